@@ -1,0 +1,24 @@
+//! Compiles `proto/` to Rust with protox, a protobuf compiler written in Rust: a fresh machine
+//! needs no `protoc`. The descriptor set is kept beside the code, with its options, for reflection
+//! and for the test that fields are only ever added.
+
+use std::{env, error::Error, fs, path::PathBuf};
+
+use prost::Message as _;
+
+const PROTOS: [&str; 2] = ["capstan/v1/decision.proto", "capstan/v1/role.proto"];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+
+    let mut compiler = protox::Compiler::new(["proto"])?;
+    compiler.include_source_info(true).include_imports(true).open_files(PROTOS)?;
+    fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
+
+    // Codegen wants `prost_types`' own descriptor set; both crates share one version of it.
+    let descriptors = compiler.file_descriptor_set();
+    debug_assert!(descriptors.encoded_len() > 0);
+    tonic_prost_build::configure().codec_path("crate::codec::Codec").compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,134 @@
+//! Capabilities as bits: dense numbers, sets of them, and the matrix with one row a role.
+
+/// A capability's place in its catalog's sorted list. Means nothing to another catalog.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CapabilityIx(pub(crate) u32);
+
+impl CapabilityIx {
+    const fn word(self) -> usize {
+        self.0 as usize / 64
+    }
+
+    const fn mask(self) -> u64 {
+        1 << (self.0 % 64)
+    }
+}
+
+const fn words(capabilities: usize) -> usize {
+    capabilities.div_ceil(64)
+}
+
+/// A set of one catalog's capabilities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CapabilitySet(Box<[u64]>);
+
+impl CapabilitySet {
+    /// The empty set, for a catalog of so many capabilities.
+    pub(crate) fn empty(capabilities: usize) -> Self {
+        Self(vec![0; words(capabilities)].into())
+    }
+
+    pub(crate) fn insert(&mut self, capability: CapabilityIx) {
+        debug_assert!(capability.word() < self.0.len());
+        if let Some(word) = self.0.get_mut(capability.word()) {
+            *word |= capability.mask();
+        }
+    }
+
+    /// Whether the set holds it.
+    #[must_use]
+    pub fn contains(&self, capability: CapabilityIx) -> bool {
+        has(&self.0, capability)
+    }
+
+    /// Adds every capability of a matrix row.
+    pub(crate) fn extend(&mut self, row: &[u64]) {
+        for (word, more) in self.0.iter_mut().zip(row) {
+            *word |= more;
+        }
+    }
+
+    /// The capabilities, in the catalog's order, which is by name.
+    pub fn iter(&self) -> impl Iterator<Item = CapabilityIx> {
+        (0u32..)
+            .zip(&self.0)
+            .flat_map(|(at, word)| {
+                (0..64u32).filter(move |bit| word >> bit & 1 == 1).map(move |bit| at * 64 + bit)
+            })
+            .map(CapabilityIx)
+    }
+
+    /// How many.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+}
+
+fn has(row: &[u64], capability: CapabilityIx) -> bool {
+    row.get(capability.word()).is_some_and(|word| word & capability.mask() != 0)
+}
+
+/// Roles × capabilities, row-major: one row is one role's set.
+#[derive(Debug)]
+pub(crate) struct RoleMatrix {
+    row_words: usize,
+    words: Vec<u64>,
+}
+
+impl RoleMatrix {
+    pub(crate) fn new(capabilities: usize) -> Self {
+        Self { row_words: words(capabilities), words: Vec::new() }
+    }
+
+    /// Appends a role's row.
+    pub(crate) fn push(&mut self, set: &CapabilitySet) {
+        debug_assert_eq!(set.0.len(), self.row_words);
+        self.words.extend_from_slice(&set.0);
+    }
+
+    /// A role's row, empty if there is no such role: a role that is not there gives nothing.
+    pub(crate) fn row(&self, role: u32) -> &[u64] {
+        let start = role as usize * self.row_words;
+        self.words.get(start..start + self.row_words).unwrap_or_default()
+    }
+
+    /// Whether the role has the capability.
+    pub(crate) fn has(&self, role: u32, capability: CapabilityIx) -> bool {
+        has(self.row(role), capability)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_cross_word_borders() {
+        let mut set = CapabilitySet::empty(130);
+        for bit in [0, 63, 64, 127, 128, 129] {
+            set.insert(CapabilityIx(bit));
+        }
+        assert_eq!(set.iter().map(|c| c.0).collect::<Vec<_>>(), [0, 63, 64, 127, 128, 129]);
+        assert_eq!(set.len(), 6);
+        assert!(set.contains(CapabilityIx(64)) && !set.contains(CapabilityIx(65)));
+        assert!(!set.contains(CapabilityIx(4_000)), "out of range is absent");
+    }
+
+    #[test]
+    fn an_absent_role_has_nothing() {
+        let mut matrix = RoleMatrix::new(64);
+        let mut set = CapabilitySet::empty(64);
+        set.insert(CapabilityIx(3));
+        matrix.push(&set);
+        assert!(matrix.has(0, CapabilityIx(3)));
+        assert!(!matrix.has(1, CapabilityIx(3)));
+        assert!(!matrix.has(u32::MAX, CapabilityIx(3)));
+    }
+}

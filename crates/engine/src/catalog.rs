@@ -1,0 +1,330 @@
+//! Catalogs: which capabilities exist, and the built-in roles made of them.
+//!
+//! **Invariant**: a [`Catalog`] names every capability once, sorted by name, and its roles hold
+//! only those.
+
+use crate::model::Violations;
+use crate::{CapabilityIx, CapabilitySet, Map, parse_name};
+
+/// What a catalog document declares.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogFacts {
+    /// Its name, such as `chainguard-2025-08-14`.
+    pub name: String,
+    /// Resources with their actions: each pair is a capability.
+    pub resources: Vec<CatalogResource>,
+    /// Opaque capabilities: names without a dot.
+    pub capabilities: Vec<String>,
+    /// Built-in roles.
+    pub roles: Vec<CatalogRole>,
+}
+
+/// A kind of resource.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogResource {
+    /// Its name, which may have dots: `manifest.metadata`.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub purpose: String,
+    /// What can be done to it; no dots.
+    pub actions: Vec<String>,
+}
+
+/// A built-in role.
+#[derive(Clone, Debug, Default)]
+pub struct CatalogRole {
+    /// Its name; it has no slash, so that it cannot be mistaken for a custom role.
+    pub name: String,
+    /// Which part of the platform it is for.
+    pub family: Family,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// Whether its holder owns an organization; at most one role of a catalog.
+    pub owner: bool,
+    /// Names of capabilities of this catalog.
+    pub capabilities: Vec<String>,
+}
+
+/// Which part of the platform a role is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Family {
+    /// Running an organization.
+    Administrative,
+    /// Container images and packages.
+    Registry,
+    /// Programming-language libraries.
+    Library,
+    /// Anything else, and every custom role.
+    #[default]
+    Custom,
+}
+
+impl Family {
+    /// Every family, in the contract's order.
+    pub const ALL: [Self; 4] = [Self::Administrative, Self::Registry, Self::Library, Self::Custom];
+
+    /// The word for it in documents and answers.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Administrative => "administrative",
+            Self::Registry => "registry",
+            Self::Library => "library",
+            Self::Custom => "custom",
+        }
+    }
+}
+
+/// A proved catalog: facts, and capabilities by number.
+#[derive(Debug)]
+pub struct Catalog {
+    facts: CatalogFacts,
+    capabilities: Vec<Box<str>>,
+    by_name: Map<Box<str>, CapabilityIx>,
+}
+
+impl Catalog {
+    /// Proves the facts.
+    ///
+    /// # Errors
+    ///
+    /// Every name that is malformed, taken or not declared; an action or opaque capability with a
+    /// dot; a second owner role.
+    pub fn new(facts: CatalogFacts) -> Result<Self, Violations> {
+        let mut violations = Violations::default();
+        check_names(&facts, &mut violations);
+
+        let mut names = declared(&facts, &mut violations);
+        names.sort_unstable();
+        let by_name = (0u32..).zip(&names).map(|(at, name)| (name.clone(), CapabilityIx(at)));
+        let catalog = Self { by_name: by_name.collect(), capabilities: names, facts };
+        check_roles(&catalog, &mut violations);
+        if violations.is_empty() { Ok(catalog) } else { Err(violations) }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+
+    /// Its resources, as declared.
+    #[must_use]
+    pub fn resources(&self) -> &[CatalogResource] {
+        &self.facts.resources
+    }
+
+    /// Its built-in roles, as declared.
+    #[must_use]
+    pub fn roles(&self) -> &[CatalogRole] {
+        &self.facts.roles
+    }
+
+    /// The names of all its capabilities, sorted.
+    pub fn capabilities(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.capabilities.iter().map(|name| &**name)
+    }
+
+    /// The capability of this name.
+    #[must_use]
+    pub fn capability(&self, name: &str) -> Option<CapabilityIx> {
+        self.by_name.get(name).copied()
+    }
+
+    /// The name of a capability of this catalog.
+    #[must_use]
+    pub fn capability_name(&self, capability: CapabilityIx) -> Option<&str> {
+        self.capabilities.get(capability.0 as usize).map(|name| &**name)
+    }
+
+    /// The set of these names; names that the catalog lacks give nothing.
+    #[must_use]
+    pub fn capability_set(&self, names: &[String]) -> CapabilitySet {
+        let mut set = CapabilitySet::empty(self.capabilities.len());
+        names.iter().filter_map(|name| self.capability(name)).for_each(|at| set.insert(at));
+        set
+    }
+
+    /// What a violation says was expected of a capability's name.
+    pub(crate) fn expected_capability(&self) -> String {
+        format!("a capability of catalog `{}`", self.facts.name)
+    }
+}
+
+fn check_names(facts: &CatalogFacts, violations: &mut Violations) {
+    let mut check = |kind, index, field: &str, name: &str| {
+        if let Err(error) = parse_name(name) {
+            violations.push(kind, index, field, format!("`{name}`"), format!("a name ({error})"));
+        }
+    };
+    check("name", 0, "", &facts.name);
+    for (at, resource) in facts.resources.iter().enumerate() {
+        check("resources", at, "name", &resource.name);
+        for (item, action) in resource.actions.iter().enumerate() {
+            check("resources", at, &format!("actions[{item}]"), action);
+        }
+    }
+    for (at, name) in facts.capabilities.iter().enumerate() {
+        check("capabilities", at, "", name);
+    }
+    for (at, role) in facts.roles.iter().enumerate() {
+        check("roles", at, "name", &role.name);
+    }
+}
+
+/// The names of all capabilities, each once.
+fn declared(facts: &CatalogFacts, violations: &mut Violations) -> Vec<Box<str>> {
+    let mut seen = Map::new();
+    let mut names: Vec<Box<str>> = Vec::new();
+    let mut declare = |name: String, kind, index, field: String, violations: &mut Violations| {
+        if seen.insert(name.clone(), ()).is_some() {
+            violations.push(kind, index, field, format!("`{name}` again"), "each capability once");
+        } else {
+            names.push(name.into());
+        }
+    };
+    for (at, resource) in facts.resources.iter().enumerate() {
+        for (item, action) in resource.actions.iter().enumerate() {
+            let field = format!("actions[{item}]");
+            let name = format!("{}.{action}", resource.name);
+            if action.contains('.') {
+                violations.push(
+                    "resources",
+                    at,
+                    field,
+                    format!("`{action}`"),
+                    "an action, which has no dot",
+                );
+            } else if name.len() > crate::NAME_BYTES_MAX {
+                let found = format!("capability `{name}`");
+                violations.push(
+                    "resources",
+                    at,
+                    field,
+                    found,
+                    format!("at most {} bytes", crate::NAME_BYTES_MAX),
+                );
+            } else {
+                declare(name, "resources", at, field, violations);
+            }
+        }
+    }
+    for (at, name) in facts.capabilities.iter().enumerate() {
+        if name.contains('.') {
+            violations.push("capabilities", at, "", format!("`{name}`"), "an opaque capability, which has no dot; one with a dot is an action of `resources`");
+        } else {
+            declare(name.clone(), "capabilities", at, String::new(), violations);
+        }
+    }
+    names
+}
+
+fn check_roles(catalog: &Catalog, violations: &mut Violations) {
+    let mut seen: Map<&str, usize> = Map::new();
+    let mut owner = None;
+    for (at, role) in catalog.facts.roles.iter().enumerate() {
+        if seen.insert(&role.name, at).is_some() {
+            let found = format!("role `{}` again", role.name);
+            violations.push("roles", at, "name", found, "each role once");
+        }
+        for (item, name) in role.capabilities.iter().enumerate() {
+            if catalog.capability(name).is_none() {
+                let field = format!("capabilities[{item}]");
+                violations.push(
+                    "roles",
+                    at,
+                    field,
+                    format!("`{name}`"),
+                    catalog.expected_capability(),
+                );
+            }
+        }
+        if role.owner && owner.replace(&role.name).is_some() {
+            let found = format!("role `{}` as a second owner", role.name);
+            violations.push("roles", at, "owner", found, "at most one role with `owner: true`");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> CatalogFacts {
+        CatalogFacts {
+            name: "test".into(),
+            resources: vec![CatalogResource {
+                name: "repo.tag".into(),
+                purpose: String::new(),
+                actions: vec!["list".into(), "create".into()],
+            }],
+            capabilities: vec!["gulfstream".into()],
+            roles: vec![CatalogRole {
+                name: "owner",
+                owner: true,
+                capabilities: vec!["repo.tag.list".into(), "gulfstream".into()],
+                ..CatalogRole::default()
+            }],
+        }
+    }
+
+    fn refuses(change: impl FnOnce(&mut CatalogFacts), message: &str) {
+        let mut facts = facts();
+        change(&mut facts);
+        let violations = Catalog::new(facts).unwrap_err();
+        let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        assert_eq!(all, [message]);
+    }
+
+    #[test]
+    fn capabilities_are_sorted_and_found() {
+        let catalog = Catalog::new(facts()).unwrap();
+        let names: Vec<_> = catalog.capabilities().collect();
+        assert_eq!(names, ["gulfstream", "repo.tag.create", "repo.tag.list"]);
+        for name in names {
+            let at = catalog.capability(name).unwrap();
+            assert_eq!(catalog.capability_name(at), Some(name));
+        }
+        assert_eq!(catalog.capability("repo.tag.update"), None);
+    }
+
+    #[test]
+    fn each_rule_is_kept() {
+        refuses(
+            |f| f.name = "a..b".into(),
+            "name: found `a..b`; expected a name (a dot at either end or two in a row)",
+        );
+        refuses(
+            |f| f.resources[0].actions.push("list".into()),
+            "resources[0].actions[2]: found `repo.tag.list` again; expected each capability once",
+        );
+        refuses(
+            |f| f.resources[0].actions.push("a.b".into()),
+            "resources[0].actions[2]: found `a.b`; expected an action, which has no dot",
+        );
+        refuses(
+            |f| f.capabilities.push("a.b".into()),
+            "capabilities[1]: found `a.b`; expected an opaque capability, which has no dot; one \
+             with a dot is an action of `resources`",
+        );
+        refuses(
+            |f| f.roles[0].capabilities.push("repo.list".into()),
+            "roles[0].capabilities[2]: found `repo.list`; expected a capability of catalog `test`",
+        );
+        refuses(
+            |f| {
+                let twin = CatalogRole { owner: false, ..f.roles[0].clone() };
+                f.roles.push(twin);
+            },
+            "roles[1].name: found role `owner` again; expected each role once",
+        );
+        refuses(
+            |f| {
+                let twin = CatalogRole { name: "root".into(), ..f.roles[0].clone() };
+                f.roles.push(twin);
+            },
+            "roles[1].owner: found role `root` as a second owner; expected at most one role with \
+             `owner: true`",
+        );
+    }
+}

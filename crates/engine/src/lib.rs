@@ -1,0 +1,95 @@
+//! The decision engine of Capstan: facts in, decisions out.
+//!
+//! ```text
+//! Facts ──Model::new──▶ Model ──Snapshot::build──▶ Snapshot ──check, list_capabilities──▶ answer
+//! (what is declared)    (proved consistent)        (indexed, immutable)
+//! ```
+//!
+//! An **identity** (a person, a service, a pull token) is bound to a **role** (a named set of
+//! **capabilities** such as `repo.list`) at a **scope** (the path of a group or of a registered
+//! resource). The binding gives the role's capabilities at the scope and everything below it, never
+//! above. Nothing else gives anything: no deny rules, no wildcards, no anonymous identity.
+//!
+//! Suppose `alice` is bound to `viewer` at `acme/platform`, and `viewer` holds `repo.list`:
+//!
+//! ```text
+//! acme                          alice may nothing here
+//! └── platform   ◀── viewer     alice may repo.list here
+//!     └── images                and here
+//!         └── nginx             and here, whether or not anything is registered under that path
+//! ```
+//!
+//! A check is two look-ups and a bit test: identity to its bindings; role to one row of the
+//! capability matrix; is the bit set, is the scope an ancestor of the resource or the resource
+//! itself, and is the binding in time? Paths carry their own ancestry, so no tree is walked.
+//!
+//! **Invariant**: this crate does no I/O, has no clock, no async, no protobuf and no logging. The
+//! time is an argument. A denial is an answer, never an error.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use capstan_engine::*;
+//!
+//! let catalog = Catalog::new(CatalogFacts {
+//!     name: "records".into(),
+//!     resources: vec![CatalogResource {
+//!         name: "record".into(),
+//!         purpose: String::new(),
+//!         actions: vec!["read".into(), "write".into()],
+//!     }],
+//!     roles: vec![CatalogRole { name: "reader".into(), capabilities: vec!["record.read".into()],
+//!                               ..CatalogRole::default() }],
+//!     ..CatalogFacts::default()
+//! })
+//! .unwrap();
+//! let facts = Facts {
+//!     groups: vec![Group { id: "acme".parse().unwrap(), name: String::new() }],
+//!     identities: vec![Identity::named("alice".parse().unwrap())],
+//!     role_bindings: vec![RoleBinding {
+//!         id: None,
+//!         identity: "alice".parse().unwrap(),
+//!         role: "reader".into(),
+//!         scope: "acme".parse().unwrap(),
+//!         expires_at: None,
+//!     }],
+//!     ..Facts::default()
+//! };
+//! let model = Model::new(Arc::new(catalog), facts).unwrap();
+//! let snapshot = Snapshot::build(&model, 1);
+//! let question = Question {
+//!     identity: Path::parse("alice").unwrap(),
+//!     capability: "record.read",
+//!     resource: Path::parse("acme/contracts/7").unwrap(),
+//! };
+//! let decision = snapshot.check(&question, Timestamp::UNIX_EPOCH).unwrap();
+//! assert_eq!(decision.reason, Reason::Granted);
+//! ```
+
+mod capabilities;
+mod catalog;
+mod decision;
+mod facts;
+mod model;
+mod name;
+mod path;
+mod selfcheck;
+mod snapshot;
+mod timestamp;
+
+pub use capabilities::{CapabilityIx, CapabilitySet};
+pub use catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
+pub use decision::{Capabilities, Decision, Grant, Question, Reason, UnknownCapability};
+pub use facts::{
+    CustomRole, Facts, Group, Identity, Properties, RegisteredResource, RoleBinding, Value,
+};
+pub use model::{Model, VIOLATIONS_MAX, Violation, Violations, violations};
+pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name};
+pub use path::{
+    PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
+};
+pub use selfcheck::{Mismatch, self_check};
+pub use snapshot::{Role, Snapshot};
+pub use timestamp::Timestamp;
+
+/// Hash tables of the index: seeded per process, and keys are always verified on a match.
+pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

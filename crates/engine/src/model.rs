@@ -1,0 +1,339 @@
+//! The rules between facts, proved once for a whole policy.
+//!
+//! **Invariant**: a [`Model`] refers only to what it declares: every parent is a group, every
+//! binding names a known identity, role and scope, a custom role stays in its subtree, and a path
+//! names one thing.
+
+use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::{fmt, sync::Arc};
+
+use hashbrown::hash_map::Entry;
+
+use crate::{Catalog, Facts, Map, Path, RoleBinding};
+
+/// Most violations that are kept; the rest are counted.
+pub const VIOLATIONS_MAX: usize = 100;
+
+/// A rule that a fact breaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which list of the document: `groups`, `role_bindings`, and so on.
+    pub kind: &'static str,
+    /// Place in that list, from 0.
+    pub index: usize,
+    /// Which field of it, such as `scope` or `capabilities[2]`; empty for the entry itself.
+    pub field: String,
+    /// What is there.
+    pub found: String,
+    /// What the rule wants.
+    pub expected: String,
+}
+
+impl Violation {
+    /// The field's path in the document, such as `role_bindings[3].scope`.
+    #[must_use]
+    pub fn path(&self) -> String {
+        match (self.kind, self.field.as_str()) {
+            ("name", _) => "name".into(),
+            (kind, "") => format!("{kind}[{}]", self.index),
+            (kind, field) => format!("{kind}[{}].{field}", self.index),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: found {}; expected {}", self.path(), self.found, self.expected)
+    }
+}
+
+/// The first [`VIOLATIONS_MAX`] violations, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Violations {
+    first: Vec<Violation>,
+    total: usize,
+}
+
+impl Violations {
+    pub(crate) fn push(
+        &mut self,
+        kind: &'static str,
+        index: usize,
+        field: impl Into<String>,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        self.total += 1;
+        if self.first.len() < VIOLATIONS_MAX {
+            let (field, found, expected) = (field.into(), found.into(), expected.into());
+            self.first.push(Violation { kind, index, field, found, expected });
+        }
+    }
+
+    /// The first ones.
+    pub fn iter(&self) -> impl Iterator<Item = &Violation> {
+        self.first.iter()
+    }
+
+    /// How many there are, kept or not.
+    #[must_use]
+    pub const fn total(&self) -> usize {
+        self.total
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.total == 0
+    }
+}
+
+/// Facts that are consistent with each other and with their catalog.
+#[derive(Debug)]
+pub struct Model {
+    catalog: Arc<Catalog>,
+    facts: Facts,
+    generated: Vec<u64>,
+}
+
+impl Model {
+    /// Proves the facts.
+    ///
+    /// # Errors
+    ///
+    /// Every rule that a fact breaks, see [`violations`].
+    pub fn new(catalog: Arc<Catalog>, facts: Facts) -> Result<Self, Violations> {
+        let violations = violations(&facts, Some(&catalog));
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        let generated = generate_ids(&facts);
+        Ok(Self { catalog, facts, generated })
+    }
+
+    /// The catalog that capabilities and built-in roles come from.
+    #[must_use]
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// What was declared.
+    #[must_use]
+    pub const fn facts(&self) -> &Facts {
+        &self.facts
+    }
+
+    /// The last segment of the generated id of the binding at this place of the facts, which has
+    /// none of its own.
+    pub(crate) fn generated_id(&self, binding: usize) -> u64 {
+        self.generated.get(binding).copied().unwrap_or_default()
+    }
+}
+
+/// What a path names, and where it is declared.
+type Ids<'f> = Map<&'f str, (&'static str, usize)>;
+
+/// Every rule that a fact breaks (section 3 of the contract). Without a catalog, what needs one is
+/// not judged.
+#[must_use]
+pub fn violations(facts: &Facts, catalog: Option<&Catalog>) -> Violations {
+    let mut violations = Violations::default();
+    let ids = declare(facts, &mut violations);
+    check_parents(facts, &ids, &mut violations);
+    if let Some(catalog) = catalog {
+        check_role_capabilities(facts, catalog, &mut violations);
+    }
+    check_bindings(facts, &ids, catalog, &mut violations);
+    violations
+}
+
+fn declare<'f>(facts: &'f Facts, violations: &mut Violations) -> Ids<'f> {
+    let groups = facts.groups.iter().map(|group| &group.id).enumerate();
+    let roles = facts.roles.iter().map(|role| &role.id).enumerate();
+    let identities = facts.identities.iter().map(|identity| &identity.id).enumerate();
+    let resources = facts.resources.iter().map(|resource| &resource.id).enumerate();
+    let bindings = facts.role_bindings.iter().enumerate();
+    let bindings = bindings.filter_map(|(at, binding)| Some((at, binding.id.as_ref()?)));
+
+    let mut ids = Ids::new();
+    for (kind, (at, id)) in groups
+        .map(|row| ("groups", row))
+        .chain(roles.map(|row| ("roles", row)))
+        .chain(identities.map(|row| ("identities", row)))
+        .chain(resources.map(|row| ("resources", row)))
+        .chain(bindings.map(|row| ("role_bindings", row)))
+    {
+        match ids.entry(id.as_str()) {
+            Entry::Vacant(entry) => {
+                entry.insert((kind, at));
+            }
+            Entry::Occupied(entry) => {
+                let (first, place) = entry.get();
+                let found = format!("`{id}` again, after {first}[{place}]");
+                violations.push(kind, at, "id", found, "an id that nothing else has");
+            }
+        }
+    }
+    ids
+}
+
+fn check_parents(facts: &Facts, ids: &Ids<'_>, violations: &mut Violations) {
+    let mut check = |kind, at, id: Path<'_>| {
+        let Some(parent) = id.parent() else {
+            return;
+        };
+        let found = match ids.get(parent.as_str()) {
+            Some(("groups", _)) => return,
+            Some((other, place)) => format!("parent `{parent}`, which is {other}[{place}]"),
+            None => format!("parent `{parent}`, which is not declared"),
+        };
+        violations.push(kind, at, "id", found, "a declared group");
+    };
+    for (at, group) in facts.groups.iter().enumerate() {
+        check("groups", at, group.id.as_path());
+    }
+    for (at, role) in facts.roles.iter().enumerate() {
+        check("roles", at, role.id.as_path());
+    }
+    for (at, identity) in facts.identities.iter().enumerate() {
+        check("identities", at, identity.id.as_path());
+    }
+    for (at, resource) in facts.resources.iter().enumerate() {
+        check("resources", at, resource.id.as_path());
+    }
+    for (at, role) in facts.roles.iter().enumerate() {
+        if role.id.as_path().parent().is_none() {
+            let found = format!("`{}`", role.id);
+            violations.push("roles", at, "id", found, "a path below the group that owns the role");
+        }
+    }
+}
+
+fn check_role_capabilities(facts: &Facts, catalog: &Catalog, violations: &mut Violations) {
+    for (at, role) in facts.roles.iter().enumerate() {
+        for (item, name) in role.capabilities.iter().enumerate() {
+            if catalog.capability(name).is_none() {
+                let field = format!("capabilities[{item}]");
+                violations.push(
+                    "roles",
+                    at,
+                    field,
+                    format!("`{name}`"),
+                    catalog.expected_capability(),
+                );
+            }
+        }
+    }
+}
+
+fn check_bindings(
+    facts: &Facts,
+    ids: &Ids<'_>,
+    catalog: Option<&Catalog>,
+    violations: &mut Violations,
+) {
+    let built_in: Option<Map<&str, ()>> =
+        catalog.map(|catalog| catalog.roles().iter().map(|role| (&*role.name, ())).collect());
+    let mut same: Map<(&str, &str, &str), usize> = Map::with_capacity(facts.role_bindings.len());
+    for (at, binding) in facts.role_bindings.iter().enumerate() {
+        check_identity(binding, at, ids, violations);
+        check_role(binding, at, ids, built_in.as_ref(), violations);
+        check_scope(binding, at, ids, violations);
+        let key = (binding.identity.as_str(), &*binding.role, binding.scope.as_str());
+        match same.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(at);
+            }
+            Entry::Occupied(entry) => {
+                let found = format!("the same binding as role_bindings[{}]", entry.get());
+                violations.push(
+                    "role_bindings",
+                    at,
+                    "",
+                    found,
+                    "an identity, role and scope that no other binding joins",
+                );
+            }
+        }
+    }
+}
+
+fn check_identity(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
+    if !matches!(ids.get(binding.identity.as_str()), Some(("identities", _))) {
+        let found = format!("`{}`", binding.identity);
+        violations.push("role_bindings", at, "identity", found, "a declared identity");
+    }
+}
+
+fn check_role(
+    binding: &RoleBinding,
+    at: usize,
+    ids: &Ids<'_>,
+    built_in: Option<&Map<&str, ()>>,
+    violations: &mut Violations,
+) {
+    let found = format!("`{}`", binding.role);
+    let mut push = |expected: &str| violations.push("role_bindings", at, "role", &*found, expected);
+    // A built-in role has no slash, a custom one always has: the two cannot be confused.
+    let Some((home, _)) = binding.role.rsplit_once('/') else {
+        if built_in.is_some_and(|names| !names.contains_key(&*binding.role)) {
+            push("a built-in role of the catalog, or the id of a declared custom role");
+        }
+        return;
+    };
+    if !matches!(ids.get(&*binding.role), Some(("roles", _))) {
+        push("the id of a declared custom role, or a built-in role of the catalog");
+    } else if !Path::parse(home).is_ok_and(|home| home.contains(binding.scope.as_path())) {
+        push(&format!(
+            "a role that may be bound at `{}`: a custom role only at or below the group that owns \
+             it",
+            binding.scope
+        ));
+    }
+}
+
+fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
+    if !matches!(ids.get(binding.scope.as_str()), Some(("groups" | "resources", _))) {
+        let found = format!("`{}`", binding.scope);
+        violations.push("role_bindings", at, "scope", found, "a declared group or resource");
+    }
+    let Some(id) = &binding.id else {
+        return;
+    };
+    if binding.scope == *id || !binding.scope.as_path().contains(id.as_path()) {
+        violations.push(
+            "role_bindings",
+            at,
+            "id",
+            format!("`{id}`"),
+            format!("a path below the binding's scope `{}`", binding.scope),
+        );
+    }
+}
+
+/// For each binding without an id, the number that becomes its last segment: the same for the same
+/// facts, and no other path's.
+fn generate_ids<'f>(facts: &'f Facts) -> Vec<u64> {
+    let ids = declare(facts, &mut Violations::default());
+    let mut taken: Map<(&str, u64), ()> = Map::with_capacity(facts.role_bindings.len());
+    let generate = |binding: &'f RoleBinding| {
+        if binding.id.is_some() {
+            return 0;
+        }
+        let mut hasher = DefaultHasher::new();
+        (binding.identity.as_str(), &binding.role).hash(&mut hasher);
+        let mut id = hasher.finish();
+        let scope = binding.scope.as_str();
+        while ids.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {
+            id = id.wrapping_add(1);
+        }
+        taken.insert((scope, id), ());
+        id
+    };
+    facts.role_bindings.iter().map(generate).collect()
+}
+
+/// The path of a binding whose id is generated.
+pub(crate) fn binding_id(scope: &str, id: u64) -> String {
+    format!("{scope}/{id:016x}")
+}

@@ -1,0 +1,67 @@
+//! Names of capabilities, built-in roles, resources and catalogs (section 4 of the contract).
+
+use thiserror::Error;
+
+/// Most bytes in a name.
+pub const NAME_BYTES_MAX: usize = 128;
+
+/// Why a text is not a name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParseNameError {
+    /// No text, or more than [`NAME_BYTES_MAX`] bytes.
+    #[error("{bytes} bytes, not 1 to {NAME_BYTES_MAX}")]
+    Length {
+        /// Bytes in the text.
+        bytes: usize,
+    },
+    /// A character that names do not have.
+    #[error("character {found:?}: only A-Z a-z 0-9 _ - . +")]
+    Character {
+        /// The first such character.
+        found: char,
+    },
+    /// A dot at either end, or two in a row.
+    #[error("a dot at either end or two in a row")]
+    Dots,
+}
+
+/// Checks a name: 1 to 128 of `A-Z a-z 0-9 _ - . +`, no dot at either end and no two in a row.
+///
+/// # Errors
+///
+/// The first rule that the text breaks.
+pub fn parse_name(text: &str) -> Result<(), ParseNameError> {
+    if text.is_empty() || text.len() > NAME_BYTES_MAX {
+        return Err(ParseNameError::Length { bytes: text.len() });
+    }
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    if let Some(found) = text.chars().find(|c| !allowed(*c)) {
+        return Err(ParseNameError::Character { found });
+    }
+    if text.split('.').any(str::is_empty) {
+        return Err(ParseNameError::Dots);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_contract() {
+        for good in ["owner", "manifest.metadata.list", "chainguard-2025-08-14+errata", "A_1"] {
+            assert_eq!(parse_name(good), Ok(()), "{good}");
+        }
+        assert!(parse_name(&"x".repeat(128)).is_ok());
+        assert_eq!(parse_name(&"x".repeat(129)), Err(ParseNameError::Length { bytes: 129 }));
+        assert_eq!(parse_name(""), Err(ParseNameError::Length { bytes: 0 }));
+        for bad in [".", ".a", "a.", "a..b"] {
+            assert_eq!(parse_name(bad), Err(ParseNameError::Dots), "{bad}");
+        }
+        for bad in ['*', '/', ' ', '\n', '\u{e9}', ':'] {
+            let text = format!("a{bad}b");
+            assert_eq!(parse_name(&text), Err(ParseNameError::Character { found: bad }));
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Paths: the names of groups, roles, identities, resources and bindings.
+//!
+//! **Invariant**: a [`Path`] holds text that satisfies section 2 of the contract, so ancestry is a
+//! prefix test at a `/` and nothing past the edge handles a raw string.
+
+use std::{fmt, str::FromStr};
+
+use thiserror::Error;
+
+/// Most bytes in a path.
+pub const PATH_BYTES_MAX: usize = 1024;
+/// Most segments in a path.
+pub const PATH_SEGMENTS_MAX: usize = 16;
+/// Most bytes, all of them ASCII, in one segment.
+pub const SEGMENT_BYTES_MAX: usize = 128;
+
+/// A borrowed path: 1 to 16 segments joined by `/`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Path<'a>(&'a str);
+
+/// An owned path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PathBuf(Box<str>);
+
+/// Why a text is not a path. Segments are numbered from 1.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum ParsePathError {
+    /// No text at all.
+    #[error("the path is empty")]
+    Empty,
+    /// More than [`PATH_BYTES_MAX`] bytes.
+    #[error("the path has {bytes} bytes, more than {PATH_BYTES_MAX}")]
+    TooLong {
+        /// Bytes in the text.
+        bytes: usize,
+    },
+    /// More than [`PATH_SEGMENTS_MAX`] segments.
+    #[error("the path has more than {PATH_SEGMENTS_MAX} segments")]
+    TooDeep,
+    /// A leading, trailing or double slash.
+    #[error("segment {segment} is empty: no leading, trailing or double slash")]
+    EmptySegment {
+        /// Which segment.
+        segment: usize,
+    },
+    /// More than [`SEGMENT_BYTES_MAX`] bytes in one segment.
+    #[error("segment {segment} has {bytes} bytes, more than {SEGMENT_BYTES_MAX}")]
+    LongSegment {
+        /// Which segment.
+        segment: usize,
+        /// Bytes in it.
+        bytes: usize,
+    },
+    /// A segment that is `.` or `..`.
+    #[error("segment {segment} is `.` or `..`")]
+    DotSegment {
+        /// Which segment.
+        segment: usize,
+    },
+    /// A character that paths do not have.
+    #[error("character {found:?} in segment {segment}: only A-Z a-z 0-9 - . _ ~ @ : + =")]
+    Character {
+        /// Which segment.
+        segment: usize,
+        /// The first such character.
+        found: char,
+    },
+}
+
+const fn allowed(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'@' | b':' | b'+' | b'=')
+}
+
+// === impl Path ===
+
+impl<'a> Path<'a> {
+    /// Parses a path, byte for byte: nothing is decoded, folded or normalized.
+    ///
+    /// # Errors
+    ///
+    /// The first rule of section 2 of the contract that the text breaks.
+    pub fn parse(text: &'a str) -> Result<Self, ParsePathError> {
+        if text.is_empty() {
+            return Err(ParsePathError::Empty);
+        }
+        if text.len() > PATH_BYTES_MAX {
+            return Err(ParsePathError::TooLong { bytes: text.len() });
+        }
+        let mut segment = 0;
+        for part in text.split('/') {
+            segment += 1;
+            if segment > PATH_SEGMENTS_MAX {
+                return Err(ParsePathError::TooDeep);
+            }
+            parse_segment(part, segment)?;
+        }
+        Ok(Self(text))
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The path without its last segment, or nothing for a root.
+    #[must_use]
+    pub fn parent(self) -> Option<Self> {
+        self.0.rfind('/').and_then(|at| self.0.get(..at)).map(Self)
+    }
+
+    /// The path itself, then its parent, up to the root: at most 16.
+    pub fn ancestors(self) -> impl Iterator<Item = Self> {
+        std::iter::successors(Some(self), |path| path.parent())
+    }
+
+    /// Whether this is an ancestor of `other`, or `other` itself: by whole segments, so `a/b`
+    /// contains `a/b/c` and not `a/bc`.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        contains(self.0, other.0)
+    }
+}
+
+/// [`Path::contains`] for texts that are known to be paths.
+pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
+    path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+fn parse_segment(part: &str, segment: usize) -> Result<(), ParsePathError> {
+    if part.is_empty() {
+        return Err(ParsePathError::EmptySegment { segment });
+    }
+    if !part.bytes().all(allowed) {
+        let found = part.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed));
+        return Err(ParsePathError::Character { segment, found: found.unwrap_or_default() });
+    }
+    if part.len() > SEGMENT_BYTES_MAX {
+        return Err(ParsePathError::LongSegment { segment, bytes: part.len() });
+    }
+    if part == "." || part == ".." {
+        return Err(ParsePathError::DotSegment { segment });
+    }
+    Ok(())
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+// === impl PathBuf ===
+
+impl PathBuf {
+    /// The path, borrowed.
+    #[must_use]
+    pub const fn as_path(&self) -> Path<'_> {
+        Path(&self.0)
+    }
+
+    /// The text.
+    #[must_use]
+    pub const fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Path<'_>> for PathBuf {
+    fn from(path: Path<'_>) -> Self {
+        Self(path.0.into())
+    }
+}
+
+impl FromStr for PathBuf {
+    type Err = ParsePathError;
+
+    fn from_str(text: &str) -> Result<Self, ParsePathError> {
+        Path::parse(text).map(Self::from)
+    }
+}
+
+impl fmt::Display for PathBuf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuses(text: &str, error: ParsePathError) {
+        assert_eq!(Path::parse(text), Err(error), "{text:?}");
+    }
+
+    #[test]
+    fn accepts_what_the_contract_names() {
+        let deep = vec!["s"; 16].join("/");
+        let long = "x".repeat(128);
+        let full = vec!["y".repeat(63); 16].join("/");
+        assert_eq!(full.len(), 1023);
+        for text in
+            ["a", "acme/ci", "A-Z.a_z~0@9:+=", "...", ".a", "a..", &deep, &long, &full, "-", "~"]
+        {
+            assert_eq!(Path::parse(text).map(Path::as_str), Ok(text));
+        }
+        let exact = format!("{}/{}", vec!["y".repeat(127); 7].join("/"), "z".repeat(128));
+        assert_eq!(exact.len(), 1024);
+        assert!(Path::parse(&exact).is_ok());
+    }
+
+    #[test]
+    fn refuses_everything_else() {
+        refuses("", ParsePathError::Empty);
+        refuses("/", ParsePathError::EmptySegment { segment: 1 });
+        refuses("/a", ParsePathError::EmptySegment { segment: 1 });
+        refuses("a/", ParsePathError::EmptySegment { segment: 2 });
+        refuses("a//b", ParsePathError::EmptySegment { segment: 2 });
+        refuses(".", ParsePathError::DotSegment { segment: 1 });
+        refuses("a/../b", ParsePathError::DotSegment { segment: 2 });
+        refuses("a/b/.", ParsePathError::DotSegment { segment: 3 });
+        refuses(&vec!["s"; 17].join("/"), ParsePathError::TooDeep);
+        refuses(&"x".repeat(129), ParsePathError::LongSegment { segment: 1, bytes: 129 });
+        refuses(&"x".repeat(1025), ParsePathError::TooLong { bytes: 1025 });
+        refuses(&"/".repeat(10_000), ParsePathError::TooLong { bytes: 10_000 });
+        for bad in ['\n', '\0', ' ', '%', '*', '\\', '\u{e9}', '\u{202e}', ',', '?', '#', '\t'] {
+            let text = format!("a/b{bad}");
+            refuses(&text, ParsePathError::Character { segment: 2, found: bad });
+        }
+    }
+
+    #[test]
+    fn ancestry_is_by_whole_segments() {
+        let path = |text| Path::parse(text).unwrap();
+        assert!(path("a/b").contains(path("a/b")));
+        assert!(path("a/b").contains(path("a/b/c")));
+        assert!(path("a").contains(path("a/b/c")));
+        assert!(!path("a/b").contains(path("a/bc")));
+        assert!(!path("a/b").contains(path("a")));
+        assert!(!path("org1").contains(path("org10")));
+        assert!(!path("org10").contains(path("org1")));
+        let ancestors: Vec<_> = path("a/b/c").ancestors().map(Path::as_str).collect();
+        assert_eq!(ancestors, ["a/b/c", "a/b", "a"]);
+        assert_eq!(path("a").parent(), None);
+    }
+}

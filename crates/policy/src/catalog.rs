@@ -1,0 +1,207 @@
+//! Catalog documents (section 4 of the contract), and the catalogs that come with Capstan.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use capstan_engine::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
+
+use crate::diagnostics::{Diagnostic, Diagnostics, quote};
+use crate::locate::{Places, report_violations};
+use crate::policy::decode;
+use crate::reader::{Mark, Node, Reader, Required};
+
+/// The catalogs that come with Capstan: name and document.
+pub const BUILT_IN: [(&str, &str); 1] =
+    [("chainguard-2025-08-14", include_str!("../catalogs/chainguard-2025-08-14.yaml"))];
+
+/// The catalogs that a policy can name: those that come with Capstan, and those loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogs {
+    loaded: BTreeMap<String, Arc<Catalog>>,
+}
+
+impl Catalogs {
+    /// The catalog of this name; a loaded one stands before one that comes with Capstan.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<Arc<Catalog>> {
+        if let Some(catalog) = self.loaded.get(name) {
+            return Some(Arc::clone(catalog));
+        }
+        let (_, document) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name)?;
+        let (catalog, _) = load_catalog(document.as_bytes()).ok()?;
+        Some(Arc::new(catalog))
+    }
+
+    /// The names of all catalogs.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let loaded = self.loaded.keys().map(String::as_str);
+        let built_in = BUILT_IN.iter().map(|(name, _)| *name);
+        loaded.chain(built_in.filter(|name| !self.loaded.contains_key(*name)))
+    }
+
+    /// Loads a catalog document, so that policies can name it; answers the catalog and warnings.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with the document.
+    pub fn load(
+        &mut self,
+        document: &[u8],
+    ) -> Result<(Arc<Catalog>, Vec<Diagnostic>), Diagnostics> {
+        let (catalog, warnings) = load_catalog(document)?;
+        let catalog = Arc::new(catalog);
+        self.loaded.insert(catalog.name().into(), Arc::clone(&catalog));
+        Ok((catalog, warnings))
+    }
+}
+
+fn load_catalog(document: &[u8]) -> Result<(Catalog, Vec<Diagnostic>), Diagnostics> {
+    let text = decode(document)?;
+    let mut reader = Reader::new(text);
+    let draft = reader.document(|reader, node| read_catalog(reader, node));
+    let warnings = reader.take_warnings();
+    let (mut diagnostics, broken) = reader.finish();
+    let catalog = draft
+        .flatten()
+        .filter(|_| !broken)
+        .and_then(|draft| prove(draft, text, "", &mut diagnostics));
+    diagnostics.sort();
+    match catalog {
+        Some(catalog) if diagnostics.is_empty() => Ok((catalog, warnings)),
+        _ => Err(diagnostics),
+    }
+}
+
+/// A catalog as far as it could be read.
+#[derive(Debug, Default)]
+pub(crate) struct CatalogDraft {
+    facts: CatalogFacts,
+    places: Places,
+}
+
+/// Proves what was read, or reports why it is no catalog.
+pub(crate) fn prove(
+    draft: CatalogDraft,
+    text: &str,
+    prefix: &str,
+    diagnostics: &mut Diagnostics,
+) -> Option<Catalog> {
+    match Catalog::new(draft.facts) {
+        Ok(catalog) => Some(catalog),
+        Err(violations) => {
+            report_violations(text, prefix, &violations, &draft.places, diagnostics);
+            None
+        }
+    }
+}
+
+pub(crate) fn read_catalog<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogDraft> {
+    let mark = node.mark;
+    let mut draft = CatalogDraft::default();
+    let mut name = Required::new("name");
+    let is_mapping = reader.mapping(
+        node,
+        "a catalog: a mapping with `name`, `resources` and `roles`",
+        &["name", "resources", "capabilities", "roles"],
+        |reader, key, value| match key {
+            "name" => name.read(reader, value, name_string),
+            "resources" => reader.sequence(value, "a list of resources", |reader, at, item| {
+                if let Some(resource) = read_resource(reader, item) {
+                    draft.places.push("resources", at);
+                    draft.facts.resources.push(resource);
+                }
+            }),
+            "capabilities" => {
+                reader.sequence(value, "a list of opaque capabilities", |reader, at, item| {
+                    if let Some(name) = string(reader, item, "a capability") {
+                        draft.places.push("capabilities", at);
+                        draft.facts.capabilities.push(name);
+                    }
+                });
+            }
+            _ => reader.sequence(value, "a list of roles", |reader, at, item| {
+                if let Some(role) = read_role(reader, item) {
+                    draft.places.push("roles", at);
+                    draft.facts.roles.push(role);
+                }
+            }),
+        },
+    );
+    draft.facts.name = name.get(reader, mark, is_mapping)?;
+    Some(draft)
+}
+
+fn read_resource<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogResource> {
+    let mark = node.mark;
+    let mut resource = CatalogResource::default();
+    let mut name = Required::new("name");
+    let is_mapping = reader.mapping(
+        node,
+        "a resource: a mapping with `name` and `actions`",
+        &["name", "purpose", "actions"],
+        |reader, key, value| match key {
+            "name" => name.read(reader, value, name_string),
+            "purpose" => resource.purpose = reader.text(value).unwrap_or_default(),
+            _ => resource.actions = strings(reader, value, "a list of actions"),
+        },
+    );
+    Some(CatalogResource { name: name.get(reader, mark, is_mapping)?, ..resource })
+}
+
+fn read_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogRole> {
+    let mark = node.mark;
+    let mut role = CatalogRole::default();
+    let mut name = Required::new("name");
+    let is_mapping = reader.mapping(
+        node,
+        "a role: a mapping with `name` and `capabilities`",
+        &["name", "family", "description", "owner", "capabilities"],
+        |reader, key, value| match key {
+            "name" => name.read(reader, value, name_string),
+            "family" => role.family = family(reader, value).unwrap_or_default(),
+            "description" => role.description = reader.text(value).unwrap_or_default(),
+            "owner" => role.owner = reader.boolean(value).unwrap_or_default(),
+            _ => role.capabilities = strings(reader, value, "a list of capabilities"),
+        },
+    );
+    let name: String = name.get(reader, mark, is_mapping)?;
+    warn_if_empty(reader, mark, &name, &role.capabilities);
+    Some(CatalogRole { name, ..role })
+}
+
+fn family<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Family> {
+    reader.parse(node, "a family", |text| {
+        Family::ALL
+            .into_iter()
+            .find(|family| family.as_str() == text)
+            .ok_or("administrative, registry, library or custom")
+    })
+}
+
+/// The lint of section 4: such a role is allowed, and surely a mistake.
+pub(crate) fn warn_if_empty(reader: &mut Reader<'_>, mark: Mark, role: &str, gives: &[String]) {
+    if gives.is_empty() {
+        let found = format!("role {} with no capability", quote(role));
+        reader.warn(mark, found, "at least one capability");
+    }
+}
+
+fn name_string<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
+    string(reader, node, "a name")
+}
+
+pub(crate) fn string<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+    expected: &str,
+) -> Option<String> {
+    reader.string(node, expected).map(Into::into)
+}
+
+/// A list of strings; what is no string is reported and left out.
+pub(crate) fn strings<'t>(reader: &mut Reader<'t>, node: Node<'t>, expected: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    reader.sequence(node, expected, |reader, _, item| {
+        all.extend(string(reader, item, "a name"));
+    });
+    all
+}

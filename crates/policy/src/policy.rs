@@ -1,0 +1,299 @@
+//! Policy documents (section 3 of the contract).
+
+use std::sync::Arc;
+
+use capstan_engine::{
+    Catalog, CustomRole, Facts, Group, Identity, Model, Path, PathBuf, Properties,
+    RegisteredResource, RoleBinding, parse_name, violations,
+};
+
+use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
+use crate::diagnostics::{Diagnostic, Diagnostics, quote};
+use crate::locate::{Places, report_violations};
+use crate::reader::{Kind, Node, Reader, Required};
+
+/// A policy that loaded.
+#[derive(Debug)]
+pub struct Policy {
+    /// What it declares, proved.
+    pub model: Model,
+    /// What is allowed and surely a mistake.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Loads a policy document.
+///
+/// # Errors
+///
+/// Everything that is wrong with it: the first 100 in the order of the text, then the count.
+pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagnostics> {
+    let text = decode(document)?;
+    let mut reader = Reader::new(text);
+    let draft = reader.document(|reader, node| read_policy(reader, node, catalogs));
+    let warnings = reader.take_warnings();
+    let (mut diagnostics, broken) = reader.finish();
+    let Some(draft) = draft.filter(|_| !broken) else {
+        return Err(diagnostics);
+    };
+
+    let catalog = match draft.catalog {
+        Some(Source::Named(catalog)) => Some(catalog),
+        Some(Source::Inline(inline)) => {
+            prove(inline, text, "catalog.", &mut diagnostics).map(Arc::new)
+        }
+        None => None,
+    };
+    let found = match catalog {
+        Some(catalog) if diagnostics.is_empty() => match Model::new(catalog, draft.facts) {
+            Ok(model) => return Ok(Policy { model, warnings }),
+            Err(found) => found,
+        },
+        catalog => violations(&draft.facts, catalog.as_deref()),
+    };
+    report_violations(text, "", &found, &draft.places, &mut diagnostics);
+    diagnostics.sort();
+    Err(diagnostics)
+}
+
+/// The document as text.
+pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
+    std::str::from_utf8(document).map_err(|error| {
+        let good = document.get(..error.valid_up_to()).unwrap_or_default();
+        let good = String::from_utf8_lossy(good);
+        let (line, last) = good.split('\n').enumerate().last().unwrap_or_default();
+        let mut diagnostics = Diagnostics::default();
+        diagnostics.push(Diagnostic {
+            line: line + 1,
+            column: last.chars().count() + 1,
+            field: String::new(),
+            found: "bytes that are not UTF-8".into(),
+            expected: "UTF-8".into(),
+        });
+        diagnostics
+    })
+}
+
+/// A policy as far as it could be read.
+#[derive(Default)]
+struct Draft {
+    catalog: Option<Source>,
+    facts: Facts,
+    places: Places,
+}
+
+enum Source {
+    Named(Arc<Catalog>),
+    Inline(CatalogDraft),
+}
+
+fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs) -> Draft {
+    let mark = node.mark;
+    let mut draft = Draft::default();
+    let (mut has_version, mut has_catalog) = (false, false);
+    let Draft { catalog, facts, places } = &mut draft;
+    let is_mapping = reader.mapping(
+        node,
+        "a policy: a mapping with `version`, `catalog` and what it declares",
+        &["version", "catalog", "groups", "roles", "identities", "role_bindings", "resources"],
+        |reader, key, value| match key {
+            "version" => {
+                has_version = true;
+                reader.exactly(value, 1);
+            }
+            "catalog" => {
+                has_catalog = true;
+                *catalog = read_source(reader, value, catalogs);
+            }
+            "groups" => rows(reader, value, key, places, &mut facts.groups, read_group),
+            "roles" => rows(reader, value, key, places, &mut facts.roles, read_custom_role),
+            "identities" => rows(reader, value, key, places, &mut facts.identities, read_identity),
+            "role_bindings" => {
+                rows(reader, value, key, places, &mut facts.role_bindings, read_role_binding);
+            }
+            _ => rows(reader, value, "resources", places, &mut facts.resources, read_registered),
+        },
+    );
+    if is_mapping {
+        for (key, _) in [("version", has_version), ("catalog", has_catalog)].iter().filter(|k| !k.1)
+        {
+            reader.missing(mark, key);
+        }
+    }
+    draft
+}
+
+/// A list of entries; what cannot be read is reported and left out.
+fn rows<'t, T>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+    list: &'static str,
+    places: &mut Places,
+    facts: &mut Vec<T>,
+    read: impl Fn(&mut Reader<'t>, Node<'t>) -> Option<T>,
+) {
+    reader.sequence(node, &format!("a list of {}", list.replace('_', " ")), |reader, at, item| {
+        if let Some(row) = read(reader, item) {
+            places.push(list, at);
+            facts.push(row);
+        }
+    });
+}
+
+fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs) -> Option<Source> {
+    let mark = node.mark;
+    if matches!(node.kind, Kind::Mapping) {
+        return read_catalog(reader, node).map(Source::Inline);
+    }
+    let name = string(reader, node, "a catalog's name, or a catalog")?;
+    let catalog = catalogs.get(&name);
+    if catalog.is_none() {
+        let known: Vec<_> = catalogs.names().collect();
+        let expected = format!("a catalog that is built in or loaded: {}", known.join(", "));
+        reader.report(mark, format!("catalog {}", quote(&name)), expected);
+    }
+    catalog.map(Source::Named)
+}
+
+fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
+    let mark = node.mark;
+    let mut id = Required::new("id");
+    let mut name = String::new();
+    let is_mapping = reader.mapping(
+        node,
+        "a group: a mapping with `id`",
+        &["id", "name"],
+        |reader, key, value| match key {
+            "id" => id.read(reader, value, path),
+            _ => name = reader.text(value).unwrap_or_default(),
+        },
+    );
+    Some(Group { id: id.get(reader, mark, is_mapping)?, name })
+}
+
+fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CustomRole> {
+    let mark = node.mark;
+    let mut id = Required::new("id");
+    let (mut name, mut description, mut capabilities) = Default::default();
+    let is_mapping = reader.mapping(
+        node,
+        "a role: a mapping with `id` and `capabilities`",
+        &["id", "name", "description", "capabilities"],
+        |reader, key, value| match key {
+            "id" => id.read(reader, value, path),
+            "name" => name = reader.text(value).unwrap_or_default(),
+            "description" => description = reader.text(value).unwrap_or_default(),
+            _ => capabilities = strings(reader, value, "a list of capabilities"),
+        },
+    );
+    let id: PathBuf = id.get(reader, mark, is_mapping)?;
+    warn_if_empty(reader, mark, id.as_str(), &capabilities);
+    Some(CustomRole { id, name, description, capabilities })
+}
+
+fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity> {
+    let mark = node.mark;
+    let mut id = Required::new("id");
+    let (mut name, mut kind, mut properties) = Default::default();
+    let is_mapping = reader.mapping(
+        node,
+        "an identity: a mapping with `id`",
+        &["id", "name", "type", "properties"],
+        |reader, key, value| match key {
+            "id" => id.read(reader, value, path),
+            "name" => name = reader.text(value).unwrap_or_default(),
+            "type" => kind = kind_word(reader, value),
+            _ => properties = reader.properties(value),
+        },
+    );
+    let id = id.get(reader, mark, is_mapping)?;
+    Some(Identity { id, name, kind: kind.unwrap_or_else(|| "user".into()), properties })
+}
+
+fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<RegisteredResource> {
+    let mark = node.mark;
+    let mut id = Required::new("id");
+    let mut kind = Required::new("type");
+    let (mut name, mut properties) = (String::new(), Properties::new());
+    let is_mapping = reader.mapping(
+        node,
+        "a resource: a mapping with `id` and `type`",
+        &["id", "type", "name", "properties"],
+        |reader, key, value| match key {
+            "id" => id.read(reader, value, path),
+            "type" => kind.read(reader, value, kind_word),
+            "name" => name = reader.text(value).unwrap_or_default(),
+            _ => properties = reader.properties(value),
+        },
+    );
+    let kind = kind.get(reader, mark, is_mapping);
+    let id = id.get(reader, mark, is_mapping)?;
+    // Kept without its type, which is reported, so that bindings to it are not reported too.
+    Some(RegisteredResource { id, name, kind: kind.unwrap_or_default(), properties })
+}
+
+fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<RoleBinding> {
+    let mark = node.mark;
+    let (mut id, mut expires_at) = (None, None);
+    let mut identity = Required::new("identity");
+    let mut role = Required::new("role");
+    let mut scope = Required::new("scope");
+    let is_mapping = reader.mapping(
+        node,
+        "a role binding: a mapping with `identity`, `role` and `scope`",
+        &["id", "identity", "role", "scope", "expires_at", "when"],
+        |reader, key, value| match key {
+            "id" => id = path(reader, value),
+            "identity" => identity.read(reader, value, path),
+            "role" => role.read(reader, value, role_name),
+            "scope" => scope.read(reader, value, path),
+            "expires_at" => expires_at = reader.timestamp(value),
+            _ => refuse_when(reader, value),
+        },
+    );
+    let identity = identity.get(reader, mark, is_mapping);
+    let role = role.get(reader, mark, is_mapping);
+    let scope = scope.get(reader, mark, is_mapping);
+    Some(RoleBinding { id, identity: identity?, role: role?, scope: scope?, expires_at })
+}
+
+/// Reads conditions and refuses them: a binding must not count where they would fail.
+fn refuse_when<'t>(reader: &mut Reader<'t>, node: Node<'t>) {
+    let mark = node.mark;
+    reader.sequence(node, "a list of conditions", |reader, _, item| {
+        reader.mapping(
+            item,
+            "a condition: a mapping with `attribute` and `equals` or `not_equals`",
+            &["attribute", "equals", "not_equals"],
+            |reader, key, value| match key {
+                "attribute" => drop(string(reader, value, "an attribute")),
+                _ => drop(reader.attribute(value)),
+            },
+        );
+    });
+    reader.report(mark, "conditions", "a binding without `when`: conditions are not there yet");
+}
+
+pub(crate) fn path<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {
+    reader.parse(node, "a path", str::parse)
+}
+
+fn kind_word<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
+    let mark = node.mark;
+    let text = reader.text(node)?;
+    if text.is_empty() {
+        reader.report(mark, "an empty type", "a word such as `user` or `repo`");
+    }
+    Some(text)
+}
+
+/// A built-in role's name (no slash) or a custom role's path (has one).
+fn role_name<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Box<str>> {
+    reader.parse(node, "a built-in role's name or a custom role's id", |text| {
+        if text.contains('/') {
+            Path::parse(text).map_err(|error| error.to_string())?;
+        } else {
+            parse_name(text).map_err(|error| error.to_string())?;
+        }
+        Ok::<_, String>(text.into())
+    })
+}

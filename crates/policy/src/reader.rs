@@ -1,0 +1,496 @@
+//! Reads typed values off the stream of YAML events, and notes everything that is wrong.
+//!
+//! **Invariant**: every method consumes exactly one node, whatever it finds; so one mistake never
+//! hides or invents another. After a syntax error there are no more nodes.
+
+use std::borrow::Cow;
+
+use capstan_engine::{Properties, Timestamp, Value as Attribute};
+use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+
+use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, quote};
+use crate::scalar::{INTEGER_MAX, Plain, parse_timestamp, resolve, whole};
+use crate::{NESTING_MAX, TEXT_BYTES_MAX};
+
+/// A place in the text: line and column, from 1.
+pub(crate) type Mark = (usize, usize);
+
+/// A node that was begun: a scalar is all there, of a collection only its opening.
+#[derive(Debug)]
+pub(crate) struct Node<'t> {
+    pub(crate) mark: Mark,
+    pub(crate) kind: Kind<'t>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind<'t> {
+    Scalar {
+        text: Cow<'t, str>,
+        plain: bool,
+    },
+    Sequence,
+    Mapping,
+    /// An alias: reported already, and nothing to read.
+    Refused,
+}
+
+impl Node<'_> {
+    /// What a diagnostic says was found.
+    fn describe(&self) -> String {
+        match &self.kind {
+            Kind::Scalar { text, plain: true } => match resolve(text) {
+                Plain::Null => "null".into(),
+                Plain::Boolean(_) => format!("the boolean {}", quote(text)),
+                Plain::Number(_) | Plain::Integer(_) => format!("the number {}", quote(text)),
+                Plain::String => format!("the string {}", quote(text)),
+            },
+            Kind::Scalar { text, plain: false } => format!("the string {}", quote(text)),
+            Kind::Sequence => "a list".into(),
+            Kind::Mapping => "a mapping".into(),
+            Kind::Refused => "an alias".into(),
+        }
+    }
+}
+
+/// What comes next in the text.
+#[derive(Debug)]
+pub(crate) enum Next<'t> {
+    Node(Node<'t>),
+    /// The end of the collection that is open.
+    Close,
+    /// The end of the document, or of what can be read of it.
+    End,
+}
+
+/// Where in the document the reader is, for the field's path.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Key(&'static str),
+    Index(usize),
+}
+
+pub(crate) struct Reader<'t> {
+    parser: Parser<'t, StrInput<'t>>,
+    path: Vec<Step>,
+    diagnostics: Diagnostics,
+    warnings: Vec<Diagnostic>,
+    /// A syntax error was reported.
+    broken: bool,
+}
+
+impl<'t> Reader<'t> {
+    /// Reads a text; a byte-order mark at its start means nothing.
+    pub(crate) fn new(text: &'t str) -> Self {
+        let mut options = granit_parser::options! {
+            disallow_directives: true,
+            emit_unresolved_aliases: true,
+            flow_nesting_limit: NESTING_MAX,
+            block_nesting_limit: NESTING_MAX,
+        };
+        options.set_emit_comments(false);
+        Self {
+            parser: Parser::new_from_str_with_options(text, options),
+            path: Vec::new(),
+            diagnostics: Diagnostics::default(),
+            warnings: Vec::new(),
+            broken: false,
+        }
+    }
+
+    /// What was wrong, and whether the text broke off at a syntax error.
+    pub(crate) fn finish(self) -> (Diagnostics, bool) {
+        (self.diagnostics, self.broken)
+    }
+
+    /// What is allowed and surely a mistake, the first of it.
+    pub(crate) fn take_warnings(&mut self) -> Vec<Diagnostic> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// The one document of the text, or nothing (reported) if there is none.
+    pub(crate) fn document<T>(&mut self, read: impl FnOnce(&mut Self, Node<'t>) -> T) -> Option<T> {
+        let value = match self.next() {
+            Next::Node(node) => Some(read(self, node)),
+            Next::Close | Next::End => {
+                if !self.broken {
+                    self.report((1, 1), "nothing", "a document");
+                }
+                None
+            }
+        };
+        if let Next::Node(node) = self.next() {
+            self.report(node.mark, "a second document", "one document");
+        }
+        value
+    }
+
+    // === Shapes ===
+
+    /// A mapping with some of the known keys; `read` gets each key once with its value.
+    pub(crate) fn mapping(
+        &mut self,
+        node: Node<'t>,
+        expected: &str,
+        known: &'static [&'static str],
+        mut read: impl FnMut(&mut Self, &'static str, Node<'t>),
+    ) -> bool {
+        if !matches!(node.kind, Kind::Mapping) {
+            self.mismatch(node, expected);
+            return false;
+        }
+        let mut seen = 0u64;
+        loop {
+            let key = match self.next() {
+                Next::Node(key) => key,
+                Next::Close | Next::End => return true,
+            };
+            let found = match &key.kind {
+                Kind::Scalar { text, .. } => known.iter().position(|name| *name == &**text),
+                _ => None,
+            };
+            let place = found.and_then(|at| Some((at, *known.get(at)?)));
+            let Some((at, name)) = place else {
+                self.unknown_key(key, known);
+                self.skip_next();
+                continue;
+            };
+            if seen & 1 << at != 0 {
+                self.report(key.mark, format!("key `{name}` again"), "each key once");
+                self.skip_next();
+                continue;
+            }
+            seen |= 1 << at;
+            self.path.push(Step::Key(name));
+            if let Next::Node(value) = self.next() {
+                read(self, name, value);
+            }
+            self.path.pop();
+        }
+    }
+
+    fn unknown_key(&mut self, key: Node<'t>, known: &[&str]) {
+        let expected = format!("one of the keys {}", known.join(", "));
+        match &key.kind {
+            Kind::Scalar { text, plain: true } if text == "<<" => {
+                self.report(key.mark, "the merge key `<<`", "keys written out");
+            }
+            Kind::Scalar { text, .. } => {
+                self.report(key.mark, format!("unknown key {}", quote(text)), expected);
+            }
+            _ => self.mismatch(key, &expected),
+        }
+    }
+
+    /// A sequence; `read` gets each item.
+    pub(crate) fn sequence(
+        &mut self,
+        node: Node<'t>,
+        expected: &str,
+        mut read: impl FnMut(&mut Self, usize, Node<'t>),
+    ) {
+        if !matches!(node.kind, Kind::Sequence) {
+            self.mismatch(node, expected);
+            return;
+        }
+        for at in 0.. {
+            let Next::Node(item) = self.next() else {
+                return;
+            };
+            self.path.push(Step::Index(at));
+            read(self, at, item);
+            self.path.pop();
+        }
+    }
+
+    // === Scalars ===
+
+    /// A string as it stands; numbers and the like must be quoted to be one.
+    pub(crate) fn string(&mut self, node: Node<'t>, expected: &str) -> Option<Cow<'t, str>> {
+        match node.kind {
+            Kind::Scalar { text, plain } if !plain || resolve(&text) == Plain::String => Some(text),
+            Kind::Scalar { ref text, .. } if resolve(text) != Plain::Null => {
+                self.mismatch(node, &format!("{expected} (quote it to make it a string)"));
+                None
+            }
+            _ => {
+                self.mismatch(node, expected);
+                None
+            }
+        }
+    }
+
+    /// A string that becomes something else, or is refused with what was expected.
+    pub(crate) fn parse<T, E: std::fmt::Display>(
+        &mut self,
+        node: Node<'t>,
+        expected: &str,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let mark = node.mark;
+        let text = self.string(node, expected)?;
+        match parse(&text) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.report(mark, quote(&text), format!("{expected} ({error})"));
+                None
+            }
+        }
+    }
+
+    /// A name, description or purpose: at most 1,024 bytes, no control characters.
+    pub(crate) fn text(&mut self, node: Node<'t>) -> Option<String> {
+        self.parse(node, "a text", |text| {
+            if text.len() > TEXT_BYTES_MAX {
+                return Err(format!("at most {TEXT_BYTES_MAX} bytes, not {}", text.len()));
+            }
+            if text.chars().any(char::is_control) {
+                return Err("no control characters".into());
+            }
+            Ok(text.to_owned())
+        })
+    }
+
+    /// true or false.
+    pub(crate) fn boolean(&mut self, node: Node<'t>) -> Option<bool> {
+        if let Kind::Scalar { text, plain: true } = &node.kind
+            && let Plain::Boolean(value) = resolve(text)
+        {
+            return Some(value);
+        }
+        self.mismatch(node, "true or false");
+        None
+    }
+
+    /// This whole number and no other.
+    pub(crate) fn exactly(&mut self, node: Node<'t>, wanted: i64) -> bool {
+        if let Kind::Scalar { text, plain: true } = &node.kind
+            && resolve(text) == Plain::Integer(Some(wanted))
+        {
+            return true;
+        }
+        self.mismatch(node, &format!("the number {wanted}"));
+        false
+    }
+
+    /// A time in RFC 3339.
+    pub(crate) fn timestamp(&mut self, node: Node<'t>) -> Option<Timestamp> {
+        let mark = node.mark;
+        let text = self.string(node, "a time in RFC 3339, such as 2027-01-01T00:00:00Z")?;
+        match parse_timestamp(&text) {
+            Ok(time) => Some(time),
+            Err(expected) => {
+                self.report(mark, quote(&text), expected);
+                None
+            }
+        }
+    }
+
+    /// Attributes: any keys, each once, with strings, booleans and whole numbers as values.
+    pub(crate) fn properties(&mut self, node: Node<'t>) -> Properties {
+        let mut properties = Properties::new();
+        if !matches!(node.kind, Kind::Mapping) {
+            self.mismatch(node, "a mapping of attributes");
+            return properties;
+        }
+        while let Next::Node(key) = self.next() {
+            let mark = key.mark;
+            let name = self.parse(key, "an attribute's name", |text| match text {
+                "" => Err("not empty"),
+                "<<" => Err("no merge keys"),
+                _ if text.len() > TEXT_BYTES_MAX => Err("at most 1024 bytes"),
+                _ if text.chars().any(char::is_control) => Err("no control characters"),
+                _ => Ok(text.to_owned()),
+            });
+            let Next::Node(value) = self.next() else {
+                return properties;
+            };
+            let value = self.attribute(value);
+            let (Some(name), Some(value)) = (name, value) else {
+                continue;
+            };
+            if properties.contains_key(&name) {
+                self.report(mark, format!("key {} again", quote(&name)), "each key once");
+            } else {
+                properties.insert(name, value);
+            }
+        }
+        properties
+    }
+
+    /// A string, a boolean or a whole number within ±(2^53 − 1).
+    pub(crate) fn attribute(&mut self, node: Node<'t>) -> Option<Attribute> {
+        let mark = node.mark;
+        if let Kind::Scalar { text, plain } = &node.kind {
+            if !plain {
+                return Some(Attribute::String(text.to_string()));
+            }
+            let integer = match resolve(text) {
+                Plain::String => return Some(Attribute::String(text.to_string())),
+                Plain::Boolean(value) => return Some(Attribute::Boolean(value)),
+                Plain::Integer(value) => value.filter(|n| n.abs() <= INTEGER_MAX),
+                Plain::Number(value) => whole(value),
+                Plain::Null => None,
+            };
+            if let Some(integer) = integer {
+                return Some(Attribute::Integer(integer));
+            }
+        }
+        let found = node.describe();
+        self.report(mark, found, "a string, a boolean or a whole number within 2^53 - 1");
+        self.skip(&node);
+        None
+    }
+
+    // === Reports ===
+
+    /// Notes that something else was found here.
+    pub(crate) fn report(
+        &mut self,
+        mark: Mark,
+        found: impl Into<String>,
+        expected: impl Into<String>,
+    ) {
+        let diagnostic = self.diagnostic(mark, found.into(), expected.into());
+        self.diagnostics.push(diagnostic);
+    }
+
+    /// Notes what is allowed and surely a mistake.
+    pub(crate) fn warn(&mut self, mark: Mark, found: String, expected: &str) {
+        if self.warnings.len() < DIAGNOSTICS_MAX {
+            let diagnostic = self.diagnostic(mark, found, expected.into());
+            self.warnings.push(diagnostic);
+        }
+    }
+
+    fn diagnostic(&self, (line, column): Mark, found: String, expected: String) -> Diagnostic {
+        Diagnostic { line, column, field: render(&self.path), found, expected }
+    }
+
+    /// Notes that a mapping lacks a key that it must have.
+    pub(crate) fn missing(&mut self, mark: Mark, key: &str) {
+        self.report(mark, format!("no `{key}`"), format!("the key `{key}`"));
+    }
+
+    /// Notes that a node has the wrong shape, and passes over it.
+    pub(crate) fn mismatch(&mut self, node: Node<'t>, expected: &str) {
+        if !matches!(node.kind, Kind::Refused) {
+            let found = node.describe();
+            self.report(node.mark, found, expected);
+        }
+        self.skip(&node);
+    }
+
+    // === The stream ===
+
+    /// Passes over the rest of a node that was begun.
+    pub(crate) fn skip(&mut self, node: &Node<'_>) {
+        let mut depth = usize::from(matches!(node.kind, Kind::Sequence | Kind::Mapping));
+        while depth > 0 {
+            match self.next() {
+                Next::Node(Node { kind: Kind::Sequence | Kind::Mapping, .. }) => depth += 1,
+                Next::Node(_) => {}
+                Next::Close => depth -= 1,
+                Next::End => return,
+            }
+        }
+    }
+
+    fn skip_next(&mut self) {
+        if let Next::Node(node) = self.next() {
+            self.skip(&node);
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> Next<'t> {
+        loop {
+            if self.broken {
+                return Next::End;
+            }
+            let (event, span) = match self.parser.next_event() {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => {
+                    self.broken = true;
+                    let marker = error.marker();
+                    let mark = (marker.line(), marker.col() + 1);
+                    self.report(mark, error.info(), "YAML 1.2 or JSON");
+                    return Next::End;
+                }
+                None => return Next::End,
+            };
+            let (anchor, tag) = (event.anchor_id().is_some(), event.tag().is_some());
+            let mark = start(&span);
+            let kind = match event {
+                Event::Scalar(text, style, ..) => {
+                    Kind::Scalar { text, plain: style == ScalarStyle::Plain }
+                }
+                Event::SequenceStart(..) => Kind::Sequence,
+                Event::MappingStart(..) => Kind::Mapping,
+                Event::Alias(_) | Event::UnresolvedAlias(_) => {
+                    self.report(mark, "an alias", "the value written out");
+                    Kind::Refused
+                }
+                Event::SequenceEnd | Event::MappingEnd => return Next::Close,
+                Event::StreamEnd => return Next::End,
+                _ => continue,
+            };
+            if anchor && !matches!(kind, Kind::Refused) {
+                self.report(mark, "an anchor", "the value alone");
+            }
+            if tag {
+                self.report(mark, "a tag", "the value alone");
+            }
+            return Next::Node(Node { mark, kind });
+        }
+    }
+}
+
+/// A key that must be there: reported once if it is missing, never if it is there and wrong.
+pub(crate) struct Required<T> {
+    key: &'static str,
+    seen: bool,
+    value: Option<T>,
+}
+
+impl<T> Required<T> {
+    pub(crate) const fn new(key: &'static str) -> Self {
+        Self { key, seen: false, value: None }
+    }
+
+    pub(crate) fn read<'t>(
+        &mut self,
+        reader: &mut Reader<'t>,
+        node: Node<'t>,
+        read: impl FnOnce(&mut Reader<'t>, Node<'t>) -> Option<T>,
+    ) {
+        self.seen = true;
+        self.value = read(reader, node);
+    }
+
+    pub(crate) const fn seen(&self) -> bool {
+        self.seen
+    }
+
+    /// The value; `is_mapping` says whether the key could have been there at all.
+    pub(crate) fn get(self, reader: &mut Reader<'_>, mark: Mark, is_mapping: bool) -> Option<T> {
+        if is_mapping && !self.seen {
+            reader.missing(mark, self.key);
+        }
+        self.value
+    }
+}
+
+fn start(span: &Span) -> Mark {
+    (span.start.line(), span.start.col() + 1)
+}
+
+fn render(path: &[Step]) -> String {
+    let mut text = String::new();
+    for step in path {
+        match step {
+            Step::Key(key) if text.is_empty() => text.push_str(key),
+            Step::Key(key) => text = text + "." + key,
+            Step::Index(at) => text = format!("{text}[{at}]"),
+        }
+    }
+    text
+}

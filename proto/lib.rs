@@ -1,0 +1,22 @@
+//! The schema of Capstan: generated messages and services, and the descriptor set. No logic.
+//!
+//! The `.proto` files beside this one are the source; clients in other languages generate their own
+//! code from them. Fields are added, never changed: a golden test of the server holds them.
+
+/// Package `capstan.v1`.
+#[expect(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+pub mod v1 {
+    tonic::include_proto!("capstan.v1");
+}
+
+/// The encoded `FileDescriptorSet` of every schema file and its imports, options kept, as gRPC
+/// reflection and the schema test want it.
+pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
+
+pub mod codec;
