@@ -6,8 +6,8 @@
 /// Package `capstan.v1`.
 #[expect(
     missing_docs,
-    missing_debug_implementations,
     clippy::allow_attributes,
+    clippy::clone_on_ref_ptr,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]

@@ -4,7 +4,7 @@
 //! only those.
 
 use crate::model::Violations;
-use crate::{CapabilityIx, CapabilitySet, Map, parse_name};
+use crate::{CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, parse_name, quote};
 
 /// What a catalog document declares.
 #[derive(Clone, Debug, Default)]
@@ -147,14 +147,14 @@ impl Catalog {
 
     /// What a violation says was expected of a capability's name.
     pub(crate) fn expected_capability(&self) -> String {
-        format!("a capability of catalog `{}`", self.facts.name)
+        format!("a capability of catalog {}", quote(&self.facts.name))
     }
 }
 
 fn check_names(facts: &CatalogFacts, violations: &mut Violations) {
     let mut check = |kind, index, field: &str, name: &str| {
         if let Err(error) = parse_name(name) {
-            violations.push(kind, index, field, format!("`{name}`"), format!("a name ({error})"));
+            violations.push(kind, index, field, quote(name), format!("a name ({error})"));
         }
     };
     check("name", 0, "", &facts.name);
@@ -172,49 +172,52 @@ fn check_names(facts: &CatalogFacts, violations: &mut Violations) {
     }
 }
 
-/// The names of all capabilities, each once.
+/// The names of all capabilities, each once. Those that break a rule are among them, so that a role
+/// that has them breaks none.
 fn declared(facts: &CatalogFacts, violations: &mut Violations) -> Vec<Box<str>> {
     let mut seen = Map::new();
     let mut names: Vec<Box<str>> = Vec::new();
-    let mut declare = |name: String, kind, index, field: String, violations: &mut Violations| {
-        if seen.insert(name.clone(), ()).is_some() {
-            violations.push(kind, index, field, format!("`{name}` again"), "each capability once");
-        } else {
+    let mut declare = |name: String| {
+        let is_new = seen.insert(name.clone(), ()).is_none();
+        if is_new {
             names.push(name.into());
         }
+        is_new
     };
     for (at, resource) in facts.resources.iter().enumerate() {
         for (item, action) in resource.actions.iter().enumerate() {
-            let field = format!("actions[{item}]");
             let name = format!("{}.{action}", resource.name);
-            if action.contains('.') {
-                violations.push(
-                    "resources",
-                    at,
-                    field,
-                    format!("`{action}`"),
-                    "an action, which has no dot",
-                );
-            } else if name.len() > crate::NAME_BYTES_MAX {
-                let found = format!("capability `{name}`");
-                violations.push(
-                    "resources",
-                    at,
-                    field,
-                    found,
-                    format!("at most {} bytes", crate::NAME_BYTES_MAX),
-                );
-            } else {
-                declare(name, "resources", at, field, violations);
+            let is_new = declare(name.clone());
+            if parse_name(&resource.name).is_err() || parse_name(action).is_err() {
+                continue; // reported already
             }
+            let (found, expected) = if action.contains('.') {
+                (quote(action), "an action, which has no dot")
+            } else if name.len() > NAME_BYTES_MAX {
+                (format!("capability {}", quote(&name)), "a capability of at most 128 bytes")
+            } else if !is_new {
+                (format!("{} again", quote(&name)), "each capability once")
+            } else {
+                continue;
+            };
+            violations.push("resources", at, format!("actions[{item}]"), found, expected);
         }
     }
     for (at, name) in facts.capabilities.iter().enumerate() {
-        if name.contains('.') {
-            violations.push("capabilities", at, "", format!("`{name}`"), "an opaque capability, which has no dot; one with a dot is an action of `resources`");
-        } else {
-            declare(name.clone(), "capabilities", at, String::new(), violations);
+        let is_new = declare(name.clone());
+        if parse_name(name).is_err() {
+            continue; // reported already
         }
+        let (found, expected) = if name.contains('.') {
+            let expected = "an opaque capability, which has no dot; one with a dot is an action of \
+                            `resources`";
+            (quote(name), expected)
+        } else if !is_new {
+            (format!("{} again", quote(name)), "each capability once")
+        } else {
+            continue;
+        };
+        violations.push("capabilities", at, "", found, expected);
     }
     names
 }
@@ -224,23 +227,17 @@ fn check_roles(catalog: &Catalog, violations: &mut Violations) {
     let mut owner = None;
     for (at, role) in catalog.facts.roles.iter().enumerate() {
         if seen.insert(&role.name, at).is_some() {
-            let found = format!("role `{}` again", role.name);
+            let found = format!("role {} again", quote(&role.name));
             violations.push("roles", at, "name", found, "each role once");
         }
         for (item, name) in role.capabilities.iter().enumerate() {
             if catalog.capability(name).is_none() {
                 let field = format!("capabilities[{item}]");
-                violations.push(
-                    "roles",
-                    at,
-                    field,
-                    format!("`{name}`"),
-                    catalog.expected_capability(),
-                );
+                violations.push("roles", at, field, quote(name), catalog.expected_capability());
             }
         }
         if role.owner && owner.replace(&role.name).is_some() {
-            let found = format!("role `{}` as a second owner", role.name);
+            let found = format!("role {} as a second owner", quote(&role.name));
             violations.push("roles", at, "owner", found, "at most one role with `owner: true`");
         }
     }
@@ -260,7 +257,7 @@ mod tests {
             }],
             capabilities: vec!["gulfstream".into()],
             roles: vec![CatalogRole {
-                name: "owner",
+                name: "owner".into(),
                 owner: true,
                 capabilities: vec!["repo.tag.list".into(), "gulfstream".into()],
                 ..CatalogRole::default()

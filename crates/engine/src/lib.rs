@@ -83,7 +83,7 @@ pub use facts::{
     CustomRole, Facts, Group, Identity, Properties, RegisteredResource, RoleBinding, Value,
 };
 pub use model::{Model, VIOLATIONS_MAX, Violation, Violations, violations};
-pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name};
+pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
 pub use path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };

@@ -5,13 +5,13 @@
 //! names one thing.
 
 use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use hashbrown::hash_map::Entry;
 
-use crate::{Catalog, Facts, Map, Path, RoleBinding};
+use crate::{Catalog, Facts, Map, Path, RoleBinding, quote};
 
-/// Most violations that are kept; the rest are counted.
+/// Most violations of a list that are kept; the rest are counted.
 pub const VIOLATIONS_MAX: usize = 100;
 
 /// A rule that a fact breaks.
@@ -25,6 +25,8 @@ pub struct Violation {
     pub field: String,
     /// What is there.
     pub found: String,
+    /// The entry, list and place, that `found` ends by naming, if it names one.
+    pub other: Option<(&'static str, usize)>,
     /// What the rule wants.
     pub expected: String,
 }
@@ -43,14 +45,19 @@ impl Violation {
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: found {}; expected {}", self.path(), self.found, self.expected)
+        write!(f, "{}: found {}", self.path(), self.found)?;
+        if let Some((list, place)) = self.other {
+            write!(f, " {list}[{place}]")?;
+        }
+        write!(f, "; expected {}", self.expected)
     }
 }
 
-/// The first [`VIOLATIONS_MAX`] violations, and how many there are.
+/// The first [`VIOLATIONS_MAX`] violations of each list, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Violations {
-    first: Vec<Violation>,
+    /// By list; in it by place, then in the order of the rules.
+    first: BTreeMap<&'static str, BTreeMap<(usize, usize), Violation>>,
     total: usize,
 }
 
@@ -63,16 +70,22 @@ impl Violations {
         found: impl Into<String>,
         expected: impl Into<String>,
     ) {
-        self.total += 1;
-        if self.first.len() < VIOLATIONS_MAX {
-            let (field, found, expected) = (field.into(), found.into(), expected.into());
-            self.first.push(Violation { kind, index, field, found, expected });
-        }
+        let (field, found, expected) = (field.into(), found.into(), expected.into());
+        self.add(Violation { kind, index, field, found, other: None, expected });
     }
 
-    /// The first ones.
+    fn add(&mut self, violation: Violation) {
+        let list = self.first.entry(violation.kind).or_default();
+        list.insert((violation.index, self.total), violation);
+        if list.len() > VIOLATIONS_MAX {
+            list.pop_last();
+        }
+        self.total += 1;
+    }
+
+    /// The first ones of each list.
     pub fn iter(&self) -> impl Iterator<Item = &Violation> {
-        self.first.iter()
+        self.first.values().flat_map(BTreeMap::values)
     }
 
     /// How many there are, kept or not.
@@ -103,7 +116,7 @@ impl Model {
     ///
     /// Every rule that a fact breaks, see [`violations`].
     pub fn new(catalog: Arc<Catalog>, facts: Facts) -> Result<Self, Violations> {
-        let violations = violations(&facts, Some(&catalog));
+        let violations = violations(&facts, Some(&catalog), &[]);
         if !violations.is_empty() {
             return Err(violations);
         }
@@ -130,15 +143,35 @@ impl Model {
     }
 }
 
-/// What a path names, and where it is declared.
-type Ids<'f> = Map<&'f str, (&'static str, usize)>;
+/// What the paths of a policy name.
+struct Ids<'f> {
+    /// The list and place that first declare each path.
+    first: Map<&'f str, (&'static str, usize)>,
+    /// Every list that declares a path which is not the first to do so.
+    again: Map<(&'static str, &'f str), ()>,
+    /// Lists whose entries are not known.
+    unread: &'f [&'static str],
+}
+
+impl Ids<'_> {
+    /// Whether the list declares the path, or might.
+    fn may_declare(&self, list: &'static str, id: &str) -> bool {
+        self.first.get(id).is_some_and(|(first, _)| *first == list)
+            || self.again.contains_key(&(list, id))
+            || self.unread.contains(&list)
+    }
+
+    fn is_scope(&self, id: &str) -> bool {
+        self.may_declare("groups", id) || self.may_declare("resources", id)
+    }
+}
 
 /// Every rule that a fact breaks (section 3 of the contract). Without a catalog, what needs one is
-/// not judged.
+/// not judged; nor are references to what an `unread` list should declare.
 #[must_use]
-pub fn violations(facts: &Facts, catalog: Option<&Catalog>) -> Violations {
+pub fn violations(facts: &Facts, catalog: Option<&Catalog>, unread: &[&'static str]) -> Violations {
     let mut violations = Violations::default();
-    let ids = declare(facts, &mut violations);
+    let ids = declare(facts, unread, &mut violations);
     check_parents(facts, &ids, &mut violations);
     if let Some(catalog) = catalog {
         check_role_capabilities(facts, catalog, &mut violations);
@@ -147,7 +180,11 @@ pub fn violations(facts: &Facts, catalog: Option<&Catalog>) -> Violations {
     violations
 }
 
-fn declare<'f>(facts: &'f Facts, violations: &mut Violations) -> Ids<'f> {
+fn declare<'f>(
+    facts: &'f Facts,
+    unread: &'f [&'static str],
+    violations: &mut Violations,
+) -> Ids<'f> {
     let groups = facts.groups.iter().map(|group| &group.id).enumerate();
     let roles = facts.roles.iter().map(|role| &role.id).enumerate();
     let identities = facts.identities.iter().map(|identity| &identity.id).enumerate();
@@ -155,7 +192,7 @@ fn declare<'f>(facts: &'f Facts, violations: &mut Violations) -> Ids<'f> {
     let bindings = facts.role_bindings.iter().enumerate();
     let bindings = bindings.filter_map(|(at, binding)| Some((at, binding.id.as_ref()?)));
 
-    let mut ids = Ids::new();
+    let mut ids = Ids { first: Map::new(), again: Map::new(), unread };
     for (kind, (at, id)) in groups
         .map(|row| ("groups", row))
         .chain(roles.map(|row| ("roles", row)))
@@ -163,14 +200,20 @@ fn declare<'f>(facts: &'f Facts, violations: &mut Violations) -> Ids<'f> {
         .chain(resources.map(|row| ("resources", row)))
         .chain(bindings.map(|row| ("role_bindings", row)))
     {
-        match ids.entry(id.as_str()) {
+        match ids.first.entry(id.as_str()) {
             Entry::Vacant(entry) => {
                 entry.insert((kind, at));
             }
             Entry::Occupied(entry) => {
-                let (first, place) = entry.get();
-                let found = format!("`{id}` again, after {first}[{place}]");
-                violations.push(kind, at, "id", found, "an id that nothing else has");
+                violations.add(Violation {
+                    kind,
+                    index: at,
+                    field: "id".into(),
+                    found: format!("`{id}` again, after"),
+                    other: Some(*entry.get()),
+                    expected: "an id that nothing else has".into(),
+                });
+                ids.again.insert((kind, id.as_str()), ());
             }
         }
     }
@@ -182,12 +225,19 @@ fn check_parents(facts: &Facts, ids: &Ids<'_>, violations: &mut Violations) {
         let Some(parent) = id.parent() else {
             return;
         };
-        let found = match ids.get(parent.as_str()) {
-            Some(("groups", _)) => return,
-            Some((other, place)) => format!("parent `{parent}`, which is {other}[{place}]"),
-            None => format!("parent `{parent}`, which is not declared"),
-        };
-        violations.push(kind, at, "id", found, "a declared group");
+        if ids.may_declare("groups", parent.as_str()) {
+            return;
+        }
+        let other = ids.first.get(parent.as_str()).copied();
+        let what = if other.is_some() { "is" } else { "is not declared" };
+        violations.add(Violation {
+            kind,
+            index: at,
+            field: "id".into(),
+            found: format!("parent `{parent}`, which {what}"),
+            other,
+            expected: "a declared group".into(),
+        });
     };
     for (at, group) in facts.groups.iter().enumerate() {
         check("groups", at, group.id.as_path());
@@ -214,13 +264,7 @@ fn check_role_capabilities(facts: &Facts, catalog: &Catalog, violations: &mut Vi
         for (item, name) in role.capabilities.iter().enumerate() {
             if catalog.capability(name).is_none() {
                 let field = format!("capabilities[{item}]");
-                violations.push(
-                    "roles",
-                    at,
-                    field,
-                    format!("`{name}`"),
-                    catalog.expected_capability(),
-                );
+                violations.push("roles", at, field, quote(name), catalog.expected_capability());
             }
         }
     }
@@ -245,21 +289,21 @@ fn check_bindings(
                 entry.insert(at);
             }
             Entry::Occupied(entry) => {
-                let found = format!("the same binding as role_bindings[{}]", entry.get());
-                violations.push(
-                    "role_bindings",
-                    at,
-                    "",
-                    found,
-                    "an identity, role and scope that no other binding joins",
-                );
+                violations.add(Violation {
+                    kind: "role_bindings",
+                    index: at,
+                    field: String::new(),
+                    found: "the same binding as".into(),
+                    other: Some(("role_bindings", *entry.get())),
+                    expected: "an identity, role and scope that no other binding joins".into(),
+                });
             }
         }
     }
 }
 
 fn check_identity(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
-    if !matches!(ids.get(binding.identity.as_str()), Some(("identities", _))) {
+    if !ids.may_declare("identities", binding.identity.as_str()) {
         let found = format!("`{}`", binding.identity);
         violations.push("role_bindings", at, "identity", found, "a declared identity");
     }
@@ -281,9 +325,11 @@ fn check_role(
         }
         return;
     };
-    if !matches!(ids.get(&*binding.role), Some(("roles", _))) {
+    if !ids.may_declare("roles", &binding.role) {
         push("the id of a declared custom role, or a built-in role of the catalog");
-    } else if !Path::parse(home).is_ok_and(|home| home.contains(binding.scope.as_path())) {
+    } else if ids.is_scope(binding.scope.as_str())
+        && !Path::parse(home).is_ok_and(|home| home.contains(binding.scope.as_path()))
+    {
         push(&format!(
             "a role that may be bound at `{}`: a custom role only at or below the group that owns \
              it",
@@ -293,9 +339,11 @@ fn check_role(
 }
 
 fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
-    if !matches!(ids.get(binding.scope.as_str()), Some(("groups" | "resources", _))) {
+    if !ids.is_scope(binding.scope.as_str()) {
+        // What else a wrong scope breaks is mended with it.
         let found = format!("`{}`", binding.scope);
         violations.push("role_bindings", at, "scope", found, "a declared group or resource");
+        return;
     }
     let Some(id) = &binding.id else {
         return;
@@ -314,7 +362,7 @@ fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut
 /// For each binding without an id, the number that becomes its last segment: the same for the same
 /// facts, and no other path's.
 fn generate_ids<'f>(facts: &'f Facts) -> Vec<u64> {
-    let ids = declare(facts, &mut Violations::default());
+    let ids = declare(facts, &[], &mut Violations::default());
     let mut taken: Map<(&str, u64), ()> = Map::with_capacity(facts.role_bindings.len());
     let generate = |binding: &'f RoleBinding| {
         if binding.id.is_some() {
@@ -324,7 +372,7 @@ fn generate_ids<'f>(facts: &'f Facts) -> Vec<u64> {
         (binding.identity.as_str(), &binding.role).hash(&mut hasher);
         let mut id = hasher.finish();
         let scope = binding.scope.as_str();
-        while ids.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {
+        while ids.first.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {
             id = id.wrapping_add(1);
         }
         taken.insert((scope, id), ());

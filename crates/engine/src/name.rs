@@ -5,6 +5,9 @@ use thiserror::Error;
 /// Most bytes in a name.
 pub const NAME_BYTES_MAX: usize = 128;
 
+/// Most characters of a text that a message repeats.
+const QUOTE_CHARS_MAX: usize = 80;
+
 /// Why a text is not a name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ParseNameError {
@@ -44,9 +47,29 @@ pub fn parse_name(text: &str) -> Result<(), ParseNameError> {
     Ok(())
 }
 
+/// A text in backticks, for a message: shortened, and with nothing that a terminal would obey.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    let mut quoted: String =
+        text.chars().take(QUOTE_CHARS_MAX).flat_map(char::escape_debug).collect();
+    if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
+        quoted.push('…');
+    }
+    // Quotation marks need no escape between backticks.
+    format!("`{}`", quoted.replace("\\\"", "\"").replace("\\'", "'"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotes_are_short_and_harmless() {
+        assert_eq!(quote("it's \"a\""), "`it's \"a\"`");
+        assert_eq!(quote("a\n\u{1b}[31m\u{202e}\u{85}"), r"`a\n\u{1b}[31m\u{202e}\u{85}`");
+        assert_eq!(quote(&"é".repeat(80)), format!("`{}`", "é".repeat(80)));
+        assert_eq!(quote(&"é".repeat(81)), format!("`{}…`", "é".repeat(80)));
+    }
 
     #[test]
     fn names_follow_the_contract() {

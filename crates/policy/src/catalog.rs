@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use capstan_engine::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
+use capstan_engine::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family, quote};
 
-use crate::diagnostics::{Diagnostic, Diagnostics, quote};
-use crate::locate::{Places, report_violations};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::locate::{Unread, report_violations};
 use crate::policy::decode;
 use crate::reader::{Mark, Node, Reader, Required};
 
@@ -59,12 +59,11 @@ fn load_catalog(document: &[u8]) -> Result<(Catalog, Vec<Diagnostic>), Diagnosti
     let mut reader = Reader::new(text);
     let draft = reader.document(|reader, node| read_catalog(reader, node));
     let warnings = reader.take_warnings();
-    let (mut diagnostics, broken) = reader.finish();
+    let (mut diagnostics, unread, broken) = reader.finish();
     let catalog = draft
         .flatten()
         .filter(|_| !broken)
-        .and_then(|draft| prove(draft, text, "", &mut diagnostics));
-    diagnostics.sort();
+        .and_then(|draft| prove(draft, text, "", &unread, &mut diagnostics));
     match catalog {
         Some(catalog) if diagnostics.is_empty() => Ok((catalog, warnings)),
         _ => Err(diagnostics),
@@ -75,20 +74,28 @@ fn load_catalog(document: &[u8]) -> Result<(Catalog, Vec<Diagnostic>), Diagnosti
 #[derive(Debug, Default)]
 pub(crate) struct CatalogDraft {
     facts: CatalogFacts,
-    places: Places,
 }
 
-/// Proves what was read, or reports why it is no catalog.
+/// Proves what was read, or reports why it is no catalog. Where a list that declares something could
+/// not be read, nothing is judged that may refer to it.
 pub(crate) fn prove(
     draft: CatalogDraft,
     text: &str,
     prefix: &str,
+    unread: &Unread,
     diagnostics: &mut Diagnostics,
 ) -> Option<Catalog> {
-    match Catalog::new(draft.facts) {
-        Ok(catalog) => Some(catalog),
+    let mut facts = draft.facts;
+    let is_whole = !unread.fields().filter_map(|field| field.strip_prefix(prefix)).any(|field| {
+        matches!(field, "resources" | "capabilities" | "roles") || field.ends_with("].actions")
+    });
+    if !is_whole {
+        facts.roles.iter_mut().for_each(|role| role.capabilities.clear());
+    }
+    match Catalog::new(facts) {
+        Ok(catalog) => is_whole.then_some(catalog),
         Err(violations) => {
-            report_violations(text, prefix, &violations, &draft.places, diagnostics);
+            report_violations(text, prefix, &violations, unread, diagnostics);
             None
         }
     }
@@ -103,27 +110,20 @@ pub(crate) fn read_catalog<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
         "a catalog: a mapping with `name`, `resources` and `roles`",
         &["name", "resources", "capabilities", "roles"],
         |reader, key, value| match key {
-            "name" => name.read(reader, value, name_string),
-            "resources" => reader.sequence(value, "a list of resources", |reader, at, item| {
-                if let Some(resource) = read_resource(reader, item) {
-                    draft.places.push("resources", at);
-                    draft.facts.resources.push(resource);
-                }
-            }),
-            "capabilities" => {
-                reader.sequence(value, "a list of opaque capabilities", |reader, at, item| {
-                    if let Some(name) = string(reader, item, "a capability") {
-                        draft.places.push("capabilities", at);
-                        draft.facts.capabilities.push(name);
-                    }
-                });
+            "name" => name.read(reader, value, declared_name),
+            "resources" => {
+                reader.list(
+                    &mut draft.facts.resources,
+                    value,
+                    "a list of resources",
+                    read_resource,
+                );
             }
-            _ => reader.sequence(value, "a list of roles", |reader, at, item| {
-                if let Some(role) = read_role(reader, item) {
-                    draft.places.push("roles", at);
-                    draft.facts.roles.push(role);
-                }
-            }),
+            "capabilities" => {
+                let expected = "a list of opaque capabilities";
+                reader.list(&mut draft.facts.capabilities, value, expected, declared_name);
+            }
+            _ => reader.list(&mut draft.facts.roles, value, "a list of roles", read_role),
         },
     );
     draft.facts.name = name.get(reader, mark, is_mapping)?;
@@ -139,9 +139,9 @@ fn read_resource<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogR
         "a resource: a mapping with `name` and `actions`",
         &["name", "purpose", "actions"],
         |reader, key, value| match key {
-            "name" => name.read(reader, value, name_string),
+            "name" => name.read(reader, value, declared_name),
             "purpose" => resource.purpose = reader.text(value).unwrap_or_default(),
-            _ => resource.actions = strings(reader, value, "a list of actions"),
+            _ => reader.list(&mut resource.actions, value, "a list of actions", declared_name),
         },
     );
     Some(CatalogResource { name: name.get(reader, mark, is_mapping)?, ..resource })
@@ -156,7 +156,7 @@ fn read_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogRole>
         "a role: a mapping with `name` and `capabilities`",
         &["name", "family", "description", "owner", "capabilities"],
         |reader, key, value| match key {
-            "name" => name.read(reader, value, name_string),
+            "name" => name.read(reader, value, declared_name),
             "family" => role.family = family(reader, value).unwrap_or_default(),
             "description" => role.description = reader.text(value).unwrap_or_default(),
             "owner" => role.owner = reader.boolean(value).unwrap_or_default(),
@@ -185,8 +185,8 @@ pub(crate) fn warn_if_empty(reader: &mut Reader<'_>, mark: Mark, role: &str, giv
     }
 }
 
-fn name_string<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
-    string(reader, node, "a name")
+fn declared_name<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
+    reader.declared(node, |reader, node| string(reader, node, "a name"))
 }
 
 pub(crate) fn string<'t>(
@@ -200,8 +200,6 @@ pub(crate) fn string<'t>(
 /// A list of strings; what is no string is reported and left out.
 pub(crate) fn strings<'t>(reader: &mut Reader<'t>, node: Node<'t>, expected: &str) -> Vec<String> {
     let mut all = Vec::new();
-    reader.sequence(node, expected, |reader, _, item| {
-        all.extend(string(reader, item, "a name"));
-    });
+    reader.list(&mut all, node, expected, |reader, item| string(reader, item, "a name"));
     all
 }

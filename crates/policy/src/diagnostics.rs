@@ -1,12 +1,9 @@
 //! What is wrong with a document: where, what was found, what was expected.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 /// Most diagnostics that are kept; the rest are counted.
 pub const DIAGNOSTICS_MAX: usize = 100;
-
-/// Most characters of the document that a diagnostic repeats.
-const QUOTE_CHARS_MAX: usize = 80;
 
 /// One thing that is wrong, or worth a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,16 +33,18 @@ impl fmt::Display for Diagnostic {
 /// The first [`DIAGNOSTICS_MAX`] diagnostics in the order of the text, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
-    first: Vec<Diagnostic>,
+    /// By line and column, then in the order of the rules.
+    first: BTreeMap<(usize, usize, usize), Diagnostic>,
     total: usize,
 }
 
 impl Diagnostics {
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
-        self.total += 1;
-        if self.first.len() < DIAGNOSTICS_MAX {
-            self.first.push(diagnostic);
+        self.first.insert((diagnostic.line, diagnostic.column, self.total), diagnostic);
+        if self.first.len() > DIAGNOSTICS_MAX {
+            self.first.pop_last();
         }
+        self.total += 1;
     }
 
     /// Counts what was found elsewhere and not kept there.
@@ -53,13 +52,9 @@ impl Diagnostics {
         self.total += more;
     }
 
-    pub(crate) fn sort(&mut self) {
-        self.first.sort_by_key(|diagnostic| (diagnostic.line, diagnostic.column));
-    }
-
     /// The first ones.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
-        self.first.iter()
+        self.first.values()
     }
 
     /// How many there are, kept or not.
@@ -78,7 +73,7 @@ impl Diagnostics {
 impl fmt::Display for Diagnostics {
     /// One line each, then how many are not shown.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, diagnostic) in self.first.iter().enumerate() {
+        for (at, diagnostic) in self.first.values().enumerate() {
             if at > 0 {
                 writeln!(f)?;
             }
@@ -92,14 +87,3 @@ impl fmt::Display for Diagnostics {
 }
 
 impl std::error::Error for Diagnostics {}
-
-/// A piece of the document in backticks: shortened, and with nothing that a terminal would obey.
-pub(crate) fn quote(text: &str) -> String {
-    let mut quoted: String =
-        text.chars().take(QUOTE_CHARS_MAX).flat_map(char::escape_debug).collect();
-    if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
-        quoted.push('…');
-    }
-    // Quotation marks need no escape between backticks.
-    format!("`{}`", quoted.replace("\\\"", "\"").replace("\\'", "'"))
-}

@@ -3,25 +3,63 @@
 //! Places are not kept while reading: a policy that loads, which is nearly every one, should not
 //! pay for the positions of a million fields.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use capstan_engine::Violations;
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::reader::{Kind, Mark, Next, Reader};
 
-/// The place in the document of each entry that was read, by list: entries that could not be read
-/// are not among the facts, so numbers differ.
-#[derive(Debug, Default)]
-pub(crate) struct Places(HashMap<&'static str, Vec<usize>>);
+/// Most bytes in a key of ours.
+const KEY_BYTES_MAX: usize = 32;
 
-impl Places {
-    pub(crate) fn push(&mut self, list: &'static str, place: usize) {
-        self.0.entry(list).or_default().push(place);
+/// What could not be read, and so is not among the facts, by its path in the document.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    fields: HashSet<String>,
+    /// For each list the places of its items, in order.
+    items: HashMap<String, Vec<usize>>,
+}
+
+impl Unread {
+    pub(crate) fn add_field(&mut self, path: String) {
+        self.fields.insert(path);
     }
 
-    fn of(&self, list: &str, index: usize) -> usize {
-        self.0.get(list).and_then(|places| places.get(index)).copied().unwrap_or(index)
+    pub(crate) fn add_item(&mut self, list: String, place: usize) {
+        self.items.entry(list).or_default().push(place);
+    }
+
+    /// Whether this field could not be read.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.fields.contains(field)
+    }
+
+    /// The fields that could not be read.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(String::as_str)
+    }
+
+    /// A path in the document from one in the facts, whose numbers leave out what is not there.
+    fn path(&self, facts: &str) -> String {
+        let mut parts = facts.split('[');
+        let mut path: String = parts.next().unwrap_or_default().into();
+        for part in parts {
+            let (index, rest) = part.split_once(']').unwrap_or((part, ""));
+            let place = self.place(&path, index.parse().unwrap_or_default());
+            path.push_str(&format!("[{place}]{rest}"));
+        }
+        path
+    }
+
+    fn place(&self, list: &str, index: usize) -> usize {
+        let unread = self.items(list).iter();
+        unread.fold(index, |place, unread| place + usize::from(*unread <= place))
+    }
+
+    /// The places of the items of a list that could not be read.
+    pub(crate) fn items(&self, list: &str) -> &[usize] {
+        self.items.get(list).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -31,7 +69,7 @@ pub(crate) fn report_violations(
     text: &str,
     prefix: &str,
     violations: &Violations,
-    places: &Places,
+    unread: &Unread,
     diagnostics: &mut Diagnostics,
 ) {
     if violations.is_empty() {
@@ -41,9 +79,7 @@ pub(crate) fn report_violations(
     let mut located = Vec::new();
     for violation in violations.iter() {
         kept += 1;
-        let index = places.of(violation.kind, violation.index);
-        let violation = capstan_engine::Violation { index, ..violation.clone() };
-        located.push((format!("{prefix}{}", violation.path()), violation));
+        located.push((unread.path(&format!("{prefix}{}", violation.path())), violation));
     }
     let mut marks: HashMap<&str, Option<Mark>> = HashMap::new();
     for (path, _) in &located {
@@ -56,13 +92,12 @@ pub(crate) fn report_violations(
         let nearest = std::iter::successors(Some(field.as_str()), |path| outer(path));
         let mark = nearest.filter_map(|path| marks.get(path).copied().flatten()).next();
         let (line, column) = mark.unwrap_or((1, 1));
-        diagnostics.push(Diagnostic {
-            line,
-            column,
-            field: field.clone(),
-            found: violation.found.clone(),
-            expected: violation.expected.clone(),
-        });
+        let mut found = violation.found.clone();
+        if let Some((list, place)) = violation.other {
+            found = format!("{found} {}", unread.path(&format!("{prefix}{list}[{place}]")));
+        }
+        let (field, expected) = (field.clone(), violation.expected.clone());
+        diagnostics.push(Diagnostic { line, column, field, found, expected });
     }
     diagnostics.count_more(violations.total() - kept);
 }
@@ -82,13 +117,20 @@ fn locate(text: &str, marks: &mut HashMap<&str, Option<Mark>>) {
     let mut reader = Reader::new(text);
     let mut open: Vec<(Open, usize)> = Vec::new();
     let mut path = String::new();
+    // A list that is there again goes on where the first ended.
+    let mut lengths: HashMap<String, usize> = HashMap::new();
     let mut key_is_next = false;
     loop {
         let node = match reader.next() {
             Next::Node(node) => node,
             Next::Close => {
-                if let Some((_, length)) = open.pop() {
+                if let Some((closed, length)) = open.pop() {
                     path.truncate(length);
+                    if let Open::Sequence(length) = closed
+                        && marks.contains_key(path.as_str())
+                    {
+                        lengths.insert(path.clone(), length);
+                    }
                 }
                 key_is_next = matches!(open.last(), Some((Open::Mapping, _)));
                 continue;
@@ -103,7 +145,9 @@ fn locate(text: &str, marks: &mut HashMap<&str, Option<Mark>>) {
                 if !path.is_empty() {
                     path.push('.');
                 }
-                path.push_str(text);
+                // What is no key of ours must not look like a path, or make long ones.
+                let is_word = text.len() <= KEY_BYTES_MAX && !text.contains(['.', '[']);
+                path.push_str(if is_word { text } else { "?" });
             } else {
                 reader.skip(&node);
                 path.push('?');
@@ -123,7 +167,10 @@ fn locate(text: &str, marks: &mut HashMap<&str, Option<Mark>>) {
                 open.push((Open::Mapping, path.len()));
                 key_is_next = true;
             }
-            Kind::Sequence => open.push((Open::Sequence(0), path.len())),
+            Kind::Sequence => {
+                let start = lengths.get(&path).copied().unwrap_or_default();
+                open.push((Open::Sequence(start), path.len()));
+            }
             _ => key_is_next = matches!(open.last(), Some((Open::Mapping, _))),
         }
     }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use capstan_engine::{
     Catalog, CustomRole, Facts, Group, Identity, Model, Path, PathBuf, Properties,
-    RegisteredResource, RoleBinding, parse_name, violations,
+    RegisteredResource, RoleBinding, parse_name, quote, violations,
 };
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
-use crate::diagnostics::{Diagnostic, Diagnostics, quote};
-use crate::locate::{Places, report_violations};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::locate::report_violations;
 use crate::reader::{Kind, Node, Reader, Required};
 
 /// A policy that loaded.
@@ -31,7 +31,7 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
     let mut reader = Reader::new(text);
     let draft = reader.document(|reader, node| read_policy(reader, node, catalogs));
     let warnings = reader.take_warnings();
-    let (mut diagnostics, broken) = reader.finish();
+    let (mut diagnostics, unread, broken) = reader.finish();
     let Some(draft) = draft.filter(|_| !broken) else {
         return Err(diagnostics);
     };
@@ -39,7 +39,7 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
     let catalog = match draft.catalog {
         Some(Source::Named(catalog)) => Some(catalog),
         Some(Source::Inline(inline)) => {
-            prove(inline, text, "catalog.", &mut diagnostics).map(Arc::new)
+            prove(inline, text, "catalog.", &unread, &mut diagnostics).map(Arc::new)
         }
         None => None,
     };
@@ -48,10 +48,13 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
             Ok(model) => return Ok(Policy { model, warnings }),
             Err(found) => found,
         },
-        catalog => violations(&draft.facts, catalog.as_deref()),
+        catalog => {
+            let lists = ["groups", "roles", "identities", "resources"];
+            let lists: Vec<_> = lists.into_iter().filter(|list| unread.has(list)).collect();
+            violations(&draft.facts, catalog.as_deref(), &lists)
+        }
     };
-    report_violations(text, "", &found, &draft.places, &mut diagnostics);
-    diagnostics.sort();
+    report_violations(text, "", &found, &unread, &mut diagnostics);
     Err(diagnostics)
 }
 
@@ -78,7 +81,6 @@ pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
 struct Draft {
     catalog: Option<Source>,
     facts: Facts,
-    places: Places,
 }
 
 enum Source {
@@ -90,7 +92,7 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     let mark = node.mark;
     let mut draft = Draft::default();
     let (mut has_version, mut has_catalog) = (false, false);
-    let Draft { catalog, facts, places } = &mut draft;
+    let Draft { catalog, facts } = &mut draft;
     let is_mapping = reader.mapping(
         node,
         "a policy: a mapping with `version`, `catalog` and what it declares",
@@ -104,13 +106,16 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
                 has_catalog = true;
                 *catalog = read_source(reader, value, catalogs);
             }
-            "groups" => rows(reader, value, key, places, &mut facts.groups, read_group),
-            "roles" => rows(reader, value, key, places, &mut facts.roles, read_custom_role),
-            "identities" => rows(reader, value, key, places, &mut facts.identities, read_identity),
-            "role_bindings" => {
-                rows(reader, value, key, places, &mut facts.role_bindings, read_role_binding);
+            "groups" => reader.list(&mut facts.groups, value, "a list of groups", read_group),
+            "roles" => reader.list(&mut facts.roles, value, "a list of roles", read_custom_role),
+            "identities" => {
+                reader.list(&mut facts.identities, value, "a list of identities", read_identity);
             }
-            _ => rows(reader, value, "resources", places, &mut facts.resources, read_registered),
+            "role_bindings" => {
+                let expected = "a list of role bindings";
+                reader.list(&mut facts.role_bindings, value, expected, read_role_binding);
+            }
+            _ => reader.list(&mut facts.resources, value, "a list of resources", read_registered),
         },
     );
     if is_mapping {
@@ -120,23 +125,6 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
         }
     }
     draft
-}
-
-/// A list of entries; what cannot be read is reported and left out.
-fn rows<'t, T>(
-    reader: &mut Reader<'t>,
-    node: Node<'t>,
-    list: &'static str,
-    places: &mut Places,
-    facts: &mut Vec<T>,
-    read: impl Fn(&mut Reader<'t>, Node<'t>) -> Option<T>,
-) {
-    reader.sequence(node, &format!("a list of {}", list.replace('_', " ")), |reader, at, item| {
-        if let Some(row) = read(reader, item) {
-            places.push(list, at);
-            facts.push(row);
-        }
-    });
 }
 
 fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs) -> Option<Source> {
@@ -163,7 +151,7 @@ fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
         "a group: a mapping with `id`",
         &["id", "name"],
         |reader, key, value| match key {
-            "id" => id.read(reader, value, path),
+            "id" => id.read(reader, value, self::id),
             _ => name = reader.text(value).unwrap_or_default(),
         },
     );
@@ -179,7 +167,7 @@ fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Custo
         "a role: a mapping with `id` and `capabilities`",
         &["id", "name", "description", "capabilities"],
         |reader, key, value| match key {
-            "id" => id.read(reader, value, path),
+            "id" => id.read(reader, value, self::id),
             "name" => name = reader.text(value).unwrap_or_default(),
             "description" => description = reader.text(value).unwrap_or_default(),
             _ => capabilities = strings(reader, value, "a list of capabilities"),
@@ -199,7 +187,7 @@ fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity
         "an identity: a mapping with `id`",
         &["id", "name", "type", "properties"],
         |reader, key, value| match key {
-            "id" => id.read(reader, value, path),
+            "id" => id.read(reader, value, self::id),
             "name" => name = reader.text(value).unwrap_or_default(),
             "type" => kind = kind_word(reader, value),
             _ => properties = reader.properties(value),
@@ -219,7 +207,7 @@ fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Regist
         "a resource: a mapping with `id` and `type`",
         &["id", "type", "name", "properties"],
         |reader, key, value| match key {
-            "id" => id.read(reader, value, path),
+            "id" => id.read(reader, value, self::id),
             "type" => kind.read(reader, value, kind_word),
             "name" => name = reader.text(value).unwrap_or_default(),
             _ => properties = reader.properties(value),
@@ -259,8 +247,8 @@ fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Role
 /// Reads conditions and refuses them: a binding must not count where they would fail.
 fn refuse_when<'t>(reader: &mut Reader<'t>, node: Node<'t>) {
     let mark = node.mark;
-    reader.sequence(node, "a list of conditions", |reader, _, item| {
-        reader.mapping(
+    reader.list(&mut Vec::new(), node, "a list of conditions", |reader, item| {
+        let is_mapping = reader.mapping(
             item,
             "a condition: a mapping with `attribute` and `equals` or `not_equals`",
             &["attribute", "equals", "not_equals"],
@@ -269,8 +257,13 @@ fn refuse_when<'t>(reader: &mut Reader<'t>, node: Node<'t>) {
                 _ => drop(reader.attribute(value)),
             },
         );
+        is_mapping.then_some(())
     });
     reader.report(mark, "conditions", "a binding without `when`: conditions are not there yet");
+}
+
+fn id<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {
+    reader.declared(node, path)
 }
 
 pub(crate) fn path<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {

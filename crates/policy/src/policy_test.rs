@@ -72,7 +72,7 @@ pub fn load_policy_tests(document: &[u8]) -> Result<PolicyTests, Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);
     let tests = reader.document(|reader, node| read_tests(reader, node));
-    let (diagnostics, _) = reader.finish();
+    let (diagnostics, ..) = reader.finish();
     match tests {
         Some(tests) if diagnostics.is_empty() => Ok(tests),
         _ => Err(diagnostics),
@@ -88,9 +88,7 @@ fn read_tests<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> PolicyTests {
         |reader, key, value| match key {
             "policy" => document.policy = string(reader, value, "a file"),
             "now" => document.now = reader.timestamp(value),
-            _ => reader.sequence(value, "a list of tests", |reader, _, item| {
-                document.tests.extend(read_test(reader, item));
-            }),
+            _ => reader.list(&mut document.tests, value, "a list of tests", read_test),
         },
     );
     document
@@ -113,16 +111,13 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
             }
             "resource" => resource.read(reader, value, path),
             "allowed" => allowed = Some(reader.boolean(value)),
-            "reason" => reason = read_reason(reader, value),
+            "reason" => reason = Some(read_reason(reader, value)),
             "capabilities" => {
                 capabilities = Some(strings(reader, value, "a list of capabilities"));
             }
             _ => {
-                let mut all = Vec::new();
-                reader.sequence(value, "a list of identities", |reader, _, item| {
-                    all.extend(path(reader, item));
-                });
-                identities = Some(all);
+                let all = identities.get_or_insert_default();
+                reader.list(all, value, "a list of identities", path);
             }
         },
     );
@@ -139,14 +134,14 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
                 capability: capability?,
                 resource: resource?,
                 allowed: allowed?,
-                reason,
+                reason: reason.flatten(),
             }
         }
-        (None, Some(capabilities), None) if !capability.seen() => {
+        (None, Some(capabilities), None) if !capability.seen() && reason.is_none() => {
             let identity = identity.get(reader, mark, true)?;
             Expectation::Capabilities { identity, resource: resource?, capabilities }
         }
-        (None, None, Some(identities)) if !identity.seen() => {
+        (None, None, Some(identities)) if !identity.seen() && reason.is_none() => {
             let capability = capability.get(reader, mark, true)?;
             Expectation::Identities { capability, resource: resource?, identities }
         }

@@ -3,12 +3,17 @@
 //! **Invariant**: every method consumes exactly one node, whatever it finds; so one mistake never
 //! hides or invents another. After a syntax error there are no more nodes.
 
+#![expect(clippy::needless_pass_by_value, reason = "whoever reads a node uses it up")]
+
 use std::borrow::Cow;
+use std::collections::btree_map::Entry;
+use std::str::FromStr;
 
-use capstan_engine::{Properties, Timestamp, Value as Attribute};
-use granit_parser::{Event, Parser, ScalarStyle, Span, StrInput};
+use capstan_engine::{Properties, Timestamp, Value as Attribute, quote};
+use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
-use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics, quote};
+use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
+use crate::locate::Unread;
 use crate::scalar::{INTEGER_MAX, Plain, parse_timestamp, resolve, whole};
 use crate::{NESTING_MAX, TEXT_BYTES_MAX};
 
@@ -35,6 +40,10 @@ pub(crate) enum Kind<'t> {
 }
 
 impl Node<'_> {
+    fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar { text, plain: true } if resolve(text) == Plain::Null)
+    }
+
     /// What a diagnostic says was found.
     fn describe(&self) -> String {
         match &self.kind {
@@ -73,6 +82,7 @@ pub(crate) struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     path: Vec<Step>,
     diagnostics: Diagnostics,
+    unread: Unread,
     warnings: Vec<Diagnostic>,
     /// A syntax error was reported.
     broken: bool,
@@ -84,6 +94,7 @@ impl<'t> Reader<'t> {
         let mut options = granit_parser::options! {
             disallow_directives: true,
             emit_unresolved_aliases: true,
+            emit_anchor_events: true,
             flow_nesting_limit: NESTING_MAX,
             block_nesting_limit: NESTING_MAX,
         };
@@ -92,14 +103,15 @@ impl<'t> Reader<'t> {
             parser: Parser::new_from_str_with_options(text, options),
             path: Vec::new(),
             diagnostics: Diagnostics::default(),
+            unread: Unread::default(),
             warnings: Vec::new(),
             broken: false,
         }
     }
 
-    /// What was wrong, and whether the text broke off at a syntax error.
-    pub(crate) fn finish(self) -> (Diagnostics, bool) {
-        (self.diagnostics, self.broken)
+    /// What was wrong, what could not be read, and whether the text broke off at a syntax error.
+    pub(crate) fn finish(self) -> (Diagnostics, Unread, bool) {
+        (self.diagnostics, self.unread, self.broken)
     }
 
     /// What is allowed and surely a mistake, the first of it.
@@ -126,7 +138,9 @@ impl<'t> Reader<'t> {
 
     // === Shapes ===
 
-    /// A mapping with some of the known keys; `read` gets each key once with its value.
+    /// A mapping with some of the known keys; `read` gets each with its value, and again if it is
+    /// there again (reported): what it declares is declared. False if it is no mapping, or breaks
+    /// off.
     pub(crate) fn mapping(
         &mut self,
         node: Node<'t>,
@@ -142,7 +156,8 @@ impl<'t> Reader<'t> {
         loop {
             let key = match self.next() {
                 Next::Node(key) => key,
-                Next::Close | Next::End => return true,
+                Next::Close => return true,
+                Next::End => return false,
             };
             let found = match &key.kind {
                 Kind::Scalar { text, .. } => known.iter().position(|name| *name == &**text),
@@ -156,8 +171,6 @@ impl<'t> Reader<'t> {
             };
             if seen & 1 << at != 0 {
                 self.report(key.mark, format!("key `{name}` again"), "each key once");
-                self.skip_next();
-                continue;
             }
             seen |= 1 << at;
             self.path.push(Step::Key(name));
@@ -181,24 +194,38 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A sequence; `read` gets each item.
-    pub(crate) fn sequence(
+    /// A list, without the items that `read` cannot read. One that is there again goes on where the
+    /// first ended.
+    pub(crate) fn list<T>(
         &mut self,
+        items: &mut Vec<T>,
         node: Node<'t>,
         expected: &str,
-        mut read: impl FnMut(&mut Self, usize, Node<'t>),
+        mut read: impl FnMut(&mut Self, Node<'t>) -> Option<T>,
     ) {
         if !matches!(node.kind, Kind::Sequence) {
+            // Null is no list, but surely stands for one with nothing in it.
+            if !node.is_null() {
+                self.unread.add_field(render(&self.path));
+            }
             self.mismatch(node, expected);
             return;
         }
-        for at in 0.. {
+        let start = match items.len() {
+            0 => 0,
+            read => read + self.unread.items(&render(&self.path)).len(),
+        };
+        for at in start.. {
             let Next::Node(item) = self.next() else {
-                return;
+                break;
             };
             self.path.push(Step::Index(at));
-            read(self, at, item);
+            let value = read(self, item);
             self.path.pop();
+            if value.is_none() {
+                self.unread.add_item(render(&self.path), at);
+            }
+            items.extend(value);
         }
     }
 
@@ -217,6 +244,23 @@ impl<'t> Reader<'t> {
                 None
             }
         }
+    }
+
+    /// What something is declared by. An unquoted number or the like is reported and kept, so that
+    /// what refers to it is not reported too.
+    pub(crate) fn declared<T: FromStr>(
+        &mut self,
+        node: Node<'t>,
+        read: impl FnOnce(&mut Self, Node<'t>) -> Option<T>,
+    ) -> Option<T> {
+        let unquoted = match &node.kind {
+            Kind::Scalar { text, plain: true } => match resolve(text) {
+                Plain::Null | Plain::String => None,
+                _ => text.parse().ok(),
+            },
+            _ => None,
+        };
+        read(self, node).or(unquoted)
     }
 
     /// A string that becomes something else, or is refused with what was expected.
@@ -305,13 +349,18 @@ impl<'t> Reader<'t> {
                 return properties;
             };
             let value = self.attribute(value);
-            let (Some(name), Some(value)) = (name, value) else {
+            let Some(name) = name else {
                 continue;
             };
-            if properties.contains_key(&name) {
-                self.report(mark, format!("key {} again", quote(&name)), "each key once");
-            } else {
-                properties.insert(name, value);
+            match properties.entry(name) {
+                // A value that is none is reported already.
+                Entry::Vacant(entry) => {
+                    entry.insert(value.unwrap_or(Attribute::Boolean(false)));
+                }
+                Entry::Occupied(entry) => {
+                    let found = format!("key {} again", quote(entry.key()));
+                    self.report(mark, found, "each key once");
+                }
             }
         }
         properties
@@ -327,7 +376,7 @@ impl<'t> Reader<'t> {
             let integer = match resolve(text) {
                 Plain::String => return Some(Attribute::String(text.to_string())),
                 Plain::Boolean(value) => return Some(Attribute::Boolean(value)),
-                Plain::Integer(value) => value.filter(|n| n.abs() <= INTEGER_MAX),
+                Plain::Integer(value) => value.filter(|n| (-INTEGER_MAX..=INTEGER_MAX).contains(n)),
                 Plain::Number(value) => whole(value),
                 Plain::Null => None,
             };
@@ -410,15 +459,13 @@ impl<'t> Reader<'t> {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => {
                     self.broken = true;
-                    let marker = error.marker();
-                    let mark = (marker.line(), marker.col() + 1);
-                    self.report(mark, error.info(), "YAML 1.2 or JSON");
+                    self.report(place(error.marker()), error.info(), "YAML 1.2 or JSON");
                     return Next::End;
                 }
                 None => return Next::End,
             };
             let (anchor, tag) = (event.anchor_id().is_some(), event.tag().is_some());
-            let mark = start(&span);
+            let mark = place(&span.start);
             let kind = match event {
                 Event::Scalar(text, style, ..) => {
                     Kind::Scalar { text, plain: style == ScalarStyle::Plain }
@@ -434,9 +481,15 @@ impl<'t> Reader<'t> {
                 _ => continue,
             };
             if anchor && !matches!(kind, Kind::Refused) {
+                // The event after a node with an anchor says where the anchor stands.
+                let mark = match self.parser.peek() {
+                    Some(Ok((Event::Anchor(..), span))) => place(&span.start),
+                    _ => mark,
+                };
                 self.report(mark, "an anchor", "the value alone");
             }
             if tag {
+                let mark = span.tag_start().map_or(mark, |marker| place(&marker));
                 self.report(mark, "a tag", "the value alone");
             }
             return Next::Node(Node { mark, kind });
@@ -479,8 +532,8 @@ impl<T> Required<T> {
     }
 }
 
-fn start(span: &Span) -> Mark {
-    (span.start.line(), span.start.col() + 1)
+fn place(marker: &Marker) -> Mark {
+    (marker.line(), marker.col() + 1)
 }
 
 fn render(path: &[Step]) -> String {

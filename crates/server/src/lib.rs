@@ -1,1 +1,32 @@
-//! x
+//! Capstan, a policy decision point: may this identity do this here?
+//!
+//! This crate is the rim of the house: it joins the schema (`capstan-proto`), the engine
+//! (`capstan-engine`) and the documents (`capstan-policy`), which do not know one another's words.
+//!
+//! ```text
+//! gRPC ──▶ service ──▶ answer ──▶ engine            a question: no await, no lock, no log line
+//!                        ▲
+//! command line, --policy ┘                          the same answers, without a server
+//!
+//! policy file ──▶ source ──▶ self-check ──▶ Published ──▶ service      a revision
+//! ```
+//!
+//! **Invariant**: only `convert` knows both the words of the wire and those of the engine, and only
+//! `status` makes a gRPC status of our errors.
+
+pub mod answer;
+pub mod cli;
+pub mod clock;
+mod convert;
+mod error;
+mod http;
+pub mod limits;
+mod listen;
+mod page;
+pub mod published;
+pub mod server;
+mod service;
+pub mod source;
+mod status;
+
+pub use error::RequestError;

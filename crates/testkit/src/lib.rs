@@ -1,1 +1,41 @@
-//! x
+//! For tests only: what Capstan's answers are held against.
+//!
+//! ```text
+//! generate ──▶ a world and questions ─┬─▶ naive model ─▶ answers ─┐
+//! worlds/*.yaml ──▶ named worlds ─────┤                           ├─ must be equal
+//!                                     └─▶ engine, server ─▶ answers ┘
+//! ```
+//!
+//! - [`Naive`] is the contract read in its most obvious form: quadratic, short, and sharing nothing
+//!   with the engine. Whoever doubts an answer reads `naive.rs` beside the contract.
+//! - [`generate`] draws small, nasty worlds that are always valid policies, and questions about
+//!   them that hit boundaries: of paths, of time, of the words that capability bits lie in.
+//! - [`worlds()`] loads the named worlds of `worlds/`: `NAME.policy.yaml` (or `.json`) and
+//!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are examples too. A
+//!   bug that was found becomes a world, or a line in one.
+//! - [`tables`] holds the reference's table of built-in roles, typed in by another hand than the
+//!   embedded catalog.
+//!
+//! **Invariant**: no product crate depends on this one outside its tests.
+//!
+//! ```
+//! use capstan_engine::Reason;
+//! use capstan_testkit::{Naive, worlds};
+//!
+//! for world in worlds() {
+//!     let naive = Naive::new(&world.catalog, world.model.facts());
+//!     for capability in naive.capabilities() {
+//!         let answer = naive.check("no/such/identity", &capability, "anywhere", world.now);
+//!         assert_eq!(answer, Some((Reason::UnknownIdentity, None)));
+//!     }
+//! }
+//! ```
+
+pub mod generate;
+pub mod naive;
+pub mod tables;
+pub mod worlds;
+
+pub use naive::Naive;
+pub use tables::table_2025;
+pub use worlds::{World, worlds};

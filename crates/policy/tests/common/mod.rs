@@ -1,0 +1,97 @@
+//! What the tests of documents share: a small catalog, and what came of loading a document.
+
+#![expect(dead_code, reason = "no test file needs everything")]
+
+use std::sync::LazyLock;
+
+use capstan_policy::{Catalogs, Diagnostic, Diagnostics, Policy, load_policy};
+
+/// Those that come with Capstan, and a small one named `test`.
+pub(crate) static CATALOGS: LazyLock<Catalogs> = LazyLock::new(|| {
+    let mut catalogs = Catalogs::default();
+    let loaded = catalogs.load(
+        b"name: test
+resources: [{name: record, actions: [read, write]}]
+capabilities: [gulfstream]
+roles:
+  - {name: reader, capabilities: [record.read]}
+  - {name: owner, owner: true, capabilities: [record.read, record.write, gulfstream]}
+",
+    );
+    assert!(loaded.is_ok(), "{loaded:?}");
+    catalogs
+});
+
+/// One of everything that others can refer to, in four lines.
+pub(crate) const ACME: &str = "groups: [{id: acme}, {id: acme/dev}, {id: other}]
+roles: [{id: acme/dev/auditor, capabilities: [record.read]}]
+identities: [{id: alice}, {id: acme/ci, type: service}]
+resources: [{id: acme/dev/r1, type: record}, {id: loose, type: record}]
+";
+
+/// A policy of the catalog `test`: what is given stands from line 3 on.
+pub(crate) fn policy(body: &str) -> String {
+    format!("version: 1\ncatalog: test\n{body}")
+}
+
+/// Loads a policy.
+pub(crate) fn load(document: impl AsRef<[u8]>) -> Result<Policy, Diagnostics> {
+    load_policy(document.as_ref(), &CATALOGS)
+}
+
+/// What a policy declares, as text; it must load.
+pub(crate) fn facts(document: impl AsRef<[u8]>) -> String {
+    let loaded = load(document);
+    assert!(loaded.is_ok(), "{loaded:?}");
+    loaded.map_or_else(|_| String::new(), |policy| format!("{:#?}", policy.model.facts()))
+}
+
+/// Loads a policy, and expects this to be wrong with it and nothing else.
+pub(crate) fn check(document: impl AsRef<[u8]>, expected: &[&str]) {
+    check_loaded(&document, &load(&document), expected);
+}
+
+/// The same for what follows [`ACME`], which is from line 7 on.
+pub(crate) fn check_acme(more: &str, expected: &[&str]) {
+    check(policy(&format!("{ACME}{more}")), expected);
+}
+
+/// Expects this to be wrong with a document that was loaded, and nothing else, and each to point at
+/// what it repeats.
+pub(crate) fn check_loaded<T>(
+    document: impl AsRef<[u8]>,
+    loaded: &Result<T, Diagnostics>,
+    expected: &[&str],
+) {
+    let text = String::from_utf8_lossy(document.as_ref());
+    assert_eq!(lines(loaded), expected, "{text}");
+    for diagnostic in loaded.as_ref().err().into_iter().flat_map(Diagnostics::iter) {
+        assert!(points_at_what_it_found(&text, diagnostic), "{diagnostic}\n{text}");
+    }
+}
+
+/// Everything that is wrong, one line each; nothing if it loaded.
+pub(crate) fn lines<T>(loaded: &Result<T, Diagnostics>) -> Vec<String> {
+    let Err(diagnostics) = loaded else {
+        return Vec::new();
+    };
+    assert!(!diagnostics.is_empty(), "refused, and nothing is wrong");
+    diagnostics.iter().map(ToString::to_string).collect()
+}
+
+/// Whether a diagnostic that repeats a piece of the document points at that piece.
+fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
+    let found = diagnostic.found.as_str();
+    if ["no `", "parent `", "role `", "unexpected character"].iter().any(|no| found.starts_with(no))
+    {
+        return true; // what is not there, or is there in part
+    }
+    let Some(piece) = found.split('`').nth(1) else {
+        return true; // repeats nothing
+    };
+    let piece = piece.split(['\\', '…']).next().unwrap_or_default();
+    let document = document.trim_start_matches('\u{feff}').replace("\r\n", "\n");
+    let line = document.split(['\n', '\r']).nth(diagnostic.line - 1).unwrap_or_default();
+    let rest: String = line.chars().skip(diagnostic.column - 1).collect();
+    rest.trim_start_matches(['"', '\'']).starts_with(piece)
+}

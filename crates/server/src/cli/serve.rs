@@ -1,0 +1,187 @@
+//! `capstan serve`: the server.
+
+use std::io::{self, IsTerminal as _};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use capstan_policy::DOCUMENT_BYTES_MAX;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::output::{self, Format};
+use crate::clock::Clock;
+use crate::server::{Address, Config, Server};
+use crate::source::{Source, load_catalogs};
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan serve --demo
+  capstan serve --policy acme.yaml
+  capstan serve --policy acme.yaml --listen unix:/run/capstan.sock --http none
+  capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port; it is printed
+
+One line for each bound address, such as `grpc 127.0.0.1:4480`, goes to standard output when the
+server is ready; logs go to standard error. SIGTERM and SIGINT drain and exit with 0.";
+
+/// Serves decisions over gRPC
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    from: From,
+
+    /// Catalogs that the policy document can name, beside the built-in ones
+    #[arg(long, value_name = "NAME|FILE")]
+    catalog: Vec<String>,
+
+    /// gRPC addresses: IP:PORT or unix:PATH; repeat for several
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
+    listen: Vec<Address>,
+
+    /// HTTP address for /livez and /readyz, or none
+    #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
+    http: Http,
+
+    /// Serve in plain text on addresses that other machines can reach
+    #[arg(long)]
+    insecure_plaintext: bool,
+
+    /// Let clients ask for the schema (on with --demo)
+    #[arg(long)]
+    reflection: bool,
+
+    /// Go on serving for so long after SIGTERM, saying not ready, before the drain begins
+    #[arg(long, value_name = "MILLISECONDS", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(..=5_000))]
+    drain_delay_ms: u64,
+
+    /// Most bytes that are read of the policy document
+    #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
+    max_document_bytes: u64,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct From {
+    /// The policy document to serve
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// Serve an embedded organization to play with
+    #[arg(long)]
+    demo: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Http(Option<SocketAddr>);
+
+fn http(text: &str) -> Result<Http, String> {
+    match text {
+        "none" => Ok(Http(None)),
+        _ => text
+            .parse()
+            .map(|address| Http(Some(address)))
+            .map_err(|_| "expected IP:PORT or none".into()),
+    }
+}
+
+impl Serve {
+    pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        log_to_stderr();
+        // Before anything is loaded: a signal during the start must stop it too.
+        let stop = stop_signal()?;
+        let source = match self.from.policy {
+            Some(path) => Source::File { path, bytes_max: self.max_document_bytes },
+            None => Source::Demo,
+        };
+        let config = Config {
+            source,
+            catalogs: load_catalogs(&self.catalog)?,
+            listen: self.listen,
+            http: self.http.0,
+            insecure_plaintext: self.insecure_plaintext,
+            reflection: self.reflection || self.from.demo,
+            drain_delay: Duration::from_millis(self.drain_delay_ms),
+            clock: Clock::System,
+        };
+        let server = Server::bind(config).await?;
+        let (grpc, http) = (server.grpc_addresses(), server.http_address());
+        let announce = || {
+            // A closed standard output is no reason to stop serving.
+            let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
+        };
+        server.run(stop, announce).await?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn announce(grpc: &[Address], http: Option<SocketAddr>, demo: bool) -> anyhow::Result<()> {
+    for address in grpc {
+        output::line(format!("grpc {address}"))?;
+    }
+    if let Some(address) = http {
+        output::line(format!("http {address}"))?;
+    }
+    if demo && let Some(address) = grpc.first() {
+        output::line(demo_commands(address))?;
+    }
+    Ok(())
+}
+
+/// Commands to copy; a test runs every one of them.
+fn demo_commands(address: &Address) -> String {
+    let addr = match address {
+        Address::Tcp(address) if address.port() == 4480 && address.ip().is_loopback() => {
+            String::new()
+        }
+        Address::Tcp(address) => format!(" --addr http://{address}"),
+        Address::Unix(_) => format!(" --addr {address}"),
+    };
+    let program = program();
+    format!(
+        "
+The organization `acme` is served from memory. In another terminal:
+
+  {program} check alice repo.delete acme/platform/images{addr}
+  {program} check bob repo.list acme/platform/images/nginx{addr}
+  {program} check bob repo.delete acme/platform/images/nginx{addr}
+  {program} check acme/auditor groups.list acme{addr}
+  {program} capabilities acme/platform/ci acme/platform/images{addr}
+  {program} roles list{addr_or_default}
+
+Ctrl-C stops it.",
+        addr_or_default =
+            if addr.is_empty() { " --addr http://127.0.0.1:4480".into() } else { addr.clone() },
+    )
+}
+
+/// How this program was started, so that a command can be copied.
+fn program() -> String {
+    std::env::args().next().filter(|name| !name.contains(' ')).unwrap_or_else(|| "capstan".into())
+}
+
+/// Pretty for people, JSON for programs. Nothing is logged for a decision.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("CAPSTAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    if io::stderr().is_terminal() {
+        log.with_target(false).init();
+    } else {
+        log.json().flatten_event(true).init();
+    }
+}
+
+/// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,122 @@
+//! Addresses to listen on: TCP and unix sockets, bound before anything is loaded.
+
+use std::{fmt, io, net::SocketAddr, path::PathBuf, pin::Pin, str::FromStr};
+
+use anyhow::{Context as _, bail};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::server::TcpIncoming;
+
+use crate::limits::KEEPALIVE_INTERVAL;
+
+/// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// IP address and port; port 0 picks a free one.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("unix:") {
+            Some("") => Err("a path after `unix:`".into()),
+            Some(path) => Ok(Self::Unix(path.into())),
+            None => text
+                .parse()
+                .map(Self::Tcp)
+                .map_err(|_| "expected IP:PORT such as 127.0.0.1:4480, or unix:PATH".into()),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(TcpListener, SocketAddr),
+    Unix(UnixListener, SocketFile),
+}
+
+/// The file of a unix socket, removed when nobody listens any more.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Nothing to do about a file that somebody else removed first.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    pub(crate) async fn bind(address: &Address) -> anyhow::Result<Self> {
+        match address {
+            Address::Tcp(wanted) => {
+                let listener = TcpListener::bind(wanted).await.with_context(|| {
+                    format!("cannot listen on {wanted} (another address: --listen; port 0 picks a free one)")
+                })?;
+                let bound = listener.local_addr()?;
+                Ok(Self::Tcp(listener, bound))
+            }
+            Address::Unix(path) => {
+                remove_stale(path).await?;
+                let listener = UnixListener::bind(path)
+                    .with_context(|| format!("cannot listen on unix:{}", path.display()))?;
+                Ok(Self::Unix(listener, SocketFile(path.clone())))
+            }
+        }
+    }
+
+    /// The address, with the port that was picked.
+    pub(crate) fn address(&self) -> Address {
+        match self {
+            Self::Tcp(_, address) => Address::Tcp(*address),
+            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+        }
+    }
+}
+
+/// A socket file that nobody listens on is what a killed server leaves behind.
+async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
+    match UnixStream::connect(path).await {
+        Ok(_) => bail!("unix:{} is in use by another server", path.display()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path)
+                .with_context(|| format!("cannot remove the stale socket {}", path.display()))
+        }
+        // Not there, or not a socket: binding says what is wrong.
+        Err(_) => Ok(()),
+    }
+}
+
+/// Serves one listener until `stop`.
+pub(crate) async fn serve(
+    server: tonic::transport::server::Router,
+    listener: Listener,
+    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
+) -> Result<(), tonic::transport::Error> {
+    match listener {
+        Listener::Tcp(listener, _) => {
+            // tonic leaves Nagle's algorithm on for sockets that it did not bind: 40 ms an answer.
+            let incoming = TcpIncoming::from(listener)
+                .with_nodelay(Some(true))
+                .with_keepalive(Some(KEEPALIVE_INTERVAL));
+            server.serve_with_incoming_shutdown(incoming, stop).await
+        }
+        Listener::Unix(listener, _file) => {
+            server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! The snapshot that is served, and waiting for a later one.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use capstan_engine::Snapshot;
+use capstan_proto::v1::{Consistency, consistency::Mode};
+use tokio::sync::watch;
+
+use crate::RequestError;
+use crate::limits::REVISION_WAIT_MAX;
+
+/// Bits of a revision below its epoch (contract, section 5).
+const EPOCH_SHIFT: u32 = 40;
+
+/// The snapshot that is served: one writer publishes, any number of readers read.
+#[derive(Debug)]
+pub struct Published {
+    snapshot: ArcSwapOption<Snapshot>,
+    revision: watch::Sender<u64>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self { snapshot: ArcSwapOption::empty(), revision: watch::Sender::new(0) }
+    }
+}
+
+impl Published {
+    /// Makes a snapshot the one that is served. Its revision is above all that were published.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        let revision = snapshot.revision();
+        debug_assert!(revision > *self.revision.borrow());
+        self.snapshot.store(Some(snapshot));
+        self.revision.send_replace(revision);
+    }
+
+    /// The snapshot that is served, if any is yet.
+    #[must_use]
+    pub fn current(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.load_full()
+    }
+
+    /// A snapshot as recent as the request wants it. Waits a moment for one that is not here yet:
+    /// the first after a start, or the revision of a write that another replica acknowledged.
+    ///
+    /// # Errors
+    ///
+    /// It did not come in time, or never will.
+    pub async fn read(
+        &self,
+        consistency: Option<&Consistency>,
+    ) -> Result<Arc<Snapshot>, RequestError> {
+        let wanted = match consistency.and_then(|consistency| consistency.mode.as_ref()) {
+            Some(Mode::AtLeast(revision)) => *revision,
+            // A policy file has one writer, in this process: what is held is all there is.
+            Some(Mode::FullyConsistent(_)) | None => 0,
+        };
+        match self.current() {
+            Some(snapshot) if wanted <= snapshot.revision() => Ok(snapshot),
+            held => self.wait(wanted, held).await,
+        }
+    }
+
+    async fn wait(
+        &self,
+        wanted: u64,
+        held: Option<Arc<Snapshot>>,
+    ) -> Result<Arc<Snapshot>, RequestError> {
+        if let Some(held) = held.map(|snapshot| snapshot.revision())
+            && wanted >> EPOCH_SHIFT != held >> EPOCH_SHIFT
+        {
+            return Err(RequestError::StoreEpoch { wanted, held });
+        }
+        let mut revisions = self.revision.subscribe();
+        let arrived = revisions.wait_for(|revision| *revision >= wanted.max(1));
+        let arrived = tokio::time::timeout(REVISION_WAIT_MAX, arrived).await.is_ok();
+        match self.current() {
+            Some(snapshot) if arrived => Ok(snapshot),
+            Some(snapshot) => {
+                Err(RequestError::RevisionNotAvailable { wanted, held: snapshot.revision() })
+            }
+            None => Err(RequestError::NotReady),
+        }
+    }
+}

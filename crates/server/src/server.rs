@@ -1,0 +1,253 @@
+//! The life of the server: bind, load, prove, serve, drain.
+//!
+//! **Invariant**: nothing says ready before a snapshot has passed its self-check, and everything
+//! says not ready before the drain begins.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, bail};
+use capstan_policy::Catalogs;
+use capstan_proto::v1::decision_service_server::DecisionServiceServer;
+use capstan_proto::v1::role_service_server::RoleServiceServer;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::transport::{Server as Grpc, server::Router};
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use crate::clock::Clock;
+use crate::http::{self, Phase};
+use crate::limits::{
+    CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
+    MESSAGE_BYTES_MAX,
+};
+use crate::listen::{self, Listener};
+use crate::published::Published;
+use crate::service::Services;
+use crate::source::Source;
+
+pub use crate::listen::Address;
+
+/// gRPC health names that mean: loaded and self-checked (contract, section 9).
+const HEALTH_NAMES: [&str; 2] = ["", "capstan.v1.DecisionService"];
+
+/// What to serve, and where.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the policy comes from.
+    pub source: Source,
+    /// Catalogs that the policy can name.
+    pub catalogs: Catalogs,
+    /// gRPC addresses.
+    pub listen: Vec<Address>,
+    /// HTTP address, if any.
+    pub http: Option<SocketAddr>,
+    /// Whether addresses other machines can reach may be served without TLS.
+    pub insecure_plaintext: bool,
+    /// Whether clients may ask for the schema.
+    pub reflection: bool,
+    /// How long to go on serving after the signal, saying not ready, so that balancers see it.
+    pub drain_delay: Duration,
+    /// What time it is.
+    pub clock: Clock,
+}
+
+/// A server that has bound its addresses and answers nothing yet.
+#[derive(Debug)]
+pub struct Server {
+    config: Config,
+    grpc: Vec<Listener>,
+    http: Option<TcpListener>,
+}
+
+impl Server {
+    /// Binds every address.
+    ///
+    /// # Errors
+    ///
+    /// An address is taken, or would be served to other machines in plain text.
+    pub async fn bind(config: Config) -> anyhow::Result<Self> {
+        if config.listen.is_empty() {
+            bail!("nowhere to listen: give --listen");
+        }
+        let tcp = config.listen.iter().filter_map(|address| match address {
+            Address::Tcp(address) => Some(address),
+            Address::Unix(_) => None,
+        });
+        if let Some(open) = tcp.chain(&config.http).find(|address| !address.ip().is_loopback())
+            && !config.insecure_plaintext
+        {
+            bail!(
+                "{open} can be reached by other machines, and would be served in plain text: \
+                 listen on 127.0.0.1, or give --insecure-plaintext to accept that"
+            );
+        }
+        let mut grpc = Vec::new();
+        for address in &config.listen {
+            grpc.push(Listener::bind(address).await?);
+        }
+        let http = match config.http {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} (another address: --http; none: --http none)")
+            })?),
+            None => None,
+        };
+        Ok(Self { config, grpc, http })
+    }
+
+    /// The gRPC addresses, with the ports that were picked.
+    #[must_use]
+    pub fn grpc_addresses(&self) -> Vec<Address> {
+        self.grpc.iter().map(Listener::address).collect()
+    }
+
+    /// The HTTP address, with the port that was picked.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Loads the policy and serves it until `stop`, then drains. `ready` is called once, when the
+    /// server is.
+    ///
+    /// # Errors
+    ///
+    /// The policy does not load, or a listener fails.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        ready: impl FnOnce(),
+    ) -> anyhow::Result<()> {
+        let (health, health_service) = tonic_health::server::health_reporter();
+        // The reporter starts with "" as SERVING.
+        report(&health, ServingStatus::NotServing).await;
+        let phase = watch::Sender::new(Phase::Starting);
+        let published = Arc::new(Published::default());
+        let cut = CancellationToken::new();
+        let tasks = TaskTracker::new();
+
+        let router = router(&published, health_service, &self.config)?;
+        for listener in self.grpc {
+            tracing::info!(address = %listener.address(), "listening for gRPC");
+            let stop = Box::pin(cut.clone().cancelled_owned());
+            let serving = listen::serve(router.clone(), listener, stop);
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "a gRPC listener failed");
+                }
+            });
+        }
+        if let Some(listener) = self.http {
+            tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
+            let serving = axum::serve(listener, http::router(phase.subscribe()))
+                .with_graceful_shutdown(cut.clone().cancelled_owned());
+            tasks.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "the HTTP listener failed");
+                }
+            });
+        }
+        tasks.close();
+
+        tokio::pin!(stop);
+        let loaded = load(&self.config, &published);
+        let outcome = tokio::select! {
+            loaded = loaded => loaded,
+            // A signal during the load: nothing to drain for, and no reason to wait for the load.
+            () = &mut stop => {
+                cut.cancel();
+                return Ok(());
+            }
+        };
+        if outcome.is_ok() {
+            phase.send_replace(Phase::Ready);
+            report(&health, ServingStatus::Serving).await;
+            ready();
+            stop.await;
+            tracing::info!("draining");
+            phase.send_replace(Phase::Draining);
+            report(&health, ServingStatus::NotServing).await;
+            tokio::time::sleep(self.config.drain_delay.min(DRAIN_MAX)).await;
+        }
+        cut.cancel();
+        // tonic waits for peers for ever, and some never finish.
+        let rest = DRAIN_MAX.saturating_sub(self.config.drain_delay);
+        match tokio::time::timeout(rest, tasks.wait()).await {
+            Ok(()) => tracing::info!("stopped"),
+            Err(_) => tracing::warn!("stopped, cutting off connections that did not close"),
+        }
+        outcome
+    }
+}
+
+async fn report(health: &HealthReporter, status: ServingStatus) {
+    for name in HEALTH_NAMES {
+        health.set_service_status(name, status).await;
+    }
+}
+
+/// Builds the first snapshot on a thread of its own, and publishes it once it is proved.
+async fn load(config: &Config, published: &Published) -> anyhow::Result<()> {
+    let Config { source, catalogs, clock, .. } = config.clone();
+    let (done, built) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(move || done.send(source.build(&catalogs, 1, clock.now())))?;
+    let built = built.await.context("loading the policy failed; the log says why")??;
+    for warning in &built.warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(
+        revision = built.snapshot.revision(),
+        catalog = built.snapshot.catalog().name(),
+        identities = built.snapshot.identities_len(),
+        role_bindings = built.snapshot.bindings_len(),
+        answers_compared = built.compared,
+        "policy loaded and checked"
+    );
+    published.publish(built.snapshot);
+    Ok(())
+}
+
+fn router(
+    published: &Arc<Published>,
+    health: impl tonic::server::NamedService
+    + tower::Service<
+        tonic::codegen::http::Request<tonic::body::Body>,
+        Response: axum::response::IntoResponse,
+        Error = std::convert::Infallible,
+        Future: Send + 'static,
+    > + Clone
+    + Send
+    + Sync
+    + 'static,
+    config: &Config,
+) -> anyhow::Result<Router> {
+    let services = Services::new(Arc::clone(published), config.clock);
+    let mut router = Grpc::builder()
+        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_service(health)
+        .add_service(
+            DecisionServiceServer::new(services.clone())
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        )
+        .add_service(
+            RoleServiceServer::new(services)
+                .max_decoding_message_size(MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+        );
+    if config.reflection {
+        let schema = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(capstan_proto::DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        // Clients differ in which version they ask for.
+        router = router.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
+    }
+    Ok(router)
+}

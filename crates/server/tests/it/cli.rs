@@ -1,0 +1,259 @@
+//! The command line as its users type it: output, exit codes, errors that say what to do.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::common::{capstan, command, folder, stderr, stdout};
+
+const DEMO: &str = "deploy/quickstart/policy.yaml";
+
+fn code(arguments: &[&str]) -> i32 {
+    capstan(arguments).status.code().unwrap()
+}
+
+fn json_of(arguments: &[&str]) -> Value {
+    let output = capstan(arguments);
+    serde_json::from_str(&stdout(&output))
+        .unwrap_or_else(|error| panic!("{error}: {} {}", stdout(&output), stderr(&output)))
+}
+
+#[test]
+fn check_exits_0_allowed_1_denied_2_error() {
+    let check = |identity, capability, resource| {
+        code(&["check", identity, capability, resource, "--policy", DEMO])
+    };
+    assert_eq!(check("alice", "repo.delete", "acme/platform/images"), 0);
+    assert_eq!(check("bob", "repo.delete", "acme/platform/images"), 1);
+    assert_eq!(check("nobody", "repo.list", "acme"), 1);
+    assert_eq!(check("bob", "repo.nope", "acme"), 2);
+    assert_eq!(check("bob", "repo.list", "acme//x"), 2);
+    assert_eq!(code(&["check", "bob", "repo.list", "acme", "--policy", "no-such-file"]), 2);
+    assert_eq!(code(&["check", "bob", "repo.list"]), 2);
+    assert_eq!(code(&["check", "a", "b", "c", "--addr", "http://127.0.0.1:1"]), 2);
+    assert_eq!(code(&["check", "a", "b", "c", "--addr", "unix:/no/such/socket"]), 2);
+    assert_eq!(code(&["check", "a", "b", "c", "--addr", "::"]), 2);
+}
+
+#[test]
+fn check_answers_in_words_or_json() {
+    let arguments = ["check", "dave", "repo.list", "acme/platform/images/base", "--policy", DEMO];
+    let output = capstan(&arguments);
+    assert_eq!(
+        stdout(&output),
+        "allowed  dave repo.list at acme/platform/images/base  (GRANTED, until \
+         2036-01-01T00:00:00Z)\n"
+    );
+    let with_json = |arguments: &[&str]| json_of(&[arguments, &["-o", "json"]].concat());
+    assert_eq!(
+        with_json(&arguments),
+        json!({"allowed": true, "reason": "GRANTED", "revision": 1,
+               "valid_until": "2036-01-01T00:00:00Z"})
+    );
+    assert_eq!(
+        with_json(&["check", "dave", "repo.list", "acme/platform", "--policy", DEMO]),
+        json!({"allowed": false, "reason": "EXPIRED", "revision": 1})
+    );
+    assert_eq!(
+        with_json(&["check", "dave", "repo.list", "acme//x", "--policy", DEMO]),
+        json!({"error": "resource: segment 2 is empty: no leading, trailing or double slash"})
+    );
+}
+
+#[test]
+fn a_file_of_questions_gets_one_line_each_in_order() {
+    let queries = folder("queries").join("queries.ndjson");
+    let good = r#"{"identity": "alice", "capability": "repo.list", "resource": "acme"}"#;
+    let with_properties = r#"{"identity": "bob", "capability": "repo.list", "resource": "acme", "properties": {"resource": {"status": "archived", "n": 1, "b": true, "deep": {"x": [null]}}}}"#;
+    let file = queries.to_str().unwrap();
+    let run = |lines: &[&str]| {
+        std::fs::write(&queries, lines.join("\n")).unwrap();
+        let output = capstan(&["check", "--file", file, "--policy", DEMO]);
+        let lines: Vec<Value> =
+            stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (output.status.code().unwrap(), lines)
+    };
+    let granted = json!({"allowed": true, "reason": "GRANTED", "revision": 1});
+    let no_binding = json!({"allowed": false, "reason": "NO_BINDING", "revision": 1});
+    assert_eq!(run(&[good, with_properties, ""]), (0, vec![granted.clone(), no_binding.clone()]));
+
+    let malformed = r#"{"identity": "alice", "capability": "repo.list", "resource": "acme//x"}"#;
+    let unknown_key = r#"{"identity": "a", "capability": "repo.list", "resource": "b", "x": 1}"#;
+    let (code, lines) = run(&[good, "nonsense", malformed, unknown_key, with_properties]);
+    assert_eq!(code, 2);
+    assert_eq!(lines.len(), 5);
+    assert_eq!((&lines[0], &lines[4]), (&granted, &no_binding));
+    for (line, words) in
+        [(1, "line 2 is no question"), (2, "segment 2 is empty"), (3, "unknown field `x`")]
+    {
+        assert!(lines[line]["error"].as_str().unwrap().contains(words), "{}", lines[line]);
+    }
+
+    // More than one batch, and more bytes than one message.
+    let many = vec![good; 20_001];
+    let (code, lines) = run(&many);
+    assert_eq!((code, lines.len()), (0, 20_001));
+    assert!(lines.iter().all(|line| *line == granted));
+    let long = format!("{}{}", good, " ".repeat(5 * 1024 * 1024));
+    let (code, lines) = run(&[&long, good]);
+    assert_eq!((code, lines.len()), (2, 2), "the line that is too long is one error");
+    assert_eq!(lines[1], granted);
+}
+
+#[test]
+fn questions_come_from_standard_input_too() {
+    let mut child = command(&["check", "--file", "-", "--policy", DEMO])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let question = br#"{"identity": "alice", "capability": "repo.list", "resource": "acme"}"#;
+    child.stdin.take().unwrap().write_all(question).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(stdout(&output).contains("GRANTED"));
+}
+
+#[test]
+fn capabilities_in_json_has_the_fields_of_the_message() {
+    let found = json_of(&[
+        "capabilities",
+        "acme/platform/ci",
+        "acme/platform/packages",
+        "--policy",
+        DEMO,
+        "--output",
+        "json",
+    ]);
+    assert_eq!(found["capabilities"], json!(["apk.list", "groups.list"]));
+    assert_eq!(found["revision"], 1);
+    assert_eq!(found["grants"][0]["role"], "apk.pull");
+    assert_eq!(found["grants"][0]["scope"], "acme/platform/packages");
+    assert!(found["grants"][0]["binding"].as_str().unwrap().starts_with("acme/platform/packages/"));
+}
+
+#[test]
+fn roles_list_stands_alone_under_all_its_names() {
+    let alone = json_of(&["roles", "list", "-o", "json"]);
+    assert_eq!(alone["catalog"], "chainguard-2025-08-14");
+    assert_eq!(alone["roles"].as_array().unwrap().len(), 12);
+    assert_eq!(
+        alone["roles"][5],
+        json!({
+            "name": "apk.pull",
+            "description":
+                "Access to the organization’s APK packages, including the private APK repository",
+            "family": "registry",
+            "capabilities": ["apk.list", "groups.list"],
+        })
+    );
+    for same in [&["role", "list"][..], &["iam", "roles", "list"], &["iam", "role", "list"]] {
+        assert_eq!(json_of(&[same, &["-o", "json"]].concat()), alone);
+    }
+    let with_policy = json_of(&["roles", "list", "--policy", DEMO, "-o", "json"]);
+    assert_eq!(with_policy["roles"].as_array().unwrap().len(), 13);
+    assert_eq!(with_policy["roles"][12]["name"], "acme/release");
+    assert_eq!(with_policy["roles"][12]["family"], "custom");
+
+    let table = stdout(&capstan(&["roles", "list"]));
+    assert!(table.contains("libraries.javascript.pull_token_creator"), "{table}");
+    assert!(!table.contains('\x1b'), "no colours outside of a terminal");
+    assert_eq!(code(&["roles", "list", "--catalog", "no-such-catalog"]), 2);
+    assert_eq!(code(&["roles", "list", "no.such.role"]), 2);
+}
+
+#[test]
+fn a_catalog_of_the_users_can_be_listed_and_named() {
+    let folder = folder("catalog");
+    let (catalog, policy) = (folder.join("c.yaml"), folder.join("p.yaml"));
+    std::fs::write(
+        &catalog,
+        "name: mine\nresources: [{name: record, actions: [read]}]\n\
+         roles: [{name: reader, capabilities: [record.read]}]\n",
+    )
+    .unwrap();
+    std::fs::write(
+        &policy,
+        "version: 1\ncatalog: mine\nidentities: [{id: a}]\nresources: [{id: record-1, type: record}]\n\
+         role_bindings: [{identity: a, role: reader, scope: record-1}]\n",
+    )
+    .unwrap();
+    let (catalog, policy) = (catalog.to_str().unwrap(), policy.to_str().unwrap());
+    let listed = json_of(&["roles", "list", "--catalog", catalog, "-o", "json"]);
+    assert_eq!(listed["catalog"], "mine");
+    assert_eq!(listed["roles"][0]["capabilities"], json!(["record.read"]));
+    let check = ["check", "a", "record.read", "record-1", "--policy", policy];
+    assert_eq!(code(&[&check[..], &["--catalog", catalog]].concat()), 0);
+    let without = capstan(&check);
+    assert_eq!(without.status.code(), Some(2));
+    assert!(
+        stderr(&without).contains("p.yaml:2:10: catalog: found catalog `mine`"),
+        "{}",
+        stderr(&without)
+    );
+}
+
+#[test]
+fn validate_shows_every_mistake_with_its_place() {
+    let output = capstan(&["policy", "validate", DEMO]);
+    assert!(output.status.success());
+    assert!(stdout(&output).contains("valid: 7 groups"), "{}", stdout(&output));
+
+    let file = folder("validate").join("bad.yaml");
+    std::fs::write(&file, "version: 2\ncatalog: none\ngroups:\n  - {id: a//b}\n  - {idd: a}\n")
+        .unwrap();
+    let file = file.to_str().unwrap();
+    let output = capstan(&["policy", "validate", DEMO, file]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stdout(&output);
+    for place in [
+        ":1:10: error: version:",
+        ":2:10: error: catalog:",
+        ":4:10: error: groups[0].id:",
+        ":5:6: error: groups[1]:",
+    ] {
+        assert!(text.contains(place), "{place} in {text}");
+    }
+    let report = json_of(&["policy", "validate", file, "-o", "json"]);
+    let report = &report["files"][0];
+    assert_eq!((&report["valid"], &report["error_count"]), (&json!(false), &json!(5)));
+    assert_eq!(report["errors"][0]["line"], 1);
+    assert_eq!(report["errors"][0]["expected"], "the number 1");
+
+    assert_eq!(code(&["policy", "validate", "no-such-file"]), 2);
+    let tight = ["policy", "validate", DEMO, "--max-document-bytes", "100"];
+    assert!(stderr(&capstan(&tight)).contains("more than 100 bytes"));
+    let size = std::fs::metadata(Path::new("../..").join(DEMO)).unwrap().len().to_string();
+    assert_eq!(code(&["policy", "validate", DEMO, "--max-document-bytes", &size]), 0);
+}
+
+#[test]
+fn help_teaches_by_example() {
+    let commands: [&[&str]; 8] = [
+        &[],
+        &["serve"],
+        &["check"],
+        &["capabilities"],
+        &["roles"],
+        &["roles", "list"],
+        &["policy"],
+        &["policy", "validate"],
+    ];
+    for command in commands {
+        let output = capstan(&[command, &["--help"]].concat());
+        assert!(output.status.success());
+        let help = stdout(&output);
+        assert!(help.contains("Examples:") || command == ["policy"], "{help}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_crash() {
+    let mut child =
+        command(&["roles", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(stderr(&output), "");
+}
