@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::{Model, Path, PathBuf, Question, Reason, RoleBinding, Snapshot, Timestamp};
+use crate::{Decision, Model, Path, PathBuf, Question, Reason, RoleBinding, Snapshot, Timestamp};
 
 /// About how many of a sampled identity's bindings are visited.
 const SCOPES_PER_IDENTITY: usize = 8;
@@ -15,7 +15,7 @@ const SCOPES_PER_IDENTITY: usize = 8;
 /// A question that the index and the rules answer differently.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "the index answers {indexed} and the rules {ruled} to: may `{identity}` `{capability}` at \
+    "the index answers {indexed:?} and the rules {ruled:?} to: may `{identity}` `{capability}` at \
      `{resource}`"
 )]
 pub struct Mismatch {
@@ -26,9 +26,9 @@ pub struct Mismatch {
     /// Where.
     pub resource: String,
     /// What the index says; nothing if it does not know the capability.
-    pub indexed: &'static str,
+    pub indexed: Option<Decision>,
     /// What the rules say.
-    pub ruled: &'static str,
+    pub ruled: Decision,
 }
 
 /// Compares the index with the rules for up to `identities` identities, spread evenly over the
@@ -83,9 +83,9 @@ fn compare(
     bindings: &[&RoleBinding],
     now: Timestamp,
 ) -> Result<(), Mismatch> {
-    let ruled = rule(model, question, bindings, now).as_str();
-    let indexed = snapshot.check(question, now).map_or("", |decision| decision.reason.as_str());
-    if indexed == ruled {
+    let ruled = rule(model, question, bindings, now);
+    let indexed = snapshot.check(question, now).ok();
+    if indexed == Some(ruled) {
         return Ok(());
     }
     Err(Mismatch {
@@ -103,7 +103,7 @@ fn rule(
     question: &Question<'_>,
     bindings: &[&RoleBinding],
     now: Timestamp,
-) -> Reason {
+) -> Decision {
     let on_path = |binding: &&&RoleBinding| {
         question.resource.ancestors().any(|at| at == binding.scope.as_path())
     };
@@ -116,7 +116,9 @@ fn rule(
         capabilities.is_some_and(|all| all.iter().any(|name| name == question.capability))
     };
     let on_path: Vec<_> = bindings.iter().filter(on_path).collect();
-    if on_path.iter().any(|binding| counts(binding) && has(binding)) {
+    let granting = on_path.iter().filter(|binding| counts(binding) && has(binding));
+    let ends: Vec<_> = granting.map(|binding| binding.expires_at).collect();
+    let reason = if !ends.is_empty() {
         Reason::Granted
     } else if on_path.iter().any(|binding| has(binding)) {
         Reason::Expired
@@ -124,5 +126,7 @@ fn rule(
         Reason::CapabilityNotInRole
     } else {
         Reason::NoBinding
-    }
+    };
+    let for_ever = ends.contains(&None);
+    Decision { reason, valid_until: ends.into_iter().flatten().max().filter(|_| !for_ever) }
 }

@@ -80,8 +80,10 @@ pub fn load_policy_tests(document: &[u8]) -> Result<PolicyTests, Diagnostics> {
 }
 
 fn read_tests<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> PolicyTests {
+    let mark = node.mark;
     let mut document = PolicyTests::default();
-    reader.mapping(
+    let mut has_tests = false;
+    let is_mapping = reader.mapping(
         node,
         "policy tests: a mapping with `policy` and `tests`",
         &["policy", "now", "tests"],
@@ -123,6 +125,12 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
     );
     if !is_mapping {
         return None;
+    }
+    if let (Some(reason), allowed) = (reason, allowed.flatten())
+        && allowed != Some(reason == Reason::Granted)
+    {
+        let found = format!("reason {reason} with another answer");
+        reader.report(mark, found, "GRANTED with allowed: true, any other with allowed: false");
     }
     let resource = resource.get(reader, mark, true);
     let expectation = match (allowed, capabilities, identities) {

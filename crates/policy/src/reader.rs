@@ -516,7 +516,9 @@ impl<T> Required<T> {
         read: impl FnOnce(&mut Reader<'t>, Node<'t>) -> Option<T>,
     ) {
         self.seen = true;
-        self.value = read(reader, node);
+        let value = read(reader, node);
+        // Where a key is there again, the first value stands.
+        self.value = self.value.take().or(value);
     }
 
     pub(crate) const fn seen(&self) -> bool {

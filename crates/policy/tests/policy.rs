@@ -745,7 +745,7 @@ fn parents_are_declared_groups() {
     let middle = "`a/b`, which is not declared";
     check("groups: [{id: a}, {id: a/b/c}, {id: a/b/c/d}]", "24: groups[1]", middle);
     let user = "`u`, which is identities[0]";
-    check("identities: [{id: u}, {id: u/v}]", "29: identities[1]", user);
+    check("identities: [{id: u}, {id: u/v}]", "28: identities[1]", user);
     check_acme(
         "role_bindings: [{id: acme/dev/r1/x/y, identity: alice, role: owner, scope: acme/dev/r1}]",
         &[],
@@ -957,7 +957,7 @@ fn a_syntax_error_ends_the_reading() {
         ],
     );
     check(
-        policy("groups:\n- {name: a}\n- {nmae: b}\n- 'c\n"),
+        policy("groups:\n- {name: a}\n- {nmae: b}\n- 'c"),
         &[
             "4:3: groups[0]: found no `id`; expected the key `id`",
             "5:3: groups[1]: found no `id`; expected the key `id`",

@@ -22,6 +22,8 @@ use crate::naive::is_path;
 /// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after.
 const SEGMENTS: [&str; 14] =
     ["a", "ab", "a.b", "a-", "a+", "a~", "b", "bc", "org1", "org10", "A", "0", "1e5", "..."];
+const NO_SEGMENTS: [&str; 11] =
+    ["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"];
 /// Together with `ACTIONS`, names where only the last dot tells resource from action.
 const RESOURCES: [&str; 7] =
     ["manifest", "manifest.metadata", "manifest.metadata.list", "repo", "a", "a.b", "gulf"];
@@ -131,8 +133,7 @@ pub fn near_path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         40 => select(&SEGMENTS[..]).prop_map(str::to_owned),
         40 => "[A-Za-z0-9._~@:+=-]{1,8}",
-        1 => select(vec!["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"])
-            .prop_map(str::to_owned),
+        1 => select(&NO_SEGMENTS[..]).prop_map(str::to_owned),
         1 => any::<char>().prop_map(String::from),
         1 => (126usize..=130).prop_map(|chars| "x".repeat(chars)),
         1 => (62usize..=66).prop_map(|chars| "\u{e9}".repeat(chars)),

@@ -227,7 +227,8 @@ proptest! {
         suffix in "(/?[a-c.]){0,3}",
     ) {
         let longer = paths.iter().map(|path| format!("{path}{suffix}"));
-        let all: Vec<_> = paths.iter().cloned().chain(longer).filter(|path| is_path(path)).collect();
+        let all = paths.iter().cloned().chain(longer);
+        let all: Vec<_> = all.filter(|path| is_path(path)).collect();
         for (above, below) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
             let (Ok(a), Ok(b)) = (Path::parse(above), Path::parse(below)) else {
                 return Err(TestCaseError::fail(format!("{above:?} or {below:?}")));

