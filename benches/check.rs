@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use capstan_benches::document;
-use capstan_engine::{Path, Question, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Path, Question, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
 use criterion::{Criterion, criterion_group, criterion_main};
 
@@ -25,7 +25,8 @@ fn check(c: &mut Criterion) {
             let identity = if nobody.is_empty() { identity } else { nobody };
             let identity = Path::parse(identity).expect("a path");
             let resource = Path::parse(resource).expect("a path");
-            let question = Question { identity, capability, resource };
+            let question =
+                Question { identity, capability, resource, attributes: Attributes::NONE };
             let _ = black_box(snapshot.check(black_box(&question), now));
         }
     };

@@ -1,16 +1,17 @@
 //! The evaluator: one walk over the bindings on a path, from which every answer is made.
 //!
 //! **Invariant**: a binding *counts* for a question if its scope is the resource or an ancestor of
-//! it and `now < expires_at`. Check and ListCapabilities both ask this one function.
+//! it, `now < expires_at` and all its conditions hold. Every question asks [`Circumstances`] about that.
 
 use std::{borrow::Cow, fmt};
 
 use thiserror::Error;
 
 use crate::capabilities::CapabilitySet;
+use crate::condition::Of;
 use crate::path::contains;
 use crate::snapshot::Binding;
-use crate::{CapabilityIx, Path, Snapshot, Timestamp};
+use crate::{Attributes, CapabilityIx, Path, Role, Snapshot, Timestamp};
 
 /// May this identity do this here?
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +22,8 @@ pub struct Question<'q> {
     pub capability: &'q str,
     /// Where: need not be registered.
     pub resource: Path<'q>,
+    /// What the request supplies for conditions.
+    pub attributes: &'q Attributes,
 }
 
 /// The answer, and why.
@@ -120,6 +123,57 @@ pub struct Grant<'s> {
     pub expires_at: Option<Timestamp>,
 }
 
+/// Why a decision is what it is, to someone who wants to change it.
+#[derive(Clone, Debug)]
+pub struct Explanation<'s> {
+    /// The decision.
+    pub decision: Decision,
+    /// On an allow, the granting binding that lasts longest; of several, the topmost.
+    pub witness: Option<Grant<'s>>,
+    /// On a deny, the roles that would give the capability: all built-in ones that have it, and
+    /// custom ones whose group is at or above the resource; fewest capabilities first, then by
+    /// name.
+    pub roles: Vec<&'s str>,
+}
+
+/// What decides whether a binding counts, beside its scope.
+#[derive(Clone, Copy)]
+pub(crate) struct Circumstances<'c> {
+    pub(crate) snapshot: &'c Snapshot,
+    pub(crate) identity: &'c str,
+    /// None leaves tests on the resource open: they count as if they held.
+    pub(crate) resource: Option<&'c str>,
+    pub(crate) supplied: &'c Attributes,
+    pub(crate) now: Timestamp,
+}
+
+impl Circumstances<'_> {
+    pub(crate) fn in_time(&self, binding: &Binding) -> bool {
+        binding.expires_at.is_none_or(|expires_at| self.now < expires_at)
+    }
+
+    pub(crate) fn satisfied(&self, binding: &Binding) -> bool {
+        let Some(conditions) = self.snapshot.conditions(binding) else {
+            return false;
+        };
+        conditions.iter().all(|condition| {
+            let registered = match condition.of {
+                Of::Subject => self.snapshot.properties(self.identity),
+                Of::Resource => match self.resource {
+                    Some(resource) => self.snapshot.properties(resource),
+                    None => return true,
+                },
+                Of::Action | Of::Context => None,
+            };
+            condition.holds(registered, self.supplied)
+        })
+    }
+
+    pub(crate) fn counts(&self, binding: &Binding) -> bool {
+        self.in_time(binding) && self.satisfied(binding)
+    }
+}
+
 impl Snapshot {
     /// May this identity do this here, at this time?
     ///
@@ -132,35 +186,28 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Decision, UnknownCapability> {
         let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
-        Ok(self.decide(question.identity, capability, question.resource, now))
-    }
-
-    fn decide(
-        &self,
-        identity: Path<'_>,
-        capability: CapabilityIx,
-        resource: Path<'_>,
-        now: Timestamp,
-    ) -> Decision {
-        let Some(bindings) = self.bindings(identity.as_str()) else {
-            return Decision::deny(Reason::UnknownIdentity);
+        let Some(bindings) = self.bindings_of(question.identity.as_str()) else {
+            return Ok(Decision::deny(Reason::UnknownIdentity));
         };
-        let (mut granted, mut expired, mut counts) = (None, false, false);
-        for binding in self.on_path(bindings, resource) {
+        let circumstances = self.circumstances(question, now);
+        let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
+        for binding in self.on_path(bindings, question.resource) {
             let has = self.matrix.has(binding.role, capability);
-            let in_time = binding.in_time(now);
-            counts |= in_time;
-            expired |= has && !in_time;
-            if has && in_time {
-                granted = Some(later(granted, binding.expires_at));
+            match (circumstances.in_time(binding), circumstances.satisfied(binding)) {
+                (true, true) if has => granted = Some(later(granted, binding.expires_at)),
+                (true, true) => counts = true,
+                (false, true) => expired |= has,
+                (true, false) => not_met |= has,
+                (false, false) => {}
             }
         }
-        match granted {
+        Ok(match granted {
             Some(valid_until) => Decision { reason: Reason::Granted, valid_until },
             None if expired => Decision::deny(Reason::Expired),
+            None if not_met => Decision::deny(Reason::ConditionNotMet),
             None if counts => Decision::deny(Reason::CapabilityNotInRole),
             None => Decision::deny(Reason::NoBinding),
-        }
+        })
     }
 
     /// What can this identity do here, at this time? An unknown identity can do nothing.
@@ -169,24 +216,78 @@ impl Snapshot {
         &self,
         identity: Path<'_>,
         resource: Path<'_>,
+        attributes: &Attributes,
         now: Timestamp,
     ) -> Capabilities<'_> {
+        let question = Question { identity, capability: "", resource, attributes };
+        let circumstances = self.circumstances(&question, now);
         let mut capabilities = CapabilitySet::empty(self.catalog.capabilities().len());
         let mut grants = Vec::new();
-        let bindings = self.bindings(identity.as_str()).unwrap_or_default();
-        for binding in self.on_path(bindings, resource).filter(|binding| binding.in_time(now)) {
+        let bindings = self.bindings_of(identity.as_str()).unwrap_or_default();
+        for binding in self.on_path(bindings, resource).filter(|one| circumstances.counts(one)) {
             let row = self.matrix.row(binding.role);
             capabilities.extend(row);
             if row.iter().any(|word| *word != 0) {
-                grants.push(Grant {
-                    binding: self.binding_id(binding),
-                    role: self.role_id(binding),
-                    scope: self.scope(binding),
-                    expires_at: binding.expires_at,
-                });
+                grants.push(self.grant(binding));
             }
         }
         Capabilities { capabilities, grants }
+    }
+
+    /// Why may this identity do this here, or what would let it?
+    ///
+    /// # Errors
+    ///
+    /// The catalog has no such capability.
+    pub fn explain(
+        &self,
+        question: &Question<'_>,
+        now: Timestamp,
+    ) -> Result<Explanation<'_>, UnknownCapability> {
+        let decision = self.check(question, now)?;
+        let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
+        if !decision.allowed() {
+            let roles = self.roles_that_give(capability, question.resource);
+            return Ok(Explanation { decision, witness: None, roles });
+        }
+        let circumstances = self.circumstances(question, now);
+        let bindings = self.bindings_of(question.identity.as_str()).unwrap_or_default();
+        let witness = self
+            .on_path(bindings, question.resource)
+            .filter(|binding| self.matrix.has(binding.role, capability))
+            .filter(|binding| circumstances.counts(binding))
+            .find(|binding| binding.expires_at == decision.valid_until);
+        Ok(Explanation { decision, witness: witness.map(|one| self.grant(one)), roles: vec![] })
+    }
+
+    fn roles_that_give(&self, capability: CapabilityIx, resource: Path<'_>) -> Vec<&str> {
+        let usable = |role: &&Role| match role.id.rsplit_once('/') {
+            Some((home, _)) => contains(home, resource.as_str()),
+            None => true,
+        };
+        let roles = self.roles().iter().filter(|role| role.capabilities.contains(capability));
+        let mut roles: Vec<_> = roles.filter(usable).collect();
+        roles.sort_by_key(|role| (role.capabilities.len(), &role.id));
+        roles.into_iter().map(|role| &*role.id).collect()
+    }
+
+    fn circumstances<'c>(&'c self, question: &Question<'c>, now: Timestamp) -> Circumstances<'c> {
+        Circumstances {
+            snapshot: self,
+            identity: question.identity.as_str(),
+            resource: Some(question.resource.as_str()),
+            supplied: question.attributes,
+            now,
+        }
+    }
+
+    pub(crate) fn grant<'s>(&'s self, binding: &'s Binding) -> Grant<'s> {
+        Grant {
+            binding: self.binding_id(binding),
+            role: self.role_id(binding),
+            scope: self.scope(binding),
+            expires_at: binding.expires_at,
+        }
     }
 
     /// The bindings whose scope is the resource or above it.
@@ -196,12 +297,6 @@ impl Snapshot {
         resource: Path<'_>,
     ) -> impl Iterator<Item = &'s Binding> {
         bindings.iter().filter(move |binding| contains(self.scope(binding), resource.as_str()))
-    }
-}
-
-impl Binding {
-    fn in_time(&self, now: Timestamp) -> bool {
-        self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 }
 

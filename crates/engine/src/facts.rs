@@ -1,8 +1,6 @@
 //! What is declared: plain values, in the words of the policy document, nothing derived.
 
-use std::collections::BTreeMap;
-
-use crate::{PathBuf, Timestamp};
+use crate::{Condition, PathBuf, Properties, Timestamp};
 
 /// Everything that a policy declares beside its catalog, in any order.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +73,8 @@ pub struct RoleBinding {
     pub scope: PathBuf,
     /// The binding counts while `now < expires_at`; for ever without one.
     pub expires_at: Option<Timestamp>,
+    /// The binding counts only if all of these hold: at most [`crate::CONDITIONS_MAX`].
+    pub when: Vec<Condition>,
 }
 
 /// A leaf that belongs to another service, registered so that searches find it.
@@ -88,18 +88,4 @@ pub struct RegisteredResource {
     pub kind: String,
     /// What conditions may test as `resource.*`.
     pub properties: Properties,
-}
-
-/// Attributes by name.
-pub type Properties = BTreeMap<String, Value>;
-
-/// The value of an attribute. Values of different types are never equal.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Value {
-    /// A string, compared byte for byte.
-    String(String),
-    /// true or false.
-    Boolean(bool),
-    /// A whole number within ±(2^53 − 1), so that JSON holds it exactly.
-    Integer(i64),
 }

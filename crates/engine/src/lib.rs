@@ -51,6 +51,7 @@
 //!         role: "reader".into(),
 //!         scope: "acme".parse().unwrap(),
 //!         expires_at: None,
+//!         when: vec![],
 //!     }],
 //!     ..Facts::default()
 //! };
@@ -60,6 +61,7 @@
 //!     identity: Path::parse("alice").unwrap(),
 //!     capability: "record.read",
 //!     resource: Path::parse("acme/contracts/7").unwrap(),
+//!     attributes: Attributes::NONE,
 //! };
 //! let decision = snapshot.check(&question, Timestamp::UNIX_EPOCH).unwrap();
 //! assert_eq!(decision.reason, Reason::Granted);
@@ -67,26 +69,32 @@
 
 mod capabilities;
 mod catalog;
+mod condition;
 mod decision;
 mod facts;
 mod model;
 mod name;
 mod path;
+mod search;
 mod selfcheck;
 mod snapshot;
 mod timestamp;
 
 pub use capabilities::{CapabilityIx, CapabilitySet};
 pub use catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
-pub use decision::{Capabilities, Decision, Grant, Question, Reason, UnknownCapability};
-pub use facts::{
-    CustomRole, Facts, Group, Identity, Properties, RegisteredResource, RoleBinding, Value,
+pub use condition::{
+    Attributes, CONDITIONS_MAX, Condition, Of, Properties, Value, parse_attribute,
 };
+pub use decision::{
+    Capabilities, Decision, Explanation, Grant, Question, Reason, UnknownCapability,
+};
+pub use facts::{CustomRole, Facts, Group, Identity, RegisteredResource, RoleBinding};
 pub use model::{Model, VIOLATIONS_MAX, Violation, Violations, violations};
 pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
 pub use path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
+pub use search::Scope;
 pub use selfcheck::{Mismatch, self_check};
 pub use snapshot::{Role, Snapshot};
 pub use timestamp::Timestamp;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use hashbrown::hash_map::Entry;
 
-use crate::{Catalog, Facts, Map, Path, RoleBinding, quote};
+use crate::{CONDITIONS_MAX, Catalog, Condition, Facts, Map, Path, RoleBinding, quote};
 
 /// Most violations of a list that are kept; the rest are counted.
 pub const VIOLATIONS_MAX: usize = 100;
@@ -278,13 +278,17 @@ fn check_bindings(
 ) {
     let built_in: Option<Map<&str, ()>> =
         catalog.map(|catalog| catalog.roles().iter().map(|role| (&*role.name, ())).collect());
-    let mut same: Map<(&str, &str, &str), usize> = Map::with_capacity(facts.role_bindings.len());
+    let mut same = Map::with_capacity(facts.role_bindings.len());
     for (at, binding) in facts.role_bindings.iter().enumerate() {
         check_identity(binding, at, ids, violations);
         check_role(binding, at, ids, built_in.as_ref(), violations);
         check_scope(binding, at, ids, violations);
-        let key = (binding.identity.as_str(), &*binding.role, binding.scope.as_str());
-        match same.entry(key) {
+        if binding.when.len() > CONDITIONS_MAX {
+            let found = format!("{} conditions", binding.when.len());
+            let expected = format!("at most {CONDITIONS_MAX}");
+            violations.push("role_bindings", at, "when", found, expected);
+        }
+        match same.entry(Same::of(binding)) {
             Entry::Vacant(entry) => {
                 entry.insert(at);
             }
@@ -295,10 +299,30 @@ fn check_bindings(
                     field: String::new(),
                     found: "the same binding as".into(),
                     other: Some(("role_bindings", *entry.get())),
-                    expected: "an identity, role and scope that no other binding joins".into(),
+                    expected: "an identity, role, scope and conditions that no other binding has"
+                        .into(),
                 });
             }
         }
+    }
+}
+
+/// What makes two bindings the same: conditions count as a set.
+#[derive(PartialEq, Eq, Hash)]
+struct Same<'f> {
+    identity: &'f str,
+    role: &'f str,
+    scope: &'f str,
+    when: Vec<&'f Condition>,
+}
+
+impl<'f> Same<'f> {
+    fn of(binding: &'f RoleBinding) -> Self {
+        let mut when: Vec<_> = binding.when.iter().collect();
+        when.sort_unstable();
+        when.dedup();
+        let (identity, role) = (binding.identity.as_str(), &*binding.role);
+        Self { identity, role, scope: binding.scope.as_str(), when }
     }
 }
 
@@ -369,7 +393,7 @@ fn generate_ids<'f>(facts: &'f Facts) -> Vec<u64> {
             return 0;
         }
         let mut hasher = DefaultHasher::new();
-        (binding.identity.as_str(), &binding.role).hash(&mut hasher);
+        Same::of(binding).hash(&mut hasher);
         let mut id = hasher.finish();
         let scope = binding.scope.as_str();
         while ids.first.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {

@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::{Decision, Model, Path, PathBuf, Question, Reason, RoleBinding, Snapshot, Timestamp};
+use crate::{
+    Attributes, Condition, Decision, Model, Of, Path, PathBuf, Properties, Question, Reason,
+    RoleBinding, Snapshot, Timestamp,
+};
 
 /// About how many of a sampled identity's bindings are visited.
 const SCOPES_PER_IDENTITY: usize = 8;
@@ -43,7 +46,7 @@ pub fn self_check(
     snapshot: &Snapshot,
     identities: usize,
     now: Timestamp,
-) -> Result<usize, Mismatch> {
+) -> Result<usize, Box<Mismatch>> {
     let facts = model.facts();
     let step = (facts.identities.len() / identities.max(1)).max(1);
     let sampled = facts.identities.iter().step_by(step).map(|identity| &identity.id);
@@ -55,6 +58,7 @@ pub fn self_check(
         }
     }
 
+    let rules = Rules::new(model, now);
     let names: Vec<&str> = model.catalog().capabilities().collect();
     let mut names = names.iter().cycle();
     let mut asked = 0;
@@ -67,8 +71,10 @@ pub fn self_check(
                 else {
                     continue;
                 };
-                let question = Question { identity: identity.as_path(), capability, resource };
-                compare(model, snapshot, &question, bindings, now)?;
+                let attributes = Attributes::NONE;
+                let question =
+                    Question { identity: identity.as_path(), capability, resource, attributes };
+                rules.compare(snapshot, &question, bindings)?;
                 asked += 1;
             }
         }
@@ -76,57 +82,87 @@ pub fn self_check(
     Ok(asked)
 }
 
-fn compare(
-    model: &Model,
-    snapshot: &Snapshot,
-    question: &Question<'_>,
-    bindings: &[&RoleBinding],
+/// The rules, read off the contract.
+struct Rules<'m> {
+    model: &'m Model,
+    /// Registered properties by path.
+    registered: BTreeMap<&'m str, &'m Properties>,
     now: Timestamp,
-) -> Result<(), Mismatch> {
-    let ruled = rule(model, question, bindings, now);
-    let indexed = snapshot.check(question, now).ok();
-    if indexed == Some(ruled) {
-        return Ok(());
-    }
-    Err(Mismatch {
-        identity: question.identity.to_string(),
-        capability: question.capability.into(),
-        resource: question.resource.to_string(),
-        indexed,
-        ruled,
-    })
 }
 
-/// The rules, read off the contract, for a registered identity with these bindings.
-fn rule(
-    model: &Model,
-    question: &Question<'_>,
-    bindings: &[&RoleBinding],
-    now: Timestamp,
-) -> Decision {
-    let on_path = |binding: &&&RoleBinding| {
-        question.resource.ancestors().any(|at| at == binding.scope.as_path())
-    };
-    let counts = |binding: &RoleBinding| binding.expires_at.is_none_or(|end| now < end);
-    let has = |binding: &RoleBinding| {
-        let built_in = model.catalog().roles().iter().find(|role| *role.name == *binding.role);
-        let custom = model.facts().roles.iter().find(|role| role.id.as_str() == &*binding.role);
+impl<'m> Rules<'m> {
+    fn new(model: &'m Model, now: Timestamp) -> Self {
+        let facts = model.facts();
+        let subjects = facts.identities.iter().map(|one| (one.id.as_str(), &one.properties));
+        let resources = facts.resources.iter().map(|one| (one.id.as_str(), &one.properties));
+        let known = subjects.chain(resources).filter(|(_, properties)| !properties.is_empty());
+        Self { model, registered: known.collect(), now }
+    }
+
+    fn compare(
+        &self,
+        snapshot: &Snapshot,
+        question: &Question<'_>,
+        bindings: &[&RoleBinding],
+    ) -> Result<(), Box<Mismatch>> {
+        let ruled = self.decide(question, bindings);
+        let indexed = snapshot.check(question, self.now).ok();
+        if indexed == Some(ruled) {
+            return Ok(());
+        }
+        Err(Box::new(Mismatch {
+            identity: question.identity.to_string(),
+            capability: question.capability.into(),
+            resource: question.resource.to_string(),
+            indexed,
+            ruled,
+        }))
+    }
+
+    /// For a registered identity with these bindings.
+    fn decide(&self, question: &Question<'_>, bindings: &[&RoleBinding]) -> Decision {
+        let above: Vec<Path<'_>> = question.resource.ancestors().collect();
+        let on_path: Vec<_> =
+            bindings.iter().filter(|binding| above.contains(&binding.scope.as_path())).collect();
+        let in_time = |binding: &RoleBinding| binding.expires_at.is_none_or(|end| self.now < end);
+        let holds =
+            |binding: &RoleBinding| binding.when.iter().all(|one| self.holds(one, question));
+        let has = |binding: &RoleBinding| self.has(&binding.role, question.capability);
+        let any = |test: &dyn Fn(&RoleBinding) -> bool| on_path.iter().any(|binding| test(binding));
+
+        let granting = on_path.iter().filter(|one| in_time(one) && holds(one) && has(one));
+        let ends: Vec<_> = granting.map(|binding| binding.expires_at).collect();
+        let reason = if !ends.is_empty() {
+            Reason::Granted
+        } else if any(&|one| has(one) && holds(one)) {
+            Reason::Expired
+        } else if any(&|one| has(one) && in_time(one)) {
+            Reason::ConditionNotMet
+        } else if any(&|one| in_time(one) && holds(one)) {
+            Reason::CapabilityNotInRole
+        } else {
+            Reason::NoBinding
+        };
+        let for_ever = ends.contains(&None);
+        Decision { reason, valid_until: ends.into_iter().flatten().max().filter(|_| !for_ever) }
+    }
+
+    /// Requests of the self-check supply nothing.
+    fn holds(&self, condition: &Condition, question: &Question<'_>) -> bool {
+        let registered = match condition.of {
+            Of::Subject => self.registered.get(question.identity.as_str()),
+            Of::Resource => self.registered.get(question.resource.as_str()),
+            Of::Action | Of::Context => None,
+        };
+        let value = registered.and_then(|properties| properties.get(&condition.name));
+        value.is_some_and(|value| (*value == condition.value) == condition.equals)
+    }
+
+    fn has(&self, role: &str, capability: &str) -> bool {
+        let built_in = self.model.catalog().roles().iter().find(|one| one.name == role);
+        let custom = self.model.facts().roles.iter().find(|one| one.id.as_str() == role);
         let capabilities = built_in.map(|role| &role.capabilities);
         let capabilities = capabilities.or(custom.map(|role| &role.capabilities));
-        capabilities.is_some_and(|all| all.iter().any(|name| name == question.capability))
-    };
-    let on_path: Vec<_> = bindings.iter().filter(on_path).collect();
-    let granting = on_path.iter().filter(|binding| counts(binding) && has(binding));
-    let ends: Vec<_> = granting.map(|binding| binding.expires_at).collect();
-    let reason = if !ends.is_empty() {
-        Reason::Granted
-    } else if on_path.iter().any(|binding| has(binding)) {
-        Reason::Expired
-    } else if on_path.iter().any(|binding| counts(binding)) {
-        Reason::CapabilityNotInRole
-    } else {
-        Reason::NoBinding
-    };
-    let for_ever = ends.contains(&None);
-    Decision { reason, valid_until: ends.into_iter().flatten().max().filter(|_| !for_ever) }
+        capabilities.is_some_and(|all| all.iter().any(|name| name == capability))
+    }
 }

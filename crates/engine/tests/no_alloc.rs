@@ -6,7 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::hint::black_box;
 
-use capstan_engine::{Path, Question, Reason, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Path, Question, Reason, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
 
 thread_local! {
@@ -42,7 +42,9 @@ fn a_check_allocates_nothing() {
         let before = ALLOCATIONS.with(Cell::get);
         let identity = Path::parse(black_box(identity)).unwrap();
         let resource = Path::parse(black_box(resource)).unwrap();
-        let question = Question { identity, capability: black_box(capability), resource };
+        let attributes = Attributes::NONE;
+        let capability = black_box(capability);
+        let question = Question { identity, capability, resource, attributes };
         let decision = black_box(snapshot.check(&question, now)).unwrap();
         assert_eq!(ALLOCATIONS.with(Cell::get) - before, 0, "{decision:?}");
         decision.reason

@@ -25,7 +25,7 @@ pub use catalog::{BUILT_IN, Catalogs};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
 pub use policy_test::{Expectation, PolicyTest, PolicyTests, load_policy_tests};
-pub use scalar::{format_timestamp, parse_timestamp};
+pub use scalar::{format_timestamp, parse_timestamp, whole};
 
 /// Most bytes in a document, unless the operator says otherwise.
 pub const DOCUMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;

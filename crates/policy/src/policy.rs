@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use capstan_engine::{
-    Catalog, CustomRole, Facts, Group, Identity, Model, Path, PathBuf, Properties,
-    RegisteredResource, RoleBinding, parse_name, quote, violations,
+    Catalog, Condition, CustomRole, Facts, Group, Identity, Model, Of, Path, PathBuf, Properties,
+    RegisteredResource, RoleBinding, Value, parse_attribute, parse_name, quote, violations,
 };
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
@@ -62,8 +62,9 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
 pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
     std::str::from_utf8(document).map_err(|error| {
         let good = document.get(..error.valid_up_to()).unwrap_or_default();
-        let good = String::from_utf8_lossy(good);
-        let (line, last) = good.split('\n').enumerate().last().unwrap_or_default();
+        let good = String::from_utf8_lossy(good).replace("\r\n", "\n");
+        let good = good.trim_start_matches('\u{feff}');
+        let (line, last) = good.split(['\n', '\r']).enumerate().last().unwrap_or_default();
         let mut diagnostics = Diagnostics::default();
         diagnostics.push(Diagnostic {
             line: line + 1,
@@ -221,7 +222,7 @@ fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Regist
 
 fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<RoleBinding> {
     let mark = node.mark;
-    let (mut id, mut expires_at) = (None, None);
+    let (mut id, mut expires_at, mut when) = (None, None, Vec::new());
     let mut identity = Required::new("identity");
     let mut role = Required::new("role");
     let mut scope = Required::new("scope");
@@ -235,31 +236,60 @@ fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Role
             "role" => role.read(reader, value, role_name),
             "scope" => scope.read(reader, value, path),
             "expires_at" => expires_at = reader.timestamp(value),
-            _ => refuse_when(reader, value),
+            _ => reader.list(&mut when, value, "a list of conditions", read_condition),
         },
     );
     let identity = identity.get(reader, mark, is_mapping);
     let role = role.get(reader, mark, is_mapping);
     let scope = scope.get(reader, mark, is_mapping);
-    Some(RoleBinding { id, identity: identity?, role: role?, scope: scope?, expires_at })
+    Some(RoleBinding { id, identity: identity?, role: role?, scope: scope?, expires_at, when })
 }
 
-/// Reads conditions and refuses them: a binding must not count where they would fail.
-fn refuse_when<'t>(reader: &mut Reader<'t>, node: Node<'t>) {
+/// A condition. One that cannot be read, which is reported, is like no other, so that its binding
+/// is like no other.
+fn read_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Condition> {
     let mark = node.mark;
-    reader.list(&mut Vec::new(), node, "a list of conditions", |reader, item| {
-        let is_mapping = reader.mapping(
-            item,
-            "a condition: a mapping with `attribute` and `equals` or `not_equals`",
-            &["attribute", "equals", "not_equals"],
-            |reader, key, value| match key {
-                "attribute" => drop(string(reader, value, "an attribute")),
-                _ => drop(reader.attribute(value)),
-            },
-        );
-        is_mapping.then_some(())
-    });
-    reader.report(mark, "conditions", "a binding without `when`: conditions are not there yet");
+    Some(read_readable_condition(reader, node).unwrap_or_else(|| Condition {
+        of: Of::Context,
+        name: format!("{mark:?}"),
+        equals: false,
+        value: Value::Boolean(false),
+    }))
+}
+
+fn read_readable_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Condition> {
+    let mark = node.mark;
+    let mut attribute = Required::new("attribute");
+    let (mut equals, mut not_equals) = (None, None);
+    let is_mapping = reader.mapping(
+        node,
+        "a condition: a mapping with `attribute` and `equals` or `not_equals`",
+        &["attribute", "equals", "not_equals"],
+        |reader, key, value| match key {
+            "attribute" => attribute.read(reader, value, |reader, node| {
+                reader.parse(node, "an attribute", |text| {
+                    let parsed = parse_attribute(text).map(|(of, name)| (of, name.to_owned()));
+                    parsed.ok_or("subject.NAME, resource.NAME, action.NAME or context.NAME")
+                })
+            }),
+            "equals" => equals = Some(reader.attribute(value)),
+            _ => not_equals = Some(reader.attribute(value)),
+        },
+    );
+    let attribute = attribute.get(reader, mark, is_mapping);
+    let (equals, value) = match (equals, not_equals) {
+        (Some(value), None) => (true, value?),
+        (None, Some(value)) => (false, value?),
+        (found, _) => {
+            if is_mapping {
+                let found = if found.is_some() { "both" } else { "neither" };
+                reader.report(mark, found, "either `equals` or `not_equals`");
+            }
+            return None;
+        }
+    };
+    let (of, name) = attribute?;
+    Some(Condition { of, name, equals, value })
 }
 
 fn id<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {

@@ -82,7 +82,8 @@ pub fn load_policy_tests(document: &[u8]) -> Result<PolicyTests, Diagnostics> {
 fn read_tests<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> PolicyTests {
     let mark = node.mark;
     let mut document = PolicyTests::default();
-    let mut has_tests = false;
+    // Required: without it a misspelt document would pass, having tested nothing.
+    let mut tests = Required::new("tests");
     let is_mapping = reader.mapping(
         node,
         "policy tests: a mapping with `policy` and `tests`",
@@ -90,9 +91,14 @@ fn read_tests<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> PolicyTests {
         |reader, key, value| match key {
             "policy" => document.policy = string(reader, value, "a file"),
             "now" => document.now = reader.timestamp(value),
-            _ => reader.list(&mut document.tests, value, "a list of tests", read_test),
+            _ => tests.read(reader, value, |reader, node| {
+                let mut all = Vec::new();
+                reader.list(&mut all, node, "a list of tests", read_test);
+                Some(all)
+            }),
         },
     );
+    document.tests = tests.get(reader, mark, is_mapping).unwrap_or_default();
     document
 }
 
@@ -126,11 +132,11 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
     if !is_mapping {
         return None;
     }
-    if let (Some(reason), allowed) = (reason, allowed.flatten())
-        && allowed != Some(reason == Reason::Granted)
+    if let (Some(Some(allowed)), Some(Some(reason))) = (allowed, reason)
+        && allowed != (reason == Reason::Granted)
     {
-        let found = format!("reason {reason} with another answer");
-        reader.report(mark, found, "GRANTED with allowed: true, any other with allowed: false");
+        let found = format!("allowed: {allowed} with reason {reason}");
+        reader.report(mark, found, "GRANTED if allowed, another reason if not");
     }
     let resource = resource.get(reader, mark, true);
     let expectation = match (allowed, capabilities, identities) {

@@ -73,8 +73,10 @@ fn is_float(text: &str) -> bool {
         && !(whole.is_empty() && fraction.is_empty())
 }
 
-/// A whole number within ±(2^53 − 1), however it is written.
-pub(crate) fn whole(value: f64) -> Option<i64> {
+/// A whole number within ±(2^53 − 1), however it is written: all that JSON and protobuf hold
+/// exactly.
+#[must_use]
+pub fn whole(value: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "guarded: whole and within 2^53")]
     let integer = |value: f64| value as i64;
     (value.fract() == 0.0 && value.abs() <= integer_max()).then(|| integer(value))

@@ -260,7 +260,7 @@ role_bindings:
             "9:23: role_bindings[2].role: found the number `5`; expected a built-in role's name or \
              a custom role's id (quote it to make it a string)",
             "10:3: role_bindings[3]: found the same binding as role_bindings[1]; expected an \
-             identity, role and scope that no other binding joins",
+             identity, role, scope and conditions that no other binding has",
             "11:8: role_bindings[4].id: found `b`; expected a path below the binding's scope `a`",
         ],
     );

@@ -57,7 +57,7 @@ fn positions_are_of_the_text() {
              only A-Z a-z 0-9 - . _ ~ @ : + =)",
         ],
     );
-    check_changed("[ ]", "null", &["20:15: resources: found null; expected a list of resources"]);
+    check_changed("[ ]", "null", &["21:15: resources: found null; expected a list of resources"]);
     check(
         "{\"version\":1,\"catalog\":\"test\",\"groups\":[{\"id\":\"ü\"},{\"id\":\"a/b\"}]}",
         &[
@@ -139,7 +139,7 @@ fn what_is_no_json_is_refused_unless_it_is_yaml() {
     check_changed(
         "\"resources\"",
         "// none\n\"resources\"",
-        &["20:2: found unknown key `// none \"resources\"`; expected one of the keys version, \
+        &["21:2: found unknown key `// none \"resources\"`; expected one of the keys version, \
            catalog, groups, roles, identities, role_bindings, resources"],
     );
     check_changed("1,", "1, # one", &[]);

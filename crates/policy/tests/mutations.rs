@@ -11,8 +11,8 @@ resources:
   - {name: record, purpose: business records, actions: [read, "write", delete]}
 capabilities: [gulfstream]  # opaque
 roles:
-  - {name: reader, family: administrative, description: >-
-      reads records, capabilities: [record.read]}
+  - {name: reader, family: administrative, description: reads
+      records, capabilities: [record.read]}
   - name: owner
     owner: true
     capabilities: [record.read, record.write, record.delete]
@@ -174,7 +174,11 @@ fn the_documents_load_before_they_are_changed() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig {
+        cases: 300,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_bytes_are_refused(document in prop::collection::vec(any::<u8>(), 0..600)) {

@@ -3,7 +3,7 @@
 //!
 //! **Invariant**: nothing here waits, locks or logs.
 
-use capstan_engine::{Snapshot, Timestamp};
+use capstan_engine::{Decision, Question, Snapshot, Timestamp};
 use capstan_proto::v1;
 
 use crate::limits::BATCH_CHECKS_MAX;
@@ -20,9 +20,10 @@ pub fn check(
     request: &v1::CheckRequest,
     now: Timestamp,
 ) -> Result<v1::CheckResponse, RequestError> {
-    let (identity, capability, resource) =
-        (&request.identity, &request.capability, &request.resource);
-    let decision = decide(snapshot, identity, capability, resource, now)?;
+    let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
+    let attributes = convert::attributes(properties.as_ref());
+    let question = convert::question(identity, capability, resource, &attributes)?;
+    let decision = decide(snapshot, &question, now)?;
     Ok(convert::check_response(decision, snapshot.revision()))
 }
 
@@ -42,15 +43,14 @@ pub fn batch_check(
             format!("{length} checks, more than {BATCH_CHECKS_MAX}: send several batches");
         return Err(RequestError::field("checks", problem));
     }
-    let answer = |item: &v1::CheckItem| match decide(
-        snapshot,
-        &item.identity,
-        &item.capability,
-        &item.resource,
-        now,
-    ) {
-        Ok(decision) => convert::check_result(decision),
-        Err(error) => v1::CheckResult { error: Some(error.item()), ..Default::default() },
+    let answer = |item: &v1::CheckItem| {
+        let v1::CheckItem { identity, capability, resource, properties } = item;
+        let attributes = convert::attributes(properties.as_ref());
+        let question = convert::question(identity, capability, resource, &attributes);
+        match question.and_then(|question| decide(snapshot, &question, now)) {
+            Ok(decision) => convert::check_result(decision),
+            Err(error) => v1::CheckResult { error: Some(error.item()), ..Default::default() },
+        }
     };
     let results = request.checks.iter().map(answer).collect();
     Ok(v1::BatchCheckResponse { results, revision: snapshot.revision() })
@@ -58,13 +58,10 @@ pub fn batch_check(
 
 fn decide(
     snapshot: &Snapshot,
-    identity: &str,
-    capability: &str,
-    resource: &str,
+    question: &Question<'_>,
     now: Timestamp,
-) -> Result<capstan_engine::Decision, RequestError> {
-    let question = convert::question(identity, capability, resource)?;
-    snapshot.check(&question, now).map_err(|_| unknown_capability(snapshot, capability))
+) -> Result<Decision, RequestError> {
+    snapshot.check(question, now).map_err(|_| unknown_capability(snapshot, question.capability))
 }
 
 /// What can this identity do here?
@@ -79,13 +76,83 @@ pub fn list_capabilities(
 ) -> Result<v1::ListCapabilitiesResponse, RequestError> {
     let identity = convert::path("identity", &request.identity)?;
     let resource = convert::path("resource", &request.resource)?;
-    let found = snapshot.list_capabilities(identity, resource, now);
+    let attributes = convert::attributes(request.properties.as_ref());
+    let found = snapshot.list_capabilities(identity, resource, &attributes, now);
     let names = found.capabilities.iter().filter_map(|at| snapshot.catalog().capability_name(at));
     Ok(v1::ListCapabilitiesResponse {
         capabilities: names.map(Into::into).collect(),
         grants: found.grants.into_iter().map(convert::grant).collect(),
         revision: snapshot.revision(),
     })
+}
+
+/// Who can do this here?
+///
+/// # Errors
+///
+/// A malformed path, a capability that the catalog lacks, a negative page size, or a token of
+/// another list.
+pub fn list_identities(
+    snapshot: &Snapshot,
+    request: &v1::ListIdentitiesRequest,
+    now: Timestamp,
+) -> Result<v1::ListIdentitiesResponse, RequestError> {
+    let resource = convert::path("resource", &request.resource)?;
+    let attributes = convert::attributes(request.properties.as_ref());
+    let list = ("ListIdentities", &request.capability, &request.resource, &*attributes);
+    let page = Page::parse(request.page_size, &request.page_token, list, snapshot, now)?;
+    let found = snapshot.list_identities(&request.capability, resource, &attributes, page.now);
+    let found = found.map_err(|_| unknown_capability(snapshot, &request.capability))?;
+    Ok(v1::ListIdentitiesResponse {
+        identities: page.of(&found).iter().map(|identity| (*identity).into()).collect(),
+        next_page_token: page.next(found.len()),
+        revision: snapshot.revision(),
+    })
+}
+
+/// Where can this identity do this?
+///
+/// # Errors
+///
+/// As [`list_identities`]; and properties of a resource, which the question leaves open.
+pub fn list_scopes(
+    snapshot: &Snapshot,
+    request: &v1::ListScopesRequest,
+    now: Timestamp,
+) -> Result<v1::ListScopesResponse, RequestError> {
+    let identity = convert::path("identity", &request.identity)?;
+    if request.properties.as_ref().is_some_and(|properties| !properties.resource.is_empty()) {
+        let problem = "tests on the resource are left open here, so nothing can be said of it";
+        return Err(RequestError::field("properties.resource", problem));
+    }
+    let attributes = convert::attributes(request.properties.as_ref());
+    let list = ("ListScopes", &request.capability, &request.identity, &*attributes);
+    let page = Page::parse(request.page_size, &request.page_token, list, snapshot, now)?;
+    let found = snapshot.list_scopes(identity, &request.capability, &attributes, page.now);
+    let found = found.map_err(|_| unknown_capability(snapshot, &request.capability))?;
+    Ok(v1::ListScopesResponse {
+        scopes: page.of(&found).iter().copied().map(convert::scope).collect(),
+        next_page_token: page.next(found.len()),
+        revision: snapshot.revision(),
+    })
+}
+
+/// Why may this identity do this here, or what would let it?
+///
+/// # Errors
+///
+/// As [`check`].
+pub fn explain(
+    snapshot: &Snapshot,
+    request: &v1::ExplainRequest,
+    now: Timestamp,
+) -> Result<v1::ExplainResponse, RequestError> {
+    let v1::ExplainRequest { identity, capability, resource, properties, .. } = request;
+    let attributes = convert::attributes(properties.as_ref());
+    let question = convert::question(identity, capability, resource, &attributes)?;
+    let found = snapshot.explain(&question, now);
+    let found = found.map_err(|_| unknown_capability(snapshot, capability))?;
+    Ok(convert::explain_response(found, capability, snapshot.revision()))
 }
 
 /// The roles that the policy knows.
@@ -96,17 +163,23 @@ pub fn list_capabilities(
 pub fn list_roles(
     snapshot: &Snapshot,
     request: &v1::ListRolesRequest,
+    now: Timestamp,
 ) -> Result<v1::ListRolesResponse, RequestError> {
-    let list = ("ListRoles", snapshot.revision());
-    let page = Page::parse(request.page_size, &request.page_token, list)?;
+    let (size, token) = (request.page_size, &request.page_token);
+    let page = Page::parse(size, token, "ListRoles", snapshot, now)?;
     let (catalog, roles) = (snapshot.catalog(), snapshot.roles());
-    let here = roles.iter().skip(page.start).take(page.size);
     Ok(v1::ListRolesResponse {
         catalog: catalog.name().into(),
-        roles: here.map(|role| convert::role(catalog, role)).collect(),
+        roles: page.of(roles).iter().map(|role| convert::role(catalog, role)).collect(),
         next_page_token: page.next(roles.len()),
         revision: snapshot.revision(),
     })
+}
+
+/// The revision that a page token was given out at, so that the list can go on there.
+#[must_use]
+pub fn page_revision(token: &str) -> Option<u64> {
+    Page::revision(token)
 }
 
 fn unknown_capability(snapshot: &Snapshot, name: &str) -> RequestError {

@@ -1,7 +1,15 @@
 //! The one place where the words of the wire and those of the engine meet.
 
-use capstan_engine::{Catalog, Decision, Family, Grant, Path, Question, Reason, Role, Timestamp};
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use capstan_engine::{
+    Attributes, Catalog, Decision, Explanation, Family, Grant, Path, Properties, Question, Reason,
+    Role, Scope, Timestamp, Value,
+};
+use capstan_policy::whole;
 use capstan_proto::v1;
+use prost_types::value::Kind;
 
 use crate::RequestError;
 
@@ -15,12 +23,34 @@ pub(crate) fn question<'r>(
     identity: &'r str,
     capability: &'r str,
     resource: &'r str,
+    attributes: &'r Attributes,
 ) -> Result<Question<'r>, RequestError> {
-    Ok(Question {
-        identity: path("identity", identity)?,
-        capability,
-        resource: path("resource", resource)?,
+    let (identity, resource) = (path("identity", identity)?, path("resource", resource)?);
+    Ok(Question { identity, capability, resource, attributes })
+}
+
+/// What a request supplies for conditions; nothing is allocated if it supplies nothing.
+pub(crate) fn attributes(properties: Option<&v1::Properties>) -> Cow<'static, Attributes> {
+    let Some(v1::Properties { subject, resource, action, context }) = properties else {
+        return Cow::Borrowed(Attributes::NONE);
+    };
+    Cow::Owned(Attributes {
+        subject: values(subject),
+        resource: values(resource),
+        action: values(action),
+        context: values(context),
     })
+}
+
+/// Strings, booleans and whole numbers within 2^53; anything else counts as absent.
+fn values(all: &HashMap<String, prost_types::Value>) -> Properties {
+    let known = |value: &prost_types::Value| match value.kind.as_ref()? {
+        Kind::StringValue(text) => Some(Value::String(text.clone())),
+        Kind::BoolValue(value) => Some(Value::Boolean(*value)),
+        Kind::NumberValue(number) => whole(*number).map(Value::Integer),
+        Kind::NullValue(_) | Kind::StructValue(_) | Kind::ListValue(_) => None,
+    };
+    all.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
 }
 
 // === To the wire ===
@@ -80,4 +110,25 @@ pub(crate) fn role(catalog: &Catalog, role: &Role) -> v1::Role {
         family: Family::as_str(role.family).into(),
         capabilities: names.map(Into::into).collect(),
     }
+}
+
+pub(crate) fn explain_response(
+    explanation: Explanation<'_>,
+    capability: &str,
+    revision: u64,
+) -> v1::ExplainResponse {
+    let Explanation { decision, witness, roles } = explanation;
+    let missing = if decision.allowed() { vec![] } else { vec![capability.to_owned()] };
+    v1::ExplainResponse {
+        allowed: decision.allowed(),
+        reason: reason(decision.reason).into(),
+        witness: witness.map(grant),
+        missing,
+        roles: roles.into_iter().map(Into::into).collect(),
+        revision,
+    }
+}
+
+pub(crate) fn scope(scope: Scope<'_>) -> v1::ScopeResult {
+    v1::ScopeResult { scope: scope.scope.into(), conditional: scope.conditional }
 }

@@ -16,6 +16,9 @@ pub enum RequestError {
     /// No policy has been loaded and checked yet.
     #[error("not ready: the policy is being loaded")]
     NotReady,
+    /// The server is about to stop.
+    #[error("draining: ask again on another connection")]
+    Draining,
     /// The wanted revision did not arrive in time.
     #[error("revision {wanted} is not here yet: {held} is")]
     RevisionNotAvailable {
@@ -32,11 +35,11 @@ pub enum RequestError {
         /// What is served.
         held: u64,
     },
-    /// The schema has the call, this version does not serve it.
-    #[error("{call} is not served by this version")]
-    NotServed {
-        /// Name of the call.
-        call: &'static str,
+    /// The list began at a revision that is no longer kept.
+    #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
+    RevisionGone {
+        /// What the page token was given out at.
+        revision: u64,
     },
 }
 

@@ -17,6 +17,9 @@ pub const PAGE_DEFAULT: usize = 100;
 pub const PAGE_MAX: usize = 1_000;
 /// Longest wait for a revision that is not held yet.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_millis(250);
+/// Snapshots that are kept for lists to go on with, the current one among them. Each is as large as
+/// the policy.
+pub const SNAPSHOTS_KEPT: usize = 3;
 /// Silence on a connection after which the peer must show that it is there: vanished peers would
 /// hold streams, tasks and the drain.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);

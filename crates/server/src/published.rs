@@ -1,6 +1,7 @@
-//! The snapshot that is served, and waiting for a later one.
+//! The snapshot that is served, waiting for a later one, and a few that lists still go on with.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use capstan_engine::Snapshot;
@@ -8,7 +9,7 @@ use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
 
 use crate::RequestError;
-use crate::limits::REVISION_WAIT_MAX;
+use crate::limits::{REVISION_WAIT_MAX, SNAPSHOTS_KEPT};
 
 /// Bits of a revision below its epoch (contract, section 5).
 const EPOCH_SHIFT: u32 = 40;
@@ -18,27 +19,46 @@ const EPOCH_SHIFT: u32 = 40;
 pub struct Published {
     snapshot: ArcSwapOption<Snapshot>,
     revision: watch::Sender<u64>,
+    /// The latest snapshots, oldest first: pages of one list are of one revision.
+    kept: Mutex<VecDeque<Arc<Snapshot>>>,
 }
 
 impl Default for Published {
     fn default() -> Self {
-        Self { snapshot: ArcSwapOption::empty(), revision: watch::Sender::new(0) }
+        Self {
+            snapshot: ArcSwapOption::empty(),
+            revision: watch::Sender::new(0),
+            kept: Mutex::default(),
+        }
     }
 }
 
 impl Published {
     /// Makes a snapshot the one that is served. Its revision is above all that were published.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+    /// Answers the one that is no longer kept, so that the writer frees it and no reader has to.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
         let revision = snapshot.revision();
         debug_assert!(revision > *self.revision.borrow());
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push_back(Arc::clone(&snapshot));
+        let dropped = if kept.len() > SNAPSHOTS_KEPT { kept.pop_front() } else { None };
+        drop(kept);
         self.snapshot.store(Some(snapshot));
         self.revision.send_replace(revision);
+        dropped
     }
 
     /// The snapshot that is served, if any is yet.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.load_full()
+    }
+
+    /// A snapshot for the next page of a list: of the revision that the list began with, if that is
+    /// still kept, else the current one, which the page's token will then not fit.
+    pub(crate) fn kept(&self, revision: u64) -> Option<Arc<Snapshot>> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().find(|snapshot| snapshot.revision() == revision).map(Arc::clone)
     }
 
     /// A snapshot as recent as the request wants it. Waits a moment for one that is not here yet:

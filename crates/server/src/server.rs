@@ -126,7 +126,7 @@ impl Server {
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let router = router(&published, health_service, &self.config)?;
+        let router = router(&published, health_service, &self.config, cut.clone())?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             let stop = Box::pin(cut.clone().cancelled_owned());
@@ -205,7 +205,7 @@ async fn load(config: &Config, published: &Published) -> anyhow::Result<()> {
         answers_compared = built.compared,
         "policy loaded and checked"
     );
-    published.publish(built.snapshot);
+    drop(published.publish(built.snapshot));
     Ok(())
 }
 
@@ -222,8 +222,9 @@ fn router(
     + Sync
     + 'static,
     config: &Config,
+    draining: CancellationToken,
 ) -> anyhow::Result<Router> {
-    let services = Services::new(Arc::clone(published), config.clock);
+    let services = Services::new(Arc::clone(published), config.clock, draining);
     let mut router = Grpc::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)

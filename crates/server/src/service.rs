@@ -3,10 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use capstan_engine::Snapshot;
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
-use tokio_stream::Stream;
+use futures_util::{Stream, stream};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
@@ -18,11 +20,38 @@ use crate::{RequestError, answer};
 pub(crate) struct Services {
     published: Arc<Published>,
     clock: Clock,
+    /// Ends streams: they would hold the drain for as long as their clients please.
+    draining: CancellationToken,
 }
 
 impl Services {
-    pub(crate) const fn new(published: Arc<Published>, clock: Clock) -> Self {
-        Self { published, clock }
+    pub(crate) const fn new(
+        published: Arc<Published>,
+        clock: Clock,
+        draining: CancellationToken,
+    ) -> Self {
+        Self { published, clock, draining }
+    }
+
+    /// The snapshot for one page of a list: the one that the list began with, if it goes on.
+    async fn page(
+        &self,
+        token: &str,
+        consistency: Option<&v1::Consistency>,
+    ) -> Result<Arc<Snapshot>, RequestError> {
+        let began = answer::page_revision(token).and_then(|at| self.published.kept(at));
+        match began {
+            Some(snapshot) => Ok(snapshot),
+            None => self.published.read(consistency).await,
+        }
+    }
+
+    async fn batch(
+        &self,
+        request: &v1::BatchCheckRequest,
+    ) -> Result<v1::BatchCheckResponse, RequestError> {
+        let snapshot = self.published.read(request.consistency.as_ref()).await?;
+        answer::batch_check(&snapshot, request, self.clock.now())
     }
 }
 
@@ -40,19 +69,34 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Answer<v1::BatchCheckResponse> {
-        let request = request.get_ref();
-        let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        Ok(Response::new(answer::batch_check(&snapshot, request, self.clock.now())?))
+        Ok(Response::new(self.batch(request.get_ref()).await?))
     }
 
     type StreamCheckStream =
         Pin<Box<dyn Stream<Item = Result<v1::BatchCheckResponse, Status>> + Send>>;
 
+    /// One answer for each batch, in order; the first error ends the stream.
     async fn stream_check(
         &self,
-        _: Request<Streaming<v1::BatchCheckRequest>>,
+        request: Request<Streaming<v1::BatchCheckRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
-        Err(RequestError::NotServed { call: "StreamCheck" }.into())
+        let open = Some((self.clone(), request.into_inner()));
+        let answers = stream::unfold(open, |open| async {
+            let (services, mut requests) = open?;
+            let request = tokio::select! {
+                biased;
+                request = requests.message() => request,
+                () = services.draining.cancelled() => Err(RequestError::Draining.into()),
+            };
+            let answer = match request {
+                Ok(Some(batch)) => services.batch(&batch).await.map_err(Status::from),
+                Ok(None) => return None,
+                Err(status) => Err(status),
+            };
+            let open = answer.is_ok().then_some((services, requests));
+            Some((answer, open))
+        });
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn list_capabilities(
@@ -66,20 +110,26 @@ impl DecisionService for Services {
 
     async fn list_identities(
         &self,
-        _: Request<v1::ListIdentitiesRequest>,
+        request: Request<v1::ListIdentitiesRequest>,
     ) -> Answer<v1::ListIdentitiesResponse> {
-        Err(RequestError::NotServed { call: "ListIdentities" }.into())
+        let request = request.get_ref();
+        let snapshot = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        Ok(Response::new(answer::list_identities(&snapshot, request, self.clock.now())?))
     }
 
     async fn list_scopes(
         &self,
-        _: Request<v1::ListScopesRequest>,
+        request: Request<v1::ListScopesRequest>,
     ) -> Answer<v1::ListScopesResponse> {
-        Err(RequestError::NotServed { call: "ListScopes" }.into())
+        let request = request.get_ref();
+        let snapshot = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        Ok(Response::new(answer::list_scopes(&snapshot, request, self.clock.now())?))
     }
 
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        Err(RequestError::NotServed { call: "Explain" }.into())
+    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let request = request.get_ref();
+        let snapshot = self.published.read(request.consistency.as_ref()).await?;
+        Ok(Response::new(answer::explain(&snapshot, request, self.clock.now())?))
     }
 }
 
@@ -89,7 +139,8 @@ impl RoleService for Services {
         &self,
         request: Request<v1::ListRolesRequest>,
     ) -> Answer<v1::ListRolesResponse> {
-        let snapshot = self.published.read(None).await?;
-        Ok(Response::new(answer::list_roles(&snapshot, request.get_ref())?))
+        let request = request.get_ref();
+        let snapshot = self.page(&request.page_token, None).await?;
+        Ok(Response::new(answer::list_roles(&snapshot, request, self.clock.now())?))
     }
 }

@@ -14,9 +14,11 @@ impl RequestError {
     const fn code(&self) -> Code {
         match self {
             Self::Field { .. } => Code::InvalidArgument,
-            Self::NotReady | Self::RevisionNotAvailable { .. } => Code::Unavailable,
+            Self::NotReady
+            | Self::Draining
+            | Self::RevisionNotAvailable { .. }
+            | Self::RevisionGone { .. } => Code::Unavailable,
             Self::StoreEpoch { .. } => Code::FailedPrecondition,
-            Self::NotServed { .. } => Code::Unimplemented,
         }
     }
 
@@ -24,10 +26,11 @@ impl RequestError {
     const fn reason(&self) -> &'static str {
         match self {
             Self::Field { .. } => "INVALID_FIELD",
-            Self::NotReady => "NOT_READY",
-            Self::RevisionNotAvailable { .. } => "REVISION_NOT_AVAILABLE",
+            Self::NotReady | Self::Draining => "NOT_READY",
+            Self::RevisionNotAvailable { .. } | Self::RevisionGone { .. } => {
+                "REVISION_NOT_AVAILABLE"
+            }
             Self::StoreEpoch { .. } => "STORE_EPOCH",
-            Self::NotServed { .. } => "NOT_SERVED",
         }
     }
 
@@ -49,11 +52,13 @@ impl From<RequestError> for Status {
                 details.add_bad_request_violation(field, problem);
                 vec![("field".to_owned(), field.clone())]
             }
-            RequestError::NotReady | RequestError::RevisionNotAvailable { .. } => {
+            RequestError::NotReady
+            | RequestError::Draining
+            | RequestError::RevisionNotAvailable { .. } => {
                 details.set_retry_info(Some(REVISION_WAIT_MAX));
                 vec![]
             }
-            RequestError::StoreEpoch { .. } | RequestError::NotServed { .. } => vec![],
+            RequestError::StoreEpoch { .. } | RequestError::RevisionGone { .. } => vec![],
         };
         details.set_error_info(
             error.reason(),

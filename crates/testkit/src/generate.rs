@@ -399,7 +399,7 @@ impl Builder {
             Expiry::Around(nanos) => Some(later(now, nanos)),
             Expiry::WholeSecond(after) => Some(Timestamp::new(now.seconds() + after, 0)),
         };
-        let binding = RoleBinding { id, identity, role, scope, expires_at };
+        let binding = RoleBinding { id, identity, role, scope, expires_at, when: vec![] };
         self.world.facts.role_bindings.push(binding);
     }
 }

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Facts, Group, Identity, Model, PathBuf, Question, Reason, RoleBinding, Snapshot, Timestamp,
+    Attributes, Facts, Group, Identity, Model, PathBuf, Question, Reason, RoleBinding, Snapshot,
+    Timestamp,
 };
 use capstan_policy::Catalogs;
 use capstan_testkit::{Naive, table_2025, worlds::catalog_facts};
@@ -66,7 +67,14 @@ fn every_cell_of_the_table_is_decided() {
         let identity: PathBuf = role.name.parse().unwrap();
         facts.identities.push(Identity::named(identity.clone()));
         let (role, scope) = (role.name.as_str().into(), acme.clone());
-        facts.role_bindings.push(RoleBinding { id: None, identity, role, scope, expires_at: None });
+        facts.role_bindings.push(RoleBinding {
+            id: None,
+            identity,
+            role,
+            scope,
+            expires_at: None,
+            when: vec![],
+        });
     }
     let catalog_facts = catalog_facts(&catalog);
     let naive = Naive::new(&catalog_facts, &facts);
@@ -79,7 +87,12 @@ fn every_cell_of_the_table_is_decided() {
         for (role, has) in cells {
             let identity: PathBuf = role.parse().unwrap();
             let (identity, resource) = (identity.as_path(), resource.as_path());
-            let question = Question { identity, capability: &capability, resource };
+            let question = Question {
+                identity,
+                capability: &capability,
+                resource,
+                attributes: Attributes::NONE,
+            };
             let reason = snapshot.check(&question, now).unwrap().reason;
             let expected = if has { Reason::Granted } else { Reason::CapabilityNotInRole };
             assert_eq!(reason, expected, "{role} {capability}");

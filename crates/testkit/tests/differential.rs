@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use capstan_engine::{
-    Decision, Grant, Model, Path, PathBuf, Question, Reason, RoleBinding, Snapshot, Timestamp,
-    UnknownCapability, self_check,
+    Attributes, Decision, Grant, Model, Path, PathBuf, Question, Reason, RoleBinding, Snapshot,
+    Timestamp, UnknownCapability, self_check,
 };
 use capstan_testkit::generate::{self, World, asked, later, near_path};
 use capstan_testkit::naive::{Naive, is_at_or_above, is_path};
@@ -32,7 +32,8 @@ fn check(
     now: Timestamp,
 ) -> Result<Decision, UnknownCapability> {
     let (identity, resource) = (asked.identity.as_path(), asked.resource.as_path());
-    snapshot.check(&Question { identity, capability: &asked.capability, resource }, now)
+    let (capability, attributes) = (&asked.capability, Attributes::NONE);
+    snapshot.check(&Question { identity, capability, resource, attributes }, now)
 }
 
 fn allowed(snapshot: &Snapshot, asked: &generate::Question, now: Timestamp) -> bool {
@@ -46,7 +47,7 @@ fn list<'s>(
     now: Timestamp,
 ) -> (Vec<String>, Vec<Grant<'s>>) {
     let (identity, resource) = (asked.identity.as_path(), asked.resource.as_path());
-    let listed = snapshot.list_capabilities(identity, resource, now);
+    let listed = snapshot.list_capabilities(identity, resource, Attributes::NONE, now);
     let names = listed.capabilities.iter().filter_map(|at| snapshot.catalog().capability_name(at));
     (names.map(str::to_owned).collect(), listed.grants)
 }
@@ -275,6 +276,7 @@ fn lone(world: &mut World, end: Timestamp) -> Option<(RoleBinding, String)> {
         role: role.name.as_str().into(),
         scope: world.facts.groups.first()?.id.clone(),
         expires_at: Some(end),
+        when: vec![],
     };
     world.facts.role_bindings = vec![binding.clone()];
     Some((binding, role.capabilities.first()?.clone()))

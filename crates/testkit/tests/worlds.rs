@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{Path, Question, Reason, Snapshot};
+use capstan_engine::{Attributes, Path, Question, Reason, Snapshot};
 use capstan_policy::Expectation;
 use capstan_testkit::{Naive, World, worlds};
 
@@ -17,8 +17,12 @@ fn answer(world: &World, snapshot: &Snapshot, expectation: &Expectation) -> Answ
     let naive = Naive::new(&world.catalog, world.model.facts());
     match expectation {
         Expectation::Check { identity, capability, resource, allowed, reason } => {
-            let question =
-                Question { identity: identity.as_path(), capability, resource: resource.as_path() };
+            let question = Question {
+                identity: identity.as_path(),
+                capability,
+                resource: resource.as_path(),
+                attributes: Attributes::NONE,
+            };
             let engine = snapshot.check(&question, world.now).map(|decision| decision.reason);
             let naive = naive.check(identity.as_str(), capability, resource.as_str(), world.now);
             // Without a reason, a test says only whether; its answer is not held to more.
@@ -36,7 +40,8 @@ fn answer(world: &World, snapshot: &Snapshot, expectation: &Expectation) -> Answ
         }
         Expectation::Capabilities { identity, resource, capabilities } => {
             let (id, at) = (identity.as_path(), resource.as_path());
-            let listed = snapshot.list_capabilities(id, at, world.now).capabilities;
+            let listed =
+                snapshot.list_capabilities(id, at, Attributes::NONE, world.now).capabilities;
             let names = listed.iter().filter_map(|at| snapshot.catalog().capability_name(at));
             let naive = naive.list_capabilities(identity.as_str(), resource.as_str(), world.now).0;
             let expected: BTreeSet<_> = capabilities.iter().map(String::as_str).collect();
@@ -46,7 +51,12 @@ fn answer(world: &World, snapshot: &Snapshot, expectation: &Expectation) -> Answ
             // Section 5 defines the list by what Check answers, for everyone whom a policy knows.
             let granted = |identity: &&str| {
                 Path::parse(identity).is_ok_and(|identity| {
-                    let question = Question { identity, capability, resource: resource.as_path() };
+                    let question = Question {
+                        identity,
+                        capability,
+                        resource: resource.as_path(),
+                        attributes: Attributes::NONE,
+                    };
                     snapshot.check(&question, world.now).is_ok_and(|decision| decision.allowed())
                 })
             };

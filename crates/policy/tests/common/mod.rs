@@ -82,8 +82,8 @@ pub(crate) fn lines<T>(loaded: &Result<T, Diagnostics>) -> Vec<String> {
 /// Whether a diagnostic that repeats a piece of the document points at that piece.
 fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
     let found = diagnostic.found.as_str();
-    if ["no `", "parent `", "role `", "unexpected character"].iter().any(|no| found.starts_with(no))
-    {
+    let partly = ["no `", "parent `", "role `", "capability `", "unexpected character"];
+    if partly.iter().any(|start| found.starts_with(start)) {
         return true; // what is not there, or is there in part
     }
     let Some(piece) = found.split('`').nth(1) else {
@@ -98,7 +98,10 @@ fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
         return true; // escaped in the document
     }
     let action = piece.rsplit('.').next().unwrap_or_default();
-    rest.starts_with(piece) || found.ends_with("` again") && rest.starts_with(action)
+    // A scalar of several lines is said with blanks where it has line ends.
+    rest.starts_with(piece)
+        || !rest.is_empty() && piece.starts_with(rest.trim_end())
+        || found.ends_with("` again") && rest.starts_with(action)
 }
 
 /// A policy in YAML, and the same in JSON.
@@ -120,6 +123,7 @@ role_bindings:
     role: owner
     scope: acme
     expires_at: 2027-01-01T00:00:00Z
+    when: [{attribute: resource.status, not_equals: archived}]
 resources: []
 "#;
 pub(crate) const JSON: &str = r#"{
@@ -139,7 +143,8 @@ pub(crate) const JSON: &str = r#"{
 		"identity": "alice",
 		"role": "owner",
 		"scope": "acme",
-		"expires_at": "2027-01-01T00:00:00Z"
+		"expires_at": "2027-01-01T00:00:00Z",
+		"when": [{"attribute": "resource.status", "not_equals": "archived"}]
 	}],
 	"resources": [ ]
 }

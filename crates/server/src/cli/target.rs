@@ -134,7 +134,9 @@ impl Decider {
         let mut request = v1::ListRolesRequest { page_size, page_token: String::new() };
         loop {
             let page = match self {
-                Self::InProcess(snapshot) => answer::list_roles(snapshot, &request)?,
+                Self::InProcess(snapshot) => {
+                    answer::list_roles(snapshot, &request, Clock::System.now())?
+                }
                 Self::Server(channel) => unwrap(
                     RoleServiceClient::new(channel.clone()).list_roles(request.clone()).await,
                 )?,

@@ -1,7 +1,5 @@
 //! What the tests of the server share: a server in this process, and the binary as users run it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "test code outside of test functions")]
-
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};

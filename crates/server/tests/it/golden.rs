@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use capstan_engine::{Path, Question, Snapshot};
+use capstan_engine::{Attributes, Path, Question, Snapshot};
 use capstan_policy::{Catalogs, load_policy, parse_timestamp};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
@@ -29,8 +29,8 @@ fn the_demo_decides_as_reviewed() {
                 .iter()
                 .map(|scope| {
                     let resource = Path::parse(scope.as_str()).unwrap();
-                    let question =
-                        Question { identity: identity.id.as_path(), capability, resource };
+                    let (identity, attributes) = (identity.id.as_path(), Attributes::NONE);
+                    let question = Question { identity, capability, resource, attributes };
                     if snapshot.check(&question, now).unwrap().allowed() { '✔' } else { '·' }
                 })
                 .collect();

@@ -1,0 +1,149 @@
+//! Conditions: the closed list of tests that a binding may carry (section 3 of the contract).
+//!
+//! **Invariant**: an absent attribute fails every test, `not_equals` too; values of different types
+//! are different. So what is not known never makes a binding count.
+
+use std::collections::BTreeMap;
+
+/// Most tests in one binding's `when`.
+pub const CONDITIONS_MAX: usize = 16;
+
+/// Attributes by name.
+pub type Properties = BTreeMap<String, Value>;
+
+/// The value of an attribute. Values of different types are never equal.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// A string, compared byte for byte.
+    String(String),
+    /// true or false.
+    Boolean(bool),
+    /// A whole number within ±(2^53 − 1), so that JSON holds it exactly.
+    Integer(i64),
+}
+
+/// Whose attribute a test looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Of {
+    /// The identity: what is registered wins over what the request supplies.
+    Subject,
+    /// The resource: what is registered wins over what the request supplies.
+    Resource,
+    /// What is done; only the request supplies it.
+    Action,
+    /// Everything else; only the request supplies it.
+    Context,
+}
+
+impl Of {
+    const ALL: [(&'static str, Self); 4] = [
+        ("subject", Self::Subject),
+        ("resource", Self::Resource),
+        ("action", Self::Action),
+        ("context", Self::Context),
+    ];
+}
+
+/// One test of a binding's `when`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Condition {
+    /// Whose attribute.
+    pub of: Of,
+    /// Its name: everything after the first dot.
+    pub name: String,
+    /// Whether it must equal the value, or must be there and differ.
+    pub equals: bool,
+    /// The value.
+    pub value: Value,
+}
+
+/// Splits `resource.status` into whose attribute it is and its name: everything after the first
+/// dot, which may have more of them.
+#[must_use]
+pub fn parse_attribute(text: &str) -> Option<(Of, &str)> {
+    let (of, name) = text.split_once('.')?;
+    let (_, of) = Of::ALL.into_iter().find(|(word, _)| *word == of)?;
+    (!name.is_empty()).then_some((of, name))
+}
+
+/// What a request supplies about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Attributes {
+    /// About the identity.
+    pub subject: Properties,
+    /// About the resource.
+    pub resource: Properties,
+    /// About what is done.
+    pub action: Properties,
+    /// About everything else.
+    pub context: Properties,
+}
+
+impl Attributes {
+    /// A request that supplies nothing.
+    pub const NONE: &'static Self = &Self {
+        subject: Properties::new(),
+        resource: Properties::new(),
+        action: Properties::new(),
+        context: Properties::new(),
+    };
+}
+
+impl Condition {
+    /// Whether the test holds. A registered property wins; the request supplies only what is not
+    /// registered.
+    pub(crate) fn holds(&self, registered: Option<&Properties>, supplied: &Attributes) -> bool {
+        let supplied = match self.of {
+            Of::Subject => &supplied.subject,
+            Of::Resource => &supplied.resource,
+            Of::Action => &supplied.action,
+            Of::Context => &supplied.context,
+        };
+        let registered = registered.and_then(|properties| properties.get(&self.name));
+        let value = registered.or_else(|| supplied.get(&self.name));
+        value.is_some_and(|value| (*value == self.value) == self.equals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_are_named_after_the_first_dot() {
+        assert_eq!(parse_attribute("resource.status"), Some((Of::Resource, "status")));
+        assert_eq!(parse_attribute("subject.a.b"), Some((Of::Subject, "a.b")));
+        for bad in ["", "status", "resource.", ".status", "Resource.status", "user.name"] {
+            assert_eq!(parse_attribute(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn absent_fails_and_registered_wins() {
+        let integer = |n| Value::Integer(n);
+        let one = |name: &str, value| Properties::from([(name.to_owned(), value)]);
+        let supplied = Attributes {
+            subject: one("team", Value::String("x".into())),
+            context: one("n", integer(1)),
+            ..Attributes::default()
+        };
+        let registered = one("team", Value::String("platform".into()));
+        let holds = |of, name: &str, equals, value: &Value| {
+            let registered = (of == Of::Subject).then_some(&registered);
+            let condition = Condition { of, name: name.into(), equals, value: value.clone() };
+            condition.holds(registered, &supplied)
+        };
+        let platform = Value::String("platform".into());
+        assert!(holds(Of::Subject, "team", true, &platform));
+        assert!(!holds(Of::Subject, "team", true, &Value::String("x".into())));
+        assert!(holds(Of::Context, "n", true, &integer(1)));
+        assert!(!holds(Of::Context, "n", false, &integer(1)));
+        for other in [Value::String("1".into()), Value::Boolean(true), integer(2)] {
+            assert!(!holds(Of::Context, "n", true, &other));
+            assert!(holds(Of::Context, "n", false, &other));
+        }
+        for of in [Of::Resource, Of::Action] {
+            assert!(!holds(of, "n", true, &integer(1)) && !holds(of, "n", false, &integer(1)));
+        }
+    }
+}
