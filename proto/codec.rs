@@ -80,9 +80,44 @@ impl<U: Message + Default> Decoder for MessageDecoder<U> {
 }
 
 fn undecodable(error: &prost::DecodeError) -> Status {
+    let text = error.to_string();
+    let field = field_of(&text);
+    let mut details = ErrorDetails::with_bad_request_violation(&field, &text);
+    details.set_error_info("INVALID_FIELD", "capstan", [("field".to_owned(), field)]);
     Status::with_error_details(
         Code::InvalidArgument,
-        format!("the message does not decode: {error}"),
-        ErrorDetails::with_error_info("INVALID_FIELD", "capstan", [("field".into(), "".into())]),
+        format!("the message does not decode: {text}"),
+        details,
     )
+}
+
+/// The field's path, which prost tells in the error's text only, innermost first: `…: Inner.name:
+/// Outer.inner: …`. Empty if the bytes are of no field.
+fn field_of(text: &str) -> String {
+    let fields = text.split(": ").filter_map(|part| {
+        let (message, field) = part.split_once('.')?;
+        let is_word = |word: &str| word.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        (is_word(message) && is_word(field) && !field.is_empty()).then_some(field)
+    });
+    let mut fields: Vec<_> = fields.collect();
+    fields.reverse();
+    fields.join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::v1;
+
+    #[test]
+    fn what_does_not_decode_names_its_field() {
+        let field = |error: prost::DecodeError| field_of(&error.to_string());
+        assert_eq!(
+            field(v1::CheckRequest::decode(&b"\x0a\x02\xc3\x28"[..]).unwrap_err()),
+            "identity"
+        );
+        let batch = v1::BatchCheckRequest::decode(&b"\x0a\x04\x12\x02\xc3\x28"[..]).unwrap_err();
+        assert_eq!(field(batch), "checks.capability");
+        assert_eq!(field(v1::CheckRequest::decode(&b"\xff\xff"[..]).unwrap_err()), "");
+    }
 }

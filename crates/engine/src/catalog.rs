@@ -184,7 +184,12 @@ fn declared(facts: &CatalogFacts, violations: &mut Violations) -> Vec<Box<str>> 
         }
         is_new
     };
+    let mut resources: Map<&str, ()> = Map::new();
     for (at, resource) in facts.resources.iter().enumerate() {
+        if resources.insert(&resource.name, ()).is_some() && parse_name(&resource.name).is_ok() {
+            let found = format!("resource {} again", quote(&resource.name));
+            violations.push("resources", at, "name", found, "each resource once");
+        }
         for (item, action) in resource.actions.iter().enumerate() {
             let name = format!("{}.{action}", resource.name);
             let is_new = declare(name.clone());

@@ -106,7 +106,8 @@ pub struct UnknownCapability;
 pub struct Capabilities<'s> {
     /// The union of what the grants give.
     pub capabilities: CapabilitySet,
-    /// Every binding that counts here and whose role has a capability, by scope, then by role.
+    /// Every binding that counts here and whose role has a capability, from the topmost scope down;
+    /// at one scope built-in roles in the catalog's order, then custom ones by id.
     pub grants: Vec<Grant<'s>>,
 }
 
@@ -158,9 +159,9 @@ impl Circumstances<'_> {
         };
         conditions.iter().all(|condition| {
             let registered = match condition.of {
-                Of::Subject => self.snapshot.properties(self.identity),
+                Of::Subject => self.snapshot.subject(self.identity),
                 Of::Resource => match self.resource {
-                    Some(resource) => self.snapshot.properties(resource),
+                    Some(resource) => self.snapshot.resource(resource),
                     None => return true,
                 },
                 Of::Action | Of::Context => None,

@@ -85,8 +85,10 @@ pub fn self_check(
 /// The rules, read off the contract.
 struct Rules<'m> {
     model: &'m Model,
-    /// Registered properties by path.
-    registered: BTreeMap<&'m str, &'m Properties>,
+    /// Registered properties of identities.
+    subjects: BTreeMap<&'m str, &'m Properties>,
+    /// Registered properties of resources.
+    resources: BTreeMap<&'m str, &'m Properties>,
     now: Timestamp,
 }
 
@@ -95,8 +97,7 @@ impl<'m> Rules<'m> {
         let facts = model.facts();
         let subjects = facts.identities.iter().map(|one| (one.id.as_str(), &one.properties));
         let resources = facts.resources.iter().map(|one| (one.id.as_str(), &one.properties));
-        let known = subjects.chain(resources).filter(|(_, properties)| !properties.is_empty());
-        Self { model, registered: known.collect(), now }
+        Self { model, subjects: subjects.collect(), resources: resources.collect(), now }
     }
 
     fn compare(
@@ -150,8 +151,8 @@ impl<'m> Rules<'m> {
     /// Requests of the self-check supply nothing.
     fn holds(&self, condition: &Condition, question: &Question<'_>) -> bool {
         let registered = match condition.of {
-            Of::Subject => self.registered.get(question.identity.as_str()),
-            Of::Resource => self.registered.get(question.resource.as_str()),
+            Of::Subject => self.subjects.get(question.identity.as_str()),
+            Of::Resource => self.resources.get(question.resource.as_str()),
             Of::Action | Of::Context => None,
         };
         let value = registered.and_then(|properties| properties.get(&condition.name));

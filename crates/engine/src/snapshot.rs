@@ -25,13 +25,15 @@ pub struct Snapshot {
     scopes: Names,
     at_scope: Vec<Range<u32>>,
     by_scope: Vec<u32>,
-    /// By identity, then by scope, then by role.
+    /// By identity, then by scope, role and id: the order of a document means nothing.
     bindings: Vec<Binding>,
     /// The conditions of those bindings that have any.
     conditions: Vec<Box<[Condition]>>,
-    /// Registered properties of identities and resources that have any, by path: a path names one
-    /// thing.
-    properties: Map<Box<str>, Properties>,
+    /// Registered properties of identities that have any. Apart from those of resources: a path can
+    /// be asked about as either.
+    subjects: Map<Box<str>, Properties>,
+    /// Registered properties of resources that have any.
+    resources: Map<Box<str>, Properties>,
 }
 
 /// A role that the policy knows.
@@ -59,7 +61,7 @@ pub(crate) struct Binding {
     id: BindingId,
 }
 
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum BindingId {
     Declared(Box<str>),
     Generated(u64),
@@ -107,11 +109,6 @@ impl Snapshot {
         by_scope.sort_by_key(scope);
         let at_scope = ranges(by_scope.iter().map(scope), scopes.sorted.len());
 
-        let subjects = facts.identities.iter().map(|one| (&one.id, &one.properties));
-        let resources = facts.resources.iter().map(|one| (&one.id, &one.properties));
-        let properties = subjects.chain(resources).filter(|(_, properties)| !properties.is_empty());
-        let properties = properties.map(|(id, all)| (id.as_str().into(), all.clone())).collect();
-
         Self {
             revision,
             catalog,
@@ -124,7 +121,8 @@ impl Snapshot {
             by_scope,
             bindings,
             conditions,
-            properties,
+            subjects: registered(facts.identities.iter().map(|one| (&one.id, &one.properties))),
+            resources: registered(facts.resources.iter().map(|one| (&one.id, &one.properties))),
         }
     }
 
@@ -199,9 +197,14 @@ impl Snapshot {
         conditions.iter().any(|condition| condition.of == Of::Resource)
     }
 
-    /// The registered properties of the identity or resource of this path.
-    pub(crate) fn properties(&self, path: &str) -> Option<&Properties> {
-        self.properties.get(path)
+    /// The registered properties of the identity of this path.
+    pub(crate) fn subject(&self, path: &str) -> Option<&Properties> {
+        self.subjects.get(path)
+    }
+
+    /// The registered properties of the resource of this path.
+    pub(crate) fn resource(&self, path: &str) -> Option<&Properties> {
+        self.resources.get(path)
     }
 
     pub(crate) fn binding_id<'s>(&'s self, binding: &'s Binding) -> Cow<'s, str> {
@@ -271,8 +274,19 @@ fn bindings(
     };
     let mut bindings: Vec<_> =
         model.facts().role_bindings.iter().enumerate().map(&mut bind).collect();
-    bindings.sort_by_key(|binding| (binding.identity, binding.scope, binding.role));
+    bindings.sort_unstable_by(|a, b| {
+        let key = |one: &Binding| (one.identity, one.scope, one.role);
+        key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
+    });
     (bindings, conditions)
+}
+
+fn registered<'f>(
+    all: impl Iterator<Item = (&'f PathBuf, &'f Properties)>,
+) -> Map<Box<str>, Properties> {
+    all.filter(|(_, properties)| !properties.is_empty())
+        .map(|(id, properties)| (id.as_str().into(), properties.clone()))
+        .collect()
 }
 
 /// Where each of `count` numbers stands in an ascending list of them.

@@ -1,17 +1,14 @@
-//! Catalog documents (section 4 of the contract), and the catalogs that come with Capstan.
+//! Catalog documents (section 4 of the contract), and the catalogs that a policy can name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use capstan_engine::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family, quote};
 
+use crate::built_in;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::locate::{Unread, report_violations};
 use crate::policy::decode;
 use crate::reader::{Mark, Node, Reader, Required};
-
-/// The catalogs that come with Capstan: name and document.
-pub const BUILT_IN: [(&str, &str); 1] =
-    [("chainguard-2025-08-14", include_str!("../catalogs/chainguard-2025-08-14.yaml"))];
 
 /// The catalogs that a policy can name: those that come with Capstan, and those loaded.
 #[derive(Clone, Debug, Default)]
@@ -20,44 +17,51 @@ pub struct Catalogs {
 }
 
 impl Catalogs {
-    /// The catalog of this name; a loaded one stands before one that comes with Capstan.
+    /// The catalog of this name.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Catalog>> {
         if let Some(catalog) = self.loaded.get(name) {
             return Some(Arc::clone(catalog));
         }
-        let (_, document) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name)?;
-        let (catalog, _) = load_catalog(document.as_bytes()).ok()?;
-        Some(Arc::new(catalog))
+        built_in::get(name).map(Arc::new)
     }
 
     /// The names of all catalogs.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let loaded = self.loaded.keys().map(String::as_str);
-        let built_in = BUILT_IN.iter().map(|(name, _)| *name);
-        loaded.chain(built_in.filter(|name| !self.loaded.contains_key(*name)))
+        loaded.chain(built_in::names())
+    }
+
+    /// What is known to be wrong in the catalog of this name, and the name of the one without it.
+    pub(crate) fn erratum(name: &str) -> Option<(&'static str, &'static str)> {
+        built_in::erratum(name)
     }
 
     /// Loads a catalog document, so that policies can name it; answers the catalog and warnings.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the document.
+    /// Everything that is wrong with the document; or its name is taken: a role must not come to
+    /// mean something else because of a file that happens to be loaded.
     pub fn load(
         &mut self,
         document: &[u8],
     ) -> Result<(Arc<Catalog>, Vec<Diagnostic>), Diagnostics> {
-        let (catalog, warnings) = load_catalog(document)?;
+        let (catalog, warnings) = load_catalog(document, |name| self.get(name).is_some())?;
         let catalog = Arc::new(catalog);
         self.loaded.insert(catalog.name().into(), Arc::clone(&catalog));
         Ok((catalog, warnings))
     }
 }
 
-fn load_catalog(document: &[u8]) -> Result<(Catalog, Vec<Diagnostic>), Diagnostics> {
+/// Loads a catalog document whose name is not taken.
+pub(crate) fn load_catalog(
+    document: &[u8],
+    taken: impl Fn(&str) -> bool,
+) -> Result<(Catalog, Vec<Diagnostic>), Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);
-    let draft = reader.document(|reader, node| read_catalog(reader, node));
+    let draft = reader.document(|reader, node| read_catalog(reader, node, taken));
     let warnings = reader.take_warnings();
     let (mut diagnostics, unread, broken) = reader.finish();
     let catalog = draft
@@ -101,7 +105,12 @@ pub(crate) fn prove(
     }
 }
 
-pub(crate) fn read_catalog<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CatalogDraft> {
+/// Reads a catalog, as far as it can be read, whose name is not taken.
+pub(crate) fn read_catalog<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+    taken: impl Fn(&str) -> bool,
+) -> Option<CatalogDraft> {
     let mark = node.mark;
     let mut draft = CatalogDraft::default();
     let mut name = Required::new("name");
@@ -110,7 +119,15 @@ pub(crate) fn read_catalog<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
         "a catalog: a mapping with `name`, `resources` and `roles`",
         &["name", "resources", "capabilities", "roles"],
         |reader, key, value| match key {
-            "name" => name.read(reader, value, declared_name),
+            "name" => name.read(reader, value, |reader, node| {
+                let mark = node.mark;
+                let name = declared_name(reader, node)?;
+                if taken(&name) {
+                    let found = format!("{}, which a catalog has already", quote(&name));
+                    reader.report(mark, found, "a name that no built-in or loaded catalog has");
+                }
+                Some(name)
+            }),
             "resources" => {
                 reader.list(
                     &mut draft.facts.resources,

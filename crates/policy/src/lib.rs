@@ -13,6 +13,7 @@
 //!
 //! **Invariant**: a document either loads whole or gives nothing but diagnostics.
 
+mod built_in;
 mod catalog;
 mod diagnostics;
 mod locate;
@@ -21,7 +22,8 @@ mod policy_test;
 mod reader;
 mod scalar;
 
-pub use catalog::{BUILT_IN, Catalogs};
+pub use built_in::BUILT_IN;
+pub use catalog::Catalogs;
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
 pub use policy_test::{Expectation, PolicyTest, PolicyTests, load_policy_tests};

@@ -131,7 +131,7 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
 fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs) -> Option<Source> {
     let mark = node.mark;
     if matches!(node.kind, Kind::Mapping) {
-        return read_catalog(reader, node).map(Source::Inline);
+        return read_catalog(reader, node, |_| false).map(Source::Inline);
     }
     let name = string(reader, node, "a catalog's name, or a catalog")?;
     let catalog = catalogs.get(&name);
@@ -139,6 +139,10 @@ fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
         let known: Vec<_> = catalogs.names().collect();
         let expected = format!("a catalog that is built in or loaded: {}", known.join(", "));
         reader.report(mark, format!("catalog {}", quote(&name)), expected);
+    }
+    if let Some((why, corrected)) = Catalogs::erratum(&name) {
+        let expected = format!("`{corrected}`, unless the literal table is what you want");
+        reader.warn(mark, format!("catalog {}, {why}", quote(&name)), &expected);
     }
     catalog.map(Source::Named)
 }

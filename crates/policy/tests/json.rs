@@ -63,7 +63,8 @@ fn positions_are_of_the_text() {
         &[
             "1:47: groups[0].id: found `ü`; expected a path (character 'ü' in segment 1: only A-Z \
              a-z 0-9 - . _ ~ @ : + =)",
-            "1:58: groups[1].id: found parent `a`, which is not declared; expected a declared group",
+            "1:58: groups[1].id: found parent `a`, which is not declared; expected a declared \
+             group",
         ],
     );
 }
@@ -134,7 +135,7 @@ fn what_is_no_json_is_refused_unless_it_is_yaml() {
     check(JSON.trim_end().trim_end_matches('}'), &[unclosed]);
     check(
         format!("{JSON}{JSON}"),
-        &["22:1: found did not find expected <document start>; expected YAML 1.2 or JSON"],
+        &["23:1: found did not find expected <document start>; expected YAML 1.2 or JSON"],
     );
     check_changed(
         "\"resources\"",

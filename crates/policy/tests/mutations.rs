@@ -1,5 +1,7 @@
 //! Whatever the bytes, documents are loaded or refused, with places that are in the text.
 
+#![expect(clippy::indexing_slicing, reason = "places are taken modulo the length")]
+
 mod common;
 
 use capstan_policy::{Catalogs, Diagnostics, load_policy_tests};
@@ -209,7 +211,9 @@ proptest! {
     }
 
     #[test]
-    fn changed_catalogs_are_loaded_or_refused(changes in prop::collection::vec(any_change(), 1..6)) {
+    fn changed_catalogs_are_loaded_or_refused(
+        changes in prop::collection::vec(any_change(), 1..6),
+    ) {
         load_all(&changed(CATALOG, &changes));
         let indented = CATALOG.replace('\n', "\n  ");
         let inline = format!("version: 1\ncatalog:\n  {indented}\ngroups: [{{id: a}}]\n");

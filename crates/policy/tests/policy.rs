@@ -162,7 +162,8 @@ fn the_version_is_the_number_one() {
 #[test]
 fn the_catalog_is_known_or_written_out() {
     let unknown = "1:23: catalog: found catalog `tset`; expected a catalog that is built in or \
-                   loaded: test, chainguard-2025-08-14";
+                   loaded: test, chainguard-2023-12-07, chainguard-2025-08-14, \
+                   chainguard-2025-08-14+errata";
     check("{version: 1, catalog: chainguard-2025-08-14}", &[]);
     check("{version: 1, catalog: tset}", &[unknown]);
     check(
@@ -171,10 +172,8 @@ fn the_catalog_is_known_or_written_out() {
     );
     check(
         "{version: 1, catalog: 5}",
-        &[
-            "1:23: catalog: found the number `5`; expected a catalog's name, or a catalog (quote it \
-           to make it a string)",
-        ],
+        &["1:23: catalog: found the number `5`; expected a catalog's name, or a catalog (quote \
+           it to make it a string)"],
     );
     check(
         "{version: 1, catalog: }",
@@ -222,10 +221,8 @@ role_bindings: [{identity: bob, role: porter, scope: house}]
     );
     check(
         inline.replace("role: porter", "role: owner"),
-        &[
-            "9:39: role_bindings[0].role: found `owner`; expected a built-in role of the catalog, or \
-           the id of a declared custom role",
-        ],
+        &["9:39: role_bindings[0].role: found `owner`; expected a built-in role of the catalog, \
+           or the id of a declared custom role"],
     );
 }
 
@@ -692,17 +689,13 @@ fn times_are_rfc_3339() {
 fn an_id_names_one_thing() {
     check(
         policy("groups: [{id: a}, {id: b}, {id: a}]"),
-        &[
-            "3:33: groups[2].id: found `a` again, after groups[0]; expected an id that nothing else \
-           has",
-        ],
+        &["3:33: groups[2].id: found `a` again, after groups[0]; expected an id that nothing \
+           else has"],
     );
     check_acme(
         "role_bindings: [{id: acme/dev, identity: alice, role: owner, scope: acme}]",
-        &[
-            "7:22: role_bindings[0].id: found `acme/dev` again, after groups[1]; expected an id that \
-           nothing else has",
-        ],
+        &["7:22: role_bindings[0].id: found `acme/dev` again, after groups[1]; expected an id \
+           that nothing else has"],
     );
     // The kinds have no spaces of their own; what is declared twice is still declared as both.
     check(
@@ -825,10 +818,8 @@ identities: [{id: u}]
 role_bindings: [{identity: u, role: a/r, scope: ab}]
 ",
         ),
-        &[
-            "6:37: role_bindings[0].role: found `a/r`; expected a role that may be bound at `ab`: a \
-           custom role only at or below the group that owns it",
-        ],
+        &["6:37: role_bindings[0].role: found `a/r`; expected a role that may be bound at `ab`: \
+           a custom role only at or below the group that owns it"],
     );
 }
 
@@ -965,7 +956,7 @@ fn conditions_are_a_closed_list() {
     refuses("[~]", &format!("null; {shape}"));
     check_when(
         "[{attribute: action.a, equals: 1, like: 2}]",
-        &["8:86: role_bindings[0].when[0]: found unknown key `like`; expected one of the keys \
+        &["8:87: role_bindings[0].when[0]: found unknown key `like`; expected one of the keys \
            attribute, equals, not_equals"],
     );
     let list = "8:53: role_bindings[0].when: found";

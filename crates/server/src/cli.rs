@@ -2,17 +2,21 @@
 
 mod capabilities;
 mod check;
+mod explain;
 mod output;
 mod policy;
+mod policy_test;
 mod queries;
 mod roles;
+mod search;
 mod serve;
+mod supplied;
 mod target;
 
 use std::io;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Format;
 
@@ -26,6 +30,9 @@ Examples:
   capstan serve --demo                                  a server with a policy to play with
   capstan check alice repo.list acme/platform/web       ask it
   capstan capabilities alice acme/platform/web          what can alice do there?
+  capstan explain bob repo.delete acme/platform/web     why not? what would let bob?
+  capstan who repo.delete acme/platform/web             who can?
+  capstan where alice repo.delete                       where can alice?
   capstan check alice repo.list acme --policy acme.yaml ask a file, without a server
   capstan policy validate acme.yaml                     is it right? if not, where not?
   capstan roles list                                    the built-in roles
@@ -49,9 +56,17 @@ enum Command {
     Serve(serve::Serve),
     Check(check::Check),
     Capabilities(capabilities::ListCapabilities),
+    Explain(explain::Explain),
+    Who(search::Who),
+    Where(search::Where),
     #[command(visible_alias = "role")]
     Roles(roles::Roles),
     Policy(policy::Documents),
+    /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
     /// The same commands under the name that other tools give them.
     #[command(subcommand, hide = true)]
     Iam(Iam),
@@ -88,9 +103,21 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Check(check) => check.run(format).await,
             Command::Capabilities(list) => list.run(format).await,
             Command::Roles(roles) | Command::Iam(Iam::Roles(roles)) => roles.run(format).await,
+            Command::Explain(explain) => explain.run(format).await,
+            Command::Who(who) => who.run(format).await,
+            Command::Where(places) => places.run(format).await,
             Command::Policy(documents) => documents.run(format),
+            Command::Completions { shell } => completions(shell),
         }
     })
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
+    // Into memory first: a reader that leaves early is no reason to panic.
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "capstan", &mut script);
+    io::Write::write_all(&mut io::stdout(), &script)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

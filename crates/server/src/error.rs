@@ -28,7 +28,10 @@ pub enum RequestError {
         held: u64,
     },
     /// The wanted revision belongs to another store's history.
-    #[error("revision {wanted} is of another epoch than {held}: drop it and read anew")]
+    #[error(
+        "revision {wanted} is of epoch {}, this store is in epoch {}: drop it and read anew",
+        epoch(*wanted), epoch(*held)
+    )]
     StoreEpoch {
         /// What the request wants at least.
         wanted: u64,
@@ -47,4 +50,35 @@ impl RequestError {
     pub(crate) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Field { field: field.into(), problem: format!("{problem}") }
     }
+}
+
+/// The epoch of a revision: its bits from 40 up (contract, section 5).
+pub(crate) const fn epoch(revision: u64) -> u64 {
+    revision >> 40
+}
+
+/// Why a call was ended, whatever it asked.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Refusal {
+    /// The client's deadline has passed, or the server's.
+    #[error("the deadline has passed")]
+    DeadlineExceeded,
+    /// Too many calls are in flight, from everybody or from one peer.
+    #[error("too many calls are in flight: ask again in a moment")]
+    Overloaded,
+    /// A request or its answer is larger than messages may be.
+    #[error("a request or its answer is larger than {bytes_max} bytes: ask for less at once")]
+    TooLarge {
+        /// Bytes that a message may have.
+        bytes_max: usize,
+    },
+    /// The bytes of the request are not gRPC's messages.
+    #[error("the request is not framed as gRPC messages")]
+    Misframed,
+    /// A bug. What is known of it is in the log.
+    #[error("internal error {correlation}")]
+    Bug {
+        /// What the log calls it.
+        correlation: String,
+    },
 }

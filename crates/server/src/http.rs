@@ -1,7 +1,14 @@
-//! The HTTP side: liveness and readiness.
+//! The HTTP side: liveness, readiness and metrics.
 
-use axum::{Router, extract::State, http::StatusCode, routing::get};
+use std::sync::Arc;
+
+use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::response::IntoResponse;
+use axum::{Router, extract::State, routing::get};
+use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+
+use crate::metrics::{self, Metrics};
 
 /// Whether questions can be answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +18,11 @@ pub(crate) enum Phase {
     Draining,
 }
 
-pub(crate) fn router(phase: watch::Receiver<Phase>) -> Router {
+pub(crate) fn router(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> Router {
+    let registry = Arc::new(metrics::registry(metrics));
     Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(registry)
         // Live means that the event loop turns, whatever the policy's state.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -24,5 +34,13 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'st
         Phase::Ready => (StatusCode::OK, "ok\n"),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: loading the policy\n"),
         Phase::Draining => (StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+async fn scrape(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+    // Writing into a string does not fail; an empty answer would look like a server without calls.
+    match metrics::scrape(&registry) {
+        Ok(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+        Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -14,6 +14,7 @@
 //! **Invariant**: only `convert` knows both the words of the wire and those of the engine, and only
 //! `status` makes a gRPC status of our errors.
 
+mod admission;
 pub mod answer;
 pub mod cli;
 pub mod clock;
@@ -22,8 +23,11 @@ mod error;
 mod http;
 pub mod limits;
 mod listen;
+pub mod metrics;
 mod page;
+mod peers;
 pub mod published;
+pub mod reload;
 pub mod server;
 mod service;
 pub mod source;

@@ -20,6 +20,33 @@ pub const REVISION_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Snapshots that are kept for lists to go on with, the current one among them. Each is as large as
 /// the policy.
 pub const SNAPSHOTS_KEPT: usize = 3;
+/// How long a policy file must not change before it is loaded again: whoever writes it may not be
+/// done.
+pub const SETTLE: Duration = Duration::from_millis(50);
+/// How long to wait for that at most.
+pub const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Longest time for a call that is not a stream. Nothing waits longer than [`REVISION_WAIT_MAX`] in
+/// it: the rest is for a slow request.
+pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
+/// A shorter `grpc-timeout` has passed when it arrives.
+pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
+/// How long before its deadline a call that still waits is sent the head of its answer, after which
+/// tonic's own timer no longer cuts it off with CANCELLED: longer than a thread is set aside on a
+/// busy machine.
+pub const HEAD_EARLY: Duration = Duration::from_millis(20);
+/// Most calls in flight. A call that waits for nothing is over in microseconds, so these are slow
+/// requests, waits for a revision and open streams; eight connections full of them.
+pub const IN_FLIGHT_MAX: usize = 2_048;
+/// Most calls in flight from one peer: half of all, so that nobody can take every place.
+pub const PEER_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX / 2;
+/// When to ask again after being turned away, give or take a half.
+pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
+/// Age at which a connection is closed once its calls are over: clients of a balancer then find the
+/// servers that came later.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+/// A server draws its connections' age from this part below to this part above
+/// [`CONNECTION_AGE`]: replicas that started together do not lose their clients together.
+pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
 /// Silence on a connection after which the peer must show that it is there: vanished peers would
 /// hold streams, tasks and the drain.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -27,9 +54,44 @@ pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// From the signal to the exit, at most; peers that are not done by then are cut off.
 pub const DRAIN_MAX: Duration = Duration::from_secs(9);
+/// How long HTTP connections may take to close in a drain: nothing there takes long.
+pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Identities whose answers are compared with the rules before a snapshot may serve.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
 /// Longest wait of the command line for a connection to a server.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait of the command line for an answer.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The limits that a server can be given others of; the rest are constants.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// See [`MESSAGE_BYTES_MAX`].
+    pub message_bytes_max: usize,
+    /// See [`IN_FLIGHT_MAX`].
+    pub in_flight_max: usize,
+    /// See [`PEER_IN_FLIGHT_MAX`].
+    pub peer_in_flight_max: usize,
+    /// See [`UNARY_TIME_MAX`].
+    pub unary_time_max: Duration,
+    /// See [`CONNECTION_AGE`].
+    pub connection_age: Duration,
+    /// See [`KEEPALIVE_INTERVAL`].
+    pub keepalive_interval: Duration,
+    /// See [`KEEPALIVE_TIMEOUT`].
+    pub keepalive_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
+            peer_in_flight_max: PEER_IN_FLIGHT_MAX,
+            unary_time_max: UNARY_TIME_MAX,
+            connection_age: CONNECTION_AGE,
+            keepalive_interval: KEEPALIVE_INTERVAL,
+            keepalive_timeout: KEEPALIVE_TIMEOUT,
+        }
+    }
+}

@@ -1,12 +1,15 @@
 //! Addresses to listen on: TCP and unix sockets, bound before anything is loaded.
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::{fmt, io, net::SocketAddr, path::PathBuf, pin::Pin, str::FromStr};
 
 use anyhow::{Context as _, bail};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Router, TcpIncoming};
+use tower::layer::util::{Identity, Stack};
 
+use crate::admission::Admission;
 use crate::limits::KEEPALIVE_INTERVAL;
 
 /// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
@@ -88,8 +91,15 @@ impl Listener {
     }
 }
 
-/// A socket file that nobody listens on is what a killed server leaves behind.
+/// A socket file that nobody listens on is what a killed server leaves behind. Anything else that
+/// stands there is somebody's, and stays.
 async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{} is there and is no socket: choose another path", path.display());
+        }
+        _ => {}
+    }
     match UnixStream::connect(path).await {
         Ok(_) => bail!("unix:{} is in use by another server", path.display()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -103,7 +113,7 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
 
 /// Serves one listener until `stop`.
 pub(crate) async fn serve(
-    server: tonic::transport::server::Router,
+    server: Router<Stack<Admission, Identity>>,
     listener: Listener,
     stop: Pin<Box<dyn Future<Output = ()> + Send>>,
 ) -> Result<(), tonic::transport::Error> {

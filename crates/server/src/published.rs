@@ -9,10 +9,8 @@ use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
 
 use crate::RequestError;
+use crate::error::epoch;
 use crate::limits::{REVISION_WAIT_MAX, SNAPSHOTS_KEPT};
-
-/// Bits of a revision below its epoch (contract, section 5).
-const EPOCH_SHIFT: u32 = 40;
 
 /// The snapshot that is served: one writer publishes, any number of readers read.
 #[derive(Debug)]
@@ -88,7 +86,7 @@ impl Published {
         held: Option<Arc<Snapshot>>,
     ) -> Result<Arc<Snapshot>, RequestError> {
         if let Some(held) = held.map(|snapshot| snapshot.revision())
-            && wanted >> EPOCH_SHIFT != held >> EPOCH_SHIFT
+            && epoch(wanted) != epoch(held)
         {
             return Err(RequestError::StoreEpoch { wanted, held });
         }

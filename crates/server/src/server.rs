@@ -10,19 +10,24 @@ use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_server::DecisionServiceServer;
 use capstan_proto::v1::role_service_server::RoleServiceServer;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::transport::{Server as Grpc, server::Router};
 use tonic_health::{ServingStatus, server::HealthReporter};
+use tower::layer::util::{Identity, Stack};
 
+use crate::admission::{Admission, jittered};
 use crate::clock::Clock;
 use crate::http::{self, Phase};
 use crate::limits::{
-    CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT,
-    MESSAGE_BYTES_MAX,
+    CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
+    HTTP_DRAIN_MAX, Limits,
 };
 use crate::listen::{self, Listener};
+use crate::metrics::Metrics;
 use crate::published::Published;
+use crate::reload::{Loader, Reload, Wake};
 use crate::service::Services;
 use crate::source::Source;
 
@@ -50,6 +55,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// What time it is.
     pub clock: Clock,
+    /// How much it takes.
+    pub limits: Limits,
 }
 
 /// A server that has bound its addresses and answers nothing yet.
@@ -108,7 +115,8 @@ impl Server {
     }
 
     /// Loads the policy and serves it until `stop`, then drains. `ready` is called once, when the
-    /// server is.
+    /// server is. Whoever holds the other end of `reload` can ask for the policy to be loaded
+    /// again; a changed file asks for itself.
     ///
     /// # Errors
     ///
@@ -116,6 +124,7 @@ impl Server {
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,
+        (reload, wakes): (Reload, mpsc::Receiver<Wake>),
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -123,10 +132,11 @@ impl Server {
         report(&health, ServingStatus::NotServing).await;
         let phase = watch::Sender::new(Phase::Starting);
         let published = Arc::new(Published::default());
+        let metrics = Arc::new(Metrics::default());
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let router = router(&published, health_service, &self.config, cut.clone())?;
+        let router = router(&published, &metrics, health_service, &self.config, cut.clone())?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             let stop = Box::pin(cut.clone().cancelled_owned());
@@ -139,20 +149,26 @@ impl Server {
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
-            let serving = axum::serve(listener, http::router(phase.subscribe()))
+            let serving = axum::serve(listener, http::router(phase.subscribe(), &metrics))
                 .with_graceful_shutdown(cut.clone().cancelled_owned());
+            let cut = cut.clone();
             tasks.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "the HTTP listener failed");
+                tokio::select! {
+                    served = serving => if let Err(error) = served {
+                        tracing::error!(%error, "the HTTP listener failed");
+                    },
+                    // An idle connection would hold the drain.
+                    () = async { cut.cancelled().await; sleep(HTTP_DRAIN_MAX).await } => {}
                 }
             });
         }
         tasks.close();
 
         tokio::pin!(stop);
-        let loaded = load(&self.config, &published);
+        let mut loader =
+            Loader::new(self.config.clone(), Arc::clone(&published), Arc::clone(&metrics));
         let outcome = tokio::select! {
-            loaded = loaded => loaded,
+            loaded = loader.load() => loaded,
             // A signal during the load: nothing to drain for, and no reason to wait for the load.
             () = &mut stop => {
                 cut.cancel();
@@ -163,13 +179,20 @@ impl Server {
             phase.send_replace(Phase::Ready);
             report(&health, ServingStatus::Serving).await;
             ready();
-            stop.await;
+            tokio::select! {
+                () = loader.run(wakes, reload) => {}
+                () = &mut stop => {}
+            }
             tracing::info!("draining");
             phase.send_replace(Phase::Draining);
             report(&health, ServingStatus::NotServing).await;
-            tokio::time::sleep(self.config.drain_delay.min(DRAIN_MAX)).await;
+            sleep(self.config.drain_delay.min(DRAIN_MAX)).await;
         }
         cut.cancel();
+        // Ends the health watches of clients, which would hold the drain: they have heard.
+        for name in HEALTH_NAMES {
+            health.clone().clear_service_status(name).await;
+        }
         // tonic waits for peers for ever, and some never finish.
         let rest = DRAIN_MAX.saturating_sub(self.config.drain_delay);
         match tokio::time::timeout(rest, tasks.wait()).await {
@@ -186,31 +209,9 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
     }
 }
 
-/// Builds the first snapshot on a thread of its own, and publishes it once it is proved.
-async fn load(config: &Config, published: &Published) -> anyhow::Result<()> {
-    let Config { source, catalogs, clock, .. } = config.clone();
-    let (done, built) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new()
-        .name("load".into())
-        .spawn(move || done.send(source.build(&catalogs, 1, clock.now())))?;
-    let built = built.await.context("loading the policy failed; the log says why")??;
-    for warning in &built.warnings {
-        tracing::warn!("{warning}");
-    }
-    tracing::info!(
-        revision = built.snapshot.revision(),
-        catalog = built.snapshot.catalog().name(),
-        identities = built.snapshot.identities_len(),
-        role_bindings = built.snapshot.bindings_len(),
-        answers_compared = built.compared,
-        "policy loaded and checked"
-    );
-    drop(published.publish(built.snapshot));
-    Ok(())
-}
-
 fn router(
     published: &Arc<Published>,
+    metrics: &Arc<Metrics>,
     health: impl tonic::server::NamedService
     + tower::Service<
         tonic::codegen::http::Request<tonic::body::Body>,
@@ -223,23 +224,28 @@ fn router(
     + 'static,
     config: &Config,
     draining: CancellationToken,
-) -> anyhow::Result<Router> {
-    let services = Services::new(Arc::clone(published), config.clock, draining);
+) -> anyhow::Result<Router<Stack<Admission, Identity>>> {
+    let limits = config.limits;
+    let services =
+        Services::new(Arc::clone(published), Arc::clone(metrics), config.clock, draining);
     let mut router = Grpc::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(limits.keepalive_interval))
+        .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+        // No grace: with one, tonic cuts connections off and never says that it will.
+        .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
+        .layer(Admission::new(limits, Arc::clone(metrics)))
         .add_service(health)
         .add_service(
             DecisionServiceServer::new(services.clone())
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+                .max_decoding_message_size(limits.message_bytes_max)
+                .max_encoding_message_size(limits.message_bytes_max),
         )
         .add_service(
             RoleServiceServer::new(services)
-                .max_decoding_message_size(MESSAGE_BYTES_MAX)
-                .max_encoding_message_size(MESSAGE_BYTES_MAX),
+                .max_decoding_message_size(limits.message_bytes_max)
+                .max_encoding_message_size(limits.message_bytes_max),
         );
     if config.reflection {
         let schema = || {

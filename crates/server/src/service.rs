@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
+use crate::metrics::{Metrics, Rpc};
 use crate::published::Published;
 use crate::{RequestError, answer};
 
@@ -19,6 +20,7 @@ use crate::{RequestError, answer};
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     published: Arc<Published>,
+    metrics: Arc<Metrics>,
     clock: Clock,
     /// Ends streams: they would hold the drain for as long as their clients please.
     draining: CancellationToken,
@@ -27,10 +29,11 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) const fn new(
         published: Arc<Published>,
+        metrics: Arc<Metrics>,
         clock: Clock,
         draining: CancellationToken,
     ) -> Self {
-        Self { published, clock, draining }
+        Self { published, metrics, clock, draining }
     }
 
     /// The snapshot for one page of a list: the one that the list began with, if it goes on.
@@ -46,12 +49,23 @@ impl Services {
         }
     }
 
+    fn decided(&self, rpc: Rpc, allowed: bool) {
+        self.metrics.decided(rpc, u64::from(allowed), u64::from(!allowed));
+    }
+
     async fn batch(
         &self,
+        rpc: Rpc,
         request: &v1::BatchCheckRequest,
     ) -> Result<v1::BatchCheckResponse, RequestError> {
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        answer::batch_check(&snapshot, request, self.clock.now())
+        let answer = answer::batch_check(&snapshot, request, self.clock.now())?;
+        let decisions = answer.results.iter().filter(|result| result.error.is_none());
+        let (allowed, denied) = decisions.fold((0, 0), |(allowed, denied), decision| {
+            if decision.allowed { (allowed + 1, denied) } else { (allowed, denied + 1) }
+        });
+        self.metrics.decided(rpc, allowed, denied);
+        Ok(answer)
     }
 }
 
@@ -62,14 +76,16 @@ impl DecisionService for Services {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
         let request = request.get_ref();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        Ok(Response::new(answer::check(&snapshot, request, self.clock.now())?))
+        let answer = answer::check(&snapshot, request, self.clock.now())?;
+        self.decided(Rpc::Check, answer.allowed);
+        Ok(Response::new(answer))
     }
 
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Answer<v1::BatchCheckResponse> {
-        Ok(Response::new(self.batch(request.get_ref()).await?))
+        Ok(Response::new(self.batch(Rpc::BatchCheck, request.get_ref()).await?))
     }
 
     type StreamCheckStream =
@@ -89,7 +105,9 @@ impl DecisionService for Services {
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
             };
             let answer = match request {
-                Ok(Some(batch)) => services.batch(&batch).await.map_err(Status::from),
+                Ok(Some(batch)) => {
+                    services.batch(Rpc::StreamCheck, &batch).await.map_err(Status::from)
+                }
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };
@@ -129,7 +147,9 @@ impl DecisionService for Services {
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
         let request = request.get_ref();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        Ok(Response::new(answer::explain(&snapshot, request, self.clock.now())?))
+        let answer = answer::explain(&snapshot, request, self.clock.now())?;
+        self.decided(Rpc::Explain, answer.allowed);
+        Ok(Response::new(answer))
     }
 }
 

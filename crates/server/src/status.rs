@@ -5,10 +5,14 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::RequestError;
-use crate::limits::REVISION_WAIT_MAX;
+use crate::admission::jittered;
+use crate::error::Refusal;
+use crate::limits::{RETRY_PUSHBACK, REVISION_WAIT_MAX};
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "capstan";
+/// When to try again, for clients that retry by themselves; a negative number means never (gRFC A6).
+const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 impl RequestError {
     const fn code(&self) -> Code {
@@ -66,5 +70,47 @@ impl From<RequestError> for Status {
             metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
         Self::with_error_details(error.code(), error.to_string(), details)
+    }
+}
+
+impl Refusal {
+    const fn code(&self) -> Code {
+        match self {
+            Self::DeadlineExceeded => Code::DeadlineExceeded,
+            Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
+            Self::Misframed => Code::InvalidArgument,
+            Self::Bug { .. } => Code::Internal,
+        }
+    }
+}
+
+impl From<Refusal> for Status {
+    fn from(refusal: Refusal) -> Self {
+        let mut details = ErrorDetails::new();
+        let mut pushback = None;
+        match &refusal {
+            // The code says it all, and of a bug a caller learns nothing.
+            Refusal::DeadlineExceeded | Refusal::Bug { .. } => {}
+            Refusal::Overloaded => {
+                // Half as much more or less: those that were turned away together come back apart.
+                let wait = jittered(RETRY_PUSHBACK, 2);
+                details.set_error_info("OVERLOADED", DOMAIN, []);
+                details.set_retry_info(Some(wait));
+                pushback = Some(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
+            }
+            Refusal::TooLarge { bytes_max } => {
+                let metadata = [("bytes_max".to_owned(), bytes_max.to_string())];
+                details.set_error_info("TOO_LARGE", DOMAIN, metadata);
+                pushback = Some(-1);
+            }
+            Refusal::Misframed => {
+                details.set_error_info("INVALID_FIELD", DOMAIN, [("field".into(), "".into())]);
+            }
+        }
+        let mut status = Self::with_error_details(refusal.code(), refusal.to_string(), details);
+        if let Some(pushback) = pushback {
+            status.metadata_mut().insert(PUSHBACK, pushback.into());
+        }
+        status
     }
 }

@@ -3,25 +3,48 @@
 //! **Invariant**: nothing here is shared with the engine but the plain values that go in and come
 //! out. Paths are split into segments, roles are searched by name, every binding is looked at.
 
+mod path;
+
 use std::collections::BTreeSet;
 
-use capstan_engine::{CatalogFacts, Facts, Reason, RoleBinding, Timestamp};
+use capstan_engine::{
+    Attributes, CatalogFacts, Condition, Facts, Of, Reason, RoleBinding, Timestamp, Value,
+};
 
-/// The declared facts and their catalog, to be asked.
+pub use path::{is_at_or_above, is_path};
+
+/// The declared facts and their catalog, to be asked at one time and with what a request supplies.
 #[derive(Clone, Copy, Debug)]
 pub struct Naive<'f> {
     catalog: &'f CatalogFacts,
     facts: &'f Facts,
+    supplied: &'f Attributes,
+    now: Timestamp,
 }
 
-/// A binding that counts: its role, its scope, and when it stops counting.
-pub type NaiveGrant = (String, String, Option<Timestamp>);
+/// What Explain may answer.
+#[derive(Clone, Debug)]
+pub struct NaiveExplanation<'f> {
+    /// As Check answers.
+    pub decision: (Reason, Option<Timestamp>),
+    /// Every binding that grants: any of them shows why.
+    pub witnesses: Vec<&'f RoleBinding>,
+    /// On a deny, the asked capability.
+    pub missing: Vec<String>,
+    /// On a deny, the roles that would give it, in order.
+    pub roles: Vec<&'f str>,
+}
 
 impl<'f> Naive<'f> {
     /// Asks these facts.
     #[must_use]
-    pub const fn new(catalog: &'f CatalogFacts, facts: &'f Facts) -> Self {
-        Self { catalog, facts }
+    pub const fn new(
+        catalog: &'f CatalogFacts,
+        facts: &'f Facts,
+        supplied: &'f Attributes,
+        now: Timestamp,
+    ) -> Self {
+        Self { catalog, facts, supplied, now }
     }
 
     /// Section 5, Check: the first reason that holds, and until when an allow is valid; nothing if
@@ -32,32 +55,33 @@ impl<'f> Naive<'f> {
         identity: &str,
         capability: &str,
         resource: &str,
-        now: Timestamp,
     ) -> Option<(Reason, Option<Timestamp>)> {
-        if !self.capabilities().contains(capability) {
+        if !self.is_capability(capability) {
             return None;
         }
-        // Conditions, once there are any, narrow `held` to those that hold; what they take away
-        // from `timely` is CONDITION_NOT_MET.
-        let held: Vec<_> = self.on_path(identity, resource).collect();
-        let has = |binding: &&RoleBinding| self.gives(binding).any(|name| name == capability);
-        let timely: Vec<_> = held.iter().copied().filter(|binding| in_time(binding, now)).collect();
+        let on_path: Vec<_> = self.on_path(identity, resource).collect();
+        let any = |test: &dyn Fn(&RoleBinding) -> bool| on_path.iter().any(|binding| test(binding));
+        let has = |binding: &RoleBinding| self.gives(binding).any(|name| name == capability);
+        let timely = |binding: &RoleBinding| self.in_time(binding);
+        let met = |binding: &RoleBinding| self.met(binding, resource);
 
-        let granting: Vec<_> = timely.iter().copied().filter(has).collect();
-        let reason = if !granting.is_empty() {
+        let reason = if any(&|binding| timely(binding) && met(binding) && has(binding)) {
             Reason::Granted
         } else if !self.is_known(identity) {
             Reason::UnknownIdentity
-        } else if held.iter().any(has) {
+        } else if any(&|binding| !timely(binding) && met(binding) && has(binding)) {
             Reason::Expired
-        } else if !timely.is_empty() {
+        } else if any(&|binding| timely(binding) && !met(binding) && has(binding)) {
+            Reason::ConditionNotMet
+        } else if any(&|binding| timely(binding) && met(binding)) {
             Reason::CapabilityNotInRole
         } else {
             Reason::NoBinding
         };
-        let for_ever = granting.iter().any(|binding| binding.expires_at.is_none());
-        let latest = granting.iter().filter_map(|binding| binding.expires_at).max();
-        Some((reason, if for_ever { None } else { latest }))
+        let granting = on_path.iter().filter(|b| timely(b) && met(b) && has(b));
+        let ends: Vec<_> = granting.map(|binding| binding.expires_at).collect();
+        let latest = ends.iter().copied().flatten().max();
+        Some((reason, if ends.contains(&None) { None } else { latest }))
     }
 
     /// Section 5, ListCapabilities: sorted names, and every binding that counts there and whose
@@ -67,27 +91,83 @@ impl<'f> Naive<'f> {
         &self,
         identity: &str,
         resource: &str,
-        now: Timestamp,
-    ) -> (Vec<String>, Vec<NaiveGrant>) {
-        let counting = self.on_path(identity, resource).filter(|binding| in_time(binding, now));
+    ) -> (Vec<String>, Vec<&'f RoleBinding>) {
+        let on_path = self.on_path(identity, resource).filter(|binding| self.in_time(binding));
+        let counting = on_path.filter(|binding| self.met(binding, resource));
         let counting: Vec<_> = counting.filter(|b| self.gives(b).next().is_some()).collect();
         let names: BTreeSet<_> = counting.iter().flat_map(|binding| self.gives(binding)).collect();
-        let grant =
-            |b: &RoleBinding| (b.role.to_string(), b.scope.as_str().to_owned(), b.expires_at);
-        (names.into_iter().map(str::to_owned).collect(), counting.into_iter().map(grant).collect())
+        (names.into_iter().map(str::to_owned).collect(), counting)
     }
 
-    /// Section 5, ListIdentities: who can, sorted; nobody if the catalog has no such capability.
+    /// Section 5, ListIdentities: who can, sorted; nothing if the catalog has no such capability.
     #[must_use]
-    pub fn list_identities(&self, capability: &str, resource: &str, now: Timestamp) -> Vec<String> {
-        let granted = |identity: &&str| {
-            let answer = self.check(identity, capability, resource, now);
-            answer.is_some_and(|(reason, _)| reason == Reason::Granted)
-        };
+    pub fn list_identities(&self, capability: &str, resource: &str) -> Option<Vec<&'f str>> {
         let registered = self.facts.identities.iter().map(|identity| identity.id.as_str());
         let bound = self.facts.role_bindings.iter().map(|binding| binding.identity.as_str());
-        let all: BTreeSet<_> = registered.chain(bound).collect();
-        all.into_iter().filter(granted).map(str::to_owned).collect()
+        let mut granted = Vec::new();
+        for identity in registered.chain(bound).collect::<BTreeSet<_>>() {
+            let (reason, _) = self.check(identity, capability, resource)?;
+            if reason == Reason::Granted {
+                granted.push(identity);
+            }
+        }
+        self.is_capability(capability).then_some(granted)
+    }
+
+    /// Section 5, ListScopes: where, sorted, and whether only if tests on the resource hold, which
+    /// are left open; nothing if the catalog has no such capability.
+    #[must_use]
+    pub fn list_scopes(&self, identity: &str, capability: &str) -> Option<Vec<(&'f str, bool)>> {
+        let open = |test: &&Condition| test.of == Of::Resource;
+        let others_hold = |binding: &RoleBinding| {
+            let mut others = binding.when.iter().filter(|test| !open(test));
+            others.all(|test| self.holds(test, identity, ""))
+        };
+        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
+        let granting: Vec<_> = held
+            .filter(|binding| self.in_time(binding) && others_hold(binding))
+            .filter(|binding| self.gives(binding).any(|name| name == capability))
+            .collect();
+        let is_conditional = |scope: &str| {
+            let mut here = granting.iter().filter(|binding| binding.scope.as_str() == scope);
+            here.all(|binding| binding.when.iter().any(|test| open(&test)))
+        };
+        let scopes: BTreeSet<_> = granting.iter().map(|binding| binding.scope.as_str()).collect();
+        let topmost = |scope: &&str| {
+            let mut above = scopes.iter().filter(|a| *a != scope && is_at_or_above(a, scope));
+            above.all(|above| is_conditional(above))
+        };
+        let listed = scopes.iter().copied().filter(topmost);
+        let listed = listed.map(|scope| (scope, is_conditional(scope))).collect();
+        self.is_capability(capability).then_some(listed)
+    }
+
+    /// Section 5, Explain; nothing if the catalog has no such capability.
+    #[must_use]
+    pub fn explain(
+        &self,
+        identity: &str,
+        capability: &str,
+        resource: &str,
+    ) -> Option<NaiveExplanation<'f>> {
+        let decision = self.check(identity, capability, resource)?;
+        let (_, mut witnesses) = self.list_capabilities(identity, resource);
+        witnesses.retain(|binding| self.gives(binding).any(|name| name == capability));
+        if decision.0 == Reason::Granted {
+            let (missing, roles) = Default::default();
+            return Some(NaiveExplanation { decision, witnesses, missing, roles });
+        }
+        let built_in = self.catalog.roles.iter().map(|role| (&*role.name, &role.capabilities));
+        let custom = self.facts.roles.iter().map(|role| (role.id.as_str(), &role.capabilities));
+        let custom = custom.filter(|(id, _)| {
+            id.rsplit_once('/').is_some_and(|(group, _)| is_at_or_above(group, resource))
+        });
+        let giving =
+            built_in.chain(custom).filter(|(_, names)| names.iter().any(|n| n == capability));
+        let mut giving: Vec<_> = giving.map(|(id, names)| (names.len(), id)).collect();
+        giving.sort_unstable();
+        let roles = giving.into_iter().map(|(_, id)| id).collect();
+        Some(NaiveExplanation { decision, witnesses, missing: vec![capability.to_owned()], roles })
     }
 
     /// The names of all capabilities of the catalog.
@@ -98,6 +178,15 @@ impl<'f> Naive<'f> {
             resource.actions.iter().map(|action| format!("{}.{action}", resource.name))
         });
         dotted.chain(self.catalog.capabilities.iter().cloned()).collect()
+    }
+
+    /// The last dot splits it; without one it is opaque.
+    fn is_capability(&self, name: &str) -> bool {
+        let Some((resource, action)) = name.rsplit_once('.') else {
+            return self.catalog.capabilities.iter().any(|opaque| opaque == name);
+        };
+        let mut found = self.catalog.resources.iter().filter(|found| found.name == resource);
+        found.any(|found| found.actions.iter().any(|found| found == action))
     }
 
     /// The identity's bindings whose scope is the resource or above it.
@@ -116,34 +205,46 @@ impl<'f> Naive<'f> {
         names.chain(custom.map(|role| &role.capabilities)).flatten().map(String::as_str)
     }
 
+    /// Section 3: whether all of the binding's tests hold.
+    fn met(&self, binding: &RoleBinding, resource: &str) -> bool {
+        let identity = binding.identity.as_str();
+        binding.when.iter().all(|test| self.holds(test, identity, resource))
+    }
+
+    /// Section 3: a registered property wins, an absent attribute fails every test, and values of
+    /// different types differ.
+    fn holds(&self, test: &Condition, identity: &str, resource: &str) -> bool {
+        let mut identities = self.facts.identities.iter().filter(|i| i.id.as_str() == identity);
+        let mut resources = self.facts.resources.iter().filter(|r| r.id.as_str() == resource);
+        let (registered, supplied) = match test.of {
+            Of::Subject => {
+                (identities.next().map(|found| &found.properties), &self.supplied.subject)
+            }
+            Of::Resource => {
+                (resources.next().map(|found| &found.properties), &self.supplied.resource)
+            }
+            Of::Action => (None, &self.supplied.action),
+            Of::Context => (None, &self.supplied.context),
+        };
+        let registered = registered.and_then(|properties| properties.get(&test.name));
+        let equal = match (registered.or(supplied.get(&test.name)), &test.value) {
+            (None, _) => return false,
+            (Some(Value::String(found)), Value::String(wanted)) => found == wanted,
+            (Some(Value::Boolean(found)), Value::Boolean(wanted)) => found == wanted,
+            (Some(Value::Integer(found)), Value::Integer(wanted)) => found == wanted,
+            _ => false,
+        };
+        equal == test.equals
+    }
+
     fn is_known(&self, identity: &str) -> bool {
         self.facts.identities.iter().any(|registered| registered.id.as_str() == identity)
             || self.facts.role_bindings.iter().any(|bound| bound.identity.as_str() == identity)
     }
-}
 
-/// Section 2: whether the text is a path.
-#[must_use]
-pub fn is_path(text: &str) -> bool {
-    const PUNCTUATION: &str = "-._~@:+=";
-    let is_segment = |segment: &str| {
-        let good = |c: char| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c);
-        (1..=128).contains(&segment.chars().count())
-            && segment.chars().all(good)
-            && segment != "."
-            && segment != ".."
-    };
-    text.len() <= 1024 && text.split('/').count() <= 16 && text.split('/').all(is_segment)
-}
-
-/// Section 2: whether the first path is the second or an ancestor of it, segment by segment.
-#[must_use]
-pub fn is_at_or_above(above: &str, path: &str) -> bool {
-    let (above, path): (Vec<_>, Vec<_>) = (above.split('/').collect(), path.split('/').collect());
-    path.starts_with(&above)
-}
-
-/// Section 3: a binding counts while `now < expires_at`.
-fn in_time(binding: &RoleBinding, now: Timestamp) -> bool {
-    binding.expires_at.is_none_or(|end| (now.seconds(), now.nanos()) < (end.seconds(), end.nanos()))
+    /// Section 3: a binding counts while `now < expires_at`.
+    fn in_time(&self, binding: &RoleBinding) -> bool {
+        let parts = |time: Timestamp| (time.seconds(), time.nanos());
+        binding.expires_at.is_none_or(|end| parts(self.now) < parts(end))
+    }
 }

@@ -76,12 +76,12 @@ fn every_cell_of_the_table_is_decided() {
             when: vec![],
         });
     }
+    let now = Timestamp::UNIX_EPOCH;
     let catalog_facts = catalog_facts(&catalog);
-    let naive = Naive::new(&catalog_facts, &facts);
+    let naive = Naive::new(&catalog_facts, &facts, Attributes::NONE, now);
     let model = Model::new(Arc::clone(&catalog), facts.clone()).unwrap();
     let snapshot = Snapshot::build(&model, 1);
 
-    let now = Timestamp::UNIX_EPOCH;
     let resource: PathBuf = "acme/nginx".parse().unwrap();
     for (capability, cells) in table_2025() {
         for (role, has) in cells {
@@ -96,7 +96,7 @@ fn every_cell_of_the_table_is_decided() {
             let reason = snapshot.check(&question, now).unwrap().reason;
             let expected = if has { Reason::Granted } else { Reason::CapabilityNotInRole };
             assert_eq!(reason, expected, "{role} {capability}");
-            let answer = naive.check(&role, &capability, resource.as_str(), now);
+            let answer = naive.check(&role, &capability, resource.as_str());
             assert_eq!(answer, Some((expected, None)), "{role} {capability}");
         }
     }

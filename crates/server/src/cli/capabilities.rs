@@ -7,6 +7,7 @@ use capstan_proto::v1;
 use serde::Serialize;
 
 use super::output::{self, Format};
+use super::supplied::Supplied;
 use super::target::Target;
 
 const EXAMPLES: &str = "\
@@ -24,6 +25,9 @@ pub(crate) struct ListCapabilities {
 
     /// Where: the path of a resource or group
     resource: String,
+
+    #[command(flatten)]
+    supplied: Supplied,
 
     #[command(flatten)]
     target: Target,
@@ -58,7 +62,8 @@ impl ListCapabilities {
         let request = v1::ListCapabilitiesRequest {
             identity: identity.clone(),
             resource: resource.clone(),
-            ..Default::default()
+            properties: self.supplied.into_proto()?,
+            consistency: None,
         };
         let found = self.target.decider().await?.list_capabilities(request).await?;
         let answer = Answer {

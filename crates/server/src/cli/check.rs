@@ -11,6 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::{self, Decision, Failure, Format};
 use super::queries::Query;
+use super::supplied::Supplied;
 use super::target::{Decider, Target};
 use super::{DENIED, FAILED};
 use crate::limits::BATCH_CHECKS_MAX;
@@ -55,20 +56,26 @@ pub(crate) struct Check {
     file: Option<PathBuf>,
 
     #[command(flatten)]
+    supplied: Supplied,
+
+    #[command(flatten)]
     target: Target,
 }
 
 impl Check {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let decider = self.target.decider().await?;
         if let Some(file) = &self.file {
+            // A line that cannot be answered is answered with why, whatever the reason.
+            let decider = self.target.decider().await.map_err(|error| format!("{error:#}"));
             return answer_file(&decider, file).await;
         }
+        let decider = self.target.decider().await?;
         let request = v1::CheckRequest {
             identity: self.identity.unwrap_or_default(),
             capability: self.capability.unwrap_or_default(),
             resource: self.resource.unwrap_or_default(),
-            ..Default::default()
+            properties: self.supplied.into_proto()?,
+            consistency: None,
         };
         let question =
             format!("{} {} at {}", request.identity, request.capability, request.resource);
@@ -90,7 +97,10 @@ impl Check {
 }
 
 /// Answers every line, in order, in batches.
-async fn answer_file(decider: &Decider, file: &PathBuf) -> anyhow::Result<ExitCode> {
+async fn answer_file(
+    decider: &Result<Decider, String>,
+    file: &PathBuf,
+) -> anyhow::Result<ExitCode> {
     let name = file.display();
     let (mut lines, length): (Box<dyn BufRead>, u64) = if file.as_os_str() == "-" {
         (Box::new(io::stdin().lock()), 0)
@@ -161,7 +171,7 @@ impl Batch {
                 Err(format!("more than {LINE_BYTES_MAX} bytes"))
             }
             Ok(text) if text.trim().is_empty() => return,
-            Ok(text) => Query::parse(text).map_err(|error| error.to_string()),
+            Ok(text) => Query::parse(text.trim_start_matches('\u{feff}')),
             Err(error) => Err(error.to_string()),
         };
         self.bytes += line.len();
@@ -170,7 +180,7 @@ impl Batch {
                 self.checks.push(query.into_item());
                 Ok(())
             }
-            Err(error) => Err(format!("line {number} is no question: {error}")),
+            Err(error) => Err(format!("line {number}: {error}")),
         });
     }
 
@@ -179,22 +189,24 @@ impl Batch {
     }
 
     /// Prints one line for each; answers how many were errors.
-    async fn answer(&mut self, decider: &Decider) -> anyhow::Result<u64> {
+    async fn answer(&mut self, decider: &Result<Decider, String>) -> anyhow::Result<u64> {
         let Self { checks, lines, .. } = std::mem::take(self);
         if lines.is_empty() {
             return Ok(0);
         }
         let request = v1::BatchCheckRequest { checks, consistency: None };
-        let response = match request.checks.is_empty() {
-            true => v1::BatchCheckResponse::default(),
-            false => decider.batch_check(request).await?,
+        let response = match decider {
+            _ if request.checks.is_empty() => Ok(v1::BatchCheckResponse::default()),
+            Ok(decider) => decider.batch_check(request).await.map_err(|error| format!("{error:#}")),
+            Err(error) => Err(error.clone()),
         };
-        let revision = response.revision;
-        let mut results = response.results.into_iter();
+        let revision = response.as_ref().map_or(0, |response| response.revision);
+        let mut results = response.map(|response| response.results.into_iter());
         let mut failures = 0;
         let mut out = io::stdout().lock();
         for line in lines {
             let answer = line.and_then(|()| {
+                let results = results.as_mut().map_err(|error| error.clone())?;
                 let result = results.next().ok_or("the server sent no answer")?;
                 let reason = result.reason();
                 match result.error {

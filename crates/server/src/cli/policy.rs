@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::FAILED;
 use super::output::{self, Format};
+use super::policy_test::Test;
 use crate::source::{load_catalogs, read};
 
 const EXAMPLES: &str = "\
@@ -27,6 +28,8 @@ pub(crate) struct Documents {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    #[command(name = "test")]
+    Test(Test),
     /// Says whether policy documents would load, and everything that is wrong with them
     #[command(after_help = EXAMPLES)]
     Validate {
@@ -81,12 +84,19 @@ struct Declares {
 
 impl Documents {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Command::Validate { files, catalog, max_document_bytes } = self.command;
+        let (files, catalog, max_document_bytes) = match self.command {
+            Command::Test(test) => return test.run(format),
+            Command::Validate { files, catalog, max_document_bytes } => {
+                (files, catalog, max_document_bytes)
+            }
+        };
         let catalogs = load_catalogs(&catalog)?;
         let mut report = Report { files: Vec::new() };
         for path in &files {
-            let document = read(path, max_document_bytes)?;
-            report.files.push(validate(path, &document, &catalogs));
+            report.files.push(match read(path, max_document_bytes) {
+                Ok(document) => validate(path, &document, &catalogs),
+                Err(error) => unreadable(path, &error),
+            });
         }
         match format {
             Format::Json => output::json(&report)?,
@@ -122,6 +132,23 @@ fn validate(path: &Path, document: &[u8], catalogs: &capstan_policy::Catalogs) -
             error_count: found.total(),
             ..FileReport::default()
         },
+    }
+}
+
+fn unreadable(path: &Path, error: &anyhow::Error) -> FileReport {
+    let found = format!("{error:#}");
+    let finding = Finding {
+        line: 1,
+        column: 1,
+        field: String::new(),
+        found,
+        expected: "a document that can be read".into(),
+    };
+    FileReport {
+        file: path.display().to_string(),
+        errors: vec![finding],
+        error_count: 1,
+        ..FileReport::default()
     }
 }
 

@@ -13,54 +13,56 @@ pub(crate) struct Query {
     identity: String,
     capability: String,
     resource: String,
+    /// `subject`, `resource`, `action`, `context`: a map, since a list is none.
     #[serde(default)]
-    properties: Properties,
+    properties: BTreeMap<Of, BTreeMap<String, serde_json::Value>>,
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Properties {
-    subject: Attributes,
-    resource: Attributes,
-    action: Attributes,
-    context: Attributes,
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Of {
+    Subject,
+    Resource,
+    Action,
+    Context,
 }
-
-type Attributes = BTreeMap<String, serde_json::Value>;
 
 impl Query {
-    pub(crate) fn parse(line: &str) -> Result<Self, serde_json::Error> {
-        serde_json::from_str(line)
+    /// Reads a line; the error says where in the line.
+    pub(crate) fn parse(line: &str) -> Result<Self, String> {
+        if !line.trim_start().starts_with('{') {
+            return Err("expected an object with identity, capability and resource".into());
+        }
+        serde_json::from_str(line).map_err(|error| {
+            let (text, column) = (error.to_string(), error.column());
+            let what = text.split(" at line ").next().unwrap_or_default();
+            format!("{what} at column {column}")
+        })
     }
 
     pub(crate) fn into_item(self) -> v1::CheckItem {
         let Self { identity, capability, resource, properties } = self;
-        v1::CheckItem { identity, capability, resource, properties: properties.into_proto() }
+        let properties = (!properties.is_empty()).then(|| {
+            let mut all = v1::Properties::default();
+            for (of, attributes) in properties {
+                let into = match of {
+                    Of::Subject => &mut all.subject,
+                    Of::Resource => &mut all.resource,
+                    Of::Action => &mut all.action,
+                    Of::Context => &mut all.context,
+                };
+                into.extend(
+                    attributes.into_iter().map(|(name, value)| (name, value_to_proto(value))),
+                );
+            }
+            all
+        });
+        v1::CheckItem { identity, capability, resource, properties }
     }
-}
-
-impl Properties {
-    fn into_proto(self) -> Option<v1::Properties> {
-        let Self { subject, resource, action, context } = self;
-        let all = [&subject, &resource, &action, &context];
-        if all.iter().all(|attributes| attributes.is_empty()) {
-            return None;
-        }
-        Some(v1::Properties {
-            subject: into_proto(subject),
-            resource: into_proto(resource),
-            action: into_proto(action),
-            context: into_proto(context),
-        })
-    }
-}
-
-fn into_proto(attributes: Attributes) -> std::collections::HashMap<String, Value> {
-    attributes.into_iter().map(|(name, value)| (name, value_to_proto(value))).collect()
 }
 
 /// JSON as protobuf has it; serde_json bounds the depth.
-fn value_to_proto(value: serde_json::Value) -> Value {
+pub(crate) fn value_to_proto(value: serde_json::Value) -> Value {
     use serde_json::Value as Json;
     let kind = match value {
         Json::Null => Kind::NullValue(0),

@@ -1,14 +1,21 @@
-//! `capstan roles`: which roles there are.
+//! `capstan roles`: which roles there are, and how they differ.
+
+mod compare;
+mod diff;
+mod near;
 
 use std::process::ExitCode;
 
+use anyhow::anyhow;
+use capstan_engine::quote;
+use capstan_policy::Catalogs;
 use capstan_proto::v1;
 use serde::Serialize;
 
 use super::capabilities::by_resource;
 use super::output::{self, Format};
 use super::target::Target;
-use crate::source::{load_catalog, load_catalogs};
+use crate::source::load_catalog;
 
 /// The catalog that stands alone, with no server and no file.
 const CATALOG: &str = "chainguard-2025-08-14";
@@ -19,7 +26,27 @@ Examples:
   capstan roles list registry.pull            what one of them gives
   capstan roles list --output json
   capstan roles list --catalog mine.yaml      another catalog
-  capstan roles list --policy acme.yaml       that document's, custom roles too";
+  capstan roles list --policy acme.yaml       that document's, custom roles too
+  capstan roles compare                       what each role is good for, side by side
+  capstan roles diff editor viewer            what one gives and the other does not";
+
+const COMPARE: &str = "\
+Examples:
+  capstan roles compare                       the built-in roles of chainguard-2025-08-14
+  capstan roles compare --output json
+  capstan roles compare --catalog chainguard-2025-08-14+errata
+  capstan roles compare --policy acme.yaml    custom roles too
+
+A role is marked if it gives:
+
+";
+
+const DIFF: &str = "\
+Examples:
+  capstan roles diff editor viewer
+  capstan roles diff editor viewer --output json
+  capstan roles diff owner editor --catalog chainguard-2023-12-07
+  capstan roles diff editor acme/release --policy acme.yaml";
 
 /// Roles, and what they give
 #[derive(Debug, clap::Args)]
@@ -37,6 +64,28 @@ enum Command {
         /// Only these roles, with everything that they give
         #[arg(value_name = "ROLE")]
         only: Vec<String>,
+
+        #[command(flatten)]
+        target: Target,
+    },
+
+    /// What each role is good for: pulling images, making pull tokens, and so on
+    #[command(after_help = [COMPARE, &compare::rules()].concat())]
+    Compare {
+        #[command(flatten)]
+        target: Target,
+    },
+
+    /// What one role gives and the other does not
+    #[command(after_help = DIFF)]
+    Diff {
+        /// A role's name
+        #[arg(value_name = "A")]
+        a: String,
+
+        /// Another role's name
+        #[arg(value_name = "B")]
+        b: String,
 
         #[command(flatten)]
         target: Target,
@@ -59,21 +108,17 @@ struct Role {
 
 impl Roles {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Command::List { only, target } = self.command;
-        let mut listing = list(&target).await?;
-        for name in &only {
-            if !listing.roles.iter().any(|role| role.name == *name) {
-                let known: Vec<_> = listing.roles.iter().map(|role| &*role.name).collect();
-                anyhow::bail!("there is no role `{name}`; there are {}", known.join(", "));
+        match self.command {
+            Command::List { only, target } => {
+                let listing = list(&target).await?.only(&only)?;
+                match format {
+                    Format::Json => output::json(&listing)?,
+                    Format::Table if only.is_empty() => listing.print()?,
+                    Format::Table => listing.print_whole()?,
+                }
             }
-        }
-        if !only.is_empty() {
-            listing.roles.retain(|role| only.contains(&role.name));
-        }
-        match format {
-            Format::Json => output::json(&listing)?,
-            Format::Table if only.is_empty() => listing.print()?,
-            Format::Table => listing.print_whole()?,
+            Command::Compare { target } => compare::show(&list(&target).await?, format)?,
+            Command::Diff { a, b, target } => diff::show(&list(&target).await?, &a, &b, format)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -95,8 +140,11 @@ async fn list(target: &Target) -> anyhow::Result<Listing> {
 
 /// The roles of the last `--catalog`, or of the one that stands alone.
 fn alone(named: &[String]) -> anyhow::Result<(String, Vec<v1::Role>)> {
-    let mut catalogs = load_catalogs(named)?;
-    let catalog = load_catalog(&mut catalogs, named.last().map_or(CATALOG, |name| name))?;
+    let mut catalogs = Catalogs::default();
+    let mut catalog = load_catalog(&mut catalogs, CATALOG)?;
+    for name in named {
+        catalog = load_catalog(&mut catalogs, name)?;
+    }
     let roles = catalog.roles().iter().map(|role| {
         let set = catalog.capability_set(&role.capabilities);
         crate::convert::role(
@@ -113,6 +161,22 @@ fn alone(named: &[String]) -> anyhow::Result<(String, Vec<v1::Role>)> {
 }
 
 impl Listing {
+    fn role(&self, name: &str) -> anyhow::Result<&Role> {
+        self.roles.iter().find(|role| role.name == name).ok_or_else(|| {
+            let known = near::hint(name, self.roles.iter().map(|role| &*role.name));
+            anyhow!("there is no role {}; {known}", quote(name))
+        })
+    }
+
+    /// Only these roles, or all if none are named.
+    fn only(mut self, names: &[String]) -> anyhow::Result<Self> {
+        for name in names {
+            self.role(name)?;
+        }
+        self.roles.retain(|role| names.is_empty() || names.contains(&role.name));
+        Ok(self)
+    }
+
     fn print(self) -> anyhow::Result<()> {
         output::line(format!("catalog {}", self.catalog))?;
         let mut table = output::table(["role", "family", "gives", "description"]);

@@ -13,6 +13,8 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use crate::clock::Clock;
+use crate::limits::Limits;
+use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Server};
 use crate::source::{Source, load_catalogs};
 
@@ -24,7 +26,8 @@ Examples:
   capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port; it is printed
 
 One line for each bound address, such as `grpc 127.0.0.1:4480`, goes to standard output when the
-server is ready; logs go to standard error. SIGTERM and SIGINT drain and exit with 0.";
+server is ready; logs go to standard error. SIGTERM and SIGINT drain and exit with 0. A changed policy
+file is loaded again, and SIGHUP asks for it; one that does not load changes nothing.";
 
 /// Serves decisions over gRPC
 #[derive(Debug, clap::Args)]
@@ -106,6 +109,7 @@ impl Serve {
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             clock: Clock::System,
+            limits: Limits::default(),
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
@@ -113,7 +117,12 @@ impl Serve {
             // A closed standard output is no reason to stop serving.
             let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
         };
-        server.run(stop, announce).await?;
+        let (reload, wakes) = reload::channel();
+        let hang_ups = ask_at_hang_up(reload.clone())?;
+        tokio::select! {
+            served = server.run(stop, (reload, wakes), announce) => served?,
+            () = hang_ups => {}
+        }
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -172,6 +181,18 @@ fn log_to_stderr() {
     } else {
         log.json().flatten_event(true).init();
     }
+}
+
+/// Asks for a reload at every SIGHUP, for ever.
+fn ask_at_hang_up(reload: Reload) -> anyhow::Result<impl Future<Output = ()>> {
+    let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    Ok(async move {
+        while hang_ups.recv().await.is_some() {
+            // If there is no room, somebody has asked already.
+            let _ = reload.try_send(Wake::Asked);
+        }
+        std::future::pending().await
+    })
 }
 
 /// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once.

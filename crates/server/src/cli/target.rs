@@ -15,8 +15,11 @@ use tonic_types::StatusExt as _;
 
 use crate::answer;
 use crate::clock::Clock;
-use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES_MAX, PAGE_MAX};
+use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES_MAX};
 use crate::source::{Source, load_catalogs};
+
+/// What a page of a list is asked for: the most that one holds, whatever that is.
+const PAGE_SIZE: i32 = i32::MAX;
 
 /// Where the answers come from.
 #[derive(Debug, clap::Args)]
@@ -26,8 +29,8 @@ pub(crate) struct Target {
     pub(crate) policy: Option<PathBuf>,
 
     /// Ask the server at this address: http://HOST:PORT or unix:PATH
-    /// [default: http://127.0.0.1:4480]
-    #[arg(long, value_name = "URL", env = "CAPSTAN_ADDR", hide_env_values = true)]
+    /// [default: $CAPSTAN_ADDR, or http://127.0.0.1:4480]
+    #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,
 
     /// Catalogs that the policy document can name, beside the built-in ones
@@ -56,7 +59,10 @@ impl Target {
                 let built = source.build(&catalogs, 1, Clock::System.now())?;
                 Ok(Decider::InProcess(built.snapshot))
             }
-            None => connect(self.addr.as_deref().unwrap_or("http://127.0.0.1:4480")).await,
+            None => {
+                let named = self.addr.clone().or_else(|| std::env::var("CAPSTAN_ADDR").ok());
+                connect(named.as_deref().unwrap_or("http://127.0.0.1:4480")).await
+            }
         }
     }
 }
@@ -127,11 +133,72 @@ impl Decider {
         }
     }
 
+    pub(crate) async fn explain(
+        &self,
+        request: v1::ExplainRequest,
+    ) -> anyhow::Result<v1::ExplainResponse> {
+        match self {
+            Self::InProcess(snapshot) => {
+                Ok(answer::explain(snapshot, &request, Clock::System.now())?)
+            }
+            Self::Server(channel) => unwrap(decisions(channel).explain(request).await),
+        }
+    }
+
+    /// Everyone: every page.
+    pub(crate) async fn list_identities(
+        &self,
+        mut request: v1::ListIdentitiesRequest,
+    ) -> anyhow::Result<v1::ListIdentitiesResponse> {
+        request.page_size = PAGE_SIZE;
+        let mut all = v1::ListIdentitiesResponse::default();
+        loop {
+            let page = match self {
+                Self::InProcess(snapshot) => {
+                    answer::list_identities(snapshot, &request, Clock::System.now())?
+                }
+                Self::Server(channel) => {
+                    unwrap(decisions(channel).list_identities(request.clone()).await)?
+                }
+            };
+            all.identities.extend(page.identities);
+            all.revision = page.revision;
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Every scope: every page.
+    pub(crate) async fn list_scopes(
+        &self,
+        mut request: v1::ListScopesRequest,
+    ) -> anyhow::Result<v1::ListScopesResponse> {
+        request.page_size = PAGE_SIZE;
+        let mut all = v1::ListScopesResponse::default();
+        loop {
+            let page = match self {
+                Self::InProcess(snapshot) => {
+                    answer::list_scopes(snapshot, &request, Clock::System.now())?
+                }
+                Self::Server(channel) => {
+                    unwrap(decisions(channel).list_scopes(request.clone()).await)?
+                }
+            };
+            all.scopes.extend(page.scopes);
+            all.revision = page.revision;
+            if page.next_page_token.is_empty() {
+                return Ok(all);
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
     /// All roles: every page.
     pub(crate) async fn list_roles(&self) -> anyhow::Result<(String, Vec<v1::Role>)> {
         let mut roles = Vec::new();
-        let page_size = i32::try_from(PAGE_MAX).unwrap_or(i32::MAX);
-        let mut request = v1::ListRolesRequest { page_size, page_token: String::new() };
+        let mut request = v1::ListRolesRequest { page_size: PAGE_SIZE, page_token: String::new() };
         loop {
             let page = match self {
                 Self::InProcess(snapshot) => {

@@ -86,7 +86,7 @@ fn a_file_of_questions_gets_one_line_each_in_order() {
     assert_eq!(lines.len(), 5);
     assert_eq!((&lines[0], &lines[4]), (&granted, &no_binding));
     for (line, words) in
-        [(1, "line 2 is no question"), (2, "segment 2 is empty"), (3, "unknown field `x`")]
+        [(1, "line 2: expected an object"), (2, "segment 2 is empty"), (3, "unknown field `x`")]
     {
         assert!(lines[line]["error"].as_str().unwrap().contains(words), "{}", lines[line]);
     }
@@ -224,14 +224,18 @@ fn validate_shows_every_mistake_with_its_place() {
 
     assert_eq!(code(&["policy", "validate", "no-such-file"]), 2);
     let tight = ["policy", "validate", DEMO, "--max-document-bytes", "100"];
-    assert!(stderr(&capstan(&tight)).contains("more than 100 bytes"));
+    assert!(stdout(&capstan(&tight)).contains("more than 100 bytes"));
     let size = std::fs::metadata(Path::new("../..").join(DEMO)).unwrap().len().to_string();
     assert_eq!(code(&["policy", "validate", DEMO, "--max-document-bytes", &size]), 0);
 }
 
 #[test]
 fn help_teaches_by_example() {
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 12] = [
+        &["who"],
+        &["where"],
+        &["explain"],
+        &["policy", "test"],
         &[],
         &["serve"],
         &["check"],
@@ -256,4 +260,120 @@ fn a_reader_that_leaves_is_no_crash() {
     drop(child.stdout.take());
     let output = child.wait_with_output().unwrap();
     assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn who_where_and_why_in_words_and_json() {
+    let who = ["who", "repo.delete", "acme/platform/images", "--policy", DEMO];
+    assert_eq!(stdout(&capstan(&who)), "alice\n");
+    let as_json = |arguments: &[&str]| json_of(&[arguments, &["-o", "json"]].concat());
+    assert_eq!(as_json(&who), json!({"identities": ["alice"], "revision": 1}));
+    let nobody = ["who", "repo.delete", "beta", "--policy", DEMO];
+    assert_eq!(stdout(&capstan(&nobody)), "nobody can repo.delete at beta\n");
+
+    let places = ["where", "acme/platform/ci", "apk.list", "--policy", DEMO];
+    assert_eq!(stdout(&capstan(&places)), "acme/platform/packages\n");
+    let scope = json!({"scope": "acme/platform/packages", "conditional": false});
+    assert_eq!(as_json(&places), json!({"scopes": [scope], "revision": 1}));
+
+    let why = ["explain", "bob", "repo.delete", "acme/platform/images/nginx", "--policy", DEMO];
+    let text = stdout(&capstan(&why));
+    let picture =
+        "  acme\n  └─ platform      · editor\n     └─ images\n        └─ nginx   ← asked here\n";
+    assert!(text.contains(picture), "{text}");
+    assert!(text.contains("missing: repo.delete\nroles that would give it: "), "{text}");
+    let found = as_json(&why);
+    assert_eq!((&found["allowed"], &found["missing"]), (&json!(false), &json!(["repo.delete"])));
+    assert_eq!(found["reason"], "CAPABILITY_NOT_IN_ROLE");
+    assert!(found["roles"].as_array().unwrap().contains(&json!("owner")));
+    let allowed = as_json(&["explain", "alice", "repo.delete", "acme", "--policy", DEMO]);
+    assert_eq!(allowed["witness"]["role"], "owner");
+    for bad in
+        [&["who", "x", "acme"][..], &["where", "a//b", "repo.list"], &["explain", "a", "x", "acme"]]
+    {
+        assert_eq!(code(&[bad, &["--policy", DEMO]].concat()), 2, "{bad:?}");
+    }
+}
+
+#[test]
+fn conditions_are_told_with_property() {
+    let policy = folder("property").join("policy.yaml");
+    std::fs::write(
+        &policy,
+        "version: 1\ncatalog: {name: c, resources: [{name: r, actions: [get]}], \
+         roles: [{name: reader, capabilities: [r.get]}]}\nidentities: [{id: a}]\n\
+         groups: [{id: acme}]\nrole_bindings:\n\
+         - {identity: a, role: reader, scope: acme, when: [{attribute: context.n, equals: 1}]}\n",
+    )
+    .unwrap();
+    let policy = policy.to_str().unwrap();
+    let check = |properties: &[&str]| {
+        code(&[&["check", "a", "r.get", "acme", "--policy", policy], properties].concat())
+    };
+    assert_eq!(check(&[]), 1);
+    assert_eq!(check(&["--property", "context.n=1"]), 0);
+    assert_eq!(check(&["--property", "context.n=\"1\""]), 1);
+    assert_eq!(check(&["--property", "context.n=one"]), 1);
+    assert_eq!(check(&["--property", "n=1"]), 2);
+    assert_eq!(check(&["--property", "context.n"]), 2);
+}
+
+#[test]
+fn policy_tests_pass_fail_or_do_not_load() {
+    let worlds = "crates/testkit/worlds";
+    let run = |policy: &str, tests: &str| {
+        let output = capstan(&[
+            "policy",
+            "test",
+            &format!("{worlds}/{policy}"),
+            &format!("{worlds}/{tests}"),
+            "-o",
+            "json",
+        ]);
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), report)
+    };
+    let (code, report) = run("expiry.policy.yaml", "expiry.tests.yaml");
+    assert_eq!((code, &report["failed"]), (0, &json!(0)), "{report}");
+    assert!(report["passed"].as_u64().unwrap() > 10);
+    let (code, report) = run("expiry.policy.yaml", "deep-tree.tests.yaml");
+    assert_eq!(code, 1);
+    assert!(report["failed"].as_u64().unwrap() > 0);
+    let (code, report) = run("expiry.policy.yaml", "expiry.policy.yaml");
+    assert_eq!(code, 2);
+    assert!(report["error"].as_str().unwrap().contains("expiry.policy.yaml:"), "{report}");
+}
+
+#[test]
+fn shells_complete() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = capstan(&["completions", shell]);
+        assert!(output.status.success() && stdout(&output).contains("capabilities"), "{shell}");
+    }
+}
+
+/// A file of questions is answered line by line even if there is nobody to ask.
+#[test]
+fn questions_that_nobody_answers_are_answered_with_why() {
+    let queries = folder("unreachable").join("queries.ndjson");
+    let question = "{\"identity\": \"a\", \"capability\": \"b\", \"resource\": \"c\"}\n";
+    std::fs::write(&queries, question.repeat(3)).unwrap();
+    let output =
+        capstan(&["check", "--file", queries.to_str().unwrap(), "--addr", "http://127.0.0.1:1"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.lines().all(|line| line.starts_with("{\"error\":\"cannot reach")), "{text}");
+}
+
+#[test]
+fn the_environment_names_the_default_server_only() {
+    let run = |arguments: &[&str]| {
+        let mut command = command(arguments);
+        command.env("CAPSTAN_ADDR", "http://127.0.0.1:1").output().unwrap()
+    };
+    assert!(run(&["roles", "list"]).status.success());
+    assert!(run(&["check", "alice", "repo.list", "acme", "--policy", DEMO]).status.success());
+    let asked = run(&["check", "alice", "repo.list", "acme"]);
+    assert!(stderr(&asked).contains("cannot reach http://127.0.0.1:1"), "{}", stderr(&asked));
 }

@@ -1,11 +1,14 @@
 //! What the tests of the server share: a server in this process, and the binary as users run it.
 
 use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use capstan::clock::Clock;
+use capstan::limits::Limits;
 use capstan::server::{Address, Config, Server};
 use capstan::source::Source;
 use capstan_policy::Catalogs;
@@ -20,36 +23,53 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 /// A server in this process, stopped when dropped.
 pub(crate) struct InProcess {
     pub(crate) channel: Channel,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
     _stop: oneshot::Sender<()>,
+}
+
+/// What a server in this process is started with, for changes.
+pub(crate) fn config(source: Source) -> Config {
+    Config {
+        source,
+        catalogs: Catalogs::default(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        http: Some("127.0.0.1:0".parse().unwrap()),
+        insecure_plaintext: false,
+        reflection: true,
+        drain_delay: Duration::ZERO,
+        clock: Clock::System,
+        limits: Limits::default(),
+    }
 }
 
 impl InProcess {
     pub(crate) async fn start(source: Source) -> Self {
-        Self::start_at(source, Clock::System).await
+        Self::start_with(config(source)).await
     }
 
     pub(crate) async fn start_at(source: Source, clock: Clock) -> Self {
-        let config = Config {
-            source,
-            catalogs: Catalogs::default(),
-            listen: vec!["127.0.0.1:0".parse().unwrap()],
-            http: None,
-            insecure_plaintext: false,
-            reflection: true,
-            drain_delay: Duration::ZERO,
-            clock,
-        };
+        Self::start_with(Config { clock, ..config(source) }).await
+    }
+
+    /// The demo's policy under these limits.
+    pub(crate) async fn start_within(limits: Limits) -> Self {
+        Self::start_with(Config { limits, ..config(Source::Demo) }).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
         let server = Server::bind(config).await.unwrap();
-        let [Address::Tcp(address)] = server.grpc_addresses()[..] else { panic!("one address") };
+        let [Address::Tcp(grpc)] = server.grpc_addresses()[..] else { panic!("one address") };
+        let http = server.http_address().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
-        let run = server.run(async { drop(stopped.await) }, || ready.send(()).unwrap());
+        let stopped = async { drop(stopped.await) };
+        let run = server.run(stopped, capstan::reload::channel(), || ready.send(()).unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
         tokio::spawn(async { run.await.unwrap() });
         is_ready.await.unwrap();
-        let address = format!("http://{address}");
-        let channel = Channel::from_shared(address).unwrap().connect().await.unwrap();
-        Self { channel, _stop: stop }
+        let channel = connect(grpc).await;
+        Self { channel, grpc, http, _stop: stop }
     }
 
     pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
@@ -59,6 +79,10 @@ impl InProcess {
     pub(crate) fn roles(&self) -> RoleServiceClient<Channel> {
         RoleServiceClient::new(self.channel.clone())
     }
+}
+
+pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap()
 }
 
 /// A folder of this test's own, empty.
@@ -94,6 +118,10 @@ pub(crate) struct Serving {
     child: Child,
     /// Lines that it printed when it was ready.
     pub(crate) lines: Vec<String>,
+    /// What it logs.
+    log: mpsc::Receiver<String>,
+    /// What of it was read already.
+    seen: String,
     /// What it prints from then on.
     rest: BufReader<std::process::ChildStdout>,
 }
@@ -107,6 +135,11 @@ impl Serving {
             .spawn()
             .unwrap();
         let mut rest = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line + "\n"))
+        });
         let lines = (0..lines)
             .map(|_| {
                 let mut line = String::new();
@@ -114,7 +147,7 @@ impl Serving {
                 line.trim_end().to_owned()
             })
             .collect();
-        Self { child, lines, rest }
+        Self { child, lines, log, seen: String::new(), rest }
     }
 
     /// The address on the line that begins with this word.
@@ -123,19 +156,33 @@ impl Serving {
         found.unwrap_or_else(|| panic!("no {word} in {:?}", self.lines)).to_owned()
     }
 
-    pub(crate) fn id(&self) -> u32 {
-        self.child.id()
+    /// Waits until it has logged this.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(_) => panic!("no {text:?} in {}", self.seen),
+            }
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
     /// Sends a signal, and answers the exit code and the log.
-    pub(crate) fn stop(mut self, signal: &str) -> (Option<i32>, String) {
-        let sent = Command::new("kill").args([signal, &self.id().to_string()]).status().unwrap();
-        assert!(sent.success());
+    pub(crate) fn stop(self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the end, and answers the exit code and the log.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.rest, &mut rest).unwrap();
-        let mut log = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        std::io::Read::read_to_string(&mut stderr, &mut log).unwrap();
+        let mut log = std::mem::take(&mut self.seen);
+        log.extend(self.log.iter());
         (self.child.wait().unwrap().code(), log)
     }
 }

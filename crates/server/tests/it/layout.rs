@@ -73,7 +73,9 @@ fn files_begin_with_their_purpose_and_end_soon() {
         for path in files(&workspace().join(folder), "rs") {
             let text = fs::read_to_string(&path).unwrap();
             assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());
-            assert!(text.lines().count() <= 600, "{} is too long", path.display());
+            // Tables of cases may be longer than code.
+            let lines_max = if path.to_string_lossy().contains("/tests/") { 1_200 } else { 600 };
+            assert!(text.lines().count() <= lines_max, "{} is too long", path.display());
             seen += 1;
         }
     }

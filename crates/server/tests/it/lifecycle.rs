@@ -167,6 +167,34 @@ fn a_unix_socket_serves_and_is_cleaned_up() {
     assert_eq!(check().status.code(), Some(0));
     assert_eq!(server.stop("-TERM").0, Some(0));
     assert!(!socket.exists());
+
+    // What is no socket is somebody's, and stays.
+    std::fs::write(&socket, "precious").unwrap();
+    let refused = capstan(&[&["serve"], &arguments[..]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("is there and is no socket"), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+/// Clients with health checking keep a watch open; a server that waited for it would be cut off.
+#[test]
+fn a_health_watch_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let mut watch = threads.block_on(async {
+        let mut health = HealthClient::new(connect(&server).await);
+        let request = HealthCheckRequest { service: String::new() };
+        let mut watch = health.watch(request).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        watch
+    });
+    let (code, log) = server.stop("-TERM");
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
+    threads.block_on(async {
+        let last = watch.message().await.ok().flatten();
+        assert!(last.is_none_or(|last| last.status() == ServingStatus::NotServing));
+    });
 }
 
 #[test]

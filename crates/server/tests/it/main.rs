@@ -10,10 +10,16 @@
 
 mod common;
 
+mod catalogs;
 mod cli;
+mod drain;
 mod golden;
 mod layout;
 mod lifecycle;
+mod limits;
+mod metrics;
 mod python;
+mod raw;
+mod reload;
 mod rpc;
 mod worlds;

@@ -137,7 +137,8 @@ async fn a_malformed_item_of_a_batch_spoils_no_other() {
         ),
         (
             false,
-            "INVALID_FIELD: capability: catalog `chainguard-2025-08-14` has no capability `nope`",
+            "INVALID_FIELD: capability: catalog `chainguard-2025-08-14+errata` has no capability \
+             `nope`",
         ),
         (false, "REASON_CAPABILITY_NOT_IN_ROLE"),
         (false, "INVALID_FIELD: identity: the path is empty"),
@@ -216,7 +217,7 @@ async fn roles_come_in_pages() {
     loop {
         let request = v1::ListRolesRequest { page_size: 5, page_token };
         let page = server.roles().list_roles(request).await.unwrap().into_inner();
-        assert_eq!(page.catalog, "chainguard-2025-08-14");
+        assert_eq!(page.catalog, "chainguard-2025-08-14+errata");
         assert!(page.roles.len() <= 5);
         names.extend(page.roles.into_iter().map(|role| role.id));
         page_token = page.next_page_token;
@@ -234,21 +235,155 @@ async fn roles_come_in_pages() {
 }
 
 #[tokio::test]
-async fn calls_of_later_versions_say_so() {
+async fn a_stream_answers_each_batch_in_order_and_ends_at_the_first_error() {
+    let server = InProcess::start(Source::Demo).await;
+    let batch = |length: usize, identity: &str| v1::BatchCheckRequest {
+        checks: vec![item(identity, "repo.delete", "acme"); length],
+        consistency: None,
+    };
+    let batches = vec![batch(1, "alice"), batch(0, "alice"), batch(1_000, "bob"), batch(3, "a//b")];
+    let open = server.decisions().stream_check(tokio_stream::iter(batches)).await.unwrap();
+    let mut answers = open.into_inner();
+    let mut seen = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        let errors = answer.results.iter().filter(|result| result.error.is_some()).count();
+        let allowed = answer.results.iter().filter(|result| result.allowed).count();
+        seen.push((answer.results.len(), allowed, errors, answer.revision));
+    }
+    assert_eq!(seen, [(1, 1, 0, 1), (0, 0, 0, 1), (1_000, 0, 0, 1), (3, 0, 3, 1)]);
+
+    let batches = vec![batch(1, "alice"), batch(1_001, "alice"), batch(1, "alice")];
+    let open = server.decisions().stream_check(tokio_stream::iter(batches)).await.unwrap();
+    let mut answers = open.into_inner();
+    assert_eq!(answers.message().await.unwrap().unwrap().results.len(), 1);
+    let status = answers.message().await.unwrap_err();
+    assert_eq!(info(&status), ("INVALID_FIELD".into(), "checks".into()));
+    assert!(answers.message().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn who_where_and_why_answer_over_the_wire() {
     let server = InProcess::start(Source::Demo).await;
     let mut decisions = server.decisions();
-    let statuses = [
-        decisions.list_identities(v1::ListIdentitiesRequest::default()).await.unwrap_err(),
-        decisions.list_scopes(v1::ListScopesRequest::default()).await.unwrap_err(),
-        decisions.explain(v1::ExplainRequest::default()).await.unwrap_err(),
-        decisions.stream_check(tokio_stream::iter([])).await.unwrap_err(),
-    ];
-    for (status, call) in
-        statuses.iter().zip(["ListIdentities", "ListScopes", "Explain", "StreamCheck"])
-    {
-        assert_eq!(status.code(), Code::Unimplemented);
-        assert_eq!(status.message(), format!("{call} is not served by this version"));
+    let who = v1::ListIdentitiesRequest {
+        capability: "apk.list".into(),
+        resource: "acme/platform/packages".into(),
+        page_size: 2,
+        ..Default::default()
+    };
+    let mut names = Vec::new();
+    let mut request = who.clone();
+    loop {
+        let page = decisions.list_identities(request.clone()).await.unwrap().into_inner();
+        assert!(page.identities.len() <= 2);
+        names.extend(page.identities);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
     }
+    assert_eq!(
+        names,
+        ["acme/auditor", "acme/platform/ci", "acme/platform/packages/puller", "alice", "bob"]
+    );
+    let places = v1::ListScopesRequest {
+        identity: "acme/platform/ci".into(),
+        capability: "groups.list".into(),
+        ..Default::default()
+    };
+    let found = decisions.list_scopes(places.clone()).await.unwrap().into_inner();
+    let found: Vec<_> = found.scopes.iter().map(|one| (&*one.scope, one.conditional)).collect();
+    assert_eq!(found, [("acme/platform/packages", false)]);
+    let mut why = async |identity: &str| {
+        let request = v1::ExplainRequest {
+            identity: identity.into(),
+            capability: "subscriptions.create".into(),
+            resource: "acme/platform/x".into(),
+            ..Default::default()
+        };
+        decisions.explain(request).await.unwrap().into_inner()
+    };
+    let allowed = why("bob").await;
+    assert_eq!((allowed.allowed, allowed.reason()), (true, v1::Reason::Granted));
+    let witness = allowed.witness.unwrap();
+    assert_eq!((&*witness.role, &*witness.scope), ("editor", "acme/platform"));
+    assert!(allowed.missing.is_empty() && allowed.roles.is_empty());
+    let denied = why("carol").await;
+    assert_eq!((denied.allowed, denied.reason()), (false, v1::Reason::NoBinding));
+    assert_eq!(denied.witness, None);
+    assert_eq!(denied.missing, ["subscriptions.create"]);
+    assert_eq!(denied.roles, ["editor", "owner"]);
+
+    let mut decisions = server.decisions();
+    let bad = [
+        ("page_size", v1::ListIdentitiesRequest { page_size: -1, ..who.clone() }),
+        ("page_token", v1::ListIdentitiesRequest { page_token: "x".into(), ..who.clone() }),
+        ("capability", v1::ListIdentitiesRequest { capability: "x".into(), ..who.clone() }),
+        ("resource", v1::ListIdentitiesRequest { resource: "/".into(), ..who }),
+    ];
+    for (field, request) in bad {
+        let status = decisions.list_identities(request).await.unwrap_err();
+        assert_eq!(info(&status), ("INVALID_FIELD".into(), field.into()));
+    }
+    let resource = [("a".to_owned(), prost_types::Value::default())].into();
+    let properties = Some(v1::Properties { resource, ..Default::default() });
+    let request = v1::ListScopesRequest { properties, ..places };
+    let status = decisions.list_scopes(request).await.unwrap_err();
+    assert_eq!(info(&status), ("INVALID_FIELD".into(), "properties.resource".into()));
+}
+
+/// Conditions over the wire: what is registered wins, other kinds of values count as absent.
+#[tokio::test]
+async fn conditions_see_what_the_request_supplies() {
+    let file = crate::common::folder("conditions").join("policy.yaml");
+    std::fs::write(
+        &file,
+        "version: 1\ncatalog: {name: c, resources: [{name: r, actions: [get]}],
+          roles: [{name: reader, capabilities: [r.get]}]}
+groups: [{id: acme}]
+identities: [{id: a}, {id: b}, {id: c}]
+resources: [{id: acme/old, type: r, properties: {status: archived}}]
+role_bindings:
+  - {identity: a, role: reader, scope: acme, when: [{attribute: resource.status, not_equals: archived}]}
+  - {identity: b, role: reader, scope: acme, when: [{attribute: context.n, equals: 1}]}
+  - {identity: c, role: reader, scope: acme, when: [{attribute: context.n, equals: 1}, {attribute: action.ok, equals: true}]}
+",
+    )
+    .unwrap();
+    let server = InProcess::start(Source::file(&file)).await;
+    use prost_types::value::Kind;
+    let check = async |identity: &str, resource: &str, supplied: &[(&str, &str, Kind)]| {
+        let mut properties = v1::Properties::default();
+        for (of, name, kind) in supplied {
+            let into = match *of {
+                "resource" => &mut properties.resource,
+                "action" => &mut properties.action,
+                _ => &mut properties.context,
+            };
+            into.insert((*name).into(), prost_types::Value { kind: Some(kind.clone()) });
+        }
+        let properties = Some(properties);
+        let request = v1::CheckRequest { properties, ..request(identity, "r.get", resource) };
+        server.decisions().check(request).await.unwrap().into_inner().reason()
+    };
+    use v1::Reason::{ConditionNotMet, Granted};
+    let text = |text: &str| Kind::StringValue(text.into());
+    let number = Kind::NumberValue;
+    assert_eq!(check("a", "acme/new", &[]).await, ConditionNotMet, "absent fails");
+    assert_eq!(check("a", "acme/new", &[("resource", "status", text("live"))]).await, Granted);
+    assert_eq!(
+        check("a", "acme/old", &[("resource", "status", text("live"))]).await,
+        ConditionNotMet,
+        "what is registered wins"
+    );
+    assert_eq!(check("b", "acme", &[("context", "n", number(1.0))]).await, Granted);
+    for other in [number(1.5), text("1"), Kind::BoolValue(true), Kind::NullValue(0), number(1e300)]
+    {
+        assert_eq!(check("b", "acme", &[("context", "n", other)]).await, ConditionNotMet);
+    }
+    let both = [("context", "n", number(1.0)), ("action", "ok", Kind::BoolValue(true))];
+    assert_eq!(check("c", "acme", &both).await, Granted);
+    assert_eq!(check("c", "acme", &both[..1]).await, ConditionNotMet);
 }
 
 #[tokio::test]

@@ -1,0 +1,143 @@
+//! The layer by itself, around calls that panic: no call of ours does, as far as we know.
+
+use std::collections::HashSet;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
+
+use super::*;
+
+/// The layer around a service that answers each call with what the function makes.
+macro_rules! around {
+    ($metrics:expr, $answer:expr) => {
+        Admission::new(Limits::default(), Arc::clone($metrics))
+            .layer(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) }))
+    };
+}
+
+type Boxed = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+/// A body that fails while it is being made.
+struct Broken(bool);
+
+impl HttpBody for Broken {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if std::mem::replace(&mut self.0, true) {
+            panic!("the secret of the stream");
+        }
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"\0\0\0\0\0")))))
+    }
+}
+
+async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + Unpin + 'static,
+{
+    let request = Request::post(path).body(Body::empty()).unwrap();
+    let Ok(answer) = service.call(request).await;
+    told(answer).await.0
+}
+
+/// How an answer ends, and whether its head came first by itself.
+async fn told(answer: Response<AnswerBody>) -> (Status, bool) {
+    let (parts, mut body) = answer.into_parts();
+    let mut all = parts.headers;
+    assert_eq!(all.get(CONTENT_TYPE), Some(&GRPC_CONTENT_TYPE));
+    let head_first = matches!(body.rest, Rest::All(_));
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        if let Ok(trailers) = frame.unwrap().into_trailers() {
+            all.extend(trailers);
+        }
+    }
+    assert!(body.is_end_stream() || body.call.is_none());
+    (Status::from_header_map(&all).unwrap(), head_first)
+}
+
+fn answered(body: Broken) -> Response<Body> {
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
+}
+
+/// A call that ends this way after `millis`, under these timeouts: its code, and whether the head
+/// of its answer came first.
+async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code, bool, u128) {
+    let metrics = Arc::new(Metrics::default());
+    let inner = tower::service_fn(move |_: Request<Body>| -> Boxed {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+            Ok(end())
+        })
+    });
+    let admission = Admission::new(Limits::default(), Arc::clone(&metrics));
+    let request = Request::post("/capstan.v1.DecisionService/Check");
+    let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
+    let began = Instant::now();
+    let Ok(answer) = admission.layer(inner).call(request).await;
+    let (status, head_first) = told(answer).await;
+    let took = began.elapsed().as_millis();
+    let name = format!("{:?}", status.code());
+    let code =
+        if name == "DeadlineExceeded" { "DEADLINE_EXCEEDED".into() } else { name.to_uppercase() };
+    let counted = format!("capstan_requests_total{{rpc=\"Check\",code=\"{code}\"}} 1\n");
+    assert!(scraped(&metrics).contains(&counted), "{counted}");
+    assert!(scraped(&metrics).contains("capstan_in_flight 0\n"));
+    (status.code(), head_first, took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn near_its_deadline_a_call_sends_the_head_and_the_rest_when_it_comes() {
+    let unavailable = || Status::unavailable("later").into_http();
+    let panics = || answered(Broken(false));
+    let late = Code::DeadlineExceeded;
+    // Ready long before the deadline, with a client's or with the server's alone.
+    assert_eq!(waits(60, "100m", unavailable).await, (Code::Unavailable, false, 60));
+    assert_eq!(waits(999, "", unavailable).await, (Code::Unavailable, false, 999));
+    assert_eq!(waits(1_001, "", unavailable).await, (late, false, 1_000));
+    // Ready within the last moments, with an error or with an answer, or too late.
+    assert_eq!(waits(90, "100m", unavailable).await, (Code::Unavailable, true, 90));
+    assert_eq!(waits(90, "100m", panics).await, (Code::Internal, true, 90));
+    assert_eq!(waits(5, "10m", unavailable).await, (Code::Unavailable, true, 5));
+    assert_eq!(waits(101, "100m", unavailable).await, (late, true, 100));
+    assert_eq!(waits(5_000, "9S", unavailable).await, (late, true, 1_000));
+}
+
+fn scraped(metrics: &Arc<Metrics>) -> String {
+    crate::metrics::scrape(&crate::metrics::registry(metrics)).unwrap()
+}
+
+#[tokio::test]
+async fn a_panic_in_any_call_ends_that_call_only() {
+    let metrics = Arc::new(Metrics::default());
+    let mut in_head = around!(&metrics, async { panic!("the secret of the head") });
+    let mut in_body = around!(&metrics, async { Ok(answered(Broken(false))) });
+    let files = FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap().file;
+    let services = files.iter().filter(|file| file.package() == "capstan.v1");
+    let mut correlations = HashSet::new();
+    let mut calls = 0;
+    for service in services.flat_map(|file| &file.service) {
+        for method in &service.method {
+            let path = format!("/capstan.v1.{}/{}", service.name(), method.name());
+            for status in [ask(&mut in_head, &path).await, ask(&mut in_body, &path).await] {
+                assert_eq!(status.code(), Code::Internal, "{path}");
+                let correlation = status.message().strip_prefix("internal error ").unwrap();
+                assert_eq!(correlation.len(), 16);
+                assert!(correlations.insert(correlation.to_owned()));
+                assert!(status.details().windows(6).all(|bytes| bytes != b"secret"));
+                calls += 1;
+            }
+        }
+    }
+    assert_eq!(calls, 16);
+    let text = scraped(&metrics);
+    assert!(text.contains("capstan_panics_total 16\n"), "{text}");
+    assert!(text.contains("capstan_in_flight 0\n"), "{text}");
+    assert_eq!(in_head.gate.places.available_permits(), Limits::default().in_flight_max);
+}

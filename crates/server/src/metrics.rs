@@ -1,0 +1,400 @@
+//! What the server counts, for Prometheus: calls, decisions, latencies, shed calls, loads.
+//!
+//! **Invariant**: every label set is closed: an RPC of ours or `other`, a gRPC code, yes or no.
+//! Nothing that a caller writes becomes a label, so no caller can add a series. A call costs a few
+//! relaxed atomic additions; names and text are made when somebody scrapes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use capstan_engine::Snapshot;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use tonic::Code;
+
+/// What `/metrics` answers with, as Prometheus asks for it.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Upper ends of the latency buckets, in nanoseconds: a decision takes microseconds, and a call
+/// that waits is cut off after a second.
+const LATENCY_NANOS: [u64; 14] = [
+    25_000,
+    50_000,
+    100_000,
+    250_000,
+    500_000,
+    1_000_000,
+    2_500_000,
+    5_000_000,
+    10_000_000,
+    25_000_000,
+    50_000_000,
+    100_000_000,
+    250_000_000,
+    1_000_000_000,
+];
+
+/// The names of gRPC's codes, by number.
+const CODES: [&str; 17] = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+];
+
+/// Which call it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rpc {
+    /// One check.
+    Check,
+    /// Many checks.
+    BatchCheck,
+    /// A stream of batches.
+    StreamCheck,
+    /// What can this identity do here?
+    ListCapabilities,
+    /// Who can do this here?
+    ListIdentities,
+    /// Where can this identity do this?
+    ListScopes,
+    /// Why?
+    Explain,
+    /// The roles that the policy knows.
+    ListRoles,
+    /// Whatever we do not serve.
+    Other,
+}
+
+impl Rpc {
+    const ALL: [Self; 9] = [
+        Self::Check,
+        Self::BatchCheck,
+        Self::StreamCheck,
+        Self::ListCapabilities,
+        Self::ListIdentities,
+        Self::ListScopes,
+        Self::Explain,
+        Self::ListRoles,
+        Self::Other,
+    ];
+
+    /// The call that a request's path names.
+    pub(crate) fn of(path: &str) -> Self {
+        match path {
+            "/capstan.v1.DecisionService/Check" => Self::Check,
+            "/capstan.v1.DecisionService/BatchCheck" => Self::BatchCheck,
+            "/capstan.v1.DecisionService/StreamCheck" => Self::StreamCheck,
+            "/capstan.v1.DecisionService/ListCapabilities" => Self::ListCapabilities,
+            "/capstan.v1.DecisionService/ListIdentities" => Self::ListIdentities,
+            "/capstan.v1.DecisionService/ListScopes" => Self::ListScopes,
+            "/capstan.v1.DecisionService/Explain" => Self::Explain,
+            "/capstan.v1.RoleService/ListRoles" => Self::ListRoles,
+            _ => Self::Other,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Check => "Check",
+            Self::BatchCheck => "BatchCheck",
+            Self::StreamCheck => "StreamCheck",
+            Self::ListCapabilities => "ListCapabilities",
+            Self::ListIdentities => "ListIdentities",
+            Self::ListScopes => "ListScopes",
+            Self::Explain => "Explain",
+            Self::ListRoles => "ListRoles",
+            Self::Other => "other",
+        }
+    }
+
+    /// Whether its answers are decisions.
+    const fn decides(self) -> bool {
+        matches!(self, Self::Check | Self::BatchCheck | Self::StreamCheck | Self::Explain)
+    }
+}
+
+/// How wide the cap was that a call ran into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShedScope {
+    /// The whole server's.
+    Global,
+    /// One peer's.
+    Peer,
+}
+
+/// How loading a policy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadOutcome {
+    /// It is served now.
+    Applied,
+    /// It is not, and the one before it still is, if there was one.
+    Rejected,
+}
+
+/// Counts and measures, shared by everything that serves.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    calls: [Calls; Rpc::ALL.len()],
+    in_flight: AtomicU64,
+    shed_global: AtomicU64,
+    shed_peer: AtomicU64,
+    panics: AtomicU64,
+    loads_applied: AtomicU64,
+    loads_rejected: AtomicU64,
+    load_nanos: AtomicU64,
+    revision: AtomicU64,
+    identities: AtomicU64,
+    bindings: AtomicU64,
+}
+
+/// The counts of one RPC.
+#[derive(Debug, Default)]
+struct Calls {
+    codes: [AtomicU64; CODES.len()],
+    allowed: AtomicU64,
+    denied: AtomicU64,
+    /// One for each of [`LATENCY_NANOS`], each without those below it.
+    faster: [AtomicU64; LATENCY_NANOS.len()],
+    /// Slower than all of them.
+    slower: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Metrics {
+    fn calls(&self, rpc: Rpc) -> Option<&Calls> {
+        // Every variant is in `ALL`, in this order: a test holds that.
+        self.calls.get(rpc as usize)
+    }
+
+    /// A call was let in.
+    pub(crate) fn began(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// A call that was let in is over, however it ended.
+    pub(crate) fn left(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// A call was answered, refused or given up.
+    pub(crate) fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
+        let Some(calls) = self.calls(rpc) else { return };
+        if let Some(count) = calls.codes.get(code as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        let nanos = nanos(took);
+        let faster = LATENCY_NANOS.iter().zip(&calls.faster).find(|(most, _)| nanos <= **most);
+        faster.map_or(&calls.slower, |(_, count)| count).fetch_add(1, Relaxed);
+        calls.nanos.fetch_add(nanos, Relaxed);
+    }
+
+    /// Decisions were made: one, or each of a batch.
+    pub(crate) fn decided(&self, rpc: Rpc, allowed: u64, denied: u64) {
+        let Some(calls) = self.calls(rpc) else { return };
+        // Most answers are one decision, and nobody needs an addition of nothing.
+        for (count, more) in [(&calls.allowed, allowed), (&calls.denied, denied)] {
+            if more > 0 {
+                count.fetch_add(more, Relaxed);
+            }
+        }
+    }
+
+    /// A call was turned away because too many were in flight.
+    pub(crate) fn shed(&self, scope: ShedScope) {
+        let count = match scope {
+            ShedScope::Global => &self.shed_global,
+            ShedScope::Peer => &self.shed_peer,
+        };
+        count.fetch_add(1, Relaxed);
+    }
+
+    /// A call panicked.
+    pub(crate) fn panicked(&self) {
+        self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// A policy was loaded, or was not: how, how long it took, and what is served now, if anything
+    /// is.
+    pub fn loaded(&self, outcome: LoadOutcome, took: Duration, served: Option<&Snapshot>) {
+        let count = match outcome {
+            LoadOutcome::Applied => &self.loads_applied,
+            LoadOutcome::Rejected => &self.loads_rejected,
+        };
+        count.fetch_add(1, Relaxed);
+        self.load_nanos.store(nanos(took), Relaxed);
+        if let Some(snapshot) = served {
+            self.revision.store(snapshot.revision(), Relaxed);
+            self.identities.store(snapshot.identities_len() as u64, Relaxed);
+            self.bindings.store(snapshot.bindings_len() as u64, Relaxed);
+        }
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+// === To Prometheus ===
+
+/// What there is to scrape.
+pub(crate) fn registry(metrics: &Arc<Metrics>) -> Registry {
+    let mut registry = Registry::with_prefix("capstan");
+    registry.register_collector(Box::new(Arc::clone(metrics)));
+    registry
+}
+
+/// Everything as text.
+pub(crate) fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
+    let mut all = String::new();
+    text::encode(&mut all, registry)?;
+    Ok(all)
+}
+
+/// A counter of a family, with these labels.
+fn count<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: [(&str, &str); N],
+    count: &AtomicU64,
+) -> fmt::Result {
+    let mut encoder = family.encode_family(&labels)?;
+    encoder.encode_counter::<NoLabelSet, u64, f64>(&count.load(Relaxed), None)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nobody reads 16 digits of a time")]
+fn seconds(nanos: u64) -> f64 {
+    nanos as f64 / 1e9
+}
+
+impl Collector for Metrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.encode_calls(&mut encoder)?;
+        self.encode_server(&mut encoder)
+    }
+}
+
+impl Metrics {
+    fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let all = || Rpc::ALL.into_iter().zip(&self.calls);
+
+        let help = "Calls that ended, by how.";
+        let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
+        for (rpc, calls) in all() {
+            for (code, ended) in CODES.iter().zip(&calls.codes) {
+                count(&mut family, [("rpc", rpc.name()), ("code", code)], ended)?;
+            }
+        }
+
+        let help = "Decisions, each one of a batch for itself.";
+        let mut family = encoder.encode_descriptor("decisions", help, None, MetricType::Counter)?;
+        for (rpc, calls) in all().filter(|(rpc, _)| rpc.decides()) {
+            count(&mut family, [("rpc", rpc.name()), ("allowed", "true")], &calls.allowed)?;
+            count(&mut family, [("rpc", rpc.name()), ("allowed", "false")], &calls.denied)?;
+        }
+
+        let help = "Time from the request's head to the end of the answer.";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Histogram);
+        let mut family = encoder.encode_descriptor("request_duration", help, unit, kind)?;
+        for (rpc, calls) in all() {
+            let ends = LATENCY_NANOS.iter().map(|most| seconds(*most)).chain([f64::INFINITY]);
+            let counts = calls.faster.iter().chain([&calls.slower]);
+            let buckets: Vec<_> = ends.zip(counts.map(|count| count.load(Relaxed))).collect();
+            let total = buckets.iter().map(|(_, count)| count).sum();
+            let sum = seconds(calls.nanos.load(Relaxed));
+            family
+                .encode_family(&[("rpc", rpc.name())])?
+                .encode_histogram::<NoLabelSet>(sum, total, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let help = "Calls turned away because too many were in flight, by whose cap it was.";
+        let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
+        count(&mut family, [("scope", "global")], &self.shed_global)?;
+        count(&mut family, [("scope", "peer")], &self.shed_peer)?;
+
+        let help = "Calls that panicked: each is a bug, and in the log.";
+        encoder
+            .encode_descriptor("panics", help, None, MetricType::Counter)?
+            .encode_counter::<NoLabelSet, u64, f64>(&self.panics.load(Relaxed), None)?;
+
+        let help = "Loads of the policy, by how they ended.";
+        let mut family = encoder.encode_descriptor("loads", help, None, MetricType::Counter)?;
+        count(&mut family, [("outcome", "applied")], &self.loads_applied)?;
+        count(&mut family, [("outcome", "rejected")], &self.loads_rejected)?;
+
+        let help = "Time that the last load of the policy took.";
+        encoder
+            .encode_descriptor("load_duration", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&seconds(self.load_nanos.load(Relaxed)))?;
+
+        let gauges = [
+            ("in_flight", "Calls being answered, open streams among them.", &self.in_flight),
+            ("snapshot_revision", "Revision of the policy that is served.", &self.revision),
+            ("snapshot_identities", "Identities registered in it.", &self.identities),
+            ("snapshot_role_bindings", "Role bindings in it.", &self.bindings),
+        ];
+        for (name, help, value) in gauges {
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Gauge)?
+                .encode_gauge(&value.load(Relaxed))?;
+        }
+
+        encoder
+            .encode_descriptor("build", "What is running.", None, MetricType::Info)?
+            .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn labels_stand_at_their_numbers() {
+        for (at, rpc) in Rpc::ALL.into_iter().enumerate() {
+            assert_eq!(rpc as usize, at);
+        }
+        for (at, name) in CODES.iter().enumerate() {
+            let code = Code::from(i32::try_from(at).unwrap());
+            assert_eq!(code as usize, at);
+            assert_eq!(format!("{code:?}").to_uppercase(), name.replace('_', ""));
+        }
+    }
+
+    /// An RPC that is added to the schema must get a name here.
+    #[test]
+    fn every_call_of_the_schema_has_a_name() {
+        let files = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
+        let mut seen = 0;
+        for file in files.file.iter().filter(|file| file.package() == "capstan.v1") {
+            for service in &file.service {
+                for method in &service.method {
+                    let path = format!("/capstan.v1.{}/{}", service.name(), method.name());
+                    assert_eq!(Rpc::of(&path).name(), method.name());
+                    seen += 1;
+                }
+            }
+        }
+        assert_eq!(seen, Rpc::ALL.len() - 1);
+    }
+}

@@ -1,0 +1,100 @@
+//! How many calls each peer has in flight.
+//!
+//! **Invariants**: a peer is in the map only while it has a call in flight, so there are never more
+//! peers than calls. Methods answer with values: no guard of the map leaves this file.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use dashmap::{DashMap, Entry};
+use tonic::transport::server::TcpConnectInfo;
+
+/// Who a call came from, as far as the connection tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// An IPv4 address, or the /64 of an IPv6 address: whoever has one address of it has all.
+    Ip(IpAddr),
+    /// Whoever may open the unix socket.
+    Local,
+}
+
+impl Peer {
+    pub(crate) fn of(connection: Option<&TcpConnectInfo>) -> Self {
+        let remote = connection.and_then(TcpConnectInfo::remote_addr);
+        match remote.map(|address| address.ip().to_canonical()) {
+            Some(IpAddr::V6(address)) => {
+                let network = address.to_bits() & !u128::from(u64::MAX);
+                Self::Ip(Ipv6Addr::from_bits(network).into())
+            }
+            Some(address) => Self::Ip(address),
+            None => Self::Local,
+        }
+    }
+}
+
+/// Calls in flight, by peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peers(DashMap<Peer, usize>);
+
+impl Peers {
+    /// Whether the peer may have one more, which it then has.
+    pub(crate) fn enter(&self, peer: Peer, most: usize) -> bool {
+        match self.0.entry(peer) {
+            Entry::Occupied(mut count) if *count.get() < most => {
+                *count.get_mut() += 1;
+                true
+            }
+            Entry::Vacant(vacant) if most > 0 => {
+                vacant.insert(1);
+                true
+            }
+            Entry::Occupied(_) | Entry::Vacant(_) => false,
+        }
+    }
+
+    /// One of the peer's calls is over.
+    pub(crate) fn leave(&self, peer: Peer) {
+        if let Entry::Occupied(mut count) = self.0.entry(peer) {
+            *count.get_mut() = count.get().saturating_sub(1);
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(address: &str) -> Peer {
+        let remote_addr = Some(address.parse().unwrap());
+        Peer::of(Some(&TcpConnectInfo { local_addr: None, remote_addr }))
+    }
+
+    #[test]
+    fn peers_are_networks_of_one_owner() {
+        assert_eq!(peer("192.0.2.1:1"), peer("192.0.2.1:2"));
+        assert_ne!(peer("192.0.2.1:1"), peer("192.0.2.2:1"));
+        assert_eq!(peer("[::ffff:192.0.2.1]:1"), peer("192.0.2.1:1"));
+        assert_eq!(peer("[2001:db8::1]:1"), peer("[2001:db8::ffff:1]:1"));
+        assert_ne!(peer("[2001:db8::1]:1"), peer("[2001:db8:0:1::1]:1"));
+        assert_eq!(Peer::of(None), Peer::Local);
+    }
+
+    #[test]
+    fn whoever_has_no_call_in_flight_is_forgotten() {
+        let peers = Peers::default();
+        assert!(!peers.enter(Peer::Local, 0));
+        assert!(peers.enter(Peer::Local, 2) && peers.enter(Peer::Local, 2));
+        assert!(!peers.enter(Peer::Local, 2));
+        assert!(peers.enter(peer("192.0.2.1:1"), 2));
+        assert_eq!(peers.0.len(), 2);
+        for _ in 0..2 {
+            peers.leave(Peer::Local);
+        }
+        peers.leave(peer("192.0.2.1:1"));
+        peers.leave(Peer::Local);
+        assert!(peers.0.is_empty());
+        assert!(peers.enter(Peer::Local, 2));
+    }
+}

@@ -1,0 +1,258 @@
+//! Roles side by side: `roles compare`, `roles diff`, and what they say about roles that are not
+//! there.
+
+use serde_json::{Value, json};
+
+use super::{CORRECTED, DEMO, LITERAL, OVERVIEW, json_of};
+use crate::common::{Serving, capstan, folder, stderr, stdout};
+
+const COLUMNS: [&str; 6] = [
+    "Pull Images",
+    "List Tags/Repos",
+    "View SBOMs/Diffs",
+    "Create IAM Resources",
+    "Create Pull Tokens",
+    "Libraries Access",
+];
+
+/// Roles and marks of a comparison, `x` and `.` by column.
+fn marks(comparison: &Value) -> Vec<(String, String)> {
+    assert_eq!(comparison["columns"], json!(COLUMNS));
+    let rows = comparison["roles"].as_array().unwrap().iter().map(|role| {
+        assert_eq!(role["marks"].as_object().unwrap().len(), COLUMNS.len());
+        let mark = |column: &str| if role["marks"][column].as_bool().unwrap() { 'x' } else { '.' };
+        (role["name"].as_str().unwrap().to_owned(), COLUMNS.map(mark).iter().collect())
+    });
+    rows.collect()
+}
+
+const EXPECTED: [(&str, &str); 12] = [
+    ("owner", "xxxxxx"),
+    ("editor", "xxx..."),
+    ("viewer", "xxx..."),
+    ("registry.pull", "xxx..."),
+    ("registry.pull_token_creator", "xxxxx."),
+    ("apk.pull", "......"),
+    ("libraries.java.pull", ".....x"),
+    ("libraries.java.pull_token_creator", "...xxx"),
+    ("libraries.python.pull", ".....x"),
+    ("libraries.python.pull_token_creator", "...xxx"),
+    ("libraries.javascript.pull", ".....x"),
+    ("libraries.javascript.pull_token_creator", "...xxx"),
+];
+
+fn owned(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter().map(|(role, marks)| ((*role).into(), (*marks).into())).collect()
+}
+
+#[test]
+fn compare_finds_what_each_role_is_good_for() {
+    let alone = json_of(&["roles", "compare", "-o", "json"]);
+    assert_eq!(alone["catalog"], LITERAL);
+    assert_eq!(marks(&alone), owned(&EXPECTED));
+    for same in
+        [&["role", "compare"][..], &["iam", "roles", "compare"], &["iam", "role", "compare"]]
+    {
+        assert_eq!(json_of(&[same, &["-o", "json"]].concat()), alone);
+    }
+    let corrected = json_of(&["roles", "compare", "--catalog", CORRECTED, "-o", "json"]);
+    assert_eq!(corrected["catalog"], CORRECTED);
+    assert_eq!(marks(&corrected), owned(&EXPECTED));
+
+    let table = stdout(&capstan(&["roles", "compare"]));
+    assert!(!table.contains('\x1b'), "no colours outside of a terminal");
+    for (role, marks) in EXPECTED {
+        let row = table.lines().find(|line| line.starts_with(&format!("│ {role} "))).unwrap();
+        let shown: String = row.chars().filter(|c| "✔·".contains(*c)).collect();
+        assert_eq!(shown, marks.replace('x', "✔").replace('.', "·"), "{table}");
+    }
+    let header = table.lines().nth(2).unwrap();
+    assert!(COLUMNS.iter().all(|column| header.contains(column)), "{header}");
+}
+
+#[test]
+fn compare_judges_other_catalogs_and_custom_roles_by_the_same_rules() {
+    let overview = json_of(&["roles", "compare", "--catalog", OVERVIEW, "-o", "json"]);
+    let expected =
+        [("owner", "...x.."), ("editor", "...x.."), ("viewer", "......"), ("gulfstream", "......")];
+    assert_eq!(marks(&overview), owned(&expected));
+    let custom = [&EXPECTED[..], &[("acme/release", "xx....")]].concat();
+    let in_process = json_of(&["roles", "compare", "--policy", DEMO, "-o", "json"]);
+    assert_eq!(marks(&in_process), owned(&custom));
+    assert_eq!(in_process["catalog"], CORRECTED);
+    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let served = ["roles", "compare", "--addr", &server.address("grpc"), "-o", "json"];
+    assert_eq!(json_of(&served), in_process);
+    let served = ["roles", "diff", "editor", "viewer", "--addr", &server.address("grpc")];
+    assert_eq!(stdout(&capstan(&served)).matches("subscriptions").count(), 1);
+}
+
+/// Each capability alone makes no mark that needs another, and each rule is met by what it names.
+#[test]
+fn each_rule_is_kept() {
+    let kinds = |names: &[&str], action: &str| -> Vec<String> {
+        names.iter().map(|name| format!("{name}.{action}")).collect()
+    };
+    let iam = [
+        "groups",
+        "group_invites",
+        "identity",
+        "identity_providers",
+        "role_bindings",
+        "roles",
+        "account_associations",
+    ];
+    let mut cases: Vec<(Vec<String>, &str)> = vec![
+        (kinds(&["manifest", "repo", "tag"], "list"), "xx...."),
+        (kinds(&["manifest", "repo"], "list"), "......"),
+        (kinds(&["manifest", "tag"], "list"), "......"),
+        (kinds(&["repo", "tag"], "list"), ".x...."),
+        (kinds(&["repo"], "list"), "......"),
+        (kinds(&["sboms"], "list"), "..x..."),
+        (kinds(&["identity", "role_bindings"], "create"), "...xx."),
+        (kinds(&iam, "list"), "......"),
+        (kinds(&["libraries.artifacts", "libraries.entitlements", "apk"], "list"), "......"),
+        (kinds(&["manifest", "repo", "tag", "apk", "subscriptions"], "create"), "......"),
+    ];
+    cases.extend(iam.map(|name| (kinds(&[name], "create"), "...x..")));
+    let languages = ["libraries.java", "libraries.python", "libraries.javascript"];
+    cases.extend(languages.map(|name| (kinds(&[name], "list"), ".....x")));
+
+    let roles: Vec<_> = cases
+        .iter()
+        .enumerate()
+        .map(|(at, (capabilities, _))| {
+            json!({"id": format!("acme/r{at:02}"), "capabilities": capabilities})
+        })
+        .collect();
+    let policy =
+        json!({"version": 1, "catalog": CORRECTED, "groups": [{"id": "acme"}], "roles": roles});
+    let file = folder("rules").join("policy.json");
+    std::fs::write(&file, policy.to_string()).unwrap();
+    let found =
+        marks(&json_of(&["roles", "compare", "--policy", file.to_str().unwrap(), "-o", "json"]));
+    assert_eq!(found.len(), 12 + cases.len());
+    for ((capabilities, expected), (_, marks)) in cases.iter().zip(&found[12..]) {
+        assert_eq!(marks, expected, "{capabilities:?}");
+    }
+}
+
+#[test]
+fn diff_tells_what_one_role_gives_and_the_other_does_not() {
+    let diff = |a, b| json_of(&["roles", "diff", a, b, "-o", "json"]);
+    assert_eq!(
+        diff("libraries.java.pull_token_creator", "libraries.python.pull"),
+        json!({
+            "catalog": LITERAL,
+            "a": "libraries.java.pull_token_creator",
+            "b": "libraries.python.pull",
+            "only_a": ["groups.list", "identity.create", "libraries.java.list",
+                       "role_bindings.create", "roles.list"],
+            "only_b": ["libraries.python.list"],
+            "both": ["libraries.entitlements.list"],
+        })
+    );
+    let same = diff("viewer", "viewer");
+    assert_eq!((&same["only_a"], &same["only_b"]), (&json!([]), &json!([])));
+    assert_eq!(same["both"].as_array().unwrap().len(), 22);
+
+    // All pairs: the parts are those of the roles, without overlap, and the same from both sides.
+    let roles = json_of(&["roles", "list", "--catalog", OVERVIEW, "-o", "json"]);
+    for a in roles["roles"].as_array().unwrap() {
+        for b in roles["roles"].as_array().unwrap() {
+            let name = |role: &Value| role["name"].as_str().unwrap().to_owned();
+            let (a_name, b_name) = (name(a), name(b));
+            let found = ["roles", "diff", &a_name, &b_name, "--catalog", OVERVIEW, "-o", "json"];
+            let found = json_of(&found);
+            let merged = |part: &str| {
+                let names =
+                    [&found[part], &found["both"]].map(|all| all.as_array().unwrap().clone());
+                let mut names: Vec<_> = names.concat().iter().map(Value::to_string).collect();
+                names.sort();
+                names
+            };
+            let gives = |role: &Value| -> Vec<_> {
+                role["capabilities"].as_array().unwrap().iter().map(Value::to_string).collect()
+            };
+            assert_eq!(
+                (merged("only_a"), merged("only_b")),
+                (gives(a), gives(b)),
+                "{a_name} {b_name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn diff_is_drawn_for_people() {
+    let output = capstan(&["roles", "diff", "viewer", "registry.pull_token_creator"]);
+    assert_eq!(output.status.code(), Some(0));
+    let expected = "\
+catalog chainguard-2025-08-14
+┌───┬────────────────────────┬─────────┐
+│   ┆ resource               ┆ actions │
+╞═══╪════════════════════════╪═════════╡
+│ - ┆ account_associations   ┆ list    │
+│ - ┆ build_report           ┆ list    │
+│ - ┆ group_invites          ┆ list    │
+│ - ┆ identity               ┆ list    │
+│ - ┆ identity_providers     ┆ list    │
+│ - ┆ libraries.artifacts    ┆ list    │
+│ - ┆ libraries.entitlements ┆ list    │
+│ - ┆ registry.entitlements  ┆ list    │
+│ - ┆ role_bindings          ┆ list    │
+│ - ┆ subscriptions          ┆ list    │
+│ - ┆ version                ┆ list    │
+│ - ┆ vuln_report            ┆ list    │
+│ + ┆ identity               ┆ create  │
+│ + ┆ role_bindings          ┆ create  │
+└───┴────────────────────────┴─────────┘
+- only viewer: 12 capabilities
++ only registry.pull_token_creator: 2 capabilities
+  both: 10 capabilities
+";
+    assert_eq!(stdout(&output), expected);
+    let same = stdout(&capstan(&["roles", "diff", "apk.pull", "apk.pull"]));
+    assert!(same.ends_with("apk.pull and apk.pull give the same: 2 capabilities\n"), "{same}");
+}
+
+#[test]
+fn a_role_that_there_is_not_is_an_error_that_names_near_ones() {
+    let error = |arguments: &[&str]| {
+        let output = capstan(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert_eq!(stdout(&output), "");
+        stderr(&output)
+    };
+    assert_eq!(
+        error(&["roles", "diff", "owner", "edtor"]),
+        "error: there is no role `edtor`; did you mean `editor`?\n"
+    );
+    assert_eq!(
+        error(&["roles", "diff", "java.pull", "owner"]),
+        "error: there is no role `java.pull`; did you mean `apk.pull` or `libraries.java.pull` or \
+         `libraries.java.pull_token_creator`?\n"
+    );
+    assert_eq!(
+        error(&["roles", "list", "x", "--catalog", OVERVIEW]),
+        "error: there is no role `x`; there are owner, editor, viewer, gulfstream\n"
+    );
+    assert_eq!(
+        error(&["roles", "diff", "editor", "acme/relaese", "--policy", DEMO]),
+        "error: there is no role `acme/relaese`; did you mean `acme/release`?\n"
+    );
+    let told =
+        json_of(&["roles", "diff", "\u{1b}[31m", "editor", "--catalog", OVERVIEW, "-o", "json"]);
+    let expected = "there is no role `\\u{1b}[31m`; there are owner, editor, viewer, gulfstream";
+    assert_eq!(told, json!({"error": expected}));
+}
+
+#[test]
+fn help_gives_examples_and_the_rules() {
+    for command in ["compare", "diff"] {
+        let help = stdout(&capstan(&["roles", command, "--help"]));
+        assert!(help.contains("Examples:"), "{help}");
+    }
+    let help = stdout(&capstan(&["roles", "compare", "--help"]));
+    assert!(help.contains("  List Tags/Repos       tag.list and repo.list\n"), "{help}");
+}

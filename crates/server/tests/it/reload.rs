@@ -1,0 +1,181 @@
+//! Reloads: whole or not at all, seen by everyone, missed by no list.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use capstan::clock::Clock;
+use capstan::source::Source;
+use capstan_proto::v1::{self, consistency::Mode};
+
+use crate::common::{InProcess, PATIENCE, Serving, capstan, folder};
+
+/// A policy in which `alice` may read `first` or `second`, and nobody else anything.
+fn policy(readable: &str) -> String {
+    format!(
+        "version: 1\ncatalog: {{name: c, resources: [{{name: r, actions: [get]}}], \
+         roles: [{{name: reader, capabilities: [r.get]}}]}}\n\
+         groups: [{{id: first}}, {{id: second}}]\nidentities: [{{id: alice}}]\n\
+         role_bindings: [{{identity: alice, role: reader, scope: {readable}}}]\n"
+    )
+}
+
+/// Replaces a file as careful programs do.
+fn replace(path: &Path, text: &str) {
+    let new = path.with_extension("new");
+    std::fs::write(&new, text).unwrap();
+    std::fs::rename(&new, path).unwrap();
+}
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = folder(name).join("policy.yaml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn request(resource: &str, at_least: u64) -> v1::CheckRequest {
+    v1::CheckRequest {
+        identity: "alice".into(),
+        capability: "r.get".into(),
+        resource: resource.into(),
+        consistency: Some(v1::Consistency { mode: Some(Mode::AtLeast(at_least)) }),
+        ..Default::default()
+    }
+}
+
+/// Asks until the server is at this revision.
+async fn check_at(server: &InProcess, resource: &str, revision: u64) -> v1::CheckResponse {
+    let started = Instant::now();
+    loop {
+        match server.decisions().check(request(resource, revision)).await {
+            Ok(answer) => return answer.into_inner(),
+            Err(status) => assert_eq!(status.code(), tonic::Code::Unavailable, "{status}"),
+        }
+        assert!(started.elapsed() < PATIENCE, "revision {revision} never came");
+    }
+}
+
+#[tokio::test]
+async fn a_changed_file_is_the_next_revision() {
+    let path = file("reload-changed", &policy("first"));
+    let server = InProcess::start(Source::file(&path)).await;
+    let answer = check_at(&server, "first", 1).await;
+    assert_eq!((answer.allowed, answer.revision), (true, 1));
+    replace(&path, &policy("second"));
+    let answer = check_at(&server, "first", 2).await;
+    assert_eq!((answer.allowed, answer.revision), (false, 2));
+    assert!(check_at(&server, "second", 2).await.allowed);
+    // Written over in place, too.
+    std::fs::write(&path, policy("first")).unwrap();
+    assert!(check_at(&server, "first", 3).await.allowed);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_sighup_asks_again() {
+    let path = file("reload-bad", &policy("first"));
+    let text = path.to_str().unwrap();
+    let free = ["--listen", "127.0.0.1:0", "--http", "none"];
+    let mut server = Serving::start(&[&["--policy", text], &free[..]].concat(), 1);
+    let address = format!("http://{}", server.address("grpc"));
+    let ask = |resource| {
+        let output =
+            capstan(&["check", "alice", "r.get", resource, "--addr", &address, "-o", "json"]);
+        let line: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), line["revision"].as_u64().unwrap())
+    };
+    assert_eq!(ask("first"), (0, 1));
+    let until = |wanted: (i32, u64)| {
+        let started = Instant::now();
+        while ask("second") != wanted {
+            assert!(started.elapsed() < PATIENCE, "still {:?}", ask("second"));
+        }
+    };
+    replace(&path, "version: 1\ncatalog: nonsense\n");
+    server.wait_for_log("the policy is not reloaded, the old one is served on");
+    server.wait_for_log("found catalog `nonsense`");
+    assert_eq!(ask("first"), (0, 1));
+    replace(&path, &policy("second"));
+    until((0, 2));
+    server.signal("-HUP");
+    until((0, 3));
+    assert_eq!(server.stop("-TERM").0, Some(0));
+}
+
+/// Two questions in one batch, of which each policy allows the other one: a mixture of policies
+/// would show as both or neither.
+#[tokio::test]
+async fn no_answer_mixes_two_policies() {
+    let path = file("reload-mix", &policy("first"));
+    let server = InProcess::start(Source::file(&path)).await;
+    let item = |resource: &str| v1::CheckItem {
+        identity: "alice".into(),
+        capability: "r.get".into(),
+        resource: resource.into(),
+        properties: None,
+    };
+    let batch =
+        v1::BatchCheckRequest { checks: vec![item("first"), item("second")], consistency: None };
+    let (mut revision, mut asked) = (0, 0);
+    while revision < 8 {
+        let answer = server.decisions().batch_check(batch.clone()).await.unwrap().into_inner();
+        let allowed: Vec<bool> = answer.results.iter().map(|result| result.allowed).collect();
+        let odd = answer.revision % 2 == 1;
+        assert_eq!(allowed, [odd, !odd], "at revision {}", answer.revision);
+        assert!(answer.revision >= revision, "revisions only grow");
+        if answer.revision > revision {
+            revision = answer.revision;
+            replace(&path, &policy(if odd { "second" } else { "first" }));
+        }
+        asked += 1;
+    }
+    assert!(asked > 8);
+}
+
+#[tokio::test]
+async fn the_pages_of_a_list_are_of_one_revision() {
+    let many = |names: &str| {
+        let identities: Vec<_> = (0..250).map(|at| format!("{{id: {names}{at:03}}}")).collect();
+        let bindings: Vec<_> = (0..250)
+            .map(|at| format!("{{identity: {names}{at:03}, role: reader, scope: first}}"))
+            .collect();
+        policy("first")
+            .replace("{id: alice}", &format!("{{id: alice}}, {}", identities.join(", ")))
+            .replace("[{identity: alice", &format!("[{}, {{identity: alice", bindings.join(", ")))
+    };
+    let path = file("reload-pages", &many("old"));
+    let clock = Clock::Fixed(capstan_engine::Timestamp::new(1_800_000_000, 0));
+    let server = InProcess::start_at(Source::file(&path), clock).await;
+    let mut request = v1::ListIdentitiesRequest {
+        capability: "r.get".into(),
+        resource: "first".into(),
+        page_size: 100,
+        ..Default::default()
+    };
+    let first = server.decisions().list_identities(request.clone()).await.unwrap().into_inner();
+    assert_eq!(first.identities.len(), 100);
+
+    replace(&path, &many("new"));
+    check_at(&server, "first", 2).await;
+    let mut all = first.identities;
+    request.page_token = first.next_page_token.clone();
+    while !request.page_token.is_empty() {
+        let page = server.decisions().list_identities(request.clone()).await.unwrap().into_inner();
+        assert_eq!(page.revision, 1);
+        all.extend(page.identities);
+        request.page_token = page.next_page_token;
+    }
+    assert_eq!(all.len(), 251);
+    assert!(all.is_sorted() && all.iter().skip(1).all(|name| name.starts_with("old")));
+
+    // A few revisions later the list is gone, and says so.
+    for revision in 3..=4 {
+        replace(&path, &many(&format!("n{revision}-")));
+        check_at(&server, "first", revision).await;
+    }
+    request.page_token = first.next_page_token;
+    let status = server.decisions().list_identities(request.clone()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert!(status.message().contains("no longer kept"), "{status}");
+    request.resource = "second".into();
+    let status = server.decisions().list_identities(request).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "the token of another request");
+}

@@ -1,0 +1,215 @@
+//! Draws: what to try, before anybody knows whether it fits.
+//!
+//! **Invariant**: a draw knows no world. It holds words from short lists, so that they collide, and
+//! places in lists that [`super::build`] resolves.
+
+use capstan_engine::{
+    CONDITIONS_MAX, CatalogFacts, CatalogResource, Condition, Of, Timestamp, Value,
+};
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
+use proptest::sample::{Index, select};
+use proptest::{bool, option};
+
+/// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after.
+pub(super) const SEGMENTS: [&str; 14] =
+    ["a", "ab", "a.b", "a-", "a+", "a~", "b", "bc", "org1", "org10", "A", "0", "1e5", "..."];
+pub(super) const NO_SEGMENTS: [&str; 11] =
+    ["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"];
+/// Together with `ACTIONS`, names where only the last dot tells resource from action.
+const RESOURCES: [&str; 7] =
+    ["manifest", "manifest.metadata", "manifest.metadata.list", "repo", "a", "a.b", "gulf"];
+const ACTIONS: [&str; 6] = ["list", "create", "metadata", "b", "a", "list-all"];
+const OPAQUE: [&str; 3] = ["gulfstream", "gulf", "a"];
+const ROLES: [&str; 5] = ["owner", "viewer", "view", "viewer.plus", "a"];
+pub(super) const DEPTH_MAX: usize = 16;
+
+#[derive(Clone, Debug)]
+pub(super) enum CapabilitiesDraw {
+    Some(Vec<Index>),
+    /// The first and last of the catalog: both ends of the first and the last word of bits.
+    Ends,
+    All,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct BindingDraw {
+    /// The identity, role and scope of the binding before, so that conditions tell them apart.
+    pub(super) again: bool,
+    pub(super) identity: Index,
+    pub(super) role: Index,
+    pub(super) scope: Index,
+    pub(super) expiry: Expiry,
+    pub(super) id: Option<&'static str>,
+    pub(super) when: Vec<Condition>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Expiry {
+    Never,
+    /// So many nanoseconds after now.
+    Around(i64),
+    /// The whole second that now is in, and so many after it.
+    WholeSecond(i64),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct QuestionDraw {
+    /// The question is about this binding, so that some are granted.
+    pub(super) binding: Option<Index>,
+    pub(super) identity: (u8, Index),
+    pub(super) capability: (u8, Index),
+    pub(super) resource: (Where, Index),
+    pub(super) supplied: Vec<(Of, (String, Value))>,
+    /// Whether to supply what the binding's tests want.
+    pub(super) meets: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Where {
+    Scope,
+    Below(&'static str),
+    /// The same text and more in the last segment: `a/b` becomes `a/bc`.
+    Beside(&'static str),
+    /// The text without its last character, if that is a path.
+    Shortened,
+    Parent,
+    /// The path of an identity, whose properties are no resource's.
+    Identity,
+    Unrelated,
+}
+
+pub(super) fn now() -> impl Strategy<Value = Timestamp> {
+    let seconds = prop_oneof![4 => Just(1_790_000_000), 1 => Just(0), 1 => Just(-1)];
+    let nanos = prop_oneof![Just(0), Just(1), Just(500_000_000), Just(999_999_999)];
+    (seconds, nanos).prop_map(|(seconds, nanos)| Timestamp::new(seconds, nanos))
+}
+
+pub(super) fn catalog() -> impl Strategy<Value = CatalogFacts> {
+    let actions = prop::sample::subsequence(&ACTIONS[..], 1..=4);
+    let drawn = (select(&RESOURCES[..]), actions);
+    // Around one and two words of bits, counted with what else the catalog has.
+    let wide = prop_oneof![10 => Just(0usize), 2 => 50usize..=66, 2 => 110usize..=135];
+    let opaque = prop::sample::subsequence(&OPAQUE[..], 0..=3);
+    (vec(drawn, 1..=5), wide, opaque).prop_map(|(draws, wide, opaque)| {
+        let mut catalog = CatalogFacts { name: "generated".into(), ..CatalogFacts::default() };
+        for (name, actions) in draws {
+            if catalog.resources.iter().all(|resource| resource.name != name) {
+                catalog.resources.push(resource(name, actions.into_iter().map(str::to_owned)));
+            }
+        }
+        if wide > 0 {
+            catalog.resources.push(resource("m", (0..wide).map(|action| format!("a{action}"))));
+        }
+        catalog.capabilities = opaque.into_iter().map(str::to_owned).collect();
+        catalog
+    })
+}
+
+pub(super) fn resource(name: &str, actions: impl Iterator<Item = String>) -> CatalogResource {
+    CatalogResource { name: name.into(), purpose: String::new(), actions: actions.collect() }
+}
+
+pub(super) fn capabilities_draw() -> impl Strategy<Value = CapabilitiesDraw> {
+    prop_oneof![
+        8 => vec(any::<Index>(), 0..=5).prop_map(CapabilitiesDraw::Some),
+        1 => Just(CapabilitiesDraw::Ends),
+        1 => Just(CapabilitiesDraw::All),
+    ]
+}
+
+pub(super) fn role_draw() -> impl Strategy<Value = (&'static str, CapabilitiesDraw)> {
+    (select(&ROLES[..]), capabilities_draw())
+}
+
+pub(super) fn binding_draw() -> impl Strategy<Value = BindingDraw> {
+    let expiry = prop_oneof![
+        4 => Just(Expiry::Never),
+        4 => select(vec![-1, 0, 1]).prop_map(Expiry::Around),
+        1 => select(vec![-1_000_000_000, 1_000_000_000]).prop_map(Expiry::Around),
+        2 => select(vec![-1, 0, 1, 3600]).prop_map(Expiry::WholeSecond),
+    ];
+    let places = (bool::weighted(0.25), any::<Index>(), any::<Index>(), any::<Index>());
+    let when = prop_oneof![
+        24 => Just(vec![]),
+        10 => vec(condition(), 1),
+        5 => vec(condition(), 2..=3),
+        1 => condition().prop_map(|test| vec![test; CONDITIONS_MAX]),
+    ];
+    (places, expiry, option::weighted(0.2, select(&SEGMENTS[..])), when).prop_map(
+        |((again, identity, role, scope), expiry, id, when)| BindingDraw {
+            again,
+            identity,
+            role,
+            scope,
+            expiry,
+            id,
+            when,
+        },
+    )
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    (of(), property(), any::<bool>()).prop_map(|(of, (name, value), equals)| Condition {
+        of,
+        name,
+        equals,
+        value,
+    })
+}
+
+fn of() -> impl Strategy<Value = Of> {
+    let (subject, resource) = (Just(Of::Subject), Just(Of::Resource));
+    prop_oneof![3 => subject, 4 => resource, 1 => Just(Of::Action), 2 => Just(Of::Context)]
+}
+
+/// One attribute: few names, and mostly values that only their types tell apart.
+fn property() -> impl Strategy<Value = (String, Value)> {
+    let text = |text: &str| Value::String(text.into());
+    let integer = Value::Integer;
+    let alike = vec![text("1"), integer(1), Value::Boolean(true)];
+    let others = vec![
+        text(""),
+        text("true"),
+        text("archived"),
+        text("Archived"),
+        integer(0),
+        integer(-1),
+        integer((1 << 53) - 1),
+        integer(-((1 << 53) - 1)),
+        Value::Boolean(false),
+    ];
+    let name = select(&["status", "status", "a", "a.b"][..]).prop_map(str::to_owned);
+    (name, prop_oneof![3 => select(alike), 1 => select(others)])
+}
+
+pub(super) fn properties_draw() -> impl Strategy<Value = Vec<(String, Value)>> {
+    prop_oneof![2 => Just(vec![]), 3 => vec(property(), 1..=2)]
+}
+
+pub(super) fn question_draw() -> impl Strategy<Value = QuestionDraw> {
+    let place = prop_oneof![
+        4 => Just(Where::Scope),
+        4 => select(&SEGMENTS[..]).prop_map(Where::Below),
+        1 => Just(Where::Below("a/b/c")),
+        3 => select(vec!["0", "b", ".b", "-", "c"]).prop_map(Where::Beside),
+        2 => Just(Where::Shortened),
+        3 => Just(Where::Parent),
+        1 => Just(Where::Identity),
+        1 => Just(Where::Unrelated),
+    ];
+    let draw = || (any::<u8>(), any::<Index>());
+    let supplied = prop_oneof![1 => Just(vec![]), 2 => vec((of(), property()), 1..=4)];
+    let place = (place, any::<Index>());
+    let about = option::weighted(0.6, any::<Index>());
+    (about, draw(), draw(), place, supplied, any::<bool>()).prop_map(
+        |(binding, identity, capability, resource, supplied, meets)| QuestionDraw {
+            binding,
+            identity,
+            capability,
+            resource,
+            supplied,
+            meets,
+        },
+    )
+}

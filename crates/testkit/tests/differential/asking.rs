@@ -1,0 +1,249 @@
+//! One question to the engine in each shape, and to the naive model beside it.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use capstan_engine::{
+    Attributes, Decision, Explanation, Grant, Model, Question as Asked, RoleBinding, Snapshot,
+    Timestamp, UnknownCapability,
+};
+use capstan_testkit::generate::{Question, World};
+use capstan_testkit::naive::Naive;
+use proptest::prelude::*;
+
+pub(crate) fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
+    let model = world.model().map_err(|violations| {
+        let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
+        TestCaseError::fail(format!("the generator broke rules: {all:?}"))
+    })?;
+    let snapshot = Snapshot::build(&model, 1);
+    Ok((model, snapshot))
+}
+
+// === the engine ===
+
+pub(crate) fn asked(question: &Question) -> Asked<'_> {
+    Asked {
+        identity: question.identity.as_path(),
+        capability: &question.capability,
+        resource: question.resource.as_path(),
+        attributes: &question.attributes,
+    }
+}
+
+pub(crate) fn check(
+    snapshot: &Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Decision, UnknownCapability> {
+    snapshot.check(&asked(question), now)
+}
+
+pub(crate) fn allowed(snapshot: &Snapshot, question: &Question, now: Timestamp) -> bool {
+    check(snapshot, question, now).is_ok_and(Decision::allowed)
+}
+
+pub(crate) fn explain<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Explanation<'s>, UnknownCapability> {
+    snapshot.explain(&asked(question), now)
+}
+
+/// What the identity can do here: names in the engine's order, and the grants with their bindings.
+pub(crate) fn what<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> (Vec<String>, Vec<Grant<'s>>) {
+    let Asked { identity, resource, attributes, .. } = asked(question);
+    let listed = snapshot.list_capabilities(identity, resource, attributes, now);
+    let names = listed.capabilities.iter().filter_map(|at| snapshot.catalog().capability_name(at));
+    (names.map(str::to_owned).collect(), listed.grants)
+}
+
+/// Who can do this here.
+pub(crate) fn who<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Vec<&'s str>, UnknownCapability> {
+    let Asked { capability, resource, attributes, .. } = asked(question);
+    snapshot.list_identities(capability, resource, attributes, now)
+}
+
+/// Where the identity can do this, and whether only under conditions on the resource.
+pub(crate) fn places<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Vec<(&'s str, bool)>, UnknownCapability> {
+    let Asked { identity, capability, attributes, .. } = asked(question);
+    let listed = snapshot.list_scopes(identity, capability, attributes, now)?;
+    Ok(listed.into_iter().map(|found| (found.scope, found.conditional)).collect())
+}
+
+// === the engine beside the naive model ===
+
+/// How many answers were compared, by shape.
+#[derive(Default)]
+pub(crate) struct Tally {
+    worlds: AtomicU64,
+    checks: AtomicU64,
+    capabilities: AtomicU64,
+    identities: AtomicU64,
+    scopes: AtomicU64,
+    explanations: AtomicU64,
+}
+
+impl Tally {
+    pub(crate) fn worlds(&self) -> u64 {
+        self.worlds.load(Relaxed)
+    }
+
+    pub(crate) fn checks(&self) -> u64 {
+        self.checks.load(Relaxed)
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worlds, checks, capabilities, identities, scopes, explanations } = self;
+        let [worlds, checks, capabilities, identities, scopes, explanations] =
+            [worlds, checks, capabilities, identities, scopes, explanations]
+                .map(|count| count.load(Relaxed));
+        write!(
+            f,
+            "{worlds} worlds: {checks} checks, {explanations} explanations, and lists of \
+             {capabilities} capabilities, {identities} identities, {scopes} scopes"
+        )
+    }
+}
+
+/// One world in both, at one time.
+pub(crate) struct Pair<'w> {
+    snapshot: &'w Snapshot,
+    world: &'w World,
+    now: Timestamp,
+    tally: &'w Tally,
+    /// The ids of bindings that have one; those of the others are the engine's to make.
+    declared: BTreeSet<&'w str>,
+}
+
+/// What tells a grant: its binding's id if that is declared, role, scope, end.
+type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<Timestamp>);
+
+impl<'w> Pair<'w> {
+    pub(crate) fn new(
+        world: &'w World,
+        snapshot: &'w Snapshot,
+        now: Timestamp,
+        tally: &'w Tally,
+    ) -> Self {
+        tally.worlds.fetch_add(1, Relaxed);
+        let ids = world.facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref());
+        let declared = ids.map(|id| id.as_str()).collect();
+        Self { world, snapshot, now, tally, declared }
+    }
+
+    /// Every shape that the question can take.
+    pub(crate) fn agrees(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.checks(question)?;
+        self.lists_capabilities(question)?;
+        self.lists_identities(question)?;
+        self.lists_scopes(question)?;
+        self.explains(question)
+    }
+
+    pub(crate) fn checks(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.tally.checks.fetch_add(1, Relaxed);
+        let Question { identity, capability, resource, attributes } = question;
+        let found = check(self.snapshot, question, self.now);
+        let found = found.ok().map(|found| (found.reason, found.valid_until));
+        let (identity, resource) = (identity.as_str(), resource.as_str());
+        let expected = self.naive(attributes).check(identity, capability, resource);
+        prop_assert_eq!(found, expected, "check {:?} at {:?}", question, self.now);
+        Ok(())
+    }
+
+    pub(crate) fn lists_capabilities(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.tally.capabilities.fetch_add(1, Relaxed);
+        let Question { identity, resource, attributes, .. } = question;
+        let (names, grants) = what(self.snapshot, question, self.now);
+        let (identity, resource) = (identity.as_str(), resource.as_str());
+        let (expected_names, expected) =
+            self.naive(attributes).list_capabilities(identity, resource);
+        prop_assert_eq!(names, expected_names, "names for {:?} at {:?}", question, self.now);
+        let bindings: BTreeSet<_> = grants.iter().map(|grant| &*grant.binding).collect();
+        prop_assert_eq!(bindings.len(), grants.len(), "two bindings of one id: {:?}", grants);
+        let mut keys = Vec::new();
+        for grant in &grants {
+            keys.push(self.key(grant)?);
+        }
+        keys.sort_unstable();
+        let mut expected: Vec<_> = expected.iter().map(|binding| key_of(binding)).collect();
+        expected.sort_unstable();
+        prop_assert_eq!(keys, expected, "grants for {:?} at {:?}", question, self.now);
+        Ok(())
+    }
+
+    pub(crate) fn lists_identities(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.tally.identities.fetch_add(1, Relaxed);
+        let Question { capability, resource, attributes, .. } = question;
+        let found = who(self.snapshot, question, self.now).ok();
+        let resource = resource.as_str();
+        let expected = self.naive(attributes).list_identities(capability, resource);
+        prop_assert_eq!(found, expected, "who for {:?} at {:?}", question, self.now);
+        Ok(())
+    }
+
+    pub(crate) fn lists_scopes(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.tally.scopes.fetch_add(1, Relaxed);
+        let Question { identity, capability, attributes, .. } = question;
+        let found = places(self.snapshot, question, self.now).ok();
+        let identity = identity.as_str();
+        let expected = self.naive(attributes).list_scopes(identity, capability);
+        prop_assert_eq!(found, expected, "where for {:?} at {:?}", question, self.now);
+        Ok(())
+    }
+
+    pub(crate) fn explains(&self, question: &Question) -> Result<(), TestCaseError> {
+        self.tally.explanations.fetch_add(1, Relaxed);
+        let Question { identity, capability, resource, attributes } = question;
+        let found = explain(self.snapshot, question, self.now).ok();
+        let (identity, resource) = (identity.as_str(), resource.as_str());
+        let expected = self.naive(attributes).explain(identity, capability, resource);
+        let (Some(found), Some(expected)) = (&found, &expected) else {
+            prop_assert_eq!(found.is_some(), expected.is_some(), "{:?}", question);
+            return Ok(());
+        };
+        let decision = (found.decision.reason, found.decision.valid_until);
+        prop_assert_eq!(decision, expected.decision, "explain {:?} at {:?}", question, self.now);
+        prop_assert_eq!(&found.roles, &expected.roles, "roles for {:?}", question);
+        prop_assert_eq!(found.witness.is_some(), expected.missing.is_empty(), "{:?}", question);
+        if let Some(witness) = &found.witness {
+            let mut keys = expected.witnesses.iter().map(|binding| key_of(binding));
+            let key = self.key(witness)?;
+            prop_assert!(keys.any(|known| known == key), "{:?} for {:?}", witness, question);
+        }
+        Ok(())
+    }
+
+    fn naive<'n>(&'n self, attributes: &'n Attributes) -> Naive<'n> {
+        Naive::new(&self.world.catalog, &self.world.facts, attributes, self.now)
+    }
+
+    fn key<'k>(&self, grant: &'k Grant<'_>) -> Result<Key<'k>, TestCaseError> {
+        let id = Some(&*grant.binding).filter(|id| self.declared.contains(id));
+        let segment = grant.binding.strip_prefix(grant.scope).and_then(|id| id.strip_prefix('/'));
+        prop_assert!(segment.is_some_and(|it| !it.is_empty() && !it.contains('/')), "{:?}", grant);
+        Ok((id, grant.role, grant.scope, grant.expires_at))
+    }
+}
+
+fn key_of(binding: &RoleBinding) -> Key<'_> {
+    let id = binding.id.as_ref().map(|id| id.as_str());
+    (id, &binding.role, binding.scope.as_str(), binding.expires_at)
+}

@@ -1,0 +1,247 @@
+//! One relation, many shapes: what is listed and explained is what is checked.
+
+use std::collections::BTreeSet;
+
+use capstan_engine::{
+    Attributes, CatalogFacts, CatalogRole, Condition, Facts, Grant, Group, Identity, Of, PathBuf,
+    Properties, Reason, RoleBinding, Timestamp, Value,
+};
+use capstan_testkit::generate::{self, Question, World};
+use capstan_testkit::naive::is_at_or_above;
+use proptest::prelude::*;
+
+use crate::asking::{allowed, build, check, explain, places, what, who};
+
+proptest! {
+    #[test]
+    fn what_is_a_check_of_every_capability((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for mut question in questions {
+            let (names, grants) = what(&snapshot, &question, world.now);
+            prop_assert_eq!(names.is_empty(), grants.is_empty());
+            let mut filtered = Vec::new();
+            for name in snapshot.catalog().capabilities() {
+                name.clone_into(&mut question.capability);
+                if allowed(&snapshot, &question, world.now) {
+                    filtered.push(name.to_owned());
+                }
+            }
+            prop_assert_eq!(names, filtered, "{:?}", question);
+        }
+    }
+
+    #[test]
+    fn who_is_a_check_of_everyone((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let found = who(&snapshot, question, world.now);
+            let Ok(found) = found else {
+                prop_assert!(check(&snapshot, question, world.now).is_err());
+                continue;
+            };
+            let mut filtered = BTreeSet::new();
+            for identity in &world.facts.identities {
+                let asked = Question { identity: identity.id.clone(), ..question.clone() };
+                if allowed(&snapshot, &asked, world.now) {
+                    filtered.insert(identity.id.as_str());
+                }
+            }
+            prop_assert!(found.iter().copied().eq(filtered.iter().copied()), "{:?}", question);
+        }
+    }
+
+    /// Without conditions on the resource, a listed scope allows there and below; and whatever is
+    /// allowed, is at or below a listed scope.
+    #[test]
+    fn where_is_where_a_check_allows((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        let bindings = world.facts.role_bindings.iter();
+        let scopes: BTreeSet<_> = bindings.map(|binding| binding.scope.clone()).collect();
+        for question in &questions {
+            let Ok(listed) = places(&snapshot, question, world.now) else {
+                prop_assert!(check(&snapshot, question, world.now).is_err());
+                continue;
+            };
+            for (scope, conditional) in &listed {
+                let above = |a: &&(&str, bool)| a.0 != *scope && is_at_or_above(a.0, scope);
+                prop_assert!(listed.iter().filter(above).all(|(_, conditional)| *conditional));
+                let here_and_below = [(*scope).to_owned(), format!("{scope}/x")];
+                for resource in here_and_below.iter().filter(|_| !conditional) {
+                    let Ok(resource) = resource.parse() else { continue }; // As deep as can be.
+                    let asked = Question { resource, ..question.clone() };
+                    prop_assert!(allowed(&snapshot, &asked, world.now), "{:?}", asked);
+                }
+            }
+            let resources = questions.iter().map(|question| &question.resource).chain(&scopes);
+            for resource in resources {
+                let asked = Question { resource: resource.clone(), ..question.clone() };
+                let mut over = listed.iter().filter(|(s, _)| is_at_or_above(s, resource.as_str()));
+                let covered = over.next().is_some();
+                prop_assert!(covered || !allowed(&snapshot, &asked, world.now), "{:?}", asked);
+            }
+        }
+    }
+
+    #[test]
+    fn where_does_not_depend_on_the_resource((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let mut silent = question.clone();
+            silent.attributes.resource.clear();
+            let found = places(&snapshot, question, world.now);
+            prop_assert_eq!(found, places(&snapshot, &silent, world.now), "{:?}", question);
+        }
+    }
+
+    /// The witness is told of in the list too, lasts as long as the answer, and needs no other.
+    #[test]
+    fn a_witness_grants_by_itself((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let explained = explain(&snapshot, question, world.now);
+            let decision = check(&snapshot, question, world.now);
+            prop_assert_eq!(explained.as_ref().map(|e| e.decision), decision.as_ref().copied());
+            let (Ok(explained), Ok(decision)) = (explained, decision) else { continue };
+            prop_assert_eq!(explained.witness.is_some(), decision.allowed());
+            let Some(witness) = explained.witness else { continue };
+            prop_assert!(explained.roles.is_empty());
+            prop_assert_eq!(witness.expires_at, decision.valid_until);
+            prop_assert!(what(&snapshot, question, world.now).1.contains(&witness));
+            let bindings = world.facts.role_bindings.iter();
+            let held = bindings.filter(|binding| binding.identity == question.identity);
+            let mut alone = false;
+            for binding in held.filter(|binding| may_be(binding, &witness)) {
+                let mut world = world.clone();
+                world.facts.role_bindings =
+                    vec![binding.clone()];
+                let (_, snapshot) = build(&world)?;
+                alone |= check(&snapshot, question, world.now) == Ok(decision);
+            }
+            prop_assert!(alone, "{:?} for {:?}", witness, question);
+        }
+    }
+
+    /// Each role of an explanation, bound where it can be above the resource, ends the denial.
+    #[test]
+    fn the_roles_of_an_explanation_would_do((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let Ok(explained) = explain(&snapshot, question, world.now) else { continue };
+            for role in explained.roles {
+                let Some(granting) = granting(&world, question, role) else { continue };
+                let (_, snapshot) = build(&granting)?;
+                let decision = check(&snapshot, question, world.now);
+                prop_assert_eq!(decision.map(|d| d.reason), Ok(Reason::Granted), "{}", role);
+            }
+        }
+    }
+
+    /// Supplying what is registered changes nothing, and what is registered need not be supplied.
+    #[test]
+    fn what_is_registered_cannot_be_supplied((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        let facts = &world.facts;
+        for question in &questions {
+            let identity = facts.identities.iter().find(|i| i.id == question.identity);
+            let resource = facts.resources.iter().find(|r| r.id == question.resource);
+            let strip = |supplied: &Properties, registered: Option<&Properties>| -> Properties {
+                let mut supplied = supplied.clone();
+                supplied.retain(|name, _| !registered.is_some_and(|has| has.contains_key(name)));
+                supplied
+            };
+            let supplied = &question.attributes;
+            let attributes = Attributes {
+                subject: strip(&supplied.subject, identity.map(|found| &found.properties)),
+                resource: strip(&supplied.resource, resource.map(|found| &found.properties)),
+                ..supplied.clone()
+            };
+            let stripped = Question { attributes, ..question.clone() };
+            let answer = check(&snapshot, question, world.now);
+            prop_assert_eq!(answer, check(&snapshot, &stripped, world.now), "{:?}", question);
+            let listed = what(&snapshot, question, world.now);
+            prop_assert_eq!(listed, what(&snapshot, &stripped, world.now), "{:?}", question);
+        }
+    }
+}
+
+/// A test on `resource.status` that only an identity's property meets. Minimal world: group `a`,
+/// identities `i` and `a/robot {status: open}`, `i` bound at `a` when `resource.status` is open.
+#[test]
+fn an_identity_is_no_registered_resource() {
+    let status = |value: &str| Properties::from([("status".into(), Value::String(value.into()))]);
+    let role = CatalogRole {
+        name: "reader".into(),
+        capabilities: vec!["read".into()],
+        ..CatalogRole::default()
+    };
+    let catalog = CatalogFacts {
+        name: "one".into(),
+        capabilities: vec!["read".into()],
+        roles: vec![role],
+        ..CatalogFacts::default()
+    };
+    let path = |text: &str| -> PathBuf { text.parse().unwrap() };
+    let robot = Identity { properties: status("open"), ..Identity::named(path("a/robot")) };
+    let open = Value::String("open".into());
+    let facts = Facts {
+        groups: vec![Group { id: path("a"), name: String::new() }],
+        identities: vec![Identity::named(path("i")), robot],
+        role_bindings: vec![RoleBinding {
+            id: None,
+            identity: path("i"),
+            role: "reader".into(),
+            scope: path("a"),
+            expires_at: None,
+            when: vec![Condition {
+                of: Of::Resource,
+                name: "status".into(),
+                equals: true,
+                value: open,
+            }],
+        }],
+        ..Facts::default()
+    };
+    let world = World { catalog, facts, now: Timestamp::UNIX_EPOCH };
+    let (_, snapshot) = build(&world).unwrap();
+    let ask = |resource| {
+        let attributes = Attributes { resource, ..Attributes::default() };
+        let (identity, resource) = (path("i"), path("a/robot"));
+        let question = Question { identity, capability: "read".into(), resource, attributes };
+        check(&snapshot, &question, world.now).map(|decision| decision.reason)
+    };
+    assert_eq!(ask(Properties::new()), Ok(Reason::ConditionNotMet), "nothing is known of it");
+    assert_eq!(ask(status("closed")), Ok(Reason::ConditionNotMet), "it is supplied, and differs");
+    assert_eq!(ask(status("open")), Ok(Reason::Granted));
+}
+
+/// Whether a grant may be this binding: what has no id of its own is told by the rest.
+fn may_be(binding: &RoleBinding, grant: &Grant<'_>) -> bool {
+    binding.id.as_ref().is_none_or(|id| id.as_str() == grant.binding)
+        && (&*binding.role, binding.scope.as_str()) == (grant.role, grant.scope)
+        && binding.expires_at == grant.expires_at
+}
+
+/// The world with the role bound: a custom one where it lives, a built-in one at the root of the
+/// resource. Nothing if no scope is there, or nobody to bind.
+fn granting(world: &World, question: &Question, role: &str) -> Option<World> {
+    let root = question.resource.as_str().split('/').next()?;
+    let scope: PathBuf = role.rsplit_once('/').map_or(root, |(home, _)| home).parse().ok()?;
+    let facts = &world.facts;
+    let is_scope = facts.groups.iter().any(|group| group.id == scope)
+        || facts.resources.iter().any(|resource| resource.id == scope);
+    let is_known = facts.identities.iter().any(|identity| identity.id == question.identity);
+    if !is_scope || !is_known {
+        return None;
+    }
+    let (identity, role) = (question.identity.clone(), role.into());
+    let binding = RoleBinding { id: None, identity, role, scope, expires_at: None, when: vec![] };
+    let mut world = world.clone();
+    let same = |other: &RoleBinding| {
+        (&other.identity, &other.role, &other.scope)
+            == (&binding.identity, &binding.role, &binding.scope)
+            && other.when.is_empty()
+    };
+    world.facts.role_bindings.retain(|other| !same(other)); // It is over.
+    world.facts.role_bindings.push(binding);
+    Some(world)
+}
