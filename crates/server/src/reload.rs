@@ -117,6 +117,8 @@ impl Loader {
                 .ok(),
             Source::Demo => None,
         };
+        // What changed between the first load and the watch would be seen by neither.
+        let _ = reload.try_send(Wake::Changed);
         // `reload` lives as long as this loop, so there is always another wake to wait for.
         while let Some(wake) = wakes.recv().await {
             if wake == Wake::Changed {

@@ -21,6 +21,9 @@ use crate::source::{Source, load_catalogs};
 /// What a page of a list is asked for: the most that one holds, whatever that is.
 const PAGE_SIZE: i32 = i32::MAX;
 
+/// What a page of roles is asked for: a role of a wide catalog is long, and a page must fit a message.
+const ROLES_PAGE_SIZE: i32 = 100;
+
 /// Where the answers come from.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Target {
@@ -198,7 +201,8 @@ impl Decider {
     /// All roles: every page.
     pub(crate) async fn list_roles(&self) -> anyhow::Result<(String, Vec<v1::Role>)> {
         let mut roles = Vec::new();
-        let mut request = v1::ListRolesRequest { page_size: PAGE_SIZE, page_token: String::new() };
+        let mut request =
+            v1::ListRolesRequest { page_size: ROLES_PAGE_SIZE, page_token: String::new() };
         loop {
             let page = match self {
                 Self::InProcess(snapshot) => {

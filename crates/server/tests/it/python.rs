@@ -30,10 +30,12 @@ fn a_python_client_finds_the_seeds_table() {
     let (policy, table) = (policy.to_str().unwrap(), table.to_str().unwrap());
     run(&["policy", table, policy]);
     let free = ["--listen", "127.0.0.1:0", "--http", "none"];
-    let server = Serving::start(&[&["--policy", policy], &free[..]].concat(), 1);
-    let address = server.address("grpc");
+    let unix = format!("unix:{}", folder.join("grpc.sock").display());
+    let server = Serving::start(&[&["--policy", policy, "--listen", &unix], &free[..]].concat(), 2);
+    let tcp = server.lines.iter().find_map(|line| line.strip_prefix("grpc 127")).unwrap();
+    let tcp = format!("127{tcp}");
     let protos = workspace.join("proto");
     let (protos, stubs) = (protos.to_str().unwrap(), folder.to_str().unwrap());
-    let report = run(&["ask", table, protos, stubs, &address]);
+    let report = run(&["ask", table, protos, stubs, &tcp, &unix]);
     assert!(report.contains("768 checks, 12 lists, 1 batch"), "{report}");
 }

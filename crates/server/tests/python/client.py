@@ -1,7 +1,7 @@
 """A client of Capstan that shares nothing with it but the schema.
 
     client.py policy TABLE POLICY              writes a policy that binds one identity to each role
-    client.py ask TABLE PROTOS STUBS ADDRESS   generates stubs, asks everything, compares
+    client.py ask TABLE PROTOS STUBS TCP UNIX  generates stubs, asks everything, compares
 
 TABLE is the roles' table: tab-separated, a capability a line, a role a column, x or a dot.
 """
@@ -33,7 +33,7 @@ def write_policy(table, path):
     Path(path).write_text(json.dumps(policy, indent="\t"))
 
 
-def ask(table, protos, stubs, address):
+def ask(table, protos, stubs, address, unix):
     import grpc
     import grpc_tools
     from google.rpc import error_details_pb2, status_pb2
@@ -100,6 +100,11 @@ def ask(table, protos, stubs, address):
         raw = channel.unary_unary("/capstan.v1.DecisionService/Check")
         for undecodable in [b"\x0a\xff", b"\x0a\x02\xc3\x28", b"\xff\xff\xff"]:
             assert info(fails(raw, undecodable))[:3] == (invalid, "capstan", "INVALID_FIELD")
+    # Over a unix socket this client would send the socket's path as the authority.
+    options = [("grpc.default_authority", "localhost")]
+    with grpc.insecure_channel(unix, options=options) as channel:
+        answer = rpc.DecisionServiceStub(channel).Check(v1.CheckRequest(**good), timeout=10)
+        assert answer.allowed
     print(f"{checks} checks, {lists} lists, 1 batch of {len(batch)}: all as the table says")
 
 
