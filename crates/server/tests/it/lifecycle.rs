@@ -4,8 +4,11 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
 
+use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+use tonic_types::StatusExt as _;
 
 use crate::common::{PATIENCE, Serving, capstan, command, folder, stderr};
 
@@ -267,4 +270,29 @@ fn the_schema_is_told_only_if_wished() {
         let services = told(wished).unwrap();
         assert!(services.contains(&"capstan.v1.DecisionService".to_owned()), "{services:?}");
     }
+}
+
+/// A stream would hold the drain for as long as its client pleases: it is told to go elsewhere.
+#[test]
+fn an_open_stream_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let (batches, mut answers) = threads.block_on(async {
+        let (batches, stream) = tokio::sync::mpsc::channel(1);
+        batches.send(v1::BatchCheckRequest::default()).await.unwrap();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+        let mut decisions = DecisionServiceClient::new(connect(&server).await);
+        let mut answers = decisions.stream_check(stream).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().revision, 1);
+        (batches, answers)
+    });
+    server.signal("-TERM");
+    let status = threads.block_on(answers.message()).unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "NOT_READY");
+    assert!(status.get_details_retry_info().is_some());
+    drop(batches);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
 }

@@ -12,6 +12,7 @@ mod common;
 
 mod catalogs;
 mod cli;
+mod coverage;
 mod drain;
 mod golden;
 mod layout;
