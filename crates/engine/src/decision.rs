@@ -190,7 +190,8 @@ impl Snapshot {
         let Some(bindings) = self.bindings_of(question.identity.as_str()) else {
             return Ok(Decision::deny(Reason::UnknownIdentity));
         };
-        let circumstances = self.circumstances(question, now);
+        let Question { identity, resource, attributes, .. } = *question;
+        let circumstances = self.circumstances(identity, resource, attributes, now);
         let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
         for binding in self.on_path(bindings, question.resource) {
             let has = self.matrix.has(binding.role, capability);
@@ -220,8 +221,7 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> Capabilities<'_> {
-        let question = Question { identity, capability: "", resource, attributes };
-        let circumstances = self.circumstances(&question, now);
+        let circumstances = self.circumstances(identity, resource, attributes, now);
         let mut capabilities = CapabilitySet::empty(self.catalog.capabilities().len());
         let mut grants = Vec::new();
         let bindings = self.bindings_of(identity.as_str()).unwrap_or_default();
@@ -251,7 +251,8 @@ impl Snapshot {
             let roles = self.roles_that_give(capability, question.resource);
             return Ok(Explanation { decision, witness: None, roles });
         }
-        let circumstances = self.circumstances(question, now);
+        let Question { identity, resource, attributes, .. } = *question;
+        let circumstances = self.circumstances(identity, resource, attributes, now);
         let bindings = self.bindings_of(question.identity.as_str()).unwrap_or_default();
         let witness = self
             .on_path(bindings, question.resource)
@@ -272,14 +273,15 @@ impl Snapshot {
         roles.into_iter().map(|role| &*role.id).collect()
     }
 
-    fn circumstances<'c>(&'c self, question: &Question<'c>, now: Timestamp) -> Circumstances<'c> {
-        Circumstances {
-            snapshot: self,
-            identity: question.identity.as_str(),
-            resource: Some(question.resource.as_str()),
-            supplied: question.attributes,
-            now,
-        }
+    pub(crate) fn circumstances<'c>(
+        &'c self,
+        identity: Path<'c>,
+        resource: Path<'c>,
+        supplied: &'c Attributes,
+        now: Timestamp,
+    ) -> Circumstances<'c> {
+        let (identity, resource) = (identity.as_str(), Some(resource.as_str()));
+        Circumstances { snapshot: self, identity, resource, supplied, now }
     }
 
     pub(crate) fn grant<'s>(&'s self, binding: &'s Binding) -> Grant<'s> {
