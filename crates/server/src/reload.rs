@@ -4,6 +4,7 @@
 //! its own, so that no answer waits, and frees old ones there. A policy that does not load changes
 //! nothing: the old one goes on being served, and the log says why.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -46,18 +47,16 @@ pub(crate) struct Loader {
     revision: u64,
     /// What the file looked like when it was last read.
     read: Option<Looks>,
+    /// What was warned of, wherever it stood: a reload is no reason to say it again.
+    warned: HashSet<(String, String)>,
 }
 
 /// What tells one state of a file from another without reading it.
 type Looks = (u64, u64, Option<std::time::SystemTime>);
 
 impl Loader {
-    pub(crate) const fn new(
-        config: Config,
-        published: Arc<Published>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { config, published, metrics, revision: 0, read: None }
+    pub(crate) fn new(config: Config, published: Arc<Published>, metrics: Arc<Metrics>) -> Self {
+        Self { config, published, metrics, revision: 0, read: None, warned: HashSet::new() }
     }
 
     /// Loads the policy, proves it and publishes it; on an error nothing is changed.
@@ -91,8 +90,11 @@ impl Loader {
         let loaded = loaded.await.context("loading the policy failed; the log says why")?;
         let (snapshot, compared, warnings) = loaded?;
         self.revision = revision;
-        for warning in &warnings {
-            tracing::warn!("{warning}");
+        for warning in warnings {
+            let text = warning.to_string();
+            if self.warned.insert((warning.found, warning.expected)) {
+                tracing::warn!("{text}");
+            }
         }
         tracing::info!(
             revision,

@@ -4,7 +4,7 @@ use std::{fs::File, io::Read as _, path::Path, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use capstan_engine::{Catalog, Snapshot, Timestamp, self_check};
-use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostics, Policy, load_policy};
+use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostic, Diagnostics, Policy, load_policy};
 
 use crate::limits::SELF_CHECK_IDENTITIES;
 
@@ -63,7 +63,6 @@ impl Source {
         let snapshot = Snapshot::build(&model, revision);
         let compared = self_check(&model, &snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
-        let warnings = warnings.iter().map(ToString::to_string).collect();
         Ok(Built { snapshot: Arc::new(snapshot), compared, warnings })
     }
 }
@@ -76,7 +75,7 @@ pub struct Built {
     /// How many of its answers were compared with the rules.
     pub compared: usize,
     /// What is allowed in the document and surely a mistake.
-    pub warnings: Vec<String>,
+    pub warnings: Vec<Diagnostic>,
 }
 
 /// Reads a document.

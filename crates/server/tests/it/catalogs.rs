@@ -333,7 +333,16 @@ fn whoever_serves_the_literal_catalog_is_warned_once() {
     let file = folder("literal").join("policy.yaml");
     std::fs::write(&file, format!("version: 1\ncatalog: {LITERAL}\n")).unwrap();
     let file = file.to_str().unwrap();
-    let (_, log) = Serving::start(&[&["--policy", file], &FREE[..]].concat(), 1).stop("-TERM");
+    let mut server = Serving::start(&[&["--policy", file], &FREE[..]].concat(), 1);
+    // Neither asking again nor moving the line in the file makes it another warning.
+    server.signal("-HUP");
+    server.wait_for_log("\"revision\":2");
+    let moved = format!("# moved\nversion: 1\ncatalog: {LITERAL}\n");
+    std::fs::write(file, moved).unwrap();
+    server.signal("-HUP");
+    server.wait_for_log("\"revision\":3");
+    std::fs::write(file, format!("version: 1\ncatalog: {LITERAL}\n")).unwrap();
+    let (_, log) = server.stop("-TERM");
     let [warning] = &warnings(&log)[..] else { panic!("one warning: {log}") };
     for word in [LITERAL, CORRECTED, "libraries.javascript.pull_token_creator", "prose denies"] {
         assert!(warning.contains(word), "{word} in {warning}");
