@@ -19,6 +19,7 @@ pub mod answer;
 pub mod cli;
 pub mod clock;
 mod convert;
+pub mod decision_log;
 mod error;
 mod http;
 pub mod limits;

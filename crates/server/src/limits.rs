@@ -56,6 +56,21 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const DRAIN_MAX: Duration = Duration::from_secs(9);
 /// How long HTTP connections may take to close in a drain: nothing there takes long.
 pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
+/// Most lines that wait to be written to the decision log: far more than are decided between two
+/// looks of the writer. Beyond it lines are lost, and counted.
+pub const DECISION_LOG_LINES_MAX: usize = 65_536;
+/// Most bytes of memory that those lines may take.
+pub const DECISION_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Most bytes of one field of a line: what is longer is malformed, and is cut.
+pub const DECISION_LOG_FIELD_BYTES_MAX: usize = 1_024;
+/// How often the writer of the decision log looks for lines: a check never has to wake it.
+pub const DECISION_LOG_TICK: Duration = Duration::from_millis(50);
+/// Bytes that are gathered for one write to the decision log.
+pub const DECISION_LOG_WRITE_BYTES: usize = 64 * 1024;
+/// How often the decision log tells at most how many lines it lost.
+pub const DECISION_LOG_LOST_PAUSE: Duration = Duration::from_secs(1);
+/// Longest wait for the decision log in a drain: its reader may have stopped reading.
+pub const DECISION_LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Identities whose answers are compared with the rules before a snapshot may serve.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
 /// Longest wait of the command line for a connection to a server.
@@ -80,6 +95,10 @@ pub struct Limits {
     pub keepalive_interval: Duration,
     /// See [`KEEPALIVE_TIMEOUT`].
     pub keepalive_timeout: Duration,
+    /// See [`DECISION_LOG_LINES_MAX`].
+    pub decision_log_lines_max: usize,
+    /// See [`DECISION_LOG_BYTES_MAX`].
+    pub decision_log_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -92,6 +111,8 @@ impl Default for Limits {
             connection_age: CONNECTION_AGE,
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_timeout: KEEPALIVE_TIMEOUT,
+            decision_log_lines_max: DECISION_LOG_LINES_MAX,
+            decision_log_bytes_max: DECISION_LOG_BYTES_MAX,
         }
     }
 }

@@ -110,7 +110,8 @@ impl Rpc {
         }
     }
 
-    const fn name(self) -> &'static str {
+    /// Its name in the schema.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Check => "Check",
             Self::BatchCheck => "BatchCheck",
@@ -156,6 +157,8 @@ pub struct Metrics {
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
     panics: AtomicU64,
+    log_written: AtomicU64,
+    log_lost: AtomicU64,
     loads_applied: AtomicU64,
     loads_rejected: AtomicU64,
     load_nanos: AtomicU64,
@@ -228,6 +231,12 @@ impl Metrics {
     /// A call panicked.
     pub(crate) fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
+    }
+
+    /// So many lines went to the decision log, and so many were lost.
+    pub(crate) fn logged(&self, written: u64, lost: u64) {
+        self.log_written.fetch_add(written, Relaxed);
+        self.log_lost.fetch_add(lost, Relaxed);
     }
 
     /// A policy was loaded, or was not: how, how long it took, and what is served now, if anything
@@ -334,6 +343,12 @@ impl Metrics {
         encoder
             .encode_descriptor("panics", help, None, MetricType::Counter)?
             .encode_counter::<NoLabelSet, u64, f64>(&self.panics.load(Relaxed), None)?;
+
+        let help = "Lines of the decision log, if there is one, by what became of them.";
+        let mut family =
+            encoder.encode_descriptor("decision_log_lines", help, None, MetricType::Counter)?;
+        count(&mut family, [("outcome", "written")], &self.log_written)?;
+        count(&mut family, [("outcome", "lost")], &self.log_lost)?;
 
         let help = "Loads of the policy, by how they ended.";
         let mut family = encoder.encode_descriptor("loads", help, None, MetricType::Counter)?;

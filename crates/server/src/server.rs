@@ -19,6 +19,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::admission::{Admission, jittered};
 use crate::clock::Clock;
+use crate::decision_log::{DecisionLog, Target};
 use crate::http::{self, Phase};
 use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
@@ -53,6 +54,8 @@ pub struct Config {
     pub reflection: bool,
     /// How long to go on serving after the signal, saying not ready, so that balancers see it.
     pub drain_delay: Duration,
+    /// Where decisions are logged, if they are.
+    pub decision_log: Option<Target>,
     /// What time it is.
     pub clock: Clock,
     /// How much it takes.
@@ -65,14 +68,17 @@ pub struct Server {
     config: Config,
     grpc: Vec<Listener>,
     http: Option<TcpListener>,
+    metrics: Arc<Metrics>,
+    log: Option<DecisionLog>,
 }
 
 impl Server {
-    /// Binds every address.
+    /// Binds every address, and opens the decision log.
     ///
     /// # Errors
     ///
-    /// An address is taken, or would be served to other machines in plain text.
+    /// An address is taken, or would be served to other machines in plain text; or the log's file
+    /// cannot be opened.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         if config.listen.is_empty() {
             bail!("nowhere to listen: give --listen");
@@ -99,7 +105,12 @@ impl Server {
             })?),
             None => None,
         };
-        Ok(Self { config, grpc, http })
+        let metrics = Arc::new(Metrics::default());
+        let Config { clock, limits, .. } = &config;
+        let log = config.decision_log.as_ref();
+        let log = log.map(|target| DecisionLog::open(target, limits, *clock, &metrics));
+        let log = log.transpose()?;
+        Ok(Self { config, grpc, http, metrics, log })
     }
 
     /// The gRPC addresses, with the ports that were picked.
@@ -112,6 +123,12 @@ impl Server {
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// The decision log, for whoever rotates it.
+    #[must_use]
+    pub fn decision_log(&self) -> Option<DecisionLog> {
+        self.log.clone()
     }
 
     /// Loads the policy and serves it until `stop`, then drains. `ready` is called once, when the
@@ -132,11 +149,18 @@ impl Server {
         report(&health, ServingStatus::NotServing).await;
         let phase = watch::Sender::new(Phase::Starting);
         let published = Arc::new(Published::default());
-        let metrics = Arc::new(Metrics::default());
+        let (metrics, log) = (self.metrics, self.log);
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let router = router(&published, &metrics, health_service, &self.config, cut.clone())?;
+        let services = Services::new(
+            Arc::clone(&published),
+            Arc::clone(&metrics),
+            log.clone(),
+            self.config.clock,
+            cut.clone(),
+        );
+        let router = router(services, &metrics, health_service, &self.config)?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             let stop = Box::pin(cut.clone().cancelled_owned());
@@ -179,6 +203,9 @@ impl Server {
             phase.send_replace(Phase::Ready);
             report(&health, ServingStatus::Serving).await;
             ready();
+            if let Some(log) = &log {
+                log.begin();
+            }
             tokio::select! {
                 () = loader.run(wakes, reload) => {}
                 () = &mut stop => {}
@@ -199,6 +226,9 @@ impl Server {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped, cutting off connections that did not close"),
         }
+        if let Some(log) = log {
+            log.finish().await;
+        }
         outcome
     }
 }
@@ -210,7 +240,7 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
 }
 
 fn router(
-    published: &Arc<Published>,
+    services: Services,
     metrics: &Arc<Metrics>,
     health: impl tonic::server::NamedService
     + tower::Service<
@@ -223,11 +253,8 @@ fn router(
     + Sync
     + 'static,
     config: &Config,
-    draining: CancellationToken,
 ) -> anyhow::Result<Router<Stack<Admission, Identity>>> {
     let limits = config.limits;
-    let services =
-        Services::new(Arc::clone(published), Arc::clone(metrics), config.clock, draining);
     let mut router = Grpc::builder()
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
         .http2_max_header_list_size(HEADER_BYTES_MAX)

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
+use crate::decision_log::{DecisionLog, Line};
 use crate::metrics::{Metrics, Rpc};
 use crate::published::Published;
 use crate::{RequestError, answer};
@@ -21,6 +22,8 @@ use crate::{RequestError, answer};
 pub(crate) struct Services {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    /// Nothing unless it was asked for.
+    log: Option<DecisionLog>,
     clock: Clock,
     /// Ends streams: they would hold the drain for as long as their clients please.
     draining: CancellationToken,
@@ -30,10 +33,11 @@ impl Services {
     pub(crate) const fn new(
         published: Arc<Published>,
         metrics: Arc<Metrics>,
+        log: Option<DecisionLog>,
         clock: Clock,
         draining: CancellationToken,
     ) -> Self {
-        Self { published, metrics, clock, draining }
+        Self { published, metrics, log, clock, draining }
     }
 
     /// The snapshot for one page of a list: the one that the list began with, if it goes on.
@@ -56,10 +60,21 @@ impl Services {
     async fn batch(
         &self,
         rpc: Rpc,
-        request: &v1::BatchCheckRequest,
+        request: v1::BatchCheckRequest,
     ) -> Result<v1::BatchCheckResponse, RequestError> {
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        let answer = answer::batch_check(&snapshot, request, self.clock.now())?;
+        let now = self.clock.now();
+        let answer = answer::batch_check(&snapshot, &request, now)?;
+        if let Some(log) = &self.log {
+            let lines = request.checks.into_iter().zip(&answer.results).map(|(item, result)| {
+                let told = match &result.error {
+                    None => Ok((result.allowed, result.reason())),
+                    Some(error) => Err(&error.message),
+                };
+                Line::new([item.identity, item.capability, item.resource], told)
+            });
+            log.write(rpc, now, answer.revision, lines.collect());
+        }
         let decisions = answer.results.iter().filter(|result| result.error.is_none());
         let (allowed, denied) = decisions.fold((0, 0), |(allowed, denied), decision| {
             if decision.allowed { (allowed + 1, denied) } else { (allowed, denied + 1) }
@@ -74,9 +89,16 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl DecisionService for Services {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
-        let request = request.get_ref();
+        let request = request.into_inner();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        let answer = answer::check(&snapshot, request, self.clock.now())?;
+        let now = self.clock.now();
+        let answer = answer::check(&snapshot, &request, now);
+        if let Some(log) = &self.log {
+            let told = answer.as_ref().map(|answer| (answer.allowed, answer.reason()));
+            let line = Line::new([request.identity, request.capability, request.resource], told);
+            log.write(Rpc::Check, now, snapshot.revision(), vec![line]);
+        }
+        let answer = answer?;
         self.decided(Rpc::Check, answer.allowed);
         Ok(Response::new(answer))
     }
@@ -85,7 +107,7 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Answer<v1::BatchCheckResponse> {
-        Ok(Response::new(self.batch(Rpc::BatchCheck, request.get_ref()).await?))
+        Ok(Response::new(self.batch(Rpc::BatchCheck, request.into_inner()).await?))
     }
 
     type StreamCheckStream =
@@ -106,7 +128,7 @@ impl DecisionService for Services {
             };
             let answer = match request {
                 Ok(Some(batch)) => {
-                    services.batch(Rpc::StreamCheck, &batch).await.map_err(Status::from)
+                    services.batch(Rpc::StreamCheck, batch).await.map_err(Status::from)
                 }
                 Ok(None) => return None,
                 Err(status) => Err(status),
@@ -145,9 +167,16 @@ impl DecisionService for Services {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let request = request.get_ref();
+        let request = request.into_inner();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        let answer = answer::explain(&snapshot, request, self.clock.now())?;
+        let now = self.clock.now();
+        let answer = answer::explain(&snapshot, &request, now);
+        if let Some(log) = &self.log {
+            let told = answer.as_ref().map(|answer| (answer.allowed, answer.reason()));
+            let line = Line::new([request.identity, request.capability, request.resource], told);
+            log.write(Rpc::Explain, now, snapshot.revision(), vec![line]);
+        }
+        let answer = answer?;
         self.decided(Rpc::Explain, answer.allowed);
         Ok(Response::new(answer))
     }

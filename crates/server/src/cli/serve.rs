@@ -13,6 +13,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use crate::clock::Clock;
+use crate::decision_log::{DecisionLog, Target};
 use crate::limits::Limits;
 use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Server};
@@ -24,10 +25,17 @@ Examples:
   capstan serve --policy acme.yaml
   capstan serve --policy acme.yaml --listen unix:/run/capstan.sock --http none
   capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port; it is printed
+  capstan serve --policy acme.yaml --decision-log /var/log/capstan.ndjson
 
 One line for each bound address, such as `grpc 127.0.0.1:4480`, goes to standard output when the
 server is ready; logs go to standard error. SIGTERM and SIGINT drain and exit with 0. A changed policy
-file is loaded again, and SIGHUP asks for it; one that does not load changes nothing.";
+file is loaded again, and SIGHUP asks for it; one that does not load changes nothing.
+
+The decision log has a line for each check, each item of a batch, and each explanation: `time`, `rpc`,
+`identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` where there was no
+answer. Properties are not logged. No answer waits for it: lines that find no room, or no disk, are
+lost, and a line `{\"time\": ..., \"lost\": N}` says how many. SIGHUP opens its file anew. With `-` the
+lines follow the addresses, and begin with `{`.";
 
 /// Serves decisions over gRPC
 #[derive(Debug, clap::Args)]
@@ -60,6 +68,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=5_000))]
     drain_delay_ms: u64,
+
+    /// Log each decision as a line of JSON: appended to FILE, or to standard output
+    #[arg(long, value_name = "FILE|-")]
+    decision_log: Option<Target>,
 
     /// Most bytes that are read of the policy document
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
@@ -108,6 +120,7 @@ impl Serve {
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
+            decision_log: self.decision_log,
             clock: Clock::System,
             limits: Limits::default(),
         };
@@ -118,7 +131,7 @@ impl Serve {
             let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
         };
         let (reload, wakes) = reload::channel();
-        let hang_ups = ask_at_hang_up(reload.clone())?;
+        let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
         tokio::select! {
             served = server.run(stop, (reload, wakes), announce) => served?,
             () = hang_ups => {}
@@ -183,11 +196,18 @@ fn log_to_stderr() {
     }
 }
 
-/// Asks for a reload at every SIGHUP, for ever.
-fn ask_at_hang_up(reload: Reload) -> anyhow::Result<impl Future<Output = ()>> {
+/// Asks for a reload at every SIGHUP, for ever; and for a new file of the decision log, which may
+/// have been rotated.
+fn ask_at_hang_up(
+    reload: Reload,
+    log: Option<DecisionLog>,
+) -> anyhow::Result<impl Future<Output = ()>> {
     let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
     Ok(async move {
         while hang_ups.recv().await.is_some() {
+            if let Some(log) = &log {
+                log.reopen();
+            }
             // If there is no room, somebody has asked already.
             let _ = reload.try_send(Wake::Asked);
         }

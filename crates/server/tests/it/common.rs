@@ -38,6 +38,7 @@ pub(crate) fn config(source: Source) -> Config {
         insecure_plaintext: false,
         reflection: true,
         drain_delay: Duration::ZERO,
+        decision_log: None,
         clock: Clock::System,
         limits: Limits::default(),
     }
@@ -123,7 +124,7 @@ pub(crate) struct Serving {
     /// What of it was read already.
     seen: String,
     /// What it prints from then on.
-    rest: BufReader<std::process::ChildStdout>,
+    pub(crate) rest: BufReader<std::process::ChildStdout>,
 }
 
 impl Serving {

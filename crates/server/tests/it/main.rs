@@ -13,6 +13,7 @@ mod common;
 mod catalogs;
 mod cli;
 mod coverage;
+mod decision_log;
 mod drain;
 mod golden;
 mod layout;

@@ -1,0 +1,228 @@
+//! The thread that writes the decision log.
+//!
+//! **Invariants**: the file holds whole lines only, unless it is left full: a line that went in by
+//! half is the first to go on. What cannot be written is lost at once and counted, so that a full
+//! disk costs no memory.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, mpsc};
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::{Entry, Queue, Target, line};
+use crate::clock::Clock;
+use crate::limits::{DECISION_LOG_LOST_PAUSE, DECISION_LOG_TICK, DECISION_LOG_WRITE_BYTES};
+
+pub(super) struct Writer {
+    target: Target,
+    file: Box<dyn Write + Send>,
+    queue: Arc<Queue>,
+    entries: mpsc::Receiver<Entry>,
+    clock: Clock,
+    /// Lines that were gathered for one write, and how many.
+    gathered: Vec<u8>,
+    gathered_lines: u64,
+    /// The rest of a line that went in by half.
+    torn: Vec<u8>,
+    /// Lines that could not be written, since that was last told.
+    lost: u64,
+    told: Option<Instant>,
+    /// Whether the last that was logged of the file is that it cannot be written.
+    failing: bool,
+}
+
+impl Writer {
+    pub(super) fn open(
+        target: &Target,
+        queue: Arc<Queue>,
+        entries: mpsc::Receiver<Entry>,
+        clock: Clock,
+    ) -> anyhow::Result<Self> {
+        let file = open(target)?;
+        Ok(Self::new(target.clone(), Box::new(file), queue, entries, clock))
+    }
+
+    fn new(
+        target: Target,
+        file: Box<dyn Write + Send>,
+        queue: Arc<Queue>,
+        entries: mpsc::Receiver<Entry>,
+        clock: Clock,
+    ) -> Self {
+        Self {
+            target,
+            file,
+            queue,
+            entries,
+            clock,
+            gathered: Vec::new(),
+            gathered_lines: 0,
+            torn: Vec::new(),
+            lost: 0,
+            told: None,
+            failing: false,
+        }
+    }
+
+    /// Writes until it is told to finish. Looks every so often instead of being woken: waking a
+    /// thread would cost a check more than all the rest of it.
+    pub(super) fn run(mut self) {
+        let _finished = self.queue.finished.clone().drop_guard();
+        let mut more = false;
+        loop {
+            if !more {
+                std::thread::park_timeout(DECISION_LOG_TICK);
+            }
+            let last = self.queue.finish.load(Relaxed);
+            if !last && !self.queue.begun.load(Relaxed) {
+                continue;
+            }
+            more = self.write_waiting();
+            if self.queue.reopen.swap(false, Relaxed) {
+                self.reopen();
+            }
+            self.tell_lost(last);
+            if last && !more {
+                return;
+            }
+        }
+    }
+
+    /// Writes what waits; answers whether there may be more.
+    fn write_waiting(&mut self) -> bool {
+        let mut turn = self.queue.room.lines_max;
+        while turn > 0 {
+            let Ok(entry) = self.entries.try_recv() else { break };
+            turn = turn.saturating_sub(entry.lines.len());
+            let time = entry.time();
+            for line in &entry.lines {
+                entry.append(line, time.as_deref(), &mut self.gathered);
+                self.gathered_lines += 1;
+                if self.gathered.len() >= DECISION_LOG_WRITE_BYTES {
+                    self.write_gathered();
+                }
+            }
+            self.queue.room.leave(entry.lines.len(), entry.bytes());
+        }
+        self.write_gathered();
+        turn == 0
+    }
+
+    fn write_gathered(&mut self) {
+        let lines = std::mem::take(&mut self.gathered);
+        let (written, outcome) = self.put(&lines);
+        if let Err(error) = outcome {
+            self.fails(&error);
+        }
+        let lost = self.gathered_lines.saturating_sub(written);
+        self.queue.metrics.logged(written, lost);
+        self.lost += lost;
+        self.gathered_lines = 0;
+        self.gathered = lines;
+        self.gathered.clear();
+    }
+
+    /// Writes lines; answers how many went in, the last of them perhaps by half for now.
+    fn put(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
+        let torn = std::mem::take(&mut self.torn);
+        if let (rest, Err(error)) = write(&mut self.file, &torn) {
+            self.torn = rest.to_vec();
+            return (0, Err(error));
+        }
+        let (rest, outcome) = write(&mut self.file, lines);
+        let written = lines.strip_suffix(rest).unwrap_or_default();
+        let begun = written.split_inclusive(|byte| *byte == b'\n').count() as u64;
+        if !written.is_empty() && !written.ends_with(b"\n") {
+            let torn = rest.split_inclusive(|byte| *byte == b'\n').next();
+            self.torn = torn.unwrap_or_default().to_vec();
+        }
+        (begun, outcome)
+    }
+
+    fn fails(&mut self, error: &io::Error) {
+        if !self.failing {
+            self.failing = true;
+            tracing::error!("the decision log cannot be written, lines are lost: {error}");
+        }
+    }
+
+    /// Tells in the log how many lines it lost, at most every so often.
+    fn tell_lost(&mut self, last: bool) {
+        self.lost += self.queue.lost.swap(0, Relaxed);
+        let early = self.told.is_some_and(|told| told.elapsed() < DECISION_LOG_LOST_PAUSE);
+        if (self.lost == 0 && !self.failing) || (early && !last) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let line = if self.lost > 0 { line::lost(self.clock.now(), self.lost) } else { vec![] };
+        let (begun, outcome) = self.put(&line);
+        if begun > 0 {
+            self.lost = 0;
+        }
+        match outcome {
+            Ok(()) if self.failing => {
+                self.failing = false;
+                tracing::info!("the decision log is written again");
+            }
+            Ok(()) => {}
+            Err(error) => self.fails(&error),
+        }
+    }
+
+    fn reopen(&mut self) {
+        if self.target == Target::Stdout {
+            return;
+        }
+        match open(&self.target) {
+            Ok(file) => {
+                self.file = Box::new(file);
+                // Its beginning is in the old file.
+                self.torn.clear();
+                tracing::info!("the decision log is opened anew");
+            }
+            Err(error) => {
+                tracing::error!("{error:#}: the decision log goes on in the old file");
+            }
+        }
+    }
+}
+
+/// Writes as much as goes; answers the rest, and why it is left.
+fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()>) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        match file.write(rest) {
+            Ok(0) => return (rest, Err(io::ErrorKind::WriteZero.into())),
+            Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return (rest, Err(error)),
+        }
+    }
+    (rest, Ok(()))
+}
+
+fn open(target: &Target) -> anyhow::Result<File> {
+    match target {
+        // Its own handle: what is printed elsewhere must not wait for a reader of the log.
+        Target::Stdout => {
+            let output = io::stdout().as_fd().try_clone_to_owned();
+            Ok(output.context("cannot write the decision log to standard output")?.into())
+        }
+        Target::File(path) => {
+            // Opening a pipe for writing alone would wait for somebody who reads it.
+            let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+            let mut options = OpenOptions::new();
+            options.append(true).create(true).mode(0o600).read(is_pipe);
+            let name = path.display();
+            options.open(path).with_context(|| format!("cannot open the decision log {name}"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

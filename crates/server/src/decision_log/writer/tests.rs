@@ -1,0 +1,129 @@
+//! The writer on a disk that fills up and is freed again, at every byte.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::{Mutex, OnceLock};
+
+use capstan_engine::Timestamp;
+use capstan_proto::v1;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::decision_log::{Line, Room};
+use crate::metrics::{Metrics, Rpc};
+
+/// A disk with room for so many bytes.
+#[derive(Clone, Default)]
+struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
+
+impl Disk {
+    fn free(&self, bytes: usize) {
+        self.0.lock().unwrap().0 = bytes;
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().1.clone()).unwrap()
+    }
+}
+
+impl Write for Disk {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let (free, written) = &mut *self.0.lock().unwrap();
+        let goes = bytes.len().min(*free);
+        if goes == 0 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        *free -= goes;
+        written.extend(&bytes[..goes]);
+        Ok(goes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn entry(identity: &str) -> Entry {
+    let fields = [identity.to_owned(), "r.get".into(), "acme".into()];
+    let lines = vec![Line::new(fields, Ok::<_, String>((false, v1::Reason::NoBinding)))];
+    Entry { rpc: Rpc::Check, now: Timestamp::new(0, 0), revision: 1, lines }
+}
+
+fn writer(disk: &Disk, room: usize) -> (Writer, mpsc::Sender<Entry>) {
+    let (entries, queued) = mpsc::channel();
+    let queue = Queue {
+        entries: entries.clone(),
+        room: Room {
+            lines: AtomicUsize::new(room),
+            lines_max: room,
+            bytes: AtomicUsize::new(usize::MAX / 2),
+            bytes_max: usize::MAX,
+        },
+        lost: AtomicU64::new(0),
+        metrics: Arc::new(Metrics::default()),
+        begun: AtomicBool::new(true),
+        reopen: AtomicBool::new(false),
+        finish: AtomicBool::new(false),
+        writer: OnceLock::new(),
+        finished: CancellationToken::new(),
+    };
+    let clock = Clock::Fixed(Timestamp::new(0, 0));
+    let target = Target::File("unused".into());
+    (Writer::new(target, Box::new(disk.clone()), Arc::new(queue), queued, clock), entries)
+}
+
+/// Four decisions of which some find the disk full, wherever that happens, and two that do not:
+/// every line is whole, and the lines tell how many are missing.
+#[test]
+fn a_full_disk_leaves_whole_lines_and_a_true_count() {
+    let length = {
+        let mut line = Vec::new();
+        let one = entry("one");
+        one.append(&one.lines[0], one.time().as_deref(), &mut line);
+        line.len()
+    };
+    for free in 0..=4 * length {
+        let disk = Disk::default();
+        disk.free(free);
+        let (mut writer, entries) = writer(&disk, 100);
+        for identity in ["one", "two", "six", "ten"] {
+            entries.send(entry(identity)).unwrap();
+        }
+        assert!(!writer.write_waiting());
+        writer.tell_lost(true);
+        assert_eq!(writer.failing, free < 4 * length);
+        disk.free(usize::MAX);
+        entries.send(entry("after")).unwrap();
+        writer.write_waiting();
+        writer.tell_lost(true);
+        entries.send(entry("last")).unwrap();
+        writer.write_waiting();
+        writer.tell_lost(true);
+        assert!(!writer.failing);
+
+        let text = disk.text();
+        assert!(text.ends_with('\n'));
+        let lines: Vec<Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let identities: Vec<_> =
+            lines.iter().filter_map(|line| line["identity"].as_str()).collect();
+        let kept = free.div_ceil(length);
+        let expected = [&["one", "two", "six", "ten"][..kept], &["after", "last"]].concat();
+        assert_eq!(identities, expected, "{free} bytes free");
+        let lost: Vec<_> = lines.iter().filter_map(|line| line["lost"].as_u64()).collect();
+        assert_eq!(lost, [4 - kept as u64].repeat(usize::from(kept < 4)), "{free} bytes free");
+    }
+}
+
+/// However fast callers are, the writer comes to do the rest of its work.
+#[test]
+fn a_turn_of_the_writer_ends() {
+    let disk = Disk::default();
+    disk.free(usize::MAX);
+    let (mut writer, entries) = writer(&disk, 10);
+    for _ in 0..25 {
+        entries.send(entry("one")).unwrap();
+    }
+    assert_eq!([(); 3].map(|()| writer.write_waiting()), [true, true, false]);
+    assert_eq!(disk.text().lines().count(), 25);
+}
