@@ -32,6 +32,7 @@ use crate::error::Refusal;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
 use crate::metrics::{Metrics, Rpc, ShedScope};
 use crate::peers::{Peer, Peers};
+use crate::traces::{Trace, Traces};
 
 /// Services that are not counted, limited or cut off.
 const OPEN: [&str; 3] = [
@@ -53,12 +54,13 @@ struct Gate {
     places: Semaphore,
     peers: Peers,
     metrics: Arc<Metrics>,
+    traces: Option<Traces>,
 }
 
 impl Admission {
-    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(limits: Limits, metrics: Arc<Metrics>, traces: Option<Traces>) -> Self {
         let places = Semaphore::new(limits.in_flight_max.min(Semaphore::MAX_PERMITS));
-        Self(Arc::new(Gate { limits, places, peers: Peers::default(), metrics }))
+        Self(Arc::new(Gate { limits, places, peers: Peers::default(), metrics, traces }))
     }
 }
 
@@ -90,7 +92,7 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let rpc = Rpc::of(path);
         if rpc == Rpc::Other && OPEN.iter().any(|service| path.starts_with(service)) {
@@ -99,6 +101,10 @@ where
         let started = Instant::now();
         match Call::admit(&self.gate, rpc, started, &request) {
             Ok(call) => {
+                if let Some(trace) = &call.trace {
+                    // For the service, which knows what is decided.
+                    request.extensions_mut().insert(trace.clone());
+                }
                 let inner = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
                 Answering::Admitted(inner, call)
             }
@@ -167,6 +173,7 @@ pub(crate) struct Call {
     peer: Peer,
     started: Instant,
     deadline: Option<Deadline>,
+    trace: Option<Trace>,
     ended: bool,
 }
 
@@ -208,7 +215,13 @@ impl Call {
         // Given back in `drop`; a permit of its own would have to own the semaphore.
         place.forget();
         gate.metrics.began();
-        Ok(Self { gate: Arc::clone(gate), rpc, peer, started, deadline, ended: false })
+        let trace = match &gate.traces {
+            Some(traces) if rpc != Rpc::Other => {
+                traces.begin(request.uri().path(), request.headers(), random())
+            }
+            _ => None,
+        };
+        Ok(Self { gate: Arc::clone(gate), rpc, peer, started, deadline, trace, ended: false })
     }
 
     /// Whether the call can go on waiting; if so, the task wakes when it no longer can.
@@ -242,6 +255,9 @@ impl Call {
     fn end(&mut self, code: Code) {
         self.ended = true;
         self.gate.metrics.ended(self.rpc, code, self.started.elapsed());
+        if let Some(trace) = self.trace.take() {
+            trace.ended(code);
+        }
     }
 
     /// Ends the call with an error of ours.

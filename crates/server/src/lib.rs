@@ -33,5 +33,6 @@ pub mod server;
 mod service;
 pub mod source;
 mod status;
+pub mod traces;
 
 pub use error::RequestError;

@@ -71,6 +71,16 @@ pub const DECISION_LOG_WRITE_BYTES: usize = 64 * 1024;
 pub const DECISION_LOG_LOST_PAUSE: Duration = Duration::from_secs(1);
 /// Longest wait for the decision log in a drain: its reader may have stopped reading.
 pub const DECISION_LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
+/// Most spans that wait to be exported; beyond it they are lost.
+pub const SPANS_MAX: usize = 2_048;
+/// Longest wait for a connection to the collector of traces.
+pub const EXPORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Longest time for exporting a batch of spans.
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait for the last spans in a drain: the collector may be gone.
+pub const SPANS_FLUSH_MAX: Duration = Duration::from_millis(500);
+/// Most bytes of a header that says which trace a call belongs to; a longer one is not there.
+pub const TRACE_HEADER_BYTES_MAX: usize = 1_024;
 /// Identities whose answers are compared with the rules before a snapshot may serve.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
 /// Longest wait of the command line for a connection to a server.

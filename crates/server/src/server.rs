@@ -31,6 +31,7 @@ use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
 use crate::service::Services;
 use crate::source::Source;
+use crate::traces::{Export, Traces};
 
 pub use crate::listen::Address;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// Where decisions are logged, if they are.
     pub decision_log: Option<Target>,
+    /// Where traces go, if calls are traced.
+    pub traces: Option<Export>,
     /// What time it is.
     pub clock: Clock,
     /// How much it takes.
@@ -70,6 +73,7 @@ pub struct Server {
     http: Option<TcpListener>,
     metrics: Arc<Metrics>,
     log: Option<DecisionLog>,
+    traces: Option<Traces>,
 }
 
 impl Server {
@@ -78,7 +82,7 @@ impl Server {
     /// # Errors
     ///
     /// An address is taken, or would be served to other machines in plain text; or the log's file
-    /// cannot be opened.
+    /// cannot be opened, or the traces' endpoint is none.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         if config.listen.is_empty() {
             bail!("nowhere to listen: give --listen");
@@ -110,7 +114,8 @@ impl Server {
         let log = config.decision_log.as_ref();
         let log = log.map(|target| DecisionLog::open(target, limits, *clock, &metrics));
         let log = log.transpose()?;
-        Ok(Self { config, grpc, http, metrics, log })
+        let traces = config.traces.as_ref().map(Traces::open).transpose()?;
+        Ok(Self { config, grpc, http, metrics, log, traces })
     }
 
     /// The gRPC addresses, with the ports that were picked.
@@ -149,7 +154,7 @@ impl Server {
         report(&health, ServingStatus::NotServing).await;
         let phase = watch::Sender::new(Phase::Starting);
         let published = Arc::new(Published::default());
-        let (metrics, log) = (self.metrics, self.log);
+        let (metrics, log, traces) = (self.metrics, self.log, self.traces);
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
 
@@ -157,10 +162,11 @@ impl Server {
             Arc::clone(&published),
             Arc::clone(&metrics),
             log.clone(),
+            traces.is_some(),
             self.config.clock,
             cut.clone(),
         );
-        let router = router(services, &metrics, health_service, &self.config)?;
+        let router = router(services, &metrics, traces.clone(), health_service, &self.config)?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             let stop = Box::pin(cut.clone().cancelled_owned());
@@ -226,9 +232,17 @@ impl Server {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped, cutting off connections that did not close"),
         }
-        if let Some(log) = log {
-            log.finish().await;
-        }
+        let logged = async {
+            if let Some(log) = &log {
+                log.finish().await
+            }
+        };
+        let exported = async {
+            if let Some(traces) = &traces {
+                traces.finish().await
+            }
+        };
+        tokio::join!(logged, exported);
         outcome
     }
 }
@@ -242,6 +256,7 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
 fn router(
     services: Services,
     metrics: &Arc<Metrics>,
+    traces: Option<Traces>,
     health: impl tonic::server::NamedService
     + tower::Service<
         tonic::codegen::http::Request<tonic::body::Body>,
@@ -262,7 +277,7 @@ fn router(
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         // No grace: with one, tonic cuts connections off and never says that it will.
         .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
-        .layer(Admission::new(limits, Arc::clone(metrics)))
+        .layer(Admission::new(limits, Arc::clone(metrics), traces))
         .add_service(health)
         .add_service(
             DecisionServiceServer::new(services.clone())

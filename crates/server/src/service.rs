@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Line};
 use crate::metrics::{Metrics, Rpc};
 use crate::published::Published;
+use crate::traces::Trace;
 use crate::{RequestError, answer};
 
 /// Answers from what is published.
@@ -24,6 +25,8 @@ pub(crate) struct Services {
     metrics: Arc<Metrics>,
     /// Nothing unless it was asked for.
     log: Option<DecisionLog>,
+    /// Whether a call may have a span.
+    traced: bool,
     clock: Clock,
     /// Ends streams: they would hold the drain for as long as their clients please.
     draining: CancellationToken,
@@ -34,10 +37,11 @@ impl Services {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
         log: Option<DecisionLog>,
+        traced: bool,
         clock: Clock,
         draining: CancellationToken,
     ) -> Self {
-        Self { published, metrics, log, clock, draining }
+        Self { published, metrics, log, traced, clock, draining }
     }
 
     /// The snapshot for one page of a list: the one that the list began with, if it goes on.
@@ -51,6 +55,11 @@ impl Services {
             Some(snapshot) => Ok(snapshot),
             None => self.published.read(consistency).await,
         }
+    }
+
+    /// The span of a call, if it has one.
+    fn trace<T>(&self, request: &Request<T>) -> Option<Trace> {
+        if self.traced { request.extensions().get().cloned() } else { None }
     }
 
     fn decided(&self, rpc: Rpc, allowed: bool) {
@@ -89,6 +98,7 @@ type Answer<T> = Result<Response<T>, Status>;
 #[tonic::async_trait]
 impl DecisionService for Services {
     async fn check(&self, request: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
+        let trace = self.trace(&request);
         let request = request.into_inner();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
         let now = self.clock.now();
@@ -99,6 +109,9 @@ impl DecisionService for Services {
             log.write(Rpc::Check, now, snapshot.revision(), vec![line]);
         }
         let answer = answer?;
+        if let Some(trace) = trace {
+            trace.decided(answer.allowed, answer.reason(), answer.revision);
+        }
         self.decided(Rpc::Check, answer.allowed);
         Ok(Response::new(answer))
     }
@@ -167,6 +180,7 @@ impl DecisionService for Services {
     }
 
     async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        let trace = self.trace(&request);
         let request = request.into_inner();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
         let now = self.clock.now();
@@ -177,6 +191,9 @@ impl DecisionService for Services {
             log.write(Rpc::Explain, now, snapshot.revision(), vec![line]);
         }
         let answer = answer?;
+        if let Some(trace) = trace {
+            trace.decided(answer.allowed, answer.reason(), answer.revision);
+        }
         self.decided(Rpc::Explain, answer.allowed);
         Ok(Response::new(answer))
     }

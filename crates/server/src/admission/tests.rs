@@ -10,7 +10,7 @@ use super::*;
 /// The layer around a service that answers each call with what the function makes.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
-        Admission::new(Limits::default(), Arc::clone($metrics))
+        Admission::new(Limits::default(), Arc::clone($metrics), None)
             .layer(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) }))
     };
 }
@@ -76,7 +76,7 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
             Ok(end())
         })
     });
-    let admission = Admission::new(Limits::default(), Arc::clone(&metrics));
+    let admission = Admission::new(Limits::default(), Arc::clone(&metrics), None);
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();

@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Server};
 use crate::source::{Source, load_catalogs};
+use crate::traces::Export;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -73,6 +74,14 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE|-")]
     decision_log: Option<Target>,
 
+    /// Send traces to an OpenTelemetry collector, by OTLP over gRPC: http://HOST:PORT
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
+
+    /// The share of calls that is traced if their caller has not decided it, from 0 to 1
+    #[arg(long, value_name = "RATIO", default_value_t = 0.01, value_parser = ratio)]
+    otlp_sample_ratio: f64,
+
     /// Most bytes that are read of the policy document
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
@@ -103,6 +112,11 @@ fn http(text: &str) -> Result<Http, String> {
     }
 }
 
+fn ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| "expected a number from 0 to 1".into())
+}
+
 impl Serve {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         log_to_stderr();
@@ -121,6 +135,9 @@ impl Serve {
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             decision_log: self.decision_log,
+            traces: self
+                .otlp_endpoint
+                .map(|endpoint| Export { endpoint, sample_ratio: self.otlp_sample_ratio }),
             clock: Clock::System,
             limits: Limits::default(),
         };

@@ -39,6 +39,7 @@ pub(crate) fn config(source: Source) -> Config {
         reflection: true,
         drain_delay: Duration::ZERO,
         decision_log: None,
+        traces: None,
         clock: Clock::System,
         limits: Limits::default(),
     }
@@ -130,11 +131,12 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts it and waits for as many lines.
     pub(crate) fn start(arguments: &[&str], lines: usize) -> Self {
-        let mut child = command(&[&["serve"], arguments].concat())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::spawn(&mut command(&[&["serve"], arguments].concat()), lines)
+    }
+
+    /// The same, for a command with more to it than arguments.
+    pub(crate) fn spawn(command: &mut Command, lines: usize) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut rest = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let (send, log) = mpsc::channel();

@@ -24,4 +24,5 @@ mod python;
 mod raw;
 mod reload;
 mod rpc;
+mod traces;
 mod worlds;

@@ -1,0 +1,232 @@
+//! Traces for OpenTelemetry: a span for each sampled call, off unless it is asked for.
+//!
+//! **Invariants**: whether a call is traced is decided before anything is made for it. No answer
+//! waits for a collector: a bounded number of spans waits, and beyond it they are lost. A span says
+//! which call it was and how it ended, and of a decision whether, why and at which revision; never
+//! who asked what about whom.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+use capstan_proto::v1;
+use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
+use opentelemetry::trace::{
+    Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
+};
+use opentelemetry::{Context, KeyValue};
+use opentelemetry_otlp::{SpanExporter, WithExportConfig as _, WithTonicConfig as _};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracer, SdkTracerProvider, Span, SpanData,
+};
+use opentelemetry_sdk::{Resource, trace::SpanExporter as Exporter};
+use tonic::Code;
+use tonic::codegen::http::{HeaderMap, Uri};
+use tonic::transport::Endpoint;
+
+use crate::limits::{
+    EXPORT_CONNECT_TIMEOUT, EXPORT_TIMEOUT, SPANS_FLUSH_MAX, SPANS_MAX, TRACE_HEADER_BYTES_MAX,
+};
+
+/// Where traces go, and how many.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export {
+    /// `http://HOST:PORT` of a collector that speaks OTLP over gRPC.
+    pub endpoint: String,
+    /// The share, from 0 to 1, that is traced of the calls whose caller has not decided it.
+    pub sample_ratio: f64,
+}
+
+/// What begins spans.
+#[derive(Clone, Debug)]
+pub(crate) struct Traces {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    sample_ratio: f64,
+}
+
+impl Traces {
+    /// Prepares to export, within a tokio runtime; a collector may come later.
+    ///
+    /// # Errors
+    ///
+    /// The endpoint is not `http://HOST:PORT`.
+    pub(crate) fn open(export: &Export) -> anyhow::Result<Self> {
+        let endpoint = &export.endpoint;
+        let uri = endpoint.parse::<Uri>().ok();
+        let is_http = uri.is_some_and(|uri| uri.scheme_str() == Some("http"));
+        ensure!(is_http, "cannot export traces to {endpoint}: expected http://HOST:PORT");
+        let channel = Endpoint::from_shared(endpoint.clone())
+            .with_context(|| format!("cannot export traces to {endpoint}"))?
+            .connect_timeout(EXPORT_CONNECT_TIMEOUT)
+            .timeout(EXPORT_TIMEOUT)
+            .connect_lazy();
+        let exporter = SpanExporter::builder().with_tonic().with_channel(channel);
+        let exporter = exporter.with_timeout(EXPORT_TIMEOUT).build()?;
+        let exporter = Telling { exporter, failing: AtomicBool::new(false) };
+        Ok(Self::new(exporter, export.sample_ratio))
+    }
+
+    fn new(exporter: impl Exporter + 'static, sample_ratio: f64) -> Self {
+        let config = BatchConfigBuilder::default().with_max_queue_size(SPANS_MAX).build();
+        let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "capstan".into());
+        let resource = Resource::builder()
+            .with_service_name(name)
+            .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .build();
+        let provider = SdkTracerProvider::builder()
+            // What is not sampled never gets that far.
+            .with_sampler(Sampler::AlwaysOn)
+            .with_resource(resource)
+            .with_span_processor(
+                BatchSpanProcessor::builder(exporter).with_batch_config(config).build(),
+            )
+            .build();
+        let tracer = provider.tracer("capstan");
+        Self { provider, tracer, sample_ratio }
+    }
+
+    /// Begins the span of a call to a method of ours, if it is sampled: if its caller traces it, or
+    /// has no trace and chance has it so. `chance` is a random number.
+    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<Trace> {
+        let mut parent = Context::new();
+        if headers.contains_key("traceparent") {
+            let propagator = TraceContextPropagator::new();
+            parent = propagator.extract_with_context(&parent, &Headers(headers));
+        }
+        let sampled = match parent.span().span_context() {
+            context if context.is_valid() => context.is_sampled(),
+            _ => {
+                let chance = u32::try_from(chance >> 32).unwrap_or(u32::MAX);
+                f64::from(chance) / (f64::from(u32::MAX) + 1.0) < self.sample_ratio
+            }
+        };
+        if !sampled {
+            return None;
+        }
+        let name = path.trim_start_matches('/');
+        let (service, method) = name.split_once('/')?;
+        let builder = self.tracer.span_builder(name.to_owned());
+        let builder = builder.with_kind(SpanKind::Server).with_attributes([
+            KeyValue::new("rpc.system", "grpc"),
+            KeyValue::new("rpc.service", service.to_owned()),
+            KeyValue::new("rpc.method", method.to_owned()),
+        ]);
+        let span = self.tracer.build_with_context(builder, &parent);
+        Some(Trace(Arc::new(Mutex::new(span))))
+    }
+
+    /// Exports what waits, for a moment at most.
+    pub(crate) async fn finish(&self) {
+        let provider = self.provider.clone();
+        let (done, finished) = tokio::sync::oneshot::channel();
+        // It blocks, and a runtime would wait for its own threads that do.
+        let finishing = std::thread::Builder::new().name("traces".into()).spawn(move || {
+            let _ = done.send(provider.shutdown_with_timeout(SPANS_FLUSH_MAX).is_ok());
+        });
+        let finished = tokio::time::timeout(SPANS_FLUSH_MAX, finished).await;
+        if finishing.is_err() || !matches!(finished, Ok(Ok(true))) {
+            tracing::warn!("the last spans were not exported");
+        }
+    }
+}
+
+/// The span of one call.
+#[derive(Clone, Debug)]
+pub(crate) struct Trace(Arc<Mutex<Span>>);
+
+impl Trace {
+    fn span(&self) -> std::sync::MutexGuard<'_, Span> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was decided.
+    pub(crate) fn decided(&self, allowed: bool, reason: v1::Reason, revision: u64) {
+        let name = reason.as_str_name();
+        let name = name.strip_prefix("REASON_").unwrap_or(name);
+        self.span().set_attributes([
+            KeyValue::new("capstan.allowed", allowed),
+            KeyValue::new("capstan.reason", name),
+            KeyValue::new("capstan.revision", i64::try_from(revision).unwrap_or(i64::MAX)),
+        ]);
+    }
+
+    /// The call is over.
+    pub(crate) fn ended(&self, code: Code) {
+        let mut span = self.span();
+        span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))));
+        // Of a server; what callers do wrong is not its error.
+        if matches!(
+            code,
+            Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::Unimplemented
+                | Code::Internal
+                | Code::Unavailable
+                | Code::DataLoss
+        ) {
+            span.set_status(Status::error(""));
+        }
+        span.end();
+    }
+}
+
+/// The headers that say which trace a call belongs to.
+struct Headers<'a>(&'a HeaderMap);
+
+impl Extractor for Headers<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let value = self.0.get(key)?.to_str().ok()?;
+        (value.len() <= TRACE_HEADER_BYTES_MAX).then_some(value)
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(|name| name.as_str()).collect()
+    }
+}
+
+/// Tells the log when exporting begins to fail, and when it works again.
+struct Telling {
+    exporter: SpanExporter,
+    failing: AtomicBool,
+}
+
+impl fmt::Debug for Telling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.exporter.fmt(f)
+    }
+}
+
+impl Exporter for Telling {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let exported = self.exporter.export(batch).await;
+        let failing = exported.is_err();
+        match (&exported, self.failing.swap(failing, Relaxed)) {
+            (Err(error), false) => {
+                tracing::error!("spans are lost, they cannot be exported: {error}")
+            }
+            (Ok(()), true) => tracing::info!("spans are exported again"),
+            _ => {}
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
+    }
+}
+
+#[cfg(test)]
+mod tests;
