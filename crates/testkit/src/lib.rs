@@ -40,6 +40,7 @@
 //! }
 //! ```
 
+pub mod document;
 pub mod generate;
 pub mod naive;
 pub mod tables;

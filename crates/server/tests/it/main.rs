@@ -25,4 +25,5 @@ mod raw;
 mod reload;
 mod rpc;
 mod traces;
+mod shapes;
 mod worlds;

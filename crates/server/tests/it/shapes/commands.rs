@@ -1,0 +1,169 @@
+//! The same questions to the binary: what it prints as JSON, and its exit code.
+
+use capstan_engine::{Properties, Timestamp};
+use capstan_policy::format_timestamp;
+use capstan_proto::v1;
+use capstan_testkit::document::{properties, value};
+use capstan_testkit::generate::Question;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{Answers, without_resource};
+use crate::common::{capstan, stderr, stdout};
+
+/// The lines of a file for `check --file`.
+pub(super) fn queries(questions: &[Question]) -> String {
+    let line = |question: &Question| {
+        let Question { identity, capability, resource, attributes } = question;
+        let query = json!({
+            "identity": identity.as_str(),
+            "capability": capability,
+            "resource": resource.as_str(),
+            "properties": {
+                "subject": properties(&attributes.subject),
+                "resource": properties(&attributes.resource),
+                "action": properties(&attributes.action),
+                "context": properties(&attributes.context),
+            },
+        });
+        query.to_string() + "\n"
+    };
+    questions.iter().map(line).collect()
+}
+
+/// `check --file`: a line for each question, in order.
+pub(super) fn check_file(
+    queries: &str,
+    target: &[&str; 2],
+    answers: &[Answers],
+) -> Result<(), TestCaseError> {
+    let output = capstan(&[&["check", "--file", queries], &target[..]].concat());
+    let printed = stdout(&output);
+    let found: Vec<Value> = printed.lines().map(|it| serde_json::from_str(it).unwrap()).collect();
+    let expected: Vec<_> = answers.iter().map(|answers| decision(&answers.check)).collect();
+    prop_assert_eq!(found, expected, "{}", stderr(&output));
+    let failed = answers.iter().any(|answers| answers.check.is_err());
+    prop_assert_eq!(output.status.code(), Some(if failed { 2 } else { 0 }));
+    Ok(())
+}
+
+/// Each command that answers one question.
+pub(super) fn agree(
+    question: &Question,
+    target: &[&str; 2],
+    answers: &Answers,
+) -> Result<(), TestCaseError> {
+    let Question { identity, capability, resource, .. } = question;
+    let (identity, resource) = (identity.as_str(), resource.as_str());
+    let supplied = supplied(question);
+    // ListScopes leaves tests on the resource open.
+    let of_identity =
+        self::supplied(&Question { attributes: without_resource(question), ..question.clone() });
+    let run = |command: &[&str], supplied: &[String], expected: Value, code: i32| {
+        let supplied = supplied.iter().map(String::as_str);
+        let arguments: Vec<_> =
+            command.iter().copied().chain(supplied).chain(target.iter().copied()).collect();
+        let output = capstan(&[&arguments[..], &["--output", "json"]].concat());
+        let found = serde_json::from_str::<Value>(&stdout(&output)).ok();
+        prop_assert_eq!(found, Some(expected), "{:?}: {}", arguments, stderr(&output));
+        prop_assert_eq!(output.status.code(), Some(code), "{:?}", arguments);
+        Ok(())
+    };
+
+    let code = answers.check.as_ref().map_or(2, |check| i32::from(!check.allowed));
+    run(&["check", identity, capability, resource], &supplied, decision(&answers.check), code)?;
+
+    let v1::ListCapabilitiesResponse { capabilities, grants, revision } = &answers.capabilities;
+    let grants: Vec<_> = grants.iter().map(grant).collect();
+    let expected = json!({"capabilities": capabilities, "grants": grants, "revision": revision});
+    run(&["capabilities", identity, resource], &supplied, expected, 0)?;
+
+    // The other commands fail as Check does, or not at all.
+    let code = code / 2 * 2;
+    let expected = match &answers.identities {
+        Ok(identities) => json!({"identities": identities, "revision": 1}),
+        Err(error) => json!({"error": error}),
+    };
+    run(&["who", capability, resource], &supplied, expected, code)?;
+
+    let expected = match &answers.scopes {
+        Ok(scopes) => {
+            let scope =
+                |it: &v1::ScopeResult| json!({"scope": it.scope, "conditional": it.conditional});
+            json!({"scopes": scopes.iter().map(scope).collect::<Vec<_>>(), "revision": 1})
+        }
+        Err(error) => json!({"error": error}),
+    };
+    run(&["where", identity, capability], &of_identity, expected, code)?;
+
+    let expected = explanation(&answers.explanation);
+    run(&["explain", identity, capability, resource], &supplied, expected, code)
+}
+
+/// `--property` for each attribute, its value in JSON so that `"1"` is no number.
+fn supplied(question: &Question) -> Vec<String> {
+    let attributes = &question.attributes;
+    let all = [
+        ("subject", &attributes.subject),
+        ("resource", &attributes.resource),
+        ("action", &attributes.action),
+        ("context", &attributes.context),
+    ];
+    let each = |(of, properties): (&str, &Properties)| {
+        let each = |(name, held)| ["--property".to_owned(), format!("{of}.{name}={}", value(held))];
+        properties.iter().flat_map(each).collect::<Vec<_>>()
+    };
+    all.into_iter().flat_map(each).collect()
+}
+
+// === answers as JSON has them ===
+
+fn decision(check: &Result<v1::CheckResponse, String>) -> Value {
+    match check {
+        Ok(check) => {
+            let (reason, revision) = (reason(check.reason()), check.revision);
+            let json = json!({"allowed": check.allowed, "reason": reason, "revision": revision});
+            with(json, "valid_until", check.valid_until.map(time))
+        }
+        Err(error) => json!({"error": error}),
+    }
+}
+
+fn explanation(explanation: &Result<v1::ExplainResponse, String>) -> Value {
+    match explanation {
+        Ok(found) => {
+            let json = json!({
+                "allowed": found.allowed,
+                "reason": reason(found.reason()),
+                "missing": found.missing,
+                "roles": found.roles,
+                "revision": found.revision,
+            });
+            with(json, "witness", found.witness.as_ref().map(grant))
+        }
+        Err(error) => json!({"error": error}),
+    }
+}
+
+fn grant(grant: &v1::Grant) -> Value {
+    let v1::Grant { binding, role, scope, expires_at } = grant;
+    let json = json!({"binding": binding, "role": role, "scope": scope});
+    with(json, "expires_at", expires_at.map(time))
+}
+
+/// What is absent has no key.
+fn with(mut json: Value, key: &str, value: Option<Value>) -> Value {
+    if let Some(value) = value {
+        json[key] = value;
+    }
+    json
+}
+
+fn reason(reason: v1::Reason) -> &'static str {
+    reason.as_str_name().strip_prefix("REASON_").unwrap()
+}
+
+fn time(time: prost_types::Timestamp) -> Value {
+    let nanos = u32::try_from(time.nanos).unwrap();
+    format_timestamp(Timestamp::new(time.seconds, nanos)).unwrap().into()
+}

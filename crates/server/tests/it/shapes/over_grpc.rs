@@ -1,0 +1,120 @@
+//! The same questions over gRPC, each call as clients make it.
+
+use capstan_proto::v1;
+use capstan_testkit::generate::Question;
+use proptest::prelude::*;
+use tonic::{Code, Response, Status};
+
+use super::{
+    Answers, capabilities_request, check_request, explain_request, identities_request,
+    scopes_request,
+};
+use crate::common::InProcess;
+use crate::raw::reason;
+
+/// Few, so that most lists have several.
+const PAGE_SIZE: i32 = 2;
+
+pub(super) async fn answers(server: &InProcess, question: &Question) -> Answers {
+    let mut decisions = server.decisions();
+    let capabilities = decisions.list_capabilities(capabilities_request(question)).await;
+    Answers {
+        check: answer(decisions.check(check_request(question)).await),
+        capabilities: capabilities.unwrap().into_inner(),
+        identities: identities(server, question).await,
+        scopes: scopes(server, question).await,
+        explanation: answer(decisions.explain(explain_request(question)).await),
+    }
+}
+
+/// The answer, or the text of the one error that a well-formed question can have.
+fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, String> {
+    answer.map(Response::into_inner).map_err(|status| {
+        let found = (status.code(), &*reason(&status));
+        assert_eq!(found, (Code::InvalidArgument, "INVALID_FIELD"), "{status}");
+        status.message().to_owned()
+    })
+}
+
+async fn identities(server: &InProcess, question: &Question) -> Result<Vec<String>, String> {
+    let mut request = identities_request(question, PAGE_SIZE);
+    let mut all = Vec::new();
+    loop {
+        let page = answer(server.decisions().list_identities(request.clone()).await)?;
+        all.extend(page.identities);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn scopes(server: &InProcess, question: &Question) -> Result<Vec<v1::ScopeResult>, String> {
+    let mut request = scopes_request(question, PAGE_SIZE);
+    let mut all = Vec::new();
+    loop {
+        let page = answer(server.decisions().list_scopes(request.clone()).await)?;
+        all.extend(page.scopes);
+        if page.next_page_token.is_empty() {
+            return Ok(all);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+/// All questions in one batch, and in a stream of batches: each as Check answers it, in order.
+pub(super) async fn batches_answer(
+    server: &InProcess,
+    questions: &[Question],
+    checks: &[Result<v1::CheckResponse, String>],
+) -> Result<(), TestCaseError> {
+    let expected: Vec<_> = checks.iter().map(result).collect();
+    let mut decisions = server.decisions();
+    let whole = decisions.batch_check(batch(questions)).await.unwrap().into_inner();
+    prop_assert_eq!(whole.revision, 1);
+    prop_assert_eq!(&whole.results, &expected);
+
+    // Batches of 3, 3 and 2, and an empty one.
+    let batches: Vec<_> = questions.chunks(3).chain([&[][..]]).map(batch).collect();
+    let lengths: Vec<_> = batches.iter().map(|batch| batch.checks.len()).collect();
+    let answers = decisions.stream_check(tokio_stream::iter(batches)).await;
+    let mut answers = answers.unwrap().into_inner();
+    let (mut found, mut found_lengths) = (Vec::new(), Vec::new());
+    while let Some(answer) = answers.message().await.unwrap() {
+        prop_assert_eq!(answer.revision, 1);
+        found_lengths.push(answer.results.len());
+        found.extend(answer.results);
+    }
+    prop_assert_eq!(found_lengths, lengths);
+    prop_assert_eq!(found, expected);
+    Ok(())
+}
+
+fn batch(questions: &[Question]) -> v1::BatchCheckRequest {
+    let item = |question: &Question| {
+        let v1::CheckRequest { identity, capability, resource, properties, .. } =
+            check_request(question);
+        v1::CheckItem { identity, capability, resource, properties }
+    };
+    v1::BatchCheckRequest { checks: questions.iter().map(item).collect(), consistency: None }
+}
+
+/// What a batch says of a question that Check answers so.
+fn result(check: &Result<v1::CheckResponse, String>) -> v1::CheckResult {
+    match check {
+        Ok(v1::CheckResponse { allowed, reason, valid_until, .. }) => v1::CheckResult {
+            allowed: *allowed,
+            reason: *reason,
+            error: None,
+            valid_until: *valid_until,
+        },
+        Err(message) => v1::CheckResult {
+            error: Some(v1::ItemError {
+                code: Code::InvalidArgument.into(),
+                reason: "INVALID_FIELD".into(),
+                message: message.clone(),
+            }),
+            ..Default::default()
+        },
+    }
+}

@@ -1,0 +1,33 @@
+//! Facts written as a document and read again are the same facts.
+
+use capstan_policy::{Catalogs, Diagnostics, load_policy};
+use capstan_testkit::document::policy_document;
+use capstan_testkit::generate;
+use capstan_testkit::worlds::{catalog_facts, worlds};
+use proptest::prelude::*;
+
+/// What the document declares, and its catalog, as text.
+fn read(document: &str) -> Result<(String, String), Diagnostics> {
+    let model = load_policy(document.as_bytes(), &Catalogs::default())?.model;
+    Ok((format!("{:#?}", model.facts()), format!("{:#?}", catalog_facts(model.catalog()))))
+}
+
+proptest! {
+    #[test]
+    fn a_generated_world_survives_its_document(world in generate::world()) {
+        let model = world.model().unwrap();
+        let (facts, catalog) = read(&policy_document(&world.catalog, &world.facts)).unwrap();
+        prop_assert_eq!(facts, format!("{:#?}", world.facts));
+        prop_assert_eq!(catalog, format!("{:#?}", catalog_facts(model.catalog())));
+    }
+}
+
+#[test]
+fn a_named_world_survives_its_document() {
+    for world in worlds() {
+        let written = policy_document(&world.catalog, world.model.facts());
+        let (facts, catalog) = read(&written).unwrap();
+        assert_eq!(facts, format!("{:#?}", world.model.facts()), "{}", world.name);
+        assert_eq!(catalog, format!("{:#?}", world.catalog), "{}", world.name);
+    }
+}
