@@ -45,7 +45,9 @@ pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
 /// servers that came later.
 pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
 /// A server draws its connections' age from this part below to this part above
-/// [`CONNECTION_AGE`]: replicas that started together do not lose their clients together.
+/// [`CONNECTION_AGE`]: replicas that started together do not lose their clients together. One draw a
+/// server, since tonic takes one age for all connections that it accepts: clients that came together
+/// go together. That costs each one handshake, and what has reached the server is answered first.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
 /// Silence on a connection after which the peer must show that it is there: vanished peers would
 /// hold streams, tasks and the drain.

@@ -6,6 +6,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
 use super::*;
+use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART};
 
 /// The layer around a service that answers each call with what the function makes.
 macro_rules! around {
@@ -101,12 +102,28 @@ async fn near_its_deadline_a_call_sends_the_head_and_the_rest_when_it_comes() {
     assert_eq!(waits(60, "100m", unavailable).await, (Code::Unavailable, false, 60));
     assert_eq!(waits(999, "", unavailable).await, (Code::Unavailable, false, 999));
     assert_eq!(waits(1_001, "", unavailable).await, (late, false, 1_000));
+    let head_early = u64::try_from(HEAD_EARLY.as_millis()).unwrap();
+    assert!(!waits(100 - head_early - 1, "100m", unavailable).await.1);
+    assert!(waits(100 - head_early + 1, "100m", unavailable).await.1);
     // Ready within the last moments, with an error or with an answer, or too late.
     assert_eq!(waits(90, "100m", unavailable).await, (Code::Unavailable, true, 90));
     assert_eq!(waits(90, "100m", panics).await, (Code::Internal, true, 90));
     assert_eq!(waits(5, "10m", unavailable).await, (Code::Unavailable, true, 5));
     assert_eq!(waits(101, "100m", unavailable).await, (late, true, 100));
     assert_eq!(waits(5_000, "9S", unavailable).await, (late, true, 1_000));
+}
+
+#[test]
+fn what_began_together_does_not_end_together() {
+    let part = CONNECTION_AGE_JITTER_PART;
+    let ages: HashSet<_> = (0..100).map(|_| jittered(CONNECTION_AGE, part)).collect();
+    assert!(ages.len() > 90, "{} of 100 differ", ages.len());
+    let spread = CONNECTION_AGE / part;
+    let within = |age: &Duration| age.abs_diff(CONNECTION_AGE) <= spread;
+    assert!(ages.iter().all(within), "{ages:?}");
+    let far = |age: &&Duration| age.abs_diff(CONNECTION_AGE) > spread / 2;
+    assert!(ages.iter().filter(far).count() > 10, "the whole spread is used: {ages:?}");
+    assert_eq!(jittered(Duration::ZERO, part), Duration::ZERO);
 }
 
 fn scraped(metrics: &Arc<Metrics>) -> String {

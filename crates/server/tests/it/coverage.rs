@@ -6,12 +6,21 @@ use std::fs;
 use std::path::Path;
 
 use capstan_engine::Reason;
-use capstan_policy::Expectation;
+use capstan_policy::{Catalogs, Expectation};
 use capstan_testkit::worlds::worlds;
 use prost::Message as _;
 
 /// Error reasons that no test here provokes, and why not.
-const EXEMPT: [(&str, &str); 0] = [];
+const EXEMPT_REASONS: [(&str, &str); 0] = [];
+
+/// Capabilities that no world asks about: catalog, capability, and why not.
+const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
+
+/// Limits that no test here meets, and why not.
+const EXEMPT_LIMITS: [(&str, &str); 2] = [
+    ("SELF_CHECK_IDENTITIES", "bounds work only: the sampling is tested in the engine"),
+    ("CALL_TIMEOUT", "waiting for it takes 30 s; a call without an end is what other tests find"),
+];
 
 #[test]
 fn every_reason_is_expected_by_a_world() {
@@ -52,12 +61,54 @@ fn every_error_reason_is_provoked_by_a_test() {
     assert!(reasons.len() >= 5, "{reasons:?}");
     for reason in &reasons {
         let tested = tests.contains(&format!("\"{reason}\""));
-        let exempt = EXEMPT.iter().any(|(name, _)| name == reason);
+        let exempt = EXEMPT_REASONS.iter().any(|(name, _)| name == reason);
         assert!(tested != exempt, "{reason}: tested {tested}, exempt {exempt}");
     }
-    for (name, _) in EXEMPT {
+    for (name, _) in EXEMPT_REASONS {
         assert!(reasons.contains(name), "the exemption of {name} is stale");
     }
+}
+
+/// Asked by name: that a list is as long as it should be says less.
+#[test]
+fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
+    let (worlds, catalogs) = (worlds(), Catalogs::default());
+    let asked: BTreeSet<(&str, &str)> = worlds
+        .iter()
+        .flat_map(|world| world.tests.tests.iter().map(|test| (&*world.catalog.name, test)))
+        .filter_map(|(catalog, test)| match &test.expectation {
+            Expectation::Check { capability, .. } | Expectation::Identities { capability, .. } => {
+                Some((catalog, &**capability))
+            }
+            Expectation::Capabilities { .. } => None,
+        })
+        .collect();
+    let built_in: Vec<_> =
+        catalogs.names().map(|name| (name.to_owned(), catalogs.get(name).unwrap())).collect();
+    assert!(built_in.len() >= 3);
+    let known: BTreeSet<(&str, &str)> = built_in
+        .iter()
+        .flat_map(|(name, catalog)| catalog.capabilities().map(move |it| (&**name, it)))
+        .collect();
+    let exempt = EXEMPT_CAPABILITIES.map(|(catalog, capability, _)| (catalog, capability)).into();
+    let unasked: BTreeSet<_> = known.difference(&asked).copied().collect();
+    assert_eq!(unasked, exempt, "left: what no world asks; right: what is exempt");
+}
+
+/// Named as the constant, or as the field of `Limits` that a test sets instead.
+#[test]
+fn every_limit_is_met_by_a_test() {
+    let tests = text_of("tests/it") + &text_of("tests/it/reload") + &text_of("src/admission");
+    let words: BTreeSet<&str> =
+        tests.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
+    let limits = fs::read_to_string(root().join("src/limits.rs")).unwrap();
+    let constants = limits.lines().filter_map(|line| line.strip_prefix("pub const "));
+    let constants: BTreeSet<&str> = constants.map(|line| line.split(':').next().unwrap()).collect();
+    assert!(constants.len() >= 20, "{constants:?}");
+    let met = |name: &&&str| words.contains(**name) || words.contains(&*name.to_lowercase());
+    let unmet: BTreeSet<&str> = constants.iter().filter(|name| !met(name)).copied().collect();
+    let exempt = EXEMPT_LIMITS.map(|(name, _)| name).into();
+    assert_eq!(unmet, exempt, "left: what no test meets; right: what is exempt");
 }
 
 fn root() -> &'static Path {

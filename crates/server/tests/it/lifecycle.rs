@@ -3,7 +3,9 @@
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::Stdio;
+use std::time::Instant;
 
+use capstan::limits::{DRAIN_MAX, HTTP_DRAIN_MAX};
 use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -122,6 +124,22 @@ fn a_peer_that_says_nothing_does_not_hold_the_drain_for_ever() {
     assert!(TcpStream::connect(server.address("http")).is_ok());
     let (code, log) = server.stop("-TERM");
     assert_eq!(code, Some(0), "{log}");
+}
+
+/// Half a request on the HTTP port, which waits for the other half.
+#[test]
+fn half_a_request_does_not_hold_the_drain_for_as_long() {
+    let server = demo();
+    let mut half = TcpStream::connect(server.address("http")).unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
+    // Answered, so that the connection before it has been accepted too.
+    assert_eq!(get(&server.address("http"), "/livez").1, "ok\n");
+    let began = Instant::now();
+    let (code, log) = server.stop("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    // Within the time for HTTP: the time for everything was not used up.
+    assert!(log.contains("\"stopped\""), "{log}");
+    assert!(HTTP_DRAIN_MAX < DRAIN_MAX && began.elapsed() < DRAIN_MAX);
 }
 
 #[test]

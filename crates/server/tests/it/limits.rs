@@ -1,17 +1,19 @@
 //! Each limit of the contract's section 7 by itself: what is just within it is served, what is
 //! beyond it is refused in the contract's words, and the server goes on.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use capstan::limits::{
-    CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits, MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX,
+    BATCH_CHECKS_MAX, CONNECT_TIMEOUT, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits,
+    MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, TIMEOUT_MIN,
 };
 use capstan::source::Source;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, consistency::Mode};
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
@@ -20,9 +22,12 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::common::{InProcess, PATIENCE, connect, folder};
+use crate::common::{InProcess, PATIENCE, capstan, connect, folder, stderr};
 use crate::metrics;
-use crate::raw::{self, Body, framed, reason};
+use crate::raw::{
+    self, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM,
+    framed, reason,
+};
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const STREAM_CHECK: &str = "/capstan.v1.DecisionService/StreamCheck";
@@ -45,6 +50,15 @@ fn waiting_check() -> v1::CheckRequest {
 async fn serves(channel: &Channel) {
     let answer = DecisionServiceClient::new(channel.clone()).check(check()).await.unwrap();
     assert!(answer.into_inner().allowed);
+}
+
+#[test]
+fn the_contracts_figures_are_kept() {
+    assert_eq!(MESSAGE_BYTES_MAX, 4 << 20);
+    assert_eq!(BATCH_CHECKS_MAX, 1_000);
+    assert_eq!(CONNECTION_STREAMS_MAX, 256);
+    assert_eq!(HEADER_BYTES_MAX, 16 << 10);
+    assert_eq!((PAGE_DEFAULT, PAGE_MAX), (100, 1_000));
 }
 
 // === Messages ===
@@ -197,6 +211,52 @@ async fn a_connection_carries_256_streams_and_the_next_waits() {
     tokio::time::timeout(PATIENCE, next).await.unwrap().unwrap();
 }
 
+/// A client that counts wrong, or does not care: what it opened first is answered, what it opened
+/// beyond the limit is refused stream by stream, and nobody else is concerned.
+#[tokio::test]
+async fn streams_beyond_256_are_refused_and_the_others_are_answered() {
+    const BEYOND: u32 = 20;
+    let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    // Client's streams have odd numbers.
+    let streams = (0..CONNECTION_STREAMS_MAX + BEYOND).map(|at| 2 * at + 1);
+    let (within, beyond) = (0..2 * CONNECTION_STREAMS_MAX, 2 * CONNECTION_STREAMS_MAX..);
+    for stream in streams.clone() {
+        peer.send(HEADERS, END_HEADERS, stream, &raw::header_block(CHECK)).await;
+    }
+    let mut refused = Vec::new();
+    while refused.len() < BEYOND as usize {
+        let (kind, _, stream, payload) = peer.next().await;
+        if kind == RST_STREAM {
+            assert_eq!(payload, REFUSED_STREAM.to_be_bytes(), "stream {stream}");
+            refused.push(stream);
+        }
+    }
+    refused.sort_unstable();
+    assert_eq!(refused, streams.clone().filter(|at| beyond.contains(at)).collect::<Vec<_>>());
+    serves(&server.channel).await;
+
+    let within: Vec<_> = streams.filter(|at| within.contains(at)).collect();
+    for stream in &within {
+        peer.send(DATA, END_STREAM, *stream, &framed(&check())).await;
+    }
+    let (mut answered, mut ended) = (BTreeSet::new(), BTreeSet::new());
+    while ended.len() < within.len() {
+        let (kind, flags, stream, _) = peer.next().await;
+        assert!(![RST_STREAM, GOAWAY].contains(&kind), "stream {stream}");
+        if kind == DATA {
+            // An error would have no message.
+            answered.insert(stream);
+        }
+        if flags & END_STREAM != 0 && [DATA, HEADERS].contains(&kind) {
+            ended.insert(stream);
+        }
+    }
+    assert!(within.iter().eq(&ended), "{ended:?}");
+    assert_eq!(answered, ended);
+}
+
 #[tokio::test]
 async fn a_peer_that_does_not_answer_pings_is_cut_off() {
     let limits = Limits {
@@ -297,7 +357,8 @@ async fn a_call_that_waits_ends_at_its_deadline() {
 #[tokio::test]
 async fn what_has_expired_on_arrival_is_not_answered() {
     let server = InProcess::start(Source::Demo).await;
-    for timeout in ["0n", "1n", "999n", "0u", "0S", "0H"] {
+    let nearly = format!("{}n", TIMEOUT_MIN.as_nanos() - 1);
+    for timeout in ["0n", "1n", &nearly, "0u", "0S", "0H"] {
         let code = with_timeout(&server, timeout, &check()).await;
         assert_eq!(code, Code::DeadlineExceeded, "{timeout}");
     }
@@ -318,6 +379,40 @@ async fn the_servers_deadline_holds_when_the_clients_is_long_absent_or_nonsense(
     let part = (framed(&check())[..8].to_vec(), Body::Open);
     let answer = raw::call(server.grpc, CHECK, &[], part).await.unwrap();
     assert_eq!(answer.code(), Code::DeadlineExceeded);
+}
+
+#[tokio::test]
+async fn a_revision_is_waited_for_so_long() {
+    let server = InProcess::start(Source::Demo).await;
+    let began = Instant::now();
+    let status = server.decisions().check(waiting_check()).await.unwrap_err();
+    assert!(began.elapsed() >= REVISION_WAIT_MAX);
+    assert_eq!((status.code(), &*reason(&status)), (Code::Unavailable, "REVISION_NOT_AVAILABLE"));
+    let retry = status.get_details_retry_info().unwrap().retry_delay.unwrap();
+    assert_eq!(retry, REVISION_WAIT_MAX);
+}
+
+/// A port that takes no connections, because nobody takes those that wait there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_gives_up_connecting() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    // The system takes some more than it was told to.
+    while let Ok(tcp) =
+        tokio::time::timeout(Duration::from_millis(200), TcpStream::connect(address)).await
+    {
+        waiting.push(tcp.unwrap());
+        assert!(waiting.len() < 100, "the port is never full");
+    }
+    let began = Instant::now();
+    let url = format!("http://{address}");
+    let output = capstan(&["check", "alice", "repo.list", "acme", "--addr", &url]);
+    assert!(began.elapsed() >= CONNECT_TIMEOUT);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot reach"), "{}", stderr(&output));
 }
 
 /// tonic's own timer would answer CANCELLED, if it were ever first.
@@ -362,7 +457,8 @@ fn overloaded(status: &Status) {
     assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, "OVERLOADED"));
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
     let pushback: u64 = pushback.to_str().unwrap().parse().unwrap();
-    assert!((50..=150).contains(&pushback), "{pushback}");
+    let about = u64::try_from(RETRY_PUSHBACK.as_millis()).unwrap();
+    assert!((about / 2..=about * 3 / 2).contains(&pushback), "{pushback}");
     let retry = status.get_details_retry_info().unwrap().retry_delay.unwrap();
     assert_eq!(u64::try_from(retry.as_millis()).unwrap(), pushback);
 }

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
@@ -88,4 +89,79 @@ pub(crate) async fn call(
         exchange.await
     };
     tokio::time::timeout(PATIENCE, exchange).await.expect("no answer")
+}
+
+// === Frame by frame ===
+
+pub(crate) const DATA: u8 = 0;
+pub(crate) const HEADERS: u8 = 1;
+pub(crate) const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+pub(crate) const GOAWAY: u8 = 7;
+
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+const ACK: u8 = 1;
+
+pub(crate) const REFUSED_STREAM: u32 = 7;
+
+/// A connection on which every frame is ours to choose: a library would keep the rules.
+pub(crate) struct Frames(TcpStream);
+
+/// Kind, flags, stream, payload.
+pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
+
+impl Frames {
+    /// After the exchange of settings, ours being the defaults.
+    pub(crate) async fn connect(server: SocketAddr) -> Self {
+        let mut frames = Self(TcpStream::connect(server).await.unwrap());
+        frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        frames.send(SETTINGS, 0, 0, &[]).await;
+        let (kind, ..) = frames.next().await;
+        assert_eq!(kind, SETTINGS, "the server's settings come first");
+        frames.send(SETTINGS, ACK, 0, &[]).await;
+        frames
+    }
+
+    pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+        self.0.write_all(&[&head, payload].concat()).await.unwrap();
+    }
+
+    /// The next frame; the connection must not end before it.
+    pub(crate) async fn next(&mut self) -> Frame {
+        let next = async {
+            let mut head = [0; 9];
+            self.0.read_exact(&mut head).await.unwrap();
+            let [a, b, c, kind, flags, stream @ ..] = head;
+            let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+            self.0.read_exact(&mut payload).await.unwrap();
+            (kind, flags, u32::from_be_bytes(stream), payload)
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("no frame")
+    }
+}
+
+/// The headers of a gRPC call, each spelled out so that no table is needed.
+pub(crate) fn header_block(path: &str) -> Vec<u8> {
+    let mut block = Vec::new();
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", path),
+        (":authority", "localhost"),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    for (name, value) in headers {
+        block.push(0);
+        for text in [name, value] {
+            let length = u8::try_from(text.len()).unwrap();
+            assert!(length < 127, "longer ones take two bytes");
+            block.push(length);
+            block.extend(text.as_bytes());
+        }
+    }
+    block
 }

@@ -1,9 +1,12 @@
 //! Reloads: whole or not at all, seen by everyone, missed by no list.
 
+mod under_load;
+
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use capstan::clock::Clock;
+use capstan::limits::{SETTLE, SETTLE_MAX, SNAPSHOTS_KEPT};
 use capstan::source::Source;
 use capstan_proto::v1::{self, consistency::Mode, decision_service_client::DecisionServiceClient};
 use tonic::transport::Channel;
@@ -33,6 +36,7 @@ fn file(name: &str, text: &str) -> PathBuf {
     path
 }
 
+/// What `alice` may do, at this revision or a later one.
 fn request(resource: &str, at_least: u64) -> v1::CheckRequest {
     v1::CheckRequest {
         identity: "alice".into(),
@@ -99,6 +103,25 @@ fn a_bad_file_changes_nothing_and_sighup_asks_again() {
     server.signal("-HUP");
     until((0, 3));
     assert_eq!(server.stop("-TERM").0, Some(0));
+}
+
+/// A file that somebody writes again and again, and never lets rest.
+#[tokio::test]
+async fn a_file_that_never_rests_is_loaded_all_the_same() {
+    let path = file("reload-restless", &policy("first"));
+    let server = InProcess::start(Source::file(&path)).await;
+    let mut writes = tokio::time::interval(SETTLE / 10);
+    let restless = async {
+        for write in 0.. {
+            writes.tick().await;
+            replace(&path, &format!("{}# {write}\n", policy("second")));
+        }
+    };
+    tokio::select! {
+        () = restless => {}
+        answer = check_at(&server, "second", 2) => assert!(answer.allowed),
+    }
+    assert!(SETTLE < SETTLE_MAX && SETTLE_MAX < PATIENCE);
 }
 
 /// Two questions in one batch, of which each policy allows the other one: a mixture of policies
@@ -182,7 +205,11 @@ async fn the_pages_of_a_list_are_of_one_revision() {
     assert!(all.is_sorted() && all.iter().skip(1).all(|name| name.starts_with("old")));
 
     // A few revisions later the list is gone, and says so.
-    for revision in 3..=4 {
+    let kept = u64::try_from(SNAPSHOTS_KEPT).unwrap();
+    for revision in 3..=kept + 1 {
+        request.page_token = first.next_page_token.clone();
+        let page = server.decisions().list_identities(request.clone()).await.unwrap();
+        assert_eq!(page.into_inner().revision, 1, "while {} is served", revision - 1);
         replace(&path, &many(&format!("n{revision}-")));
         check_at(&server, "first", revision).await;
     }

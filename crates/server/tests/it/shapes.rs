@@ -199,7 +199,7 @@ fn value(held: &Value) -> prost_types::Value {
     let kind = match held {
         Value::String(text) => Kind::StringValue(text.clone()),
         Value::Boolean(value) => Kind::BoolValue(*value),
-        #[expect(clippy::cast_precision_loss, reason = "integers lie within 2^53")]
+        // Integers lie within 2^53.
         Value::Integer(number) => Kind::NumberValue(*number as f64),
     };
     prost_types::Value { kind: Some(kind) }

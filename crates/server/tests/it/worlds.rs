@@ -50,6 +50,17 @@ async fn run(world: &World, server: &InProcess, expectation: &Expectation, line:
             assert_eq!(answer.await.unwrap().into_inner().capabilities, expected, "{place}");
         }
         Expectation::Identities { capability, resource, identities } => {
+            let answer = decisions.list_identities(v1::ListIdentitiesRequest {
+                capability: capability.clone(),
+                resource: resource.to_string(),
+                page_size: 1_000,
+                ..Default::default()
+            });
+            let answer = answer.await.unwrap().into_inner();
+            assert_eq!(answer.next_page_token, "", "{place}");
+            let mut expected: Vec<_> = identities.iter().map(ToString::to_string).collect();
+            expected.sort();
+            assert_eq!(answer.identities, expected, "{place}");
             for identity in &world.model.facts().identities {
                 let answer = decisions.check(v1::CheckRequest {
                     identity: identity.id.to_string(),
