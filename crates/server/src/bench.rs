@@ -1,0 +1,3 @@
+//! Load: worlds to measure on, and what measures.
+
+pub mod workload;
