@@ -76,7 +76,7 @@ fn has(row: &[u64], capability: CapabilityIx) -> bool {
 }
 
 /// Roles × capabilities, row-major: one row is one role's set.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct RoleMatrix {
     row_words: usize,
     words: Vec<u64>,
@@ -87,10 +87,22 @@ impl RoleMatrix {
         Self { row_words: words(capabilities), words: Vec::new() }
     }
 
-    /// Appends a role's row.
-    pub(crate) fn push(&mut self, set: &CapabilitySet) {
+    /// Sets a role's row, which is one of those there are or the next.
+    pub(crate) fn set(&mut self, role: u32, set: &CapabilitySet) {
         debug_assert_eq!(set.0.len(), self.row_words);
-        self.words.extend_from_slice(&set.0);
+        let start = role as usize * self.row_words;
+        match self.words.get_mut(start..start + self.row_words) {
+            Some(row) => row.copy_from_slice(&set.0),
+            None => self.words.extend_from_slice(&set.0),
+        }
+    }
+
+    /// Empties a role's row: a role that is not there gives nothing.
+    pub(crate) fn clear(&mut self, role: u32) {
+        let start = role as usize * self.row_words;
+        if let Some(row) = self.words.get_mut(start..start + self.row_words) {
+            row.fill(0);
+        }
     }
 
     /// A role's row, empty if there is no such role: a role that is not there gives nothing.
@@ -101,7 +113,9 @@ impl RoleMatrix {
 
     /// Whether the role has the capability.
     pub(crate) fn has(&self, role: u32, capability: CapabilityIx) -> bool {
-        has(self.row(role), capability)
+        let word = role as usize * self.row_words + capability.word();
+        capability.word() < self.row_words
+            && self.words.get(word).is_some_and(|word| word & capability.mask() != 0)
     }
 }
 
@@ -126,7 +140,7 @@ mod tests {
         let mut matrix = RoleMatrix::new(64);
         let mut set = CapabilitySet::empty(64);
         set.insert(CapabilityIx(3));
-        matrix.push(&set);
+        matrix.set(0, &set);
         assert!(matrix.has(0, CapabilityIx(3)));
         assert!(!matrix.has(1, CapabilityIx(3)));
         assert!(!matrix.has(u32::MAX, CapabilityIx(3)));

@@ -3,15 +3,17 @@
 //! **Invariant**: a binding *counts* for a question if its scope is the resource or an ancestor of
 //! it, `now < expires_at` and all its conditions hold. Every question asks [`Circumstances`] about that.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use thiserror::Error;
 
+use crate::binding::Beside;
 use crate::capabilities::CapabilitySet;
-use crate::condition::Of;
+use crate::hash::Prefixes;
 use crate::path::contains;
 use crate::snapshot::Binding;
-use crate::{Attributes, CapabilityIx, Path, Role, Snapshot, Timestamp};
+use crate::table::Entry;
+use crate::{Attributes, CapabilityIx, Condition, Of, Path, Role, Snapshot, Timestamp};
 
 /// May this identity do this here?
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +45,7 @@ impl Decision {
         matches!(self.reason, Reason::Granted)
     }
 
-    const fn deny(reason: Reason) -> Self {
+    pub(crate) const fn deny(reason: Reason) -> Self {
         Self { reason, valid_until: None }
     }
 }
@@ -141,7 +143,7 @@ pub struct Explanation<'s> {
 #[derive(Clone, Copy)]
 pub(crate) struct Circumstances<'c> {
     pub(crate) snapshot: &'c Snapshot,
-    pub(crate) identity: &'c str,
+    pub(crate) identity: Entry<'c, Beside>,
     /// None leaves tests on the resource open: they count as if they held.
     pub(crate) resource: Option<&'c str>,
     pub(crate) supplied: &'c Attributes,
@@ -149,17 +151,14 @@ pub(crate) struct Circumstances<'c> {
 }
 
 impl Circumstances<'_> {
-    pub(crate) fn in_time(&self, binding: &Binding) -> bool {
-        binding.expires_at.is_none_or(|expires_at| self.now < expires_at)
+    pub(crate) fn in_time(&self, binding: &Binding<'_>) -> bool {
+        !binding.is_broken() && binding.expires_at().is_none_or(|expires_at| self.now < expires_at)
     }
 
-    pub(crate) fn satisfied(&self, binding: &Binding) -> bool {
-        let Some(conditions) = self.snapshot.conditions(binding) else {
-            return false;
-        };
-        conditions.iter().all(|condition| {
+    pub(crate) fn satisfied(&self, binding: &Binding<'_>) -> bool {
+        let holds = |condition: &Condition| {
             let registered = match condition.of {
-                Of::Subject => self.snapshot.subject(self.identity),
+                Of::Subject => self.identity.extra().map(|beside| &beside.properties),
                 Of::Resource => match self.resource {
                     Some(resource) => self.snapshot.resource(resource),
                     None => return true,
@@ -167,10 +166,11 @@ impl Circumstances<'_> {
                 Of::Action | Of::Context => None,
             };
             condition.holds(registered, self.supplied)
-        })
+        };
+        !binding.is_broken() && binding.conditions().iter().all(holds)
     }
 
-    pub(crate) fn counts(&self, binding: &Binding) -> bool {
+    pub(crate) fn counts(&self, binding: &Binding<'_>) -> bool {
         self.in_time(binding) && self.satisfied(binding)
     }
 }
@@ -187,29 +187,50 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Decision, UnknownCapability> {
         let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
-        let Some(bindings) = self.bindings_of(question.identity.as_str()) else {
+        let Some(identity) = self.identities.get(question.identity.as_str()) else {
             return Ok(Decision::deny(Reason::UnknownIdentity));
         };
-        let Question { identity, resource, attributes, .. } = *question;
+        let prefixes = self.seed().prefixes(question.resource.as_str());
+        Ok(self.decide(identity, capability, question, &prefixes, now))
+    }
+
+    /// The decision about a known identity.
+    pub(crate) fn decide(
+        &self,
+        identity: Entry<'_, Beside>,
+        capability: CapabilityIx,
+        question: &Question<'_>,
+        prefixes: &Prefixes,
+        now: Timestamp,
+    ) -> Decision {
+        let Question { resource, attributes, .. } = *question;
         let circumstances = self.circumstances(identity, resource, attributes, now);
         let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
-        for binding in self.on_path(bindings, question.resource) {
-            let has = self.matrix.has(binding.role, capability);
-            match (circumstances.in_time(binding), circumstances.satisfied(binding)) {
-                (true, true) if has => granted = Some(later(granted, binding.expires_at)),
+        for binding in self.on_path(identity, resource, prefixes) {
+            let has = self.roles.matrix().has(binding.packed.role, capability);
+            if !binding.packed.special {
+                // Most bindings: they count, and for ever.
+                if has {
+                    granted = Some(None);
+                }
+                counts = true;
+                continue;
+            }
+            match (circumstances.in_time(&binding), circumstances.satisfied(&binding)) {
+                (true, true) if has => granted = Some(later(granted, binding.expires_at())),
                 (true, true) => counts = true,
                 (false, true) => expired |= has,
                 (true, false) => not_met |= has,
                 (false, false) => {}
             }
         }
-        Ok(match granted {
+        match granted {
             Some(valid_until) => Decision { reason: Reason::Granted, valid_until },
             None if expired => Decision::deny(Reason::Expired),
             None if not_met => Decision::deny(Reason::ConditionNotMet),
             None if counts => Decision::deny(Reason::CapabilityNotInRole),
             None => Decision::deny(Reason::NoBinding),
-        })
+        }
     }
 
     /// What can this identity do here, at this time? An unknown identity can do nothing.
@@ -221,17 +242,16 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> Capabilities<'_> {
-        let circumstances = self.circumstances(identity, resource, attributes, now);
         let mut capabilities = CapabilitySet::empty(self.catalog.capabilities().len());
-        let mut grants = Vec::new();
-        let bindings = self.bindings_of(identity.as_str()).unwrap_or_default();
-        for binding in self.on_path(bindings, resource).filter(|one| circumstances.counts(one)) {
-            let row = self.matrix.row(binding.role);
-            capabilities.extend(row);
-            if row.iter().any(|word| *word != 0) {
-                grants.push(self.grant(binding));
-            }
+        let counting = self.counting(identity, resource, attributes, now, |_| true);
+        for binding in &counting {
+            capabilities.extend(self.roles.matrix().row(binding.packed.role));
         }
+        let gives = |binding: &&Binding<'_>| {
+            self.roles.matrix().row(binding.packed.role).iter().any(|word| *word != 0)
+        };
+        let grants = counting.iter().filter(gives);
+        let grants = grants.map(|binding| self.grant(identity.as_str(), binding)).collect();
         Capabilities { capabilities, grants }
     }
 
@@ -247,23 +267,21 @@ impl Snapshot {
     ) -> Result<Explanation<'_>, UnknownCapability> {
         let decision = self.check(question, now)?;
         let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
+        let Question { identity, resource, attributes, .. } = *question;
         if !decision.allowed() {
-            let roles = self.roles_that_give(capability, question.resource);
+            let roles = self.roles_that_give(capability, resource);
             return Ok(Explanation { decision, witness: None, roles });
         }
-        let Question { identity, resource, attributes, .. } = *question;
-        let circumstances = self.circumstances(identity, resource, attributes, now);
-        let bindings = self.bindings_of(question.identity.as_str()).unwrap_or_default();
-        let witness = self
-            .on_path(bindings, question.resource)
-            .filter(|binding| self.matrix.has(binding.role, capability))
-            .filter(|binding| circumstances.counts(binding))
-            .find(|binding| binding.expires_at == decision.valid_until);
-        Ok(Explanation { decision, witness: witness.map(|one| self.grant(one)), roles: vec![] })
+        let witnesses = self.counting(identity, resource, attributes, now, |binding| {
+            self.roles.matrix().has(binding.packed.role, capability)
+                && binding.expires_at() == decision.valid_until
+        });
+        let witness = witnesses.first().map(|binding| self.grant(identity.as_str(), binding));
+        Ok(Explanation { decision, witness, roles: vec![] })
     }
 
     fn roles_that_give(&self, capability: CapabilityIx, resource: Path<'_>) -> Vec<&str> {
-        let usable = |role: &&Role| match role.id.rsplit_once('/') {
+        let usable = |role: &&Arc<Role>| match role.id.rsplit_once('/') {
             Some((home, _)) => contains(home, resource.as_str()),
             None => true,
         };
@@ -275,31 +293,50 @@ impl Snapshot {
 
     pub(crate) fn circumstances<'c>(
         &'c self,
-        identity: Path<'c>,
+        identity: Entry<'c, Beside>,
         resource: Path<'c>,
         supplied: &'c Attributes,
         now: Timestamp,
     ) -> Circumstances<'c> {
-        let (identity, resource) = (identity.as_str(), Some(resource.as_str()));
+        let resource = Some(resource.as_str());
         Circumstances { snapshot: self, identity, resource, supplied, now }
     }
 
-    pub(crate) fn grant<'s>(&'s self, binding: &'s Binding) -> Grant<'s> {
-        Grant {
-            binding: self.binding_id(binding),
-            role: self.role_id(binding),
-            scope: self.scope(binding),
-            expires_at: binding.expires_at,
-        }
+    /// The bindings of an identity that count here and are wanted, from the topmost scope down; at
+    /// one scope built-in roles in the catalog's order, then custom ones by id.
+    fn counting(
+        &self,
+        identity: Path<'_>,
+        resource: Path<'_>,
+        attributes: &Attributes,
+        now: Timestamp,
+        wanted: impl Fn(&Binding<'_>) -> bool,
+    ) -> Vec<Binding<'_>> {
+        let Some(entry) = self.identities.get(identity.as_str()) else {
+            return vec![];
+        };
+        let prefixes = self.seed().prefixes(resource.as_str());
+        let circumstances = self.circumstances(entry, resource, attributes, now);
+        let on_path = self.on_path(entry, resource, &prefixes);
+        let mut found: Vec<_> =
+            on_path.filter(|one| wanted(one) && circumstances.counts(one)).collect();
+        found.sort_by_cached_key(|binding| {
+            let role = self.role_id(binding);
+            let custom = role.contains('/').then_some(role);
+            let built_in = if custom.is_some() { u32::MAX } else { binding.packed.role };
+            let id = self.binding_id(identity.as_str(), binding);
+            (binding.packed.depth, built_in, custom, id)
+        });
+        found
     }
 
-    /// The bindings whose scope is the resource or above it.
-    fn on_path<'s>(
-        &'s self,
-        bindings: &'s [Binding],
-        resource: Path<'_>,
-    ) -> impl Iterator<Item = &'s Binding> {
-        bindings.iter().filter(move |binding| contains(self.scope(binding), resource.as_str()))
+    fn grant<'s>(&'s self, identity: &str, binding: &Binding<'s>) -> Grant<'s> {
+        Grant {
+            binding: self.binding_id(identity, binding),
+            role: self.role_id(binding),
+            scope: self.scope_of(binding),
+            expires_at: binding.expires_at(),
+        }
     }
 }
 

@@ -67,18 +67,25 @@
 //! assert_eq!(decision.reason, Reason::Granted);
 //! ```
 
+mod batch;
+mod binding;
+mod build;
 mod capabilities;
 mod catalog;
 mod condition;
 mod decision;
 mod facts;
+mod hash;
 mod model;
 mod name;
 mod path;
+mod roles;
 mod search;
 mod selfcheck;
 mod snapshot;
+mod table;
 mod timestamp;
+mod writer;
 
 pub use capabilities::{CapabilityIx, CapabilitySet};
 pub use catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
@@ -94,10 +101,12 @@ pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
 pub use path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
+pub use roles::Role;
 pub use search::Scope;
 pub use selfcheck::{Mismatch, self_check};
-pub use snapshot::{Role, Snapshot};
+pub use snapshot::Snapshot;
 pub use timestamp::Timestamp;
+pub use writer::{Change, Refused, Writer};
 
 /// Hash tables of the index: seeded per process, and keys are always verified on a match.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

@@ -106,7 +106,7 @@ impl Violations {
 pub struct Model {
     catalog: Arc<Catalog>,
     facts: Facts,
-    generated: Vec<u64>,
+    moved: Map<usize, u64>,
 }
 
 impl Model {
@@ -120,8 +120,8 @@ impl Model {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let generated = generate_ids(&facts);
-        Ok(Self { catalog, facts, generated })
+        let moved = move_ids(&facts);
+        Ok(Self { catalog, facts, moved })
     }
 
     /// The catalog that capabilities and built-in roles come from.
@@ -136,10 +136,10 @@ impl Model {
         &self.facts
     }
 
-    /// The last segment of the generated id of the binding at this place of the facts, which has
-    /// none of its own.
-    pub(crate) fn generated_id(&self, binding: usize) -> u64 {
-        self.generated.get(binding).copied().unwrap_or_default()
+    /// The number that the binding at this place of the facts gets instead of the derived one, if
+    /// that is another's.
+    pub(crate) fn moved_id(&self, binding: usize) -> Option<u64> {
+        self.moved.get(&binding).copied()
     }
 }
 
@@ -309,20 +309,37 @@ fn check_bindings(
 
 /// What makes two bindings the same: conditions count as a set.
 #[derive(PartialEq, Eq, Hash)]
-struct Same<'f> {
-    identity: &'f str,
-    role: &'f str,
-    scope: &'f str,
+pub(crate) struct Same<'f> {
+    pub(crate) identity: &'f str,
+    pub(crate) role: &'f str,
+    pub(crate) scope: &'f str,
     when: Vec<&'f Condition>,
 }
 
 impl<'f> Same<'f> {
-    fn of(binding: &'f RoleBinding) -> Self {
-        let mut when: Vec<_> = binding.when.iter().collect();
+    pub(crate) fn new(
+        identity: &'f str,
+        role: &'f str,
+        scope: &'f str,
+        when: &'f [Condition],
+    ) -> Self {
+        let mut when: Vec<_> = when.iter().collect();
         when.sort_unstable();
         when.dedup();
-        let (identity, role) = (binding.identity.as_str(), &*binding.role);
-        Self { identity, role, scope: binding.scope.as_str(), when }
+        Self { identity, role, scope, when }
+    }
+
+    fn of(binding: &'f RoleBinding) -> Self {
+        let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
+        Self::new(identity, &binding.role, scope, &binding.when)
+    }
+
+    /// The number that becomes the last segment of the path of a binding without an id of its own,
+    /// unless that path is another's: the same in every process.
+    pub(crate) fn derived_id(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -383,29 +400,28 @@ fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut
     }
 }
 
-/// For each binding without an id, the number that becomes its last segment: the same for the same
-/// facts, and no other path's.
-fn generate_ids<'f>(facts: &'f Facts) -> Vec<u64> {
+/// For each binding without an id whose derived path is another's, the number that it gets instead:
+/// the same for the same facts.
+fn move_ids(facts: &Facts) -> Map<usize, u64> {
     let ids = declare(facts, &[], &mut Violations::default());
     let mut taken: Map<(&str, u64), ()> = Map::with_capacity(facts.role_bindings.len());
-    let generate = |binding: &'f RoleBinding| {
-        if binding.id.is_some() {
-            return 0;
-        }
-        let mut hasher = DefaultHasher::new();
-        Same::of(binding).hash(&mut hasher);
-        let mut id = hasher.finish();
-        let scope = binding.scope.as_str();
+    let mut moved = Map::new();
+    let without = facts.role_bindings.iter().enumerate().filter(|(_, one)| one.id.is_none());
+    for (at, binding) in without {
+        let derived = Same::of(binding).derived_id();
+        let (mut id, scope) = (derived, binding.scope.as_str());
         while ids.first.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {
             id = id.wrapping_add(1);
         }
         taken.insert((scope, id), ());
-        id
-    };
-    facts.role_bindings.iter().map(generate).collect()
+        if id != derived {
+            moved.insert(at, id);
+        }
+    }
+    moved
 }
 
-/// The path of a binding whose id is generated.
+/// The path of a binding without an id of its own.
 pub(crate) fn binding_id(scope: &str, id: u64) -> String {
     format!("{scope}/{id:016x}")
 }

@@ -81,6 +81,11 @@ impl<'a> Path<'a> {
     ///
     /// The first rule of section 2 of the contract that the text breaks.
     pub fn parse(text: &'a str) -> Result<Self, ParsePathError> {
+        if is_path(text.as_bytes()) { Ok(Self(text)) } else { Self::parse_slowly(text) }
+    }
+
+    /// The rules one by one, to tell which is broken.
+    fn parse_slowly(text: &'a str) -> Result<Self, ParsePathError> {
         if text.is_empty() {
             return Err(ParsePathError::Empty);
         }
@@ -126,6 +131,70 @@ impl<'a> Path<'a> {
 /// [`Path::contains`] for texts that are known to be paths.
 pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether all rules hold: sixteen bytes at a time, because every question names two paths.
+fn is_path(text: &[u8]) -> bool {
+    let (chunks, rest) = text.as_chunks::<16>();
+    let all = |chunk: &[u8]| chunk.iter().fold(true, |all, byte| all & may_stand(*byte));
+    if text.len() > PATH_BYTES_MAX
+        || !chunks.iter().fold(true, |so_far, chunk| so_far & all(chunk))
+        || !all(rest)
+    {
+        return false;
+    }
+    let (mut start, mut segments) = (0, 1);
+    for slash in slashes(text) {
+        if !is_segment(text.get(start..slash).unwrap_or_default()) {
+            return false;
+        }
+        start = slash + 1;
+        segments += 1;
+    }
+    segments <= PATH_SEGMENTS_MAX && is_segment(text.get(start..).unwrap_or_default())
+}
+
+/// Whether the length is right, and it is neither `.` nor `..`.
+const fn is_segment(part: &[u8]) -> bool {
+    !matches!(part, [] | [b'.'] | [b'.', b'.']) && part.len() <= SEGMENT_BYTES_MAX
+}
+
+/// A slash or what a segment may hold, without a branch, so that many are compared at once.
+const fn may_stand(byte: u8) -> bool {
+    // `- . / 0-9 :`, `@ A-Z`, `a-z`.
+    (byte.wrapping_sub(b'-') <= b':' - b'-')
+        | (byte.wrapping_sub(b'@') <= b'Z' - b'@')
+        | (byte.wrapping_sub(b'a') <= b'z' - b'a')
+        | (byte == b'+')
+        | (byte == b'=')
+        | (byte == b'_')
+        | (byte == b'~')
+}
+
+/// The high bit of each byte of a word that is a slash, if all its bytes are ASCII.
+pub(crate) const fn slashes_of(word: u64) -> u64 {
+    const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+    const SLASHES: u64 = 0x2f2f_2f2f_2f2f_2f2f;
+    !((word ^ SLASHES) + LOW) & !LOW
+}
+
+/// Up to seven bytes as a word, the rest of it zero.
+pub(crate) fn tail(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// Where the slashes of an ASCII text are.
+fn slashes(text: &[u8]) -> impl Iterator<Item = usize> {
+    let (words, rest) = text.as_chunks::<8>();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain([tail(rest)]);
+    words.enumerate().flat_map(|(at, word)| {
+        let mut found = slashes_of(word);
+        std::iter::from_fn(move || {
+            let bit = found.trailing_zeros();
+            found &= found.wrapping_sub(1);
+            (bit < 64).then_some(at * 8 + bit as usize / 8)
+        })
+    })
 }
 
 fn parse_segment(part: &str, segment: usize) -> Result<(), ParsePathError> {
@@ -193,6 +262,26 @@ mod tests {
 
     fn refuses(text: &str, error: ParsePathError) {
         assert_eq!(Path::parse(text), Err(error), "{text:?}");
+    }
+
+    /// The quick way and the rules agree, at every length of what comes before.
+    #[test]
+    fn quick_and_slow_agree() {
+        for before in 0..20 {
+            let start = "x".repeat(before);
+            for byte in 0..=255u8 {
+                let text: String = start.chars().chain([char::from(byte), 'y']).collect();
+                assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
+            }
+            for end in ["/", "//a", "/.", "/..", "/...", "/a/./b", "/.a", "/a/..", "/b/c/d/e/f/g"] {
+                let text = format!("{start}{end}");
+                assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
+            }
+        }
+        for (segments, bytes) in [(16, 1), (17, 1), (1, 128), (1, 129), (8, 127), (8, 128)] {
+            let text = vec!["s".repeat(bytes); segments].join("/");
+            assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
+        }
     }
 
     #[test]

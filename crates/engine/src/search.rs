@@ -4,8 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use crate::binding::Beside;
 use crate::decision::Circumstances;
 use crate::path::contains;
+use crate::table::Entry;
 use crate::{Attributes, Path, Snapshot, Timestamp, UnknownCapability};
 
 /// A place where an identity can do something, and with it at everything below.
@@ -30,28 +32,21 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> Result<Vec<&str>, UnknownCapability> {
-        let capability = self.catalog.capability(capability).ok_or(UnknownCapability)?;
-        let mut found = Vec::new();
-        for scope in resource.ancestors() {
-            for binding in self.bindings_at(scope.as_str()) {
-                if !self.matrix.has(binding.role, capability) {
-                    continue;
-                }
-                let identity = self.identity(binding);
-                let circumstances = Circumstances {
-                    snapshot: self,
-                    identity,
-                    resource: Some(resource.as_str()),
-                    supplied: attributes,
-                    now,
-                };
-                if circumstances.counts(binding) {
-                    found.push(identity);
-                }
-            }
-        }
+        let bit = self.catalog.capability(capability).ok_or(UnknownCapability)?;
+        let prefixes = self.seed().prefixes(resource.as_str());
+        let scopes = resource.ancestors().filter_map(|scope| self.scope(scope.as_str()));
+        let mut bound: Vec<u32> = scopes.flat_map(|(_, scope)| scope.identities()).collect();
+        bound.sort_unstable();
+        bound.dedup();
+        let identities = bound.into_iter().filter_map(|number| self.identities.entry(number));
+        let may = |entry: &Entry<'_, Beside>| {
+            let circumstances = self.circumstances(*entry, resource, attributes, now);
+            self.on_path(*entry, resource, &prefixes).any(|binding| {
+                self.roles.matrix().has(binding.packed.role, bit) && circumstances.counts(&binding)
+            })
+        };
+        let mut found: Vec<&str> = identities.filter(may).map(|entry| entry.key()).collect();
         found.sort_unstable();
-        found.dedup();
         Ok(found)
     }
 
@@ -70,27 +65,29 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Vec<Scope<'_>>, UnknownCapability> {
         let capability = self.catalog.capability(capability).ok_or(UnknownCapability)?;
+        let Some(entry) = self.identities.get(identity.as_str()) else {
+            return Ok(vec![]);
+        };
         let circumstances = Circumstances {
             snapshot: self,
-            identity: identity.as_str(),
+            identity: entry,
             resource: None,
             supplied: attributes,
             now,
         };
-        let bindings = self.bindings_of(identity.as_str()).unwrap_or_default();
-        let granting = bindings
-            .iter()
-            .filter(|binding| self.matrix.has(binding.role, capability))
-            .filter(|binding| circumstances.counts(binding));
-        // Bindings are sorted by scope, so those of one scope follow one another.
-        let mut scopes: Vec<Scope<'_>> = Vec::new();
-        for binding in granting {
-            let (scope, conditional) = (self.scope(binding), self.tests_resource(binding));
-            match scopes.last_mut() {
-                Some(last) if last.scope == scope => last.conditional &= conditional,
-                _ => scopes.push(Scope { scope, conditional }),
-            }
-        }
+        let mut granting: Vec<Scope<'_>> = self
+            .bindings_of(entry)
+            .filter(|binding| self.roles.matrix().has(binding.packed.role, capability))
+            .filter(|binding| circumstances.counts(binding))
+            .map(|binding| Scope {
+                scope: self.scope_of(&binding),
+                conditional: binding.tests_resource(),
+            })
+            .collect();
+        // Of one scope, those without a test first.
+        granting.sort_unstable_by_key(|found| (found.scope, found.conditional));
+        granting.dedup_by_key(|found| found.scope);
+        let mut scopes = granting;
         let open: BTreeSet<&str> =
             scopes.iter().filter(|scope| !scope.conditional).map(|scope| scope.scope).collect();
         scopes.retain(|scope| !has_ancestor_in(scope.scope, &open));

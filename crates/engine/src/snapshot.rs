@@ -1,131 +1,102 @@
 //! The immutable index that every question is answered from.
 //!
-//! **Invariant**: a [`Snapshot`] never changes once built, and is the same for the same model:
-//! identities, scopes and roles are numbered in order of their names, each identity's bindings lie
-//! side by side, and so do the numbers of each scope's.
+//! ```text
+//! identities   path ─▶ its bindings, sorted by the tag of their scope     ─▶ properties, expiries,
+//! scopes       path ─▶ kind, children, identities bound at it                conditions, if any
+//! roles        name ─▶ number ─▶ row of the capability matrix
+//! ```
+//!
+//! **Invariant**: a [`Snapshot`] never changes. The next one shares with it all that did not change
+//! (`table.rs`), so that a change costs microseconds and not a copy of the policy.
 
-use std::{borrow::Cow, fmt, ops::Range, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
-use crate::capabilities::{CapabilitySet, RoleMatrix};
-use crate::model::{Model, binding_id};
-use crate::{Catalog, Condition, Family, Map, Of, PathBuf, Properties, RoleBinding, Timestamp};
+use crate::binding::{BINDING_BYTES, Beside, Id, Packed, Special, first_with};
+use crate::hash::{Prefixes, Seed};
+use crate::model::{Same, binding_id};
+use crate::roles::Roles;
+use crate::table::{Entry, Table};
+use crate::{Catalog, Condition, Of, Path, Properties, Role, Timestamp};
+
+/// Bindings of one identity up to which all are looked at; of more, those are looked up whose scope
+/// is on the path.
+const SCAN_MAX: usize = 24;
+/// Bytes before a scope's identities: what it is, and how many children it has.
+const SCOPE_HEADER: usize = 8;
 
 /// One revision of the policy, indexed.
+#[derive(Clone)]
 pub struct Snapshot {
     pub(crate) revision: u64,
     pub(crate) catalog: Arc<Catalog>,
-    /// Built-in roles in the catalog's order, then custom ones by id.
-    roles: Vec<Role>,
-    pub(crate) matrix: RoleMatrix,
-    /// Registered identities; the bindings of each are `bindings[of_identity[number]]`.
-    identities: Names,
-    of_identity: Vec<Range<u32>>,
-    /// Groups and registered resources; `at_scope[number]` of `by_scope` are the numbers of the
-    /// bindings attached there.
-    scopes: Names,
-    at_scope: Vec<Range<u32>>,
-    by_scope: Vec<u32>,
-    /// By identity, then by scope, role and id: the order of a document means nothing.
-    bindings: Vec<Binding>,
-    /// The conditions of those bindings that have any.
-    conditions: Vec<Box<[Condition]>>,
-    /// Registered properties of identities that have any. Apart from those of resources: a path can
-    /// be asked about as either.
-    subjects: Map<Box<str>, Properties>,
-    /// Registered properties of resources that have any.
-    resources: Map<Box<str>, Properties>,
+    pub(crate) roles: Roles,
+    pub(crate) identities: Table<Beside>,
+    /// Groups and registered resources, which may have properties.
+    pub(crate) scopes: Table<Properties>,
+    /// Ids that bindings declare.
+    pub(crate) binding_ids: Table<()>,
+    pub(crate) bindings: usize,
 }
 
-/// A role that the policy knows.
-#[derive(Clone, Debug)]
-pub struct Role {
-    /// A built-in role's name, or a custom role's path.
-    pub id: Box<str>,
-    /// What it is for, may be empty.
-    pub description: Box<str>,
-    /// Which part of the platform it is for.
-    pub family: Family,
-    /// What it gives.
-    pub capabilities: CapabilitySet,
+/// A role binding, where the index holds it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Binding<'s> {
+    pub(crate) packed: Packed,
+    /// What few have; nothing, too, for one that should have it and does not.
+    pub(crate) special: Option<&'s Special>,
 }
 
-/// A role binding, by number.
-#[derive(Debug)]
-pub(crate) struct Binding {
-    identity: u32,
-    pub(crate) role: u32,
-    scope: u32,
-    /// Place of its conditions; [`u32::MAX`] if it has none.
-    when: u32,
-    pub(crate) expires_at: Option<Timestamp>,
-    id: BindingId,
+/// What a scope is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ScopeKind {
+    Group,
+    Resource,
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum BindingId {
-    Declared(Box<str>),
-    Generated(u64),
+/// A scope as its record says.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ScopeRecord<'s> {
+    pub(crate) kind: ScopeKind,
+    /// Groups, roles, identities and resources whose parent it is.
+    pub(crate) children: u32,
+    identities: &'s [u8],
 }
 
-/// Names in order, and their numbers.
-struct Names {
-    sorted: Vec<Arc<str>>,
-    numbers: Map<Arc<str>, u32>,
-}
+impl<'s> ScopeRecord<'s> {
+    /// Where in the payload the number of children stands.
+    pub(crate) const CHILDREN_AT: usize = 4;
 
-impl Names {
-    fn new<'n>(names: impl Iterator<Item = &'n PathBuf>) -> Self {
-        let mut sorted: Vec<Arc<str>> = names.map(|name| name.as_str().into()).collect();
-        sorted.sort_unstable();
-        let numbers = sorted.iter().map(Arc::clone).zip(0..).collect();
-        Self { sorted, numbers }
+    pub(crate) fn read(payload: &'s [u8]) -> Option<Self> {
+        let (header, identities) = payload.split_first_chunk::<SCOPE_HEADER>()?;
+        let [kind, _, _, _, c0, c1, c2, c3] = *header;
+        let kind = if kind == 0 { ScopeKind::Group } else { ScopeKind::Resource };
+        Some(Self { kind, children: u32::from_le_bytes([c0, c1, c2, c3]), identities })
     }
 
-    fn number(&self, name: &str) -> Option<u32> {
-        self.numbers.get(name).copied()
+    pub(crate) fn write(
+        kind: ScopeKind,
+        children: u32,
+        identities: impl Iterator<Item = u32>,
+    ) -> Vec<u8> {
+        let mut payload = vec![u8::from(kind == ScopeKind::Resource), 0, 0, 0];
+        payload.extend(children.to_le_bytes());
+        identities.for_each(|number| payload.extend(number.to_le_bytes()));
+        payload
     }
 
-    fn name(&self, number: u32) -> Option<&str> {
-        self.sorted.get(number as usize).map(|name| &**name)
+    /// Where in the payload an identity's number stands.
+    pub(crate) const fn identity_at(place: usize) -> usize {
+        SCOPE_HEADER + place * size_of::<u32>()
+    }
+
+    /// The numbers of the identities that are bound here, once for each binding.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = u32> + use<'s> {
+        let (numbers, _) = self.identities.as_chunks();
+        numbers.iter().map(|bytes| u32::from_le_bytes(*bytes))
     }
 }
 
 impl Snapshot {
-    /// Indexes a model. The revision is the caller's to give, and only grows.
-    #[must_use]
-    pub fn build(model: &Model, revision: u64) -> Self {
-        let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
-        let roles = roles(model);
-        let mut matrix = RoleMatrix::new(catalog.capabilities().len());
-        roles.iter().for_each(|role| matrix.push(&role.capabilities));
-        let identities = Names::new(facts.identities.iter().map(|identity| &identity.id));
-        let groups = facts.groups.iter().map(|group| &group.id);
-        let scopes = Names::new(groups.chain(facts.resources.iter().map(|resource| &resource.id)));
-
-        let (bindings, conditions) = bindings(model, &roles, &identities, &scopes);
-        let of_identity = ranges(bindings.iter().map(|b| b.identity), identities.sorted.len());
-        let mut by_scope: Vec<u32> = (0..number(bindings.len())).collect();
-        let scope = |at: &u32| bindings.get(*at as usize).map_or(u32::MAX, |binding| binding.scope);
-        by_scope.sort_by_key(scope);
-        let at_scope = ranges(by_scope.iter().map(scope), scopes.sorted.len());
-
-        Self {
-            revision,
-            catalog,
-            roles,
-            matrix,
-            identities,
-            of_identity,
-            scopes,
-            at_scope,
-            by_scope,
-            bindings,
-            conditions,
-            subjects: registered(facts.identities.iter().map(|one| (&one.id, &one.properties))),
-            resources: registered(facts.resources.iter().map(|one| (&one.id, &one.properties))),
-        }
-    }
-
     /// Which revision this is.
     #[must_use]
     pub const fn revision(&self) -> u64 {
@@ -140,78 +111,181 @@ impl Snapshot {
 
     /// Built-in roles in the catalog's order, then custom ones by id.
     #[must_use]
-    pub fn roles(&self) -> &[Role] {
-        &self.roles
+    pub fn roles(&self) -> &[Arc<Role>] {
+        self.roles.ordered()
     }
 
     /// How many identities are registered.
     #[must_use]
     pub fn identities_len(&self) -> usize {
-        self.identities.sorted.len()
+        self.identities.len()
     }
 
     /// How many role bindings there are, whether or not they count.
     #[must_use]
-    pub fn bindings_len(&self) -> usize {
-        self.bindings.len()
+    pub const fn bindings_len(&self) -> usize {
+        self.bindings
     }
 
-    /// An identity's bindings, or nothing if it is not registered.
-    pub(crate) fn bindings_of(&self, identity: &str) -> Option<&[Binding]> {
-        let range = self.of_identity.get(self.identities.number(identity)? as usize)?;
-        self.bindings.get(range.start as usize..range.end as usize)
+    /// Bytes that the index holds: names, bindings and what finds them. Not counted are roles, and
+    /// the expiries, conditions and properties of those that have any.
+    #[must_use]
+    pub fn index_bytes(&self) -> usize {
+        self.identities.bytes() + self.scopes.bytes() + self.binding_ids.bytes()
     }
 
-    /// The bindings attached to this very scope.
-    pub(crate) fn bindings_at(&self, scope: &str) -> impl Iterator<Item = &Binding> {
-        let range = self.scopes.number(scope).and_then(|at| self.at_scope.get(at as usize));
-        let places = range.and_then(|at| self.by_scope.get(at.start as usize..at.end as usize));
-        places.unwrap_or_default().iter().filter_map(|at| self.bindings.get(*at as usize))
+    pub(crate) const fn seed(&self) -> &Seed {
+        self.identities.seed()
+    }
+
+    /// A scope by its path.
+    pub(crate) fn scope(&self, path: &str) -> Option<(Entry<'_, Properties>, ScopeRecord<'_>)> {
+        let entry = self.scopes.get(path)?;
+        Some((entry, ScopeRecord::read(entry.payload())?))
     }
 
     /// A binding's scope; for a number that is not there, a text that is no path's ancestor.
-    pub(crate) fn scope(&self, binding: &Binding) -> &str {
-        self.scopes.name(binding.scope).unwrap_or("/")
-    }
-
-    pub(crate) fn role_id(&self, binding: &Binding) -> &str {
-        self.roles.get(binding.role as usize).map_or("", |role| &role.id)
-    }
-
-    pub(crate) fn identity(&self, binding: &Binding) -> &str {
-        self.identities.name(binding.identity).unwrap_or_default()
-    }
-
-    /// A binding's conditions. Conditions that are not where they should be hold for nobody, which
-    /// is what nothing says.
-    pub(crate) fn conditions(&self, binding: &Binding) -> Option<&[Condition]> {
-        match binding.when {
-            u32::MAX => Some(&[]),
-            at => self.conditions.get(at as usize).map(|conditions| &**conditions),
+    pub(crate) fn scope_of(&self, binding: &Binding<'_>) -> &str {
+        match self.scopes.key(binding.packed.scope) {
+            "" => "/",
+            scope => scope,
         }
     }
 
-    /// Whether a binding has a test on the resource.
-    pub(crate) fn tests_resource(&self, binding: &Binding) -> bool {
-        let conditions = self.conditions(binding).unwrap_or_default();
-        conditions.iter().any(|condition| condition.of == Of::Resource)
-    }
-
-    /// The registered properties of the identity of this path.
-    pub(crate) fn subject(&self, path: &str) -> Option<&Properties> {
-        self.subjects.get(path)
+    pub(crate) fn role_id(&self, binding: &Binding<'_>) -> &str {
+        self.roles.get(binding.packed.role).map_or("", |role| &role.id)
     }
 
     /// The registered properties of the resource of this path.
     pub(crate) fn resource(&self, path: &str) -> Option<&Properties> {
-        self.resources.get(path)
+        self.scopes.get(path)?.extra().map(|properties| &**properties)
     }
 
-    pub(crate) fn binding_id<'s>(&'s self, binding: &'s Binding) -> Cow<'s, str> {
-        match &binding.id {
-            BindingId::Declared(id) => Cow::Borrowed(id),
-            BindingId::Generated(id) => Cow::Owned(binding_id(self.scope(binding), *id)),
+    pub(crate) fn binding_id<'s>(&'s self, identity: &str, binding: &Binding<'s>) -> Cow<'s, str> {
+        let scope = self.scope_of(binding);
+        let moved = match binding.special.map(|special| &special.id) {
+            Some(Id::Declared(id)) => return Cow::Borrowed(id),
+            Some(Id::Moved(id)) => Some(*id),
+            Some(Id::Derived) | None => None,
+        };
+        let derived = || {
+            let when = binding.special.map_or(&[][..], |special| &special.when);
+            Same::new(identity, self.role_id(binding), scope, when).derived_id()
+        };
+        Cow::Owned(binding_id(scope, moved.unwrap_or_else(derived)))
+    }
+
+    /// All bindings of an identity, in no order that means anything.
+    pub(crate) fn bindings_of<'s>(
+        &'s self,
+        identity: Entry<'s, Beside>,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
+        (0u32..).zip(bindings).map(move |(at, bytes)| Binding::read(*bytes, at, identity))
+    }
+
+    /// The bindings of an identity whose scope is the resource or above it.
+    pub(crate) fn on_path<'s, 'q>(
+        &'s self,
+        identity: Entry<'s, Beside>,
+        resource: Path<'q>,
+        prefixes: &'q Prefixes,
+    ) -> impl Iterator<Item = Binding<'s>> + use<'s, 'q> {
+        let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
+        let path = resource.as_str().as_bytes();
+        Runs::of(bindings, prefixes).filter_map(move |(at, packed)| {
+            let end = prefixes.end(usize::from(packed.depth), packed.tag)?;
+            // The tag has found it; only the text decides.
+            if path.get(..end)? != self.scopes.key_bytes(packed.scope) {
+                return None;
+            }
+            Some(Binding { packed, special: special(packed, at, identity) })
+        })
+    }
+}
+
+/// The bindings to look at: all of few, else those with one of the tags of a path.
+struct Runs<'s, 'q> {
+    bindings: &'s [[u8; BINDING_BYTES]],
+    at: usize,
+    /// Tags still to look up; none if all bindings are looked at.
+    tags: Option<(&'q Prefixes, usize)>,
+    tag: u32,
+}
+
+impl<'s, 'q> Runs<'s, 'q> {
+    fn of(bindings: &'s [[u8; BINDING_BYTES]], prefixes: &'q Prefixes) -> Self {
+        if bindings.len() <= SCAN_MAX {
+            return Self { bindings, at: 0, tags: None, tag: 0 };
         }
+        Self { bindings, at: bindings.len(), tags: Some((prefixes, 0)), tag: 0 }
+    }
+}
+
+impl Iterator for Runs<'_, '_> {
+    type Item = (u32, Packed);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(bytes) = self.bindings.get(self.at) {
+                let packed = Packed::read(*bytes);
+                let wanted = match self.tags {
+                    None => true,
+                    Some((_, next)) => {
+                        packed.tag == self.tag && usize::from(packed.depth) + 1 == next
+                    }
+                };
+                if wanted {
+                    let at = u32::try_from(self.at).ok()?;
+                    self.at += 1;
+                    return Some((at, packed));
+                }
+                if packed.tag == self.tag {
+                    // Another depth's, with the same tag.
+                    self.at += 1;
+                    continue;
+                }
+            }
+            let (prefixes, next) = self.tags.as_mut()?;
+            let tag = prefixes.tag(*next)?;
+            *next += 1;
+            self.tag = tag;
+            self.at = first_with(tag, self.bindings);
+        }
+    }
+}
+
+fn special(packed: Packed, at: u32, identity: Entry<'_, Beside>) -> Option<&Special> {
+    if !packed.special {
+        return None;
+    }
+    let special = &identity.extra()?.special;
+    let found = special.binary_search_by_key(&at, |(place, _)| *place).ok()?;
+    special.get(found).map(|(_, special)| special)
+}
+
+impl<'s> Binding<'s> {
+    fn read(bytes: [u8; BINDING_BYTES], at: u32, identity: Entry<'s, Beside>) -> Self {
+        let packed = Packed::read(bytes);
+        Self { packed, special: special(packed, at, identity) }
+    }
+
+    /// Whether what should stand apart does not: then nothing is known of it, and it must not count.
+    pub(crate) const fn is_broken(&self) -> bool {
+        self.packed.special && self.special.is_none()
+    }
+
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        self.special.and_then(|special| special.expires_at)
+    }
+
+    pub(crate) fn conditions(&self) -> &'s [Condition] {
+        self.special.map_or(&[], |special| &special.when)
+    }
+
+    /// Whether it has a test on the resource.
+    pub(crate) fn tests_resource(&self) -> bool {
+        self.conditions().iter().any(|condition| condition.of == Of::Resource)
     }
 }
 
@@ -222,88 +296,7 @@ impl fmt::Debug for Snapshot {
             .field("revision", &self.revision)
             .field("catalog", &self.catalog.name())
             .field("identities", &self.identities_len())
-            .field("bindings", &self.bindings.len())
+            .field("bindings", &self.bindings)
             .finish_non_exhaustive()
     }
-}
-
-fn roles(model: &Model) -> Vec<Role> {
-    let catalog = model.catalog();
-    let built_in = catalog.roles().iter().map(|role| Role {
-        id: (*role.name).into(),
-        description: (*role.description).into(),
-        family: role.family,
-        capabilities: catalog.capability_set(&role.capabilities),
-    });
-    let mut custom: Vec<_> = model.facts().roles.iter().collect();
-    custom.sort_unstable_by_key(|role| &role.id);
-    let custom = custom.into_iter().map(|role| Role {
-        id: role.id.as_str().into(),
-        description: (*role.description).into(),
-        family: Family::Custom,
-        capabilities: catalog.capability_set(&role.capabilities),
-    });
-    built_in.chain(custom).collect()
-}
-
-/// All bindings by number, in the index's order, and the conditions of those that have any.
-fn bindings(
-    model: &Model,
-    roles: &[Role],
-    identities: &Names,
-    scopes: &Names,
-) -> (Vec<Binding>, Vec<Box<[Condition]>>) {
-    let roles: Map<&str, u32> = roles.iter().map(|role| &*role.id).zip(0..).collect();
-    let mut conditions: Vec<Box<[Condition]>> = Vec::new();
-    let mut bind = |(at, binding): (usize, &RoleBinding)| Binding {
-        // What a model refers to is there; what is not there must give nothing.
-        identity: identities.number(binding.identity.as_str()).unwrap_or(u32::MAX),
-        role: roles.get(&*binding.role).copied().unwrap_or(u32::MAX),
-        scope: scopes.number(binding.scope.as_str()).unwrap_or(u32::MAX),
-        when: if binding.when.is_empty() {
-            u32::MAX
-        } else {
-            conditions.push(binding.when.as_slice().into());
-            number(conditions.len() - 1)
-        },
-        expires_at: binding.expires_at,
-        id: match &binding.id {
-            Some(id) => BindingId::Declared(id.as_str().into()),
-            None => BindingId::Generated(model.generated_id(at)),
-        },
-    };
-    let mut bindings: Vec<_> =
-        model.facts().role_bindings.iter().enumerate().map(&mut bind).collect();
-    bindings.sort_unstable_by(|a, b| {
-        let key = |one: &Binding| (one.identity, one.scope, one.role);
-        key(a).cmp(&key(b)).then_with(|| a.id.cmp(&b.id))
-    });
-    (bindings, conditions)
-}
-
-fn registered<'f>(
-    all: impl Iterator<Item = (&'f PathBuf, &'f Properties)>,
-) -> Map<Box<str>, Properties> {
-    all.filter(|(_, properties)| !properties.is_empty())
-        .map(|(id, properties)| (id.as_str().into(), properties.clone()))
-        .collect()
-}
-
-/// Where each of `count` numbers stands in an ascending list of them.
-fn ranges(ascending: impl Iterator<Item = u32>, count: usize) -> Vec<Range<u32>> {
-    let mut ranges = vec![0..0; count];
-    for (at, one) in (0u32..).zip(ascending) {
-        if let Some(range) = ranges.get_mut(one as usize) {
-            if range.start == range.end {
-                *range = at..at;
-            }
-            range.end = at + 1;
-        }
-    }
-    ranges
-}
-
-/// A place in a list. Documents are far smaller than 2^32 entries ([`u32::MAX`] points nowhere).
-fn number(place: usize) -> u32 {
-    u32::try_from(place).unwrap_or(u32::MAX)
 }

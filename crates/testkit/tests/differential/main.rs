@@ -6,6 +6,7 @@
 
 mod answers;
 mod asking;
+mod changes;
 mod exhaustive;
 mod paths;
 mod reach;

@@ -1,0 +1,162 @@
+//! Role bindings as the index holds them: twelve bytes each, in the record of their identity.
+//!
+//! ```text
+//! scope: u32   tag of its path: u32   role: 24 bits, segments of the scope less one: 4, special: 1
+//! ```
+//!
+//! An expiry, conditions and an id of its own stand apart: few bindings have any, and those that
+//! have none pay one bit for it.
+
+use crate::{Condition, Properties, Timestamp};
+
+/// Bytes of a binding.
+pub(crate) const BINDING_BYTES: usize = 12;
+/// Most roles: their numbers have 24 bits.
+pub(crate) const ROLES_MAX: u32 = 1 << 24;
+
+const DEPTH_SHIFT: u32 = 24;
+const SPECIAL: u32 = 1 << 28;
+
+/// A binding, unpacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Packed {
+    /// First, because bindings are sorted and searched by it.
+    pub(crate) tag: u32,
+    pub(crate) scope: u32,
+    pub(crate) role: u32,
+    /// Segments of the scope, less one.
+    pub(crate) depth: u8,
+    /// Whether something about it stands apart.
+    pub(crate) special: bool,
+}
+
+/// What few bindings have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Special {
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) when: Box<[Condition]>,
+    pub(crate) id: Id,
+}
+
+/// A binding's id.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Id {
+    /// Follows from identity, role, scope and conditions.
+    #[default]
+    Derived,
+    /// The derived one was another's.
+    Moved(u64),
+    Declared(Box<str>),
+}
+
+/// What few identities have, beside their bindings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Beside {
+    /// What is registered of it.
+    pub(crate) properties: Properties,
+    /// What special bindings have, by their place among the identity's.
+    pub(crate) special: Vec<(u32, Special)>,
+}
+
+impl Packed {
+    pub(crate) fn write(self, bytes: &mut Vec<u8>) {
+        let special = if self.special { SPECIAL } else { 0 };
+        let packed = self.role | u32::from(self.depth) << DEPTH_SHIFT | special;
+        for word in [self.scope, self.tag, packed] {
+            bytes.extend(word.to_le_bytes());
+        }
+    }
+
+    pub(crate) fn read(bytes: [u8; BINDING_BYTES]) -> Self {
+        let [s0, s1, s2, s3, t0, t1, t2, t3, p0, p1, p2, p3] = bytes;
+        let packed = u32::from_le_bytes([p0, p1, p2, p3]);
+        Self {
+            tag: u32::from_le_bytes([t0, t1, t2, t3]),
+            scope: u32::from_le_bytes([s0, s1, s2, s3]),
+            role: packed & (ROLES_MAX - 1),
+            depth: (packed >> DEPTH_SHIFT & 15) as u8,
+            special: packed & SPECIAL != 0,
+        }
+    }
+}
+
+impl Special {
+    /// Whether it says nothing, so that it need not stand anywhere.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.expires_at.is_none() && self.when.is_empty() && self.id == Id::Derived
+    }
+}
+
+/// Where the bindings with this tag begin among bindings sorted by it. Tags are spread evenly, so
+/// the place is guessed, and the guess corrected by steps that double.
+pub(crate) fn first_with(tag: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
+    let at = |place: usize| bindings.get(place).map(|bytes| Packed::read(*bytes).tag);
+    let guess = (bindings.len() as u64 * u64::from(tag)) >> 32;
+    let mut low = usize::try_from(guess).unwrap_or_default();
+    let mut high = low;
+    let mut step = 1;
+    // Below `low` all are less.
+    while low > 0 && at(low - 1).is_some_and(|found| found >= tag) {
+        high = low - 1;
+        low = low.saturating_sub(step);
+        step *= 2;
+    }
+    step = 1;
+    // From `high` on all are at least.
+    while at(high).is_some_and(|found| found < tag) {
+        low = high + 1;
+        high = (high + step).min(bindings.len());
+        step *= 2;
+    }
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        if at(middle).is_some_and(|found| found < tag) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bindings_come_back_as_they_were() {
+        for (role, depth, special) in [(0, 0, false), (ROLES_MAX - 1, 15, true), (7, 3, false)] {
+            let binding = Packed { tag: 0xdead_beef, scope: 0x0102_0304, role, depth, special };
+            let mut bytes = vec![];
+            binding.write(&mut bytes);
+            assert_eq!(Packed::read(bytes.try_into().unwrap()), binding);
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_tags_is_found() {
+        let step = u32::MAX / 997;
+        for tags in [
+            vec![],
+            vec![5],
+            vec![5, 5, 5],
+            (0..990).map(|at| at / 3 * step * 3).collect::<Vec<u32>>(),
+            vec![0; 100],
+            vec![u32::MAX; 100],
+            (0..100).collect(),
+            (0..100).map(|at| u32::MAX - 100 + at).collect(),
+        ] {
+            let mut bytes = vec![];
+            for tag in &tags {
+                Packed { tag: *tag, scope: 0, role: 0, depth: 0, special: false }.write(&mut bytes);
+            }
+            let (bindings, _) = bytes.as_chunks();
+            let near =
+                tags.iter().flat_map(|tag| [tag.saturating_sub(1), *tag, tag.saturating_add(1)]);
+            for tag in near.chain([0, 1, u32::MAX / 2, u32::MAX]) {
+                let expected = tags.partition_point(|found| *found < tag);
+                assert_eq!(first_with(tag, bindings), expected, "{tag} in {tags:?}");
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The roles of a snapshot: by name, by number, and as rows of the capability matrix.
+//!
+//! **Invariant**: a role's number is the number of its row, and stays the same while it is there.
+//! Built-in roles have the first numbers, in the catalog's order. A change of a role copies the rows
+//! and the lists of pointers, whatever the number of bindings.
+
+use std::sync::Arc;
+
+use crate::binding::ROLES_MAX;
+use crate::capabilities::{CapabilitySet, RoleMatrix};
+use crate::hash::Seed;
+use crate::table::Table;
+use crate::{Catalog, Family};
+
+/// A role that the policy knows.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// A built-in role's name, or a custom role's path.
+    pub id: Box<str>,
+    /// What it is for, may be empty.
+    pub description: Box<str>,
+    /// Which part of the platform it is for.
+    pub family: Family,
+    /// What it gives.
+    pub capabilities: CapabilitySet,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Roles {
+    rows: Arc<Rows>,
+    /// By name: the number, and how many bindings have it.
+    by_name: Table<()>,
+}
+
+/// What a change of a role copies.
+#[derive(Clone, Debug)]
+struct Rows {
+    matrix: RoleMatrix,
+    /// By number; nothing where a role was.
+    by_number: Vec<Option<Arc<Role>>>,
+    /// Built-in roles in the catalog's order, then custom ones by id.
+    ordered: Vec<Arc<Role>>,
+    built_in: usize,
+}
+
+/// A role's number, and how many bindings have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Use {
+    pub(crate) number: u32,
+    pub(crate) bindings: u32,
+}
+
+impl Use {
+    fn bytes(self) -> [u8; 8] {
+        (u64::from(self.bindings) << 32 | u64::from(self.number)).to_le_bytes()
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are wanted")]
+    fn read(payload: &[u8]) -> Option<Self> {
+        let both = u64::from_le_bytes(payload.try_into().ok()?);
+        Some(Self { number: both as u32, bindings: (both >> 32) as u32 })
+    }
+}
+
+impl Roles {
+    /// The catalog's own, with room for custom ones.
+    pub(crate) fn new(seed: Seed, catalog: &Catalog, custom: usize) -> Self {
+        let rows = Rows {
+            matrix: RoleMatrix::new(catalog.capabilities().len()),
+            by_number: vec![],
+            ordered: vec![],
+            built_in: catalog.roles().len(),
+        };
+        let by_name = Table::new(seed, catalog.roles().len() + custom);
+        let mut roles = Self { rows: Arc::new(rows), by_name };
+        for role in catalog.roles() {
+            roles.put(Role {
+                id: (*role.name).into(),
+                description: (*role.description).into(),
+                family: role.family,
+                capabilities: catalog.capability_set(&role.capabilities),
+            });
+        }
+        roles
+    }
+
+    pub(crate) fn ordered(&self) -> &[Arc<Role>] {
+        &self.rows.ordered
+    }
+
+    pub(crate) fn matrix(&self) -> &RoleMatrix {
+        &self.rows.matrix
+    }
+
+    pub(crate) fn get(&self, number: u32) -> Option<&Role> {
+        self.rows.by_number.get(number as usize)?.as_deref()
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Option<Use> {
+        Use::read(self.by_name.get(id)?.payload())
+    }
+
+    /// Puts a role in, or other contents into one that is there. Answers its number, or nothing if
+    /// there are too many.
+    pub(crate) fn put(&mut self, role: Role) -> Option<u32> {
+        let known = self.find(&role.id);
+        let number = match known {
+            Some(known) => known.number,
+            None => self.free_number()?,
+        };
+        if known.is_none() {
+            self.by_name.put(&role.id, &Use { number, bindings: 0 }.bytes())?;
+        }
+        Arc::make_mut(&mut self.rows).put(number, Arc::new(role));
+        Some(number)
+    }
+
+    fn free_number(&self) -> Option<u32> {
+        let Rows { by_number, .. } = &*self.rows;
+        let free = if by_number.len() > self.by_name.len() {
+            by_number.iter().position(Option::is_none)
+        } else {
+            None
+        };
+        let number = u32::try_from(free.unwrap_or(by_number.len())).ok()?;
+        (number < ROLES_MAX).then_some(number)
+    }
+
+    /// Takes a role out.
+    pub(crate) fn remove(&mut self, id: &str) {
+        if let Some(known) = self.find(id) {
+            self.by_name.remove(id);
+            Arc::make_mut(&mut self.rows).remove(known.number, id);
+        }
+    }
+
+    /// Counts bindings that a role has got, or no longer has.
+    pub(crate) fn count(&mut self, id: &str, more: i32) {
+        if let Some(found) = self.find(id) {
+            let bindings = found.bindings.saturating_add_signed(more);
+            // It is there, so it takes no number that another could need.
+            let _ = self.by_name.put(id, &Use { bindings, ..found }.bytes());
+        }
+    }
+}
+
+impl Rows {
+    fn put(&mut self, number: u32, role: Arc<Role>) {
+        self.matrix.set(number, &role.capabilities);
+        match self.by_number.get_mut(number as usize) {
+            Some(slot) => *slot = Some(Arc::clone(&role)),
+            None => self.by_number.push(Some(Arc::clone(&role))),
+        }
+        match self.place(&role.id) {
+            Ok(place) => {
+                if let Some(slot) = self.ordered.get_mut(place) {
+                    *slot = role;
+                }
+            }
+            Err(place) => self.ordered.insert(place, role),
+        }
+    }
+
+    fn remove(&mut self, number: u32, id: &str) {
+        self.matrix.clear(number);
+        if let Some(slot) = self.by_number.get_mut(number as usize) {
+            *slot = None;
+        }
+        if let Ok(place) = self.place(id) {
+            self.ordered.remove(place);
+        }
+    }
+
+    /// Where a role stands in the order, or would.
+    fn place(&self, id: &str) -> Result<usize, usize> {
+        let ordered = &self.ordered;
+        let (first, rest) = ordered.split_at_checked(self.built_in).unwrap_or((ordered, &[]));
+        if let Some(place) = first.iter().position(|role| *role.id == *id) {
+            return Ok(place);
+        }
+        if first.len() < self.built_in {
+            return Err(first.len());
+        }
+        let place = rest.binary_search_by(|role| (*role.id).cmp(id));
+        place.map(|at| at + self.built_in).map_err(|at| at + self.built_in)
+    }
+}

@@ -1,0 +1,214 @@
+//! Changes one by one against the same facts as one document: whatever comes and goes in between,
+//! the answers are those of what is there; and what was published before does not change.
+
+use std::sync::Arc;
+
+use capstan_engine::{Change, Facts, Model, Question as Asked, Snapshot, Writer};
+use capstan_testkit::generate::{self, Question, World};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+use crate::asking::{Pair, Tally, asked, build, check, explain, places, what, who};
+
+fn empty(world: &World) -> Result<Snapshot, TestCaseError> {
+    let world = World { facts: Facts::default(), ..world.clone() };
+    Ok(build(&world)?.1)
+}
+
+/// Everything but the bindings, parents before their children.
+fn foundations(facts: &Facts) -> Vec<Change> {
+    let mut groups: Vec<_> = facts.groups.iter().map(|group| group.id.clone()).collect();
+    groups.sort_by_key(|id| id.as_path().ancestors().count());
+    let groups = groups.into_iter().map(Change::CreateGroup);
+    let resources = facts.resources.iter().cloned().map(Change::PutResource);
+    let roles = facts.roles.iter().cloned().map(Change::PutRole);
+    let identities = facts.identities.iter().cloned().map(Change::PutIdentity);
+    groups.chain(resources).chain(roles).chain(identities).collect()
+}
+
+fn bindings(facts: &Facts) -> Vec<Change> {
+    facts.role_bindings.iter().cloned().map(Change::Bind).collect()
+}
+
+fn apply(writer: &mut Writer, changes: &[Change]) -> Result<(), TestCaseError> {
+    let applied = writer.apply(changes);
+    prop_assert_eq!(applied, Ok(()), "{:?}", changes);
+    Ok(())
+}
+
+fn same_answers(
+    world: &World,
+    questions: &[Question],
+    snapshot: &Snapshot,
+) -> Result<(), TestCaseError> {
+    let tally = Tally::default();
+    let pair = Pair::new(world, snapshot, world.now, &tally);
+    questions.iter().try_for_each(|question| pair.agrees(question))?;
+    prop_assert_eq!(snapshot.bindings_len(), world.facts.role_bindings.len());
+    prop_assert_eq!(snapshot.identities_len(), world.facts.identities.len());
+    Ok(())
+}
+
+/// All that can be said of a question.
+fn all_of(snapshot: &Snapshot, question: &Question, world: &World) -> String {
+    let now = world.now;
+    format!(
+        "{:?} {:?} {:?} {:?} {:?}",
+        check(snapshot, question, now),
+        what(snapshot, question, now),
+        who(snapshot, question, now),
+        places(snapshot, question, now),
+        explain(snapshot, question, now),
+    )
+}
+
+proptest! {
+    #[test]
+    fn changes_lead_where_a_document_does(
+        (world, questions) in generate::asked(),
+        churn in prop::collection::vec(any::<(Index, bool)>(), 0..=12),
+        step in 1usize..=5,
+    ) {
+        let mut writer = Writer::new(&empty(&world)?);
+        apply(&mut writer, &foundations(&world.facts))?;
+        for changes in bindings(&world.facts).chunks(step) {
+            apply(&mut writer, changes)?;
+        }
+        let whole = writer.publish(2);
+        same_answers(&world, &questions, &whole)?;
+        let before: Vec<_> = questions.iter().map(|one| all_of(&whole, one, &world)).collect();
+
+        // Take some out, at times put them back at once.
+        let mut smaller = world.clone();
+        for (at, back) in churn {
+            let bindings = &mut smaller.facts.role_bindings;
+            if bindings.is_empty() {
+                break;
+            }
+            let binding = bindings.remove(at.index(bindings.len()));
+            apply(&mut writer, &[Change::Unbind(binding.clone())])?;
+            if back {
+                apply(&mut writer, &[Change::Bind(binding.clone())])?;
+                bindings.push(binding);
+            }
+        }
+        same_answers(&smaller, &questions, &writer.publish(3))?;
+
+        // Whoever is bound no more can go, and come back without what was registered.
+        let is_bound = |id| smaller.facts.role_bindings.iter().any(|one| one.identity == id);
+        let mut fewer = smaller.clone();
+        fewer.facts.identities.retain(|one| is_bound(one.id.clone()));
+        let gone = smaller.facts.identities.iter().filter(|one| !is_bound(one.id.clone()));
+        let gone: Vec<_> = gone.map(|one| Change::DeleteIdentity(one.id.clone())).collect();
+        apply(&mut writer, &gone)?;
+        same_answers(&fewer, &questions, &writer.publish(4))?;
+
+        let after: Vec<_> = questions.iter().map(|one| all_of(&whole, one, &world)).collect();
+        prop_assert_eq!(before, after, "what was published has changed");
+    }
+
+    /// What may not be done is not, and what came before it in the same batch is not either.
+    #[test]
+    fn a_refused_change_leaves_nothing_behind((world, questions) in generate::asked()) {
+        let (model, whole) = build(&world)?;
+        let mut writer = Writer::new(&whole);
+        let facts = model.facts();
+        let mut wrong: Vec<Change> = bindings(facts);
+        wrong.extend(facts.groups.iter().map(|one| Change::CreateGroup(one.id.clone())));
+        wrong.extend(facts.role_bindings.iter().flat_map(|one| [
+            Change::DeleteGroup(one.scope.clone()),
+            Change::DeleteResource(one.scope.clone()),
+            Change::DeleteIdentity(one.identity.clone()),
+        ]));
+        let roles = facts.role_bindings.iter().filter_map(|one| one.role.parse().ok());
+        wrong.extend(roles.map(Change::DeleteRole));
+        let parents = facts.groups.iter().filter_map(|one| one.id.as_path().parent());
+        wrong.extend(parents.map(|parent| Change::DeleteGroup(parent.into())));
+        let first = facts.role_bindings.first().cloned().map(Change::Unbind);
+        for change in wrong {
+            prop_assert!(writer.apply(std::slice::from_ref(&change)).is_err(), "{:?}", change);
+            // The same binding can be made again once it is gone.
+            let again = matches!(&change, Change::Bind(_));
+            if let Some(first) = first.as_ref().filter(|_| !again) {
+                let refused = writer.apply(&[first.clone(), change.clone()]);
+                if refused.is_ok() {
+                    // It was the last one that held it; then this is a change that may be made.
+                    writer = Writer::new(&whole);
+                }
+            }
+        }
+        same_answers(&world, &questions, &writer.publish(2))?;
+    }
+
+    /// A batch answers what each check does.
+    #[test]
+    fn a_batch_is_its_checks((world, questions) in generate::asked(), times in 1usize..=4) {
+        let (_, snapshot) = build(&world)?;
+        let all: Vec<_> = questions.iter().cycle().take(questions.len() * times).collect();
+        let batch: Vec<Asked<'_>> = all.iter().map(|one| asked(one)).collect();
+        let mut answers = Vec::new();
+        snapshot.check_batch(&batch, world.now, |at, answer| answers.push((at, answer)));
+        let single = all.iter().map(|one| check(&snapshot, one, world.now)).enumerate();
+        prop_assert_eq!(answers, single.collect::<Vec<_>>());
+    }
+}
+
+/// Thousands that come one by one, more than the tables were made for, are found as if they had been
+/// there from the start.
+#[test]
+fn growing_renumbers_nothing_that_shows() {
+    let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let id = |at: usize| format!("acme/team-{}/user-{at}", at % 97).parse().unwrap();
+    let group = |at: usize| format!("acme/team-{at}").parse().unwrap();
+    let mut facts = Facts::default();
+    facts.groups.push(capstan_engine::Group { id: "acme".parse().unwrap(), name: String::new() });
+    facts
+        .groups
+        .extend((0..97).map(|at| capstan_engine::Group { id: group(at), name: String::new() }));
+    for at in 0..6_000 {
+        facts.identities.push(capstan_engine::Identity::named(id(at)));
+        facts.role_bindings.push(capstan_engine::RoleBinding {
+            id: None,
+            identity: id(at),
+            role: ["viewer", "owner", "apk.pull"][at % 3].into(),
+            scope: group(at % 89),
+            expires_at: None,
+            when: vec![],
+        });
+    }
+    let nothing = Model::new(Arc::clone(&catalog), Facts::default()).unwrap();
+    let mut writer = Writer::new(&Snapshot::build(&nothing, 1));
+    writer.apply(&foundations(&facts)).unwrap();
+    for (at, change) in bindings(&facts).into_iter().enumerate() {
+        writer.apply(&[change]).unwrap();
+        if at % 1_000 == 0 {
+            drop(writer.publish(at as u64 + 2));
+        }
+    }
+    let grown = writer.publish(10_000);
+    let built = Snapshot::build(&Model::new(catalog, facts).unwrap(), 1);
+    let none = capstan_engine::Attributes::NONE;
+    let now = capstan_engine::Timestamp::UNIX_EPOCH;
+    for at in 0..6_000 {
+        for (scope, capability) in [(at % 89, "repo.list"), (at % 97, "apk.list")] {
+            let (identity, resource) = (id(at), group(scope));
+            let asked = Asked {
+                identity: identity.as_path(),
+                capability,
+                resource: resource.as_path(),
+                attributes: none,
+            };
+            assert_eq!(grown.check(&asked, now), built.check(&asked, now));
+        }
+    }
+    for at in 0..97 {
+        let resource = group(at);
+        let who = |snapshot: &Snapshot| {
+            let found = snapshot.list_identities("repo.list", resource.as_path(), none, now);
+            found.unwrap().into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert_eq!(who(&grown), who(&built));
+    }
+    let (a, b) = (grown.index_bytes(), built.index_bytes());
+    assert!(a < b * 2, "{a} bytes grown, {b} bytes built");
+}
