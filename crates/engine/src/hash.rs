@@ -85,26 +85,23 @@ impl Seed {
         let (words, rest) = path.as_bytes().as_chunks::<8>();
         let mut found = Prefixes::NONE;
         let [mut state, ..] = self.0;
-        let mut at = 0;
-        for word in words {
-            self.slashes(state, u64::from_le_bytes(*word), at, &mut found);
+        for (at, word) in words.iter().enumerate() {
+            let text = u64::from_le_bytes(*word);
+            self.ends(slashes_of(text), state, text, at << 3, &mut found);
             state = self.step(state, *word);
-            at += 8;
         }
-        let word = tail(rest);
-        self.slashes(state, word, at, &mut found);
-        found.push(self.finish(state, word, path.len()), path.len());
+        let text = tail(rest);
+        self.ends(slashes_of(text), state, text, words.len() << 3, &mut found);
+        found.push(self.finish(state, text, path.len()), path.len());
         found
     }
 
-    /// Finds what ends at each slash of a word.
-    fn slashes(&self, state: u64, word: u64, at: usize, found: &mut Prefixes) {
-        let mut slashes = slashes_of(word);
+    /// The tag of what ends at each slash of a word, which stands at this place.
+    fn ends(&self, mut slashes: u64, state: u64, word: u64, at: usize, found: &mut Prefixes) {
         while slashes != 0 {
             let bits = slashes.trailing_zeros() & !7;
-            let before = word & ((1 << bits) - 1);
-            let end = at + bits as usize / 8;
-            found.push(self.finish(state, before, end), end);
+            let end = at + (bits >> 3) as usize;
+            found.push(self.finish(state, word & !(u64::MAX << bits), end), end);
             slashes &= slashes - 1;
         }
     }

@@ -133,30 +133,69 @@ pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether all rules hold: sixteen bytes at a time, because every question names two paths.
+/// Whether all rules hold. Every question names two paths, so this looks at sixteen bytes at a time,
+/// and then at each slash.
 fn is_path(text: &[u8]) -> bool {
-    let (chunks, rest) = text.as_chunks::<16>();
-    let all = |chunk: &[u8]| chunk.iter().fold(true, |all, byte| all & may_stand(*byte));
-    if text.len() > PATH_BYTES_MAX
-        || !chunks.iter().fold(true, |so_far, chunk| so_far & all(chunk))
-        || !all(rest)
-    {
+    if text.is_empty() || text.len() > PATH_BYTES_MAX || !all_may_stand(text) {
         return false;
     }
-    let (mut start, mut segments) = (0, 1);
-    for slash in slashes(text) {
-        if !is_segment(text.get(start..slash).unwrap_or_default()) {
-            return false;
-        }
-        start = slash + 1;
-        segments += 1;
+    let (words, rest) = text.as_chunks::<8>();
+    let mut segments = Segments { start: 0, ended: 0, sound: true };
+    for (at, word) in words.iter().enumerate() {
+        segments.end_at_slashes(slashes_of(u64::from_le_bytes(*word)), at << 3, text);
     }
-    segments <= PATH_SEGMENTS_MAX && is_segment(text.get(start..).unwrap_or_default())
+    segments.end_at_slashes(slashes_of(tail(rest)), words.len() << 3, text);
+    segments.end(text.len(), text);
+    segments.sound && segments.ended <= PATH_SEGMENTS_MAX
 }
 
-/// Whether the length is right, and it is neither `.` nor `..`.
-const fn is_segment(part: &[u8]) -> bool {
-    !matches!(part, [] | [b'.'] | [b'.', b'.']) && part.len() <= SEGMENT_BYTES_MAX
+/// Whether every byte is a slash or what a segment may hold.
+fn all_may_stand(text: &[u8]) -> bool {
+    let (chunks, rest) = text.as_chunks::<16>();
+    let mut bad = [false; 16];
+    let mut look = |chunk: &[u8; 16]| {
+        for (bad, byte) in bad.iter_mut().zip(chunk) {
+            *bad |= !may_stand(*byte);
+        }
+    };
+    chunks.iter().for_each(&mut look);
+    match text.last_chunk::<16>() {
+        // Some of its bytes a second time.
+        Some(last) => look(last),
+        None => {
+            let mut padded = [b'a'; 16];
+            padded.iter_mut().zip(rest).for_each(|(padded, byte)| *padded = *byte);
+            look(&padded);
+        }
+    }
+    bad == [false; 16]
+}
+
+/// The segments of a text, one after another.
+struct Segments {
+    start: usize,
+    ended: usize,
+    sound: bool,
+}
+
+impl Segments {
+    /// Ends one at each slash of a word, which stands at this place.
+    fn end_at_slashes(&mut self, mut slashes: u64, at: usize, text: &[u8]) {
+        while slashes != 0 {
+            self.end(at + (slashes.trailing_zeros() >> 3) as usize, text);
+            slashes &= slashes - 1;
+        }
+    }
+
+    fn end(&mut self, end: usize, text: &[u8]) {
+        let length = end - self.start;
+        self.sound &= length.wrapping_sub(1) < SEGMENT_BYTES_MAX;
+        if length <= 2 && matches!(text.get(self.start..end), Some([b'.'] | [b'.', b'.'])) {
+            self.sound = false;
+        }
+        self.start = end + 1;
+        self.ended += 1;
+    }
 }
 
 /// A slash or what a segment may hold, without a branch, so that many are compared at once.
@@ -175,26 +214,12 @@ const fn may_stand(byte: u8) -> bool {
 pub(crate) const fn slashes_of(word: u64) -> u64 {
     const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
     const SLASHES: u64 = 0x2f2f_2f2f_2f2f_2f2f;
-    !((word ^ SLASHES) + LOW) & !LOW
+    !(word ^ SLASHES).wrapping_add(LOW) & !LOW
 }
 
 /// Up to seven bytes as a word, the rest of it zero.
 pub(crate) fn tail(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
-}
-
-/// Where the slashes of an ASCII text are.
-fn slashes(text: &[u8]) -> impl Iterator<Item = usize> {
-    let (words, rest) = text.as_chunks::<8>();
-    let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain([tail(rest)]);
-    words.enumerate().flat_map(|(at, word)| {
-        let mut found = slashes_of(word);
-        std::iter::from_fn(move || {
-            let bit = found.trailing_zeros();
-            found &= found.wrapping_sub(1);
-            (bit < 64).then_some(at * 8 + bit as usize / 8)
-        })
-    })
 }
 
 fn parse_segment(part: &str, segment: usize) -> Result<(), ParsePathError> {

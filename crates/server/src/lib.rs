@@ -19,6 +19,7 @@ pub mod answer;
 pub mod bench;
 pub mod cli;
 pub mod clock;
+mod connection;
 mod convert;
 pub mod decision_log;
 mod error;
@@ -35,5 +36,6 @@ mod service;
 pub mod source;
 mod status;
 pub mod traces;
+mod workers;
 
 pub use error::RequestError;

@@ -54,6 +54,13 @@ pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest wait for that.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Most open connections; one more is closed as soon as it is there. Each takes a file descriptor
+/// and some 30 KiB.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// Connections that wait for a worker to take them, which takes microseconds.
+pub const ACCEPTED_MAX: usize = 256;
+/// How long to wait when no connection can be taken, for want of file descriptors most likely.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// From the signal to the exit, at most; peers that are not done by then are cut off.
 pub const DRAIN_MAX: Duration = Duration::from_secs(9);
 /// How long HTTP connections may take to close in a drain: nothing there takes long.
@@ -101,6 +108,8 @@ pub struct Limits {
     pub peer_in_flight_max: usize,
     /// See [`UNARY_TIME_MAX`].
     pub unary_time_max: Duration,
+    /// See [`CONNECTIONS_MAX`].
+    pub connections_max: usize,
     /// See [`CONNECTION_AGE`].
     pub connection_age: Duration,
     /// See [`KEEPALIVE_INTERVAL`].
@@ -120,6 +129,7 @@ impl Default for Limits {
             in_flight_max: IN_FLIGHT_MAX,
             peer_in_flight_max: PEER_IN_FLIGHT_MAX,
             unary_time_max: UNARY_TIME_MAX,
+            connections_max: CONNECTIONS_MAX,
             connection_age: CONNECTION_AGE,
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_timeout: KEEPALIVE_TIMEOUT,

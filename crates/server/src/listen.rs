@@ -1,15 +1,12 @@
 //! Addresses to listen on: TCP and unix sockets, bound before anything is loaded.
 
 use std::os::unix::fs::FileTypeExt as _;
-use std::{fmt, io, net::SocketAddr, path::PathBuf, pin::Pin, str::FromStr};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, bail};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
-use tokio_stream::wrappers::UnixListenerStream;
-use tonic::transport::server::{Router, TcpIncoming};
-use tower::layer::util::{Identity, Stack};
 
-use crate::admission::Admission;
 use crate::limits::KEEPALIVE_INTERVAL;
 
 /// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
@@ -111,22 +108,29 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
     }
 }
 
-/// Serves one listener until `stop`.
-pub(crate) async fn serve(
-    server: Router<Stack<Admission, Identity>>,
-    listener: Listener,
-    stop: Pin<Box<dyn Future<Output = ()> + Send>>,
-) -> Result<(), tonic::transport::Error> {
-    match listener {
-        Listener::Tcp(listener, _) => {
-            // tonic leaves Nagle's algorithm on for sockets that it did not bind: 40 ms an answer.
-            let incoming = TcpIncoming::from(listener)
-                .with_nodelay(Some(true))
-                .with_keepalive(Some(KEEPALIVE_INTERVAL));
-            server.serve_with_incoming_shutdown(incoming, stop).await
-        }
-        Listener::Unix(listener, _file) => {
-            server.serve_with_incoming_shutdown(UnixListenerStream::new(listener), stop).await
+/// A connection between runtimes: accepted in one, served in another.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Listener {
+    /// The next connection.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                // Nagle's algorithm would keep answers back for 40 ms.
+                stream.set_nodelay(true)?;
+                let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL);
+                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+                stream.into_std().map(Accepted::Tcp)
+            }
+            Self::Unix(listener, _) => {
+                let (stream, _) = listener.accept().await?;
+                stream.into_std().map(Accepted::Unix)
+            }
         }
     }
 }

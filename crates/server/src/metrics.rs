@@ -138,6 +138,8 @@ pub(crate) enum ShedScope {
     Global,
     /// One peer's.
     Peer,
+    /// That of connections: it was closed before it could call.
+    Connections,
 }
 
 /// How loading a policy ended.
@@ -156,6 +158,7 @@ pub struct Metrics {
     in_flight: AtomicU64,
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
+    shed_connections: AtomicU64,
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
@@ -224,6 +227,7 @@ impl Metrics {
         let count = match scope {
             ShedScope::Global => &self.shed_global,
             ShedScope::Peer => &self.shed_peer,
+            ShedScope::Connections => &self.shed_connections,
         };
         count.fetch_add(1, Relaxed);
     }
@@ -334,10 +338,12 @@ impl Metrics {
     }
 
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls turned away because too many were in flight, by whose cap it was.";
+        let help = "Calls turned away because too many were in flight, and connections because too many \
+                    were open, by whose cap it was.";
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], &self.shed_global)?;
         count(&mut family, [("scope", "peer")], &self.shed_peer)?;
+        count(&mut family, [("scope", "connections")], &self.shed_connections)?;
 
         let help = "Calls that panicked: each is a bug, and in the log.";
         encoder

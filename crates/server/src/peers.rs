@@ -6,7 +6,8 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use dashmap::{DashMap, Entry};
-use tonic::transport::server::TcpConnectInfo;
+
+use crate::connection::Remote;
 
 /// Who a call came from, as far as the connection tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,8 +19,8 @@ pub(crate) enum Peer {
 }
 
 impl Peer {
-    pub(crate) fn of(connection: Option<&TcpConnectInfo>) -> Self {
-        let remote = connection.and_then(TcpConnectInfo::remote_addr);
+    pub(crate) fn of(connection: Option<&Remote>) -> Self {
+        let remote = connection.and_then(|Remote(address)| *address);
         match remote.map(|address| address.ip().to_canonical()) {
             Some(IpAddr::V6(address)) => {
                 let network = address.to_bits() & !u128::from(u64::MAX);
@@ -51,6 +52,11 @@ impl Peers {
         }
     }
 
+    /// How many the peer has.
+    pub(crate) fn count(&self, peer: Peer) -> usize {
+        self.0.get(&peer).map_or(0, |count| *count)
+    }
+
     /// One of the peer's calls is over.
     pub(crate) fn leave(&self, peer: Peer) {
         if let Entry::Occupied(mut count) = self.0.entry(peer) {
@@ -67,8 +73,7 @@ mod tests {
     use super::*;
 
     fn peer(address: &str) -> Peer {
-        let remote_addr = Some(address.parse().unwrap());
-        Peer::of(Some(&TcpConnectInfo { local_addr: None, remote_addr }))
+        Peer::of(Some(&Remote(Some(address.parse().unwrap()))))
     }
 
     #[test]

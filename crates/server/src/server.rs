@@ -17,7 +17,7 @@ use tonic::transport::{Server as Grpc, server::Router};
 use tonic_health::{ServingStatus, server::HealthReporter};
 use tower::layer::util::{Identity, Stack};
 
-use crate::admission::{Admission, jittered};
+use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Target};
 use crate::http::{self, Phase};
@@ -25,15 +25,17 @@ use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
     HTTP_DRAIN_MAX, Limits,
 };
-use crate::listen::{self, Listener};
+use crate::listen::Listener;
 use crate::metrics::Metrics;
 use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
 use crate::service::Services;
 use crate::source::Source;
 use crate::traces::{Export, Traces};
+use crate::workers::Workers;
 
 pub use crate::listen::Address;
+pub use crate::workers::Runtime;
 
 /// gRPC health names that mean: loaded and self-checked (contract, section 9).
 const HEALTH_NAMES: [&str; 2] = ["", "capstan.v1.DecisionService"];
@@ -63,6 +65,8 @@ pub struct Config {
     pub clock: Clock,
     /// How much it takes.
     pub limits: Limits,
+    /// Where calls are answered.
+    pub runtime: Runtime,
 }
 
 /// A server that has bound its addresses and answers nothing yet.
@@ -158,24 +162,26 @@ impl Server {
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
 
-        let services = Services::new(
-            Arc::clone(&published),
-            Arc::clone(&metrics),
-            log.clone(),
-            traces.is_some(),
-            self.config.clock,
-            cut.clone(),
-        );
-        let router = router(services, &metrics, traces.clone(), health_service, &self.config)?;
+        let places = Places::new(&self.config.limits);
+        // One for each worker: what a call counts references of is then not shared between cores.
+        let router = || {
+            let services = Services::new(
+                Arc::clone(&published),
+                Arc::clone(&metrics),
+                log.clone(),
+                traces.is_some(),
+                self.config.clock,
+                cut.clone(),
+            );
+            let limits = self.config.limits;
+            let admission = Admission::new(limits, &places, Arc::clone(&metrics), traces.clone());
+            router(services, admission, health_service.clone(), &self.config)
+        };
+        let workers = Workers::start(self.config.runtime, router, &cut, &tasks)?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
-            let stop = Box::pin(cut.clone().cancelled_owned());
-            let serving = listen::serve(router.clone(), listener, stop);
-            tasks.spawn(async move {
-                if let Err(error) = serving.await {
-                    tracing::error!(%error, "a gRPC listener failed");
-                }
-            });
+            let most = self.config.limits.connections_max;
+            tasks.spawn(workers.accept(listener, most, Arc::clone(&metrics), cut.clone()));
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
@@ -232,6 +238,7 @@ impl Server {
             Ok(()) => tracing::info!("stopped"),
             Err(_) => tracing::warn!("stopped, cutting off connections that did not close"),
         }
+        drop(workers);
         let logged = async {
             if let Some(log) = &log {
                 log.finish().await
@@ -255,8 +262,7 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
 
 fn router(
     services: Services,
-    metrics: &Arc<Metrics>,
-    traces: Option<Traces>,
+    admission: Admission,
     health: impl tonic::server::NamedService
     + tower::Service<
         tonic::codegen::http::Request<tonic::body::Body>,
@@ -277,7 +283,7 @@ fn router(
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         // No grace: with one, tonic cuts connections off and never says that it will.
         .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
-        .layer(Admission::new(limits, Arc::clone(metrics), traces))
+        .layer(admission)
         .add_service(health)
         .add_service(
             DecisionServiceServer::new(services.clone())

@@ -5,13 +5,25 @@ use std::collections::HashSet;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
+use http_body::{Body as HttpBody, Frame};
+use tonic::codegen::Bytes;
+use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic::metadata::GRPC_CONTENT_TYPE;
+use tonic::{Code, Status};
+
+use super::body::Rest;
 use super::*;
-use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART};
+use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
+
+fn admission(metrics: &Arc<Metrics>) -> Admission {
+    let limits = Limits::default();
+    Admission::new(limits, &Places::new(&limits), Arc::clone(metrics), None)
+}
 
 /// The layer around a service that answers each call with what the function makes.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
-        Admission::new(Limits::default(), Arc::clone($metrics), None)
+        admission($metrics)
             .layer(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) }))
     };
 }
@@ -77,7 +89,7 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
             Ok(end())
         })
     });
-    let admission = Admission::new(Limits::default(), Arc::clone(&metrics), None);
+    let admission = admission(&metrics);
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();
@@ -156,5 +168,5 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     let text = scraped(&metrics);
     assert!(text.contains("capstan_panics_total 16\n"), "{text}");
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
-    assert_eq!(in_head.gate.places.available_permits(), Limits::default().in_flight_max);
+    assert_eq!(in_head.gate.places.free.available_permits(), Limits::default().in_flight_max);
 }

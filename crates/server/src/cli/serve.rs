@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -16,7 +16,7 @@ use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Target};
 use crate::limits::Limits;
 use crate::reload::{self, Reload, Wake};
-use crate::server::{Address, Config, Server};
+use crate::server::{Address, Config, Runtime, Server};
 use crate::source::{Source, load_catalogs};
 use crate::traces::Export;
 
@@ -82,9 +82,26 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "RATIO", default_value_t = 0.01, value_parser = ratio)]
     otlp_sample_ratio: f64,
 
+    /// How calls are answered: each core with connections of its own, which takes half the processor
+    /// time; or all cores sharing all of them, which is fairer to few connections with many calls
+    #[arg(long, value_enum, value_name = "SHAPE", default_value_t = RuntimeShape::PerCore)]
+    runtime: RuntimeShape,
+
+    /// Threads that answer calls, with --runtime per-core [default: one a core]
+    #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    workers: Option<u16>,
+
     /// Most bytes that are read of the policy document
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum RuntimeShape {
+    /// One single-threaded runtime a core
+    PerCore,
+    /// One multi-threaded runtime
+    Shared,
 }
 
 #[derive(Debug, clap::Args)]
@@ -140,6 +157,16 @@ impl Serve {
                 .map(|endpoint| Export { endpoint, sample_ratio: self.otlp_sample_ratio }),
             clock: Clock::System,
             limits: Limits::default(),
+            runtime: match (self.runtime, self.workers) {
+                (RuntimeShape::Shared, None) => Runtime::Callers,
+                (RuntimeShape::Shared, Some(_)) => {
+                    bail!(
+                        "--workers is for --runtime per-core; TOKIO_WORKER_THREADS sets the others"
+                    )
+                }
+                (RuntimeShape::PerCore, None) => Runtime::per_core(),
+                (RuntimeShape::PerCore, Some(threads)) => Runtime::PerCore(threads.into()),
+            },
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use capstan::clock::Clock;
 use capstan::limits::Limits;
-use capstan::server::{Address, Config, Server};
+use capstan::server::{Address, Config, Runtime, Server};
 use capstan::source::Source;
 use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
@@ -42,6 +42,7 @@ pub(crate) fn config(source: Source) -> Config {
         traces: None,
         clock: Clock::System,
         limits: Limits::default(),
+        runtime: Runtime::PerCore(2),
     }
 }
 

@@ -2,6 +2,7 @@
 //! beyond it is refused in the contract's words, and the server goes on.
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use capstan::limits::{
@@ -22,7 +23,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
-use crate::common::{InProcess, PATIENCE, capstan, connect, folder, stderr};
+use crate::common::{InProcess, PATIENCE, Serving, capstan, connect, folder, stderr};
 use crate::metrics;
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM,
@@ -555,4 +556,54 @@ async fn a_page_holds_100_entries_unasked_and_1000_at_most() {
     }
     let status = server.decisions().list_identities(list(-1)).await.unwrap_err();
     assert_eq!((status.code(), &*reason(&status)), (Code::InvalidArgument, "INVALID_FIELD"));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_cap_are_closed_and_counted() {
+    let limits = Limits { connections_max: 3, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut others = vec![connect(server.grpc).await, connect(server.grpc).await];
+    for channel in &others {
+        serves(channel).await;
+    }
+    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    let mut nothing = Vec::new();
+    refused.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    serves(&server.channel).await;
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
+
+    others.pop();
+    let began = Instant::now();
+    loop {
+        let again = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+        if DecisionServiceClient::new(again.connect_lazy()).check(check()).await.is_ok() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the place never comes back");
+    }
+}
+
+/// Without a file descriptor left, connections wait in the kernel (`ACCEPT_PAUSE` by `ACCEPT_PAUSE`)
+/// and those that are there go on.
+#[tokio::test]
+async fn a_server_out_of_file_descriptors_goes_on() {
+    let capstan = env!("CARGO_BIN_EXE_capstan");
+    let serve = "serve --demo --listen 127.0.0.1:0 --http none --workers 1";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n 40 && exec {capstan} {serve}")]);
+    let mut server = Serving::spawn(&mut limited, 1);
+    let address: SocketAddr = server.address("grpc").parse().unwrap();
+    let channel = connect(address).await;
+    serves(&channel).await;
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        many.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    server.wait_for_log("cannot take a connection");
+    serves(&channel).await;
+    drop(many);
+    serves(&connect(address).await).await;
+    server.stop("-TERM");
 }

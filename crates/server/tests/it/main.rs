@@ -24,6 +24,6 @@ mod python;
 mod raw;
 mod reload;
 mod rpc;
-mod traces;
 mod shapes;
+mod traces;
 mod worlds;

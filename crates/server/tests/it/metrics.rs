@@ -15,7 +15,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use crate::common::InProcess;
 
 /// Every series and its value.
-async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
+pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
     let mut stream = TcpStream::connect(server.http).await.unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     stream.write_all(request).await.unwrap();

@@ -1,0 +1,116 @@
+//! A table against a map, and its corners.
+
+use std::collections::BTreeMap;
+
+use super::*;
+
+/// The same numbers on every run.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888);
+        (self.0 >> 33) as usize % end
+    }
+}
+
+fn same(table: &Table<u32>, map: &BTreeMap<String, (Vec<u8>, Option<u32>)>) {
+    assert_eq!(table.len(), map.len());
+    for (key, (payload, extra)) in map {
+        let entry = table.get(key).unwrap();
+        assert_eq!((entry.key(), entry.payload()), (key.as_str(), &payload[..]));
+        assert_eq!(entry.extra().map(|extra| **extra), *extra);
+        assert_eq!(table.key(entry.number()), key);
+    }
+    let mut keys: Vec<_> = table.iter().map(|entry| entry.key()).collect();
+    keys.sort_unstable();
+    assert!(keys.iter().eq(map.keys()));
+}
+
+/// Whatever comes and goes, in one shard or in many, a table holds what a map does, and versions
+/// that were kept hold what they held.
+#[test]
+fn it_holds_what_a_map_does() {
+    for made_for in [0, 5_000] {
+        let mut table = Table::new(Seed::random(), made_for);
+        let mut map: BTreeMap<String, (Vec<u8>, Option<u32>)> = BTreeMap::new();
+        let (mut draw, mut kept) = (Draw(7), Vec::new());
+        for step in 0..6_000 {
+            let key = format!("acme/{}", draw.below(700));
+            match draw.below(10) {
+                0..3 => {
+                    table.remove(&key);
+                    map.remove(&key);
+                }
+                3 => {
+                    if let Some(number) = table.get(&key).map(|entry| entry.number()) {
+                        let extra = (draw.below(2) == 0).then_some(step);
+                        table.set_extra(number, extra.map(Arc::new));
+                        map.get_mut(&key).unwrap().1 = extra;
+                    }
+                }
+                4 => {
+                    let number = table.get(&key).map(|entry| entry.number());
+                    if let Some(number) = number {
+                        table.append(number, b"more").unwrap();
+                        table.write_at(number, 0, b"M");
+                        let payload = &mut map.get_mut(&key).unwrap().0;
+                        payload.extend(b"more");
+                        payload[0] = b'M';
+                    }
+                }
+                5 => {
+                    let entry = table.get(&key).filter(|entry| entry.payload().len() > 3);
+                    if let Some(number) = entry.map(|entry| entry.number()) {
+                        table.cut(number, 1, 2).unwrap();
+                        map.get_mut(&key).unwrap().0.drain(1..3);
+                    }
+                }
+                _ => {
+                    let payload = vec![b'x'; draw.below(40)];
+                    let number = table.put(&key, &payload).unwrap();
+                    assert_eq!(table.get(&key).unwrap().number(), number);
+                    map.entry(key).or_insert((vec![], None)).0 = payload;
+                }
+            }
+            if step % 1_500 == 700 {
+                kept.push((table.clone(), map.clone()));
+            }
+        }
+        same(&table, &map);
+        kept.iter().for_each(|(table, map)| same(table, map));
+    }
+}
+
+/// Keys whose tags are equal are told apart by their text.
+#[test]
+fn equal_tags_are_told_apart() {
+    let mut shard: Shard<()> = Shard::default();
+    for key in ["a", "b", "c"] {
+        assert!(shard.put(7, key, key.as_bytes()).unwrap().0);
+    }
+    assert_eq!(shard.put(7, "b", b"B"), Some((false, 1)));
+    let probe = |key: &str| {
+        let (at, place) = shard.find(7, 7)?;
+        let probe = Probe { shard: &shard, shard_number: 0, tag: 7, at, place };
+        probe.entry(key).map(|entry| entry.payload().to_vec())
+    };
+    assert_eq!(probe("a").unwrap(), b"a");
+    assert_eq!(probe("b").unwrap(), b"B");
+    assert_eq!(probe("c").unwrap(), b"c");
+    assert_eq!(probe("d"), None);
+}
+
+/// A shard that has given out all its numbers says so, and loses nothing.
+#[test]
+fn a_full_table_refuses() {
+    let mut table: Table<()> = Table::new(Seed::random(), 0);
+    for at in 0..=u32::from(u16::MAX) {
+        assert!(table.put(&format!("k{at}"), &[]).is_some());
+    }
+    assert_eq!(table.put("one more", &[]), None);
+    assert!(table.get("one more").is_none() && table.get("k65535").is_some());
+    assert!(table.is_crowded());
+    table.remove("k7");
+    assert!(table.put("one more", &[]).is_some());
+}

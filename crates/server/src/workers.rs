@@ -1,0 +1,181 @@
+//! Who serves the connections: one single-threaded runtime a core, or the caller's runtime.
+//!
+//! ```text
+//! listeners ─▶ acceptors (the caller's runtime) ─▶ the worker with the fewest connections
+//! ```
+//!
+//! A connection stays with its worker, so that a call never moves between cores: half the processor
+//! time of tonic's default, where tasks do (`docs/PERFORMANCE.md`). One acceptor deals connections
+//! out instead of a listener a core (`SO_REUSEPORT`), whose hash puts two connections on one core as
+//! often as not.
+//!
+//! **Invariant**: every accepted connection is counted until it is closed, and there are never more
+//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX).
+
+use std::sync::Arc;
+use std::{io, thread};
+
+use anyhow::Context as _;
+use futures_util::stream;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
+
+use crate::admission::Admission;
+use crate::connection::{Connection, Count, Counted};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX};
+use crate::listen::{Accepted, Listener};
+use crate::metrics::{Metrics, ShedScope};
+
+/// Where calls are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runtime {
+    /// In so many threads, each with a runtime and connections of its own; at least one.
+    PerCore(usize),
+    /// In the runtime that the server is run in.
+    Callers,
+}
+
+impl Runtime {
+    /// One thread for each core that this process may use.
+    #[must_use]
+    pub fn per_core() -> Self {
+        Self::PerCore(thread::available_parallelism().map_or(1, usize::from))
+    }
+}
+
+type Served = Router<Stack<Admission, Identity>>;
+type Given = (Accepted, Counted);
+
+/// The workers. Dropped, they stop at once.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    workers: Arc<[Worker]>,
+    kill: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Worker {
+    connections: Count,
+    give: mpsc::Sender<Given>,
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.kill.cancel();
+    }
+}
+
+impl Workers {
+    /// Starts them, each with a router of its own; `stop` makes them finish what they have, which `tasks` waits for.
+    pub(crate) fn start(
+        runtime: Runtime,
+        router: impl Fn() -> anyhow::Result<Served>,
+        stop: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> anyhow::Result<Self> {
+        let kill = CancellationToken::new();
+        let count = match runtime {
+            Runtime::PerCore(threads) => threads.max(1),
+            Runtime::Callers => 1,
+        };
+        let mut workers = Vec::with_capacity(count);
+        for at in 0..count {
+            let (give, given) = mpsc::channel(ACCEPTED_MAX);
+            let serving = serve(router()?, given, stop.clone(), kill.clone());
+            if runtime == Runtime::Callers {
+                tasks.spawn(serving);
+            } else {
+                let runtime = Builder::new_current_thread()
+                    .enable_all()
+                    .build()
+                    .context("cannot start a runtime")?;
+                let token = tasks.token();
+                thread::Builder::new()
+                    .name(format!("capstan-worker-{at}"))
+                    .spawn(move || {
+                        runtime.block_on(serving);
+                        drop(token);
+                    })
+                    .context("cannot start a thread")?;
+            }
+            workers.push(Worker { connections: Count::default(), give });
+        }
+        Ok(Self { workers: workers.into(), kill })
+    }
+
+    /// Takes the connections of a listener until `stop`.
+    pub(crate) fn accept(
+        &self,
+        listener: Listener,
+        connections_max: usize,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        let workers = Arc::clone(&self.workers);
+        async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = deal(&workers, &listener, connections_max, &metrics) => {}
+            }
+        }
+    }
+}
+
+/// Gives each connection to the worker that has the fewest, for ever.
+async fn deal(workers: &[Worker], listener: &Listener, connections_max: usize, metrics: &Metrics) {
+    loop {
+        let accepted = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) if is_the_peers(&error) => continue,
+            Err(error) => {
+                // No file descriptor is left, most likely: one may be soon.
+                tracing::warn!(%error, address = %listener.address(), "cannot take a connection");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let open: usize = workers.iter().map(|worker| worker.connections.get()).sum();
+        let least = workers.iter().min_by_key(|worker| worker.connections.get());
+        let Some(worker) = least.filter(|_| open < connections_max) else {
+            metrics.shed(ShedScope::Connections);
+            continue; // Closes it.
+        };
+        let counted = worker.connections.one_more();
+        if worker.give.send((accepted, counted)).await.is_err() {
+            return; // The worker has stopped: so do we.
+        }
+    }
+}
+
+/// Whether accepting failed because of the connection, and not of us.
+fn is_the_peers(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// Serves what is given until `stop`, and what was given then until it is over; nothing more after
+/// `kill`.
+async fn serve(
+    router: Served,
+    given: mpsc::Receiver<Given>,
+    stop: CancellationToken,
+    kill: CancellationToken,
+) {
+    let incoming = stream::unfold(given, |mut given| async {
+        let connection = Connection::new(given.recv().await?);
+        Some((connection, given))
+    });
+    let incoming = Box::pin(incoming);
+    let serving = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "connections can no longer be served");
+        },
+        () = kill.cancelled_owned() => {}
+    }
+}
