@@ -187,7 +187,7 @@ mod tests {
             let (_, json) = self::json(&char.repeat(length / char.len()), "x");
             let told = json["identity"].as_str().unwrap();
             assert_eq!(told.ends_with('…'), length > 1_024);
-            assert_eq!(told.trim_end_matches('…').len(), 1_024);
+            assert_eq!(told.trim_end_matches('…').len(), DECISION_LOG_FIELD_BYTES_MAX);
         }
     }
 }
