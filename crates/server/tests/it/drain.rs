@@ -16,10 +16,12 @@ const CONNECTIONS: usize = 4;
 const STREAMS: usize = 8;
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a long run is for the count")]
 fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
     let kills: usize =
         std::env::var("CAPSTAN_KILLS").map_or(3, |kills| kills.parse().expect("a number"));
     let threads = tokio::runtime::Runtime::new().unwrap();
+    let mut total = 0;
     for kill in 0..kills {
         let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
         let url = format!("http://{}", server.address("grpc"));
@@ -45,7 +47,9 @@ fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "kill {kill}: {log}");
         assert!(!log.contains("cutting off"), "kill {kill}: {log}");
+        total += answered.load(Ordering::Relaxed);
     }
+    println!("{kills} signals under load: {total} calls answered, none failed that came before");
 }
 
 /// Asks until the server is gone. A call that began before the signal must be answered.

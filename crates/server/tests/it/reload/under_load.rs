@@ -15,6 +15,7 @@ use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::{file, replace};
@@ -147,9 +148,14 @@ async fn reload(
         revision += 1;
         replace(&path, &policy(revision));
         let began = Instant::now();
-        while decisions.check(super::request("scope-0", revision)).await.is_err() {
+        let served = loop {
+            match decisions.check(super::request("scope-0", revision)).await {
+                Ok(answer) => break answer.into_inner().revision,
+                Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status}"),
+            }
             assert!(began.elapsed() < PATIENCE, "revision {revision} never came");
-        }
+        };
+        assert_eq!(served, revision, "each change is one revision");
     }
     revision
 }
