@@ -20,6 +20,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod metrics;
+mod overload;
 mod python;
 mod raw;
 mod reload;
