@@ -1,5 +1,6 @@
 //! The command line: what was typed, and where it goes.
 
+mod bench;
 mod capabilities;
 mod check;
 mod explain;
@@ -62,6 +63,7 @@ enum Command {
     #[command(visible_alias = "role")]
     Roles(roles::Roles),
     Policy(policy::Documents),
+    Bench(bench::Bench),
     /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
     Completions {
         /// The shell
@@ -107,6 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Who(who) => who.run(format).await,
             Command::Where(places) => places.run(format).await,
             Command::Policy(documents) => documents.run(format),
+            Command::Bench(bench) => bench.run(),
             Command::Completions { shell } => completions(shell),
         }
     })
