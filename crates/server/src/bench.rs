@@ -1,3 +1,21 @@
-//! Load: worlds to measure on, and what measures.
+//! Load: worlds to measure on, what measures, and what it is measured against.
+//!
+//! ```text
+//! workload, policy or file ──▶ questions ──▶ load ──▶ report, plot
+//!                       (encoded once)    h2 frames │     ▲
+//!                                                   ▼     │ CPU of /proc
+//!                                   a server, or the one started for it; the yardstick beside it
+//! ```
+//!
+//! **Invariant**: what measures costs little and says how much: frames are encoded before the clock
+//! starts, and the generator's own CPU stands in every report.
 
+pub(crate) mod against;
+pub(crate) mod child;
+pub(crate) mod cpu;
+pub(crate) mod do_nothing;
+pub(crate) mod load;
+pub(crate) mod plot;
+pub(crate) mod questions;
+pub(crate) mod report;
 pub mod workload;

@@ -63,7 +63,7 @@ enum Command {
     #[command(visible_alias = "role")]
     Roles(roles::Roles),
     Policy(policy::Documents),
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
     Completions {
         /// The shell
@@ -109,7 +109,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Who(who) => who.run(format).await,
             Command::Where(places) => places.run(format).await,
             Command::Policy(documents) => documents.run(format),
-            Command::Bench(bench) => bench.run(),
+            Command::Bench(bench) => bench.run(format).await,
             Command::Completions { shell } => completions(shell),
         }
     })

@@ -39,7 +39,7 @@ const LATENCY_NANOS: [u64; 14] = [
 ];
 
 /// The names of gRPC's codes, by number.
-const CODES: [&str; 17] = [
+pub(crate) const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",

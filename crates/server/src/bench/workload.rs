@@ -299,7 +299,7 @@ impl Queries {
         // The owner lacks nothing: a miss is elsewhere then.
         let lacks = matches!(kind, 5 | 6) && !lacking.is_empty();
         let among = if lacks { lacking } else { held };
-        let capability = nth(among, draw.below(among.len() as u64)).map_or("", String::as_str);
+        let capability = draw.pick(among).map_or("", String::as_str);
         let (identity, level, group) = match kind {
             0..5 => (identity, level, group),
             _ if lacks => (identity, level, group),
@@ -330,7 +330,7 @@ impl Workload {
         path.push('/');
         let (least, most) = LEAF_BYTES;
         for _ in 0..least + draw.below(most - least + 1) {
-            path.push(nth(LETTERS, draw.below(32)).map_or('a', |letter| char::from(*letter)));
+            path.push(draw.pick(LETTERS).map_or('a', |letter| char::from(*letter)));
         }
         path
     }
@@ -352,9 +352,13 @@ enum Kind {
 
 /// SplitMix64 (Steele, Lea, Flood, 2014): tiny, and the same everywhere.
 #[derive(Clone, Debug)]
-struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(mix(seed))
+    }
+
     const fn next(&mut self) -> u64 {
         let drawn = mix(self.0);
         self.0 = self.0.wrapping_add(GOLDEN);
@@ -362,9 +366,14 @@ impl Draw {
     }
 
     /// Evenly below `count`; 0 if there is nothing below it.
-    fn below(&mut self, count: u64) -> u64 {
+    pub(crate) fn below(&mut self, count: u64) -> u64 {
         let product = u128::from(self.next()) * u128::from(count);
         u64::try_from(product >> 64).unwrap_or_default()
+    }
+
+    /// Any of them; nothing if there are none.
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+        nth(all, self.below(all.len() as u64))
     }
 
     /// How far above level 4: less often the further.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::json;
 
-use super::world::Size;
+use super::world::{Name, Size};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +22,10 @@ The same arguments give the same bytes, on every machine.";
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Generate {
+    /// W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: a hundred times as many
+    #[arg(value_enum, ignore_case = true, default_value_t = Name::W)]
+    workload: Name,
+
     #[command(flatten)]
     size: Size,
 
@@ -36,7 +40,7 @@ pub(crate) struct Generate {
 
 impl Generate {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let workload = self.size.workload();
+        let workload = self.size.of(self.workload);
         if let Some(path) = &self.queries {
             let name = path.display();
             let write = || {

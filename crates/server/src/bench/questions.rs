@@ -1,0 +1,187 @@
+//! What is asked: questions drawn from a world or read from a file, encoded once.
+
+use std::sync::Arc;
+
+use capstan_engine::{Facts, Model, Snapshot};
+use capstan_proto::v1;
+use prost::Message;
+use tonic::codegen::Bytes;
+
+use super::load::Mode;
+use super::workload::Draw;
+use crate::answer;
+use crate::clock::Clock;
+use crate::limits::BATCH_CHECKS_MAX;
+
+/// Requests as they go over the wire, asked in turn and again from the start.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    pub(crate) mode: Mode,
+    /// Each with its prefix; slices of one buffer.
+    frames: Vec<Bytes>,
+    checks_per_frame: usize,
+    checks: usize,
+    /// For each check what this process would answer; empty if nobody asked.
+    expected: Vec<Option<bool>>,
+}
+
+impl Questions {
+    /// Encodes the checks, so many a request. Without a snapshot the answers are not compared.
+    pub(crate) fn new(
+        mode: Mode,
+        checks: &[v1::CheckItem],
+        per_request: usize,
+        verify: Option<&Snapshot>,
+    ) -> Arc<Self> {
+        let expected = verify.map_or_else(Vec::new, |snapshot| expect(snapshot, checks));
+        let checks_per_frame = if mode == Mode::Check { 1 } else { per_request.max(1) };
+        let (count, mut framed, mut ends) = (checks.len(), Vec::new(), Vec::new());
+        for first in (0..count).step_by(checks_per_frame) {
+            // The last request is filled up from the start: all are of one size.
+            let items = checks.iter().cycle().skip(first).take(checks_per_frame);
+            match mode {
+                Mode::Check => items.for_each(|item| frame(&mut framed, &check_request(item))),
+                Mode::Batch | Mode::Stream => {
+                    let checks = items.cloned().collect();
+                    frame(&mut framed, &v1::BatchCheckRequest { checks, consistency: None });
+                }
+            }
+            ends.push(framed.len());
+        }
+        let framed = Bytes::from(framed);
+        let starts = std::iter::once(0).chain(ends.iter().copied());
+        let frames = starts.zip(&ends).map(|(start, end)| framed.slice(start..*end)).collect();
+        Arc::new(Self { mode, frames, checks_per_frame, checks: count, expected })
+    }
+
+    /// How many different requests there are.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(crate) const fn checks_per_request(&self) -> usize {
+        self.checks_per_frame
+    }
+
+    /// The request at this place, from 0, and again from the start after the last one.
+    pub(crate) fn frame(&self, at: usize) -> Bytes {
+        self.frames.get(at % self.frames.len().max(1)).cloned().unwrap_or_default()
+    }
+
+    /// What its answer should be, check by check.
+    pub(crate) fn expected(&self, at: usize) -> impl ExactSizeIterator<Item = Option<bool>> {
+        let first = at % self.frames.len().max(1) * self.checks_per_frame;
+        (first..first + self.checks_per_frame).map(move |check| {
+            if self.expected.is_empty() {
+                return None;
+            }
+            self.expected.get(check % self.checks).copied().flatten()
+        })
+    }
+}
+
+fn check_request(item: &v1::CheckItem) -> v1::CheckRequest {
+    let v1::CheckItem { identity, capability, resource, properties } = item.clone();
+    v1::CheckRequest { identity, capability, resource, properties, consistency: None }
+}
+
+fn frame(to: &mut Vec<u8>, message: &impl Message) {
+    to.push(0);
+    to.extend(u32::try_from(message.encoded_len()).unwrap_or(u32::MAX).to_be_bytes());
+    // A vector has room for everything.
+    let _ = message.encode(to);
+}
+
+fn expect(snapshot: &Snapshot, checks: &[v1::CheckItem]) -> Vec<Option<bool>> {
+    let mut expected = Vec::with_capacity(checks.len());
+    for checks in checks.chunks(BATCH_CHECKS_MAX) {
+        let request = v1::BatchCheckRequest { checks: checks.to_vec(), consistency: None };
+        let results = answer::batch_check(snapshot, &request, Clock::System.now())
+            .map(|answer| answer.results)
+            .unwrap_or_default();
+        expected
+            .extend(results.iter().map(|result| result.error.is_none().then_some(result.allowed)));
+    }
+    expected
+}
+
+/// So many questions about any policy, the same for the same one: half ask what a binding seems to
+/// grant, half for any capability of the catalog at any binding's scope.
+pub(crate) fn of_policy(model: &Model, count: u64) -> Vec<v1::CheckItem> {
+    let (catalog, facts) = (model.catalog(), model.facts());
+    let all: Vec<&str> = catalog.capabilities().collect();
+    let mut draw = Draw::new(0);
+    let question = |_| {
+        let binding = draw.pick(&facts.role_bindings)?;
+        let is_near = draw.below(2) == 0;
+        let scope = if is_near { binding } else { draw.pick(&facts.role_bindings)? };
+        let held = if is_near { held(model, facts, &binding.role) } else { &[][..] };
+        let capability = match draw.pick(held) {
+            Some(capability) => capability,
+            None => *draw.pick(&all)?,
+        };
+        Some(v1::CheckItem {
+            identity: binding.identity.as_str().into(),
+            capability: capability.into(),
+            resource: scope.scope.as_str().into(),
+            properties: None,
+        })
+    };
+    (0..count).filter_map(question).collect()
+}
+
+fn held<'m>(model: &'m Model, facts: &'m Facts, role: &str) -> &'m [String] {
+    let built_in = model.catalog().roles().iter().find(|known| known.name == role);
+    let custom = || facts.roles.iter().find(|known| known.id.as_str() == role);
+    match built_in {
+        Some(role) => &role.capabilities,
+        None => custom().map_or(&[], |role| &role.capabilities),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_policy::Catalogs;
+
+    use super::*;
+    use crate::bench::load::tally::unframed;
+    use crate::source::Source;
+
+    fn checks(count: usize) -> Vec<v1::CheckItem> {
+        let item = |at| v1::CheckItem { identity: format!("i{at}"), ..v1::CheckItem::default() };
+        (0..count).map(item).collect()
+    }
+
+    #[test]
+    fn requests_hold_every_check_in_turn_and_are_of_one_size() {
+        let questions = Questions::new(Mode::Batch, &checks(5), 3, None);
+        let identities = |at| {
+            let frame = questions.frame(at);
+            let batch = v1::BatchCheckRequest::decode(unframed(&frame).unwrap()).unwrap();
+            batch.checks.into_iter().map(|check| check.identity).collect::<Vec<_>>()
+        };
+        assert_eq!(questions.len(), 2);
+        assert_eq!(identities(0), ["i0", "i1", "i2"]);
+        assert_eq!(identities(1), ["i3", "i4", "i0"]);
+        assert_eq!(identities(2), identities(0));
+
+        let questions = Questions::new(Mode::Check, &checks(2), 64, None);
+        let frame = questions.frame(3);
+        let check = v1::CheckRequest::decode(unframed(&frame).unwrap()).unwrap();
+        assert_eq!((questions.len(), check.identity.as_str()), (2, "i1"));
+    }
+
+    #[test]
+    fn any_policy_can_be_asked_about_and_knows_its_answers() {
+        let policy = Source::Demo.load(&Catalogs::default()).unwrap();
+        let checks = of_policy(&policy.model, 1_000);
+        let snapshot = Snapshot::build(&policy.model, 1);
+        let questions = Questions::new(Mode::Batch, &checks, 300, Some(&snapshot));
+        let expected: Vec<_> = (0..questions.len()).flat_map(|at| questions.expected(at)).collect();
+        assert_eq!(expected.len(), 1_200);
+        assert_eq!(expected[..200], expected[1_000..]);
+        let allowed = expected[..1_000].iter().filter(|answer| **answer == Some(true)).count();
+        assert!((400..900).contains(&allowed), "{allowed}");
+        assert!(!expected.contains(&None));
+    }
+}
