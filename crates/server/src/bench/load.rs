@@ -37,8 +37,8 @@ use tally::Tally;
 
 /// From when everything is connected to the first request.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// How long requests in flight at the end are waited for.
-const GRACE: Duration = Duration::from_secs(5);
+/// How long requests in flight at the end are waited for: twice the longest that the server takes.
+const GRACE: Duration = Duration::from_secs(2);
 /// How often the live line changes.
 const REFRESH: Duration = Duration::from_millis(250);
 

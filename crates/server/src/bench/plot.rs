@@ -32,6 +32,7 @@ pub(crate) fn svg(title: &str, curves: &[(&str, &Histogram<u64>)]) -> anyhow::Re
     let mut chart = ChartBuilder::on(&root)
         .caption(title, ("sans-serif", 18))
         .margin(16)
+        .margin_right(48)
         .x_label_area_size(48)
         .y_label_area_size(80)
         .build_cartesian_2d(0.0..nines.ceil(), (low..high).log_scale())?;

@@ -10,6 +10,7 @@
 
 mod common;
 
+mod bench;
 mod catalogs;
 mod cli;
 mod coverage;

@@ -50,8 +50,8 @@ fn heading(report: &Report) -> String {
     let per =
         if *checks_per_request > 1 { format!(" of {checks_per_request}") } else { String::new() };
     format!(
-        "{mode}{per}, {connections} connections × {in_flight} in flight, {threads} generator \
-         thread(s), {loop_kind}, {:.1} s",
+        "{mode}{per}, {connections} × {in_flight} in flight, {loop_kind}, {:.1} s, generator threads: \
+         {threads}",
         report.seconds
     )
 }
