@@ -37,6 +37,7 @@ Examples:
   capstan check alice repo.list acme --policy acme.yaml ask a file, without a server
   capstan policy validate acme.yaml                     is it right? if not, where not?
   capstan roles list                                    the built-in roles
+  capstan bench                                         how fast is it here, and is it right?
 
 Exit codes: 0 allowed or done, 1 denied, 2 error.";
 

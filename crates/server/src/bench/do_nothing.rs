@@ -25,7 +25,7 @@ const BACKLOG: u32 = 1024;
 /// Which threads serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Runtime {
-    /// tonic's default: a multi-thread runtime, which is also what `capstan serve` runs on
+    /// tonic's default: a multi-thread runtime
     MultiThread,
     /// One thread
     CurrentThread,

@@ -172,7 +172,6 @@ async fn watch(live: &Live, window: Window, line: &ProgressBar) {
         line.set_message(format!(
             "{rate:>9.0} checks/s   {answered} answered   {failed} failed   {left:.0} s to go"
         ));
-        line.tick();
         (before, then) = (answered, now);
     }
 }

@@ -14,7 +14,7 @@ use crate::common::{PATIENCE, capstan, command, folder, stderr, stdout};
 /// A world that loads at once.
 const SMALL: [&str; 4] = ["--groups", "30", "--identities", "200"];
 /// As short as a run can be and still ask something on a slow machine.
-const SHORT: [&str; 4] = ["--warm-up", "0.1", "--duration", "0.4"];
+const SHORT: [&str; 6] = ["--warm-up", "0.1", "--duration", "0.4", "--questions", "2000"];
 
 fn bench(arguments: &[&str]) -> Output {
     capstan(&[&["bench", "--output", "json"], &SHORT[..], arguments].concat())
