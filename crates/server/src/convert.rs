@@ -53,6 +53,19 @@ fn values(all: &HashMap<String, prost_types::Value>) -> Properties {
     all.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
 }
 
+/// The engine's word for a reason of an answer; none for an item that got an error instead.
+pub(crate) fn reason_of(answered: i32) -> Option<Reason> {
+    match v1::Reason::try_from(answered) {
+        Ok(v1::Reason::Granted) => Some(Reason::Granted),
+        Ok(v1::Reason::UnknownIdentity) => Some(Reason::UnknownIdentity),
+        Ok(v1::Reason::Expired) => Some(Reason::Expired),
+        Ok(v1::Reason::ConditionNotMet) => Some(Reason::ConditionNotMet),
+        Ok(v1::Reason::CapabilityNotInRole) => Some(Reason::CapabilityNotInRole),
+        Ok(v1::Reason::NoBinding) => Some(Reason::NoBinding),
+        Ok(v1::Reason::Unspecified) | Err(_) => None,
+    }
+}
+
 // === To the wire ===
 
 pub(crate) const fn reason(reason: Reason) -> v1::Reason {
@@ -131,4 +144,17 @@ pub(crate) fn explain_response(
 
 pub(crate) fn scope(scope: Scope<'_>) -> v1::ScopeResult {
     v1::ScopeResult { scope: scope.scope.into(), conditional: scope.conditional }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_read_back_as_they_were_written() {
+        for known in Reason::ALL {
+            assert_eq!(reason_of(reason(known).into()), Some(known));
+        }
+        assert_eq!(reason_of(v1::Reason::Unspecified.into()), None);
+    }
 }

@@ -1,15 +1,15 @@
 //! What the server counts, for Prometheus: calls, decisions, latencies, shed calls, loads.
 //!
-//! **Invariant**: every label set is closed: an RPC of ours or `other`, a gRPC code, yes or no.
-//! Nothing that a caller writes becomes a label, so no caller can add a series. A call costs a few
-//! relaxed atomic additions; names and text are made when somebody scrapes.
+//! **Invariant**: every label set is closed: an RPC of ours or `other`, a gRPC code, a reason, yes
+//! or no. Nothing that a caller writes becomes a label, so no caller can add a series. A call costs
+//! a few relaxed atomic additions; names and text are made when somebody scrapes.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use capstan_engine::Snapshot;
+use capstan_engine::{Reason, Snapshot, Timestamp};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
@@ -165,6 +165,10 @@ pub struct Metrics {
     loads_applied: AtomicU64,
     loads_rejected: AtomicU64,
     load_nanos: AtomicU64,
+    /// When a policy was last applied, in seconds since 1970; 0 if none was.
+    applied_at: AtomicU64,
+    /// When one was last rejected, likewise.
+    rejected_at: AtomicU64,
     revision: AtomicU64,
     identities: AtomicU64,
     bindings: AtomicU64,
@@ -174,8 +178,8 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Calls {
     codes: [AtomicU64; CODES.len()],
-    allowed: AtomicU64,
-    denied: AtomicU64,
+    /// One for each of [`Reason::ALL`]: what is granted is allowed, the rest is denied.
+    reasons: [AtomicU64; Reason::ALL.len()],
     /// One for each of [`LATENCY_NANOS`], each without those below it.
     faster: [AtomicU64; LATENCY_NANOS.len()],
     /// Slower than all of them.
@@ -211,14 +215,11 @@ impl Metrics {
         calls.nanos.fetch_add(nanos, Relaxed);
     }
 
-    /// Decisions were made: one, or each of a batch.
-    pub(crate) fn decided(&self, rpc: Rpc, allowed: u64, denied: u64) {
-        let Some(calls) = self.calls(rpc) else { return };
-        // Most answers are one decision, and nobody needs an addition of nothing.
-        for (count, more) in [(&calls.allowed, allowed), (&calls.denied, denied)] {
-            if more > 0 {
-                count.fetch_add(more, Relaxed);
-            }
+    /// So many decisions were made for this reason: one, or those of a batch that share it.
+    pub(crate) fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
+        let count = self.calls(rpc).and_then(|calls| calls.reasons.get(reason as usize));
+        if let Some(count) = count {
+            count.fetch_add(decisions, Relaxed);
         }
     }
 
@@ -243,14 +244,21 @@ impl Metrics {
         self.log_lost.fetch_add(lost, Relaxed);
     }
 
-    /// A policy was loaded, or was not: how, how long it took, and what is served now, if anything
-    /// is.
-    pub fn loaded(&self, outcome: LoadOutcome, took: Duration, served: Option<&Snapshot>) {
-        let count = match outcome {
-            LoadOutcome::Applied => &self.loads_applied,
-            LoadOutcome::Rejected => &self.loads_rejected,
+    /// A policy was loaded, or was not: how, when, how long it took, and what is served now, if
+    /// anything is.
+    pub fn loaded(
+        &self,
+        outcome: LoadOutcome,
+        at: Timestamp,
+        took: Duration,
+        served: Option<&Snapshot>,
+    ) {
+        let (count, last) = match outcome {
+            LoadOutcome::Applied => (&self.loads_applied, &self.applied_at),
+            LoadOutcome::Rejected => (&self.loads_rejected, &self.rejected_at),
         };
         count.fetch_add(1, Relaxed);
+        last.store(at.seconds().try_into().unwrap_or_default(), Relaxed);
         self.load_nanos.store(nanos(took), Relaxed);
         if let Some(snapshot) = served {
             self.revision.store(snapshot.revision(), Relaxed);
@@ -284,10 +292,10 @@ pub(crate) fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
 fn count<const N: usize>(
     family: &mut MetricEncoder<'_>,
     labels: [(&str, &str); N],
-    count: &AtomicU64,
+    count: u64,
 ) -> fmt::Result {
     let mut encoder = family.encode_family(&labels)?;
-    encoder.encode_counter::<NoLabelSet, u64, f64>(&count.load(Relaxed), None)
+    encoder.encode_counter::<NoLabelSet, u64, f64>(&count, None)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "nobody reads 16 digits of a time")]
@@ -310,15 +318,30 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
         for (rpc, calls) in all() {
             for (code, ended) in CODES.iter().zip(&calls.codes) {
-                count(&mut family, [("rpc", rpc.name()), ("code", code)], ended)?;
+                count(&mut family, [("rpc", rpc.name()), ("code", code)], ended.load(Relaxed))?;
             }
         }
 
         let help = "Decisions, each one of a batch for itself.";
         let mut family = encoder.encode_descriptor("decisions", help, None, MetricType::Counter)?;
         for (rpc, calls) in all().filter(|(rpc, _)| rpc.decides()) {
-            count(&mut family, [("rpc", rpc.name()), ("allowed", "true")], &calls.allowed)?;
-            count(&mut family, [("rpc", rpc.name()), ("allowed", "false")], &calls.denied)?;
+            let (mut allowed, mut denied) = (0, 0);
+            for (reason, decisions) in Reason::ALL.into_iter().zip(&calls.reasons) {
+                let sum = if reason == Reason::Granted { &mut allowed } else { &mut denied };
+                *sum += decisions.load(Relaxed);
+            }
+            count(&mut family, [("rpc", rpc.name()), ("allowed", "true")], allowed)?;
+            count(&mut family, [("rpc", rpc.name()), ("allowed", "false")], denied)?;
+        }
+
+        let help = "Decisions by their reason, each one of a batch for itself.";
+        let kind = MetricType::Counter;
+        let mut family = encoder.encode_descriptor("decision_reasons", help, None, kind)?;
+        for (rpc, calls) in all().filter(|(rpc, _)| rpc.decides()) {
+            for (reason, decisions) in Reason::ALL.into_iter().zip(&calls.reasons) {
+                let labels = [("rpc", rpc.name()), ("reason", reason.as_str())];
+                count(&mut family, labels, decisions.load(Relaxed))?;
+            }
         }
 
         let help = "Time from the request's head to the end of the answer.";
@@ -341,9 +364,10 @@ impl Metrics {
         let help = "Calls turned away because too many were in flight, and connections because too many \
                     were open, by whose cap it was.";
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
-        count(&mut family, [("scope", "global")], &self.shed_global)?;
-        count(&mut family, [("scope", "peer")], &self.shed_peer)?;
-        count(&mut family, [("scope", "connections")], &self.shed_connections)?;
+        count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
+        count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
+        let connections = self.shed_connections.load(Relaxed);
+        count(&mut family, [("scope", "connections")], connections)?;
 
         let help = "Calls that panicked: each is a bug, and in the log.";
         encoder
@@ -353,13 +377,20 @@ impl Metrics {
         let help = "Lines of the decision log, if there is one, by what became of them.";
         let mut family =
             encoder.encode_descriptor("decision_log_lines", help, None, MetricType::Counter)?;
-        count(&mut family, [("outcome", "written")], &self.log_written)?;
-        count(&mut family, [("outcome", "lost")], &self.log_lost)?;
+        count(&mut family, [("outcome", "written")], self.log_written.load(Relaxed))?;
+        count(&mut family, [("outcome", "lost")], self.log_lost.load(Relaxed))?;
 
         let help = "Loads of the policy, by how they ended.";
         let mut family = encoder.encode_descriptor("loads", help, None, MetricType::Counter)?;
-        count(&mut family, [("outcome", "applied")], &self.loads_applied)?;
-        count(&mut family, [("outcome", "rejected")], &self.loads_rejected)?;
+        count(&mut family, [("outcome", "applied")], self.loads_applied.load(Relaxed))?;
+        count(&mut family, [("outcome", "rejected")], self.loads_rejected.load(Relaxed))?;
+
+        let help = "When a load of the policy last ended so, since 1970; 0 if none has.";
+        let (unit, kind) = (Some(&Unit::Seconds), MetricType::Gauge);
+        let mut family = encoder.encode_descriptor("last_load_timestamp", help, unit, kind)?;
+        for (outcome, at) in [("applied", &self.applied_at), ("rejected", &self.rejected_at)] {
+            family.encode_family(&[("outcome", outcome)])?.encode_gauge(&at.load(Relaxed))?;
+        }
 
         let help = "Time that the last load of the policy took.";
         encoder
@@ -394,6 +425,9 @@ mod tests {
     fn labels_stand_at_their_numbers() {
         for (at, rpc) in Rpc::ALL.into_iter().enumerate() {
             assert_eq!(rpc as usize, at);
+        }
+        for (at, reason) in Reason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
         }
         for (at, name) in CODES.iter().enumerate() {
             let code = Code::from(i32::try_from(at).unwrap());

@@ -63,12 +63,9 @@ impl Loader {
     pub(crate) async fn load(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let loaded = self.apply(started).await;
-        match &loaded {
-            Ok(snapshot) => {
-                self.metrics.loaded(LoadOutcome::Applied, started.elapsed(), Some(snapshot));
-            }
-            Err(_) => self.metrics.loaded(LoadOutcome::Rejected, started.elapsed(), None),
-        }
+        let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
+        let (now, served) = (self.config.clock.now(), loaded.as_ref().ok().map(Arc::as_ref));
+        self.metrics.loaded(outcome, now, started.elapsed(), served);
         loaded.map(drop)
     }
 

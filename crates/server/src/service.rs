@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use capstan_engine::Snapshot;
+use capstan_engine::{Reason, Snapshot};
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -16,7 +16,7 @@ use crate::decision_log::{DecisionLog, Line};
 use crate::metrics::{Metrics, Rpc};
 use crate::published::Published;
 use crate::traces::Trace;
-use crate::{RequestError, answer};
+use crate::{RequestError, answer, convert};
 
 /// Answers from what is published.
 #[derive(Clone, Debug)]
@@ -62,8 +62,10 @@ impl Services {
         if self.traced { request.extensions().get().cloned() } else { None }
     }
 
-    fn decided(&self, rpc: Rpc, allowed: bool) {
-        self.metrics.decided(rpc, u64::from(allowed), u64::from(!allowed));
+    fn decided(&self, rpc: Rpc, reason: i32) {
+        if let Some(reason) = convert::reason_of(reason) {
+            self.metrics.decided(rpc, reason, 1);
+        }
     }
 
     async fn batch(
@@ -84,11 +86,19 @@ impl Services {
             });
             log.write(rpc, now, answer.revision, lines.collect());
         }
-        let decisions = answer.results.iter().filter(|result| result.error.is_none());
-        let (allowed, denied) = decisions.fold((0, 0), |(allowed, denied), decision| {
-            if decision.allowed { (allowed + 1, denied) } else { (allowed, denied + 1) }
-        });
-        self.metrics.decided(rpc, allowed, denied);
+        // Counted here first: atomics are shared with the other cores.
+        let mut decisions = [0; Reason::ALL.len()];
+        for result in &answer.results {
+            let reason = convert::reason_of(result.reason);
+            if let Some(count) = reason.and_then(|reason| decisions.get_mut(reason as usize)) {
+                *count += 1;
+            }
+        }
+        for (reason, count) in Reason::ALL.into_iter().zip(decisions) {
+            if count > 0 {
+                self.metrics.decided(rpc, reason, count);
+            }
+        }
         Ok(answer)
     }
 }
@@ -112,7 +122,7 @@ impl DecisionService for Services {
         if let Some(trace) = trace {
             trace.decided(answer.allowed, answer.reason(), answer.revision);
         }
-        self.decided(Rpc::Check, answer.allowed);
+        self.decided(Rpc::Check, answer.reason);
         Ok(Response::new(answer))
     }
 
@@ -194,7 +204,7 @@ impl DecisionService for Services {
         if let Some(trace) = trace {
             trace.decided(answer.allowed, answer.reason(), answer.revision);
         }
-        self.decided(Rpc::Explain, answer.allowed);
+        self.decided(Rpc::Explain, answer.reason);
         Ok(Response::new(answer))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use capstan::clock::Clock;
 use capstan::limits::Limits;
 use capstan::source::Source;
 use capstan_proto::v1;
@@ -132,6 +133,18 @@ async fn every_call_and_decision_is_counted_once() {
             r#"{rpc="StreamCheck",allowed="true"} 4"#,
         ]
     );
+    assert_eq!(
+        nonzero("capstan_decision_reasons_total"),
+        [
+            r#"{rpc="BatchCheck",reason="GRANTED"} 2"#,
+            r#"{rpc="BatchCheck",reason="UNKNOWN_IDENTITY"} 1"#,
+            r#"{rpc="Check",reason="GRANTED"} 3"#,
+            r#"{rpc="Check",reason="UNKNOWN_IDENTITY"} 2"#,
+            r#"{rpc="Explain",reason="UNKNOWN_IDENTITY"} 1"#,
+            r#"{rpc="StreamCheck",reason="GRANTED"} 4"#,
+            r#"{rpc="StreamCheck",reason="UNKNOWN_IDENTITY"} 2"#,
+        ]
+    );
     assert_eq!(all[r#"capstan_request_duration_seconds_count{rpc="Check"}"#], 6.0);
     assert_eq!(all[r#"capstan_request_duration_seconds_bucket{le="+Inf",rpc="Check"}"#], 6.0);
     assert!(all[r#"capstan_request_duration_seconds_sum{rpc="Check"}"#] > 0.0);
@@ -145,6 +158,15 @@ async fn every_call_and_decision_is_counted_once() {
         all[&format!(r#"capstan_build_info{{version="{}"}}"#, env!("CARGO_PKG_VERSION"))],
         1.0
     );
+}
+
+#[tokio::test]
+async fn loads_are_told_with_their_time() {
+    let now = capstan_engine::Timestamp::new(1_795_000_000, 0);
+    let server = InProcess::start_at(Source::Demo, Clock::Fixed(now)).await;
+    let last = |outcome| format!("capstan_last_load_timestamp_seconds{{outcome=\"{outcome}\"}}");
+    assert_eq!(of(&server, &last("applied")).await, 1_795_000_000.0);
+    assert_eq!(of(&server, &last("rejected")).await, 0.0);
 }
 
 #[tokio::test]
