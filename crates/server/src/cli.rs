@@ -13,6 +13,7 @@ mod search;
 mod serve;
 mod supplied;
 mod target;
+mod top;
 
 use std::io;
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ Examples:
   capstan policy validate acme.yaml                     is it right? if not, where not?
   capstan roles list                                    the built-in roles
   capstan bench                                         how fast is it here, and is it right?
+  capstan top                                           what the server does, live
 
 Exit codes: 0 allowed or done, 1 denied, 2 error.";
 
@@ -65,6 +67,7 @@ enum Command {
     Roles(roles::Roles),
     Policy(policy::Documents),
     Bench(Box<bench::Bench>),
+    Top(top::Top),
     /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
     Completions {
         /// The shell
@@ -111,6 +114,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Where(places) => places.run(format).await,
             Command::Policy(documents) => documents.run(format),
             Command::Bench(bench) => bench.run(format).await,
+            Command::Top(top) => top.run(format).await,
             Command::Completions { shell } => completions(shell),
         }
     })

@@ -99,6 +99,6 @@ pub(crate) fn verdict(good: bool, text: &str) -> String {
 }
 
 /// See <https://no-color.org>.
-fn coloured() -> bool {
+pub(crate) fn coloured() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

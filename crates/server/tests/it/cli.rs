@@ -231,13 +231,14 @@ fn validate_shows_every_mistake_with_its_place() {
 
 #[test]
 fn help_teaches_by_example() {
-    let commands: [&[&str]; 12] = [
+    let commands: [&[&str]; 13] = [
         &["who"],
         &["where"],
         &["explain"],
         &["policy", "test"],
         &[],
         &["serve"],
+        &["top"],
         &["check"],
         &["capabilities"],
         &["roles"],

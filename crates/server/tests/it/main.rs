@@ -27,5 +27,6 @@ mod raw;
 mod reload;
 mod rpc;
 mod shapes;
+mod top;
 mod traces;
 mod worlds;
