@@ -1,11 +1,11 @@
-//! Whatever the bytes, documents are loaded or refused, with places that are in the text.
+//! Whatever the bytes, documents are loaded or refused as [`capstan_testkit::fuzz`] says.
 
 #![expect(clippy::indexing_slicing, reason = "places are taken modulo the length")]
 
 mod common;
 
-use capstan_policy::{Catalogs, Diagnostics, load_policy_tests};
-use common::{JSON, YAML, load};
+use capstan_testkit::fuzz;
+use common::{JSON, YAML};
 use proptest::prelude::*;
 
 const CATALOG: &str = r#"name: my-catalog
@@ -138,41 +138,16 @@ fn changed(document: &str, changes: &[Change]) -> Vec<u8> {
 
 /// Loads a document as everything that a document can be; says whether it is a policy.
 fn load_all(document: &[u8]) -> bool {
-    let as_policy = load(document);
-    judge(document, &as_policy);
-    judge(document, &load_policy_tests(document));
-    judge(document, &Catalogs::default().load(document));
-    assert_eq!(as_policy.as_ref().err(), load(document).as_ref().err(), "the same twice");
-    as_policy.is_ok()
-}
-
-fn judge<T>(document: &[u8], loaded: &Result<T, Diagnostics>) {
-    let Err(diagnostics) = loaded else {
-        return;
-    };
-    assert!(diagnostics.total() >= 1);
-    let text = String::from_utf8_lossy(document).replace("\r\n", "\n");
-    let lines: Vec<_> = text.split(['\n', '\r']).collect();
-    let mut last = (0, 0);
-    for diagnostic in diagnostics.iter() {
-        let place = (diagnostic.line, diagnostic.column);
-        assert!(last <= place, "{diagnostics}\n{text}");
-        last = place;
-        let line = lines.get(diagnostic.line.wrapping_sub(1));
-        let length = line.map(|line| line.chars().count());
-        let is_in = length.is_some_and(|length| (1..=length + 1).contains(&diagnostic.column));
-        assert!(is_in, "{diagnostic}\n{text}");
-        let said = diagnostic.to_string();
-        assert!(!said.contains(char::is_control), "{said:?}");
-    }
+    let _ = (fuzz::policy_tests(document), fuzz::catalog(document));
+    fuzz::policy(document)
 }
 
 #[test]
 fn the_documents_load_before_they_are_changed() {
     assert!(load_all(YAML.as_bytes()));
     assert!(load_all(JSON.as_bytes()));
-    assert!(Catalogs::default().load(CATALOG.as_bytes()).is_ok());
-    assert!(load_policy_tests(TESTS.as_bytes()).is_ok());
+    assert!(fuzz::catalog(CATALOG.as_bytes()));
+    assert!(fuzz::policy_tests(TESTS.as_bytes()));
 }
 
 proptest! {

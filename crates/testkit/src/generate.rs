@@ -4,8 +4,15 @@
 //! **Invariant**: whatever is drawn becomes a *valid* policy. Draws say what to try (a segment, a
 //! place in a list); [`World`] is built from them in order, and what would break a rule of
 //! section 3 of the contract is left out. Draws shrink independently, so failures shrink well.
+//!
+//! Draws come from proptest's strategies; or from bytes, one decision after another
+//! ([`asked_from`]), for a fuzzer. Running the strategies themselves on a fuzzer's bytes
+//! (`RngAlgorithm::PassThrough`) would not do: whenever `prop_oneof` takes another than its first
+//! branch, it sets aside half of the bytes that are left for each branch before, so that after a
+//! dozen choices all that follows is zero.
 
 mod build;
+mod bytes;
 mod draw;
 
 use std::sync::Arc;
@@ -15,13 +22,14 @@ use capstan_engine::{
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
-use proptest::sample::{Index, select};
+use proptest::sample::select;
 use proptest::{bool, option};
 
-use build::Builder;
+pub use bytes::asked_from;
+
 use draw::{
-    NO_SEGMENTS, SEGMENTS, binding_draw, capabilities_draw, catalog, now, properties_draw,
-    question_draw, role_draw,
+    NO_SEGMENTS, SEGMENTS, WorldDraw, binding_draw, capabilities_draw, catalog, now, place,
+    properties_draw, question_draw, role_draw,
 };
 
 /// A generated policy, and the time to ask at.
@@ -71,45 +79,32 @@ pub fn later(time: Timestamp, nanos: i64) -> Timestamp {
 
 /// Worlds.
 pub fn world() -> impl Strategy<Value = World> {
-    let catalog = (catalog(), vec(role_draw(), 0..=4), option::of(any::<Index>()));
+    let catalog = (catalog(), vec(role_draw(), 0..=4), option::of(place()));
     let tree = (
-        vec((option::weighted(0.75, any::<Index>()), select(&SEGMENTS[..])), 1..=4),
-        vec((any::<Index>(), select(&SEGMENTS[..]), capabilities_draw()), 0..=3),
-        vec((option::of(any::<Index>()), select(&SEGMENTS[..]), properties_draw()), 1..=4),
-        vec((option::of(any::<Index>()), select(&SEGMENTS[..]), properties_draw()), 0..=3),
+        vec((option::weighted(0.75, place()), select(&SEGMENTS[..])), 1..=4),
+        vec((place(), select(&SEGMENTS[..]), capabilities_draw()), 0..=3),
+        vec((option::of(place()), select(&SEGMENTS[..]), properties_draw()), 1..=4),
+        vec((option::of(place()), select(&SEGMENTS[..]), properties_draw()), 0..=3),
     );
     let bindings = prop_oneof![15 => vec(binding_draw(), 0..=12), 1 => vec(binding_draw(), 230)];
     let corners = (bool::weighted(0.06), now());
-    (catalog, tree, bindings, corners).prop_map(
-        |((catalog, roles, owner), tree, bindings, corners)| {
-            let (groups, custom_roles, identities, resources) = tree;
-            let (deep, now) = corners;
-            let mut builder = Builder::new(catalog, now);
-            builder.built_in_roles(&roles, owner);
-            groups.iter().for_each(|(parent, segment)| builder.group(*parent, segment));
-            if deep {
-                builder.deepen();
-            }
-            for (parent, segment, capabilities) in &custom_roles {
-                builder.custom_role(*parent, segment, capabilities);
-            }
-            for (parent, segment, properties) in &identities {
-                builder.identity(*parent, segment, properties);
-            }
-            if builder.world.facts.identities.is_empty() {
-                builder.identity(None, "someone", &[]);
-            }
-            for (parent, segment, properties) in &resources {
-                builder.resource(*parent, segment, properties);
-            }
-            let crowded = bindings.len() > 12;
-            if crowded {
-                builder.widen(80);
-            }
-            bindings.iter().for_each(|binding| builder.binding(binding, crowded));
-            builder.world
-        },
-    )
+    (catalog, tree, bindings, corners).prop_map(|(catalog, tree, bindings, (deep, now))| {
+        let (catalog, built_in_roles, owner) = catalog;
+        let (groups, custom_roles, identities, resources) = tree;
+        let draw = WorldDraw {
+            catalog,
+            built_in_roles,
+            owner,
+            groups,
+            custom_roles,
+            identities,
+            resources,
+            bindings,
+            deep,
+            now,
+        };
+        draw.world()
+    })
 }
 
 /// Worlds with questions about them, at least eight each.

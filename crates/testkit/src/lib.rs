@@ -10,6 +10,8 @@
 //!   with the engine. Whoever doubts an answer reads `naive.rs` beside the contract.
 //! - [`generate`] draws small, nasty worlds that are always valid policies, and questions about
 //!   them that hit boundaries: of paths, of time, of types, of the words that capability bits lie in.
+//! - [`asking`] asks both the same question in every shape. [`fuzz`] says what must hold of any
+//!   bytes at all, for property tests and fuzz targets. [`written`] turns facts into documents.
 //! - [`worlds()`] loads the named worlds of `worlds/`: `NAME.policy.yaml` (or `.json`) and
 //!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are examples too. A
 //!   bug that was found becomes a world, or a line in one.
@@ -41,10 +43,13 @@
 //! ```
 
 pub mod document;
+pub mod asking;
+pub mod fuzz;
 pub mod generate;
 pub mod naive;
 pub mod tables;
 pub mod worlds;
+pub mod written;
 
 pub use naive::Naive;
 pub use tables::table_2025;

@@ -6,30 +6,63 @@ use capstan_engine::{
     Attributes, CatalogFacts, CatalogRole, Condition, CustomRole, Facts, Family, Group, Identity,
     Of, PathBuf, RegisteredResource, RoleBinding, Timestamp, Value,
 };
-use proptest::sample::Index;
 
 use super::draw::{
-    BindingDraw, CapabilitiesDraw, DEPTH_MAX, Expiry, QuestionDraw, SEGMENTS, Where,
+    BindingDraw, CapabilitiesDraw, DEPTH_MAX, Expiry, Place, QuestionDraw, SEGMENTS, Where,
+    WorldDraw,
 };
 use super::{Question, World, later};
 use crate::naive::is_path;
 
 type PropertiesDraw<'d> = &'d [(String, Value)];
 
-pub(super) struct Builder {
-    pub(super) world: World,
+/// More bindings than this are one identity's, on scopes that are made for them.
+const CROWD: usize = 12;
+
+impl WorldDraw {
+    /// The world: what is drawn in order, without what would break a rule.
+    pub(super) fn world(self) -> World {
+        let mut builder = Builder::new(self.catalog, self.now);
+        builder.built_in_roles(&self.built_in_roles, self.owner);
+        self.groups.iter().for_each(|(parent, segment)| builder.group(*parent, segment));
+        if self.deep {
+            builder.deepen();
+        }
+        for (parent, segment, capabilities) in &self.custom_roles {
+            builder.custom_role(*parent, segment, capabilities);
+        }
+        for (parent, segment, properties) in &self.identities {
+            builder.identity(*parent, segment, properties);
+        }
+        if builder.world.facts.identities.is_empty() {
+            builder.identity(None, "someone", &[]);
+        }
+        for (parent, segment, properties) in &self.resources {
+            builder.resource(*parent, segment, properties);
+        }
+        let crowded = self.bindings.len() > CROWD;
+        if crowded {
+            builder.widen(80);
+        }
+        self.bindings.iter().for_each(|binding| builder.binding(binding, crowded));
+        builder.world
+    }
+}
+
+struct Builder {
+    world: World,
     taken: BTreeSet<String>,
     bound: BTreeSet<(PathBuf, Box<str>, PathBuf, BTreeSet<Condition>)>,
 }
 
 impl Builder {
-    pub(super) fn new(catalog: CatalogFacts, now: Timestamp) -> Self {
+    fn new(catalog: CatalogFacts, now: Timestamp) -> Self {
         let world = World { catalog, facts: Facts::default(), now };
         Self { world, taken: BTreeSet::new(), bound: BTreeSet::new() }
     }
 
     /// A path below a group, or at the root, if nothing else has it.
-    fn claim(&mut self, parent: Option<Index>, segment: &str) -> Option<PathBuf> {
+    fn claim(&mut self, parent: Option<Place>, segment: &str) -> Option<PathBuf> {
         let groups = &self.world.facts.groups;
         let text = match parent.and_then(|at| pick(groups, at)) {
             Some(group) => format!("{}/{segment}", group.id),
@@ -39,11 +72,7 @@ impl Builder {
         self.taken.insert(text).then_some(path)
     }
 
-    pub(super) fn built_in_roles(
-        &mut self,
-        draws: &[(&str, CapabilitiesDraw)],
-        owner: Option<Index>,
-    ) {
+    fn built_in_roles(&mut self, draws: &[(&str, CapabilitiesDraw)], owner: Option<Place>) {
         for (name, capabilities) in draws {
             let capabilities = capabilities.from(&self.world.catalog);
             let roles = &mut self.world.catalog.roles;
@@ -53,20 +82,20 @@ impl Builder {
             }
         }
         let roles = &mut self.world.catalog.roles;
-        let owner = owner.filter(|_| !roles.is_empty()).map(|at| at.index(roles.len()));
+        let owner = owner.map(|at| at.of(roles.len()));
         if let Some(role) = owner.and_then(|at| roles.get_mut(at)) {
             (role.owner, role.family) = (true, Family::Registry);
         }
     }
 
-    pub(super) fn group(&mut self, parent: Option<Index>, segment: &str) {
+    fn group(&mut self, parent: Option<Place>, segment: &str) {
         if let Some(id) = self.claim(parent, segment) {
             self.world.facts.groups.push(Group { id, name: String::new() });
         }
     }
 
     /// Adds groups below the last one, down to the deepest that can be.
-    pub(super) fn deepen(&mut self) {
+    fn deepen(&mut self) {
         let last = self.world.facts.groups.last().map(|group| group.id.to_string());
         let mut text = last.unwrap_or_default();
         for segment in SEGMENTS.iter().cycle().take(DEPTH_MAX) {
@@ -78,12 +107,7 @@ impl Builder {
         }
     }
 
-    pub(super) fn custom_role(
-        &mut self,
-        parent: Index,
-        segment: &str,
-        capabilities: &CapabilitiesDraw,
-    ) {
+    fn custom_role(&mut self, parent: Place, segment: &str, capabilities: &CapabilitiesDraw) {
         let capabilities = capabilities.from(&self.world.catalog);
         if let Some(id) = self.claim(Some(parent), segment) {
             let (name, description) = Default::default();
@@ -91,24 +115,14 @@ impl Builder {
         }
     }
 
-    pub(super) fn identity(
-        &mut self,
-        parent: Option<Index>,
-        segment: &str,
-        has: PropertiesDraw<'_>,
-    ) {
+    fn identity(&mut self, parent: Option<Place>, segment: &str, has: PropertiesDraw<'_>) {
         if let Some(id) = self.claim(parent, segment) {
             let properties = has.iter().cloned().collect();
             self.world.facts.identities.push(Identity { properties, ..Identity::named(id) });
         }
     }
 
-    pub(super) fn resource(
-        &mut self,
-        parent: Option<Index>,
-        segment: &str,
-        has: PropertiesDraw<'_>,
-    ) {
+    fn resource(&mut self, parent: Option<Place>, segment: &str, has: PropertiesDraw<'_>) {
         if let Some(id) = self.claim(parent, segment) {
             let (name, properties) = (String::new(), has.iter().cloned().collect());
             let resource = RegisteredResource { id, name, kind: "repo".into(), properties };
@@ -117,11 +131,11 @@ impl Builder {
     }
 
     /// Registers many resources, at the root so that none is too deep.
-    pub(super) fn widen(&mut self, resources: usize) {
+    fn widen(&mut self, resources: usize) {
         (0..resources).for_each(|at| self.resource(None, &format!("r{at}"), &[]));
     }
 
-    pub(super) fn binding(&mut self, draw: &BindingDraw, crowded: bool) {
+    fn binding(&mut self, draw: &BindingDraw, crowded: bool) {
         let Facts { groups, roles, identities, resources, .. } = &self.world.facts;
         let scopes: Vec<_> =
             groups.iter().map(|g| &g.id).chain(resources.iter().map(|r| &r.id)).collect();
@@ -253,8 +267,8 @@ fn names(catalog: &CatalogFacts) -> Vec<String> {
     naive.capabilities().into_iter().collect()
 }
 
-fn pick<T>(items: &[T], at: Index) -> Option<&T> {
-    if items.is_empty() { None } else { items.get(at.index(items.len())) }
+fn pick<T>(items: &[T], at: Place) -> Option<&T> {
+    items.get(at.of(items.len()))
 }
 
 fn path(text: &str) -> Option<PathBuf> {

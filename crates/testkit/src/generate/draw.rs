@@ -8,7 +8,7 @@ use capstan_engine::{
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
-use proptest::sample::{Index, select};
+use proptest::sample::select;
 use proptest::{bool, option};
 
 /// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after.
@@ -17,16 +17,50 @@ pub(super) const SEGMENTS: [&str; 14] =
 pub(super) const NO_SEGMENTS: [&str; 11] =
     ["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"];
 /// Together with `ACTIONS`, names where only the last dot tells resource from action.
-const RESOURCES: [&str; 7] =
+pub(super) const RESOURCES: [&str; 7] =
     ["manifest", "manifest.metadata", "manifest.metadata.list", "repo", "a", "a.b", "gulf"];
-const ACTIONS: [&str; 6] = ["list", "create", "metadata", "b", "a", "list-all"];
-const OPAQUE: [&str; 3] = ["gulfstream", "gulf", "a"];
-const ROLES: [&str; 5] = ["owner", "viewer", "view", "viewer.plus", "a"];
+pub(super) const ACTIONS: [&str; 6] = ["list", "create", "metadata", "b", "a", "list-all"];
+pub(super) const OPAQUE: [&str; 3] = ["gulfstream", "gulf", "a"];
+pub(super) const ROLES: [&str; 5] = ["owner", "viewer", "view", "viewer.plus", "a"];
+/// Names of attributes; one is drawn more often, so that what is tested is there.
+pub(super) const ATTRIBUTES: [&str; 4] = ["status", "status", "a", "a.b"];
+/// What follows a scope's text: the last segment goes on, or another begins.
+pub(super) const BESIDE: [&str; 5] = ["0", "b", ".b", "-", "c"];
 pub(super) const DEPTH_MAX: usize = 16;
+
+/// A place in a list, however long that is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(pub(super) u16);
+
+impl Place {
+    /// Which of so many, if there are any.
+    pub(super) const fn of(self, length: usize) -> usize {
+        (self.0 as usize * length) >> u16::BITS
+    }
+}
+
+/// A world, before anybody knows what of it fits together.
+#[derive(Clone, Debug)]
+pub(super) struct WorldDraw {
+    pub(super) catalog: CatalogFacts,
+    pub(super) built_in_roles: Vec<(&'static str, CapabilitiesDraw)>,
+    pub(super) owner: Option<Place>,
+    pub(super) groups: Vec<(Option<Place>, &'static str)>,
+    pub(super) custom_roles: Vec<(Place, &'static str, CapabilitiesDraw)>,
+    pub(super) identities: Vec<OwnerDraw>,
+    pub(super) resources: Vec<OwnerDraw>,
+    pub(super) bindings: Vec<BindingDraw>,
+    /// Whether there are groups down to the deepest that can be.
+    pub(super) deep: bool,
+    pub(super) now: Timestamp,
+}
+
+/// What may have properties: below which group, its last segment, and those.
+pub(super) type OwnerDraw = (Option<Place>, &'static str, Vec<(String, Value)>);
 
 #[derive(Clone, Debug)]
 pub(super) enum CapabilitiesDraw {
-    Some(Vec<Index>),
+    Some(Vec<Place>),
     /// The first and last of the catalog: both ends of the first and the last word of bits.
     Ends,
     All,
@@ -36,9 +70,9 @@ pub(super) enum CapabilitiesDraw {
 pub(super) struct BindingDraw {
     /// The identity, role and scope of the binding before, so that conditions tell them apart.
     pub(super) again: bool,
-    pub(super) identity: Index,
-    pub(super) role: Index,
-    pub(super) scope: Index,
+    pub(super) identity: Place,
+    pub(super) role: Place,
+    pub(super) scope: Place,
     pub(super) expiry: Expiry,
     pub(super) id: Option<&'static str>,
     pub(super) when: Vec<Condition>,
@@ -56,10 +90,10 @@ pub(super) enum Expiry {
 #[derive(Clone, Debug)]
 pub(super) struct QuestionDraw {
     /// The question is about this binding, so that some are granted.
-    pub(super) binding: Option<Index>,
-    pub(super) identity: (u8, Index),
-    pub(super) capability: (u8, Index),
-    pub(super) resource: (Where, Index),
+    pub(super) binding: Option<Place>,
+    pub(super) identity: (u8, Place),
+    pub(super) capability: (u8, Place),
+    pub(super) resource: (Where, Place),
     pub(super) supplied: Vec<(Of, (String, Value))>,
     /// Whether to supply what the binding's tests want.
     pub(super) meets: bool,
@@ -79,6 +113,10 @@ pub(super) enum Where {
     Unrelated,
 }
 
+pub(super) fn place() -> impl Strategy<Value = Place> {
+    any::<u16>().prop_map(Place)
+}
+
 pub(super) fn now() -> impl Strategy<Value = Timestamp> {
     let seconds = prop_oneof![4 => Just(1_790_000_000), 1 => Just(0), 1 => Just(-1)];
     let nanos = prop_oneof![Just(0), Just(1), Just(500_000_000), Just(999_999_999)];
@@ -91,28 +129,36 @@ pub(super) fn catalog() -> impl Strategy<Value = CatalogFacts> {
     // Around one and two words of bits, counted with what else the catalog has.
     let wide = prop_oneof![10 => Just(0usize), 2 => 50usize..=66, 2 => 110usize..=135];
     let opaque = prop::sample::subsequence(&OPAQUE[..], 0..=3);
-    (vec(drawn, 1..=5), wide, opaque).prop_map(|(draws, wide, opaque)| {
-        let mut catalog = CatalogFacts { name: "generated".into(), ..CatalogFacts::default() };
-        for (name, actions) in draws {
-            if catalog.resources.iter().all(|resource| resource.name != name) {
-                catalog.resources.push(resource(name, actions.into_iter().map(str::to_owned)));
-            }
-        }
-        if wide > 0 {
-            catalog.resources.push(resource("m", (0..wide).map(|action| format!("a{action}"))));
-        }
-        catalog.capabilities = opaque.into_iter().map(str::to_owned).collect();
-        catalog
-    })
+    (vec(drawn, 1..=5), wide, opaque)
+        .prop_map(|(draws, wide, opaque)| catalog_of(draws, wide, opaque))
 }
 
-pub(super) fn resource(name: &str, actions: impl Iterator<Item = String>) -> CatalogResource {
+/// A catalog of these resources and their actions, so many more capabilities, and opaque ones.
+pub(super) fn catalog_of(
+    draws: Vec<(&str, Vec<&str>)>,
+    wide: usize,
+    opaque: Vec<&str>,
+) -> CatalogFacts {
+    let mut catalog = CatalogFacts { name: "generated".into(), ..CatalogFacts::default() };
+    for (name, actions) in draws {
+        if catalog.resources.iter().all(|resource| resource.name != name) {
+            catalog.resources.push(resource(name, actions.into_iter().map(str::to_owned)));
+        }
+    }
+    if wide > 0 {
+        catalog.resources.push(resource("m", (0..wide).map(|action| format!("a{action}"))));
+    }
+    catalog.capabilities = opaque.into_iter().map(str::to_owned).collect();
+    catalog
+}
+
+fn resource(name: &str, actions: impl Iterator<Item = String>) -> CatalogResource {
     CatalogResource { name: name.into(), purpose: String::new(), actions: actions.collect() }
 }
 
 pub(super) fn capabilities_draw() -> impl Strategy<Value = CapabilitiesDraw> {
     prop_oneof![
-        8 => vec(any::<Index>(), 0..=5).prop_map(CapabilitiesDraw::Some),
+        8 => vec(place(), 0..=5).prop_map(CapabilitiesDraw::Some),
         1 => Just(CapabilitiesDraw::Ends),
         1 => Just(CapabilitiesDraw::All),
     ]
@@ -129,7 +175,7 @@ pub(super) fn binding_draw() -> impl Strategy<Value = BindingDraw> {
         1 => select(vec![-1_000_000_000, 1_000_000_000]).prop_map(Expiry::Around),
         2 => select(vec![-1, 0, 1, 3600]).prop_map(Expiry::WholeSecond),
     ];
-    let places = (bool::weighted(0.25), any::<Index>(), any::<Index>(), any::<Index>());
+    let places = (bool::weighted(0.25), place(), place(), place());
     let when = prop_oneof![
         24 => Just(vec![]),
         10 => vec(condition(), 1),
@@ -165,10 +211,20 @@ fn of() -> impl Strategy<Value = Of> {
 
 /// One attribute: few names, and mostly values that only their types tell apart.
 fn property() -> impl Strategy<Value = (String, Value)> {
+    let name = select(&ATTRIBUTES[..]).prop_map(str::to_owned);
+    (name, prop_oneof![3 => select(alike()), 1 => select(others())])
+}
+
+/// Values that only their types tell apart.
+pub(super) fn alike() -> Vec<Value> {
+    vec![Value::String("1".into()), Value::Integer(1), Value::Boolean(true)]
+}
+
+/// Values at the limits, and beside those that are alike.
+pub(super) fn others() -> Vec<Value> {
     let text = |text: &str| Value::String(text.into());
     let integer = Value::Integer;
-    let alike = vec![text("1"), integer(1), Value::Boolean(true)];
-    let others = vec![
+    vec![
         text(""),
         text("true"),
         text("archived"),
@@ -178,9 +234,7 @@ fn property() -> impl Strategy<Value = (String, Value)> {
         integer((1 << 53) - 1),
         integer(-((1 << 53) - 1)),
         Value::Boolean(false),
-    ];
-    let name = select(&["status", "status", "a", "a.b"][..]).prop_map(str::to_owned);
-    (name, prop_oneof![3 => select(alike), 1 => select(others)])
+    ]
 }
 
 pub(super) fn properties_draw() -> impl Strategy<Value = Vec<(String, Value)>> {
@@ -188,21 +242,21 @@ pub(super) fn properties_draw() -> impl Strategy<Value = Vec<(String, Value)>> {
 }
 
 pub(super) fn question_draw() -> impl Strategy<Value = QuestionDraw> {
-    let place = prop_oneof![
+    let spot = prop_oneof![
         4 => Just(Where::Scope),
         4 => select(&SEGMENTS[..]).prop_map(Where::Below),
         1 => Just(Where::Below("a/b/c")),
-        3 => select(vec!["0", "b", ".b", "-", "c"]).prop_map(Where::Beside),
+        3 => select(&BESIDE[..]).prop_map(Where::Beside),
         2 => Just(Where::Shortened),
         3 => Just(Where::Parent),
         1 => Just(Where::Identity),
         1 => Just(Where::Unrelated),
     ];
-    let draw = || (any::<u8>(), any::<Index>());
+    let draw = || (any::<u8>(), place());
     let supplied = prop_oneof![1 => Just(vec![]), 2 => vec((of(), property()), 1..=4)];
-    let place = (place, any::<Index>());
-    let about = option::weighted(0.6, any::<Index>());
-    (about, draw(), draw(), place, supplied, any::<bool>()).prop_map(
+    let resource = (spot, place());
+    let about = option::weighted(0.6, place());
+    (about, draw(), draw(), resource, supplied, any::<bool>()).prop_map(
         |(binding, identity, capability, resource, supplied, meets)| QuestionDraw {
             binding,
             identity,

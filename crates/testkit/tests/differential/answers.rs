@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use capstan_testkit::generate::{self, Question, later};
+use capstan_testkit::generate::{self, later};
 use proptest::prelude::*;
 
-use crate::asking::{Pair, Tally, build};
+use capstan_testkit::asking::{Pair, Tally, build};
+use capstan_testkit::fuzz;
+use capstan_testkit::written;
 
-/// Each question in every shape; and each one's who and what with every other's where, since
-/// answers cost less than worlds.
 #[test]
 #[expect(clippy::print_stdout, reason = "a long run is for the count")]
 fn the_engine_answers_as_the_naive_model() {
@@ -16,14 +16,7 @@ fn the_engine_answers_as_the_naive_model() {
     proptest!(|((world, questions) in generate::asked())| {
         let (_, snapshot) = build(&world)?;
         prop_assert!(questions.len() >= 8);
-        let pair = Pair::new(&world, &snapshot, world.now, &tally);
-        for question in &questions {
-            pair.agrees(question)?;
-            for other in &questions {
-                let Question { resource, attributes, .. } = other.clone();
-                pair.checks(&Question { resource, attributes, ..question.clone() })?;
-            }
-        }
+        Pair::new(&world, &snapshot, world.now, &tally).agrees_on(&questions)?;
     });
     println!("compared {tally}");
 }
@@ -49,4 +42,27 @@ fn time_runs_out_when_the_naive_model_says() {
         }
     });
     println!("compared {tally}, a world counting once for each time");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_choose_a_world_that_both_answer(
+        bytes in prop::collection::vec(any::<u8>(), 0..600),
+    ) {
+        fuzz::world(&bytes);
+    }
+}
+
+proptest! {
+    // Reading is slow beside answering.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(4)))]
+
+    /// Written as documents, worlds are loaded as they were: nothing is lost on either way.
+    #[test]
+    fn worlds_are_policies(world in generate::world()) {
+        let catalog = written::catalog(&world.catalog);
+        let policy = written::policy(&catalog, &world.facts);
+        prop_assert!(fuzz::catalog(catalog.as_bytes()), "{}", catalog);
+        prop_assert!(fuzz::policy(policy.as_bytes()), "{}", policy);
+    }
 }

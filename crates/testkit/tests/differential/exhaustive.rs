@@ -16,7 +16,7 @@ use capstan_engine::{
 use capstan_testkit::generate::{Question, World};
 use proptest::test_runner::TestCaseError;
 
-use crate::asking::{Pair, Tally, build};
+use capstan_testkit::asking::{Pair, Tally, build};
 
 /// Every shape of three groups, with names that are prefixes of each other. A custom role lives
 /// under the first.

@@ -1,40 +1,41 @@
-//! Paths and ancestry, as both read section 2; and that the generator meets every limit of them.
+//! Paths and ancestry, as both read section 2, and other texts; and that the generator meets every limit of them.
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{Path, PathBuf};
+use capstan_testkit::fuzz::path;
 use capstan_testkit::generate::near_path;
-use capstan_testkit::naive::{is_at_or_above, is_path};
+use capstan_testkit::naive::is_path;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 proptest! {
+    /// Paths that are near each other, and below each other.
     #[test]
-    fn paths_are_paths_to_both(near in near_path(), arbitrary in any::<String>()) {
-        for text in [near, arbitrary] {
-            prop_assert_eq!(Path::parse(&text).is_ok(), is_path(&text), "{:?}", text);
-            prop_assert_eq!(text.parse::<PathBuf>().is_ok(), is_path(&text), "{:?}", text);
-        }
+    fn paths_are_paths_to_both(
+        paths in prop::collection::vec(near_path(), 2..=4),
+        suffix in "(/?[a-c.]){0,3}",
+        arbitrary in any::<String>(),
+    ) {
+        let longer: Vec<_> = paths.iter().map(|path| format!("{path}{suffix}")).collect();
+        path([paths, longer].concat().join("\n").as_bytes());
+        path(arbitrary.as_bytes());
     }
 
     #[test]
-    fn ancestry_is_a_prefix_of_segments(
-        paths in prop::collection::vec(near_path(), 2..=4),
-        suffix in "(/?[a-c.]){0,3}",
+    fn times_are_written_as_they_are_read(
+        time in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,10})?Z",
+        offset in "[+-][0-2][0-9]:[0-5][0-9]",
     ) {
-        let longer = paths.iter().map(|path| format!("{path}{suffix}"));
-        let all = paths.iter().cloned().chain(longer);
-        let all: Vec<_> = all.filter(|path| is_path(path)).collect();
-        for (above, below) in all.iter().flat_map(|a| all.iter().map(move |b| (a, b))) {
-            let (Ok(a), Ok(b)) = (Path::parse(above), Path::parse(below)) else {
-                return Err(TestCaseError::fail(format!("{above:?} or {below:?}")));
-            };
-            prop_assert_eq!(a.contains(b), is_at_or_above(above, below), "{:?} {:?}", a, b);
-            let ancestors: Vec<_> = b.ancestors().map(|path| path.as_str()).collect();
-            prop_assert_eq!(ancestors.contains(&a.as_str()), a.contains(b), "{:?} {:?}", a, b);
-            prop_assert_eq!(ancestors.len(), below.split('/').count());
-        }
+        path(format!("{time}\n{}", time.replace('Z', &offset)).as_bytes());
+    }
+
+    #[test]
+    fn names_are_names_and_attributes_are_attributes(
+        name in "[A-Za-z0-9_.+*é-]{0,130}",
+        of in "(subject|resource|action|context|user)?\\.?",
+    ) {
+        path(format!("{name}\n{of}{name}").as_bytes());
     }
 }
 

@@ -9,14 +9,28 @@ use capstan_testkit::naive::{Naive, is_at_or_above};
 use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
-/// A generator that stops drawing a corner would let every property above pass for nothing.
 #[test]
 fn the_generator_reaches_every_corner() {
     let mut runner = TestRunner::deterministic();
+    let drawn = (0..400).map(|_| generate::asked().new_tree(&mut runner).unwrap().current());
+    reaches_every_corner(drawn);
+}
+
+/// A fuzzer that chooses the bytes does so by the code that they reach, so it needs no luck.
+#[test]
+fn random_bytes_reach_every_corner() {
+    let mut runner = TestRunner::deterministic();
+    let bytes = proptest::collection::vec(proptest::prelude::any::<u8>(), 600);
+    reaches_every_corner((0..1500).map(|_| {
+        let bytes = bytes.new_tree(&mut runner).unwrap().current();
+        generate::asked_from(&bytes).unwrap()
+    }));
+}
+
+fn reaches_every_corner(drawn: impl Iterator<Item = (World, Vec<Question>)>) {
     let mut reasons: Vec<(Reason, usize)> = Reason::ALL.map(|reason| (reason, 0)).to_vec();
     let mut corners = BTreeSet::new();
-    for _ in 0..400 {
-        let (world, questions) = generate::asked().new_tree(&mut runner).unwrap().current();
+    for (world, questions) in drawn {
         corners.extend(shapes(&world));
         for question in &questions {
             let (identity, resource) = (question.identity.as_str(), question.resource.as_str());

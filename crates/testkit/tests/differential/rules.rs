@@ -10,7 +10,7 @@ use capstan_testkit::generate::{self, Question, World, later};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::asking::{allowed, build, check, explain, places, what};
+use capstan_testkit::asking::{allowed, build, check, explain, places, what};
 
 proptest! {
     /// A test more on a binding allows nothing that was not allowed.

@@ -10,7 +10,7 @@ use capstan_testkit::generate::{self, Question, World};
 use capstan_testkit::naive::is_at_or_above;
 use proptest::prelude::*;
 
-use crate::asking::{allowed, build, check, explain, places, what, who};
+use capstan_testkit::asking::{allowed, build, check, explain, places, what, who};
 
 proptest! {
     #[test]

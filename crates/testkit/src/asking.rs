@@ -4,15 +4,20 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use crate::Naive;
+use crate::generate::{Question, World};
 use capstan_engine::{
     Attributes, Decision, Explanation, Grant, Model, Question as Asked, RoleBinding, Snapshot,
     Timestamp, UnknownCapability,
 };
-use capstan_testkit::generate::{Question, World};
-use capstan_testkit::naive::Naive;
 use proptest::prelude::*;
 
-pub(crate) fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
+/// The policy, proved, and its index at revision 1.
+///
+/// # Errors
+///
+/// The rules that the world breaks: a bug of the generator, or of the engine.
+pub fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
     let model = world.model().map_err(|violations| {
         let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
         TestCaseError::fail(format!("the generator broke rules: {all:?}"))
@@ -23,7 +28,9 @@ pub(crate) fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
 
 // === the engine ===
 
-pub(crate) fn asked(question: &Question) -> Asked<'_> {
+/// As the engine is asked.
+#[must_use]
+pub fn asked(question: &Question) -> Asked<'_> {
     Asked {
         identity: question.identity.as_path(),
         capability: &question.capability,
@@ -32,7 +39,12 @@ pub(crate) fn asked(question: &Question) -> Asked<'_> {
     }
 }
 
-pub(crate) fn check(
+/// May this identity do this here?
+///
+/// # Errors
+///
+/// The catalog has no such capability.
+pub fn check(
     snapshot: &Snapshot,
     question: &Question,
     now: Timestamp,
@@ -40,11 +52,18 @@ pub(crate) fn check(
     snapshot.check(&asked(question), now)
 }
 
-pub(crate) fn allowed(snapshot: &Snapshot, question: &Question, now: Timestamp) -> bool {
+/// Whether it may; what cannot be answered is no allow.
+#[must_use]
+pub fn allowed(snapshot: &Snapshot, question: &Question, now: Timestamp) -> bool {
     check(snapshot, question, now).is_ok_and(Decision::allowed)
 }
 
-pub(crate) fn explain<'s>(
+/// Why, or what would let it?
+///
+/// # Errors
+///
+/// The catalog has no such capability.
+pub fn explain<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
@@ -53,7 +72,8 @@ pub(crate) fn explain<'s>(
 }
 
 /// What the identity can do here: names in the engine's order, and the grants with their bindings.
-pub(crate) fn what<'s>(
+#[must_use]
+pub fn what<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
@@ -65,7 +85,11 @@ pub(crate) fn what<'s>(
 }
 
 /// Who can do this here.
-pub(crate) fn who<'s>(
+///
+/// # Errors
+///
+/// The catalog has no such capability.
+pub fn who<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
@@ -75,7 +99,11 @@ pub(crate) fn who<'s>(
 }
 
 /// Where the identity can do this, and whether only under conditions on the resource.
-pub(crate) fn places<'s>(
+///
+/// # Errors
+///
+/// The catalog has no such capability.
+pub fn places<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
@@ -88,8 +116,8 @@ pub(crate) fn places<'s>(
 // === the engine beside the naive model ===
 
 /// How many answers were compared, by shape.
-#[derive(Default)]
-pub(crate) struct Tally {
+#[derive(Debug, Default)]
+pub struct Tally {
     worlds: AtomicU64,
     checks: AtomicU64,
     capabilities: AtomicU64,
@@ -99,11 +127,15 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    pub(crate) fn worlds(&self) -> u64 {
+    /// Worlds, at one time each.
+    #[must_use]
+    pub fn worlds(&self) -> u64 {
         self.worlds.load(Relaxed)
     }
 
-    pub(crate) fn checks(&self) -> u64 {
+    /// Checks.
+    #[must_use]
+    pub fn checks(&self) -> u64 {
         self.checks.load(Relaxed)
     }
 }
@@ -123,7 +155,8 @@ impl fmt::Display for Tally {
 }
 
 /// One world in both, at one time.
-pub(crate) struct Pair<'w> {
+#[derive(Debug)]
+pub struct Pair<'w> {
     snapshot: &'w Snapshot,
     world: &'w World,
     now: Timestamp,
@@ -136,20 +169,38 @@ pub(crate) struct Pair<'w> {
 type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<Timestamp>);
 
 impl<'w> Pair<'w> {
-    pub(crate) fn new(
-        world: &'w World,
-        snapshot: &'w Snapshot,
-        now: Timestamp,
-        tally: &'w Tally,
-    ) -> Self {
+    /// Counts the world, and what is asked of it, in `tally`.
+    #[must_use]
+    pub fn new(world: &'w World, snapshot: &'w Snapshot, now: Timestamp, tally: &'w Tally) -> Self {
         tally.worlds.fetch_add(1, Relaxed);
         let ids = world.facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref());
         let declared = ids.map(|id| id.as_str()).collect();
         Self { world, snapshot, now, tally, declared }
     }
 
+    /// Each question in every shape; and each one's who and what with every other's where, since
+    /// answers cost less than worlds.
+    ///
+    /// # Errors
+    ///
+    /// The first answer that differs.
+    pub fn agrees_on(&self, questions: &[Question]) -> Result<(), TestCaseError> {
+        for question in questions {
+            self.agrees(question)?;
+            for other in questions {
+                let Question { resource, attributes, .. } = other.clone();
+                self.checks(&Question { resource, attributes, ..question.clone() })?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every shape that the question can take.
-    pub(crate) fn agrees(&self, question: &Question) -> Result<(), TestCaseError> {
+    ///
+    /// # Errors
+    ///
+    /// The first answer that differs.
+    pub fn agrees(&self, question: &Question) -> Result<(), TestCaseError> {
         self.checks(question)?;
         self.lists_capabilities(question)?;
         self.lists_identities(question)?;
@@ -157,7 +208,12 @@ impl<'w> Pair<'w> {
         self.explains(question)
     }
 
-    pub(crate) fn checks(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// Check.
+    ///
+    /// # Errors
+    ///
+    /// The answers differ.
+    pub fn checks(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.checks.fetch_add(1, Relaxed);
         let Question { identity, capability, resource, attributes } = question;
         let found = check(self.snapshot, question, self.now);
@@ -168,7 +224,12 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    pub(crate) fn lists_capabilities(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// ListCapabilities, grants included.
+    ///
+    /// # Errors
+    ///
+    /// The answers differ.
+    pub fn lists_capabilities(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.capabilities.fetch_add(1, Relaxed);
         let Question { identity, resource, attributes, .. } = question;
         let (names, grants) = what(self.snapshot, question, self.now);
@@ -189,7 +250,12 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    pub(crate) fn lists_identities(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// ListIdentities.
+    ///
+    /// # Errors
+    ///
+    /// The answers differ.
+    pub fn lists_identities(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.identities.fetch_add(1, Relaxed);
         let Question { capability, resource, attributes, .. } = question;
         let found = who(self.snapshot, question, self.now).ok();
@@ -199,7 +265,12 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    pub(crate) fn lists_scopes(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// ListScopes.
+    ///
+    /// # Errors
+    ///
+    /// The answers differ.
+    pub fn lists_scopes(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.scopes.fetch_add(1, Relaxed);
         let Question { identity, capability, attributes, .. } = question;
         let found = places(self.snapshot, question, self.now).ok();
@@ -209,7 +280,12 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    pub(crate) fn explains(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// Explain: any witness that grants will do.
+    ///
+    /// # Errors
+    ///
+    /// The answers differ.
+    pub fn explains(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.explanations.fetch_add(1, Relaxed);
         let Question { identity, capability, resource, attributes } = question;
         let found = explain(self.snapshot, question, self.now).ok();

@@ -1,0 +1,203 @@
+//! Documents: loaded whole or refused, with places that are in the text; and what was loaded, once
+//! written out, loads as the same.
+
+use std::sync::{Arc, LazyLock};
+
+use capstan_engine::{Attributes, Model, Question, Snapshot, Timestamp, self_check};
+use capstan_policy::{
+    BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, load_policy,
+    load_policy_tests,
+};
+
+use crate::worlds::catalog_facts;
+use crate::{Naive, written};
+
+/// Most bytes of one diagnostic, however long what it found.
+const DIAGNOSTIC_BYTES_MAX: usize = 2_000;
+/// Bindings of a policy that loaded that are asked about.
+const BINDINGS_ASKED: usize = 8;
+/// Identities of it that its snapshot is held against the rules for.
+const IDENTITIES_CHECKED: usize = 8;
+
+/// Those that come with Capstan, a small one, and one of those under a short name: reading those
+/// that come with Capstan anew for every policy would take longer than all else.
+static CATALOGS: LazyLock<Catalogs> = LazyLock::new(|| {
+    const TEST: &str = "name: test
+resources: [{name: record, actions: [read, write]}]
+capabilities: [gulfstream]
+roles:
+  - {name: reader, capabilities: [record.read]}
+  - {name: owner, owner: true, capabilities: [record.read, record.write, gulfstream]}
+";
+    let mut catalogs = Catalogs::default();
+    let newest = BUILT_IN.last().map(|(name, document)| {
+        document.replacen(&format!("name: {name}"), "name: guard", 1) // its own name is taken
+    });
+    for document in newest.iter().map(String::as_str).chain([TEST]) {
+        let loaded = catalogs.load(document.as_bytes());
+        assert!(loaded.is_ok(), "{loaded:?}");
+    }
+    catalogs
+});
+
+/// A policy: see the rules of this module. One that loads gives an index that decides as the naive
+/// model does. Answers whether it loads. Beside the built-in catalogs it can name `test`, which is
+/// small, and `guard`, which is the newest of those that come with Capstan.
+///
+/// # Panics
+///
+/// A rule is broken.
+#[must_use]
+pub fn policy(document: &[u8]) -> bool {
+    let Some((facts, Policy { model, warnings })) = loaded_twice(document) else { return false };
+    in_text(document, &warnings);
+    let catalog = catalog_facts(model.catalog());
+    // A policy may bring a catalog of its own by a name that is known.
+    let known = CATALOGS.get(&catalog.name);
+    let is_known = known.is_some_and(|known| Arc::ptr_eq(&known, model.catalog()));
+    let source = if is_known { catalog.name.clone() } else { written::catalog(&catalog) };
+    let text = written::policy(&source, model.facts());
+    let reloaded = load_policy(text.as_bytes(), &CATALOGS).map(|reloaded| {
+        let reloaded = reloaded.model;
+        let catalog = (!is_known).then(|| format!("{:?}", catalog_facts(reloaded.catalog())));
+        (format!("{:?}", reloaded.facts()), catalog)
+    });
+    assert_eq!(reloaded, Ok((facts, (!is_known).then(|| format!("{catalog:?}")))), "{text}");
+    decided(&model);
+    true
+}
+
+/// A policy, if it loads, and its facts as text; the same twice.
+fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
+    let [first, second] = [(), ()].map(|()| load_policy(document, &CATALOGS));
+    let facts = |loaded: &Policy| format!("{:?}", loaded.model.facts());
+    let [said, again] = [&first, &second].map(|loaded| match loaded {
+        Ok(policy) => Ok((facts(policy), policy.warnings.clone())),
+        Err(diagnostics) => Err(diagnostics.clone()),
+    });
+    assert_eq!(said, again, "the same twice");
+    let (facts, _) = judged(document, said)?;
+    Some((facts, first.ok()?))
+}
+
+/// The index of a policy and the naive model answer alike.
+fn decided(model: &Model) {
+    let (catalog, facts) = (catalog_facts(model.catalog()), model.facts());
+    let snapshot = Snapshot::build(model, 1);
+    let now = facts.role_bindings.iter().find_map(|binding| binding.expires_at);
+    let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
+    let checked = self_check(model, &snapshot, IDENTITIES_CHECKED, now);
+    assert!(checked.is_ok(), "{checked:?}");
+    let naive = Naive::new(&catalog, facts, Attributes::NONE, now);
+    let names: Vec<_> = model.catalog().capabilities().collect();
+    let bindings = facts.role_bindings.iter().rev().take(BINDINGS_ASKED);
+    for (binding, capability) in bindings.zip(names.iter().cycle()) {
+        let (identity, resource) = (binding.identity.as_path(), binding.scope.as_path());
+        let question = Question { identity, capability, resource, attributes: Attributes::NONE };
+        let found = snapshot.check(&question, now).map(|found| (found.reason, found.valid_until));
+        let expected = naive.check(identity.as_str(), capability, resource.as_str());
+        assert_eq!(found.ok(), expected, "{question:?} at {now:?}");
+    }
+}
+
+/// Policy tests: see the rules of this module. Answers whether they load.
+///
+/// # Panics
+///
+/// A rule is broken.
+#[must_use]
+pub fn policy_tests(document: &[u8]) -> bool {
+    let loaded = load_policy_tests(document);
+    let again = load_policy_tests(document);
+    assert_eq!(format!("{loaded:?}"), format!("{again:?}"), "the same twice");
+    let Some(tests) = judged(document, loaded) else { return false };
+    let lines = lines(document).len();
+    assert!(tests.tests.iter().all(|test| (1..=lines).contains(&test.line)), "{tests:?}");
+    let text = written::policy_tests(&tests);
+    let reloaded = load_policy_tests(text.as_bytes());
+    let reloaded = reloaded.map(|mut reloaded| {
+        // Each stands where it now stands.
+        let lines = reloaded.tests.iter_mut().zip(&tests.tests);
+        lines.for_each(|(test, before)| test.line = before.line);
+        format!("{reloaded:?}")
+    });
+    assert_eq!(reloaded, Ok(format!("{tests:?}")), "{text}");
+    true
+}
+
+/// A catalog, in a document of its own and in a policy: see the rules of this module. Answers
+/// whether it loads by itself.
+///
+/// # Panics
+///
+/// A rule is broken.
+#[must_use]
+pub fn catalog(document: &[u8]) -> bool {
+    let mut catalogs = CATALOGS.clone();
+    let names = catalogs.names().count();
+    let loaded = catalogs.load(document);
+    assert_eq!(loaded.as_ref().err(), CATALOGS.clone().load(document).as_ref().err());
+    assert_eq!(catalogs.names().count(), names + usize::from(loaded.is_ok()));
+    inline(document);
+    let Some((catalog, warnings)) = judged(document, loaded) else { return false };
+    in_text(document, &warnings);
+    let facts = catalog_facts(&catalog);
+    assert!(catalogs.get(&facts.name).is_some_and(|known| Arc::ptr_eq(&known, &catalog)));
+    let taken = catalogs.load(document);
+    assert!(judged(document, taken).is_none(), "a name that is taken");
+    let text = written::catalog(&facts);
+    let reloaded = CATALOGS.clone().load(text.as_bytes());
+    let reloaded = reloaded.map(|(catalog, _)| format!("{:?}", catalog_facts(&catalog)));
+    assert_eq!(reloaded, Ok(format!("{facts:?}")), "{text}");
+    for (name, at) in catalog.capabilities().map(|name| (name, catalog.capability(name))) {
+        assert_eq!(at.and_then(|at| catalog.capability_name(at)), Some(name));
+    }
+    let sorted: Vec<_> = catalog.capabilities().collect();
+    assert!(sorted.is_sorted_by(|a, b| a < b), "{sorted:?}");
+    true
+}
+
+/// The catalog inside a policy.
+fn inline(document: &[u8]) {
+    let mut policy = b"version: 1\ncatalog:\n  ".to_vec();
+    for byte in document {
+        policy.push(*byte);
+        if *byte == b'\n' {
+            policy.extend(b"  ");
+        }
+    }
+    judged(&policy, load_policy(&policy, &CATALOGS));
+}
+
+/// What was loaded, or nothing but diagnostics that say where they belong.
+fn judged<T>(document: &[u8], loaded: Result<T, Diagnostics>) -> Option<T> {
+    let diagnostics = match loaded {
+        Ok(loaded) => return Some(loaded),
+        Err(diagnostics) => diagnostics,
+    };
+    let kept = diagnostics.iter().count();
+    assert!(kept >= 1 && kept == diagnostics.total().min(DIAGNOSTICS_MAX), "{diagnostics}");
+    let places = diagnostics.iter().map(|one| (one.line, one.column));
+    assert!(places.is_sorted(), "{diagnostics}");
+    in_text(document, diagnostics.iter());
+    None
+}
+
+/// Each is of a place in the text, short, and has nothing that a terminal would obey.
+fn in_text<'d>(document: &[u8], diagnostics: impl IntoIterator<Item = &'d Diagnostic>) {
+    let lines = lines(document);
+    for diagnostic in diagnostics {
+        let length = lines.get(diagnostic.line.wrapping_sub(1));
+        let is_in = length.is_some_and(|length| (1..=length + 1).contains(&diagnostic.column));
+        assert!(is_in, "{diagnostic}\n{}", String::from_utf8_lossy(document));
+        let said = diagnostic.to_string();
+        assert!(said.len() < DIAGNOSTIC_BYTES_MAX, "{} bytes: {said:.200}", said.len());
+        assert!(!said.contains(char::is_control), "{said:?}");
+    }
+}
+
+/// The length of each line in characters.
+fn lines(document: &[u8]) -> Vec<usize> {
+    let text = String::from_utf8_lossy(document).replace("\r\n", "\n");
+    text.split(['\n', '\r']).map(|line| line.chars().count()).collect()
+}

@@ -1,0 +1,163 @@
+//! Documents from facts: the way back, so that tests can ask whether loading loses anything.
+//!
+//! **Invariant**: whatever facts a document gave are written so that they can be read. Every text
+//! is quoted and escaped down to ASCII, and keys that may be long are explicit.
+
+use std::fmt::Write as _;
+
+use capstan_engine::{
+    CatalogFacts, Condition, Facts, Family, Of, Properties, Reason, Timestamp, Value,
+};
+use capstan_policy::{Expectation, PolicyTests, format_timestamp};
+
+/// A policy. `catalog` is a name, or what [`catalog`] wrote.
+#[must_use]
+pub fn policy(catalog: &str, facts: &Facts) -> String {
+    let groups = facts.groups.iter().map(|group| {
+        let (id, name) = (&group.id, quoted(&group.name));
+        format!("{{id: \"{id}\", name: {name}}}")
+    });
+    let roles = facts.roles.iter().map(|role| {
+        let (name, description) = (quoted(&role.name), quoted(&role.description));
+        let (id, capabilities) = (&role.id, list(role.capabilities.iter().map(|n| quoted(n))));
+        format!(
+            "{{id: \"{id}\", name: {name}, description: {description}, capabilities: \
+             {capabilities}}}"
+        )
+    });
+    let identities = facts.identities.iter().map(|identity| {
+        let (id, name, kind) = (&identity.id, quoted(&identity.name), quoted(&identity.kind));
+        let has = properties(&identity.properties);
+        format!("{{id: \"{id}\", name: {name}, type: {kind}, properties: {has}}}")
+    });
+    let bindings = facts.role_bindings.iter().map(|binding| {
+        let mut text = String::from("{");
+        if let Some(id) = &binding.id {
+            let _ = write!(text, "id: \"{id}\", ");
+        }
+        if let Some(end) = binding.expires_at {
+            let _ = write!(text, "expires_at: {}, ", time(end));
+        }
+        let (identity, role, scope) = (&binding.identity, &binding.role, &binding.scope);
+        let when = list(binding.when.iter().map(condition));
+        let _ = write!(text, "identity: \"{identity}\", role: \"{role}\", scope: \"{scope}\", ");
+        text + &format!("when: {when}}}")
+    });
+    let resources = facts.resources.iter().map(|resource| {
+        let (id, name, kind) = (&resource.id, quoted(&resource.name), quoted(&resource.kind));
+        let has = properties(&resource.properties);
+        format!("{{id: \"{id}\", name: {name}, type: {kind}, properties: {has}}}")
+    });
+    let (groups, roles) = (list(groups), list(roles));
+    let (identities, bindings, resources) = (list(identities), list(bindings), list(resources));
+    format!(
+        "version: 1\ncatalog: {catalog}\ngroups: {groups}\nroles: {roles}\nidentities: \
+         {identities}\nrole_bindings: {bindings}\nresources: {resources}\n"
+    )
+}
+
+/// A catalog, in one line.
+#[must_use]
+pub fn catalog(facts: &CatalogFacts) -> String {
+    let resources = facts.resources.iter().map(|resource| {
+        let (name, purpose) = (quoted(&resource.name), quoted(&resource.purpose));
+        let actions = list(resource.actions.iter().map(|name| quoted(name)));
+        format!("{{name: {name}, purpose: {purpose}, actions: {actions}}}")
+    });
+    let roles = facts.roles.iter().map(|role| {
+        let (name, description) = (quoted(&role.name), quoted(&role.description));
+        let (family, owner) = (Family::as_str(role.family), role.owner);
+        let capabilities = list(role.capabilities.iter().map(|name| quoted(name)));
+        format!(
+            "{{name: {name}, family: {family}, description: {description}, owner: {owner}, \
+             capabilities: {capabilities}}}"
+        )
+    });
+    let (name, resources, roles) = (quoted(&facts.name), list(resources), list(roles));
+    let opaque = list(facts.capabilities.iter().map(|name| quoted(name)));
+    format!("{{name: {name}, resources: {resources}, capabilities: {opaque}, roles: {roles}}}")
+}
+
+/// Policy tests.
+#[must_use]
+pub fn policy_tests(tests: &PolicyTests) -> String {
+    let mut text = String::new();
+    if let Some(policy) = &tests.policy {
+        let _ = writeln!(text, "policy: {}", quoted(policy));
+    }
+    if let Some(now) = tests.now {
+        let _ = writeln!(text, "now: {}", time(now));
+    }
+    let all = tests.tests.iter().map(|test| match &test.expectation {
+        Expectation::Check { identity, capability, resource, allowed, reason } => {
+            let capability = quoted(capability);
+            let reason = reason.map(|reason| format!(", reason: {}", Reason::as_str(reason)));
+            format!(
+                "{{identity: \"{identity}\", capability: {capability}, resource: \"{resource}\", \
+                 allowed: {allowed}{}}}",
+                reason.unwrap_or_default()
+            )
+        }
+        Expectation::Capabilities { identity, resource, capabilities } => {
+            let all = list(capabilities.iter().map(|name| quoted(name)));
+            format!("{{identity: \"{identity}\", resource: \"{resource}\", capabilities: {all}}}")
+        }
+        Expectation::Identities { capability, resource, identities } => {
+            let (capability, all) = (quoted(capability), identities.iter());
+            let all = list(all.map(|identity| quoted(identity.as_str())));
+            format!("{{capability: {capability}, resource: \"{resource}\", identities: {all}}}")
+        }
+    });
+    text + &format!("tests: {}\n", list(all))
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    let items: Vec<_> = items.collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn properties(all: &Properties) -> String {
+    let all = all.iter().map(|(name, found)| format!("? {} : {}", quoted(name), value(found)));
+    let all: Vec<_> = all.collect();
+    format!("{{{}}}", all.join(", "))
+}
+
+fn condition(test: &Condition) -> String {
+    let of = match test.of {
+        Of::Subject => "subject",
+        Of::Resource => "resource",
+        Of::Action => "action",
+        Of::Context => "context",
+    };
+    let attribute = quoted(&format!("{of}.{}", test.name));
+    let equals = if test.equals { "equals" } else { "not_equals" };
+    format!("{{attribute: {attribute}, {equals}: {}}}", value(&test.value))
+}
+
+fn value(value: &Value) -> String {
+    match value {
+        Value::String(text) => quoted(text),
+        Value::Boolean(value) => value.to_string(),
+        Value::Integer(value) => value.to_string(),
+    }
+}
+
+/// What was read is of the years 1 to 9999, which can be written.
+fn time(time: Timestamp) -> String {
+    format_timestamp(time).unwrap_or_default()
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in text.chars() {
+        if (c.is_ascii_graphic() || c == ' ') && !matches!(c, '"' | '\\') {
+            quoted.push(c);
+        } else {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                let _ = write!(quoted, "\\u{unit:04x}");
+            }
+        }
+    }
+    quoted + "\""
+}
