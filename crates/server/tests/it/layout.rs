@@ -69,7 +69,7 @@ fn translation_stays_in_its_files() {
 #[test]
 fn files_begin_with_their_purpose_and_end_soon() {
     let mut seen = 0;
-    for folder in ["crates", "proto", "benches"] {
+    for folder in ["crates", "proto", "benches", "fuzz/fuzz_targets"] {
         for path in files(&workspace().join(folder), "rs") {
             let text = fs::read_to_string(&path).unwrap();
             assert!(text.starts_with("//!"), "{} does not begin with //!", path.display());

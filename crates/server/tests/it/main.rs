@@ -25,6 +25,7 @@ mod overload;
 mod python;
 mod raw;
 mod reload;
+mod requests;
 mod rpc;
 mod shapes;
 mod top;
