@@ -42,7 +42,6 @@
 //! }
 //! ```
 
-pub mod document;
 pub mod asking;
 pub mod fuzz;
 pub mod generate;

@@ -10,6 +10,12 @@ use capstan_engine::{
 };
 use capstan_policy::{Expectation, PolicyTests, format_timestamp};
 
+/// A policy with its own catalog.
+#[must_use]
+pub fn policy_document(facts_of_catalog: &CatalogFacts, facts: &Facts) -> String {
+    policy(&catalog(facts_of_catalog), facts)
+}
+
 /// A policy. `catalog` is a name, or what [`catalog`] wrote.
 #[must_use]
 pub fn policy(catalog: &str, facts: &Facts) -> String {

@@ -1,9 +1,9 @@
 //! Facts written as a document and read again are the same facts.
 
 use capstan_policy::{Catalogs, Diagnostics, load_policy};
-use capstan_testkit::document::policy_document;
 use capstan_testkit::generate;
 use capstan_testkit::worlds::{catalog_facts, worlds};
+use capstan_testkit::written::policy_document;
 use proptest::prelude::*;
 
 /// What the document declares, and its catalog, as text.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use capstan_testkit::generate::{self, later};
 use proptest::prelude::*;
 
+use capstan_policy::{Catalogs, load_policy};
 use capstan_testkit::asking::{Pair, Tally, build};
 use capstan_testkit::fuzz;
 use capstan_testkit::written;
@@ -64,5 +65,8 @@ proptest! {
         let policy = written::policy(&catalog, &world.facts);
         prop_assert!(fuzz::catalog(catalog.as_bytes()), "{}", catalog);
         prop_assert!(fuzz::policy(policy.as_bytes()), "{}", policy);
+        let loaded = load_policy(policy.as_bytes(), &Catalogs::default());
+        let facts = loaded.map(|loaded| format!("{:?}", loaded.model.facts()));
+        prop_assert_eq!(facts, Ok(format!("{:?}", world.facts)), "{}", policy);
     }
 }

@@ -8,7 +8,7 @@ use capstan_testkit::generate::{self, Question, World};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::asking::{Pair, Tally, asked, build, check, explain, places, what, who};
+use capstan_testkit::asking::{Pair, Tally, asked, build, check, explain, places, what, who};
 
 fn empty(world: &World) -> Result<Snapshot, TestCaseError> {
     let world = World { facts: Facts::default(), ..world.clone() };

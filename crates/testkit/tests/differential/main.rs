@@ -5,7 +5,6 @@
 //! shrinks. What compares with the naive model counts what it compared: see `--nocapture`.
 
 mod answers;
-mod asking;
 mod changes;
 mod exhaustive;
 mod paths;

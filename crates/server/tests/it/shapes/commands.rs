@@ -1,9 +1,8 @@
 //! The same questions to the binary: what it prints as JSON, and its exit code.
 
-use capstan_engine::{Properties, Timestamp};
+use capstan_engine::{Properties, Timestamp, Value as Property};
 use capstan_policy::format_timestamp;
 use capstan_proto::v1;
-use capstan_testkit::document::{properties, value};
 use capstan_testkit::generate::Question;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -166,4 +165,17 @@ fn reason(reason: v1::Reason) -> &'static str {
 fn time(time: prost_types::Timestamp) -> Value {
     let nanos = u32::try_from(time.nanos).unwrap();
     format_timestamp(Timestamp::new(time.seconds, nanos)).unwrap().into()
+}
+
+/// Properties as query lines have them.
+fn properties(properties: &Properties) -> Value {
+    properties.iter().map(|(name, held)| (name.clone(), value(held))).collect()
+}
+
+fn value(value: &Property) -> Value {
+    match value {
+        Property::String(text) => text.as_str().into(),
+        Property::Boolean(value) => (*value).into(),
+        Property::Integer(number) => (*number).into(),
+    }
 }

@@ -8,8 +8,8 @@ use capstan_engine::{Attributes, Reason, RoleBinding, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1;
 use capstan_testkit::Naive;
-use capstan_testkit::document::policy_document;
 use capstan_testkit::generate::{Question, World};
+use capstan_testkit::written::policy_document;
 use proptest::prelude::*;
 
 use super::{
