@@ -7,6 +7,7 @@
 use std::marker::PhantomData;
 
 use prost::Message;
+use prost::bytes::Buf as _;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -71,12 +72,30 @@ impl<U: Message + Default> Decoder for MessageDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        U::decode(buffer).map(Some).map_err(|error| undecodable(&error))
+        decode_whole(buffer).map(Some).map_err(|error| undecodable(&error))
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
     }
+}
+
+/// Decodes a message out of one slice: prost goes byte by byte, a batch has thousands of small fields,
+/// and every step in a buffer costs more than one in a slice.
+///
+/// # Errors
+///
+/// It is no such message.
+pub fn decode_whole<U: Message + Default>(
+    buffer: &mut DecodeBuf<'_>,
+) -> Result<U, prost::DecodeError> {
+    let length = buffer.remaining();
+    if buffer.chunk().len() < length {
+        return U::decode(buffer);
+    }
+    let message = U::decode(buffer.chunk());
+    buffer.advance(length);
+    message
 }
 
 fn undecodable(error: &prost::DecodeError) -> Status {
