@@ -19,7 +19,10 @@ fn dependencies(manifest: &str) -> Vec<String> {
 #[test]
 fn crates_know_only_what_they_may() {
     let forbidden: BTreeMap<&str, &[&str]> = BTreeMap::from([
-        ("Cargo.toml", &["capstan", "capstan-engine", "capstan-policy", "capstan-testkit"][..]),
+        (
+            "Cargo.toml",
+            &["capstan", "capstan-client", "capstan-engine", "capstan-policy", "capstan-testkit"][..],
+        ),
         (
             "crates/engine/Cargo.toml",
             &[
@@ -40,6 +43,10 @@ fn crates_know_only_what_they_may() {
             &["capstan", "capstan-proto", "capstan-testkit", "prost", "tokio", "tonic"],
         ),
         ("crates/server/Cargo.toml", &["capstan-testkit", "proptest"]),
+        (
+            "crates/client/Cargo.toml",
+            &["capstan", "capstan-engine", "capstan-policy", "capstan-testkit", "proptest"],
+        ),
         ("crates/testkit/Cargo.toml", &["capstan"]),
     ]);
     for (manifest, names) in forbidden {

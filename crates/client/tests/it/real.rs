@@ -1,0 +1,101 @@
+//! The real server in this process, on a runtime of its own so that it can be killed.
+
+use std::path::{Path, PathBuf};
+
+use capstan::clock::Clock;
+use capstan::limits::Limits;
+use capstan::reload::Reload;
+use capstan::server::{Address, Config, Server};
+use capstan::source::Source;
+use capstan_client::{Client, Options};
+use capstan_policy::Catalogs;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::oneshot;
+
+use super::PATIENCE;
+
+/// A server; killed when dropped.
+pub(crate) struct Real {
+    pub(crate) address: Address,
+    pub(crate) reload: Reload,
+    stop: Option<oneshot::Sender<()>>,
+    ended: Option<oneshot::Receiver<()>>,
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// What a server is started with, for changes.
+pub(crate) fn config(source: Source) -> Config {
+    Config {
+        source,
+        catalogs: Catalogs::default(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        http: None,
+        insecure_plaintext: false,
+        reflection: false,
+        drain_delay: std::time::Duration::ZERO,
+        clock: Clock::System,
+        limits: Limits::default(),
+    }
+}
+
+impl Real {
+    pub(crate) async fn demo() -> Self {
+        Self::start(config(Source::Demo)).await
+    }
+
+    pub(crate) async fn start(config: Config) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let (reload, wakes) = capstan::reload::channel();
+        let handle = reload.clone();
+        runtime.spawn(async move {
+            let server = Server::bind(config).await.unwrap();
+            let address = server.grpc_addresses()[0].clone();
+            let stopped = async { drop(stopped.await) };
+            let ready = || ready.send(address).unwrap();
+            server.run(stopped, (handle, wakes), ready).await.unwrap();
+            let _ = end.send(());
+        });
+        let address = is_ready.await.unwrap();
+        Self { address, reload, stop: Some(stop), ended: Some(ended), runtime: Some(runtime) }
+    }
+
+    pub(crate) fn client(&self, options: Options) -> Client {
+        let address = match &self.address {
+            Address::Tcp(address) => format!("http://{address}"),
+            unix @ Address::Unix(_) => unix.to_string(),
+        };
+        Client::connect_with(&address, options).unwrap()
+    }
+
+    /// Kills it, and waits until its address is free.
+    pub(crate) fn kill(mut self) {
+        let runtime = self.runtime.take().unwrap();
+        // A runtime cannot be waited for inside another.
+        std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
+    }
+
+    /// Stops it as SIGTERM does, and waits for that.
+    pub(crate) async fn drain(mut self) {
+        drop(self.stop.take());
+        self.ended.take().unwrap().await.unwrap();
+    }
+}
+
+/// A folder of this test's own, empty.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
