@@ -43,16 +43,33 @@ pub fn batch_check(
             format!("{length} checks, more than {BATCH_CHECKS_MAX}: send several batches");
         return Err(RequestError::field("checks", problem));
     }
-    let answer = |item: &v1::CheckItem| {
-        let v1::CheckItem { identity, capability, resource, properties } = item;
-        let attributes = convert::attributes(properties.as_ref());
-        let question = convert::question(identity, capability, resource, &attributes);
-        match question.and_then(|question| decide(snapshot, &question, now)) {
-            Ok(decision) => convert::check_result(decision),
-            Err(error) => v1::CheckResult { error: Some(error.item()), ..Default::default() },
+    let properties = request.checks.iter().map(|item| item.properties.as_ref());
+    let attributes: Vec<_> = properties.map(convert::attributes).collect();
+    let mut results = vec![v1::CheckResult::default(); length];
+    let mut questions = Vec::with_capacity(length);
+    let mut places = Vec::with_capacity(length);
+    for ((item, attributes), result) in request.checks.iter().zip(&attributes).zip(&mut results) {
+        let v1::CheckItem { identity, capability, resource, .. } = item;
+        match convert::question(identity, capability, resource, attributes) {
+            Ok(question) => {
+                questions.push(question);
+                places.push(result);
+            }
+            Err(error) => result.error = Some(error.item()),
         }
-    };
-    let results = request.checks.iter().map(answer).collect();
+    }
+    let mut asked = questions.iter().zip(places);
+    snapshot.check_batch(&questions, now, |_, decision| {
+        let Some((question, result)) = asked.next() else { return };
+        match decision {
+            Ok(decision) => *result = convert::check_result(decision),
+            Err(_) => {
+                let unknown = unknown_capability(snapshot, question.capability);
+                result.error = Some(unknown.item());
+            }
+        }
+    });
+    drop(asked);
     Ok(v1::BatchCheckResponse { results, revision: snapshot.revision() })
 }
 

@@ -1,6 +1,7 @@
 //! Every limit of the server, in one place. Those of documents and paths are constants of the
 //! crates that keep them. Each has a test of its own.
 
+use std::num::NonZero;
 use std::time::Duration;
 
 /// Most bytes of a decision message, in and out (contract, section 7).
@@ -30,6 +31,8 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(1);
 pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
 /// A shorter `grpc-timeout` has passed when it arrives.
 pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
+/// Most checks of a batch that is answered without waiting for its turn: some 20 µs.
+pub const SHORT_BATCH_MAX: usize = 64;
 /// How long before its deadline a call that still waits is sent the head of its answer, after which
 /// tonic's own timer no longer cuts it off with CANCELLED: longer than a thread is set aside on a
 /// busy machine.
@@ -116,6 +119,10 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// See [`PEER_IN_FLIGHT_MAX`].
     pub peer_in_flight_max: usize,
+    /// Most calls that compute at once, Check and short batches left out, which take microseconds:
+    /// as many as there are processors, so that the others wait where they are counted. A worker
+    /// with a runtime of its own has one at a time, if any.
+    pub computing_max: usize,
     /// See [`UNARY_TIME_MAX`].
     pub unary_time_max: Duration,
     /// See [`CONNECTIONS_MAX`].
@@ -138,6 +145,7 @@ impl Default for Limits {
             message_bytes_max: MESSAGE_BYTES_MAX,
             in_flight_max: IN_FLIGHT_MAX,
             peer_in_flight_max: PEER_IN_FLIGHT_MAX,
+            computing_max: std::thread::available_parallelism().map_or(1, NonZero::get),
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
             connection_age: CONNECTION_AGE,

@@ -163,6 +163,10 @@ impl Server {
         let tasks = TaskTracker::new();
 
         let places = Places::new(&self.config.limits);
+        let turns = match self.config.runtime {
+            Runtime::PerCore(_) => self.config.limits.computing_max.min(1),
+            Runtime::Callers => self.config.limits.computing_max,
+        };
         // One for each worker: what a call counts references of is then not shared between cores.
         let router = || {
             let services = Services::new(
@@ -171,6 +175,7 @@ impl Server {
                 log.clone(),
                 traces.is_some(),
                 self.config.clock,
+                turns,
                 cut.clone(),
             );
             let limits = self.config.limits;

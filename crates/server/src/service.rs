@@ -8,11 +8,13 @@ use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
 use futures_util::{Stream, stream};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Line};
+use crate::limits::SHORT_BATCH_MAX;
 use crate::metrics::{Metrics, Rpc};
 use crate::published::Published;
 use crate::traces::Trace;
@@ -30,18 +32,34 @@ pub(crate) struct Services {
     clock: Clock,
     /// Ends streams: they would hold the drain for as long as their clients please.
     draining: CancellationToken,
+    /// See [`Services::turn`].
+    turns: Arc<Semaphore>,
 }
 
 impl Services {
-    pub(crate) const fn new(
+    pub(crate) fn new(
         published: Arc<Published>,
         metrics: Arc<Metrics>,
         log: Option<DecisionLog>,
         traced: bool,
         clock: Clock,
+        computing_max: usize,
         draining: CancellationToken,
     ) -> Self {
-        Self { published, metrics, log, traced, clock, draining }
+        let turns = Arc::new(Semaphore::new(computing_max.min(Semaphore::MAX_PERMITS)));
+        Self { published, metrics, log, traced, clock, draining, turns }
+    }
+
+    /// Waits for a turn to compute, which lists, explanations and long batches take: they can last milliseconds,
+    /// and hundreds of them ready at once would keep Check and health waiting for seconds. Who
+    /// waits here is counted among the calls in flight, and ends at its deadline.
+    async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Nobody closes it.
+        let turn = self.turns.acquire().await.ok();
+        // Computing does not wait, so without this each call would have its turn as soon as it is
+        // looked at, and nobody would ever be seen waiting: the queue would be the runtime's.
+        tokio::task::yield_now().await;
+        turn
     }
 
     /// The snapshot for one page of a list: the one that the list began with, if it goes on.
@@ -74,6 +92,8 @@ impl Services {
         request: v1::BatchCheckRequest,
     ) -> Result<v1::BatchCheckResponse, RequestError> {
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
+        let is_long = request.checks.len() > SHORT_BATCH_MAX;
+        let _turn = if is_long { self.turn().await } else { None };
         let now = self.clock.now();
         let answer = answer::batch_check(&snapshot, &request, now)?;
         if let Some(log) = &self.log {
@@ -168,6 +188,7 @@ impl DecisionService for Services {
     ) -> Answer<v1::ListCapabilitiesResponse> {
         let request = request.get_ref();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
+        let _turn = self.turn().await;
         Ok(Response::new(answer::list_capabilities(&snapshot, request, self.clock.now())?))
     }
 
@@ -177,6 +198,7 @@ impl DecisionService for Services {
     ) -> Answer<v1::ListIdentitiesResponse> {
         let request = request.get_ref();
         let snapshot = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let _turn = self.turn().await;
         Ok(Response::new(answer::list_identities(&snapshot, request, self.clock.now())?))
     }
 
@@ -186,6 +208,7 @@ impl DecisionService for Services {
     ) -> Answer<v1::ListScopesResponse> {
         let request = request.get_ref();
         let snapshot = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let _turn = self.turn().await;
         Ok(Response::new(answer::list_scopes(&snapshot, request, self.clock.now())?))
     }
 
@@ -193,6 +216,7 @@ impl DecisionService for Services {
         let trace = self.trace(&request);
         let request = request.into_inner();
         let snapshot = self.published.read(request.consistency.as_ref()).await?;
+        let _turn = self.turn().await;
         let now = self.clock.now();
         let answer = answer::explain(&snapshot, &request, now);
         if let Some(log) = &self.log {
@@ -217,6 +241,7 @@ impl RoleService for Services {
     ) -> Answer<v1::ListRolesResponse> {
         let request = request.get_ref();
         let snapshot = self.page(&request.page_token, None).await?;
+        let _turn = self.turn().await;
         Ok(Response::new(answer::list_roles(&snapshot, request, self.clock.now())?))
     }
 }

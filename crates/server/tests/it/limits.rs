@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use capstan::limits::{
     BATCH_CHECKS_MAX, CONNECT_TIMEOUT, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits,
-    MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, TIMEOUT_MIN,
+    MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, SHORT_BATCH_MAX,
+    TIMEOUT_MIN,
 };
 use capstan::source::Source;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
@@ -513,6 +514,65 @@ async fn calls_beyond_one_peers_cap_leave_room_for_others() {
     streams.remove(0);
     serves_again(&server.channel).await;
     overloaded(&open(&other).await.err().unwrap());
+}
+
+/// With no turn to be had, whoever needs one waits, and holds up nobody who needs none.
+#[tokio::test]
+async fn calls_that_wait_for_a_turn_hold_up_neither_checks_nor_health() {
+    let limits = Limits { computing_max: 0, unary_time_max: PATIENCE, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    tokio::select! {
+        codes = calls_that_need_a_turn(&server) => panic!("ended without a turn: {codes:?}"),
+        () = async {
+            serves(&server.channel).await;
+            assert!(server.decisions().batch_check(batch()).await.is_ok());
+            is_healthy(&server.channel).await;
+        } => {}
+    }
+}
+
+#[tokio::test]
+async fn calls_that_get_no_turn_are_late() {
+    let unary_time_max = Duration::from_millis(50);
+    let limits = Limits { computing_max: 0, unary_time_max, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    assert_eq!(calls_that_need_a_turn(&server).await, [Code::DeadlineExceeded; 6]);
+    serves(&server.channel).await;
+}
+
+/// Every unary call but Check, all at once, with a long batch; none may be answered.
+async fn calls_that_need_a_turn(server: &InProcess) -> [Code; 6] {
+    let v1::CheckRequest { identity, capability, resource, .. } = check();
+    let what = v1::ListCapabilitiesRequest {
+        identity: identity.clone(),
+        resource: resource.clone(),
+        ..Default::default()
+    };
+    let who = v1::ListIdentitiesRequest {
+        capability: capability.clone(),
+        resource: resource.clone(),
+        ..Default::default()
+    };
+    let places = v1::ListScopesRequest {
+        identity: identity.clone(),
+        capability: capability.clone(),
+        ..Default::default()
+    };
+    let why = v1::ExplainRequest { identity, capability, resource, ..Default::default() };
+    let decisions = || server.decisions();
+    let item = batch().checks.remove(0);
+    let checks = vec![item; SHORT_BATCH_MAX + 1];
+    let long = v1::BatchCheckRequest { checks, consistency: None };
+    let roles = v1::ListRolesRequest::default();
+    tokio::join!(
+        async { decisions().batch_check(long).await.unwrap_err().code() },
+        async { decisions().list_capabilities(what).await.unwrap_err().code() },
+        async { decisions().list_identities(who).await.unwrap_err().code() },
+        async { decisions().list_scopes(places).await.unwrap_err().code() },
+        async { decisions().explain(why).await.unwrap_err().code() },
+        async { server.roles().list_roles(roles).await.unwrap_err().code() },
+    )
+    .into()
 }
 
 /// A call that is given up must give its place back.

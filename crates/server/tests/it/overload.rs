@@ -25,8 +25,9 @@ use crate::raw::reason;
 
 /// Eight times 256 streams are twice what one peer may have in flight.
 const CONNECTIONS: usize = 8;
-/// Callers that each ask again as soon as they are answered: enough to keep the server busy.
-const CALLERS: usize = 64;
+/// Callers that each ask again as soon as they are answered: enough to keep a core busy, and few
+/// enough that none waits for long.
+const CALLERS: usize = 8;
 /// Calls without an answer after which no more go out.
 const UNANSWERED_MAX: usize = 4 * 1_024;
 const TICK: Duration = Duration::from_millis(2);
