@@ -43,6 +43,9 @@ pub(crate) fn config(source: Source) -> Config {
         drain_delay: std::time::Duration::ZERO,
         clock: Clock::System,
         limits: Limits::default(),
+        runtime: capstan::server::Runtime::PerCore(2),
+        decision_log: None,
+        traces: None,
     }
 }
 

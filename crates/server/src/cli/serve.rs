@@ -53,7 +53,7 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
 
-    /// HTTP address for /livez and /readyz, or none
+    /// HTTP address for /livez, /readyz and /metrics, or none
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
     http: Http,
 
