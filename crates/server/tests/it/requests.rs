@@ -2,6 +2,8 @@
 
 mod body;
 
+use std::collections::HashMap;
+
 use body::request;
 use proptest::prelude::*;
 use prost::Message;
@@ -37,34 +39,56 @@ fn word() -> impl Strategy<Value = String> {
     ]
 }
 
-fn value() -> impl Strategy<Value = prost_types::Value> {
-    let number = prop_oneof![
-        prop::sample::select(vec![
-            0.0,
-            -0.0,
-            1.0,
-            2.0,
-            9_007_199_254_740_991.0,
-            9_007_199_254_740_992.0
-        ]),
-        any::<f64>(),
-    ];
-    let strings = prop::sample::select(vec!["", "open", "archived", "x", "1", "true"]);
-    let kind = prop_oneof![
-        4 => strings.prop_map(|text| Kind::StringValue(text.into())),
-        4 => number.prop_map(Kind::NumberValue),
-        4 => any::<bool>().prop_map(Kind::BoolValue),
-        1 => any::<i32>().prop_map(Kind::NullValue),
-        1 => Just(Kind::ListValue(prost_types::ListValue::default())),
-        1 => Just(Kind::StructValue(prost_types::Struct::default())),
-    ];
-    prop::option::weighted(0.95, kind).prop_map(|kind| prost_types::Value { kind })
+fn value() -> impl Strategy<Value = Kind> {
+    let number = any::<f64>().prop_map(Kind::NumberValue);
+    let text = any::<String>().prop_map(Kind::StringValue);
+    let list = Kind::ListValue(prost_types::ListValue::default());
+    let object = Kind::StructValue(prost_types::Struct::default());
+    let null = any::<i32>().prop_map(Kind::NullValue);
+    prop_oneof![
+        number,
+        text,
+        any::<bool>().prop_map(Kind::BoolValue),
+        null,
+        Just(list),
+        Just(object)
+    ]
+}
+
+type Near = Vec<(&'static str, Kind)>;
+
+/// Attributes that bindings test, with values that meet the test, or differ a little.
+fn attributes(near: Near) -> impl Strategy<Value = HashMap<String, prost_types::Value>> {
+    let names = prop::sample::select(vec!["n", "s", "status", "team", "ok", "level", ""]);
+    let pair = prop_oneof![8 => prop::sample::select(near), 1 => (names, value())];
+    let is_set = prop::bool::weighted(0.97);
+    let one = (pair, is_set).prop_map(|((name, kind), is_set)| {
+        (name.to_owned(), prost_types::Value { kind: Some(kind).filter(|_| is_set) })
+    });
+    prop::collection::vec(one, 0..=3).prop_map(HashMap::from_iter)
 }
 
 fn properties() -> impl Strategy<Value = Option<v1::Properties>> {
-    let names = prop::sample::select(vec!["status", "n", "team", "ok", "s", "on", ""]);
-    let some = || prop::collection::hash_map(names.clone().prop_map(str::to_owned), value(), 0..=3);
-    let all = (some(), prop_oneof![Just(Default::default()), some()], some(), some());
+    let number = |name, number| (name, Kind::NumberValue(number));
+    let text = |name, text: &str| (name, Kind::StringValue(text.into()));
+    let yes = |name| (name, Kind::BoolValue(true));
+    let subject = vec![text("team", "y"), number("level", 2.0)];
+    let resource = vec![text("status", "open"), text("status", "Open"), number("n", 2.0)];
+    let action = vec![yes("ok"), text("ok", "true"), number("ok", 1.0)];
+    let context = vec![
+        number("n", 1.0),
+        number("n", 1.5),
+        number("n", 1.0 + f64::EPSILON),
+        number("n", 9_007_199_254_740_993.0),
+        number("n", f64::NAN),
+        text("n", "1"),
+        yes("n"),
+        text("s", ""),
+        text("s", " "),
+        number("s", -0.0),
+    ];
+    let resource = prop_oneof![Just(HashMap::new()), attributes(resource)];
+    let all = (attributes(subject), resource, attributes(action), attributes(context));
     let all = all.prop_map(|(subject, resource, action, context)| v1::Properties {
         subject,
         resource,
@@ -74,14 +98,32 @@ fn properties() -> impl Strategy<Value = Option<v1::Properties>> {
     prop::option::of(all)
 }
 
+/// Who and where: mostly on a binding.
+fn place() -> impl Strategy<Value = (String, String)> {
+    let bound = prop::sample::select(vec![
+        ("al", "a/x"),
+        ("al", "o"),
+        ("ci", "a/b/x"),
+        ("ci", "a/b/r"),
+        ("ci", "a/b/c"),
+        ("ci", "o"),
+        ("ci", "rec"),
+        ("a/t", "a/b"),
+        ("a/t", "a/b/r"),
+        ("no", "a"),
+    ]);
+    let bound = bound.prop_map(|(who, place)| (who.to_owned(), place.to_owned()));
+    prop_oneof![2 => bound, 1 => (word(), word())]
+}
+
 fn item() -> impl Strategy<Value = v1::CheckItem> {
     const CAPABILITIES: [&str; 4] = ["repo.list", "repo.update", "repo.tag.list", "gulf"];
     let capability = prop_oneof![
         6 => prop::sample::select(&CAPABILITIES[..]).prop_map(str::to_owned),
         1 => word(),
     ];
-    (word(), capability, word(), properties()).prop_map(
-        |(identity, capability, resource, properties)| v1::CheckItem {
+    (place(), capability, properties()).prop_map(
+        |((identity, resource), capability, properties)| v1::CheckItem {
             identity,
             capability,
             resource,
@@ -155,7 +197,11 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases * 3, // an answer is cheap
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn requests_are_answered_or_refused(bytes in encoded()) {

@@ -180,7 +180,19 @@ fn judged<T>(document: &[u8], loaded: Result<T, Diagnostics>) -> Option<T> {
     let places = diagnostics.iter().map(|one| (one.line, one.column));
     assert!(places.is_sorted(), "{diagnostics}");
     in_text(document, diagnostics.iter());
+    if std::str::from_utf8(document).is_err() {
+        let place = diagnostics.iter().map(|one| (one.line, one.column)).next();
+        assert!(kept == 1 && place == not_utf8(document), "{diagnostics}");
+    }
     None
+}
+
+/// The place of the first character that is none.
+fn not_utf8(document: &[u8]) -> Option<(usize, usize)> {
+    let good = document.utf8_chunks().next()?.valid().replace("\r\n", "\n");
+    let good = good.trim_start_matches('\u{feff}');
+    let last = good.rsplit(['\n', '\r']).next()?;
+    Some((good.matches(['\n', '\r']).count() + 1, last.chars().count() + 1))
 }
 
 /// Each is of a place in the text, short, and has nothing that a terminal would obey.

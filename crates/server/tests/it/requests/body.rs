@@ -214,13 +214,7 @@ fn is_consistent(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     assert_eq!(answer.allowed, answer.reason() == v1::Reason::Granted, "{answer:?}");
     assert!(answer.allowed || answer.valid_until.is_none(), "{answer:?}");
     assert_eq!(answer.revision, REVISION);
-    let supplied = attributes(properties.as_ref());
-    let naive = Naive::new(&SERVED.catalog, SERVED.model.facts(), &supplied, NOW);
-    let (reason, until) = naive.check(identity, capability, resource).unwrap();
-    let reason = format!("REASON_{}", Reason::as_str(reason));
-    let until = until.map(|until| (until.seconds(), until.nanos().cast_signed()));
-    assert_eq!(answer.reason().as_str_name(), reason, "{request:?}");
-    assert_eq!(answer.valid_until.map(|until| (until.seconds, until.nanos)), until);
+    is_naive(request, answer);
     let listed = answer::list_capabilities(
         &SERVED.snapshot,
         &v1::ListCapabilitiesRequest {
@@ -233,6 +227,18 @@ fn is_consistent(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     );
     let listed = listed.unwrap().capabilities;
     assert_eq!(listed.contains(capability), answer.allowed, "{request:?}: {listed:?}");
+}
+
+/// The naive model answers the same, with what it would read from the wire.
+fn is_naive(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
+    let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
+    let supplied = attributes(properties.as_ref());
+    let naive = Naive::new(&SERVED.catalog, SERVED.model.facts(), &supplied, NOW);
+    let (reason, until) = naive.check(identity, capability, resource).unwrap();
+    let reason = format!("REASON_{}", Reason::as_str(reason));
+    let until = until.map(|until| (until.seconds(), until.nanos().cast_signed()));
+    assert_eq!(answer.reason().as_str_name(), reason, "{request:?}");
+    assert_eq!(answer.valid_until.map(|until| (until.seconds, until.nanos)), until);
 }
 
 /// Section 3: strings, booleans, and numbers without fraction within 2^53 - 1; the rest is absent.
@@ -441,7 +447,9 @@ fn allows(
         properties: properties.cloned(),
         consistency: None,
     };
-    answer::check(&SERVED.snapshot, &request, NOW).is_ok_and(|answer| answer.allowed)
+    let answer = answer::check(&SERVED.snapshot, &request, NOW);
+    answer.iter().for_each(|answer| is_naive(&request, answer));
+    answer.is_ok_and(|answer| answer.allowed)
 }
 
 /// An answer reaches the client as it is.
