@@ -85,6 +85,8 @@ struct Inner {
     count: watch::Sender<usize>,
     gate: watch::Sender<bool>,
     streams: AtomicUsize,
+    /// Streams that the client has ended.
+    ends: watch::Sender<usize>,
     alone: AtomicUsize,
 }
 
@@ -119,6 +121,7 @@ impl Fake {
             count: watch::Sender::new(0),
             gate: watch::Sender::new(false),
             streams: AtomicUsize::new(0),
+            ends: watch::Sender::new(0),
             alone: AtomicUsize::new(0),
         }));
         let service = DecisionServiceServer::new(fake.clone());
@@ -152,6 +155,13 @@ impl Fake {
         let mut count = self.0.count.subscribe();
         let came = count.wait_for(|count| *count >= batches);
         tokio::time::timeout(PATIENCE, came).await.expect("batches come").unwrap();
+    }
+
+    /// Waits until the client has ended so many streams.
+    pub(crate) async fn wait_for_ends(&self, streams: usize) {
+        let mut ends = self.0.ends.subscribe();
+        let ended = ends.wait_for(|ends| *ends >= streams);
+        tokio::time::timeout(PATIENCE, ended).await.expect("streams end").unwrap();
     }
 
     pub(crate) fn open_gate(&self) {
@@ -197,7 +207,10 @@ impl DecisionService for Fake {
         let open = Some((self.clone(), request.into_inner(), 0));
         let answers = stream::unfold(open, move |open| async move {
             let (fake, mut requests, at) = open?;
-            let request = requests.next().await?;
+            let Some(request) = requests.next().await else {
+                fake.0.ends.send_modify(|ends| *ends += 1);
+                return None;
+            };
             let answer = match request {
                 Ok(request) => fake.act(Door::Stream(number, at), request).await?,
                 Err(status) => Err(status),

@@ -11,8 +11,9 @@ use capstan::source::Source;
 use capstan_client::{Check, Client, Error, Options};
 use tokio::task::JoinSet;
 
-use crate::PATIENCE;
+use crate::fake::{Act, Fake};
 use crate::real::{Real, config};
+use crate::{PATIENCE, ask};
 
 /// Questions about the demo, with what is right.
 const QUESTIONS: [(&str, &str, &str, bool); 6] = [
@@ -102,6 +103,7 @@ async fn a_server_that_is_killed_again_and_again_makes_no_answer_wrong() {
         let late = |error: &Error| matches!(error, Error::DeadlineExceeded(_));
         assert!(errors.iter().all(late), "{errors:?}");
         client.shutdown().await;
+        server.kill();
     }
 }
 
@@ -140,4 +142,13 @@ async fn connections_that_grow_old_cost_no_call() {
         assert_eq!(load.stop().await, [], "{server_age} {client_age}");
         client.shutdown().await;
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_replaced_ends() {
+    let options = Options { connection_age: Duration::from_millis(20), ..Options::default() };
+    let (fake, client) = Fake::start(|_| Act::Answer, options).await;
+    assert!(ask(&client, "a").await.is_ok());
+    fake.wait_for_ends(3).await;
+    assert!(ask(&client, "a").await.is_ok());
 }
