@@ -1,6 +1,11 @@
 //! A check allocates nothing, alone or in a batch, whatever it answers and however much is bound.
 
 #![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+#![expect(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "all of this is test code, not only what stands in test functions"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
