@@ -50,8 +50,8 @@ pub const SPARE_BYTES_MAX: usize = BATCH_BYTES_MAX;
 /// How a client behaves; `Options::default()` suits most programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Connections, each with a stream of its own; at least 1, and 1 unless given. One is enough
-    /// for a million checks a second; more spread the work of a server with many cores.
+    /// Connections, each with a stream of its own; at least 1, and 1 unless given. A server answers
+    /// a stream on one core at a time, so more use more of its cores, in smaller batches.
     pub connections: usize,
     /// Calls that the client holds, waiting and in flight; at least 1, and 16,384 unless given. A
     /// check of more than [`PLACE_BYTES`] counts as several, so this bounds the memory too. Further

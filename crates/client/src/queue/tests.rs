@@ -335,3 +335,17 @@ fn calls_that_want_different_things_fill_batches_side_by_side() {
     assert_eq!(run.queue.filling.len(), 2);
     assert_eq!(run.queue.filling_alone.len(), 2);
 }
+
+#[test]
+fn no_more_is_asked_alone_at_once_than_may_be() {
+    let mut run = Run::new();
+    // Batches of five.
+    for _ in 0..5 * (ALONE_MAX + 2) {
+        run.push(1_000, Want::Full, 0);
+    }
+    let mut take = || run.queue.take_alone(run.now).map(|(id, ..)| id);
+    let asked: Vec<_> = std::iter::from_fn(&mut take).collect();
+    assert_eq!(asked.len(), ALONE_MAX);
+    assert!(run.queue.answered_alone(asked[0], &mut After::default()).is_some());
+    assert!(run.queue.take_alone(run.now).is_some());
+}

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use capstan_client::limits::ANSWER_BYTES_MAX;
 use capstan_client::{Client, Code, Error, Options};
 use capstan_proto::v1::{BatchCheckResponse, CheckResult, ItemError, Reason};
 use futures_util::future::join_all;
@@ -66,6 +67,16 @@ async fn a_result_that_cannot_be_an_answer_is_an_error_for_its_caller() {
     let newer = CheckResult { reason: 99, ..Default::default() };
     let results = vec![newer; 3];
     assert_eq!(hear(BatchCheckResponse { results, revision: 1 }).await, vec![Ok(false); 3]);
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_a_message_may_be_is_none() {
+    let message = "x".repeat(ANSWER_BYTES_MAX);
+    let error = Some(ItemError { code: 3, reason: "X".into(), message });
+    let result = CheckResult { error, ..Default::default() };
+    let reply = BatchCheckResponse { results: vec![result], revision: 1 };
+    let (_fake, client) = Fake::start(move |_| Act::Reply(reply.clone()), Options::default()).await;
+    assert_eq!(refusal(ask(&client, "a").await.unwrap_err()).0, Code::OutOfRange);
 }
 
 #[tokio::test]
