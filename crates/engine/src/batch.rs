@@ -7,7 +7,6 @@
 use std::hint::black_box;
 
 use crate::binding::{BINDING_BYTES, Beside, Packed};
-use crate::hash::Prefixes;
 use crate::table::{Entry, Probe};
 use crate::{CapabilityIx, Decision, Question, Reason, Snapshot, Timestamp, UnknownCapability};
 
@@ -18,7 +17,6 @@ const LANES: usize = 16;
 #[derive(Default)]
 struct Lane<'s> {
     capability: Option<CapabilityIx>,
-    prefixes: Option<Prefixes>,
     probe: Option<Probe<'s, Beside>>,
     identity: Option<Entry<'s, Beside>>,
 }
@@ -38,7 +36,6 @@ impl Snapshot {
                 lane.capability = self.catalog.capability(question.capability);
                 let hash = self.seed().hash(question.identity.as_str());
                 lane.probe = self.identities.probe(hash);
-                lane.prefixes = Some(self.seed().prefixes(question.resource.as_str()));
             }
             for probe in lanes.iter().filter_map(|lane| lane.probe.as_ref()) {
                 black_box(probe.touch());
@@ -46,7 +43,7 @@ impl Snapshot {
             for (lane, question) in lanes.iter_mut().zip(questions) {
                 let probe = lane.probe.as_ref();
                 lane.identity = probe.and_then(|probe| probe.entry(question.identity.as_str()));
-                self.touch_scope(lane);
+                self.touch_scope(lane, question.resource.as_str().as_bytes());
             }
             for (at, (lane, question)) in lanes.iter().zip(questions).enumerate() {
                 answer(group * LANES + at, self.land(lane, question, now));
@@ -55,12 +52,11 @@ impl Snapshot {
     }
 
     /// Reads what the scope of a binding on the path will be compared with.
-    fn touch_scope(&self, lane: &Lane<'_>) {
-        let (Some(identity), Some(prefixes)) = (&lane.identity, &lane.prefixes) else { return };
+    fn touch_scope(&self, lane: &Lane<'_>, path: &[u8]) {
+        let Some(identity) = &lane.identity else { return };
         let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
         let first = bindings.iter().take(LANES).map(|bytes| Packed::read(*bytes));
-        let mut on_path =
-            first.filter(|packed| prefixes.end(usize::from(packed.depth), packed.tag).is_some());
+        let mut on_path = first.filter(|packed| packed.can_be_above(self.seed(), path));
         if let Some(packed) = on_path.next() {
             black_box(self.scopes.touch(packed.scope));
         }
@@ -73,11 +69,9 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Decision, UnknownCapability> {
         let capability = lane.capability.ok_or(UnknownCapability)?;
-        Ok(match (lane.identity, &lane.prefixes) {
-            (Some(identity), Some(prefixes)) => {
-                self.decide(identity, capability, question, prefixes, now)
-            }
-            _ => Decision::deny(Reason::UnknownIdentity),
+        Ok(match lane.identity {
+            Some(identity) => self.decide(identity, capability, question, now),
+            None => Decision::deny(Reason::UnknownIdentity),
         })
     }
 }

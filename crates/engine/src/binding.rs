@@ -1,21 +1,27 @@
-//! Role bindings as the index holds them: twelve bytes each, in the record of their identity.
+//! Role bindings as the index holds them: sixteen bytes each, in the record of their identity.
 //!
 //! ```text
-//! scope: u32   tag of its path: u32   role: 24 bits, segments of the scope less one: 4, special: 1
+//! scope: u32   tag of its path: u32   its ending: u32   role: 20 bits, bytes of the path less one: 10, special: 1
 //! ```
+//!
+//! Whether a scope can be above a resource is seen without looking at any text but the resource's:
+//! by the length of the scope's path and a hash of its last bytes ([`Seed::ending`]).
 //!
 //! An expiry, conditions and an id of its own stand apart: few bindings have any, and those that
 //! have none pay one bit for it.
 
-use crate::{Condition, Properties, Timestamp};
+use crate::hash::Seed;
+use crate::{Condition, Path, Properties, Timestamp};
 
 /// Bytes of a binding.
-pub(crate) const BINDING_BYTES: usize = 12;
-/// Most roles: their numbers have 24 bits.
-pub(crate) const ROLES_MAX: u32 = 1 << 24;
+pub(crate) const BINDING_BYTES: usize = 16;
+/// Most roles: their numbers have 20 bits.
+pub(crate) const ROLES_MAX: u32 = 1 << 20;
 
-const DEPTH_SHIFT: u32 = 24;
-const SPECIAL: u32 = 1 << 28;
+const LENGTH_SHIFT: u32 = 20;
+/// Paths have 1 to 1,024 bytes.
+const LENGTH_MASK: u32 = (1 << 10) - 1;
+const SPECIAL: u32 = 1 << 30;
 
 /// A binding, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,8 +30,9 @@ pub(crate) struct Packed {
     pub(crate) tag: u32,
     pub(crate) scope: u32,
     pub(crate) role: u32,
-    /// Segments of the scope, less one.
-    pub(crate) depth: u8,
+    /// Bytes of the scope's path.
+    pub(crate) length: u16,
+    pub(crate) ending: u32,
     /// Whether something about it stands apart.
     pub(crate) special: bool,
 }
@@ -59,22 +66,46 @@ pub(crate) struct Beside {
 }
 
 impl Packed {
+    /// A plain binding of a role at a scope, given by its number and its path.
+    pub(crate) fn new(seed: &Seed, (scope, path): (u32, Path<'_>), role: u32) -> Self {
+        let path = path.as_str();
+        Self {
+            tag: seed.hash(path).tag(),
+            scope,
+            role,
+            length: u16::try_from(path.len()).unwrap_or(u16::MAX),
+            ending: seed.ending(path.as_bytes()),
+            special: false,
+        }
+    }
+
+    /// Whether the scope's path can be this one or above it: it has its length and its ending. Of
+    /// paths that pass, most do; the text decides.
+    pub(crate) fn can_be_above(&self, seed: &Seed, path: &[u8]) -> bool {
+        let Some((start, below)) = path.split_at_checked(usize::from(self.length)) else {
+            return false;
+        };
+        matches!(below.first(), None | Some(b'/')) && seed.ending(start) == self.ending
+    }
+
     pub(crate) fn write(self, bytes: &mut Vec<u8>) {
         let special = if self.special { SPECIAL } else { 0 };
-        let packed = self.role | u32::from(self.depth) << DEPTH_SHIFT | special;
-        for word in [self.scope, self.tag, packed] {
+        let length = u32::from(self.length.wrapping_sub(1)) & LENGTH_MASK;
+        let packed = self.role | length << LENGTH_SHIFT | special;
+        for word in [self.scope, self.tag, self.ending, packed] {
             bytes.extend(word.to_le_bytes());
         }
     }
 
     pub(crate) fn read(bytes: [u8; BINDING_BYTES]) -> Self {
-        let [s0, s1, s2, s3, t0, t1, t2, t3, p0, p1, p2, p3] = bytes;
+        let [s0, s1, s2, s3, t0, t1, t2, t3, e0, e1, e2, e3, p0, p1, p2, p3] = bytes;
         let packed = u32::from_le_bytes([p0, p1, p2, p3]);
         Self {
             tag: u32::from_le_bytes([t0, t1, t2, t3]),
             scope: u32::from_le_bytes([s0, s1, s2, s3]),
             role: packed & (ROLES_MAX - 1),
-            depth: (packed >> DEPTH_SHIFT & 15) as u8,
+            length: (packed >> LENGTH_SHIFT & LENGTH_MASK) as u16 + 1,
+            ending: u32::from_le_bytes([e0, e1, e2, e3]),
             special: packed & SPECIAL != 0,
         }
     }
@@ -125,8 +156,9 @@ mod tests {
 
     #[test]
     fn bindings_come_back_as_they_were() {
-        for (role, depth, special) in [(0, 0, false), (ROLES_MAX - 1, 15, true), (7, 3, false)] {
-            let binding = Packed { tag: 0xdead_beef, scope: 0x0102_0304, role, depth, special };
+        for (role, length, special) in [(0, 1, false), (ROLES_MAX - 1, 1024, true), (7, 3, false)] {
+            let (tag, scope, ending) = (0xdead_beef, 0x0102_0304, 0x0506_0708);
+            let binding = Packed { tag, scope, role, length, ending, special };
             let mut bytes = vec![];
             binding.write(&mut bytes);
             assert_eq!(Packed::read(bytes.try_into().unwrap()), binding);
@@ -148,7 +180,8 @@ mod tests {
         ] {
             let mut bytes = vec![];
             for tag in &tags {
-                Packed { tag: *tag, scope: 0, role: 0, depth: 0, special: false }.write(&mut bytes);
+                Packed { tag: *tag, scope: 0, role: 0, length: 1, ending: 0, special: false }
+                    .write(&mut bytes);
             }
             let (bindings, _) = bytes.as_chunks();
             let near =
@@ -158,5 +191,30 @@ mod tests {
                 assert_eq!(first_with(tag, bindings), expected, "{tag} in {tags:?}");
             }
         }
+    }
+
+    /// What is above a path always passes; what is not never does, but for endings that are alike.
+    #[test]
+    fn what_is_above_can_be_above() {
+        let seed = Seed::random();
+        let path = "acme/platform/images/base-2026-11/nginx";
+        let scope = |scope| Packed::new(&seed, (0, Path::parse(scope).unwrap()), 0);
+        for above in Path::parse(path).unwrap().ancestors() {
+            assert!(scope(above.as_str()).can_be_above(&seed, path.as_bytes()), "{above}");
+        }
+        for other in [
+            "acm",
+            "acme/platforn",
+            "acme/platform/image",
+            "acmf",
+            "acme/platform/images/a",
+            "acme/platform/images/base-2026-11/nginx/a",
+            "acme/platform/images/base-2026-12",
+        ] {
+            assert!(!scope(other).can_be_above(&seed, path.as_bytes()), "{other}");
+        }
+        // Found by its last sixteen bytes: which of these is above, the text tells.
+        let alike = scope("bcme/platform/images/base-2026-11");
+        assert!(alike.can_be_above(&seed, path.as_bytes()));
     }
 }

@@ -7,7 +7,7 @@ use crate::hash::Seed;
 use crate::roles::Roles;
 use crate::snapshot::{ScopeKind, ScopeRecord};
 use crate::table::Table;
-use crate::{Family, Map, Model, Path, Role, RoleBinding, Snapshot};
+use crate::{Family, Map, Model, Role, RoleBinding, Snapshot};
 
 impl Snapshot {
     /// Indexes a model. The revision is the caller's to give, and only grows.
@@ -152,14 +152,9 @@ impl Snapshot {
         };
         let when = binding.when.clone().into();
         let special = Special { expires_at: binding.expires_at, when, id };
-        let packed = Packed {
-            tag: self.seed().hash(binding.scope.as_str()).tag(),
-            scope: scope.number(),
-            role: self.roles.find(&binding.role)?.number,
-            depth: depth(binding.scope.as_path()),
-            special: !special.is_plain(),
-        };
-        Some((packed, special))
+        let role = self.roles.find(&binding.role)?.number;
+        let plain = Packed::new(self.seed(), (scope.number(), binding.scope.as_path()), role);
+        Some((Packed { special: !special.is_plain(), ..plain }, special))
     }
 
     fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) {
@@ -216,12 +211,6 @@ fn renumber<X>(from: &Table<X>, to: &mut Table<X>) -> Map<u32, u32> {
         numbers.insert(entry.number(), number);
     }
     numbers
-}
-
-/// Segments of a path, less one.
-pub(crate) fn depth(path: Path<'_>) -> u8 {
-    let slashes = path.as_str().bytes().filter(|byte| *byte == b'/').count();
-    u8::try_from(slashes).unwrap_or(u8::MAX)
 }
 
 /// Bindings as a record holds them, and what some of them have beside it.

@@ -3,13 +3,12 @@
 //! **Invariant**: a binding *counts* for a question if its scope is the resource or an ancestor of
 //! it, `now < expires_at` and all its conditions hold. Every question asks [`Circumstances`] about that.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use thiserror::Error;
 
 use crate::binding::Beside;
 use crate::capabilities::CapabilitySet;
-use crate::hash::Prefixes;
 use crate::path::contains;
 use crate::snapshot::Binding;
 use crate::table::Entry;
@@ -190,8 +189,7 @@ impl Snapshot {
         let Some(identity) = self.identities.get(question.identity.as_str()) else {
             return Ok(Decision::deny(Reason::UnknownIdentity));
         };
-        let prefixes = self.seed().prefixes(question.resource.as_str());
-        Ok(self.decide(identity, capability, question, &prefixes, now))
+        Ok(self.decide(identity, capability, question, now))
     }
 
     /// The decision about a known identity.
@@ -200,21 +198,21 @@ impl Snapshot {
         identity: Entry<'_, Beside>,
         capability: CapabilityIx,
         question: &Question<'_>,
-        prefixes: &Prefixes,
         now: Timestamp,
     ) -> Decision {
         let Question { resource, attributes, .. } = *question;
         let circumstances = self.circumstances(identity, resource, attributes, now);
         let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
-        for binding in self.on_path(identity, resource, prefixes) {
+        self.on_path(identity, resource, |binding| {
             let has = self.roles.matrix().has(binding.packed.role, capability);
             if !binding.packed.special {
-                // Most bindings: they count, and for ever.
+                // Most bindings: they count, and for ever. No other can change a grant without end.
+                counts = true;
                 if has {
                     granted = Some(None);
+                    return ControlFlow::Break(());
                 }
-                counts = true;
-                continue;
+                return ControlFlow::Continue(());
             }
             match (circumstances.in_time(&binding), circumstances.satisfied(&binding)) {
                 (true, true) if has => granted = Some(later(granted, binding.expires_at())),
@@ -223,7 +221,8 @@ impl Snapshot {
                 (true, false) => not_met |= has,
                 (false, false) => {}
             }
-        }
+            ControlFlow::Continue(())
+        });
         match granted {
             Some(valid_until) => Decision { reason: Reason::Granted, valid_until },
             None if expired => Decision::deny(Reason::Expired),
@@ -315,17 +314,20 @@ impl Snapshot {
         let Some(entry) = self.identities.get(identity.as_str()) else {
             return vec![];
         };
-        let prefixes = self.seed().prefixes(resource.as_str());
         let circumstances = self.circumstances(entry, resource, attributes, now);
-        let on_path = self.on_path(entry, resource, &prefixes);
-        let mut found: Vec<_> =
-            on_path.filter(|one| wanted(one) && circumstances.counts(one)).collect();
+        let mut found = vec![];
+        self.on_path(entry, resource, |binding| {
+            if wanted(&binding) && circumstances.counts(&binding) {
+                found.push(binding);
+            }
+            ControlFlow::Continue(())
+        });
         found.sort_by_cached_key(|binding| {
             let role = self.role_id(binding);
             let custom = role.contains('/').then_some(role);
             let built_in = if custom.is_some() { u32::MAX } else { binding.packed.role };
             let id = self.binding_id(identity.as_str(), binding);
-            (binding.packed.depth, built_in, custom, id)
+            (binding.packed.length, built_in, custom, id)
         });
         found
     }

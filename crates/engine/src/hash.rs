@@ -7,7 +7,10 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use crate::PATH_SEGMENTS_MAX;
-use crate::path::{slashes_of, tail};
+use crate::path::slashes_of;
+
+/// Bytes that are mixed in at a time.
+const CHUNK: usize = 16;
 
 /// What hashes depend on beside the text.
 #[derive(Clone, Copy, Debug)]
@@ -52,15 +55,9 @@ impl Prefixes {
         }
     }
 
-    /// The tag of the ancestor of so many segments more than one, or of the path itself.
-    pub(crate) fn tag(&self, below_root: usize) -> Option<u32> {
-        self.tags.get(..self.depth)?.get(below_root).copied()
-    }
-
-    /// Where the text of the ancestor of so many segments more than one ends, if its tag is this.
-    pub(crate) fn end(&self, below_root: usize, tag: u32) -> Option<usize> {
-        let (same, end) = (self.tags.get(below_root)?, self.ends.get(below_root)?);
-        (*same == tag && below_root < self.depth).then_some(usize::from(*end))
+    /// The tag of each, and how many bytes it has.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, u16)> {
+        self.tags.iter().copied().zip(self.ends).take(self.depth)
     }
 }
 
@@ -74,54 +71,89 @@ impl Seed {
 
     /// The hash of one text.
     pub(crate) fn hash(&self, text: &str) -> Hash {
-        let (words, rest) = text.as_bytes().as_chunks::<8>();
+        let (chunks, rest) = text.as_bytes().as_chunks::<CHUNK>();
         let [start, ..] = self.0;
-        let state = words.iter().fold(start, |state, word| self.step(state, *word));
-        self.finish(state, tail(rest), text.len())
+        let state = chunks.iter().fold(start, |state, chunk| self.step(state, *chunk));
+        // What is left over, without a loop: the end of the text's last bytes.
+        let tail = match text.as_bytes().last_chunk::<CHUNK>() {
+            Some(_) if rest.is_empty() => 0,
+            Some(last) => u128::from_le_bytes(*last) >> ((CHUNK - rest.len()) * 8),
+            None => padded(rest),
+        };
+        self.finish(state, tail, text.len())
     }
 
     /// The tags of a path and its ancestors.
     pub(crate) fn prefixes(&self, path: &str) -> Prefixes {
-        let (words, rest) = path.as_bytes().as_chunks::<8>();
+        let (chunks, rest) = path.as_bytes().as_chunks::<CHUNK>();
         let mut found = Prefixes::NONE;
         let [mut state, ..] = self.0;
-        for (at, word) in words.iter().enumerate() {
-            let text = u64::from_le_bytes(*word);
-            self.ends(slashes_of(text), state, text, at << 3, &mut found);
-            state = self.step(state, *word);
+        for (at, chunk) in chunks.iter().enumerate() {
+            self.ends(state, u128::from_le_bytes(*chunk), at * CHUNK, &mut found);
+            state = self.step(state, *chunk);
         }
-        let text = tail(rest);
-        self.ends(slashes_of(text), state, text, words.len() << 3, &mut found);
-        found.push(self.finish(state, text, path.len()), path.len());
+        let tail = padded(rest);
+        self.ends(state, tail, chunks.len() * CHUNK, &mut found);
+        found.push(self.finish(state, tail, path.len()), path.len());
         found
     }
 
-    /// The tag of what ends at each slash of a word, which stands at this place.
-    fn ends(&self, mut slashes: u64, state: u64, word: u64, at: usize, found: &mut Prefixes) {
-        while slashes != 0 {
-            let bits = slashes.trailing_zeros() & !7;
-            let end = at + (bits >> 3) as usize;
-            found.push(self.finish(state, word & !(u64::MAX << bits), end), end);
-            slashes &= slashes - 1;
+    /// The tag of what ends at each slash of a chunk, which stands at this place.
+    fn ends(&self, state: u64, chunk: u128, at: usize, found: &mut Prefixes) {
+        let (low, high) = halves(chunk);
+        for (slashes, from) in [(slashes_of(low), 0), (slashes_of(high), 64)] {
+            let mut slashes = slashes;
+            while slashes != 0 {
+                let bits = from + (slashes.trailing_zeros() & !7);
+                let end = at + (bits >> 3) as usize;
+                found.push(self.finish(state, chunk & !(u128::MAX << bits), end), end);
+                slashes &= slashes - 1;
+            }
         }
     }
 
-    fn step(&self, state: u64, word: [u8; 8]) -> u64 {
-        let [_, factor, ..] = self.0;
-        fold(state ^ u64::from_le_bytes(word), factor)
+    /// A hash of the last sixteen bytes of a text: enough to tell most texts of one length apart.
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is wanted")]
+    pub(crate) fn ending(&self, text: &[u8]) -> u32 {
+        let (low, high) = match (text.last_chunk::<16>(), text.first_chunk(), text.last_chunk()) {
+            (Some(last), ..) => halves(u128::from_le_bytes(*last)),
+            (None, Some(first), Some(last)) => {
+                (u64::from_le_bytes(*first), u64::from_le_bytes(*last))
+            }
+            _ => halves(padded(text)),
+        };
+        let [start, factor, ..] = self.0;
+        fold(low ^ start, high ^ factor) as u32
     }
 
-    fn finish(&self, state: u64, tail: u64, length: usize) -> Hash {
+    fn step(&self, state: u64, chunk: [u8; CHUNK]) -> u64 {
+        let [_, factor, ..] = self.0;
+        let (low, high) = halves(u128::from_le_bytes(chunk));
+        fold(low ^ factor, high ^ state)
+    }
+
+    fn finish(&self, state: u64, tail: u128, length: usize) -> Hash {
         let [_, _, mask, factor] = self.0;
-        Hash(fold(state ^ tail ^ mask, factor ^ ((length as u64) << 32)))
+        let (low, high) = halves(tail);
+        let mixed = fold(low ^ mask, high ^ state);
+        Hash(fold(mixed ^ length as u64, factor))
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "the halves")]
+const fn halves(both: u128) -> (u64, u64) {
+    (both as u64, (both >> 64) as u64)
+}
+
+/// Less than a chunk, the rest of it zero.
+fn padded(bytes: &[u8]) -> u128 {
+    bytes.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte))
+}
+
 /// Both halves of a product, mixed: every bit of the factors has a part in every bit of it.
-#[expect(clippy::cast_possible_truncation, reason = "the halves of a product")]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
+const fn fold(a: u64, b: u64) -> u64 {
+    let (low, high) = halves(a as u128 * b as u128);
+    low ^ high
 }
 
 #[cfg(test)]
@@ -138,14 +170,8 @@ mod tests {
             let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
             ends.push(path.len());
             let expected: Vec<_> =
-                ends.into_iter().map(|end| (seed.hash(&path[..end]).tag(), end)).collect();
-            assert_eq!(found.depth, expected.len(), "{path}");
-            for (depth, (tag, end)) in expected.iter().enumerate() {
-                assert_eq!(found.tag(depth), Some(*tag), "{path}");
-                assert_eq!(found.end(depth, *tag), Some(*end), "{path}");
-                assert_eq!(found.end(depth, !*tag), None);
-            }
-            assert_eq!(found.end(expected.len(), 0), None);
+                ends.into_iter().map(|end| (seed.hash(&path[..end]).tag(), end as u16)).collect();
+            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{path}");
         }
     }
 

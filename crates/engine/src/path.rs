@@ -133,12 +133,28 @@ pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether all rules hold. Every question names two paths, so this looks at sixteen bytes at a time,
-/// and then at each slash.
+/// Whether all rules hold. Every question names two paths, so this looks at sixteen bytes at a time;
+/// at each segment only of a text that is long, deep or has a dot after a slash.
 fn is_path(text: &[u8]) -> bool {
-    if text.is_empty() || text.len() > PATH_BYTES_MAX || !all_may_stand(text) {
+    let (Some((last, before)), Some((first, after))) = (text.split_last(), text.split_first())
+    else {
+        return false;
+    };
+    if text.len() > PATH_BYTES_MAX || !may_stand(*last) {
         return false;
     }
+    let seen = Seen::of(before, after);
+    if seen.bad != [false; PAIRS] {
+        return false;
+    }
+    let at_ends = matches!(first, b'/' | b'.') || *last == b'/';
+    let is_plain = !at_ends && seen.odd == [false; PAIRS] && text.len() <= SEGMENT_BYTES_MAX;
+    let slashes: u32 = seen.slashes.iter().copied().map(u32::from).sum();
+    (is_plain && (slashes as usize) < PATH_SEGMENTS_MAX) || segments_hold(text)
+}
+
+/// Whether every segment is one, in a text of bytes that may stand in a path.
+fn segments_hold(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let mut segments = Segments { start: 0, ended: 0, sound: true };
     for (at, word) in words.iter().enumerate() {
@@ -149,26 +165,51 @@ fn is_path(text: &[u8]) -> bool {
     segments.sound && segments.ended <= PATH_SEGMENTS_MAX
 }
 
-/// Whether every byte is a slash or what a segment may hold.
-fn all_may_stand(text: &[u8]) -> bool {
-    let (chunks, rest) = text.as_chunks::<16>();
-    let mut bad = [false; 16];
-    let mut look = |chunk: &[u8; 16]| {
-        for (bad, byte) in bad.iter_mut().zip(chunk) {
-            *bad |= !may_stand(*byte);
+/// Pairs of neighbours that are looked at together.
+const PAIRS: usize = 16;
+
+/// What a text has, lane by lane, so that one instruction looks at all of them.
+struct Seen {
+    /// A byte that no path has, apart from the last.
+    bad: [bool; PAIRS],
+    /// A slash before a slash or a dot.
+    odd: [bool; PAIRS],
+    /// Slashes; some may be counted twice, and the last byte is not.
+    slashes: [u8; PAIRS],
+}
+
+impl Seen {
+    /// Of a text without its last byte, and without its first.
+    fn of(before: &[u8], after: &[u8]) -> Self {
+        let mut seen = Self { bad: [false; _], odd: [false; _], slashes: [0; _] };
+        let pairs = before.as_chunks().0.iter().zip(after.as_chunks().0);
+        pairs.for_each(|(bytes, next)| seen.look(bytes, next));
+        match (before.last_chunk(), after.last_chunk()) {
+            _ if before.len().is_multiple_of(PAIRS) => {}
+            // Some of them a second time.
+            (Some(bytes), Some(next)) => seen.look(bytes, next),
+            _ => seen.look(&padded(before), &padded(after)),
         }
-    };
-    chunks.iter().for_each(&mut look);
-    match text.last_chunk::<16>() {
-        // Some of its bytes a second time.
-        Some(last) => look(last),
-        None => {
-            let mut padded = [b'a'; 16];
-            padded.iter_mut().zip(rest).for_each(|(padded, byte)| *padded = *byte);
-            look(&padded);
+        seen
+    }
+
+    fn look(&mut self, bytes: &[u8; PAIRS], next: &[u8; PAIRS]) {
+        let lanes = self.bad.iter_mut().zip(&mut self.odd).zip(&mut self.slashes);
+        for (((bad, odd), slashes), (byte, next)) in lanes.zip(bytes.iter().zip(next)) {
+            let slash = *byte == b'/';
+            *bad |= !may_stand(*byte);
+            *odd |= slash & ((*next == b'/') | (*next == b'.'));
+            // At most 65 times.
+            *slashes = slashes.wrapping_add(u8::from(slash));
         }
     }
-    bad == [false; 16]
+}
+
+/// Fewer bytes than are looked at together, and some that are always right.
+fn padded(bytes: &[u8]) -> [u8; PAIRS] {
+    let mut padded = [b'a'; PAIRS];
+    padded.iter_mut().zip(bytes).for_each(|(padded, byte)| *padded = *byte);
+    padded
 }
 
 /// The segments of a text, one after another.
@@ -218,7 +259,7 @@ pub(crate) const fn slashes_of(word: u64) -> u64 {
 }
 
 /// Up to seven bytes as a word, the rest of it zero.
-pub(crate) fn tail(bytes: &[u8]) -> u64 {
+fn tail(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
@@ -292,8 +333,10 @@ mod tests {
     /// The quick way and the rules agree, at every length of what comes before.
     #[test]
     fn quick_and_slow_agree() {
-        for before in 0..20 {
-            let start = "x".repeat(before);
+        let starts = (0..40).map(|length| "x".repeat(length));
+        let long =
+            [100, 117, 125, 140].map(|length| "ab/cd.e/fghijk~/l/".repeat(8)[..length].to_owned());
+        for start in starts.chain(long) {
             for byte in 0..=255u8 {
                 let text: String = start.chars().chain([char::from(byte), 'y']).collect();
                 assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");

@@ -3,6 +3,7 @@
 //! **Invariant**: an answer here is what asking Check of everyone, or everywhere, would give.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use crate::binding::Beside;
 use crate::decision::Circumstances;
@@ -33,7 +34,6 @@ impl Snapshot {
         now: Timestamp,
     ) -> Result<Vec<&str>, UnknownCapability> {
         let bit = self.catalog.capability(capability).ok_or(UnknownCapability)?;
-        let prefixes = self.seed().prefixes(resource.as_str());
         let scopes = resource.ancestors().filter_map(|scope| self.scope(scope.as_str()));
         let mut bound: Vec<u32> = scopes.flat_map(|(_, scope)| scope.identities()).collect();
         bound.sort_unstable();
@@ -41,9 +41,13 @@ impl Snapshot {
         let identities = bound.into_iter().filter_map(|number| self.identities.entry(number));
         let may = |entry: &Entry<'_, Beside>| {
             let circumstances = self.circumstances(*entry, resource, attributes, now);
-            self.on_path(*entry, resource, &prefixes).any(|binding| {
-                self.roles.matrix().has(binding.packed.role, bit) && circumstances.counts(&binding)
-            })
+            let mut may = false;
+            self.on_path(*entry, resource, |binding| {
+                let has = self.roles.matrix().has(binding.packed.role, bit);
+                may = has && circumstances.counts(&binding);
+                if may { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            may
         };
         let mut found: Vec<&str> = identities.filter(may).map(|entry| entry.key()).collect();
         found.sort_unstable();

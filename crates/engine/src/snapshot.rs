@@ -9,10 +9,10 @@
 //! **Invariant**: a [`Snapshot`] never changes. The next one shares with it all that did not change
 //! (`table.rs`), so that a change costs microseconds and not a copy of the policy.
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use crate::binding::{BINDING_BYTES, Beside, Id, Packed, Special, first_with};
-use crate::hash::{Prefixes, Seed};
+use crate::hash::Seed;
 use crate::model::{Same, binding_id};
 use crate::roles::Roles;
 use crate::table::{Entry, Table};
@@ -20,7 +20,7 @@ use crate::{Catalog, Condition, Of, Path, Properties, Role, Timestamp};
 
 /// Bindings of one identity up to which all are looked at; of more, those are looked up whose scope
 /// is on the path.
-const SCAN_MAX: usize = 24;
+const SCAN_MAX: usize = 32;
 /// Bytes before a scope's identities: what it is, and how many children it has.
 const SCOPE_HEADER: usize = 8;
 
@@ -184,73 +184,55 @@ impl Snapshot {
         (0u32..).zip(bindings).map(move |(at, bytes)| Binding::read(*bytes, at, identity))
     }
 
-    /// The bindings of an identity whose scope is the resource or above it.
-    pub(crate) fn on_path<'s, 'q>(
+    /// Looks at the bindings of an identity whose scope is the resource or above it, until `look`
+    /// has seen enough.
+    #[inline]
+    pub(crate) fn on_path<'s>(
         &'s self,
         identity: Entry<'s, Beside>,
-        resource: Path<'q>,
-        prefixes: &'q Prefixes,
-    ) -> impl Iterator<Item = Binding<'s>> + use<'s, 'q> {
+        resource: Path<'_>,
+        mut look: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+    ) {
         let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
         let path = resource.as_str().as_bytes();
-        Runs::of(bindings, prefixes).filter_map(move |(at, packed)| {
-            let end = prefixes.end(usize::from(packed.depth), packed.tag)?;
-            // The tag has found it; only the text decides.
-            if path.get(..end)? != self.scopes.key_bytes(packed.scope) {
-                return None;
+        // What was found by hashes is only that: the text decides.
+        let mut verify = |at, packed: Packed| {
+            if path.get(..usize::from(packed.length)) != Some(self.scopes.key_bytes(packed.scope)) {
+                return ControlFlow::Continue(());
             }
-            Some(Binding { packed, special: special(packed, at, identity) })
-        })
-    }
-}
-
-/// The bindings to look at: all of few, else those with one of the tags of a path.
-struct Runs<'s, 'q> {
-    bindings: &'s [[u8; BINDING_BYTES]],
-    at: usize,
-    /// Tags still to look up; none if all bindings are looked at.
-    tags: Option<(&'q Prefixes, usize)>,
-    tag: u32,
-}
-
-impl<'s, 'q> Runs<'s, 'q> {
-    fn of(bindings: &'s [[u8; BINDING_BYTES]], prefixes: &'q Prefixes) -> Self {
-        if bindings.len() <= SCAN_MAX {
-            return Self { bindings, at: 0, tags: None, tag: 0 };
+            look(Binding { packed, special: special(packed, at, identity) })
+        };
+        if bindings.len() > SCAN_MAX {
+            self.search(bindings, resource, &mut verify);
+            return;
         }
-        Self { bindings, at: bindings.len(), tags: Some((prefixes, 0)), tag: 0 }
+        for (at, bytes) in (0u32..).zip(bindings) {
+            let packed = Packed::read(*bytes);
+            if packed.can_be_above(self.seed(), path) && verify(at, packed).is_break() {
+                return;
+            }
+        }
     }
-}
 
-impl Iterator for Runs<'_, '_> {
-    type Item = (u32, Packed);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            if let Some(bytes) = self.bindings.get(self.at) {
-                let packed = Packed::read(*bytes);
-                let wanted = match self.tags {
-                    None => true,
-                    Some((_, next)) => {
-                        packed.tag == self.tag && usize::from(packed.depth) + 1 == next
-                    }
-                };
-                if wanted {
-                    let at = u32::try_from(self.at).ok()?;
-                    self.at += 1;
-                    return Some((at, packed));
-                }
-                if packed.tag == self.tag {
-                    // Another depth's, with the same tag.
-                    self.at += 1;
-                    continue;
+    /// Finds among many bindings, which are sorted by their tags, those with a tag of the path.
+    #[inline(never)]
+    fn search(
+        &self,
+        bindings: &[[u8; BINDING_BYTES]],
+        resource: Path<'_>,
+        verify: &mut dyn FnMut(u32, Packed) -> ControlFlow<()>,
+    ) {
+        let prefixes = self.seed().prefixes(resource.as_str());
+        for (tag, length) in prefixes.iter() {
+            let first = first_with(tag, bindings);
+            let from = bindings.get(first..).unwrap_or_default().iter();
+            let with_tag = from.map(|bytes| Packed::read(*bytes)).take_while(|one| one.tag == tag);
+            for (at, packed) in (first..).zip(with_tag) {
+                let Ok(at) = u32::try_from(at) else { return };
+                if packed.length == length && verify(at, packed).is_break() {
+                    return;
                 }
             }
-            let (prefixes, next) = self.tags.as_mut()?;
-            let tag = prefixes.tag(*next)?;
-            *next += 1;
-            self.tag = tag;
-            self.at = first_with(tag, self.bindings);
         }
     }
 }

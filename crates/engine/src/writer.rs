@@ -14,7 +14,6 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::binding::{Beside, Id, Packed, Special};
-use crate::build::depth;
 use crate::model::{Same, binding_id};
 use crate::snapshot::{Binding, ScopeKind, ScopeRecord};
 use crate::table::Entry;
@@ -293,13 +292,8 @@ impl Snapshot {
         if binding.when.len() > CONDITIONS_MAX {
             return Err(Refused::TooManyConditions);
         }
-        let packed = Packed {
-            tag: self.seed().hash(scope).tag(),
-            scope: at.number(),
-            role: known.number,
-            depth: depth(binding.scope.as_path()),
-            special: false,
-        };
+        let at_scope = (at.number(), binding.scope.as_path());
+        let packed = Packed::new(self.seed(), at_scope, known.number);
         if self.find_binding(entry, packed, binding).is_some() {
             return Err(Refused::Taken(format!("{role} of {identity} at {scope}")));
         }
@@ -368,8 +362,8 @@ impl Snapshot {
         let entry = self.identities.get(identity).ok_or_else(absent)?;
         let (at, record) = self.scope(scope).ok_or_else(absent)?;
         let known = self.roles.find(role).ok_or_else(absent)?;
-        let packed =
-            Packed { tag: 0, scope: at.number(), role: known.number, depth: 0, special: false };
+        let at_scope = (at.number(), binding.scope.as_path());
+        let packed = Packed::new(self.seed(), at_scope, known.number);
         let (place, found) = self.find_binding(entry, packed, binding).ok_or_else(absent)?;
 
         let (number, scope_number) = (entry.number(), at.number());
