@@ -12,7 +12,7 @@ mod call;
 
 use std::convert::Infallible;
 use std::hash::BuildHasher as _;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -22,14 +22,16 @@ use futures_util::FutureExt as _;
 use futures_util::future::CatchUnwind;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tower::Layer;
 
+use crate::direct::Direct;
 use crate::error::Refusal;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, Rpc, ShedScope};
+use crate::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
 use crate::peers::{Peer, Peers};
 use crate::traces::Traces;
 
@@ -52,8 +54,10 @@ pub(crate) struct Admission(Arc<Gate>);
 struct Gate {
     limits: Limits,
     places: Arc<Places>,
-    metrics: Arc<Metrics>,
+    metrics: WorkerMetrics,
     traces: Option<Traces>,
+    /// Answers plain checks, if calls reach the decision service at all.
+    direct: Option<Direct>,
 }
 
 /// How many calls may wait at once, in all workers together.
@@ -69,7 +73,7 @@ pub(crate) struct Places {
 #[derive(Debug)]
 struct Place {
     places: Arc<Places>,
-    metrics: Arc<Metrics>,
+    metrics: WorkerMetrics,
     peer: Peer,
 }
 
@@ -113,7 +117,7 @@ impl Place {
         // Given back in `drop`; a permit of its own would have to own the semaphore.
         free.forget();
         metrics.began();
-        Ok(Self { places: Arc::clone(places), metrics: Arc::clone(metrics), peer })
+        Ok(Self { places: Arc::clone(places), metrics: metrics.clone(), peer })
     }
 }
 
@@ -129,10 +133,11 @@ impl Admission {
     pub(crate) fn new(
         limits: Limits,
         places: &Arc<Places>,
-        metrics: Arc<Metrics>,
+        metrics: WorkerMetrics,
         traces: Option<Traces>,
+        direct: Option<Direct>,
     ) -> Self {
-        Self(Arc::new(Gate { limits, places: Arc::clone(places), metrics, traces }))
+        Self(Arc::new(Gate { limits, places: Arc::clone(places), metrics, traces, direct }))
     }
 }
 
@@ -172,10 +177,23 @@ where
         }
         let started = Instant::now();
         match Call::admit(&self.gate, rpc, started, &request) {
-            Ok(call) => {
+            Ok(mut call) => {
                 if let Some(trace) = &call.trace {
                     // For the service, which knows what is decided.
                     request.extensions_mut().insert(trace.clone());
+                } else if rpc == Rpc::Check
+                    && let Some(direct) = &self.gate.direct
+                {
+                    match catch_unwind(AssertUnwindSafe(|| direct.answer(&mut request))) {
+                        Ok(None) => {}
+                        Ok(Some(message)) => {
+                            call.end(Code::Ok);
+                            return Answering::Told(Some(AnswerBody::whole(message)));
+                        }
+                        Err(panic) => {
+                            return Answering::Told(Some(call.panicked(&*panic).response()));
+                        }
+                    }
                 }
                 let inner = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
                 Answering::Admitted(inner, call)
@@ -183,7 +201,7 @@ where
             Err(refusal) => {
                 let end = End::of(refusal);
                 self.gate.metrics.ended(rpc, end.code(), started.elapsed());
-                Answering::Refused(Some(end.response()))
+                Answering::Told(Some(end.response()))
             }
         }
     }
@@ -196,7 +214,7 @@ pub(crate) enum Answering<F> {
     Open(F),
     Admitted(Caught<F>, Call),
     /// Nothing, once it has been told.
-    Refused(Option<Response<AnswerBody>>),
+    Told(Option<Response<AnswerBody>>),
 }
 
 impl<F> Future for Answering<F>
@@ -207,7 +225,7 @@ where
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // What is left of a call that is answered must not be polled again.
-        let answer = match std::mem::replace(&mut *self, Self::Refused(None)) {
+        let answer = match std::mem::replace(&mut *self, Self::Told(None)) {
             Self::Open(mut inner) => match inner.poll_unpin(cx) {
                 Poll::Ready(answer) => answer?.map(|body| AnswerBody::of(body, None)),
                 Poll::Pending => {
@@ -215,8 +233,8 @@ where
                     return Poll::Pending;
                 }
             },
-            Self::Refused(Some(answer)) => answer,
-            Self::Refused(None) => return Poll::Pending,
+            Self::Told(Some(answer)) => answer,
+            Self::Told(None) => return Poll::Pending,
             Self::Admitted(mut inner, mut call) => match inner.poll_unpin(cx) {
                 Poll::Ready(Ok(answer)) => call.answer(answer?),
                 Poll::Ready(Err(panic)) => call.panicked(&*panic).response(),

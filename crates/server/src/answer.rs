@@ -3,7 +3,7 @@
 //!
 //! **Invariant**: nothing here waits, locks or logs.
 
-use capstan_engine::{Decision, Question, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Decision, Question, Snapshot, Timestamp};
 use capstan_proto::v1;
 
 use crate::limits::BATCH_CHECKS_MAX;
@@ -22,7 +22,21 @@ pub fn check(
 ) -> Result<v1::CheckResponse, RequestError> {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
     let attributes = convert::attributes(properties.as_ref());
-    let question = convert::question(identity, capability, resource, &attributes)?;
+    check_names(snapshot, [identity, capability, resource], &attributes, now)
+}
+
+/// May this identity do this here, by these names?
+///
+/// # Errors
+///
+/// As [`check`].
+pub(crate) fn check_names(
+    snapshot: &Snapshot,
+    [identity, capability, resource]: [&str; 3],
+    attributes: &Attributes,
+    now: Timestamp,
+) -> Result<v1::CheckResponse, RequestError> {
+    let question = convert::question(identity, capability, resource, attributes)?;
     let decision = decide(snapshot, &question, now)?;
     Ok(convert::check_response(decision, snapshot.revision()))
 }

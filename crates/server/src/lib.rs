@@ -22,6 +22,7 @@ pub mod clock;
 mod connection;
 mod convert;
 pub mod decision_log;
+pub mod direct;
 mod error;
 mod http;
 pub mod limits;

@@ -5,8 +5,9 @@
 //! a few relaxed atomic additions; names and text are made when somebody scrapes.
 
 use std::fmt;
-use std::sync::Arc;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use capstan_engine::{Reason, Snapshot, Timestamp};
@@ -154,7 +155,8 @@ pub enum LoadOutcome {
 /// Counts and measures, shared by everything that serves.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    calls: [Calls; Rpc::ALL.len()],
+    /// What each worker has counted.
+    workers: Mutex<Vec<Arc<Counts>>>,
     in_flight: AtomicU64,
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
@@ -174,6 +176,27 @@ pub struct Metrics {
     bindings: AtomicU64,
 }
 
+/// What the calls of one worker count, which no other core writes to: they are added up when somebody
+/// scrapes. Aligned, because neighbours in memory would be fetched together.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Counts([Calls; Rpc::ALL.len()]);
+
+/// The metrics as one worker sees them.
+#[derive(Clone, Debug)]
+pub(crate) struct WorkerMetrics {
+    own: Arc<Counts>,
+    all: Arc<Metrics>,
+}
+
+impl Deref for WorkerMetrics {
+    type Target = Metrics;
+
+    fn deref(&self) -> &Metrics {
+        &self.all
+    }
+}
+
 /// The counts of one RPC.
 #[derive(Debug, Default)]
 struct Calls {
@@ -182,15 +205,48 @@ struct Calls {
     reasons: [AtomicU64; Reason::ALL.len()],
     /// One for each of [`LATENCY_NANOS`], each without those below it.
     faster: [AtomicU64; LATENCY_NANOS.len()],
-    /// Slower than all of them.
-    slower: AtomicU64,
-    nanos: AtomicU64,
+    /// Those slower than all of them, and what all took, in nanoseconds.
+    slower_and_nanos: [AtomicU64; 2],
+}
+
+impl WorkerMetrics {
+    /// For one more worker.
+    pub(crate) fn new(all: &Arc<Metrics>) -> Self {
+        let own = Arc::<Counts>::default();
+        all.workers().push(Arc::clone(&own));
+        Self { own, all: Arc::clone(all) }
+    }
+
+    fn calls(&self, rpc: Rpc) -> Option<&Calls> {
+        // Every variant is in `ALL`, in this order: a test holds that.
+        self.own.0.get(rpc as usize)
+    }
+
+    /// A call was answered, refused or given up.
+    pub(crate) fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
+        let Some(calls) = self.calls(rpc) else { return };
+        if let Some(count) = calls.codes.get(code as usize) {
+            count.fetch_add(1, Relaxed);
+        }
+        let nanos = nanos(took);
+        let [slower, sum] = &calls.slower_and_nanos;
+        let faster = LATENCY_NANOS.iter().zip(&calls.faster).find(|(most, _)| nanos <= **most);
+        faster.map_or(slower, |(_, count)| count).fetch_add(1, Relaxed);
+        sum.fetch_add(nanos, Relaxed);
+    }
+
+    /// So many decisions were made for this reason: one, or those of a batch that share it.
+    pub(crate) fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
+        let count = self.calls(rpc).and_then(|calls| calls.reasons.get(reason as usize));
+        if let Some(count) = count {
+            count.fetch_add(decisions, Relaxed);
+        }
+    }
 }
 
 impl Metrics {
-    fn calls(&self, rpc: Rpc) -> Option<&Calls> {
-        // Every variant is in `ALL`, in this order: a test holds that.
-        self.calls.get(rpc as usize)
+    fn workers(&self) -> MutexGuard<'_, Vec<Arc<Counts>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A call was let in.
@@ -201,26 +257,6 @@ impl Metrics {
     /// A call that was let in is over, however it ended.
     pub(crate) fn left(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
-    }
-
-    /// A call was answered, refused or given up.
-    pub(crate) fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
-        let Some(calls) = self.calls(rpc) else { return };
-        if let Some(count) = calls.codes.get(code as usize) {
-            count.fetch_add(1, Relaxed);
-        }
-        let nanos = nanos(took);
-        let faster = LATENCY_NANOS.iter().zip(&calls.faster).find(|(most, _)| nanos <= **most);
-        faster.map_or(&calls.slower, |(_, count)| count).fetch_add(1, Relaxed);
-        calls.nanos.fetch_add(nanos, Relaxed);
-    }
-
-    /// So many decisions were made for this reason: one, or those of a batch that share it.
-    pub(crate) fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
-        let count = self.calls(rpc).and_then(|calls| calls.reasons.get(reason as usize));
-        if let Some(count) = count {
-            count.fetch_add(decisions, Relaxed);
-        }
     }
 
     /// A call was turned away because too many were in flight.
@@ -288,6 +324,17 @@ pub(crate) fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(all)
 }
 
+/// What all workers have counted together.
+fn sums<const N: usize>(workers: &[&Calls], of: fn(&Calls) -> &[AtomicU64; N]) -> [u64; N] {
+    let mut sums = [0; N];
+    for counts in workers.iter().map(|calls| of(calls)) {
+        for (sum, count) in sums.iter_mut().zip(counts) {
+            *sum += count.load(Relaxed);
+        }
+    }
+    sums
+}
+
 /// A counter of a family, with these labels.
 fn count<const N: usize>(
     family: &mut MetricEncoder<'_>,
@@ -312,13 +359,19 @@ impl Collector for Metrics {
 
 impl Metrics {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let all = || Rpc::ALL.into_iter().zip(&self.calls);
+        let workers = self.workers().clone();
+        // The counts of each call, worker by worker.
+        let all = || {
+            Rpc::ALL.into_iter().enumerate().map(|(at, rpc)| {
+                (rpc, workers.iter().filter_map(|worker| worker.0.get(at)).collect::<Vec<_>>())
+            })
+        };
 
         let help = "Calls that ended, by how.";
         let mut family = encoder.encode_descriptor("requests", help, None, MetricType::Counter)?;
         for (rpc, calls) in all() {
-            for (code, ended) in CODES.iter().zip(&calls.codes) {
-                count(&mut family, [("rpc", rpc.name()), ("code", code)], ended.load(Relaxed))?;
+            for (code, ended) in CODES.iter().zip(sums(&calls, |calls| &calls.codes)) {
+                count(&mut family, [("rpc", rpc.name()), ("code", code)], ended)?;
             }
         }
 
@@ -326,9 +379,10 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("decisions", help, None, MetricType::Counter)?;
         for (rpc, calls) in all().filter(|(rpc, _)| rpc.decides()) {
             let (mut allowed, mut denied) = (0, 0);
-            for (reason, decisions) in Reason::ALL.into_iter().zip(&calls.reasons) {
+            let reasons = sums(&calls, |calls| &calls.reasons);
+            for (reason, decisions) in Reason::ALL.into_iter().zip(reasons) {
                 let sum = if reason == Reason::Granted { &mut allowed } else { &mut denied };
-                *sum += decisions.load(Relaxed);
+                *sum += decisions;
             }
             count(&mut family, [("rpc", rpc.name()), ("allowed", "true")], allowed)?;
             count(&mut family, [("rpc", rpc.name()), ("allowed", "false")], denied)?;
@@ -338,9 +392,10 @@ impl Metrics {
         let kind = MetricType::Counter;
         let mut family = encoder.encode_descriptor("decision_reasons", help, None, kind)?;
         for (rpc, calls) in all().filter(|(rpc, _)| rpc.decides()) {
-            for (reason, decisions) in Reason::ALL.into_iter().zip(&calls.reasons) {
+            let reasons = sums(&calls, |calls| &calls.reasons);
+            for (reason, decisions) in Reason::ALL.into_iter().zip(reasons) {
                 let labels = [("rpc", rpc.name()), ("reason", reason.as_str())];
-                count(&mut family, labels, decisions.load(Relaxed))?;
+                count(&mut family, labels, decisions)?;
             }
         }
 
@@ -349,10 +404,11 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("request_duration", help, unit, kind)?;
         for (rpc, calls) in all() {
             let ends = LATENCY_NANOS.iter().map(|most| seconds(*most)).chain([f64::INFINITY]);
-            let counts = calls.faster.iter().chain([&calls.slower]);
-            let buckets: Vec<_> = ends.zip(counts.map(|count| count.load(Relaxed))).collect();
+            let [slower, nanos] = sums(&calls, |calls| &calls.slower_and_nanos);
+            let counts = sums(&calls, |calls| &calls.faster).into_iter().chain([slower]);
+            let buckets: Vec<_> = ends.zip(counts).collect();
             let total = buckets.iter().map(|(_, count)| count).sum();
-            let sum = seconds(calls.nanos.load(Relaxed));
+            let sum = seconds(nanos);
             family
                 .encode_family(&[("rpc", rpc.name())])?
                 .encode_histogram::<NoLabelSet>(sum, total, &buckets, None)?;

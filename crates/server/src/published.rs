@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwapOption, Guard};
 use capstan_engine::Snapshot;
 use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
@@ -50,6 +50,12 @@ impl Published {
     #[must_use]
     pub fn current(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.load_full()
+    }
+
+    /// The same for as long as an answer takes: unlike [`Self::current`] it writes nothing that
+    /// other cores read.
+    pub(crate) fn load(&self) -> Guard<Option<Arc<Snapshot>>> {
+        self.snapshot.load()
     }
 
     /// A snapshot for the next page of a list: of the revision that the list began with, if that is

@@ -20,13 +20,14 @@ use tower::layer::util::{Identity, Stack};
 use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Target};
+use crate::direct::Direct;
 use crate::http::{self, Phase};
 use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
     HTTP_DRAIN_MAX, Limits,
 };
 use crate::listen::Listener;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, WorkerMetrics};
 use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
 use crate::service::Services;
@@ -169,9 +170,10 @@ impl Server {
         };
         // One for each worker: what a call counts references of is then not shared between cores.
         let router = || {
+            let metrics = WorkerMetrics::new(&metrics);
             let services = Services::new(
                 Arc::clone(&published),
-                Arc::clone(&metrics),
+                metrics.clone(),
                 log.clone(),
                 traces.is_some(),
                 self.config.clock,
@@ -179,7 +181,13 @@ impl Server {
                 cut.clone(),
             );
             let limits = self.config.limits;
-            let admission = Admission::new(limits, &places, Arc::clone(&metrics), traces.clone());
+            let admission = Admission::new(
+                limits,
+                &places,
+                metrics,
+                traces.clone(),
+                Some(Direct::new(services.clone(), limits.message_bytes_max)),
+            );
             router(services, admission, health_service.clone(), &self.config)
         };
         let workers = Workers::start(self.config.runtime, router, &cut, &tasks)?;

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use capstan_engine::{Reason, Snapshot};
+use capstan_engine::{Attributes, Reason, Snapshot};
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -15,7 +15,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Line};
 use crate::limits::SHORT_BATCH_MAX;
-use crate::metrics::{Metrics, Rpc};
+use crate::metrics::{Rpc, WorkerMetrics};
 use crate::published::Published;
 use crate::traces::Trace;
 use crate::{RequestError, answer, convert};
@@ -24,7 +24,7 @@ use crate::{RequestError, answer, convert};
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     published: Arc<Published>,
-    metrics: Arc<Metrics>,
+    metrics: WorkerMetrics,
     /// Nothing unless it was asked for.
     log: Option<DecisionLog>,
     /// Whether a call may have a span.
@@ -39,7 +39,7 @@ pub(crate) struct Services {
 impl Services {
     pub(crate) fn new(
         published: Arc<Published>,
-        metrics: Arc<Metrics>,
+        metrics: WorkerMetrics,
         log: Option<DecisionLog>,
         traced: bool,
         clock: Clock,
@@ -84,6 +84,20 @@ impl Services {
         if let Some(reason) = convert::reason_of(reason) {
             self.metrics.decided(rpc, reason, 1);
         }
+    }
+
+    /// The answer to a check that names three things and nothing else, if there is one and nothing
+    /// needs to be waited for or logged.
+    pub(crate) fn check_at_once(&self, names: [&str; 3]) -> Option<v1::CheckResponse> {
+        if self.log.is_some() {
+            return None;
+        }
+        let snapshot = self.published.load();
+        let now = self.clock.now();
+        let answer = answer::check_names(snapshot.as_deref()?, names, Attributes::NONE, now);
+        let answer = answer.ok()?;
+        self.decided(Rpc::Check, answer.reason);
+        Some(answer)
     }
 
     async fn batch(

@@ -37,8 +37,11 @@ use crate::limits::{
 pub struct Export {
     /// `http://HOST:PORT` of a collector that speaks OTLP over gRPC.
     pub endpoint: String,
-    /// The share, from 0 to 1, that is traced of the calls whose caller has not decided it.
+    /// The share of calls, from 0 to 1, that is traced.
     pub sample_ratio: f64,
+    /// Whether a caller that has a trace decides for its calls. Not for callers that are not
+    /// trusted: each span costs, and they could have all calls traced, or none of theirs.
+    pub parent_based: bool,
 }
 
 /// What begins spans.
@@ -47,6 +50,7 @@ pub(crate) struct Traces {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
     sample_ratio: f64,
+    parent_based: bool,
 }
 
 impl Traces {
@@ -68,10 +72,10 @@ impl Traces {
         let exporter = SpanExporter::builder().with_tonic().with_channel(channel);
         let exporter = exporter.with_timeout(EXPORT_TIMEOUT).build()?;
         let exporter = Telling { exporter, failing: AtomicBool::new(false) };
-        Ok(Self::new(exporter, export.sample_ratio))
+        Ok(Self::new(exporter, export.sample_ratio, export.parent_based))
     }
 
-    fn new(exporter: impl Exporter + 'static, sample_ratio: f64) -> Self {
+    fn new(exporter: impl Exporter + 'static, sample_ratio: f64, parent_based: bool) -> Self {
         let config = BatchConfigBuilder::default().with_max_queue_size(SPANS_MAX).build();
         let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "capstan".into());
         let resource = Resource::builder()
@@ -87,11 +91,12 @@ impl Traces {
             )
             .build();
         let tracer = provider.tracer("capstan");
-        Self { provider, tracer, sample_ratio }
+        Self { provider, tracer, sample_ratio, parent_based }
     }
 
-    /// Begins the span of a call to a method of ours, if it is sampled: if its caller traces it, or
-    /// has no trace and chance has it so. `chance` is a random number.
+    /// Begins the span of a call to a method of ours, if it is sampled: if chance has it so, or if its
+    /// caller traces it and may decide. `chance` is a random number. A span is part of its caller's
+    /// trace either way.
     pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<Trace> {
         let mut parent = Context::new();
         if headers.contains_key("traceparent") {
@@ -99,7 +104,7 @@ impl Traces {
             parent = propagator.extract_with_context(&parent, &Headers(headers));
         }
         let sampled = match parent.span().span_context() {
-            context if context.is_valid() => context.is_sampled(),
+            context if self.parent_based && context.is_valid() => context.is_sampled(),
             _ => {
                 let chance = u32::try_from(chance >> 32).unwrap_or(u32::MAX);
                 f64::from(chance) / (f64::from(u32::MAX) + 1.0) < self.sample_ratio

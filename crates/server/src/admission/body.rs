@@ -10,12 +10,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::Response;
 use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic::codegen::http::{HeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
-use super::call::{Began, Call, End, code};
+use super::call::{Began, Call, End, GRPC_STATUS, code};
 use crate::error::Refusal;
 
 /// The body of an answer, which carries its call to the end.
@@ -30,6 +30,10 @@ pub(super) enum Rest {
     /// All of it: only the head was sent.
     All(Pin<Box<dyn Answer>>),
     Body(Body),
+    /// A message that is answered with, after which nothing can go wrong.
+    Message(Bytes),
+    /// That was sent.
+    Ok,
     Nothing,
 }
 
@@ -46,6 +50,13 @@ type Framed = Poll<Option<Result<Frame<Bytes>, Status>>>;
 impl AnswerBody {
     pub(super) const fn of(body: Body, call: Option<Call>) -> Self {
         Self { rest: Rest::Body(body), call }
+    }
+
+    /// An answer of one message, whose call is over.
+    pub(super) fn whole(message: Bytes) -> Response<Self> {
+        let mut response = Response::new(Self { rest: Rest::Message(message), call: None });
+        response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        response
     }
 
     /// The head of an answer that is still being made. Whatever comes of it comes after the body.
@@ -94,6 +105,16 @@ impl AnswerBody {
         let Some(call) = &mut self.call else {
             return match &mut self.rest {
                 Rest::Body(body) => Pin::new(body).poll_frame(cx),
+                Rest::Message(message) => {
+                    let message = std::mem::take(message);
+                    self.rest = Rest::Ok;
+                    Poll::Ready(Some(Ok(Frame::data(message))))
+                }
+                Rest::Ok => {
+                    self.rest = Rest::Nothing;
+                    let trailers = [(GRPC_STATUS, HeaderValue::from_static("0"))];
+                    Poll::Ready(Some(Ok(Frame::trailers(trailers.into_iter().collect()))))
+                }
                 Rest::All(_) | Rest::Nothing => Poll::Ready(None),
             };
         };
@@ -102,7 +123,7 @@ impl AnswerBody {
             return self.end(|call| call.refuse(Refusal::DeadlineExceeded));
         }
         let polled = match &mut self.rest {
-            Rest::Nothing => return Poll::Ready(None),
+            Rest::Message(_) | Rest::Ok | Rest::Nothing => return Poll::Ready(None),
             Rest::All(answer) => match answer.as_mut().poll(cx) {
                 Poll::Ready(Ok(Ok(answer))) => return self.made(answer, cx),
                 Poll::Ready(Err(panic)) => Err(panic),
@@ -153,7 +174,7 @@ impl HttpBody for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.rest {
-            Rest::All(_) => false,
+            Rest::All(_) | Rest::Message(_) | Rest::Ok => false,
             Rest::Body(body) => body.is_end_stream(),
             Rest::Nothing => true,
         }
@@ -162,8 +183,9 @@ impl HttpBody for AnswerBody {
     fn size_hint(&self) -> SizeHint {
         match &self.rest {
             Rest::All(_) => SizeHint::default(),
+            Rest::Message(message) => SizeHint::with_exact(message.len() as u64),
             Rest::Body(body) => body.size_hint(),
-            Rest::Nothing => SizeHint::with_exact(0),
+            Rest::Ok | Rest::Nothing => SizeHint::with_exact(0),
         }
     }
 }

@@ -10,7 +10,7 @@ use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Response};
+use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 
 use super::body::AnswerBody;
@@ -23,7 +23,7 @@ use crate::peers::Peer;
 use crate::traces::Trace;
 
 /// Where a call's code stands: in the head of an answer without a body, else after the body.
-const GRPC_STATUS: &str = "grpc-status";
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// A call that was let in: its place, its deadline and its measures.
 #[derive(Debug)]

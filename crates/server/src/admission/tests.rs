@@ -17,7 +17,7 @@ use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
 
 fn admission(metrics: &Arc<Metrics>) -> Admission {
     let limits = Limits::default();
-    Admission::new(limits, &Places::new(&limits), Arc::clone(metrics), None)
+    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, None)
 }
 
 /// The layer around a service that answers each call with what the function makes.

@@ -78,9 +78,13 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
 
-    /// The share of calls that is traced if their caller has not decided it, from 0 to 1
+    /// The share of calls that is traced, from 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.01, value_parser = ratio)]
     otlp_sample_ratio: f64,
+
+    /// Let callers that are traced decide (traceparent); the share is of the other calls, then
+    #[arg(long)]
+    otlp_parent_based: bool,
 
     /// How calls are answered: each core with connections of its own, which takes half the processor
     /// time; or all cores sharing all of them, which is fairer to few connections with many calls
@@ -152,9 +156,11 @@ impl Serve {
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             decision_log: self.decision_log,
-            traces: self
-                .otlp_endpoint
-                .map(|endpoint| Export { endpoint, sample_ratio: self.otlp_sample_ratio }),
+            traces: self.otlp_endpoint.map(|endpoint| Export {
+                endpoint,
+                sample_ratio: self.otlp_sample_ratio,
+                parent_based: self.otlp_parent_based,
+            }),
             clock: Clock::System,
             limits: Limits::default(),
             runtime: match (self.runtime, self.workers) {

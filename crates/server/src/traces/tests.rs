@@ -25,11 +25,11 @@ impl Exporter for Held {
     }
 }
 
-fn traces(sample_ratio: f64) -> (Traces, mpsc::Sender<()>, Arc<AtomicUsize>) {
+fn traces(sample_ratio: f64, parent_based: bool) -> (Traces, mpsc::Sender<()>, Arc<AtomicUsize>) {
     let (hold, let_go) = mpsc::channel();
     let exported = Arc::new(AtomicUsize::new(0));
     let held = Held { let_go: Arc::new(Mutex::new(let_go)), exported: Arc::clone(&exported) };
-    (Traces::new(held, sample_ratio), hold, exported)
+    (Traces::new(held, sample_ratio, parent_based), hold, exported)
 }
 
 fn headers(traceparent: &str) -> HeaderMap {
@@ -37,17 +37,23 @@ fn headers(traceparent: &str) -> HeaderMap {
 }
 
 #[test]
-fn the_caller_decides_what_is_traced_and_else_chance() {
+fn chance_decides_what_is_traced_or_the_caller_if_it_may() {
     let least = 1 << 32; // the lower half of chance is not used
     for (ratio, always, half, never) in
         [(0.0, false, false, false), (0.5, true, false, false), (1.0, true, true, true)]
     {
-        let (traces, ..) = traces(ratio);
+        let (own, ..) = traces(ratio, false);
+        let (traces, ..) = traces(ratio, true);
         let begins = |headers: &HeaderMap, chance| traces.begin(CHECK, headers, chance).is_some();
         let none = HeaderMap::new();
         assert_eq!(begins(&none, 0), always);
         assert_eq!(begins(&none, (u64::MAX / 2) + least), half);
         assert_eq!(begins(&none, u64::MAX), never);
+        for flags in ["00", "01"] {
+            let traced = headers(&format!("00-{TRACE}-{PARENT}-{flags}"));
+            assert_eq!(own.begin(CHECK, &traced, 0).is_some(), always);
+            assert_eq!(own.begin(CHECK, &traced, u64::MAX).is_some(), never);
+        }
         // Whoever has a trace is asked, and chance is not.
         assert!(begins(&headers(&format!("00-{TRACE}-{PARENT}-01")), u64::MAX));
         assert!(!begins(&headers(&format!("00-{TRACE}-{PARENT}-00")), 0));
@@ -60,7 +66,7 @@ fn the_caller_decides_what_is_traced_and_else_chance() {
 
 #[test]
 fn a_header_of_1_kib_is_read_and_a_longer_one_is_not() {
-    let (traces, ..) = traces(0.0);
+    let (traces, ..) = traces(0.0, true);
     // A version of the future may say more.
     let known = format!("01-{TRACE}-{PARENT}-01-");
     for (length, read) in [(TRACE_HEADER_BYTES_MAX, true), (TRACE_HEADER_BYTES_MAX + 1, false)] {
@@ -71,7 +77,7 @@ fn a_header_of_1_kib_is_read_and_a_longer_one_is_not() {
 
 #[tokio::test]
 async fn spans_that_nobody_takes_are_lost_beyond_their_bound() {
-    let (traces, hold, exported) = traces(1.0);
+    let (traces, hold, exported) = traces(1.0, false);
     for _ in 0..3 * SPANS_MAX {
         traces.begin(CHECK, &HeaderMap::new(), 0).unwrap().ended(Code::Ok);
     }

@@ -58,7 +58,8 @@ async fn serve(
     name: Option<&str>,
 ) -> (Serving, DecisionServiceClient<Channel>) {
     let endpoint = format!("http://{collector}");
-    let traces = ["--otlp-endpoint", &endpoint, "--otlp-sample-ratio", ratio];
+    let traces =
+        ["--otlp-endpoint", &endpoint, "--otlp-sample-ratio", ratio, "--otlp-parent-based"];
     let policy = ["serve", "--policy", "deploy/quickstart/policy.yaml"];
     let mut command = command(&[&policy, &traces[..], &FREE[..]].concat());
     command.env_remove("OTEL_SERVICE_NAME");

@@ -186,15 +186,18 @@ mod tests {
     /// Whatever our own server counts is read, and nothing of it twice.
     #[test]
     fn the_servers_own_text_is_understood() {
-        use crate::metrics::{LoadOutcome, Metrics, Rpc, ShedScope, registry, scrape};
+        use crate::metrics::{LoadOutcome, Metrics, Rpc, ShedScope, WorkerMetrics};
+        use crate::metrics::{registry, scrape};
         use std::time::Duration;
 
         let metrics = std::sync::Arc::new(Metrics::default());
         metrics.began();
-        metrics.ended(Rpc::Check, tonic::Code::Ok, Duration::from_micros(60));
-        metrics.ended(Rpc::Check, tonic::Code::NotFound, Duration::from_secs(2));
-        metrics.decided(Rpc::Check, Reason::Granted, 3);
-        metrics.decided(Rpc::Explain, Reason::Expired, 2);
+        let [one, other] = [(); 2].map(|()| WorkerMetrics::new(&metrics));
+        one.ended(Rpc::Check, tonic::Code::Ok, Duration::from_micros(60));
+        other.ended(Rpc::Check, tonic::Code::NotFound, Duration::from_secs(2));
+        one.decided(Rpc::Check, Reason::Granted, 1);
+        other.decided(Rpc::Check, Reason::Granted, 2);
+        one.decided(Rpc::Explain, Reason::Expired, 2);
         metrics.shed(ShedScope::Peer);
         metrics.panicked();
         let time = |seconds| Timestamp::new(seconds, 0);

@@ -84,7 +84,10 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
 pub(crate) fn request(bytes: &[u8]) -> bool {
     let Some((call, bytes)) = bytes.split_first() else { return false };
     match call % 7 {
-        0 => decoded(bytes).is_some_and(|request| check(&request)),
+        0 => {
+            borrowed_names_are_the_decoded_ones(bytes);
+            decoded(bytes).is_some_and(|request| check(&request))
+        }
         1 => decoded(bytes).is_some_and(|request| batch_check(&request)),
         2 => decoded(bytes).is_some_and(|request| list_capabilities(&request)),
         3 => decoded(bytes).is_some_and(|request| list_identities(&request)),
@@ -133,6 +136,15 @@ fn decoded<M: Message + Default + Debug + 'static>(bytes: &[u8]) -> Option<M> {
             None
         }
         other => unreachable!("{other:?}"),
+    }
+}
+
+/// A check whose names are borrowed from its bytes is one that decodes to these and nothing else.
+fn borrowed_names_are_the_decoded_ones(bytes: &[u8]) {
+    if let Some([identity, capability, resource]) = capstan::direct::names(bytes) {
+        let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
+        let plain = v1::CheckRequest { identity, capability, resource, ..Default::default() };
+        assert_eq!(v1::CheckRequest::decode(bytes), Ok(plain));
     }
 }
 

@@ -1,0 +1,190 @@
+//! Plain checks, answered without tonic's machinery: a quarter of a call's time is tonic's and
+//! axum's own above HTTP/2 (`docs/PERFORMANCE.md`), and most calls of most clients are these.
+//!
+//! A check is plain if its message has come whole, uncompressed, in one frame that ends the stream, and says
+//! who, what and where and nothing else. Its strings are borrowed from the frame. Every other call,
+//! and every one that is answered with an error, goes tonic's way: what was read of it is put back, so
+//! that both ways give the same answers, limits and errors.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use capstan_proto::v1;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use prost::Message as _;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::Bytes;
+use tonic::codegen::http::{Method, Request};
+
+use crate::service::Services;
+
+/// Bytes before a message: whether it is compressed, and its length.
+const FRAME_HEADER: usize = 5;
+
+/// Answers plain checks.
+#[derive(Debug)]
+pub(crate) struct Direct {
+    services: Services,
+    message_bytes_max: usize,
+}
+
+impl Direct {
+    pub(crate) const fn new(services: Services, message_bytes_max: usize) -> Self {
+        Self { services, message_bytes_max }
+    }
+
+    /// The answer to a call of Check, framed, if it is a plain one and need not wait.
+    pub(crate) fn answer(&self, request: &mut Request<Body>) -> Option<Bytes> {
+        if request.method() != Method::POST || request.headers().contains_key("grpc-encoding") {
+            return None;
+        }
+        // Whoever polls the body next says whom to wake.
+        let mut cx = Context::from_waker(Waker::noop());
+        let read = match Pin::new(request.body_mut()).poll_frame(&mut cx) {
+            Poll::Ready(read) => read,
+            Poll::Pending => return None,
+        };
+        let ends = request.body().is_end_stream();
+        let data = read.as_ref().and_then(|read| read.as_ref().ok()?.data_ref());
+        let answer = data.filter(|_| ends).and_then(|frame| self.check(frame));
+        if answer.is_none() {
+            let rest = std::mem::take(request.body_mut());
+            *request.body_mut() = Body::new(PutBack { read: Some(read), rest });
+        }
+        answer
+    }
+
+    fn check(&self, frame: &[u8]) -> Option<Bytes> {
+        let (header, message) = frame.split_first_chunk::<FRAME_HEADER>()?;
+        let [compressed, length @ ..] = *header;
+        let length = u32::from_be_bytes(length) as usize;
+        if compressed != 0 || length != message.len() || length > self.message_bytes_max {
+            return None;
+        }
+        let answer = self.services.check_at_once(names(message)?)?;
+        Some(framed(&answer))
+    }
+}
+
+fn framed(answer: &v1::CheckResponse) -> Bytes {
+    let length = answer.encoded_len();
+    let mut bytes = Vec::with_capacity(FRAME_HEADER + length);
+    bytes.push(0);
+    bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
+    // A vector grows as needed, so encoding into one does not fail.
+    answer.encode_raw(&mut bytes);
+    bytes.into()
+}
+
+/// Identity, capability and resource of an encoded `CheckRequest` that has each at most once, and nothing else;
+/// one that is not there is empty. Nothing if there is more, or the bytes are none.
+#[must_use]
+pub fn names(mut message: &[u8]) -> Option<[&str; 3]> {
+    let mut names = [None; 3];
+    while let Some((key, rest)) = message.split_first() {
+        // Fields 1 to 3, of bytes.
+        let name = match key {
+            0x0a => 0,
+            0x12 => 1,
+            0x1a => 2,
+            _ => return None,
+        };
+        let (length, rest) = length(rest)?;
+        let (text, rest) = rest.split_at_checked(length)?;
+        let name = names.get_mut(name)?;
+        if name.replace(str::from_utf8(text).ok()?).is_some() {
+            return None;
+        }
+        message = rest;
+    }
+    Some(names.map(Option::unwrap_or_default))
+}
+
+/// A length of one or two bytes: names are shorter than 16 KiB.
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [low @ ..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),
+        [low, high @ ..=0x7f, rest @ ..] => {
+            Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest))
+        }
+        _ => None,
+    }
+}
+
+type Read = Option<Result<Frame<Bytes>, Status>>;
+
+/// A body of which a part was read, and is there again.
+struct PutBack {
+    /// Nothing once it was taken again; within, nothing if the body had ended.
+    read: Option<Read>,
+    rest: Body,
+}
+
+impl HttpBody for PutBack {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Read> {
+        match self.read.take() {
+            Some(Some(read)) => Poll::Ready(Some(read)),
+            Some(None) => {
+                self.rest = Body::empty();
+                Poll::Ready(None)
+            }
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.read.is_none() && self.rest.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(identity: &str, capability: &str, resource: &str) -> Vec<u8> {
+        let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
+        v1::CheckRequest { identity, capability, resource, ..Default::default() }.encode_to_vec()
+    }
+
+    #[test]
+    fn names_are_borrowed_as_prost_decodes_them() {
+        let long = "x".repeat(300);
+        for all in [["", "", ""], ["a", "b.c", "d/e"], ["", "", "r"], [&long, "c", &long]] {
+            let [identity, capability, resource] = all;
+            assert_eq!(names(&encoded(identity, capability, resource)), Some(all));
+        }
+        // In any order, as the encoding allows.
+        assert_eq!(names(b"\x1a\x01r\x0a\x01i"), Some(["i", "", "r"]));
+    }
+
+    #[test]
+    fn whatever_is_not_plain_is_left_to_tonic() {
+        let consistent = v1::CheckRequest {
+            identity: "i".into(),
+            consistency: Some(v1::Consistency::default()),
+            ..Default::default()
+        };
+        let cases: [&[u8]; 9] = [
+            &consistent.encode_to_vec(),
+            b"\x0a\x01i\x0a\x01i", // twice: the last one counts
+            b"\x0a",               // no length
+            b"\x0a\x05i",          // too short
+            b"\x0a\x81",           // half a length
+            b"\x0a\x81\x80\x00i",  // a length of three bytes
+            b"\x0a\x02\xc3\x28",   // not UTF-8
+            b"\x08\x01",           // not bytes
+            b"\xfa\x01\x01i",      // another field
+        ];
+        for bytes in cases {
+            assert_eq!(names(bytes), None, "{bytes:?}");
+        }
+    }
+}
