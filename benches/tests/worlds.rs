@@ -1,0 +1,91 @@
+//! The worlds that figures are of are what they are said to be.
+
+use std::collections::BTreeMap;
+
+use capstan_benches::worlds::{World, questions};
+use capstan_benches::yardstick::Yardstick;
+use capstan_engine::{Question, Reason, Snapshot, Timestamp};
+
+const NOW: Timestamp = Timestamp::UNIX_EPOCH;
+const QUESTIONS: u64 = 1_500;
+
+fn small() -> Vec<World> {
+    let depths = [1, 2, 16].map(World::Depth);
+    let held = [1, 10_000].map(World::EachIdentity);
+    let wide = [65, 128, 1_000].map(World::Capabilities);
+    let sizes = [1_000, 30_000].map(World::Bindings);
+    [depths.to_vec(), held.to_vec(), wide.to_vec(), sizes.to_vec()].concat()
+}
+
+/// Whatever is compared must be doing the same.
+#[test]
+fn engine_batches_and_yardstick_agree() {
+    for world in small() {
+        let model = world.model();
+        let snapshot = Snapshot::build(&model, 1);
+        let asked = world.asked(17, QUESTIONS);
+        let all = questions(&asked);
+        let check = |question: &Question<'_>| snapshot.check(question, NOW).unwrap();
+        let mut reasons = BTreeMap::<&str, u64>::new();
+        for question in &all {
+            *reasons.entry(check(question).reason.as_str()).or_default() += 1;
+        }
+        let percent =
+            |reason: Reason| reasons.get(reason.as_str()).map_or(0, |n| n * 100 / QUESTIONS);
+        // Who is bound ten thousand times may nearly everything.
+        let most = if world == World::EachIdentity(10_000) { 95 } else { 60 };
+        assert!((40..most).contains(&percent(Reason::Granted)), "{world:?}: {reasons:?}");
+        assert!(percent(Reason::UnknownIdentity) > 5, "{world:?}: {reasons:?}");
+
+        for size in [1, 64, 1_000] {
+            let mut answers = Vec::new();
+            for batch in all.chunks(size) {
+                snapshot.check_batch(batch, NOW, |_, decision| answers.push(decision.unwrap()));
+            }
+            assert!(answers.iter().copied().eq(all.iter().map(check)), "{world:?} by {size}");
+        }
+        if let Some(yardstick) = Yardstick::build(&model) {
+            let differs =
+                |question: &&Question<'_>| yardstick.allows(question) != check(question).allowed();
+            assert_eq!(all.iter().find(differs).map(|q| q.identity), None, "{world:?}");
+        } else {
+            assert!(model.catalog().capabilities().len() > 128, "{world:?}");
+        }
+    }
+}
+
+#[test]
+fn sizes_are_those_asked_for() {
+    let snapshot = |world: World| Snapshot::build(&world.model(), 1);
+    let sizes = |world| (snapshot(world).identities_len(), snapshot(world).bindings_len());
+    assert_eq!(sizes(World::W), (10_000, 30_000));
+    assert_eq!(sizes(World::Bindings(1_000)), (333, 999));
+    assert_eq!(sizes(World::EachIdentity(10_000)), (3, 30_000));
+    assert_eq!(World::Capabilities(64).catalog().capabilities().len(), 64);
+    assert_eq!(World::Capabilities(13_790).catalog().capabilities().len(), 13_790);
+    for depth in [1, 2, 16] {
+        assert_eq!(sizes(World::Depth(depth)), (10_000, 30_000));
+        let asked = World::Depth(depth).asked(0, 100);
+        let segments = |path: &str| path.split('/').count() as u64;
+        assert!(asked.iter().all(|asked| segments(&asked.resource) == depth));
+    }
+}
+
+/// A wider catalog changes what is asked, and no answer.
+#[test]
+fn answers_do_not_depend_on_the_width_of_the_catalog() {
+    let decisions = |world: World| -> Vec<_> {
+        let snapshot = Snapshot::build(&world.model(), 1);
+        let asked = world.asked(0, QUESTIONS);
+        asked.iter().map(|asked| snapshot.check(&asked.question(), NOW).unwrap()).collect()
+    };
+    let names = |world: World| {
+        let asked = world.asked(0, QUESTIONS);
+        let names: std::collections::BTreeSet<_> =
+            asked.into_iter().map(|asked| asked.capability).collect();
+        names.len()
+    };
+    let (w, wide) = (World::W, World::Capabilities(1_000));
+    assert_eq!(decisions(w), decisions(wide));
+    assert!(names(w) <= 64 && names(wide) > 400, "{} {}", names(w), names(wide));
+}

@@ -1,0 +1,309 @@
+//! Worlds of every size that the curves go through, and questions about them.
+//!
+//! All are W (`crates/server/src/bench/workload.rs`) with one thing changed, but [`World::Depth`],
+//! which is W's sizes on paths of one depth. Half of the questions are allowed; of the others two
+//! fifths ask for a capability that the role on the path lacks, two fifths at another place, a fifth
+//! for an identity that there is not. Of identities with thousands of bindings more is allowed, because
+//! they hold nearly every role everywhere.
+
+#![expect(clippy::expect_used, reason = "without its world there is nothing to measure")]
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use capstan_engine::{
+    Attributes, Catalog, CatalogFacts, CatalogResource, CatalogRole, Facts, Group, Identity, Model,
+    Path, PathBuf, Question, RoleBinding,
+};
+use capstan_policy::Catalogs;
+
+use crate::workload::{self, Workload};
+
+/// Chains of groups in a world of one depth.
+const CHAINS: u64 = 1_000;
+/// Actions of a resource that a catalog is filled up with.
+const ACTIONS: usize = 10;
+
+/// What to generate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum World {
+    /// About so many bindings: three an identity, ten identities a group of level 5.
+    Bindings(u64),
+    /// W's groups and number of bindings, so many of each identity.
+    EachIdentity(u64),
+    /// W, with a catalog of so many capabilities, at least those of W's. Answers are those of W.
+    Capabilities(usize),
+    /// Resources of so many segments, 1 to 16; scopes anywhere above them.
+    Depth(u64),
+}
+
+/// A question, with the texts that it borrows.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Path of an identity.
+    pub identity: String,
+    /// Name of a capability.
+    pub capability: String,
+    /// Path of a resource that is not registered.
+    pub resource: String,
+}
+
+impl Asked {
+    /// As the engine is asked.
+    #[must_use]
+    pub fn question(&self) -> Question<'_> {
+        Question {
+            identity: Path::parse(&self.identity).expect("a path"),
+            capability: &self.capability,
+            resource: Path::parse(&self.resource).expect("a path"),
+            attributes: Attributes::NONE,
+        }
+    }
+}
+
+impl World {
+    /// The workload that the project's figures are of.
+    pub const W: Self = Self::Bindings(30_000);
+    /// The large one: 1,000,000 identities.
+    pub const BIG_W: Self = Self::Bindings(3_000_000);
+
+    fn workload(self) -> Workload {
+        let w = workload::W;
+        match self {
+            Self::Bindings(bindings) => {
+                let identities = bindings / w.bindings_per_identity;
+                Workload { groups: (identities / 10).max(1), identities, ..w }
+            }
+            Self::EachIdentity(bindings_per_identity) => {
+                let identities = (w.bindings() / bindings_per_identity).max(1);
+                Workload { identities, bindings_per_identity, ..w }
+            }
+            Self::Capabilities(_) | Self::Depth(_) => w,
+        }
+    }
+
+    /// Everything declared.
+    #[must_use]
+    pub fn facts(self) -> Facts {
+        match self {
+            Self::Depth(depth) => deep_facts(depth),
+            _ => self.workload().facts(),
+        }
+    }
+
+    /// The policy document that declares W, or W of another number of bindings, as `capstan bench`
+    /// writes it.
+    #[must_use]
+    pub fn document(self) -> Vec<u8> {
+        let mut document = Vec::new();
+        self.workload().write_document(&mut document).expect("memory takes everything");
+        document
+    }
+
+    /// What capabilities and roles come from.
+    #[must_use]
+    pub fn catalog(self) -> Arc<Catalog> {
+        let catalog = Catalogs::default().get(workload::CATALOG).expect("a built-in catalog");
+        match self {
+            Self::Capabilities(wanted) if wanted > catalog.capabilities().len() => {
+                Arc::new(Catalog::new(filled(&catalog, wanted)).expect("a consistent catalog"))
+            }
+            _ => catalog,
+        }
+    }
+
+    /// The facts, proved.
+    #[must_use]
+    pub fn model(self) -> Model {
+        Model::new(self.catalog(), self.facts()).expect("a consistent world")
+    }
+
+    /// So many questions, in an order of no pattern; the first is the one at this place, from 0.
+    #[must_use]
+    pub fn asked(self, first: u64, count: u64) -> Vec<Asked> {
+        let places = first..first + count;
+        if let Self::Depth(depth) = self {
+            let catalog = self.catalog();
+            return places.map(|at| deep_question(&catalog, depth, at)).collect();
+        }
+        let queries = self.workload().queries();
+        let names = match self {
+            Self::Capabilities(wanted) => Names::new(&self.catalog(), wanted),
+            _ => Names::default(),
+        };
+        places
+            .map(|at| {
+                let query = queries.get(at);
+                let capability = names.another(query.capability, at);
+                Asked { identity: query.identity, capability, resource: query.resource }
+            })
+            .collect()
+    }
+}
+
+/// The questions, as the engine is asked them.
+#[must_use]
+pub fn questions(asked: &[Asked]) -> Vec<Question<'_>> {
+    asked.iter().map(Asked::question).collect()
+}
+
+// === Catalogs of any size ===
+
+/// The capability that fills the place, and the one of the small catalog that it goes with.
+fn filling(place: usize, own: usize) -> (String, usize) {
+    (format!("service-{:05}.action-{}", place / ACTIONS, place % ACTIONS), place % own)
+}
+
+/// What a catalog declares.
+#[must_use]
+pub fn catalog_facts(catalog: &Catalog) -> CatalogFacts {
+    let opaque = catalog.capabilities().filter(|name| !name.contains('.'));
+    CatalogFacts {
+        name: catalog.name().to_owned(),
+        resources: catalog.resources().to_vec(),
+        capabilities: opaque.map(str::to_owned).collect(),
+        roles: catalog.roles().to_vec(),
+    }
+}
+
+/// A catalog filled up: a role holds a filling capability if it holds the one that this goes with.
+fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
+    let own: Vec<&str> = catalog.capabilities().collect();
+    let mut facts = catalog_facts(catalog);
+    for place in 0..wanted - own.len() {
+        let (name, with) = filling(place, own.len());
+        let (resource, action) = name.rsplit_once('.').expect("a resource and an action");
+        if place % ACTIONS == 0 {
+            let name = resource.to_owned();
+            facts.resources.push(CatalogResource { name, ..CatalogResource::default() });
+        }
+        let resource = facts.resources.last_mut().expect("the resource of the capability");
+        resource.actions.push(action.to_owned());
+        let with = own.get(with).copied().unwrap_or_default();
+        let holds = |role: &&mut CatalogRole| role.capabilities.iter().any(|held| held == with);
+        facts.roles.iter_mut().filter(holds).for_each(|role| role.capabilities.push(name.clone()));
+    }
+    facts
+}
+
+/// Which capabilities go with which.
+#[derive(Debug, Default)]
+struct Names {
+    own: Vec<String>,
+    fill: usize,
+}
+
+impl Names {
+    fn new(catalog: &Catalog, wanted: usize) -> Self {
+        let own = catalog.capabilities().filter(|name| !name.starts_with("service-"));
+        let own: Vec<String> = own.map(str::to_owned).collect();
+        Self { fill: wanted.saturating_sub(own.len()), own }
+    }
+
+    /// Any capability of those that go with this one, or itself.
+    fn another(&self, name: &str, at: u64) -> String {
+        let with = self.own.iter().position(|own| own == name);
+        let Some(with) = with.filter(|with| *with < self.fill) else { return name.to_owned() };
+        let rounds = (self.fill - with).div_ceil(self.own.len());
+        let round = usize::try_from(mix(at) % (rounds as u64 + 1)).unwrap_or_default();
+        match round.checked_sub(1) {
+            None => name.to_owned(),
+            Some(round) => filling(round * self.own.len() + with, self.own.len()).0,
+        }
+    }
+}
+
+// === Worlds of one depth ===
+
+/// The group at this level, from 1, of a chain.
+fn group(path: &mut String, chain: u64, level: u64) {
+    let _ = write!(path, "{:016x}{:016x}{:08x}", mix(chain), mix(!chain), chain);
+    for at in 2..=level {
+        let _ = write!(path, "/{:016x}", mix(chain << 8 | at));
+    }
+}
+
+fn group_path(chain: u64, level: u64) -> PathBuf {
+    let mut path = String::new();
+    group(&mut path, chain, level);
+    path.parse().expect("a path")
+}
+
+fn deep_identity(at: u64) -> String {
+    let mut path = String::new();
+    group(&mut path, at % CHAINS, 1);
+    let _ = write!(path, "/{:016x}", mix(at << 16 | 0xffff));
+    path
+}
+
+/// Role, chain and level of a binding of an identity: one of its own chain, two of any.
+fn deep_binding(depth: u64, identity: u64, turn: u64, roles: u64) -> (u64, u64, u64) {
+    let drawn = mix(identity << 4 | turn);
+    let chain = if turn == 0 { identity % CHAINS } else { drawn % CHAINS };
+    let level = 1 + (drawn >> 20) % depth.saturating_sub(1).max(1);
+    ((mix(identity) + turn) % roles, chain, level)
+}
+
+fn deep_facts(depth: u64) -> Facts {
+    let catalog = World::W.catalog();
+    let roles = catalog.roles();
+    let Workload { identities, bindings_per_identity, .. } = workload::W;
+    let role = |at: u64| usize::try_from(at).ok().and_then(|at| roles.get(at));
+    let groups = (0..CHAINS)
+        .flat_map(|chain| (1..=depth.saturating_sub(1).max(1)).map(move |at| (chain, at)));
+    let named = |at| deep_identity(at).parse::<PathBuf>().expect("a path");
+    let turns = (0..identities).flat_map(|one| (0..bindings_per_identity).map(move |at| (one, at)));
+    let bindings = turns.map(|(identity, turn)| {
+        let (at, chain, level) = deep_binding(depth, identity, turn, roles.len() as u64);
+        RoleBinding {
+            id: None,
+            identity: named(identity),
+            role: role(at).expect("a role").name.as_str().into(),
+            scope: group_path(chain, level),
+            expires_at: None,
+            when: Vec::new(),
+        }
+    });
+    Facts {
+        role_bindings: bindings.collect(),
+        groups: groups
+            .map(|(chain, at)| Group { id: group_path(chain, at), name: String::new() })
+            .collect(),
+        identities: (0..identities).map(|at| Identity::named(named(at))).collect(),
+        ..Facts::default()
+    }
+}
+
+fn deep_question(catalog: &Catalog, depth: u64, at: u64) -> Asked {
+    let drawn = mix(at ^ 0xdeeb);
+    let Workload { identities, bindings_per_identity, .. } = workload::W;
+    let identity = drawn % identities;
+    let turn = (drawn >> 16) % bindings_per_identity;
+    let (role, chain, _) = deep_binding(depth, identity, turn, catalog.roles().len() as u64);
+    let role = usize::try_from(role).ok().and_then(|at| catalog.roles().get(at));
+    let held = &role.expect("a role").capabilities;
+    let kind = (drawn >> 24) % 10;
+    let lacking = || catalog.capabilities().filter(|name| !held.iter().any(|held| held == name));
+    let nth = |count: usize| usize::try_from((drawn >> 32) % count.max(1) as u64).ok();
+    let lacks = matches!(kind, 5 | 6).then(|| lacking().nth(nth(lacking().count())?)).flatten();
+    let capability = lacks.or_else(|| held.get(nth(held.len())?).map(String::as_str));
+    // The owner lacks nothing: a miss is elsewhere then.
+    let elsewhere = matches!(kind, 7 | 8) || (matches!(kind, 5 | 6) && lacks.is_none());
+    let chain = if elsewhere { mix(drawn) % CHAINS } else { chain };
+    let mut resource = String::new();
+    group(&mut resource, chain, depth.saturating_sub(1).max(1));
+    if depth > 1 {
+        let _ = write!(resource, "/{:011x}", drawn >> 20);
+    }
+    let identity = if kind == 9 { identities + identity } else { identity };
+    let capability = capability.unwrap_or_default().to_owned();
+    Asked { identity: deep_identity(identity), capability, resource }
+}
+
+/// One to one, and of no pattern (the finalizer of SplitMix64).
+const fn mix(number: u64) -> u64 {
+    let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
+}
