@@ -1,0 +1,223 @@
+//! Counts instructions with callgrind and holds them against `instructions.toml`: a guard that needs
+//! no quiet machine. `dev/instructions` runs it; `dev/instructions --record` writes what it counts.
+//!
+//! ```text
+//! instructions ──valgrind──▶ instructions measured: one call of `measured` for each row
+//!      │                                   │ one dump for each call
+//!      ◀───────────────────────────────────┘
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::hint::black_box;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::{env, fs};
+
+use anyhow::{Context as _, bail, ensure};
+use capstan_benches::worlds::{Asked, World, questions};
+use capstan_engine::{Question, Snapshot, Timestamp};
+
+/// Questions of a row: enough that the hash seed of the process makes no difference to speak of.
+const QUESTIONS: u64 = 10_000;
+const BATCH: usize = 64;
+/// How much more a question may cost, in percent.
+const TOLERANCE: f64 = 5.0;
+/// The same, if the baseline is another compiler's.
+const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
+/// The rows in the order in which they are measured, and in how many parts. The search among very
+/// many bindings of few scopes depends on the hash seed, so it is the mean of many.
+const ROWS: [(&str, usize); 5] = [
+    ("parse", 1),
+    ("check", 1),
+    ("check_batch", 1),
+    ("check, 16 deep", 1),
+    ("check, 10000 bindings each", SEEDS),
+];
+const SEEDS: usize = 10;
+
+/// Instructions a question, by row.
+type Counts = BTreeMap<String, f64>;
+
+fn main() -> anyhow::Result<ExitCode> {
+    match env::args().nth(1).as_deref() {
+        Some("measured") => {
+            measure_all();
+            Ok(ExitCode::SUCCESS)
+        }
+        Some("--record") => record(),
+        None => compare(),
+        Some(other) => bail!("unknown argument `{other}`: there is only `--record`"),
+    }
+}
+
+// === What is measured ===
+
+enum Row<'q> {
+    Parse(&'q [Asked]),
+    Check(&'q Snapshot, &'q [Question<'q>]),
+    Batch(&'q Snapshot, &'q [Question<'q>]),
+}
+
+fn measure_all() {
+    let asked = World::W.asked(0, QUESTIONS);
+    let w = Snapshot::build(&World::W.model(), 1);
+    let of_w = questions(&asked);
+    measured(&Row::Parse(&asked));
+    measured(&Row::Check(&w, &of_w));
+    measured(&Row::Batch(&w, &of_w));
+    for (world, seeds) in [(World::Depth(16), 1), (World::EachIdentity(10_000), SEEDS)] {
+        let (model, asked) = (world.model(), world.asked(0, QUESTIONS));
+        for part in questions(&asked).chunks(asked.len() / seeds) {
+            // Each snapshot has a seed of its own.
+            measured(&Row::Check(&Snapshot::build(&model, 1), part));
+        }
+    }
+}
+
+/// The function that callgrind counts in, by its name.
+#[inline(never)]
+fn measured(row: &Row<'_>) {
+    let now = Timestamp::UNIX_EPOCH;
+    match row {
+        Row::Parse(asked) => {
+            for asked in *asked {
+                black_box(asked.question());
+            }
+        }
+        Row::Check(snapshot, questions) => {
+            for question in *questions {
+                let _ = black_box(snapshot.check(black_box(question), now));
+            }
+        }
+        Row::Batch(snapshot, questions) => {
+            for batch in questions.chunks(BATCH) {
+                snapshot.check_batch(black_box(batch), now, |_, decision| {
+                    let _ = black_box(decision);
+                });
+            }
+        }
+    }
+}
+
+// === Counting ===
+
+fn count() -> anyhow::Result<Counts> {
+    let scratch = env::temp_dir().join(format!("capstan-instructions-{}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    let counted = count_in(&scratch);
+    fs::remove_dir_all(&scratch)?;
+    counted
+}
+
+fn count_in(scratch: &Path) -> anyhow::Result<Counts> {
+    let out = scratch.join("callgrind");
+    let ran = Command::new("valgrind")
+        .args(["--tool=callgrind", "--toggle-collect=*::measured", "--dump-after=*::measured"])
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(env::current_exe()?)
+        .arg("measured")
+        .stdin(Stdio::null())
+        .output()
+        .context("valgrind does not start: install it, e.g. apt-get install valgrind")?;
+    let said = String::from_utf8_lossy(&ran.stderr);
+    ensure!(ran.status.success(), "valgrind failed:\n{said}");
+    let mut dumps = (1..).map(|at| {
+        let dump = out.with_extension(at.to_string());
+        let text = fs::read_to_string(&dump).with_context(|| format!("no dump {at}:\n{said}"))?;
+        let total = text.lines().find_map(|line| line.strip_prefix("summary: "));
+        anyhow::Ok(total.context("a dump without a summary")?.trim().parse::<f64>()?)
+    });
+    let mut counts = Counts::new();
+    for (row, parts) in ROWS {
+        let total: f64 = dumps.by_ref().take(parts).sum::<anyhow::Result<f64>>()?;
+        ensure!(total > 0.0, "nothing was counted for `{row}`");
+        counts.insert(row.to_owned(), (total / QUESTIONS as f64 * 10.0).round() / 10.0);
+    }
+    Ok(counts)
+}
+
+// === The baseline ===
+
+fn baseline_path() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml")
+}
+
+/// What instructions depend on beside the source.
+fn compiler() -> anyhow::Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let ran = Command::new(rustc).arg("--version").output().context("rustc does not start")?;
+    Ok(format!("{} {}", String::from_utf8(ran.stdout)?.trim(), env::consts::ARCH))
+}
+
+fn baselines() -> anyhow::Result<BTreeMap<String, Counts>> {
+    match fs::read_to_string(baseline_path()) {
+        Ok(text) => Ok(toml::from_str(&text)?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn record() -> anyhow::Result<ExitCode> {
+    let (compiler, counted) = (compiler()?, count()?);
+    let mut baselines = baselines()?;
+    baselines.insert(compiler, counted);
+    let mut text = String::from(
+        "# Instructions a question in a release build, by callgrind: `dev/instructions --record`\n\
+         # writes this compiler's. The rows are those of `instructions.rs`.\n",
+    );
+    for (compiler, counts) in &baselines {
+        let _ = writeln!(text, "\n[\"{compiler}\"]");
+        for (row, count) in counts {
+            let _ = writeln!(text, "\"{row}\" = {count:.1}");
+        }
+    }
+    fs::write(baseline_path(), text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn compare() -> anyhow::Result<ExitCode> {
+    let (compiler, baselines, mut out) = (compiler()?, baselines()?, io::stdout().lock());
+    let (tolerance, baseline) = match baselines.get(&compiler) {
+        Some(own) => (TOLERANCE, Some(own)),
+        None => {
+            let of_machine = |(name, _): &(&String, _)| name.ends_with(env::consts::ARCH);
+            let latest = baselines.iter().rfind(of_machine);
+            let stands_in = latest.map(|(name, _)| name.as_str());
+            writeln!(
+                out,
+                "There is no baseline of this compiler:\n  {compiler}\nHeld against, with \
+                 {TOLERANCE_OTHER_COMPILER} % of room:\n  {}\nTo record one, run \
+                 `dev/instructions --record` on a commit that is known to be good, and\ncommit \
+                 benches/instructions.toml.\n",
+                stands_in.unwrap_or("nothing, since no other is of this machine's kind")
+            )?;
+            (TOLERANCE_OTHER_COMPILER, latest.map(|(_, counts)| counts))
+        }
+    };
+    let mut has_failed = false;
+    writeln!(out, "{:<28} {:>10} {:>10}", "instructions a question", "now", "baseline")?;
+    for (row, now) in count()? {
+        let Some(baseline) = baseline else {
+            writeln!(out, "{row:<28} {now:>10.1}")?;
+            continue;
+        };
+        let Some(before) = baseline.get(&row) else {
+            bail!("the baseline has no `{row}`: run `dev/instructions --record` and commit it");
+        };
+        let more = (now / before - 1.0) * 100.0;
+        let is_too_much = more > tolerance;
+        has_failed |= is_too_much;
+        let verdict = if is_too_much { "  too many" } else { "" };
+        writeln!(out, "{row:<28} {now:>10.1} {before:>10.1} {more:>+7.1}%{verdict}")?;
+    }
+    if has_failed {
+        writeln!(
+            out,
+            "\nA row has over {tolerance} % more instructions than its baseline. If that is worth \
+             it, run\n`dev/instructions --record`, and say in the commit why."
+        )?;
+    }
+    Ok(ExitCode::from(u8::from(has_failed)))
+}
