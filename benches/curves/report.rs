@@ -1,0 +1,265 @@
+//! Curves and goals as JSON, as tables of Markdown, and where they are written.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use anyhow::Context as _;
+use serde_json::{Value as Json, json};
+
+use crate::measure::Spread;
+use crate::plot;
+
+const BEGIN: &str = "<!-- figures: begin -->";
+const END: &str = "<!-- figures: end -->";
+
+/// How something grows with something else.
+#[derive(Debug)]
+pub(crate) struct Curve {
+    /// Name of its files.
+    pub(crate) id: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) x: &'static str,
+    pub(crate) y: &'static str,
+    pub(crate) series: Vec<Series>,
+    /// Names of the two series whose ratio the table shows.
+    pub(crate) ratio: Option<(&'static str, &'static str)>,
+}
+
+/// One line of a curve.
+#[derive(Debug)]
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<Point>,
+}
+
+/// Bytes are exact; times have a spread.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Point {
+    pub(crate) x: u64,
+    /// CPU nanoseconds, or bytes.
+    pub(crate) y: Spread,
+    /// Wall nanoseconds.
+    pub(crate) wall: Option<Spread>,
+}
+
+/// A goal, and what was measured.
+#[derive(Debug)]
+pub(crate) struct Goal {
+    pub(crate) what: String,
+    pub(crate) wanted: &'static str,
+    pub(crate) measured: String,
+}
+
+impl Curve {
+    pub(crate) fn new(
+        id: &'static str,
+        title: &'static str,
+        x: &'static str,
+        y: &'static str,
+    ) -> Self {
+        Self { id, title, x, y, series: Vec::new(), ratio: None }
+    }
+
+    pub(crate) fn push(&mut self, name: &str, point: Point) {
+        match self.series.iter_mut().find(|series| series.name == name) {
+            Some(series) => series.points.push(point),
+            None => self.series.push(Series { name: name.to_owned(), points: vec![point] }),
+        }
+    }
+
+    pub(crate) fn at(&self, name: &str, x: u64) -> Option<Point> {
+        let series = self.series.iter().find(|series| series.name == name)?;
+        series.points.iter().find(|point| point.x == x).copied()
+    }
+
+    /// How many times the one series is the other.
+    pub(crate) fn ratio_at(&self, of: &str, to: &str, x: u64) -> Option<f64> {
+        Some(self.at(of, x)?.y.median / self.at(to, x)?.y.median)
+    }
+
+    fn json(&self) -> Json {
+        let spread = |Spread { median, low, high }: Spread| json!([median, low, high].map(rounded));
+        let points = |series: &Series| -> Json {
+            let point = |point: &Point| json!({"x": point.x, "y": spread(point.y), "wall": point.wall.map(spread)});
+            series.points.iter().map(point).collect()
+        };
+        let series: Json = self
+            .series
+            .iter()
+            .map(|series| json!({"name": series.name, "points": points(series)}))
+            .collect();
+        json!({"id": self.id, "x": self.x, "y": self.y, "series": series})
+    }
+
+    fn table(&self) -> String {
+        let mut text = format!("| {} |", self.x);
+        for series in &self.series {
+            let _ = write!(text, " {} |", series.name);
+        }
+        if let Some((of, to)) = self.ratio {
+            let _ = write!(text, " {of} / {to} |");
+        }
+        let columns = 1 + self.series.len() + usize::from(self.ratio.is_some());
+        let _ = write!(text, "\n|{}\n", "---:|".repeat(columns));
+        let mut xs: Vec<u64> =
+            self.series.iter().flat_map(|series| &series.points).map(|point| point.x).collect();
+        xs.sort_unstable();
+        xs.dedup();
+        for x in xs {
+            let _ = write!(text, "| {} |", thousands(x));
+            for series in &self.series {
+                let _ = match self.at(&series.name, x) {
+                    Some(point) => write!(text, " {} |", cell(point)),
+                    None => write!(text, " |"),
+                };
+            }
+            if let Some((of, to)) = self.ratio {
+                let ratio = self.ratio_at(of, to, x).map(|ratio| format!("{ratio:.2}"));
+                let _ = write!(text, " {} |", ratio.unwrap_or_default());
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Median and spread; of what is exact, itself.
+fn cell(point: Point) -> String {
+    let Spread { median, low, high } = point.y;
+    match point.wall {
+        Some(_) => format!("{} ({}–{})", number(median), number(low), number(high)),
+        None => number(median),
+    }
+}
+
+pub(crate) fn number(value: f64) -> String {
+    match value {
+        1_000.0.. => {
+            #[expect(clippy::cast_possible_truncation, reason = "for people to read")]
+            #[expect(clippy::cast_sign_loss, reason = "it is above zero")]
+            let whole = value.round() as u64;
+            thousands(whole)
+        }
+        100.0.. => format!("{value:.0}"),
+        _ => format!("{value:.1}"),
+    }
+}
+
+fn rounded(value: f64) -> f64 {
+    (value * 100.0).round() / 100.0
+}
+
+pub(crate) fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What the figures were measured on.
+fn machine() -> Json {
+    let first_line = |text: String, prefix: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
+        line.unwrap_or_default().trim_matches([' ', '\t', ':']).to_owned()
+    };
+    let said = |program: &str, arguments: &[&str]| {
+        let ran = Command::new(program).args(arguments).output().ok();
+        ran.and_then(|ran| String::from_utf8(ran.stdout).ok()).unwrap_or_default().trim().to_owned()
+    };
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    json!({
+        "processor": first_line(read("/proc/cpuinfo"), "model name"),
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "memory": first_line(read("/proc/meminfo"), "MemTotal:"),
+        "compiler": said("rustc", &["--version"]),
+        "commit": said("git", &["rev-parse", "--short", "HEAD"]),
+        "load_average": load_average(),
+    })
+}
+
+/// How many programs wanted a core, over the last minute.
+pub(crate) fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// Writes everything: of a full run into the documentation, of a quick one below `target`.
+pub(crate) fn write(
+    is_quick: bool,
+    load_before: &str,
+    goals: &[Goal],
+    curves: &[Curve],
+) -> anyhow::Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (figures, page) = if is_quick {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        (target.join("curves"), target.join("curves/curves.md"))
+    } else {
+        (root.join("docs/figures"), root.join("docs/PERFORMANCE.md"))
+    };
+    fs::create_dir_all(&figures)?;
+    for curve in curves {
+        fs::write(figures.join(format!("{}.svg", curve.id)), plot::svg(curve)?)?;
+    }
+    let machine = machine();
+    let rows: Json = goals
+        .iter()
+        .map(|goal| json!({"what": goal.what, "wanted": goal.wanted, "measured": goal.measured}))
+        .collect();
+    let curves_json: Json = curves.iter().map(Curve::json).collect();
+    let all = json!({"machine": machine, "load_average_before": load_before, "goals": rows, "curves": curves_json});
+    fs::write(figures.join("curves.json"), format!("{all:#}\n"))?;
+
+    let link = if is_quick { "" } else { "figures/" };
+    let text = markdown(link, &machine, load_before, goals, curves);
+    if is_quick {
+        fs::write(&page, text)?;
+        return Ok(page);
+    }
+    let before = fs::read_to_string(&page).context("docs/PERFORMANCE.md")?;
+    let (head, rest) = before.split_once(BEGIN).context("the page has no place for figures")?;
+    let (_, tail) = rest.split_once(END).context("the place for figures does not end")?;
+    fs::write(&page, format!("{head}{BEGIN}\n{text}\n{END}{tail}"))?;
+    Ok(page)
+}
+
+fn markdown(
+    link: &str,
+    machine: &Json,
+    load_before: &str,
+    goals: &[Goal],
+    curves: &[Curve],
+) -> String {
+    let of = |key: &str| match machine.get(key) {
+        Some(Json::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    let mut text = format!(
+        "\nMeasured on {} × {}, {} of memory, with {}, at commit {}; load average {} before, {} \
+         after.\n\n| goal | at least | measured |\n|---|---|---|\n",
+        of("cores"),
+        of("processor"),
+        of("memory"),
+        of("compiler"),
+        of("commit"),
+        load_before,
+        of("load_average"),
+    );
+    for Goal { what, wanted, measured } in goals {
+        let _ = writeln!(text, "| {what} | {wanted} | {measured} |");
+    }
+    for curve in curves {
+        let Curve { id, title, y, .. } = curve;
+        let _ = write!(text, "\n### {title}\n\n{y}.\n\n{}", curve.table());
+        let _ = write!(text, "\n![{title}]({link}{id}.svg)\n");
+    }
+    text
+}
