@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! workload, policy or file ──▶ questions ──▶ load ──▶ report, plot
-//!                       (encoded once)    h2 frames │     ▲
+//!                (encoded once)   h2 frames, client │     ▲
 //!                                                   ▼     │ CPU of /proc
 //!                                   a server, or the one started for it; the yardstick beside it
 //! ```

@@ -7,8 +7,10 @@
 //! ```
 //!
 //! A gRPC client library costs 14 to 36 µs a request and would measure itself. Here requests are
-//! encoded before the start, and of an answer only what counts is read.
+//! encoded before the start, and of an answer only what counts is read. [`Mode::Coalesced`] is the
+//! exception: there the client is what is measured, too.
 
+pub(crate) mod coalesced;
 pub(crate) mod connection;
 pub(crate) mod lane;
 pub(crate) mod pace;
@@ -21,6 +23,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
+use capstan_client::Client;
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
@@ -52,6 +55,8 @@ pub(crate) enum Mode {
     Batch,
     /// One stream a connection, several a message
     Stream,
+    /// One a call of the Rust client, which makes batches of them by itself
+    Coalesced,
 }
 
 impl Mode {
@@ -59,7 +64,7 @@ impl Mode {
         match self {
             Self::Check => "/capstan.v1.DecisionService/Check",
             Self::Batch => "/capstan.v1.DecisionService/BatchCheck",
-            Self::Stream => "/capstan.v1.DecisionService/StreamCheck",
+            Self::Stream | Self::Coalesced => "/capstan.v1.DecisionService/StreamCheck",
         }
     }
 }
@@ -68,7 +73,7 @@ impl Mode {
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     pub(crate) connections: usize,
-    /// Requests in flight on each connection.
+    /// Requests in flight for each connection.
     pub(crate) in_flight: usize,
     pub(crate) threads: usize,
     /// Requests a second, of an open loop.
@@ -206,8 +211,8 @@ impl Thread {
         let (plan, endpoint) = (plan.clone(), target.endpoint.clone());
         let (questions, live) = (Arc::clone(questions), Arc::clone(live));
         let work = move || async move {
-            let connections = match connect(thread, &plan, &endpoint).await {
-                Ok(connections) => connections,
+            let links = match connect(thread, &plan, &endpoint, &questions).await {
+                Ok(links) => links,
                 Err(error) => {
                     // The starter hears it here, and is gone if it cannot.
                     let _ = say_connected.send(Err(error));
@@ -222,7 +227,7 @@ impl Thread {
             let pace = Pace::new(window, schedule(thread, &plan, window)?);
             let tally = RefCell::new(Tally::new()?);
             let generator = Generator { questions, head, window, pace, tally, live, next };
-            generate(generator, &connections, plan.in_flight).await
+            generate(Rc::new(generator), &links, plan.in_flight).await
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("load-{thread}")).spawn(move || {
@@ -240,16 +245,31 @@ fn schedule(thread: usize, plan: &Plan, window: Window) -> anyhow::Result<Option
 }
 
 /// This thread's share of the connections.
+enum Links {
+    /// Written to here.
+    Own(Vec<Connection>),
+    /// Those of a client, and how many it has.
+    Client(Client, usize),
+}
+
 async fn connect(
     thread: usize,
     plan: &Plan,
     endpoint: &Endpoint,
-) -> anyhow::Result<Vec<Connection>> {
+    questions: &Questions,
+) -> anyhow::Result<Links> {
+    let share = (thread..plan.connections).step_by(plan.threads.max(1));
+    if questions.mode == Mode::Coalesced {
+        let connections = share.len();
+        let tasks = connections * plan.in_flight;
+        let client = coalesced::client(endpoint, connections, tasks, questions).await?;
+        return Ok(Links::Client(client, connections));
+    }
     let mut connections = Vec::new();
-    for _ in (thread..plan.connections).step_by(plan.threads.max(1)) {
+    for _ in share {
         connections.push(Connection::open(endpoint).await?);
     }
-    Ok(connections)
+    Ok(Links::Own(connections))
 }
 
 fn head(endpoint: &Endpoint, mode: Mode) -> anyhow::Result<Request<()>> {
@@ -260,29 +280,49 @@ fn head(endpoint: &Endpoint, mode: Mode) -> anyhow::Result<Request<()>> {
 }
 
 async fn generate(
-    generator: Generator,
-    connections: &[Connection],
+    generator: Rc<Generator>,
+    links: &Links,
     in_flight: usize,
 ) -> anyhow::Result<Tally> {
-    let lanes_per_connection = if generator.questions.mode == Mode::Stream { 1 } else { in_flight };
-    let lanes: Vec<Rc<InFlight>> = std::iter::repeat_with(Rc::default)
-        .take(connections.len() * lanes_per_connection)
-        .collect();
-    let work = connections.iter().zip(lanes.chunks(lanes_per_connection.max(1)));
+    let connections = match links {
+        Links::Own(connections) => connections.len(),
+        Links::Client(_, connections) => *connections,
+    };
+    let lanes_each = if generator.questions.mode == Mode::Stream { 1 } else { in_flight };
+    let lanes: Vec<Rc<InFlight>> =
+        std::iter::repeat_with(Rc::default).take(connections * lanes_each).collect();
+    let all = async {
+        match links {
+            Links::Own(connections) => frames(&generator, connections, &lanes, in_flight).await,
+            Links::Client(client, _) => coalesced::calls(&generator, client, &lanes).await,
+        }
+    };
+    let rest = generator.window.end.saturating_duration_since(Instant::now()) + GRACE;
+    let (paced, asked) = tokio::join!(generator.pace.run(), timeout(rest, all));
+    paced?;
+    // What has no answer by now is counted as such.
+    asked.unwrap_or(Ok(()))?;
+    generator.give_up(&lanes);
+    Ok(generator.tally.borrow().clone())
+}
+
+/// Asks on every lane at once, each on its connection.
+async fn frames(
+    generator: &Generator,
+    connections: &[Connection],
+    lanes: &[Rc<InFlight>],
+    in_flight: usize,
+) -> anyhow::Result<()> {
+    let each = lanes.len() / connections.len().max(1);
+    let work = connections.iter().zip(lanes.chunks(each.max(1)));
     let work =
         work.flat_map(|(connection, lanes)| lanes.iter().map(move |lane| (connection, lane)));
-    let all = join_all(work.map(|(connection, lane)| {
-        let generator = &generator;
-        async move {
-            match generator.questions.mode {
-                Mode::Check | Mode::Batch => lane::calls(generator, connection, lane).await,
-                Mode::Stream => lane::stream(generator, connection, lane, in_flight).await,
-            }
+    join_all(work.map(|(connection, lane)| async move {
+        match generator.questions.mode {
+            Mode::Stream => lane::stream(generator, connection, lane, in_flight).await,
+            _ => lane::calls(generator, connection, lane).await,
         }
-    }));
-    let rest = generator.window.end.saturating_duration_since(Instant::now()) + GRACE;
-    let (paced, _) = tokio::join!(generator.pace.run(), timeout(rest, all));
-    paced?;
-    generator.give_up(&lanes);
-    Ok(generator.tally.into_inner())
+    }))
+    .await;
+    Ok(())
 }

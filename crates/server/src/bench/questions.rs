@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use capstan_client::{Check, Properties, Value};
 use capstan_engine::{Facts, Model, Snapshot};
 use capstan_proto::v1;
 use prost::Message;
+use prost_types::value::Kind;
 use tonic::codegen::Bytes;
 
 use super::load::Mode;
@@ -13,16 +15,40 @@ use crate::answer;
 use crate::clock::Clock;
 use crate::limits::BATCH_CHECKS_MAX;
 
-/// Requests as they go over the wire, asked in turn and again from the start.
+/// Requests as they go over the wire or to the client, asked in turn and again from the start.
 #[derive(Debug)]
 pub(crate) struct Questions {
     pub(crate) mode: Mode,
-    /// Each with its prefix; slices of one buffer.
+    /// Each with its prefix; slices of one buffer. None if the client encodes them.
     frames: Vec<Bytes>,
+    /// What the client is asked; nothing in the other modes.
+    calls: Vec<Call>,
+    requests: usize,
     checks_per_frame: usize,
     checks: usize,
     /// For each check what this process would answer; empty if nobody asked.
     expected: Vec<Option<bool>>,
+}
+
+/// A question to the client.
+#[derive(Debug)]
+pub(crate) struct Call {
+    identity: String,
+    capability: String,
+    resource: String,
+    properties: Option<Properties>,
+}
+
+impl Call {
+    fn new(item: &v1::CheckItem) -> Self {
+        let v1::CheckItem { identity, capability, resource, properties } = item.clone();
+        Self { identity, capability, resource, properties: properties.map(supplied) }
+    }
+
+    pub(crate) fn check(&self) -> Check<'_> {
+        let check = Check::new(&self.identity, &self.capability, &self.resource);
+        self.properties.as_ref().map_or(check, |properties| check.properties(properties))
+    }
 }
 
 impl Questions {
@@ -34,13 +60,18 @@ impl Questions {
         verify: Option<&Snapshot>,
     ) -> Arc<Self> {
         let expected = verify.map_or_else(Vec::new, |snapshot| expect(snapshot, checks));
-        let checks_per_frame = if mode == Mode::Check { 1 } else { per_request.max(1) };
+        let checks_per_frame = match mode {
+            Mode::Check | Mode::Coalesced => 1,
+            Mode::Batch | Mode::Stream => per_request.max(1),
+        };
+        let mut calls = Vec::new();
         let (count, mut framed, mut ends) = (checks.len(), Vec::new(), Vec::new());
         for first in (0..count).step_by(checks_per_frame) {
             // The last request is filled up from the start: all are of one size.
             let items = checks.iter().cycle().skip(first).take(checks_per_frame);
             match mode {
                 Mode::Check => items.for_each(|item| frame(&mut framed, &check_request(item))),
+                Mode::Coalesced => calls.extend(items.map(Call::new)),
                 Mode::Batch | Mode::Stream => {
                     let checks = items.cloned().collect();
                     frame(&mut framed, &v1::BatchCheckRequest { checks, consistency: None });
@@ -51,12 +82,13 @@ impl Questions {
         let framed = Bytes::from(framed);
         let starts = std::iter::once(0).chain(ends.iter().copied());
         let frames = starts.zip(&ends).map(|(start, end)| framed.slice(start..*end)).collect();
-        Arc::new(Self { mode, frames, checks_per_frame, checks: count, expected })
+        let requests = ends.len();
+        Arc::new(Self { mode, frames, calls, requests, checks_per_frame, checks: count, expected })
     }
 
     /// How many different requests there are.
-    pub(crate) fn len(&self) -> usize {
-        self.frames.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.requests
     }
 
     pub(crate) const fn checks_per_request(&self) -> usize {
@@ -65,12 +97,17 @@ impl Questions {
 
     /// The request at this place, from 0, and again from the start after the last one.
     pub(crate) fn frame(&self, at: usize) -> Bytes {
-        self.frames.get(at % self.frames.len().max(1)).cloned().unwrap_or_default()
+        self.frames.get(at % self.requests.max(1)).cloned().unwrap_or_default()
+    }
+
+    /// The same for the client.
+    pub(crate) fn call(&self, at: usize) -> Option<&Call> {
+        self.calls.get(at % self.requests.max(1))
     }
 
     /// What its answer should be, check by check.
     pub(crate) fn expected(&self, at: usize) -> impl ExactSizeIterator<Item = Option<bool>> {
-        let first = at % self.frames.len().max(1) * self.checks_per_frame;
+        let first = at % self.requests.max(1) * self.checks_per_frame;
         (first..first + self.checks_per_frame).map(move |check| {
             if self.expected.is_empty() {
                 return None;
@@ -83,6 +120,39 @@ impl Questions {
 fn check_request(item: &v1::CheckItem) -> v1::CheckRequest {
     let v1::CheckItem { identity, capability, resource, properties } = item.clone();
     v1::CheckRequest { identity, capability, resource, properties, consistency: None }
+}
+
+type Supply = fn(Properties, String, Value) -> Properties;
+
+/// What the client takes of these attributes: conditions can test nothing else, and what is absent
+/// fails every test.
+fn supplied(properties: v1::Properties) -> Properties {
+    let v1::Properties { subject, resource, action, context } = properties;
+    let mut supplied = Properties::default();
+    let groups: [(_, Supply); 4] = [
+        (subject, Properties::subject),
+        (resource, Properties::resource),
+        (action, Properties::action),
+        (context, Properties::context),
+    ];
+    for (attributes, supply) in groups {
+        for (name, value) in attributes {
+            if let Some(value) = value.kind.and_then(scalar) {
+                supplied = supply(supplied, name, value);
+            }
+        }
+    }
+    supplied
+}
+
+fn scalar(kind: Kind) -> Option<Value> {
+    #[expect(clippy::cast_possible_truncation, reason = "it is whole, and saturates")]
+    match kind {
+        Kind::StringValue(text) => Some(text.into()),
+        Kind::BoolValue(value) => Some(value.into()),
+        Kind::NumberValue(number) if number.fract() == 0.0 => Some((number as i64).into()),
+        _ => None,
+    }
 }
 
 fn frame(to: &mut Vec<u8>, message: &impl Message) {
@@ -169,6 +239,39 @@ mod tests {
         let frame = questions.frame(3);
         let check = v1::CheckRequest::decode(unframed(&frame).unwrap()).unwrap();
         assert_eq!((questions.len(), check.identity.as_str()), (2, "i1"));
+    }
+
+    /// The last three are nothing that a condition can test.
+    #[test]
+    fn the_client_is_asked_with_the_attributes_that_conditions_can_test() {
+        let of = |pairs: Vec<(&str, prost_types::Value)>| {
+            pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        let properties = v1::Properties {
+            subject: of(vec![("team", "a".into())]),
+            resource: of(vec![("draft", true.into())]),
+            action: of(vec![("hops", 2.0.into())]),
+            context: of(vec![
+                ("status", "b".into()),
+                ("half", 0.5.into()),
+                ("none", prost_types::Value { kind: None }),
+                ("all", vec![prost_types::Value::from("b")].into()),
+            ]),
+        };
+        let item = v1::CheckItem {
+            identity: "i".into(),
+            capability: "c".into(),
+            resource: "r".into(),
+            properties: Some(properties),
+        };
+        let questions = Questions::new(Mode::Coalesced, &[item], 64, None);
+        let wanted = Properties::default().subject("team", "a").resource("draft", true);
+        let wanted = wanted.action("hops", 2).context("status", "b");
+        let call = questions.call(7).unwrap();
+        assert_eq!(call.properties, Some(wanted));
+        assert_eq!([&call.identity, &call.capability, &call.resource], ["i", "c", "r"]);
+        assert_eq!((questions.len(), questions.checks_per_request()), (1, 1));
+        assert_eq!(questions.expected(7).collect::<Vec<_>>(), [None]);
     }
 
     #[test]

@@ -18,6 +18,7 @@ Examples:
   capstan bench                                           starts a server with workload W, and asks it
   capstan bench --rate 20000 --plot latency.svg           at a fixed rate: what do users wait?
   capstan bench --mode stream --batch 64 --transport unix
+  capstan bench --mode coalesced --connections 1 --in-flight 2000     through the Rust client
   capstan bench --policy acme.yaml --queries mine.ndjson --verify
   capstan bench --addr http://127.0.0.1:4480 --policy acme.yaml
   capstan bench --against do-nothing                      what is Capstan's, and what is the transport's?
@@ -50,7 +51,7 @@ enum Command {
         listen: Address,
 
         /// Which threads serve
-        #[arg(long, value_enum, default_value_t = do_nothing::Runtime::MultiThread)]
+        #[arg(long, value_enum, default_value_t = do_nothing::Runtime::PerCore)]
         runtime: do_nothing::Runtime,
     },
 }

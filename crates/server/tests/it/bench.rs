@@ -56,6 +56,8 @@ fn every_mode_counts_what_it_asked_and_finds_every_decision_right() {
         ("batch", "tcp", 7, None),
         ("stream", "unix", 7, None),
         ("stream", "tcp", 7, Some("100")),
+        ("coalesced", "tcp", 1, None),
+        ("coalesced", "unix", 1, Some("100")),
     ] {
         let mut arguments = ["--mode", mode, "--transport", transport].to_vec();
         arguments.extend(["--batch", "7", "--connections", "2", "--in-flight", "3", "--verify"]);
@@ -101,6 +103,12 @@ fn errors_are_counted_by_code() {
     let (failed, answered) = (sum(&one_by_one, "errors"), number(&one_by_one, "answered"));
     assert_eq!(one_by_one["errors"]["INVALID_ARGUMENT"], failed, "{one_by_one}");
     assert!(failed > 0 && answered > 0, "{one_by_one}");
+
+    let coalesced = report(&bench(&[&arguments[..], &["--mode", "coalesced"]].concat()));
+    assert_adds_up(&coalesced);
+    let (failed, answered) = (sum(&coalesced, "errors"), number(&coalesced, "answered"));
+    assert_eq!(coalesced["errors"]["INVALID_ARGUMENT"], failed, "{coalesced}");
+    assert!(failed > 0 && answered > 0, "{coalesced}");
 
     let batches = report(&bench(&[&arguments[..], &["--mode", "batch", "--batch", "4"]].concat()));
     assert_adds_up(&batches);
@@ -165,7 +173,7 @@ fn a_server_that_answers_wrongly_is_found_out() {
         .unwrap();
     // It says where it listens when it does.
     yardstick.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
-    for mode in ["check", "batch", "stream"] {
+    for mode in ["check", "batch", "stream", "coalesced"] {
         let output =
             bench(&[&["--addr", &address, "--verify", "--mode", mode], &SMALL[..]].concat());
         assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
@@ -184,7 +192,9 @@ fn a_server_that_answers_wrongly_is_found_out() {
 /// A server that accepts and says nothing, and one that hangs up: both are counted, in every mode.
 #[test]
 fn servers_that_do_not_answer_are_counted() {
-    for (hangs_up, modes) in [(false, ["check", "stream"]), (true, ["batch", "stream"])] {
+    for (hangs_up, modes) in
+        [(false, ["check", "stream", "coalesced"]), (true, ["batch", "stream", "coalesced"])]
+    {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         std::thread::spawn(move || {
@@ -199,8 +209,12 @@ fn servers_that_do_not_answer_are_counted() {
             let report = report(&output);
             assert_adds_up(&report);
             assert_eq!((number(&report, "requests"), number(&report, "answered")), (40, 0));
-            if hangs_up {
-                let failed = sum(&report, "errors");
+            let failed = sum(&report, "errors");
+            if mode == "coalesced" {
+                // The client tries again until the deadline, and what is due behind that waits.
+                assert_eq!(failed + number(&report, "unsent"), 40, "{report}");
+                assert!(number(&report, "unsent") >= 34, "{report}");
+            } else if hangs_up {
                 assert!(failed > 0 && report["errors"]["TRANSPORT"] == failed, "{report}");
             } else {
                 // The places in flight are full; what was due behind them counts too.
@@ -209,6 +223,23 @@ fn servers_that_do_not_answer_are_counted() {
                 assert!(report["latency_us"]["max"].as_f64().unwrap() > 0.0, "{report}");
             }
         }
+    }
+}
+
+/// More calls than a connection has streams would wait for one another, unseen.
+#[test]
+fn as_many_are_in_flight_as_a_connection_takes() {
+    for mode in ["check", "batch"] {
+        let output = bench(&[&["--mode", mode, "--in-flight", "257"], &SMALL[..]].concat());
+        assert_eq!(output.status.code(), Some(2));
+        let error = stdout(&output);
+        assert!(error.contains("--in-flight: at most 256"), "{error}");
+    }
+    for mode in ["stream", "coalesced"] {
+        let arguments = ["--mode", mode, "--in-flight", "257", "--connections", "1", "--verify"];
+        let output = bench(&[&arguments, &SMALL[..]].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert_adds_up(&report(&output));
     }
 }
 

@@ -15,7 +15,7 @@ use tonic::codegen::http::{HeaderMap, Request, StatusCode};
 
 use super::connection::{Connection, Link};
 use super::pace::{Pace, Window};
-use super::tally::{self, Code, PREFIX_BYTES, TRANSPORT, Tally, framed_len, unframed};
+use super::tally::{self, Answer, Code, PREFIX_BYTES, TRANSPORT, Tally, framed_len, unframed};
 use crate::bench::questions::Questions;
 
 /// What the live line reads while a generator runs.
@@ -45,14 +45,14 @@ pub(crate) struct Generator {
 pub(crate) type InFlight = RefCell<VecDeque<(Instant, usize)>>;
 
 impl Generator {
-    fn question(&self) -> usize {
+    pub(super) fn question(&self) -> usize {
         let at = self.next.get();
         self.next.set(at + 1);
         at
     }
 
     /// Counts the end of a request.
-    fn end(&self, start: Instant, question: usize, outcome: Result<&[u8], Code>) {
+    pub(super) fn end(&self, start: Instant, question: usize, outcome: Result<Answer<'_>, Code>) {
         let now = Instant::now();
         let checks = self.questions.checks_per_request() as u64;
         match outcome {
@@ -67,11 +67,11 @@ impl Generator {
             return;
         }
         match outcome {
-            Ok(message) => {
+            Ok(answer) => {
                 tally.waited(now - start);
                 tally.answered += 1;
                 let expected = self.questions.expected(question);
-                tally.answers.read(self.questions.mode, message, expected);
+                tally.answers.read(self.questions.mode, answer, expected);
             }
             Err(code) => tally.fail(code),
         }
@@ -106,8 +106,8 @@ pub(crate) async fn calls(generator: &Generator, connection: &Connection, in_fli
         let answer = call(generator, connection, &mut link, question).await;
         in_flight.borrow_mut().clear();
         let message = answer.as_deref().map_err(|code| *code).map(|body| unframed(body));
-        // What is no message is no decision either.
-        generator.end(start, question, message.map(|message| message.unwrap_or(b"\xff")));
+        let answer = message.map(|message| message.map_or(Answer::Malformed, Answer::Message));
+        generator.end(start, question, answer);
     }
 }
 
@@ -235,7 +235,7 @@ async fn pipeline(
                 rest = after;
                 let first = in_flight.borrow_mut().pop_front();
                 if let Some((start, question)) = first {
-                    generator.end(start, question, Ok(message));
+                    generator.end(start, question, Ok(Answer::Message(message)));
                 }
                 places.add_permits(1);
             }

@@ -49,6 +49,17 @@ pub(crate) struct Answers {
     pub(crate) wrong: u64,
 }
 
+/// An answer, as far as whoever asked has read it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer<'a> {
+    /// A message, still encoded.
+    Message(&'a [u8]),
+    /// A decision: whether it is allowed, and why.
+    Decision(bool, Reason),
+    /// Nothing that could be an answer.
+    Malformed,
+}
+
 /// Longest wait that is told from a longer one.
 const WAIT_MAX: Duration = Duration::from_secs(600);
 
@@ -96,28 +107,36 @@ impl Answers {
     pub(crate) fn read(
         &mut self,
         mode: Mode,
-        message: &[u8],
+        answer: Answer<'_>,
         mut expected: impl ExactSizeIterator<Item = Option<bool>>,
     ) {
         let asked = expected.len() as u64;
-        match mode {
-            Mode::Check => match CheckResponse::decode(message) {
+        let message = match answer {
+            Answer::Message(message) => message,
+            Answer::Decision(allowed, reason) => {
+                return self.decide(allowed, reason, expected.next().flatten());
+            }
+            Answer::Malformed => return self.malformed += asked,
+        };
+        if mode == Mode::Check {
+            match CheckResponse::decode(message) {
                 Ok(answer) => {
                     self.decide(answer.allowed, answer.reason(), expected.next().flatten());
                 }
                 Err(_) => self.malformed += asked,
-            },
-            Mode::Batch | Mode::Stream => match BatchCheckResponse::decode(message) {
-                Ok(answer) if answer.results.len() as u64 == asked => {
-                    for (result, expected) in answer.results.iter().zip(expected) {
-                        match &result.error {
-                            Some(error) => *self.errors.entry(code(error.code)).or_default() += 1,
-                            None => self.decide(result.allowed, result.reason(), expected),
-                        }
+            }
+            return;
+        }
+        match BatchCheckResponse::decode(message) {
+            Ok(answer) if answer.results.len() as u64 == asked => {
+                for (result, expected) in answer.results.iter().zip(expected) {
+                    match &result.error {
+                        Some(error) => *self.errors.entry(code(error.code)).or_default() += 1,
+                        None => self.decide(result.allowed, result.reason(), expected),
                     }
                 }
-                Ok(_) | Err(_) => self.malformed += asked,
-            },
+            }
+            Ok(_) | Err(_) => self.malformed += asked,
         }
     }
 
@@ -197,19 +216,32 @@ mod tests {
         let expected = [Some(true), None, Some(true), None, None, None, None];
         let message = BatchCheckResponse { results, revision: 1 }.encode_to_vec();
         let mut answers = Answers::default();
-        answers.read(Mode::Batch, &message, expected.into_iter());
+        answers.read(Mode::Batch, Answer::Message(&message), expected.into_iter());
         let errors = BTreeMap::from([("INVALID_ARGUMENT", 1)]);
         let all = Answers { allowed: 1, denied: 2, errors, malformed: 3, wrong: 1 };
         assert_eq!(answers, all);
 
         // An answer to another number of questions answers none.
         let mut answers = Answers::default();
-        answers.read(Mode::Stream, &message, [None; 5].into_iter());
+        answers.read(Mode::Stream, Answer::Message(&message), [None; 5].into_iter());
         assert_eq!(answers, Answers { malformed: 5, ..Answers::default() });
-        answers.read(Mode::Check, b"\xff", [None].into_iter());
+        answers.read(Mode::Check, Answer::Message(b"\xff"), [None].into_iter());
         assert_eq!(answers.malformed, 6);
-        answers.read(Mode::Check, b"", [None].into_iter());
+        answers.read(Mode::Check, Answer::Message(b""), [None].into_iter());
         assert_eq!(answers.malformed, 7);
+
+        // What the client has read is held against the same rules.
+        let mut answers = Answers::default();
+        for (answer, expected) in [
+            (Answer::Decision(true, Reason::Granted), Some(true)),
+            (Answer::Decision(false, Reason::NoBinding), Some(true)),
+            (Answer::Decision(false, Reason::Unspecified), None),
+            (Answer::Malformed, None),
+        ] {
+            answers.read(Mode::Coalesced, answer, [expected].into_iter());
+        }
+        let all = Answers { allowed: 1, denied: 1, malformed: 2, wrong: 1, ..Answers::default() };
+        assert_eq!(answers, all);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, ensure};
 use clap::ValueEnum;
 use tokio::net::UnixStream;
 use tokio::signal::unix::{SignalKind, signal};
@@ -59,7 +59,7 @@ pub(crate) struct Run {
     pairs: u16,
 
     /// Which threads the yardstick serves with
-    #[arg(long, value_enum, default_value_t = Runtime::MultiThread, requires = "against")]
+    #[arg(long, value_enum, default_value_t = Runtime::PerCore, requires = "against")]
     runtime: Runtime,
 
     /// Draw the latencies here, as SVG
@@ -82,9 +82,8 @@ struct Load {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_most(4_096))]
     connections: usize,
 
-    /// Requests in flight on each connection
-    #[arg(long, value_name = "N", default_value_t = 16,
-          value_parser = at_most(CONNECTION_STREAMS_MAX as usize))]
+    /// Requests in flight for each connection; in the modes check and batch, at most 256
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_most(65_536))]
     in_flight: usize,
 
     /// Threads that generate load
@@ -102,6 +101,21 @@ struct Load {
     /// Seconds before that which do not
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
+}
+
+impl Load {
+    /// # Errors
+    ///
+    /// Servers take fewer calls on a connection than these.
+    fn fits(&self) -> anyhow::Result<()> {
+        let is_a_call_each = matches!(self.mode, Mode::Check | Mode::Batch);
+        ensure!(
+            !is_a_call_each || self.in_flight <= CONNECTION_STREAMS_MAX as usize,
+            "--in-flight: at most {CONNECTION_STREAMS_MAX} in this mode, since a connection has no \
+             more streams; use more connections, or the modes stream or coalesced"
+        );
+        Ok(())
+    }
 }
 
 /// What the servers that are started listen on.
@@ -143,6 +157,7 @@ impl Run {
     }
 
     async fn measure(self, format: Format) -> anyhow::Result<ExitCode> {
+        self.load.fits()?;
         let line = live_line();
         line.set_message("preparing the questions");
         line.tick();
