@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Attributes, Catalog, CatalogFacts, CatalogResource, CatalogRole, Facts, Group, Identity, Model,
-    Path, PathBuf, Question, RoleBinding,
+    Attributes, Catalog, CatalogFacts, CatalogResource, Facts, Group, Identity, Model, Path,
+    PathBuf, Question, RoleBinding,
 };
 use capstan_policy::Catalogs;
 
@@ -170,6 +170,13 @@ pub fn catalog_facts(catalog: &Catalog) -> CatalogFacts {
 fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
     let own: Vec<&str> = catalog.capabilities().collect();
     let mut facts = catalog_facts(catalog);
+    let held: Vec<Vec<bool>> = facts
+        .roles
+        .iter()
+        .map(|role| {
+            own.iter().map(|own| role.capabilities.iter().any(|held| held == own)).collect()
+        })
+        .collect();
     for place in 0..wanted - own.len() {
         let (name, with) = filling(place, own.len());
         let (resource, action) = name.rsplit_once('.').expect("a resource and an action");
@@ -179,9 +186,11 @@ fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
         }
         let resource = facts.resources.last_mut().expect("the resource of the capability");
         resource.actions.push(action.to_owned());
-        let with = own.get(with).copied().unwrap_or_default();
-        let holds = |role: &&mut CatalogRole| role.capabilities.iter().any(|held| held == with);
-        facts.roles.iter_mut().filter(holds).for_each(|role| role.capabilities.push(name.clone()));
+        for (role, held) in facts.roles.iter_mut().zip(&held) {
+            if held.get(with) == Some(&true) {
+                role.capabilities.push(name.clone());
+            }
+        }
     }
     facts
 }
