@@ -196,7 +196,7 @@ fn compare() -> anyhow::Result<ExitCode> {
             (TOLERANCE_OTHER_COMPILER, latest.map(|(_, counts)| counts))
         }
     };
-    let mut has_failed = false;
+    let (mut has_failed, mut is_stale) = (false, false);
     writeln!(out, "{:<28} {:>10} {:>10}", "instructions a question", "now", "baseline")?;
     for (row, now) in count()? {
         let Some(baseline) = baseline else {
@@ -209,8 +209,16 @@ fn compare() -> anyhow::Result<ExitCode> {
         let more = (now / before - 1.0) * 100.0;
         let is_too_much = more > tolerance;
         has_failed |= is_too_much;
+        is_stale |= more < -tolerance;
         let verdict = if is_too_much { "  too many" } else { "" };
         writeln!(out, "{row:<28} {now:>10.1} {before:>10.1} {more:>+7.1}%{verdict}")?;
+    }
+    if is_stale {
+        writeln!(
+            out,
+            "\nA row has over {tolerance} % fewer: so that they stay so, run `dev/instructions \
+             --record` and commit it."
+        )?;
     }
     if has_failed {
         writeln!(
