@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use arc_swap::ArcSwap;
 use capstan_benches::worlds::{World, questions};
-use capstan_engine::{Change, Model, Question, RoleBinding, Snapshot, Writer};
+use capstan_engine::{Change, Facts, Model, Question, RoleBinding, Snapshot, Writer};
 use capstan_policy::{Catalogs, load_policy};
 
 use crate::built::{Built, measured};
@@ -75,15 +75,15 @@ pub(crate) fn memory(w: &Built, big: &Built) -> Vec<Goal> {
     ]
 }
 
-/// Time and memory from facts to a snapshot of the large world.
-pub(crate) fn built(big: &Built) -> Goal {
-    let Built { facts_bytes, rules, build, bytes, .. } = big;
+/// Time and memory from facts to a snapshot.
+pub(crate) fn built(name: &str, world: &Built) -> Goal {
+    let Built { facts_bytes, rules, build, bytes, .. } = world;
     let peak = facts_bytes + rules.1.max(build.1);
     goal(
-        "facts of big W into a snapshot, whole",
+        format!("facts of {name} into a snapshot, whole"),
         "5 s, 1.5 times",
         format!(
-            "{:.1} s of rules and {:.1} s of indexing; at most {:.1} times what stays, of which \
+            "{:.2} s of rules and {:.2} s of indexing; at most {:.1} times what stays, of which \
              {:.1} are the facts",
             rules.0,
             build.0,
@@ -96,11 +96,11 @@ pub(crate) fn built(big: &Built) -> Goal {
 // === Publishing ===
 
 /// New bindings that fit the world.
-fn new_bindings(built: &Built, count: u64) -> Vec<RoleBinding> {
-    let mut writer = Writer::new(&built.snapshot);
-    let roles = built.snapshot.roles().iter().cycle();
+fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBinding> {
+    let mut writer = Writer::new(snapshot);
+    let roles = snapshot.roles().iter().cycle();
     // Some of what is drawn is there already, and some identities are not.
-    let asked = built.world.asked(0, count * 2);
+    let asked = world.asked(0, count * 2);
     let drawn = asked.iter().zip(roles).map(|(asked, role)| {
         let Question { identity, resource, .. } = asked.question();
         RoleBinding {
@@ -125,10 +125,22 @@ fn changes(bindings: &[RoleBinding]) -> impl Iterator<Item = Change> {
     })
 }
 
-/// One change after the other, each published and the snapshot before it freed.
-pub(crate) fn publishing(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
-    let bindings = new_bindings(big, plan.changes / 2);
-    let mut writer = Writer::new(&big.snapshot);
+/// One change after the other, each published and the snapshot before it freed: microseconds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Publishing {
+    pub(crate) mean: f64,
+    pub(crate) p99: f64,
+    pub(crate) most: f64,
+    pub(crate) cpu: f64,
+}
+
+pub(crate) fn publish(
+    plan: &Plan,
+    world: World,
+    snapshot: &Snapshot,
+) -> anyhow::Result<Publishing> {
+    let bindings = new_bindings(world, snapshot, plan.changes / 2);
+    let mut writer = Writer::new(snapshot);
     let published = ArcSwap::new(writer.publish(1));
     let (mut walls, mut cpu) = (Vec::new(), 0.0);
     let all: Vec<Change> = changes(&bindings).collect();
@@ -144,14 +156,18 @@ pub(crate) fn publishing(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> 
     }
     let changes = walls.len() as f64;
     let mean = walls.iter().sum::<f64>() / changes;
-    let [p99, max] = quantiles(&mut walls, [0.99, 1.0]);
-    let [p99, max] = [p99, max].map(number);
-    let cpu = number(cpu / changes);
-    Ok(vec![goal(
-        "publishing one change of big W",
+    let [p99, most] = quantiles(&mut walls, [0.99, 1.0]);
+    Ok(Publishing { mean, p99, most, cpu: cpu / changes })
+}
+
+pub(crate) fn publishing(plan: &Plan, name: &str, built: &Built) -> anyhow::Result<Goal> {
+    let Publishing { mean, p99, most, cpu } = publish(plan, built.world, &built.snapshot)?;
+    let [mean, p99, most, cpu] = [mean, p99, most, cpu].map(number);
+    Ok(goal(
+        format!("publishing one change of {name}"),
         "100 µs",
-        format!("mean {} µs, p99 {p99} µs, most {max} µs; CPU {cpu} µs", number(mean)),
-    )])
+        format!("mean {mean} µs, p99 {p99} µs, most {most} µs; CPU {cpu} µs"),
+    ))
 }
 
 fn quantiles<const N: usize>(values: &mut [f64], wanted: [f64; N]) -> [f64; N] {
@@ -166,7 +182,8 @@ fn quantiles<const N: usize>(values: &mut [f64], wanted: [f64; N]) -> [f64; N] {
 pub(crate) fn reading(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
     let asked = big.asked(plan);
     let all = questions(&asked);
-    let bindings = new_bindings(big, u64::from(CHANGES_PER_SECOND) * 10);
+    let count = u64::from(CHANGES_PER_SECOND) * 10;
+    let bindings = new_bindings(big.world, &big.snapshot, count);
     let mut writer = Writer::new(&big.snapshot);
     let published = ArcSwap::new(writer.publish(1));
     let (mut alone, mut beside) = (Vec::new(), Vec::new());
@@ -243,40 +260,54 @@ fn read<'q>(
 
 /// From changes, as a store hands them over, and from a document.
 pub(crate) fn loading(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
-    let facts = plan.big.facts();
-    let nothing = Model::new(plan.big.catalog(), capstan_engine::Facts::default());
+    let mut goals = Vec::new();
+    for (name, world) in [("W", World::W), ("big W", plan.big)] {
+        goals.push(through_a_writer(name, world)?);
+        goals.push(document(name, world)?);
+    }
+    Ok(goals)
+}
+
+/// The same facts as changes, a thousand at a time.
+fn through_a_writer(name: &str, world: World) -> anyhow::Result<Goal> {
+    let facts = world.facts();
+    let nothing = Model::new(world.catalog(), Facts::default());
     let empty = Snapshot::build(&nothing.ok().context("an empty world breaks a rule")?, 1);
     let before = COUNTING.in_use();
     let (loaded, (seconds, peak)) = measured(|| {
-        let groups = facts.groups.iter().map(|group| Change::CreateGroup(group.id.clone()));
-        let identities = facts.identities.iter().cloned().map(Change::PutIdentity);
-        let bindings = facts.role_bindings.iter().cloned().map(Change::Bind);
-        let mut all = groups.chain(identities).chain(bindings).peekable();
         let mut writer = Writer::new(&empty);
-        let mut revision = 1;
-        let mut last = writer.publish(revision);
-        while all.peek().is_some() {
+        let mut last = writer.publish(1);
+        let mut all = declared(&facts).peekable();
+        for revision in 2.. {
+            if all.peek().is_none() {
+                break;
+            }
             let some: Vec<Change> = all.by_ref().take(CHANGES_TOGETHER).collect();
             writer.apply(&some).map_err(|(at, refused)| anyhow::anyhow!("{at}: {refused}"))?;
-            revision += 1;
             last = writer.publish(revision);
         }
         anyhow::Ok(last)
     });
     let loaded = loaded?;
     let stays = COUNTING.in_use() - before;
-    let through = goal(
-        format!("{} bindings through a writer", thousands(loaded.bindings_len() as u64)),
+    ensure!(loaded.bindings_len() == facts.role_bindings.len(), "{name}: bindings are missing");
+    Ok(goal(
+        format!("{} bindings of {name} through a writer", thousands(loaded.bindings_len() as u64)),
         "5 s, 1.5 times",
-        format!("{seconds:.1} s; at most {:.2} times what stays", peak as f64 / stays as f64),
-    );
-    drop((loaded, facts, empty));
-    Ok(vec![through, document(plan)?])
+        format!("{seconds:.2} s; at most {:.2} times what stays", peak as f64 / stays as f64),
+    ))
 }
 
-fn document(plan: &Plan) -> anyhow::Result<Goal> {
-    let World::Bindings(bindings) = plan.big else { anyhow::bail!("not a size of W") };
-    let text = World::Bindings(bindings / 10).document();
+/// What declares the facts to a writer.
+pub(crate) fn declared(facts: &Facts) -> impl Iterator<Item = Change> {
+    let groups = facts.groups.iter().map(|group| Change::CreateGroup(group.id.clone()));
+    let identities = facts.identities.iter().cloned().map(Change::PutIdentity);
+    let bindings = facts.role_bindings.iter().cloned().map(Change::Bind);
+    groups.chain(identities).chain(bindings)
+}
+
+fn document(name: &str, world: World) -> anyhow::Result<Goal> {
+    let text = world.document();
     let before = COUNTING.in_use();
     let (snapshot, (seconds, peak)) = measured(|| {
         let policy = load_policy(&text, &Catalogs::default()).ok()?;
@@ -284,12 +315,12 @@ fn document(plan: &Plan) -> anyhow::Result<Goal> {
     });
     let snapshot = snapshot.context("the document does not load")?;
     let stays = COUNTING.in_use() - before;
-    let what = format!("a document of {} bindings", thousands(snapshot.bindings_len() as u64));
+    let bindings = thousands(snapshot.bindings_len() as u64);
     let megabytes = text.len() as f64 / 1e6;
     let times = peak as f64 / stays as f64;
     let measured = format!(
-        "{seconds:.1} s for {} MB; at most {times:.1} times what stays, beside the text",
+        "{seconds:.2} s for {} MB; at most {times:.1} times what stays, beside the text",
         number(megabytes)
     );
-    Ok(goal(what, "-", measured))
+    Ok(goal(format!("a document of {bindings} bindings of {name}"), "-", measured))
 }

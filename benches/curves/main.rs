@@ -1,21 +1,38 @@
-//! Every figure of the engine from one command, in under ten minutes on a machine that does nothing
-//! else: `cargo bench -p capstan-benches --bench curves`. With `-- --quick` the same in small and in
-//! a minute, to see that it runs.
+//! Every figure of the engine from one command: `cargo bench -p capstan-benches --bench curves`. With
+//! `-- choices` only the section about what was chosen and rejected, with `-- --quick` everything in
+//! small and in a minute, to see that it runs.
 //!
 //! ```text
 //! built    a world, indexed by the engine and by the yardstick, and what that took
 //! measure  CPU and wall time, what is compared in turn
+//! choices  hash, layout, width of shards, size of pages
 //! scaling  curves: bindings, depth, bindings of an identity, capabilities, batches
 //! goals    publishing, readers beside a writer, loading
 //! report   docs/PERFORMANCE.md, docs/figures/*.svg, docs/figures/curves.json
 //! ```
 
 mod built;
+mod choices;
 mod goals;
 mod measure;
 mod plot;
 mod report;
 mod scaling;
+
+#[expect(
+    dead_code,
+    unused_imports,
+    reason = "it is the engine's file, which shows its hash to nobody; its tests run there"
+)]
+#[path = "../../crates/engine/src/hash.rs"]
+mod hash;
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "it is the engine's file, and stands where the file above looks for it"
+)]
+#[path = "../../crates/engine/src/path.rs"]
+mod path;
 
 use std::io::{self, Write as _};
 use std::{env, time::Duration};
@@ -23,6 +40,7 @@ use std::{env, time::Duration};
 use anyhow::bail;
 use capstan_benches::counting::Counting;
 use capstan_benches::worlds::World;
+use path::PATH_SEGMENTS_MAX;
 
 use crate::built::Built;
 
@@ -32,6 +50,7 @@ static COUNTING: Counting = Counting::new();
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    is_quick: bool,
     /// Of each point, beside one that is not counted.
     rounds: usize,
     /// In each round, none of them asked before.
@@ -42,71 +61,100 @@ pub(crate) struct Plan {
     bindings_max: u64,
     /// The large world.
     big: World,
+    /// The world whose shards have different widths.
+    sharded: World,
     changes: u64,
     /// How long readers read, in each of three rounds.
     reading: Duration,
 }
 
 const FULL: Plan = Plan {
+    is_quick: false,
     rounds: 9,
     questions: 50_000,
     naive_questions: 20,
     bindings_max: 10_000_000,
     big: World::BIG_W,
+    sharded: World::Bindings(300_000),
     changes: 20_000,
     reading: Duration::from_secs(2),
 };
 
 const QUICK: Plan = Plan {
+    is_quick: true,
     rounds: 3,
     questions: 2_000,
     naive_questions: 2,
     bindings_max: 100_000,
     big: World::Bindings(100_000),
+    sharded: World::Bindings(30_000),
     changes: 500,
     reading: Duration::from_millis(100),
 };
 
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    All,
+    /// The choices alone.
+    Choices,
+    /// What one process says of its pages, for the process that compares them.
+    OfThisProcess,
+}
+
 fn main() -> anyhow::Result<()> {
-    let mut plan = FULL;
+    let (mut plan, mut wanted) = (FULL, Wanted::All);
     for argument in env::args().skip(1) {
         match argument.as_str() {
             "--quick" => plan = QUICK,
+            "choices" => wanted = Wanted::Choices,
+            choices::PAGES_ARGUMENT => wanted = Wanted::OfThisProcess,
             // What cargo adds.
             "--bench" => {}
-            other => bail!("unknown argument `{other}`: there is only `--quick`"),
+            other => bail!("unknown argument `{other}`: there are `choices` and `--quick`"),
         }
     }
-    let is_quick = plan.big != World::BIG_W;
+    if wanted == Wanted::OfThisProcess {
+        return Ok(writeln!(io::stdout(), "{}", choices::of_this_process(&plan)?)?);
+    }
     let load_before = report::load_average();
     say("building the large world")?;
     let big = Built::new(plan.big)?;
     let w = Built::new(World::W)?;
+    let choices = choices::all(&plan, &w, &big)?;
+    let mut parts = vec![report::choices(&load_before, &choices)];
+    if wanted == Wanted::All {
+        parts.push(figures(&plan, &load_before, w, big)?);
+    }
+    let page = report::write(plan.is_quick, &parts)?;
+    say(&format!("written: {}", page.display()))
+}
 
-    let mut curves = Vec::new();
+/// Everything but the choices.
+fn figures(plan: &Plan, load_before: &str, w: Built, big: Built) -> anyhow::Result<report::Part> {
     say("curve: batches")?;
-    let batches = scaling::batches(&plan, &w, &big)?;
+    let batches = scaling::batches(plan, &w, &big)?;
     say("publishing, and reading beside a writer")?;
-    let mut published = goals::publishing(&plan, &big)?;
-    published.extend(goals::reading(&plan, &big)?);
-    let [bindings, memory] = scaling::bindings(&plan, &w, &big)?;
+    let mut published = vec![goals::publishing(plan, "W", &w)?];
+    published.push(goals::publishing(plan, "big W", &big)?);
+    published.extend(goals::reading(plan, &big)?);
+    let [bindings, memory] = scaling::bindings(plan, &w, &big)?;
     say("curve: depth")?;
-    let depth = scaling::depth(&plan, &w)?;
+    let depth = scaling::depth(plan, &w)?;
     say("curve: bindings of an identity")?;
-    let held = scaling::held(&plan, &w)?;
+    let held = scaling::held(plan, &w)?;
     say("curve: capabilities")?;
-    let capabilities = scaling::capabilities(&plan, &w)?;
+    let capabilities = scaling::capabilities(plan, &w)?;
 
     let mut goals = goals::checks(&batches, &depth, &held, &capabilities);
     goals.extend(goals::memory(&w, &big));
     goals.extend(published);
-    goals.push(goals::built(&big));
+    goals.extend([goals::built("W", &w), goals::built("big W", &big)]);
     drop((w, big));
-    say("loading through a writer, and from a document")?;
-    goals.extend(goals::loading(&plan)?);
-    curves.extend([bindings, memory, batches, depth, held, capabilities]);
-    let page = report::write(is_quick, &load_before, &goals, &curves)?;
-    say(&format!("written: {}", page.display()))
+    say("loading through a writer, and from documents")?;
+    goals.extend(goals::loading(plan)?);
+    let curves = [bindings, memory, batches, depth, held, capabilities];
+    report::figures(plan.is_quick, load_before, &goals, &curves)
 }
 
 /// Says what is being done, since each takes a while.

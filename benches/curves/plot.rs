@@ -5,8 +5,15 @@ use plotters::prelude::*;
 use crate::report::{Curve, number, thousands};
 
 const SIZE: (u32, u32) = (800, 450);
-const COLOURS: [RGBColor; 4] =
-    [RGBColor(31, 119, 180), RGBColor(214, 110, 20), RGBColor(60, 140, 60), RGBColor(150, 80, 160)];
+/// As many as a curve has series at most.
+const COLOURS: [RGBColor; 6] = [
+    RGBColor(31, 119, 180),
+    RGBColor(214, 110, 20),
+    RGBColor(60, 140, 60),
+    RGBColor(150, 80, 160),
+    RGBColor(120, 85, 70),
+    RGBColor(190, 40, 60),
+];
 
 /// An SVG of the curve: medians as lines, with a bar from the least to the most.
 ///

@@ -8,11 +8,9 @@ use std::{env, fs};
 use anyhow::Context as _;
 use serde_json::{Value as Json, json};
 
+use crate::choices::Choice;
 use crate::measure::Spread;
 use crate::plot;
-
-const BEGIN: &str = "<!-- figures: begin -->";
-const END: &str = "<!-- figures: end -->";
 
 /// How something grows with something else.
 #[derive(Debug)]
@@ -179,7 +177,7 @@ fn machine() -> Json {
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "memory": first_line(read("/proc/meminfo"), "MemTotal:"),
         "compiler": said("rustc", &["--version"]),
-        "commit": said("git", &["rev-parse", "--short", "HEAD"]),
+        "commit": said("git", &["describe", "--always", "--dirty", "--exclude", "*"]),
         "load_average": load_average(),
     })
 }
@@ -190,23 +188,35 @@ pub(crate) fn load_average() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// Writes everything: of a full run into the documentation, of a quick one below `target`.
-pub(crate) fn write(
+/// A part of the page that a run fills: which, and with what.
+#[derive(Debug)]
+pub(crate) struct Part {
+    name: &'static str,
+    text: String,
+}
+
+/// Where figures are written: of a full run into the documentation, of a quick one below `target`.
+fn folder(is_quick: bool) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if is_quick {
+        let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
+        target.join("curves")
+    } else {
+        root.join("docs/figures")
+    }
+}
+
+/// Draws the curves, writes everything as JSON, and answers what the page says of it.
+pub(crate) fn figures(
     is_quick: bool,
     load_before: &str,
     goals: &[Goal],
     curves: &[Curve],
-) -> anyhow::Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let (figures, page) = if is_quick {
-        let target = env::var_os("CARGO_TARGET_DIR").map_or(root.join("target"), PathBuf::from);
-        (target.join("curves"), target.join("curves/curves.md"))
-    } else {
-        (root.join("docs/figures"), root.join("docs/PERFORMANCE.md"))
-    };
-    fs::create_dir_all(&figures)?;
+) -> anyhow::Result<Part> {
+    let folder = folder(is_quick);
+    fs::create_dir_all(&folder)?;
     for curve in curves {
-        fs::write(figures.join(format!("{}.svg", curve.id)), plot::svg(curve)?)?;
+        fs::write(folder.join(format!("{}.svg", curve.id)), plot::svg(curve)?)?;
     }
     let machine = machine();
     let rows: Json = goals
@@ -215,19 +225,59 @@ pub(crate) fn write(
         .collect();
     let curves_json: Json = curves.iter().map(Curve::json).collect();
     let all = json!({"machine": machine, "load_average_before": load_before, "goals": rows, "curves": curves_json});
-    fs::write(figures.join("curves.json"), format!("{all:#}\n"))?;
-
+    fs::write(folder.join("curves.json"), format!("{all:#}\n"))?;
     let link = if is_quick { "" } else { "figures/" };
-    let text = markdown(link, &machine, load_before, goals, curves);
+    Ok(Part { name: "figures", text: markdown(link, &machine, load_before, goals, curves) })
+}
+
+/// What was chosen and what was rejected.
+pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
+    let mut text = measured_on(&machine(), load_before);
+    for Choice { title, table } in choices {
+        let _ = write!(text, "\n### {title}\n\n{table}");
+    }
+    Part { name: "choices", text }
+}
+
+/// Puts the parts into their places in the page, which of a quick run is one of its own.
+pub(crate) fn write(is_quick: bool, parts: &[Part]) -> anyhow::Result<PathBuf> {
     if is_quick {
-        fs::write(&page, text)?;
+        let page = folder(is_quick).join("curves.md");
+        fs::create_dir_all(folder(is_quick))?;
+        let texts: Vec<&str> = parts.iter().map(|part| part.text.as_str()).collect();
+        fs::write(&page, texts.join("\n"))?;
         return Ok(page);
     }
-    let before = fs::read_to_string(&page).context("docs/PERFORMANCE.md")?;
-    let (head, rest) = before.split_once(BEGIN).context("the page has no place for figures")?;
-    let (_, tail) = rest.split_once(END).context("the place for figures does not end")?;
-    fs::write(&page, format!("{head}{BEGIN}\n{text}\n{END}{tail}"))?;
+    let page = folder(is_quick).join("../PERFORMANCE.md");
+    let mut text = fs::read_to_string(&page).context("docs/PERFORMANCE.md")?;
+    for Part { name, text: part } in parts {
+        let [begin, end] = ["begin", "end"].map(|edge| format!("<!-- {name}: {edge} -->"));
+        let (head, rest) = text.split_once(&begin).context("the page has no place for this")?;
+        let (_, tail) = rest.split_once(&end).context("the place for this does not end")?;
+        text = format!("{head}{begin}\n{part}\n{end}{tail}");
+    }
+    fs::write(&page, text)?;
     Ok(page)
+}
+
+/// The machine, the compiler and the commit, as a line.
+fn measured_on(machine: &Json, load_before: &str) -> String {
+    let of = |key: &str| match machine.get(key) {
+        Some(Json::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+        None => String::new(),
+    };
+    format!(
+        "\nMeasured on {} × {}, {} of memory, with {}, at commit {}; load average {} before, {} \
+         after.\n",
+        of("cores"),
+        of("processor"),
+        of("memory"),
+        of("compiler"),
+        of("commit"),
+        load_before,
+        of("load_average"),
+    )
 }
 
 fn markdown(
@@ -237,22 +287,8 @@ fn markdown(
     goals: &[Goal],
     curves: &[Curve],
 ) -> String {
-    let of = |key: &str| match machine.get(key) {
-        Some(Json::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    };
-    let mut text = format!(
-        "\nMeasured on {} × {}, {} of memory, with {}, at commit {}; load average {} before, {} \
-         after.\n\n| goal | at least | measured |\n|---|---|---|\n",
-        of("cores"),
-        of("processor"),
-        of("memory"),
-        of("compiler"),
-        of("commit"),
-        load_before,
-        of("load_average"),
-    );
+    let mut text = measured_on(machine, load_before);
+    text.push_str("\n| goal | at least | measured |\n|---|---|---|\n");
     for Goal { what, wanted, measured } in goals {
         let _ = writeln!(text, "| {what} | {wanted} | {measured} |");
     }

@@ -18,6 +18,9 @@ pub(crate) const W_IN_TURN: &str = "W, in turn";
 const NAIVE: &str = "naive model";
 /// Most bindings that the naive model is asked about.
 const NAIVE_BINDINGS_MAX: u64 = 100_000;
+/// Bindings that the yardstick reads in a round at most, in the curve where it reads all that an
+/// identity has.
+const YARDSTICK_BINDINGS: u64 = 5_000_000;
 /// Bytes a binding that building the largest world takes, at most and roughly.
 const BUILDING_BYTES: u64 = 1_200;
 
@@ -201,7 +204,12 @@ fn along(
         let all = questions(&asked);
         let mut subjects = vec![Subject::engine(ENGINE, &built.snapshot, &all)];
         subjects.push(Subject::engine(W_IN_TURN, &w.snapshot, &of_w));
-        subjects.extend(built.yardstick.iter().map(|one| yardstick(YARDSTICK, one, &all)));
+        let most = match world {
+            World::EachIdentity(each) => usize::try_from(YARDSTICK_BINDINGS / each)?,
+            _ => usize::MAX,
+        };
+        let yardstick = |one| Subject { most, ..yardstick(YARDSTICK, one, &all) };
+        subjects.extend(built.yardstick.iter().map(yardstick));
         measure(curve, x, plan.rounds, &subjects)?;
     }
     Ok(())
