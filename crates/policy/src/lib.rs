@@ -1,5 +1,5 @@
-//! The documents of Capstan: policies, catalogs and policy tests, in YAML or JSON, read into the
-//! engine's facts.
+//! The documents of Capstan: policies, catalogs, policy tests and route tables, in YAML or JSON,
+//! read into the engine's facts.
 //!
 //! ```text
 //! bytes ──Reader──▶ facts, as far as they can be read ──engine rules──▶ Policy, Catalog
@@ -15,18 +15,27 @@
 
 mod built_in;
 mod catalog;
+mod credentials;
 mod diagnostics;
 mod locate;
 mod policy;
 mod policy_test;
 mod reader;
+mod routes;
 mod scalar;
 
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;
+pub use credentials::{Credential, Credentials, SecretHash};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
 pub use policy_test::{Expectation, PolicyTest, PolicyTests, load_policy_tests};
+pub use routes::{
+    CHALLENGE_BYTES_MAX, Form, IdentitySources, JwtSource, Method, Piece, QueryParameter,
+    REQUIREMENTS_MAX, ROUTE_HOSTS_MAX, ROUTE_PARAMETERS_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_QUERY_MAX,
+    ROUTE_SEGMENTS_MAX, ROUTES_MAX, Requirement, ResourceTemplate, Route, Routes, Segment,
+    Template, is_canonical_segment, is_host, load_routes,
+};
 pub use scalar::{format_timestamp, parse_timestamp, whole};
 
 /// Most bytes in a document, unless the operator says otherwise.

@@ -8,6 +8,7 @@ use capstan_engine::{
 };
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
+use crate::credentials::{Credentials, CredentialsDraft};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::locate::report_violations;
 use crate::reader::{Kind, Node, Reader, Required};
@@ -17,6 +18,8 @@ use crate::reader::{Kind, Node, Reader, Required};
 pub struct Policy {
     /// What it declares, proved.
     pub model: Model,
+    /// Whose secrets have which hash.
+    pub credentials: Credentials,
     /// What is allowed and surely a mistake.
     pub warnings: Vec<Diagnostic>,
 }
@@ -36,6 +39,8 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
         return Err(diagnostics);
     };
 
+    let declared = (!unread.has("identities")).then_some(&*draft.facts.identities);
+    let credentials = draft.credentials.prove(declared, &mut diagnostics);
     let catalog = match draft.catalog {
         Some(Source::Named(catalog)) => Some(catalog),
         Some(Source::Inline(inline)) => {
@@ -45,7 +50,7 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
     };
     let found = match catalog {
         Some(catalog) if diagnostics.is_empty() => match Model::new(catalog, draft.facts) {
-            Ok(model) => return Ok(Policy { model, warnings }),
+            Ok(model) => return Ok(Policy { model, credentials, warnings }),
             Err(found) => found,
         },
         catalog => {
@@ -82,6 +87,7 @@ pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
 struct Draft {
     catalog: Option<Source>,
     facts: Facts,
+    credentials: CredentialsDraft,
 }
 
 enum Source {
@@ -93,11 +99,20 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     let mark = node.mark;
     let mut draft = Draft::default();
     let (mut has_version, mut has_catalog) = (false, false);
-    let Draft { catalog, facts } = &mut draft;
+    let Draft { catalog, facts, credentials } = &mut draft;
     let is_mapping = reader.mapping(
         node,
         "a policy: a mapping with `version`, `catalog` and what it declares",
-        &["version", "catalog", "groups", "roles", "identities", "role_bindings", "resources"],
+        &[
+            "version",
+            "catalog",
+            "groups",
+            "roles",
+            "identities",
+            "role_bindings",
+            "resources",
+            "credentials",
+        ],
         |reader, key, value| match key {
             "version" => {
                 has_version = true;
@@ -116,7 +131,10 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
                 let expected = "a list of role bindings";
                 reader.list(&mut facts.role_bindings, value, expected, read_role_binding);
             }
-            _ => reader.list(&mut facts.resources, value, "a list of resources", read_registered),
+            "resources" => {
+                reader.list(&mut facts.resources, value, "a list of resources", read_registered);
+            }
+            _ => credentials.read(reader, value),
         },
     );
     if is_mapping {

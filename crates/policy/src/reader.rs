@@ -246,6 +246,17 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// A string that no diagnostic repeats. Digits without quotes are one, too.
+    pub(crate) fn secret(&mut self, node: Node<'t>, expected: &str) -> Option<Cow<'t, str>> {
+        match node.kind {
+            Kind::Scalar { text, .. } => Some(text),
+            _ => {
+                self.mismatch(node, expected);
+                None
+            }
+        }
+    }
+
     /// What something is declared by. An unquoted number or the like is reported and kept, so that
     /// what refers to it is not reported too.
     pub(crate) fn declared<T: FromStr>(

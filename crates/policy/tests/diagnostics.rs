@@ -287,7 +287,8 @@ groups: [6, {id: c}, {id: a}]
 
 #[test]
 fn keys_that_look_like_paths_are_no_places() {
-    let known = "version, catalog, groups, roles, identities, role_bindings, resources";
+    let known =
+        "version, catalog, groups, roles, identities, role_bindings, resources, credentials";
     check(
         policy("'groups[0].id': x\ngroups[0]: {id: y}\ngroups: [{id: a/b}]"),
         &[

@@ -199,7 +199,7 @@ where
                 Answering::Admitted(inner, call)
             }
             Err(refusal) => {
-                let end = End::of(refusal);
+                let end = End::of(refusal, rpc);
                 self.gate.metrics.ended(rpc, end.code(), started.elapsed());
                 Answering::Told(Some(end.response()))
             }

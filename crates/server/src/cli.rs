@@ -9,6 +9,7 @@ mod policy;
 mod policy_test;
 mod queries;
 mod roles;
+mod routes;
 mod search;
 mod serve;
 mod supplied;
@@ -66,6 +67,7 @@ enum Command {
     #[command(visible_alias = "role")]
     Roles(roles::Roles),
     Policy(policy::Documents),
+    Routes(routes::Routes),
     Bench(Box<bench::Bench>),
     Top(top::Top),
     /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
@@ -113,6 +115,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Who(who) => who.run(format).await,
             Command::Where(places) => places.run(format).await,
             Command::Policy(documents) => documents.run(format),
+            Command::Routes(routes) => routes.run(format),
             Command::Bench(bench) => bench.run(format).await,
             Command::Top(top) => top.run(format).await,
             Command::Completions { shell } => completions(shell),

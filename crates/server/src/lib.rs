@@ -11,7 +11,7 @@
 //! policy file ──▶ source ──▶ self-check ──▶ Published ──▶ service      a revision
 //! ```
 //!
-//! **Invariant**: only `convert` knows both the words of the wire and those of the engine, and only
+//! **Invariant**: only `convert` knows both the words of the schema and those of the engine, and only
 //! `status` makes a gRPC status of our errors.
 
 mod admission;
@@ -24,6 +24,7 @@ mod convert;
 pub mod decision_log;
 pub mod direct;
 mod error;
+mod ext_authz;
 mod http;
 pub mod limits;
 mod listen;
@@ -32,6 +33,7 @@ mod page;
 mod peers;
 pub mod published;
 pub mod reload;
+mod routes;
 pub mod server;
 mod service;
 pub mod source;

@@ -93,6 +93,16 @@ pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const SPANS_FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Most bytes of a header that says which trace a call belongs to; a longer one is not there.
 pub const TRACE_HEADER_BYTES_MAX: usize = 1_024;
+/// Most bytes of the path and query of a request that Envoy asks about: what common servers take.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Most segments of its path.
+pub const TARGET_SEGMENTS_MAX: usize = 64;
+/// Most parameters of its query.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+/// Most headers of it; Envoy takes 100 unless it is told otherwise.
+pub const HTTP_HEADERS_MAX: usize = 256;
+/// Most bytes of an `Authorization` header that is looked at.
+pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
 /// Identities whose answers are compared with the rules before a snapshot may serve.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
 /// Longest wait of the command line for a connection to a server.

@@ -17,6 +17,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use crate::ext_authz::{self, Answered};
+
 /// What `/metrics` answers with, as Prometheus asks for it.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -79,12 +81,14 @@ pub enum Rpc {
     Explain,
     /// The roles that the policy knows.
     ListRoles,
+    /// The question of an Envoy: may this HTTP request pass?
+    ExtAuthz,
     /// Whatever we do not serve.
     Other,
 }
 
 impl Rpc {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Check,
         Self::BatchCheck,
         Self::StreamCheck,
@@ -93,6 +97,7 @@ impl Rpc {
         Self::ListScopes,
         Self::Explain,
         Self::ListRoles,
+        Self::ExtAuthz,
         Self::Other,
     ];
 
@@ -107,6 +112,7 @@ impl Rpc {
             "/capstan.v1.DecisionService/ListScopes" => Self::ListScopes,
             "/capstan.v1.DecisionService/Explain" => Self::Explain,
             "/capstan.v1.RoleService/ListRoles" => Self::ListRoles,
+            ext_authz::CHECK => Self::ExtAuthz,
             _ => Self::Other,
         }
     }
@@ -122,13 +128,15 @@ impl Rpc {
             Self::ListScopes => "ListScopes",
             Self::Explain => "Explain",
             Self::ListRoles => "ListRoles",
+            Self::ExtAuthz => "ExtAuthz",
             Self::Other => "other",
         }
     }
 
     /// Whether its answers are decisions.
     const fn decides(self) -> bool {
-        matches!(self, Self::Check | Self::BatchCheck | Self::StreamCheck | Self::Explain)
+        use Rpc::{BatchCheck, Check, Explain, ExtAuthz, StreamCheck};
+        matches!(self, Check | BatchCheck | StreamCheck | Explain | ExtAuthz)
     }
 }
 
@@ -164,6 +172,8 @@ pub struct Metrics {
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
+    /// One for each of [`Answered::ALL`].
+    authorized: [AtomicU64; Answered::ALL.len()],
     loads_applied: AtomicU64,
     loads_rejected: AtomicU64,
     load_nanos: AtomicU64,
@@ -257,6 +267,13 @@ impl Metrics {
     /// A call that was let in is over, however it ended.
     pub(crate) fn left(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// A request of Envoy was answered.
+    pub(crate) fn authorized(&self, how: Answered) {
+        if let Some(count) = self.authorized.get(how as usize) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     /// A call was turned away because too many were in flight.
@@ -436,6 +453,13 @@ impl Metrics {
         count(&mut family, [("outcome", "written")], self.log_written.load(Relaxed))?;
         count(&mut family, [("outcome", "lost")], self.log_lost.load(Relaxed))?;
 
+        let help = "Requests that Envoy asked about, by how they were answered.";
+        let mut family =
+            encoder.encode_descriptor("ext_authz_answers", help, None, MetricType::Counter)?;
+        for (how, answered) in Answered::ALL.into_iter().zip(&self.authorized) {
+            count(&mut family, [("outcome", how.as_str())], answered.load(Relaxed))?;
+        }
+
         let help = "Loads of the policy, by how they ended.";
         let mut family = encoder.encode_descriptor("loads", help, None, MetricType::Counter)?;
         count(&mut family, [("outcome", "applied")], self.loads_applied.load(Relaxed))?;
@@ -485,6 +509,9 @@ mod tests {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
+        for (at, answered) in Answered::ALL.into_iter().enumerate() {
+            assert_eq!(answered as usize, at);
+        }
         for (at, name) in CODES.iter().enumerate() {
             let code = Code::from(i32::try_from(at).unwrap());
             assert_eq!(code as usize, at);
@@ -506,6 +533,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(seen, Rpc::ALL.len() - 1);
+        assert_eq!(seen, Rpc::ALL.len() - 2, "all but Envoy's and what is not served");
+        assert_eq!(Rpc::of(ext_authz::CHECK), Rpc::ExtAuthz);
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::{ArcSwapOption, Guard};
 use capstan_engine::Snapshot;
+use capstan_policy::Credentials;
 use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
 
@@ -12,10 +13,19 @@ use crate::RequestError;
 use crate::error::epoch;
 use crate::limits::{REVISION_WAIT_MAX, SNAPSHOTS_KEPT};
 
+/// What requests are both authenticated and decided by.
+#[derive(Debug)]
+pub(crate) struct Current {
+    pub(crate) snapshot: Arc<Snapshot>,
+    pub(crate) credentials: Credentials,
+}
+
 /// The snapshot that is served: one writer publishes, any number of readers read.
 #[derive(Debug)]
 pub struct Published {
     snapshot: ArcSwapOption<Snapshot>,
+    /// The same with its credentials, for those who ask with one: nobody else pays for them.
+    current: ArcSwapOption<Current>,
     revision: watch::Sender<u64>,
     /// The latest snapshots, oldest first: pages of one list are of one revision.
     kept: Mutex<VecDeque<Arc<Snapshot>>>,
@@ -25,6 +35,7 @@ impl Default for Published {
     fn default() -> Self {
         Self {
             snapshot: ArcSwapOption::empty(),
+            current: ArcSwapOption::empty(),
             revision: watch::Sender::new(0),
             kept: Mutex::default(),
         }
@@ -44,6 +55,27 @@ impl Published {
         self.snapshot.store(Some(snapshot));
         self.revision.send_replace(revision);
         dropped
+    }
+
+    /// The same, with the credentials of the policy: who sees the revision is held to them.
+    pub(crate) fn publish_with(
+        &self,
+        snapshot: Arc<Snapshot>,
+        credentials: Credentials,
+    ) -> Option<Arc<Snapshot>> {
+        let current = Current { snapshot: Arc::clone(&snapshot), credentials };
+        self.current.store(Some(Arc::new(current)));
+        self.publish(snapshot)
+    }
+
+    /// The snapshot that is served, with its credentials. Waits a moment for the first.
+    ///
+    /// # Errors
+    ///
+    /// It did not come in time.
+    pub(crate) async fn authenticating(&self) -> Result<Arc<Current>, RequestError> {
+        self.read(None).await?;
+        self.current.load_full().ok_or(RequestError::NotReady)
     }
 
     /// The snapshot that is served, if any is yet.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use capstan_engine::Snapshot;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use crate::limits::{SETTLE, SETTLE_MAX};
 use crate::metrics::{LoadOutcome, Metrics};
 use crate::published::Published;
+use crate::routes::{self, Table};
 use crate::server::Config;
 use crate::source::{Built, Source};
 
@@ -39,24 +41,78 @@ pub fn channel() -> (Reload, mpsc::Receiver<Wake>) {
     mpsc::channel(1)
 }
 
-/// Loads one server's policy.
+/// Loads one server's policy, and its route table.
 pub(crate) struct Loader {
     config: Config,
     published: Arc<Published>,
+    table: Arc<ArcSwap<Table>>,
     metrics: Arc<Metrics>,
     revision: u64,
-    /// What the file looked like when it was last read.
-    read: Option<Looks>,
+    policy: Watched,
+    routes: Watched,
     /// What was warned of, wherever it stood: a reload is no reason to say it again.
     warned: HashSet<(String, String)>,
+}
+
+/// A file, if there is one, and what it looked like when it was last read.
+#[derive(Debug, Default)]
+struct Watched {
+    path: Option<PathBuf>,
+    read: Option<Looks>,
 }
 
 /// What tells one state of a file from another without reading it.
 type Looks = (u64, u64, Option<std::time::SystemTime>);
 
 impl Loader {
-    pub(crate) fn new(config: Config, published: Arc<Published>, metrics: Arc<Metrics>) -> Self {
-        Self { config, published, metrics, revision: 0, read: None, warned: HashSet::new() }
+    pub(crate) fn new(
+        config: Config,
+        published: Arc<Published>,
+        table: Arc<ArcSwap<Table>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let policy = match &config.source {
+            Source::File { path, .. } => Watched { path: Some(path.clone()), read: None },
+            Source::Demo => Watched::default(),
+        };
+        let routes = Watched { path: config.routes.clone(), read: None };
+        let (revision, warned) = (0, HashSet::new());
+        Self { config, published, table, metrics, revision, policy, routes, warned }
+    }
+
+    /// Loads everything for the first time: the routes first, so that none serves without them.
+    pub(crate) async fn load_all(&mut self) -> anyhow::Result<()> {
+        self.load_routes().await?;
+        self.load().await
+    }
+
+    /// Loads the route table, proves it and lets it serve; on an error nothing is changed.
+    async fn load_routes(&mut self) -> anyhow::Result<()> {
+        self.routes.read = self.routes.looks();
+        let Some(path) = self.routes.path.clone() else { return Ok(()) };
+        let loaded = on_a_thread("routes", move || routes::load(&path)).await??;
+        tracing::info!(routes = loaded.routes.routes.len(), "routes loaded and proved");
+        self.table.store(Arc::new(loaded));
+        self.warn_of_capabilities();
+        Ok(())
+    }
+
+    /// A route that requires what the catalog lacks lets nothing pass: surely a mistake.
+    fn warn_of_capabilities(&mut self) {
+        let Some(snapshot) = self.published.current() else { return };
+        for route in &self.table.load().routes.routes {
+            for capability in route.requires.iter().map(|required| &required.capability) {
+                if snapshot.catalog().capability(capability).is_none()
+                    && self.warned.insert((route.name.clone(), capability.clone()))
+                {
+                    tracing::warn!(
+                        route = route.name,
+                        capability,
+                        "the policy's catalog has no such capability: this route lets nothing pass"
+                    );
+                }
+            }
+        }
     }
 
     /// Loads the policy, proves it and publishes it; on an error nothing is changed.
@@ -72,20 +128,18 @@ impl Loader {
     async fn apply(&mut self, started: Instant) -> anyhow::Result<Arc<Snapshot>> {
         let (config, published) = (self.config.clone(), Arc::clone(&self.published));
         // Before the file is read: a change while it is being read must not be missed.
-        self.read = looks(&config.source);
+        self.policy.read = self.policy.looks();
         let revision = self.revision + 1;
-        let (done, loaded) = tokio::sync::oneshot::channel();
-        std::thread::Builder::new().name("load".into()).spawn(move || {
+        let loaded = on_a_thread("load", move || {
             let Config { source, catalogs, clock, .. } = config;
             let built = source.build(&catalogs, revision, clock.now());
-            let _ = done.send(built.map(|Built { snapshot, compared, warnings }| {
-                let dropped = published.publish(Arc::clone(&snapshot));
+            built.map(|Built { snapshot, credentials, compared, warnings }| {
+                let dropped = published.publish_with(Arc::clone(&snapshot), credentials);
                 drop(dropped);
                 (snapshot, compared, warnings)
-            }));
-        })?;
-        let loaded = loaded.await.context("loading the policy failed; the log says why")?;
-        let (snapshot, compared, warnings) = loaded?;
+            })
+        });
+        let (snapshot, compared, warnings) = loaded.await??;
         self.revision = revision;
         for warning in warnings {
             let text = warning.to_string();
@@ -102,44 +156,78 @@ impl Loader {
             milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
             "policy loaded and checked"
         );
+        self.warn_of_capabilities();
         Ok(snapshot)
     }
 
-    /// Loads the policy again whenever somebody asks, or its file has changed.
+    /// Loads again whenever somebody asks, or a file has changed.
     pub(crate) async fn run(mut self, mut wakes: mpsc::Receiver<Wake>, reload: Reload) {
         // Kept alive as long as this runs.
-        let _watcher = match &self.config.source {
-            Source::File { path, .. } => watch(path, reload.clone())
+        let files = [&self.policy, &self.routes].into_iter().filter_map(|it| it.path.as_deref());
+        let watch = |path: &Path| {
+            watch(path, reload.clone())
                 .inspect_err(|error| {
                     tracing::warn!("cannot watch {}: {error}; SIGHUP still works", path.display());
                 })
-                .ok(),
-            Source::Demo => None,
+                .ok()
         };
+        let _watchers: Vec<_> = files.map(watch).collect();
         // What changed between the first load and the watch would be seen by neither.
         let _ = reload.try_send(Wake::Changed);
         // `reload` lives as long as this loop, so there is always another wake to wait for.
         while let Some(wake) = wakes.recv().await {
-            if wake == Wake::Changed {
-                if looks(&self.config.source) == self.read {
-                    continue;
-                }
-                self.settle().await;
+            if self.routes.is_due(wake).await
+                && let Err(error) = self.load_routes().await
+            {
+                tracing::error!("the routes are not reloaded, the old ones serve on: {error:#}");
             }
-            if let Err(error) = self.load().await {
+            if self.policy.is_due(wake).await
+                && let Err(error) = self.load().await
+            {
                 tracing::error!("the policy is not reloaded, the old one is served on: {error:#}");
             }
         }
         drop(reload);
     }
+}
+
+/// Does something on a thread of its own, so that no answer waits for it.
+async fn on_a_thread<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<T> {
+    let (done, result) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _ = done.send(work());
+    })?;
+    result.await.context("loading failed; the log says why")
+}
+
+impl Watched {
+    fn looks(&self) -> Option<Looks> {
+        use std::os::unix::fs::MetadataExt as _;
+        let found = std::fs::metadata(self.path.as_ref()?).ok()?;
+        Some((found.ino(), found.len(), found.modified().ok()))
+    }
+
+    /// Whether it should be read again; a file that has changed must rest first.
+    async fn is_due(&self, wake: Wake) -> bool {
+        if wake == Wake::Changed {
+            if self.looks() == self.read {
+                return false;
+            }
+            self.settle().await;
+        }
+        true
+    }
 
     /// Waits until the file rests: whoever writes it may not be done.
     async fn settle(&self) {
         let started = Instant::now();
-        let mut before = looks(&self.config.source);
+        let mut before = self.looks();
         while started.elapsed() < SETTLE_MAX {
             tokio::time::sleep(SETTLE).await;
-            let after = looks(&self.config.source);
+            let after = self.looks();
             if after == before && after.is_some() {
                 return;
             }
@@ -163,13 +251,4 @@ fn watch(file: &Path, reload: Reload) -> notify::Result<RecommendedWatcher> {
     };
     watcher.watch(&folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
-}
-
-fn looks(source: &Source) -> Option<Looks> {
-    use std::os::unix::fs::MetadataExt as _;
-    let Source::File { path, .. } = source else {
-        return None;
-    };
-    let found = std::fs::metadata(path).ok()?;
-    Some((found.ino(), found.len(), found.modified().ok()))
 }

@@ -3,9 +3,10 @@
 //! **Invariant**: nothing says ready before a snapshot has passed its self-check, and everything
 //! says not ready before the drain begins.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use arc_swap::ArcSwap;
 use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_server::DecisionServiceServer;
 use capstan_proto::v1::role_service_server::RoleServiceServer;
@@ -21,6 +22,7 @@ use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Target};
 use crate::direct::Direct;
+use crate::ext_authz::{self, ExtAuthz};
 use crate::http::{self, Phase};
 use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
@@ -30,6 +32,7 @@ use crate::listen::Listener;
 use crate::metrics::{Metrics, WorkerMetrics};
 use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
+use crate::routes::Table;
 use crate::service::Services;
 use crate::source::Source;
 use crate::traces::{Export, Traces};
@@ -58,6 +61,8 @@ pub struct Config {
     pub reflection: bool,
     /// How long to go on serving after the signal, saying not ready, so that balancers see it.
     pub drain_delay: Duration,
+    /// The route table that requests of Envoy are held against, if there is one.
+    pub routes: Option<PathBuf>,
     /// Where decisions are logged, if they are.
     pub decision_log: Option<Target>,
     /// Where traces go, if calls are traced.
@@ -159,6 +164,7 @@ impl Server {
         report(&health, ServingStatus::NotServing).await;
         let phase = watch::Sender::new(Phase::Starting);
         let published = Arc::new(Published::default());
+        let table = Arc::new(ArcSwap::from_pointee(Table::default()));
         let (metrics, log, traces) = (self.metrics, self.log, self.traces);
         let cut = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -184,10 +190,19 @@ impl Server {
             let admission = Admission::new(
                 limits,
                 &places,
-                metrics,
+                metrics.clone(),
                 traces.clone(),
                 Some(Direct::new(services.clone(), limits.message_bytes_max)),
             );
+            let ext_authz = ExtAuthz {
+                published: Arc::clone(&published),
+                table: Arc::clone(&table),
+                metrics,
+                log: log.clone(),
+                clock: self.config.clock,
+            };
+            let envoy = ext_authz::Service::new(ext_authz, limits.message_bytes_max);
+            let services = (services, envoy);
             router(services, admission, health_service.clone(), &self.config)
         };
         let workers = Workers::start(self.config.runtime, router, &cut, &tasks)?;
@@ -215,9 +230,9 @@ impl Server {
 
         tokio::pin!(stop);
         let mut loader =
-            Loader::new(self.config.clone(), Arc::clone(&published), Arc::clone(&metrics));
+            Loader::new(self.config.clone(), Arc::clone(&published), table, Arc::clone(&metrics));
         let outcome = tokio::select! {
-            loaded = loader.load() => loaded,
+            loaded = loader.load_all() => loaded,
             // A signal during the load: nothing to drain for, and no reason to wait for the load.
             () = &mut stop => {
                 cut.cancel();
@@ -274,7 +289,7 @@ async fn report(health: &HealthReporter, status: ServingStatus) {
 }
 
 fn router(
-    services: Services,
+    (services, envoy): (Services, ext_authz::Service),
     admission: Admission,
     health: impl tonic::server::NamedService
     + tower::Service<
@@ -307,7 +322,8 @@ fn router(
             RoleServiceServer::new(services)
                 .max_decoding_message_size(limits.message_bytes_max)
                 .max_encoding_message_size(limits.message_bytes_max),
-        );
+        )
+        .add_service(envoy);
     if config.reflection {
         let schema = || {
             tonic_reflection::server::Builder::configure()

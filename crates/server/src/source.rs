@@ -4,7 +4,9 @@ use std::{fs::File, io::Read as _, path::Path, path::PathBuf, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use capstan_engine::{Catalog, Snapshot, Timestamp, self_check};
-use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostic, Diagnostics, Policy, load_policy};
+use capstan_policy::{
+    Catalogs, Credentials, DOCUMENT_BYTES_MAX, Diagnostic, Diagnostics, Policy, load_policy,
+};
 
 use crate::limits::SELF_CHECK_IDENTITIES;
 
@@ -59,11 +61,11 @@ impl Source {
         revision: u64,
         now: Timestamp,
     ) -> anyhow::Result<Built> {
-        let Policy { model, warnings } = self.load(catalogs)?;
+        let Policy { model, credentials, warnings } = self.load(catalogs)?;
         let snapshot = Snapshot::build(&model, revision);
         let compared = self_check(&model, &snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
-        Ok(Built { snapshot: Arc::new(snapshot), compared, warnings })
+        Ok(Built { snapshot: Arc::new(snapshot), credentials, compared, warnings })
     }
 }
 
@@ -72,6 +74,8 @@ impl Source {
 pub struct Built {
     /// The snapshot.
     pub snapshot: Arc<Snapshot>,
+    /// The policy's credentials, which serve with it.
+    pub credentials: Credentials,
     /// How many of its answers were compared with the rules.
     pub compared: usize,
     /// What is allowed in the document and surely a mistake.

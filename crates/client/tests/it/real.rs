@@ -44,6 +44,7 @@ pub(crate) fn config(source: Source) -> Config {
         clock: Clock::System,
         limits: Limits::default(),
         runtime: capstan::server::Runtime::PerCore(2),
+        routes: None,
         decision_log: None,
         traces: None,
     }

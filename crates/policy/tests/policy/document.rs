@@ -224,7 +224,8 @@ role_bindings: [{identity: bob, role: porter, scope: house}]
 
 #[test]
 fn unknown_keys_are_errors() {
-    const TOP: &str = "version, catalog, groups, roles, identities, role_bindings, resources";
+    const TOP: &str =
+        "version, catalog, groups, roles, identities, role_bindings, resources, credentials";
     let check_key = |body: &str, place: &str, key: &str, known: &str| {
         let expected =
             format!("{place} found unknown key `{key}`; expected one of the keys {known}");

@@ -17,6 +17,7 @@ use super::body::AnswerBody;
 use super::{Gate, Place, random};
 use crate::connection::Remote;
 use crate::error::Refusal;
+use crate::ext_authz;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
 use crate::metrics::Rpc;
 use crate::peers::Peer;
@@ -129,8 +130,8 @@ impl Call {
 
     /// Ends the call with an error of ours.
     pub(super) fn refuse(mut self, refusal: Refusal) -> End {
-        let end = End::of(refusal);
-        self.end(end.0.code());
+        let end = End::of(refusal, self.rpc);
+        self.end(end.code());
         end
     }
 
@@ -224,24 +225,30 @@ pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
 }
 
 /// An error of ours, which ends a call.
-pub(super) struct End(Status);
+pub(super) struct End {
+    status: Status,
+    /// What Envoy is told, to whom an error of gRPC says less.
+    instead: Option<Response<Body>>,
+}
 
 impl End {
     pub(super) fn code(&self) -> Code {
-        self.0.code()
+        self.status.code()
     }
 
-    pub(super) fn of(refusal: Refusal) -> Self {
-        Self(refusal.into())
+    pub(super) fn of(refusal: Refusal, rpc: Rpc) -> Self {
+        let instead = (rpc == Rpc::ExtAuthz).then(|| ext_authz::instead_of(&refusal));
+        Self { status: refusal.into(), instead }
     }
 
     pub(super) fn response(self) -> Response<AnswerBody> {
-        self.0.into_http::<Body>().map(|body| AnswerBody::of(body, None))
+        let response = self.instead.unwrap_or_else(|| self.status.into_http());
+        response.map(|body| AnswerBody::of(body, None))
     }
 
     pub(super) fn trailers(self) -> Frame<Bytes> {
         let mut trailers = HeaderMap::new();
-        if self.0.add_header(&mut trailers).is_err() {
+        if self.status.add_header(&mut trailers).is_err() {
             // Our texts and metadata fit into headers. If one did not, this must not look like OK.
             trailers.insert(GRPC_STATUS, HeaderValue::from_static("13"));
         }

@@ -70,6 +70,10 @@ pub(crate) struct Serve {
           value_parser = clap::value_parser!(u64).range(..=5_000))]
     drain_delay_ms: u64,
 
+    /// Which capabilities the requests need that an Envoy asks about (ext_authz)
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+
     /// Log each decision as a line of JSON: appended to FILE, or to standard output
     #[arg(long, value_name = "FILE|-")]
     decision_log: Option<Target>,
@@ -155,6 +159,7 @@ impl Serve {
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
+            routes: self.routes,
             decision_log: self.decision_log,
             traces: self.otlp_endpoint.map(|endpoint| Export {
                 endpoint,

@@ -38,6 +38,7 @@ pub(crate) fn config(source: Source) -> Config {
         insecure_plaintext: false,
         reflection: true,
         drain_delay: Duration::ZERO,
+        routes: None,
         decision_log: None,
         traces: None,
         clock: Clock::System,

@@ -49,7 +49,9 @@ roles:
 /// A rule is broken.
 #[must_use]
 pub fn policy(document: &[u8]) -> bool {
-    let Some((facts, Policy { model, warnings })) = loaded_twice(document) else { return false };
+    let Some((facts, Policy { model, warnings, .. })) = loaded_twice(document) else {
+        return false;
+    };
     in_text(document, &warnings);
     let catalog = catalog_facts(model.catalog());
     // A policy may bring a catalog of its own by a name that is known.

@@ -1,0 +1,255 @@
+//! Answers in Envoy's words.
+//!
+//! **Invariants**: an answer is OK only in [`allowed`]. A header that is set holds a path or a number,
+//! so nothing that a client wrote can end a line in it.
+
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
+use envoy_types::pb::envoy::service::auth::v3::{
+    CheckResponse, DeniedHttpResponse, OkHttpResponse,
+};
+use envoy_types::pb::envoy::r#type::v3::HttpStatus;
+use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
+use envoy_types::pb::google::rpc;
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use serde::Serialize;
+use tonic::Code;
+use tonic::body::Body;
+use tonic::codegen::http::header::CONTENT_TYPE;
+use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
+use tonic::metadata::GRPC_CONTENT_TYPE;
+
+use crate::error::Refusal;
+use crate::routes::Malformed;
+
+/// The header that tells services who asks.
+pub(super) const IDENTITY: &str = "x-capstan-identity";
+/// The header that tells them the revision of the policy that let the request pass.
+pub(super) const REVISION: &str = "x-capstan-revision";
+/// Headers by which servers may be told another path than the one that was decided on. Envoy sets
+/// the last of them itself, later, where it rewrites a path.
+const PATH_OVERRIDES: [&str; 4] =
+    ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];
+
+/// What is known of a request that may pass.
+#[derive(Debug)]
+pub(super) struct Allowed<'a> {
+    pub(super) identity: &'a str,
+    pub(super) revision: u64,
+    pub(super) route: Option<&'a str>,
+    /// Whether the secret has done its work here, and is nobody else's business.
+    pub(super) by_credential: bool,
+}
+
+/// What is known of a request that may not pass.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Denial<'a> {
+    pub(super) identity: Option<&'a str>,
+    pub(super) revision: u64,
+    pub(super) route: Option<&'a str>,
+    pub(super) reason: &'static str,
+    pub(super) capability: Option<&'a str>,
+    pub(super) resource: Option<&'a str>,
+}
+
+/// What a client reads. `errors` is what OCI clients look for.
+#[derive(Serialize)]
+struct Told<'a> {
+    error: &'static str,
+    reason: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capability: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<&'a str>,
+    errors: [OciError<'a>; 1],
+}
+
+#[derive(Serialize)]
+struct OciError<'a> {
+    code: &'static str,
+    message: &'a str,
+}
+
+/// How a request is refused.
+#[derive(Clone, Copy)]
+struct Refused {
+    http: i32,
+    grpc: Code,
+    error: &'static str,
+    /// Of the OCI distribution specification, where it has one.
+    oci: &'static str,
+}
+
+const BAD_REQUEST: Refused =
+    Refused { http: 400, grpc: Code::InvalidArgument, error: "bad_request", oci: "UNSUPPORTED" };
+const UNAUTHENTICATED: Refused = Refused {
+    http: 401,
+    grpc: Code::Unauthenticated,
+    error: "unauthenticated",
+    oci: "UNAUTHORIZED",
+};
+const DENIED: Refused =
+    Refused { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
+const UNAVAILABLE: Refused =
+    Refused { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
+
+/// The request may pass.
+pub(super) fn allowed(known: &Allowed<'_>, spoofed: &[String]) -> CheckResponse {
+    let mut headers_to_remove: Vec<String> = PATH_OVERRIDES.map(String::from).into();
+    headers_to_remove.extend_from_slice(spoofed);
+    if known.by_credential {
+        headers_to_remove.push("authorization".into());
+    }
+    let ok = OkHttpResponse {
+        headers: vec![
+            header(IDENTITY, known.identity),
+            header(REVISION, &known.revision.to_string()),
+        ],
+        headers_to_remove,
+        ..OkHttpResponse::default()
+    };
+    let Allowed { identity, revision, route, .. } = *known;
+    let metadata = metadata(true, Some(identity), revision, route, None);
+    response(Code::Ok, HttpResponse::OkResponse(ok), metadata)
+}
+
+/// The policy does not let the request pass, or nothing says what it requires.
+pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
+    let Denial { reason, capability, resource, .. } = *denial;
+    let message = match (capability, resource) {
+        (Some(capability), Some(resource)) => {
+            format!("{capability} is required at {resource}: {reason}")
+        }
+        (Some(capability), None) => format!("{capability} is required: {reason}"),
+        _ if reason == "FORM_BODY" => "this route takes no forms".into(),
+        _ => "no route says what this request requires".into(),
+    };
+    refused(DENIED, denial, &message, vec![])
+}
+
+/// Nobody asks, or it is not proved who.
+pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
+    let denial = Denial { reason: "AUTHN_FAILED", ..Denial::default() };
+    let challenge = vec![header("www-authenticate", challenge)];
+    refused(UNAUTHENTICATED, &denial, "authentication is required", challenge)
+}
+
+/// The request is refused whatever it asks for.
+pub(super) fn malformed(malformed: Malformed, denial: &Denial<'_>) -> CheckResponse {
+    let denial = Denial { reason: "MALFORMED_REQUEST", ..*denial };
+    refused(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
+}
+
+/// The request cannot be decided now.
+pub(super) fn unavailable(message: &str) -> CheckResponse {
+    let denial = Denial { reason: "UNAVAILABLE", ..Denial::default() };
+    let (body, headers) = said(UNAVAILABLE, &denial, message, vec![header("retry-after", "1")]);
+    let status = Some(HttpStatus { code: UNAVAILABLE.http });
+    let error = HttpResponse::ErrorResponse(DeniedHttpResponse { status, headers, body });
+    response(UNAVAILABLE.grpc, error, metadata(false, None, 0, None, Some(denial.reason)))
+}
+
+fn refused(
+    how: Refused,
+    denial: &Denial<'_>,
+    message: &str,
+    headers: Vec<HeaderValueOption>,
+) -> CheckResponse {
+    let (body, headers) = said(how, denial, message, headers);
+    let status = Some(HttpStatus { code: how.http });
+    let denied = HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers, body });
+    let Denial { identity, revision, route, reason, .. } = *denial;
+    response(how.grpc, denied, metadata(false, identity, revision, route, Some(reason)))
+}
+
+fn said(
+    how: Refused,
+    denial: &Denial<'_>,
+    message: &str,
+    mut headers: Vec<HeaderValueOption>,
+) -> (String, Vec<HeaderValueOption>) {
+    let Denial { reason, capability, resource, .. } = *denial;
+    let errors = [OciError { code: how.oci, message }];
+    let told = Told { error: how.error, reason, message, capability, resource, errors };
+    // Strings alone, which cannot fail; without them the status still says it.
+    let body = serde_json::to_string(&told).unwrap_or_default();
+    headers.push(header("content-type", "application/json"));
+    (body, headers)
+}
+
+fn response(code: Code, http: HttpResponse, metadata: Struct) -> CheckResponse {
+    let status = rpc::Status { code: code.into(), ..rpc::Status::default() };
+    CheckResponse {
+        status: Some(status),
+        dynamic_metadata: Some(metadata),
+        http_response: Some(http),
+    }
+}
+
+/// Sets a header, whatever was there.
+fn header(key: &str, value: &str) -> HeaderValueOption {
+    let header = HeaderValue { key: key.into(), value: value.into(), ..HeaderValue::default() };
+    HeaderValueOption {
+        header: Some(header),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+        ..HeaderValueOption::default()
+    }
+}
+
+/// What access logs can show.
+fn metadata(
+    allowed: bool,
+    identity: Option<&str>,
+    revision: u64,
+    route: Option<&str>,
+    reason: Option<&str>,
+) -> Struct {
+    let text = |text: &str| Kind::StringValue(text.into());
+    #[expect(clippy::cast_precision_loss, reason = "revisions have 53 bits")]
+    let number = revision as f64;
+    let fields = [
+        ("allowed", Some(Kind::BoolValue(allowed))),
+        ("identity", identity.map(text)),
+        ("revision", (revision > 0).then_some(Kind::NumberValue(number))),
+        ("route", route.map(text)),
+        ("reason", reason.map(text)),
+    ];
+    let field =
+        |(name, kind): (&str, Option<Kind>)| Some((name.into(), Value { kind: Some(kind?) }));
+    Struct { fields: fields.into_iter().filter_map(field).collect() }
+}
+
+// === Instead of gRPC errors ===
+
+/// What Envoy is told instead of a gRPC error: an error with words of its own where the server could
+/// not decide, so that the client knows to come again, and a denial where the caller's bytes were
+/// wrong, so that no `failure_mode_allow` lets them pass.
+pub(crate) fn instead_of(refusal: &Refusal) -> Response<Body> {
+    let message = refusal.to_string();
+    framed(&match refusal {
+        Refusal::DeadlineExceeded | Refusal::Overloaded | Refusal::Bug { .. } => {
+            unavailable(&message)
+        }
+        Refusal::TooLarge { .. } | Refusal::Misframed => {
+            let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
+            refused(BAD_REQUEST, &denial, &message, vec![])
+        }
+    })
+}
+
+/// An answer as a whole gRPC response.
+fn framed(answer: &CheckResponse) -> Response<Body> {
+    let message = answer.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
+    frame.extend(message);
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", HttpHeaderValue::from_static("0"));
+    let body = Full::from(frame).with_trailers(async { Some(Ok(trailers)) });
+    let mut response = Response::new(Body::new(body));
+    response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+    response
+}

@@ -1,0 +1,153 @@
+//! What Envoy tells of a request: read, or refused.
+//!
+//! **Invariant**: a header that decides counts only if it is there once. Envoy joins repeated headers
+//! with commas, or lists them (`encode_raw_headers`); both are seen here.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use envoy_types::pb::envoy::config::core::v3::HeaderValue;
+use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+use envoy_types::pb::google::protobuf::Struct;
+
+use super::answer::{IDENTITY, REVISION};
+use crate::limits::HTTP_HEADERS_MAX;
+use crate::routes::{Asked, Malformed};
+
+/// The filter that verifies tokens.
+const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
+/// Headers by which clients ask servers to read another method than the one that is sent.
+const METHOD_OVERRIDES: [&str; 3] =
+    ["x-http-method", "x-http-method-override", "x-method-override"];
+
+/// What Envoy tells of a request.
+#[derive(Debug)]
+pub(super) struct Told<'r> {
+    pub(super) asked: Asked<'r>,
+    pub(super) presented: Presented<'r>,
+    /// What Envoy's configuration says of the route that it has chosen.
+    pub(super) extensions: &'r HashMap<String, String>,
+    /// Headers of the client that look like ours.
+    pub(super) spoofed: Vec<String>,
+}
+
+/// What may say who asks.
+#[derive(Debug, Default)]
+pub(super) struct Presented<'r> {
+    /// The header; nothing in it if it is there more than once or is not text.
+    pub(super) authorization: Option<Option<&'r str>>,
+    /// What Envoy has verified of a token.
+    pub(super) token: Option<&'r Struct>,
+    /// What Envoy has verified of the peer's certificate; empty if there is none.
+    pub(super) principal: &'r str,
+}
+
+impl<'r> Told<'r> {
+    pub(super) fn read(request: &'r CheckRequest) -> Result<Self, Malformed> {
+        let attributes = request.attributes.as_ref().ok_or(Malformed::NotHttp)?;
+        let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
+        let http = http.ok_or(Malformed::NotHttp)?;
+        if !http.query.is_empty() || !http.fragment.is_empty() {
+            return Err(Malformed::Disagreement); // Envoy leaves them empty.
+        }
+        let headers = Headers::read(http)?;
+        for (there, said) in [
+            (headers.path, &http.path),
+            (headers.method, &http.method),
+            (headers.authority, &http.host),
+            (headers.host, &http.host),
+        ] {
+            if there.is_some_and(|there| there != said.as_str()) {
+                return Err(Malformed::Disagreement);
+            }
+        }
+        let content_type = headers.content_type.unwrap_or_default();
+        let asked = Asked::parse(&http.method, &http.host, &http.path, content_type)?;
+        let metadata = attributes.metadata_context.as_ref();
+        let presented = Presented {
+            authorization: headers.authorization,
+            token: metadata.and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER)),
+            principal: attributes.source.as_ref().map_or("", |source| &source.principal),
+        };
+        let (extensions, spoofed) = (&attributes.context_extensions, headers.spoofed);
+        Ok(Self { asked, presented, extensions, spoofed })
+    }
+}
+
+/// The headers that decide.
+#[derive(Debug, Default)]
+struct Headers<'r> {
+    authorization: Option<Option<&'r str>>,
+    content_type: Option<&'r str>,
+    host: Option<&'r str>,
+    authority: Option<&'r str>,
+    path: Option<&'r str>,
+    method: Option<&'r str>,
+    spoofed: Vec<String>,
+}
+
+impl<'r> Headers<'r> {
+    fn read(http: &'r HttpRequest) -> Result<Self, Malformed> {
+        let raw = http.header_map.as_ref().map(|map| &*map.headers).unwrap_or_default();
+        if http.headers.len() + raw.len() > HTTP_HEADERS_MAX {
+            return Err(Malformed::ManyHeaders);
+        }
+        if !raw.is_empty() && !http.headers.is_empty() {
+            return Err(Malformed::Disagreement); // Envoy gives one or the other.
+        }
+        let mut headers = Self::default();
+        for (name, value) in &http.headers {
+            headers.add(name, Some(value))?;
+        }
+        for header in raw {
+            headers.add(&header.key, raw_value(header))?;
+        }
+        Ok(headers)
+    }
+
+    /// Notes a header, whose value is nothing if it is not text.
+    fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), Malformed> {
+        let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(name.to_ascii_lowercase()),
+            false => Cow::Borrowed(name),
+        };
+        let place = match &*name {
+            "authorization" => {
+                let first = self.authorization.is_none();
+                let once = value.filter(|value| first && !value.contains(','));
+                self.authorization = Some(once);
+                return Ok(());
+            }
+            "upgrade" => return Err(Malformed::Upgrade),
+            name if METHOD_OVERRIDES.contains(&name) => return Err(Malformed::MethodOverride),
+            name if name.starts_with("x-capstan-") => {
+                if name != IDENTITY && name != REVISION {
+                    self.spoofed.push(name.to_owned());
+                }
+                return Ok(());
+            }
+            "content-type" => &mut self.content_type,
+            "host" => &mut self.host,
+            ":authority" => &mut self.authority,
+            ":path" => &mut self.path,
+            ":method" => &mut self.method,
+            _ => return Ok(()),
+        };
+        let value = value.ok_or(Malformed::Header)?;
+        let is_joined = *name == *"content-type" && value.contains(',');
+        if place.replace(value).is_some() || is_joined {
+            return Err(Malformed::Header);
+        }
+        Ok(())
+    }
+}
+
+/// The value of a header, if it is text and there is one.
+fn raw_value(header: &HeaderValue) -> Option<&str> {
+    match (&*header.value, &*header.raw_value) {
+        (text, []) => Some(text),
+        ("", bytes) => std::str::from_utf8(bytes).ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,31 @@
+//! Which route of a table a request takes, and what it requires.
+//!
+//! ```text
+//! method, host, path?query ─▶ Asked, canonical or refused ─▶ Table: the one route ─▶ requirements
+//! ```
+//!
+//! **Invariant**: a request that is not canonical takes no route, and no request takes two. What is
+//! done for a request is linear in its length, whatever it holds.
+
+mod asked;
+mod table;
+
+use std::path::Path;
+
+use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
+
+use crate::source::{in_file, read};
+
+pub(crate) use asked::{Asked, Malformed};
+pub(crate) use table::{NotTaken, Required, Table};
+
+/// Loads a route table.
+///
+/// # Errors
+///
+/// The file cannot be read, or everything that is wrong with the document.
+pub(crate) fn load(path: &Path) -> anyhow::Result<Table> {
+    let document = read(path, DOCUMENT_BYTES_MAX)?;
+    let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
+    Ok(Table::new(routes))
+}

@@ -1,0 +1,190 @@
+//! A request as it was sent, canonical or refused.
+//!
+//! **Invariant**: whoever else reads a request that is canonical here reads the same one. So what
+//! servers are known to read in different ways is refused: percent-encoding in paths, `;`, empty and
+//! dot segments, backslashes, control characters, needless percent-encoding of names.
+
+use std::borrow::Cow;
+
+use capstan_policy::{Method, is_canonical_segment, is_host};
+use thiserror::Error;
+
+use crate::limits::{
+    HTTP_HEADERS_MAX, QUERY_PARAMETERS_MAX, TARGET_BYTES_MAX, TARGET_SEGMENTS_MAX,
+};
+
+/// Why a request is refused whatever it asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum Malformed {
+    #[error("this is no HTTP request")]
+    NotHttp,
+    #[error("the method is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
+    Method,
+    #[error("a host is missing or malformed")]
+    Host,
+    #[error("path and query have more than {TARGET_BYTES_MAX} bytes")]
+    LongTarget,
+    #[error("the path has more than {TARGET_SEGMENTS_MAX} segments")]
+    DeepPath,
+    #[error(
+        "the path is not canonical: it begins with one slash, and has no percent-encoding, no `;`, \
+         no `\\`, and no empty, `.` or `..` segment"
+    )]
+    Path,
+    #[error("the query is not canonical")]
+    Query,
+    #[error("the query has more than {QUERY_PARAMETERS_MAX} parameters")]
+    LongQuery,
+    #[error("a query parameter is there more than once")]
+    RepeatedParameter,
+    #[error("there are more than {HTTP_HEADERS_MAX} headers")]
+    ManyHeaders,
+    #[error("a header that decides is there more than once, or cannot be read")]
+    Header,
+    #[error("the request line and the headers disagree")]
+    Disagreement,
+    #[error("headers that change the method are not taken")]
+    MethodOverride,
+    #[error("connections are not upgraded")]
+    Upgrade,
+}
+
+/// A request that is canonical.
+#[derive(Clone, Debug)]
+pub(crate) struct Asked<'r> {
+    pub(crate) method: Method,
+    /// In lower case, without the port.
+    pub(crate) host: Cow<'r, str>,
+    path: &'r str,
+    /// Where its segments begin and end. Only the last can be empty, after a final slash.
+    segments: Vec<(usize, usize)>,
+    /// Names, decoded, with values as they stand.
+    pub(super) query: Vec<(Cow<'r, str>, &'r str)>,
+    /// Whether the body is gRPC.
+    pub(crate) is_grpc: bool,
+    /// Whether the body is a form, which many services read as if it stood in the query.
+    pub(crate) carries_form: bool,
+}
+
+impl<'r> Asked<'r> {
+    /// Reads a request: `host` with a port or without, `target` as a request line has it, the
+    /// content type empty if there is none.
+    pub(crate) fn parse(
+        method: &str,
+        host: &'r str,
+        target: &'r str,
+        content_type: &str,
+    ) -> Result<Self, Malformed> {
+        let method = Method::parse(method).ok_or(Malformed::Method)?;
+        let host = parse_host(host)?;
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(Malformed::LongTarget);
+        }
+        let (path, query) = match target.split_once('?') {
+            Some((path, query)) => (path, parse_query(query)?),
+            None => (target, Vec::new()),
+        };
+        let segments = parse_path(path)?;
+        let content_type = content_type.to_ascii_lowercase();
+        let grpc = content_type.strip_prefix("application/grpc");
+        let is_grpc = grpc.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
+        // Whatever looks like one: servers differ in how closely they read this.
+        let carries_form =
+            content_type.contains("form-urlencoded") || content_type.contains("multipart");
+        Ok(Self { method, host, path, segments, query, is_grpc, carries_form })
+    }
+
+    /// How many segments the path has; at least one.
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    pub(super) fn segment(&self, at: usize) -> &'r str {
+        self.span(at, at + 1)
+    }
+
+    /// The segments from one place to before another, with the slashes between them.
+    pub(super) fn span(&self, from: usize, to: usize) -> &'r str {
+        let begin = self.segments.get(from).map(|(begin, _)| *begin);
+        let end = to.checked_sub(1).and_then(|at| self.segments.get(at)).map(|(_, end)| *end);
+        let span = begin.zip(end).and_then(|(begin, end)| self.path.get(begin..end));
+        span.unwrap_or_default()
+    }
+}
+
+fn parse_host(host: &str) -> Result<Cow<'_, str>, Malformed> {
+    let is_port = |port: &str| {
+        (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) => name,
+        _ => host,
+    };
+    if !is_host(name) {
+        return Err(Malformed::Host);
+    }
+    Ok(match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    })
+}
+
+fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, Malformed> {
+    let rest = path.strip_prefix('/').ok_or(Malformed::Path)?;
+    let mut segments = Vec::new();
+    let mut begin = 1;
+    for part in rest.split('/') {
+        if segments.len() == TARGET_SEGMENTS_MAX {
+            return Err(Malformed::DeepPath);
+        }
+        let end = begin + part.len();
+        let is_last = end == path.len();
+        if !(is_canonical_segment(part) || part.is_empty() && is_last) {
+            return Err(Malformed::Path);
+        }
+        segments.push((begin, end));
+        begin = end + 1;
+    }
+    Ok(segments)
+}
+
+fn parse_query(query: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Malformed> {
+    if !query.bytes().all(|byte| byte.is_ascii_graphic() && !b";#\\".contains(&byte)) {
+        return Err(Malformed::Query);
+    }
+    let mut parameters = Vec::new();
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        if parameters.len() == QUERY_PARAMETERS_MAX {
+            return Err(Malformed::LongQuery);
+        }
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        // A name has one spelling, so that it is listed or it is not.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let decoded = decode(name).ok_or(Malformed::Query)?;
+        let needless = escapes(name).any(|byte| byte.is_none_or(is_plain));
+        if needless || name.contains('+') || escapes(value).any(|byte| byte.is_none()) {
+            return Err(Malformed::Query);
+        }
+        parameters.push((decoded, value));
+    }
+    Ok(parameters)
+}
+
+/// The bytes that percent-encoding in a text stands for; nothing for what is no such encoding.
+fn escapes(text: &str) -> impl Iterator<Item = Option<u8>> {
+    text.split('%').skip(1).map(|rest| {
+        let digits = rest.get(..2).filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))?;
+        u8::from_str_radix(digits, 16).ok()
+    })
+}
+
+/// A text of a query without its percent-encoding, if that is UTF-8.
+fn decode(text: &str) -> Option<Cow<'_, str>> {
+    percent_encoding::percent_decode_str(text).decode_utf8().ok()
+}
+
+/// The value of a query parameter that decides, if all servers read it alike: some take `+` for a
+/// blank.
+pub(super) fn value(raw: &str) -> Option<Cow<'_, str>> {
+    if raw.contains('+') { None } else { decode(raw) }
+}

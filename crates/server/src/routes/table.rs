@@ -1,0 +1,234 @@
+//! A route table, indexed: the one route that a request takes.
+//!
+//! Routes whose literal segments stand at the same places have the same *shape*. For each shape the
+//! literals of the request are put together and looked up, so that a table of a thousand routes costs
+//! what its few shapes do.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use capstan_engine::{PATH_BYTES_MAX, PathBuf};
+use capstan_policy::{Piece, ResourceTemplate, Route, Routes, Segment, Template};
+
+use super::asked::{Asked, Malformed, value};
+
+/// A route table.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) routes: Routes,
+    shapes: Vec<Shape>,
+}
+
+/// Where the literal segments of some routes stand.
+#[derive(Clone, Debug)]
+struct Shape {
+    /// For each segment before the parameter of several segments, whether it is a literal.
+    before: Vec<bool>,
+    /// The same for those after it, if there is such a parameter.
+    after: Option<Vec<bool>>,
+    /// Places of routes by their literals, each with a slash after it.
+    routes: HashMap<Box<str>, Vec<usize>>,
+}
+
+/// The route that a request takes.
+#[derive(Debug)]
+pub(crate) struct Taken<'t, 'r> {
+    pub(crate) route: &'t Route,
+    /// The values of its parameters.
+    pub(crate) values: Vec<(&'t str, Cow<'r, str>)>,
+}
+
+/// Why a request takes no route.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotTaken {
+    /// There is none for it.
+    NoRoute,
+    /// The one there is takes no forms.
+    Form,
+    /// It is not canonical, as the route shows.
+    Malformed(Malformed),
+}
+
+/// What a request requires: a capability at a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Required<'t> {
+    pub(crate) capability: &'t str,
+    /// Nothing if what the request names cannot be a path.
+    pub(crate) resource: Option<PathBuf>,
+}
+
+impl Table {
+    pub(crate) fn new(routes: Routes) -> Self {
+        let mut shapes: Vec<Shape> = Vec::new();
+        for (at, route) in routes.routes.iter().enumerate() {
+            let (before, after) = places(&route.path);
+            let known = |shape: &&mut Shape| shape.before == before && shape.after == after;
+            let shape = match shapes.iter_mut().find(known) {
+                Some(shape) => shape,
+                None => {
+                    shapes.push(Shape { before, after, routes: HashMap::new() });
+                    let Some(shape) = shapes.last_mut() else { continue };
+                    shape
+                }
+            };
+            let key = segments(&route.path).filter_map(literal).fold(String::new(), joined);
+            shape.routes.entry(key.into()).or_default().push(at);
+        }
+        Self { routes, shapes }
+    }
+
+    /// The route that a request takes.
+    pub(crate) fn find<'r>(&self, asked: &Asked<'r>) -> Result<Taken<'_, 'r>, NotTaken> {
+        let mut key = String::new();
+        for shape in self.shapes.iter().filter(|shape| shape.admits(asked.len())) {
+            key = shape.literals(asked).fold(key, joined);
+            let found = shape.routes.get(&*key).into_iter().flatten();
+            let mut routes = found.filter_map(|at| self.routes.routes.get(*at));
+            if let Some(route) = routes.find(|route| takes(route, asked)) {
+                return take(route, asked);
+            }
+            key.clear();
+        }
+        Err(NotTaken::NoRoute)
+    }
+}
+
+fn joined(mut all: String, segment: &str) -> String {
+    all.push_str(segment);
+    all.push('/');
+    all
+}
+
+/// The segments of a template that stand for one segment each, in order.
+fn segments(template: &Template) -> impl Iterator<Item = &Segment> {
+    template.before.iter().chain(template.rest.iter().flat_map(|(_, after)| after))
+}
+
+fn literal(segment: &Segment) -> Option<&str> {
+    match segment {
+        Segment::Literal(text) => Some(text),
+        Segment::Parameter { .. } => None,
+    }
+}
+
+fn places(template: &Template) -> (Vec<bool>, Option<Vec<bool>>) {
+    let places = |all: &[Segment]| all.iter().map(|segment| literal(segment).is_some()).collect();
+    (places(&template.before), template.rest.as_ref().map(|(_, after)| places(after)))
+}
+
+impl Shape {
+    /// Whether a path of so many segments can match.
+    fn admits(&self, count: usize) -> bool {
+        match &self.after {
+            None => self.before.len() == count,
+            Some(after) => self.before.len() + 1 + after.len() <= count,
+        }
+    }
+
+    /// The segments of a request that stand where the literals do.
+    fn literals<'r>(&self, asked: &Asked<'r>) -> impl Iterator<Item = &'r str> {
+        let after = self.after.as_deref().unwrap_or_default();
+        let (begin, end) = (self.before.iter().enumerate(), asked.len() - after.len());
+        let after = after.iter().enumerate().map(move |(at, is_literal)| (end + at, is_literal));
+        let literals = begin.chain(after).filter(|(_, is_literal)| **is_literal);
+        literals.map(|(at, _)| asked.segment(at))
+    }
+}
+
+/// The segments of a template that stand for one segment, each with its place in a path of so many
+/// segments.
+fn placed(template: &Template, count: usize) -> impl Iterator<Item = (usize, &Segment)> {
+    let after = template.rest.as_ref().map(|(_, after)| &**after).unwrap_or_default();
+    let end = count - after.len();
+    let after = after.iter().enumerate().map(move |(at, segment)| (end + at, segment));
+    template.before.iter().enumerate().chain(after)
+}
+
+/// Whether a request whose literals are those of the route takes it.
+fn takes(route: &Route, asked: &Asked<'_>) -> bool {
+    let template = &route.path;
+    let fits = |(at, segment): (usize, &Segment)| match segment {
+        Segment::Literal(_) => true,
+        Segment::Parameter { form, .. } => {
+            let segment = asked.segment(at);
+            !segment.is_empty() && form.accepts(segment)
+        }
+    };
+    // What stands for several segments must not end in the empty one after a final slash.
+    let is_open = template.rest.as_ref().is_some_and(|(_, after)| after.is_empty());
+    let ends = !is_open || !asked.segment(asked.len() - 1).is_empty();
+    route.methods.contains(&asked.method)
+        && (route.hosts.is_empty() || route.hosts.iter().any(|host| **host == *asked.host))
+        && (!route.is_grpc || asked.is_grpc)
+        && ends
+        && placed(template, asked.len()).all(fits)
+        && query_fits(route, asked)
+}
+
+fn query_fits(route: &Route, asked: &Asked<'_>) -> bool {
+    let is_listed = |name: &str| route.query.iter().any(|listed| *listed.name == *name);
+    let is_there = |name: &str| asked.query.iter().any(|(there, _)| there == name);
+    let mut bound = route.query.iter().filter(|parameter| parameter.bound.is_some());
+    bound.all(|parameter| is_there(&parameter.name))
+        && (!route.is_strict() || asked.query.iter().all(|(name, _)| is_listed(name)))
+}
+
+fn take<'t, 'r>(route: &'t Route, asked: &Asked<'r>) -> Result<Taken<'t, 'r>, NotTaken> {
+    if asked.carries_form && !route.takes_forms {
+        return Err(NotTaken::Form);
+    }
+    let mut values = Vec::new();
+    for (at, segment) in placed(&route.path, asked.len()) {
+        if let Segment::Parameter { name, .. } = segment {
+            values.push((&**name, Cow::Borrowed(asked.segment(at))));
+        }
+    }
+    if let Some((name, after)) = &route.path.rest {
+        let several = asked.span(route.path.before.len(), asked.len() - after.len());
+        values.push((name, Cow::Borrowed(several)));
+    }
+    for parameter in &route.query {
+        let mut there = asked.query.iter().filter(|(name, _)| **name == *parameter.name);
+        let first = there.next();
+        if there.next().is_some() {
+            return Err(NotTaken::Malformed(Malformed::RepeatedParameter));
+        }
+        if let (Some(name), Some((_, raw))) = (&parameter.bound, first) {
+            let value = value(raw).ok_or(NotTaken::Malformed(Malformed::Query))?;
+            values.push((name, value));
+        }
+    }
+    Ok(Taken { route, values })
+}
+
+impl<'t> Taken<'t, '_> {
+    /// What the request requires, in the route's order.
+    pub(crate) fn requires(&self) -> impl Iterator<Item = Required<'t>> {
+        self.route.requires.iter().map(|requirement| Required {
+            capability: &requirement.capability,
+            resource: self.resource(&requirement.resource),
+        })
+    }
+
+    /// The resource that a template makes of the values, if it is a path.
+    fn resource(&self, template: &ResourceTemplate) -> Option<PathBuf> {
+        let mut resource = String::new();
+        for (at, piece) in template.pieces.iter().enumerate() {
+            let text = match piece {
+                Piece::Literal(text) => text,
+                Piece::Parameter(wanted) => {
+                    let mut values = self.values.iter();
+                    &**values.find(|(name, _)| *name == &**wanted).map(|(_, value)| value)?
+                }
+            };
+            if resource.len() + text.len() > PATH_BYTES_MAX {
+                return None;
+            }
+            if at > 0 {
+                resource.push('/');
+            }
+            resource.push_str(text);
+        }
+        resource.parse().ok()
+    }
+}
