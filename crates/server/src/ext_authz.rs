@@ -17,8 +17,8 @@ mod told;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use capstan_engine::{Attributes, PathBuf, Question, Timestamp};
-use capstan_policy::REQUIREMENTS_MAX;
+use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
+use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_routes};
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use crate::clock::Clock;
@@ -48,14 +48,27 @@ pub(crate) struct ExtAuthz {
 
 impl ExtAuthz {
     async fn check(&self, request: &CheckRequest, trace: Option<&Trace>) -> CheckResponse {
-        let current = match self.published.authenticating().await {
-            Ok(current) => current,
+        match self.published.authenticating().await {
+            Ok(current) => {
+                let (table, now) = (self.table.load(), self.clock.now());
+                self.answer(&current, &table, request, now, trace)
+            }
             Err(error) => {
                 self.metrics.authorized(Answered::Unavailable);
-                return answer::unavailable(&error.to_string());
+                answer::unavailable(&error.to_string())
             }
-        };
-        let table = self.table.load();
+        }
+    }
+
+    /// Answers a request at one time. Nothing here waits.
+    fn answer(
+        &self,
+        current: &Current,
+        table: &Table,
+        request: &CheckRequest,
+        now: Timestamp,
+        trace: Option<&Trace>,
+    ) -> CheckResponse {
         let told = match Told::read(request) {
             Ok(told) => told,
             Err(malformed) => {
@@ -63,44 +76,45 @@ impl ExtAuthz {
                 return answer::malformed(malformed, &Denial::default());
             }
         };
-        let now = self.clock.now();
         let sources = &table.routes.identity;
         let found = identity::find(sources, &told.presented, &current.credentials, now);
         let Ok(identity) = found else {
             self.metrics.authorized(Answered::Unauthenticated);
             return answer::unauthenticated(&table.routes.challenge);
         };
-        let by_credential = sources.credential && told.presented.authorization.is_some();
-        let (answered, response) =
-            self.authorize(&current, &table, &told, &identity, by_credential, now, trace);
+        let asking = Asking {
+            current,
+            identity: &identity,
+            by_credential: sources.credential && told.presented.authorization.is_some(),
+            now,
+            trace,
+        };
+        let (answered, response) = self.authorize(&asking, table, &told);
         self.metrics.authorized(answered);
         response
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that is known of one request by now")]
     fn authorize(
         &self,
-        current: &Current,
+        asking: &Asking<'_>,
         table: &Table,
         told: &Told<'_>,
-        identity: &PathBuf,
-        by_credential: bool,
-        now: Timestamp,
-        trace: Option<&Trace>,
     ) -> (Answered, CheckResponse) {
-        let revision = current.snapshot.revision();
-        let known = Denial { identity: Some(identity.as_str()), revision, ..Denial::default() };
+        let identity = asking.identity.as_str();
+        let revision = asking.current.snapshot.revision();
+        let known = Denial { identity: Some(identity), revision, ..Denial::default() };
         let (route, required) = match required(table, told) {
             Ok(found) => found,
             Err(NotTaken::Malformed(malformed)) => {
                 return (Answered::Malformed, answer::malformed(malformed, &known));
             }
-            Err(why) => {
-                let reason = match why {
-                    NotTaken::Form => "FORM_BODY",
-                    _ => "NO_ROUTE",
-                };
-                return (Answered::NoRoute, answer::denied(&Denial { reason, ..known }));
+            Err(NotTaken::NoRoute) => {
+                let denial = Denial { reason: "NO_ROUTE", ..known };
+                return (Answered::NoRoute, answer::denied(&denial));
+            }
+            Err(NotTaken::Form) => {
+                let denial = Denial { reason: "FORM_BODY", ..known };
+                return (Answered::NoRoute, answer::denied(&denial));
             }
         };
         let known = Denial { route, ..known };
@@ -110,26 +124,23 @@ impl ExtAuthz {
                 let denial = Denial { reason: "MALFORMED_RESOURCE", ..known };
                 return (Answered::Denied, answer::denied(&denial));
             };
-            let reason = self.decide(current, identity, capability, resource, now, trace);
-            if let Some(reason) = reason {
+            if let Some(reason) = self.denies(asking, capability, resource) {
                 let denial = Denial { reason, resource: Some(resource.as_str()), ..known };
                 return (Answered::Denied, answer::denied(&denial));
             }
         }
-        let allowed = Allowed { identity: identity.as_str(), revision, route, by_credential };
+        let allowed = Allowed { identity, revision, route, by_credential: asking.by_credential };
         (Answered::Allowed, answer::allowed(&allowed, &told.spoofed))
     }
 
     /// Why an identity may not do this here; nothing if it may.
-    fn decide(
+    fn denies(
         &self,
-        current: &Current,
-        identity: &PathBuf,
+        asking: &Asking<'_>,
         capability: &str,
         resource: &PathBuf,
-        now: Timestamp,
-        trace: Option<&Trace>,
     ) -> Option<&'static str> {
+        let Asking { current, identity, now, trace, .. } = *asking;
         let question = Question {
             identity: identity.as_path(),
             capability,
@@ -154,6 +165,51 @@ impl ExtAuthz {
             // A mistake of whoever wrote the routes: nothing that Envoy may let pass as an error.
             Err(_) => Some("UNKNOWN_CAPABILITY"),
         }
+    }
+}
+
+/// Who asks, at one time, and of what.
+#[derive(Clone, Copy)]
+struct Asking<'a> {
+    current: &'a Current,
+    identity: &'a PathBuf,
+    by_credential: bool,
+    now: Timestamp,
+    trace: Option<&'a Trace>,
+}
+
+/// The same answers without a server, for tests of any bytes.
+#[derive(Debug)]
+pub struct Offline {
+    ext_authz: ExtAuthz,
+    current: Current,
+}
+
+impl Offline {
+    /// With this policy and this route table.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with one of them.
+    pub fn new(policy: &[u8], routes: &[u8]) -> anyhow::Result<Self> {
+        let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
+        let table = Table::new(load_routes(routes)?);
+        let snapshot = Arc::new(Snapshot::build(&model, 1));
+        let ext_authz = ExtAuthz {
+            published: Arc::default(),
+            table: Arc::new(ArcSwap::from_pointee(table)),
+            metrics: Arc::default(),
+            log: None,
+            clock: Clock::System,
+        };
+        Ok(Self { ext_authz, current: Current { snapshot, credentials } })
+    }
+
+    /// What Envoy is told of a request at this time.
+    #[must_use]
+    pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
+        let table = self.ext_authz.table.load();
+        self.ext_authz.answer(&self.current, &table, request, now, None)
     }
 }
 

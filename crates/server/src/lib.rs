@@ -24,7 +24,7 @@ mod convert;
 pub mod decision_log;
 pub mod direct;
 mod error;
-mod ext_authz;
+pub mod ext_authz;
 mod http;
 pub mod limits;
 mod listen;

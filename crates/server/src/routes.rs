@@ -29,3 +29,6 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Table> {
     let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
     Ok(Table::new(routes))
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@
 //!   them that hit boundaries: of paths, of time, of types, of the words that capability bits lie in.
 //! - [`asking`] asks both the same question in every shape. [`fuzz`] says what must hold of any
 //!   bytes at all, for property tests and fuzz targets. [`written`] turns facts into documents.
+//! - [`routing`] is the naive model of route tables and canonical requests, with draws of both.
 //! - [`worlds()`] loads the named worlds of `worlds/`: `NAME.policy.yaml` (or `.json`) and
 //!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are examples too. A
 //!   bug that was found becomes a world, or a line in one.
@@ -46,6 +47,7 @@ pub mod asking;
 pub mod fuzz;
 pub mod generate;
 pub mod naive;
+pub mod routing;
 pub mod tables;
 pub mod worlds;
 pub mod written;

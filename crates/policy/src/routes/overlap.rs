@@ -1,7 +1,7 @@
 //! Whether two routes take a request in common: then nobody could say what it requires.
 //!
 //! **Invariant**: the proof is exact. Where it says that there is such a request it makes one, and
-//! where it says that there is none there is none (by test, against all short requests).
+//! where it says that there is none there is none (by test, against the naive model).
 
 use super::template::{Form, Segment, Template};
 use super::{QueryParameter, Route};

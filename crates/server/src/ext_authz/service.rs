@@ -12,7 +12,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 
-use super::{ExtAuthz, instead_of};
+use super::{Answered, ExtAuthz, instead_of};
 use crate::error::Refusal;
 use crate::traces::Trace;
 
@@ -49,6 +49,7 @@ impl tower::Service<Request<Body>> for Service {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
+        let metrics = Arc::clone(&self.ext_authz.metrics);
         Box::pin(async move {
             if request.uri().path() != CHECK {
                 return Ok(Status::unimplemented("there is Check alone").into_http());
@@ -56,14 +57,15 @@ impl tower::Service<Request<Body>> for Service {
             let codec = Codec::<CheckResponse, CheckRequest>::default();
             let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));
             let answer = grpc.unary(check, request).await;
-            let code =
-                answer.headers().get("grpc-status").map(|it| Code::from_bytes(it.as_bytes()));
-            Ok(match code {
-                None | Some(Code::Ok) => answer,
-                Some(Code::OutOfRange) => instead_of(&Refusal::TooLarge { bytes_max: most }),
+            let code = answer.headers().get("grpc-status");
+            let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
+                None | Some(Code::Ok) => return Ok(answer),
+                Some(Code::OutOfRange) => Refusal::TooLarge { bytes_max: most },
                 // `check` makes no errors: these are tonic's, of bytes that it cannot read.
-                Some(_) => instead_of(&Refusal::Misframed),
-            })
+                Some(_) => Refusal::Misframed,
+            };
+            metrics.authorized(Answered::Malformed);
+            Ok(instead_of(&refusal))
         })
     }
 }

@@ -16,6 +16,7 @@ mod cli;
 mod coverage;
 mod decision_log;
 mod drain;
+mod ext_authz;
 mod golden;
 mod layout;
 mod lifecycle;

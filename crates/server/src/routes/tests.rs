@@ -1,0 +1,300 @@
+//! Requests against tables: the naive model, tricks, and every limit.
+
+use capstan_policy::{ROUTE_SEGMENTS_MAX, ROUTES_MAX, load_routes};
+use capstan_testkit::routing::{
+    Request, Route, document, is_canonical_path, near_target, request, routes,
+};
+use proptest::prelude::*;
+
+use super::{Asked, Malformed, NotTaken, Table};
+use crate::limits::{QUERY_PARAMETERS_MAX, TARGET_BYTES_MAX, TARGET_SEGMENTS_MAX};
+
+fn table(document: &str) -> Table {
+    Table::new(
+        load_routes(document.as_bytes()).unwrap_or_else(|found| panic!("{found}\n{document}")),
+    )
+}
+
+fn get(target: &str) -> Result<Asked<'_>, Malformed> {
+    Asked::parse("GET", "example", target, "")
+}
+
+/// The name of the route that a request takes, and the resource that it requires.
+fn taken(table: &Table, asked: &Asked<'_>) -> Result<(String, Option<String>), NotTaken> {
+    table.find(asked).map(|taken| {
+        let required = taken.requires().next().and_then(|required| required.resource);
+        (taken.route.name.clone(), required.map(|path| path.to_string()))
+    })
+}
+
+/// What the naive model says of a request: the route, and the resource with its parameters in the
+/// order of the path.
+fn naive<'r>(all: &'r [Route], request: &Request<'_>) -> Vec<(&'r Route, String)> {
+    let resource = |route: &Route| {
+        let values = route.takes(request)?;
+        let path = values.iter().filter(|(name, _)| name.starts_with('p'));
+        Some(path.fold(String::from("root"), |all, (_, value)| format!("{all}/{value}")))
+    };
+    all.iter().filter_map(|route| Some((route, resource(route)?))).collect()
+}
+
+proptest! {
+    /// A table that loads has at most one route for a request, and the index finds it; one that does
+    /// not load names two routes and a request that takes both.
+    #[test]
+    fn the_index_finds_what_the_naive_model_does(
+        all in routes(4),
+        requests in prop::collection::vec(request(), 24),
+    ) {
+        let document = document(&all);
+        let loaded = load_routes(document.as_bytes());
+        for request in &requests {
+            let expected = naive(&all, request);
+            let Ok(routes) = &loaded else {
+                continue;
+            };
+            prop_assert!(expected.len() <= 1, "{expected:?}\n{request:?}");
+            let target = request.target();
+            let asked = Asked::parse(request.method, request.host, &target, request.content_type);
+            let found = taken(&Table::new(routes.clone()), &asked.unwrap());
+            let is_form = request.content_type.contains("form");
+            let expected = match expected.first() {
+                None => Err(NotTaken::NoRoute),
+                Some((route, _)) if is_form && !route.form => Err(NotTaken::Form),
+                Some((route, resource)) => Ok((route.name.clone(), Some(resource.clone()))),
+            };
+            prop_assert_eq!(found, expected, "{}\n{:?}", document, request);
+        }
+        if let Err(found) = &loaded {
+            for diagnostic in found.iter() {
+                let told = diagnostic.found.split_once(", which takes ").unwrap_or_default();
+                let names = [told.0, &diagnostic.expected].map(|it| it.split('`').nth(1));
+                let request = Request::written(told.1).unwrap();
+                for name in names {
+                    let route = all.iter().find(|route| Some(&*route.name) == name).unwrap();
+                    prop_assert!(route.takes(&request).is_some(), "{diagnostic}\n{document}");
+                }
+            }
+        }
+    }
+
+    /// Whatever is asked for is the canonical path, or is refused.
+    #[test]
+    fn a_path_that_is_read_is_canonical(target in near_target()) {
+        let path = target.split('?').next().unwrap_or_default();
+        match get(&target) {
+            Ok(_) => prop_assert!(is_canonical_path(path), "{:?}", target),
+            Err(Malformed::Path) => prop_assert!(!is_canonical_path(path), "{:?}", target),
+            Err(malformed) => prop_assert_eq!(malformed, Malformed::Query),
+        }
+    }
+}
+
+#[test]
+fn a_path_is_canonical_or_refused() {
+    for path in ["/", "/v2/", "/a", "/a/b/", "/a/b.c/...", "/a@1:2+3=4,5!$&'()*~_-", "/.a/a."] {
+        assert!(get(path).is_ok(), "{path}");
+    }
+    for path in [
+        "",
+        "a",
+        "*",
+        "//",
+        "//a",
+        "/a//b",
+        "/a//",
+        "/./a",
+        "/a/.",
+        "/a/./",
+        "/..",
+        "/a/../b",
+        "/a/..",
+        "/%61",
+        "/a%2fb",
+        "/%2e%2e/a",
+        "/a%",
+        "/a;x",
+        "/a;/b",
+        "/a\\b",
+        "/a b",
+        "/a\tb",
+        "/a\0",
+        "/a\r\n",
+        "/a#b",
+        "/é",
+        "/a|b",
+        "/a\"b",
+        "/a<b>",
+        "/a^b",
+        "/a`b",
+        "/{a}",
+        "/[a]",
+        "http://h/a",
+        "/a\u{7f}",
+    ] {
+        assert_eq!(get(path).err(), Some(Malformed::Path), "{path}");
+    }
+}
+
+#[test]
+fn a_query_is_canonical_or_refused() {
+    for query in
+        ["", "a", "a=", "a=b&c=d", "&a=1&", "a=%2F+%25", "filter%5Bname%5D=x", "=x", "a=b=c"]
+    {
+        assert!(get(&format!("/?{query}")).is_ok(), "{query}");
+    }
+    for query in [
+        "a;b", "a=1;b=2", "a=#", "%61=1", "a%2Db=1", "a+b=1", "a%=1", "a%zz=1", "a=%", "a=%f",
+        "a=%gg", "a=é", "a= b", "a=\\", "a%ff=1", "fro%6D=x",
+    ] {
+        assert_eq!(get(&format!("/?{query}")).err(), Some(Malformed::Query), "{query}");
+    }
+}
+
+#[test]
+fn a_host_is_a_name_without_its_port() {
+    for (host, name) in [
+        ("a.example", "a.example"),
+        ("A.Example:443", "a.example"),
+        ("127.0.0.1:80", "127.0.0.1"),
+        ("[::1]:80", "[::1]"),
+        ("a_b-c.", "a_b-c."),
+    ] {
+        let asked = Asked::parse("GET", host, "/", "").unwrap();
+        assert_eq!(asked.host, name);
+    }
+    for host in
+        ["", ":80", "a:b", "a:", "a:123456", "a@b", "a/b", "a b", "a,b", "é", "[::1", "::1", "a\0"]
+    {
+        assert_eq!(Asked::parse("GET", host, "/", "").err(), Some(Malformed::Host), "{host}");
+    }
+}
+
+#[test]
+fn a_method_is_one_of_seven() {
+    for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        assert!(Asked::parse(method, "h", "/", "").is_ok(), "{method}");
+    }
+    for method in ["", "get", "CONNECT", "TRACE", "PROPFIND", "GET ", "G\0"] {
+        assert_eq!(Asked::parse(method, "h", "/", "").err(), Some(Malformed::Method), "{method}");
+    }
+}
+
+#[test]
+fn bodies_are_known_by_their_type() {
+    let read = |content_type| {
+        let asked = Asked::parse("POST", "h", "/", content_type).unwrap();
+        (asked.is_grpc, asked.carries_form)
+    };
+    for grpc in ["application/grpc", "application/grpc+proto", "Application/GRPC; a=b"] {
+        assert_eq!(read(grpc), (true, false), "{grpc}");
+    }
+    for form in [
+        "application/x-www-form-urlencoded",
+        "Application/X-WWW-Form-Urlencoded;charset=utf-8",
+        "multipart/form-data; boundary=x",
+        " multipart/mixed",
+    ] {
+        assert_eq!(read(form), (false, true), "{form}");
+    }
+    for other in ["", "application/grpc-web", "application/grpcx", "application/json"] {
+        assert_eq!(read(other), (false, false), "{other}");
+    }
+}
+
+#[test]
+fn a_request_has_its_limits() {
+    let long = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
+    assert!(get(&long(TARGET_BYTES_MAX)).is_ok());
+    assert_eq!(get(&long(TARGET_BYTES_MAX + 1)).err(), Some(Malformed::LongTarget));
+    let deep = |segments: usize| "/a".repeat(segments);
+    assert!(get(&deep(TARGET_SEGMENTS_MAX)).is_ok());
+    assert_eq!(get(&deep(TARGET_SEGMENTS_MAX + 1)).err(), Some(Malformed::DeepPath));
+    let wide = |parameters: usize| format!("/?{}", "a=1&".repeat(parameters));
+    assert!(get(&wide(QUERY_PARAMETERS_MAX)).is_ok());
+    assert_eq!(get(&wide(QUERY_PARAMETERS_MAX + 1)).err(), Some(Malformed::LongQuery));
+}
+
+const REGISTRY: &str = "version: 1
+routes:
+- {name: mount, methods: [POST], path: '/v2/{r...}/uploads/', query: [{name: from, as: source}, {name: mount, as: blob}],
+   require: [{capability: r.get, resource: 'i/{source}'}]}
+- {name: upload, methods: [POST], path: '/v2/{r...}/uploads/', query: [digest],
+   require: [{capability: r.get, resource: 'i/{r}'}]}
+- {name: list, methods: [GET], path: '/v2/{r...}/list', query: [n], require: [{capability: r.get, resource: 'i/{r}'}]}
+- {name: call, grpc: my.pkg.Service/Method, require: [{capability: r.get, resource: i}]}
+";
+
+#[test]
+fn a_query_decides_where_a_route_says_so() {
+    let table = table(REGISTRY);
+    let post = |target: &str| taken(&table, &Asked::parse("POST", "h", target, "").unwrap());
+    let is = |name: &str, resource: &str| Ok((name.to_owned(), Some(resource.to_owned())));
+    assert_eq!(post("/v2/a/b/uploads/"), is("upload", "i/a/b"));
+    assert_eq!(post("/v2/a/b/uploads/?digest=sha256%3Aaa"), is("upload", "i/a/b"));
+    assert_eq!(post("/v2/a/uploads/?mount=x&from=c%2Fd"), is("mount", "i/c/d"));
+    // Neither one nor the other.
+    for query in ["mount=x", "from=c", "mount=x&from=c&digest=y", "other=1", "digest=1&Mount=x"] {
+        assert_eq!(post(&format!("/v2/a/uploads/?{query}")), Err(NotTaken::NoRoute), "{query}");
+    }
+    // Servers differ in which they take.
+    let repeated = Err(NotTaken::Malformed(Malformed::RepeatedParameter));
+    assert_eq!(post("/v2/a/uploads/?mount=x&from=c&from=d"), repeated);
+    assert_eq!(post("/v2/a/uploads/?digest=x&digest=x"), repeated);
+    // Servers differ in what `+` is.
+    let query = Err(NotTaken::Malformed(Malformed::Query));
+    assert_eq!(post("/v2/a/uploads/?mount=x&from=c+d"), query);
+    assert_eq!(post("/v2/a/uploads/?mount=x&from=%ff"), query);
+    // What is no path requires what nobody has.
+    for from in ["", "..", "%2e%2e%2fsecret", "a%2F%2Fb", "%2Fa", "a%2F", "a%00", "%252e"] {
+        let found = post(&format!("/v2/a/uploads/?mount=x&from={from}"));
+        assert_eq!(found, Ok(("mount".into(), None)), "{from}");
+    }
+    let get = |target: &str| taken(&table, &get(target).unwrap());
+    assert_eq!(get("/v2/a/list?n=5&last=b&last=c"), is("list", "i/a"));
+    assert_eq!(get("/v2/a/list?n=5&n=6"), repeated);
+    assert_eq!(get("/v2/list"), Err(NotTaken::NoRoute));
+    assert_eq!(get("/v2/a/list/"), Err(NotTaken::NoRoute));
+}
+
+#[test]
+fn a_grpc_method_is_taken_by_grpc_alone() {
+    let table = table(REGISTRY);
+    let call = |method: &str, content_type: &str| {
+        let asked = Asked::parse(method, "h", "/my.pkg.Service/Method", content_type).unwrap();
+        table.find(&asked).map(|taken| taken.route.name.clone())
+    };
+    assert_eq!(call("POST", "application/grpc+proto"), Ok("call".into()));
+    for (method, content_type) in
+        [("POST", ""), ("POST", "application/grpc-web"), ("GET", "application/grpc")]
+    {
+        assert_eq!(call(method, content_type), Err(NotTaken::NoRoute), "{method} {content_type}");
+    }
+}
+
+#[test]
+fn a_resource_that_is_too_long_is_none() {
+    let table = table(REGISTRY);
+    let path = |segments: usize| format!("/v2/{}/list", vec!["a"; segments].join("/"));
+    let resource = |target: &str| taken(&table, &get(target).unwrap()).unwrap().1;
+    assert!(resource(&path(15)).is_some());
+    assert_eq!(resource(&path(16)), None);
+    assert_eq!(resource(&format!("/v2/{}/list", "a".repeat(2_000))), None);
+}
+
+/// As many routes as there may be, each found.
+#[test]
+fn the_largest_table_is_found_in() {
+    let route = |at: usize| {
+        let deep = "/x".repeat(at % (ROUTE_SEGMENTS_MAX - 2));
+        format!(
+            "- {{name: n{at}, methods: [GET], path: '/r{at}{deep}/{{a}}', authenticated: true}}\n"
+        )
+    };
+    let all: String = (0..ROUTES_MAX).map(route).collect();
+    let table = table(&format!("version: 1\nroutes:\n{all}"));
+    for at in 0..ROUTES_MAX {
+        let target = format!("/r{at}{}/z", "/x".repeat(at % (ROUTE_SEGMENTS_MAX - 2)));
+        assert_eq!(table.find(&get(&target).unwrap()).unwrap().route.name, format!("n{at}"));
+    }
+}

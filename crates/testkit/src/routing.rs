@@ -1,0 +1,205 @@
+//! Route tables in their most obvious form: which requests a route takes, which are canonical.
+//!
+//! Shares nothing with the product: a route is tried segment by segment with all ways to cut a path,
+//! a path is canonical if making it so changes nothing.
+
+mod draw;
+
+use std::collections::BTreeMap;
+
+pub use draw::{near_target, request, routes};
+
+/// A route as a person writes it.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// Its hosts; none for all.
+    pub hosts: Vec<&'static str>,
+    /// Its methods.
+    pub methods: Vec<&'static str>,
+    /// Its path's segments.
+    pub path: Vec<Part>,
+    /// Query parameters: the name, and what one is called that must be there.
+    pub query: Vec<(&'static str, Option<String>)>,
+    /// Whether it takes forms.
+    pub form: bool,
+}
+
+/// A segment of a route's path, or several.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// This text.
+    Literal(&'static str),
+    /// A parameter: its name, and the form that it must have.
+    One(String, Option<&'static str>),
+    /// A parameter of several segments.
+    Many(String),
+}
+
+/// A request.
+#[derive(Clone, Debug)]
+pub struct Request<'r> {
+    /// Its method.
+    pub method: &'r str,
+    /// Its host, without port.
+    pub host: &'r str,
+    /// Its path's segments; an empty one at the end stands for a final slash.
+    pub path: Vec<&'r str>,
+    /// Its query.
+    pub query: Vec<(&'r str, &'r str)>,
+    /// Its content type.
+    pub content_type: &'r str,
+}
+
+/// What a request gives the parameters of a route.
+pub type Values = BTreeMap<String, String>;
+
+impl Route {
+    /// The values of the parameters, if the request takes this route.
+    #[must_use]
+    pub fn takes(&self, request: &Request<'_>) -> Option<Values> {
+        let reads = ["GET", "HEAD", "OPTIONS"];
+        let is_listed = |name: &str| self.query.iter().any(|(listed, _)| *listed == name);
+        let strict = self.methods.iter().any(|method| !reads.contains(method));
+        let hosts = self.hosts.is_empty() || self.hosts.contains(&request.host);
+        if !hosts || !self.methods.contains(&request.method) {
+            return None;
+        }
+        if strict && request.query.iter().any(|(name, _)| !is_listed(name)) {
+            return None;
+        }
+        let mut values = walk(&self.path, &request.path)?;
+        for (name, bound) in &self.query {
+            if let Some(bound) = bound {
+                let (_, value) = request.query.iter().find(|(there, _)| there == name)?;
+                values.insert(bound.clone(), (*value).to_owned());
+            }
+        }
+        Some(values)
+    }
+}
+
+/// Tries every way to give the path's segments to the parts.
+fn walk(parts: &[Part], path: &[&str]) -> Option<Values> {
+    let Some((part, parts)) = parts.split_first() else {
+        return path.is_empty().then(Values::new);
+    };
+    let (first, rest) = path.split_first()?;
+    match part {
+        Part::Literal(text) => (text == first).then(|| walk(parts, rest))?,
+        Part::One(name, form) => {
+            if first.is_empty() || !has_form(first, *form) {
+                return None;
+            }
+            let mut values = walk(parts, rest)?;
+            values.insert(name.clone(), (*first).to_owned());
+            Some(values)
+        }
+        Part::Many(name) => (1..=path.len()).find_map(|taken| {
+            let (several, rest) = path.split_at_checked(taken)?;
+            let mut values = walk(parts, rest).filter(|_| !several.contains(&""))?;
+            values.insert(name.clone(), several.join("/"));
+            Some(values)
+        }),
+    }
+}
+
+/// The forms, for what is drawn here.
+fn has_form(segment: &str, form: Option<&str>) -> bool {
+    let is_digest = segment.starts_with("sha256:") && segment.len() > 7;
+    match form {
+        None => true,
+        Some("digest") => is_digest,
+        Some("not_digest") => !is_digest,
+        Some("tag") => !segment.contains([':', '+', '@']),
+        Some(_) => false,
+    }
+}
+
+impl<'r> Request<'r> {
+    /// The request that a person writes as `METHOD URL`, with `example` as host if it names none.
+    #[must_use]
+    pub fn written(text: &'r str) -> Option<Self> {
+        let (method, url) = text.split_once(' ')?;
+        let (host, target) = match url.strip_prefix("http://") {
+            Some(rest) => rest.split_at(rest.find('/')?),
+            None => ("example", url),
+        };
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let path = path.strip_prefix('/')?.split('/').collect();
+        let query = query.split('&').filter_map(|pair| pair.split_once('=')).collect();
+        Some(Self { method, host, path, query, content_type: "" })
+    }
+
+    /// Path and query, as a request line has them.
+    #[must_use]
+    pub fn target(&self) -> String {
+        let query: Vec<_> =
+            self.query.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mark = if query.is_empty() { "" } else { "?" };
+        format!("/{}{mark}{}", self.path.join("/"), query.join("&"))
+    }
+}
+
+/// The document of these routes; each requires `r.get` at what its parameters make.
+#[must_use]
+pub fn document(routes: &[Route]) -> String {
+    let mut text = String::from("version: 1\nroutes:\n");
+    for route in routes {
+        let Route { name, hosts, methods, path, query, form } = route;
+        let (mut parts, mut forms, mut resource) = (vec![], vec![], String::from("root"));
+        for part in path {
+            match part {
+                Part::Literal(literal) => parts.push((*literal).to_owned()),
+                Part::One(name, form) => {
+                    parts.push(format!("{{{name}}}"));
+                    forms.extend(form.map(|form| format!("{name}: {form}")));
+                    resource += &format!("/{{{name}}}");
+                }
+                Part::Many(name) => {
+                    parts.push(format!("{{{name}...}}"));
+                    resource += &format!("/{{{name}}}");
+                }
+            }
+        }
+        let query: Vec<_> = query
+            .iter()
+            .map(|(name, bound)| match bound {
+                None => format!("\"{name}\""),
+                Some(bound) => format!("{{name: \"{name}\", as: {bound}}}"),
+            })
+            .collect();
+        let methods = methods.join(", ");
+        text +=
+            &format!("- name: {name}\n  methods: [{methods}]\n  path: \"/{}\"\n", parts.join("/"));
+        if !hosts.is_empty() {
+            text += &format!("  hosts: [{}]\n", hosts.join(", "));
+        }
+        if !forms.is_empty() {
+            text += &format!("  where: {{{}}}\n", forms.join(", "));
+        }
+        text += &format!("  query: [{}]\n  form: {form}\n", query.join(", "));
+        text += &format!("  require: [{{capability: r.get, resource: \"{resource}\"}}]\n");
+    }
+    text
+}
+
+/// Whether a path is canonical: nothing that servers do to paths changes it.
+#[must_use]
+pub fn is_canonical_path(path: &str) -> bool {
+    const PUNCTUATION: &str = "/-._~!$&'()*+,=:@";
+    let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c));
+    // Without empty and dot segments, as RFC 3986 and merging of slashes have it.
+    let mut kept: Vec<&str> = Vec::new();
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        match segment {
+            "." => {}
+            ".." => drop(kept.pop()),
+            _ => kept.push(segment),
+        }
+    }
+    let last = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
+    let normal = format!("/{}{last}", kept.join("/"));
+    plain && normal == path
+}
