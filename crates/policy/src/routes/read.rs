@@ -138,7 +138,8 @@ fn parse_challenge(text: &str) -> Result<String, String> {
 #[derive(Default)]
 struct RouteDraft {
     hosts: Vec<String>,
-    methods: Option<Vec<Method>>,
+    /// Nothing for what is no method, which is reported.
+    methods: Option<Vec<Option<Method>>>,
     path: Option<Option<Template>>,
     grpc: Option<Option<Template>>,
     forms: Vec<(String, Option<Form>)>,
@@ -175,7 +176,9 @@ fn read_route<'t>(
             "hosts" => read_hosts(reader, value, &mut draft.hosts),
             "methods" => {
                 let methods = draft.methods.get_or_insert_default();
-                reader.list(methods, value, "a list of methods", read_method);
+                reader.list(methods, value, "a list of methods", |reader, node| {
+                    Some(read_method(reader, node))
+                });
             }
             "path" => draft.path = Some(reader.parse(value, "a path", Template::parse)),
             "grpc" => draft.grpc = Some(reader.parse(value, "a gRPC method", parse_grpc)),
@@ -204,7 +207,9 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
     }
     let methods = match methods {
         None if is_grpc => vec![Method::Post],
-        Some(methods) if !is_grpc && !methods.is_empty() => methods,
+        Some(methods) if !is_grpc && !methods.is_empty() => {
+            methods.into_iter().collect::<Option<Vec<_>>>()?
+        }
         _ => {
             let expected = "at least one method; a gRPC method has none of its own";
             reader.report(mark, "methods that do not fit", expected);
@@ -273,8 +278,9 @@ fn read_method<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Method> {
 }
 
 fn read_hosts<'t>(reader: &mut Reader<'t>, node: Node<'t>, hosts: &mut Vec<String>) {
-    let mark = node.mark;
+    let (mark, mut seen) = (node.mark, 0);
     reader.list(hosts, node, "a list of hosts", |reader, node| {
+        seen += 1;
         reader.parse(node, "a host", |text| {
             if !is_host(text) || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
                 return Err("its name in lower case, without port");
@@ -282,8 +288,8 @@ fn read_hosts<'t>(reader: &mut Reader<'t>, node: Node<'t>, hosts: &mut Vec<Strin
             Ok(text.to_owned())
         })
     });
-    if hosts.is_empty() || hosts.len() > ROUTE_HOSTS_MAX {
-        let found = format!("{} hosts", hosts.len());
+    if !(1..=ROUTE_HOSTS_MAX).contains(&seen) {
+        let found = format!("{seen} hosts");
         let expected = format!("1 to {ROUTE_HOSTS_MAX}, or no `hosts` for every host");
         reader.report(mark, found, expected);
     }

@@ -6,6 +6,7 @@
 mod common;
 
 mod conditions;
+mod credentials;
 mod document;
 mod rules;
 mod values;

@@ -263,8 +263,8 @@ fn ask_at_hang_up(
             if let Some(log) = &log {
                 log.reopen();
             }
-            // If there is no room, somebody has asked already.
-            let _ = reload.try_send(Wake::Asked);
+            // Waits for room: what is in its way may be a change that turns out to be none.
+            let _ = reload.send(Wake::Asked).await;
         }
         std::future::pending().await
     })

@@ -253,3 +253,50 @@ fn framed(answer: &CheckResponse) -> Response<Body> {
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What Envoy reads: its own code, whether it is an error, and the client's status.
+    async fn read(refusal: Refusal) -> (i32, bool, i32) {
+        let (head, body) = instead_of(&refusal).into_parts();
+        assert_eq!(head.headers[CONTENT_TYPE], "application/grpc");
+        let body = body.collect().await.unwrap();
+        assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
+        let bytes = body.to_bytes();
+        let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap());
+        assert_eq!((bytes[0], length as usize), (0, bytes.len() - 5));
+        let answer = CheckResponse::decode(&bytes[5..]).unwrap();
+        let (is_error, denied) = match answer.http_response.unwrap() {
+            HttpResponse::ErrorResponse(denied) => (true, denied),
+            HttpResponse::DeniedResponse(denied) => (false, denied),
+            HttpResponse::OkResponse(ok) => panic!("{ok:?}"),
+        };
+        (answer.status.unwrap().code, is_error, denied.status.unwrap().code)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_the_server_is_an_error_and_one_of_the_bytes_a_denial() {
+        let bug = Refusal::Bug { correlation: "x".into() };
+        for refusal in [Refusal::Overloaded, Refusal::DeadlineExceeded, bug] {
+            assert_eq!(read(refusal).await, (14, true, 503));
+        }
+        for refusal in [Refusal::Misframed, Refusal::TooLarge { bytes_max: 1 }] {
+            assert_eq!(read(refusal).await, (3, false, 400));
+        }
+    }
+
+    /// Nothing that is set is among what is removed: Envoy removes last.
+    #[test]
+    fn what_is_set_is_not_removed() {
+        let known = Allowed { identity: "a", revision: 1, route: None, by_credential: true };
+        let answer = allowed(&known, &["x-capstan-x".into()]);
+        let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!() };
+        for option in &ok.headers {
+            let header = option.header.as_ref().unwrap();
+            assert!(!ok.headers_to_remove.contains(&header.key), "{}", header.key);
+        }
+        assert!(ok.headers_to_remove.contains(&"x-capstan-x".to_owned()));
+    }
+}

@@ -106,8 +106,8 @@ fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
 /// Named as the constant, or as the field of `Limits` that a test sets instead.
 #[test]
 fn every_limit_is_met_by_a_test() {
-    let tests =
-        text_of("tests/it") + &text_of("tests/it/reload") + &unit_tests(&root().join("src"));
+    let folders = ["tests/it", "tests/it/reload", "tests/it/ext_authz"];
+    let tests = folders.map(text_of).concat() + &unit_tests(&root().join("src"));
     let words: BTreeSet<&str> =
         tests.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let limits = fs::read_to_string(root().join("src/limits.rs")).unwrap();

@@ -27,6 +27,7 @@ mod python;
 mod raw;
 mod reload;
 mod requests;
+mod routes;
 mod rpc;
 mod shapes;
 mod top;

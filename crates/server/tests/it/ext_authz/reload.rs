@@ -1,15 +1,18 @@
 //! What changes while Envoy asks: policies, credentials, routes; and a server that cannot answer.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use capstan::limits::Limits;
 use capstan::server::Config;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
 
-use super::envoy::{Fate, Http, client, fate, send};
+use super::envoy::{Fate, Http, send};
 use super::{ROUTES, configured, files, policy, start, usual_policy};
 use crate::common::{InProcess, PATIENCE, Serving, capstan, stderr};
+use crate::metrics::of;
+use crate::raw::{Body, call, framed};
 
 /// Replaces a file as careful programs do.
 fn replace(path: &Path, text: &str) {
@@ -145,24 +148,22 @@ async fn an_overloaded_server_is_an_error_and_never_a_pass() {
     assert_eq!((status, body["error"].as_str()), (503, Some("unavailable")));
     assert_eq!(body["message"], "too many calls are in flight: ask again in a moment");
     let counted = "capstan_requests_total{rpc=\"ExtAuthz\",code=\"RESOURCE_EXHAUSTED\"}";
-    assert_eq!(crate::metrics::of(&server, counted).await, 1.0);
+    assert_eq!(of(&server, counted).await, 1.0);
     drop((stream, _held));
     until(&server, &http, 200).await;
 }
 
 #[tokio::test]
 async fn a_deadline_that_has_passed_is_an_error_and_never_a_pass() {
+    const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
     let server = start("envoy-deadline", &usual_policy(), ROUTES).await;
     let http = Http::get("/v2/").bearer("ci-secret");
-    let mut request = tonic::Request::new(http.asked());
-    request.metadata_mut().insert("grpc-timeout", "0n".parse().unwrap());
-    let answer = client(&server).check(request).await;
-    // tonic's own client may see the deadline first.
-    if let Ok(answer) = answer {
-        assert_eq!(fate(answer.into_inner(), &http).status(), 503);
-    }
-    let mut request = tonic::Request::new(http.asked());
-    request.set_timeout(Duration::from_secs(5));
-    let answer = client(&server).check(request).await.unwrap().into_inner();
-    assert_eq!(fate(answer, &http).status(), 200);
+    let request = || (framed(&http.asked()), Body::Whole);
+    let late = call(server.grpc, CHECK, &[("grpc-timeout", "0n")], request()).await.unwrap();
+    assert_eq!(late.code(), Code::Ok, "an answer, which says what went wrong");
+    let counted = |code| format!("capstan_requests_total{{rpc=\"ExtAuthz\",code=\"{code}\"}}");
+    assert_eq!(of(&server, &counted("DEADLINE_EXCEEDED")).await, 1.0);
+    assert_eq!(of(&server, &counted("OK")).await, 0.0);
+    let soon = call(server.grpc, CHECK, &[("grpc-timeout", "5S")], request()).await.unwrap();
+    assert_eq!((soon.code(), of(&server, &counted("OK")).await), (Code::Ok, 1.0));
 }

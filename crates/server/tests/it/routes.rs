@@ -1,0 +1,130 @@
+//! `capstan routes test`: the route that a request takes, as people and programs read it.
+
+use serde_json::json;
+
+use crate::common::{capstan, folder, stderr, stdout};
+
+const ROUTES: &str = "version: 1
+routes:
+- {name: base, methods: [GET], path: /v2/, authenticated: true}
+- {name: tags, hosts: [r.example], methods: [GET], path: '/v2/{r...}/tags', require: [
+    {capability: repo.list, resource: 'acme/platform/{r}'}, {capability: tag.list, resource: 'acme/platform/{r}'}]}
+- {name: push, methods: [PUT], path: '/v2/{r...}/{tag}', where: {tag: tag}, require: [
+    {capability: repo.update, resource: 'acme/platform/{r}'}]}
+- {name: misspelt, methods: [GET], path: /misspelt, require: [{capability: repo.lsit, resource: acme}]}
+- {name: call, grpc: my.pkg.Service/Method, authenticated: true}
+";
+const DEMO: &str = "deploy/quickstart/policy.yaml";
+
+/// The exit code and what is printed.
+fn test(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let routes = folder(name).join("routes.yaml");
+    std::fs::write(&routes, ROUTES).unwrap();
+    let command = ["routes", "test", "--routes", routes.to_str().unwrap()];
+    let output = capstan(&[&command[..], arguments].concat());
+    (output.status.code(), stdout(&output) + &stderr(&output))
+}
+
+fn test_json(name: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value) {
+    let (code, text) = test(name, &[arguments, &["--output", "json"]].concat());
+    (code, serde_json::from_str(&text).unwrap())
+}
+
+#[test]
+fn a_route_is_shown_with_what_it_requires() {
+    let (code, text) = test("routes-shown", &["GET", "http://r.example:80/v2/a/b/tags?n=1"]);
+    let expected = "route tags
+  {r} = a/b
+requires repo.list at acme/platform/a/b
+requires tag.list at acme/platform/a/b
+";
+    assert_eq!((code, &*text), (Some(0), expected));
+    let (code, json) = test_json("routes-json", &["GET", "https://R.example/v2/a/b/tags"]);
+    let requires = |capability| json!({"capability": capability, "resource": "acme/platform/a/b"});
+    let expected = json!({
+        "route": "tags",
+        "values": [{"name": "r", "value": "a/b"}],
+        "requires": [requires("repo.list"), requires("tag.list")],
+    });
+    assert_eq!((code, json), (Some(0), expected));
+    let (code, text) = test("routes-any", &["GET", "/v2/"]);
+    assert_eq!((code, &*text), (Some(0), "route base\nrequires any identity\n"));
+    let grpc = ["--content-type", "application/grpc", "POST", "/my.pkg.Service/Method"];
+    assert_eq!(test("routes-grpc", &grpc).0, Some(0));
+}
+
+#[test]
+fn a_request_that_takes_none_is_told_why() {
+    for (arguments, why) in [
+        (&["GET", "/v2/a/tags"][..], "no route"), // of another host
+        (&["DELETE", "http://r.example/v2/a/tags"], "no route"),
+        (&["GET", "http://r.example"], "no route"),
+        (&["POST", "/my.pkg.Service/Method"], "no route"),
+        (&["--content-type", "multipart/form-data", "GET", "/v2/"], "the route takes no forms"),
+        (&["TRACE", "/v2/"], "the method is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+        (&["GET", "http:///v2/"], "a host is missing or malformed"),
+        (&["GET", "/v2/?a=%"], "the query is not canonical"),
+    ] {
+        let (code, text) = test("routes-none", arguments);
+        assert_eq!((code, &*text), (Some(1), &*format!("refused: {why}\n")), "{arguments:?}");
+    }
+    let (code, json) = test_json("routes-none-json", &["GET", "/v2/%2e%2e/"]);
+    assert_eq!((code, &json["route"]), (Some(1), &serde_json::Value::Null));
+    assert!(json["refused"].as_str().unwrap().starts_with("the path is not canonical"));
+}
+
+#[test]
+fn with_a_policy_it_says_who_may() {
+    let ask = |identity: &'static str, request: [&'static str; 2]| {
+        let who = ["--policy", DEMO, "--identity", identity];
+        [&who[..], &request].concat()
+    };
+    let tags = ["GET", "http://r.example/v2/images/tags"];
+    let (code, text) = test("routes-may", &ask("alice", tags));
+    let expected = "route tags
+  {r} = images
+requires repo.list at acme/platform/images: GRANTED
+requires tag.list at acme/platform/images: GRANTED
+allowed
+";
+    assert_eq!((code, &*text), (Some(0), expected));
+    let (code, json) = test_json("routes-may-json", &ask("nobody", tags));
+    assert_eq!((code, &json["allowed"]), (Some(1), &json!(false)));
+    assert_eq!(json["requires"][1]["reason"], "UNKNOWN_IDENTITY");
+    assert_eq!(json["requires"][1]["allowed"], false);
+    let (code, text) = test("routes-misspelt", &ask("alice", ["GET", "/misspelt"]));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("requires repo.lsit at acme: UNKNOWN_CAPABILITY\ndenied\n"), "{text}");
+    let (code, text) = test("routes-nopath", &ask("alice", ["PUT", "/v2/a*b/1.0"]));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("requires repo.update at (no path): MALFORMED_RESOURCE\n"), "{text}");
+    let (code, json) = test_json("routes-any-may", &ask("nobody", ["GET", "/v2/"]));
+    assert_eq!((code, &json["allowed"]), (Some(0), &json!(true)));
+    let (code, json) = test_json("routes-none-may", &ask("alice", ["GET", "/nowhere"]));
+    assert_eq!((code, &json["allowed"]), (Some(1), &json!(false)));
+}
+
+#[test]
+fn what_cannot_be_asked_is_an_error() {
+    for (arguments, error) in [
+        (&["GET", "r.example/v2/"][..], "`r.example/v2/` is neither http://HOST/PATH nor /PATH"),
+        (
+            &["--policy", "nowhere.yaml", "--identity", "a", "GET", "/v2/"],
+            "cannot read nowhere.yaml",
+        ),
+        (&["--identity", "a", "GET", "/v2/"], "--policy <FILE>"),
+        (&["--policy", DEMO, "GET", "/v2/"], "--identity <IDENTITY>"),
+        (
+            &["--policy", DEMO, "--identity", "//", "GET", "http://r.example/v2/a/tags"],
+            "identity: segment 1 is empty",
+        ),
+        (&["GET"], "<URL>"),
+    ] {
+        let (code, text) = test("routes-errors", arguments);
+        assert_eq!(code, Some(2), "{arguments:?}");
+        assert!(text.contains(error), "{arguments:?}\n{text}");
+    }
+    let output = capstan(&["routes", "test", "--routes", "README.md", "GET", "/"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("README.md:"), "{}", stderr(&output));
+}
