@@ -1,4 +1,4 @@
-//! The yardstick: the same service on the same transport, answering without looking.
+//! The yardstick: the same services on the same transport, answering without looking.
 //!
 //! What a server costs above this is Capstan's own. No layer, no limit, no metrics, no policy.
 
@@ -9,6 +9,10 @@ use anyhow::Context as _;
 use capstan_engine::{Decision, Reason};
 use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
 use capstan_proto::v1::{self, BatchCheckResponse};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer,
+};
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use futures_util::{Stream, StreamExt as _};
 use tokio::net::{TcpListener, TcpSocket, UnixListener};
 use tokio::runtime::Builder;
@@ -110,7 +114,9 @@ impl Listener {
     }
 
     async fn serve(self) -> anyhow::Result<()> {
-        let server = Server::builder().add_service(DecisionServiceServer::new(DoNothing));
+        let server = Server::builder()
+            .add_service(DecisionServiceServer::new(DoNothing))
+            .add_service(AuthorizationServer::new(DoNothing));
         match self {
             Self::Tcp(listener) => {
                 let listener = TcpListener::from_std(listener)?;
@@ -189,5 +195,13 @@ impl DecisionService for DoNothing {
 
     async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
         unimplemented()
+    }
+}
+
+/// Lets everything pass that Envoy asks about.
+#[tonic::async_trait]
+impl Authorization for DoNothing {
+    async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {
+        Ok(Response::new(CheckResponse::default()))
     }
 }

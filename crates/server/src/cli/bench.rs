@@ -43,7 +43,7 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Generate),
-    /// Serves the yardstick: the same service, answering without looking
+    /// Serves the yardstick: the same services, answering without looking
     #[command(hide = true)]
     DoNothing {
         /// IP:PORT or unix:PATH
