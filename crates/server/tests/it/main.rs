@@ -25,6 +25,7 @@ mod metrics;
 mod overload;
 mod python;
 mod raw;
+mod registry;
 mod reload;
 mod requests;
 mod routes;

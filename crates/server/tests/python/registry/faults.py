@@ -1,0 +1,187 @@
+"""What ends, is taken away, or has nobody to decide about it."""
+
+import re
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from judge import Policy
+from stack import PATIENCE
+from tricks import OWN, SECRET
+from world import World
+
+RELOADED, KEPT = "loaded and", "not reloaded"
+
+
+def change(world, name, text, says=RELOADED):
+    """Changes policy or routes, and waits until Capstan says what it did with that."""
+    path, since = getattr(world, name), len(world.capstan.said)
+    assert path.read_text() != text
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+    world.capstan.wait_for(says, since)
+
+
+def without(text, part):
+    """The text without its one line that has this part."""
+    lines = text.splitlines(keepends=True)
+    rest = [line for line in lines if part not in line]
+    assert len(lines) == len(rest) + 1, part
+    return "".join(rest)
+
+
+def credentials(world):
+    for who, secret in [
+        (None, None),  # nobody
+        ("viewer", "demo-expired"),  # over since the first of January
+        ("viewer", "wrong"),
+        ("viewer", "demo-owner"),  # somebody else's
+        ("nobody", "demo-viewer"),
+        ("viewer", "demo-viewer "),
+        ("Viewer", "demo-viewer"),
+    ]:
+        status, headers = world.status(who, OWN, secret)
+        assert status == 401, (who, secret, status)
+        assert headers["WWW-Authenticate"] == 'Basic realm="registry"', headers
+        assert world.reached() == []
+    assert world.status("viewer", OWN)[0] == 200
+    world.reached()
+    print("7 credentials refused")
+
+
+def revoked(world):
+    """From the acknowledgement on, no request gets through: the first one after it is refused."""
+    whole = world.policy.read_text()
+
+    def refused(who, part, status, target=OWN):
+        assert world.status(who, target)[0] == 200
+        change(world, "policy", without(whole, part))
+        world.reached()
+        assert world.status(who, target)[0] == status
+        assert not world.skopeo(who, "inspect", world.image("team/hello", "1"))
+        assert world.reached() == []
+        change(world, "policy", whole)
+        assert world.status(who, target)[0] == 200
+
+    refused(
+        "viewer",
+        "acme/viewer, sha256: " + re.search(r"acme/viewer, sha256: (\w+)\}", whole)[1],
+        401,
+    )
+    refused("registry.pull", "identity: acme/registry.pull, role", 403)
+
+    # What ends while it is used is refused from then on, without a reload.
+    ends = int(time.time()) + 2
+    until = f", expires_at: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(ends))}}}"
+    change(world, "policy", re.sub(r"(acme/viewer, sha256: \w+)\}", r"\1" + until, whole))
+    statuses = []
+    while (asked := time.time()) < ends:
+        statuses.append(world.status("viewer", OWN)[0])
+        # One that was on its way then may have been decided before or after.
+        assert statuses[-1] == 200 or time.time() >= ends, (asked, ends)
+    assert 200 in statuses
+    assert world.status("viewer", OWN)[0] == 401
+    change(world, "policy", whole)
+
+    # What cannot be loaded changes nothing.
+    change(world, "policy", whole.replace("role: viewer,", "role: veiwer,"), KEPT)
+    assert world.status("viewer", OWN)[0] == 200
+    change(world, "policy", whole)
+
+    # Nor does a route table; and one that lacks a route denies what took it.
+    routes = world.routes.read_text()
+    change(world, "routes", routes.replace("[GET, HEAD]", "[GET, HEAD, GOT]", 1), KEPT)
+    assert world.status("viewer", OWN)[0] == 200
+    change(
+        world,
+        "routes",
+        routes.replace("/v2/{repository...}/tags/list", "/v2/{repository...}/tags/none"),
+    )
+    assert world.status("owner", "/v2/team/hello/tags/list")[0] == 403
+    change(world, "routes", routes)
+    assert world.status("owner", "/v2/team/hello/tags/list")[0] == 200
+    world.reached()
+    print("2 revocations, 1 expiry, 2 documents that do not load, 1 route taken away")
+
+
+def undecided(world):
+    """Without Capstan nobody gets anything, whoever they are: 503, at once or after the timeout."""
+    everybody = [
+        ("owner", OWN),
+        ("team", OWN),
+        ("team", SECRET),
+        (None, OWN),
+        ("apk.pull", "/apk/x86_64/hello-1.0-r0.apk"),
+        ("owner", "/v2/"),
+        ("owner", "/v2/_catalog"),
+        ("viewer", "/apk/nowhere"),
+    ]
+
+    def nothing_passes():
+        with ThreadPoolExecutor(len(everybody)) as clients:
+            statuses = list(clients.map(lambda ask: world.status(*ask)[0], everybody))
+        assert set(statuses) == {503}, statuses
+        assert world.reached() == []
+
+    def decides_again():
+        until = time.monotonic() + PATIENCE
+        for who, target, wanted in (("owner", OWN, 200), ("team", SECRET, 403)):
+            while (status := world.status(who, target)[0]) != wanted:
+                assert status == 503 and time.monotonic() < until, status
+        world.reached()
+
+    world.capstan.process.send_signal(signal.SIGSTOP)
+    nothing_passes()
+    world.capstan.process.send_signal(signal.SIGCONT)
+    decides_again()
+
+    # Amid requests: what was answered before is right, and what comes after is not answered.
+    told, dead, done = threading.Semaphore(0), threading.Event(), threading.Event()
+    after = []
+
+    def ask_on():
+        while not done.is_set():
+            was_dead = dead.is_set()
+            status, _ = world.status("team", OWN)
+            assert status == 503 if was_dead else status in (200, 503), status
+            assert world.status("team", SECRET)[0] in ([503] if was_dead else [403, 503])
+            if was_dead:
+                after.append(status)
+                if len(after) >= 40:
+                    done.set()
+            told.release()
+
+    with ThreadPoolExecutor(4) as clients:
+        asking = [clients.submit(ask_on) for _ in range(4)]
+        try:
+            for _ in range(40):
+                assert told.acquire(timeout=PATIENCE)
+            world.capstan.stop(signal.SIGKILL)
+            dead.set()
+            for client in asking:
+                client.result(PATIENCE)
+        finally:
+            done.set()
+    Policy(world.capstan_program).judge(world.reached(), "team")
+    nothing_passes()
+    world.start_capstan()
+    decides_again()
+
+    world.capstan.stop(signal.SIGTERM)
+    nothing_passes()
+    world.start_capstan()
+    decides_again()
+    print("stopped, killed and ended: nothing passed")
+
+
+def faults(folder, capstan):
+    with World(folder, capstan) as world:
+        world.put("team/hello", "1", "hello")
+        world.put("secret/app", "1", "secret")
+        credentials(world)
+        revoked(world)
+        # With the example's own configuration.
+        world.envoy, world.port = world.envoy_with(0, "impatient")
+        undecided(world)

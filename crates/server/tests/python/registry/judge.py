@@ -1,0 +1,105 @@
+"""What must hold of all that passes Envoy: a second, naive reading of the routes and the policy.
+
+Written from the prose of the distribution API and of the roles, not from the route table.
+"""
+
+import json
+import re
+import subprocess
+from urllib.parse import parse_qsl
+
+from world import EXAMPLE
+
+
+def required(method, target):
+    """Which capabilities at which resources this request needs; None if nobody may make it."""
+    path, _, query = target.partition("?")
+    query = parse_qsl(query, keep_blank_values=True)
+    static = re.fullmatch(r"/(apk|java|python|javascript)/.+", path)
+    if static and method in ("GET", "HEAD"):
+        library = static[1]
+        if library == "apk":
+            return [("apk.list", "acme/apk")]
+        return [(f"libraries.{library}.list", "acme/libraries")]
+    if path == "/v2/" and method in ("GET", "HEAD"):
+        return []
+    if path == "/v2/_catalog" and method == "GET":
+        return [("repo.list", "acme/images")]
+    kinds = "manifests/[^/]+|blobs/[^/]+:[^/]+|blobs/uploads/[^/:]*|tags/list|referrers/[^/]+"
+    found = re.fullmatch(f"/v2/(.+)/({kinds})", path)
+    if not found:
+        return None
+    repository, what = f"acme/images/{found[1]}", found[2]
+    read = [("manifest.list", repository), ("repo.list", repository)]
+    write = [("manifest.create", repository), ("repo.update", repository)]
+    kind, reference = what.split("/", 1)
+    tag = kind == "manifests" and ":" not in reference
+    if what == "tags/list":
+        return [("tag.list", repository)] if method == "GET" else None
+    if what.startswith("blobs/uploads/"):
+        sources = [value for name, value in query if name == "from"]
+        if len(sources) > 1 or (sources and method != "POST"):
+            return None
+        return write + [
+            (capability, f"acme/images/{source}")
+            for source in sources
+            for capability in ("manifest.list", "repo.list")
+        ]
+    if method in ("GET", "HEAD"):
+        return read + ([("tag.list", repository)] if tag else [])
+    if method == "PUT" and kind == "manifests":
+        return write + ([("tag.create", repository)] if tag else [])
+    if method == "DELETE" and kind in ("manifests", "blobs"):
+        return [("manifest.delete", repository)] + ([("tag.delete", repository)] if tag else [])
+    return None
+
+
+# A credential, and what makes some programs take a request for another one.
+REMOVED = {"authorization", "forwarded", "x-forwarded-host", "x-http-method", "x-original-uri"} | {
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
+}
+
+
+class Policy:
+    """The example's policy, read naively."""
+
+    def __init__(self, capstan):
+        command = [capstan, *"roles list --output json --policy".split(), EXAMPLE / "policy.yaml"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True)
+        self.roles = {
+            role["name"]: set(role["capabilities"]) for role in json.loads(listed.stdout)["roles"]
+        }
+        self.bindings = re.findall(
+            r"\{identity: acme/(\S+), role: (\S+), scope: (\S+)\}",
+            (EXAMPLE / "policy.yaml").read_text(),
+        )
+
+    def allows(self, who, capability, resource):
+        return any(
+            bound == who
+            and capability in self.roles[role]
+            and f"{resource}/".startswith(f"{scope}/")
+            for bound, role, scope in self.bindings
+        )
+
+    def judge(self, requests, who=None):
+        """All that passed is what this identity may do, and says so to whoever is behind Envoy."""
+        for method, target, headers in requests:
+            asked = f"{method} {target} {headers}"
+            names = [name for name, _ in headers]
+            assert names.count("x-capstan-identity") == 1, asked
+            assert names.count("x-capstan-revision") == 1, asked
+            assert not REMOVED & set(names), asked
+            identity = dict(headers)["x-capstan-identity"].removeprefix("acme/")
+            assert who in (None, identity), asked
+            assert re.fullmatch(r"/[A-Za-z0-9._~@:+=/-]*(\?[!-~]*)?", target), asked
+            assert not re.search(r"//|/\.\.?(/|$)", target.split("?")[0]), asked
+            needs = required(method, target)
+            assert needs is not None, asked
+            for capability, resource in needs:
+                assert self.allows(identity, capability, resource), (
+                    f"{asked} without {capability} at {resource}"
+                )
