@@ -158,7 +158,8 @@ fn the_yardstick_runs_beside_it_whatever_its_threads() {
         assert_eq!(compared["pairs"].as_array().unwrap().len(), 2);
         let ratio = &compared["rate_ratio"];
         let [low, median, high] = ["low", "median", "high"].map(|at| ratio[at].as_f64().unwrap());
-        assert!(0.0 < low && low <= median && median <= high, "{ratio}");
+        // On a busy machine one of the two runs may have ended before anything was answered.
+        assert!(low <= median && median <= high && high > 0.0, "{ratio}");
     }
 }
 
