@@ -1,8 +1,8 @@
-//! Policies and policy tests: every text is read as both.
+//! Policies, policy tests and route tables: every text is read as all of them.
 #![no_main]
 
 use capstan_testkit::fuzz;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = (fuzz::policy(bytes), fuzz::policy_tests(bytes));
+    let _ = (fuzz::policy(bytes), fuzz::policy_tests(bytes), fuzz::routes(bytes));
 });

@@ -6,6 +6,8 @@ mod template;
 
 use std::fmt;
 
+use capstan_engine::quote;
+
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::policy::decode;
 use crate::reader::{Mark, Reader};
@@ -210,7 +212,7 @@ fn report_overlaps(routes: &[(Route, Mark)], diagnostics: &mut Diagnostics) {
                 line,
                 column,
                 field: format!("routes[{at}]"),
-                found: format!("route `{}`, which takes {request}", route.name),
+                found: format!("route `{}`, which takes {}", route.name, quote(&request)),
                 expected: format!("no request that route `{}` takes, too", earlier.name),
             });
         }

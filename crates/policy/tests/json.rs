@@ -141,7 +141,7 @@ fn what_is_no_json_is_refused_unless_it_is_yaml() {
         "\"resources\"",
         "// none\n\"resources\"",
         &["21:2: found unknown key `// none \"resources\"`; expected one of the keys version, \
-           catalog, groups, roles, identities, role_bindings, resources"],
+           catalog, groups, roles, identities, role_bindings, resources, credentials"],
     );
     check_changed("1,", "1, # one", &[]);
     check_changed("{\"id\": \"acme\\/dev\"", "{id: acme/dev", &[]);

@@ -136,9 +136,11 @@ fn changed(document: &str, changes: &[Change]) -> Vec<u8> {
     bytes
 }
 
+const ROUTES: &str = include_str!("../../../fuzz/seeds/policy/routes.yaml");
+
 /// Loads a document as everything that a document can be; says whether it is a policy.
 fn load_all(document: &[u8]) -> bool {
-    let _ = (fuzz::policy_tests(document), fuzz::catalog(document));
+    let _ = (fuzz::policy_tests(document), fuzz::catalog(document), fuzz::routes(document));
     fuzz::policy(document)
 }
 
@@ -148,6 +150,7 @@ fn the_documents_load_before_they_are_changed() {
     assert!(load_all(JSON.as_bytes()));
     assert!(fuzz::catalog(CATALOG.as_bytes()));
     assert!(fuzz::policy_tests(TESTS.as_bytes()));
+    assert!(fuzz::routes(ROUTES.as_bytes()));
 }
 
 proptest! {
@@ -200,5 +203,12 @@ proptest! {
         changes in prop::collection::vec(any_change(), 1..6),
     ) {
         load_all(&changed(TESTS, &changes));
+    }
+
+    #[test]
+    fn changed_route_tables_are_loaded_or_refused(
+        changes in prop::collection::vec(any_change(), 1..6),
+    ) {
+        load_all(&changed(ROUTES, &changes));
     }
 }

@@ -401,7 +401,7 @@ fn routes_that_overlap_are_refused_with_a_request_that_both_take() {
     ] {
         for (one, other) in [(one, other), (other, one)] {
             let expected = request.as_ref().map(|request| {
-                format!("4:3: routes[1]: found route `b`, which takes {request}; expected no request that \
+                format!("4:3: routes[1]: found route `b`, which takes `{request}`; expected no request that \
                          route `a` takes, too")
             });
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();

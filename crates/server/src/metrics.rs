@@ -176,6 +176,8 @@ pub struct Metrics {
     authorized: [AtomicU64; Answered::ALL.len()],
     loads_applied: AtomicU64,
     loads_rejected: AtomicU64,
+    routes_applied: AtomicU64,
+    routes_rejected: AtomicU64,
     load_nanos: AtomicU64,
     /// When a policy was last applied, in seconds since 1970; 0 if none was.
     applied_at: AtomicU64,
@@ -295,6 +297,15 @@ impl Metrics {
     pub(crate) fn logged(&self, written: u64, lost: u64) {
         self.log_written.fetch_add(written, Relaxed);
         self.log_lost.fetch_add(lost, Relaxed);
+    }
+
+    /// A route table was loaded, or was not.
+    pub(crate) fn routes_loaded(&self, outcome: LoadOutcome) {
+        let count = match outcome {
+            LoadOutcome::Applied => &self.routes_applied,
+            LoadOutcome::Rejected => &self.routes_rejected,
+        };
+        count.fetch_add(1, Relaxed);
     }
 
     /// A policy was loaded, or was not: how, when, how long it took, and what is served now, if
@@ -464,6 +475,12 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("loads", help, None, MetricType::Counter)?;
         count(&mut family, [("outcome", "applied")], self.loads_applied.load(Relaxed))?;
         count(&mut family, [("outcome", "rejected")], self.loads_rejected.load(Relaxed))?;
+
+        let help = "Loads of the route table, by how they ended.";
+        let mut family =
+            encoder.encode_descriptor("route_loads", help, None, MetricType::Counter)?;
+        count(&mut family, [("outcome", "applied")], self.routes_applied.load(Relaxed))?;
+        count(&mut family, [("outcome", "rejected")], self.routes_rejected.load(Relaxed))?;
 
         let help = "When a load of the policy last ended so, since 1970; 0 if none has.";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Gauge);

@@ -90,7 +90,10 @@ impl Loader {
     async fn load_routes(&mut self) -> anyhow::Result<()> {
         self.routes.read = self.routes.looks();
         let Some(path) = self.routes.path.clone() else { return Ok(()) };
-        let loaded = on_a_thread("routes", move || routes::load(&path)).await??;
+        let loaded = on_a_thread("routes", move || routes::load(&path)).await.flatten();
+        let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
+        self.metrics.routes_loaded(outcome);
+        let loaded = loaded?;
         tracing::info!(routes = loaded.routes.routes.len(), "routes loaded and proved");
         self.table.store(Arc::new(loaded));
         self.warn_of_capabilities();

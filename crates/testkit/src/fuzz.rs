@@ -5,12 +5,13 @@
 //! property tests call the same bodies, with bytes that are nearly right by design. So whatever a
 //! long run finds becomes a test by handing its bytes to the body again.
 //!
-//! The body of `request` stands with the tests of the server, which this crate may not know.
+//! The bodies of `request` and `envoy` stand with the tests of the server, which this crate may not
+//! know.
 
 mod documents;
 mod texts;
 mod world;
 
-pub use documents::{catalog, policy, policy_tests};
+pub use documents::{catalog, policy, policy_tests, routes};
 pub use texts::path;
 pub use world::world;

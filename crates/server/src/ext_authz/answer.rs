@@ -28,10 +28,6 @@ use crate::routes::Malformed;
 pub(super) const IDENTITY: &str = "x-capstan-identity";
 /// The header that tells them the revision of the policy that let the request pass.
 pub(super) const REVISION: &str = "x-capstan-revision";
-/// Headers by which servers may be told another path than the one that was decided on. Envoy sets
-/// the last of them itself, later, where it rewrites a path.
-const PATH_OVERRIDES: [&str; 4] =
-    ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];
 
 /// What is known of a request that may pass.
 #[derive(Debug)]
@@ -98,8 +94,7 @@ const UNAVAILABLE: Refused =
 
 /// The request may pass.
 pub(super) fn allowed(known: &Allowed<'_>, spoofed: &[String]) -> CheckResponse {
-    let mut headers_to_remove: Vec<String> = PATH_OVERRIDES.map(String::from).into();
-    headers_to_remove.extend_from_slice(spoofed);
+    let mut headers_to_remove = spoofed.to_vec();
     if known.by_credential {
         headers_to_remove.push("authorization".into());
     }

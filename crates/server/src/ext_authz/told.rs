@@ -20,6 +20,10 @@ const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
 /// Headers by which clients ask servers to read another method than the one that is sent.
 const METHOD_OVERRIDES: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
+/// Headers by which servers may be told another path than the one that was decided on. Envoy sets
+/// the last of them itself, later, where it rewrites a path.
+const PATH_OVERRIDES: [&str; 4] =
+    ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];
 
 /// What Envoy tells of a request.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(super) struct Told<'r> {
     pub(super) presented: Presented<'r>,
     /// What Envoy's configuration says of the route that it has chosen.
     pub(super) extensions: &'r HashMap<String, String>,
-    /// Headers of the client that look like ours.
+    /// Headers of the client that look like ours, or name another path.
     pub(super) spoofed: Vec<String>,
 }
 
@@ -112,6 +116,21 @@ impl<'r> Headers<'r> {
             true => Cow::Owned(name.to_ascii_lowercase()),
             false => Cow::Borrowed(name),
         };
+        // Many services take `_` in a name for `-`.
+        let alike = match name.contains('_') {
+            true => Cow::Owned(name.replace('_', "-")),
+            false => Cow::Borrowed(&*name),
+        };
+        if METHOD_OVERRIDES.contains(&&*alike) {
+            return Err(Malformed::MethodOverride);
+        }
+        if alike.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*alike) {
+            // Ours replace those of the same name; the others are taken away.
+            if *name != *IDENTITY && *name != *REVISION {
+                self.spoofed.push(name.into_owned());
+            }
+            return Ok(());
+        }
         let place = match &*name {
             "authorization" => {
                 let first = self.authorization.is_none();
@@ -120,13 +139,6 @@ impl<'r> Headers<'r> {
                 return Ok(());
             }
             "upgrade" => return Err(Malformed::Upgrade),
-            name if METHOD_OVERRIDES.contains(&name) => return Err(Malformed::MethodOverride),
-            name if name.starts_with("x-capstan-") => {
-                if name != IDENTITY && name != REVISION {
-                    self.spoofed.push(name.to_owned());
-                }
-                return Ok(());
-            }
             "content-type" => &mut self.content_type,
             "host" => &mut self.host,
             ":authority" => &mut self.authority,

@@ -67,9 +67,12 @@ proptest! {
         }
         if let Err(found) = &loaded {
             for diagnostic in found.iter() {
-                let told = diagnostic.found.split_once(", which takes ").unwrap_or_default();
-                let names = [told.0, &diagnostic.expected].map(|it| it.split('`').nth(1));
-                let request = Request::written(told.1).unwrap();
+                let (route, request) = diagnostic.found.split_once(", which takes ").unwrap();
+                let names = [route, &*diagnostic.expected].map(|it| it.split('`').nth(1));
+                if request.contains('…') {
+                    continue; // Too long to be shown whole.
+                }
+                let request = Request::written(request.trim_matches('`')).unwrap();
                 for name in names {
                     let route = all.iter().find(|route| Some(&*route.name) == name).unwrap();
                     prop_assert!(route.takes(&request).is_some(), "{diagnostic}\n{document}");

@@ -104,6 +104,9 @@ async fn what_the_policy_allows_passes_and_says_who_asks() {
             .header("x-envoy-original-path", "/v2/")
             .header("x-original-url", "/v2/")
             .header("x-rewrite-url", "/v2/")
+            .header("X_Capstan_Identity", "acme/root")
+            .header("x_capstan-revision", "99")
+            .header("x_original_uri", "/v2/")
             .header("accept", "a, b");
         http.raw = raw;
         let fate = send(&server, &http).await;
@@ -116,6 +119,9 @@ async fn what_the_policy_allows_passes_and_says_who_asks() {
             "x-envoy-original-path",
             "x-original-url",
             "x-rewrite-url",
+            "x_capstan_identity",
+            "x_capstan-revision",
+            "x_original_uri",
             "authorization",
         ] {
             assert_eq!(fate.seen(gone), Vec::<&str>::new(), "{gone}");

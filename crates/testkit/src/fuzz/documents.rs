@@ -3,10 +3,10 @@
 
 use std::sync::{Arc, LazyLock};
 
-use capstan_engine::{Attributes, Model, Question, Snapshot, Timestamp, self_check};
+use capstan_engine::{Attributes, Model, Question, Snapshot, Timestamp, parse_name, self_check};
 use capstan_policy::{
     BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, load_policy,
-    load_policy_tests,
+    load_policy_tests, load_routes,
 };
 
 use crate::worlds::catalog_facts;
@@ -124,6 +124,26 @@ pub fn policy_tests(document: &[u8]) -> bool {
         format!("{reloaded:?}")
     });
     assert_eq!(reloaded, Ok(format!("{tests:?}")), "{text}");
+    true
+}
+
+/// A route table: see the rules of this module. Answers whether it loads.
+///
+/// # Panics
+///
+/// A rule is broken.
+#[must_use]
+pub fn routes(document: &[u8]) -> bool {
+    let loaded = load_routes(document);
+    assert_eq!(loaded, load_routes(document), "the same twice");
+    let Some(table) = judged(document, loaded) else { return false };
+    for route in &table.routes {
+        assert!(!route.methods.is_empty() && parse_name(&route.name).is_ok(), "{route:?}");
+        let bound = route.query.iter().filter_map(|parameter| parameter.bound.as_deref());
+        let known: Vec<_> = route.path.parameters().chain(bound).collect();
+        let mut named = route.requires.iter().flat_map(|required| required.resource.parameters());
+        assert!(named.all(|name| known.contains(&name)), "{route:?}");
+    }
     true
 }
 

@@ -146,7 +146,9 @@ fn may(request: &CheckRequest, identity: &str) -> bool {
     let http = http(request).unwrap();
     let (path, query) = http.path.split_once('?').unwrap_or((&http.path, ""));
     assert!(is_canonical_path(path) && http.path.len() <= 8192, "{path}");
-    for odd in ["upgrade", "x-http-method-override", "x-http-method", "x-method-override"] {
+    for odd in
+        ["upgrade", "x_http_method", "x-http-method-override", "x-http-method", "x-method-override"]
+    {
         assert!(headers(request, odd).is_empty(), "{odd}");
     }
     for form in headers(request, "content-type") {

@@ -156,3 +156,14 @@ async fn bytes_that_are_no_request_are_denied() {
     let answer = call(server.grpc, path, &[], (request, Body::Whole)).await.unwrap();
     assert_eq!(answer.code(), Code::Unimplemented);
 }
+
+/// What a fuzzer begins with is what it says.
+#[test]
+fn the_seeds_pass_or_are_refused() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/envoy");
+    for seed in std::fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = seed.file_name().unwrap().to_str().unwrap().to_owned();
+        let passes = envoy(&std::fs::read(&seed).unwrap());
+        assert_eq!(passes, !["traversal", "twice"].contains(&&*name), "{name}");
+    }
+}

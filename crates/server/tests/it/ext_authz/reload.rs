@@ -1,14 +1,16 @@
 //! What changes while Envoy asks: policies, credentials, routes; and a server that cannot answer.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 use capstan::limits::Limits;
 use capstan::server::Config;
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::envoy::{Fate, Http, send};
+use super::envoy::{Fate, Http, fate, send};
 use super::{ROUTES, configured, files, policy, start, usual_policy};
 use crate::common::{InProcess, PATIENCE, Serving, capstan, stderr};
 use crate::metrics::of;
@@ -86,7 +88,7 @@ fn routes_are_loaded_again_whole_or_not_at_all() {
     replace(&routes, &overlapping);
     server.wait_for_log("the routes are not reloaded, the old ones serve on");
     server.wait_for_log(
-        "route `twin`, which takes GET /v2/; expected no request that route `base` takes, too",
+        "route `twin`, which takes `GET /v2/`; expected no request that route `base` takes, too",
     );
     replace(&routes, "version: 1\nroutes: []\n");
     server.wait_for_log("\"routes\":0");
@@ -110,6 +112,14 @@ async fn a_new_table_serves_at_once() {
     assert_eq!(challenge.as_deref(), Some("Bearer"));
     replace(&routes, ROUTES);
     until(&server, &http, 200).await;
+    replace(&routes, "version: 1\nroutes: [{}]\n");
+    let rejected = "capstan_route_loads_total{outcome=\"rejected\"}";
+    let started = Instant::now();
+    while of(&server, rejected).await < 1.0 {
+        assert!(started.elapsed() < PATIENCE);
+    }
+    assert_eq!(of(&server, "capstan_route_loads_total{outcome=\"applied\"}").await, 3.0);
+    assert_eq!(send(&server, &http).await.status(), 200);
     // A file that is gone is no reason to serve without.
     std::fs::remove_file(&routes).unwrap();
     for _ in 0..20 {
@@ -133,6 +143,32 @@ fn a_server_does_not_start_with_routes_that_do_not_load() {
     let missing = with("/nonexistent/routes.yaml");
     assert_eq!(missing.status.code(), Some(2));
     assert!(stderr(&missing).contains("cannot read /nonexistent/routes.yaml"));
+}
+
+/// Until the policy is there nothing passes, and the client is told to come again.
+#[test]
+fn a_server_that_is_starting_is_an_error_and_never_a_pass() {
+    let (policy, routes) = files("envoy-starting", "", ROUTES);
+    std::fs::remove_file(&policy).unwrap();
+    // A pipe that nobody writes to is a policy that takes its time.
+    assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
+    let _pipe = std::fs::File::options().read(true).write(true).open(&policy).unwrap();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free().to_string();
+    let [policy, routes] = [&policy, &routes].map(|path| path.to_str().unwrap());
+    let arguments =
+        ["--policy", policy, "--routes", routes, "--listen", &address, "--http", "none"];
+    let mut server = Serving::start(&arguments, 0);
+    server.wait_for_log("routes loaded and proved");
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let url = format!("http://{address}");
+        let mut envoy = AuthorizationClient::connect(url).await.unwrap();
+        let http = Http::get("/v2/").bearer("ci-secret");
+        let answer = envoy.check(http.asked()).await.unwrap().into_inner();
+        let Fate::Failed { status, body } = fate(answer, &http) else { panic!("it is decided") };
+        assert_eq!(status, 503);
+        assert_eq!(body["message"], "not ready: the policy is being loaded");
+    });
 }
 
 /// A server without a place left says that it cannot decide, in words that a client can act on.

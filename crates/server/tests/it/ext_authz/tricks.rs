@@ -169,6 +169,7 @@ async fn headers_that_decide_are_there_once_and_agree() {
         ("x-http-method-override", "DELETE"),
         ("X-HTTP-Method", "GET"),
         ("x-method-override", ""),
+        ("X_HTTP_Method_Override", "DELETE"),
         ("upgrade", "websocket"),
         ("Upgrade", "h2c"),
     ] {

@@ -1,0 +1,9 @@
+//! Requests of Envoy: bytes through the real decoder, and nothing passes that should not.
+#![no_main]
+
+#[path = "../../crates/server/tests/it/ext_authz/body.rs"]
+mod body;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    body::envoy(bytes);
+});
