@@ -158,7 +158,7 @@ def start_ways(stack):
         to_files,
         to_files.replace("route: {cluster: files}", "direct_response: {status: 200}"),
     )
-    nothing = stack.folder / "nothing.sock"
+    nothing = stack.folder / "yardstick.sock"
     nothing.unlink(missing_ok=True)
     options = f"bench do-nothing --listen unix:{nothing.name} --runtime per-core"
     yardstick = Program("do-nothing", [stack.capstan_program, *options.split()], stack.folder)
@@ -191,14 +191,14 @@ def throughput(folder, capstan, duration="5", rounds=6):
                     rate, p50, p99, requests = load(port, target, duration)
                     own, other = cpu([program]) - own, cpu(others) - other
                     found[way].append((rate, p50, p99, own / requests, other / requests))
-            print(f"\n{what:30} requests/s (least to most)   p50 ms  p99 ms  CPU a request, µs:")
-            print(f"{'':62}{'':15}  Envoy  who is asked")
+            print(f"\n{what:33}                                     CPU a request: µs of")
+            print(f"{'':33} requests/s (least to most)  p50 ms  p99 ms  Envoy  who is asked")
             for way, figures in found.items():
                 columns = list(zip(*figures, strict=True))
                 rate, p50, p99, own, other = map(statistics.median, columns)
                 print(
-                    f"{way:30} {rate:7.0f} ({min(columns[0]):6.0f} to {max(columns[0]):6.0f})"
-                    f"   {p50 * 1e3:6.2f}  {p99 * 1e3:6.2f}  {own * 1e6:13.0f}  {other * 1e6:5.0f}"
+                    f"{way:33} {rate:7.0f} ({min(columns[0]):6.0f} to {max(columns[0]):6.0f})"
+                    f"  {p50 * 1e3:6.2f}  {p99 * 1e3:6.2f}  {own * 1e6:5.0f}  {other * 1e6:5.0f}"
                 )
 
 
