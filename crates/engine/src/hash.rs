@@ -169,8 +169,8 @@ mod tests {
             let found = seed.prefixes(path);
             let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
             ends.push(path.len());
-            let expected: Vec<_> =
-                ends.into_iter().map(|end| (seed.hash(&path[..end]).tag(), end as u16)).collect();
+            let tag = |end: usize| (seed.hash(&path[..end]).tag(), u16::try_from(end).unwrap());
+            let expected: Vec<_> = ends.into_iter().map(tag).collect();
             assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{path}");
         }
     }

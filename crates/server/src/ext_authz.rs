@@ -198,7 +198,7 @@ impl Offline {
         let ext_authz = ExtAuthz {
             published: Arc::default(),
             table: Arc::new(ArcSwap::from_pointee(table)),
-            metrics: Arc::default(),
+            metrics: WorkerMetrics::new(&Arc::default()),
             log: None,
             clock: Clock::System,
         };

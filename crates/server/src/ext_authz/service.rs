@@ -49,7 +49,7 @@ impl tower::Service<Request<Body>> for Service {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
-        let metrics = Arc::clone(&self.ext_authz.metrics);
+        let metrics = self.ext_authz.metrics.clone();
         Box::pin(async move {
             if request.uri().path() != CHECK {
                 return Ok(Status::unimplemented("there is Check alone").into_http());
