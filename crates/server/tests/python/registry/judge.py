@@ -50,7 +50,7 @@ def required(method, target):
     if method == "PUT" and kind == "manifests":
         return write + ([("tag.create", repository)] if tag else [])
     if method == "DELETE" and kind in ("manifests", "blobs"):
-        return [("manifest.delete", repository)] + ([("tag.delete", repository)] if tag else [])
+        return [("manifest.delete", repository)]
     return None
 
 
