@@ -34,6 +34,9 @@ use in_process::Policy;
 /// What is asked of each world; the generator draws at least as many.
 const QUESTIONS: usize = 8;
 
+/// Worlds of which some allow and some deny.
+const MANY: u32 = 64;
+
 /// One question's answers in every shape. An error is its text: only the capability can be unknown.
 #[derive(Debug, PartialEq)]
 struct Answers {
@@ -49,7 +52,7 @@ fn every_call_answers_as_the_naive_model() {
     let file = folder("shapes-calls").join("policy.json");
     let threads = threads();
     let tally = Tally::default();
-    proptest!(worlds(64), |((world, questions) in generate::asked())| {
+    proptest!(worlds(MANY), |((world, questions) in generate::asked())| {
         let policy = Policy::new(&world)?;
         let questions = &questions[..QUESTIONS];
         threads.block_on(async {
@@ -288,6 +291,7 @@ impl Tally {
              denied, {unknown} of unknown capabilities)",
             allowed + denied + unknown
         );
-        assert!(allowed > 0 && denied > 0, "all of one kind");
+        // Of a few worlds chance can deny everything.
+        assert!(worlds < MANY as usize || (allowed > 0 && denied > 0), "all of one kind");
     }
 }
