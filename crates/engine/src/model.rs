@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use hashbrown::hash_map::Entry;
 
+use crate::binding::ROLES_MAX;
 use crate::{CONDITIONS_MAX, Catalog, Condition, Facts, Map, Path, RoleBinding, quote};
 
 /// Most violations of a list that are kept; the rest are counted.
@@ -174,6 +175,7 @@ pub fn violations(facts: &Facts, catalog: Option<&Catalog>, unread: &[&'static s
     let ids = declare(facts, unread, &mut violations);
     check_parents(facts, &ids, &mut violations);
     if let Some(catalog) = catalog {
+        check_role_count(catalog.roles().len(), facts.roles.len(), &mut violations);
         check_role_capabilities(facts, catalog, &mut violations);
     }
     check_bindings(facts, &ids, catalog, &mut violations);
@@ -256,6 +258,15 @@ fn check_parents(facts: &Facts, ids: &Ids<'_>, violations: &mut Violations) {
             let found = format!("`{}`", role.id);
             violations.push("roles", at, "id", found, "a path below the group that owns the role");
         }
+    }
+}
+
+/// The index has numbers for so many roles, the catalog's among them.
+fn check_role_count(built_in: usize, custom: usize, violations: &mut Violations) {
+    let room = (ROLES_MAX as usize).saturating_sub(built_in);
+    if custom > room {
+        let expected = format!("at most {room} beside the {built_in} of the catalog");
+        violations.push("roles", room, "id", format!("{custom} roles"), expected);
     }
 }
 
@@ -424,4 +435,24 @@ fn move_ids(facts: &Facts) -> Map<usize, u64> {
 /// The path of a binding without an id of its own.
 pub(crate) fn binding_id(scope: &str, id: u64) -> String {
     format!("{scope}/{id:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One more would have no number, and its bindings would silently give nothing.
+    #[test]
+    fn as_many_roles_as_have_numbers_are_taken() {
+        let found = |built_in, custom| {
+            let mut violations = Violations::default();
+            check_role_count(built_in, custom, &mut violations);
+            violations.iter().map(|one| (one.index, one.expected.clone())).collect::<Vec<_>>()
+        };
+        let most = ROLES_MAX as usize;
+        assert_eq!(found(12, most - 12), []);
+        let expected = format!("at most {} beside the 12 of the catalog", most - 12);
+        assert_eq!(found(12, most - 11), [(most - 12, expected)]);
+        assert_eq!(found(most + 1, 1).len(), 1);
+    }
 }

@@ -4,8 +4,8 @@
 //! listeners ─▶ acceptors (the caller's runtime) ─▶ the worker with the fewest connections
 //! ```
 //!
-//! A connection stays with its worker, so that a call never moves between cores: half the processor
-//! time of tonic's default, where tasks do (`docs/PERFORMANCE.md`). One acceptor deals connections
+//! A connection stays with its worker, so that a call never moves between cores: three quarters of the
+//! processor time of tonic's default, where tasks do (`docs/PERFORMANCE.md`). One acceptor deals connections
 //! out instead of a listener a core (`SO_REUSEPORT`), whose hash puts two connections on one core as
 //! often as not.
 //!
