@@ -154,22 +154,10 @@ fn filling(place: usize, own: usize) -> (String, usize) {
     (format!("service-{:05}.action-{}", place / ACTIONS, place % ACTIONS), place % own)
 }
 
-/// What a catalog declares.
-#[must_use]
-pub fn catalog_facts(catalog: &Catalog) -> CatalogFacts {
-    let opaque = catalog.capabilities().filter(|name| !name.contains('.'));
-    CatalogFacts {
-        name: catalog.name().to_owned(),
-        resources: catalog.resources().to_vec(),
-        capabilities: opaque.map(str::to_owned).collect(),
-        roles: catalog.roles().to_vec(),
-    }
-}
-
 /// A catalog filled up: a role holds a filling capability if it holds the one that this goes with.
 fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
     let own: Vec<&str> = catalog.capabilities().collect();
-    let mut facts = catalog_facts(catalog);
+    let mut facts = catalog.facts().clone();
     let held: Vec<Vec<bool>> = facts
         .roles
         .iter()

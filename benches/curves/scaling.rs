@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use capstan_benches::worlds::{World, catalog_facts, questions};
+use capstan_benches::worlds::{World, questions};
 use capstan_benches::yardstick::Yardstick;
 use capstan_engine::{Attributes, Question, Reason};
 use capstan_testkit::Naive;
@@ -94,7 +94,7 @@ fn check_at(plan: &Plan, size: u64, built: &Built, curve: &mut Curve) -> anyhow:
     let asked = built.asked(plan);
     let all = questions(&asked);
     let facts = (size <= NAIVE_BINDINGS_MAX).then(|| built.world.facts());
-    let catalog = catalog_facts(built.snapshot.catalog());
+    let catalog = built.snapshot.catalog().facts().clone();
     let mut subjects = vec![Subject::engine(ENGINE, &built.snapshot, &all)];
     subjects.push(Subject::batch("engine, batches of 64", 64, &built.snapshot, &all));
     subjects.extend(built.yardstick.iter().map(|one| yardstick(YARDSTICK, one, &all)));

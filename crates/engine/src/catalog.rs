@@ -102,6 +102,12 @@ impl Catalog {
         if violations.is_empty() { Ok(catalog) } else { Err(violations) }
     }
 
+    /// What it was made from.
+    #[must_use]
+    pub const fn facts(&self) -> &CatalogFacts {
+        &self.facts
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use capstan_engine::{Catalog, CatalogFacts, Model, Timestamp};
+use capstan_engine::{CatalogFacts, Model, Timestamp};
 use capstan_policy::{Catalogs, PolicyTests, load_policy, load_policy_tests};
 
 /// Where the worlds are.
@@ -53,18 +53,6 @@ pub fn worlds() -> Vec<World> {
     load().unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What a catalog was made from.
-#[must_use]
-pub fn catalog_facts(catalog: &Catalog) -> CatalogFacts {
-    let opaque = catalog.capabilities().filter(|name| !name.contains('.'));
-    CatalogFacts {
-        name: catalog.name().to_owned(),
-        resources: catalog.resources().to_vec(),
-        capabilities: opaque.map(str::to_owned).collect(),
-        roles: catalog.roles().to_vec(),
-    }
-}
-
 fn world(name: &str) -> Result<World, String> {
     let directory = Path::new(DIRECTORY);
     let read =
@@ -80,6 +68,6 @@ fn world(name: &str) -> Result<World, String> {
     let policy = read(&policy_file)?;
     let loaded = load_policy(&policy, &Catalogs::default()).map_err(|found| found.to_string())?;
     let model = loaded.model;
-    let catalog = catalog_facts(model.catalog());
+    let catalog = model.catalog().facts().clone();
     Ok(World { name: name.to_owned(), policy_file, policy, model, catalog, tests, now })
 }

@@ -9,7 +9,7 @@ use capstan_engine::{
     Timestamp,
 };
 use capstan_policy::Catalogs;
-use capstan_testkit::{Naive, table_2025, worlds::catalog_facts};
+use capstan_testkit::{Naive, table_2025};
 
 const NAME: &str = "chainguard-2025-08-14";
 
@@ -77,8 +77,7 @@ fn every_cell_of_the_table_is_decided() {
         });
     }
     let now = Timestamp::UNIX_EPOCH;
-    let catalog_facts = catalog_facts(&catalog);
-    let naive = Naive::new(&catalog_facts, &facts, Attributes::NONE, now);
+    let naive = Naive::new(catalog.facts(), &facts, Attributes::NONE, now);
     let model = Model::new(Arc::clone(&catalog), facts.clone()).unwrap();
     let snapshot = Snapshot::build(&model, 1);
 

@@ -2,14 +2,14 @@
 
 use capstan_policy::{Catalogs, Diagnostics, load_policy};
 use capstan_testkit::generate;
-use capstan_testkit::worlds::{catalog_facts, worlds};
+use capstan_testkit::worlds::worlds;
 use capstan_testkit::written::policy_document;
 use proptest::prelude::*;
 
 /// What the document declares, and its catalog, as text.
 fn read(document: &str) -> Result<(String, String), Diagnostics> {
     let model = load_policy(document.as_bytes(), &Catalogs::default())?.model;
-    Ok((format!("{:#?}", model.facts()), format!("{:#?}", catalog_facts(model.catalog()))))
+    Ok((format!("{:#?}", model.facts()), format!("{:#?}", model.catalog().facts())))
 }
 
 proptest! {
@@ -18,7 +18,7 @@ proptest! {
         let model = world.model().unwrap();
         let (facts, catalog) = read(&policy_document(&world.catalog, &world.facts)).unwrap();
         prop_assert_eq!(facts, format!("{:#?}", world.facts));
-        prop_assert_eq!(catalog, format!("{:#?}", catalog_facts(model.catalog())));
+        prop_assert_eq!(catalog, format!("{:#?}", model.catalog().facts()));
     }
 }
 

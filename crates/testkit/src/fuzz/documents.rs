@@ -9,7 +9,6 @@ use capstan_policy::{
     load_policy_tests, load_routes,
 };
 
-use crate::worlds::catalog_facts;
 use crate::{Naive, written};
 
 /// Most bytes of one diagnostic, however long what it found.
@@ -53,7 +52,7 @@ pub fn policy(document: &[u8]) -> bool {
         return false;
     };
     in_text(document, &warnings);
-    let catalog = catalog_facts(model.catalog());
+    let catalog = model.catalog().facts().clone();
     // A policy may bring a catalog of its own by a name that is known.
     let known = CATALOGS.get(&catalog.name);
     let is_known = known.is_some_and(|known| Arc::ptr_eq(&known, model.catalog()));
@@ -61,7 +60,7 @@ pub fn policy(document: &[u8]) -> bool {
     let text = written::policy(&source, model.facts());
     let reloaded = load_policy(text.as_bytes(), &CATALOGS).map(|reloaded| {
         let reloaded = reloaded.model;
-        let catalog = (!is_known).then(|| format!("{:?}", catalog_facts(reloaded.catalog())));
+        let catalog = (!is_known).then(|| format!("{:?}", reloaded.catalog().facts()));
         (format!("{:?}", reloaded.facts()), catalog)
     });
     assert_eq!(reloaded, Ok((facts, (!is_known).then(|| format!("{catalog:?}")))), "{text}");
@@ -84,7 +83,7 @@ fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
 
 /// The index of a policy and the naive model answer alike.
 fn decided(model: &Model) {
-    let (catalog, facts) = (catalog_facts(model.catalog()), model.facts());
+    let (catalog, facts) = (model.catalog().facts().clone(), model.facts());
     let snapshot = Snapshot::build(model, 1);
     let now = facts.role_bindings.iter().find_map(|binding| binding.expires_at);
     let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
@@ -163,13 +162,13 @@ pub fn catalog(document: &[u8]) -> bool {
     inline(document);
     let Some((catalog, warnings)) = judged(document, loaded) else { return false };
     in_text(document, &warnings);
-    let facts = catalog_facts(&catalog);
+    let facts = catalog.facts().clone();
     assert!(catalogs.get(&facts.name).is_some_and(|known| Arc::ptr_eq(&known, &catalog)));
     let taken = catalogs.load(document);
     assert!(judged(document, taken).is_none(), "a name that is taken");
     let text = written::catalog(&facts);
     let reloaded = CATALOGS.clone().load(text.as_bytes());
-    let reloaded = reloaded.map(|(catalog, _)| format!("{:?}", catalog_facts(&catalog)));
+    let reloaded = reloaded.map(|(catalog, _)| format!("{:?}", catalog.facts()));
     assert_eq!(reloaded, Ok(format!("{facts:?}")), "{text}");
     for (name, at) in catalog.capabilities().map(|name| (name, catalog.capability(name))) {
         assert_eq!(at.and_then(|at| catalog.capability_name(at)), Some(name));

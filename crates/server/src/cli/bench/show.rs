@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
+use indicatif::HumanFloatCount;
 
 use crate::bench::against::Median;
 use crate::bench::load::as_f64;
@@ -135,15 +136,7 @@ fn verdict(report: &Report) -> String {
 
 /// 1234567.8 as 1,234,568.
 fn thousands(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
+    HumanFloatCount(number.round()).to_string()
 }
 
 #[cfg(test)]

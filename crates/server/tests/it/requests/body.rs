@@ -17,7 +17,7 @@ use capstan_engine::{
 };
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::{codec::Codec, v1};
-use capstan_testkit::{Naive, worlds::catalog_facts};
+use capstan_testkit::Naive;
 use prost::Message;
 use prost_types::value::Kind;
 use tonic::codec::{Codec as _, Streaming};
@@ -77,7 +77,7 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let loaded = load_policy(POLICY.as_bytes(), &Catalogs::default());
     let model = loaded.map(|loaded| loaded.model).map_err(|wrong| wrong.to_string()).unwrap();
     let snapshot = Snapshot::build(&model, REVISION);
-    Served { catalog: catalog_facts(model.catalog()), model, snapshot }
+    Served { catalog: model.catalog().facts().clone(), model, snapshot }
 });
 
 /// The first byte says which call it is; the rest are its message. Answers whether it is answered.
