@@ -9,9 +9,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use capstan_proto::v1;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use prost::Message as _;
+use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
@@ -67,13 +66,14 @@ impl Direct {
     }
 }
 
-fn framed(answer: &v1::CheckResponse) -> Bytes {
-    let length = answer.encoded_len();
+/// A message as gRPC frames it.
+pub(crate) fn framed(message: &impl Message) -> Bytes {
+    let length = message.encoded_len();
     let mut bytes = Vec::with_capacity(FRAME_HEADER + length);
     bytes.push(0);
     bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
     // A vector grows as needed, so encoding into one does not fail.
-    answer.encode_raw(&mut bytes);
+    message.encode_raw(&mut bytes);
     bytes.into()
 }
 
@@ -147,6 +147,8 @@ impl HttpBody for PutBack {
 
 #[cfg(test)]
 mod tests {
+    use capstan_proto::v1;
+
     use super::*;
 
     fn encoded(identity: &str, capability: &str, resource: &str) -> Vec<u8> {

@@ -13,7 +13,6 @@ use envoy_types::pb::envoy::r#type::v3::HttpStatus;
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use envoy_types::pb::google::rpc;
 use http_body_util::{BodyExt as _, Full};
-use prost::Message as _;
 use serde::Serialize;
 use tonic::Code;
 use tonic::body::Body;
@@ -21,6 +20,7 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
+use crate::direct;
 use crate::error::Refusal;
 use crate::routes::Malformed;
 
@@ -237,13 +237,9 @@ pub(crate) fn instead_of(refusal: &Refusal) -> Response<Body> {
 
 /// An answer as a whole gRPC response.
 fn framed(answer: &CheckResponse) -> Response<Body> {
-    let message = answer.encode_to_vec();
-    let mut frame = vec![0];
-    frame.extend(u32::try_from(message.len()).unwrap_or_default().to_be_bytes());
-    frame.extend(message);
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HttpHeaderValue::from_static("0"));
-    let body = Full::from(frame).with_trailers(async { Some(Ok(trailers)) });
+    let body = Full::from(direct::framed(answer)).with_trailers(async { Some(Ok(trailers)) });
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
@@ -251,6 +247,8 @@ fn framed(answer: &CheckResponse) -> Response<Body> {
 
 #[cfg(test)]
 mod tests {
+    use prost::Message as _;
+
     use super::*;
 
     /// What Envoy reads: its own code, whether it is an error, and the client's status.
