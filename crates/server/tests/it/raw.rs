@@ -99,6 +99,7 @@ pub(crate) const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -132,13 +133,21 @@ impl Frames {
 
     /// The next frame; the connection must not end before it.
     pub(crate) async fn next(&mut self) -> Frame {
+        self.next_or_end().await.expect("the connection has ended")
+    }
+
+    /// The next frame; nothing if the connection ends, which it must not do within one.
+    pub(crate) async fn next_or_end(&mut self) -> Option<Frame> {
         let next = async {
             let mut head = [0; 9];
-            self.0.read_exact(&mut head).await.unwrap();
+            if self.0.read(&mut head[..1]).await.unwrap() == 0 {
+                return None;
+            }
+            self.0.read_exact(&mut head[1..]).await.unwrap();
             let [a, b, c, kind, flags, stream @ ..] = head;
             let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
             self.0.read_exact(&mut payload).await.unwrap();
-            (kind, flags, u32::from_be_bytes(stream), payload)
+            Some((kind, flags, u32::from_be_bytes(stream), payload))
         };
         tokio::time::timeout(PATIENCE, next).await.expect("no frame")
     }
