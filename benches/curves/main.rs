@@ -40,7 +40,7 @@ use std::{env, time::Duration};
 use anyhow::bail;
 use capstan_benches::counting::Counting;
 use capstan_benches::worlds::World;
-use path::PATH_SEGMENTS_MAX;
+use path::{PATH_BYTES_MAX, PATH_SEGMENTS_MAX};
 
 use crate::built::Built;
 

@@ -1,20 +1,20 @@
-//! Role bindings as the index holds them: sixteen bytes each, in the record of their identity.
+//! Role bindings as the index holds them: 24 bytes each, in the record of their identity.
 //!
 //! ```text
-//! scope: u32   tag of its path: u32   its ending: u32   role: 20 bits, bytes of the path less one: 10, special: 1
+//! fingerprint of the scope's path: u128   scope: u32   role: 20 bits, bytes of the path less one: 10, special: 1
 //! ```
 //!
-//! Whether a scope can be above a resource is seen without looking at any text but the resource's:
-//! by the length of the scope's path and a hash of its last bytes ([`Seed::ending`]).
+//! Whether a scope is above a resource is seen without looking at any text but the resource's: by
+//! the length of the scope's path and its fingerprint (`hash.rs`).
 //!
 //! An expiry, conditions and an id of its own stand apart: few bindings have any, and those that
 //! have none pay one bit for it.
 
-use crate::hash::Seed;
+use crate::hash::{Fingerprint, Seed};
 use crate::{Condition, Path, Properties, Timestamp};
 
 /// Bytes of a binding.
-pub(crate) const BINDING_BYTES: usize = 16;
+pub(crate) const BINDING_BYTES: usize = 24;
 /// Most roles: their numbers have 20 bits.
 pub(crate) const ROLES_MAX: u32 = 1 << 20;
 
@@ -26,13 +26,12 @@ const SPECIAL: u32 = 1 << 30;
 /// A binding, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Packed {
-    /// First, because bindings are sorted and searched by it.
-    pub(crate) tag: u32,
+    /// Of the scope's path. First, because bindings are sorted and searched by it.
+    pub(crate) fingerprint: Fingerprint,
     pub(crate) scope: u32,
     pub(crate) role: u32,
     /// Bytes of the scope's path.
     pub(crate) length: u16,
-    pub(crate) ending: u32,
     /// Whether something about it stands apart.
     pub(crate) special: bool,
 }
@@ -70,44 +69,65 @@ impl Packed {
     pub(crate) fn new(seed: &Seed, (scope, path): (u32, Path<'_>), role: u32) -> Self {
         let path = path.as_str();
         Self {
-            tag: seed.hash(path).tag(),
+            fingerprint: seed.fingerprint(path.as_bytes()),
             scope,
             role,
             length: u16::try_from(path.len()).unwrap_or(u16::MAX),
-            ending: seed.ending(path.as_bytes()),
             special: false,
         }
-    }
-
-    /// Whether the scope's path can be this one or above it: it has its length and its ending. Of
-    /// paths that pass, most do; the text decides.
-    pub(crate) fn can_be_above(&self, seed: &Seed, path: &[u8]) -> bool {
-        let Some((start, below)) = path.split_at_checked(usize::from(self.length)) else {
-            return false;
-        };
-        matches!(below.first(), None | Some(b'/')) && seed.ending(start) == self.ending
     }
 
     pub(crate) fn write(self, bytes: &mut Vec<u8>) {
         let special = if self.special { SPECIAL } else { 0 };
         let length = u32::from(self.length.wrapping_sub(1)) & LENGTH_MASK;
         let packed = self.role | length << LENGTH_SHIFT | special;
-        for word in [self.scope, self.tag, self.ending, packed] {
-            bytes.extend(word.to_le_bytes());
-        }
+        bytes.extend(self.fingerprint.0.to_le_bytes());
+        bytes.extend(self.scope.to_le_bytes());
+        bytes.extend(packed.to_le_bytes());
     }
 
     pub(crate) fn read(bytes: [u8; BINDING_BYTES]) -> Self {
-        let [s0, s1, s2, s3, t0, t1, t2, t3, e0, e1, e2, e3, p0, p1, p2, p3] = bytes;
-        let packed = u32::from_le_bytes([p0, p1, p2, p3]);
+        let (mut fingerprint, mut scope, mut packed) = ([0; 16], [0; 4], [0; 4]);
+        let (start, end) = bytes.split_at(16);
+        fingerprint.copy_from_slice(start);
+        let (start, end) = end.split_at(4);
+        scope.copy_from_slice(start);
+        packed.copy_from_slice(end);
+        let packed = u32::from_le_bytes(packed);
         Self {
-            tag: u32::from_le_bytes([t0, t1, t2, t3]),
-            scope: u32::from_le_bytes([s0, s1, s2, s3]),
+            fingerprint: Fingerprint(u128::from_le_bytes(fingerprint)),
+            scope: u32::from_le_bytes(scope),
             role: packed & (ROLES_MAX - 1),
             length: (packed >> LENGTH_SHIFT & LENGTH_MASK) as u16 + 1,
-            ending: u32::from_le_bytes([e0, e1, e2, e3]),
             special: packed & SPECIAL != 0,
         }
+    }
+}
+
+/// A resource's path, to be held against the scopes of bindings.
+pub(crate) struct Below<'p> {
+    seed: &'p Seed,
+    path: &'p [u8],
+    /// The fingerprint of its first so many bytes: many scopes are of one length.
+    last: (u16, Fingerprint),
+}
+
+impl<'p> Below<'p> {
+    pub(crate) const fn new(seed: &'p Seed, path: &'p str) -> Self {
+        Self { seed, path: path.as_bytes(), last: (0, Fingerprint(0)) }
+    }
+
+    /// Whether the binding's scope is this path or above it.
+    pub(crate) fn is_below(&mut self, binding: &Packed) -> bool {
+        let start = self.path.split_at_checked(usize::from(binding.length));
+        let Some((start, None | Some(b'/'))) = start.map(|(start, rest)| (start, rest.first()))
+        else {
+            return false;
+        };
+        if self.last.0 != binding.length {
+            self.last = (binding.length, self.seed.fingerprint(start));
+        }
+        self.last.1 == binding.fingerprint
     }
 }
 
@@ -118,30 +138,31 @@ impl Special {
     }
 }
 
-/// Where the bindings with this tag begin among bindings sorted by it. Tags are spread evenly, so
-/// the place is guessed, and the guess corrected by steps that double.
-pub(crate) fn first_with(tag: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
-    let at = |place: usize| bindings.get(place).map(|bytes| Packed::read(*bytes).tag);
-    let guess = (bindings.len() as u64 * u64::from(tag)) >> 32;
+/// Where the bindings of this rank begin among bindings sorted by fingerprint. Ranks are spread
+/// evenly, so the place is guessed, and the guess corrected by steps that double.
+pub(crate) fn first_with(rank: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
+    let at =
+        |place: usize| bindings.get(place).map(|bytes| Packed::read(*bytes).fingerprint.rank());
+    let guess = (bindings.len() as u64 * u64::from(rank)) >> 32;
     let mut low = usize::try_from(guess).unwrap_or_default();
     let mut high = low;
     let mut step = 1;
     // Below `low` all are less.
-    while low > 0 && at(low - 1).is_some_and(|found| found >= tag) {
+    while low > 0 && at(low - 1).is_some_and(|found| found >= rank) {
         high = low - 1;
         low = low.saturating_sub(step);
         step *= 2;
     }
     step = 1;
     // From `high` on all are at least.
-    while at(high).is_some_and(|found| found < tag) {
+    while at(high).is_some_and(|found| found < rank) {
         low = high + 1;
         high = (high + step).min(bindings.len());
         step *= 2;
     }
     while low < high {
         let middle = usize::midpoint(low, high);
-        if at(middle).is_some_and(|found| found < tag) {
+        if at(middle).is_some_and(|found| found < rank) {
             low = middle + 1;
         } else {
             high = middle;
@@ -157,8 +178,8 @@ mod tests {
     #[test]
     fn bindings_come_back_as_they_were() {
         for (role, length, special) in [(0, 1, false), (ROLES_MAX - 1, 1024, true), (7, 3, false)] {
-            let (tag, scope, ending) = (0xdead_beef, 0x0102_0304, 0x0506_0708);
-            let binding = Packed { tag, scope, role, length, ending, special };
+            let fingerprint = Fingerprint(0xdead_beef_0001_0203_0405_0607_0809_0a0b);
+            let binding = Packed { fingerprint, scope: 0x0102_0304, role, length, special };
             let mut bytes = vec![];
             binding.write(&mut bytes);
             assert_eq!(Packed::read(bytes.try_into().unwrap()), binding);
@@ -166,9 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_equal_tags_is_found() {
+    fn the_first_of_equal_ranks_is_found() {
         let step = u32::MAX / 997;
-        for tags in [
+        for ranks in [
             vec![],
             vec![5],
             vec![5, 5, 5],
@@ -179,28 +200,30 @@ mod tests {
             (0..100).map(|at| u32::MAX - 100 + at).collect(),
         ] {
             let mut bytes = vec![];
-            for tag in &tags {
-                Packed { tag: *tag, scope: 0, role: 0, length: 1, ending: 0, special: false }
+            for rank in &ranks {
+                let fingerprint = Fingerprint(u128::from(*rank) << 96);
+                Packed { fingerprint, scope: 0, role: 0, length: 1, special: false }
                     .write(&mut bytes);
             }
             let (bindings, _) = bytes.as_chunks();
-            let near =
-                tags.iter().flat_map(|tag| [tag.saturating_sub(1), *tag, tag.saturating_add(1)]);
-            for tag in near.chain([0, 1, u32::MAX / 2, u32::MAX]) {
-                let expected = tags.partition_point(|found| *found < tag);
-                assert_eq!(first_with(tag, bindings), expected, "{tag} in {tags:?}");
+            let near = ranks
+                .iter()
+                .flat_map(|rank| [rank.saturating_sub(1), *rank, rank.saturating_add(1)]);
+            for rank in near.chain([0, 1, u32::MAX / 2, u32::MAX]) {
+                let expected = ranks.partition_point(|found| *found < rank);
+                assert_eq!(first_with(rank, bindings), expected, "{rank} in {ranks:?}");
             }
         }
     }
 
-    /// What is above a path always passes; what is not never does, but for endings that are alike.
     #[test]
-    fn what_is_above_can_be_above() {
+    fn what_is_above_is_told_from_what_is_not() {
         let seed = Seed::random();
         let path = "acme/platform/images/base-2026-11/nginx";
         let scope = |scope| Packed::new(&seed, (0, Path::parse(scope).unwrap()), 0);
+        let is_below = |scope| Below::new(&seed, path).is_below(&scope);
         for above in Path::parse(path).unwrap().ancestors() {
-            assert!(scope(above.as_str()).can_be_above(&seed, path.as_bytes()), "{above}");
+            assert!(is_below(scope(above.as_str())), "{above}");
         }
         for other in [
             "acm",
@@ -210,11 +233,14 @@ mod tests {
             "acme/platform/images/a",
             "acme/platform/images/base-2026-11/nginx/a",
             "acme/platform/images/base-2026-12",
+            "bcme/platform/images/base-2026-11",
         ] {
-            assert!(!scope(other).can_be_above(&seed, path.as_bytes()), "{other}");
+            assert!(!is_below(scope(other)), "{other}");
         }
-        // Found by its last sixteen bytes: which of these is above, the text tells.
-        let alike = scope("bcme/platform/images/base-2026-11");
-        assert!(alike.can_be_above(&seed, path.as_bytes()));
+        // In any order, of one length or of several.
+        let mut below = Below::new(&seed, path);
+        let (above, beside) = (scope("acme/platform"), scope("acme/platfosm"));
+        assert!(below.is_below(&above) && !below.is_below(&beside) && below.is_below(&above));
+        assert!(below.is_below(&scope("acme")) && below.is_below(&above));
     }
 }

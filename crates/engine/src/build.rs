@@ -17,10 +17,10 @@ impl Snapshot {
         let seed = Seed::random();
         let mut snapshot = Self {
             revision,
-            roles: Roles::new(seed, &catalog, facts.roles.len()),
-            identities: Table::new(seed, 0),
-            scopes: Table::new(seed, 0),
-            binding_ids: Table::new(seed, 0),
+            roles: Roles::new(seed.clone(), &catalog, facts.roles.len()),
+            identities: Table::new(seed.clone(), 0),
+            scopes: Table::new(seed.clone(), 0),
+            binding_ids: Table::new(seed.clone(), 0),
             bindings: facts.role_bindings.len(),
             catalog,
         };
@@ -71,7 +71,7 @@ impl Snapshot {
             let id = id.as_str();
             (id, payload(id, kind).len())
         });
-        self.scopes = Table::with_room_for(*self.seed(), entries);
+        self.scopes = Table::with_room_for(self.seed().clone(), entries);
         for (id, kind) in scopes {
             let _ = self.scopes.put(id.as_str(), &payload(id.as_str(), kind));
         }
@@ -97,7 +97,7 @@ impl Snapshot {
         }
         let entries = facts.identities.iter().zip(&counts);
         let entries = entries.map(|(one, count)| (one.id.as_str(), count * BINDING_BYTES));
-        self.identities = Table::with_room_for(*self.seed(), entries);
+        self.identities = Table::with_room_for(self.seed().clone(), entries);
 
         // The places of all bindings, those of each identity side by side.
         let mut starts: Vec<usize> = counts
@@ -175,10 +175,10 @@ impl Snapshot {
     pub(crate) fn resized(&self) -> Self {
         let mut next = self.clone();
         let scopes = || self.scopes.iter().map(|entry| (entry.key(), entry.payload().len()));
-        next.scopes = Table::with_room_for(*self.seed(), scopes());
+        next.scopes = Table::with_room_for(self.seed().clone(), scopes());
         let identities =
             || self.identities.iter().map(|entry| (entry.key(), entry.payload().len()));
-        next.identities = Table::with_room_for(*self.seed(), identities());
+        next.identities = Table::with_room_for(self.seed().clone(), identities());
 
         let scopes = renumber(&self.scopes, &mut next.scopes);
         let identities = renumber(&self.identities, &mut next.identities);

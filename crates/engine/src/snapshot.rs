@@ -1,7 +1,7 @@
 //! The immutable index that every question is answered from.
 //!
 //! ```text
-//! identities   path ─▶ its bindings, sorted by the tag of their scope     ─▶ properties, expiries,
+//! identities   path ─▶ its bindings, sorted by their scope's fingerprint   ─▶ properties, expiries,
 //! scopes       path ─▶ kind, children, identities bound at it                conditions, if any
 //! roles        name ─▶ number ─▶ row of the capability matrix
 //! ```
@@ -11,9 +11,10 @@
 
 use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
-use crate::binding::{BINDING_BYTES, Beside, Id, Packed, Special, first_with};
+use crate::binding::{BINDING_BYTES, Below, Beside, Id, Packed, Special, first_with};
 use crate::hash::Seed;
 use crate::model::{Same, binding_id};
+use crate::path::contains;
 use crate::roles::Roles;
 use crate::table::{Entry, Table};
 use crate::{Catalog, Condition, Of, Path, Properties, Role, Timestamp};
@@ -194,42 +195,41 @@ impl Snapshot {
         mut look: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
         let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
-        let path = resource.as_str().as_bytes();
-        // What was found by hashes is only that: the text decides.
-        let mut verify = |at, packed: Packed| {
-            if path.get(..usize::from(packed.length)) != Some(self.scopes.key_bytes(packed.scope)) {
-                return ControlFlow::Continue(());
-            }
+        let mut look = |at, packed: Packed| {
+            debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
             look(Binding { packed, special: special(packed, at, identity) })
         };
         if bindings.len() > SCAN_MAX {
-            self.search(bindings, resource, &mut verify);
+            self.search(bindings, resource, &mut look);
             return;
         }
+        let mut path = Below::new(self.seed(), resource.as_str());
         for (at, bytes) in (0u32..).zip(bindings) {
             let packed = Packed::read(*bytes);
-            if packed.can_be_above(self.seed(), path) && verify(at, packed).is_break() {
+            if path.is_below(&packed) && look(at, packed).is_break() {
                 return;
             }
         }
     }
 
-    /// Finds among many bindings, which are sorted by their tags, those with a tag of the path.
+    /// Finds among many bindings, which are sorted by their fingerprints, those with one of the path.
     #[inline(never)]
     fn search(
         &self,
         bindings: &[[u8; BINDING_BYTES]],
         resource: Path<'_>,
-        verify: &mut dyn FnMut(u32, Packed) -> ControlFlow<()>,
+        look: &mut dyn FnMut(u32, Packed) -> ControlFlow<()>,
     ) {
         let prefixes = self.seed().prefixes(resource.as_str());
-        for (tag, length) in prefixes.iter() {
-            let first = first_with(tag, bindings);
+        for (fingerprint, length) in prefixes.iter() {
+            let first = first_with(fingerprint.rank(), bindings);
             let from = bindings.get(first..).unwrap_or_default().iter();
-            let with_tag = from.map(|bytes| Packed::read(*bytes)).take_while(|one| one.tag == tag);
-            for (at, packed) in (first..).zip(with_tag) {
+            let from = from.map(|bytes| Packed::read(*bytes));
+            let near = from.take_while(|one| one.fingerprint <= fingerprint);
+            for (at, packed) in (first..).zip(near) {
                 let Ok(at) = u32::try_from(at) else { return };
-                if packed.length == length && verify(at, packed).is_break() {
+                let found = (packed.fingerprint, packed.length) == (fingerprint, length);
+                if found && look(at, packed).is_break() {
                     return;
                 }
             }

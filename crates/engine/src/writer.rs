@@ -406,7 +406,8 @@ fn with_binding(
     special: Special,
 ) -> (Vec<u8>, Option<Beside>) {
     let (bindings, _) = entry.payload().as_chunks();
-    let place = bindings.partition_point(|bytes| Packed::read(*bytes).tag < packed.tag);
+    let place =
+        bindings.partition_point(|bytes| Packed::read(*bytes).fingerprint < packed.fingerprint);
     let (before, after) = bindings.split_at_checked(place).unwrap_or((bindings, &[]));
     let mut payload = Vec::with_capacity(entry.payload().len() + crate::binding::BINDING_BYTES);
     payload.extend(before.as_flattened());

@@ -1,238 +1,245 @@
-//! A shard of a table: slots by tag, and the records that they point to.
+//! The records of a shard, and what they are numbered by.
+//!
+//! ```text
+//! fingerprint: u128   bytes of the key: u16   number: u16   bytes of the payload: u32   payload   key
+//! ```
 
 use std::sync::Arc;
 
-use super::{Entry, HEADER, NOTHING, number};
+use super::NOTHING;
+use crate::hash::Fingerprint;
 
-/// Bytes that a copy of a shard has to spare, for a record of usual size.
+/// Bytes before a payload.
+const HEADER: usize = 24;
+/// Bytes that a place counts: records begin at multiples of it.
+pub(super) const UNIT: usize = 16;
+/// Bytes that are made room for at least, once there is no more: a record of usual size.
 const ROOM: usize = 512;
 
+/// The records of a shard, and room for more. They stand apart from the rest of it: a look-up needs
+/// no more, so that what finds them is near.
+pub(super) type Records = Arc<[u8]>;
+
+/// The rest of a shard.
 #[derive(Debug)]
-pub(crate) struct Shard<X> {
-    /// Open addressing by the tag; a power of two of them, at most three quarters taken.
-    pub(super) slots: Vec<(u32, u32)>,
-    /// Where the record of each number begins.
-    pub(super) places: Vec<u32>,
-    pub(super) bytes: Vec<u8>,
-    /// Bytes of records that are no longer reached.
-    pub(super) garbage: usize,
-    pub(super) taken: usize,
+pub(super) struct Shard<X> {
+    /// Where the record of each number begins, and room for more.
+    places: Arc<[u32]>,
     /// What few entries have beside their payload, by number.
-    pub(super) extras: Vec<(u32, Arc<X>)>,
+    extras: Arc<[(u32, Arc<X>)]>,
+    /// How many bytes have records, or had.
+    used: u32,
+    /// Bytes of records that are no longer reached.
+    garbage: u32,
+    /// How many numbers are taken, or were.
+    numbers: u32,
+    taken: u32,
+}
+
+/// A record, as it stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record<'t> {
+    pub(super) fingerprint: Fingerprint,
+    pub(super) within: u32,
+    pub(super) payload: &'t [u8],
+    pub(super) key: &'t [u8],
+}
+
+impl<'t> Record<'t> {
+    pub(super) fn read(records: &'t [u8], place: u32) -> Option<Self> {
+        let record = records.get(place as usize * UNIT..)?;
+        let (header, rest) = record.split_first_chunk::<HEADER>()?;
+        let (fingerprint, lengths) = header.split_first_chunk()?;
+        let [k0, k1, n0, n1, p0, p1, p2, p3] = *lengths.first_chunk()?;
+        let key = usize::from(u16::from_le_bytes([k0, k1]));
+        let (payload, rest) =
+            rest.split_at_checked(u32::from_le_bytes([p0, p1, p2, p3]) as usize)?;
+        Some(Self {
+            fingerprint: Fingerprint(u128::from_le_bytes(*fingerprint)),
+            within: u32::from(u16::from_le_bytes([n0, n1])),
+            payload,
+            key: rest.get(..key)?,
+        })
+    }
+
+    /// Bytes that it takes.
+    fn length(&self) -> usize {
+        length(self.key, self.payload.len())
+    }
+}
+
+/// Bytes that a record takes.
+pub(super) const fn length(key: &[u8], payload: usize) -> usize {
+    (HEADER + payload + key.len()).next_multiple_of(UNIT)
 }
 
 impl<X> Clone for Shard<X> {
     fn clone(&self) -> Self {
-        Self {
-            slots: self.slots.clone(),
-            places: with_room(&self.places, 1),
-            bytes: with_room(&self.bytes, ROOM),
-            extras: self.extras.clone(),
-            ..*self
-        }
+        Self { places: Arc::clone(&self.places), extras: Arc::clone(&self.extras), ..*self }
     }
-}
-
-/// A copy that the change it is made for can be appended to.
-fn with_room<T: Copy>(all: &[T], room: usize) -> Vec<T> {
-    let mut copy = Vec::with_capacity(all.len() + room);
-    copy.extend_from_slice(all);
-    copy
 }
 
 impl<X> Default for Shard<X> {
     fn default() -> Self {
-        Self {
-            slots: Vec::new(),
-            places: Vec::new(),
-            bytes: Vec::new(),
-            garbage: 0,
-            taken: 0,
-            extras: Vec::new(),
-        }
+        let (places, extras) = (Arc::default(), Arc::default());
+        Self { places, extras, used: 0, garbage: 0, numbers: 0, taken: 0 }
     }
 }
 
 impl<X> Shard<X> {
-    /// The first slot with this tag from a place on, and its record's place.
-    pub(super) fn find(&self, tag: u32, from: usize) -> Option<(usize, u32)> {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut at = from & mask;
-        loop {
-            let (found, place) = *self.slots.get(at)?;
-            if place == NOTHING {
-                return None;
-            }
-            if found == tag {
-                return Some((at, place));
-            }
-            at = (at + 1) & mask;
+    pub(super) const fn taken(&self) -> usize {
+        self.taken as usize
+    }
+
+    /// Where the record of a number is; [`NOTHING`] if there is none.
+    pub(super) fn place(&self, within: u32) -> u32 {
+        self.places.get(within as usize).copied().unwrap_or(NOTHING)
+    }
+
+    pub(super) fn places(&self) -> impl Iterator<Item = u32> + Clone {
+        self.places.iter().copied().filter(|place| *place != NOTHING)
+    }
+
+    pub(super) fn extra(&self, within: u32) -> Option<&Arc<X>> {
+        let at = self.extras.binary_search_by_key(&within, |(number, _)| *number).ok()?;
+        self.extras.get(at).map(|(_, extra)| extra)
+    }
+
+    pub(super) fn set_extra(&mut self, within: u32, extra: Option<Arc<X>>) {
+        let at = self.extras.partition_point(|(number, _)| *number < within);
+        let (before, after) = self.extras.split_at_checked(at).unwrap_or((&self.extras, &[]));
+        let is_there = after.first().is_some_and(|(number, _)| *number == within);
+        if is_there || extra.is_some() {
+            let after = after.get(usize::from(is_there)..).unwrap_or_default();
+            let one = extra.map(|extra| (within, extra));
+            self.extras = before.iter().cloned().chain(one).chain(after.iter().cloned()).collect();
         }
     }
 
-    pub(super) fn entry(&self, shard_number: usize, place: u32) -> Option<Entry<'_, X>> {
-        let record = self.bytes.get(place as usize..)?;
-        let (header, rest) = record.split_first_chunk::<HEADER>()?;
-        let [k0, k1, n0, n1, p0, p1, p2, p3] = *header;
-        let key = usize::from(u16::from_le_bytes([k0, k1]));
-        let within = u32::from(u16::from_le_bytes([n0, n1]));
-        let (payload, rest) =
-            rest.split_at_checked(u32::from_le_bytes([p0, p1, p2, p3]) as usize)?;
-        let number = number(shard_number, within)?;
-        Some(Entry { shard: self, number, within, payload, key: rest.get(..key)? })
-    }
-
-    /// Answers whether the key is new, and its number.
-    pub(super) fn put(&mut self, tag: u32, key: &str, payload: &[u8]) -> Option<(bool, u32)> {
-        let mut from = tag as usize;
-        while let Some((at, place)) = self.find(tag, from) {
-            let entry = self.entry(0, place)?;
-            if entry.key == key.as_bytes() {
-                let (within, before) = (entry.within, entry.payload.len());
-                self.replace(at, place, within, key, payload, before)?;
-                return Some((false, within));
-            }
-            from = at + 1;
-        }
-        if (self.taken + 1) * 4 > self.slots.len() * 3 {
-            self.resize((self.slots.len() * 2).max(4));
-        }
-        let has_free = self.taken < self.places.len();
+    /// A number that is free; nothing if none is.
+    pub(super) fn free_number(&self) -> Option<u32> {
         let free = || self.places.iter().position(|place| *place == NOTHING);
-        let within = has_free.then(free).flatten().unwrap_or(self.places.len());
+        let has_free = self.taken < self.numbers;
+        let within = has_free.then(free).flatten().unwrap_or(self.numbers as usize);
         // The numbers of a shard are 16 bits of an entry's.
-        let within = u32::from(u16::try_from(within).ok()?);
-        let place = self.append(within, key, payload)?;
-        match self.places.get_mut(within as usize) {
-            Some(free) => *free = place,
-            None => self.places.push(place),
-        }
-        self.taken += 1;
-        insert(&mut self.slots, tag, place);
-        Some((true, within))
+        u16::try_from(within).ok().map(u32::from)
     }
 
-    fn replace(
+    /// Puts a record behind the others, and answers its place, which is less than `end`; nothing if
+    /// it would not be, or parts are longer than they can be.
+    pub(super) fn append(
         &mut self,
-        at: usize,
-        place: u32,
-        within: u32,
-        key: &str,
-        payload: &[u8],
-        before: usize,
-    ) -> Option<()> {
-        if payload.len() == before {
-            let start = place as usize + HEADER;
-            self.bytes.get_mut(start..start + before)?.copy_from_slice(payload);
-            return Some(());
+        records: &mut Records,
+        record: Record<'_>,
+        end: u32,
+    ) -> Option<u32> {
+        let Record { fingerprint, within, payload, key } = record;
+        let start = self.used as usize;
+        let place = u32::try_from(start / UNIT).ok().filter(|place| *place < end)?;
+        let used = start + record.length();
+        let next = u32::try_from(used).ok()?;
+        let key_length = u16::try_from(key.len()).ok()?.to_le_bytes();
+        let payload_length = u32::try_from(payload.len()).ok()?.to_le_bytes();
+        let within_bytes = u16::try_from(within).ok()?.to_le_bytes();
+        if records.len() < used {
+            *records = longer(records.get(..start)?, record.length() + (start / 8).max(ROOM), 0);
         }
-        self.garbage += HEADER + before + key.len();
-        let place = self.append(within, key, payload)?;
-        self.slots.get_mut(at)?.1 = place;
-        *self.places.get_mut(within as usize)? = place;
-        self.compact_if_worth_it();
-        Some(())
-    }
-
-    fn append(&mut self, within: u32, key: &str, payload: &[u8]) -> Option<u32> {
-        let place = u32::try_from(self.bytes.len()).ok().filter(|place| *place != NOTHING)?;
-        self.bytes.extend(u16::try_from(key.len()).ok()?.to_le_bytes());
-        self.bytes.extend(u16::try_from(within).ok()?.to_le_bytes());
-        self.bytes.extend(u32::try_from(payload.len()).ok()?.to_le_bytes());
-        self.bytes.extend(payload);
-        self.bytes.extend(key.as_bytes());
+        let mut rest = Arc::make_mut(records).get_mut(start..used)?;
+        for part in [
+            &fingerprint.0.to_le_bytes()[..],
+            &key_length,
+            &within_bytes,
+            &payload_length,
+            payload,
+            key,
+        ] {
+            let (to, after) = rest.split_at_mut_checked(part.len())?;
+            to.copy_from_slice(part);
+            rest = after;
+        }
+        self.used = next;
+        if within as usize >= self.places.len() {
+            self.places = longer(&self.places, self.places.len() / 8 + 1, NOTHING);
+        }
+        let old = Arc::make_mut(&mut self.places).get_mut(within as usize)?;
+        if std::mem::replace(old, place) == NOTHING {
+            self.taken += 1;
+            self.numbers = self.numbers.max(within + 1);
+        }
         Some(place)
     }
 
-    pub(super) fn remove(&mut self, tag: u32, within: u32) {
-        let mask = self.slots.len().wrapping_sub(1);
-        let mut from = tag as usize;
-        let mut hole = loop {
-            let Some((at, place)) = self.find(tag, from) else { return };
-            match self.entry(0, place) {
-                Some(entry) if entry.within == within => {
-                    self.garbage += HEADER + entry.payload.len() + entry.key.len();
-                    break at;
-                }
-                _ => from = at + 1,
-            }
-        };
-        if let Some(place) = self.places.get_mut(within as usize) {
+    /// Overwrites a part of the payload of a number.
+    pub(super) fn write_at(&self, records: &mut Records, within: u32, at: usize, bytes: &[u8]) {
+        let start = self.place(within) as usize * UNIT + HEADER + at;
+        // A copy only for what is there, and changes.
+        if records.get(start..start + bytes.len()).is_some_and(|old| old != bytes)
+            && let Some(old) = Arc::make_mut(records).get_mut(start..start + bytes.len())
+        {
+            old.copy_from_slice(bytes);
+        }
+    }
+
+    /// Gives a number back, with what it had beside its payload. Its record is the caller's to
+    /// [`Self::abandon`].
+    pub(super) fn release(&mut self, within: u32) {
+        self.set_extra(within, None);
+        if let Some(place) = Arc::make_mut(&mut self.places).get_mut(within as usize) {
             *place = NOTHING;
+            self.taken -= 1;
         }
-        self.taken -= 1;
-        // What follows the hole and would no longer be found moves into it.
-        let mut at = hole;
-        loop {
-            at = (at + 1) & mask;
-            let Some((tag, place)) = self.slots.get(at).copied() else { return };
-            if place == NOTHING {
-                break;
-            }
-            let home = tag as usize & mask;
-            if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
-                if let Some(slot) = self.slots.get_mut(hole) {
-                    *slot = (tag, place);
+    }
+
+    /// Counts the bytes of a record that is no longer reached. Answers whether a third of all bytes
+    /// are such: then they are worth copying.
+    pub(super) fn abandon(&mut self, length: usize) -> bool {
+        self.garbage = self.garbage.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
+        u64::from(self.garbage) * 3 > u64::from(self.used)
+    }
+
+    /// Copies the records of these places, one after another, and puts their new places there.
+    pub(super) fn compact<'p>(
+        &mut self,
+        records: &mut Records,
+        places: impl Iterator<Item = &'p mut u32>,
+    ) {
+        let mut bytes = Vec::with_capacity(self.used.saturating_sub(self.garbage) as usize + ROOM);
+        let mut by_number = vec![NOTHING; self.places.len()];
+        for place in places {
+            let start = *place as usize * UNIT;
+            let moved = u32::try_from(bytes.len() / UNIT).unwrap_or(NOTHING);
+            if let Some(record) = Record::read(records, *place)
+                && let Some(copied) = records.get(start..start + record.length())
+            {
+                bytes.extend(copied);
+                if let Some(place) = by_number.get_mut(record.within as usize) {
+                    *place = moved;
                 }
-                hole = at;
             }
-        }
-        if let Some(slot) = self.slots.get_mut(hole) {
-            *slot = (0, NOTHING);
-        }
-        self.compact_if_worth_it();
-    }
-
-    pub(super) fn reserve(&mut self, entries: usize, bytes: usize) {
-        self.bytes.reserve_exact(bytes);
-        self.places.reserve_exact(entries);
-        self.resize((entries * 4).div_ceil(3).next_power_of_two());
-    }
-
-    fn resize(&mut self, slots: usize) {
-        let mut slots = vec![(0, NOTHING); slots];
-        for (tag, place) in self.slots.iter().filter(|(_, place)| *place != NOTHING) {
-            insert(&mut slots, *tag, *place);
-        }
-        self.slots = slots;
-    }
-
-    /// Copies what is reached once a third of the bytes is not.
-    fn compact_if_worth_it(&mut self) {
-        if self.garbage * 3 <= self.bytes.len() {
-            return;
-        }
-        let mut bytes = Vec::with_capacity(self.bytes.len() - self.garbage + ROOM);
-        let (mut slots, mut places) = (self.slots.clone(), self.places.clone());
-        for (_, place) in slots.iter_mut().filter(|(_, place)| *place != NOTHING) {
-            let (Some(entry), Ok(moved)) = (self.entry(0, *place), u32::try_from(bytes.len()))
-            else {
-                return;
-            };
-            let length = HEADER + entry.payload.len() + entry.key.len();
-            let start = *place as usize;
-            let Some(record) = self.bytes.get(start..start + length) else { return };
-            bytes.extend(record);
             *place = moved;
-            if let Some(place) = places.get_mut(entry.within as usize) {
-                *place = moved;
-            }
         }
-        (self.slots, self.places) = (slots, places);
-        self.bytes = bytes;
+        self.used = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.garbage = 0;
+        bytes.resize(bytes.len() + ROOM, 0);
+        (self.places, *records) = (by_number.into(), bytes.into());
+    }
+
+    /// Makes room for just so many entries and bytes, in a shard that has none.
+    pub(super) fn reserve(&mut self, records: &mut Records, entries: usize, bytes: usize) {
+        *records = longer(&[], bytes, 0);
+        self.places = longer(&[], entries, NOTHING);
+    }
+
+    /// Bytes that it holds, apart from its records and what entries have beside their payload.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Self>() + size_of_val(&*self.places)
     }
 }
 
-/// Puts a record into the first free slot from its tag's own on. There is one.
-fn insert(slots: &mut [(u32, u32)], tag: u32, place: u32) {
-    let mask = slots.len().wrapping_sub(1);
-    let mut at = tag as usize & mask;
-    while let Some(slot) = slots.get_mut(at) {
-        if slot.1 == NOTHING {
-            *slot = (tag, place);
-            return;
-        }
-        at = (at + 1) & mask;
-    }
+/// A copy with room behind it.
+fn longer<T: Copy>(all: &[T], room: usize, nothing: T) -> Arc<[T]> {
+    let mut copy = Vec::with_capacity(all.len() + room);
+    copy.extend_from_slice(all);
+    copy.resize(all.len() + room, nothing);
+    copy.into()
 }

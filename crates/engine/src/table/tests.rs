@@ -82,23 +82,40 @@ fn it_holds_what_a_map_does() {
     }
 }
 
-/// Keys whose tags are equal are told apart by their text.
+/// Keys whose tags are equal are told apart by the rest of their fingerprints, and found again
+/// whichever of them goes.
 #[test]
 fn equal_tags_are_told_apart() {
-    let mut shard: Shard<()> = Shard::default();
-    for key in ["a", "b", "c"] {
-        assert!(shard.put(7, key, key.as_bytes()).unwrap().0);
+    let mut branch: Branch<()> = Branch::new(1);
+    let print = |at: u128| Fingerprint(7 << 64 | at << 96 | at);
+    for (at, key) in (0..).zip([b"a", b"b", b"c"]) {
+        assert!(branch.put(0, print(at), key, key).unwrap().0);
     }
-    assert_eq!(shard.put(7, "b", b"B"), Some((false, 1)));
-    let probe = |key: &str| {
-        let (at, place) = shard.find(7, 7)?;
-        let probe = Probe { shard: &shard, shard_number: 0, tag: 7, at, place };
+    assert_eq!(branch.put(0, print(1), b"b", b"B"), Some((false, 1)));
+    let get = |branch: &Branch<()>, at: u128| {
+        let probe = Probe { branch, shard: (0, 0), fingerprint: print(at) };
+        let key = ["a", "b", "c", "d"][at as usize];
         probe.entry(key).map(|entry| entry.payload().to_vec())
     };
-    assert_eq!(probe("a").unwrap(), b"a");
-    assert_eq!(probe("b").unwrap(), b"B");
-    assert_eq!(probe("c").unwrap(), b"c");
-    assert_eq!(probe("d"), None);
+    assert_eq!(get(&branch, 0).unwrap(), b"a");
+    assert_eq!(get(&branch, 1).unwrap(), b"B");
+    assert_eq!(get(&branch, 2).unwrap(), b"c");
+    assert_eq!(get(&branch, 3), None);
+    branch.remove(0, print(0));
+    assert_eq!(get(&branch, 0), None);
+    assert_eq!(get(&branch, 1).unwrap(), b"B");
+    assert_eq!(get(&branch, 2).unwrap(), b"c");
+}
+
+/// A text that no path can be as long as is not there and cannot be put in.
+#[test]
+fn longer_texts_than_paths_are_refused() {
+    let mut table: Table<()> = Table::new(Seed::random(), 0);
+    let longest = "x".repeat(TEXT_BYTES_MAX);
+    assert!(table.put(&longest, &[]).is_some());
+    let longer = format!("{longest}x");
+    assert_eq!(table.put(&longer, &[]), None);
+    assert!(table.get(&longer).is_none() && table.get(&longest).is_some());
 }
 
 /// A shard that has given out all its numbers says so, and loses nothing.
