@@ -19,6 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Codegen wants `prost_types`' own descriptor set; both crates share one version of it.
     let descriptors = compiler.file_descriptor_set();
     debug_assert!(descriptors.encoded_len() > 0);
-    tonic_prost_build::configure().codec_path("crate::codec::Codec").compile_fds(descriptors)?;
+    let codegen = || tonic_prost_build::configure().codec_path("crate::codec::Codec");
+    codegen().build_server(false).compile_fds(descriptors.clone())?;
+    // Servers get batches as they came, and borrow their names.
+    let servers = out.join("server");
+    fs::create_dir_all(&servers)?;
+    codegen()
+        .build_client(false)
+        .extern_path(".capstan.v1", "crate::v1")
+        .extern_path(".capstan.v1.BatchCheckRequest", "crate::codec::EncodedBatch")
+        .out_dir(servers)
+        .compile_fds(descriptors)?;
     Ok(())
 }

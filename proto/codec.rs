@@ -1,5 +1,5 @@
-//! The codec of every service: prost with small buffers, and the contract's word for bytes that do
-//! not decode.
+//! The codec of every service: prost with small buffers, the contract's word for bytes that do
+//! not decode, and batches that are still encoded.
 //!
 //! tonic's own codec reserves 8 KiB for each direction of each call and answers undecodable bytes
 //! with INTERNAL; our messages are about 100 bytes, and bad bytes are the caller's mistake.
@@ -7,10 +7,12 @@
 use std::marker::PhantomData;
 
 use prost::Message;
-use prost::bytes::Buf as _;
+use prost::bytes::{Buf as _, Bytes};
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
+
+use crate::v1;
 
 /// Bytes reserved at first for a message in either direction; buffers grow as needed.
 const BUFFER_BYTES: usize = 512;
@@ -30,7 +32,7 @@ impl<T, U> Default for Codec<T, U> {
 impl<T, U> tonic::codec::Codec for Codec<T, U>
 where
     T: Message + Send + 'static,
-    U: Message + Default + Send + 'static,
+    U: Received + Send + 'static,
 {
     type Encode = T;
     type Decode = U;
@@ -67,16 +69,67 @@ impl<T: Message> Encoder for MessageEncoder<T> {
 #[derive(Debug, Clone, Copy)]
 pub struct MessageDecoder<U>(PhantomData<fn() -> U>);
 
-impl<U: Message + Default> Decoder for MessageDecoder<U> {
+impl<U: Received> Decoder for MessageDecoder<U> {
     type Item = U;
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        decode_whole(buffer).map(Some).map_err(|error| undecodable(&error))
+        U::receive(buffer).map(Some)
     }
 
     fn buffer_settings(&self) -> BufferSettings {
         BufferSettings::new(BUFFER_BYTES, YIELD_BYTES)
+    }
+}
+
+/// What can come in as a message.
+pub trait Received: Sized {
+    /// Takes a whole message out of a buffer.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no such message: INVALID_ARGUMENT, with the field that is wrong.
+    fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
+}
+
+impl<M: Message + Default> Received for M {
+    fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        decode_whole(buffer).map_err(|error| undecodable(&error))
+    }
+}
+
+/// A `BatchCheckRequest` as it came: its thousands of strings can be borrowed from its bytes, where
+/// decoding it would copy each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EncodedBatch(Bytes);
+
+impl EncodedBatch {
+    /// The bytes, which may be of no batch.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The batch.
+    ///
+    /// # Errors
+    ///
+    /// As [`Received::receive`].
+    pub fn decode(&self) -> Result<v1::BatchCheckRequest, Status> {
+        v1::BatchCheckRequest::decode(&*self.0).map_err(|error| undecodable(&error))
+    }
+}
+
+impl From<Bytes> for EncodedBatch {
+    fn from(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+}
+
+impl Received for EncodedBatch {
+    fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        // The bytes are not copied, unless the buffer is in pieces.
+        Ok(Self(buffer.copy_to_bytes(buffer.remaining())))
     }
 }
 

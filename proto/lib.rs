@@ -13,6 +13,7 @@
 )]
 pub mod v1 {
     tonic::include_proto!("capstan.v1");
+    include!(concat!(env!("OUT_DIR"), "/server/capstan.v1.rs"));
 }
 
 /// The encoded `FileDescriptorSet` of every schema file and its imports, options kept, as gRPC

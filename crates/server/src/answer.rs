@@ -51,19 +51,35 @@ pub fn batch_check(
     request: &v1::BatchCheckRequest,
     now: Timestamp,
 ) -> Result<v1::BatchCheckResponse, RequestError> {
-    let length = request.checks.len();
+    let properties = request.checks.iter().map(|item| item.properties.as_ref());
+    let attributes: Vec<_> = properties.map(convert::attributes).collect();
+    let names = request.checks.iter().map(|item| {
+        let v1::CheckItem { identity, capability, resource, .. } = item;
+        [identity, capability, resource].map(String::as_str)
+    });
+    batch_check_names(snapshot, names.zip(attributes.iter().map(|one| &**one)), now)
+}
+
+/// The same by names, each with what the request supplies for conditions.
+///
+/// # Errors
+///
+/// As [`batch_check`].
+pub(crate) fn batch_check_names<'r>(
+    snapshot: &Snapshot,
+    checks: impl ExactSizeIterator<Item = ([&'r str; 3], &'r Attributes)>,
+    now: Timestamp,
+) -> Result<v1::BatchCheckResponse, RequestError> {
+    let length = checks.len();
     if length > BATCH_CHECKS_MAX {
         let problem =
             format!("{length} checks, more than {BATCH_CHECKS_MAX}: send several batches");
         return Err(RequestError::field("checks", problem));
     }
-    let properties = request.checks.iter().map(|item| item.properties.as_ref());
-    let attributes: Vec<_> = properties.map(convert::attributes).collect();
     let mut results = vec![v1::CheckResult::default(); length];
     let mut questions = Vec::with_capacity(length);
     let mut places = Vec::with_capacity(length);
-    for ((item, attributes), result) in request.checks.iter().zip(&attributes).zip(&mut results) {
-        let v1::CheckItem { identity, capability, resource, .. } = item;
+    for (([identity, capability, resource], attributes), result) in checks.zip(&mut results) {
         match convert::question(identity, capability, resource, attributes) {
             Ok(question) => {
                 questions.push(question);

@@ -101,8 +101,8 @@ pub fn names(mut message: &[u8]) -> Option<[&str; 3]> {
     Some(names.map(Option::unwrap_or_default))
 }
 
-/// A length of one or two bytes: names are shorter than 16 KiB.
-fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+/// A length of one or two bytes: names are shorter than 16 KiB, and so are checks of three.
+pub(crate) fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     match bytes {
         [low @ ..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),
         [low, high @ ..=0x7f, rest @ ..] => {

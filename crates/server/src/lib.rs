@@ -16,6 +16,7 @@
 
 mod admission;
 pub mod answer;
+pub mod batch;
 pub mod bench;
 pub mod cli;
 pub mod clock;

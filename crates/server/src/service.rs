@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_engine::{Attributes, Reason, Snapshot};
+use capstan_proto::codec::EncodedBatch;
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -12,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Line};
 use crate::limits::SHORT_BATCH_MAX;
@@ -103,20 +105,22 @@ impl Services {
     async fn batch(
         &self,
         rpc: Rpc,
-        request: v1::BatchCheckRequest,
-    ) -> Result<v1::BatchCheckResponse, RequestError> {
-        let snapshot = self.published.read(request.consistency.as_ref()).await?;
-        let is_long = request.checks.len() > SHORT_BATCH_MAX;
+        encoded: EncodedBatch,
+    ) -> Result<v1::BatchCheckResponse, Status> {
+        let batch = Batch::of(&encoded)?;
+        let snapshot = self.published.read(batch.consistency()).await?;
+        let is_long = batch.len() > SHORT_BATCH_MAX;
         let _turn = if is_long { self.turn().await } else { None };
         let now = self.clock.now();
-        let answer = answer::batch_check(&snapshot, &request, now)?;
+        let answer = batch.answer(&snapshot, now)?;
         if let Some(log) = &self.log {
-            let lines = request.checks.into_iter().zip(&answer.results).map(|(item, result)| {
+            let lines = batch.into_names().into_iter().zip(&answer.results);
+            let lines = lines.map(|(names, result)| {
                 let told = match &result.error {
                     None => Ok((result.allowed, result.reason())),
                     Some(error) => Err(&error.message),
                 };
-                Line::new([item.identity, item.capability, item.resource], told)
+                Line::new(names, told)
             });
             log.write(rpc, now, answer.revision, lines.collect());
         }
@@ -160,10 +164,7 @@ impl DecisionService for Services {
         Ok(Response::new(answer))
     }
 
-    async fn batch_check(
-        &self,
-        request: Request<v1::BatchCheckRequest>,
-    ) -> Answer<v1::BatchCheckResponse> {
+    async fn batch_check(&self, request: Request<EncodedBatch>) -> Answer<v1::BatchCheckResponse> {
         Ok(Response::new(self.batch(Rpc::BatchCheck, request.into_inner()).await?))
     }
 
@@ -173,7 +174,7 @@ impl DecisionService for Services {
     /// One answer for each batch, in order; the first error ends the stream.
     async fn stream_check(
         &self,
-        request: Request<Streaming<v1::BatchCheckRequest>>,
+        request: Request<Streaming<EncodedBatch>>,
     ) -> Answer<Self::StreamCheckStream> {
         let open = Some((self.clone(), request.into_inner()));
         let answers = stream::unfold(open, |open| async {
@@ -184,9 +185,7 @@ impl DecisionService for Services {
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
             };
             let answer = match request {
-                Ok(Some(batch)) => {
-                    services.batch(Rpc::StreamCheck, batch).await.map_err(Status::from)
-                }
+                Ok(Some(batch)) => services.batch(Rpc::StreamCheck, batch).await,
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };

@@ -7,6 +7,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use capstan_engine::{Decision, Reason};
+use capstan_proto::codec::EncodedBatch;
 use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
 use capstan_proto::v1::{self, BatchCheckResponse};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
@@ -138,9 +139,11 @@ struct DoNothing;
 
 const ALLOWED: Decision = Decision { reason: Reason::Granted, valid_until: None };
 
-fn batch(request: &v1::BatchCheckRequest) -> BatchCheckResponse {
+/// Decodes the batch, as any handler has it.
+fn batch(request: &EncodedBatch) -> Result<BatchCheckResponse, Status> {
+    let request = request.decode()?;
     let results = request.checks.iter().map(|_| convert::check_result(ALLOWED)).collect();
-    BatchCheckResponse { results, revision: 1 }
+    Ok(BatchCheckResponse { results, revision: 1 })
 }
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -155,20 +158,18 @@ impl DecisionService for DoNothing {
         Ok(Response::new(convert::check_response(ALLOWED, 1)))
     }
 
-    async fn batch_check(
-        &self,
-        request: Request<v1::BatchCheckRequest>,
-    ) -> Answer<BatchCheckResponse> {
-        Ok(Response::new(batch(request.get_ref())))
+    async fn batch_check(&self, request: Request<EncodedBatch>) -> Answer<BatchCheckResponse> {
+        batch(request.get_ref()).map(Response::new)
     }
 
     type StreamCheckStream = Pin<Box<dyn Stream<Item = Result<BatchCheckResponse, Status>> + Send>>;
 
     async fn stream_check(
         &self,
-        request: Request<Streaming<v1::BatchCheckRequest>>,
+        request: Request<Streaming<EncodedBatch>>,
     ) -> Answer<Self::StreamCheckStream> {
-        let answers = request.into_inner().map(|request| request.map(|request| batch(&request)));
+        let answers =
+            request.into_inner().map(|request| request.and_then(|request| batch(&request)));
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -88,7 +88,10 @@ pub(crate) fn request(bytes: &[u8]) -> bool {
             borrowed_names_are_the_decoded_ones(bytes);
             decoded(bytes).is_some_and(|request| check(&request))
         }
-        1 => decoded(bytes).is_some_and(|request| batch_check(&request)),
+        1 => {
+            borrowed_checks_are_the_decoded_ones(bytes);
+            decoded(bytes).is_some_and(|request| batch_check(&request))
+        }
         2 => decoded(bytes).is_some_and(|request| list_capabilities(&request)),
         3 => decoded(bytes).is_some_and(|request| list_identities(&request)),
         4 => decoded(bytes).is_some_and(|request| list_scopes(&request)),
@@ -145,6 +148,18 @@ fn borrowed_names_are_the_decoded_ones(bytes: &[u8]) {
         let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
         let plain = v1::CheckRequest { identity, capability, resource, ..Default::default() };
         assert_eq!(v1::CheckRequest::decode(bytes), Ok(plain));
+    }
+}
+
+/// The same of a batch.
+fn borrowed_checks_are_the_decoded_ones(bytes: &[u8]) {
+    if let Some(checks) = capstan::batch::checks(bytes) {
+        let checks = checks.into_iter().map(|names| {
+            let [identity, capability, resource] = names.map(Into::into);
+            v1::CheckItem { identity, capability, resource, properties: None }
+        });
+        let plain = v1::BatchCheckRequest { checks: checks.collect(), consistency: None };
+        assert_eq!(v1::BatchCheckRequest::decode(bytes), Ok(plain));
     }
 }
 
