@@ -11,7 +11,7 @@
 //! have none pay one bit for it.
 
 use crate::hash::{Fingerprint, Seed};
-use crate::{Condition, Path, Properties, Timestamp};
+use crate::{Condition, Properties, Timestamp};
 
 /// Bytes of a binding.
 pub(crate) const BINDING_BYTES: usize = 24;
@@ -66,8 +66,7 @@ pub(crate) struct Beside {
 
 impl Packed {
     /// A plain binding of a role at a scope, given by its number and its path.
-    pub(crate) fn new(seed: &Seed, (scope, path): (u32, Path<'_>), role: u32) -> Self {
-        let path = path.as_str();
+    pub(crate) fn new(seed: &Seed, (scope, path): (u32, &str), role: u32) -> Self {
         Self {
             fingerprint: seed.fingerprint(path.as_bytes()),
             scope,
@@ -174,6 +173,7 @@ pub(crate) fn first_with(rank: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Path;
 
     #[test]
     fn bindings_come_back_as_they_were() {
@@ -220,7 +220,7 @@ mod tests {
     fn what_is_above_is_told_from_what_is_not() {
         let seed = Seed::random();
         let path = "acme/platform/images/base-2026-11/nginx";
-        let scope = |scope| Packed::new(&seed, (0, Path::parse(scope).unwrap()), 0);
+        let scope = |scope| Packed::new(&seed, (0, scope), 0);
         let is_below = |scope| Below::new(&seed, path).is_below(&scope);
         for above in Path::parse(path).unwrap().ancestors() {
             assert!(is_below(scope(above.as_str())), "{above}");

@@ -31,67 +31,60 @@ impl Snapshot {
             let _ =
                 snapshot.roles.put(Role { id, description, family: Family::Custom, capabilities });
         }
-        snapshot.put_scopes(model);
-        snapshot.put_identities(model);
+        let scopes = snapshot.put_scopes(model);
+        snapshot.put_identities(model, &scopes);
         snapshot
     }
 
     /// Groups and resources, with how many children each has, and room for those bound there.
-    fn put_scopes(&mut self, model: &Model) {
+    /// Answers them as bindings refer to them.
+    fn put_scopes(&mut self, model: &Model) -> Vec<Packed> {
         let facts = model.facts();
         let groups = facts.groups.iter().map(|one| (&one.id, ScopeKind::Group));
         let resources = facts.resources.iter().map(|one| (&one.id, ScopeKind::Resource));
         let scopes = groups.chain(resources);
-        let mut records: Map<&str, (u32, u32)> =
-            scopes.clone().map(|(id, _)| (id.as_str(), (0, 0))).collect();
+        let mut children: Map<&str, u32> = scopes.clone().map(|(id, _)| (id.as_str(), 0)).collect();
         let roles = facts.roles.iter().map(|role| &role.id);
         let identities = facts.identities.iter().map(|identity| &identity.id);
         for id in scopes.clone().map(|(id, _)| id).chain(roles).chain(identities) {
-            let parent = id.as_path().parent().and_then(|parent| records.get_mut(parent.as_str()));
-            if let Some((children, _)) = parent {
+            let parent = id.as_path().parent().and_then(|parent| children.get_mut(parent.as_str()));
+            if let Some(children) = parent {
                 *children += 1;
             }
         }
-        let mut uses: Map<&str, i32> = Map::new();
-        for binding in &facts.role_bindings {
-            if let Some((_, bound)) = records.get_mut(binding.scope.as_str()) {
+        let mut bound = vec![0u32; facts.groups.len() + facts.resources.len()];
+        for scope in model.bound().iter().map(|bound| bound.scope) {
+            if let Some(bound) = bound.get_mut(scope as usize) {
                 *bound += 1;
             }
-            *uses.entry(&binding.role).or_default() += 1;
-        }
-        for (role, bindings) in uses {
-            self.roles.count(role, bindings);
         }
         // Whoever is bound there is not known yet, but takes the place that is given here.
-        let payload = |id: &str, kind| {
-            let (children, bound) = records.get(id).copied().unwrap_or_default();
+        let payload = |id: &str, kind, bound: u32| {
+            let children = children.get(id).copied().unwrap_or_default();
             ScopeRecord::write(kind, children, (0..bound).map(|_| u32::MAX))
         };
-        let entries = scopes.clone().map(|(id, kind)| {
-            let id = id.as_str();
-            (id, payload(id, kind).len())
-        });
+        let scopes = scopes.zip(&bound).map(|((id, kind), bound)| (id.as_str(), kind, *bound));
+        let entries = scopes.clone().map(|(id, kind, bound)| (id, payload(id, kind, bound).len()));
         self.scopes = Table::with_room_for(self.seed().clone(), entries);
-        for (id, kind) in scopes {
-            let _ = self.scopes.put(id.as_str(), &payload(id.as_str(), kind));
-        }
-        for resource in facts.resources.iter().filter(|one| !one.properties.is_empty()) {
-            if let Some(number) = self.scopes.get(resource.id.as_str()).map(|entry| entry.number())
-            {
-                self.scopes.set_extra(number, Some(Arc::new(resource.properties.clone())));
+        let put = scopes.map(|(id, kind, bound)| {
+            let number = self.scopes.put(id, &payload(id, kind, bound)).unwrap_or(u32::MAX);
+            Packed::new(self.scopes.seed(), (number, id), 0)
+        });
+        let put: Vec<Packed> = put.collect();
+        for (resource, packed) in facts.resources.iter().zip(put.iter().skip(facts.groups.len())) {
+            if !resource.properties.is_empty() {
+                self.scopes.set_extra(packed.scope, Some(Arc::new(resource.properties.clone())));
             }
         }
+        put
     }
 
     /// Identities with their bindings, and at each scope those bound there.
-    fn put_identities(&mut self, model: &Model) {
+    fn put_identities(&mut self, model: &Model, scopes: &[Packed]) {
         let facts = model.facts();
-        let numbers: Map<&str, u32> =
-            facts.identities.iter().map(|one| one.id.as_str()).zip(0..).collect();
-        let of = |binding: &RoleBinding| numbers.get(binding.identity.as_str()).copied();
         let mut counts = vec![0usize; facts.identities.len()];
-        for count in facts.role_bindings.iter().filter_map(of) {
-            if let Some(count) = counts.get_mut(count as usize) {
+        for identity in model.bound().iter().map(|bound| bound.identity) {
+            if let Some(count) = counts.get_mut(identity as usize) {
                 *count += 1;
             }
         }
@@ -109,52 +102,58 @@ impl Snapshot {
             })
             .collect();
         let mut order = vec![usize::MAX; self.bindings];
-        for (place, binding) in facts.role_bindings.iter().enumerate() {
-            let start = of(binding).and_then(|identity| starts.get_mut(identity as usize));
-            let Some(start) = start else { continue };
+        for (place, bound) in model.bound().iter().enumerate() {
+            let Some(start) = starts.get_mut(bound.identity as usize) else { continue };
             if let Some(slot) = order.get_mut(*start) {
                 *slot = place;
             }
             *start += 1;
         }
+        let mut uses: Map<&str, (u32, i32)> = Map::new();
         let mut rest = &order[..];
         let mut bound: Vec<(u32, u32)> = Vec::with_capacity(self.bindings);
+        let mut held = Vec::new();
         for (one, count) in facts.identities.iter().zip(counts) {
             let Some((places, after)) = rest.split_at_checked(count) else { break };
             rest = after;
-            let declared = places.iter().filter_map(|place| {
-                Some((facts.role_bindings.get(*place)?, model.moved_id(*place)))
-            });
-            let bindings = declared.filter_map(|(binding, moved)| self.bind(binding, moved));
-            let bindings: Vec<_> = bindings.collect();
-            let scopes: Vec<u32> = bindings.iter().map(|(packed, _)| packed.scope).collect();
-            let (payload, special) = pack(bindings);
-            let Some(number) = self.identities.put(one.id.as_str(), &payload) else { continue };
-            bound.extend(scopes.into_iter().map(|scope| (scope, number)));
+            for place in places {
+                let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
+                // What is not there gives nothing: a model names nothing that is not.
+                let role = || Some((self.roles.find(&binding.role)?.number, 0));
+                let used = match uses.get_mut(&*binding.role) {
+                    Some(used) => used,
+                    None => match role() {
+                        Some(used) => uses.entry(&binding.role).or_insert(used),
+                        None => continue,
+                    },
+                };
+                used.1 += 1;
+                let special = special(binding, model.moved_id(*place));
+                held.push((
+                    Packed { role: used.0, special: !special.is_plain(), ..scope },
+                    special,
+                ));
+            }
+            let from = bound.len();
+            bound.extend(held.iter().map(|(packed, _)| (packed.scope, u32::MAX)));
+            let (payload, special) = pack(&mut held);
+            let Some(number) = self.identities.put(one.id.as_str(), &payload) else {
+                bound.truncate(from);
+                continue;
+            };
+            bound.iter_mut().skip(from).for_each(|(_, identity)| *identity = number);
             if !one.properties.is_empty() || !special.is_empty() {
                 let beside = Beside { properties: one.properties.clone(), special };
                 self.identities.set_extra(number, Some(Arc::new(beside)));
             }
         }
+        for (role, (_, bindings)) in uses {
+            self.roles.count(role, bindings);
+        }
         for id in facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref()) {
             let _ = self.binding_ids.put(id.as_str(), &[]);
         }
         self.put_bound(bound);
-    }
-
-    /// A binding, packed. What is not there gives nothing: a model names nothing that is not.
-    fn bind(&self, binding: &RoleBinding, moved: Option<u64>) -> Option<(Packed, Special)> {
-        let (scope, _) = self.scope(binding.scope.as_str())?;
-        let id = match (&binding.id, moved) {
-            (Some(id), _) => Id::Declared(id.as_str().into()),
-            (None, Some(moved)) => Id::Moved(moved),
-            (None, None) => Id::Derived,
-        };
-        let when = binding.when.clone().into();
-        let special = Special { expires_at: binding.expires_at, when, id };
-        let role = self.roles.find(&binding.role)?.number;
-        let plain = Packed::new(self.seed(), (scope.number(), binding.scope.as_path()), role);
-        Some((Packed { special: !special.is_plain(), ..plain }, special))
     }
 
     fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) {
@@ -168,6 +167,26 @@ impl Snapshot {
             let _ = self.scopes.put(&path, &payload);
         }
     }
+}
+
+/// A binding of the facts, and its scope.
+fn declared<'m>(
+    model: &'m Model,
+    scopes: &[Packed],
+    place: usize,
+) -> Option<(&'m RoleBinding, Packed)> {
+    let scope = model.bound().get(place)?.scope;
+    Some((model.facts().role_bindings.get(place)?, *scopes.get(scope as usize)?))
+}
+
+/// What stands beside a binding.
+fn special(binding: &RoleBinding, moved: Option<u64>) -> Special {
+    let id = match (&binding.id, moved) {
+        (Some(id), _) => Id::Declared(id.as_str().into()),
+        (None, Some(moved)) => Id::Moved(moved),
+        (None, None) => Id::Derived,
+    };
+    Special { expires_at: binding.expires_at, when: binding.when.clone().into(), id }
 }
 
 impl Snapshot {
@@ -213,12 +232,12 @@ fn renumber<X>(from: &Table<X>, to: &mut Table<X>) -> Map<u32, u32> {
     numbers
 }
 
-/// Bindings as a record holds them, and what some of them have beside it.
-pub(crate) fn pack(mut bindings: Vec<(Packed, Special)>) -> (Vec<u8>, Vec<(u32, Special)>) {
+/// Bindings as a record holds them, and what some of them have beside it. None are left over.
+pub(crate) fn pack(bindings: &mut Vec<(Packed, Special)>) -> (Vec<u8>, Vec<(u32, Special)>) {
     bindings.sort_by_key(|(packed, _)| *packed);
     let mut payload = Vec::with_capacity(bindings.len() * BINDING_BYTES);
     let mut special = Vec::new();
-    for (at, (packed, beside)) in (0u32..).zip(bindings) {
+    for (at, (packed, beside)) in (0u32..).zip(bindings.drain(..)) {
         packed.write(&mut payload);
         if packed.special {
             special.push((at, beside));

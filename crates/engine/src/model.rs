@@ -107,7 +107,17 @@ impl Violations {
 pub struct Model {
     catalog: Arc<Catalog>,
     facts: Facts,
+    bound: Vec<Bound>,
     moved: Map<usize, u64>,
+}
+
+/// What a binding of the facts refers to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Bound {
+    /// The place of its identity.
+    pub(crate) identity: u32,
+    /// The place of its scope among groups, and behind them resources.
+    pub(crate) scope: u32,
 }
 
 impl Model {
@@ -117,12 +127,14 @@ impl Model {
     ///
     /// Every rule that a fact breaks, see [`violations`].
     pub fn new(catalog: Arc<Catalog>, facts: Facts) -> Result<Self, Violations> {
-        let violations = violations(&facts, Some(&catalog), &[]);
+        let mut violations = Violations::default();
+        let (ids, bindings) = check(&facts, Some(&catalog), &[], &mut violations);
         if !violations.is_empty() {
             return Err(violations);
         }
-        let moved = move_ids(&facts);
-        Ok(Self { catalog, facts, moved })
+        let (moved, bound) = (bindings.moved(&facts, &ids), bindings.bound);
+        drop(ids);
+        Ok(Self { catalog, facts, bound, moved })
     }
 
     /// The catalog that capabilities and built-in roles come from.
@@ -135,6 +147,11 @@ impl Model {
     #[must_use]
     pub const fn facts(&self) -> &Facts {
         &self.facts
+    }
+
+    /// What each binding of the facts refers to.
+    pub(crate) fn bound(&self) -> &[Bound] {
+        &self.bound
     }
 
     /// The number that the binding at this place of the facts gets instead of the derived one, if
@@ -165,6 +182,14 @@ impl Ids<'_> {
     fn is_scope(&self, id: &str) -> bool {
         self.may_declare("groups", id) || self.may_declare("resources", id)
     }
+
+    /// The place in the list that declares the path; the last of all if it is declared elsewhere.
+    fn place(&self, list: &'static str, id: &str) -> Option<u32> {
+        match self.first.get(id) {
+            Some((first, at)) if *first == list => u32::try_from(*at).ok(),
+            _ => self.may_declare(list, id).then_some(u32::MAX),
+        }
+    }
 }
 
 /// Every rule that a fact breaks (section 3 of the contract). Without a catalog, what needs one is
@@ -172,14 +197,25 @@ impl Ids<'_> {
 #[must_use]
 pub fn violations(facts: &Facts, catalog: Option<&Catalog>, unread: &[&'static str]) -> Violations {
     let mut violations = Violations::default();
-    let ids = declare(facts, unread, &mut violations);
-    check_parents(facts, &ids, &mut violations);
-    if let Some(catalog) = catalog {
-        check_role_count(catalog.roles().len(), facts.roles.len(), &mut violations);
-        check_role_capabilities(facts, catalog, &mut violations);
-    }
-    check_bindings(facts, &ids, catalog, &mut violations);
+    check(facts, catalog, unread, &mut violations);
     violations
+}
+
+/// The same, with what was found on the way.
+fn check<'f>(
+    facts: &'f Facts,
+    catalog: Option<&Catalog>,
+    unread: &'f [&'static str],
+    violations: &mut Violations,
+) -> (Ids<'f>, Bindings) {
+    let ids = declare(facts, unread, violations);
+    check_parents(facts, &ids, violations);
+    if let Some(catalog) = catalog {
+        check_role_count(catalog.roles().len(), facts.roles.len(), violations);
+        check_role_capabilities(facts, catalog, violations);
+    }
+    let bindings = check_bindings(facts, &ids, catalog, violations);
+    (ids, bindings)
 }
 
 fn declare<'f>(
@@ -281,41 +317,71 @@ fn check_role_capabilities(facts: &Facts, catalog: &Catalog, violations: &mut Vi
     }
 }
 
+/// What is found about bindings while they are proved. There can be millions: everything is looked
+/// up once.
+struct Bindings {
+    bound: Vec<Bound>,
+    /// By derived number, the first binding that has it.
+    first: Map<u64, usize>,
+    /// Whether another, different one has it, too.
+    collided: bool,
+}
+
 fn check_bindings(
     facts: &Facts,
     ids: &Ids<'_>,
     catalog: Option<&Catalog>,
     violations: &mut Violations,
-) {
+) -> Bindings {
     let built_in: Option<Map<&str, ()>> =
         catalog.map(|catalog| catalog.roles().iter().map(|role| (&*role.name, ())).collect());
-    let mut same = Map::with_capacity(facts.role_bindings.len());
+    let count = facts.role_bindings.len();
+    let mut found = Bindings {
+        bound: Vec::with_capacity(count),
+        first: Map::with_capacity(count),
+        collided: false,
+    };
+    // Those whose derived number another one has.
+    let mut others: Map<Same<'_>, usize> = Map::new();
     for (at, binding) in facts.role_bindings.iter().enumerate() {
-        check_identity(binding, at, ids, violations);
+        let identity = check_identity(binding, at, ids, violations);
         check_role(binding, at, ids, built_in.as_ref(), violations);
-        check_scope(binding, at, ids, violations);
+        let scope = check_scope(binding, at, facts, ids, violations);
+        found.bound.push(Bound { identity, scope });
         if binding.when.len() > CONDITIONS_MAX {
             let found = format!("{} conditions", binding.when.len());
             let expected = format!("at most {CONDITIONS_MAX}");
             violations.push("role_bindings", at, "when", found, expected);
         }
-        match same.entry(Same::of(binding)) {
+        let same = Same::of(binding);
+        let first = match found.first.entry(same.derived_id()) {
             Entry::Vacant(entry) => {
                 entry.insert(at);
+                continue;
             }
-            Entry::Occupied(entry) => {
-                violations.add(Violation {
-                    kind: "role_bindings",
-                    index: at,
-                    field: String::new(),
-                    found: "the same binding as".into(),
-                    other: Some(("role_bindings", *entry.get())),
-                    expected: "an identity, role, scope and conditions that no other binding has"
-                        .into(),
-                });
-            }
-        }
+            Entry::Occupied(entry) => *entry.get(),
+        };
+        let first = match facts.role_bindings.get(first).map(Same::of) {
+            Some(other) if other == same => first,
+            _ => match others.entry(same) {
+                Entry::Vacant(entry) => {
+                    entry.insert(at);
+                    found.collided = true;
+                    continue;
+                }
+                Entry::Occupied(entry) => *entry.get(),
+            },
+        };
+        violations.add(Violation {
+            kind: "role_bindings",
+            index: at,
+            field: String::new(),
+            found: "the same binding as".into(),
+            other: Some(("role_bindings", first)),
+            expected: "an identity, role, scope and conditions that no other binding has".into(),
+        });
     }
+    found
 }
 
 /// What makes two bindings the same: conditions count as a set.
@@ -354,11 +420,18 @@ impl<'f> Same<'f> {
     }
 }
 
-fn check_identity(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
-    if !ids.may_declare("identities", binding.identity.as_str()) {
+/// Answers the place of the identity.
+fn check_identity(
+    binding: &RoleBinding,
+    at: usize,
+    ids: &Ids<'_>,
+    violations: &mut Violations,
+) -> u32 {
+    ids.place("identities", binding.identity.as_str()).unwrap_or_else(|| {
         let found = format!("`{}`", binding.identity);
         violations.push("role_bindings", at, "identity", found, "a declared identity");
-    }
+        u32::MAX
+    })
 }
 
 fn check_role(
@@ -368,8 +441,9 @@ fn check_role(
     built_in: Option<&Map<&str, ()>>,
     violations: &mut Violations,
 ) {
-    let found = format!("`{}`", binding.role);
-    let mut push = |expected: &str| violations.push("role_bindings", at, "role", &*found, expected);
+    let mut push = |expected: &str| {
+        violations.push("role_bindings", at, "role", format!("`{}`", binding.role), expected);
+    };
     // A built-in role has no slash, a custom one always has: the two cannot be confused.
     let Some((home, _)) = binding.role.rsplit_once('/') else {
         if built_in.is_some_and(|names| !names.contains_key(&*binding.role)) {
@@ -390,17 +464,27 @@ fn check_role(
     }
 }
 
-fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut Violations) {
-    if !ids.is_scope(binding.scope.as_str()) {
+/// Answers the place of the scope among groups, and behind them resources.
+fn check_scope(
+    binding: &RoleBinding,
+    at: usize,
+    facts: &Facts,
+    ids: &Ids<'_>,
+    violations: &mut Violations,
+) -> u32 {
+    let scope = binding.scope.as_str();
+    let groups = u32::try_from(facts.groups.len()).unwrap_or(u32::MAX);
+    let behind = |place: u32| place.saturating_add(groups);
+    let place = ids.place("groups", scope).or_else(|| ids.place("resources", scope).map(behind));
+    let Some(place) = place else {
         // What else a wrong scope breaks is mended with it.
         let found = format!("`{}`", binding.scope);
         violations.push("role_bindings", at, "scope", found, "a declared group or resource");
-        return;
-    }
-    let Some(id) = &binding.id else {
-        return;
+        return u32::MAX;
     };
-    if binding.scope == *id || !binding.scope.as_path().contains(id.as_path()) {
+    if let Some(id) = &binding.id
+        && (binding.scope == *id || !binding.scope.as_path().contains(id.as_path()))
+    {
         violations.push(
             "role_bindings",
             at,
@@ -409,12 +493,26 @@ fn check_scope(binding: &RoleBinding, at: usize, ids: &Ids<'_>, violations: &mut
             format!("a path below the binding's scope `{}`", binding.scope),
         );
     }
+    place
+}
+
+impl Bindings {
+    /// For each binding without an id whose derived path is another's, the number that it gets
+    /// instead.
+    fn moved(&self, facts: &Facts, ids: &Ids<'_>) -> Map<usize, u64> {
+        // Hardly ever is any: then nobody's path has a derived number at its end.
+        let mut ends = ids.first.keys().filter_map(|id| number_at_end(id));
+        if self.collided || ends.any(|number| self.first.contains_key(&number)) {
+            move_ids(facts, ids)
+        } else {
+            Map::new()
+        }
+    }
 }
 
 /// For each binding without an id whose derived path is another's, the number that it gets instead:
 /// the same for the same facts.
-fn move_ids(facts: &Facts) -> Map<usize, u64> {
-    let ids = declare(facts, &[], &mut Violations::default());
+fn move_ids(facts: &Facts, ids: &Ids<'_>) -> Map<usize, u64> {
     let mut taken: Map<(&str, u64), ()> = Map::with_capacity(facts.role_bindings.len());
     let mut moved = Map::new();
     let without = facts.role_bindings.iter().enumerate().filter(|(_, one)| one.id.is_none());
@@ -435,6 +533,13 @@ fn move_ids(facts: &Facts) -> Map<usize, u64> {
 /// The path of a binding without an id of its own.
 pub(crate) fn binding_id(scope: &str, id: u64) -> String {
     format!("{scope}/{id:016x}")
+}
+
+/// The number of a path that could be [`binding_id`]'s.
+fn number_at_end(path: &str) -> Option<u64> {
+    let (_, last) = path.rsplit_once('/')?;
+    let is_number = last.len() == 16 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if is_number { u64::from_str_radix(last, 16).ok() } else { None }
 }
 
 #[cfg(test)]

@@ -292,7 +292,7 @@ impl Snapshot {
         if binding.when.len() > CONDITIONS_MAX {
             return Err(Refused::TooManyConditions);
         }
-        let at_scope = (at.number(), binding.scope.as_path());
+        let at_scope = (at.number(), scope);
         let packed = Packed::new(self.seed(), at_scope, known.number);
         if self.find_binding(entry, packed, binding).is_some() {
             return Err(Refused::Taken(format!("{role} of {identity} at {scope}")));
@@ -362,7 +362,7 @@ impl Snapshot {
         let entry = self.identities.get(identity).ok_or_else(absent)?;
         let (at, record) = self.scope(scope).ok_or_else(absent)?;
         let known = self.roles.find(role).ok_or_else(absent)?;
-        let at_scope = (at.number(), binding.scope.as_path());
+        let at_scope = (at.number(), scope);
         let packed = Packed::new(self.seed(), at_scope, known.number);
         let (place, found) = self.find_binding(entry, packed, binding).ok_or_else(absent)?;
 
