@@ -57,7 +57,8 @@ pub(crate) async fn calls(
 }
 
 async fn ask(generator: Rc<Generator>, client: Client, in_flight: Rc<InFlight>) {
-    while let Some(start) = generator.pace.next().await {
+    let mut ended = None;
+    while let Some(start) = generator.pace.next(ended).await {
         let question = generator.question();
         let Some(call) = generator.questions.call(question) else { return };
         in_flight.borrow_mut().push_back((start, question));
@@ -67,7 +68,7 @@ async fn ask(generator: Rc<Generator>, client: Client, in_flight: Rc<InFlight>) 
             // One that the client refuses at once must not keep the others from their turn.
             yield_now().await;
         }
-        generator.end(start, question, outcome(answer));
+        ended = Some(generator.end(start, question, outcome(answer)));
     }
 }
 

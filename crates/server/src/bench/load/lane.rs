@@ -51,8 +51,13 @@ impl Generator {
         at
     }
 
-    /// Counts the end of a request.
-    pub(super) fn end(&self, start: Instant, question: usize, outcome: Result<Answer<'_>, Code>) {
+    /// Counts the end of a request, and answers when that is.
+    pub(super) fn end(
+        &self,
+        start: Instant,
+        question: usize,
+        outcome: Result<Answer<'_>, Code>,
+    ) -> Instant {
         let now = Instant::now();
         let checks = self.questions.checks_per_request() as u64;
         match outcome {
@@ -64,7 +69,7 @@ impl Generator {
             tally.completed += checks;
         }
         if !self.window.measures(start) {
-            return;
+            return now;
         }
         match outcome {
             Ok(answer) => {
@@ -75,6 +80,7 @@ impl Generator {
             }
             Err(code) => tally.fail(code),
         }
+        now
     }
 
     /// Counts what was due or sent and never answered, when the end has come.
@@ -100,14 +106,15 @@ impl Generator {
 /// One place in flight: a call, and when it is over the next.
 pub(crate) async fn calls(generator: &Generator, connection: &Connection, in_flight: &InFlight) {
     let mut link = connection.link();
-    while let Some(start) = generator.pace.next().await {
+    let mut ended = None;
+    while let Some(start) = generator.pace.next(ended).await {
         let question = generator.question();
         in_flight.borrow_mut().push_back((start, question));
         let answer = call(generator, connection, &mut link, question).await;
         in_flight.borrow_mut().clear();
         let message = answer.as_deref().map_err(|code| *code).map(|body| unframed(body));
         let answer = message.map(|message| message.map_or(Answer::Malformed, Answer::Message));
-        generator.end(start, question, answer);
+        ended = Some(generator.end(start, question, answer));
     }
 }
 
@@ -191,7 +198,7 @@ pub(crate) async fn stream(
         let code = code.unwrap_or("UNAVAILABLE");
         if in_flight.borrow().is_empty() && !is_over.get() {
             // Nobody was waiting for it yet: the request that would have been next has failed.
-            let Some(start) = generator.pace.next().await else { return };
+            let Some(start) = generator.pace.next(None).await else { return };
             generator.end(start, generator.question(), Err(code));
         }
         for (start, question) in std::mem::take(&mut *in_flight.borrow_mut()) {
@@ -212,7 +219,7 @@ async fn pipeline(
         loop {
             // Never closed.
             let Ok(place) = places.acquire().await else { return Ok(()) };
-            let Some(start) = generator.pace.next().await else {
+            let Some(start) = generator.pace.next(None).await else {
                 is_over.set(true);
                 return body.send_data(Bytes::new(), true).map_err(transport);
             };

@@ -78,11 +78,11 @@ impl Pace {
     }
 
     /// Waits until a request may be sent; answers when it was meant to be, or nothing when it is
-    /// over.
-    pub(crate) async fn next(&self) -> Option<Instant> {
+    /// over. In a closed loop one that follows another at once begins when that one has ended.
+    pub(crate) async fn next(&self, ended: Option<Instant>) -> Option<Instant> {
         match self {
             Self::Closed(window) => {
-                let now = Instant::now();
+                let now = ended.unwrap_or_else(Instant::now);
                 (now < window.end).then_some(now)
             }
             Self::Open(open) => {
