@@ -4,21 +4,23 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use capstan_proto::v1;
 use prost::Message as _;
+use tokio::sync::watch;
 
 use crate::common::{PATIENCE, Serving};
 use crate::raw::{
     ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE,
-    framed, header_block,
+    frame, framed, header_block,
 };
 
 /// Connections, and calls at once on each.
 const CONNECTIONS: usize = 4;
 const CALLS: usize = 8;
+/// Answers that each connection has had before the signal.
+const ENOUGH: u64 = 300;
+const NO_ERROR: [u8; 4] = [0; 4];
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 
 /// Clients that know what they have sent: a library cannot tell a call that it still held from one that
@@ -33,14 +35,19 @@ fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
     for kill in 0..kills {
         let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
         let address: SocketAddr = server.address("grpc").parse().unwrap();
-        let answered = Arc::new(AtomicU64::new(0));
+        let (answered, mut counts) = watch::channel([0; CONNECTIONS]);
         threads.block_on(async {
             let mut load = tokio::task::JoinSet::new();
-            for _ in 0..CONNECTIONS {
-                load.spawn(ask(address, Arc::clone(&answered)));
+            for connection in 0..CONNECTIONS {
+                let answered = answered.clone();
+                load.spawn(ask(address, move || {
+                    answered.send_modify(|counts| counts[connection] += 1);
+                }));
             }
-            while answered.load(Ordering::Relaxed) < 2_000 {
-                tokio::task::yield_now().await;
+            let enough = counts.wait_for(|counts| counts.iter().all(|count| *count >= ENOUGH));
+            tokio::select! {
+                enough = tokio::time::timeout(PATIENCE, enough) => drop(enough.unwrap().unwrap()),
+                ended = load.join_next() => panic!("ended before the signal: {ended:?}"),
             }
             server.signal("-TERM");
             let ended = tokio::time::timeout(PATIENCE, load.join_all()).await;
@@ -49,37 +56,44 @@ fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "kill {kill}: {log}");
         assert!(!log.contains("cutting off"), "kill {kill}: {log}");
-        total += answered.load(Ordering::Relaxed);
+        total += counts.borrow().iter().sum::<u64>();
     }
     println!("{kills} signals under load: {total} calls answered, none failed that came before");
 }
 
-/// Asks until the server says good-bye. What was sent before the answer to its ping must be answered.
-async fn ask(server: SocketAddr, answered: Arc<AtomicU64>) {
+/// Asks until the server says good-bye, and counts the answers. What was sent before the answer to its
+/// ping must be answered.
+async fn ask(server: SocketAddr, answered: impl Fn()) {
     let mut peer = Frames::connect(server).await;
     // Room for all answers.
     peer.send(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes()).await;
     let (head, body) = (header_block(CHECK), framed(&question()));
-    let mut waiting = BTreeSet::new();
+    let (mut waiting, mut allowed) = (BTreeSet::new(), BTreeSet::new());
     let (mut next, mut leaving) = (1, false);
     loop {
         while waiting.len() < CALLS && !leaving {
-            peer.send(HEADERS, END_HEADERS, next, &head).await;
-            peer.send(DATA, END_STREAM, next, &body).await;
+            let call =
+                [frame(HEADERS, END_HEADERS, next, &head), frame(DATA, END_STREAM, next, &body)];
+            peer.send_bytes(&call.concat()).await;
             waiting.insert(next);
             next += 2;
         }
         let Some((kind, flags, stream, payload)) = peer.next_or_end().await else { break };
         match kind {
-            PING if flags == 0 => {
-                peer.send(PING, ACK, 0, &payload).await;
+            PING if flags == 0 => peer.send(PING, ACK, 0, &payload).await,
+            GOAWAY => {
+                assert_eq!(payload[4..8], NO_ERROR);
                 leaving = true;
             }
-            // An error would have no message.
-            DATA => assert!(v1::CheckResponse::decode(&payload[5..]).unwrap().allowed),
+            DATA => {
+                assert!(v1::CheckResponse::decode(&payload[5..]).unwrap().allowed);
+                allowed.insert(stream);
+            }
             HEADERS if flags & END_STREAM != 0 => {
                 assert!(waiting.remove(&stream), "stream {stream}");
-                answered.fetch_add(1, Ordering::Relaxed);
+                // An error has no message.
+                assert!(allowed.remove(&stream), "stream {stream} was answered with an error");
+                answered();
             }
             RST_STREAM => panic!("stream {stream} was reset"),
             _ => {}
@@ -115,17 +129,17 @@ async fn a_call_sent_before_its_client_has_heard_is_answered() {
         }
     }
     const ANY: [u8; 4] = [0x7f, 0xff, 0xff, 0xff];
-    const NO_ERROR: [u8; 4] = [0; 4];
     assert_eq!(all.unwrap(), [ANY, NO_ERROR].concat(), "no call is turned away yet");
 
     peer.send(HEADERS, END_HEADERS, 1, &header_block(CHECK)).await;
     peer.send(DATA, END_STREAM, 1, &framed(&question())).await;
     peer.send(PING, ACK, 0, &ping.unwrap()).await;
-    let (mut answer, mut last) = (Vec::new(), None);
-    while last.is_none() || answer.is_empty() {
-        let (kind, _, _, payload) = peer.next().await;
+    let (mut answer, mut last, mut ended) = (Vec::new(), None, false);
+    while last.is_none() || !ended {
+        let (kind, flags, _, payload) = peer.next().await;
         match kind {
             DATA => answer = payload,
+            HEADERS => ended = flags & END_STREAM != 0,
             GOAWAY => last = Some(payload),
             _ => {}
         }

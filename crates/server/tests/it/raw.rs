@@ -117,6 +117,7 @@ impl Frames {
     /// After the exchange of settings, ours being the defaults.
     pub(crate) async fn connect(server: SocketAddr) -> Self {
         let mut frames = Self(TcpStream::connect(server).await.unwrap());
+        frames.0.set_nodelay(true).unwrap();
         frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         frames.send(SETTINGS, 0, 0, &[]).await;
         let (kind, ..) = frames.next().await;
@@ -126,9 +127,12 @@ impl Frames {
     }
 
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-        let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-        self.0.write_all(&[&head, payload].concat()).await.unwrap();
+        self.send_bytes(&frame(kind, flags, stream, payload)).await;
+    }
+
+    /// Frames together, so that they come together.
+    pub(crate) async fn send_bytes(&mut self, frames: &[u8]) {
+        self.0.write_all(frames).await.unwrap();
     }
 
     /// The next frame; the connection must not end before it.
@@ -151,6 +155,12 @@ impl Frames {
         };
         tokio::time::timeout(PATIENCE, next).await.expect("no frame")
     }
+}
+
+/// A frame's bytes.
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
 /// The headers of a gRPC call, each spelled out so that no table is needed.
