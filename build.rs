@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     codegen()
         .build_client(false)
         .extern_path(".capstan.v1", "crate::v1")
-        .extern_path(".capstan.v1.BatchCheckRequest", "crate::codec::EncodedBatch")
+        .extern_path(".capstan.v1.BatchCheckRequest", "crate::plain::BatchRequest")
         .out_dir(servers)
         .compile_fds(descriptors)?;
     Ok(())

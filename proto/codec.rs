@@ -1,5 +1,5 @@
-//! The codec of every service: prost with small buffers, the contract's word for bytes that do
-//! not decode, and batches that are still encoded.
+//! The codec of every service: prost with small buffers, and the contract's word for bytes that do
+//! not decode.
 //!
 //! tonic's own codec reserves 8 KiB for each direction of each call and answers undecodable bytes
 //! with INTERNAL; our messages are about 100 bytes, and bad bytes are the caller's mistake.
@@ -11,8 +11,6 @@ use prost::bytes::{Buf as _, Bytes};
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
-
-use crate::v1;
 
 /// Bytes reserved at first for a message in either direction; buffers grow as needed.
 const BUFFER_BYTES: usize = 512;
@@ -98,41 +96,6 @@ impl<M: Message + Default> Received for M {
     }
 }
 
-/// A `BatchCheckRequest` as it came: its thousands of strings can be borrowed from its bytes, where
-/// decoding it would copy each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct EncodedBatch(Bytes);
-
-impl EncodedBatch {
-    /// The bytes, which may be of no batch.
-    #[must_use]
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// The batch.
-    ///
-    /// # Errors
-    ///
-    /// As [`Received::receive`].
-    pub fn decode(&self) -> Result<v1::BatchCheckRequest, Status> {
-        v1::BatchCheckRequest::decode(&*self.0).map_err(|error| undecodable(&error))
-    }
-}
-
-impl From<Bytes> for EncodedBatch {
-    fn from(bytes: Bytes) -> Self {
-        Self(bytes)
-    }
-}
-
-impl Received for EncodedBatch {
-    fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
-        // The bytes are not copied, unless the buffer is in pieces.
-        Ok(Self(buffer.copy_to_bytes(buffer.remaining())))
-    }
-}
-
 /// Decodes a message out of one slice: prost goes byte by byte, a batch has thousands of small fields,
 /// and every step in a buffer costs more than one in a slice.
 ///
@@ -142,16 +105,15 @@ impl Received for EncodedBatch {
 pub fn decode_whole<U: Message + Default>(
     buffer: &mut DecodeBuf<'_>,
 ) -> Result<U, prost::DecodeError> {
-    let length = buffer.remaining();
-    if buffer.chunk().len() < length {
-        return U::decode(buffer);
-    }
-    let message = U::decode(buffer.chunk());
-    buffer.advance(length);
-    message
+    U::decode(&*take_whole(buffer))
 }
 
-fn undecodable(error: &prost::DecodeError) -> Status {
+/// The bytes of a message, which are not copied.
+pub(crate) fn take_whole(buffer: &mut DecodeBuf<'_>) -> Bytes {
+    buffer.copy_to_bytes(buffer.remaining())
+}
+
+pub(crate) fn undecodable(error: &prost::DecodeError) -> Status {
     let text = error.to_string();
     let field = field_of(&text);
     let mut details = ErrorDetails::with_bad_request_violation(&field, &text);

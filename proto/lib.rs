@@ -1,4 +1,8 @@
-//! The schema of Capstan: generated messages and services, and the descriptor set. No logic.
+//! The schema of Capstan: generated messages and services, how their bytes are read, and the descriptor
+//! set.
+//!
+//! Servers get BatchCheck's and StreamCheck's requests as [`plain::BatchRequest`], which borrows what it
+//! can.
 //!
 //! The `.proto` files beside this one are the source; clients in other languages generate their own
 //! code from them. Fields are added, never changed: a golden test of the server holds them.
@@ -21,3 +25,4 @@ pub mod v1 {
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 pub mod codec;
+pub mod plain;

@@ -72,9 +72,7 @@ pub(crate) fn batch_check_names<'r>(
 ) -> Result<v1::BatchCheckResponse, RequestError> {
     let length = checks.len();
     if length > BATCH_CHECKS_MAX {
-        let problem =
-            format!("{length} checks, more than {BATCH_CHECKS_MAX}: send several batches");
-        return Err(RequestError::field("checks", problem));
+        return Err(too_many(length));
     }
     let mut results = vec![v1::CheckResult::default(); length];
     let mut questions = Vec::with_capacity(length);
@@ -101,6 +99,12 @@ pub(crate) fn batch_check_names<'r>(
     });
     drop(asked);
     Ok(v1::BatchCheckResponse { results, revision: snapshot.revision() })
+}
+
+/// The error of a batch of so many checks.
+pub(crate) fn too_many(checks: usize) -> RequestError {
+    let problem = format!("{checks} checks, more than {BATCH_CHECKS_MAX}: send several batches");
+    RequestError::field("checks", problem)
 }
 
 fn decide(

@@ -9,6 +9,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use capstan_proto::plain::names;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use prost::Message;
 use tonic::Status;
@@ -77,41 +78,6 @@ pub(crate) fn framed(message: &impl Message) -> Bytes {
     bytes.into()
 }
 
-/// Identity, capability and resource of an encoded `CheckRequest` that has each at most once, and nothing else;
-/// one that is not there is empty. Nothing if there is more, or the bytes are none.
-#[must_use]
-pub fn names(mut message: &[u8]) -> Option<[&str; 3]> {
-    let mut names = [None; 3];
-    while let Some((key, rest)) = message.split_first() {
-        // Fields 1 to 3, of bytes.
-        let name = match key {
-            0x0a => 0,
-            0x12 => 1,
-            0x1a => 2,
-            _ => return None,
-        };
-        let (length, rest) = length(rest)?;
-        let (text, rest) = rest.split_at_checked(length)?;
-        let name = names.get_mut(name)?;
-        if name.replace(str::from_utf8(text).ok()?).is_some() {
-            return None;
-        }
-        message = rest;
-    }
-    Some(names.map(Option::unwrap_or_default))
-}
-
-/// A length of one or two bytes: names are shorter than 16 KiB, and so are checks of three.
-pub(crate) fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
-    match bytes {
-        [low @ ..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),
-        [low, high @ ..=0x7f, rest @ ..] => {
-            Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest))
-        }
-        _ => None,
-    }
-}
-
 type Read = Option<Result<Frame<Bytes>, Status>>;
 
 /// A body of which a part was read, and is there again.
@@ -142,51 +108,5 @@ impl HttpBody for PutBack {
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use capstan_proto::v1;
-
-    use super::*;
-
-    fn encoded(identity: &str, capability: &str, resource: &str) -> Vec<u8> {
-        let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
-        v1::CheckRequest { identity, capability, resource, ..Default::default() }.encode_to_vec()
-    }
-
-    #[test]
-    fn names_are_borrowed_as_prost_decodes_them() {
-        let long = "x".repeat(300);
-        for all in [["", "", ""], ["a", "b.c", "d/e"], ["", "", "r"], [&long, "c", &long]] {
-            let [identity, capability, resource] = all;
-            assert_eq!(names(&encoded(identity, capability, resource)), Some(all));
-        }
-        // In any order, as the encoding allows.
-        assert_eq!(names(b"\x1a\x01r\x0a\x01i"), Some(["i", "", "r"]));
-    }
-
-    #[test]
-    fn whatever_is_not_plain_is_left_to_tonic() {
-        let consistent = v1::CheckRequest {
-            identity: "i".into(),
-            consistency: Some(v1::Consistency::default()),
-            ..Default::default()
-        };
-        let cases: [&[u8]; 9] = [
-            &consistent.encode_to_vec(),
-            b"\x0a\x01i\x0a\x01i", // twice: the last one counts
-            b"\x0a",               // no length
-            b"\x0a\x05i",          // too short
-            b"\x0a\x81",           // half a length
-            b"\x0a\x81\x80\x00i",  // a length of three bytes
-            b"\x0a\x02\xc3\x28",   // not UTF-8
-            b"\x08\x01",           // not bytes
-            b"\xfa\x01\x01i",      // another field
-        ];
-        for bytes in cases {
-            assert_eq!(names(bytes), None, "{bytes:?}");
-        }
     }
 }

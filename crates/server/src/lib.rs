@@ -16,14 +16,14 @@
 
 mod admission;
 pub mod answer;
-pub mod batch;
+mod batch;
 pub mod bench;
 pub mod cli;
 pub mod clock;
 mod connection;
 mod convert;
 pub mod decision_log;
-pub mod direct;
+mod direct;
 mod error;
 pub mod ext_authz;
 mod http;

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_engine::{Attributes, Reason, Snapshot};
-use capstan_proto::codec::EncodedBatch;
+use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -105,22 +105,27 @@ impl Services {
     async fn batch(
         &self,
         rpc: Rpc,
-        encoded: EncodedBatch,
+        request: BatchRequest,
     ) -> Result<v1::BatchCheckResponse, Status> {
-        let batch = Batch::of(&encoded)?;
-        let snapshot = self.published.read(batch.consistency()).await?;
+        let (batch, consistency) = match &request {
+            BatchRequest::Plain(plain) => (Batch::Plain(plain.checks()?), plain.consistency()),
+            BatchRequest::Decoded(request) => {
+                (Batch::Decoded(request), request.consistency.as_ref())
+            }
+            BatchRequest::TooMany(checks) => return Err(answer::too_many(*checks).into()),
+        };
+        let snapshot = self.published.read(consistency).await?;
         let is_long = batch.len() > SHORT_BATCH_MAX;
         let _turn = if is_long { self.turn().await } else { None };
         let now = self.clock.now();
         let answer = batch.answer(&snapshot, now)?;
         if let Some(log) = &self.log {
-            let lines = batch.into_names().into_iter().zip(&answer.results);
-            let lines = lines.map(|(names, result)| {
+            let lines = answer.results.iter().enumerate().map(|(at, result)| {
                 let told = match &result.error {
                     None => Ok((result.allowed, result.reason())),
                     Some(error) => Err(&error.message),
                 };
-                Line::new(names, told)
+                Line::new(batch.names(at).map(Into::into), told)
             });
             log.write(rpc, now, answer.revision, lines.collect());
         }
@@ -164,7 +169,7 @@ impl DecisionService for Services {
         Ok(Response::new(answer))
     }
 
-    async fn batch_check(&self, request: Request<EncodedBatch>) -> Answer<v1::BatchCheckResponse> {
+    async fn batch_check(&self, request: Request<BatchRequest>) -> Answer<v1::BatchCheckResponse> {
         Ok(Response::new(self.batch(Rpc::BatchCheck, request.into_inner()).await?))
     }
 
@@ -174,7 +179,7 @@ impl DecisionService for Services {
     /// One answer for each batch, in order; the first error ends the stream.
     async fn stream_check(
         &self,
-        request: Request<Streaming<EncodedBatch>>,
+        request: Request<Streaming<BatchRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
         let open = Some((self.clone(), request.into_inner()));
         let answers = stream::unfold(open, |open| async {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use capstan_client::{Client, Options};
-use capstan_proto::codec::EncodedBatch;
+use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1;
 use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -202,7 +202,7 @@ impl DecisionService for Fake {
 
     async fn stream_check(
         &self,
-        request: Request<Streaming<EncodedBatch>>,
+        request: Request<Streaming<BatchRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
         let number = self.0.streams.fetch_add(1, Ordering::SeqCst);
         let open = Some((self.clone(), request.into_inner(), 0));
@@ -224,9 +224,9 @@ impl DecisionService for Fake {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn batch_check(&self, request: Request<EncodedBatch>) -> Answer<v1::BatchCheckResponse> {
+    async fn batch_check(&self, request: Request<BatchRequest>) -> Answer<v1::BatchCheckResponse> {
         let number = self.0.alone.fetch_add(1, Ordering::SeqCst);
-        let answer = self.act(Door::Alone(number), request.get_ref().decode()?).await;
+        let answer = self.act(Door::Alone(number), request.into_inner().decode()?).await;
         answer.unwrap_or_else(|| Err(Status::unavailable("ended"))).map(Response::new)
     }
 

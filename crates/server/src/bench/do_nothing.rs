@@ -7,7 +7,7 @@ use std::thread;
 
 use anyhow::Context as _;
 use capstan_engine::{Decision, Reason};
-use capstan_proto::codec::EncodedBatch;
+use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
 use capstan_proto::v1::{self, BatchCheckResponse};
 use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
@@ -139,8 +139,8 @@ struct DoNothing;
 
 const ALLOWED: Decision = Decision { reason: Reason::Granted, valid_until: None };
 
-/// Decodes the batch, as any handler has it.
-fn batch(request: &EncodedBatch) -> Result<BatchCheckResponse, Status> {
+/// Decodes the batch, as a handler of generated code has it.
+fn batch(request: BatchRequest) -> Result<BatchCheckResponse, Status> {
     let request = request.decode()?;
     let results = request.checks.iter().map(|_| convert::check_result(ALLOWED)).collect();
     Ok(BatchCheckResponse { results, revision: 1 })
@@ -158,18 +158,17 @@ impl DecisionService for DoNothing {
         Ok(Response::new(convert::check_response(ALLOWED, 1)))
     }
 
-    async fn batch_check(&self, request: Request<EncodedBatch>) -> Answer<BatchCheckResponse> {
-        batch(request.get_ref()).map(Response::new)
+    async fn batch_check(&self, request: Request<BatchRequest>) -> Answer<BatchCheckResponse> {
+        batch(request.into_inner()).map(Response::new)
     }
 
     type StreamCheckStream = Pin<Box<dyn Stream<Item = Result<BatchCheckResponse, Status>> + Send>>;
 
     async fn stream_check(
         &self,
-        request: Request<Streaming<EncodedBatch>>,
+        request: Request<Streaming<BatchRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
-        let answers =
-            request.into_inner().map(|request| request.and_then(|request| batch(&request)));
+        let answers = request.into_inner().map(|request| request.and_then(batch));
         Ok(Response::new(Box::pin(answers)))
     }
 

@@ -16,7 +16,9 @@ use capstan_engine::{
     Attributes, CatalogFacts, Model, Properties, Reason, Snapshot, Timestamp, Value,
 };
 use capstan_policy::{Catalogs, load_policy};
-use capstan_proto::{codec::Codec, v1};
+use capstan_proto::codec::Codec;
+use capstan_proto::plain::{self, BatchRequest};
+use capstan_proto::v1;
 use capstan_testkit::Naive;
 use prost::Message;
 use prost_types::value::Kind;
@@ -76,7 +78,7 @@ struct Served {
 static SERVED: LazyLock<Served> = LazyLock::new(|| {
     let loaded = load_policy(POLICY.as_bytes(), &Catalogs::default());
     let model = loaded.map(|loaded| loaded.model).map_err(|wrong| wrong.to_string()).unwrap();
-    let snapshot = Snapshot::build(&model, REVISION);
+    let snapshot = Snapshot::build(&model, REVISION).unwrap();
     Served { catalog: model.catalog().facts().clone(), model, snapshot }
 });
 
@@ -89,8 +91,16 @@ pub(crate) fn request(bytes: &[u8]) -> bool {
             decoded(bytes).is_some_and(|request| check(&request))
         }
         1 => {
-            borrowed_checks_are_the_decoded_ones(bytes);
-            decoded(bytes).is_some_and(|request| batch_check(&request))
+            let names = batch_is_read_as_it_decodes(bytes);
+            decoded::<v1::BatchCheckRequest>(bytes).is_some_and(|request| {
+                let of = |item: &v1::CheckItem| {
+                    let v1::CheckItem { identity, capability, resource, .. } = item.clone();
+                    [identity, capability, resource]
+                };
+                let same: Vec<_> = request.checks.iter().map(of).collect();
+                assert!(names.is_none_or(|names| names == same));
+                batch_check(&request)
+            })
         }
         2 => decoded(bytes).is_some_and(|request| list_capabilities(&request)),
         3 => decoded(bytes).is_some_and(|request| list_identities(&request)),
@@ -144,23 +154,42 @@ fn decoded<M: Message + Default + Debug + 'static>(bytes: &[u8]) -> Option<M> {
 
 /// A check whose names are borrowed from its bytes is one that decodes to these and nothing else.
 fn borrowed_names_are_the_decoded_ones(bytes: &[u8]) {
-    if let Some([identity, capability, resource]) = capstan::direct::names(bytes) {
+    if let Some([identity, capability, resource]) = plain::names(bytes) {
         let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
         let plain = v1::CheckRequest { identity, capability, resource, ..Default::default() };
         assert_eq!(v1::CheckRequest::decode(bytes), Ok(plain));
     }
 }
 
-/// The same of a batch.
-fn borrowed_checks_are_the_decoded_ones(bytes: &[u8]) {
-    if let Some(checks) = capstan::batch::checks(bytes) {
-        let checks = checks.into_iter().map(|names| {
-            let [identity, capability, resource] = names.map(Into::into);
-            v1::CheckItem { identity, capability, resource, properties: None }
-        });
-        let plain = v1::BatchCheckRequest { checks: checks.collect(), consistency: None };
-        assert_eq!(v1::BatchCheckRequest::decode(bytes), Ok(plain));
+/// A batch as servers get it has what it decodes to, and is not decoded if it need not be; answers
+/// the names of one that is not.
+fn batch_is_read_as_it_decodes(bytes: &[u8]) -> Option<Vec<[String; 3]>> {
+    let decoded = v1::BatchCheckRequest::decode(bytes);
+    let read = match BatchRequest::read(bytes.to_vec().into()) {
+        Ok(read) => read,
+        Err(status) => {
+            assert!(decoded.is_err(), "{status:?}");
+            is_about_a_field(&status);
+            return None;
+        }
+    };
+    if let BatchRequest::TooMany(count) = read {
+        assert!(count > BATCH_CHECKS_MAX);
+        if let Ok(decoded) = decoded {
+            assert_eq!(decoded.checks.len(), count);
+        }
+        return None;
     }
+    let BatchRequest::Plain(plain) = &read else {
+        // Numbers that are none are not even equal to themselves.
+        let length = decoded.unwrap().encoded_len();
+        assert_eq!(read.decode().unwrap().encoded_len(), length);
+        return None;
+    };
+    assert_eq!(plain.checks().is_err(), decoded.is_err());
+    let names = plain.checks().ok()?.into_iter().map(|names| names.map(Into::into)).collect();
+    assert_eq!(read.clone().decode().unwrap(), decoded.unwrap());
+    Some(names)
 }
 
 /// What section 7 of the contract says of a malformed field; answers which.

@@ -1,0 +1,332 @@
+//! Checks that say who, what and where and nothing else, as most do: their names are borrowed from
+//! their bytes, where decoding would copy each.
+//!
+//! **Invariant**: what is read here is what prost decodes. Whatever is not plain is left to prost, and so
+//! is every error.
+
+use prost::Message as _;
+use prost::bytes::Bytes;
+use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use tonic::Status;
+use tonic::codec::DecodeBuf;
+
+use crate::codec::{Received, take_whole, undecodable};
+use crate::v1;
+
+/// Most checks in one batch (section 7 of the contract).
+pub const BATCH_CHECKS_MAX: usize = 1_000;
+
+/// A `BatchCheckRequest` as servers get it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum BatchRequest {
+    /// Nothing but names, and how recent the answer must be.
+    Plain(PlainBatch),
+    /// Something else, too.
+    Decoded(v1::BatchCheckRequest),
+    /// So many checks that nothing else of them was read: more than [`BATCH_CHECKS_MAX`].
+    TooMany(usize),
+}
+
+/// A batch of checks that name three things each, still encoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlainBatch {
+    bytes: Bytes,
+    count: usize,
+    consistency: Option<v1::Consistency>,
+}
+
+impl Received for BatchRequest {
+    fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        Self::read(take_whole(buffer))
+    }
+}
+
+impl BatchRequest {
+    /// Reads a message.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are no such message: INVALID_ARGUMENT, with the field that is wrong.
+    pub fn read(bytes: Bytes) -> Result<Self, Status> {
+        let count = count_checks(&bytes);
+        if count > BATCH_CHECKS_MAX {
+            return Ok(Self::TooMany(count));
+        }
+        match consistency(&bytes) {
+            Some(consistency) => Ok(Self::Plain(PlainBatch { bytes, count, consistency })),
+            None => decode(&bytes).map(Self::Decoded),
+        }
+    }
+
+    /// The batch as prost has it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::read`]; and a batch of too many checks is not kept.
+    pub fn decode(self) -> Result<v1::BatchCheckRequest, Status> {
+        match self {
+            Self::Plain(plain) => decode(&plain.bytes),
+            Self::Decoded(request) => Ok(request),
+            Self::TooMany(count) => Err(Status::invalid_argument(format!("{count} checks"))),
+        }
+    }
+}
+
+impl PlainBatch {
+    /// Identity, capability and resource of each check.
+    ///
+    /// # Errors
+    ///
+    /// A name is no UTF-8: INVALID_ARGUMENT, with the field that is wrong.
+    pub fn checks(&self) -> Result<Vec<[&str; 3]>, Status> {
+        let mut checks = Vec::with_capacity(self.count);
+        let mut rest = &*self.bytes;
+        while let Some((check, after)) = first_check(rest) {
+            match names(check) {
+                Some(names) => checks.push(names),
+                None => {
+                    return match decode(&self.bytes) {
+                        Err(status) => Err(status),
+                        // Its names were found when it came.
+                        Ok(_) => Err(Status::internal("a plain batch with checks that are not")),
+                    };
+                }
+            }
+            rest = after;
+        }
+        Ok(checks)
+    }
+
+    /// How many checks there are.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How recent the answer must be.
+    #[must_use]
+    pub const fn consistency(&self) -> Option<&v1::Consistency> {
+        self.consistency.as_ref()
+    }
+}
+
+fn decode(bytes: &[u8]) -> Result<v1::BatchCheckRequest, Status> {
+    v1::BatchCheckRequest::decode(bytes).map_err(|error| undecodable(&error))
+}
+
+/// How many checks a message has, of which nothing else is looked at; up to where it cannot be read.
+fn count_checks(mut rest: &[u8]) -> usize {
+    let mut count = 0;
+    while !rest.is_empty() {
+        if let Some((_, after)) = first_check(rest) {
+            (count, rest) = (count + 1, after);
+            continue;
+        }
+        let Ok((tag, wire_type)) = decode_key(&mut rest) else { break };
+        if skip_field(wire_type, tag, &mut rest, DecodeContext::default()).is_err() {
+            break;
+        }
+        count += usize::from(tag == 1 && wire_type == WireType::LengthDelimited);
+    }
+    count
+}
+
+/// The check that a message begins with, if it does in the usual way, and what follows.
+fn first_check(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (CHECKS, rest) = message.split_first()? else { return None };
+    let (length, rest) = length(rest)?;
+    rest.split_at_checked(length)
+}
+
+/// Field 1 of a batch, of bytes.
+const CHECKS: &u8 = &0x0a;
+/// Field 2 of a batch, of bytes.
+const CONSISTENCY: &u8 = &0x12;
+
+/// The consistency of a batch that has plain checks, and behind them at most that; nothing if the
+/// batch is another, or its bytes are none.
+fn consistency(mut rest: &[u8]) -> Option<Option<v1::Consistency>> {
+    while let Some((check, after)) = first_check(rest) {
+        fields(check)?;
+        rest = after;
+    }
+    if rest.is_empty() {
+        return Some(None);
+    }
+    let (CONSISTENCY, rest) = rest.split_first()? else { return None };
+    let (length, rest) = length(rest)?;
+    // The last one would count, if there were another.
+    let last = rest.get(..length).filter(|_| rest.len() == length)?;
+    v1::Consistency::decode(last).ok().map(Some)
+}
+
+/// Identity, capability and resource of an encoded `CheckRequest` or `CheckItem` that has each at most
+/// once, and nothing else; one that is not there is empty. Nothing if there is more, or the bytes
+/// are none.
+#[must_use]
+pub fn names(message: &[u8]) -> Option<[&str; 3]> {
+    let [identity, capability, resource] = fields(message)?;
+    Some([
+        str::from_utf8(identity).ok()?,
+        str::from_utf8(capability).ok()?,
+        str::from_utf8(resource).ok()?,
+    ])
+}
+
+/// The same as bytes, which may be no UTF-8.
+fn fields(mut message: &[u8]) -> Option<[&[u8]; 3]> {
+    let mut fields = [None; 3];
+    while let Some((key, rest)) = message.split_first() {
+        // Fields 1 to 3, of bytes.
+        let field = match key {
+            0x0a => 0,
+            0x12 => 1,
+            0x1a => 2,
+            _ => return None,
+        };
+        let (length, rest) = length(rest)?;
+        let (bytes, rest) = rest.split_at_checked(length)?;
+        let field = fields.get_mut(field)?;
+        if field.replace(bytes).is_some() {
+            return None;
+        }
+        message = rest;
+    }
+    Some(fields.map(Option::unwrap_or_default))
+}
+
+/// A length of one or two bytes: names are shorter than 16 KiB, and so are checks of three.
+fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
+    match bytes {
+        [low @ ..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),
+        [low, high @ ..=0x7f, rest @ ..] => {
+            Some((usize::from(low & 0x7f) | usize::from(*high) << 7, rest))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item([identity, capability, resource]: [&str; 3]) -> v1::CheckItem {
+        let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
+        v1::CheckItem { identity, capability, resource, properties: None }
+    }
+
+    fn read(bytes: impl Into<Bytes>) -> BatchRequest {
+        BatchRequest::read(bytes.into()).unwrap()
+    }
+
+    #[test]
+    fn names_are_borrowed_as_prost_decodes_them() {
+        let long = "x".repeat(300);
+        for all in [["", "", ""], ["a", "b.c", "d/e"], ["", "", "r"], [&long, "c", &long]] {
+            assert_eq!(names(&item(all).encode_to_vec()), Some(all));
+        }
+        // In any order, as the encoding allows.
+        assert_eq!(names(b"\x1a\x01r\x0a\x01i"), Some(["i", "", "r"]));
+    }
+
+    #[test]
+    fn what_is_not_plain_has_no_names() {
+        let consistent = v1::CheckRequest {
+            identity: "i".into(),
+            consistency: Some(v1::Consistency::default()),
+            ..Default::default()
+        };
+        let cases: [&[u8]; 9] = [
+            &consistent.encode_to_vec(),
+            b"\x0a\x01i\x0a\x01i", // twice: the last one counts
+            b"\x0a",               // no length
+            b"\x0a\x05i",          // too short
+            b"\x0a\x81",           // half a length
+            b"\x0a\x81\x80\x00i",  // a length of three bytes
+            b"\x0a\x02\xc3\x28",   // not UTF-8
+            b"\x08\x01",           // not bytes
+            b"\xfa\x01\x01i",      // another field
+        ];
+        for bytes in cases {
+            assert_eq!(names(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_plain_batch_is_what_prost_decodes() {
+        let long = "x".repeat(5_000);
+        for all in [
+            vec![],
+            vec![["", "", ""]],
+            vec![["a", "b.c", "d/e"], ["", "", "r"], ["a", "b.c", "d/e"]],
+            vec![[&*long, "c", &*long], ["i", "", ""]],
+            vec![["i", "c", "r"]; BATCH_CHECKS_MAX],
+        ] {
+            for consistency in [
+                None,
+                Some(v1::Consistency::default()),
+                Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(7)) }),
+            ] {
+                let checks = all.iter().map(|names| item(*names)).collect();
+                let request = v1::BatchCheckRequest { checks, consistency };
+                let BatchRequest::Plain(plain) = read(request.encode_to_vec()) else {
+                    panic!("{request:?}")
+                };
+                assert_eq!(plain.checks().unwrap(), all);
+                assert_eq!((plain.count(), plain.consistency()), (all.len(), consistency.as_ref()));
+                assert_eq!(BatchRequest::Plain(plain).decode().unwrap(), request);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_plain_is_decoded() {
+        let mut supplied = item(["i", "c", "r"]);
+        supplied.properties = Some(v1::Properties::default());
+        let with_properties = v1::BatchCheckRequest { checks: vec![supplied], consistency: None };
+        for bytes in [
+            &with_properties.encode_to_vec()[..],
+            b"\x12\x00\x0a\x00",           // not in their order
+            b"\x12\x00\x12\x02\x08\x07",   // twice
+            b"\x0a\x06\x0a\x01i\x0a\x01j", // a name twice
+            b"\x1a\x00",                   // another field
+        ] {
+            let expected = v1::BatchCheckRequest::decode(bytes).unwrap();
+            assert_eq!(read(bytes.to_vec()), BatchRequest::Decoded(expected), "{bytes:?}");
+        }
+        for bytes in [
+            &b"\x0a"[..],            // no length
+            b"\x0a\x05\x0a\x01i",    // too short
+            b"\x0a\x03\x0a\x02i",    // its name too short
+            b"\x08\x01",             // not bytes
+            b"\x0a\x00\x12\x02\xff", // half a consistency
+        ] {
+            assert!(BatchRequest::read(bytes.to_vec().into()).is_err(), "{bytes:?}");
+        }
+        let BatchRequest::Plain(plain) = read(&b"\x0a\x00\x0a\x04\x12\x02\xc3\x28"[..]) else {
+            panic!("its fields are where they should be")
+        };
+        assert!(plain.checks().unwrap_err().message().contains("UTF-8"));
+    }
+
+    /// They are counted, however they are written, and none is decoded.
+    #[test]
+    fn too_many_are_only_counted() {
+        let most = b"\x0a\x00".repeat(BATCH_CHECKS_MAX);
+        for (more, counts) in [
+            (&b""[..], 0),
+            (b"\x0a\x00", 1),
+            (b"\x12\x00\x0a\x00", 1),
+            (b"\x0a\x80\x00", 1),
+            (b"\x0a\x80\x80\x00", 1),
+            (b"\x8a\x00\x00", 1),
+            (b"\x0a\x05", 0),
+        ] {
+            let bytes = [&most[..], more].concat();
+            assert_eq!(count_checks(&bytes), BATCH_CHECKS_MAX + counts, "{more:?}");
+            if counts > 0 {
+                assert_eq!(read(bytes), BatchRequest::TooMany(BATCH_CHECKS_MAX + 1), "{more:?}");
+            }
+        }
+    }
+}
