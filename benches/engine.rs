@@ -26,7 +26,7 @@ const CHANGE_EVERY: Duration = Duration::from_millis(1);
 
 fn w() -> (Model, Snapshot, Vec<Asked>) {
     let model = World::W.model();
-    let snapshot = Snapshot::build(&model, 1);
+    let snapshot = Snapshot::build(&model, 1).expect("a world that fits");
     (model, snapshot, World::W.asked(0, QUESTIONS))
 }
 
@@ -35,7 +35,7 @@ fn w_with(change: impl Fn(&mut RoleBinding)) -> Snapshot {
     let mut facts: Facts = World::W.facts();
     facts.role_bindings.iter_mut().for_each(change);
     let model = Model::new(World::W.catalog(), facts).expect("a consistent world");
-    Snapshot::build(&model, 1)
+    Snapshot::build(&model, 1).expect("a world that fits")
 }
 
 fn each(

@@ -43,7 +43,7 @@ type Counts = BTreeMap<String, f64>;
 fn main() -> anyhow::Result<ExitCode> {
     match env::args().nth(1).as_deref() {
         Some("measured") => {
-            measure_all();
+            measure_all()?;
             Ok(ExitCode::SUCCESS)
         }
         Some("--record") => record(),
@@ -60,9 +60,9 @@ enum Row<'q> {
     Batch(&'q Snapshot, &'q [Question<'q>]),
 }
 
-fn measure_all() {
+fn measure_all() -> anyhow::Result<()> {
     let asked = World::W.asked(0, QUESTIONS);
-    let w = Snapshot::build(&World::W.model(), 1);
+    let w = Snapshot::build(&World::W.model(), 1)?;
     let of_w = questions(&asked);
     measured(&Row::Parse(&asked));
     measured(&Row::Check(&w, &of_w));
@@ -71,9 +71,10 @@ fn measure_all() {
         let (model, asked) = (world.model(), world.asked(0, QUESTIONS));
         for part in questions(&asked).chunks(asked.len() / seeds) {
             // Each snapshot has a seed of its own.
-            measured(&Row::Check(&Snapshot::build(&model, 1), part));
+            measured(&Row::Check(&Snapshot::build(&model, 1)?, part));
         }
     }
+    Ok(())
 }
 
 /// The function that callgrind counts in, by its name.

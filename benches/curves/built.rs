@@ -36,6 +36,7 @@ impl Built {
         let model = model.ok().context("the world breaks a rule")?;
         let before = COUNTING.in_use();
         let (snapshot, build) = measured(|| Snapshot::build(&model, 1));
+        let snapshot = snapshot?;
         let bytes = COUNTING.in_use() - before;
         let before = COUNTING.in_use();
         let yardstick = Yardstick::build(&model);

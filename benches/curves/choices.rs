@@ -186,7 +186,7 @@ fn grown(world: World, facts: &Facts, times: usize) -> anyhow::Result<Arc<Snapsh
     };
     let first = part(facts.groups.clone(), identities, bindings);
     let model = Model::new(world.catalog(), first).ok().context("the world breaks a rule")?;
-    let mut writer = Writer::new(&Snapshot::build(&model, 1));
+    let mut writer = Writer::new(&Snapshot::build(&model, 1)?);
     for change in declared(&part(Vec::new(), rest, rest_bound)) {
         writer.apply(&[change]).map_err(|(_, refused)| anyhow::anyhow!("{refused}"))?;
     }

@@ -272,7 +272,7 @@ pub(crate) fn loading(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
 fn through_a_writer(name: &str, world: World) -> anyhow::Result<Goal> {
     let facts = world.facts();
     let nothing = Model::new(world.catalog(), Facts::default());
-    let empty = Snapshot::build(&nothing.ok().context("an empty world breaks a rule")?, 1);
+    let empty = Snapshot::build(&nothing.ok().context("an empty world breaks a rule")?, 1)?;
     let before = COUNTING.in_use();
     let (loaded, (seconds, peak)) = measured(|| {
         let mut writer = Writer::new(&empty);
@@ -311,7 +311,7 @@ fn document(name: &str, world: World) -> anyhow::Result<Goal> {
     let before = COUNTING.in_use();
     let (snapshot, (seconds, peak)) = measured(|| {
         let policy = load_policy(&text, &Catalogs::default()).ok()?;
-        Some(Arc::new(Snapshot::build(&policy.model, 1)))
+        Snapshot::build(&policy.model, 1).ok().map(Arc::new)
     });
     let snapshot = snapshot.context("the document does not load")?;
     let stays = COUNTING.in_use() - before;

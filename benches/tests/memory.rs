@@ -14,7 +14,7 @@ fn a_binding_weighs_no_more_than_it_did() {
     for (world, most) in [(World::W, 94.0), (World::Bindings(100_000), 94.0)] {
         let model = world.model();
         let before = COUNTING.in_use();
-        let (snapshot, peak) = COUNTING.peak_of(|| Snapshot::build(&model, 1));
+        let (snapshot, peak) = COUNTING.peak_of(|| Snapshot::build(&model, 1).unwrap());
         let bytes = COUNTING.in_use() - before;
         let each = bytes as f64 / snapshot.bindings_len() as f64;
         assert!(each <= most, "{world:?}: {each:.1} bytes a binding");

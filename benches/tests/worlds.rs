@@ -25,7 +25,7 @@ const WORLDS: [World; 6] = [
 fn engine_batches_and_yardstick_agree() {
     for world in WORLDS {
         let model = world.model();
-        let snapshot = Snapshot::build(&model, 1);
+        let snapshot = Snapshot::build(&model, 1).unwrap();
         let asked = world.asked(17, QUESTIONS);
         let all = questions(&asked);
         let decisions: Vec<_> =
@@ -84,7 +84,7 @@ fn sizes_are_those_asked_for() {
 #[test]
 fn answers_do_not_depend_on_the_width_of_the_catalog() {
     let decisions = |world: World| -> Vec<_> {
-        let snapshot = Snapshot::build(&world.model(), 1);
+        let snapshot = Snapshot::build(&world.model(), 1).unwrap();
         let asked = world.asked(0, QUESTIONS);
         asked.iter().map(|asked| snapshot.check(&asked.question(), NOW).unwrap()).collect()
     };

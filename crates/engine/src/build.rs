@@ -2,17 +2,34 @@
 
 use std::sync::Arc;
 
+use hashbrown::hash_map::Entry;
+use thiserror::Error;
+
 use crate::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
 use crate::hash::Seed;
 use crate::roles::Roles;
 use crate::snapshot::{ScopeKind, ScopeRecord};
 use crate::table::Table;
-use crate::{Family, Map, Model, Role, RoleBinding, Snapshot};
+use crate::{Family, Map, Model, PathBuf, Role, RoleBinding, Snapshot};
+
+/// The policy is larger than an index can be.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the policy is too large for the index: there is no room for `{0}`")]
+pub struct TooLarge(pub String);
+
+/// Whatever has no place in a table must not be missing from answers without a word.
+fn room<T>(put: Option<T>, id: &str) -> Result<T, TooLarge> {
+    put.ok_or_else(|| TooLarge(id.into()))
+}
 
 impl Snapshot {
     /// Indexes a model. The revision is the caller's to give, and only grows.
-    #[must_use]
-    pub fn build(model: &Model, revision: u64) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// There is no place for something. That takes hundreds of megabytes of names and bindings in one
+    /// of the parts that the index spreads them over, as with ten million bindings of one identity.
+    pub fn build(model: &Model, revision: u64) -> Result<Self, TooLarge> {
         let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
         let seed = Seed::random();
         let mut snapshot = Self {
@@ -25,20 +42,20 @@ impl Snapshot {
             catalog,
         };
         for role in &facts.roles {
+            let role_id = role.id.as_str();
             let capabilities = snapshot.catalog.capability_set(&role.capabilities);
-            let (id, description) = (role.id.as_str().into(), (*role.description).into());
-            // What has no number is found by no binding, and so gives nothing.
-            let _ =
-                snapshot.roles.put(Role { id, description, family: Family::Custom, capabilities });
+            let (id, description) = (role_id.into(), (*role.description).into());
+            let role = Role { id, description, family: Family::Custom, capabilities };
+            room(snapshot.roles.put(role), role_id)?;
         }
-        let scopes = snapshot.put_scopes(model);
-        snapshot.put_identities(model, &scopes);
-        snapshot
+        let scopes = snapshot.put_scopes(model)?;
+        snapshot.put_identities(model, &scopes)?;
+        Ok(snapshot)
     }
 
     /// Groups and resources, with how many children each has, and room for those bound there.
     /// Answers them as bindings refer to them.
-    fn put_scopes(&mut self, model: &Model) -> Vec<Packed> {
+    fn put_scopes(&mut self, model: &Model) -> Result<Vec<Packed>, TooLarge> {
         let facts = model.facts();
         let groups = facts.groups.iter().map(|one| (&one.id, ScopeKind::Group));
         let resources = facts.resources.iter().map(|one| (&one.id, ScopeKind::Resource));
@@ -64,23 +81,24 @@ impl Snapshot {
             ScopeRecord::write(kind, children, (0..bound).map(|_| u32::MAX))
         };
         let scopes = scopes.zip(&bound).map(|((id, kind), bound)| (id.as_str(), kind, *bound));
-        let entries = scopes.clone().map(|(id, kind, bound)| (id, payload(id, kind, bound).len()));
+        let entries =
+            scopes.clone().map(|(id, _, bound)| (id, ScopeRecord::identity_at(bound as usize)));
         self.scopes = Table::with_room_for(self.seed().clone(), entries);
         let put = scopes.map(|(id, kind, bound)| {
-            let number = self.scopes.put(id, &payload(id, kind, bound)).unwrap_or(u32::MAX);
-            Packed::new(self.scopes.seed(), (number, id), 0)
+            let number = room(self.scopes.put(id, &payload(id, kind, bound)), id)?;
+            Ok(Packed::new(self.scopes.seed(), (number, id), 0))
         });
-        let put: Vec<Packed> = put.collect();
+        let put = put.collect::<Result<Vec<Packed>, TooLarge>>()?;
         for (resource, packed) in facts.resources.iter().zip(put.iter().skip(facts.groups.len())) {
             if !resource.properties.is_empty() {
                 self.scopes.set_extra(packed.scope, Some(Arc::new(resource.properties.clone())));
             }
         }
-        put
+        Ok(put)
     }
 
     /// Identities with their bindings, and at each scope those bound there.
-    fn put_identities(&mut self, model: &Model, scopes: &[Packed]) {
+    fn put_identities(&mut self, model: &Model, scopes: &[Packed]) -> Result<(), TooLarge> {
         let facts = model.facts();
         let mut counts = vec![0usize; facts.identities.len()];
         for identity in model.bound().iter().map(|bound| bound.identity) {
@@ -118,30 +136,23 @@ impl Snapshot {
             rest = after;
             for place in places {
                 let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
-                // What is not there gives nothing: a model names nothing that is not.
-                let role = || Some((self.roles.find(&binding.role)?.number, 0));
-                let used = match uses.get_mut(&*binding.role) {
-                    Some(used) => used,
-                    None => match role() {
-                        Some(used) => uses.entry(&binding.role).or_insert(used),
+                let used = match uses.entry(&*binding.role) {
+                    Entry::Occupied(used) => used.into_mut(),
+                    Entry::Vacant(unused) => match self.roles.find(&binding.role) {
+                        Some(known) => unused.insert((known.number, 0)),
+                        // A model names nothing that is not there.
                         None => continue,
                     },
                 };
                 used.1 += 1;
                 let special = special(binding, model.moved_id(*place));
-                held.push((
-                    Packed { role: used.0, special: !special.is_plain(), ..scope },
-                    special,
-                ));
+                let packed = Packed { role: used.0, special: !special.is_plain(), ..scope };
+                held.push((packed, special));
             }
-            let from = bound.len();
-            bound.extend(held.iter().map(|(packed, _)| (packed.scope, u32::MAX)));
             let (payload, special) = pack(&mut held);
-            let Some(number) = self.identities.put(one.id.as_str(), &payload) else {
-                bound.truncate(from);
-                continue;
-            };
-            bound.iter_mut().skip(from).for_each(|(_, identity)| *identity = number);
+            let number = room(self.identities.put(one.id.as_str(), &payload), one.id.as_str())?;
+            let (packed, _) = payload.as_chunks();
+            bound.extend(packed.iter().map(|bytes| (Packed::read(*bytes).scope, number)));
             if !one.properties.is_empty() || !special.is_empty() {
                 let beside = Beside { properties: one.properties.clone(), special };
                 self.identities.set_extra(number, Some(Arc::new(beside)));
@@ -150,13 +161,16 @@ impl Snapshot {
         for (role, (_, bindings)) in uses {
             self.roles.count(role, bindings);
         }
-        for id in facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref()) {
-            let _ = self.binding_ids.put(id.as_str(), &[]);
+        let ids = facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref());
+        let entries = ids.clone().map(|id| (id.as_str(), 0));
+        self.binding_ids = Table::with_room_for(self.seed().clone(), entries);
+        for id in ids.map(PathBuf::as_str) {
+            room(self.binding_ids.put(id, &[]), id)?;
         }
-        self.put_bound(bound);
+        self.put_bound(bound)
     }
 
-    fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) {
+    fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) -> Result<(), TooLarge> {
         bound.sort_unstable();
         for run in bound.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((scope, _)) = run.first() else { continue };
@@ -164,8 +178,9 @@ impl Snapshot {
             let Some((_, record)) = self.scope(&path) else { continue };
             let identities = run.iter().map(|(_, identity)| *identity);
             let payload = ScopeRecord::write(record.kind, record.children, identities);
-            let _ = self.scopes.put(&path, &payload);
+            room(self.scopes.put(&path, &payload), &path)?;
         }
+        Ok(())
     }
 }
 
@@ -190,46 +205,53 @@ fn special(binding: &RoleBinding, moved: Option<u64>) -> Special {
 }
 
 impl Snapshot {
-    /// The same with tables made for what is in them: everything gets another number.
-    pub(crate) fn resized(&self) -> Self {
-        let mut next = self.clone();
-        let scopes = || self.scopes.iter().map(|entry| (entry.key(), entry.payload().len()));
-        next.scopes = Table::with_room_for(self.seed().clone(), scopes());
-        let identities =
-            || self.identities.iter().map(|entry| (entry.key(), entry.payload().len()));
-        next.identities = Table::with_room_for(self.seed().clone(), identities());
+    /// Whether changes cost much more than they would with tables made for what is in them.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.identities.is_crowded()
+            || self.scopes.is_crowded()
+            || self.binding_ids.is_crowded()
+            || self.roles.is_crowded()
+    }
 
-        let scopes = renumber(&self.scopes, &mut next.scopes);
-        let identities = renumber(&self.identities, &mut next.identities);
-        let other =
-            |numbers: &Map<u32, u32>, old: u32| numbers.get(&old).copied().unwrap_or(u32::MAX);
+    /// The same with tables made for what is in them: everything gets another number. Nothing if
+    /// something has no place in them.
+    pub(crate) fn resized(&self) -> Option<Self> {
+        let mut next = Self { roles: self.roles.resized()?, ..self.clone() };
+        next.binding_ids = copied(&self.binding_ids)?.0;
+        let (scopes, scope_numbers) = copied(&self.scopes)?;
+        let (identities, identity_numbers) = copied(&self.identities)?;
+        (next.scopes, next.identities) = (scopes, identities);
         for entry in self.scopes.iter() {
             let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
-            let bound = record.identities().map(|old| other(&identities, old));
-            let payload = ScopeRecord::write(record.kind, record.children, bound);
-            let _ = next.scopes.put(entry.key(), &payload);
+            let bound: Option<Vec<u32>> =
+                record.identities().map(|old| identity_numbers.get(&old).copied()).collect();
+            let payload = ScopeRecord::write(record.kind, record.children, bound?.into_iter());
+            next.scopes.put(entry.key(), &payload)?;
         }
         for entry in self.identities.iter() {
             let (bindings, _) = entry.payload().as_chunks::<BINDING_BYTES>();
             let mut payload = Vec::with_capacity(entry.payload().len());
             for packed in bindings.iter().map(|bytes| Packed::read(*bytes)) {
-                Packed { scope: other(&scopes, packed.scope), ..packed }.write(&mut payload);
+                let scope = *scope_numbers.get(&packed.scope)?;
+                Packed { scope, ..packed }.write(&mut payload);
             }
-            let _ = next.identities.put(entry.key(), &payload);
+            next.identities.put(entry.key(), &payload)?;
         }
-        next
+        Some(next)
     }
 }
 
-/// Copies entries as they are, and answers which number became which.
-fn renumber<X>(from: &Table<X>, to: &mut Table<X>) -> Map<u32, u32> {
+/// A copy with shards made for what is in it, and which number became which.
+pub(crate) fn copied<X>(from: &Table<X>) -> Option<(Table<X>, Map<u32, u32>)> {
+    let entries = from.iter().map(|entry| (entry.key(), entry.payload().len()));
+    let mut to = Table::with_room_for(from.seed().clone(), entries);
     let mut numbers = Map::with_capacity(from.len());
     for entry in from.iter() {
-        let Some(number) = to.put(entry.key(), entry.payload()) else { continue };
+        let number = to.put(entry.key(), entry.payload())?;
         to.set_extra(number, entry.extra().map(Arc::clone));
         numbers.insert(entry.number(), number);
     }
-    numbers
+    Some((to, numbers))
 }
 
 /// Bindings as a record holds them, and what some of them have beside it. None are left over.

@@ -12,8 +12,12 @@
 //! for its text, and a check compares it instead of fetching another line of memory. Debug builds
 //! compare the texts, too.
 //!
+//! **Invariant**: nobody outside sees a fingerprint, a part of one, or anything in the order of them:
+//! with such, texts could be chosen after all. Lists are sorted by their texts.
+//!
 //! Sums go on where they are: one walk over a path gives the fingerprints of all its ancestors.
 
+use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 
@@ -26,11 +30,10 @@ pub(crate) const TEXT_BYTES_MAX: usize = PATH_BYTES_MAX;
 const CHUNK: usize = size_of::<u128>();
 
 /// What fingerprints depend on beside the text.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Seed(Arc<Keys>);
 
 /// For each half of a fingerprint.
-#[derive(Debug)]
 struct Keys {
     /// By chunk.
     words: [[[u64; 2]; 2]; TEXT_BYTES_MAX / CHUNK],
@@ -38,7 +41,7 @@ struct Keys {
 }
 
 /// The keys of what is done at the end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct End {
     start: u128,
     high: u128,
@@ -69,6 +72,13 @@ impl Fingerprint {
     /// The 32 bits after those.
     pub(crate) const fn tag(self) -> u32 {
         (self.0 >> 64) as u32
+    }
+}
+
+impl fmt::Debug for Seed {
+    /// The keys are a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seed").finish_non_exhaustive()
     }
 }
 
@@ -117,14 +127,7 @@ impl Seed {
         for (chunk, keys) in chunks.iter().zip(&self.0.words) {
             sums = sums.add(u128::from_le_bytes(*chunk), keys);
         }
-        if !rest.is_empty()
-            && let Some(keys) = self.0.words.get(chunks.len())
-        {
-            // The end of the text's last bytes, without a loop; most texts are longer than a chunk.
-            let tail = match text.last_chunk() {
-                Some(last) => u128::from_le_bytes(*last) >> ((CHUNK - rest.len()) * 8),
-                None => padded(rest),
-            };
+        if let Some((tail, keys)) = self.tail(text, chunks.len(), rest) {
             sums = sums.add(tail, keys);
         }
         self.finish(sums, text.len())
@@ -134,22 +137,26 @@ impl Seed {
     pub(crate) fn prefixes(&self, path: &str) -> Prefixes {
         let path = path.as_bytes();
         let (chunks, rest) = path.as_chunks::<CHUNK>();
+        let whole = chunks.iter().map(|chunk| u128::from_le_bytes(*chunk)).zip(&self.0.words);
         let mut found = Prefixes::default();
         let mut sums = Sums::default();
-        for (at, (chunk, keys)) in chunks.iter().zip(&self.0.words).enumerate() {
-            let chunk = u128::from_le_bytes(*chunk);
+        for (at, (chunk, keys)) in whole.chain(self.tail(path, chunks.len(), rest)).enumerate() {
             self.ends(sums, (chunk, keys), at * CHUNK, &mut found);
             sums = sums.add(chunk, keys);
         }
-        if !rest.is_empty()
-            && let Some(keys) = self.0.words.get(chunks.len())
-        {
-            let tail = padded(rest);
-            self.ends(sums, (tail, keys), chunks.len() * CHUNK, &mut found);
-            sums = sums.add(tail, keys);
-        }
         found.push(self.finish(sums, path.len()), path.len());
         found
+    }
+
+    /// What is left of a text behind so many chunks, if anything is, and its keys.
+    fn tail(&self, text: &[u8], chunks: usize, rest: &[u8]) -> Option<(u128, &[[u64; 2]; 2])> {
+        let keys = self.0.words.get(chunks).filter(|_| !rest.is_empty())?;
+        // The end of the text's last bytes, without a loop; most texts are longer than a chunk.
+        let tail = match text.last_chunk() {
+            Some(last) => u128::from_le_bytes(*last) >> ((CHUNK - rest.len()) * 8),
+            None => rest.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte)),
+        };
+        Some((tail, keys))
     }
 
     /// The fingerprints of what ends at each slash of a chunk, which stands at this place.
@@ -185,11 +192,6 @@ impl Seed {
 #[expect(clippy::cast_possible_truncation, reason = "the halves")]
 const fn halves(both: u128) -> (u64, u64) {
     (both as u64, (both >> 64) as u64)
-}
-
-/// Less than a chunk, the rest of it zero.
-fn padded(bytes: &[u8]) -> u128 {
-    bytes.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte))
 }
 
 /// The fingerprints of a path and of all its ancestors, the root first.

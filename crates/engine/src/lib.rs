@@ -56,7 +56,7 @@
 //!     ..Facts::default()
 //! };
 //! let model = Model::new(Arc::new(catalog), facts).unwrap();
-//! let snapshot = Snapshot::build(&model, 1);
+//! let snapshot = Snapshot::build(&model, 1).unwrap();
 //! let question = Question {
 //!     identity: Path::parse("alice").unwrap(),
 //!     capability: "record.read",
@@ -87,6 +87,7 @@ mod table;
 mod timestamp;
 mod writer;
 
+pub use build::TooLarge;
 pub use capabilities::{CapabilityIx, CapabilitySet};
 pub use catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
 pub use condition::{

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::binding::ROLES_MAX;
+use crate::build::copied;
 use crate::capabilities::{CapabilitySet, RoleMatrix};
 use crate::hash::Seed;
 use crate::table::Table;
@@ -124,6 +125,16 @@ impl Roles {
         };
         let number = u32::try_from(free.unwrap_or(by_number.len())).ok()?;
         (number < ROLES_MAX).then_some(number)
+    }
+
+    /// Whether there are many times as many as were expected.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.by_name.is_crowded()
+    }
+
+    /// The same with a table made for what is in it; nothing if something has no place there.
+    pub(crate) fn resized(&self) -> Option<Self> {
+        Some(Self { rows: Arc::clone(&self.rows), by_name: copied(&self.by_name)?.0 })
     }
 
     /// Takes a role out.

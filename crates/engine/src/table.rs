@@ -1,4 +1,4 @@
-//! A hash table of texts that shares all but a few kilobytes with the version before it.
+//! A hash table of texts that shares all but some kilobytes with the version before it.
 //!
 //! ```text
 //! root ─▶ 2^h branches of 2^l shards each ─▶ slots     a part of the fingerprint, place of the record
@@ -6,8 +6,8 @@
 //!                                            shards    number → place of the record
 //! ```
 //!
-//! A change copies the root, one branch and one shard, and only those that an older version still
-//! holds. A look-up waits for memory twice: for a slot, and for the record, whose payload follows its
+//! A change copies the root, the slots of one branch (64 KiB at most until the table is crowded) and
+//! one shard, and only those that an older version still holds. A look-up waits for memory twice: for a slot, and for the record, whose payload follows its
 //! fingerprint. What finds those is mostly near.
 //!
 //! **Invariant**: an entry's number stays the same while it is there, and names nothing else.
@@ -17,7 +17,7 @@ mod shard;
 
 use std::sync::Arc;
 
-use branch::Branch;
+use branch::{Branch, PLACES_END};
 use shard::{Shard, UNIT};
 
 use crate::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
@@ -26,6 +26,8 @@ use crate::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
 const SHARD_ENTRIES: usize = 192;
 /// Most shards, as a power of two.
 const SHARD_BITS_MAX: u32 = 16;
+/// Most of them in a branch: a change can copy the slots of all.
+const BRANCH_BITS_MAX: u32 = 6;
 /// Bytes that come from memory together.
 const LINE: usize = 64;
 /// A slot or place that holds nothing.
@@ -101,8 +103,9 @@ impl<X> Table<X> {
     pub(crate) fn new(seed: Seed, entries: usize) -> Self {
         let shards = (entries / SHARD_ENTRIES).max(1).next_power_of_two();
         let bits = shards.trailing_zeros().min(SHARD_BITS_MAX);
-        let (high, low) = (bits.div_ceil(2), bits / 2);
-        let branch = || Arc::new(Branch::new(1 << low));
+        let low = (bits / 2).min(BRANCH_BITS_MAX);
+        let high = bits - low;
+        let branch = || Arc::new(Branch::new(1 << low, PLACES_END));
         Self { seed, root: (0..1 << high).map(|_| branch()).collect(), high, low, len: 0 }
     }
 
@@ -236,11 +239,12 @@ impl<X> Table<X> {
 
     /// Takes an entry out, if it is there.
     pub(crate) fn remove(&mut self, key: &str) {
-        if self.get(key).is_none() {
-            return;
-        }
         let fingerprint = self.seed.fingerprint(key.as_bytes());
-        if let Some((branch, shard)) = self.branch_mut(fingerprint.top(self.high + self.low)) {
+        let shard = fingerprint.top(self.high + self.low);
+        let is_there = self
+            .branch(shard)
+            .is_some_and(|(branch, (_, within))| branch.find(within, fingerprint).is_some());
+        if is_there && let Some((branch, shard)) = self.branch_mut(shard) {
             branch.remove(shard, fingerprint);
             self.len -= 1;
         }

@@ -72,7 +72,7 @@ pub enum Refused {
     /// More than [`CONDITIONS_MAX`] conditions.
     #[error("more than {CONDITIONS_MAX} conditions")]
     TooManyConditions,
-    /// The index has no number left for it: millions of the same kind are there.
+    /// The index has no place left for it: see [`Snapshot::build`].
     #[error("there is no room for `{0}`")]
     Full(String),
 }
@@ -102,17 +102,20 @@ impl Writer {
                 self.next = before;
                 return Err((at, refused));
             }
+            // Rarely, when a table has grown to many times its size, everything is copied: readers go
+            // on with what they have. If there is no place for something, all stays as it is.
+            if self.next.is_crowded()
+                && let Some(resized) = self.next.resized()
+            {
+                self.next = resized;
+            }
         }
         Ok(())
     }
 
     /// What there is now, as a snapshot of this revision, which is the caller's to give and only
-    /// grows. Rarely, when a table has grown to many times its size, everything is copied: readers
-    /// go on with what they have.
+    /// grows.
     pub fn publish(&mut self, revision: u64) -> Arc<Snapshot> {
-        if self.next.identities.is_crowded() || self.next.scopes.is_crowded() {
-            self.next = self.next.resized();
-        }
         self.next.revision = revision;
         Arc::new(self.next.clone())
     }

@@ -52,7 +52,7 @@ fn model(document: &str) -> Model {
 
 /// The id of each binding, by identity, role and scope.
 fn ids(model: &Model) -> BTreeMap<(String, String, String), String> {
-    let snapshot = Snapshot::build(model, 1);
+    let snapshot = Snapshot::build(model, 1).unwrap();
     let mut ids = BTreeMap::new();
     for identity in &model.facts().identities {
         for resource in ["a/b/c/d/e/f/g/h/i/j/k/l/m/n/o", "r"] {

@@ -42,7 +42,7 @@ const NOW: Timestamp = Timestamp::new(1_795_000_000, 0);
 
 fn snapshot(document: &str) -> Snapshot {
     let policy = load_policy(document.as_bytes(), &Catalogs::default()).unwrap();
-    Snapshot::build(&policy.model, 1)
+    Snapshot::build(&policy.model, 1).unwrap()
 }
 
 /// What the work gives. It allocates nothing.

@@ -194,7 +194,7 @@ impl Offline {
     pub fn new(policy: &[u8], routes: &[u8]) -> anyhow::Result<Self> {
         let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
         let table = Table::new(load_routes(routes)?);
-        let snapshot = Arc::new(Snapshot::build(&model, 1));
+        let snapshot = Arc::new(Snapshot::build(&model, 1)?);
         let ext_authz = ExtAuthz {
             published: Arc::default(),
             table: Arc::new(ArcSwap::from_pointee(table)),

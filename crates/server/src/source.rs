@@ -62,7 +62,7 @@ impl Source {
         now: Timestamp,
     ) -> anyhow::Result<Built> {
         let Policy { model, credentials, warnings } = self.load(catalogs)?;
-        let snapshot = Snapshot::build(&model, revision);
+        let snapshot = Snapshot::build(&model, revision)?;
         let compared = self_check(&model, &snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
         Ok(Built { snapshot: Arc::new(snapshot), credentials, compared, warnings })

@@ -23,6 +23,7 @@ pub fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
         TestCaseError::fail(format!("the generator broke rules: {all:?}"))
     })?;
     let snapshot = Snapshot::build(&model, 1);
+    let snapshot = snapshot.map_err(|full| TestCaseError::fail(full.to_string()))?;
     Ok((model, snapshot))
 }
 

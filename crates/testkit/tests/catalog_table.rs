@@ -79,7 +79,7 @@ fn every_cell_of_the_table_is_decided() {
     let now = Timestamp::UNIX_EPOCH;
     let naive = Naive::new(catalog.facts(), &facts, Attributes::NONE, now);
     let model = Model::new(Arc::clone(&catalog), facts.clone()).unwrap();
-    let snapshot = Snapshot::build(&model, 1);
+    let snapshot = Snapshot::build(&model, 1).unwrap();
 
     let resource: PathBuf = "acme/nginx".parse().unwrap();
     for (capability, cells) in table_2025() {

@@ -71,7 +71,7 @@ fn join<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
 fn every_test_of_every_world_passes_twice() {
     let mut wrong = Vec::new();
     for world in worlds() {
-        let snapshot = Snapshot::build(&world.model, 1);
+        let snapshot = Snapshot::build(&world.model, 1).unwrap();
         for test in &world.tests.tests {
             let Answers { expected, naive, engine } = answer(&world, &snapshot, &test.expectation);
             if naive != expected || engine != expected {

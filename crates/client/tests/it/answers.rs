@@ -102,7 +102,7 @@ fn question() -> impl Strategy<Value = (&'static str, &'static str, &'static str
 
 fn demo() -> Snapshot {
     let demo = capstan::source::DEMO.as_bytes();
-    Snapshot::build(&load_policy(demo, &Catalogs::default()).unwrap().model, 1)
+    Snapshot::build(&load_policy(demo, &Catalogs::default()).unwrap().model, 1).unwrap()
 }
 
 /// What the engine says in this process; nothing if the question is malformed.

@@ -14,9 +14,10 @@ use crate::hash::Fingerprint;
 
 /// Bits of a slot that say where the record is, in [`UNIT`](super::shard::UNIT)s; the others are of
 /// the fingerprint's tag.
-const PLACE_BITS: u32 = 22;
-/// What no place is: so no slot that is taken looks like one that is free.
-const PLACES_END: u32 = (1 << PLACE_BITS) - 1;
+const PLACE_BITS: u32 = 24;
+/// What no place reaches, 256 MiB behind the first: so no slot that is taken looks like one that is
+/// free.
+pub(super) const PLACES_END: u32 = (1 << PLACE_BITS) - 1;
 
 #[derive(Debug)]
 pub(super) struct Branch<X> {
@@ -25,6 +26,8 @@ pub(super) struct Branch<X> {
     bits: u32,
     records: Box<[Records]>,
     shards: Box<[Shard<X>]>,
+    /// [`PLACES_END`], but in tests.
+    places_end: u32,
 }
 
 impl<X> Clone for Branch<X> {
@@ -34,6 +37,7 @@ impl<X> Clone for Branch<X> {
             bits: self.bits,
             records: self.records.clone(),
             shards: self.shards.clone(),
+            places_end: self.places_end,
         }
     }
 }
@@ -43,7 +47,7 @@ const fn slot(fingerprint: Fingerprint, place: u32) -> u32 {
 }
 
 const fn place_of(slot: u32) -> u32 {
-    slot & PLACES_END
+    slot & ((1 << PLACE_BITS) - 1)
 }
 
 /// Where a slot is looked for first.
@@ -52,12 +56,13 @@ const fn home(fingerprint: Fingerprint) -> usize {
 }
 
 impl<X> Branch<X> {
-    pub(super) fn new(shards: usize) -> Self {
+    pub(super) fn new(shards: usize, places_end: u32) -> Self {
         Self {
             slots: Arc::default(),
             bits: 0,
             records: (0..shards).map(|_| Arc::default()).collect(),
             shards: (0..shards).map(|_| Shard::default()).collect(),
+            places_end,
         }
     }
 
@@ -150,7 +155,8 @@ impl<X> Branch<X> {
         })
     }
 
-    /// Answers whether the key is new, and its number.
+    /// Answers whether the key is new, and its number; nothing, and nothing is changed, if there is
+    /// no number or no place for it.
     pub(super) fn put(
         &mut self,
         shard: usize,
@@ -158,34 +164,55 @@ impl<X> Branch<X> {
         key: &[u8],
         payload: &[u8],
     ) -> Option<(bool, u32)> {
-        let known = self.find(shard, fingerprint);
-        if let Some((at, old)) = known {
-            let (within, old_payload) = (old.within, old.payload.len());
-            let (numbered, records) = self.shard_mut(shard)?;
-            if old_payload == payload.len() {
-                numbered.write_at(records, within, 0, payload);
-                return Some((false, within));
-            }
+        if let Some((at, old)) = self.find(shard, fingerprint) {
+            debug_assert_eq!(old.key, key, "two texts with one fingerprint");
+            let (within, old_length) = (old.within, length(key, old.payload.len()));
+            let fits = payload.len() <= old.payload.len();
             let record = Record { fingerprint, within, payload, key };
-            let place = numbered.append(records, record, PLACES_END)?;
-            let is_worth_it = numbered.abandon(length(key, old_payload));
-            *self.slots_mut(shard).get_mut(at)? = slot(fingerprint, place);
-            if is_worth_it {
-                self.compact(shard);
-            }
+            let left = if fits {
+                let (numbered, records) = self.shard_mut(shard)?;
+                numbered.rewrite(records, record);
+                old_length - length(key, payload.len())
+            } else {
+                let place = self.append(shard, record)?;
+                // Making room for it may have moved the old one, but not its slot.
+                *self.slots_mut(shard).get_mut(at)? = slot(fingerprint, place);
+                old_length
+            };
+            self.abandon(shard, left);
             return Some((false, within));
         }
-        let (numbered, records) = self.shard_mut(shard)?;
-        let within = numbered.free_number()?;
-        let record = Record { fingerprint, within, payload, key };
-        let place = numbered.append(records, record, PLACES_END)?;
-        let taken = numbered.taken();
+        let within = self.shards.get(shard)?.free_number()?;
+        let place = self.append(shard, Record { fingerprint, within, payload, key })?;
+        let taken = self.shards.get(shard)?.taken();
         if taken * 8 > self.slots(shard).len() * 7 {
             self.resize(if self.slots.is_empty() { 2 } else { self.bits + 1 });
         } else {
             insert(self.slots_mut(shard), home(fingerprint), slot(fingerprint, place));
         }
         Some((true, within))
+    }
+
+    /// Puts a record behind the others; if there is no place, where others were before.
+    fn append(&mut self, shard: usize, record: Record<'_>) -> Option<u32> {
+        let end = self.places_end;
+        let (numbered, records) = self.shard_mut(shard)?;
+        if let Some(place) = numbered.append(records, record, end) {
+            return Some(place);
+        }
+        if !numbered.has_garbage() {
+            return None;
+        }
+        self.compact(shard);
+        let (numbered, records) = self.shard_mut(shard)?;
+        numbered.append(records, record, end)
+    }
+
+    /// Counts bytes that are no longer reached, and copies the others once it is worth it.
+    fn abandon(&mut self, shard: usize, bytes: usize) {
+        if self.shards.get_mut(shard).is_some_and(|shard| shard.abandon(bytes)) {
+            self.compact(shard);
+        }
     }
 
     /// What a change of a shard is made in.
@@ -218,11 +245,10 @@ impl<X> Branch<X> {
         if let Some(slot) = self.slots_mut(shard).get_mut(hole) {
             *slot = NOTHING;
         }
-        let Some((numbered, _)) = self.shard_mut(shard) else { return };
-        numbered.release(within);
-        if numbered.abandon(length) {
-            self.compact(shard);
+        if let Some(numbered) = self.shards.get_mut(shard) {
+            numbered.release(within);
         }
+        self.abandon(shard, length);
     }
 
     /// Makes room for just so many entries and bytes in each shard, in a branch that has none.
@@ -252,16 +278,19 @@ impl<X> Branch<X> {
 
     /// Copies the records of a shard that are reached.
     fn compact(&mut self, shard: usize) {
-        let mut slots = self.slots(shard).to_vec();
-        let mut places: Vec<u32> =
-            slots.iter().filter(|slot| **slot != NOTHING).map(|slot| place_of(*slot)).collect();
-        let Some((numbered, records)) = self.shard_mut(shard) else { return };
-        numbered.compact(records, places.iter_mut());
-        let taken = slots.iter_mut().filter(|slot| **slot != NOTHING);
-        for (slot, place) in taken.zip(places) {
-            *slot = *slot >> PLACE_BITS << PLACE_BITS | place;
+        let (Some(numbered), Some(records)) =
+            (self.shards.get_mut(shard), self.records.get_mut(shard))
+        else {
+            return;
+        };
+        let mut copy = numbered.compact(records);
+        let slots = Arc::make_mut(&mut self.slots).get_mut(shard << self.bits..);
+        let slots = slots.and_then(|all| all.get_mut(..1 << self.bits)).unwrap_or_default();
+        for slot in slots.iter_mut().filter(|slot| **slot != NOTHING) {
+            let moved = copy.record(records, place_of(*slot));
+            *slot = *slot >> PLACE_BITS << PLACE_BITS | moved;
         }
-        self.slots_mut(shard).copy_from_slice(&slots);
+        *records = numbered.finish(copy);
     }
 
     /// Bytes that it holds, apart from what entries have beside their payload.

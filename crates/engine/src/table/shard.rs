@@ -66,6 +66,46 @@ impl<'t> Record<'t> {
     fn length(&self) -> usize {
         length(self.key, self.payload.len())
     }
+
+    /// Fills the bytes that it takes. Its lengths are such that a header can say them.
+    fn write(self, mut rest: &mut [u8]) {
+        let Self { fingerprint, within, payload, key } = self;
+        for part in [
+            &fingerprint.0.to_le_bytes()[..],
+            &u16::try_from(key.len()).unwrap_or_default().to_le_bytes(),
+            &u16::try_from(within).unwrap_or_default().to_le_bytes(),
+            &u32::try_from(payload.len()).unwrap_or_default().to_le_bytes(),
+            payload,
+            key,
+        ] {
+            let Some((to, after)) = rest.split_at_mut_checked(part.len()) else { return };
+            to.copy_from_slice(part);
+            rest = after;
+        }
+    }
+}
+
+/// The records of a shard on their way to another place.
+pub(super) struct Copy {
+    bytes: Vec<u8>,
+    places: Vec<u32>,
+}
+
+impl Copy {
+    /// Copies the record of a place, and answers its new one.
+    pub(super) fn record(&mut self, records: &[u8], place: u32) -> u32 {
+        let start = place as usize * UNIT;
+        let moved = u32::try_from(self.bytes.len() / UNIT).unwrap_or(NOTHING);
+        if let Some(record) = Record::read(records, place)
+            && let Some(copied) = records.get(start..start + record.length())
+        {
+            self.bytes.extend(copied);
+            if let Some(place) = self.places.get_mut(record.within as usize) {
+                *place = moved;
+            }
+        }
+        moved
+    }
 }
 
 /// Bytes that a record takes.
@@ -133,30 +173,18 @@ impl<X> Shard<X> {
         record: Record<'_>,
         end: u32,
     ) -> Option<u32> {
-        let Record { fingerprint, within, payload, key } = record;
+        let Record { within, key, payload, .. } = record;
         let start = self.used as usize;
         let place = u32::try_from(start / UNIT).ok().filter(|place| *place < end)?;
         let used = start + record.length();
         let next = u32::try_from(used).ok()?;
-        let key_length = u16::try_from(key.len()).ok()?.to_le_bytes();
-        let payload_length = u32::try_from(payload.len()).ok()?.to_le_bytes();
-        let within_bytes = u16::try_from(within).ok()?.to_le_bytes();
+        // What a header can say.
+        u16::try_from(key.len()).ok()?;
+        u32::try_from(payload.len()).ok()?;
         if records.len() < used {
             *records = longer(records.get(..start)?, record.length() + (start / 8).max(ROOM), 0);
         }
-        let mut rest = Arc::make_mut(records).get_mut(start..used)?;
-        for part in [
-            &fingerprint.0.to_le_bytes()[..],
-            &key_length,
-            &within_bytes,
-            &payload_length,
-            payload,
-            key,
-        ] {
-            let (to, after) = rest.split_at_mut_checked(part.len())?;
-            to.copy_from_slice(part);
-            rest = after;
-        }
+        record.write(Arc::make_mut(records).get_mut(start..used)?);
         self.used = next;
         if within as usize >= self.places.len() {
             self.places = longer(&self.places, self.places.len() / 8 + 1, NOTHING);
@@ -169,6 +197,18 @@ impl<X> Shard<X> {
         Some(place)
     }
 
+    /// Writes a record over the one that has its number, which is not shorter.
+    pub(super) fn rewrite(&self, records: &mut Records, record: Record<'_>) {
+        let start = self.place(record.within) as usize * UNIT;
+        let end = start + record.length();
+        // A copy only for what is there, and changes.
+        let is_same = Record::read(records, self.place(record.within))
+            .is_none_or(|old| old.payload == record.payload);
+        if !is_same && let Some(old) = Arc::make_mut(records).get_mut(start..end) {
+            record.write(old);
+        }
+    }
+
     /// Overwrites a part of the payload of a number.
     pub(super) fn write_at(&self, records: &mut Records, within: u32, at: usize, bytes: &[u8]) {
         let start = self.place(within) as usize * UNIT + HEADER + at;
@@ -178,6 +218,10 @@ impl<X> Shard<X> {
         {
             old.copy_from_slice(bytes);
         }
+    }
+
+    pub(super) const fn has_garbage(&self) -> bool {
+        self.garbage > 0
     }
 
     /// Gives a number back, with what it had beside its payload. Its record is the caller's to
@@ -197,31 +241,21 @@ impl<X> Shard<X> {
         u64::from(self.garbage) * 3 > u64::from(self.used)
     }
 
-    /// Copies the records of these places, one after another, and puts their new places there.
-    pub(super) fn compact<'p>(
-        &mut self,
-        records: &mut Records,
-        places: impl Iterator<Item = &'p mut u32>,
-    ) {
-        let mut bytes = Vec::with_capacity(self.used.saturating_sub(self.garbage) as usize + ROOM);
-        let mut by_number = vec![NOTHING; self.places.len()];
-        for place in places {
-            let start = *place as usize * UNIT;
-            let moved = u32::try_from(bytes.len() / UNIT).unwrap_or(NOTHING);
-            if let Some(record) = Record::read(records, *place)
-                && let Some(copied) = records.get(start..start + record.length())
-            {
-                bytes.extend(copied);
-                if let Some(place) = by_number.get_mut(record.within as usize) {
-                    *place = moved;
-                }
-            }
-            *place = moved;
-        }
+    /// Begins to copy the records that are reached.
+    pub(super) fn compact(&self, records: &Records) -> Copy {
+        let room = (self.used.saturating_sub(self.garbage)) as usize + ROOM;
+        let places = vec![NOTHING; self.places.len()];
+        Copy { bytes: Vec::with_capacity(room.min(records.len() + ROOM)), places }
+    }
+
+    /// The records that were copied take the place of the others.
+    pub(super) fn finish(&mut self, copy: Copy) -> Records {
+        let Copy { mut bytes, places } = copy;
         self.used = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.garbage = 0;
+        self.places = places.into();
         bytes.resize(bytes.len() + ROOM, 0);
-        (self.places, *records) = (by_number.into(), bytes.into());
+        bytes.into()
     }
 
     /// Makes room for just so many entries and bytes, in a shard that has none.
@@ -237,7 +271,7 @@ impl<X> Shard<X> {
 }
 
 /// A copy with room behind it.
-fn longer<T: Copy>(all: &[T], room: usize, nothing: T) -> Arc<[T]> {
+fn longer<T: std::marker::Copy>(all: &[T], room: usize, nothing: T) -> Arc<[T]> {
     let mut copy = Vec::with_capacity(all.len() + room);
     copy.extend_from_slice(all);
     copy.resize(all.len() + room, nothing);

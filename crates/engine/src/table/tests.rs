@@ -86,7 +86,7 @@ fn it_holds_what_a_map_does() {
 /// whichever of them goes.
 #[test]
 fn equal_tags_are_told_apart() {
-    let mut branch: Branch<()> = Branch::new(1);
+    let mut branch: Branch<()> = Branch::new(1, PLACES_END);
     let print = |at: u128| Fingerprint(7 << 64 | at << 96 | at);
     for (at, key) in (0..).zip([b"a", b"b", b"c"]) {
         assert!(branch.put(0, print(at), key, key).unwrap().0);
@@ -105,6 +105,46 @@ fn equal_tags_are_told_apart() {
     assert_eq!(get(&branch, 0), None);
     assert_eq!(get(&branch, 1).unwrap(), b"B");
     assert_eq!(get(&branch, 2).unwrap(), b"c");
+}
+
+/// A shard without room refuses, and loses nothing; what is no longer reached is room, and a record
+/// that gets shorter needs none.
+#[test]
+fn a_shard_without_room_refuses_and_is_as_it_was() {
+    const END: u32 = 40;
+    let mut branch: Branch<()> = Branch::new(1, END);
+    let print = |key: &str| Fingerprint(u128::from(key.as_bytes()[0]) << 64 | 1);
+    let put = |branch: &mut Branch<()>, key: &str, length: usize| {
+        let payload = vec![key.as_bytes()[0]; length];
+        branch.put(0, print(key), key.as_bytes(), &payload).is_some()
+    };
+    let length = |branch: &Branch<()>, key: &str| {
+        let (_, record) = branch.find(0, print(key))?;
+        assert!(record.payload.iter().all(|byte| *byte == key.as_bytes()[0]), "{key}");
+        Some(record.payload.len())
+    };
+    // The last one begins before the end.
+    for key in ["a", "b", "c"] {
+        assert!(put(&mut branch, key, 200));
+    }
+    let before = branch.clone();
+    assert!(!put(&mut branch, "d", 8) && !put(&mut branch, "a", 300));
+    for key in ["a", "b", "c"] {
+        assert_eq!(length(&branch, key), Some(200));
+    }
+    assert_eq!(length(&branch, "d"), None);
+    assert!(put(&mut branch, "b", 60));
+    assert_eq!((length(&branch, "b"), length(&before, "b")), (Some(60), Some(200)));
+    // Where the rest of b was.
+    assert!(put(&mut branch, "d", 8) && put(&mut branch, "e", 8));
+    branch.remove(0, print("c"));
+    assert!(put(&mut branch, "a", 300));
+    let found = ["a", "b", "c", "d", "e"].map(|key| length(&branch, key));
+    assert_eq!(found, [Some(300), Some(60), None, Some(8), Some(8)]);
+    assert_eq!(
+        ["a", "b", "c", "d"].map(|key| length(&before, key)),
+        [Some(200), Some(200), Some(200), None]
+    );
 }
 
 /// A text that no path can be as long as is not there and cannot be put in.

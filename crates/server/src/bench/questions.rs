@@ -278,7 +278,7 @@ mod tests {
     fn any_policy_can_be_asked_about_and_knows_its_answers() {
         let policy = Source::Demo.load(&Catalogs::default()).unwrap();
         let checks = of_policy(&policy.model, 1_000);
-        let snapshot = Snapshot::build(&policy.model, 1);
+        let snapshot = Snapshot::build(&policy.model, 1).unwrap();
         let questions = Questions::new(Mode::Batch, &checks, 300, Some(&snapshot));
         let expected: Vec<_> = (0..questions.len()).flat_map(|at| questions.expected(at)).collect();
         assert_eq!(expected.len(), 1_200);

@@ -413,7 +413,7 @@ mod tests {
 
     fn snapshot(workload: Workload) -> Snapshot {
         let model = Model::new(catalog().unwrap(), workload.facts()).unwrap();
-        Snapshot::build(&model, 1)
+        Snapshot::build(&model, 1).unwrap()
     }
 
     fn fnv(bytes: &[u8]) -> u64 {

@@ -11,7 +11,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 #[test]
 fn the_demo_decides_as_reviewed() {
     let policy = load_policy(capstan::source::DEMO.as_bytes(), &Catalogs::default()).unwrap();
-    let snapshot = Snapshot::build(&policy.model, 1);
+    let snapshot = Snapshot::build(&policy.model, 1).unwrap();
     let now = parse_timestamp("2026-11-22T00:00:00Z").unwrap();
     let facts = policy.model.facts();
     let mut scopes: Vec<_> = facts.groups.iter().map(|group| &group.id).collect();

@@ -392,7 +392,7 @@ role_bindings:
 async fn the_wire_and_the_engine_answer_alike() {
     let server = InProcess::start(Source::Demo).await;
     let policy = load_policy(DEMO.as_bytes(), &Catalogs::default()).unwrap();
-    let snapshot = Snapshot::build(&policy.model, 1);
+    let snapshot = Snapshot::build(&policy.model, 1).unwrap();
     let facts = policy.model.facts();
     let scopes = facts.groups.iter().map(|group| &group.id);
     let mut compared = 0;

@@ -85,6 +85,8 @@ fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
 fn decided(model: &Model) {
     let (catalog, facts) = (model.catalog().facts().clone(), model.facts());
     let snapshot = Snapshot::build(model, 1);
+    assert!(snapshot.is_ok(), "{:?}", snapshot.err());
+    let Ok(snapshot) = snapshot else { return };
     let now = facts.role_bindings.iter().find_map(|binding| binding.expires_at);
     let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
     let checked = self_check(model, &snapshot, IDENTITIES_CHECKED, now);

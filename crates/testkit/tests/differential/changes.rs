@@ -177,7 +177,7 @@ fn growing_renumbers_nothing_that_shows() {
         });
     }
     let nothing = Model::new(Arc::clone(&catalog), Facts::default()).unwrap();
-    let mut writer = Writer::new(&Snapshot::build(&nothing, 1));
+    let mut writer = Writer::new(&Snapshot::build(&nothing, 1).unwrap());
     writer.apply(&foundations(&facts)).unwrap();
     for (at, change) in bindings(&facts).into_iter().enumerate() {
         writer.apply(&[change]).unwrap();
@@ -186,7 +186,7 @@ fn growing_renumbers_nothing_that_shows() {
         }
     }
     let grown = writer.publish(10_000);
-    let built = Snapshot::build(&Model::new(catalog, facts).unwrap(), 1);
+    let built = Snapshot::build(&Model::new(catalog, facts).unwrap(), 1).unwrap();
     let none = capstan_engine::Attributes::NONE;
     let now = capstan_engine::Timestamp::UNIX_EPOCH;
     for at in 0..6_000 {

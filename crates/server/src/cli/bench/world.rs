@@ -144,8 +144,9 @@ impl World {
         if checks.is_empty() {
             return Err(anyhow!("there is nothing to ask"));
         }
-        let snapshot = verify.then(|| model.as_ref().map(|model| Snapshot::build(model, 1)));
-        Ok((checks, snapshot.flatten()))
+        let model = model.as_ref().filter(|_| verify);
+        let snapshot = model.map(|model| Snapshot::build(model, 1)).transpose()?;
+        Ok((checks, snapshot))
     }
 
     fn generated(&self) -> Workload {

@@ -31,7 +31,7 @@ impl<'w> Policy<'w> {
         let document = policy_document(&world.catalog, &world.facts);
         let policy = load_policy(document.as_bytes(), &Catalogs::default());
         let policy = policy.map_err(|found| TestCaseError::fail(found.to_string()))?;
-        Ok(Self { world, snapshot: Snapshot::build(&policy.model, 1) })
+        Ok(Self { world, snapshot: Snapshot::build(&policy.model, 1).unwrap() })
     }
 
     pub(super) fn answers(&self, question: &Question) -> Answers {
