@@ -153,11 +153,15 @@ fn consistency(mut rest: &[u8]) -> Option<Option<v1::Consistency>> {
     if rest.is_empty() {
         return Some(None);
     }
-    let (CONSISTENCY, rest) = rest.split_first()? else { return None };
-    let (length, rest) = length(rest)?;
-    // The last one would count, if there were another.
-    let last = rest.get(..length).filter(|_| rest.len() == length)?;
-    v1::Consistency::decode(last).ok().map(Some)
+    let (CONSISTENCY, last) = rest.split_first()? else { return None };
+    let (length, last) = length(last)?;
+    // The last one would count, if there were another. Decoded as part of a batch: prost counts how
+    // deep it is in one.
+    let is_alone = last.len() == length;
+    is_alone
+        .then(|| v1::BatchCheckRequest::decode(rest).ok())
+        .flatten()
+        .map(|last| last.consistency)
 }
 
 /// Identity, capability and resource of an encoded `CheckRequest` or `CheckItem` that has each at most
@@ -307,6 +311,19 @@ mod tests {
             panic!("its fields are where they should be")
         };
         assert!(plain.checks().unwrap_err().message().contains("UTF-8"));
+    }
+
+    /// prost reads groups that nobody knows a hundred deep, of which the batch is one.
+    #[test]
+    fn what_is_too_deep_for_prost_is_too_deep() {
+        for (depth, expected) in [(98, true), (99, true), (100, false), (101, false)] {
+            let groups = [b"\x1b".repeat(depth), b"\x1c".repeat(depth)].concat();
+            let length = u8::try_from(groups.len() & 0x7f | 0x80).unwrap();
+            let high = u8::try_from(groups.len() >> 7).unwrap();
+            let bytes = [&[0x12, length, high][..], &groups].concat();
+            assert_eq!(v1::BatchCheckRequest::decode(&*bytes).is_ok(), expected, "{depth}");
+            assert_eq!(BatchRequest::read(bytes.into()).is_ok(), expected, "{depth}");
+        }
     }
 
     /// They are counted, however they are written, and none is decoded.
