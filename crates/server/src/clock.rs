@@ -1,8 +1,19 @@
 //! The time of a request: read once, used for all of it.
+//!
+//! **Invariant**: the machine's clock is followed forwards only. Set back, it would let bindings and
+//! credentials count again whose time was over; until it has caught up, it stands still for us.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use capstan_engine::Timestamp;
+
+/// 2026-01-01T00:00:00Z: no clock of a machine that runs this is right and says less.
+const EARLIEST_SECONDS: i64 = 1_767_225_600;
+
+/// The latest time that anybody was told, in milliseconds since 1970: so seldom written that cores
+/// may share it.
+static LATEST: AtomicU64 = AtomicU64::new(0);
 
 /// Where the time comes from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,7 +26,8 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// What time it is.
+    /// What time it is. Of the machine's clock, never over a millisecond less than what anybody in
+    /// this process was told before.
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
@@ -23,9 +35,59 @@ impl Clock {
             Self::System => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
-                Timestamp::new(seconds, since.subsec_nanos())
+                forwards(&LATEST, Timestamp::new(seconds, since.subsec_nanos()))
             }
             Self::Fixed(time) => time,
         }
+    }
+
+    /// Whether the time can be true: a machine without a battery starts in 1970, where nothing has
+    /// expired yet.
+    #[must_use]
+    pub fn is_plausible(self) -> bool {
+        match self {
+            Self::System => self.now() >= Timestamp::new(EARLIEST_SECONDS, 0),
+            Self::Fixed(_) => true,
+        }
+    }
+}
+
+/// This time, or the latest so far if that is more.
+fn forwards(latest: &AtomicU64, now: Timestamp) -> Timestamp {
+    let milliseconds = u64::try_from(now.seconds()).unwrap_or_default().saturating_mul(1_000)
+        + u64::from(now.nanos() / 1_000_000);
+    let seen = latest.load(Relaxed);
+    if milliseconds > seen {
+        latest.fetch_max(milliseconds, Relaxed);
+    } else if milliseconds < seen {
+        let nanoseconds = u32::try_from(seen % 1_000 * 1_000_000).unwrap_or_default();
+        return Timestamp::new(i64::try_from(seen / 1_000).unwrap_or(i64::MAX), nanoseconds);
+    }
+    now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_back_stands_still() {
+        let latest = AtomicU64::new(0);
+        let at = |seconds, nanoseconds| Timestamp::new(seconds, nanoseconds);
+        assert_eq!(forwards(&latest, at(1_800_000_000, 5_999_999)), at(1_800_000_000, 5_999_999));
+        // Within the millisecond it is the machine's.
+        assert_eq!(forwards(&latest, at(1_800_000_000, 5_000_000)), at(1_800_000_000, 5_000_000));
+        for back in [at(1_800_000_000, 4_999_999), at(1_799_999_999, 999_999_999), at(0, 0)] {
+            assert_eq!(forwards(&latest, back), at(1_800_000_000, 5_000_000));
+        }
+        assert_eq!(forwards(&latest, at(1_800_000_001, 7)), at(1_800_000_001, 7));
+        assert_eq!(forwards(&latest, at(1_800_000_000, 9)), at(1_800_000_001, 0));
+    }
+
+    #[test]
+    fn this_machines_clock_is_plausible() {
+        assert!(Clock::System.is_plausible());
+        assert!(Clock::System.now() <= Clock::System.now());
+        assert!(Clock::Fixed(Timestamp::UNIX_EPOCH).is_plausible());
     }
 }
