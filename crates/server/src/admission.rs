@@ -3,9 +3,9 @@
 //!
 //! **Invariants**: health and reflection pass by untouched, so that an overloaded server still says
 //! that it lives. A call that waits, for a message, a revision or its reader, holds one place until
-//! its answer is over; one that is answered in the poll that
-//! begins it needs none, and is turned away only while none is left. Every call is
-//! counted exactly once. A call that panics takes nothing else down.
+//! its answer is over. Plain checks, which are answered from their frame, need none: whoever fills all
+//! places keeps nobody from a decision. Other calls are turned away while none is left, even those that
+//! would not wait. Every call is counted exactly once. A call that panics takes nothing else down.
 
 mod body;
 mod call;
@@ -86,7 +86,7 @@ impl Places {
 }
 
 impl Places {
-    /// Whether a call would find no place if it had to wait: then it is turned away at once.
+    /// Whether a call would find no place if it had to wait.
     fn refuses(&self, peer: Peer, metrics: &Metrics) -> bool {
         let free = self.free.available_permits();
         let scope = if free == 0 {
@@ -194,6 +194,9 @@ where
                             return Answering::Told(Some(call.panicked(&*panic).response()));
                         }
                     }
+                }
+                if call.has_no_place() {
+                    return Answering::Told(Some(call.refuse(Refusal::Overloaded).response()));
                 }
                 let inner = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
                 Answering::Admitted(inner, call)

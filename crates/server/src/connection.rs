@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{Duration, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::listen::Accepted;
@@ -46,8 +47,20 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
+    /// Until the peer has said what it is: a silent one would stay for ever.
+    greeting: Option<Greeting>,
     _counted: Counted,
 }
+
+/// What is still to come before the connection has an age.
+#[derive(Debug)]
+struct Greeting {
+    bytes: usize,
+    until: Pin<Box<Sleep>>,
+}
+
+/// Bytes of the preface of HTTP/2 (RFC 9113, section 3.4).
+const PREFACE_BYTES: usize = 24;
 
 #[derive(Debug)]
 enum Socket {
@@ -56,13 +69,18 @@ enum Socket {
 }
 
 impl Connection {
-    /// Registers it with the runtime that this is called in.
-    pub(crate) fn new((accepted, counted): (Accepted, Counted)) -> io::Result<Self> {
+    /// Registers it with the runtime that this is called in. It fails unless its first bytes come in
+    /// this time.
+    pub(crate) fn new(
+        (accepted, counted): (Accepted, Counted),
+        greeting_max: Duration,
+    ) -> io::Result<Self> {
         let socket = match accepted {
             Accepted::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
         };
-        Ok(Self { socket, _counted: counted })
+        let greeting = Greeting { bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
+        Ok(Self { socket, greeting: Some(greeting), _counted: counted })
     }
 }
 
@@ -95,11 +113,21 @@ macro_rules! either {
 
 impl AsyncRead for Connection {
     fn poll_read(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_read(cx, buffer))
+        let before = buffer.filled().len();
+        let read = either!(self.as_mut(), stream => stream.poll_read(cx, buffer));
+        if let Some(greeting) = &mut self.greeting {
+            greeting.bytes = greeting.bytes.saturating_sub(buffer.filled().len() - before);
+            if greeting.bytes == 0 {
+                self.greeting = None;
+            } else if read.is_pending() && greeting.until.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

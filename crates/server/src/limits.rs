@@ -1,5 +1,5 @@
 //! Every limit of the server, in one place. Those of documents and paths are constants of the
-//! crates that keep them. Each has a test of its own.
+//! crates that keep them. Each has a test of its own, or a reason in `tests/it/coverage.rs` why not.
 
 use std::num::NonZero;
 use std::time::Duration;
@@ -24,8 +24,14 @@ pub const SNAPSHOTS_KEPT: usize = 3;
 /// How long a policy file must not change before it is loaded again: whoever writes it may not be
 /// done.
 pub const SETTLE: Duration = Duration::from_millis(50);
-/// How long to wait for that at most.
+/// The same for a file that is written in place, whose first half can be a policy, too.
+pub const SETTLE_IN_PLACE: Duration = Duration::from_millis(250);
+/// How long to wait for that at most. A file that is then still being written in place is left
+/// alone, and looked at again.
 pub const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// How often files are looked at though nothing was heard of them: what a symbolic link leads to
+/// changes without a word, and a file that could not be read may be readable by now.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Longest time for a call that is not a stream. Nothing waits longer than [`REVISION_WAIT_MAX`] in
 /// it: the rest is for a slow request.
 pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
@@ -57,15 +63,25 @@ pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest wait for that.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for a connection's first bytes: age and silence count only from then on.
+pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Most open connections; one more is closed as soon as it is there. Each takes a file descriptor
 /// and some 30 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
+/// File descriptors to ask for where the operator sets no end: twice what connections take.
+pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
 /// Connections that wait for a worker to take them, which takes microseconds.
 pub const ACCEPTED_MAX: usize = 256;
 /// How long to wait when no connection can be taken, for want of file descriptors most likely.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// From the signal to the exit, at most; peers that are not done by then are cut off.
 pub const DRAIN_MAX: Duration = Duration::from_secs(9);
+/// How long a stream whose batches never pause is answered in a drain.
+pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
+/// Most HTTP connections; further ones wait to be taken.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Longest time from an HTTP connection, or the end of an answer there, to the end of the next answer.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// How long HTTP connections may take to close in a drain: nothing there takes long.
 pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
 /// Most lines that wait to be written to the decision log: far more than are decided between two
@@ -137,6 +153,12 @@ pub struct Limits {
     pub unary_time_max: Duration,
     /// See [`CONNECTIONS_MAX`].
     pub connections_max: usize,
+    /// See [`GREETING_MAX`].
+    pub greeting_max: Duration,
+    /// See [`HTTP_CONNECTIONS_MAX`].
+    pub http_connections_max: usize,
+    /// See [`HTTP_IDLE_MAX`].
+    pub http_idle_max: Duration,
     /// See [`CONNECTION_AGE`].
     pub connection_age: Duration,
     /// See [`KEEPALIVE_INTERVAL`].
@@ -158,6 +180,9 @@ impl Default for Limits {
             computing_max: std::thread::available_parallelism().map_or(1, NonZero::get),
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
+            greeting_max: GREETING_MAX,
+            http_connections_max: HTTP_CONNECTIONS_MAX,
+            http_idle_max: HTTP_IDLE_MAX,
             connection_age: CONNECTION_AGE,
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_timeout: KEEPALIVE_TIMEOUT,

@@ -2,9 +2,11 @@
 //!
 //! A changed file or SIGHUP wakes the loader. It builds and proves the new snapshot on a thread of
 //! its own, so that no answer waits, and frees old ones there. A policy that does not load changes
-//! nothing: the old one goes on being served, and the log says why.
+//! nothing: the old one goes on being served, and the log says why. One that could not even be read is
+//! tried again: it may revoke something.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,7 +17,7 @@ use capstan_engine::Snapshot;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use crate::limits::{SETTLE, SETTLE_MAX};
+use crate::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
 use crate::metrics::{LoadOutcome, Metrics};
 use crate::published::Published;
 use crate::routes::{self, Table};
@@ -27,7 +29,7 @@ use crate::source::{Built, Source};
 pub enum Wake {
     /// Somebody asked for it.
     Asked,
-    /// Something happened in the folder of the policy's file.
+    /// Something happened in the folder of the policy's file, or it was time to look.
     Changed,
 }
 
@@ -93,7 +95,7 @@ impl Loader {
         let loaded = on_a_thread("routes", move || routes::load(&path)).await.flatten();
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.routes_loaded(outcome);
-        let loaded = loaded?;
+        let loaded = loaded.inspect_err(|error| self.routes.failed(error))?;
         tracing::info!(routes = loaded.routes.routes.len(), "routes loaded and proved");
         self.table.store(Arc::new(loaded));
         self.warn_of_capabilities();
@@ -125,7 +127,7 @@ impl Loader {
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         let (now, served) = (self.config.clock.now(), loaded.as_ref().ok().map(Arc::as_ref));
         self.metrics.loaded(outcome, now, started.elapsed(), served);
-        loaded.map(drop)
+        loaded.map(drop).inspect_err(|error| self.policy.failed(error))
     }
 
     async fn apply(&mut self, started: Instant) -> anyhow::Result<Arc<Snapshot>> {
@@ -177,8 +179,13 @@ impl Loader {
         let _watchers: Vec<_> = files.map(watch).collect();
         // What changed between the first load and the watch would be seen by neither.
         let _ = reload.try_send(Wake::Changed);
+        let mut look_again = tokio::time::interval(LOOK_AGAIN);
+        look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // `reload` lives as long as this loop, so there is always another wake to wait for.
-        while let Some(wake) = wakes.recv().await {
+        while let Some(wake) = tokio::select! {
+            wake = wakes.recv() => wake,
+            _ = look_again.tick() => Some(Wake::Changed),
+        } {
             if self.routes.is_due(wake).await
                 && let Err(error) = self.load_routes().await
             {
@@ -213,26 +220,40 @@ impl Watched {
         Some((found.ino(), found.len(), found.modified().ok()))
     }
 
-    /// Whether it should be read again; a file that has changed must rest first.
-    async fn is_due(&self, wake: Wake) -> bool {
-        if wake == Wake::Changed {
-            if self.looks() == self.read {
-                return false;
-            }
-            self.settle().await;
+    /// What could not be read may be readable when it is next looked at; what was wrong stays so.
+    fn failed(&mut self, error: &anyhow::Error) {
+        if error.chain().any(|cause| cause.is::<io::Error>()) {
+            self.read = None;
         }
-        true
     }
 
-    /// Waits until the file rests: whoever writes it may not be done.
-    async fn settle(&self) {
+    /// Whether it should be read again; a file that has changed must rest first.
+    async fn is_due(&self, wake: Wake) -> bool {
+        wake == Wake::Asked || (self.looks() != self.read && self.rests().await)
+    }
+
+    /// Waits until the file rests: whoever writes it may not be done. One that is replaced again and
+    /// again is whole each time; one that goes on being written in place is not.
+    async fn rests(&self) -> bool {
+        let inode = |looks: Option<Looks>| looks.map(|(inode, ..)| inode);
         let started = Instant::now();
         let mut before = self.looks();
-        while started.elapsed() < SETTLE_MAX {
-            tokio::time::sleep(SETTLE).await;
+        let mut replaced = inode(before) != inode(self.read);
+        loop {
+            tokio::time::sleep(if replaced { SETTLE } else { SETTLE_IN_PLACE }).await;
             let after = self.looks();
             if after == before && after.is_some() {
-                return;
+                return true;
+            }
+            replaced |= inode(after) != inode(before);
+            if started.elapsed() >= SETTLE_MAX {
+                if !replaced {
+                    tracing::warn!(
+                        "{} is still being written: rename a new file over it instead",
+                        self.path.as_deref().unwrap_or(Path::new("")).display()
+                    );
+                }
+                return replaced;
             }
             before = after;
         }

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use arc_swap::ArcSwap;
 use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_server::DecisionServiceServer;
@@ -109,6 +109,12 @@ impl Server {
                  listen on 127.0.0.1, or give --insecure-plaintext to accept that"
             );
         }
+        if !config.clock.is_plausible() {
+            bail!(
+                "the machine's clock says that it is before 2026: bindings whose time is over would \
+                 count again; set the clock"
+            );
+        }
         let mut grpc = Vec::new();
         for address in &config.listen {
             grpc.push(Listener::bind(address).await?);
@@ -205,7 +211,13 @@ impl Server {
             let services = (services, envoy);
             router(services, admission, health_service.clone(), &self.config)
         };
-        let workers = Workers::start(self.config.runtime, router, &cut, &tasks)?;
+        let workers = Workers::start(
+            self.config.runtime,
+            router,
+            self.config.limits.greeting_max,
+            &cut,
+            &tasks,
+        )?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             let most = self.config.limits.connections_max;
@@ -213,6 +225,7 @@ impl Server {
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
+            let listener = http::Limited::new(listener, &self.config.limits);
             let serving = axum::serve(listener, http::router(phase.subscribe(), &metrics))
                 .with_graceful_shutdown(cut.clone().cancelled_owned());
             let cut = cut.clone();
@@ -231,7 +244,7 @@ impl Server {
         tokio::pin!(stop);
         let mut loader =
             Loader::new(self.config.clone(), Arc::clone(&published), table, Arc::clone(&metrics));
-        let outcome = tokio::select! {
+        let mut outcome = tokio::select! {
             loaded = loader.load_all() => loaded,
             // A signal during the load: nothing to drain for, and no reason to wait for the load.
             () = &mut stop => {
@@ -249,6 +262,7 @@ impl Server {
             tokio::select! {
                 () = loader.run(wakes, reload) => {}
                 () = &mut stop => {}
+                () = cut.cancelled() => outcome = Err(anyhow!("a worker has ended; the log may say why")),
             }
             tracing::info!("draining");
             phase.send_replace(Phase::Draining);

@@ -10,13 +10,14 @@ use capstan_proto::v1::{
 };
 use futures_util::{Stream, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::Batch;
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Line};
-use crate::limits::SHORT_BATCH_MAX;
+use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::metrics::{Rpc, WorkerMetrics};
 use crate::published::Published;
 use crate::traces::Trace;
@@ -181,10 +182,17 @@ impl DecisionService for Services {
         &self,
         request: Request<Streaming<BatchRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
-        let open = Some((self.clone(), request.into_inner()));
+        let open = Some((self.clone(), request.into_inner(), None));
         let answers = stream::unfold(open, |open| async {
-            let (services, mut requests) = open?;
+            let (services, mut requests, mut draining) = open?;
+            if services.draining.is_cancelled() {
+                let since = draining.get_or_insert_with(Instant::now);
+                if since.elapsed() >= STREAM_DRAIN_MAX {
+                    return Some((Err(RequestError::Draining.into()), None));
+                }
+            }
             let request = tokio::select! {
+                // What was sent before is answered first.
                 biased;
                 request = requests.message() => request,
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
@@ -194,7 +202,7 @@ impl DecisionService for Services {
                 Ok(None) => return None,
                 Err(status) => Err(status),
             };
-            let open = answer.is_ok().then_some((services, requests));
+            let open = answer.is_ok().then_some((services, requests, draining));
             Some((answer, open))
         });
         Ok(Response::new(Box::pin(answers)))

@@ -1,6 +1,8 @@
 //! Where a policy comes from: a file, or the demo that comes with Capstan.
 
-use std::{fs::File, io::Read as _, path::Path, path::PathBuf, sync::Arc};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::{fs::File, sync::Arc};
 
 use anyhow::{Context as _, anyhow, bail};
 use capstan_engine::{Catalog, Snapshot, Timestamp, self_check};
@@ -82,19 +84,31 @@ pub struct Built {
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads a document.
+/// Reads a document, whole: of a file that somebody writes meanwhile it could be the first half,
+/// where a binding has no expiry yet.
 ///
 /// # Errors
 ///
-/// It cannot be read, or has more bytes than `bytes_max`.
+/// It cannot be read, is being written (both of an [`io::Error`]), or has more bytes than `bytes_max`.
 pub fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = path.display();
     let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    let looks = || {
+        let found = file.metadata().with_context(|| format!("cannot read {name}"))?;
+        anyhow::Ok(found.is_file().then(|| (found.len(), found.modified().ok())))
+    };
+    let before = looks()?;
     let mut document = Vec::new();
     // One byte more than allowed tells too long from just long enough, for pipes too.
-    file.take(bytes_max.saturating_add(1))
+    (&file)
+        .take(bytes_max.saturating_add(1))
         .read_to_end(&mut document)
         .with_context(|| format!("cannot read {name}"))?;
+    if looks()? != before {
+        let text = "it was written while it was read: rename a new file over the old one instead";
+        let torn = io::Error::new(io::ErrorKind::ResourceBusy, text);
+        return Err(torn).with_context(|| format!("cannot read {name}"));
+    }
     if document.len() as u64 > bytes_max {
         bail!("{name} has more than {bytes_max} bytes (--max-document-bytes allows more)");
     }

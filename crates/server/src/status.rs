@@ -69,7 +69,12 @@ impl From<RequestError> for Status {
             DOMAIN,
             metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
-        Self::with_error_details(error.code(), error.to_string(), details)
+        let mut status = Self::with_error_details(error.code(), error.to_string(), details);
+        if matches!(error, RequestError::RevisionGone { .. }) {
+            // It does not come back.
+            status.metadata_mut().insert(PUSHBACK, (-1).into());
+        }
+        status
     }
 }
 

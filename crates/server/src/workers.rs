@@ -19,7 +19,7 @@ use anyhow::Context as _;
 use futures_util::stream;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::server::Router;
@@ -75,6 +75,7 @@ impl Workers {
     pub(crate) fn start(
         runtime: Runtime,
         router: impl Fn() -> anyhow::Result<Served>,
+        greeting_max: Duration,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -86,7 +87,7 @@ impl Workers {
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
             let (give, given) = mpsc::channel(ACCEPTED_MAX);
-            let serving = serve(router()?, given, stop.clone(), kill.clone());
+            let serving = serve(router()?, (given, greeting_max), stop.clone(), kill.clone());
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -108,7 +109,8 @@ impl Workers {
         Ok(Self { workers: workers.into(), kill })
     }
 
-    /// Takes the connections of a listener until `stop`.
+    /// Takes the connections of a listener until `stop`; if that is not possible any more, it stops
+    /// everything.
     pub(crate) fn accept(
         &self,
         listener: Listener,
@@ -120,13 +122,16 @@ impl Workers {
         async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = deal(&workers, &listener, connections_max, &metrics) => {}
+                () = deal(&workers, &listener, connections_max, &metrics) => {
+                    tracing::error!("a worker has ended: nobody serves its connections");
+                    stop.cancel();
+                }
             }
         }
     }
 }
 
-/// Gives each connection to the worker that has the fewest, for ever.
+/// Gives each connection to the worker that has the fewest, as long as there are all.
 async fn deal(workers: &[Worker], listener: &Listener, connections_max: usize, metrics: &Metrics) {
     loop {
         let accepted = match listener.accept().await {
@@ -162,12 +167,12 @@ fn is_the_peers(error: &io::Error) -> bool {
 /// `kill`.
 async fn serve(
     router: Served,
-    given: mpsc::Receiver<Given>,
+    (given, greeting_max): (mpsc::Receiver<Given>, Duration),
     stop: CancellationToken,
     kill: CancellationToken,
 ) {
-    let incoming = stream::unfold(given, |mut given| async {
-        let connection = Connection::new(given.recv().await?);
+    let incoming = stream::unfold(given, move |mut given| async move {
+        let connection = Connection::new(given.recv().await?, greeting_max);
         Some((connection, given))
     });
     let incoming = Box::pin(incoming);

@@ -66,9 +66,6 @@ impl Call {
     ) -> Result<Self, Refusal> {
         let deadline = Deadline::of(rpc, started, request.headers(), &gate.limits)?;
         let peer = Peer::of(request.extensions().get::<Remote>());
-        if gate.places.refuses(peer, &gate.metrics) {
-            return Err(Refusal::Overloaded);
-        }
         let trace = match &gate.traces {
             Some(traces) if rpc != Rpc::Other => {
                 traces.begin(request.uri().path(), request.headers(), random())
@@ -79,6 +76,11 @@ impl Call {
         let place = if rpc == Rpc::StreamCheck { Some(Place::take(gate, peer)?) } else { None };
         let gate = Arc::clone(gate);
         Ok(Self { gate, rpc, peer, place, started, deadline, trace, ended: false })
+    }
+
+    /// Whether it would find no place if it had to wait: then it is turned away at once.
+    pub(super) fn has_no_place(&self) -> bool {
+        self.place.is_none() && self.gate.places.refuses(self.peer, &self.gate.metrics)
     }
 
     /// A place to wait in, if it has none yet.

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use capstan_policy::DOCUMENT_BYTES_MAX;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::decision_log::{DecisionLog, Target};
-use crate::limits::Limits;
+use crate::limits::{FILES_WANTED, Limits};
 use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Runtime, Server};
 use crate::source::{Source, load_catalogs};
@@ -147,6 +148,7 @@ impl Serve {
         log_to_stderr();
         // Before anything is loaded: a signal during the start must stop it too.
         let stop = stop_signal()?;
+        raise_file_limit();
         let source = match self.from.policy {
             Some(path) => Source::File { path, bytes_max: self.max_document_bytes },
             None => Source::Demo,
@@ -192,6 +194,17 @@ impl Serve {
             () = hang_ups => {}
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// As many file descriptors as the operator lets us have: each connection takes one, and shells give
+/// 1,024 unless they are asked.
+fn raise_file_limit() {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current < maximum || maximum.is_none() {
+        let wanted = Some(maximum.unwrap_or(FILES_WANTED).max(current.unwrap_or(0)));
+        // What we have may be enough.
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum });
     }
 }
 

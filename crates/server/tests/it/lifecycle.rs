@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Instant;
 
-use capstan::limits::{DRAIN_MAX, HTTP_DRAIN_MAX};
+use capstan::limits::{DRAIN_MAX, HTTP_DRAIN_MAX, STREAM_DRAIN_MAX};
 use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
@@ -291,6 +291,46 @@ fn the_schema_is_told_only_if_wished() {
 }
 
 /// A stream would hold the drain for as long as its client pleases: it is told to go elsewhere.
+/// Even one whose client always has another batch on its way (`STREAM_DRAIN_MAX`); those that came are
+/// answered, in order.
+#[test]
+fn a_busy_stream_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let answered = threads.block_on(async {
+        // Longer than those that take no turn.
+        let check = v1::CheckItem {
+            identity: "bob".into(),
+            capability: "repo.list".into(),
+            resource: "acme/platform".into(),
+            properties: None,
+        };
+        let batch = v1::BatchCheckRequest { checks: vec![check; 500], consistency: None };
+        let mut decisions = DecisionServiceClient::new(connect(&server).await);
+        let endless = tokio_stream::iter(std::iter::repeat(batch));
+        let mut answers = decisions.stream_check(endless).await.unwrap().into_inner();
+        let mut answered = 0u64;
+        loop {
+            match answers.message().await {
+                Ok(answer) => assert_eq!(answer.unwrap().results.len(), 500),
+                Err(status) => {
+                    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+                    return answered;
+                }
+            }
+            answered += 1;
+            if answered == 100 {
+                server.signal("-TERM");
+            }
+        }
+    });
+    assert!(answered >= 100);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
+    assert!(STREAM_DRAIN_MAX < DRAIN_MAX);
+}
+
 #[test]
 fn an_open_stream_ends_with_the_drain() {
     let server = demo();

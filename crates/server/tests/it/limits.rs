@@ -645,6 +645,79 @@ async fn connections_beyond_the_cap_are_closed_and_counted() {
     }
 }
 
+/// A connection has an age only once its peer has said that it speaks HTTP/2 (`GREETING_MAX`).
+#[tokio::test]
+async fn connections_that_say_nothing_are_closed() {
+    let limits = Limits { greeting_max: Duration::from_millis(300), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+        let mut silent = TcpStream::connect(server.grpc).await.unwrap();
+        silent.write_all(said).await.unwrap();
+        // What the server says of itself may come first; then the end.
+        let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "still open after {said:?}");
+    }
+    // Who has spoken may be silent.
+    serves(&server.channel).await;
+    tokio::time::sleep(2 * limits.greeting_max).await;
+    serves(&server.channel).await;
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped.contains_key("capstan_in_flight"), "{scraped:?}");
+}
+
+/// `HTTP_IDLE_MAX`, for those that say nothing and those that say it byte by byte; until then no more
+/// than `HTTP_CONNECTIONS_MAX` are taken.
+#[tokio::test]
+async fn http_connections_are_few_and_end_without_an_answer() {
+    let http_idle_max = Duration::from_millis(800);
+    let limits = Limits { http_idle_max, http_connections_max: 2, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let began = Instant::now();
+    let mut silent = TcpStream::connect(server.http).await.unwrap();
+    let mut slow = TcpStream::connect(server.http).await.unwrap();
+    let drip = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if slow.write_all(b"G").await.is_err() {
+                return;
+            }
+        }
+    };
+    let (mut nothing, mut answer) = (Vec::new(), String::new());
+    let third = async {
+        let mut third = TcpStream::connect(server.http).await.unwrap();
+        third
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        third.read_to_string(&mut answer).await.unwrap();
+        began.elapsed()
+    };
+    let all = async { tokio::join!(drip, silent.read_to_end(&mut nothing), third) };
+    let ((), _, waited) = tokio::time::timeout(PATIENCE, all).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(waited >= http_idle_max, "there was a place after {waited:?}");
+}
+
+/// The soft limit is a shell's habit: the server raises it as far as it may.
+#[tokio::test]
+async fn file_descriptors_are_asked_for() {
+    let capstan = env!("CARGO_BIN_EXE_capstan");
+    let serve = "serve --demo --listen 127.0.0.1:0 --http none --workers 1";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -Sn 40 && exec {capstan} {serve}")]);
+    let server = Serving::spawn(&mut limited, 1);
+    let address: SocketAddr = server.address("grpc").parse().unwrap();
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        let channel = connect(address).await;
+        serves(&channel).await;
+        many.push(channel);
+    }
+    drop(many);
+    assert_eq!(server.stop("-TERM").0, Some(0));
+}
+
 /// Without a file descriptor left, connections wait in the kernel (`ACCEPT_PAUSE` by `ACCEPT_PAUSE`)
 /// and those that are there go on.
 #[tokio::test]

@@ -2,11 +2,12 @@
 
 mod under_load;
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use capstan::clock::Clock;
-use capstan::limits::{SETTLE, SETTLE_MAX, SNAPSHOTS_KEPT};
+use capstan::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX, SNAPSHOTS_KEPT};
 use capstan::source::Source;
 use capstan_proto::v1::{self, consistency::Mode, decision_service_client::DecisionServiceClient};
 use tonic::transport::Channel;
@@ -105,7 +106,82 @@ fn a_bad_file_changes_nothing_and_sighup_asks_again() {
     assert_eq!(server.stop("-TERM").0, Some(0));
 }
 
-/// A file that somebody writes again and again, and never lets rest.
+/// What could not be read may revoke something: it is read as soon as that is possible.
+#[tokio::test]
+async fn a_policy_that_could_not_be_read_is_read_later() {
+    let path = file("reload-unreadable", &policy("first"));
+    let program = env!("CARGO_BIN_EXE_capstan");
+    let serve = format!("serve --listen 127.0.0.1:0 --http none --policy {}", path.display());
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n 48 && exec {program} {serve} --workers 1")]);
+    let mut server = Serving::spawn(&mut limited, 1);
+    let address = server.address("grpc").to_owned();
+    let ask = || {
+        let output = capstan(&["check", "alice", "r.get", "first", "--addr", &address]);
+        output.status.code()
+    };
+    assert_eq!(ask(), Some(0));
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        many.push(tokio::net::TcpStream::connect(&address).await.unwrap());
+    }
+    server.wait_for_log("cannot take a connection");
+    replace(&path, &policy("second"));
+    server.wait_for_log("the policy is not reloaded, the old one is served on");
+    drop(many);
+    let started = Instant::now();
+    while ask() != Some(1) {
+        assert!(started.elapsed() < PATIENCE, "still allowed");
+    }
+    server.stop("-TERM");
+}
+
+/// Half a policy may be one, with more rights: a file that is written in place, and not done, is left alone.
+#[tokio::test]
+async fn half_a_file_is_not_loaded() {
+    let path = file("reload-half", &policy("first"));
+    let server = InProcess::start(Source::file(&path)).await;
+    let mut half = std::fs::File::create(&path).unwrap();
+    half.write_all(policy("second").as_bytes()).unwrap();
+    let started = Instant::now();
+    // Longer than files that rest are waited for.
+    while started.elapsed() < SETTLE_MAX + 2 * SETTLE_IN_PLACE {
+        half.write_all(b"# and more\n").unwrap();
+        tokio::time::sleep(SETTLE).await;
+        let answer = server.decisions().check(request("first", 1)).await.unwrap().into_inner();
+        assert_eq!((answer.allowed, answer.revision), (true, 1));
+    }
+    drop(half);
+    assert!(check_at(&server, "second", 2).await.allowed);
+}
+
+/// The folder that is watched does not change, only what leads there.
+#[tokio::test]
+async fn what_a_symbolic_link_leads_to_is_looked_at() {
+    let folder = folder("reload-link");
+    for (name, readable) in [("one.yaml", "first"), ("two.yaml", "second")] {
+        std::fs::create_dir_all(folder.join("releases")).unwrap();
+        std::fs::write(folder.join("releases").join(name), policy(readable)).unwrap();
+    }
+    let (watched, current) = (folder.join("watched"), folder.join("current"));
+    std::fs::create_dir_all(&watched).unwrap();
+    let path = watched.join("policy.yaml");
+    for link in [&path, &current] {
+        let _ = std::fs::remove_file(link);
+    }
+    std::os::unix::fs::symlink(folder.join("releases/one.yaml"), &current).unwrap();
+    std::os::unix::fs::symlink(&current, &path).unwrap();
+    let server = InProcess::start(Source::file(&path)).await;
+    assert!(check_at(&server, "first", 1).await.allowed);
+    let next = folder.join("next");
+    let _ = std::fs::remove_file(&next);
+    std::os::unix::fs::symlink(folder.join("releases/two.yaml"), &next).unwrap();
+    std::fs::rename(&next, &current).unwrap();
+    assert!(LOOK_AGAIN < PATIENCE);
+    assert!(check_at(&server, "second", 2).await.allowed);
+}
+
+/// A file that somebody replaces again and again, and never lets rest.
 #[tokio::test]
 async fn a_file_that_never_rests_is_loaded_all_the_same() {
     let path = file("reload-restless", &policy("first"));
@@ -217,6 +293,8 @@ async fn the_pages_of_a_list_are_of_one_revision() {
     let status = server.decisions().list_identities(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(status.message().contains("no longer kept"), "{status}");
+    let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
+    assert_eq!(pushback, "-1", "it does not come back");
     request.resource = "second".into();
     let status = server.decisions().list_identities(request).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::InvalidArgument, "the token of another request");
