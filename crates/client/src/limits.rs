@@ -34,6 +34,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
 /// Longest such wait: half of the default deadline, so that a call outlives a restart.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
+/// Longest wait that a server can ask for before it is asked again: a mistake there must not last.
+pub const PUSHBACK_MAX: Duration = Duration::from_secs(5);
 /// A part of [`Options::connection_age`]: clients that started together do not move together.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 5;
 /// Longest deadline, and longest of the other times that [`Options`] gives; a longer one is this.

@@ -283,7 +283,8 @@ impl Queue {
                 self.again.push_front(sealed);
             }
         }
-        if !self.again.is_empty() {
+        // What this stream was woken for, and did not take, is another's, too.
+        if !(self.filling.is_empty() && self.again.is_empty()) {
             after.wake.extend(self.hungry());
         }
     }

@@ -9,6 +9,7 @@ use tonic_types::StatusExt as _;
 
 use crate::address::chain;
 use crate::error::Error;
+use crate::limits::PUSHBACK_MAX;
 
 /// When to try again, in milliseconds; a negative number means never (gRFC A6).
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
@@ -48,7 +49,7 @@ impl Verdict {
         };
         match (status.code(), pushback.map(u64::try_from)) {
             (Code::Unavailable | Code::ResourceExhausted, Some(Ok(after))) => {
-                again(Some(Duration::from_millis(after)))
+                again(Some(Duration::from_millis(after).min(PUSHBACK_MAX)))
             }
             (Code::ResourceExhausted, Some(Err(_))) => Self::Apart(error()),
             (
@@ -77,6 +78,23 @@ impl Verdict {
                 | Code::Unauthenticated,
                 _,
             ) => Self::All(error()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_cannot_ask_for_a_wait_without_end() {
+        for (asked, expected) in
+            [("70", Duration::from_millis(70)), ("9000000000000", PUSHBACK_MAX)]
+        {
+            let mut status = Status::resource_exhausted("later");
+            status.metadata_mut().insert(PUSHBACK, asked.parse().unwrap());
+            let Verdict::Again { after, .. } = Verdict::of(&status) else { panic!("{asked}") };
+            assert_eq!(after, Some(expected));
         }
     }
 }
