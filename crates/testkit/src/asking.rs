@@ -218,6 +218,17 @@ impl<'w> Pair<'w> {
         self.tally.checks.fetch_add(1, Relaxed);
         let Question { identity, capability, resource, attributes } = question;
         let found = check(self.snapshot, question, self.now);
+        let mut in_a_batch = None;
+        self.snapshot.check_batch(&[asked(question)], self.now, |at, answer| {
+            in_a_batch = Some((at, answer));
+        });
+        prop_assert_eq!(
+            in_a_batch,
+            Some((0, found)),
+            "in a batch {:?} at {:?}",
+            question,
+            self.now
+        );
         let found = found.ok().map(|found| (found.reason, found.valid_until));
         let (identity, resource) = (identity.as_str(), resource.as_str());
         let expected = self.naive(attributes).check(identity, capability, resource);
