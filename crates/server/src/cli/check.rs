@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use capstan_proto::v1;
 use indicatif::{ProgressBar, ProgressStyle};
+use prost::Message as _;
 
 use super::output::{self, Decision, Failure, Format};
 use super::queries::Query;
@@ -116,8 +117,11 @@ async fn answer_file(
         let line = read_line(&mut lines).with_context(|| format!("cannot read {name}"))?;
         progress.inc(line.as_ref().map_or(0, Vec::len) as u64);
         let is_last = line.is_none();
-        if let Some(line) = line {
-            batch.push(&line, number);
+        if let Some(answer) = line.and_then(|line| Line::read(&line, number)) {
+            if !batch.has_room(&answer) {
+                failures += batch.answer(decider).await?;
+            }
+            batch.push(answer);
         }
         if is_last || batch.is_full() {
             failures += batch.answer(decider).await?;
@@ -164,24 +168,39 @@ struct Batch {
     bytes: usize,
 }
 
-impl Batch {
-    fn push(&mut self, line: &[u8], number: u64) {
+/// A question, or why the line is none.
+struct Line(Result<v1::CheckItem, String>);
+
+impl Line {
+    /// Nothing of a blank line.
+    fn read(line: &[u8], number: u64) -> Option<Self> {
         let query = match std::str::from_utf8(line) {
             _ if line.len() as u64 == LINE_BYTES_MAX => {
                 Err(format!("more than {LINE_BYTES_MAX} bytes"))
             }
-            Ok(text) if text.trim().is_empty() => return,
+            Ok(text) if text.trim().is_empty() => return None,
             Ok(text) => Query::parse(text.trim_start_matches('\u{feff}')),
             Err(error) => Err(error.to_string()),
         };
-        self.bytes += line.len();
-        self.lines.push(match query {
-            Ok(query) => {
-                self.checks.push(query.into_item());
-                Ok(())
-            }
-            Err(error) => Err(format!("line {number}: {error}")),
-        });
+        let query = query.map(Query::into_item);
+        Some(Self(query.map_err(|error| format!("line {number}: {error}"))))
+    }
+
+    /// As it is sent.
+    fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |check| check.encoded_len())
+    }
+}
+
+impl Batch {
+    /// A long one is sent alone: if that is too long for a message, it is not the others' error.
+    fn has_room(&self, line: &Line) -> bool {
+        self.lines.is_empty() || self.bytes + line.bytes() < BATCH_BYTES
+    }
+
+    fn push(&mut self, line: Line) {
+        self.bytes += line.bytes();
+        self.lines.push(line.0.map(|check| self.checks.push(check)));
     }
 
     fn is_full(&self) -> bool {

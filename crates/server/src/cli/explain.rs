@@ -88,6 +88,9 @@ impl Explain {
         for line in draw(resource, &grants, explanation.witness.as_ref()) {
             output::line(line)?;
         }
+        if let Some(why) = why(reason) {
+            output::line(format!("\n{why}"))?;
+        }
         if !explanation.missing.is_empty() {
             output::line(format!("\nmissing: {}", explanation.missing.join(", ")))?;
             let roles = match explanation.roles.as_slice() {
@@ -98,6 +101,18 @@ impl Explain {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What the picture cannot show: bindings that do not count.
+fn why(reason: &str) -> Option<&'static str> {
+    Some(match reason {
+        "UNKNOWN_IDENTITY" => "the identity is neither registered nor bound anywhere",
+        "EXPIRED" => "a binding on this path has it, but its time is over",
+        "CONDITION_NOT_MET" => "a binding on this path has it, but its conditions do not hold here",
+        "CAPABILITY_NOT_IN_ROLE" => "the roles bound on this path do not have it",
+        "NO_BINDING" => "nothing that counts is bound on this path",
+        _ => return None,
+    })
 }
 
 /// The path of the resource as a tree, a segment a line, with the bindings that count beside their

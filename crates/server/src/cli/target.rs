@@ -11,6 +11,7 @@ use capstan_proto::v1::{
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::answer;
@@ -198,7 +199,7 @@ impl Decider {
         }
     }
 
-    /// All roles: every page.
+    /// All roles: every page, of as many as fit a message.
     pub(crate) async fn list_roles(&self) -> anyhow::Result<(String, Vec<v1::Role>)> {
         let mut roles = Vec::new();
         let mut request =
@@ -208,9 +209,20 @@ impl Decider {
                 Self::InProcess(snapshot) => {
                     answer::list_roles(snapshot, &request, Clock::System.now())?
                 }
-                Self::Server(channel) => unwrap(
-                    RoleServiceClient::new(channel.clone()).list_roles(request.clone()).await,
-                )?,
+                Self::Server(channel) => {
+                    let mut service = RoleServiceClient::new(channel.clone());
+                    match service.list_roles(request.clone()).await {
+                        Err(status)
+                            if status.code() == Code::ResourceExhausted
+                                && request.page_size > 1
+                                && is_too_large(&status) =>
+                        {
+                            request.page_size /= 2;
+                            continue;
+                        }
+                        page => unwrap(page)?,
+                    }
+                }
             };
             roles.extend(page.roles);
             if page.next_page_token.is_empty() {
@@ -219,6 +231,10 @@ impl Decider {
             request.page_token = page.next_page_token;
         }
     }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.reason == "TOO_LARGE")
 }
 
 fn decisions(channel: &Channel) -> DecisionServiceClient<Channel> {

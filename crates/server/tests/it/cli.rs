@@ -6,7 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::common::{capstan, command, folder, stderr, stdout};
+use crate::common::{Serving, capstan, command, folder, stderr, stdout};
 
 const DEMO: &str = "deploy/quickstart/policy.yaml";
 
@@ -35,6 +35,50 @@ fn check_exits_0_allowed_1_denied_2_error() {
     assert_eq!(code(&["check", "a", "b", "c", "--addr", "http://127.0.0.1:1"]), 2);
     assert_eq!(code(&["check", "a", "b", "c", "--addr", "unix:/no/such/socket"]), 2);
     assert_eq!(code(&["check", "a", "b", "c", "--addr", "::"]), 2);
+}
+
+/// What fits no message is nobody else's error; beside a long line the others are sent apart.
+#[test]
+fn a_long_line_spoils_no_other() {
+    let long = |bytes: usize| {
+        json!({"identity": "bob", "capability": "repo.list", "resource": "acme/platform",
+               "properties": {"context": {"x": "y".repeat(bytes)}}})
+    };
+    // Of two bytes a number in JSON, and five times as many in a message.
+    let mut longer = long(1);
+    longer["properties"]["context"]["x"] = vec![0; 1_000_000].into();
+    let lines = [long(1), long(1_000_000), long(3_900_000), long(1), longer, long(1)];
+    let file = folder("cli-long-lines").join("queries.ndjson");
+    let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    std::fs::write(&file, text).unwrap();
+    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let (file, address) = (file.to_str().unwrap(), server.address("grpc"));
+    let output = capstan(&["check", "--file", file, "--addr", &address]);
+    let answers: Vec<Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let allowed: Vec<bool> = answers.iter().map(|answer| answer["allowed"] == true).collect();
+    assert_eq!(allowed, [true, true, true, true, false, true], "{answers:?}");
+    assert!(answers[4]["error"].is_string(), "{answers:?}");
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// More roles than fit a message, at a hundred a page.
+#[test]
+fn roles_of_many_capabilities_are_listed() {
+    let actions: Vec<String> = (0..460).map(|at| format!("{}{at:03}", "a".repeat(90))).collect();
+    let every: Vec<String> = actions.iter().map(|action| format!("r.{action}")).collect();
+    let roles: Vec<Value> =
+        (0..120).map(|at| json!({"name": format!("role{at}"), "capabilities": every})).collect();
+    let catalog = json!({"name": "long", "resources": [{"name": "r", "actions": actions}],
+                         "roles": roles});
+    let path = folder("cli-long-roles").join("policy.json");
+    std::fs::write(&path, json!({"version": 1, "catalog": catalog}).to_string()).unwrap();
+    let path = path.to_str().unwrap();
+    let server =
+        Serving::start(&["--policy", path, "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let listed = json_of(&["roles", "list", "--addr", &server.address("grpc"), "-o", "json"]);
+    assert_eq!(listed["roles"].as_array().unwrap().len(), 120);
+    assert_eq!(listed, json_of(&["roles", "list", "--policy", path, "-o", "json"]));
 }
 
 #[test]
