@@ -2,7 +2,7 @@
 //!
 //! `CAPSTAN_KILLS=50 dev/test drain` stops it that often; the default is a short form.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use capstan_proto::v1;
@@ -20,6 +20,8 @@ const CONNECTIONS: usize = 4;
 const CALLS: usize = 8;
 /// Answers that each connection has had before the signal.
 const ENOUGH: u64 = 300;
+/// Checks in a batch: more than are answered at once (`SHORT_BATCH_MAX`).
+const BATCH: usize = 100;
 const NO_ERROR: [u8; 4] = [0; 4];
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 
@@ -67,13 +69,15 @@ async fn ask(server: SocketAddr, answered: impl Fn()) {
     let mut peer = Frames::connect(server).await;
     // Room for all answers.
     peer.send(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes()).await;
-    let (head, body) = (header_block(CHECK), framed(&question()));
-    let (mut waiting, mut allowed) = (BTreeSet::new(), BTreeSet::new());
+    let kinds = kinds();
+    let kind_of = |stream: u32| &kinds[stream as usize / 2 % kinds.len()];
+    let (mut waiting, mut answers) = (BTreeSet::new(), BTreeMap::<u32, Vec<u8>>::new());
     let (mut next, mut leaving) = (1, false);
     loop {
         while waiting.len() < CALLS && !leaving {
+            let Kind { head, body, .. } = kind_of(next);
             let call =
-                [frame(HEADERS, END_HEADERS, next, &head), frame(DATA, END_STREAM, next, &body)];
+                [frame(HEADERS, END_HEADERS, next, head), frame(DATA, END_STREAM, next, body)];
             peer.send_bytes(&call.concat()).await;
             waiting.insert(next);
             next += 2;
@@ -85,14 +89,13 @@ async fn ask(server: SocketAddr, answered: impl Fn()) {
                 assert_eq!(payload[4..8], NO_ERROR);
                 leaving = true;
             }
-            DATA => {
-                assert!(v1::CheckResponse::decode(&payload[5..]).unwrap().allowed);
-                allowed.insert(stream);
-            }
+            DATA => answers.entry(stream).or_default().extend(payload),
             HEADERS if flags & END_STREAM != 0 => {
                 assert!(waiting.remove(&stream), "stream {stream}");
+                let answer = answers.remove(&stream);
                 // An error has no message.
-                assert!(allowed.remove(&stream), "stream {stream} was answered with an error");
+                let answer = answer.unwrap_or_else(|| panic!("stream {stream} has an error"));
+                assert!((kind_of(stream).is_right)(&answer[5..]), "stream {stream}: {answer:?}");
                 answered();
             }
             RST_STREAM => panic!("stream {stream} was reset"),
@@ -101,6 +104,54 @@ async fn ask(server: SocketAddr, answered: impl Fn()) {
     }
     assert!(leaving, "the connection ended without good-bye");
     assert_eq!(waiting, BTreeSet::new(), "calls that began before the good-bye were not answered");
+}
+
+/// A kind of call: what it sends, and whether a message is its answer.
+struct Kind {
+    head: Vec<u8>,
+    body: Vec<u8>,
+    is_right: fn(&[u8]) -> bool,
+}
+
+/// A check that is answered from its frame, one that is not, a batch that waits for its turn, and a
+/// list that does.
+fn kinds() -> [Kind; 4] {
+    let v1::CheckRequest { identity, capability, resource, .. } = question();
+    let item = v1::CheckItem {
+        identity: identity.clone(),
+        capability,
+        resource: resource.clone(),
+        properties: None,
+    };
+    let consistency = Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(1)) });
+    let batch = v1::BatchCheckRequest { checks: vec![item; BATCH], consistency };
+    let list = v1::ListCapabilitiesRequest { identity, resource, ..Default::default() };
+    let path = |call: &str| header_block(&format!("/capstan.v1.DecisionService/{call}"));
+    let allowed = |answer: &[u8]| v1::CheckResponse::decode(answer).unwrap().allowed;
+    [
+        Kind { head: header_block(CHECK), body: framed(&question()), is_right: allowed },
+        Kind {
+            head: header_block(CHECK),
+            body: framed(&v1::CheckRequest { consistency, ..question() }),
+            is_right: allowed,
+        },
+        Kind {
+            head: path("BatchCheck"),
+            body: framed(&batch),
+            is_right: |answer| {
+                let results = v1::BatchCheckResponse::decode(answer).unwrap().results;
+                results.len() == BATCH && results.iter().all(|result| result.allowed)
+            },
+        },
+        Kind {
+            head: path("ListCapabilities"),
+            body: framed(&list),
+            is_right: |answer| {
+                let listed = v1::ListCapabilitiesResponse::decode(answer).unwrap();
+                listed.capabilities.iter().any(|name| name == "repo.list")
+            },
+        },
+    ]
 }
 
 fn question() -> v1::CheckRequest {
