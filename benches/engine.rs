@@ -70,6 +70,11 @@ fn check(c: &mut Criterion) {
     each(&mut group, "elsewhere", &snapshot, &with(&snapshot, Reason::NoBinding));
     each(&mut group, "unknown identity", &snapshot, &with(&snapshot, Reason::UnknownIdentity));
 
+    // The same few again: what is left when nothing waits for memory, and then nothing is guessed wrong.
+    for few in [4, 64, 1_024] {
+        each(&mut group, &format!("the same {few}"), &snapshot, all.get(..few).unwrap_or_default());
+    }
+
     let is_active = Condition {
         of: Of::Context,
         name: "status".into(),

@@ -1,6 +1,6 @@
 //! Every figure of the engine from one command: `cargo bench -p capstan-benches --bench curves`. With
-//! `-- choices` only the section about what was chosen and rejected, with `-- --quick` everything in
-//! small and in a minute, to see that it runs.
+//! `-- choices` only the section about what was chosen and rejected, with `-- goals` the goals in three
+//! runs, with `-- --quick` everything in small and in a minute, to see that it runs.
 //!
 //! ```text
 //! built    a world, indexed by the engine and by the yardstick, and what that took
@@ -98,6 +98,8 @@ enum Wanted {
     All,
     /// The choices alone.
     Choices,
+    /// The goals alone, again and again.
+    Goals,
     /// What one process says of its pages, for the process that compares them.
     OfThisProcess,
 }
@@ -108,16 +110,23 @@ fn main() -> anyhow::Result<()> {
         match argument.as_str() {
             "--quick" => plan = QUICK,
             "choices" => wanted = Wanted::Choices,
+            "goals" => wanted = Wanted::Goals,
             choices::PAGES_ARGUMENT => wanted = Wanted::OfThisProcess,
             // What cargo adds.
             "--bench" => {}
-            other => bail!("unknown argument `{other}`: there are `choices` and `--quick`"),
+            other => {
+                bail!("unknown argument `{other}`: there are `choices`, `goals` and `--quick`")
+            }
         }
     }
     if wanted == Wanted::OfThisProcess {
         return Ok(writeln!(io::stdout(), "{}", choices::of_this_process(&plan)?)?);
     }
     let load_before = report::load_average();
+    if wanted == Wanted::Goals {
+        let page = report::write(plan.is_quick, &[runs(&plan, &load_before)?])?;
+        return say(&format!("written: {}", page.display()));
+    }
     say("building the large world")?;
     let big = Built::new(plan.big)?;
     let w = Built::new(World::W)?;
@@ -132,29 +141,52 @@ fn main() -> anyhow::Result<()> {
 
 /// Everything but the choices.
 fn figures(plan: &Plan, load_before: &str, w: Built, big: Built) -> anyhow::Result<report::Part> {
-    say("curve: batches")?;
-    let batches = scaling::batches(plan, &w, &big)?;
-    say("publishing, and reading beside a writer")?;
-    let mut published = vec![goals::publishing(plan, "W", &w)?];
-    published.push(goals::publishing(plan, "big W", &big)?);
-    published.extend(goals::reading(plan, &big)?);
+    let (mut goals, [batches, depth, held, capabilities]) = of_worlds(plan, &w, &big)?;
     let [bindings, memory] = scaling::bindings(plan, &w, &big)?;
-    say("curve: depth")?;
-    let depth = scaling::depth(plan, &w)?;
-    say("curve: bindings of an identity")?;
-    let held = scaling::held(plan, &w)?;
-    say("curve: capabilities")?;
-    let capabilities = scaling::capabilities(plan, &w)?;
-
-    let mut goals = goals::checks(&batches, &depth, &held, &capabilities);
-    goals.extend(goals::memory(&w, &big));
-    goals.extend(published);
-    goals.extend([goals::built("W", &w), goals::built("big W", &big)]);
     drop((w, big));
     say("loading through a writer, and from documents")?;
     goals.extend(goals::loading(plan)?);
     let curves = [bindings, memory, batches, depth, held, capabilities];
     report::figures(plan.is_quick, load_before, &goals, &curves)
+}
+
+/// The goals of W and of the large world, and the curves that give some of them.
+fn of_worlds(
+    plan: &Plan,
+    w: &Built,
+    big: &Built,
+) -> anyhow::Result<(Vec<report::Goal>, [report::Curve; 4])> {
+    say("curve: batches")?;
+    let batches = scaling::batches(plan, w, big)?;
+    say("publishing, and reading beside a writer")?;
+    let mut published = vec![goals::publishing(plan, "W", w)?];
+    published.push(goals::publishing(plan, "big W", big)?);
+    published.extend(goals::reading(plan, big)?);
+    say("curve: depth")?;
+    let depth = scaling::depth(plan, w)?;
+    say("curve: bindings of an identity")?;
+    let held = scaling::held(plan, w)?;
+    say("curve: capabilities")?;
+    let capabilities = scaling::capabilities(plan, w)?;
+
+    let mut goals = goals::checks(&batches, &depth, &held, &capabilities);
+    goals.extend(goals::memory(w, big));
+    goals.extend(published);
+    goals.extend([goals::built("W", w), goals::built("big W", big)]);
+    Ok((goals, [batches, depth, held, capabilities]))
+}
+
+/// How often the goals are measured, each time in worlds built anew.
+const RUNS: usize = 3;
+
+fn runs(plan: &Plan, load_before: &str) -> anyhow::Result<report::Part> {
+    let mut runs = Vec::new();
+    for run in 1..=RUNS {
+        say(&format!("run {run} of {RUNS}"))?;
+        let (w, big) = (Built::new(World::W)?, Built::new(plan.big)?);
+        runs.push(of_worlds(plan, &w, &big)?.0);
+    }
+    Ok(report::runs(load_before, &runs))
 }
 
 /// Says what is being done, since each takes a while.

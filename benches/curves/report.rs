@@ -239,6 +239,19 @@ pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
     Part { name: "choices", text }
 }
 
+/// The same goals, measured several times.
+pub(crate) fn runs(load_before: &str, runs: &[Vec<Goal>]) -> Part {
+    let mut text = measured_on(&machine(), load_before);
+    let heads: String = (1..=runs.len()).map(|run| format!(" run {run} |")).collect();
+    let _ = write!(text, "\n| goal | at least |{heads}\n|---|---|{}\n", "---|".repeat(runs.len()));
+    for (at, Goal { what, wanted, .. }) in runs.first().into_iter().flatten().enumerate() {
+        let measured = runs.iter().filter_map(|run| run.get(at));
+        let cells: String = measured.map(|goal| format!(" {} |", goal.measured)).collect();
+        let _ = writeln!(text, "| {what} | {wanted} |{cells}");
+    }
+    Part { name: "goals", text }
+}
+
 /// Puts the parts into their places in the page, which of a quick run is one of its own.
 pub(crate) fn write(is_quick: bool, parts: &[Part]) -> anyhow::Result<PathBuf> {
     if is_quick {
