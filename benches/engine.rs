@@ -157,7 +157,7 @@ fn publish(c: &mut Criterion) {
             let binding = places.next().expect("a binding");
             for change in [Change::Unbind(binding.clone()), Change::Bind(binding.clone())] {
                 revision += 1;
-                writer.apply(&[change]).expect("the change fits");
+                writer.apply([change]).expect("the change fits");
                 black_box(writer.publish(revision));
             }
         });
@@ -184,7 +184,7 @@ fn publish(c: &mut Criterion) {
             for binding in bindings.iter().cycle().take_while(|_| !stop.load(Relaxed)) {
                 for change in [Change::Unbind(binding.clone()), Change::Bind(binding.clone())] {
                     revision += 1;
-                    writer.apply(&[change]).expect("the change fits");
+                    writer.apply([change]).expect("the change fits");
                     published.store(writer.publish(revision));
                     thread::park_timeout(CHANGE_EVERY);
                 }

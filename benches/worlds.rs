@@ -12,8 +12,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Attributes, Catalog, CatalogFacts, CatalogResource, Facts, Group, Identity, Model, Path,
-    PathBuf, Question, RoleBinding,
+    Attributes, Catalog, CatalogFacts, CatalogResource, Change, Facts, Group, Identity, Model,
+    Path, PathBuf, Question, RoleBinding,
 };
 use capstan_policy::Catalogs;
 
@@ -89,6 +89,14 @@ impl World {
             Self::Depth(depth) => deep_facts(depth),
             _ => self.workload().facts(),
         }
+    }
+
+    /// W, or W of another number of bindings, declared to a writer one by one.
+    pub fn changes(self) -> impl Iterator<Item = Change> {
+        let workload = self.workload();
+        let groups = workload.groups().map(|group| Change::CreateGroup(group.id));
+        let identities = workload.identities().map(Change::PutIdentity);
+        groups.chain(identities).chain(workload.role_bindings().map(Change::Bind))
     }
 
     /// The policy document that declares W, or W of another number of bindings, as `capstan bench`

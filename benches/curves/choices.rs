@@ -13,11 +13,11 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use capstan_benches::worlds::{Asked, World, questions};
 use capstan_benches::yardstick::Interned;
-use capstan_engine::{Facts, Model, Question, Snapshot, Writer};
+use capstan_engine::{Change, Facts, Model, Question, Snapshot, Writer};
 use serde_json::{Value as Json, json};
 
 use crate::built::Built;
-use crate::goals::{Publishing, declared, publish};
+use crate::goals::{Publishing, publish};
 use crate::hash::Seed;
 use crate::measure::{Spread, Subject, in_turn};
 use crate::report::number;
@@ -71,10 +71,11 @@ fn hashing<'s>(
 fn hashes(plan: &Plan, w: &Built) -> anyhow::Result<Choice> {
     let asked = w.asked(plan);
     let all = questions(&asked);
-    let seed = Seed::random();
+    let (seed, integers) = (Seed::random(), Seed::with(None));
     let (fold, sip) = (hashbrown::DefaultHashBuilder::default(), RandomState::new());
     let hashers = [
         ("the engine's, 128 bits", Hasher::Own(&seed)),
+        ("the same by sums of integers' products", Hasher::Own(&integers)),
         ("foldhash, 64 bits", Hasher::Fold(&fold)),
         ("SipHash 1-3, 64 bits", Hasher::Sip(&sip)),
     ];
@@ -178,18 +179,17 @@ fn grown(world: World, facts: &Facts, times: usize) -> anyhow::Result<Arc<Snapsh
     let each = facts.role_bindings.len() / facts.identities.len().max(1);
     let (identities, rest) = facts.identities.split_at(few);
     let (bindings, rest_bound) = facts.role_bindings.split_at(few * each);
-    let part = |groups, identities: &[_], bindings: &[_]| Facts {
-        groups,
+    let first = Facts {
+        groups: facts.groups.clone(),
         identities: identities.to_vec(),
         role_bindings: bindings.to_vec(),
         ..Facts::default()
     };
-    let first = part(facts.groups.clone(), identities, bindings);
     let model = Model::new(world.catalog(), first).ok().context("the world breaks a rule")?;
     let mut writer = Writer::new(&Snapshot::build(&model, 1)?);
-    for change in declared(&part(Vec::new(), rest, rest_bound)) {
-        writer.apply(&[change]).map_err(|(_, refused)| anyhow::anyhow!("{refused}"))?;
-    }
+    let identities = rest.iter().cloned().map(Change::PutIdentity);
+    let changes = identities.chain(rest_bound.iter().cloned().map(Change::Bind));
+    writer.apply(changes).map_err(|(_, refused)| anyhow::anyhow!("{refused}"))?;
     Ok(writer.publish(2))
 }
 

@@ -112,7 +112,7 @@ fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBindin
             when: Vec::new(),
         }
     });
-    let new = drawn.filter(|one| writer.apply(&[Change::Bind(one.clone())]).is_ok());
+    let new = drawn.filter(|one| writer.apply([Change::Bind(one.clone())]).is_ok());
     new.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
 }
 
@@ -146,7 +146,7 @@ pub(crate) fn publish(
     let all: Vec<Change> = changes(&bindings).collect();
     for (revision, change) in (2..).zip(&all) {
         let (cost, applied) = cost(|| {
-            let applied = writer.apply(std::slice::from_ref(change));
+            let applied = writer.apply([change]);
             published.store(writer.publish(revision));
             applied
         });
@@ -201,7 +201,7 @@ pub(crate) fn reading(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
                 let mut next = Instant::now();
                 for change in to_make.by_ref().take_while(|_| !stop.load(Relaxed)) {
                     revision += 1;
-                    if writer.apply(&[change]).is_ok() {
+                    if writer.apply([change]).is_ok() {
                         published.store(writer.publish(revision));
                         made.fetch_add(1, Relaxed);
                     }
@@ -262,48 +262,46 @@ fn read<'q>(
 pub(crate) fn loading(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
     let mut goals = Vec::new();
     for (name, world) in [("W", World::W), ("big W", plan.big)] {
-        goals.push(through_a_writer(name, world)?);
+        goals.push(through_a_writer(name, world, usize::MAX)?);
+        goals.push(through_a_writer(name, world, CHANGES_TOGETHER)?);
         goals.push(document(name, world)?);
     }
     Ok(goals)
 }
 
-/// The same facts as changes, a thousand at a time.
-fn through_a_writer(name: &str, world: World) -> anyhow::Result<Goal> {
-    let facts = world.facts();
+/// The same facts as changes, which come one by one and are published after so many.
+pub(crate) fn through_a_writer(name: &str, world: World, together: usize) -> anyhow::Result<Goal> {
     let nothing = Model::new(world.catalog(), Facts::default());
     let empty = Snapshot::build(&nothing.ok().context("an empty world breaks a rule")?, 1)?;
     let before = COUNTING.in_use();
     let (loaded, (seconds, peak)) = measured(|| {
         let mut writer = Writer::new(&empty);
         let mut last = writer.publish(1);
-        let mut all = declared(&facts).peekable();
+        let mut all = world.changes().peekable();
         for revision in 2.. {
             if all.peek().is_none() {
                 break;
             }
-            let some: Vec<Change> = all.by_ref().take(CHANGES_TOGETHER).collect();
-            writer.apply(&some).map_err(|(at, refused)| anyhow::anyhow!("{at}: {refused}"))?;
+            let applied = writer.apply(all.by_ref().take(together));
+            applied.map_err(|(at, refused)| anyhow::anyhow!("{at}: {refused}"))?;
             last = writer.publish(revision);
         }
         anyhow::Ok(last)
     });
     let loaded = loaded?;
     let stays = COUNTING.in_use() - before;
-    ensure!(loaded.bindings_len() == facts.role_bindings.len(), "{name}: bindings are missing");
+    let wanted = world.changes().filter(|change| matches!(change, Change::Bind(_))).count();
+    ensure!(loaded.bindings_len() == wanted, "{name}: bindings are missing");
+    let bindings = thousands(wanted as u64);
+    let published = match together {
+        usize::MAX => "published once".to_owned(),
+        _ => format!("published after every {}", thousands(together as u64)),
+    };
     Ok(goal(
-        format!("{} bindings of {name} through a writer", thousands(loaded.bindings_len() as u64)),
+        format!("{bindings} bindings of {name} through a writer, {published}"),
         "5 s, 1.5 times",
         format!("{seconds:.2} s; at most {:.2} times what stays", peak as f64 / stays as f64),
     ))
-}
-
-/// What declares the facts to a writer.
-pub(crate) fn declared(facts: &Facts) -> impl Iterator<Item = Change> {
-    let groups = facts.groups.iter().map(|group| Change::CreateGroup(group.id.clone()));
-    let identities = facts.identities.iter().cloned().map(Change::PutIdentity);
-    let bindings = facts.role_bindings.iter().cloned().map(Change::Bind);
-    groups.chain(identities).chain(bindings)
 }
 
 fn document(name: &str, world: World) -> anyhow::Result<Goal> {

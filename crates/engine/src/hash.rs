@@ -1,10 +1,12 @@
 //! The fingerprint of texts: 128 bits by which the index knows them, under keys of its own.
 //!
-//! NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, *UMAC: Fast and Secure Message Authentication*,
-//! 1999): of each chunk of two words, a key is added to either, and the products are summed. What
-//! that gives, and the text's length, are multiplied by keys of 128 bits, and the upper half of the sum
-//! is half of the fingerprint (Lemire and Kaser, *Strongly universal string hashing is fast*, 2014).
-//! Other keys give the other half.
+//! Of each chunk of two words, and of the length, a key is added to either word, and the products are
+//! summed: NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, *UMAC: Fast and Secure Message
+//! Authentication*, 1999). Where the processor multiplies polynomials over two elements, words are such, which
+//! is faster and gives the same (Lemire and Kaser, *Faster 64-bit universal hashing using carry-less
+//! multiplications*, 2016). The sum is multiplied by keys of 128 bits, and the upper half of that is half
+//! of the fingerprint (Lemire and Kaser, *Strongly universal string hashing is fast*, 2014). Other keys give
+//! the other half.
 //!
 //! The keys are random and never leave the process. Of two different texts that were chosen without
 //! knowing them, whatever they are, either half is the same with a probability of at most 2⁻⁶³, and
@@ -17,9 +19,15 @@
 //!
 //! Sums go on where they are: one walk over a path gives the fingerprints of all its ancestors.
 
+// Named, because the benchmarks take this file in from elsewhere.
+#[path = "hash/polynomials.rs"]
+mod polynomials;
+
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
+
+use polynomials::Polynomials;
 
 use crate::path::slashes_of;
 use crate::{PATH_BYTES_MAX, PATH_SEGMENTS_MAX};
@@ -33,29 +41,29 @@ const CHUNK: usize = size_of::<u128>();
 #[derive(Clone)]
 pub(crate) struct Seed(Arc<Keys>);
 
-/// For each half of a fingerprint.
+/// What one chunk's words are added to, for each half of a fingerprint.
+type ChunkKeys = [[u64; 2]; 2];
+
 struct Keys {
     /// By chunk.
-    words: [[[u64; 2]; 2]; TEXT_BYTES_MAX / CHUNK],
+    chunks: [ChunkKeys; TEXT_BYTES_MAX / CHUNK],
+    length: ChunkKeys,
     ends: [End; 2],
+    /// Nothing if the processor has no multiplication of them.
+    polynomials: Option<Polynomials>,
 }
 
-/// The keys of what is done at the end.
+/// The keys of what is done at the end, for half a fingerprint.
 #[derive(Clone, Copy)]
 struct End {
     start: u128,
     high: u128,
     low: u128,
-    length: u128,
 }
 
 /// What a text of at most [`TEXT_BYTES_MAX`] bytes is known by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Fingerprint(pub(crate) u128);
-
-/// The sums of a part of a text.
-#[derive(Clone, Copy, Debug, Default)]
-struct Sums([u128; 2]);
 
 #[expect(clippy::cast_possible_truncation, reason = "a part is wanted")]
 impl Fingerprint {
@@ -82,21 +90,10 @@ impl fmt::Debug for Seed {
     }
 }
 
-impl Sums {
-    fn add(self, chunk: u128, keys: &[[u64; 2]; 2]) -> Self {
-        let (low, high) = halves(chunk);
-        let product = |[a, b]: [u64; 2]| {
-            u128::from(low.wrapping_add(a)).wrapping_mul(u128::from(high.wrapping_add(b)))
-        };
-        let ([first, second], [a, b]) = (self.0, *keys);
-        Self([first.wrapping_add(product(a)), second.wrapping_add(product(b))])
-    }
-}
-
 impl End {
-    fn of(&self, sum: u128, length: usize) -> u128 {
+    fn of(&self, sum: u128) -> u128 {
         let (low, high) = halves(sum);
-        let products = [(self.high, high), (self.low, low), (self.length, length as u64)];
+        let products = [(self.high, high), (self.low, low)];
         let add = |sum: u128, (key, word): (u128, u64)| {
             sum.wrapping_add(key.wrapping_mul(u128::from(word)))
         };
@@ -107,86 +104,141 @@ impl End {
 impl Seed {
     /// Unlike any other, and not to be guessed.
     pub(crate) fn random() -> Self {
+        Self::with(Polynomials::detect())
+    }
+
+    pub(crate) fn with(polynomials: Option<Polynomials>) -> Self {
         let state = RandomState::new();
         let mut at = 0u64;
         let mut word = || {
             at += 1;
             state.hash_one(at)
         };
-        let words = std::array::from_fn(|_| [[word(), word()], [word(), word()]]);
+        let mut chunk = || [[word(), word()], [word(), word()]];
+        let (chunks, length) = (std::array::from_fn(|_| chunk()), chunk());
         let mut key = || u128::from(word()) << 64 | u128::from(word());
-        let mut end = || End { start: key(), high: key(), low: key(), length: key() };
-        Self(Arc::new(Keys { words, ends: [end(), end()] }))
+        let mut end = || End { start: key(), high: key(), low: key() };
+        Self(Arc::new(Keys { chunks, length, ends: [end(), end()], polynomials }))
     }
 
     /// The fingerprint of a text, which has at most [`TEXT_BYTES_MAX`] bytes: of more, it is of the
     /// first so many and the length.
     pub(crate) fn fingerprint(&self, text: &[u8]) -> Fingerprint {
-        let (chunks, rest) = text.as_chunks::<CHUNK>();
-        let mut sums = Sums::default();
-        for (chunk, keys) in chunks.iter().zip(&self.0.words) {
-            sums = sums.add(u128::from_le_bytes(*chunk), keys);
+        match self.0.polynomials {
+            Some(polynomials) => polynomials.fingerprint(&self.0, text),
+            None => self.0.fingerprint(text, [0; 2], add, |sums| sums),
         }
-        if let Some((tail, keys)) = self.tail(text, chunks.len(), rest) {
-            sums = sums.add(tail, keys);
-        }
-        self.finish(sums, text.len())
     }
 
     /// The fingerprints of a path and its ancestors, the root first, each with its length.
     pub(crate) fn prefixes(&self, path: &str) -> Prefixes {
-        let path = path.as_bytes();
-        let (chunks, rest) = path.as_chunks::<CHUNK>();
-        let whole = chunks.iter().map(|chunk| u128::from_le_bytes(*chunk)).zip(&self.0.words);
-        let mut found = Prefixes::default();
-        let mut sums = Sums::default();
-        for (at, (chunk, keys)) in whole.chain(self.tail(path, chunks.len(), rest)).enumerate() {
-            self.ends(sums, (chunk, keys), at * CHUNK, &mut found);
-            sums = sums.add(chunk, keys);
+        match self.0.polynomials {
+            Some(polynomials) => polynomials.prefixes(&self.0, path),
+            None => self.0.prefixes(path, [0; 2], add, |sums| sums),
         }
-        found.push(self.finish(sums, path.len()), path.len());
+    }
+}
+
+/// NH: a chunk's products, for each half, added to the sums before.
+fn add([first, second]: [u128; 2], chunk: u128, [a, b]: &ChunkKeys) -> [u128; 2] {
+    let (low, high) = halves(chunk);
+    let product = |[a, b]: [u64; 2]| {
+        u128::from(low.wrapping_add(a)).wrapping_mul(u128::from(high.wrapping_add(b)))
+    };
+    [first.wrapping_add(product(*a)), second.wrapping_add(product(*b))]
+}
+
+/// What is the same of both kinds of products, given by the sums of nothing, what adds a chunk's,
+/// and what makes them numbers. All is inlined: a function for which the processor is known to multiply
+/// polynomials can take in only what is written for any.
+impl Keys {
+    #[inline(always)]
+    fn fingerprint<S: Copy>(
+        &self,
+        text: &[u8],
+        none: S,
+        add: impl Fn(S, u128, &ChunkKeys) -> S,
+        numbers: impl Fn(S) -> [u128; 2],
+    ) -> Fingerprint {
+        let (whole, rest) = text.as_chunks::<CHUNK>();
+        let mut sums = none;
+        for (chunk, keys) in whole.iter().zip(&self.chunks) {
+            sums = add(sums, u128::from_le_bytes(*chunk), keys);
+        }
+        if !rest.is_empty()
+            && let Some(keys) = self.chunks.get(whole.len())
+        {
+            sums = add(sums, tail(text), keys);
+        }
+        self.finish(numbers(add(sums, text.len() as u128, &self.length)))
+    }
+
+    #[inline(always)]
+    fn prefixes<S: Copy>(
+        &self,
+        path: &str,
+        none: S,
+        add: impl Fn(S, u128, &ChunkKeys) -> S,
+        numbers: impl Fn(S) -> [u128; 2],
+    ) -> Prefixes {
+        let path = path.as_bytes();
+        let mut found = Prefixes::default();
+        let mut sums = none;
+        let mut at = 0;
+        for keys in &self.chunks {
+            let Some(rest) = path.get(at..).filter(|rest| !rest.is_empty()) else { break };
+            let mut push = |end: usize| {
+                // What ends with the chunk before has nothing of this one.
+                let sums = match path.get(..end) {
+                    Some(text) if end > at => add(sums, tail(text), keys),
+                    _ => sums,
+                };
+                found.push(self.finish(numbers(add(sums, end as u128, &self.length))), end);
+            };
+            let mut chunk = [0; CHUNK];
+            for (byte, of_path) in chunk.iter_mut().zip(rest) {
+                *byte = *of_path;
+            }
+            let chunk = u128::from_le_bytes(rest.first_chunk().copied().unwrap_or(chunk));
+            let (low, high) = halves(chunk);
+            for (mut slashes, from) in [(slashes_of(low), at), (slashes_of(high), at + CHUNK / 2)] {
+                while slashes != 0 {
+                    push(from + (slashes.trailing_zeros() >> 3) as usize);
+                    slashes &= slashes - 1;
+                }
+            }
+            if rest.len() < CHUNK {
+                push(path.len());
+                return found;
+            }
+            sums = add(sums, chunk, keys);
+            at += CHUNK;
+        }
+        found.push(self.finish(numbers(add(sums, path.len() as u128, &self.length))), path.len());
         found
     }
 
-    /// What is left of a text behind so many chunks, if anything is, and its keys.
-    fn tail(&self, text: &[u8], chunks: usize, rest: &[u8]) -> Option<(u128, &[[u64; 2]; 2])> {
-        let keys = self.0.words.get(chunks).filter(|_| !rest.is_empty())?;
-        // The end of the text's last bytes, without a loop; most texts are longer than a chunk.
-        let tail = match text.last_chunk() {
-            Some(last) => u128::from_le_bytes(*last) >> ((CHUNK - rest.len()) * 8),
-            None => rest.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte)),
-        };
-        Some((tail, keys))
+    #[inline(always)]
+    fn finish(&self, [first, second]: [u128; 2]) -> Fingerprint {
+        let [a, b] = &self.ends;
+        Fingerprint(a.of(first) << 64 | b.of(second))
     }
+}
 
-    /// The fingerprints of what ends at each slash of a chunk, which stands at this place.
-    fn ends(
-        &self,
-        sums: Sums,
-        (chunk, keys): (u128, &[[u64; 2]; 2]),
-        at: usize,
-        found: &mut Prefixes,
-    ) {
-        let (low, high) = halves(chunk);
-        for (mut slashes, from) in [(slashes_of(low), 0), (slashes_of(high), 64)] {
-            while slashes != 0 {
-                let bits = from + (slashes.trailing_zeros() & !7);
-                let end = at + (bits >> 3) as usize;
-                // What ends with the chunk before has nothing of this one.
-                let sums = match bits {
-                    0 => sums,
-                    _ => sums.add(chunk & !(u128::MAX << bits), keys),
-                };
-                found.push(self.finish(sums, end), end);
-                slashes &= slashes - 1;
-            }
-        }
-    }
+/// The chunk at the end of a text that is no multiple of chunks long: of two texts of one length that differ
+/// behind their last whole chunk, it differs, too. Most texts are longer than a chunk, and have it as it stands.
+#[inline(always)]
+fn tail(text: &[u8]) -> u128 {
+    text.last_chunk().map_or_else(|| padded(text), |last| u128::from_le_bytes(*last))
+}
 
-    fn finish(&self, Sums([first, second]): Sums, length: usize) -> Fingerprint {
-        let [a, b] = &self.0.ends;
-        Fingerprint(a.of(first, length) << 64 | b.of(second, length))
+/// Less than a chunk, without a loop: the first and the last bytes, which meet or overlap.
+fn padded(text: &[u8]) -> u128 {
+    if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
+        return u128::from(u64::from_le_bytes(*first))
+            | u128::from(u64::from_le_bytes(*last)) << 64;
     }
+    text.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the halves")]
@@ -219,9 +271,14 @@ impl Prefixes {
 mod tests {
     use super::*;
 
+    /// Both kinds of products, as far as the processor has them.
+    fn seeds() -> impl Iterator<Item = Seed> {
+        let polynomials = Polynomials::detect().map(Some);
+        polynomials.into_iter().chain([None]).map(Seed::with)
+    }
+
     #[test]
     fn prefixes_are_what_each_ancestor_has() {
-        let seed = Seed::random();
         let full = format!("{}/{}", vec!["y".repeat(127); 7].join("/"), "z".repeat(128));
         for path in [
             "a",
@@ -234,14 +291,16 @@ mod tests {
             "0123456789012345",
             &full,
         ] {
-            let found = seed.prefixes(path);
             let mut ends: Vec<usize> = path.match_indices('/').map(|(at, _)| at).collect();
             ends.push(path.len());
-            let of = |end: usize| {
-                (seed.fingerprint(&path.as_bytes()[..end]), u16::try_from(end).unwrap())
-            };
-            let expected: Vec<_> = ends.into_iter().map(of).collect();
-            assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{path}");
+            for seed in seeds() {
+                let of = |end: &usize| {
+                    (seed.fingerprint(&path.as_bytes()[..*end]), u16::try_from(*end).unwrap())
+                };
+                let expected: Vec<_> = ends.iter().map(of).collect();
+                let found = seed.prefixes(path);
+                assert_eq!(found.iter().collect::<Vec<_>>(), expected, "{path}");
+            }
         }
     }
 
@@ -251,32 +310,86 @@ mod tests {
         assert_eq!(Seed::random().prefixes(&path).depth, 16);
     }
 
+    /// The product of two polynomials over two elements, term by term.
+    fn product_of_polynomials(a: u64, b: u64) -> u128 {
+        (0..64).filter(|at| b >> at & 1 == 1).fold(0, |sum, at| sum ^ u128::from(a) << at)
+    }
+
     /// As it is defined, with keys for every chunk: nothing is left out at any length.
     #[test]
     fn a_fingerprint_is_what_the_papers_say() {
-        let seed = Seed::random();
         let text: Vec<u8> = (1..=251u8).cycle().take(TEXT_BYTES_MAX).collect();
-        for length in 0..=TEXT_BYTES_MAX {
-            let mut padded = text[..length].to_vec();
-            padded.resize(length.next_multiple_of(CHUNK), 0);
-            let words: Vec<u64> =
-                padded.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
-            let half = |half: usize| {
-                let nh =
-                    words.as_chunks().0.iter().zip(&seed.0.words).fold(0u128, |sum, (m, keys)| {
-                        let [[a, b], k] = [*m, keys[half]];
-                        let product =
-                            u128::from(a.wrapping_add(k[0])) * u128::from(b.wrapping_add(k[1]));
-                        sum.wrapping_add(product)
-                    });
-                let End { start, high, low, length: by_length } = seed.0.ends[half];
-                let mixed = start
-                    .wrapping_add(high.wrapping_mul(nh >> 64))
-                    .wrapping_add(low.wrapping_mul(nh & u128::from(u64::MAX)))
-                    .wrapping_add(by_length.wrapping_mul(length as u128));
-                mixed >> 64
+        for seed in seeds() {
+            let keys = &*seed.0;
+            let polynomials = keys.polynomials.is_some();
+            let sum_of = |chunks: &[[u64; 2]], half: usize| {
+                let products = chunks
+                    .iter()
+                    .zip(keys.chunks.iter().take(chunks.len() - 1).chain([&keys.length]));
+                products.fold(0u128, |sum, ([a, b], keys)| {
+                    let [k0, k1] = keys[half];
+                    if polynomials {
+                        return sum ^ product_of_polynomials(a ^ k0, b ^ k1);
+                    }
+                    let words = (a.wrapping_add(k0), b.wrapping_add(k1));
+                    sum.wrapping_add(u128::from(words.0) * u128::from(words.1))
+                })
             };
-            assert_eq!(seed.fingerprint(&text[..length]).0, half(0) << 64 | half(1), "{length}");
+            for length in 0..=TEXT_BYTES_MAX {
+                let text = &text[..length];
+                let whole = length / CHUNK * CHUNK;
+                let mut padded = text[..whole].to_vec();
+                if length > whole {
+                    // The last chunk's bytes, which may overlap those before; of less than a
+                    // chunk, the two words'; of less than a word, as many as there are.
+                    let word = length.min(8);
+                    let (first, last) = match length {
+                        16.. => (length - 16..length - 8, length - 8..length),
+                        8.. => (0..8, length - 8..length),
+                        _ => (0..word, 0..0),
+                    };
+                    for part in [first, last] {
+                        padded.extend(&text[part]);
+                        padded.resize(padded.len().next_multiple_of(8), 0);
+                    }
+                    padded.resize(padded.len().next_multiple_of(CHUNK), 0);
+                }
+                let words: Vec<u64> =
+                    padded.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+                let mut chunks = words.as_chunks().0.to_vec();
+                chunks.push([length as u64, 0]);
+                let half = |half: usize| {
+                    let sum = sum_of(&chunks, half);
+                    let End { start, high, low } = keys.ends[half];
+                    let mixed = start
+                        .wrapping_add(high.wrapping_mul(sum >> 64))
+                        .wrapping_add(low.wrapping_mul(sum & u128::from(u64::MAX)));
+                    mixed >> 64
+                };
+                assert_eq!(seed.fingerprint(text).0, half(0) << 64 | half(1), "{length}");
+            }
+        }
+    }
+
+    /// Whatever byte of a text changes, and whatever its length, both halves do.
+    #[test]
+    fn every_byte_and_the_length_count() {
+        for seed in seeds() {
+            let mut halves = std::collections::BTreeSet::new();
+            let mut count = 0;
+            for length in 0..100 {
+                let mut text = vec![b'x'; length];
+                for at in 0..=length {
+                    if let Some(byte) = text.get_mut(at) {
+                        *byte = b'y';
+                    }
+                    let found = seed.fingerprint(&text).0;
+                    halves.extend([(0, found >> 64), (1, found & u128::from(u64::MAX))]);
+                    count += 1;
+                    text.fill(b'x');
+                }
+            }
+            assert_eq!(halves.len(), 2 * count);
         }
     }
 
@@ -285,7 +398,11 @@ mod tests {
     /// puts them elsewhere.
     #[test]
     fn near_names_spread() {
-        let (seed, other) = (Seed::random(), Seed::random());
+        seeds().for_each(|seed| near_names_spread_by(&seed));
+    }
+
+    fn near_names_spread_by(seed: &Seed) {
+        let other = Seed::random();
         let names = (0..20_000).map(|at| format!("acme/team-{}/user-{at:06}", at % 7));
         let (mut tags, mut ranks) = (std::collections::BTreeSet::new(), vec![0usize; 64]);
         let mut shards = vec![0usize; 64];

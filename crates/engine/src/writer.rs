@@ -9,6 +9,7 @@
 //! document, so whatever order changes come in, the answers are those of the same facts as one
 //! document. Published snapshots never change.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -90,15 +91,19 @@ impl Writer {
         Self { next: snapshot.clone() }
     }
 
-    /// Makes all the changes, in order, or none.
+    /// Makes all the changes, in order, or none. What they are made in is copied once, however many
+    /// they are: a store that starts hands over everything at once, and holds none of it in memory.
     ///
     /// # Errors
     ///
     /// The place of the first change that cannot be made, and why.
-    pub fn apply(&mut self, changes: &[Change]) -> Result<(), (usize, Refused)> {
+    pub fn apply<C: Borrow<Change>>(
+        &mut self,
+        changes: impl IntoIterator<Item = C>,
+    ) -> Result<(), (usize, Refused)> {
         let before = self.next.clone();
-        for (at, change) in changes.iter().enumerate() {
-            if let Err(refused) = self.next.make(change) {
+        for (at, change) in changes.into_iter().enumerate() {
+            if let Err(refused) = self.next.make(change.borrow()) {
                 self.next = before;
                 return Err((at, refused));
             }

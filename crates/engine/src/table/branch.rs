@@ -167,7 +167,8 @@ impl<X> Branch<X> {
         if let Some((at, old)) = self.find(shard, fingerprint) {
             debug_assert_eq!(old.key, key, "two texts with one fingerprint");
             let (within, old_length) = (old.within, length(key, old.payload.len()));
-            let fits = payload.len() <= old.payload.len();
+            // What it takes is a multiple of a unit, so there may be room for more.
+            let fits = length(key, payload.len()) <= old_length;
             let record = Record { fingerprint, within, payload, key };
             let left = if fits {
                 let (numbered, records) = self.shard_mut(shard)?;

@@ -197,7 +197,7 @@ impl<X> Shard<X> {
         Some(place)
     }
 
-    /// Writes a record over the one that has its number, which is not shorter.
+    /// Writes a record over the one that has its number, which takes as many bytes or more.
     pub(super) fn rewrite(&self, records: &mut Records, record: Record<'_>) {
         let start = self.place(record.within) as usize * UNIT;
         let end = start + record.length();

@@ -63,35 +63,44 @@ impl Workload {
     /// Everything declared.
     #[must_use]
     pub fn facts(&self) -> Facts {
-        // What is generated is a path, and a test counts that nothing is lost here.
-        let path = |text: String| text.parse::<PathBuf>().ok();
-        let roles = self.role_names();
-        let mut text = String::new();
-        let mut bindings = Vec::new();
-        for identity in 0..self.identities {
-            text.clear();
-            self.write_identity(&mut text, identity);
-            let Ok(id) = text.parse::<PathBuf>() else { continue };
-            bindings.extend((0..self.bindings_per_identity).filter_map(|at| {
-                let Binding { role, level, group } = self.binding(identity, at);
-                Some(RoleBinding {
-                    id: None,
-                    identity: id.clone(),
-                    role: nth(&roles, role)?.as_str().into(),
-                    scope: path(self.group(level, group))?,
-                    expires_at: None,
-                    when: Vec::new(),
-                })
-            }));
-        }
-        let groups = self.group_ids().filter_map(path);
-        let identities = (0..self.identities).map(|at| self.identity(at)).filter_map(path);
         Facts {
-            groups: groups.map(|id| Group { id, name: String::new() }).collect(),
-            identities: identities.map(Identity::named).collect(),
-            role_bindings: bindings,
+            groups: self.groups().collect(),
+            identities: self.identities().collect(),
+            role_bindings: self.role_bindings().collect(),
             ..Facts::default()
         }
+    }
+
+    /// Every group, those above others first.
+    pub fn groups(self) -> impl Iterator<Item = Group> {
+        self.group_ids().filter_map(|id| path(&id)).map(|id| Group { id, name: String::new() })
+    }
+
+    /// Every identity.
+    pub fn identities(self) -> impl Iterator<Item = Identity> {
+        (0..self.identities)
+            .map(move |at| self.identity(at))
+            .filter_map(|id| path(&id))
+            .map(Identity::named)
+    }
+
+    /// Every role binding, those of an identity side by side.
+    pub fn role_bindings(self) -> impl Iterator<Item = RoleBinding> {
+        let roles: Vec<Box<str>> =
+            self.role_names().iter().map(|name| name.as_str().into()).collect();
+        let places = (0..self.identities)
+            .flat_map(move |one| (0..self.bindings_per_identity).map(move |at| (one, at)));
+        places.filter_map(move |(identity, at)| {
+            let Binding { role, level, group } = self.binding(identity, at);
+            Some(RoleBinding {
+                id: None,
+                identity: path(&self.identity(identity))?,
+                role: nth(&roles, role)?.clone(),
+                scope: path(&self.group(level, group))?,
+                expires_at: None,
+                when: Vec::new(),
+            })
+        })
     }
 
     /// Writes the policy document, as JSON with one entry a line; nothing of it is kept in memory.
@@ -159,11 +168,11 @@ impl Workload {
     }
 
     /// Every group, those above others first.
-    fn group_ids(&self) -> impl Iterator<Item = String> {
-        let firsts = WIDTHS.iter().enumerate().flat_map(|(level, width)| {
+    fn group_ids(self) -> impl Iterator<Item = String> {
+        let firsts = WIDTHS.iter().enumerate().flat_map(move |(level, width)| {
             (0..self.groups.div_ceil(*width)).map(move |at| (level, at * width))
         });
-        firsts.map(|(level, group)| self.group(level, group))
+        firsts.map(move |(level, group)| self.group(level, group))
     }
 
     fn group(&self, level: usize, group: u64) -> String {
@@ -229,6 +238,11 @@ impl Workload {
             catalog.roles().iter().map(|role| role.name.clone()).collect()
         })
     }
+}
+
+/// What is generated is a path, and a test counts that nothing is lost here.
+fn path(text: &str) -> Option<PathBuf> {
+    text.parse().ok()
 }
 
 fn catalog() -> Option<Arc<Catalog>> {

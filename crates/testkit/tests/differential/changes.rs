@@ -126,11 +126,11 @@ proptest! {
         wrong.extend(parents.map(|parent| Change::DeleteGroup(parent.into())));
         let first = facts.role_bindings.first().cloned().map(Change::Unbind);
         for change in wrong {
-            prop_assert!(writer.apply(std::slice::from_ref(&change)).is_err(), "{:?}", change);
+            prop_assert!(writer.apply([&change]).is_err(), "{:?}", change);
             // The same binding can be made again once it is gone.
             let again = matches!(&change, Change::Bind(_));
             if let Some(first) = first.as_ref().filter(|_| !again) {
-                let refused = writer.apply(&[first.clone(), change.clone()]);
+                let refused = writer.apply([first, &change]);
                 if refused.is_ok() {
                     // It was the last one that held it; then this is a change that may be made.
                     writer = Writer::new(&whole);
@@ -178,9 +178,9 @@ fn growing_renumbers_nothing_that_shows() {
     }
     let nothing = Model::new(Arc::clone(&catalog), Facts::default()).unwrap();
     let mut writer = Writer::new(&Snapshot::build(&nothing, 1).unwrap());
-    writer.apply(&foundations(&facts)).unwrap();
+    writer.apply(foundations(&facts)).unwrap();
     for (at, change) in bindings(&facts).into_iter().enumerate() {
-        writer.apply(&[change]).unwrap();
+        writer.apply([change]).unwrap();
         if at % 1_000 == 0 {
             drop(writer.publish(at as u64 + 2));
         }

@@ -1,0 +1,107 @@
+//! Sums of products of polynomials, by the processor's instruction for it.
+
+use super::{ChunkKeys, Fingerprint, Keys, Prefixes};
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86_64::Polynomials;
+
+#[cfg(target_arch = "x86_64")]
+mod x86_64 {
+    use std::arch::is_x86_feature_detected;
+    use std::arch::x86_64::{
+        __m128i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128,
+        _mm_unpackhi_epi64, _mm_xor_si128,
+    };
+
+    use super::{ChunkKeys, Fingerprint, Keys, Prefixes};
+    use crate::hash::halves;
+
+    /// The processor multiplies polynomials. **Invariant**: there is none of these where it does not.
+    #[derive(Clone, Copy, Debug)]
+    pub(crate) struct Polynomials(());
+
+    impl Polynomials {
+        pub(in crate::hash) fn detect() -> Option<Self> {
+            is_x86_feature_detected!("pclmulqdq").then_some(Self(()))
+        }
+
+        #[expect(unsafe_code, reason = "a third less time for a check (docs/PERFORMANCE.md)")]
+        pub(in crate::hash) fn fingerprint(self, keys: &Keys, text: &[u8]) -> Fingerprint {
+            // SAFETY: the processor has the instructions, or there would be no `self`.
+            unsafe { fingerprint(keys, text) }
+        }
+
+        #[expect(unsafe_code, reason = "the same")]
+        pub(in crate::hash) fn prefixes(self, keys: &Keys, path: &str) -> Prefixes {
+            // SAFETY: the processor has the instructions, or there would be no `self`.
+            unsafe { prefixes(keys, path) }
+        }
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    fn fingerprint(keys: &Keys, text: &[u8]) -> Fingerprint {
+        let none = [_mm_setzero_si128(); 2];
+        keys.fingerprint(
+            text,
+            none,
+            |sums, chunk, keys| add(sums, chunk, keys),
+            |sums| sums.map(|sum| number(sum)),
+        )
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    fn prefixes(keys: &Keys, path: &str) -> Prefixes {
+        let none = [_mm_setzero_si128(); 2];
+        keys.prefixes(
+            path,
+            none,
+            |sums, chunk, keys| add(sums, chunk, keys),
+            |sums| sums.map(|sum| number(sum)),
+        )
+    }
+
+    /// A chunk's products, for each half, added to the sums before: to add is to subtract, and nothing
+    /// is carried.
+    #[target_feature(enable = "pclmulqdq")]
+    fn add([first, second]: [__m128i; 2], chunk: u128, [a, b]: &ChunkKeys) -> [__m128i; 2] {
+        let (low, high) = halves(chunk);
+        let chunk = vector(low, high);
+        let product = |[low, high]: [u64; 2]| {
+            let words = _mm_xor_si128(chunk, vector(low, high));
+            _mm_clmulepi64_si128::<0x10>(words, words)
+        };
+        [_mm_xor_si128(first, product(*a)), _mm_xor_si128(second, product(*b))]
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    fn vector(low: u64, high: u64) -> __m128i {
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    fn number(sum: __m128i) -> u128 {
+        let low = _mm_cvtsi128_si64(sum).cast_unsigned();
+        let high = _mm_cvtsi128_si64(_mm_unpackhi_epi64(sum, sum)).cast_unsigned();
+        u128::from(high) << 64 | u128::from(low)
+    }
+}
+
+/// Other processors may multiply polynomials; this does not ask them.
+#[cfg(not(target_arch = "x86_64"))]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Polynomials {}
+
+#[cfg(not(target_arch = "x86_64"))]
+impl Polynomials {
+    pub(super) const fn detect() -> Option<Self> {
+        None
+    }
+
+    pub(super) fn fingerprint(self, _: &Keys, _: &[u8]) -> Fingerprint {
+        match self {}
+    }
+
+    pub(super) fn prefixes(self, _: &Keys, _: &str) -> Prefixes {
+        match self {}
+    }
+}
