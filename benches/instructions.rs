@@ -1,11 +1,14 @@
 //! Counts instructions with callgrind and holds them against `instructions.toml`: a guard that needs
-//! no quiet machine. `dev/instructions` runs it; `dev/instructions --record` writes what it counts.
+//! no quiet machine. `dev/instructions` runs it; `dev/instructions --record` writes what it counts, and
+//! `dev/instructions --profile` says in which functions they are.
 //!
 //! ```text
 //! instructions ──valgrind──▶ instructions measured: one call of `measured` for each row
 //!      │                                   │ one dump for each call
 //!      ◀───────────────────────────────────┘
 //! ```
+
+mod profile;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -47,8 +50,11 @@ fn main() -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Some("--record") => record(),
+        Some("--profile") => profile(),
         None => compare(),
-        Some(other) => bail!("unknown argument `{other}`: there is only `--record`"),
+        Some(other) => {
+            bail!("unknown argument `{other}`: there are `--record` and `--profile`")
+        }
     }
 }
 
@@ -105,14 +111,29 @@ fn measured(row: &Row<'_>) {
 // === Counting ===
 
 fn count() -> anyhow::Result<Counts> {
-    let scratch = env::temp_dir().join(format!("capstan-instructions-{}", std::process::id()));
-    fs::create_dir_all(&scratch)?;
-    let counted = count_in(&scratch);
-    fs::remove_dir_all(&scratch)?;
-    counted
+    let mut counts = Counts::new();
+    for (row, dumps) in dumps()? {
+        let mut total = 0.0;
+        for dump in dumps {
+            let summary = dump.lines().find_map(|line| line.strip_prefix("summary: "));
+            total += summary.context("a dump without a summary")?.trim().parse::<f64>()?;
+        }
+        ensure!(total > 0.0, "nothing was counted for `{row}`");
+        counts.insert(row.to_owned(), (total / QUESTIONS as f64 * 10.0).round() / 10.0);
+    }
+    Ok(counts)
 }
 
-fn count_in(scratch: &Path) -> anyhow::Result<Counts> {
+/// What callgrind says of each row, in the order of [`ROWS`].
+fn dumps() -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
+    let scratch = env::temp_dir().join(format!("capstan-instructions-{}", std::process::id()));
+    fs::create_dir_all(&scratch)?;
+    let dumps = dumps_in(&scratch);
+    fs::remove_dir_all(&scratch)?;
+    dumps
+}
+
+fn dumps_in(scratch: &Path) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
     let out = scratch.join("callgrind");
     let ran = Command::new("valgrind")
         .args(["--tool=callgrind", "--toggle-collect=*::measured", "--dump-after=*::measured"])
@@ -126,17 +147,33 @@ fn count_in(scratch: &Path) -> anyhow::Result<Counts> {
     ensure!(ran.status.success(), "valgrind failed:\n{said}");
     let mut dumps = (1..).map(|at| {
         let dump = out.with_extension(at.to_string());
-        let text = fs::read_to_string(&dump).with_context(|| format!("no dump {at}:\n{said}"))?;
-        let total = text.lines().find_map(|line| line.strip_prefix("summary: "));
-        anyhow::Ok(total.context("a dump without a summary")?.trim().parse::<f64>()?)
+        fs::read_to_string(&dump).with_context(|| format!("no dump {at}:\n{said}"))
     });
-    let mut counts = Counts::new();
-    for (row, parts) in ROWS {
-        let total: f64 = dumps.by_ref().take(parts).sum::<anyhow::Result<f64>>()?;
-        ensure!(total > 0.0, "nothing was counted for `{row}`");
-        counts.insert(row.to_owned(), (total / QUESTIONS as f64 * 10.0).round() / 10.0);
+    ROWS.into_iter()
+        .map(|(row, parts)| Ok((row, dumps.by_ref().take(parts).collect::<Result<_, _>>()?)))
+        .collect()
+}
+
+/// Functions below this part of a row, in percent, are not shown.
+const SHOWN: f64 = 1.0;
+
+fn profile() -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for (row, dumps) in dumps()? {
+        // Any part of a row shows where its instructions are.
+        let Some(dump) = dumps.first() else { continue };
+        let functions = profile::by_function(dump);
+        let total = functions.iter().map(|(_, cost)| cost).sum::<u64>() as f64;
+        let questions = QUESTIONS as f64 / dumps.len() as f64;
+        writeln!(out, "{row}: {:.1} instructions a question", total / questions)?;
+        for (function, cost) in functions {
+            let (each, percent) = (cost as f64 / questions, cost as f64 / total * 100.0);
+            if percent >= SHOWN {
+                writeln!(out, "{each:>10.1} {percent:>5.1} %  {function}")?;
+            }
+        }
     }
-    Ok(counts)
+    Ok(ExitCode::SUCCESS)
 }
 
 // === The baseline ===

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::binding::{Beside, Id, Packed, Special};
-use crate::model::{Same, binding_id};
+use crate::model::{Same, binding_id, number_at_end};
 use crate::snapshot::{Binding, ScopeKind, ScopeRecord};
 use crate::table::Entry;
 use crate::{
@@ -157,9 +157,27 @@ impl Snapshot {
         id.contains('/') && self.roles.find(id).is_some()
     }
 
+    /// Whether it is the path of a binding that declares none. Only what ends as such a path does is
+    /// held against the bindings there.
+    fn names_binding(&self, id: &str) -> bool {
+        let Some((scope, _)) = id.rsplit_once('/') else { return false };
+        let Some((at, record)) = self.scope(scope) else { return false };
+        if number_at_end(id).is_none() {
+            return false;
+        }
+        let mut bound = record.identities().filter_map(|identity| self.identities.entry(identity));
+        bound.any(|identity| {
+            let mut here = self.bindings_of(identity);
+            here.any(|binding| {
+                binding.packed.scope == at.number()
+                    && self.binding_id(identity.key(), &binding) == id
+            })
+        })
+    }
+
     /// A path for something new: free, and below a group or at the root.
     fn claim(&mut self, id: &PathBuf) -> Made {
-        if self.is_taken(id.as_str()) {
+        if self.is_taken(id.as_str()) || self.names_binding(id.as_str()) {
             return Err(Refused::Taken(id.to_string()));
         }
         let Some(parent) = id.as_path().parent() else { return Ok(()) };
@@ -340,7 +358,7 @@ impl Snapshot {
         if scope == id || !scope.as_path().contains(id.as_path()) {
             return Err(Refused::OutOfSubtree(id.to_string(), scope.to_string()));
         }
-        if self.is_taken(id.as_str()) {
+        if self.is_taken(id.as_str()) || self.names_binding(id.as_str()) {
             return Err(Refused::Taken(id.to_string()));
         }
         Ok(Id::Declared(id.as_str().into()))

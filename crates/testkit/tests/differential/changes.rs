@@ -212,3 +212,43 @@ fn growing_renumbers_nothing_that_shows() {
     let (a, b) = (grown.index_bytes(), built.index_bytes());
     assert!(a < b * 2, "{a} bytes grown, {b} bytes built");
 }
+
+/// A binding that declares no path has one all the same, and nothing else gets it while it is there.
+#[test]
+fn nothing_new_takes_the_path_of_a_binding() {
+    let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let nothing = Model::new(catalog, Facts::default()).unwrap();
+    let mut writer = Writer::new(&Snapshot::build(&nothing, 1).unwrap());
+    let path = |text: &str| text.parse::<capstan_engine::PathBuf>().unwrap();
+    let named = |text: &str| Change::PutIdentity(capstan_engine::Identity::named(path(text)));
+    let binding = |id: Option<&str>, role: &str| capstan_engine::RoleBinding {
+        id: id.map(path),
+        identity: path("acme/ann"),
+        role: role.into(),
+        scope: path("acme"),
+        expires_at: None,
+        when: vec![],
+    };
+    let bound = binding(None, "viewer");
+    let start = [Change::CreateGroup(path("acme")), named("acme/ann"), Change::Bind(bound.clone())];
+    writer.apply(start).unwrap();
+    let snapshot = writer.publish(2);
+    let (ann, acme) = (path("acme/ann"), path("acme"));
+    let attributes = capstan_engine::Attributes::default();
+    let now = capstan_engine::Timestamp::UNIX_EPOCH;
+    let can = snapshot.list_capabilities(ann.as_path(), acme.as_path(), &attributes, now);
+    let taken = can.grants.first().unwrap().binding.clone().into_owned();
+    let new = [
+        Change::CreateGroup(path(&taken)),
+        named(&taken),
+        Change::Bind(binding(Some(&taken), "editor")),
+    ];
+    for change in &new {
+        let refused = writer.apply([change]);
+        assert_eq!(refused, Err((0, capstan_engine::Refused::Taken(taken.clone()))), "{change:?}");
+    }
+    for change in &new {
+        let mut without = writer.clone();
+        without.apply([&Change::Unbind(bound.clone()), change]).unwrap();
+    }
+}
