@@ -13,6 +13,7 @@ use tokio::time::{Duration, Sleep, sleep};
 use tonic::transport::server::Connected;
 
 use crate::listen::Accepted;
+use crate::peers::{Peer, Peers};
 
 /// Whoever is at the other end; nothing for a unix socket.
 #[derive(Clone, Copy, Debug)]
@@ -22,24 +23,33 @@ pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Count(Arc<AtomicUsize>);
 
-/// One of them, until it is dropped.
+/// One of them, until it is dropped, and one of its peer's.
 #[derive(Debug)]
-pub(crate) struct Counted(Arc<AtomicUsize>);
+pub(crate) struct Counted {
+    count: Arc<AtomicUsize>,
+    peers: Arc<Peers>,
+    peer: Peer,
+}
 
 impl Count {
     pub(crate) fn get(&self) -> usize {
         self.0.load(Relaxed)
     }
 
-    pub(crate) fn one_more(&self) -> Counted {
+    /// Nothing if the peer has as many as it may.
+    pub(crate) fn one_more(&self, peers: &Arc<Peers>, peer: Peer, most: usize) -> Option<Counted> {
+        if !peers.enter(peer, most) {
+            return None;
+        }
         self.0.fetch_add(1, Relaxed);
-        Counted(Arc::clone(&self.0))
+        Some(Counted { count: Arc::clone(&self.0), peers: Arc::clone(peers), peer })
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Relaxed);
+        self.count.fetch_sub(1, Relaxed);
+        self.peers.leave(self.peer);
     }
 }
 
@@ -47,6 +57,7 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
+    remote: Remote,
     /// Until the peer has said what it is: a silent one would stay for ever.
     greeting: Option<Greeting>,
     _counted: Counted,
@@ -75,12 +86,13 @@ impl Connection {
         (accepted, counted): (Accepted, Counted),
         greeting_max: Duration,
     ) -> io::Result<Self> {
+        let remote = accepted.remote();
         let socket = match accepted {
-            Accepted::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
+            Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
         };
         let greeting = Greeting { bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
-        Ok(Self { socket, greeting: Some(greeting), _counted: counted })
+        Ok(Self { socket, remote, greeting: Some(greeting), _counted: counted })
     }
 }
 
@@ -88,10 +100,7 @@ impl Connected for Connection {
     type ConnectInfo = Remote;
 
     fn connect_info(&self) -> Remote {
-        Remote(match &self.socket {
-            Socket::Tcp(stream) => stream.peer_addr().ok(),
-            Socket::Unix(_) => None,
-        })
+        self.remote
     }
 }
 

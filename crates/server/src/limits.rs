@@ -68,6 +68,8 @@ pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Most open connections; one more is closed as soon as it is there. Each takes a file descriptor
 /// and some 30 KiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
+/// Most of them from one peer: half of all, so that nobody can take every place.
+pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 /// File descriptors to ask for where the operator sets no end: twice what connections take.
 pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
 /// Connections that wait for a worker to take them, which takes microseconds.
@@ -153,6 +155,8 @@ pub struct Limits {
     pub unary_time_max: Duration,
     /// See [`CONNECTIONS_MAX`].
     pub connections_max: usize,
+    /// See [`PEER_CONNECTIONS_MAX`].
+    pub peer_connections_max: usize,
     /// See [`GREETING_MAX`].
     pub greeting_max: Duration,
     /// See [`HTTP_CONNECTIONS_MAX`].
@@ -180,6 +184,7 @@ impl Default for Limits {
             computing_max: std::thread::available_parallelism().map_or(1, NonZero::get),
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
+            peer_connections_max: PEER_CONNECTIONS_MAX,
             greeting_max: GREETING_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
             http_idle_max: HTTP_IDLE_MAX,

@@ -7,6 +7,7 @@ use anyhow::{Context as _, bail};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
+use crate::connection::Remote;
 use crate::limits::KEEPALIVE_INTERVAL;
 
 /// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
@@ -111,8 +112,17 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
 /// A connection between runtimes: accepted in one, served in another.
 #[derive(Debug)]
 pub(crate) enum Accepted {
-    Tcp(std::net::TcpStream),
+    Tcp(std::net::TcpStream, SocketAddr),
     Unix(std::os::unix::net::UnixStream),
+}
+
+impl Accepted {
+    pub(crate) const fn remote(&self) -> Remote {
+        Remote(match self {
+            Self::Tcp(_, address) => Some(*address),
+            Self::Unix(_) => None,
+        })
+    }
 }
 
 impl Listener {
@@ -120,12 +130,12 @@ impl Listener {
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener, _) => {
-                let (stream, _) = listener.accept().await?;
+                let (stream, remote) = listener.accept().await?;
                 // Nagle's algorithm would keep answers back for 40 ms.
                 stream.set_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL);
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                stream.into_std().map(Accepted::Tcp)
+                stream.into_std().map(|stream| Accepted::Tcp(stream, remote))
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;

@@ -1,7 +1,7 @@
-//! How many calls each peer has in flight.
+//! How many calls each peer has in flight, and how many connections.
 //!
-//! **Invariants**: a peer is in the map only while it has a call in flight, so there are never more
-//! peers than calls. Methods answer with values: no guard of the map leaves this file.
+//! **Invariants**: a peer is in the map only while it has one, so there are never more peers than
+//! calls, or connections. Methods answer with values: no guard of the map leaves this file.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -32,7 +32,7 @@ impl Peer {
     }
 }
 
-/// Calls in flight, by peer.
+/// Calls in flight or connections, by peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peers(DashMap<Peer, usize>);
 
@@ -57,7 +57,7 @@ impl Peers {
         self.0.get(&peer).map_or(0, |count| *count)
     }
 
-    /// One of the peer's calls is over.
+    /// One that the peer had is over.
     pub(crate) fn leave(&self, peer: Peer) {
         if let Entry::Occupied(mut count) = self.0.entry(peer) {
             *count.get_mut() = count.get().saturating_sub(1);
@@ -87,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_no_call_in_flight_is_forgotten() {
+    fn whoever_has_none_is_forgotten() {
         let peers = Peers::default();
         assert!(!peers.enter(Peer::Local, 0));
         assert!(peers.enter(Peer::Local, 2) && peers.enter(Peer::Local, 2));

@@ -211,17 +211,11 @@ impl Server {
             let services = (services, envoy);
             router(services, admission, health_service.clone(), &self.config)
         };
-        let workers = Workers::start(
-            self.config.runtime,
-            router,
-            self.config.limits.greeting_max,
-            &cut,
-            &tasks,
-        )?;
+        let workers =
+            Workers::start(self.config.runtime, router, &self.config.limits, &cut, &tasks)?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
-            let most = self.config.limits.connections_max;
-            tasks.spawn(workers.accept(listener, most, Arc::clone(&metrics), cut.clone()));
+            tasks.spawn(workers.accept(listener, Arc::clone(&metrics), cut.clone()));
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");

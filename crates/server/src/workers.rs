@@ -10,7 +10,8 @@
 //! often as not.
 //!
 //! **Invariant**: every accepted connection is counted until it is closed, and there are never more
-//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX).
+//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX), nor of one peer than
+//! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX).
 
 use std::sync::Arc;
 use std::{io, thread};
@@ -27,9 +28,10 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::admission::Admission;
 use crate::connection::{Connection, Count, Counted};
-use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
 use crate::listen::{Accepted, Listener};
 use crate::metrics::{Metrics, ShedScope};
+use crate::peers::{Peer, Peers};
 
 /// Where calls are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +57,17 @@ type Given = (Accepted, Counted);
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Arc<[Worker]>,
+    caps: Caps,
     kill: CancellationToken,
+}
+
+/// How many connections there may be.
+#[derive(Clone, Debug)]
+struct Caps {
+    all: usize,
+    each_peer: usize,
+    /// Those that there are.
+    peers: Arc<Peers>,
 }
 
 #[derive(Debug)]
@@ -75,7 +87,7 @@ impl Workers {
     pub(crate) fn start(
         runtime: Runtime,
         router: impl Fn() -> anyhow::Result<Served>,
-        greeting_max: Duration,
+        limits: &Limits,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -87,7 +99,8 @@ impl Workers {
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
             let (give, given) = mpsc::channel(ACCEPTED_MAX);
-            let serving = serve(router()?, (given, greeting_max), stop.clone(), kill.clone());
+            let given = (given, limits.greeting_max);
+            let serving = serve(router()?, given, stop.clone(), kill.clone());
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -106,7 +119,12 @@ impl Workers {
             }
             workers.push(Worker { connections: Count::default(), give });
         }
-        Ok(Self { workers: workers.into(), kill })
+        let caps = Caps {
+            all: limits.connections_max,
+            each_peer: limits.peer_connections_max,
+            peers: Arc::default(),
+        };
+        Ok(Self { workers: workers.into(), caps, kill })
     }
 
     /// Takes the connections of a listener until `stop`; if that is not possible any more, it stops
@@ -114,15 +132,14 @@ impl Workers {
     pub(crate) fn accept(
         &self,
         listener: Listener,
-        connections_max: usize,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let workers = Arc::clone(&self.workers);
+        let (workers, caps) = (Arc::clone(&self.workers), self.caps.clone());
         async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = deal(&workers, &listener, connections_max, &metrics) => {
+                () = deal(&workers, &listener, &caps, &metrics) => {
                     tracing::error!("a worker has ended: nobody serves its connections");
                     stop.cancel();
                 }
@@ -132,7 +149,7 @@ impl Workers {
 }
 
 /// Gives each connection to the worker that has the fewest, as long as there are all.
-async fn deal(workers: &[Worker], listener: &Listener, connections_max: usize, metrics: &Metrics) {
+async fn deal(workers: &[Worker], listener: &Listener, caps: &Caps, metrics: &Metrics) {
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -146,11 +163,14 @@ async fn deal(workers: &[Worker], listener: &Listener, connections_max: usize, m
         };
         let open: usize = workers.iter().map(|worker| worker.connections.get()).sum();
         let least = workers.iter().min_by_key(|worker| worker.connections.get());
-        let Some(worker) = least.filter(|_| open < connections_max) else {
+        let peer = Peer::of(Some(&accepted.remote()));
+        let counted = least.filter(|_| open < caps.all).and_then(|worker| {
+            Some((worker, worker.connections.one_more(&caps.peers, peer, caps.each_peer)?))
+        });
+        let Some((worker, counted)) = counted else {
             metrics.shed(ShedScope::Connections);
             continue; // Closes it.
         };
-        let counted = worker.connections.one_more();
         if worker.give.send((accepted, counted)).await.is_err() {
             return; // The worker has stopped: so do we.
         }

@@ -645,6 +645,25 @@ async fn connections_beyond_the_cap_are_closed_and_counted() {
     }
 }
 
+#[tokio::test]
+async fn one_peer_cannot_take_every_connection() {
+    let limits = Limits { peer_connections_max: 2, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let second = connect(server.grpc).await;
+    serves(&second).await;
+    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    let mut nothing = Vec::new();
+    refused.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
+    // The loopback network has many addresses.
+    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    serves(&other).await;
+    serves(&server.channel).await;
+}
+
 /// A connection has an age only once its peer has said that it speaks HTTP/2 (`GREETING_MAX`).
 #[tokio::test]
 async fn connections_that_say_nothing_are_closed() {
