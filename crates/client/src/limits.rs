@@ -104,3 +104,30 @@ impl Options {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_held_between_their_ends() {
+        let wild = Options {
+            connections: 0,
+            pending_max: 0,
+            batch_checks_max: usize::MAX,
+            connection_age: Duration::MAX,
+            stall: Duration::ZERO,
+            ..Options::default()
+        };
+        let held = Options {
+            connections: 1,
+            pending_max: 1,
+            batch_checks_max: BATCH_CHECKS_MAX,
+            connection_age: TIME_MAX,
+            stall: TIME_MIN,
+            ..Options::default()
+        };
+        assert_eq!(wild.held(), held);
+        assert_eq!(Options::default().held(), Options::default());
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
 use crate::check::Check;
-use crate::limits::BATCH_BYTES_MAX;
+use crate::limits::{BATCH_BYTES_MAX, SPARE_BYTES_MAX};
 use crate::properties::Properties;
 
 /// What happens to a queue. Numbers choose among what there is.
@@ -348,4 +348,23 @@ fn no_more_is_asked_alone_at_once_than_may_be() {
     assert_eq!(asked.len(), ALONE_MAX);
     assert!(run.queue.answered_alone(asked[0], &mut After::default()).is_some());
     assert!(run.queue.take_alone(run.now).is_some());
+}
+
+#[test]
+fn few_buffers_are_kept_and_none_that_is_large() {
+    let mut run = Run::new();
+    let mut kept_after = |supplied: &[usize]| {
+        // Each is asked alone while the others wait: all have buffers of their own.
+        let asked = supplied.iter().map(|supplied| {
+            run.push(1_000, Want::Full, *supplied);
+            run.queue.take_alone(run.now).map(|(id, ..)| id).unwrap()
+        });
+        for id in asked.collect::<Vec<_>>() {
+            let answered = run.queue.answered_alone(id, &mut After::default()).unwrap();
+            run.queue.recycle(answered);
+        }
+        run.queue.spare.len()
+    };
+    assert_eq!(kept_after(&[SPARE_BYTES_MAX]), 0);
+    assert_eq!(kept_after(&[1; SPARE_BUFFERS_MAX + 2]), SPARE_BUFFERS_MAX);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capstan_client::limits::ANSWER_BYTES_MAX;
+use capstan_client::limits::{ANSWER_BYTES_MAX, REVISION_MAX};
 use capstan_client::{Client, Code, Error, Options};
 use capstan_proto::v1::{BatchCheckResponse, CheckResult, ItemError, Reason};
 use futures_util::future::join_all;
@@ -33,7 +33,7 @@ async fn a_reply_that_cannot_be_an_answer_is_an_error_for_all_of_its_callers() {
         of(vec![granted(); 2], 1),
         of(vec![granted(); 4], 1),
         of(vec![granted(); 3], 0),
-        of(vec![granted(); 3], 1 << 53),
+        of(vec![granted(); 3], REVISION_MAX + 1),
     ] {
         for outcome in hear(reply.clone()).await {
             assert!(matches!(outcome, Err(Error::Protocol(_))), "{reply:?}: {outcome:?}");
@@ -63,6 +63,9 @@ async fn a_result_that_cannot_be_an_answer_is_an_error_for_its_caller() {
         assert!(outcomes[1].is_err(), "{odd:?}: {outcomes:?}");
         assert_eq!(outcomes[2], Ok(false), "{odd:?}");
     }
+    // The highest revision is one.
+    let highest = BatchCheckResponse { results: vec![granted(); 3], revision: REVISION_MAX };
+    assert_eq!(hear(highest).await, vec![Ok(true); 3]);
     // A reason that this client does not know can only be another reason to deny.
     let newer = CheckResult { reason: 99, ..Default::default() };
     let results = vec![newer; 3];
