@@ -2,13 +2,17 @@
 
 use std::process::ExitCode;
 
+use anyhow::bail;
 use capstan_proto::v1;
 use serde::Serialize;
 
 use super::capabilities::Grant;
 use super::output::{self, Format};
 use super::supplied::Supplied;
-use super::target::Target;
+use super::target::{Decider, Target};
+
+/// Changes of the policy between two calls after which no more is asked.
+const REVISIONS_MAX: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -59,27 +63,11 @@ impl Explain {
             consistency: None,
         };
         let found = decider.explain(request.clone()).await?;
-        let explanation = Explanation {
-            allowed: found.allowed,
-            reason: output::reason(found.reason()),
-            witness: found.witness.map(Grant::from),
-            missing: found.missing,
-            roles: found.roles,
-            revision: found.revision,
-        };
         if format == Format::Json {
-            output::json(&explanation)?;
+            output::json(&Explanation::from(found))?;
             return Ok(ExitCode::SUCCESS);
         }
-        // The picture shows every binding that counts on the path, not the witness alone.
-        let list = v1::ListCapabilitiesRequest {
-            identity: request.identity.clone(),
-            resource: request.resource.clone(),
-            properties,
-            consistency: None,
-        };
-        let grants = decider.list_capabilities(list).await?.grants;
-        let grants: Vec<_> = grants.into_iter().map(Grant::from).collect();
+        let (explanation, grants) = with_grants(&decider, &request, found).await?;
         let word = if explanation.allowed { "allowed" } else { "denied" };
         let word = output::verdict(explanation.allowed, word);
         let v1::ExplainRequest { identity, capability, resource, .. } = &request;
@@ -101,6 +89,43 @@ impl Explain {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+impl From<v1::ExplainResponse> for Explanation {
+    fn from(found: v1::ExplainResponse) -> Self {
+        Self {
+            allowed: found.allowed,
+            reason: output::reason(found.reason()),
+            witness: found.witness.map(Grant::from),
+            missing: found.missing,
+            roles: found.roles,
+            revision: found.revision,
+        }
+    }
+}
+
+/// The picture shows every binding that counts on the path, not the witness alone. Both are of one
+/// revision.
+async fn with_grants(
+    decider: &Decider,
+    request: &v1::ExplainRequest,
+    mut found: v1::ExplainResponse,
+) -> anyhow::Result<(Explanation, Vec<Grant>)> {
+    let list = v1::ListCapabilitiesRequest {
+        identity: request.identity.clone(),
+        resource: request.resource.clone(),
+        properties: request.properties.clone(),
+        consistency: None,
+    };
+    for _ in 0..REVISIONS_MAX {
+        let listed = decider.list_capabilities(list.clone()).await?;
+        if listed.revision == found.revision {
+            let grants = listed.grants.into_iter().map(Grant::from).collect();
+            return Ok((found.into(), grants));
+        }
+        found = decider.explain(request.clone()).await?;
+    }
+    bail!("the policy has changed between two calls, {REVISIONS_MAX} times: try again")
 }
 
 /// What the picture cannot show: bindings that do not count.
