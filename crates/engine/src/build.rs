@@ -82,7 +82,7 @@ impl Snapshot {
         };
         let scopes = scopes.zip(&bound).map(|((id, kind), bound)| (id.as_str(), kind, *bound));
         let entries =
-            scopes.clone().map(|(id, _, bound)| (id, ScopeRecord::identity_at(bound as usize)));
+            scopes.clone().map(|(id, _, bound)| (id, ScopeRecord::length(bound as usize)));
         self.scopes = Table::with_room_for(self.seed().clone(), entries);
         let put = scopes.map(|(id, kind, bound)| {
             let number = room(self.scopes.put(id, &payload(id, kind, bound)), id)?;

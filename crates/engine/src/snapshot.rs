@@ -85,9 +85,25 @@ impl<'s> ScopeRecord<'s> {
         payload
     }
 
-    /// Where in the payload an identity's number stands.
-    pub(crate) const fn identity_at(place: usize) -> usize {
-        SCOPE_HEADER + place * size_of::<u32>()
+    /// The payload of one at which so many are bound.
+    pub(crate) const fn length(bound: usize) -> usize {
+        SCOPE_HEADER + bound * size_of::<u32>()
+    }
+
+    /// The payload with one more binding of this identity.
+    pub(crate) fn with(&self, identity: u32) -> Vec<u8> {
+        let header = Self::write(self.kind, self.children, std::iter::empty());
+        [&header[..], self.identities, &identity.to_le_bytes()].concat()
+    }
+
+    /// The payload with one binding less of this identity, if it has any.
+    pub(crate) fn without(&self, identity: u32) -> Vec<u8> {
+        let header = Self::write(self.kind, self.children, std::iter::empty());
+        let (bound, _) = self.identities.as_chunks::<{ size_of::<u32>() }>();
+        let at = bound.iter().position(|bytes| u32::from_le_bytes(*bytes) == identity);
+        let (before, from) = bound.split_at(at.unwrap_or(bound.len()));
+        let after = from.get(1..).unwrap_or_default();
+        [&header[..], before.as_flattened(), after.as_flattened()].concat()
     }
 
     /// The numbers of the identities that are bound here, once for each binding.

@@ -211,23 +211,6 @@ impl<X> Table<X> {
         }
     }
 
-    /// Appends to an entry's payload; nothing if its shard is full.
-    pub(crate) fn append(&mut self, number: u32, bytes: &[u8]) -> Option<()> {
-        let entry = self.entry(number)?;
-        let payload = [entry.payload(), bytes].concat();
-        let key = entry.key().to_owned();
-        self.put(&key, &payload).map(|_| ())
-    }
-
-    /// Cuts a part out of an entry's payload; nothing if its shard is full.
-    pub(crate) fn cut(&mut self, number: u32, at: usize, length: usize) -> Option<()> {
-        let entry = self.entry(number)?;
-        let (before, after) = (entry.payload().get(..at)?, entry.payload().get(at + length..)?);
-        let payload = [before, after].concat();
-        let key = entry.key().to_owned();
-        self.put(&key, &payload).map(|_| ())
-    }
-
     /// Sets what an entry has beside its payload.
     pub(crate) fn set_extra(&mut self, number: u32, extra: Option<Arc<X>>) {
         if let Some((branch, shard)) = self.branch_mut((number >> 16) as usize)

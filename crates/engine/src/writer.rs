@@ -308,7 +308,7 @@ impl Snapshot {
         let scope = binding.scope.as_str();
         let entry = self.identities.get(identity);
         let entry = entry.ok_or_else(|| missing("identity", identity))?;
-        let (at, _) = self.scope(scope).ok_or_else(|| missing("scope", scope))?;
+        let (at, record) = self.scope(scope).ok_or_else(|| missing("scope", scope))?;
         let known = self.roles.find(role).ok_or_else(|| missing("role", role))?;
         if let Some((home, _)) = role.rsplit_once('/')
             && !crate::path::contains(home, scope)
@@ -327,14 +327,15 @@ impl Snapshot {
         let special = Special { expires_at, when, id: self.id_for(binding)? };
         let packed = Packed { special: !special.is_plain(), ..packed };
 
-        let (number, scope_number) = (entry.number(), at.number());
+        let number = entry.number();
+        let bound = record.with(number);
         let (payload, beside) = with_binding(entry, packed, special);
         let full = || Refused::Full(identity.into());
         self.identities.put(identity, &payload).ok_or_else(full)?;
         if let Some(beside) = beside {
             self.set_beside(number, beside);
         }
-        self.scopes.append(scope_number, &number.to_le_bytes()).ok_or_else(full)?;
+        self.scopes.put(scope, &bound).ok_or_else(full)?;
         if let Some(id) = &binding.id {
             self.binding_ids.put(id.as_str(), &[]).ok_or_else(full)?;
         }
@@ -392,22 +393,19 @@ impl Snapshot {
         let packed = Packed::new(self.seed(), at_scope, known.number);
         let (place, found) = self.find_binding(entry, packed, binding).ok_or_else(absent)?;
 
-        let (number, scope_number) = (entry.number(), at.number());
+        let number = entry.number();
+        let left = record.without(number);
         let declared = match found.special.map(|special| &special.id) {
             Some(Id::Declared(id)) => Some(id.clone()),
             _ => None,
         };
-        let bound = record.identities().position(|identity| identity == number);
         let (payload, beside) = without_binding(entry, place);
         let full = || Refused::Full(identity.into());
         self.identities.put(identity, &payload).ok_or_else(full)?;
         if let Some(beside) = beside {
             self.set_beside(number, beside);
         }
-        if let Some(bound) = bound {
-            let at = ScopeRecord::identity_at(bound);
-            self.scopes.cut(scope_number, at, size_of::<u32>()).ok_or_else(full)?;
-        }
+        self.scopes.put(scope, &left).ok_or_else(full)?;
         if let Some(id) = declared {
             self.binding_ids.remove(&id);
         }

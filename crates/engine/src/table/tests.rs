@@ -50,9 +50,10 @@ fn it_holds_what_a_map_does() {
                     }
                 }
                 4 => {
-                    let number = table.get(&key).map(|entry| entry.number());
-                    if let Some(number) = number {
-                        table.append(number, b"more").unwrap();
+                    let entry = table.get(&key);
+                    if let Some((number, old)) = entry.map(|one| (one.number(), one.payload())) {
+                        let longer = [old, b"more"].concat();
+                        assert_eq!(table.put(&key, &longer), Some(number));
                         table.write_at(number, 0, b"M");
                         let payload = &mut map.get_mut(&key).unwrap().0;
                         payload.extend(b"more");
@@ -61,8 +62,9 @@ fn it_holds_what_a_map_does() {
                 }
                 5 => {
                     let entry = table.get(&key).filter(|entry| entry.payload().len() > 3);
-                    if let Some(number) = entry.map(|entry| entry.number()) {
-                        table.cut(number, 1, 2).unwrap();
+                    if let Some((number, old)) = entry.map(|one| (one.number(), one.payload())) {
+                        let shorter = [&old[..1], &old[3..]].concat();
+                        assert_eq!(table.put(&key, &shorter), Some(number));
                         map.get_mut(&key).unwrap().0.drain(1..3);
                     }
                 }
