@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use crate::binding::Beside;
-use crate::table::Probe;
+use crate::table::{NOTHING, Probe};
 use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapability};
 
 /// Checks that take each step together: about as many as the processor waits for at once.
@@ -27,26 +27,26 @@ impl Snapshot {
             for (probe, question) in probes.iter_mut().zip(questions) {
                 *probe = self.identities.probe(question.identity.as_str());
             }
-            let places = probes.each_ref().map(|probe| probe.as_ref().map(Probe::place));
+            let places =
+                probes.each_ref().map(|probe| probe.as_ref().map_or(NOTHING, Probe::place));
             for (probe, place) in probes.iter().zip(places) {
-                if let (Some(probe), Some(place)) = (probe, place) {
-                    black_box(probe.touch(place));
-                }
+                black_box(probe.as_ref().map(|probe| probe.touch(place)));
             }
-            for (at, (probe, question)) in probes.iter().zip(questions).enumerate() {
-                answer(group * LANES + at, self.land(probe.as_ref(), question, now));
+            for (at, (found, question)) in probes.iter().zip(places).zip(questions).enumerate() {
+                answer(group * LANES + at, self.land(found, question, now));
             }
         }
     }
 
     fn land(
         &self,
-        probe: Option<&Probe<'_, Beside>>,
+        (probe, place): (&Option<Probe<'_, Beside>>, u32),
         question: &Question<'_>,
         now: Timestamp,
     ) -> Result<Decision, UnknownCapability> {
         let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
-        Ok(match probe.and_then(|probe| probe.entry(question.identity.as_str())) {
+        let entry = probe.as_ref().and_then(|probe| probe.entry(place, question.identity.as_str()));
+        Ok(match entry {
             Some(identity) => self.decide(identity, capability, question, now),
             None => Decision::deny(Reason::UnknownIdentity),
         })

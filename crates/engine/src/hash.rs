@@ -4,9 +4,9 @@
 //! summed: NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, *UMAC: Fast and Secure Message
 //! Authentication*, 1999). Where the processor multiplies polynomials over two elements, words are such, which
 //! is faster and gives the same (Lemire and Kaser, *Faster 64-bit universal hashing using carry-less
-//! multiplications*, 2016). The sum is multiplied by keys of 128 bits, and the upper half of that is half
-//! of the fingerprint (Lemire and Kaser, *Strongly universal string hashing is fast*, 2014). Other keys give
-//! the other half.
+//! multiplications*, 2016). The sum's words are multiplied by keys and summed again: as integers by keys of 128
+//! bits, of which the upper half is half of the fingerprint (Lemire and Kaser, *Strongly universal string
+//! hashing is fast*, 2014), as polynomials in the field of 2⁶⁴ elements. Other keys give the other half.
 //!
 //! The keys are random and never leave the process. Of two different texts that were chosen without
 //! knowing them, whatever they are, either half is the same with a probability of at most 2⁻⁶³, and
@@ -48,7 +48,9 @@ struct Keys {
     /// By chunk.
     chunks: [ChunkKeys; TEXT_BYTES_MAX / CHUNK],
     length: ChunkKeys,
+    /// Of integers' sums, and of polynomials'.
     ends: [End; 2],
+    field_ends: ChunkKeys,
     /// Nothing if the processor has no multiplication of them.
     polynomials: Option<Polynomials>,
 }
@@ -115,10 +117,10 @@ impl Seed {
             state.hash_one(at)
         };
         let mut chunk = || [[word(), word()], [word(), word()]];
-        let (chunks, length) = (std::array::from_fn(|_| chunk()), chunk());
+        let (chunks, length, field_ends) = (std::array::from_fn(|_| chunk()), chunk(), chunk());
         let mut key = || u128::from(word()) << 64 | u128::from(word());
         let mut end = || End { start: key(), high: key(), low: key() };
-        Self(Arc::new(Keys { chunks, length, ends: [end(), end()], polynomials }))
+        Self(Arc::new(Keys { chunks, length, ends: [end(), end()], field_ends, polynomials }))
     }
 
     /// The fingerprint of a text, which has at most [`TEXT_BYTES_MAX`] bytes: of more, it is of the
@@ -126,7 +128,7 @@ impl Seed {
     pub(crate) fn fingerprint(&self, text: &[u8]) -> Fingerprint {
         match self.0.polynomials {
             Some(polynomials) => polynomials.fingerprint(&self.0, text),
-            None => self.0.fingerprint(text, [0; 2], add, |sums| sums),
+            None => self.0.fingerprint(text, [0; 2], add, |sums| self.0.end(sums)),
         }
     }
 
@@ -134,7 +136,7 @@ impl Seed {
     pub(crate) fn prefixes(&self, path: &str) -> Prefixes {
         match self.0.polynomials {
             Some(polynomials) => polynomials.prefixes(&self.0, path),
-            None => self.0.prefixes(path, [0; 2], add, |sums| sums),
+            None => self.0.prefixes(path, [0; 2], add, |sums| self.0.end(sums)),
         }
     }
 }
@@ -149,7 +151,7 @@ fn add([first, second]: [u128; 2], chunk: u128, [a, b]: &ChunkKeys) -> [u128; 2]
 }
 
 /// What is the same of both kinds of products, given by the sums of nothing, what adds a chunk's,
-/// and what makes them numbers. All is inlined: a function for which the processor is known to multiply
+/// and what ends them. All is inlined: a function for which the processor is known to multiply
 /// polynomials can take in only what is written for any.
 impl Keys {
     #[inline(always)]
@@ -158,7 +160,7 @@ impl Keys {
         text: &[u8],
         none: S,
         add: impl Fn(S, u128, &ChunkKeys) -> S,
-        numbers: impl Fn(S) -> [u128; 2],
+        finish: impl Fn(S) -> Fingerprint,
     ) -> Fingerprint {
         let (whole, rest) = text.as_chunks::<CHUNK>();
         let mut sums = none;
@@ -170,7 +172,7 @@ impl Keys {
         {
             sums = add(sums, tail(text), keys);
         }
-        self.finish(numbers(add(sums, text.len() as u128, &self.length)))
+        finish(add(sums, text.len() as u128, &self.length))
     }
 
     #[inline(always)]
@@ -179,7 +181,7 @@ impl Keys {
         path: &str,
         none: S,
         add: impl Fn(S, u128, &ChunkKeys) -> S,
-        numbers: impl Fn(S) -> [u128; 2],
+        finish: impl Fn(S) -> Fingerprint,
     ) -> Prefixes {
         let path = path.as_bytes();
         let mut found = Prefixes::default();
@@ -193,7 +195,7 @@ impl Keys {
                     Some(text) if end > at => add(sums, tail(text), keys),
                     _ => sums,
                 };
-                found.push(self.finish(numbers(add(sums, end as u128, &self.length))), end);
+                found.push(finish(add(sums, end as u128, &self.length)), end);
             };
             let mut chunk = [0; CHUNK];
             for (byte, of_path) in chunk.iter_mut().zip(rest) {
@@ -214,12 +216,11 @@ impl Keys {
             sums = add(sums, chunk, keys);
             at += CHUNK;
         }
-        found.push(self.finish(numbers(add(sums, path.len() as u128, &self.length))), path.len());
+        found.push(finish(add(sums, path.len() as u128, &self.length)), path.len());
         found
     }
 
-    #[inline(always)]
-    fn finish(&self, [first, second]: [u128; 2]) -> Fingerprint {
+    fn end(&self, [first, second]: [u128; 2]) -> Fingerprint {
         let [a, b] = &self.ends;
         Fingerprint(a.of(first) << 64 | b.of(second))
     }
@@ -315,6 +316,15 @@ mod tests {
         (0..64).filter(|at| b >> at & 1 == 1).fold(0, |sum, at| sum ^ u128::from(a) << at)
     }
 
+    /// The same in the field: whatever has 64 terms or more is reduced by x⁶⁴ + x⁴ + x³ + x + 1.
+    fn field_product(a: u64, b: u64) -> u64 {
+        let modulus = 1u128 << 64 | 0b1_1011;
+        let reduced = (64..128).rev().fold(product_of_polynomials(a, b), |product, at| {
+            if product >> at & 1 == 1 { product ^ modulus << (at - 64) } else { product }
+        });
+        u64::try_from(reduced).unwrap()
+    }
+
     /// As it is defined, with keys for every chunk: nothing is left out at any length.
     #[test]
     fn a_fingerprint_is_what_the_papers_say() {
@@ -360,6 +370,13 @@ mod tests {
                 chunks.push([length as u64, 0]);
                 let half = |half: usize| {
                     let sum = sum_of(&chunks, half);
+                    if polynomials {
+                        let [low, high] = keys.field_ends[half];
+                        let words = halves(sum);
+                        return u128::from(
+                            field_product(words.0, low) ^ field_product(words.1, high),
+                        );
+                    }
                     let End { start, high, low } = keys.ends[half];
                     let mixed = start
                         .wrapping_add(high.wrapping_mul(sum >> 64))

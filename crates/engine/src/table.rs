@@ -31,7 +31,7 @@ const BRANCH_BITS_MAX: u32 = 6;
 /// Bytes that come from memory together.
 const LINE: usize = 64;
 /// A slot or place that holds nothing.
-const NOTHING: u32 = u32::MAX;
+pub(crate) const NOTHING: u32 = u32::MAX;
 
 /// Texts, each with a payload of bytes and perhaps something beside it.
 #[derive(Debug)]
@@ -161,7 +161,8 @@ impl<X> Table<X> {
 
     /// The entry of a text.
     pub(crate) fn get(&self, key: &str) -> Option<Entry<'_, X>> {
-        self.probe(key)?.entry(key)
+        let probe = self.probe(key)?;
+        probe.entry(probe.place(), key)
     }
 
     /// The first part of [`Self::get`], of three: what touches memory that is mostly near.
@@ -244,7 +245,8 @@ fn number(shard: usize, within: u32) -> Option<u32> {
 }
 
 impl<'t, X> Probe<'t, X> {
-    /// The second part of [`Table::get`]: what touches a slot. Answers where the record would be.
+    /// The second part of [`Table::get`]: what touches a slot. Answers where the record would be;
+    /// [`NOTHING`] if there is none.
     pub(crate) fn place(&self) -> u32 {
         self.branch.first(self.shard.1, self.fingerprint)
     }
@@ -257,9 +259,17 @@ impl<'t, X> Probe<'t, X> {
         line(0) | line(1)
     }
 
-    /// The last part of [`Table::get`]: what touches the record.
-    pub(crate) fn entry(&self, key: &str) -> Option<Entry<'t, X>> {
-        let (_, record) = self.branch.find(self.shard.1, self.fingerprint)?;
+    /// The last part of [`Table::get`]: what touches the record, which is at this place most
+    /// probably.
+    pub(crate) fn entry(&self, place: u32, key: &str) -> Option<Entry<'t, X>> {
+        if place == NOTHING {
+            return None;
+        }
+        let record = self.branch.record(self.shard.1, place);
+        let record = match record.filter(|record| record.fingerprint == self.fingerprint) {
+            Some(record) => record,
+            None => self.branch.find(self.shard.1, self.fingerprint)?.1,
+        };
         debug_assert_eq!(record.key, key.as_bytes(), "two texts with one fingerprint");
         self.branch.entry_of(self.shard, record)
     }

@@ -10,7 +10,7 @@ mod x86_64 {
     use std::arch::is_x86_feature_detected;
     use std::arch::x86_64::{
         __m128i, _mm_clmulepi64_si128, _mm_cvtsi128_si64, _mm_set_epi64x, _mm_setzero_si128,
-        _mm_unpackhi_epi64, _mm_xor_si128,
+        _mm_xor_si128,
     };
 
     use super::{ChunkKeys, Fingerprint, Keys, Prefixes};
@@ -45,7 +45,7 @@ mod x86_64 {
             text,
             none,
             |sums, chunk, keys| add(sums, chunk, keys),
-            |sums| sums.map(|sum| number(sum)),
+            |sums| end(keys, sums),
         )
     }
 
@@ -56,7 +56,7 @@ mod x86_64 {
             path,
             none,
             |sums, chunk, keys| add(sums, chunk, keys),
-            |sums| sums.map(|sum| number(sum)),
+            |sums| end(keys, sums),
         )
     }
 
@@ -78,11 +78,26 @@ mod x86_64 {
         _mm_set_epi64x(high.cast_signed(), low.cast_signed())
     }
 
+    /// The words of each half's sums times keys, added up in the field of 2⁶⁴ elements, in which x⁶⁴ is
+    /// x⁴ + x³ + x + 1.
     #[target_feature(enable = "pclmulqdq")]
-    fn number(sum: __m128i) -> u128 {
-        let low = _mm_cvtsi128_si64(sum).cast_unsigned();
-        let high = _mm_cvtsi128_si64(_mm_unpackhi_epi64(sum, sum)).cast_unsigned();
-        u128::from(high) << 64 | u128::from(low)
+    fn end(keys: &Keys, [first, second]: [__m128i; 2]) -> Fingerprint {
+        let [a, b] = keys.field_ends;
+        let times = |sum, [low, high]: [u64; 2]| {
+            let keys = vector(low, high);
+            let (low, high) =
+                (_mm_clmulepi64_si128::<0x00>(sum, keys), _mm_clmulepi64_si128::<0x11>(sum, keys));
+            _mm_xor_si128(low, high)
+        };
+        let reduced = |product| {
+            // Of the upper word four terms are left above the lower, and of those none.
+            let modulus = vector(0b1_1011, 0);
+            let upper = _mm_clmulepi64_si128::<0x01>(product, modulus);
+            let rest = _mm_clmulepi64_si128::<0x01>(upper, modulus);
+            let sum = _mm_xor_si128(_mm_xor_si128(product, upper), rest);
+            u128::from(_mm_cvtsi128_si64(sum).cast_unsigned())
+        };
+        Fingerprint(reduced(times(first, a)) << 64 | reduced(times(second, b)))
     }
 }
 

@@ -117,6 +117,11 @@ impl<X> Branch<X> {
         }
     }
 
+    /// The record of a place.
+    pub(super) fn record(&self, shard: usize, place: u32) -> Option<Record<'_>> {
+        Record::read(self.records.get(shard)?, place)
+    }
+
     /// A byte of a shard's records, so many after a place; 0 if there is none.
     pub(super) fn byte(&self, shard: usize, at: usize) -> u8 {
         self.records.get(shard).and_then(|records| records.get(at)).copied().unwrap_or_default()

@@ -97,7 +97,7 @@ fn equal_tags_are_told_apart() {
     let get = |branch: &Branch<()>, at: u128| {
         let probe = Probe { branch, shard: (0, 0), fingerprint: print(at) };
         let key = ["a", "b", "c", "d"][at as usize];
-        probe.entry(key).map(|entry| entry.payload().to_vec())
+        probe.entry(probe.place(), key).map(|entry| entry.payload().to_vec())
     };
     assert_eq!(get(&branch, 0).unwrap(), b"a");
     assert_eq!(get(&branch, 1).unwrap(), b"B");
