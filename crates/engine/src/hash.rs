@@ -50,6 +50,10 @@ struct Keys {
     length: ChunkKeys,
     /// Of integers' sums, and of polynomials'.
     ends: [End; 2],
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", test)),
+        expect(dead_code, reason = "only that kind of processor is asked for polynomials")
+    )]
     field_ends: ChunkKeys,
     /// Nothing if the processor has no multiplication of them.
     polynomials: Option<Polynomials>,
@@ -233,7 +237,7 @@ fn tail(text: &[u8]) -> u128 {
     text.last_chunk().map_or_else(|| padded(text), |last| u128::from_le_bytes(*last))
 }
 
-/// Less than a chunk, without a loop: the first and the last bytes, which meet or overlap.
+/// Less than a chunk: the first and the last eight bytes, which meet or overlap; of fewer, those that there are.
 fn padded(text: &[u8]) -> u128 {
     if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
         return u128::from(u64::from_le_bytes(*first))

@@ -536,7 +536,7 @@ pub(crate) fn binding_id(scope: &str, id: u64) -> String {
 }
 
 /// The number of a path that could be [`binding_id`]'s.
-pub(crate) fn number_at_end(path: &str) -> Option<u64> {
+fn number_at_end(path: &str) -> Option<u64> {
     let (_, last) = path.rsplit_once('/')?;
     let is_number = last.len() == 16 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
     if is_number { u64::from_str_radix(last, 16).ok() } else { None }

@@ -7,7 +7,9 @@
 //!
 //! **Invariant**: a writer's policy keeps the rules that a [`Model`](crate::Model) proves of a whole
 //! document, so whatever order changes come in, the answers are those of the same facts as one
-//! document. Published snapshots never change.
+//! document. Published snapshots never change. One thing depends on the order: the path of a binding
+//! that declares none, which moves when another has it already, is not kept free of what comes later. A
+//! store names every binding.
 
 use std::borrow::Borrow;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::binding::{Beside, Id, Packed, Special};
-use crate::model::{Same, binding_id, number_at_end};
+use crate::model::{Same, binding_id};
 use crate::snapshot::{Binding, ScopeKind, ScopeRecord};
 use crate::table::Entry;
 use crate::{
@@ -92,7 +94,8 @@ impl Writer {
     }
 
     /// Makes all the changes, in order, or none. What they are made in is copied once, however many
-    /// they are: a store that starts hands over everything at once, and holds none of it in memory.
+    /// they are, unless tables grow to many times their size: a store that starts hands over everything
+    /// at once, and holds none of it in memory.
     ///
     /// # Errors
     ///
@@ -101,20 +104,18 @@ impl Writer {
         &mut self,
         changes: impl IntoIterator<Item = C>,
     ) -> Result<(), (usize, Refused)> {
-        let before = self.next.clone();
+        let mut next = self.next.clone();
         for (at, change) in changes.into_iter().enumerate() {
-            if let Err(refused) = self.next.make(change.borrow()) {
-                self.next = before;
-                return Err((at, refused));
-            }
+            next.make(change.borrow()).map_err(|refused| (at, refused))?;
             // Rarely, when a table has grown to many times its size, everything is copied: readers go
             // on with what they have. If there is no place for something, all stays as it is.
-            if self.next.is_crowded()
-                && let Some(resized) = self.next.resized()
+            if next.is_crowded()
+                && let Some(resized) = next.resized()
             {
-                self.next = resized;
+                next = resized;
             }
         }
+        self.next = next;
         Ok(())
     }
 
@@ -157,27 +158,9 @@ impl Snapshot {
         id.contains('/') && self.roles.find(id).is_some()
     }
 
-    /// Whether it is the path of a binding that declares none. Only what ends as such a path does is
-    /// held against the bindings there.
-    fn names_binding(&self, id: &str) -> bool {
-        let Some((scope, _)) = id.rsplit_once('/') else { return false };
-        let Some((at, record)) = self.scope(scope) else { return false };
-        if number_at_end(id).is_none() {
-            return false;
-        }
-        let mut bound = record.identities().filter_map(|identity| self.identities.entry(identity));
-        bound.any(|identity| {
-            let mut here = self.bindings_of(identity);
-            here.any(|binding| {
-                binding.packed.scope == at.number()
-                    && self.binding_id(identity.key(), &binding) == id
-            })
-        })
-    }
-
     /// A path for something new: free, and below a group or at the root.
     fn claim(&mut self, id: &PathBuf) -> Made {
-        if self.is_taken(id.as_str()) || self.names_binding(id.as_str()) {
+        if self.is_taken(id.as_str()) {
             return Err(Refused::Taken(id.to_string()));
         }
         let Some(parent) = id.as_path().parent() else { return Ok(()) };
@@ -359,7 +342,7 @@ impl Snapshot {
         if scope == id || !scope.as_path().contains(id.as_path()) {
             return Err(Refused::OutOfSubtree(id.to_string(), scope.to_string()));
         }
-        if self.is_taken(id.as_str()) || self.names_binding(id.as_str()) {
+        if self.is_taken(id.as_str()) {
             return Err(Refused::Taken(id.to_string()));
         }
         Ok(Id::Declared(id.as_str().into()))

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Sleep, sleep};
 use tonic::transport::server::Connected;
 
@@ -26,6 +27,7 @@ pub(crate) struct Count(Arc<AtomicUsize>);
 /// One of them, until it is dropped, and one of its peer's.
 #[derive(Debug)]
 pub(crate) struct Counted {
+    _place: OwnedSemaphorePermit,
     count: Arc<AtomicUsize>,
     peers: Arc<Peers>,
     peer: Peer,
@@ -36,13 +38,15 @@ impl Count {
         self.0.load(Relaxed)
     }
 
-    /// Nothing if the peer has as many as it may.
-    pub(crate) fn one_more(&self, peers: &Arc<Peers>, peer: Peer, most: usize) -> Option<Counted> {
-        if !peers.enter(peer, most) {
-            return None;
-        }
+    /// Has a place, and is among its peer's, which it leaves with its end.
+    pub(crate) fn one_more(
+        &self,
+        place: OwnedSemaphorePermit,
+        peers: &Arc<Peers>,
+        peer: Peer,
+    ) -> Counted {
         self.0.fetch_add(1, Relaxed);
-        Some(Counted { count: Arc::clone(&self.0), peers: Arc::clone(peers), peer })
+        Counted { _place: place, count: Arc::clone(&self.0), peers: Arc::clone(peers), peer }
     }
 }
 

@@ -19,7 +19,7 @@ use std::{io, thread};
 use anyhow::Context as _;
 use futures_util::stream;
 use tokio::runtime::Builder;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -64,10 +64,20 @@ pub(crate) struct Workers {
 /// How many connections there may be.
 #[derive(Clone, Debug)]
 struct Caps {
-    all: usize,
+    /// A place for each that there may be.
+    places: Arc<Semaphore>,
     each_peer: usize,
     /// Those that there are.
     peers: Arc<Peers>,
+}
+
+impl Caps {
+    /// Nothing if there is no place for it, or its peer has as many as it may.
+    fn count(&self, worker: &Count, accepted: &Accepted) -> Option<Counted> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let peer = Peer::of(Some(&accepted.remote()));
+        self.peers.enter(peer, self.each_peer).then(|| worker.one_more(place, &self.peers, peer))
+    }
 }
 
 #[derive(Debug)]
@@ -120,7 +130,7 @@ impl Workers {
             workers.push(Worker { connections: Count::default(), give });
         }
         let caps = Caps {
-            all: limits.connections_max,
+            places: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             each_peer: limits.peer_connections_max,
             peers: Arc::default(),
         };
@@ -161,13 +171,10 @@ async fn deal(workers: &[Worker], listener: &Listener, caps: &Caps, metrics: &Me
                 continue;
             }
         };
-        let open: usize = workers.iter().map(|worker| worker.connections.get()).sum();
-        let least = workers.iter().min_by_key(|worker| worker.connections.get());
-        let peer = Peer::of(Some(&accepted.remote()));
-        let counted = least.filter(|_| open < caps.all).and_then(|worker| {
-            Some((worker, worker.connections.one_more(&caps.peers, peer, caps.each_peer)?))
-        });
-        let Some((worker, counted)) = counted else {
+        let Some(worker) = workers.iter().min_by_key(|worker| worker.connections.get()) else {
+            return;
+        };
+        let Some(counted) = caps.count(&worker.connections, &accepted) else {
             metrics.shed(ShedScope::Connections);
             continue; // Closes it.
         };

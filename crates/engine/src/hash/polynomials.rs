@@ -1,6 +1,6 @@
 //! Sums of products of polynomials, by the processor's instruction for it.
 
-use super::{ChunkKeys, Fingerprint, Keys, Prefixes};
+use super::{Fingerprint, Keys, Prefixes};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::Polynomials;
@@ -13,8 +13,8 @@ mod x86_64 {
         _mm_xor_si128,
     };
 
-    use super::{ChunkKeys, Fingerprint, Keys, Prefixes};
-    use crate::hash::halves;
+    use super::{Fingerprint, Keys, Prefixes};
+    use crate::hash::{ChunkKeys, halves};
 
     /// The processor multiplies polynomials. **Invariant**: there is none of these where it does not.
     #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ mod x86_64 {
             _mm_xor_si128(low, high)
         };
         let reduced = |product| {
-            // Of the upper word four terms are left above the lower, and of those none.
+            // Of the upper word three terms are left above the lower, and of those none.
             let modulus = vector(0b1_1011, 0);
             let upper = _mm_clmulepi64_si128::<0x01>(product, modulus);
             let rest = _mm_clmulepi64_si128::<0x01>(upper, modulus);

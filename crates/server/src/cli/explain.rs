@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::bail;
 use capstan_proto::v1;
 use serde::Serialize;
 
@@ -11,8 +10,9 @@ use super::output::{self, Format};
 use super::supplied::Supplied;
 use super::target::{Decider, Target};
 
-/// Changes of the policy between two calls after which no more is asked.
-const REVISIONS_MAX: usize = 8;
+/// How often is asked for a picture of the same revision: policies change in between, and behind one
+/// address there may be several servers.
+const PICTURES_MAX: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -67,7 +67,7 @@ impl Explain {
             output::json(&Explanation::from(found))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let (explanation, grants) = with_grants(&decider, &request, found).await?;
+        let (explanation, grants, is_whole) = with_grants(&decider, &request, found).await?;
         let word = if explanation.allowed { "allowed" } else { "denied" };
         let word = output::verdict(explanation.allowed, word);
         let v1::ExplainRequest { identity, capability, resource, .. } = &request;
@@ -75,6 +75,9 @@ impl Explain {
         output::line(format!("{word}  {identity} {capability} at {resource}  ({reason})\n"))?;
         for line in draw(resource, &grants, explanation.witness.as_ref()) {
             output::line(line)?;
+        }
+        if !is_whole {
+            output::line("\nother bindings are not drawn: each answer is of another revision")?;
         }
         if let Some(why) = why(reason) {
             output::line(format!("\n{why}"))?;
@@ -104,28 +107,31 @@ impl From<v1::ExplainResponse> for Explanation {
     }
 }
 
-/// The picture shows every binding that counts on the path, not the witness alone. Both are of one
-/// revision.
+/// The picture shows every binding that counts on the path, not the witness alone; the witness alone
+/// if there is no answer about the others that is of the same revision.
 async fn with_grants(
     decider: &Decider,
     request: &v1::ExplainRequest,
     mut found: v1::ExplainResponse,
-) -> anyhow::Result<(Explanation, Vec<Grant>)> {
+) -> anyhow::Result<(Explanation, Vec<Grant>, bool)> {
     let list = v1::ListCapabilitiesRequest {
         identity: request.identity.clone(),
         resource: request.resource.clone(),
         properties: request.properties.clone(),
         consistency: None,
     };
-    for _ in 0..REVISIONS_MAX {
+    for turn in 0..PICTURES_MAX {
+        if turn > 0 {
+            found = decider.explain(request.clone()).await?;
+        }
         let listed = decider.list_capabilities(list.clone()).await?;
         if listed.revision == found.revision {
             let grants = listed.grants.into_iter().map(Grant::from).collect();
-            return Ok((found.into(), grants));
+            return Ok((found.into(), grants, true));
         }
-        found = decider.explain(request.clone()).await?;
     }
-    bail!("the policy has changed between two calls, {REVISIONS_MAX} times: try again")
+    let witness = found.witness.clone().map(Grant::from);
+    Ok((found.into(), witness.into_iter().collect(), false))
 }
 
 /// What the picture cannot show: bindings that do not count.
