@@ -1,6 +1,11 @@
 //! The fingerprint of texts: 128 bits by which the index knows them, under keys of its own.
 //!
-//! Of each chunk of two words, and of the length, a key is added to either word, and the products are
+//! A text is cut into chunks of two words, as many as there would be of the longest of its size (up to 16
+//! bytes, 32, 64, …): half of them from its start on, half up to its end, which meet or overlap. So nothing
+//! branches on the length but on the size, which is mostly the same; a processor guesses lengths wrong, and
+//! a wrong guess costs as much as ten chunks.
+//!
+//! Of each chunk, and of the length, a key is added to either word, and the products are
 //! summed: NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, *UMAC: Fast and Secure Message
 //! Authentication*, 1999). Where the processor multiplies polynomials over two elements, words are such, which
 //! is faster and gives the same (Lemire and Kaser, *Faster 64-bit universal hashing using carry-less
@@ -16,8 +21,6 @@
 //!
 //! **Invariant**: nobody outside sees a fingerprint, a part of one, or anything in the order of them:
 //! with such, texts could be chosen after all. Lists are sorted by their texts.
-//!
-//! Sums go on where they are: one walk over a path gives the fingerprints of all its ancestors.
 
 // Named, because the benchmarks take this file in from elsewhere.
 #[path = "hash/polynomials.rs"]
@@ -29,7 +32,7 @@ use std::sync::Arc;
 
 use polynomials::Polynomials;
 
-use crate::path::slashes_of;
+use crate::path::{slashes_of, word_of};
 use crate::{PATH_BYTES_MAX, PATH_SEGMENTS_MAX};
 
 /// Most bytes of a text that has a fingerprint: those of a path.
@@ -138,10 +141,20 @@ impl Seed {
 
     /// The fingerprints of a path and its ancestors, the root first, each with its length.
     pub(crate) fn prefixes(&self, path: &str) -> Prefixes {
-        match self.0.polynomials {
-            Some(polynomials) => polynomials.prefixes(&self.0, path),
-            None => self.0.prefixes(path, [0; 2], add, |sums| self.0.end(sums)),
+        let path = path.as_bytes();
+        let (words, rest) = path.as_chunks();
+        let mut found = Prefixes::default();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word)).chain([word_of(rest)]);
+        for (at, word) in words.enumerate() {
+            let mut slashes = slashes_of(word);
+            while slashes != 0 {
+                let end = (at << 3) + (slashes.trailing_zeros() >> 3) as usize;
+                found.push(self.fingerprint(path.get(..end).unwrap_or_default()), end);
+                slashes &= slashes - 1;
+            }
         }
+        found.push(self.fingerprint(path), path.len());
+        found
     }
 }
 
@@ -166,62 +179,38 @@ impl Keys {
         add: impl Fn(S, u128, &ChunkKeys) -> S,
         finish: impl Fn(S) -> Fingerprint,
     ) -> Fingerprint {
-        let (whole, rest) = text.as_chunks::<CHUNK>();
-        let mut sums = none;
-        for (chunk, keys) in whole.iter().zip(&self.chunks) {
-            sums = add(sums, u128::from_le_bytes(*chunk), keys);
-        }
-        if !rest.is_empty()
-            && let Some(keys) = self.chunks.get(whole.len())
-        {
-            sums = add(sums, tail(text), keys);
-        }
-        finish(add(sums, text.len() as u128, &self.length))
+        let sums = add(none, text.len() as u128, &self.length);
+        let text = text.get(..TEXT_BYTES_MAX).unwrap_or(text);
+        finish(match text.len() {
+            0..=16 => self.chunks.first().map_or(sums, |keys| add(sums, short(text), keys)),
+            17..=32 => self.halves::<1, S>(text, sums, add),
+            33..=64 => self.halves::<2, S>(text, sums, add),
+            65..=128 => self.halves::<4, S>(text, sums, add),
+            129..=256 => self.halves::<8, S>(text, sums, add),
+            257..=512 => self.halves::<16, S>(text, sums, add),
+            _ => self.halves::<32, S>(text, sums, add),
+        })
     }
 
+    /// Adds so many chunks from the start of a text on and as many up to its end.
     #[inline(always)]
-    fn prefixes<S: Copy>(
+    fn halves<const CHUNKS: usize, S: Copy>(
         &self,
-        path: &str,
-        none: S,
+        text: &[u8],
+        mut sums: S,
         add: impl Fn(S, u128, &ChunkKeys) -> S,
-        finish: impl Fn(S) -> Fingerprint,
-    ) -> Prefixes {
-        let path = path.as_bytes();
-        let mut found = Prefixes::default();
-        let mut sums = none;
-        let mut at = 0;
-        for keys in &self.chunks {
-            let Some(rest) = path.get(at..).filter(|rest| !rest.is_empty()) else { break };
-            let mut push = |end: usize| {
-                // What ends with the chunk before has nothing of this one.
-                let sums = match path.get(..end) {
-                    Some(text) if end > at => add(sums, tail(text), keys),
-                    _ => sums,
-                };
-                found.push(finish(add(sums, end as u128, &self.length)), end);
-            };
-            let mut chunk = [0; CHUNK];
-            for (byte, of_path) in chunk.iter_mut().zip(rest) {
-                *byte = *of_path;
+    ) -> S {
+        let ((first, _), (_, last)) = (text.as_chunks::<CHUNK>(), text.as_rchunks::<CHUNK>());
+        let (first, last) = (first.first_chunk::<CHUNKS>(), last.last_chunk::<CHUNKS>());
+        let (keys, more) = self.chunks.split_at(CHUNKS);
+        let (keys, more) = (keys.first_chunk::<CHUNKS>(), more.first_chunk::<CHUNKS>());
+        for (half, keys) in [(first, keys), (last, more)] {
+            let (Some(half), Some(keys)) = (half, keys) else { continue };
+            for (chunk, keys) in half.iter().zip(keys) {
+                sums = add(sums, u128::from_le_bytes(*chunk), keys);
             }
-            let chunk = u128::from_le_bytes(rest.first_chunk().copied().unwrap_or(chunk));
-            let (low, high) = halves(chunk);
-            for (mut slashes, from) in [(slashes_of(low), at), (slashes_of(high), at + CHUNK / 2)] {
-                while slashes != 0 {
-                    push(from + (slashes.trailing_zeros() >> 3) as usize);
-                    slashes &= slashes - 1;
-                }
-            }
-            if rest.len() < CHUNK {
-                push(path.len());
-                return found;
-            }
-            sums = add(sums, chunk, keys);
-            at += CHUNK;
         }
-        found.push(finish(add(sums, path.len() as u128, &self.length)), path.len());
-        found
+        sums
     }
 
     fn end(&self, [first, second]: [u128; 2]) -> Fingerprint {
@@ -230,20 +219,14 @@ impl Keys {
     }
 }
 
-/// The chunk at the end of a text that is no multiple of chunks long: of two texts of one length that differ
-/// behind their last whole chunk, it differs, too. Most texts are longer than a chunk, and have it as it stands.
-#[inline(always)]
-fn tail(text: &[u8]) -> u128 {
-    text.last_chunk().map_or_else(|| padded(text), |last| u128::from_le_bytes(*last))
-}
-
-/// Less than a chunk: the first and the last eight bytes, which meet or overlap; of fewer, those that there are.
-fn padded(text: &[u8]) -> u128 {
+/// At most a chunk: the first and the last eight bytes, which meet or overlap; of fewer, those that
+/// there are.
+fn short(text: &[u8]) -> u128 {
     if let (Some(first), Some(last)) = (text.first_chunk(), text.last_chunk()) {
         return u128::from(u64::from_le_bytes(*first))
             | u128::from(u64::from_le_bytes(*last)) << 64;
     }
-    text.iter().rev().fold(0, |all, byte| all << 8 | u128::from(*byte))
+    u128::from(word_of(text))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the halves")]
@@ -351,25 +334,17 @@ mod tests {
             };
             for length in 0..=TEXT_BYTES_MAX {
                 let text = &text[..length];
-                let whole = length / CHUNK * CHUNK;
-                let mut padded = text[..whole].to_vec();
-                if length > whole {
-                    // The last chunk's bytes, which may overlap those before; of less than a
-                    // chunk, the two words'; of less than a word, as many as there are.
-                    let word = length.min(8);
-                    let (first, last) = match length {
-                        16.. => (length - 16..length - 8, length - 8..length),
-                        8.. => (0..8, length - 8..length),
-                        _ => (0..word, 0..0),
-                    };
-                    for part in [first, last] {
-                        padded.extend(&text[part]);
-                        padded.resize(padded.len().next_multiple_of(8), 0);
-                    }
-                    padded.resize(padded.len().next_multiple_of(CHUNK), 0);
-                }
+                // Of the text's size, half of the chunks from its start on and half up to its
+                // end; of at most a chunk, the words; of less than a word, the bytes.
+                let size = length.next_power_of_two();
+                let mut bytes = match length {
+                    17.. => [&text[..size / 2], &text[length - size / 2..]].concat(),
+                    8.. => [&text[..8], &text[length - 8..]].concat(),
+                    _ => text.to_vec(),
+                };
+                bytes.resize(bytes.len().max(1).next_multiple_of(CHUNK), 0);
                 let words: Vec<u64> =
-                    padded.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+                    bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
                 let mut chunks = words.as_chunks().0.to_vec();
                 chunks.push([length as u64, 0]);
                 let half = |half: usize| {

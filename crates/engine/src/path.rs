@@ -160,7 +160,7 @@ fn segments_hold(text: &[u8]) -> bool {
     for (at, word) in words.iter().enumerate() {
         segments.end_at_slashes(slashes_of(u64::from_le_bytes(*word)), at << 3, text);
     }
-    segments.end_at_slashes(slashes_of(tail(rest)), words.len() << 3, text);
+    segments.end_at_slashes(slashes_of(word_of(rest)), words.len() << 3, text);
     segments.end(text.len(), text);
     segments.sound && segments.ended <= PATH_SEGMENTS_MAX
 }
@@ -259,7 +259,7 @@ pub(crate) const fn slashes_of(word: u64) -> u64 {
 }
 
 /// Up to seven bytes as a word, the rest of it zero.
-fn tail(bytes: &[u8]) -> u64 {
+pub(crate) fn word_of(bytes: &[u8]) -> u64 {
     bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 

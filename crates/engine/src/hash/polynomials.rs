@@ -1,6 +1,6 @@
 //! Sums of products of polynomials, by the processor's instruction for it.
 
-use super::{Fingerprint, Keys, Prefixes};
+use super::{Fingerprint, Keys};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::Polynomials;
@@ -13,7 +13,7 @@ mod x86_64 {
         _mm_xor_si128,
     };
 
-    use super::{Fingerprint, Keys, Prefixes};
+    use super::{Fingerprint, Keys};
     use crate::hash::{ChunkKeys, halves};
 
     /// The processor multiplies polynomials. **Invariant**: there is none of these where it does not.
@@ -33,12 +33,6 @@ mod x86_64 {
             // SAFETY: the processor has the instructions, or there would be no `self`.
             unsafe { fingerprint(keys, text) }
         }
-
-        #[expect(unsafe_code, reason = "the same")]
-        pub(in crate::hash) fn prefixes(self, keys: &Keys, path: &str) -> Prefixes {
-            // SAFETY: the processor has the instructions, or there would be no `self`.
-            unsafe { prefixes(keys, path) }
-        }
     }
 
     #[target_feature(enable = "pclmulqdq")]
@@ -46,17 +40,6 @@ mod x86_64 {
         let none = [_mm_setzero_si128(); 2];
         keys.fingerprint(
             text,
-            none,
-            |sums, chunk, keys| add(sums, chunk, keys),
-            |sums| end(keys, sums),
-        )
-    }
-
-    #[target_feature(enable = "pclmulqdq")]
-    fn prefixes(keys: &Keys, path: &str) -> Prefixes {
-        let none = [_mm_setzero_si128(); 2];
-        keys.prefixes(
-            path,
             none,
             |sums, chunk, keys| add(sums, chunk, keys),
             |sums| end(keys, sums),
@@ -116,10 +99,6 @@ impl Polynomials {
     }
 
     pub(super) fn fingerprint(self, _: &Keys, _: &[u8]) -> Fingerprint {
-        match self {}
-    }
-
-    pub(super) fn prefixes(self, _: &Keys, _: &str) -> Prefixes {
         match self {}
     }
 }
