@@ -1,17 +1,16 @@
 //! Many checks at once: the same decisions, with their memory accesses interleaved.
 //!
 //! A check of a large policy waits for memory two or three times, each time for an address that the
-//! wait before gave it. Sixteen checks that take each step together wait for sixteen addresses at
-//! once. Nothing here decides: every answer is [`Snapshot::decide`]'s.
-
-use std::hint::black_box;
+//! wait before gave it. Checks that take each step together ask for all of their addresses, and then
+//! wait for all at once. Nothing here decides: every answer is [`Snapshot::decide`]'s.
 
 use crate::binding::Beside;
 use crate::table::{NOTHING, Probe};
 use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapability};
 
-/// Checks that take each step together: about as many as the processor waits for at once.
-const LANES: usize = 16;
+/// Checks that take each step together. While one step is taken for all of them, what was asked for in
+/// the step before arrives.
+const LANES: usize = 32;
 
 impl Snapshot {
     /// Many checks at one time: `answer` gets each question's place and answer, in order. Allocates
@@ -26,11 +25,16 @@ impl Snapshot {
             let mut probes: [Option<Probe<'_, Beside>>; LANES] = Default::default();
             for (probe, question) in probes.iter_mut().zip(questions) {
                 *probe = self.identities.probe(question.identity.as_str());
+                if let Some(probe) = probe {
+                    probe.fetch_slot();
+                }
             }
-            let places =
-                probes.each_ref().map(|probe| probe.as_ref().map_or(NOTHING, Probe::place));
-            for (probe, place) in probes.iter().zip(places) {
-                black_box(probe.as_ref().map(|probe| probe.touch(place)));
+            let mut places = [NOTHING; LANES];
+            for (probe, to) in probes.iter().zip(&mut places) {
+                if let Some(probe) = probe {
+                    *to = probe.place();
+                    probe.fetch_record(*to);
+                }
             }
             for (at, (found, question)) in probes.iter().zip(places).zip(questions).enumerate() {
                 answer(group * LANES + at, self.land(found, question, now));

@@ -78,6 +78,7 @@ mod facts;
 mod hash;
 mod model;
 mod name;
+mod near;
 mod path;
 mod roles;
 mod search;

@@ -245,18 +245,21 @@ fn number(shard: usize, within: u32) -> Option<u32> {
 }
 
 impl<'t, X> Probe<'t, X> {
+    /// Asks for the slot that [`Self::place`] looks at first.
+    pub(crate) fn fetch_slot(&self) {
+        self.branch.fetch_slot(self.shard.1, self.fingerprint);
+    }
+
     /// The second part of [`Table::get`]: what touches a slot. Answers where the record would be;
     /// [`NOTHING`] if there is none.
     pub(crate) fn place(&self) -> u32 {
         self.branch.first(self.shard.1, self.fingerprint)
     }
 
-    /// Reads a byte of each line that a record of usual size has at this place before its key, so
-    /// that it is near when it is wanted.
-    pub(crate) fn touch(&self, place: u32) -> u8 {
-        let line =
-            |line: usize| self.branch.byte(self.shard.1, place as usize * UNIT + line * LINE);
-        line(0) | line(1)
+    /// Asks for each line that a record of usual size has at this place before its key.
+    pub(crate) fn fetch_record(&self, place: u32) {
+        let start = place as usize * UNIT;
+        self.branch.fetch_records(self.shard.1, [start, start + LINE]);
     }
 
     /// The last part of [`Table::get`]: what touches the record, which is at this place most

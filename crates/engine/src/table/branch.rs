@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::shard::{Record, Records, Shard, length};
 use super::{Entry, NOTHING, number};
 use crate::hash::Fingerprint;
+use crate::near::fetch;
 
 /// Bits of a slot that say where the record is, in [`UNIT`](super::shard::UNIT)s; the others are of
 /// the fingerprint's tag.
@@ -122,9 +123,17 @@ impl<X> Branch<X> {
         Record::read(self.records.get(shard)?, place)
     }
 
-    /// A byte of a shard's records, so many after a place; 0 if there is none.
-    pub(super) fn byte(&self, shard: usize, at: usize) -> u8 {
-        self.records.get(shard).and_then(|records| records.get(at)).copied().unwrap_or_default()
+    /// Asks for the first slot of a fingerprint.
+    pub(super) fn fetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
+        let slots = self.slots(shard);
+        fetch(slots, home(fingerprint) & slots.len().wrapping_sub(1));
+    }
+
+    /// Asks for these bytes of a shard's records.
+    pub(super) fn fetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
+        if let Some(records) = self.records.get(shard) {
+            places.into_iter().for_each(|at| fetch(records, at));
+        }
     }
 
     /// The entry of a number in a shard, which is the `shard_number`th of the table.
