@@ -2,8 +2,7 @@
 //!
 //! A text is cut into chunks of two words, as many as there would be of the longest of its size (up to 16
 //! bytes, 32, 64, …): half of them from its start on, half up to its end, which meet or overlap. So nothing
-//! branches on the length but on the size, which is mostly the same; a processor guesses lengths wrong, and
-//! a wrong guess costs as much as ten chunks.
+//! branches on the length but on the size, which is mostly the same.
 //!
 //! Of each chunk, and of the length, a key is added to either word, and the products are
 //! summed: NH (Black, Halevi, Krawczyk, Krovetz and Rogaway, *UMAC: Fast and Secure Message
