@@ -115,6 +115,7 @@ impl Seed {
         Self::with(Polynomials::detect())
     }
 
+    /// With this kind of products, which may be slower than the processor allows.
     pub(crate) fn with(polynomials: Option<Polynomials>) -> Self {
         let state = RandomState::new();
         let mut at = 0u64;
