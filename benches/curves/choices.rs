@@ -13,12 +13,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, ensure};
 use capstan_benches::worlds::{Asked, World, questions};
 use capstan_benches::yardstick::Interned;
+use capstan_engine::measure::Seed;
 use capstan_engine::{Change, Facts, Model, Question, Snapshot, Writer};
 use serde_json::{Value as Json, json};
 
 use crate::built::Built;
 use crate::goals::{Publishing, publish};
-use crate::hash::Seed;
 use crate::measure::{Spread, Subject, in_turn};
 use crate::report::number;
 use crate::{COUNTING, Plan, say};
@@ -71,7 +71,7 @@ fn hashing<'s>(
 fn hashes(plan: &Plan, w: &Built) -> anyhow::Result<Choice> {
     let asked = w.asked(plan);
     let all = questions(&asked);
-    let (seed, integers) = (Seed::random(), Seed::with(None));
+    let (seed, integers) = (Seed::random(), Seed::portable());
     let (fold, sip) = (hashbrown::DefaultHashBuilder::default(), RandomState::new());
     let hashers = [
         ("the engine's, 128 bits", Hasher::Own(&seed)),
@@ -106,7 +106,7 @@ enum Hasher<'h> {
 impl Hasher<'_> {
     fn hash(self, text: &str) {
         match self {
-            Self::Own(seed) => keep(seed.fingerprint(text.as_bytes())),
+            Self::Own(seed) => seed.fingerprint(text),
             Self::Fold(fold) => keep(fold.hash_one(text)),
             Self::Sip(sip) => keep(sip.hash_one(text)),
         }
@@ -115,7 +115,7 @@ impl Hasher<'_> {
     /// Of a path, and of every path above it.
     fn hash_all(self, path: &str) {
         if let Self::Own(seed) = self {
-            return keep(seed.prefixes(path));
+            return seed.prefixes(path);
         }
         let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
         above.chain(std::iter::once(path)).for_each(|path| self.hash(path));

@@ -19,27 +19,12 @@ mod plot;
 mod report;
 mod scaling;
 
-#[expect(
-    dead_code,
-    reason = "it is the engine's file, which shows its hash to nobody; its tests run there"
-)]
-#[path = "../../crates/engine/src/hash.rs"]
-mod hash;
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "it is the engine's file, and stands where the file above looks for it"
-)]
-#[path = "../../crates/engine/src/path.rs"]
-mod path;
-
 use std::io::{self, Write as _};
 use std::{env, time::Duration};
 
 use anyhow::bail;
 use capstan_benches::counting::Counting;
 use capstan_benches::worlds::World;
-use path::{PATH_BYTES_MAX, PATH_SEGMENTS_MAX};
 
 use crate::built::Built;
 

@@ -67,48 +67,35 @@
 //! assert_eq!(decision.reason, Reason::Granted);
 //! ```
 
-mod batch;
-mod binding;
-mod build;
-mod capabilities;
-mod catalog;
-mod condition;
-mod decision;
-mod facts;
-mod hash;
+mod decide;
+mod index;
+#[cfg(feature = "measure")]
+pub mod measure;
 mod model;
-mod name;
-mod near;
-mod path;
-mod roles;
-mod search;
-mod selfcheck;
-mod snapshot;
-mod table;
-mod timestamp;
-mod writer;
+mod rules;
 
-pub use build::TooLarge;
-pub use capabilities::{CapabilityIx, CapabilitySet};
-pub use catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
-pub use condition::{
-    Attributes, CONDITIONS_MAX, Condition, Of, Properties, Value, parse_attribute,
-};
-pub use decision::{
+pub use decide::check::{
     Capabilities, Decision, Explanation, Grant, Question, Reason, UnknownCapability,
 };
-pub use facts::{CustomRole, Facts, Group, Identity, RegisteredResource, RoleBinding};
-pub use model::{Model, VIOLATIONS_MAX, Violation, Violations, violations};
-pub use name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
-pub use path::{
+pub use decide::list::Scope;
+pub use decide::self_check::{Mismatch, self_check};
+pub use index::build::TooLarge;
+pub use index::roles::Role;
+pub use index::snapshot::Snapshot;
+pub use index::writer::{Change, Refused, Writer};
+pub use model::capabilities::{CapabilityIx, CapabilitySet};
+pub use model::catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
+pub use model::condition::{
+    Attributes, CONDITIONS_MAX, Condition, Of, Properties, Value, parse_attribute,
+};
+pub use model::facts::{CustomRole, Facts, Group, Identity, RegisteredResource, RoleBinding};
+pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
+pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
-pub use roles::Role;
-pub use search::Scope;
-pub use selfcheck::{Mismatch, self_check};
-pub use snapshot::Snapshot;
-pub use timestamp::Timestamp;
-pub use writer::{Change, Refused, Writer};
+pub use model::timestamp::Timestamp;
+pub use model::violation::{VIOLATIONS_MAX, Violation, Violations};
+pub use rules::{Model, violations};
 
 /// Hash tables of the index: seeded per process, and keys are always verified on a match.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

@@ -16,10 +16,10 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::binding::{Beside, Id, Packed, Special};
-use crate::model::{Same, binding_id};
-use crate::snapshot::{Binding, ScopeKind, ScopeRecord};
-use crate::table::Entry;
+use crate::index::binding::{Beside, Id, Packed, Special};
+use crate::index::snapshot::{Binding, ScopeKind, ScopeRecord};
+use crate::index::table::Entry;
+use crate::rules::{Same, binding_id};
 use crate::{
     CONDITIONS_MAX, Condition, CustomRole, Family, Identity, Path, PathBuf, RegisteredResource,
     Role, RoleBinding, Snapshot,
@@ -294,7 +294,7 @@ impl Snapshot {
         let (at, record) = self.scope(scope).ok_or_else(|| missing("scope", scope))?;
         let known = self.roles.find(role).ok_or_else(|| missing("role", role))?;
         if let Some((home, _)) = role.rsplit_once('/')
-            && !crate::path::contains(home, scope)
+            && !crate::model::path::contains(home, scope)
         {
             return Err(Refused::OutOfSubtree(scope.into(), home.into()));
         }
@@ -416,7 +416,8 @@ fn with_binding(
     let place =
         bindings.partition_point(|bytes| Packed::read(*bytes).fingerprint < packed.fingerprint);
     let (before, after) = bindings.split_at_checked(place).unwrap_or((bindings, &[]));
-    let mut payload = Vec::with_capacity(entry.payload().len() + crate::binding::BINDING_BYTES);
+    let mut payload =
+        Vec::with_capacity(entry.payload().len() + crate::index::binding::BINDING_BYTES);
     payload.extend(before.as_flattened());
     packed.write(&mut payload);
     payload.extend(after.as_flattened());
@@ -440,7 +441,7 @@ fn with_binding(
 /// An identity's payload without the binding at this place, and what stands beside it if that
 /// changes.
 fn without_binding(entry: Entry<'_, Beside>, place: usize) -> (Vec<u8>, Option<Beside>) {
-    let (bindings, _) = entry.payload().as_chunks::<{ crate::binding::BINDING_BYTES }>();
+    let (bindings, _) = entry.payload().as_chunks::<{ crate::index::binding::BINDING_BYTES }>();
     let left = bindings.iter().enumerate().filter(|(at, _)| *at != place);
     let payload = left.flat_map(|(_, bytes)| *bytes).collect();
     let Some(beside) = entry.extra().filter(|beside| !beside.special.is_empty()) else {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use super::shard::{Record, Records, Shard, length};
 use super::{Entry, NOTHING, number};
-use crate::hash::Fingerprint;
-use crate::near::fetch;
+use crate::index::hash::Fingerprint;
+use crate::index::prefetch::fetch;
 
 /// Bits of a slot that say where the record is, in [`UNIT`](super::shard::UNIT)s; the others are of
 /// the fingerprint's tag.

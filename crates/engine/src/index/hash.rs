@@ -21,8 +21,6 @@
 //! **Invariant**: nobody outside sees a fingerprint, a part of one, or anything in the order of them:
 //! with such, texts could be chosen after all. Lists are sorted by their texts.
 
-// Named, because the benchmarks take this file in from elsewhere.
-#[path = "hash/polynomials.rs"]
 mod polynomials;
 
 use std::fmt;
@@ -31,7 +29,7 @@ use std::sync::Arc;
 
 use polynomials::Polynomials;
 
-use crate::path::{slashes_of, word_of};
+use crate::model::path::{slashes_of, word_of};
 use crate::{PATH_BYTES_MAX, PATH_SEGMENTS_MAX};
 
 /// Most bytes of a text that has a fingerprint: those of a path.

@@ -1,20 +1,20 @@
-//! Capabilities as bits: dense numbers, sets of them, and the matrix with one row a role.
+//! Capabilities as bits: dense numbers, and sets of them.
 
 /// A capability's place in its catalog's sorted list. Means nothing to another catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CapabilityIx(pub(crate) u32);
 
 impl CapabilityIx {
-    const fn word(self) -> usize {
+    pub(crate) const fn word(self) -> usize {
         self.0 as usize / 64
     }
 
-    const fn mask(self) -> u64 {
+    pub(crate) const fn mask(self) -> u64 {
         1 << (self.0 % 64)
     }
 }
 
-const fn words(capabilities: usize) -> usize {
+pub(crate) const fn words(capabilities: usize) -> usize {
     capabilities.div_ceil(64)
 }
 
@@ -26,6 +26,11 @@ impl CapabilitySet {
     /// The empty set, for a catalog of so many capabilities.
     pub(crate) fn empty(capabilities: usize) -> Self {
         Self(vec![0; words(capabilities)].into())
+    }
+
+    /// As words of 64 capabilities each, which is how a row of the matrix stands.
+    pub(crate) const fn words(&self) -> &[u64] {
+        &self.0
     }
 
     pub(crate) fn insert(&mut self, capability: CapabilityIx) {
@@ -75,50 +80,6 @@ fn has(row: &[u64], capability: CapabilityIx) -> bool {
     row.get(capability.word()).is_some_and(|word| word & capability.mask() != 0)
 }
 
-/// Roles × capabilities, row-major: one row is one role's set.
-#[derive(Clone, Debug)]
-pub(crate) struct RoleMatrix {
-    row_words: usize,
-    words: Vec<u64>,
-}
-
-impl RoleMatrix {
-    pub(crate) fn new(capabilities: usize) -> Self {
-        Self { row_words: words(capabilities), words: Vec::new() }
-    }
-
-    /// Sets a role's row, which is one of those there are or the next.
-    pub(crate) fn set(&mut self, role: u32, set: &CapabilitySet) {
-        debug_assert_eq!(set.0.len(), self.row_words);
-        let start = role as usize * self.row_words;
-        match self.words.get_mut(start..start + self.row_words) {
-            Some(row) => row.copy_from_slice(&set.0),
-            None => self.words.extend_from_slice(&set.0),
-        }
-    }
-
-    /// Empties a role's row: a role that is not there gives nothing.
-    pub(crate) fn clear(&mut self, role: u32) {
-        let start = role as usize * self.row_words;
-        if let Some(row) = self.words.get_mut(start..start + self.row_words) {
-            row.fill(0);
-        }
-    }
-
-    /// A role's row, empty if there is no such role: a role that is not there gives nothing.
-    pub(crate) fn row(&self, role: u32) -> &[u64] {
-        let start = role as usize * self.row_words;
-        self.words.get(start..start + self.row_words).unwrap_or_default()
-    }
-
-    /// Whether the role has the capability.
-    pub(crate) fn has(&self, role: u32, capability: CapabilityIx) -> bool {
-        let word = role as usize * self.row_words + capability.word();
-        capability.word() < self.row_words
-            && self.words.get(word).is_some_and(|word| word & capability.mask() != 0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,16 +94,5 @@ mod tests {
         assert_eq!(set.len(), 6);
         assert!(set.contains(CapabilityIx(64)) && !set.contains(CapabilityIx(65)));
         assert!(!set.contains(CapabilityIx(4_000)), "out of range is absent");
-    }
-
-    #[test]
-    fn an_absent_role_has_nothing() {
-        let mut matrix = RoleMatrix::new(64);
-        let mut set = CapabilitySet::empty(64);
-        set.insert(CapabilityIx(3));
-        matrix.set(0, &set);
-        assert!(matrix.has(0, CapabilityIx(3)));
-        assert!(!matrix.has(1, CapabilityIx(3)));
-        assert!(!matrix.has(u32::MAX, CapabilityIx(3)));
     }
 }

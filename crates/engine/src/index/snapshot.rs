@@ -11,12 +11,12 @@
 
 use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
-use crate::binding::{BINDING_BYTES, Below, Beside, Id, Packed, Special, first_with};
-use crate::hash::Seed;
-use crate::model::{Same, binding_id};
-use crate::path::contains;
-use crate::roles::Roles;
-use crate::table::{Entry, Table};
+use crate::index::binding::{BINDING_BYTES, Below, Beside, Id, Packed, Special, first_with};
+use crate::index::hash::Seed;
+use crate::index::roles::Roles;
+use crate::index::table::{Entry, Table};
+use crate::model::path::contains;
+use crate::rules::{Same, binding_id};
 use crate::{Catalog, Condition, Of, Path, Properties, Role, Timestamp};
 
 /// Bindings of one identity up to which all are looked at; of more, those are looked up whose scope

@@ -3,7 +3,7 @@
 //! **Invariant**: a [`Catalog`] names every capability once, sorted by name, and its roles hold
 //! only those.
 
-use crate::model::Violations;
+use crate::model::violation::Violations;
 use crate::{CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, parse_name, quote};
 
 /// What a catalog document declares.

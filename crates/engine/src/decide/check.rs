@@ -7,11 +7,11 @@ use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use thiserror::Error;
 
-use crate::binding::Beside;
-use crate::capabilities::CapabilitySet;
-use crate::path::contains;
-use crate::snapshot::Binding;
-use crate::table::Entry;
+use crate::index::binding::Beside;
+use crate::index::snapshot::Binding;
+use crate::index::table::Entry;
+use crate::model::capabilities::CapabilitySet;
+use crate::model::path::contains;
 use crate::{Attributes, CapabilityIx, Condition, Of, Path, Role, Snapshot, Timestamp};
 
 /// May this identity do this here?

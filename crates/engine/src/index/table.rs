@@ -20,7 +20,7 @@ use std::sync::Arc;
 use branch::{Branch, PLACES_END};
 use shard::{Shard, UNIT};
 
-use crate::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
+use crate::index::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
 
 /// Entries that a shard is made for: a change copies about so many.
 const SHARD_ENTRIES: usize = 192;

@@ -10,7 +10,7 @@
 //! An expiry, conditions and an id of its own stand apart: few bindings have any, and those that
 //! have none pay one bit for it.
 
-use crate::hash::{Fingerprint, Seed};
+use crate::index::hash::{Fingerprint, Seed};
 use crate::{Condition, Properties, Timestamp};
 
 /// Bytes of a binding.

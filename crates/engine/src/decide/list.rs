@@ -5,10 +5,10 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use crate::binding::Beside;
-use crate::decision::Circumstances;
-use crate::path::contains;
-use crate::table::Entry;
+use crate::decide::check::Circumstances;
+use crate::index::binding::Beside;
+use crate::index::table::Entry;
+use crate::model::path::contains;
 use crate::{Attributes, Path, Snapshot, Timestamp, UnknownCapability};
 
 /// A place where an identity can do something, and with it at everything below.

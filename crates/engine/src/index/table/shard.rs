@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use super::NOTHING;
-use crate::hash::Fingerprint;
+use crate::index::hash::Fingerprint;
 
 /// Bytes before a payload.
 const HEADER: usize = 24;

@@ -14,14 +14,14 @@ mod x86_64 {
     };
 
     use super::{Fingerprint, Keys};
-    use crate::hash::{ChunkKeys, halves};
+    use crate::index::hash::{ChunkKeys, halves};
 
     /// The processor multiplies polynomials. **Invariant**: there is none of these where it does not.
     #[derive(Clone, Copy, Debug)]
     pub(crate) struct Polynomials(());
 
     impl Polynomials {
-        pub(in crate::hash) fn detect() -> Option<Self> {
+        pub(in crate::index::hash) fn detect() -> Option<Self> {
             is_x86_feature_detected!("pclmulqdq").then_some(Self(()))
         }
 
@@ -29,7 +29,7 @@ mod x86_64 {
             unsafe_code,
             reason = "40 % fewer instructions for a text (docs/PERFORMANCE.md, Hash)"
         )]
-        pub(in crate::hash) fn fingerprint(self, keys: &Keys, text: &[u8]) -> Fingerprint {
+        pub(in crate::index::hash) fn fingerprint(self, keys: &Keys, text: &[u8]) -> Fingerprint {
             // SAFETY: the processor has the instructions, or there would be no `self`.
             unsafe { fingerprint(keys, text) }
         }

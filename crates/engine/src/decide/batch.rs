@@ -4,8 +4,8 @@
 //! wait before gave it. Checks that take each step together ask for all of their addresses, and then
 //! wait for all at once. Nothing here decides: every answer is [`Snapshot::decide`]'s.
 
-use crate::binding::Beside;
-use crate::table::{NOTHING, Probe};
+use crate::index::binding::Beside;
+use crate::index::table::{NOTHING, Probe};
 use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapability};
 
 /// Checks that take each step together. While one step is taken for all of them, what was asked for in

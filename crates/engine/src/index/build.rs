@@ -5,11 +5,11 @@ use std::sync::Arc;
 use hashbrown::hash_map::Entry;
 use thiserror::Error;
 
-use crate::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
-use crate::hash::Seed;
-use crate::roles::Roles;
-use crate::snapshot::{ScopeKind, ScopeRecord};
-use crate::table::Table;
+use crate::index::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
+use crate::index::hash::Seed;
+use crate::index::roles::Roles;
+use crate::index::snapshot::{ScopeKind, ScopeRecord};
+use crate::index::table::Table;
 use crate::{Family, Map, Model, PathBuf, Role, RoleBinding, Snapshot};
 
 /// The policy is larger than an index can be.

@@ -6,12 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::binding::ROLES_MAX;
-use crate::build::copied;
-use crate::capabilities::{CapabilitySet, RoleMatrix};
-use crate::hash::Seed;
-use crate::table::Table;
-use crate::{Catalog, Family};
+use crate::index::binding::ROLES_MAX;
+use crate::index::build::copied;
+use crate::index::hash::Seed;
+use crate::index::matrix::RoleMatrix;
+use crate::index::table::Table;
+use crate::{CapabilitySet, Catalog, Family};
 
 /// A role that the policy knows.
 #[derive(Clone, Debug)]
