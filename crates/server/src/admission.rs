@@ -31,9 +31,9 @@ use tower::Layer;
 use crate::direct::Direct;
 use crate::error::Refusal;
 use crate::limits::Limits;
-use crate::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
 use crate::peers::{Peer, Peers};
-use crate::traces::Traces;
+use crate::telemetry::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
+use crate::telemetry::traces::Traces;
 
 use body::AnswerBody;
 use call::{Call, End, Wait};

@@ -23,11 +23,11 @@ use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use crate::clock::Clock;
 use crate::convert;
-use crate::decision_log::{DecisionLog, Line};
-use crate::metrics::{Rpc, WorkerMetrics};
 use crate::published::{Current, Published};
 use crate::routes::{NotTaken, Required, Table};
-use crate::traces::Trace;
+use crate::telemetry::decision_log::{DecisionLog, Line};
+use crate::telemetry::metrics::{Rpc, WorkerMetrics};
+use crate::telemetry::traces::Trace;
 
 use answer::{Allowed, Denial};
 use told::Told;

@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::limits::Limits;
-use crate::metrics::{self, Metrics};
+use crate::telemetry::metrics::{self, Metrics};
 
 /// Whether questions can be answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -18,11 +18,11 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
 use crate::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
-use crate::metrics::{LoadOutcome, Metrics};
 use crate::published::Published;
 use crate::routes::{self, Table};
 use crate::server::Config;
 use crate::source::{Built, Source};
+use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// Why the policy should be loaded again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

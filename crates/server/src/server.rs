@@ -20,7 +20,6 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
-use crate::decision_log::{DecisionLog, Target};
 use crate::direct::Direct;
 use crate::ext_authz::{self, ExtAuthz};
 use crate::http::{self, Phase};
@@ -29,13 +28,14 @@ use crate::limits::{
     HTTP_DRAIN_MAX, Limits,
 };
 use crate::listen::Listener;
-use crate::metrics::{Metrics, WorkerMetrics};
 use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
 use crate::routes::Table;
 use crate::service::Services;
 use crate::source::Source;
-use crate::traces::{Export, Traces};
+use crate::telemetry::decision_log::{DecisionLog, Target};
+use crate::telemetry::metrics::{Metrics, WorkerMetrics};
+use crate::telemetry::traces::{Export, Traces};
 use crate::workers::Workers;
 
 pub use crate::listen::Address;

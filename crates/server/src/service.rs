@@ -16,11 +16,11 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::Batch;
 use crate::clock::Clock;
-use crate::decision_log::{DecisionLog, Line};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
-use crate::metrics::{Rpc, WorkerMetrics};
 use crate::published::Published;
-use crate::traces::Trace;
+use crate::telemetry::decision_log::{DecisionLog, Line};
+use crate::telemetry::metrics::{Rpc, WorkerMetrics};
+use crate::telemetry::traces::Trace;
 use crate::{RequestError, answer, convert};
 
 /// Answers from what is published.

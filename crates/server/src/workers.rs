@@ -30,8 +30,8 @@ use crate::admission::Admission;
 use crate::connection::{Connection, Count, Counted};
 use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
 use crate::listen::{Accepted, Listener};
-use crate::metrics::{Metrics, ShedScope};
 use crate::peers::{Peer, Peers};
+use crate::telemetry::metrics::{Metrics, ShedScope};
 
 /// Where calls are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

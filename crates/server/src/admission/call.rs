@@ -19,9 +19,9 @@ use crate::connection::Remote;
 use crate::error::Refusal;
 use crate::ext_authz;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
-use crate::metrics::Rpc;
 use crate::peers::Peer;
-use crate::traces::Trace;
+use crate::telemetry::metrics::Rpc;
+use crate::telemetry::traces::Trace;
 
 /// Where a call's code stands: in the head of an answer without a body, else after the body.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

@@ -139,7 +139,7 @@ fn what_began_together_does_not_end_together() {
 }
 
 fn scraped(metrics: &Arc<Metrics>) -> String {
-    crate::metrics::scrape(&crate::metrics::registry(metrics)).unwrap()
+    crate::telemetry::metrics::scrape(&crate::telemetry::metrics::registry(metrics)).unwrap()
 }
 
 #[tokio::test]

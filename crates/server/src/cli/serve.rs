@@ -14,12 +14,12 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use crate::clock::Clock;
-use crate::decision_log::{DecisionLog, Target};
 use crate::limits::{FILES_WANTED, Limits};
 use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Runtime, Server};
 use crate::source::{Source, load_catalogs};
-use crate::traces::Export;
+use crate::telemetry::decision_log::{DecisionLog, Target};
+use crate::telemetry::traces::Export;
 
 const EXAMPLES: &str = "\
 Examples:

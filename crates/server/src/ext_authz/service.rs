@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use super::{Answered, ExtAuthz, instead_of};
 use crate::error::Refusal;
-use crate::traces::Trace;
+use crate::telemetry::traces::Trace;
 
 /// The path of its one method.
 pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";

@@ -306,7 +306,7 @@ async fn the_extensions_of_envoys_route_win_over_the_table() {
 #[tokio::test]
 async fn requests_and_decisions_are_counted_and_logged() {
     let log = folder("envoy-log").join("decisions.ndjson");
-    let decision_log = Some(capstan::decision_log::Target::File(log.clone()));
+    let decision_log = Some(capstan::telemetry::decision_log::Target::File(log.clone()));
     let clock = Clock::Fixed(capstan_engine::Timestamp::new(1_800_000_000, 0));
     let config = configured("envoy-counted", &usual_policy(), ROUTES);
     let server = InProcess::start_with(Config { decision_log, clock, ..config }).await;

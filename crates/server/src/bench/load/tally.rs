@@ -8,7 +8,7 @@ use hdrhistogram::Histogram;
 use prost::Message as _;
 
 use super::Mode;
-use crate::metrics::CODES;
+use crate::telemetry::metrics::CODES;
 
 /// The name of an error: that of a gRPC code, or [`TRANSPORT`].
 pub(crate) type Code = &'static str;

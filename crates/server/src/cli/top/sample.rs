@@ -186,8 +186,8 @@ mod tests {
     /// Whatever our own server counts is read, and nothing of it twice.
     #[test]
     fn the_servers_own_text_is_understood() {
-        use crate::metrics::{LoadOutcome, Metrics, Rpc, ShedScope, WorkerMetrics};
-        use crate::metrics::{registry, scrape};
+        use crate::telemetry::metrics::{LoadOutcome, Metrics, Rpc, ShedScope, WorkerMetrics};
+        use crate::telemetry::metrics::{registry, scrape};
         use std::time::Duration;
 
         let metrics = std::sync::Arc::new(Metrics::default());

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 
 use super::sample::Sample;
 use crate::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
-use crate::metrics::CONTENT_TYPE;
+use crate::telemetry::metrics::CONTENT_TYPE;
 
 /// Where a server's metrics are.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use capstan_policy::format_timestamp;
 use serde::{Serialize, Serializer};
 
 use super::sample::{Counter, ReasonName, Sample, State};
-use crate::metrics::Rpc;
+use crate::telemetry::metrics::Rpc;
 
 /// What happened in an interval, or since the server started.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -9,8 +9,8 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::decision_log::{Line, Room};
-use crate::metrics::{Metrics, Rpc};
+use crate::telemetry::decision_log::{Line, Room};
+use crate::telemetry::metrics::{Metrics, Rpc};
 
 /// A disk with room for so many bytes.
 #[derive(Clone, Default)]

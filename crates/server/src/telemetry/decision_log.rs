@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::limits::{DECISION_LOG_FLUSH_MAX, Limits};
-use crate::metrics::{Metrics, Rpc};
+use crate::telemetry::metrics::{Metrics, Rpc};
 
 pub(crate) use line::Line;
 use writer::Writer;

@@ -150,7 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::metrics::Rpc;
+    use crate::telemetry::metrics::Rpc;
 
     fn json(identity: &str, error: &str) -> (String, serde_json::Value) {
         let fields = [identity.to_owned(), "repo.list".into(), "acme".into()];
