@@ -31,9 +31,9 @@ use tower::Layer;
 use crate::direct::Direct;
 use crate::error::Refusal;
 use crate::limits::Limits;
-use crate::peers::{Peer, Peers};
 use crate::telemetry::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::Traces;
+use crate::transport::peers::{Peer, Peers};
 
 use body::AnswerBody;
 use call::{Call, End, Wait};

@@ -27,7 +27,6 @@ use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
     HTTP_DRAIN_MAX, Limits,
 };
-use crate::listen::Listener;
 use crate::published::Published;
 use crate::reload::{Loader, Reload, Wake};
 use crate::routes::Table;
@@ -36,10 +35,11 @@ use crate::source::Source;
 use crate::telemetry::decision_log::{DecisionLog, Target};
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::{Export, Traces};
-use crate::workers::Workers;
+use crate::transport::listen::Listener;
+use crate::transport::workers::{Incoming, Serving, Workers};
 
-pub use crate::listen::Address;
-pub use crate::workers::Runtime;
+pub use crate::transport::listen::Address;
+pub use crate::transport::workers::Runtime;
 
 /// gRPC health names that mean: loaded and self-checked (contract, section 9).
 const HEALTH_NAMES: [&str; 2] = ["", "capstan.v1.DecisionService"];
@@ -181,7 +181,7 @@ impl Server {
             Runtime::Callers => self.config.limits.computing_max,
         };
         // One for each worker: what a call counts references of is then not shared between cores.
-        let router = || {
+        let serve = |incoming: Incoming, stop: CancellationToken| {
             let metrics = WorkerMetrics::new(&metrics);
             let services = Services::new(
                 Arc::clone(&published),
@@ -209,17 +209,19 @@ impl Server {
             };
             let envoy = ext_authz::Service::new(ext_authz, limits.message_bytes_max);
             let services = (services, envoy);
-            router(services, admission, health_service.clone(), &self.config)
+            let router = router(services, admission, health_service.clone(), &self.config)?;
+            let serving = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+            Ok(Box::pin(serving) as Serving)
         };
         let workers =
-            Workers::start(self.config.runtime, router, &self.config.limits, &cut, &tasks)?;
+            Workers::start(self.config.runtime, serve, &self.config.limits, &cut, &tasks)?;
         for listener in self.grpc {
             tracing::info!(address = %listener.address(), "listening for gRPC");
             tasks.spawn(workers.accept(listener, Arc::clone(&metrics), cut.clone()));
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
-            let listener = http::Limited::new(listener, &self.config.limits);
+            let listener = crate::transport::http::Limited::new(listener, &self.config.limits);
             let serving = axum::serve(listener, http::router(phase.subscribe(), &metrics))
                 .with_graceful_shutdown(cut.clone().cancelled_owned());
             let cut = cut.clone();

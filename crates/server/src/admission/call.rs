@@ -15,13 +15,13 @@ use tonic::{Code, Status};
 
 use super::body::AnswerBody;
 use super::{Gate, Place, random};
-use crate::connection::Remote;
 use crate::error::Refusal;
 use crate::ext_authz;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
-use crate::peers::Peer;
 use crate::telemetry::metrics::Rpc;
 use crate::telemetry::traces::Trace;
+use crate::transport::connection::Remote;
+use crate::transport::peers::Peer;
 
 /// Where a call's code stands: in the head of an answer without a body, else after the body.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");

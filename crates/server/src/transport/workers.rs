@@ -13,25 +13,22 @@
 //! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX), nor of one peer than
 //! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::{io, thread};
 
+use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
+use crate::telemetry::metrics::{Metrics, ShedScope};
+use crate::transport::connection::{Connection, Count, Counted};
+use crate::transport::listen::{Accepted, Listener};
+use crate::transport::peers::{Peer, Peers};
 use anyhow::Context as _;
-use futures_util::stream;
+use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::Router;
-use tower::layer::util::{Identity, Stack};
-
-use crate::admission::Admission;
-use crate::connection::{Connection, Count, Counted};
-use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
-use crate::listen::{Accepted, Listener};
-use crate::peers::{Peer, Peers};
-use crate::telemetry::metrics::{Metrics, ShedScope};
 
 /// Where calls are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +47,13 @@ impl Runtime {
     }
 }
 
-type Served = Router<Stack<Admission, Identity>>;
 type Given = (Accepted, Counted);
+
+/// The connections of one worker, as they come.
+pub(crate) type Incoming = BoxStream<'static, io::Result<Connection>>;
+
+/// What serves the connections of one worker, until they and the stream of them are over.
+pub(crate) type Serving = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
 /// The workers. Dropped, they stop at once.
 #[derive(Debug)]
@@ -93,10 +95,10 @@ impl Drop for Workers {
 }
 
 impl Workers {
-    /// Starts them, each with a router of its own; `stop` makes them finish what they have, which `tasks` waits for.
+    /// Starts them, each with services of its own; `stop` makes them finish what they have, which `tasks` waits for.
     pub(crate) fn start(
         runtime: Runtime,
-        router: impl Fn() -> anyhow::Result<Served>,
+        services: impl Fn(Incoming, CancellationToken) -> anyhow::Result<Serving>,
         limits: &Limits,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -109,8 +111,8 @@ impl Workers {
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
             let (give, given) = mpsc::channel(ACCEPTED_MAX);
-            let given = (given, limits.greeting_max);
-            let serving = serve(router()?, given, stop.clone(), kill.clone());
+            let serving = services(incoming(given, limits.greeting_max), stop.clone())?;
+            let serving = serve(serving, kill.clone());
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -190,20 +192,17 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Serves what is given until `stop`, and what was given then until it is over; nothing more after
-/// `kill`.
-async fn serve(
-    router: Served,
-    (given, greeting_max): (mpsc::Receiver<Given>, Duration),
-    stop: CancellationToken,
-    kill: CancellationToken,
-) {
+/// Registers each connection that is given with the worker's runtime.
+fn incoming(given: mpsc::Receiver<Given>, greeting_max: Duration) -> Incoming {
     let incoming = stream::unfold(given, move |mut given| async move {
         let connection = Connection::new(given.recv().await?, greeting_max);
         Some((connection, given))
     });
-    let incoming = Box::pin(incoming);
-    let serving = router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned());
+    incoming.boxed()
+}
+
+/// Serves until all is over, and nothing more after `kill`.
+async fn serve(serving: Serving, kill: CancellationToken) {
     tokio::select! {
         served = serving => if let Err(error) = served {
             tracing::error!(%error, "connections can no longer be served");

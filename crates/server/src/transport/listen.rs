@@ -7,8 +7,8 @@ use anyhow::{Context as _, bail};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
-use crate::connection::Remote;
 use crate::limits::KEEPALIVE_INTERVAL;
+use crate::transport::connection::Remote;
 
 /// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,8 +13,8 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Sleep, sleep};
 use tonic::transport::server::Connected;
 
-use crate::listen::Accepted;
-use crate::peers::{Peer, Peers};
+use crate::transport::listen::Accepted;
+use crate::transport::peers::{Peer, Peers};
 
 /// Whoever is at the other end; nothing for a unix socket.
 #[derive(Clone, Copy, Debug)]

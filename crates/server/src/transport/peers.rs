@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use dashmap::{DashMap, Entry};
 
-use crate::connection::Remote;
+use crate::transport::connection::Remote;
 
 /// Who a call came from, as far as the connection tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,0 +1,97 @@
+//! Connections of the HTTP side: so many at once, and none that is idle for long.
+//!
+//! **Invariant**: connections that say nothing, or half of something, end, and never take the file
+//! descriptors that gRPC needs.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Duration, Instant, Sleep, sleep};
+
+use crate::limits::Limits;
+
+/// Takes so many connections at once, and none that is idle for long.
+#[derive(Debug)]
+pub(crate) struct Limited {
+    listener: TcpListener,
+    places: Arc<Semaphore>,
+    idle_max: Duration,
+}
+
+/// A connection with an end: unless it is answered in time, again and again.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    stream: TcpStream,
+    _place: Option<OwnedSemaphorePermit>,
+    idle_max: Duration,
+    until: Pin<Box<Sleep>>,
+}
+
+impl Limited {
+    pub(crate) fn new(listener: TcpListener, limits: &Limits) -> Self {
+        let most = limits.http_connections_max.min(Semaphore::MAX_PERMITS);
+        let places = Arc::new(Semaphore::new(most));
+        Self { listener, places, idle_max: limits.http_idle_max }
+    }
+}
+
+impl axum::serve::Listener for Limited {
+    type Io = Answered;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Answered, SocketAddr) {
+        // Nobody closes the semaphore.
+        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
+        let idle_max = self.idle_max;
+        (Answered { stream, _place: place, idle_max, until: Box::pin(sleep(idle_max)) }, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Answered {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        // Bytes that come one by one are no answer.
+        if self.until.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Answered {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        if written.is_ready() {
+            let until = Instant::now() + self.idle_max;
+            self.until.as_mut().reset(until);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
