@@ -23,7 +23,7 @@ use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use crate::clock::Clock;
 use crate::convert;
-use crate::published::{Current, Published};
+use crate::feed::published::{Current, Published};
 use crate::routes::{NotTaken, Required, Table};
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::{Rpc, WorkerMetrics};

@@ -14,7 +14,7 @@ use std::path::Path;
 
 use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 
-use crate::source::{in_file, read};
+use crate::feed::source::{in_file, read};
 
 pub(crate) use asked::{Asked, Malformed};
 pub(crate) use table::{NotTaken, Required, Table};

@@ -16,8 +16,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::batch::Batch;
 use crate::clock::Clock;
+use crate::feed::published::Published;
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
-use crate::published::Published;
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::{Rpc, WorkerMetrics};
 use crate::telemetry::traces::Trace;

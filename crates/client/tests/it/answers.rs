@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use capstan::source::Source;
+use capstan::feed::source::Source;
 use capstan_client::{Check, Client, Code, Options, Properties, Reason};
 use capstan_engine::{Attributes, Path, Question, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
@@ -101,7 +101,7 @@ fn question() -> impl Strategy<Value = (&'static str, &'static str, &'static str
 }
 
 fn demo() -> Snapshot {
-    let demo = capstan::source::DEMO.as_bytes();
+    let demo = capstan::feed::source::DEMO.as_bytes();
     Snapshot::build(&load_policy(demo, &Catalogs::default()).unwrap().model, 1).unwrap()
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use capstan::reload::Wake;
-use capstan::source::Source;
+use capstan::feed::file::Wake;
+use capstan::feed::source::Source;
 use capstan_client::{Code, Error, Options};
 use capstan_proto::v1::consistency::Mode;
 use futures_util::future::join_all;

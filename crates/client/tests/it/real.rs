@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use capstan::clock::Clock;
+use capstan::feed::file::Reload;
+use capstan::feed::source::Source;
 use capstan::limits::Limits;
-use capstan::reload::Reload;
 use capstan::server::{Address, Config, Server};
-use capstan::source::Source;
 use capstan_client::{Client, Options};
 use capstan_policy::Catalogs;
 use tokio::runtime::{Builder, Runtime};
@@ -60,7 +60,7 @@ impl Real {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let (reload, wakes) = capstan::reload::channel();
+        let (reload, wakes) = capstan::feed::file::channel();
         let handle = reload.clone();
         runtime.spawn(async move {
             let server = Server::bind(config).await.unwrap();

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use capstan::feed::source::Source;
 use capstan::limits::Limits;
 use capstan::server::{Address, Config};
-use capstan::source::Source;
 use capstan_client::{Check, Client, Error, Options};
 use tokio::task::JoinSet;
 

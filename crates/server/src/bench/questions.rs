@@ -215,7 +215,7 @@ mod tests {
 
     use super::*;
     use crate::bench::load::tally::unframed;
-    use crate::source::Source;
+    use crate::feed::source::Source;
 
     fn checks(count: usize) -> Vec<v1::CheckItem> {
         let item = |at| v1::CheckItem { identity: format!("i{at}"), ..v1::CheckItem::default() };

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::FAILED;
 use super::output::{self, Format};
 use super::policy_test::Test;
-use crate::source::{load_catalogs, read};
+use crate::feed::source::{load_catalogs, read};
 
 const EXAMPLES: &str = "\
 Examples:

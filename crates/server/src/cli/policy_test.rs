@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::DENIED;
 use super::output::{self, Format};
 use crate::clock::Clock;
-use crate::source::{Source, in_file, load_catalogs, read};
+use crate::feed::source::{Source, in_file, load_catalogs, read};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::capabilities::by_resource;
 use super::output::{self, Format};
 use super::target::Target;
-use crate::source::load_catalog;
+use crate::feed::source::load_catalog;
 
 /// The catalog that stands alone, with no server and no file.
 const CATALOG: &str = "chainguard-2025-08-14";

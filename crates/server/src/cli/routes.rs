@@ -12,8 +12,8 @@ use super::DENIED;
 use super::output::{self, Format};
 use crate::clock::Clock;
 use crate::convert;
+use crate::feed::source::{Source, load_catalogs};
 use crate::routes::{self, Asked, NotTaken};
-use crate::source::{Source, load_catalogs};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -14,10 +14,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
 use crate::clock::Clock;
+use crate::feed::file::{self, Reload, Wake};
+use crate::feed::source::{Source, load_catalogs};
 use crate::limits::{FILES_WANTED, Limits};
-use crate::reload::{self, Reload, Wake};
 use crate::server::{Address, Config, Runtime, Server};
-use crate::source::{Source, load_catalogs};
 use crate::telemetry::decision_log::{DecisionLog, Target};
 use crate::telemetry::traces::Export;
 
@@ -187,7 +187,7 @@ impl Serve {
             // A closed standard output is no reason to stop serving.
             let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
         };
-        let (reload, wakes) = reload::channel();
+        let (reload, wakes) = file::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
         tokio::select! {
             served = server.run(stop, (reload, wakes), announce) => served?,

@@ -16,8 +16,8 @@ use tonic_types::StatusExt as _;
 
 use crate::answer;
 use crate::clock::Clock;
+use crate::feed::source::{Source, load_catalogs};
 use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES_MAX};
-use crate::source::{Source, load_catalogs};
 
 /// What a page of a list is asked for: the most that one holds, whatever that is.
 const PAGE_SIZE: i32 = i32::MAX;

@@ -5,7 +5,7 @@ mod side_by_side;
 
 use std::collections::BTreeSet;
 
-use capstan::source::Source;
+use capstan::feed::source::Source;
 use capstan_policy::Catalogs;
 use capstan_proto::v1;
 use capstan_testkit::table_2025;

@@ -8,9 +8,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use capstan::clock::Clock;
+use capstan::feed::source::Source;
 use capstan::limits::Limits;
 use capstan::server::{Address, Config, Runtime, Server};
-use capstan::source::Source;
 use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::role_service_client::RoleServiceClient;
@@ -68,7 +68,7 @@ impl InProcess {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let run = server.run(stopped, capstan::reload::channel(), || ready.send(()).unwrap());
+        let run = server.run(stopped, capstan::feed::file::channel(), || ready.send(()).unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
         tokio::spawn(async { run.await.unwrap() });
         is_ready.await.unwrap();

@@ -7,8 +7,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use capstan::clock::Clock;
+use capstan::feed::source::Source;
 use capstan::limits::Limits;
-use capstan::source::Source;
 use capstan::telemetry::decision_log::Target;
 use capstan_engine::Timestamp;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;

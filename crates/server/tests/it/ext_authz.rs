@@ -10,8 +10,8 @@ mod tricks;
 use std::path::PathBuf;
 
 use capstan::clock::Clock;
+use capstan::feed::source::Source;
 use capstan::server::Config;
-use capstan::source::Source;
 use sha2::{Digest as _, Sha256};
 
 use crate::common::{InProcess, config, folder};

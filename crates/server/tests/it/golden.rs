@@ -10,7 +10,7 @@ use prost_types::field_descriptor_proto::{Label, Type};
 /// Identity × scope × capability of the demo: absence shows as plainly as presence.
 #[test]
 fn the_demo_decides_as_reviewed() {
-    let policy = load_policy(capstan::source::DEMO.as_bytes(), &Catalogs::default()).unwrap();
+    let policy = load_policy(capstan::feed::source::DEMO.as_bytes(), &Catalogs::default()).unwrap();
     let snapshot = Snapshot::build(&policy.model, 1).unwrap();
     let now = parse_timestamp("2026-11-22T00:00:00Z").unwrap();
     let facts = policy.model.facts();

@@ -95,7 +95,7 @@ fn until_the_policy_is_loaded_nothing_says_ready() {
     assert_eq!(early.status.code(), Some(2));
     assert_eq!(stderr(&early), "error: not ready: the policy is being loaded\n");
 
-    writer.write_all(capstan::source::DEMO.as_bytes()).unwrap();
+    writer.write_all(capstan::feed::source::DEMO.as_bytes()).unwrap();
     drop(writer);
     let mut first = String::new();
     let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use capstan::feed::source::Source;
 use capstan::limits::{
     BATCH_CHECKS_MAX, CONNECT_TIMEOUT, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits,
     MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, SHORT_BATCH_MAX,
     TIMEOUT_MIN,
 };
-use capstan::source::Source;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, consistency::Mode};
 use prost::Message as _;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use capstan::clock::Clock;
+use capstan::feed::source::Source;
 use capstan::limits::Limits;
-use capstan::source::Source;
 use capstan_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;

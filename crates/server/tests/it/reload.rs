@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use capstan::clock::Clock;
+use capstan::feed::source::Source;
 use capstan::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX, SNAPSHOTS_KEPT};
-use capstan::source::Source;
 use capstan_proto::v1::{self, consistency::Mode, decision_service_client::DecisionServiceClient};
 use tonic::transport::Channel;
 

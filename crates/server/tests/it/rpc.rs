@@ -2,8 +2,8 @@
 
 use crate::common::InProcess;
 use capstan::clock::Clock;
+use capstan::feed::source::{DEMO, Source};
 use capstan::limits::BATCH_CHECKS_MAX;
-use capstan::source::{DEMO, Source};
 use capstan_engine::Snapshot;
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1::{self, consistency::Mode};

@@ -19,7 +19,7 @@ use std::cell::Cell;
 use std::path::Path;
 
 use capstan::clock::Clock;
-use capstan::source::Source;
+use capstan::feed::source::Source;
 use capstan_engine::{Attributes, Properties, Timestamp, Value};
 use capstan_proto::v1;
 use capstan_testkit::generate::{self, Question, World};

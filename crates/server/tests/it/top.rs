@@ -5,8 +5,8 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::process::{Child, Stdio};
 
+use capstan::feed::source::Source;
 use capstan::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
-use capstan::source::Source;
 use capstan_proto::v1;
 use serde_json::{Value, json};
 

@@ -1,7 +1,7 @@
 //! Every named world over real gRPC. The naive model and the engine run them in the testkit.
 
 use capstan::clock::Clock;
-use capstan::source::Source;
+use capstan::feed::source::Source;
 use capstan_policy::Expectation;
 use capstan_proto::v1;
 use capstan_testkit::worlds::{World, worlds};

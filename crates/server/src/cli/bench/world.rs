@@ -14,7 +14,7 @@ use crate::bench::child::Folder;
 use crate::bench::questions;
 use crate::bench::workload::{BIG_W, CATALOG, W, Workload};
 use crate::cli::queries::Query;
-use crate::source::{Source, load_catalogs};
+use crate::feed::source::{Source, load_catalogs};
 
 /// How large a generated world is, if not as large as one that has a name.
 #[derive(Debug, clap::Args)]

@@ -37,7 +37,7 @@ async fn until(server: &InProcess, http: &Http, status: i32) -> Fate {
 #[tokio::test]
 async fn a_reload_takes_credentials_and_bindings_away() {
     let config = configured("envoy-revoke", &usual_policy(), ROUTES);
-    let capstan::source::Source::File { path, .. } = config.source.clone() else { panic!() };
+    let capstan::feed::source::Source::File { path, .. } = config.source.clone() else { panic!() };
     let server = InProcess::start_with(config).await;
     let ci = Http::get("/v2/web/tags").bearer("ci-secret");
     let dev = Http::get("/v2/web/tags").bearer("dev-secret");

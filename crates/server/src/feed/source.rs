@@ -13,7 +13,7 @@ use capstan_policy::{
 use crate::limits::SELF_CHECK_IDENTITIES;
 
 /// The demo: an organization that uses every built-in role.
-pub const DEMO: &str = include_str!("../../../deploy/quickstart/policy.yaml");
+pub const DEMO: &str = include_str!("../../../../deploy/quickstart/policy.yaml");
 
 /// Where a policy comes from.
 #[derive(Clone, Debug)]

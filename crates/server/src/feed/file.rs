@@ -17,11 +17,11 @@ use capstan_engine::Snapshot;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
+use crate::feed::published::Published;
+use crate::feed::source::{Built, Source};
 use crate::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
-use crate::published::Published;
 use crate::routes::{self, Table};
 use crate::server::Config;
-use crate::source::{Built, Source};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// Why the policy should be loaded again.
