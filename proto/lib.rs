@@ -25,4 +25,5 @@ pub mod v1 {
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 pub mod codec;
+pub mod frame;
 pub mod plain;

@@ -28,8 +28,8 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
 use tower::Layer;
 
-use crate::direct::Direct;
 use crate::error::Refusal;
+use crate::grpc::fast_check::Direct;
 use crate::limits::Limits;
 use crate::telemetry::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::Traces;

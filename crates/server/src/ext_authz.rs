@@ -22,8 +22,8 @@ use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_route
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use crate::clock::Clock;
-use crate::convert;
 use crate::feed::published::{Current, Published};
+use crate::grpc::convert;
 use crate::routes::{NotTaken, Required, Table};
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::{Rpc, WorkerMetrics};

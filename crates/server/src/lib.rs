@@ -15,23 +15,17 @@
 //! `status` makes a gRPC status of our errors.
 
 mod admission;
-pub mod answer;
-mod batch;
 pub mod bench;
 pub mod cli;
 pub mod clock;
-mod convert;
-mod direct;
 mod error;
 pub mod ext_authz;
 pub mod feed;
+pub mod grpc;
 mod http;
 pub mod limits;
-mod page;
 mod routes;
 pub mod server;
-mod service;
-mod status;
 pub mod telemetry;
 mod transport;
 

@@ -20,18 +20,18 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
-use crate::direct::Direct;
 use crate::ext_authz::{self, ExtAuthz};
 use crate::feed::file::{Loader, Reload, Wake};
 use crate::feed::published::Published;
 use crate::feed::source::Source;
+use crate::grpc::decision::Services;
+use crate::grpc::fast_check::Direct;
 use crate::http::{self, Phase};
 use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
     HTTP_DRAIN_MAX, Limits,
 };
 use crate::routes::Table;
-use crate::service::Services;
 use crate::telemetry::decision_log::{DecisionLog, Target};
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::{Export, Traces};

@@ -21,7 +21,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::convert;
+use crate::grpc::convert;
 use crate::server::Address;
 
 /// Connections that wait to be accepted.

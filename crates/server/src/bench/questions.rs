@@ -11,8 +11,8 @@ use tonic::codegen::Bytes;
 
 use super::load::Mode;
 use super::workload::Draw;
-use crate::answer;
 use crate::clock::Clock;
+use crate::grpc::answer;
 use crate::limits::BATCH_CHECKS_MAX;
 
 /// Requests as they go over the wire or to the client, asked in turn and again from the start.

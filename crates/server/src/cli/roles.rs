@@ -147,7 +147,7 @@ fn alone(named: &[String]) -> anyhow::Result<(String, Vec<v1::Role>)> {
     }
     let roles = catalog.roles().iter().map(|role| {
         let set = catalog.capability_set(&role.capabilities);
-        crate::convert::role(
+        crate::grpc::convert::role(
             &catalog,
             &capstan_engine::Role {
                 id: (*role.name).into(),

@@ -14,9 +14,9 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-use crate::answer;
 use crate::clock::Clock;
 use crate::feed::source::{Source, load_catalogs};
+use crate::grpc::answer;
 use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES_MAX};
 
 /// What a page of a list is asked for: the most that one holds, whatever that is.

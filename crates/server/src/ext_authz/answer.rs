@@ -3,6 +3,7 @@
 //! **Invariants**: an answer is OK only in [`allowed`]. A header that is set holds a path or a number,
 //! so nothing that a client wrote can end a line in it.
 
+use capstan_proto::frame;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
 use envoy_types::pb::envoy::config::core::v3::{HeaderValue, HeaderValueOption};
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
@@ -20,7 +21,6 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
-use crate::direct;
 use crate::error::Refusal;
 use crate::routes::Malformed;
 
@@ -239,7 +239,7 @@ pub(crate) fn instead_of(refusal: &Refusal) -> Response<Body> {
 fn framed(answer: &CheckResponse) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HttpHeaderValue::from_static("0"));
-    let body = Full::from(direct::framed(answer)).with_trailers(async { Some(Ok(trailers)) });
+    let body = Full::from(frame::framed(answer)).with_trailers(async { Some(Ok(trailers)) });
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
@@ -258,9 +258,9 @@ mod tests {
         let body = body.collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         let bytes = body.to_bytes();
-        let length = u32::from_be_bytes(bytes[1..5].try_into().unwrap());
-        assert_eq!((bytes[0], length as usize), (0, bytes.len() - 5));
-        let answer = CheckResponse::decode(&bytes[5..]).unwrap();
+        let (header, message) = frame::Header::read(&bytes).unwrap();
+        assert_eq!(header, frame::Header { compressed: false, length: message.len() });
+        let answer = CheckResponse::decode(message).unwrap();
         let (is_error, denied) = match answer.http_response.unwrap() {
             HttpResponse::ErrorResponse(denied) => (true, denied),
             HttpResponse::DeniedResponse(denied) => (false, denied),

@@ -406,7 +406,7 @@ async fn the_wire_and_the_engine_answer_alike() {
             let batch = v1::BatchCheckRequest { checks, consistency: None };
             let wire = server.decisions().batch_check(batch.clone()).await.unwrap().into_inner();
             let engine =
-                capstan::answer::batch_check(&snapshot, &batch, Clock::System.now()).unwrap();
+                capstan::grpc::answer::batch_check(&snapshot, &batch, Clock::System.now()).unwrap();
             assert_eq!(wire, engine);
             let list = v1::ListCapabilitiesRequest {
                 identity: identity.id.to_string(),

@@ -10,8 +10,9 @@ use std::pin::{Pin, pin};
 use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 
+use capstan::RequestError;
+use capstan::grpc::answer;
 use capstan::limits::{BATCH_CHECKS_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
-use capstan::{RequestError, answer};
 use capstan_engine::{
     Attributes, CatalogFacts, Model, Properties, Reason, Snapshot, Timestamp, Value,
 };

@@ -1,9 +1,9 @@
-//! The answers of `capstan::answer`, which the services and the command line share, and the naive
+//! The answers of `capstan::grpc::answer`, which the services and the command line share, and the naive
 //! model beside them.
 
 use std::collections::BTreeSet;
 
-use capstan::answer;
+use capstan::grpc::answer;
 use capstan_engine::{Attributes, Reason, RoleBinding, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1;

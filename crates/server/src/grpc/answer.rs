@@ -6,9 +6,10 @@
 use capstan_engine::{Attributes, Decision, Question, Snapshot, Timestamp};
 use capstan_proto::v1;
 
+use crate::RequestError;
+use crate::grpc::convert;
+use crate::grpc::page::Page;
 use crate::limits::BATCH_CHECKS_MAX;
-use crate::page::Page;
-use crate::{RequestError, convert};
 
 /// May this identity do this here?
 ///

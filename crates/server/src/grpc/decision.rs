@@ -14,14 +14,15 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::batch::Batch;
+use crate::RequestError;
 use crate::clock::Clock;
 use crate::feed::published::Published;
+use crate::grpc::batch::Batch;
+use crate::grpc::{answer, convert};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::{Rpc, WorkerMetrics};
 use crate::telemetry::traces::Trace;
-use crate::{RequestError, answer, convert};
 
 /// Answers from what is published.
 #[derive(Clone, Debug)]

@@ -3,7 +3,8 @@
 use capstan_engine::{Attributes, Snapshot, Timestamp};
 use capstan_proto::v1;
 
-use crate::{RequestError, answer};
+use crate::RequestError;
+use crate::grpc::answer;
 
 /// What a batch asks.
 #[derive(Debug)]

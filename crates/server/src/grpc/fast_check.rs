@@ -9,18 +9,15 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use capstan_proto::frame::{Header, framed};
 use capstan_proto::plain::names;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use prost::Message;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{Method, Request};
 
-use crate::service::Services;
-
-/// Bytes before a message: whether it is compressed, and its length.
-const FRAME_HEADER: usize = 5;
+use crate::grpc::decision::Services;
 
 /// Answers plain checks.
 #[derive(Debug)]
@@ -56,26 +53,14 @@ impl Direct {
     }
 
     fn check(&self, frame: &[u8]) -> Option<Bytes> {
-        let (header, message) = frame.split_first_chunk::<FRAME_HEADER>()?;
-        let [compressed, length @ ..] = *header;
-        let length = u32::from_be_bytes(length) as usize;
-        if compressed != 0 || length != message.len() || length > self.message_bytes_max {
+        let (header, message) = Header::read(frame)?;
+        let whole = Header { compressed: false, length: message.len() };
+        if header != whole || message.len() > self.message_bytes_max {
             return None;
         }
         let answer = self.services.check_at_once(names(message)?)?;
         Some(framed(&answer))
     }
-}
-
-/// A message as gRPC frames it.
-pub(crate) fn framed(message: &impl Message) -> Bytes {
-    let length = message.encoded_len();
-    let mut bytes = Vec::with_capacity(FRAME_HEADER + length);
-    bytes.push(0);
-    bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    // A vector grows as needed, so encoding into one does not fail.
-    message.encode_raw(&mut bytes);
-    bytes.into()
 }
 
 type Read = Option<Result<Frame<Bytes>, Status>>;
