@@ -20,7 +20,9 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::admission::{Admission, Places, jittered};
 use crate::clock::Clock;
-use crate::ext_authz::{self, ExtAuthz};
+use crate::envoy::ext_authz::ExtAuthz;
+use crate::envoy::routes::Table;
+use crate::envoy::service as ext_authz;
 use crate::feed::file::{Loader, Reload, Wake};
 use crate::feed::published::Published;
 use crate::feed::source::Source;
@@ -31,7 +33,6 @@ use crate::limits::{
     CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, DRAIN_MAX, HEADER_BYTES_MAX,
     HTTP_DRAIN_MAX, Limits,
 };
-use crate::routes::Table;
 use crate::telemetry::decision_log::{DecisionLog, Target};
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::{Export, Traces};

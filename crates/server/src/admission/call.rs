@@ -15,8 +15,8 @@ use tonic::{Code, Status};
 
 use super::body::AnswerBody;
 use super::{Gate, Place, random};
+use crate::envoy::answer;
 use crate::error::Refusal;
-use crate::ext_authz;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
 use crate::telemetry::metrics::Rpc;
 use crate::telemetry::traces::Trace;
@@ -239,7 +239,7 @@ impl End {
     }
 
     pub(super) fn of(refusal: Refusal, rpc: Rpc) -> Self {
-        let instead = (rpc == Rpc::ExtAuthz).then(|| ext_authz::instead_of(&refusal));
+        let instead = (rpc == Rpc::ExtAuthz).then(|| answer::instead_of(&refusal));
         Self { status: refusal.into(), instead }
     }
 

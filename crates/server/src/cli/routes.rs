@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::DENIED;
 use super::output::{self, Format};
 use crate::clock::Clock;
+use crate::envoy::routes::{self, Asked, NotTaken};
 use crate::feed::source::{Source, load_catalogs};
 use crate::grpc::convert;
-use crate::routes::{self, Asked, NotTaken};
 
 const EXAMPLES: &str = "\
 Examples:

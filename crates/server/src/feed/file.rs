@@ -17,10 +17,10 @@ use capstan_engine::Snapshot;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
+use crate::envoy::routes::{self, Table};
 use crate::feed::published::Published;
 use crate::feed::source::{Built, Source};
 use crate::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
-use crate::routes::{self, Table};
 use crate::server::Config;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 

@@ -17,7 +17,8 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
-use crate::ext_authz::{self, Answered};
+use crate::envoy::ext_authz::Answered;
+use crate::envoy::service::CHECK;
 
 /// What `/metrics` answers with, as Prometheus asks for it.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -112,7 +113,7 @@ impl Rpc {
             "/capstan.v1.DecisionService/ListScopes" => Self::ListScopes,
             "/capstan.v1.DecisionService/Explain" => Self::Explain,
             "/capstan.v1.RoleService/ListRoles" => Self::ListRoles,
-            ext_authz::CHECK => Self::ExtAuthz,
+            CHECK => Self::ExtAuthz,
             _ => Self::Other,
         }
     }
@@ -551,6 +552,6 @@ mod tests {
             }
         }
         assert_eq!(seen, Rpc::ALL.len() - 2, "all but Envoy's and what is not served");
-        assert_eq!(Rpc::of(ext_authz::CHECK), Rpc::ExtAuthz);
+        assert_eq!(Rpc::of(CHECK), Rpc::ExtAuthz);
     }
 }

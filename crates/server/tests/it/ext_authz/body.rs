@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use capstan::ext_authz::Offline;
+use capstan::envoy::ext_authz::Offline;
 use capstan_engine::Timestamp;
 use capstan_testkit::naive::is_path;
 use capstan_testkit::routing::is_canonical_path;

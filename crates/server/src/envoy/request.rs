@@ -12,8 +12,8 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::Struct;
 
 use super::answer::{IDENTITY, REVISION};
+use crate::envoy::routes::{Asked, Malformed};
 use crate::limits::HTTP_HEADERS_MAX;
-use crate::routes::{Asked, Malformed};
 
 /// The filter that verifies tokens.
 const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";

@@ -11,7 +11,7 @@ use capstan_policy::{Credentials, IdentitySources, JwtSource};
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 use sha2::{Digest as _, Sha256};
 
-use super::told::Presented;
+use super::request::Presented;
 use crate::limits::AUTHORIZATION_BYTES_MAX;
 
 /// Whom secrets prove: what the policy lists, and later what Capstan itself has issued.

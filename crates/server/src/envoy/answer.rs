@@ -21,8 +21,8 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
+use crate::envoy::routes::Malformed;
 use crate::error::Refusal;
-use crate::routes::Malformed;
 
 /// The header that tells services who asks.
 pub(super) const IDENTITY: &str = "x-capstan-identity";

@@ -12,7 +12,8 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 
-use super::{Answered, ExtAuthz, instead_of};
+use super::answer::instead_of;
+use super::ext_authz::{Answered, ExtAuthz};
 use crate::error::Refusal;
 use crate::telemetry::traces::Trace;
 

@@ -7,7 +7,7 @@
 //! **Invariant**: a request that is not canonical takes no route, and no request takes two. What is
 //! done for a request is linear in its length, whatever it holds.
 
-mod asked;
+mod http_request;
 mod table;
 
 use std::path::Path;
@@ -16,7 +16,7 @@ use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 
 use crate::feed::source::{in_file, read};
 
-pub(crate) use asked::{Asked, Malformed};
+pub(crate) use http_request::{Asked, Malformed};
 pub(crate) use table::{NotTaken, Required, Table};
 
 /// Loads a route table.

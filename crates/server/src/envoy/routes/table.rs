@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use capstan_engine::{PATH_BYTES_MAX, PathBuf};
 use capstan_policy::{Piece, ResourceTemplate, Route, Routes, Segment, Template};
 
-use super::asked::{Asked, Malformed, value};
+use super::http_request::{Asked, Malformed, value};
 
 /// A route table.
 #[derive(Clone, Debug, Default)]

@@ -9,11 +9,6 @@
 //! taken from what a client alone says. The credentials are those of the snapshot that decides, so
 //! that a reload takes both away at once. Only these files know Envoy's words.
 
-mod answer;
-mod identity;
-mod service;
-mod told;
-
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -22,18 +17,16 @@ use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_route
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use crate::clock::Clock;
+use crate::envoy::routes::{NotTaken, Required, Table};
 use crate::feed::published::{Current, Published};
 use crate::grpc::convert;
-use crate::routes::{NotTaken, Required, Table};
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::{Rpc, WorkerMetrics};
 use crate::telemetry::traces::Trace;
 
-use answer::{Allowed, Denial};
-use told::Told;
-
-pub(crate) use answer::instead_of;
-pub(crate) use service::{CHECK, Service};
+use super::answer::{self, Allowed, Denial};
+use super::identity;
+use super::request::Told;
 
 /// Answers from what is published.
 #[derive(Debug)]
@@ -47,7 +40,11 @@ pub(crate) struct ExtAuthz {
 }
 
 impl ExtAuthz {
-    async fn check(&self, request: &CheckRequest, trace: Option<&Trace>) -> CheckResponse {
+    pub(super) async fn check(
+        &self,
+        request: &CheckRequest,
+        trace: Option<&Trace>,
+    ) -> CheckResponse {
         match self.published.authenticating().await {
             Ok(current) => {
                 let (table, now) = (self.table.load(), self.clock.now());

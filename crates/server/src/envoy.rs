@@ -1,0 +1,8 @@
+//! The way in of Envoy: external authorization, and the routes that say what a request needs.
+
+pub(crate) mod answer;
+pub mod ext_authz;
+mod identity;
+mod request;
+pub(crate) mod routes;
+pub(crate) mod service;
