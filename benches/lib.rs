@@ -11,12 +11,3 @@
 pub mod counting;
 pub mod worlds;
 pub mod yardstick;
-
-#[expect(
-    dead_code,
-    unreachable_pub,
-    reason = "it is the server's file, which `capstan bench` uses all of; building the server for \
-              it would take minutes"
-)]
-#[path = "../crates/server/src/bench/workload.rs"]
-mod workload;

@@ -1,6 +1,6 @@
 //! Worlds of every size that the curves go through, and questions about them.
 //!
-//! All are W (`crates/server/src/bench/workload.rs`) with one thing changed, but [`World::Depth`],
+//! All are W (`crates/bench/src/workload.rs`) with one thing changed, but [`World::Depth`],
 //! which is W's sizes on paths of one depth. Half of the questions are allowed; of the others two
 //! fifths ask for a capability that the role on the path lacks, two fifths at another place, a fifth
 //! for an identity that there is not. Of identities with thousands of bindings more is allowed, because
@@ -17,7 +17,7 @@ use capstan_engine::{
 };
 use capstan_policy::Catalogs;
 
-use crate::workload::{self, Workload};
+use capstan_bench::workload::{self, Workload};
 
 /// Chains of groups in a world of one depth.
 const CHAINS: u64 = 1_000;

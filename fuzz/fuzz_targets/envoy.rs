@@ -1,7 +1,7 @@
 //! Requests of Envoy: bytes through the real decoder, and nothing passes that should not.
 #![no_main]
 
-#[path = "../../crates/server/tests/it/ext_authz/body.rs"]
+#[path = "../../crates/cli/tests/it/ext_authz/body.rs"]
 mod body;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {

@@ -4,5 +4,5 @@ pub(crate) mod answer;
 pub mod ext_authz;
 mod identity;
 mod request;
-pub(crate) mod routes;
+pub mod routes;
 pub(crate) mod service;

@@ -15,8 +15,6 @@
 //! `status` makes a gRPC status of our errors.
 
 mod admission;
-pub mod bench;
-pub mod cli;
 pub mod clock;
 pub mod envoy;
 mod error;

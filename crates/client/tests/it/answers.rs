@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use capstan::feed::source::Source;
 use capstan_client::{Check, Client, Code, Options, Properties, Reason};
 use capstan_engine::{Attributes, Path, Question, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
+use capstan_server::feed::source::Source;
 use futures_util::future::join_all;
 use proptest::collection::vec;
 use proptest::prelude::{Strategy, prop_assert, prop_assert_eq, proptest};
@@ -101,7 +101,7 @@ fn question() -> impl Strategy<Value = (&'static str, &'static str, &'static str
 }
 
 fn demo() -> Snapshot {
-    let demo = capstan::feed::source::DEMO.as_bytes();
+    let demo = capstan_server::feed::source::DEMO.as_bytes();
     Snapshot::build(&load_policy(demo, &Catalogs::default()).unwrap().model, 1).unwrap()
 }
 
@@ -189,9 +189,11 @@ role_bindings:
     let file = folder.join("policy.yaml");
     std::fs::write(&file, policy).unwrap();
     let unix = format!("unix:{}", folder.join("s").display()).parse().unwrap();
-    let server =
-        Real::start(capstan::server::Config { listen: vec![unix], ..config(Source::file(file)) })
-            .await;
+    let server = Real::start(capstan_server::server::Config {
+        listen: vec![unix],
+        ..config(Source::file(file))
+    })
+    .await;
     let client: Client = server.client(Options { timeout: PATIENCE, ..Options::default() });
     let check = |identity| Check::new(identity, "repo.list", "a/r");
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use capstan::feed::file::Wake;
-use capstan::feed::source::Source;
 use capstan_client::{Code, Error, Options};
 use capstan_proto::v1::consistency::Mode;
+use capstan_server::feed::file::Wake;
+use capstan_server::feed::source::Source;
 use futures_util::future::join_all;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};

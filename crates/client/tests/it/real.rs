@@ -2,13 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use capstan::clock::Clock;
-use capstan::feed::file::Reload;
-use capstan::feed::source::Source;
-use capstan::limits::Limits;
-use capstan::server::{Address, Config, Server};
 use capstan_client::{Client, Options};
 use capstan_policy::Catalogs;
+use capstan_server::clock::Clock;
+use capstan_server::feed::file::Reload;
+use capstan_server::feed::source::Source;
+use capstan_server::limits::Limits;
+use capstan_server::server::{Address, Config, Server};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -43,7 +43,7 @@ pub(crate) fn config(source: Source) -> Config {
         drain_delay: std::time::Duration::ZERO,
         clock: Clock::System,
         limits: Limits::default(),
-        runtime: capstan::server::Runtime::PerCore(2),
+        runtime: capstan_server::server::Runtime::PerCore(2),
         routes: None,
         decision_log: None,
         traces: None,
@@ -60,7 +60,7 @@ impl Real {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let (reload, wakes) = capstan::feed::file::channel();
+        let (reload, wakes) = capstan_server::feed::file::channel();
         let handle = reload.clone();
         runtime.spawn(async move {
             let server = Server::bind(config).await.unwrap();

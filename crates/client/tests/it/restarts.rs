@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use capstan::feed::source::Source;
-use capstan::limits::Limits;
-use capstan::server::{Address, Config};
 use capstan_client::{Check, Client, Error, Options};
+use capstan_server::feed::source::Source;
+use capstan_server::limits::Limits;
+use capstan_server::server::{Address, Config};
 use tokio::task::JoinSet;
 
 use crate::fake::{Act, Fake};

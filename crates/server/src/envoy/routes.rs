@@ -16,15 +16,15 @@ use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 
 use crate::feed::source::{in_file, read};
 
-pub(crate) use http_request::{Asked, Malformed};
-pub(crate) use table::{NotTaken, Required, Table};
+pub use http_request::{Asked, Malformed};
+pub use table::{NotTaken, Required, Table};
 
 /// Loads a route table.
 ///
 /// # Errors
 ///
 /// The file cannot be read, or everything that is wrong with the document.
-pub(crate) fn load(path: &Path) -> anyhow::Result<Table> {
+pub fn load(path: &Path) -> anyhow::Result<Table> {
     let document = read(path, DOCUMENT_BYTES_MAX)?;
     let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
     Ok(Table::new(routes))

@@ -21,7 +21,7 @@ use crate::envoy::ext_authz::Answered;
 use crate::envoy::service::CHECK;
 
 /// What `/metrics` answers with, as Prometheus asks for it.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Upper ends of the latency buckets, in nanoseconds: a decision takes microseconds, and a call
 /// that waits is cut off after a second.
@@ -43,7 +43,7 @@ const LATENCY_NANOS: [u64; 14] = [
 ];
 
 /// The names of gRPC's codes, by number.
-pub(crate) const CODES: [&str; 17] = [
+pub const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
     "UNKNOWN",
@@ -119,7 +119,7 @@ impl Rpc {
     }
 
     /// Its name in the schema.
-    pub(crate) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Check => "Check",
             Self::BatchCheck => "BatchCheck",
@@ -143,7 +143,7 @@ impl Rpc {
 
 /// How wide the cap was that a call ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ShedScope {
+pub enum ShedScope {
     /// The whole server's.
     Global,
     /// One peer's.
@@ -197,7 +197,7 @@ struct Counts([Calls; Rpc::ALL.len()]);
 
 /// The metrics as one worker sees them.
 #[derive(Clone, Debug)]
-pub(crate) struct WorkerMetrics {
+pub struct WorkerMetrics {
     own: Arc<Counts>,
     all: Arc<Metrics>,
 }
@@ -224,7 +224,7 @@ struct Calls {
 
 impl WorkerMetrics {
     /// For one more worker.
-    pub(crate) fn new(all: &Arc<Metrics>) -> Self {
+    pub fn new(all: &Arc<Metrics>) -> Self {
         let own = Arc::<Counts>::default();
         all.workers().push(Arc::clone(&own));
         Self { own, all: Arc::clone(all) }
@@ -236,7 +236,7 @@ impl WorkerMetrics {
     }
 
     /// A call was answered, refused or given up.
-    pub(crate) fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
+    pub fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
         let Some(calls) = self.calls(rpc) else { return };
         if let Some(count) = calls.codes.get(code as usize) {
             count.fetch_add(1, Relaxed);
@@ -249,7 +249,7 @@ impl WorkerMetrics {
     }
 
     /// So many decisions were made for this reason: one, or those of a batch that share it.
-    pub(crate) fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
+    pub fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
         let count = self.calls(rpc).and_then(|calls| calls.reasons.get(reason as usize));
         if let Some(count) = count {
             count.fetch_add(decisions, Relaxed);
@@ -263,7 +263,7 @@ impl Metrics {
     }
 
     /// A call was let in.
-    pub(crate) fn began(&self) {
+    pub fn began(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
@@ -280,7 +280,7 @@ impl Metrics {
     }
 
     /// A call was turned away because too many were in flight.
-    pub(crate) fn shed(&self, scope: ShedScope) {
+    pub fn shed(&self, scope: ShedScope) {
         let count = match scope {
             ShedScope::Global => &self.shed_global,
             ShedScope::Peer => &self.shed_peer,
@@ -290,7 +290,7 @@ impl Metrics {
     }
 
     /// A call panicked.
-    pub(crate) fn panicked(&self) {
+    pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
     }
 
@@ -340,14 +340,14 @@ fn nanos(time: Duration) -> u64 {
 // === To Prometheus ===
 
 /// What there is to scrape.
-pub(crate) fn registry(metrics: &Arc<Metrics>) -> Registry {
+pub fn registry(metrics: &Arc<Metrics>) -> Registry {
     let mut registry = Registry::with_prefix("capstan");
     registry.register_collector(Box::new(Arc::clone(metrics)));
     registry
 }
 
 /// Everything as text.
-pub(crate) fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
+pub fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
     let mut all = String::new();
     text::encode(&mut all, registry)?;
     Ok(all)

@@ -15,7 +15,7 @@ use crate::limits::{
 
 /// Why a request is refused whatever it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
     #[error("this is no HTTP request")]
     NotHttp,
     #[error("the method is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
@@ -51,25 +51,25 @@ pub(crate) enum Malformed {
 
 /// A request that is canonical.
 #[derive(Clone, Debug)]
-pub(crate) struct Asked<'r> {
-    pub(crate) method: Method,
+pub struct Asked<'r> {
+    pub method: Method,
     /// In lower case, without the port.
-    pub(crate) host: Cow<'r, str>,
+    pub host: Cow<'r, str>,
     path: &'r str,
     /// Where its segments begin and end. Only the last can be empty, after a final slash.
     segments: Vec<(usize, usize)>,
     /// Names, decoded, with values as they stand.
     pub(super) query: Vec<(Cow<'r, str>, &'r str)>,
     /// Whether the body is gRPC.
-    pub(crate) is_grpc: bool,
+    pub is_grpc: bool,
     /// Whether the body is a form, which many services read as if it stood in the query.
-    pub(crate) carries_form: bool,
+    pub carries_form: bool,
 }
 
 impl<'r> Asked<'r> {
     /// Reads a request: `host` with a port or without, `target` as a request line has it, the
     /// content type empty if there is none.
-    pub(crate) fn parse(
+    pub fn parse(
         method: &str,
         host: &'r str,
         target: &'r str,

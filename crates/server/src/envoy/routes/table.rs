@@ -14,8 +14,8 @@ use super::http_request::{Asked, Malformed, value};
 
 /// A route table.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table {
-    pub(crate) routes: Routes,
+pub struct Table {
+    pub routes: Routes,
     shapes: Vec<Shape>,
 }
 
@@ -32,15 +32,15 @@ struct Shape {
 
 /// The route that a request takes.
 #[derive(Debug)]
-pub(crate) struct Taken<'t, 'r> {
-    pub(crate) route: &'t Route,
+pub struct Taken<'t, 'r> {
+    pub route: &'t Route,
     /// The values of its parameters.
-    pub(crate) values: Vec<(&'t str, Cow<'r, str>)>,
+    pub values: Vec<(&'t str, Cow<'r, str>)>,
 }
 
 /// Why a request takes no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NotTaken {
+pub enum NotTaken {
     /// There is none for it.
     NoRoute,
     /// The one there is takes no forms.
@@ -51,14 +51,14 @@ pub(crate) enum NotTaken {
 
 /// What a request requires: a capability at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Required<'t> {
-    pub(crate) capability: &'t str,
+pub struct Required<'t> {
+    pub capability: &'t str,
     /// Nothing if what the request names cannot be a path.
-    pub(crate) resource: Option<PathBuf>,
+    pub resource: Option<PathBuf>,
 }
 
 impl Table {
-    pub(crate) fn new(routes: Routes) -> Self {
+    pub fn new(routes: Routes) -> Self {
         let mut shapes: Vec<Shape> = Vec::new();
         for (at, route) in routes.routes.iter().enumerate() {
             let (before, after) = places(&route.path);
@@ -78,7 +78,7 @@ impl Table {
     }
 
     /// The route that a request takes.
-    pub(crate) fn find<'r>(&self, asked: &Asked<'r>) -> Result<Taken<'_, 'r>, NotTaken> {
+    pub fn find<'r>(&self, asked: &Asked<'r>) -> Result<Taken<'_, 'r>, NotTaken> {
         let mut key = String::new();
         for shape in self.shapes.iter().filter(|shape| shape.admits(asked.len())) {
             key = shape.literals(asked).fold(key, joined);
@@ -203,7 +203,7 @@ fn take<'t, 'r>(route: &'t Route, asked: &Asked<'r>) -> Result<Taken<'t, 'r>, No
 
 impl<'t> Taken<'t, '_> {
     /// What the request requires, in the route's order.
-    pub(crate) fn requires(&self) -> impl Iterator<Item = Required<'t>> {
+    pub fn requires(&self) -> impl Iterator<Item = Required<'t>> {
         self.route.requires.iter().map(|requirement| Required {
             capability: &requirement.capability,
             resource: self.resource(&requirement.resource),

@@ -1,0 +1,208 @@
+//! The yardstick: the same services on the same transport, answering without looking.
+//!
+//! What a server costs above this is Capstan's own. No layer, no limit, no metrics, no policy.
+
+use std::pin::Pin;
+use std::thread;
+
+use anyhow::Context as _;
+use capstan_proto::plain::BatchRequest;
+use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
+use capstan_proto::v1::{self, BatchCheckResponse};
+use envoy_types::pb::envoy::service::auth::v3::authorization_server::{
+    Authorization, AuthorizationServer,
+};
+use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
+use futures_util::{Stream, StreamExt as _};
+use tokio::net::{TcpListener, TcpSocket, UnixListener};
+use tokio::runtime::Builder;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::transport::{Server, server::TcpIncoming};
+use tonic::{Request, Response, Status, Streaming};
+
+use capstan_server::server::Address;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Which threads serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Runtime {
+    /// tonic's default: a multi-thread runtime
+    MultiThread,
+    /// One thread
+    CurrentThread,
+    /// A thread a core, each with its own listener on the same port
+    PerCore,
+}
+
+impl Runtime {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MultiThread => "multi-thread",
+            Self::CurrentThread => "current-thread",
+            Self::PerCore => "per-core",
+        }
+    }
+}
+
+/// Serves until the process ends. `ready` is told the address, with the port that was picked.
+///
+/// # Errors
+///
+/// The address cannot be listened on, or a listener fails.
+pub async fn serve(
+    address: &Address,
+    runtime: Runtime,
+    ready: impl FnOnce(&Address) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let (listener, address) = Listener::bind(address)?;
+    let threads = match runtime {
+        Runtime::MultiThread => {
+            ready(&address)?;
+            return listener.serve().await;
+        }
+        Runtime::CurrentThread => 1,
+        Runtime::PerCore => thread::available_parallelism()?.get(),
+    };
+    let mut listeners = vec![listener];
+    while listeners.len() < threads {
+        let (listener, _) = match listeners.first() {
+            Some(Listener::Unix(shared)) => (Listener::Unix(shared.try_clone()?), ()),
+            _ => (Listener::bind(&address)?.0, ()),
+        };
+        listeners.push(listener);
+    }
+    let (ended, mut ends) = tokio::sync::mpsc::channel(threads);
+    for listener in listeners {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let ended = ended.clone();
+        thread::Builder::new().name("do-nothing".into()).spawn(move || {
+            let served = runtime.block_on(listener.serve());
+            let _ = ended.blocking_send(served);
+        })?;
+    }
+    ready(&address)?;
+    ends.recv().await.unwrap_or(Ok(()))
+}
+
+/// A bound address that no runtime has yet.
+enum Listener {
+    Tcp(std::net::TcpListener),
+    Unix(std::os::unix::net::UnixListener),
+}
+
+impl Listener {
+    fn bind(address: &Address) -> anyhow::Result<(Self, Address)> {
+        let cannot = || format!("cannot listen on {address}");
+        match address {
+            Address::Tcp(wanted) => {
+                let socket =
+                    if wanted.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+                socket.set_reuseport(true)?;
+                socket.bind(*wanted).with_context(cannot)?;
+                let listener = socket.listen(BACKLOG).with_context(cannot)?.into_std()?;
+                let address = Address::Tcp(listener.local_addr()?);
+                Ok((Self::Tcp(listener), address))
+            }
+            Address::Unix(path) => {
+                let listener = UnixListener::bind(path).with_context(cannot)?.into_std()?;
+                Ok((Self::Unix(listener), address.clone()))
+            }
+        }
+    }
+
+    async fn serve(self) -> anyhow::Result<()> {
+        let server = Server::builder()
+            .add_service(DecisionServiceServer::new(DoNothing))
+            .add_service(AuthorizationServer::new(DoNothing));
+        match self {
+            Self::Tcp(listener) => {
+                let listener = TcpListener::from_std(listener)?;
+                let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+                server.serve_with_incoming(incoming).await?;
+            }
+            Self::Unix(listener) => {
+                let incoming = UnixListenerStream::new(UnixListener::from_std(listener)?);
+                server.serve_with_incoming(incoming).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Allows everything.
+#[derive(Clone, Copy, Debug)]
+struct DoNothing;
+
+/// The reason of every answer.
+const GRANTED: i32 = v1::Reason::Granted as i32;
+
+/// Decodes the batch, as a handler of generated code has it.
+fn batch(request: BatchRequest) -> Result<BatchCheckResponse, Status> {
+    let request = request.decode()?;
+    let allowed = v1::CheckResult { allowed: true, reason: GRANTED, ..Default::default() };
+    let results = vec![allowed; request.checks.len()];
+    Ok(BatchCheckResponse { results, revision: 1 })
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+fn unimplemented<T>() -> Answer<T> {
+    Err(Status::unimplemented("the yardstick answers checks only"))
+}
+
+#[tonic::async_trait]
+impl DecisionService for DoNothing {
+    async fn check(&self, _: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
+        let (allowed, reason, revision) = (true, GRANTED, 1);
+        Ok(Response::new(v1::CheckResponse { allowed, reason, revision, valid_until: None }))
+    }
+
+    async fn batch_check(&self, request: Request<BatchRequest>) -> Answer<BatchCheckResponse> {
+        batch(request.into_inner()).map(Response::new)
+    }
+
+    type StreamCheckStream = Pin<Box<dyn Stream<Item = Result<BatchCheckResponse, Status>> + Send>>;
+
+    async fn stream_check(
+        &self,
+        request: Request<Streaming<BatchRequest>>,
+    ) -> Answer<Self::StreamCheckStream> {
+        let answers = request.into_inner().map(|request| request.and_then(batch));
+        Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn list_capabilities(
+        &self,
+        _: Request<v1::ListCapabilitiesRequest>,
+    ) -> Answer<v1::ListCapabilitiesResponse> {
+        unimplemented()
+    }
+
+    async fn list_identities(
+        &self,
+        _: Request<v1::ListIdentitiesRequest>,
+    ) -> Answer<v1::ListIdentitiesResponse> {
+        unimplemented()
+    }
+
+    async fn list_scopes(
+        &self,
+        _: Request<v1::ListScopesRequest>,
+    ) -> Answer<v1::ListScopesResponse> {
+        unimplemented()
+    }
+
+    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+        unimplemented()
+    }
+}
+
+/// Lets everything pass that Envoy asks about.
+#[tonic::async_trait]
+impl Authorization for DoNothing {
+    async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {
+        Ok(Response::new(CheckResponse::default()))
+    }
+}

@@ -1,0 +1,224 @@
+//! `capstan routes`: which route does a request take, and what does it require?
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use capstan_engine::{Attributes, Path, Question, Snapshot};
+use clap::ArgAction;
+use serde::Serialize;
+
+use super::DENIED;
+use super::output::{self, Format};
+use capstan_server::clock::Clock;
+use capstan_server::envoy::routes::{self, Asked, NotTaken};
+use capstan_server::feed::source::{Source, load_catalogs};
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan routes test --routes routes.yaml GET http://registry.example/v2/nginx/tags/list
+  capstan routes test --routes routes.yaml --policy acme.yaml --identity acme/ci PUT /v2/nginx/manifests/1.0
+  capstan routes test --routes routes.yaml --content-type application/grpc POST /my.pkg.Service/Method
+
+Exit codes: 0 if a route is taken and, with --identity, allows it; 1 if not; 2 error.";
+
+/// Route tables, which say what requests of Envoy require
+#[derive(Debug, clap::Args)]
+pub(crate) struct Routes {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Test(Test),
+}
+
+/// Shows the route that a request takes, what it requires and, with a policy, whether it may
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+struct Test {
+    /// The route table
+    #[arg(long, value_name = "FILE")]
+    routes: PathBuf,
+
+    /// The policy document to ask
+    #[arg(long, value_name = "FILE", requires = "identity")]
+    policy: Option<PathBuf>,
+
+    /// Who sends the request
+    #[arg(long, value_name = "IDENTITY", requires = "policy")]
+    identity: Option<String>,
+
+    /// Catalogs that the policy document can name, beside the built-in ones
+    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
+    catalog: Vec<String>,
+
+    /// The request's Content-Type
+    #[arg(long, value_name = "TYPE", default_value = "")]
+    content_type: String,
+
+    /// GET, HEAD, POST, PUT, PATCH, DELETE or OPTIONS
+    method: String,
+
+    /// http://HOST/PATH?QUERY, or /PATH?QUERY of a host `localhost`
+    url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Report {
+    route: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
+    values: Vec<Value>,
+    requires: Vec<Requirement>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<bool>,
+}
+
+#[derive(Debug, Serialize)]
+struct Value {
+    name: String,
+    value: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Requirement {
+    capability: String,
+    /// Nothing if what the request names cannot be a path.
+    resource: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+}
+
+impl Routes {
+    pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Command::Test(test) = self.command;
+        let mut report = test.report()?;
+        if let (Some(policy), Some(identity)) = (&test.policy, &test.identity) {
+            let catalogs = load_catalogs(&test.catalog)?;
+            let built = Source::file(policy).build(&catalogs, 1, Clock::System.now())?;
+            report.decide(&built.snapshot, identity)?;
+        }
+        match format {
+            Format::Json => output::json(&report)?,
+            Format::Table => report.print()?,
+        }
+        let good = report.route.is_some() && report.allowed != Some(false);
+        Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    }
+}
+
+impl Test {
+    fn report(&self) -> anyhow::Result<Report> {
+        let table = routes::load(&self.routes)?;
+        let (host, target) = split(&self.url)?;
+        let asked = Asked::parse(&self.method, host, target, &self.content_type);
+        let taken = asked.map_err(NotTaken::Malformed).and_then(|asked| table.find(&asked));
+        Ok(match taken {
+            Ok(taken) => Report {
+                route: Some(taken.route.name.clone()),
+                refused: None,
+                values: taken.values.iter().map(Value::from).collect(),
+                requires: taken.requires().map(Requirement::from).collect(),
+                allowed: None,
+            },
+            Err(why) => {
+                let why = match why {
+                    NotTaken::NoRoute => "no route".to_owned(),
+                    NotTaken::Form => "the route takes no forms".to_owned(),
+                    NotTaken::Malformed(malformed) => malformed.to_string(),
+                };
+                let (values, requires) = (Vec::new(), Vec::new());
+                Report { route: None, refused: Some(why), values, requires, allowed: None }
+            }
+        })
+    }
+}
+
+/// Host and target of a URL, which are not changed: a request is sent byte for byte.
+fn split(url: &str) -> anyhow::Result<(&str, &str)> {
+    if url.starts_with('/') {
+        return Ok(("localhost", url));
+    }
+    let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+    let Some(rest) = rest else { bail!("`{url}` is neither http://HOST/PATH nor /PATH") };
+    let at = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (host, target) = rest.split_at(at);
+    Ok((host, if target.is_empty() { "/" } else { target }))
+}
+
+impl From<&(&str, std::borrow::Cow<'_, str>)> for Value {
+    fn from((name, value): &(&str, std::borrow::Cow<'_, str>)) -> Self {
+        Self { name: (*name).to_owned(), value: value.to_string() }
+    }
+}
+
+impl From<routes::Required<'_>> for Requirement {
+    fn from(required: routes::Required<'_>) -> Self {
+        Self {
+            capability: required.capability.to_owned(),
+            resource: required.resource.map(|path| path.to_string()),
+            allowed: None,
+            reason: None,
+        }
+    }
+}
+
+impl Report {
+    /// Asks the policy for every requirement, as the server does.
+    fn decide(&mut self, snapshot: &Snapshot, identity: &str) -> anyhow::Result<()> {
+        let now = Clock::System.now();
+        for required in &mut self.requires {
+            let Some(resource) = &required.resource else {
+                (required.allowed, required.reason) = (Some(false), Some("MALFORMED_RESOURCE"));
+                continue;
+            };
+            let (capability, none) = (&required.capability, Attributes::NONE);
+            let question = Question {
+                identity: Path::parse(identity).map_err(|error| anyhow!("identity: {error}"))?,
+                capability,
+                resource: Path::parse(resource)?,
+                attributes: none,
+            };
+            let (allowed, reason) = match snapshot.check(&question, now) {
+                Ok(decision) => (decision.allowed(), decision.reason.as_str()),
+                Err(_) => (false, "UNKNOWN_CAPABILITY"),
+            };
+            (required.allowed, required.reason) = (Some(allowed), Some(reason));
+        }
+        let all = self.requires.iter().all(|required| required.allowed == Some(true));
+        self.allowed = Some(self.route.is_some() && all);
+        Ok(())
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
+        let refused = self.refused.as_deref().unwrap_or_default();
+        let taken = self.route.as_deref().map_or_else(
+            || output::verdict(false, &format!("refused: {refused}")),
+            |name| format!("route {}", output::verdict(true, name)),
+        );
+        output::line(taken)?;
+        for Value { name, value } in &self.values {
+            output::line(format!("  {{{name}}} = {value}"))?;
+        }
+        if self.route.is_some() && self.requires.is_empty() {
+            output::line("requires any identity")?;
+        }
+        for Requirement { capability, resource, reason, allowed } in &self.requires {
+            let resource = resource.as_deref().unwrap_or("(no path)");
+            let verdict = match (allowed, reason) {
+                (Some(allowed), Some(reason)) => format!(": {}", output::verdict(*allowed, reason)),
+                _ => String::new(),
+            };
+            output::line(format!("requires {capability} at {resource}{verdict}"))?;
+        }
+        match self.allowed {
+            Some(true) => output::line(output::verdict(true, "allowed")),
+            Some(false) => output::line(output::verdict(false, "denied")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! `capstan top`: what a server does, as it does it.
+//!
+//! ```text
+//! scrape ─▶ exposition ─▶ sample ─┐
+//!                                 ├─▶ view ─▶ draw ─▶ live, or text
+//! scrape ─▶ exposition ─▶ sample ─┘      └──▶ JSON
+//! ```
+//!
+//! Everything between the two ends is pure.
+
+mod draw;
+mod exposition;
+mod figures;
+mod history;
+mod live;
+mod sample;
+mod scrape;
+mod view;
+
+use std::io::{self, IsTerminal as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::output::{self, Format};
+use capstan_server::clock::Clock;
+use capstan_server::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
+use live::Board;
+use sample::Sample;
+use scrape::Metrics;
+use view::View;
+
+/// Columns of a picture that is not drawn on a terminal.
+const TEXT_WIDTH: u16 = 80;
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan top                                         a live screen; ? tells its keys
+  capstan top --metrics http://pdp-1:4481 --interval 5
+  capstan top --once                                  all since the server started
+  capstan top --output json                           a line of JSON for each interval, for ever
+  capstan top --once -o json | jq '.reasons[] | select(.share > 0.1)'
+
+Where standard output is no terminal, one interval is printed as text. The exit code is 2 if the
+server cannot be reached; one that goes away later is asked again until it is back.
+
+JSON fields:
+  time             when the interval ended, RFC 3339
+  seconds          how long it was; with --once absent, like every per_second
+  restarted        the server started anew in it; what it had counted before is lost
+  version, revision, identities, role_bindings, in_flight
+                   how the server stands at the end
+  panics           since the server started
+  loads            likewise: applied, rejected, last_applied and last_rejected (times, or null),
+                   last_seconds (how long the last load took)
+  calls, failed, decisions, allowed, denied
+                   {count, per_second}; failed are calls that ended with another code than OK
+  latency_seconds  p50, p90, p99, p99_9, estimated from the histogram, null without calls; at the
+                   end of its range (1 s) a value means that or more; of all but StreamCheck
+  rpcs             for each rpc the seven above
+  reasons          reason, count, per_second, share (of the decisions, from 0 to 1)
+  errors           code, count, per_second: only those that happened, the most frequent first
+  shed             calls turned away, by whose cap it was: global, peer
+  error            alone on a line: why the server could not be asked";
+
+/// Rates, latencies and reasons of a running server, live
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Top {
+    /// The HTTP address of the server, or of its metrics
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4481")]
+    metrics: String,
+
+    /// Seconds between two looks, from 0.1 to 60
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+    interval: Duration,
+
+    /// Print once what was counted since the server started
+    #[arg(long)]
+    once: bool,
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let seconds = seconds.filter(|time| (TOP_INTERVAL_MIN..=TOP_INTERVAL_MAX).contains(time));
+    let (min, max) = (TOP_INTERVAL_MIN.as_secs_f64(), TOP_INTERVAL_MAX.as_secs_f64());
+    seconds.ok_or_else(|| format!("expected seconds, from {min} to {max}"))
+}
+
+impl Top {
+    pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let metrics = Metrics::at(&self.metrics)?;
+        // A server that is not there is an error now; one that goes away later is not.
+        let first = metrics.sample().await?;
+        let is_terminal = io::stdout().is_terminal();
+        if self.once {
+            let view = View::total(&first, Clock::System.now());
+            print(format, &view, &metrics)?;
+        } else if format == Format::Table && is_terminal {
+            live::run(&metrics, Board::new(&metrics.url, self.interval, output::coloured(), first))
+                .await?;
+        } else {
+            self.print_intervals(format, &metrics, first).await?;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// One interval as a table; as JSON one after another, until nobody reads them.
+    async fn print_intervals(
+        &self,
+        format: Format,
+        metrics: &Metrics,
+        first: Sample,
+    ) -> anyhow::Result<()> {
+        let (mut earlier, mut before) = (first, Instant::now());
+        let mut began = before;
+        loop {
+            tokio::time::sleep_until(began + self.interval).await;
+            began = Instant::now();
+            match metrics.sample().await {
+                Ok(sample) => {
+                    let now = Instant::now();
+                    let view = View::between(&earlier, &sample, now - before, Clock::System.now());
+                    (earlier, before) = (sample, now);
+                    print(format, &view, metrics)?;
+                }
+                Err(error) if format == Format::Json => {
+                    output::json(&output::Failure { error: format!("{error:#}") })?;
+                }
+                Err(error) => return Err(error),
+            }
+            if format == Format::Table {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn print(format: Format, view: &View, metrics: &Metrics) -> anyhow::Result<()> {
+    match format {
+        Format::Json => output::json(view),
+        Format::Table => {
+            let terminal = io::stdout().is_terminal().then(crossterm::terminal::size);
+            let width = terminal.and_then(Result::ok).map_or(TEXT_WIDTH, |(width, _)| width);
+            output::line(draw::text(view, &metrics.url, width))
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! The screen: what moves it, and how it is given back.
+//!
+//! **Invariant**: whichever way this ends, by a key, a signal, an error or a panic, the terminal is
+//! then as it was.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use futures_util::StreamExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use super::draw::{Live, Picture};
+use super::figures;
+use super::history::History;
+use super::sample::Sample;
+use super::scrape::Metrics;
+use super::view::View;
+use capstan_server::clock::Clock;
+use capstan_server::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
+
+/// What the screen shows, and how the next scrape changes it.
+#[derive(Debug)]
+pub(super) struct Board {
+    url: String,
+    interval: Duration,
+    coloured: bool,
+    began: Instant,
+    /// The last scrape, and when it was.
+    last: (Sample, Instant),
+    now: Shown,
+    /// What is shown while it is paused.
+    paused: Option<Shown>,
+    help: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Shown {
+    view: View,
+    history: History,
+    /// Why the server cannot be asked any more.
+    away: Option<String>,
+}
+
+impl Board {
+    /// The first scrape: what happened before it is shown as a total.
+    pub(super) fn new(url: &str, interval: Duration, coloured: bool, first: Sample) -> Self {
+        let view = View::total(&first, Clock::System.now());
+        let began = Instant::now();
+        Self {
+            url: url.into(),
+            interval,
+            coloured,
+            began,
+            last: (first, began),
+            now: Shown { view, history: History::default(), away: None },
+            paused: None,
+            help: false,
+        }
+    }
+
+    pub(super) fn picture(&self) -> Picture<'_> {
+        let Shown { view, history, away } = self.paused.as_ref().unwrap_or(&self.now);
+        let live = Live {
+            history,
+            every: figures::interval(self.interval),
+            paused: self.paused.is_some(),
+            away: away.as_deref(),
+            help: self.help,
+        };
+        Picture { view, url: &self.url, live: Some(live), coloured: self.coloured }
+    }
+
+    /// A scrape ended at this time.
+    pub(super) fn scraped(&mut self, scraped: anyhow::Result<Sample>, at: Instant) {
+        match scraped {
+            Ok(sample) => {
+                let (earlier, before) = &self.last;
+                let view = View::between(earlier, &sample, at - *before, Clock::System.now());
+                self.now.history.add(&view, at - self.began);
+                self.now.view = view;
+                self.now.away = None;
+                self.last = (sample, at);
+            }
+            // The rest is known: it was there before.
+            Err(error) => self.now.away = Some(error.root_cause().to_string()),
+        }
+    }
+
+    /// A key was pressed.
+    pub(super) fn pressed(&mut self, key: KeyEvent) -> ControlFlow<()> {
+        let control = key.modifiers.contains(KeyModifiers::CONTROL);
+        if control && key.code == KeyCode::Char('c') {
+            return ControlFlow::Break(());
+        }
+        if self.help {
+            self.help = false;
+            return ControlFlow::Continue(());
+        }
+        match key.code {
+            KeyCode::Char('q') | KeyCode::Esc => return ControlFlow::Break(()),
+            KeyCode::Char('p' | ' ') => {
+                self.paused = if self.paused.is_some() { None } else { Some(self.now.clone()) };
+            }
+            KeyCode::Char('+' | '=') => self.interval = (self.interval * 2).min(TOP_INTERVAL_MAX),
+            KeyCode::Char('-') => self.interval = (self.interval / 2).max(TOP_INTERVAL_MIN),
+            KeyCode::Char('?' | 'h') => self.help = true,
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A terminal that is ours until it is dropped.
+struct Terminal(ratatui::DefaultTerminal);
+
+impl Terminal {
+    fn open() -> io::Result<Self> {
+        // Half of it may be done when it fails.
+        ratatui::try_init().map(Self).inspect_err(|_| drop(ratatui::try_restore()))
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // A panic has given it back already, before it was told there; a second time would put the
+        // cursor back to where the telling began.
+        if !std::thread::panicking() {
+            // A terminal that is gone needs nothing.
+            let _ = ratatui::try_restore();
+        }
+    }
+}
+
+type Scraping<'m> = Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + 'm>>;
+
+/// Shows the board until somebody leaves or the process is asked to end.
+///
+/// # Errors
+///
+/// The terminal cannot be used.
+pub(super) async fn run(metrics: &Metrics, mut board: Board) -> anyhow::Result<()> {
+    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut terminal = Terminal::open().context("cannot use the terminal")?;
+    let mut events = EventStream::new();
+    let mut began = board.began;
+    let mut scraping: Option<Scraping<'_>> = None;
+    loop {
+        terminal.0.draw(|frame| frame.render_widget(&board.picture(), frame.area()))?;
+        let is_scraping = scraping.is_some();
+        let scraped = async {
+            match &mut scraping {
+                Some(scraping) => scraping.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            scraped = scraped => {
+                scraping = None;
+                board.scraped(scraped, Instant::now());
+            }
+            () = tokio::time::sleep_until(began + board.interval), if !is_scraping => {
+                began = Instant::now();
+                scraping = Some(Box::pin(metrics.sample()));
+            }
+            event = events.next() => {
+                let event = event.transpose().context("cannot read from the terminal")?;
+                match event {
+                    Some(Event::Key(key)) if key.kind == KeyEventKind::Press => {
+                        if board.pressed(key).is_break() {
+                            return Ok(());
+                        }
+                    }
+                    // Another size is drawn like everything else.
+                    Some(_) => {}
+                    None => return Ok(()),
+                }
+            }
+            () = &mut stop => return Ok(()),
+        }
+    }
+}
+
+/// Resolves at the first signal that asks the process to end.
+fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let watch = |kind| signal(kind).context("cannot watch for signals");
+    let mut terminate = watch(SignalKind::terminate())?;
+    let mut interrupt = watch(SignalKind::interrupt())?;
+    let mut hang_up = watch(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

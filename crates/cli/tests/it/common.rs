@@ -1,0 +1,222 @@
+//! What the tests of the server share: a server in this process, and the binary as users run it.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use capstan_policy::Catalogs;
+use capstan_proto::v1::decision_service_client::DecisionServiceClient;
+use capstan_proto::v1::role_service_client::RoleServiceClient;
+use capstan_server::clock::Clock;
+use capstan_server::feed::source::Source;
+use capstan_server::limits::Limits;
+use capstan_server::server::{Address, Config, Runtime, Server};
+use tokio::sync::oneshot;
+use tonic::transport::Channel;
+
+/// Long enough for any machine; a test that waits so long fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server in this process, stopped when dropped.
+pub(crate) struct InProcess {
+    pub(crate) channel: Channel,
+    pub(crate) grpc: SocketAddr,
+    pub(crate) http: SocketAddr,
+    _stop: oneshot::Sender<()>,
+}
+
+/// What a server in this process is started with, for changes.
+pub(crate) fn config(source: Source) -> Config {
+    Config {
+        source,
+        catalogs: Catalogs::default(),
+        listen: vec!["127.0.0.1:0".parse().unwrap()],
+        http: Some("127.0.0.1:0".parse().unwrap()),
+        insecure_plaintext: false,
+        reflection: true,
+        drain_delay: Duration::ZERO,
+        routes: None,
+        decision_log: None,
+        traces: None,
+        clock: Clock::System,
+        limits: Limits::default(),
+        runtime: Runtime::PerCore(2),
+    }
+}
+
+impl InProcess {
+    pub(crate) async fn start(source: Source) -> Self {
+        Self::start_with(config(source)).await
+    }
+
+    pub(crate) async fn start_at(source: Source, clock: Clock) -> Self {
+        Self::start_with(Config { clock, ..config(source) }).await
+    }
+
+    /// The demo's policy under these limits.
+    pub(crate) async fn start_within(limits: Limits) -> Self {
+        Self::start_with(Config { limits, ..config(Source::Demo) }).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
+        let server = Server::bind(config).await.unwrap();
+        let [Address::Tcp(grpc)] = server.grpc_addresses()[..] else { panic!("one address") };
+        let http = server.http_address().unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (ready, is_ready) = oneshot::channel();
+        let stopped = async { drop(stopped.await) };
+        let run =
+            server.run(stopped, capstan_server::feed::file::channel(), || ready.send(()).unwrap());
+        #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
+        tokio::spawn(async { run.await.unwrap() });
+        is_ready.await.unwrap();
+        let channel = connect(grpc).await;
+        Self { channel, grpc, http, _stop: stop }
+    }
+
+    pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
+        DecisionServiceClient::new(self.channel.clone())
+    }
+
+    pub(crate) fn roles(&self) -> RoleServiceClient<Channel> {
+        RoleServiceClient::new(self.channel.clone())
+    }
+}
+
+pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
+    Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap()
+}
+
+/// A folder of this test's own, empty.
+pub(crate) fn folder(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).unwrap();
+    path
+}
+
+/// Runs the binary with these arguments, in the workspace's folder.
+pub(crate) fn capstan(arguments: &[&str]) -> Output {
+    command(arguments).output().unwrap()
+}
+
+pub(crate) fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    command.args(arguments).current_dir(workspace).env_remove("CAPSTAN_ADDR");
+    command
+}
+
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The binary as a server, killed when dropped.
+pub(crate) struct Serving {
+    child: Child,
+    /// Lines that it printed when it was ready.
+    pub(crate) lines: Vec<String>,
+    /// What it logs.
+    log: mpsc::Receiver<String>,
+    /// What of it was read already.
+    seen: String,
+    /// What it prints from then on.
+    pub(crate) rest: BufReader<std::process::ChildStdout>,
+}
+
+impl Serving {
+    /// Starts it and waits for as many lines.
+    pub(crate) fn start(arguments: &[&str], lines: usize) -> Self {
+        Self::spawn(&mut command(&[&["serve"], arguments].concat()), lines)
+    }
+
+    /// The same, for a command with more to it than arguments.
+    pub(crate) fn spawn(command: &mut Command, lines: usize) -> Self {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut rest = BufReader::new(child.stdout.take().unwrap());
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line + "\n"))
+        });
+        let lines = (0..lines)
+            .map(|_| {
+                let mut line = String::new();
+                rest.read_line(&mut line).unwrap();
+                line.trim_end().to_owned()
+            })
+            .collect();
+        Self { child, lines, log, seen: String::new(), rest }
+    }
+
+    /// The address on the line that begins with this word.
+    pub(crate) fn address(&self, word: &str) -> String {
+        let found = self.lines.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+        found.unwrap_or_else(|| panic!("no {word} in {:?}", self.lines)).to_owned()
+    }
+
+    /// Waits until it has logged this.
+    pub(crate) fn wait_for_log(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            match self.log.recv_timeout(PATIENCE) {
+                Ok(line) => self.seen.push_str(&line),
+                Err(_) => panic!("no {text:?} in {}", self.seen),
+            }
+        }
+    }
+
+    /// The process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    /// Sends a signal, and answers the exit code and the log.
+    pub(crate) fn stop(self, signal: &str) -> (Option<i32>, String) {
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// Waits for the end, and answers the exit code and the log.
+    pub(crate) fn wait(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        std::io::Read::read_to_string(&mut self.rest, &mut rest).unwrap();
+        let mut log = std::mem::take(&mut self.seen);
+        log.extend(self.log.iter());
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Compares with a golden file; `UPDATE_GOLDEN=1` writes it instead, for review as a diff.
+pub(crate) fn golden(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let differs = expected.lines().zip(actual.lines()).position(|(a, b)| a != b);
+    assert!(
+        expected == actual,
+        "{} differs from line {:?} on; UPDATE_GOLDEN=1 cargo test writes it anew",
+        path.display(),
+        differs.map(|at| at + 1)
+    );
+}

@@ -1,0 +1,358 @@
+//! Envoy's questions: what passes, what is refused and how, and that nothing doubtful passes.
+
+pub(crate) mod body;
+mod bytes;
+mod envoy;
+mod identity;
+mod reload;
+mod tricks;
+
+use std::path::PathBuf;
+
+use capstan_server::clock::Clock;
+use capstan_server::feed::source::Source;
+use capstan_server::server::Config;
+use sha2::{Digest as _, Sha256};
+
+use crate::common::{InProcess, config, folder};
+use crate::metrics::of;
+use envoy::{Fate, Http, send};
+
+/// The SHA-256 of a secret, as documents have it.
+fn sha256(secret: &str) -> String {
+    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A policy with this list of credentials. `acme/ci` may read all of `acme/images`, `acme/dev` may
+/// write in `acme/images/web`, too, and `x:y` may do nothing.
+fn policy(credentials: &[(&str, &str, &str)]) -> String {
+    let listed = credentials.iter().map(|(identity, secret, more)| {
+        format!("- {{identity: '{identity}', sha256: {}{more}}}\n", sha256(secret))
+    });
+    format!(
+        "version: 1
+catalog:
+  name: c
+  resources: [{{name: repo, actions: [list, update]}}, {{name: tag, actions: [list]}}]
+  roles:
+  - {{name: reader, capabilities: [repo.list, tag.list]}}
+  - {{name: writer, capabilities: [repo.list, repo.update, tag.list]}}
+groups: [{{id: acme}}, {{id: acme/images}}, {{id: acme/images/web}}]
+identities: [{{id: acme/ci}}, {{id: acme/dev}}, {{id: 'x:y'}}]
+role_bindings:
+- {{identity: acme/ci, role: reader, scope: acme/images}}
+- {{identity: acme/dev, role: writer, scope: acme/images/web}}
+credentials:
+{}",
+        listed.collect::<String>()
+    )
+}
+
+fn usual_policy() -> String {
+    policy(&[
+        ("acme/ci", "ci-secret", ""),
+        ("acme/dev", "dev-secret", ""),
+        ("x:y", "xy-secret", ""),
+    ])
+}
+
+const ROUTES: &str = "version: 1
+challenge: 'Basic realm=\"test\"'
+routes:
+- {name: base, methods: [GET], path: /v2/, authenticated: true}
+- {name: tags, methods: [GET, HEAD], path: '/v2/{r...}/tags', require: [
+    {capability: repo.list, resource: 'acme/images/{r}'}, {capability: tag.list, resource: 'acme/images/{r}'}]}
+- {name: push, methods: [PUT], path: '/v2/{r...}/push', query: [digest], require: [
+    {capability: repo.list, resource: 'acme/images/{r}'}, {capability: repo.update, resource: 'acme/images/{r}'}]}
+- {name: admin, hosts: [admin.example], methods: [GET], path: '/admin/{r...}', require: [
+    {capability: repo.list, resource: 'acme/images/{r}'}]}
+- {name: misspelt, methods: [GET], path: /misspelt, require: [{capability: repo.lsit, resource: acme/images}]}
+- {name: call, grpc: my.pkg.Service/Method, require: [{capability: repo.list, resource: acme/images}]}
+- {name: form, methods: [POST], path: /form, form: true, require: [{capability: repo.list, resource: acme/images}]}
+";
+
+/// Files of a policy and a route table in a folder of their own.
+fn files(name: &str, policy: &str, routes: &str) -> (PathBuf, PathBuf) {
+    let folder = folder(name);
+    let (policy_file, routes_file) = (folder.join("policy.yaml"), folder.join("routes.yaml"));
+    std::fs::write(&policy_file, policy).unwrap();
+    std::fs::write(&routes_file, routes).unwrap();
+    (policy_file, routes_file)
+}
+
+fn configured(name: &str, policy: &str, routes: &str) -> Config {
+    let (policy, routes) = files(name, policy, routes);
+    Config { routes: Some(routes), ..config(Source::file(policy)) }
+}
+
+async fn start(name: &str, policy: &str, routes: &str) -> InProcess {
+    InProcess::start_with(configured(name, policy, routes)).await
+}
+
+#[tokio::test]
+async fn what_the_policy_allows_passes_and_says_who_asks() {
+    let server = start("envoy-passes", &usual_policy(), ROUTES).await;
+    for raw in [false, true] {
+        let mut http = Http::get("/v2/web/app/tags?n=5")
+            .bearer("ci-secret")
+            .header("x-capstan-identity", "acme/root")
+            .header("x-capstan-identity", "acme/other")
+            .header("X-Capstan-Revision", "99")
+            .header("x-capstan-groups", "admins")
+            .header("x-identity", "acme/root")
+            .header("x-forwarded-client-cert", "URI=spiffe://acme/root")
+            .header("x-envoy-original-path", "/v2/")
+            .header("x-original-url", "/v2/")
+            .header("x-rewrite-url", "/v2/")
+            .header("X_Capstan_Identity", "acme/root")
+            .header("x_capstan-revision", "99")
+            .header("x_original_uri", "/v2/")
+            .header("accept", "a, b");
+        http.raw = raw;
+        let fate = send(&server, &http).await;
+        assert_eq!(fate.status(), 200, "{fate:?}");
+        assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
+        assert_eq!(fate.seen("x-capstan-revision"), ["1"]);
+        assert_eq!(fate.seen("accept"), ["a, b"]);
+        for gone in [
+            "x-capstan-groups",
+            "x-envoy-original-path",
+            "x-original-url",
+            "x-rewrite-url",
+            "x_capstan_identity",
+            "x_capstan-revision",
+            "x_original_uri",
+            "authorization",
+        ] {
+            assert_eq!(fate.seen(gone), Vec::<&str>::new(), "{gone}");
+        }
+        let Fate::Passed { metadata, .. } = fate else { panic!() };
+        assert_eq!(metadata["identity"], "acme/ci");
+        assert_eq!(metadata["route"], "tags");
+        assert_eq!(metadata["allowed"], "BoolValue(true)");
+        assert_eq!(metadata["revision"], "NumberValue(1.0)");
+        assert!(!metadata.contains_key("reason"));
+    }
+}
+
+#[tokio::test]
+async fn each_requirement_must_hold() {
+    let server = start("envoy-requirements", &usual_policy(), ROUTES).await;
+    let push = |target: &str, secret: &str| Http::new("PUT", target).bearer(secret);
+    for (http, status, reason) in [
+        (push("/v2/web/push", "dev-secret"), 200, ""),
+        (push("/v2/web/a/b/push?digest=x", "dev-secret"), 200, ""),
+        (push("/v2/web/push", "ci-secret"), 403, "CAPABILITY_NOT_IN_ROLE"),
+        (push("/v2/other/push", "dev-secret"), 403, "NO_BINDING"),
+        (push("/v2/webb/push", "dev-secret"), 403, "NO_BINDING"),
+        (Http::get("/v2/web/tags").bearer("xy-secret"), 403, "NO_BINDING"),
+        // Any identity.
+        (Http::get("/v2/").bearer("xy-secret"), 200, ""),
+        (Http::get("/v2/"), 401, "AUTHN_FAILED"),
+        // What the path names cannot be a resource.
+        (Http::get("/v2/a*b/tags").bearer("ci-secret"), 403, "MALFORMED_RESOURCE"),
+        // A mistake in the table, which lets nobody pass.
+        (Http::get("/misspelt").bearer("ci-secret"), 403, "UNKNOWN_CAPABILITY"),
+    ] {
+        let fate = send(&server, &http).await;
+        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+    }
+    let fate = send(&server, &push("/v2/web/push", "ci-secret")).await;
+    let Fate::Refused { body, challenge, .. } = fate else { panic!("{fate:?}") };
+    let message = "repo.update is required at acme/images/web: CAPABILITY_NOT_IN_ROLE";
+    let expected = serde_json::json!({
+        "error": "denied", "reason": "CAPABILITY_NOT_IN_ROLE", "message": message,
+        "capability": "repo.update", "resource": "acme/images/web",
+        "errors": [{"code": "DENIED", "message": message}],
+    });
+    assert_eq!((body, challenge), (expected, None));
+}
+
+#[tokio::test]
+async fn what_no_route_takes_is_denied() {
+    let server = start("envoy-no-route", &usual_policy(), ROUTES).await;
+    let ci = |method: &str, target: &str| Http::new(method, target).bearer("ci-secret");
+    let grpc = ci("POST", "/my.pkg.Service/Method");
+    let form = "application/x-www-form-urlencoded";
+    for (http, status, reason) in [
+        (ci("GET", "/"), 403, "NO_ROUTE"),
+        (ci("GET", "/v2"), 403, "NO_ROUTE"),
+        (ci("GET", "/v2/web/Tags"), 403, "NO_ROUTE"),
+        (ci("GET", "/v2/web/tags/"), 403, "NO_ROUTE"),
+        (ci("GET", "/v2/tags"), 403, "NO_ROUTE"),
+        (ci("POST", "/v2/web/tags"), 403, "NO_ROUTE"),
+        (ci("DELETE", "/v2/web/tags"), 403, "NO_ROUTE"),
+        (ci("HEAD", "/v2/web/tags"), 200, ""),
+        // Hosts are exact.
+        (ci("GET", "/admin/web").host("admin.example:8443"), 200, ""),
+        (ci("GET", "/admin/web").host("Admin.Example"), 200, ""),
+        (ci("GET", "/admin/web"), 403, "NO_ROUTE"),
+        (ci("GET", "/admin/web").host("admin.example."), 403, "NO_ROUTE"),
+        (ci("GET", "/admin/web").host("x.admin.example"), 403, "NO_ROUTE"),
+        // A parameter that a writing route does not list.
+        (ci("PUT", "/v2/web/push?force=1"), 403, "NO_ROUTE"),
+        (ci("GET", "/v2/web/tags?force=1"), 200, ""),
+        // gRPC is told by its content type.
+        (grpc.clone().header("content-type", "application/grpc"), 200, ""),
+        (grpc.clone().header("content-type", "application/grpc-web"), 403, "NO_ROUTE"),
+        (grpc, 403, "NO_ROUTE"),
+        // A form is a query that nobody here sees.
+        (ci("PUT", "/v2/web/push").header("content-type", form), 403, "FORM_BODY"),
+        (
+            ci("GET", "/v2/").header("content-type", "Multipart/Form-Data; boundary=x"),
+            403,
+            "FORM_BODY",
+        ),
+        (ci("POST", "/form").header("content-type", form), 200, ""),
+    ] {
+        let fate = send(&server, &http).await;
+        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+    }
+}
+
+/// Without a table only Envoy's configuration can say what is required; with an empty one, too.
+#[tokio::test]
+async fn without_routes_nothing_passes_by_itself() {
+    let (policy, _) = files("envoy-no-table", &usual_policy(), "");
+    let server = InProcess::start(Source::file(policy)).await;
+    let empty = start("envoy-empty-table", &usual_policy(), "version: 1\nroutes: []\n").await;
+    for server in [&server, &empty] {
+        let http = Http::get("/v2/").bearer("ci-secret");
+        assert_eq!(send(server, &http).await.reason(), "NO_ROUTE");
+        let http = http.says("capability", "repo.list").says("resource", "acme/images");
+        assert_eq!(send(server, &http).await.status(), 200);
+        let fate = send(server, &Http::get("/v2/")).await;
+        let Fate::Refused { status: 401, challenge, .. } = fate else { panic!("{fate:?}") };
+        assert_eq!(challenge.as_deref(), Some("Basic realm=\"capstan\""));
+    }
+}
+
+#[tokio::test]
+async fn the_extensions_of_envoys_route_win_over_the_table() {
+    let server = start("envoy-extensions", &usual_policy(), ROUTES).await;
+    let get = |more: &[(&str, &str)]| {
+        let http = Http::get("/v2/web/tags").bearer("ci-secret").says("virtual_host", "any");
+        more.iter().fold(http, |http, (key, value)| http.says(key, value))
+    };
+    let web = ("resource", "acme/images/web");
+    for (http, status, reason) in [
+        (get(&[]), 200, ""),
+        (get(&[("capability", "repo.list"), web]), 200, ""),
+        (get(&[("capability", "repo.update"), web]), 403, "CAPABILITY_NOT_IN_ROLE"),
+        (get(&[("capability", "repo.nope"), web]), 403, "UNKNOWN_CAPABILITY"),
+        (get(&[("capability", "repo.list"), ("resource", "a//b")]), 403, "MALFORMED_RESOURCE"),
+        (get(&[("capability", ""), ("resource", "")]), 403, "MALFORMED_RESOURCE"),
+        // Half of a pair, a gap, or a number that is none: a mistake, not a shorter list.
+        (get(&[("capability", "repo.list")]), 403, "NO_ROUTE"),
+        (get(&[web]), 403, "NO_ROUTE"),
+        (get(&[("capability", "repo.list"), web, ("capability_2", "tag.list")]), 403, "NO_ROUTE"),
+        (
+            get(&[
+                ("capability", "repo.list"),
+                web,
+                ("capability_3", "tag.list"),
+                ("resource_3", "a"),
+            ]),
+            403,
+            "NO_ROUTE",
+        ),
+        (
+            get(&[("capability", "repo.list"), web, ("resource_x", "a"), ("capability_x", "a")]),
+            403,
+            "NO_ROUTE",
+        ),
+        (
+            get(&[
+                ("capability", "repo.list"),
+                web,
+                ("capability_2", "tag.list"),
+                ("resource_2", "acme/images"),
+            ]),
+            200,
+            "",
+        ),
+        (
+            get(&[
+                ("capability", "repo.list"),
+                web,
+                ("capability_2", "tag.list"),
+                ("resource_2", "acme"),
+            ]),
+            403,
+            "NO_BINDING",
+        ),
+        // They say what is required, not that a request need not be canonical.
+        (
+            Http { target: "/v2/../tags".into(), ..get(&[("capability", "repo.list"), web]) },
+            400,
+            "MALFORMED_REQUEST",
+        ),
+    ] {
+        let fate = send(&server, &http).await;
+        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+    }
+    // As many as there may be, and one more.
+    let many = |count: usize| {
+        (2..=count).fold(get(&[("capability", "repo.list"), web]), |http, at| {
+            http.says(&format!("capability_{at}"), "repo.list")
+                .says(&format!("resource_{at}"), web.1)
+        })
+    };
+    let most = capstan_policy::REQUIREMENTS_MAX;
+    assert_eq!(send(&server, &many(most)).await.status(), 200);
+    assert_eq!(send(&server, &many(most + 1)).await.reason(), "NO_ROUTE");
+}
+
+#[tokio::test]
+async fn requests_and_decisions_are_counted_and_logged() {
+    let log = folder("envoy-log").join("decisions.ndjson");
+    let decision_log = Some(capstan_server::telemetry::decision_log::Target::File(log.clone()));
+    let clock = Clock::Fixed(capstan_engine::Timestamp::new(1_800_000_000, 0));
+    let config = configured("envoy-counted", &usual_policy(), ROUTES);
+    let server = InProcess::start_with(Config { decision_log, clock, ..config }).await;
+    for (http, times) in [
+        (Http::get("/v2/web/tags").bearer("ci-secret"), 3),
+        (Http::new("PUT", "/v2/web/push").bearer("ci-secret"), 2),
+        (Http::get("/nowhere").bearer("ci-secret"), 4),
+        (Http::get("/v2/web/tags").bearer("what"), 5),
+        (Http::get("//").bearer("ci-secret"), 6),
+    ] {
+        for _ in 0..times {
+            send(&server, &http).await;
+        }
+    }
+    for (outcome, count) in [
+        ("allowed", 3.0),
+        ("denied", 2.0),
+        ("no_route", 4.0),
+        ("unauthenticated", 5.0),
+        ("malformed", 6.0),
+        ("unavailable", 0.0),
+    ] {
+        let series = format!("capstan_ext_authz_answers_total{{outcome=\"{outcome}\"}}");
+        assert_eq!(of(&server, &series).await, count, "{outcome}");
+    }
+    let decided =
+        |allowed| format!("capstan_decisions_total{{rpc=\"ExtAuthz\",allowed=\"{allowed}\"}}");
+    // Each requirement is a decision, up to the first that does not hold.
+    assert_eq!(of(&server, &decided(true)).await, 8.0);
+    assert_eq!(of(&server, &decided(false)).await, 2.0);
+    let calls = "capstan_requests_total{rpc=\"ExtAuthz\",code=\"OK\"}";
+    assert_eq!(of(&server, calls).await, 20.0);
+    let written = "capstan_decision_log_lines_total{outcome=\"written\"}";
+    let started = std::time::Instant::now();
+    while of(&server, written).await < 10.0 {
+        assert!(started.elapsed() < crate::common::PATIENCE);
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+    let expected = serde_json::json!({
+        "time": "2027-01-15T08:00:00Z", "rpc": "ExtAuthz", "identity": "acme/ci",
+        "capability": "repo.list", "resource": "acme/images/web", "allowed": true,
+        "reason": "GRANTED", "revision": 1,
+    });
+    assert_eq!(first, expected);
+    for secret in ["ci-secret", "what", &sha256("ci-secret")] {
+        assert!(!text.contains(secret));
+    }
+}

@@ -1,0 +1,210 @@
+//! Who asks: every source, what each refuses, and that none is preferred.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use capstan_engine::Timestamp;
+use capstan_server::clock::Clock;
+use capstan_server::limits::AUTHORIZATION_BYTES_MAX;
+use capstan_server::server::Config;
+use serde_json::{Value as Json, json};
+
+use super::envoy::{Fate, Http, send};
+use super::{ROUTES, configured, policy, start, usual_policy};
+use crate::common::InProcess;
+
+fn basic(text: &str) -> String {
+    format!("Basic {}", STANDARD.encode(text))
+}
+
+#[tokio::test]
+async fn a_credential_proves_its_identity_and_no_other() {
+    let server = start("envoy-credentials", &usual_policy(), ROUTES).await;
+    let with = |header: &str| Http::get("/v2/").header("authorization", header);
+    for (header, identity) in [
+        ("Bearer ci-secret".to_owned(), "acme/ci"),
+        ("bEaReR   dev-secret ".to_owned(), "acme/dev"),
+        (basic("acme/ci:ci-secret"), "acme/ci"),
+        // Paths may hold colons: the last one ends the user.
+        (basic("x:y:xy-secret"), "x:y"),
+        (basic("acme/dev:dev-secret").replace("Basic", "BASIC"), "acme/dev"),
+    ] {
+        for http in [with(&header), with(&header).raw()] {
+            let fate = send(&server, &http).await;
+            assert_eq!(fate.seen("x-capstan-identity"), [identity], "{header}");
+        }
+    }
+    let expected = send(&server, &Http::get("/v2/")).await;
+    let Fate::Refused { status, ref body, ref challenge } = expected else {
+        panic!("{expected:?}")
+    };
+    assert_eq!((status, challenge.as_deref()), (401, Some("Basic realm=\"test\"")));
+    assert_eq!(body["error"], "unauthenticated");
+    for header in [
+        String::new(),
+        "Bearer".into(),
+        "Bearer ".into(),
+        "ci-secret".into(),
+        "Bearer wrong".into(),
+        "Bearer ci-secret x".into(),
+        "Bearer CI-SECRET".into(),
+        "Bearer ci-secret\t".into(),
+        "Token ci-secret".into(),
+        "Bearer ci-secret,Bearer ci-secret".into(),
+        "Bearer  ,ci-secret".into(),
+        format!("Bearer {}", super::sha256("ci-secret")),
+        basic("acme/ci:wrong"),
+        basic("acme/dev:ci-secret"),
+        basic("ACME/CI:ci-secret"),
+        basic(":ci-secret"),
+        basic("ci-secret"),
+        basic("acme/ci"),
+        basic("acme/ci:"),
+        basic("acme/ci:ci-secret:"),
+        basic("acme/ci:ci-secret\n"),
+        basic("nobody:ci-secret"),
+        "Basic acme/ci:ci-secret".into(),
+        "Basic !!!".into(),
+        format!("Basic {}", STANDARD.encode(b"acme/ci\xff:ci-secret")),
+        format!("Bearer {}", "x".repeat(AUTHORIZATION_BYTES_MAX)),
+    ] {
+        // All refusals are the same: nothing says what was wrong.
+        for http in [with(&header), with(&header).raw()] {
+            assert_eq!(send(&server, &http).await, expected, "{header}");
+        }
+    }
+    let bytes = Http::get("/v2/").header("authorization", b"Bearer \xff\xfe").raw();
+    assert_eq!(send(&server, &bytes).await, expected);
+}
+
+/// The longest header that is looked at.
+#[tokio::test]
+async fn a_secret_may_be_long() {
+    let secret = "s".repeat(AUTHORIZATION_BYTES_MAX - "Bearer ".len());
+    let server = start("envoy-long", &policy(&[("acme/ci", &secret, "")]), ROUTES).await;
+    assert_eq!(send(&server, &Http::get("/v2/").bearer(&secret)).await.status(), 200);
+    let longer = policy(&[("acme/ci", &format!("{secret}s"), "")]);
+    let server = start("envoy-longer", &longer, ROUTES).await;
+    assert_eq!(send(&server, &Http::get("/v2/").bearer(&format!("{secret}s"))).await.status(), 401);
+}
+
+#[tokio::test]
+async fn a_header_that_is_there_twice_proves_nobody() {
+    let server = start("envoy-twice", &usual_policy(), ROUTES).await;
+    for raw in [false, true] {
+        for second in ["Bearer ci-secret", "Bearer dev-secret", "", "x"] {
+            let mut http = Http::get("/v2/").bearer("ci-secret").header("authorization", second);
+            http.raw = raw;
+            assert_eq!(send(&server, &http).await.status(), 401, "{http:?}");
+        }
+        // Whatever letters it is written with.
+        let http =
+            Http::get("/v2/").bearer("ci-secret").header("Authorization", "Bearer dev-secret");
+        assert_eq!(send(&server, &Http { raw, ..http }).await.status(), 401);
+    }
+}
+
+#[tokio::test]
+async fn a_credential_ends_when_it_says() {
+    let secrets = [
+        ("acme/ci", "ended", ", expires_at: 2027-01-01T00:00:00Z"),
+        ("acme/dev", "ends", ", expires_at: 2027-01-01T00:00:00.000000001Z"),
+    ];
+    let config = configured("envoy-expired", &policy(&secrets), ROUTES);
+    let clock = Clock::Fixed(Timestamp::new(1_798_761_600, 0));
+    let server = InProcess::start_with(Config { clock, ..config }).await;
+    assert_eq!(send(&server, &Http::get("/v2/").bearer("ended")).await.status(), 401);
+    assert_eq!(send(&server, &Http::get("/v2/").bearer("ends")).await.status(), 200);
+    let header = basic("acme/ci:ended");
+    let http = Http::get("/v2/").header("authorization", header);
+    assert_eq!(send(&server, &http).await.status(), 401);
+}
+
+fn routes(settings: &str) -> String {
+    ROUTES.replacen("version: 1\n", &format!("version: 1\n{settings}\n"), 1)
+}
+
+#[tokio::test]
+async fn a_token_that_envoy_has_verified_names_an_identity() {
+    let settings = routes("identity: [jwt]\njwt: {claim: sub, prefix: 'id/'}");
+    let server = start("envoy-jwt", &usual_policy(), &settings).await;
+    let with = |payload: Json| Http::get("/v2/web/tags").token(payload);
+    let fate = send(&server, &with(json!({"sub": "id/acme/ci", "iss": "x"}))).await;
+    assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
+    for payload in [
+        json!({}),
+        json!({"sub": "acme/ci"}),
+        json!({"sub": "id/"}),
+        json!({"sub": "id/acme/ci\r\nx-admin: true"}),
+        json!({"sub": "id//acme/ci"}),
+        json!({"sub": "id/acme/../acme/ci"}),
+        json!({"sub": ["id/acme/ci"]}),
+        json!({"sub": {"sub": "id/acme/ci"}}),
+        json!({"sub": 7}),
+        json!({"sub": true}),
+        json!({"sub": null}),
+        json!({"Sub": "id/acme/ci"}),
+        json!("id/acme/ci"),
+        json!(null),
+    ] {
+        let fate = send(&server, &with(payload.clone())).await;
+        assert_eq!(fate.status(), 401, "{payload}");
+    }
+    assert_eq!(send(&server, &Http::get("/v2/web/tags")).await.status(), 401);
+    // What is no source here says nothing.
+    let http = Http::get("/v2/web/tags").bearer("ci-secret").peer("acme/ci");
+    assert_eq!(send(&server, &http).await.status(), 401);
+    let fate = send(&server, &http.token(json!({"sub": "id/acme/ci"}))).await;
+    assert_eq!(fate.seen("authorization"), ["Bearer ci-secret"], "it is not ours to take away");
+    // Proved, and unknown to the policy.
+    let fate = send(&server, &with(json!({"sub": "id/nobody"}))).await;
+    assert_eq!((fate.status(), fate.reason()), (403, "UNKNOWN_IDENTITY"));
+}
+
+#[tokio::test]
+async fn the_peers_certificate_names_an_identity() {
+    let settings = routes("identity: [peer]\npeer: {prefix: 'spiffe://example.org/'}");
+    let server = start("envoy-peer", &usual_policy(), &settings).await;
+    let with = |principal: &str| Http::get("/v2/web/tags").peer(principal);
+    let fate = send(&server, &with("spiffe://example.org/acme/ci")).await;
+    assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
+    for principal in [
+        "",
+        "acme/ci",
+        "spiffe://example.org/",
+        "spiffe://example.org//acme/ci",
+        "spiffe://example.com/acme/ci",
+        "spiffe://example.org.evil/acme/ci",
+        "SPIFFE://example.org/acme/ci",
+        "spiffe://example.org/acme/%63i",
+        "spiffe://example.org/acme/ci/",
+        "spiffe://example.org/acme/ci,spiffe://example.org/acme/dev",
+    ] {
+        assert_eq!(send(&server, &with(principal)).await.status(), 401, "{principal}");
+    }
+    let spoofed = Http::get("/v2/web/tags")
+        .header("x-forwarded-client-cert", "URI=spiffe://example.org/acme/ci");
+    assert_eq!(send(&server, &spoofed).await.status(), 401);
+}
+
+#[tokio::test]
+async fn of_two_sources_none_is_preferred() {
+    let settings = routes("identity: [credential, jwt, peer]");
+    let server = start("envoy-sources", &usual_policy(), &settings).await;
+    let bare = || Http::get("/v2/web/tags");
+    let token = || json!({"sub": "acme/ci"});
+    for one in [bare().bearer("ci-secret"), bare().token(token()), bare().peer("acme/ci")] {
+        assert_eq!(send(&server, &one).await.seen("x-capstan-identity"), ["acme/ci"], "{one:?}");
+    }
+    for several in [
+        bare().bearer("ci-secret").token(token()),
+        bare().bearer("ci-secret").peer("acme/ci"),
+        bare().token(token()).peer("acme/ci"),
+        bare().bearer("ci-secret").token(token()).peer("acme/ci"),
+        // One that proves nobody still says that somebody else is meant.
+        bare().bearer("wrong").token(token()),
+        bare().bearer("ci-secret").token(json!({"sub": 7})),
+        bare().bearer("ci-secret").peer("CN=unknown "),
+    ] {
+        assert_eq!(send(&server, &several).await.status(), 401, "{several:?}");
+    }
+}

@@ -1,0 +1,207 @@
+//! Requests that are made to be read in two ways: none passes, whoever sends it.
+
+use capstan_server::limits::{HTTP_HEADERS_MAX, TARGET_BYTES_MAX};
+
+use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
+
+use super::envoy::{Fate, Http, client, fate, http_of, send};
+use super::{policy, start};
+use crate::common::InProcess;
+
+/// Everything is allowed to `acme/dev` here: what does not pass is refused for what it is.
+async fn open_server(name: &str) -> InProcess {
+    let routes = "version: 1
+routes:
+- {name: all, methods: [GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS], path: '/{all...}', query: [a], form: true,
+   authenticated: true}
+- {name: slash, methods: [GET], path: /v2/, authenticated: true}
+";
+    start(name, &policy(&[("acme/dev", "dev-secret", "")]), routes).await
+}
+
+fn dev(target: &str) -> Http {
+    Http::get(target).bearer("dev-secret")
+}
+
+async fn is_malformed(server: &InProcess, http: &Http) {
+    let fate = send(server, http).await;
+    assert_eq!((fate.status(), fate.reason()), (400, "MALFORMED_REQUEST"), "{http:?}\n{fate:?}");
+    // Envoy must read a denial, which no `failure_mode_allow` lets pass.
+    assert!(matches!(fate, Fate::Refused { .. }), "{fate:?}");
+}
+
+#[tokio::test]
+async fn only_the_canonical_path_passes() {
+    let server = open_server("envoy-paths").await;
+    for path in ["/a", "/a/b.c", "/v2/", "/a@1:2+3", "/...", "/a.."] {
+        assert_eq!(send(&server, &dev(path)).await.status(), 200, "{path}");
+    }
+    let long = format!("/{}", "a".repeat(64 * 1024));
+    let longest = format!("/{}", "a".repeat(TARGET_BYTES_MAX - 1));
+    assert_eq!(send(&server, &dev(&longest)).await.status(), 200);
+    let one_more = format!("{longest}a");
+    let deep = "/a".repeat(65);
+    for path in [
+        "//",
+        "//a",
+        "/a//b",
+        "/a//",
+        "/./a",
+        "/a/.",
+        "/a/./b",
+        "/..",
+        "/../a",
+        "/a/..",
+        "/a/../b",
+        "/%2e%2e/a",
+        "/a/%2E%2e%2fb",
+        "/a%2Fb",
+        "/a%2fb",
+        "/a%5cb",
+        "/%61",
+        "/a%00b",
+        "/a%252fb",
+        "/%",
+        "/a%zz",
+        "/a;b",
+        "/a;v=1/b",
+        "/..;/a",
+        "/a/..;/b",
+        "/a\\b",
+        "/..\\a",
+        "/a b",
+        "/a\tb",
+        "/a\0b",
+        "/a\r\nX: y",
+        "/a#b",
+        "/a#",
+        "/é",
+        "/a\u{202e}b",
+        "/a\u{ff0f}b",
+        "/\u{fffd}",
+        "a",
+        "",
+        "*",
+        "a/b",
+        "http://registry.example/a",
+        "https://other.example/a",
+        "registry.example:443",
+        "/a|b",
+        "/a\"b",
+        "/<a>",
+        "/a^b",
+        "/a`b",
+        "/{a}",
+        "/[a]",
+        "/a\u{7f}",
+        &long,
+        &one_more,
+        &deep,
+    ] {
+        is_malformed(&server, &dev(path)).await;
+        is_malformed(&server, &dev(path).raw()).await;
+    }
+}
+
+#[tokio::test]
+async fn only_the_canonical_query_passes() {
+    let server = open_server("envoy-queries").await;
+    for query in ["?", "?a", "?a=b", "?a=%2F%2e%2e", "?a=%61", "?a=b&"] {
+        assert_eq!(send(&server, &dev(&format!("/x{query}"))).await.status(), 200, "{query}");
+    }
+    let wide = format!("?{}", "b=1&".repeat(65));
+    for query in [
+        "?a=1&a=2", "?a&a", "?%61=1", "?a=1;b=2", "?a;b", "?a=%", "?a=%4", "?a=%zz", "?a=b#c",
+        "?a b", "?a=\\", "?a=é", "?a+b=1", "?a=\0", "?a=\r\n", "?%ff=1", &wide,
+    ] {
+        is_malformed(&server, &dev(&format!("/x{query}"))).await;
+    }
+}
+
+#[tokio::test]
+async fn odd_methods_and_hosts_do_not_pass() {
+    let server = open_server("envoy-methods").await;
+    let method = |method: &str| Http::new(method, "/a").bearer("dev-secret");
+    for good in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
+        assert_eq!(send(&server, &method(good)).await.status(), 200, "{good}");
+    }
+    for odd in ["", "get", "Get", "CONNECT", "TRACE", "PRI", "PROPFIND", "GET /a", "GET\0", "GÉT"]
+    {
+        is_malformed(&server, &method(odd)).await;
+    }
+    for host in ["a.example", "a.example:80", "127.0.0.1", "[::1]:8080"] {
+        assert_eq!(send(&server, &dev("/a").host(host)).await.status(), 200, "{host}");
+    }
+    for host in [
+        "",
+        ":80",
+        "a.example:port",
+        "a.example:",
+        "a@b",
+        "user:pw@a.example",
+        "a/b",
+        "a b",
+        "a,b",
+        "é.example",
+        "a\0",
+        "[::1",
+        "a.example:80:80",
+        "a?b",
+        "a#b",
+    ] {
+        is_malformed(&server, &dev("/a").host(host)).await;
+    }
+}
+
+#[tokio::test]
+async fn headers_that_decide_are_there_once_and_agree() {
+    let server = open_server("envoy-headers").await;
+    let plain = dev("/a").header("host", "registry.example").header("content-type", "text/plain");
+    assert_eq!(send(&server, &plain).await.status(), 200);
+    assert_eq!(send(&server, &plain.clone().raw()).await.status(), 200);
+    for (name, value) in [
+        ("host", "other.example"),
+        (":path", "/b"),
+        (":method", "DELETE"),
+        (":authority", "other.example"),
+        ("content-type", "application/grpc"),
+        ("Content-Type", "text/plain"),
+        ("x-http-method-override", "DELETE"),
+        ("X-HTTP-Method", "GET"),
+        ("x-method-override", ""),
+        ("X_HTTP_Method_Override", "DELETE"),
+        ("upgrade", "websocket"),
+        ("Upgrade", "h2c"),
+    ] {
+        for raw in [false, true] {
+            let http = Http { raw, ..plain.clone().header(name, value) };
+            is_malformed(&server, &http).await;
+        }
+    }
+    // Envoy gives one encoding of the headers, and leaves these fields empty.
+    let change: [fn(&mut HttpRequest); 3] = [
+        |http| drop(http.headers.insert("x".into(), "y".into())),
+        |http| http.query = "a=1".into(),
+        |http| http.fragment = "a".into(),
+    ];
+    for change in change {
+        let mut asked = plain.clone().raw().asked();
+        change(http_of(&mut asked));
+        let answer = client(&server).check(asked).await.unwrap().into_inner();
+        assert_eq!(fate(answer, &plain).status(), 400);
+    }
+    is_malformed(&server, &dev("/a").header("content-type", b"text/\xff").raw()).await;
+}
+
+#[tokio::test]
+async fn there_are_only_so_many_headers() {
+    let server = open_server("envoy-many").await;
+    // Envoy sends three of its own, and one says who asks.
+    let many =
+        |count: usize| (4..count).fold(dev("/a"), |http, at| http.header(&format!("x-{at}"), "1"));
+    for raw in [false, true] {
+        let http = Http { raw, ..many(HTTP_HEADERS_MAX) };
+        assert_eq!(send(&server, &http).await.status(), 200);
+        is_malformed(&server, &Http { raw, ..many(HTTP_HEADERS_MAX + 1) }).await;
+    }
+}

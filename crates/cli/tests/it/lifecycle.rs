@@ -1,0 +1,356 @@
+//! The server's life: start, readiness, sockets, refusals, drain.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::Stdio;
+use std::time::Instant;
+
+use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
+use capstan_server::limits::{DRAIN_MAX, HTTP_DRAIN_MAX, STREAM_DRAIN_MAX};
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus};
+
+use tonic_types::StatusExt as _;
+
+use crate::common::{PATIENCE, Serving, capstan, command, folder, stderr};
+
+/// One HTTP/1.1 request; answers the status line and the body.
+fn get(address: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+async fn connect(server: &Serving) -> tonic::transport::Channel {
+    let url = format!("http://{}", server.address("grpc"));
+    tonic::transport::Channel::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+
+fn demo() -> Serving {
+    Serving::start(&[&["--demo"], &FREE[..]].concat(), 12)
+}
+
+#[test]
+fn ready_means_that_health_and_http_say_so() {
+    let server = demo();
+    let http = server.address("http");
+    assert_eq!(get(&http, "/livez"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+    assert_eq!(get(&http, "/readyz"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
+    assert!(get(&http, "/nope").0.contains("404"));
+
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    threads.block_on(async {
+        let mut health = HealthClient::new(connect(&server).await);
+        for name in ["", "capstan.v1.DecisionService"] {
+            let request = HealthCheckRequest { service: name.into() };
+            let answer = health.check(request).await.unwrap().into_inner();
+            assert_eq!(answer.status(), ServingStatus::Serving, "{name:?}");
+        }
+        let unknown = HealthCheckRequest { service: "nope".into() };
+        assert_eq!(health.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+    });
+}
+
+#[test]
+fn until_the_policy_is_loaded_nothing_says_ready() {
+    // A pipe that nobody has written to yet is a policy that takes its time.
+    let pipe = folder("pipe").join("policy.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Open for both: opening a pipe for one waits for the other.
+    let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
+    let socket = folder("slow").join("grpc.sock");
+    let listen = format!("unix:{}", socket.display());
+    let http =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let mut child = command(&[
+        "serve",
+        "--policy",
+        pipe.to_str().unwrap(),
+        "--listen",
+        &listen,
+        "--http",
+        &http,
+    ])
+    .stdout(Stdio::piped())
+    .stderr(Stdio::null())
+    .spawn()
+    .unwrap();
+    // The lines on standard output come when it is ready; what it logs before is not for tests.
+    let patience = std::time::Instant::now();
+    while TcpStream::connect(&http).is_err() && patience.elapsed() < PATIENCE {
+        std::thread::yield_now();
+    }
+    let (status, body) = get(&http, "/readyz");
+    assert!(status.contains("503"), "{status}");
+    assert_eq!(body, "starting: loading the policy\n");
+    assert_eq!(get(&http, "/livez").1, "ok\n");
+    let check = ["check", "alice", "repo.list", "acme", "--addr", &listen];
+    let early = capstan(&check);
+    assert_eq!(early.status.code(), Some(2));
+    assert_eq!(stderr(&early), "error: not ready: the policy is being loaded\n");
+
+    writer.write_all(capstan_server::feed::source::DEMO.as_bytes()).unwrap();
+    drop(writer);
+    let mut first = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
+    assert_eq!(first.trim_end(), format!("grpc {listen}"));
+    assert_eq!(get(&http, "/readyz").1, "ok\n");
+    assert_eq!(capstan(&check).status.code(), Some(0));
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_signal_drains_and_exits_with_0() {
+    for signal in ["-TERM", "-INT"] {
+        let (code, log) = demo().stop(signal);
+        assert_eq!(code, Some(0), "{log}");
+        assert!(log.contains("\"draining\"") && log.contains("\"stopped\""), "{log}");
+    }
+}
+
+#[test]
+fn a_peer_that_says_nothing_does_not_hold_the_drain_for_ever() {
+    let server = demo();
+    let _idle = TcpStream::connect(server.address("grpc")).unwrap();
+    // Answered, so that the connection before it has been accepted too.
+    assert!(TcpStream::connect(server.address("http")).is_ok());
+    let (code, log) = server.stop("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+}
+
+/// Half a request on the HTTP port, which waits for the other half.
+#[test]
+fn half_a_request_does_not_hold_the_drain_for_as_long() {
+    let server = demo();
+    let mut half = TcpStream::connect(server.address("http")).unwrap();
+    half.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
+    // Answered, so that the connection before it has been accepted too.
+    assert_eq!(get(&server.address("http"), "/livez").1, "ok\n");
+    let began = Instant::now();
+    let (code, log) = server.stop("-TERM");
+    assert_eq!(code, Some(0), "{log}");
+    // Within the time for HTTP: the time for everything was not used up.
+    assert!(log.contains("\"stopped\""), "{log}");
+    assert!(HTTP_DRAIN_MAX < DRAIN_MAX && began.elapsed() < DRAIN_MAX);
+}
+
+#[test]
+fn logs_are_json_outside_of_a_terminal() {
+    let (_, log) = demo().stop("-TERM");
+    let lines: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let loaded = lines.iter().find(|line| line["message"] == "policy loaded and checked").unwrap();
+    assert_eq!((&loaded["identities"], &loaded["role_bindings"]), (&15.into(), &17.into()));
+    assert!(loaded["answers_compared"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn the_demo_commands_work_as_printed() {
+    let server = demo();
+    let commands: Vec<&str> =
+        server.lines.iter().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(commands.len(), 6, "{:?}", server.lines);
+    let codes = commands.iter().map(|command| {
+        let words: Vec<_> = command.split(' ').skip(1).collect();
+        let output = capstan(&words);
+        assert_eq!(stderr(&output), "", "{command}");
+        output.status.code().unwrap()
+    });
+    assert_eq!(codes.collect::<Vec<_>>(), [0, 0, 1, 0, 0, 0]);
+}
+
+#[test]
+fn a_unix_socket_serves_and_is_cleaned_up() {
+    let socket = folder("socket").join("grpc.sock");
+    let listen = format!("unix:{}", socket.display());
+    let arguments = ["--demo", "--listen", &listen, "--http", "none"];
+    let check = || capstan(&["check", "alice", "repo.list", "acme", "--addr", &listen]);
+
+    let server = Serving::start(&arguments, 1);
+    assert_eq!(server.address("grpc"), listen);
+    assert_eq!(check().status.code(), Some(0));
+    let second = capstan(&[&["serve"], &arguments[..]].concat());
+    assert_eq!(second.status.code(), Some(2));
+    assert!(stderr(&second).contains("in use by another server"), "{}", stderr(&second));
+    let (code, _) = server.stop("-KILL");
+    assert_eq!(code, None);
+    assert!(socket.exists(), "a killed server leaves its socket behind");
+
+    let server = Serving::start(&arguments, 1);
+    assert_eq!(check().status.code(), Some(0));
+    assert_eq!(server.stop("-TERM").0, Some(0));
+    assert!(!socket.exists());
+
+    // What is no socket is somebody's, and stays.
+    std::fs::write(&socket, "precious").unwrap();
+    let refused = capstan(&[&["serve"], &arguments[..]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("is there and is no socket"), "{}", stderr(&refused));
+    assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
+}
+
+/// Clients with health checking keep a watch open; a server that waited for it would be cut off.
+#[test]
+fn a_health_watch_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let mut watch = threads.block_on(async {
+        let mut health = HealthClient::new(connect(&server).await);
+        let request = HealthCheckRequest { service: String::new() };
+        let mut watch = health.watch(request).await.unwrap().into_inner();
+        assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
+        watch
+    });
+    let (code, log) = server.stop("-TERM");
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
+    threads.block_on(async {
+        let last = watch.message().await.ok().flatten();
+        assert!(last.is_none_or(|last| last.status() == ServingStatus::NotServing));
+    });
+}
+
+#[test]
+fn several_addresses_are_printed_a_line_each() {
+    let socket = folder("several").join("grpc.sock");
+    let unix = format!("unix:{}", socket.display());
+    let server = Serving::start(
+        &["--demo", "--listen", "127.0.0.1:0", "--listen", &unix, "--http", "127.0.0.1:0"],
+        3,
+    );
+    let words: Vec<_> = server.lines.iter().map(|line| line.split(' ').next().unwrap()).collect();
+    assert_eq!(words, ["grpc", "grpc", "http"]);
+    assert_eq!(server.lines[1], format!("grpc {unix}"));
+    for address in [format!("http://{}", server.lines[0].strip_prefix("grpc ").unwrap()), unix] {
+        assert!(
+            capstan(&["check", "alice", "repo.list", "acme", "--addr", &address]).status.success()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_advice() {
+    let refuses = |arguments: &[&str], advice: &str| {
+        let output = capstan(&[&["serve"], arguments].concat());
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        assert!(stderr(&output).contains(advice), "{}", stderr(&output));
+    };
+    refuses(&["--demo", "--listen", "0.0.0.0:0"], "give --insecure-plaintext");
+    refuses(
+        &["--demo", "--listen", "127.0.0.1:0", "--http", "[::]:0"],
+        "give --insecure-plaintext",
+    );
+    refuses(&["--demo", "--listen", "localhost"], "expected IP:PORT");
+    refuses(&[], "required");
+    refuses(&["--demo", "--policy", "x"], "cannot be used with");
+    let none = [&["--policy", "no-such-file"], &FREE[..]].concat();
+    refuses(&none, "cannot read no-such-file");
+    let bad = folder("bad").join("policy.yaml");
+    std::fs::write(&bad, "version: 1\n").unwrap();
+    let bad = [&["--policy", bad.to_str().unwrap()], &FREE[..]].concat();
+    refuses(&bad, "policy.yaml:1:1: found no `catalog`; expected the key `catalog`");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    refuses(&["--demo", "--listen", &taken, "--http", "none"], "port 0 picks a free one");
+}
+
+#[test]
+fn the_schema_is_told_only_if_wished() {
+    let policy = "deploy/quickstart/policy.yaml";
+    let told = |arguments: &[&str]| {
+        let server = Serving::start(&[arguments, &FREE[..]].concat(), 2);
+        let threads = tokio::runtime::Runtime::new().unwrap();
+        threads.block_on(async {
+            use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+            use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
+            use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+            let mut client = ServerReflectionClient::new(connect(&server).await);
+            let request = tonic_reflection::pb::v1::ServerReflectionRequest {
+                host: String::new(),
+                message_request: Some(MessageRequest::ListServices(String::new())),
+            };
+            let answer = client.server_reflection_info(tokio_stream::iter([request])).await.ok()?;
+            let message = answer.into_inner().message().await.unwrap()?.message_response?;
+            let MessageResponse::ListServicesResponse(list) = message else { return None };
+            Some(list.service.into_iter().map(|service| service.name).collect::<Vec<_>>())
+        })
+    };
+    assert_eq!(told(&["--policy", policy]), None);
+    for wished in [&["--policy", policy, "--reflection"][..], &["--demo"]] {
+        let services = told(wished).unwrap();
+        assert!(services.contains(&"capstan.v1.DecisionService".to_owned()), "{services:?}");
+    }
+}
+
+/// A stream would hold the drain for as long as its client pleases: it is told to go elsewhere.
+/// Even one whose client always has another batch on its way (`STREAM_DRAIN_MAX`); those that came are
+/// answered, in order.
+#[test]
+fn a_busy_stream_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let answered = threads.block_on(async {
+        // Longer than those that take no turn.
+        let check = v1::CheckItem {
+            identity: "bob".into(),
+            capability: "repo.list".into(),
+            resource: "acme/platform".into(),
+            properties: None,
+        };
+        let batch = v1::BatchCheckRequest { checks: vec![check; 500], consistency: None };
+        let mut decisions = DecisionServiceClient::new(connect(&server).await);
+        let endless = tokio_stream::iter(std::iter::repeat(batch));
+        let mut answers = decisions.stream_check(endless).await.unwrap().into_inner();
+        let mut answered = 0u64;
+        loop {
+            match answers.message().await {
+                Ok(answer) => assert_eq!(answer.unwrap().results.len(), 500),
+                Err(status) => {
+                    assert_eq!(status.code(), tonic::Code::Unavailable, "{status:?}");
+                    return answered;
+                }
+            }
+            answered += 1;
+            if answered == 100 {
+                server.signal("-TERM");
+            }
+        }
+    });
+    assert!(answered >= 100);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
+    assert!(STREAM_DRAIN_MAX < DRAIN_MAX);
+}
+
+#[test]
+fn an_open_stream_ends_with_the_drain() {
+    let server = demo();
+    let threads = tokio::runtime::Runtime::new().unwrap();
+    let (batches, mut answers) = threads.block_on(async {
+        let (batches, stream) = tokio::sync::mpsc::channel(1);
+        batches.send(v1::BatchCheckRequest::default()).await.unwrap();
+        let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+        let mut decisions = DecisionServiceClient::new(connect(&server).await);
+        let mut answers = decisions.stream_check(stream).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().revision, 1);
+        (batches, answers)
+    });
+    server.signal("-TERM");
+    let status = threads.block_on(answers.message()).unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "NOT_READY");
+    assert!(status.get_details_retry_info().is_some());
+    drop(batches);
+    let (code, log) = server.wait();
+    assert_eq!(code, Some(0));
+    assert!(!log.contains("cutting off"), "{log}");
+}
