@@ -25,5 +25,6 @@ pub mod v1 {
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 pub mod codec;
+pub mod contract;
 pub mod frame;
 pub mod plain;

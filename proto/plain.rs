@@ -11,10 +11,8 @@ use tonic::Status;
 use tonic::codec::DecodeBuf;
 
 use crate::codec::{Received, take_whole, undecodable};
+use crate::contract::BATCH_CHECKS_MAX;
 use crate::v1;
-
-/// Most checks in one batch (section 7 of the contract).
-pub const BATCH_CHECKS_MAX: usize = 1_000;
 
 /// A `BatchCheckRequest` as servers get it.
 #[derive(Clone, Debug, PartialEq)]

@@ -98,7 +98,7 @@ impl From<v1::ExplainResponse> for Explanation {
     fn from(found: v1::ExplainResponse) -> Self {
         Self {
             allowed: found.allowed,
-            reason: output::reason(found.reason()),
+            reason: found.reason().word(),
             witness: found.witness.map(Grant::from),
             missing: found.missing,
             roles: found.roles,

@@ -63,15 +63,9 @@ impl Decision {
         revision: u64,
         valid_until: Option<prost_types::Timestamp>,
     ) -> Self {
-        let reason = self::reason(reason);
+        let reason = reason.word();
         Self { allowed, reason, revision, valid_until: valid_until.and_then(time) }
     }
-}
-
-/// A reason without the prefix that it has in the schema.
-pub(crate) fn reason(reason: v1::Reason) -> &'static str {
-    let name = reason.as_str_name();
-    name.strip_prefix("REASON_").unwrap_or(name)
 }
 
 /// A time in RFC 3339.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Most checks in a batch (contract, section 5).
-pub const BATCH_CHECKS_MAX: usize = 1_000;
+pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
 /// Bytes from which on a batch takes no further check; a single check may have more, up to
 /// [`CHECK_BYTES_MAX`]. A quarter of what a message may have: smaller batches are answered sooner.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capstan_proto::contract::epoch;
 use capstan_proto::v1;
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -316,11 +317,6 @@ pub(crate) enum Asked {
 
 fn item_places(item: &Item<'_>) -> u32 {
     u32::try_from(places(item.bytes())).unwrap_or(u32::MAX)
-}
-
-/// The epoch of a revision: its bits from 40 up (contract, section 5).
-const fn epoch(revision: u64) -> u64 {
-    revision >> 40
 }
 
 /// Closes the client when a task that it cannot do without ends, whyever: nobody may wait for what

@@ -4,15 +4,13 @@ use std::error::Error as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use capstan_proto::contract::RETRY_PUSHBACK_KEY;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::address::chain;
 use crate::error::Error;
 use crate::limits::PUSHBACK_MAX;
-
-/// When to try again, in milliseconds; a negative number means never (gRFC A6).
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 /// What an error of a whole batch means.
 #[derive(Clone, Debug)]
@@ -37,7 +35,8 @@ impl Verdict {
         if status.source().is_some() {
             return Self::lost(format!("connection lost: {}", chain(status)));
         }
-        let pushback = status.metadata().get(PUSHBACK).and_then(|text| text.to_str().ok());
+        let pushback =
+            status.metadata().get(RETRY_PUSHBACK_KEY).and_then(|text| text.to_str().ok());
         let pushback = pushback.and_then(|text| text.parse::<i64>().ok());
         let again = |after| Self::Again {
             why: format!("{:?}: {}", status.code(), status.message()).into(),
@@ -92,7 +91,7 @@ mod tests {
             [("70", Duration::from_millis(70)), ("9000000000000", PUSHBACK_MAX)]
         {
             let mut status = Status::resource_exhausted("later");
-            status.metadata_mut().insert(PUSHBACK, asked.parse().unwrap());
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, asked.parse().unwrap());
             let Verdict::Again { after, .. } = Verdict::of(&status) else { panic!("{asked}") };
             assert_eq!(after, Some(expected));
         }

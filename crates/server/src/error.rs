@@ -1,5 +1,6 @@
 //! Why a question could not be answered. A denial is not among these: it is an answer.
 
+use capstan_proto::contract::epoch;
 use thiserror::Error;
 
 /// Why a question could not be answered.
@@ -50,11 +51,6 @@ impl RequestError {
     pub(crate) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Field { field: field.into(), problem: format!("{problem}") }
     }
-}
-
-/// The epoch of a revision: its bits from 40 up (contract, section 5).
-pub(crate) const fn epoch(revision: u64) -> u64 {
-    revision >> 40
 }
 
 /// Why a call was ended, whatever it asked.

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Most bytes of a decision message, in and out (contract, section 7).
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Most checks in a batch (contract, section 5).
-pub const BATCH_CHECKS_MAX: usize = capstan_proto::plain::BATCH_CHECKS_MAX;
+pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
 /// Most streams at once on one connection (contract, section 7). tonic's default is no limit.
 pub const CONNECTION_STREAMS_MAX: u32 = 256;
 /// Most bytes of a request's headers (contract, section 7).

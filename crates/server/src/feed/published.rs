@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::{ArcSwapOption, Guard};
 use capstan_engine::Snapshot;
 use capstan_policy::Credentials;
+use capstan_proto::contract::epoch;
 use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
 
 use crate::RequestError;
-use crate::error::epoch;
 use crate::limits::{REVISION_WAIT_MAX, SNAPSHOTS_KEPT};
 
 /// What requests are both authenticated and decided by.

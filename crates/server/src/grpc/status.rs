@@ -1,5 +1,6 @@
 //! The only place where our errors become gRPC statuses (contract, section 7).
 
+use capstan_proto::contract::RETRY_PUSHBACK_KEY;
 use capstan_proto::v1;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
@@ -11,8 +12,6 @@ use crate::limits::{RETRY_PUSHBACK, REVISION_WAIT_MAX};
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "capstan";
-/// When to try again, for clients that retry by themselves; a negative number means never (gRFC A6).
-const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 impl RequestError {
     const fn code(&self) -> Code {
@@ -72,7 +71,7 @@ impl From<RequestError> for Status {
         let mut status = Self::with_error_details(error.code(), error.to_string(), details);
         if matches!(error, RequestError::RevisionGone { .. }) {
             // It does not come back.
-            status.metadata_mut().insert(PUSHBACK, (-1).into());
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, (-1).into());
         }
         status
     }
@@ -114,7 +113,7 @@ impl From<Refusal> for Status {
         }
         let mut status = Self::with_error_details(refusal.code(), refusal.to_string(), details);
         if let Some(pushback) = pushback {
-            status.metadata_mut().insert(PUSHBACK, pushback.into());
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, pushback.into());
         }
         status
     }

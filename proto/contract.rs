@@ -1,0 +1,38 @@
+//! What servers and clients must agree on beside the schema: limits, header names, revisions.
+//!
+//! Source: the public contract, sections 5 and 7.
+
+use crate::v1;
+
+/// Most checks in one batch (contract, section 7).
+pub const BATCH_CHECKS_MAX: usize = 1_000;
+
+/// The metadata key that says when to try again: milliseconds, or a negative number for never (gRFC A6).
+pub const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
+
+/// The epoch of a revision: its bits from 40 up (contract, section 5).
+#[must_use]
+pub const fn epoch(revision: u64) -> u64 {
+    revision >> 40
+}
+
+impl v1::Reason {
+    /// The word for a reason in JSON and documents: its name in the schema without the prefix.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let name = self.as_str_name();
+        name.strip_prefix("REASON_").unwrap_or(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_has_no_prefix_and_a_revision_has_an_epoch() {
+        assert_eq!(v1::Reason::CapabilityNotInRole.word(), "CAPABILITY_NOT_IN_ROLE");
+        assert_eq!(epoch((3 << 40) + 7), 3);
+        assert_eq!(epoch((1 << 40) - 1), 0);
+    }
+}
