@@ -55,7 +55,7 @@ impl RequestError {
 
 /// Why a call was ended, whatever it asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CallError {
     /// The client's deadline has passed, or the server's.
     #[error("the deadline has passed")]
     DeadlineExceeded,

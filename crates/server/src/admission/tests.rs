@@ -13,18 +13,20 @@ use tonic::{Code, Status};
 
 use super::body::Rest;
 use super::*;
+use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
+use std::time::Duration;
 
 fn admission(metrics: &Arc<Metrics>) -> Admission {
     let limits = Limits::default();
-    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, None)
+    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
 }
 
 /// The layer around a service that answers each call with what the function makes.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
         admission($metrics)
-            .layer(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) }))
+            .layer(Plain(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) })))
     };
 }
 
@@ -48,9 +50,27 @@ impl HttpBody for Broken {
     }
 }
 
-async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+/// A service without a fast way.
+struct Plain<S>(S);
+
+impl<S> Inner for Plain<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Begun<S::Future> {
+        Begun::Waits(self.0.call(request))
+    }
+}
+
+async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+where
+    S: Inner,
     S::Future: Send + Unpin + 'static,
 {
     let request = Request::post(path).body(Body::empty()).unwrap();
@@ -93,7 +113,7 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();
-    let Ok(answer) = admission.layer(inner).call(request).await;
+    let Ok(answer) = admission.layer(Plain(inner)).call(request).await;
     let (status, head_first) = told(answer).await;
     let took = began.elapsed().as_millis();
     let name = format!("{:?}", status.code());

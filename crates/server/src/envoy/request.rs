@@ -12,7 +12,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::Struct;
 
 use super::answer::{IDENTITY, REVISION};
-use crate::envoy::routes::{Asked, Malformed};
+use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// The filter that verifies tokens.
@@ -27,8 +27,8 @@ const PATH_OVERRIDES: [&str; 4] =
 
 /// What Envoy tells of a request.
 #[derive(Debug)]
-pub(super) struct Told<'r> {
-    pub(super) asked: Asked<'r>,
+pub(super) struct EnvoyRequest<'r> {
+    pub(super) asked: CanonicalRequest<'r>,
     pub(super) presented: Presented<'r>,
     /// What Envoy's configuration says of the route that it has chosen.
     pub(super) extensions: &'r HashMap<String, String>,
@@ -47,13 +47,13 @@ pub(super) struct Presented<'r> {
     pub(super) principal: &'r str,
 }
 
-impl<'r> Told<'r> {
-    pub(super) fn read(request: &'r CheckRequest) -> Result<Self, Malformed> {
-        let attributes = request.attributes.as_ref().ok_or(Malformed::NotHttp)?;
+impl<'r> EnvoyRequest<'r> {
+    pub(super) fn read(request: &'r CheckRequest) -> Result<Self, MalformedRequestError> {
+        let attributes = request.attributes.as_ref().ok_or(MalformedRequestError::NotHttp)?;
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
-        let http = http.ok_or(Malformed::NotHttp)?;
+        let http = http.ok_or(MalformedRequestError::NotHttp)?;
         if !http.query.is_empty() || !http.fragment.is_empty() {
-            return Err(Malformed::Disagreement); // Envoy leaves them empty.
+            return Err(MalformedRequestError::Disagreement); // Envoy leaves them empty.
         }
         let headers = Headers::read(http)?;
         for (there, said) in [
@@ -63,11 +63,11 @@ impl<'r> Told<'r> {
             (headers.host, &http.host),
         ] {
             if there.is_some_and(|there| there != said.as_str()) {
-                return Err(Malformed::Disagreement);
+                return Err(MalformedRequestError::Disagreement);
             }
         }
         let content_type = headers.content_type.unwrap_or_default();
-        let asked = Asked::parse(&http.method, &http.host, &http.path, content_type)?;
+        let asked = CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
         let metadata = attributes.metadata_context.as_ref();
         let presented = Presented {
             authorization: headers.authorization,
@@ -92,13 +92,13 @@ struct Headers<'r> {
 }
 
 impl<'r> Headers<'r> {
-    fn read(http: &'r HttpRequest) -> Result<Self, Malformed> {
+    fn read(http: &'r HttpRequest) -> Result<Self, MalformedRequestError> {
         let raw = http.header_map.as_ref().map(|map| &*map.headers).unwrap_or_default();
         if http.headers.len() + raw.len() > HTTP_HEADERS_MAX {
-            return Err(Malformed::ManyHeaders);
+            return Err(MalformedRequestError::ManyHeaders);
         }
         if !raw.is_empty() && !http.headers.is_empty() {
-            return Err(Malformed::Disagreement); // Envoy gives one or the other.
+            return Err(MalformedRequestError::Disagreement); // Envoy gives one or the other.
         }
         let mut headers = Self::default();
         for (name, value) in &http.headers {
@@ -111,7 +111,7 @@ impl<'r> Headers<'r> {
     }
 
     /// Notes a header, whose value is nothing if it is not text.
-    fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), Malformed> {
+    fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), MalformedRequestError> {
         let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(name.to_ascii_lowercase()),
             false => Cow::Borrowed(name),
@@ -122,7 +122,7 @@ impl<'r> Headers<'r> {
             false => Cow::Borrowed(&*name),
         };
         if METHOD_OVERRIDES.contains(&&*alike) {
-            return Err(Malformed::MethodOverride);
+            return Err(MalformedRequestError::MethodOverride);
         }
         if alike.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*alike) {
             // Ours replace those of the same name; the others are taken away.
@@ -138,7 +138,7 @@ impl<'r> Headers<'r> {
                 self.authorization = Some(once);
                 return Ok(());
             }
-            "upgrade" => return Err(Malformed::Upgrade),
+            "upgrade" => return Err(MalformedRequestError::Upgrade),
             "content-type" => &mut self.content_type,
             "host" => &mut self.host,
             ":authority" => &mut self.authority,
@@ -146,10 +146,10 @@ impl<'r> Headers<'r> {
             ":method" => &mut self.method,
             _ => return Ok(()),
         };
-        let value = value.ok_or(Malformed::Header)?;
+        let value = value.ok_or(MalformedRequestError::Header)?;
         let is_joined = *name == *"content-type" && value.contains(',');
         if place.replace(value).is_some() || is_joined {
-            return Err(Malformed::Header);
+            return Err(MalformedRequestError::Header);
         }
         Ok(())
     }

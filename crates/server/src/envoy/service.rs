@@ -13,12 +13,11 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Code, Status};
 
 use super::answer::instead_of;
-use super::ext_authz::{Answered, ExtAuthz};
-use crate::error::Refusal;
+use super::ext_authz::ExtAuthz;
+use crate::error::CallError;
+use crate::methods::EXT_AUTHZ_PATH;
+use crate::telemetry::metrics::AuthorizationOutcome;
 use crate::telemetry::traces::Trace;
-
-/// The path of its one method.
-pub(crate) const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
 
 /// The gRPC service.
 #[derive(Clone, Debug)]
@@ -52,7 +51,7 @@ impl tower::Service<Request<Body>> for Service {
         let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
         let metrics = self.ext_authz.metrics.clone();
         Box::pin(async move {
-            if request.uri().path() != CHECK {
+            if request.uri().path() != EXT_AUTHZ_PATH {
                 return Ok(Status::unimplemented("there is Check alone").into_http());
             }
             let codec = Codec::<CheckResponse, CheckRequest>::default();
@@ -61,11 +60,11 @@ impl tower::Service<Request<Body>> for Service {
             let code = answer.headers().get("grpc-status");
             let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
                 None | Some(Code::Ok) => return Ok(answer),
-                Some(Code::OutOfRange) => Refusal::TooLarge { bytes_max: most },
+                Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
                 // `check` makes no errors: these are tonic's, of bytes that it cannot read.
-                Some(_) => Refusal::Misframed,
+                Some(_) => CallError::Misframed,
             };
-            metrics.authorized(Answered::Malformed);
+            metrics.authorized(AuthorizationOutcome::Malformed);
             Ok(instead_of(&refusal))
         })
     }
