@@ -11,9 +11,11 @@ use tonic::codegen::Bytes;
 
 use super::load::Mode;
 use super::workload::Draw;
+use capstan_server::ask::{Ask, Basis};
 use capstan_server::clock::Clock;
 use capstan_server::grpc::answer;
 use capstan_server::limits::BATCH_CHECKS_MAX;
+use capstan_server::methods::Rpc;
 
 /// Requests as they go over the wire or to the client, asked in turn and again from the start.
 #[derive(Debug)]
@@ -166,9 +168,13 @@ fn expect(snapshot: &Snapshot, checks: &[v1::CheckItem]) -> Vec<Option<bool>> {
     let mut expected = Vec::with_capacity(checks.len());
     for checks in checks.chunks(BATCH_CHECKS_MAX) {
         let request = v1::BatchCheckRequest { checks: checks.to_vec(), consistency: None };
-        let results = answer::batch_check(snapshot, &request, Clock::System.now())
-            .map(|answer| answer.results)
-            .unwrap_or_default();
+        let results = answer::batch_check(
+            &Ask::silent(),
+            Basis::new(Rpc::BATCH_CHECK, snapshot, Clock::System.now()),
+            &request,
+        )
+        .map(|answer| answer.results)
+        .unwrap_or_default();
         expected
             .extend(results.iter().map(|result| result.error.is_none().then_some(result.allowed)));
     }

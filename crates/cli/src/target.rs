@@ -1,6 +1,6 @@
 //! Who answers a command's questions: a policy file in this process, or a server.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use capstan_engine::Snapshot;
@@ -14,10 +14,13 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use capstan_server::ask::{Ask, Basis};
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::{Source, load_catalogs};
 use capstan_server::grpc::answer;
+use capstan_server::grpc::page::PageKey;
 use capstan_server::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES_MAX};
+use capstan_server::methods::Rpc;
 
 /// What a page of a list is asked for: the most that one holds, whatever that is.
 const PAGE_SIZE: i32 = i32::MAX;
@@ -49,8 +52,14 @@ pub(crate) struct Target {
 /// Answers questions.
 #[derive(Clone, Debug)]
 pub(crate) enum Decider {
-    InProcess(Arc<Snapshot>),
+    InProcess(Snapshot),
     Server(Channel),
+}
+
+const KEY: PageKey = PageKey::new([0; 32]);
+
+fn basis(snapshot: &Snapshot) -> Basis<'_> {
+    Basis::new(Rpc::OTHER, snapshot, Clock::System.now())
 }
 
 impl Target {
@@ -107,7 +116,7 @@ impl Decider {
     ) -> anyhow::Result<v1::CheckResponse> {
         match self {
             Self::InProcess(snapshot) => {
-                Ok(answer::check(snapshot, &request, Clock::System.now())?)
+                Ok(answer::check(&Ask::silent(), basis(snapshot), &request)?)
             }
             Self::Server(channel) => unwrap(decisions(channel).check(request).await),
         }
@@ -119,7 +128,7 @@ impl Decider {
     ) -> anyhow::Result<v1::BatchCheckResponse> {
         match self {
             Self::InProcess(snapshot) => {
-                Ok(answer::batch_check(snapshot, &request, Clock::System.now())?)
+                Ok(answer::batch_check(&Ask::silent(), basis(snapshot), &request)?)
             }
             Self::Server(channel) => unwrap(decisions(channel).batch_check(request).await),
         }
@@ -143,7 +152,7 @@ impl Decider {
     ) -> anyhow::Result<v1::ExplainResponse> {
         match self {
             Self::InProcess(snapshot) => {
-                Ok(answer::explain(snapshot, &request, Clock::System.now())?)
+                Ok(answer::explain(&Ask::silent(), basis(snapshot), &request)?)
             }
             Self::Server(channel) => unwrap(decisions(channel).explain(request).await),
         }
@@ -159,7 +168,7 @@ impl Decider {
         loop {
             let page = match self {
                 Self::InProcess(snapshot) => {
-                    answer::list_identities(snapshot, &request, Clock::System.now())?
+                    answer::list_identities(&KEY, snapshot, &request, Clock::System.now())?
                 }
                 Self::Server(channel) => {
                     unwrap(decisions(channel).list_identities(request.clone()).await)?
@@ -184,7 +193,7 @@ impl Decider {
         loop {
             let page = match self {
                 Self::InProcess(snapshot) => {
-                    answer::list_scopes(snapshot, &request, Clock::System.now())?
+                    answer::list_scopes(&KEY, snapshot, &request, Clock::System.now())?
                 }
                 Self::Server(channel) => {
                     unwrap(decisions(channel).list_scopes(request.clone()).await)?
@@ -207,7 +216,7 @@ impl Decider {
         loop {
             let page = match self {
                 Self::InProcess(snapshot) => {
-                    answer::list_roles(snapshot, &request, Clock::System.now())?
+                    answer::list_roles(&KEY, snapshot, &request, Clock::System.now())?
                 }
                 Self::Server(channel) => {
                     let mut service = RoleServiceClient::new(channel.clone());

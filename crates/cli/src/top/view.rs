@@ -12,7 +12,7 @@ use capstan_policy::format_timestamp;
 use serde::{Serialize, Serializer};
 
 use super::sample::{Counter, ReasonName, Sample, State};
-use capstan_server::telemetry::metrics::Rpc;
+use capstan_server::methods::Rpc;
 
 /// What happened in an interval, or since the server started.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -244,7 +244,7 @@ impl Tally {
                 let flow = self.rpcs.entry(rpc.clone()).or_default();
                 add(flow.within.entry(*nanos).or_default(), more);
                 // A stream lasts as long as its client pleases: that is nobody's latency.
-                if rpc != Rpc::StreamCheck.name() {
+                if rpc != Rpc::STREAM_CHECK.name() {
                     add(self.all.within.entry(*nanos).or_default(), more);
                 }
             }
