@@ -71,6 +71,9 @@ pub(crate) enum CallError {
     /// The bytes of the request are not gRPC's messages.
     #[error("the request is not framed as gRPC messages")]
     Misframed,
+    /// The service has no such method.
+    #[error("this service has no such method")]
+    Unimplemented,
     /// A bug. What is known of it is in the log.
     #[error("internal error {correlation}")]
     Bug {

@@ -225,9 +225,10 @@ fn metadata(
 pub(crate) fn instead_of(refusal: &CallError) -> Response<Body> {
     let message = refusal.to_string();
     framed(&match refusal {
-        CallError::DeadlineExceeded | CallError::Overloaded | CallError::Bug { .. } => {
-            unavailable(&message)
-        }
+        CallError::DeadlineExceeded
+        | CallError::Overloaded
+        | CallError::Unimplemented
+        | CallError::Bug { .. } => unavailable(&message),
         CallError::TooLarge { .. } | CallError::Misframed => {
             let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
             refused(BAD_REQUEST, &denial, &message, vec![])

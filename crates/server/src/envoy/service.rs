@@ -52,7 +52,7 @@ impl tower::Service<Request<Body>> for Service {
         let metrics = self.ext_authz.metrics.clone();
         Box::pin(async move {
             if request.uri().path() != EXT_AUTHZ_PATH {
-                return Ok(Status::unimplemented("there is Check alone").into_http());
+                return Ok(Status::from(CallError::Unimplemented).into_http());
             }
             let codec = Codec::<CheckResponse, CheckRequest>::default();
             let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));

@@ -101,7 +101,7 @@ impl Services {
 
     /// One response for each batch, in order; the first error ends the stream.
     pub(super) fn stream(
-        self,
+        self: Arc<Self>,
         requests: impl Stream<Item = Result<BatchRequest, Status>> + Send + Unpin + 'static,
     ) -> AnswerStream {
         let open = Some((self, requests, None));
@@ -163,7 +163,7 @@ impl DecisionService for Services {
         request: Request<Streaming<v1::BatchCheckRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
         let batches = request.into_inner().map(|batch| batch.map(BatchRequest::Decoded));
-        Ok(Response::new(self.clone().stream(batches)))
+        Ok(Response::new(Arc::new(self.clone()).stream(batches)))
     }
 
     async fn list_capabilities(

@@ -8,6 +8,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use capstan_proto::frame::{Header, framed};
@@ -27,14 +28,15 @@ use crate::methods::Rpc;
 #[derive(Clone, Debug)]
 pub(crate) struct FastCheck<S> {
     inner: S,
-    services: Services,
+    /// Behind a reference: the stack of services is cloned for every call.
+    services: Arc<Services>,
     message_bytes_max: usize,
 }
 
 /// Puts [`FastCheck`] in front of what serves every call.
 #[derive(Clone, Debug)]
 pub(crate) struct FastChecks {
-    pub(crate) services: Services,
+    pub(crate) services: Arc<Services>,
     pub(crate) message_bytes_max: usize,
 }
 

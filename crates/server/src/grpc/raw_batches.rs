@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use capstan_proto::codec::Codec;
@@ -21,14 +22,14 @@ use crate::methods::Rpc;
 /// The decision service, with batches as they came.
 #[derive(Clone, Debug)]
 pub(crate) struct RawBatches {
-    services: Services,
+    services: Arc<Services>,
     others: DecisionServiceServer<Services>,
     message_bytes_max: usize,
 }
 
 impl RawBatches {
-    pub(crate) fn new(services: Services, message_bytes_max: usize) -> Self {
-        let others = DecisionServiceServer::new(services.clone())
+    pub(crate) fn new(services: Arc<Services>, message_bytes_max: usize) -> Self {
+        let others = DecisionServiceServer::from_arc(Arc::clone(&services))
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max);
         Self { services, others, message_bytes_max }
@@ -57,7 +58,7 @@ impl tower::Service<Request<Body>> for RawBatches {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let rpc = Rpc::of(request.uri().path());
-        let (mut grpc, services) = (self.grpc(), self.services.clone());
+        let (mut grpc, services) = (self.grpc(), Arc::clone(&self.services));
         if rpc == Rpc::BATCH_CHECK {
             Box::pin(async move { Ok(grpc.unary(Batches(services), request).await) })
         } else if rpc == Rpc::STREAM_CHECK {
@@ -68,14 +69,14 @@ impl tower::Service<Request<Body>> for RawBatches {
     }
 }
 
-struct Batches(Services);
+struct Batches(Arc<Services>);
 
 impl UnaryService<BatchRequest> for Batches {
     type Response = BatchCheckResponse;
     type Future = Boxed<tonic::Response<BatchCheckResponse>, Status>;
 
     fn call(&mut self, request: tonic::Request<BatchRequest>) -> Self::Future {
-        let services = self.0.clone();
+        let services = Arc::clone(&self.0);
         Box::pin(async move {
             let answer = services.batch(Rpc::BATCH_CHECK, request.into_inner()).await?;
             Ok(tonic::Response::new(answer))
@@ -89,7 +90,7 @@ impl StreamingService<BatchRequest> for Batches {
     type Future = Boxed<tonic::Response<AnswerStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<BatchRequest>>) -> Self::Future {
-        let answers = self.0.clone().stream(request.into_inner());
+        let answers = Arc::clone(&self.0).stream(request.into_inner());
         Box::pin(async move { Ok(tonic::Response::new(answers)) })
     }
 }

@@ -83,6 +83,7 @@ impl CallError {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
             Self::Misframed => Code::InvalidArgument,
+            Self::Unimplemented => Code::Unimplemented,
             Self::Bug { .. } => Code::Internal,
         }
     }
@@ -94,7 +95,7 @@ impl From<CallError> for Status {
         let mut pushback = None;
         match &refusal {
             // The code says it all, and of a bug a caller learns nothing.
-            CallError::DeadlineExceeded | CallError::Bug { .. } => {}
+            CallError::DeadlineExceeded | CallError::Unimplemented | CallError::Bug { .. } => {}
             CallError::Overloaded => {
                 // Half as much more or less: those that were turned away together come back apart.
                 let wait = jittered(RETRY_PUSHBACK, 2);

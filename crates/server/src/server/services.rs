@@ -80,7 +80,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
-        let services = Services {
+        let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
             traced: self.traces.is_some(),
@@ -88,7 +88,7 @@ impl Shared {
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
             computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
-        };
+        });
         let ext_authz = ExtAuthz {
             published: Arc::clone(&self.published),
             table: Arc::clone(&self.table),
@@ -108,11 +108,11 @@ impl Shared {
             // No grace: with one, tonic cuts connections off and never says that it will.
             .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
             .layer(admission)
-            .layer(FastChecks { services: services.clone(), message_bytes_max: most })
+            .layer(FastChecks { services: Arc::clone(&services), message_bytes_max: most })
             .add_service(health)
-            .add_service(RawBatches::new(services.clone(), most))
+            .add_service(RawBatches::new(Arc::clone(&services), most))
             .add_service(
-                RoleServiceServer::new(services)
+                RoleServiceServer::from_arc(services)
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most),
             )
