@@ -27,6 +27,7 @@ use tonic::codegen::{Bytes, Service};
 use tower::Layer;
 
 use crate::error::CallError;
+use crate::interleave;
 use crate::limits::Limits;
 use crate::methods::{Rpc, is_unlimited};
 use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
@@ -117,12 +118,12 @@ impl Places {
 }
 
 impl Place {
-    fn take(gate: &Gate, peer: Peer) -> Result<Self, CallError> {
-        let Gate { places, metrics, .. } = gate;
+    fn take(places: &Arc<Places>, metrics: &WorkerMetrics, peer: Peer) -> Result<Self, CallError> {
         let Ok(free) = places.free.try_acquire() else {
             metrics.shed(ShedScope::Global);
             return Err(CallError::Overloaded);
         };
+        interleave::point();
         // After the place: so there are never more peers than places.
         if !places.peers.enter(peer, places.peer_max) {
             metrics.shed(ShedScope::Peer);
@@ -138,6 +139,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.peers.leave(self.peer);
+        interleave::point();
         self.places.free.add_permits(1);
         self.metrics.left();
     }

@@ -23,6 +23,7 @@ mod error;
 pub mod feed;
 pub mod grpc;
 mod http;
+mod interleave;
 mod jitter;
 pub mod limits;
 pub mod methods;

@@ -72,7 +72,11 @@ impl Call {
             _ => None,
         };
         // A stream lives to wait.
-        let place = if rpc.streams() { Some(Place::take(gate, caller.peer)?) } else { None };
+        let place = if rpc.streams() {
+            Some(Place::take(&gate.places, &gate.metrics, caller.peer)?)
+        } else {
+            None
+        };
         let gate = Arc::clone(gate);
         Ok(Self { gate, rpc, caller, place, started, deadline, trace, ended: false })
     }
@@ -85,7 +89,8 @@ impl Call {
     /// A place to wait in, if it has none yet.
     pub(super) fn hold(&mut self) -> Result<(), CallError> {
         if self.place.is_none() {
-            self.place = Some(Place::take(&self.gate, self.caller.peer)?);
+            self.place =
+                Some(Place::take(&self.gate.places, &self.gate.metrics, self.caller.peer)?);
         }
         Ok(())
     }

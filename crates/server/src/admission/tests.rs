@@ -190,3 +190,40 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
     assert_eq!(in_head.gate.places.free.available_permits(), Limits::default().in_flight_max);
 }
+
+/// Permits are never over-committed, by all or by one peer, and all come back, in every order of steps.
+#[test]
+fn permits_are_never_over_committed() {
+    crate::interleave::check(|| {
+        let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
+        let metrics = Arc::new(Metrics::default());
+        let places = Places::new(&limits);
+        let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let peers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"];
+        let threads = peers.map(|peer| {
+            let (places, held) = (Arc::clone(&places), Arc::clone(&held));
+            let metrics = WorkerMetrics::new(&metrics);
+            let peer = Peer::of(Some(&crate::transport::connection::Remote(peer.parse().ok())));
+            shuttle::thread::spawn(move || {
+                let place = Place::take(&places, &metrics, peer);
+                let taken = place.is_ok();
+                if taken {
+                    use std::sync::atomic::Ordering::SeqCst;
+                    assert!(held.fetch_add(1, SeqCst) < 2, "more than two permits");
+                    crate::interleave::point();
+                    assert_eq!(places.peers.count(peer), 1, "more than one permit of a peer");
+                    held.fetch_sub(1, SeqCst);
+                }
+                drop(place);
+                taken
+            })
+        });
+        let taken: Vec<bool> = threads.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(taken.contains(&true), "a free permit is refused to everybody");
+        assert_eq!(places.free.available_permits(), 2, "a permit was lost");
+        assert!(peers.iter().all(|peer| {
+            let remote = crate::transport::connection::Remote(peer.parse().ok());
+            places.peers.count(Peer::of(Some(&remote))) == 0
+        }));
+    });
+}

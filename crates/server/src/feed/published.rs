@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::RequestError;
+use crate::interleave;
 use crate::limits::{Limits, REVISION_WAIT_MAX};
 
 /// What requests are authenticated and decided by.
@@ -108,16 +109,18 @@ impl Published {
     pub(crate) fn publish(&self, current: Current, replaced_bytes: usize) -> Vec<Arc<Current>> {
         let revision = current.snapshot.revision();
         debug_assert!(revision > *self.revision.borrow());
-        // Before it is served: a page of the revision that is replaced must find it at any time.
-        let mut earlier = self.earlier();
+        // Kept before its successor is served: a page of it must find it at any time. Nothing else
+        // publishes meanwhile, so the lock is not held over both.
         if let Some(current) = self.current.load_full() {
             let replaced = Instant::now();
+            let mut earlier = self.earlier();
             earlier.kept.push_back(Kept { current, replaced, bytes: replaced_bytes });
             earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
         }
+        interleave::point();
         self.current.store(Some(Arc::new(current)));
-        let freed = earlier.expire(self.keep);
-        drop(earlier);
+        interleave::point();
+        let freed = self.earlier().expire(self.keep);
         self.revision.send_replace(revision);
         freed
     }
@@ -145,13 +148,17 @@ impl Published {
 
     /// The revision that a list began with, if it is served or still kept.
     pub(crate) fn kept(&self, revision: u64) -> Option<Arc<Current>> {
+        // What is served comes first: a revision that is replaced is kept before its successor is served, so
+        // that it is found in one of the two at any time.
         let is_wanted = |current: &Arc<Current>| current.snapshot.revision() == revision;
+        if let Some(current) = self.current().filter(is_wanted) {
+            return Some(current);
+        }
+        interleave::point();
         let earlier = self.earlier();
         let at =
             earlier.kept.binary_search_by_key(&revision, |one| one.current.snapshot.revision());
-        let kept = at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)));
-        drop(earlier);
-        kept.or_else(|| self.current().filter(is_wanted))
+        at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
     }
 
     /// A revision as recent as the request wants it. Waits up to [`REVISION_WAIT_MAX`] for one that is

@@ -10,7 +10,7 @@ use super::{files, workspace};
 /// The rooms of the server from the bottom up. A room is a file or folder of `src`; it may name those
 /// before it and itself. Rooms of one line know nothing of each other.
 const SERVER: &[&[&str]] = &[
-    &["error", "limits", "clock", "jitter"],
+    &["error", "limits", "clock", "jitter", "interleave"],
     &["methods"],
     &["telemetry"],
     &["transport"],

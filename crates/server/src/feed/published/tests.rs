@@ -49,3 +49,36 @@ async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
     assert_eq!(freed.len(), 7, "one that is larger than all room is not kept");
     assert_eq!(kept(&published), [52]);
 }
+
+/// A list that goes on while other revisions are published finds its revision in every order of steps.
+#[test]
+fn a_kept_revision_is_found_while_others_are_published() {
+    let revisions: Vec<_> = (1..=3).map(|number| revision(number).snapshot).collect();
+    let revision = move |number: u64| Current {
+        snapshot: revisions[usize::try_from(number).unwrap() - 1].clone(),
+        credentials: Credentials::default(),
+    };
+    let revision = Arc::new(revision);
+    interleave::check(move || {
+        let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
+        let published = Arc::new(Published::new(keep));
+        published.publish(revision(1), 1);
+        let (writer, of) = (Arc::clone(&published), Arc::clone(&revision));
+        let writer = shuttle::thread::spawn(move || {
+            for number in 2..=3 {
+                writer.publish(of(number), 1);
+            }
+        });
+        let mut latest = 0;
+        for _ in 0..3 {
+            assert!(published.kept(1).is_some(), "revision 1 is gone");
+            let current = published.current().unwrap().snapshot.revision();
+            assert!(current >= latest, "revision {current} after {latest}");
+            assert!(published.kept(current).is_some());
+            latest = current;
+            interleave::point();
+        }
+        writer.join().unwrap();
+        assert_eq!(kept(&published), [1, 2, 3]);
+    });
+}
