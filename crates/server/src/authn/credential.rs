@@ -1,9 +1,13 @@
-//! Secrets: whom they prove, and where a request carries them.
+//! The identity that a request proves: by a secret, by a verified token, or by a verified certificate.
+//!
+//! **Invariants**: if several sources are present, none is preferred: the request is refused. All refusals
+//! look the same to the client, which learns neither whether an identity exists nor which half of a
+//! credential was wrong.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_policy::Credentials;
+use capstan_policy::{Credentials, IdentitySources};
 use sha2::{Digest as _, Sha256};
 
 use crate::limits::AUTHORIZATION_BYTES_MAX;
@@ -23,13 +27,48 @@ impl Verifier for Credentials {
     }
 }
 
-/// Whom an `Authorization` header proves: `Bearer SECRET`, or `Basic` with the identity's path as
-/// user and the secret as password.
-pub(crate) fn by_authorization(
-    header: &str,
+/// What a request presents.
+#[derive(Debug, Default)]
+pub(crate) struct Presented<'r> {
+    /// The `Authorization` header; `Some(None)` if it is there more than once or is not text.
+    pub(crate) authorization: Option<Option<&'r str>>,
+    /// The claim of a verified token that names an identity; `Some(None)` if the token has none.
+    pub(crate) token: Option<Option<&'r str>>,
+    /// The name in a verified client certificate; empty if there is none.
+    pub(crate) principal: &'r str,
+}
+
+/// No identity is proved, or more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdentityError;
+
+/// The identity that the one present source proves. Only sources that `sources` allows are looked at.
+///
+/// # Errors
+///
+/// No source is present, several are, or the one that is proves nothing.
+pub(crate) fn identify(
+    sources: &IdentitySources,
+    presented: &Presented<'_>,
     verifier: &impl Verifier,
     now: Timestamp,
-) -> Option<PathBuf> {
+) -> Result<PathBuf, IdentityError> {
+    let credential = presented.authorization.filter(|_| sources.credential);
+    let credential = credential.map(|header| by_authorization(header?, verifier, now));
+    let token = sources.jwt.as_ref().zip(presented.token);
+    let token = token.map(|(source, claim)| claim?.strip_prefix(&*source.prefix)?.parse().ok());
+    let peer = sources.peer.as_ref().filter(|_| !presented.principal.is_empty());
+    let peer = peer.map(|prefix| presented.principal.strip_prefix(&**prefix)?.parse().ok());
+    let mut present = [credential, token, peer].into_iter().flatten();
+    match (present.next(), present.next()) {
+        (Some(Some(identity)), None) => Ok(identity),
+        _ => Err(IdentityError),
+    }
+}
+
+/// Whom an `Authorization` header proves: `Bearer SECRET`, or `Basic` with the identity's path as
+/// user and the secret as password.
+fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> Option<PathBuf> {
     if header.len() > AUTHORIZATION_BYTES_MAX {
         return None;
     }

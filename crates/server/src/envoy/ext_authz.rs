@@ -9,22 +9,32 @@
 //! taken from what a client alone says. The credentials are those of the snapshot that decides, so
 //! that a reload takes both away at once. Only these files know Envoy's words.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_routes};
+use capstan_proto::codec::Codec;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Code, Status};
+
 use super::answer::{self, Allowed, Denial};
-use super::identity;
 use super::request::EnvoyRequest;
 use super::routes::{Required, RouteError, Table};
 use crate::ask::{Ask, Basis};
+use crate::authn::credential::identify;
 use crate::clock::Clock;
+use crate::error::CallError;
 use crate::feed::published::{Current, Freshness, Keep, Published};
 use crate::limits::Limits;
-use crate::methods::Rpc;
+use crate::methods::{EXT_AUTHZ_PATH, Rpc};
 use crate::telemetry::metrics::{AuthorizationOutcome, Metrics};
 use crate::telemetry::traces::Trace;
 
@@ -66,7 +76,7 @@ impl ExtAuthz {
         now: Timestamp,
         trace: Option<&Trace>,
     ) -> CheckResponse {
-        let told = match EnvoyRequest::read(request) {
+        let told = match EnvoyRequest::read(request, table.routes.identity.jwt.as_ref()) {
             Ok(told) => told,
             Err(malformed) => {
                 self.metrics.authorized(AuthorizationOutcome::Malformed);
@@ -74,7 +84,7 @@ impl ExtAuthz {
             }
         };
         let sources = &table.routes.identity;
-        let found = identity::find(sources, &told.presented, &current.credentials, now);
+        let found = identify(sources, &told.presented, &current.credentials, now);
         let Ok(identity) = found else {
             self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
             return answer::unauthenticated(&table.routes.challenge);
@@ -233,4 +243,73 @@ fn from_context<'a>(told: &'a EnvoyRequest<'_>) -> Result<Option<Vec<Required<'a
         return Err(RouteError::NoRoute);
     }
     Ok(Some(required))
+}
+
+// === The gRPC service ===
+
+/// The gRPC service `envoy.service.auth.v3.Authorization`, on this project's own codec.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    ext_authz: Arc<ExtAuthz>,
+    message_bytes_max: usize,
+}
+
+impl Service {
+    pub(crate) fn new(ext_authz: ExtAuthz, message_bytes_max: usize) -> Self {
+        Self { ext_authz: Arc::new(ext_authz), message_bytes_max }
+    }
+}
+
+impl NamedService for Service {
+    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+}
+
+type Answering<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
+        let metrics = self.ext_authz.metrics.clone();
+        Box::pin(async move {
+            if request.uri().path() != EXT_AUTHZ_PATH {
+                return Ok(Status::from(CallError::Unimplemented).into_http());
+            }
+            let codec = Codec::<CheckResponse, CheckRequest>::default();
+            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));
+            let answer = grpc.unary(check, request).await;
+            let code = answer.headers().get("grpc-status");
+            let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
+                None | Some(Code::Ok) => return Ok(answer),
+                Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
+                // `check` makes no errors: these are tonic's, of bytes that it cannot read.
+                Some(_) => CallError::Misframed,
+            };
+            metrics.authorized(AuthorizationOutcome::Malformed);
+            Ok(answer::instead_of(&refusal))
+        })
+    }
+}
+
+struct Check(Arc<ExtAuthz>);
+
+impl UnaryService<CheckRequest> for Check {
+    type Response = CheckResponse;
+    type Future = Answering<tonic::Response<CheckResponse>, Status>;
+
+    fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
+        let ext_authz = Arc::clone(&self.0);
+        Box::pin(async move {
+            let trace = request.extensions().get::<Trace>().cloned();
+            let answer = ext_authz.check(request.get_ref(), trace.as_ref()).await;
+            Ok(tonic::Response::new(answer))
+        })
+    }
 }

@@ -6,12 +6,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use capstan_policy::JwtSource;
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use super::answer::{IDENTITY, REVISION};
+use crate::authn::credential::Presented;
 use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
@@ -36,19 +38,12 @@ pub(super) struct EnvoyRequest<'r> {
     pub(super) spoofed: Vec<String>,
 }
 
-/// What may say who asks.
-#[derive(Debug, Default)]
-pub(super) struct Presented<'r> {
-    /// The header; nothing in it if it is there more than once or is not text.
-    pub(super) authorization: Option<Option<&'r str>>,
-    /// What Envoy has verified of a token.
-    pub(super) token: Option<&'r Struct>,
-    /// What Envoy has verified of the peer's certificate; empty if there is none.
-    pub(super) principal: &'r str,
-}
-
 impl<'r> EnvoyRequest<'r> {
-    pub(super) fn read(request: &'r CheckRequest) -> Result<Self, MalformedRequestError> {
+    /// Reads a request. `jwt` says which token's which claim names an identity.
+    pub(super) fn read(
+        request: &'r CheckRequest,
+        jwt: Option<&JwtSource>,
+    ) -> Result<Self, MalformedRequestError> {
         let attributes = request.attributes.as_ref().ok_or(MalformedRequestError::NotHttp)?;
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
         let http = http.ok_or(MalformedRequestError::NotHttp)?;
@@ -71,12 +66,25 @@ impl<'r> EnvoyRequest<'r> {
         let metadata = attributes.metadata_context.as_ref();
         let presented = Presented {
             authorization: headers.authorization,
-            token: metadata.and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER)),
+            token: metadata
+                .and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER))
+                .and_then(|verified| claim(jwt?, verified)),
             principal: attributes.source.as_ref().map_or("", |source| &source.principal),
         };
         let (extensions, spoofed) = (&attributes.context_extensions, headers.spoofed);
         Ok(Self { asked, presented, extensions, spoofed })
     }
+}
+
+/// The claim of the token that Envoy has verified; `Some(None)` if the token has no such text.
+fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>> {
+    let payload = verified.fields.get(&source.payload)?;
+    let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
+    let claim = claims.fields.get(&source.claim).and_then(|claim| claim.kind.as_ref());
+    Some(match claim {
+        Some(Kind::StringValue(text)) => Some(text),
+        _ => None,
+    })
 }
 
 /// The headers that decide.

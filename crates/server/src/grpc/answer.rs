@@ -23,17 +23,7 @@ pub fn check(
 ) -> Result<v1::CheckResponse, RequestError> {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
     let attributes = convert::attributes(properties.as_ref());
-    check_names(ask, basis, [identity, capability, resource], &attributes)
-}
-
-/// The same for names that are borrowed.
-pub(super) fn check_names(
-    ask: &Ask,
-    basis: Basis<'_>,
-    names: Names<'_>,
-    attributes: &Attributes,
-) -> Result<v1::CheckResponse, RequestError> {
-    let decision = ask.check(basis, names, attributes)?;
+    let decision = ask.check(basis, [identity, capability, resource], &attributes)?;
     Ok(convert::check_response(decision, basis.snapshot.revision()))
 }
 

@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use capstan_engine::Attributes;
 use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
@@ -19,7 +18,7 @@ use super::batch::Batch;
 use super::convert::freshness;
 use super::page::PageKey;
 use crate::RequestError;
-use crate::ask::{Ask, Basis, Names};
+use crate::ask::{Ask, Basis};
 use crate::clock::Clock;
 use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
@@ -71,18 +70,6 @@ impl Services {
     /// The span of a call, if it has one.
     fn trace<T>(&self, request: &Request<T>) -> Option<Trace> {
         if self.traced { request.extensions().get().cloned() } else { None }
-    }
-
-    /// The answer to a check of three names and nothing else. `None` if it must wait, is logged, or
-    /// cannot be answered: then the usual way answers it.
-    pub(super) fn check_at_once(&self, names: Names<'_>) -> Option<v1::CheckResponse> {
-        if self.ask.logs() {
-            return None;
-        }
-        let current = self.published.load();
-        let snapshot = &current.as_deref()?.snapshot;
-        let basis = Basis::new(Rpc::CHECK, snapshot, self.clock.now());
-        answer::check_names(&self.ask, basis, names, Attributes::NONE).ok()
     }
 
     /// Answers one batch.

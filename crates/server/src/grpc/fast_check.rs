@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+use capstan_engine::Attributes;
 use capstan_proto::frame::{Header, framed};
 use capstan_proto::plain::names;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -20,8 +21,11 @@ use tonic::codegen::Bytes;
 use tonic::codegen::Service;
 use tonic::codegen::http::{Method, Request, Response};
 
-use super::decision::Services;
+use super::convert;
 use crate::admission::{Begun, Inner};
+use crate::ask::{Ask, Basis};
+use crate::clock::Clock;
+use crate::feed::Published;
 use crate::methods::Rpc;
 
 /// Stands between admission and the services, and answers plain checks.
@@ -29,23 +33,27 @@ use crate::methods::Rpc;
 pub(crate) struct FastCheck<S> {
     inner: S,
     /// Behind a reference: the stack of services is cloned for every call.
-    services: Arc<Services>,
-    message_bytes_max: usize,
+    answers: Arc<Answers>,
+}
+
+/// What plain checks are answered from.
+#[derive(Debug)]
+pub(crate) struct Answers {
+    pub(crate) published: Arc<Published>,
+    pub(crate) ask: Ask,
+    pub(crate) clock: Clock,
+    pub(crate) message_bytes_max: usize,
 }
 
 /// Puts [`FastCheck`] in front of what serves every call.
 #[derive(Clone, Debug)]
-pub(crate) struct FastChecks {
-    pub(crate) services: Arc<Services>,
-    pub(crate) message_bytes_max: usize,
-}
+pub(crate) struct FastChecks(pub(crate) Arc<Answers>);
 
 impl<S> tower::Layer<S> for FastChecks {
     type Service = FastCheck<S>;
 
     fn layer(&self, inner: S) -> FastCheck<S> {
-        let Self { services, message_bytes_max } = self.clone();
-        FastCheck { inner, services, message_bytes_max }
+        FastCheck { inner, answers: Arc::clone(&self.0) }
     }
 }
 
@@ -63,7 +71,7 @@ where
         // A call with a span is told to the services by its extensions.
         if rpc == Rpc::CHECK
             && !traced
-            && let Some(message) = self.answer(&mut request)
+            && let Some(message) = self.answers.answer(&mut request)
         {
             return Begun::Answered(message);
         }
@@ -71,7 +79,7 @@ where
     }
 }
 
-impl<S> FastCheck<S> {
+impl Answers {
     /// The answer to a call of Check, framed, if it is a plain one and need not wait.
     fn answer(&self, request: &mut Request<Body>) -> Option<Bytes> {
         if request.method() != Method::POST || request.headers().contains_key("grpc-encoding") {
@@ -99,8 +107,16 @@ impl<S> FastCheck<S> {
         if header != whole || message.len() > self.message_bytes_max {
             return None;
         }
-        let answer = self.services.check_at_once(names(message)?)?;
-        Some(framed(&answer))
+        // What is logged takes the usual way: its names are copied in any case.
+        if self.ask.logs() {
+            return None;
+        }
+        let current = self.published.load();
+        let snapshot = &current.as_deref()?.snapshot;
+        let basis = Basis::new(Rpc::CHECK, snapshot, self.clock.now());
+        // An error, too, takes the usual way.
+        let decision = self.ask.check(basis, names(message)?, Attributes::NONE).ok()?;
+        Some(framed(&convert::check_response(decision, snapshot.revision())))
     }
 }
 

@@ -19,12 +19,12 @@ use tonic::transport::Server as Grpc;
 use super::Config;
 use crate::admission::{Admission, Places};
 use crate::ask::Ask;
-use crate::envoy::ext_authz::ExtAuthz;
+use crate::envoy;
+use crate::envoy::ext_authz::{ExtAuthz, Service as Envoy};
 use crate::envoy::routes::Table;
-use crate::envoy::{self, service::Service as Envoy};
 use crate::feed::Published;
 use crate::grpc::decision::Services;
-use crate::grpc::fast_check::FastChecks;
+use crate::grpc::fast_check::{Answers, FastChecks};
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::jitter::jittered;
@@ -89,6 +89,12 @@ impl Shared {
             draining: self.draining.clone(),
             computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
         });
+        let plain = Arc::new(Answers {
+            published: Arc::clone(&self.published),
+            ask: ask.clone(),
+            clock: config.clock,
+            message_bytes_max: most,
+        });
         let ext_authz = ExtAuthz {
             published: Arc::clone(&self.published),
             table: Arc::clone(&self.table),
@@ -108,7 +114,7 @@ impl Shared {
             // No grace: with one, tonic cuts connections off and never says that it will.
             .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
             .layer(admission)
-            .layer(FastChecks { services: Arc::clone(&services), message_bytes_max: most })
+            .layer(FastChecks(plain))
             .add_service(health)
             .add_service(RawBatches::new(Arc::clone(&services), most))
             .add_service(
