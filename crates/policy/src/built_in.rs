@@ -72,7 +72,8 @@ pub(crate) fn erratum(name: &str) -> Option<(&'static str, &'static str)> {
 }
 
 impl Overlay {
-    /// The base without the dropped capabilities. `None` if a role or capability is not in the base.
+    /// The base without the dropped capabilities. `None` if a role or capability is not in the
+    /// base.
     fn apply(&self, base: &Catalog) -> Option<Catalog> {
         let opaque = base.capabilities().filter(|name| !name.contains('.'));
         let mut facts = CatalogFacts {

@@ -9,7 +9,8 @@
 //!
 //! The reader consumes YAML events in one pass. It builds no syntax tree and does not recurse. All
 //! errors of a document are reported together, each with line and column (section 3 of the
-//! contract). Only a document with rule violations is parsed a second time, to find their positions.
+//! contract). Only a document with rule violations is parsed a second time, to find their
+//! positions.
 //!
 //! **Invariant**: a document loads completely, or yields diagnostics only.
 

@@ -1,7 +1,8 @@
 //! Reads typed values from the stream of YAML events, and collects diagnostics.
 //!
-//! **Invariant**: every method that takes a node consumes exactly that node, also on an error. So one
-//! mistake neither hides nor causes another diagnostic. After a syntax error there are no more nodes.
+//! **Invariant**: every method that takes a node consumes exactly that node, even on an error, so
+//! one mistake neither hides nor causes another diagnostic. After a syntax error there are no more
+//! nodes.
 
 #![expect(clippy::needless_pass_by_value, reason = "a method that reads a node consumes it")]
 
@@ -141,9 +142,9 @@ impl<'t> Reader<'t> {
 
     // === Shapes ===
 
-    /// Reads a mapping with any of the known keys (at most 64). Calls `read` with each key and value.
-    /// A repeated key is reported, and still read: its declarations are declared. False if the node
-    /// is no mapping, or a syntax error ends it.
+    /// Reads a mapping with any of the known keys (at most 64). Calls `read` with each key and
+    /// value. A repeated key is reported, and still read: its declarations are declared. False if
+    /// the node is no mapping, or a syntax error ends it.
     pub(crate) fn mapping(
         &mut self,
         node: Node<'t>,
@@ -260,8 +261,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A declared id or name. An unquoted number or boolean is reported and kept, so that references
-    /// to it are not reported too.
+    /// A declared id or name. An unquoted number or boolean is reported and kept, so that
+    /// references to it are not reported too.
     pub(crate) fn declared<T: FromStr>(
         &mut self,
         node: Node<'t>,

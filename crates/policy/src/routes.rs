@@ -51,16 +51,16 @@ impl Default for Routes {
     }
 }
 
-/// The accepted sources of a request's identity. Each source needs proof; no source is an unverified
-/// claim of the client.
+/// The accepted sources of a request's identity. Each source needs proof; no source is an
+/// unverified claim of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySources {
     /// Whether a credential of the policy is accepted.
     pub credential: bool,
     /// If set, a token that Envoy has verified is accepted.
     pub jwt: Option<JwtSource>,
-    /// If set, the certificate of Envoy's peer is accepted. The value is the prefix of its principal
-    /// before the identity's path.
+    /// If set, the certificate of Envoy's peer is accepted. The value is the prefix of its
+    /// principal before the identity's path.
     pub peer: Option<String>,
 }
 
@@ -185,8 +185,8 @@ impl fmt::Display for Method {
 ///
 /// # Errors
 ///
-/// All diagnostics of the document: the first 100 by position, and the number of all. Two routes that
-/// match the same request are an error, checked once the rest of the document has none.
+/// All diagnostics of the document: the first 100 by position, and the number of all. Two routes
+/// that match the same request are an error, checked once the rest of the document has none.
 pub fn load_routes(document: &[u8]) -> Result<Routes, Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);

@@ -73,8 +73,8 @@ fn is_float(text: &str) -> bool {
         && !(whole.is_empty() && fraction.is_empty())
 }
 
-/// The value as an integer, if it has no fraction and is within ±(2^53 − 1): the range that JSON and
-/// protobuf represent exactly.
+/// The value as an integer, if it has no fraction and is within ±(2^53 − 1): the range that JSON
+/// and protobuf represent exactly.
 #[must_use]
 pub fn whole(value: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "guarded: whole and within 2^53")]
@@ -87,8 +87,8 @@ const fn integer_max() -> f64 {
     INTEGER_MAX as f64
 }
 
-/// Parses an RFC 3339 time to the nanosecond. In UTC it must lie in the years 1 to 9999, the range of
-/// a protobuf `Timestamp`.
+/// Parses an RFC 3339 time to the nanosecond. In UTC it must lie in the years 1 to 9999, the range
+/// of a protobuf `Timestamp`.
 ///
 /// # Errors
 ///

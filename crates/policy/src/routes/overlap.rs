@@ -1,4 +1,5 @@
-//! Finds a request that two routes match. Such an overlap makes the request's requirements ambiguous.
+//! Finds a request that two routes match. Such an overlap makes the request's requirements
+//! ambiguous.
 //!
 //! **Invariant**: the result is exact. `Some` is a request that both routes match; `None` means that
 //! no such request exists. A property test holds this against the naive model.
@@ -60,8 +61,8 @@ fn common_path<'r>(one: &'r Template, other: &'r Template) -> Option<Vec<&'r str
         (None, _) => one.before.len(),
         (_, None) => other.before.len(),
         (Some((_, after)), Some((_, others))) => {
-            // With this length, each template's single segments lie opposite the other's parameter of
-            // several segments wherever possible.
+            // With this length, each template's single segments lie opposite the other's parameter
+            // of several segments wherever possible.
             one.before.len().max(other.before.len()) + 1 + after.len().max(others.len())
         }
     };

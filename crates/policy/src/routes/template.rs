@@ -105,8 +105,8 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// The rule that the text breaks, for a diagnostic: a limit, a segment that is not canonical, or
-    /// a repeated parameter.
+    /// The rule that the text breaks, for a diagnostic: a limit, a segment that is not canonical,
+    /// or a repeated parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > ROUTE_PATH_BYTES_MAX {
             return Err(format!("at most {ROUTE_PATH_BYTES_MAX} bytes"));
