@@ -92,7 +92,8 @@ pub struct Route {
     pub methods: Vec<Method>,
     /// The template of its paths.
     pub path: Template,
-    /// Whether the route matches gRPC requests only (content type `application/grpc`).
+    /// Whether the route matches gRPC requests only: content type `application/grpc`, optionally
+    /// with a suffix such as `+proto`.
     pub is_grpc: bool,
     /// The listed query parameters.
     pub query: Vec<QueryParameter>,
