@@ -84,10 +84,10 @@ fn a_check_may_have_a_reason() {
         let fields = "identity: u, capability: c, resource: r";
         let document = format!("{fields}, allowed: {allowed}, reason: {reason}");
         assert!(test(&document).ends_with(&format!("reason: Some({reason:?}) }}")), "{document}");
-        let diagnostics = format!("2:3: tests[0]: found allowed: {} with reason {reason}", !allowed);
+        let mistake = format!("2:3: tests[0]: found allowed: {} with reason {reason}", !allowed);
         check_test(
             &format!("{fields}, allowed: {}, reason: {reason}", !allowed),
-            &[&format!("{diagnostics}; expected GRANTED if allowed, another reason if not")],
+            &[&format!("{mistake}; expected GRANTED if allowed, another reason if not")],
         );
     }
     check_test(
