@@ -7,12 +7,12 @@ use crate::v1;
 /// Most checks in a batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = 1_000;
 
-/// The metadata key of a retry push-back: milliseconds to wait, or a negative number for no retry (gRFC
-/// A6).
+/// The metadata key of a retry push-back: milliseconds to wait, or a negative number for no retry
+/// (gRFC A6).
 pub const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
-/// The epoch of a revision: the bits from 40 up (contract, section 5). The bits below are the sequence
-/// number.
+/// The epoch of a revision: the bits from 40 up (contract, section 5). The bits below are the
+/// sequence number.
 #[must_use]
 pub const fn epoch(revision: u64) -> u64 {
     revision >> 40

@@ -22,8 +22,8 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads a header at the start of `bytes`. Returns it and the bytes after it. `None` if there are
-    /// fewer than [`HEADER_BYTES`] bytes, or the flag is neither 0 nor 1.
+    /// Reads a header at the start of `bytes`. Returns it and the bytes after it. `None` if there
+    /// are fewer than [`HEADER_BYTES`] bytes, or the flag is neither 0 nor 1.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let ([flag, length @ ..], rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
