@@ -329,7 +329,10 @@ fn texts_are_at_most_a_kibibyte() {
         check(&document(&text), &[]);
         let diagnostics = lines(&load(&document(&format!("{text}x"))));
         assert_eq!(diagnostics.len(), 1);
-        assert!(diagnostics[0].ends_with("expected a text (at most 1024 bytes, not 1025)"), "{diagnostics:?}");
+        assert!(
+            diagnostics[0].ends_with("expected a text (at most 1024 bytes, not 1025)"),
+            "{diagnostics:?}"
+        );
     }
 }
 
