@@ -1,7 +1,7 @@
-//! Compiles `proto/` to Rust with protox, a protobuf compiler written in Rust: a fresh machine
-//! needs no `protoc`. Three things come of it: messages with clients and servers, the descriptor set
-//! with its options (for reflection, and for the test that fields are only ever added), and the table
-//! of methods.
+//! Compiles `proto/` with protox, a protobuf compiler in Rust, so that no `protoc` is needed.
+//!
+//! Output: the messages, clients and servers; the descriptor set with options (for reflection, and
+//! for the test that fields are only added); the table of methods.
 
 use std::fmt::Write as _;
 use std::{env, error::Error, fs, path::PathBuf};
@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The table of methods as Rust: see `proto/methods.rs`.
+/// The table of methods as a Rust expression, for `proto/methods.rs`.
 fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let mut table = String::from("[\n");
     for service in pool.services() {
@@ -45,7 +45,8 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     Ok(table)
 }
 
-/// Whether a message of this type, or a message in it, says the reason of a decision.
+/// Whether the message type has a field of type `Reason`, directly or in nested messages, down to
+/// `depth` levels of messages.
 fn has_reason(message: &MessageDescriptor, depth: u32) -> bool {
     depth > 0
         && message.fields().any(|field| match field.kind() {

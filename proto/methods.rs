@@ -1,19 +1,19 @@
-//! Every method of the schema, made from its descriptors when this crate is built.
+//! The table of the schema's methods. The build script generates it from the descriptors.
 
 /// A method of the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Method {
-    /// The path of its HTTP requests: `/package.Service/Method`.
+    /// The HTTP path: `/package.Service/Method`.
     pub path: &'static str,
-    /// Its own name.
+    /// The method's name, without package and service.
     pub name: &'static str,
-    /// Whether requests or responses are streams.
+    /// Whether requests or responses are streamed.
     pub streams: bool,
-    /// Whether its responses are decisions, each with a reason.
+    /// Whether its responses are decisions: they have a `Reason`.
     pub decides: bool,
 }
 
-/// The methods, service by service, in the order of the schema's files.
+/// All methods, by service, in order of the schema's files.
 pub const METHODS: &[Method] = &include!(concat!(env!("OUT_DIR"), "/methods.rs"));
 
 #[cfg(test)]
@@ -21,7 +21,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_says_what_the_schema_says() {
+    fn the_table_agrees_with_the_schema() {
         let find = |path| METHODS.iter().find(|method| method.path == path).unwrap();
         let named = |test: fn(&Method) -> bool| {
             METHODS.iter().filter(|it| test(it)).map(|it| it.name).collect::<Vec<_>>()
