@@ -186,16 +186,7 @@ fn baseline_path() -> std::path::PathBuf {
 fn compiler() -> anyhow::Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ran = Command::new(rustc).arg("--version").output().context("rustc does not start")?;
-    Ok(format!("{} {}", String::from_utf8(ran.stdout)?.trim(), processor()))
-}
-
-/// Its kind, and what the engine does otherwise where it is missing.
-fn processor() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("pclmulqdq") {
-        return "x86_64+pclmulqdq";
-    }
-    env::consts::ARCH
+    Ok(format!("{} {}", String::from_utf8(ran.stdout)?.trim(), env::consts::ARCH))
 }
 
 fn baselines() -> anyhow::Result<BTreeMap<String, Counts>> {
@@ -229,7 +220,7 @@ fn compare() -> anyhow::Result<ExitCode> {
     let (tolerance, baseline) = match baselines.get(&compiler) {
         Some(own) => (TOLERANCE, Some(own)),
         None => {
-            let of_machine = |(name, _): &(&String, _)| name.ends_with(processor());
+            let of_machine = |(name, _): &(&String, _)| name.ends_with(env::consts::ARCH);
             let latest = baselines.iter().rfind(of_machine);
             let stands_in = latest.map(|(name, _)| name.as_str());
             writeln!(
