@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
-use crate::decide::check::Circumstances;
+use crate::decide::check::Evaluation;
 use crate::index::binding::Beside;
 use crate::index::table::Entry;
 use crate::model::path::contains;
@@ -33,18 +33,19 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> Result<Vec<&str>, UnknownCapability> {
-        let bit = self.catalog.capability(capability).ok_or(UnknownCapability)?;
-        let scopes = resource.ancestors().filter_map(|scope| self.scope(scope.as_str()));
+        let index = self.index();
+        let bit = self.capability(capability)?;
+        let scopes = resource.ancestors().filter_map(|scope| index.scope(scope.as_str()));
         let mut bound: Vec<u32> = scopes.flat_map(|(_, scope)| scope.identities()).collect();
         bound.sort_unstable();
         bound.dedup();
-        let identities = bound.into_iter().filter_map(|number| self.identities.entry(number));
+        let identities = bound.into_iter().filter_map(|number| index.identities().entry(number));
         let may = |entry: &Entry<'_, Beside>| {
-            let circumstances = self.circumstances(*entry, resource, attributes, now);
+            let evaluation = self.evaluation(*entry, resource, attributes, now);
             let mut may = false;
-            self.on_path(*entry, resource, |binding| {
-                let has = self.roles.matrix().has(binding.packed.role, bit);
-                may = has && circumstances.counts(&binding);
+            index.on_path(*entry, resource, |binding| {
+                let has = index.roles().matrix().has(binding.packed.role, bit);
+                may = has && evaluation.counts(&binding);
                 if may { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             may
@@ -68,23 +69,19 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> Result<Vec<Scope<'_>>, UnknownCapability> {
-        let capability = self.catalog.capability(capability).ok_or(UnknownCapability)?;
-        let Some(entry) = self.identities.get(identity.as_str()) else {
+        let index = self.index();
+        let capability = self.capability(capability)?;
+        let Some(entry) = index.identities().get(identity.as_str()) else {
             return Ok(vec![]);
         };
-        let circumstances = Circumstances {
-            snapshot: self,
-            identity: entry,
-            resource: None,
-            supplied: attributes,
-            now,
-        };
-        let mut granting: Vec<Scope<'_>> = self
+        let evaluation =
+            Evaluation { index, identity: entry, resource: None, supplied: attributes, now };
+        let mut granting: Vec<Scope<'_>> = index
             .bindings_of(entry)
-            .filter(|binding| self.roles.matrix().has(binding.packed.role, capability))
-            .filter(|binding| circumstances.counts(binding))
+            .filter(|binding| index.roles().matrix().has(binding.packed.role, capability))
+            .filter(|binding| evaluation.counts(binding))
             .map(|binding| Scope {
-                scope: self.scope_of(&binding),
+                scope: index.scope_of(&binding),
                 conditional: binding.tests_resource(),
             })
             .collect();

@@ -1,16 +1,17 @@
-//! A snapshot from a model: every table is filled once, with room for just what it gets.
+//! The builder: an index from a model. every table is filled once, with room for just what it gets.
 
 use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 use thiserror::Error;
 
+use crate::index::Index;
 use crate::index::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
 use crate::index::hash::Seed;
 use crate::index::roles::Roles;
-use crate::index::snapshot::{ScopeKind, ScopeRecord};
+use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Table;
-use crate::{Family, Map, Model, PathBuf, Role, RoleBinding, Snapshot};
+use crate::{Family, Map, Model, PathBuf, Role, RoleBinding};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -22,18 +23,16 @@ fn room<T>(put: Option<T>, id: &str) -> Result<T, TooLarge> {
     put.ok_or_else(|| TooLarge(id.into()))
 }
 
-impl Snapshot {
-    /// Indexes a model. The revision is the caller's to give, and only grows.
+impl Index {
+    /// Indexes a model.
     ///
     /// # Errors
     ///
-    /// There is no place for something. That takes hundreds of megabytes of names and bindings in one
-    /// of the parts that the index spreads them over, as with ten million bindings of one identity.
-    pub fn build(model: &Model, revision: u64) -> Result<Self, TooLarge> {
+    /// A part of the index is full, see [`Snapshot::build`](crate::Snapshot::build).
+    pub(crate) fn build(model: &Model) -> Result<Self, TooLarge> {
         let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
         let seed = Seed::random();
-        let mut snapshot = Self {
-            revision,
+        let mut index = Self {
             roles: Roles::new(seed.clone(), &catalog, facts.roles.len()),
             identities: Table::new(seed.clone(), 0),
             scopes: Table::new(seed.clone(), 0),
@@ -43,14 +42,14 @@ impl Snapshot {
         };
         for role in &facts.roles {
             let role_id = role.id.as_str();
-            let capabilities = snapshot.catalog.capability_set(&role.capabilities);
+            let capabilities = index.catalog.capability_set(&role.capabilities);
             let (id, description) = (role_id.into(), (*role.description).into());
             let role = Role { id, description, family: Family::Custom, capabilities };
-            room(snapshot.roles.put(role), role_id)?;
+            room(index.roles.put(role), role_id)?;
         }
-        let scopes = snapshot.put_scopes(model)?;
-        snapshot.put_identities(model, &scopes)?;
-        Ok(snapshot)
+        let scopes = index.put_scopes(model)?;
+        index.put_identities(model, &scopes)?;
+        Ok(index)
     }
 
     /// Groups and resources, with how many children each has, and room for those bound there.
@@ -202,56 +201,6 @@ fn special(binding: &RoleBinding, moved: Option<u64>) -> Special {
         (None, None) => Id::Derived,
     };
     Special { expires_at: binding.expires_at, when: binding.when.clone().into(), id }
-}
-
-impl Snapshot {
-    /// Whether changes cost much more than they would with tables made for what is in them.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.identities.is_crowded()
-            || self.scopes.is_crowded()
-            || self.binding_ids.is_crowded()
-            || self.roles.is_crowded()
-    }
-
-    /// The same with tables made for what is in them: everything gets another number. Nothing if
-    /// something has no place in them.
-    pub(crate) fn resized(&self) -> Option<Self> {
-        let mut next = Self { roles: self.roles.resized()?, ..self.clone() };
-        next.binding_ids = copied(&self.binding_ids)?.0;
-        let (scopes, scope_numbers) = copied(&self.scopes)?;
-        let (identities, identity_numbers) = copied(&self.identities)?;
-        (next.scopes, next.identities) = (scopes, identities);
-        for entry in self.scopes.iter() {
-            let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
-            let bound: Option<Vec<u32>> =
-                record.identities().map(|old| identity_numbers.get(&old).copied()).collect();
-            let payload = ScopeRecord::write(record.kind, record.children, bound?.into_iter());
-            next.scopes.put(entry.key(), &payload)?;
-        }
-        for entry in self.identities.iter() {
-            let (bindings, _) = entry.payload().as_chunks::<BINDING_BYTES>();
-            let mut payload = Vec::with_capacity(entry.payload().len());
-            for packed in bindings.iter().map(|bytes| Packed::read(*bytes)) {
-                let scope = *scope_numbers.get(&packed.scope)?;
-                Packed { scope, ..packed }.write(&mut payload);
-            }
-            next.identities.put(entry.key(), &payload)?;
-        }
-        Some(next)
-    }
-}
-
-/// A copy with shards made for what is in it, and which number became which.
-pub(crate) fn copied<X>(from: &Table<X>) -> Option<(Table<X>, Map<u32, u32>)> {
-    let entries = from.iter().map(|entry| (entry.key(), entry.payload().len()));
-    let mut to = Table::with_room_for(from.seed().clone(), entries);
-    let mut numbers = Map::with_capacity(from.len());
-    for entry in from.iter() {
-        let number = to.put(entry.key(), entry.payload())?;
-        to.set_extra(number, entry.extra().map(Arc::clone));
-        numbers.insert(entry.number(), number);
-    }
-    Some((to, numbers))
 }
 
 /// Bindings as a record holds them, and what some of them have beside it. None are left over.

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use crate::index::binding::ROLES_MAX;
-use crate::index::build::copied;
 use crate::index::hash::Seed;
 use crate::index::matrix::RoleMatrix;
+use crate::index::resize::copied;
 use crate::index::table::Table;
 use crate::{CapabilitySet, Catalog, Family};
 

@@ -124,13 +124,13 @@ impl<X> Branch<X> {
     }
 
     /// Asks for the first slot of a fingerprint.
-    pub(super) fn fetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
+    pub(super) fn prefetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
         let slots = self.slots(shard);
         prefetch(slots, home(fingerprint) & slots.len().wrapping_sub(1));
     }
 
     /// Asks for these bytes of a shard's records.
-    pub(super) fn fetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
+    pub(super) fn prefetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
         if let Some(records) = self.records.get(shard) {
             places.into_iter().for_each(|at| prefetch(records, at));
         }
