@@ -197,7 +197,8 @@ impl Index {
         let packed = Packed { special: !special.is_plain(), ..packed };
 
         let number = entry.number();
-        let bound = record.with(number);
+        let place = record.after(identity, |number| self.identities.key(number));
+        let bound = record.with(number, place);
         let (payload, beside) = with_binding(entry, packed, special);
         let full = || Refused::Full(identity.into());
         self.identities.put(identity, &payload).ok_or_else(full)?;

@@ -11,7 +11,7 @@ use crate::index::hash::Seed;
 use crate::index::roles::Roles;
 use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Table;
-use crate::{Family, Map, Model, PathBuf, Role, RoleBinding};
+use crate::{Family, Identity, Map, Model, PathBuf, Role, RoleBinding};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -109,8 +109,8 @@ impl Index {
         let entries = entries.map(|(one, count)| (one.id.as_str(), count * BINDING_BYTES));
         self.identities = Table::with_room_for(self.seed().clone(), entries);
 
-        // The places of all bindings, those of each identity side by side.
-        let mut starts: Vec<usize> = counts
+        // The places of all bindings, those of each identity side by side. `ends` are first the starts.
+        let mut ends: Vec<usize> = counts
             .iter()
             .scan(0, |next, count| {
                 let start = *next;
@@ -120,20 +120,19 @@ impl Index {
             .collect();
         let mut order = vec![usize::MAX; self.bindings];
         for (place, bound) in model.bound().iter().enumerate() {
-            let Some(start) = starts.get_mut(bound.identity as usize) else { continue };
-            if let Some(slot) = order.get_mut(*start) {
+            let Some(end) = ends.get_mut(bound.identity as usize) else { continue };
+            if let Some(slot) = order.get_mut(*end) {
                 *slot = place;
             }
-            *start += 1;
+            *end += 1;
         }
         let mut uses: Map<&str, (u32, i32)> = Map::new();
-        let mut rest = &order[..];
         let mut bound: Vec<(u32, u32)> = Vec::with_capacity(self.bindings);
         let mut held = Vec::new();
-        for (one, count) in facts.identities.iter().zip(counts) {
-            let Some((places, after)) = rest.split_at_checked(count) else { break };
-            rest = after;
-            for place in places {
+        for (at, one) in by_id(&facts.identities) {
+            let ends = ends.get(at).copied().unwrap_or_default();
+            let count = counts.get(at).copied().unwrap_or_default();
+            for place in order.get(ends - count..ends).unwrap_or_default() {
                 let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
                 let used = match uses.entry(&*binding.role) {
                     Entry::Occupied(used) => used.into_mut(),
@@ -169,8 +168,10 @@ impl Index {
         self.put_bound(bound)
     }
 
+    /// Writes who is bound at each scope, given in the order of the identities' ids.
     fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) -> Result<(), TooLarge> {
-        bound.sort_unstable();
+        // A stable sort: the order of ids stays within each scope.
+        bound.sort_by_key(|(scope, _)| *scope);
         for run in bound.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((scope, _)) = run.first() else { continue };
             let path = self.scopes.key(*scope).to_owned();
@@ -181,6 +182,15 @@ impl Index {
         }
         Ok(())
     }
+}
+
+/// The identities with their places, in the order of their ids. Documents often have them in that order.
+fn by_id(identities: &[Identity]) -> impl Iterator<Item = (usize, &Identity)> {
+    let mut sorted: Vec<_> = identities.iter().enumerate().collect();
+    if !identities.is_sorted_by_key(|one| &one.id) {
+        sorted.sort_unstable_by_key(|(_, one)| &one.id);
+    }
+    sorted.into_iter()
 }
 
 /// A binding of the facts, and its scope.

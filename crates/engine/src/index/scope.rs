@@ -3,6 +3,9 @@
 //! ```text
 //! kind: u8   unused: 3 bytes   children: u32   identities bound here: u32 each, once for each binding
 //! ```
+//!
+//! **Invariant**: the identities stand in the order of their ids, so that a list goes on after any id without
+//! a look at those before it.
 
 /// Bytes of a scope's payload before the identities.
 const SCOPE_HEADER: usize = 8;
@@ -50,10 +53,27 @@ impl<'s> ScopeRecord<'s> {
         SCOPE_HEADER + bound * size_of::<u32>()
     }
 
-    /// The payload with one more binding of this identity.
-    pub(crate) fn with(&self, identity: u32) -> Vec<u8> {
+    /// The payload with one more binding of this identity, at its place in the order of ids: see
+    /// [`Self::after`].
+    pub(crate) fn with(&self, identity: u32, place: usize) -> Vec<u8> {
         let header = Self::write(self.kind, self.children, std::iter::empty());
-        [&header[..], self.identities, &identity.to_le_bytes()].concat()
+        let (before, after) = self
+            .identities
+            .split_at_checked(place * size_of::<u32>())
+            .unwrap_or((self.identities, &[]));
+        [&header[..], before, &identity.to_le_bytes(), after].concat()
+    }
+
+    /// How many of the identities have an id up to this one.
+    pub(crate) fn after<'k>(&self, id: &str, key: impl Fn(u32) -> &'k str) -> usize {
+        let (numbers, _) = self.identities.as_chunks::<{ size_of::<u32>() }>();
+        numbers.partition_point(|bytes| key(u32::from_le_bytes(*bytes)) <= id)
+    }
+
+    /// The numbers of the identities from this place on.
+    pub(crate) fn identities_from(&self, place: usize) -> impl Iterator<Item = u32> + use<'s> {
+        let (numbers, _) = self.identities.as_chunks();
+        numbers.get(place..).unwrap_or_default().iter().map(|bytes| u32::from_le_bytes(*bytes))
     }
 
     /// The payload with one binding less of this identity, if it has any.
@@ -66,9 +86,8 @@ impl<'s> ScopeRecord<'s> {
         [&header[..], before.as_flattened(), after.as_flattened()].concat()
     }
 
-    /// The numbers of the identities that are bound here, once for each binding.
+    /// The numbers of the identities that are bound here, in the order of their ids, once for each binding.
     pub(crate) fn identities(&self) -> impl Iterator<Item = u32> + use<'s> {
-        let (numbers, _) = self.identities.as_chunks();
-        numbers.iter().map(|bytes| u32::from_le_bytes(*bytes))
+        self.identities_from(0)
     }
 }
