@@ -243,7 +243,7 @@ pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
 pub(crate) fn runs(load_before: &str, runs: &[Vec<Goal>]) -> Part {
     let mut text = measured_on(&machine(), load_before);
     let heads: String = (1..=runs.len()).map(|run| format!(" run {run} |")).collect();
-    let _ = write!(text, "\n| goal | at least |{heads}\n|---|---|{}\n", "---|".repeat(runs.len()));
+    let _ = write!(text, "\n| goal | at most |{heads}\n|---|---|{}\n", "---|".repeat(runs.len()));
     for (at, Goal { what, wanted, .. }) in runs.first().into_iter().flatten().enumerate() {
         let measured = runs.iter().filter_map(|run| run.get(at));
         let cells: String = measured.map(|goal| format!(" {} |", goal.measured)).collect();
@@ -301,7 +301,7 @@ fn markdown(
     curves: &[Curve],
 ) -> String {
     let mut text = measured_on(machine, load_before);
-    text.push_str("\n| goal | at least | measured |\n|---|---|---|\n");
+    text.push_str("\n| goal | at most | measured |\n|---|---|---|\n");
     for Goal { what, wanted, measured } in goals {
         let _ = writeln!(text, "| {what} | {wanted} | {measured} |");
     }
