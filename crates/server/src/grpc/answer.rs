@@ -115,14 +115,12 @@ pub fn list_identities(
     let fields = [&**capability, &*request.resource];
     let list = List { method: "ListIdentities", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let found = snapshot.list_identities(capability, resource, &attributes, page.now);
+    let found =
+        snapshot.page_of_identities(capability, resource, &attributes, page.now, page.cursor());
     let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
-    let from = page.after.as_ref().map_or(0, |after| found.partition_point(|id| *id <= &**after));
-    let rest = found.get(from..).unwrap_or_default();
-    let here = rest.get(..page.size).unwrap_or(rest);
     Ok(v1::ListIdentitiesResponse {
-        identities: here.iter().map(|identity| (*identity).into()).collect(),
-        next_page_token: page.next_token(here.last().copied(), here.len() < rest.len()),
+        next_page_token: page.next_token(found.entries.last().copied(), found.more),
+        identities: found.entries.into_iter().map(Into::into).collect(),
         revision: snapshot.revision(),
     })
 }
@@ -148,15 +146,11 @@ pub fn list_scopes(
     let fields = [&**capability, &*request.identity];
     let list = List { method: "ListScopes", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let found = snapshot.list_scopes(identity, capability, &attributes, page.now);
+    let found = snapshot.page_of_scopes(identity, capability, &attributes, page.now, page.cursor());
     let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
-    let from =
-        page.after.as_ref().map_or(0, |after| found.partition_point(|it| it.scope <= &**after));
-    let rest = found.get(from..).unwrap_or_default();
-    let here = rest.get(..page.size).unwrap_or(rest);
     Ok(v1::ListScopesResponse {
-        scopes: here.iter().copied().map(convert::scope).collect(),
-        next_page_token: page.next_token(here.last().map(|it| it.scope), here.len() < rest.len()),
+        next_page_token: page.next_token(found.entries.last().map(|it| it.scope), found.more),
+        scopes: found.entries.into_iter().map(convert::scope).collect(),
         revision: snapshot.revision(),
     })
 }
@@ -175,10 +169,8 @@ pub fn list_roles(
     let v1::ListRolesRequest { page_size, page_token } = request;
     let list = List { method: "ListRoles", fields: ["", ""], attributes: Attributes::NONE };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let (catalog, roles) = (snapshot.catalog(), snapshot.roles());
-    let after = page.after.as_ref();
-    let from = after.and_then(|after| Some(roles.iter().position(|it| *it.id == **after)? + 1));
-    let rest = roles.get(from.unwrap_or_default()..).unwrap_or_default();
+    let catalog = snapshot.catalog();
+    let rest = page.after.as_deref().map_or(snapshot.roles(), |id| snapshot.roles_after(id));
     let here = rest.get(..page.size).unwrap_or(rest);
     Ok(v1::ListRolesResponse {
         catalog: catalog.name().into(),

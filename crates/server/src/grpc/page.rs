@@ -10,7 +10,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use capstan_engine::{Attributes, Properties, Snapshot, Timestamp, Value};
+use capstan_engine::{Attributes, Cursor, Properties, Snapshot, Timestamp, Value};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -114,6 +114,11 @@ impl Page {
             return Err(RequestError::RevisionGone { revision });
         }
         Ok(Self { after: Some(after), ..page })
+    }
+
+    /// The page as the engine takes it.
+    pub(crate) fn cursor(&self) -> Cursor<'_> {
+        Cursor { after: self.after.as_deref(), limit: self.size }
     }
 
     /// The token of the page that follows, given the last entry of this one; empty if none follows.
