@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use crate::address::endpoint;
+use crate::address::{ServerAddress, client_endpoint};
 use crate::asking::Asking;
 use crate::check::{Check, Decision};
 use crate::error::{ConnectError, Error};
@@ -47,7 +47,7 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub fn connect_with(address: &str, options: Options) -> Result<Self, ConnectError> {
-        let endpoint = endpoint(address)?;
+        let endpoint = client_endpoint(&address.parse::<ServerAddress>()?)?;
         let _runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let options = options.held();
         let shared = Arc::new(Shared::new(options));

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use thiserror::Error;
 use tonic::Code;
 
+use crate::address::ParseAddressError;
+
 /// Why a client could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConnectError {
-    /// The address is none.
-    #[error("`{0}` is no address: http://HOST:PORT or unix:PATH")]
-    Address(String),
+    /// The text is not an address.
+    #[error(transparent)]
+    Address(#[from] ParseAddressError),
     /// There is no tokio runtime here for the client's tasks.
     #[error("no tokio runtime here: a client is made inside one")]
     NoRuntime,

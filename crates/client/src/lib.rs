@@ -54,6 +54,7 @@ mod shared;
 mod verdict;
 mod wire;
 
+pub use address::{ParseAddressError, ServerAddress};
 pub use capstan_proto::v1::Reason;
 pub use check::{Check, Decision};
 pub use client::Client;

@@ -39,7 +39,7 @@ pub(crate) async fn keep(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTra
                     }
                     let running = tasks.spawn(run(Arc::clone(&shared), channel, id, stalled));
                     let age = shared.options.connection_age;
-                    let age = backoff::between(age - age / CONNECTION_AGE_JITTER_PART, age);
+                    let age = backoff::uniform(age - age / CONNECTION_AGE_JITTER_PART, age);
                     tokio::select! {
                         ended = running => match ended {
                             Ok(Ended { answered, after }) => {
