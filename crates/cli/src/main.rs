@@ -1,19 +1,23 @@
 //! The `capstan` binary: what was typed, and where it goes. See `capstan --help`.
 
+mod answers;
 mod bench;
 mod capabilities;
 mod check;
+mod decider;
 mod explain;
+mod figures;
+mod limits;
 mod output;
 mod policy;
 mod policy_test;
+mod properties;
 mod queries;
 mod roles;
 mod routes;
 mod search;
 mod serve;
-mod supplied;
-mod target;
+mod signals;
 mod top;
 
 use std::io;

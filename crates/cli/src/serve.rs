@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
+use super::signals::{self, Signal, Signals};
 use capstan_server::clock::Clock;
 use capstan_server::feed::file::{self, Reload, Wake};
 use capstan_server::feed::source::{Source, load_catalogs};
@@ -147,7 +147,10 @@ impl Serve {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         log_to_stderr();
         // Before anything is loaded: a signal during the start must stop it too.
-        let stop = stop_signal()?;
+        let stop = signals::stop(&[])?;
+        let stop = async move {
+            stop.await;
+        };
         raise_file_limit();
         let source = match self.from.policy {
             Some(path) => Source::File { path, bytes_max: self.max_document_bytes },
@@ -270,27 +273,15 @@ fn ask_at_hang_up(
     reload: Reload,
     log: Option<DecisionLog>,
 ) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let mut hang_ups = Signals::watch(&[Signal::HangUp])?;
     Ok(async move {
-        while hang_ups.recv().await.is_some() {
+        loop {
+            hang_ups.next().await;
             if let Some(log) = &log {
                 log.reopen();
             }
-            // Waits for room: what is in its way may be a change that turns out to be none.
+            // Waits for room in the channel: the wake that fills it may turn out to be no change.
             let _ = reload.send(Wake::Asked).await;
-        }
-        std::future::pending().await
-    })
-}
-
-/// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
         }
     })
 }

@@ -53,7 +53,11 @@ impl FromStr for ServerAddress {
     fn from_str(text: &str) -> Result<Self, ParseAddressError> {
         let invalid = || ParseAddressError(text.into());
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err(invalid()) } else { Ok(Self(Kind::Unix(path.into()))) };
+            return if path.is_empty() {
+                Err(invalid())
+            } else {
+                Ok(Self(Kind::Unix(path.into())))
+            };
         }
         let rest = text.strip_prefix("http://").unwrap_or(text);
         let rest = rest.strip_suffix('/').unwrap_or(rest);

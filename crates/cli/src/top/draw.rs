@@ -11,10 +11,10 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Clear, Padding, Paragraph, Row, Sparkline, Table, Widget};
 
-use super::figures;
 use super::history::{Curve, History};
 use super::view::{Flow, ReasonCount, View};
-use capstan_server::limits::TOP_HISTORY;
+use crate::figures;
+use crate::limits::TOP_HISTORY;
 
 /// From here on, reasons and errors stand beside each other.
 const WIDTH_OF_TWO: u16 = 72;

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::view::View;
-use capstan_server::limits::TOP_HISTORY;
+use crate::limits::TOP_HISTORY;
 
 /// The intervals of the last [`TOP_HISTORY`], oldest first.
 #[derive(Clone, Debug, Default)]

@@ -11,17 +11,17 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::draw::{Live, Picture};
-use super::figures;
 use super::history::History;
 use super::sample::Sample;
 use super::scrape::Metrics;
 use super::view::View;
+use crate::figures;
+use crate::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
+use crate::signals::{self, Signal};
 use capstan_server::clock::Clock;
-use capstan_server::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
 
 /// What the screen shows, and how the next scrape changes it.
 #[derive(Debug)]
@@ -144,7 +144,7 @@ type Scraping<'m> = Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + 'm>>;
 ///
 /// The terminal cannot be used.
 pub(super) async fn run(metrics: &Metrics, mut board: Board) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut stop = std::pin::pin!(signals::stop(&[Signal::HangUp])?);
     let mut terminal = Terminal::open().context("cannot use the terminal")?;
     let mut events = EventStream::new();
     let mut began = board.began;
@@ -180,24 +180,9 @@ pub(super) async fn run(metrics: &Metrics, mut board: Board) -> anyhow::Result<(
                     None => return Ok(()),
                 }
             }
-            () = &mut stop => return Ok(()),
+            _ = &mut stop => return Ok(()),
         }
     }
-}
-
-/// Resolves at the first signal that asks the process to end.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let watch = |kind| signal(kind).context("cannot watch for signals");
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut hang_up = watch(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    })
 }
 
 #[cfg(test)]

@@ -97,10 +97,10 @@ impl Shed {
 
 /// How often something happened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Count {
-    pub(super) count: u64,
+pub(crate) struct Count {
+    pub(crate) count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) per_second: Option<f64>,
+    pub(crate) per_second: Option<f64>,
 }
 
 /// Estimates from a histogram's buckets, taken as filled evenly; absent if there was no call.
@@ -115,10 +115,10 @@ pub(super) struct Latency {
 /// A time that a part of the calls stayed within.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(into = "f64")]
-pub(super) struct Quantile {
-    pub(super) seconds: f64,
+pub(crate) struct Quantile {
+    pub(crate) seconds: f64,
     /// It is longer than the longest that the histogram tells apart, which `seconds` is.
-    pub(super) beyond: bool,
+    pub(crate) beyond: bool,
 }
 
 impl From<Quantile> for f64 {
