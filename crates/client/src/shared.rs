@@ -261,13 +261,12 @@ impl Shared {
 
     // === Unary calls ===
 
-    /// Waits for the next batch for a unary call. Returns its id, the message, and the number of attempts
+    /// Waits for the next batch for a unary call; for one task only. Returns its id, the message, and the number of attempts
     /// including this one.
     pub(crate) async fn next_unary(&self) -> (u64, EncodedBatch, u32) {
         loop {
+            // A notification may stand for several batches, so the queue is looked at first.
             if let Some(next) = self.lock().take_unary(Instant::now()) {
-                // A notification may stand for several batches.
-                self.unary_ready.notify_one();
                 return next;
             }
             self.unary_ready.notified().await;

@@ -2,7 +2,7 @@
 //! under many schedules that `shuttle` generates. `shuttle` reports a lost wake-up as a deadlock.
 //!
 //! ```text
-//! cargo test -p capstan-client --lib shared                                    short: under 10 s
+//! cargo test -p capstan-client --lib shared                                    short: about 10 s
 //! SHUTTLE_ITERATIONS=200000 cargo test --release -p capstan-client --lib shared      long: minutes
 //! ```
 //!
@@ -113,18 +113,21 @@ fn serve(shared: &Shared, id: u64) {
     shared.end(id, &Failure::lost("finished"));
 }
 
-/// Unary calls, of which the first fails, until the client is shut down.
+/// Unary calls, each in a thread of its own, of which the first fails, until the client is shut down.
 fn unary_calls(shared: &Arc<Shared>) -> JoinHandle<()> {
     let shared = Arc::clone(shared);
     thread::spawn(move || {
-        let mut is_first = true;
+        let mut calls = vec![];
         let stop = shared.stop.clone();
         while let Some((id, batch, _)) = block_on(stop.run_until_cancelled(shared.next_unary())) {
-            if std::mem::take(&mut is_first) {
-                shared.unary_failed(id, &Failure::lost("a unary call"));
-            } else {
-                shared.unary_reply(id, answer(&batch));
-            }
+            let (shared, is_first) = (Arc::clone(&shared), calls.is_empty());
+            calls.push(thread::spawn(move || match is_first {
+                true => shared.unary_failed(id, &Failure::lost("a unary call")),
+                false => shared.unary_reply(id, answer(&batch)),
+            }));
+        }
+        for call in calls {
+            call.join().unwrap();
         }
     })
 }
@@ -229,6 +232,33 @@ fn a_replaced_connection_leaves_no_call_behind() {
         acquire_every_permit(&shared, 4);
         shared.close();
         replacement.join().unwrap();
+    });
+}
+
+/// A stream ends after it was woken for a batch and before it takes it: another stream takes the batch.
+#[test]
+fn a_stream_that_ends_passes_its_wake_up_on() {
+    explore(|| {
+        let shared = shared(2);
+        let ending = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (id, _) = shared.open();
+                block_on(poll_fn(|cx| {
+                    let _ = shared.poll_next(id, cx);
+                    Poll::Ready(())
+                }));
+                shared.end(id, &lost());
+            })
+        };
+        let connection = connection(&shared, &[]);
+        let callers = [1, 2].map(|number| caller(&shared, number, Consistency::Any));
+        for caller in callers {
+            assert!(caller.join().unwrap().is_ok());
+        }
+        ending.join().unwrap();
+        shared.close();
+        connection.join().unwrap();
     });
 }
 
