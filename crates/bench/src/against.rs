@@ -1,53 +1,56 @@
-//! Two servers measured in turn, so that whatever the machine does to one it does to the other.
+//! A server and the yardstick, measured in alternating runs, so that noise of the machine affects both
+//! alike.
 
 use std::sync::Arc;
 
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::load::{Outcome, Plan, Target, run};
-use super::questions::Questions;
+use crate::load::{MeasuredServer, Measurement, Plan, run};
+use crate::questions::Questions;
 
-/// How often an interval that is asked for should hold the true median.
+/// The wanted confidence of the intervals.
 const CONFIDENCE: f64 = 0.95;
 
-/// One run of each, one after the other.
+/// Two runs, one directly after the other.
 #[derive(Clone, Debug)]
 pub struct Pair {
-    pub server: Outcome,
-    pub yardstick: Outcome,
+    /// The run of the server.
+    pub(crate) server: Measurement,
+    /// The run of the yardstick.
+    pub(crate) yardstick: Measurement,
 }
 
 impl Pair {
-    /// CPU a check, over the yardstick's.
-    pub fn cpu_ratio(&self) -> Option<f64> {
-        let cpu = |outcome: &Outcome| outcome.micros_a_check(outcome.server_cpu);
+    /// The server's CPU time per check divided by the yardstick's; `None` if one is unknown or zero.
+    pub(crate) fn cpu_ratio(&self) -> Option<f64> {
+        let cpu = |one: &Measurement| one.micros_a_check(one.server_cpu);
         Some(cpu(&self.server)? / cpu(&self.yardstick)?).filter(|ratio| ratio.is_finite())
     }
 
-    /// Checks a second, over the yardstick's.
-    pub fn rate_ratio(&self) -> Option<f64> {
+    /// The server's checks per second divided by the yardstick's; `None` if the latter is zero.
+    pub(crate) fn rate_ratio(&self) -> Option<f64> {
         Some(self.server.rate() / self.yardstick.rate()).filter(|ratio| ratio.is_finite())
     }
 }
 
-/// Runs so many pairs; who goes first alternates.
+/// Runs `count` pairs. In every second pair the yardstick runs first.
 ///
 /// # Errors
 ///
-/// One of the servers cannot be reached.
+/// As [`run`].
 pub async fn pairs(
     count: usize,
     plan: &Plan,
-    (server, yardstick): (&Target, &Target),
+    (server, yardstick): (&MeasuredServer, &MeasuredServer),
     questions: &Arc<Questions>,
     line: &ProgressBar,
 ) -> anyhow::Result<Vec<Pair>> {
     let mut pairs = Vec::new();
     for at in 0..count {
-        let measure = async |target, name| {
+        let measure = async |measured, name| {
             line.set_prefix(format!("pair {} of {count}, {name:<9}  ", at + 1));
-            run(plan, target, questions, line).await
+            run(plan, measured, questions, line).await
         };
         let pair = if at % 2 == 0 {
             let server = measure(server, "server").await?;
@@ -61,25 +64,28 @@ pub async fn pairs(
     Ok(pairs)
 }
 
-/// A median and an interval around it, from the order of the values alone: nothing is assumed of
-/// how they are spread.
+/// A sample median with a confidence interval, by the sign test: order statistics alone, with no
+/// assumption about the distribution.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Median {
+    /// The median of the sample.
     pub median: f64,
+    /// Lower end of the interval.
     pub low: f64,
+    /// Upper end of the interval.
     pub high: f64,
-    /// How often an interval made so holds the true median: at least 0.95 from six values on.
+    /// The confidence of the interval, from 0 to 1: at least 0.95 from six values on.
     pub confidence: f64,
 }
 
 impl Median {
-    /// Of these values; nothing if there are none.
-    pub fn of(mut values: Vec<f64>) -> Option<Self> {
+    /// `None` without values.
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);
         let at = |at: usize| values.get(at).copied();
         let count = values.len();
         let median = (at(count / 2)? + at(count.checked_sub(1)? / 2)?) / 2.0;
-        // Each value is below the median as likely as not: how many are is binomial.
+        // The number of values below the true median is binomial with probability 1/2.
         let each = 0.5_f64.powi(i32::try_from(count).ok()?);
         let (mut outside, mut chance, mut cut) = (each, each, 0);
         for below in 1..count / 2 {
@@ -94,7 +100,7 @@ impl Median {
     }
 }
 
-/// Counts of runs, which are few.
+/// A number of runs as a float.
 fn number(count: usize) -> f64 {
     u32::try_from(count).map_or(f64::INFINITY, f64::from)
 }
@@ -107,7 +113,7 @@ mod tests {
         Median::of(values.into_iter().map(f64::from).collect()).unwrap()
     }
 
-    /// Against the table that every statistics book has: for 20 values the sixth and the fifteenth.
+    /// Published tables of the sign test give the 6th and the 15th of 20 values.
     #[test]
     fn the_interval_is_that_of_the_sign_test() {
         let twenty = of((1..=20).rev());

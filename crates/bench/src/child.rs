@@ -1,27 +1,32 @@
-//! A server of this very program, started to be measured and stopped afterwards.
+//! Child processes to measure: servers started from this program's own executable.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::{Context as _, anyhow};
+use capstan_client::ServerAddress;
 
-use super::load::Target;
-use super::load::connection::Endpoint;
+use crate::load::MeasuredServer;
 
-/// A running server; dropping it stops it.
+/// A server in a child process. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Server {
-    child: Child,
-    endpoint: Endpoint,
+    /// Held for its [`Drop`].
+    _process: KillOnDrop,
+    measured: MeasuredServer,
 }
 
+#[derive(Debug)]
+struct KillOnDrop(Child);
+
 impl Server {
-    /// Starts this program with these arguments and waits for the address that it prints.
+    /// Starts this program's executable with these arguments, and waits for its first line of output,
+    /// `grpc ADDRESS`. Its log level is `error`; its standard error is that of this process.
     ///
     /// # Errors
     ///
-    /// It does not start; what it says of that has gone to stderr.
+    /// The process does not start, or ends or prints something else first.
     pub async fn start(arguments: Vec<String>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
         let mut child = Command::new(program)
@@ -31,9 +36,9 @@ impl Server {
             .env("CAPSTAN_LOG", "error")
             .spawn()
             .context("cannot start a server")?;
-        let stdout = child.stdout.take();
-        // Stopped by this from here on, whatever happens.
-        let mut server = Self { child, endpoint: Endpoint::Unix(PathBuf::new()) };
+        let (pid, stdout) = (child.id(), child.stdout.take());
+        // From here on every return kills the process.
+        let process = KillOnDrop(child);
         let line = tokio::task::spawn_blocking(move || {
             let mut line = String::new();
             BufReader::new(stdout?).read_line(&mut line).ok()?;
@@ -42,31 +47,36 @@ impl Server {
         let line = line.await?.unwrap_or_default();
         let address = line.trim_end().strip_prefix("grpc ");
         let address = address.ok_or_else(|| anyhow!("the server to measure did not start"))?;
-        server.endpoint = Endpoint::parse(address).map_err(|error| anyhow!(error))?;
-        Ok(server)
+        let measured =
+            MeasuredServer { address: address.parse::<ServerAddress>()?, pid: Some(pid) };
+        Ok(Self { _process: process, measured })
     }
 
-    pub fn target(&self) -> Target {
-        Target { endpoint: self.endpoint.clone(), pid: Some(self.child.id()) }
+    /// The address and process id to measure.
+    #[must_use]
+    pub const fn measured(&self) -> &MeasuredServer {
+        &self.measured
     }
 }
 
-impl Drop for Server {
+impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // It has nothing to finish, and one that has ended already is just as well.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // A measured server has no state to save. Errors mean that it has already ended.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
-/// A folder for what the servers need, removed when dropped.
+/// A temporary folder for documents and sockets of the child processes. Dropping it removes it.
 #[derive(Debug)]
 pub struct Folder(PathBuf);
 
 impl Folder {
+    /// Creates `capstan-bench-PID` in the system's folder for temporary files.
+    ///
     /// # Errors
     ///
-    /// The system's folder for such things cannot be written to.
+    /// The folder cannot be created.
     pub fn new() -> anyhow::Result<Self> {
         let path = std::env::temp_dir().join(format!("capstan-bench-{}", std::process::id()));
         std::fs::create_dir_all(&path)
@@ -74,6 +84,8 @@ impl Folder {
         Ok(Self(path))
     }
 
+    /// The path of a file in the folder; the file is not created.
+    #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }

@@ -1,6 +1,6 @@
-//! The yardstick: the same services on the same transport, answering without looking.
-//!
-//! What a server costs above this is Capstan's own. No layer, no limit, no metrics, no policy.
+//! The yardstick: the same gRPC services on the same transport, with handlers that decode the request and
+//! allow everything. It has no middleware, limits, metrics or policy; the difference to a server's cost
+//! is the cost of Capstan itself.
 
 use std::pin::Pin;
 use std::thread;
@@ -21,21 +21,23 @@ use tonic::{Request, Response, Status, Streaming};
 
 use capstan_server::server::Address;
 
-/// Connections that wait to be accepted.
+/// The length of the listen backlog, in connections.
 const BACKLOG: u32 = 1024;
 
-/// Which threads serve.
+/// The threads that serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Runtime {
     /// tonic's default: a multi-thread runtime
     MultiThread,
     /// One thread
     CurrentThread,
-    /// A thread a core, each with its own listener on the same port
+    /// One thread per core, each with its own listener on the same port
     PerCore,
 }
 
 impl Runtime {
+    /// The value of `--runtime`.
+    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::MultiThread => "multi-thread",
@@ -45,11 +47,12 @@ impl Runtime {
     }
 }
 
-/// Serves until the process ends. `ready` is told the address, with the port that was picked.
+/// Serves until the process ends. Calls `ready` once with the bound address; port 0 is replaced by the
+/// port that the system assigned.
 ///
 /// # Errors
 ///
-/// The address cannot be listened on, or a listener fails.
+/// The address cannot be bound, `ready` fails, or a listener fails.
 pub async fn serve(
     address: &Address,
     runtime: Runtime,
@@ -85,7 +88,7 @@ pub async fn serve(
     ends.recv().await.unwrap_or(Ok(()))
 }
 
-/// A bound address that no runtime has yet.
+/// A bound listener that is not yet registered with a runtime.
 enum Listener {
     Tcp(std::net::TcpListener),
     Unix(std::os::unix::net::UnixListener),
@@ -130,33 +133,34 @@ impl Listener {
     }
 }
 
-/// Allows everything.
+/// A service that allows every check.
 #[derive(Clone, Copy, Debug)]
 struct DoNothing;
 
 /// The reason of every answer.
 const GRANTED: i32 = v1::Reason::Granted as i32;
 
+/// Allows every check of a batch.
 fn batch(request: &BatchCheckRequest) -> BatchCheckResponse {
     let allowed = v1::CheckResult { allowed: true, reason: GRANTED, ..Default::default() };
     let results = vec![allowed; request.checks.len()];
     BatchCheckResponse { results, revision: 1 }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type Reply<T> = Result<Response<T>, Status>;
 
-fn unimplemented<T>() -> Answer<T> {
+fn unimplemented<T>() -> Reply<T> {
     Err(Status::unimplemented("the yardstick answers checks only"))
 }
 
 #[tonic::async_trait]
 impl DecisionService for DoNothing {
-    async fn check(&self, _: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
+    async fn check(&self, _: Request<v1::CheckRequest>) -> Reply<v1::CheckResponse> {
         let (allowed, reason, revision) = (true, GRANTED, 1);
         Ok(Response::new(v1::CheckResponse { allowed, reason, revision, valid_until: None }))
     }
 
-    async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Answer<BatchCheckResponse> {
+    async fn batch_check(&self, request: Request<BatchCheckRequest>) -> Reply<BatchCheckResponse> {
         Ok(Response::new(batch(request.get_ref())))
     }
 
@@ -165,7 +169,7 @@ impl DecisionService for DoNothing {
     async fn stream_check(
         &self,
         request: Request<Streaming<BatchCheckRequest>>,
-    ) -> Answer<Self::StreamCheckStream> {
+    ) -> Reply<Self::StreamCheckStream> {
         let answers = request.into_inner().map(|request| request.map(|it| batch(&it)));
         Ok(Response::new(Box::pin(answers)))
     }
@@ -173,33 +177,33 @@ impl DecisionService for DoNothing {
     async fn list_capabilities(
         &self,
         _: Request<v1::ListCapabilitiesRequest>,
-    ) -> Answer<v1::ListCapabilitiesResponse> {
+    ) -> Reply<v1::ListCapabilitiesResponse> {
         unimplemented()
     }
 
     async fn list_identities(
         &self,
         _: Request<v1::ListIdentitiesRequest>,
-    ) -> Answer<v1::ListIdentitiesResponse> {
+    ) -> Reply<v1::ListIdentitiesResponse> {
         unimplemented()
     }
 
     async fn list_scopes(
         &self,
         _: Request<v1::ListScopesRequest>,
-    ) -> Answer<v1::ListScopesResponse> {
+    ) -> Reply<v1::ListScopesResponse> {
         unimplemented()
     }
 
-    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
+    async fn explain(&self, _: Request<v1::ExplainRequest>) -> Reply<v1::ExplainResponse> {
         unimplemented()
     }
 }
 
-/// Lets everything pass that Envoy asks about.
+/// Allows every request of Envoy (ext_authz).
 #[tonic::async_trait]
 impl Authorization for DoNothing {
-    async fn check(&self, _: Request<CheckRequest>) -> Answer<CheckResponse> {
+    async fn check(&self, _: Request<CheckRequest>) -> Reply<CheckResponse> {
         Ok(Response::new(CheckResponse::default()))
     }
 }

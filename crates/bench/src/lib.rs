@@ -1,21 +1,34 @@
-//! Load: worlds to measure on, what measures, and what it is measured against.
+//! Load tests of a Capstan server: workloads, the load generator, and the yardstick that a server is
+//! compared with.
 //!
 //! ```text
 //! workload, policy or file ──▶ questions ──▶ load ──▶ report, plot
 //!                (encoded once)   h2 frames, client │     ▲
-//!                                                   ▼     │ CPU of /proc
-//!                                   a server, or the one started for it; the yardstick beside it
+//!                                                   ▼     │ CPU from /proc
+//!                                   a server, given or started as a child; in turn the yardstick
 //! ```
 //!
-//! **Invariant**: what measures costs little and says how much: frames are encoded before the clock
-//! starts, and the generator's own CPU stands in every report.
+//! Without the feature `load` only [`workload`] is here, which needs neither tonic nor tokio.
+//!
+//! **Invariant**: the generator costs little CPU and reports how much: requests are encoded before the
+//! measurement starts, and every report holds the generator's own CPU.
 
+#[cfg(feature = "load")]
 pub mod against;
+#[cfg(feature = "load")]
 pub mod child;
-pub mod cpu;
+#[cfg(feature = "load")]
+mod cpu;
+#[cfg(feature = "load")]
 pub mod do_nothing;
+#[cfg(feature = "load")]
+pub mod figures;
+#[cfg(feature = "load")]
 pub mod load;
+#[cfg(feature = "load")]
 pub mod plot;
+#[cfg(feature = "load")]
 pub mod questions;
+#[cfg(feature = "load")]
 pub mod report;
 pub mod workload;

@@ -1,20 +1,21 @@
-//! A load generator at the level of HTTP/2 frames: threads, connections, lanes.
+//! A load generator at the level of HTTP/2 frames: threads, connections, slots.
 //!
 //! ```text
-//! run ──▶ a thread each, with a runtime of its own
-//!           └─ connection            driven by a task
-//!                └─ lane             a call in flight, or a stream with some: asks, counts, asks again
+//! run ──▶ threads, each with a current-thread runtime
+//!           └─ connections, each driven by a task
+//!                └─ slots: one unary call in flight each, or a stream with several requests
 //! ```
 //!
-//! A gRPC client library costs 14 to 36 µs a request and would measure itself. Here requests are
-//! encoded before the start, and of an answer only what counts is read. [`Mode::Coalesced`] is the
-//! exception: there the client is what is measured, too.
+//! A gRPC client library costs 14 to 36 µs of CPU per request, which would dominate the measurement.
+//! Here requests are encoded before the start, and only the counted fields of an answer are decoded.
+//! [`Mode::Coalesced`] is the exception: it measures the Rust client together with the server.
 
-pub mod coalesced;
-pub mod connection;
-pub mod lane;
-pub mod pace;
-pub mod tally;
+mod coalesced;
+mod code;
+mod connection;
+mod pace;
+mod slot;
+pub(crate) mod tally;
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -23,7 +24,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use capstan_client::Client;
+use capstan_client::{Client, ServerAddress};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
@@ -31,31 +32,33 @@ use tokio::task::LocalSet;
 use tokio::time::{interval, sleep_until, timeout};
 use tonic::codegen::http::Request;
 
-use super::cpu;
-use super::questions::Questions;
-use connection::{Connection, Endpoint};
-use lane::{Generator, InFlight, Live};
+use crate::cpu;
+use crate::figures::as_f64;
+use crate::questions::Questions;
+pub use code::ErrorName;
+use connection::Connection;
 use pace::{Pace, Schedule, Window};
-use tally::Tally;
+use slot::{Generator, InFlight, Progress};
+pub use tally::Tally;
 
-/// From when everything is connected to the first request.
+/// From the last connection to the first request.
 const HEAD_START: Duration = Duration::from_millis(20);
-/// How long requests in flight at the end are waited for: twice the longest that the server takes.
+/// The wait for requests in flight at the end of a run: twice the server's time limit for a call.
 const GRACE: Duration = Duration::from_secs(2);
-/// How often the live line changes.
+/// The interval between two updates of the progress line.
 const REFRESH: Duration = Duration::from_millis(250);
 
-/// How questions are asked.
+/// How checks are sent to the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// One a call
+    /// One check per call of Check
     Check,
-    /// Several a call
+    /// Several checks per call of BatchCheck
     Batch,
-    /// One stream a connection, several a message
+    /// One StreamCheck call per connection, several checks per message
     Stream,
-    /// One a call of the Rust client, which makes batches of them by itself
+    /// One check per call of the Rust client, which combines concurrent calls into batches
     Coalesced,
 }
 
@@ -69,70 +72,74 @@ impl Mode {
     }
 }
 
-/// How much load, and for how long.
+/// The amount of load, and its duration.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    /// Connections of all threads together.
     pub connections: usize,
-    /// Requests in flight for each connection.
+    /// Requests in flight per connection.
     pub in_flight: usize,
+    /// Generator threads, at most as many as connections.
     pub threads: usize,
-    /// Requests a second, of an open loop.
+    /// Requests per second of all threads together (open loop). `None`: closed loop.
     pub rate: Option<u64>,
+    /// Time before the measured window.
     pub warm_up: Duration,
+    /// The measured window.
     pub duration: Duration,
 }
 
-/// A server, and its process if that is known.
+/// A server to measure.
 #[derive(Clone, Debug)]
-pub struct Target {
-    pub endpoint: Endpoint,
+pub struct MeasuredServer {
+    /// Where it listens.
+    pub address: ServerAddress,
+    /// Its process on this machine; `None` if unknown, and then its CPU time is unknown too.
     pub pid: Option<u32>,
 }
 
-/// What came of a run.
+/// The result of a run, or of several runs added up.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct Measurement {
+    /// Counts and latencies.
     pub tally: Tally,
-    pub seconds: f64,
-    /// CPU in the window, where it can be known.
-    pub server_cpu: Option<Duration>,
-    pub client_cpu: Option<Duration>,
+    /// Length of the measured window.
+    pub(crate) seconds: f64,
+    /// CPU time of the server in the window; `None` if unknown.
+    pub(crate) server_cpu: Option<Duration>,
+    /// CPU time of the generator in the window; `None` if unknown.
+    pub(crate) client_cpu: Option<Duration>,
 }
 
-impl Outcome {
-    /// Checks a second.
-    pub fn rate(&self) -> f64 {
+impl Measurement {
+    /// Checks per second.
+    pub(crate) fn rate(&self) -> f64 {
         as_f64(self.tally.completed) / self.seconds
     }
 
-    /// CPU microseconds a check.
-    pub fn micros_a_check(&self, cpu: Option<Duration>) -> Option<f64> {
+    /// CPU time per check, in microseconds; `None` if it is unknown or no check was answered.
+    pub(crate) fn micros_a_check(&self, cpu: Option<Duration>) -> Option<f64> {
         let checks = as_f64(self.tally.completed);
         cpu.filter(|_| checks > 0.0).map(|cpu| cpu.as_secs_f64() * 1e6 / checks)
     }
 }
 
-/// Counts are far below 2^53.
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
-pub const fn as_f64(count: u64) -> f64 {
-    count as f64
-}
-
-/// Runs the plan against the target.
+/// Runs the plan against a server.
 ///
 /// # Errors
 ///
-/// The server cannot be reached at the start. What goes wrong later is counted.
+/// A connection cannot be opened at the start, or a generator thread fails. Later errors of the server
+/// or of connections are counted instead.
 pub async fn run(
     plan: &Plan,
-    target: &Target,
+    server: &MeasuredServer,
     questions: &Arc<Questions>,
     line: &ProgressBar,
-) -> anyhow::Result<Outcome> {
-    let live = Arc::new(Live::default());
+) -> anyhow::Result<Measurement> {
+    let progress = Arc::new(Progress::default());
     let mut threads = Vec::new();
     for thread in 0..plan.threads {
-        threads.push(Thread::start(thread, plan, target, questions, &live)?);
+        threads.push(Thread::start(thread, plan, server, questions, &progress)?);
     }
     for thread in &mut threads {
         let connected = &mut thread.connected;
@@ -140,28 +147,28 @@ pub async fn run(
     }
     let window = Window::new(Instant::now() + HEAD_START, plan.warm_up, plan.duration);
     for thread in &mut threads {
-        // A thread that ended says so below.
+        // The error of a thread that has ended is returned below.
         let _ = thread.go.take().map(|go| go.send(window));
     }
     let own = std::process::id();
     sleep_until(window.measured.into()).await;
-    let (server, client) = (target.pid.and_then(cpu::used), cpu::used(own));
-    watch(&live, window, line).await;
+    let (server_before, client_before) = (server.pid.and_then(cpu::used), cpu::used(own));
+    watch(&progress, window, line).await;
     let used = |pid, before: Option<Duration>| Some(cpu::used(pid)?.saturating_sub(before?));
     let (server_cpu, client_cpu) =
-        (target.pid.and_then(|pid| used(pid, server)), used(own, client));
+        (server.pid.and_then(|pid| used(pid, server_before)), used(own, client_before));
     let mut tally = Tally::new()?;
     for thread in threads {
         tally.add(&thread.done.await.context("a generator thread ended early")??);
     }
-    Ok(Outcome { tally, seconds: plan.duration.as_secs_f64(), server_cpu, client_cpu })
+    Ok(Measurement { tally, seconds: plan.duration.as_secs_f64(), server_cpu, client_cpu })
 }
 
-/// Shows how it goes until the end of the window.
-async fn watch(live: &Live, window: Window, line: &ProgressBar) {
+/// Updates the progress line until the end of the window.
+async fn watch(progress: &Progress, window: Window, line: &ProgressBar) {
     let mut ticks = interval(REFRESH);
     ticks.tick().await;
-    let (mut before, mut then) = (live.answered.load(Ordering::Relaxed), Instant::now());
+    let (mut before, mut then) = (progress.answered.load(Ordering::Relaxed), Instant::now());
     let end = sleep_until(window.end.into());
     tokio::pin!(end);
     loop {
@@ -170,9 +177,9 @@ async fn watch(live: &Live, window: Window, line: &ProgressBar) {
             () = &mut end => return,
             _ = ticks.tick() => {}
         }
-        let (answered, now) = (live.answered.load(Ordering::Relaxed), Instant::now());
+        let (answered, now) = (progress.answered.load(Ordering::Relaxed), Instant::now());
         let rate = as_f64(answered - before) / (now - then).as_secs_f64();
-        let failed = live.failed.load(Ordering::Relaxed);
+        let failed = progress.failed.load(Ordering::Relaxed);
         let left = window.end.saturating_duration_since(now).as_secs_f64();
         line.set_message(format!(
             "{rate:>9.0} checks/s   {answered} answered   {failed} failed   {left:.0} s to go"
@@ -181,8 +188,9 @@ async fn watch(live: &Live, window: Window, line: &ProgressBar) {
     }
 }
 
-/// A line on a terminal that shows how it goes, nothing elsewhere.
-pub fn live_line() -> ProgressBar {
+/// A progress line on standard error; hidden if that is not a terminal.
+#[must_use]
+pub fn progress_line() -> ProgressBar {
     let line = ProgressBar::new_spinner();
     if let Ok(style) = ProgressStyle::with_template("{spinner:.cyan} {prefix}{msg}") {
         line.set_style(style);
@@ -190,7 +198,7 @@ pub fn live_line() -> ProgressBar {
     line
 }
 
-/// A generator thread as its starter sees it.
+/// A generator thread: first connected, then told to go, then done.
 struct Thread {
     connected: oneshot::Receiver<anyhow::Result<()>>,
     go: Option<oneshot::Sender<Window>>,
@@ -201,33 +209,33 @@ impl Thread {
     fn start(
         thread: usize,
         plan: &Plan,
-        target: &Target,
+        server: &MeasuredServer,
         questions: &Arc<Questions>,
-        live: &Arc<Live>,
+        progress: &Arc<Progress>,
     ) -> anyhow::Result<Self> {
         let (say_connected, connected) = oneshot::channel();
         let (go, wait_for_go) = oneshot::channel();
         let (say_done, done) = oneshot::channel();
-        let (plan, endpoint) = (plan.clone(), target.endpoint.clone());
-        let (questions, live) = (Arc::clone(questions), Arc::clone(live));
+        let (plan, address) = (plan.clone(), server.address.clone());
+        let (questions, progress) = (Arc::clone(questions), Arc::clone(progress));
         let work = move || async move {
-            let links = match connect(thread, &plan, &endpoint, &questions).await {
-                Ok(links) => links,
+            let connections = match connect(thread, &plan, &address, &questions).await {
+                Ok(connections) => connections,
                 Err(error) => {
-                    // The starter hears it here, and is gone if it cannot.
+                    // `run` returns this error; the one below is never read.
                     let _ = say_connected.send(Err(error));
                     return Err(anyhow!("not connected"));
                 }
             };
             let _ = say_connected.send(Ok(()));
             let window = wait_for_go.await?;
-            let head = head(&endpoint, questions.mode)?;
-            // Threads begin at different questions.
+            let head = head(&address, questions.mode)?;
+            // Each thread starts at another question.
             let next = Cell::new(questions.len() * thread / plan.threads.max(1));
             let pace = Pace::new(window, schedule(thread, &plan, window)?);
             let tally = RefCell::new(Tally::new()?);
-            let generator = Generator { questions, head, window, pace, tally, live, next };
-            generate(Rc::new(generator), &links, plan.in_flight).await
+            let generator = Generator { questions, head, window, pace, tally, progress, next };
+            generate(Rc::new(generator), &connections, plan.in_flight).await
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         std::thread::Builder::new().name(format!("load-{thread}")).spawn(move || {
@@ -244,36 +252,36 @@ fn schedule(thread: usize, plan: &Plan, window: Window) -> anyhow::Result<Option
     Ok(plan.rate.map(|rate| Schedule { start, rate, thread, threads }))
 }
 
-/// This thread's share of the connections.
-enum Links {
-    /// Written to here.
-    Own(Vec<Connection>),
-    /// Those of a client, and how many it has.
+/// The connections of one thread.
+enum Connections {
+    /// Connections of the generator.
+    Frames(Vec<Connection>),
+    /// A client, and the number of its connections.
     Client(Client, usize),
 }
 
 async fn connect(
     thread: usize,
     plan: &Plan,
-    endpoint: &Endpoint,
+    address: &ServerAddress,
     questions: &Questions,
-) -> anyhow::Result<Links> {
+) -> anyhow::Result<Connections> {
     let share = (thread..plan.connections).step_by(plan.threads.max(1));
     if questions.mode == Mode::Coalesced {
         let connections = share.len();
         let tasks = connections * plan.in_flight;
-        let client = coalesced::client(endpoint, connections, tasks, questions).await?;
-        return Ok(Links::Client(client, connections));
+        let client = coalesced::client(address, connections, tasks, questions).await?;
+        return Ok(Connections::Client(client, connections));
     }
     let mut connections = Vec::new();
     for _ in share {
-        connections.push(Connection::open(endpoint).await?);
+        connections.push(Connection::open(address).await?);
     }
-    Ok(Links::Own(connections))
+    Ok(Connections::Frames(connections))
 }
 
-fn head(endpoint: &Endpoint, mode: Mode) -> anyhow::Result<Request<()>> {
-    Ok(Request::post(format!("http://{}{}", endpoint.authority(), mode.path()))
+fn head(address: &ServerAddress, mode: Mode) -> anyhow::Result<Request<()>> {
+    Ok(Request::post(format!("http://{}{}", address.authority(), mode.path()))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())?)
@@ -281,46 +289,48 @@ fn head(endpoint: &Endpoint, mode: Mode) -> anyhow::Result<Request<()>> {
 
 async fn generate(
     generator: Rc<Generator>,
-    links: &Links,
+    connections: &Connections,
     in_flight: usize,
 ) -> anyhow::Result<Tally> {
-    let connections = match links {
-        Links::Own(connections) => connections.len(),
-        Links::Client(_, connections) => *connections,
+    let count = match connections {
+        Connections::Frames(connections) => connections.len(),
+        Connections::Client(_, count) => *count,
     };
-    let lanes_each = if generator.questions.mode == Mode::Stream { 1 } else { in_flight };
-    let lanes: Vec<Rc<InFlight>> =
-        std::iter::repeat_with(Rc::default).take(connections * lanes_each).collect();
+    let slots_each = if generator.questions.mode == Mode::Stream { 1 } else { in_flight };
+    let slots: Vec<Rc<InFlight>> =
+        std::iter::repeat_with(Rc::default).take(count * slots_each).collect();
     let all = async {
-        match links {
-            Links::Own(connections) => frames(&generator, connections, &lanes, in_flight).await,
-            Links::Client(client, _) => coalesced::calls(&generator, client, &lanes).await,
+        match connections {
+            Connections::Frames(connections) => {
+                frames(&generator, connections, &slots, in_flight).await
+            }
+            Connections::Client(client, _) => coalesced::calls(&generator, client, &slots).await,
         }
     };
     let rest = generator.window.end.saturating_duration_since(Instant::now()) + GRACE;
     let (paced, asked) = tokio::join!(generator.pace.run(), timeout(rest, all));
     paced?;
-    // What has no answer by now is counted as such.
+    // On a timeout the requests in flight are counted as unanswered.
     asked.unwrap_or(Ok(()))?;
-    generator.give_up(&lanes);
+    generator.give_up(&slots);
     Ok(generator.tally.borrow().clone())
 }
 
-/// Asks on every lane at once, each on its connection.
+/// Runs all slots concurrently, each on its connection.
 async fn frames(
     generator: &Generator,
     connections: &[Connection],
-    lanes: &[Rc<InFlight>],
+    slots: &[Rc<InFlight>],
     in_flight: usize,
 ) -> anyhow::Result<()> {
-    let each = lanes.len() / connections.len().max(1);
-    let work = connections.iter().zip(lanes.chunks(each.max(1)));
+    let each = slots.len() / connections.len().max(1);
+    let work = connections.iter().zip(slots.chunks(each.max(1)));
     let work =
-        work.flat_map(|(connection, lanes)| lanes.iter().map(move |lane| (connection, lane)));
-    join_all(work.map(|(connection, lane)| async move {
+        work.flat_map(|(connection, slots)| slots.iter().map(move |slot| (connection, slot)));
+    join_all(work.map(|(connection, slot)| async move {
         match generator.questions.mode {
-            Mode::Stream => lane::stream(generator, connection, lane, in_flight).await,
-            _ => lane::calls(generator, connection, lane).await,
+            Mode::Stream => slot::stream(generator, connection, slot, in_flight).await,
+            _ => slot::calls(generator, connection, slot).await,
         }
     }))
     .await;

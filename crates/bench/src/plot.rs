@@ -1,24 +1,25 @@
-//! A latency curve: how many requests took how long, the slowest few as wide as all the others.
+//! Latency curves by percentile, as SVG. The x axis is logarithmic towards 100 %, so that the slowest
+//! requests are visible.
 
 use hdrhistogram::Histogram;
 use plotters::prelude::*;
 
-use super::load::as_f64;
+use crate::figures::{as_f64, duration, percentile};
 
 const SIZE: (u32, u32) = (960, 540);
 /// Points of a curve between two grid lines.
 const POINTS: u32 = 40;
 const COLOURS: [RGBColor; 2] = [RGBColor(31, 119, 180), RGBColor(214, 110, 20)];
 
-/// An SVG of one or two latency curves, in nanoseconds.
+/// Draws one or two named curves from histograms of nanoseconds, and returns the SVG document.
 ///
 /// # Errors
 ///
-/// There is nothing to draw, or the drawing fails.
+/// The histograms are empty, or drawing fails.
 pub fn svg(title: &str, curves: &[(&str, &Histogram<u64>)]) -> anyhow::Result<String> {
     let most = curves.iter().map(|(_, nanos)| nanos.len()).max().unwrap_or_default();
     anyhow::ensure!(most > 0, "no request was answered: there is nothing to plot");
-    // From the half on, a grid line for each further nine; as many as there are requests for.
+    // One grid line per nine: 90 %, 99 %, … up to the percentile that the number of requests supports.
     let nines = as_f64(most).log10().clamp(1.0, 6.0);
     let all: Vec<_> =
         curves.iter().map(|(name, nanos)| (*name, points(nanos, nines.ceil()))).collect();
@@ -59,7 +60,8 @@ pub fn svg(title: &str, curves: &[(&str, &Histogram<u64>)]) -> anyhow::Result<St
     Ok(svg)
 }
 
-/// The curve as far as there are requests: x counts the nines of the percentile, y is microseconds.
+/// The points of a curve: x is the percentile in nines, up to what the number of requests supports; y is
+/// the latency in microseconds.
 fn points(nanos: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
     let last = as_f64(nanos.len()).log10().min(nines);
     let at = |nines: f64| {
@@ -70,39 +72,12 @@ fn points(nanos: &Histogram<u64>, nines: f64) -> Vec<(f64, f64)> {
     steps.take_while(|nines| *nines < last).chain([last.max(0.0)]).map(at).collect()
 }
 
-/// 0 is the least, 1 is 90, 2 is 99, 2.5 has no name.
-fn percentile(nines: f64) -> String {
-    if (nines - nines.round()).abs() > 1e-6 {
-        return String::new();
-    }
-    let percent = 100.0 - 10.0_f64.powf(2.0 - nines);
-    let text = format!("{percent:.6}");
-    format!("{}%", text.trim_end_matches('0').trim_end_matches('.'))
-}
-
-/// Microseconds in the unit that people would use.
-pub fn duration(micros: f64) -> String {
-    match micros {
-        ..1e3 => format!("{micros:.1} µs"),
-        ..1e6 => format!("{:.2} ms", micros / 1e3),
-        _ => format!("{:.2} s", micros / 1e6),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_those_that_people_use() {
-        let labels = [0.0, 1.0, 2.0, 2.5, 3.0, 4.0].map(percentile);
-        assert_eq!(labels, ["0%", "90%", "99%", "", "99.9%", "99.99%"]);
-        let durations = [7.25, 999.9, 1_500.0, 2_000_000.0].map(duration);
-        assert_eq!(durations, ["7.2 µs", "999.9 µs", "1.50 ms", "2.00 s"]);
-    }
-
-    #[test]
-    fn a_curve_ends_where_there_are_no_more_requests() {
+    fn a_curve_ends_at_the_last_percentile_with_requests() {
         let mut nanos = Histogram::new_with_max(1_000_000_000, 3).unwrap();
         (1..=1_000).for_each(|micros| nanos.record(micros * 1_000).unwrap());
         let points = points(&nanos, 6.0);

@@ -1,17 +1,18 @@
-//! Generated worlds to measure on: facts, the same facts as a policy document, and questions about
-//! them of which half are allowed.
+//! Generated policies to measure on: facts, the same facts as a policy document, and questions about them,
+//! half of which are allowed.
 //!
 //! ```text
 //! level   1              2 organizations of 100 groups at level 5, 2 × 50, 5 × 10, 2 × 5, 5 × 1
-//!         └─ 2           depth is that of the path: `<40 hex>/<16 hex>/…`, as Capstan's own ids
+//!         └─ 2           the level is the number of path segments: `<40 hex>/<16 hex>/…`, like
+//!            │           generated ids
 //!            └─ 3
 //!               └─ 4     108 bytes: a quarter of the identities; 94 to 112: some resources
 //!                  └─ 5  125 bytes: the other identities; 111 to 129: most resources
 //! ```
 //!
-//! **Invariant**: everything is a function of the workload's fields: the same fields give the same
-//! bytes on every machine and in every version. The n-th of anything is computed without what comes
-//! before it, so that a world of millions needs no memory to ask about.
+//! **Invariant**: the output is a pure function of the workload's fields: the same fields give the same
+//! bytes on every machine and in every version. The n-th item is computed without the items before it, so
+//! that questions about millions of identities need no memory.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
@@ -23,7 +24,7 @@ use capstan_policy::Catalogs;
 /// The catalog whose built-in roles are bound.
 pub const CATALOG: &str = "chainguard-2025-08-14+errata";
 
-/// The workload that the project's figures are of: 30,000 bindings.
+/// The workload of the project's published figures: 30,000 bindings.
 pub const W: Workload =
     Workload { groups: 1_000, identities: 10_000, bindings_per_identity: 3, seed: 1 };
 
@@ -31,36 +32,36 @@ pub const W: Workload =
 pub const BIG_W: Workload =
     Workload { groups: 100_000, identities: 1_000_000, bindings_per_identity: 3, seed: 1 };
 
-/// A group of level 1, 2, … has so many groups of level 5 below it.
+/// The number of level-5 groups below a group of level 1, 2, …, 5.
 const WIDTHS: [u64; 5] = [100, 50, 10, 5, 1];
-/// Where the groups are that most bindings are at.
+/// Index in [`WIDTHS`] of level 5, where most bindings are.
 const DEEPEST: usize = WIDTHS.len() - 1;
 /// Bytes of a resource's last segment, at least and at most.
 const LEAF_BYTES: (u64, u64) = (2, 20);
-/// How many roles are bound to an identity before one is bound to it again, elsewhere.
+/// The number of different roles that an identity gets before a role repeats at another group.
 const ROLES: u64 = 12;
 
-/// What to generate.
+/// The parameters of a generated policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Workload {
-    /// Groups at level 5, at least 1. Those above them come on top: about a third as many.
+    /// Groups at level 5, at least 1. The groups above them are additional: about a third as many.
     pub groups: u64,
-    /// Identities, spread evenly over the groups.
+    /// Identities, distributed evenly over the groups.
     pub identities: u64,
-    /// Role bindings of each: at most 12 times the groups, so that no two are the same.
+    /// Role bindings of each identity: at most 12 times `groups`, so that no two are equal.
     pub bindings_per_identity: u64,
-    /// Another seed, other names and other bindings.
+    /// The seed of names and bindings.
     pub seed: u64,
 }
 
 impl Workload {
-    /// How many role bindings there are.
+    /// The number of role bindings.
     #[must_use]
     pub const fn bindings(&self) -> u64 {
         self.identities * self.bindings_per_identity
     }
 
-    /// Everything declared.
+    /// All facts of the policy.
     #[must_use]
     pub fn facts(&self) -> Facts {
         Facts {
@@ -71,7 +72,7 @@ impl Workload {
         }
     }
 
-    /// Every group, those above others first.
+    /// Every group; parents before children.
     pub fn groups(self) -> impl Iterator<Item = Group> {
         self.group_ids().filter_map(|id| path(&id)).map(|id| Group { id, name: String::new() })
     }
@@ -84,7 +85,7 @@ impl Workload {
             .map(Identity::named)
     }
 
-    /// Every role binding, those of an identity side by side.
+    /// Every role binding, grouped by identity.
     pub fn role_bindings(self) -> impl Iterator<Item = RoleBinding> {
         let roles: Vec<Box<str>> =
             self.role_names().iter().map(|name| name.as_str().into()).collect();
@@ -103,11 +104,11 @@ impl Workload {
         })
     }
 
-    /// Writes the policy document, as JSON with one entry a line; nothing of it is kept in memory.
+    /// Writes the policy document as JSON with one entry per line. Needs no memory for the document.
     ///
     /// # Errors
     ///
-    /// The output's.
+    /// Those of `out`.
     pub fn write_document(&self, out: &mut impl Write) -> io::Result<()> {
         let roles = self.role_names();
         write!(out, "{{\"version\": 1, \"catalog\": \"{CATALOG}\",\n\"groups\": [")?;
@@ -141,13 +142,13 @@ impl Workload {
         writeln!(out, "\n]}}")
     }
 
-    /// Questions about this world.
+    /// Questions about this policy.
     #[must_use]
     pub fn queries(&self) -> Queries {
         Queries::new(*self)
     }
 
-    /// The path of an identity, from 0.
+    /// The path of the identity with this number, from 0.
     #[must_use]
     pub fn identity(&self, at: u64) -> String {
         let mut path = String::with_capacity(128);
@@ -161,13 +162,13 @@ impl Workload {
         self.write_segment(path, Kind::Identity, at);
     }
 
-    /// The group at level 5 that an identity is in, or one level above.
+    /// The level-5 group that contains an identity; the parent of that group for every fourth identity.
     const fn home(&self, identity: u64) -> u64 {
-        // Identities that follow one another are not in one group.
+        // Consecutive identities are in different groups.
         identity % self.groups
     }
 
-    /// Every group, those above others first.
+    /// Every group; parents before children.
     fn group_ids(self) -> impl Iterator<Item = String> {
         let firsts = WIDTHS.iter().enumerate().flat_map(move |(level, width)| {
             (0..self.groups.div_ceil(*width)).map(move |at| (level, at * width))
@@ -181,14 +182,14 @@ impl Workload {
         path
     }
 
-    /// The group at this level, from 0, that is or contains the group at level 5.
+    /// The group at this level (an index in [`WIDTHS`]) that equals or contains the level-5 group.
     fn write_group(&self, path: &mut String, level: usize, group: u64) {
         for (kind, width) in WIDTHS.iter().enumerate().take(level + 1) {
             self.write_segment(path, Kind::Group(kind), group / width);
         }
     }
 
-    /// A segment as Capstan's own: 20 random bytes at the root, 8 below it.
+    /// A segment of the form of generated ids: 20 random bytes at the root, 8 bytes below it, in hex.
     fn write_segment(&self, path: &mut String, kind: Kind, at: u64) {
         let mut draw = self.draw(kind, at);
         let first = draw.next();
@@ -201,8 +202,9 @@ impl Workload {
         };
     }
 
-    /// A binding of an identity: the first three are of one role at the identity's own group, at
-    /// one of its organization, and at one anywhere, a quarter of the last two somewhat higher.
+    /// A binding of an identity. The first is at the identity's own group, the second at a group of its
+    /// organization, the third at any group, and so on in turn. A quarter of the second and third kind is
+    /// at an ancestor of that group.
     fn binding(&self, identity: u64, at: u64) -> Binding {
         let (turn, round) = (at % ROLES, at / ROLES);
         let role = (self.draw(Kind::Role, identity).next() + turn) % ROLES;
@@ -217,7 +219,7 @@ impl Workload {
         let group = first + draw.below(count);
         let is_high = turn % 3 != 0 && draw.below(4) == 0;
         let level = if is_high && round == 0 { DEEPEST - 1 - draw.level() } else { DEEPEST };
-        // The same role again is bound at the next groups: never twice at one.
+        // When a role repeats, it is bound at the next group, so that no two bindings are equal.
         Binding { role, level, group: (group + round) % self.groups }
     }
 
@@ -229,7 +231,7 @@ impl Workload {
             Kind::Binding => 18,
             Kind::Query => 19,
         };
-        // Both steps are one to one, so that no two of a kind begin alike.
+        // Both steps are bijective, so that no two numbers of a kind have the same seed.
         Draw(mix(mix(self.seed.wrapping_mul(64).wrapping_add(kind)) ^ at))
     }
 
@@ -240,7 +242,7 @@ impl Workload {
     }
 }
 
-/// What is generated is a path, and a test counts that nothing is lost here.
+/// Generated texts are valid paths; a test verifies by their number that none is dropped here.
 fn path(text: &str) -> Option<PathBuf> {
     text.parse().ok()
 }
@@ -257,7 +259,7 @@ fn nth<T>(all: &[T], at: u64) -> Option<&T> {
     usize::try_from(at).ok().and_then(|at| all.get(at))
 }
 
-/// A role, by its place in the catalog, and the group at `level` that is or contains `group`.
+/// A role, by its index in the catalog, and the group at `level` that equals or contains `group`.
 #[derive(Clone, Copy, Debug)]
 struct Binding {
     role: u64,
@@ -265,7 +267,7 @@ struct Binding {
     group: u64,
 }
 
-/// May this identity do this here?
+/// A question about a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query<'w> {
     /// Path of an identity.
@@ -276,14 +278,15 @@ pub struct Query<'w> {
     pub resource: String,
 }
 
-/// Questions about a workload, in an order of no pattern.
+/// Questions about a workload, in pseudo-random order.
 ///
-/// Half are allowed. Of the others two fifths ask for a capability that the role on the path lacks,
-/// two fifths at another place (half of them next door), a fifth for an identity that there is not.
+/// Half are allowed. Of the denied ones, 40 % ask for a capability that the role on the path lacks, 40 % for
+/// a resource in another group (half of those in the neighbouring group), and 20 % for an identity that is
+/// not registered.
 #[derive(Debug)]
 pub struct Queries {
     workload: Workload,
-    /// For each role, what it holds and what it lacks.
+    /// For each role: its capabilities, and those of the catalog that it lacks.
     roles: Vec<(Vec<String>, Vec<String>)>,
 }
 
@@ -299,7 +302,7 @@ impl Queries {
         Self { workload, roles }
     }
 
-    /// The query at this place, from 0; there is no last one.
+    /// The query with this number, from 0. Every number has one.
     #[must_use]
     pub fn get(&self, at: u64) -> Query<'_> {
         let Self { workload, roles } = self;
@@ -310,7 +313,7 @@ impl Queries {
         let (held, lacking) =
             nth(roles, role).map_or((&[][..], &[][..]), |(held, lacking)| (held, lacking));
         let kind = draw.below(10);
-        // The owner lacks nothing: a miss is elsewhere then.
+        // The role `owner` lacks no capability: such a query asks in another group instead.
         let lacks = matches!(kind, 5 | 6) && !lacking.is_empty();
         let among = if lacks { lacking } else { held };
         let capability = draw.pick(among).map_or("", String::as_str);
@@ -318,7 +321,7 @@ impl Queries {
             0..5 => (identity, level, group),
             _ if lacks => (identity, level, group),
             9 => (workload.identities + identity, level, group),
-            // Next door: the group after it at the same level, most of the path alike.
+            // The neighbouring group at the same level, whose path has most segments in common.
             7 => (identity, level, (group + width(level)) % workload.groups),
             _ => (identity, level, draw.below(workload.groups)),
         };
@@ -326,14 +329,14 @@ impl Queries {
         Query { identity: workload.identity(identity), capability, resource }
     }
 
-    /// All of them from the first on; there is no end.
+    /// All queries from number 0 on, without end.
     pub fn iter(&self) -> impl Iterator<Item = Query<'_>> {
         (0..).map(|at| self.get(at))
     }
 }
 
 impl Workload {
-    /// A resource somewhere below the group at this level, in a group of level 4 or 5.
+    /// A resource below the group at this level, in a group of level 4 or 5.
     fn resource(&self, level: usize, group: u64, draw: &mut Draw) -> String {
         const LETTERS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz012345";
         let first = group - group % width(level);
@@ -354,7 +357,7 @@ fn width(level: usize) -> u64 {
     WIDTHS.get(level).copied().unwrap_or(1)
 }
 
-/// What is drawn: each kind has its own numbers.
+/// The purpose of a random number; each kind has its own sequence.
 #[derive(Clone, Copy, Debug)]
 enum Kind {
     Group(usize),
@@ -364,12 +367,14 @@ enum Kind {
     Query,
 }
 
-/// SplitMix64 (Steele, Lea, Flood, 2014): tiny, and the same everywhere.
+/// The random number generator SplitMix64 (Steele, Lea, Flood, 2014): its output is specified, so it is the
+/// same on every machine and in every version.
 #[derive(Clone, Debug)]
-pub struct Draw(u64);
+pub(crate) struct Draw(u64);
 
 impl Draw {
-    pub const fn new(seed: u64) -> Self {
+    #[cfg(feature = "load")]
+    pub(crate) const fn new(seed: u64) -> Self {
         Self(mix(seed))
     }
 
@@ -379,18 +384,18 @@ impl Draw {
         drawn
     }
 
-    /// Evenly below `count`; 0 if there is nothing below it.
-    pub fn below(&mut self, count: u64) -> u64 {
+    /// Uniform from 0 to `count - 1`; 0 if `count` is 0.
+    pub(crate) fn below(&mut self, count: u64) -> u64 {
         let product = u128::from(self.next()) * u128::from(count);
         u64::try_from(product >> 64).unwrap_or_default()
     }
 
-    /// Any of them; nothing if there are none.
-    pub fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
+    /// A uniformly chosen element; `None` if there are none.
+    pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> Option<&'a T> {
         nth(all, self.below(all.len() as u64))
     }
 
-    /// How far above level 4: less often the further.
+    /// Levels above level 4: 0 with 70 %, 1 with 20 %, 2 with 10 %.
     fn level(&mut self) -> usize {
         match self.below(10) {
             0..7 => 0,
@@ -402,7 +407,7 @@ impl Draw {
 
 const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// One to one, and of no pattern.
+/// The finalizer of SplitMix64; bijective.
 const fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(GOLDEN);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -436,9 +441,9 @@ mod tests {
         })
     }
 
-    /// Figures can be compared only as long as these stay.
+    /// Figures of different versions are comparable only while these hashes stay.
     #[test]
-    fn the_same_workload_is_the_same_bytes_for_ever() {
+    fn the_same_workload_gives_the_same_bytes_in_every_version() {
         assert_eq!(fnv(&document(W)), 14_464_378_394_332_406_627);
         let queries: String =
             W.queries().iter().take(10_000).map(|query| format!("{query:?}\n")).collect();
@@ -448,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn w_has_the_sizes_that_it_is_said_to_have() {
+    fn w_has_its_documented_sizes() {
         let facts = W.facts();
         let depth = |path: &str| path.split('/').count();
         let deep = facts.groups.iter().filter(|group| depth(group.id.as_str()) == 5).count();
@@ -468,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_the_answers_are_allowed_and_every_other_kind_occurs() {
+    fn half_of_the_questions_are_allowed_and_every_other_kind_occurs() {
         let (snapshot, queries) = (snapshot(W), W.queries());
         let mut reasons = BTreeMap::<_, u32>::new();
         for query in queries.iter().take(20_000) {

@@ -1,4 +1,4 @@
-//! `capstan bench`: how fast is a server, and is what it answers right?
+//! `capstan bench`: load tests of a server, with verified decisions.
 
 mod generate;
 mod run;
@@ -15,21 +15,22 @@ use capstan_server::server::Address;
 
 const EXAMPLES: &str = "\
 Examples:
-  capstan bench                                           starts a server with workload W, and asks it
-  capstan bench --rate 20000 --plot latency.svg           at a fixed rate: what do users wait?
+  capstan bench                                           starts a server with workload W
+  capstan bench --rate 20000 --plot latency.svg           latencies at a fixed rate
   capstan bench --mode stream --batch 64 --transport unix
   capstan bench --mode coalesced --connections 1 --in-flight 2000     through the Rust client
   capstan bench --policy acme.yaml --queries mine.ndjson --verify
   capstan bench --addr http://127.0.0.1:4480 --policy acme.yaml
-  capstan bench --against do-nothing                      what is Capstan's, and what is the transport's?
-  capstan bench generate big-W > big.json                 the workloads as documents
+  capstan bench --against do-nothing                      Capstan's cost without that of the transport
+  capstan bench generate big-W > big.json                 a workload as a policy document
 
-With --rate, a request's latency counts from when it was meant to be sent, so that a server that stalls
-cannot hide it. Without, each place in flight asks again as soon as it is answered.
+With --rate (open loop), a request's latency counts from its scheduled time, so that a stall of the server
+shows in full (no coordinated omission). Without it (closed loop), each slot in flight sends its next
+request when the last one is answered.
 
-Exit codes: 0 measured, 2 error, or nothing was answered, or some answer was malformed or wrong.";
+Exit codes: 0 measured; 2 error, no answer at all, or a malformed or wrong answer.";
 
-/// Measures a server: how fast, and whether it is right
+/// Measures the throughput and latency of a server, and verifies its decisions
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Bench {
@@ -43,14 +44,14 @@ pub(crate) struct Bench {
 #[derive(Debug, Subcommand)]
 enum Command {
     Generate(generate::Generate),
-    /// Serves the yardstick: the same services, answering without looking
+    /// Serves the yardstick: the same services, with handlers that allow everything
     #[command(hide = true)]
     DoNothing {
         /// IP:PORT or unix:PATH
         #[arg(long, value_name = "ADDRESS")]
         listen: Address,
 
-        /// Which threads serve
+        /// The threads that serve
         #[arg(long, value_enum, default_value_t = do_nothing::Runtime::PerCore)]
         runtime: do_nothing::Runtime,
     },

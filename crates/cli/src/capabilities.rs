@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use capstan_proto::v1;
-use serde::Serialize;
-
+use super::answers::Capabilities;
+use super::decider::DeciderArgs;
 use super::output::{self, Format};
-use super::supplied::Supplied;
-use super::target::Target;
+use super::properties::PropertyArgs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,69 +18,37 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListCapabilities {
-    /// Who: the path of an identity
+    /// The path of an identity
     identity: String,
 
-    /// Where: the path of a resource or group
+    /// The path of a resource or group
     resource: String,
 
     #[command(flatten)]
-    supplied: Supplied,
+    properties: PropertyArgs,
 
     #[command(flatten)]
-    target: Target,
-}
-
-#[derive(Debug, Serialize)]
-struct Answer {
-    capabilities: Vec<String>,
-    grants: Vec<Grant>,
-    revision: u64,
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct Grant {
-    pub(crate) binding: String,
-    pub(crate) role: String,
-    pub(crate) scope: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) expires_at: Option<String>,
-}
-
-impl From<v1::Grant> for Grant {
-    fn from(grant: v1::Grant) -> Self {
-        let v1::Grant { binding, role, scope, expires_at } = grant;
-        Self { binding, role, scope, expires_at: expires_at.and_then(output::time) }
-    }
+    decider: DeciderArgs,
 }
 
 impl ListCapabilities {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let (identity, resource) = (self.identity, self.resource);
-        let request = v1::ListCapabilitiesRequest {
-            identity: identity.clone(),
-            resource: resource.clone(),
-            properties: self.supplied.into_proto()?,
-            consistency: None,
-        };
-        let found = self.target.decider().await?.list_capabilities(request).await?;
-        let answer = Answer {
-            capabilities: found.capabilities,
-            grants: found.grants.into_iter().map(Grant::from).collect(),
-            revision: found.revision,
-        };
+        let Self { identity, resource, .. } = &self;
+        let properties = self.properties.properties()?;
+        let decider = self.decider.decider().await?;
+        let found = decider.list_capabilities(identity, resource, &properties).await?;
         match format {
-            Format::Json => output::json(&answer)?,
-            Format::Table if answer.capabilities.is_empty() => {
+            Format::Json => output::json(&found)?,
+            Format::Table if found.capabilities.is_empty() => {
                 output::line(format!("{identity} can do nothing at {resource}"))?;
             }
-            Format::Table => answer.print(&identity, &resource)?,
+            Format::Table => found.print(identity, resource)?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-impl Answer {
+impl Capabilities {
     fn print(self, identity: &str, resource: &str) -> anyhow::Result<()> {
         let count = self.capabilities.len();
         output::line(format!("{identity} can do {count} things at {resource}"))?;
@@ -99,7 +65,7 @@ impl Answer {
     }
 }
 
-/// Capabilities as people read them: each resource once, with its actions.
+/// The actions of each resource type: `repo.list` is the action `list` of the type `repo`.
 pub(crate) fn by_resource(capabilities: &[String]) -> BTreeMap<&str, Vec<&str>> {
     let mut kinds: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for name in capabilities {

@@ -1,4 +1,4 @@
-//! `capstan check`: one question, or a file of them.
+//! `capstan check`: one question, or a file of questions.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write as _};
@@ -6,16 +6,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use capstan_proto::v1;
+use capstan_proto::contract::BATCH_CHECKS_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
-use prost::Message as _;
 
-use super::output::{self, Decision, Failure, Format};
+use super::decider::{Decider, DeciderArgs};
+use super::limits::{LINE_BYTES_MAX, MESSAGE_BYTES};
+use super::output::{self, Failure, Format};
+use super::properties::PropertyArgs;
 use super::queries::Query;
-use super::supplied::Supplied;
-use super::target::{Decider, Target};
 use super::{DENIED, FAILED};
-use capstan_server::limits::BATCH_CHECKS_MAX;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -30,60 +29,50 @@ A line of the file:
 Exit codes: 0 allowed, 1 denied, 2 error; with --file 0 if every line was answered, 2 if any was an
 error.";
 
-/// Bytes of query lines after which a batch is sent even if it is not full: well below the limit
-/// of a message.
-const BATCH_BYTES: usize = 1024 * 1024;
-/// Longest query line. What is longer fits no message.
-const LINE_BYTES_MAX: u64 = 4 * 1024 * 1024;
-
 /// May this identity do this here?
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
-    /// Who: the path of an identity
+    /// The path of an identity
     #[arg(required_unless_present = "file")]
     identity: Option<String>,
 
-    /// What: a capability such as repo.list
+    /// A capability, such as repo.list
     #[arg(required_unless_present = "file")]
     capability: Option<String>,
 
-    /// Where: the path of a resource or group
+    /// The path of a resource or group
     #[arg(required_unless_present = "file")]
     resource: Option<String>,
 
-    /// Questions, one JSON object a line; - reads standard input
+    /// Answer the questions of this file, one JSON object per line; - reads standard input
     #[arg(long, value_name = "QUERIES.ndjson", conflicts_with_all = ["identity", "capability", "resource"])]
     file: Option<PathBuf>,
 
     #[command(flatten)]
-    supplied: Supplied,
+    properties: PropertyArgs,
 
     #[command(flatten)]
-    target: Target,
+    decider: DeciderArgs,
 }
 
 impl Check {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         if let Some(file) = &self.file {
-            // A line that cannot be answered is answered with why, whatever the reason.
-            let decider = self.target.decider().await.map_err(|error| format!("{error:#}"));
+            // If there is no decider, each line is answered with that error.
+            let decider = self.decider.decider().await.map_err(|error| format!("{error:#}"));
             return answer_file(&decider, file).await;
         }
-        let decider = self.target.decider().await?;
-        let request = v1::CheckRequest {
+        let decider = self.decider.decider().await?;
+        let query = Query {
+            properties: self.properties.properties()?,
             identity: self.identity.unwrap_or_default(),
             capability: self.capability.unwrap_or_default(),
             resource: self.resource.unwrap_or_default(),
-            properties: self.supplied.into_proto()?,
-            consistency: None,
         };
-        let question =
-            format!("{} {} at {}", request.identity, request.capability, request.resource);
-        let answer = decider.check(request).await?;
-        let allowed = answer.allowed;
-        let reason = answer.reason();
-        let decision = Decision::new(allowed, reason, answer.revision, answer.valid_until);
+        let question = format!("{} {} at {}", query.identity, query.capability, query.resource);
+        let decision = decider.check(query).await?;
+        let allowed = decision.allowed;
         match format {
             Format::Json => output::json(&decision)?,
             Format::Table => {
@@ -97,7 +86,7 @@ impl Check {
     }
 }
 
-/// Answers every line, in order, in batches.
+/// Answers every line, in order, in batches. The exit code is 2 if any answer is an error.
 async fn answer_file(
     decider: &Result<Decider, String>,
     file: &PathBuf,
@@ -117,11 +106,8 @@ async fn answer_file(
         let line = read_line(&mut lines).with_context(|| format!("cannot read {name}"))?;
         progress.inc(line.as_ref().map_or(0, Vec::len) as u64);
         let is_last = line.is_none();
-        if let Some(answer) = line.and_then(|line| Line::read(&line, number)) {
-            if !batch.has_room(&answer) {
-                failures += batch.answer(decider).await?;
-            }
-            batch.push(answer);
+        if let Some(line) = line {
+            batch.push(&line, number);
         }
         if is_last || batch.is_full() {
             failures += batch.answer(decider).await?;
@@ -134,8 +120,7 @@ async fn answer_file(
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
 }
 
-/// The next line, or nothing at the end. A line that fits no message is cut at the limit, and the
-/// rest of it is passed over.
+/// The next line; `None` at the end. A line longer than [`LINE_BYTES_MAX`] is truncated to that length.
 fn read_line(lines: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     io::Read::take(&mut *lines, LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
@@ -145,7 +130,7 @@ fn read_line(lines: &mut impl BufRead) -> io::Result<Option<Vec<u8>>> {
     Ok((!line.is_empty()).then_some(line))
 }
 
-/// A bar on a terminal, nothing elsewhere.
+/// A progress bar on standard error; hidden without a length, or if that is not a terminal.
 fn progress(length: u64) -> ProgressBar {
     if length == 0 {
         return ProgressBar::hidden();
@@ -159,80 +144,49 @@ fn progress(length: u64) -> ProgressBar {
     bar
 }
 
-/// Questions that wait for an answer, and where each stands among lines that are none.
+/// Lines that wait for an answer.
 #[derive(Default)]
 struct Batch {
-    checks: Vec<v1::CheckItem>,
-    /// For each line in order: a question, or why it is none.
+    queries: Vec<Query>,
+    /// For each line in order: it has a query in `queries`, or an error message.
     lines: Vec<Result<(), String>>,
+    /// Bytes of the lines.
     bytes: usize,
 }
 
-/// A question, or why the line is none.
-struct Line(Result<v1::CheckItem, String>);
-
-impl Line {
-    /// Nothing of a blank line.
-    fn read(line: &[u8], number: u64) -> Option<Self> {
+impl Batch {
+    /// Parses a line; ignores a blank one.
+    fn push(&mut self, line: &[u8], number: u64) {
         let query = match std::str::from_utf8(line) {
             _ if line.len() as u64 == LINE_BYTES_MAX => {
                 Err(format!("more than {LINE_BYTES_MAX} bytes"))
             }
-            Ok(text) if text.trim().is_empty() => return None,
+            Ok(text) if text.trim().is_empty() => return,
             Ok(text) => Query::parse(text.trim_start_matches('\u{feff}')),
             Err(error) => Err(error.to_string()),
         };
-        let query = query.map(Query::into_item);
-        Some(Self(query.map_err(|error| format!("line {number}: {error}"))))
-    }
-
-    /// As it is sent.
-    fn bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |check| check.encoded_len())
-    }
-}
-
-impl Batch {
-    /// A long one is sent alone: if that is too long for a message, it is not the others' error.
-    fn has_room(&self, line: &Line) -> bool {
-        self.lines.is_empty() || self.bytes + line.bytes() < BATCH_BYTES
-    }
-
-    fn push(&mut self, line: Line) {
-        self.bytes += line.bytes();
-        self.lines.push(line.0.map(|check| self.checks.push(check)));
+        let query = query.map_err(|error| format!("line {number}: {error}"));
+        self.bytes += line.len();
+        self.lines.push(query.map(|query| self.queries.push(query)));
     }
 
     fn is_full(&self) -> bool {
-        self.lines.len() >= BATCH_CHECKS_MAX || self.bytes >= BATCH_BYTES
+        self.lines.len() >= BATCH_CHECKS_MAX || self.bytes >= MESSAGE_BYTES
     }
 
-    /// Prints one line for each; answers how many were errors.
+    /// Prints an answer for each line, and returns the number of errors.
     async fn answer(&mut self, decider: &Result<Decider, String>) -> anyhow::Result<u64> {
-        let Self { checks, lines, .. } = std::mem::take(self);
-        if lines.is_empty() {
-            return Ok(0);
-        }
-        let request = v1::BatchCheckRequest { checks, consistency: None };
-        let response = match decider {
-            _ if request.checks.is_empty() => Ok(v1::BatchCheckResponse::default()),
-            Ok(decider) => decider.batch_check(request).await.map_err(|error| format!("{error:#}")),
-            Err(error) => Err(error.clone()),
+        let Self { queries, lines, .. } = std::mem::take(self);
+        let answers = match decider {
+            Ok(decider) => decider.check_batch(queries).await,
+            Err(error) => vec![Err(error.clone()); queries.len()],
         };
-        let revision = response.as_ref().map_or(0, |response| response.revision);
-        let mut results = response.map(|response| response.results.into_iter());
+        let mut answers = answers.into_iter();
         let mut failures = 0;
         let mut out = io::stdout().lock();
         for line in lines {
-            let answer = line.and_then(|()| {
-                let results = results.as_mut().map_err(|error| error.clone())?;
-                let result = results.next().ok_or("the server sent no answer")?;
-                let reason = result.reason();
-                match result.error {
-                    Some(error) => Err(error.message),
-                    None => Ok(Decision::new(result.allowed, reason, revision, result.valid_until)),
-                }
-            });
+            // There is an answer to each query.
+            let answer = line.and_then(|()| answers.next().unwrap_or(Err("no answer".into())));
             match answer {
                 Ok(decision) => serde_json::to_writer(&mut out, &decision),
                 Err(error) => {

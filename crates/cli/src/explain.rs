@@ -1,18 +1,16 @@
-//! `capstan explain`: why, drawn on the path.
+//! `capstan explain`: why an identity is allowed or denied, drawn along the resource's path.
 
 use std::process::ExitCode;
 
-use capstan_proto::v1;
-use serde::Serialize;
-
-use super::capabilities::Grant;
+use super::answers::{Explanation, Grant};
+use super::decider::{Decider, DeciderArgs};
 use super::output::{self, Format};
-use super::supplied::Supplied;
-use super::target::{Decider, Target};
+use super::properties::PropertyArgs;
+use super::queries::Query;
 
-/// How often is asked for a picture of the same revision: policies change in between, and behind one
-/// address there may be several servers.
-const PICTURES_MAX: usize = 8;
+/// Maximum attempts to get two answers of the same revision. The policy may change between them, and
+/// behind one address there may be several servers.
+const ATTEMPTS_MAX: usize = 8;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,60 +22,47 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {
-    /// Who: the path of an identity
+    /// The path of an identity
     identity: String,
 
-    /// What: a capability such as repo.list
+    /// A capability, such as repo.list
     capability: String,
 
-    /// Where: the path of a resource or group
+    /// The path of a resource or group
     resource: String,
 
     #[command(flatten)]
-    supplied: Supplied,
+    properties: PropertyArgs,
 
     #[command(flatten)]
-    target: Target,
-}
-
-#[derive(Debug, Serialize)]
-struct Explanation {
-    allowed: bool,
-    reason: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    witness: Option<Grant>,
-    missing: Vec<String>,
-    roles: Vec<String>,
-    revision: u64,
+    decider: DeciderArgs,
 }
 
 impl Explain {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let decider = self.target.decider().await?;
-        let properties = self.supplied.into_proto()?;
-        let request = v1::ExplainRequest {
+        let decider = self.decider.decider().await?;
+        let query = Query {
+            properties: self.properties.properties()?,
             identity: self.identity,
             capability: self.capability,
             resource: self.resource,
-            properties: properties.clone(),
-            consistency: None,
         };
-        let found = decider.explain(request.clone()).await?;
+        let found = decider.explain(&query).await?;
         if format == Format::Json {
-            output::json(&Explanation::from(found))?;
+            output::json(&found)?;
             return Ok(ExitCode::SUCCESS);
         }
-        let (explanation, grants, is_whole) = with_grants(&decider, &request, found).await?;
+        let (explanation, grants, is_complete) = with_grants(&decider, &query, found).await?;
         let word = if explanation.allowed { "allowed" } else { "denied" };
         let word = output::verdict(explanation.allowed, word);
-        let v1::ExplainRequest { identity, capability, resource, .. } = &request;
+        let Query { identity, capability, resource, .. } = &query;
         let reason = explanation.reason;
         output::line(format!("{word}  {identity} {capability} at {resource}  ({reason})\n"))?;
         for line in draw(resource, &grants, explanation.witness.as_ref()) {
             output::line(line)?;
         }
-        if !is_whole {
-            output::line("\nother bindings are not drawn: each answer is of another revision")?;
+        if !is_complete {
+            output::line("\nother bindings are not drawn: the policy changed between the answers")?;
         }
         if let Some(why) = why(reason) {
             output::line(format!("\n{why}"))?;
@@ -94,47 +79,30 @@ impl Explain {
     }
 }
 
-impl From<v1::ExplainResponse> for Explanation {
-    fn from(found: v1::ExplainResponse) -> Self {
-        Self {
-            allowed: found.allowed,
-            reason: found.reason().word(),
-            witness: found.witness.map(Grant::from),
-            missing: found.missing,
-            roles: found.roles,
-            revision: found.revision,
-        }
-    }
-}
-
-/// The picture shows every binding that counts on the path, not the witness alone; the witness alone
-/// if there is no answer about the others that is of the same revision.
+/// The explanation, the bindings to draw, and whether these are all that count on the path.
+///
+/// The bindings come from a second question, which must be answered at the revision of the explanation.
+/// After [`ATTEMPTS_MAX`] attempts only the witness is drawn.
 async fn with_grants(
     decider: &Decider,
-    request: &v1::ExplainRequest,
-    mut found: v1::ExplainResponse,
+    query: &Query,
+    mut found: Explanation,
 ) -> anyhow::Result<(Explanation, Vec<Grant>, bool)> {
-    let list = v1::ListCapabilitiesRequest {
-        identity: request.identity.clone(),
-        resource: request.resource.clone(),
-        properties: request.properties.clone(),
-        consistency: None,
-    };
-    for turn in 0..PICTURES_MAX {
-        if turn > 0 {
-            found = decider.explain(request.clone()).await?;
+    let Query { identity, resource, properties, .. } = query;
+    for attempt in 0..ATTEMPTS_MAX {
+        if attempt > 0 {
+            found = decider.explain(query).await?;
         }
-        let listed = decider.list_capabilities(list.clone()).await?;
+        let listed = decider.list_capabilities(identity, resource, properties).await?;
         if listed.revision == found.revision {
-            let grants = listed.grants.into_iter().map(Grant::from).collect();
-            return Ok((found.into(), grants, true));
+            return Ok((found, listed.grants, true));
         }
     }
-    let witness = found.witness.clone().map(Grant::from);
-    Ok((found.into(), witness.into_iter().collect(), false))
+    let witness = found.witness.clone();
+    Ok((found, witness.into_iter().collect(), false))
 }
 
-/// What the picture cannot show: bindings that do not count.
+/// A sentence about a denial. The picture shows only bindings that count.
 fn why(reason: &str) -> Option<&'static str> {
     Some(match reason {
         "UNKNOWN_IDENTITY" => "the identity is neither registered nor bound anywhere",
@@ -146,8 +114,7 @@ fn why(reason: &str) -> Option<&'static str> {
     })
 }
 
-/// The path of the resource as a tree, a segment a line, with the bindings that count beside their
-/// scopes.
+/// The path of the resource as a tree, one line per segment, with the grants beside their scopes.
 fn draw(resource: &str, grants: &[Grant], witness: Option<&Grant>) -> Vec<String> {
     let ends = resource.match_indices('/').map(|(at, _)| at).chain([resource.len()]);
     let paths: Vec<&str> = ends.filter_map(|end| resource.get(..end)).collect();

@@ -1,19 +1,24 @@
-//! The `capstan` binary: what was typed, and where it goes. See `capstan --help`.
+//! The `capstan` binary: parses the command line and runs the command. One file per command; see
+//! `capstan --help`.
 
+mod answers;
 mod bench;
 mod capabilities;
 mod check;
+mod decider;
 mod explain;
+mod figures;
+mod limits;
 mod output;
 mod policy;
 mod policy_test;
+mod properties;
 mod queries;
 mod roles;
 mod routes;
 mod search;
 mod serve;
-mod supplied;
-mod target;
+mod signals;
 mod top;
 
 use std::io;
@@ -23,30 +28,30 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Format;
 
-/// Calls allocate dozens of small things in h2, hyper and prost, a fifth of a batch's time with
-/// glibc's allocator. Without the feature `mimalloc` it is the platform's.
+/// The allocator. h2, hyper and prost make dozens of small allocations per call, which take a fifth of a
+/// batch's time with glibc's allocator. Without the feature `mimalloc` it is the platform's.
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Exit code when a check is denied.
+/// The exit code of a denied check.
 const DENIED: u8 = 1;
-/// Exit code when a question could not be answered.
+/// The exit code of an error.
 const FAILED: u8 = 2;
 
 const EXAMPLES: &str = "\
 Examples:
-  capstan serve --demo                                  a server with a policy to play with
-  capstan check alice repo.list acme/platform/web       ask it
+  capstan serve --demo                                  start a server with a demo policy
+  capstan check alice repo.list acme/platform/web       may alice do this? ask the server
   capstan capabilities alice acme/platform/web          what can alice do there?
-  capstan explain bob repo.delete acme/platform/web     why not? what would let bob?
+  capstan explain bob repo.delete acme/platform/web     why may bob not? which role would allow it?
   capstan who repo.delete acme/platform/web             who can?
   capstan where alice repo.delete                       where can alice?
-  capstan check alice repo.list acme --policy acme.yaml ask a file, without a server
-  capstan policy validate acme.yaml                     is it right? if not, where not?
+  capstan check alice repo.list acme --policy acme.yaml ask a policy file, without a server
+  capstan policy validate acme.yaml                     is the document valid?
   capstan roles list                                    the built-in roles
-  capstan bench                                         how fast is it here, and is it right?
-  capstan top                                           what the server does, live
+  capstan bench                                         throughput and latency on this machine
+  capstan top                                           rates and latencies of a running server
 
 Exit codes: 0 allowed or done, 1 denied, 2 error.";
 
@@ -54,7 +59,7 @@ Exit codes: 0 allowed or done, 1 denied, 2 error.";
 #[derive(Debug, Parser)]
 #[command(name = "capstan", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
-    /// A table for people, or JSON with the field names of the API's messages.
+    /// A table for people, or JSON with the field names of the API's messages
     #[arg(long, short, value_enum, global = true, default_value_t = Format::Table)]
     output: Format,
 
@@ -81,7 +86,7 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// The same commands under the name that other tools give them.
+    /// The same commands under the name of chainctl
     #[command(subcommand, hide = true)]
     Iam(Iam),
 }
@@ -97,7 +102,7 @@ fn main() -> ExitCode {
     let format = cli.output;
     match run(cli) {
         Ok(code) => code,
-        // Whoever read our output has gone: nobody is left to tell.
+        // The reader of standard output has closed it, so there is no place for a message.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(FAILED),
         Err(error) => {
             output::error(format, &error);
@@ -128,7 +133,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    // Into memory first: a reader that leaves early is no reason to panic.
+    // Into memory first: clap_complete panics if the output is closed.
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "capstan", &mut script);
     io::Write::write_all(&mut io::stdout(), &script)?;

@@ -1,4 +1,4 @@
-//! `capstan policy`: are these documents right?
+//! `capstan policy`: validates and tests policy documents.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,7 +17,7 @@ Examples:
   capstan policy validate *.yaml --output json
   capstan policy validate acme.yaml --catalog mine.yaml
 
-Exit codes: 0 if all are right, 2 if any is not.";
+Exit codes: 0 if all documents are valid, 2 otherwise.";
 
 /// Policy documents
 #[derive(Debug, clap::Args)]
@@ -30,18 +30,19 @@ pub(crate) struct Documents {
 enum Command {
     #[command(name = "test")]
     Test(Test),
-    /// Says whether policy documents would load, and everything that is wrong with them
+    /// Validates policy documents and prints every error and warning with its position
     #[command(after_help = EXAMPLES)]
     Validate {
         /// Policy documents, YAML or JSON
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
 
-        /// Catalogs that the documents can name, beside the built-in ones
+        /// Additional catalogs that the documents can name: a built-in catalog's name or a file; repeat for
+        /// several
         #[arg(long, value_name = "NAME|FILE")]
         catalog: Vec<String>,
 
-        /// Most bytes that are read of a document
+        /// Maximum size of a document, in bytes
         #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
         max_document_bytes: u64,
     },
@@ -57,7 +58,7 @@ struct FileReport {
     file: String,
     valid: bool,
     errors: Vec<Finding>,
-    /// How many errors there are; the first 100 are shown.
+    /// The number of errors. `errors` has the first 100.
     error_count: usize,
     warnings: Vec<Finding>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,4 +1,4 @@
-//! `capstan policy test`: does a policy decide as its tests say?
+//! `capstan policy test`: compares a policy's decisions with those that test documents expect.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -23,9 +23,9 @@ A test document:
     - {identity: bob, resource: acme, capabilities: [repo.list, tag.list]}
     - {capability: repo.delete, resource: acme/web, identities: [alice]}
 
-Exit codes: 0 if all pass, 1 if any fails, 2 error.";
+Exit codes: 0 if all tests pass, 1 if any fails, 2 error.";
 
-/// Runs tests of a policy: questions with the answers they must get
+/// Runs tests of a policy: questions with expected answers
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Test {
@@ -37,24 +37,24 @@ pub(crate) struct Test {
     #[arg(required = true, value_name = "TEST")]
     tests: Vec<PathBuf>,
 
-    /// Catalogs that the policy can name, beside the built-in ones
+    /// Additional catalogs that the policy can name: a built-in catalog's name or a file; repeat for several
     #[arg(long, value_name = "NAME|FILE")]
     catalog: Vec<String>,
 
-    /// Most bytes that are read of a document
+    /// Maximum size of a document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = capstan_policy::DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
-    tests: Vec<Outcome>,
+    tests: Vec<TestResult>,
     passed: usize,
     failed: usize,
 }
 
 #[derive(Debug, Serialize)]
-struct Outcome {
+struct TestResult {
     file: String,
     line: usize,
     question: String,
@@ -78,7 +78,7 @@ impl Test {
                 document
                     .tests
                     .iter()
-                    .map(|test| run(&snapshot, now, &test.expectation).outcome(path, test.line)),
+                    .map(|test| run(&snapshot, now, &test.expectation).result(path, test.line)),
             );
         }
         let passed = tests.iter().filter(|test| test.passed).count();
@@ -93,7 +93,7 @@ impl Test {
 
 impl Report {
     fn print(&self) -> anyhow::Result<()> {
-        for Outcome { file, line, question, expected, actual, .. } in
+        for TestResult { file, line, question, expected, actual, .. } in
             self.tests.iter().filter(|test| !test.passed)
         {
             let word = output::verdict(false, "failed");
@@ -107,22 +107,22 @@ impl Report {
     }
 }
 
-/// A question with what it should and what it does answer, in the same words.
-struct Answered {
+/// A question with its expected and its actual answer, in one text form.
+struct Compared {
     question: String,
     expected: String,
     actual: String,
 }
 
-impl Answered {
-    fn outcome(self, file: &Path, line: usize) -> Outcome {
+impl Compared {
+    fn result(self, file: &Path, line: usize) -> TestResult {
         let Self { question, expected, actual } = self;
         let passed = expected == actual;
-        Outcome { file: file.display().to_string(), line, question, passed, expected, actual }
+        TestResult { file: file.display().to_string(), line, question, passed, expected, actual }
     }
 }
 
-fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Answered {
+fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Compared {
     let unknown = || "an unknown capability".to_owned();
     match expectation {
         Expectation::Check { identity, capability, resource, allowed, reason } => {
@@ -140,7 +140,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Answer
             let answer = snapshot.check(&question, now);
             let actual =
                 answer.map(|decision| told(decision.allowed(), reason.map(|_| decision.reason)));
-            Answered {
+            Compared {
                 question: format!("{identity} {capability} at {resource}"),
                 expected: told(*allowed, *reason),
                 actual: actual.unwrap_or_else(|_| unknown()),
@@ -151,7 +151,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Answer
             let found = snapshot.list_capabilities(who, at, Attributes::NONE, now).capabilities;
             let catalog = snapshot.catalog();
             let found = found.iter().filter_map(|one| catalog.capability_name(one));
-            Answered {
+            Compared {
                 question: format!("what can {identity} do at {resource}"),
                 expected: list(capabilities.iter().map(String::as_str)),
                 actual: list(found),
@@ -160,7 +160,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Answer
         Expectation::Identities { capability, resource, identities } => {
             let at = resource.as_path();
             let found = snapshot.list_identities(capability, at, Attributes::NONE, now);
-            Answered {
+            Compared {
                 question: format!("who can {capability} at {resource}"),
                 expected: list(identities.iter().map(capstan_engine::PathBuf::as_str)),
                 actual: found.map_or_else(|_| unknown(), |found| list(found.into_iter())),
@@ -169,7 +169,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Answer
     }
 }
 
-/// Names in order, each once.
+/// The names as a sorted list without duplicates.
 fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: std::collections::BTreeSet<_> = names.collect();
     format!("[{}]", names.into_iter().collect::<Vec<_>>().join(", "))

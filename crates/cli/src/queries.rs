@@ -1,34 +1,29 @@
-//! Query lines: questions as NDJSON, in and out.
+//! Query lines: the questions of `check --file` and `bench --queries`, one JSON object per line.
 
-use std::collections::BTreeMap;
-
-use capstan_proto::v1;
-use prost_types::{ListValue, Struct, Value, value::Kind};
 use serde::Deserialize;
 
-/// One question of a file.
-#[derive(Debug, Deserialize)]
+use super::properties::Properties;
+
+/// A question to Check. Deserialized, it is a query line of the contract, section 8.
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
-    identity: String,
-    capability: String,
-    resource: String,
-    /// `subject`, `resource`, `action`, `context`: a map, since a list is none.
+    /// Path of an identity.
+    pub(crate) identity: String,
+    /// Name of a capability.
+    pub(crate) capability: String,
+    /// Path of a resource or group.
+    pub(crate) resource: String,
     #[serde(default)]
-    properties: BTreeMap<Of, BTreeMap<String, serde_json::Value>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Of {
-    Subject,
-    Resource,
-    Action,
-    Context,
+    pub(crate) properties: Properties,
 }
 
 impl Query {
-    /// Reads a line; the error says where in the line.
+    /// Parses a query line.
+    ///
+    /// # Errors
+    ///
+    /// A message with the column of the error.
     pub(crate) fn parse(line: &str) -> Result<Self, String> {
         if !line.trim_start().starts_with('{') {
             return Err("expected an object with identity, capability and resource".into());
@@ -39,43 +34,4 @@ impl Query {
             format!("{what} at column {column}")
         })
     }
-
-    pub(crate) fn into_item(self) -> v1::CheckItem {
-        let Self { identity, capability, resource, properties } = self;
-        let properties = (!properties.is_empty()).then(|| {
-            let mut all = v1::Properties::default();
-            for (of, attributes) in properties {
-                let into = match of {
-                    Of::Subject => &mut all.subject,
-                    Of::Resource => &mut all.resource,
-                    Of::Action => &mut all.action,
-                    Of::Context => &mut all.context,
-                };
-                into.extend(
-                    attributes.into_iter().map(|(name, value)| (name, value_to_proto(value))),
-                );
-            }
-            all
-        });
-        v1::CheckItem { identity, capability, resource, properties }
-    }
-}
-
-/// JSON as protobuf has it; serde_json bounds the depth.
-pub(crate) fn value_to_proto(value: serde_json::Value) -> Value {
-    use serde_json::Value as Json;
-    let kind = match value {
-        Json::Null => Kind::NullValue(0),
-        Json::Bool(value) => Kind::BoolValue(value),
-        // A number that no double holds exactly is one that no condition can test.
-        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
-        Json::String(value) => Kind::StringValue(value),
-        Json::Array(values) => {
-            Kind::ListValue(ListValue { values: values.into_iter().map(value_to_proto).collect() })
-        }
-        Json::Object(fields) => Kind::StructValue(Struct {
-            fields: fields.into_iter().map(|(name, value)| (name, value_to_proto(value))).collect(),
-        }),
-    };
-    Value { kind: Some(kind) }
 }

@@ -1,23 +1,22 @@
-//! `capstan roles`: which roles there are, and how they differ.
+//! `capstan roles`: the roles of a policy or catalog, and the differences between them.
 
 mod compare;
 mod diff;
-mod near;
+mod suggest;
 
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use capstan_engine::quote;
 use capstan_policy::Catalogs;
-use capstan_proto::v1;
-use serde::Serialize;
 
+use super::answers::{Role, RoleList};
 use super::capabilities::by_resource;
+use super::decider::DeciderArgs;
 use super::output::{self, Format};
-use super::target::Target;
 use capstan_server::feed::source::load_catalog;
 
-/// The catalog that stands alone, with no server and no file.
+/// The catalog without `--policy`, `--addr` and `--catalog` (contract, section 8).
 const CATALOG: &str = "chainguard-2025-08-14";
 
 const EXAMPLES: &str = "\
@@ -26,8 +25,8 @@ Examples:
   capstan roles list registry.pull            what one of them gives
   capstan roles list --output json
   capstan roles list --catalog mine.yaml      another catalog
-  capstan roles list --policy acme.yaml       that document's, custom roles too
-  capstan roles compare                       what each role is good for, side by side
+  capstan roles list --policy acme.yaml       the roles of that document, custom roles included
+  capstan roles compare                       what each role allows, side by side
   capstan roles diff editor viewer            what one gives and the other does not";
 
 const COMPARE: &str = "\
@@ -48,7 +47,7 @@ Examples:
   capstan roles diff owner editor --catalog chainguard-2023-12-07
   capstan roles diff editor acme/release --policy acme.yaml";
 
-/// Roles, and what they give
+/// Roles and their capabilities
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Roles {
@@ -61,22 +60,22 @@ enum Command {
     /// The built-in roles of a catalog; with --policy or --addr custom roles too
     #[command(after_help = EXAMPLES)]
     List {
-        /// Only these roles, with everything that they give
+        /// Only these roles, with their capabilities
         #[arg(value_name = "ROLE")]
         only: Vec<String>,
 
         #[command(flatten)]
-        target: Target,
+        decider: DeciderArgs,
     },
 
-    /// What each role is good for: pulling images, making pull tokens, and so on
+    /// What each role allows: pulling images, creating pull tokens, and so on
     #[command(after_help = [COMPARE, &compare::rules()].concat())]
     Compare {
         #[command(flatten)]
-        target: Target,
+        decider: DeciderArgs,
     },
 
-    /// What one role gives and the other does not
+    /// The capabilities that only one of two roles has
     #[command(after_help = DIFF)]
     Diff {
         /// A role's name
@@ -88,86 +87,69 @@ enum Command {
         b: String,
 
         #[command(flatten)]
-        target: Target,
+        decider: DeciderArgs,
     },
-}
-
-#[derive(Debug, Serialize)]
-struct Listing {
-    catalog: String,
-    roles: Vec<Role>,
-}
-
-#[derive(Debug, Serialize)]
-struct Role {
-    name: String,
-    description: String,
-    family: String,
-    capabilities: Vec<String>,
 }
 
 impl Roles {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::List { only, target } => {
-                let listing = list(&target).await?.only(&only)?;
+            Command::List { only, decider } => {
+                let listing = list(&decider).await?.only(&only)?;
                 match format {
                     Format::Json => output::json(&listing)?,
                     Format::Table if only.is_empty() => listing.print()?,
                     Format::Table => listing.print_whole()?,
                 }
             }
-            Command::Compare { target } => compare::show(&list(&target).await?, format)?,
-            Command::Diff { a, b, target } => diff::show(&list(&target).await?, &a, &b, format)?,
+            Command::Compare { decider } => compare::show(&list(&decider).await?, format)?,
+            Command::Diff { a, b, decider } => diff::show(&list(&decider).await?, &a, &b, format)?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-async fn list(target: &Target) -> anyhow::Result<Listing> {
-    let (catalog, roles) = match (&target.policy, &target.addr) {
-        (None, None) => alone(&target.catalog)?,
-        _ => target.decider().await?.list_roles().await?,
-    };
-    let roles = roles.into_iter().map(|role| Role {
-        name: role.id,
-        description: role.description,
-        family: role.family,
-        capabilities: role.capabilities,
-    });
-    Ok(Listing { catalog, roles: roles.collect() })
+/// The roles of the chosen policy, server or catalog.
+async fn list(args: &DeciderArgs) -> anyhow::Result<RoleList> {
+    match (&args.policy, &args.addr) {
+        (None, None) => of_catalog(&args.catalog),
+        _ => args.decider().await?.list_roles().await,
+    }
 }
 
-/// The roles of the last `--catalog`, or of the one that stands alone.
-fn alone(named: &[String]) -> anyhow::Result<(String, Vec<v1::Role>)> {
+/// The built-in roles of the last `--catalog`, or of [`CATALOG`] without one.
+fn of_catalog(names: &[String]) -> anyhow::Result<RoleList> {
     let mut catalogs = Catalogs::default();
     let mut catalog = load_catalog(&mut catalogs, CATALOG)?;
-    for name in named {
+    for name in names {
         catalog = load_catalog(&mut catalogs, name)?;
     }
     let roles = catalog.roles().iter().map(|role| {
         let set = catalog.capability_set(&role.capabilities);
         let names = set.iter().filter_map(|at| catalog.capability_name(at));
-        v1::Role {
-            id: role.name.clone(),
-            name: String::new(),
+        Role {
+            name: role.name.clone(),
             description: role.description.clone(),
             family: role.family.as_str().into(),
             capabilities: names.map(Into::into).collect(),
         }
     });
-    Ok((catalog.name().into(), roles.collect()))
+    Ok(RoleList { catalog: catalog.name().into(), roles: roles.collect() })
 }
 
-impl Listing {
+impl RoleList {
     fn role(&self, name: &str) -> anyhow::Result<&Role> {
         self.roles.iter().find(|role| role.name == name).ok_or_else(|| {
-            let known = near::hint(name, self.roles.iter().map(|role| &*role.name));
+            let known = suggest::hint(name, self.roles.iter().map(|role| &*role.name));
             anyhow!("there is no role {}; {known}", quote(name))
         })
     }
 
-    /// Only these roles, or all if none are named.
+    /// Only these roles; all if `names` is empty.
+    ///
+    /// # Errors
+    ///
+    /// There is no role of a name.
     fn only(mut self, names: &[String]) -> anyhow::Result<Self> {
         for name in names {
             self.role(name)?;
@@ -186,6 +168,7 @@ impl Listing {
         output::line(table)
     }
 
+    /// Each role with all its capabilities.
     fn print_whole(self) -> anyhow::Result<()> {
         for role in self.roles {
             output::line(format!("{}: {}", role.name, role.description))?;

@@ -1,4 +1,4 @@
-//! `capstan routes`: which route does a request take, and what does it require?
+//! `capstan routes`: the route that a request matches, and the capabilities that it requires.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,9 +20,9 @@ Examples:
   capstan routes test --routes routes.yaml --policy acme.yaml --identity acme/ci PUT /v2/nginx/manifests/1.0
   capstan routes test --routes routes.yaml --content-type application/grpc POST /my.pkg.Service/Method
 
-Exit codes: 0 if a route is taken and, with --identity, allows it; 1 if not; 2 error.";
+Exit codes: 0 if a route matches and, with --identity, the request is allowed; 1 if not; 2 error.";
 
-/// Route tables, which say what requests of Envoy require
+/// Route tables: the capabilities that HTTP requests through Envoy require
 #[derive(Debug, clap::Args)]
 pub(crate) struct Routes {
     #[command(subcommand)]
@@ -34,7 +34,7 @@ enum Command {
     Test(Test),
 }
 
-/// Shows the route that a request takes, what it requires and, with a policy, whether it may
+/// Shows the route that a request matches, what it requires and, with a policy, whether it is allowed
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 struct Test {
@@ -42,15 +42,16 @@ struct Test {
     #[arg(long, value_name = "FILE")]
     routes: PathBuf,
 
-    /// The policy document to ask
+    /// The policy document that decides
     #[arg(long, value_name = "FILE", requires = "identity")]
     policy: Option<PathBuf>,
 
-    /// Who sends the request
+    /// The identity of the request's sender
     #[arg(long, value_name = "IDENTITY", requires = "policy")]
     identity: Option<String>,
 
-    /// Catalogs that the policy document can name, beside the built-in ones
+    /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
+    /// repeat for several
     #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
     catalog: Vec<String>,
 
@@ -85,7 +86,7 @@ struct Value {
 #[derive(Debug, Serialize)]
 struct Requirement {
     capability: String,
-    /// Nothing if what the request names cannot be a path.
+    /// `None` if the request's values do not form a valid path.
     resource: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<bool>,
@@ -138,7 +139,7 @@ impl Test {
     }
 }
 
-/// Host and target of a URL, which are not changed: a request is sent byte for byte.
+/// Splits a URL into host and request target, byte for byte.
 fn split(url: &str) -> anyhow::Result<(&str, &str)> {
     if url.starts_with('/') {
         return Ok(("localhost", url));
@@ -168,7 +169,7 @@ impl From<routes::Required<'_>> for Requirement {
 }
 
 impl Report {
-    /// Asks the policy for every requirement, as the server does.
+    /// Checks every requirement, as the server does.
     fn decide(&mut self, snapshot: &Snapshot, identity: &str) -> anyhow::Result<()> {
         let now = Clock::System.now();
         for required in &mut self.requires {

@@ -1,4 +1,4 @@
-//! `capstan serve`: the server.
+//! `capstan serve`: starts the server.
 
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use super::output::{self, Format};
+use super::signals::{self, Signal, Signals};
 use capstan_server::clock::Clock;
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::{Source, load_catalogs};
@@ -26,18 +26,19 @@ Examples:
   capstan serve --demo
   capstan serve --policy acme.yaml
   capstan serve --policy acme.yaml --listen unix:/run/capstan.sock --http none
-  capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port; it is printed
+  capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port, which is printed
   capstan serve --policy acme.yaml --decision-log /var/log/capstan.ndjson
 
-One line for each bound address, such as `grpc 127.0.0.1:4480`, goes to standard output when the
-server is ready; logs go to standard error. SIGTERM and SIGINT drain and exit with 0. A changed policy
-file is loaded again, and SIGHUP asks for it; one that does not load changes nothing.
+When the server is ready, it prints one line for each bound address to standard output, such as
+`grpc 127.0.0.1:4480`. Logs go to standard error. SIGTERM and SIGINT drain the server and exit with 0.
+The policy file is reloaded when it changes, and on SIGHUP; if it does not load, the server keeps the
+policy that it has.
 
 The decision log has a line for each check, each item of a batch, and each explanation: `time`, `rpc`,
-`identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` where there was no
-answer. Properties are not logged. No answer waits for it: lines that find no room, or no disk, are
-lost, and a line `{\"time\": ..., \"lost\": N}` says how many. SIGHUP opens its file anew. With `-` the
-lines follow the addresses, and begin with `{`.";
+`identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` without a decision.
+Properties are not logged. No answer waits for the log: lines that do not fit into its buffer, or cannot
+be written, are dropped, and a line `{\"time\": ..., \"lost\": N}` gives their number. SIGHUP reopens the
+file. With `-` the lines follow the addresses on standard output, and begin with `{`.";
 
 /// Serves decisions over gRPC
 #[derive(Debug, clap::Args)]
@@ -46,7 +47,8 @@ pub(crate) struct Serve {
     #[command(flatten)]
     from: From,
 
-    /// Catalogs that the policy document can name, beside the built-in ones
+    /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
+    /// repeat for several
     #[arg(long, value_name = "NAME|FILE")]
     catalog: Vec<String>,
 
@@ -58,56 +60,56 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
     http: Http,
 
-    /// Serve in plain text on addresses that other machines can reach
+    /// Allow addresses other than loopback without TLS
     #[arg(long)]
     insecure_plaintext: bool,
 
-    /// Let clients ask for the schema (on with --demo)
+    /// Enable gRPC server reflection (always with --demo)
     #[arg(long)]
     reflection: bool,
 
-    /// Go on serving for so long after SIGTERM, saying not ready, before the drain begins
+    /// After SIGTERM, continue to serve for this long while reporting not ready, before the drain begins
     #[arg(long, value_name = "MILLISECONDS", default_value_t = 0,
           value_parser = clap::value_parser!(u64).range(..=5_000))]
     drain_delay_ms: u64,
 
-    /// Which capabilities the requests need that an Envoy asks about (ext_authz)
+    /// Serve Envoy's ext_authz, with the capabilities that this route table requires
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
 
-    /// Log each decision as a line of JSON: appended to FILE, or to standard output
+    /// Log each decision as a line of JSON, appended to FILE or to standard output
     #[arg(long, value_name = "FILE|-")]
     decision_log: Option<Target>,
 
-    /// Send traces to an OpenTelemetry collector, by OTLP over gRPC: http://HOST:PORT
+    /// Export traces to an OpenTelemetry collector by OTLP over gRPC: http://HOST:PORT
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
 
-    /// The share of calls that is traced, from 0 to 1
+    /// The share of calls to trace, from 0 to 1
     #[arg(long, value_name = "RATIO", default_value_t = 0.01, value_parser = ratio)]
     otlp_sample_ratio: f64,
 
-    /// Let callers that are traced decide (traceparent); the share is of the other calls, then
+    /// Follow the sampling decision of callers (traceparent); the share applies to the other calls
     #[arg(long)]
     otlp_parent_based: bool,
 
-    /// How calls are answered: each core with connections of its own, which takes a quarter less
-    /// processor time; or all cores sharing all of them, fairer to few connections with many calls
+    /// The threads that answer calls: per-core gives each core connections of its own and needs a quarter
+    /// less CPU time; shared spreads the calls of few busy connections over all cores
     #[arg(long, value_enum, value_name = "SHAPE", default_value_t = RuntimeShape::PerCore)]
     runtime: RuntimeShape,
 
-    /// Threads that answer calls, with --runtime per-core [default: one a core]
+    /// Number of threads with --runtime per-core [default: one per core]
     #[arg(long, value_name = "THREADS", value_parser = clap::value_parser!(u16).range(1..=1024))]
     workers: Option<u16>,
 
-    /// Most bytes that are read of the policy document
+    /// Maximum size of the policy document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum RuntimeShape {
-    /// One single-threaded runtime a core
+    /// One single-threaded runtime per core
     PerCore,
     /// One multi-threaded runtime
     Shared,
@@ -120,7 +122,7 @@ struct From {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
-    /// Serve an embedded organization to play with
+    /// Serve an embedded demo policy
     #[arg(long)]
     demo: bool,
 }
@@ -146,8 +148,11 @@ fn ratio(text: &str) -> Result<f64, String> {
 impl Serve {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         log_to_stderr();
-        // Before anything is loaded: a signal during the start must stop it too.
-        let stop = stop_signal()?;
+        // Before anything is loaded, so that a signal during the start stops it too.
+        let stop = signals::stop(&[])?;
+        let stop = async move {
+            stop.await;
+        };
         raise_file_limit();
         let source = match self.from.policy {
             Some(path) => Source::File { path, bytes_max: self.max_document_bytes },
@@ -185,7 +190,7 @@ impl Serve {
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
         let announce = || {
-            // A closed standard output is no reason to stop serving.
+            // A closed standard output does not stop the server.
             let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
         };
         let (reload, wakes) = reload::channel();
@@ -198,13 +203,13 @@ impl Serve {
     }
 }
 
-/// As many file descriptors as the operator lets us have: each connection takes one, and shells give
-/// 1,024 unless they are asked.
+/// Raises the soft limit of file descriptors to the hard limit, or to [`FILES_WANTED`] without a hard limit.
+/// Each connection needs one, and the usual soft limit is 1,024.
 fn raise_file_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current < maximum || maximum.is_none() {
         let wanted = Some(maximum.unwrap_or(FILES_WANTED).max(current.unwrap_or(0)));
-        // What we have may be enough.
+        // On an error the current limit stays, which may be enough.
         let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum });
     }
 }
@@ -222,7 +227,7 @@ fn announce(grpc: &[Address], http: Option<SocketAddr>, demo: bool) -> anyhow::R
     Ok(())
 }
 
-/// Commands to copy; a test runs every one of them.
+/// Commands to copy. A test runs each of them.
 fn demo_commands(address: &Address) -> String {
     let addr = match address {
         Address::Tcp(address) if address.port() == 4480 && address.ip().is_loopback() => {
@@ -249,12 +254,12 @@ Ctrl-C stops it.",
     )
 }
 
-/// How this program was started, so that a command can be copied.
+/// The program's name as it was typed, for commands to copy.
 fn program() -> String {
     std::env::args().next().filter(|name| !name.contains(' ')).unwrap_or_else(|| "capstan".into())
 }
 
-/// Pretty for people, JSON for programs. Nothing is logged for a decision.
+/// Logs to standard error: as text if that is a terminal, otherwise as JSON. `CAPSTAN_LOG` sets the filter.
 fn log_to_stderr() {
     let filter = EnvFilter::try_from_env("CAPSTAN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
@@ -265,33 +270,21 @@ fn log_to_stderr() {
     }
 }
 
-/// Asks for a reload at every SIGHUP, for ever; and for a new file of the decision log, which may
-/// have been rotated.
+/// On every SIGHUP requests a reload of the policy, and reopens the decision log, whose file may have been
+/// rotated. Never returns.
 fn ask_at_hang_up(
     reload: Reload,
     log: Option<DecisionLog>,
 ) -> anyhow::Result<impl Future<Output = ()>> {
-    let mut hang_ups = signal(SignalKind::hangup()).context("cannot watch for SIGHUP")?;
+    let mut hang_ups = Signals::watch(&[Signal::HangUp])?;
     Ok(async move {
-        while hang_ups.recv().await.is_some() {
+        loop {
+            hang_ups.next().await;
             if let Some(log) = &log {
                 log.reopen();
             }
-            // Waits for room: what is in its way may be a change that turns out to be none.
+            // Waits for room in the channel: the wake that fills it may turn out to be no change.
             let _ = reload.send(Wake::Asked).await;
-        }
-        std::future::pending().await
-    })
-}
-
-/// Resolves at the first SIGTERM or SIGINT. A second one ends the process at once.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
         }
     })
 }

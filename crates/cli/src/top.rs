@@ -1,4 +1,4 @@
-//! `capstan top`: what a server does, as it does it.
+//! `capstan top`: rates, latencies and decisions of a running server, from its metrics.
 //!
 //! ```text
 //! scrape ─▶ exposition ─▶ sample ─┐
@@ -6,11 +6,10 @@
 //! scrape ─▶ exposition ─▶ sample ─┘      └──▶ JSON
 //! ```
 //!
-//! Everything between the two ends is pure.
+//! `exposition`, `sample`, `view` and `draw` are pure functions.
 
 mod draw;
 mod exposition;
-mod figures;
 mod history;
 mod live;
 mod sample;
@@ -23,60 +22,61 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
 use super::output::{self, Format};
 use capstan_server::clock::Clock;
-use capstan_server::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
 use live::Board;
 use sample::Sample;
 use scrape::Metrics;
 use view::View;
+pub(crate) use view::{Count, Quantile};
 
-/// Columns of a picture that is not drawn on a terminal.
+/// Width, in columns, of text output that does not go to a terminal.
 const TEXT_WIDTH: u16 = 80;
 
 const EXAMPLES: &str = "\
 Examples:
-  capstan top                                         a live screen; ? tells its keys
+  capstan top                                         a live screen; ? shows the keys
   capstan top --metrics http://pdp-1:4481 --interval 5
-  capstan top --once                                  all since the server started
-  capstan top --output json                           a line of JSON for each interval, for ever
+  capstan top --once                                  totals since the server started
+  capstan top --output json                           one line of JSON per interval, until stopped
   capstan top --once -o json | jq '.reasons[] | select(.share > 0.1)'
 
-Where standard output is no terminal, one interval is printed as text. The exit code is 2 if the
-server cannot be reached; one that goes away later is asked again until it is back.
+If standard output is not a terminal, one interval is printed as text. The exit code is 2 if the server
+cannot be reached at the start; later, failed scrapes are repeated until the server is back.
 
 JSON fields:
   time             when the interval ended, RFC 3339
-  seconds          how long it was; with --once absent, like every per_second
-  restarted        the server started anew in it; what it had counted before is lost
+  seconds          length of the interval; absent with --once, like every per_second
+  restarted        whether the server restarted in the interval; its earlier counts are lost
   version, revision, identities, role_bindings, in_flight
-                   how the server stands at the end
+                   gauges at the end of the interval
   panics           since the server started
-  loads            likewise: applied, rejected, last_applied and last_rejected (times, or null),
-                   last_seconds (how long the last load took)
+  loads            loads of the policy since the server started: applied, rejected, last_applied and last_rejected (times, or null),
+                   last_seconds (duration of the last load)
   calls, failed, decisions, allowed, denied
-                   {count, per_second}; failed are calls that ended with another code than OK
+                   {count, per_second}; failed: calls that ended with a code other than OK
   latency_seconds  p50, p90, p99, p99_9, estimated from the histogram, null without calls; at the
-                   end of its range (1 s) a value means that or more; of all but StreamCheck
-  rpcs             for each rpc the seven above
-  reasons          reason, count, per_second, share (of the decisions, from 0 to 1)
-  errors           code, count, per_second: only those that happened, the most frequent first
-  shed             calls turned away, by whose cap it was: global, peer
-  error            alone on a line: why the server could not be asked";
+                   end of its range (1 s) a value means at least that; without StreamCheck
+  rpcs             rpc, and the six fields above, for each RPC
+  reasons          reason, count, per_second, share (of all decisions, from 0 to 1)
+  errors           code, count, per_second: only codes that occurred, the most frequent first
+  shed             rejected calls, by the limit on calls in flight that they exceeded: global, peer
+  error            the only field of its line: the error of a failed scrape";
 
 /// Rates, latencies and reasons of a running server, live
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Top {
-    /// The HTTP address of the server, or of its metrics
+    /// The HTTP address of the server, or the URL of its metrics
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4481")]
     metrics: String,
 
-    /// Seconds between two looks, from 0.1 to 60
+    /// Seconds between two scrapes, from 0.1 to 60
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
     interval: Duration,
 
-    /// Print once what was counted since the server started
+    /// Print the totals since the server started, once
     #[arg(long)]
     once: bool,
 }
@@ -91,7 +91,7 @@ fn interval(text: &str) -> Result<Duration, String> {
 impl Top {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let metrics = Metrics::at(&self.metrics)?;
-        // A server that is not there is an error now; one that goes away later is not.
+        // Only the first scrape must succeed.
         let first = metrics.sample().await?;
         let is_terminal = io::stdout().is_terminal();
         if self.once {
@@ -106,7 +106,7 @@ impl Top {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// One interval as a table; as JSON one after another, until nobody reads them.
+    /// Prints one interval as a table; as JSON, one interval after another until output fails.
     async fn print_intervals(
         &self,
         format: Format,

@@ -1,27 +1,120 @@
-//! Where the server is.
+//! Addresses of servers: one parser for the client, the command line and the load generator.
 
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use thiserror::Error;
+use tonic::codegen::http::uri::Authority;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::error::ConnectError;
 use crate::limits::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 
-/// `http://HOST:PORT` or `unix:PATH`; `HOST:PORT` is the first.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
-    let malformed = || ConnectError::Address(address.into());
-    let url = if let Some(path) = address.strip_prefix("unix:") {
-        if path.is_empty() {
-            return Err(malformed());
+/// The address of a server to connect to, over HTTP/2 without TLS.
+///
+/// Parsed from text with [`FromStr`], in one of these forms:
+///
+/// - `http://HOST:PORT` or `HOST:PORT`: TCP. HOST is a name, an IPv4 address, or an IPv6 address in
+///   brackets. PORT is required. A single `/` may follow.
+/// - `unix:PATH`: a Unix domain socket.
+///
+/// [`Display`](fmt::Display) prints the first or the last form.
+///
+/// ```
+/// use capstan_client::ServerAddress;
+///
+/// let address: ServerAddress = "localhost:4480".parse()?;
+/// assert_eq!(address.to_string(), "http://localhost:4480");
+/// assert!("https://localhost:4480".parse::<ServerAddress>().is_err());
+/// # Ok::<(), capstan_client::ParseAddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ServerAddress(Kind);
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    /// `HOST:PORT`; always a valid [`Authority`].
+    Tcp(String),
+    /// The path of the socket; never empty.
+    Unix(String),
+}
+
+/// The text is not a [`ServerAddress`].
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is no address: http://HOST:PORT or unix:PATH")]
+pub struct ParseAddressError(
+    /// The text.
+    pub String,
+);
+
+impl FromStr for ServerAddress {
+    type Err = ParseAddressError;
+
+    fn from_str(text: &str) -> Result<Self, ParseAddressError> {
+        let invalid = || ParseAddressError(text.into());
+        if let Some(path) = text.strip_prefix("unix:") {
+            return if path.is_empty() {
+                Err(invalid())
+            } else {
+                Ok(Self(Kind::Unix(path.into())))
+            };
         }
-        address.into()
-    } else if address.starts_with("http://") {
-        address.into()
-    } else if address.contains(':') && !address.contains("//") {
-        format!("http://{address}")
-    } else {
-        return Err(malformed());
-    };
-    let endpoint = Endpoint::from_shared(url).map_err(|_| malformed())?;
-    Ok(endpoint
+        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let rest = rest.strip_suffix('/').unwrap_or(rest);
+        let authority: Authority = rest.parse().map_err(|_| invalid())?;
+        let has_host = !authority.host().is_empty() && !rest.contains('@');
+        if has_host && authority.port_u16().is_some() {
+            Ok(Self(Kind::Tcp(rest.into())))
+        } else {
+            Err(invalid())
+        }
+    }
+}
+
+impl ServerAddress {
+    /// The value of `:authority` in requests to this server: `HOST:PORT`, or `localhost` for a Unix
+    /// domain socket.
+    #[must_use]
+    pub fn authority(&self) -> &str {
+        match &self.0 {
+            Kind::Tcp(authority) => authority,
+            Kind::Unix(_) => "localhost",
+        }
+    }
+
+    /// The path of the Unix domain socket; `None` for TCP.
+    #[must_use]
+    pub fn unix_path(&self) -> Option<&Path> {
+        match &self.0 {
+            Kind::Tcp(_) => None,
+            Kind::Unix(path) => Some(Path::new(path)),
+        }
+    }
+
+    /// A tonic endpoint for this address, with tonic's default options.
+    ///
+    /// # Errors
+    ///
+    /// tonic does not accept the address. No text that this type parses is known to cause that.
+    pub fn endpoint(&self) -> Result<Endpoint, ParseAddressError> {
+        let url = self.to_string();
+        Endpoint::from_shared(url.clone()).map_err(|_| ParseAddressError(url))
+    }
+}
+
+impl fmt::Display for ServerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Kind::Tcp(authority) => write!(f, "http://{authority}"),
+            Kind::Unix(path) => write!(f, "unix:{path}"),
+        }
+    }
+}
+
+/// The endpoint of the client's own connections, with its timeouts and keepalive.
+pub(crate) fn client_endpoint(address: &ServerAddress) -> Result<Endpoint, ParseAddressError> {
+    Ok(address
+        .endpoint()?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -29,22 +122,23 @@ pub(crate) fn endpoint(address: &str) -> Result<Endpoint, ConnectError> {
         .keep_alive_while_idle(true))
 }
 
-/// A connection, or what is in its way.
+/// Opens a connection. The error is a text for [`Error::DeadlineExceeded`](crate::Error).
 pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Channel, String> {
     endpoint.connect().await.map_err(|error| format!("cannot connect: {}", chain(&error)))
 }
 
-/// An error and what caused it: tonic's own texts say little.
+/// The messages of an error and of its sources, joined by `: `. tonic's outer messages alone do not
+/// name the cause.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Wrappers repeat what they wrap.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
+    let mut source = error.source();
+    while let Some(error) = source {
+        let message = error.to_string();
+        // Some wrappers already end with the message of their source.
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
         }
-        cause = error.source();
+        source = error.source();
     }
     text
 }
@@ -54,13 +148,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_the_command_line_reads_them() {
-        for good in ["http://127.0.0.1:4480", "127.0.0.1:4480", "localhost:1", "unix:/run/c.sock"] {
-            assert!(endpoint(good).is_ok(), "{good}");
+    fn every_accepted_form_is_parsed_and_printed() {
+        for (text, printed, authority) in [
+            ("http://127.0.0.1:4480", "http://127.0.0.1:4480", "127.0.0.1:4480"),
+            ("http://[::1]:4480/", "http://[::1]:4480", "[::1]:4480"),
+            ("127.0.0.1:4480", "http://127.0.0.1:4480", "127.0.0.1:4480"),
+            ("localhost:1", "http://localhost:1", "localhost:1"),
+            ("unix:/run/c.sock", "unix:/run/c.sock", "localhost"),
+            ("unix:c.sock", "unix:c.sock", "localhost"),
+        ] {
+            let address: ServerAddress = text.parse().unwrap();
+            assert_eq!((&*address.to_string(), address.authority()), (printed, authority));
+            assert!(client_endpoint(&address).is_ok(), "{text}");
+            let path = text.strip_prefix("unix:").map(Path::new);
+            assert_eq!(address.unix_path(), path, "{text}");
         }
-        for bad in ["", "unix:", "https://a:1", "ftp://a:1", "http://", "http://a b", "a", "/run/c"]
-        {
-            assert_eq!(endpoint(bad).err(), Some(ConnectError::Address(bad.into())), "{bad}");
+    }
+
+    #[test]
+    fn every_other_text_is_an_error_that_says_what_to_give() {
+        for text in [
+            "",
+            "unix:",
+            "https://a:1",
+            "ftp://a:1",
+            "http://",
+            "http://a b",
+            "http://a b:1",
+            "http://a",
+            "http://a/b:1",
+            "http://user@a:1",
+            "a:99999",
+            "a",
+            ":1",
+            "::",
+            "/run/c",
+        ] {
+            let error = text.parse::<ServerAddress>().unwrap_err();
+            assert_eq!(error, ParseAddressError(text.into()));
+            assert!(error.to_string().ends_with("http://HOST:PORT or unix:PATH"), "{error}");
         }
     }
 }

@@ -1,26 +1,20 @@
-//! Times that differ from client to client: what began together must not come back together.
+//! Back-off with jitter: clients that failed together do not retry together.
 
-use std::hash::BuildHasher as _;
 use std::time::Duration;
 
 use crate::limits::{RETRY_WAIT_MAX, RETRY_WAIT_MIN};
 
-/// The wait after so many failures in a row: it doubles, give or take a half.
+/// The wait before the next attempt, after this many failures in a row: exponential from
+/// [`RETRY_WAIT_MIN`] to [`RETRY_WAIT_MAX`], with a jitter of ±50 %.
 pub(crate) fn wait(failures: u32) -> Duration {
-    let doubled = RETRY_WAIT_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
-    let wait = doubled.min(RETRY_WAIT_MAX);
-    between(wait / 2, wait * 3 / 2)
+    let exponential = RETRY_WAIT_MIN.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let wait = exponential.min(RETRY_WAIT_MAX);
+    uniform(wait / 2, wait * 3 / 2)
 }
 
-/// A random time.
-pub(crate) fn between(least: Duration, most: Duration) -> Duration {
-    let drawn = u32::try_from(random() >> 32).unwrap_or_default();
-    least + most.saturating_sub(least).mul_f64(f64::from(drawn) / f64::from(u32::MAX))
-}
-
-/// A number that differs from call to call; nothing secret depends on it.
-fn random() -> u64 {
-    std::hash::RandomState::new().hash_one(0)
+/// A random duration from `min` to `max`, uniformly distributed. Not for secrets.
+pub(crate) fn uniform(min: Duration, max: Duration) -> Duration {
+    min + max.saturating_sub(min).mul_f64(fastrand::f64())
 }
 
 #[cfg(test)]

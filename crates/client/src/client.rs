@@ -1,19 +1,22 @@
-//! The client itself: a handle on its tasks.
+//! The client: a handle to its shared state and background tasks.
 
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
-use crate::address::endpoint;
-use crate::asking::Asking;
+use crate::address::{ServerAddress, client_endpoint};
 use crate::check::{Check, Decision};
+use crate::check_future::CheckFuture;
 use crate::error::{ConnectError, Error};
 use crate::limits::Options;
 use crate::shared::{CloseOnDrop, Shared};
-use crate::{alone, session};
+use crate::{session, unary};
 
-/// Asks a server. Clones are the same client; when the last is dropped its tasks end.
+/// A client of a Capstan server.
+///
+/// Clones share connections and state. Dropping the last clone fails pending calls and ends the background
+/// tasks.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Tasks>);
 
@@ -30,33 +33,35 @@ impl Drop for Tasks {
 }
 
 impl Client {
-    /// A client of the server at `http://HOST:PORT` or `unix:PATH`. It connects by itself, and again
-    /// when it must: that there is no server yet is no error, calls wait for one until their
-    /// deadline.
+    /// A client with default [`Options`] of the server at this address: `http://HOST:PORT`, `HOST:PORT` or
+    /// `unix:PATH` (see [`ServerAddress`]).
+    ///
+    /// It connects in the background and reconnects after failures. An unreachable server is not an error
+    /// here; calls wait for it until their deadline.
     ///
     /// # Errors
     ///
-    /// The address is none, or this is not called inside a tokio runtime (with I/O and time).
+    /// The address is malformed, or this is not called inside a tokio runtime with I/O and time enabled.
     pub fn connect(address: &str) -> Result<Self, ConnectError> {
         Self::connect_with(address, Options::default())
     }
 
-    /// As [`Client::connect`], with options.
+    /// As [`Client::connect`], with these options.
     ///
     /// # Errors
     ///
     /// As [`Client::connect`].
     pub fn connect_with(address: &str, options: Options) -> Result<Self, ConnectError> {
-        let endpoint = endpoint(address)?;
+        let endpoint = client_endpoint(&address.parse::<ServerAddress>()?)?;
         let _runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
-        let options = options.held();
+        let options = options.clamped();
         let shared = Arc::new(Shared::new(options));
         let tracker = TaskTracker::new();
         for _ in 0..options.connections {
             let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());
-            tracker.spawn(session::keep(shared, endpoint, tracker.clone()));
+            tracker.spawn(session::run(shared, endpoint, tracker.clone()));
         }
-        tracker.spawn(alone::keep(Arc::clone(&shared), endpoint));
+        tracker.spawn(unary::run(Arc::clone(&shared), endpoint));
         let close = CloseOnDrop(Arc::clone(&shared));
         tracker.spawn(async move {
             let shared = &close.0;
@@ -65,35 +70,35 @@ impl Client {
         Ok(Self(Arc::new(Tasks { shared, tracker })))
     }
 
-    /// May this identity do this here?
+    /// Asks the server whether an identity has a capability at a resource.
     ///
-    /// Dropping the future gives the question up.
+    /// Dropping the future cancels the call. The server may still answer the check.
     ///
     /// # Errors
     ///
-    /// There is no answer. That is never an allow: refuse.
+    /// There is no decision. The caller must deny access.
     pub fn check<'a>(
         &'a self,
         check: Check<'a>,
     ) -> impl Future<Output = Result<Decision, Error>> + Send + 'a {
-        Asking::new(&self.0.shared, check)
+        CheckFuture::new(&self.0.shared, check)
     }
 
-    /// The highest revision that any answer had; 0 before the first. That of a policy file is
-    /// forgotten with the connection, since another process counts anew.
+    /// The highest revision of any answer; 0 before the first answer.
+    ///
+    /// Revisions of a policy file (epoch 0) are only comparable within one server process, so they are
+    /// forgotten when a connection ends.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.0.shared.revision()
     }
 
-    /// Forgets the highest revision: with [`Options::monotonic`], accepts that the store was rolled
-    /// back.
+    /// Forgets the highest revision. With [`Options::monotonic`] this accepts a store that was rolled back.
     pub fn forget_revision(&self) {
         self.0.shared.forget_revision();
     }
 
-    /// Fails what is pending with [`Error::Closed`], and every later call, and waits until the
-    /// client's tasks have ended.
+    /// Fails pending and later calls with [`Error::Closed`], and waits until the background tasks have ended.
     pub async fn shutdown(&self) {
         self.0.shared.close();
         self.0.tracker.close();

@@ -1,34 +1,39 @@
-//! Why there is no answer. None of these is an allow: whoever gets one must refuse.
+//! Errors. None of them is a decision: on an error the caller must deny access.
 
 use std::sync::Arc;
 
 use thiserror::Error;
 use tonic::Code;
 
-/// Why a client could not be made.
+use crate::address::ParseAddressError;
+
+/// A client could not be created.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ConnectError {
-    /// The address is none.
-    #[error("`{0}` is no address: http://HOST:PORT or unix:PATH")]
-    Address(String),
-    /// There is no tokio runtime here for the client's tasks.
+    /// The text is not an address.
+    #[error(transparent)]
+    Address(#[from] ParseAddressError),
+    /// Not called inside a tokio runtime, which the client needs for its background tasks.
     #[error("no tokio runtime here: a client is made inside one")]
     NoRuntime,
 }
 
-/// Why a check has no answer. A denial is not among these: it is an answer.
+/// A check has no decision. A denial is a decision, not an error.
+///
+/// It has the short name that crates commonly give their only error of calls, as in `std::io::Error`; code
+/// outside uses it as `capstan_client::Error`.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Error {
-    /// The question cannot be answered, or the server will not. Asking again does not help.
+    /// The check is invalid, or the server rejects it. A retry does not help.
     #[error("{0}")]
     Refused(Arc<Refusal>),
-    /// No answer in time.
+    /// No answer before the deadline.
     #[error("no answer in time{}", .0.as_ref().map(|last| format!(" (last: {last})")).unwrap_or_default())]
     DeadlineExceeded(
-        /// What went wrong last between the client and its server, if anything did.
+        /// The last problem between the client and the server since the last answer, if there was one.
         Option<Arc<str>>,
     ),
-    /// What the server said cannot be an answer, and is not taken for one.
+    /// The server's reply violates the contract.
     #[error("the server's answer cannot be one: {0}")]
     Protocol(&'static str),
     /// The client was shut down.
@@ -36,15 +41,15 @@ pub enum Error {
     Closed,
 }
 
-/// What the server said instead of an answer.
+/// The server's error, or the client's before it sends the check.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{code:?}: {message}")]
 pub struct Refusal {
-    /// As gRPC codes it.
+    /// The gRPC status code.
     pub code: Code,
-    /// `ErrorInfo.reason`, such as `INVALID_FIELD`; empty if there is none.
+    /// `ErrorInfo.reason` (contract, section 7), such as `INVALID_FIELD`; empty if there is none.
     pub reason: String,
-    /// What is wrong, beginning with the field's path if a field is malformed.
+    /// The message. For a malformed field it begins with the field's path.
     pub message: String,
 }
 

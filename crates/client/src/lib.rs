@@ -1,22 +1,22 @@
-//! A client of Capstan: `client.check(…)` looks like a call of its own, and is not.
+//! A client of Capstan that combines concurrent checks into batches.
 //!
 //! ```text
-//! check ─┐                               ┌─▶ session ─ StreamCheck ─▶ server
-//! check ─┼─▶ queue: batches being filled ┤     (one a connection)
-//! check ─┘    ▲                          └─▶ alone ─── BatchCheck ──▶ server
-//!             └── sweep: deadlines, stalls      (what could harm others)
+//! check ─┐                        ┌─▶ session ─ StreamCheck ─▶ server
+//! check ─┼─▶ queue: open batches ─┤     (one per connection)
+//! check ─┘    ▲                   └─▶ unary ─── BatchCheck ──▶ server
+//!             └── sweep: deadlines, stalls
 //! ```
 //!
-//! Concurrent calls share one stream. A connection that has room takes all that waits, up to 1,000
-//! checks, as one batch; so a call on an idle client goes out at once and alone, and batches grow
-//! by themselves when there is more to ask.
+//! Concurrent calls share one stream per connection. When a stream can send, it takes all waiting checks, up
+//! to 1,000, as one batch. A call on an idle client is sent at once in a batch of its own; batches grow with
+//! the load. A batch that may block at the server is sent in a unary call instead.
 //!
-//! - **Fail closed**: [`Error`] is never an allow, and an answer that cannot be one is an error.
-//! - Every call has a **deadline**, kept here whatever the server does. A check changes nothing, so
-//!   until then it is sent again when a connection breaks or a server is not ready.
-//! - **Bounded**: beyond [`Options::pending_max`] calls wait outside, until their deadline.
-//! - One caller's mistake is one caller's error: what is malformed comes back to whoever asked, and
-//!   a batch that a server refuses as a whole is taken apart.
+//! - **Fail closed**: an [`Error`] is never an allow, and an inconsistent answer is an error.
+//! - **Deadlines**: every call has one, which the client keeps independently of the server. Checks have no side
+//!   effects, so until the deadline they are retried when a connection breaks or a server is not ready.
+//! - **Bounded memory**: calls beyond [`Options::pending_max`] wait for a permit, until their deadline.
+//! - **Isolation**: an invalid check fails alone. A batch that the server rejects as a whole is split and
+//!   retried until the invalid check is alone.
 //!
 //! ```no_run
 //! use capstan_client::{Check, Client};
@@ -32,28 +32,29 @@
 //!
 //! # Revisions
 //!
-//! [`Client::revision`] is the highest revision that any answer had. With [`Options::monotonic`] no
-//! call is answered at an older one, whichever server answers. A server that holds an *older epoch*
-//! than was seen (somebody rolled its store back) then answers nothing: calls fail with
-//! `STORE_EPOCH` until [`Client::forget_revision`] accepts that. The revisions of a policy file
-//! (epoch 0) mean nothing to another process, so they are never asked for behind a caller's back,
-//! and are forgotten with the connection.
+//! [`Client::revision`] is the highest revision of any answer. With [`Options::monotonic`], calls require at least
+//! that revision, whichever server answers. If a server's store was rolled back, it has an older epoch than the
+//! client has seen, and calls fail with `STORE_EPOCH` until [`Client::forget_revision`] is called. Revisions of a
+//! policy file (epoch 0) are not comparable between server processes: the client never requires them by itself,
+//! and forgets them when a connection ends.
 
 mod address;
-mod alone;
-mod asking;
 mod backoff;
 mod check;
+mod check_future;
 mod client;
 mod error;
+mod failure;
 pub mod limits;
 mod properties;
 mod queue;
 mod session;
 mod shared;
-mod verdict;
+mod sync;
+mod unary;
 mod wire;
 
+pub use address::{ParseAddressError, ServerAddress};
 pub use capstan_proto::v1::Reason;
 pub use check::{Check, Decision};
 pub use client::Client;

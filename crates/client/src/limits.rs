@@ -1,79 +1,78 @@
-//! Every limit of the client, in one place. [`Options`] holds those that a program can choose.
+//! The limits of the client. [`Options`] holds those that a program can set.
 
 use std::time::Duration;
 
-/// Most checks in a batch (contract, section 5).
+/// Maximum number of checks in a batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
-/// Bytes from which on a batch takes no further check; a single check may have more, up to
-/// [`CHECK_BYTES_MAX`]. A quarter of what a message may have: smaller batches are answered sooner.
+/// Maximum size of a batch of several checks, in bytes; a single check may have up to [`CHECK_BYTES_MAX`]. A
+/// quarter of the message limit, because smaller batches are answered sooner.
 pub const BATCH_BYTES_MAX: usize = 1024 * 1024;
-/// Most bytes of a check as it is sent: messages have at most 4 MiB (contract, section 7), and a
-/// little of that is for what stands around the check.
+/// Maximum size of an encoded check, in bytes: the message limit of 4 MiB (contract, section 7) less the
+/// fields around the check.
 pub const CHECK_BYTES_MAX: usize = 4 * 1024 * 1024 - 64;
-/// Most bytes of an answer (contract, section 7).
+/// Maximum size of a reply, in bytes (contract, section 7).
 pub const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most bytes of a path (contract, section 2).
+/// Maximum length of a path, in bytes (contract, section 2).
 pub const PATH_BYTES_MAX: usize = 1_024;
-/// Most bytes of a capability's name (contract, section 4).
+/// Maximum length of a capability's name, in bytes (contract, section 4).
 pub const CAPABILITY_BYTES_MAX: usize = 128;
-/// Bytes of checks that one place of [`Options::pending_max`] stands for.
-pub const PLACE_BYTES: usize = 512;
-/// Batches in flight on a connection: while one is answered the next is on its way, and what comes
-/// meanwhile becomes the one after. More make batches smaller and waits no shorter.
+/// A check of `n` bytes holds `1 + n / PERMIT_BYTES` permits of [`Options::pending_max`].
+pub const PERMIT_BYTES: usize = 512;
+/// Maximum number of batches in flight on a stream: one is answered while the next is transmitted, and new
+/// calls form the one after that. A higher number makes batches smaller, and latencies no lower.
 pub const BATCHES_IN_FLIGHT_MAX: usize = 2;
-/// Batches that are asked on their own at once; see `alone.rs`.
-pub const ALONE_MAX: usize = 16;
-/// Longest wait for a connection.
+/// Maximum number of unary BatchCheck calls in flight.
+pub const UNARY_CALLS_MAX: usize = 16;
+/// Maximum time for opening a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Silence on a connection after which the server must show that it is there.
+/// Time without traffic after which an HTTP/2 PING is sent.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// Longest wait for that.
+/// Maximum time for the answer to a PING.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// First wait before a connection that failed is tried again, give or take a half; it doubles with
-/// each failure.
+/// Back-off after the first failure, with a jitter of ±50 %. It doubles with each further failure.
 pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
-/// Longest such wait: half of the default deadline, so that a call outlives a restart.
+/// Maximum back-off before jitter: half of the default timeout, so that calls survive a server's restart.
 pub const RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
-/// Longest wait that a server can ask for before it is asked again: a mistake there must not last.
+/// Maximum push-back that is honoured: a server's mistake must not stop its clients.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(5);
-/// A part of [`Options::connection_age`]: clients that started together do not move together.
+/// A connection's maximum age is reduced by a random part of up to one in this many, so that clients that
+/// started together do not reconnect together.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 5;
-/// Longest deadline, and longest of the other times that [`Options`] gives; a longer one is this.
+/// Maximum of timeouts and of the other durations in [`Options`]. Longer ones are reduced to it.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Shortest of those other times; a shorter one is this.
+/// Minimum of the durations in [`Options`] other than timeouts. Shorter ones are raised to it.
 pub const TIME_MIN: Duration = Duration::from_millis(10);
-/// Highest revision that a store can have (contract, section 5).
+/// Highest revision of a store (contract, section 5).
 pub const REVISION_MAX: u64 = (1 << 53) - 1;
-/// Buffers kept for the next batches.
+/// Maximum number of buffers kept for later batches.
 pub const SPARE_BUFFERS_MAX: usize = 8;
-/// Bytes above which a buffer is not kept.
+/// Maximum size of a kept buffer, in bytes.
 pub const SPARE_BYTES_MAX: usize = BATCH_BYTES_MAX;
 
-/// How a client behaves; `Options::default()` suits most programs.
+/// The options of a client. The defaults suit most programs. Values out of range are clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Connections, each with a stream of its own; at least 1, and 1 unless given. A server answers
-    /// a stream on one core at a time, so more use more of its cores, in smaller batches.
+    /// Number of connections, each with one stream; at least 1. Default 1. A server answers a stream on one
+    /// core at a time, so more connections use more of its cores, with smaller batches.
     pub connections: usize,
-    /// Calls that the client holds, waiting and in flight; at least 1, and 16,384 unless given. A
-    /// check of more than [`PLACE_BYTES`] counts as several, so this bounds the memory too. Further
-    /// calls wait for a place until their deadline.
+    /// Number of permits for calls that are waiting or in flight; at least 1. Default 16,384. A check holds
+    /// one permit, and one more for every [`PERMIT_BYTES`], so this limits memory too. Further calls wait for
+    /// permits until their deadline.
     pub pending_max: usize,
-    /// Most checks in a batch: 1 to [`BATCH_CHECKS_MAX`], which it is unless given.
+    /// Maximum number of checks in a batch, 1 to [`BATCH_CHECKS_MAX`], which is the default.
     pub batch_checks_max: usize,
-    /// The deadline of a call that names none, from when it is first polled; 1 s unless given.
+    /// Timeout of calls without one of their own, from the first poll. Default 1 s.
     pub timeout: Duration,
-    /// Whether no answer may be older than the newest that a call had seen when it began
-    /// ([`Client::revision`](crate::Client::revision)); false unless given. It matters where several
-    /// servers stand behind one address, and costs waits when one of them is behind.
+    /// Whether a call requires at least the revision of
+    /// [`Client::revision`](crate::Client::revision) at its start (monotonic reads). Default false. It matters
+    /// with several servers behind one address; calls wait when one of them is behind.
     pub monotonic: bool,
-    /// Age at which a connection is replaced, without a pause and less up to a fifth; 5 min unless
-    /// given. A stream would otherwise hold its server for ever: servers ask their clients to leave
-    /// after 10 min, so that they spread again after a rollout, and no call of ours is there when
-    /// they do.
+    /// Maximum age of a connection, reduced by a jitter of up to 20 %. Default 5 min. The replacement is
+    /// connected before the old stream is half-closed. Below the maximum age of servers, 10 min, so that
+    /// clients are rebalanced after a rollout before a server closes their connections.
     pub connection_age: Duration,
-    /// A batch that is unanswered for so long means that the server has stalled: the connection is
-    /// replaced and the batch sent again; 2 s unless given. Servers wait for 250 ms at most.
+    /// Maximum time for the answer to a batch. Default 2 s; servers wait for a revision for at most 250 ms.
+    /// After it the connection is replaced and the batch is retried.
     pub stall: Duration,
 }
 
@@ -92,8 +91,8 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The nearest that make sense.
-    pub(crate) fn held(self) -> Self {
+    /// The options with every value in its range.
+    pub(crate) fn clamped(self) -> Self {
         Self {
             connections: self.connections.max(1),
             pending_max: self.pending_max.clamp(1, u32::MAX as usize >> 3),
@@ -110,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn options_are_held_between_their_ends() {
+    fn options_are_clamped() {
         let wild = Options {
             connections: 0,
             pending_max: 0,
@@ -119,7 +118,7 @@ mod tests {
             stall: Duration::ZERO,
             ..Options::default()
         };
-        let held = Options {
+        let clamped = Options {
             connections: 1,
             pending_max: 1,
             batch_checks_max: BATCH_CHECKS_MAX,
@@ -127,7 +126,7 @@ mod tests {
             stall: TIME_MIN,
             ..Options::default()
         };
-        assert_eq!(wild.held(), held);
-        assert_eq!(Options::default().held(), Options::default());
+        assert_eq!(wild.clamped(), clamped);
+        assert_eq!(Options::default().clamped(), Options::default());
     }
 }

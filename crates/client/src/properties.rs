@@ -1,15 +1,15 @@
-//! Attributes that conditions test, as a caller supplies them.
+//! Attributes that a caller supplies for conditions.
 
 use capstan_proto::v1;
 
-/// The value of an attribute. There are no others: what conditions cannot test is not sent.
+/// The value of an attribute: the types that conditions can test (contract, section 3).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
-    /// A text.
+    /// A string.
     String(String),
     /// True or false.
     Boolean(bool),
-    /// A whole number. Beyond ±(2^53 - 1) it counts as absent.
+    /// A whole number. Beyond ±(2^53 - 1) the attribute counts as absent.
     Integer(i64),
 }
 
@@ -42,14 +42,14 @@ impl From<Value> for prost_types::Value {
         match value {
             Value::String(text) => text.into(),
             Value::Boolean(value) => value.into(),
-            // What a double cannot hold exactly is beyond 2^53 and stays there when it is rounded.
+            // Numbers that are rounded are beyond 2^53, and stay beyond it.
             Value::Integer(number) => (number as f64).into(),
         }
     }
 }
 
-/// Attributes of a question, by where they belong. For `subject` and `resource` a property that the
-/// policy registers wins. An absent attribute fails every test.
+/// Attributes by namespace. For `subject` and `resource`, a property registered in the policy takes precedence.
+/// An absent attribute fails every test, `not_equals` included.
 ///
 /// ```
 /// use capstan_client::Properties;
@@ -88,7 +88,7 @@ impl Properties {
         self
     }
 
-    /// As they are sent.
+    /// The message.
     pub(crate) const fn message(&self) -> &v1::Properties {
         &self.0
     }

@@ -1,9 +1,19 @@
-//! The calls that a client holds: in batches that are being filled, in batches in flight, and in
-//! those that come around again. Nothing here waits or does I/O; `shared.rs` holds the lock.
+//! The calls of a client: in open batches, in batches in flight, and in batches to retry. A state machine
+//! that neither waits nor does I/O; `shared.rs` holds it in a mutex.
 //!
-//! **Invariants**: a call is in exactly one batch until it is told, and is told once. The calls of a
-//! batch stand in the order of its bytes, those whose callers are gone too. The places of a call are
-//! given back when it leaves.
+//! ```text
+//! push ─▶ open ────────┐
+//!            retries ──┼─▶ stream: in flight ─▶ answered
+//! push ─▶ unary_open ──┐
+//!       unary_retries ─┴─▶ unary_in_flight ───▶ answered
+//! ```
+//!
+//! A batch goes to a unary call if it may block at the server, or if the server has rejected a batch with
+//! its calls.
+//!
+//! **Invariants**: a call is in exactly one batch until its outcome is sent, and gets one outcome. The calls
+//! of a batch are in the order of its bytes, including cancelled ones. A call's permits are returned when it
+//! leaves the queue.
 
 mod batch;
 
@@ -15,88 +25,91 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use batch::Filling;
-pub(crate) use batch::{Call, Sealed, Wanted, places};
+use batch::OpenBatch;
+pub(crate) use batch::{Call, MinRevision, SealedBatch, permits};
 
 use crate::check::Decision;
 use crate::error::Error;
-use crate::limits::{ALONE_MAX, BATCHES_IN_FLIGHT_MAX, Options, SPARE_BUFFERS_MAX};
-use crate::verdict::Verdict;
-use crate::wire::{Item, Question};
+use crate::failure::Failure;
+use crate::limits::{BATCHES_IN_FLIGHT_MAX, Options, SPARE_BUFFERS_MAX, UNARY_CALLS_MAX};
+use crate::wire::{CheckEncoder, EncodedBatch};
 
-/// What a call comes to.
+/// The result of a check.
 pub(crate) type Outcome = Result<Decision, Error>;
 
-/// Everything that a client holds.
+/// See the module.
 #[derive(Debug)]
 pub(crate) struct Queue {
     options: Options,
     /// For streams, oldest first.
-    filling: VecDeque<Filling>,
-    /// To be sent again: before what waits.
-    again: VecDeque<Sealed>,
-    lanes: Vec<Lane>,
-    /// To be asked alone: what may wait at the server.
-    filling_alone: VecDeque<Filling>,
-    /// To be asked alone: parts of what a server refused.
-    suspects: VecDeque<Sealed>,
-    /// Being asked alone.
-    asked: Vec<(u64, Sealed)>,
-    spare: Vec<Filling>,
-    /// When somebody must look at deadlines; at the latest when the first of them passes.
+    open: VecDeque<OpenBatch>,
+    /// Batches to send again on a stream, before the open ones.
+    retries: VecDeque<SealedBatch>,
+    streams: Vec<StreamState>,
+    /// For unary calls: batches that may block at the server.
+    unary_open: VecDeque<OpenBatch>,
+    /// For unary calls: batches to send again, and parts of rejected batches.
+    unary_retries: VecDeque<SealedBatch>,
+    unary_in_flight: Vec<(u64, SealedBatch)>,
+    /// Buffers for new batches.
+    spare: Vec<OpenBatch>,
+    /// When the next sweep is due: not after the first deadline or stall.
     sweep_at: Option<Instant>,
+    /// The last id of a stream or unary call.
     last_id: u64,
-    /// What went wrong last, since the last answer.
-    failure: Option<Arc<str>>,
+    /// The last problem between client and server since the last answer.
+    problem: Option<Arc<str>>,
     closed: bool,
 }
 
-/// A connection's stream.
+/// The stream of a connection.
 #[derive(Debug)]
-struct Lane {
+struct StreamState {
     id: u64,
-    sent: VecDeque<Sealed>,
-    /// Waits for something to send.
-    hungry: Option<Waker>,
-    /// Waits for room.
-    full: Option<Waker>,
-    /// Takes nothing more.
+    in_flight: VecDeque<SealedBatch>,
+    /// Set while the stream waits for a batch to send.
+    idle: Option<Waker>,
+    /// Set while the stream waits for an answer, with [`BATCHES_IN_FLIGHT_MAX`] batches in flight.
+    saturated: Option<Waker>,
+    /// Sends no further batch.
     finishing: bool,
     stalled: CancellationToken,
 }
 
-/// What must be done once the lock is given back.
+/// What the caller of the queue must do after it has released the mutex.
 #[derive(Debug, Default)]
-pub(crate) struct After {
+pub(crate) struct Effects {
     pub(crate) wake: Vec<Waker>,
-    pub(crate) tell: Vec<(oneshot::Sender<Outcome>, Outcome)>,
-    pub(crate) places: usize,
-    /// Somebody must look at deadlines earlier than was planned.
-    pub(crate) sweep: bool,
-    /// There is something to ask alone.
-    pub(crate) alone: bool,
+    pub(crate) complete: Vec<(oneshot::Sender<Outcome>, Outcome)>,
+    /// Permits to return.
+    pub(crate) permits: usize,
+    /// The next sweep is due earlier than before.
+    pub(crate) sweep_changed: bool,
+    /// There is a batch for a unary call.
+    pub(crate) unary_ready: bool,
 }
 
-/// The same of a call that came, which is all that most of them need.
+/// The effects of [`Queue::push`]: a subset of [`Effects`] that needs no allocation.
 #[derive(Debug, Default)]
-pub(crate) struct Pushed {
+pub(crate) struct PushEffects {
     pub(crate) wake: Option<Waker>,
-    pub(crate) sweep: bool,
-    pub(crate) alone: bool,
+    pub(crate) sweep_changed: bool,
+    pub(crate) unary_ready: bool,
 }
 
-impl After {
-    fn tell(&mut self, call: &mut Call, outcome: impl FnOnce() -> Outcome) {
+impl Effects {
+    /// Completes a call, unless that is done already.
+    fn complete(&mut self, call: &mut Call, outcome: impl FnOnce() -> Outcome) {
         if let Some(answer) = call.answer.take() {
-            self.tell.push((answer, outcome()));
+            self.complete.push((answer, outcome()));
         }
     }
 
-    /// Tells every call of a batch, and gives their places back.
-    fn fail(&mut self, mut sealed: Sealed, error: &Error) {
-        self.places += sealed.places();
-        for call in &mut sealed.calls {
-            self.tell(call, || Err(error.clone()));
+    /// Completes every call of a batch with an error, and returns their permits.
+    fn fail(&mut self, mut batch: SealedBatch, error: &Error) {
+        self.permits += batch.permits();
+        for call in &mut batch.calls {
+            self.complete(call, || Err(error.clone()));
         }
     }
 }
@@ -105,324 +118,337 @@ impl Queue {
     pub(crate) const fn new(options: Options) -> Self {
         Self {
             options,
-            filling: VecDeque::new(),
-            again: VecDeque::new(),
-            lanes: Vec::new(),
-            filling_alone: VecDeque::new(),
-            suspects: VecDeque::new(),
-            asked: Vec::new(),
+            open: VecDeque::new(),
+            retries: VecDeque::new(),
+            streams: Vec::new(),
+            unary_open: VecDeque::new(),
+            unary_retries: VecDeque::new(),
+            unary_in_flight: Vec::new(),
             spare: Vec::new(),
             sweep_at: None,
             last_id: 0,
-            failure: None,
+            problem: None,
             closed: false,
         }
     }
 
-    // === Calls come ===
+    // === New calls ===
 
-    /// Takes a call in; `seen` is the highest revision that any answer had.
-    pub(crate) fn push(&mut self, item: &Item<'_>, call: Call, seen: u64) -> Pushed {
+    /// Adds a call. `highest` is the highest revision of any answer.
+    pub(crate) fn push(
+        &mut self,
+        encoder: &CheckEncoder<'_>,
+        call: Call,
+        highest: u64,
+    ) -> PushEffects {
         if self.closed {
-            // The call is dropped, which tells its caller.
-            return Pushed::default();
+            // Dropping the call closes its channel, which the caller reads as `Error::Closed`.
+            return PushEffects::default();
         }
-        let (deadline, wanted) = (call.deadline, call.wanted);
-        let streams = wanted.is_met_at(seen);
-        let batches = if streams { &mut self.filling } else { &mut self.filling_alone };
-        // Of calls that want different things the batches fill side by side.
-        let fits = |batch: &Filling| batch.takes(item, wanted, streams, &self.options);
-        let at = batches.len().saturating_sub(2);
-        match batches.range_mut(at..).rev().find(|batch| fits(batch)) {
-            Some(batch) => batch.push(item, call),
+        let (deadline, min_revision) = (call.deadline, call.min_revision);
+        let on_stream = min_revision.is_met_at(highest);
+        let batches = if on_stream { &mut self.open } else { &mut self.unary_open };
+        let accepts =
+            |batch: &OpenBatch| batch.accepts(encoder, min_revision, on_stream, &self.options);
+        // The last two: batches with and without a required revision are open at the same time.
+        let last_two = batches.len().saturating_sub(2);
+        match batches.range_mut(last_two..).rev().find(|batch| accepts(batch)) {
+            Some(batch) => batch.push(encoder, call),
             None => {
                 let mut batch = self.spare.pop().unwrap_or_default();
-                batch.push(item, call);
+                batch.push(encoder, call);
                 batches.push_back(batch);
             }
         }
-        let wake = if streams { self.hungry() } else { None };
-        Pushed { wake, sweep: self.sweep_by(deadline), alone: !streams }
+        let wake = if on_stream { self.take_idle() } else { None };
+        let sweep_changed = self.schedule_sweep(deadline);
+        PushEffects { wake, sweep_changed, unary_ready: !on_stream }
     }
 
-    /// A stream that waits for something to send, if there is one.
-    fn hungry(&mut self) -> Option<Waker> {
-        self.lanes.iter_mut().find_map(|lane| lane.hungry.take())
+    /// The waker of a stream that waits for a batch.
+    fn take_idle(&mut self) -> Option<Waker> {
+        self.streams.iter_mut().find_map(|stream| stream.idle.take())
     }
 
-    /// Whether this is earlier than somebody would look at deadlines.
-    fn sweep_by(&mut self, at: Instant) -> bool {
-        let earlier = self.sweep_at.is_none_or(|planned| at < planned);
-        if earlier {
+    /// Makes the next sweep due at this time at the latest. Returns whether it is earlier than before.
+    fn schedule_sweep(&mut self, at: Instant) -> bool {
+        let is_earlier = self.sweep_at.is_none_or(|due| at < due);
+        if is_earlier {
             self.sweep_at = Some(at);
         }
-        earlier
+        is_earlier
     }
 
     // === Streams ===
 
-    /// A stream begins: its number, and what tells it that it has stalled.
+    /// Registers a stream. Returns its id, and a token that is cancelled when the stream stalls. After
+    /// [`Queue::close`] the stream is not registered, so that [`Queue::poll_next`] ends it.
     pub(crate) fn open(&mut self) -> (u64, CancellationToken) {
         self.last_id += 1;
         let stalled = CancellationToken::new();
-        self.lanes.push(Lane {
+        if self.closed {
+            return (self.last_id, stalled);
+        }
+        self.streams.push(StreamState {
             id: self.last_id,
-            sent: VecDeque::new(),
-            hungry: None,
-            full: None,
+            in_flight: VecDeque::new(),
+            idle: None,
+            saturated: None,
             finishing: false,
             stalled: stalled.clone(),
         });
         (self.last_id, stalled)
     }
 
-    fn lane(&mut self, id: u64) -> Option<&mut Lane> {
-        self.lanes.iter_mut().find(|lane| lane.id == id)
+    fn stream(&mut self, id: u64) -> Option<&mut StreamState> {
+        self.streams.iter_mut().find(|stream| stream.id == id)
     }
 
-    /// The next batch for a stream, or nothing if it shall end.
+    /// The next batch for a stream; `None` if the stream should be half-closed.
     pub(crate) fn poll_next(
         &mut self,
         id: u64,
-        seen: u64,
+        highest: u64,
         now: Instant,
-        after: &mut After,
+        effects: &mut Effects,
         cx: &Context<'_>,
-    ) -> Poll<Option<Question>> {
-        let Some(at) = self.lanes.iter().position(|lane| lane.id == id) else {
+    ) -> Poll<Option<EncodedBatch>> {
+        let stream = self.streams.iter_mut().find(|stream| stream.id == id);
+        let Some(stream) = stream.filter(|stream| !stream.finishing) else {
             return Poll::Ready(None);
         };
-        let Some(lane) = self.lanes.get_mut(at) else { return Poll::Ready(None) };
-        if lane.finishing {
-            return Poll::Ready(None);
-        }
-        if lane.sent.len() >= BATCHES_IN_FLIGHT_MAX {
-            lane.full = Some(cx.waker().clone());
+        if stream.in_flight.len() >= BATCHES_IN_FLIGHT_MAX {
+            stream.saturated = Some(cx.waker().clone());
             return Poll::Pending;
         }
         loop {
-            let Some(mut sealed) =
-                self.again.pop_front().or_else(|| self.filling.pop_front().map(Filling::seal))
+            let Some(mut batch) =
+                self.retries.pop_front().or_else(|| self.open.pop_front().map(OpenBatch::seal))
             else {
-                lane.hungry = Some(cx.waker().clone());
+                stream.idle = Some(cx.waker().clone());
                 return Poll::Pending;
             };
-            // The revision may have been forgotten since.
-            if !sealed.wanted.is_met_at(seen) {
-                self.suspects.push_back(sealed);
-                after.alone = true;
+            // The highest revision may have been forgotten since the call was added.
+            if !batch.min_revision.is_met_at(highest) {
+                self.unary_retries.push_back(batch);
+                effects.unary_ready = true;
                 continue;
             }
-            let question = sealed.question(now);
-            lane.sent.push_back(sealed);
-            // What is left is for another stream.
-            if !(self.filling.is_empty() && self.again.is_empty()) {
-                after.wake.extend(self.hungry());
+            let message = batch.message(now);
+            stream.in_flight.push_back(batch);
+            // Another stream takes the next batch.
+            if !(self.open.is_empty() && self.retries.is_empty()) {
+                effects.wake.extend(self.take_idle());
             }
-            after.sweep = self.sweep_by(now + self.options.stall);
-            return Poll::Ready(Some(question));
+            effects.sweep_changed = self.schedule_sweep(now + self.options.stall);
+            return Poll::Ready(Some(message));
         }
     }
 
-    /// The batch that was answered: the oldest on the stream.
-    pub(crate) fn answered(&mut self, id: u64, after: &mut After) -> Option<Sealed> {
-        self.failure = None;
-        let lane = self.lane(id)?;
-        let sealed = lane.sent.pop_front()?;
-        after.wake.extend(lane.full.take());
-        after.places = sealed.places();
-        Some(sealed)
+    /// Removes the batch that was answered: the oldest in flight on the stream.
+    pub(crate) fn answered(&mut self, id: u64, effects: &mut Effects) -> Option<SealedBatch> {
+        self.problem = None;
+        let stream = self.stream(id)?;
+        let batch = stream.in_flight.pop_front()?;
+        effects.wake.extend(stream.saturated.take());
+        effects.permits = batch.permits();
+        Some(batch)
     }
 
-    /// Keeps a batch's memory for a later one.
-    pub(crate) fn recycle(&mut self, sealed: Sealed) {
+    /// Keeps the buffers of an answered batch for a later one.
+    pub(crate) fn recycle(&mut self, batch: SealedBatch) {
         if self.spare.len() < SPARE_BUFFERS_MAX
-            && let Some(spare) = sealed.recycle()
+            && let Some(spare) = batch.recycle()
         {
             self.spare.push(spare);
         }
     }
 
-    /// Lets a stream end once what it sent is answered.
-    pub(crate) fn finish(&mut self, id: u64, after: &mut After) {
-        if let Some(lane) = self.lane(id) {
-            lane.finishing = true;
-            after.wake.extend(lane.hungry.take());
-            after.wake.extend(lane.full.take());
+    /// Stops sending on a stream. Its batches in flight may still be answered.
+    pub(crate) fn finish(&mut self, id: u64, effects: &mut Effects) {
+        if let Some(stream) = self.stream(id) {
+            stream.finishing = true;
+            effects.wake.extend(stream.idle.take());
+            effects.wake.extend(stream.saturated.take());
         }
     }
 
-    /// A stream has ended. An error of the server is of the oldest batch: it answers in order.
-    pub(crate) fn end(&mut self, id: u64, verdict: &Verdict, after: &mut After) {
-        let Some(at) = self.lanes.iter().position(|lane| lane.id == id) else { return };
-        let mut sent = self.lanes.remove(at).sent;
-        match verdict {
-            Verdict::Again { why, .. } => {
-                if !sent.is_empty() {
-                    self.failure = Some(Arc::clone(why));
+    /// Removes a stream that has ended. A server answers a stream in order, so its error concerns the oldest
+    /// batch in flight; the others are retried.
+    pub(crate) fn end(&mut self, id: u64, failure: &Failure, effects: &mut Effects) {
+        let Some(at) = self.streams.iter().position(|stream| stream.id == id) else { return };
+        let mut in_flight = self.streams.remove(at).in_flight;
+        match failure {
+            Failure::Retry { problem, .. } => {
+                if !in_flight.is_empty() {
+                    self.problem = Some(Arc::clone(problem));
                 }
-                // It may be what its calls want that the server does not have yet.
-                if sent.front().is_some_and(|oldest| oldest.wanted != Wanted::ANY) {
-                    self.suspects.extend(sent.pop_front());
-                    after.alone = true;
-                }
-            }
-            Verdict::Apart(error) => {
-                if let Some(oldest) = sent.pop_front() {
-                    self.take_apart(oldest, error, after);
+                // The server may lack the revision that the oldest batch requires. A unary call may wait
+                // for it without blocking other batches.
+                if in_flight.front().is_some_and(|oldest| oldest.min_revision != MinRevision::ANY) {
+                    self.unary_retries.extend(in_flight.pop_front());
+                    effects.unary_ready = true;
                 }
             }
-            Verdict::All(error) => {
-                for sealed in sent.drain(..) {
-                    after.fail(sealed, error);
+            Failure::Split(error) => {
+                if let Some(oldest) = in_flight.pop_front() {
+                    self.split(oldest, error, effects);
                 }
             }
-        }
-        for sealed in sent.into_iter().rev() {
-            if let Some(sealed) = sealed.without_gone(after) {
-                self.again.push_front(sealed);
+            Failure::Final(error) => {
+                for batch in in_flight.drain(..) {
+                    effects.fail(batch, error);
+                }
             }
         }
-        // What this stream was woken for, and did not take, is another's, too.
-        if !(self.filling.is_empty() && self.again.is_empty()) {
-            after.wake.extend(self.hungry());
+        for batch in in_flight.into_iter().rev() {
+            if let Some(batch) = batch.without_cancelled(effects) {
+                self.retries.push_front(batch);
+            }
+        }
+        // This stream may have been woken for a batch that it has not taken.
+        if !(self.open.is_empty() && self.retries.is_empty()) {
+            effects.wake.extend(self.take_idle());
         }
     }
 
-    // === Alone ===
+    // === Unary calls ===
 
-    /// The next batch to ask alone, with a number for it and how often it was sent before.
-    pub(crate) fn take_alone(&mut self, now: Instant) -> Option<(u64, Question, u32)> {
-        if self.asked.len() >= ALONE_MAX {
+    /// The next batch for a unary call: its id, the message, and the number of attempts including this one.
+    /// `None` if there is none, or [`UNARY_CALLS_MAX`] are in flight.
+    pub(crate) fn take_unary(&mut self, now: Instant) -> Option<(u64, EncodedBatch, u32)> {
+        if self.unary_in_flight.len() >= UNARY_CALLS_MAX {
             return None;
         }
-        let suspect = self.suspects.pop_front();
-        let mut sealed = suspect.or_else(|| self.filling_alone.pop_front().map(Filling::seal))?;
-        let question = sealed.question(now);
+        let retry = self.unary_retries.pop_front();
+        let mut batch = retry.or_else(|| self.unary_open.pop_front().map(OpenBatch::seal))?;
+        let message = batch.message(now);
         self.last_id += 1;
-        let times = sealed.times;
-        self.asked.push((self.last_id, sealed));
-        Some((self.last_id, question, times))
+        let attempts = batch.attempts;
+        self.unary_in_flight.push((self.last_id, batch));
+        Some((self.last_id, message, attempts))
     }
 
-    /// The batch that was asked under this number is answered.
-    pub(crate) fn answered_alone(&mut self, id: u64, after: &mut After) -> Option<Sealed> {
-        self.failure = None;
-        let sealed = self.remove_asked(id)?;
-        after.places = sealed.places();
-        Some(sealed)
+    /// Removes the batch of a unary call that was answered.
+    pub(crate) fn unary_answered(&mut self, id: u64, effects: &mut Effects) -> Option<SealedBatch> {
+        self.problem = None;
+        let batch = self.remove_unary(id)?;
+        effects.permits = batch.permits();
+        Some(batch)
     }
 
-    fn remove_asked(&mut self, id: u64) -> Option<Sealed> {
-        let at = self.asked.iter().position(|(asked, _)| *asked == id)?;
-        Some(self.asked.swap_remove(at).1)
+    fn remove_unary(&mut self, id: u64) -> Option<SealedBatch> {
+        let at = self.unary_in_flight.iter().position(|(known, _)| *known == id)?;
+        Some(self.unary_in_flight.swap_remove(at).1)
     }
 
-    /// The batch that was asked under this number has no answer.
-    pub(crate) fn failed_alone(&mut self, id: u64, verdict: &Verdict, after: &mut After) {
-        let Some(sealed) = self.remove_asked(id) else { return };
-        match verdict {
-            Verdict::Again { why, .. } => {
-                self.failure = Some(Arc::clone(why));
-                self.suspects.extend(sealed.without_gone(after));
+    /// Handles the failure of a unary call.
+    pub(crate) fn unary_failed(&mut self, id: u64, failure: &Failure, effects: &mut Effects) {
+        let Some(batch) = self.remove_unary(id) else { return };
+        match failure {
+            Failure::Retry { problem, .. } => {
+                self.problem = Some(Arc::clone(problem));
+                self.unary_retries.extend(batch.without_cancelled(effects));
             }
-            Verdict::Apart(error) => self.take_apart(sealed, error, after),
-            Verdict::All(error) => after.fail(sealed, error),
+            Failure::Split(error) => self.split(batch, error, effects),
+            Failure::Final(error) => effects.fail(batch, error),
         }
-        after.alone = true;
+        effects.unary_ready = true;
     }
 
-    /// Asks the halves of a batch that the server refused as a whole; one call gets the error.
-    fn take_apart(&mut self, sealed: Sealed, error: &Error, after: &mut After) {
-        let Some(sealed) = sealed.without_gone(after) else { return };
-        match sealed.halves() {
+    /// Retries both halves of a rejected batch in unary calls. A batch of one call gets the error.
+    fn split(&mut self, batch: SealedBatch, error: &Error, effects: &mut Effects) {
+        let Some(batch) = batch.without_cancelled(effects) else { return };
+        match batch.halves() {
             Ok(halves) => {
-                self.suspects.extend(halves);
-                after.alone = true;
+                self.unary_retries.extend(halves);
+                effects.unary_ready = true;
             }
-            Err(single) => after.fail(single, error),
+            Err(single) => effects.fail(single, error),
         }
     }
 
-    // === Time and the end ===
+    // === Deadlines and shutdown ===
 
-    /// What went wrong between here and the server.
-    pub(crate) fn failed(&mut self, why: Arc<str>) {
-        self.failure = Some(why);
+    /// Records a problem between client and server, for [`Error::DeadlineExceeded`].
+    pub(crate) fn record_problem(&mut self, problem: Arc<str>) {
+        self.problem = Some(problem);
     }
 
-    /// When to look at deadlines next.
+    /// When the next sweep is due; `None` without calls.
     pub(crate) const fn sweep_at(&self) -> Option<Instant> {
         self.sweep_at
     }
 
-    /// Tells the calls whose deadline has passed, and the streams that have stalled.
-    pub(crate) fn sweep(&mut self, now: Instant, after: &mut After) {
-        let late = Err(Error::DeadlineExceeded(self.failure.clone()));
+    /// Fails the calls whose deadline has passed, and cancels the tokens of stalled streams.
+    ///
+    /// A failed call in flight keeps its place in its batch, and its permits, until the batch is answered or
+    /// retried.
+    pub(crate) fn sweep(&mut self, now: Instant, effects: &mut Effects) {
+        let late = Err(Error::DeadlineExceeded(self.problem.clone()));
         let mut next: Option<Instant> = None;
-        let mut look_at = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
-        let in_flight = self.lanes.iter_mut().flat_map(|lane| &mut lane.sent);
-        let in_flight = in_flight.chain(self.asked.iter_mut().map(|(_, sealed)| sealed));
-        for call in in_flight.flat_map(|sealed| &mut sealed.calls) {
+        let mut schedule = |at: Instant| next = Some(next.map_or(at, |next| next.min(at)));
+        let in_flight = self.streams.iter_mut().flat_map(|stream| &mut stream.in_flight);
+        let in_flight = in_flight.chain(self.unary_in_flight.iter_mut().map(|(_, batch)| batch));
+        for call in in_flight.flat_map(|batch| &mut batch.calls) {
             if call.deadline <= now {
-                after.tell(call, || late.clone());
+                effects.complete(call, || late.clone());
             } else if call.answer.is_some() {
-                look_at(call.deadline);
+                schedule(call.deadline);
             }
         }
-        for batches in [&mut self.filling, &mut self.filling_alone] {
+        for batches in [&mut self.open, &mut self.unary_open] {
             for batch in batches.iter_mut() {
                 batch.remove(
                     |call| call.deadline <= now,
                     |mut call| {
-                        after.places += call.places();
-                        after.tell(&mut call, || late.clone());
+                        effects.permits += call.permits();
+                        effects.complete(&mut call, || late.clone());
                     },
                 );
-                batch.calls.iter().for_each(|call| look_at(call.deadline));
+                batch.calls.iter().for_each(|call| schedule(call.deadline));
             }
             batches.retain(|batch| !batch.calls.is_empty());
         }
-        for batches in [&mut self.again, &mut self.suspects] {
-            for sealed in std::mem::take(batches) {
-                let mut sealed = sealed;
-                for call in &mut sealed.calls {
+        for batches in [&mut self.retries, &mut self.unary_retries] {
+            for batch in std::mem::take(batches) {
+                let mut batch = batch;
+                for call in &mut batch.calls {
                     if call.deadline <= now {
-                        after.tell(call, || late.clone());
+                        effects.complete(call, || late.clone());
                     }
                 }
-                if let Some(sealed) = sealed.without_gone(after) {
-                    sealed.calls.iter().for_each(|call| look_at(call.deadline));
-                    batches.push_back(sealed);
+                if let Some(batch) = batch.without_cancelled(effects) {
+                    batch.calls.iter().for_each(|call| schedule(call.deadline));
+                    batches.push_back(batch);
                 }
             }
         }
-        for lane in &self.lanes {
-            let Some(oldest) = lane.sent.front() else { continue };
-            let stalls = oldest.sent_at.map(|at| at + self.options.stall);
-            match stalls {
-                Some(at) if at <= now => lane.stalled.cancel(),
-                Some(at) => look_at(at),
+        for stream in &self.streams {
+            let Some(oldest) = stream.in_flight.front() else { continue };
+            match oldest.sent_at.map(|at| at + self.options.stall) {
+                Some(at) if at <= now => stream.stalled.cancel(),
+                Some(at) => schedule(at),
                 None => {}
             }
         }
         self.sweep_at = next;
     }
 
-    /// Tells every call that the client was shut down, and takes no more.
-    pub(crate) fn close(&mut self, after: &mut After) {
+    /// Fails every call with [`Error::Closed`]. Later calls are rejected.
+    pub(crate) fn close(&mut self, effects: &mut Effects) {
         self.closed = true;
-        let lanes = std::mem::take(&mut self.lanes);
-        for lane in lanes {
-            after.wake.extend(lane.hungry.into_iter().chain(lane.full));
-            self.again.extend(lane.sent);
+        let mut all: Vec<SealedBatch> = self.retries.drain(..).collect();
+        for stream in std::mem::take(&mut self.streams) {
+            effects.wake.extend(stream.idle.into_iter().chain(stream.saturated));
+            all.extend(stream.in_flight);
         }
-        self.again.extend(self.asked.drain(..).map(|(_, sealed)| sealed));
-        self.again.extend(self.suspects.drain(..));
-        let filling = self.filling.drain(..).chain(self.filling_alone.drain(..));
-        self.again.extend(filling.map(Filling::seal));
-        for sealed in self.again.drain(..) {
-            after.fail(sealed, &Error::Closed);
+        all.extend(self.unary_in_flight.drain(..).map(|(_, batch)| batch));
+        all.extend(self.unary_retries.drain(..));
+        let open = self.open.drain(..).chain(self.unary_open.drain(..));
+        all.extend(open.map(OpenBatch::seal));
+        for batch in all {
+            effects.fail(batch, &Error::Closed);
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A connection and its stream: sends what waits, hands out what comes back, and is replaced when it
-//! is old or breaks.
+//! A connection with its StreamCheck call: sends batches, completes calls with the replies, and is replaced
+//! at its maximum age and when it fails.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::address::connect;
 use crate::backoff;
+use crate::failure::Failure;
 use crate::limits::{ANSWER_BYTES_MAX, CONNECTION_AGE_JITTER_PART};
 use crate::shared::{CloseOnDrop, Shared};
-use crate::verdict::Verdict;
-use crate::wire::{BatchCodec, Question, STREAM_CHECK};
+use crate::wire::{BatchCodec, EncodedBatch, STREAM_CHECK};
 
-/// Keeps one connection, replacing it for as long as the client lives.
-pub(crate) async fn keep(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTracker) {
+/// Keeps one connection open until the client is shut down.
+pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTracker) {
     let _close = CloseOnDrop(Arc::clone(&shared));
     let stop = shared.stop.clone();
     stop.run_until_cancelled(async {
         let mut failures = 0;
-        // The connection that the next one replaces.
+        // The stream that the next connection replaces.
         let mut old = None;
         loop {
             match connect(&endpoint).await {
@@ -37,16 +37,16 @@ pub(crate) async fn keep(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTra
                     if let Some(old) = old.take() {
                         shared.finish(old);
                     }
-                    let running = tasks.spawn(run(Arc::clone(&shared), channel, id, stalled));
+                    let stream = tasks.spawn(run_stream(Arc::clone(&shared), channel, id, stalled));
                     let age = shared.options.connection_age;
-                    let age = backoff::between(age - age / CONNECTION_AGE_JITTER_PART, age);
+                    let age = backoff::uniform(age - age / CONNECTION_AGE_JITTER_PART, age);
                     tokio::select! {
-                        ended = running => match ended {
-                            Ok(Ended { answered, after }) => {
+                        ended = stream => match ended {
+                            Ok(StreamEnd { answered, wait }) => {
                                 failures = if answered { 1 } else { failures + 1 };
-                                sleep(after.unwrap_or_default().max(backoff::wait(failures))).await;
+                                sleep(wait.unwrap_or_default().max(backoff::wait(failures))).await;
                             }
-                            // It panicked: a bug, after which nothing here can be relied on.
+                            // The task has panicked, which is a bug; the client is closed.
                             Err(_) => return,
                         },
                         () = sleep(age) => {
@@ -55,8 +55,8 @@ pub(crate) async fn keep(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTra
                         }
                     }
                 }
-                Err(why) => {
-                    shared.failed(&why);
+                Err(problem) => {
+                    shared.record_problem(&problem);
                     failures += 1;
                     sleep(backoff::wait(failures)).await;
                 }
@@ -67,79 +67,85 @@ pub(crate) async fn keep(shared: Arc<Shared>, endpoint: Endpoint, tasks: TaskTra
 }
 
 /// How a stream ended.
-struct Ended {
-    /// Whether it had answered anything.
+struct StreamEnd {
+    /// Whether it had answered at least one batch.
     answered: bool,
-    /// When to try again, if the server says.
-    after: Option<Duration>,
+    /// The server's push-back: the minimum wait before the next attempt.
+    wait: Option<Duration>,
 }
 
-async fn run(shared: Arc<Shared>, channel: Channel, id: u64, stalled: CancellationToken) -> Ended {
+async fn run_stream(
+    shared: Arc<Shared>,
+    channel: Channel,
+    id: u64,
+    stalled: CancellationToken,
+) -> StreamEnd {
     let stop = shared.stop.clone();
-    let mut ending = Ending { shared: Arc::clone(&shared), id, verdict: None };
+    let mut end = EndOnDrop { shared: Arc::clone(&shared), id, failure: None };
     let mut answered = false;
-    let verdict = tokio::select! {
-        verdict = converse(&shared, channel, id, &mut answered) => verdict,
-        () = stalled.cancelled() => Verdict::lost("the server has stalled"),
-        () = stop.cancelled() => Verdict::lost("the client was shut down"),
+    let failure = tokio::select! {
+        failure = exchange(&shared, channel, id, &mut answered) => failure,
+        () = stalled.cancelled() => Failure::lost("the server has stalled"),
+        () = stop.cancelled() => Failure::lost("the client was shut down"),
     };
-    let after = match &verdict {
-        Verdict::Again { after, .. } => *after,
-        Verdict::Apart(_) | Verdict::All(_) => None,
+    let wait = match &failure {
+        Failure::Retry { wait, .. } => *wait,
+        Failure::Split(_) | Failure::Final(_) => None,
     };
-    ending.verdict = Some(verdict);
-    Ended { answered, after }
+    end.failure = Some(failure);
+    StreamEnd { answered, wait }
 }
 
-/// Ends a stream, however its task does.
-struct Ending {
+/// Removes a stream from the queue when its task ends, even by a panic.
+struct EndOnDrop {
     shared: Arc<Shared>,
     id: u64,
-    verdict: Option<Verdict>,
+    failure: Option<Failure>,
 }
 
-impl Drop for Ending {
+impl Drop for EndOnDrop {
     fn drop(&mut self) {
-        let verdict = self.verdict.take().unwrap_or_else(|| Verdict::lost("a task was ended"));
-        self.shared.end(self.id, &verdict);
+        let failure = self.failure.take().unwrap_or_else(|| Failure::lost("a task was ended"));
+        self.shared.end(self.id, &failure);
     }
 }
 
-/// Sends and receives until something ends.
-async fn converse(shared: &Arc<Shared>, channel: Channel, id: u64, answered: &mut bool) -> Verdict {
+/// Sends batches and receives replies until the stream ends or fails.
+async fn exchange(shared: &Arc<Shared>, channel: Channel, id: u64, answered: &mut bool) -> Failure {
     let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     if let Err(error) = grpc.ready().await {
-        return Verdict::lost(format!("connection lost: {}", crate::address::chain(&error)));
+        return Failure::lost(format!("connection lost: {}", crate::address::chain(&error)));
     }
-    let questions = Request::new(Questions { shared: Arc::clone(shared), id });
+    let requests = Request::new(Requests { shared: Arc::clone(shared), id });
     let path = PathAndQuery::from_static(STREAM_CHECK);
-    let mut replies = match grpc.streaming(questions, path, BatchCodec).await {
+    let mut replies = match grpc.streaming(requests, path, BatchCodec).await {
         Ok(replies) => replies.into_inner(),
-        Err(status) => return Verdict::of(&status),
+        Err(status) => return Failure::of(&status),
     };
     loop {
         match replies.message().await {
             Ok(Some(reply)) => match shared.reply(id, reply) {
                 Ok(()) => *answered = true,
-                // Whoever was concerned is told. The rest is asked again, elsewhere.
-                Err(error) => return Verdict::lost(error.to_string()),
+                // The callers of this batch have got the error. The other batches are retried.
+                Err(error) => return Failure::lost(error.to_string()),
             },
-            Ok(None) => return Verdict::lost("the server ended the stream"),
-            Err(status) => return Verdict::of(&status),
+            Ok(None) => return Failure::lost("the server ended the stream"),
+            Err(status) => return Failure::of(&status),
         }
     }
 }
 
-/// The batches of one stream. It takes what waits when the transport asks for more.
-struct Questions {
+/// The request messages of a stream. A batch is sealed when the transport polls for the next message, so it
+/// holds every call that was added until then.
+struct Requests {
     shared: Arc<Shared>,
     id: u64,
 }
 
-impl Stream for Questions {
-    type Item = Question;
+impl Stream for Requests {
+    type Item = EncodedBatch;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Question>> {
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<EncodedBatch>> {
         self.shared.poll_next(self.id, cx)
     }
 }

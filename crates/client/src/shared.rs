@@ -1,9 +1,9 @@
-//! What the callers and the tasks of a client share: the queue behind its lock, and what wakes whom.
+//! The state that callers and background tasks share: the queue behind a mutex, the permits, and the
+//! notifications between tasks.
 //!
-//! **Invariant**: nobody is woken or told while the lock is held.
+//! **Invariant**: no waker is woken and no answer is sent while the mutex is held.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,25 +15,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::check::{Check, Consistency};
 use crate::error::Error;
+use crate::failure::Failure;
 use crate::limits::{Options, REVISION_MAX, TIME_MAX};
-use crate::queue::{After, Call, Outcome, Pushed, Queue, Sealed, Wanted, places};
-use crate::verdict::Verdict;
-use crate::wire::{Item, Question, Reply, decision};
+use crate::queue::{Call, Effects, MinRevision, Outcome, PushEffects, Queue, SealedBatch, permits};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::wire::{CheckEncoder, EncodedBatch, Reply, decision};
 
-/// Shortest time between two looks at the deadlines.
-const SWEEP_PAUSE: Duration = Duration::from_millis(1);
+/// Minimum time between two sweeps: deadlines are kept to about this precision.
+const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(1);
 
-/// See the module.
+/// The shared state of a client.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
     queue: Mutex<Queue>,
-    /// What is left of [`Options::pending_max`].
-    places: Semaphore,
-    /// The highest revision of any answer; 0 before the first.
-    seen: AtomicU64,
-    sweep: Notify,
-    alone: Notify,
+    /// Free permits of [`Options::pending_max`].
+    permits: Semaphore,
+    /// The highest revision of any answer; 0 before the first answer.
+    highest: AtomicU64,
+    /// The next sweep is due earlier than before.
+    sweep_changed: Notify,
+    /// There may be a batch for a unary call.
+    unary_ready: Notify,
+    /// Cancelled on shutdown.
     pub(crate) stop: CancellationToken,
 }
 
@@ -42,10 +46,10 @@ impl Shared {
         Self {
             options,
             queue: Mutex::new(Queue::new(options)),
-            places: Semaphore::new(options.pending_max),
-            seen: AtomicU64::new(0),
-            sweep: Notify::new(),
-            alone: Notify::new(),
+            permits: Semaphore::new(options.pending_max),
+            highest: AtomicU64::new(0),
+            sweep_changed: Notify::new(),
+            unary_ready: Notify::new(),
             stop: CancellationToken::new(),
         }
     }
@@ -54,196 +58,200 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Does something to the queue, then wakes and tells whomever that concerns.
-    fn with<T>(&self, act: impl FnOnce(&mut Queue, &mut After) -> T) -> T {
-        let mut after = After::default();
-        let done = act(&mut self.lock(), &mut after);
-        self.follow(after);
-        done
+    /// Runs `act` under the mutex, then its effects without it.
+    fn with<T>(&self, act: impl FnOnce(&mut Queue, &mut Effects) -> T) -> T {
+        let mut effects = Effects::default();
+        let result = act(&mut self.lock(), &mut effects);
+        self.run(effects);
+        result
     }
 
-    fn follow(&self, after: After) {
-        let After { wake, tell, places, sweep, alone } = after;
+    fn run(&self, effects: Effects) {
+        let Effects { wake, complete, permits, sweep_changed, unary_ready } = effects;
         for waker in wake {
             waker.wake();
         }
-        for (answer, outcome) in tell {
-            // The caller may have gone.
+        for (answer, outcome) in complete {
+            // An error means that the caller has dropped its future.
             let _ = answer.send(outcome);
         }
-        if places > 0 {
-            self.places.add_permits(places);
+        if permits > 0 {
+            self.permits.add_permits(permits);
         }
-        if sweep {
-            self.sweep.notify_one();
+        if sweep_changed {
+            self.sweep_changed.notify_one();
         }
-        if alone {
-            self.alone.notify_one();
+        if unary_ready {
+            self.unary_ready.notify_one();
         }
     }
 
     // === Callers ===
 
-    /// Takes a question in, if there is a place for it.
+    /// Adds a check to the queue if there are enough permits.
     ///
     /// # Errors
     ///
-    /// It cannot be asked.
-    pub(crate) fn ask(&self, check: &Check<'_>) -> Result<Asked, Error> {
-        let item = Item::new(check);
-        item.fits()?;
+    /// The check is too large, or the client was shut down.
+    pub(crate) fn submit(&self, check: &Check<'_>) -> Result<Admission, Error> {
+        let encoder = CheckEncoder::new(check);
+        encoder.validate()?;
         let timeout = check.timeout.unwrap_or(self.options.timeout);
         let deadline = Instant::now() + timeout.min(TIME_MAX);
-        match self.places.try_acquire_many(item_places(&item)) {
-            Ok(places) => {
-                places.forget();
-                Ok(Asked::Taken(self.push(&item, check.consistency, deadline)))
+        match self.permits.try_acquire_many(permits_of(&encoder)) {
+            Ok(permits) => {
+                permits.forget();
+                Ok(Admission::Admitted(self.push(&encoder, check.consistency, deadline)))
             }
-            Err(TryAcquireError::NoPermits) => Ok(Asked::Crowded { deadline }),
+            Err(TryAcquireError::NoPermits) => Ok(Admission::Full { deadline }),
             Err(TryAcquireError::Closed) => Err(Error::Closed),
         }
     }
 
-    /// Waits for a place, then for the answer.
-    pub(crate) async fn ask_when_there_is_a_place(
+    /// Waits for permits, then for the answer.
+    pub(crate) async fn submit_when_permitted(
         &self,
         check: Check<'_>,
         deadline: Instant,
     ) -> Outcome {
-        let item = Item::new(&check);
-        let places = item_places(&item);
-        if places as usize > self.options.pending_max {
+        let encoder = CheckEncoder::new(&check);
+        let permits = permits_of(&encoder);
+        if permits as usize > self.options.pending_max {
             let problem = "a check of more bytes than the client may hold (Options::pending_max)";
             return Err(Error::refused(tonic::Code::ResourceExhausted, "TOO_LARGE", problem));
         }
-        match timeout_at(deadline, self.places.acquire_many(places)).await {
-            Ok(Ok(places)) => places.forget(),
+        match timeout_at(deadline, self.permits.acquire_many(permits)).await {
+            Ok(Ok(permits)) => permits.forget(),
             Ok(Err(_)) => return Err(Error::Closed),
             Err(_) => {
                 let why = "the client holds as many calls as it may".into();
                 return Err(Error::DeadlineExceeded(Some(why)));
             }
         }
-        let answered = self.push(&item, check.consistency, deadline);
-        answered.await.unwrap_or(Err(Error::Closed))
+        let answer = self.push(&encoder, check.consistency, deadline);
+        answer.await.unwrap_or(Err(Error::Closed))
     }
 
-    /// Takes in a question that has its places.
+    /// Adds a check whose permits are acquired. The queue returns them when the check leaves it.
     fn push(
         &self,
-        item: &Item<'_>,
+        encoder: &CheckEncoder<'_>,
         consistency: Consistency,
         deadline: Instant,
     ) -> oneshot::Receiver<Outcome> {
-        let (answer, answered) = oneshot::channel();
-        let (wanted, seen) = self.wanted(consistency);
-        let call = Call { answer: Some(answer), deadline, wanted, bytes: item.bytes() };
-        let Pushed { wake, sweep, alone } = self.lock().push(item, call, seen);
+        let (sender, receiver) = oneshot::channel();
+        let (min_revision, highest) = self.min_revision(consistency);
+        let bytes = encoder.bytes();
+        let call = Call { answer: Some(sender), deadline, min_revision, bytes };
+        let effects = self.lock().push(encoder, call, highest);
+        let PushEffects { wake, sweep_changed, unary_ready } = effects;
         if let Some(waker) = wake {
             waker.wake();
         }
-        if sweep {
-            self.sweep.notify_one();
+        if sweep_changed {
+            self.sweep_changed.notify_one();
         }
-        if alone {
-            self.alone.notify_one();
+        if unary_ready {
+            self.unary_ready.notify_one();
         }
-        answered
+        receiver
     }
 
-    /// What a call wants, and the highest revision seen.
-    fn wanted(&self, consistency: Consistency) -> (Wanted, u64) {
-        let seen = self.revision();
-        // A revision of epoch 0 means nothing to another process; within one, answers only advance.
-        let implied = match self.options.monotonic && epoch(seen) > 0 {
-            true => Wanted::at_least(seen),
-            false => Wanted::ANY,
+    /// The revision that a call requires, and the highest revision of any answer.
+    fn min_revision(&self, consistency: Consistency) -> (MinRevision, u64) {
+        let highest = self.revision();
+        // Revisions of epoch 0 are only comparable within one server process, where they only grow.
+        let monotonic = match self.options.monotonic && epoch(highest) > 0 {
+            true => MinRevision::at_least(highest),
+            false => MinRevision::ANY,
         };
-        let wanted = match consistency {
-            Consistency::Any => implied,
-            Consistency::AtLeast(revision) => Wanted::at_least(revision).max(implied),
-            Consistency::Full => Wanted::FULL,
+        let min_revision = match consistency {
+            Consistency::Any => monotonic,
+            Consistency::AtLeast(revision) => MinRevision::at_least(revision).max(monotonic),
+            Consistency::Full => MinRevision::FULL,
         };
-        (wanted, seen)
+        (min_revision, highest)
     }
 
     pub(crate) fn revision(&self) -> u64 {
-        self.seen.load(Ordering::Acquire)
+        self.highest.load(Ordering::Acquire)
     }
 
     pub(crate) fn forget_revision(&self) {
-        self.seen.store(0, Ordering::Release);
+        self.highest.store(0, Ordering::Release);
     }
 
     // === Streams ===
 
-    /// A stream begins: its number, and what tells it that it has stalled.
+    /// Registers a stream. Returns its id, and a token that is cancelled when the stream stalls.
     pub(crate) fn open(&self) -> (u64, CancellationToken) {
         self.lock().open()
     }
 
-    pub(crate) fn poll_next(&self, id: u64, cx: &Context<'_>) -> Poll<Option<Question>> {
-        let (seen, now) = (self.revision(), Instant::now());
-        self.with(|queue, after| queue.poll_next(id, seen, now, after, cx))
+    /// The next batch to send on a stream; `None` if the client should half-close the stream.
+    pub(crate) fn poll_next(&self, id: u64, cx: &Context<'_>) -> Poll<Option<EncodedBatch>> {
+        let (highest, now) = (self.revision(), Instant::now());
+        self.with(|queue, effects| queue.poll_next(id, highest, now, effects, cx))
     }
 
-    /// A reply came on a stream.
+    /// Handles a reply on a stream.
     ///
     /// # Errors
     ///
-    /// It is no answer: nothing more can be believed on this stream.
+    /// The reply is not an answer to the stream's oldest batch. The stream must be ended.
     pub(crate) fn reply(&self, id: u64, reply: Reply) -> Result<(), Error> {
-        let sealed = self.with(|queue, after| queue.answered(id, after));
-        let sealed = sealed.ok_or(Error::Protocol("an answer to nothing"))?;
-        self.answer(sealed, reply)
+        let batch = self.with(|queue, effects| queue.answered(id, effects));
+        let batch = batch.ok_or(Error::Protocol("an answer to nothing"))?;
+        self.answer(batch, reply)
     }
 
-    /// Lets a stream end once what it sent is answered.
+    /// Half-closes a stream once its batches in flight are answered.
     pub(crate) fn finish(&self, id: u64) {
-        self.with(|queue, after| queue.finish(id, after));
+        self.with(|queue, effects| queue.finish(id, effects));
     }
 
-    /// A stream has ended.
-    pub(crate) fn end(&self, id: u64, verdict: &Verdict) {
-        self.with(|queue, after| queue.end(id, verdict, after));
-        // Whoever answers next may be another process.
-        let forget = |seen| (epoch(seen) == 0).then_some(0);
-        let _ = self.seen.fetch_update(Ordering::AcqRel, Ordering::Acquire, forget);
+    /// Removes a stream that has ended.
+    pub(crate) fn end(&self, id: u64, failure: &Failure) {
+        self.with(|queue, effects| queue.end(id, failure, effects));
+        // The next stream may reach another process, whose revisions of epoch 0 are not comparable.
+        let forget = |highest| (epoch(highest) == 0).then_some(0);
+        let _ = self.highest.fetch_update(Ordering::AcqRel, Ordering::Acquire, forget);
     }
 
-    /// Something is wrong between here and the server.
-    pub(crate) fn failed(&self, why: &str) {
-        self.lock().failed(why.into());
+    /// Records a problem between client and server, for [`Error::DeadlineExceeded`].
+    pub(crate) fn record_problem(&self, problem: &str) {
+        self.lock().record_problem(problem.into());
     }
 
-    /// Tells the callers of a batch.
-    fn answer(&self, mut sealed: Sealed, reply: Reply) -> Result<(), Error> {
-        let answers = reply.map_err(|_| Error::Protocol("undecodable")).and_then(|answers| {
-            if answers.results.len() != sealed.calls.len() {
+    /// Completes the calls of a batch with the results of a reply; with an error if the reply is not an
+    /// answer to the batch.
+    fn answer(&self, mut batch: SealedBatch, reply: Reply) -> Result<(), Error> {
+        let valid = reply.map_err(|_| Error::Protocol("undecodable")).and_then(|answers| {
+            if answers.results.len() != batch.calls.len() {
                 return Err(Error::Protocol("not as many answers as questions"));
             }
             if !(1..=REVISION_MAX).contains(&answers.revision) {
                 return Err(Error::Protocol("no revision that a store can have"));
             }
-            if !sealed.wanted.is_kept_at(answers.revision) {
+            if !batch.min_revision.is_kept_at(answers.revision) {
                 return Err(Error::Protocol("an older revision than was asked for"));
             }
             Ok(answers)
         });
-        match answers {
+        match valid {
             Ok(v1::BatchCheckResponse { results, revision }) => {
-                self.seen.fetch_max(revision, Ordering::AcqRel);
-                for (call, result) in sealed.calls.drain(..).zip(results) {
+                self.highest.fetch_max(revision, Ordering::AcqRel);
+                for (call, result) in batch.calls.drain(..).zip(results) {
                     if let Some(answer) = call.answer {
-                        // The caller may have gone.
+                        // An error means that the caller has dropped its future.
                         let _ = answer.send(decision(result, revision));
                     }
                 }
-                self.lock().recycle(sealed);
+                self.lock().recycle(batch);
                 Ok(())
             }
             Err(error) => {
-                for answer in sealed.calls.drain(..).filter_map(|call| call.answer) {
+                for answer in batch.calls.drain(..).filter_map(|call| call.answer) {
                     let _ = answer.send(Err(error.clone()));
                 }
                 Err(error)
@@ -251,76 +259,85 @@ impl Shared {
         }
     }
 
-    // === Alone ===
+    // === Unary calls ===
 
-    /// The next batch to ask alone, with a number for it and how often it was sent; waits for one.
-    pub(crate) async fn next_alone(&self) -> (u64, Question, u32) {
+    /// Waits for the next batch for a unary call; for one task only. Returns its id, the message, and the number of attempts
+    /// including this one.
+    pub(crate) async fn next_unary(&self) -> (u64, EncodedBatch, u32) {
         loop {
-            if let Some(next) = self.lock().take_alone(Instant::now()) {
-                // There may be more.
-                self.alone.notify_one();
+            // A notification may stand for several batches, so the queue is looked at first.
+            if let Some(next) = self.lock().take_unary(Instant::now()) {
                 return next;
             }
-            self.alone.notified().await;
+            self.unary_ready.notified().await;
         }
     }
 
-    /// What came of a batch that was asked alone.
-    pub(crate) fn reply_alone(&self, id: u64, reply: Reply) {
-        if let Some(sealed) = self.with(|queue, after| queue.answered_alone(id, after)) {
-            // Its callers are told; there is no stream to end.
-            let _ = self.answer(sealed, reply);
+    /// Handles the reply to a unary call.
+    pub(crate) fn unary_reply(&self, id: u64, reply: Reply) {
+        if let Some(batch) = self.with(|queue, effects| queue.unary_answered(id, effects)) {
+            // Its callers get the error; there is no stream to end.
+            let _ = self.answer(batch, reply);
         }
-        self.alone.notify_one();
+        // One more unary call may be in flight.
+        self.unary_ready.notify_one();
     }
 
-    /// A batch that was asked alone has no answer.
-    pub(crate) fn failed_alone(&self, id: u64, verdict: &Verdict) {
-        self.with(|queue, after| queue.failed_alone(id, verdict, after));
+    /// Handles the failure of a unary call.
+    pub(crate) fn unary_failed(&self, id: u64, failure: &Failure) {
+        self.with(|queue, effects| queue.unary_failed(id, failure, effects));
     }
 
-    // === Time and the end ===
+    // === Deadlines and shutdown ===
 
-    /// Keeps the deadlines, until the client is shut down.
+    /// Runs sweeps when they are due. Never returns.
     pub(crate) async fn keep_deadlines(&self) {
         loop {
-            let at = self.lock().sweep_at();
-            let pass = async {
-                match at {
-                    Some(at) => sleep_until(at).await,
+            let due = self.lock().sweep_at();
+            let wait = async {
+                match due {
+                    Some(due) => sleep_until(due).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
-                () = self.sweep.notified() => continue,
-                () = pass => {}
+                () = self.sweep_changed.notified() => continue,
+                () = wait => {}
             }
-            self.with(|queue, after| queue.sweep(Instant::now(), after));
-            tokio::time::sleep(SWEEP_PAUSE).await;
+            self.sweep(Instant::now());
+            tokio::time::sleep(SWEEP_INTERVAL_MIN).await;
         }
     }
 
-    /// Tells every call that the client was shut down, and ends its tasks.
+    /// Fails the calls whose deadline has passed, and cancels the tokens of stalled streams.
+    fn sweep(&self, now: Instant) {
+        self.with(|queue, effects| queue.sweep(now, effects));
+    }
+
+    /// Fails every call with [`Error::Closed`], and ends the client's tasks.
     pub(crate) fn close(&self) {
         self.stop.cancel();
-        self.places.close();
+        self.permits.close();
         self.with(Queue::close);
     }
 }
 
-/// What becomes of a question at first.
+/// The result of [`Shared::submit`].
 #[derive(Debug)]
-pub(crate) enum Asked {
-    Taken(oneshot::Receiver<Outcome>),
-    Crowded { deadline: Instant },
+pub(crate) enum Admission {
+    /// The check is in the queue; the receiver gets its outcome.
+    Admitted(oneshot::Receiver<Outcome>),
+    /// There are too few permits.
+    Full { deadline: Instant },
 }
 
-fn item_places(item: &Item<'_>) -> u32 {
-    u32::try_from(places(item.bytes())).unwrap_or(u32::MAX)
+/// The number of permits that a check needs.
+fn permits_of(encoder: &CheckEncoder<'_>) -> u32 {
+    u32::try_from(permits(encoder.bytes())).unwrap_or(u32::MAX)
 }
 
-/// Closes the client when a task that it cannot do without ends, whyever: nobody may wait for what
-/// cannot come.
+/// Closes the client when a required task ends, even by a panic, so that no caller waits for an answer that
+/// no task can deliver.
 #[derive(Debug)]
 pub(crate) struct CloseOnDrop(pub(crate) Arc<Shared>);
 
@@ -329,3 +346,6 @@ impl Drop for CloseOnDrop {
         self.0.close();
     }
 }
+
+#[cfg(test)]
+mod tests;

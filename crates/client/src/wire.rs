@@ -1,9 +1,9 @@
-//! Questions as bytes and bytes as answers.
+//! The wire format: encodes checks into batches, and decodes replies into decisions.
 //!
-//! A batch is the concatenation of its checks' fields, so callers write theirs straight into the
-//! batch that is being gathered, and sending it encodes nothing again.
+//! The encoding of a BatchCheckRequest is the concatenation of its `checks` fields. Callers append the
+//! encoding of their check directly to an open batch, and sending a batch copies and encodes nothing again.
 //!
-//! **Invariant**: what is not wholly an answer is an error, never a decision.
+//! **Invariant**: bytes that are not a complete, consistent answer become an error, never a decision.
 
 use capstan_proto::codec::decode_whole;
 use capstan_proto::v1::{self, Reason};
@@ -16,25 +16,25 @@ use tonic::{Code, Status};
 use crate::check::{Check, Decision};
 use crate::error::Error;
 use crate::limits::{CAPABILITY_BYTES_MAX, CHECK_BYTES_MAX, PATH_BYTES_MAX};
-use crate::queue::Wanted;
+use crate::queue::MinRevision;
 
 /// `DecisionService.StreamCheck`.
 pub(crate) const STREAM_CHECK: &str = "/capstan.v1.DecisionService/StreamCheck";
 /// `DecisionService.BatchCheck`.
 pub(crate) const BATCH_CHECK: &str = "/capstan.v1.DecisionService/BatchCheck";
 
-// === Questions ===
+// === Requests ===
 
-/// A check as it is sent: its properties are encoded, its strings are not copied yet.
+/// A check to be encoded. Its properties are encoded already; its strings are borrowed.
 #[derive(Debug)]
-pub(crate) struct Item<'a> {
+pub(crate) struct CheckEncoder<'a> {
     check: &'a Check<'a>,
     properties: Option<Vec<u8>>,
-    /// Bytes of the `CheckItem`.
+    /// Length of the encoded `CheckItem`.
     length: usize,
 }
 
-impl<'a> Item<'a> {
+impl<'a> CheckEncoder<'a> {
     pub(crate) fn new(check: &'a Check<'a>) -> Self {
         let properties = check.properties.map(|properties| properties.message().encode_to_vec());
         let of_properties = properties.as_ref().map_or(0, |encoded| field(encoded.len()));
@@ -44,10 +44,12 @@ impl<'a> Item<'a> {
         Self { check, properties, length }
     }
 
+    /// Checks the size limits before the check can make a whole batch invalid.
+    ///
     /// # Errors
     ///
-    /// What no server answers, or what no message holds: found here, it spoils nobody else's batch.
-    pub(crate) fn fits(&self) -> Result<(), Error> {
+    /// A field is longer than the contract allows, or the check does not fit into a message.
+    pub(crate) fn validate(&self) -> Result<(), Error> {
         let Check { identity, capability, resource, .. } = self.check;
         for (field, text, bytes_max) in [
             ("identity", identity, PATH_BYTES_MAX),
@@ -66,12 +68,12 @@ impl<'a> Item<'a> {
         Ok(())
     }
 
-    /// Bytes in a batch.
+    /// Bytes of the check in a batch, including the field's tag and length.
     pub(crate) const fn bytes(&self) -> usize {
         field(self.length)
     }
 
-    /// Appends the check to a batch.
+    /// Appends the check to the bytes of a batch.
     pub(crate) fn put(&self, batch: &mut Vec<u8>) {
         batch.reserve(self.bytes());
         put_head(1, self.length, batch);
@@ -84,7 +86,7 @@ impl<'a> Item<'a> {
     }
 }
 
-/// Bytes of a field of so many bytes, with a tag below 16.
+/// Bytes of a length-delimited field with a field number below 16, for a value of this length.
 const fn field(length: usize) -> usize {
     1 + encoded_len_varint(length as u64) + length
 }
@@ -94,32 +96,35 @@ fn put(tag: u8, bytes: &[u8], buffer: &mut Vec<u8>) {
     buffer.extend_from_slice(bytes);
 }
 
-/// The head of a length-delimited field with a tag below 16.
+/// Appends the tag and length of a length-delimited field with a field number below 16.
 fn put_head(tag: u8, length: usize, buffer: &mut Vec<u8>) {
     buffer.push(tag << 3 | WireType::LengthDelimited as u8);
     match u8::try_from(length) {
-        // Nearly always.
+        // The common case: a length of one byte.
         Ok(short) if short < 0x80 => buffer.push(short),
         _ => encode_varint(length as u64, buffer),
     }
 }
 
-/// A batch as it is sent: its checks, and how recent the answers must be.
+/// A message of a batch.
 #[derive(Clone, Debug)]
-pub(crate) struct Question {
+pub(crate) struct EncodedBatch {
+    /// The encoded `checks` fields.
     pub(crate) checks: Bytes,
-    pub(crate) wanted: Wanted,
+    /// The `consistency` field.
+    pub(crate) min_revision: MinRevision,
 }
 
-/// What comes back. Bytes that do not decode are told apart from what the server says in words.
+/// A reply. A message that does not decode is an `Err` here instead of a [`Status`], so that it is not taken
+/// for an error of the server.
 pub(crate) type Reply = Result<v1::BatchCheckResponse, prost::DecodeError>;
 
-/// Sends questions, receives replies.
+/// The codec of StreamCheck and BatchCheck.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct BatchCodec;
 
 impl Codec for BatchCodec {
-    type Encode = Question;
+    type Encode = EncodedBatch;
     type Decode = Reply;
     type Encoder = Self;
     type Decoder = Self;
@@ -134,13 +139,13 @@ impl Codec for BatchCodec {
 }
 
 impl Encoder for BatchCodec {
-    type Item = Question;
+    type Item = EncodedBatch;
     type Error = Status;
 
-    fn encode(&mut self, question: Question, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(question.checks);
-        let Some(consistency) = question.wanted.message() else { return Ok(()) };
-        // The checks are the rest of this message.
+    fn encode(&mut self, batch: EncodedBatch, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(batch.checks);
+        let Some(consistency) = batch.min_revision.message() else { return Ok(()) };
+        // Concatenated encodings are the encoding of the merged message.
         let rest = v1::BatchCheckRequest { checks: vec![], consistency: Some(consistency) };
         rest.encode(buffer).map_err(|error| Status::internal(error.to_string()))
     }
@@ -159,9 +164,13 @@ impl Decoder for BatchCodec {
     }
 }
 
-// === Answers ===
+// === Replies ===
 
-/// One answer of a batch, if it is one.
+/// The decision of a batch's result.
+///
+/// # Errors
+///
+/// The result is an error, or is inconsistent.
 pub(crate) fn decision(result: v1::CheckResult, revision: u64) -> Result<Decision, Error> {
     let v1::CheckResult { allowed, reason, error, valid_until } = result;
     if let Some(error) = error {
@@ -174,7 +183,7 @@ pub(crate) fn decision(result: v1::CheckResult, revision: u64) -> Result<Decisio
     let reason = match Reason::try_from(reason) {
         Ok(Reason::Unspecified) => return Err(Error::Protocol("a decision without a reason")),
         Ok(reason) => reason,
-        // Of a newer server: it can only be another reason to deny.
+        // A newer server may have further reasons. All of them are denials.
         Err(_) => Reason::Unspecified,
     };
     if allowed != (reason == Reason::Granted) {
@@ -194,16 +203,16 @@ mod tests {
     use crate::properties::Properties;
 
     #[test]
-    fn a_check_is_written_as_prost_writes_it() {
+    fn the_encoding_is_the_one_of_prost() {
         let properties = Properties::default().subject("a", "b").context("c", 3);
         for length in [1, 16, 127, 128, 129, 1_024] {
             let path = "p".repeat(length);
             for properties in [None, Some(&properties)] {
                 let mut check = Check::new(&path, "a.b", &path);
                 check.properties = properties;
-                let item = Item::new(&check);
+                let encoder = CheckEncoder::new(&check);
                 let mut written = vec![];
-                item.put(&mut written);
+                encoder.put(&mut written);
                 let checks = vec![v1::CheckItem {
                     identity: path.clone(),
                     capability: "a.b".into(),
@@ -213,7 +222,7 @@ mod tests {
                 let batch = v1::BatchCheckRequest { checks, consistency: None };
                 assert_eq!(v1::BatchCheckRequest::decode(&*written), Ok(batch.clone()));
                 assert_eq!(written.len(), batch.encoded_len());
-                assert_eq!(written.len(), item.bytes());
+                assert_eq!(written.len(), encoder.bytes());
             }
         }
     }

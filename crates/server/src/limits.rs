@@ -125,20 +125,6 @@ pub const HTTP_HEADERS_MAX: usize = 256;
 pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
 /// Identities whose answers are compared with the rules before a snapshot may serve.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
-/// Longest wait of the command line for a connection to a server.
-pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait of the command line for an answer.
-pub const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Longest wait of `capstan top` for a server's metrics.
-pub const SCRAPE_TIME_MAX: Duration = Duration::from_secs(2);
-/// Most bytes that it reads of them: ours are about 25 KiB.
-pub const SCRAPE_BYTES_MAX: usize = 1024 * 1024;
-/// Shortest time between two of its looks: nobody reads faster.
-pub const TOP_INTERVAL_MIN: Duration = Duration::from_millis(100);
-/// Longest time between two of its looks.
-pub const TOP_INTERVAL_MAX: Duration = Duration::from_secs(60);
-/// How far back its curves go.
-pub const TOP_HISTORY: Duration = Duration::from_secs(5 * 60);
 
 /// The limits that a server can be given others of; the rest are constants.
 #[derive(Clone, Copy, Debug)]

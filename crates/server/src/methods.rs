@@ -24,11 +24,12 @@ const UNLIMITED: [&str; 3] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rpc(u8);
 
+const OTHER: Method = Method { path: "", name: "other", streams: false, decides: false };
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const TABLE: [Method; Rpc::COUNT] = {
-    let other = Method { path: "", name: "other", streams: false, decides: false };
-    let mut table = [other; Rpc::COUNT];
+    let mut table = [OTHER; Rpc::COUNT];
     let mut at = 0;
-    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     while at < METHODS.len() {
         table[at] = METHODS[at];
         at += 1;
@@ -84,11 +85,10 @@ impl Rpc {
     }
 
     const fn method(self) -> &'static Method {
-        const OTHER: &Method = &TABLE[Rpc::OTHER.0 as usize];
         let table: &'static [Method] = &TABLE;
         match table.split_at_checked(self.0 as usize) {
             Some((_, [method, ..])) => method,
-            _ => OTHER,
+            _ => &OTHER,
         }
     }
 

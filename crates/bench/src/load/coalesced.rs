@@ -1,62 +1,65 @@
-//! Load through the Rust client: tasks that each ask one check after the other, as the requests of a
-//! service would. What it costs the client stands in the report as the generator's CPU.
+//! Load through the Rust client: concurrent tasks that each send one check after another, as the request
+//! handlers of a service would. The report shows the client's CPU as the generator's.
 
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use capstan_client::{Client, Decision, Error, Options};
+use capstan_client::{Client, Decision, Error, Options, ServerAddress};
 use tokio::task::{JoinSet, yield_now};
+use tonic::Code;
 
-use super::connection::{Connection, Endpoint};
-use super::lane::{Generator, InFlight};
-use super::tally::{self, Answer, Code, TRANSPORT};
+use super::code::{self, ErrorName, TRANSPORT};
+use super::connection::Connection;
+use super::slot::{Generator, InFlight};
+use super::tally::Answer;
 use crate::questions::Questions;
 
-/// A client of so many connections for so many tasks, that has been answered once or has failed to.
+/// A client with this many connections, for this many concurrent tasks. It has made one call, so that
+/// it is connected if the server is there.
 ///
 /// # Errors
 ///
 /// The server cannot be reached.
-pub async fn client(
-    endpoint: &Endpoint,
+pub(crate) async fn client(
+    address: &ServerAddress,
     connections: usize,
     tasks: usize,
     questions: &Questions,
 ) -> anyhow::Result<Client> {
-    // A client waits for its server; here one that is not there should be told of.
-    drop(Connection::open(endpoint).await?);
+    // The client retries until a call's deadline; an unreachable server must be an error at once.
+    drop(Connection::open(address).await?);
     let default = Options::default();
     let pending_max = default.pending_max.max(tasks);
     let options = Options { connections, pending_max, ..default };
-    let client = Client::connect_with(&endpoint.to_string(), options)?;
+    let client = Client::connect_with(&address.to_string(), options)?;
     if let Some(call) = questions.call(0) {
-        // So that no connection is made in the time that counts. What comes of it is not counted.
+        // Opens a connection before the measured window. The outcome is not counted.
         let _ = client.check(call.check()).await;
     }
     Ok(client)
 }
 
-/// Asks in a task for each lane, until it is over.
+/// Runs a task per slot until the end of the run.
 ///
 /// # Errors
 ///
 /// A task has panicked.
-pub async fn calls(
+pub(crate) async fn calls(
     generator: &Rc<Generator>,
     client: &Client,
-    lanes: &[Rc<InFlight>],
+    slots: &[Rc<InFlight>],
 ) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
-    for lane in lanes {
-        tasks.spawn_local(ask(Rc::clone(generator), client.clone(), Rc::clone(lane)));
+    for slot in slots {
+        tasks.spawn_local(calls_of_slot(Rc::clone(generator), client.clone(), Rc::clone(slot)));
     }
     while let Some(ended) = tasks.join_next().await {
-        ended.context("a task that asks has ended early")?;
+        ended.context("a task of the load generator has panicked")?;
     }
     Ok(())
 }
 
-async fn ask(generator: Rc<Generator>, client: Client, in_flight: Rc<InFlight>) {
+async fn calls_of_slot(generator: Rc<Generator>, client: Client, in_flight: Rc<InFlight>) {
     let mut ended = None;
     while let Some(start) = generator.pace.next(ended).await {
         let question = generator.question();
@@ -65,18 +68,19 @@ async fn ask(generator: Rc<Generator>, client: Client, in_flight: Rc<InFlight>) 
         let answer = client.check(call.check()).await;
         in_flight.borrow_mut().clear();
         if answer.is_err() {
-            // One that the client refuses at once must not keep the others from their turn.
+            // An error may return without waiting: give other tasks of the thread a turn.
             yield_now().await;
         }
         ended = Some(generator.end(start, question, outcome(answer)));
     }
 }
 
-fn outcome(answer: Result<Decision, Error>) -> Result<Answer<'static>, Code> {
+/// An outcome of the client in the terms of the tally.
+fn outcome(answer: Result<Decision, Error>) -> Result<Answer<'static>, ErrorName> {
     match answer {
         Ok(Decision { allowed, reason, .. }) => Ok(Answer::Decision(allowed, reason)),
-        Err(Error::Refused(refusal)) => Err(tally::code(refusal.code.into())),
-        Err(Error::DeadlineExceeded(_)) => Err("DEADLINE_EXCEEDED"),
+        Err(Error::Refused(refusal)) => Err(code::name(refusal.code)),
+        Err(Error::DeadlineExceeded(_)) => Err(code::name(Code::DeadlineExceeded)),
         Err(Error::Protocol(_)) => Ok(Answer::Malformed),
         Err(Error::Closed) => Err(TRANSPORT),
     }
@@ -86,12 +90,12 @@ fn outcome(answer: Result<Decision, Error>) -> Result<Answer<'static>, Code> {
 mod tests {
     use std::sync::Arc;
 
-    use capstan_client::{Code as Status, Reason, Refusal};
+    use capstan_client::{Reason, Refusal};
 
     use super::*;
 
     #[test]
-    fn whatever_the_client_says_is_counted_as_what_it_is() {
+    fn every_outcome_of_the_client_is_counted() {
         let decision =
             |allowed, reason| Decision { allowed, reason, revision: 1, valid_until: None };
         let refusal = |code| Refusal { code, reason: String::new(), message: String::new() };
@@ -110,8 +114,8 @@ mod tests {
         assert_eq!(of(Ok(decision(true, Reason::Granted))), "allowed");
         assert_eq!(of(Ok(decision(false, Reason::NoBinding))), "denied");
         let refused = |code| of(Err(Error::Refused(Arc::new(refusal(code)))));
-        assert_eq!(refused(Status::InvalidArgument), "INVALID_ARGUMENT");
-        assert_eq!(refused(Status::ResourceExhausted), "RESOURCE_EXHAUSTED");
+        assert_eq!(refused(Code::InvalidArgument), "INVALID_ARGUMENT");
+        assert_eq!(refused(Code::ResourceExhausted), "RESOURCE_EXHAUSTED");
         assert_eq!(of(Err(Error::DeadlineExceeded(None))), "DEADLINE_EXCEEDED");
         assert_eq!(of(Err(Error::Protocol("too many answers"))), "malformed");
         assert_eq!(of(Err(Error::Closed)), TRANSPORT);

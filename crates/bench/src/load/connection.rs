@@ -1,151 +1,105 @@
-//! An HTTP/2 connection that is made again when the server closes it, as it does at some age.
+//! An HTTP/2 connection that reconnects after the server has closed it, as servers do at a maximum age.
 
 use std::cell::RefCell;
-use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use capstan_client::ServerAddress;
 use h2::client::{Builder, SendRequest};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
 use tokio_util::either::Either;
 use tonic::codegen::Bytes;
 
-use super::tally::{Code, TRANSPORT};
-use capstan_server::limits::CONNECT_TIMEOUT;
+use super::code::{ErrorName, TRANSPORT};
 
-/// Bytes that the server may send before the generator has read them: answers never wait for leave.
+/// Flow-control window, in bytes, of connections and streams: large enough that no response waits for
+/// a window update.
 const WINDOW_BYTES: u32 = 1 << 24;
-/// How long to wait after a connection could not be made.
-const RETRY: Duration = Duration::from_millis(20);
+/// The time limit for opening a connection, the HTTP/2 handshake included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The wait after a failed reconnect.
+const RECONNECT_WAIT: Duration = Duration::from_millis(20);
 
-/// Where a server is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Endpoint {
-    Tcp(String),
-    Unix(PathBuf),
-}
-
-impl Endpoint {
-    /// Of `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`.
-    pub fn parse(address: &str) -> Result<Self, String> {
-        if let Some(path) = address.strip_prefix("unix:").filter(|path| !path.is_empty()) {
-            return Ok(Self::Unix(path.into()));
-        }
-        let authority = address.strip_prefix("http://").unwrap_or(address);
-        let authority = authority.strip_suffix('/').unwrap_or(authority);
-        let has_port = authority.rsplit_once(':').is_some_and(|(host, port)| {
-            !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
-        });
-        let expected = || format!("`{address}` is no address: http://HOST:PORT or unix:PATH");
-        if has_port { Ok(Self::Tcp(authority.into())) } else { Err(expected()) }
-    }
-
-    /// Who is asked, as HTTP/2 has it.
-    pub fn authority(&self) -> &str {
-        match self {
-            Self::Tcp(authority) => authority,
-            Self::Unix(_) => "localhost",
-        }
-    }
-
-    async fn connect(&self) -> std::io::Result<Either<TcpStream, UnixStream>> {
-        Ok(match self {
-            Self::Tcp(authority) => {
-                let stream = TcpStream::connect(authority).await?;
-                stream.set_nodelay(true)?;
-                Either::Left(stream)
-            }
-            Self::Unix(path) => Either::Right(UnixStream::connect(path).await?),
-        })
-    }
-}
-
-impl fmt::Display for Endpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Tcp(authority) => write!(f, "http://{authority}"),
-            Self::Unix(path) => write!(f, "unix:{}", path.display()),
-        }
-    }
-}
-
-/// A connection of one thread, shared by its lanes.
+/// A connection of one thread, shared by its slots.
 #[derive(Debug)]
-pub struct Connection {
-    endpoint: Endpoint,
-    link: RefCell<Link>,
-    connecting: tokio::sync::Mutex<()>,
+pub(crate) struct Connection {
+    address: ServerAddress,
+    session: RefCell<Session>,
+    /// At most one slot reconnects at a time.
+    reconnecting: tokio::sync::Mutex<()>,
 }
 
-/// One HTTP/2 connection, and which it is of those that were made one after the other.
+/// One HTTP/2 session of a [`Connection`].
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(crate) struct Session {
+    /// 0 for the first session of a connection, one more for each reconnect.
     generation: u64,
-    pub sender: SendRequest<Bytes>,
+    pub(crate) sender: SendRequest<Bytes>,
 }
 
 impl Connection {
-    pub async fn open(endpoint: &Endpoint) -> anyhow::Result<Self> {
-        let link = RefCell::new(handshake(endpoint, 0).await?);
-        Ok(Self { endpoint: endpoint.clone(), link, connecting: tokio::sync::Mutex::new(()) })
+    /// # Errors
+    ///
+    /// The server cannot be reached within [`CONNECT_TIMEOUT`].
+    pub(crate) async fn open(address: &ServerAddress) -> anyhow::Result<Self> {
+        let session = RefCell::new(handshake(address, 0).await?);
+        let reconnecting = tokio::sync::Mutex::new(());
+        Ok(Self { address: address.clone(), session, reconnecting })
     }
 
-    pub fn link(&self) -> Link {
-        self.link.borrow().clone()
+    /// The current session.
+    pub(crate) fn session(&self) -> Session {
+        self.session.borrow().clone()
     }
 
-    /// Another link than this broken one, made by whoever comes first.
-    pub async fn link_after(&self, broken: &Link) -> Result<Link, Code> {
-        let _one_at_a_time = self.connecting.lock().await;
-        let current = self.link();
+    /// A session newer than this broken one. The first slot that asks for it opens it.
+    ///
+    /// # Errors
+    ///
+    /// The reconnect failed; this returns [`RECONNECT_WAIT`] later.
+    pub(crate) async fn session_after(&self, broken: &Session) -> Result<Session, ErrorName> {
+        let _guard = self.reconnecting.lock().await;
+        let current = self.session();
         if current.generation > broken.generation {
             return Ok(current);
         }
-        match handshake(&self.endpoint, current.generation + 1).await {
-            Ok(link) => {
-                self.link.replace(link.clone());
-                Ok(link)
+        match handshake(&self.address, current.generation + 1).await {
+            Ok(session) => {
+                self.session.replace(session.clone());
+                Ok(session)
             }
             Err(_) => {
-                sleep(RETRY).await;
+                sleep(RECONNECT_WAIT).await;
                 Err(TRANSPORT)
             }
         }
     }
 }
 
-async fn handshake(endpoint: &Endpoint, generation: u64) -> anyhow::Result<Link> {
-    let unreachable = || format!("cannot reach {endpoint}");
-    let link = async {
-        let stream = endpoint.connect().await?;
+async fn handshake(address: &ServerAddress, generation: u64) -> anyhow::Result<Session> {
+    let unreachable = || format!("cannot reach {address}");
+    let session = async {
         let (sender, connection) = Builder::new()
             .initial_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES)
             .enable_push(false)
-            .handshake(stream)
+            .handshake(connect(address).await?)
             .await?;
-        // Ends with its lanes: they see it by what they send next.
+        // The task ends with the connection; slots see the end when they next send a request.
         tokio::task::spawn_local(async { drop(connection.await) });
-        anyhow::Ok(Link { generation, sender })
+        anyhow::Ok(Session { generation, sender })
     };
-    timeout(CONNECT_TIMEOUT, link).await.with_context(unreachable)?.with_context(unreachable)
+    timeout(CONNECT_TIMEOUT, session).await.with_context(unreachable)?.with_context(unreachable)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn addresses_are_those_of_the_other_commands() {
-        let tcp = |authority: &str| Ok(Endpoint::Tcp(authority.into()));
-        assert_eq!(Endpoint::parse("http://127.0.0.1:4480"), tcp("127.0.0.1:4480"));
-        assert_eq!(Endpoint::parse("http://[::1]:4480/"), tcp("[::1]:4480"));
-        assert_eq!(Endpoint::parse("localhost:4480"), tcp("localhost:4480"));
-        assert_eq!(Endpoint::parse("unix:/run/x"), Ok(Endpoint::Unix("/run/x".into())));
-        for other in ["", "unix:", "https://host:1", "host", "http://host", "http://a/b:1", ":1"] {
-            assert!(Endpoint::parse(other).is_err(), "{other}");
+async fn connect(address: &ServerAddress) -> std::io::Result<Either<TcpStream, UnixStream>> {
+    Ok(match address.unix_path() {
+        Some(path) => Either::Right(UnixStream::connect(path).await?),
+        None => {
+            let stream = TcpStream::connect(address.authority()).await?;
+            stream.set_nodelay(true)?;
+            Either::Left(stream)
         }
-    }
+    })
 }

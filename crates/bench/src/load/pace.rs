@@ -1,8 +1,9 @@
-//! When each request is sent: when another one ends (closed loop), or at its time (open loop).
+//! When each request is sent: when the previous one ends (closed loop), or at its scheduled time (open
+//! loop).
 //!
-//! **Invariant**: in an open loop a request's latency counts from the time that it was meant to be
-//! sent at, whether or not it could be. A server that stalls delays the requests behind it too, and
-//! all of that is seen: nothing is left out because the generator had to wait as well.
+//! **Invariant**: in an open loop a request's latency counts from its scheduled time, even if the
+//! request is sent later. A server that stalls delays the requests behind it, and their whole delay is
+//! measured: there is no coordinated omission.
 
 use std::cell::Cell;
 use std::io;
@@ -10,66 +11,70 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-/// From when on requests are sent, from when on they count, and when it is over.
+/// The time of a run: warm-up from `start` to `measured`, then the measured window up to `end`.
 #[derive(Clone, Copy, Debug)]
-pub struct Window {
-    pub start: Instant,
-    pub measured: Instant,
-    pub end: Instant,
+pub(crate) struct Window {
+    pub(crate) start: Instant,
+    pub(crate) measured: Instant,
+    pub(crate) end: Instant,
 }
 
 impl Window {
-    pub fn new(start: Instant, warm_up: Duration, duration: Duration) -> Self {
+    pub(crate) fn new(start: Instant, warm_up: Duration, duration: Duration) -> Self {
         let measured = start + warm_up;
         Self { start, measured, end: measured + duration }
     }
 
-    /// Whether what happens at this time counts.
-    pub fn measures(&self, time: Instant) -> bool {
+    /// Whether this time lies in the measured window.
+    pub(crate) fn measures(&self, time: Instant) -> bool {
         (self.measured..self.end).contains(&time)
     }
 }
 
-/// The times of an open loop: evenly spaced, and dealt out to the threads in turn.
+/// The schedule of an open loop: evenly spaced times, dealt to the threads round-robin.
 #[derive(Clone, Copy, Debug)]
-pub struct Schedule {
-    pub start: Instant,
-    /// Requests a second, of all threads.
-    pub rate: u64,
-    pub thread: u64,
-    pub threads: u64,
+pub(crate) struct Schedule {
+    pub(crate) start: Instant,
+    /// Requests per second of all threads together.
+    pub(crate) rate: u64,
+    /// The number of this thread, from 0.
+    pub(crate) thread: u64,
+    pub(crate) threads: u64,
 }
 
 impl Schedule {
-    /// When this thread's request of this number, from 0, is meant to be sent.
-    pub fn at(&self, number: u64) -> Instant {
+    /// The scheduled time of this thread's request with this number, from 0.
+    pub(crate) fn at(&self, number: u64) -> Instant {
         let number = u128::from(number) * u128::from(self.threads) + u128::from(self.thread);
         let nanos = number * 1_000_000_000 / u128::from(self.rate.max(1));
         self.start + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX / 4))
     }
 }
 
-/// Says when to send.
+/// Decides when slots send their next request.
 #[derive(Debug)]
-pub enum Pace {
-    /// As soon as a place in flight is free.
+pub(crate) enum Pace {
+    /// As soon as the slot is free.
     Closed(Window),
-    /// At its time, or late if no place in flight was free then.
+    /// At the scheduled time; later if no slot is free then.
     Open(Open),
 }
 
-/// An open loop: a permit for each request that is due and that nobody has taken yet.
+/// An open loop. A slot takes a permit to send a request.
 #[derive(Debug)]
-pub struct Open {
+pub(crate) struct Open {
     window: Window,
     schedule: Schedule,
+    /// A permit for each request that is due and not sent.
     due: Semaphore,
+    /// Requests that have fallen due.
     released: Cell<u64>,
+    /// Requests that slots have taken.
     taken: Cell<u64>,
 }
 
 impl Pace {
-    pub fn new(window: Window, schedule: Option<Schedule>) -> Self {
+    pub(crate) fn new(window: Window, schedule: Option<Schedule>) -> Self {
         let Some(schedule) = schedule else {
             return Self::Closed(window);
         };
@@ -77,9 +82,10 @@ impl Pace {
         Self::Open(Open { window, schedule, due, released: Cell::new(0), taken: Cell::new(0) })
     }
 
-    /// Waits until a request may be sent; answers when it was meant to be, or nothing when it is
-    /// over. In a closed loop one that follows another at once begins when that one has ended.
-    pub async fn next(&self, ended: Option<Instant>) -> Option<Instant> {
+    /// Waits until the slot may send a request, and returns the request's start time; `None` after the
+    /// end of the run. In a closed loop the start time is `ended`, the end of the slot's last request,
+    /// if there was one.
+    pub(crate) async fn next(&self, ended: Option<Instant>) -> Option<Instant> {
         match self {
             Self::Closed(window) => {
                 let now = ended.unwrap_or_else(Instant::now);
@@ -92,8 +98,8 @@ impl Pace {
         }
     }
 
-    /// Releases requests as they fall due, until the end.
-    pub async fn run(&self) -> io::Result<()> {
+    /// Releases permits as requests fall due, until the end of the run. Returns at once in a closed loop.
+    pub(crate) async fn run(&self) -> io::Result<()> {
         let Self::Open(open) = self else {
             return Ok(());
         };
@@ -110,8 +116,8 @@ impl Pace {
         }
     }
 
-    /// For each request that was due and that nobody could send before the end: when it was due.
-    pub fn unsent(&self) -> Vec<Instant> {
+    /// The scheduled times of the requests that fell due and were not sent before the end.
+    pub(crate) fn unsent(&self) -> Vec<Instant> {
         match self {
             Self::Closed(_) => Vec::new(),
             Self::Open(open) => {
@@ -123,7 +129,7 @@ impl Pace {
 }
 
 impl Open {
-    /// Makes everything due that is due at this time.
+    /// Releases a permit for each request that is due at this time.
     fn release(&self, now: Instant) {
         let before = self.released.get();
         let mut released = before;
@@ -134,6 +140,7 @@ impl Open {
         self.due.add_permits(usize::try_from(released - before).unwrap_or(usize::MAX >> 4));
     }
 
+    /// The scheduled time of the next request.
     fn take(&self) -> Instant {
         let number = self.taken.get();
         self.taken.set(number + 1);
@@ -141,10 +148,11 @@ impl Open {
     }
 }
 
-/// A timer finer than tokio's, which counts in milliseconds: at 50,000 requests a second fifty are
-/// due in one.
+/// A `timerfd`: tokio's own timer has a resolution of 1 ms, in which 50 requests fall due at 50,000
+/// requests per second.
 ///
-/// To tokio it is a pipe: a descriptor that becomes readable, without unsafe code here.
+/// It is registered with tokio as a pipe, because both are file descriptors that become readable; this
+/// needs no unsafe code.
 #[cfg(target_os = "linux")]
 struct Timer(tokio::net::unix::pipe::Receiver);
 
@@ -161,7 +169,7 @@ impl Timer {
         use rustix::time::{Itimerspec, TimerfdTimerFlags, Timespec, timerfd_settime};
         let rest = time.saturating_duration_since(Instant::now());
         if rest.is_zero() {
-            // Let those that are due be sent.
+            // The slots of this thread must run to send the requests that are due.
             tokio::task::yield_now().await;
             return Ok(());
         }
@@ -183,7 +191,7 @@ impl Timer {
     }
 }
 
-/// tokio's timer: latencies are up to a millisecond too high at low rates.
+/// tokio's timer: measured latencies are up to 1 ms too high at low rates.
 #[cfg(not(target_os = "linux"))]
 struct Timer;
 
@@ -209,19 +217,19 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_spaced_evenly_and_dealt_out_to_the_threads() {
+    fn requests_are_spaced_evenly_and_dealt_to_the_threads() {
         let schedules = [0, 1, 2].map(|thread| schedule(3_000, thread, 3));
         let after = |thread: usize, number| {
             (schedules[thread].at(number) - schedules[thread].start).as_nanos()
         };
         assert_eq!([after(0, 0), after(1, 0), after(2, 0)], [0, 333_333, 666_666]);
         assert_eq!([after(0, 1), after(1, 1), after(2, 1)], [1_000_000, 1_333_333, 1_666_666]);
-        // No error adds up: after a day the times are still exact.
+        // Rounding errors do not accumulate: times are exact after a day.
         assert_eq!(after(0, 86_400_000), 86_400_000_000_000);
     }
 
-    /// A server answers at once, but not at all for 100 ms of the 200 ms: half of the requests wait,
-    /// 50 ms on average. A generator that only counted from when it sent would see one slow request.
+    /// A server that stalls for 100 ms of 200 ms and otherwise answers at once: half of the requests
+    /// wait, 50 ms on average. A generator with coordinated omission would see one slow request.
     #[test]
     fn a_stalled_server_shows_in_the_percentiles() {
         let schedule = schedule(1_000, 0, 1);
@@ -233,7 +241,7 @@ mod tests {
             open.release(now);
             let stalls = (50..150).contains(&millis);
             while !stalls && open.taken.get() < open.released.get() {
-                tally.waited(now - open.take());
+                tally.record(now - open.take());
             }
         }
         assert_eq!(tally.latency.len(), 200);
@@ -244,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn what_could_not_be_sent_is_known() {
+    fn requests_that_were_not_sent_are_counted() {
         let schedule = schedule(100, 0, 1);
         let window = Window::new(schedule.start, Duration::ZERO, Duration::from_millis(50));
         let pace = Pace::new(window, Some(schedule));

@@ -1,97 +1,97 @@
-//! What came of the requests: latencies, answers, and errors by code.
+//! The counts of a run: latencies, decisions, and errors by name.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use capstan_proto::frame::Header;
 use capstan_proto::v1::{BatchCheckResponse, CheckResponse, Reason};
 use hdrhistogram::Histogram;
 use prost::Message as _;
 
 use super::Mode;
-use capstan_server::telemetry::metrics::CODES;
+use super::code::{ErrorName, name_of};
 
-/// The name of an error: that of a gRPC code, or [`TRANSPORT`].
-pub type Code = &'static str;
-/// No gRPC status came: the connection broke, or could not be made.
-pub const TRANSPORT: Code = "TRANSPORT";
-/// Bytes before a message: whether it is compressed, and how long it is.
-pub const PREFIX_BYTES: usize = 5;
-
-/// What came of the requests whose time was in the window.
+/// The counts of the requests whose start time lies in the measured window.
 #[derive(Clone, Debug)]
 pub struct Tally {
-    /// Nanoseconds. A request that was never answered counts with how long it waited.
+    /// Latencies in nanoseconds. A request without an answer counts with the time that it has waited.
     pub latency: Histogram<u64>,
-    /// Requests that were answered.
-    pub answered: u64,
-    /// Requests that ended with an error.
-    pub failed: BTreeMap<Code, u64>,
-    /// Requests that were sent and never answered.
-    pub unanswered: u64,
-    /// Requests of an open loop that there was no place for before the end.
-    pub unsent: u64,
-    /// What the answers say.
-    pub answers: Answers,
-    /// Checks answered while the clock ran, whenever they were asked: what rates are of.
-    pub completed: u64,
+    /// Requests with an answer.
+    pub(crate) answered: u64,
+    /// Requests that ended with an error, by its name.
+    pub(crate) failed: BTreeMap<ErrorName, u64>,
+    /// Requests that were sent and got neither answer nor error.
+    pub(crate) unanswered: u64,
+    /// Requests of an open loop that were due and not sent, because no slot was free before the end.
+    pub(crate) unsent: u64,
+    /// The content of the answers.
+    pub(crate) answers: AnswerCounts,
+    /// Checks answered within the window, whenever their request started. Rates are computed from it.
+    pub(crate) completed: u64,
 }
 
-/// Checks, by what was answered.
+/// Checks, by the content of their answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Answers {
-    pub allowed: u64,
-    pub denied: u64,
-    /// Items of batches that could not be answered.
-    pub errors: BTreeMap<Code, u64>,
-    /// Answers that are no decision: undecodable, without a reason, or with one that contradicts.
-    pub malformed: u64,
-    /// Decisions that are not the engine's in this process, if those were asked for.
-    pub wrong: u64,
+pub(crate) struct AnswerCounts {
+    pub(crate) allowed: u64,
+    pub(crate) denied: u64,
+    /// Checks of a batch whose result is an error.
+    pub(crate) errors: BTreeMap<ErrorName, u64>,
+    /// Answers that are not a decision: undecodable, without a reason, or with a reason that
+    /// contradicts `allowed`.
+    pub(crate) malformed: u64,
+    /// Decisions that differ from the expected one, where one is known.
+    pub(crate) wrong: u64,
 }
 
-/// An answer, as far as whoever asked has read it.
+/// An answer, decoded as far as the slot has decoded it.
 #[derive(Clone, Copy, Debug)]
-pub enum Answer<'a> {
-    /// A message, still encoded.
+pub(crate) enum Answer<'a> {
+    /// An encoded message.
     Message(&'a [u8]),
-    /// A decision: whether it is allowed, and why.
+    /// A decision: `allowed`, and the reason.
     Decision(bool, Reason),
-    /// Nothing that could be an answer.
+    /// Bytes that cannot be an answer.
     Malformed,
 }
 
-/// Longest wait that is told from a longer one.
-const WAIT_MAX: Duration = Duration::from_secs(600);
+/// The longest latency that the histogram distinguishes.
+const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 impl Tally {
-    pub fn new() -> anyhow::Result<Self> {
+    /// # Errors
+    ///
+    /// The histogram's parameters are invalid.
+    pub(crate) fn new() -> anyhow::Result<Self> {
         Ok(Self {
-            // Within a thousandth of the true value.
-            latency: Histogram::new_with_max(nanos(WAIT_MAX), 3)?,
+            // Three significant digits: values are exact to 0.1 %.
+            latency: Histogram::new_with_max(nanos(LATENCY_MAX), 3)?,
             answered: 0,
             failed: BTreeMap::new(),
             unanswered: 0,
             unsent: 0,
-            answers: Answers::default(),
+            answers: AnswerCounts::default(),
             completed: 0,
         })
     }
 
-    pub fn waited(&mut self, time: Duration) {
+    /// Records the latency of a request.
+    pub(crate) fn record(&mut self, time: Duration) {
         self.latency.saturating_record(nanos(time));
     }
 
-    pub fn fail(&mut self, code: Code) {
-        *self.failed.entry(code).or_default() += 1;
+    pub(crate) fn fail(&mut self, error: ErrorName) {
+        *self.failed.entry(error).or_default() += 1;
     }
 
-    /// Requests whose time was in the window, whatever came of them.
-    pub fn requests(&self) -> u64 {
+    /// Requests whose start time lies in the window, however they ended.
+    pub(crate) fn requests(&self) -> u64 {
         self.answered + self.failed.values().sum::<u64>() + self.unanswered + self.unsent
     }
 
-    pub fn add(&mut self, other: &Self) {
-        // Fails only if the other one is larger, and all are of one size.
+    /// Adds the counts of another tally.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Fails only if the other histogram has a larger range; all have the same.
         let _ = self.latency.add(&other.latency);
         self.answered += other.answered;
         self.unanswered += other.unanswered;
@@ -102,9 +102,9 @@ impl Tally {
     }
 }
 
-impl Answers {
-    /// Reads the answer to one request, of which each check was expected to be answered so.
-    pub fn read(
+impl AnswerCounts {
+    /// Counts the answer to one request. `expected` has the expected decision of each of its checks.
+    pub(crate) fn read(
         &mut self,
         mode: Mode,
         answer: Answer<'_>,
@@ -131,7 +131,7 @@ impl Answers {
             Ok(answer) if answer.results.len() as u64 == asked => {
                 for (result, expected) in answer.results.iter().zip(expected) {
                     match &result.error {
-                        Some(error) => *self.errors.entry(code(error.code)).or_default() += 1,
+                        Some(error) => *self.errors.entry(name_of(error.code)).or_default() += 1,
                         None => self.decide(result.allowed, result.reason(), expected),
                     }
                 }
@@ -166,35 +166,23 @@ fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-fn add_all(to: &mut BTreeMap<Code, u64>, from: &BTreeMap<Code, u64>) {
-    for (code, count) in from {
-        *to.entry(code).or_default() += count;
+fn add_all(to: &mut BTreeMap<ErrorName, u64>, from: &BTreeMap<ErrorName, u64>) {
+    for (error, count) in from {
+        *to.entry(error).or_default() += count;
     }
 }
 
-/// The name of a gRPC code.
-pub fn code(number: i32) -> Code {
-    usize::try_from(number).ok().and_then(|at| CODES.get(at)).copied().unwrap_or("UNKNOWN")
-}
-
-/// The message of an answer that holds just one.
-pub fn unframed(framed: &[u8]) -> Option<&[u8]> {
-    let (prefix, message) = framed.split_first_chunk::<PREFIX_BYTES>()?;
-    (framed_len(prefix) == Some(message.len())).then_some(message)
-}
-
-/// How long the message after this prefix is; nothing if it is compressed, which nobody asked for.
-pub fn framed_len(prefix: &[u8; PREFIX_BYTES]) -> Option<usize> {
-    let [0, length @ ..] = *prefix else {
-        return None;
-    };
-    usize::try_from(u32::from_be_bytes(length)).ok()
+/// The message of a body that holds exactly one frame, not compressed; `None` for any other body.
+pub(crate) fn single_message(body: &[u8]) -> Option<&[u8]> {
+    let (header, message) = Header::read(body)?;
+    (!header.compressed && header.length == message.len()).then_some(message)
 }
 
 #[cfg(test)]
 mod tests {
     use capstan_proto::v1::{CheckResult, ItemError};
 
+    use super::super::code::TRANSPORT;
     use super::*;
 
     fn result(allowed: bool, reason: Reason) -> CheckResult {
@@ -202,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_from_errors_and_from_nonsense() {
+    fn decisions_errors_and_malformed_answers_are_counted_apart() {
         let error = ItemError { code: 3, ..ItemError::default() };
         let results = vec![
             result(true, Reason::Granted),
@@ -215,23 +203,23 @@ mod tests {
         ];
         let expected = [Some(true), None, Some(true), None, None, None, None];
         let message = BatchCheckResponse { results, revision: 1 }.encode_to_vec();
-        let mut answers = Answers::default();
+        let mut answers = AnswerCounts::default();
         answers.read(Mode::Batch, Answer::Message(&message), expected.into_iter());
         let errors = BTreeMap::from([("INVALID_ARGUMENT", 1)]);
-        let all = Answers { allowed: 1, denied: 2, errors, malformed: 3, wrong: 1 };
+        let all = AnswerCounts { allowed: 1, denied: 2, errors, malformed: 3, wrong: 1 };
         assert_eq!(answers, all);
 
-        // An answer to another number of questions answers none.
-        let mut answers = Answers::default();
+        // An answer with another number of results is malformed as a whole.
+        let mut answers = AnswerCounts::default();
         answers.read(Mode::Stream, Answer::Message(&message), [None; 5].into_iter());
-        assert_eq!(answers, Answers { malformed: 5, ..Answers::default() });
+        assert_eq!(answers, AnswerCounts { malformed: 5, ..AnswerCounts::default() });
         answers.read(Mode::Check, Answer::Message(b"\xff"), [None].into_iter());
         assert_eq!(answers.malformed, 6);
         answers.read(Mode::Check, Answer::Message(b""), [None].into_iter());
         assert_eq!(answers.malformed, 7);
 
-        // What the client has read is held against the same rules.
-        let mut answers = Answers::default();
+        // Decisions of the client follow the same rules.
+        let mut answers = AnswerCounts::default();
         for (answer, expected) in [
             (Answer::Decision(true, Reason::Granted), Some(true)),
             (Answer::Decision(false, Reason::NoBinding), Some(true)),
@@ -240,17 +228,23 @@ mod tests {
         ] {
             answers.read(Mode::Coalesced, answer, [expected].into_iter());
         }
-        let all = Answers { allowed: 1, denied: 1, malformed: 2, wrong: 1, ..Answers::default() };
+        let all = AnswerCounts {
+            allowed: 1,
+            denied: 1,
+            malformed: 2,
+            wrong: 1,
+            ..AnswerCounts::default()
+        };
         assert_eq!(answers, all);
     }
 
     #[test]
     fn one_message_is_taken_out_of_its_frame() {
-        assert_eq!(unframed(b"\0\0\0\0\x02ab"), Some(&b"ab"[..]));
-        assert_eq!(unframed(b"\0\0\0\0\0"), Some(&b""[..]));
+        assert_eq!(single_message(b"\0\0\0\0\x02ab"), Some(&b"ab"[..]));
+        assert_eq!(single_message(b"\0\0\0\0\0"), Some(&b""[..]));
         for other in [&b""[..], b"\0\0\0\0", b"\x01\0\0\0\x02ab", b"\0\0\0\0\x02a", b"\0\0\0\0\0a"]
         {
-            assert_eq!(unframed(other), None, "{other:?}");
+            assert_eq!(single_message(other), None, "{other:?}");
         }
     }
 
@@ -258,7 +252,7 @@ mod tests {
     fn tallies_add_up() {
         let mut one = Tally { answered: 2, completed: 5, unsent: 1, ..Tally::new().unwrap() };
         one.fail("UNAVAILABLE");
-        one.waited(Duration::from_micros(7));
+        one.record(Duration::from_micros(7));
         let mut sum = one.clone();
         sum.fail(TRANSPORT);
         sum.add(&one);

@@ -1,4 +1,4 @@
-//! `capstan bench generate`: a workload's policy document, and questions about it.
+//! `capstan bench generate`: the policy document of a workload, and questions about it.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write as _};
@@ -16,24 +16,24 @@ Examples:
   capstan bench generate big-W --queries big.ndjson > big.json
   capstan bench generate --groups 50 --identities 500 --bindings-per-identity 4 --seed 7 > mine.json
 
-The same arguments give the same bytes, on every machine.";
+The same arguments give the same bytes on every machine.";
 
 /// Writes a generated policy document to standard output
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Generate {
-    /// W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: a hundred times as many
+    /// W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: 100 times as many
     #[arg(value_enum, ignore_case = true, default_value_t = Name::W)]
     workload: Name,
 
     #[command(flatten)]
     size: Size,
 
-    /// Write questions about the policy here, one a line, as `capstan check --file` takes them
+    /// Write questions about the policy to this file, one per line, as for `capstan check --file`
     #[arg(long, value_name = "FILE.ndjson")]
     queries: Option<PathBuf>,
 
-    /// How many questions to write
+    /// Number of questions to write
     #[arg(long, value_name = "N", default_value_t = 100_000, requires = "queries")]
     count: u64,
 }

@@ -1,41 +1,43 @@
-//! A run: what is started, asked and compared, and where the figures go.
+//! A run of `capstan bench`: starts the servers, measures them, and prints the figures.
 
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, ensure};
+use anyhow::{Context as _, bail, ensure};
 use clap::ValueEnum;
 use tokio::net::UnixStream;
-use tokio::signal::unix::{SignalKind, signal};
 
 use super::show;
 use super::world::World;
 use crate::FAILED;
 use crate::output::{self, Format};
+use crate::signals::{self, Signal};
 use capstan_bench::against::pairs;
 use capstan_bench::child::{Folder, Server};
 use capstan_bench::do_nothing::Runtime;
-use capstan_bench::load::connection::Endpoint;
-use capstan_bench::load::{Mode, Outcome, Plan, Target, live_line, run};
+use capstan_bench::load::{MeasuredServer, Measurement, Mode, Plan, progress_line, run};
 use capstan_bench::plot;
 use capstan_bench::questions::Questions;
-use capstan_bench::report::{Asked, Both, Comparison, Report};
-use capstan_server::limits::{BATCH_CHECKS_MAX, CONNECTION_STREAMS_MAX};
+use capstan_bench::report::{Comparison, Report, RunInfo, Totals};
+use capstan_client::ServerAddress;
+use capstan_proto::contract::BATCH_CHECKS_MAX;
+use capstan_server::clock::Clock;
+use capstan_server::limits::CONNECTION_STREAMS_MAX;
 
-/// What is measured, and how.
+/// The options of a run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     /// Measure the server at this address, http://HOST:PORT or unix:PATH, instead of starting one
-    #[arg(long, value_name = "URL", value_parser = Endpoint::parse)]
-    addr: Option<Endpoint>,
+    #[arg(long, value_name = "URL")]
+    addr: Option<ServerAddress>,
 
-    /// The process of that server, for its CPU; on a unix socket it is known
+    /// The process id of that server, to measure its CPU time; known without this on a Unix socket
     #[arg(long, value_name = "PID", requires = "addr")]
     pid: Option<u32>,
 
-    /// What the servers that are started listen on
+    /// The transport of the servers that are started
     #[arg(long, value_enum, default_value_t = Transport::Tcp)]
     transport: Transport,
 
@@ -45,36 +47,36 @@ pub(crate) struct Run {
     #[command(flatten)]
     load: Load,
 
-    /// Compare every decision with that of the same engine in this process
+    /// Compare every decision with the engine's in this process
     #[arg(long)]
     verify: bool,
 
-    /// Run a yardstick beside it, in turn, and tell the ratios
+    /// Measure a yardstick too, in alternating runs, and report the ratios
     #[arg(long, value_enum, value_name = "YARDSTICK")]
     against: Option<Yardstick>,
 
-    /// How many runs of each, with --against
+    /// Number of runs of each server, with --against
     #[arg(long, value_name = "N", default_value_t = 20, requires = "against",
           value_parser = clap::value_parser!(u16).range(1..=1_000))]
     pairs: u16,
 
-    /// Which threads the yardstick serves with
+    /// The threads of the yardstick
     #[arg(long, value_enum, default_value_t = Runtime::PerCore, requires = "against")]
     runtime: Runtime,
 
-    /// Draw the latencies here, as SVG
+    /// Write a plot of the latencies to this file, as SVG
     #[arg(long, value_name = "FILE.svg")]
     plot: Option<PathBuf>,
 }
 
-/// How much is asked, and how.
+/// The options of the load.
 #[derive(Debug, clap::Args)]
 struct Load {
-    /// How questions are asked
+    /// How checks are sent
     #[arg(long, value_enum, default_value_t = Mode::Check)]
     mode: Mode,
 
-    /// Checks a request, in the modes batch and stream
+    /// Checks per request, in the modes batch and stream
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_most(BATCH_CHECKS_MAX))]
     batch: usize,
 
@@ -82,23 +84,24 @@ struct Load {
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = at_most(4_096))]
     connections: usize,
 
-    /// Requests in flight for each connection; in the modes check and batch, at most 256
+    /// Requests in flight per connection; in the modes check and batch at most 256
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = at_most(65_536))]
     in_flight: usize,
 
-    /// Threads that generate load
+    /// Generator threads
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most(64))]
     threads: usize,
 
-    /// Requests a second, sent at their time (open loop) [default: as fast as answers come]
+    /// Requests per second, sent at scheduled times (open loop) [default: closed loop: each slot sends the
+    /// next request when the last one is answered]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     rate: Option<u64>,
 
-    /// Seconds that count; with --against, of each run [default: 10, or 3 with --against]
+    /// Length of the measured window; with --against, of each run [default: 10, or 3 with --against]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     duration: Option<Duration>,
 
-    /// Seconds before that which do not
+    /// Length of the warm-up before the measured window
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     warm_up: Duration,
 }
@@ -106,7 +109,7 @@ struct Load {
 impl Load {
     /// # Errors
     ///
-    /// Servers take fewer calls on a connection than these.
+    /// More unary calls in flight than a server allows streams on a connection.
     fn fits(&self) -> anyhow::Result<()> {
         let is_a_call_each = matches!(self.mode, Mode::Check | Mode::Batch);
         ensure!(
@@ -118,17 +121,17 @@ impl Load {
     }
 }
 
-/// What the servers that are started listen on.
+/// The transport of the servers that are started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Transport {
     Tcp,
     Unix,
 }
 
-/// What a server can be measured against.
+/// What a server can be compared with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Yardstick {
-    /// The same service on the same transport, answering without looking
+    /// The same services on the same transport, with handlers that allow everything
     DoNothing,
 }
 
@@ -145,67 +148,66 @@ fn seconds(text: &str) -> Result<Duration, String> {
 }
 
 impl Run {
-    /// Whatever ends it, the servers that it started end too.
+    /// The child processes end with the run, also when a signal ends it.
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+        let stop = signals::stop(&[Signal::HangUp])?;
         tokio::select! {
             measured = Box::pin(self.measure(format)) => measured,
-            _ = terminate.recv() => Err(anyhow!("stopped by SIGTERM")),
-            _ = interrupt.recv() => Err(anyhow!("stopped by SIGINT")),
+            signal = stop => bail!("stopped by {signal}"),
         }
     }
 
     async fn measure(self, format: Format) -> anyhow::Result<ExitCode> {
         self.load.fits()?;
-        let line = live_line();
+        let line = progress_line();
         line.set_message("preparing the questions");
         line.tick();
         let (checks, snapshot) = self.world.questions(self.verify)?;
         let mode = self.load.mode;
-        let questions = Questions::new(mode, &checks, self.load.batch, snapshot.as_ref());
+        let verify = snapshot.as_ref().map(|snapshot| (snapshot, Clock::System.now()));
+        let questions = Questions::new(mode, &checks, self.load.batch, verify);
         drop((checks, snapshot));
         line.set_message("starting");
         line.tick();
         let folder = Folder::new()?;
-        let (server, target) = self.target(&folder).await?;
+        let (child, server) = self.server(&folder).await?;
         let plan = self.plan();
-        let asked = Asked {
-            target: target.endpoint.to_string(),
+        let info = RunInfo {
+            target: server.address.to_string(),
             mode,
             checks_per_request: questions.checks_per_request(),
             verified: self.verify,
         };
         let is_sound = if let Some(Yardstick::DoNothing) = self.against {
             let yardstick = self.start_yardstick(&folder).await?;
-            let targets = (&target, &yardstick.target());
-            let pairs = pairs(self.pairs.into(), &plan, targets, &questions, &line).await?;
-            let both = Both::of(&pairs)?;
-            let server = Report::new(&asked, &plan, &both.server);
+            let servers = (&server, yardstick.measured());
+            let pairs = pairs(self.pairs.into(), &plan, servers, &questions, &line).await?;
+            let totals = Totals::of(&pairs)?;
+            let server = Report::new(&info, &plan, &totals.server);
             let name = format!("do-nothing, {}", self.runtime.name());
-            // It is not meant to be right.
-            let asked = Asked { target: name, verified: false, ..asked };
-            let yardstick = Report::new(&asked, &plan, &both.yardstick);
+            // The yardstick allows everything, so its decisions are not verified.
+            let info = RunInfo { target: name, verified: false, ..info };
+            let yardstick = Report::new(&info, &plan, &totals.yardstick);
             let comparison = Comparison::new(server, yardstick, &pairs);
             line.finish_and_clear();
             match format {
                 Format::Json => output::json(&comparison)?,
                 Format::Table => show::comparison(&comparison)?,
             }
-            self.draw(&[("capstan", &both.server), ("do-nothing", &both.yardstick)])?;
+            self.draw(&[("capstan", &totals.server), ("do-nothing", &totals.yardstick)])?;
             comparison.server.is_sound() && comparison.yardstick.is_sound()
         } else {
-            let outcome = run(&plan, &target, &questions, &line).await?;
-            let report = Report::new(&asked, &plan, &outcome);
+            let measurement = run(&plan, &server, &questions, &line).await?;
+            let report = Report::new(&info, &plan, &measurement);
             line.finish_and_clear();
             match format {
                 Format::Json => output::json(&report)?,
-                Format::Table => show::report(&report, &outcome.tally.latency)?,
+                Format::Table => show::report(&report, &measurement.tally.latency)?,
             }
-            self.draw(&[("capstan", &outcome)])?;
+            self.draw(&[("capstan", &measurement)])?;
             report.is_sound()
         };
-        drop((server, folder));
+        drop((child, folder));
         Ok(if is_sound { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
     }
 
@@ -213,29 +215,29 @@ impl Run {
         let Load { connections, in_flight, threads, rate, duration, warm_up, .. } = self.load;
         let default = if self.against.is_some() { 3 } else { 10 };
         let duration = duration.unwrap_or(Duration::from_secs(default));
-        // A thread without a connection has nothing to do.
+        // A thread without a connection would have no work.
         let threads = threads.min(connections);
         Plan { connections, in_flight, threads, rate, warm_up, duration }
     }
 
-    /// The server to measure, and what holds it if it was started here.
-    async fn target(&self, folder: &Folder) -> anyhow::Result<(Option<Server>, Target)> {
-        let Some(endpoint) = self.addr.clone() else {
+    /// The server to measure, and its child process if it was started here.
+    async fn server(&self, folder: &Folder) -> anyhow::Result<(Option<Server>, MeasuredServer)> {
+        let Some(address) = self.addr.clone() else {
             let mut arguments = self.world.serve(folder)?;
             arguments.extend(["--listen".into(), self.listen(folder, "server.sock")?]);
             let server = Server::start(arguments).await?;
-            let target = server.target();
-            return Ok((Some(server), target));
+            let measured = server.measured().clone();
+            return Ok((Some(server), measured));
         };
-        let pid = match (&endpoint, self.pid) {
-            (Endpoint::Unix(path), None) => {
+        let pid = match (address.unix_path(), self.pid) {
+            (Some(path), None) => {
                 let stream = UnixStream::connect(path).await;
-                let stream = stream.with_context(|| format!("cannot reach {endpoint}"))?;
+                let stream = stream.with_context(|| format!("cannot reach {address}"))?;
                 stream.peer_cred()?.pid().and_then(|pid| u32::try_from(pid).ok())
             }
             (_, pid) => pid,
         };
-        Ok((None, Target { endpoint, pid }))
+        Ok((None, MeasuredServer { address, pid }))
     }
 
     async fn start_yardstick(&self, folder: &Folder) -> anyhow::Result<Server> {
@@ -248,7 +250,7 @@ impl Run {
     fn listen(&self, folder: &Folder, name: &str) -> anyhow::Result<String> {
         let is_unix = match &self.addr {
             // The yardstick goes where the server is.
-            Some(endpoint) => matches!(endpoint, Endpoint::Unix(_)),
+            Some(address) => address.unix_path().is_some(),
             None => self.transport == Transport::Unix,
         };
         if !is_unix {
@@ -259,7 +261,7 @@ impl Run {
         Ok(format!("unix:{path}"))
     }
 
-    fn draw(&self, outcomes: &[(&str, &Outcome)]) -> anyhow::Result<()> {
+    fn draw(&self, measurements: &[(&str, &Measurement)]) -> anyhow::Result<()> {
         let Some(path) = &self.plot else {
             return Ok(());
         };
@@ -267,7 +269,7 @@ impl Run {
         let pace = self.load.rate.map_or("closed loop".into(), |rate| format!("{rate} requests/s"));
         let title = format!("{mode:?}, {connections} × {in_flight} in flight, {pace}");
         let curves: Vec<_> =
-            outcomes.iter().map(|(name, outcome)| (*name, &outcome.tally.latency)).collect();
+            measurements.iter().map(|(name, one)| (*name, &one.tally.latency)).collect();
         let svg = plot::svg(&title, &curves)?;
         fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
     }

@@ -1,21 +1,20 @@
-//! The figures as people read them.
+//! The figures of `capstan bench` as tables.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
-use indicatif::HumanFloatCount;
 
+use crate::figures::thousands;
 use crate::output;
 use capstan_bench::against::Median;
-use capstan_bench::load::as_f64;
-use capstan_bench::load::tally::Code;
-use capstan_bench::plot::duration;
+use capstan_bench::figures::{as_f64, duration};
+use capstan_bench::load::ErrorName;
 use capstan_bench::report::{Comparison, Report};
 
-/// Width of the longest bar.
+/// The width of the longest bar, in columns.
 const BAR: u64 = 40;
 
-/// One run: a table, and how the latencies are spread.
+/// One run: a table and a latency histogram.
 pub(crate) fn report(report: &Report, nanos: &Histogram<u64>) -> anyhow::Result<()> {
     output::line(heading(report))?;
     let mut table = output::table(["", &report.target]);
@@ -27,7 +26,7 @@ pub(crate) fn report(report: &Report, nanos: &Histogram<u64>) -> anyhow::Result<
     output::line(verdict(report))
 }
 
-/// The server beside the yardstick, and the ratios.
+/// The server and the yardstick side by side, and their ratios.
 pub(crate) fn comparison(comparison: &Comparison) -> anyhow::Result<()> {
     let Comparison { server, yardstick, pairs, cpu_ratio, rate_ratio } = comparison;
     output::line(heading(server))?;
@@ -88,7 +87,7 @@ fn rows(report: &Report) -> Vec<(String, String)> {
     rows.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
-fn codes(codes: &BTreeMap<Code, u64>) -> String {
+fn codes(codes: &BTreeMap<ErrorName, u64>) -> String {
     if codes.is_empty() {
         return "0".into();
     }
@@ -96,7 +95,7 @@ fn codes(codes: &BTreeMap<Code, u64>) -> String {
     all.collect::<Vec<_>>().join(", ")
 }
 
-/// How many requests took how long, each row twice as long as the one before.
+/// A latency histogram with logarithmic buckets, each twice as wide as the one before.
 fn spread(nanos: &Histogram<u64>) -> String {
     let first = nanos.value_at_quantile(0.001).next_power_of_two().max(2) / 2;
     let mut rows: Vec<_> = nanos
@@ -106,7 +105,7 @@ fn spread(nanos: &Histogram<u64>) -> String {
     rows.retain(|(_, count)| *count > 0);
     let most = rows.iter().map(|(_, count)| *count).max().unwrap_or(1);
     let row = |(until, count): (u64, u64)| {
-        // So short a bar that it cannot be seen would be a lie about a request that took so long.
+        // At least one column, so that single slow requests are visible.
         let length = usize::try_from((count * BAR).div_ceil(most)).unwrap_or_default();
         format!("  up to {:>9}  {:<40}  {count}", duration(as_f64(until) / 1e3), "█".repeat(length))
     };
@@ -134,25 +133,12 @@ fn verdict(report: &Report) -> String {
     format!("{}  {what}", output::verdict(sound, if sound { "sound" } else { "unsound" }))
 }
 
-/// 1234567.8 as 1,234,568.
-fn thousands(number: f64) -> String {
-    HumanFloatCount(number.round()).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_grouped() {
-        assert_eq!(
-            [0.4, 999.0, 1_000.0, 1_234_567.8].map(thousands),
-            ["0", "999", "1,000", "1,234,568"]
-        );
-    }
-
-    #[test]
-    fn every_request_stands_in_the_spread_however_few_took_so_long() {
+    fn single_slow_requests_are_visible_in_the_histogram() {
         let mut nanos = Histogram::new_with_max(10_000_000_000, 3).unwrap();
         nanos.record_n(20_000, 1_000_000).unwrap();
         nanos.record(5_000_000_000).unwrap();

@@ -1,25 +1,24 @@
-//! The world that is measured: a generated one by its name or sizes, or any policy document.
+//! The policy to measure on: a generated workload, or a policy document.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
-use capstan_engine::{Model, Snapshot};
+use capstan_engine::{Attributes, Model, Snapshot};
 use capstan_policy::Catalogs;
-use capstan_proto::v1;
 use clap::ValueEnum;
 
 use crate::queries::Query;
 use capstan_bench::child::Folder;
-use capstan_bench::questions;
+use capstan_bench::questions::{QuestionBuf, of_policy};
 use capstan_bench::workload::{BIG_W, CATALOG, W, Workload};
 use capstan_server::feed::source::{Source, load_catalogs};
 
-/// How large a generated world is, if not as large as one that has a name.
+/// The parameters of a generated workload, instead of those of a named one.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Size {
-    /// Groups at the fifth level; those above them come on top
+    /// Groups at level 5; the groups above them are additional
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     groups: Option<u64>,
 
@@ -27,16 +26,16 @@ pub(crate) struct Size {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     identities: Option<u64>,
 
-    /// Role bindings of each identity: at most twelve times the groups
+    /// Role bindings of each identity: at most 12 times the groups
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     bindings_per_identity: Option<u64>,
 
-    /// Another seed, another world of the same size
+    /// The seed of names and bindings
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 }
 
-/// The workloads that have a name.
+/// The named workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Name {
     #[value(name = "W")]
@@ -62,37 +61,42 @@ impl Size {
     }
 }
 
-/// What is asked about.
+/// The options that choose the policy and the questions.
 #[derive(Debug, clap::Args)]
 pub(crate) struct World {
-    /// Ask about this policy document
+    /// Measure on this policy document
     #[arg(long, value_name = "FILE", conflicts_with = "workload")]
     policy: Option<PathBuf>,
 
-    /// Catalogs that the policy document can name, beside the built-in ones
+    /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
+    /// repeat for several
     #[arg(long, value_name = "NAME|FILE")]
     catalog: Vec<String>,
 
-    /// Ask about a generated world. W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: a
-    /// hundred times as many
+    /// Measure on a generated policy. W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: 100
+    /// times as many
     #[arg(long, value_enum, ignore_case = true, default_value_t = Name::W)]
     workload: Name,
 
     #[command(flatten)]
     size: Size,
 
-    /// Ask these, one JSON object a line as `capstan check --file` takes them, instead of drawn ones
+    /// Ask these questions, one JSON object per line as for `capstan check --file`, instead of random ones
     #[arg(long, value_name = "FILE.ndjson")]
     queries: Option<PathBuf>,
 
-    /// How many different questions to draw; they are asked in turn
+    /// Number of different random questions; they are sent in order, and again from the first
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     questions: u64,
 }
 
 impl World {
-    /// What a server of this world is started with; the folder is for a document that is generated.
+    /// The arguments of a server of this policy. A generated document is written to the folder.
+    ///
+    /// # Errors
+    ///
+    /// The document cannot be written, or its path is not UTF-8.
     pub(crate) fn serve(&self, folder: &Folder) -> anyhow::Result<Vec<String>> {
         let path = match &self.policy {
             Some(path) => path.clone(),
@@ -110,7 +114,7 @@ impl World {
         let path = path.to_str().with_context(|| format!("{} is no text", path.display()))?;
         let mut arguments =
             ["serve", "--policy", path, "--http", "none"].map(str::to_owned).to_vec();
-        // Big W is a document beyond the limit, and this one is not from a stranger.
+        // big-W is larger than the default limit, which protects against documents of others.
         arguments.extend(["--max-document-bytes".into(), u64::MAX.to_string()]);
         for catalog in &self.catalog {
             arguments.extend(["--catalog".into(), catalog.clone()]);
@@ -118,35 +122,37 @@ impl World {
         Ok(arguments)
     }
 
-    /// The questions; and if wanted what answers them in this process.
+    /// The questions, and with `verify` the snapshot that answers them in this process.
+    ///
+    /// # Errors
+    ///
+    /// A document or a query line cannot be read, or there are no questions.
     pub(crate) fn questions(
         &self,
         verify: bool,
-    ) -> anyhow::Result<(Vec<v1::CheckItem>, Option<Snapshot>)> {
+    ) -> anyhow::Result<(Vec<QuestionBuf>, Option<Snapshot>)> {
         let needs_model = verify || (self.policy.is_some() && self.queries.is_none());
         let model = needs_model.then(|| self.model()).transpose()?;
-        let checks = match (&self.queries, &model) {
+        let questions = match (&self.queries, &model) {
             (Some(path), _) => read(path)?,
-            (None, Some(model)) if self.policy.is_some() => {
-                questions::of_policy(model, self.questions)
-            }
+            (None, Some(model)) if self.policy.is_some() => of_policy(model, self.questions),
             (None, _) => {
                 let queries = self.generated().queries();
-                let check = |query: capstan_bench::workload::Query<'_>| v1::CheckItem {
+                let question = |query: capstan_bench::workload::Query<'_>| QuestionBuf {
                     identity: query.identity,
                     capability: query.capability.into(),
                     resource: query.resource,
-                    properties: None,
+                    attributes: Attributes::default(),
                 };
-                (0..self.questions).map(|at| check(queries.get(at))).collect()
+                (0..self.questions).map(|at| question(queries.get(at))).collect()
             }
         };
-        if checks.is_empty() {
-            return Err(anyhow!("there is nothing to ask"));
+        if questions.is_empty() {
+            return Err(anyhow!("there are no questions to ask"));
         }
         let model = model.as_ref().filter(|_| verify);
         let snapshot = model.map(|model| Snapshot::build(model, 1)).transpose()?;
-        Ok((checks, snapshot))
+        Ok((questions, snapshot))
     }
 
     fn generated(&self) -> Workload {
@@ -172,17 +178,20 @@ impl World {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<v1::CheckItem>> {
+/// Reads query lines.
+fn read(path: &Path) -> anyhow::Result<Vec<QuestionBuf>> {
     let name = path.display();
     let cannot = || format!("cannot read {name}");
-    let mut checks = Vec::new();
+    let mut questions = Vec::new();
     for (at, line) in BufReader::new(File::open(path).with_context(cannot)?).lines().enumerate() {
         let line = line.with_context(cannot)?;
         if line.trim().is_empty() {
             continue;
         }
         let query = Query::parse(&line).map_err(|error| anyhow!("{name}:{}: {error}", at + 1))?;
-        checks.push(query.into_item());
+        let Query { identity, capability, resource, properties } = query;
+        let attributes = properties.attributes();
+        questions.push(QuestionBuf { identity, capability, resource, attributes });
     }
-    Ok(checks)
+    Ok(questions)
 }

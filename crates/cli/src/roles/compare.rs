@@ -1,22 +1,22 @@
-//! `capstan roles compare`: what each role is good for, side by side.
+//! `capstan roles compare`: what each role allows, side by side.
 //!
-//! **Invariant**: a mark is computed from what a role gives by the rules below; no table is stored,
-//! so custom roles and catalogs of the user's own are compared by the same rules.
+//! **Invariant**: each mark is computed from the role's capabilities by the rules below, so that custom roles
+//! and catalogs of users are compared by the same rules as built-in ones.
 
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, Width};
 use serde::{Serialize, Serializer};
 
-use super::super::output::{self, Format};
-use super::{Listing, Role};
+use crate::answers::{Role, RoleList};
+use crate::output::{self, Format};
 
-/// Something that people want a role for.
+/// A task that needs a role.
 struct Ability {
     name: &'static str,
-    /// Of each of these lists a role needs one capability.
+    /// A role needs at least one capability of each of these lists.
     needs: &'static [&'static [&'static str]],
 }
 
-/// In the order and the words of the reference's table.
+/// In the order and with the names of the table in the reference documentation.
 const ABILITIES: [Ability; 6] = [
     Ability { name: "Pull Images", needs: &[&["manifest.list"], &["repo.list"], &["tag.list"]] },
     Ability { name: "List Tags/Repos", needs: &[&["tag.list"], &["repo.list"]] },
@@ -43,9 +43,9 @@ const ABILITIES: [Ability; 6] = [
     },
 ];
 
-/// Characters of a name that stay on one line; custom roles' names can be long.
+/// Characters of a role's name that are not wrapped.
 const NAME_WIDTH_MAX: usize = 40;
-/// A blank on either side.
+/// Blanks on both sides of a cell.
 const PADDING: usize = 2;
 
 impl Ability {
@@ -54,7 +54,7 @@ impl Ability {
         self.needs.iter().all(|one_of| one_of.iter().any(gives))
     }
 
-    /// A few alternatives to a line.
+    /// The rule as text, at most three alternatives per line.
     fn rule(&self) -> String {
         let lines = |one_of: &&[&str]| {
             let lines = one_of.chunks(3).map(|some| some.join(" or "));
@@ -75,12 +75,12 @@ struct Comparison<'l> {
 #[derive(Debug, Serialize)]
 struct Row<'l> {
     name: &'l str,
-    /// By column.
+    /// In the order of the columns.
     #[serde(serialize_with = "as_mapping")]
     marks: [bool; ABILITIES.len()],
 }
 
-pub(super) fn show(listing: &Listing, format: Format) -> anyhow::Result<()> {
+pub(super) fn show(listing: &RoleList, format: Format) -> anyhow::Result<()> {
     let roles = listing.roles.iter().map(|role| Row {
         name: &role.name,
         marks: ABILITIES.each_ref().map(|ability| ability.of(role)),
@@ -96,7 +96,7 @@ pub(super) fn show(listing: &Listing, format: Format) -> anyhow::Result<()> {
     }
 }
 
-/// Every rule, for the help.
+/// All rules, for `--help`.
 pub(super) fn rules() -> String {
     ABILITIES.each_ref().map(Ability::rule).join("\n")
 }
@@ -109,7 +109,7 @@ impl Comparison<'_> {
         for Row { name, marks } in &self.roles {
             table.add_row(std::iter::once(Cell::new(name)).chain(marks.map(mark)));
         }
-        // On a narrow terminal the header is broken, not the names: they are what is looked for.
+        // On a narrow terminal the header is wrapped before the names.
         let widest = self.roles.iter().map(|role| role.name.chars().count()).max().unwrap_or(0);
         let width = u16::try_from(widest.min(NAME_WIDTH_MAX) + PADDING).unwrap_or(u16::MAX);
         if let Some(names) = table.column_mut(0) {
@@ -128,7 +128,7 @@ fn mark(has: bool) -> Cell {
     cell.set_alignment(CellAlignment::Center)
 }
 
-/// A mapping in the order of the columns.
+/// A JSON object with a member for each column, in their order.
 fn as_mapping<S: Serializer>(
     marks: &[bool; ABILITIES.len()],
     serializer: S,

@@ -1,13 +1,13 @@
-//! `capstan roles diff`: what one role gives and the other does not.
+//! `capstan roles diff`: the capabilities that only one of two roles has.
 
 use std::collections::BTreeSet;
 
 use comfy_table::{Cell, Color};
 use serde::Serialize;
 
-use super::super::capabilities::by_resource;
-use super::super::output::{self, Format};
-use super::Listing;
+use crate::answers::RoleList;
+use crate::capabilities::by_resource;
+use crate::output::{self, Format};
 
 #[derive(Debug, Serialize)]
 struct Difference<'l> {
@@ -19,9 +19,9 @@ struct Difference<'l> {
     both: Vec<String>,
 }
 
-pub(super) fn show(listing: &Listing, a: &str, b: &str, format: Format) -> anyhow::Result<()> {
+pub(super) fn show(listing: &RoleList, a: &str, b: &str, format: Format) -> anyhow::Result<()> {
     let (a, b) = (listing.role(a)?, listing.role(b)?);
-    // A server of another version need not keep the order.
+    // Sets, because a server of another version may send another order.
     let gives_a: BTreeSet<_> = a.capabilities.iter().collect();
     let gives_b: BTreeSet<_> = b.capabilities.iter().collect();
     let difference = Difference {
@@ -39,7 +39,7 @@ pub(super) fn show(listing: &Listing, a: &str, b: &str, format: Format) -> anyho
 }
 
 impl Difference<'_> {
-    /// Signs as those of any diff: from A to B, what is lost and what is gained.
+    /// `-` marks capabilities that only A has, `+` those that only B has.
     fn print(&self) -> anyhow::Result<()> {
         let Self { catalog, a, b, only_a, only_b, both } = self;
         output::line(format!("catalog {catalog}"))?;

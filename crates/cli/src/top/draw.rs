@@ -1,7 +1,7 @@
-//! A view as a picture: for the screen, and as text where there is none.
+//! Draws a view: on the live screen, or as text.
 //!
-//! **Invariant**: drawing decides nothing and reads no clock. Whatever does not fit is left out,
-//! the least important first: curves, errors and reasons in height, columns in width.
+//! **Invariant**: drawing is a pure function of its input. What does not fit is omitted, the least important
+//! first: in height curves, errors and reasons; in width columns of the table.
 
 use capstan_engine::Timestamp;
 use capstan_policy::format_timestamp;
@@ -11,16 +11,16 @@ use ratatui::style::{Color, Modifier, Style};
 use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Block, Clear, Padding, Paragraph, Row, Sparkline, Table, Widget};
 
-use super::figures;
 use super::history::{Curve, History};
 use super::view::{Flow, ReasonCount, View};
-use capstan_server::limits::TOP_HISTORY;
+use crate::figures;
+use crate::limits::TOP_HISTORY;
 
-/// From here on, reasons and errors stand beside each other.
+/// The minimum width at which reasons and errors are side by side.
 const WIDTH_OF_TWO: u16 = 72;
-/// Room for the name of a code, its rate and a gap.
+/// Columns for the name of a code, its rate and a gap.
 const ERRORS_WIDTH: u16 = 29;
-/// Rows of a curve at most, its title among them.
+/// Maximum rows of a curve, including its title.
 const CURVE_ROWS_MAX: u16 = 5;
 
 const HELP: &str = "\
@@ -38,30 +38,30 @@ all        its times are without StreamCheck's
 
 Any other key closes this.";
 
-/// What there is to draw.
+/// The input of a drawing.
 #[derive(Debug)]
 pub(super) struct Picture<'s> {
     pub(super) view: &'s View,
-    /// Where it comes from.
+    /// The URL of the metrics.
     pub(super) url: &'s str,
-    /// Only on a screen.
+    /// `None` for text.
     pub(super) live: Option<Live<'s>>,
     pub(super) coloured: bool,
 }
 
-/// What a picture that moves has beside.
+/// Additional input of the live screen.
 #[derive(Debug)]
 pub(super) struct Live<'s> {
     pub(super) history: &'s History,
-    /// How often it moves.
+    /// The interval, as text.
     pub(super) every: String,
     pub(super) paused: bool,
-    /// Why the server cannot be asked any more.
+    /// The error of the last scrape, if it failed.
     pub(super) away: Option<&'s str>,
     pub(super) help: bool,
 }
 
-/// What a colour stands for. Without colours only the bold remains.
+/// The meaning of a style. Without colours only bold remains.
 #[derive(Clone, Copy)]
 enum Tone {
     Title,
@@ -70,7 +70,7 @@ enum Tone {
     Quiet,
 }
 
-/// The picture as text of this width, without colours.
+/// The drawing as text of this width, without colours.
 pub(super) fn text(view: &View, url: &str, width: u16) -> String {
     let picture = Picture { view, url, live: None, coloured: false };
     let height = 4 + picture.table_rows() + 1 + picture.reason_rows(width);
@@ -95,7 +95,7 @@ impl Widget for &Picture<'_> {
         let table = take(self.table_rows() + 1);
         let reasons = take(self.reason_rows(area.width));
         let curves = if self.live.is_some() { take(CURVE_ROWS_MAX + 1) } else { 0 };
-        // Less than a title, a row and a gap is no curve.
+        // A curve needs at least a title, a row and a gap.
         let curves = if curves < 3 { 0 } else { curves };
         let heights = [head, curves, table, reasons].map(Constraint::Length);
         let [head, curves, table, reasons] = Layout::vertical(heights).areas(area);
@@ -126,7 +126,7 @@ impl Picture<'_> {
         if self.coloured { style.fg(colour) } else { style }
     }
 
-    /// A total since the server started has no rates.
+    /// The suffix of rates; totals have none.
     const fn per_second(&self) -> &'static str {
         if self.view.seconds.is_some() { "/s" } else { "" }
     }
@@ -233,7 +233,7 @@ impl Picture<'_> {
 
     // === Calls ===
 
-    /// One for each call that was ever made, the header and the sum.
+    /// One row for each RPC with calls since the server's start, the header, and the sum.
     fn table_rows(&self) -> u16 {
         let known = self.view.rpcs.iter().filter(|rpc| rpc.known).count();
         u16::try_from(known).unwrap_or(u16::MAX).saturating_add(2)
@@ -304,7 +304,7 @@ impl Picture<'_> {
         Paragraph::new(lines).render(errors, buffer);
     }
 
-    /// Its name, its share as a bar and as a number, and how often.
+    /// A line with the name, the share as a bar and in percent, and the rate.
     fn reason(&self, reason: &ReasonCount, width: u16) -> Line<'static> {
         const NAME: u16 = 23;
         const FIGURES: u16 = 18;
@@ -333,7 +333,7 @@ impl Picture<'_> {
     }
 }
 
-/// As many of these as fit, two spaces apart.
+/// As many parts as fit, two spaces apart.
 fn fitting<'s>(parts: impl IntoIterator<Item = Span<'s>>, width: u16) -> Line<'s> {
     let mut line = Line::default();
     for part in parts {
@@ -347,7 +347,7 @@ fn fitting<'s>(parts: impl IntoIterator<Item = Span<'s>>, width: u16) -> Line<'s
     line
 }
 
-/// A bar of this many columns at most, in eighths of one, and blanks up to there.
+/// A bar in eighths of a column, padded to `width`.
 fn share_bar(share: f64, width: u16) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
@@ -357,7 +357,7 @@ fn share_bar(share: f64, width: u16) -> String {
     format!("{bar:0$}", usize::from(width))
 }
 
-/// A value as the curve's widget takes it: whole numbers, so of a small unit.
+/// A value as the sparkline widget takes it: a whole number of millionths.
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates")]
 fn bar(value: Option<f64>) -> Option<u64> {
     value.map(|value| (value * 1e6) as u64)
@@ -367,9 +367,9 @@ fn bar(value: Option<f64>) -> Option<u64> {
 struct Column {
     title: &'static str,
     width: u16,
-    /// Those of the highest number go first if there is no room.
-    goes: u8,
-    /// None is the call's name.
+    /// The column with the highest priority number is omitted first; 0 is never omitted.
+    priority: u8,
+    /// `None`: the name of the RPC.
     cell: fn(&Flow) -> Option<String>,
 }
 
@@ -377,10 +377,10 @@ impl Column {
     const fn new(
         title: &'static str,
         width: u16,
-        goes: u8,
+        priority: u8,
         cell: fn(&Flow) -> Option<String>,
     ) -> Self {
-        Self { title, width, goes, cell }
+        Self { title, width, priority, cell }
     }
 }
 
@@ -399,9 +399,9 @@ fn columns(width: u16) -> Vec<Column> {
     ];
     let needed = |columns: &[Column]| columns.iter().map(|column| column.width + 1).sum::<u16>();
     while needed(&columns) > width.saturating_add(1) {
-        let goes = columns.iter().map(|column| column.goes).max();
-        let Some(goes) = goes.filter(|goes| *goes > 0) else { break };
-        columns.retain(|column| column.goes < goes);
+        let last = columns.iter().map(|column| column.priority).max();
+        let Some(last) = last.filter(|priority| *priority > 0) else { break };
+        columns.retain(|column| column.priority < last);
     }
     columns
 }

@@ -1,26 +1,26 @@
-//! The text that `/metrics` answers with, OpenMetrics 1.0, as series with their values.
+//! A parser of the OpenMetrics 1.0 text format: series with labels and values.
 //!
-//! **Invariant**: what is malformed or cut short is an error, never a smaller number. Times and
-//! exemplars after a value are passed over: nothing here needs them.
+//! **Invariant**: a malformed or truncated text is an error, never a smaller number. Timestamps and exemplars
+//! after a value are ignored.
 
 use thiserror::Error;
 
-/// Why a text cannot be read.
+/// The text is not valid OpenMetrics.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(super) enum Malformed {
-    /// A line is not what it should be.
+pub(super) enum ParseError {
+    /// A line is malformed.
     #[error("line {line}: {problem}")]
     Line {
         /// From 1.
         line: usize,
         problem: &'static str,
     },
-    /// The mark at the end is missing: something was cut off.
+    /// The final `# EOF` is missing: the text is truncated.
     #[error("it does not end with `# EOF`")]
-    CutShort,
+    Truncated,
 }
 
-/// One series: its name, its labels in the order that they stand in, and its value.
+/// One series: name, labels in the order of the text, value.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Series<'t> {
     pub(super) name: &'t str,
@@ -36,19 +36,20 @@ impl Series<'_> {
     }
 }
 
-/// Every series, in the order of the text.
-pub(super) fn parse(text: &str) -> Result<Vec<Series<'_>>, Malformed> {
+/// Parses every series, in the order of the text.
+pub(super) fn parse(text: &str) -> Result<Vec<Series<'_>>, ParseError> {
     let mut all = Vec::new();
     for (at, line) in text.lines().enumerate() {
         if line == "# EOF" {
             return Ok(all);
         }
         if !line.starts_with('#') {
-            let read = series(line).map_err(|problem| Malformed::Line { line: at + 1, problem })?;
+            let read =
+                series(line).map_err(|problem| ParseError::Line { line: at + 1, problem })?;
             all.push(read);
         }
     }
-    Err(Malformed::CutShort)
+    Err(ParseError::Truncated)
 }
 
 fn series(line: &str) -> Result<Series<'_>, &'static str> {
@@ -62,7 +63,7 @@ fn series(line: &str) -> Result<Series<'_>, &'static str> {
     Ok(Series { name, labels, value })
 }
 
-/// A name, and what follows it.
+/// Splits off a name.
 fn name(text: &str) -> Option<(&str, &str)> {
     let is_part = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '_' | ':');
     let end = text.find(|letter| !is_part(letter)).unwrap_or(text.len());
@@ -71,7 +72,7 @@ fn name(text: &str) -> Option<(&str, &str)> {
 
 type Labels<'t> = Vec<(&'t str, String)>;
 
-/// The labels up to the closing brace, and what follows it.
+/// Splits off the labels up to the closing brace.
 fn labels(mut rest: &str) -> Result<(Labels<'_>, &str), &'static str> {
     let mut all = Vec::new();
     loop {
@@ -90,7 +91,7 @@ fn labels(mut rest: &str) -> Result<(Labels<'_>, &str), &'static str> {
     }
 }
 
-/// A value up to the closing quote, and what follows it.
+/// Splits off a label's value up to the closing quote.
 fn unquoted(text: &str) -> Option<(String, &str)> {
     let mut value = String::new();
     let mut letters = text.chars();
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_an_error_with_its_line() {
+    fn a_malformed_line_is_an_error_with_its_number() {
         for (line, problem) in [
             ("", "no name"),
             ("{x=\"1\"} 1", "no name"),
@@ -146,10 +147,10 @@ mod tests {
             ("a{x=\"\\t\"} 1", "a label's value does not end"),
         ] {
             let text = format!("b 1\n{line}\n# EOF\n");
-            assert_eq!(parse(&text), Err(Malformed::Line { line: 2, problem }), "{line}");
+            assert_eq!(parse(&text), Err(ParseError::Line { line: 2, problem }), "{line}");
         }
         for cut in ["", "a 1\n", "a 1\n# EO"] {
-            assert_eq!(parse(cut), Err(Malformed::CutShort), "{cut}");
+            assert_eq!(parse(cut), Err(ParseError::Truncated), "{cut}");
         }
     }
 }

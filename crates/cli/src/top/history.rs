@@ -1,16 +1,16 @@
-//! What the last minutes were like, for the curves.
+//! The figures of the last minutes, for the curves.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::view::View;
-use capstan_server::limits::TOP_HISTORY;
+use crate::limits::TOP_HISTORY;
 
 /// The intervals of the last [`TOP_HISTORY`], oldest first.
 #[derive(Clone, Debug, Default)]
 pub(super) struct History(VecDeque<Interval>);
 
-/// One interval; times are since `capstan top` began.
+/// One interval. Times are relative to the start of `capstan top`.
 #[derive(Clone, Debug)]
 struct Interval {
     from: Duration,
@@ -23,12 +23,12 @@ struct Interval {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Curve {
     CallsPerSecond,
-    /// In seconds; none where nobody called.
+    /// In seconds; `None` in intervals without calls.
     P99,
 }
 
 impl History {
-    /// Another interval has ended now.
+    /// Appends an interval that ended at `now`, and drops those before [`TOP_HISTORY`].
     pub(super) fn add(&mut self, view: &View, now: Duration) {
         let took = Duration::try_from_secs_f64(view.seconds.unwrap_or_default());
         self.0.push_back(Interval {
@@ -43,9 +43,8 @@ impl History {
         }
     }
 
-    /// The curve in as many columns, the last of which ends with the last interval. A column shows
-    /// the highest value of the intervals that it touches, so that no peak is hidden; none where
-    /// nothing was measured.
+    /// The curve in `width` columns of equal time; the last column ends with the last interval. A column has
+    /// the maximum of the intervals that overlap it, so that peaks stay visible; `None` without intervals.
     pub(super) fn columns(&self, curve: Curve, width: u16) -> Vec<Option<f64>> {
         let now = self.0.back().map_or(Duration::ZERO, |last| last.to);
         let column = TOP_HISTORY / u32::from(width.max(1));
@@ -99,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_is_forgotten() {
+    fn old_intervals_are_dropped() {
         let mut history = History::default();
         for at in 1..=1_000 {
             history.add(&second(at), Duration::from_secs(at));

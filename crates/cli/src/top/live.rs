@@ -1,7 +1,6 @@
-//! The screen: what moves it, and how it is given back.
+//! The live screen: its state, its event loop, and the terminal.
 //!
-//! **Invariant**: whichever way this ends, by a key, a signal, an error or a panic, the terminal is
-//! then as it was.
+//! **Invariant**: however the loop ends, by a key, a signal, an error or a panic, the terminal is restored.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -11,29 +10,29 @@ use std::time::Duration;
 use anyhow::Context as _;
 use crossterm::event::{Event, EventStream, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use futures_util::StreamExt as _;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::draw::{Live, Picture};
-use super::figures;
 use super::history::History;
 use super::sample::Sample;
 use super::scrape::Metrics;
 use super::view::View;
+use crate::figures;
+use crate::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
+use crate::signals::{self, Signal};
 use capstan_server::clock::Clock;
-use capstan_server::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
 
-/// What the screen shows, and how the next scrape changes it.
+/// The state of the screen.
 #[derive(Debug)]
 pub(super) struct Board {
     url: String,
     interval: Duration,
     coloured: bool,
     began: Instant,
-    /// The last scrape, and when it was.
+    /// The last successful scrape, and its time.
     last: (Sample, Instant),
     now: Shown,
-    /// What is shown while it is paused.
+    /// The picture that stays visible during a pause.
     paused: Option<Shown>,
     help: bool,
 }
@@ -42,12 +41,12 @@ pub(super) struct Board {
 struct Shown {
     view: View,
     history: History,
-    /// Why the server cannot be asked any more.
+    /// The error of the last scrape, if it failed.
     away: Option<String>,
 }
 
 impl Board {
-    /// The first scrape: what happened before it is shown as a total.
+    /// Shows the totals of the first scrape.
     pub(super) fn new(url: &str, interval: Duration, coloured: bool, first: Sample) -> Self {
         let view = View::total(&first, Clock::System.now());
         let began = Instant::now();
@@ -75,7 +74,7 @@ impl Board {
         Picture { view, url: &self.url, live: Some(live), coloured: self.coloured }
     }
 
-    /// A scrape ended at this time.
+    /// Handles a scrape that ended at this time.
     pub(super) fn scraped(&mut self, scraped: anyhow::Result<Sample>, at: Instant) {
         match scraped {
             Ok(sample) => {
@@ -86,12 +85,12 @@ impl Board {
                 self.now.away = None;
                 self.last = (sample, at);
             }
-            // The rest is known: it was there before.
+            // The root cause alone: the screen shows the URL already.
             Err(error) => self.now.away = Some(error.root_cause().to_string()),
         }
     }
 
-    /// A key was pressed.
+    /// Handles a key press. `Break` ends the program.
     pub(super) fn pressed(&mut self, key: KeyEvent) -> ControlFlow<()> {
         let control = key.modifiers.contains(KeyModifiers::CONTROL);
         if control && key.code == KeyCode::Char('c') {
@@ -115,22 +114,22 @@ impl Board {
     }
 }
 
-/// A terminal that is ours until it is dropped.
+/// The terminal in raw mode with an alternate screen. Dropping it restores the terminal.
 struct Terminal(ratatui::DefaultTerminal);
 
 impl Terminal {
     fn open() -> io::Result<Self> {
-        // Half of it may be done when it fails.
+        // A failed initialization may have changed the terminal already.
         ratatui::try_init().map(Self).inspect_err(|_| drop(ratatui::try_restore()))
     }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // A panic has given it back already, before it was told there; a second time would put the
-        // cursor back to where the telling began.
+        // ratatui's panic hook has restored the terminal before it printed the panic message. Restoring it
+        // again would move the cursor to before that message.
         if !std::thread::panicking() {
-            // A terminal that is gone needs nothing.
+            // An error means that the terminal is gone.
             let _ = ratatui::try_restore();
         }
     }
@@ -138,13 +137,13 @@ impl Drop for Terminal {
 
 type Scraping<'m> = Pin<Box<dyn Future<Output = anyhow::Result<Sample>> + 'm>>;
 
-/// Shows the board until somebody leaves or the process is asked to end.
+/// Runs until a key or a signal ends it.
 ///
 /// # Errors
 ///
 /// The terminal cannot be used.
 pub(super) async fn run(metrics: &Metrics, mut board: Board) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(stop_signal()?);
+    let mut stop = std::pin::pin!(signals::stop(&[Signal::HangUp])?);
     let mut terminal = Terminal::open().context("cannot use the terminal")?;
     let mut events = EventStream::new();
     let mut began = board.began;
@@ -175,29 +174,14 @@ pub(super) async fn run(metrics: &Metrics, mut board: Board) -> anyhow::Result<(
                             return Ok(());
                         }
                     }
-                    // Another size is drawn like everything else.
+                    // A resize is handled by the next draw.
                     Some(_) => {}
                     None => return Ok(()),
                 }
             }
-            () = &mut stop => return Ok(()),
+            _ = &mut stop => return Ok(()),
         }
     }
-}
-
-/// Resolves at the first signal that asks the process to end.
-fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
-    let watch = |kind| signal(kind).context("cannot watch for signals");
-    let mut terminate = watch(SignalKind::terminate())?;
-    let mut interrupt = watch(SignalKind::interrupt())?;
-    let mut hang_up = watch(SignalKind::hangup())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hang_up.recv() => {}
-        }
-    })
 }
 
 #[cfg(test)]

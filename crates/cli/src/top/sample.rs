@@ -1,4 +1,4 @@
-//! What a server has counted since it started, and how it stands: one scrape, in our words.
+//! One scrape of a server's metrics: counters since its start, and gauges.
 
 use std::collections::BTreeMap;
 
@@ -12,28 +12,27 @@ use super::exposition::{self, Series};
 /// One scrape.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sample {
-    /// Everything that only grows while a server lives.
+    /// Counters: they only grow during the server's life.
     pub(super) counters: BTreeMap<Counter, u64>,
     pub(super) state: State,
 }
 
-/// One of the things that a server counts. The names come from the server: one of another version
-/// may know more calls than we do.
+/// A counter. Names are those that the server sends; a server of another version may have further RPCs.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Counter {
-    /// Calls that ended so.
+    /// Calls that ended with this code.
     Calls { rpc: String, code: String },
     /// Decisions, allowed or not.
     Decisions { rpc: String, allowed: bool },
     /// Decisions for this reason.
     Reasons { rpc: String, reason: ReasonName },
-    /// Calls that took no longer than this: also those that were faster still.
+    /// Calls that took at most this long: a bucket of the cumulative histogram.
     Within { rpc: String, nanos: u64 },
-    /// Calls turned away at this cap, `global` or `peer`.
+    /// Calls rejected by this limit on calls in flight, `global` or `peer`.
     Shed { scope: String },
 }
 
-/// The name of a reason, ordered as the engine tries them; unknown ones come last.
+/// The name of a reason. Ordered by the engine's precedence; unknown names come last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct ReasonName(usize, String);
 
@@ -48,7 +47,7 @@ impl ReasonName {
     }
 }
 
-/// How the server stands now.
+/// Gauges, and counters that are not shown as rates.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct State {
     pub(super) version: String,
@@ -56,23 +55,23 @@ pub(super) struct State {
     pub(super) identities: u64,
     pub(super) role_bindings: u64,
     pub(super) in_flight: u64,
-    /// Since the server started.
+    /// Total since the server's start.
     pub(super) panics: u64,
     pub(super) loads: Loads,
 }
 
-/// The loads of the policy since the server started.
+/// Loads of the policy since the server's start.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Loads {
     pub(super) applied: u64,
     pub(super) rejected: u64,
-    /// When the last one was applied.
+    /// Time of the last applied load.
     #[serde(serialize_with = "time")]
     pub(super) last_applied: Option<Timestamp>,
-    /// When the last one was rejected.
+    /// Time of the last rejected load.
     #[serde(serialize_with = "time")]
     pub(super) last_rejected: Option<Timestamp>,
-    /// How long the last one took, however it ended.
+    /// Duration of the last load, applied or rejected.
     pub(super) last_seconds: f64,
 }
 
@@ -81,11 +80,11 @@ fn time<S: Serializer>(time: &Option<Timestamp>, to: S) -> Result<S::Ok, S::Erro
 }
 
 impl Sample {
-    /// What a server's `/metrics` says.
+    /// Parses the text of a server's `/metrics`.
     ///
     /// # Errors
     ///
-    /// The text is malformed, or another program's.
+    /// The text is malformed, or is that of another program.
     pub(super) fn parse(text: &str) -> anyhow::Result<Self> {
         let all = exposition::parse(text)?;
         let mut sample = Self { counters: BTreeMap::new(), state: State::default() };
@@ -144,23 +143,23 @@ impl Sample {
             ("capstan_build_info", _) => {
                 self.state.version = series.label("version").unwrap_or_default().into();
             }
-            // Of a later version, or a part of something that is read elsewhere.
+            // A series of a later version, or one that is not needed here.
             _ => {}
         }
         Ok(())
     }
 }
 
-/// A number that counts: not negative, not a fraction.
+/// A count: a whole number that is not negative.
 fn count(value: f64) -> anyhow::Result<u64> {
-    // Of what is endless or no number, the fraction is no number either.
+    // The fraction of an infinity or NaN is NaN, which differs from 0.
     if value < 0.0 || value.fract() != 0.0 {
         bail!("{value} is no count");
     }
     Ok(saturated(value))
 }
 
-/// A time in nanoseconds; an endless one is the longest.
+/// Seconds in nanoseconds; infinity becomes `u64::MAX`.
 fn nanos(seconds: f64) -> u64 {
     saturated((seconds * 1e9).round())
 }
@@ -175,7 +174,7 @@ mod tests {
     use super::*;
 
     impl Sample {
-        /// What a server says that says this, beside what it is.
+        /// The sample of these lines, from a Capstan server.
         pub(in crate::top) fn of(lines: &str) -> Self {
             let end = if lines.is_empty() || lines.ends_with('\n') { "" } else { "\n" };
             let build = "capstan_build_info{version=\"0.1.0\"} 1";
@@ -183,7 +182,7 @@ mod tests {
         }
     }
 
-    /// Whatever our own server counts is read, and nothing of it twice.
+    /// Every series of our own server is parsed, each once.
     #[test]
     fn the_servers_own_text_is_understood() {
         use capstan_server::methods::Rpc;
@@ -238,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_count_or_not_ours_is_an_error() {
+    fn invalid_counts_and_other_programs_are_errors() {
         for (line, problem) in [
             ("capstan_shed_total{scope=\"peer\"} -1", "`capstan_shed_total`: -1 is no count"),
             ("capstan_shed_total{scope=\"peer\"} 0.5", "`capstan_shed_total`: 0.5 is no count"),

@@ -1,53 +1,61 @@
-//! Asking a server for its metrics over HTTP/1.1.
+//! Scrapes a server's metrics over HTTP/1.1.
 //!
-//! **Invariant**: a scrape ends within [`SCRAPE_TIME_MAX`] and reads at most [`SCRAPE_BYTES_MAX`],
-//! whatever answers. Each has a connection of its own, so that none outlives a server that goes.
+//! **Invariant**: a scrape takes at most [`SCRAPE_TIME_MAX`] and reads at most [`SCRAPE_BYTES_MAX`] of the
+//! body, whatever the server does. Each scrape opens a connection of its own.
 
 use anyhow::{Context as _, bail};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{ACCEPT, HOST};
+use hyper::header::ACCEPT;
 use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
 
 use super::sample::Sample;
-use capstan_server::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
+use crate::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
 use capstan_server::telemetry::metrics::CONTENT_TYPE;
 
-/// Where a server's metrics are.
+/// The metrics of a server.
 #[derive(Clone, Debug)]
 pub(super) struct Metrics {
-    /// As people write it.
+    /// The URL as it was given, with `http://`.
     pub(super) url: String,
-    /// HOST:PORT.
-    address: String,
-    path: String,
+    uri: Uri,
+    client: Client<HttpConnector, Empty<Bytes>>,
 }
 
 impl Metrics {
-    /// The metrics at http://HOST:PORT, or at a path there if it names one.
+    /// The metrics at `http://HOST:PORT`, or at `http://HOST:PORT/PATH`. `http://` may be omitted; the
+    /// default port is 80, and the default path `/metrics`.
+    ///
+    /// # Errors
+    ///
+    /// The text is not of this form.
     pub(super) fn at(text: &str) -> anyhow::Result<Self> {
         let expected = || format!("`{text}` is no address of metrics: http://HOST:PORT");
         let url = if text.contains("://") { text.into() } else { format!("http://{text}") };
         let uri: Uri = url.parse().with_context(expected)?;
-        let (host, port) = (uri.host().unwrap_or_default(), uri.port_u16());
-        let address = format!("{host}:{}", port.unwrap_or(80));
-        let named = uri.authority().map(|authority| authority.as_str());
-        // A user, or a port that is none, is in the authority and not in the address.
-        let is_whole = named == Some(if port.is_some() { &address } else { host });
-        if !is_whole || host.is_empty() || uri.scheme_str() != Some("http") {
+        let host = uri.host().unwrap_or_default();
+        let authority = uri.port_u16().map_or_else(|| host.into(), |port| format!("{host}:{port}"));
+        // The authority may also hold a user, or a port that is not a 16-bit number.
+        let is_host_and_port = uri.authority().is_some_and(|found| *found == *authority);
+        if !is_host_and_port || host.is_empty() || uri.scheme_str() != Some("http") {
             bail!(expected());
         }
-        let path = match uri.path_and_query().map_or("/", |path| path.as_str()) {
-            "/" => "/metrics".into(),
-            path => path.into(),
+        let uri = match uri.path_and_query().map_or("/", |path| path.as_str()) {
+            "/" => format!("http://{authority}/metrics").parse().with_context(expected)?,
+            _ => uri,
         };
-        Ok(Self { url, address, path })
+        // No connection is kept: a kept one might belong to a server that has been replaced.
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+        Ok(Self { url, uri, client })
     }
 
-    /// What the server has counted until now.
+    /// One scrape.
+    ///
+    /// # Errors
+    ///
+    /// There is no answer in time, or it is not the text of a Capstan server's metrics.
     pub(super) async fn sample(&self) -> anyhow::Result<Sample> {
         let answered = tokio::time::timeout(SCRAPE_TIME_MAX, self.text()).await;
         let answered = answered.with_context(|| format!("no answer in {SCRAPE_TIME_MAX:?}"));
@@ -58,26 +66,16 @@ impl Metrics {
     }
 
     async fn text(&self) -> anyhow::Result<String> {
-        let stream = TcpStream::connect(&self.address).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let request = Request::get(&self.path)
-            .header(HOST, &self.address)
-            .header(ACCEPT, CONTENT_TYPE)
-            .body(Empty::<Bytes>::new())?;
-        // Ends the connection too: nobody can send on it any more.
-        let answer = async move {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            if !status.is_success() {
-                bail!("it answers {status}");
-            }
-            let body = Limited::new(response.into_body(), SCRAPE_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!(error))?;
-            String::from_utf8(body.to_bytes().into()).context("its metrics are not text")
-        };
-        // What goes wrong with the connection is told by the answer.
-        let (_, answer) = tokio::join!(connection, answer);
-        answer
+        let request =
+            Request::get(&self.uri).header(ACCEPT, CONTENT_TYPE).body(Empty::<Bytes>::new())?;
+        let response = self.client.request(request).await?;
+        let status = response.status();
+        if !status.is_success() {
+            bail!("it answers {status}");
+        }
+        let body = Limited::new(response.into_body(), SCRAPE_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| anyhow::anyhow!(error))?;
+        String::from_utf8(body.to_bytes().into()).context("its metrics are not text")
     }
 }
 
@@ -85,17 +83,16 @@ impl Metrics {
 mod tests {
     use super::*;
 
-    #[test]
-    fn metrics_are_named_by_a_servers_address() {
-        for (text, url, address, path) in [
-            ("http://127.0.0.1:4481", "http://127.0.0.1:4481", "127.0.0.1:4481", "/metrics"),
-            ("pdp:9/", "http://pdp:9/", "pdp:9", "/metrics"),
-            ("http://[::1]:1/a?b=c", "http://[::1]:1/a?b=c", "[::1]:1", "/a?b=c"),
-            ("http://pdp", "http://pdp", "pdp:80", "/metrics"),
+    #[tokio::test]
+    async fn urls_of_metrics_have_defaults() {
+        for (text, url, uri) in [
+            ("http://127.0.0.1:4481", "http://127.0.0.1:4481", "http://127.0.0.1:4481/metrics"),
+            ("pdp:9/", "http://pdp:9/", "http://pdp:9/metrics"),
+            ("http://[::1]:1/a?b=c", "http://[::1]:1/a?b=c", "http://[::1]:1/a?b=c"),
+            ("http://pdp", "http://pdp", "http://pdp/metrics"),
         ] {
             let metrics = Metrics::at(text).unwrap();
-            let found = (&*metrics.url, &*metrics.address, &*metrics.path);
-            assert_eq!(found, (url, address, path), "{text}");
+            assert_eq!((&*metrics.url, &*metrics.uri.to_string()), (url, uri), "{text}");
         }
         for wrong in [
             "",

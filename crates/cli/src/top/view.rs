@@ -1,8 +1,8 @@
-//! What happened between two scrapes: counts, rates, shares and latencies. This is also what
-//! `--output json` prints, so its fields are a promise; `capstan top --help` documents them.
+//! The figures of an interval: counts, rates, shares and latencies. `--output json` prints this type, so its
+//! fields are stable; `capstan top --help` documents them.
 //!
-//! **Invariant**: everything is computed from the two scrapes and the time between them. A counter
-//! that has become smaller means that the server started anew: all is then counted from zero.
+//! **Invariant**: all figures are computed from two scrapes and the time between them. A counter that has
+//! decreased means that the server has restarted: the interval then counts from zero.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,37 +14,37 @@ use serde::{Serialize, Serializer};
 use super::sample::{Counter, ReasonName, Sample, State};
 use capstan_server::methods::Rpc;
 
-/// What happened in an interval, or since the server started.
+/// The figures of an interval, or since the server's start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct View {
-    /// When the interval ended, by our clock.
+    /// The end of the interval, by this machine's clock.
     #[serde(serialize_with = "time")]
     pub(super) time: Timestamp,
-    /// How long it was; absent if it began when the server started, which nobody knows.
+    /// The length of the interval; absent for totals since the server's start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seconds: Option<f64>,
-    /// The server started anew in it: what it had counted before that is lost.
+    /// Whether the server restarted in the interval. What it had counted before is lost.
     pub(super) restarted: bool,
     #[serde(flatten)]
     pub(super) state: State,
     #[serde(flatten)]
     pub(super) all: Flow,
-    /// Each call by its name, also those that nobody made.
+    /// Each RPC, also without calls.
     pub(super) rpcs: Vec<RpcFlow>,
-    /// Each reason, in the order that they are tried.
+    /// Each reason, in the engine's precedence.
     pub(super) reasons: Vec<ReasonCount>,
-    /// Each code but OK that a call ended with, the most frequent first.
+    /// Each status code other than OK that occurred, the most frequent first.
     pub(super) errors: Vec<CodeCount>,
     pub(super) shed: Shed,
 }
 
-/// Calls and what came of them.
+/// Calls with their decisions and latencies.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Flow {
     pub(super) calls: Count,
-    /// Calls that ended with another code than OK.
+    /// Calls that ended with a code other than OK.
     pub(super) failed: Count,
-    /// Each decision of a batch for itself.
+    /// Decisions; each of a batch counts.
     pub(super) decisions: Count,
     pub(super) allowed: Count,
     pub(super) denied: Count,
@@ -54,7 +54,7 @@ pub(super) struct Flow {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct RpcFlow {
     pub(super) rpc: String,
-    /// It was made at some time since the server started.
+    /// Whether there was a call since the server's start.
     #[serde(skip)]
     pub(super) known: bool,
     #[serde(flatten)]
@@ -66,7 +66,7 @@ pub(super) struct ReasonCount {
     pub(super) reason: String,
     #[serde(flatten)]
     pub(super) count: Count,
-    /// Of all decisions, from 0 to 1; 0 if there were none.
+    /// The share of all decisions, from 0 to 1; 0 without decisions.
     pub(super) share: f64,
 }
 
@@ -77,7 +77,7 @@ pub(super) struct CodeCount {
     pub(super) count: Count,
 }
 
-/// Calls turned away because too many were in flight, by whose cap it was.
+/// Calls rejected because too many were in flight, by the limit that they exceeded.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Shed {
     pub(super) global: Count,
@@ -85,7 +85,7 @@ pub(super) struct Shed {
 }
 
 impl Shed {
-    /// By either cap.
+    /// By both limits.
     pub(super) fn all(&self) -> Count {
         let per_second = self.global.per_second.zip(self.peer.per_second);
         Count {
@@ -95,15 +95,15 @@ impl Shed {
     }
 }
 
-/// How often something happened.
+/// A count, and its rate in an interval.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub(super) struct Count {
-    pub(super) count: u64,
+pub(crate) struct Count {
+    pub(crate) count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) per_second: Option<f64>,
+    pub(crate) per_second: Option<f64>,
 }
 
-/// Estimates from a histogram's buckets, taken as filled evenly; absent if there was no call.
+/// Quantiles estimated from a histogram, by linear interpolation within a bucket; absent without calls.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub(super) struct Latency {
     pub(super) p50: Option<Quantile>,
@@ -112,13 +112,13 @@ pub(super) struct Latency {
     pub(super) p99_9: Option<Quantile>,
 }
 
-/// A time that a part of the calls stayed within.
+/// A latency quantile.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 #[serde(into = "f64")]
-pub(super) struct Quantile {
-    pub(super) seconds: f64,
-    /// It is longer than the longest that the histogram tells apart, which `seconds` is.
-    pub(super) beyond: bool,
+pub(crate) struct Quantile {
+    pub(crate) seconds: f64,
+    /// Whether it is beyond the histogram's range; `seconds` is then the end of the range.
+    pub(crate) beyond: bool,
 }
 
 impl From<Quantile> for f64 {
@@ -133,12 +133,12 @@ fn time<S: Serializer>(time: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
 }
 
 impl View {
-    /// What happened since the server started.
+    /// Totals since the server's start.
     pub(super) fn total(sample: &Sample, time: Timestamp) -> Self {
         Self::new(&BTreeMap::new(), sample, None, time)
     }
 
-    /// What happened between two scrapes.
+    /// The figures between two scrapes.
     pub(super) fn between(
         earlier: &Sample,
         later: &Sample,
@@ -197,7 +197,7 @@ impl View {
     }
 }
 
-/// The counts of an interval, being added up.
+/// Accumulates the counts of an interval.
 #[derive(Default)]
 struct Tally {
     all: FlowTally,
@@ -214,12 +214,12 @@ struct FlowTally {
     failed: u64,
     allowed: u64,
     denied: u64,
-    /// By the longest time of a bucket, in nanoseconds: calls that took no longer.
+    /// The cumulative histogram: calls by the upper bound of their bucket, in nanoseconds.
     within: BTreeMap<u64, u64>,
 }
 
 impl Tally {
-    /// So many more of this, of which there are so many since the server started.
+    /// Adds `more` to a counter whose total since the server's start is `total`.
     fn add(&mut self, counter: &Counter, more: u64, total: u64) {
         match counter {
             Counter::Calls { rpc, code } => {
@@ -243,7 +243,7 @@ impl Tally {
             Counter::Within { rpc, nanos } => {
                 let flow = self.rpcs.entry(rpc.clone()).or_default();
                 add(flow.within.entry(*nanos).or_default(), more);
-                // A stream lasts as long as its client pleases: that is nobody's latency.
+                // A stream's duration depends on its client, so it is not a latency of the server.
                 if rpc != Rpc::STREAM_CHECK.name() {
                     add(self.all.within.entry(*nanos).or_default(), more);
                 }
@@ -253,7 +253,7 @@ impl Tally {
     }
 }
 
-/// The numbers are another process's: whatever it says is no reason to panic.
+/// Saturates: the numbers come from another process.
 fn add(sum: &mut u64, more: u64) {
     *sum = sum.saturating_add(more);
 }
@@ -277,8 +277,8 @@ impl FlowTally {
     }
 }
 
-/// The time that this part of the calls stayed within, from a cumulative histogram whose last
-/// bucket is endless. Between two bounds the calls are taken as evenly spread.
+/// A quantile of a cumulative histogram whose last bucket is unbounded, by linear interpolation within the
+/// bucket. `None` without calls.
 fn quantile(within: &BTreeMap<u64, u64>, part: f64) -> Option<Quantile> {
     let (_, calls) = within.last_key_value().filter(|(_, calls)| **calls > 0)?;
     let rank = part * real(*calls);
@@ -294,7 +294,7 @@ fn quantile(within: &BTreeMap<u64, u64>, part: f64) -> Option<Quantile> {
             let seconds = floor + real(bound - bound_below) / 1e9 * share;
             return Some(Quantile { seconds, beyond: false });
         }
-        // A cumulative count does not fall; whose does has no more calls in this bucket.
+        // A cumulative count does not decrease; if one does, its bucket counts as empty.
         (bound_below, calls_below) = (*bound, calls_below.max(*calls));
     }
     None

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use crate::command_limits::{LINE_BYTES_MAX, MESSAGE_BYTES};
 use crate::common::{Serving, capstan, command, folder, stderr, stdout};
 
 const DEMO: &str = "deploy/quickstart/policy.yaml";
@@ -137,10 +138,11 @@ fn a_file_of_questions_gets_one_line_each_in_order() {
 
     // More than one batch, and more bytes than one message.
     let many = vec![good; 20_001];
+    assert!(many.len() * good.len() > MESSAGE_BYTES);
     let (code, lines) = run(&many);
     assert_eq!((code, lines.len()), (0, 20_001));
     assert!(lines.iter().all(|line| *line == granted));
-    let long = format!("{}{}", good, " ".repeat(5 * 1024 * 1024));
+    let long = format!("{good}{}", " ".repeat(usize::try_from(LINE_BYTES_MAX).unwrap()));
     let (code, lines) = run(&[&long, good]);
     assert_eq!((code, lines.len()), (2, 2), "the line that is too long is one error");
     assert_eq!(lines[1], granted);

@@ -9,9 +9,8 @@ use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, consistency::Mode};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
-    BATCH_CHECKS_MAX, CONNECT_TIMEOUT, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits,
-    MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, SHORT_BATCH_MAX,
-    TIMEOUT_MIN,
+    BATCH_CHECKS_MAX, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
+    PAGE_DEFAULT, PAGE_MAX, RETRY_PUSHBACK, REVISION_WAIT_MAX, SHORT_BATCH_MAX, TIMEOUT_MIN,
 };
 use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -24,6 +23,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt as _;
 
+use crate::command_limits::CONNECT_TIMEOUT;
 use crate::common::{InProcess, PATIENCE, Serving, capstan, connect, folder, stderr};
 use crate::metrics;
 use crate::raw::{

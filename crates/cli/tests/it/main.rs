@@ -10,6 +10,10 @@
 
 mod common;
 
+#[expect(dead_code, reason = "tests name some of the limits")]
+#[path = "../../src/limits.rs"]
+mod command_limits;
+
 mod bench;
 mod catalogs;
 mod cli;

@@ -7,9 +7,9 @@ use std::process::{Child, Stdio};
 
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
 use serde_json::{Value, json};
 
+use crate::command_limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
 use crate::common::{InProcess, capstan, command, stderr, stdout};
 
 /// Each with its identity, capability and resource.

@@ -1,38 +1,41 @@
-//! Batches: being filled, then sealed.
+//! Batches: open while calls are added, sealed when they are sent.
 
 use capstan_proto::v1::{Consistency, consistency::Mode};
 use prost::bytes::Bytes;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{After, Outcome};
-use crate::limits::{BATCH_BYTES_MAX, Options, PLACE_BYTES, SPARE_BYTES_MAX};
-use crate::wire::{Item, Question};
+use super::{Effects, Outcome};
+use crate::limits::{BATCH_BYTES_MAX, Options, PERMIT_BYTES, SPARE_BYTES_MAX};
+use crate::wire::{CheckEncoder, EncodedBatch};
 
-/// How recent an answer must be. The order is that of strictness.
+/// The lowest revision that an answer may have. Ordered by strictness.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Wanted(u64);
+pub(crate) struct MinRevision(u64);
 
-impl Wanted {
+impl MinRevision {
+    /// No requirement.
     pub(crate) const ANY: Self = Self(0);
+    /// Every write that was acknowledged before the call.
     pub(crate) const FULL: Self = Self(u64::MAX);
 
-    /// No store ever reaches the one revision that this cannot say.
+    /// At least this revision. `u64::MAX`, which stands for [`Self::FULL`], is beyond every revision of a
+    /// store.
     pub(crate) const fn at_least(revision: u64) -> Self {
         if revision == u64::MAX { Self(u64::MAX - 1) } else { Self(revision) }
     }
 
-    /// Whether a server at this revision has it, so that nobody need wait.
+    /// Whether a server at this revision answers without waiting.
     pub(crate) fn is_met_at(self, revision: u64) -> bool {
         self.0 <= revision
     }
 
-    /// Whether an answer at this revision keeps it. Of `FULL` only the server can tell.
+    /// Whether an answer at this revision meets the requirement. For `FULL` only the server knows.
     pub(crate) fn is_kept_at(self, revision: u64) -> bool {
         self == Self::FULL || self.0 <= revision
     }
 
-    /// As it is sent.
+    /// The field of the request; `None` for [`Self::ANY`].
     pub(crate) fn message(self) -> Option<Consistency> {
         let mode = match self {
             Self::ANY => return None,
@@ -43,80 +46,87 @@ impl Wanted {
     }
 }
 
-/// Whoever waits for an answer.
+/// A check that waits for its answer.
 #[derive(Debug)]
 pub(crate) struct Call {
-    /// Nothing once the caller is told.
+    /// `None` once the outcome is sent.
     pub(crate) answer: Option<oneshot::Sender<Outcome>>,
     pub(crate) deadline: Instant,
-    pub(crate) wanted: Wanted,
-    /// Bytes in the batch.
+    pub(crate) min_revision: MinRevision,
+    /// Bytes of the check in its batch.
     pub(crate) bytes: usize,
 }
 
 impl Call {
-    /// Places that it takes.
-    pub(crate) const fn places(&self) -> usize {
-        places(self.bytes)
+    /// The number of permits that the call holds.
+    pub(crate) const fn permits(&self) -> usize {
+        permits(self.bytes)
     }
 
-    /// Whether nobody waits for it any more.
-    fn is_gone(&self) -> bool {
+    /// Whether the outcome is sent, or the caller has dropped its future.
+    fn is_cancelled(&self) -> bool {
         self.answer.as_ref().is_none_or(oneshot::Sender::is_closed)
     }
 }
 
-/// Places that a check of so many bytes takes.
-pub(crate) const fn places(bytes: usize) -> usize {
-    1 + bytes / PLACE_BYTES
+/// The number of permits for a check of this many bytes.
+pub(crate) const fn permits(bytes: usize) -> usize {
+    1 + bytes / PERMIT_BYTES
 }
 
-/// A batch that takes more calls.
+/// A batch to which calls are added.
 #[derive(Debug, Default)]
-pub(crate) struct Filling {
+pub(crate) struct OpenBatch {
     bytes: Vec<u8>,
     pub(crate) calls: Vec<Call>,
-    wanted: Wanted,
+    min_revision: MinRevision,
 }
 
-impl Filling {
-    /// Whether there is room for this, and all here want much the same. A stream answers in order,
-    /// so what is met already can want the highest of its revisions; but who wants any must not wait
-    /// with who wants more, and what may wait waits only with its like.
-    pub(crate) fn takes(
+impl OpenBatch {
+    /// Whether the call fits and may share the batch.
+    ///
+    /// A stream answers in order, so a batch on it must not block. `on_stream` says that the server is known
+    /// to have the required revision. Such batches may mix revisions, but calls without a requirement never
+    /// share a batch with calls that have one. Calls that may block share a batch only with calls of the same
+    /// requirement.
+    pub(crate) fn accepts(
         &self,
-        item: &Item<'_>,
-        wanted: Wanted,
-        streams: bool,
+        encoder: &CheckEncoder<'_>,
+        min_revision: MinRevision,
+        on_stream: bool,
         options: &Options,
     ) -> bool {
-        let alike = match streams {
-            true => (self.wanted == Wanted::ANY) == (wanted == Wanted::ANY),
-            false => self.wanted == wanted,
+        let is_compatible = match on_stream {
+            true => (self.min_revision == MinRevision::ANY) == (min_revision == MinRevision::ANY),
+            false => self.min_revision == min_revision,
         };
-        alike
+        is_compatible
             && self.calls.len() < options.batch_checks_max
-            && self.bytes.len() + item.bytes() <= BATCH_BYTES_MAX
+            && self.bytes.len() + encoder.bytes() <= BATCH_BYTES_MAX
     }
 
-    pub(crate) fn push(&mut self, item: &Item<'_>, call: Call) {
-        item.put(&mut self.bytes);
-        self.wanted = self.wanted.max(call.wanted);
+    pub(crate) fn push(&mut self, encoder: &CheckEncoder<'_>, call: Call) {
+        encoder.put(&mut self.bytes);
+        self.min_revision = self.min_revision.max(call.min_revision);
         self.calls.push(call);
     }
 
-    /// Removes calls and their bytes.
-    pub(crate) fn remove(&mut self, gone: impl Fn(&Call) -> bool, mut removed: impl FnMut(Call)) {
-        if !self.calls.iter().any(&gone) {
+    /// Removes the calls that match, with their bytes, and passes them to `removed`.
+    pub(crate) fn remove(
+        &mut self,
+        matches: impl Fn(&Call) -> bool,
+        mut removed: impl FnMut(Call),
+    ) {
+        if !self.calls.iter().any(&matches) {
             return;
         }
         let bytes = std::mem::take(&mut self.bytes);
         let mut rest = &*bytes;
         for call in std::mem::take(&mut self.calls) {
-            // The bytes of a batch are those of its calls.
+            // The bytes of a batch are those of its calls, so the split never fails.
             let (item, others) = rest.split_at_checked(call.bytes).unwrap_or((rest, &[]));
             rest = others;
-            if gone(&call) {
+            if matches(&call) {
                 removed(call);
             } else {
                 self.bytes.extend_from_slice(item);
@@ -125,67 +135,69 @@ impl Filling {
         }
     }
 
-    pub(crate) fn seal(self) -> Sealed {
-        let Self { bytes, calls, wanted } = self;
-        Sealed { bytes: bytes.into(), calls, wanted, times: 0, sent_at: None }
+    pub(crate) fn seal(self) -> SealedBatch {
+        let Self { bytes, calls, min_revision } = self;
+        SealedBatch { bytes: bytes.into(), calls, min_revision, attempts: 0, sent_at: None }
     }
 }
 
-/// A batch that is or was in flight.
+/// A batch that is or was in flight. No call is added to it.
 #[derive(Debug)]
-pub(crate) struct Sealed {
+pub(crate) struct SealedBatch {
     bytes: Bytes,
     pub(crate) calls: Vec<Call>,
-    pub(crate) wanted: Wanted,
-    /// How often it was sent.
-    pub(crate) times: u32,
-    /// When it was, last.
+    pub(crate) min_revision: MinRevision,
+    /// How many times it was sent.
+    pub(crate) attempts: u32,
+    /// When it was last sent.
     pub(crate) sent_at: Option<Instant>,
 }
 
-impl Sealed {
-    /// The message to send now.
-    pub(crate) fn question(&mut self, now: Instant) -> Question {
-        self.times += 1;
+impl SealedBatch {
+    /// The message to send now. Counts an attempt.
+    pub(crate) fn message(&mut self, now: Instant) -> EncodedBatch {
+        self.attempts += 1;
         self.sent_at = Some(now);
-        Question { checks: self.bytes.clone(), wanted: self.wanted }
+        EncodedBatch { checks: self.bytes.clone(), min_revision: self.min_revision }
     }
 
-    pub(crate) fn places(&self) -> usize {
-        self.calls.iter().map(Call::places).sum()
+    /// The number of permits that its calls hold.
+    pub(crate) fn permits(&self) -> usize {
+        self.calls.iter().map(Call::permits).sum()
     }
 
-    /// The batch without the calls that nobody waits for, if any is left.
-    pub(crate) fn without_gone(self, after: &mut After) -> Option<Self> {
-        if !self.calls.iter().any(Call::is_gone) {
+    /// The batch without cancelled calls, whose permits are returned; `None` if no call is left.
+    pub(crate) fn without_cancelled(self, effects: &mut Effects) -> Option<Self> {
+        if !self.calls.iter().any(Call::is_cancelled) {
             return Some(self);
         }
-        let Self { bytes, calls, wanted, times, sent_at } = self;
-        let mut left = Filling { bytes: bytes.into(), calls, wanted };
-        left.remove(Call::is_gone, |call| after.places += call.places());
+        let Self { bytes, calls, min_revision, attempts, sent_at } = self;
+        let mut left = OpenBatch { bytes: bytes.into(), calls, min_revision };
+        left.remove(Call::is_cancelled, |call| effects.permits += call.permits());
         if left.calls.is_empty() {
             return None;
         }
-        Some(Self { times, sent_at, ..left.seal() })
+        Some(Self { attempts, sent_at, ..left.seal() })
     }
 
-    /// Two batches, or the one that is a single call.
+    /// Two batches with half of the calls each; the batch itself if it has fewer than two calls.
     pub(crate) fn halves(self) -> Result<[Self; 2], Self> {
         if self.calls.len() < 2 {
             return Err(self);
         }
-        let Self { mut bytes, mut calls, times, sent_at, .. } = self;
+        let Self { mut bytes, mut calls, attempts, sent_at, .. } = self;
         let tail = calls.split_off(calls.len() / 2);
         let head_bytes = bytes.split_to(calls.iter().map(|call| call.bytes).sum());
         let half = |bytes, calls: Vec<Call>| {
-            let wanted = calls.iter().map(|call| call.wanted).max().unwrap_or_default();
-            Self { bytes, calls, wanted, times, sent_at }
+            let min_revision = calls.iter().map(|call| call.min_revision).max().unwrap_or_default();
+            Self { bytes, calls, min_revision, attempts, sent_at }
         };
         Ok([half(head_bytes, calls), half(bytes, tail)])
     }
 
-    /// Its memory, for another batch, unless it is still being sent or is too much.
-    pub(crate) fn recycle(self) -> Option<Filling> {
+    /// An empty batch that reuses the buffers; `None` while the transport still holds the bytes, or if they
+    /// are more than [`SPARE_BYTES_MAX`].
+    pub(crate) fn recycle(self) -> Option<OpenBatch> {
         let Self { bytes, mut calls, .. } = self;
         calls.clear();
         if !bytes.is_unique() {
@@ -193,7 +205,7 @@ impl Sealed {
         }
         let mut bytes = Vec::from(bytes);
         bytes.clear();
-        let small = bytes.capacity() <= SPARE_BYTES_MAX;
-        small.then_some(Filling { bytes, calls, wanted: Wanted::ANY })
+        let is_small = bytes.capacity() <= SPARE_BYTES_MAX;
+        is_small.then_some(OpenBatch { bytes, calls, min_revision: MinRevision::ANY })
     }
 }

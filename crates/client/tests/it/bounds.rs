@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use capstan_client::limits::{CAPABILITY_BYTES_MAX, CHECK_BYTES_MAX, PATH_BYTES_MAX, PLACE_BYTES};
+use capstan_client::limits::{CAPABILITY_BYTES_MAX, CHECK_BYTES_MAX, PATH_BYTES_MAX, PERMIT_BYTES};
 use capstan_client::{Check, Client, Code, ConnectError, Error, Options, Properties};
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
@@ -84,7 +84,7 @@ async fn a_check_of_many_bytes_takes_several_places() {
     let options = Options { pending_max: 5, stall: PATIENCE, ..Options::default() };
     let (fake, client) = Fake::start(|_| Act::Gate, options).await;
     // Four places, and a little less than a fifth: what stands around the text is counted, too.
-    let large = Properties::default().context("x", "x".repeat(4 * PLACE_BYTES - 200));
+    let large = Properties::default().context("x", "x".repeat(4 * PERMIT_BYTES - 200));
     let large = client.check(check("large").properties(&large).timeout(PATIENCE));
     let others = async {
         fake.wait_for(1).await;
@@ -141,7 +141,7 @@ async fn what_is_too_large_comes_back_to_its_caller_unsent() {
 
     // More than the client may hold.
     let client = fake.client(Options { pending_max: 8, ..Options::default() });
-    let more = Properties::default().context("x", "x".repeat(8 * PLACE_BYTES));
+    let more = Properties::default().context("x", "x".repeat(8 * PERMIT_BYTES));
     let (code, reason, _) = refusal(client.check(check("a").properties(&more)).await.unwrap_err());
     assert_eq!((code, &*reason), (Code::ResourceExhausted, "TOO_LARGE"));
 }

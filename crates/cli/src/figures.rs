@@ -1,11 +1,13 @@
-//! Numbers as people read them at a glance: two or three digits and a unit.
+//! Numbers as text for people, mostly two or three digits and a unit.
 
 use std::time::Duration;
 
-use super::view::{Count, Quantile};
+use indicatif::HumanFloatCount;
 
-/// How often, each second; how many, if it is not known in what time.
-pub(super) fn count(count: Count) -> String {
+use crate::top::{Count, Quantile};
+
+/// The rate of a count, or its total if there is no rate.
+pub(crate) fn count(count: Count) -> String {
     match count.per_second {
         Some(rate) => short(rate),
         #[expect(clippy::cast_precision_loss, reason = "nobody sees 16 digits")]
@@ -14,14 +16,14 @@ pub(super) fn count(count: Count) -> String {
     }
 }
 
-/// At most five letters: `0`, `0.2`, `12`, `1.2k`, `340M`.
-pub(super) fn short(number: f64) -> String {
+/// A number in at most five characters: `0`, `0.2`, `12`, `1.2k`, `340M`.
+pub(crate) fn short(number: f64) -> String {
     let mut scaled = number;
     for unit in ["", "k", "M", "G"] {
         if scaled == 0.0 {
             return "0".into();
         }
-        // What would be rounded up to 1000 belongs to the next unit.
+        // A number that rounds to 1000 belongs to the next unit.
         if scaled < 9.95 {
             return format!("{scaled:.1}{unit}");
         }
@@ -33,13 +35,13 @@ pub(super) fn short(number: f64) -> String {
     ">999G".into()
 }
 
-/// A part of a whole, in per cent.
-pub(super) fn percent(share: f64) -> String {
+/// A share from 0 to 1 in percent: `12.5 %`.
+pub(crate) fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-/// A part of the calls stayed within it: `21 µs`, `>1.0 s`, or `-` if there was no call.
-pub(super) fn quantile(quantile: Option<Quantile>) -> String {
+/// A latency quantile: `21 µs`, `>1.0 s` beyond the histogram's range, `-` without calls.
+pub(crate) fn quantile(quantile: Option<Quantile>) -> String {
     match quantile {
         Some(Quantile { seconds: time, beyond: false }) => seconds(time),
         Some(Quantile { seconds: time, beyond: true }) => format!(">{}", seconds(time)),
@@ -47,10 +49,10 @@ pub(super) fn quantile(quantile: Option<Quantile>) -> String {
     }
 }
 
-/// A time of less than some minutes.
-pub(super) fn seconds(seconds: f64) -> String {
+/// A duration in seconds, in µs, ms or s.
+pub(crate) fn seconds(seconds: f64) -> String {
     let (scaled, unit) = match seconds {
-        // What would be rounded up to 1000 belongs to the next unit.
+        // A number that rounds to 1000 belongs to the next unit.
         _ if seconds < 999.5e-6 => (seconds * 1e6, "µs"),
         _ if seconds < 999.5e-3 => (seconds * 1e3, "ms"),
         _ => (seconds, "s"),
@@ -58,9 +60,9 @@ pub(super) fn seconds(seconds: f64) -> String {
     if scaled < 9.95 { format!("{scaled:.1} {unit}") } else { format!("{scaled:.0} {unit}") }
 }
 
-/// How long ago something was, in its largest unit.
-pub(super) fn ago(seconds: i64) -> String {
-    // A server's clock may be ahead of ours.
+/// The time since an event, in its largest unit: `5 min ago`.
+pub(crate) fn ago(seconds: i64) -> String {
+    // The server's clock may be ahead of this machine's.
     let seconds = seconds.max(0);
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
@@ -71,14 +73,27 @@ pub(super) fn ago(seconds: i64) -> String {
     format!("{count} {unit} ago")
 }
 
-/// An interval that somebody chose: `1 s`, `0.25 s`.
-pub(super) fn interval(interval: Duration) -> String {
+/// The interval between two scrapes: `1 s`, `0.25 s`.
+pub(crate) fn interval(interval: Duration) -> String {
     format!("{} s", interval.as_secs_f64())
+}
+
+/// A number without decimals, in groups of three digits: `1,234,568`.
+pub(crate) fn thousands(number: f64) -> String {
+    HumanFloatCount(number.round()).to_string()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_grouped() {
+        assert_eq!(
+            [0.4, 999.0, 1_000.0, 1_234_567.8].map(thousands),
+            ["0", "999", "1,000", "1,234,568"]
+        );
+    }
 
     #[test]
     fn figures_have_few_digits_and_a_unit() {

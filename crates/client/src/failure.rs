@@ -1,4 +1,4 @@
-//! What an error of a whole batch means for the calls in it.
+//! The failure of a batch: what it means for the batch's calls.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -12,45 +12,51 @@ use crate::address::chain;
 use crate::error::Error;
 use crate::limits::PUSHBACK_MAX;
 
-/// What an error of a whole batch means.
+/// The failure of a batch.
 #[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    /// Nothing for the calls: they are asked again, no sooner than the server says.
-    Again { why: Arc<str>, after: Option<Duration> },
-    /// Something in the batch is wrong: its parts are asked apart, and a single call gets the error.
-    Apart(Error),
-    /// The same for every call.
-    All(Error),
+pub(crate) enum Failure {
+    /// Transient: the batch is sent again.
+    Retry {
+        /// For [`Error::DeadlineExceeded`].
+        problem: Arc<str>,
+        /// The server's push-back: the minimum wait before the next attempt.
+        wait: Option<Duration>,
+    },
+    /// A call in the batch is invalid: both halves of the batch are sent again, and a batch of one call
+    /// fails with the error.
+    Split(Error),
+    /// Every call fails with the error.
+    Final(Error),
 }
 
-impl Verdict {
-    /// Nothing was heard from the server.
-    pub(crate) fn lost(why: impl Into<Arc<str>>) -> Self {
-        Self::Again { why: why.into(), after: None }
+impl Failure {
+    /// There was no answer from the server.
+    pub(crate) fn lost(problem: impl Into<Arc<str>>) -> Self {
+        Self::Retry { problem: problem.into(), wait: None }
     }
 
-    /// The server's error, or the transport's.
+    /// The failure that a status means. Push-back: gRFC A6; codes: the contract, section 7.
     pub(crate) fn of(status: &Status) -> Self {
-        // What the server says has no cause here.
+        // Only a status that the transport made has a source.
         if status.source().is_some() {
             return Self::lost(format!("connection lost: {}", chain(status)));
         }
         let pushback =
             status.metadata().get(RETRY_PUSHBACK_KEY).and_then(|text| text.to_str().ok());
         let pushback = pushback.and_then(|text| text.parse::<i64>().ok());
-        let again = |after| Self::Again {
-            why: format!("{:?}: {}", status.code(), status.message()).into(),
-            after,
+        let retry = |wait| Self::Retry {
+            problem: format!("{:?}: {}", status.code(), status.message()).into(),
+            wait,
         };
         let error = || {
             let reason = status.get_details_error_info().map(|info| info.reason);
             Error::refused(status.code(), &reason.unwrap_or_default(), status.message())
         };
         match (status.code(), pushback.map(u64::try_from)) {
-            (Code::Unavailable | Code::ResourceExhausted, Some(Ok(after))) => {
-                again(Some(Duration::from_millis(after).min(PUSHBACK_MAX)))
+            (Code::Unavailable | Code::ResourceExhausted, Some(Ok(millis))) => {
+                retry(Some(Duration::from_millis(millis).min(PUSHBACK_MAX)))
             }
-            (Code::ResourceExhausted, Some(Err(_))) => Self::Apart(error()),
+            (Code::ResourceExhausted, Some(Err(_))) => Self::Split(error()),
             (
                 Code::Unavailable
                 | Code::ResourceExhausted
@@ -59,7 +65,7 @@ impl Verdict {
                 | Code::DeadlineExceeded
                 | Code::Unknown,
                 _,
-            ) => again(None),
+            ) => retry(None),
             (
                 Code::InvalidArgument
                 | Code::OutOfRange
@@ -67,7 +73,7 @@ impl Verdict {
                 | Code::Internal
                 | Code::DataLoss,
                 _,
-            ) => Self::Apart(error()),
+            ) => Self::Split(error()),
             (
                 Code::Ok
                 | Code::NotFound
@@ -76,7 +82,7 @@ impl Verdict {
                 | Code::Unimplemented
                 | Code::Unauthenticated,
                 _,
-            ) => Self::All(error()),
+            ) => Self::Final(error()),
         }
     }
 }
@@ -86,14 +92,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_cannot_ask_for_a_wait_without_end() {
+    fn push_back_is_limited() {
         for (asked, expected) in
             [("70", Duration::from_millis(70)), ("9000000000000", PUSHBACK_MAX)]
         {
             let mut status = Status::resource_exhausted("later");
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, asked.parse().unwrap());
-            let Verdict::Again { after, .. } = Verdict::of(&status) else { panic!("{asked}") };
-            assert_eq!(after, Some(expected));
+            let Failure::Retry { wait, .. } = Failure::of(&status) else { panic!("{asked}") };
+            assert_eq!(wait, Some(expected));
         }
     }
 }

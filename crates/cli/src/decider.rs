@@ -1,0 +1,142 @@
+//! Who answers a command's questions: a policy file in this process (`--policy`), or a server (`--addr`).
+//!
+//! ```text
+//! command ─▶ Decider ─┬─▶ in_process ─▶ capstan_engine::Snapshot
+//!                     └─▶ remote ─────▶ capstan.v1 over gRPC: the only file that knows its messages
+//! ```
+
+mod in_process;
+mod remote;
+
+use std::path::PathBuf;
+
+use capstan_policy::DOCUMENT_BYTES_MAX;
+
+use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
+use super::properties::Properties;
+use super::queries::Query;
+use capstan_server::clock::Clock;
+use capstan_server::feed::source::{Source, load_catalogs};
+use in_process::InProcess;
+use remote::Remote;
+
+/// The options that choose a [`Decider`].
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeciderArgs {
+    /// Answer from this policy document, in this process
+    #[arg(long, value_name = "FILE", conflicts_with = "addr")]
+    pub(crate) policy: Option<PathBuf>,
+
+    /// Ask the server at this address: http://HOST:PORT or unix:PATH
+    /// [default: $CAPSTAN_ADDR, or http://127.0.0.1:4480]
+    #[arg(long, value_name = "URL")]
+    pub(crate) addr: Option<String>,
+
+    /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
+    /// repeat for several
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) catalog: Vec<String>,
+
+    /// Maximum size of the policy document, in bytes
+    #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX, hide = true)]
+    pub(crate) max_document_bytes: u64,
+}
+
+impl DeciderArgs {
+    /// Loads the policy document, or connects to the server.
+    ///
+    /// # Errors
+    ///
+    /// A document does not load, the address is malformed, or the server cannot be reached.
+    pub(crate) async fn decider(&self) -> anyhow::Result<Decider> {
+        match &self.policy {
+            Some(path) => {
+                let source =
+                    Source::File { path: path.clone(), bytes_max: self.max_document_bytes };
+                let catalogs = load_catalogs(&self.catalog)?;
+                let built = source.build(&catalogs, 1, Clock::System.now())?;
+                Ok(Decider::InProcess(InProcess(built.snapshot)))
+            }
+            None => {
+                let address = self.addr.clone().or_else(|| std::env::var("CAPSTAN_ADDR").ok());
+                let address = address.as_deref().unwrap_or("http://127.0.0.1:4480");
+                Ok(Decider::Remote(Remote::connect(&address.parse()?).await?))
+            }
+        }
+    }
+}
+
+/// Answers questions. Both variants give the same answers and the same error messages.
+#[derive(Clone, Debug)]
+pub(crate) enum Decider {
+    InProcess(InProcess),
+    Remote(Remote),
+}
+
+/// Errors of every method: a malformed path, an unknown capability, or the server's error.
+impl Decider {
+    pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
+        match self {
+            Self::InProcess(policy) => policy.check(&query),
+            Self::Remote(server) => server.check(query).await,
+        }
+    }
+
+    /// The answer to each query, in order: a decision or an error message.
+    pub(crate) async fn check_batch(&self, queries: Vec<Query>) -> Vec<Result<Decision, String>> {
+        match self {
+            Self::InProcess(policy) => policy.check_batch(&queries),
+            Self::Remote(server) => server.check_batch(queries).await,
+        }
+    }
+
+    pub(crate) async fn list_capabilities(
+        &self,
+        identity: &str,
+        resource: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Capabilities> {
+        match self {
+            Self::InProcess(policy) => policy.list_capabilities(identity, resource, properties),
+            Self::Remote(server) => server.list_capabilities(identity, resource, properties).await,
+        }
+    }
+
+    pub(crate) async fn explain(&self, query: &Query) -> anyhow::Result<Explanation> {
+        match self {
+            Self::InProcess(policy) => policy.explain(query),
+            Self::Remote(server) => server.explain(query.clone()).await,
+        }
+    }
+
+    pub(crate) async fn list_identities(
+        &self,
+        capability: &str,
+        resource: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Identities> {
+        match self {
+            Self::InProcess(policy) => policy.list_identities(capability, resource, properties),
+            Self::Remote(server) => server.list_identities(capability, resource, properties).await,
+        }
+    }
+
+    pub(crate) async fn list_scopes(
+        &self,
+        identity: &str,
+        capability: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Scopes> {
+        match self {
+            Self::InProcess(policy) => policy.list_scopes(identity, capability, properties),
+            Self::Remote(server) => server.list_scopes(identity, capability, properties).await,
+        }
+    }
+
+    pub(crate) async fn list_roles(&self) -> anyhow::Result<RoleList> {
+        match self {
+            Self::InProcess(policy) => Ok(policy.list_roles()),
+            Self::Remote(server) => server.list_roles().await,
+        }
+    }
+}

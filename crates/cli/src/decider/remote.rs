@@ -1,0 +1,293 @@
+//! Answers from a server, over gRPC. No other file of the command line knows the messages of
+//! `capstan.v1`.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, bail};
+use capstan_client::ServerAddress;
+use capstan_engine::Timestamp;
+use capstan_policy::format_timestamp;
+use capstan_proto::contract::BATCH_CHECKS_MAX;
+use capstan_proto::v1::decision_service_client::DecisionServiceClient;
+use capstan_proto::v1::role_service_client::RoleServiceClient;
+use capstan_proto::v1::{self, BatchCheckRequest, CheckItem};
+use prost::Message as _;
+use prost_types::{ListValue, Struct, Value, value::Kind};
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
+
+use crate::answers::{
+    Capabilities, Decision, Explanation, Grant, Identities, Role, RoleList, Scope, Scopes,
+};
+use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX};
+use crate::properties::{Namespace, Properties};
+use crate::queries::Query;
+
+/// Page size of ListIdentities and ListScopes. The server reduces it to its own maximum.
+const PAGE_SIZE: i32 = i32::MAX;
+/// Page size of ListRoles to begin with. Roles with many capabilities are large, and a page must fit into
+/// a message.
+const ROLES_PAGE_SIZE: i32 = 100;
+
+/// A connected server.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote(Channel);
+
+impl Remote {
+    /// # Errors
+    ///
+    /// The server cannot be reached within [`CONNECT_TIMEOUT`].
+    pub(super) async fn connect(address: &ServerAddress) -> anyhow::Result<Self> {
+        let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
+        let channel = endpoint.tcp_nodelay(true).connect().await;
+        channel.map(Self).with_context(|| {
+            format!("cannot reach {address} (start a server: capstan serve --demo)")
+        })
+    }
+
+    fn decisions(&self) -> DecisionServiceClient<Channel> {
+        DecisionServiceClient::new(self.0.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+    }
+
+    pub(super) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
+        let CheckItem { identity, capability, resource, properties } = check_item(query);
+        let request =
+            v1::CheckRequest { identity, capability, resource, properties, consistency: None };
+        let found = response(self.decisions().check(request).await)?;
+        Ok(Decision {
+            allowed: found.allowed,
+            reason: found.reason().word(),
+            revision: found.revision,
+            valid_until: found.valid_until.and_then(time),
+        })
+    }
+
+    /// Sends the queries in messages of up to [`BATCH_CHECKS_MAX`] checks and [`MESSAGE_BYTES`]. A longer
+    /// query is sent in a message of its own, so that only its own answer is an error if the server
+    /// rejects the message. The error of a call is the answer to each of its queries.
+    pub(super) async fn check_batch(&self, queries: Vec<Query>) -> Vec<Result<Decision, String>> {
+        let mut answers = Vec::with_capacity(queries.len());
+        let (mut checks, mut bytes) = (Vec::new(), 0);
+        for item in queries.into_iter().map(check_item) {
+            let item_bytes = item.encoded_len();
+            let is_full = checks.len() == BATCH_CHECKS_MAX || bytes + item_bytes > MESSAGE_BYTES;
+            if is_full && !checks.is_empty() {
+                answers.extend(self.send_batch(std::mem::take(&mut checks)).await);
+                bytes = 0;
+            }
+            checks.push(item);
+            bytes += item_bytes;
+        }
+        if !checks.is_empty() {
+            answers.extend(self.send_batch(checks).await);
+        }
+        answers
+    }
+
+    async fn send_batch(&self, checks: Vec<CheckItem>) -> Vec<Result<Decision, String>> {
+        let count = checks.len();
+        let request = BatchCheckRequest { checks, consistency: None };
+        let found = match response(self.decisions().batch_check(request).await) {
+            Ok(found) => found,
+            Err(error) => return vec![Err(format!("{error:#}")); count],
+        };
+        let revision = found.revision;
+        let mut answers: Vec<_> = found
+            .results
+            .into_iter()
+            .map(|result| {
+                let reason = result.reason().word();
+                match result.error {
+                    Some(error) => Err(error.message),
+                    None => Ok(Decision {
+                        allowed: result.allowed,
+                        reason,
+                        revision,
+                        valid_until: result.valid_until.and_then(time),
+                    }),
+                }
+            })
+            .collect();
+        answers.resize(count, Err("the server sent no answer".into()));
+        answers
+    }
+
+    pub(super) async fn list_capabilities(
+        &self,
+        identity: &str,
+        resource: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Capabilities> {
+        let request = v1::ListCapabilitiesRequest {
+            identity: identity.into(),
+            resource: resource.into(),
+            properties: message(properties.clone()),
+            consistency: None,
+        };
+        let found = response(self.decisions().list_capabilities(request).await)?;
+        Ok(Capabilities {
+            capabilities: found.capabilities,
+            grants: found.grants.into_iter().map(grant).collect(),
+            revision: found.revision,
+        })
+    }
+
+    pub(super) async fn explain(&self, query: Query) -> anyhow::Result<Explanation> {
+        let CheckItem { identity, capability, resource, properties } = check_item(query);
+        let request =
+            v1::ExplainRequest { identity, capability, resource, properties, consistency: None };
+        let found = response(self.decisions().explain(request).await)?;
+        Ok(Explanation {
+            allowed: found.allowed,
+            reason: found.reason().word(),
+            witness: found.witness.map(grant),
+            missing: found.missing,
+            roles: found.roles,
+            revision: found.revision,
+        })
+    }
+
+    pub(super) async fn list_identities(
+        &self,
+        capability: &str,
+        resource: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Identities> {
+        let mut request = v1::ListIdentitiesRequest {
+            capability: capability.into(),
+            resource: resource.into(),
+            properties: message(properties.clone()),
+            page_size: PAGE_SIZE,
+            ..Default::default()
+        };
+        let mut identities = Vec::new();
+        loop {
+            let page = response(self.decisions().list_identities(request.clone()).await)?;
+            identities.extend(page.identities);
+            if page.next_page_token.is_empty() {
+                return Ok(Identities { identities, revision: page.revision });
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    pub(super) async fn list_scopes(
+        &self,
+        identity: &str,
+        capability: &str,
+        properties: &Properties,
+    ) -> anyhow::Result<Scopes> {
+        let mut request = v1::ListScopesRequest {
+            identity: identity.into(),
+            capability: capability.into(),
+            properties: message(properties.clone()),
+            page_size: PAGE_SIZE,
+            ..Default::default()
+        };
+        let mut scopes = Vec::new();
+        loop {
+            let page = response(self.decisions().list_scopes(request.clone()).await)?;
+            let found = page.scopes.into_iter();
+            scopes
+                .extend(found.map(|one| Scope { scope: one.scope, conditional: one.conditional }));
+            if page.next_page_token.is_empty() {
+                return Ok(Scopes { scopes, revision: page.revision });
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+
+    /// Halves the page size while a page does not fit into a message.
+    pub(super) async fn list_roles(&self) -> anyhow::Result<RoleList> {
+        let mut service = RoleServiceClient::new(self.0.clone());
+        let mut roles = Vec::new();
+        let mut request =
+            v1::ListRolesRequest { page_size: ROLES_PAGE_SIZE, page_token: String::new() };
+        loop {
+            let page = match service.list_roles(request.clone()).await {
+                Err(status) if request.page_size > 1 && is_too_large(&status) => {
+                    request.page_size /= 2;
+                    continue;
+                }
+                page => response(page)?,
+            };
+            roles.extend(page.roles.into_iter().map(|role| Role {
+                name: role.id,
+                description: role.description,
+                family: role.family,
+                capabilities: role.capabilities,
+            }));
+            if page.next_page_token.is_empty() {
+                return Ok(RoleList { catalog: page.catalog, roles });
+            }
+            request.page_token = page.next_page_token;
+        }
+    }
+}
+
+fn is_too_large(status: &Status) -> bool {
+    status.code() == Code::ResourceExhausted
+        && status.get_details_error_info().is_some_and(|info| info.reason == "TOO_LARGE")
+}
+
+/// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
+/// complete; others are preceded by the code.
+fn response<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
+    match answer {
+        Ok(response) => Ok(response.into_inner()),
+        Err(status) if status.get_details_error_info().is_some() => bail!("{}", status.message()),
+        Err(status) => bail!("{:?}: {}", status.code(), status.message()),
+    }
+}
+
+fn check_item(query: Query) -> CheckItem {
+    let Query { identity, capability, resource, properties } = query;
+    CheckItem { identity, capability, resource, properties: message(properties) }
+}
+
+fn message(properties: Properties) -> Option<v1::Properties> {
+    if properties.0.is_empty() {
+        return None;
+    }
+    let mut all = v1::Properties::default();
+    for (namespace, attributes) in properties.0 {
+        let into: &mut HashMap<_, _> = match namespace {
+            Namespace::Subject => &mut all.subject,
+            Namespace::Resource => &mut all.resource,
+            Namespace::Action => &mut all.action,
+            Namespace::Context => &mut all.context,
+        };
+        into.extend(attributes.into_iter().map(|(name, value)| (name, value_message(value))));
+    }
+    Some(all)
+}
+
+/// JSON as `google.protobuf.Value`. serde_json limits the depth.
+fn value_message(value: serde_json::Value) -> Value {
+    use serde_json::Value as Json;
+    let kind = match value {
+        Json::Null => Kind::NullValue(0),
+        Json::Bool(value) => Kind::BoolValue(value),
+        // No condition can test a number that is not a double.
+        Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
+        Json::String(value) => Kind::StringValue(value),
+        Json::Array(values) => {
+            Kind::ListValue(ListValue { values: values.into_iter().map(value_message).collect() })
+        }
+        Json::Object(fields) => Kind::StructValue(Struct {
+            fields: fields.into_iter().map(|(name, value)| (name, value_message(value))).collect(),
+        }),
+    };
+    Value { kind: Some(kind) }
+}
+
+fn grant(grant: v1::Grant) -> Grant {
+    let v1::Grant { binding, role, scope, expires_at } = grant;
+    Grant { binding, role, scope, expires_at: expires_at.and_then(time) }
+}
+
+/// RFC 3339; `None` for a time that it cannot represent.
+fn time(time: prost_types::Timestamp) -> Option<String> {
+    format_timestamp(Timestamp::new(time.seconds, u32::try_from(time.nanos).ok()?))
+}
