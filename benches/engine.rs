@@ -145,17 +145,25 @@ fn lists(c: &mut Criterion) {
     bench("explain", &|q| snapshot.explain(q, NOW).map_or(0, |found| found.roles.len()));
 }
 
+fn delete_and_create(binding: &RoleBinding) -> [Change; 2] {
+    let id = binding.id.clone().expect("every binding has an id");
+    [Change::DeleteRoleBinding(id), Change::CreateRoleBinding(binding.clone())]
+}
+
 fn publish(c: &mut Criterion) {
-    let (model, snapshot, asked) = w();
+    let model = Model::new(World::W.catalog(), World::W.facts_with_ids());
+    let model = model.expect("a consistent world");
+    let snapshot = Snapshot::build(&model, 1).expect("a world that fits");
+    let asked = World::W.asked(0, QUESTIONS);
     let bindings = &model.facts().role_bindings;
     let mut writer = Writer::new(&snapshot);
     let (mut revision, mut places) = (1, bindings.iter().cycle());
     let mut group = c.benchmark_group("publish, W");
     group.throughput(Throughput::Elements(2));
-    group.bench_function("unbind, bind", |b| {
+    group.bench_function("delete, create", |b| {
         b.iter(|| {
             let binding = places.next().expect("a binding");
-            for change in [Change::Unbind(binding.clone()), Change::Bind(binding.clone())] {
+            for change in delete_and_create(binding) {
                 revision += 1;
                 writer.apply([change]).expect("the change fits");
                 black_box(writer.publish(revision));
@@ -182,7 +190,7 @@ fn publish(c: &mut Criterion) {
     thread::scope(|scope| {
         scope.spawn(|| {
             for binding in bindings.iter().cycle().take_while(|_| !stop.load(Relaxed)) {
-                for change in [Change::Unbind(binding.clone()), Change::Bind(binding.clone())] {
+                for change in delete_and_create(binding) {
                     revision += 1;
                     writer.apply([change]).expect("the change fits");
                     published.store(writer.publish(revision));

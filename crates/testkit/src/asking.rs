@@ -8,7 +8,7 @@ use crate::Naive;
 use crate::generate::{Question, World};
 use capstan_engine::{
     Attributes, Decision, Explanation, Grant, Model, Question as Asked, RoleBinding, Snapshot,
-    Timestamp, UnknownCapability,
+    Timestamp, UnknownCapabilityError,
 };
 use proptest::prelude::*;
 
@@ -49,7 +49,7 @@ pub fn check(
     snapshot: &Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Decision, UnknownCapability> {
+) -> Result<Decision, UnknownCapabilityError> {
     snapshot.check(&asked(question), now)
 }
 
@@ -68,7 +68,7 @@ pub fn explain<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Explanation<'s>, UnknownCapability> {
+) -> Result<Explanation<'s>, UnknownCapabilityError> {
     snapshot.explain(&asked(question), now)
 }
 
@@ -94,7 +94,7 @@ pub fn who<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<&'s str>, UnknownCapability> {
+) -> Result<Vec<&'s str>, UnknownCapabilityError> {
     let Asked { capability, resource, attributes, .. } = asked(question);
     snapshot.list_identities(capability, resource, attributes, now)
 }
@@ -108,7 +108,7 @@ pub fn places<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<(&'s str, bool)>, UnknownCapability> {
+) -> Result<Vec<(&'s str, bool)>, UnknownCapabilityError> {
     let Asked { identity, capability, attributes, .. } = asked(question);
     let listed = snapshot.list_scopes(identity, capability, attributes, now)?;
     Ok(listed.into_iter().map(|found| (found.scope, found.conditional)).collect())

@@ -1,27 +1,85 @@
-//! The questions behind the question: who can do this here, and where can this identity do it?
+//! The searches: who can do this here, and where can this identity do it?
 //!
-//! **Invariant**: an answer here is what asking Check of everyone, or everywhere, would give.
+//! **Invariant**: an answer is what Check would say of every identity, or of every scope. Lists are in the
+//! order of their texts, so that a page can start behind any text, and no order of the index shows.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use crate::decide::check::Evaluation;
-use crate::index::binding::Beside;
+use crate::index::Index;
+use crate::index::binding::IdentityExtra;
+use crate::index::scope::ScopeRecord;
 use crate::index::table::Entry;
-use crate::model::path::contains;
-use crate::{Attributes, Path, Snapshot, Timestamp, UnknownCapability};
+use crate::{
+    Attributes, CapabilityIx, PATH_SEGMENTS_MAX, Path, Snapshot, Timestamp, UnknownCapabilityError,
+};
+
+/// Which part of a list is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Cursor<'c> {
+    /// The last text of the page before; `None` for the first page. The text need not be in the list.
+    pub after: Option<&'c str>,
+    /// Most entries of the page.
+    pub limit: usize,
+}
+
+impl Cursor<'_> {
+    /// The whole list as one page.
+    pub const ALL: Self = Self { after: None, limit: usize::MAX };
+}
+
+/// A part of a list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Page<T> {
+    /// Sorted, each once.
+    pub entries: Vec<T>,
+    /// Whether the list has more entries behind these.
+    pub has_more: bool,
+}
 
 /// A place where an identity can do something, and with it at everything below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope<'s> {
     /// The path of a group or registered resource.
     pub scope: &'s str,
-    /// Whether every granting binding here has a test on the resource, which was left open.
+    /// Whether every granting binding here has a condition on the resource, which was left open.
     pub conditional: bool,
 }
 
 impl Snapshot {
-    /// Who can do this here, at this time? Sorted, each once.
+    /// Who can do this here, at this time? One page, sorted.
+    ///
+    /// Evaluates only the identities from the cursor to the end of the page, and those behind it up to
+    /// the next one that can; finding the cursor takes a binary search at each scope on the path.
+    ///
+    /// # Errors
+    ///
+    /// The catalog has no such capability.
+    pub fn list_identities_page(
+        &self,
+        capability: &str,
+        resource: Path<'_>,
+        attributes: &Attributes,
+        now: Timestamp,
+        cursor: Cursor<'_>,
+    ) -> Result<Page<&str>, UnknownCapabilityError> {
+        let capability = self.capability(capability)?;
+        let mut page = Page { entries: Vec::new(), has_more: false };
+        for identity in Bound::on_path(self.index(), resource, cursor.after) {
+            if !self.can(identity, capability, resource, attributes, now) {
+                continue;
+            }
+            if page.entries.len() >= cursor.limit {
+                page.has_more = true;
+                break;
+            }
+            page.entries.push(identity.key());
+        }
+        Ok(page)
+    }
+
+    /// Who can do this here, at this time? All of them, sorted.
     ///
     /// # Errors
     ///
@@ -32,32 +90,60 @@ impl Snapshot {
         resource: Path<'_>,
         attributes: &Attributes,
         now: Timestamp,
-    ) -> Result<Vec<&str>, UnknownCapability> {
-        let index = self.index();
-        let bit = self.capability(capability)?;
-        let scopes = resource.ancestors().filter_map(|scope| index.scope(scope.as_str()));
-        let mut bound: Vec<u32> = scopes.flat_map(|(_, scope)| scope.identities()).collect();
-        bound.sort_unstable();
-        bound.dedup();
-        let identities = bound.into_iter().filter_map(|number| index.identities().entry(number));
-        let may = |entry: &Entry<'_, Beside>| {
-            let evaluation = self.evaluation(*entry, resource, attributes, now);
-            let mut may = false;
-            index.on_path(*entry, resource, |binding| {
-                let has = index.roles().matrix().has(binding.packed.role, bit);
-                may = has && evaluation.counts(&binding);
-                if may { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            may
-        };
-        let mut found: Vec<&str> = identities.filter(may).map(|entry| entry.key()).collect();
-        found.sort_unstable();
-        Ok(found)
+    ) -> Result<Vec<&str>, UnknownCapabilityError> {
+        let page = self.list_identities_page(capability, resource, attributes, now, Cursor::ALL)?;
+        Ok(page.entries)
     }
 
-    /// Where can this identity do this, at this time? The topmost scopes, sorted: a scope is listed
-    /// if it grants and no scope above it grants whatever the resource. Tests on the resource are
-    /// left open; what the request supplies of it is not looked at.
+    fn can(
+        &self,
+        identity: Entry<'_, IdentityExtra>,
+        capability: CapabilityIx,
+        resource: Path<'_>,
+        attributes: &Attributes,
+        now: Timestamp,
+    ) -> bool {
+        let matrix = self.index().roles().matrix();
+        let evaluation = self.evaluation(identity, resource, attributes, now);
+        let mut can = false;
+        self.index().on_path(identity, resource, |binding| {
+            can = matrix.has(binding.packed.role, capability) && evaluation.counts(&binding);
+            if can { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        can
+    }
+
+    /// Where can this identity do this, at this time? One page of the topmost scopes, sorted: a scope is
+    /// listed if it grants and no scope above it grants whatever the resource. Conditions on the
+    /// resource are left open; what the request supplies of it is not used.
+    ///
+    /// Evaluates all bindings of the identity, for every page alike.
+    ///
+    /// # Errors
+    ///
+    /// The catalog has no such capability.
+    pub fn list_scopes_page(
+        &self,
+        identity: Path<'_>,
+        capability: &str,
+        attributes: &Attributes,
+        now: Timestamp,
+        cursor: Cursor<'_>,
+    ) -> Result<Page<Scope<'_>>, UnknownCapabilityError> {
+        let capability = self.capability(capability)?;
+        let mut scopes = self.topmost_scopes(identity, capability, attributes, now);
+        let first = match cursor.after {
+            Some(after) => scopes.partition_point(|found| found.scope <= after),
+            None => 0,
+        };
+        scopes.drain(..first);
+        let has_more = scopes.len() > cursor.limit;
+        scopes.truncate(cursor.limit);
+        Ok(Page { entries: scopes, has_more })
+    }
+
+    /// Where can this identity do this, at this time? All topmost scopes, see
+    /// [`Self::list_scopes_page`].
     ///
     /// # Errors
     ///
@@ -68,15 +154,25 @@ impl Snapshot {
         capability: &str,
         attributes: &Attributes,
         now: Timestamp,
-    ) -> Result<Vec<Scope<'_>>, UnknownCapability> {
+    ) -> Result<Vec<Scope<'_>>, UnknownCapabilityError> {
+        let page = self.list_scopes_page(identity, capability, attributes, now, Cursor::ALL)?;
+        Ok(page.entries)
+    }
+
+    fn topmost_scopes(
+        &self,
+        identity: Path<'_>,
+        capability: CapabilityIx,
+        attributes: &Attributes,
+        now: Timestamp,
+    ) -> Vec<Scope<'_>> {
         let index = self.index();
-        let capability = self.capability(capability)?;
         let Some(entry) = index.identities().get(identity.as_str()) else {
-            return Ok(vec![]);
+            return vec![];
         };
         let evaluation =
             Evaluation { index, identity: entry, resource: None, supplied: attributes, now };
-        let mut granting: Vec<Scope<'_>> = index
+        let mut scopes: Vec<Scope<'_>> = index
             .bindings_of(entry)
             .filter(|binding| index.roles().matrix().has(binding.packed.role, capability))
             .filter(|binding| evaluation.counts(binding))
@@ -85,21 +181,87 @@ impl Snapshot {
                 conditional: binding.tests_resource(),
             })
             .collect();
-        // Of one scope, those without a test first.
-        granting.sort_unstable_by_key(|found| (found.scope, found.conditional));
-        granting.dedup_by_key(|found| found.scope);
-        let mut scopes = granting;
-        let open: BTreeSet<&str> =
+        // Of one scope, those without a condition on the resource first.
+        scopes.sort_unstable_by_key(|found| (found.scope, found.conditional));
+        scopes.dedup_by_key(|found| found.scope);
+        let unconditional: BTreeSet<&str> =
             scopes.iter().filter(|scope| !scope.conditional).map(|scope| scope.scope).collect();
-        scopes.retain(|scope| !has_ancestor_in(scope.scope, &open));
-        Ok(scopes)
+        scopes.retain(|scope| !has_ancestor_in(scope.scope, &unconditional));
+        scopes
     }
 }
 
-/// Whether one of the paths lies above this one.
+/// Whether one of the paths is a proper ancestor of this one.
 fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
-    let above = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
-    let found = above.into_iter().find(|above| paths.contains(above));
-    debug_assert!(found.is_none_or(|above| contains(above, path)));
-    found.is_some()
+    path.match_indices('/').filter_map(|(at, _)| path.get(..at)).any(|above| paths.contains(above))
+}
+
+// === Identities bound on a path ===
+
+/// The identities bound at a resource or above it, each once, in the order of their ids: a merge of the
+/// lists of at most 16 scopes.
+struct Bound<'s> {
+    index: &'s Index,
+    lists: [Option<Remaining<'s>>; PATH_SEGMENTS_MAX],
+}
+
+/// What is left of the list of one scope, and its first identity.
+struct Remaining<'s> {
+    record: ScopeRecord<'s>,
+    position: usize,
+    first: Entry<'s, IdentityExtra>,
+}
+
+impl<'s> Bound<'s> {
+    /// Those whose ids are behind `after`.
+    fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
+        let mut lists = [const { None }; PATH_SEGMENTS_MAX];
+        for (list, scope) in lists.iter_mut().zip(resource.ancestors()) {
+            let Some((_, record)) = index.scope(scope.as_str()) else { continue };
+            let position = after.map_or(0, |after| first_behind(index, &record, after));
+            *list = Remaining::starting(index, record, position);
+        }
+        Self { index, lists }
+    }
+}
+
+impl<'s> Iterator for Bound<'s> {
+    type Item = Entry<'s, IdentityExtra>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let firsts = self.lists.iter().flatten().map(|list| list.first);
+        let least = firsts.min_by_key(|entry| entry.key())?;
+        for list in &mut self.lists {
+            while let Some(remaining) = list
+                && remaining.first.number() == least.number()
+            {
+                let (record, position) = (remaining.record, remaining.position + 1);
+                *list = Remaining::starting(self.index, record, position);
+            }
+        }
+        Some(least)
+    }
+}
+
+impl<'s> Remaining<'s> {
+    /// `None` if nothing is left from this position on.
+    fn starting(index: &'s Index, record: ScopeRecord<'s>, position: usize) -> Option<Self> {
+        let first = index.identities().entry(record.identity(position)?)?;
+        Some(Self { record, position, first })
+    }
+}
+
+/// The position of the first identity of a scope whose id is behind a text.
+fn first_behind(index: &Index, record: &ScopeRecord<'_>, text: &str) -> usize {
+    let (mut low, mut high) = (0, record.bound_len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let id = record.identity(middle).map_or("", |number| index.identities().key(number));
+        if id <= text {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }

@@ -21,7 +21,7 @@ const SCOPES_PER_IDENTITY: usize = 8;
     "the index answers {indexed:?} and the rules {ruled:?} to: may `{identity}` `{capability}` at \
      `{resource}`"
 )]
-pub struct Mismatch {
+pub struct SelfCheckError {
     /// Who.
     pub identity: String,
     /// What.
@@ -46,7 +46,7 @@ pub fn self_check(
     snapshot: &Snapshot,
     identities: usize,
     now: Timestamp,
-) -> Result<usize, Box<Mismatch>> {
+) -> Result<usize, Box<SelfCheckError>> {
     let facts = model.facts();
     let step = (facts.identities.len() / identities.max(1)).max(1);
     let sampled = facts.identities.iter().step_by(step).map(|identity| &identity.id);
@@ -105,13 +105,13 @@ impl<'m> Rules<'m> {
         snapshot: &Snapshot,
         question: &Question<'_>,
         bindings: &[&RoleBinding],
-    ) -> Result<(), Box<Mismatch>> {
+    ) -> Result<(), Box<SelfCheckError>> {
         let ruled = self.decide(question, bindings);
         let indexed = snapshot.check(question, self.now).ok();
         if indexed == Some(ruled) {
             return Ok(());
         }
-        Err(Box::new(Mismatch {
+        Err(Box::new(SelfCheckError {
             identity: question.identity.to_string(),
             capability: question.capability.into(),
             resource: question.resource.to_string(),
