@@ -114,7 +114,7 @@ fn measured(row: &Row<'_>) {
             let cursor = Cursor { after: *after, limit: PAGE };
             for _ in 0..QUESTIONS / PAGE as u64 {
                 let none = Attributes::NONE;
-                let page = snapshot.page_of_identities("repo.list", resource, none, now, cursor);
+                let page = snapshot.list_identities_page("repo.list", resource, none, now, cursor);
                 let _ = black_box(page);
             }
         }

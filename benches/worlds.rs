@@ -91,12 +91,24 @@ impl World {
         }
     }
 
-    /// W, or W of another number of bindings, declared to a writer one by one.
+    /// W, or W of another number of bindings, as a store hands it to a writer: one by one, every
+    /// binding with an id.
     pub fn changes(self) -> impl Iterator<Item = Change> {
         let workload = self.workload();
-        let groups = workload.groups().map(|group| Change::CreateGroup(group.id));
-        let identities = workload.identities().map(Change::PutIdentity);
-        groups.chain(identities).chain(workload.role_bindings().map(Change::Bind))
+        let groups = workload.groups().map(Change::CreateGroup);
+        let identities = workload.identities().map(Change::CreateIdentity);
+        let bindings = (0..).zip(workload.role_bindings());
+        let bindings = bindings.map(|(at, one)| Change::CreateRoleBinding(with_id(one, at)));
+        groups.chain(identities).chain(bindings)
+    }
+
+    /// [`Self::facts`], every binding with an id as a store gives it.
+    #[must_use]
+    pub fn facts_with_ids(self) -> Facts {
+        let mut facts = self.facts();
+        let bindings = std::mem::take(&mut facts.role_bindings).into_iter();
+        facts.role_bindings = (0..).zip(bindings).map(|(at, one)| with_id(one, at)).collect();
+        facts
     }
 
     /// The policy document that declares W, or W of another number of bindings, as `capstan bench`
@@ -147,6 +159,13 @@ impl World {
             })
             .collect()
     }
+}
+
+/// A binding with an id as a store gives it: its scope, and 16 hex digits of no pattern.
+#[must_use]
+pub fn with_id(binding: RoleBinding, at: u64) -> RoleBinding {
+    let id = format!("{}/{:016x}", binding.scope, mix(at));
+    RoleBinding { id: Some(id.parse().expect("a path")), ..binding }
 }
 
 /// The questions, as the engine is asked them.

@@ -186,9 +186,9 @@ fn grown(world: World, facts: &Facts, times: usize) -> anyhow::Result<Arc<Snapsh
     };
     let model = Model::new(world.catalog(), first).ok().context("the world breaks a rule")?;
     let mut writer = Writer::new(&Snapshot::build(&model, 1)?);
-    let identities = rest.iter().cloned().map(Change::PutIdentity);
-    let changes = identities.chain(rest_bound.iter().cloned().map(Change::Bind));
-    writer.apply(changes).map_err(|(_, refused)| anyhow::anyhow!("{refused}"))?;
+    let identities = rest.iter().cloned().map(Change::CreateIdentity);
+    let changes = identities.chain(rest_bound.iter().cloned().map(Change::CreateRoleBinding));
+    writer.apply(changes)?;
     Ok(writer.publish(2))
 }
 

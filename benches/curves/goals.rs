@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use arc_swap::ArcSwap;
-use capstan_benches::worlds::{World, questions};
+use capstan_benches::worlds::{World, questions, with_id};
 use capstan_engine::{Change, Facts, Model, Question, RoleBinding, Snapshot, Writer};
 use capstan_policy::{Catalogs, load_policy};
 
@@ -112,7 +112,9 @@ fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBindin
             when: Vec::new(),
         }
     });
-    let new = drawn.filter(|one| writer.apply([Change::Bind(one.clone())]).is_ok());
+    // Ids that no other binding of the world has.
+    let drawn = (1 << 40..).zip(drawn).map(|(at, one)| with_id(one, at));
+    let new = drawn.filter(|one| writer.apply([Change::CreateRoleBinding(one.clone())]).is_ok());
     new.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
 }
 
@@ -120,8 +122,9 @@ fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBindin
 fn changes(bindings: &[RoleBinding]) -> impl Iterator<Item = Change> {
     // Taken back some time after it was made, when its memory is no longer near.
     bindings.chunks(100).flat_map(|some| {
-        let made = some.iter().cloned().map(Change::Bind);
-        made.chain(some.iter().cloned().map(Change::Unbind))
+        let created = some.iter().cloned().map(Change::CreateRoleBinding);
+        let ids = some.iter().filter_map(|binding| binding.id.clone());
+        created.chain(ids.map(Change::DeleteRoleBinding))
     })
 }
 
@@ -284,14 +287,15 @@ pub(crate) fn through_a_writer(name: &str, world: World, together: usize) -> any
                 break;
             }
             let applied = writer.apply(all.by_ref().take(together));
-            applied.map_err(|(at, refused)| anyhow::anyhow!("{at}: {refused}"))?;
+            applied?;
             last = writer.publish(revision);
         }
         anyhow::Ok(last)
     });
     let loaded = loaded?;
     let stays = COUNTING.in_use() - before;
-    let made_up = || world.changes().filter(|change| matches!(change, Change::Bind(_))).count();
+    let made_up =
+        || world.changes().filter(|change| matches!(change, Change::CreateRoleBinding(_))).count();
     let (wanted, (making_up, _)) = measured(made_up);
     let seconds = seconds - making_up;
     ensure!(loaded.bindings_len() == wanted, "{name}: bindings are missing");

@@ -24,12 +24,13 @@ mod resize;
 pub(crate) mod roles;
 pub(crate) mod scope;
 pub(crate) mod snapshot;
+mod sort;
 pub(crate) mod table;
 pub(crate) mod writer;
 
 use std::sync::Arc;
 
-use binding::Beside;
+use binding::IdentityExtra;
 use hash::Seed;
 use roles::Roles;
 use table::Table;
@@ -41,10 +42,10 @@ use crate::{Catalog, Properties};
 pub(crate) struct Index {
     catalog: Arc<Catalog>,
     roles: Roles,
-    identities: Table<Beside>,
+    identities: Table<IdentityExtra>,
     /// Groups and registered resources, with the properties of those that have any.
     scopes: Table<Properties>,
-    /// Ids that bindings declare.
+    /// Ids of bindings that are not a number, each with the number of the identity: u32.
     binding_ids: Table<()>,
     bindings: usize,
 }
@@ -58,7 +59,7 @@ impl Index {
         &self.roles
     }
 
-    pub(crate) const fn identities(&self) -> &Table<Beside> {
+    pub(crate) const fn identities(&self) -> &Table<IdentityExtra> {
         &self.identities
     }
 

@@ -75,13 +75,13 @@ pub mod measure;
 mod model;
 mod rules;
 
-pub use change::{Change, Refused};
+pub use change::{ApplyError, Change, ChangeError};
 pub use decide::capabilities::{Capabilities, Grant};
-pub use decide::check::{Decision, Question, Reason, UnknownCapability};
+pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
 pub use decide::explain::Explanation;
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::self_check::{SelfCheckError, self_check};
-pub use index::build::TooLarge;
+pub use index::build::TooLargeError;
 pub use index::roles::Role;
 pub use index::snapshot::Snapshot;
 pub use index::writer::Writer;
@@ -96,8 +96,8 @@ pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
 pub use model::timestamp::Timestamp;
-pub use model::violation::{VIOLATIONS_MAX, Violation, Violations};
-pub use rules::{Model, violations};
+pub use model::violation::{FactsError, VIOLATIONS_MAX, Violation};
+pub use rules::{Model, check_facts};
 
 /// Hash tables of the index: seeded per process, and keys are always verified on a match.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

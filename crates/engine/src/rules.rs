@@ -1,475 +1,180 @@
-//! The rules between facts, proved once for a whole policy.
+//! The rules between facts (section 3 of the contract), each stated once.
 //!
-//! **Invariant**: a [`Model`] refers only to what it declares: every parent is a group, every
-//! binding names a known identity, role and scope, a custom role stays in its subtree, and a path
-//! names one thing.
+//! ```text
+//! a document   all declared facts ─▶ View ─┐                       ┌─▶ every Violation   (document.rs)
+//!                                          ├─▶ rules ─▶ BrokenRule ┤
+//! a change     the index before it ─▶ View ┘                       └─▶ ChangeError       (change.rs)
+//! ```
+//!
+//! **Invariant**: no rule is stated anywhere else. A rule looks up each path once and returns what it found, so
+//! that nobody looks it up again.
 
-use std::hash::{DefaultHasher, Hash, Hasher as _};
-use std::sync::Arc;
+mod binding_key;
+mod document;
 
-use hashbrown::hash_map::Entry;
+pub(crate) use binding_key::{BindingKey, binding_id, split_binding_id};
+pub use document::{Model, check_facts};
 
-use crate::index::binding::ROLES_MAX;
-use crate::{
-    CONDITIONS_MAX, Catalog, Condition, Facts, Map, Path, RoleBinding, Violation, Violations, quote,
-};
+use crate::model::path::contains;
+use crate::{CONDITIONS_MAX, CustomRole, Path, RoleBinding};
 
-/// Facts that are consistent with each other and with their catalog.
-#[derive(Debug)]
-pub struct Model {
-    catalog: Arc<Catalog>,
-    facts: Facts,
-    bound: Vec<Bound>,
-    moved: Map<usize, u64>,
+/// Most roles, built-in ones included: the index numbers them with 20 bits (`index/binding.rs`).
+pub(crate) const ROLES_MAX: u32 = 1 << 20;
+
+/// What rules need to know of the facts.
+pub(crate) trait View {
+    /// A reference to a registered identity.
+    type Identity;
+    /// A reference to a role.
+    type Role;
+    /// A reference to a group or a registered resource.
+    type Scope;
+
+    fn is_group(&self, id: &str) -> bool;
+    fn identity(&self, id: &str) -> Option<Self::Identity>;
+    fn scope(&self, id: &str) -> Option<Self::Scope>;
+    fn custom_role(&self, id: &str) -> Option<Self::Role>;
+    fn built_in_role(&self, name: &str) -> Option<Self::Role>;
+    fn has_capability(&self, name: &str) -> bool;
 }
 
-/// What a binding of the facts refers to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Bound {
-    /// The place of its identity.
-    pub(crate) identity: u32,
-    /// The place of its scope among groups, and behind them resources.
-    pub(crate) scope: u32,
+/// A rule that a fact breaks. Texts are those of the fact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BrokenRule<'f> {
+    /// An id names one thing.
+    IdTaken(&'f str),
+    /// The parent of a path is a group.
+    ParentIsNoGroup(Path<'f>),
+    /// A custom role is below a group.
+    RoleAtRoot(&'f str),
+    /// The index has numbers for [`ROLES_MAX`] roles, built-in ones included.
+    TooManyRoles { custom: usize, custom_max: usize },
+    /// A role holds capabilities of the catalog.
+    UnknownCapability { position: usize, name: &'f str },
+    /// A binding names a registered identity.
+    UnknownIdentity(&'f str),
+    /// A binding names a role: one with a slash is a custom role, one without is built in.
+    UnknownRole(&'f str),
+    /// A custom role is bound at or below the group that owns it.
+    RoleOutsideItsGroup { role: &'f str, group: &'f str, scope: &'f str },
+    /// A binding's scope is a group or a registered resource.
+    UnknownScope(&'f str),
+    /// A binding's id is a path below its scope.
+    IdOutsideScope { id: &'f str, scope: &'f str },
+    /// A binding has at most [`CONDITIONS_MAX`] conditions.
+    TooManyConditions(usize),
+    /// No two bindings have the same [`BindingKey`].
+    SameBinding { identity: &'f str, role: &'f str, scope: &'f str },
+    /// A group or resource is deleted only without children and without bindings at it.
+    NotEmpty(&'f str),
+    /// A role or identity is deleted only without bindings of it.
+    StillBound(&'f str),
 }
 
-impl Model {
-    /// Proves the facts.
-    ///
-    /// # Errors
-    ///
-    /// Every rule that a fact breaks, see [`violations`].
-    pub fn new(catalog: Arc<Catalog>, facts: Facts) -> Result<Self, Violations> {
-        let mut violations = Violations::default();
-        let (ids, bindings) = check(&facts, Some(&catalog), &[], &mut violations);
-        if !violations.is_empty() {
-            return Err(violations);
-        }
-        let (moved, bound) = (bindings.moved(&facts, &ids), bindings.bound);
-        drop(ids);
-        Ok(Self { catalog, facts, bound, moved })
-    }
-
-    /// The catalog that capabilities and built-in roles come from.
-    #[must_use]
-    pub const fn catalog(&self) -> &Arc<Catalog> {
-        &self.catalog
-    }
-
-    /// What was declared.
-    #[must_use]
-    pub const fn facts(&self) -> &Facts {
-        &self.facts
-    }
-
-    /// What each binding of the facts refers to.
-    pub(crate) fn bound(&self) -> &[Bound] {
-        &self.bound
-    }
-
-    /// The number that the binding at this place of the facts gets instead of the derived one, if
-    /// that is another's.
-    pub(crate) fn moved_id(&self, binding: usize) -> Option<u64> {
-        self.moved.get(&binding).copied()
-    }
+/// An id names one thing, of whatever kind.
+pub(crate) fn check_id(id: &str, is_taken: bool) -> Result<(), BrokenRule<'_>> {
+    if is_taken { Err(BrokenRule::IdTaken(id)) } else { Ok(()) }
 }
 
-/// What the paths of a policy name.
-struct Ids<'f> {
-    /// The list and place that first declare each path.
-    first: Map<&'f str, (&'static str, usize)>,
-    /// Every list that declares a path which is not the first to do so.
-    again: Map<(&'static str, &'f str), ()>,
-    /// Lists whose entries are not known.
-    unread: &'f [&'static str],
-}
-
-impl Ids<'_> {
-    /// Whether the list declares the path, or might.
-    fn may_declare(&self, list: &'static str, id: &str) -> bool {
-        self.first.get(id).is_some_and(|(first, _)| *first == list)
-            || self.again.contains_key(&(list, id))
-            || self.unread.contains(&list)
-    }
-
-    fn is_scope(&self, id: &str) -> bool {
-        self.may_declare("groups", id) || self.may_declare("resources", id)
-    }
-
-    /// The place in the list that declares the path; the last of all if it is declared elsewhere.
-    fn place(&self, list: &'static str, id: &str) -> Option<u32> {
-        match self.first.get(id) {
-            Some((first, at)) if *first == list => u32::try_from(*at).ok(),
-            _ => self.may_declare(list, id).then_some(u32::MAX),
-        }
+/// The parent of a path, if it has one, is a group.
+pub(crate) fn check_parent<'f>(view: &impl View, id: Path<'f>) -> Result<(), BrokenRule<'f>> {
+    match id.parent() {
+        Some(parent) if !view.is_group(parent.as_str()) => Err(BrokenRule::ParentIsNoGroup(parent)),
+        _ => Ok(()),
     }
 }
 
-/// Every rule that a fact breaks (section 3 of the contract). Without a catalog, what needs one is
-/// not judged; nor are references to what an `unread` list should declare.
-#[must_use]
-pub fn violations(facts: &Facts, catalog: Option<&Catalog>, unread: &[&'static str]) -> Violations {
-    let mut violations = Violations::default();
-    check(facts, catalog, unread, &mut violations);
-    violations
+/// There are numbers for all roles.
+pub(crate) fn check_role_count(built_in: usize, custom: usize) -> Result<(), BrokenRule<'static>> {
+    let custom_max = (ROLES_MAX as usize).saturating_sub(built_in);
+    if custom > custom_max {
+        return Err(BrokenRule::TooManyRoles { custom, custom_max });
+    }
+    Ok(())
 }
 
-/// The same, with what was found on the way.
-fn check<'f>(
-    facts: &'f Facts,
-    catalog: Option<&Catalog>,
-    unread: &'f [&'static str],
-    violations: &mut Violations,
-) -> (Ids<'f>, Bindings) {
-    let ids = declare(facts, unread, violations);
-    check_parents(facts, &ids, violations);
-    if let Some(catalog) = catalog {
-        check_role_count(catalog.roles().len(), facts.roles.len(), violations);
-        check_role_capabilities(facts, catalog, violations);
-    }
-    let bindings = check_bindings(facts, &ids, catalog, violations);
-    (ids, bindings)
-}
-
-fn declare<'f>(
-    facts: &'f Facts,
-    unread: &'f [&'static str],
-    violations: &mut Violations,
-) -> Ids<'f> {
-    let groups = facts.groups.iter().map(|group| &group.id).enumerate();
-    let roles = facts.roles.iter().map(|role| &role.id).enumerate();
-    let identities = facts.identities.iter().map(|identity| &identity.id).enumerate();
-    let resources = facts.resources.iter().map(|resource| &resource.id).enumerate();
-    let bindings = facts.role_bindings.iter().enumerate();
-    let bindings = bindings.filter_map(|(at, binding)| Some((at, binding.id.as_ref()?)));
-
-    let mut ids = Ids { first: Map::new(), again: Map::new(), unread };
-    for (kind, (at, id)) in groups
-        .map(|row| ("groups", row))
-        .chain(roles.map(|row| ("roles", row)))
-        .chain(identities.map(|row| ("identities", row)))
-        .chain(resources.map(|row| ("resources", row)))
-        .chain(bindings.map(|row| ("role_bindings", row)))
-    {
-        match ids.first.entry(id.as_str()) {
-            Entry::Vacant(entry) => {
-                entry.insert((kind, at));
-            }
-            Entry::Occupied(entry) => {
-                violations.add(Violation {
-                    kind,
-                    index: at,
-                    field: "id".into(),
-                    found: format!("`{id}` again, after"),
-                    other: Some(*entry.get()),
-                    expected: "an id that nothing else has".into(),
-                });
-                ids.again.insert((kind, id.as_str()), ());
-            }
-        }
-    }
-    ids
-}
-
-fn check_parents(facts: &Facts, ids: &Ids<'_>, violations: &mut Violations) {
-    let mut check = |kind, at, id: Path<'_>| {
-        let Some(parent) = id.parent() else {
-            return;
-        };
-        if ids.may_declare("groups", parent.as_str()) {
-            return;
-        }
-        let other = ids.first.get(parent.as_str()).copied();
-        let what = if other.is_some() { "is" } else { "is not declared" };
-        violations.add(Violation {
-            kind,
-            index: at,
-            field: "id".into(),
-            found: format!("parent `{parent}`, which {what}"),
-            other,
-            expected: "a declared group".into(),
-        });
-    };
-    for (at, group) in facts.groups.iter().enumerate() {
-        check("groups", at, group.id.as_path());
-    }
-    for (at, role) in facts.roles.iter().enumerate() {
-        check("roles", at, role.id.as_path());
-    }
-    for (at, identity) in facts.identities.iter().enumerate() {
-        check("identities", at, identity.id.as_path());
-    }
-    for (at, resource) in facts.resources.iter().enumerate() {
-        check("resources", at, resource.id.as_path());
-    }
-    for (at, role) in facts.roles.iter().enumerate() {
-        if role.id.as_path().parent().is_none() {
-            let found = format!("`{}`", role.id);
-            violations.push("roles", at, "id", found, "a path below the group that owns the role");
-        }
+/// A custom role is below a group.
+pub(crate) fn check_role_place(role: &CustomRole) -> Result<(), BrokenRule<'_>> {
+    match role.id.as_path().parent() {
+        Some(_) => Ok(()),
+        None => Err(BrokenRule::RoleAtRoot(role.id.as_str())),
     }
 }
 
-/// The index has numbers for so many roles, the catalog's among them.
-fn check_role_count(built_in: usize, custom: usize, violations: &mut Violations) {
-    let room = (ROLES_MAX as usize).saturating_sub(built_in);
-    if custom > room {
-        let expected = format!("at most {room} beside the {built_in} of the catalog");
-        violations.push("roles", room, "id", format!("{custom} roles"), expected);
-    }
-}
-
-fn check_role_capabilities(facts: &Facts, catalog: &Catalog, violations: &mut Violations) {
-    for (at, role) in facts.roles.iter().enumerate() {
-        for (item, name) in role.capabilities.iter().enumerate() {
-            if catalog.capability(name).is_none() {
-                let field = format!("capabilities[{item}]");
-                violations.push("roles", at, field, quote(name), catalog.expected_capability());
-            }
-        }
-    }
-}
-
-/// What is found about bindings while they are proved. There can be millions: everything is looked
-/// up once.
-struct Bindings {
-    bound: Vec<Bound>,
-    /// By derived number, the first binding that has it.
-    first: Map<u64, usize>,
-    /// Whether another, different one has it, too.
-    collided: bool,
-}
-
-fn check_bindings(
-    facts: &Facts,
-    ids: &Ids<'_>,
-    catalog: Option<&Catalog>,
-    violations: &mut Violations,
-) -> Bindings {
-    let built_in: Option<Map<&str, ()>> =
-        catalog.map(|catalog| catalog.roles().iter().map(|role| (&*role.name, ())).collect());
-    let count = facts.role_bindings.len();
-    let mut found = Bindings {
-        bound: Vec::with_capacity(count),
-        first: Map::with_capacity(count),
-        collided: false,
-    };
-    // Those whose derived number another one has.
-    let mut others: Map<Same<'_>, usize> = Map::new();
-    for (at, binding) in facts.role_bindings.iter().enumerate() {
-        let identity = check_identity(binding, at, ids, violations);
-        check_role(binding, at, ids, built_in.as_ref(), violations);
-        let scope = check_scope(binding, at, facts, ids, violations);
-        found.bound.push(Bound { identity, scope });
-        if binding.when.len() > CONDITIONS_MAX {
-            let found = format!("{} conditions", binding.when.len());
-            let expected = format!("at most {CONDITIONS_MAX}");
-            violations.push("role_bindings", at, "when", found, expected);
-        }
-        let same = Same::of(binding);
-        let first = match found.first.entry(same.derived_id()) {
-            Entry::Vacant(entry) => {
-                entry.insert(at);
-                continue;
-            }
-            Entry::Occupied(entry) => *entry.get(),
-        };
-        let first = match facts.role_bindings.get(first).map(Same::of) {
-            Some(other) if other == same => first,
-            _ => match others.entry(same) {
-                Entry::Vacant(entry) => {
-                    entry.insert(at);
-                    found.collided = true;
-                    continue;
-                }
-                Entry::Occupied(entry) => *entry.get(),
-            },
-        };
-        violations.add(Violation {
-            kind: "role_bindings",
-            index: at,
-            field: String::new(),
-            found: "the same binding as".into(),
-            other: Some(("role_bindings", first)),
-            expected: "an identity, role, scope and conditions that no other binding has".into(),
-        });
-    }
-    found
-}
-
-/// What makes two bindings the same: conditions count as a set.
-#[derive(PartialEq, Eq, Hash)]
-pub(crate) struct Same<'f> {
-    pub(crate) identity: &'f str,
-    pub(crate) role: &'f str,
-    pub(crate) scope: &'f str,
-    when: Vec<&'f Condition>,
-}
-
-impl<'f> Same<'f> {
-    pub(crate) fn new(
-        identity: &'f str,
-        role: &'f str,
-        scope: &'f str,
-        when: &'f [Condition],
-    ) -> Self {
-        let mut when: Vec<_> = when.iter().collect();
-        when.sort_unstable();
-        when.dedup();
-        Self { identity, role, scope, when }
-    }
-
-    fn of(binding: &'f RoleBinding) -> Self {
-        let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
-        Self::new(identity, &binding.role, scope, &binding.when)
-    }
-
-    /// The number that becomes the last segment of the path of a binding without an id of its own,
-    /// unless that path is another's: the same in every process.
-    pub(crate) fn derived_id(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
-/// Answers the place of the identity.
-fn check_identity(
-    binding: &RoleBinding,
-    at: usize,
-    ids: &Ids<'_>,
-    violations: &mut Violations,
-) -> u32 {
-    ids.place("identities", binding.identity.as_str()).unwrap_or_else(|| {
-        let found = format!("`{}`", binding.identity);
-        violations.push("role_bindings", at, "identity", found, "a declared identity");
-        u32::MAX
-    })
-}
-
-fn check_role(
-    binding: &RoleBinding,
-    at: usize,
-    ids: &Ids<'_>,
-    built_in: Option<&Map<&str, ()>>,
-    violations: &mut Violations,
+/// A role holds capabilities of the catalog. Reports each that is not one.
+pub(crate) fn check_role_capabilities<'f>(
+    view: &impl View,
+    role: &'f CustomRole,
+    mut report: impl FnMut(BrokenRule<'f>),
 ) {
-    let mut push = |expected: &str| {
-        violations.push("role_bindings", at, "role", format!("`{}`", binding.role), expected);
+    for (position, name) in role.capabilities.iter().enumerate() {
+        if !view.has_capability(name) {
+            report(BrokenRule::UnknownCapability { position, name });
+        }
+    }
+}
+
+/// What a binding refers to; `None` for what is not there, which is reported.
+pub(crate) struct Referenced<V: View> {
+    pub(crate) identity: Option<V::Identity>,
+    pub(crate) role: Option<V::Role>,
+    pub(crate) scope: Option<V::Scope>,
+}
+
+/// The rules of one binding, apart from those that compare it with others. Reports each that it
+/// breaks.
+pub(crate) fn check_binding<'f, V: View>(
+    view: &V,
+    binding: &'f RoleBinding,
+    mut report: impl FnMut(BrokenRule<'f>),
+) -> Referenced<V> {
+    let (identity_id, scope_id, role_id) =
+        (binding.identity.as_str(), binding.scope.as_str(), &*binding.role);
+    let identity = view.identity(identity_id);
+    if identity.is_none() {
+        report(BrokenRule::UnknownIdentity(identity_id));
+    }
+    let scope = view.scope(scope_id);
+    // A built-in role's name has no slash, a custom role's path always has one.
+    let role = match role_id.rsplit_once('/') {
+        None => view.built_in_role(role_id),
+        Some((group, _)) => {
+            let role = view.custom_role(role_id);
+            // A scope that is not there is reported as such only.
+            if role.is_some() && scope.is_some() && !contains(group, scope_id) {
+                report(BrokenRule::RoleOutsideItsGroup { role: role_id, group, scope: scope_id });
+            }
+            role
+        }
     };
-    // A built-in role has no slash, a custom one always has: the two cannot be confused.
-    let Some((home, _)) = binding.role.rsplit_once('/') else {
-        if built_in.is_some_and(|names| !names.contains_key(&*binding.role)) {
-            push("a built-in role of the catalog, or the id of a declared custom role");
+    if role.is_none() {
+        report(BrokenRule::UnknownRole(role_id));
+    }
+    match (&scope, &binding.id) {
+        (None, _) => report(BrokenRule::UnknownScope(scope_id)),
+        (Some(_), Some(id))
+            if binding.scope == *id || !binding.scope.as_path().contains(id.as_path()) =>
+        {
+            report(BrokenRule::IdOutsideScope { id: id.as_str(), scope: scope_id });
         }
-        return;
-    };
-    if !ids.may_declare("roles", &binding.role) {
-        push("the id of a declared custom role, or a built-in role of the catalog");
-    } else if ids.is_scope(binding.scope.as_str())
-        && !Path::parse(home).is_ok_and(|home| home.contains(binding.scope.as_path()))
-    {
-        push(&format!(
-            "a role that may be bound at `{}`: a custom role only at or below the group that owns \
-             it",
-            binding.scope
-        ));
+        _ => {}
     }
-}
-
-/// Answers the place of the scope among groups, and behind them resources.
-fn check_scope(
-    binding: &RoleBinding,
-    at: usize,
-    facts: &Facts,
-    ids: &Ids<'_>,
-    violations: &mut Violations,
-) -> u32 {
-    let scope = binding.scope.as_str();
-    let groups = u32::try_from(facts.groups.len()).unwrap_or(u32::MAX);
-    let behind = |place: u32| place.saturating_add(groups);
-    let place = ids.place("groups", scope).or_else(|| ids.place("resources", scope).map(behind));
-    let Some(place) = place else {
-        // What else a wrong scope breaks is mended with it.
-        let found = format!("`{}`", binding.scope);
-        violations.push("role_bindings", at, "scope", found, "a declared group or resource");
-        return u32::MAX;
-    };
-    if let Some(id) = &binding.id
-        && (binding.scope == *id || !binding.scope.as_path().contains(id.as_path()))
-    {
-        violations.push(
-            "role_bindings",
-            at,
-            "id",
-            format!("`{id}`"),
-            format!("a path below the binding's scope `{}`", binding.scope),
-        );
+    if binding.when.len() > CONDITIONS_MAX {
+        report(BrokenRule::TooManyConditions(binding.when.len()));
     }
-    place
+    Referenced { identity, role, scope }
 }
 
-impl Bindings {
-    /// For each binding without an id whose derived path is another's, the number that it gets
-    /// instead.
-    fn moved(&self, facts: &Facts, ids: &Ids<'_>) -> Map<usize, u64> {
-        // Hardly ever is any: then nobody's path has a derived number at its end.
-        let mut ends = ids.first.keys().filter_map(|id| number_at_end(id));
-        if self.collided || ends.any(|number| self.first.contains_key(&number)) {
-            move_ids(facts, ids)
-        } else {
-            Map::new()
-        }
-    }
+/// A group or resource is deleted only without children and without bindings at it.
+pub(crate) fn check_scope_deletion(
+    id: &str,
+    children: u32,
+    bindings: usize,
+) -> Result<(), BrokenRule<'_>> {
+    if children > 0 || bindings > 0 { Err(BrokenRule::NotEmpty(id)) } else { Ok(()) }
 }
 
-/// For each binding without an id whose derived path is another's, the number that it gets instead:
-/// the same for the same facts.
-fn move_ids(facts: &Facts, ids: &Ids<'_>) -> Map<usize, u64> {
-    let mut taken: Map<(&str, u64), ()> = Map::with_capacity(facts.role_bindings.len());
-    let mut moved = Map::new();
-    let without = facts.role_bindings.iter().enumerate().filter(|(_, one)| one.id.is_none());
-    for (at, binding) in without {
-        let derived = Same::of(binding).derived_id();
-        let (mut id, scope) = (derived, binding.scope.as_str());
-        while ids.first.contains_key(&*binding_id(scope, id)) || taken.contains_key(&(scope, id)) {
-            id = id.wrapping_add(1);
-        }
-        taken.insert((scope, id), ());
-        if id != derived {
-            moved.insert(at, id);
-        }
-    }
-    moved
-}
-
-/// The path of a binding without an id of its own.
-pub(crate) fn binding_id(scope: &str, id: u64) -> String {
-    format!("{scope}/{id:016x}")
-}
-
-/// The number of a path that could be [`binding_id`]'s.
-fn number_at_end(path: &str) -> Option<u64> {
-    let (_, last) = path.rsplit_once('/')?;
-    let is_number = last.len() == 16 && last.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_number { u64::from_str_radix(last, 16).ok() } else { None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// One more would have no number, and its bindings would silently give nothing.
-    #[test]
-    fn as_many_roles_as_have_numbers_are_taken() {
-        let found = |built_in, custom| {
-            let mut violations = Violations::default();
-            check_role_count(built_in, custom, &mut violations);
-            violations.iter().map(|one| (one.index, one.expected.clone())).collect::<Vec<_>>()
-        };
-        let most = ROLES_MAX as usize;
-        assert_eq!(found(12, most - 12), []);
-        let expected = format!("at most {} beside the 12 of the catalog", most - 12);
-        assert_eq!(found(12, most - 11), [(most - 12, expected)]);
-        assert_eq!(found(most + 1, 1).len(), 1);
-    }
+/// A role or identity is deleted only without bindings of it.
+pub(crate) fn check_bound_deletion(id: &str, bindings: usize) -> Result<(), BrokenRule<'_>> {
+    if bindings > 0 { Err(BrokenRule::StillBound(id)) } else { Ok(()) }
 }

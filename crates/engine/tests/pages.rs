@@ -38,7 +38,7 @@ fn a_page_evaluates_what_it_holds_and_nothing_before() {
     let page = |after: Option<&str>| {
         let cursor = Cursor { after, limit: 100 };
         let none = Attributes::NONE;
-        snapshot.page_of_identities("r.get", resource, none, NOW, cursor).unwrap()
+        snapshot.list_identities_page("r.get", resource, none, NOW, cursor).unwrap()
     };
     let mut all: Vec<String> = Vec::new();
     loop {
@@ -46,7 +46,7 @@ fn a_page_evaluates_what_it_holds_and_nothing_before() {
         // 100 entries, one in ten that has no capability, and one to see whether more follow.
         assert!((100..=113).contains(&next.evaluated), "{} were evaluated", next.evaluated);
         all.extend(next.entries.iter().map(|id| (*id).to_owned()));
-        if !next.more {
+        if !next.has_more {
             break;
         }
     }
@@ -57,7 +57,7 @@ fn a_page_evaluates_what_it_holds_and_nothing_before() {
     // A cursor need not be an entry, and may lie beyond the list.
     assert_eq!(page(Some("acme/i00000x")).entries.first(), Some(&"acme/i00001"));
     assert_eq!(page(Some("b")).entries, Vec::<&str>::new());
-    assert!(!page(Some("b")).more);
+    assert!(!page(Some("b")).has_more);
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use capstan_engine::Violations;
+use capstan_engine::FactsError;
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::reader::{Kind, Mark, Next, Reader};
@@ -70,7 +70,7 @@ impl Unread {
 pub(crate) fn report_violations(
     text: &str,
     prefix: &str,
-    violations: &Violations,
+    violations: &FactsError,
     unread: &Unread,
     diagnostics: &mut Diagnostics,
 ) {

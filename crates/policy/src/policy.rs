@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capstan_engine::{
     Catalog, Condition, CustomRole, Facts, Group, Identity, Model, Of, Path, PathBuf, Properties,
-    RegisteredResource, RoleBinding, Value, parse_attribute, parse_name, quote, violations,
+    RegisteredResource, RoleBinding, Value, check_facts, parse_attribute, parse_name, quote,
 };
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
@@ -58,7 +58,8 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
         catalog => {
             let lists = ["groups", "roles", "identities", "resources"];
             let lists: Vec<_> = lists.into_iter().filter(|list| unread.has(list)).collect();
-            violations(&draft.facts, catalog.as_deref(), &lists)
+            let checked = check_facts(&draft.facts, catalog.as_deref(), &lists);
+            checked.err().unwrap_or_default()
         }
     };
     report_violations(text, "", &found, &unread, &mut diagnostics);

@@ -8,7 +8,7 @@ use crate::Naive;
 use crate::generate::{Question, World};
 use capstan_engine::{
     Attributes, Cursor, Decision, Explanation, Grant, Model, Page, Question as Asked, RoleBinding,
-    Snapshot, Timestamp, UnknownCapability,
+    Snapshot, Timestamp, UnknownCapabilityError,
 };
 use proptest::prelude::*;
 
@@ -49,7 +49,7 @@ pub fn check(
     snapshot: &Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Decision, UnknownCapability> {
+) -> Result<Decision, UnknownCapabilityError> {
     snapshot.check(&asked(question), now)
 }
 
@@ -68,7 +68,7 @@ pub fn explain<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Explanation<'s>, UnknownCapability> {
+) -> Result<Explanation<'s>, UnknownCapabilityError> {
     snapshot.explain(&asked(question), now)
 }
 
@@ -94,13 +94,13 @@ pub fn who<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<&'s str>, UnknownCapability> {
+) -> Result<Vec<&'s str>, UnknownCapabilityError> {
     let Asked { capability, resource, attributes, .. } = asked(question);
     let whole = snapshot.list_identities(capability, resource, attributes, now)?;
     let limit = whole.len() % 3 + 1;
     let page = |after| {
         let cursor = Cursor { after, limit };
-        snapshot.page_of_identities(capability, resource, attributes, now, cursor)
+        snapshot.list_identities_page(capability, resource, attributes, now, cursor)
     };
     assert_eq!(joined(page, |id| id, limit), whole, "in pages of {limit}");
     Ok(whole)
@@ -108,17 +108,17 @@ pub fn who<'s>(
 
 /// All pages of a list, each of which goes on after the last entry of the one before.
 fn joined<'s, T: Copy>(
-    page: impl Fn(Option<&'s str>) -> Result<Page<T>, UnknownCapability>,
+    page: impl Fn(Option<&'s str>) -> Result<Page<T>, UnknownCapabilityError>,
     id: impl Fn(&T) -> &'s str,
     limit: usize,
 ) -> Vec<T> {
     let mut all = Vec::new();
     loop {
         let Ok(next) = page(all.last().map(&id)) else { return all };
-        assert!(next.entries.len() == limit || !next.more, "a page before the last is full");
+        assert!(next.entries.len() == limit || !next.has_more, "a page before the last is full");
         assert!(next.evaluated >= next.entries.len());
         all.extend(next.entries);
-        if !next.more {
+        if !next.has_more {
             return all;
         }
     }
@@ -133,13 +133,13 @@ pub fn places<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<(&'s str, bool)>, UnknownCapability> {
+) -> Result<Vec<(&'s str, bool)>, UnknownCapabilityError> {
     let Asked { identity, capability, attributes, .. } = asked(question);
     let listed = snapshot.list_scopes(identity, capability, attributes, now)?;
     let limit = listed.len() % 3 + 1;
     let page = |after| {
         let cursor = Cursor { after, limit };
-        snapshot.page_of_scopes(identity, capability, attributes, now, cursor)
+        snapshot.list_scopes_page(identity, capability, attributes, now, cursor)
     };
     assert_eq!(joined(page, |found| found.scope, limit), listed, "in pages of {limit}");
     Ok(listed.into_iter().map(|found| (found.scope, found.conditional)).collect())

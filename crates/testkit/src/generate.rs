@@ -18,7 +18,7 @@ mod draw;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Attributes, Catalog, CatalogFacts, Facts, Model, PathBuf, Timestamp, Violations,
+    Attributes, Catalog, CatalogFacts, Facts, FactsError, Model, PathBuf, Timestamp,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -62,7 +62,7 @@ impl World {
     /// # Errors
     ///
     /// The rules that the world breaks: a bug of this generator, or of the engine.
-    pub fn model(&self) -> Result<Model, Violations> {
+    pub fn model(&self) -> Result<Model, FactsError> {
         let catalog = Catalog::new(self.catalog.clone())?;
         Model::new(Arc::new(catalog), self.facts.clone())
     }

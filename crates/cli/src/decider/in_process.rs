@@ -1,6 +1,5 @@
 //! Answers from a snapshot in this process. Error messages are those of the server.
 
-
 use anyhow::{anyhow, bail};
 use capstan_engine::{
     Attributes, CapabilitySet, Catalog, Explanation, Family, Grant, Path, Question, Snapshot,

@@ -4,9 +4,9 @@
 //! record before. Here a group of checks takes each step together: all addresses of a step are prefetched
 //! before any of them is read. Every answer is [`Snapshot::decide`]'s.
 
-use crate::index::binding::Beside;
+use crate::index::binding::IdentityExtra;
 use crate::index::table::{NOTHING, Probe};
-use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapability};
+use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapabilityError};
 
 /// Checks that take each step together. While one step runs for all of them, the prefetches of the step
 /// before complete.
@@ -19,10 +19,10 @@ impl Snapshot {
         &self,
         questions: &[Question<'q>],
         now: Timestamp,
-        mut answer: impl FnMut(usize, Result<Decision, UnknownCapability>),
+        mut answer: impl FnMut(usize, Result<Decision, UnknownCapabilityError>),
     ) {
         for (group, questions) in questions.chunks(LANES).enumerate() {
-            let mut probes: [Option<Probe<'_, Beside>>; LANES] = Default::default();
+            let mut probes: [Option<Probe<'_, IdentityExtra>>; LANES] = Default::default();
             for (probe, question) in probes.iter_mut().zip(questions) {
                 *probe = self.index().identities().probe(question.identity.as_str());
                 if let Some(probe) = probe {
@@ -44,10 +44,10 @@ impl Snapshot {
 
     fn finish(
         &self,
-        (probe, place): (&Option<Probe<'_, Beside>>, u32),
+        (probe, place): (&Option<Probe<'_, IdentityExtra>>, u32),
         question: &Question<'_>,
         now: Timestamp,
-    ) -> Result<Decision, UnknownCapability> {
+    ) -> Result<Decision, UnknownCapabilityError> {
         let capability = self.capability(question.capability)?;
         let entry = probe.as_ref().and_then(|probe| probe.entry(place, question.identity.as_str()));
         Ok(match entry {

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
+use crate::index::binding::IdentityExtra;
 use crate::index::read::Binding;
+use crate::index::table::Entry;
 use crate::model::capabilities::CapabilitySet;
 use crate::{Attributes, Path, Snapshot, Timestamp};
 
@@ -42,31 +44,31 @@ impl Snapshot {
     ) -> Capabilities<'_> {
         let matrix = self.index().roles().matrix();
         let mut capabilities = CapabilitySet::empty(self.catalog().capabilities().len());
-        let counting = self.counting(identity, resource, attributes, now, |_| true);
+        let Some(entry) = self.index().identities().get(identity.as_str()) else {
+            return Capabilities { capabilities, grants: vec![] };
+        };
+        let counting = self.counting(entry, resource, attributes, now, |_| true);
         for binding in &counting {
             capabilities.extend(matrix.row(binding.packed.role));
         }
         let gives =
             |binding: &&Binding<'_>| matrix.row(binding.packed.role).iter().any(|word| *word != 0);
         let grants = counting.iter().filter(gives);
-        let grants = grants.map(|binding| self.grant(identity.as_str(), binding)).collect();
+        let grants = grants.map(|binding| self.grant(entry, binding)).collect();
         Capabilities { capabilities, grants }
     }
 
     /// The bindings of an identity that count here and are wanted, from the topmost scope down; at
     /// one scope built-in roles in the catalog's order, then custom ones by id.
-    pub(super) fn counting(
-        &self,
-        identity: Path<'_>,
+    pub(super) fn counting<'s>(
+        &'s self,
+        entry: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
         attributes: &Attributes,
         now: Timestamp,
         wanted: impl Fn(&Binding<'_>) -> bool,
-    ) -> Vec<Binding<'_>> {
+    ) -> Vec<Binding<'s>> {
         let index = self.index();
-        let Some(entry) = index.identities().get(identity.as_str()) else {
-            return vec![];
-        };
         let evaluation = self.evaluation(entry, resource, attributes, now);
         let mut found = vec![];
         index.on_path(entry, resource, |binding| {
@@ -79,13 +81,17 @@ impl Snapshot {
             let role = index.role_id(binding);
             let custom = role.contains('/').then_some(role);
             let built_in = if custom.is_some() { u32::MAX } else { binding.packed.role };
-            let id = index.binding_id(identity.as_str(), binding);
+            let id = index.binding_id(entry, binding);
             (binding.packed.length, built_in, custom, id)
         });
         found
     }
 
-    pub(super) fn grant<'s>(&'s self, identity: &str, binding: &Binding<'s>) -> Grant<'s> {
+    pub(super) fn grant<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        binding: &Binding<'s>,
+    ) -> Grant<'s> {
         let index = self.index();
         Grant {
             binding: index.binding_id(identity, binding),

@@ -10,7 +10,7 @@ use std::ops::ControlFlow;
 use thiserror::Error;
 
 use crate::index::Index;
-use crate::index::binding::Beside;
+use crate::index::binding::IdentityExtra;
 use crate::index::read::Binding;
 use crate::index::table::Entry;
 use crate::{Attributes, CapabilityIx, Condition, Of, Path, Snapshot, Timestamp};
@@ -101,13 +101,13 @@ impl fmt::Display for Reason {
 /// The catalog has no such capability: a mistake of the asker, so not a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the catalog has no such capability")]
-pub struct UnknownCapability;
+pub struct UnknownCapabilityError;
 
 /// What the expiry and the conditions of a binding are evaluated against.
 #[derive(Clone, Copy)]
 pub(crate) struct Evaluation<'c> {
     pub(crate) index: &'c Index,
-    pub(crate) identity: Entry<'c, Beside>,
+    pub(crate) identity: Entry<'c, IdentityExtra>,
     /// `None` if the resource is not known: then conditions on it count as if they held.
     pub(crate) resource: Option<&'c str>,
     /// What the request supplies for conditions.
@@ -152,7 +152,7 @@ impl Snapshot {
         &self,
         question: &Question<'_>,
         now: Timestamp,
-    ) -> Result<Decision, UnknownCapability> {
+    ) -> Result<Decision, UnknownCapabilityError> {
         let capability = self.capability(question.capability)?;
         let Some(identity) = self.index().identities().get(question.identity.as_str()) else {
             return Ok(Decision::deny(Reason::UnknownIdentity));
@@ -160,14 +160,14 @@ impl Snapshot {
         Ok(self.decide(identity, capability, question, now))
     }
 
-    pub(crate) fn capability(&self, name: &str) -> Result<CapabilityIx, UnknownCapability> {
-        self.catalog().capability(name).ok_or(UnknownCapability)
+    pub(crate) fn capability(&self, name: &str) -> Result<CapabilityIx, UnknownCapabilityError> {
+        self.catalog().capability(name).ok_or(UnknownCapabilityError)
     }
 
     /// The decision about an identity that the index has.
     pub(crate) fn decide(
         &self,
-        identity: Entry<'_, Beside>,
+        identity: Entry<'_, IdentityExtra>,
         capability: CapabilityIx,
         question: &Question<'_>,
         now: Timestamp,
@@ -178,7 +178,7 @@ impl Snapshot {
         let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
         index.on_path(identity, resource, |binding| {
             let has = index.roles().matrix().has(binding.packed.role, capability);
-            if !binding.packed.special {
+            if !binding.packed.restricted {
                 // The common case: it counts and never ends. No other binding can change a grant without end.
                 counts = true;
                 if has {
@@ -207,7 +207,7 @@ impl Snapshot {
 
     pub(crate) fn evaluation<'c>(
         &'c self,
-        identity: Entry<'c, Beside>,
+        identity: Entry<'c, IdentityExtra>,
         resource: Path<'c>,
         supplied: &'c Attributes,
         now: Timestamp,

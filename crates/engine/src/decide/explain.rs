@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::model::path::contains;
 use crate::{
-    CapabilityIx, Decision, Grant, Path, Question, Role, Snapshot, Timestamp, UnknownCapability,
+    CapabilityIx, Decision, Grant, Path, Question, Role, Snapshot, Timestamp,
+    UnknownCapabilityError,
 };
 
 /// A decision, with its witness or with the roles that would change it.
@@ -30,20 +31,21 @@ impl Snapshot {
         &self,
         question: &Question<'_>,
         now: Timestamp,
-    ) -> Result<Explanation<'_>, UnknownCapability> {
+    ) -> Result<Explanation<'_>, UnknownCapabilityError> {
         let decision = self.check(question, now)?;
         let capability = self.capability(question.capability)?;
         let Question { identity, resource, attributes, .. } = *question;
-        if !decision.allowed() {
+        let entry = self.index().identities().get(identity.as_str());
+        let Some(entry) = entry.filter(|_| decision.allowed()) else {
             let roles = self.roles_that_give(capability, resource);
             return Ok(Explanation { decision, witness: None, roles });
-        }
+        };
         let matrix = self.index().roles().matrix();
-        let witnesses = self.counting(identity, resource, attributes, now, |binding| {
+        let witnesses = self.counting(entry, resource, attributes, now, |binding| {
             matrix.has(binding.packed.role, capability)
                 && binding.expires_at() == decision.valid_until
         });
-        let witness = witnesses.first().map(|binding| self.grant(identity.as_str(), binding));
+        let witness = witnesses.first().map(|binding| self.grant(entry, binding));
         Ok(Explanation { decision, witness, roles: vec![] })
     }
 

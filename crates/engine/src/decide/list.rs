@@ -1,49 +1,46 @@
-//! Two lists: who can do this here, and where can this identity do it? In pages, or whole.
+//! The searches: who can do this here, and where can this identity do it?
 //!
-//! ```text
-//! the scopes on the path (at most 16), each with its identities in the order of their ids
-//!   ─▶ binary search for the cursor in each ─▶ merge ─▶ evaluate until the page is full
-//! ```
-//!
-//! **Invariants**: a list holds what Check would answer for each identity, or each scope. A page of identities
-//! costs the same wherever it stands in the list: nothing before its cursor is read.
+//! **Invariant**: an answer is what Check would say of every identity, or of every scope. Lists are in the
+//! order of their texts, so that a page can start behind any text, and no order of the index shows.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use crate::decide::check::Evaluation;
-use crate::index::binding::Beside;
+use crate::index::Index;
+use crate::index::binding::IdentityExtra;
+use crate::index::scope::ScopeRecord;
 use crate::index::table::Entry;
-use crate::model::path::contains;
-use crate::{Attributes, Path, Role, Snapshot, Timestamp, UnknownCapability};
+use crate::{
+    Attributes, CapabilityIx, PATH_SEGMENTS_MAX, Path, Snapshot, Timestamp, UnknownCapabilityError,
+};
 
 /// Which part of a list is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Cursor<'c> {
-    /// Entries after this id or path only; it need not be an entry. `None` from the first entry on.
+    /// The last text of the page before; `None` for the first page. The text need not be in the list.
     pub after: Option<&'c str>,
-    /// Most entries, at least one.
+    /// Most entries of the page.
     pub limit: usize,
 }
 
 impl Cursor<'_> {
-    /// Every entry.
+    /// The whole list as one page.
     pub const ALL: Self = Self { after: None, limit: usize::MAX };
 }
 
 /// A part of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page<T> {
-    /// The entries, in the order of their ids or paths.
+    /// Sorted, each once.
     pub entries: Vec<T>,
-    /// Whether the list has an entry after these.
-    pub more: bool,
-    /// How many identities or bindings were evaluated for this page: what it cost.
+    /// Whether the list has more entries behind these.
+    pub has_more: bool,
+    /// How many identities, or bindings of the one identity, were evaluated: the cost of the page.
     pub evaluated: usize,
 }
 
-/// A scope at which an identity can do something; it can do so at everything below, too.
+/// A place where an identity can do something, and with it at everything below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope<'s> {
     /// The path of a group or registered resource.
@@ -53,7 +50,39 @@ pub struct Scope<'s> {
 }
 
 impl Snapshot {
-    /// Who can do this here, at this time? In the order of ids, each once.
+    /// Who can do this here, at this time? One page, sorted.
+    ///
+    /// Evaluates only the identities from the cursor to the end of the page, and those behind it up to
+    /// the next one that can; finding the cursor takes a binary search at each scope on the path.
+    ///
+    /// # Errors
+    ///
+    /// The catalog has no such capability.
+    pub fn list_identities_page(
+        &self,
+        capability: &str,
+        resource: Path<'_>,
+        attributes: &Attributes,
+        now: Timestamp,
+        cursor: Cursor<'_>,
+    ) -> Result<Page<&str>, UnknownCapabilityError> {
+        let capability = self.capability(capability)?;
+        let mut page = Page { entries: Vec::new(), has_more: false, evaluated: 0 };
+        for identity in Bound::on_path(self.index(), resource, cursor.after) {
+            page.evaluated += 1;
+            if !self.can(identity, capability, resource, attributes, now) {
+                continue;
+            }
+            if page.entries.len() >= cursor.limit {
+                page.has_more = true;
+                break;
+            }
+            page.entries.push(identity.key());
+        }
+        Ok(page)
+    }
+
+    /// Who can do this here, at this time? All of them, sorted.
     ///
     /// # Errors
     ///
@@ -64,80 +93,60 @@ impl Snapshot {
         resource: Path<'_>,
         attributes: &Attributes,
         now: Timestamp,
-    ) -> Result<Vec<&str>, UnknownCapability> {
-        let page = self.page_of_identities(capability, resource, attributes, now, Cursor::ALL)?;
+    ) -> Result<Vec<&str>, UnknownCapabilityError> {
+        let page = self.list_identities_page(capability, resource, attributes, now, Cursor::ALL)?;
         Ok(page.entries)
     }
 
-    /// One page of [`Self::list_identities`].
+    fn can(
+        &self,
+        identity: Entry<'_, IdentityExtra>,
+        capability: CapabilityIx,
+        resource: Path<'_>,
+        attributes: &Attributes,
+        now: Timestamp,
+    ) -> bool {
+        let matrix = self.index().roles().matrix();
+        let evaluation = self.evaluation(identity, resource, attributes, now);
+        let mut can = false;
+        self.index().on_path(identity, resource, |binding| {
+            can = matrix.has(binding.packed.role, capability) && evaluation.counts(&binding);
+            if can { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        can
+    }
+
+    /// Where can this identity do this, at this time? One page of the topmost scopes, sorted: a scope is
+    /// listed if it grants and no scope above it grants whatever the resource. Conditions on the
+    /// resource are left open; what the request supplies of it is not used.
+    ///
+    /// Evaluates all bindings of the identity, for every page alike.
     ///
     /// # Errors
     ///
     /// The catalog has no such capability.
-    pub fn page_of_identities(
+    pub fn list_scopes_page(
         &self,
+        identity: Path<'_>,
         capability: &str,
-        resource: Path<'_>,
         attributes: &Attributes,
         now: Timestamp,
         cursor: Cursor<'_>,
-    ) -> Result<Page<&str>, UnknownCapability> {
-        let index = self.index();
-        let bit = self.capability(capability)?;
-        let can = |entry: Entry<'_, Beside>| {
-            let evaluation = self.evaluation(entry, resource, attributes, now);
-            let mut can = false;
-            index.on_path(entry, resource, |binding| {
-                let has = index.roles().matrix().has(binding.packed.role, bit);
-                can = has && evaluation.counts(&binding);
-                if can { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
-            can
+    ) -> Result<Page<Scope<'_>>, UnknownCapabilityError> {
+        let capability = self.capability(capability)?;
+        let (mut scopes, evaluated) = self.topmost_scopes(identity, capability, attributes, now);
+        let first = match cursor.after {
+            Some(after) => scopes.partition_point(|found| found.scope <= after),
+            None => 0,
         };
-        let mut page = Page { entries: Vec::new(), more: false, evaluated: 0 };
-        for identity in self.bound_on_path(resource, cursor.after) {
-            page.evaluated += 1;
-            if can(identity) {
-                if page.entries.len() >= cursor.limit.max(1) {
-                    page.more = true;
-                    break;
-                }
-                page.entries.push(identity.key());
-            }
-        }
-        Ok(page)
+        scopes.drain(..first);
+        let has_more = scopes.len() > cursor.limit;
+        scopes.truncate(cursor.limit);
+        Ok(Page { entries: scopes, has_more, evaluated })
     }
 
-    /// The identities that are bound at the resource or above it, each once, in the order of their ids, after
-    /// this one.
-    fn bound_on_path<'s>(
-        &'s self,
-        resource: Path<'_>,
-        after: Option<&str>,
-    ) -> impl Iterator<Item = Entry<'s, Beside>> {
-        let identities = self.index().identities();
-        let scopes = resource.ancestors().filter_map(|path| self.index().scope(path.as_str()));
-        let mut lists: Vec<_> = scopes
-            .map(|(_, record)| {
-                let start = after.map_or(0, |id| record.after(id, |number| identities.key(number)));
-                let entries = record.identities_from(start);
-                entries.filter_map(|number| identities.entry(number)).peekable()
-            })
-            .collect();
-        std::iter::from_fn(move || {
-            // At most 16 lists: a look at the head of each costs less than a heap.
-            let next = lists.iter_mut().filter_map(|list| list.peek().copied());
-            let next = next.min_by_key(|entry| entry.key())?;
-            for list in &mut lists {
-                while list.next_if(|entry| entry.number() == next.number()).is_some() {}
-            }
-            Some(next)
-        })
-    }
-
-    /// Where can this identity do this, at this time? The topmost scopes, in the order of their paths: a scope
-    /// is listed if it grants and no scope above it grants whatever the resource. Conditions on the resource
-    /// are left open; what the request supplies of it is ignored.
+    /// Where can this identity do this, at this time? All topmost scopes, see
+    /// [`Self::list_scopes_page`].
     ///
     /// # Errors
     ///
@@ -148,33 +157,26 @@ impl Snapshot {
         capability: &str,
         attributes: &Attributes,
         now: Timestamp,
-    ) -> Result<Vec<Scope<'_>>, UnknownCapability> {
-        let page = self.page_of_scopes(identity, capability, attributes, now, Cursor::ALL)?;
+    ) -> Result<Vec<Scope<'_>>, UnknownCapabilityError> {
+        let page = self.list_scopes_page(identity, capability, attributes, now, Cursor::ALL)?;
         Ok(page.entries)
     }
 
-    /// One page of [`Self::list_scopes`]. Each page evaluates the bindings of this one identity.
-    ///
-    /// # Errors
-    ///
-    /// The catalog has no such capability.
-    pub fn page_of_scopes(
+    fn topmost_scopes(
         &self,
         identity: Path<'_>,
-        capability: &str,
+        capability: CapabilityIx,
         attributes: &Attributes,
         now: Timestamp,
-        cursor: Cursor<'_>,
-    ) -> Result<Page<Scope<'_>>, UnknownCapability> {
+    ) -> (Vec<Scope<'_>>, usize) {
         let index = self.index();
-        let capability = self.capability(capability)?;
         let Some(entry) = index.identities().get(identity.as_str()) else {
-            return Ok(Page { entries: vec![], more: false, evaluated: 0 });
+            return (vec![], 0);
         };
         let evaluation =
             Evaluation { index, identity: entry, resource: None, supplied: attributes, now };
         let mut evaluated = 0;
-        let mut granting: Vec<Scope<'_>> = index
+        let mut scopes: Vec<Scope<'_>> = index
             .bindings_of(entry)
             .inspect(|_| evaluated += 1)
             .filter(|binding| index.roles().matrix().has(binding.packed.role, capability))
@@ -184,32 +186,87 @@ impl Snapshot {
                 conditional: binding.tests_resource(),
             })
             .collect();
-        // At one scope a binding without a condition on the resource comes first, and is kept.
-        granting.sort_unstable_by_key(|found| (found.scope, found.conditional));
-        granting.dedup_by_key(|found| found.scope);
+        // Of one scope, those without a condition on the resource first.
+        scopes.sort_unstable_by_key(|found| (found.scope, found.conditional));
+        scopes.dedup_by_key(|found| found.scope);
         let unconditional: BTreeSet<&str> =
-            granting.iter().filter(|scope| !scope.conditional).map(|scope| scope.scope).collect();
-        let start =
-            cursor.after.map_or(0, |after| granting.partition_point(|it| it.scope <= after));
-        let rest = granting.get(start..).unwrap_or_default().iter().copied();
-        let mut topmost = rest.filter(|scope| !has_ancestor_in(scope.scope, &unconditional));
-        let entries: Vec<_> = topmost.by_ref().take(cursor.limit.max(1)).collect();
-        Ok(Page { entries, more: topmost.next().is_some(), evaluated })
-    }
-
-    /// The roles after this one in the order of [`Self::roles`]. A custom role that is not there has a place
-    /// in that order all the same.
-    #[must_use]
-    pub fn roles_after(&self, id: &str) -> &[Arc<Role>] {
-        let roles = self.index().roles();
-        roles.ordered().get(roles.place_after(id)..).unwrap_or_default()
+            scopes.iter().filter(|scope| !scope.conditional).map(|scope| scope.scope).collect();
+        scopes.retain(|scope| !has_ancestor_in(scope.scope, &unconditional));
+        (scopes, evaluated)
     }
 }
 
 /// Whether one of the paths is a proper ancestor of this one.
 fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
-    let ancestors = path.match_indices('/').filter_map(|(at, _)| path.get(..at));
-    let found = ancestors.into_iter().find(|ancestor| paths.contains(ancestor));
-    debug_assert!(found.is_none_or(|ancestor| contains(ancestor, path)));
-    found.is_some()
+    path.match_indices('/').filter_map(|(at, _)| path.get(..at)).any(|above| paths.contains(above))
+}
+
+// === Identities bound on a path ===
+
+/// The identities bound at a resource or above it, each once, in the order of their ids: a merge of the
+/// lists of at most 16 scopes.
+struct Bound<'s> {
+    index: &'s Index,
+    lists: [Option<Remaining<'s>>; PATH_SEGMENTS_MAX],
+}
+
+/// What is left of the list of one scope, and its first identity.
+struct Remaining<'s> {
+    record: ScopeRecord<'s>,
+    position: usize,
+    first: Entry<'s, IdentityExtra>,
+}
+
+impl<'s> Bound<'s> {
+    /// Those whose ids are behind `after`.
+    fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
+        let mut lists = [const { None }; PATH_SEGMENTS_MAX];
+        for (list, scope) in lists.iter_mut().zip(resource.ancestors()) {
+            let Some((_, record)) = index.scope(scope.as_str()) else { continue };
+            let position = after.map_or(0, |after| first_behind(index, &record, after));
+            *list = Remaining::starting(index, record, position);
+        }
+        Self { index, lists }
+    }
+}
+
+impl<'s> Iterator for Bound<'s> {
+    type Item = Entry<'s, IdentityExtra>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let firsts = self.lists.iter().flatten().map(|list| list.first);
+        let least = firsts.min_by_key(|entry| entry.key())?;
+        for list in &mut self.lists {
+            while let Some(remaining) = list
+                && remaining.first.number() == least.number()
+            {
+                let (record, position) = (remaining.record, remaining.position + 1);
+                *list = Remaining::starting(self.index, record, position);
+            }
+        }
+        Some(least)
+    }
+}
+
+impl<'s> Remaining<'s> {
+    /// `None` if nothing is left from this position on.
+    fn starting(index: &'s Index, record: ScopeRecord<'s>, position: usize) -> Option<Self> {
+        let first = index.identities().entry(record.identity(position)?)?;
+        Some(Self { record, position, first })
+    }
+}
+
+/// The position of the first identity of a scope whose id is behind a text.
+fn first_behind(index: &Index, record: &ScopeRecord<'_>, text: &str) -> usize {
+    let (mut low, mut high) = (0, record.bound_len());
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        let id = record.identity(middle).map_or("", |number| index.identities().key(number));
+        if id <= text {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    low
 }

@@ -8,7 +8,7 @@
 
 use thiserror::Error;
 
-use crate::index::binding::Beside;
+use crate::index::binding::IdentityExtra;
 use crate::index::read::Binding;
 use crate::index::scope::ScopeKind;
 use crate::index::table::Entry;
@@ -81,7 +81,7 @@ pub fn self_check(
         let some = bindings.iter().step_by((bindings.len() / BINDINGS_PER_IDENTITY).max(1));
         for scope in some.map(|binding| binding.scope).chain([identity.as_str()]) {
             for resource in [scope.to_owned(), format!("{scope}0"), format!("{scope}/0")] {
-                // Beside or below a scope at the limits of paths there may be no path.
+                // IdentityExtra or below a scope at the limits of paths there may be no path.
                 let (Ok(resource), Some(capability)) = (Path::parse(&resource), names.next())
                 else {
                     continue;
@@ -99,7 +99,7 @@ pub fn self_check(
 /// Checks what an identity's record refers to, and answers its bindings by names.
 fn references<'s>(
     snapshot: &'s Snapshot,
-    entry: Entry<'s, Beside>,
+    entry: Entry<'s, IdentityExtra>,
 ) -> Result<Vec<Named<'s>>, Box<SelfCheckError>> {
     let index = snapshot.index();
     let wrong = |problem| contradiction(entry.key(), problem);
@@ -134,12 +134,14 @@ fn references<'s>(
             continue;
         }
         let here = all.iter().filter(|other| other.packed.scope == binding.packed.scope).count();
-        // As the lists find them: by search in the order of ids.
-        let key = |number| index.identities().key(number);
-        let end = record.after(entry.key(), key);
-        let listed = record.identities_from(end.saturating_sub(here)).take(here);
-        if end < here || listed.into_iter().any(|number| number != entry.number()) {
-            return Err(contradiction(scope, "its list of identities lacks one that is bound"));
+        // As the lists find them: in the order of ids, once for each binding.
+        let listed = record.identities().filter(|number| *number == entry.number()).count();
+        let ids = || record.identities().map(|number| index.identities().key(number));
+        if listed != here || !ids().is_sorted() {
+            return Err(contradiction(
+                scope,
+                "its list of identities is incomplete or not in order",
+            ));
         }
         parent(snapshot, scope)?;
     }
@@ -161,7 +163,7 @@ fn contradiction(id: &str, problem: &'static str) -> Box<SelfCheckError> {
 
 fn compare(
     snapshot: &Snapshot,
-    entry: Entry<'_, Beside>,
+    entry: Entry<'_, IdentityExtra>,
     bindings: &[Named<'_>],
     question: &Question<'_>,
     now: Timestamp,
@@ -183,12 +185,12 @@ fn compare(
 /// The decision by the contract's rules, for an identity with these bindings.
 fn decide(
     snapshot: &Snapshot,
-    entry: Entry<'_, Beside>,
+    entry: Entry<'_, IdentityExtra>,
     bindings: &[Named<'_>],
     question: &Question<'_>,
     now: Timestamp,
 ) -> Decision {
-    let subject = entry.extra().map(|beside| &beside.properties);
+    let subject = entry.extra().map(|extra| &extra.properties);
     let resource = snapshot.index().resource_properties(question.resource.as_str());
     let on_path: Vec<_> = bindings
         .iter()

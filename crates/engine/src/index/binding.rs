@@ -1,88 +1,128 @@
-//! Role bindings as the index holds them: 24 bytes each, in the record of their identity.
+//! Role bindings as the index stores them: 24 bytes each, in the record of their identity.
 //!
 //! ```text
-//! fingerprint of the scope's path: u128   scope: u32   role: 20 bits, bytes of the path less one: 10, special: 1
+//! fingerprint of the scope's path: u128   scope: u32   role: 20 bits, bytes of the path less one: 10,
+//!                                                      restricted: 1, numbered: 1
 //! ```
 //!
-//! Whether a scope is above a resource is seen without looking at any text but the resource's: by
-//! the length of the scope's path and its fingerprint (`hash.rs`).
+//! Whether a scope is an ancestor of a resource is decided by the length of the scope's path and its
+//! fingerprint (`hash.rs`), without reading the scope's record.
 //!
-//! An expiry, conditions and an id of its own stand apart: few bindings have any, and those that
-//! have none pay one bit for it.
+//! An expiry and conditions are stored apart: few bindings have any, and a binding without them pays one
+//! bit. Ids are stored behind the bindings of the identity, 8 bytes each, if one of them has an explicit
+//! id of the form scope `/` 16 hex digits; a check does not read them:
+//!
+//! ```text
+//! payload of an identity:   bindings, 24 bytes each   numbers of their ids, 8 bytes each, or none
+//! ```
 
 use crate::index::hash::{Fingerprint, Seed};
-use crate::{Condition, Properties, Timestamp};
+use crate::rules::{ROLES_MAX, split_binding_id};
+use crate::{Condition, PathBuf, Properties, Timestamp};
 
 /// Bytes of a binding.
 pub(crate) const BINDING_BYTES: usize = 24;
-/// Most roles: their numbers have 20 bits.
-pub(crate) const ROLES_MAX: u32 = 1 << 20;
+/// Bytes of a binding and the number of its id.
+const BINDING_BYTES_NUMBERED: usize = 32;
 
 const LENGTH_SHIFT: u32 = 20;
 /// Paths have 1 to 1,024 bytes.
 const LENGTH_MASK: u32 = (1 << 10) - 1;
-const SPECIAL: u32 = 1 << 30;
+const RESTRICTED: u32 = 1 << 30;
+/// Set in the first binding of an identity whose payload ends with numbers.
+const NUMBERED: u32 = 1 << 31;
 
 /// A binding, unpacked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Packed {
-    /// Of the scope's path. First, because bindings are sorted and searched by it.
+pub(crate) struct PackedBinding {
+    /// The fingerprint of the scope's path. The first field, because bindings are sorted by it.
     pub(crate) fingerprint: Fingerprint,
+    /// The number of the scope.
     pub(crate) scope: u32,
+    /// The number of the role.
     pub(crate) role: u32,
     /// Bytes of the scope's path.
     pub(crate) length: u16,
-    /// Whether something about it stands apart.
-    pub(crate) special: bool,
+    /// Whether it has [`Restrictions`].
+    pub(crate) restricted: bool,
 }
 
-/// What few bindings have.
+/// What restricts a binding beside its scope. Most bindings have neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Special {
+pub(crate) struct Restrictions {
     pub(crate) expires_at: Option<Timestamp>,
-    pub(crate) when: Box<[Condition]>,
-    pub(crate) id: Id,
+    pub(crate) conditions: Box<[Condition]>,
 }
 
-/// A binding's id.
+/// The id of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Id {
-    /// Follows from identity, role, scope and conditions.
+pub(crate) enum BindingId {
+    /// Not stored: it follows from identity, role, scope and conditions.
     #[default]
     Derived,
-    /// The derived one was another's.
-    Moved(u64),
-    Declared(Box<str>),
+    /// The scope, a slash, and this number as 16 lower-case hex digits.
+    Number(u64),
+    /// Any other path below the scope.
+    Text(Box<str>),
 }
 
-/// What few identities have, beside their bindings.
+/// What few identities have beside their bindings.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Beside {
-    /// What is registered of it.
+pub(crate) struct IdentityExtra {
+    /// The registered properties.
     pub(crate) properties: Properties,
-    /// What special bindings have, by their place among the identity's.
-    pub(crate) special: Vec<(u32, Special)>,
+    /// Restrictions by the position of their binding, ascending.
+    pub(crate) restrictions: Vec<(u32, Restrictions)>,
+    /// Ids that are not a number, by the position of their binding, ascending.
+    pub(crate) ids: Vec<(u32, Box<str>)>,
 }
 
-impl Packed {
-    /// A plain binding of a role at a scope, given by its number and its path.
+impl IdentityExtra {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.properties.is_empty() && self.restrictions.is_empty() && self.ids.is_empty()
+    }
+}
+
+impl BindingId {
+    /// The id of a binding at this scope that declares `id`, or none.
+    pub(crate) fn of(id: Option<&PathBuf>, scope: &str) -> Self {
+        match id.map(|id| (id, split_binding_id(id.as_str()))) {
+            None => Self::Derived,
+            Some((_, Some((parent, number)))) if parent == scope => Self::Number(number),
+            Some((id, _)) => Self::Text(id.as_str().into()),
+        }
+    }
+}
+
+impl Restrictions {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.expires_at.is_none() && self.conditions.is_empty()
+    }
+}
+
+impl PackedBinding {
+    /// An unrestricted binding of a role at a scope, given by its number and its path.
     pub(crate) fn new(seed: &Seed, (scope, path): (u32, &str), role: u32) -> Self {
         Self {
             fingerprint: seed.fingerprint(path.as_bytes()),
             scope,
             role,
             length: u16::try_from(path.len()).unwrap_or(u16::MAX),
-            special: false,
+            restricted: false,
         }
     }
 
-    pub(crate) fn write(self, bytes: &mut Vec<u8>) {
-        let special = if self.special { SPECIAL } else { 0 };
+    pub(crate) fn bytes(self) -> [u8; BINDING_BYTES] {
+        let restricted = if self.restricted { RESTRICTED } else { 0 };
         let length = u32::from(self.length.wrapping_sub(1)) & LENGTH_MASK;
-        let packed = self.role | length << LENGTH_SHIFT | special;
-        bytes.extend(self.fingerprint.0.to_le_bytes());
-        bytes.extend(self.scope.to_le_bytes());
-        bytes.extend(packed.to_le_bytes());
+        let packed = self.role | length << LENGTH_SHIFT | restricted;
+        let mut bytes = [0; BINDING_BYTES];
+        let (fingerprint, rest) = bytes.split_at_mut(size_of::<u128>());
+        fingerprint.copy_from_slice(&self.fingerprint.0.to_le_bytes());
+        let (scope, rest) = rest.split_at_mut(size_of::<u32>());
+        scope.copy_from_slice(&self.scope.to_le_bytes());
+        rest.copy_from_slice(&packed.to_le_bytes());
+        bytes
     }
 
     pub(crate) fn read(bytes: [u8; BINDING_BYTES]) -> Self {
@@ -98,62 +138,123 @@ impl Packed {
             scope: u32::from_le_bytes(scope),
             role: packed & (ROLES_MAX - 1),
             length: (packed >> LENGTH_SHIFT & LENGTH_MASK) as u16 + 1,
-            special: packed & SPECIAL != 0,
+            restricted: packed & RESTRICTED != 0,
         }
     }
 }
 
-/// A resource's path, to be held against the scopes of bindings.
-pub(crate) struct Below<'p> {
+// === The payload of an identity ===
+
+/// The bindings of an identity's payload.
+#[inline]
+pub(crate) fn packed_bindings(payload: &[u8]) -> &[[u8; BINDING_BYTES]] {
+    let (bindings, _) = payload.as_chunks();
+    if has_numbers(payload) {
+        return bindings.get(..payload.len() / BINDING_BYTES_NUMBERED).unwrap_or_default();
+    }
+    bindings
+}
+
+/// The numbers behind the bindings, one for each, if there are any: the derived one for a binding
+/// without an explicit id, 0 for one whose id is not a number.
+pub(crate) fn numbers(payload: &[u8]) -> Option<&[[u8; 8]]> {
+    if !has_numbers(payload) {
+        return None;
+    }
+    let bindings = payload.len() / BINDING_BYTES_NUMBERED * BINDING_BYTES;
+    Some(payload.get(bindings..)?.as_chunks().0)
+}
+
+/// Whether [`NUMBERED`] is set.
+fn has_numbers(payload: &[u8]) -> bool {
+    payload.get(BINDING_BYTES - 1).is_some_and(|byte| byte & (NUMBERED >> 24) as u8 != 0)
+}
+
+/// Bytes of the payload of an identity with this many bindings.
+pub(crate) const fn payload_length(bindings: usize, numbered: bool) -> usize {
+    bindings * if numbered { BINDING_BYTES_NUMBERED } else { BINDING_BYTES }
+}
+
+/// The payload of an identity, to be changed and written.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct IdentityPayload {
+    /// Sorted.
+    pub(crate) bindings: Vec<PackedBinding>,
+    /// As many as bindings, if there are any.
+    pub(crate) numbers: Option<Vec<u64>>,
+}
+
+impl IdentityPayload {
+    pub(crate) fn read(payload: &[u8]) -> Self {
+        let bindings = packed_bindings(payload).iter().map(|bytes| PackedBinding::read(*bytes));
+        let numbers = numbers(payload)
+            .map(|numbers| numbers.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect());
+        Self { bindings: bindings.collect(), numbers }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let Self { bindings, numbers } = self;
+        let mut bytes = Vec::with_capacity(payload_length(bindings.len(), numbers.is_some()));
+        bindings.iter().for_each(|binding| bytes.extend(binding.bytes()));
+        if let Some(numbers) = numbers
+            && let Some(byte) = bytes.get_mut(BINDING_BYTES - 1)
+        {
+            *byte |= (NUMBERED >> 24) as u8;
+            numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        }
+        bytes
+    }
+}
+
+// === Comparison with a path ===
+
+/// Decides which scopes are a resource or its ancestors.
+pub(crate) struct PathMatcher<'p> {
     seed: &'p Seed,
     path: &'p [u8],
-    /// The fingerprint of its first so many bytes: many scopes are of one length.
+    /// The last length asked for, and the fingerprint of the prefix of that length: many scopes have
+    /// the same length.
     last: (u16, Fingerprint),
 }
 
-impl<'p> Below<'p> {
+impl<'p> PathMatcher<'p> {
     pub(crate) const fn new(seed: &'p Seed, path: &'p str) -> Self {
         Self { seed, path: path.as_bytes(), last: (0, Fingerprint(0)) }
     }
 
-    /// Whether the binding's scope is this path or above it.
-    pub(crate) fn is_below(&mut self, binding: &Packed) -> bool {
-        let start = self.path.split_at_checked(usize::from(binding.length));
-        let Some((start, None | Some(b'/'))) = start.map(|(start, rest)| (start, rest.first()))
+    /// Whether the binding's scope is this path or an ancestor of it: the path's prefix of the scope's
+    /// length ends at a segment and has the scope's fingerprint.
+    pub(crate) fn covers(&mut self, binding: &PackedBinding) -> bool {
+        let prefix = self.path.split_at_checked(usize::from(binding.length));
+        let Some((prefix, None | Some(b'/'))) = prefix.map(|(prefix, rest)| (prefix, rest.first()))
         else {
             return false;
         };
         if self.last.0 != binding.length {
-            self.last = (binding.length, self.seed.fingerprint(start));
+            self.last = (binding.length, self.seed.fingerprint(prefix));
         }
         self.last.1 == binding.fingerprint
     }
 }
 
-impl Special {
-    /// Whether it says nothing, so that it need not stand anywhere.
-    pub(crate) fn is_plain(&self) -> bool {
-        self.expires_at.is_none() && self.when.is_empty() && self.id == Id::Derived
-    }
-}
-
-/// Where the bindings of this rank begin among bindings sorted by fingerprint. Ranks are spread
-/// evenly, so the place is guessed, and the guess corrected by steps that double.
-pub(crate) fn first_with(rank: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
-    let at =
-        |place: usize| bindings.get(place).map(|bytes| Packed::read(*bytes).fingerprint.rank());
+/// The position of the first binding of at least this rank among bindings sorted by fingerprint:
+/// interpolation search, because ranks are spread evenly, corrected by exponential and then binary search.
+pub(crate) fn lower_bound(rank: u32, bindings: &[[u8; BINDING_BYTES]]) -> usize {
+    let at = |position: usize| {
+        bindings.get(position).map(|bytes| PackedBinding::read(*bytes).fingerprint.rank())
+    };
     let guess = (bindings.len() as u64 * u64::from(rank)) >> 32;
     let mut low = usize::try_from(guess).unwrap_or_default();
     let mut high = low;
     let mut step = 1;
-    // Below `low` all are less.
+    // All before `low` are less.
     while low > 0 && at(low - 1).is_some_and(|found| found >= rank) {
         high = low - 1;
         low = low.saturating_sub(step);
         step *= 2;
     }
     step = 1;
-    // From `high` on all are at least.
+    // All from `high` on are at least the rank.
     while at(high).is_some_and(|found| found < rank) {
         low = high + 1;
         high = (high + step).min(bindings.len());
@@ -176,13 +277,38 @@ mod tests {
     use crate::Path;
 
     #[test]
-    fn bindings_come_back_as_they_were() {
-        for (role, length, special) in [(0, 1, false), (ROLES_MAX - 1, 1024, true), (7, 3, false)] {
+    fn bindings_are_read_as_they_were_written() {
+        for (role, length, restricted) in
+            [(0, 1, false), (ROLES_MAX - 1, 1024, true), (7, 3, false)]
+        {
             let fingerprint = Fingerprint(0xdead_beef_0001_0203_0405_0607_0809_0a0b);
-            let binding = Packed { fingerprint, scope: 0x0102_0304, role, length, special };
-            let mut bytes = vec![];
-            binding.write(&mut bytes);
-            assert_eq!(Packed::read(bytes.try_into().unwrap()), binding);
+            let binding =
+                PackedBinding { fingerprint, scope: 0x0102_0304, role, length, restricted };
+            assert_eq!(PackedBinding::read(binding.bytes()), binding);
+        }
+    }
+
+    #[test]
+    fn payloads_with_and_without_numbers_are_told_apart() {
+        let binding = |at: u32| PackedBinding {
+            fingerprint: Fingerprint(u128::from(at)),
+            scope: at,
+            role: at,
+            length: 1024,
+            restricted: at.is_multiple_of(2),
+        };
+        for count in 0..20 {
+            for numbered in [false, true] {
+                let bindings = (0..count).map(binding).collect();
+                let numbers = numbered.then(|| (0..u64::from(count)).collect());
+                let written = IdentityPayload { bindings, numbers };
+                let bytes = written.bytes();
+                let read = IdentityPayload::read(&bytes);
+                assert_eq!(bytes.len(), payload_length(count as usize, numbered));
+                assert_eq!(read.bindings, written.bindings);
+                // Nothing is numbered where nothing is bound.
+                assert_eq!(read.numbers, written.numbers.filter(|_| count > 0));
+            }
         }
     }
 
@@ -202,28 +328,29 @@ mod tests {
             let mut bytes = vec![];
             for rank in &ranks {
                 let fingerprint = Fingerprint(u128::from(*rank) << 96);
-                Packed { fingerprint, scope: 0, role: 0, length: 1, special: false }
-                    .write(&mut bytes);
+                let (scope, role, length) = (0, 0, 1);
+                let binding = PackedBinding { fingerprint, scope, role, length, restricted: false };
+                bytes.extend(binding.bytes());
             }
             let (bindings, _) = bytes.as_chunks();
-            let near = ranks
+            let probed = ranks
                 .iter()
                 .flat_map(|rank| [rank.saturating_sub(1), *rank, rank.saturating_add(1)]);
-            for rank in near.chain([0, 1, u32::MAX / 2, u32::MAX]) {
+            for rank in probed.chain([0, 1, u32::MAX / 2, u32::MAX]) {
                 let expected = ranks.partition_point(|found| *found < rank);
-                assert_eq!(first_with(rank, bindings), expected, "{rank} in {ranks:?}");
+                assert_eq!(lower_bound(rank, bindings), expected, "{rank} in {ranks:?}");
             }
         }
     }
 
     #[test]
-    fn what_is_above_is_told_from_what_is_not() {
+    fn ancestors_match_and_other_paths_do_not() {
         let seed = Seed::random();
         let path = "acme/platform/images/base-2026-11/nginx";
-        let scope = |scope| Packed::new(&seed, (0, scope), 0);
-        let is_below = |scope| Below::new(&seed, path).is_below(&scope);
+        let scope = |scope| PackedBinding::new(&seed, (0, scope), 0);
+        let covers = |scope| PathMatcher::new(&seed, path).covers(&scope);
         for above in Path::parse(path).unwrap().ancestors() {
-            assert!(is_below(scope(above.as_str())), "{above}");
+            assert!(covers(scope(above.as_str())), "{above}");
         }
         for other in [
             "acm",
@@ -235,12 +362,12 @@ mod tests {
             "acme/platform/images/base-2026-12",
             "bcme/platform/images/base-2026-11",
         ] {
-            assert!(!is_below(scope(other)), "{other}");
+            assert!(!covers(scope(other)), "{other}");
         }
         // In any order, of one length or of several.
-        let mut below = Below::new(&seed, path);
-        let (above, beside) = (scope("acme/platform"), scope("acme/platfosm"));
-        assert!(below.is_below(&above) && !below.is_below(&beside) && below.is_below(&above));
-        assert!(below.is_below(&scope("acme")) && below.is_below(&above));
+        let mut matcher = PathMatcher::new(&seed, path);
+        let (above, sibling) = (scope("acme/platform"), scope("acme/platfosm"));
+        assert!(matcher.covers(&above) && !matcher.covers(&sibling) && matcher.covers(&above));
+        assert!(matcher.covers(&scope("acme")) && matcher.covers(&above));
     }
 }

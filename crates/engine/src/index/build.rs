@@ -1,4 +1,4 @@
-//! The builder: an index from a model. every table is filled once, with room for just what it gets.
+//! The builder: an index from a model. Every table is allocated once, at its final size.
 
 use std::sync::Arc;
 
@@ -6,21 +6,25 @@ use hashbrown::hash_map::Entry;
 use thiserror::Error;
 
 use crate::index::Index;
-use crate::index::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
+use crate::index::binding::{
+    BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions, payload_length,
+};
 use crate::index::hash::Seed;
 use crate::index::roles::Roles;
-use crate::index::scope::{ScopeKind, ScopeRecord};
+use crate::index::scope::{ScopeKind, ScopePayload};
+use crate::index::sort::order_of;
 use crate::index::table::Table;
-use crate::{Family, Identity, Map, Model, PathBuf, Role, RoleBinding};
+use crate::rules::BindingKey;
+use crate::{Family, Map, Model, Role, RoleBinding};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("the policy is too large for the index: there is no room for `{0}`")]
-pub struct TooLarge(pub String);
+#[error("the policy is too large for the index: there is no place for `{0}`")]
+pub struct TooLargeError(pub String);
 
-/// Whatever has no place in a table must not be missing from answers without a word.
-fn room<T>(put: Option<T>, id: &str) -> Result<T, TooLarge> {
-    put.ok_or_else(|| TooLarge(id.into()))
+/// What does not fit must be an error: it must not be missing from answers.
+fn fits<T>(put: Option<T>, id: &str) -> Result<T, TooLargeError> {
+    put.ok_or_else(|| TooLargeError(id.into()))
 }
 
 impl Index {
@@ -29,32 +33,42 @@ impl Index {
     /// # Errors
     ///
     /// A part of the index is full, see [`Snapshot::build`](crate::Snapshot::build).
-    pub(crate) fn build(model: &Model) -> Result<Self, TooLarge> {
+    pub(crate) fn build(model: &Model) -> Result<Self, TooLargeError> {
         let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
         let seed = Seed::random();
         let mut index = Self {
             roles: Roles::new(seed.clone(), &catalog, facts.roles.len()),
             identities: Table::new(seed.clone(), 0),
             scopes: Table::new(seed.clone(), 0),
-            binding_ids: Table::new(seed.clone(), 0),
+            binding_ids: Table::new(seed, 0),
             bindings: facts.role_bindings.len(),
             catalog,
         };
         for role in &facts.roles {
-            let role_id = role.id.as_str();
-            let capabilities = index.catalog.capability_set(&role.capabilities);
-            let (id, description) = (role_id.into(), (*role.description).into());
-            let role = Role { id, description, family: Family::Custom, capabilities };
-            room(index.roles.put(role), role_id)?;
+            let id = role.id.as_str();
+            let put = index.roles.put(Role {
+                id: id.into(),
+                name: (*role.name).into(),
+                description: (*role.description).into(),
+                family: Family::Custom,
+                capabilities: index.catalog.capability_set(&role.capabilities),
+            });
+            fits(put, id)?;
         }
-        let scopes = index.put_scopes(model)?;
-        index.put_identities(model, &scopes)?;
+        let ids = Ids::new(model);
+        let scopes = index.put_scopes(model, &ids)?;
+        let identities = index.put_identities(model, &ids, &scopes)?;
+        index.put_bound(model, &ids, &scopes, &identities);
         Ok(index)
     }
 
-    /// Groups and resources, with how many children each has, and room for those bound there.
-    /// Answers them as bindings refer to them.
-    fn put_scopes(&mut self, model: &Model) -> Result<Vec<Packed>, TooLarge> {
+    /// Groups and resources, with how many children each has, and places for those bound there. Returns
+    /// a binding to each of them, of the role 0.
+    fn put_scopes(
+        &mut self,
+        model: &Model,
+        ids: &Ids,
+    ) -> Result<Vec<PackedBinding>, TooLargeError> {
         let facts = model.facts();
         let groups = facts.groups.iter().map(|one| (&one.id, ScopeKind::Group));
         let resources = facts.resources.iter().map(|one| (&one.id, ScopeKind::Resource));
@@ -68,26 +82,29 @@ impl Index {
                 *children += 1;
             }
         }
-        let mut bound = vec![0u32; facts.groups.len() + facts.resources.len()];
-        for scope in model.bound().iter().map(|bound| bound.scope) {
+        let mut bound = vec![0usize; facts.groups.len() + facts.resources.len()];
+        for scope in model.references().iter().map(|references| references.scope) {
             if let Some(bound) = bound.get_mut(scope as usize) {
                 *bound += 1;
             }
         }
-        // Whoever is bound there is not known yet, but takes the place that is given here.
-        let payload = |id: &str, kind, bound: u32| {
+        let scopes = scopes
+            .zip(&bound)
+            .enumerate()
+            .map(|(at, ((id, kind), bound))| (id.as_str(), kind, *bound, ids.at_scope(at)));
+        let entries = scopes
+            .clone()
+            .map(|(id, _, bound, numbered)| (id, ScopePayload::length(bound, numbered)));
+        self.scopes = Table::with_capacity(self.seed().clone(), entries);
+        let put = scopes.map(|(id, kind, bound, numbered)| {
             let children = children.get(id).copied().unwrap_or_default();
-            ScopeRecord::write(kind, children, (0..bound).map(|_| u32::MAX))
-        };
-        let scopes = scopes.zip(&bound).map(|((id, kind), bound)| (id.as_str(), kind, *bound));
-        let entries =
-            scopes.clone().map(|(id, _, bound)| (id, ScopeRecord::length(bound as usize)));
-        self.scopes = Table::with_room_for(self.seed().clone(), entries);
-        let put = scopes.map(|(id, kind, bound)| {
-            let number = room(self.scopes.put(id, &payload(id, kind, bound)), id)?;
-            Ok(Packed::new(self.scopes.seed(), (number, id), 0))
+            // Filled in by `put_bound`.
+            let (identities, numbers) = (vec![u32::MAX; bound], numbered.then(|| vec![0; bound]));
+            let payload = ScopePayload { kind, children, identities, numbers };
+            let number = fits(self.scopes.put(id, &payload.bytes()), id)?;
+            Ok(PackedBinding::new(self.scopes.seed(), (number, id), 0))
         });
-        let put = put.collect::<Result<Vec<Packed>, TooLarge>>()?;
+        let put = put.collect::<Result<Vec<PackedBinding>, TooLargeError>>()?;
         for (resource, packed) in facts.resources.iter().zip(put.iter().skip(facts.groups.len())) {
             if !resource.properties.is_empty() {
                 self.scopes.set_extra(packed.scope, Some(Arc::new(resource.properties.clone())));
@@ -96,133 +113,267 @@ impl Index {
         Ok(put)
     }
 
-    /// Identities with their bindings, and at each scope those bound there.
-    fn put_identities(&mut self, model: &Model, scopes: &[Packed]) -> Result<(), TooLarge> {
+    /// Identities with their bindings. Returns the number of each, and where its bindings are.
+    fn put_identities(
+        &mut self,
+        model: &Model,
+        ids: &Ids,
+        scopes: &[PackedBinding],
+    ) -> Result<Identities, TooLargeError> {
         let facts = model.facts();
-        let mut counts = vec![0usize; facts.identities.len()];
-        for identity in model.bound().iter().map(|bound| bound.identity) {
-            if let Some(count) = counts.get_mut(identity as usize) {
-                *count += 1;
+        let by_identity = ByIdentity::new(model);
+        let entries = facts.identities.iter().enumerate();
+        let entries = entries.map(|(at, one)| {
+            let length = payload_length(by_identity.of(at).len(), ids.of_identity(at));
+            (one.id.as_str(), length)
+        });
+        self.identities = Table::with_capacity(self.seed().clone(), entries);
+        let text_ids = facts.role_bindings.iter().filter_map(|one| {
+            match BindingId::of(one.id.as_ref(), one.scope.as_str()) {
+                BindingId::Text(_) => Some((one.id.as_ref()?.as_str(), size_of::<u32>())),
+                BindingId::Derived | BindingId::Number(_) => None,
             }
-        }
-        let entries = facts.identities.iter().zip(&counts);
-        let entries = entries.map(|(one, count)| (one.id.as_str(), count * BINDING_BYTES));
-        self.identities = Table::with_room_for(self.seed().clone(), entries);
+        });
+        self.binding_ids = Table::with_capacity(self.seed().clone(), text_ids);
 
-        // The places of all bindings, those of each identity side by side. `ends` are first the starts.
-        let mut ends: Vec<usize> = counts
-            .iter()
-            .scan(0, |next, count| {
-                let start = *next;
-                *next += count;
-                Some(start)
-            })
-            .collect();
-        let mut order = vec![usize::MAX; self.bindings];
-        for (place, bound) in model.bound().iter().enumerate() {
-            let Some(end) = ends.get_mut(bound.identity as usize) else { continue };
-            if let Some(slot) = order.get_mut(*end) {
-                *slot = place;
-            }
-            *end += 1;
-        }
         let mut uses: Map<&str, (u32, i32)> = Map::new();
-        let mut bound: Vec<(u32, u32)> = Vec::with_capacity(self.bindings);
-        let mut held = Vec::new();
-        for (at, one) in by_id(&facts.identities) {
-            let ends = ends.get(at).copied().unwrap_or_default();
-            let count = counts.get(at).copied().unwrap_or_default();
-            for place in order.get(ends - count..ends).unwrap_or_default() {
+        let mut entries: Vec<Stored> = Vec::new();
+        let mut numbers = Vec::with_capacity(facts.identities.len());
+        for (at, one) in facts.identities.iter().enumerate() {
+            for place in by_identity.of(at) {
                 let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
                 let used = match uses.entry(&*binding.role) {
                     Entry::Occupied(used) => used.into_mut(),
                     Entry::Vacant(unused) => match self.roles.find(&binding.role) {
-                        Some(known) => unused.insert((known.number, 0)),
-                        // A model names nothing that is not there.
+                        Some(role) => unused.insert((role.number, 0)),
+                        // A model names no role that does not exist.
                         None => continue,
                     },
                 };
                 used.1 += 1;
-                let special = special(binding, model.moved_id(*place));
-                let packed = Packed { role: used.0, special: !special.is_plain(), ..scope };
-                held.push((packed, special));
+                let (expires_at, conditions) = (binding.expires_at, binding.when.clone().into());
+                let restrictions = Restrictions { expires_at, conditions };
+                let restricted = !restrictions.is_empty();
+                let packed = PackedBinding { role: used.0, restricted, ..scope };
+                let id = ids.id_of(model, *place, binding);
+                let number = match id {
+                    BindingId::Derived if !ids.of_identity(at) => 0,
+                    BindingId::Derived => BindingKey::of(binding).derived_number(),
+                    BindingId::Number(number) => number,
+                    BindingId::Text(_) => 0,
+                };
+                entries.push(Stored { packed, restrictions, id, number });
             }
-            let (payload, special) = pack(&mut held);
-            let number = room(self.identities.put(one.id.as_str(), &payload), one.id.as_str())?;
-            let (packed, _) = payload.as_chunks();
-            bound.extend(packed.iter().map(|bytes| (Packed::read(*bytes).scope, number)));
-            if !one.properties.is_empty() || !special.is_empty() {
-                let beside = Beside { properties: one.properties.clone(), special };
-                self.identities.set_extra(number, Some(Arc::new(beside)));
+            let (payload, extra) = payload_of(&mut entries, ids.of_identity(at));
+            let id = one.id.as_str();
+            let number = fits(self.identities.put(id, &payload.bytes()), id)?;
+            numbers.push(number);
+            for (_, id) in &extra.ids {
+                fits(self.binding_ids.put(id, &number.to_le_bytes()), id)?;
+            }
+            let extra = IdentityExtra { properties: one.properties.clone(), ..extra };
+            if !extra.is_empty() {
+                self.identities.set_extra(number, Some(Arc::new(extra)));
             }
         }
         for (role, (_, bindings)) in uses {
             self.roles.count(role, bindings);
         }
-        let ids = facts.role_bindings.iter().filter_map(|binding| binding.id.as_ref());
-        let entries = ids.clone().map(|id| (id.as_str(), 0));
-        self.binding_ids = Table::with_room_for(self.seed().clone(), entries);
-        for id in ids.map(PathBuf::as_str) {
-            room(self.binding_ids.put(id, &[]), id)?;
-        }
-        self.put_bound(bound)
+        Ok(Identities { numbers, by_identity })
     }
 
-    /// Writes who is bound at each scope, given in the order of the identities' ids.
-    fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) -> Result<(), TooLarge> {
-        // A stable sort: the order of ids stays within each scope.
-        bound.sort_by_key(|(scope, _)| *scope);
-        for run in bound.chunk_by(|(a, _), (b, _)| a == b) {
-            let Some((scope, _)) = run.first() else { continue };
-            let path = self.scopes.key(*scope).to_owned();
-            let Some((_, record)) = self.scope(&path) else { continue };
-            let identities = run.iter().map(|(_, identity)| *identity);
-            let payload = ScopeRecord::write(record.kind, record.children, identities);
-            room(self.scopes.put(&path, &payload), &path)?;
+    /// At each scope the identities bound there, in the order of their ids.
+    fn put_bound(
+        &mut self,
+        model: &Model,
+        ids: &Ids,
+        scopes: &[PackedBinding],
+        identities: &Identities,
+    ) {
+        let facts = model.facts();
+        // Counting sort: the bindings come in the order of their identities' ids, and each goes to the next
+        // place of its scope.
+        let mut next: Vec<usize> = vec![0; scopes.len() + 1];
+        for references in model.references() {
+            if let Some(count) = next.get_mut(references.scope as usize + 1) {
+                *count += 1;
+            }
         }
-        Ok(())
+        let mut sum = 0;
+        for start in &mut next {
+            sum += *start;
+            *start = sum;
+        }
+        let starts = next.clone();
+        let mut bound = vec![(u32::MAX, u32::MAX); facts.role_bindings.len()];
+        let texts: Vec<&str> = facts.identities.iter().map(|one| one.id.as_str()).collect();
+        for at in order_of(&texts) {
+            let Some(number) = identities.numbers.get(at as usize) else { continue };
+            for place in identities.by_identity.of(at as usize) {
+                let Some(references) = model.references().get(*place as usize) else { continue };
+                let Some(free) = next.get_mut(references.scope as usize) else { continue };
+                if let Some(slot) = bound.get_mut(*free) {
+                    *slot = (*number, *place);
+                }
+                *free += 1;
+            }
+        }
+        for (at, packed) in scopes.iter().enumerate() {
+            let range = starts.get(at).copied().zip(starts.get(at + 1).copied());
+            let here = range.and_then(|(start, end)| bound.get(start..end)).unwrap_or_default();
+            let mut bytes: Vec<u8> =
+                here.iter().flat_map(|(identity, _)| identity.to_le_bytes()).collect();
+            if ids.at_scope(at) {
+                let number = |place: u32| {
+                    let binding = facts.role_bindings.get(place as usize)?;
+                    match ids.id_of(model, place, binding) {
+                        BindingId::Derived => Some(BindingKey::of(binding).derived_number()),
+                        BindingId::Number(number) => Some(number),
+                        BindingId::Text(_) => None,
+                    }
+                };
+                let numbers = here.iter().map(|(_, place)| number(*place).unwrap_or(0));
+                bytes.extend(numbers.flat_map(u64::to_le_bytes));
+            }
+            self.scopes.write_at(packed.scope, crate::index::scope::SCOPE_HEADER, &bytes);
+        }
     }
 }
 
-/// The identities with their places, in the order of their ids. Documents often have them in that order.
-fn by_id(identities: &[Identity]) -> impl Iterator<Item = (usize, &Identity)> {
-    let mut sorted: Vec<_> = identities.iter().enumerate().collect();
-    if !identities.is_sorted_by_key(|one| &one.id) {
-        sorted.sort_unstable_by_key(|(_, one)| &one.id);
-    }
-    sorted.into_iter()
+/// The numbers of identities, by their positions, and their bindings.
+struct Identities {
+    numbers: Vec<u32>,
+    by_identity: ByIdentity,
 }
 
-/// A binding of the facts, and its scope.
+/// The positions of all bindings, those of an identity next to each other in their order.
+struct ByIdentity {
+    /// Where those of each identity start; one more at the end.
+    starts: Vec<u32>,
+    positions: Vec<u32>,
+}
+
+impl ByIdentity {
+    fn new(model: &Model) -> Self {
+        let mut starts = vec![0u32; model.facts().identities.len() + 1];
+        for identity in model.references().iter().map(|references| references.identity) {
+            if let Some(count) = starts.get_mut(identity as usize + 1) {
+                *count += 1;
+            }
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        let mut next = starts.clone();
+        let mut positions = vec![u32::MAX; model.references().len()];
+        for (position, references) in (0u32..).zip(model.references()) {
+            let Some(free) = next.get_mut(references.identity as usize) else { continue };
+            if let Some(slot) = positions.get_mut(*free as usize) {
+                *slot = position;
+            }
+            *free += 1;
+        }
+        Self { starts, positions }
+    }
+
+    fn of(&self, identity: usize) -> &[u32] {
+        let range = self.starts.get(identity).zip(self.starts.get(identity + 1));
+        let positions =
+            range.and_then(|(start, end)| self.positions.get(*start as usize..*end as usize));
+        positions.unwrap_or_default()
+    }
+}
+
+// === Ids of bindings ===
+
+/// Which identities and scopes store the numbers of their bindings' ids.
+struct Ids {
+    /// By position; empty if no binding has an id that is a number.
+    identities: Vec<bool>,
+    scopes: Vec<bool>,
+}
+
+impl Ids {
+    fn new(model: &Model) -> Self {
+        let facts = model.facts();
+        let mut ids = Self { identities: vec![], scopes: vec![] };
+        for (position, (references, binding)) in
+            (0u32..).zip(model.references().iter().zip(&facts.role_bindings))
+        {
+            if !matches!(ids.id_of(model, position, binding), BindingId::Number(_)) {
+                continue;
+            }
+            if ids.identities.is_empty() {
+                ids.identities = vec![false; facts.identities.len()];
+                ids.scopes = vec![false; facts.groups.len() + facts.resources.len()];
+            }
+            if let Some(numbered) = ids.identities.get_mut(references.identity as usize) {
+                *numbered = true;
+            }
+            if let Some(numbered) = ids.scopes.get_mut(references.scope as usize) {
+                *numbered = true;
+            }
+        }
+        ids
+    }
+
+    fn of_identity(&self, position: usize) -> bool {
+        self.identities.get(position).copied().unwrap_or_default()
+    }
+
+    fn at_scope(&self, position: usize) -> bool {
+        self.scopes.get(position).copied().unwrap_or_default()
+    }
+
+    #[expect(clippy::unused_self, reason = "it belongs to the others")]
+    fn id_of(&self, model: &Model, position: u32, binding: &RoleBinding) -> BindingId {
+        match (&binding.id, model.moved_number(position as usize)) {
+            (None, Some(moved)) => BindingId::Number(moved),
+            (id, _) => BindingId::of(id.as_ref(), binding.scope.as_str()),
+        }
+    }
+}
+
+/// A binding of the facts, and a packed binding at its scope.
 fn declared<'m>(
     model: &'m Model,
-    scopes: &[Packed],
-    place: usize,
-) -> Option<(&'m RoleBinding, Packed)> {
-    let scope = model.bound().get(place)?.scope;
-    Some((model.facts().role_bindings.get(place)?, *scopes.get(scope as usize)?))
+    scopes: &[PackedBinding],
+    position: u32,
+) -> Option<(&'m RoleBinding, PackedBinding)> {
+    let scope = model.references().get(position as usize)?.scope;
+    let binding = model.facts().role_bindings.get(position as usize)?;
+    Some((binding, *scopes.get(scope as usize)?))
 }
 
-/// What stands beside a binding.
-fn special(binding: &RoleBinding, moved: Option<u64>) -> Special {
-    let id = match (&binding.id, moved) {
-        (Some(id), _) => Id::Declared(id.as_str().into()),
-        (None, Some(moved)) => Id::Moved(moved),
-        (None, None) => Id::Derived,
+/// A binding with everything that is stored of it.
+struct Stored {
+    packed: PackedBinding,
+    restrictions: Restrictions,
+    id: BindingId,
+    number: u64,
+}
+
+/// The payload of an identity with these bindings, and what it has beside it. Drains the bindings.
+fn payload_of(bindings: &mut Vec<Stored>, numbered: bool) -> (IdentityPayload, IdentityExtra) {
+    bindings.sort_by_key(|binding| binding.packed);
+    let mut payload = IdentityPayload {
+        bindings: Vec::with_capacity(bindings.len()),
+        numbers: numbered.then(|| Vec::with_capacity(bindings.len())),
     };
-    Special { expires_at: binding.expires_at, when: binding.when.clone().into(), id }
-}
-
-/// Bindings as a record holds them, and what some of them have beside it. None are left over.
-pub(crate) fn pack(bindings: &mut Vec<(Packed, Special)>) -> (Vec<u8>, Vec<(u32, Special)>) {
-    bindings.sort_by_key(|(packed, _)| *packed);
-    let mut payload = Vec::with_capacity(bindings.len() * BINDING_BYTES);
-    let mut special = Vec::new();
-    for (at, (packed, beside)) in (0u32..).zip(bindings.drain(..)) {
-        packed.write(&mut payload);
-        if packed.special {
-            special.push((at, beside));
+    let mut extra = IdentityExtra::default();
+    for (at, Stored { packed, restrictions, id, number }) in (0u32..).zip(bindings.drain(..)) {
+        payload.bindings.push(packed);
+        if let Some(numbers) = &mut payload.numbers {
+            numbers.push(number);
+        }
+        if packed.restricted {
+            extra.restrictions.push((at, restrictions));
+        }
+        if let BindingId::Text(id) = id {
+            extra.ids.push((at, id));
         }
     }
-    (payload, special)
+    (payload, extra)
 }

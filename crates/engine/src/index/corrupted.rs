@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use super::binding::{BINDING_BYTES, Packed};
+use super::binding::{PackedBinding as Packed, packed_bindings};
 use super::hash::Fingerprint;
-use super::scope::ScopeRecord;
 use super::snapshot::Snapshot;
 use crate::{
     Catalog, CatalogFacts, CatalogResource, CatalogRole, CustomRole, Facts, Group, Identity, Model,
@@ -83,10 +82,9 @@ fn differs(corrupt: impl FnOnce(&mut super::Index)) {
 /// Rewrites the bindings of an identity.
 fn rewrite(index: &mut super::Index, id: &str, change: impl Fn(usize, Packed) -> Packed) {
     let entry = index.identities.get(id).unwrap();
-    let (bindings, _) = entry.payload().as_chunks::<BINDING_BYTES>();
     let mut payload = Vec::new();
-    for (at, bytes) in bindings.iter().enumerate() {
-        change(at, Packed::read(*bytes)).write(&mut payload);
+    for (at, bytes) in packed_bindings(entry.payload()).iter().enumerate() {
+        payload.extend(change(at, Packed::read(*bytes)).bytes());
     }
     index.identities.put(id, &payload).unwrap();
 }
@@ -94,8 +92,9 @@ fn rewrite(index: &mut super::Index, id: &str, change: impl Fn(usize, Packed) ->
 /// Rewrites who is bound at a scope, and how many children it counts.
 fn rewrite_scope(index: &mut super::Index, id: &str, children: u32, identities: &[u32]) {
     let (_, record) = index.scope(id).unwrap();
-    let payload = ScopeRecord::write(record.kind, children, identities.iter().copied());
-    index.scopes.put(id, &payload).unwrap();
+    let mut payload = record.to_payload();
+    (payload.children, payload.identities) = (children, identities.to_vec());
+    index.scopes.put(id, &payload.bytes()).unwrap();
 }
 
 #[test]
@@ -131,16 +130,12 @@ fn contradictions_are_found() {
         "role is not there",
     );
     contradicts(
-        |index| rewrite(index, "bob", |_, it| Packed { special: true, ..it }),
+        |index| rewrite(index, "bob", |_, it| Packed { restricted: true, ..it }),
         "bob",
         "expiry or conditions are missing",
     );
     contradicts(|index| index.roles.count("acme/writer", -2), "acme/alice", "not counted as bound");
-    contradicts(
-        |index| rewrite_scope(index, "acme/team", 0, &[]),
-        "acme/team",
-        "lacks one that is bound",
-    );
+    contradicts(|index| rewrite_scope(index, "acme/team", 0, &[]), "acme/team", "incomplete");
     contradicts(
         |index| rewrite_scope(index, "acme", 0, &[]),
         "acme/alice",

@@ -1,26 +1,32 @@
-//! Reads of the index: bindings by path, by identity, and what they refer to.
+//! Reads of the index: bindings by path, by identity and by id, and what they refer to.
 
 use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use crate::index::Index;
-use crate::index::binding::{BINDING_BYTES, Below, Beside, Id, Packed, Special, first_with};
-use crate::index::scope::ScopeRecord;
+use crate::index::binding::{
+    BINDING_BYTES, IdentityExtra, PackedBinding, PathMatcher, Restrictions, lower_bound, numbers,
+    packed_bindings,
+};
+use crate::index::roles::RoleUse;
+use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::model::path::contains;
-use crate::rules::{Same, binding_id};
-use crate::{Condition, Of, Path, Properties, Timestamp};
+use crate::rules::{BindingKey, View, binding_id, split_binding_id};
+use crate::{Condition, Of, Path, Properties, RoleBinding, Timestamp};
 
 /// Up to this many bindings of one identity are compared one by one. Of more, those on the path are
 /// found by search.
 const SCAN_MAX: usize = 32;
 
-/// A role binding, where the index holds it.
+/// A role binding of an identity.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding<'s> {
-    pub(crate) packed: Packed,
-    /// What few have; nothing, too, for one that should have it and does not.
-    pub(crate) special: Option<&'s Special>,
+    pub(crate) packed: PackedBinding,
+    /// Its position among the identity's bindings.
+    pub(crate) position: u32,
+    /// `None` for unrestricted bindings and for corrupt ones (see [`Self::is_broken`]).
+    pub(crate) restrictions: Option<&'s Restrictions>,
 }
 
 impl Index {
@@ -30,7 +36,8 @@ impl Index {
         Some((entry, ScopeRecord::read(entry.payload())?))
     }
 
-    /// A binding's scope; for a number that is not there, a text that is no path's ancestor.
+    /// The path of a binding's scope. For a scope that is not there, `/`, which is no path and no
+    /// ancestor of one.
     pub(crate) fn scope_of(&self, binding: &Binding<'_>) -> &str {
         match self.scopes.key(binding.packed.scope) {
             "" => "/",
@@ -38,6 +45,7 @@ impl Index {
         }
     }
 
+    /// The id of a binding's role. For a role that is not there, the empty text.
     pub(crate) fn role_id(&self, binding: &Binding<'_>) -> &str {
         self.roles.get(binding.packed.role).map_or("", |role| &role.id)
     }
@@ -47,110 +55,275 @@ impl Index {
         self.scopes.get(path)?.extra().map(|properties| &**properties)
     }
 
-    pub(crate) fn binding_id<'s>(&'s self, identity: &str, binding: &Binding<'s>) -> Cow<'s, str> {
-        let scope = self.scope_of(binding);
-        let moved = match binding.special.map(|special| &special.id) {
-            Some(Id::Declared(id)) => return Cow::Borrowed(id),
-            Some(Id::Moved(id)) => Some(*id),
-            Some(Id::Derived) | None => None,
-        };
-        let derived = || {
-            let when = binding.special.map_or(&[][..], |special| &special.when);
-            Same::new(identity, self.role_id(binding), scope, when).derived_id()
-        };
-        Cow::Owned(binding_id(scope, moved.unwrap_or_else(derived)))
-    }
-
-    /// All bindings of an identity, in no order that means anything.
+    /// All bindings of an identity, in an order that must not be visible outside.
     pub(crate) fn bindings_of<'s>(
         &'s self,
-        identity: Entry<'s, Beside>,
+        identity: Entry<'s, IdentityExtra>,
     ) -> impl Iterator<Item = Binding<'s>> {
-        let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
-        (0u32..).zip(bindings).map(move |(at, bytes)| Binding::read(*bytes, at, identity))
+        let bindings = packed_bindings(identity.payload());
+        (0u32..).zip(bindings).map(move |(position, bytes)| {
+            let packed = PackedBinding::read(*bytes);
+            Binding { packed, position, restrictions: restrictions(packed, position, identity) }
+        })
     }
 
-    /// Looks at the bindings of an identity whose scope is the resource or above it, until `look`
-    /// has seen enough.
+    /// Calls `visit` for each binding of an identity whose scope is the resource or an ancestor of it,
+    /// until `visit` breaks.
     #[inline]
     pub(crate) fn on_path<'s>(
         &'s self,
-        identity: Entry<'s, Beside>,
+        identity: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
-        mut look: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+        mut visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
-        let (bindings, _) = identity.payload().as_chunks::<BINDING_BYTES>();
-        let mut look = |at, packed: Packed| {
+        let bindings = packed_bindings(identity.payload());
+        let mut visit = |position, packed: PackedBinding| {
             debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
-            look(Binding { packed, special: special(packed, at, identity) })
+            let restrictions = restrictions(packed, position, identity);
+            visit(Binding { packed, position, restrictions })
         };
         if bindings.len() > SCAN_MAX {
-            self.search(bindings, resource, &mut look);
+            self.search(bindings, resource, &mut visit);
             return;
         }
-        let mut path = Below::new(self.seed(), resource.as_str());
-        for (at, bytes) in (0u32..).zip(bindings) {
-            let packed = Packed::read(*bytes);
-            if path.is_below(&packed) && look(at, packed).is_break() {
+        let mut matcher = PathMatcher::new(self.seed(), resource.as_str());
+        for (position, bytes) in (0u32..).zip(bindings) {
+            let packed = PackedBinding::read(*bytes);
+            if matcher.covers(&packed) && visit(position, packed).is_break() {
                 return;
             }
         }
     }
 
-    /// Finds among many bindings, which are sorted by their fingerprints, those with one of the path.
+    /// [`Self::on_path`] for many bindings: searches, among those sorted by fingerprint, for each prefix of
+    /// the path.
     #[inline(never)]
     fn search(
         &self,
         bindings: &[[u8; BINDING_BYTES]],
         resource: Path<'_>,
-        look: &mut dyn FnMut(u32, Packed) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(u32, PackedBinding) -> ControlFlow<()>,
     ) {
         let prefixes = self.seed().prefixes(resource.as_str());
         for (fingerprint, length) in prefixes.iter() {
-            let first = first_with(fingerprint.rank(), bindings);
+            let first = lower_bound(fingerprint.rank(), bindings);
             let from = bindings.get(first..).unwrap_or_default().iter();
-            let from = from.map(|bytes| Packed::read(*bytes));
-            let near = from.take_while(|one| one.fingerprint <= fingerprint);
-            for (at, packed) in (first..).zip(near) {
-                let Ok(at) = u32::try_from(at) else { return };
-                let found = (packed.fingerprint, packed.length) == (fingerprint, length);
-                if found && look(at, packed).is_break() {
+            let from = from.map(|bytes| PackedBinding::read(*bytes));
+            let candidates = from.take_while(|one| one.fingerprint <= fingerprint);
+            for (position, packed) in (first..).zip(candidates) {
+                let Ok(position) = u32::try_from(position) else { return };
+                let matches = (packed.fingerprint, packed.length) == (fingerprint, length);
+                if matches && visit(position, packed).is_break() {
                     return;
                 }
             }
         }
     }
+
+    // === Ids of bindings ===
+
+    /// The key that makes this binding the same as another.
+    pub(crate) fn key_of<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        binding: &Binding<'s>,
+    ) -> BindingKey<'s> {
+        let (role, scope) = (self.role_id(binding), self.scope_of(binding));
+        BindingKey::new(identity.key(), role, scope, binding.conditions())
+    }
+
+    /// The number in the last segment of a binding's id: the stored one, otherwise the derived one.
+    /// `None` if the id has another form.
+    pub(crate) fn number_of(
+        &self,
+        identity: Entry<'_, IdentityExtra>,
+        binding: &Binding<'_>,
+    ) -> Option<u64> {
+        if id_text(identity, binding.position).is_some() {
+            return None;
+        }
+        let stored = numbers(identity.payload());
+        match stored.and_then(|numbers| numbers.get(binding.position as usize)) {
+            Some(bytes) => Some(u64::from_le_bytes(*bytes)),
+            None => Some(self.key_of(identity, binding).derived_number()),
+        }
+    }
+
+    /// The path of a binding.
+    pub(crate) fn binding_id<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        binding: &Binding<'s>,
+    ) -> Cow<'s, str> {
+        match self.number_of(identity, binding) {
+            Some(number) => Cow::Owned(binding_id(self.scope_of(binding), number)),
+            None => Cow::Borrowed(id_text(identity, binding.position).unwrap_or_default()),
+        }
+    }
+
+    /// The binding of this id, explicit or derived, and its identity.
+    ///
+    /// Costs one look-up for an id that is not a number. For a number it reads the numbers of the scope;
+    /// if the scope has none, because all ids there are derived, it derives those of all bindings there.
+    pub(crate) fn find_binding(&self, id: &str) -> Option<(Entry<'_, IdentityExtra>, Binding<'_>)> {
+        if let Some(found) = self.binding_ids.get(id) {
+            let identity = u32::from_le_bytes(*found.payload().first_chunk()?);
+            let identity = self.identities.entry(identity)?;
+            let ids = &identity.extra()?.ids;
+            let (position, _) = ids.iter().find(|(_, text)| **text == *id)?;
+            let binding = self.binding_at(identity, *position)?;
+            return Some((identity, binding));
+        }
+        let (scope, number) = split_binding_id(id)?;
+        let (scope, record) = self.scope(scope)?;
+        let of_identity = |identity| {
+            let identity = self.identities.entry(identity)?;
+            let at_scope =
+                self.bindings_of(identity).filter(|one| one.packed.scope == scope.number());
+            let mut found = at_scope.filter(|one| self.number_of(identity, one) == Some(number));
+            Some((identity, found.next()?))
+        };
+        match record.numbers() {
+            Some(numbers) => {
+                let matching = numbers.zip(record.identities()).filter(|(one, _)| *one == number);
+                matching.map(|(_, identity)| identity).find_map(of_identity)
+            }
+            None => {
+                let mut last = None;
+                let mut distinct =
+                    record.identities().filter(|one| last.replace(*one) != Some(*one));
+                distinct.find_map(of_identity)
+            }
+        }
+    }
+
+    /// The binding of an identity that has this key, where a binding with it would be `packed`.
+    pub(crate) fn find_same<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        packed: PackedBinding,
+        key: &BindingKey<'_>,
+    ) -> Option<Binding<'s>> {
+        let bindings = packed_bindings(identity.payload());
+        let first = lower_bound(packed.fingerprint.rank(), bindings);
+        (first..)
+            .map_while(|position| self.binding_at(identity, u32::try_from(position).ok()?))
+            .take_while(|one| one.packed.fingerprint <= packed.fingerprint)
+            .filter(|one| (one.packed.scope, one.packed.role) == (packed.scope, packed.role))
+            .find(|one| self.key_of(identity, one) == *key)
+    }
+
+    /// The binding at a position among those of an identity.
+    fn binding_at<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        position: u32,
+    ) -> Option<Binding<'s>> {
+        let bytes = packed_bindings(identity.payload()).get(position as usize)?;
+        let packed = PackedBinding::read(*bytes);
+        Some(Binding { packed, position, restrictions: restrictions(packed, position, identity) })
+    }
+
+    /// A binding as a fact. Its id is `None` if the derived one is longer than a path can be. `None` if the
+    /// binding is corrupt: a part of it is not there.
+    pub(crate) fn role_binding(
+        &self,
+        identity: Entry<'_, IdentityExtra>,
+        binding: &Binding<'_>,
+    ) -> Option<RoleBinding> {
+        if binding.is_broken() {
+            return None;
+        }
+        Some(RoleBinding {
+            id: self.binding_id(identity, binding).parse().ok(),
+            identity: identity.key().parse().ok()?,
+            role: Some(self.role_id(binding)).filter(|role| !role.is_empty())?.into(),
+            scope: self.scope_of(binding).parse().ok()?,
+            expires_at: binding.expires_at(),
+            when: binding.conditions().to_vec(),
+        })
+    }
+
+    // === What a path names ===
+
+    /// Whether the path names anything: a group, resource, identity, custom role or binding.
+    pub(crate) fn is_taken(&self, id: &str) -> bool {
+        self.is_named(id) || self.find_binding(id).is_some()
+    }
+
+    /// [`Self::is_taken`] by anything but a binding.
+    pub(crate) fn is_named(&self, id: &str) -> bool {
+        self.scopes.get(id).is_some()
+            || self.identities.get(id).is_some()
+            || self.custom_role(id).is_some()
+    }
 }
 
-fn special(packed: Packed, at: u32, identity: Entry<'_, Beside>) -> Option<&Special> {
-    if !packed.special {
+impl<'s> View for &'s Index {
+    type Identity = Entry<'s, IdentityExtra>;
+    type Role = RoleUse;
+    type Scope = (Entry<'s, Properties>, ScopeRecord<'s>);
+
+    fn is_group(&self, id: &str) -> bool {
+        (*self).scope(id).is_some_and(|(_, record)| record.kind == ScopeKind::Group)
+    }
+
+    fn identity(&self, id: &str) -> Option<Self::Identity> {
+        self.identities.get(id)
+    }
+
+    fn scope(&self, id: &str) -> Option<Self::Scope> {
+        (*self).scope(id)
+    }
+
+    fn custom_role(&self, id: &str) -> Option<RoleUse> {
+        if id.contains('/') { self.roles.find(id) } else { None }
+    }
+
+    fn built_in_role(&self, name: &str) -> Option<RoleUse> {
+        if name.contains('/') { None } else { self.roles.find(name) }
+    }
+
+    fn has_capability(&self, name: &str) -> bool {
+        self.catalog.capability(name).is_some()
+    }
+}
+
+fn restrictions(
+    packed: PackedBinding,
+    position: u32,
+    identity: Entry<'_, IdentityExtra>,
+) -> Option<&Restrictions> {
+    if !packed.restricted {
         return None;
     }
-    let special = &identity.extra()?.special;
-    let found = special.binary_search_by_key(&at, |(place, _)| *place).ok()?;
-    special.get(found).map(|(_, special)| special)
+    let restrictions = &identity.extra()?.restrictions;
+    let found = restrictions.binary_search_by_key(&position, |(at, _)| *at).ok()?;
+    restrictions.get(found).map(|(_, restrictions)| restrictions)
+}
+
+/// The id of the binding at this position, if it is not a number.
+fn id_text(identity: Entry<'_, IdentityExtra>, position: u32) -> Option<&str> {
+    let ids = &identity.extra()?.ids;
+    let found = ids.binary_search_by_key(&position, |(at, _)| *at).ok()?;
+    ids.get(found).map(|(_, id)| &**id)
 }
 
 impl<'s> Binding<'s> {
-    fn read(bytes: [u8; BINDING_BYTES], at: u32, identity: Entry<'s, Beside>) -> Self {
-        let packed = Packed::read(bytes);
-        Self { packed, special: special(packed, at, identity) }
-    }
-
-    /// Whether what should stand apart does not: then nothing is known of it, and it must not count.
+    /// Whether it should have restrictions and has none: it is corrupt, and must not count.
     pub(crate) const fn is_broken(&self) -> bool {
-        self.packed.special && self.special.is_none()
+        self.packed.restricted && self.restrictions.is_none()
     }
 
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
-        self.special.and_then(|special| special.expires_at)
+        self.restrictions.and_then(|restrictions| restrictions.expires_at)
     }
 
     pub(crate) fn conditions(&self) -> &'s [Condition] {
-        self.special.map_or(&[], |special| &special.when)
+        self.restrictions.map_or(&[], |restrictions| &restrictions.conditions)
     }
 
-    /// Whether it has a test on the resource.
+    /// Whether it has a condition on the resource.
     pub(crate) fn tests_resource(&self) -> bool {
         self.conditions().iter().any(|condition| condition.of == Of::Resource)
     }

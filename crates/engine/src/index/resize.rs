@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use crate::Map;
 use crate::index::Index;
-use crate::index::binding::{BINDING_BYTES, Packed};
+use crate::index::binding::IdentityPayload;
 use crate::index::scope::ScopeRecord;
 use crate::index::table::Table;
 
 impl Index {
-    /// Whether changes cost much more than they would with tables made for what is in them.
+    /// Whether a table has so many more entries than it was made for that changes cost much more than in a
+    /// larger one.
     pub(crate) fn is_crowded(&self) -> bool {
         self.identities.is_crowded()
             || self.scopes.is_crowded()
@@ -17,8 +18,8 @@ impl Index {
             || self.roles.is_crowded()
     }
 
-    /// The same with tables made for what is in them: everything gets another number. Nothing if
-    /// something has no place in them.
+    /// A copy with tables of the right size, in which everything has other numbers. `None` if an entry does
+    /// not fit.
     pub(crate) fn resized(&self) -> Option<Self> {
         let mut next = Self { roles: self.roles.resized()?, ..self.clone() };
         next.binding_ids = copied(&self.binding_ids)?.0;
@@ -27,28 +28,32 @@ impl Index {
         (next.scopes, next.identities) = (scopes, identities);
         for entry in self.scopes.iter() {
             let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
-            let bound: Option<Vec<u32>> =
-                record.identities().map(|old| identity_numbers.get(&old).copied()).collect();
-            let payload = ScopeRecord::write(record.kind, record.children, bound?.into_iter());
-            next.scopes.put(entry.key(), &payload)?;
+            let mut payload = record.to_payload();
+            for identity in &mut payload.identities {
+                *identity = *identity_numbers.get(identity)?;
+            }
+            next.scopes.put(entry.key(), &payload.bytes())?;
         }
         for entry in self.identities.iter() {
-            let (bindings, _) = entry.payload().as_chunks::<BINDING_BYTES>();
-            let mut payload = Vec::with_capacity(entry.payload().len());
-            for packed in bindings.iter().map(|bytes| Packed::read(*bytes)) {
-                let scope = *scope_numbers.get(&packed.scope)?;
-                Packed { scope, ..packed }.write(&mut payload);
+            let mut payload = IdentityPayload::read(entry.payload());
+            for binding in &mut payload.bindings {
+                binding.scope = *scope_numbers.get(&binding.scope)?;
             }
-            next.identities.put(entry.key(), &payload)?;
+            next.identities.put(entry.key(), &payload.bytes())?;
+        }
+        for entry in self.binding_ids.iter() {
+            let identity = u32::from_le_bytes(*entry.payload().first_chunk()?);
+            let identity = identity_numbers.get(&identity)?;
+            next.binding_ids.put(entry.key(), &identity.to_le_bytes())?;
         }
         Some(next)
     }
 }
 
-/// A copy with shards made for what is in it, and which number became which.
+/// A copy of a table with shards of the right size, and the new number of each old one.
 pub(crate) fn copied<X>(from: &Table<X>) -> Option<(Table<X>, Map<u32, u32>)> {
     let entries = from.iter().map(|entry| (entry.key(), entry.payload().len()));
-    let mut to = Table::with_room_for(from.seed().clone(), entries);
+    let mut to = Table::with_capacity(from.seed().clone(), entries);
     let mut numbers = Map::with_capacity(from.len());
     for entry in from.iter() {
         let number = to.put(entry.key(), entry.payload())?;

@@ -1,23 +1,25 @@
 //! The roles of a snapshot: by name, by number, and as rows of the capability matrix.
 //!
-//! **Invariant**: a role's number is the number of its row, and stays the same while it is there.
-//! Built-in roles have the first numbers, in the catalog's order. A change of a role copies the rows
+//! **Invariant**: a role's number is the index of its matrix row, and does not change while the role exists.
+//! Built-in roles have the first numbers, in the catalog's order. A change of a role copies the matrix
 //! and the lists of pointers, whatever the number of bindings.
 
 use std::sync::Arc;
 
-use crate::index::binding::ROLES_MAX;
 use crate::index::hash::Seed;
 use crate::index::matrix::RoleMatrix;
 use crate::index::resize::copied;
 use crate::index::table::Table;
+use crate::rules::ROLES_MAX;
 use crate::{CapabilitySet, Catalog, Family};
 
-/// A role that the policy knows.
+/// A role of the policy, built in or custom.
 #[derive(Clone, Debug)]
 pub struct Role {
     /// A built-in role's name, or a custom role's path.
     pub id: Box<str>,
+    /// Display name, may be empty; empty for built-in roles.
+    pub name: Box<str>,
     /// What it is for, may be empty.
     pub description: Box<str>,
     /// Which part of the platform it is for.
@@ -29,29 +31,29 @@ pub struct Role {
 #[derive(Clone, Debug)]
 pub(crate) struct Roles {
     rows: Arc<Rows>,
-    /// By name: the number, and how many bindings have it.
+    /// By id, a [`RoleUse`].
     by_name: Table<()>,
 }
 
-/// What a change of a role copies.
+/// Copied when a role changes.
 #[derive(Clone, Debug)]
 struct Rows {
     matrix: RoleMatrix,
-    /// By number; nothing where a role was.
+    /// By number; `None` where a role was deleted.
     by_number: Vec<Option<Arc<Role>>>,
     /// Built-in roles in the catalog's order, then custom ones by id.
     ordered: Vec<Arc<Role>>,
     built_in: usize,
 }
 
-/// A role's number, and how many bindings have it.
+/// A role's number, and how many bindings are of the role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Use {
+pub(crate) struct RoleUse {
     pub(crate) number: u32,
     pub(crate) bindings: u32,
 }
 
-impl Use {
+impl RoleUse {
     fn bytes(self) -> [u8; 8] {
         (u64::from(self.bindings) << 32 | u64::from(self.number)).to_le_bytes()
     }
@@ -64,7 +66,7 @@ impl Use {
 }
 
 impl Roles {
-    /// The catalog's own, with room for custom ones.
+    /// The roles of the catalog, with capacity for `custom` more.
     pub(crate) fn new(seed: Seed, catalog: &Catalog, custom: usize) -> Self {
         let rows = Rows {
             matrix: RoleMatrix::new(catalog.capabilities().len()),
@@ -77,6 +79,7 @@ impl Roles {
         for role in catalog.roles() {
             roles.put(Role {
                 id: (*role.name).into(),
+                name: "".into(),
                 description: (*role.description).into(),
                 family: role.family,
                 capabilities: catalog.capability_set(&role.capabilities),
@@ -85,13 +88,18 @@ impl Roles {
         roles
     }
 
+    /// Built-in roles in the catalog's order, then custom ones by id.
     pub(crate) fn ordered(&self) -> &[Arc<Role>] {
         &self.rows.ordered
     }
 
-    /// The place after this role in [`Self::ordered`].
-    pub(crate) fn place_after(&self, id: &str) -> usize {
-        self.rows.place(id).map_or_else(|place| place, |place| place + 1)
+    /// The part of [`Self::ordered`] behind the role of this id, or behind where it would be.
+    pub(crate) fn after(&self, id: &str) -> &[Arc<Role>] {
+        let first = match self.rows.place(id) {
+            Ok(place) => place + 1,
+            Err(place) => place,
+        };
+        self.ordered().get(first..).unwrap_or_default()
     }
 
     pub(crate) fn matrix(&self) -> &RoleMatrix {
@@ -102,12 +110,11 @@ impl Roles {
         self.rows.by_number.get(number as usize)?.as_deref()
     }
 
-    pub(crate) fn find(&self, id: &str) -> Option<Use> {
-        Use::read(self.by_name.get(id)?.payload())
+    pub(crate) fn find(&self, id: &str) -> Option<RoleUse> {
+        RoleUse::read(self.by_name.get(id)?.payload())
     }
 
-    /// Puts a role in, or other contents into one that is there. Answers its number, or nothing if
-    /// there are too many.
+    /// Inserts or replaces a role. Returns its number; `None` if all numbers are taken.
     pub(crate) fn put(&mut self, role: Role) -> Option<u32> {
         let known = self.find(&role.id);
         let number = match known {
@@ -115,7 +122,7 @@ impl Roles {
             None => self.free_number()?,
         };
         if known.is_none() {
-            self.by_name.put(&role.id, &Use { number, bindings: 0 }.bytes())?;
+            self.by_name.put(&role.id, &RoleUse { number, bindings: 0 }.bytes())?;
         }
         Arc::make_mut(&mut self.rows).put(number, Arc::new(role));
         Some(number)
@@ -132,17 +139,17 @@ impl Roles {
         (number < ROLES_MAX).then_some(number)
     }
 
-    /// Whether there are many times as many as were expected.
+    /// Whether there are many times as many roles as the table was made for.
     pub(crate) fn is_crowded(&self) -> bool {
         self.by_name.is_crowded()
     }
 
-    /// The same with a table made for what is in it; nothing if something has no place there.
+    /// A copy with a table of the right size; `None` if an entry does not fit.
     pub(crate) fn resized(&self) -> Option<Self> {
         Some(Self { rows: Arc::clone(&self.rows), by_name: copied(&self.by_name)?.0 })
     }
 
-    /// Takes a role out.
+    /// Removes a role, if it is there.
     pub(crate) fn remove(&mut self, id: &str) {
         if let Some(known) = self.find(id) {
             self.by_name.remove(id);
@@ -158,12 +165,12 @@ impl Roles {
         }
     }
 
-    /// Counts bindings that a role has got, or no longer has.
+    /// Adds to the number of bindings of a role, which may be negative.
     pub(crate) fn count(&mut self, id: &str, more: i32) {
         if let Some(found) = self.find(id) {
             let bindings = found.bindings.saturating_add_signed(more);
-            // It is there, so it takes no number that another could need.
-            let _ = self.by_name.put(id, &Use { bindings, ..found }.bytes());
+            // An entry that exists is rewritten in place, so this cannot fail.
+            let _ = self.by_name.put(id, &RoleUse { bindings, ..found }.bytes());
         }
     }
 }
@@ -195,7 +202,7 @@ impl Rows {
         }
     }
 
-    /// Where a role stands in the order, or would.
+    /// The position of a role in [`Self::ordered`], or where it would be inserted.
     fn place(&self, id: &str) -> Result<usize, usize> {
         let ordered = &self.ordered;
         let (first, rest) = ordered.split_at_checked(self.built_in).unwrap_or((ordered, &[]));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::index::Index;
-use crate::{Catalog, Model, Role, TooLarge};
+use crate::{Catalog, Model, Path, Role, RoleBinding, TooLargeError};
 
 /// One revision of the policy, indexed. It offers reads only and never changes: the next revision is
 /// another snapshot, made by a [`Writer`](crate::Writer) or from another [`Model`].
@@ -25,7 +25,7 @@ impl Snapshot {
     ///
     /// A part of the index is full. That takes hundreds of megabytes of names and bindings in one shard,
     /// for example ten million bindings of one identity.
-    pub fn build(model: &Model, revision: u64) -> Result<Self, TooLarge> {
+    pub fn build(model: &Model, revision: u64) -> Result<Self, TooLargeError> {
         Ok(Self::new(revision, Index::build(model)?))
     }
 
@@ -45,6 +45,33 @@ impl Snapshot {
     #[must_use]
     pub fn roles(&self) -> &[Arc<Role>] {
         self.index.roles().ordered()
+    }
+
+    /// The roles of [`Self::roles`] that follow the one of this id. If there is none of this id any more,
+    /// those that would follow it.
+    #[must_use]
+    pub fn roles_after(&self, id: &str) -> &[Arc<Role>] {
+        self.index.roles().after(id)
+    }
+
+    /// All role bindings of an identity, whether or not they count, sorted by id. Every one has its id, also
+    /// if that is derived, unless its scope is as deep or as long as a path can be. Empty for an unknown
+    /// identity.
+    #[must_use]
+    pub fn role_bindings(&self, identity: Path<'_>) -> Vec<RoleBinding> {
+        let Some(entry) = self.index.identities().get(identity.as_str()) else { return vec![] };
+        let bindings = self.index.bindings_of(entry);
+        let mut found: Vec<_> =
+            bindings.filter_map(|binding| self.index.role_binding(entry, &binding)).collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    /// The role binding of this id, explicit or derived.
+    #[must_use]
+    pub fn role_binding(&self, id: Path<'_>) -> Option<RoleBinding> {
+        let (entry, binding) = self.index.find_binding(id.as_str())?;
+        self.index.role_binding(entry, &binding)
     }
 
     /// The number of registered identities.

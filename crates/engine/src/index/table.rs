@@ -110,7 +110,7 @@ impl<X> Table<X> {
     }
 
     /// An empty table with room for these entries, given by key and length of payload.
-    pub(crate) fn with_room_for<'k>(
+    pub(crate) fn with_capacity<'k>(
         seed: Seed,
         entries: impl Iterator<Item = (&'k str, usize)> + Clone,
     ) -> Self {

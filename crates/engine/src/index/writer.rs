@@ -1,52 +1,54 @@
-//! Changes: what a store drives. Each is proved against what is there, and copies only what it
-//! touches.
+//! The writer: makes changes to its own version of the index, and publishes it as snapshots.
 //!
 //! ```text
 //! Snapshot ─▶ Writer ──apply(changes)──▶ all of them, or none and why ──publish(revision)──▶ Snapshot
 //! ```
 //!
-//! **Invariant**: a writer's policy keeps the rules that a [`Model`](crate::Model) proves of a whole
-//! document, so whatever order changes come in, the answers are those of the same facts as one
-//! document. Published snapshots never change. One thing depends on the order: the path of a binding
-//! that declares none, which moves when another has it already, is not kept free of what comes later. A
-//! store names every binding.
+//! **Invariant**: a writer's facts keep the same rules as those of a [`Model`](crate::Model) (`rules.rs`), so
+//! whatever order changes come in, the answers are those of the same facts as one document. Published
+//! snapshots never change.
+//!
+//! The order of changes shows in one place only. A binding without an id gets the derived id, or the next
+//! number if that path is taken at the time; it keeps the id, and nothing else can take it later. A document
+//! instead gives derived ids after all declared ones. A store names every binding, so this does not concern it.
+//! Derived ids of bindings at one scope are compared with each other only if the scope stores numbers
+//! (`scope.rs`): two of them are equal with a probability of 2⁻⁶⁴ a pair.
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::index::Index;
-use crate::{Change, Refused, Snapshot};
+use crate::{ApplyError, Change, Snapshot};
 
-/// Makes changes. Readers hold what was published; nobody sees a change before it is.
+/// Makes changes. Readers keep the snapshots that were published and see no change before it is.
 #[derive(Clone)]
 pub struct Writer {
     next: Index,
 }
 
 impl Writer {
-    /// Goes on from a snapshot.
+    /// Starts from a snapshot.
     #[must_use]
     pub fn new(snapshot: &Snapshot) -> Self {
         Self { next: snapshot.index().clone() }
     }
 
-    /// Makes all the changes, in order, or none. What they are made in is copied once, however many
-    /// they are, unless tables grow to many times their size: a store that starts hands over everything
-    /// at once, and holds none of it in memory.
+    /// Makes all changes, in order, or none. The shards they touch are copied once, however many changes
+    /// there are, so a store that starts can hand over everything at once, from an iterator.
     ///
     /// # Errors
     ///
-    /// The place of the first change that cannot be made, and why.
+    /// The first change that is refused, and why.
     pub fn apply<C: Borrow<Change>>(
         &mut self,
         changes: impl IntoIterator<Item = C>,
-    ) -> Result<(), (usize, Refused)> {
+    ) -> Result<(), ApplyError> {
         let mut next = self.next.clone();
-        for (at, change) in changes.into_iter().enumerate() {
-            next.apply(change.borrow()).map_err(|refused| (at, refused))?;
-            // Rarely, when a table has grown to many times its size, everything is copied: readers go
-            // on with what they have. If there is no place for something, all stays as it is.
+        for (position, change) in changes.into_iter().enumerate() {
+            next.apply(change.borrow()).map_err(|error| ApplyError { position, error })?;
+            // Rare: a table has grown to many times its size. If the larger copy has no place for an
+            // entry, the old one stays.
             if next.is_crowded()
                 && let Some(resized) = next.resized()
             {
@@ -57,8 +59,8 @@ impl Writer {
         Ok(())
     }
 
-    /// What there is now, as a snapshot of this revision, which is the caller's to give and only
-    /// grows.
+    /// The facts as they are now, as a snapshot. The caller chooses the revision; revisions only grow.
+    #[must_use]
     pub fn publish(&self, revision: u64) -> Arc<Snapshot> {
         Arc::new(Snapshot::new(revision, self.next.clone()))
     }

@@ -3,7 +3,7 @@
 //! **Invariant**: a [`Catalog`] names every capability once, sorted by name, and its roles hold
 //! only those.
 
-use crate::model::violation::Violations;
+use crate::model::violation::FactsError;
 use crate::{CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, parse_name, quote};
 
 /// What a catalog document declares.
@@ -90,8 +90,8 @@ impl Catalog {
     ///
     /// Every name that is malformed, taken or not declared; an action or opaque capability with a
     /// dot; a second owner role.
-    pub fn new(facts: CatalogFacts) -> Result<Self, Violations> {
-        let mut violations = Violations::default();
+    pub fn new(facts: CatalogFacts) -> Result<Self, FactsError> {
+        let mut violations = FactsError::default();
         check_names(&facts, &mut violations);
 
         let mut names = declared(&facts, &mut violations);
@@ -157,7 +157,7 @@ impl Catalog {
     }
 }
 
-fn check_names(facts: &CatalogFacts, violations: &mut Violations) {
+fn check_names(facts: &CatalogFacts, violations: &mut FactsError) {
     let mut check = |kind, index, field: &str, name: &str| {
         if let Err(error) = parse_name(name) {
             violations.push(kind, index, field, quote(name), format!("a name ({error})"));
@@ -180,7 +180,7 @@ fn check_names(facts: &CatalogFacts, violations: &mut Violations) {
 
 /// The names of all capabilities, each once. Those that break a rule are among them, so that a role
 /// that has them breaks none.
-fn declared(facts: &CatalogFacts, violations: &mut Violations) -> Vec<Box<str>> {
+fn declared(facts: &CatalogFacts, violations: &mut FactsError) -> Vec<Box<str>> {
     let mut seen = Map::new();
     let mut names: Vec<Box<str>> = Vec::new();
     let mut declare = |name: String| {
@@ -233,7 +233,7 @@ fn declared(facts: &CatalogFacts, violations: &mut Violations) -> Vec<Box<str>> 
     names
 }
 
-fn check_roles(catalog: &Catalog, violations: &mut Violations) {
+fn check_roles(catalog: &Catalog, violations: &mut FactsError) {
     let mut seen: Map<&str, usize> = Map::new();
     let mut owner = None;
     for (at, role) in catalog.facts.roles.iter().enumerate() {

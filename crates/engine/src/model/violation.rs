@@ -44,15 +44,15 @@ impl fmt::Display for Violation {
     }
 }
 
-/// The first [`VIOLATIONS_MAX`] violations of each list, and how many there are.
+/// Facts break rules: the first [`VIOLATIONS_MAX`] violations of each list, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Violations {
+pub struct FactsError {
     /// By list; in it by place, then in the order of the rules.
     first: BTreeMap<&'static str, BTreeMap<(usize, usize), Violation>>,
     total: usize,
 }
 
-impl Violations {
+impl FactsError {
     pub(crate) fn push(
         &mut self,
         kind: &'static str,
@@ -91,3 +91,20 @@ impl Violations {
         self.total == 0
     }
 }
+
+impl fmt::Display for FactsError {
+    /// The first violations, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = self.iter().count();
+        for (at, violation) in self.iter().enumerate() {
+            let separator = if at == 0 { "" } else { "\n" };
+            write!(f, "{separator}{violation}")?;
+        }
+        match self.total.saturating_sub(shown) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more"),
+        }
+    }
+}
+
+impl std::error::Error for FactsError {}

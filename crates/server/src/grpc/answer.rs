@@ -116,10 +116,10 @@ pub fn list_identities(
     let list = List { method: "ListIdentities", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
     let found =
-        snapshot.page_of_identities(capability, resource, &attributes, page.now, page.cursor());
+        snapshot.list_identities_page(capability, resource, &attributes, page.now, page.cursor());
     let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
     Ok(v1::ListIdentitiesResponse {
-        next_page_token: page.next_token(found.entries.last().copied(), found.more),
+        next_page_token: page.next_token(found.entries.last().copied(), found.has_more),
         identities: found.entries.into_iter().map(Into::into).collect(),
         revision: snapshot.revision(),
     })
@@ -146,10 +146,11 @@ pub fn list_scopes(
     let fields = [&**capability, &*request.identity];
     let list = List { method: "ListScopes", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let found = snapshot.page_of_scopes(identity, capability, &attributes, page.now, page.cursor());
+    let found =
+        snapshot.list_scopes_page(identity, capability, &attributes, page.now, page.cursor());
     let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
     Ok(v1::ListScopesResponse {
-        next_page_token: page.next_token(found.entries.last().map(|it| it.scope), found.more),
+        next_page_token: page.next_token(found.entries.last().map(|it| it.scope), found.has_more),
         scopes: found.entries.into_iter().map(convert::scope).collect(),
         revision: snapshot.revision(),
     })

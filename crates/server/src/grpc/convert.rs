@@ -113,7 +113,7 @@ pub(crate) fn role(catalog: &Catalog, role: &Role) -> v1::Role {
     let names = role.capabilities.iter().filter_map(|at| catalog.capability_name(at));
     v1::Role {
         id: role.id.to_string(),
-        name: String::new(),
+        name: role.name.to_string(),
         description: role.description.to_string(),
         family: Family::as_str(role.family).into(),
         capabilities: names.map(Into::into).collect(),

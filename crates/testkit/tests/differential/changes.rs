@@ -1,9 +1,13 @@
 //! Changes one by one against the same facts as one document: whatever comes and goes in between,
 //! the answers are those of what is there; and what was published before does not change.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use capstan_engine::{Change, Facts, Model, Question as Asked, Snapshot, Writer};
+use capstan_engine::{
+    Change, Condition, Facts, Model, Path, PathBuf, Question as Asked, RoleBinding, Snapshot,
+    Writer,
+};
 use capstan_testkit::generate::{self, Question, World};
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -17,17 +21,37 @@ fn empty(world: &World) -> Result<Snapshot, TestCaseError> {
 
 /// Everything but the bindings, parents before their children.
 fn foundations(facts: &Facts) -> Vec<Change> {
-    let mut groups: Vec<_> = facts.groups.iter().map(|group| group.id.clone()).collect();
-    groups.sort_by_key(|id| id.as_path().ancestors().count());
+    let mut groups = facts.groups.clone();
+    groups.sort_by_key(|group| group.id.as_path().ancestors().count());
     let groups = groups.into_iter().map(Change::CreateGroup);
-    let resources = facts.resources.iter().cloned().map(Change::PutResource);
-    let roles = facts.roles.iter().cloned().map(Change::PutRole);
-    let identities = facts.identities.iter().cloned().map(Change::PutIdentity);
+    let resources = facts.resources.iter().cloned().map(Change::CreateResource);
+    let roles = facts.roles.iter().cloned().map(Change::CreateRole);
+    let identities = facts.identities.iter().cloned().map(Change::CreateIdentity);
     groups.chain(resources).chain(roles).chain(identities).collect()
 }
 
 fn bindings(facts: &Facts) -> Vec<Change> {
-    facts.role_bindings.iter().cloned().map(Change::Bind).collect()
+    facts.role_bindings.iter().cloned().map(Change::CreateRoleBinding).collect()
+}
+
+/// The id of a binding, declared or derived, as it is listed among the grants.
+/// `None` at a scope below which no path is.
+fn id_of(writer: &Writer, binding: &RoleBinding) -> Result<Option<PathBuf>, TestCaseError> {
+    if let Some(id) = &binding.id {
+        return Ok(Some(id.clone()));
+    }
+    let snapshot = writer.publish(1);
+    let same = snapshot.role_bindings(binding.identity.as_path()).into_iter().find(|one| {
+        let conditions = |all: &[Condition]| all.iter().cloned().collect::<BTreeSet<_>>();
+        one.role == binding.role
+            && one.scope == binding.scope
+            && conditions(&one.when) == conditions(&binding.when)
+    });
+    let same = same.ok_or_else(|| TestCaseError::fail(format!("no such binding: {binding:?}")))?;
+    let lasts = ["/", &"0".repeat(16)].concat();
+    let is_path = Path::parse(&format!("{}{lasts}", binding.scope)).is_ok();
+    prop_assert_eq!(same.id.is_some(), is_path, "{:?}", same);
+    Ok(same.id)
 }
 
 fn apply(writer: &mut Writer, changes: &[Change]) -> Result<(), TestCaseError> {
@@ -86,9 +110,13 @@ proptest! {
                 break;
             }
             let binding = bindings.remove(at.index(bindings.len()));
-            apply(&mut writer, &[Change::Unbind(binding.clone())])?;
+            let Some(id) = id_of(&writer, &binding)? else {
+                bindings.push(binding);
+                continue;
+            };
+            apply(&mut writer, &[Change::DeleteRoleBinding(id)])?;
             if back {
-                apply(&mut writer, &[Change::Bind(binding.clone())])?;
+                apply(&mut writer, &[Change::CreateRoleBinding(binding.clone())])?;
                 bindings.push(binding);
             }
         }
@@ -114,7 +142,7 @@ proptest! {
         let mut writer = Writer::new(&whole);
         let facts = model.facts();
         let mut wrong: Vec<Change> = bindings(facts);
-        wrong.extend(facts.groups.iter().map(|one| Change::CreateGroup(one.id.clone())));
+        wrong.extend(facts.groups.iter().map(|one| Change::CreateGroup(one.clone())));
         wrong.extend(facts.role_bindings.iter().flat_map(|one| [
             Change::DeleteGroup(one.scope.clone()),
             Change::DeleteResource(one.scope.clone()),
@@ -124,11 +152,13 @@ proptest! {
         wrong.extend(roles.map(Change::DeleteRole));
         let parents = facts.groups.iter().filter_map(|one| one.id.as_path().parent());
         wrong.extend(parents.map(|parent| Change::DeleteGroup(parent.into())));
-        let first = facts.role_bindings.first().cloned().map(Change::Unbind);
+        let first = facts.role_bindings.first();
+        let first = first.map(|one| id_of(&writer, one)).transpose()?.flatten();
+        let first = first.map(Change::DeleteRoleBinding);
         for change in wrong {
             prop_assert!(writer.apply([&change]).is_err(), "{:?}", change);
             // The same binding can be made again once it is gone.
-            let again = matches!(&change, Change::Bind(_));
+            let again = matches!(&change, Change::CreateRoleBinding(_));
             if let Some(first) = first.as_ref().filter(|_| !again) {
                 let refused = writer.apply([first, &change]);
                 if refused.is_ok() {
