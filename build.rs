@@ -1,10 +1,12 @@
-//! Compiles `proto/` to Rust with protox, a protobuf compiler written in Rust: a fresh machine
-//! needs no `protoc`. The descriptor set is kept beside the code, with its options, for reflection
-//! and for the test that fields are only ever added.
+//! Compiles `proto/` with protox, a protobuf compiler in Rust, so that no `protoc` is needed.
+//!
+//! Output: the messages, clients and servers; the descriptor set with options (for reflection, and
+//! for the test that fields are only added); the table of methods.
 
+use std::fmt::Write as _;
 use std::{env, error::Error, fs, path::PathBuf};
 
-use prost::Message as _;
+use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor};
 
 const PROTOS: [&str; 2] = ["capstan/v1/decision.proto", "capstan/v1/role.proto"];
 
@@ -15,20 +17,41 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(PROTOS)?;
     fs::write(out.join("descriptor.bin"), compiler.encode_file_descriptor_set())?;
+    fs::write(out.join("methods.rs"), methods(&compiler.descriptor_pool())?)?;
 
-    // Codegen wants `prost_types`' own descriptor set; both crates share one version of it.
-    let descriptors = compiler.file_descriptor_set();
-    debug_assert!(descriptors.encoded_len() > 0);
-    let codegen = || tonic_prost_build::configure().codec_path("crate::codec::Codec");
-    codegen().build_server(false).compile_fds(descriptors.clone())?;
-    // Servers get batches as they came, and borrow their names.
-    let servers = out.join("server");
-    fs::create_dir_all(&servers)?;
-    codegen()
-        .build_client(false)
-        .extern_path(".capstan.v1", "crate::v1")
-        .extern_path(".capstan.v1.BatchCheckRequest", "crate::plain::BatchRequest")
-        .out_dir(servers)
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
+        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
+}
+
+/// The table of methods as a Rust expression, for `proto/methods.rs`.
+fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
+    let mut table = String::from("[\n");
+    for service in pool.services() {
+        let service_name = service.full_name();
+        for method in service.methods() {
+            let name = method.name();
+            let streams = method.is_client_streaming() || method.is_server_streaming();
+            let decides = has_reason(&method.output(), 2);
+            writeln!(
+                table,
+                "Method {{ path: \"/{service_name}/{name}\", name: \"{name}\", \
+                 streams: {streams}, decides: {decides} }},",
+            )?;
+        }
+    }
+    table.push(']');
+    Ok(table)
+}
+
+/// Whether the message type has a field of type `Reason`, directly or in nested messages, down to
+/// `depth` levels of messages.
+fn has_reason(message: &MessageDescriptor, depth: u32) -> bool {
+    depth > 0
+        && message.fields().any(|field| match field.kind() {
+            Kind::Enum(kind) => kind.full_name() == "capstan.v1.Reason",
+            Kind::Message(inner) => has_reason(&inner, depth - 1),
+            _ => false,
+        })
 }

@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use capstan_benches::worlds::{Asked, World, questions};
+use capstan_benches::worlds::{Asked, World, questions, viewers};
 use capstan_benches::yardstick::Yardstick;
 use capstan_engine::{
-    Attributes, Change, Condition, Facts, Model, Of, Question, Reason, RoleBinding, Snapshot,
-    Timestamp, Value, Writer,
+    Attributes, Change, Condition, Cursor, Facts, Model, Of, Path, Question, Reason, RoleBinding,
+    Snapshot, Timestamp, Value, Writer,
 };
 use capstan_policy::{Catalogs, load_policy};
 use criterion::measurement::WallTime;
@@ -145,6 +145,27 @@ fn lists(c: &mut Criterion) {
     bench("explain", &|q| snapshot.explain(q, NOW).map_or(0, |found| found.roles.len()));
 }
 
+/// 10,000 identities at one scope, in pages of 100: a page costs the same wherever it stands.
+fn pages(c: &mut Criterion) {
+    let snapshot = Snapshot::build(&viewers(10_000), 1).expect("a world that fits");
+    let resource = Path::parse("acme").expect("a path");
+    let mut group = c.benchmark_group("pages of 100 of 10,000 identities");
+    group.throughput(Throughput::Elements(100));
+    for (name, after) in [
+        ("first", None),
+        ("middle", Some("acme/viewer-04999")),
+        ("last", Some("acme/viewer-09899")),
+    ] {
+        let cursor = Cursor { after, limit: 100 };
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let none = Attributes::NONE;
+                snapshot.page_of_identities("repo.list", resource, none, NOW, black_box(cursor))
+            });
+        });
+    }
+}
+
 fn publish(c: &mut Criterion) {
     let (model, snapshot, asked) = w();
     let bindings = &model.facts().role_bindings;
@@ -216,5 +237,5 @@ fn load(c: &mut Criterion) {
     group.bench_function("snapshot", |b| b.iter(|| Snapshot::build(black_box(&model), 1)));
 }
 
-criterion_group!(benches, check, batch, lists, publish, load);
+criterion_group!(benches, check, batch, lists, pages, publish, load);
 criterion_main!(benches);

@@ -19,24 +19,29 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, bail, ensure};
-use capstan_benches::worlds::{Asked, World, questions};
-use capstan_engine::{Question, Snapshot, Timestamp};
+use capstan_benches::worlds::{Asked, World, questions, viewers};
+use capstan_engine::{Attributes, Cursor, Path as Resource, Question, Snapshot, Timestamp};
 
 /// Questions of a row: enough that the hash seed of the process makes no difference to speak of.
 const QUESTIONS: u64 = 10_000;
 const BATCH: usize = 64;
+/// Identities bound at one scope, and entries of a page of them.
+const VIEWERS: u32 = 10_000;
+const PAGE: usize = 100;
 /// How much more a question may cost, in percent.
 const TOLERANCE: f64 = 5.0;
 /// The same, if the baseline is another compiler's.
 const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
 /// The rows in the order in which they are measured, and in how many parts. The search among very
 /// many bindings of few scopes depends on the hash seed, so it is the mean of many.
-const ROWS: [(&str, usize); 5] = [
+const ROWS: [(&str, usize); 7] = [
     ("parse", 1),
     ("check", 1),
     ("check_batch", 1),
     ("check, 16 deep", 1),
     ("check, 10000 bindings each", SEEDS),
+    ("an identity of the first page of 10000", 1),
+    ("an identity of the last page of 10000", 1),
 ];
 const SEEDS: usize = 10;
 
@@ -64,6 +69,8 @@ enum Row<'q> {
     Parse(&'q [Asked]),
     Check(&'q Snapshot, &'q [Question<'q>]),
     Batch(&'q Snapshot, &'q [Question<'q>]),
+    /// The page after this identity, as often as makes [`QUESTIONS`] entries.
+    Page(&'q Snapshot, Option<&'q str>),
 }
 
 fn measure_all() -> anyhow::Result<()> {
@@ -80,6 +87,10 @@ fn measure_all() -> anyhow::Result<()> {
             measured(&Row::Check(&Snapshot::build(&model, 1)?, part));
         }
     }
+    let viewers = Snapshot::build(&viewers(VIEWERS), 1)?;
+    measured(&Row::Page(&viewers, None));
+    let last = format!("acme/viewer-{:05}", VIEWERS as usize - PAGE - 1);
+    measured(&Row::Page(&viewers, Some(&last)));
     Ok(())
 }
 
@@ -96,6 +107,15 @@ fn measured(row: &Row<'_>) {
         Row::Check(snapshot, questions) => {
             for question in *questions {
                 let _ = black_box(snapshot.check(black_box(question), now));
+            }
+        }
+        Row::Page(snapshot, after) => {
+            let Ok(resource) = Resource::parse("acme") else { return };
+            let cursor = Cursor { after: *after, limit: PAGE };
+            for _ in 0..QUESTIONS / PAGE as u64 {
+                let none = Attributes::NONE;
+                let page = snapshot.page_of_identities("repo.list", resource, none, now, cursor);
+                let _ = black_box(page);
             }
         }
         Row::Batch(snapshot, questions) => {
@@ -186,16 +206,7 @@ fn baseline_path() -> std::path::PathBuf {
 fn compiler() -> anyhow::Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ran = Command::new(rustc).arg("--version").output().context("rustc does not start")?;
-    Ok(format!("{} {}", String::from_utf8(ran.stdout)?.trim(), processor()))
-}
-
-/// Its kind, and what the engine does otherwise where it is missing.
-fn processor() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("pclmulqdq") {
-        return "x86_64+pclmulqdq";
-    }
-    env::consts::ARCH
+    Ok(format!("{} {}", String::from_utf8(ran.stdout)?.trim(), env::consts::ARCH))
 }
 
 fn baselines() -> anyhow::Result<BTreeMap<String, Counts>> {
@@ -229,7 +240,7 @@ fn compare() -> anyhow::Result<ExitCode> {
     let (tolerance, baseline) = match baselines.get(&compiler) {
         Some(own) => (TOLERANCE, Some(own)),
         None => {
-            let of_machine = |(name, _): &(&String, _)| name.ends_with(processor());
+            let of_machine = |(name, _): &(&String, _)| name.ends_with(env::consts::ARCH);
             let latest = baselines.iter().rfind(of_machine);
             let stands_in = latest.map(|(name, _)| name.as_str());
             writeln!(

@@ -312,3 +312,30 @@ const fn mix(number: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     mixed ^ (mixed >> 31)
 }
+
+/// So many viewers of one group, `acme`: a list of identities that has many pages.
+///
+/// # Panics
+///
+/// Never: the facts keep the rules.
+#[must_use]
+pub fn viewers(count: u32) -> Model {
+    let scope: PathBuf = "acme".parse().expect("a path");
+    let id = |at: u32| -> PathBuf { format!("acme/viewer-{at:05}").parse().expect("a path") };
+    let facts = Facts {
+        groups: vec![Group { id: scope.clone(), name: String::new() }],
+        identities: (0..count).map(|at| Identity::named(id(at))).collect(),
+        role_bindings: (0..count)
+            .map(|at| RoleBinding {
+                id: None,
+                identity: id(at),
+                role: "viewer".into(),
+                scope: scope.clone(),
+                expires_at: None,
+                when: vec![],
+            })
+            .collect(),
+        ..Facts::default()
+    };
+    Model::new(World::W.catalog(), facts).expect("facts that keep the rules")
+}

@@ -1,8 +1,9 @@
-//! The codec of every service: prost with small buffers, and the contract's word for bytes that do
-//! not decode.
+//! The codec of all services: prost with small buffers, and the contract's status for undecodable
+//! bytes.
 //!
-//! tonic's own codec reserves 8 KiB for each direction of each call and answers undecodable bytes
-//! with INTERNAL; our messages are about 100 bytes, and bad bytes are the caller's mistake.
+//! tonic's own codec reserves 8 KiB for each direction of each call, and answers undecodable bytes
+//! with INTERNAL. Most messages here are about 100 bytes, and undecodable bytes are an error of the
+//! client: INVALID_ARGUMENT.
 
 use std::marker::PhantomData;
 
@@ -12,12 +13,12 @@ use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// Bytes reserved at first for a message in either direction; buffers grow as needed.
+/// Initial capacity of a message buffer in bytes, for each direction. Buffers grow as needed.
 const BUFFER_BYTES: usize = 512;
-/// Bytes gathered before a streamed body is flushed.
+/// Bytes that are buffered before a streamed body is flushed.
 const YIELD_BYTES: usize = 4 * 1024;
 
-/// Encodes `T` and decodes `U`.
+/// A codec that encodes `T` and decodes `U`.
 #[derive(Debug, Clone, Copy)]
 pub struct Codec<T, U>(PhantomData<fn(T) -> U>);
 
@@ -80,13 +81,13 @@ impl<U: Received> Decoder for MessageDecoder<U> {
     }
 }
 
-/// What can come in as a message.
+/// A type that the codec can decode a message into.
 pub trait Received: Sized {
-    /// Takes a whole message out of a buffer.
+    /// Decodes a message, and consumes the whole buffer.
     ///
     /// # Errors
     ///
-    /// The bytes are no such message: INVALID_ARGUMENT, with the field that is wrong.
+    /// INVALID_ARGUMENT with the field's path, if the bytes do not decode.
     fn receive(buffer: &mut DecodeBuf<'_>) -> Result<Self, Status>;
 }
 
@@ -96,23 +97,24 @@ impl<M: Message + Default> Received for M {
     }
 }
 
-/// Decodes a message out of one slice: prost goes byte by byte, a batch has thousands of small fields,
-/// and every step in a buffer costs more than one in a slice.
+/// Decodes a message from one contiguous slice. prost advances its input a few bytes at a time, a
+/// batch has thousands of small fields, and advancing a slice costs less than advancing a buffer.
 ///
 /// # Errors
 ///
-/// It is no such message.
+/// The bytes do not decode.
 pub fn decode_whole<U: Message + Default>(
     buffer: &mut DecodeBuf<'_>,
 ) -> Result<U, prost::DecodeError> {
     U::decode(&*take_whole(buffer))
 }
 
-/// The bytes of a message, which are not copied.
+/// Takes all bytes of a buffer, without a copy.
 pub(crate) fn take_whole(buffer: &mut DecodeBuf<'_>) -> Bytes {
     buffer.copy_to_bytes(buffer.remaining())
 }
 
+/// INVALID_ARGUMENT for bytes that do not decode: reason `INVALID_FIELD`, with the field's path.
 pub(crate) fn undecodable(error: &prost::DecodeError) -> Status {
     let text = error.to_string();
     let field = field_of(&text);
@@ -125,8 +127,8 @@ pub(crate) fn undecodable(error: &prost::DecodeError) -> Status {
     )
 }
 
-/// The field's path, which prost tells in the error's text only, innermost first: `…: Inner.name:
-/// Outer.inner: …`. Empty if the bytes are of no field.
+/// The field's path, from the text of prost's error. The text has the fields innermost first: `…:
+/// Inner.name: Outer.inner: …`. Empty if the text names no field.
 fn field_of(text: &str) -> String {
     let fields = text.split(": ").filter_map(|part| {
         let (message, field) = part.split_once('.')?;
@@ -144,7 +146,7 @@ mod tests {
     use crate::v1;
 
     #[test]
-    fn what_does_not_decode_names_its_field() {
+    fn decode_errors_have_the_fields_path() {
         let field = |error: prost::DecodeError| field_of(&error.to_string());
         assert_eq!(
             field(v1::CheckRequest::decode(&b"\x0a\x02\xc3\x28"[..]).unwrap_err()),

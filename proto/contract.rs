@@ -1,23 +1,25 @@
-//! What servers and clients must agree on beside the schema: limits, header names, revisions.
+//! Facts that servers and clients share beside the schema: limits, metadata keys, revisions.
 //!
 //! Source: the public contract, sections 5 and 7.
 
 use crate::v1;
 
-/// Most checks in one batch (contract, section 7).
+/// Most checks in a batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = 1_000;
 
-/// The metadata key that says when to try again: milliseconds, or a negative number for never (gRFC A6).
+/// The metadata key of a retry push-back: milliseconds to wait, or a negative number for no retry
+/// (gRFC A6).
 pub const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
-/// The epoch of a revision: its bits from 40 up (contract, section 5).
+/// The epoch of a revision: the bits from 40 up (contract, section 5). The bits below are the
+/// sequence number.
 #[must_use]
 pub const fn epoch(revision: u64) -> u64 {
     revision >> 40
 }
 
 impl v1::Reason {
-    /// The word for a reason in JSON and documents: its name in the schema without the prefix.
+    /// The reason in JSON and documents: its name in the schema without `REASON_`.
     #[must_use]
     pub fn word(self) -> &'static str {
         let name = self.as_str_name();

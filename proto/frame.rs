@@ -1,7 +1,7 @@
-//! How gRPC frames a message in a body: a flag, the length, the message.
+//! gRPC frames: each message in a body has a header of flag and length.
 //!
 //! ```text
-//! 1 byte: 1 if compressed    4 bytes, big-endian: length    the message
+//! 1 byte: 1 if compressed, else 0 | 4 bytes, big-endian: length | length bytes: the message
 //! ```
 //!
 //! Source: gRPC over HTTP2, "Length-Prefixed-Message".
@@ -9,21 +9,21 @@
 use prost::Message;
 use prost::bytes::Bytes;
 
-/// Bytes before a message.
+/// Size of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 5;
 
-/// What stands before a message.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Whether the message is compressed, by the encoding that `grpc-encoding` names.
+    /// Whether the message is compressed, with the encoding in `grpc-encoding`.
     pub compressed: bool,
-    /// Bytes of the message.
+    /// Length of the message in bytes, after compression.
     pub length: usize,
 }
 
 impl Header {
-    /// Reads the header of the frame that these bytes begin with, and answers what follows it.
-    /// `None` if there are fewer bytes than a header has, or the flag is neither 0 nor 1.
+    /// Reads a header at the start of `bytes`. Returns it and the bytes after it. `None` if there
+    /// are fewer than [`HEADER_BYTES`] bytes, or the flag is neither 0 nor 1.
     #[must_use]
     pub fn read(bytes: &[u8]) -> Option<(Self, &[u8])> {
         let ([flag, length @ ..], rest) = bytes.split_first_chunk::<HEADER_BYTES>()?;
@@ -37,18 +37,18 @@ impl Header {
     }
 }
 
-/// Appends a message, framed and not compressed.
+/// Appends the frame of a message, not compressed.
 pub fn append(bytes: &mut Vec<u8>, message: &impl Message) {
     let length = message.encoded_len();
     bytes.reserve(HEADER_BYTES + length);
     bytes.push(0);
-    // Messages are limited to megabytes, so the length always fits.
+    // Messages are limited to a few megabytes, so the length fits in 32 bits.
     bytes.extend(u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes());
-    // A vector grows as needed, so encoding into one does not fail.
+    // A vector grows as needed, so encoding cannot fail.
     message.encode_raw(bytes);
 }
 
-/// A message, framed and not compressed.
+/// The frame of a message, not compressed.
 pub fn framed(message: &impl Message) -> Bytes {
     let mut bytes = Vec::new();
     append(&mut bytes, message);
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_header_and_unknown_flags_are_none() {
+    fn incomplete_headers_and_unknown_flags_are_refused() {
         assert_eq!(Header::read(&[0, 0, 0, 0]), None);
         assert_eq!(Header::read(&[2, 0, 0, 0, 0]), None);
         let compressed = Header { compressed: true, length: 1 };

@@ -1,11 +1,7 @@
-//! The schema of Capstan: generated messages and services, how their bytes are read, and the descriptor
-//! set.
+//! Capstan's schema: the generated messages and services, their codec, and the descriptor set.
 //!
-//! Servers get BatchCheck's and StreamCheck's requests as [`plain::BatchRequest`], which borrows what it
-//! can.
-//!
-//! The `.proto` files beside this one are the source; clients in other languages generate their own
-//! code from them. Fields are added, never changed: a golden test of the server holds them.
+//! The `.proto` files in this directory are the source. Clients in other languages generate their
+//! own code from them. Fields are added, never changed or reused; a golden test holds this.
 
 /// Package `capstan.v1`.
 #[expect(
@@ -17,14 +13,14 @@
 )]
 pub mod v1 {
     tonic::include_proto!("capstan.v1");
-    include!(concat!(env!("OUT_DIR"), "/server/capstan.v1.rs"));
 }
 
-/// The encoded `FileDescriptorSet` of every schema file and its imports, options kept, as gRPC
-/// reflection and the schema test want it.
+/// The encoded `FileDescriptorSet` of all schema files and their imports, with options and source
+/// info. gRPC reflection and the schema test read it.
 pub const DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptor.bin"));
 
 pub mod codec;
 pub mod contract;
 pub mod frame;
+pub mod methods;
 pub mod plain;

@@ -1,8 +1,8 @@
-//! Checks that say who, what and where and nothing else, as most do: their names are borrowed from
-//! their bytes, where decoding would copy each.
+//! Plain checks: checks with identity, capability and resource only, as most checks are. Their
+//! names are borrowed from the encoded message; prost would copy each.
 //!
-//! **Invariant**: what is read here is what prost decodes. Whatever is not plain is left to prost, and so
-//! is every error.
+//! **Invariant**: this module reads the same values that prost decodes. Messages that are not plain, and
+//! messages with errors, are decoded by prost.
 
 use prost::Message as _;
 use prost::bytes::Bytes;
@@ -14,18 +14,19 @@ use crate::codec::{Received, take_whole, undecodable};
 use crate::contract::BATCH_CHECKS_MAX;
 use crate::v1;
 
-/// A `BatchCheckRequest` as servers get it.
+/// A `BatchCheckRequest` as the server receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum BatchRequest {
-    /// Nothing but names, and how recent the answer must be.
+    /// Only plain checks, and optionally a consistency.
     Plain(PlainBatch),
-    /// Something else, too.
+    /// A batch with any other field.
     Decoded(v1::BatchCheckRequest),
-    /// So many checks that nothing else of them was read: more than [`BATCH_CHECKS_MAX`].
+    /// More than [`BATCH_CHECKS_MAX`] checks, which were counted and not decoded. The number of
+    /// checks.
     TooMany(usize),
 }
 
-/// A batch of checks that name three things each, still encoded.
+/// A batch of plain checks, still encoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlainBatch {
     bytes: Bytes,
@@ -40,11 +41,12 @@ impl Received for BatchRequest {
 }
 
 impl BatchRequest {
-    /// Reads a message.
+    /// Reads an encoded `BatchCheckRequest`.
     ///
     /// # Errors
     ///
-    /// The bytes are no such message: INVALID_ARGUMENT, with the field that is wrong.
+    /// INVALID_ARGUMENT with the field's path, if the bytes do not decode. Names of a plain batch
+    /// are checked for UTF-8 later, by [`PlainBatch::checks`].
     pub fn read(bytes: Bytes) -> Result<Self, Status> {
         let count = count_checks(&bytes);
         if count > BATCH_CHECKS_MAX {
@@ -56,11 +58,11 @@ impl BatchRequest {
         }
     }
 
-    /// The batch as prost has it.
+    /// The batch as prost decodes it.
     ///
     /// # Errors
     ///
-    /// As [`Self::read`]; and a batch of too many checks is not kept.
+    /// INVALID_ARGUMENT, if the bytes do not decode or the batch has too many checks.
     pub fn decode(self) -> Result<v1::BatchCheckRequest, Status> {
         match self {
             Self::Plain(plain) => decode(&plain.bytes),
@@ -75,7 +77,7 @@ impl PlainBatch {
     ///
     /// # Errors
     ///
-    /// A name is no UTF-8: INVALID_ARGUMENT, with the field that is wrong.
+    /// INVALID_ARGUMENT with the field's path, if a name is not UTF-8.
     pub fn checks(&self) -> Result<Vec<[&str; 3]>, Status> {
         let mut checks = Vec::with_capacity(self.count);
         let mut rest = &*self.bytes;
@@ -85,7 +87,7 @@ impl PlainBatch {
                 None => {
                     return match decode(&self.bytes) {
                         Err(status) => Err(status),
-                        // Its names were found when it came.
+                        // Unreachable: `read` has found the fields of each check.
                         Ok(_) => Err(Status::internal("a plain batch with checks that are not")),
                     };
                 }
@@ -95,13 +97,13 @@ impl PlainBatch {
         Ok(checks)
     }
 
-    /// How many checks there are.
+    /// The number of checks, at most [`BATCH_CHECKS_MAX`].
     #[must_use]
     pub const fn count(&self) -> usize {
         self.count
     }
 
-    /// How recent the answer must be.
+    /// The batch's consistency, if set.
     #[must_use]
     pub const fn consistency(&self) -> Option<&v1::Consistency> {
         self.consistency.as_ref()
@@ -112,7 +114,8 @@ fn decode(bytes: &[u8]) -> Result<v1::BatchCheckRequest, Status> {
     v1::BatchCheckRequest::decode(bytes).map_err(|error| undecodable(&error))
 }
 
-/// How many checks a message has, of which nothing else is looked at; up to where it cannot be read.
+/// Counts the checks of an encoded batch without decoding them. Stops at the first byte that does
+/// not decode.
 fn count_checks(mut rest: &[u8]) -> usize {
     let mut count = 0;
     while !rest.is_empty() {
@@ -129,20 +132,22 @@ fn count_checks(mut rest: &[u8]) -> usize {
     count
 }
 
-/// The check that a message begins with, if it does in the usual way, and what follows.
+/// The encoded check at the start of a message, and the bytes after it. `None` if the message does
+/// not start with field 1 and a length of at most two bytes.
 fn first_check(message: &[u8]) -> Option<(&[u8], &[u8])> {
     let (CHECKS, rest) = message.split_first()? else { return None };
     let (length, rest) = length(rest)?;
     rest.split_at_checked(length)
 }
 
-/// Field 1 of a batch, of bytes.
+/// Key of field 1 of a batch, length-delimited.
 const CHECKS: &u8 = &0x0a;
-/// Field 2 of a batch, of bytes.
+/// Key of field 2 of a batch, length-delimited.
 const CONSISTENCY: &u8 = &0x12;
 
-/// The consistency of a batch that has plain checks, and behind them at most that; nothing if the
-/// batch is another, or its bytes are none.
+/// The consistency of a plain batch: plain checks, then at most one consistency, and no other
+/// field. `None` if the batch is not plain or does not decode; `Some(None)` if it has no
+/// consistency.
 fn consistency(mut rest: &[u8]) -> Option<Option<v1::Consistency>> {
     while let Some((check, after)) = first_check(rest) {
         fields(check)?;
@@ -153,18 +158,18 @@ fn consistency(mut rest: &[u8]) -> Option<Option<v1::Consistency>> {
     }
     let (CONSISTENCY, last) = rest.split_first()? else { return None };
     let (length, last) = length(last)?;
-    // The last one would count, if there were another. Decoded as part of a batch: prost counts how
-    // deep it is in one.
-    let is_alone = last.len() == length;
-    is_alone
+    // prost merges repeated fields, so a batch with two is not plain. The field is decoded as part
+    // of a batch, because prost's limit of nesting counts from there.
+    let is_last_field = last.len() == length;
+    is_last_field
         .then(|| v1::BatchCheckRequest::decode(rest).ok())
         .flatten()
-        .map(|last| last.consistency)
+        .map(|batch| batch.consistency)
 }
 
-/// Identity, capability and resource of an encoded `CheckRequest` or `CheckItem` that has each at most
-/// once, and nothing else; one that is not there is empty. Nothing if there is more, or the bytes
-/// are none.
+/// Identity, capability and resource of a plain `CheckRequest` or `CheckItem`, encoded. An absent
+/// field is empty. `None` if a field is repeated, if there is any other field, or if the bytes do
+/// not decode.
 #[must_use]
 pub fn names(message: &[u8]) -> Option<[&str; 3]> {
     let [identity, capability, resource] = fields(message)?;
@@ -175,11 +180,11 @@ pub fn names(message: &[u8]) -> Option<[&str; 3]> {
     ])
 }
 
-/// The same as bytes, which may be no UTF-8.
+/// As [`names`], without the check for UTF-8.
 fn fields(mut message: &[u8]) -> Option<[&[u8]; 3]> {
     let mut fields = [None; 3];
     while let Some((key, rest)) = message.split_first() {
-        // Fields 1 to 3, of bytes.
+        // Keys of fields 1 to 3, length-delimited.
         let field = match key {
             0x0a => 0,
             0x12 => 1,
@@ -197,7 +202,8 @@ fn fields(mut message: &[u8]) -> Option<[&[u8]; 3]> {
     Some(fields.map(Option::unwrap_or_default))
 }
 
-/// A length of one or two bytes: names are shorter than 16 KiB, and so are checks of three.
+/// A length as a varint of one or two bytes, so less than 16 KiB, and the bytes after it. Valid
+/// names, and plain checks of three, are shorter.
 fn length(bytes: &[u8]) -> Option<(usize, &[u8])> {
     match bytes {
         [low @ ..=0x7f, rest @ ..] => Some((usize::from(*low), rest)),
@@ -227,12 +233,12 @@ mod tests {
         for all in [["", "", ""], ["a", "b.c", "d/e"], ["", "", "r"], [&long, "c", &long]] {
             assert_eq!(names(&item(all).encode_to_vec()), Some(all));
         }
-        // In any order, as the encoding allows.
+        // Fields may have any order.
         assert_eq!(names(b"\x1a\x01r\x0a\x01i"), Some(["i", "", "r"]));
     }
 
     #[test]
-    fn what_is_not_plain_has_no_names() {
+    fn messages_that_are_not_plain_have_no_names() {
         let consistent = v1::CheckRequest {
             identity: "i".into(),
             consistency: Some(v1::Consistency::default()),
@@ -240,13 +246,13 @@ mod tests {
         };
         let cases: [&[u8]; 9] = [
             &consistent.encode_to_vec(),
-            b"\x0a\x01i\x0a\x01i", // twice: the last one counts
+            b"\x0a\x01i\x0a\x01i", // a repeated field
             b"\x0a",               // no length
             b"\x0a\x05i",          // too short
-            b"\x0a\x81",           // half a length
+            b"\x0a\x81",           // an incomplete length
             b"\x0a\x81\x80\x00i",  // a length of three bytes
             b"\x0a\x02\xc3\x28",   // not UTF-8
-            b"\x08\x01",           // not bytes
+            b"\x08\x01",           // not length-delimited
             b"\xfa\x01\x01i",      // another field
         ];
         for bytes in cases {
@@ -255,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plain_batch_is_what_prost_decodes() {
+    fn a_plain_batch_equals_the_batch_that_prost_decodes() {
         let long = "x".repeat(5_000);
         for all in [
             vec![],
@@ -282,15 +288,15 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_not_plain_is_decoded() {
+    fn batches_that_are_not_plain_are_decoded() {
         let mut supplied = item(["i", "c", "r"]);
         supplied.properties = Some(v1::Properties::default());
         let with_properties = v1::BatchCheckRequest { checks: vec![supplied], consistency: None };
         for bytes in [
             &with_properties.encode_to_vec()[..],
-            b"\x12\x00\x0a\x00",           // not in their order
-            b"\x12\x00\x12\x02\x08\x07",   // twice
-            b"\x0a\x06\x0a\x01i\x0a\x01j", // a name twice
+            b"\x12\x00\x0a\x00",           // consistency before checks
+            b"\x12\x00\x12\x02\x08\x07",   // two consistencies
+            b"\x0a\x06\x0a\x01i\x0a\x01j", // a repeated name
             b"\x1a\x00",                   // another field
         ] {
             let expected = v1::BatchCheckRequest::decode(bytes).unwrap();
@@ -299,21 +305,21 @@ mod tests {
         for bytes in [
             &b"\x0a"[..],            // no length
             b"\x0a\x05\x0a\x01i",    // too short
-            b"\x0a\x03\x0a\x02i",    // its name too short
-            b"\x08\x01",             // not bytes
-            b"\x0a\x00\x12\x02\xff", // half a consistency
+            b"\x0a\x03\x0a\x02i",    // name too short
+            b"\x08\x01",             // not length-delimited
+            b"\x0a\x00\x12\x02\xff", // an incomplete consistency
         ] {
             assert!(BatchRequest::read(bytes.to_vec().into()).is_err(), "{bytes:?}");
         }
         let BatchRequest::Plain(plain) = read(&b"\x0a\x00\x0a\x04\x12\x02\xc3\x28"[..]) else {
-            panic!("its fields are where they should be")
+            panic!("a plain batch: only UTF-8 is invalid")
         };
         assert!(plain.checks().unwrap_err().message().contains("UTF-8"));
     }
 
-    /// prost reads groups that nobody knows a hundred deep, of which the batch is one.
+    /// prost limits the nesting of unknown groups to 100 levels, the batch included.
     #[test]
-    fn what_is_too_deep_for_prost_is_too_deep() {
+    fn nesting_is_limited_as_in_prost() {
         for (depth, expected) in [(98, true), (99, true), (100, false), (101, false)] {
             let groups = [b"\x1b".repeat(depth), b"\x1c".repeat(depth)].concat();
             let length = u8::try_from(groups.len() & 0x7f | 0x80).unwrap();
@@ -324,9 +330,9 @@ mod tests {
         }
     }
 
-    /// They are counted, however they are written, and none is decoded.
+    /// Checks are counted in every valid encoding, and none is decoded.
     #[test]
-    fn too_many_are_only_counted() {
+    fn too_many_checks_are_only_counted() {
         let most = b"\x0a\x00".repeat(BATCH_CHECKS_MAX);
         for (more, counts) in [
             (&b""[..], 0),

@@ -107,6 +107,9 @@ fn main() -> anyhow::Result<()> {
         return Ok(writeln!(io::stdout(), "{}", choices::of_this_process(&plan)?)?);
     }
     let load_before = report::load_average();
+    if !plan.is_quick {
+        report::may_be_published(&load_before)?;
+    }
     if wanted == Wanted::Goals {
         let page = report::write(plan.is_quick, &[runs(&plan, &load_before)?])?;
         return say(&format!("written: {}", page.display()));

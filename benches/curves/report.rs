@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use serde_json::{Value as Json, json};
 
 use crate::choices::Choice;
@@ -167,10 +167,6 @@ fn machine() -> Json {
         let line = text.lines().find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
         line.unwrap_or_default().trim_matches([' ', '\t', ':']).to_owned()
     };
-    let said = |program: &str, arguments: &[&str]| {
-        let ran = Command::new(program).args(arguments).output().ok();
-        ran.and_then(|ran| String::from_utf8(ran.stdout).ok()).unwrap_or_default().trim().to_owned()
-    };
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     json!({
         "processor": first_line(read("/proc/cpuinfo"), "model name"),
@@ -183,6 +179,33 @@ fn machine() -> Json {
 }
 
 /// How many programs wanted a core, over the last minute.
+/// What a program prints; empty if it does not run.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let ran = Command::new(program).args(arguments).output().ok();
+    ran.and_then(|ran| String::from_utf8(ran.stdout).ok()).unwrap_or_default().trim().to_owned()
+}
+
+/// Figures are published from a clean commit and an idle machine only.
+///
+/// # Errors
+///
+/// The tree has changes, or the load average of the last minute is above a half.
+pub(crate) fn may_be_published(load_average: &str) -> anyhow::Result<()> {
+    let changes = said("git", &["status", "--porcelain"]);
+    ensure!(changes.is_empty(), "the tree has changes, so the figures have no commit: commit them");
+    let load: f64 =
+        load_average.split_whitespace().next().unwrap_or_default().parse().unwrap_or(0.0);
+    ensure!(
+        load <= LOAD_AVERAGE_MAX,
+        "the load average is {load}: wait until nothing else runs (at most {LOAD_AVERAGE_MAX}), or give \
+         --quick"
+    );
+    Ok(())
+}
+
+/// Highest load average of the last minute at which figures are published.
+const LOAD_AVERAGE_MAX: f64 = 0.5;
+
 pub(crate) fn load_average() -> String {
     let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     text.split(' ').next().unwrap_or_default().to_owned()
@@ -243,7 +266,7 @@ pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
 pub(crate) fn runs(load_before: &str, runs: &[Vec<Goal>]) -> Part {
     let mut text = measured_on(&machine(), load_before);
     let heads: String = (1..=runs.len()).map(|run| format!(" run {run} |")).collect();
-    let _ = write!(text, "\n| goal | at least |{heads}\n|---|---|{}\n", "---|".repeat(runs.len()));
+    let _ = write!(text, "\n| goal | at most |{heads}\n|---|---|{}\n", "---|".repeat(runs.len()));
     for (at, Goal { what, wanted, .. }) in runs.first().into_iter().flatten().enumerate() {
         let measured = runs.iter().filter_map(|run| run.get(at));
         let cells: String = measured.map(|goal| format!(" {} |", goal.measured)).collect();
@@ -301,7 +324,7 @@ fn markdown(
     curves: &[Curve],
 ) -> String {
     let mut text = measured_on(machine, load_before);
-    text.push_str("\n| goal | at least | measured |\n|---|---|---|\n");
+    text.push_str("\n| goal | at most | measured |\n|---|---|---|\n");
     for Goal { what, wanted, measured } in goals {
         let _ = writeln!(text, "| {what} | {wanted} | {measured} |");
     }

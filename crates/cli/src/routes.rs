@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::DENIED;
 use super::output::{self, Format};
 use capstan_server::clock::Clock;
-use capstan_server::envoy::routes::{self, Asked, NotTaken};
+use capstan_server::envoy::routes::{self, CanonicalRequest, RouteError};
 use capstan_server::feed::source::{Source, load_catalogs};
 
 const EXAMPLES: &str = "\
@@ -116,8 +116,8 @@ impl Test {
     fn report(&self) -> anyhow::Result<Report> {
         let table = routes::load(&self.routes)?;
         let (host, target) = split(&self.url)?;
-        let asked = Asked::parse(&self.method, host, target, &self.content_type);
-        let taken = asked.map_err(NotTaken::Malformed).and_then(|asked| table.find(&asked));
+        let asked = CanonicalRequest::parse(&self.method, host, target, &self.content_type);
+        let taken = asked.map_err(RouteError::Malformed).and_then(|asked| table.find(&asked));
         Ok(match taken {
             Ok(taken) => Report {
                 route: Some(taken.route.name.clone()),
@@ -128,9 +128,9 @@ impl Test {
             },
             Err(why) => {
                 let why = match why {
-                    NotTaken::NoRoute => "no route".to_owned(),
-                    NotTaken::Form => "the route takes no forms".to_owned(),
-                    NotTaken::Malformed(malformed) => malformed.to_string(),
+                    RouteError::NoRoute => "no route".to_owned(),
+                    RouteError::Form => "the route takes no forms".to_owned(),
+                    RouteError::Malformed(malformed) => malformed.to_string(),
                 };
                 let (values, requires) = (Vec::new(), Vec::new());
                 Report { route: None, refused: Some(why), values, requires, allowed: None }

@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use capstan_server::clock::Clock;
-use capstan_server::feed::file::{self, Reload, Wake};
+use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::{Source, load_catalogs};
 use capstan_server::limits::{FILES_WANTED, Limits};
 use capstan_server::server::{Address, Config, Runtime, Server};
@@ -168,6 +168,7 @@ impl Serve {
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             routes: self.routes,
             decision_log: self.decision_log,
+            page_key: None,
             traces: self.otlp_endpoint.map(|endpoint| Export {
                 endpoint,
                 sample_ratio: self.otlp_sample_ratio,
@@ -192,7 +193,7 @@ impl Serve {
             // A closed standard output does not stop the server.
             let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
         };
-        let (reload, wakes) = file::channel();
+        let (reload, wakes) = reload::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
         tokio::select! {
             served = server.run(stop, (reload, wakes), announce) => served?,

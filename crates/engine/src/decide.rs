@@ -1,8 +1,10 @@
-//! The questions, each answered from one snapshot at one time.
+//! The questions, each answered from one snapshot at one time (section 5 of the contract).
 //!
-//! **Invariant**: every answer here reads; nothing here changes a snapshot.
+//! **Invariant**: everything here reads; nothing here can change a snapshot, which offers reads only.
 
 mod batch;
+pub(crate) mod capabilities;
 pub(crate) mod check;
+pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod self_check;

@@ -1,11 +1,79 @@
-//! The index that every question is answered from, how it is built and how it changes.
+//! The index: every question is answered from it. How it is built, read and changed.
+//!
+//! ```text
+//! identities   path ─▶ its bindings, sorted by the fingerprint of their scope   ─▶ properties, expiries,
+//! scopes       path ─▶ kind, children, identities bound at it                     conditions, if any
+//! roles        name ─▶ number ─▶ row of the capability matrix
+//! ```
+//!
+//! **Invariant**: only the builder (`build.rs`, `resize.rs`) and the application of changes (`apply.rs`) take
+//! `&mut Index`. A [`Snapshot`](crate::Snapshot) owns an index and offers reads only. Two versions of an
+//! index share every part that did not change (`table.rs`), so a change costs microseconds and not a copy of
+//! the policy.
 
+mod apply;
 pub(crate) mod binding;
 pub(crate) mod build;
+#[cfg(test)]
+mod corrupted;
 pub(crate) mod hash;
 pub(crate) mod matrix;
 mod prefetch;
+pub(crate) mod read;
+mod resize;
 pub(crate) mod roles;
+pub(crate) mod scope;
 pub(crate) mod snapshot;
 pub(crate) mod table;
 pub(crate) mod writer;
+
+use std::sync::Arc;
+
+use binding::Beside;
+use hash::Seed;
+use roles::Roles;
+use table::Table;
+
+use crate::{Catalog, Properties};
+
+/// All tables of one version of the policy. A clone shares them with the original.
+#[derive(Clone)]
+pub(crate) struct Index {
+    catalog: Arc<Catalog>,
+    roles: Roles,
+    identities: Table<Beside>,
+    /// Groups and registered resources, with the properties of those that have any.
+    scopes: Table<Properties>,
+    /// Ids that bindings declare.
+    binding_ids: Table<()>,
+    bindings: usize,
+}
+
+impl Index {
+    pub(crate) const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    pub(crate) const fn roles(&self) -> &Roles {
+        &self.roles
+    }
+
+    pub(crate) const fn identities(&self) -> &Table<Beside> {
+        &self.identities
+    }
+
+    /// The number of role bindings, whether or not they count.
+    pub(crate) const fn bindings_len(&self) -> usize {
+        self.bindings
+    }
+
+    /// Bytes of the tables: names, bindings, and the slots that lead to them. Roles, expiries,
+    /// conditions and properties are not counted.
+    pub(crate) fn bytes(&self) -> usize {
+        self.identities.bytes() + self.scopes.bytes() + self.binding_ids.bytes()
+    }
+
+    pub(crate) const fn seed(&self) -> &Seed {
+        self.identities.seed()
+    }
+}

@@ -67,6 +67,7 @@
 //! assert_eq!(decision.reason, Reason::Granted);
 //! ```
 
+mod change;
 mod decide;
 mod index;
 #[cfg(feature = "measure")]
@@ -74,15 +75,16 @@ pub mod measure;
 mod model;
 mod rules;
 
-pub use decide::check::{
-    Capabilities, Decision, Explanation, Grant, Question, Reason, UnknownCapability,
-};
-pub use decide::list::Scope;
-pub use decide::self_check::{Mismatch, self_check};
+pub use change::{Change, Refused};
+pub use decide::capabilities::{Capabilities, Grant};
+pub use decide::check::{Decision, Question, Reason, UnknownCapability};
+pub use decide::explain::Explanation;
+pub use decide::list::{Cursor, Page, Scope};
+pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLarge;
 pub use index::roles::Role;
 pub use index::snapshot::Snapshot;
-pub use index::writer::{Change, Refused, Writer};
+pub use index::writer::Writer;
 pub use model::capabilities::{CapabilityIx, CapabilitySet};
 pub use model::catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
 pub use model::condition::{

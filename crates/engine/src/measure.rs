@@ -1,24 +1,18 @@
-//! The index's hash by itself, for the benches of `docs/PERFORMANCE.md`. Not part of the API.
+//! The hash of the index, for the benches that measure it alone. Not part of the API.
 
 use std::hint::black_box;
 
 use crate::index::hash;
 
-/// The random keys of one process's fingerprints.
+/// The random keys of fingerprints.
 #[derive(Debug)]
 pub struct Seed(hash::Seed);
 
 impl Seed {
-    /// With the products that the index uses on this processor.
+    /// New random keys.
     #[must_use]
     pub fn random() -> Self {
         Self(hash::Seed::random())
-    }
-
-    /// With integer products, which every processor has.
-    #[must_use]
-    pub fn portable() -> Self {
-        Self(hash::Seed::with(None))
     }
 
     /// Computes the fingerprint of a text of at most 1,024 bytes.

@@ -1,26 +1,27 @@
-//! The catalogs that come with Capstan: documents, and overlays that correct one of them.
+//! The built-in catalogs: documents, and overlays that correct a document.
 //!
-//! **Invariant**: an overlay only takes away, and all that it takes away is there: one that does
-//! not fit its base gives no catalog at all.
+//! **Invariant**: an overlay only removes capabilities from roles, and each of them must exist in
+//! the base. An overlay that does not fit its base yields no catalog.
 
 use capstan_engine::{Catalog, CatalogFacts};
 
 use crate::catalog::load_catalog;
 
-/// The catalogs that come with Capstan as documents: name and document.
+/// The built-in catalog documents: (name, YAML text). Overlays are not in this list.
 pub const BUILT_IN: [(&str, &str); 2] = [
     ("chainguard-2023-12-07", include_str!("../catalogs/chainguard-2023-12-07.yaml")),
     ("chainguard-2025-08-14", include_str!("../catalogs/chainguard-2025-08-14.yaml")),
 ];
 
-/// A document's catalog without what is wrong in it. The document stays literal, so that whoever
-/// wants to know what was published finds it.
+/// A correction of a built-in catalog, under a name of its own. The base document stays as it was
+/// published.
 struct Overlay {
     name: &'static str,
     base: &'static str,
-    /// What is wrong in the base, for whoever names it: the rest of a sentence about the base.
+    /// The error in the base, for the warning of a policy that names the base: a relative clause
+    /// that follows the base's name.
     why: &'static str,
-    /// A role, and what it loses.
+    /// (role, capabilities that the overlay removes from it).
     drops: &'static [(&'static str, &'static [&'static str])],
 }
 
@@ -46,7 +47,7 @@ const OVERLAYS: [Overlay; 1] = [Overlay {
     )],
 }];
 
-/// The names of all of them, in order.
+/// The names of all built-in catalogs: documents, then overlays.
 pub(crate) fn names<'n>() -> impl Iterator<Item = &'n str> {
     let documents = BUILT_IN.iter().map(|(name, _)| *name);
     documents.chain(OVERLAYS.iter().map(|overlay| overlay.name))
@@ -64,14 +65,15 @@ fn document(name: &str) -> Option<Catalog> {
     load_catalog(document.as_bytes(), |_| false).ok().map(|(catalog, _)| catalog)
 }
 
-/// What is wrong in the catalog of this name, and the name of the one without it.
+/// The known error in this catalog ([`Overlay::why`]), and the name of the corrected catalog.
 pub(crate) fn erratum(name: &str) -> Option<(&'static str, &'static str)> {
     let overlay = OVERLAYS.iter().find(|overlay| overlay.base == name)?;
     Some((overlay.why, overlay.name))
 }
 
 impl Overlay {
-    /// The catalog without what this takes away; nothing if it does not fit.
+    /// The base without the dropped capabilities. `None` if a role or capability is not in the
+    /// base.
     fn apply(&self, base: &Catalog) -> Option<Catalog> {
         let opaque = base.capabilities().filter(|name| !name.contains('.'));
         let mut facts = CatalogFacts {
@@ -104,7 +106,7 @@ mod tests {
         assert!(roles(&[("viewer", &["images.list", "images.update"])]).is_none());
         assert!(roles(&[("viewer", &["images.list", "images.list"])]).is_none());
         assert!(roles(&[("vewer", &["images.list"])]).is_none());
-        // Nothing is lost on the way.
+        // An overlay without drops changes only the name.
         let same = applied(&[]).unwrap();
         assert_eq!(same.name(), "x");
         assert!(same.capabilities().eq(base.capabilities()));

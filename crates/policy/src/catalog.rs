@@ -1,4 +1,4 @@
-//! Catalog documents (section 4 of the contract), and the catalogs that a policy can name.
+//! Catalog documents (section 4 of the contract), and the set of catalogs that a policy can name.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,14 +10,14 @@ use crate::locate::{Unread, report_violations};
 use crate::policy::decode;
 use crate::reader::{Mark, Node, Reader, Required};
 
-/// The catalogs that a policy can name: those that come with Capstan, and those loaded.
+/// The catalogs that a policy can name: built-in and loaded ones.
 #[derive(Clone, Debug, Default)]
 pub struct Catalogs {
     loaded: BTreeMap<String, Arc<Catalog>>,
 }
 
 impl Catalogs {
-    /// The catalog of this name.
+    /// The loaded or built-in catalog of this name. A built-in one is parsed on each call.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<Arc<Catalog>> {
         if let Some(catalog) = self.loaded.get(name) {
@@ -26,23 +26,23 @@ impl Catalogs {
         built_in::get(name).map(Arc::new)
     }
 
-    /// The names of all catalogs.
+    /// The names of all catalogs: loaded ones in order of name, then built-in ones.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let loaded = self.loaded.keys().map(String::as_str);
         loaded.chain(built_in::names())
     }
 
-    /// What is known to be wrong in the catalog of this name, and the name of the one without it.
+    /// The known error in a built-in catalog, and the name of the corrected catalog.
     pub(crate) fn erratum(name: &str) -> Option<(&'static str, &'static str)> {
         built_in::erratum(name)
     }
 
-    /// Loads a catalog document, so that policies can name it; answers the catalog and warnings.
+    /// Loads a catalog document, so that policies can name it. Returns the catalog and warnings.
     ///
     /// # Errors
     ///
-    /// Everything that is wrong with the document; or its name is taken: a role must not come to
-    /// mean something else because of a file that happens to be loaded.
+    /// All diagnostics of the document, which then changes nothing. A name that another catalog
+    /// already has is an error: loading a file must not change what an existing role means.
     pub fn load(
         &mut self,
         document: &[u8],
@@ -54,7 +54,7 @@ impl Catalogs {
     }
 }
 
-/// Loads a catalog document whose name is not taken.
+/// Loads a catalog document. A name for which `taken` is true is reported.
 pub(crate) fn load_catalog(
     document: &[u8],
     taken: impl Fn(&str) -> bool,
@@ -74,14 +74,14 @@ pub(crate) fn load_catalog(
     }
 }
 
-/// A catalog as far as it could be read.
+/// The readable part of a catalog.
 #[derive(Debug, Default)]
 pub(crate) struct CatalogDraft {
     facts: CatalogFacts,
 }
 
-/// Proves what was read, or reports why it is no catalog. Where a list that declares something could
-/// not be read, nothing is judged that may refer to it.
+/// Checks the engine's rules, and reports the violations. If a list of declarations could not be
+/// read, the capabilities of the roles, which may refer to it, are not checked.
 pub(crate) fn prove(
     draft: CatalogDraft,
     text: &str,
@@ -105,7 +105,7 @@ pub(crate) fn prove(
     }
 }
 
-/// Reads a catalog, as far as it can be read, whose name is not taken.
+/// Reads a catalog. A name for which `taken` is true is reported.
 pub(crate) fn read_catalog<'t>(
     reader: &mut Reader<'t>,
     node: Node<'t>,
@@ -194,9 +194,14 @@ fn family<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Family> {
     })
 }
 
-/// The lint of section 4: such a role is allowed, and surely a mistake.
-pub(crate) fn warn_if_empty(reader: &mut Reader<'_>, mark: Mark, role: &str, gives: &[String]) {
-    if gives.is_empty() {
+/// The lint of section 4: a role with no capability is valid, but certainly a mistake.
+pub(crate) fn warn_if_empty(
+    reader: &mut Reader<'_>,
+    mark: Mark,
+    role: &str,
+    capabilities: &[String],
+) {
+    if capabilities.is_empty() {
         let found = format!("role {} with no capability", quote(role));
         reader.warn(mark, found, "at least one capability");
     }
@@ -214,7 +219,7 @@ pub(crate) fn string<'t>(
     reader.string(node, expected).map(Into::into)
 }
 
-/// A list of strings; what is no string is reported and left out.
+/// A list of strings. Other items are reported and left out.
 pub(crate) fn strings<'t>(reader: &mut Reader<'t>, node: Node<'t>, expected: &str) -> Vec<String> {
     let mut all = Vec::new();
     reader.list(&mut all, node, expected, |reader, item| string(reader, item, "a name"));

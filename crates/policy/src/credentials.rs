@@ -1,5 +1,5 @@
-//! Credentials of a policy document: whose secret has which hash. The secrets themselves are never
-//! in a document, and what is here is never printed.
+//! Credentials of a policy document: identities by the hash of their secret. The document holds no
+//! secrets, and `Debug` prints no hashes.
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
@@ -14,23 +14,23 @@ use crate::reader::{Mark, Node, Reader, Required};
 /// The SHA-256 of a secret.
 pub type SecretHash = [u8; 32];
 
-/// The hash of the empty secret, which proves nothing.
-const NOTHING: SecretHash = [
+/// The SHA-256 of the empty string, which is no valid secret.
+const EMPTY_SECRET: SecretHash = [
     0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
     0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
-/// Whom a secret proves.
+/// The identity that a secret proves, and until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
-    /// Whose it is.
+    /// The identity that the secret belongs to.
     pub identity: PathBuf,
-    /// It counts while the time is before this; for ever if there is none.
+    /// The credential is valid while `now < expires_at`; without an expiry it is always valid.
     pub expires_at: Option<Timestamp>,
 }
 
-/// The credentials of a policy. A look-up takes as long whatever the secret: it goes by the hash,
-/// of which a stranger can choose nothing.
+/// The credentials of a policy, by hash. The time of a look-up reveals nothing about a secret: it
+/// depends on the SHA-256 only, which an attacker cannot choose.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials {
     by_hash: HashMap<SecretHash, Credential>,
@@ -49,28 +49,28 @@ impl Credentials {
         self.by_hash.get(hash)
     }
 
-    /// How many there are.
+    /// The number of credentials.
     #[must_use]
     pub fn len(&self) -> usize {
         self.by_hash.len()
     }
 
-    /// Whether there are none.
+    /// Whether the policy has no credentials.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.by_hash.is_empty()
     }
 }
 
-/// The list `credentials` as far as it could be read.
+/// The readable part of the list `credentials`.
 #[derive(Default)]
 pub(crate) struct CredentialsDraft {
     by_hash: HashMap<SecretHash, Credential>,
-    /// The place of the item that gave each hash.
+    /// The index of the first item with each hash.
     places: HashMap<SecretHash, usize>,
-    /// The identities that are named: in which item, and where in the text.
+    /// Each item's identity, with the item's index and the identity's position in the text.
     named: Vec<(PathBuf, usize, Mark)>,
-    /// Items that were seen, read or not.
+    /// Number of items so far, readable or not.
     seen: usize,
 }
 
@@ -127,7 +127,8 @@ impl CredentialsDraft {
         Some(())
     }
 
-    /// The credentials. Reports those whose identity is not among `declared`, if that is known.
+    /// The credentials. Reports each identity that is not in `declared`; `None` means that the
+    /// declared identities are unknown, and reports nothing.
     pub(crate) fn prove(
         self,
         declared: Option<&[Identity]>,
@@ -155,13 +156,14 @@ impl CredentialsDraft {
     }
 }
 
-/// A hash, in 64 lower-case hexadecimal digits. What is none is not repeated: it may be the secret.
+/// A hash: 64 lower-case hexadecimal digits. A diagnostic never quotes another text, because it may
+/// be the secret itself.
 fn secret_hash<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<SecretHash> {
     const EXPECTED: &str = "the SHA-256 of the secret in 64 lower-case hexadecimal digits";
     let mark = node.mark;
     let text = reader.secret(node, EXPECTED)?;
     match parse_hash(&text) {
-        Some(NOTHING) => {
+        Some(EMPTY_SECRET) => {
             reader.report(mark, "the hash of nothing", "the hash of a secret");
             None
         }

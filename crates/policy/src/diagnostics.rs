@@ -1,22 +1,22 @@
-//! What is wrong with a document: where, what was found, what was expected.
+//! Diagnostics of a document: position, what was found, what was expected.
 
 use std::{collections::BTreeMap, fmt};
 
-/// Most diagnostics that are kept; the rest are counted.
+/// Most diagnostics that are kept. Further ones are only counted.
 pub const DIAGNOSTICS_MAX: usize = 100;
 
-/// One thing that is wrong, or worth a warning.
+/// One error or warning. `Display`: `LINE:COLUMN: FIELD: found FOUND; expected EXPECTED`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Line, from 1.
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// The field's path, such as `role_bindings[3].scope`; empty for the document.
+    /// The field's path, such as `role_bindings[3].scope`; empty for the whole document.
     pub field: String,
-    /// What is there.
+    /// What the document has at this position.
     pub found: String,
-    /// What should be there.
+    /// What it should have.
     pub expected: String,
 }
 
@@ -30,10 +30,10 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// The first [`DIAGNOSTICS_MAX`] diagnostics in the order of the text, and how many there are.
+/// The first [`DIAGNOSTICS_MAX`] diagnostics by position, and the number of all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diagnostics {
-    /// By line and column, then in the order of the rules.
+    /// Key: line, column, number of diagnostics before this one.
     first: BTreeMap<(usize, usize, usize), Diagnostic>,
     total: usize,
 }
@@ -47,23 +47,23 @@ impl Diagnostics {
         self.total += 1;
     }
 
-    /// Counts what was found elsewhere and not kept there.
+    /// Adds violations that the engine counted but did not keep.
     pub(crate) fn count_more(&mut self, more: usize) {
         self.total += more;
     }
 
-    /// The first ones.
+    /// The kept diagnostics, in order of position.
     pub fn iter(&self) -> impl Iterator<Item = &Diagnostic> {
         self.first.values()
     }
 
-    /// How many there are, kept or not.
+    /// The number of all diagnostics, kept or not.
     #[must_use]
     pub const fn total(&self) -> usize {
         self.total
     }
 
-    /// Whether there are none.
+    /// Whether there are no diagnostics.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.total == 0
@@ -71,7 +71,7 @@ impl Diagnostics {
 }
 
 impl fmt::Display for Diagnostics {
-    /// One line each, then how many are not shown.
+    /// One line for each kept diagnostic; then, if there are more, a line with their number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, diagnostic) in self.first.values().enumerate() {
             if at > 0 {

@@ -1,17 +1,18 @@
-//! The documents of Capstan: policies, catalogs, policy tests and route tables, in YAML or JSON,
-//! read into the engine's facts.
+//! Loads Capstan's documents (policies, catalogs, policy tests, route tables), in YAML or JSON,
+//! into the engine's facts.
 //!
 //! ```text
-//! bytes ──Reader──▶ facts, as far as they can be read ──engine rules──▶ Policy, Catalog
-//!          │                                              │
-//!          └── shape errors ──▶ Diagnostics ◀── rule violations, located in the text
+//! bytes ──Reader──▶ drafts: the readable facts ──engine rules──▶ Policy, Catalog
+//!          │                                       │
+//!          └── shape errors ──▶ Diagnostics ◀── rule violations, with positions
 //! ```
 //!
-//! The text is walked once, event by event: no tree of it is ever built, nothing recurses on input,
-//! and everything wrong is reported at once with line and column (section 3 of the contract). Only
-//! a document with violations is walked again, to find where they stand.
+//! The reader consumes YAML events in one pass. It builds no syntax tree and does not recurse. All
+//! errors of a document are reported together, each with line and column (section 3 of the
+//! contract). Only a document with rule violations is parsed a second time, to find their
+//! positions.
 //!
-//! **Invariant**: a document either loads whole or gives nothing but diagnostics.
+//! **Invariant**: a document loads completely, or yields diagnostics only.
 
 mod built_in;
 mod catalog;
@@ -38,9 +39,9 @@ pub use routes::{
 };
 pub use scalar::{format_timestamp, parse_timestamp, whole};
 
-/// Most bytes in a document, unless the operator says otherwise.
+/// Default limit of a document's size in bytes (256 MiB); `--max-document-bytes` changes it.
 pub const DOCUMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Most bytes in a name, description or purpose.
+/// Largest size of a name, description or purpose, in bytes.
 pub const TEXT_BYTES_MAX: usize = 1024;
-/// Most collections inside one another; ours need six.
+/// Largest nesting depth of collections. Capstan's own documents need six levels.
 pub const NESTING_MAX: usize = 32;

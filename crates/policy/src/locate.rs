@@ -1,7 +1,7 @@
-//! Finds where fields stand in a text, once rules have named them by their path.
+//! Finds the positions of fields that rule violations name by path, in a second pass over the text.
 //!
-//! Places are not kept while reading: a policy that loads, which is nearly every one, should not
-//! pay for the positions of a million fields.
+//! The first pass keeps no positions: most policies load, and should not pay for the positions of a
+//! million fields.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,14 +10,15 @@ use capstan_engine::Violations;
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::reader::{Kind, Mark, Next, Reader};
 
-/// Most bytes in a key of ours.
+/// Upper bound for the length of a known key, in bytes.
 const KEY_BYTES_MAX: usize = 32;
 
-/// What could not be read, and so is not among the facts, by its path in the document.
+/// The fields and list items that could not be read, and so are not in the facts. Keyed by path in
+/// the document.
 #[derive(Debug, Default)]
 pub(crate) struct Unread {
     fields: HashSet<String>,
-    /// For each list the places of its items, in order.
+    /// For each list, the indexes of its unreadable items, ascending.
     items: HashMap<String, Vec<usize>>,
 }
 
@@ -30,17 +31,18 @@ impl Unread {
         self.items.entry(list).or_default().push(place);
     }
 
-    /// Whether this field could not be read.
+    /// Whether this field is unreadable.
     pub(crate) fn has(&self, field: &str) -> bool {
         self.fields.contains(field)
     }
 
-    /// The fields that could not be read.
+    /// The unreadable fields.
     pub(crate) fn fields(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(String::as_str)
     }
 
-    /// A path in the document from one in the facts, whose numbers leave out what is not there.
+    /// The path in the document for a path in the facts. Indexes in the facts do not count
+    /// unreadable items.
     fn path(&self, facts: &str) -> String {
         let mut parts = facts.split('[');
         let mut path: String = parts.next().unwrap_or_default().into();
@@ -57,14 +59,14 @@ impl Unread {
         unread.fold(index, |place, unread| place + usize::from(*unread <= place))
     }
 
-    /// The places of the items of a list that could not be read.
+    /// The indexes of a list's unreadable items, ascending.
     pub(crate) fn items(&self, list: &str) -> &[usize] {
         self.items.get(list).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Adds violations to what is wrong, each with its place in the text. `prefix` is the path of the
-/// mapping that the facts were read from, with a dot, or nothing.
+/// Adds a diagnostic for each violation, with its position in the text. `prefix` is the path of the
+/// mapping that the facts were read from, such as `catalog.`, or empty for the whole document.
 pub(crate) fn report_violations(
     text: &str,
     prefix: &str,
@@ -102,22 +104,26 @@ pub(crate) fn report_violations(
     diagnostics.count_more(violations.total() - kept);
 }
 
-/// The path of what a field stands in.
+/// The path of the enclosing field: `a.b[0]` to `a.b` to `a`.
 fn outer(path: &str) -> Option<&str> {
     path.rfind(['.', '[']).and_then(|at| path.get(..at))
 }
 
+/// An open collection.
 enum Open {
     Mapping,
+    /// With the index of its next item.
     Sequence(usize),
 }
 
-/// Fills in where each wanted path stands: a value, or an entry of a list.
+/// Sets the position of each path in `marks`: that of its value, or of its list item. If a key is
+/// repeated, the first value counts.
 fn locate(text: &str, marks: &mut HashMap<&str, Option<Mark>>) {
     let mut reader = Reader::new(text);
+    // Each with the length of its own path.
     let mut open: Vec<(Open, usize)> = Vec::new();
     let mut path = String::new();
-    // A list that is there again goes on where the first ended.
+    // The indexes of a list under a repeated key continue those of the first one.
     let mut lengths: HashMap<String, usize> = HashMap::new();
     let mut key_is_next = false;
     loop {
@@ -138,14 +144,14 @@ fn locate(text: &str, marks: &mut HashMap<&str, Option<Mark>>) {
             Next::End => return,
         };
         if key_is_next {
-            // Inside a mapping the path ends with the current key.
+            // Inside a mapping, `path` ends with the current key.
             key_is_next = false;
             path.truncate(open.last().map_or(0, |(_, length)| *length));
             if let Kind::Scalar { text, .. } = &node.kind {
                 if !path.is_empty() {
                     path.push('.');
                 }
-                // What is no key of ours must not look like a path, or make long ones.
+                // An unknown key must not look like a path, and must not make a path long.
                 let is_word = text.len() <= KEY_BYTES_MAX && !text.contains(['.', '[']);
                 path.push_str(if is_word { text } else { "?" });
             } else {

@@ -13,14 +13,16 @@ use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::locate::report_violations;
 use crate::reader::{Kind, Node, Reader, Required};
 
-/// A policy that loaded.
+/// A loaded policy.
 #[derive(Debug)]
 pub struct Policy {
-    /// What it declares, proved.
+    /// The declared facts, checked against the engine's rules.
     pub model: Model,
-    /// Whose secrets have which hash.
+    /// The credentials, by hash.
     pub credentials: Credentials,
-    /// What is allowed and surely a mistake.
+    /// Valid declarations that are certainly mistakes: at most [`DIAGNOSTICS_MAX`].
+    ///
+    /// [`DIAGNOSTICS_MAX`]: crate::DIAGNOSTICS_MAX
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -28,7 +30,7 @@ pub struct Policy {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it: the first 100 in the order of the text, then the count.
+/// All diagnostics of the document: the first 100 by position, and the number of all.
 pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);
@@ -63,7 +65,7 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
     Err(diagnostics)
 }
 
-/// The document as text.
+/// Decodes a document as UTF-8. The diagnostic has the position of the first invalid byte.
 pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
     std::str::from_utf8(document).map_err(|error| {
         let good = document.get(..error.valid_up_to()).unwrap_or_default();
@@ -82,7 +84,7 @@ pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
     })
 }
 
-/// A policy as far as it could be read.
+/// The readable part of a policy.
 #[derive(Default)]
 struct Draft {
     catalog: Option<Source>,
@@ -90,6 +92,7 @@ struct Draft {
     credentials: CredentialsDraft,
 }
 
+/// Where the catalog comes from: a name, or a mapping in the policy.
 enum Source {
     Named(Arc<Catalog>),
     Inline(CatalogDraft),
@@ -238,7 +241,7 @@ fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Regist
     );
     let kind = kind.get(reader, mark, is_mapping);
     let id = id.get(reader, mark, is_mapping)?;
-    // Kept without its type, which is reported, so that bindings to it are not reported too.
+    // A missing type is reported. The resource is kept, so that its bindings are not reported too.
     Some(RegisteredResource { id, name, kind: kind.unwrap_or_default(), properties })
 }
 
@@ -267,8 +270,8 @@ fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Role
     Some(RoleBinding { id, identity: identity?, role: role?, scope: scope?, expires_at, when })
 }
 
-/// A condition. One that cannot be read, which is reported, is like no other, so that its binding
-/// is like no other.
+/// Reads a condition. An unreadable one is reported, and stands for a condition that equals no
+/// other, so that its binding is not reported as a duplicate.
 fn read_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Condition> {
     let mark = node.mark;
     Some(read_readable_condition(reader, node).unwrap_or_else(|| Condition {
@@ -331,7 +334,7 @@ fn kind_word<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
     Some(text)
 }
 
-/// A built-in role's name (no slash) or a custom role's path (has one).
+/// A built-in role's name (no slash) or a custom role's path (with a slash).
 fn role_name<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Box<str>> {
     reader.parse(node, "a built-in role's name or a custom role's id", |text| {
         if text.contains('/') {

@@ -1,4 +1,4 @@
-//! Policy-test documents (section 3 of the contract): questions with the answers they must get.
+//! Policy-test documents (section 3 of the contract): questions with their expected answers.
 
 use capstan_engine::{PathBuf, Reason, Timestamp};
 
@@ -10,55 +10,55 @@ use crate::reader::{Node, Reader, Required};
 /// A policy-test document.
 #[derive(Clone, Debug, Default)]
 pub struct PolicyTests {
-    /// The policy's file, relative to this document, if it names one.
+    /// Path of the policy's file, relative to this document, if given.
     pub policy: Option<String>,
-    /// The time to ask at; the present if there is none.
+    /// The time of the decisions; if absent, the current time.
     pub now: Option<Timestamp>,
-    /// The tests, in order.
+    /// The tests, in order of the document.
     pub tests: Vec<PolicyTest>,
 }
 
-/// One question and its answer.
+/// One test.
 #[derive(Clone, Debug)]
 pub struct PolicyTest {
-    /// Where it stands.
+    /// Line of the test in the document, from 1.
     pub line: usize,
-    /// What is asked and what must come back.
+    /// The question and its expected answer.
     pub expectation: Expectation,
 }
 
-/// What is asked and what must come back.
+/// A question and its expected answer, one variant for each shape of test.
 #[derive(Clone, Debug)]
 pub enum Expectation {
-    /// Check answers this.
+    /// Check must give this decision.
     Check {
-        /// Who.
+        /// The identity.
         identity: PathBuf,
-        /// What.
+        /// The capability.
         capability: String,
-        /// Where.
+        /// The resource or group.
         resource: PathBuf,
-        /// Whether it may.
+        /// The expected decision.
         allowed: bool,
-        /// Why, if the test says so.
+        /// The expected reason, if given.
         reason: Option<Reason>,
     },
-    /// ListCapabilities answers just these.
+    /// ListCapabilities must give exactly these capabilities.
     Capabilities {
-        /// Who.
+        /// The identity.
         identity: PathBuf,
-        /// Where.
+        /// The resource or group.
         resource: PathBuf,
-        /// What it can do there, in any order.
+        /// The expected capabilities, in any order.
         capabilities: Vec<String>,
     },
-    /// ListIdentities answers just these.
+    /// ListIdentities must give exactly these identities.
     Identities {
-        /// What.
+        /// The capability.
         capability: String,
-        /// Where.
+        /// The resource or group.
         resource: PathBuf,
-        /// Who can, in any order.
+        /// The expected identities, in any order.
         identities: Vec<PathBuf>,
     },
 }
@@ -67,7 +67,7 @@ pub enum Expectation {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it: the first 100 in the order of the text, then the count.
+/// All diagnostics of the document: the first 100 by position, and the number of all.
 pub fn load_policy_tests(document: &[u8]) -> Result<PolicyTests, Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);
@@ -82,7 +82,7 @@ pub fn load_policy_tests(document: &[u8]) -> Result<PolicyTests, Diagnostics> {
 fn read_tests<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> PolicyTests {
     let mark = node.mark;
     let mut document = PolicyTests::default();
-    // Required: without it a misspelt document would pass, having tested nothing.
+    // Required: otherwise a document with a misspelt key would pass without a single test.
     let mut tests = Required::new("tests");
     let is_mapping = reader.mapping(
         node,

@@ -1,9 +1,10 @@
-//! Reads typed values off the stream of YAML events, and notes everything that is wrong.
+//! Reads typed values from the stream of YAML events, and collects diagnostics.
 //!
-//! **Invariant**: every method consumes exactly one node, whatever it finds; so one mistake never
-//! hides or invents another. After a syntax error there are no more nodes.
+//! **Invariant**: every method that takes a node consumes exactly that node, even on an error, so
+//! one mistake neither hides nor causes another diagnostic. After a syntax error there are no more
+//! nodes.
 
-#![expect(clippy::needless_pass_by_value, reason = "whoever reads a node uses it up")]
+#![expect(clippy::needless_pass_by_value, reason = "a method that reads a node consumes it")]
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -17,10 +18,10 @@ use crate::locate::Unread;
 use crate::scalar::{INTEGER_MAX, Plain, parse_timestamp, resolve, whole};
 use crate::{NESTING_MAX, TEXT_BYTES_MAX};
 
-/// A place in the text: line and column, from 1.
+/// A position in the text: line and column in characters, both from 1.
 pub(crate) type Mark = (usize, usize);
 
-/// A node that was begun: a scalar is all there, of a collection only its opening.
+/// The start of a node: a complete scalar, or the opening of a collection.
 #[derive(Debug)]
 pub(crate) struct Node<'t> {
     pub(crate) mark: Mark,
@@ -31,11 +32,12 @@ pub(crate) struct Node<'t> {
 pub(crate) enum Kind<'t> {
     Scalar {
         text: Cow<'t, str>,
+        /// Whether the scalar is unquoted, so that it may be other than a string.
         plain: bool,
     },
     Sequence,
     Mapping,
-    /// An alias: reported already, and nothing to read.
+    /// An alias: already reported, without content.
     Refused,
 }
 
@@ -44,7 +46,7 @@ impl Node<'_> {
         matches!(&self.kind, Kind::Scalar { text, plain: true } if resolve(text) == Plain::Null)
     }
 
-    /// What a diagnostic says was found.
+    /// The node as a diagnostic's `found`.
     fn describe(&self) -> String {
         match &self.kind {
             Kind::Scalar { text, plain: true } => match resolve(text) {
@@ -61,35 +63,36 @@ impl Node<'_> {
     }
 }
 
-/// What comes next in the text.
+/// The next item of the stream.
 #[derive(Debug)]
 pub(crate) enum Next<'t> {
     Node(Node<'t>),
-    /// The end of the collection that is open.
+    /// The end of the innermost open collection.
     Close,
-    /// The end of the document, or of what can be read of it.
+    /// The end of the stream, or a syntax error.
     End,
 }
 
-/// Where in the document the reader is, for the field's path.
+/// One step of the current field's path.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Key(&'static str),
     Index(usize),
 }
 
+/// Reads one document, and collects its diagnostics and warnings.
 pub(crate) struct Reader<'t> {
     parser: Parser<'t, StrInput<'t>>,
     path: Vec<Step>,
     diagnostics: Diagnostics,
     unread: Unread,
     warnings: Vec<Diagnostic>,
-    /// A syntax error was reported.
+    /// Whether a syntax error was reported.
     broken: bool,
 }
 
 impl<'t> Reader<'t> {
-    /// Reads a text; a byte-order mark at its start means nothing.
+    /// A reader of this text. A byte-order mark at the start is ignored.
     pub(crate) fn new(text: &'t str) -> Self {
         let mut options = granit_parser::options! {
             disallow_directives: true,
@@ -109,17 +112,18 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// What was wrong, what could not be read, and whether the text broke off at a syntax error.
+    /// The diagnostics, the unreadable fields, and whether there was a syntax error.
     pub(crate) fn finish(self) -> (Diagnostics, Unread, bool) {
         (self.diagnostics, self.unread, self.broken)
     }
 
-    /// What is allowed and surely a mistake, the first of it.
+    /// Takes the first [`DIAGNOSTICS_MAX`] warnings.
     pub(crate) fn take_warnings(&mut self) -> Vec<Diagnostic> {
         std::mem::take(&mut self.warnings)
     }
 
-    /// The one document of the text, or nothing (reported) if there is none.
+    /// Reads the only document of the text. `None`, which is reported, if there is none. A second
+    /// document is reported.
     pub(crate) fn document<T>(&mut self, read: impl FnOnce(&mut Self, Node<'t>) -> T) -> Option<T> {
         let value = match self.next() {
             Next::Node(node) => Some(read(self, node)),
@@ -138,9 +142,9 @@ impl<'t> Reader<'t> {
 
     // === Shapes ===
 
-    /// A mapping with some of the known keys; `read` gets each with its value, and again if it is
-    /// there again (reported): what it declares is declared. False if it is no mapping, or breaks
-    /// off.
+    /// Reads a mapping with any of the known keys (at most 64). Calls `read` with each key and
+    /// value. A repeated key is reported, and still read: its declarations are declared. False if
+    /// the node is no mapping, or a syntax error ends it.
     pub(crate) fn mapping(
         &mut self,
         node: Node<'t>,
@@ -194,8 +198,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A list, without the items that `read` cannot read. One that is there again goes on where the
-    /// first ended.
+    /// Appends a list's items, without those that `read` cannot read. The indexes of a list under a
+    /// repeated key continue those of the first one.
     pub(crate) fn list<T>(
         &mut self,
         items: &mut Vec<T>,
@@ -204,7 +208,7 @@ impl<'t> Reader<'t> {
         mut read: impl FnMut(&mut Self, Node<'t>) -> Option<T>,
     ) {
         if !matches!(node.kind, Kind::Sequence) {
-            // Null is no list, but surely stands for one with nothing in it.
+            // Null is reported, and counts as an empty list: it declares nothing.
             if !node.is_null() {
                 self.unread.add_field(render(&self.path));
             }
@@ -231,7 +235,7 @@ impl<'t> Reader<'t> {
 
     // === Scalars ===
 
-    /// A string as it stands; numbers and the like must be quoted to be one.
+    /// A string. A plain scalar that resolves to another type is an error.
     pub(crate) fn string(&mut self, node: Node<'t>, expected: &str) -> Option<Cow<'t, str>> {
         match node.kind {
             Kind::Scalar { text, plain } if !plain || resolve(&text) == Plain::String => Some(text),
@@ -246,7 +250,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A string that no diagnostic repeats. Digits without quotes are one, too.
+    /// Any scalar as a string, also an unquoted number. No diagnostic quotes it.
     pub(crate) fn secret(&mut self, node: Node<'t>, expected: &str) -> Option<Cow<'t, str>> {
         match node.kind {
             Kind::Scalar { text, .. } => Some(text),
@@ -257,8 +261,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// What something is declared by. An unquoted number or the like is reported and kept, so that
-    /// what refers to it is not reported too.
+    /// A declared id or name. An unquoted number or boolean is reported and kept, so that
+    /// references to it are not reported too.
     pub(crate) fn declared<T: FromStr>(
         &mut self,
         node: Node<'t>,
@@ -274,7 +278,7 @@ impl<'t> Reader<'t> {
         read(self, node).or(unquoted)
     }
 
-    /// A string that becomes something else, or is refused with what was expected.
+    /// A string that `parse` accepts. An error of `parse` says what was expected.
     pub(crate) fn parse<T, E: std::fmt::Display>(
         &mut self,
         node: Node<'t>,
@@ -292,7 +296,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A name, description or purpose: at most 1,024 bytes, no control characters.
+    /// A name, description or purpose: at most [`TEXT_BYTES_MAX`] bytes, no control characters.
     pub(crate) fn text(&mut self, node: Node<'t>) -> Option<String> {
         self.parse(node, "a text", |text| {
             if text.len() > TEXT_BYTES_MAX {
@@ -305,7 +309,7 @@ impl<'t> Reader<'t> {
         })
     }
 
-    /// true or false.
+    /// A boolean.
     pub(crate) fn boolean(&mut self, node: Node<'t>) -> Option<bool> {
         if let Kind::Scalar { text, plain: true } = &node.kind
             && let Plain::Boolean(value) = resolve(text)
@@ -316,7 +320,7 @@ impl<'t> Reader<'t> {
         None
     }
 
-    /// This whole number and no other.
+    /// Whether the node is this integer. Anything else is reported.
     pub(crate) fn exactly(&mut self, node: Node<'t>, wanted: i64) -> bool {
         if let Kind::Scalar { text, plain: true } = &node.kind
             && resolve(text) == Plain::Integer(Some(wanted))
@@ -340,7 +344,7 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// Attributes: any keys, each once, with strings, booleans and whole numbers as values.
+    /// A mapping of attributes: any keys, each once; values as [`Self::attribute`] reads them.
     pub(crate) fn properties(&mut self, node: Node<'t>) -> Properties {
         let mut properties = Properties::new();
         if !matches!(node.kind, Kind::Mapping) {
@@ -364,7 +368,7 @@ impl<'t> Reader<'t> {
                 continue;
             };
             match properties.entry(name) {
-                // A value that is none is reported already.
+                // An unreadable value is already reported.
                 Entry::Vacant(entry) => {
                     entry.insert(value.unwrap_or(Attribute::Boolean(false)));
                 }
@@ -377,7 +381,7 @@ impl<'t> Reader<'t> {
         properties
     }
 
-    /// A string, a boolean or a whole number within ±(2^53 − 1).
+    /// A string, a boolean or an integer within ±(2^53 − 1).
     pub(crate) fn attribute(&mut self, node: Node<'t>) -> Option<Attribute> {
         let mark = node.mark;
         if let Kind::Scalar { text, plain } = &node.kind {
@@ -403,7 +407,7 @@ impl<'t> Reader<'t> {
 
     // === Reports ===
 
-    /// Notes that something else was found here.
+    /// Adds a diagnostic for the current field.
     pub(crate) fn report(
         &mut self,
         mark: Mark,
@@ -414,7 +418,7 @@ impl<'t> Reader<'t> {
         self.diagnostics.push(diagnostic);
     }
 
-    /// Notes what is allowed and surely a mistake.
+    /// Adds a warning for the current field: it is valid, but certainly a mistake.
     pub(crate) fn warn(&mut self, mark: Mark, found: String, expected: &str) {
         if self.warnings.len() < DIAGNOSTICS_MAX {
             let diagnostic = self.diagnostic(mark, found, expected.into());
@@ -426,12 +430,12 @@ impl<'t> Reader<'t> {
         Diagnostic { line, column, field: render(&self.path), found, expected }
     }
 
-    /// Notes that a mapping lacks a key that it must have.
+    /// Reports that a mapping has no such required key.
     pub(crate) fn missing(&mut self, mark: Mark, key: &str) {
         self.report(mark, format!("no `{key}`"), format!("the key `{key}`"));
     }
 
-    /// Notes that a node has the wrong shape, and passes over it.
+    /// Reports that a node has the wrong shape, and skips it.
     pub(crate) fn mismatch(&mut self, node: Node<'t>, expected: &str) {
         if !matches!(node.kind, Kind::Refused) {
             let found = node.describe();
@@ -442,7 +446,7 @@ impl<'t> Reader<'t> {
 
     // === The stream ===
 
-    /// Passes over the rest of a node that was begun.
+    /// Skips the rest of a node.
     pub(crate) fn skip(&mut self, node: &Node<'_>) {
         let mut depth = usize::from(matches!(node.kind, Kind::Sequence | Kind::Mapping));
         while depth > 0 {
@@ -461,6 +465,7 @@ impl<'t> Reader<'t> {
         }
     }
 
+    /// The next item of the stream. Reports anchors, tags, aliases and syntax errors.
     pub(crate) fn next(&mut self) -> Next<'t> {
         loop {
             if self.broken {
@@ -492,7 +497,7 @@ impl<'t> Reader<'t> {
                 _ => continue,
             };
             if anchor && !matches!(kind, Kind::Refused) {
-                // The event after a node with an anchor says where the anchor stands.
+                // The event after a node with an anchor has the anchor's position.
                 let mark = match self.parser.peek() {
                     Some(Ok((Event::Anchor(..), span))) => place(&span.start),
                     _ => mark,
@@ -508,7 +513,8 @@ impl<'t> Reader<'t> {
     }
 }
 
-/// A key that must be there: reported once if it is missing, never if it is there and wrong.
+/// A required key of a mapping. Reported as missing only if the key is absent, not if its value is
+/// wrong.
 pub(crate) struct Required<T> {
     key: &'static str,
     seen: bool,
@@ -528,7 +534,7 @@ impl<T> Required<T> {
     ) {
         self.seen = true;
         let value = read(reader, node);
-        // Where a key is there again, the first value stands.
+        // If the key is repeated, the first readable value counts.
         self.value = self.value.take().or(value);
     }
 
@@ -536,7 +542,7 @@ impl<T> Required<T> {
         self.seen
     }
 
-    /// The value; `is_mapping` says whether the key could have been there at all.
+    /// The value. Reports a missing key, unless `is_mapping` is false: then no key could be read.
     pub(crate) fn get(self, reader: &mut Reader<'_>, mark: Mark, is_mapping: bool) -> Option<T> {
         if is_mapping && !self.seen {
             reader.missing(mark, self.key);

@@ -1,4 +1,5 @@
-//! Route tables: which capabilities, at which resources, a request to a service behind Envoy needs.
+//! Route tables: the capabilities, and the resources, that a request to a service behind Envoy
+//! requires.
 
 mod overlap;
 mod read;
@@ -14,51 +15,52 @@ use crate::reader::{Mark, Reader};
 
 pub use template::{Form, Piece, ResourceTemplate, Segment, Template, is_canonical_segment};
 
-/// Most routes of a table: every two are compared when it is loaded.
+/// Most routes in a table. Loading compares each pair of routes.
 pub const ROUTES_MAX: usize = 1_000;
-/// Most bytes of a route's path.
+/// Largest size of a route's path template, in bytes.
 pub const ROUTE_PATH_BYTES_MAX: usize = 1_024;
-/// Most segments of it.
+/// Most segments in a path template.
 pub const ROUTE_SEGMENTS_MAX: usize = 32;
-/// Most parameters in it.
+/// Most parameters in a path template.
 pub const ROUTE_PARAMETERS_MAX: usize = 16;
 /// Most query parameters that a route lists.
 pub const ROUTE_QUERY_MAX: usize = 32;
 /// Most hosts that a route lists.
 pub const ROUTE_HOSTS_MAX: usize = 64;
-/// Most capabilities that a route, or a request, requires.
+/// Most requirements of a route or a request.
 pub const REQUIREMENTS_MAX: usize = 16;
-/// Most bytes of what a 401 asks for.
+/// Largest size of a challenge (`WWW-Authenticate` of a 401), in bytes.
 pub const CHALLENGE_BYTES_MAX: usize = 256;
 
-/// A route table that loaded.
+/// A loaded route table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Routes {
-    /// Where identities come from.
+    /// The sources of a request's identity.
     pub identity: IdentitySources,
-    /// `WWW-Authenticate` of a 401.
+    /// `WWW-Authenticate` of a 401: visible ASCII and blanks.
     pub challenge: String,
-    /// The routes. No request takes two.
+    /// The routes, in order of the document. No request matches two of them.
     pub routes: Vec<Route>,
 }
 
 impl Default for Routes {
-    /// No routes, and credentials alone: what holds without a table.
+    /// The table of a server without one: no routes, credentials as the only identity source.
     fn default() -> Self {
         let identity = IdentitySources::default();
         Self { identity, challenge: r#"Basic realm="capstan""#.into(), routes: Vec::new() }
     }
 }
 
-/// Where the identity of a request comes from: never from what a client alone says.
+/// The accepted sources of a request's identity. Each source needs proof; no source is an
+/// unverified claim of the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdentitySources {
-    /// Whether a credential of the policy counts.
+    /// Whether a credential of the policy is accepted.
     pub credential: bool,
-    /// Whether a token counts that Envoy has verified, and where its identity stands.
+    /// If set, a token that Envoy has verified is accepted.
     pub jwt: Option<JwtSource>,
-    /// Whether the certificate of Envoy's peer counts: what stands in its principal before the
-    /// identity's path.
+    /// If set, the certificate of Envoy's peer is accepted. The value is the prefix of its
+    /// principal before the identity's path.
     pub peer: Option<String>,
 }
 
@@ -68,69 +70,70 @@ impl Default for IdentitySources {
     }
 }
 
-/// Where in the metadata of `envoy.filters.http.jwt_authn` an identity stands.
+/// The place of an identity in the metadata of `envoy.filters.http.jwt_authn`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JwtSource {
-    /// The filter's `payload_in_metadata`.
+    /// The filter's `payload_in_metadata`, such as `jwt_payload`.
     pub payload: String,
-    /// The claim.
+    /// The claim with the identity, such as `sub`.
     pub claim: String,
-    /// What stands in it before the identity's path.
+    /// The prefix of the claim's value before the identity's path; may be empty.
     pub prefix: String,
 }
 
 /// One route.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Its name, which no other route has.
+    /// The name, unique in the table.
     pub name: String,
-    /// The hosts that it is for, in lower case and without port; empty for all of them.
+    /// The hosts, in lower case and without port. Empty means every host.
     pub hosts: Vec<String>,
-    /// Its methods.
+    /// The methods; POST alone for gRPC.
     pub methods: Vec<Method>,
-    /// Its paths.
+    /// The template of its paths.
     pub path: Template,
-    /// Whether requests must be gRPC.
+    /// Whether the route matches gRPC requests only: content type `application/grpc`, optionally
+    /// with a suffix such as `+proto`.
     pub is_grpc: bool,
-    /// The query parameters that it knows.
+    /// The listed query parameters.
     pub query: Vec<QueryParameter>,
-    /// Whether a request may carry a form, whose fields many services read as if they stood in the
-    /// query.
+    /// Whether the body may be a form. Many services treat form fields as query parameters.
     pub takes_forms: bool,
-    /// What a request requires, all of it; nothing means any identity.
+    /// The requirements, all of which must hold. Empty means that any proved identity may pass.
     pub requires: Vec<Requirement>,
 }
 
 impl Route {
-    /// Whether requests with query parameters that are not listed do not take it: they may change
-    /// what a request that writes does.
+    /// Whether an unlisted query parameter keeps a request from matching. True if a method of the
+    /// route writes, because such a parameter may change the effect of a write.
     #[must_use]
     pub fn is_strict(&self) -> bool {
         self.methods.iter().any(|method| method.writes())
     }
 }
 
-/// A query parameter that a route knows.
+/// A query parameter that a route lists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueryParameter {
-    /// Its name.
+    /// The name in the query: 1 to 128 bytes of visible ASCII without `% + & = ; #`.
     pub name: Box<str>,
-    /// What its value is called in resources. One with such a name must be there.
+    /// The parameter that its value binds in resource templates. If set, the query parameter is
+    /// required, otherwise optional.
     pub bound: Option<Box<str>>,
 }
 
-/// A capability at a resource.
+/// A capability that a request requires at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// The capability's name.
     pub capability: String,
-    /// The resource.
+    /// The template of the resource's path.
     pub resource: ResourceTemplate,
 }
 
-/// The methods that requests may have.
+/// The accepted HTTP methods.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "their names say it")]
+#[expect(missing_docs, reason = "the variants are the methods' names")]
 pub enum Method {
     Get,
     Head,
@@ -142,17 +145,17 @@ pub enum Method {
 }
 
 impl Method {
-    /// All of them.
+    /// All methods.
     pub const ALL: [Self; 7] =
         [Self::Get, Self::Head, Self::Post, Self::Put, Self::Patch, Self::Delete, Self::Options];
 
-    /// The method of this name, byte for byte.
+    /// The method of this name; names are case-sensitive (RFC 9110).
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
     }
 
-    /// Its name.
+    /// The method's name, in upper case.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -166,7 +169,7 @@ impl Method {
         }
     }
 
-    /// Whether it may change something.
+    /// Whether the method may change state: all but GET, HEAD and OPTIONS.
     #[must_use]
     pub const fn writes(self) -> bool {
         !matches!(self, Self::Get | Self::Head | Self::Options)
@@ -183,7 +186,8 @@ impl fmt::Display for Method {
 ///
 /// # Errors
 ///
-/// Everything that is wrong with it: the first 100 in the order of the text, then the count.
+/// All diagnostics of the document: the first 100 by position, and the number of all. Two routes
+/// that match the same request are an error, checked once the rest of the document has none.
 pub fn load_routes(document: &[u8]) -> Result<Routes, Diagnostics> {
     let text = decode(document)?;
     let mut reader = Reader::new(text);
@@ -202,7 +206,7 @@ pub fn load_routes(document: &[u8]) -> Result<Routes, Diagnostics> {
     }
 }
 
-/// Each pair once, at the later one.
+/// Reports each overlapping pair once, at the later route.
 fn report_overlaps(routes: &[(Route, Mark)], diagnostics: &mut Diagnostics) {
     for (at, (route, mark)) in routes.iter().enumerate() {
         for (earlier, _) in routes.iter().take(at) {
@@ -219,13 +223,14 @@ fn report_overlaps(routes: &[(Route, Mark)], diagnostics: &mut Diagnostics) {
     }
 }
 
-/// Whether a text is a host without a port: a name, or an address, of IPv6 in brackets.
+/// Whether a text is a host without a port, of 1 to 255 bytes: a name, an IPv4 address, or an IPv6
+/// address in brackets.
 #[must_use]
 pub fn is_host(text: &str) -> bool {
-    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
     let is_v6 =
         text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).is_some_and(|text| {
             text.bytes().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(&byte))
         });
-    !text.is_empty() && text.len() <= 255 && (is_v6 || text.bytes().all(may_stand))
+    !text.is_empty() && text.len() <= 255 && (is_v6 || text.bytes().all(is_allowed))
 }

@@ -1,23 +1,23 @@
-//! Scalars of the YAML 1.2 core schema, and times.
+//! Scalars of the YAML 1.2 core schema, and RFC 3339 times.
 
 use capstan_engine::Timestamp;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// Largest whole number that JSON and protobuf doubles hold exactly: 2^53 − 1.
+/// Largest integer of the range that a double (in JSON and protobuf) represents exactly: 2^53 − 1.
 pub(crate) const INTEGER_MAX: i64 = (1 << 53) - 1;
 
-/// What a plain (unquoted) scalar means.
+/// The type and value of a plain (unquoted) scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Plain {
     Null,
     Boolean(bool),
     Number(f64),
-    /// A whole number, if it fits; decimal, octal (`0o`) or hexadecimal (`0x`).
+    /// An integer: decimal, octal (`0o`) or hexadecimal (`0x`). `None` if it does not fit.
     Integer(Option<i64>),
     String,
 }
 
-/// Resolves a plain scalar as section 10.3.2 of YAML 1.2.2 does.
+/// Resolves a plain scalar by section 10.3.2 of YAML 1.2.2.
 pub(crate) fn resolve(text: &str) -> Plain {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Plain::Null,
@@ -27,10 +27,10 @@ pub(crate) fn resolve(text: &str) -> Plain {
         _ => {}
     }
     if let Some(digits) = text.strip_prefix("0o") {
-        return based(digits, 8);
+        return integer_in_radix(digits, 8);
     }
     if let Some(digits) = text.strip_prefix("0x") {
-        return based(digits, 16);
+        return integer_in_radix(digits, 16);
     }
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     match unsigned {
@@ -47,7 +47,7 @@ pub(crate) fn resolve(text: &str) -> Plain {
     }
 }
 
-fn based(digits: &str, radix: u32) -> Plain {
+fn integer_in_radix(digits: &str, radix: u32) -> Plain {
     if !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix)) {
         Plain::Integer(i64::from_str_radix(digits, radix).ok())
     } else {
@@ -73,8 +73,8 @@ fn is_float(text: &str) -> bool {
         && !(whole.is_empty() && fraction.is_empty())
 }
 
-/// A whole number within ±(2^53 − 1), however it is written: all that JSON and protobuf hold
-/// exactly.
+/// The value as an integer, if it has no fraction and is within ±(2^53 − 1): the range that JSON
+/// and protobuf represent exactly.
 #[must_use]
 pub fn whole(value: f64) -> Option<i64> {
     #[expect(clippy::cast_possible_truncation, reason = "guarded: whole and within 2^53")]
@@ -87,11 +87,12 @@ const fn integer_max() -> f64 {
     INTEGER_MAX as f64
 }
 
-/// A time in RFC 3339, from year 1 on as protobuf has it, to the nanosecond.
+/// Parses an RFC 3339 time to the nanosecond. In UTC it must lie in the years 1 to 9999, the range
+/// of a protobuf `Timestamp`.
 ///
 /// # Errors
 ///
-/// What the time should look like.
+/// The expected form, for a diagnostic.
 pub fn parse_timestamp(text: &str) -> Result<Timestamp, &'static str> {
     const EXPECTED: &str = "a time in RFC 3339, such as 2027-01-01T00:00:00Z";
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| EXPECTED)?;
@@ -102,7 +103,7 @@ pub fn parse_timestamp(text: &str) -> Result<Timestamp, &'static str> {
     Ok(Timestamp::new(utc.unix_timestamp(), utc.nanosecond()))
 }
 
-/// A time in RFC 3339, in UTC; nothing if it lies outside the years 1 to 9999.
+/// Formats a time by RFC 3339, in UTC. `None` if it lies outside the years 1 to 9999.
 #[must_use]
 pub fn format_timestamp(timestamp: Timestamp) -> Option<String> {
     let time = OffsetDateTime::from_unix_timestamp(timestamp.seconds()).ok()?;
@@ -132,7 +133,7 @@ mod tests {
         for text in ["1.5", "1.", ".5", "1e3", "-1.5E-3", ".inf", "-.INF", "12345e6789"] {
             assert!(matches!(resolve(text), Plain::Number(_)), "{text}");
         }
-        // Strings in YAML 1.2, whatever YAML 1.1 made of them.
+        // Strings in YAML 1.2, also those that YAML 1.1 resolves to other types.
         for text in [
             "no",
             "yes",

@@ -1,4 +1,5 @@
-//! The catalogs that come with Capstan: the overlay against its base, and who is warned of what.
+//! The built-in catalogs: the overlay against its base, and the warnings of policies that name
+//! them.
 
 #![expect(clippy::unwrap_used, reason = "all of this is test code, not only the test functions")]
 
@@ -44,7 +45,7 @@ fn three_catalogs_come_with_capstan() {
         let owners: Vec<_> = catalog.roles().iter().filter(|role| role.owner).collect();
         assert_eq!(owners.len(), 1, "{name}");
         assert_eq!(owners[0].name, "owner");
-        // What nobody has can only be a mistake in a catalog that was read off its roles.
+        // The built-in catalogs derive from their roles, so each capability is in some role.
         let held: BTreeSet<_> =
             grants(&catalog).into_iter().map(|(_, name)| name.to_owned()).collect();
         assert!(catalog.capabilities().eq(held.iter().map(String::as_str)), "{name}");
@@ -84,7 +85,7 @@ fn the_overlay_takes_ten_grants_away_and_changes_nothing_else() {
 }
 
 #[test]
-fn after_it_the_three_library_roles_are_alike_up_to_the_language() {
+fn the_overlay_makes_the_library_roles_alike_up_to_the_language() {
     let alike = |catalog: &Catalog| {
         let of = |language: &str| {
             let role = role(catalog, &format!("libraries.{language}.pull_token_creator"));
@@ -97,7 +98,7 @@ fn after_it_the_three_library_roles_are_alike_up_to_the_language() {
     assert!(!alike(&catalog(LITERAL)));
 }
 
-/// The warnings of a policy that names this catalog, which must load.
+/// The warnings of a policy that names this catalog. The policy must load.
 fn warnings(named: &str, catalogs: &Catalogs) -> Vec<String> {
     let policy = format!("version: 1\ncatalog: {named}\n");
     let policy = load_policy(policy.as_bytes(), catalogs).unwrap();
@@ -105,7 +106,7 @@ fn warnings(named: &str, catalogs: &Catalogs) -> Vec<String> {
 }
 
 #[test]
-fn whoever_names_the_literal_catalog_is_warned_once() {
+fn a_policy_with_the_literal_catalog_gets_one_warning() {
     assert_eq!(
         warnings(LITERAL, &Catalogs::default()),
         ["2:10: catalog: found catalog `chainguard-2025-08-14`, whose \
@@ -119,7 +120,7 @@ fn whoever_names_the_literal_catalog_is_warned_once() {
 }
 
 #[test]
-fn nobody_is_warned_of_a_catalog_of_their_own() {
+fn an_inline_catalog_gets_no_warning() {
     let mine =
         format!("name: {LITERAL}\ncapabilities: [x]\nroles: [{{name: r, capabilities: [x]}}]");
     let inline = format!("version: 1\ncatalog:\n  {}\n", mine.replace('\n', "\n  "));

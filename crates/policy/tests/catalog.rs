@@ -1,4 +1,4 @@
-//! Catalog documents (section 4 of the contract), in a file of their own and inside a policy.
+//! Catalog documents (section 4 of the contract), as separate files and inside a policy.
 
 mod common;
 
@@ -25,7 +25,7 @@ fn load(document: &str) -> Loaded {
 
 fn check(document: &str, expected: &[&str]) {
     check_loaded(document, &load(document), expected);
-    // The same inside a policy, two columns to the right, and below two lines.
+    // The same catalog inside a policy: two lines down, two columns to the right.
     let body = document.lines().map(|line| format!("  {line}\n")).collect::<String>();
     let policy = format!("version: 1\ncatalog:\n{body}");
     let loaded = load_policy(policy.as_bytes(), &Catalogs::default());
@@ -33,9 +33,9 @@ fn check(document: &str, expected: &[&str]) {
     assert_eq!(lines(&loaded), moved, "{policy}");
 }
 
-/// What is said about a catalog, as it is said about one inside a policy.
-fn moved(said: &str) -> String {
-    let mut parts = said.splitn(3, ':');
+/// A diagnostic of a catalog document, as a policy with that catalog inside it gets it.
+fn moved(diagnostic: &str) -> String {
+    let mut parts = diagnostic.splitn(3, ':');
     let mut number = || parts.next().and_then(|n| n.parse::<usize>().ok()).unwrap_or_default();
     let (line, column) = (number() + 2, number() + 2);
     let rest = parts.next().unwrap_or_default().trim_start();
@@ -43,7 +43,8 @@ fn moved(said: &str) -> String {
     format!("{line}:{column}: catalog{dot}{rest}")
 }
 
-/// The same for what follows two resources and an opaque capability, which is from line 5 on.
+/// As [`check`], for a catalog with two resources and an opaque capability. `roles` starts at line
+/// 5.
 fn check_roles(roles: &str, expected: &[&str]) {
     let declared = "name: c
 resources: [{name: record, actions: [read, write]}, {name: a.b, actions: [list]}]
@@ -69,7 +70,7 @@ fn a_catalog_loads_whole() {
 }
 
 #[test]
-fn what_may_be_left_out_may_be() {
+fn optional_fields_may_be_left_out() {
     check("name: c", &[]);
     check("{name: c, resources: [], capabilities: [], roles: []}", &[]);
     check("name: c\nresources: [{name: r}, {name: s, actions: []}]", &[]);
@@ -78,7 +79,7 @@ fn what_may_be_left_out_may_be() {
 #[test]
 fn the_catalogs_that_come_with_capstan_load_without_warnings() {
     for (name, document) in BUILT_IN {
-        // Under another name: its own is taken.
+        // Under another name, because the built-in catalog has its own.
         let other = format!("{name}-copy");
         let document = document.replace(&format!("name: {name}"), &format!("name: {other}"));
         let (catalog, warnings) = load(&document).unwrap();
@@ -197,7 +198,7 @@ fn each_capability_is_declared_once() {
         "name: c\ncapabilities: [gulf, gulf]",
         &["2:22: capabilities[1]: found `gulf` again; expected each capability once"],
     );
-    // One mistake is reported once.
+    // A duplicate with a dot breaks two rules, and is reported once.
     check(
         "name: c\nresources: [{name: r, actions: [read]}]\ncapabilities: [r.read]",
         &["3:16: capabilities[0]: found `r.read`; expected an opaque capability, which has no \
@@ -221,7 +222,7 @@ fn roles_hold_capabilities_of_the_catalog() {
 }
 
 #[test]
-fn what_a_role_holds_is_declared_even_if_it_breaks_a_rule() {
+fn invalid_capabilities_still_count_as_declared() {
     check(
         "name: c
 resources: [{name: r, actions: [a.b, 5, 'x y']}, {name: r s, actions: [read]}]
@@ -326,9 +327,12 @@ fn texts_are_at_most_a_kibibyte() {
             ),
         };
         check(&document(&text), &[]);
-        let said = lines(&load(&document(&format!("{text}x"))));
-        assert_eq!(said.len(), 1);
-        assert!(said[0].ends_with("expected a text (at most 1024 bytes, not 1025)"), "{said:?}");
+        let diagnostics = lines(&load(&document(&format!("{text}x"))));
+        assert_eq!(diagnostics.len(), 1);
+        assert!(
+            diagnostics[0].ends_with("expected a text (at most 1024 bytes, not 1025)"),
+            "{diagnostics:?}"
+        );
     }
 }
 
@@ -377,7 +381,7 @@ fn a_catalog_that_does_not_load_changes_nothing() {
     assert!(Arc::ptr_eq(&loaded, &catalogs.get("my-catalog").unwrap()));
 }
 
-/// A role must not come to mean something else because of a file that happens to be loaded.
+/// Loading a file must not change what an existing role means.
 #[test]
 fn a_catalog_cannot_take_the_name_of_another() {
     let mut catalogs = Catalogs::default();
@@ -425,7 +429,7 @@ fn a_wide_catalog_loads() {
         let at = catalog.capability(name).unwrap();
         assert_eq!(catalog.capability_name(at), Some(name));
     }
-    // One mistake in each role is as many mistakes.
+    // One mistake in each role gives one diagnostic for each role.
     let broken = document.replace("capabilities: [area.", "capabilities: [aera.");
     assert_eq!(load(&broken).unwrap_err().total(), ROLES);
 }

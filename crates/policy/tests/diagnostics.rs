@@ -1,12 +1,11 @@
-//! What is said about documents with many mistakes: all of them, in the order of the text, and
-//! nothing that is no mistake.
+//! Diagnostics of documents with many mistakes: all mistakes, by position, and no false ones.
 
 mod common;
 
 use capstan_policy::DIAGNOSTICS_MAX;
 use common::{check, check_acme, load, policy};
 
-/// Loads a document with this many mistakes; the lines of those that are kept.
+/// Loads a document with `total` mistakes. Returns the lines of the kept diagnostics.
 fn kept(document: &str, total: usize) -> Vec<usize> {
     let Err(diagnostics) = load(document) else {
         return Vec::new();
@@ -20,7 +19,7 @@ fn kept(document: &str, total: usize) -> Vec<usize> {
     kept
 }
 
-/// So many groups whose parents are not declared, one a line.
+/// `count` groups with undeclared parents, one a line.
 fn orphans(count: usize) -> String {
     (0..count).map(|n| format!("- {{id: a{n}/b}}\n")).collect()
 }
@@ -85,13 +84,13 @@ fn the_first_hundred_are_kept_and_all_are_counted() {
 }
 
 #[test]
-fn the_first_are_the_first_in_the_text_whatever_is_judged_first() {
-    // Shapes are judged before rules.
+fn the_first_hundred_are_by_position_not_by_the_order_of_the_checks() {
+    // Shapes are checked before rules.
     let shapes = "- {name: ~}\n".repeat(100);
     let document = policy(&format!("groups:\n{}identities:\n{shapes}", orphans(50)));
     let lines = kept(&document, 250);
     assert_eq!(lines, (4..54).chain((55..80).flat_map(|line| [line; 2])).collect::<Vec<_>>());
-    // Ids before parents, and those before bindings.
+    // Ids are checked before parents, and parents before bindings.
     let document = policy(&format!(
         "role_bindings:\n- {{identity: x, role: owner, scope: acme}}\nresources:\n{}groups: [{{id: \
          acme}}]\nidentities:\n{}",
@@ -131,7 +130,7 @@ fn one_mistake_makes_no_others() {
         "3:26: groups[1].id: found `5` again, after groups[0]; expected an id that nothing else \
          has",
     );
-    // What binds at a wrong scope is not out of its place as well.
+    // A binding at an unknown scope is not reported as outside its role's subtree too.
     check_acme(
         "role_bindings: [{id: acme/b, identity: alice, role: acme/dev/auditor, scope: acme/dve}]",
         &["7:78: role_bindings[0].scope: found `acme/dve`; expected a declared group or resource"],
@@ -223,7 +222,7 @@ role_bindings: [{identity: bob, role: porter, scope: house}]
 }
 
 #[test]
-fn what_cannot_be_read_shifts_no_positions() {
+fn unreadable_items_shift_no_indexes() {
     check(
         policy(
             "groups: [{}, {id: a}, x, {id: a}]
@@ -267,7 +266,7 @@ role_bindings:
 }
 
 #[test]
-fn a_list_that_is_there_again_goes_on_where_the_first_ended() {
+fn indexes_of_a_repeated_list_continue_those_of_the_first() {
     check(
         policy(
             "groups: [{id: a}, 5, {id: b}]
@@ -286,7 +285,7 @@ groups: [6, {id: c}, {id: a}]
 }
 
 #[test]
-fn keys_that_look_like_paths_are_no_places() {
+fn unknown_keys_that_look_like_paths_have_no_positions() {
     let known =
         "version, catalog, groups, roles, identities, role_bindings, resources, credentials";
     check(

@@ -1,38 +1,38 @@
-//! Documents made to hurt: each is an error, or loads, in time that grows with its length only.
+//! Hostile documents. Each loads or is refused, in time linear in its length.
 
 mod common;
 
 use capstan_policy::{Catalogs, DIAGNOSTICS_MAX, Diagnostics, load_policy_tests};
 use common::{load, policy};
 
-/// What is said about a document: short, and nothing that a terminal would obey.
-fn said<T>(loaded: Result<T, Diagnostics>) -> String {
+/// The diagnostics of a document as text. Each must be short and without control characters.
+fn rendered<T>(loaded: Result<T, Diagnostics>) -> String {
     let Err(diagnostics) = loaded else {
         return String::new();
     };
     assert!(diagnostics.iter().count() <= DIAGNOSTICS_MAX);
     for diagnostic in diagnostics.iter() {
         let line = diagnostic.to_string();
-        assert!(line.len() < 2_000, "{} bytes are said: {line:.200}", line.len());
+        assert!(line.len() < 2_000, "a diagnostic of {} bytes: {line:.200}", line.len());
         assert!(!line.contains(char::is_control), "{line:?}");
     }
     diagnostics.to_string()
 }
 
 fn refuses(document: impl AsRef<[u8]>, what: &str) {
-    let wrong = said(load(document));
+    let wrong = rendered(load(document));
     assert!(wrong.contains(what), "{what}: {wrong:.2000}");
 }
 
 fn loads(document: impl AsRef<[u8]>) {
-    assert_eq!(said(load(document)), "");
+    assert_eq!(rendered(load(document)), "");
 }
 
-/// Expects a document to be refused as everything that a document can be.
+/// Expects that a document is refused as a policy, as policy tests and as a catalog.
 fn refuses_as_anything(document: &str) {
-    assert_ne!(said(load(document)), "", "{document:.80}");
-    assert_ne!(said(load_policy_tests(document.as_bytes())), "", "{document:.80}");
-    assert_ne!(said(Catalogs::default().load(document.as_bytes())), "", "{document:.80}");
+    assert_ne!(rendered(load(document)), "", "{document:.80}");
+    assert_ne!(rendered(load_policy_tests(document.as_bytes())), "", "{document:.80}");
+    assert_ne!(rendered(Catalogs::default().load(document.as_bytes())), "", "{document:.80}");
 }
 
 #[test]
@@ -52,7 +52,7 @@ fn nesting_is_limited() {
             (1..3_000).map(|depth| format!("{}{entry}\n", " ".repeat(depth))).collect();
         refuses_as_anything(&policy(&format!("x:\n{ladder}")));
     }
-    // Deeper than a policy needs to be, and no deeper.
+    // More levels than a policy needs, then one more than the limit allows.
     refuses(policy(&format!("x: {}{}", "[".repeat(30), "]".repeat(30))), "unknown key `x`");
     refuses(policy(&format!("x: {}{}", "[".repeat(33), "]".repeat(33))), LIMIT);
 }
@@ -146,7 +146,7 @@ fn many_mistakes_are_counted_and_a_hundred_are_kept() {
 }
 
 #[test]
-fn what_means_nothing_is_passed_over() {
+fn comments_and_blanks_are_skipped() {
     loads(policy(&format!("#{}\n", "x".repeat(20_000_000))));
     loads(policy(&"# x\n".repeat(100_000)));
     loads(policy(&"\n".repeat(500_000)));
@@ -166,7 +166,7 @@ fn directives_are_refused() {
 }
 
 #[test]
-fn what_is_never_closed_is_refused() {
+fn unclosed_quotes_and_collections_are_refused() {
     let long = "x".repeat(1_000_000);
     refuses(policy(&format!("groups: \"{long}")), "unclosed quote");
     refuses(policy(&format!("groups: '{long}")), "unclosed quote");
@@ -177,7 +177,7 @@ fn what_is_never_closed_is_refused() {
 }
 
 #[test]
-fn heaps_of_marks_are_refused() {
+fn repeated_indicators_are_refused() {
     for mark in [
         "[",
         "]",
@@ -228,7 +228,7 @@ fn heaps_of_marks_are_refused() {
 }
 
 #[test]
-fn numbers_out_of_all_proportion_are_refused() {
+fn huge_numbers_are_refused() {
     let digits = "9".repeat(1_000_000);
     for number in ["1e309", "1e999999999999999999999", &digits, &format!("1e{digits}")] {
         refuses(

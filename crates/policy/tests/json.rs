@@ -1,10 +1,11 @@
-//! JSON is YAML: the same policy in both is the same, and so is what is said about mistakes.
+//! JSON is YAML: the same policy in both gives the same facts, and the same diagnostics for
+//! mistakes.
 
 mod common;
 
 use common::{JSON, YAML, check, facts};
 
-/// What is wrong once `from` stands there as `to`.
+/// Expects these diagnostics for [`JSON`] with the first `from` replaced by `to`.
 fn check_changed(from: &str, to: &str, expected: &[&str]) {
     assert!(JSON.contains(from), "{from}");
     check(JSON.replacen(from, to, 1), expected);
@@ -27,7 +28,7 @@ fn json_is_read_as_yaml_is() {
 }
 
 #[test]
-fn positions_are_of_the_text() {
+fn positions_are_those_in_the_json_text() {
     check_changed(
         "\"acme\"",
         "17",
@@ -105,7 +106,7 @@ fn lone_surrogates_are_no_characters() {
 }
 
 #[test]
-fn what_json_escapes_is_judged_too() {
+fn escaped_characters_are_checked_too() {
     let place = "5:26: groups[0].name: found";
     check_changed(
         r"\u00fc",
@@ -130,7 +131,7 @@ fn what_json_escapes_is_judged_too() {
 }
 
 #[test]
-fn what_is_no_json_is_refused_unless_it_is_yaml() {
+fn text_that_is_neither_json_nor_yaml_is_refused() {
     let unclosed = "1:1: found unclosed bracket '{'; expected YAML 1.2 or JSON";
     check(JSON.trim_end().trim_end_matches('}'), &[unclosed]);
     check(

@@ -1,6 +1,6 @@
-//! Whatever the bytes, documents are loaded or refused as [`capstan_testkit::fuzz`] says.
+//! Documents of any bytes load or are refused by the rules of [`capstan_testkit::fuzz`].
 
-#![expect(clippy::indexing_slicing, reason = "places are taken modulo the length")]
+#![expect(clippy::indexing_slicing, reason = "indexes are taken modulo the length")]
 
 mod common;
 
@@ -29,7 +29,7 @@ tests:
     identities: [alice]
 ";
 
-/// Pieces that mean something in YAML, or might.
+/// Pieces of text that have, or may have, a meaning in YAML.
 const PIECES: [&str; 40] = [
     "&a ",
     "*a",
@@ -138,7 +138,7 @@ fn changed(document: &str, changes: &[Change]) -> Vec<u8> {
 
 const ROUTES: &str = include_str!("../../../fuzz/seeds/policy/routes.yaml");
 
-/// Loads a document as everything that a document can be; says whether it is a policy.
+/// Loads a document as each kind of document. True if it is a policy.
 fn load_all(document: &[u8]) -> bool {
     let _ = (fuzz::policy_tests(document), fuzz::catalog(document), fuzz::routes(document));
     fuzz::policy(document)

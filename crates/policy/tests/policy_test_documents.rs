@@ -1,4 +1,4 @@
-//! Policy-test documents (section 3 of the contract): three shapes of tests, and no other.
+//! Policy-test documents (section 3 of the contract): exactly three shapes of tests.
 
 mod common;
 
@@ -18,12 +18,12 @@ fn check(document: &str, expected: &[&str]) {
     check_loaded(document, &load_policy_tests(document.as_bytes()), expected);
 }
 
-/// A document with one test, whose fields are from column 4 of line 2 on.
+/// Checks a document with one test, whose fields start at column 4 of line 2.
 fn check_test(fields: &str, expected: &[&str]) {
     check(&format!("tests:\n- {{{fields}}}\n"), expected);
 }
 
-/// A test as it is understood.
+/// The expectation of a document with this one test, as text.
 fn test(fields: &str) -> String {
     let document = format!("tests:\n- {{{fields}}}\n");
     let loaded = load_policy_tests(document.as_bytes());
@@ -72,22 +72,22 @@ fn the_order_of_fields_means_nothing() {
 }
 
 #[test]
-fn nothing_may_be_expected() {
+fn expected_lists_may_be_empty() {
     assert!(test("identity: u, resource: r, capabilities: []").ends_with("capabilities: [] }"));
     assert!(test("capability: c, resource: r, identities: []").ends_with("identities: [] }"));
 }
 
 #[test]
-fn a_check_may_say_why() {
+fn a_check_may_have_a_reason() {
     for reason in Reason::ALL {
         let allowed = reason == Reason::Granted;
         let fields = "identity: u, capability: c, resource: r";
         let document = format!("{fields}, allowed: {allowed}, reason: {reason}");
         assert!(test(&document).ends_with(&format!("reason: Some({reason:?}) }}")), "{document}");
-        let said = format!("2:3: tests[0]: found allowed: {} with reason {reason}", !allowed);
+        let mistake = format!("2:3: tests[0]: found allowed: {} with reason {reason}", !allowed);
         check_test(
             &format!("{fields}, allowed: {}, reason: {reason}", !allowed),
-            &[&format!("{said}; expected GRANTED if allowed, another reason if not")],
+            &[&format!("{mistake}; expected GRANTED if allowed, another reason if not")],
         );
     }
     check_test(
@@ -201,10 +201,10 @@ fn mistakes_are_reported_in_the_order_of_the_text() {
     let document = "tests:\n".to_owned() + &"- {identity: 5, allowed: maybe}\n".repeat(60);
     let loaded = load_policy_tests(document.as_bytes());
     assert_eq!(loaded.as_ref().unwrap_err().total(), 240);
-    let said = lines(&loaded);
-    assert_eq!(said.len(), 100);
+    let diagnostics = lines(&loaded);
+    assert_eq!(diagnostics.len(), 100);
     assert_eq!(
-        said[..4],
+        diagnostics[..4],
         [
             "2:3: tests[0]: found no `resource`; expected the key `resource`",
             "2:3: tests[0]: found no `capability`; expected the key `capability`",
@@ -213,11 +213,11 @@ fn mistakes_are_reported_in_the_order_of_the_text() {
             "2:26: tests[0].allowed: found the string `maybe`; expected true or false",
         ]
     );
-    assert!(said[99].starts_with("26:26: tests[24].allowed"), "{}", said[99]);
+    assert!(diagnostics[99].starts_with("26:26: tests[24].allowed"), "{}", diagnostics[99]);
 }
 
 #[test]
-fn a_syntax_error_makes_nothing_else_wrong() {
+fn a_syntax_error_causes_no_other_diagnostics() {
     check(
         "tests:\n- {identity: u, capability: c",
         &["2:3: tests: found unclosed bracket '{'; expected YAML 1.2 or JSON"],

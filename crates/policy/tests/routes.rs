@@ -1,9 +1,6 @@
-//! Route tables: what loads, and what is said about what does not.
+//! Route tables: which tables load, and the diagnostics of others.
 
-#![expect(
-    clippy::panic,
-    reason = "all of this is test code, not only what stands in test functions"
-)]
+#![expect(clippy::panic, reason = "all of this is test code, not only the test functions")]
 
 use capstan_policy::{
     CHALLENGE_BYTES_MAX, Form, IdentitySources, JwtSource, Method, Piece, REQUIREMENTS_MAX,
@@ -11,8 +8,7 @@ use capstan_policy::{
     ROUTE_SEGMENTS_MAX, ROUTES_MAX, Routes, Segment, load_routes,
 };
 
-/// Loads a table whose routes are given, from line 3 on, and expects this to be wrong with it and
-/// nothing else.
+/// Loads a table with these routes, which start at line 3, and expects exactly these diagnostics.
 fn check(routes: &str, expected: &[&str]) {
     check_document(&format!("version: 1\nroutes:\n{routes}"), expected);
 }
@@ -32,7 +28,7 @@ fn load(document: &str) -> Routes {
 const ANY: &str = "authenticated: true";
 
 #[test]
-fn a_table_says_what_it_says() {
+fn a_table_loads_with_all_fields() {
     let routes = load(
         "version: 1
 identity: [peer, jwt]
@@ -216,8 +212,8 @@ fn a_path_is_a_template_of_canonical_paths() {
     ] {
         let document = format!("- {{name: a, methods: [GET], path: '{path}', {ANY}}}\n");
         let found = load_routes(format!("version: 1\nroutes:\n{document}").as_bytes()).unwrap_err();
-        let told: Vec<_> = found.iter().map(|it| (&*it.field, &*it.expected)).collect();
-        assert_eq!(told, [("routes[0].path", &*format!("a path ({expected})"))], "{path}");
+        let fields: Vec<_> = found.iter().map(|it| (&*it.field, &*it.expected)).collect();
+        assert_eq!(fields, [("routes[0].path", &*format!("a path ({expected})"))], "{path}");
     }
     let longest = format!("/{}", "a".repeat(ROUTE_PATH_BYTES_MAX - 1));
     let deepest = "/a".repeat(ROUTE_SEGMENTS_MAX);
@@ -230,8 +226,8 @@ fn a_path_is_a_template_of_canonical_paths() {
     for grpc in ["a", "/a/b", "a/b/c", "a./b", "a b/c", "a/", "a/b-c"] {
         let document = format!("version: 1\nroutes: [{{name: a, grpc: '{grpc}', {ANY}}}]");
         let found = load_routes(document.as_bytes()).unwrap_err();
-        let told: Vec<_> = found.iter().map(|it| &*it.expected).collect();
-        assert_eq!(told, ["a gRPC method (package.Service/Method)"], "{grpc}");
+        let expected_texts: Vec<_> = found.iter().map(|it| &*it.expected).collect();
+        assert_eq!(expected_texts, ["a gRPC method (package.Service/Method)"], "{grpc}");
     }
 }
 
@@ -325,19 +321,19 @@ fn lists_have_their_limits() {
     ] {
         check(&document(most), &[]);
         let document = format!("version: 1\nroutes:\n{}", document(most + 1));
-        let told = load_routes(document.as_bytes()).unwrap_err();
-        let told: Vec<_> = told.iter().map(|it| &*it.found).collect();
-        assert_eq!(told, [found]);
+        let diagnostics = load_routes(document.as_bytes()).unwrap_err();
+        let diagnostics: Vec<_> = diagnostics.iter().map(|it| &*it.found).collect();
+        assert_eq!(diagnostics, [found]);
     }
     let challenge = |bytes| format!("version: 1\nchallenge: {}\nroutes: []", "a".repeat(bytes));
     load(&challenge(CHALLENGE_BYTES_MAX));
     assert_eq!(load_routes(challenge(CHALLENGE_BYTES_MAX + 1).as_bytes()).unwrap_err().total(), 1);
 }
 
-/// Pairs of routes, and a request that both take, if there is one. That the proof is right of any
-/// two routes is a property test of the server, against a naive model.
+/// Pairs of routes, and a request that both match, if one exists. A property test of the server
+/// compares the overlap check with a naive model, for any two routes.
 #[test]
-fn routes_that_overlap_are_refused_with_a_request_that_both_take() {
+fn overlapping_routes_are_refused_with_a_request_that_both_match() {
     let digest = "sha256:00";
     for (one, other, request) in [
         ("methods: [GET], path: /a", "methods: [GET], path: /a", Some("GET /a".to_owned())),

@@ -11,12 +11,10 @@ mod body;
 mod call;
 
 use std::convert::Infallible;
-use std::hash::BuildHasher as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::CatchUnwind;
@@ -24,26 +22,44 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
-use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Bytes, Service};
 use tower::Layer;
 
-use crate::error::Refusal;
-use crate::grpc::fast_check::Direct;
+use crate::error::CallError;
+use crate::interleave;
 use crate::limits::Limits;
-use crate::telemetry::metrics::{Metrics, Rpc, ShedScope, WorkerMetrics};
+use crate::methods::{Rpc, is_unlimited};
+use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::peers::{Peer, Peers};
 
 use body::AnswerBody;
 use call::{Call, End, Wait};
 
-/// Services that are not counted, limited or cut off.
-const OPEN: [&str; 3] = [
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-];
+/// How a method is told of an error that ends a call: with a response of its own, or `None` for a gRPC
+/// status.
+pub(crate) type RefusalOf = fn(Rpc, &CallError) -> Option<Response<Body>>;
+
+/// What stands behind admission.
+pub(crate) trait Inner {
+    /// Answers a call that was not answered at once.
+    type Future: Future<Output = Result<Response<Body>, Infallible>>;
+
+    /// As [`Service::poll_ready`].
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>>;
+
+    /// Begins a call. `traced` says whether it has a span.
+    fn begin(&mut self, rpc: Rpc, request: Request<Body>, traced: bool) -> Begun<Self::Future>;
+}
+
+/// A call that has begun.
+pub(crate) enum Begun<F> {
+    /// It is over: the framed message of an answer that is OK.
+    Answered(Bytes),
+    /// It goes on.
+    Waits(F),
+}
 
 /// Lets calls in, or not.
 #[derive(Clone, Debug)]
@@ -56,8 +72,7 @@ struct Gate {
     places: Arc<Places>,
     metrics: WorkerMetrics,
     traces: Option<Traces>,
-    /// Answers plain checks, if calls reach the decision service at all.
-    direct: Option<Direct>,
+    refusal: RefusalOf,
 }
 
 /// How many calls may wait at once, in all workers together.
@@ -103,16 +118,16 @@ impl Places {
 }
 
 impl Place {
-    fn take(gate: &Gate, peer: Peer) -> Result<Self, Refusal> {
-        let Gate { places, metrics, .. } = gate;
+    fn take(places: &Arc<Places>, metrics: &WorkerMetrics, peer: Peer) -> Result<Self, CallError> {
         let Ok(free) = places.free.try_acquire() else {
             metrics.shed(ShedScope::Global);
-            return Err(Refusal::Overloaded);
+            return Err(CallError::Overloaded);
         };
+        interleave::point();
         // After the place: so there are never more peers than places.
         if !places.peers.enter(peer, places.peer_max) {
             metrics.shed(ShedScope::Peer);
-            return Err(Refusal::Overloaded);
+            return Err(CallError::Overloaded);
         }
         // Given back in `drop`; a permit of its own would have to own the semaphore.
         free.forget();
@@ -124,6 +139,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.places.peers.leave(self.peer);
+        interleave::point();
         self.places.free.add_permits(1);
         self.metrics.left();
     }
@@ -135,9 +151,9 @@ impl Admission {
         places: &Arc<Places>,
         metrics: WorkerMetrics,
         traces: Option<Traces>,
-        direct: Option<Direct>,
+        refusal: RefusalOf,
     ) -> Self {
-        Self(Arc::new(Gate { limits, places: Arc::clone(places), metrics, traces, direct }))
+        Self(Arc::new(Gate { limits, places: Arc::clone(places), metrics, traces, refusal }))
     }
 }
 
@@ -158,7 +174,7 @@ pub(crate) struct Admitted<S> {
 
 impl<S> Service<Request<Body>> for Admitted<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Inner,
     S::Future: Send + Unpin + 'static,
 {
     type Response = Response<AnswerBody>;
@@ -172,40 +188,39 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let rpc = Rpc::of(path);
-        if rpc == Rpc::Other && OPEN.iter().any(|service| path.starts_with(service)) {
-            return Answering::Open(self.inner.call(request));
+        if rpc == Rpc::OTHER && is_unlimited(path) {
+            return match self.inner.begin(rpc, request, false) {
+                Begun::Answered(message) => Answering::Told(Some(AnswerBody::whole(message))),
+                Begun::Waits(inner) => Answering::Open(inner),
+            };
         }
         let started = Instant::now();
-        match Call::admit(&self.gate, rpc, started, &request) {
-            Ok(mut call) => {
-                if let Some(trace) = &call.trace {
-                    // For the service, which knows what is decided.
-                    request.extensions_mut().insert(trace.clone());
-                } else if rpc == Rpc::Check
-                    && let Some(direct) = &self.gate.direct
-                {
-                    match catch_unwind(AssertUnwindSafe(|| direct.answer(&mut request))) {
-                        Ok(None) => {}
-                        Ok(Some(message)) => {
-                            call.end(Code::Ok);
-                            return Answering::Told(Some(AnswerBody::whole(message)));
-                        }
-                        Err(panic) => {
-                            return Answering::Told(Some(call.panicked(&*panic).response()));
-                        }
-                    }
-                }
-                if call.has_no_place() {
-                    return Answering::Told(Some(call.refuse(Refusal::Overloaded).response()));
-                }
-                let inner = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
-                Answering::Admitted(inner, call)
-            }
+        let mut call = match Call::admit(&self.gate, rpc, started, &request) {
+            Ok(call) => call,
             Err(refusal) => {
-                let end = End::of(refusal, rpc);
+                let end = End::of(&self.gate, refusal, rpc);
                 self.gate.metrics.ended(rpc, end.code(), started.elapsed());
-                Answering::Told(Some(end.response()))
+                return Answering::Told(Some(end.response()));
             }
+        };
+        if let Some(trace) = &call.trace {
+            // For the service, which knows what is decided.
+            request.extensions_mut().insert(trace.clone());
+        }
+        let traced = call.trace.is_some();
+        match catch_unwind(AssertUnwindSafe(|| self.inner.begin(rpc, request, traced))) {
+            Ok(Begun::Answered(message)) => {
+                call.end(Code::Ok);
+                Answering::Told(Some(AnswerBody::whole(message)))
+            }
+            // Dropped before its first poll, a call has done nothing.
+            Ok(Begun::Waits(_)) if call.has_no_place() => {
+                Answering::Told(Some(call.refuse(CallError::Overloaded).response()))
+            }
+            Ok(Begun::Waits(inner)) => {
+                Answering::Admitted(AssertUnwindSafe(inner).catch_unwind(), call)
+            }
+            Err(panic) => Answering::Told(Some(call.panicked(&*panic).response())),
         }
     }
 }
@@ -254,20 +269,6 @@ where
         };
         Poll::Ready(Ok(answer))
     }
-}
-
-/// A number that differs from call to call; nothing secret depends on it.
-fn random() -> u64 {
-    std::hash::RandomState::new().hash_one(0)
-}
-
-/// A time between 1/`part` less and 1/`part` more than this one, so that what began together does
-/// not come back together.
-pub(crate) fn jittered(time: Duration, part: u32) -> Duration {
-    let most = u32::try_from(random() >> 32).unwrap_or_default();
-    let share = f64::from(most) / f64::from(u32::MAX);
-    let spread = time / part.max(1);
-    time.saturating_sub(spread) + (spread * 2).mul_f64(share)
 }
 
 #[cfg(test)]

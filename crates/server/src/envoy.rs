@@ -2,7 +2,5 @@
 
 pub(crate) mod answer;
 pub mod ext_authz;
-mod identity;
 mod request;
 pub mod routes;
-pub(crate) mod service;

@@ -55,7 +55,7 @@ impl RequestError {
 
 /// Why a call was ended, whatever it asked.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub(crate) enum Refusal {
+pub(crate) enum CallError {
     /// The client's deadline has passed, or the server's.
     #[error("the deadline has passed")]
     DeadlineExceeded,
@@ -71,6 +71,9 @@ pub(crate) enum Refusal {
     /// The bytes of the request are not gRPC's messages.
     #[error("the request is not framed as gRPC messages")]
     Misframed,
+    /// The service has no such method.
+    #[error("this service has no such method")]
+    Unimplemented,
     /// A bug. What is known of it is in the log.
     #[error("internal error {correlation}")]
     Bug {

@@ -2,8 +2,9 @@
 
 pub mod answer;
 mod batch;
-pub(crate) mod convert;
+mod convert;
 pub(crate) mod decision;
 pub(crate) mod fast_check;
-mod page;
+pub mod page;
+pub(crate) mod raw_batches;
 mod status;

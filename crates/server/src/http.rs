@@ -6,9 +6,14 @@ use axum::http::{StatusCode, header::CONTENT_TYPE};
 use axum::response::IntoResponse;
 use axum::{Router, extract::State, routing::get};
 use prometheus_client::registry::Registry;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
+use crate::limits::{HTTP_DRAIN_MAX, Limits};
 use crate::telemetry::metrics::{self, Metrics};
+use crate::transport::http::Limited;
 
 /// Whether questions can be answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +32,25 @@ pub(crate) fn router(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> R
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(phase)
+}
+
+/// Serves until `stop`, then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle one
+/// would hold the drain.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    stop: CancellationToken,
+) {
+    let listener = Limited::new(listener, &limits);
+    let serving =
+        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
+    tokio::select! {
+        served = serving => if let Err(error) = served {
+            tracing::error!(%error, "the HTTP listener failed");
+        },
+        () = async { stop.cancelled().await; sleep(HTTP_DRAIN_MAX).await } => {}
+    }
 }
 
 async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {

@@ -15,13 +15,18 @@
 //! `status` makes a gRPC status of our errors.
 
 mod admission;
+pub mod ask;
+mod authn;
 pub mod clock;
 pub mod envoy;
 mod error;
 pub mod feed;
 pub mod grpc;
 mod http;
+mod interleave;
+mod jitter;
 pub mod limits;
+pub mod methods;
 pub mod server;
 pub mod telemetry;
 mod transport;

@@ -18,9 +18,11 @@ pub const PAGE_DEFAULT: usize = 100;
 pub const PAGE_MAX: usize = 1_000;
 /// Longest wait for a revision that is not held yet.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_millis(250);
-/// Snapshots that are kept for lists to go on with, the current one among them. Each is as large as
-/// the policy.
-pub const SNAPSHOTS_KEPT: usize = 3;
+/// How long a revision is kept after it was replaced, for lists that began with it.
+pub const KEPT_TIME: Duration = Duration::from_secs(60);
+/// Most bytes of the index that all kept revisions hold together, beside the one that is served. The
+/// oldest is freed first.
+pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// How long a policy file must not change before it is loaded again: whoever writes it may not be
 /// done.
 pub const SETTLE: Duration = Duration::from_millis(50);
@@ -149,6 +151,10 @@ pub struct Limits {
     pub http_connections_max: usize,
     /// See [`HTTP_IDLE_MAX`].
     pub http_idle_max: Duration,
+    /// See [`KEPT_TIME`].
+    pub kept_time: Duration,
+    /// See [`KEPT_BYTES_MAX`].
+    pub kept_bytes_max: usize,
     /// See [`CONNECTION_AGE`].
     pub connection_age: Duration,
     /// See [`KEEPALIVE_INTERVAL`].
@@ -174,6 +180,8 @@ impl Default for Limits {
             greeting_max: GREETING_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
             http_idle_max: HTTP_IDLE_MAX,
+            kept_time: KEPT_TIME,
+            kept_bytes_max: KEPT_BYTES_MAX,
             connection_age: CONNECTION_AGE,
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_timeout: KEEPALIVE_TIMEOUT,

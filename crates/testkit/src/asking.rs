@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use crate::Naive;
 use crate::generate::{Question, World};
 use capstan_engine::{
-    Attributes, Decision, Explanation, Grant, Model, Question as Asked, RoleBinding, Snapshot,
-    Timestamp, UnknownCapability,
+    Attributes, Cursor, Decision, Explanation, Grant, Model, Page, Question as Asked, RoleBinding,
+    Snapshot, Timestamp, UnknownCapability,
 };
 use proptest::prelude::*;
 
@@ -96,7 +96,32 @@ pub fn who<'s>(
     now: Timestamp,
 ) -> Result<Vec<&'s str>, UnknownCapability> {
     let Asked { capability, resource, attributes, .. } = asked(question);
-    snapshot.list_identities(capability, resource, attributes, now)
+    let whole = snapshot.list_identities(capability, resource, attributes, now)?;
+    let limit = whole.len() % 3 + 1;
+    let page = |after| {
+        let cursor = Cursor { after, limit };
+        snapshot.page_of_identities(capability, resource, attributes, now, cursor)
+    };
+    assert_eq!(joined(page, |id| id, limit), whole, "in pages of {limit}");
+    Ok(whole)
+}
+
+/// All pages of a list, each of which goes on after the last entry of the one before.
+fn joined<'s, T: Copy>(
+    page: impl Fn(Option<&'s str>) -> Result<Page<T>, UnknownCapability>,
+    id: impl Fn(&T) -> &'s str,
+    limit: usize,
+) -> Vec<T> {
+    let mut all = Vec::new();
+    loop {
+        let Ok(next) = page(all.last().map(&id)) else { return all };
+        assert!(next.entries.len() == limit || !next.more, "a page before the last is full");
+        assert!(next.evaluated >= next.entries.len());
+        all.extend(next.entries);
+        if !next.more {
+            return all;
+        }
+    }
 }
 
 /// Where the identity can do this, and whether only under conditions on the resource.
@@ -111,6 +136,12 @@ pub fn places<'s>(
 ) -> Result<Vec<(&'s str, bool)>, UnknownCapability> {
     let Asked { identity, capability, attributes, .. } = asked(question);
     let listed = snapshot.list_scopes(identity, capability, attributes, now)?;
+    let limit = listed.len() % 3 + 1;
+    let page = |after| {
+        let cursor = Cursor { after, limit };
+        snapshot.page_of_scopes(identity, capability, attributes, now, cursor)
+    };
+    assert_eq!(joined(page, |found| found.scope, limit), listed, "in pages of {limit}");
     Ok(listed.into_iter().map(|found| (found.scope, found.conditional)).collect())
 }
 

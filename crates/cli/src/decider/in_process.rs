@@ -1,7 +1,5 @@
 //! Answers from a snapshot in this process. Error messages are those of the server.
 
-use std::sync::Arc;
-
 use anyhow::{anyhow, bail};
 use capstan_engine::{
     Attributes, CapabilitySet, Catalog, Explanation, Family, Grant, Path, Question, Snapshot,
@@ -18,7 +16,7 @@ const SHOWN_CHARS_MAX: usize = 128;
 
 /// One revision of a policy. Every question is answered at the system's current time.
 #[derive(Clone, Debug)]
-pub(crate) struct InProcess(pub(super) Arc<Snapshot>);
+pub(crate) struct InProcess(pub(super) Snapshot);
 
 impl InProcess {
     pub(super) fn check(&self, query: &Query) -> anyhow::Result<answers::Decision> {

@@ -185,20 +185,19 @@ mod tests {
     /// Every series of our own server is parsed, each once.
     #[test]
     fn the_servers_own_text_is_understood() {
-        use capstan_server::telemetry::metrics::{
-            LoadOutcome, Metrics, Rpc, ShedScope, WorkerMetrics,
-        };
+        use capstan_server::methods::Rpc;
+        use capstan_server::telemetry::metrics::{LoadOutcome, Metrics, ShedScope, WorkerMetrics};
         use capstan_server::telemetry::metrics::{registry, scrape};
         use std::time::Duration;
 
         let metrics = std::sync::Arc::new(Metrics::default());
         metrics.began();
         let [one, other] = [(); 2].map(|()| WorkerMetrics::new(&metrics));
-        one.ended(Rpc::Check, tonic::Code::Ok, Duration::from_micros(60));
-        other.ended(Rpc::Check, tonic::Code::NotFound, Duration::from_secs(2));
-        one.decided(Rpc::Check, Reason::Granted, 1);
-        other.decided(Rpc::Check, Reason::Granted, 2);
-        one.decided(Rpc::Explain, Reason::Expired, 2);
+        one.ended(Rpc::CHECK, tonic::Code::Ok, Duration::from_micros(60));
+        other.ended(Rpc::CHECK, tonic::Code::NotFound, Duration::from_secs(2));
+        one.decided(Rpc::CHECK, Reason::Granted, 1);
+        other.decided(Rpc::CHECK, Reason::Granted, 2);
+        one.decided(Rpc::EXPLAIN, Reason::Expired, 2);
         metrics.shed(ShedScope::Peer);
         metrics.panicked();
         let time = |seconds| Timestamp::new(seconds, 0);

@@ -12,7 +12,7 @@ use capstan_policy::format_timestamp;
 use serde::{Serialize, Serializer};
 
 use super::sample::{Counter, ReasonName, Sample, State};
-use capstan_server::telemetry::metrics::Rpc;
+use capstan_server::methods::Rpc;
 
 /// The figures of an interval, or since the server's start.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -244,7 +244,7 @@ impl Tally {
                 let flow = self.rpcs.entry(rpc.clone()).or_default();
                 add(flow.within.entry(*nanos).or_default(), more);
                 // A stream's duration depends on its client, so it is not a latency of the server.
-                if rpc != Rpc::StreamCheck.name() {
+                if rpc != Rpc::STREAM_CHECK.name() {
                     add(self.all.within.entry(*nanos).or_default(), more);
                 }
             }

@@ -41,6 +41,7 @@ pub(crate) fn config(source: Source) -> Config {
         routes: None,
         decision_log: None,
         traces: None,
+        page_key: None,
         clock: Clock::System,
         limits: Limits::default(),
         runtime: Runtime::PerCore(2),
@@ -68,8 +69,8 @@ impl InProcess {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let stopped = async { drop(stopped.await) };
-        let run =
-            server.run(stopped, capstan_server::feed::file::channel(), || ready.send(()).unwrap());
+        let run = server
+            .run(stopped, capstan_server::feed::reload::channel(), || ready.send(()).unwrap());
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
         tokio::spawn(async { run.await.unwrap() });
         is_ready.await.unwrap();

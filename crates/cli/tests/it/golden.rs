@@ -1,4 +1,6 @@
-//! Golden files, reviewed as diffs: every decision of the demo, and the schema.
+//! Golden files, reviewed as diffs: every decision of the demo, who may call what, and the schema.
+
+mod methods;
 
 use std::fmt::Write as _;
 

@@ -4,15 +4,17 @@ mod under_load;
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use capstan_proto::v1::{self, consistency::Mode, decision_service_client::DecisionServiceClient};
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{LOOK_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX, SNAPSHOTS_KEPT};
+use capstan_server::limits::{LOOK_AGAIN, Limits, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
 use tonic::transport::Channel;
 
-use crate::common::{InProcess, PATIENCE, Serving, capstan, folder};
+use capstan_server::server::Config;
+
+use crate::common::{InProcess, PATIENCE, Serving, capstan, config, folder};
 
 /// A policy in which `alice` may read `first` or `second`, and nobody else anything.
 fn policy(readable: &str) -> String {
@@ -280,16 +282,39 @@ async fn the_pages_of_a_list_are_of_one_revision() {
     assert_eq!(all.len(), 251);
     assert!(all.is_sorted() && all.iter().skip(1).all(|name| name.starts_with("old")));
 
-    // A few revisions later the list is gone, and says so.
-    let kept = u64::try_from(SNAPSHOTS_KEPT).unwrap();
-    for revision in 3..=kept + 1 {
-        request.page_token = first.next_page_token.clone();
-        let page = server.decisions().list_identities(request.clone()).await.unwrap();
-        assert_eq!(page.into_inner().revision, 1, "while {} is served", revision - 1);
+    // Many revisions later the list still goes on.
+    for revision in 3..=8 {
         replace(&path, &many(&format!("n{revision}-")));
         check_at(&server, "first", revision).await;
+        request.page_token = first.next_page_token.clone();
+        let page = server.decisions().list_identities(request.clone()).await.unwrap();
+        assert_eq!(page.into_inner().revision, 1, "while {revision} is served");
     }
+
+    // Where there is no time or no memory for earlier revisions, the list is gone, and says so.
+    let no_time = Limits { kept_time: Duration::ZERO, ..Limits::default() };
+    let no_memory = Limits { kept_bytes_max: 0, ..Limits::default() };
+    for limits in [no_time, no_memory] {
+        replace(&path, &many("old"));
+        let config = Config { clock, limits, ..config(Source::file(&path)) };
+        let server = InProcess::start_with(config).await;
+        is_gone(&server, request.clone(), || replace(&path, &many("new"))).await;
+    }
+}
+
+/// A list goes on as long as its revision is served, and no longer.
+async fn is_gone(
+    server: &InProcess,
+    mut request: v1::ListIdentitiesRequest,
+    replace: impl FnOnce(),
+) {
+    request.page_token.clear();
+    let first = server.decisions().list_identities(request.clone()).await.unwrap().into_inner();
     request.page_token = first.next_page_token;
+    assert_eq!(first.revision, 1);
+    server.decisions().list_identities(request.clone()).await.unwrap();
+    replace();
+    check_at(server, "first", 2).await;
     let status = server.decisions().list_identities(request.clone()).await.unwrap_err();
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(status.message().contains("no longer kept"), "{status}");

@@ -4,9 +4,12 @@ use crate::common::InProcess;
 use capstan_engine::Snapshot;
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1::{self, consistency::Mode};
+use capstan_server::ask::{Ask, Basis};
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::{DEMO, Source};
+use capstan_server::grpc::answer;
 use capstan_server::limits::BATCH_CHECKS_MAX;
+use capstan_server::methods::Rpc;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
@@ -395,6 +398,7 @@ async fn the_wire_and_the_engine_answer_alike() {
     let snapshot = Snapshot::build(&policy.model, 1).unwrap();
     let facts = policy.model.facts();
     let scopes = facts.groups.iter().map(|group| &group.id);
+    let ask = Ask::silent();
     let mut compared = 0;
     for scope in scopes.chain(facts.resources.iter().map(|resource| &resource.id)) {
         for identity in &facts.identities {
@@ -405,9 +409,8 @@ async fn the_wire_and_the_engine_answer_alike() {
                 .collect();
             let batch = v1::BatchCheckRequest { checks, consistency: None };
             let wire = server.decisions().batch_check(batch.clone()).await.unwrap().into_inner();
-            let engine =
-                capstan_server::grpc::answer::batch_check(&snapshot, &batch, Clock::System.now())
-                    .unwrap();
+            let basis = Basis::new(Rpc::BATCH_CHECK, &snapshot, Clock::System.now());
+            let engine = answer::batch_check(&ask, basis, &batch).unwrap();
             assert_eq!(wire, engine);
             let list = v1::ListCapabilitiesRequest {
                 identity: identity.id.to_string(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use capstan_client::{Code, Error, Options};
 use capstan_proto::v1::consistency::Mode;
-use capstan_server::feed::file::Wake;
+use capstan_server::feed::reload::Wake;
 use capstan_server::feed::source::Source;
 use futures_util::future::join_all;
 use tonic::Status;

@@ -9,7 +9,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use capstan_client::{Client, Options};
-use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1;
 use capstan_proto::v1::decision_service_server::{DecisionService, DecisionServiceServer};
 use futures_util::{Stream, StreamExt as _, stream};
@@ -202,7 +201,7 @@ impl DecisionService for Fake {
 
     async fn stream_check(
         &self,
-        request: Request<Streaming<BatchRequest>>,
+        request: Request<Streaming<v1::BatchCheckRequest>>,
     ) -> Answer<Self::StreamCheckStream> {
         let number = self.0.streams.fetch_add(1, Ordering::SeqCst);
         let open = Some((self.clone(), request.into_inner(), 0));
@@ -213,9 +212,7 @@ impl DecisionService for Fake {
                 return None;
             };
             let answer = match request {
-                Ok(request) => {
-                    fake.act(Door::Stream(number, at), request.decode().unwrap()).await?
-                }
+                Ok(request) => fake.act(Door::Stream(number, at), request).await?,
                 Err(status) => Err(status),
             };
             let open = answer.is_ok().then_some((fake, requests, at + 1));
@@ -224,9 +221,12 @@ impl DecisionService for Fake {
         Ok(Response::new(Box::pin(answers)))
     }
 
-    async fn batch_check(&self, request: Request<BatchRequest>) -> Answer<v1::BatchCheckResponse> {
+    async fn batch_check(
+        &self,
+        request: Request<v1::BatchCheckRequest>,
+    ) -> Answer<v1::BatchCheckResponse> {
         let number = self.0.unary.fetch_add(1, Ordering::SeqCst);
-        let answer = self.act(Door::Alone(number), request.into_inner().decode()?).await;
+        let answer = self.act(Door::Alone(number), request.into_inner()).await;
         answer.unwrap_or_else(|| Err(Status::unavailable("ended"))).map(Response::new)
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use capstan_client::{Client, Options};
 use capstan_policy::Catalogs;
 use capstan_server::clock::Clock;
-use capstan_server::feed::file::Reload;
+use capstan_server::feed::reload::Reload;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
 use capstan_server::server::{Address, Config, Server};
@@ -47,6 +47,7 @@ pub(crate) fn config(source: Source) -> Config {
         routes: None,
         decision_log: None,
         traces: None,
+        page_key: None,
     }
 }
 
@@ -60,7 +61,7 @@ impl Real {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let (reload, wakes) = capstan_server::feed::file::channel();
+        let (reload, wakes) = capstan_server::feed::reload::channel();
         let handle = reload.clone();
         runtime.spawn(async move {
             let server = Server::bind(config).await.unwrap();

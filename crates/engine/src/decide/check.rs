@@ -1,18 +1,19 @@
-//! The evaluator: one walk over the bindings on a path, from which every answer is made.
+//! Check: the decision about one identity, capability and resource.
 //!
 //! **Invariant**: a binding *counts* for a question if its scope is the resource or an ancestor of
-//! it, `now < expires_at` and all its conditions hold. Every question asks [`Circumstances`] about that.
+//! it, `now < expires_at`, and all its conditions hold (section 5 of the contract). [`Evaluation`] is the only
+//! place where expiries and conditions are evaluated.
 
-use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
+use std::fmt;
+use std::ops::ControlFlow;
 
 use thiserror::Error;
 
+use crate::index::Index;
 use crate::index::binding::Beside;
-use crate::index::snapshot::Binding;
+use crate::index::read::Binding;
 use crate::index::table::Entry;
-use crate::model::capabilities::CapabilitySet;
-use crate::model::path::contains;
-use crate::{Attributes, CapabilityIx, Condition, Of, Path, Role, Snapshot, Timestamp};
+use crate::{Attributes, CapabilityIx, Condition, Of, Path, Snapshot, Timestamp};
 
 /// May this identity do this here?
 #[derive(Clone, Copy, Debug)]
@@ -102,64 +103,31 @@ impl fmt::Display for Reason {
 #[error("the catalog has no such capability")]
 pub struct UnknownCapability;
 
-/// What an identity can do at a resource.
-#[derive(Clone, Debug)]
-pub struct Capabilities<'s> {
-    /// The union of what the grants give.
-    pub capabilities: CapabilitySet,
-    /// Every binding that counts here and whose role has a capability, from the topmost scope down;
-    /// at one scope built-in roles in the catalog's order, then custom ones by id.
-    pub grants: Vec<Grant<'s>>,
-}
-
-/// A binding that counts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant<'s> {
-    /// The binding's path.
-    pub binding: Cow<'s, str>,
-    /// A built-in role's name, or a custom role's path.
-    pub role: &'s str,
-    /// Path of the group or registered resource that the binding is attached to.
-    pub scope: &'s str,
-    /// When it stops counting, if ever.
-    pub expires_at: Option<Timestamp>,
-}
-
-/// Why a decision is what it is, to someone who wants to change it.
-#[derive(Clone, Debug)]
-pub struct Explanation<'s> {
-    /// The decision.
-    pub decision: Decision,
-    /// On an allow, the granting binding that lasts longest; of several, the topmost.
-    pub witness: Option<Grant<'s>>,
-    /// On a deny, the roles that would give the capability: all built-in ones that have it, and
-    /// custom ones whose group is at or above the resource; fewest capabilities first, then by
-    /// name.
-    pub roles: Vec<&'s str>,
-}
-
-/// What decides whether a binding counts, beside its scope.
+/// What the expiry and the conditions of a binding are evaluated against.
 #[derive(Clone, Copy)]
-pub(crate) struct Circumstances<'c> {
-    pub(crate) snapshot: &'c Snapshot,
+pub(crate) struct Evaluation<'c> {
+    pub(crate) index: &'c Index,
     pub(crate) identity: Entry<'c, Beside>,
-    /// None leaves tests on the resource open: they count as if they held.
+    /// `None` if the resource is not known: then conditions on it count as if they held.
     pub(crate) resource: Option<&'c str>,
+    /// What the request supplies for conditions.
     pub(crate) supplied: &'c Attributes,
     pub(crate) now: Timestamp,
 }
 
-impl Circumstances<'_> {
+impl Evaluation<'_> {
+    /// Whether `now < expires_at`. A corrupt binding is never in time.
     pub(crate) fn in_time(&self, binding: &Binding<'_>) -> bool {
         !binding.is_broken() && binding.expires_at().is_none_or(|expires_at| self.now < expires_at)
     }
 
+    /// Whether all conditions hold. Those of a corrupt binding never do.
     pub(crate) fn satisfied(&self, binding: &Binding<'_>) -> bool {
         let holds = |condition: &Condition| {
             let registered = match condition.of {
-                Of::Subject => self.identity.extra().map(|beside| &beside.properties),
+                Of::Subject => self.identity.extra().map(|extra| &extra.properties),
                 Of::Resource => match self.resource {
-                    Some(resource) => self.snapshot.resource(resource),
+                    Some(resource) => self.index.resource_properties(resource),
                     None => return true,
                 },
                 Of::Action | Of::Context => None,
@@ -185,14 +153,18 @@ impl Snapshot {
         question: &Question<'_>,
         now: Timestamp,
     ) -> Result<Decision, UnknownCapability> {
-        let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
-        let Some(identity) = self.identities.get(question.identity.as_str()) else {
+        let capability = self.capability(question.capability)?;
+        let Some(identity) = self.index().identities().get(question.identity.as_str()) else {
             return Ok(Decision::deny(Reason::UnknownIdentity));
         };
         Ok(self.decide(identity, capability, question, now))
     }
 
-    /// The decision about a known identity.
+    pub(crate) fn capability(&self, name: &str) -> Result<CapabilityIx, UnknownCapability> {
+        self.catalog().capability(name).ok_or(UnknownCapability)
+    }
+
+    /// The decision about an identity that the index has.
     pub(crate) fn decide(
         &self,
         identity: Entry<'_, Beside>,
@@ -201,12 +173,13 @@ impl Snapshot {
         now: Timestamp,
     ) -> Decision {
         let Question { resource, attributes, .. } = *question;
-        let circumstances = self.circumstances(identity, resource, attributes, now);
+        let index = self.index();
+        let evaluation = self.evaluation(identity, resource, attributes, now);
         let (mut granted, mut expired, mut not_met, mut counts) = (None, false, false, false);
-        self.on_path(identity, resource, |binding| {
-            let has = self.roles.matrix().has(binding.packed.role, capability);
+        index.on_path(identity, resource, |binding| {
+            let has = index.roles().matrix().has(binding.packed.role, capability);
             if !binding.packed.special {
-                // Most bindings: they count, and for ever. No other can change a grant without end.
+                // The common case: it counts and never ends. No other binding can change a grant without end.
                 counts = true;
                 if has {
                     granted = Some(None);
@@ -214,7 +187,7 @@ impl Snapshot {
                 }
                 return ControlFlow::Continue(());
             }
-            match (circumstances.in_time(&binding), circumstances.satisfied(&binding)) {
+            match (evaluation.in_time(&binding), evaluation.satisfied(&binding)) {
                 (true, true) if has => granted = Some(later(granted, binding.expires_at())),
                 (true, true) => counts = true,
                 (false, true) => expired |= has,
@@ -232,117 +205,19 @@ impl Snapshot {
         }
     }
 
-    /// What can this identity do here, at this time? An unknown identity can do nothing.
-    #[must_use]
-    pub fn list_capabilities(
-        &self,
-        identity: Path<'_>,
-        resource: Path<'_>,
-        attributes: &Attributes,
-        now: Timestamp,
-    ) -> Capabilities<'_> {
-        let mut capabilities = CapabilitySet::empty(self.catalog.capabilities().len());
-        let counting = self.counting(identity, resource, attributes, now, |_| true);
-        for binding in &counting {
-            capabilities.extend(self.roles.matrix().row(binding.packed.role));
-        }
-        let gives = |binding: &&Binding<'_>| {
-            self.roles.matrix().row(binding.packed.role).iter().any(|word| *word != 0)
-        };
-        let grants = counting.iter().filter(gives);
-        let grants = grants.map(|binding| self.grant(identity.as_str(), binding)).collect();
-        Capabilities { capabilities, grants }
-    }
-
-    /// Why may this identity do this here, or what would let it?
-    ///
-    /// # Errors
-    ///
-    /// The catalog has no such capability.
-    pub fn explain(
-        &self,
-        question: &Question<'_>,
-        now: Timestamp,
-    ) -> Result<Explanation<'_>, UnknownCapability> {
-        let decision = self.check(question, now)?;
-        let capability = self.catalog.capability(question.capability).ok_or(UnknownCapability)?;
-        let Question { identity, resource, attributes, .. } = *question;
-        if !decision.allowed() {
-            let roles = self.roles_that_give(capability, resource);
-            return Ok(Explanation { decision, witness: None, roles });
-        }
-        let witnesses = self.counting(identity, resource, attributes, now, |binding| {
-            self.roles.matrix().has(binding.packed.role, capability)
-                && binding.expires_at() == decision.valid_until
-        });
-        let witness = witnesses.first().map(|binding| self.grant(identity.as_str(), binding));
-        Ok(Explanation { decision, witness, roles: vec![] })
-    }
-
-    fn roles_that_give(&self, capability: CapabilityIx, resource: Path<'_>) -> Vec<&str> {
-        let usable = |role: &&Arc<Role>| match role.id.rsplit_once('/') {
-            Some((home, _)) => contains(home, resource.as_str()),
-            None => true,
-        };
-        let roles = self.roles().iter().filter(|role| role.capabilities.contains(capability));
-        let mut roles: Vec<_> = roles.filter(usable).collect();
-        roles.sort_by_key(|role| (role.capabilities.len(), &role.id));
-        roles.into_iter().map(|role| &*role.id).collect()
-    }
-
-    pub(crate) fn circumstances<'c>(
+    pub(crate) fn evaluation<'c>(
         &'c self,
         identity: Entry<'c, Beside>,
         resource: Path<'c>,
         supplied: &'c Attributes,
         now: Timestamp,
-    ) -> Circumstances<'c> {
+    ) -> Evaluation<'c> {
         let resource = Some(resource.as_str());
-        Circumstances { snapshot: self, identity, resource, supplied, now }
-    }
-
-    /// The bindings of an identity that count here and are wanted, from the topmost scope down; at
-    /// one scope built-in roles in the catalog's order, then custom ones by id.
-    fn counting(
-        &self,
-        identity: Path<'_>,
-        resource: Path<'_>,
-        attributes: &Attributes,
-        now: Timestamp,
-        wanted: impl Fn(&Binding<'_>) -> bool,
-    ) -> Vec<Binding<'_>> {
-        let Some(entry) = self.identities.get(identity.as_str()) else {
-            return vec![];
-        };
-        let circumstances = self.circumstances(entry, resource, attributes, now);
-        let mut found = vec![];
-        self.on_path(entry, resource, |binding| {
-            if wanted(&binding) && circumstances.counts(&binding) {
-                found.push(binding);
-            }
-            ControlFlow::Continue(())
-        });
-        found.sort_by_cached_key(|binding| {
-            let role = self.role_id(binding);
-            let custom = role.contains('/').then_some(role);
-            let built_in = if custom.is_some() { u32::MAX } else { binding.packed.role };
-            let id = self.binding_id(identity.as_str(), binding);
-            (binding.packed.length, built_in, custom, id)
-        });
-        found
-    }
-
-    fn grant<'s>(&'s self, identity: &str, binding: &Binding<'s>) -> Grant<'s> {
-        Grant {
-            binding: self.binding_id(identity, binding),
-            role: self.role_id(binding),
-            scope: self.scope_of(binding),
-            expires_at: binding.expires_at(),
-        }
+        Evaluation { index: self.index(), identity, resource, supplied, now }
     }
 }
 
-/// The later expiry of what was granted so far and one more grant; none is later than any.
+/// The later expiry of the grants so far and one more grant. `None` is later than any time.
 fn later(granted: Option<Option<Timestamp>>, expires_at: Option<Timestamp>) -> Option<Timestamp> {
     match granted {
         None => expires_at,

@@ -1,16 +1,17 @@
-//! A snapshot from a model: every table is filled once, with room for just what it gets.
+//! The builder: an index from a model. every table is filled once, with room for just what it gets.
 
 use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 use thiserror::Error;
 
+use crate::index::Index;
 use crate::index::binding::{BINDING_BYTES, Beside, Id, Packed, Special};
 use crate::index::hash::Seed;
 use crate::index::roles::Roles;
-use crate::index::snapshot::{ScopeKind, ScopeRecord};
+use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Table;
-use crate::{Family, Map, Model, PathBuf, Role, RoleBinding, Snapshot};
+use crate::{Family, Identity, Map, Model, PathBuf, Role, RoleBinding};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -22,18 +23,16 @@ fn room<T>(put: Option<T>, id: &str) -> Result<T, TooLarge> {
     put.ok_or_else(|| TooLarge(id.into()))
 }
 
-impl Snapshot {
-    /// Indexes a model. The revision is the caller's to give, and only grows.
+impl Index {
+    /// Indexes a model.
     ///
     /// # Errors
     ///
-    /// There is no place for something. That takes hundreds of megabytes of names and bindings in one
-    /// of the parts that the index spreads them over, as with ten million bindings of one identity.
-    pub fn build(model: &Model, revision: u64) -> Result<Self, TooLarge> {
+    /// A part of the index is full, see [`Snapshot::build`](crate::Snapshot::build).
+    pub(crate) fn build(model: &Model) -> Result<Self, TooLarge> {
         let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
         let seed = Seed::random();
-        let mut snapshot = Self {
-            revision,
+        let mut index = Self {
             roles: Roles::new(seed.clone(), &catalog, facts.roles.len()),
             identities: Table::new(seed.clone(), 0),
             scopes: Table::new(seed.clone(), 0),
@@ -43,14 +42,14 @@ impl Snapshot {
         };
         for role in &facts.roles {
             let role_id = role.id.as_str();
-            let capabilities = snapshot.catalog.capability_set(&role.capabilities);
+            let capabilities = index.catalog.capability_set(&role.capabilities);
             let (id, description) = (role_id.into(), (*role.description).into());
             let role = Role { id, description, family: Family::Custom, capabilities };
-            room(snapshot.roles.put(role), role_id)?;
+            room(index.roles.put(role), role_id)?;
         }
-        let scopes = snapshot.put_scopes(model)?;
-        snapshot.put_identities(model, &scopes)?;
-        Ok(snapshot)
+        let scopes = index.put_scopes(model)?;
+        index.put_identities(model, &scopes)?;
+        Ok(index)
     }
 
     /// Groups and resources, with how many children each has, and room for those bound there.
@@ -110,8 +109,8 @@ impl Snapshot {
         let entries = entries.map(|(one, count)| (one.id.as_str(), count * BINDING_BYTES));
         self.identities = Table::with_room_for(self.seed().clone(), entries);
 
-        // The places of all bindings, those of each identity side by side.
-        let mut starts: Vec<usize> = counts
+        // The places of all bindings, those of each identity side by side. `ends` are first the starts.
+        let mut ends: Vec<usize> = counts
             .iter()
             .scan(0, |next, count| {
                 let start = *next;
@@ -121,20 +120,19 @@ impl Snapshot {
             .collect();
         let mut order = vec![usize::MAX; self.bindings];
         for (place, bound) in model.bound().iter().enumerate() {
-            let Some(start) = starts.get_mut(bound.identity as usize) else { continue };
-            if let Some(slot) = order.get_mut(*start) {
+            let Some(end) = ends.get_mut(bound.identity as usize) else { continue };
+            if let Some(slot) = order.get_mut(*end) {
                 *slot = place;
             }
-            *start += 1;
+            *end += 1;
         }
         let mut uses: Map<&str, (u32, i32)> = Map::new();
-        let mut rest = &order[..];
         let mut bound: Vec<(u32, u32)> = Vec::with_capacity(self.bindings);
         let mut held = Vec::new();
-        for (one, count) in facts.identities.iter().zip(counts) {
-            let Some((places, after)) = rest.split_at_checked(count) else { break };
-            rest = after;
-            for place in places {
+        for (at, one) in by_id(&facts.identities) {
+            let ends = ends.get(at).copied().unwrap_or_default();
+            let count = counts.get(at).copied().unwrap_or_default();
+            for place in order.get(ends - count..ends).unwrap_or_default() {
                 let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
                 let used = match uses.entry(&*binding.role) {
                     Entry::Occupied(used) => used.into_mut(),
@@ -170,8 +168,10 @@ impl Snapshot {
         self.put_bound(bound)
     }
 
+    /// Writes who is bound at each scope, given in the order of the identities' ids.
     fn put_bound(&mut self, mut bound: Vec<(u32, u32)>) -> Result<(), TooLarge> {
-        bound.sort_unstable();
+        // A stable sort: the order of ids stays within each scope.
+        bound.sort_by_key(|(scope, _)| *scope);
         for run in bound.chunk_by(|(a, _), (b, _)| a == b) {
             let Some((scope, _)) = run.first() else { continue };
             let path = self.scopes.key(*scope).to_owned();
@@ -182,6 +182,15 @@ impl Snapshot {
         }
         Ok(())
     }
+}
+
+/// The identities with their places, in the order of their ids. Documents often have them in that order.
+fn by_id(identities: &[Identity]) -> impl Iterator<Item = (usize, &Identity)> {
+    let mut sorted: Vec<_> = identities.iter().enumerate().collect();
+    if !identities.is_sorted_by_key(|one| &one.id) {
+        sorted.sort_unstable_by_key(|(_, one)| &one.id);
+    }
+    sorted.into_iter()
 }
 
 /// A binding of the facts, and its scope.
@@ -202,56 +211,6 @@ fn special(binding: &RoleBinding, moved: Option<u64>) -> Special {
         (None, None) => Id::Derived,
     };
     Special { expires_at: binding.expires_at, when: binding.when.clone().into(), id }
-}
-
-impl Snapshot {
-    /// Whether changes cost much more than they would with tables made for what is in them.
-    pub(crate) fn is_crowded(&self) -> bool {
-        self.identities.is_crowded()
-            || self.scopes.is_crowded()
-            || self.binding_ids.is_crowded()
-            || self.roles.is_crowded()
-    }
-
-    /// The same with tables made for what is in them: everything gets another number. Nothing if
-    /// something has no place in them.
-    pub(crate) fn resized(&self) -> Option<Self> {
-        let mut next = Self { roles: self.roles.resized()?, ..self.clone() };
-        next.binding_ids = copied(&self.binding_ids)?.0;
-        let (scopes, scope_numbers) = copied(&self.scopes)?;
-        let (identities, identity_numbers) = copied(&self.identities)?;
-        (next.scopes, next.identities) = (scopes, identities);
-        for entry in self.scopes.iter() {
-            let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
-            let bound: Option<Vec<u32>> =
-                record.identities().map(|old| identity_numbers.get(&old).copied()).collect();
-            let payload = ScopeRecord::write(record.kind, record.children, bound?.into_iter());
-            next.scopes.put(entry.key(), &payload)?;
-        }
-        for entry in self.identities.iter() {
-            let (bindings, _) = entry.payload().as_chunks::<BINDING_BYTES>();
-            let mut payload = Vec::with_capacity(entry.payload().len());
-            for packed in bindings.iter().map(|bytes| Packed::read(*bytes)) {
-                let scope = *scope_numbers.get(&packed.scope)?;
-                Packed { scope, ..packed }.write(&mut payload);
-            }
-            next.identities.put(entry.key(), &payload)?;
-        }
-        Some(next)
-    }
-}
-
-/// A copy with shards made for what is in it, and which number became which.
-pub(crate) fn copied<X>(from: &Table<X>) -> Option<(Table<X>, Map<u32, u32>)> {
-    let entries = from.iter().map(|entry| (entry.key(), entry.payload().len()));
-    let mut to = Table::with_room_for(from.seed().clone(), entries);
-    let mut numbers = Map::with_capacity(from.len());
-    for entry in from.iter() {
-        let number = to.put(entry.key(), entry.payload())?;
-        to.set_extra(number, entry.extra().map(Arc::clone));
-        numbers.insert(entry.number(), number);
-    }
-    Some((to, numbers))
 }
 
 /// Bindings as a record holds them, and what some of them have beside it. None are left over.

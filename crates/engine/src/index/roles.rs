@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use crate::index::binding::ROLES_MAX;
-use crate::index::build::copied;
 use crate::index::hash::Seed;
 use crate::index::matrix::RoleMatrix;
+use crate::index::resize::copied;
 use crate::index::table::Table;
 use crate::{CapabilitySet, Catalog, Family};
 
@@ -89,6 +89,11 @@ impl Roles {
         &self.rows.ordered
     }
 
+    /// The place after this role in [`Self::ordered`].
+    pub(crate) fn place_after(&self, id: &str) -> usize {
+        self.rows.place(id).map_or_else(|place| place, |place| place + 1)
+    }
+
     pub(crate) fn matrix(&self) -> &RoleMatrix {
         &self.rows.matrix
     }
@@ -142,6 +147,14 @@ impl Roles {
         if let Some(known) = self.find(id) {
             self.by_name.remove(id);
             Arc::make_mut(&mut self.rows).remove(known.number, id);
+        }
+    }
+
+    /// Gives a row other contents than its role has.
+    #[cfg(test)]
+    pub(super) fn corrupt_row(&mut self, id: &str, set: &CapabilitySet) {
+        if let Some(found) = self.find(id) {
+            Arc::make_mut(&mut self.rows).matrix.set(found.number, set);
         }
     }
 

@@ -246,8 +246,8 @@ fn number(shard: usize, within: u32) -> Option<u32> {
 
 impl<'t, X> Probe<'t, X> {
     /// Asks for the slot that [`Self::place`] looks at first.
-    pub(crate) fn fetch_slot(&self) {
-        self.branch.fetch_slot(self.shard.1, self.fingerprint);
+    pub(crate) fn prefetch_slot(&self) {
+        self.branch.prefetch_slot(self.shard.1, self.fingerprint);
     }
 
     /// The second part of [`Table::get`]: what touches a slot. Answers where the record would be;
@@ -257,9 +257,9 @@ impl<'t, X> Probe<'t, X> {
     }
 
     /// Asks for each line that a record of usual size has at this place before its key.
-    pub(crate) fn fetch_record(&self, place: u32) {
+    pub(crate) fn prefetch_record(&self, place: u32) {
         let start = place as usize * UNIT;
-        self.branch.fetch_records(self.shard.1, [start, start + LINE]);
+        self.branch.prefetch_records(self.shard.1, [start, start + LINE]);
     }
 
     /// The last part of [`Table::get`]: what touches the record, which is at this place most

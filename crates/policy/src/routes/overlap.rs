@@ -1,12 +1,13 @@
-//! Whether two routes take a request in common: then nobody could say what it requires.
+//! Finds a request that two routes match. Such an overlap makes the request's requirements
+//! ambiguous.
 //!
-//! **Invariant**: the proof is exact. Where it says that there is such a request it makes one, and
-//! where it says that there is none there is none (by test, against the naive model).
+//! **Invariant**: the result is exact. `Some` is a request that both routes match; `None` means that
+//! no such request exists. A property test holds this against the naive model.
 
 use super::template::{Form, Segment, Template};
 use super::{QueryParameter, Route};
 
-/// A request that both routes take, as people write it, if there is one.
+/// A request that both routes match, as `METHOD [http://HOST]/PATH[?QUERY]`, if one exists.
 pub(super) fn common_request(one: &Route, other: &Route) -> Option<String> {
     let method = one.methods.iter().find(|method| other.methods.contains(method))?;
     let host = common_host(&one.hosts, &other.hosts)?;
@@ -26,18 +27,19 @@ pub(super) fn common_request(one: &Route, other: &Route) -> Option<String> {
     })
 }
 
-/// Whether one needs a query parameter that the other does not let in.
+/// Whether `one` requires a query parameter that `other`, which is strict, does not list.
 fn excludes(one: &Route, other: &Route) -> bool {
-    let lets_in = |name: &str| other.query.iter().any(|listed| *listed.name == *name);
-    other.is_strict() && required(&one.query).any(|name| !lets_in(name))
+    let lists = |name: &str| other.query.iter().any(|listed| *listed.name == *name);
+    other.is_strict() && required(&one.query).any(|name| !lists(name))
 }
 
+/// The names of the required query parameters.
 fn required(query: &[QueryParameter]) -> impl Iterator<Item = &str> {
     query.iter().filter(|parameter| parameter.bound.is_some()).map(|parameter| &*parameter.name)
 }
 
-/// A host that both take, nothing if it can be any; nothing at all if there is none.
-#[expect(clippy::option_option, reason = "whether there is one, and which")]
+/// A host of both routes: `Some(None)` if both match every host, `None` if they share no host.
+#[expect(clippy::option_option, reason = "whether a common host exists, and which")]
 fn common_host<'r>(one: &'r [String], other: &'r [String]) -> Option<Option<&'r str>> {
     match (one, other) {
         ([], []) => Some(None),
@@ -46,20 +48,21 @@ fn common_host<'r>(one: &'r [String], other: &'r [String]) -> Option<Option<&'r 
     }
 }
 
-/// What a segment at some place must be.
+/// What a template demands of one segment.
 #[derive(Clone, Copy)]
 enum Wanted<'r> {
     Literal(&'r str),
     Form(Form),
 }
 
+/// The segments of a path that both templates match, if one exists.
 fn common_path<'r>(one: &'r Template, other: &'r Template) -> Option<Vec<&'r str>> {
     let count = match (&one.rest, &other.rest) {
         (None, _) => one.before.len(),
         (_, None) => other.before.len(),
         (Some((_, after)), Some((_, others))) => {
-            // Long enough that what is fixed in one meets the many segments of the other wherever
-            // that is possible.
+            // With this length, each template's single segments lie opposite the other's parameter
+            // of several segments wherever possible.
             one.before.len().max(other.before.len()) + 1 + after.len().max(others.len())
         }
     };
@@ -74,7 +77,7 @@ fn common_path<'r>(one: &'r Template, other: &'r Template) -> Option<Vec<&'r str
     (admits(one, count) && admits(other, count)).then(|| (0..count).map(common).collect())?
 }
 
-/// Whether a path of so many segments can match.
+/// Whether a path of `count` segments can match.
 fn admits(template: &Template, count: usize) -> bool {
     match &template.rest {
         None => template.before.len() == count,
@@ -82,7 +85,7 @@ fn admits(template: &Template, count: usize) -> bool {
     }
 }
 
-/// What the segment at this place of a path of so many segments must be.
+/// What the template demands of segment `at` in a path of `count` segments.
 fn wanted(template: &Template, at: usize, count: usize) -> Option<Wanted<'_>> {
     let segment = template.before.get(at).or_else(|| {
         let (_, after) = template.rest.as_ref()?;

@@ -1,4 +1,4 @@
-//! Reads route tables off their text.
+//! Reads route tables.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,12 @@ use super::{
 use crate::catalog::string;
 use crate::reader::{Kind, Mark, Node, Reader, Required};
 
-/// A table as far as it could be read.
+/// The readable part of a table.
 #[derive(Default)]
 pub(super) struct Draft {
+    /// The table without its routes.
     pub(super) rest: Routes,
+    /// The routes, each with its position.
     pub(super) routes: Vec<(Route, Mark)>,
 }
 
@@ -60,11 +62,11 @@ pub(super) fn read_table<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Draft {
     version.get(reader, mark, is_mapping);
     listed.get(reader, mark, is_mapping);
     if let Some(sources) = sources {
-        let counts = |source| sources.contains(&source);
+        let accepts = |source| sources.contains(&source);
         draft.rest.identity = IdentitySources {
-            credential: counts(Source::Credential),
-            jwt: counts(Source::Jwt).then_some(jwt),
-            peer: counts(Source::Peer).then_some(peer),
+            credential: accepts(Source::Credential),
+            jwt: accepts(Source::Jwt).then_some(jwt),
+            peer: accepts(Source::Peer).then_some(peer),
         };
     }
     draft
@@ -134,11 +136,11 @@ fn parse_challenge(text: &str) -> Result<String, String> {
     Ok(text.into())
 }
 
-/// What was written of a route, before it is known to make sense.
+/// The fields of a route, before their combination is checked. An inner `None` is an unreadable
+/// value, already reported; an outer `None` is an absent key.
 #[derive(Default)]
 struct RouteDraft {
     hosts: Vec<String>,
-    /// Nothing for what is no method, which is reported.
     methods: Option<Vec<Option<Method>>>,
     path: Option<Option<Template>>,
     grpc: Option<Option<Template>>,
@@ -197,7 +199,7 @@ fn read_route<'t>(
     Some((Route { name: name?, ..route? }, mark))
 }
 
-/// The route, without its name, or a report of what does not fit together.
+/// Checks the combination of a route's fields. The name of the result is empty.
 fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option<Route> {
     let RouteDraft { hosts, methods, path, grpc, forms, query, takes_forms, .. } = draft;
     let is_grpc = grpc.is_some();
@@ -295,7 +297,7 @@ fn read_hosts<'t>(reader: &mut Reader<'t>, node: Node<'t>, hosts: &mut Vec<Strin
     }
 }
 
-/// `my.pkg.Service/Method`.
+/// The template of a gRPC method's path, from `my.pkg.Service/Method`.
 fn parse_grpc(text: &str) -> Result<Template, String> {
     let is_word = |part: &str| {
         !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
@@ -371,8 +373,8 @@ fn read_query<'t>(
 
 fn read_query_name<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Box<str>> {
     reader.parse(node, "a query parameter's name", |text| {
-        let may_stand = |byte: u8| byte.is_ascii_graphic() && !b"%+&=;#".contains(&byte);
-        if text.is_empty() || text.len() > 128 || !text.bytes().all(may_stand) {
+        let is_allowed = |byte: u8| byte.is_ascii_graphic() && !b"%+&=;#".contains(&byte);
+        if text.is_empty() || text.len() > 128 || !text.bytes().all(is_allowed) {
             return Err("1 to 128 of visible ASCII, without % + & = ; #");
         }
         Ok(Box::from(text))

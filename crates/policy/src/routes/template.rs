@@ -1,23 +1,24 @@
-//! Templates: of the paths that a route takes, and of the resources that it asks about.
+//! Templates of a route: for the paths that it matches, and for the resources that it requires
+//! capabilities at.
 //!
-//! **Invariant**: a template of paths consists of canonical segments, so it matches no other path
-//! than a canonical one, and the values of its parameters are canonical, too.
+//! **Invariant**: a path template matches canonical paths only. Its literal segments are canonical,
+//! and so are the values of its parameters.
 
 use capstan_engine::Path;
 
 use super::{ROUTE_PARAMETERS_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX};
 
-/// Whether a text is a segment of a path as this product takes it: one or more of the characters
-/// that RFC 3986 has for segments, without `;` and percent-encoding, and neither `.` nor `..`. So
-/// there is one way to write each.
+/// Whether a text is a path segment in canonical form: one or more of the characters that RFC 3986
+/// allows in a segment, except `;` and percent-encoding, and neither `.` nor `..`. So each segment
+/// has exactly one spelling.
 #[must_use]
 pub fn is_canonical_segment(text: &str) -> bool {
-    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
-    !text.is_empty() && text.bytes().all(may_stand) && text != "." && text != ".."
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
+    !text.is_empty() && text.bytes().all(is_allowed) && text != "." && text != ".."
 }
 
-/// What a parameter may be held to. A closed list, so that it can be proved which routes exclude one
-/// another.
+/// The form that a path parameter's value must have. The list is closed, so that overlaps between
+/// routes can be decided.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Any segment.
@@ -27,16 +28,16 @@ pub enum Form {
     Digest,
     /// A tag of the OCI distribution specification; never a digest, since it has no colon.
     Tag,
-    /// Whatever is no digest.
+    /// Any segment but a digest.
     NotDigest,
 }
 
 impl Form {
-    /// Those that a document can name.
+    /// The forms that a document can name.
     pub(crate) const NAMED: [(&'static str, Self); 3] =
         [("digest", Self::Digest), ("tag", Self::Tag), ("not_digest", Self::NotDigest)];
 
-    /// For any two forms that have a segment in common, one of these is in both.
+    /// If two forms accept a common segment, both accept one of these.
     const SAMPLES: [&'static str; 2] = ["x", "sha256:00"];
 
     /// Whether a segment has this form.
@@ -50,13 +51,13 @@ impl Form {
         }
     }
 
-    /// A segment that has both forms, if there is any.
+    /// A segment that both forms accept, if one exists.
     pub(crate) fn common(self, other: Self) -> Option<&'static str> {
         Self::SAMPLES.into_iter().find(|sample| self.accepts(sample) && other.accepts(sample))
     }
 }
 
-/// `algorithm ":" encoded`, as the OCI image specification has it.
+/// `algorithm ":" encoded`, by the OCI image specification.
 fn is_digest(text: &str) -> bool {
     let Some((algorithm, encoded)) = text.split_once(':') else { return false };
     let is_component = |part: &str| {
@@ -67,7 +68,7 @@ fn is_digest(text: &str) -> bool {
         && encoded.bytes().all(|b| b.is_ascii_alphanumeric() || b"=_-".contains(&b))
 }
 
-/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`, as the OCI distribution specification has it.
+/// `[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}`, by the OCI distribution specification.
 fn is_tag(text: &str) -> bool {
     let is_word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.len() <= 128
@@ -75,35 +76,37 @@ fn is_tag(text: &str) -> bool {
         && text.bytes().all(|byte| is_word(byte) || b".-".contains(&byte))
 }
 
-/// One segment of a template.
+/// One segment of a path template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Segment {
-    /// This text; empty only after a final slash.
+    /// A literal segment; empty only after a final slash.
     Literal(Box<str>),
-    /// Any segment of this form, which is the value of the parameter.
+    /// `{name}`: one segment of this form, which is the parameter's value.
     Parameter {
-        /// Its name.
+        /// The parameter's name.
         name: Box<str>,
-        /// What it is held to.
+        /// The form that its value must have.
         form: Form,
     },
 }
 
-/// A template of paths: `/v2/{repository...}/manifests/{tag}`.
+/// A path template, such as `/v2/{repository...}/manifests/{tag}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Template {
-    /// The segments before the parameter of several segments; all of them if there is none.
+    /// The segments before `{name...}`; all segments if the template has no such parameter.
     pub before: Vec<Segment>,
-    /// The parameter of one or more segments, and the segments after it.
+    /// The name of the parameter `{name...}`, which matches one or more segments, and the segments
+    /// after it.
     pub rest: Option<(Box<str>, Vec<Segment>)>,
 }
 
 impl Template {
-    /// Parses a template.
+    /// Parses a path template: `/`, then segments, at most one of them `{name...}`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The rule that the text breaks, for a diagnostic: a limit, a segment that is not canonical,
+    /// or a repeated parameter.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.len() > ROUTE_PATH_BYTES_MAX {
             return Err(format!("at most {ROUTE_PATH_BYTES_MAX} bytes"));
@@ -145,7 +148,7 @@ impl Template {
         }
     }
 
-    /// The names of its parameters.
+    /// The names of the parameters, in order.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         let after = self.rest.iter().flat_map(|(name, after)| {
             std::iter::once(&**name).chain(after.iter().filter_map(Segment::parameter))
@@ -153,7 +156,7 @@ impl Template {
         self.before.iter().filter_map(Segment::parameter).chain(after)
     }
 
-    /// Holds a parameter of one segment to a form. Whether there is such a parameter.
+    /// Sets the form of a parameter of one segment. False if there is no such parameter.
     pub(crate) fn restrict(&mut self, parameter: &str, wanted: Form) -> bool {
         let after = self.rest.iter_mut().flat_map(|(_, after)| after);
         for segment in self.before.iter_mut().chain(after) {
@@ -177,44 +180,45 @@ impl Segment {
     }
 }
 
-/// A template of resources: `acme/images/{repository}`.
+/// A template of a resource's path, such as `acme/images/{repository}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ResourceTemplate {
-    /// Its segments, in order.
+    /// The pieces between slashes, in order.
     pub pieces: Vec<Piece>,
 }
 
-/// One segment of a resource, or several that a parameter stands for.
+/// A piece of a resource template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// This segment.
+    /// A literal segment.
     Literal(Box<str>),
-    /// The value of the parameter of this name.
+    /// The value of the parameter with this name: one or more segments.
     Parameter(Box<str>),
 }
 
 impl ResourceTemplate {
-    /// Parses a template.
+    /// Parses a resource template: literal segments and `{name}`, separated by `/`.
     ///
     /// # Errors
     ///
-    /// What is wrong with it.
+    /// The rule that the text breaks, for a diagnostic: the rules of a path and of parameter names.
     pub fn parse(text: &str) -> Result<Self, String> {
         let piece = |part: &str| match placeholder(part) {
             Some(name) => parameter(name).map(|name| Piece::Parameter(name.into())),
             None => Ok(Piece::Literal(part.into())),
         };
         let pieces = text.split('/').map(piece).collect::<Result<Vec<_>, _>>()?;
-        let one_each = pieces.iter().map(|piece| match piece {
+        // With one byte for each parameter: the shortest path that the template can give.
+        let segments = pieces.iter().map(|piece| match piece {
             Piece::Literal(text) => text,
             Piece::Parameter(_) => "x",
         });
-        let shortest: Vec<&str> = one_each.collect();
+        let shortest: Vec<&str> = segments.collect();
         Path::parse(&shortest.join("/")).map_err(|error| error.to_string())?;
         Ok(Self { pieces })
     }
 
-    /// The names of its parameters.
+    /// The names of the parameters, in order; a name may repeat.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
@@ -223,15 +227,15 @@ impl ResourceTemplate {
     }
 }
 
-/// What stands between braces, if a segment is a placeholder.
+/// The text between braces, if a segment is `{...}`.
 fn placeholder(segment: &str) -> Option<&str> {
     segment.strip_prefix('{')?.strip_suffix('}')
 }
 
-/// A parameter's name.
+/// A valid parameter name: 1 to 64 of `A-Z a-z 0-9 _`.
 pub(crate) fn parameter(name: &str) -> Result<&str, String> {
-    let may_stand = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    if name.is_empty() || name.len() > 64 || !name.bytes().all(may_stand) {
+    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    if name.is_empty() || name.len() > 64 || !name.bytes().all(is_allowed) {
         return Err("a parameter's name is 1 to 64 of A-Z a-z 0-9 _".into());
     }
     Ok(name)

@@ -1,12 +1,12 @@
-//! What the tests of documents share: a small catalog, and what came of loading a document.
+//! Helpers of the document tests: a small catalog, sample documents, and checks of diagnostics.
 
-#![expect(dead_code, reason = "no test file needs everything")]
+#![expect(dead_code, reason = "no test file needs all helpers")]
 
 use std::sync::LazyLock;
 
 use capstan_policy::{Catalogs, Diagnostic, Diagnostics, Policy, load_policy};
 
-/// Those that come with Capstan, and a small one named `test`.
+/// The built-in catalogs, and a small one named `test`.
 pub(crate) static CATALOGS: LazyLock<Catalogs> = LazyLock::new(|| {
     let mut catalogs = Catalogs::default();
     let loaded = catalogs.load(
@@ -22,14 +22,14 @@ roles:
     catalogs
 });
 
-/// One of everything that others can refer to, in four lines.
+/// Declarations of each kind that others can refer to, in four lines.
 pub(crate) const ACME: &str = "groups: [{id: acme}, {id: acme/dev}, {id: other}]
 roles: [{id: acme/dev/auditor, capabilities: [record.read]}]
 identities: [{id: alice}, {id: acme/ci, type: service}]
 resources: [{id: acme/dev/r1, type: record}, {id: loose, type: record}]
 ";
 
-/// A policy of the catalog `test`: what is given stands from line 3 on.
+/// A policy with the catalog `test`. `body` starts at line 3.
 pub(crate) fn policy(body: &str) -> String {
     format!("version: 1\ncatalog: test\n{body}")
 }
@@ -39,25 +39,25 @@ pub(crate) fn load(document: impl AsRef<[u8]>) -> Result<Policy, Diagnostics> {
     load_policy(document.as_ref(), &CATALOGS)
 }
 
-/// What a policy declares, as text; it must load.
+/// The facts of a policy, which must load, as text.
 pub(crate) fn facts(document: impl AsRef<[u8]>) -> String {
     let loaded = load(document);
     assert!(loaded.is_ok(), "{loaded:?}");
     loaded.map_or_else(|_| String::new(), |policy| format!("{:#?}", policy.model.facts()))
 }
 
-/// Loads a policy, and expects this to be wrong with it and nothing else.
+/// Loads a policy, and expects exactly these diagnostics.
 pub(crate) fn check(document: impl AsRef<[u8]>, expected: &[&str]) {
     check_loaded(&document, &load(&document), expected);
 }
 
-/// The same for what follows [`ACME`], which is from line 7 on.
+/// As [`check`], for a policy of [`ACME`] and `more`, which starts at line 7.
 pub(crate) fn check_acme(more: &str, expected: &[&str]) {
     check(policy(&format!("{ACME}{more}")), expected);
 }
 
-/// Expects this to be wrong with a document that was loaded, and nothing else, and each to point at
-/// what it repeats.
+/// Expects exactly these diagnostics. Each that quotes the document must have the position of the
+/// quoted text.
 pub(crate) fn check_loaded<T>(
     document: impl AsRef<[u8]>,
     loaded: &Result<T, Diagnostics>,
@@ -70,24 +70,24 @@ pub(crate) fn check_loaded<T>(
     }
 }
 
-/// Everything that is wrong, one line each; nothing if it loaded.
+/// The diagnostics, one line each; empty if the document loaded.
 pub(crate) fn lines<T>(loaded: &Result<T, Diagnostics>) -> Vec<String> {
     let Err(diagnostics) = loaded else {
         return Vec::new();
     };
-    assert!(!diagnostics.is_empty(), "refused, and nothing is wrong");
+    assert!(!diagnostics.is_empty(), "refused without a diagnostic");
     diagnostics.iter().map(ToString::to_string).collect()
 }
 
-/// Whether a diagnostic that repeats a piece of the document points at that piece.
+/// Whether a diagnostic that quotes the document has the position of the quoted text.
 fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
     let found = diagnostic.found.as_str();
     let partly = ["no `", "parent `", "role `", "capability `", "unexpected character"];
     if partly.iter().any(|start| found.starts_with(start)) {
-        return true; // what is not there, or is there in part
+        return true; // quotes a missing text, or a part of a scalar
     }
     let Some(piece) = found.split('`').nth(1) else {
-        return true; // repeats nothing
+        return true; // quotes nothing
     };
     let piece = piece.split(['\\', '…']).next().unwrap_or_default();
     let document = document.trim_start_matches('\u{feff}').replace("\r\n", "\n");
@@ -98,13 +98,13 @@ fn points_at_what_it_found(document: &str, diagnostic: &Diagnostic) -> bool {
         return true; // escaped in the document
     }
     let action = piece.rsplit('.').next().unwrap_or_default();
-    // A scalar of several lines is said with blanks where it has line ends.
+    // A scalar of several lines is quoted with blanks for its line ends.
     rest.starts_with(piece)
         || !rest.is_empty() && piece.starts_with(rest.trim_end())
         || found.ends_with("` again") && rest.starts_with(action)
 }
 
-/// A policy in YAML, and the same in JSON.
+/// The same policy in YAML and in JSON.
 pub(crate) const YAML: &str = r#"# The same in two notations.
 version: 1
 catalog: test

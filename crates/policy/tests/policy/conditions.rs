@@ -4,7 +4,7 @@ use capstan_engine::{Of, Value};
 
 use crate::common::{ACME, check_acme, load, policy};
 
-/// A binding of `alice` with these conditions, which are from column 53 of line 8 on.
+/// Checks a binding of `alice` with this `when`, whose value starts at column 53 of line 8.
 fn check_when(when: &str, expected: &[&str]) {
     let binding = "identity: alice, role: owner, scope: acme";
     check_acme(&format!("role_bindings:\n- {{{binding}, when: {when}}}\n"), expected);
@@ -92,7 +92,7 @@ fn there_are_at_most_sixteen_conditions() {
 }
 
 #[test]
-fn bindings_with_other_conditions_are_other_bindings() {
+fn bindings_with_different_conditions_are_different() {
     let check = |bindings: &[&str], expected: &[&str]| {
         let each = |when: &&str| {
             format!("- {{identity: alice, role: owner, scope: acme, when: [{when}]}}\n")
@@ -110,9 +110,9 @@ fn bindings_with_other_conditions_are_other_bindings() {
                 identity, role, scope and conditions that no other binding has";
     check(&[one, one], &[same]);
     check(&["", ""], &[same]);
-    // They are a set.
+    // Conditions are a set: order and repetition do not matter.
     check(&[&both, &format!("{other}, {one}, {other}")], &[same]);
-    // What cannot be read is not the same as anything.
+    // An unreadable condition equals no other, and is not an empty list.
     let place = "role_bindings[1].when[0]: found neither; expected either `equals` or `not_equals`";
     check(&["", "{attribute: action.a}"], &[&format!("9:54: {place}")]);
 }

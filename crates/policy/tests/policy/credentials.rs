@@ -1,11 +1,11 @@
-//! Credentials: whose they are, when they end, and that no diagnostic repeats a secret.
+//! Credentials: their identity and expiry, and that no diagnostic quotes a secret.
 
 use capstan_policy::Credential;
 
 use crate::common::{check_acme, load, policy};
 
 const A: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// Without quotes it is a number to YAML.
+/// A hash that YAML resolves to a number if it is not quoted.
 const DIGITS: &str = "1234567890123456789012345678901234567890123456789012345678901234";
 
 #[test]
@@ -35,7 +35,7 @@ credentials:
     }
     assert_eq!(credentials.get(&digits).cloned(), of("alice", Some(1_798_761_600)));
     assert_eq!(credentials.get(&[0xcc; 32]), None);
-    // Nothing that is logged by accident shows a hash.
+    // `Debug` shows no hash, so that no log shows one by accident.
     assert_eq!(format!("{credentials:?}"), "Credentials(3)");
     assert!(load(policy("credentials: []")).unwrap().credentials.is_empty());
     assert!(load(policy("")).unwrap().credentials.is_empty());
@@ -56,7 +56,7 @@ fn a_hash_has_64_lower_case_digits() {
         let more = format!("credentials: [{{identity: alice, sha256: {hash}}}]");
         let found =
             format!("7:41: credentials[0].sha256: found a string of {bytes} bytes; {expected}");
-        // What is no hash may be the secret itself, so it is not shown.
+        // A value that is no hash may be the secret itself: the diagnostic does not quote it.
         check_acme(&more, &[&found]);
     }
     let list = format!("credentials: [{{identity: alice, sha256: [{A}]}}]");
@@ -89,7 +89,7 @@ fn a_secret_is_of_one_declared_identity() {
             "11:31: credentials[3].sha256: found the hash of credentials[0] again; expected a secret \
              that no other credential has",
             "12:3: credentials[4]: found no `sha256`; expected the key `sha256`",
-            // A group is no identity.
+            // `acme/dev` is a group.
             "12:14: credentials[4].identity: found `acme/dev`; expected a declared identity",
             "13:14: credentials[5].identity: found `//`; expected a path (segment 1 is empty: no \
              leading, trailing or double slash)",
@@ -101,9 +101,9 @@ fn a_secret_is_of_one_declared_identity() {
     );
 }
 
-/// What cannot be read is not reported again through those who name it.
+/// References to unreadable declarations are not reported.
 #[test]
-fn identities_that_cannot_be_read_are_not_missed() {
+fn unreadable_identities_do_not_make_references_unknown() {
     let document =
         policy(&format!("identities: nonsense\ncredentials: [{{identity: alice, sha256: {A}}}]"));
     let found = load(document).unwrap_err();

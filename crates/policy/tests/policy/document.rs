@@ -1,4 +1,4 @@
-//! The document as a whole: its form, its keys, and what of YAML is refused.
+//! The document as a whole: its shape, its keys, and the YAML features that are refused.
 
 use capstan_engine::{Timestamp, Value};
 
@@ -175,7 +175,7 @@ fn the_catalog_is_known_or_written_out() {
         "{version: 1, catalog: }",
         &["1:21: catalog: found null; expected a catalog's name, or a catalog"],
     );
-    // What an unknown catalog declares is not known, so nothing is said about it.
+    // With an unknown catalog, capabilities and built-in roles are not checked.
     check(
         "{version: 1, catalog: tset, groups: [{id: a}], identities: [{id: u}], roles: [{id: a/r, \
          capabilities: [x.y]}], role_bindings: [{identity: u, role: z, scope: a}]}",
@@ -417,8 +417,8 @@ fn a_syntax_error_ends_the_reading() {
     ] {
         check(policy(body), &[&format!("{expected}; expected YAML 1.2 or JSON")]);
     }
-    // Keys that may stand after it are not missing, and rules are not judged; what stands before
-    // it is reported.
+    // Diagnostics before the syntax error are reported. Keys after it do not count as missing, and
+    // rules are not checked.
     check(
         "groups: [{id: 5}, {id: a/b}]\nroles: [",
         &[
@@ -467,7 +467,7 @@ fn the_order_of_a_document_means_nothing() {
 }
 
 #[test]
-fn what_is_wrong_is_printed_one_line_each() {
+fn each_diagnostic_is_one_line() {
     let loaded = load(policy("groups: [{id: 5}, {}]"));
     let text = loaded.as_ref().unwrap_err().to_string();
     assert_eq!(text, lines(&loaded).join("\n"));

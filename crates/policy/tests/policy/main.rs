@@ -1,6 +1,7 @@
-//! Policy documents (section 3 of the contract): what loads, and what is said about what does not.
+//! Policy documents (section 3 of the contract): which documents load, and the diagnostics of
+//! others.
 //!
-//! Every case is a document and all that is wrong with it: line, column, field, found, expected.
+//! Each case is a document and its complete diagnostics: line, column, field, found, expected.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,4 +1,4 @@
-//! What one declaration demands of another: parents, references, subtrees, uniqueness.
+//! Rules between declarations: parents, references, subtrees, uniqueness.
 
 use crate::common::{check, check_acme, policy};
 
@@ -14,7 +14,8 @@ fn an_id_names_one_thing() {
         &["7:22: role_bindings[0].id: found `acme/dev` again, after groups[1]; expected an id \
            that nothing else has"],
     );
-    // The kinds have no spaces of their own; what is declared twice is still declared as both.
+    // All kinds share one namespace. An id that is declared twice still counts as declared as both
+    // kinds.
     check(
         policy(
             "identities: [{id: a}, {id: a/x}]
@@ -52,7 +53,7 @@ fn parents_are_declared_groups() {
     check("roles: [{id: x/a, capabilities: [record.read]}]", "14: roles[0]", nowhere);
     check("identities: [{id: x/a}]", "19: identities[0]", nowhere);
     check("resources: [{id: x/a, type: t}]", "18: resources[0]", nowhere);
-    // One that is missing in the middle is said to be missing once.
+    // An undeclared group between two declared ones is reported once.
     let middle = "`a/b`, which is not declared";
     check("groups: [{id: a}, {id: a/b/c}, {id: a/b/c/d}]", "24: groups[1]", middle);
     let user = "`u`, which is identities[0]";
@@ -108,7 +109,7 @@ fn bindings_name_what_is_declared() {
              resource",
         ],
     );
-    // What can be asked about is no scope unless it is registered.
+    // An unregistered resource is no scope, although Check accepts it.
     check(
         "identity: alice, role: owner, scope: acme/dev/r1/part",
         &["8:41: role_bindings[0].scope: found `acme/dev/r1/part`; expected a declared group or \
@@ -126,7 +127,7 @@ fn custom_roles_stay_in_their_subtree() {
         );
         check_acme(&format!("role_bindings: [{binding}]"), &[&expected]);
     }
-    // By whole segments: `a` does not own `ab`.
+    // Prefixes are compared by segment: `a` does not own `ab`.
     check(
         policy(
             "groups: [{id: a}, {id: ab}]

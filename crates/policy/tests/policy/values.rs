@@ -1,4 +1,4 @@
-//! What stands in a field: ids, paths, texts, properties, times.
+//! Values of fields: ids, paths, texts, properties, times.
 
 use capstan_engine::{Timestamp, Value};
 use capstan_policy::{format_timestamp, parse_timestamp};
@@ -26,7 +26,7 @@ fn ids_are_strings() {
         let expected = format!("3:{column}: groups[0].id: found {found}; expected a path{quote}");
         check(policy(&format!("groups: [{{id: {value}}}]")), &[&expected]);
     }
-    // Booleans, numbers and times of YAML 1.1 are strings.
+    // Booleans, numbers and times of YAML 1.1 are strings in YAML 1.2.
     for word in ["no", "NO", "yes", "on", "off", "y", "12:30:45", "2027-01-01", "1_000", "0b1"] {
         check(policy(&format!("groups: [{{id: {word}}}]")), &[]);
     }

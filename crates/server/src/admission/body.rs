@@ -16,7 +16,7 @@ use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
 use super::call::{Began, Call, End, GRPC_STATUS, code};
-use crate::error::Refusal;
+use crate::error::CallError;
 
 /// The body of an answer, which carries its call to the end.
 pub(crate) struct AnswerBody {
@@ -120,7 +120,7 @@ impl AnswerBody {
         };
         // A stream whose batches come without a pause never waits, and must still end.
         if call.deadline.as_ref().is_some_and(|deadline| deadline.at <= Instant::now()) {
-            return self.end(|call| call.refuse(Refusal::DeadlineExceeded));
+            return self.end(|call| call.refuse(CallError::DeadlineExceeded));
         }
         let polled = match &mut self.rest {
             Rest::Message(_) | Rest::Ok | Rest::Nothing => return Poll::Ready(None),
@@ -153,7 +153,7 @@ impl AnswerBody {
             }
             Ok(Poll::Pending) => {
                 let refusal = match call.hold() {
-                    Ok(()) if call.is_late(cx) => Refusal::DeadlineExceeded,
+                    Ok(()) if call.is_late(cx) => CallError::DeadlineExceeded,
                     Ok(()) => return Poll::Pending,
                     Err(refusal) => refusal,
                 };

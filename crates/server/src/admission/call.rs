@@ -14,14 +14,13 @@ use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Request, Response
 use tonic::{Code, Status};
 
 use super::body::AnswerBody;
-use super::{Gate, Place, random};
-use crate::envoy::answer;
-use crate::error::Refusal;
+use super::{Gate, Place};
+use crate::authn::caller::Caller;
+use crate::error::CallError;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
-use crate::telemetry::metrics::Rpc;
+use crate::methods::Rpc;
 use crate::telemetry::traces::Trace;
 use crate::transport::connection::Remote;
-use crate::transport::peers::Peer;
 
 /// Where a call's code stands: in the head of an answer without a body, else after the body.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -31,7 +30,7 @@ pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 pub(crate) struct Call {
     gate: Arc<Gate>,
     rpc: Rpc,
-    peer: Peer,
+    caller: Caller,
     /// Taken when it first waits.
     place: Option<Place>,
     started: Instant,
@@ -54,7 +53,7 @@ pub(super) enum Wait {
     Still,
     /// Not much longer.
     Soon,
-    Refused(Refusal),
+    Refused(CallError),
 }
 
 impl Call {
@@ -63,30 +62,35 @@ impl Call {
         rpc: Rpc,
         started: Instant,
         request: &Request<Body>,
-    ) -> Result<Self, Refusal> {
+    ) -> Result<Self, CallError> {
         let deadline = Deadline::of(rpc, started, request.headers(), &gate.limits)?;
-        let peer = Peer::of(request.extensions().get::<Remote>());
+        let caller = Caller::of_connection(request.extensions().get::<Remote>());
         let trace = match &gate.traces {
-            Some(traces) if rpc != Rpc::Other => {
-                traces.begin(request.uri().path(), request.headers(), random())
+            Some(traces) if rpc != Rpc::OTHER => {
+                traces.begin(request.uri().path(), request.headers(), fastrand::u64(..))
             }
             _ => None,
         };
         // A stream lives to wait.
-        let place = if rpc == Rpc::StreamCheck { Some(Place::take(gate, peer)?) } else { None };
+        let place = if rpc.streams() {
+            Some(Place::take(&gate.places, &gate.metrics, caller.peer)?)
+        } else {
+            None
+        };
         let gate = Arc::clone(gate);
-        Ok(Self { gate, rpc, peer, place, started, deadline, trace, ended: false })
+        Ok(Self { gate, rpc, caller, place, started, deadline, trace, ended: false })
     }
 
     /// Whether it would find no place if it had to wait: then it is turned away at once.
     pub(super) fn has_no_place(&self) -> bool {
-        self.place.is_none() && self.gate.places.refuses(self.peer, &self.gate.metrics)
+        self.place.is_none() && self.gate.places.refuses(self.caller.peer, &self.gate.metrics)
     }
 
     /// A place to wait in, if it has none yet.
-    pub(super) fn hold(&mut self) -> Result<(), Refusal> {
+    pub(super) fn hold(&mut self) -> Result<(), CallError> {
         if self.place.is_none() {
-            self.place = Some(Place::take(&self.gate, self.peer)?);
+            self.place =
+                Some(Place::take(&self.gate.places, &self.gate.metrics, self.caller.peer)?);
         }
         Ok(())
     }
@@ -103,7 +107,7 @@ impl Call {
         let Some(Deadline { at, asked, sleep }) = &mut self.deadline else { return Wait::Still };
         let now = Instant::now();
         if *at <= now {
-            return Wait::Refused(Refusal::DeadlineExceeded);
+            return Wait::Refused(CallError::DeadlineExceeded);
         }
         let until = if *asked { at.checked_sub(HEAD_EARLY).unwrap_or(now) } else { *at };
         if until > now {
@@ -112,7 +116,7 @@ impl Call {
                 return Wait::Still;
             }
         }
-        if *asked { Wait::Soon } else { Wait::Refused(Refusal::DeadlineExceeded) }
+        if *asked { Wait::Soon } else { Wait::Refused(CallError::DeadlineExceeded) }
     }
 
     /// Whether the deadline has passed; if not, the task wakes when it does.
@@ -131,8 +135,8 @@ impl Call {
     }
 
     /// Ends the call with an error of ours.
-    pub(super) fn refuse(mut self, refusal: Refusal) -> End {
-        let end = End::of(refusal, self.rpc);
+    pub(super) fn refuse(mut self, refusal: CallError) -> End {
+        let end = End::of(&self.gate, refusal, self.rpc);
         self.end(end.code());
         end
     }
@@ -146,25 +150,25 @@ impl Call {
     }
 
     /// A bug's text is for the log: a caller gets a number to quote.
-    fn bug(&self, text: &str) -> Refusal {
-        let correlation = format!("{:016x}", random());
-        tracing::error!(correlation, rpc = ?self.rpc, "internal error: {text}");
-        Refusal::Bug { correlation }
+    fn bug(&self, text: &str) -> CallError {
+        let correlation = format!("{:016x}", fastrand::u64(..));
+        tracing::error!(correlation, rpc = self.rpc.name(), "internal error: {text}");
+        CallError::Bug { correlation }
     }
 
     /// What must be said instead of what tonic says, if anything must.
-    pub(super) fn instead(&self, code: Code, status: &HeaderMap) -> Option<Refusal> {
+    pub(super) fn instead(&self, code: Code, status: &HeaderMap) -> Option<CallError> {
         match code {
             // Nothing of ours says so; tonic does of messages over the limit, in or out.
             Code::OutOfRange => {
-                Some(Refusal::TooLarge { bytes_max: self.gate.limits.message_bytes_max })
+                Some(CallError::TooLarge { bytes_max: self.gate.limits.message_bytes_max })
             }
             // Nothing of ours says that either, except for bugs.
             Code::Internal => {
                 let status = Status::from_header_map(status);
                 let text = status.as_ref().map_or("", Status::message);
                 if MISFRAMED.iter().any(|known| text.starts_with(known)) {
-                    Some(Refusal::Misframed)
+                    Some(CallError::Misframed)
                 } else {
                     Some(self.bug(text))
                 }
@@ -187,7 +191,7 @@ impl Call {
         // An error without an answer comes in the head.
         let Some(code) = code(head) else {
             // The time to answer has been kept; only a stream goes on deciding.
-            if self.rpc != Rpc::StreamCheck {
+            if !self.rpc.streams() {
                 self.deadline = None;
             }
             return Began::Body(self);
@@ -229,7 +233,7 @@ pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
 /// An error of ours, which ends a call.
 pub(super) struct End {
     status: Status,
-    /// What Envoy is told, to whom an error of gRPC says less.
+    /// The method's own response, if it has one.
     instead: Option<Response<Body>>,
 }
 
@@ -238,8 +242,8 @@ impl End {
         self.status.code()
     }
 
-    pub(super) fn of(refusal: Refusal, rpc: Rpc) -> Self {
-        let instead = (rpc == Rpc::ExtAuthz).then(|| answer::instead_of(&refusal));
+    pub(super) fn of(gate: &Gate, refusal: CallError, rpc: Rpc) -> Self {
+        let instead = (gate.refusal)(rpc, &refusal);
         Self { status: refusal.into(), instead }
     }
 
@@ -267,13 +271,12 @@ impl Deadline {
         started: Instant,
         headers: &HeaderMap,
         limits: &Limits,
-    ) -> Result<Option<Self>, Refusal> {
+    ) -> Result<Option<Self>, CallError> {
         let asked = headers.get("grpc-timeout").and_then(|text| timeout(text.as_bytes()));
         if asked.is_some_and(|asked| asked < TIMEOUT_MIN) {
-            return Err(Refusal::DeadlineExceeded);
+            return Err(CallError::DeadlineExceeded);
         }
-        let cap = if rpc == Rpc::StreamCheck { None } else { Some(limits.unary_time_max) };
-        let time = asked.into_iter().chain(cap).min();
+        let time = asked.into_iter().chain(rpc.time_max(limits)).min();
         // A time that no clock can show is no deadline.
         let at = time.and_then(|time| started.checked_add(time));
         Ok(at.map(|at| Self { at, asked: asked.is_some(), sleep: None }))

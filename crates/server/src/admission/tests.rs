@@ -13,18 +13,20 @@ use tonic::{Code, Status};
 
 use super::body::Rest;
 use super::*;
+use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
+use std::time::Duration;
 
 fn admission(metrics: &Arc<Metrics>) -> Admission {
     let limits = Limits::default();
-    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, None)
+    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
 }
 
 /// The layer around a service that answers each call with what the function makes.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
         admission($metrics)
-            .layer(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) }))
+            .layer(Plain(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) })))
     };
 }
 
@@ -48,9 +50,27 @@ impl HttpBody for Broken {
     }
 }
 
-async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+/// A service without a fast way.
+struct Plain<S>(S);
+
+impl<S> Inner for Plain<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Begun<S::Future> {
+        Begun::Waits(self.0.call(request))
+    }
+}
+
+async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+where
+    S: Inner,
     S::Future: Send + Unpin + 'static,
 {
     let request = Request::post(path).body(Body::empty()).unwrap();
@@ -93,7 +113,7 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();
-    let Ok(answer) = admission.layer(inner).call(request).await;
+    let Ok(answer) = admission.layer(Plain(inner)).call(request).await;
     let (status, head_first) = told(answer).await;
     let took = began.elapsed().as_millis();
     let name = format!("{:?}", status.code());
@@ -169,4 +189,41 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     assert!(text.contains("capstan_panics_total 16\n"), "{text}");
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
     assert_eq!(in_head.gate.places.free.available_permits(), Limits::default().in_flight_max);
+}
+
+/// Permits are never over-committed, by all or by one peer, and all come back, in every order of steps.
+#[test]
+fn permits_are_never_over_committed() {
+    crate::interleave::check(|| {
+        let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
+        let metrics = Arc::new(Metrics::default());
+        let places = Places::new(&limits);
+        let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let peers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"];
+        let threads = peers.map(|peer| {
+            let (places, held) = (Arc::clone(&places), Arc::clone(&held));
+            let metrics = WorkerMetrics::new(&metrics);
+            let peer = Peer::of(Some(&crate::transport::connection::Remote(peer.parse().ok())));
+            shuttle::thread::spawn(move || {
+                let place = Place::take(&places, &metrics, peer);
+                let taken = place.is_ok();
+                if taken {
+                    use std::sync::atomic::Ordering::SeqCst;
+                    assert!(held.fetch_add(1, SeqCst) < 2, "more than two permits");
+                    crate::interleave::point();
+                    assert_eq!(places.peers.count(peer), 1, "more than one permit of a peer");
+                    held.fetch_sub(1, SeqCst);
+                }
+                drop(place);
+                taken
+            })
+        });
+        let taken: Vec<bool> = threads.into_iter().map(|one| one.join().unwrap()).collect();
+        assert!(taken.contains(&true), "a free permit is refused to everybody");
+        assert_eq!(places.free.available_permits(), 2, "a permit was lost");
+        assert!(peers.iter().all(|peer| {
+            let remote = crate::transport::connection::Remote(peer.parse().ok());
+            places.peers.count(Peer::of(Some(&remote))) == 0
+        }));
+    });
 }

@@ -21,8 +21,8 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
-use crate::envoy::routes::Malformed;
-use crate::error::Refusal;
+use crate::envoy::routes::MalformedRequestError;
+use crate::error::CallError;
 
 /// The header that tells services who asks.
 pub(super) const IDENTITY: &str = "x-capstan-identity";
@@ -133,7 +133,7 @@ pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
 }
 
 /// The request is refused whatever it asks for.
-pub(super) fn malformed(malformed: Malformed, denial: &Denial<'_>) -> CheckResponse {
+pub(super) fn malformed(malformed: MalformedRequestError, denial: &Denial<'_>) -> CheckResponse {
     let denial = Denial { reason: "MALFORMED_REQUEST", ..*denial };
     refused(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
 }
@@ -222,13 +222,14 @@ fn metadata(
 /// What Envoy is told instead of a gRPC error: an error with words of its own where the server could
 /// not decide, so that the client knows to come again, and a denial where the caller's bytes were
 /// wrong, so that no `failure_mode_allow` lets them pass.
-pub(crate) fn instead_of(refusal: &Refusal) -> Response<Body> {
+pub(crate) fn instead_of(refusal: &CallError) -> Response<Body> {
     let message = refusal.to_string();
     framed(&match refusal {
-        Refusal::DeadlineExceeded | Refusal::Overloaded | Refusal::Bug { .. } => {
-            unavailable(&message)
-        }
-        Refusal::TooLarge { .. } | Refusal::Misframed => {
+        CallError::DeadlineExceeded
+        | CallError::Overloaded
+        | CallError::Unimplemented
+        | CallError::Bug { .. } => unavailable(&message),
+        CallError::TooLarge { .. } | CallError::Misframed => {
             let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
             refused(BAD_REQUEST, &denial, &message, vec![])
         }
@@ -252,7 +253,7 @@ mod tests {
     use super::*;
 
     /// What Envoy reads: its own code, whether it is an error, and the client's status.
-    async fn read(refusal: Refusal) -> (i32, bool, i32) {
+    async fn read(refusal: CallError) -> (i32, bool, i32) {
         let (head, body) = instead_of(&refusal).into_parts();
         assert_eq!(head.headers[CONTENT_TYPE], "application/grpc");
         let body = body.collect().await.unwrap();
@@ -271,11 +272,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_of_the_server_is_an_error_and_one_of_the_bytes_a_denial() {
-        let bug = Refusal::Bug { correlation: "x".into() };
-        for refusal in [Refusal::Overloaded, Refusal::DeadlineExceeded, bug] {
+        let bug = CallError::Bug { correlation: "x".into() };
+        for refusal in [CallError::Overloaded, CallError::DeadlineExceeded, bug] {
             assert_eq!(read(refusal).await, (14, true, 503));
         }
-        for refusal in [Refusal::Misframed, Refusal::TooLarge { bytes_max: 1 }] {
+        for refusal in [CallError::Misframed, CallError::TooLarge { bytes_max: 1 }] {
             assert_eq!(read(refusal).await, (3, false, 400));
         }
     }

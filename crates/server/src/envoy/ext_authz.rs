@@ -9,24 +9,34 @@
 //! taken from what a client alone says. The credentials are those of the snapshot that decides, so
 //! that a reload takes both away at once. Only these files know Envoy's words.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_routes};
+use capstan_proto::codec::Codec;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
-use crate::clock::Clock;
-use crate::envoy::routes::{NotTaken, Required, Table};
-use crate::feed::published::{Current, Published};
-use crate::grpc::convert;
-use crate::telemetry::decision_log::{DecisionLog, Line};
-use crate::telemetry::metrics::{Rpc, WorkerMetrics};
-use crate::telemetry::traces::Trace;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Code, Status};
 
 use super::answer::{self, Allowed, Denial};
-use super::identity;
-use super::request::Told;
+use super::request::EnvoyRequest;
+use super::routes::{Required, RouteError, Table};
+use crate::ask::{Ask, Basis};
+use crate::authn::credential::identify;
+use crate::clock::Clock;
+use crate::error::CallError;
+use crate::feed::published::{Current, Freshness, Keep, Published};
+use crate::limits::Limits;
+use crate::methods::{EXT_AUTHZ_PATH, Rpc};
+use crate::telemetry::metrics::{AuthorizationOutcome, Metrics};
+use crate::telemetry::traces::Trace;
 
 /// Answers from what is published.
 #[derive(Debug)]
@@ -34,8 +44,8 @@ pub(crate) struct ExtAuthz {
     pub(crate) published: Arc<Published>,
     /// Replaced when the route table is loaded again.
     pub(crate) table: Arc<ArcSwap<Table>>,
-    pub(crate) metrics: WorkerMetrics,
-    pub(crate) log: Option<DecisionLog>,
+    pub(crate) ask: Ask,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) clock: Clock,
 }
 
@@ -45,13 +55,13 @@ impl ExtAuthz {
         request: &CheckRequest,
         trace: Option<&Trace>,
     ) -> CheckResponse {
-        match self.published.authenticating().await {
+        match self.published.read(Freshness::Any).await {
             Ok(current) => {
                 let (table, now) = (self.table.load(), self.clock.now());
                 self.answer(&current, &table, request, now, trace)
             }
             Err(error) => {
-                self.metrics.authorized(Answered::Unavailable);
+                self.metrics.authorized(AuthorizationOutcome::Unavailable);
                 answer::unavailable(&error.to_string())
             }
         }
@@ -66,17 +76,17 @@ impl ExtAuthz {
         now: Timestamp,
         trace: Option<&Trace>,
     ) -> CheckResponse {
-        let told = match Told::read(request) {
+        let told = match EnvoyRequest::read(request, table.routes.identity.jwt.as_ref()) {
             Ok(told) => told,
             Err(malformed) => {
-                self.metrics.authorized(Answered::Malformed);
+                self.metrics.authorized(AuthorizationOutcome::Malformed);
                 return answer::malformed(malformed, &Denial::default());
             }
         };
         let sources = &table.routes.identity;
-        let found = identity::find(sources, &told.presented, &current.credentials, now);
+        let found = identify(sources, &told.presented, &current.credentials, now);
         let Ok(identity) = found else {
-            self.metrics.authorized(Answered::Unauthenticated);
+            self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
             return answer::unauthenticated(&table.routes.challenge);
         };
         let asking = Asking {
@@ -95,23 +105,23 @@ impl ExtAuthz {
         &self,
         asking: &Asking<'_>,
         table: &Table,
-        told: &Told<'_>,
-    ) -> (Answered, CheckResponse) {
+        told: &EnvoyRequest<'_>,
+    ) -> (AuthorizationOutcome, CheckResponse) {
         let identity = asking.identity.as_str();
         let revision = asking.current.snapshot.revision();
         let known = Denial { identity: Some(identity), revision, ..Denial::default() };
         let (route, required) = match required(table, told) {
             Ok(found) => found,
-            Err(NotTaken::Malformed(malformed)) => {
-                return (Answered::Malformed, answer::malformed(malformed, &known));
+            Err(RouteError::Malformed(malformed)) => {
+                return (AuthorizationOutcome::Malformed, answer::malformed(malformed, &known));
             }
-            Err(NotTaken::NoRoute) => {
+            Err(RouteError::NoRoute) => {
                 let denial = Denial { reason: "NO_ROUTE", ..known };
-                return (Answered::NoRoute, answer::denied(&denial));
+                return (AuthorizationOutcome::NoRoute, answer::denied(&denial));
             }
-            Err(NotTaken::Form) => {
+            Err(RouteError::Form) => {
                 let denial = Denial { reason: "FORM_BODY", ..known };
-                return (Answered::NoRoute, answer::denied(&denial));
+                return (AuthorizationOutcome::NoRoute, answer::denied(&denial));
             }
         };
         let known = Denial { route, ..known };
@@ -119,15 +129,15 @@ impl ExtAuthz {
             let known = Denial { capability: Some(capability), ..known };
             let Some(resource) = resource else {
                 let denial = Denial { reason: "MALFORMED_RESOURCE", ..known };
-                return (Answered::Denied, answer::denied(&denial));
+                return (AuthorizationOutcome::Denied, answer::denied(&denial));
             };
             if let Some(reason) = self.denies(asking, capability, resource) {
                 let denial = Denial { reason, resource: Some(resource.as_str()), ..known };
-                return (Answered::Denied, answer::denied(&denial));
+                return (AuthorizationOutcome::Denied, answer::denied(&denial));
             }
         }
         let allowed = Allowed { identity, revision, route, by_credential: asking.by_credential };
-        (Answered::Allowed, answer::allowed(&allowed, &told.spoofed))
+        (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &told.spoofed))
     }
 
     /// Why an identity may not do this here; nothing if it may.
@@ -144,21 +154,9 @@ impl ExtAuthz {
             resource: resource.as_path(),
             attributes: Attributes::NONE,
         };
-        let decided = current.snapshot.check(&question, now);
-        let told = decided.as_ref().map(|it| (it.allowed(), convert::reason(it.reason)));
-        if let (Some(trace), Ok((allowed, reason))) = (trace, told) {
-            trace.decided(allowed, reason, current.snapshot.revision());
-        }
-        if let Some(log) = &self.log {
-            let names = [identity.to_string(), capability.to_owned(), resource.to_string()];
-            let line = Line::new(names, told.map_err(|_| "the catalog has no such capability"));
-            log.write(Rpc::ExtAuthz, now, current.snapshot.revision(), vec![line]);
-        }
-        match decided {
-            Ok(decision) => {
-                self.metrics.decided(Rpc::ExtAuthz, decision.reason, 1);
-                (!decision.allowed()).then_some(decision.reason.as_str())
-            }
+        let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, trace };
+        match self.ask.decide(basis, &question) {
+            Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
             // A mistake of whoever wrote the routes: nothing that Envoy may let pass as an error.
             Err(_) => Some("UNKNOWN_CAPABILITY"),
         }
@@ -191,12 +189,12 @@ impl Offline {
     pub fn new(policy: &[u8], routes: &[u8]) -> anyhow::Result<Self> {
         let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
         let table = Table::new(load_routes(routes)?);
-        let snapshot = Arc::new(Snapshot::build(&model, 1)?);
+        let snapshot = Snapshot::build(&model, 1)?;
         let ext_authz = ExtAuthz {
-            published: Arc::default(),
+            published: Arc::new(Published::new(Keep::from(&Limits::default()))),
             table: Arc::new(ArcSwap::from_pointee(table)),
-            metrics: WorkerMetrics::new(&Arc::default()),
-            log: None,
+            ask: Ask::silent(),
+            metrics: Arc::default(),
             clock: Clock::System,
         };
         Ok(Self { ext_authz, current: Current { snapshot, credentials } })
@@ -210,50 +208,11 @@ impl Offline {
     }
 }
 
-/// How requests of Envoy are answered, for counting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Answered {
-    /// It may pass.
-    Allowed,
-    /// The policy says no.
-    Denied,
-    /// Nothing says what it requires.
-    NoRoute,
-    /// It is not said who asks, or not proved.
-    Unauthenticated,
-    /// It is refused whatever it asks for.
-    Malformed,
-    /// It cannot be decided now.
-    Unavailable,
-}
-
-impl Answered {
-    pub(crate) const ALL: [Self; 6] = [
-        Self::Allowed,
-        Self::Denied,
-        Self::NoRoute,
-        Self::Unauthenticated,
-        Self::Malformed,
-        Self::Unavailable,
-    ];
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Allowed => "allowed",
-            Self::Denied => "denied",
-            Self::NoRoute => "no_route",
-            Self::Unauthenticated => "unauthenticated",
-            Self::Malformed => "malformed",
-            Self::Unavailable => "unavailable",
-        }
-    }
-}
-
 type Found<'a> = (Option<&'a str>, Vec<Required<'a>>);
 
 /// What a request requires: what Envoy's configuration says, else the table; and its route, if it
 /// has one.
-fn required<'a>(table: &'a Table, told: &'a Told<'_>) -> Result<Found<'a>, NotTaken> {
+fn required<'a>(table: &'a Table, told: &'a EnvoyRequest<'_>) -> Result<Found<'a>, RouteError> {
     if let Some(required) = from_context(told)? {
         return Ok((None, required));
     }
@@ -264,7 +223,7 @@ fn required<'a>(table: &'a Table, told: &'a Told<'_>) -> Result<Found<'a>, NotTa
 /// What the context extensions of Envoy's route require, if they require anything: `capability` and
 /// `resource`, `capability_2` and `resource_2`, and so on. Whatever of them has no partner or no
 /// sense is a mistake, and lets nothing pass.
-fn from_context<'a>(told: &'a Told<'_>) -> Result<Option<Vec<Required<'a>>>, NotTaken> {
+fn from_context<'a>(told: &'a EnvoyRequest<'_>) -> Result<Option<Vec<Required<'a>>>, RouteError> {
     let extensions = told.extensions;
     let is_ours = |key: &&String| key.starts_with("capability") || key.starts_with("resource");
     let ours = extensions.keys().filter(is_ours).count();
@@ -281,7 +240,76 @@ fn from_context<'a>(told: &'a Told<'_>) -> Result<Option<Vec<Required<'a>>>, Not
         required.push(Required { capability, resource: resource.parse().ok() });
     }
     if required.len() * 2 != ours {
-        return Err(NotTaken::NoRoute);
+        return Err(RouteError::NoRoute);
     }
     Ok(Some(required))
+}
+
+// === The gRPC service ===
+
+/// The gRPC service `envoy.service.auth.v3.Authorization`, on this project's own codec.
+#[derive(Clone, Debug)]
+pub(crate) struct Service {
+    ext_authz: Arc<ExtAuthz>,
+    message_bytes_max: usize,
+}
+
+impl Service {
+    pub(crate) fn new(ext_authz: ExtAuthz, message_bytes_max: usize) -> Self {
+        Self { ext_authz: Arc::new(ext_authz), message_bytes_max }
+    }
+}
+
+impl NamedService for Service {
+    const NAME: &'static str = "envoy.service.auth.v3.Authorization";
+}
+
+type Answering<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+impl tower::Service<Request<Body>> for Service {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Answering<Response<Body>, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
+        let metrics = Arc::clone(&self.ext_authz.metrics);
+        Box::pin(async move {
+            if request.uri().path() != EXT_AUTHZ_PATH {
+                return Ok(Status::from(CallError::Unimplemented).into_http());
+            }
+            let codec = Codec::<CheckResponse, CheckRequest>::default();
+            let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));
+            let answer = grpc.unary(check, request).await;
+            let code = answer.headers().get("grpc-status");
+            let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
+                None | Some(Code::Ok) => return Ok(answer),
+                Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
+                // `check` makes no errors: these are tonic's, of bytes that it cannot read.
+                Some(_) => CallError::Misframed,
+            };
+            metrics.authorized(AuthorizationOutcome::Malformed);
+            Ok(answer::instead_of(&refusal))
+        })
+    }
+}
+
+struct Check(Arc<ExtAuthz>);
+
+impl UnaryService<CheckRequest> for Check {
+    type Response = CheckResponse;
+    type Future = Answering<tonic::Response<CheckResponse>, Status>;
+
+    fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
+        let ext_authz = Arc::clone(&self.0);
+        Box::pin(async move {
+            let trace = request.extensions().get::<Trace>().cloned();
+            let answer = ext_authz.check(request.get_ref(), trace.as_ref()).await;
+            Ok(tonic::Response::new(answer))
+        })
+    }
 }

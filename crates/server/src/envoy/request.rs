@@ -6,13 +6,15 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
+use capstan_policy::JwtSource;
 use envoy_types::pb::envoy::config::core::v3::HeaderValue;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
-use envoy_types::pb::google::protobuf::Struct;
+use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use super::answer::{IDENTITY, REVISION};
-use crate::envoy::routes::{Asked, Malformed};
+use crate::authn::credential::Presented;
+use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// The filter that verifies tokens.
@@ -27,8 +29,8 @@ const PATH_OVERRIDES: [&str; 4] =
 
 /// What Envoy tells of a request.
 #[derive(Debug)]
-pub(super) struct Told<'r> {
-    pub(super) asked: Asked<'r>,
+pub(super) struct EnvoyRequest<'r> {
+    pub(super) asked: CanonicalRequest<'r>,
     pub(super) presented: Presented<'r>,
     /// What Envoy's configuration says of the route that it has chosen.
     pub(super) extensions: &'r HashMap<String, String>,
@@ -36,24 +38,17 @@ pub(super) struct Told<'r> {
     pub(super) spoofed: Vec<String>,
 }
 
-/// What may say who asks.
-#[derive(Debug, Default)]
-pub(super) struct Presented<'r> {
-    /// The header; nothing in it if it is there more than once or is not text.
-    pub(super) authorization: Option<Option<&'r str>>,
-    /// What Envoy has verified of a token.
-    pub(super) token: Option<&'r Struct>,
-    /// What Envoy has verified of the peer's certificate; empty if there is none.
-    pub(super) principal: &'r str,
-}
-
-impl<'r> Told<'r> {
-    pub(super) fn read(request: &'r CheckRequest) -> Result<Self, Malformed> {
-        let attributes = request.attributes.as_ref().ok_or(Malformed::NotHttp)?;
+impl<'r> EnvoyRequest<'r> {
+    /// Reads a request. `jwt` says which token's which claim names an identity.
+    pub(super) fn read(
+        request: &'r CheckRequest,
+        jwt: Option<&JwtSource>,
+    ) -> Result<Self, MalformedRequestError> {
+        let attributes = request.attributes.as_ref().ok_or(MalformedRequestError::NotHttp)?;
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
-        let http = http.ok_or(Malformed::NotHttp)?;
+        let http = http.ok_or(MalformedRequestError::NotHttp)?;
         if !http.query.is_empty() || !http.fragment.is_empty() {
-            return Err(Malformed::Disagreement); // Envoy leaves them empty.
+            return Err(MalformedRequestError::Disagreement); // Envoy leaves them empty.
         }
         let headers = Headers::read(http)?;
         for (there, said) in [
@@ -63,20 +58,33 @@ impl<'r> Told<'r> {
             (headers.host, &http.host),
         ] {
             if there.is_some_and(|there| there != said.as_str()) {
-                return Err(Malformed::Disagreement);
+                return Err(MalformedRequestError::Disagreement);
             }
         }
         let content_type = headers.content_type.unwrap_or_default();
-        let asked = Asked::parse(&http.method, &http.host, &http.path, content_type)?;
+        let asked = CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
         let metadata = attributes.metadata_context.as_ref();
         let presented = Presented {
             authorization: headers.authorization,
-            token: metadata.and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER)),
+            token: metadata
+                .and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER))
+                .and_then(|verified| claim(jwt?, verified)),
             principal: attributes.source.as_ref().map_or("", |source| &source.principal),
         };
         let (extensions, spoofed) = (&attributes.context_extensions, headers.spoofed);
         Ok(Self { asked, presented, extensions, spoofed })
     }
+}
+
+/// The claim of the token that Envoy has verified; `Some(None)` if the token has no such text.
+fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>> {
+    let payload = verified.fields.get(&source.payload)?;
+    let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
+    let claim = claims.fields.get(&source.claim).and_then(|claim| claim.kind.as_ref());
+    Some(match claim {
+        Some(Kind::StringValue(text)) => Some(text),
+        _ => None,
+    })
 }
 
 /// The headers that decide.
@@ -92,13 +100,13 @@ struct Headers<'r> {
 }
 
 impl<'r> Headers<'r> {
-    fn read(http: &'r HttpRequest) -> Result<Self, Malformed> {
+    fn read(http: &'r HttpRequest) -> Result<Self, MalformedRequestError> {
         let raw = http.header_map.as_ref().map(|map| &*map.headers).unwrap_or_default();
         if http.headers.len() + raw.len() > HTTP_HEADERS_MAX {
-            return Err(Malformed::ManyHeaders);
+            return Err(MalformedRequestError::ManyHeaders);
         }
         if !raw.is_empty() && !http.headers.is_empty() {
-            return Err(Malformed::Disagreement); // Envoy gives one or the other.
+            return Err(MalformedRequestError::Disagreement); // Envoy gives one or the other.
         }
         let mut headers = Self::default();
         for (name, value) in &http.headers {
@@ -111,7 +119,7 @@ impl<'r> Headers<'r> {
     }
 
     /// Notes a header, whose value is nothing if it is not text.
-    fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), Malformed> {
+    fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), MalformedRequestError> {
         let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(name.to_ascii_lowercase()),
             false => Cow::Borrowed(name),
@@ -122,7 +130,7 @@ impl<'r> Headers<'r> {
             false => Cow::Borrowed(&*name),
         };
         if METHOD_OVERRIDES.contains(&&*alike) {
-            return Err(Malformed::MethodOverride);
+            return Err(MalformedRequestError::MethodOverride);
         }
         if alike.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*alike) {
             // Ours replace those of the same name; the others are taken away.
@@ -138,7 +146,7 @@ impl<'r> Headers<'r> {
                 self.authorization = Some(once);
                 return Ok(());
             }
-            "upgrade" => return Err(Malformed::Upgrade),
+            "upgrade" => return Err(MalformedRequestError::Upgrade),
             "content-type" => &mut self.content_type,
             "host" => &mut self.host,
             ":authority" => &mut self.authority,
@@ -146,10 +154,10 @@ impl<'r> Headers<'r> {
             ":method" => &mut self.method,
             _ => return Ok(()),
         };
-        let value = value.ok_or(Malformed::Header)?;
+        let value = value.ok_or(MalformedRequestError::Header)?;
         let is_joined = *name == *"content-type" && value.contains(',');
         if place.replace(value).is_some() || is_joined {
-            return Err(Malformed::Header);
+            return Err(MalformedRequestError::Header);
         }
         Ok(())
     }

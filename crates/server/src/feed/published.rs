@@ -1,119 +1,180 @@
-//! The snapshot that is served, waiting for a later one, and a few that lists still go on with.
+//! The revision that is served, the wait for a later one, and earlier ones for lists to go on with.
+//!
+//! **Invariant**: snapshot and credentials are one pointer, so that one publication replaces both for
+//! everybody. Earlier revisions are kept for [`Keep::time`] and up to [`Keep::bytes_max`]; the writer frees them,
+//! never a reader.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
 use capstan_engine::Snapshot;
 use capstan_policy::Credentials;
 use capstan_proto::contract::epoch;
-use capstan_proto::v1::{Consistency, consistency::Mode};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::RequestError;
-use crate::limits::{REVISION_WAIT_MAX, SNAPSHOTS_KEPT};
+use crate::interleave;
+use crate::limits::{Limits, REVISION_WAIT_MAX};
 
-/// What requests are both authenticated and decided by.
+/// What requests are authenticated and decided by.
 #[derive(Debug)]
-pub(crate) struct Current {
-    pub(crate) snapshot: Arc<Snapshot>,
-    pub(crate) credentials: Credentials,
+pub struct Current {
+    /// The policy.
+    pub snapshot: Snapshot,
+    /// Who proves what identity by a secret.
+    pub credentials: Credentials,
 }
 
-/// The snapshot that is served: one writer publishes, any number of readers read.
+/// How recent an answer must be (contract, section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Whatever is served.
+    Any,
+    /// This revision or a later one.
+    AtLeast(u64),
+    /// Every write that was acknowledged before the request.
+    Full,
+}
+
+/// How long and how many earlier revisions are kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keep {
+    /// Since a revision was replaced.
+    pub(crate) time: Duration,
+    /// Of all earlier revisions together.
+    pub(crate) bytes_max: usize,
+}
+
+impl From<&Limits> for Keep {
+    fn from(limits: &Limits) -> Self {
+        Self { time: limits.kept_time, bytes_max: limits.kept_bytes_max }
+    }
+}
+
+/// The revision that is served: one writer publishes, any number of readers read.
 #[derive(Debug)]
 pub struct Published {
-    snapshot: ArcSwapOption<Snapshot>,
-    /// The same with its credentials, for those who ask with one: nobody else pays for them.
     current: ArcSwapOption<Current>,
     revision: watch::Sender<u64>,
-    /// The latest snapshots, oldest first: pages of one list are of one revision.
-    kept: Mutex<VecDeque<Arc<Snapshot>>>,
+    keep: Keep,
+    earlier: Mutex<Earlier>,
 }
 
-impl Default for Published {
-    fn default() -> Self {
-        Self {
-            snapshot: ArcSwapOption::empty(),
-            current: ArcSwapOption::empty(),
-            revision: watch::Sender::new(0),
-            kept: Mutex::default(),
+/// Revisions that are no longer served, oldest first.
+#[derive(Debug, Default)]
+struct Earlier {
+    kept: VecDeque<Kept>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Kept {
+    current: Arc<Current>,
+    replaced: Instant,
+    /// What it holds that the revision after it does not.
+    bytes: usize,
+}
+
+impl Earlier {
+    /// Takes out what is too old or too much.
+    fn expire(&mut self, keep: Keep) -> Vec<Arc<Current>> {
+        let mut freed = Vec::new();
+        while let Some(oldest) = self.kept.front()
+            && (self.bytes > keep.bytes_max || oldest.replaced.elapsed() >= keep.time)
+        {
+            self.bytes = self.bytes.saturating_sub(oldest.bytes);
+            freed.extend(self.kept.pop_front().map(|kept| kept.current));
         }
+        freed
     }
 }
 
 impl Published {
-    /// Makes a snapshot the one that is served. Its revision is above all that were published.
-    /// Answers the one that is no longer kept, so that the writer frees it and no reader has to.
-    pub fn publish(&self, snapshot: Arc<Snapshot>) -> Option<Arc<Snapshot>> {
-        let revision = snapshot.revision();
+    /// Nothing yet.
+    pub(crate) fn new(keep: Keep) -> Self {
+        Self {
+            current: ArcSwapOption::empty(),
+            revision: watch::Sender::new(0),
+            keep,
+            earlier: Mutex::default(),
+        }
+    }
+
+    /// Serves a revision, which is later than all before it. `replaced_bytes` is what the one before it
+    /// holds and the new one does not. Answers revisions that are no longer kept, for the writer to
+    /// free.
+    pub(crate) fn publish(&self, current: Current, replaced_bytes: usize) -> Vec<Arc<Current>> {
+        let revision = current.snapshot.revision();
         debug_assert!(revision > *self.revision.borrow());
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.push_back(Arc::clone(&snapshot));
-        let dropped = if kept.len() > SNAPSHOTS_KEPT { kept.pop_front() } else { None };
-        drop(kept);
-        self.snapshot.store(Some(snapshot));
-        self.revision.send_replace(revision);
-        dropped
-    }
-
-    /// The same, with the credentials of the policy: who sees the revision is held to them.
-    pub(crate) fn publish_with(
-        &self,
-        snapshot: Arc<Snapshot>,
-        credentials: Credentials,
-    ) -> Option<Arc<Snapshot>> {
-        let current = Current { snapshot: Arc::clone(&snapshot), credentials };
+        // Kept before its successor is served: a page of it must find it at any time. Nothing else
+        // publishes meanwhile, so the lock is not held over both.
+        if let Some(current) = self.current.load_full() {
+            let replaced = Instant::now();
+            let mut earlier = self.earlier();
+            earlier.kept.push_back(Kept { current, replaced, bytes: replaced_bytes });
+            earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
+        }
+        interleave::point();
         self.current.store(Some(Arc::new(current)));
-        self.publish(snapshot)
+        interleave::point();
+        let freed = self.earlier().expire(self.keep);
+        self.revision.send_replace(revision);
+        freed
     }
 
-    /// The snapshot that is served, with its credentials. Waits a moment for the first.
-    ///
-    /// # Errors
-    ///
-    /// It did not come in time.
-    pub(crate) async fn authenticating(&self) -> Result<Arc<Current>, RequestError> {
-        self.read(None).await?;
-        self.current.load_full().ok_or(RequestError::NotReady)
+    /// Takes out revisions that were kept long enough, for the writer to free.
+    pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
+        self.earlier().expire(self.keep)
     }
 
-    /// The snapshot that is served, if any is yet.
+    fn earlier(&self) -> MutexGuard<'_, Earlier> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The revision that is served, if any is yet.
     #[must_use]
-    pub fn current(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.load_full()
+    pub fn current(&self) -> Option<Arc<Current>> {
+        self.current.load_full()
     }
 
     /// The same for as long as an answer takes: unlike [`Self::current`] it writes nothing that
     /// other cores read.
-    pub(crate) fn load(&self) -> Guard<Option<Arc<Snapshot>>> {
-        self.snapshot.load()
+    pub(crate) fn load(&self) -> Guard<Option<Arc<Current>>> {
+        self.current.load()
     }
 
-    /// A snapshot for the next page of a list: of the revision that the list began with, if that is
-    /// still kept, else the current one, which the page's token will then not fit.
-    pub(crate) fn kept(&self, revision: u64) -> Option<Arc<Snapshot>> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.iter().find(|snapshot| snapshot.revision() == revision).map(Arc::clone)
+    /// The revision that a list began with, if it is served or still kept.
+    pub(crate) fn kept(&self, revision: u64) -> Option<Arc<Current>> {
+        // What is served comes first: a revision that is replaced is kept before its successor is served, so
+        // that it is found in one of the two at any time.
+        let is_wanted = |current: &Arc<Current>| current.snapshot.revision() == revision;
+        if let Some(current) = self.current().filter(is_wanted) {
+            return Some(current);
+        }
+        interleave::point();
+        let earlier = self.earlier();
+        let at =
+            earlier.kept.binary_search_by_key(&revision, |one| one.current.snapshot.revision());
+        at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
     }
 
-    /// A snapshot as recent as the request wants it. Waits a moment for one that is not here yet:
-    /// the first after a start, or the revision of a write that another replica acknowledged.
+    /// A revision as recent as the request wants it. Waits up to [`REVISION_WAIT_MAX`] for one that is
+    /// not here yet: the first after a start, or that of a write which another replica acknowledged.
     ///
     /// # Errors
     ///
     /// It did not come in time, or never will.
-    pub async fn read(
-        &self,
-        consistency: Option<&Consistency>,
-    ) -> Result<Arc<Snapshot>, RequestError> {
-        let wanted = match consistency.and_then(|consistency| consistency.mode.as_ref()) {
-            Some(Mode::AtLeast(revision)) => *revision,
-            // A policy file has one writer, in this process: what is held is all there is.
-            Some(Mode::FullyConsistent(_)) | None => 0,
+    pub async fn read(&self, freshness: Freshness) -> Result<Arc<Current>, RequestError> {
+        let wanted = match freshness {
+            Freshness::AtLeast(revision) => revision,
+            // A policy file has one writer, in this process: what is served is all that there is.
+            Freshness::Full | Freshness::Any => 0,
         };
         match self.current() {
-            Some(snapshot) if wanted <= snapshot.revision() => Ok(snapshot),
+            Some(current) if wanted <= current.snapshot.revision() => Ok(current),
             held => self.wait(wanted, held).await,
         }
     }
@@ -121,9 +182,9 @@ impl Published {
     async fn wait(
         &self,
         wanted: u64,
-        held: Option<Arc<Snapshot>>,
-    ) -> Result<Arc<Snapshot>, RequestError> {
-        if let Some(held) = held.map(|snapshot| snapshot.revision())
+        held: Option<Arc<Current>>,
+    ) -> Result<Arc<Current>, RequestError> {
+        if let Some(held) = held.map(|current| current.snapshot.revision())
             && epoch(wanted) != epoch(held)
         {
             return Err(RequestError::StoreEpoch { wanted, held });
@@ -132,11 +193,15 @@ impl Published {
         let arrived = revisions.wait_for(|revision| *revision >= wanted.max(1));
         let arrived = tokio::time::timeout(REVISION_WAIT_MAX, arrived).await.is_ok();
         match self.current() {
-            Some(snapshot) if arrived => Ok(snapshot),
-            Some(snapshot) => {
-                Err(RequestError::RevisionNotAvailable { wanted, held: snapshot.revision() })
+            Some(current) if arrived => Ok(current),
+            Some(current) => {
+                let held = current.snapshot.revision();
+                Err(RequestError::RevisionNotAvailable { wanted, held })
             }
             None => Err(RequestError::NotReady),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,9 +65,9 @@ impl Source {
     ) -> anyhow::Result<Built> {
         let Policy { model, credentials, warnings } = self.load(catalogs)?;
         let snapshot = Snapshot::build(&model, revision)?;
-        let compared = self_check(&model, &snapshot, SELF_CHECK_IDENTITIES, now)
+        let compared = self_check(&snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
-        Ok(Built { snapshot: Arc::new(snapshot), credentials, compared, warnings })
+        Ok(Built { snapshot, credentials, compared, warnings })
     }
 }
 
@@ -75,7 +75,7 @@ impl Source {
 #[derive(Debug)]
 pub struct Built {
     /// The snapshot.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Snapshot,
     /// The policy's credentials, which serve with it.
     pub credentials: Credentials,
     /// How many of its answers were compared with the rules.

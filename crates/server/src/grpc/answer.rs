@@ -1,15 +1,15 @@
-//! Requests answered from one snapshot at one time: what the gRPC services and the command line
-//! both call.
+//! Requests of the schema, answered from one snapshot at one time.
 //!
-//! **Invariant**: nothing here waits, locks or logs.
+//! **Invariant**: nothing here waits or locks. What is a decision comes from [`Ask`], which counts and
+//! logs it.
 
-use capstan_engine::{Attributes, Decision, Question, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Snapshot, Timestamp};
 use capstan_proto::v1;
 
+use super::page::{List, Page, PageKey};
+use super::{convert, page};
 use crate::RequestError;
-use crate::grpc::convert;
-use crate::grpc::page::Page;
-use crate::limits::BATCH_CHECKS_MAX;
+use crate::ask::{self, Ask, Basis, Names};
 
 /// May this identity do this here?
 ///
@@ -17,40 +17,25 @@ use crate::limits::BATCH_CHECKS_MAX;
 ///
 /// A malformed path, or a capability that the catalog lacks.
 pub fn check(
-    snapshot: &Snapshot,
+    ask: &Ask,
+    basis: Basis<'_>,
     request: &v1::CheckRequest,
-    now: Timestamp,
 ) -> Result<v1::CheckResponse, RequestError> {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
     let attributes = convert::attributes(properties.as_ref());
-    check_names(snapshot, [identity, capability, resource], &attributes, now)
-}
-
-/// May this identity do this here, by these names?
-///
-/// # Errors
-///
-/// As [`check`].
-pub(crate) fn check_names(
-    snapshot: &Snapshot,
-    [identity, capability, resource]: [&str; 3],
-    attributes: &Attributes,
-    now: Timestamp,
-) -> Result<v1::CheckResponse, RequestError> {
-    let question = convert::question(identity, capability, resource, attributes)?;
-    let decision = decide(snapshot, &question, now)?;
-    Ok(convert::check_response(decision, snapshot.revision()))
+    let decision = ask.check(basis, [identity, capability, resource], &attributes)?;
+    Ok(convert::check_response(decision, basis.snapshot.revision()))
 }
 
 /// Many checks at one time; an item that cannot be answered gets its own error.
 ///
 /// # Errors
 ///
-/// More than [`BATCH_CHECKS_MAX`] checks.
+/// More than [`BATCH_CHECKS_MAX`](crate::limits::BATCH_CHECKS_MAX) checks.
 pub fn batch_check(
-    snapshot: &Snapshot,
+    ask: &Ask,
+    basis: Basis<'_>,
     request: &v1::BatchCheckRequest,
-    now: Timestamp,
 ) -> Result<v1::BatchCheckResponse, RequestError> {
     let properties = request.checks.iter().map(|item| item.properties.as_ref());
     let attributes: Vec<_> = properties.map(convert::attributes).collect();
@@ -58,62 +43,41 @@ pub fn batch_check(
         let v1::CheckItem { identity, capability, resource, .. } = item;
         [identity, capability, resource].map(String::as_str)
     });
-    batch_check_names(snapshot, names.zip(attributes.iter().map(|one| &**one)), now)
+    batch_check_names(ask, basis, names.zip(attributes.iter().map(|one| &**one)))
 }
 
-/// The same by names, each with what the request supplies for conditions.
+/// The same for names that are borrowed, each with what the request supplies for conditions.
+pub(super) fn batch_check_names<'r>(
+    ask: &Ask,
+    basis: Basis<'_>,
+    checks: impl ExactSizeIterator<Item = (Names<'r>, &'r Attributes)>,
+) -> Result<v1::BatchCheckResponse, RequestError> {
+    let mut results = vec![v1::CheckResult::default(); checks.len()];
+    ask.batch(basis, checks, |at, decision| {
+        if let Some(result) = results.get_mut(at) {
+            *result = match decision {
+                Ok(decision) => convert::check_result(decision),
+                Err(error) => v1::CheckResult { error: Some(error.item()), ..Default::default() },
+            };
+        }
+    })?;
+    Ok(v1::BatchCheckResponse { results, revision: basis.snapshot.revision() })
+}
+
+/// Why may this identity do this here, or what would let it?
 ///
 /// # Errors
 ///
-/// As [`batch_check`].
-pub(crate) fn batch_check_names<'r>(
-    snapshot: &Snapshot,
-    checks: impl ExactSizeIterator<Item = ([&'r str; 3], &'r Attributes)>,
-    now: Timestamp,
-) -> Result<v1::BatchCheckResponse, RequestError> {
-    let length = checks.len();
-    if length > BATCH_CHECKS_MAX {
-        return Err(too_many(length));
-    }
-    let mut results = vec![v1::CheckResult::default(); length];
-    let mut questions = Vec::with_capacity(length);
-    let mut places = Vec::with_capacity(length);
-    for (([identity, capability, resource], attributes), result) in checks.zip(&mut results) {
-        match convert::question(identity, capability, resource, attributes) {
-            Ok(question) => {
-                questions.push(question);
-                places.push(result);
-            }
-            Err(error) => result.error = Some(error.item()),
-        }
-    }
-    let mut asked = questions.iter().zip(places);
-    snapshot.check_batch(&questions, now, |_, decision| {
-        let Some((question, result)) = asked.next() else { return };
-        match decision {
-            Ok(decision) => *result = convert::check_result(decision),
-            Err(_) => {
-                let unknown = unknown_capability(snapshot, question.capability);
-                result.error = Some(unknown.item());
-            }
-        }
-    });
-    drop(asked);
-    Ok(v1::BatchCheckResponse { results, revision: snapshot.revision() })
-}
-
-/// The error of a batch of so many checks.
-pub(crate) fn too_many(checks: usize) -> RequestError {
-    let problem = format!("{checks} checks, more than {BATCH_CHECKS_MAX}: send several batches");
-    RequestError::field("checks", problem)
-}
-
-fn decide(
-    snapshot: &Snapshot,
-    question: &Question<'_>,
-    now: Timestamp,
-) -> Result<Decision, RequestError> {
-    snapshot.check(question, now).map_err(|_| unknown_capability(snapshot, question.capability))
+/// As [`check`].
+pub fn explain(
+    ask: &Ask,
+    basis: Basis<'_>,
+    request: &v1::ExplainRequest,
+) -> Result<v1::ExplainResponse, RequestError> {
+    let v1::ExplainRequest { identity, capability, resource, properties, .. } = request;
+    let attributes = convert::attributes(properties.as_ref());
+    let found = ask.explain(basis, [identity, capability, resource], &attributes)?;
+    Ok(convert::explain_response(found, capability, basis.snapshot.revision()))
 }
 
 /// What can this identity do here?
@@ -126,16 +90,11 @@ pub fn list_capabilities(
     request: &v1::ListCapabilitiesRequest,
     now: Timestamp,
 ) -> Result<v1::ListCapabilitiesResponse, RequestError> {
-    let identity = convert::path("identity", &request.identity)?;
-    let resource = convert::path("resource", &request.resource)?;
+    let identity = ask::path("identity", &request.identity)?;
+    let resource = ask::path("resource", &request.resource)?;
     let attributes = convert::attributes(request.properties.as_ref());
     let found = snapshot.list_capabilities(identity, resource, &attributes, now);
-    let names = found.capabilities.iter().filter_map(|at| snapshot.catalog().capability_name(at));
-    Ok(v1::ListCapabilitiesResponse {
-        capabilities: names.map(Into::into).collect(),
-        grants: found.grants.into_iter().map(convert::grant).collect(),
-        revision: snapshot.revision(),
-    })
+    Ok(convert::capabilities_response(found, snapshot))
 }
 
 /// Who can do this here?
@@ -145,19 +104,23 @@ pub fn list_capabilities(
 /// A malformed path, a capability that the catalog lacks, a negative page size, or a token of
 /// another list.
 pub fn list_identities(
+    key: &PageKey,
     snapshot: &Snapshot,
     request: &v1::ListIdentitiesRequest,
     now: Timestamp,
 ) -> Result<v1::ListIdentitiesResponse, RequestError> {
-    let resource = convert::path("resource", &request.resource)?;
+    let v1::ListIdentitiesRequest { capability, page_size, page_token, .. } = request;
+    let resource = ask::path("resource", &request.resource)?;
     let attributes = convert::attributes(request.properties.as_ref());
-    let list = ("ListIdentities", &request.capability, &request.resource, &*attributes);
-    let page = Page::parse(request.page_size, &request.page_token, list, snapshot, now)?;
-    let found = snapshot.list_identities(&request.capability, resource, &attributes, page.now);
-    let found = found.map_err(|_| unknown_capability(snapshot, &request.capability))?;
+    let fields = [&**capability, &*request.resource];
+    let list = List { method: "ListIdentities", fields, attributes: &attributes };
+    let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
+    let found =
+        snapshot.page_of_identities(capability, resource, &attributes, page.now, page.cursor());
+    let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
     Ok(v1::ListIdentitiesResponse {
-        identities: page.of(&found).iter().map(|identity| (*identity).into()).collect(),
-        next_page_token: page.next(found.len()),
+        next_page_token: page.next_token(found.entries.last().copied(), found.more),
+        identities: found.entries.into_iter().map(Into::into).collect(),
         revision: snapshot.revision(),
     })
 }
@@ -168,43 +131,28 @@ pub fn list_identities(
 ///
 /// As [`list_identities`]; and properties of a resource, which the question leaves open.
 pub fn list_scopes(
+    key: &PageKey,
     snapshot: &Snapshot,
     request: &v1::ListScopesRequest,
     now: Timestamp,
 ) -> Result<v1::ListScopesResponse, RequestError> {
-    let identity = convert::path("identity", &request.identity)?;
+    let v1::ListScopesRequest { capability, page_size, page_token, .. } = request;
+    let identity = ask::path("identity", &request.identity)?;
     if request.properties.as_ref().is_some_and(|properties| !properties.resource.is_empty()) {
         let problem = "tests on the resource are left open here, so nothing can be said of it";
         return Err(RequestError::field("properties.resource", problem));
     }
     let attributes = convert::attributes(request.properties.as_ref());
-    let list = ("ListScopes", &request.capability, &request.identity, &*attributes);
-    let page = Page::parse(request.page_size, &request.page_token, list, snapshot, now)?;
-    let found = snapshot.list_scopes(identity, &request.capability, &attributes, page.now);
-    let found = found.map_err(|_| unknown_capability(snapshot, &request.capability))?;
+    let fields = [&**capability, &*request.identity];
+    let list = List { method: "ListScopes", fields, attributes: &attributes };
+    let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
+    let found = snapshot.page_of_scopes(identity, capability, &attributes, page.now, page.cursor());
+    let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
     Ok(v1::ListScopesResponse {
-        scopes: page.of(&found).iter().copied().map(convert::scope).collect(),
-        next_page_token: page.next(found.len()),
+        next_page_token: page.next_token(found.entries.last().map(|it| it.scope), found.more),
+        scopes: found.entries.into_iter().map(convert::scope).collect(),
         revision: snapshot.revision(),
     })
-}
-
-/// Why may this identity do this here, or what would let it?
-///
-/// # Errors
-///
-/// As [`check`].
-pub fn explain(
-    snapshot: &Snapshot,
-    request: &v1::ExplainRequest,
-    now: Timestamp,
-) -> Result<v1::ExplainResponse, RequestError> {
-    let v1::ExplainRequest { identity, capability, resource, properties, .. } = request;
-    let attributes = convert::attributes(properties.as_ref());
-    let question = convert::question(identity, capability, resource, &attributes)?;
-    let found = snapshot.explain(&question, now);
-    let found = found.map_err(|_| unknown_capability(snapshot, capability))?;
-    Ok(convert::explain_response(found, capability, snapshot.revision()))
 }
 
 /// The roles that the policy knows.
@@ -213,17 +161,21 @@ pub fn explain(
 ///
 /// A negative page size, or a token of another list.
 pub fn list_roles(
+    key: &PageKey,
     snapshot: &Snapshot,
     request: &v1::ListRolesRequest,
     now: Timestamp,
 ) -> Result<v1::ListRolesResponse, RequestError> {
-    let (size, token) = (request.page_size, &request.page_token);
-    let page = Page::parse(size, token, "ListRoles", snapshot, now)?;
-    let (catalog, roles) = (snapshot.catalog(), snapshot.roles());
+    let v1::ListRolesRequest { page_size, page_token } = request;
+    let list = List { method: "ListRoles", fields: ["", ""], attributes: Attributes::NONE };
+    let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
+    let catalog = snapshot.catalog();
+    let rest = page.after.as_deref().map_or(snapshot.roles(), |id| snapshot.roles_after(id));
+    let here = rest.get(..page.size).unwrap_or(rest);
     Ok(v1::ListRolesResponse {
         catalog: catalog.name().into(),
-        roles: page.of(roles).iter().map(|role| convert::role(catalog, role)).collect(),
-        next_page_token: page.next(roles.len()),
+        roles: here.iter().map(|role| convert::role(catalog, role)).collect(),
+        next_page_token: page.next_token(here.last().map(|it| &*it.id), here.len() < rest.len()),
         revision: snapshot.revision(),
     })
 }
@@ -231,11 +183,5 @@ pub fn list_roles(
 /// The revision that a page token was given out at, so that the list can go on there.
 #[must_use]
 pub fn page_revision(token: &str) -> Option<u64> {
-    Page::revision(token)
-}
-
-fn unknown_capability(snapshot: &Snapshot, name: &str) -> RequestError {
-    let shown: String = name.chars().take(128).flat_map(char::escape_debug).collect();
-    let catalog = snapshot.catalog().name();
-    RequestError::field("capability", format!("catalog `{catalog}` has no capability `{shown}`"))
+    page::revision(token)
 }

@@ -4,30 +4,16 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use capstan_engine::{
-    Attributes, Catalog, Decision, Explanation, Family, Grant, Path, Properties, Question, Reason,
-    Role, Scope, Timestamp, Value,
+    Attributes, Capabilities, Catalog, Decision, Explanation, Family, Grant, Properties, Reason,
+    Role, Scope, Snapshot, Timestamp, Value,
 };
 use capstan_policy::whole;
-use capstan_proto::v1;
+use capstan_proto::v1::{self, consistency::Mode};
 use prost_types::value::Kind;
 
-use crate::RequestError;
+use crate::feed::Freshness;
 
 // === From the wire ===
-
-pub(crate) fn path<'r>(field: &str, text: &'r str) -> Result<Path<'r>, RequestError> {
-    Path::parse(text).map_err(|error| RequestError::field(field, error))
-}
-
-pub(crate) fn question<'r>(
-    identity: &'r str,
-    capability: &'r str,
-    resource: &'r str,
-    attributes: &'r Attributes,
-) -> Result<Question<'r>, RequestError> {
-    let (identity, resource) = (path("identity", identity)?, path("resource", resource)?);
-    Ok(Question { identity, capability, resource, attributes })
-}
 
 /// What a request supplies for conditions; nothing is allocated if it supplies nothing.
 pub(crate) fn attributes(properties: Option<&v1::Properties>) -> Cow<'static, Attributes> {
@@ -53,22 +39,18 @@ fn values(all: &HashMap<String, prost_types::Value>) -> Properties {
     all.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
 }
 
-/// The engine's word for a reason of an answer; none for an item that got an error instead.
-pub(crate) fn reason_of(answered: i32) -> Option<Reason> {
-    match v1::Reason::try_from(answered) {
-        Ok(v1::Reason::Granted) => Some(Reason::Granted),
-        Ok(v1::Reason::UnknownIdentity) => Some(Reason::UnknownIdentity),
-        Ok(v1::Reason::Expired) => Some(Reason::Expired),
-        Ok(v1::Reason::ConditionNotMet) => Some(Reason::ConditionNotMet),
-        Ok(v1::Reason::CapabilityNotInRole) => Some(Reason::CapabilityNotInRole),
-        Ok(v1::Reason::NoBinding) => Some(Reason::NoBinding),
-        Ok(v1::Reason::Unspecified) | Err(_) => None,
+/// How recent an answer must be.
+pub(crate) fn freshness(consistency: Option<&v1::Consistency>) -> Freshness {
+    match consistency.and_then(|consistency| consistency.mode.as_ref()) {
+        Some(Mode::AtLeast(revision)) => Freshness::AtLeast(*revision),
+        Some(Mode::FullyConsistent(true)) => Freshness::Full,
+        Some(Mode::FullyConsistent(false)) | None => Freshness::Any,
     }
 }
 
 // === To the wire ===
 
-pub(crate) const fn reason(reason: Reason) -> v1::Reason {
+const fn reason(reason: Reason) -> v1::Reason {
     match reason {
         Reason::Granted => v1::Reason::Granted,
         Reason::UnknownIdentity => v1::Reason::UnknownIdentity,
@@ -102,6 +84,19 @@ pub(crate) fn check_result(decision: Decision) -> v1::CheckResult {
         reason: reason(decision.reason).into(),
         error: None,
         valid_until: decision.valid_until.map(timestamp),
+    }
+}
+
+pub(crate) fn capabilities_response(
+    found: Capabilities<'_>,
+    snapshot: &Snapshot,
+) -> v1::ListCapabilitiesResponse {
+    let Capabilities { capabilities, grants } = found;
+    let names = capabilities.iter().filter_map(|at| snapshot.catalog().capability_name(at));
+    v1::ListCapabilitiesResponse {
+        capabilities: names.map(Into::into).collect(),
+        grants: grants.into_iter().map(grant).collect(),
+        revision: snapshot.revision(),
     }
 }
 
@@ -144,17 +139,4 @@ pub(crate) fn explain_response(
 
 pub(crate) fn scope(scope: Scope<'_>) -> v1::ScopeResult {
     v1::ScopeResult { scope: scope.scope.into(), conditional: scope.conditional }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reasons_read_back_as_they_were_written() {
-        for known in Reason::ALL {
-            assert_eq!(reason_of(reason(known).into()), Some(known));
-        }
-        assert_eq!(reason_of(v1::Reason::Unspecified.into()), None);
-    }
 }

@@ -1,44 +1,97 @@
-//! Page tokens: where a list goes on, and at which revision and time it began.
+//! Page tokens: which entry a list goes on after, and at which revision and time it began.
 //!
-//! **Invariant**: the pages of one list are of one revision and one time. A token is sealed for its
-//! request, with a key of this process, so a token that was made up or belongs to another request
-//! is refused.
+//! ```text
+//! base64url of: revision u64, seconds i64, nanoseconds u32, the last entry's id, HMAC-SHA-256 cut to 16 bytes
+//! ```
+//!
+//! **Invariant**: all pages of one list are of one revision and one time. The MAC covers the request,
+//! so a token that was made up or belongs to another request is refused. The key is handed in: servers
+//! with the same key and the same revisions go on with each other's lists.
 
-use std::hash::{BuildHasher as _, Hash, RandomState};
-use std::sync::LazyLock;
-
-use capstan_engine::{Snapshot, Timestamp};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use capstan_engine::{Attributes, Cursor, Properties, Snapshot, Timestamp, Value};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 
 use crate::RequestError;
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 
-static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+/// Bytes of a token's MAC: 128 bits, which nobody guesses.
+const MAC_BYTES: usize = 16;
+
+/// The secret key of page tokens.
+#[derive(Clone)]
+pub struct PageKey([u8; 32]);
+
+impl PageKey {
+    /// A key that others have, too: a store's.
+    #[must_use]
+    pub const fn new(key: [u8; 32]) -> Self {
+        Self(key)
+    }
+
+    /// A key of this process's own: no other server takes its tokens.
+    ///
+    /// # Errors
+    ///
+    /// The system has no random numbers.
+    pub fn random() -> std::io::Result<Self> {
+        let mut key = [0; 32];
+        getrandom::fill(&mut key).map_err(std::io::Error::other)?;
+        Ok(Self(key))
+    }
+}
+
+impl std::fmt::Debug for PageKey {
+    /// The key is a secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PageKey").finish_non_exhaustive()
+    }
+}
+
+/// Which list a page is of: everything of the request that decides what the list holds.
+#[derive(Debug)]
+pub(crate) struct List<'r> {
+    /// The method's name.
+    pub(crate) method: &'static str,
+    pub(crate) fields: [&'r str; 2],
+    pub(crate) attributes: &'r Attributes,
+}
 
 /// One page of a list.
 pub(crate) struct Page {
-    start: usize,
-    size: usize,
-    revision: u64,
+    /// Entries of the list up to this one were on earlier pages; `None` for the first page.
+    pub(crate) after: Option<String>,
+    /// Most entries of this page.
+    pub(crate) size: usize,
     /// The time that the whole list is of: expiry must not come between two pages.
     pub(crate) now: Timestamp,
-    list: u64,
+    revision: u64,
+    /// The MAC over key and list, still without revision, time and entry.
+    mac: Hmac<Sha256>,
 }
 
 /// What a token says, before it is believed.
-struct Token<'t> {
-    seal: &'t str,
+struct Token {
     revision: u64,
     now: Timestamp,
-    start: usize,
+    after: String,
+    mac: [u8; MAC_BYTES],
 }
 
 impl Page {
-    /// Reads `page_size` and `page_token` of a request. `list` is all else of the request that
-    /// decides what the list holds.
+    /// Reads `page_size` and `page_token` of a request.
+    ///
+    /// # Errors
+    ///
+    /// A negative size, a token that this list did not give out, or one of a revision that is no longer
+    /// kept.
     pub(crate) fn parse(
+        key: &PageKey,
         size: i32,
         token: &str,
-        list: impl Hash,
+        list: &List<'_>,
         snapshot: &Snapshot,
         now: Timestamp,
     ) -> Result<Self, RequestError> {
@@ -47,56 +100,110 @@ impl Page {
             Ok(size) => size.min(PAGE_MAX),
             Err(_) => return Err(RequestError::field("page_size", "negative")),
         };
-        let (revision, list) = (snapshot.revision(), KEY.hash_one(list));
-        let first = Self { start: 0, size, revision, now, list };
+        let (mac, revision) = (list.mac(key), snapshot.revision());
+        let first = Self { after: None, size, now, revision, mac };
         if token.is_empty() {
             return Ok(first);
         }
         let refused = || RequestError::field("page_token", "not one that this list gave out");
-        let Token { seal, revision, now, start } = parse(token).ok_or_else(refused)?;
-        let page = Self { start, revision, now, ..first };
-        if page.seal(start) != seal {
-            return Err(refused());
-        }
+        let Token { revision, now, after, mac } = Token::parse(token).ok_or_else(refused)?;
+        let page = Self { now, revision, ..first };
+        page.mac_of(&after).verify_truncated_left(&mac).map_err(|_| refused())?;
         if revision != snapshot.revision() {
-            // Genuine, but what it was given out for is no longer held.
+            // Genuine, but the revision that it was given out at is no longer held.
             return Err(RequestError::RevisionGone { revision });
         }
-        Ok(page)
+        Ok(Self { after: Some(after), ..page })
     }
 
-    /// The revision that a token was given out at, if it looks like one.
-    pub(crate) fn revision(token: &str) -> Option<u64> {
-        Some(parse(token)?.revision)
+    /// The page as the engine takes it.
+    pub(crate) fn cursor(&self) -> Cursor<'_> {
+        Cursor { after: self.after.as_deref(), limit: self.size }
     }
 
-    /// The entries of this page, of all.
-    pub(crate) fn of<'l, T>(&self, all: &'l [T]) -> &'l [T] {
-        let rest = all.get(self.start..).unwrap_or_default();
-        rest.get(..self.size).unwrap_or(rest)
+    /// The token of the page that follows, given the last entry of this one; empty if none follows.
+    pub(crate) fn next_token(&self, last: Option<&str>, more: bool) -> String {
+        let Some(last) = last.filter(|_| more) else { return String::new() };
+        let mut bytes = Vec::with_capacity(20 + last.len() + MAC_BYTES);
+        bytes.extend(self.head());
+        bytes.extend(last.as_bytes());
+        let mac = self.mac_of(last).finalize().into_bytes();
+        bytes.extend(mac.iter().take(MAC_BYTES));
+        URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The token of the page after this one; empty if `length` entries end with this page.
-    pub(crate) fn next(&self, length: usize) -> String {
-        let next = self.start.saturating_add(self.size);
-        if next >= length {
-            return String::new();
-        }
-        let (seconds, nanos) = (self.now.seconds(), self.now.nanos());
-        format!("{}.{:x}.{seconds}.{nanos}.{next:x}", self.seal(next), self.revision)
+    fn head(&self) -> [u8; 20] {
+        let mut head = [0; 20];
+        let parts = self.revision.to_le_bytes().into_iter();
+        let parts = parts.chain(self.now.seconds().to_le_bytes());
+        let parts = parts.chain(self.now.nanos().to_le_bytes());
+        head.iter_mut().zip(parts).for_each(|(to, byte)| *to = byte);
+        head
     }
 
-    fn seal(&self, start: usize) -> String {
-        let seal = |half: u8| KEY.hash_one((half, self.list, self.revision, self.now, start));
-        format!("{:016x}{:016x}", seal(0), seal(1))
+    fn mac_of(&self, after: &str) -> Hmac<Sha256> {
+        let mut mac = self.mac.clone();
+        mac.update(&self.head());
+        mac.update(after.as_bytes());
+        mac
     }
 }
 
-fn parse(token: &str) -> Option<Token<'_>> {
-    let mut parts = token.split('.');
-    let seal = parts.next()?;
-    let revision = u64::from_str_radix(parts.next()?, 16).ok()?;
-    let now = Timestamp::new(parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    let start = usize::from_str_radix(parts.next()?, 16).ok()?;
-    parts.next().is_none().then_some(Token { seal, revision, now, start })
+impl Token {
+    fn parse(token: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let (revision, rest) = bytes.split_first_chunk()?;
+        let (seconds, rest) = rest.split_first_chunk()?;
+        let (nanos, rest) = rest.split_first_chunk()?;
+        let (after, mac) = rest.split_last_chunk()?;
+        let now = Timestamp::new(i64::from_le_bytes(*seconds), u32::from_le_bytes(*nanos));
+        let after = str::from_utf8(after).ok()?.to_owned();
+        Some(Self { revision: u64::from_le_bytes(*revision), now, after, mac: *mac })
+    }
+}
+
+/// The revision that a token was given out at, if it looks like a token.
+pub(crate) fn revision(token: &str) -> Option<u64> {
+    Some(Token::parse(token)?.revision)
+}
+
+impl List<'_> {
+    /// Everything with its length or type before it, so that no two lists have the same bytes.
+    fn mac(&self, key: &PageKey) -> Hmac<Sha256> {
+        // HMAC fills a key that is shorter than a block with zeros (RFC 2104).
+        let mut block = [0; 64];
+        block.iter_mut().zip(key.0).for_each(|(to, byte)| *to = byte);
+        let mut mac = Hmac::<Sha256>::new(&block.into());
+        let Self { method, fields, attributes } = self;
+        text(&mut mac, method);
+        fields.iter().for_each(|field| text(&mut mac, field));
+        let Attributes { subject, resource, action, context } = attributes;
+        for properties in [subject, resource, action, context] {
+            all(&mut mac, properties);
+        }
+        mac
+    }
+}
+
+fn text(mac: &mut Hmac<Sha256>, text: &str) {
+    mac.update(&(text.len() as u64).to_le_bytes());
+    mac.update(text.as_bytes());
+}
+
+fn all(mac: &mut Hmac<Sha256>, properties: &Properties) {
+    mac.update(&(properties.len() as u64).to_le_bytes());
+    for (name, value) in properties {
+        text(mac, name);
+        match value {
+            Value::String(string) => {
+                mac.update(&[0]);
+                text(mac, string);
+            }
+            Value::Boolean(boolean) => mac.update(&[1, u8::from(*boolean)]),
+            Value::Integer(integer) => {
+                mac.update(&[2]);
+                mac.update(&integer.to_le_bytes());
+            }
+        }
+    }
 }

@@ -6,8 +6,8 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::RequestError;
-use crate::admission::jittered;
-use crate::error::Refusal;
+use crate::error::CallError;
+use crate::jitter::jittered;
 use crate::limits::{RETRY_PUSHBACK, REVISION_WAIT_MAX};
 
 /// `ErrorInfo.domain` of every error.
@@ -77,37 +77,38 @@ impl From<RequestError> for Status {
     }
 }
 
-impl Refusal {
+impl CallError {
     const fn code(&self) -> Code {
         match self {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
             Self::Misframed => Code::InvalidArgument,
+            Self::Unimplemented => Code::Unimplemented,
             Self::Bug { .. } => Code::Internal,
         }
     }
 }
 
-impl From<Refusal> for Status {
-    fn from(refusal: Refusal) -> Self {
+impl From<CallError> for Status {
+    fn from(refusal: CallError) -> Self {
         let mut details = ErrorDetails::new();
         let mut pushback = None;
         match &refusal {
             // The code says it all, and of a bug a caller learns nothing.
-            Refusal::DeadlineExceeded | Refusal::Bug { .. } => {}
-            Refusal::Overloaded => {
+            CallError::DeadlineExceeded | CallError::Unimplemented | CallError::Bug { .. } => {}
+            CallError::Overloaded => {
                 // Half as much more or less: those that were turned away together come back apart.
                 let wait = jittered(RETRY_PUSHBACK, 2);
                 details.set_error_info("OVERLOADED", DOMAIN, []);
                 details.set_retry_info(Some(wait));
                 pushback = Some(i32::try_from(wait.as_millis()).unwrap_or(i32::MAX));
             }
-            Refusal::TooLarge { bytes_max } => {
+            CallError::TooLarge { bytes_max } => {
                 let metadata = [("bytes_max".to_owned(), bytes_max.to_string())];
                 details.set_error_info("TOO_LARGE", DOMAIN, metadata);
                 pushback = Some(-1);
             }
-            Refusal::Misframed => {
+            CallError::Misframed => {
                 details.set_error_info("INVALID_FIELD", DOMAIN, [("field".into(), "".into())]);
             }
         }

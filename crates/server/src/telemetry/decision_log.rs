@@ -24,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::limits::{DECISION_LOG_FLUSH_MAX, Limits};
-use crate::telemetry::metrics::{Metrics, Rpc};
+use crate::methods::Rpc;
+use crate::telemetry::metrics::Metrics;
 
 pub(crate) use line::Line;
 use writer::Writer;

@@ -17,8 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
-use crate::envoy::ext_authz::Answered;
-use crate::envoy::service::CHECK;
+use crate::methods::Rpc;
 
 /// What `/metrics` answers with, as Prometheus asks for it.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -63,84 +62,6 @@ pub const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// Which call it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rpc {
-    /// One check.
-    Check,
-    /// Many checks.
-    BatchCheck,
-    /// A stream of batches.
-    StreamCheck,
-    /// What can this identity do here?
-    ListCapabilities,
-    /// Who can do this here?
-    ListIdentities,
-    /// Where can this identity do this?
-    ListScopes,
-    /// Why?
-    Explain,
-    /// The roles that the policy knows.
-    ListRoles,
-    /// The question of an Envoy: may this HTTP request pass?
-    ExtAuthz,
-    /// Whatever we do not serve.
-    Other,
-}
-
-impl Rpc {
-    const ALL: [Self; 10] = [
-        Self::Check,
-        Self::BatchCheck,
-        Self::StreamCheck,
-        Self::ListCapabilities,
-        Self::ListIdentities,
-        Self::ListScopes,
-        Self::Explain,
-        Self::ListRoles,
-        Self::ExtAuthz,
-        Self::Other,
-    ];
-
-    /// The call that a request's path names.
-    pub(crate) fn of(path: &str) -> Self {
-        match path {
-            "/capstan.v1.DecisionService/Check" => Self::Check,
-            "/capstan.v1.DecisionService/BatchCheck" => Self::BatchCheck,
-            "/capstan.v1.DecisionService/StreamCheck" => Self::StreamCheck,
-            "/capstan.v1.DecisionService/ListCapabilities" => Self::ListCapabilities,
-            "/capstan.v1.DecisionService/ListIdentities" => Self::ListIdentities,
-            "/capstan.v1.DecisionService/ListScopes" => Self::ListScopes,
-            "/capstan.v1.DecisionService/Explain" => Self::Explain,
-            "/capstan.v1.RoleService/ListRoles" => Self::ListRoles,
-            CHECK => Self::ExtAuthz,
-            _ => Self::Other,
-        }
-    }
-
-    /// Its name in the schema.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Check => "Check",
-            Self::BatchCheck => "BatchCheck",
-            Self::StreamCheck => "StreamCheck",
-            Self::ListCapabilities => "ListCapabilities",
-            Self::ListIdentities => "ListIdentities",
-            Self::ListScopes => "ListScopes",
-            Self::Explain => "Explain",
-            Self::ListRoles => "ListRoles",
-            Self::ExtAuthz => "ExtAuthz",
-            Self::Other => "other",
-        }
-    }
-
-    /// Whether its answers are decisions.
-    const fn decides(self) -> bool {
-        use Rpc::{BatchCheck, Check, Explain, ExtAuthz, StreamCheck};
-        matches!(self, Check | BatchCheck | StreamCheck | Explain | ExtAuthz)
-    }
-}
-
 /// How wide the cap was that a call ran into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedScope {
@@ -150,6 +71,45 @@ pub enum ShedScope {
     Peer,
     /// That of connections: it was closed before it could call.
     Connections,
+}
+
+/// How requests of Envoy are answered, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthorizationOutcome {
+    /// It may pass.
+    Allowed,
+    /// The policy says no.
+    Denied,
+    /// Nothing says what it requires.
+    NoRoute,
+    /// It is not said who asks, or not proved.
+    Unauthenticated,
+    /// It is refused whatever it asks for.
+    Malformed,
+    /// It cannot be decided now.
+    Unavailable,
+}
+
+impl AuthorizationOutcome {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Allowed,
+        Self::Denied,
+        Self::NoRoute,
+        Self::Unauthenticated,
+        Self::Malformed,
+        Self::Unavailable,
+    ];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::NoRoute => "no_route",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Malformed => "malformed",
+            Self::Unavailable => "unavailable",
+        }
+    }
 }
 
 /// How loading a policy ended.
@@ -173,8 +133,8 @@ pub struct Metrics {
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
-    /// One for each of [`Answered::ALL`].
-    authorized: [AtomicU64; Answered::ALL.len()],
+    /// One for each of [`AuthorizationOutcome::ALL`].
+    authorized: [AtomicU64; AuthorizationOutcome::ALL.len()],
     loads_applied: AtomicU64,
     loads_rejected: AtomicU64,
     routes_applied: AtomicU64,
@@ -193,7 +153,7 @@ pub struct Metrics {
 /// scrapes. Aligned, because neighbours in memory would be fetched together.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Counts([Calls; Rpc::ALL.len()]);
+struct Counts([Calls; Rpc::COUNT]);
 
 /// The metrics as one worker sees them.
 #[derive(Clone, Debug)]
@@ -231,8 +191,7 @@ impl WorkerMetrics {
     }
 
     fn calls(&self, rpc: Rpc) -> Option<&Calls> {
-        // Every variant is in `ALL`, in this order: a test holds that.
-        self.own.0.get(rpc as usize)
+        self.own.0.get(rpc.place())
     }
 
     /// A call was answered, refused or given up.
@@ -273,7 +232,7 @@ impl Metrics {
     }
 
     /// A request of Envoy was answered.
-    pub(crate) fn authorized(&self, how: Answered) {
+    pub(crate) fn authorized(&self, how: AuthorizationOutcome) {
         if let Some(count) = self.authorized.get(how as usize) {
             count.fetch_add(1, Relaxed);
         }
@@ -391,8 +350,14 @@ impl Metrics {
         let workers = self.workers().clone();
         // The counts of each call, worker by worker.
         let all = || {
-            Rpc::ALL.into_iter().enumerate().map(|(at, rpc)| {
-                (rpc, workers.iter().filter_map(|worker| worker.0.get(at)).collect::<Vec<_>>())
+            Rpc::all().map(|rpc| {
+                (
+                    rpc,
+                    workers
+                        .iter()
+                        .filter_map(|worker| worker.0.get(rpc.place()))
+                        .collect::<Vec<_>>(),
+                )
             })
         };
 
@@ -468,7 +433,7 @@ impl Metrics {
         let help = "Requests that Envoy asked about, by how they were answered.";
         let mut family =
             encoder.encode_descriptor("ext_authz_answers", help, None, MetricType::Counter)?;
-        for (how, answered) in Answered::ALL.into_iter().zip(&self.authorized) {
+        for (how, answered) in AuthorizationOutcome::ALL.into_iter().zip(&self.authorized) {
             count(&mut family, [("outcome", how.as_str())], answered.load(Relaxed))?;
         }
 
@@ -515,19 +480,14 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use prost::Message as _;
-
     use super::*;
 
     #[test]
     fn labels_stand_at_their_numbers() {
-        for (at, rpc) in Rpc::ALL.into_iter().enumerate() {
-            assert_eq!(rpc as usize, at);
-        }
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }
-        for (at, answered) in Answered::ALL.into_iter().enumerate() {
+        for (at, answered) in AuthorizationOutcome::ALL.into_iter().enumerate() {
             assert_eq!(answered as usize, at);
         }
         for (at, name) in CODES.iter().enumerate() {
@@ -535,23 +495,5 @@ mod tests {
             assert_eq!(code as usize, at);
             assert_eq!(format!("{code:?}").to_uppercase(), name.replace('_', ""));
         }
-    }
-
-    /// An RPC that is added to the schema must get a name here.
-    #[test]
-    fn every_call_of_the_schema_has_a_name() {
-        let files = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
-        let mut seen = 0;
-        for file in files.file.iter().filter(|file| file.package() == "capstan.v1") {
-            for service in &file.service {
-                for method in &service.method {
-                    let path = format!("/capstan.v1.{}/{}", service.name(), method.name());
-                    assert_eq!(Rpc::of(&path).name(), method.name());
-                    seen += 1;
-                }
-            }
-        }
-        assert_eq!(seen, Rpc::ALL.len() - 2, "all but Envoy's and what is not served");
-        assert_eq!(Rpc::of(CHECK), Rpc::ExtAuthz);
     }
 }

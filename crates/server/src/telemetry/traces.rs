@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use capstan_proto::v1;
+use capstan_engine::Decision;
 use opentelemetry::propagation::{Extractor, TextMapPropagator as _};
 use opentelemetry::trace::{
     Span as _, SpanKind, Status, TraceContextExt as _, Tracer as _, TracerProvider as _,
@@ -150,12 +150,10 @@ impl Trace {
     }
 
     /// What was decided.
-    pub(crate) fn decided(&self, allowed: bool, reason: v1::Reason, revision: u64) {
-        let name = reason.as_str_name();
-        let name = name.strip_prefix("REASON_").unwrap_or(name);
+    pub(crate) fn decided(&self, decision: Decision, revision: u64) {
         self.span().set_attributes([
-            KeyValue::new("capstan.allowed", allowed),
-            KeyValue::new("capstan.reason", name),
+            KeyValue::new("capstan.allowed", decision.allowed()),
+            KeyValue::new("capstan.reason", decision.reason.as_str()),
             KeyValue::new("capstan.revision", i64::try_from(revision).unwrap_or(i64::MAX)),
         ]);
     }

@@ -18,8 +18,11 @@ use capstan_proto::codec::Codec;
 use capstan_proto::plain::{self, BatchRequest};
 use capstan_proto::v1;
 use capstan_server::RequestError;
+use capstan_server::ask::{Ask, Basis};
 use capstan_server::grpc::answer;
+use capstan_server::grpc::page::PageKey;
 use capstan_server::limits::{BATCH_CHECKS_MAX, MESSAGE_BYTES_MAX, PAGE_DEFAULT, PAGE_MAX};
+use capstan_server::methods::Rpc;
 use capstan_testkit::Naive;
 use prost::Message;
 use prost_types::value::Kind;
@@ -74,6 +77,13 @@ struct Served {
     model: Model,
     catalog: CatalogFacts,
     snapshot: Snapshot,
+}
+
+static SILENT: LazyLock<Ask> = LazyLock::new(Ask::silent);
+const KEY: PageKey = PageKey::new([7; 32]);
+
+fn basis(snapshot: &Snapshot) -> Basis<'_> {
+    Basis::new(Rpc::OTHER, snapshot, NOW)
 }
 
 static SERVED: LazyLock<Served> = LazyLock::new(|| {
@@ -222,12 +232,12 @@ const QUESTION: [&str; 3] = ["identity", "capability", "resource"];
 /// Alone, in a batch, explained and listed the same; and what the naive model says.
 fn check(request: &v1::CheckRequest) -> bool {
     let snapshot = &SERVED.snapshot;
-    let single = answer::check(snapshot, request, NOW);
+    let single = answer::check(&SILENT, basis(snapshot), request);
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request.clone();
     let item = v1::CheckItem { identity, capability, resource, properties };
     let checks = vec![item.clone(), v1::CheckItem::default(), item];
     let batch = v1::BatchCheckRequest { checks, consistency: None };
-    let batch = answer::batch_check(snapshot, &batch, NOW).unwrap();
+    let batch = answer::batch_check(&SILENT, basis(snapshot), &batch).unwrap();
     let [first, malformed, last] = &batch.results[..] else { unreachable!("{batch:?}") };
     assert!(!malformed.allowed && malformed.error.is_some(), "{malformed:?}");
     assert_eq!(first, last);
@@ -328,7 +338,7 @@ fn attributes(properties: Option<&v1::Properties>) -> Attributes {
 
 /// Each item is answered as if it were alone.
 fn batch_check(request: &v1::BatchCheckRequest) -> bool {
-    let answered = match answer::batch_check(&SERVED.snapshot, request, NOW) {
+    let answered = match answer::batch_check(&SILENT, basis(&SERVED.snapshot), request) {
         Ok(answered) => answered,
         Err(error) => {
             assert!(request.checks.len() > BATCH_CHECKS_MAX);
@@ -342,7 +352,11 @@ fn batch_check(request: &v1::BatchCheckRequest) -> bool {
         let v1::CheckItem { identity, capability, resource, properties } = item.clone();
         let consistency = None;
         let single = v1::CheckRequest { identity, capability, resource, properties, consistency };
-        assert_eq!(*result, as_item(&answer::check(&SERVED.snapshot, &single, NOW)), "{item:?}");
+        assert_eq!(
+            *result,
+            as_item(&answer::check(&SILENT, basis(&SERVED.snapshot), &single)),
+            "{item:?}"
+        );
         assert!(result.error.is_none() || !result.allowed && result.reason == 0, "{result:?}");
     }
     encodes(&answered);
@@ -371,7 +385,7 @@ fn list_capabilities(request: &v1::ListCapabilitiesRequest) -> bool {
 fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListIdentitiesRequest { page_token: token, ..request.clone() };
-        let page = answer::list_identities(&SERVED.snapshot, &request, NOW)?;
+        let page = answer::list_identities(&KEY, &SERVED.snapshot, &request, NOW)?;
         encodes(&page);
         Ok((page.identities, page.next_page_token))
     };
@@ -394,7 +408,7 @@ fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
 fn list_scopes(request: &v1::ListScopesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListScopesRequest { page_token: token, ..request.clone() };
-        let page = answer::list_scopes(&SERVED.snapshot, &request, NOW)?;
+        let page = answer::list_scopes(&KEY, &SERVED.snapshot, &request, NOW)?;
         encodes(&page);
         Ok((page.scopes, page.next_page_token))
     };
@@ -464,7 +478,7 @@ fn explained(request: &v1::CheckRequest) -> Result<v1::ExplainResponse, RequestE
     let v1::CheckRequest { identity, capability, resource, properties, consistency } =
         request.clone();
     let request = v1::ExplainRequest { identity, capability, resource, properties, consistency };
-    let answer = answer::explain(&SERVED.snapshot, &request, NOW)?;
+    let answer = answer::explain(&SILENT, basis(&SERVED.snapshot), &request)?;
     let missing = if answer.allowed { vec![] } else { vec![request.capability.clone()] };
     assert_eq!(answer.missing, missing, "{request:?}");
     assert_eq!(answer.witness.is_some(), answer.allowed, "{answer:?}");
@@ -476,7 +490,7 @@ fn explained(request: &v1::CheckRequest) -> Result<v1::ExplainResponse, RequestE
 fn list_roles(request: &v1::ListRolesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListRolesRequest { page_token: token, ..request.clone() };
-        let page = answer::list_roles(&SERVED.snapshot, &request, NOW)?;
+        let page = answer::list_roles(&KEY, &SERVED.snapshot, &request, NOW)?;
         encodes(&page);
         Ok((page.roles, page.next_page_token))
     };
@@ -504,7 +518,7 @@ fn allows(
         properties: properties.cloned(),
         consistency: None,
     };
-    let answer = answer::check(&SERVED.snapshot, &request, NOW);
+    let answer = answer::check(&SILENT, basis(&SERVED.snapshot), &request);
     answer.iter().for_each(|answer| is_naive(&request, answer));
     answer.is_ok_and(|answer| answer.allowed)
 }

@@ -1,12 +1,15 @@
-//! The answers of `capstan_server::grpc::answer`, which the services and the command line share, and the naive
-//! model beside them.
+//! The answers of `capstan_server::grpc::answer`, which the services give, and the naive model beside
+//! them.
 
 use std::collections::BTreeSet;
 
 use capstan_engine::{Attributes, Reason, RoleBinding, Snapshot, Timestamp};
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1;
+use capstan_server::ask::{Ask, Basis};
 use capstan_server::grpc::answer;
+use capstan_server::grpc::page::PageKey;
+use capstan_server::methods::Rpc;
 use capstan_testkit::Naive;
 use capstan_testkit::generate::{Question, World};
 use capstan_testkit::written::policy_document;
@@ -21,7 +24,10 @@ use super::{
 pub(super) struct Policy<'w> {
     world: &'w World,
     snapshot: Snapshot,
+    ask: Ask,
 }
+
+const KEY: PageKey = PageKey::new([7; 32]);
 
 /// What tells a grant: its binding's id if that is declared, role, scope, end.
 type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<prost_types::Timestamp>);
@@ -31,7 +37,7 @@ impl<'w> Policy<'w> {
         let document = policy_document(&world.catalog, &world.facts);
         let policy = load_policy(document.as_bytes(), &Catalogs::default());
         let policy = policy.map_err(|found| TestCaseError::fail(found.to_string()))?;
-        Ok(Self { world, snapshot: Snapshot::build(&policy.model, 1).unwrap() })
+        Ok(Self { world, snapshot: Snapshot::build(&policy.model, 1).unwrap(), ask: Ask::silent() })
     }
 
     pub(super) fn answers(&self, question: &Question) -> Answers {
@@ -40,14 +46,24 @@ impl<'w> Policy<'w> {
         let whole = i32::MAX;
         let capabilities = capabilities_request(question);
         let identities =
-            answer::list_identities(snapshot, &identities_request(question, whole), now);
-        let scopes = answer::list_scopes(snapshot, &scopes_request(question, whole), now);
+            answer::list_identities(&KEY, snapshot, &identities_request(question, whole), now);
+        let scopes = answer::list_scopes(&KEY, snapshot, &scopes_request(question, whole), now);
         Answers {
-            check: answer::check(snapshot, &check_request(question), now).map_err(text),
+            check: answer::check(
+                &self.ask,
+                Basis::new(Rpc::OTHER, snapshot, now),
+                &check_request(question),
+            )
+            .map_err(text),
             capabilities: answer::list_capabilities(snapshot, &capabilities, now).unwrap(),
             identities: identities.map(|page| page.identities).map_err(text),
             scopes: scopes.map(|page| page.scopes).map_err(text),
-            explanation: answer::explain(snapshot, &explain_request(question), now).map_err(text),
+            explanation: answer::explain(
+                &self.ask,
+                Basis::new(Rpc::OTHER, snapshot, now),
+                &explain_request(question),
+            )
+            .map_err(text),
         }
     }
 

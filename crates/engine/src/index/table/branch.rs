@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::shard::{Record, Records, Shard, length};
 use super::{Entry, NOTHING, number};
 use crate::index::hash::Fingerprint;
-use crate::index::prefetch::fetch;
+use crate::index::prefetch::prefetch;
 
 /// Bits of a slot that say where the record is, in [`UNIT`](super::shard::UNIT)s; the others are of
 /// the fingerprint's tag.
@@ -124,15 +124,15 @@ impl<X> Branch<X> {
     }
 
     /// Asks for the first slot of a fingerprint.
-    pub(super) fn fetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
+    pub(super) fn prefetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
         let slots = self.slots(shard);
-        fetch(slots, home(fingerprint) & slots.len().wrapping_sub(1));
+        prefetch(slots, home(fingerprint) & slots.len().wrapping_sub(1));
     }
 
     /// Asks for these bytes of a shard's records.
-    pub(super) fn fetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
+    pub(super) fn prefetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
         if let Some(records) = self.records.get(shard) {
-            places.into_iter().for_each(|at| fetch(records, at));
+            places.into_iter().for_each(|at| prefetch(records, at));
         }
     }
 

@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use capstan_engine::{PATH_BYTES_MAX, PathBuf};
 use capstan_policy::{Piece, ResourceTemplate, Route, Routes, Segment, Template};
 
-use super::http_request::{Asked, Malformed, value};
+use super::canonical::{CanonicalRequest, MalformedRequestError, value};
 
 /// A route table.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
+    /// As the document declares it.
     pub routes: Routes,
     shapes: Vec<Shape>,
 }
@@ -40,24 +41,26 @@ pub struct Taken<'t, 'r> {
 
 /// Why a request takes no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotTaken {
+pub enum RouteError {
     /// There is none for it.
     NoRoute,
     /// The one there is takes no forms.
     Form,
     /// It is not canonical, as the route shows.
-    Malformed(Malformed),
+    Malformed(MalformedRequestError),
 }
 
 /// What a request requires: a capability at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Required<'t> {
+    /// The capability's name.
     pub capability: &'t str,
     /// Nothing if what the request names cannot be a path.
     pub resource: Option<PathBuf>,
 }
 
 impl Table {
+    /// Indexes a table.
     pub fn new(routes: Routes) -> Self {
         let mut shapes: Vec<Shape> = Vec::new();
         for (at, route) in routes.routes.iter().enumerate() {
@@ -78,7 +81,7 @@ impl Table {
     }
 
     /// The route that a request takes.
-    pub fn find<'r>(&self, asked: &Asked<'r>) -> Result<Taken<'_, 'r>, NotTaken> {
+    pub fn find<'r>(&self, asked: &CanonicalRequest<'r>) -> Result<Taken<'_, 'r>, RouteError> {
         let mut key = String::new();
         for shape in self.shapes.iter().filter(|shape| shape.admits(asked.len())) {
             key = shape.literals(asked).fold(key, joined);
@@ -89,7 +92,7 @@ impl Table {
             }
             key.clear();
         }
-        Err(NotTaken::NoRoute)
+        Err(RouteError::NoRoute)
     }
 }
 
@@ -126,7 +129,7 @@ impl Shape {
     }
 
     /// The segments of a request that stand where the literals do.
-    fn literals<'r>(&self, asked: &Asked<'r>) -> impl Iterator<Item = &'r str> {
+    fn literals<'r>(&self, asked: &CanonicalRequest<'r>) -> impl Iterator<Item = &'r str> {
         let after = self.after.as_deref().unwrap_or_default();
         let (begin, end) = (self.before.iter().enumerate(), asked.len() - after.len());
         let after = after.iter().enumerate().map(move |(at, is_literal)| (end + at, is_literal));
@@ -145,7 +148,7 @@ fn placed(template: &Template, count: usize) -> impl Iterator<Item = (usize, &Se
 }
 
 /// Whether a request whose literals are those of the route takes it.
-fn takes(route: &Route, asked: &Asked<'_>) -> bool {
+fn takes(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
     let template = &route.path;
     let fits = |(at, segment): (usize, &Segment)| match segment {
         Segment::Literal(_) => true,
@@ -165,7 +168,7 @@ fn takes(route: &Route, asked: &Asked<'_>) -> bool {
         && query_fits(route, asked)
 }
 
-fn query_fits(route: &Route, asked: &Asked<'_>) -> bool {
+fn query_fits(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
     let is_listed = |name: &str| route.query.iter().any(|listed| *listed.name == *name);
     let is_there = |name: &str| asked.query.iter().any(|(there, _)| there == name);
     let mut bound = route.query.iter().filter(|parameter| parameter.bound.is_some());
@@ -173,9 +176,12 @@ fn query_fits(route: &Route, asked: &Asked<'_>) -> bool {
         && (!route.is_strict() || asked.query.iter().all(|(name, _)| is_listed(name)))
 }
 
-fn take<'t, 'r>(route: &'t Route, asked: &Asked<'r>) -> Result<Taken<'t, 'r>, NotTaken> {
+fn take<'t, 'r>(
+    route: &'t Route,
+    asked: &CanonicalRequest<'r>,
+) -> Result<Taken<'t, 'r>, RouteError> {
     if asked.carries_form && !route.takes_forms {
-        return Err(NotTaken::Form);
+        return Err(RouteError::Form);
     }
     let mut values = Vec::new();
     for (at, segment) in placed(&route.path, asked.len()) {
@@ -191,10 +197,10 @@ fn take<'t, 'r>(route: &'t Route, asked: &Asked<'r>) -> Result<Taken<'t, 'r>, No
         let mut there = asked.query.iter().filter(|(name, _)| **name == *parameter.name);
         let first = there.next();
         if there.next().is_some() {
-            return Err(NotTaken::Malformed(Malformed::RepeatedParameter));
+            return Err(RouteError::Malformed(MalformedRequestError::RepeatedParameter));
         }
         if let (Some(name), Some((_, raw))) = (&parameter.bound, first) {
-            let value = value(raw).ok_or(NotTaken::Malformed(Malformed::Query))?;
+            let value = value(raw).ok_or(RouteError::Malformed(MalformedRequestError::Query))?;
             values.push((name, value));
         }
     }

@@ -6,7 +6,7 @@ use capstan_testkit::routing::{
 };
 use proptest::prelude::*;
 
-use super::{Asked, Malformed, NotTaken, Table};
+use super::{CanonicalRequest, MalformedRequestError, RouteError, Table};
 use crate::limits::{QUERY_PARAMETERS_MAX, TARGET_BYTES_MAX, TARGET_SEGMENTS_MAX};
 
 fn table(document: &str) -> Table {
@@ -15,12 +15,15 @@ fn table(document: &str) -> Table {
     )
 }
 
-fn get(target: &str) -> Result<Asked<'_>, Malformed> {
-    Asked::parse("GET", "example", target, "")
+fn get(target: &str) -> Result<CanonicalRequest<'_>, MalformedRequestError> {
+    CanonicalRequest::parse("GET", "example", target, "")
 }
 
 /// The name of the route that a request takes, and the resource that it requires.
-fn taken(table: &Table, asked: &Asked<'_>) -> Result<(String, Option<String>), NotTaken> {
+fn taken(
+    table: &Table,
+    asked: &CanonicalRequest<'_>,
+) -> Result<(String, Option<String>), RouteError> {
     table.find(asked).map(|taken| {
         let required = taken.requires().next().and_then(|required| required.resource);
         (taken.route.name.clone(), required.map(|path| path.to_string()))
@@ -55,12 +58,12 @@ proptest! {
             };
             prop_assert!(expected.len() <= 1, "{expected:?}\n{request:?}");
             let target = request.target();
-            let asked = Asked::parse(request.method, request.host, &target, request.content_type);
+            let asked = CanonicalRequest::parse(request.method, request.host, &target, request.content_type);
             let found = taken(&Table::new(routes.clone()), &asked.unwrap());
             let is_form = request.content_type.contains("form");
             let expected = match expected.first() {
-                None => Err(NotTaken::NoRoute),
-                Some((route, _)) if is_form && !route.form => Err(NotTaken::Form),
+                None => Err(RouteError::NoRoute),
+                Some((route, _)) if is_form && !route.form => Err(RouteError::Form),
                 Some((route, resource)) => Ok((route.name.clone(), Some(resource.clone()))),
             };
             prop_assert_eq!(found, expected, "{}\n{:?}", document, request);
@@ -87,8 +90,8 @@ proptest! {
         let path = target.split('?').next().unwrap_or_default();
         match get(&target) {
             Ok(_) => prop_assert!(is_canonical_path(path), "{:?}", target),
-            Err(Malformed::Path) => prop_assert!(!is_canonical_path(path), "{:?}", target),
-            Err(malformed) => prop_assert_eq!(malformed, Malformed::Query),
+            Err(MalformedRequestError::Path) => prop_assert!(!is_canonical_path(path), "{:?}", target),
+            Err(malformed) => prop_assert_eq!(malformed, MalformedRequestError::Query),
         }
     }
 }
@@ -135,7 +138,7 @@ fn a_path_is_canonical_or_refused() {
         "http://h/a",
         "/a\u{7f}",
     ] {
-        assert_eq!(get(path).err(), Some(Malformed::Path), "{path}");
+        assert_eq!(get(path).err(), Some(MalformedRequestError::Path), "{path}");
     }
 }
 
@@ -150,7 +153,7 @@ fn a_query_is_canonical_or_refused() {
         "a;b", "a=1;b=2", "a=#", "%61=1", "a%2Db=1", "a+b=1", "a%=1", "a%zz=1", "a=%", "a=%f",
         "a=%gg", "a=é", "a= b", "a=\\", "a%ff=1", "fro%6D=x",
     ] {
-        assert_eq!(get(&format!("/?{query}")).err(), Some(Malformed::Query), "{query}");
+        assert_eq!(get(&format!("/?{query}")).err(), Some(MalformedRequestError::Query), "{query}");
     }
 }
 
@@ -163,30 +166,38 @@ fn a_host_is_a_name_without_its_port() {
         ("[::1]:80", "[::1]"),
         ("a_b-c.", "a_b-c."),
     ] {
-        let asked = Asked::parse("GET", host, "/", "").unwrap();
+        let asked = CanonicalRequest::parse("GET", host, "/", "").unwrap();
         assert_eq!(asked.host, name);
     }
     for host in
         ["", ":80", "a:b", "a:", "a:123456", "a@b", "a/b", "a b", "a,b", "é", "[::1", "::1", "a\0"]
     {
-        assert_eq!(Asked::parse("GET", host, "/", "").err(), Some(Malformed::Host), "{host}");
+        assert_eq!(
+            CanonicalRequest::parse("GET", host, "/", "").err(),
+            Some(MalformedRequestError::Host),
+            "{host}"
+        );
     }
 }
 
 #[test]
 fn a_method_is_one_of_seven() {
     for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
-        assert!(Asked::parse(method, "h", "/", "").is_ok(), "{method}");
+        assert!(CanonicalRequest::parse(method, "h", "/", "").is_ok(), "{method}");
     }
     for method in ["", "get", "CONNECT", "TRACE", "PROPFIND", "GET ", "G\0"] {
-        assert_eq!(Asked::parse(method, "h", "/", "").err(), Some(Malformed::Method), "{method}");
+        assert_eq!(
+            CanonicalRequest::parse(method, "h", "/", "").err(),
+            Some(MalformedRequestError::Method),
+            "{method}"
+        );
     }
 }
 
 #[test]
 fn bodies_are_known_by_their_type() {
     let read = |content_type| {
-        let asked = Asked::parse("POST", "h", "/", content_type).unwrap();
+        let asked = CanonicalRequest::parse("POST", "h", "/", content_type).unwrap();
         (asked.is_grpc, asked.carries_form)
     };
     for grpc in ["application/grpc", "application/grpc+proto", "Application/GRPC; a=b"] {
@@ -209,13 +220,13 @@ fn bodies_are_known_by_their_type() {
 fn a_request_has_its_limits() {
     let long = |bytes: usize| format!("/{}", "a".repeat(bytes - 1));
     assert!(get(&long(TARGET_BYTES_MAX)).is_ok());
-    assert_eq!(get(&long(TARGET_BYTES_MAX + 1)).err(), Some(Malformed::LongTarget));
+    assert_eq!(get(&long(TARGET_BYTES_MAX + 1)).err(), Some(MalformedRequestError::LongTarget));
     let deep = |segments: usize| "/a".repeat(segments);
     assert!(get(&deep(TARGET_SEGMENTS_MAX)).is_ok());
-    assert_eq!(get(&deep(TARGET_SEGMENTS_MAX + 1)).err(), Some(Malformed::DeepPath));
+    assert_eq!(get(&deep(TARGET_SEGMENTS_MAX + 1)).err(), Some(MalformedRequestError::DeepPath));
     let wide = |parameters: usize| format!("/?{}", "a=1&".repeat(parameters));
     assert!(get(&wide(QUERY_PARAMETERS_MAX)).is_ok());
-    assert_eq!(get(&wide(QUERY_PARAMETERS_MAX + 1)).err(), Some(Malformed::LongQuery));
+    assert_eq!(get(&wide(QUERY_PARAMETERS_MAX + 1)).err(), Some(MalformedRequestError::LongQuery));
 }
 
 const REGISTRY: &str = "version: 1
@@ -231,21 +242,22 @@ routes:
 #[test]
 fn a_query_decides_where_a_route_says_so() {
     let table = table(REGISTRY);
-    let post = |target: &str| taken(&table, &Asked::parse("POST", "h", target, "").unwrap());
+    let post =
+        |target: &str| taken(&table, &CanonicalRequest::parse("POST", "h", target, "").unwrap());
     let is = |name: &str, resource: &str| Ok((name.to_owned(), Some(resource.to_owned())));
     assert_eq!(post("/v2/a/b/uploads/"), is("upload", "i/a/b"));
     assert_eq!(post("/v2/a/b/uploads/?digest=sha256%3Aaa"), is("upload", "i/a/b"));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c%2Fd"), is("mount", "i/c/d"));
     // Neither one nor the other.
     for query in ["mount=x", "from=c", "mount=x&from=c&digest=y", "other=1", "digest=1&Mount=x"] {
-        assert_eq!(post(&format!("/v2/a/uploads/?{query}")), Err(NotTaken::NoRoute), "{query}");
+        assert_eq!(post(&format!("/v2/a/uploads/?{query}")), Err(RouteError::NoRoute), "{query}");
     }
     // Servers differ in which they take.
-    let repeated = Err(NotTaken::Malformed(Malformed::RepeatedParameter));
+    let repeated = Err(RouteError::Malformed(MalformedRequestError::RepeatedParameter));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c&from=d"), repeated);
     assert_eq!(post("/v2/a/uploads/?digest=x&digest=x"), repeated);
     // Servers differ in what `+` is.
-    let query = Err(NotTaken::Malformed(Malformed::Query));
+    let query = Err(RouteError::Malformed(MalformedRequestError::Query));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c+d"), query);
     assert_eq!(post("/v2/a/uploads/?mount=x&from=%ff"), query);
     // What is no path requires what nobody has.
@@ -256,22 +268,23 @@ fn a_query_decides_where_a_route_says_so() {
     let get = |target: &str| taken(&table, &get(target).unwrap());
     assert_eq!(get("/v2/a/list?n=5&last=b&last=c"), is("list", "i/a"));
     assert_eq!(get("/v2/a/list?n=5&n=6"), repeated);
-    assert_eq!(get("/v2/list"), Err(NotTaken::NoRoute));
-    assert_eq!(get("/v2/a/list/"), Err(NotTaken::NoRoute));
+    assert_eq!(get("/v2/list"), Err(RouteError::NoRoute));
+    assert_eq!(get("/v2/a/list/"), Err(RouteError::NoRoute));
 }
 
 #[test]
 fn a_grpc_method_is_taken_by_grpc_alone() {
     let table = table(REGISTRY);
     let call = |method: &str, content_type: &str| {
-        let asked = Asked::parse(method, "h", "/my.pkg.Service/Method", content_type).unwrap();
+        let asked =
+            CanonicalRequest::parse(method, "h", "/my.pkg.Service/Method", content_type).unwrap();
         table.find(&asked).map(|taken| taken.route.name.clone())
     };
     assert_eq!(call("POST", "application/grpc+proto"), Ok("call".into()));
     for (method, content_type) in
         [("POST", ""), ("POST", "application/grpc-web"), ("GET", "application/grpc")]
     {
-        assert_eq!(call(method, content_type), Err(NotTaken::NoRoute), "{method} {content_type}");
+        assert_eq!(call(method, content_type), Err(RouteError::NoRoute), "{method} {content_type}");
     }
 }
 

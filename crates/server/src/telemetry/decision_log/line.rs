@@ -5,8 +5,8 @@
 
 use std::io;
 
+use capstan_engine::Decision;
 use capstan_policy::format_timestamp;
-use capstan_proto::v1;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
 
@@ -19,7 +19,7 @@ pub(crate) struct Line {
     identity: String,
     capability: String,
     resource: String,
-    told: Result<Decided, String>,
+    decision: Result<Decided, String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -31,32 +31,32 @@ struct Decided {
 impl Line {
     /// A question, and its decision, or why it could not be answered.
     pub(crate) fn new(
-        [identity, capability, resource]: [String; 3],
-        told: Result<(bool, v1::Reason), impl ToString>,
+        [identity, capability, resource]: [&str; 3],
+        decision: Result<Decision, impl ToString>,
     ) -> Self {
-        let decided = |(allowed, reason): (bool, v1::Reason)| {
-            let name = reason.as_str_name();
-            Decided { allowed, reason: name.strip_prefix("REASON_").unwrap_or(name) }
+        let decided = |decision: Decision| Decided {
+            allowed: decision.allowed(),
+            reason: decision.reason.as_str(),
         };
         Self {
             identity: cut(identity),
             capability: cut(capability),
             resource: cut(resource),
-            told: told.map(decided).map_err(|error| cut(error.to_string())),
+            decision: decision.map(decided).map_err(|error| cut(&error.to_string())),
         }
     }
 
     /// Bytes of memory that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let Self { identity, capability, resource, told } = self;
-        let error = told.as_ref().err().map_or(0, String::len);
+        let Self { identity, capability, resource, decision } = self;
+        let error = decision.as_ref().err().map_or(0, String::len);
         size_of::<Self>() + identity.len() + capability.len() + resource.len() + error
     }
 }
 
-fn cut(text: String) -> String {
+fn cut(text: &str) -> String {
     if text.len() <= DECISION_LOG_FIELD_BYTES_MAX {
-        return text;
+        return text.to_owned();
     }
     let end = text.floor_char_boundary(DECISION_LOG_FIELD_BYTES_MAX);
     format!("{}…", text.get(..end).unwrap_or_default())
@@ -96,8 +96,8 @@ impl Entry {
             identity: &line.identity,
             capability: &line.capability,
             resource: &line.resource,
-            decided: line.told.as_ref().ok().copied(),
-            error: line.told.as_ref().err().map(String::as_str),
+            decided: line.decision.as_ref().ok().copied(),
+            error: line.decision.as_ref().err().map(String::as_str),
             revision: self.revision,
         };
         append(&line, to);
@@ -150,13 +150,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::telemetry::metrics::Rpc;
+    use crate::methods::Rpc;
 
     fn json(identity: &str, error: &str) -> (String, serde_json::Value) {
-        let fields = [identity.to_owned(), "repo.list".into(), "acme".into()];
+        let fields = [identity, "repo.list", "acme"];
         let lines = vec![Line::new(fields, Err(error))];
         let now = Timestamp::new(1_800_000_000, 500_000_000);
-        let entry = Entry { rpc: Rpc::BatchCheck, now, revision: 7, lines };
+        let entry = Entry { rpc: Rpc::BATCH_CHECK, now, revision: 7, lines };
         let mut text = Vec::new();
         entry.append(&entry.lines[0], entry.time().as_deref(), &mut text);
         let text = String::from_utf8(text).unwrap();

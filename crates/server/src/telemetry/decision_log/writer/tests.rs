@@ -3,14 +3,14 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
 
-use capstan_engine::Timestamp;
-use capstan_proto::v1;
+use capstan_engine::{Decision, Reason, Timestamp};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::methods::Rpc;
 use crate::telemetry::decision_log::{Line, Room};
-use crate::telemetry::metrics::{Metrics, Rpc};
+use crate::telemetry::metrics::Metrics;
 
 /// A disk with room for so many bytes.
 #[derive(Clone, Default)]
@@ -44,9 +44,9 @@ impl Write for Disk {
 }
 
 fn entry(identity: &str) -> Entry {
-    let fields = [identity.to_owned(), "r.get".into(), "acme".into()];
-    let lines = vec![Line::new(fields, Ok::<_, String>((false, v1::Reason::NoBinding)))];
-    Entry { rpc: Rpc::Check, now: Timestamp::new(0, 0), revision: 1, lines }
+    let denied = Decision { reason: Reason::NoBinding, valid_until: None };
+    let lines = vec![Line::new([identity, "r.get", "acme"], Ok::<_, String>(denied))];
+    Entry { rpc: Rpc::CHECK, now: Timestamp::new(0, 0), revision: 1, lines }
 }
 
 fn writer(disk: &Disk, room: usize) -> (Writer, mpsc::Sender<Entry>) {

@@ -15,43 +15,58 @@ use crate::limits::{
 
 /// Why a request is refused whatever it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum Malformed {
+pub enum MalformedRequestError {
+    /// Not an HTTP request.
     #[error("this is no HTTP request")]
     NotHttp,
+    /// A method that is not served.
     #[error("the method is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
     Method,
+    /// A missing or malformed host.
     #[error("a host is missing or malformed")]
     Host,
+    /// More than [`TARGET_BYTES_MAX`] bytes of path and query.
     #[error("path and query have more than {TARGET_BYTES_MAX} bytes")]
     LongTarget,
+    /// More than [`TARGET_SEGMENTS_MAX`] segments.
     #[error("the path has more than {TARGET_SEGMENTS_MAX} segments")]
     DeepPath,
+    /// A path that is not canonical.
     #[error(
         "the path is not canonical: it begins with one slash, and has no percent-encoding, no `;`, \
          no `\\`, and no empty, `.` or `..` segment"
     )]
     Path,
+    /// A query that is not canonical.
     #[error("the query is not canonical")]
     Query,
+    /// More than [`QUERY_PARAMETERS_MAX`] parameters.
     #[error("the query has more than {QUERY_PARAMETERS_MAX} parameters")]
     LongQuery,
+    /// A parameter that is there twice.
     #[error("a query parameter is there more than once")]
     RepeatedParameter,
+    /// More than [`HTTP_HEADERS_MAX`] headers.
     #[error("there are more than {HTTP_HEADERS_MAX} headers")]
     ManyHeaders,
+    /// A header that decides, twice or unreadable.
     #[error("a header that decides is there more than once, or cannot be read")]
     Header,
+    /// The request line and the headers name different things.
     #[error("the request line and the headers disagree")]
     Disagreement,
+    /// A header that changes the method.
     #[error("headers that change the method are not taken")]
     MethodOverride,
+    /// A request to upgrade the connection.
     #[error("connections are not upgraded")]
     Upgrade,
 }
 
 /// A request that is canonical.
 #[derive(Clone, Debug)]
-pub struct Asked<'r> {
+pub struct CanonicalRequest<'r> {
+    /// The method.
     pub method: Method,
     /// In lower case, without the port.
     pub host: Cow<'r, str>,
@@ -66,7 +81,7 @@ pub struct Asked<'r> {
     pub carries_form: bool,
 }
 
-impl<'r> Asked<'r> {
+impl<'r> CanonicalRequest<'r> {
     /// Reads a request: `host` with a port or without, `target` as a request line has it, the
     /// content type empty if there is none.
     pub fn parse(
@@ -74,11 +89,11 @@ impl<'r> Asked<'r> {
         host: &'r str,
         target: &'r str,
         content_type: &str,
-    ) -> Result<Self, Malformed> {
-        let method = Method::parse(method).ok_or(Malformed::Method)?;
+    ) -> Result<Self, MalformedRequestError> {
+        let method = Method::parse(method).ok_or(MalformedRequestError::Method)?;
         let host = parse_host(host)?;
         if target.len() > TARGET_BYTES_MAX {
-            return Err(Malformed::LongTarget);
+            return Err(MalformedRequestError::LongTarget);
         }
         let (path, query) = match target.split_once('?') {
             Some((path, query)) => (path, parse_query(query)?),
@@ -112,7 +127,7 @@ impl<'r> Asked<'r> {
     }
 }
 
-fn parse_host(host: &str) -> Result<Cow<'_, str>, Malformed> {
+fn parse_host(host: &str) -> Result<Cow<'_, str>, MalformedRequestError> {
     let is_port = |port: &str| {
         (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
     };
@@ -121,7 +136,7 @@ fn parse_host(host: &str) -> Result<Cow<'_, str>, Malformed> {
         _ => host,
     };
     if !is_host(name) {
-        return Err(Malformed::Host);
+        return Err(MalformedRequestError::Host);
     }
     Ok(match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
         true => Cow::Owned(name.to_ascii_lowercase()),
@@ -129,18 +144,18 @@ fn parse_host(host: &str) -> Result<Cow<'_, str>, Malformed> {
     })
 }
 
-fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, Malformed> {
-    let rest = path.strip_prefix('/').ok_or(Malformed::Path)?;
+fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, MalformedRequestError> {
+    let rest = path.strip_prefix('/').ok_or(MalformedRequestError::Path)?;
     let mut segments = Vec::new();
     let mut begin = 1;
     for part in rest.split('/') {
         if segments.len() == TARGET_SEGMENTS_MAX {
-            return Err(Malformed::DeepPath);
+            return Err(MalformedRequestError::DeepPath);
         }
         let end = begin + part.len();
         let is_last = end == path.len();
         if !(is_canonical_segment(part) || part.is_empty() && is_last) {
-            return Err(Malformed::Path);
+            return Err(MalformedRequestError::Path);
         }
         segments.push((begin, end));
         begin = end + 1;
@@ -148,22 +163,22 @@ fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, Malformed> {
     Ok(segments)
 }
 
-fn parse_query(query: &str) -> Result<Vec<(Cow<'_, str>, &str)>, Malformed> {
+fn parse_query(query: &str) -> Result<Vec<(Cow<'_, str>, &str)>, MalformedRequestError> {
     if !query.bytes().all(|byte| byte.is_ascii_graphic() && !b";#\\".contains(&byte)) {
-        return Err(Malformed::Query);
+        return Err(MalformedRequestError::Query);
     }
     let mut parameters = Vec::new();
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         if parameters.len() == QUERY_PARAMETERS_MAX {
-            return Err(Malformed::LongQuery);
+            return Err(MalformedRequestError::LongQuery);
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         // A name has one spelling, so that it is listed or it is not.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-        let decoded = decode(name).ok_or(Malformed::Query)?;
+        let decoded = decode(name).ok_or(MalformedRequestError::Query)?;
         let needless = escapes(name).any(|byte| byte.is_none_or(is_plain));
         if needless || name.contains('+') || escapes(value).any(|byte| byte.is_none()) {
-            return Err(Malformed::Query);
+            return Err(MalformedRequestError::Query);
         }
         parameters.push((decoded, value));
     }

@@ -1,21 +1,19 @@
-//! Who asks: the one source that says so, proved.
+//! The identity that a request proves: by a secret, by a verified token, or by a verified certificate.
 //!
-//! **Invariants**: of several sources that are present none is preferred; that is a refusal. All
-//! refusals are alike to the client, which learns neither whether an identity exists nor which half
-//! of a credential was wrong.
+//! **Invariants**: if several sources are present, none is preferred: the request is refused. All refusals
+//! look the same to the client, which learns neither whether an identity exists nor which half of a
+//! credential was wrong.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_policy::{Credentials, IdentitySources, JwtSource};
-use envoy_types::pb::google::protobuf::{Struct, value::Kind};
+use capstan_policy::{Credentials, IdentitySources};
 use sha2::{Digest as _, Sha256};
 
-use super::request::Presented;
 use crate::limits::AUTHORIZATION_BYTES_MAX;
 
 /// Whom secrets prove: what the policy lists, and later what Capstan itself has issued.
-pub(super) trait Verifier {
+pub(crate) trait Verifier {
     /// The identity whose secret this is, if it counts at this time.
     fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf>;
 }
@@ -29,32 +27,48 @@ impl Verifier for Credentials {
     }
 }
 
-/// Nobody, or not one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Unidentified;
+/// What a request presents.
+#[derive(Debug, Default)]
+pub(crate) struct Presented<'r> {
+    /// The `Authorization` header; `Some(None)` if it is there more than once or is not text.
+    pub(crate) authorization: Option<Option<&'r str>>,
+    /// The claim of a verified token that names an identity; `Some(None)` if the token has none.
+    pub(crate) token: Option<Option<&'r str>>,
+    /// The name in a verified client certificate; empty if there is none.
+    pub(crate) principal: &'r str,
+}
 
-/// The identity that the one present source of those that count says and proves.
-pub(super) fn find(
+/// No identity is proved, or more than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct IdentityError;
+
+/// The identity that the one present source proves. Only sources that `sources` allows are looked at.
+///
+/// # Errors
+///
+/// No source is present, several are, or the one that is proves nothing.
+pub(crate) fn identify(
     sources: &IdentitySources,
     presented: &Presented<'_>,
     verifier: &impl Verifier,
     now: Timestamp,
-) -> Result<PathBuf, Unidentified> {
+) -> Result<PathBuf, IdentityError> {
     let credential = presented.authorization.filter(|_| sources.credential);
-    let credential = credential.map(|header| by_credential(header?, verifier, now));
-    let token = sources.jwt.as_ref().and_then(|source| by_token(source, presented.token?));
+    let credential = credential.map(|header| by_authorization(header?, verifier, now));
+    let token = sources.jwt.as_ref().zip(presented.token);
+    let token = token.map(|(source, claim)| claim?.strip_prefix(&*source.prefix)?.parse().ok());
     let peer = sources.peer.as_ref().filter(|_| !presented.principal.is_empty());
     let peer = peer.map(|prefix| presented.principal.strip_prefix(&**prefix)?.parse().ok());
     let mut present = [credential, token, peer].into_iter().flatten();
     match (present.next(), present.next()) {
         (Some(Some(identity)), None) => Ok(identity),
-        _ => Err(Unidentified),
+        _ => Err(IdentityError),
     }
 }
 
 /// Whom an `Authorization` header proves: `Bearer SECRET`, or `Basic` with the identity's path as
 /// user and the secret as password.
-fn by_credential(header: &str, verifier: &impl Verifier, now: Timestamp) -> Option<PathBuf> {
+fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> Option<PathBuf> {
     if header.len() > AUTHORIZATION_BYTES_MAX {
         return None;
     }
@@ -75,18 +89,4 @@ fn by_credential(header: &str, verifier: &impl Verifier, now: Timestamp) -> Opti
     let (user, password) = decoded.split_at_checked(colon)?;
     let identity = verifier.verify(password.get(1..)?, now)?;
     (identity.as_str().as_bytes() == user).then_some(identity)
-}
-
-/// Whom a token names that Envoy has verified; nothing if there is no token, nobody if it names
-/// nobody.
-fn by_token(source: &JwtSource, metadata: &Struct) -> Option<Option<PathBuf>> {
-    let payload = metadata.fields.get(&source.payload)?;
-    let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
-    let claim = claims.fields.get(&source.claim).and_then(|claim| claim.kind.as_ref());
-    Some(match claim {
-        Some(Kind::StringValue(text)) => {
-            text.strip_prefix(&*source.prefix).and_then(|path| path.parse().ok())
-        }
-        _ => None,
-    })
 }

@@ -1,0 +1,176 @@
+//! Which room of a crate may know which, read from what its files name: no room knows one above it, so
+//! there is no circle between rooms.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::{files, workspace};
+
+/// The rooms of the server from the bottom up. A room is a file or folder of `src`; it may name those
+/// before it and itself. Rooms of one line know nothing of each other.
+const SERVER: &[&[&str]] = &[
+    &["error", "limits", "clock", "jitter", "interleave"],
+    &["methods"],
+    &["telemetry"],
+    &["transport"],
+    &["authn"],
+    &["admission", "feed", "ask", "http"],
+    &["grpc", "envoy"],
+    &["server"],
+];
+
+/// The same of the engine.
+const ENGINE: &[&[&str]] =
+    &[&["model"], &["change", "rules"], &["index"], &["decide"], &["measure"]];
+
+#[test]
+fn no_room_of_the_server_knows_one_above_it() {
+    let edges = keeps("crates/server/src", SERVER);
+    for edge in [("server", "grpc"), ("grpc", "ask"), ("ask", "telemetry"), ("envoy", "feed")] {
+        assert!(edges.contains(&(edge.0.into(), edge.1.into())), "{edge:?} is not seen");
+    }
+}
+
+#[test]
+fn no_room_of_the_engine_knows_one_above_it() {
+    let edges = keeps("crates/engine/src", ENGINE);
+    assert!(edges.contains(&("decide".into(), "index".into())));
+}
+
+/// Each vocabulary stays in its room: the schema's messages, Envoy's, those of traces and metrics.
+#[test]
+fn words_from_outside_stay_in_their_rooms() {
+    let allowed = [
+        ("capstan_proto::v1", &["grpc", "server/services.rs"][..]),
+        ("envoy_types", &["envoy"]),
+        ("opentelemetry", &["telemetry/traces"]),
+        ("prometheus_client", &["telemetry/metrics.rs", "http.rs"]),
+        ("dashmap", &["transport/peers.rs"]),
+        ("notify::", &["feed/watched.rs"]),
+        ("axum", &["http.rs", "transport/http.rs", "server/services.rs"]),
+    ];
+    let source = workspace().join("crates/server/src");
+    for (word, places) in allowed {
+        let mut seen = false;
+        for path in files(&source, "rs") {
+            let name = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+            if code(&path).contains(word) {
+                assert!(places.iter().any(|place| name.starts_with(place)), "{word} in {name}");
+                seen = true;
+            }
+        }
+        assert!(seen, "{word} is nowhere: the row is stale");
+    }
+}
+
+/// gRPC statuses of the server are made in one file.
+#[test]
+fn statuses_are_made_in_one_place() {
+    let source = workspace().join("crates/server/src");
+    let makes =
+        ["Status::new(", "with_error_details(", "Status::internal(", "Status::un", "Status::in"];
+    for path in files(&source, "rs") {
+        let name = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+        let found = makes.iter().any(|make| code(&path).contains(make));
+        if name.ends_with("tests.rs") {
+            continue;
+        }
+        assert_eq!(found, name == "grpc/status.rs", "{name}");
+    }
+}
+
+/// A snapshot and what decides from it offer reads only: no method takes `&mut self`.
+#[test]
+fn what_decides_only_reads() {
+    let source = workspace().join("crates/engine/src");
+    let decide = files(&source.join("decide"), "rs");
+    for path in decide.into_iter().chain([source.join("decide.rs")]) {
+        assert!(!code(&path).contains("&mut self"), "{}", path.display());
+    }
+    let snapshot = code(&source.join("index/snapshot.rs"));
+    for part in snapshot.split("\nimpl ").skip(1).filter(|part| part.starts_with("Snapshot")) {
+        assert!(!part.contains("&mut self"), "a method changes a snapshot");
+    }
+}
+
+/// Answers every edge from room to room, after each is found to lead down.
+fn keeps(folder: &str, floors: &[&[&str]]) -> BTreeSet<(String, String)> {
+    let source = workspace().join(folder);
+    let floor_of: BTreeMap<&str, usize> = (0..)
+        .zip(floors)
+        .flat_map(|(floor, rooms)| rooms.iter().map(move |room| (*room, floor)))
+        .collect();
+    let mut edges = BTreeSet::new();
+    for path in files(&source, "rs") {
+        let name = path.strip_prefix(&source).unwrap().to_str().unwrap().to_owned();
+        let room = name.split(['/', '.']).next().unwrap();
+        if room == "lib" || name.ends_with("tests.rs") {
+            continue;
+        }
+        let floor = floor_of.get(room).unwrap_or_else(|| panic!("{room} has no floor in {folder}"));
+        for named in named_rooms(&code(&path)) {
+            // What stands in `lib.rs` itself: types that every room may name.
+            let Some(below) = floor_of.get(&*named) else { continue };
+            assert!(
+                below < floor || named == room,
+                "{name} names crate::{named}, which is above it"
+            );
+            edges.insert((room.to_owned(), named));
+        }
+    }
+    assert!(edges.len() > 5, "{edges:?}");
+    edges
+}
+
+/// The words after `crate::` in code, alone or in braces.
+fn named_rooms(code: &str) -> BTreeSet<String> {
+    let word = |text: &str| -> String {
+        text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
+    };
+    let mut rooms = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{') {
+            None => rooms.extend([word(rest)]),
+            Some(list) => {
+                let mut depth = 0;
+                let mut item = String::new();
+                for c in list.chars() {
+                    match c {
+                        '{' => depth += 1,
+                        '}' if depth == 0 => break,
+                        '}' => depth -= 1,
+                        ',' if depth == 0 => rooms.extend([word(std::mem::take(&mut item).trim())]),
+                        _ => {}
+                    }
+                    if c != ',' || depth > 0 {
+                        item.push(c);
+                    }
+                }
+                rooms.extend([word(item.trim())]);
+            }
+        }
+    }
+    rooms
+}
+
+/// A file without its comments and its unit tests.
+fn code(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).fold(
+        String::new(),
+        |mut all, line| {
+            all.push_str(line);
+            all.push('\n');
+            all
+        },
+    )
+}
+
+#[test]
+fn the_reader_of_imports_reads_lists_too() {
+    let code = "use crate::{Path, model::{a, b}, index};\nlet x = crate::hash::f();";
+    let rooms = named_rooms(code);
+    assert_eq!(rooms, ["Path", "hash", "index", "model"].map(String::from).into());
+}

@@ -1,0 +1,221 @@
+//! A question becomes a decision that is counted, logged and traced. This is the only place where the
+//! four meet: gRPC, Envoy and later AuthZEN ask here.
+//!
+//! **Invariant**: nothing here waits and nothing here holds a lock. What is logged or counted is the
+//! decision that the caller gets.
+
+use capstan_engine::{
+    Attributes, Decision, Explanation, Path, Question, Reason, Snapshot, Timestamp,
+};
+
+use crate::RequestError;
+use crate::limits::BATCH_CHECKS_MAX;
+use crate::methods::Rpc;
+use crate::telemetry::decision_log::{DecisionLog, Line};
+use crate::telemetry::metrics::WorkerMetrics;
+use crate::telemetry::traces::Trace;
+
+/// Identity, capability and resource as a request names them; any of them may be malformed.
+pub type Names<'r> = [&'r str; 3];
+
+/// Asks the engine, and tells telemetry.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    metrics: WorkerMetrics,
+    /// `None` unless the operator wants a decision log.
+    log: Option<DecisionLog>,
+}
+
+/// What a decision is made on, and which call asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Basis<'a> {
+    pub(crate) rpc: Rpc,
+    /// One snapshot and one time for everything that one call asks.
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) now: Timestamp,
+    /// The span of the call, if it is sampled.
+    pub(crate) trace: Option<&'a Trace>,
+}
+
+impl<'a> Basis<'a> {
+    /// For a call that has no span.
+    #[must_use]
+    pub const fn new(rpc: Rpc, snapshot: &'a Snapshot, now: Timestamp) -> Self {
+        Self { rpc, snapshot, now, trace: None }
+    }
+}
+
+impl Ask {
+    pub(crate) const fn new(metrics: WorkerMetrics, log: Option<DecisionLog>) -> Self {
+        Self { metrics, log }
+    }
+
+    /// Counts where nobody looks and logs nothing: for tests without a server.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(WorkerMetrics::new(&std::sync::Arc::default()), None)
+    }
+
+    /// Whether decisions are logged.
+    pub(crate) const fn logs(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Decides one question.
+    ///
+    /// # Errors
+    ///
+    /// A malformed path, or a capability that the catalog lacks.
+    pub(crate) fn check(
+        &self,
+        basis: Basis<'_>,
+        names: Names<'_>,
+        attributes: &Attributes,
+    ) -> Result<Decision, RequestError> {
+        match question(names, attributes) {
+            Ok(question) => self.decide(basis, &question),
+            Err(error) => {
+                self.tell(basis, names, Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// The same for a question whose paths are known to be well formed.
+    ///
+    /// # Errors
+    ///
+    /// A capability that the catalog lacks.
+    pub(crate) fn decide(
+        &self,
+        basis: Basis<'_>,
+        question: &Question<'_>,
+    ) -> Result<Decision, RequestError> {
+        let decision = basis.snapshot.check(question, basis.now);
+        let unknown = |_| unknown_capability(basis.snapshot, question.capability);
+        let decision = decision.map_err(unknown);
+        self.tell(basis, names(question), decision.as_ref().copied());
+        decision
+    }
+
+    /// Decides many questions. `answer` gets the place of each in `checks`, in any order, and its
+    /// decision or why there is none.
+    ///
+    /// # Errors
+    ///
+    /// More than [`BATCH_CHECKS_MAX`] checks; then `answer` gets nothing.
+    pub(crate) fn batch<'r>(
+        &self,
+        basis: Basis<'_>,
+        checks: impl ExactSizeIterator<Item = (Names<'r>, &'r Attributes)>,
+        mut answer: impl FnMut(usize, Result<Decision, RequestError>),
+    ) -> Result<(), RequestError> {
+        let length = checks.len();
+        if length > BATCH_CHECKS_MAX {
+            return Err(too_many_checks(length));
+        }
+        let mut lines = self.log.as_ref().map(|_| (0..length).map(|_| None).collect::<Vec<_>>());
+        let mut tell = |at: usize, names: Names<'_>, decision: Result<Decision, RequestError>| {
+            if let Some(line) = lines.as_mut().and_then(|lines| lines.get_mut(at)) {
+                *line = Some(Line::new(names, decision.as_ref().copied()));
+            }
+            answer(at, decision);
+        };
+        let mut questions = Vec::with_capacity(length);
+        let mut places = Vec::with_capacity(length);
+        for (at, (names, attributes)) in checks.enumerate() {
+            match question(names, attributes) {
+                Ok(question) => {
+                    questions.push(question);
+                    places.push(at);
+                }
+                Err(error) => tell(at, names, Err(error)),
+            }
+        }
+        // One addition a reason instead of one a decision: other cores read the counters.
+        let mut decisions = [0; Reason::ALL.len()];
+        let mut asked = questions.iter().zip(places);
+        basis.snapshot.check_batch(&questions, basis.now, |_, decision| {
+            let Some((question, at)) = asked.next() else { return };
+            if let Ok(decision) = decision
+                && let Some(count) = decisions.get_mut(decision.reason as usize)
+            {
+                *count += 1;
+            }
+            let unknown = |_| unknown_capability(basis.snapshot, question.capability);
+            tell(at, names(question), decision.map_err(unknown));
+        });
+        for (reason, count) in Reason::ALL.into_iter().zip(decisions).filter(|(_, n)| *n > 0) {
+            self.metrics.decided(basis.rpc, reason, count);
+        }
+        if let (Some(log), Some(lines)) = (&self.log, lines) {
+            let lines = lines.into_iter().flatten().collect();
+            log.write(basis.rpc, basis.now, basis.snapshot.revision(), lines);
+        }
+        Ok(())
+    }
+
+    /// Decides one question, and says why.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ask::check`].
+    pub(crate) fn explain<'s>(
+        &self,
+        basis: Basis<'s>,
+        names: Names<'_>,
+        attributes: &Attributes,
+    ) -> Result<Explanation<'s>, RequestError> {
+        let explanation = question(names, attributes).and_then(|question| {
+            let found = basis.snapshot.explain(&question, basis.now);
+            found.map_err(|_| unknown_capability(basis.snapshot, question.capability))
+        });
+        self.tell(basis, names, explanation.as_ref().map(|found| found.decision));
+        explanation
+    }
+
+    /// Counts, logs and traces one decision. What is none is logged only.
+    fn tell(&self, basis: Basis<'_>, names: Names<'_>, decision: Result<Decision, &RequestError>) {
+        let Basis { rpc, snapshot, now, trace } = basis;
+        if let Ok(decision) = decision {
+            self.metrics.decided(rpc, decision.reason, 1);
+            if let Some(trace) = trace {
+                trace.decided(decision, snapshot.revision());
+            }
+        }
+        if let Some(log) = &self.log {
+            log.write(rpc, now, snapshot.revision(), vec![Line::new(names, decision)]);
+        }
+    }
+}
+
+/// Names as the engine takes them.
+fn question<'r>(
+    [identity, capability, resource]: Names<'r>,
+    attributes: &'r Attributes,
+) -> Result<Question<'r>, RequestError> {
+    let (identity, resource) = (path("identity", identity)?, path("resource", resource)?);
+    Ok(Question { identity, capability, resource, attributes })
+}
+
+fn names<'q>(question: &Question<'q>) -> Names<'q> {
+    [question.identity.as_str(), question.capability, question.resource.as_str()]
+}
+
+/// A path that a request's field holds.
+pub(crate) fn path<'r>(field: &str, text: &'r str) -> Result<Path<'r>, RequestError> {
+    Path::parse(text).map_err(|error| RequestError::field(field, error))
+}
+
+/// The error of a request that names a capability which the catalog lacks.
+pub(crate) fn unknown_capability(snapshot: &Snapshot, name: &str) -> RequestError {
+    let shown: String = name.chars().take(128).flat_map(char::escape_debug).collect();
+    let catalog = snapshot.catalog().name();
+    RequestError::field("capability", format!("catalog `{catalog}` has no capability `{shown}`"))
+}
+
+/// The error of a batch of so many checks.
+pub(crate) fn too_many_checks(checks: usize) -> RequestError {
+    let problem = format!("{checks} checks, more than {BATCH_CHECKS_MAX}: send several batches");
+    RequestError::field("checks", problem)
+}

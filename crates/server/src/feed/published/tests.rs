@@ -1,0 +1,84 @@
+//! Which revisions are kept, and for how long.
+
+use capstan_policy::{Catalogs, load_policy};
+
+use super::*;
+
+fn revision(revision: u64) -> Current {
+    let policy = b"version: 1\ncatalog: {name: c, resources: [{name: r, actions: [get]}]}";
+    let policy = load_policy(policy, &Catalogs::default()).unwrap();
+    let snapshot = Snapshot::build(&policy.model, revision).unwrap();
+    Current { snapshot, credentials: policy.credentials }
+}
+
+fn kept(published: &Published) -> Vec<u64> {
+    (1..100).filter(|revision| published.kept(*revision).is_some()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revision_is_kept_for_its_time() {
+    let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(keep);
+    for number in 1..=5 {
+        assert!(published.publish(revision(number), 1).is_empty());
+        tokio::time::advance(Duration::from_secs(10)).await;
+    }
+    // Revision 1 was replaced when 2 came, 40 seconds ago.
+    assert_eq!(kept(&published), [1, 2, 3, 4, 5]);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    let freed = published.expire();
+    assert_eq!(freed.iter().map(|one| one.snapshot.revision()).collect::<Vec<_>>(), [1]);
+    assert_eq!(kept(&published), [2, 3, 4, 5]);
+    tokio::time::advance(Duration::from_secs(3_600)).await;
+    assert_eq!(published.expire().len(), 3);
+    assert_eq!(kept(&published), [5], "what is served does not expire");
+}
+
+#[tokio::test(start_paused = true)]
+async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
+    let keep = Keep { time: Duration::from_secs(60), bytes_max: 1_000 };
+    let published = Published::new(keep);
+    for number in 1..=50 {
+        assert!(published.publish(revision(number), 20).is_empty(), "{number}");
+    }
+    assert_eq!(kept(&published).len(), 50, "49 earlier ones of 20 bytes, and the one served");
+    let freed = published.publish(revision(51), 900);
+    assert_eq!(freed.len(), 44);
+    assert_eq!(kept(&published), [45, 46, 47, 48, 49, 50, 51]);
+    let freed = published.publish(revision(52), 1_001);
+    assert_eq!(freed.len(), 7, "one that is larger than all room is not kept");
+    assert_eq!(kept(&published), [52]);
+}
+
+/// A list that goes on while other revisions are published finds its revision in every order of steps.
+#[test]
+fn a_kept_revision_is_found_while_others_are_published() {
+    let revisions: Vec<_> = (1..=3).map(|number| revision(number).snapshot).collect();
+    let revision = move |number: u64| Current {
+        snapshot: revisions[usize::try_from(number).unwrap() - 1].clone(),
+        credentials: Credentials::default(),
+    };
+    let revision = Arc::new(revision);
+    interleave::check(move || {
+        let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
+        let published = Arc::new(Published::new(keep));
+        published.publish(revision(1), 1);
+        let (writer, of) = (Arc::clone(&published), Arc::clone(&revision));
+        let writer = shuttle::thread::spawn(move || {
+            for number in 2..=3 {
+                writer.publish(of(number), 1);
+            }
+        });
+        let mut latest = 0;
+        for _ in 0..3 {
+            assert!(published.kept(1).is_some(), "revision 1 is gone");
+            let current = published.current().unwrap().snapshot.revision();
+            assert!(current >= latest, "revision {current} after {latest}");
+            assert!(published.kept(current).is_some());
+            latest = current;
+            interleave::point();
+        }
+        writer.join().unwrap();
+        assert_eq!(kept(&published), [1, 2, 3]);
+    });
+}

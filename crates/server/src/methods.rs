@@ -1,0 +1,155 @@
+//! The methods that are served: those of the schema, made from its descriptors, and Envoy's.
+//!
+//! **Invariant**: this table is the only list of methods. Metrics, deadlines, admission and the
+//! decision log go by it.
+
+use std::time::Duration;
+
+use capstan_proto::methods::{METHODS, Method};
+
+use crate::limits::Limits;
+
+/// The path of the one method of `envoy.service.auth.v3.Authorization`.
+pub(crate) const EXT_AUTHZ_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
+
+/// Services whose calls are neither limited nor counted, so that an overloaded server still tells
+/// that it lives.
+const UNLIMITED: [&str; 3] = [
+    "/grpc.health.v1.Health/",
+    "/grpc.reflection.v1.ServerReflection/",
+    "/grpc.reflection.v1alpha.ServerReflection/",
+];
+
+/// A method that is served, by its place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rpc(u8);
+
+const OTHER: Method = Method { path: "", name: "other", streams: false, decides: false };
+
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+const TABLE: [Method; Rpc::COUNT] = {
+    let mut table = [OTHER; Rpc::COUNT];
+    let mut at = 0;
+    while at < METHODS.len() {
+        table[at] = METHODS[at];
+        at += 1;
+    }
+    table[Rpc::EXT_AUTHZ.0 as usize] =
+        Method { path: EXT_AUTHZ_PATH, name: "ExtAuthz", streams: false, decides: true };
+    table
+};
+
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256 methods")]
+impl Rpc {
+    /// How many there are, [`Rpc::OTHER`] among them.
+    pub const COUNT: usize = METHODS.len() + 2;
+
+    /// `DecisionService.Check`.
+    pub const CHECK: Self = Self::named("Check");
+    /// `DecisionService.BatchCheck`.
+    pub const BATCH_CHECK: Self = Self::named("BatchCheck");
+    /// `DecisionService.StreamCheck`.
+    pub const STREAM_CHECK: Self = Self::named("StreamCheck");
+    /// `DecisionService.Explain`.
+    pub const EXPLAIN: Self = Self::named("Explain");
+    /// Envoy's: may this HTTP request pass?
+    pub const EXT_AUTHZ: Self = Self(METHODS.len() as u8);
+    /// Any path that is not served.
+    pub const OTHER: Self = Self(METHODS.len() as u8 + 1);
+
+    /// The schema's method of this name. A name that the schema lacks does not compile.
+    const fn named(name: &str) -> Self {
+        let mut at = 0;
+        #[expect(clippy::indexing_slicing, clippy::panic, reason = "evaluated by the compiler")]
+        loop {
+            if at == METHODS.len() {
+                panic!("the schema has no such method");
+            }
+            if equal(METHODS[at].name.as_bytes(), name.as_bytes()) {
+                return Self(at as u8);
+            }
+            at += 1;
+        }
+    }
+
+    /// The method that a request's path names.
+    pub(crate) fn of(path: &str) -> Self {
+        // The empty path of `OTHER` is no request's.
+        let at = TABLE.iter().position(|method| method.path == path && !path.is_empty());
+        at.map_or(Self::OTHER, |at| Self(at as u8))
+    }
+
+    /// Every method, in the order of their places.
+    pub(crate) fn all() -> impl Iterator<Item = Self> {
+        (0..Self::COUNT).map(|at| Self(at as u8))
+    }
+
+    const fn method(self) -> &'static Method {
+        let table: &'static [Method] = &TABLE;
+        match table.split_at_checked(self.0 as usize) {
+            Some((_, [method, ..])) => method,
+            _ => &OTHER,
+        }
+    }
+
+    /// Its place in the table, below [`Rpc::COUNT`].
+    pub(crate) const fn place(self) -> usize {
+        self.0 as usize
+    }
+
+    /// Its name in metrics and logs: the schema's, `ExtAuthz` or `other`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        self.method().name
+    }
+
+    /// Whether its answers are decisions.
+    pub(crate) const fn decides(self) -> bool {
+        self.method().decides
+    }
+
+    /// Whether its requests or answers are streams, which live as long as their clients please.
+    pub(crate) const fn streams(self) -> bool {
+        self.method().streams
+    }
+
+    /// The server's own bound on its time; none for streams.
+    pub(crate) const fn time_max(self, limits: &Limits) -> Option<Duration> {
+        if self.streams() { None } else { Some(limits.unary_time_max) }
+    }
+}
+
+/// Whether calls of this path pass admission by.
+pub(crate) fn is_unlimited(path: &str) -> bool {
+    UNLIMITED.iter().any(|service| path.starts_with(service))
+}
+
+const fn equal(a: &[u8], b: &[u8]) -> bool {
+    match (a, b) {
+        ([], []) => true,
+        ([x, a @ ..], [y, b @ ..]) => *x == *y && equal(a, b),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_path_leads_to_its_own_method() {
+        for method in METHODS {
+            let rpc = Rpc::of(method.path);
+            assert_eq!((rpc.name(), rpc.streams()), (method.name, method.streams));
+        }
+        assert_eq!(Rpc::of(EXT_AUTHZ_PATH), Rpc::EXT_AUTHZ);
+        for unknown in ["", "/", "/capstan.v1.DecisionService/", "/capstan.v1.RoleService/Check"] {
+            assert_eq!(Rpc::of(unknown), Rpc::OTHER, "{unknown}");
+        }
+        assert_eq!(Rpc::all().count(), Rpc::COUNT);
+        let mut names: Vec<_> = Rpc::all().map(Rpc::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Rpc::COUNT, "two methods have one name in metrics");
+    }
+}

@@ -1,0 +1,138 @@
+//! The services of one worker, and what stands in front of them.
+//!
+//! ```text
+//! transport ─▶ admission ─▶ fast checks ─▶ raw batches, generated services, Envoy's, health, reflection
+//! ```
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use capstan_proto::v1::role_service_server::RoleServiceServer;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::codegen::http::Request;
+use tonic::server::NamedService;
+use tonic::transport::Server as Grpc;
+
+use super::Config;
+use crate::admission::{Admission, Places};
+use crate::ask::Ask;
+use crate::envoy;
+use crate::envoy::ext_authz::{ExtAuthz, Service as Envoy};
+use crate::envoy::routes::Table;
+use crate::feed::Published;
+use crate::grpc::decision::Services;
+use crate::grpc::fast_check::{Answers, FastChecks};
+use crate::grpc::page::PageKey;
+use crate::grpc::raw_batches::RawBatches;
+use crate::jitter::jittered;
+use crate::limits::{CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX};
+use crate::methods::Rpc;
+use crate::telemetry::decision_log::DecisionLog;
+use crate::telemetry::metrics::{Metrics, WorkerMetrics};
+use crate::telemetry::traces::Traces;
+use crate::transport::workers::{Incoming, Runtime, Serving};
+
+/// What the services of all workers share.
+pub(super) struct Shared {
+    pub(super) published: Arc<Published>,
+    pub(super) table: Arc<ArcSwap<Table>>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) log: Option<DecisionLog>,
+    pub(super) traces: Option<Traces>,
+    pub(super) page_key: PageKey,
+    pub(super) places: Arc<Places>,
+    /// Ends streams when the drain begins.
+    pub(super) draining: CancellationToken,
+}
+
+impl Shared {
+    /// Serves the connections of one worker until `stop`. What a call counts references of is the
+    /// worker's own, so that cores share no counter.
+    ///
+    /// # Errors
+    ///
+    /// The schema cannot be reflected.
+    pub(super) fn serve<H>(
+        &self,
+        config: &Config,
+        health: H,
+        incoming: Incoming,
+        stop: CancellationToken,
+    ) -> anyhow::Result<Serving>
+    where
+        H: tower::Service<Request<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        H::Response: axum::response::IntoResponse,
+        H::Future: Send + 'static,
+    {
+        let limits = config.limits;
+        let most = limits.message_bytes_max;
+        let metrics = WorkerMetrics::new(&self.metrics);
+        let ask = Ask::new(metrics.clone(), self.log.clone());
+        let computing = match config.runtime {
+            Runtime::PerCore(_) => limits.computing_max.min(1),
+            Runtime::Callers => limits.computing_max,
+        };
+        let services = Arc::new(Services {
+            published: Arc::clone(&self.published),
+            ask: ask.clone(),
+            traced: self.traces.is_some(),
+            clock: config.clock,
+            page_key: self.page_key.clone(),
+            draining: self.draining.clone(),
+            computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
+        });
+        let plain = Arc::new(Answers {
+            published: Arc::clone(&self.published),
+            ask: ask.clone(),
+            clock: config.clock,
+            message_bytes_max: most,
+        });
+        let ext_authz = ExtAuthz {
+            published: Arc::clone(&self.published),
+            table: Arc::clone(&self.table),
+            ask,
+            metrics: Arc::clone(&self.metrics),
+            clock: config.clock,
+        };
+        let in_words_of =
+            |rpc, refusal: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::instead_of(refusal));
+        let (traces, places) = (self.traces.clone(), &self.places);
+        let admission = Admission::new(limits, places, metrics, traces, in_words_of);
+        let mut router = Grpc::builder()
+            .max_concurrent_streams(CONNECTION_STREAMS_MAX)
+            .http2_max_header_list_size(HEADER_BYTES_MAX)
+            .http2_keepalive_interval(Some(limits.keepalive_interval))
+            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
+            // No grace: with one, tonic cuts connections off and never says that it will.
+            .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
+            .layer(admission)
+            .layer(FastChecks(plain))
+            .add_service(health)
+            .add_service(RawBatches::new(Arc::clone(&services), most))
+            .add_service(
+                RoleServiceServer::from_arc(services)
+                    .max_decoding_message_size(most)
+                    .max_encoding_message_size(most),
+            )
+            .add_service(Envoy::new(ext_authz, most));
+        if config.reflection {
+            let schema = || {
+                tonic_reflection::server::Builder::configure()
+                    .register_encoded_file_descriptor_set(capstan_proto::DESCRIPTOR_SET)
+                    .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            };
+            // Clients differ in which version they ask for.
+            router =
+                router.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
+        }
+        Ok(Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())))
+    }
+}
