@@ -3,7 +3,8 @@
 use capstan_server::telemetry::metrics::CODES;
 use tonic::Code;
 
-/// The name of an error: that of a gRPC status code, such as `UNAVAILABLE`, or [`TRANSPORT`].
+/// The name of an error: that of a gRPC status code, such as `UNAVAILABLE`, or `TRANSPORT` if
+/// no status arrived.
 pub type ErrorName = &'static str;
 
 /// No gRPC status arrived: the connection broke or could not be opened.

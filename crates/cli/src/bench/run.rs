@@ -249,7 +249,7 @@ impl Run {
 
     fn listen(&self, folder: &Folder, name: &str) -> anyhow::Result<String> {
         let is_unix = match &self.addr {
-            // The yardstick goes where the server is.
+            // The yardstick has the transport of the measured server.
             Some(address) => address.unix_path().is_some(),
             None => self.transport == Transport::Unix,
         };

@@ -62,7 +62,7 @@ impl Metrics {
         let unreachable =
             || format!("cannot reach {} (start a server: capstan serve --demo)", self.url);
         let text = answered.and_then(|text| text).with_context(unreachable)?;
-        Sample::parse(&text).with_context(|| format!("{} does not tell what it does", self.url))
+        Sample::parse(&text).with_context(|| format!("cannot read the metrics of {}", self.url))
     }
 
     async fn text(&self) -> anyhow::Result<String> {

@@ -2,8 +2,8 @@
 //! under many schedules that `shuttle` generates. `shuttle` reports a lost wake-up as a deadlock.
 //!
 //! ```text
-//! cargo test -p capstan-client --lib shared                                    short: about 10 s
-//! SHUTTLE_ITERATIONS=200000 cargo test --release -p capstan-client --lib shared      long: minutes
+//! cargo test -p capstan-client --lib shared                               short: about 10 s
+//! SHUTTLE_ITERATIONS=50000 cargo test -p capstan-client --lib shared      long: about 5 minutes
 //! ```
 //!
 //! A thread can be preempted where it locks the queue or accesses the highest revision. tokio's and

@@ -128,11 +128,11 @@ async fn calls_that_may_wait_are_asked_apart_with_their_like() {
         let mode = asked.request.consistency.as_ref().and_then(|wanted| wanted.mode.as_ref());
         mode == Some(&Mode::FullyConsistent(true))
     };
-    let streamed = asked.iter().filter(|asked| !asked.is_alone());
+    let streamed = asked.iter().filter(|asked| !asked.is_unary());
     let streamed: Vec<_> = streamed.map(|asked| (asked.len(), asked.at_least())).collect();
     assert_eq!(streamed, [(1, None), (10, None), (10, Some(SECOND - 1))]);
     assert_eq!(asked.iter().filter(full).map(Asked::len).collect::<Vec<_>>(), [10]);
-    assert!(asked.iter().filter(full).all(Asked::is_alone));
+    assert!(asked.iter().filter(full).all(Asked::is_unary));
     assert_eq!(fake.streams(), 1, "nobody else was disturbed");
 }
 

@@ -1,6 +1,6 @@
-//! A server that a test scripts call by call, and that remembers what it was asked.
+//! A fake server: a test scripts its reaction to each batch, and it records the batches.
 //!
-//! Unless told otherwise it answers truly by a rule of its own: [`is_allowed`].
+//! Its answers follow [`is_allowed`], unless the script says otherwise.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::SocketAddr;
@@ -20,22 +20,22 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::PATIENCE;
 
-/// What the server does about a batch.
+/// The reaction to a batch.
 pub(crate) enum Act {
     Answer,
-    /// Answers truly, at this revision.
+    /// Answers by [`is_allowed`], at this revision.
     AnswerAt(u64),
     Reply(v1::BatchCheckResponse),
     Fail(Status),
-    /// Never says anything more.
+    /// Never answers, and blocks the stream.
     Never,
-    /// Ends the stream as if all were well.
+    /// Ends the stream with the status OK.
     End,
     /// Answers once the gate is open.
     Gate,
 }
 
-/// Where a batch came.
+/// The call of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Door {
     /// The stream's number, and the batch's on it; from 0.
@@ -44,7 +44,7 @@ pub(crate) enum Door {
     Alone(usize),
 }
 
-/// A batch that came.
+/// A recorded batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) door: Door,
@@ -60,7 +60,7 @@ impl Asked {
         self.request.checks.iter().any(|check| check.identity == identity)
     }
 
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(crate) fn is_unary(&self) -> bool {
         matches!(self.door, Door::Alone(_))
     }
 
@@ -74,7 +74,7 @@ impl Asked {
 
 type Script = dyn Fn(&Asked) -> Act + Send + Sync;
 
-/// A handle on the server; its runtime ends it.
+/// A handle to the server, which ends with the test's runtime.
 #[derive(Clone)]
 pub(crate) struct Fake(Arc<Inner>);
 
@@ -85,19 +85,19 @@ struct Inner {
     count: watch::Sender<usize>,
     gate: watch::Sender<bool>,
     streams: AtomicUsize,
-    /// Streams that the client has ended.
+    /// Streams that the client has half-closed.
     ends: watch::Sender<usize>,
-    alone: AtomicUsize,
+    unary: AtomicUsize,
 }
 
-/// The rule: half of all questions.
+/// The rule: allows half of all questions.
 pub(crate) fn is_allowed(identity: &str, capability: &str, resource: &str) -> bool {
     let mut hasher = DefaultHasher::new();
     (identity, capability, resource).hash(&mut hasher);
     hasher.finish().is_multiple_of(2)
 }
 
-/// What [`is_allowed`] makes of a batch.
+/// The answer to a batch by [`is_allowed`].
 pub(crate) fn truth(request: &v1::BatchCheckRequest, revision: u64) -> v1::BatchCheckResponse {
     let result = |check: &v1::CheckItem| {
         let allowed = is_allowed(&check.identity, &check.capability, &check.resource);
@@ -108,7 +108,7 @@ pub(crate) fn truth(request: &v1::BatchCheckRequest, revision: u64) -> v1::Batch
 }
 
 impl Fake {
-    /// A server, and a client of it.
+    /// Starts a server and a client.
     pub(crate) async fn start(
         script: impl Fn(&Asked) -> Act + Send + Sync + 'static,
         options: Options,
@@ -122,7 +122,7 @@ impl Fake {
             gate: watch::Sender::new(false),
             streams: AtomicUsize::new(0),
             ends: watch::Sender::new(0),
-            alone: AtomicUsize::new(0),
+            unary: AtomicUsize::new(0),
         }));
         let service = DecisionServiceServer::new(fake.clone());
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
@@ -141,7 +141,7 @@ impl Fake {
         self.0.asked.lock().unwrap().clone()
     }
 
-    /// How many checks each batch had, in the order they came.
+    /// The number of checks of each batch, in order of arrival.
     pub(crate) fn sizes(&self) -> Vec<usize> {
         self.asked().iter().map(Asked::len).collect()
     }
@@ -150,14 +150,14 @@ impl Fake {
         self.0.streams.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many batches have come.
+    /// Waits for this number of batches.
     pub(crate) async fn wait_for(&self, batches: usize) {
         let mut count = self.0.count.subscribe();
         let came = count.wait_for(|count| *count >= batches);
         tokio::time::timeout(PATIENCE, came).await.expect("batches come").unwrap();
     }
 
-    /// Waits until the client has ended so many streams.
+    /// Waits until the client has half-closed this number of streams.
     pub(crate) async fn wait_for_ends(&self, streams: usize) {
         let mut ends = self.0.ends.subscribe();
         let ended = ends.wait_for(|ends| *ends >= streams);
@@ -225,7 +225,7 @@ impl DecisionService for Fake {
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> Answer<v1::BatchCheckResponse> {
-        let number = self.0.alone.fetch_add(1, Ordering::SeqCst);
+        let number = self.0.unary.fetch_add(1, Ordering::SeqCst);
         let answer = self.act(Door::Alone(number), request.into_inner()).await;
         answer.unwrap_or_else(|| Err(Status::unavailable("ended"))).map(Response::new)
     }

@@ -1,11 +1,11 @@
-//! The client against servers: real ones in this process, ones that a test scripts call by call, and
-//! ones that are no servers at all.
+//! The client against real servers in this process, scripted fake servers, and listeners that are not
+//! Capstan servers.
 //!
-//! - `answers`: batches form, and every answer belongs to its question.
-//! - `faults`: whatever a server does, nobody is allowed by mistake and nobody waits for ever.
-//! - `restarts`: servers that go away, gently or not, while they are asked.
-//! - `bounds`: deadlines, back-pressure, what is too large, the end of a client.
-//! - `consistency`: revisions and what calls want of them.
+//! - `answers`: batches form, and every call gets its own answer.
+//! - `faults`: no fault of a server leads to a wrong allow or an endless wait.
+//! - `restarts`: servers that drain or are killed under load.
+//! - `bounds`: deadlines, back-pressure, size limits, shutdown.
+//! - `consistency`: revisions, and the requirements of calls on them.
 
 #![expect(
     clippy::indexing_slicing,
@@ -28,10 +28,10 @@ use std::time::Duration;
 
 use capstan_client::{Check, Client, Decision, Error};
 
-/// Long enough for any machine; a test that waits so long fails.
+/// Longer than any test takes on any machine; a test that waits this long fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A check that has all the time it needs.
+/// Asks with the timeout [`PATIENCE`].
 async fn ask(client: &Client, identity: &str) -> Result<Decision, Error> {
     client.check(check(identity).timeout(PATIENCE)).await
 }

@@ -1,4 +1,4 @@
-//! Things that listen and are no servers.
+//! Listeners that are not Capstan servers.
 
 use std::net::SocketAddr;
 
@@ -7,20 +7,20 @@ use tokio::net::{TcpListener, TcpStream};
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Response};
 
-/// What comes to whoever connects.
+/// The reaction to a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Thing {
     /// The connection is closed at once.
     Closes,
-    /// Nothing ever.
+    /// Nothing is sent.
     Silence,
     /// These bytes, then nothing.
     Says(&'static [u8]),
-    /// HTTP/2, and these bytes as the body of whatever is asked, then these trailers.
+    /// HTTP/2: this body and these trailers as the response to every request.
     Answers(&'static [u8], Option<&'static str>),
 }
 
-/// Listens, until the runtime ends.
+/// Listens until the test's runtime ends.
 pub(crate) async fn listen(thing: Thing) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
