@@ -13,7 +13,7 @@ use crate::limits::BATCH_CHECKS_MAX;
 use crate::methods::Rpc;
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 
 /// Identity, capability and resource as a request names them; any of them may be malformed.
 pub type Names<'r> = [&'r str; 3];
@@ -34,14 +34,14 @@ pub struct Basis<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Timestamp,
     /// The span of the call, if it is sampled.
-    pub(crate) trace: Option<&'a Trace>,
+    pub(crate) span: Option<&'a CallSpan>,
 }
 
 impl<'a> Basis<'a> {
     /// For a call that has no span.
     #[must_use]
     pub const fn new(rpc: Rpc, snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self { rpc, snapshot, now, trace: None }
+        Self { rpc, snapshot, now, span: None }
     }
 }
 
@@ -122,19 +122,19 @@ impl Ask {
             answer(at, decision);
         };
         let mut questions = Vec::with_capacity(length);
-        let mut places = Vec::with_capacity(length);
+        let mut positions = Vec::with_capacity(length);
         for (at, (names, attributes)) in checks.enumerate() {
             match question(names, attributes) {
                 Ok(question) => {
                     questions.push(question);
-                    places.push(at);
+                    positions.push(at);
                 }
                 Err(error) => tell(at, names, Err(error)),
             }
         }
         // One addition a reason instead of one a decision: other cores read the counters.
         let mut decisions = [0; Reason::ALL.len()];
-        let mut asked = questions.iter().zip(places);
+        let mut asked = questions.iter().zip(positions);
         basis.snapshot.check_batch(&questions, basis.now, |_, decision| {
             let Some((question, at)) = asked.next() else { return };
             if let Ok(decision) = decision
@@ -176,11 +176,11 @@ impl Ask {
 
     /// Counts, logs and traces one decision. What is none is logged only.
     fn tell(&self, basis: Basis<'_>, names: Names<'_>, decision: Result<Decision, &RequestError>) {
-        let Basis { rpc, snapshot, now, trace } = basis;
+        let Basis { rpc, snapshot, now, span } = basis;
         if let Ok(decision) = decision {
             self.metrics.decided(rpc, decision.reason, 1);
-            if let Some(trace) = trace {
-                trace.decided(decision, snapshot.revision());
+            if let Some(span) = span {
+                span.decided(decision, snapshot.revision());
             }
         }
         if let Some(log) = &self.log {

@@ -70,7 +70,7 @@ pub(crate) enum CallError {
     },
     /// The bytes of the request are not gRPC's messages.
     #[error("the request is not framed as gRPC messages")]
-    Misframed,
+    InvalidFraming,
     /// The service has no such method.
     #[error("this service has no such method")]
     Unimplemented,

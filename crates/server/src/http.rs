@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{HTTP_DRAIN_MAX, Limits};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::transport::http::Limited;
+use crate::transport::http::LimitedListener;
 
 /// Whether questions can be answered now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let listener = Limited::new(listener, &limits);
+    let listener = LimitedListener::new(listener, &limits);
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {

@@ -93,7 +93,7 @@ impl Rpc {
     }
 
     /// Its place in the table, below [`Rpc::COUNT`].
-    pub(crate) const fn place(self) -> usize {
+    pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 

@@ -14,10 +14,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::admission::Places;
+use crate::admission::Permits;
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
-use crate::feed::published::{Keep, Published};
+use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{self, Documents, Reload, Wake};
 use crate::grpc::page::PageKey;
 use crate::http::{self, Phase};
@@ -110,13 +110,13 @@ impl Server {
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared {
-            published: Arc::new(Published::new(Keep::from(&config.limits))),
+            published: Arc::new(Published::new(Retention::from(&config.limits))),
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
             metrics: Arc::clone(&metrics),
             log: log.clone(),
             traces: traces.clone(),
             page_key,
-            places: Places::new(&config.limits),
+            permits: Permits::new(&config.limits),
             draining: cut.clone(),
         };
         let serve = |incoming, stop| shared.serve(&config, health_service.clone(), incoming, stop);

@@ -11,7 +11,7 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
-use super::body::Rest;
+use super::body::BodyState;
 use super::*;
 use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
@@ -19,7 +19,7 @@ use std::time::Duration;
 
 fn admission(metrics: &Arc<Metrics>) -> Admission {
     let limits = Limits::default();
-    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
+    Admission::new(limits, &Permits::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
 }
 
 /// The layer around a service that answers each call with what the function makes.
@@ -53,7 +53,7 @@ impl HttpBody for Broken {
 /// A service without a fast way.
 struct Plain<S>(S);
 
-impl<S> Inner for Plain<S>
+impl<S> InnerService for Plain<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -63,14 +63,14 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Begun<S::Future> {
-        Begun::Waits(self.0.call(request))
+    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Started<S::Future> {
+        Started::Pending(self.0.call(request))
     }
 }
 
-async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+async fn ask<S>(service: &mut AdmissionService<S>, path: &str) -> Status
 where
-    S: Inner,
+    S: InnerService,
     S::Future: Send + Unpin + 'static,
 {
     let request = Request::post(path).body(Body::empty()).unwrap();
@@ -79,11 +79,11 @@ where
 }
 
 /// How an answer ends, and whether its head came first by itself.
-async fn told(answer: Response<AnswerBody>) -> (Status, bool) {
+async fn told(answer: Response<ResponseBody>) -> (Status, bool) {
     let (parts, mut body) = answer.into_parts();
     let mut all = parts.headers;
     assert_eq!(all.get(CONTENT_TYPE), Some(&GRPC_CONTENT_TYPE));
-    let head_first = matches!(body.rest, Rest::All(_));
+    let head_first = matches!(body.state, BodyState::Call(_));
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         if let Ok(trailers) = frame.unwrap().into_trailers() {
             all.extend(trailers);
@@ -188,7 +188,10 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     let text = scraped(&metrics);
     assert!(text.contains("capstan_panics_total 16\n"), "{text}");
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
-    assert_eq!(in_head.gate.places.free.available_permits(), Limits::default().in_flight_max);
+    assert_eq!(
+        in_head.worker.permits.available.available_permits(),
+        Limits::default().in_flight_max
+    );
 }
 
 /// Permits are never over-committed, by all or by one peer, and all come back, in every order of steps.
@@ -197,33 +200,33 @@ fn permits_are_never_over_committed() {
     crate::interleave::check(|| {
         let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
         let metrics = Arc::new(Metrics::default());
-        let places = Places::new(&limits);
+        let permits = Permits::new(&limits);
         let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let peers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"];
         let threads = peers.map(|peer| {
-            let (places, held) = (Arc::clone(&places), Arc::clone(&held));
+            let (permits, held) = (Arc::clone(&permits), Arc::clone(&held));
             let metrics = WorkerMetrics::new(&metrics);
             let peer = Peer::of(Some(&crate::transport::connection::Remote(peer.parse().ok())));
             shuttle::thread::spawn(move || {
-                let place = Place::take(&places, &metrics, peer);
-                let taken = place.is_ok();
+                let permit = Permit::acquire(&permits, &metrics, peer);
+                let taken = permit.is_ok();
                 if taken {
                     use std::sync::atomic::Ordering::SeqCst;
                     assert!(held.fetch_add(1, SeqCst) < 2, "more than two permits");
                     crate::interleave::point();
-                    assert_eq!(places.peers.count(peer), 1, "more than one permit of a peer");
+                    assert_eq!(permits.peers.count(peer), 1, "more than one permit of a peer");
                     held.fetch_sub(1, SeqCst);
                 }
-                drop(place);
+                drop(permit);
                 taken
             })
         });
         let taken: Vec<bool> = threads.into_iter().map(|one| one.join().unwrap()).collect();
         assert!(taken.contains(&true), "a free permit is refused to everybody");
-        assert_eq!(places.free.available_permits(), 2, "a permit was lost");
+        assert_eq!(permits.available.available_permits(), 2, "a permit was lost");
         assert!(peers.iter().all(|peer| {
             let remote = crate::transport::connection::Remote(peer.parse().ok());
-            places.peers.count(Peer::of(Some(&remote))) == 0
+            permits.peers.count(Peer::of(Some(&remote))) == 0
         }));
     });
 }

@@ -29,7 +29,7 @@ impl Verifier for Credentials {
 
 /// What a request presents.
 #[derive(Debug, Default)]
-pub(crate) struct Presented<'r> {
+pub(crate) struct PresentedCredentials<'r> {
     /// The `Authorization` header; `Some(None)` if it is there more than once or is not text.
     pub(crate) authorization: Option<Option<&'r str>>,
     /// The claim of a verified token that names an identity; `Some(None)` if the token has none.
@@ -49,7 +49,7 @@ pub(crate) struct IdentityError;
 /// No source is present, several are, or the one that is proves nothing.
 pub(crate) fn identify(
     sources: &IdentitySources,
-    presented: &Presented<'_>,
+    presented: &PresentedCredentials<'_>,
     verifier: &impl Verifier,
     now: Timestamp,
 ) -> Result<PathBuf, IdentityError> {

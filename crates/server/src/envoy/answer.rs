@@ -52,7 +52,7 @@ pub(super) struct Denial<'a> {
 
 /// What a client reads. `errors` is what OCI clients look for.
 #[derive(Serialize)]
-struct Told<'a> {
+struct DenialBody<'a> {
     error: &'static str,
     reason: &'a str,
     message: &'a str,
@@ -71,7 +71,7 @@ struct OciError<'a> {
 
 /// How a request is refused.
 #[derive(Clone, Copy)]
-struct Refused {
+struct RejectionCodes {
     http: i32,
     grpc: Code,
     error: &'static str,
@@ -79,22 +79,26 @@ struct Refused {
     oci: &'static str,
 }
 
-const BAD_REQUEST: Refused =
-    Refused { http: 400, grpc: Code::InvalidArgument, error: "bad_request", oci: "UNSUPPORTED" };
-const UNAUTHENTICATED: Refused = Refused {
+const BAD_REQUEST: RejectionCodes = RejectionCodes {
+    http: 400,
+    grpc: Code::InvalidArgument,
+    error: "bad_request",
+    oci: "UNSUPPORTED",
+};
+const UNAUTHENTICATED: RejectionCodes = RejectionCodes {
     http: 401,
     grpc: Code::Unauthenticated,
     error: "unauthenticated",
     oci: "UNAUTHORIZED",
 };
-const DENIED: Refused =
-    Refused { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
-const UNAVAILABLE: Refused =
-    Refused { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
+const DENIED: RejectionCodes =
+    RejectionCodes { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
+const UNAVAILABLE: RejectionCodes =
+    RejectionCodes { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
 
 /// The request may pass.
-pub(super) fn allowed(known: &Allowed<'_>, spoofed: &[String]) -> CheckResponse {
-    let mut headers_to_remove = spoofed.to_vec();
+pub(super) fn allowed(known: &Allowed<'_>, spoofed_headers: &[String]) -> CheckResponse {
+    let mut headers_to_remove = spoofed_headers.to_vec();
     if known.by_credential {
         headers_to_remove.push("authorization".into());
     }
@@ -122,55 +126,56 @@ pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
         _ if reason == "FORM_BODY" => "this route takes no forms".into(),
         _ => "no route says what this request requires".into(),
     };
-    refused(DENIED, denial, &message, vec![])
+    rejection(DENIED, denial, &message, vec![])
 }
 
 /// Nobody asks, or it is not proved who.
 pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
     let denial = Denial { reason: "AUTHN_FAILED", ..Denial::default() };
     let challenge = vec![header("www-authenticate", challenge)];
-    refused(UNAUTHENTICATED, &denial, "authentication is required", challenge)
+    rejection(UNAUTHENTICATED, &denial, "authentication is required", challenge)
 }
 
 /// The request is refused whatever it asks for.
 pub(super) fn malformed(malformed: MalformedRequestError, denial: &Denial<'_>) -> CheckResponse {
     let denial = Denial { reason: "MALFORMED_REQUEST", ..*denial };
-    refused(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
+    rejection(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
 }
 
 /// The request cannot be decided now.
 pub(super) fn unavailable(message: &str) -> CheckResponse {
     let denial = Denial { reason: "UNAVAILABLE", ..Denial::default() };
-    let (body, headers) = said(UNAVAILABLE, &denial, message, vec![header("retry-after", "1")]);
+    let (body, headers) =
+        body_and_headers(UNAVAILABLE, &denial, message, vec![header("retry-after", "1")]);
     let status = Some(HttpStatus { code: UNAVAILABLE.http });
     let error = HttpResponse::ErrorResponse(DeniedHttpResponse { status, headers, body });
     response(UNAVAILABLE.grpc, error, metadata(false, None, 0, None, Some(denial.reason)))
 }
 
-fn refused(
-    how: Refused,
+fn rejection(
+    codes: RejectionCodes,
     denial: &Denial<'_>,
     message: &str,
     headers: Vec<HeaderValueOption>,
 ) -> CheckResponse {
-    let (body, headers) = said(how, denial, message, headers);
-    let status = Some(HttpStatus { code: how.http });
+    let (body, headers) = body_and_headers(codes, denial, message, headers);
+    let status = Some(HttpStatus { code: codes.http });
     let denied = HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers, body });
     let Denial { identity, revision, route, reason, .. } = *denial;
-    response(how.grpc, denied, metadata(false, identity, revision, route, Some(reason)))
+    response(codes.grpc, denied, metadata(false, identity, revision, route, Some(reason)))
 }
 
-fn said(
-    how: Refused,
+fn body_and_headers(
+    codes: RejectionCodes,
     denial: &Denial<'_>,
     message: &str,
     mut headers: Vec<HeaderValueOption>,
 ) -> (String, Vec<HeaderValueOption>) {
     let Denial { reason, capability, resource, .. } = *denial;
-    let errors = [OciError { code: how.oci, message }];
-    let told = Told { error: how.error, reason, message, capability, resource, errors };
+    let errors = [OciError { code: codes.oci, message }];
+    let body = DenialBody { error: codes.error, reason, message, capability, resource, errors };
     // Strings alone, which cannot fail; without them the status still says it.
-    let body = serde_json::to_string(&told).unwrap_or_default();
+    let body = serde_json::to_string(&body).unwrap_or_default();
     headers.push(header("content-type", "application/json"));
     (body, headers)
 }
@@ -219,19 +224,19 @@ fn metadata(
 
 // === Instead of gRPC errors ===
 
-/// What Envoy is told instead of a gRPC error: an error with words of its own where the server could
+/// What Envoy is body instead of a gRPC error: an error with words of its own where the server could
 /// not decide, so that the client knows to come again, and a denial where the caller's bytes were
 /// wrong, so that no `failure_mode_allow` lets them pass.
-pub(crate) fn instead_of(refusal: &CallError) -> Response<Body> {
+pub(crate) fn error_response(refusal: &CallError) -> Response<Body> {
     let message = refusal.to_string();
     framed(&match refusal {
         CallError::DeadlineExceeded
         | CallError::Overloaded
         | CallError::Unimplemented
         | CallError::Bug { .. } => unavailable(&message),
-        CallError::TooLarge { .. } | CallError::Misframed => {
+        CallError::TooLarge { .. } | CallError::InvalidFraming => {
             let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
-            refused(BAD_REQUEST, &denial, &message, vec![])
+            rejection(BAD_REQUEST, &denial, &message, vec![])
         }
     })
 }
@@ -254,7 +259,7 @@ mod tests {
 
     /// What Envoy reads: its own code, whether it is an error, and the client's status.
     async fn read(refusal: CallError) -> (i32, bool, i32) {
-        let (head, body) = instead_of(&refusal).into_parts();
+        let (head, body) = error_response(&refusal).into_parts();
         assert_eq!(head.headers[CONTENT_TYPE], "application/grpc");
         let body = body.collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
@@ -276,7 +281,7 @@ mod tests {
         for refusal in [CallError::Overloaded, CallError::DeadlineExceeded, bug] {
             assert_eq!(read(refusal).await, (14, true, 503));
         }
-        for refusal in [CallError::Misframed, CallError::TooLarge { bytes_max: 1 }] {
+        for refusal in [CallError::InvalidFraming, CallError::TooLarge { bytes_max: 1 }] {
             assert_eq!(read(refusal).await, (3, false, 400));
         }
     }

@@ -13,7 +13,7 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use super::answer::{IDENTITY, REVISION};
-use crate::authn::credential::Presented;
+use crate::authn::credential::PresentedCredentials;
 use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
@@ -30,12 +30,12 @@ const PATH_OVERRIDES: [&str; 4] =
 /// What Envoy tells of a request.
 #[derive(Debug)]
 pub(super) struct EnvoyRequest<'r> {
-    pub(super) asked: CanonicalRequest<'r>,
-    pub(super) presented: Presented<'r>,
+    pub(super) canonical: CanonicalRequest<'r>,
+    pub(super) presented: PresentedCredentials<'r>,
     /// What Envoy's configuration says of the route that it has chosen.
-    pub(super) extensions: &'r HashMap<String, String>,
+    pub(super) context_extensions: &'r HashMap<String, String>,
     /// Headers of the client that look like ours, or name another path.
-    pub(super) spoofed: Vec<String>,
+    pub(super) headers_to_remove: Vec<String>,
 }
 
 impl<'r> EnvoyRequest<'r> {
@@ -50,29 +50,31 @@ impl<'r> EnvoyRequest<'r> {
         if !http.query.is_empty() || !http.fragment.is_empty() {
             return Err(MalformedRequestError::Disagreement); // Envoy leaves them empty.
         }
-        let headers = Headers::read(http)?;
-        for (there, said) in [
+        let headers = DecisiveHeaders::read(http)?;
+        for (header, field) in [
             (headers.path, &http.path),
             (headers.method, &http.method),
             (headers.authority, &http.host),
             (headers.host, &http.host),
         ] {
-            if there.is_some_and(|there| there != said.as_str()) {
+            if header.is_some_and(|header| header != field.as_str()) {
                 return Err(MalformedRequestError::Disagreement);
             }
         }
         let content_type = headers.content_type.unwrap_or_default();
-        let asked = CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
+        let canonical =
+            CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
         let metadata = attributes.metadata_context.as_ref();
-        let presented = Presented {
+        let presented = PresentedCredentials {
             authorization: headers.authorization,
             token: metadata
                 .and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER))
                 .and_then(|verified| claim(jwt?, verified)),
             principal: attributes.source.as_ref().map_or("", |source| &source.principal),
         };
-        let (extensions, spoofed) = (&attributes.context_extensions, headers.spoofed);
-        Ok(Self { asked, presented, extensions, spoofed })
+        let (context_extensions, headers_to_remove) =
+            (&attributes.context_extensions, headers.headers_to_remove);
+        Ok(Self { canonical, presented, context_extensions, headers_to_remove })
     }
 }
 
@@ -89,17 +91,17 @@ fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>
 
 /// The headers that decide.
 #[derive(Debug, Default)]
-struct Headers<'r> {
+struct DecisiveHeaders<'r> {
     authorization: Option<Option<&'r str>>,
     content_type: Option<&'r str>,
     host: Option<&'r str>,
     authority: Option<&'r str>,
     path: Option<&'r str>,
     method: Option<&'r str>,
-    spoofed: Vec<String>,
+    headers_to_remove: Vec<String>,
 }
 
-impl<'r> Headers<'r> {
+impl<'r> DecisiveHeaders<'r> {
     fn read(http: &'r HttpRequest) -> Result<Self, MalformedRequestError> {
         let raw = http.header_map.as_ref().map(|map| &*map.headers).unwrap_or_default();
         if http.headers.len() + raw.len() > HTTP_HEADERS_MAX {
@@ -125,21 +127,21 @@ impl<'r> Headers<'r> {
             false => Cow::Borrowed(name),
         };
         // Many services take `_` in a name for `-`.
-        let alike = match name.contains('_') {
+        let dashed = match name.contains('_') {
             true => Cow::Owned(name.replace('_', "-")),
             false => Cow::Borrowed(&*name),
         };
-        if METHOD_OVERRIDES.contains(&&*alike) {
+        if METHOD_OVERRIDES.contains(&&*dashed) {
             return Err(MalformedRequestError::MethodOverride);
         }
-        if alike.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*alike) {
+        if dashed.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*dashed) {
             // Ours replace those of the same name; the others are taken away.
             if *name != *IDENTITY && *name != *REVISION {
-                self.spoofed.push(name.into_owned());
+                self.headers_to_remove.push(name.into_owned());
             }
             return Ok(());
         }
-        let place = match &*name {
+        let slot = match &*name {
             "authorization" => {
                 let first = self.authorization.is_none();
                 let once = value.filter(|value| first && !value.contains(','));
@@ -156,7 +158,7 @@ impl<'r> Headers<'r> {
         };
         let value = value.ok_or(MalformedRequestError::Header)?;
         let is_joined = *name == *"content-type" && value.contains(',');
-        if place.replace(value).is_some() || is_joined {
+        if slot.replace(value).is_some() || is_joined {
             return Err(MalformedRequestError::Header);
         }
         Ok(())

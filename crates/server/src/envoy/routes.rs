@@ -19,9 +19,9 @@ use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 use futures_util::future::BoxFuture;
 
 use crate::feed::Published;
-use crate::feed::reload::{Document, on_a_thread};
+use crate::feed::reload::{Document, run_on_thread};
 use crate::feed::source::{in_file, read};
-use crate::feed::watched::Watched;
+use crate::feed::watched::WatchedFile;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use canonical::{CanonicalRequest, MalformedRequestError};
@@ -40,7 +40,7 @@ pub fn load(path: &Path) -> anyhow::Result<Table> {
 
 /// The route table that is served; without a file, the empty one.
 pub(crate) struct RoutesFile {
-    file: Watched,
+    file: WatchedFile,
     table: Arc<ArcSwap<Table>>,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
@@ -55,13 +55,13 @@ impl RoutesFile {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { file: Watched::new(path), table, published, metrics, warned: HashSet::new() }
+        Self { file: WatchedFile::new(path), table, published, metrics, warned: HashSet::new() }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
-        self.file.begin();
+        self.file.record_state();
         let Some(path) = self.file.path().map(Path::to_owned) else { return Ok(()) };
-        let loaded = on_a_thread("routes", move || load(&path)).await.flatten();
+        let loaded = run_on_thread("routes", move || load(&path)).await.flatten();
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.routes_loaded(outcome);
         let loaded = loaded.inspect_err(|error| self.file.failed(error))?;
@@ -76,7 +76,7 @@ impl Document for RoutesFile {
         "the routes are not reloaded, the old ones serve on"
     }
 
-    fn file(&self) -> &Watched {
+    fn file(&self) -> &WatchedFile {
         &self.file
     }
 
@@ -86,7 +86,7 @@ impl Document for RoutesFile {
 
     /// Warns of routes that require a capability which the policy's catalog lacks: they let nothing pass,
     /// which is surely a mistake.
-    fn look(&mut self) {
+    fn on_tick(&mut self) {
         let Some(current) = self.published.current() else { return };
         for route in &self.table.load().routes.routes {
             for capability in route.requires.iter().map(|required| &required.capability) {

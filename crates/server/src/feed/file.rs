@@ -8,9 +8,9 @@ use capstan_policy::Catalogs;
 use futures_util::future::BoxFuture;
 
 use super::published::{Current, Published};
-use super::reload::{Document, on_a_thread};
+use super::reload::{Document, run_on_thread};
 use super::source::{Built, Source};
-use super::watched::Watched;
+use super::watched::WatchedFile;
 use crate::clock::Clock;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
@@ -31,7 +31,7 @@ pub(crate) struct PolicyFile {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     revision: u64,
-    file: Watched,
+    file: WatchedFile,
     /// Warnings that were given, wherever they stood: a reload does not repeat them.
     warned: HashSet<(String, String)>,
 }
@@ -42,7 +42,7 @@ impl PolicyFile {
             Source::File { path, .. } => Some(path.clone()),
             Source::Demo => None,
         };
-        let (revision, file, warned) = (0, Watched::new(path), HashSet::new());
+        let (revision, file, warned) = (0, WatchedFile::new(path), HashSet::new());
         Self { config, published, metrics, revision, file, warned }
     }
 
@@ -59,9 +59,9 @@ impl PolicyFile {
 
     async fn apply(&mut self, started: Instant) -> anyhow::Result<()> {
         let (config, published) = (self.config.clone(), Arc::clone(&self.published));
-        self.file.begin();
+        self.file.record_state();
         let revision = self.revision + 1;
-        let loaded = on_a_thread("load", move || {
+        let loaded = run_on_thread("load", move || {
             let Config { source, catalogs, clock } = config;
             let Built { snapshot, credentials, compared, warnings } =
                 source.build(&catalogs, revision, clock.now())?;
@@ -99,7 +99,7 @@ impl Document for PolicyFile {
         "the policy is not reloaded, the old one is served on"
     }
 
-    fn file(&self) -> &Watched {
+    fn file(&self) -> &WatchedFile {
         &self.file
     }
 
@@ -107,7 +107,7 @@ impl Document for PolicyFile {
         Box::pin(self.load())
     }
 
-    fn look(&mut self) {
+    fn on_tick(&mut self) {
         let expired = self.published.expire();
         if !expired.is_empty() {
             // Freeing a large index takes a tenth of a second. Without a thread it is freed here.

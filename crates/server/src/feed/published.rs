@@ -1,7 +1,7 @@
 //! The revision that is served, the wait for a later one, and earlier ones for lists to go on with.
 //!
 //! **Invariant**: snapshot and credentials are one pointer, so that one publication replaces both for
-//! everybody. Earlier revisions are kept for [`Keep::time`] and up to [`Keep::bytes_max`]; the writer frees them,
+//! everybody. Earlier revisions are kept for [`Retention::time`] and up to [`Retention::bytes_max`]; the writer frees them,
 //! never a reader.
 
 use std::collections::VecDeque;
@@ -41,14 +41,14 @@ pub enum Freshness {
 
 /// How long and how many earlier revisions are kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
+pub(crate) struct Retention {
     /// Since a revision was replaced.
     pub(crate) time: Duration,
     /// Of all earlier revisions together.
     pub(crate) bytes_max: usize,
 }
 
-impl From<&Limits> for Keep {
+impl From<&Limits> for Retention {
     fn from(limits: &Limits) -> Self {
         Self { time: limits.kept_time, bytes_max: limits.kept_bytes_max }
     }
@@ -59,31 +59,31 @@ impl From<&Limits> for Keep {
 pub struct Published {
     current: ArcSwapOption<Current>,
     revision: watch::Sender<u64>,
-    keep: Keep,
-    earlier: Mutex<Earlier>,
+    retention: Retention,
+    earlier: Mutex<EarlierRevisions>,
 }
 
 /// Revisions that are no longer served, oldest first.
 #[derive(Debug, Default)]
-struct Earlier {
-    kept: VecDeque<Kept>,
+struct EarlierRevisions {
+    kept: VecDeque<EarlierRevision>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct EarlierRevision {
     current: Arc<Current>,
     replaced: Instant,
     /// What it holds that the revision after it does not.
     bytes: usize,
 }
 
-impl Earlier {
+impl EarlierRevisions {
     /// Takes out what is too old or too much.
-    fn expire(&mut self, keep: Keep) -> Vec<Arc<Current>> {
+    fn expire(&mut self, retention: Retention) -> Vec<Arc<Current>> {
         let mut freed = Vec::new();
         while let Some(oldest) = self.kept.front()
-            && (self.bytes > keep.bytes_max || oldest.replaced.elapsed() >= keep.time)
+            && (self.bytes > retention.bytes_max || oldest.replaced.elapsed() >= retention.time)
         {
             self.bytes = self.bytes.saturating_sub(oldest.bytes);
             freed.extend(self.kept.pop_front().map(|kept| kept.current));
@@ -94,11 +94,11 @@ impl Earlier {
 
 impl Published {
     /// Nothing yet.
-    pub(crate) fn new(keep: Keep) -> Self {
+    pub(crate) fn new(retention: Retention) -> Self {
         Self {
             current: ArcSwapOption::empty(),
             revision: watch::Sender::new(0),
-            keep,
+            retention,
             earlier: Mutex::default(),
         }
     }
@@ -114,23 +114,23 @@ impl Published {
         if let Some(current) = self.current.load_full() {
             let replaced = Instant::now();
             let mut earlier = self.earlier();
-            earlier.kept.push_back(Kept { current, replaced, bytes: replaced_bytes });
+            earlier.kept.push_back(EarlierRevision { current, replaced, bytes: replaced_bytes });
             earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
         }
         interleave::point();
         self.current.store(Some(Arc::new(current)));
         interleave::point();
-        let freed = self.earlier().expire(self.keep);
+        let freed = self.earlier().expire(self.retention);
         self.revision.send_replace(revision);
         freed
     }
 
     /// Takes out revisions that were kept long enough, for the writer to free.
     pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
-        self.earlier().expire(self.keep)
+        self.earlier().expire(self.retention)
     }
 
-    fn earlier(&self) -> MutexGuard<'_, Earlier> {
+    fn earlier(&self) -> MutexGuard<'_, EarlierRevisions> {
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::watched::Watched;
+use super::watched::WatchedFile;
 use crate::limits::LOOK_AGAIN;
 
 /// Why documents should be looked at.
@@ -36,13 +36,13 @@ pub(crate) trait Document: Send {
     fn not_reloaded(&self) -> &'static str;
 
     /// Its file.
-    fn file(&self) -> &Watched;
+    fn file(&self) -> &WatchedFile;
 
     /// Loads it and lets it serve. On an error nothing has changed.
     fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>>;
 
     /// Called every [`LOOK_AGAIN`] and after every load of any document.
-    fn look(&mut self) {}
+    fn on_tick(&mut self) {}
 }
 
 /// The documents of one server, in the order in which they load.
@@ -57,7 +57,7 @@ pub(crate) async fn load_all(documents: &mut Documents) -> anyhow::Result<()> {
     for document in &mut *documents {
         document.load().await?;
     }
-    documents.iter_mut().for_each(|document| document.look());
+    documents.iter_mut().for_each(|document| document.on_tick());
     Ok(())
 }
 
@@ -85,13 +85,13 @@ pub(crate) async fn run(
                 tracing::error!("{}: {error:#}", document.not_reloaded());
             }
         }
-        documents.iter_mut().for_each(|document| document.look());
+        documents.iter_mut().for_each(|document| document.on_tick());
     }
     drop(reload);
 }
 
 /// Does blocking work on a thread of its own, so that no answer waits for it.
-pub(crate) async fn on_a_thread<T: Send + 'static>(
+pub(crate) async fn run_on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {

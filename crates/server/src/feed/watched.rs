@@ -12,7 +12,7 @@ use crate::limits::{SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
 
 /// A file, if there is one, and its state when it was last read.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedFile {
     path: Option<PathBuf>,
     read: Option<State>,
 }
@@ -20,7 +20,7 @@ pub(crate) struct Watched {
 /// Tells one state of a file from another without reading it: inode, length, time of modification.
 type State = (u64, u64, Option<std::time::SystemTime>);
 
-impl Watched {
+impl WatchedFile {
     pub(crate) const fn new(path: Option<PathBuf>) -> Self {
         Self { path, read: None }
     }
@@ -30,7 +30,7 @@ impl Watched {
     }
 
     /// Notes the state of the file. Called before it is read: a change meanwhile must not be missed.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn record_state(&mut self) {
         self.read = self.state();
     }
 
@@ -44,7 +44,7 @@ impl Watched {
 
     /// Whether it should be read again. A file that has changed must rest first.
     pub(crate) async fn is_due(&self, wake: Wake) -> bool {
-        wake == Wake::Asked || (self.state() != self.read && self.rests().await)
+        wake == Wake::Asked || (self.state() != self.read && self.settles().await)
     }
 
     fn state(&self) -> Option<State> {
@@ -55,7 +55,7 @@ impl Watched {
 
     /// Waits until the file rests: whoever writes it may not be done. A file that is replaced again and
     /// again is whole each time; one that goes on being written in place is not.
-    async fn rests(&self) -> bool {
+    async fn settles(&self) -> bool {
         let inode = |state: Option<State>| state.map(|(inode, ..)| inode);
         let started = Instant::now();
         let mut before = self.state();

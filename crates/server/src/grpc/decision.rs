@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::methods::Rpc;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 
 /// Answers from what is published. One for each worker.
 #[derive(Clone, Debug)]
@@ -55,7 +55,7 @@ impl Services {
 
     /// The revision for one page of a list: that of the list's first page if it is kept. Otherwise the
     /// one that is served, whose page token check then refuses.
-    async fn page(
+    async fn page_revision(
         &self,
         token: &str,
         consistency: Option<&v1::Consistency>,
@@ -68,7 +68,7 @@ impl Services {
     }
 
     /// The span of a call, if it has one.
-    fn trace<T>(&self, request: &Request<T>) -> Option<Trace> {
+    fn span<T>(&self, request: &Request<T>) -> Option<CallSpan> {
         if self.traced { request.extensions().get().cloned() } else { None }
     }
 
@@ -90,7 +90,7 @@ impl Services {
     pub(super) fn stream(
         self: Arc<Self>,
         requests: impl Stream<Item = Result<BatchRequest, Status>> + Send + Unpin + 'static,
-    ) -> AnswerStream {
+    ) -> ResponseStream {
         let open = Some((self, requests, None));
         Box::pin(stream::unfold(open, |open| async {
             let (services, mut requests, mut draining) = open?;
@@ -116,20 +116,20 @@ impl Services {
     }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
 /// The responses of a stream of batches.
-pub(super) type AnswerStream =
+pub(super) type ResponseStream =
     Pin<Box<dyn Stream<Item = Result<v1::BatchCheckResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl DecisionService for Services {
-    async fn check(&self, request: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
-        let trace = self.trace(&request);
+    async fn check(&self, request: Request<v1::CheckRequest>) -> RpcResult<v1::CheckResponse> {
+        let span = self.span(&request);
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let basis = Basis::new(Rpc::CHECK, &current.snapshot, self.clock.now());
-        let basis = Basis { trace: trace.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..basis };
         Ok(Response::new(answer::check(&self.ask, basis, request)?))
     }
 
@@ -137,18 +137,18 @@ impl DecisionService for Services {
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
-    ) -> Answer<v1::BatchCheckResponse> {
+    ) -> RpcResult<v1::BatchCheckResponse> {
         let batch = BatchRequest::Decoded(request.into_inner());
         Ok(Response::new(self.batch(Rpc::BATCH_CHECK, batch).await?))
     }
 
-    type StreamCheckStream = AnswerStream;
+    type StreamCheckStream = ResponseStream;
 
     /// As [`DecisionService::batch_check`].
     async fn stream_check(
         &self,
         request: Request<Streaming<v1::BatchCheckRequest>>,
-    ) -> Answer<Self::StreamCheckStream> {
+    ) -> RpcResult<Self::StreamCheckStream> {
         let batches = request.into_inner().map(|batch| batch.map(BatchRequest::Decoded));
         Ok(Response::new(Arc::new(self.clone()).stream(batches)))
     }
@@ -156,7 +156,7 @@ impl DecisionService for Services {
     async fn list_capabilities(
         &self,
         request: Request<v1::ListCapabilitiesRequest>,
-    ) -> Answer<v1::ListCapabilitiesResponse> {
+    ) -> RpcResult<v1::ListCapabilitiesResponse> {
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
@@ -167,9 +167,9 @@ impl DecisionService for Services {
     async fn list_identities(
         &self,
         request: Request<v1::ListIdentitiesRequest>,
-    ) -> Answer<v1::ListIdentitiesResponse> {
+    ) -> RpcResult<v1::ListIdentitiesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_identities(key, snapshot, request, now)?))
@@ -178,21 +178,24 @@ impl DecisionService for Services {
     async fn list_scopes(
         &self,
         request: Request<v1::ListScopesRequest>,
-    ) -> Answer<v1::ListScopesResponse> {
+    ) -> RpcResult<v1::ListScopesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_scopes(key, snapshot, request, now)?))
     }
 
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let trace = self.trace(&request);
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> RpcResult<v1::ExplainResponse> {
+        let span = self.span(&request);
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
         let basis = Basis::new(Rpc::EXPLAIN, &current.snapshot, self.clock.now());
-        let basis = Basis { trace: trace.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..basis };
         Ok(Response::new(answer::explain(&self.ask, basis, request)?))
     }
 }
@@ -202,9 +205,9 @@ impl RoleService for Services {
     async fn list_roles(
         &self,
         request: Request<v1::ListRolesRequest>,
-    ) -> Answer<v1::ListRolesResponse> {
+    ) -> RpcResult<v1::ListRolesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, None).await?;
+        let current = self.page_revision(&request.page_token, None).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_roles(key, snapshot, request, now)?))

@@ -4,7 +4,7 @@
 //! A check is plain if its message has come whole, uncompressed, in one frame that ends the stream, and says
 //! who, what and where and nothing else. Its strings are borrowed from the frame. Every other call,
 //! and every one that is answered with an error, goes tonic's way: what was read of it is put back, so
-//! that both ways give the same answers, limits and errors.
+//! that both ways give the same state, limits and errors.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,23 +22,23 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Method, Request, Response};
 
 use super::convert;
-use crate::admission::{Begun, Inner};
+use crate::admission::{InnerService, Started};
 use crate::ask::{Ask, Basis};
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
 
-/// Stands between admission and the services, and answers plain checks.
+/// Stands between admission and the services, and state plain checks.
 #[derive(Clone, Debug)]
 pub(crate) struct FastCheck<S> {
     inner: S,
     /// Behind a reference: the stack of services is cloned for every call.
-    answers: Arc<Answers>,
+    state: Arc<FastCheckState>,
 }
 
 /// What plain checks are answered from.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct FastCheckState {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
     pub(crate) clock: Clock,
@@ -47,17 +47,17 @@ pub(crate) struct Answers {
 
 /// Puts [`FastCheck`] in front of what serves every call.
 #[derive(Clone, Debug)]
-pub(crate) struct FastChecks(pub(crate) Arc<Answers>);
+pub(crate) struct FastCheckLayer(pub(crate) Arc<FastCheckState>);
 
-impl<S> tower::Layer<S> for FastChecks {
+impl<S> tower::Layer<S> for FastCheckLayer {
     type Service = FastCheck<S>;
 
     fn layer(&self, inner: S) -> FastCheck<S> {
-        FastCheck { inner, answers: Arc::clone(&self.0) }
+        FastCheck { inner, state: Arc::clone(&self.0) }
     }
 }
 
-impl<S> Inner for FastCheck<S>
+impl<S> InnerService for FastCheck<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -67,19 +67,19 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn begin(&mut self, rpc: Rpc, mut request: Request<Body>, traced: bool) -> Begun<S::Future> {
+    fn begin(&mut self, rpc: Rpc, mut request: Request<Body>, traced: bool) -> Started<S::Future> {
         // A call with a span is told to the services by its extensions.
         if rpc == Rpc::CHECK
             && !traced
-            && let Some(message) = self.answers.answer(&mut request)
+            && let Some(message) = self.state.answer(&mut request)
         {
-            return Begun::Answered(message);
+            return Started::Done(message);
         }
-        Begun::Waits(self.inner.call(request))
+        Started::Pending(self.inner.call(request))
     }
 }
 
-impl Answers {
+impl FastCheckState {
     /// The answer to a call of Check, framed, if it is a plain one and need not wait.
     fn answer(&self, request: &mut Request<Body>) -> Option<Bytes> {
         if request.method() != Method::POST || request.headers().contains_key("grpc-encoding") {
@@ -96,7 +96,7 @@ impl Answers {
         let answer = data.filter(|_| ends).and_then(|frame| self.check(frame));
         if answer.is_none() {
             let rest = std::mem::take(request.body_mut());
-            *request.body_mut() = Body::new(PutBack { read: Some(read), rest });
+            *request.body_mut() = Body::new(ReplayBody { read: Some(read), rest });
         }
         answer
     }
@@ -120,20 +120,20 @@ impl Answers {
     }
 }
 
-type Read = Option<Result<Frame<Bytes>, Status>>;
+type PolledFrame = Option<Result<Frame<Bytes>, Status>>;
 
 /// A body of which a part was read, and is there again.
-struct PutBack {
+struct ReplayBody {
     /// Nothing once it was taken again; within, nothing if the body had ended.
-    read: Option<Read>,
+    read: Option<PolledFrame>,
     rest: Body,
 }
 
-impl HttpBody for PutBack {
+impl HttpBody for ReplayBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Read> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledFrame> {
         match self.read.take() {
             Some(Some(read)) => Poll::Ready(Some(read)),
             Some(None) => {

@@ -16,7 +16,7 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 
-use super::decision::{AnswerStream, Services};
+use super::decision::{ResponseStream, Services};
 use crate::methods::Rpc;
 
 /// The decision service, with batches as they came.
@@ -45,12 +45,12 @@ impl NamedService for RawBatches {
     const NAME: &'static str = <DecisionServiceServer<Services> as NamedService>::NAME;
 }
 
-type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 impl tower::Service<Request<Body>> for RawBatches {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Boxed<Response<Body>, Infallible>;
+    type Future = BoxFuture<Response<Body>, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -60,20 +60,20 @@ impl tower::Service<Request<Body>> for RawBatches {
         let rpc = Rpc::of(request.uri().path());
         let (mut grpc, services) = (self.grpc(), Arc::clone(&self.services));
         if rpc == Rpc::BATCH_CHECK {
-            Box::pin(async move { Ok(grpc.unary(Batches(services), request).await) })
+            Box::pin(async move { Ok(grpc.unary(BatchMethods(services), request).await) })
         } else if rpc == Rpc::STREAM_CHECK {
-            Box::pin(async move { Ok(grpc.streaming(Batches(services), request).await) })
+            Box::pin(async move { Ok(grpc.streaming(BatchMethods(services), request).await) })
         } else {
             tower::Service::call(&mut self.others, request)
         }
     }
 }
 
-struct Batches(Arc<Services>);
+struct BatchMethods(Arc<Services>);
 
-impl UnaryService<BatchRequest> for Batches {
+impl UnaryService<BatchRequest> for BatchMethods {
     type Response = BatchCheckResponse;
-    type Future = Boxed<tonic::Response<BatchCheckResponse>, Status>;
+    type Future = BoxFuture<tonic::Response<BatchCheckResponse>, Status>;
 
     fn call(&mut self, request: tonic::Request<BatchRequest>) -> Self::Future {
         let services = Arc::clone(&self.0);
@@ -84,10 +84,10 @@ impl UnaryService<BatchRequest> for Batches {
     }
 }
 
-impl StreamingService<BatchRequest> for Batches {
+impl StreamingService<BatchRequest> for BatchMethods {
     type Response = BatchCheckResponse;
-    type ResponseStream = AnswerStream;
-    type Future = Boxed<tonic::Response<AnswerStream>, Status>;
+    type ResponseStream = ResponseStream;
+    type Future = BoxFuture<tonic::Response<ResponseStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<BatchRequest>>) -> Self::Future {
         let answers = Arc::clone(&self.0).stream(request.into_inner());

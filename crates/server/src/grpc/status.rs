@@ -82,7 +82,7 @@ impl CallError {
         match self {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
-            Self::Misframed => Code::InvalidArgument,
+            Self::InvalidFraming => Code::InvalidArgument,
             Self::Unimplemented => Code::Unimplemented,
             Self::Bug { .. } => Code::Internal,
         }
@@ -108,7 +108,7 @@ impl From<CallError> for Status {
                 details.set_error_info("TOO_LARGE", DOMAIN, metadata);
                 pushback = Some(-1);
             }
-            CallError::Misframed => {
+            CallError::InvalidFraming => {
                 details.set_error_info("INVALID_FIELD", DOMAIN, [("field".into(), "".into())]);
             }
         }

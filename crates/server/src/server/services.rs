@@ -17,14 +17,14 @@ use tonic::server::NamedService;
 use tonic::transport::Server as Grpc;
 
 use super::Config;
-use crate::admission::{Admission, Places};
+use crate::admission::{Admission, Permits};
 use crate::ask::Ask;
 use crate::envoy;
 use crate::envoy::ext_authz::{ExtAuthz, Service as Envoy};
 use crate::envoy::routes::Table;
 use crate::feed::Published;
 use crate::grpc::decision::Services;
-use crate::grpc::fast_check::{Answers, FastChecks};
+use crate::grpc::fast_check::{FastCheckLayer, FastCheckState};
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::jitter::jittered;
@@ -33,7 +33,7 @@ use crate::methods::Rpc;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
-use crate::transport::workers::{Incoming, Runtime, Serving};
+use crate::transport::workers::{Incoming, Runtime, ServeFuture};
 
 /// What the services of all workers share.
 pub(super) struct Shared {
@@ -43,7 +43,7 @@ pub(super) struct Shared {
     pub(super) log: Option<DecisionLog>,
     pub(super) traces: Option<Traces>,
     pub(super) page_key: PageKey,
-    pub(super) places: Arc<Places>,
+    pub(super) permits: Arc<Permits>,
     /// Ends streams when the drain begins.
     pub(super) draining: CancellationToken,
 }
@@ -61,7 +61,7 @@ impl Shared {
         health: H,
         incoming: Incoming,
         stop: CancellationToken,
-    ) -> anyhow::Result<Serving>
+    ) -> anyhow::Result<ServeFuture>
     where
         H: tower::Service<Request<Body>, Error = Infallible>
             + NamedService
@@ -89,7 +89,7 @@ impl Shared {
             draining: self.draining.clone(),
             computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
         });
-        let plain = Arc::new(Answers {
+        let plain = Arc::new(FastCheckState {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
             clock: config.clock,
@@ -102,10 +102,11 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             clock: config.clock,
         };
-        let in_words_of =
-            |rpc, refusal: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::instead_of(refusal));
-        let (traces, places) = (self.traces.clone(), &self.places);
-        let admission = Admission::new(limits, places, metrics, traces, in_words_of);
+        let in_words_of = |rpc, refusal: &_| {
+            (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(refusal))
+        };
+        let (traces, permits) = (self.traces.clone(), &self.permits);
+        let admission = Admission::new(limits, permits, metrics, traces, in_words_of);
         let mut router = Grpc::builder()
             .max_concurrent_streams(CONNECTION_STREAMS_MAX)
             .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -114,7 +115,7 @@ impl Shared {
             // No grace: with one, tonic cuts connections off and never says that it will.
             .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
             .layer(admission)
-            .layer(FastChecks(plain))
+            .layer(FastCheckLayer(plain))
             .add_service(health)
             .add_service(RawBatches::new(Arc::clone(&services), most))
             .add_service(

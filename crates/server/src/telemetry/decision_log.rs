@@ -1,7 +1,7 @@
 //! The decision log: what was decided, a line of JSON each, off unless it is asked for.
 //!
 //! ```text
-//! service ──▶ room? ──▶ queue ──▶ writer, a thread of its own ──▶ FILE or standard output
+//! service ──▶ capacity? ──▶ queue ──▶ writer, a thread of its own ──▶ FILE or standard output
 //!               └─ no: lost, counted, and told of in the log itself
 //! ```
 //!
@@ -53,9 +53,9 @@ pub struct DecisionLog(Arc<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    /// Without a bound of its own: [`Room`] keeps it.
+    /// Without a bound of its own: [`QueueCapacity`] keeps it.
     entries: mpsc::Sender<Entry>,
-    room: Room,
+    capacity: QueueCapacity,
     /// Lines that the log has not told yet that it lost.
     lost: AtomicU64,
     metrics: Arc<Metrics>,
@@ -83,28 +83,28 @@ impl Entry {
 
 /// How much waits, and may.
 #[derive(Debug)]
-struct Room {
+struct QueueCapacity {
     lines: AtomicUsize,
     lines_max: usize,
     bytes: AtomicUsize,
     bytes_max: usize,
 }
 
-impl Room {
-    /// Whether there is room for so much more, which it then has. Never more than there is is given
+impl QueueCapacity {
+    /// Whether there is capacity for so much more, which it then has. Never more than there is is given
     /// out; two that come at once to the last of it may both find none.
-    fn enter(&self, lines: usize, bytes: usize) -> bool {
+    fn try_reserve(&self, lines: usize, bytes: usize) -> bool {
         let lines_before = self.lines.fetch_add(lines, Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Relaxed);
         let fits = lines_before.saturating_add(lines) <= self.lines_max
             && bytes_before.saturating_add(bytes) <= self.bytes_max;
         if !fits {
-            self.leave(lines, bytes);
+            self.release(lines, bytes);
         }
         fits
     }
 
-    fn leave(&self, lines: usize, bytes: usize) {
+    fn release(&self, lines: usize, bytes: usize) {
         self.lines.fetch_sub(lines, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
     }
@@ -125,7 +125,7 @@ impl DecisionLog {
         let (entries, queued) = mpsc::channel();
         let queue = Arc::new(Queue {
             entries,
-            room: Room {
+            capacity: QueueCapacity {
                 lines: AtomicUsize::new(0),
                 lines_max: limits.decision_log_lines_max,
                 bytes: AtomicUsize::new(0),
@@ -164,7 +164,7 @@ impl DecisionLog {
         }
         let entry = Entry { rpc, now, revision, lines };
         let (lines, bytes) = (entry.lines.len(), entry.bytes());
-        if !self.0.room.enter(lines, bytes) || self.0.entries.send(entry).is_err() {
+        if !self.0.capacity.try_reserve(lines, bytes) || self.0.entries.send(entry).is_err() {
             let lines = lines as u64;
             self.0.lost.fetch_add(lines, Relaxed);
             self.0.metrics.logged(0, lines);

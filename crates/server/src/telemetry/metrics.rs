@@ -125,7 +125,7 @@ pub enum LoadOutcome {
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// What each worker has counted.
-    workers: Mutex<Vec<Arc<Counts>>>,
+    workers: Mutex<Vec<Arc<WorkerCounts>>>,
     in_flight: AtomicU64,
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
@@ -153,12 +153,12 @@ pub struct Metrics {
 /// scrapes. Aligned, because neighbours in memory would be fetched together.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Counts([Calls; Rpc::COUNT]);
+struct WorkerCounts([RpcCounts; Rpc::COUNT]);
 
 /// The metrics as one worker sees them.
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
-    own: Arc<Counts>,
+    own: Arc<WorkerCounts>,
     all: Arc<Metrics>,
 }
 
@@ -172,7 +172,7 @@ impl Deref for WorkerMetrics {
 
 /// The counts of one RPC.
 #[derive(Debug, Default)]
-struct Calls {
+struct RpcCounts {
     codes: [AtomicU64; CODES.len()],
     /// One for each of [`Reason::ALL`]: what is granted is allowed, the rest is denied.
     reasons: [AtomicU64; Reason::ALL.len()],
@@ -185,13 +185,13 @@ struct Calls {
 impl WorkerMetrics {
     /// For one more worker.
     pub fn new(all: &Arc<Metrics>) -> Self {
-        let own = Arc::<Counts>::default();
+        let own = Arc::<WorkerCounts>::default();
         all.workers().push(Arc::clone(&own));
         Self { own, all: Arc::clone(all) }
     }
 
-    fn calls(&self, rpc: Rpc) -> Option<&Calls> {
-        self.own.0.get(rpc.place())
+    fn calls(&self, rpc: Rpc) -> Option<&RpcCounts> {
+        self.own.0.get(rpc.index())
     }
 
     /// A call was answered, refused or given up.
@@ -217,7 +217,7 @@ impl WorkerMetrics {
 }
 
 impl Metrics {
-    fn workers(&self) -> MutexGuard<'_, Vec<Arc<Counts>>> {
+    fn workers(&self) -> MutexGuard<'_, Vec<Arc<WorkerCounts>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -313,7 +313,7 @@ pub fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
 }
 
 /// What all workers have counted together.
-fn sums<const N: usize>(workers: &[&Calls], of: fn(&Calls) -> &[AtomicU64; N]) -> [u64; N] {
+fn sums<const N: usize>(workers: &[&RpcCounts], of: fn(&RpcCounts) -> &[AtomicU64; N]) -> [u64; N] {
     let mut sums = [0; N];
     for counts in workers.iter().map(|calls| of(calls)) {
         for (sum, count) in sums.iter_mut().zip(counts) {
@@ -348,14 +348,14 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let workers = self.workers().clone();
-        // The counts of each call, worker by worker.
+        // The counts of each RPC, worker by worker.
         let all = || {
             Rpc::all().map(|rpc| {
                 (
                     rpc,
                     workers
                         .iter()
-                        .filter_map(|worker| worker.0.get(rpc.place()))
+                        .filter_map(|worker| worker.0.get(rpc.index()))
                         .collect::<Vec<_>>(),
                 )
             })

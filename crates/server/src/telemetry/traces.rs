@@ -71,7 +71,7 @@ impl Traces {
             .connect_lazy();
         let exporter = SpanExporter::builder().with_tonic().with_channel(channel);
         let exporter = exporter.with_timeout(EXPORT_TIMEOUT).build()?;
-        let exporter = Telling { exporter, failing: AtomicBool::new(false) };
+        let exporter = LoggedExporter { exporter, failing: AtomicBool::new(false) };
         Ok(Self::new(exporter, export.sample_ratio, export.parent_based))
     }
 
@@ -97,11 +97,11 @@ impl Traces {
     /// Begins the span of a call to a method of ours, if it is sampled: if chance has it so, or if its
     /// caller traces it and may decide. `chance` is a random number. A span is part of its caller's
     /// trace either way.
-    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<Trace> {
+    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<CallSpan> {
         let mut parent = Context::new();
         if headers.contains_key("traceparent") {
             let propagator = TraceContextPropagator::new();
-            parent = propagator.extract_with_context(&parent, &Headers(headers));
+            parent = propagator.extract_with_context(&parent, &TraceHeaders(headers));
         }
         let sampled = match parent.span().span_context() {
             context if self.parent_based && context.is_valid() => context.is_sampled(),
@@ -122,7 +122,7 @@ impl Traces {
             KeyValue::new("rpc.method", method.to_owned()),
         ]);
         let span = self.tracer.build_with_context(builder, &parent);
-        Some(Trace(Arc::new(Mutex::new(span))))
+        Some(CallSpan(Arc::new(Mutex::new(span))))
     }
 
     /// Exports what waits, for a moment at most.
@@ -142,16 +142,16 @@ impl Traces {
 
 /// The span of one call.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace(Arc<Mutex<Span>>);
+pub(crate) struct CallSpan(Arc<Mutex<Span>>);
 
-impl Trace {
-    fn span(&self) -> std::sync::MutexGuard<'_, Span> {
+impl CallSpan {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Span> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was decided.
     pub(crate) fn decided(&self, decision: Decision, revision: u64) {
-        self.span().set_attributes([
+        self.lock().set_attributes([
             KeyValue::new("capstan.allowed", decision.allowed()),
             KeyValue::new("capstan.reason", decision.reason.as_str()),
             KeyValue::new("capstan.revision", i64::try_from(revision).unwrap_or(i64::MAX)),
@@ -160,7 +160,7 @@ impl Trace {
 
     /// The call is over.
     pub(crate) fn ended(&self, code: Code) {
-        let mut span = self.span();
+        let mut span = self.lock();
         span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))));
         // Of a server; what callers do wrong is not its error.
         if matches!(
@@ -179,9 +179,9 @@ impl Trace {
 }
 
 /// The headers that say which trace a call belongs to.
-struct Headers<'a>(&'a HeaderMap);
+struct TraceHeaders<'a>(&'a HeaderMap);
 
-impl Extractor for Headers<'_> {
+impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         let value = self.0.get(key)?.to_str().ok()?;
         (value.len() <= TRACE_HEADER_BYTES_MAX).then_some(value)
@@ -193,18 +193,18 @@ impl Extractor for Headers<'_> {
 }
 
 /// Tells the log when exporting begins to fail, and when it works again.
-struct Telling {
+struct LoggedExporter {
     exporter: SpanExporter,
     failing: AtomicBool,
 }
 
-impl fmt::Debug for Telling {
+impl fmt::Debug for LoggedExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exporter.fmt(f)
     }
 }
 
-impl Exporter for Telling {
+impl Exporter for LoggedExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exported = self.exporter.export(batch).await;
         let failing = exported.is_err();

@@ -1,4 +1,4 @@
-//! A connection as its worker serves it: TCP or a unix socket, counted while it lives.
+//! A connection as its worker serves it: TCP or a unix socket, permit while it lives.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -22,38 +22,43 @@ pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
 
 /// How many connections there are.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Count(Arc<AtomicUsize>);
+pub(crate) struct ConnectionCount(Arc<AtomicUsize>);
 
 /// One of them, until it is dropped, and one of its peer's.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    _place: OwnedSemaphorePermit,
+pub(crate) struct ConnectionPermit {
+    _permit: OwnedSemaphorePermit,
     count: Arc<AtomicUsize>,
     peers: Arc<Peers>,
     peer: Peer,
 }
 
-impl Count {
+impl ConnectionCount {
     pub(crate) fn get(&self) -> usize {
         self.0.load(Relaxed)
     }
 
-    /// Has a place, and is among its peer's, which it leaves with its end.
-    pub(crate) fn one_more(
+    /// Has a permit, and is among its peer's, which it leaves with its end.
+    pub(crate) fn track(
         &self,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         peers: &Arc<Peers>,
         peer: Peer,
-    ) -> Counted {
+    ) -> ConnectionPermit {
         self.0.fetch_add(1, Relaxed);
-        Counted { _place: place, count: Arc::clone(&self.0), peers: Arc::clone(peers), peer }
+        ConnectionPermit {
+            _permit: permit,
+            count: Arc::clone(&self.0),
+            peers: Arc::clone(peers),
+            peer,
+        }
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
-        self.peers.leave(self.peer);
+        self.peers.release(self.peer);
     }
 }
 
@@ -63,14 +68,14 @@ pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
     /// Until the peer has said what it is: a silent one would stay for ever.
-    greeting: Option<Greeting>,
-    _counted: Counted,
+    preface: Option<PrefaceTimeout>,
+    _permit: ConnectionPermit,
 }
 
 /// What is still to come before the connection has an age.
 #[derive(Debug)]
-struct Greeting {
-    bytes: usize,
+struct PrefaceTimeout {
+    missing_bytes: usize,
     until: Pin<Box<Sleep>>,
 }
 
@@ -87,7 +92,7 @@ impl Connection {
     /// Registers it with the runtime that this is called in. It fails unless its first bytes come in
     /// this time.
     pub(crate) fn new(
-        (accepted, counted): (Accepted, Counted),
+        (accepted, permit): (Accepted, ConnectionPermit),
         greeting_max: Duration,
     ) -> io::Result<Self> {
         let remote = accepted.remote();
@@ -95,8 +100,9 @@ impl Connection {
             Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
         };
-        let greeting = Greeting { bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
-        Ok(Self { socket, remote, greeting: Some(greeting), _counted: counted })
+        let preface =
+            PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
+        Ok(Self { socket, remote, preface: Some(preface), _permit: permit })
     }
 }
 
@@ -132,11 +138,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = either!(self.as_mut(), stream => stream.poll_read(cx, buffer));
-        if let Some(greeting) = &mut self.greeting {
-            greeting.bytes = greeting.bytes.saturating_sub(buffer.filled().len() - before);
-            if greeting.bytes == 0 {
-                self.greeting = None;
-            } else if read.is_pending() && greeting.until.as_mut().poll(cx).is_ready() {
+        if let Some(preface) = &mut self.preface {
+            preface.missing_bytes =
+                preface.missing_bytes.saturating_sub(buffer.filled().len() - before);
+            if preface.missing_bytes == 0 {
+                self.preface = None;
+            } else if read.is_pending() && preface.until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }

@@ -18,39 +18,47 @@ use crate::limits::Limits;
 
 /// Takes so many connections at once, and none that is idle for long.
 #[derive(Debug)]
-pub(crate) struct Limited {
+pub(crate) struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle_max: Duration,
 }
 
 /// A connection with an end: unless it is answered in time, again and again.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct IdleTimeoutStream {
     stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
     idle_max: Duration,
     until: Pin<Box<Sleep>>,
 }
 
-impl Limited {
+impl LimitedListener {
     pub(crate) fn new(listener: TcpListener, limits: &Limits) -> Self {
         let most = limits.http_connections_max.min(Semaphore::MAX_PERMITS);
-        let places = Arc::new(Semaphore::new(most));
-        Self { listener, places, idle_max: limits.http_idle_max }
+        let permits = Arc::new(Semaphore::new(most));
+        Self { listener, permits, idle_max: limits.http_idle_max }
     }
 }
 
-impl axum::serve::Listener for Limited {
-    type Io = Answered;
+impl axum::serve::Listener for LimitedListener {
+    type Io = IdleTimeoutStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Answered, SocketAddr) {
+    async fn accept(&mut self) -> (IdleTimeoutStream, SocketAddr) {
         // Nobody closes the semaphore.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
         let idle_max = self.idle_max;
-        (Answered { stream, _place: place, idle_max, until: Box::pin(sleep(idle_max)) }, address)
+        (
+            IdleTimeoutStream {
+                stream,
+                _permit: permit,
+                idle_max,
+                until: Box::pin(sleep(idle_max)),
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -58,7 +66,7 @@ impl axum::serve::Listener for Limited {
     }
 }
 
-impl AsyncRead for Answered {
+impl AsyncRead for IdleTimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,7 +81,7 @@ impl AsyncRead for Answered {
     }
 }
 
-impl AsyncWrite for Answered {
+impl AsyncWrite for IdleTimeoutStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -38,7 +38,7 @@ pub(crate) struct Peers(DashMap<Peer, usize>);
 
 impl Peers {
     /// Whether the peer may have one more, which it then has.
-    pub(crate) fn enter(&self, peer: Peer, most: usize) -> bool {
+    pub(crate) fn try_acquire(&self, peer: Peer, most: usize) -> bool {
         match self.0.entry(peer) {
             Entry::Occupied(mut count) if *count.get() < most => {
                 *count.get_mut() += 1;
@@ -58,7 +58,7 @@ impl Peers {
     }
 
     /// One that the peer had is over.
-    pub(crate) fn leave(&self, peer: Peer) {
+    pub(crate) fn release(&self, peer: Peer) {
         if let Entry::Occupied(mut count) = self.0.entry(peer) {
             *count.get_mut() = count.get().saturating_sub(1);
             if *count.get() == 0 {
@@ -89,17 +89,17 @@ mod tests {
     #[test]
     fn whoever_has_none_is_forgotten() {
         let peers = Peers::default();
-        assert!(!peers.enter(Peer::Local, 0));
-        assert!(peers.enter(Peer::Local, 2) && peers.enter(Peer::Local, 2));
-        assert!(!peers.enter(Peer::Local, 2));
-        assert!(peers.enter(peer("192.0.2.1:1"), 2));
+        assert!(!peers.try_acquire(Peer::Local, 0));
+        assert!(peers.try_acquire(Peer::Local, 2) && peers.try_acquire(Peer::Local, 2));
+        assert!(!peers.try_acquire(Peer::Local, 2));
+        assert!(peers.try_acquire(peer("192.0.2.1:1"), 2));
         assert_eq!(peers.0.len(), 2);
         for _ in 0..2 {
-            peers.leave(Peer::Local);
+            peers.release(Peer::Local);
         }
-        peers.leave(peer("192.0.2.1:1"));
-        peers.leave(Peer::Local);
+        peers.release(peer("192.0.2.1:1"));
+        peers.release(Peer::Local);
         assert!(peers.0.is_empty());
-        assert!(peers.enter(Peer::Local, 2));
+        assert!(peers.try_acquire(Peer::Local, 2));
     }
 }

@@ -33,7 +33,7 @@ struct Shape {
 
 /// The route that a request takes.
 #[derive(Debug)]
-pub struct Taken<'t, 'r> {
+pub struct RouteMatch<'t, 'r> {
     pub route: &'t Route,
     /// The values of its parameters.
     pub values: Vec<(&'t str, Cow<'r, str>)>,
@@ -64,7 +64,7 @@ impl Table {
     pub fn new(routes: Routes) -> Self {
         let mut shapes: Vec<Shape> = Vec::new();
         for (at, route) in routes.routes.iter().enumerate() {
-            let (before, after) = places(&route.path);
+            let (before, after) = literal_positions(&route.path);
             let known = |shape: &&mut Shape| shape.before == before && shape.after == after;
             let shape = match shapes.iter_mut().find(known) {
                 Some(shape) => shape,
@@ -74,21 +74,21 @@ impl Table {
                     shape
                 }
             };
-            let key = segments(&route.path).filter_map(literal).fold(String::new(), joined);
+            let key = segments(&route.path).filter_map(literal).fold(String::new(), push_segment);
             shape.routes.entry(key.into()).or_default().push(at);
         }
         Self { routes, shapes }
     }
 
     /// The route that a request takes.
-    pub fn find<'r>(&self, asked: &CanonicalRequest<'r>) -> Result<Taken<'_, 'r>, RouteError> {
+    pub fn find<'r>(&self, asked: &CanonicalRequest<'r>) -> Result<RouteMatch<'_, 'r>, RouteError> {
         let mut key = String::new();
         for shape in self.shapes.iter().filter(|shape| shape.admits(asked.len())) {
-            key = shape.literals(asked).fold(key, joined);
+            key = shape.literals(asked).fold(key, push_segment);
             let found = shape.routes.get(&*key).into_iter().flatten();
             let mut routes = found.filter_map(|at| self.routes.routes.get(*at));
-            if let Some(route) = routes.find(|route| takes(route, asked)) {
-                return take(route, asked);
+            if let Some(route) = routes.find(|route| matches(route, asked)) {
+                return bind(route, asked);
             }
             key.clear();
         }
@@ -96,7 +96,7 @@ impl Table {
     }
 }
 
-fn joined(mut all: String, segment: &str) -> String {
+fn push_segment(mut all: String, segment: &str) -> String {
     all.push_str(segment);
     all.push('/');
     all
@@ -114,9 +114,10 @@ fn literal(segment: &Segment) -> Option<&str> {
     }
 }
 
-fn places(template: &Template) -> (Vec<bool>, Option<Vec<bool>>) {
-    let places = |all: &[Segment]| all.iter().map(|segment| literal(segment).is_some()).collect();
-    (places(&template.before), template.rest.as_ref().map(|(_, after)| places(after)))
+fn literal_positions(template: &Template) -> (Vec<bool>, Option<Vec<bool>>) {
+    let positions =
+        |all: &[Segment]| all.iter().map(|segment| literal(segment).is_some()).collect();
+    (positions(&template.before), template.rest.as_ref().map(|(_, after)| positions(after)))
 }
 
 impl Shape {
@@ -140,7 +141,10 @@ impl Shape {
 
 /// The segments of a template that stand for one segment, each with its place in a path of so many
 /// segments.
-fn placed(template: &Template, count: usize) -> impl Iterator<Item = (usize, &Segment)> {
+fn positioned_segments(
+    template: &Template,
+    count: usize,
+) -> impl Iterator<Item = (usize, &Segment)> {
     let after = template.rest.as_ref().map(|(_, after)| &**after).unwrap_or_default();
     let end = count - after.len();
     let after = after.iter().enumerate().map(move |(at, segment)| (end + at, segment));
@@ -148,7 +152,7 @@ fn placed(template: &Template, count: usize) -> impl Iterator<Item = (usize, &Se
 }
 
 /// Whether a request whose literals are those of the route takes it.
-fn takes(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
+fn matches(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
     let template = &route.path;
     let fits = |(at, segment): (usize, &Segment)| match segment {
         Segment::Literal(_) => true,
@@ -164,7 +168,7 @@ fn takes(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
         && (route.hosts.is_empty() || route.hosts.iter().any(|host| **host == *asked.host))
         && (!route.is_grpc || asked.is_grpc)
         && ends
-        && placed(template, asked.len()).all(fits)
+        && positioned_segments(template, asked.len()).all(fits)
         && query_fits(route, asked)
 }
 
@@ -176,15 +180,15 @@ fn query_fits(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
         && (!route.is_strict() || asked.query.iter().all(|(name, _)| is_listed(name)))
 }
 
-fn take<'t, 'r>(
+fn bind<'t, 'r>(
     route: &'t Route,
     asked: &CanonicalRequest<'r>,
-) -> Result<Taken<'t, 'r>, RouteError> {
+) -> Result<RouteMatch<'t, 'r>, RouteError> {
     if asked.carries_form && !route.takes_forms {
         return Err(RouteError::Form);
     }
     let mut values = Vec::new();
-    for (at, segment) in placed(&route.path, asked.len()) {
+    for (at, segment) in positioned_segments(&route.path, asked.len()) {
         if let Segment::Parameter { name, .. } = segment {
             values.push((&**name, Cow::Borrowed(asked.segment(at))));
         }
@@ -204,10 +208,10 @@ fn take<'t, 'r>(
             values.push((name, value));
         }
     }
-    Ok(Taken { route, values })
+    Ok(RouteMatch { route, values })
 }
 
-impl<'t> Taken<'t, '_> {
+impl<'t> RouteMatch<'t, '_> {
     /// What the request requires, in the route's order.
     pub fn requires(&self) -> impl Iterator<Item = Required<'t>> {
         self.route.requires.iter().map(|requirement| Required {

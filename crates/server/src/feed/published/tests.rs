@@ -17,8 +17,8 @@ fn kept(published: &Published) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn a_revision_is_kept_for_its_time() {
-    let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
-    let published = Published::new(keep);
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(retention);
     for number in 1..=5 {
         assert!(published.publish(revision(number), 1).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
@@ -36,8 +36,8 @@ async fn a_revision_is_kept_for_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
-    let keep = Keep { time: Duration::from_secs(60), bytes_max: 1_000 };
-    let published = Published::new(keep);
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: 1_000 };
+    let published = Published::new(retention);
     for number in 1..=50 {
         assert!(published.publish(revision(number), 20).is_empty(), "{number}");
     }
@@ -60,8 +60,8 @@ fn a_kept_revision_is_found_while_others_are_published() {
     };
     let revision = Arc::new(revision);
     interleave::check(move || {
-        let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
-        let published = Arc::new(Published::new(keep));
+        let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+        let published = Arc::new(Published::new(retention));
         published.publish(revision(1), 1);
         let (writer, of) = (Arc::clone(&published), Arc::clone(&revision));
         let writer = shuttle::thread::spawn(move || {

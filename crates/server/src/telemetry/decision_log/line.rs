@@ -19,11 +19,11 @@ pub(crate) struct Line {
     identity: String,
     capability: String,
     resource: String,
-    decision: Result<Decided, String>,
+    decision: Result<Outcome, String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Decided {
+struct Outcome {
     allowed: bool,
     reason: &'static str,
 }
@@ -34,7 +34,7 @@ impl Line {
         [identity, capability, resource]: [&str; 3],
         decision: Result<Decision, impl ToString>,
     ) -> Self {
-        let decided = |decision: Decision| Decided {
+        let decided = |decision: Decision| Outcome {
             allowed: decision.allowed(),
             reason: decision.reason.as_str(),
         };
@@ -70,7 +70,7 @@ struct DecisionLine<'a> {
     capability: &'a str,
     resource: &'a str,
     #[serde(flatten)]
-    decided: Option<Decided>,
+    decided: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     revision: u64,

@@ -28,10 +28,10 @@ pub(super) struct Writer {
     gathered: Vec<u8>,
     gathered_lines: u64,
     /// The rest of a line that went in by half.
-    torn: Vec<u8>,
-    /// Lines that could not be written, since that was last told.
+    partial_line: Vec<u8>,
+    /// Lines that could not be written, since that was last lost_reported_at.
     lost: u64,
-    told: Option<Instant>,
+    lost_reported_at: Option<Instant>,
     /// Whether the last that was logged of the file is that it cannot be written.
     failing: bool,
 }
@@ -62,14 +62,14 @@ impl Writer {
             clock,
             gathered: Vec::new(),
             gathered_lines: 0,
-            torn: Vec::new(),
+            partial_line: Vec::new(),
             lost: 0,
-            told: None,
+            lost_reported_at: None,
             failing: false,
         }
     }
 
-    /// Writes until it is told to finish. Looks every so often instead of being woken: waking a
+    /// Writes until it is lost_reported_at to finish. Looks every so often instead of being woken: waking a
     /// thread would cost a check more than all the rest of it.
     pub(super) fn run(mut self) {
         let _finished = self.queue.finished.clone().drop_guard();
@@ -86,7 +86,7 @@ impl Writer {
             if self.queue.reopen.swap(false, Relaxed) {
                 self.reopen();
             }
-            self.tell_lost(last);
+            self.report_lost(last);
             if last && !more {
                 return;
             }
@@ -95,7 +95,7 @@ impl Writer {
 
     /// Writes what waits; answers whether there may be more.
     fn write_waiting(&mut self) -> bool {
-        let mut turn = self.queue.room.lines_max;
+        let mut turn = self.queue.capacity.lines_max;
         while turn > 0 {
             let Ok(entry) = self.entries.try_recv() else { break };
             turn = turn.saturating_sub(entry.lines.len());
@@ -107,7 +107,7 @@ impl Writer {
                     self.write_gathered();
                 }
             }
-            self.queue.room.leave(entry.lines.len(), entry.bytes());
+            self.queue.capacity.release(entry.lines.len(), entry.bytes());
         }
         self.write_gathered();
         turn == 0
@@ -115,9 +115,9 @@ impl Writer {
 
     fn write_gathered(&mut self) {
         let lines = std::mem::take(&mut self.gathered);
-        let (written, outcome) = self.put(&lines);
+        let (written, outcome) = self.write_lines(&lines);
         if let Err(error) = outcome {
-            self.fails(&error);
+            self.on_write_error(&error);
         }
         let lost = self.gathered_lines.saturating_sub(written);
         self.queue.metrics.logged(written, lost);
@@ -128,23 +128,23 @@ impl Writer {
     }
 
     /// Writes lines; answers how many went in, the last of them perhaps by half for now.
-    fn put(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
-        let torn = std::mem::take(&mut self.torn);
-        if let (rest, Err(error)) = write(&mut self.file, &torn) {
-            self.torn = rest.to_vec();
+    fn write_lines(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
+        let partial_line = std::mem::take(&mut self.partial_line);
+        if let (rest, Err(error)) = write(&mut self.file, &partial_line) {
+            self.partial_line = rest.to_vec();
             return (0, Err(error));
         }
         let (rest, outcome) = write(&mut self.file, lines);
         let written = lines.strip_suffix(rest).unwrap_or_default();
         let begun = written.split_inclusive(|byte| *byte == b'\n').count() as u64;
         if !written.is_empty() && !written.ends_with(b"\n") {
-            let torn = rest.split_inclusive(|byte| *byte == b'\n').next();
-            self.torn = torn.unwrap_or_default().to_vec();
+            let partial_line = rest.split_inclusive(|byte| *byte == b'\n').next();
+            self.partial_line = partial_line.unwrap_or_default().to_vec();
         }
         (begun, outcome)
     }
 
-    fn fails(&mut self, error: &io::Error) {
+    fn on_write_error(&mut self, error: &io::Error) {
         if !self.failing {
             self.failing = true;
             tracing::error!("the decision log cannot be written, lines are lost: {error}");
@@ -152,15 +152,17 @@ impl Writer {
     }
 
     /// Tells in the log how many lines it lost, at most every so often.
-    fn tell_lost(&mut self, last: bool) {
+    fn report_lost(&mut self, last: bool) {
         self.lost += self.queue.lost.swap(0, Relaxed);
-        let early = self.told.is_some_and(|told| told.elapsed() < DECISION_LOG_LOST_PAUSE);
+        let early = self
+            .lost_reported_at
+            .is_some_and(|lost_reported_at| lost_reported_at.elapsed() < DECISION_LOG_LOST_PAUSE);
         if (self.lost == 0 && !self.failing) || (early && !last) {
             return;
         }
-        self.told = Some(Instant::now());
+        self.lost_reported_at = Some(Instant::now());
         let line = if self.lost > 0 { line::lost(self.clock.now(), self.lost) } else { vec![] };
-        let (begun, outcome) = self.put(&line);
+        let (begun, outcome) = self.write_lines(&line);
         if begun > 0 {
             self.lost = 0;
         }
@@ -170,7 +172,7 @@ impl Writer {
                 tracing::info!("the decision log is written again");
             }
             Ok(()) => {}
-            Err(error) => self.fails(&error),
+            Err(error) => self.on_write_error(&error),
         }
     }
 
@@ -182,7 +184,7 @@ impl Writer {
             Ok(file) => {
                 self.file = Box::new(file);
                 // Its beginning is in the old file.
-                self.torn.clear();
+                self.partial_line.clear();
                 tracing::info!("the decision log is opened anew");
             }
             Err(error) => {

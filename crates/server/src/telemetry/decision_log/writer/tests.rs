@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::methods::Rpc;
-use crate::telemetry::decision_log::{Line, Room};
+use crate::telemetry::decision_log::{Line, QueueCapacity};
 use crate::telemetry::metrics::Metrics;
 
-/// A disk with room for so many bytes.
+/// A disk with capacity for so many bytes.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -49,13 +49,13 @@ fn entry(identity: &str) -> Entry {
     Entry { rpc: Rpc::CHECK, now: Timestamp::new(0, 0), revision: 1, lines }
 }
 
-fn writer(disk: &Disk, room: usize) -> (Writer, mpsc::Sender<Entry>) {
+fn writer(disk: &Disk, capacity: usize) -> (Writer, mpsc::Sender<Entry>) {
     let (entries, queued) = mpsc::channel();
     let queue = Queue {
         entries: entries.clone(),
-        room: Room {
-            lines: AtomicUsize::new(room),
-            lines_max: room,
+        capacity: QueueCapacity {
+            lines: AtomicUsize::new(capacity),
+            lines_max: capacity,
             bytes: AtomicUsize::new(usize::MAX / 2),
             bytes_max: usize::MAX,
         },
@@ -90,15 +90,15 @@ fn a_full_disk_leaves_whole_lines_and_a_true_count() {
             entries.send(entry(identity)).unwrap();
         }
         assert!(!writer.write_waiting());
-        writer.tell_lost(true);
+        writer.report_lost(true);
         assert_eq!(writer.failing, free < 4 * length);
         disk.free(usize::MAX);
         entries.send(entry("after")).unwrap();
         writer.write_waiting();
-        writer.tell_lost(true);
+        writer.report_lost(true);
         entries.send(entry("last")).unwrap();
         writer.write_waiting();
-        writer.tell_lost(true);
+        writer.report_lost(true);
         assert!(!writer.failing);
 
         let text = disk.text();
