@@ -198,7 +198,7 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let rpc = Rpc::of(path);
+        let rpc = Rpc::from_path(path);
         if rpc == Rpc::OTHER && is_unlimited(path) {
             return match self.inner.begin(rpc, request, false) {
                 Started::Done(message) => {

@@ -57,7 +57,7 @@ impl tower::Service<Request<Body>> for RawBatches {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let rpc = Rpc::of(request.uri().path());
+        let rpc = Rpc::from_path(request.uri().path());
         let (mut grpc, services) = (self.grpc(), Arc::clone(&self.services));
         if rpc == Rpc::BATCH_CHECK {
             Box::pin(async move { Ok(grpc.unary(BatchMethods(services), request).await) })
