@@ -1,9 +1,9 @@
-//! Traces for OpenTelemetry: a span for each sampled call, off unless it is asked for.
+//! Traces for OpenTelemetry: one span for each sampled call. Off by default.
 //!
-//! **Invariants**: whether a call is traced is decided before anything is made for it. No answer
-//! waits for a collector: a bounded number of spans waits, and beyond it they are lost. A span says
-//! which call it was and how it ended, and of a decision whether, why and at which revision; never
-//! who asked what about whom.
+//! **Invariants**: the sampling decision comes before anything is allocated for a span. No response
+//! waits for the collector: the exporter's queue is bounded, and beyond the bound spans are lost. A
+//! span holds the method, the gRPC code, and of a decision its result, reason and revision. It
+//! never holds identities, capabilities or resources.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,19 +32,19 @@ use crate::limits::{
     EXPORT_CONNECT_TIMEOUT, EXPORT_TIMEOUT, SPANS_FLUSH_MAX, SPANS_MAX, TRACE_HEADER_BYTES_MAX,
 };
 
-/// Where traces go, and how many.
+/// Where spans are exported, and how many calls are sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Export {
     /// `http://HOST:PORT` of a collector that speaks OTLP over gRPC.
     pub endpoint: String,
-    /// The share of calls, from 0 to 1, that is traced.
+    /// The sampled share of calls, from 0 to 1.
     pub sample_ratio: f64,
-    /// Whether a caller that has a trace decides for its calls. Not for callers that are not
-    /// trusted: each span costs, and they could have all calls traced, or none of theirs.
+    /// Whether a caller's `traceparent` decides if its calls are sampled. Only for trusted callers:
+    /// each span has a cost, and a caller could have all or none of its calls sampled.
     pub parent_based: bool,
 }
 
-/// What begins spans.
+/// Starts spans, and owns the exporter.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
@@ -54,7 +54,7 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Prepares to export, within a tokio runtime; a collector may come later.
+    /// Prepares the exporter. The collector may start later. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl Traces {
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
         let provider = SdkTracerProvider::builder()
-            // What is not sampled never gets that far.
+            // A call that is not sampled gets no span at all.
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource)
             .with_span_processor(
@@ -94,9 +94,9 @@ impl Traces {
         Self { provider, tracer, sample_ratio, parent_based }
     }
 
-    /// Begins the span of a call to a method of ours, if it is sampled: if chance has it so, or if its
-    /// caller traces it and may decide. `chance` is a random number. A span is part of its caller's
-    /// trace either way.
+    /// Starts the span of a call, if the call is sampled. `chance` is a random number that decides
+    /// with the sampling ratio; if `parent_based` is set, the caller's trace context decides
+    /// instead. Either way the span joins the caller's trace.
     pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<CallSpan> {
         let mut parent = Context::new();
         if headers.contains_key("traceparent") {
@@ -125,11 +125,12 @@ impl Traces {
         Some(CallSpan(Arc::new(Mutex::new(span))))
     }
 
-    /// Exports what waits, for a moment at most.
+    /// Exports the queued spans, within [`SPANS_FLUSH_MAX`].
     pub(crate) async fn finish(&self) {
         let provider = self.provider.clone();
         let (done, finished) = tokio::sync::oneshot::channel();
-        // It blocks, and a runtime would wait for its own threads that do.
+        // The shutdown blocks. On a thread of the runtime, the runtime would wait for it at its own
+        // end.
         let finishing = std::thread::Builder::new().name("traces".into()).spawn(move || {
             let _ = done.send(provider.shutdown_with_timeout(SPANS_FLUSH_MAX).is_ok());
         });
@@ -149,7 +150,7 @@ impl CallSpan {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was decided.
+    /// Records the decision.
     pub(crate) fn decided(&self, decision: Decision, revision: u64) {
         self.lock().set_attributes([
             KeyValue::new("capstan.allowed", decision.allowed()),
@@ -158,11 +159,11 @@ impl CallSpan {
         ]);
     }
 
-    /// The call is over.
+    /// Ends the span.
     pub(crate) fn ended(&self, code: Code) {
         let mut span = self.lock();
         span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))));
-        // Of a server; what callers do wrong is not its error.
+        // The codes that are errors of a server; errors of callers do not mark the span.
         if matches!(
             code,
             Code::Unknown
@@ -178,7 +179,7 @@ impl CallSpan {
     }
 }
 
-/// The headers that say which trace a call belongs to.
+/// The trace context headers of a request.
 struct TraceHeaders<'a>(&'a HeaderMap);
 
 impl Extractor for TraceHeaders<'_> {
@@ -192,7 +193,7 @@ impl Extractor for TraceHeaders<'_> {
     }
 }
 
-/// Tells the log when exporting begins to fail, and when it works again.
+/// Wraps the exporter, and logs when exports begin to fail and when they succeed again.
 struct LoggedExporter {
     exporter: SpanExporter,
     failing: AtomicBool,

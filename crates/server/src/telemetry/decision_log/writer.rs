@@ -1,8 +1,8 @@
 //! The thread that writes the decision log.
 //!
-//! **Invariants**: the file holds whole lines only, unless it is left full: a line that went in by
-//! half is the first to go on. What cannot be written is lost at once and counted, so that a full
-//! disk costs no memory.
+//! **Invariants**: every line in the file is whole. Only the last can be partial, while the disk is
+//! full: the writer then continues with the rest of that line. A line that cannot be written is
+//! lost at once and counted, so a full disk costs no memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -24,15 +24,15 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     entries: mpsc::Receiver<Entry>,
     clock: Clock,
-    /// Lines that were gathered for one write, and how many.
+    /// Bytes of lines for the next write, and the number of lines.
     gathered: Vec<u8>,
     gathered_lines: u64,
-    /// The rest of a line that went in by half.
+    /// The rest of a line that was written in part.
     partial_line: Vec<u8>,
-    /// Lines that could not be written, since that was last lost_reported_at.
+    /// Lines that could not be written since the last report.
     lost: u64,
     lost_reported_at: Option<Instant>,
-    /// Whether the last that was logged of the file is that it cannot be written.
+    /// Whether the last write to the file failed; the error is logged once.
     failing: bool,
 }
 
@@ -69,8 +69,8 @@ impl Writer {
         }
     }
 
-    /// Writes until it is lost_reported_at to finish. Looks every so often instead of being woken: waking a
-    /// thread would cost a check more than all the rest of it.
+    /// Writes until the log is finished. It polls the queue, because to wake a thread would cost a
+    /// check more than everything else that the log does.
     pub(super) fn run(mut self) {
         let _finished = self.queue.finished.clone().drop_guard();
         let mut more = false;
@@ -93,12 +93,12 @@ impl Writer {
         }
     }
 
-    /// Writes what waits; answers whether there may be more.
+    /// Writes queued lines, at most as many as the queue holds. Returns whether there may be more.
     fn write_waiting(&mut self) -> bool {
-        let mut turn = self.queue.capacity.lines_max;
-        while turn > 0 {
+        let mut budget = self.queue.capacity.lines_max;
+        while budget > 0 {
             let Ok(entry) = self.entries.try_recv() else { break };
-            turn = turn.saturating_sub(entry.lines.len());
+            budget = budget.saturating_sub(entry.lines.len());
             let time = entry.time();
             for line in &entry.lines {
                 entry.append(line, time.as_deref(), &mut self.gathered);
@@ -110,7 +110,7 @@ impl Writer {
             self.queue.capacity.release(entry.lines.len(), entry.bytes());
         }
         self.write_gathered();
-        turn == 0
+        budget == 0
     }
 
     fn write_gathered(&mut self) {
@@ -127,7 +127,7 @@ impl Writer {
         self.gathered.clear();
     }
 
-    /// Writes lines; answers how many went in, the last of them perhaps by half for now.
+    /// Writes lines. Returns how many were started; the last of them may still be partial.
     fn write_lines(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
         let partial_line = std::mem::take(&mut self.partial_line);
         if let (rest, Err(error)) = write(&mut self.file, &partial_line) {
@@ -151,7 +151,7 @@ impl Writer {
         }
     }
 
-    /// Tells in the log how many lines it lost, at most every so often.
+    /// Reports the number of lost lines in the log, at most once in [`DECISION_LOG_LOST_PAUSE`].
     fn report_lost(&mut self, last: bool) {
         self.lost += self.queue.lost.swap(0, Relaxed);
         let early = self
@@ -183,7 +183,7 @@ impl Writer {
         match open(&self.target) {
             Ok(file) => {
                 self.file = Box::new(file);
-                // Its beginning is in the old file.
+                // The first part of this line is in the old file.
                 self.partial_line.clear();
                 tracing::info!("the decision log is opened anew");
             }
@@ -194,7 +194,7 @@ impl Writer {
     }
 }
 
-/// Writes as much as goes; answers the rest, and why it is left.
+/// Writes as much as possible. Returns the unwritten rest, and the error that stopped it.
 fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()>) {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -210,13 +210,13 @@ fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()
 
 fn open(target: &Target) -> anyhow::Result<File> {
     match target {
-        // Its own handle: what is printed elsewhere must not wait for a reader of the log.
+        // A duplicate handle: other output to standard output must not wait for the log's reader.
         Target::Stdout => {
             let output = io::stdout().as_fd().try_clone_to_owned();
             Ok(output.context("cannot write the decision log to standard output")?.into())
         }
         Target::File(path) => {
-            // Opening a pipe for writing alone would wait for somebody who reads it.
+            // To open a pipe for writing only would block until a reader opens it.
             let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
             let mut options = OpenOptions::new();
             options.append(true).create(true).mode(0o600).read(is_pipe);
