@@ -1,4 +1,4 @@
-//! A connection as its worker serves it: TCP or a unix socket, permit while it lives.
+//! A gRPC connection in its worker: TCP or a unix socket. It holds a permit until it closes.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -16,15 +16,16 @@ use tonic::transport::server::Connected;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 
-/// Whoever is at the other end; nothing for a unix socket.
+/// The remote address of a connection; `None` for a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
 
-/// How many connections there are.
+/// The number of open connections of one worker.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionCount(Arc<AtomicUsize>);
 
-/// One of them, until it is dropped, and one of its peer's.
+/// The permit of one open connection. Dropped, it releases the connection in the worker's count and
+/// in the peer's.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
@@ -38,7 +39,7 @@ impl ConnectionCount {
         self.0.load(Relaxed)
     }
 
-    /// Has a permit, and is among its peer's, which it leaves with its end.
+    /// Counts one more connection. The peer's count must already hold it.
     pub(crate) fn track(
         &self,
         permit: OwnedSemaphorePermit,
@@ -62,24 +63,25 @@ impl Drop for ConnectionPermit {
     }
 }
 
-/// A connection in its worker's runtime.
+/// An accepted connection, registered with its worker's runtime.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
-    /// Until the peer has said what it is: a silent one would stay for ever.
+    /// `None` once the connection preface has arrived.
     preface: Option<PrefaceTimeout>,
     _permit: ConnectionPermit,
 }
 
-/// What is still to come before the connection has an age.
+/// The rest of the connection preface, and the timeout for it. Without it a silent connection would
+/// stay open for ever.
 #[derive(Debug)]
 struct PrefaceTimeout {
     missing_bytes: usize,
     until: Pin<Box<Sleep>>,
 }
 
-/// Bytes of the preface of HTTP/2 (RFC 9113, section 3.4).
+/// Bytes of the HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
 #[derive(Debug)]
@@ -89,8 +91,12 @@ enum Socket {
 }
 
 impl Connection {
-    /// Registers it with the runtime that this is called in. It fails unless its first bytes come in
-    /// this time.
+    /// Registers the connection with the current runtime. A read fails with `TimedOut` if the
+    /// connection preface does not arrive within `greeting_max`.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot register the socket.
     pub(crate) fn new(
         (accepted, permit): (Accepted, ConnectionPermit),
         greeting_max: Duration,
@@ -114,7 +120,7 @@ impl Connected for Connection {
     }
 }
 
-/// Does the same with either kind.
+/// The same expression for either kind of socket.
 macro_rules! either {
     ($self:expr, $stream:ident => $does:expr) => {
         match &mut $self.get_mut().socket {

@@ -1,7 +1,7 @@
-//! Connections of the HTTP side: so many at once, and none that is idle for long.
+//! Connections of the HTTP port: a limited number, each with an idle timeout.
 //!
-//! **Invariant**: connections that say nothing, or half of something, end, and never take the file
-//! descriptors that gRPC needs.
+//! **Invariant**: a connection that sends nothing, or an incomplete request, ends. HTTP connections
+//! never take the file descriptors that gRPC needs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::limits::Limits;
 
-/// Takes so many connections at once, and none that is idle for long.
+/// A listener with a maximum number of open connections. Each has an idle timeout.
 #[derive(Debug)]
 pub(crate) struct LimitedListener {
     listener: TcpListener,
@@ -24,7 +24,8 @@ pub(crate) struct LimitedListener {
     idle_max: Duration,
 }
 
-/// A connection with an end: unless it is answered in time, again and again.
+/// A connection with an idle timeout. Each write restarts the timeout; a read after it fails with
+/// `TimedOut`.
 #[derive(Debug)]
 pub(crate) struct IdleTimeoutStream {
     stream: TcpStream,
@@ -46,7 +47,7 @@ impl axum::serve::Listener for LimitedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (IdleTimeoutStream, SocketAddr) {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
         let idle_max = self.idle_max;
@@ -73,7 +74,7 @@ impl AsyncRead for IdleTimeoutStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        // Bytes that come one by one are no answer.
+        // Received bytes do not restart the timeout: only a response does.
         if self.until.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }

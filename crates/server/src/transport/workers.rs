@@ -1,17 +1,17 @@
-//! Who serves the connections: one single-threaded runtime a core, or the caller's runtime.
+//! Workers: one single-threaded runtime for each core, or one in the caller's runtime.
 //!
 //! ```text
 //! listeners ─▶ acceptors (the caller's runtime) ─▶ the worker with the fewest connections
 //! ```
 //!
-//! A connection stays with its worker, so that a call never moves between cores: three quarters of the
-//! processor time of tonic's default, where tasks do (`docs/PERFORMANCE.md`). One acceptor deals connections
-//! out instead of a listener a core (`SO_REUSEPORT`), whose hash puts two connections on one core as
-//! often as not.
+//! A connection stays with its worker, so a call never moves between cores. This takes three
+//! quarters of the processor time of tonic's default, where tasks move (`docs/PERFORMANCE.md`). An
+//! acceptor dispatches connections, instead of one listener for each core (`SO_REUSEPORT`), whose
+//! hash often puts two connections on the same core.
 //!
-//! **Invariant**: every accepted connection is permit until it is closed, and there are never more
-//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX), nor of one peer than
-//! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX).
+//! **Invariant**: every accepted connection holds a permit until it closes. There are never more
+//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX) connections, and never more than
+//! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX) of one peer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,12 +30,12 @@ use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Where calls are answered.
+/// The threads that answer calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
-    /// In so many threads, each with a runtime and connections of its own; at least one.
+    /// This number of threads, at least one. Each has its own runtime and its own connections.
     PerCore(usize),
-    /// In the runtime that the server is run in.
+    /// The runtime that runs the server.
     Callers,
 }
 
@@ -49,14 +49,14 @@ impl Runtime {
 
 type PermittedConnection = (Accepted, ConnectionPermit);
 
-/// The connections of one worker, as they come.
+/// The accepted connections of one worker.
 pub(crate) type Incoming = BoxStream<'static, io::Result<Connection>>;
 
-/// What serves the connections of one worker, until they and the stream of them are over.
+/// Serves the connections of one worker, until the stream of them and all of them have ended.
 pub(crate) type ServeFuture =
     Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
-/// The workers. Dropped, they stop at once.
+/// The workers of one server. Dropped, they stop at once.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Arc<[Worker]>,
@@ -64,18 +64,18 @@ pub(crate) struct Workers {
     kill: CancellationToken,
 }
 
-/// How many connections there may be.
+/// The limits of open connections, in the whole server and of one peer.
 #[derive(Clone, Debug)]
 struct ConnectionLimits {
-    /// A permit for each that there may be.
+    /// One permit for each connection that may be open.
     permits: Arc<Semaphore>,
     each_peer: usize,
-    /// Those that there are.
+    /// Open connections by peer.
     peers: Arc<Peers>,
 }
 
 impl ConnectionLimits {
-    /// Nothing if there is no permit for it, or its peer has as many as it may.
+    /// A permit for a connection; `None` if the server or the peer has reached its limit.
     fn try_acquire(
         &self,
         worker: &ConnectionCount,
@@ -102,7 +102,12 @@ impl Drop for Workers {
 }
 
 impl Workers {
-    /// Starts them, each with services of its own; `stop` makes them finish what they have, which `tasks` waits for.
+    /// Starts the workers, each with its own services. After `stop` they drain, and `tasks` waits
+    /// for that.
+    ///
+    /// # Errors
+    ///
+    /// Services cannot be built, or a runtime or thread cannot start.
     pub(crate) fn start(
         runtime: Runtime,
         services: impl Fn(Incoming, CancellationToken) -> anyhow::Result<ServeFuture>,
@@ -146,8 +151,8 @@ impl Workers {
         Ok(Self { workers: workers.into(), limits, kill })
     }
 
-    /// Takes the connections of a listener until `stop`; if that is not possible any more, it stops
-    /// everything.
+    /// Accepts the connections of a listener until `stop`. If a worker has ended, it cancels
+    /// `stop`, which drains the whole server.
     pub(crate) fn accept(
         &self,
         listener: Listener,
@@ -167,7 +172,7 @@ impl Workers {
     }
 }
 
-/// Gives each connection to the worker that has the fewest, as long as there are all.
+/// Dispatches each connection to the worker with the fewest. Returns when a worker has ended.
 async fn dispatch(
     workers: &[Worker],
     listener: &Listener,
@@ -179,7 +184,7 @@ async fn dispatch(
             Ok(accepted) => accepted,
             Err(error) if is_peer_error(&error) => continue,
             Err(error) => {
-                // No file descriptor is left, most likely: one may be soon.
+                // The likely cause: no file descriptor is left. One may be freed soon.
                 tracing::warn!(%error, address = %listener.address(), "cannot take a connection");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -190,21 +195,21 @@ async fn dispatch(
         };
         let Some(permit) = limits.try_acquire(&worker.connections, &accepted) else {
             metrics.shed(ShedScope::Connections);
-            continue; // Closes it.
+            continue; // Dropping the connection closes it.
         };
         if worker.sender.send((accepted, permit)).await.is_err() {
-            return; // The worker has stopped: so do we.
+            return; // The worker has ended.
         }
     }
 }
 
-/// Whether accepting failed because of the connection, and not of us.
+/// Whether an accept failed because of the connection, and not because of this process.
 fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Registers each connection that is accepted with the worker's runtime.
+/// Registers each accepted connection with the worker's runtime.
 fn incoming(accepted: mpsc::Receiver<PermittedConnection>, greeting_max: Duration) -> Incoming {
     let incoming = stream::unfold(accepted, move |mut accepted| async move {
         let connection = Connection::new(accepted.recv().await?, greeting_max);
@@ -213,7 +218,7 @@ fn incoming(accepted: mpsc::Receiver<PermittedConnection>, greeting_max: Duratio
     incoming.boxed()
 }
 
-/// Serves until all is over, and nothing more after `kill`.
+/// Serves until all connections have ended, or until `kill`.
 async fn serve(serving: ServeFuture, kill: CancellationToken) {
     tokio::select! {
         served = serving => if let Err(error) = served {
