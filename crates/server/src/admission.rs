@@ -1,11 +1,26 @@
-//! The one layer around every decision and role call: its deadline, its permit among those in
-//! flight, its measures, and what becomes of it when something goes wrong.
+//! Admission: the layer around every call of a limited method. It has the call's deadline, its
+//! permit, its measures, and its error if it fails.
 //!
-//! **Invariants**: health and reflection pass by untouched, so that an overloaded server still says
-//! that it lives. A call that waits, for a message, a revision or its reader, holds one permit until
-//! its answer is over. Plain checks, which are answered from their frame, need none: whoever fills all
-//! permits keeps nobody from a decision. Other calls are turned away while none is left, even those that
-//! would not wait. Every call is counted exactly once. A call that panics takes nothing else down.
+//! ```text
+//! request ─▶ AdmissionService ─▶ InnerService: the fast check, then the services
+//!               │ Done: the response is complete              ─▶ ResponseBody
+//!               │ Pending: ResponseFuture polls the service   ─▶ ResponseBody
+//!               └ a call that must wait acquires a permit, or is shed
+//! ```
+//!
+//! **Invariants**:
+//!
+//! - Health and reflection bypass this layer, so that an overloaded server still answers health
+//!   checks.
+//! - A call that has to wait holds one permit from its first wait until its response ends. A stream
+//!   holds one from its start.
+//! - A plain check is answered from its frame and needs no permit. A client that holds every permit
+//!   therefore blocks no decision.
+//! - Any other call is shed while no permit is left, even if it would not wait.
+//! - Every call is counted exactly once.
+//! - A panic ends its own call only.
+//!
+//! Read this file, then `call` (deadline, permit, end of a call), then `body` (the response).
 
 mod body;
 mod call;
@@ -37,35 +52,34 @@ use crate::transport::peers::{Peer, Peers};
 use body::ResponseBody;
 use call::{Call, ErrorReply, WaitOutcome};
 
-/// How a method is told of an error that ends a call: with a response of its own, or `None` for a gRPC
-/// status.
+/// Makes a method's own response to an error that ends a call; `None` for a gRPC status.
 pub(crate) type ErrorResponder = fn(Rpc, &CallError) -> Option<Response<Body>>;
 
-/// What stands behind admission.
+/// The service behind admission.
 pub(crate) trait InnerService {
-    /// Answers a call that was not answered at once.
+    /// The response of a call that was not answered at once.
     type Future: Future<Output = Result<Response<Body>, Infallible>>;
 
     /// As [`Service::poll_ready`].
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>>;
 
-    /// Begins a call. `traced` says whether it has a span.
+    /// Starts a call. `traced` says whether the call has a span.
     fn begin(&mut self, rpc: Rpc, request: Request<Body>, traced: bool) -> Started<Self::Future>;
 }
 
-/// A call that has begun.
+/// A call that was started.
 pub(crate) enum Started<F> {
-    /// It is over: the framed message of an answer that is OK.
+    /// It is complete: the framed message of an OK response.
     Done(Bytes),
-    /// It goes on.
+    /// It must be polled.
     Pending(F),
 }
 
-/// Lets calls in, or not.
+/// The layer that admits calls, or sheds them.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission(Arc<WorkerState>);
 
-/// What the calls of one worker share, so that no call touches what another core does.
+/// The state that the calls of one worker share. Only `permits` is shared with other cores.
 #[derive(Debug)]
 struct WorkerState {
     limits: Limits,
@@ -75,16 +89,18 @@ struct WorkerState {
     error_responder: ErrorResponder,
 }
 
-/// How many calls may wait at once, in all workers together.
+/// Permits for calls that wait, of all workers together.
 #[derive(Debug)]
 pub(crate) struct Permits {
     available: Semaphore,
+    /// All permits, taken or not.
     total: usize,
+    /// Taken permits by peer.
     peers: Peers,
     peer_max: usize,
 }
 
-/// One of them, until it is dropped.
+/// One permit. Dropped, it is released.
 #[derive(Debug)]
 struct Permit {
     permits: Arc<Permits>,
@@ -101,14 +117,15 @@ impl Permits {
 }
 
 impl Permits {
-    /// Whether a call would find no permit if it had to wait.
+    /// Whether a call from this peer would get no permit. Counts the shed call if so.
     fn would_shed(&self, peer: Peer, metrics: &Metrics) -> bool {
         let available = self.available.available_permits();
         let scope = if available == 0 {
             ShedScope::Global
         } else if self.total - available >= self.peer_max && self.peers.count(peer) >= self.peer_max
         {
-            // Few wait, most of the time: nobody is looked up then.
+            // Most of the time few permits are taken in total, and the look-up of the peer is
+            // skipped.
             ShedScope::Peer
         } else {
             return false;
@@ -119,6 +136,11 @@ impl Permits {
 }
 
 impl Permit {
+    /// Acquires a permit of the server and one of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Overloaded`]: none is left, and the shed call is counted.
     fn acquire(
         permits: &Arc<Permits>,
         metrics: &WorkerMetrics,
@@ -129,12 +151,13 @@ impl Permit {
             return Err(CallError::Overloaded);
         };
         interleave::point();
-        // After the permit: so there are never more peers than permits.
+        // After the semaphore, so that the map never has more peers than there are permits.
         if !permits.peers.try_acquire(peer, permits.peer_max) {
             metrics.shed(ShedScope::Peer);
             return Err(CallError::Overloaded);
         }
-        // Given back in `drop`; a permit of its own would have to own the semaphore.
+        // `drop` adds the permit back. An owned semaphore permit would need an `Arc` of the
+        // semaphore.
         permit.forget();
         metrics.began();
         Ok(Self { permits: Arc::clone(permits), metrics: metrics.clone(), peer })
@@ -176,7 +199,7 @@ impl<S> Layer<S> for Admission {
     }
 }
 
-/// A service behind the worker.
+/// A service with admission in front of it.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmissionService<S> {
     inner: S,
@@ -217,7 +240,7 @@ where
             }
         };
         if let Some(span) = &call.span {
-            // For the service, which knows what is decided.
+            // The service adds the decision to the span.
             request.extensions_mut().insert(span.clone());
         }
         let traced = call.span.is_some();
@@ -226,7 +249,7 @@ where
                 call.end(Code::Ok);
                 ResponseFuture::Ready(Some(ResponseBody::unary_ok(message)))
             }
-            // Dropped before its first poll, a call has done nothing.
+            // The future was not polled yet, so nothing has been done for this call.
             Ok(Started::Pending(_)) if call.would_be_shed() => {
                 ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()))
             }
@@ -240,11 +263,13 @@ where
 
 type CatchPanic<F> = CatchUnwind<AssertUnwindSafe<F>>;
 
-/// A call on its way to an answer.
+/// A call until its response headers.
 pub(crate) enum ResponseFuture<F> {
+    /// A call that bypasses admission.
     Unlimited(F),
+    /// A call that the service has left pending.
     Admitted(CatchPanic<F>, Call),
-    /// Nothing, once it has been told.
+    /// `None` once the response has been returned.
     Ready(Option<Response<ResponseBody>>),
 }
 
@@ -255,7 +280,7 @@ where
     type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What is left of a call that is answered must not be polled again.
+        // A future that has returned its response must not be polled again.
         let answer = match std::mem::replace(&mut *self, Self::Ready(None)) {
             Self::Unlimited(mut inner) => match inner.poll_unpin(cx) {
                 Poll::Ready(answer) => answer?.map(|body| ResponseBody::new(body, None)),

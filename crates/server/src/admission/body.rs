@@ -1,4 +1,4 @@
-//! The body of an answer, which carries its call to the end.
+//! The body of a response. It owns its call until the response ends.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -18,26 +18,28 @@ use tonic::{Code, Status};
 use super::call::{Call, ErrorReply, GRPC_STATUS, HeadersOutcome, code};
 use crate::error::CallError;
 
-/// The body of an answer, which carries its call to the end.
+/// The body of a response. It owns its call until the response ends.
 pub(crate) struct ResponseBody {
     pub(super) state: BodyState,
-    /// Nothing for calls that are over or never were counted.
+    /// `None` for a call that has ended, or that bypasses admission.
     pub(super) call: Option<Call>,
 }
 
-/// What is still to come of an answer.
+/// The part of a response that is still to be sent.
 pub(super) enum BodyState {
-    /// All of it: only the head was sent.
+    /// Everything but the headers, which were sent before the service answered.
     Call(Pin<Box<dyn CallFuture>>),
+    /// The body of the service.
     Body(Body),
-    /// A message that is answered with, after which nothing can go wrong.
+    /// One complete message. Nothing after it can fail.
     Message(Bytes),
-    /// That was sent.
+    /// The trailers of an OK response.
     Trailers,
+    /// Nothing.
     End,
 }
 
-/// An answer that is being made, and may panic.
+/// A service's future, with its panic caught.
 pub(super) trait CallFuture:
     Future<Output = Result<CallResult, Box<dyn Any + Send>>> + Send
 {
@@ -52,17 +54,18 @@ impl ResponseBody {
         Self { state: BodyState::Body(body), call }
     }
 
-    /// An answer of one message, whose call is over.
+    /// A response of one message, whose call has ended.
     pub(super) fn unary_ok(message: Bytes) -> Response<Self> {
         let mut response = Response::new(Self { state: BodyState::Message(message), call: None });
         response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
         response
     }
 
-    /// The head of an answer that is still being made. Whatever comes of it comes after the body.
+    /// A response whose headers are sent before the service answers. An error of the service comes
+    /// in the trailers.
     pub(super) fn headers_first(inner: Box<dyn CallFuture>, mut call: Call) -> Response<Self> {
         if let Some(deadline) = &mut call.deadline {
-            // It was for the head.
+            // The timer was for the headers.
             deadline.sleep = None;
         }
         let state = BodyState::Call(Box::into_pin(inner));
@@ -71,19 +74,20 @@ impl ResponseBody {
         response
     }
 
-    /// Ends the call and the body; nothing more comes.
-    fn end(&mut self, how: impl FnOnce(Call) -> ErrorReply) -> PollFrame {
+    /// Ends the call and the body with an error.
+    fn end(&mut self, reply: impl FnOnce(Call) -> ErrorReply) -> PollFrame {
         self.state = BodyState::End;
-        Poll::Ready(self.call.take().map(|call| Ok(how(call).into_trailers())))
+        Poll::Ready(self.call.take().map(|call| Ok(reply(call).into_trailers())))
     }
 
-    fn end_with(&mut self, code: Code) {
+    fn end_call(&mut self, code: Code) {
         if let Some(mut call) = self.call.take() {
             call.end(code);
         }
     }
 
-    /// The answer whose head was sent before is made: its error is told now, or its body begins.
+    /// The service has answered after the headers were sent. Sends its error in the trailers, or
+    /// starts its body.
     fn call_done(&mut self, answer: Response<Body>, cx: &mut Context<'_>) -> PollFrame {
         let (mut parts, body) = answer.into_parts();
         self.state = BodyState::End;
@@ -118,7 +122,8 @@ impl ResponseBody {
                 BodyState::Call(_) | BodyState::End => Poll::Ready(None),
             };
         };
-        // A stream whose batches come without a pause never waits, and must still end.
+        // A stream whose batches never pause is never `Pending`, and must still end at its
+        // deadline.
         if call.deadline.as_ref().is_some_and(|deadline| deadline.at <= Instant::now()) {
             return self.end(|call| call.fail(CallError::DeadlineExceeded));
         }
@@ -144,15 +149,15 @@ impl ResponseBody {
                 if let Some(error) = call.replacement(code, trailers) {
                     return self.end(|call| call.fail(error));
                 }
-                self.end_with(code);
+                self.end_call(code);
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Poll::Ready(Some(Err(status)))) => {
-                self.end_with(status.code());
+                self.end_call(status.code());
                 Poll::Ready(Some(Err(status)))
             }
             Ok(Poll::Ready(None)) => {
-                self.end_with(Code::Unknown);
+                self.end_call(Code::Unknown);
                 Poll::Ready(None)
             }
             Ok(Poll::Pending) => {

@@ -1,4 +1,4 @@
-//! A call that was let in: its deadline, its permit once it waits, its measures, and how it ends.
+//! An admitted call: its deadline, its permit if it waits, its measures, and its end.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -22,16 +22,16 @@ use crate::methods::Rpc;
 use crate::telemetry::traces::CallSpan;
 use crate::transport::connection::Remote;
 
-/// Where a call's code stands: in the head of an answer without a body, else after the body.
+/// The gRPC code: in the headers of a response without a body, else in the trailers.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// A call that was let in: its permit, its deadline and its measures.
+/// An admitted call. Dropped before its end, it is counted as CANCELLED.
 #[derive(Debug)]
 pub(crate) struct Call {
     worker: Arc<WorkerState>,
     rpc: Rpc,
     caller: Caller,
-    /// Taken when it first waits.
+    /// Acquired when the call first waits; for a stream, when it starts.
     permit: Option<Permit>,
     started: Instant,
     pub(super) deadline: Option<Deadline>,
@@ -42,21 +42,28 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
-    /// Whether the client has said one, so that tonic keeps it too.
+    /// Whether the client has sent a `grpc-timeout`, which tonic enforces too.
     from_client: bool,
     /// Set once the call has to wait.
     pub(super) sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether a call can go on waiting.
+/// What a waiting call does next.
 pub(super) enum WaitOutcome {
+    /// It waits.
     Wait,
-    /// Not much longer.
+    /// The deadline is near: send the headers now.
     SendHeaders,
+    /// It ends with this error.
     Fail(CallError),
 }
 
 impl Call {
+    /// Admits a call: reads its deadline, starts its span, and acquires the permit of a stream.
+    ///
+    /// # Errors
+    ///
+    /// The deadline has passed, or no permit is left for a stream.
     pub(super) fn admit(
         worker: &Arc<WorkerState>,
         rpc: Rpc,
@@ -71,7 +78,7 @@ impl Call {
             }
             _ => None,
         };
-        // A stream lives to wait.
+        // A stream always waits for its client.
         let permit = if rpc.streams() {
             Some(Permit::acquire(&worker.permits, &worker.metrics, caller.peer)?)
         } else {
@@ -81,13 +88,17 @@ impl Call {
         Ok(Self { worker, rpc, caller, permit, started, deadline, span, ended: false })
     }
 
-    /// Whether it would find no permit if it had to wait: then it is turned away at once.
+    /// Whether the call would get no permit if it had to wait; it is then shed at once.
     pub(super) fn would_be_shed(&self) -> bool {
         self.permit.is_none()
             && self.worker.permits.would_shed(self.caller.peer, &self.worker.metrics)
     }
 
-    /// A permit to wait in, if it has none yet.
+    /// Acquires a permit, if the call has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Overloaded`]: no permit is left, in the server or for the peer.
     pub(super) fn acquire_permit(&mut self) -> Result<(), CallError> {
         if self.permit.is_none() {
             self.permit = Some(Permit::acquire(
@@ -99,11 +110,13 @@ impl Call {
         Ok(())
     }
 
-    /// Whether the call can go on waiting; if so, the task wakes when it no longer can.
+    /// What a call does that the service has left pending. If it waits, the task wakes at its
+    /// deadline.
     ///
-    /// tonic's own timer for `grpc-timeout` stands around this layer, would answer CANCELLED, and
-    /// is from_client right after we say that we wait: on a busy machine it can pass in between. It is
-    /// for the head of an answer only, so shortly before the deadline we send the head.
+    /// tonic's own timer for `grpc-timeout` is outside this layer and ends a call with CANCELLED.
+    /// tonic polls it right after this future has returned `Pending`, and on a busy machine it can
+    /// have fired in between. It bounds the time to the headers only, so the call sends its headers
+    /// [`HEAD_EARLY`] before the deadline.
     pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> WaitOutcome {
         if let Err(error) = self.acquire_permit() {
             return WaitOutcome::Fail(error);
@@ -129,13 +142,14 @@ impl Call {
         }
     }
 
-    /// Whether the deadline has passed; if not, the task wakes when it does.
+    /// Whether the deadline has passed. If not, the task wakes when it does.
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(Deadline { at, sleep, .. }) = &mut self.deadline else { return false };
         let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(*at)));
         sleep.as_mut().poll(cx).is_ready()
     }
 
+    /// Counts the call and ends its span.
     pub(super) fn end(&mut self, code: Code) {
         self.ended = true;
         self.worker.metrics.ended(self.rpc, code, self.started.elapsed());
@@ -144,13 +158,14 @@ impl Call {
         }
     }
 
-    /// Ends the call with an error of ours.
+    /// Ends the call with an error.
     pub(super) fn fail(mut self, error: CallError) -> ErrorReply {
         let end = ErrorReply::new(&self.worker, error, self.rpc);
         self.end(end.code());
         end
     }
 
+    /// Ends the call after a panic of its service.
     pub(super) fn panicked(self, panic: &(dyn Any + Send)) -> ErrorReply {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(|text| &**text));
@@ -159,21 +174,21 @@ impl Call {
         self.fail(bug)
     }
 
-    /// A bug's text is for the log: a caller gets a number to quote.
+    /// The error of a bug. Its text goes to the log; the caller gets the id of the log line.
     fn bug(&self, text: &str) -> CallError {
         let correlation = format!("{:016x}", fastrand::u64(..));
         tracing::error!(correlation, rpc = self.rpc.name(), "internal error: {text}");
         CallError::Bug { correlation }
     }
 
-    /// What must be said instead of what tonic says, if anything must.
+    /// The error that replaces a status of tonic, or `None` to keep the status.
     pub(super) fn replacement(&self, code: Code, status: &HeaderMap) -> Option<CallError> {
         match code {
-            // Nothing of ours says so; tonic does of messages over the limit, in or out.
+            // No service returns OUT_OF_RANGE; tonic does for a message above the limit, in or out.
             Code::OutOfRange => {
                 Some(CallError::TooLarge { bytes_max: self.worker.limits.message_bytes_max })
             }
-            // Nothing of ours says that either, except for bugs.
+            // No service returns INTERNAL either, except for bugs.
             Code::Internal => {
                 let status = Status::from_header_map(status);
                 let text = status.as_ref().map_or("", Status::message);
@@ -198,11 +213,12 @@ impl Call {
         }
     }
 
-    /// The head of an answer is there.
+    /// The service has sent its response headers.
     pub(super) fn on_headers(mut self, head: &HeaderMap) -> HeadersOutcome {
-        // An error without an answer comes in the head.
+        // A response without a body has its code in the headers.
         let Some(code) = code(head) else {
-            // The time to answer has been kept; only a stream goes on deciding.
+            // The service has answered in time. Only a stream still decides, and keeps its
+            // deadline.
             if !self.rpc.streams() {
                 self.deadline = None;
             }
@@ -216,25 +232,27 @@ impl Call {
     }
 }
 
-/// What the head of an answer says.
+/// What the response headers of the service mean.
 pub(super) enum HeadersOutcome {
+    /// A body follows.
     Body(Call),
+    /// The call has ended: the headers have its code.
     Ended,
-    /// Something else must be said.
+    /// Another error replaces the response.
     Replaced(ErrorReply),
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            // Whoever from_client has gone, or has reset the stream.
+            // The client has disconnected, or has reset the stream.
             self.end(Code::Cancelled);
         }
     }
 }
 
-/// How tonic's complaints about the bytes around a message begin. It calls them INTERNAL, but they
-/// are the caller's mistake.
+/// Prefixes of tonic's messages about malformed framing. tonic uses INTERNAL for them, but they are
+/// errors of the client.
 const FRAMING_ERRORS: [&str; 3] =
     ["protocol error: received message with", "Unexpected EOF decoding", "Missing request message"];
 
@@ -242,10 +260,10 @@ pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// An error of ours, which ends a call.
+/// The response to a call that ended with an error.
 pub(super) struct ErrorReply {
     status: Status,
-    /// The method's own response, if it has one.
+    /// The method's own response; `None` for a gRPC status.
     response: Option<Response<Body>>,
 }
 
@@ -267,7 +285,8 @@ impl ErrorReply {
     pub(super) fn into_trailers(self) -> Frame<Bytes> {
         let mut trailers = HeaderMap::new();
         if self.status.add_header(&mut trailers).is_err() {
-            // Our texts and metadata fit into headers. If one did not, this must not look like OK.
+            // Our messages and metadata are valid in headers. Should one not be, the trailers must
+            // not mean OK.
             trailers.insert(GRPC_STATUS, HeaderValue::from_static("13"));
         }
         Frame::trailers(trailers)
@@ -277,7 +296,11 @@ impl ErrorReply {
 // === Deadlines ===
 
 impl Deadline {
-    /// When the call must be over: when the client says, and no later than the server's cap.
+    /// The deadline of a call: the client's, but no later than the server's own.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::DeadlineExceeded`]: the client's timeout is below [`TIMEOUT_MIN`].
     fn of(
         rpc: Rpc,
         started: Instant,
@@ -289,14 +312,14 @@ impl Deadline {
             return Err(CallError::DeadlineExceeded);
         }
         let time = from_client.into_iter().chain(rpc.time_max(limits)).min();
-        // A time that no clock can show is no deadline.
+        // A time beyond the range of [`Instant`] is no deadline.
         let at = time.and_then(|time| started.checked_add(time));
         Ok(at.map(|at| Self { at, from_client: from_client.is_some(), sleep: None }))
     }
 }
 
-/// The value of `grpc-timeout`, read as tonic reads it: what one of the two took for a time and the
-/// other did not would end as CANCELLED.
+/// The value of `grpc-timeout`, parsed exactly as tonic does. If only one of the two accepted a
+/// value, the call would end with CANCELLED.
 fn timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.len() > 8 {
