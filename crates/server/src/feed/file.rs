@@ -1,4 +1,4 @@
-//! The feed of a policy file: loads the document, proves it, publishes it.
+//! The feed of a policy file: loads the document, runs the self-check, publishes the snapshot.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use super::watched::WatchedFile;
 use crate::clock::Clock;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
-/// What the feed loads, and by which clock.
+/// The source of a policy, its catalogs, and the clock for the self-check.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the policy comes from.
+    /// The source of the policy.
     pub source: Source,
     /// Catalogs that the policy can name.
     pub catalogs: Catalogs,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// A policy document that is served.
+/// The policy document of a server.
 pub(crate) struct PolicyFile {
     config: Config,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     revision: u64,
     file: WatchedFile,
-    /// Warnings that were given, wherever they stood: a reload does not repeat them.
+    /// Warnings that were logged, without their positions, so that a reload does not repeat them.
     warned: HashSet<(String, String)>,
 }
 
@@ -66,7 +66,7 @@ impl PolicyFile {
             let Built { snapshot, credentials, compared, warnings } =
                 source.build(&catalogs, revision, clock.now())?;
             let loaded = (snapshot.clone(), compared, warnings);
-            // Two documents share nothing.
+            // Two documents share no memory, so the replaced snapshot counts in full.
             let replaced = published.current();
             let bytes = replaced.as_ref().map_or(0, |current| current.snapshot.index_bytes());
             drop(replaced);
@@ -110,7 +110,8 @@ impl Document for PolicyFile {
     fn on_tick(&mut self) {
         let expired = self.published.expire();
         if !expired.is_empty() {
-            // Freeing a large index takes a tenth of a second. Without a thread it is freed here.
+            // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
+            // here.
             let free = std::thread::Builder::new().name("free".into());
             drop(free.spawn(move || drop(expired)));
         }

@@ -1,4 +1,4 @@
-//! Which revisions are kept, and for how long.
+//! Retention of earlier revisions, by time and by bytes.
 
 use capstan_policy::{Catalogs, load_policy};
 
@@ -23,7 +23,7 @@ async fn a_revision_is_kept_for_its_time() {
         assert!(published.publish(revision(number), 1).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
     }
-    // Revision 1 was replaced when 2 came, 40 seconds ago.
+    // Revision 2 replaced revision 1 forty seconds ago.
     assert_eq!(kept(&published), [1, 2, 3, 4, 5]);
     tokio::time::advance(Duration::from_secs(20)).await;
     let freed = published.expire();
@@ -31,11 +31,11 @@ async fn a_revision_is_kept_for_its_time() {
     assert_eq!(kept(&published), [2, 3, 4, 5]);
     tokio::time::advance(Duration::from_secs(3_600)).await;
     assert_eq!(published.expire().len(), 3);
-    assert_eq!(kept(&published), [5], "what is served does not expire");
+    assert_eq!(kept(&published), [5], "the served revision does not expire");
 }
 
 #[tokio::test(start_paused = true)]
-async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
+async fn revisions_are_kept_up_to_a_number_of_bytes() {
     let retention = Retention { time: Duration::from_secs(60), bytes_max: 1_000 };
     let published = Published::new(retention);
     for number in 1..=50 {
@@ -46,11 +46,11 @@ async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
     assert_eq!(freed.len(), 44);
     assert_eq!(kept(&published), [45, 46, 47, 48, 49, 50, 51]);
     let freed = published.publish(revision(52), 1_001);
-    assert_eq!(freed.len(), 7, "one that is larger than all room is not kept");
+    assert_eq!(freed.len(), 7, "one that is larger than the limit is not kept");
     assert_eq!(kept(&published), [52]);
 }
 
-/// A list that goes on while other revisions are published finds its revision in every order of steps.
+/// A paged list finds its revision while others are published, in every order of steps.
 #[test]
 fn a_kept_revision_is_found_while_others_are_published() {
     let revisions: Vec<_> = (1..=3).map(|number| revision(number).snapshot).collect();
