@@ -1,13 +1,13 @@
-//! Envoy's external authorization, `envoy.service.auth.v3`: may this HTTP request pass?
+//! The authorization of one HTTP request, and the gRPC service `Authorization`.
 //!
 //! ```text
-//! CheckRequest ─▶ envoy_request: canonical, or 400 ─▶ identity: one, or 401 ─▶ what is required, or 403
-//!     ─▶ engine, on one snapshot and at one time ─▶ answer: pass, or 403
+//! CheckRequest ─▶ canonical request, or 400 ─▶ one identity, or 401 ─▶ requirements, or 403
+//!     ─▶ decisions of one snapshot at one time ─▶ OK, or 403
 //! ```
 //!
-//! **Invariants**: whatever is missing, malformed, doubtful or unknown is a refusal. Who asks is never
-//! taken from what a client alone says. The credentials are those of the snapshot that decides, so
-//! that a reload takes both away at once. Only these files know Envoy's words.
+//! **Invariants**: anything missing, malformed, ambiguous or unknown is refused. The identity never
+//! comes from a header that the client alone controls. The credentials belong to the snapshot that
+//! decides, so one reload replaces both.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -38,11 +38,11 @@ use crate::methods::{EXT_AUTHZ_PATH, Rpc};
 use crate::telemetry::metrics::{AuthorizationOutcome, Metrics};
 use crate::telemetry::traces::CallSpan;
 
-/// Answers from what is published.
+/// Authorizes requests with the served revision and the route table.
 #[derive(Debug)]
 pub(crate) struct ExtAuthz {
     pub(crate) published: Arc<Published>,
-    /// Replaced when the route table is loaded again.
+    /// Replaced by a reload of the route table.
     pub(crate) table: Arc<ArcSwap<Table>>,
     pub(crate) ask: Ask,
     pub(crate) metrics: Arc<Metrics>,
@@ -67,7 +67,7 @@ impl ExtAuthz {
         }
     }
 
-    /// Answers a request at one time. Nothing here waits.
+    /// Answers one request at one time, without waiting.
     fn answer(
         &self,
         current: &Current,
@@ -140,7 +140,7 @@ impl ExtAuthz {
         (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &envoy_request.headers_to_remove))
     }
 
-    /// Why an identity may not do this here; nothing if it may.
+    /// The reason of a denial; `None` if the identity has the capability at the resource.
     fn denial_reason(
         &self,
         context: &RequestContext<'_>,
@@ -157,13 +157,14 @@ impl ExtAuthz {
         let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span };
         match self.ask.decide(basis, &question) {
             Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
-            // A mistake of whoever wrote the routes: nothing that Envoy may let pass as an error.
+            // The route table names an unknown capability. An error could pass under
+            // `failure_mode_allow`, so the request is denied.
             Err(_) => Some("UNKNOWN_CAPABILITY"),
         }
     }
 }
 
-/// Who asks, at one time, and of what.
+/// A request whose identity is proved: its revision, identity, time and span.
 #[derive(Clone, Copy)]
 struct RequestContext<'a> {
     current: &'a Current,
@@ -173,7 +174,7 @@ struct RequestContext<'a> {
     span: Option<&'a CallSpan>,
 }
 
-/// The same answers without a server, for tests of any bytes.
+/// The same answers without a server, for tests with arbitrary bytes.
 #[derive(Debug)]
 pub struct Offline {
     ext_authz: ExtAuthz,
@@ -181,11 +182,11 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// With this policy and this route table.
+    /// Takes a policy document and a route table.
     ///
     /// # Errors
     ///
-    /// What is wrong with one of them.
+    /// Every problem of one of them.
     pub fn new(policy: &[u8], routes: &[u8]) -> anyhow::Result<Self> {
         let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
         let table = Table::new(load_routes(routes)?);
@@ -200,7 +201,7 @@ impl Offline {
         Ok(Self { ext_authz, current: Current { snapshot, credentials } })
     }
 
-    /// What Envoy is envoy_request of a request at this time.
+    /// The answer to a request at this time.
     #[must_use]
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
@@ -210,8 +211,8 @@ impl Offline {
 
 type RouteAndRequirements<'a> = (Option<&'a str>, Vec<Required<'a>>);
 
-/// What a request requires: what Envoy's configuration says, else the table; and its route, if it
-/// has one.
+/// The requirements of a request. They come from Envoy's configuration if it has any, else from the
+/// route table. The name of the route is `None` in the first case.
 fn required<'a>(
     table: &'a Table,
     envoy_request: &'a EnvoyRequest<'_>,
@@ -223,9 +224,9 @@ fn required<'a>(
     Ok((Some(&taken.route.name), taken.requires().collect()))
 }
 
-/// What the context extensions of Envoy's route require, if they require anything: `capability` and
-/// `resource`, `capability_2` and `resource_2`, and so on. Whatever of them has no partner or no
-/// sense is a mistake, and lets nothing pass.
+/// The requirements in the context extensions of Envoy's route: `capability` and `resource`,
+/// `capability_2` and `resource_2`, and so on. `None` if there are none. A key without its partner,
+/// or any other key with one of these prefixes, is a mistake, and the request is denied.
 fn from_context<'a>(
     envoy_request: &'a EnvoyRequest<'_>,
 ) -> Result<Option<Vec<Required<'a>>>, RouteError> {
@@ -252,26 +253,26 @@ fn from_context<'a>(
 
 // === The gRPC service ===
 
-/// The gRPC service `envoy.service.auth.v3.Authorization`, on this project's own codec.
+/// The gRPC service `envoy.service.auth.v3.Authorization`, with the codec of `capstan-proto`.
 #[derive(Clone, Debug)]
-pub(crate) struct Service {
+pub(crate) struct AuthorizationService {
     ext_authz: Arc<ExtAuthz>,
     message_bytes_max: usize,
 }
 
-impl Service {
+impl AuthorizationService {
     pub(crate) fn new(ext_authz: ExtAuthz, message_bytes_max: usize) -> Self {
         Self { ext_authz: Arc::new(ext_authz), message_bytes_max }
     }
 }
 
-impl NamedService for Service {
+impl NamedService for AuthorizationService {
     const NAME: &'static str = "envoy.service.auth.v3.Authorization";
 }
 
 type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-impl tower::Service<Request<Body>> for Service {
+impl tower::Service<Request<Body>> for AuthorizationService {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Response<Body>, Infallible>;
@@ -291,14 +292,14 @@ impl tower::Service<Request<Body>> for Service {
             let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));
             let answer = grpc.unary(check, request).await;
             let code = answer.headers().get("grpc-status");
-            let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
+            let error = match code.map(|code| Code::from_bytes(code.as_bytes())) {
                 None | Some(Code::Ok) => return Ok(answer),
                 Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
-                // `check` makes no errors: these are tonic's, of bytes that it cannot read.
+                // `check` returns no errors, so this one is tonic's: it cannot decode the request.
                 Some(_) => CallError::InvalidFraming,
             };
             metrics.authorized(AuthorizationOutcome::Malformed);
-            Ok(answer::error_response(&refusal))
+            Ok(answer::error_response(&error))
         })
     }
 }

@@ -1,7 +1,7 @@
-//! What Envoy tells of a request: read, or refused.
+//! Envoy's message about a request, read or refused.
 //!
-//! **Invariant**: a header that decides counts only if it is there once. Envoy joins repeated headers
-//! with commas, or lists them (`encode_raw_headers`); both are seen here.
+//! **Invariant**: a header that the decision uses counts only if it appears once. Envoy joins
+//! repeated headers with commas, or lists them (`encode_raw_headers`); both forms are detected.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -19,27 +19,32 @@ use crate::limits::HTTP_HEADERS_MAX;
 
 /// The filter that verifies tokens.
 const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
-/// Headers by which clients ask servers to read another method than the one that is sent.
+/// Headers by which a client asks a server to use another method than the one in the request.
 const METHOD_OVERRIDES: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
-/// Headers by which servers may be told another path than the one that was decided on. Envoy sets
-/// the last of them itself, later, where it rewrites a path.
+/// Headers by which a server may be told another path than the one that was decided on. Envoy
+/// itself sets the last one, later, when it rewrites a path.
 const PATH_OVERRIDES: [&str; 4] =
     ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];
 
-/// What Envoy tells of a request.
+/// The parts of Envoy's message that the decision uses.
 #[derive(Debug)]
 pub(super) struct EnvoyRequest<'r> {
     pub(super) canonical: CanonicalRequest<'r>,
     pub(super) presented: PresentedCredentials<'r>,
-    /// What Envoy's configuration says of the route that it has chosen.
+    /// The context extensions of the route in Envoy's configuration.
     pub(super) context_extensions: &'r HashMap<String, String>,
-    /// Headers of the client that look like ours, or name another path.
+    /// Client headers that imitate Capstan's, or that name another path.
     pub(super) headers_to_remove: Vec<String>,
 }
 
 impl<'r> EnvoyRequest<'r> {
-    /// Reads a request. `jwt` says which token's which claim names an identity.
+    /// Reads a request. `jwt` names the token and the claim that hold an identity.
+    ///
+    /// # Errors
+    ///
+    /// The message is not about an HTTP request, contradicts itself, or the request is not
+    /// canonical.
     pub(super) fn read(
         request: &'r CheckRequest,
         jwt: Option<&JwtSource>,
@@ -48,7 +53,7 @@ impl<'r> EnvoyRequest<'r> {
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
         let http = http.ok_or(MalformedRequestError::NotHttp)?;
         if !http.query.is_empty() || !http.fragment.is_empty() {
-            return Err(MalformedRequestError::Disagreement); // Envoy leaves them empty.
+            return Err(MalformedRequestError::Disagreement); // Envoy leaves both empty.
         }
         let headers = DecisiveHeaders::read(http)?;
         for (header, field) in [
@@ -78,7 +83,7 @@ impl<'r> EnvoyRequest<'r> {
     }
 }
 
-/// The claim of the token that Envoy has verified; `Some(None)` if the token has no such text.
+/// The claim of the token that Envoy has verified. `Some(None)` if the token has no text there.
 fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>> {
     let payload = verified.fields.get(&source.payload)?;
     let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
@@ -89,7 +94,7 @@ fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>
     })
 }
 
-/// The headers that decide.
+/// The headers that the decision uses.
 #[derive(Debug, Default)]
 struct DecisiveHeaders<'r> {
     authorization: Option<Option<&'r str>>,
@@ -108,7 +113,7 @@ impl<'r> DecisiveHeaders<'r> {
             return Err(MalformedRequestError::ManyHeaders);
         }
         if !raw.is_empty() && !http.headers.is_empty() {
-            return Err(MalformedRequestError::Disagreement); // Envoy gives one or the other.
+            return Err(MalformedRequestError::Disagreement); // Envoy sends one or the other.
         }
         let mut headers = Self::default();
         for (name, value) in &http.headers {
@@ -120,13 +125,13 @@ impl<'r> DecisiveHeaders<'r> {
         Ok(headers)
     }
 
-    /// Notes a header, whose value is nothing if it is not text.
+    /// Adds a header; the value is `None` if it is not text.
     fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), MalformedRequestError> {
         let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(name.to_ascii_lowercase()),
             false => Cow::Borrowed(name),
         };
-        // Many services take `_` in a name for `-`.
+        // Many services treat `_` in a header name as `-`.
         let dashed = match name.contains('_') {
             true => Cow::Owned(name.replace('_', "-")),
             false => Cow::Borrowed(&*name),
@@ -135,7 +140,7 @@ impl<'r> DecisiveHeaders<'r> {
             return Err(MalformedRequestError::MethodOverride);
         }
         if dashed.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*dashed) {
-            // Ours replace those of the same name; the others are taken away.
+            // Envoy overwrites a header with exactly our name; the others must be removed.
             if *name != *IDENTITY && *name != *REVISION {
                 self.headers_to_remove.push(name.into_owned());
             }
@@ -165,7 +170,7 @@ impl<'r> DecisiveHeaders<'r> {
     }
 }
 
-/// The value of a header, if it is text and there is one.
+/// The value of a header, if it is text.
 fn raw_value(header: &HeaderValue) -> Option<&str> {
     match (&*header.value, &*header.raw_value) {
         (text, []) => Some(text),

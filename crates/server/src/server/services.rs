@@ -20,7 +20,7 @@ use super::Config;
 use crate::admission::{Admission, Permits};
 use crate::ask::Ask;
 use crate::envoy;
-use crate::envoy::ext_authz::{ExtAuthz, Service as Envoy};
+use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::Table;
 use crate::feed::Published;
 use crate::grpc::decision::Services;
@@ -102,11 +102,10 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             clock: config.clock,
         };
-        let in_words_of = |rpc, refusal: &_| {
-            (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(refusal))
-        };
+        let error_response =
+            |rpc, error: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(error));
         let (traces, permits) = (self.traces.clone(), &self.permits);
-        let admission = Admission::new(limits, permits, metrics, traces, in_words_of);
+        let admission = Admission::new(limits, permits, metrics, traces, error_response);
         let mut router = Grpc::builder()
             .max_concurrent_streams(CONNECTION_STREAMS_MAX)
             .http2_max_header_list_size(HEADER_BYTES_MAX)
@@ -123,7 +122,7 @@ impl Shared {
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most),
             )
-            .add_service(Envoy::new(ext_authz, most));
+            .add_service(AuthorizationService::new(ext_authz, most));
         if config.reflection {
             let schema = || {
                 tonic_reflection::server::Builder::configure()
