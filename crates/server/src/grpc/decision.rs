@@ -1,4 +1,4 @@
-//! The decision and role services: each call takes one revision and one time, and answers from them.
+//! The generated decision and role services. Each call uses one revision and one time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,36 +25,37 @@ use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::methods::Rpc;
 use crate::telemetry::traces::CallSpan;
 
-/// Answers from what is published. One for each worker.
+/// The services of one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
-    /// Whether a call may have a span.
+    /// Whether calls can have spans.
     pub(crate) traced: bool,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
-    /// Ends streams: they would hold the drain for as long as their clients please.
+    /// Ends streams when the drain begins. Otherwise they would delay it for as long as clients
+    /// like.
     pub(crate) draining: CancellationToken,
-    /// Permits to compute: see [`Services::permit`].
+    /// Permits to compute; see [`Services::permit`].
     pub(crate) computing: Arc<Semaphore>,
 }
 
 impl Services {
-    /// Waits for a permit to compute. Lists, explanations and long batches need one: they can last
-    /// milliseconds, and hundreds of them ready at once would delay Check and health for seconds. A call
-    /// that waits here is counted as in flight and ends at its deadline.
+    /// Waits for a permit to compute. Lists, explanations and long batches need one: they can take
+    /// milliseconds, and hundreds of them at once would delay Check and health for seconds. A call
+    /// that waits here counts as in flight and ends at its deadline.
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let permit = self.computing.acquire().await.ok();
-        // Computing has no await point. Without this one, each call would finish in its first poll and no
-        // call would ever be seen waiting: the queue would be the runtime's.
+        // The computation itself has no await point. Without this one, each call would end in its
+        // first poll. No call would be seen waiting, and the queue would be the runtime's.
         tokio::task::yield_now().await;
         permit
     }
 
-    /// The revision for one page of a list: that of the list's first page if it is kept. Otherwise the
-    /// one that is served, whose page token check then refuses.
+    /// The revision for one page of a list: that of the list's first page if it is still kept.
+    /// Otherwise the served one, and the check of the page token then fails.
     async fn page_revision(
         &self,
         token: &str,
@@ -72,7 +73,7 @@ impl Services {
         if self.traced { request.extensions().get().cloned() } else { None }
     }
 
-    /// Answers one batch.
+    /// Decides one batch.
     pub(super) async fn batch(
         &self,
         rpc: Rpc,
@@ -86,7 +87,8 @@ impl Services {
         Ok(batch.answer(&self.ask, basis)?)
     }
 
-    /// One response for each batch, in order; the first error ends the stream.
+    /// One response for each batch, in order. The first error ends the stream. In a drain, the
+    /// stream ends when it has no batch ready, and after [`STREAM_DRAIN_MAX`] at the latest.
     pub(super) fn stream(
         self: Arc<Self>,
         requests: impl Stream<Item = Result<BatchRequest, Status>> + Send + Unpin + 'static,
@@ -101,7 +103,7 @@ impl Services {
                 }
             }
             let request = tokio::select! {
-                // Batches that were sent before the drain are answered first.
+                // Batches that arrived before the drain are answered first.
                 biased;
                 request = requests.next() => request?,
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
@@ -118,7 +120,7 @@ impl Services {
 
 type RpcResult<T> = Result<Response<T>, Status>;
 
-/// The responses of a stream of batches.
+/// The responses of a stream.
 pub(super) type ResponseStream =
     Pin<Box<dyn Stream<Item = Result<v1::BatchCheckResponse, Status>> + Send>>;
 
@@ -133,7 +135,8 @@ impl DecisionService for Services {
         Ok(Response::new(answer::check(&self.ask, basis, request)?))
     }
 
-    /// Not reached behind [`RawBatches`](super::raw_batches::RawBatches), which takes batches before they are decoded.
+    /// Not reached: [`RawBatches`](super::raw_batches::RawBatches) handles batches before they are
+    /// decoded.
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,

@@ -1,6 +1,6 @@
-//! Takes BatchCheck and StreamCheck before the generated service decodes them: the names of a batch are
-//! then borrowed from its bytes (`capstan_proto::plain`), which makes a batch of 64 a third cheaper. Every
-//! other method goes on to the generated service.
+//! Handles BatchCheck and StreamCheck before the generated service decodes them. The names of a
+//! batch are borrowed from its bytes (`capstan_proto::plain`), which makes a batch of 64 checks a
+//! third cheaper. All other methods go to the generated service.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -19,7 +19,7 @@ use tonic::{Status, Streaming};
 use super::decision::{ResponseStream, Services};
 use crate::methods::Rpc;
 
-/// The decision service, with batches as they came.
+/// The decision service, with batches that borrow their names.
 #[derive(Clone, Debug)]
 pub(crate) struct RawBatches {
     services: Arc<Services>,
