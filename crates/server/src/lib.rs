@@ -30,7 +30,7 @@
 //! - A question that cannot be answered is an error, never an allow. A denial is an answer.
 //! - One call is answered from one revision, at one time.
 //! - Only `grpc` uses the schema's messages, and only `envoy` uses Envoy's; `server` mounts the
-//!   generated services. Only `grpc/status.rs` builds a gRPC status from an error.
+//!   generated services. Only `grpc/status.rs` turns an error into a gRPC status.
 //!
 //! Read `methods`, `ask`, `grpc` and `feed` first. Then read `admission` and `transport` for what
 //! surrounds a call, and `server` for how the rooms are wired.

@@ -137,7 +137,7 @@ pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
     rejection(UNAUTHENTICATED, &denial, "authentication is required", challenge)
 }
 
-/// The request is malformed, whatever it asks for.
+/// The request is malformed: no route and no policy can allow it.
 pub(super) fn malformed(malformed: MalformedRequestError, denial: &Denial<'_>) -> CheckResponse {
     let denial = Denial { reason: "MALFORMED_REQUEST", ..*denial };
     rejection(BAD_REQUEST, &denial, &malformed.to_string(), vec![])

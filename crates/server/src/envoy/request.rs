@@ -22,7 +22,7 @@ const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
 /// Headers by which a client asks a server to use another method than the one in the request.
 const METHOD_OVERRIDES: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
-/// Headers by which a server may be told another path than the one that was decided on. Envoy
+/// Headers by which a server may get another path than the one that was decided on. Envoy
 /// itself sets the last one, later, when it rewrites a path.
 const PATH_OVERRIDES: [&str; 4] =
     ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];

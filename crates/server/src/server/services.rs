@@ -1,7 +1,7 @@
-//! The services of one worker, and what stands in front of them.
+//! The services of one worker, and the layers in front of them.
 //!
 //! ```text
-//! transport ─▶ admission ─▶ fast checks ─▶ raw batches, generated services, Envoy's, health, reflection
+//! transport ─▶ admission ─▶ fast check ─▶ raw batches, role service, Envoy's, health, reflection
 //! ```
 
 use std::convert::Infallible;
@@ -35,7 +35,7 @@ use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::workers::{Incoming, Runtime, ServeFuture};
 
-/// What the services of all workers share.
+/// The state that the services of all workers share.
 pub(super) struct Shared {
     pub(super) published: Arc<Published>,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -49,12 +49,12 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// Serves the connections of one worker until `stop`. What a call counts references of is the
-    /// worker's own, so that cores share no counter.
+    /// Serves the connections of one worker until `stop`. Reference counts that every call changes
+    /// belong to the worker, so that cores share no such counter.
     ///
     /// # Errors
     ///
-    /// The schema cannot be reflected.
+    /// The descriptors for reflection are invalid.
     pub(super) fn serve<H>(
         &self,
         config: &Config,
@@ -111,7 +111,8 @@ impl Shared {
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(limits.keepalive_interval))
             .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-            // No grace: with one, tonic cuts connections off and never says that it will.
+            // Without grace: with a grace period tonic cuts connections off and sends no GOAWAY
+            // before it does.
             .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
             .layer(admission)
             .layer(FastCheckLayer(plain))
@@ -129,7 +130,7 @@ impl Shared {
                     .register_encoded_file_descriptor_set(capstan_proto::DESCRIPTOR_SET)
                     .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             };
-            // Clients differ in which version they ask for.
+            // Clients use either version of reflection.
             router =
                 router.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }

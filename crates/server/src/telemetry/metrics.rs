@@ -84,7 +84,7 @@ pub(crate) enum AuthorizationOutcome {
     NoRoute,
     /// No identity is proved.
     Unauthenticated,
-    /// The request is malformed, whatever it asks for.
+    /// The request is malformed: no route and no policy can allow it.
     Malformed,
     /// The request cannot be decided now.
     Unavailable,

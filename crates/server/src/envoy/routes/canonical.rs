@@ -13,7 +13,7 @@ use crate::limits::{
     HTTP_HEADERS_MAX, QUERY_PARAMETERS_MAX, TARGET_BYTES_MAX, TARGET_SEGMENTS_MAX,
 };
 
-/// The request is malformed, whatever it asks for.
+/// The request is malformed: no route and no policy can allow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedRequestError {
     /// Not an HTTP request.
