@@ -79,7 +79,8 @@ pub(crate) enum Started<F> {
 #[derive(Clone, Debug)]
 pub(crate) struct Admission(Arc<WorkerState>);
 
-/// The state that the calls of one worker share. Only `permits` is shared with other cores.
+/// The state that the calls of one worker share. Its reference count belongs to the worker, so no
+/// other core writes to it.
 #[derive(Debug)]
 struct WorkerState {
     limits: Limits,
@@ -114,9 +115,7 @@ impl Permits {
         let (peers, peer_max) = (Peers::default(), limits.peer_in_flight_max);
         Arc::new(Self { available: Semaphore::new(total), total, peers, peer_max })
     }
-}
 
-impl Permits {
     /// Whether a call from this peer would get no permit. Counts the shed call if so.
     fn would_shed(&self, peer: Peer, metrics: &Metrics) -> bool {
         let available = self.available.available_permits();

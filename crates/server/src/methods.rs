@@ -28,11 +28,11 @@ const UNLIMITED: [&str; 3] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rpc(u8);
 
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const TABLE: [Method; Rpc::COUNT] = {
     let other = Method { path: "", name: "other", streams: false, decides: false };
     let mut table = [other; Rpc::COUNT];
     let mut at = 0;
-    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
     while at < METHODS.len() {
         table[at] = METHODS[at];
         at += 1;
@@ -88,6 +88,7 @@ impl Rpc {
     }
 
     const fn method(self) -> &'static Method {
+        #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
         const OTHER: &Method = &TABLE[Rpc::OTHER.0 as usize];
         let table: &'static [Method] = &TABLE;
         match table.split_at_checked(self.0 as usize) {

@@ -283,7 +283,7 @@ impl tower::Service<Request<Body>> for AuthorizationService {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (check, most) = (Check(Arc::clone(&self.ext_authz)), self.message_bytes_max);
-        let metrics = self.ext_authz.metrics.clone();
+        let metrics = Arc::clone(&self.ext_authz.metrics);
         Box::pin(async move {
             if request.uri().path() != EXT_AUTHZ_PATH {
                 return Ok(Status::from(CallError::Unimplemented).into_http());

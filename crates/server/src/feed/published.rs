@@ -7,7 +7,7 @@
 //!
 //! **Invariants**: snapshot and credentials are one pointer, so one publication replaces both. A
 //! revision is always in `current` or among the earlier ones until it expires. Earlier revisions
-//! are kept for [`Retention::time`] and up to [`Retention::bytes_max`]. The writer removes and
+//! are kept for `Retention::time` and up to `Retention::bytes_max`. The writer removes and
 //! frees them; a call that still uses one frees it at its end.
 
 use std::collections::VecDeque;

@@ -1,5 +1,5 @@
 //! Loads documents again: on SIGHUP, when a file changes, and on a tick every
-//! [`LOOK_AGAIN`](crate::limits::LOOK_AGAIN).
+//! [`LOOK_AGAIN`].
 //!
 //! **Invariant**: a document is applied whole or not at all. If it fails to load, the earlier one
 //! stays, and the log has the error.
