@@ -1,11 +1,26 @@
-//! The one layer around every decision and role call: its deadline, its place among those in
-//! flight, its measures, and what becomes of it when something goes wrong.
+//! Admission: the layer around every call of a limited method. It has the call's deadline, its
+//! permit, its measures, and its error if it fails.
 //!
-//! **Invariants**: health and reflection pass by untouched, so that an overloaded server still says
-//! that it lives. A call that waits, for a message, a revision or its reader, holds one place until
-//! its answer is over. Plain checks, which are answered from their frame, need none: whoever fills all
-//! places keeps nobody from a decision. Other calls are turned away while none is left, even those that
-//! would not wait. Every call is counted exactly once. A call that panics takes nothing else down.
+//! ```text
+//! request ─▶ AdmissionService ─▶ InnerService: the fast check, then the services
+//!               │ Done: the response is complete              ─▶ ResponseBody
+//!               │ Pending: ResponseFuture polls the service   ─▶ ResponseBody
+//!               └ a call that must wait acquires a permit, or is shed
+//! ```
+//!
+//! **Invariants**:
+//!
+//! - Health and reflection bypass this layer, so that an overloaded server still answers health
+//!   checks.
+//! - A call that has to wait holds one permit from its first wait until its response ends. A stream
+//!   holds one from its start.
+//! - A plain check is answered from its frame and needs no permit. A client that holds every permit
+//!   therefore blocks no decision.
+//! - Any other call is shed while no permit is left, even if it would not wait.
+//! - Every call is counted exactly once.
+//! - A panic ends its own call only.
+//!
+//! Read this file, then `call` (deadline, permit, end of a call), then `body` (the response).
 
 mod body;
 mod call;
@@ -34,80 +49,82 @@ use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::peers::{Peer, Peers};
 
-use body::AnswerBody;
-use call::{Call, End, Wait};
+use body::ResponseBody;
+use call::{Call, ErrorReply, WaitOutcome};
 
-/// How a method is told of an error that ends a call: with a response of its own, or `None` for a gRPC
-/// status.
-pub(crate) type RefusalOf = fn(Rpc, &CallError) -> Option<Response<Body>>;
+/// Makes a method's own response to an error that ends a call; `None` for a gRPC status.
+pub(crate) type ErrorResponder = fn(Rpc, &CallError) -> Option<Response<Body>>;
 
-/// What stands behind admission.
-pub(crate) trait Inner {
-    /// Answers a call that was not answered at once.
+/// The service behind admission.
+pub(crate) trait InnerService {
+    /// The response of a call that was not answered at once.
     type Future: Future<Output = Result<Response<Body>, Infallible>>;
 
     /// As [`Service::poll_ready`].
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>>;
 
-    /// Begins a call. `traced` says whether it has a span.
-    fn begin(&mut self, rpc: Rpc, request: Request<Body>, traced: bool) -> Begun<Self::Future>;
+    /// Starts a call. `traced` says whether the call has a span.
+    fn begin(&mut self, rpc: Rpc, request: Request<Body>, traced: bool) -> Started<Self::Future>;
 }
 
-/// A call that has begun.
-pub(crate) enum Begun<F> {
-    /// It is over: the framed message of an answer that is OK.
-    Answered(Bytes),
-    /// It goes on.
-    Waits(F),
+/// A call that was started.
+pub(crate) enum Started<F> {
+    /// It is complete: the framed message of an OK response.
+    Done(Bytes),
+    /// It must be polled.
+    Pending(F),
 }
 
-/// Lets calls in, or not.
+/// The layer that admits calls, or sheds them.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission(Arc<Gate>);
+pub(crate) struct Admission(Arc<WorkerState>);
 
-/// What the calls of one worker share, so that no call touches what another core does.
+/// The state that the calls of one worker share. Its reference count belongs to the worker, so no
+/// other core writes to it.
 #[derive(Debug)]
-struct Gate {
+struct WorkerState {
     limits: Limits,
-    places: Arc<Places>,
+    permits: Arc<Permits>,
     metrics: WorkerMetrics,
     traces: Option<Traces>,
-    refusal: RefusalOf,
+    error_responder: ErrorResponder,
 }
 
-/// How many calls may wait at once, in all workers together.
+/// Permits for calls that wait, of all workers together.
 #[derive(Debug)]
-pub(crate) struct Places {
-    free: Semaphore,
-    most: usize,
+pub(crate) struct Permits {
+    available: Semaphore,
+    /// All permits, taken or not.
+    total: usize,
+    /// Taken permits by peer.
     peers: Peers,
     peer_max: usize,
 }
 
-/// One of them, until it is dropped.
+/// One permit. Dropped, it is released.
 #[derive(Debug)]
-struct Place {
-    places: Arc<Places>,
+struct Permit {
+    permits: Arc<Permits>,
     metrics: WorkerMetrics,
     peer: Peer,
 }
 
-impl Places {
+impl Permits {
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        let most = limits.in_flight_max.min(Semaphore::MAX_PERMITS);
+        let total = limits.in_flight_max.min(Semaphore::MAX_PERMITS);
         let (peers, peer_max) = (Peers::default(), limits.peer_in_flight_max);
-        Arc::new(Self { free: Semaphore::new(most), most, peers, peer_max })
+        Arc::new(Self { available: Semaphore::new(total), total, peers, peer_max })
     }
-}
 
-impl Places {
-    /// Whether a call would find no place if it had to wait.
-    fn refuses(&self, peer: Peer, metrics: &Metrics) -> bool {
-        let free = self.free.available_permits();
-        let scope = if free == 0 {
+    /// Whether a call from this peer would get no permit. Counts the shed call if so.
+    fn would_shed(&self, peer: Peer, metrics: &Metrics) -> bool {
+        let available = self.available.available_permits();
+        let scope = if available == 0 {
             ShedScope::Global
-        } else if self.most - free >= self.peer_max && self.peers.count(peer) >= self.peer_max {
-            // Few wait, most of the time: nobody is looked up then.
+        } else if self.total - available >= self.peer_max && self.peers.count(peer) >= self.peer_max
+        {
+            // Most of the time few permits are taken in total, and the look-up of the peer is
+            // skipped.
             ShedScope::Peer
         } else {
             return false;
@@ -117,30 +134,40 @@ impl Places {
     }
 }
 
-impl Place {
-    fn take(places: &Arc<Places>, metrics: &WorkerMetrics, peer: Peer) -> Result<Self, CallError> {
-        let Ok(free) = places.free.try_acquire() else {
+impl Permit {
+    /// Acquires a permit of the server and one of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Overloaded`]: none is left, and the shed call is counted.
+    fn acquire(
+        permits: &Arc<Permits>,
+        metrics: &WorkerMetrics,
+        peer: Peer,
+    ) -> Result<Self, CallError> {
+        let Ok(permit) = permits.available.try_acquire() else {
             metrics.shed(ShedScope::Global);
             return Err(CallError::Overloaded);
         };
         interleave::point();
-        // After the place: so there are never more peers than places.
-        if !places.peers.enter(peer, places.peer_max) {
+        // After the semaphore, so that the map never has more peers than there are permits.
+        if !permits.peers.try_acquire(peer, permits.peer_max) {
             metrics.shed(ShedScope::Peer);
             return Err(CallError::Overloaded);
         }
-        // Given back in `drop`; a permit of its own would have to own the semaphore.
-        free.forget();
+        // `drop` adds the permit back. An owned semaphore permit would need an `Arc` of the
+        // semaphore.
+        permit.forget();
         metrics.began();
-        Ok(Self { places: Arc::clone(places), metrics: metrics.clone(), peer })
+        Ok(Self { permits: Arc::clone(permits), metrics: metrics.clone(), peer })
     }
 }
 
-impl Drop for Place {
+impl Drop for Permit {
     fn drop(&mut self) {
-        self.places.peers.leave(self.peer);
+        self.permits.peers.release(self.peer);
         interleave::point();
-        self.places.free.add_permits(1);
+        self.permits.available.add_permits(1);
         self.metrics.left();
     }
 }
@@ -148,38 +175,44 @@ impl Drop for Place {
 impl Admission {
     pub(crate) fn new(
         limits: Limits,
-        places: &Arc<Places>,
+        permits: &Arc<Permits>,
         metrics: WorkerMetrics,
         traces: Option<Traces>,
-        refusal: RefusalOf,
+        error_responder: ErrorResponder,
     ) -> Self {
-        Self(Arc::new(Gate { limits, places: Arc::clone(places), metrics, traces, refusal }))
+        Self(Arc::new(WorkerState {
+            limits,
+            permits: Arc::clone(permits),
+            metrics,
+            traces,
+            error_responder,
+        }))
     }
 }
 
 impl<S> Layer<S> for Admission {
-    type Service = Admitted<S>;
+    type Service = AdmissionService<S>;
 
-    fn layer(&self, inner: S) -> Admitted<S> {
-        Admitted { inner, gate: Arc::clone(&self.0) }
+    fn layer(&self, inner: S) -> AdmissionService<S> {
+        AdmissionService { inner, worker: Arc::clone(&self.0) }
     }
 }
 
-/// A service behind the gate.
+/// A service with admission in front of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Admitted<S> {
+pub(crate) struct AdmissionService<S> {
     inner: S,
-    gate: Arc<Gate>,
+    worker: Arc<WorkerState>,
 }
 
-impl<S> Service<Request<Body>> for Admitted<S>
+impl<S> Service<Request<Body>> for AdmissionService<S>
 where
-    S: Inner,
+    S: InnerService,
     S::Future: Send + Unpin + 'static,
 {
-    type Response = Response<AnswerBody>;
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Answering<S::Future>;
+    type Future = ResponseFuture<S::Future>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
@@ -187,80 +220,84 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
-        let rpc = Rpc::of(path);
+        let rpc = Rpc::from_path(path);
         if rpc == Rpc::OTHER && is_unlimited(path) {
             return match self.inner.begin(rpc, request, false) {
-                Begun::Answered(message) => Answering::Told(Some(AnswerBody::whole(message))),
-                Begun::Waits(inner) => Answering::Open(inner),
+                Started::Done(message) => {
+                    ResponseFuture::Ready(Some(ResponseBody::unary_ok(message)))
+                }
+                Started::Pending(inner) => ResponseFuture::Unlimited(inner),
             };
         }
         let started = Instant::now();
-        let mut call = match Call::admit(&self.gate, rpc, started, &request) {
+        let mut call = match Call::admit(&self.worker, rpc, started, &request) {
             Ok(call) => call,
-            Err(refusal) => {
-                let end = End::of(&self.gate, refusal, rpc);
-                self.gate.metrics.ended(rpc, end.code(), started.elapsed());
-                return Answering::Told(Some(end.response()));
+            Err(error) => {
+                let end = ErrorReply::new(&self.worker, error, rpc);
+                self.worker.metrics.ended(rpc, end.code(), started.elapsed());
+                return ResponseFuture::Ready(Some(end.into_response()));
             }
         };
-        if let Some(trace) = &call.trace {
-            // For the service, which knows what is decided.
-            request.extensions_mut().insert(trace.clone());
+        if let Some(span) = &call.span {
+            // The service adds the decision to the span.
+            request.extensions_mut().insert(span.clone());
         }
-        let traced = call.trace.is_some();
+        let traced = call.span.is_some();
         match catch_unwind(AssertUnwindSafe(|| self.inner.begin(rpc, request, traced))) {
-            Ok(Begun::Answered(message)) => {
+            Ok(Started::Done(message)) => {
                 call.end(Code::Ok);
-                Answering::Told(Some(AnswerBody::whole(message)))
+                ResponseFuture::Ready(Some(ResponseBody::unary_ok(message)))
             }
-            // Dropped before its first poll, a call has done nothing.
-            Ok(Begun::Waits(_)) if call.has_no_place() => {
-                Answering::Told(Some(call.refuse(CallError::Overloaded).response()))
+            // The future was not polled yet, so nothing has been done for this call.
+            Ok(Started::Pending(_)) if call.would_be_shed() => {
+                ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()))
             }
-            Ok(Begun::Waits(inner)) => {
-                Answering::Admitted(AssertUnwindSafe(inner).catch_unwind(), call)
+            Ok(Started::Pending(inner)) => {
+                ResponseFuture::Admitted(AssertUnwindSafe(inner).catch_unwind(), call)
             }
-            Err(panic) => Answering::Told(Some(call.panicked(&*panic).response())),
+            Err(panic) => ResponseFuture::Ready(Some(call.panicked(&*panic).into_response())),
         }
     }
 }
 
-type Caught<F> = CatchUnwind<AssertUnwindSafe<F>>;
+type CatchPanic<F> = CatchUnwind<AssertUnwindSafe<F>>;
 
-/// A call on its way to an answer.
-pub(crate) enum Answering<F> {
-    Open(F),
-    Admitted(Caught<F>, Call),
-    /// Nothing, once it has been told.
-    Told(Option<Response<AnswerBody>>),
+/// A call until its response headers.
+pub(crate) enum ResponseFuture<F> {
+    /// A call that bypasses admission.
+    Unlimited(F),
+    /// A call that the service has left pending.
+    Admitted(CatchPanic<F>, Call),
+    /// `None` once the response has been returned.
+    Ready(Option<Response<ResponseBody>>),
 }
 
-impl<F> Future for Answering<F>
+impl<F> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + Unpin + 'static,
 {
-    type Output = Result<Response<AnswerBody>, Infallible>;
+    type Output = Result<Response<ResponseBody>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What is left of a call that is answered must not be polled again.
-        let answer = match std::mem::replace(&mut *self, Self::Told(None)) {
-            Self::Open(mut inner) => match inner.poll_unpin(cx) {
-                Poll::Ready(answer) => answer?.map(|body| AnswerBody::of(body, None)),
+        // A future that has returned its response must not be polled again.
+        let answer = match std::mem::replace(&mut *self, Self::Ready(None)) {
+            Self::Unlimited(mut inner) => match inner.poll_unpin(cx) {
+                Poll::Ready(answer) => answer?.map(|body| ResponseBody::new(body, None)),
                 Poll::Pending => {
-                    *self = Self::Open(inner);
+                    *self = Self::Unlimited(inner);
                     return Poll::Pending;
                 }
             },
-            Self::Told(Some(answer)) => answer,
-            Self::Told(None) => return Poll::Pending,
+            Self::Ready(Some(answer)) => answer,
+            Self::Ready(None) => return Poll::Pending,
             Self::Admitted(mut inner, mut call) => match inner.poll_unpin(cx) {
-                Poll::Ready(Ok(answer)) => call.answer(answer?),
-                Poll::Ready(Err(panic)) => call.panicked(&*panic).response(),
-                // Only a call that waits pays for a place and a timer.
-                Poll::Pending => match call.wait(cx) {
-                    Wait::Refused(refusal) => call.refuse(refusal).response(),
-                    Wait::Soon => AnswerBody::head_first(Box::new(inner), call),
-                    Wait::Still => {
+                Poll::Ready(Ok(answer)) => call.respond(answer?),
+                Poll::Ready(Err(panic)) => call.panicked(&*panic).into_response(),
+                // Only a call that waits pays for a permit and a timer.
+                Poll::Pending => match call.poll_wait(cx) {
+                    WaitOutcome::Fail(error) => call.fail(error).into_response(),
+                    WaitOutcome::SendHeaders => ResponseBody::headers_first(Box::new(inner), call),
+                    WaitOutcome::Wait => {
                         *self = Self::Admitted(inner, call);
                         return Poll::Pending;
                     }

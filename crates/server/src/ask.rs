@@ -1,8 +1,13 @@
-//! A question becomes a decision that is counted, logged and traced. This is the only place where the
-//! four meet: gRPC, Envoy and later AuthZEN ask here.
+//! Question to decision: decided, counted, logged and traced. No other code does these four
+//! together. gRPC and Envoy use it, and later AuthZEN.
 //!
-//! **Invariant**: nothing here waits and nothing here holds a lock. What is logged or counted is the
-//! decision that the caller gets.
+//! ```text
+//! names ─▶ question ─▶ snapshot.check ─▶ decision ─▶ caller
+//!                                           └─▶ metrics, decision log, span
+//! ```
+//!
+//! **Invariants**: nothing here waits, and a check that is neither logged nor traced takes no lock.
+//! The decision that is counted and logged is the one that the caller gets.
 
 use capstan_engine::{
     Attributes, Decision, Explanation, Path, Question, Reason, Snapshot, Timestamp,
@@ -13,35 +18,35 @@ use crate::limits::BATCH_CHECKS_MAX;
 use crate::methods::Rpc;
 use crate::telemetry::decision_log::{DecisionLog, Line};
 use crate::telemetry::metrics::WorkerMetrics;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 
-/// Identity, capability and resource as a request names them; any of them may be malformed.
+/// Identity, capability and resource, as the request has them. Any of them may be malformed.
 pub type Names<'r> = [&'r str; 3];
 
-/// Asks the engine, and tells telemetry.
+/// Asks the engine, and reports to telemetry.
 #[derive(Clone, Debug)]
 pub struct Ask {
     metrics: WorkerMetrics,
-    /// `None` unless the operator wants a decision log.
+    /// `None` if the operator wants no decision log.
     log: Option<DecisionLog>,
 }
 
-/// What a decision is made on, and which call asks.
+/// The snapshot and the time of a call, and the method that asks.
 #[derive(Clone, Copy, Debug)]
 pub struct Basis<'a> {
     pub(crate) rpc: Rpc,
-    /// One snapshot and one time for everything that one call asks.
+    /// One snapshot and one time for all questions of one call.
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) now: Timestamp,
     /// The span of the call, if it is sampled.
-    pub(crate) trace: Option<&'a Trace>,
+    pub(crate) span: Option<&'a CallSpan>,
 }
 
 impl<'a> Basis<'a> {
-    /// For a call that has no span.
+    /// The basis of a call without a span.
     #[must_use]
     pub const fn new(rpc: Rpc, snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self { rpc, snapshot, now, trace: None }
+        Self { rpc, snapshot, now, span: None }
     }
 }
 
@@ -50,7 +55,7 @@ impl Ask {
         Self { metrics, log }
     }
 
-    /// Counts where nobody looks and logs nothing: for tests without a server.
+    /// Without a server, for tests: the counters are never read, and nothing is logged.
     #[must_use]
     pub fn silent() -> Self {
         Self::new(WorkerMetrics::new(&std::sync::Arc::default()), None)
@@ -81,11 +86,11 @@ impl Ask {
         }
     }
 
-    /// The same for a question whose paths are known to be well formed.
+    /// Decides one question whose paths are well-formed.
     ///
     /// # Errors
     ///
-    /// A capability that the catalog lacks.
+    /// The catalog lacks the capability.
     pub(crate) fn decide(
         &self,
         basis: Basis<'_>,
@@ -98,12 +103,12 @@ impl Ask {
         decision
     }
 
-    /// Decides many questions. `answer` gets the place of each in `checks`, in any order, and its
-    /// decision or why there is none.
+    /// Decides many questions. Calls `answer` once for each check, in any order, with the index of
+    /// the check and its decision or error.
     ///
     /// # Errors
     ///
-    /// More than [`BATCH_CHECKS_MAX`] checks; then `answer` gets nothing.
+    /// More than [`BATCH_CHECKS_MAX`] checks; then `answer` is not called.
     pub(crate) fn batch<'r>(
         &self,
         basis: Basis<'_>,
@@ -122,21 +127,21 @@ impl Ask {
             answer(at, decision);
         };
         let mut questions = Vec::with_capacity(length);
-        let mut places = Vec::with_capacity(length);
+        let mut indices = Vec::with_capacity(length);
         for (at, (names, attributes)) in checks.enumerate() {
             match question(names, attributes) {
                 Ok(question) => {
                     questions.push(question);
-                    places.push(at);
+                    indices.push(at);
                 }
                 Err(error) => tell(at, names, Err(error)),
             }
         }
-        // One addition a reason instead of one a decision: other cores read the counters.
+        // One addition for each reason instead of one for each decision: the counters are atomic.
         let mut decisions = [0; Reason::ALL.len()];
-        let mut asked = questions.iter().zip(places);
+        let mut indexed = questions.iter().zip(indices);
         basis.snapshot.check_batch(&questions, basis.now, |_, decision| {
-            let Some((question, at)) = asked.next() else { return };
+            let Some((question, at)) = indexed.next() else { return };
             if let Ok(decision) = decision
                 && let Some(count) = decisions.get_mut(decision.reason as usize)
             {
@@ -155,7 +160,7 @@ impl Ask {
         Ok(())
     }
 
-    /// Decides one question, and says why.
+    /// Decides one question and explains the decision.
     ///
     /// # Errors
     ///
@@ -174,13 +179,13 @@ impl Ask {
         explanation
     }
 
-    /// Counts, logs and traces one decision. What is none is logged only.
+    /// Counts, logs and traces one decision. An error is logged only.
     fn tell(&self, basis: Basis<'_>, names: Names<'_>, decision: Result<Decision, &RequestError>) {
-        let Basis { rpc, snapshot, now, trace } = basis;
+        let Basis { rpc, snapshot, now, span } = basis;
         if let Ok(decision) = decision {
             self.metrics.decided(rpc, decision.reason, 1);
-            if let Some(trace) = trace {
-                trace.decided(decision, snapshot.revision());
+            if let Some(span) = span {
+                span.decided(decision, snapshot.revision());
             }
         }
         if let Some(log) = &self.log {
@@ -189,7 +194,11 @@ impl Ask {
     }
 }
 
-/// Names as the engine takes them.
+/// The question of these names.
+///
+/// # Errors
+///
+/// The identity or the resource is not a path.
 fn question<'r>(
     [identity, capability, resource]: Names<'r>,
     attributes: &'r Attributes,
@@ -202,19 +211,23 @@ fn names<'q>(question: &Question<'q>) -> Names<'q> {
     [question.identity.as_str(), question.capability, question.resource.as_str()]
 }
 
-/// A path that a request's field holds.
+/// The path in a field of a request.
+///
+/// # Errors
+///
+/// The text is not a path; the error names the field.
 pub(crate) fn path<'r>(field: &str, text: &'r str) -> Result<Path<'r>, RequestError> {
     Path::parse(text).map_err(|error| RequestError::field(field, error))
 }
 
-/// The error of a request that names a capability which the catalog lacks.
+/// The error for a capability that the catalog lacks.
 pub(crate) fn unknown_capability(snapshot: &Snapshot, name: &str) -> RequestError {
     let shown: String = name.chars().take(128).flat_map(char::escape_debug).collect();
     let catalog = snapshot.catalog().name();
     RequestError::field("capability", format!("catalog `{catalog}` has no capability `{shown}`"))
 }
 
-/// The error of a batch of so many checks.
+/// The error for a batch with too many checks.
 pub(crate) fn too_many_checks(checks: usize) -> RequestError {
     let problem = format!("{checks} checks, more than {BATCH_CHECKS_MAX}: send several batches");
     RequestError::field("checks", problem)

@@ -1,6 +1,9 @@
-//! Who calls, as far as the way in has proved it, and who proves an identity by a secret.
+//! Authentication: the caller of a call, and the identity that a credential proves.
 //!
-//! **Invariant**: every way in makes one [`Caller`](caller::Caller) for a call, once, before anything is decided.
+//! **Invariant**: each way into the server makes one [`Caller`](caller::Caller) for a call, once,
+//! before anything is decided.
+//!
+//! Read `caller`, then `credential`.
 
 pub(crate) mod caller;
 pub(crate) mod credential;

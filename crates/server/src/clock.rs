@@ -1,33 +1,33 @@
-//! The time of a request: read once, used for all of it.
+//! The time of a request. It is read once for a call and used for all of it.
 //!
-//! **Invariant**: the machine's clock is followed forwards only. Set back, it would let bindings and
-//! credentials count again whose time was over; until it has caught up, it stands still for us.
+//! **Invariant**: the system clock is followed forwards only. If it is set back, the time stands
+//! still until the clock has caught up. Otherwise expired bindings and credentials would count
+//! again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use capstan_engine::Timestamp;
 
-/// 2026-01-01T00:00:00Z: no clock of a machine that runs this is right and says less.
+/// 2026-01-01T00:00:00Z. The system clock of a machine that runs this is wrong if it shows less.
 const EARLIEST_SECONDS: i64 = 1_767_225_600;
 
-/// The latest time that anybody was told, in milliseconds since 1970: so seldom written that cores
-/// may share it.
+/// The latest time that any call has read, in milliseconds since 1970. It is written at most once a
+/// millisecond, so cores may share it.
 static LATEST: AtomicU64 = AtomicU64::new(0);
 
-/// Where the time comes from.
+/// The source of the time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
-    /// The machine's clock.
+    /// The system clock.
     #[default]
     System,
-    /// Always this: for policies that are asked about another time than now.
+    /// A fixed time, for questions about another time than now.
     Fixed(Timestamp),
 }
 
 impl Clock {
-    /// What time it is. Of the machine's clock, never over a millisecond less than what anybody in
-    /// this process was told before.
+    /// The current time. [`Clock::System`] is monotonic within the process, to 1 ms.
     #[must_use]
     pub fn now(self) -> Timestamp {
         match self {
@@ -41,7 +41,7 @@ impl Clock {
         }
     }
 
-    /// Whether the time can be true: a machine without a battery starts in 1970, where nothing has
+    /// Whether the time can be right. A machine without a battery starts in 1970, where nothing has
     /// expired yet.
     #[must_use]
     pub fn is_plausible(self) -> bool {
@@ -52,7 +52,7 @@ impl Clock {
     }
 }
 
-/// This time, or the latest so far if that is more.
+/// Returns `now`, or the latest time so far if that is later.
 fn forwards(latest: &AtomicU64, now: Timestamp) -> Timestamp {
     let milliseconds = u64::try_from(now.seconds()).unwrap_or_default().saturating_mul(1_000)
         + u64::from(now.nanos() / 1_000_000);
@@ -71,11 +71,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_that_is_set_back_stands_still() {
+    fn the_time_stands_still_while_the_system_clock_is_behind() {
         let latest = AtomicU64::new(0);
         let at = |seconds, nanoseconds| Timestamp::new(seconds, nanoseconds);
         assert_eq!(forwards(&latest, at(1_800_000_000, 5_999_999)), at(1_800_000_000, 5_999_999));
-        // Within the millisecond it is the machine's.
+        // Within one millisecond the system clock may go back.
         assert_eq!(forwards(&latest, at(1_800_000_000, 5_000_000)), at(1_800_000_000, 5_000_000));
         for back in [at(1_800_000_000, 4_999_999), at(1_799_999_999, 999_999_999), at(0, 0)] {
             assert_eq!(forwards(&latest, back), at(1_800_000_000, 5_000_000));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machines_clock_is_plausible() {
+    fn the_system_clock_is_plausible() {
         assert!(Clock::System.is_plausible());
         assert!(Clock::System.now() <= Clock::System.now());
         assert!(Clock::Fixed(Timestamp::UNIX_EPOCH).is_plausible());

@@ -1,48 +1,52 @@
-//! Why a question could not be answered. A denial is not among these: it is an answer.
+//! Errors of requests and of calls.
+//!
+//! A denial is not an error: it is an answer.
+//!
+//! **Invariant**: these types know no gRPC code. `grpc/status.rs` turns them into statuses.
 
 use capstan_proto::contract::epoch;
 use thiserror::Error;
 
-/// Why a question could not be answered.
+/// The question of a request could not be answered.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RequestError {
-    /// A field is malformed or names something that cannot be.
+    /// A field is malformed, or names something that does not exist.
     #[error("{field}: {problem}")]
     Field {
         /// The field's path in the request, such as `resource` or `checks`.
         field: String,
-        /// What is wrong with it, and what would be right.
+        /// What is wrong with the field, and what would be right.
         problem: String,
     },
-    /// No policy has been loaded and checked yet.
+    /// No policy has been loaded and self-checked yet.
     #[error("not ready: the policy is being loaded")]
     NotReady,
-    /// The server is about to stop.
+    /// The server is draining.
     #[error("draining: ask again on another connection")]
     Draining,
-    /// The wanted revision did not arrive in time.
+    /// The requested revision did not arrive within `REVISION_WAIT_MAX`.
     #[error("revision {wanted} is not here yet: {held} is")]
     RevisionNotAvailable {
-        /// What the request wants at least.
+        /// The lowest revision that the request accepts.
         wanted: u64,
-        /// What is served.
+        /// The revision that is served.
         held: u64,
     },
-    /// The wanted revision belongs to another store's history.
+    /// The requested revision belongs to another epoch of the store.
     #[error(
         "revision {wanted} is of epoch {}, this store is in epoch {}: drop it and read anew",
         epoch(*wanted), epoch(*held)
     )]
     StoreEpoch {
-        /// What the request wants at least.
+        /// The lowest revision that the request accepts.
         wanted: u64,
-        /// What is served.
+        /// The revision that is served.
         held: u64,
     },
-    /// The list began at a revision that is no longer kept.
+    /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {
-        /// What the page token was given out at.
+        /// The revision in the page token.
         revision: u64,
     },
 }
@@ -53,31 +57,31 @@ impl RequestError {
     }
 }
 
-/// Why a call was ended, whatever it asked.
+/// A call failed for a reason that does not depend on its question.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub(crate) enum CallError {
-    /// The client's deadline has passed, or the server's.
+    /// The deadline has passed: the client's, or the server's own.
     #[error("the deadline has passed")]
     DeadlineExceeded,
-    /// Too many calls are in flight, from everybody or from one peer.
+    /// Too many calls are in flight, in the whole server or from one peer.
     #[error("too many calls are in flight: ask again in a moment")]
     Overloaded,
-    /// A request or its answer is larger than messages may be.
+    /// A request or a response is larger than the limit of messages.
     #[error("a request or its answer is larger than {bytes_max} bytes: ask for less at once")]
     TooLarge {
-        /// Bytes that a message may have.
+        /// The limit, in bytes.
         bytes_max: usize,
     },
-    /// The bytes of the request are not gRPC's messages.
+    /// The body of the request is not framed as gRPC messages.
     #[error("the request is not framed as gRPC messages")]
-    Misframed,
+    InvalidFraming,
     /// The service has no such method.
     #[error("this service has no such method")]
     Unimplemented,
-    /// A bug. What is known of it is in the log.
+    /// A bug of the server. Its details are in the log only.
     #[error("internal error {correlation}")]
     Bug {
-        /// What the log calls it.
+        /// The id of the log line.
         correlation: String,
     },
 }

@@ -1,8 +1,14 @@
-//! What is served, and what feeds it: a policy file today, a journal later.
+//! The revision that is served, and the policy file that feeds it.
 //!
 //! ```text
-//! source ─▶ file: reads, proves and publishes, again when reload says so ─▶ published ─▶ calls
+//! watched: file events, ticks ─▶ reload ─▶ file: load ─▶ source: parse, index, self-check
+//!                                             └─▶ published: serve ─▶ calls
 //! ```
+//!
+//! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
+//! pointer. No call waits for a load.
+//!
+//! Read `published`, `source`, `file`, `reload`, then `watched`.
 
 pub mod file;
 pub mod published;

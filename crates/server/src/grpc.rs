@@ -1,4 +1,17 @@
-//! The gRPC services: their words, and how requests become answers.
+//! The decision and role services: from requests of the schema to responses.
+//!
+//! ```text
+//! admission ─▶ fast_check: plain checks ──────────────┐
+//!                └─▶ raw_batches: batches             ├─▶ ask ─▶ convert: response
+//!                      └─▶ decision ─▶ answer, batch ─┘
+//! ```
+//!
+//! **Invariants**: only this room uses the schema's messages. `status` alone turns errors of this
+//! crate into gRPC statuses. The fast paths give the same responses, limits and errors as the
+//! generated services.
+//!
+//! Read `decision`, `answer`, `convert`, `status` and `page`, then `batch`, `raw_batches` and
+//! `fast_check`.
 
 pub mod answer;
 mod batch;

@@ -1,4 +1,6 @@
-//! The HTTP side: liveness, readiness and metrics.
+//! The HTTP port: `/livez`, `/readyz` and `/metrics`.
+//!
+//! **Invariant**: no request here reads a policy or decides anything.
 
 use std::sync::Arc;
 
@@ -13,36 +15,40 @@ use tokio_util::sync::CancellationToken;
 
 use crate::limits::{HTTP_DRAIN_MAX, Limits};
 use crate::telemetry::metrics::{self, Metrics};
-use crate::transport::http::Limited;
+use crate::transport::http::LimitedListener;
 
-/// Whether questions can be answered now.
+/// The phase of a server, as `/readyz` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// No policy has been loaded and self-checked yet.
     Starting,
+    /// Questions are answered.
     Ready,
+    /// The stop signal has come.
     Draining,
 }
 
+/// The routes of the HTTP port.
 pub(crate) fn router(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> Router {
     let registry = Arc::new(metrics::registry(metrics));
     Router::new()
         .route("/metrics", get(scrape))
         .with_state(registry)
-        // Live means that the event loop turns, whatever the policy's state.
+        // Liveness means that the runtime still runs tasks. It does not depend on the policy.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(phase)
 }
 
-/// Serves until `stop`, then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle one
-/// would hold the drain.
+/// Serves until `stop`. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
+/// connection would delay the drain.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     limits: Limits,
     stop: CancellationToken,
 ) {
-    let listener = Limited::new(listener, &limits);
+    let listener = LimitedListener::new(listener, &limits);
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {
@@ -62,7 +68,8 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'st
 }
 
 async fn scrape(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
-    // Writing into a string does not fail; an empty answer would look like a server without calls.
+    // Writing to a string does not fail. Should it fail, an empty response would look like a server
+    // without calls.
     match metrics::scrape(&registry) {
         Ok(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),

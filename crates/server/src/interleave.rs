@@ -1,15 +1,15 @@
-//! Points at which a model test may switch threads. In a release build they are nothing.
+//! Points at which a model test may switch threads. They compile to nothing outside tests.
 //!
-//! The model tests run our sequences of atomic steps (a semaphore's permit, a map's entry, a pointer's
-//! store) in every order that a scheduler could choose. The steps themselves are of libraries that have
-//! model tests of their own.
+//! The model tests run this crate's own sequences of atomic steps in orders that a scheduler draws
+//! at random. A step is an operation of a library, such as to acquire a semaphore's permit, to
+//! change a map's entry or to store a pointer. The libraries test the steps themselves.
 
 /// A point between two steps.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) const fn point() {}
 
-/// A point between two steps: switches threads within [`check`], and does nothing elsewhere.
+/// A point between two steps. It switches threads within [`check`] and does nothing elsewhere.
 #[cfg(test)]
 pub(crate) fn point() {
     if IN_MODEL.get() {
@@ -19,11 +19,11 @@ pub(crate) fn point() {
 
 #[cfg(test)]
 thread_local! {
-    /// A model's threads are coroutines of one thread.
+    /// A model's threads are coroutines of one thread, so a thread-local value serves all of them.
     static IN_MODEL: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Runs a model in orders drawn at random: `CAPSTAN_MODEL_RUNS` of them, or 2,000.
+/// Runs a model in `CAPSTAN_MODEL_RUNS` random orders; the default is 2,000.
 #[cfg(test)]
 pub(crate) fn check(model: impl Fn() + Send + Sync + 'static) {
     let runs = std::env::var("CAPSTAN_MODEL_RUNS").ok().and_then(|text| text.parse().ok());

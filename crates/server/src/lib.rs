@@ -1,18 +1,39 @@
-//! Capstan, a policy decision point: may this identity do this here?
+//! The server of Capstan, a policy decision point: everything that answers a network.
 //!
-//! This crate is the rim of the house: it joins the schema (`capstan-proto`), the engine
-//! (`capstan-engine`) and the documents (`capstan-policy`), which do not know one another's words.
+//! It joins three crates that do not know each other: the schema (`capstan-proto`), the engine
+//! (`capstan-engine`) and the policy documents (`capstan-policy`).
 //!
 //! ```text
-//! gRPC ──▶ service ──▶ answer ──▶ engine            a question: no await, no lock, no log line
-//!                        ▲
-//! command line, --policy ┘                          the same answers, without a server
-//!
-//! policy file ──▶ source ──▶ self-check ──▶ Published ──▶ service      a revision
+//! server                                     bind, load, serve, drain
+//! grpc        envoy                          services: request to question, decision to response
+//! admission   feed   ask   http              permits, deadlines; revisions; decisions; probes
+//! authn                                      the caller; the identity that a credential proves
+//! transport                                  sockets, connections, workers, peers
+//! telemetry                                  metrics, traces, decision log
+//! methods                                    the table of methods
+//! error  limits  clock  jitter  interleave   plain values and small helpers
 //! ```
 //!
-//! **Invariant**: only `convert` knows both the words of the schema and those of the engine, and only
-//! `status` makes a gRPC status of our errors.
+//! A room is a file and the folder of the same name. It may use the rooms on lower
+//! lines, and no others. A test reads the imports (`crates/cli/tests/it/layout/rooms.rs`).
+//!
+//! A call and a revision pass through the rooms like this:
+//!
+//! ```text
+//! connection ─▶ admission ─▶ grpc or envoy ─▶ ask ─▶ engine: a decision
+//!
+//! policy file ─▶ feed: load, self-check, publish ─▶ the revision that calls read
+//! ```
+//!
+//! **Invariants**:
+//!
+//! - A question that cannot be answered is an error, never an allow. A denial is an answer.
+//! - One call is answered from one revision, at one time.
+//! - Only `grpc` uses the schema's messages, and only `envoy` uses Envoy's; `server` mounts the
+//!   generated services. Only `grpc/status.rs` turns an error into a gRPC status.
+//!
+//! Read `methods`, `ask`, `grpc` and `feed` first. Then read `admission` and `transport` for what
+//! surrounds a call, and `server` for how the rooms are wired.
 
 mod admission;
 pub mod ask;

@@ -1,132 +1,186 @@
-//! Every limit of the server, in one place. Those of documents and paths are constants of the
-//! crates that keep them. Each has a test of its own, or a reason in `tests/it/coverage.rs` why not.
+//! Every limit of the server, in one place: what it bounds, its unit, and why it has this value.
+//!
+//! Limits of documents and of paths are constants of `capstan-policy` and `capstan-engine`.
+//!
+//! **Invariant**: every limit has a test, or a named exemption in `crates/cli/tests/it/coverage.rs`.
 
 use std::num::NonZero;
 use std::time::Duration;
 
-/// Most bytes of a decision message, in and out (contract, section 7).
+// === Messages and headers ===
+
+/// Bytes of one gRPC message, request or response (contract, section 7). A batch of
+/// [`BATCH_CHECKS_MAX`] checks fits.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Most checks in a batch (contract, section 5).
+/// Checks in one batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
-/// Most streams at once on one connection (contract, section 7). tonic's default is no limit.
+/// Concurrent streams on one HTTP/2 connection (contract, section 7). The default of tonic is no
+/// limit.
 pub const CONNECTION_STREAMS_MAX: u32 = 256;
-/// Most bytes of a request's headers (contract, section 7).
+/// Bytes of a request's header list (contract, section 7).
 pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// Entries in a page if the request does not say (contract, section 7).
+
+// === Lists and revisions ===
+
+/// Entries in a page whose request has `page_size` 0 (contract, section 7).
 pub const PAGE_DEFAULT: usize = 100;
-/// Most entries in a page; a larger wish is served as this (contract, section 7).
+/// Entries in a page; a larger `page_size` is served as this one (contract, section 7).
 pub const PAGE_MAX: usize = 1_000;
-/// Longest wait for a revision that is not held yet.
+/// Wait of a call for a revision that this server does not have yet. A quarter of
+/// [`UNARY_TIME_MAX`], so that the call still ends within its deadline. Also the retry delay that
+/// clients get when the revision does not arrive.
 pub const REVISION_WAIT_MAX: Duration = Duration::from_millis(250);
-/// How long a revision is kept after it was replaced, for lists that began with it.
+/// Time for which a replaced revision is kept, so that a paged list can be finished on the revision
+/// on which it began. A client has one minute from the replacement for the remaining pages.
 pub const KEPT_TIME: Duration = Duration::from_secs(60);
-/// Most bytes of the index that all kept revisions hold together, beside the one that is served. The
-/// oldest is freed first.
+/// Bytes of index of all kept revisions together; the served revision does not count. Beyond it,
+/// the oldest is freed first. It bounds the memory that frequent writes can take.
 pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
-/// How long a policy file must not change before it is loaded again: whoever writes it may not be
-/// done.
-pub const SETTLE: Duration = Duration::from_millis(50);
-/// The same for a file that is written in place, whose first half can be a policy, too.
-pub const SETTLE_IN_PLACE: Duration = Duration::from_millis(250);
-/// How long to wait for that at most. A file that is then still being written in place is left
-/// alone, and looked at again.
-pub const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// How often files are looked at though nothing was heard of them: what a symbolic link leads to
-/// changes without a word, and a file that could not be read may be readable by now.
-pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// Longest time for a call that is not a stream. Nothing waits longer than [`REVISION_WAIT_MAX`] in
-/// it: the rest is for a slow request.
-pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
-/// A shorter `grpc-timeout` has passed when it arrives.
-pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
-/// Most checks of a batch that is answered without waiting for its turn: some 20 µs.
-pub const SHORT_BATCH_MAX: usize = 64;
-/// How long before its deadline a call that still waits is sent the head of its answer, after which
-/// tonic's own timer no longer cuts it off with CANCELLED: longer than a thread is set aside on a
-/// busy machine.
-pub const HEAD_EARLY: Duration = Duration::from_millis(20);
-/// Most calls in flight. A call that waits for nothing is over in microseconds, so these are slow
-/// requests, waits for a revision and open streams; eight connections full of them.
-pub const IN_FLIGHT_MAX: usize = 2_048;
-/// Most calls in flight from one peer: half of all, so that nobody can take every place.
-pub const PEER_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX / 2;
-/// When to ask again after being turned away, give or take a half.
-pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
-/// Age at which a connection is closed once its calls are over: clients of a balancer then find the
-/// servers that came later.
-pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
-/// A server draws its connections' age from this part below to this part above
-/// [`CONNECTION_AGE`]: replicas that started together do not lose their clients together. One draw a
-/// server, since tonic takes one age for all connections that it accepts: clients that came together
-/// go together. That costs each one handshake, and what has reached the server is answered first.
-pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
-/// Silence on a connection after which the peer must show that it is there: vanished peers would
-/// hold streams, tasks and the drain.
-pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
-/// Longest wait for that.
-pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest wait for a connection's first bytes: age and silence count only from then on.
-pub const GREETING_MAX: Duration = Duration::from_secs(5);
-/// Most open connections; one more is closed as soon as it is there. Each takes a file descriptor
-/// and some 30 KiB.
-pub const CONNECTIONS_MAX: usize = 8_192;
-/// Most of them from one peer: half of all, so that nobody can take every place.
-pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
-/// File descriptors to ask for where the operator sets no end: twice what connections take.
-pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
-/// Connections that wait for a worker to take them, which takes microseconds.
-pub const ACCEPTED_MAX: usize = 256;
-/// How long to wait when no connection can be taken, for want of file descriptors most likely.
-pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// From the signal to the exit, at most; peers that are not done by then are cut off.
-pub const DRAIN_MAX: Duration = Duration::from_secs(9);
-/// How long a stream whose batches never pause is answered in a drain.
-pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
-/// Most HTTP connections; further ones wait to be taken.
-pub const HTTP_CONNECTIONS_MAX: usize = 256;
-/// Longest time from an HTTP connection, or the end of an answer there, to the end of the next answer.
-pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
-/// How long HTTP connections may take to close in a drain: nothing there takes long.
-pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
-/// Most lines that wait to be written to the decision log: far more than are decided between two
-/// looks of the writer. Beyond it lines are lost, and counted.
-pub const DECISION_LOG_LINES_MAX: usize = 65_536;
-/// Most bytes of memory that those lines may take.
-pub const DECISION_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most bytes of one field of a line: what is longer is malformed, and is cut.
-pub const DECISION_LOG_FIELD_BYTES_MAX: usize = 1_024;
-/// How often the writer of the decision log looks for lines: a check never has to wake it.
-pub const DECISION_LOG_TICK: Duration = Duration::from_millis(50);
-/// Bytes that are gathered for one write to the decision log.
-pub const DECISION_LOG_WRITE_BYTES: usize = 64 * 1024;
-/// How often the decision log tells at most how many lines it lost.
-pub const DECISION_LOG_LOST_PAUSE: Duration = Duration::from_secs(1);
-/// Longest wait for the decision log in a drain: its reader may have stopped reading.
-pub const DECISION_LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
-/// Most spans that wait to be exported; beyond it they are lost.
-pub const SPANS_MAX: usize = 2_048;
-/// Longest wait for a connection to the collector of traces.
-pub const EXPORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Longest time for exporting a batch of spans.
-pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait for the last spans in a drain: the collector may be gone.
-pub const SPANS_FLUSH_MAX: Duration = Duration::from_millis(500);
-/// Most bytes of a header that says which trace a call belongs to; a longer one is not there.
-pub const TRACE_HEADER_BYTES_MAX: usize = 1_024;
-/// Most bytes of the path and query of a request that Envoy asks about: what common servers take.
-pub const TARGET_BYTES_MAX: usize = 8 * 1024;
-/// Most segments of its path.
-pub const TARGET_SEGMENTS_MAX: usize = 64;
-/// Most parameters of its query.
-pub const QUERY_PARAMETERS_MAX: usize = 64;
-/// Most headers of it; Envoy takes 100 unless it is told otherwise.
-pub const HTTP_HEADERS_MAX: usize = 256;
-/// Most bytes of an `Authorization` header that is looked at.
-pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
-/// Identities whose answers are compared with the rules before a snapshot may serve.
+/// Identities whose decisions are compared with the rules before a snapshot may serve. It bounds
+/// the time that the self-check adds to a load.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
 
-/// The limits that a server can be given others of; the rest are constants.
+// === Watched files ===
+
+/// Time for which a replaced file must not change before it is loaded: its writer may not be done.
+/// Short, because a file that is renamed into place is complete.
+pub const SETTLE: Duration = Duration::from_millis(50);
+/// The same for a file that is written in place. Longer, because the first half of a document can
+/// be a valid policy.
+pub const SETTLE_IN_PLACE: Duration = Duration::from_millis(250);
+/// Wait for a changing file to settle. A file that is still being written in place after this time
+/// is not loaded; the next tick tries again. Four times [`SETTLE_IN_PLACE`].
+pub const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// Interval between checks of every file without a file event. The target of a symbolic link
+/// changes without an event, and an unreadable file may become readable. A check is one `stat`.
+pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
+// === Calls ===
+
+/// Server-side deadline of a call that is not a stream. The longest wait inside a call is
+/// [`REVISION_WAIT_MAX`]; the rest of the time is for a request that arrives slowly.
+pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
+/// A `grpc-timeout` below this has passed when the request arrives: the call is refused at once.
+pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
+/// Checks of a batch that is answered without a permit to compute. Such a batch takes about 20 µs,
+/// which delays no other call noticeably.
+pub const SHORT_BATCH_MAX: usize = 64;
+/// Time before the client's deadline at which a waiting call sends its response headers. After
+/// them, tonic's own timer can no longer end the call with CANCELLED. Longer than a busy machine
+/// keeps a thread off the processor.
+pub const HEAD_EARLY: Duration = Duration::from_millis(20);
+/// Calls in flight in the whole server. A call that waits for nothing ends in microseconds, so
+/// these are slow requests, waits for a revision and open streams: eight connections of
+/// [`CONNECTION_STREAMS_MAX`] streams.
+pub const IN_FLIGHT_MAX: usize = 2_048;
+/// Calls in flight from one peer: half of all, so that no single peer can hold every permit.
+pub const PEER_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX / 2;
+/// Mean retry push-back of a shed call. Each call gets a random value from half of it to one and a
+/// half times it, so that clients do not all return at once.
+pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
+
+// === Connections ===
+
+/// Age at which a connection gets a GOAWAY; it closes when its calls are over. Clients behind a
+/// balancer then also reach servers that started later. Ten minutes make the cost of the handshake
+/// negligible.
+pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
+/// Jitter of [`CONNECTION_AGE`], as a divisor: 10 means up to a tenth below or above. Replicas that
+/// started together then do not lose their clients together. Each server draws once, because tonic
+/// takes one age for all connections of a server. So clients that connected together also leave
+/// together. That costs each client one handshake, and calls that have reached the server are
+/// answered first.
+pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
+/// Idle time of a connection after which the server sends a ping. A peer that vanished would
+/// otherwise hold streams, tasks and the drain. Also the idle time before TCP keepalive probes.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+/// Wait for the answer to that ping; after it, the connection closes.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Wait for the HTTP/2 connection preface of a new connection. tonic's connection age and keepalive
+/// start only after it, so nothing else ends a silent connection.
+pub const GREETING_MAX: Duration = Duration::from_secs(5);
+/// Open gRPC connections; a further one is closed as soon as it is accepted. Each takes a file
+/// descriptor and about 30 KiB, so all take about 240 MiB.
+pub const CONNECTIONS_MAX: usize = 8_192;
+/// Open gRPC connections from one peer: half of all, so that no single peer can hold all of them.
+pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+/// File descriptors that the server requests where the hard limit is unlimited: twice what
+/// connections take, so that files, sockets and HTTP connections have enough.
+pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
+/// Accepted connections that wait in the queue of one worker. A worker takes a connection in
+/// microseconds; when the queue is full, further connections wait in the kernel.
+pub const ACCEPTED_MAX: usize = 256;
+/// Pause after a failed accept. The likely cause is a lack of file descriptors, and another
+/// connection may free one soon. Without the pause the acceptor would spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+// === Drain ===
+
+/// Time from the stop signal to the end of the drain; then open connections are cut off. The final
+/// flushes of the decision log and of spans follow, at once. Together that is 9.5 s, less than the 10 s
+/// after which Docker kills a process.
+pub const DRAIN_MAX: Duration = Duration::from_secs(9);
+/// Time for which a stream whose batches never pause is still answered during a drain. A third of
+/// [`DRAIN_MAX`], so that its client has time to reconnect elsewhere.
+pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
+
+// === HTTP ===
+
+/// Open HTTP connections; further ones wait in the kernel. Probes and scrapers need few, and file
+/// descriptors must be left for gRPC.
+pub const HTTP_CONNECTIONS_MAX: usize = 256;
+/// Idle timeout of an HTTP connection: from the accept, or from the last written byte of a response,
+/// to the next response.
+pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Wait for HTTP connections to close in a drain. Short, because every HTTP response is quick.
+pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
+
+// === Decision log ===
+
+/// Lines in the queue of the decision log. Far more than are decided in one [`DECISION_LOG_TICK`].
+/// Beyond it lines are lost, and counted.
+pub const DECISION_LOG_LINES_MAX: usize = 65_536;
+/// Bytes of memory of those lines: 256 bytes a line when the queue is full.
+pub const DECISION_LOG_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of one field of a line. No valid path or capability is longer; a longer text is malformed,
+/// and is cut.
+pub const DECISION_LOG_FIELD_BYTES_MAX: usize = 1_024;
+/// Interval at which the writer polls its queue, so that a check never has to wake it.
+pub const DECISION_LOG_TICK: Duration = Duration::from_millis(50);
+/// Bytes that the writer gathers for one `write`, so that a system call is paid for many lines.
+pub const DECISION_LOG_WRITE_BYTES: usize = 64 * 1024;
+/// Shortest time between two lines in the log that report lost lines.
+pub const DECISION_LOG_LOST_PAUSE: Duration = Duration::from_secs(1);
+/// Wait for the writer at the end of a drain. The reader of a pipe may have stopped reading.
+pub const DECISION_LOG_FLUSH_MAX: Duration = Duration::from_millis(500);
+
+// === Traces ===
+
+/// Spans in the queue of the exporter; beyond it spans are lost.
+pub const SPANS_MAX: usize = 2_048;
+/// Wait for a connection to the collector.
+pub const EXPORT_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time to export one batch of spans.
+pub const EXPORT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Wait for the last spans at the end of a drain. The collector may be gone.
+pub const SPANS_FLUSH_MAX: Duration = Duration::from_millis(500);
+/// Bytes of a trace context header; a longer one is ignored. A `traceparent` of today has 55 bytes.
+pub const TRACE_HEADER_BYTES_MAX: usize = 1_024;
+
+// === Requests of Envoy ===
+
+/// Bytes of the path and query of a request that Envoy asks about: what common servers take.
+pub const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Segments of its path. It bounds the work to find a route.
+pub const TARGET_SEGMENTS_MAX: usize = 64;
+/// Parameters of its query. It bounds the work to find a route.
+pub const QUERY_PARAMETERS_MAX: usize = 64;
+/// Headers of the request. Envoy's own default is 100.
+pub const HTTP_HEADERS_MAX: usize = 256;
+/// Bytes of an `Authorization` header; a longer one proves no identity.
+pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
+
+/// Limits that can differ between servers, such as those of tests. All other limits are constants.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// See [`MESSAGE_BYTES_MAX`].
@@ -135,9 +189,11 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// See [`PEER_IN_FLIGHT_MAX`].
     pub peer_in_flight_max: usize,
-    /// Most calls that compute at once, Check and short batches left out, which take microseconds:
-    /// as many as there are processors, so that the others wait where they are counted. A worker
-    /// with a runtime of its own has one at a time, if any.
+    /// Permits to compute: calls that compute at once, in the whole server. Check and batches of up
+    /// to [`SHORT_BATCH_MAX`] checks need none, because they take microseconds. The default is the
+    /// number of processors: further calls then wait for a permit, where they are counted as in
+    /// flight, and not in the runtime's queue. With `Runtime::PerCore`
+    /// each worker has one permit, or none if this is 0.
     pub computing_max: usize,
     /// See [`UNARY_TIME_MAX`].
     pub unary_time_max: Duration,

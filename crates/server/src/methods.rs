@@ -1,7 +1,11 @@
-//! The methods that are served: those of the schema, made from its descriptors, and Envoy's.
+//! The table of methods: those of the schema, made from its descriptors, and Envoy's.
+//!
+//! ```text
+//! path of a request ─▶ Rpc ─▶ name, deadline, streaming, decisions
+//! ```
 //!
 //! **Invariant**: this table is the only list of methods. Metrics, deadlines, admission and the
-//! decision log go by it.
+//! decision log use it.
 
 use std::time::Duration;
 
@@ -9,18 +13,18 @@ use capstan_proto::methods::{METHODS, Method};
 
 use crate::limits::Limits;
 
-/// The path of the one method of `envoy.service.auth.v3.Authorization`.
+/// The path of the only method of `envoy.service.auth.v3.Authorization`.
 pub(crate) const EXT_AUTHZ_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
 
-/// Services whose calls are neither limited nor counted, so that an overloaded server still tells
-/// that it lives.
+/// Services whose calls are neither limited nor counted, so that health checks of an overloaded
+/// server still succeed.
 const UNLIMITED: [&str; 3] = [
     "/grpc.health.v1.Health/",
     "/grpc.reflection.v1.ServerReflection/",
     "/grpc.reflection.v1alpha.ServerReflection/",
 ];
 
-/// A method that is served, by its place in the table.
+/// A method that is served, as its index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rpc(u8);
 
@@ -41,7 +45,7 @@ const TABLE: [Method; Rpc::COUNT] = {
 
 #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256 methods")]
 impl Rpc {
-    /// How many there are, [`Rpc::OTHER`] among them.
+    /// The number of methods, [`Rpc::OTHER`] included.
     pub const COUNT: usize = METHODS.len() + 2;
 
     /// `DecisionService.Check`.
@@ -52,12 +56,12 @@ impl Rpc {
     pub const STREAM_CHECK: Self = Self::named("StreamCheck");
     /// `DecisionService.Explain`.
     pub const EXPLAIN: Self = Self::named("Explain");
-    /// Envoy's: may this HTTP request pass?
+    /// Envoy's external authorization of an HTTP request.
     pub const EXT_AUTHZ: Self = Self(METHODS.len() as u8);
     /// Any path that is not served.
     pub const OTHER: Self = Self(METHODS.len() as u8 + 1);
 
-    /// The schema's method of this name. A name that the schema lacks does not compile.
+    /// The schema's method of this name. An unknown name does not compile.
     const fn named(name: &str) -> Self {
         let mut at = 0;
         #[expect(clippy::indexing_slicing, clippy::panic, reason = "evaluated by the compiler")]
@@ -72,14 +76,14 @@ impl Rpc {
         }
     }
 
-    /// The method that a request's path names.
-    pub(crate) fn of(path: &str) -> Self {
-        // The empty path of `OTHER` is no request's.
+    /// The method that a request path names; [`Rpc::OTHER`] if none.
+    pub(crate) fn from_path(path: &str) -> Self {
+        // The path of `OTHER` is empty; the path of a request must not match it.
         let at = TABLE.iter().position(|method| method.path == path && !path.is_empty());
         at.map_or(Self::OTHER, |at| Self(at as u8))
     }
 
-    /// Every method, in the order of their places.
+    /// Every method, in the order of the table.
     pub(crate) fn all() -> impl Iterator<Item = Self> {
         (0..Self::COUNT).map(|at| Self(at as u8))
     }
@@ -92,34 +96,34 @@ impl Rpc {
         }
     }
 
-    /// Its place in the table, below [`Rpc::COUNT`].
-    pub(crate) const fn place(self) -> usize {
+    /// The index in the table, below [`Rpc::COUNT`].
+    pub(crate) const fn index(self) -> usize {
         self.0 as usize
     }
 
-    /// Its name in metrics and logs: the schema's, `ExtAuthz` or `other`.
+    /// The name in metrics and logs: the schema's, `ExtAuthz` or `other`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.method().name
     }
 
-    /// Whether its answers are decisions.
+    /// Whether the responses are decisions.
     pub(crate) const fn decides(self) -> bool {
         self.method().decides
     }
 
-    /// Whether its requests or answers are streams, which live as long as their clients please.
+    /// Whether requests or responses are streams. The client decides how long a stream lives.
     pub(crate) const fn streams(self) -> bool {
         self.method().streams
     }
 
-    /// The server's own bound on its time; none for streams.
+    /// The server's own deadline; `None` for streams.
     pub(crate) const fn time_max(self, limits: &Limits) -> Option<Duration> {
         if self.streams() { None } else { Some(limits.unary_time_max) }
     }
 }
 
-/// Whether calls of this path pass admission by.
+/// Whether calls of this path bypass admission.
 pub(crate) fn is_unlimited(path: &str) -> bool {
     UNLIMITED.iter().any(|service| path.starts_with(service))
 }
@@ -137,14 +141,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_path_leads_to_its_own_method() {
+    fn every_path_has_its_own_method() {
         for method in METHODS {
-            let rpc = Rpc::of(method.path);
+            let rpc = Rpc::from_path(method.path);
             assert_eq!((rpc.name(), rpc.streams()), (method.name, method.streams));
         }
-        assert_eq!(Rpc::of(EXT_AUTHZ_PATH), Rpc::EXT_AUTHZ);
+        assert_eq!(Rpc::from_path(EXT_AUTHZ_PATH), Rpc::EXT_AUTHZ);
         for unknown in ["", "/", "/capstan.v1.DecisionService/", "/capstan.v1.RoleService/Check"] {
-            assert_eq!(Rpc::of(unknown), Rpc::OTHER, "{unknown}");
+            assert_eq!(Rpc::from_path(unknown), Rpc::OTHER, "{unknown}");
         }
         assert_eq!(Rpc::all().count(), Rpc::COUNT);
         let mut names: Vec<_> = Rpc::all().map(Rpc::name).collect();

@@ -1,4 +1,13 @@
-//! The life of the server: bind, load, prove, serve, drain.
+//! The life of a server, and the wiring of its rooms.
+//!
+//! ```text
+//! Config ─▶ bind ─▶ load: routes, then policy with self-check ─▶ ready ─▶ serve ─▶ drain ─▶ stopped
+//! ```
+//!
+//! **Invariants**: every address is bound before anything is loaded, and calls are answered as not
+//! ready until the load is done. A drain ends after [`DRAIN_MAX`].
+//!
+//! Read `config`, this file, `services` (what one worker serves), then `readiness`.
 
 mod config;
 mod readiness;
@@ -14,10 +23,10 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::admission::Places;
+use crate::admission::Permits;
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
-use crate::feed::published::{Keep, Published};
+use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{self, Documents, Reload, Wake};
 use crate::grpc::page::PageKey;
 use crate::http::{self, Phase};
@@ -34,7 +43,7 @@ pub use crate::transport::listen::Address;
 pub use crate::transport::workers::Runtime;
 pub use config::Config;
 
-/// A server that has bound its addresses and answers nothing yet.
+/// A server that has bound its addresses and does not serve yet.
 #[derive(Debug)]
 pub struct Server {
     config: Config,
@@ -51,8 +60,8 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// The configuration is wrong, an address is taken, the log's file cannot be opened, or the endpoint of
-    /// traces is malformed.
+    /// The configuration is invalid, an address is in use, the file of the decision log cannot be
+    /// opened, the endpoint of traces is malformed, or the system provides no random numbers.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.check()?;
         let mut grpc = Vec::new();
@@ -74,31 +83,31 @@ impl Server {
         Ok(Self { config, grpc, http, metrics, log, traces, page_key })
     }
 
-    /// The gRPC addresses, with the ports that were picked.
+    /// The bound gRPC addresses, with the ports that the system chose.
     #[must_use]
     pub fn grpc_addresses(&self) -> Vec<Address> {
         self.grpc.iter().map(Listener::address).collect()
     }
 
-    /// The HTTP address, with the port that was picked.
+    /// The bound HTTP address, with the port that the system chose.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
         self.http.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
-    /// The decision log, for whoever rotates it.
+    /// The decision log, for a log rotation to reopen.
     #[must_use]
     pub fn decision_log(&self) -> Option<DecisionLog> {
         self.log.clone()
     }
 
-    /// Loads the policy and serves it until `stop`, then drains. `ready` is called once, when the
-    /// server is. Whoever holds the other end of `reload` can ask for the policy to be loaded
-    /// again; a changed file asks for itself.
+    /// Loads the policy and serves until `stop`, then drains. Calls `ready` once, when the first
+    /// load has succeeded. A wake on the channel of `reload` loads the policy again; a changed file
+    /// sends one.
     ///
     /// # Errors
     ///
-    /// The policy does not load, or a listener fails.
+    /// The first load fails, a worker cannot start, or a worker has ended. The drain comes first.
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,
@@ -110,13 +119,13 @@ impl Server {
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared {
-            published: Arc::new(Published::new(Keep::from(&config.limits))),
+            published: Arc::new(Published::new(Retention::from(&config.limits))),
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
             metrics: Arc::clone(&metrics),
             log: log.clone(),
             traces: traces.clone(),
             page_key,
-            places: Places::new(&config.limits),
+            permits: Permits::new(&config.limits),
             draining: cut.clone(),
         };
         let serve = |incoming, stop| shared.serve(&config, health_service.clone(), incoming, stop);
@@ -136,7 +145,7 @@ impl Server {
         let mut documents = documents(&config, &shared);
         let mut outcome = tokio::select! {
             loaded = reload::load_all(&mut documents) => loaded,
-            // A signal during the load: nothing to drain, and no reason to wait for the load.
+            // A signal during the first load: there is nothing to drain and no need to wait.
             () = &mut stop => {
                 cut.cancel();
                 return Ok(());
@@ -157,7 +166,7 @@ impl Server {
         }
         cut.cancel();
         readiness.end().await;
-        // tonic waits for peers for ever, and some never finish.
+        // tonic waits for open connections without a limit, and some clients never close.
         let rest = DRAIN_MAX.saturating_sub(config.drain_delay);
         match tokio::time::timeout(rest, tasks.wait()).await {
             Ok(()) => tracing::info!("stopped"),
@@ -180,7 +189,7 @@ impl Server {
     }
 }
 
-/// The routes load first: no request is decided without them.
+/// The routes load first, because no request of Envoy may be decided without them.
 fn documents(config: &Config, shared: &Shared) -> Documents {
     let (published, metrics) = (&shared.published, &shared.metrics);
     let (source, catalogs, clock) = (config.source.clone(), config.catalogs.clone(), config.clock);

@@ -1,6 +1,14 @@
-//! Sockets: what is listened on, which connections are taken, and who serves them.
+//! Sockets: listeners, accepted connections, the workers that serve them, and limits by peer.
 //!
-//! **Invariant**: nothing here knows a method, a service or a policy.
+//! ```text
+//! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: one worker reads and writes it
+//!                    └─ peers: connections of each peer
+//! http: the listener of the HTTP port, with its own limits
+//! ```
+//!
+//! **Invariant**: this room knows no method, no service and no policy.
+//!
+//! Read `listen`, `connection`, `peers`, `workers`, then `http`.
 
 pub(crate) mod connection;
 pub(crate) mod http;

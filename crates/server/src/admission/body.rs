@@ -1,4 +1,4 @@
-//! The body of an answer, which carries its call to the end.
+//! The body of a response. It owns its call until the response ends.
 
 use std::any::Any;
 use std::convert::Infallible;
@@ -15,121 +15,130 @@ use tonic::codegen::http::{HeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
-use super::call::{Began, Call, End, GRPC_STATUS, code};
+use super::call::{Call, ErrorReply, GRPC_STATUS, HeadersOutcome, code};
 use crate::error::CallError;
 
-/// The body of an answer, which carries its call to the end.
-pub(crate) struct AnswerBody {
-    pub(super) rest: Rest,
-    /// Nothing for calls that are over or never were counted.
+/// The body of a response. It owns its call until the response ends.
+pub(crate) struct ResponseBody {
+    pub(super) state: BodyState,
+    /// `None` for a call that has ended, or that bypasses admission.
     pub(super) call: Option<Call>,
 }
 
-/// What is still to come of an answer.
-pub(super) enum Rest {
-    /// All of it: only the head was sent.
-    All(Pin<Box<dyn Answer>>),
+/// The part of a response that is still to be sent.
+pub(super) enum BodyState {
+    /// Everything but the headers, which were sent before the service answered.
+    Call(Pin<Box<dyn CallFuture>>),
+    /// The body of the service.
     Body(Body),
-    /// A message that is answered with, after which nothing can go wrong.
+    /// One complete message. Nothing after it can fail.
     Message(Bytes),
-    /// That was sent.
-    Ok,
-    Nothing,
+    /// The trailers of an OK response.
+    Trailers,
+    /// Nothing.
+    End,
 }
 
-/// An answer that is being made, and may panic.
-pub(super) trait Answer:
-    Future<Output = Result<Answered, Box<dyn Any + Send>>> + Send
+/// A service's future, with its panic caught.
+pub(super) trait CallFuture:
+    Future<Output = Result<CallResult, Box<dyn Any + Send>>> + Send
 {
 }
-impl<F: Future<Output = Result<Answered, Box<dyn Any + Send>>> + Send> Answer for F {}
+impl<F: Future<Output = Result<CallResult, Box<dyn Any + Send>>> + Send> CallFuture for F {}
 
-type Answered = Result<Response<Body>, Infallible>;
-type Framed = Poll<Option<Result<Frame<Bytes>, Status>>>;
+type CallResult = Result<Response<Body>, Infallible>;
+type PollFrame = Poll<Option<Result<Frame<Bytes>, Status>>>;
 
-impl AnswerBody {
-    pub(super) const fn of(body: Body, call: Option<Call>) -> Self {
-        Self { rest: Rest::Body(body), call }
+impl ResponseBody {
+    pub(super) const fn new(body: Body, call: Option<Call>) -> Self {
+        Self { state: BodyState::Body(body), call }
     }
 
-    /// An answer of one message, whose call is over.
-    pub(super) fn whole(message: Bytes) -> Response<Self> {
-        let mut response = Response::new(Self { rest: Rest::Message(message), call: None });
+    /// A response of one message, whose call has ended.
+    pub(super) fn unary_ok(message: Bytes) -> Response<Self> {
+        let mut response = Response::new(Self { state: BodyState::Message(message), call: None });
         response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
         response
     }
 
-    /// The head of an answer that is still being made. Whatever comes of it comes after the body.
-    pub(super) fn head_first(inner: Box<dyn Answer>, mut call: Call) -> Response<Self> {
+    /// A response whose headers are sent before the service answers. An error of the service comes
+    /// in the trailers.
+    pub(super) fn headers_first(inner: Box<dyn CallFuture>, mut call: Call) -> Response<Self> {
         if let Some(deadline) = &mut call.deadline {
-            // It was for the head.
+            // The timer was for the headers.
             deadline.sleep = None;
         }
-        let rest = Rest::All(Box::into_pin(inner));
-        let mut response = Response::new(Self { rest, call: Some(call) });
+        let state = BodyState::Call(Box::into_pin(inner));
+        let mut response = Response::new(Self { state, call: Some(call) });
         response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
         response
     }
 
-    /// Ends the call and the body; nothing more comes.
-    fn end(&mut self, how: impl FnOnce(Call) -> End) -> Framed {
-        self.rest = Rest::Nothing;
-        Poll::Ready(self.call.take().map(|call| Ok(how(call).trailers())))
+    /// Ends the call and the body with an error.
+    fn end(&mut self, reply: impl FnOnce(Call) -> ErrorReply) -> PollFrame {
+        self.state = BodyState::End;
+        Poll::Ready(self.call.take().map(|call| Ok(reply(call).into_trailers())))
     }
 
-    fn end_with(&mut self, code: Code) {
+    fn end_call(&mut self, code: Code) {
         if let Some(mut call) = self.call.take() {
             call.end(code);
         }
     }
 
-    /// The answer whose head was sent before is made: its error is told now, or its body begins.
-    fn made(&mut self, answer: Response<Body>, cx: &mut Context<'_>) -> Framed {
+    /// The service has answered after the headers were sent. Sends its error in the trailers, or
+    /// starts its body.
+    fn call_done(&mut self, answer: Response<Body>, cx: &mut Context<'_>) -> PollFrame {
         let (mut parts, body) = answer.into_parts();
-        self.rest = Rest::Nothing;
+        self.state = BodyState::End;
         let Some(call) = self.call.take() else { return Poll::Ready(None) };
-        match call.began(&parts.headers) {
-            Began::Body(call) => {
-                *self = Self::of(body, Some(call));
+        match call.on_headers(&parts.headers) {
+            HeadersOutcome::Body(call) => {
+                *self = Self::new(body, Some(call));
                 self.poll(cx)
             }
-            Began::Over => {
+            HeadersOutcome::Ended => {
                 parts.headers.remove(CONTENT_TYPE);
                 Poll::Ready(Some(Ok(Frame::trailers(parts.headers))))
             }
-            Began::Instead(end) => Poll::Ready(Some(Ok(end.trailers()))),
+            HeadersOutcome::Replaced(end) => Poll::Ready(Some(Ok(end.into_trailers()))),
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Framed {
+    fn poll(&mut self, cx: &mut Context<'_>) -> PollFrame {
         let Some(call) = &mut self.call else {
-            return match &mut self.rest {
-                Rest::Body(body) => Pin::new(body).poll_frame(cx),
-                Rest::Message(message) => {
+            return match &mut self.state {
+                BodyState::Body(body) => Pin::new(body).poll_frame(cx),
+                BodyState::Message(message) => {
                     let message = std::mem::take(message);
-                    self.rest = Rest::Ok;
+                    self.state = BodyState::Trailers;
                     Poll::Ready(Some(Ok(Frame::data(message))))
                 }
-                Rest::Ok => {
-                    self.rest = Rest::Nothing;
+                BodyState::Trailers => {
+                    self.state = BodyState::End;
                     let trailers = [(GRPC_STATUS, HeaderValue::from_static("0"))];
                     Poll::Ready(Some(Ok(Frame::trailers(trailers.into_iter().collect()))))
                 }
-                Rest::All(_) | Rest::Nothing => Poll::Ready(None),
+                BodyState::Call(_) | BodyState::End => Poll::Ready(None),
             };
         };
-        // A stream whose batches come without a pause never waits, and must still end.
+        // A stream whose batches never pause is never `Pending`, and must still end at its
+        // deadline.
         if call.deadline.as_ref().is_some_and(|deadline| deadline.at <= Instant::now()) {
-            return self.end(|call| call.refuse(CallError::DeadlineExceeded));
+            return self.end(|call| call.fail(CallError::DeadlineExceeded));
         }
-        let polled = match &mut self.rest {
-            Rest::Message(_) | Rest::Ok | Rest::Nothing => return Poll::Ready(None),
-            Rest::All(answer) => match answer.as_mut().poll(cx) {
-                Poll::Ready(Ok(Ok(answer))) => return self.made(answer, cx),
+        let polled = match &mut self.state {
+            BodyState::Message(_) | BodyState::Trailers | BodyState::End => {
+                return Poll::Ready(None);
+            }
+            BodyState::Call(answer) => match answer.as_mut().poll(cx) {
+                Poll::Ready(Ok(Ok(answer))) => return self.call_done(answer, cx),
                 Poll::Ready(Err(panic)) => Err(panic),
                 Poll::Pending => Ok(Poll::Pending),
             },
-            Rest::Body(body) => catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx))),
+            BodyState::Body(body) => {
+                catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(cx)))
+            }
         };
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => {
@@ -137,55 +146,55 @@ impl AnswerBody {
                     return Poll::Ready(Some(Ok(frame)));
                 };
                 let code = code(trailers).unwrap_or(Code::Unknown);
-                if let Some(refusal) = call.instead(code, trailers) {
-                    return self.end(|call| call.refuse(refusal));
+                if let Some(error) = call.replacement(code, trailers) {
+                    return self.end(|call| call.fail(error));
                 }
-                self.end_with(code);
+                self.end_call(code);
                 Poll::Ready(Some(Ok(frame)))
             }
             Ok(Poll::Ready(Some(Err(status)))) => {
-                self.end_with(status.code());
+                self.end_call(status.code());
                 Poll::Ready(Some(Err(status)))
             }
             Ok(Poll::Ready(None)) => {
-                self.end_with(Code::Unknown);
+                self.end_call(Code::Unknown);
                 Poll::Ready(None)
             }
             Ok(Poll::Pending) => {
-                let refusal = match call.hold() {
-                    Ok(()) if call.is_late(cx) => CallError::DeadlineExceeded,
+                let error = match call.acquire_permit() {
+                    Ok(()) if call.poll_deadline(cx) => CallError::DeadlineExceeded,
                     Ok(()) => return Poll::Pending,
-                    Err(refusal) => refusal,
+                    Err(error) => error,
                 };
-                self.end(|call| call.refuse(refusal))
+                self.end(|call| call.fail(error))
             }
             Err(panic) => self.end(|call| call.panicked(&*panic)),
         }
     }
 }
 
-impl HttpBody for AnswerBody {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Framed {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> PollFrame {
         self.poll(cx)
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.rest {
-            Rest::All(_) | Rest::Message(_) | Rest::Ok => false,
-            Rest::Body(body) => body.is_end_stream(),
-            Rest::Nothing => true,
+        match &self.state {
+            BodyState::Call(_) | BodyState::Message(_) | BodyState::Trailers => false,
+            BodyState::Body(body) => body.is_end_stream(),
+            BodyState::End => true,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.rest {
-            Rest::All(_) => SizeHint::default(),
-            Rest::Message(message) => SizeHint::with_exact(message.len() as u64),
-            Rest::Body(body) => body.size_hint(),
-            Rest::Ok | Rest::Nothing => SizeHint::with_exact(0),
+        match &self.state {
+            BodyState::Call(_) => SizeHint::default(),
+            BodyState::Message(message) => SizeHint::with_exact(message.len() as u64),
+            BodyState::Body(body) => body.size_hint(),
+            BodyState::Trailers | BodyState::End => SizeHint::with_exact(0),
         }
     }
 }

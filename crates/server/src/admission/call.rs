@@ -1,4 +1,4 @@
-//! A call that was let in: its deadline, its place once it waits, its measures, and how it ends.
+//! An admitted call: its deadline, its permit if it waits, its measures, and its end.
 
 use std::any::Any;
 use std::pin::Pin;
@@ -13,162 +13,187 @@ use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Request, Response};
 use tonic::{Code, Status};
 
-use super::body::AnswerBody;
-use super::{Gate, Place};
+use super::body::ResponseBody;
+use super::{Permit, WorkerState};
 use crate::authn::caller::Caller;
 use crate::error::CallError;
 use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
 use crate::methods::Rpc;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 use crate::transport::connection::Remote;
 
-/// Where a call's code stands: in the head of an answer without a body, else after the body.
+/// The gRPC code: in the headers of a response without a body, else in the trailers.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
-/// A call that was let in: its place, its deadline and its measures.
+/// An admitted call. Dropped before its end, it is counted as CANCELLED.
 #[derive(Debug)]
 pub(crate) struct Call {
-    gate: Arc<Gate>,
+    worker: Arc<WorkerState>,
     rpc: Rpc,
     caller: Caller,
-    /// Taken when it first waits.
-    place: Option<Place>,
+    /// Acquired when the call first waits; for a stream, when it starts.
+    permit: Option<Permit>,
     started: Instant,
     pub(super) deadline: Option<Deadline>,
-    pub(super) trace: Option<Trace>,
+    pub(super) span: Option<CallSpan>,
     ended: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
-    /// Whether the client has said one, so that tonic keeps it too.
-    asked: bool,
+    /// Whether the client has sent a `grpc-timeout`, which tonic enforces too.
+    from_client: bool,
     /// Set once the call has to wait.
     pub(super) sleep: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether a call can go on waiting.
-pub(super) enum Wait {
-    Still,
-    /// Not much longer.
-    Soon,
-    Refused(CallError),
+/// What a waiting call does next.
+pub(super) enum WaitOutcome {
+    /// It waits.
+    Wait,
+    /// The deadline is near: send the headers now.
+    SendHeaders,
+    /// It ends with this error.
+    Fail(CallError),
 }
 
 impl Call {
+    /// Admits a call: reads its deadline, starts its span, and acquires the permit of a stream.
+    ///
+    /// # Errors
+    ///
+    /// The deadline has passed, or no permit is left for a stream.
     pub(super) fn admit(
-        gate: &Arc<Gate>,
+        worker: &Arc<WorkerState>,
         rpc: Rpc,
         started: Instant,
         request: &Request<Body>,
     ) -> Result<Self, CallError> {
-        let deadline = Deadline::of(rpc, started, request.headers(), &gate.limits)?;
+        let deadline = Deadline::of(rpc, started, request.headers(), &worker.limits)?;
         let caller = Caller::of_connection(request.extensions().get::<Remote>());
-        let trace = match &gate.traces {
+        let span = match &worker.traces {
             Some(traces) if rpc != Rpc::OTHER => {
                 traces.begin(request.uri().path(), request.headers(), fastrand::u64(..))
             }
             _ => None,
         };
-        // A stream lives to wait.
-        let place = if rpc.streams() {
-            Some(Place::take(&gate.places, &gate.metrics, caller.peer)?)
+        // A stream always waits for its client.
+        let permit = if rpc.streams() {
+            Some(Permit::acquire(&worker.permits, &worker.metrics, caller.peer)?)
         } else {
             None
         };
-        let gate = Arc::clone(gate);
-        Ok(Self { gate, rpc, caller, place, started, deadline, trace, ended: false })
+        let worker = Arc::clone(worker);
+        Ok(Self { worker, rpc, caller, permit, started, deadline, span, ended: false })
     }
 
-    /// Whether it would find no place if it had to wait: then it is turned away at once.
-    pub(super) fn has_no_place(&self) -> bool {
-        self.place.is_none() && self.gate.places.refuses(self.caller.peer, &self.gate.metrics)
+    /// Whether the call would get no permit if it had to wait; it is then shed at once.
+    pub(super) fn would_be_shed(&self) -> bool {
+        self.permit.is_none()
+            && self.worker.permits.would_shed(self.caller.peer, &self.worker.metrics)
     }
 
-    /// A place to wait in, if it has none yet.
-    pub(super) fn hold(&mut self) -> Result<(), CallError> {
-        if self.place.is_none() {
-            self.place =
-                Some(Place::take(&self.gate.places, &self.gate.metrics, self.caller.peer)?);
+    /// Acquires a permit, if the call has none yet.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Overloaded`]: no permit is left, in the server or for the peer.
+    pub(super) fn acquire_permit(&mut self) -> Result<(), CallError> {
+        if self.permit.is_none() {
+            self.permit = Some(Permit::acquire(
+                &self.worker.permits,
+                &self.worker.metrics,
+                self.caller.peer,
+            )?);
         }
         Ok(())
     }
 
-    /// Whether the call can go on waiting; if so, the task wakes when it no longer can.
+    /// What a call does that the service has left pending. If it waits, the task wakes at its
+    /// deadline.
     ///
-    /// tonic's own timer for `grpc-timeout` stands around this layer, would answer CANCELLED, and
-    /// is asked right after we say that we wait: on a busy machine it can pass in between. It is
-    /// for the head of an answer only, so shortly before the deadline we send the head.
-    pub(super) fn wait(&mut self, cx: &mut Context<'_>) -> Wait {
-        if let Err(refusal) = self.hold() {
-            return Wait::Refused(refusal);
+    /// tonic's own timer for `grpc-timeout` is outside this layer and ends a call with CANCELLED.
+    /// tonic polls it right after this future has returned `Pending`, and on a busy machine it can
+    /// have fired in between. It bounds the time to the headers only, so the call sends its headers
+    /// [`HEAD_EARLY`] before the deadline.
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> WaitOutcome {
+        if let Err(error) = self.acquire_permit() {
+            return WaitOutcome::Fail(error);
         }
-        let Some(Deadline { at, asked, sleep }) = &mut self.deadline else { return Wait::Still };
+        let Some(Deadline { at, from_client, sleep }) = &mut self.deadline else {
+            return WaitOutcome::Wait;
+        };
         let now = Instant::now();
         if *at <= now {
-            return Wait::Refused(CallError::DeadlineExceeded);
+            return WaitOutcome::Fail(CallError::DeadlineExceeded);
         }
-        let until = if *asked { at.checked_sub(HEAD_EARLY).unwrap_or(now) } else { *at };
+        let until = if *from_client { at.checked_sub(HEAD_EARLY).unwrap_or(now) } else { *at };
         if until > now {
             let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
             if sleep.as_mut().poll(cx).is_pending() {
-                return Wait::Still;
+                return WaitOutcome::Wait;
             }
         }
-        if *asked { Wait::Soon } else { Wait::Refused(CallError::DeadlineExceeded) }
+        if *from_client {
+            WaitOutcome::SendHeaders
+        } else {
+            WaitOutcome::Fail(CallError::DeadlineExceeded)
+        }
     }
 
-    /// Whether the deadline has passed; if not, the task wakes when it does.
-    pub(super) fn is_late(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Whether the deadline has passed. If not, the task wakes when it does.
+    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(Deadline { at, sleep, .. }) = &mut self.deadline else { return false };
         let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(*at)));
         sleep.as_mut().poll(cx).is_ready()
     }
 
+    /// Counts the call and ends its span.
     pub(super) fn end(&mut self, code: Code) {
         self.ended = true;
-        self.gate.metrics.ended(self.rpc, code, self.started.elapsed());
-        if let Some(trace) = self.trace.take() {
-            trace.ended(code);
+        self.worker.metrics.ended(self.rpc, code, self.started.elapsed());
+        if let Some(span) = self.span.take() {
+            span.ended(code);
         }
     }
 
-    /// Ends the call with an error of ours.
-    pub(super) fn refuse(mut self, refusal: CallError) -> End {
-        let end = End::of(&self.gate, refusal, self.rpc);
+    /// Ends the call with an error.
+    pub(super) fn fail(mut self, error: CallError) -> ErrorReply {
+        let end = ErrorReply::new(&self.worker, error, self.rpc);
         self.end(end.code());
         end
     }
 
-    pub(super) fn panicked(self, panic: &(dyn Any + Send)) -> End {
+    /// Ends the call after a panic of its service.
+    pub(super) fn panicked(self, panic: &(dyn Any + Send)) -> ErrorReply {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(|text| &**text));
-        self.gate.metrics.panicked();
+        self.worker.metrics.panicked();
         let bug = self.bug(text.unwrap_or("a panic without words"));
-        self.refuse(bug)
+        self.fail(bug)
     }
 
-    /// A bug's text is for the log: a caller gets a number to quote.
+    /// The error of a bug. Its text goes to the log; the caller gets the id of the log line.
     fn bug(&self, text: &str) -> CallError {
         let correlation = format!("{:016x}", fastrand::u64(..));
         tracing::error!(correlation, rpc = self.rpc.name(), "internal error: {text}");
         CallError::Bug { correlation }
     }
 
-    /// What must be said instead of what tonic says, if anything must.
-    pub(super) fn instead(&self, code: Code, status: &HeaderMap) -> Option<CallError> {
+    /// The error that replaces a status of tonic, or `None` to keep the status.
+    pub(super) fn replacement(&self, code: Code, status: &HeaderMap) -> Option<CallError> {
         match code {
-            // Nothing of ours says so; tonic does of messages over the limit, in or out.
+            // No service returns OUT_OF_RANGE; tonic does for a message above the limit, in or out.
             Code::OutOfRange => {
-                Some(CallError::TooLarge { bytes_max: self.gate.limits.message_bytes_max })
+                Some(CallError::TooLarge { bytes_max: self.worker.limits.message_bytes_max })
             }
-            // Nothing of ours says that either, except for bugs.
+            // No service returns INTERNAL either, except for bugs.
             Code::Internal => {
                 let status = Status::from_header_map(status);
                 let text = status.as_ref().map_or("", Status::message);
-                if MISFRAMED.iter().any(|known| text.starts_with(known)) {
-                    Some(CallError::Misframed)
+                if FRAMING_ERRORS.iter().any(|known| text.starts_with(known)) {
+                    Some(CallError::InvalidFraming)
                 } else {
                     Some(self.bug(text))
                 }
@@ -177,85 +202,91 @@ impl Call {
         }
     }
 
-    pub(super) fn answer(self, answer: Response<Body>) -> Response<AnswerBody> {
+    pub(super) fn respond(self, answer: Response<Body>) -> Response<ResponseBody> {
         let (parts, body) = answer.into_parts();
-        match self.began(&parts.headers) {
-            Began::Body(call) => Response::from_parts(parts, AnswerBody::of(body, Some(call))),
-            Began::Over => Response::from_parts(parts, AnswerBody::of(body, None)),
-            Began::Instead(end) => end.response(),
+        match self.on_headers(&parts.headers) {
+            HeadersOutcome::Body(call) => {
+                Response::from_parts(parts, ResponseBody::new(body, Some(call)))
+            }
+            HeadersOutcome::Ended => Response::from_parts(parts, ResponseBody::new(body, None)),
+            HeadersOutcome::Replaced(end) => end.into_response(),
         }
     }
 
-    /// The head of an answer is there.
-    pub(super) fn began(mut self, head: &HeaderMap) -> Began {
-        // An error without an answer comes in the head.
+    /// The service has sent its response headers.
+    pub(super) fn on_headers(mut self, head: &HeaderMap) -> HeadersOutcome {
+        // A response without a body has its code in the headers.
         let Some(code) = code(head) else {
-            // The time to answer has been kept; only a stream goes on deciding.
+            // The service has answered in time. Only a stream still decides, and keeps its
+            // deadline.
             if !self.rpc.streams() {
                 self.deadline = None;
             }
-            return Began::Body(self);
+            return HeadersOutcome::Body(self);
         };
-        if let Some(refusal) = self.instead(code, head) {
-            return Began::Instead(self.refuse(refusal));
+        if let Some(error) = self.replacement(code, head) {
+            return HeadersOutcome::Replaced(self.fail(error));
         }
         self.end(code);
-        Began::Over
+        HeadersOutcome::Ended
     }
 }
 
-/// What the head of an answer says.
-pub(super) enum Began {
+/// What the response headers of the service mean.
+pub(super) enum HeadersOutcome {
+    /// A body follows.
     Body(Call),
-    Over,
-    /// Something else must be said.
-    Instead(End),
+    /// The call has ended: the headers have its code.
+    Ended,
+    /// Another error replaces the response.
+    Replaced(ErrorReply),
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
         if !self.ended {
-            // Whoever asked has gone, or has reset the stream.
+            // The client has disconnected, or has reset the stream.
             self.end(Code::Cancelled);
         }
     }
 }
 
-/// How tonic's complaints about the bytes around a message begin. It calls them INTERNAL, but they
-/// are the caller's mistake.
-const MISFRAMED: [&str; 3] =
+/// Prefixes of tonic's messages about malformed framing. tonic uses INTERNAL for them, but they are
+/// errors of the client.
+const FRAMING_ERRORS: [&str; 3] =
     ["protocol error: received message with", "Unexpected EOF decoding", "Missing request message"];
 
 pub(super) fn code(headers: &HeaderMap) -> Option<Code> {
     headers.get(GRPC_STATUS).map(|code| Code::from_bytes(code.as_bytes()))
 }
 
-/// An error of ours, which ends a call.
-pub(super) struct End {
+/// The response to a call that ended with an error.
+pub(super) struct ErrorReply {
     status: Status,
-    /// The method's own response, if it has one.
-    instead: Option<Response<Body>>,
+    /// The method's own response; `None` for a gRPC status.
+    response: Option<Response<Body>>,
 }
 
-impl End {
+impl ErrorReply {
     pub(super) fn code(&self) -> Code {
         self.status.code()
     }
 
-    pub(super) fn of(gate: &Gate, refusal: CallError, rpc: Rpc) -> Self {
-        let instead = (gate.refusal)(rpc, &refusal);
-        Self { status: refusal.into(), instead }
+    pub(super) fn new(worker: &WorkerState, error: CallError, rpc: Rpc) -> Self {
+        let response = (worker.error_responder)(rpc, &error);
+        Self { status: error.into(), response }
     }
 
-    pub(super) fn response(self) -> Response<AnswerBody> {
-        let response = self.instead.unwrap_or_else(|| self.status.into_http());
-        response.map(|body| AnswerBody::of(body, None))
+    pub(super) fn into_response(self) -> Response<ResponseBody> {
+        let response = self.response.unwrap_or_else(|| self.status.into_http());
+        response.map(|body| ResponseBody::new(body, None))
     }
 
-    pub(super) fn trailers(self) -> Frame<Bytes> {
+    pub(super) fn into_trailers(self) -> Frame<Bytes> {
         let mut trailers = HeaderMap::new();
         if self.status.add_header(&mut trailers).is_err() {
-            // Our texts and metadata fit into headers. If one did not, this must not look like OK.
+            // Our messages and metadata are valid in headers. Should one not be, the trailers must
+            // not mean OK.
             trailers.insert(GRPC_STATUS, HeaderValue::from_static("13"));
         }
         Frame::trailers(trailers)
@@ -265,26 +296,30 @@ impl End {
 // === Deadlines ===
 
 impl Deadline {
-    /// When the call must be over: when the client says, and no later than the server's cap.
+    /// The deadline of a call: the client's, but no later than the server's own.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::DeadlineExceeded`]: the client's timeout is below [`TIMEOUT_MIN`].
     fn of(
         rpc: Rpc,
         started: Instant,
         headers: &HeaderMap,
         limits: &Limits,
     ) -> Result<Option<Self>, CallError> {
-        let asked = headers.get("grpc-timeout").and_then(|text| timeout(text.as_bytes()));
-        if asked.is_some_and(|asked| asked < TIMEOUT_MIN) {
+        let from_client = headers.get("grpc-timeout").and_then(|text| timeout(text.as_bytes()));
+        if from_client.is_some_and(|from_client| from_client < TIMEOUT_MIN) {
             return Err(CallError::DeadlineExceeded);
         }
-        let time = asked.into_iter().chain(rpc.time_max(limits)).min();
-        // A time that no clock can show is no deadline.
+        let time = from_client.into_iter().chain(rpc.time_max(limits)).min();
+        // A time beyond the range of [`Instant`] is no deadline.
         let at = time.and_then(|time| started.checked_add(time));
-        Ok(at.map(|at| Self { at, asked: asked.is_some(), sleep: None }))
+        Ok(at.map(|at| Self { at, from_client: from_client.is_some(), sleep: None }))
     }
 }
 
-/// The value of `grpc-timeout`, read as tonic reads it: what one of the two took for a time and the
-/// other did not would end as CANCELLED.
+/// The value of `grpc-timeout`, parsed exactly as tonic does. If only one of the two accepted a
+/// value, the call would end with CANCELLED.
 fn timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.len() > 8 {

@@ -1,4 +1,4 @@
-//! The layer by itself, around calls that panic: no call of ours does, as far as we know.
+//! The layer alone, around services that panic or answer late.
 
 use std::collections::HashSet;
 
@@ -11,7 +11,7 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
-use super::body::Rest;
+use super::body::BodyState;
 use super::*;
 use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
@@ -19,23 +19,24 @@ use std::time::Duration;
 
 fn admission(metrics: &Arc<Metrics>) -> Admission {
     let limits = Limits::default();
-    Admission::new(limits, &Places::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
+    Admission::new(limits, &Permits::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
 }
 
-/// The layer around a service that answers each call with what the function makes.
+/// The layer around a service that answers each call with this future.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
-        admission($metrics)
-            .layer(Plain(tower::service_fn(|_: Request<Body>| -> Boxed { Box::pin($answer) })))
+        admission($metrics).layer(NoFastPath(tower::service_fn(|_: Request<Body>| -> BoxFuture {
+            Box::pin($answer)
+        })))
     };
 }
 
-type Boxed = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+type BoxFuture = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// A body that fails while it is being made.
-struct Broken(bool);
+/// A body that returns one message and then panics; with `true` it panics at once.
+struct PanickingBody(bool);
 
-impl HttpBody for Broken {
+impl HttpBody for PanickingBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -50,10 +51,10 @@ impl HttpBody for Broken {
     }
 }
 
-/// A service without a fast way.
-struct Plain<S>(S);
+/// A service without a fast path.
+struct NoFastPath<S>(S);
 
-impl<S> Inner for Plain<S>
+impl<S> InnerService for NoFastPath<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -63,47 +64,52 @@ where
         self.0.poll_ready(cx)
     }
 
-    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Begun<S::Future> {
-        Begun::Waits(self.0.call(request))
+    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Started<S::Future> {
+        Started::Pending(self.0.call(request))
     }
 }
 
-async fn ask<S>(service: &mut Admitted<S>, path: &str) -> Status
+async fn call_once<S>(service: &mut AdmissionService<S>, path: &str) -> Status
 where
-    S: Inner,
+    S: InnerService,
     S::Future: Send + Unpin + 'static,
 {
     let request = Request::post(path).body(Body::empty()).unwrap();
     let Ok(answer) = service.call(request).await;
-    told(answer).await.0
+    read_to_end(answer).await.0
 }
 
-/// How an answer ends, and whether its head came first by itself.
-async fn told(answer: Response<AnswerBody>) -> (Status, bool) {
+/// Reads a response to its end. Returns its status, and whether its headers came before the
+/// service's answer.
+async fn read_to_end(answer: Response<ResponseBody>) -> (Status, bool) {
     let (parts, mut body) = answer.into_parts();
     let mut all = parts.headers;
     assert_eq!(all.get(CONTENT_TYPE), Some(&GRPC_CONTENT_TYPE));
-    let head_first = matches!(body.rest, Rest::All(_));
+    let headers_first = matches!(body.state, BodyState::Call(_));
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         if let Ok(trailers) = frame.unwrap().into_trailers() {
             all.extend(trailers);
         }
     }
     assert!(body.is_end_stream() || body.call.is_none());
-    (Status::from_header_map(&all).unwrap(), head_first)
+    (Status::from_header_map(&all).unwrap(), headers_first)
 }
 
-fn answered(body: Broken) -> Response<Body> {
+fn ok_response(body: PanickingBody) -> Response<Body> {
     let mut response = Response::new(Body::new(body));
     response.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
     response
 }
 
-/// A call that ends this way after `millis`, under these timeouts: its code, and whether the head
-/// of its answer came first.
-async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code, bool, u128) {
+/// A call whose service answers after `millis`, with this `grpc-timeout`. Returns the code, whether
+/// the headers came early, and the milliseconds until the end.
+async fn call_that_waits(
+    millis: u64,
+    timeout: &str,
+    end: fn() -> Response<Body>,
+) -> (Code, bool, u128) {
     let metrics = Arc::new(Metrics::default());
-    let inner = tower::service_fn(move |_: Request<Body>| -> Boxed {
+    let inner = tower::service_fn(move |_: Request<Body>| -> BoxFuture {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(millis)).await;
             Ok(end())
@@ -113,8 +119,8 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();
-    let Ok(answer) = admission.layer(Plain(inner)).call(request).await;
-    let (status, head_first) = told(answer).await;
+    let Ok(answer) = admission.layer(NoFastPath(inner)).call(request).await;
+    let (status, headers_first) = read_to_end(answer).await;
     let took = began.elapsed().as_millis();
     let name = format!("{:?}", status.code());
     let code =
@@ -122,31 +128,31 @@ async fn waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code
     let counted = format!("capstan_requests_total{{rpc=\"Check\",code=\"{code}\"}} 1\n");
     assert!(scraped(&metrics).contains(&counted), "{counted}");
     assert!(scraped(&metrics).contains("capstan_in_flight 0\n"));
-    (status.code(), head_first, took)
+    (status.code(), headers_first, took)
 }
 
 #[tokio::test(start_paused = true)]
-async fn near_its_deadline_a_call_sends_the_head_and_the_rest_when_it_comes() {
+async fn a_call_near_its_deadline_sends_its_headers_first() {
     let unavailable = || Status::unavailable("later").into_http();
-    let panics = || answered(Broken(false));
+    let panics = || ok_response(PanickingBody(false));
     let late = Code::DeadlineExceeded;
-    // Ready long before the deadline, with a client's or with the server's alone.
-    assert_eq!(waits(60, "100m", unavailable).await, (Code::Unavailable, false, 60));
-    assert_eq!(waits(999, "", unavailable).await, (Code::Unavailable, false, 999));
-    assert_eq!(waits(1_001, "", unavailable).await, (late, false, 1_000));
+    // Long before the deadline, of the client or of the server alone.
+    assert_eq!(call_that_waits(60, "100m", unavailable).await, (Code::Unavailable, false, 60));
+    assert_eq!(call_that_waits(999, "", unavailable).await, (Code::Unavailable, false, 999));
+    assert_eq!(call_that_waits(1_001, "", unavailable).await, (late, false, 1_000));
     let head_early = u64::try_from(HEAD_EARLY.as_millis()).unwrap();
-    assert!(!waits(100 - head_early - 1, "100m", unavailable).await.1);
-    assert!(waits(100 - head_early + 1, "100m", unavailable).await.1);
-    // Ready within the last moments, with an error or with an answer, or too late.
-    assert_eq!(waits(90, "100m", unavailable).await, (Code::Unavailable, true, 90));
-    assert_eq!(waits(90, "100m", panics).await, (Code::Internal, true, 90));
-    assert_eq!(waits(5, "10m", unavailable).await, (Code::Unavailable, true, 5));
-    assert_eq!(waits(101, "100m", unavailable).await, (late, true, 100));
-    assert_eq!(waits(5_000, "9S", unavailable).await, (late, true, 1_000));
+    assert!(!call_that_waits(100 - head_early - 1, "100m", unavailable).await.1);
+    assert!(call_that_waits(100 - head_early + 1, "100m", unavailable).await.1);
+    // Shortly before the deadline, with an error or with an answer, or after it.
+    assert_eq!(call_that_waits(90, "100m", unavailable).await, (Code::Unavailable, true, 90));
+    assert_eq!(call_that_waits(90, "100m", panics).await, (Code::Internal, true, 90));
+    assert_eq!(call_that_waits(5, "10m", unavailable).await, (Code::Unavailable, true, 5));
+    assert_eq!(call_that_waits(101, "100m", unavailable).await, (late, true, 100));
+    assert_eq!(call_that_waits(5_000, "9S", unavailable).await, (late, true, 1_000));
 }
 
 #[test]
-fn what_began_together_does_not_end_together() {
+fn the_ages_of_connections_differ() {
     let part = CONNECTION_AGE_JITTER_PART;
     let ages: HashSet<_> = (0..100).map(|_| jittered(CONNECTION_AGE, part)).collect();
     assert!(ages.len() > 90, "{} of 100 differ", ages.len());
@@ -166,7 +172,7 @@ fn scraped(metrics: &Arc<Metrics>) -> String {
 async fn a_panic_in_any_call_ends_that_call_only() {
     let metrics = Arc::new(Metrics::default());
     let mut in_head = around!(&metrics, async { panic!("the secret of the head") });
-    let mut in_body = around!(&metrics, async { Ok(answered(Broken(false))) });
+    let mut in_body = around!(&metrics, async { Ok(ok_response(PanickingBody(false))) });
     let files = FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap().file;
     let services = files.iter().filter(|file| file.package() == "capstan.v1");
     let mut correlations = HashSet::new();
@@ -174,7 +180,9 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     for service in services.flat_map(|file| &file.service) {
         for method in &service.method {
             let path = format!("/capstan.v1.{}/{}", service.name(), method.name());
-            for status in [ask(&mut in_head, &path).await, ask(&mut in_body, &path).await] {
+            for status in
+                [call_once(&mut in_head, &path).await, call_once(&mut in_body, &path).await]
+            {
                 assert_eq!(status.code(), Code::Internal, "{path}");
                 let correlation = status.message().strip_prefix("internal error ").unwrap();
                 assert_eq!(correlation.len(), 16);
@@ -188,42 +196,46 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     let text = scraped(&metrics);
     assert!(text.contains("capstan_panics_total 16\n"), "{text}");
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
-    assert_eq!(in_head.gate.places.free.available_permits(), Limits::default().in_flight_max);
+    assert_eq!(
+        in_head.worker.permits.available.available_permits(),
+        Limits::default().in_flight_max
+    );
 }
 
-/// Permits are never over-committed, by all or by one peer, and all come back, in every order of steps.
+/// Permits are never over-committed, in total or for one peer, and all are released, in every order
+/// of steps.
 #[test]
 fn permits_are_never_over_committed() {
     crate::interleave::check(|| {
         let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
         let metrics = Arc::new(Metrics::default());
-        let places = Places::new(&limits);
+        let permits = Permits::new(&limits);
         let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let peers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"];
         let threads = peers.map(|peer| {
-            let (places, held) = (Arc::clone(&places), Arc::clone(&held));
+            let (permits, held) = (Arc::clone(&permits), Arc::clone(&held));
             let metrics = WorkerMetrics::new(&metrics);
             let peer = Peer::of(Some(&crate::transport::connection::Remote(peer.parse().ok())));
             shuttle::thread::spawn(move || {
-                let place = Place::take(&places, &metrics, peer);
-                let taken = place.is_ok();
+                let permit = Permit::acquire(&permits, &metrics, peer);
+                let taken = permit.is_ok();
                 if taken {
                     use std::sync::atomic::Ordering::SeqCst;
                     assert!(held.fetch_add(1, SeqCst) < 2, "more than two permits");
                     crate::interleave::point();
-                    assert_eq!(places.peers.count(peer), 1, "more than one permit of a peer");
+                    assert_eq!(permits.peers.count(peer), 1, "more than one permit of a peer");
                     held.fetch_sub(1, SeqCst);
                 }
-                drop(place);
+                drop(permit);
                 taken
             })
         });
         let taken: Vec<bool> = threads.into_iter().map(|one| one.join().unwrap()).collect();
         assert!(taken.contains(&true), "a free permit is refused to everybody");
-        assert_eq!(places.free.available_permits(), 2, "a permit was lost");
+        assert_eq!(permits.available.available_permits(), 2, "a permit was lost");
         assert!(peers.iter().all(|peer| {
             let remote = crate::transport::connection::Remote(peer.parse().ok());
-            places.peers.count(Peer::of(Some(&remote))) == 0
+            permits.peers.count(Peer::of(Some(&remote))) == 0
         }));
     });
 }

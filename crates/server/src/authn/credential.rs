@@ -1,8 +1,8 @@
-//! The identity that a request proves: by a secret, by a verified token, or by a verified certificate.
+//! The identity that a request proves: by a secret, a verified token, or a verified certificate.
 //!
-//! **Invariants**: if several sources are present, none is preferred: the request is refused. All refusals
-//! look the same to the client, which learns neither whether an identity exists nor which half of a
-//! credential was wrong.
+//! **Invariants**: if several sources are present, the request is refused; none has priority. All
+//! refusals are the same to the client. It learns neither whether an identity exists, nor which
+//! half of a credential was wrong.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,9 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::limits::AUTHORIZATION_BYTES_MAX;
 
-/// Whom secrets prove: what the policy lists, and later what Capstan itself has issued.
+/// Maps secrets to identities: those of the policy, and later those that Capstan has issued.
 pub(crate) trait Verifier {
-    /// The identity whose secret this is, if it counts at this time.
+    /// The identity of this secret, if the secret is valid at this time.
     fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf>;
 }
 
@@ -27,29 +27,30 @@ impl Verifier for Credentials {
     }
 }
 
-/// What a request presents.
+/// The credentials that a request presents.
 #[derive(Debug, Default)]
-pub(crate) struct Presented<'r> {
-    /// The `Authorization` header; `Some(None)` if it is there more than once or is not text.
+pub(crate) struct PresentedCredentials<'r> {
+    /// The `Authorization` header. `Some(None)` if it is repeated or is not text.
     pub(crate) authorization: Option<Option<&'r str>>,
-    /// The claim of a verified token that names an identity; `Some(None)` if the token has none.
+    /// The claim of a verified token that names an identity. `Some(None)` if the token lacks it.
     pub(crate) token: Option<Option<&'r str>>,
-    /// The name in a verified client certificate; empty if there is none.
+    /// The principal of a verified client certificate; empty without one.
     pub(crate) principal: &'r str,
 }
 
-/// No identity is proved, or more than one.
+/// The request proves no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct IdentityError;
 
-/// The identity that the one present source proves. Only sources that `sources` allows are looked at.
+/// The identity that the only present source proves. Sources that `sources` does not allow are
+/// ignored.
 ///
 /// # Errors
 ///
-/// No source is present, several are, or the one that is proves nothing.
+/// No source is present, several are present, or the present one proves no identity.
 pub(crate) fn identify(
     sources: &IdentitySources,
-    presented: &Presented<'_>,
+    presented: &PresentedCredentials<'_>,
     verifier: &impl Verifier,
     now: Timestamp,
 ) -> Result<PathBuf, IdentityError> {
@@ -66,8 +67,8 @@ pub(crate) fn identify(
     }
 }
 
-/// Whom an `Authorization` header proves: `Bearer SECRET`, or `Basic` with the identity's path as
-/// user and the secret as password.
+/// The identity that an `Authorization` header proves. The header is `Bearer SECRET`, or `Basic`
+/// with the identity's path as user and the secret as password.
 fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> Option<PathBuf> {
     if header.len() > AUTHORIZATION_BYTES_MAX {
         return None;
@@ -84,7 +85,7 @@ fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> O
         return None;
     }
     let decoded = STANDARD.decode(rest).ok()?;
-    // Paths may hold colons, and so may not passwords.
+    // A path may contain colons; a password may not.
     let colon = decoded.iter().rposition(|byte| *byte == b':')?;
     let (user, password) = decoded.split_at_checked(colon)?;
     let identity = verifier.verify(password.get(1..)?, now)?;

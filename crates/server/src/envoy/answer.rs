@@ -1,7 +1,7 @@
-//! Answers in Envoy's words.
+//! Answers as Envoy's messages.
 //!
-//! **Invariants**: an answer is OK only in [`allowed`]. A header that is set holds a path or a number,
-//! so nothing that a client wrote can end a line in it.
+//! **Invariants**: only [`allowed`] makes an OK answer. A header that is set holds a path or a
+//! number, so no text of a client can add a header line.
 
 use capstan_proto::frame;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -24,22 +24,23 @@ use tonic::metadata::GRPC_CONTENT_TYPE;
 use crate::envoy::routes::MalformedRequestError;
 use crate::error::CallError;
 
-/// The header that tells services who asks.
+/// The header with the identity, for the upstream service.
 pub(super) const IDENTITY: &str = "x-capstan-identity";
-/// The header that tells them the revision of the policy that let the request pass.
+/// The header with the revision that decided, for the upstream service.
 pub(super) const REVISION: &str = "x-capstan-revision";
 
-/// What is known of a request that may pass.
+/// The facts of an allowed request.
 #[derive(Debug)]
 pub(super) struct Allowed<'a> {
     pub(super) identity: &'a str,
     pub(super) revision: u64,
     pub(super) route: Option<&'a str>,
-    /// Whether the secret has done its work here, and is nobody else's business.
+    /// Whether the `Authorization` header holds a secret of Capstan, which must not reach the
+    /// upstream service.
     pub(super) by_credential: bool,
 }
 
-/// What is known of a request that may not pass.
+/// The facts of a refused request.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Denial<'a> {
     pub(super) identity: Option<&'a str>,
@@ -50,9 +51,9 @@ pub(super) struct Denial<'a> {
     pub(super) resource: Option<&'a str>,
 }
 
-/// What a client reads. `errors` is what OCI clients look for.
+/// The JSON body that the client gets. OCI clients read `errors`.
 #[derive(Serialize)]
-struct Told<'a> {
+struct DenialBody<'a> {
     error: &'static str,
     reason: &'a str,
     message: &'a str,
@@ -69,32 +70,36 @@ struct OciError<'a> {
     message: &'a str,
 }
 
-/// How a request is refused.
+/// The codes and names of one kind of error.
 #[derive(Clone, Copy)]
-struct Refused {
+struct RejectionCodes {
     http: i32,
     grpc: Code,
     error: &'static str,
-    /// Of the OCI distribution specification, where it has one.
+    /// The code of the OCI distribution specification, where it has one.
     oci: &'static str,
 }
 
-const BAD_REQUEST: Refused =
-    Refused { http: 400, grpc: Code::InvalidArgument, error: "bad_request", oci: "UNSUPPORTED" };
-const UNAUTHENTICATED: Refused = Refused {
+const BAD_REQUEST: RejectionCodes = RejectionCodes {
+    http: 400,
+    grpc: Code::InvalidArgument,
+    error: "bad_request",
+    oci: "UNSUPPORTED",
+};
+const UNAUTHENTICATED: RejectionCodes = RejectionCodes {
     http: 401,
     grpc: Code::Unauthenticated,
     error: "unauthenticated",
     oci: "UNAUTHORIZED",
 };
-const DENIED: Refused =
-    Refused { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
-const UNAVAILABLE: Refused =
-    Refused { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
+const DENIED: RejectionCodes =
+    RejectionCodes { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
+const UNAVAILABLE: RejectionCodes =
+    RejectionCodes { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
 
-/// The request may pass.
-pub(super) fn allowed(known: &Allowed<'_>, spoofed: &[String]) -> CheckResponse {
-    let mut headers_to_remove = spoofed.to_vec();
+/// The request may pass. `spoofed_headers` are removed from it.
+pub(super) fn allowed(known: &Allowed<'_>, spoofed_headers: &[String]) -> CheckResponse {
+    let mut headers_to_remove = spoofed_headers.to_vec();
     if known.by_credential {
         headers_to_remove.push("authorization".into());
     }
@@ -111,7 +116,7 @@ pub(super) fn allowed(known: &Allowed<'_>, spoofed: &[String]) -> CheckResponse 
     response(Code::Ok, HttpResponse::OkResponse(ok), metadata)
 }
 
-/// The policy does not let the request pass, or nothing says what it requires.
+/// The policy denies the request, or no route says what it requires.
 pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
     let Denial { reason, capability, resource, .. } = *denial;
     let message = match (capability, resource) {
@@ -122,55 +127,56 @@ pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
         _ if reason == "FORM_BODY" => "this route takes no forms".into(),
         _ => "no route says what this request requires".into(),
     };
-    refused(DENIED, denial, &message, vec![])
+    rejection(DENIED, denial, &message, vec![])
 }
 
-/// Nobody asks, or it is not proved who.
+/// No identity is proved.
 pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
     let denial = Denial { reason: "AUTHN_FAILED", ..Denial::default() };
     let challenge = vec![header("www-authenticate", challenge)];
-    refused(UNAUTHENTICATED, &denial, "authentication is required", challenge)
+    rejection(UNAUTHENTICATED, &denial, "authentication is required", challenge)
 }
 
-/// The request is refused whatever it asks for.
+/// The request is malformed: no route and no policy can allow it.
 pub(super) fn malformed(malformed: MalformedRequestError, denial: &Denial<'_>) -> CheckResponse {
     let denial = Denial { reason: "MALFORMED_REQUEST", ..*denial };
-    refused(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
+    rejection(BAD_REQUEST, &denial, &malformed.to_string(), vec![])
 }
 
 /// The request cannot be decided now.
 pub(super) fn unavailable(message: &str) -> CheckResponse {
     let denial = Denial { reason: "UNAVAILABLE", ..Denial::default() };
-    let (body, headers) = said(UNAVAILABLE, &denial, message, vec![header("retry-after", "1")]);
+    let (body, headers) =
+        body_and_headers(UNAVAILABLE, &denial, message, vec![header("retry-after", "1")]);
     let status = Some(HttpStatus { code: UNAVAILABLE.http });
     let error = HttpResponse::ErrorResponse(DeniedHttpResponse { status, headers, body });
     response(UNAVAILABLE.grpc, error, metadata(false, None, 0, None, Some(denial.reason)))
 }
 
-fn refused(
-    how: Refused,
+fn rejection(
+    codes: RejectionCodes,
     denial: &Denial<'_>,
     message: &str,
     headers: Vec<HeaderValueOption>,
 ) -> CheckResponse {
-    let (body, headers) = said(how, denial, message, headers);
-    let status = Some(HttpStatus { code: how.http });
+    let (body, headers) = body_and_headers(codes, denial, message, headers);
+    let status = Some(HttpStatus { code: codes.http });
     let denied = HttpResponse::DeniedResponse(DeniedHttpResponse { status, headers, body });
     let Denial { identity, revision, route, reason, .. } = *denial;
-    response(how.grpc, denied, metadata(false, identity, revision, route, Some(reason)))
+    response(codes.grpc, denied, metadata(false, identity, revision, route, Some(reason)))
 }
 
-fn said(
-    how: Refused,
+fn body_and_headers(
+    codes: RejectionCodes,
     denial: &Denial<'_>,
     message: &str,
     mut headers: Vec<HeaderValueOption>,
 ) -> (String, Vec<HeaderValueOption>) {
     let Denial { reason, capability, resource, .. } = *denial;
-    let errors = [OciError { code: how.oci, message }];
-    let told = Told { error: how.error, reason, message, capability, resource, errors };
-    // Strings alone, which cannot fail; without them the status still says it.
-    let body = serde_json::to_string(&told).unwrap_or_default();
+    let errors = [OciError { code: codes.oci, message }];
+    let body = DenialBody { error: codes.error, reason, message, capability, resource, errors };
+    // Serializing strings does not fail. If it did, the status would still be right.
+    let body = serde_json::to_string(&body).unwrap_or_default();
     headers.push(header("content-type", "application/json"));
     (body, headers)
 }
@@ -184,7 +190,7 @@ fn response(code: Code, http: HttpResponse, metadata: Struct) -> CheckResponse {
     }
 }
 
-/// Sets a header, whatever was there.
+/// A header that replaces any value of the request.
 fn header(key: &str, value: &str) -> HeaderValueOption {
     let header = HeaderValue { key: key.into(), value: value.into(), ..HeaderValue::default() };
     HeaderValueOption {
@@ -194,7 +200,7 @@ fn header(key: &str, value: &str) -> HeaderValueOption {
     }
 }
 
-/// What access logs can show.
+/// The dynamic metadata for Envoy's access log.
 fn metadata(
     allowed: bool,
     identity: Option<&str>,
@@ -219,24 +225,24 @@ fn metadata(
 
 // === Instead of gRPC errors ===
 
-/// What Envoy is told instead of a gRPC error: an error with words of its own where the server could
-/// not decide, so that the client knows to come again, and a denial where the caller's bytes were
-/// wrong, so that no `failure_mode_allow` lets them pass.
-pub(crate) fn instead_of(refusal: &CallError) -> Response<Body> {
-    let message = refusal.to_string();
-    framed(&match refusal {
+/// The answer to Envoy instead of a gRPC error. If the server could not decide, it is an error with
+/// its own text, and the client knows that it may retry. If the bytes were wrong, it is a denial,
+/// so that `failure_mode_allow` does not let the request pass.
+pub(crate) fn error_response(error: &CallError) -> Response<Body> {
+    let message = error.to_string();
+    framed(&match error {
         CallError::DeadlineExceeded
         | CallError::Overloaded
         | CallError::Unimplemented
         | CallError::Bug { .. } => unavailable(&message),
-        CallError::TooLarge { .. } | CallError::Misframed => {
+        CallError::TooLarge { .. } | CallError::InvalidFraming => {
             let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
-            refused(BAD_REQUEST, &denial, &message, vec![])
+            rejection(BAD_REQUEST, &denial, &message, vec![])
         }
     })
 }
 
-/// An answer as a whole gRPC response.
+/// An answer as a complete gRPC response.
 fn framed(answer: &CheckResponse) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", HttpHeaderValue::from_static("0"));
@@ -252,9 +258,10 @@ mod tests {
 
     use super::*;
 
-    /// What Envoy reads: its own code, whether it is an error, and the client's status.
-    async fn read(refusal: CallError) -> (i32, bool, i32) {
-        let (head, body) = instead_of(&refusal).into_parts();
+    /// What Envoy reads: the gRPC code, whether the answer is an error, and the HTTP status of the
+    /// client.
+    async fn read(error: CallError) -> (i32, bool, i32) {
+        let (head, body) = error_response(&error).into_parts();
         assert_eq!(head.headers[CONTENT_TYPE], "application/grpc");
         let body = body.collect().await.unwrap();
         assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
@@ -271,19 +278,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_of_the_server_is_an_error_and_one_of_the_bytes_a_denial() {
+    async fn a_failure_of_the_server_is_an_error_and_malformed_bytes_are_a_denial() {
         let bug = CallError::Bug { correlation: "x".into() };
-        for refusal in [CallError::Overloaded, CallError::DeadlineExceeded, bug] {
-            assert_eq!(read(refusal).await, (14, true, 503));
+        for error in [CallError::Overloaded, CallError::DeadlineExceeded, bug] {
+            assert_eq!(read(error).await, (14, true, 503));
         }
-        for refusal in [CallError::Misframed, CallError::TooLarge { bytes_max: 1 }] {
-            assert_eq!(read(refusal).await, (3, false, 400));
+        for error in [CallError::InvalidFraming, CallError::TooLarge { bytes_max: 1 }] {
+            assert_eq!(read(error).await, (3, false, 400));
         }
     }
 
-    /// Nothing that is set is among what is removed: Envoy removes last.
+    /// No header is both set and removed, because Envoy removes headers after it sets them.
     #[test]
-    fn what_is_set_is_not_removed() {
+    fn no_header_is_both_set_and_removed() {
         let known = Allowed { identity: "a", revision: 1, route: None, by_credential: true };
         let answer = allowed(&known, &["x-capstan-x".into()]);
         let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!() };

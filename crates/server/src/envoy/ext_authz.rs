@@ -1,13 +1,13 @@
-//! Envoy's external authorization, `envoy.service.auth.v3`: may this HTTP request pass?
+//! The authorization of one HTTP request, and the gRPC service `Authorization`.
 //!
 //! ```text
-//! CheckRequest ─▶ told: canonical, or 400 ─▶ identity: one, or 401 ─▶ what is required, or 403
-//!     ─▶ engine, on one snapshot and at one time ─▶ answer: pass, or 403
+//! CheckRequest ─▶ canonical request, or 400 ─▶ one identity, or 401 ─▶ requirements, or 403
+//!     ─▶ decisions of one snapshot at one time ─▶ OK, or 403
 //! ```
 //!
-//! **Invariants**: whatever is missing, malformed, doubtful or unknown is a refusal. Who asks is never
-//! taken from what a client alone says. The credentials are those of the snapshot that decides, so
-//! that a reload takes both away at once. Only these files know Envoy's words.
+//! **Invariants**: anything missing, malformed, ambiguous or unknown is refused. The identity never
+//! comes from a header that the client alone controls. The credentials belong to the snapshot that
+//! decides, so one reload replaces both.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -32,17 +32,17 @@ use crate::ask::{Ask, Basis};
 use crate::authn::credential::identify;
 use crate::clock::Clock;
 use crate::error::CallError;
-use crate::feed::published::{Current, Freshness, Keep, Published};
+use crate::feed::published::{Current, Freshness, Published, Retention};
 use crate::limits::Limits;
 use crate::methods::{EXT_AUTHZ_PATH, Rpc};
 use crate::telemetry::metrics::{AuthorizationOutcome, Metrics};
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 
-/// Answers from what is published.
+/// Authorizes requests with the served revision and the route table.
 #[derive(Debug)]
 pub(crate) struct ExtAuthz {
     pub(crate) published: Arc<Published>,
-    /// Replaced when the route table is loaded again.
+    /// Replaced by a reload of the route table.
     pub(crate) table: Arc<ArcSwap<Table>>,
     pub(crate) ask: Ask,
     pub(crate) metrics: Arc<Metrics>,
@@ -53,12 +53,12 @@ impl ExtAuthz {
     pub(super) async fn check(
         &self,
         request: &CheckRequest,
-        trace: Option<&Trace>,
+        span: Option<&CallSpan>,
     ) -> CheckResponse {
         match self.published.read(Freshness::Any).await {
             Ok(current) => {
                 let (table, now) = (self.table.load(), self.clock.now());
-                self.answer(&current, &table, request, now, trace)
+                self.answer(&current, &table, request, now, span)
             }
             Err(error) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
@@ -67,50 +67,50 @@ impl ExtAuthz {
         }
     }
 
-    /// Answers a request at one time. Nothing here waits.
+    /// Answers one request at one time, without waiting.
     fn answer(
         &self,
         current: &Current,
         table: &Table,
         request: &CheckRequest,
         now: Timestamp,
-        trace: Option<&Trace>,
+        span: Option<&CallSpan>,
     ) -> CheckResponse {
-        let told = match EnvoyRequest::read(request, table.routes.identity.jwt.as_ref()) {
-            Ok(told) => told,
+        let envoy_request = match EnvoyRequest::read(request, table.routes.identity.jwt.as_ref()) {
+            Ok(envoy_request) => envoy_request,
             Err(malformed) => {
                 self.metrics.authorized(AuthorizationOutcome::Malformed);
                 return answer::malformed(malformed, &Denial::default());
             }
         };
         let sources = &table.routes.identity;
-        let found = identify(sources, &told.presented, &current.credentials, now);
+        let found = identify(sources, &envoy_request.presented, &current.credentials, now);
         let Ok(identity) = found else {
             self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
             return answer::unauthenticated(&table.routes.challenge);
         };
-        let asking = Asking {
+        let context = RequestContext {
             current,
             identity: &identity,
-            by_credential: sources.credential && told.presented.authorization.is_some(),
+            by_credential: sources.credential && envoy_request.presented.authorization.is_some(),
             now,
-            trace,
+            span,
         };
-        let (answered, response) = self.authorize(&asking, table, &told);
+        let (answered, response) = self.authorize(&context, table, &envoy_request);
         self.metrics.authorized(answered);
         response
     }
 
     fn authorize(
         &self,
-        asking: &Asking<'_>,
+        context: &RequestContext<'_>,
         table: &Table,
-        told: &EnvoyRequest<'_>,
+        envoy_request: &EnvoyRequest<'_>,
     ) -> (AuthorizationOutcome, CheckResponse) {
-        let identity = asking.identity.as_str();
-        let revision = asking.current.snapshot.revision();
+        let identity = context.identity.as_str();
+        let revision = context.current.snapshot.revision();
         let known = Denial { identity: Some(identity), revision, ..Denial::default() };
-        let (route, required) = match required(table, told) {
+        let (route, required) = match required(table, envoy_request) {
             Ok(found) => found,
             Err(RouteError::Malformed(malformed)) => {
                 return (AuthorizationOutcome::Malformed, answer::malformed(malformed, &known));
@@ -131,49 +131,50 @@ impl ExtAuthz {
                 let denial = Denial { reason: "MALFORMED_RESOURCE", ..known };
                 return (AuthorizationOutcome::Denied, answer::denied(&denial));
             };
-            if let Some(reason) = self.denies(asking, capability, resource) {
+            if let Some(reason) = self.denial_reason(context, capability, resource) {
                 let denial = Denial { reason, resource: Some(resource.as_str()), ..known };
                 return (AuthorizationOutcome::Denied, answer::denied(&denial));
             }
         }
-        let allowed = Allowed { identity, revision, route, by_credential: asking.by_credential };
-        (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &told.spoofed))
+        let allowed = Allowed { identity, revision, route, by_credential: context.by_credential };
+        (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &envoy_request.headers_to_remove))
     }
 
-    /// Why an identity may not do this here; nothing if it may.
-    fn denies(
+    /// The reason of a denial; `None` if the identity has the capability at the resource.
+    fn denial_reason(
         &self,
-        asking: &Asking<'_>,
+        context: &RequestContext<'_>,
         capability: &str,
         resource: &PathBuf,
     ) -> Option<&'static str> {
-        let Asking { current, identity, now, trace, .. } = *asking;
+        let RequestContext { current, identity, now, span, .. } = *context;
         let question = Question {
             identity: identity.as_path(),
             capability,
             resource: resource.as_path(),
             attributes: Attributes::NONE,
         };
-        let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, trace };
+        let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span };
         match self.ask.decide(basis, &question) {
             Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
-            // A mistake of whoever wrote the routes: nothing that Envoy may let pass as an error.
+            // The route table names an unknown capability. An error could pass under
+            // `failure_mode_allow`, so the request is denied.
             Err(_) => Some("UNKNOWN_CAPABILITY"),
         }
     }
 }
 
-/// Who asks, at one time, and of what.
+/// A request whose identity is proved: its revision, identity, time and span.
 #[derive(Clone, Copy)]
-struct Asking<'a> {
+struct RequestContext<'a> {
     current: &'a Current,
     identity: &'a PathBuf,
     by_credential: bool,
     now: Timestamp,
-    trace: Option<&'a Trace>,
+    span: Option<&'a CallSpan>,
 }
 
-/// The same answers without a server, for tests of any bytes.
+/// The same answers without a server, for tests with arbitrary bytes.
 #[derive(Debug)]
 pub struct Offline {
     ext_authz: ExtAuthz,
@@ -181,17 +182,17 @@ pub struct Offline {
 }
 
 impl Offline {
-    /// With this policy and this route table.
+    /// Takes a policy document and a route table.
     ///
     /// # Errors
     ///
-    /// What is wrong with one of them.
+    /// Every problem of one of them.
     pub fn new(policy: &[u8], routes: &[u8]) -> anyhow::Result<Self> {
         let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
         let table = Table::new(load_routes(routes)?);
         let snapshot = Snapshot::build(&model, 1)?;
         let ext_authz = ExtAuthz {
-            published: Arc::new(Published::new(Keep::from(&Limits::default()))),
+            published: Arc::new(Published::new(Retention::from(&Limits::default()))),
             table: Arc::new(ArcSwap::from_pointee(table)),
             ask: Ask::silent(),
             metrics: Arc::default(),
@@ -200,7 +201,7 @@ impl Offline {
         Ok(Self { ext_authz, current: Current { snapshot, credentials } })
     }
 
-    /// What Envoy is told of a request at this time.
+    /// The answer to a request at this time.
     #[must_use]
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
@@ -208,23 +209,28 @@ impl Offline {
     }
 }
 
-type Found<'a> = (Option<&'a str>, Vec<Required<'a>>);
+type RouteAndRequirements<'a> = (Option<&'a str>, Vec<Required<'a>>);
 
-/// What a request requires: what Envoy's configuration says, else the table; and its route, if it
-/// has one.
-fn required<'a>(table: &'a Table, told: &'a EnvoyRequest<'_>) -> Result<Found<'a>, RouteError> {
-    if let Some(required) = from_context(told)? {
+/// The requirements of a request. They come from Envoy's configuration if it has any, else from the
+/// route table. The name of the route is `None` in the first case.
+fn required<'a>(
+    table: &'a Table,
+    envoy_request: &'a EnvoyRequest<'_>,
+) -> Result<RouteAndRequirements<'a>, RouteError> {
+    if let Some(required) = from_context(envoy_request)? {
         return Ok((None, required));
     }
-    let taken = table.find(&told.asked)?;
+    let taken = table.find(&envoy_request.canonical)?;
     Ok((Some(&taken.route.name), taken.requires().collect()))
 }
 
-/// What the context extensions of Envoy's route require, if they require anything: `capability` and
-/// `resource`, `capability_2` and `resource_2`, and so on. Whatever of them has no partner or no
-/// sense is a mistake, and lets nothing pass.
-fn from_context<'a>(told: &'a EnvoyRequest<'_>) -> Result<Option<Vec<Required<'a>>>, RouteError> {
-    let extensions = told.extensions;
+/// The requirements in the context extensions of Envoy's route: `capability` and `resource`,
+/// `capability_2` and `resource_2`, and so on. `None` if there are none. A key without its partner,
+/// or any other key with one of these prefixes, is a mistake, and the request is denied.
+fn from_context<'a>(
+    envoy_request: &'a EnvoyRequest<'_>,
+) -> Result<Option<Vec<Required<'a>>>, RouteError> {
+    let extensions = envoy_request.context_extensions;
     let is_ours = |key: &&String| key.starts_with("capability") || key.starts_with("resource");
     let ours = extensions.keys().filter(is_ours).count();
     if ours == 0 {
@@ -247,29 +253,29 @@ fn from_context<'a>(told: &'a EnvoyRequest<'_>) -> Result<Option<Vec<Required<'a
 
 // === The gRPC service ===
 
-/// The gRPC service `envoy.service.auth.v3.Authorization`, on this project's own codec.
+/// The gRPC service `envoy.service.auth.v3.Authorization`, with the codec of `capstan-proto`.
 #[derive(Clone, Debug)]
-pub(crate) struct Service {
+pub(crate) struct AuthorizationService {
     ext_authz: Arc<ExtAuthz>,
     message_bytes_max: usize,
 }
 
-impl Service {
+impl AuthorizationService {
     pub(crate) fn new(ext_authz: ExtAuthz, message_bytes_max: usize) -> Self {
         Self { ext_authz: Arc::new(ext_authz), message_bytes_max }
     }
 }
 
-impl NamedService for Service {
+impl NamedService for AuthorizationService {
     const NAME: &'static str = "envoy.service.auth.v3.Authorization";
 }
 
-type Answering<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-impl tower::Service<Request<Body>> for Service {
+impl tower::Service<Request<Body>> for AuthorizationService {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Answering<Response<Body>, Infallible>;
+    type Future = BoxFuture<Response<Body>, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -286,14 +292,14 @@ impl tower::Service<Request<Body>> for Service {
             let mut grpc = Grpc::new(codec).apply_max_message_size_config(Some(most), Some(most));
             let answer = grpc.unary(check, request).await;
             let code = answer.headers().get("grpc-status");
-            let refusal = match code.map(|code| Code::from_bytes(code.as_bytes())) {
+            let error = match code.map(|code| Code::from_bytes(code.as_bytes())) {
                 None | Some(Code::Ok) => return Ok(answer),
                 Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
-                // `check` makes no errors: these are tonic's, of bytes that it cannot read.
-                Some(_) => CallError::Misframed,
+                // `check` returns no errors, so this one is tonic's: it cannot decode the request.
+                Some(_) => CallError::InvalidFraming,
             };
             metrics.authorized(AuthorizationOutcome::Malformed);
-            Ok(answer::instead_of(&refusal))
+            Ok(answer::error_response(&error))
         })
     }
 }
@@ -302,13 +308,13 @@ struct Check(Arc<ExtAuthz>);
 
 impl UnaryService<CheckRequest> for Check {
     type Response = CheckResponse;
-    type Future = Answering<tonic::Response<CheckResponse>, Status>;
+    type Future = BoxFuture<tonic::Response<CheckResponse>, Status>;
 
     fn call(&mut self, request: tonic::Request<CheckRequest>) -> Self::Future {
         let ext_authz = Arc::clone(&self.0);
         Box::pin(async move {
-            let trace = request.extensions().get::<Trace>().cloned();
-            let answer = ext_authz.check(request.get_ref(), trace.as_ref()).await;
+            let span = request.extensions().get::<CallSpan>().cloned();
+            let answer = ext_authz.check(request.get_ref(), span.as_ref()).await;
             Ok(tonic::Response::new(answer))
         })
     }

@@ -1,7 +1,7 @@
-//! What Envoy tells of a request: read, or refused.
+//! Envoy's message about a request, read or refused.
 //!
-//! **Invariant**: a header that decides counts only if it is there once. Envoy joins repeated headers
-//! with commas, or lists them (`encode_raw_headers`); both are seen here.
+//! **Invariant**: a header that the decision uses counts only if it appears once. Envoy joins
+//! repeated headers with commas, or lists them (`encode_raw_headers`); both forms are detected.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -13,33 +13,38 @@ use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use super::answer::{IDENTITY, REVISION};
-use crate::authn::credential::Presented;
+use crate::authn::credential::PresentedCredentials;
 use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
 /// The filter that verifies tokens.
 const JWT_FILTER: &str = "envoy.filters.http.jwt_authn";
-/// Headers by which clients ask servers to read another method than the one that is sent.
+/// Headers by which a client asks a server to use another method than the one in the request.
 const METHOD_OVERRIDES: [&str; 3] =
     ["x-http-method", "x-http-method-override", "x-method-override"];
-/// Headers by which servers may be told another path than the one that was decided on. Envoy sets
-/// the last of them itself, later, where it rewrites a path.
+/// Headers by which a server may get another path than the one that was decided on. Envoy
+/// itself sets the last one, later, when it rewrites a path.
 const PATH_OVERRIDES: [&str; 4] =
     ["x-original-uri", "x-original-url", "x-rewrite-url", "x-envoy-original-path"];
 
-/// What Envoy tells of a request.
+/// The parts of Envoy's message that the decision uses.
 #[derive(Debug)]
 pub(super) struct EnvoyRequest<'r> {
-    pub(super) asked: CanonicalRequest<'r>,
-    pub(super) presented: Presented<'r>,
-    /// What Envoy's configuration says of the route that it has chosen.
-    pub(super) extensions: &'r HashMap<String, String>,
-    /// Headers of the client that look like ours, or name another path.
-    pub(super) spoofed: Vec<String>,
+    pub(super) canonical: CanonicalRequest<'r>,
+    pub(super) presented: PresentedCredentials<'r>,
+    /// The context extensions of the route in Envoy's configuration.
+    pub(super) context_extensions: &'r HashMap<String, String>,
+    /// Client headers that imitate Capstan's, or that name another path.
+    pub(super) headers_to_remove: Vec<String>,
 }
 
 impl<'r> EnvoyRequest<'r> {
-    /// Reads a request. `jwt` says which token's which claim names an identity.
+    /// Reads a request. `jwt` names the token and the claim that hold an identity.
+    ///
+    /// # Errors
+    ///
+    /// The message is not about an HTTP request, contradicts itself, or the request is not
+    /// canonical.
     pub(super) fn read(
         request: &'r CheckRequest,
         jwt: Option<&JwtSource>,
@@ -48,35 +53,37 @@ impl<'r> EnvoyRequest<'r> {
         let http = attributes.request.as_ref().and_then(|request| request.http.as_ref());
         let http = http.ok_or(MalformedRequestError::NotHttp)?;
         if !http.query.is_empty() || !http.fragment.is_empty() {
-            return Err(MalformedRequestError::Disagreement); // Envoy leaves them empty.
+            return Err(MalformedRequestError::Disagreement); // Envoy leaves both empty.
         }
-        let headers = Headers::read(http)?;
-        for (there, said) in [
+        let headers = DecisiveHeaders::read(http)?;
+        for (header, field) in [
             (headers.path, &http.path),
             (headers.method, &http.method),
             (headers.authority, &http.host),
             (headers.host, &http.host),
         ] {
-            if there.is_some_and(|there| there != said.as_str()) {
+            if header.is_some_and(|header| header != field.as_str()) {
                 return Err(MalformedRequestError::Disagreement);
             }
         }
         let content_type = headers.content_type.unwrap_or_default();
-        let asked = CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
+        let canonical =
+            CanonicalRequest::parse(&http.method, &http.host, &http.path, content_type)?;
         let metadata = attributes.metadata_context.as_ref();
-        let presented = Presented {
+        let presented = PresentedCredentials {
             authorization: headers.authorization,
             token: metadata
                 .and_then(|metadata| metadata.filter_metadata.get(JWT_FILTER))
                 .and_then(|verified| claim(jwt?, verified)),
             principal: attributes.source.as_ref().map_or("", |source| &source.principal),
         };
-        let (extensions, spoofed) = (&attributes.context_extensions, headers.spoofed);
-        Ok(Self { asked, presented, extensions, spoofed })
+        let (context_extensions, headers_to_remove) =
+            (&attributes.context_extensions, headers.headers_to_remove);
+        Ok(Self { canonical, presented, context_extensions, headers_to_remove })
     }
 }
 
-/// The claim of the token that Envoy has verified; `Some(None)` if the token has no such text.
+/// The claim of the token that Envoy has verified. `Some(None)` if the token has no text there.
 fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>> {
     let payload = verified.fields.get(&source.payload)?;
     let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
@@ -87,26 +94,26 @@ fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>
     })
 }
 
-/// The headers that decide.
+/// The headers that the decision uses.
 #[derive(Debug, Default)]
-struct Headers<'r> {
+struct DecisiveHeaders<'r> {
     authorization: Option<Option<&'r str>>,
     content_type: Option<&'r str>,
     host: Option<&'r str>,
     authority: Option<&'r str>,
     path: Option<&'r str>,
     method: Option<&'r str>,
-    spoofed: Vec<String>,
+    headers_to_remove: Vec<String>,
 }
 
-impl<'r> Headers<'r> {
+impl<'r> DecisiveHeaders<'r> {
     fn read(http: &'r HttpRequest) -> Result<Self, MalformedRequestError> {
         let raw = http.header_map.as_ref().map(|map| &*map.headers).unwrap_or_default();
         if http.headers.len() + raw.len() > HTTP_HEADERS_MAX {
             return Err(MalformedRequestError::ManyHeaders);
         }
         if !raw.is_empty() && !http.headers.is_empty() {
-            return Err(MalformedRequestError::Disagreement); // Envoy gives one or the other.
+            return Err(MalformedRequestError::Disagreement); // Envoy sends one or the other.
         }
         let mut headers = Self::default();
         for (name, value) in &http.headers {
@@ -118,28 +125,28 @@ impl<'r> Headers<'r> {
         Ok(headers)
     }
 
-    /// Notes a header, whose value is nothing if it is not text.
+    /// Adds a header; the value is `None` if it is not text.
     fn add(&mut self, name: &str, value: Option<&'r str>) -> Result<(), MalformedRequestError> {
         let name = match name.bytes().any(|byte| byte.is_ascii_uppercase()) {
             true => Cow::Owned(name.to_ascii_lowercase()),
             false => Cow::Borrowed(name),
         };
-        // Many services take `_` in a name for `-`.
-        let alike = match name.contains('_') {
+        // Many services treat `_` in a header name as `-`.
+        let dashed = match name.contains('_') {
             true => Cow::Owned(name.replace('_', "-")),
             false => Cow::Borrowed(&*name),
         };
-        if METHOD_OVERRIDES.contains(&&*alike) {
+        if METHOD_OVERRIDES.contains(&&*dashed) {
             return Err(MalformedRequestError::MethodOverride);
         }
-        if alike.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*alike) {
-            // Ours replace those of the same name; the others are taken away.
+        if dashed.starts_with("x-capstan-") || PATH_OVERRIDES.contains(&&*dashed) {
+            // Envoy overwrites a header with exactly our name; the others must be removed.
             if *name != *IDENTITY && *name != *REVISION {
-                self.spoofed.push(name.into_owned());
+                self.headers_to_remove.push(name.into_owned());
             }
             return Ok(());
         }
-        let place = match &*name {
+        let slot = match &*name {
             "authorization" => {
                 let first = self.authorization.is_none();
                 let once = value.filter(|value| first && !value.contains(','));
@@ -156,14 +163,14 @@ impl<'r> Headers<'r> {
         };
         let value = value.ok_or(MalformedRequestError::Header)?;
         let is_joined = *name == *"content-type" && value.contains(',');
-        if place.replace(value).is_some() || is_joined {
+        if slot.replace(value).is_some() || is_joined {
             return Err(MalformedRequestError::Header);
         }
         Ok(())
     }
 }
 
-/// The value of a header, if it is text and there is one.
+/// The value of a header, if it is text.
 fn raw_value(header: &HeaderValue) -> Option<&str> {
     match (&*header.value, &*header.raw_value) {
         (text, []) => Some(text),

@@ -1,11 +1,11 @@
-//! Which route of a table a request takes, and what it requires.
+//! The route table: the route that a request matches, and what it requires.
 //!
 //! ```text
-//! method, host, path?query ─▶ CanonicalRequest, canonical or refused ─▶ Table: the one route ─▶ requirements
+//! method, host, path?query ─▶ CanonicalRequest, or malformed ─▶ Table: one route ─▶ requirements
 //! ```
 //!
-//! **Invariant**: a request that is not canonical takes no route, and no request takes two. What is
-//! done for a request is linear in its length, whatever it holds.
+//! **Invariants**: a request that is not canonical matches no route, and no request matches two.
+//! For a given table, the work for a request is linear in its length.
 
 mod canonical;
 mod table;
@@ -19,9 +19,9 @@ use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 use futures_util::future::BoxFuture;
 
 use crate::feed::Published;
-use crate::feed::reload::{Document, on_a_thread};
+use crate::feed::reload::{Document, run_on_thread};
 use crate::feed::source::{in_file, read};
-use crate::feed::watched::Watched;
+use crate::feed::watched::WatchedFile;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use canonical::{CanonicalRequest, MalformedRequestError};
@@ -31,20 +31,20 @@ pub use table::{Required, RouteError, Table};
 ///
 /// # Errors
 ///
-/// The file cannot be read, or everything that is wrong with the document.
+/// The file cannot be read, or every problem of the document.
 pub fn load(path: &Path) -> anyhow::Result<Table> {
     let document = read(path, DOCUMENT_BYTES_MAX)?;
     let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
     Ok(Table::new(routes))
 }
 
-/// The route table that is served; without a file, the empty one.
+/// The file of the served route table. Without a file, the table is empty.
 pub(crate) struct RoutesFile {
-    file: Watched,
+    file: WatchedFile,
     table: Arc<ArcSwap<Table>>,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
-    /// Route and capability of each warning that was given: a reload does not repeat it.
+    /// The route and the capability of each logged warning, so that a reload does not repeat it.
     warned: HashSet<(String, String)>,
 }
 
@@ -55,13 +55,13 @@ impl RoutesFile {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { file: Watched::new(path), table, published, metrics, warned: HashSet::new() }
+        Self { file: WatchedFile::new(path), table, published, metrics, warned: HashSet::new() }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
-        self.file.begin();
+        self.file.record_state();
         let Some(path) = self.file.path().map(Path::to_owned) else { return Ok(()) };
-        let loaded = on_a_thread("routes", move || load(&path)).await.flatten();
+        let loaded = run_on_thread("routes", move || load(&path)).await.flatten();
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.routes_loaded(outcome);
         let loaded = loaded.inspect_err(|error| self.file.failed(error))?;
@@ -76,7 +76,7 @@ impl Document for RoutesFile {
         "the routes are not reloaded, the old ones serve on"
     }
 
-    fn file(&self) -> &Watched {
+    fn file(&self) -> &WatchedFile {
         &self.file
     }
 
@@ -84,9 +84,9 @@ impl Document for RoutesFile {
         Box::pin(self.load())
     }
 
-    /// Warns of routes that require a capability which the policy's catalog lacks: they let nothing pass,
-    /// which is surely a mistake.
-    fn look(&mut self) {
+    /// Warns about routes that require a capability which the policy's catalog lacks. Such a route
+    /// denies every request, which is most likely a mistake.
+    fn on_tick(&mut self) {
         let Some(current) = self.published.current() else { return };
         for route in &self.table.load().routes.routes {
             for capability in route.requires.iter().map(|required| &required.capability) {

@@ -1,4 +1,4 @@
-//! The feed of a policy file: loads the document, proves it, publishes it.
+//! The feed of a policy file: loads the document, runs the self-check, publishes the snapshot.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,31 +8,31 @@ use capstan_policy::Catalogs;
 use futures_util::future::BoxFuture;
 
 use super::published::{Current, Published};
-use super::reload::{Document, on_a_thread};
+use super::reload::{Document, run_on_thread};
 use super::source::{Built, Source};
-use super::watched::Watched;
+use super::watched::WatchedFile;
 use crate::clock::Clock;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
-/// What the feed loads, and by which clock.
+/// The source of a policy, its catalogs, and the clock for the self-check.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the policy comes from.
+    /// The source of the policy.
     pub source: Source,
     /// Catalogs that the policy can name.
     pub catalogs: Catalogs,
-    /// What time it is.
+    /// The clock.
     pub clock: Clock,
 }
 
-/// A policy document that is served.
+/// The policy document of a server.
 pub(crate) struct PolicyFile {
     config: Config,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     revision: u64,
-    file: Watched,
-    /// Warnings that were given, wherever they stood: a reload does not repeat them.
+    file: WatchedFile,
+    /// Warnings that were logged, without their positions, so that a reload does not repeat them.
     warned: HashSet<(String, String)>,
 }
 
@@ -42,7 +42,7 @@ impl PolicyFile {
             Source::File { path, .. } => Some(path.clone()),
             Source::Demo => None,
         };
-        let (revision, file, warned) = (0, Watched::new(path), HashSet::new());
+        let (revision, file, warned) = (0, WatchedFile::new(path), HashSet::new());
         Self { config, published, metrics, revision, file, warned }
     }
 
@@ -59,14 +59,14 @@ impl PolicyFile {
 
     async fn apply(&mut self, started: Instant) -> anyhow::Result<()> {
         let (config, published) = (self.config.clone(), Arc::clone(&self.published));
-        self.file.begin();
+        self.file.record_state();
         let revision = self.revision + 1;
-        let loaded = on_a_thread("load", move || {
+        let loaded = run_on_thread("load", move || {
             let Config { source, catalogs, clock } = config;
             let Built { snapshot, credentials, compared, warnings } =
                 source.build(&catalogs, revision, clock.now())?;
             let loaded = (snapshot.clone(), compared, warnings);
-            // Two documents share nothing.
+            // Two documents share no memory, so the replaced snapshot counts in full.
             let replaced = published.current();
             let bytes = replaced.as_ref().map_or(0, |current| current.snapshot.index_bytes());
             drop(replaced);
@@ -99,7 +99,7 @@ impl Document for PolicyFile {
         "the policy is not reloaded, the old one is served on"
     }
 
-    fn file(&self) -> &Watched {
+    fn file(&self) -> &WatchedFile {
         &self.file
     }
 
@@ -107,10 +107,11 @@ impl Document for PolicyFile {
         Box::pin(self.load())
     }
 
-    fn look(&mut self) {
+    fn on_tick(&mut self) {
         let expired = self.published.expire();
         if !expired.is_empty() {
-            // Freeing a large index takes a tenth of a second. Without a thread it is freed here.
+            // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
+            // here.
             let free = std::thread::Builder::new().name("free".into());
             drop(free.spawn(move || drop(expired)));
         }

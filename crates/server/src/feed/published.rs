@@ -1,8 +1,14 @@
-//! The revision that is served, the wait for a later one, and earlier ones for lists to go on with.
+//! The served revision, the wait for a later one, and earlier revisions for paged lists.
 //!
-//! **Invariant**: snapshot and credentials are one pointer, so that one publication replaces both for
-//! everybody. Earlier revisions are kept for [`Keep::time`] and up to [`Keep::bytes_max`]; the writer frees them,
-//! never a reader.
+//! ```text
+//! publish ─▶ current ─▶ load, current, read
+//!              └─▶ earlier revisions, by time and bytes ─▶ kept
+//! ```
+//!
+//! **Invariants**: snapshot and credentials are one pointer, so one publication replaces both. A
+//! revision is always in `current` or among the earlier ones until it expires. Earlier revisions
+//! are kept for `Retention::time` and up to `Retention::bytes_max`. The writer removes and
+//! frees them; a call that still uses one frees it at its end.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,19 +25,19 @@ use crate::RequestError;
 use crate::interleave;
 use crate::limits::{Limits, REVISION_WAIT_MAX};
 
-/// What requests are authenticated and decided by.
+/// The snapshot and the credentials of one revision.
 #[derive(Debug)]
 pub struct Current {
-    /// The policy.
+    /// The snapshot that decides.
     pub snapshot: Snapshot,
-    /// Who proves what identity by a secret.
+    /// The identities that secrets prove.
     pub credentials: Credentials,
 }
 
-/// How recent an answer must be (contract, section 5).
+/// The minimum revision of an answer (contract, section 5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
-    /// Whatever is served.
+    /// Any revision that is served.
     Any,
     /// This revision or a later one.
     AtLeast(u64),
@@ -39,51 +45,51 @@ pub enum Freshness {
     Full,
 }
 
-/// How long and how many earlier revisions are kept.
+/// How long earlier revisions are kept, and how many bytes of them.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Keep {
-    /// Since a revision was replaced.
+pub(crate) struct Retention {
+    /// The time since a revision was replaced.
     pub(crate) time: Duration,
-    /// Of all earlier revisions together.
+    /// Bytes of all earlier revisions together.
     pub(crate) bytes_max: usize,
 }
 
-impl From<&Limits> for Keep {
+impl From<&Limits> for Retention {
     fn from(limits: &Limits) -> Self {
         Self { time: limits.kept_time, bytes_max: limits.kept_bytes_max }
     }
 }
 
-/// The revision that is served: one writer publishes, any number of readers read.
+/// The served revision. One writer publishes, any number of readers read.
 #[derive(Debug)]
 pub struct Published {
     current: ArcSwapOption<Current>,
     revision: watch::Sender<u64>,
-    keep: Keep,
-    earlier: Mutex<Earlier>,
+    retention: Retention,
+    earlier: Mutex<EarlierRevisions>,
 }
 
-/// Revisions that are no longer served, oldest first.
+/// Earlier revisions, oldest first.
 #[derive(Debug, Default)]
-struct Earlier {
-    kept: VecDeque<Kept>,
+struct EarlierRevisions {
+    kept: VecDeque<EarlierRevision>,
     bytes: usize,
 }
 
 #[derive(Debug)]
-struct Kept {
+struct EarlierRevision {
     current: Arc<Current>,
     replaced: Instant,
-    /// What it holds that the revision after it does not.
+    /// Bytes of index that the revision after it does not share.
     bytes: usize,
 }
 
-impl Earlier {
-    /// Takes out what is too old or too much.
-    fn expire(&mut self, keep: Keep) -> Vec<Arc<Current>> {
+impl EarlierRevisions {
+    /// Removes the revisions that are too old, and the oldest beyond the limit of bytes.
+    fn expire(&mut self, retention: Retention) -> Vec<Arc<Current>> {
         let mut freed = Vec::new();
         while let Some(oldest) = self.kept.front()
-            && (self.bytes > keep.bytes_max || oldest.replaced.elapsed() >= keep.time)
+            && (self.bytes > retention.bytes_max || oldest.replaced.elapsed() >= retention.time)
         {
             self.bytes = self.bytes.saturating_sub(oldest.bytes);
             freed.extend(self.kept.pop_front().map(|kept| kept.current));
@@ -93,63 +99,63 @@ impl Earlier {
 }
 
 impl Published {
-    /// Nothing yet.
-    pub(crate) fn new(keep: Keep) -> Self {
+    /// Without a revision.
+    pub(crate) fn new(retention: Retention) -> Self {
         Self {
             current: ArcSwapOption::empty(),
             revision: watch::Sender::new(0),
-            keep,
+            retention,
             earlier: Mutex::default(),
         }
     }
 
-    /// Serves a revision, which is later than all before it. `replaced_bytes` is what the one before it
-    /// holds and the new one does not. Answers revisions that are no longer kept, for the writer to
-    /// free.
+    /// Serves a revision; its number must be higher than all before. `replaced_bytes` are the bytes
+    /// of the replaced revision that the new one does not share. Returns the revisions that are no
+    /// longer kept, for the writer to free.
     pub(crate) fn publish(&self, current: Current, replaced_bytes: usize) -> Vec<Arc<Current>> {
         let revision = current.snapshot.revision();
         debug_assert!(revision > *self.revision.borrow());
-        // Kept before its successor is served: a page of it must find it at any time. Nothing else
-        // publishes meanwhile, so the lock is not held over both.
+        // The replaced revision is kept before its successor is served: the next page of a list
+        // must find it at any time. There is only one writer, so the lock need not span both steps.
         if let Some(current) = self.current.load_full() {
             let replaced = Instant::now();
             let mut earlier = self.earlier();
-            earlier.kept.push_back(Kept { current, replaced, bytes: replaced_bytes });
+            earlier.kept.push_back(EarlierRevision { current, replaced, bytes: replaced_bytes });
             earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
         }
         interleave::point();
         self.current.store(Some(Arc::new(current)));
         interleave::point();
-        let freed = self.earlier().expire(self.keep);
+        let freed = self.earlier().expire(self.retention);
         self.revision.send_replace(revision);
         freed
     }
 
-    /// Takes out revisions that were kept long enough, for the writer to free.
+    /// Removes the revisions that are no longer kept, and returns them for the writer to free.
     pub(crate) fn expire(&self) -> Vec<Arc<Current>> {
-        self.earlier().expire(self.keep)
+        self.earlier().expire(self.retention)
     }
 
-    fn earlier(&self) -> MutexGuard<'_, Earlier> {
+    fn earlier(&self) -> MutexGuard<'_, EarlierRevisions> {
         self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The revision that is served, if any is yet.
+    /// The served revision; `None` before the first load.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Current>> {
         self.current.load_full()
     }
 
-    /// The same for as long as an answer takes: unlike [`Self::current`] it writes nothing that
-    /// other cores read.
+    /// The served revision, for one answer. Unlike [`Self::current`] it writes no reference count,
+    /// which other cores would read.
     pub(crate) fn load(&self) -> Guard<Option<Arc<Current>>> {
         self.current.load()
     }
 
-    /// The revision that a list began with, if it is served or still kept.
+    /// The revision of a paged list, if it is served or still kept.
     pub(crate) fn kept(&self, revision: u64) -> Option<Arc<Current>> {
-        // What is served comes first: a revision that is replaced is kept before its successor is served, so
-        // that it is found in one of the two at any time.
+        // The order matters: a replaced revision is kept before its successor is served. So a look
+        // at the served one first, then at the kept ones, finds it.
         let is_wanted = |current: &Arc<Current>| current.snapshot.revision() == revision;
         if let Some(current) = self.current().filter(is_wanted) {
             return Some(current);
@@ -161,16 +167,18 @@ impl Published {
         at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
     }
 
-    /// A revision as recent as the request wants it. Waits up to [`REVISION_WAIT_MAX`] for one that is
-    /// not here yet: the first after a start, or that of a write which another replica acknowledged.
+    /// A revision as recent as the request requires. Waits up to [`REVISION_WAIT_MAX`] for one that
+    /// this server does not have yet: the first after a start, or one that another replica wrote.
     ///
     /// # Errors
     ///
-    /// It did not come in time, or never will.
+    /// [`RequestError::RevisionNotAvailable`] or [`RequestError::NotReady`] if it did not arrive in
+    /// time, [`RequestError::StoreEpoch`] if it belongs to another epoch.
     pub async fn read(&self, freshness: Freshness) -> Result<Arc<Current>, RequestError> {
         let wanted = match freshness {
             Freshness::AtLeast(revision) => revision,
-            // A policy file has one writer, in this process: what is served is all that there is.
+            // The only writer of a policy file is in this process, so the served revision is the
+            // latest.
             Freshness::Full | Freshness::Any => 0,
         };
         match self.current() {

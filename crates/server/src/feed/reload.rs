@@ -1,79 +1,84 @@
-//! Documents that are loaded again: on SIGHUP, when their file changes, and at a look every
-//! [`LOOK_AGAIN`](crate::limits::LOOK_AGAIN).
+//! Loads documents again: on SIGHUP, when a file changes, and on a tick every
+//! [`LOOK_AGAIN`].
 //!
-//! **Invariant**: a document loads whole or not at all. One that does not load changes nothing, and the log
-//! says why.
+//! **Invariant**: a document is applied whole or not at all. If it fails to load, the earlier one
+//! stays, and the log has the error.
 
 use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::watched::Watched;
+use super::watched::WatchedFile;
 use crate::limits::LOOK_AGAIN;
 
-/// Why documents should be looked at.
+/// The reason to check the documents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wake {
-    /// The operator asked for it: every document is loaded again.
+    /// The operator asked for a reload: every document is loaded.
     Asked,
-    /// A file may have changed.
+    /// A file may have changed: documents whose file has changed are loaded.
     Changed,
 }
 
-/// Asks a running server to load its documents again. A request that comes before the one before it was
-/// taken up is the same request.
+/// Asks a running server to reload its documents. Requests that are not taken up yet merge into
+/// one.
 pub type Reload = mpsc::Sender<Wake>;
 
-/// A channel for asking. It has room for one request, since more would ask for the same.
+/// The channel for reload requests. Its capacity is one, since a second request would ask for the
+/// same.
 #[must_use]
 pub fn channel() -> (Reload, mpsc::Receiver<Wake>) {
     mpsc::channel(1)
 }
 
-/// A document that a server loads, at first and again.
+/// A document that a server loads at its start and reloads later.
 pub(crate) trait Document: Send {
-    /// What the log says when it is not loaded again.
+    /// The log message when a reload fails.
     fn not_reloaded(&self) -> &'static str;
 
-    /// Its file.
-    fn file(&self) -> &Watched;
+    /// The file of the document.
+    fn file(&self) -> &WatchedFile;
 
-    /// Loads it and lets it serve. On an error nothing has changed.
+    /// Loads the document and serves it.
+    ///
+    /// # Errors
+    ///
+    /// The document cannot be read or is invalid; then nothing has changed.
     fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>>;
 
-    /// Called every [`LOOK_AGAIN`] and after every load of any document.
-    fn look(&mut self) {}
+    /// Called after every wake, so at least every [`LOOK_AGAIN`].
+    fn on_tick(&mut self) {}
 }
 
-/// The documents of one server, in the order in which they load.
+/// The documents of one server, in the order in which they are loaded.
 pub(crate) type Documents = Vec<Box<dyn Document>>;
 
 /// Loads every document for the first time.
 ///
 /// # Errors
 ///
-/// The first that does not load.
+/// The error of the first document that fails to load.
 pub(crate) async fn load_all(documents: &mut Documents) -> anyhow::Result<()> {
     for document in &mut *documents {
         document.load().await?;
     }
-    documents.iter_mut().for_each(|document| document.look());
+    documents.iter_mut().for_each(|document| document.on_tick());
     Ok(())
 }
 
-/// Loads documents again for as long as it is polled.
+/// Reloads documents for as long as it is polled. Never returns.
 pub(crate) async fn run(
     documents: &mut Documents,
     mut wakes: mpsc::Receiver<Wake>,
     reload: Reload,
 ) {
-    // Kept alive as long as this runs.
+    // The watchers stop when they are dropped.
     let _watchers: Vec<_> = documents.iter().map(|one| one.file().watch(&reload)).collect();
-    // A change between the first load and the watch would be seen by neither.
+    // Between the first load and the start of the watchers, a change would be missed.
     let _ = reload.try_send(Wake::Changed);
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
     look_again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    // `reload` lives as long as this loop, so there is always another wake to wait for.
+    // This function owns a sender, so `recv` never returns `None`.
     while let Some(wake) = tokio::select! {
         wake = wakes.recv() => wake,
         _ = look_again.tick() => Some(Wake::Changed),
@@ -85,13 +90,17 @@ pub(crate) async fn run(
                 tracing::error!("{}: {error:#}", document.not_reloaded());
             }
         }
-        documents.iter_mut().for_each(|document| document.look());
+        documents.iter_mut().for_each(|document| document.on_tick());
     }
     drop(reload);
 }
 
-/// Does blocking work on a thread of its own, so that no answer waits for it.
-pub(crate) async fn on_a_thread<T: Send + 'static>(
+/// Runs blocking work on its own thread, so that no call waits for it.
+///
+/// # Errors
+///
+/// The thread cannot start, or the work panics.
+pub(crate) async fn run_on_thread<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> anyhow::Result<T> {

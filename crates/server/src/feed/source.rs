@@ -1,4 +1,4 @@
-//! Where a policy comes from: a file, or the demo that comes with Capstan.
+//! The source of a policy: a file, or the demo that is compiled in.
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use capstan_policy::{
 
 use crate::limits::SELF_CHECK_IDENTITIES;
 
-/// The demo: an organization that uses every built-in role.
+/// The demo policy: an organization that uses every built-in role.
 pub const DEMO: &str = include_str!("../../../../deploy/quickstart/policy.yaml");
 
-/// Where a policy comes from.
+/// The source of a policy.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A policy document.
+    /// A policy document in a file.
     File {
         /// Its path.
         path: PathBuf,
-        /// Most bytes that are read of it.
+        /// The largest document, in bytes.
         bytes_max: u64,
     },
     /// The embedded [`DEMO`].
@@ -36,11 +36,11 @@ impl Source {
         Self::File { path: path.into(), bytes_max: DOCUMENT_BYTES_MAX }
     }
 
-    /// Loads the policy.
+    /// Parses the policy.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or everything that is wrong with the document.
+    /// The file cannot be read, or every problem of the document, with its line and column.
     pub fn load(&self, catalogs: &Catalogs) -> anyhow::Result<Policy> {
         match self {
             Self::Demo => load_policy(DEMO.as_bytes(), catalogs)
@@ -52,11 +52,11 @@ impl Source {
         }
     }
 
-    /// Loads the policy and indexes it, and compares a sample of the index with the rules.
+    /// Parses the policy, builds its snapshot, and compares a sample of decisions with the rules.
     ///
     /// # Errors
     ///
-    /// As [`Source::load`]; or the index is wrong, which must never serve.
+    /// As [`Source::load`]; or the self-check fails, and the snapshot must not serve.
     pub fn build(
         &self,
         catalogs: &Catalogs,
@@ -71,43 +71,44 @@ impl Source {
     }
 }
 
-/// A snapshot that may serve.
+/// A snapshot that has passed its self-check.
 #[derive(Debug)]
 pub struct Built {
     /// The snapshot.
     pub snapshot: Snapshot,
-    /// The policy's credentials, which serve with it.
+    /// The credentials of the same policy.
     pub credentials: Credentials,
-    /// How many of its answers were compared with the rules.
+    /// The number of decisions that were compared with the rules.
     pub compared: usize,
-    /// What is allowed in the document and surely a mistake.
+    /// Statements that are valid and most likely a mistake.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Reads a document, whole: of a file that somebody writes meanwhile it could be the first half,
-/// where a binding has no expiry yet.
+/// Reads a whole document. A document that is read while it is being written could be only its
+/// first half, where a binding may lack its expiry.
 ///
 /// # Errors
 ///
-/// It cannot be read, is being written (both of an [`io::Error`]), or has more bytes than `bytes_max`.
+/// The file cannot be read, or changed while it was read (both are an [`io::Error`]), or it has
+/// more than `bytes_max` bytes.
 pub fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = path.display();
     let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let looks = || {
+    let state = || {
         let found = file.metadata().with_context(|| format!("cannot read {name}"))?;
         anyhow::Ok(found.is_file().then(|| (found.len(), found.modified().ok())))
     };
-    let before = looks()?;
+    let before = state()?;
     let mut document = Vec::new();
-    // One byte more than allowed tells too long from just long enough, for pipes too.
+    // One byte above the limit shows that the document is too long. This works for pipes too.
     (&file)
         .take(bytes_max.saturating_add(1))
         .read_to_end(&mut document)
         .with_context(|| format!("cannot read {name}"))?;
-    if looks()? != before {
+    if state()? != before {
         let text = "it was written while it was read: rename a new file over the old one instead";
-        let torn = io::Error::new(io::ErrorKind::ResourceBusy, text);
-        return Err(torn).with_context(|| format!("cannot read {name}"));
+        let changed = io::Error::new(io::ErrorKind::ResourceBusy, text);
+        return Err(changed).with_context(|| format!("cannot read {name}"));
     }
     if document.len() as u64 > bytes_max {
         bail!("{name} has more than {bytes_max} bytes (--max-document-bytes allows more)");
@@ -115,11 +116,11 @@ pub fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     Ok(document)
 }
 
-/// Adds each of the operator's `--catalog`s: names of built-in catalogs, or files.
+/// Loads the operator's `--catalog` values: names of built-in catalogs, or files.
 ///
 /// # Errors
 ///
-/// Neither a name nor a file, or everything that is wrong with the document.
+/// A value is neither a name nor a file, or every problem of a catalog document.
 pub fn load_catalogs(names_or_files: &[String]) -> anyhow::Result<Catalogs> {
     let mut catalogs = Catalogs::default();
     for name_or_file in names_or_files {
@@ -128,7 +129,7 @@ pub fn load_catalogs(names_or_files: &[String]) -> anyhow::Result<Catalogs> {
     Ok(catalogs)
 }
 
-/// One catalog, by the name of a built-in one or from a file.
+/// Loads one catalog, by the name of a built-in one or from a file.
 ///
 /// # Errors
 ///
@@ -153,7 +154,7 @@ pub fn load_catalog(catalogs: &mut Catalogs, name_or_file: &str) -> anyhow::Resu
     Ok(catalog)
 }
 
-/// Diagnostics as lines that editors and people can follow: `file:line:column: …`.
+/// Diagnostics as an error, one `file:line:column: problem` a line, which editors can follow.
 #[must_use]
 pub fn in_file(path: &Path, found: &Diagnostics) -> anyhow::Error {
     let lines: Vec<_> =

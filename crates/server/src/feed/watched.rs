@@ -1,5 +1,6 @@
-//! A file whose changes are noticed: by its folder, since careful programs replace files, and by a look now
-//! and then, since what a symbolic link leads to changes without a word.
+//! A watched file. File events come from its folder, because most programs replace a file instead
+//! of writing it in place. A tick checks the file too, because the target of a symbolic link
+//! changes without an event.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,17 +11,17 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use super::reload::{Reload, Wake};
 use crate::limits::{SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
 
-/// A file, if there is one, and its state when it was last read.
+/// A file, if the document has one, and its state when it was last read.
 #[derive(Debug, Default)]
-pub(crate) struct Watched {
+pub(crate) struct WatchedFile {
     path: Option<PathBuf>,
     read: Option<State>,
 }
 
-/// Tells one state of a file from another without reading it: inode, length, time of modification.
+/// Inode, length and modification time: two states differ if the file has changed.
 type State = (u64, u64, Option<std::time::SystemTime>);
 
-impl Watched {
+impl WatchedFile {
     pub(crate) const fn new(path: Option<PathBuf>) -> Self {
         Self { path, read: None }
     }
@@ -29,22 +30,22 @@ impl Watched {
         self.path.as_deref()
     }
 
-    /// Notes the state of the file. Called before it is read: a change meanwhile must not be missed.
-    pub(crate) fn begin(&mut self) {
+    /// Records the state of the file. Call it before reading, so that no later change is missed.
+    pub(crate) fn record_state(&mut self) {
         self.read = self.state();
     }
 
-    /// Loading it has failed. A file that could not be read is tried again at the next look; a document
-    /// that is wrong stays wrong until the file changes.
+    /// Notes that a load has failed. An unreadable file is due again at the next tick. An invalid
+    /// document is due again when the file changes.
     pub(crate) fn failed(&mut self, error: &anyhow::Error) {
         if error.chain().any(|cause| cause.is::<io::Error>()) {
             self.read = None;
         }
     }
 
-    /// Whether it should be read again. A file that has changed must rest first.
+    /// Whether the file should be loaded. A changed file must settle first.
     pub(crate) async fn is_due(&self, wake: Wake) -> bool {
-        wake == Wake::Asked || (self.state() != self.read && self.rests().await)
+        wake == Wake::Asked || (self.state() != self.read && self.settles().await)
     }
 
     fn state(&self) -> Option<State> {
@@ -53,9 +54,10 @@ impl Watched {
         Some((found.ino(), found.len(), found.modified().ok()))
     }
 
-    /// Waits until the file rests: whoever writes it may not be done. A file that is replaced again and
-    /// again is whole each time; one that goes on being written in place is not.
-    async fn rests(&self) -> bool {
+    /// Waits until the file settles, because its writer may not be done. After [`SETTLE_MAX`], a
+    /// file that is replaced repeatedly counts as settled, since each replacement is whole; a file
+    /// that is still written in place does not.
+    async fn settles(&self) -> bool {
         let inode = |state: Option<State>| state.map(|(inode, ..)| inode);
         let started = Instant::now();
         let mut before = self.state();
@@ -80,7 +82,7 @@ impl Watched {
         }
     }
 
-    /// Wakes `reload` whenever something happens in the file's folder, for as long as the watcher lives.
+    /// Wakes `reload` on every event in the file's folder, until the watcher is dropped.
     pub(crate) fn watch(&self, reload: &Reload) -> Option<RecommendedWatcher> {
         let path = self.path.as_deref()?;
         watch(path, reload.clone())
@@ -93,9 +95,9 @@ impl Watched {
 
 fn watch(file: &Path, reload: Reload) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is an event too.
+        // An event of a read is not a change.
         if event.is_ok_and(|event| !event.kind.is_access()) {
-            // A full channel holds a wake already.
+            // If the channel is full, it already holds a wake.
             let _ = reload.try_send(Wake::Changed);
         }
     })?;

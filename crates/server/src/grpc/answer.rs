@@ -1,7 +1,6 @@
-//! Requests of the schema, answered from one snapshot at one time.
+//! Responses to requests of the schema, from one snapshot at one time.
 //!
-//! **Invariant**: nothing here waits or locks. What is a decision comes from [`Ask`], which counts and
-//! logs it.
+//! **Invariant**: nothing here waits. Every decision comes from [`Ask`], which counts and logs it.
 
 use capstan_engine::{Attributes, Snapshot, Timestamp};
 use capstan_proto::v1;
@@ -11,7 +10,7 @@ use super::{convert, page};
 use crate::RequestError;
 use crate::ask::{self, Ask, Basis, Names};
 
-/// May this identity do this here?
+/// Check: may this identity do this here?
 ///
 /// # Errors
 ///
@@ -27,7 +26,7 @@ pub fn check(
     Ok(convert::check_response(decision, basis.snapshot.revision()))
 }
 
-/// Many checks at one time; an item that cannot be answered gets its own error.
+/// BatchCheck: many checks at one time. A malformed check gets its own error.
 ///
 /// # Errors
 ///
@@ -46,7 +45,11 @@ pub fn batch_check(
     batch_check_names(ask, basis, names.zip(attributes.iter().map(|one| &**one)))
 }
 
-/// The same for names that are borrowed, each with what the request supplies for conditions.
+/// A batch of borrowed names, each with its attributes.
+///
+/// # Errors
+///
+/// As [`batch_check`].
 pub(super) fn batch_check_names<'r>(
     ask: &Ask,
     basis: Basis<'_>,
@@ -64,7 +67,7 @@ pub(super) fn batch_check_names<'r>(
     Ok(v1::BatchCheckResponse { results, revision: basis.snapshot.revision() })
 }
 
-/// Why may this identity do this here, or what would let it?
+/// Explain: why is this allowed, or which roles would allow it?
 ///
 /// # Errors
 ///
@@ -80,7 +83,7 @@ pub fn explain(
     Ok(convert::explain_response(found, capability, basis.snapshot.revision()))
 }
 
-/// What can this identity do here?
+/// ListCapabilities: what can this identity do here?
 ///
 /// # Errors
 ///
@@ -97,12 +100,12 @@ pub fn list_capabilities(
     Ok(convert::capabilities_response(found, snapshot))
 }
 
-/// Who can do this here?
+/// ListIdentities: who can do this here? One page.
 ///
 /// # Errors
 ///
-/// A malformed path, a capability that the catalog lacks, a negative page size, or a token of
-/// another list.
+/// A malformed path, a capability that the catalog lacks, a negative page size, or a page token of
+/// another list or of a revision that is no longer kept.
 pub fn list_identities(
     key: &PageKey,
     snapshot: &Snapshot,
@@ -125,11 +128,11 @@ pub fn list_identities(
     })
 }
 
-/// Where can this identity do this?
+/// ListScopes: where can this identity do this? One page.
 ///
 /// # Errors
 ///
-/// As [`list_identities`]; and properties of a resource, which the question leaves open.
+/// As [`list_identities`]; or properties of a resource, because the question names no resource.
 pub fn list_scopes(
     key: &PageKey,
     snapshot: &Snapshot,
@@ -156,11 +159,11 @@ pub fn list_scopes(
     })
 }
 
-/// The roles that the policy knows.
+/// ListRoles: the roles of the policy. One page.
 ///
 /// # Errors
 ///
-/// A negative page size, or a token of another list.
+/// A negative page size, or a page token of another list or of a revision that is no longer kept.
 pub fn list_roles(
     key: &PageKey,
     snapshot: &Snapshot,
@@ -181,7 +184,8 @@ pub fn list_roles(
     })
 }
 
-/// The revision that a page token was given out at, so that the list can go on there.
+/// The revision in a page token, for the next page; `None` if the text is no token. The token is
+/// not verified.
 #[must_use]
 pub fn page_revision(token: &str) -> Option<u64> {
     page::revision(token)

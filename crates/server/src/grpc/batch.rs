@@ -1,4 +1,4 @@
-//! A batch, whether its names are borrowed from its bytes or it was decoded.
+//! A batch of checks, with names borrowed from its bytes or decoded by prost.
 
 use capstan_engine::Attributes;
 use capstan_proto::plain::BatchRequest;
@@ -9,17 +9,17 @@ use super::answer;
 use crate::RequestError;
 use crate::ask::{Ask, Basis, Names, too_many_checks};
 
-/// What a batch asks.
+/// The checks of a batch.
 #[derive(Debug)]
 pub(crate) enum Batch<'r> {
-    /// Identity, capability and resource of each check, and nothing else.
+    /// Identity, capability and resource of each check; no check has properties.
     Plain(Vec<Names<'r>>),
-    /// Checks of which some supply properties.
+    /// Decoded checks, of which some have properties.
     Decoded(&'r v1::BatchCheckRequest),
 }
 
 impl<'r> Batch<'r> {
-    /// The checks of a request, and how recent their snapshot must be.
+    /// The checks of a request, and its consistency.
     ///
     /// # Errors
     ///
@@ -36,7 +36,7 @@ impl<'r> Batch<'r> {
         }
     }
 
-    /// How many checks there are.
+    /// The number of checks.
     pub(crate) const fn len(&self) -> usize {
         match self {
             Self::Plain(checks) => checks.len(),
@@ -44,6 +44,8 @@ impl<'r> Batch<'r> {
         }
     }
 
+    /// Decides the batch.
+    ///
     /// # Errors
     ///
     /// As [`answer::batch_check`].

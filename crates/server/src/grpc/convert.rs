@@ -1,4 +1,4 @@
-//! The one place where the words of the wire and those of the engine meet.
+//! Conversion between the schema's values and the engine's.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use crate::feed::Freshness;
 
 // === From the wire ===
 
-/// What a request supplies for conditions; nothing is allocated if it supplies nothing.
+/// The attributes of a request. Without properties it allocates nothing.
 pub(crate) fn attributes(properties: Option<&v1::Properties>) -> Cow<'static, Attributes> {
     let Some(v1::Properties { subject, resource, action, context }) = properties else {
         return Cow::Borrowed(Attributes::NONE);
@@ -28,7 +28,7 @@ pub(crate) fn attributes(properties: Option<&v1::Properties>) -> Cow<'static, At
     })
 }
 
-/// Strings, booleans and whole numbers within 2^53; anything else counts as absent.
+/// Strings, booleans, and whole numbers within 2^53. Any other value counts as absent.
 fn values(all: &HashMap<String, prost_types::Value>) -> Properties {
     let known = |value: &prost_types::Value| match value.kind.as_ref()? {
         Kind::StringValue(text) => Some(Value::String(text.clone())),
@@ -39,7 +39,7 @@ fn values(all: &HashMap<String, prost_types::Value>) -> Properties {
     all.iter().filter_map(|(name, value)| Some((name.clone(), known(value)?))).collect()
 }
 
-/// How recent an answer must be.
+/// The freshness that the consistency of a request asks for.
 pub(crate) fn freshness(consistency: Option<&v1::Consistency>) -> Freshness {
     match consistency.and_then(|consistency| consistency.mode.as_ref()) {
         Some(Mode::AtLeast(revision)) => Freshness::AtLeast(*revision),
@@ -62,7 +62,7 @@ const fn reason(reason: Reason) -> v1::Reason {
 }
 
 pub(crate) fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    // Nanoseconds are below 10^9, which fits.
+    // Nanoseconds are below 10^9 and fit into an `i32`.
     prost_types::Timestamp {
         seconds: time.seconds(),
         nanos: i32::try_from(time.nanos()).unwrap_or_default(),

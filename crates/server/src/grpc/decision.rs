@@ -1,4 +1,4 @@
-//! The decision and role services: each call takes one revision and one time, and answers from them.
+//! The generated decision and role services. Each call uses one revision and one time.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -23,39 +23,40 @@ use crate::clock::Clock;
 use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::methods::Rpc;
-use crate::telemetry::traces::Trace;
+use crate::telemetry::traces::CallSpan;
 
-/// Answers from what is published. One for each worker.
+/// The services of one worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Services {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
-    /// Whether a call may have a span.
+    /// Whether calls can have spans.
     pub(crate) traced: bool,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
-    /// Ends streams: they would hold the drain for as long as their clients please.
+    /// Ends streams when the drain begins. Otherwise they would delay it for as long as clients
+    /// like.
     pub(crate) draining: CancellationToken,
-    /// Permits to compute: see [`Services::permit`].
+    /// Permits to compute; see [`Services::permit`].
     pub(crate) computing: Arc<Semaphore>,
 }
 
 impl Services {
-    /// Waits for a permit to compute. Lists, explanations and long batches need one: they can last
-    /// milliseconds, and hundreds of them ready at once would delay Check and health for seconds. A call
-    /// that waits here is counted as in flight and ends at its deadline.
+    /// Waits for a permit to compute. Lists, explanations and long batches need one: they can take
+    /// milliseconds, and hundreds of them at once would delay Check and health for seconds. A call
+    /// that waits here counts as in flight and ends at its deadline.
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        // Nobody closes the semaphore.
+        // The semaphore is never closed.
         let permit = self.computing.acquire().await.ok();
-        // Computing has no await point. Without this one, each call would finish in its first poll and no
-        // call would ever be seen waiting: the queue would be the runtime's.
+        // The computation itself has no await point. Without this one, each call would end in its
+        // first poll. No call would be seen waiting, and the queue would be the runtime's.
         tokio::task::yield_now().await;
         permit
     }
 
-    /// The revision for one page of a list: that of the list's first page if it is kept. Otherwise the
-    /// one that is served, whose page token check then refuses.
-    async fn page(
+    /// The revision for one page of a list: that of the list's first page if it is still kept.
+    /// Otherwise the served one, and the check of the page token then fails.
+    async fn page_revision(
         &self,
         token: &str,
         consistency: Option<&v1::Consistency>,
@@ -68,11 +69,11 @@ impl Services {
     }
 
     /// The span of a call, if it has one.
-    fn trace<T>(&self, request: &Request<T>) -> Option<Trace> {
+    fn span<T>(&self, request: &Request<T>) -> Option<CallSpan> {
         if self.traced { request.extensions().get().cloned() } else { None }
     }
 
-    /// Answers one batch.
+    /// Decides one batch.
     pub(super) async fn batch(
         &self,
         rpc: Rpc,
@@ -86,11 +87,12 @@ impl Services {
         Ok(batch.answer(&self.ask, basis)?)
     }
 
-    /// One response for each batch, in order; the first error ends the stream.
+    /// One response for each batch, in order. The first error ends the stream. In a drain, the
+    /// stream ends when it has no batch ready, and after [`STREAM_DRAIN_MAX`] at the latest.
     pub(super) fn stream(
         self: Arc<Self>,
         requests: impl Stream<Item = Result<BatchRequest, Status>> + Send + Unpin + 'static,
-    ) -> AnswerStream {
+    ) -> ResponseStream {
         let open = Some((self, requests, None));
         Box::pin(stream::unfold(open, |open| async {
             let (services, mut requests, mut draining) = open?;
@@ -101,7 +103,7 @@ impl Services {
                 }
             }
             let request = tokio::select! {
-                // Batches that were sent before the drain are answered first.
+                // Batches that arrived before the drain are answered first.
                 biased;
                 request = requests.next() => request?,
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
@@ -116,39 +118,40 @@ impl Services {
     }
 }
 
-type Answer<T> = Result<Response<T>, Status>;
+type RpcResult<T> = Result<Response<T>, Status>;
 
-/// The responses of a stream of batches.
-pub(super) type AnswerStream =
+/// The responses of a stream.
+pub(super) type ResponseStream =
     Pin<Box<dyn Stream<Item = Result<v1::BatchCheckResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl DecisionService for Services {
-    async fn check(&self, request: Request<v1::CheckRequest>) -> Answer<v1::CheckResponse> {
-        let trace = self.trace(&request);
+    async fn check(&self, request: Request<v1::CheckRequest>) -> RpcResult<v1::CheckResponse> {
+        let span = self.span(&request);
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let basis = Basis::new(Rpc::CHECK, &current.snapshot, self.clock.now());
-        let basis = Basis { trace: trace.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..basis };
         Ok(Response::new(answer::check(&self.ask, basis, request)?))
     }
 
-    /// Not reached behind [`RawBatches`](super::raw_batches::RawBatches), which takes batches before they are decoded.
+    /// Not reached: [`RawBatches`](super::raw_batches::RawBatches) handles batches before they are
+    /// decoded.
     async fn batch_check(
         &self,
         request: Request<v1::BatchCheckRequest>,
-    ) -> Answer<v1::BatchCheckResponse> {
+    ) -> RpcResult<v1::BatchCheckResponse> {
         let batch = BatchRequest::Decoded(request.into_inner());
         Ok(Response::new(self.batch(Rpc::BATCH_CHECK, batch).await?))
     }
 
-    type StreamCheckStream = AnswerStream;
+    type StreamCheckStream = ResponseStream;
 
     /// As [`DecisionService::batch_check`].
     async fn stream_check(
         &self,
         request: Request<Streaming<v1::BatchCheckRequest>>,
-    ) -> Answer<Self::StreamCheckStream> {
+    ) -> RpcResult<Self::StreamCheckStream> {
         let batches = request.into_inner().map(|batch| batch.map(BatchRequest::Decoded));
         Ok(Response::new(Arc::new(self.clone()).stream(batches)))
     }
@@ -156,7 +159,7 @@ impl DecisionService for Services {
     async fn list_capabilities(
         &self,
         request: Request<v1::ListCapabilitiesRequest>,
-    ) -> Answer<v1::ListCapabilitiesResponse> {
+    ) -> RpcResult<v1::ListCapabilitiesResponse> {
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
@@ -167,9 +170,9 @@ impl DecisionService for Services {
     async fn list_identities(
         &self,
         request: Request<v1::ListIdentitiesRequest>,
-    ) -> Answer<v1::ListIdentitiesResponse> {
+    ) -> RpcResult<v1::ListIdentitiesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_identities(key, snapshot, request, now)?))
@@ -178,21 +181,24 @@ impl DecisionService for Services {
     async fn list_scopes(
         &self,
         request: Request<v1::ListScopesRequest>,
-    ) -> Answer<v1::ListScopesResponse> {
+    ) -> RpcResult<v1::ListScopesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, request.consistency.as_ref()).await?;
+        let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_scopes(key, snapshot, request, now)?))
     }
 
-    async fn explain(&self, request: Request<v1::ExplainRequest>) -> Answer<v1::ExplainResponse> {
-        let trace = self.trace(&request);
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> RpcResult<v1::ExplainResponse> {
+        let span = self.span(&request);
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
         let basis = Basis::new(Rpc::EXPLAIN, &current.snapshot, self.clock.now());
-        let basis = Basis { trace: trace.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..basis };
         Ok(Response::new(answer::explain(&self.ask, basis, request)?))
     }
 }
@@ -202,9 +208,9 @@ impl RoleService for Services {
     async fn list_roles(
         &self,
         request: Request<v1::ListRolesRequest>,
-    ) -> Answer<v1::ListRolesResponse> {
+    ) -> RpcResult<v1::ListRolesResponse> {
         let request = request.get_ref();
-        let current = self.page(&request.page_token, None).await?;
+        let current = self.page_revision(&request.page_token, None).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         Ok(Response::new(answer::list_roles(key, snapshot, request, now)?))

@@ -1,10 +1,12 @@
-//! Plain checks, answered without tonic's machinery: a quarter of a call's time is tonic's and
-//! axum's own above HTTP/2 (`docs/PERFORMANCE.md`), and most calls of most clients are these.
+//! The fast path: answers plain checks without tonic. Above HTTP/2, tonic and axum take a quarter
+//! of a call's time (`docs/PERFORMANCE.md`), and most calls of most clients are plain checks.
 //!
-//! A check is plain if its message has come whole, uncompressed, in one frame that ends the stream, and says
-//! who, what and where and nothing else. Its strings are borrowed from the frame. Every other call,
-//! and every one that is answered with an error, goes tonic's way: what was read of it is put back, so
-//! that both ways give the same answers, limits and errors.
+//! A check is plain if its message arrives whole and uncompressed, in one frame that ends the
+//! stream, and has only identity, capability and resource. The three strings are borrowed from the
+//! frame.
+//!
+//! **Invariant**: any other call, and any call that gets an error, goes to the generated service,
+//! with the frame put back into its body. So both paths give the same responses, limits and errors.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,42 +24,42 @@ use tonic::codegen::Service;
 use tonic::codegen::http::{Method, Request, Response};
 
 use super::convert;
-use crate::admission::{Begun, Inner};
+use crate::admission::{InnerService, Started};
 use crate::ask::{Ask, Basis};
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
 
-/// Stands between admission and the services, and answers plain checks.
+/// A service between admission and the generated services. It answers plain checks.
 #[derive(Clone, Debug)]
 pub(crate) struct FastCheck<S> {
     inner: S,
-    /// Behind a reference: the stack of services is cloned for every call.
-    answers: Arc<Answers>,
+    /// Shared, because the stack of services is cloned for every call.
+    state: Arc<FastCheckState>,
 }
 
-/// What plain checks are answered from.
+/// The state that plain checks are answered from.
 #[derive(Debug)]
-pub(crate) struct Answers {
+pub(crate) struct FastCheckState {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
     pub(crate) clock: Clock,
     pub(crate) message_bytes_max: usize,
 }
 
-/// Puts [`FastCheck`] in front of what serves every call.
+/// The layer that adds [`FastCheck`].
 #[derive(Clone, Debug)]
-pub(crate) struct FastChecks(pub(crate) Arc<Answers>);
+pub(crate) struct FastCheckLayer(pub(crate) Arc<FastCheckState>);
 
-impl<S> tower::Layer<S> for FastChecks {
+impl<S> tower::Layer<S> for FastCheckLayer {
     type Service = FastCheck<S>;
 
     fn layer(&self, inner: S) -> FastCheck<S> {
-        FastCheck { inner, answers: Arc::clone(&self.0) }
+        FastCheck { inner, state: Arc::clone(&self.0) }
     }
 }
 
-impl<S> Inner for FastCheck<S>
+impl<S> InnerService for FastCheck<S>
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
@@ -67,25 +69,25 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn begin(&mut self, rpc: Rpc, mut request: Request<Body>, traced: bool) -> Begun<S::Future> {
-        // A call with a span is told to the services by its extensions.
+    fn begin(&mut self, rpc: Rpc, mut request: Request<Body>, traced: bool) -> Started<S::Future> {
+        // A call with a span takes the slow path, where its extensions hold the span.
         if rpc == Rpc::CHECK
             && !traced
-            && let Some(message) = self.answers.answer(&mut request)
+            && let Some(message) = self.state.answer(&mut request)
         {
-            return Begun::Answered(message);
+            return Started::Done(message);
         }
-        Begun::Waits(self.inner.call(request))
+        Started::Pending(self.inner.call(request))
     }
 }
 
-impl Answers {
-    /// The answer to a call of Check, framed, if it is a plain one and need not wait.
+impl FastCheckState {
+    /// The framed response to a call of Check, if the check is plain and the answer needs no wait.
     fn answer(&self, request: &mut Request<Body>) -> Option<Bytes> {
         if request.method() != Method::POST || request.headers().contains_key("grpc-encoding") {
             return None;
         }
-        // The next poll of the body registers a waker.
+        // No waker is needed: the next poll of the body registers one.
         let mut cx = Context::from_waker(Waker::noop());
         let read = match Pin::new(request.body_mut()).poll_frame(&mut cx) {
             Poll::Ready(read) => read,
@@ -96,7 +98,7 @@ impl Answers {
         let answer = data.filter(|_| ends).and_then(|frame| self.check(frame));
         if answer.is_none() {
             let rest = std::mem::take(request.body_mut());
-            *request.body_mut() = Body::new(PutBack { read: Some(read), rest });
+            *request.body_mut() = Body::new(ReplayBody { read: Some(read), rest });
         }
         answer
     }
@@ -107,33 +109,33 @@ impl Answers {
         if header != whole || message.len() > self.message_bytes_max {
             return None;
         }
-        // What is logged takes the usual way: its names are copied in any case.
+        // Logged checks take the slow path, which copies their names anyway.
         if self.ask.logs() {
             return None;
         }
         let current = self.published.load();
         let snapshot = &current.as_deref()?.snapshot;
         let basis = Basis::new(Rpc::CHECK, snapshot, self.clock.now());
-        // An error, too, takes the usual way.
+        // An error takes the slow path.
         let decision = self.ask.check(basis, names(message)?, Attributes::NONE).ok()?;
         Some(framed(&convert::check_response(decision, snapshot.revision())))
     }
 }
 
-type Read = Option<Result<Frame<Bytes>, Status>>;
+type PolledFrame = Option<Result<Frame<Bytes>, Status>>;
 
-/// A body of which a part was read, and is there again.
-struct PutBack {
-    /// Nothing once it was taken again; within, nothing if the body had ended.
-    read: Option<Read>,
+/// A body from which one frame was read, with that frame put back.
+struct ReplayBody {
+    /// The frame, or the end of the body (`Some(None)`); `None` once it has been read again.
+    read: Option<PolledFrame>,
     rest: Body,
 }
 
-impl HttpBody for PutBack {
+impl HttpBody for ReplayBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Read> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<PolledFrame> {
         match self.read.take() {
             Some(Some(read)) => Poll::Ready(Some(read)),
             Some(None) => {

@@ -1,12 +1,14 @@
-//! Page tokens: which entry a list goes on after, and at which revision and time it began.
+//! Page tokens: the last entry of a page, and the revision and time of the list.
 //!
 //! ```text
-//! base64url of: revision u64, seconds i64, nanoseconds u32, the last entry's id, HMAC-SHA-256 cut to 16 bytes
+//! base64url(revision u64 | seconds i64 | nanoseconds u32 | id of the last entry | HMAC-SHA-256, first 16 bytes)
 //! ```
 //!
-//! **Invariant**: all pages of one list are of one revision and one time. The MAC covers the request,
-//! so a token that was made up or belongs to another request is refused. The key is handed in: servers
-//! with the same key and the same revisions go on with each other's lists.
+//! Integers are little-endian.
+//!
+//! **Invariants**: all pages of one list have one revision and one time. The MAC covers the
+//! request, so a forged token or a token of another request is refused. Servers with the same key
+//! and the same revisions can continue each other's lists.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -17,7 +19,7 @@ use sha2::Sha256;
 use crate::RequestError;
 use crate::limits::{PAGE_DEFAULT, PAGE_MAX};
 
-/// Bytes of a token's MAC: 128 bits, which nobody guesses.
+/// Bytes of the MAC in a token: 128 bits, which cannot be guessed.
 const MAC_BYTES: usize = 16;
 
 /// The secret key of page tokens.
@@ -25,17 +27,17 @@ const MAC_BYTES: usize = 16;
 pub struct PageKey([u8; 32]);
 
 impl PageKey {
-    /// A key that others have, too: a store's.
+    /// A key that several servers share, such as the key of a store.
     #[must_use]
     pub const fn new(key: [u8; 32]) -> Self {
         Self(key)
     }
 
-    /// A key of this process's own: no other server takes its tokens.
+    /// A random key of this process. No other server accepts its tokens.
     ///
     /// # Errors
     ///
-    /// The system has no random numbers.
+    /// The system provides no random numbers.
     pub fn random() -> std::io::Result<Self> {
         let mut key = [0; 32];
         getrandom::fill(&mut key).map_err(std::io::Error::other)?;
@@ -50,10 +52,10 @@ impl std::fmt::Debug for PageKey {
     }
 }
 
-/// Which list a page is of: everything of the request that decides what the list holds.
+/// The identity of a list: everything in the request that determines the entries.
 #[derive(Debug)]
 pub(crate) struct List<'r> {
-    /// The method's name.
+    /// The name of the method.
     pub(crate) method: &'static str,
     pub(crate) fields: [&'r str; 2],
     pub(crate) attributes: &'r Attributes,
@@ -61,18 +63,18 @@ pub(crate) struct List<'r> {
 
 /// One page of a list.
 pub(crate) struct Page {
-    /// Entries of the list up to this one were on earlier pages; `None` for the first page.
+    /// The last entry of the page before; `None` for the first page.
     pub(crate) after: Option<String>,
-    /// Most entries of this page.
+    /// The number of entries of this page, at most.
     pub(crate) size: usize,
-    /// The time that the whole list is of: expiry must not come between two pages.
+    /// The time of the whole list. Otherwise a binding could expire between two pages.
     pub(crate) now: Timestamp,
     revision: u64,
-    /// The MAC over key and list, still without revision, time and entry.
+    /// The MAC over key and list, without revision, time and entry.
     mac: Hmac<Sha256>,
 }
 
-/// What a token says, before it is believed.
+/// The fields of a token, not yet verified.
 struct Token {
     revision: u64,
     now: Timestamp,
@@ -81,12 +83,11 @@ struct Token {
 }
 
 impl Page {
-    /// Reads `page_size` and `page_token` of a request.
+    /// Parses `page_size` and `page_token` of a request.
     ///
     /// # Errors
     ///
-    /// A negative size, a token that this list did not give out, or one of a revision that is no longer
-    /// kept.
+    /// A negative size, a token of another list, or a token of a revision that is no longer kept.
     pub(crate) fn parse(
         key: &PageKey,
         size: i32,
@@ -110,7 +111,7 @@ impl Page {
         let page = Self { now, revision, ..first };
         page.mac_of(&after).verify_truncated_left(&mac).map_err(|_| refused())?;
         if revision != snapshot.revision() {
-            // Genuine, but the revision that it was given out at is no longer held.
+            // The token is authentic, but its revision is no longer kept.
             return Err(RequestError::RevisionGone { revision });
         }
         Ok(Self { after: Some(after), ..page })
@@ -121,7 +122,8 @@ impl Page {
         Cursor { after: self.after.as_deref(), limit: self.size }
     }
 
-    /// The token of the page that follows, given the last entry of this one; empty if none follows.
+    /// The token of the next page, given the last entry of this one; empty if there is no next
+    /// page.
     pub(crate) fn next_token(&self, last: Option<&str>, more: bool) -> String {
         let Some(last) = last.filter(|_| more) else { return String::new() };
         let mut bytes = Vec::with_capacity(20 + last.len() + MAC_BYTES);
@@ -162,15 +164,16 @@ impl Token {
     }
 }
 
-/// The revision that a token was given out at, if it looks like a token.
+/// The revision in a token, not verified; `None` if the text is no token.
 pub(crate) fn revision(token: &str) -> Option<u64> {
     Some(Token::parse(token)?.revision)
 }
 
 impl List<'_> {
-    /// Everything with its length or type before it, so that no two lists have the same bytes.
+    /// The MAC of the list. Each part has its length or type before it, so no two lists have the
+    /// same bytes.
     fn mac(&self, key: &PageKey) -> Hmac<Sha256> {
-        // HMAC fills a key that is shorter than a block with zeros (RFC 2104).
+        // HMAC pads a key that is shorter than a block with zeros (RFC 2104).
         let mut block = [0; 64];
         block.iter_mut().zip(key.0).for_each(|(to, byte)| *to = byte);
         let mut mac = Hmac::<Sha256>::new(&block.into());

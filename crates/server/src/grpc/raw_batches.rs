@@ -1,6 +1,6 @@
-//! Takes BatchCheck and StreamCheck before the generated service decodes them: the names of a batch are
-//! then borrowed from its bytes (`capstan_proto::plain`), which makes a batch of 64 a third cheaper. Every
-//! other method goes on to the generated service.
+//! Handles BatchCheck and StreamCheck before the generated service decodes them. The names of a
+//! batch are borrowed from its bytes (`capstan_proto::plain`), which makes a batch of 64 checks a
+//! third cheaper. All other methods go to the generated service.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,10 +16,10 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 
-use super::decision::{AnswerStream, Services};
+use super::decision::{ResponseStream, Services};
 use crate::methods::Rpc;
 
-/// The decision service, with batches as they came.
+/// The decision service, with batches that borrow their names.
 #[derive(Clone, Debug)]
 pub(crate) struct RawBatches {
     services: Arc<Services>,
@@ -45,35 +45,35 @@ impl NamedService for RawBatches {
     const NAME: &'static str = <DecisionServiceServer<Services> as NamedService>::NAME;
 }
 
-type Boxed<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+type BoxFuture<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
 impl tower::Service<Request<Body>> for RawBatches {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Boxed<Response<Body>, Infallible>;
+    type Future = BoxFuture<Response<Body>, Infallible>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let rpc = Rpc::of(request.uri().path());
+        let rpc = Rpc::from_path(request.uri().path());
         let (mut grpc, services) = (self.grpc(), Arc::clone(&self.services));
         if rpc == Rpc::BATCH_CHECK {
-            Box::pin(async move { Ok(grpc.unary(Batches(services), request).await) })
+            Box::pin(async move { Ok(grpc.unary(BatchMethods(services), request).await) })
         } else if rpc == Rpc::STREAM_CHECK {
-            Box::pin(async move { Ok(grpc.streaming(Batches(services), request).await) })
+            Box::pin(async move { Ok(grpc.streaming(BatchMethods(services), request).await) })
         } else {
             tower::Service::call(&mut self.others, request)
         }
     }
 }
 
-struct Batches(Arc<Services>);
+struct BatchMethods(Arc<Services>);
 
-impl UnaryService<BatchRequest> for Batches {
+impl UnaryService<BatchRequest> for BatchMethods {
     type Response = BatchCheckResponse;
-    type Future = Boxed<tonic::Response<BatchCheckResponse>, Status>;
+    type Future = BoxFuture<tonic::Response<BatchCheckResponse>, Status>;
 
     fn call(&mut self, request: tonic::Request<BatchRequest>) -> Self::Future {
         let services = Arc::clone(&self.0);
@@ -84,10 +84,10 @@ impl UnaryService<BatchRequest> for Batches {
     }
 }
 
-impl StreamingService<BatchRequest> for Batches {
+impl StreamingService<BatchRequest> for BatchMethods {
     type Response = BatchCheckResponse;
-    type ResponseStream = AnswerStream;
-    type Future = Boxed<tonic::Response<AnswerStream>, Status>;
+    type ResponseStream = ResponseStream;
+    type Future = BoxFuture<tonic::Response<ResponseStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<BatchRequest>>) -> Self::Future {
         let answers = Arc::clone(&self.0).stream(request.into_inner());

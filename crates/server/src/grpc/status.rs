@@ -1,4 +1,6 @@
-//! The only place where our errors become gRPC statuses (contract, section 7).
+//! Errors to gRPC statuses (contract, section 7).
+//!
+//! **Invariant**: no other file turns an error of this crate into a status.
 
 use capstan_proto::contract::RETRY_PUSHBACK_KEY;
 use capstan_proto::v1;
@@ -25,7 +27,7 @@ impl RequestError {
         }
     }
 
-    /// `ErrorInfo.reason`.
+    /// `ErrorInfo.reason` (contract, section 7).
     const fn reason(&self) -> &'static str {
         match self {
             Self::Field { .. } => "INVALID_FIELD",
@@ -37,7 +39,7 @@ impl RequestError {
         }
     }
 
-    /// The same error as one item of a batch has it.
+    /// The error of one check of a batch.
     pub(crate) fn item(&self) -> v1::ItemError {
         v1::ItemError {
             code: self.code().into(),
@@ -70,7 +72,7 @@ impl From<RequestError> for Status {
         );
         let mut status = Self::with_error_details(error.code(), error.to_string(), details);
         if matches!(error, RequestError::RevisionGone { .. }) {
-            // It does not come back.
+            // The revision is gone for good: never retry.
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, (-1).into());
         }
         status
@@ -82,7 +84,7 @@ impl CallError {
         match self {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
-            Self::Misframed => Code::InvalidArgument,
+            Self::InvalidFraming => Code::InvalidArgument,
             Self::Unimplemented => Code::Unimplemented,
             Self::Bug { .. } => Code::Internal,
         }
@@ -90,14 +92,14 @@ impl CallError {
 }
 
 impl From<CallError> for Status {
-    fn from(refusal: CallError) -> Self {
+    fn from(error: CallError) -> Self {
         let mut details = ErrorDetails::new();
         let mut pushback = None;
-        match &refusal {
-            // The code says it all, and of a bug a caller learns nothing.
+        match &error {
+            // The code says it all; of a bug the caller learns nothing.
             CallError::DeadlineExceeded | CallError::Unimplemented | CallError::Bug { .. } => {}
             CallError::Overloaded => {
-                // Half as much more or less: those that were turned away together come back apart.
+                // Half of it less to half of it more, so that shed calls do not return together.
                 let wait = jittered(RETRY_PUSHBACK, 2);
                 details.set_error_info("OVERLOADED", DOMAIN, []);
                 details.set_retry_info(Some(wait));
@@ -108,11 +110,11 @@ impl From<CallError> for Status {
                 details.set_error_info("TOO_LARGE", DOMAIN, metadata);
                 pushback = Some(-1);
             }
-            CallError::Misframed => {
+            CallError::InvalidFraming => {
                 details.set_error_info("INVALID_FIELD", DOMAIN, [("field".into(), "".into())]);
             }
         }
-        let mut status = Self::with_error_details(refusal.code(), refusal.to_string(), details);
+        let mut status = Self::with_error_details(error.code(), error.to_string(), details);
         if let Some(pushback) = pushback {
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, pushback.into());
         }

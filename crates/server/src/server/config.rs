@@ -1,4 +1,4 @@
-//! What to serve, and where: read from the command line, checked before anything binds.
+//! The configuration of a server. It is checked before anything binds.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,44 +16,48 @@ use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
 use crate::transport::workers::Runtime;
 
-/// What to serve, and where.
+/// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the policy comes from.
+    /// The source of the policy.
     pub source: Source,
     /// Catalogs that the policy can name.
     pub catalogs: Catalogs,
     /// gRPC addresses, at least one.
     pub listen: Vec<Address>,
-    /// HTTP address, if any.
+    /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,
-    /// Whether addresses that other machines can reach may be served without TLS.
+    /// Whether addresses other than loopback may be served without TLS.
     pub insecure_plaintext: bool,
-    /// Whether clients may ask for the schema.
+    /// Whether gRPC reflection is served.
     pub reflection: bool,
-    /// How long to go on serving after the signal, saying not ready, so that balancers notice.
+    /// How long calls are still served after the stop signal while health says not ready, so that
+    /// load balancers notice. At most `DRAIN_MAX` counts.
     pub drain_delay: Duration,
-    /// The route table for Envoy's requests, if there is one.
+    /// The route table for Envoy's requests; `None` for an empty one.
     pub routes: Option<PathBuf>,
-    /// Where decisions are logged, if they are.
+    /// The target of the decision log; `None` for no log.
     pub decision_log: Option<Target>,
-    /// Where traces go, if calls are traced.
+    /// The export of traces; `None` for no traces.
     pub traces: Option<Export>,
-    /// The key of page tokens; `None` for a key of this process, whose tokens no other server takes.
+    /// The key of page tokens. `None` for a random key of this process: then no other server
+    /// accepts its tokens.
     pub page_key: Option<PageKey>,
-    /// What time it is.
+    /// The clock of decisions, credentials and logs.
     pub clock: Clock,
     /// Limits.
     pub limits: Limits,
-    /// Which threads answer calls.
+    /// The threads that answer calls.
     pub runtime: Runtime,
 }
 
 impl Config {
+    /// Checks the configuration.
+    ///
     /// # Errors
     ///
-    /// No address; an address that other machines can reach, in plain text and not asked for; a clock that
-    /// cannot be right.
+    /// There is no gRPC address, an address other than loopback is served in plain text without
+    /// `insecure_plaintext`, or the clock shows a time before 2026.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.listen.is_empty() {
             bail!("nowhere to listen: give --listen");

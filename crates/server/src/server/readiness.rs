@@ -1,7 +1,7 @@
-//! Whether questions can be answered now, as gRPC health and `/readyz` tell it.
+//! Readiness, as gRPC health and `/readyz` report it.
 //!
-//! **Invariant**: nothing says ready before a snapshot has passed its self-check, and everything says not
-//! ready before the drain begins.
+//! **Invariants**: no report says ready before a snapshot has passed its self-check. Every report
+//! says not ready before the drain begins.
 
 use tokio::sync::watch;
 use tonic_health::{ServingStatus, server::HealthReporter};
@@ -11,17 +11,17 @@ use crate::http::Phase;
 /// gRPC health names that mean ready: loaded and self-checked (contract, section 9).
 const HEALTH_NAMES: [&str; 2] = ["", "capstan.v1.DecisionService"];
 
-/// Tells both.
+/// Sets both reports.
 pub(super) struct Readiness {
     health: HealthReporter,
     phase: watch::Sender<Phase>,
 }
 
 impl Readiness {
-    /// Starting: not ready.
+    /// Starts with not ready.
     pub(super) async fn new(health: HealthReporter) -> Self {
         let readiness = Self { health, phase: watch::Sender::new(Phase::Starting) };
-        // The reporter starts with "" as SERVING.
+        // The reporter's own start has "" as SERVING.
         readiness.set(Phase::Starting).await;
         readiness
     }
@@ -42,7 +42,8 @@ impl Readiness {
         self.phase.subscribe()
     }
 
-    /// Ends the health watches of clients, which would hold the drain: they have heard.
+    /// Ends the health watches of clients, which would delay the drain. The clients have seen the
+    /// last change.
     pub(super) async fn end(&self) {
         for name in HEALTH_NAMES {
             self.health.clone().clear_service_status(name).await;

@@ -1,7 +1,7 @@
-//! The services of one worker, and what stands in front of them.
+//! The services of one worker, and the layers in front of them.
 //!
 //! ```text
-//! transport ─▶ admission ─▶ fast checks ─▶ raw batches, generated services, Envoy's, health, reflection
+//! transport ─▶ admission ─▶ fast check ─▶ raw batches, role service, Envoy's, health, reflection
 //! ```
 
 use std::convert::Infallible;
@@ -17,14 +17,14 @@ use tonic::server::NamedService;
 use tonic::transport::Server as Grpc;
 
 use super::Config;
-use crate::admission::{Admission, Places};
+use crate::admission::{Admission, Permits};
 use crate::ask::Ask;
 use crate::envoy;
-use crate::envoy::ext_authz::{ExtAuthz, Service as Envoy};
+use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::Table;
 use crate::feed::Published;
 use crate::grpc::decision::Services;
-use crate::grpc::fast_check::{Answers, FastChecks};
+use crate::grpc::fast_check::{FastCheckLayer, FastCheckState};
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::jitter::jittered;
@@ -33,9 +33,9 @@ use crate::methods::Rpc;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
-use crate::transport::workers::{Incoming, Runtime, Serving};
+use crate::transport::workers::{Incoming, Runtime, ServeFuture};
 
-/// What the services of all workers share.
+/// The state that the services of all workers share.
 pub(super) struct Shared {
     pub(super) published: Arc<Published>,
     pub(super) table: Arc<ArcSwap<Table>>,
@@ -43,25 +43,25 @@ pub(super) struct Shared {
     pub(super) log: Option<DecisionLog>,
     pub(super) traces: Option<Traces>,
     pub(super) page_key: PageKey,
-    pub(super) places: Arc<Places>,
+    pub(super) permits: Arc<Permits>,
     /// Ends streams when the drain begins.
     pub(super) draining: CancellationToken,
 }
 
 impl Shared {
-    /// Serves the connections of one worker until `stop`. What a call counts references of is the
-    /// worker's own, so that cores share no counter.
+    /// Serves the connections of one worker until `stop`. Reference counts that every call changes
+    /// belong to the worker, so that cores share no such counter.
     ///
     /// # Errors
     ///
-    /// The schema cannot be reflected.
+    /// The descriptors for reflection are invalid.
     pub(super) fn serve<H>(
         &self,
         config: &Config,
         health: H,
         incoming: Incoming,
         stop: CancellationToken,
-    ) -> anyhow::Result<Serving>
+    ) -> anyhow::Result<ServeFuture>
     where
         H: tower::Service<Request<Body>, Error = Infallible>
             + NamedService
@@ -89,7 +89,7 @@ impl Shared {
             draining: self.draining.clone(),
             computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
         });
-        let plain = Arc::new(Answers {
+        let plain = Arc::new(FastCheckState {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
             clock: config.clock,
@@ -102,19 +102,20 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             clock: config.clock,
         };
-        let in_words_of =
-            |rpc, refusal: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::instead_of(refusal));
-        let (traces, places) = (self.traces.clone(), &self.places);
-        let admission = Admission::new(limits, places, metrics, traces, in_words_of);
+        let error_response =
+            |rpc, error: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(error));
+        let (traces, permits) = (self.traces.clone(), &self.permits);
+        let admission = Admission::new(limits, permits, metrics, traces, error_response);
         let mut router = Grpc::builder()
             .max_concurrent_streams(CONNECTION_STREAMS_MAX)
             .http2_max_header_list_size(HEADER_BYTES_MAX)
             .http2_keepalive_interval(Some(limits.keepalive_interval))
             .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-            // No grace: with one, tonic cuts connections off and never says that it will.
+            // Without grace: with a grace period tonic cuts connections off and sends no GOAWAY
+            // before it does.
             .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
             .layer(admission)
-            .layer(FastChecks(plain))
+            .layer(FastCheckLayer(plain))
             .add_service(health)
             .add_service(RawBatches::new(Arc::clone(&services), most))
             .add_service(
@@ -122,14 +123,14 @@ impl Shared {
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most),
             )
-            .add_service(Envoy::new(ext_authz, most));
+            .add_service(AuthorizationService::new(ext_authz, most));
         if config.reflection {
             let schema = || {
                 tonic_reflection::server::Builder::configure()
                     .register_encoded_file_descriptor_set(capstan_proto::DESCRIPTOR_SET)
                     .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             };
-            // Clients differ in which version they ask for.
+            // Clients use either version of reflection.
             router =
                 router.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }

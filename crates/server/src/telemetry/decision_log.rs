@@ -1,13 +1,13 @@
-//! The decision log: what was decided, a line of JSON each, off unless it is asked for.
+//! The decision log: one line of JSON for each decision. Off by default.
 //!
 //! ```text
-//! service ──▶ room? ──▶ queue ──▶ writer, a thread of its own ──▶ FILE or standard output
-//!               └─ no: lost, counted, and told of in the log itself
+//! service ──▶ capacity left? ──▶ queue ──▶ writer thread ──▶ FILE or standard output
+//!               └─ no: the line is lost, counted, and reported in the log itself
 //! ```
 //!
-//! **Invariants**: no call ever waits for the log, wakes its writer, or fails because of it. What
-//! waits to be written is bounded in lines and in bytes. Every line that is lost is counted. What a
-//! request supplies in `properties` never gets here: it may be about people.
+//! **Invariants**: no call waits for the log, wakes its writer, or fails because of it. The queue
+//! is bounded in lines and in bytes. Every lost line is counted. The `properties` of a request are
+//! never logged, because they may be personal data.
 
 mod line;
 mod writer;
@@ -30,10 +30,10 @@ use crate::telemetry::metrics::Metrics;
 pub(crate) use line::Line;
 use writer::Writer;
 
-/// Where the decision log goes.
+/// Where the decision log is written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// Appended to this file, which is made for its owner's eyes only if it is not there.
+    /// Appended to this file. A file that does not exist is created with mode 0600.
     File(PathBuf),
     /// Standard output, after the lines with the addresses.
     Stdout,
@@ -47,16 +47,16 @@ impl FromStr for Target {
     }
 }
 
-/// What decisions are told to.
+/// A handle of the decision log; clones share one queue.
 #[derive(Clone, Debug)]
 pub struct DecisionLog(Arc<Queue>);
 
 #[derive(Debug)]
 struct Queue {
-    /// Without a bound of its own: [`Room`] keeps it.
+    /// The channel is unbounded; [`QueueCapacity`] is the bound.
     entries: mpsc::Sender<Entry>,
-    room: Room,
-    /// Lines that the log has not told yet that it lost.
+    capacity: QueueCapacity,
+    /// Lines that were lost and are not yet reported in the log.
     lost: AtomicU64,
     metrics: Arc<Metrics>,
     begun: AtomicBool,
@@ -66,7 +66,7 @@ struct Queue {
     finished: CancellationToken,
 }
 
-/// The decisions of one request.
+/// The lines of one request.
 #[derive(Debug)]
 struct Entry {
     rpc: Rpc,
@@ -81,41 +81,41 @@ impl Entry {
     }
 }
 
-/// How much waits, and may.
+/// The capacity of the queue, and how much of it is used.
 #[derive(Debug)]
-struct Room {
+struct QueueCapacity {
     lines: AtomicUsize,
     lines_max: usize,
     bytes: AtomicUsize,
     bytes_max: usize,
 }
 
-impl Room {
-    /// Whether there is room for so much more, which it then has. Never more than there is is given
-    /// out; two that come at once to the last of it may both find none.
-    fn enter(&self, lines: usize, bytes: usize) -> bool {
+impl QueueCapacity {
+    /// Reserves capacity; false if there is not enough. Never over-commits. Two callers that race
+    /// for the last of it may both fail.
+    fn try_reserve(&self, lines: usize, bytes: usize) -> bool {
         let lines_before = self.lines.fetch_add(lines, Relaxed);
         let bytes_before = self.bytes.fetch_add(bytes, Relaxed);
         let fits = lines_before.saturating_add(lines) <= self.lines_max
             && bytes_before.saturating_add(bytes) <= self.bytes_max;
         if !fits {
-            self.leave(lines, bytes);
+            self.release(lines, bytes);
         }
         fits
     }
 
-    fn leave(&self, lines: usize, bytes: usize) {
+    fn release(&self, lines: usize, bytes: usize) {
         self.lines.fetch_sub(lines, Relaxed);
         self.bytes.fetch_sub(bytes, Relaxed);
     }
 }
 
 impl DecisionLog {
-    /// Opens the log; nothing is written before [`DecisionLog::begin`].
+    /// Opens the log. Nothing is written before [`DecisionLog::begin`].
     ///
     /// # Errors
     ///
-    /// The file cannot be opened.
+    /// The file cannot be opened, or the writer thread cannot start.
     pub(crate) fn open(
         target: &Target,
         limits: &Limits,
@@ -125,7 +125,7 @@ impl DecisionLog {
         let (entries, queued) = mpsc::channel();
         let queue = Arc::new(Queue {
             entries,
-            room: Room {
+            capacity: QueueCapacity {
                 lines: AtomicUsize::new(0),
                 lines_max: limits.decision_log_lines_max,
                 bytes: AtomicUsize::new(0),
@@ -146,32 +146,34 @@ impl DecisionLog {
         Ok(Self(queue))
     }
 
-    /// Begins to write. Until then lines wait, so that the addresses come first on standard output.
+    /// Starts to write. Until then lines are queued, so that on standard output the addresses come
+    /// first.
     pub(crate) fn begin(&self) {
         self.0.begun.store(true, Relaxed);
     }
 
-    /// Closes the file and opens it anew by its name: whoever rotates logs has renamed it.
+    /// Opens the file again by its name, after a log rotation has renamed it.
     pub fn reopen(&self) {
         self.0.reopen.store(true, Relaxed);
         self.0.wake();
     }
 
-    /// Takes down what was answered, or loses it. Never waits.
+    /// Queues the lines of one request, or loses them if the queue is full. Never waits.
     pub(crate) fn write(&self, rpc: Rpc, now: Timestamp, revision: u64, lines: Vec<Line>) {
         if lines.is_empty() {
             return;
         }
         let entry = Entry { rpc, now, revision, lines };
         let (lines, bytes) = (entry.lines.len(), entry.bytes());
-        if !self.0.room.enter(lines, bytes) || self.0.entries.send(entry).is_err() {
+        if !self.0.capacity.try_reserve(lines, bytes) || self.0.entries.send(entry).is_err() {
             let lines = lines as u64;
             self.0.lost.fetch_add(lines, Relaxed);
             self.0.metrics.logged(0, lines);
         }
     }
 
-    /// Writes what waits, for a moment at most: whoever reads may have stopped reading.
+    /// Writes the queued lines, within [`DECISION_LOG_FLUSH_MAX`]: the reader of a pipe may have
+    /// stopped.
     pub(crate) async fn finish(&self) {
         self.0.finish.store(true, Relaxed);
         self.0.wake();

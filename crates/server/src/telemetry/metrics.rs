@@ -1,8 +1,8 @@
-//! What the server counts, for Prometheus: calls, decisions, latencies, shed calls, loads.
+//! Metrics for Prometheus: calls, decisions, latencies, shed calls, loads.
 //!
-//! **Invariant**: every label set is closed: an RPC of ours or `other`, a gRPC code, a reason, yes
-//! or no. Nothing that a caller writes becomes a label, so no caller can add a series. A call costs
-//! a few relaxed atomic additions; names and text are made when somebody scrapes.
+//! **Invariants**: every label set is closed: an RPC of the table or `other`, a gRPC code, a
+//! reason, `true` or `false`. No text of a caller becomes a label, so no caller can add a series. A
+//! call costs a few relaxed atomic additions; a scrape makes names and text.
 
 use std::fmt;
 use std::ops::Deref;
@@ -19,11 +19,11 @@ use tonic::Code;
 
 use crate::methods::Rpc;
 
-/// What `/metrics` answers with, as Prometheus asks for it.
+/// The content type of `/metrics`: OpenMetrics.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Upper ends of the latency buckets, in nanoseconds: a decision takes microseconds, and a call
-/// that waits is cut off after a second.
+/// Upper bounds of the latency buckets, in nanoseconds. A decision takes microseconds, and the
+/// deadline of a call that waits is one second.
 const LATENCY_NANOS: [u64; 14] = [
     25_000,
     50_000,
@@ -41,7 +41,7 @@ const LATENCY_NANOS: [u64; 14] = [
     1_000_000_000,
 ];
 
-/// The names of gRPC's codes, by number.
+/// Names of the gRPC codes, by number.
 pub const CODES: [&str; 17] = [
     "OK",
     "CANCELLED",
@@ -62,31 +62,31 @@ pub const CODES: [&str; 17] = [
     "UNAUTHENTICATED",
 ];
 
-/// How wide the cap was that a call ran into.
+/// The limit that shed a call or a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShedScope {
-    /// The whole server's.
+    /// Calls in flight in the whole server.
     Global,
-    /// One peer's.
+    /// Calls in flight from one peer.
     Peer,
-    /// That of connections: it was closed before it could call.
+    /// Open connections, in the whole server or from one peer.
     Connections,
 }
 
-/// How requests of Envoy are answered, for counting.
+/// The outcome of a request that Envoy asked about, for counting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AuthorizationOutcome {
-    /// It may pass.
+    /// The request may pass.
     Allowed,
-    /// The policy says no.
+    /// The policy denies the request.
     Denied,
-    /// Nothing says what it requires.
+    /// No route says what the request requires.
     NoRoute,
-    /// It is not said who asks, or not proved.
+    /// No identity is proved.
     Unauthenticated,
-    /// It is refused whatever it asks for.
+    /// The request is malformed: no route and no policy can allow it.
     Malformed,
-    /// It cannot be decided now.
+    /// The request cannot be decided now.
     Unavailable,
 }
 
@@ -112,20 +112,20 @@ impl AuthorizationOutcome {
     }
 }
 
-/// How loading a policy ended.
+/// The outcome of a load of a document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadOutcome {
-    /// It is served now.
+    /// The new document is served.
     Applied,
-    /// It is not, and the one before it still is, if there was one.
+    /// The document is rejected; the earlier one, if any, is still served.
     Rejected,
 }
 
-/// Counts and measures, shared by everything that serves.
+/// All metrics of one server.
 #[derive(Debug, Default)]
 pub struct Metrics {
-    /// What each worker has counted.
-    workers: Mutex<Vec<Arc<Counts>>>,
+    /// The counters of each worker.
+    workers: Mutex<Vec<Arc<WorkerCounts>>>,
     in_flight: AtomicU64,
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
@@ -140,25 +140,25 @@ pub struct Metrics {
     routes_applied: AtomicU64,
     routes_rejected: AtomicU64,
     load_nanos: AtomicU64,
-    /// When a policy was last applied, in seconds since 1970; 0 if none was.
+    /// Time of the last applied load of the policy, in seconds since 1970; 0 if none.
     applied_at: AtomicU64,
-    /// When one was last rejected, likewise.
+    /// Time of the last rejected load of the policy, in seconds since 1970; 0 if none.
     rejected_at: AtomicU64,
     revision: AtomicU64,
     identities: AtomicU64,
     bindings: AtomicU64,
 }
 
-/// What the calls of one worker count, which no other core writes to: they are added up when somebody
-/// scrapes. Aligned, because neighbours in memory would be fetched together.
+/// The counters of one worker. No other core writes to them; a scrape adds the workers up. The
+/// alignment keeps two workers' counters out of cache lines that a processor fetches as a pair.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Counts([Calls; Rpc::COUNT]);
+struct WorkerCounts([RpcCounts; Rpc::COUNT]);
 
-/// The metrics as one worker sees them.
+/// The metrics of one worker, and through `Deref` those of the server.
 #[derive(Clone, Debug)]
 pub struct WorkerMetrics {
-    own: Arc<Counts>,
+    own: Arc<WorkerCounts>,
     all: Arc<Metrics>,
 }
 
@@ -170,31 +170,31 @@ impl Deref for WorkerMetrics {
     }
 }
 
-/// The counts of one RPC.
+/// The counters of one RPC.
 #[derive(Debug, Default)]
-struct Calls {
+struct RpcCounts {
     codes: [AtomicU64; CODES.len()],
-    /// One for each of [`Reason::ALL`]: what is granted is allowed, the rest is denied.
+    /// One for each of [`Reason::ALL`]. `Granted` counts as allowed, every other reason as denied.
     reasons: [AtomicU64; Reason::ALL.len()],
-    /// One for each of [`LATENCY_NANOS`], each without those below it.
+    /// One for each of [`LATENCY_NANOS`], not cumulative.
     faster: [AtomicU64; LATENCY_NANOS.len()],
-    /// Those slower than all of them, and what all took, in nanoseconds.
+    /// Calls above the last bound, and the sum of all latencies in nanoseconds.
     slower_and_nanos: [AtomicU64; 2],
 }
 
 impl WorkerMetrics {
-    /// For one more worker.
+    /// Registers one more worker.
     pub fn new(all: &Arc<Metrics>) -> Self {
-        let own = Arc::<Counts>::default();
+        let own = Arc::<WorkerCounts>::default();
         all.workers().push(Arc::clone(&own));
         Self { own, all: Arc::clone(all) }
     }
 
-    fn calls(&self, rpc: Rpc) -> Option<&Calls> {
-        self.own.0.get(rpc.place())
+    fn calls(&self, rpc: Rpc) -> Option<&RpcCounts> {
+        self.own.0.get(rpc.index())
     }
 
-    /// A call was answered, refused or given up.
+    /// Counts a call that ended: answered, failed or cancelled.
     pub fn ended(&self, rpc: Rpc, code: Code, took: Duration) {
         let Some(calls) = self.calls(rpc) else { return };
         if let Some(count) = calls.codes.get(code as usize) {
@@ -207,7 +207,7 @@ impl WorkerMetrics {
         sum.fetch_add(nanos, Relaxed);
     }
 
-    /// So many decisions were made for this reason: one, or those of a batch that share it.
+    /// Counts decisions of one reason: a single one, or those of a batch that share it.
     pub fn decided(&self, rpc: Rpc, reason: Reason, decisions: u64) {
         let count = self.calls(rpc).and_then(|calls| calls.reasons.get(reason as usize));
         if let Some(count) = count {
@@ -217,28 +217,28 @@ impl WorkerMetrics {
 }
 
 impl Metrics {
-    fn workers(&self) -> MutexGuard<'_, Vec<Arc<Counts>>> {
+    fn workers(&self) -> MutexGuard<'_, Vec<Arc<WorkerCounts>>> {
         self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call was let in.
+    /// Counts a call that acquired its permit: it is in flight.
     pub fn began(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
-    /// A call that was let in is over, however it ended.
+    /// Counts a call that released its permit.
     pub(crate) fn left(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// A request of Envoy was answered.
+    /// Counts an answered request of Envoy.
     pub(crate) fn authorized(&self, how: AuthorizationOutcome) {
         if let Some(count) = self.authorized.get(how as usize) {
             count.fetch_add(1, Relaxed);
         }
     }
 
-    /// A call was turned away because too many were in flight.
+    /// Counts a shed call or connection.
     pub fn shed(&self, scope: ShedScope) {
         let count = match scope {
             ShedScope::Global => &self.shed_global,
@@ -248,18 +248,18 @@ impl Metrics {
         count.fetch_add(1, Relaxed);
     }
 
-    /// A call panicked.
+    /// Counts a panic of a call.
     pub fn panicked(&self) {
         self.panics.fetch_add(1, Relaxed);
     }
 
-    /// So many lines went to the decision log, and so many were lost.
+    /// Counts lines that were written to the decision log, and lines that were lost.
     pub(crate) fn logged(&self, written: u64, lost: u64) {
         self.log_written.fetch_add(written, Relaxed);
         self.log_lost.fetch_add(lost, Relaxed);
     }
 
-    /// A route table was loaded, or was not.
+    /// Counts a load of the route table.
     pub(crate) fn routes_loaded(&self, outcome: LoadOutcome) {
         let count = match outcome {
             LoadOutcome::Applied => &self.routes_applied,
@@ -268,8 +268,8 @@ impl Metrics {
         count.fetch_add(1, Relaxed);
     }
 
-    /// A policy was loaded, or was not: how, when, how long it took, and what is served now, if
-    /// anything is.
+    /// Counts a load of the policy. `at` is when it ended and `took` how long it took. `served` is
+    /// the new snapshot if the load was applied, else `None`.
     pub fn loaded(
         &self,
         outcome: LoadOutcome,
@@ -298,22 +298,26 @@ fn nanos(time: Duration) -> u64 {
 
 // === To Prometheus ===
 
-/// What there is to scrape.
+/// The registry that `/metrics` scrapes.
 pub fn registry(metrics: &Arc<Metrics>) -> Registry {
     let mut registry = Registry::with_prefix("capstan");
     registry.register_collector(Box::new(Arc::clone(metrics)));
     registry
 }
 
-/// Everything as text.
+/// All metrics in the OpenMetrics text format.
+///
+/// # Errors
+///
+/// Writing to the string fails, which does not happen.
 pub fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
     let mut all = String::new();
     text::encode(&mut all, registry)?;
     Ok(all)
 }
 
-/// What all workers have counted together.
-fn sums<const N: usize>(workers: &[&Calls], of: fn(&Calls) -> &[AtomicU64; N]) -> [u64; N] {
+/// The sums over all workers of one array of counters.
+fn sums<const N: usize>(workers: &[&RpcCounts], of: fn(&RpcCounts) -> &[AtomicU64; N]) -> [u64; N] {
     let mut sums = [0; N];
     for counts in workers.iter().map(|calls| of(calls)) {
         for (sum, count) in sums.iter_mut().zip(counts) {
@@ -323,7 +327,7 @@ fn sums<const N: usize>(workers: &[&Calls], of: fn(&Calls) -> &[AtomicU64; N]) -
     sums
 }
 
-/// A counter of a family, with these labels.
+/// Encodes one counter of a family.
 fn count<const N: usize>(
     family: &mut MetricEncoder<'_>,
     labels: [(&str, &str); N],
@@ -333,7 +337,7 @@ fn count<const N: usize>(
     encoder.encode_counter::<NoLabelSet, u64, f64>(&count, None)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody reads 16 digits of a time")]
+#[expect(clippy::cast_precision_loss, reason = "a duration needs no 16 digits")]
 fn seconds(nanos: u64) -> f64 {
     nanos as f64 / 1e9
 }
@@ -348,14 +352,14 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let workers = self.workers().clone();
-        // The counts of each call, worker by worker.
+        // The counters of each RPC, one for each worker.
         let all = || {
             Rpc::all().map(|rpc| {
                 (
                     rpc,
                     workers
                         .iter()
-                        .filter_map(|worker| worker.0.get(rpc.place()))
+                        .filter_map(|worker| worker.0.get(rpc.index()))
                         .collect::<Vec<_>>(),
                 )
             })
@@ -483,7 +487,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_stand_at_their_numbers() {
+    fn labels_are_in_the_order_of_their_numbers() {
         for (at, reason) in Reason::ALL.into_iter().enumerate() {
             assert_eq!(reason as usize, at);
         }

@@ -1,9 +1,9 @@
-//! Traces for OpenTelemetry: a span for each sampled call, off unless it is asked for.
+//! Traces for OpenTelemetry: one span for each sampled call. Off by default.
 //!
-//! **Invariants**: whether a call is traced is decided before anything is made for it. No answer
-//! waits for a collector: a bounded number of spans waits, and beyond it they are lost. A span says
-//! which call it was and how it ended, and of a decision whether, why and at which revision; never
-//! who asked what about whom.
+//! **Invariants**: the sampling decision comes before anything is allocated for a span. No response
+//! waits for the collector: the exporter's queue is bounded, and beyond the bound spans are lost. A
+//! span holds the method, the gRPC code, and of a decision its result, reason and revision. It
+//! never holds identities, capabilities or resources.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -32,19 +32,19 @@ use crate::limits::{
     EXPORT_CONNECT_TIMEOUT, EXPORT_TIMEOUT, SPANS_FLUSH_MAX, SPANS_MAX, TRACE_HEADER_BYTES_MAX,
 };
 
-/// Where traces go, and how many.
+/// Where spans are exported, and how many calls are sampled.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Export {
     /// `http://HOST:PORT` of a collector that speaks OTLP over gRPC.
     pub endpoint: String,
-    /// The share of calls, from 0 to 1, that is traced.
+    /// The sampled share of calls, from 0 to 1.
     pub sample_ratio: f64,
-    /// Whether a caller that has a trace decides for its calls. Not for callers that are not
-    /// trusted: each span costs, and they could have all calls traced, or none of theirs.
+    /// Whether a caller's `traceparent` decides if its calls are sampled. Only for trusted callers:
+    /// each span has a cost, and a caller could have all or none of its calls sampled.
     pub parent_based: bool,
 }
 
-/// What begins spans.
+/// Starts spans, and owns the exporter.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
     provider: SdkTracerProvider,
@@ -54,7 +54,7 @@ pub(crate) struct Traces {
 }
 
 impl Traces {
-    /// Prepares to export, within a tokio runtime; a collector may come later.
+    /// Prepares the exporter. The collector may start later. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
@@ -71,7 +71,7 @@ impl Traces {
             .connect_lazy();
         let exporter = SpanExporter::builder().with_tonic().with_channel(channel);
         let exporter = exporter.with_timeout(EXPORT_TIMEOUT).build()?;
-        let exporter = Telling { exporter, failing: AtomicBool::new(false) };
+        let exporter = LoggedExporter { exporter, failing: AtomicBool::new(false) };
         Ok(Self::new(exporter, export.sample_ratio, export.parent_based))
     }
 
@@ -83,7 +83,7 @@ impl Traces {
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
             .build();
         let provider = SdkTracerProvider::builder()
-            // What is not sampled never gets that far.
+            // A call that is not sampled gets no span at all.
             .with_sampler(Sampler::AlwaysOn)
             .with_resource(resource)
             .with_span_processor(
@@ -94,14 +94,14 @@ impl Traces {
         Self { provider, tracer, sample_ratio, parent_based }
     }
 
-    /// Begins the span of a call to a method of ours, if it is sampled: if chance has it so, or if its
-    /// caller traces it and may decide. `chance` is a random number. A span is part of its caller's
-    /// trace either way.
-    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<Trace> {
+    /// Starts the span of a call, if the call is sampled. `chance` is a random number that decides
+    /// with the sampling ratio; if `parent_based` is set, the caller's trace context decides
+    /// instead. Either way the span joins the caller's trace.
+    pub(crate) fn begin(&self, path: &str, headers: &HeaderMap, chance: u64) -> Option<CallSpan> {
         let mut parent = Context::new();
         if headers.contains_key("traceparent") {
             let propagator = TraceContextPropagator::new();
-            parent = propagator.extract_with_context(&parent, &Headers(headers));
+            parent = propagator.extract_with_context(&parent, &TraceHeaders(headers));
         }
         let sampled = match parent.span().span_context() {
             context if self.parent_based && context.is_valid() => context.is_sampled(),
@@ -122,14 +122,15 @@ impl Traces {
             KeyValue::new("rpc.method", method.to_owned()),
         ]);
         let span = self.tracer.build_with_context(builder, &parent);
-        Some(Trace(Arc::new(Mutex::new(span))))
+        Some(CallSpan(Arc::new(Mutex::new(span))))
     }
 
-    /// Exports what waits, for a moment at most.
+    /// Exports the queued spans, within [`SPANS_FLUSH_MAX`].
     pub(crate) async fn finish(&self) {
         let provider = self.provider.clone();
         let (done, finished) = tokio::sync::oneshot::channel();
-        // It blocks, and a runtime would wait for its own threads that do.
+        // The shutdown blocks. On a thread of the runtime, the runtime would wait for it at its own
+        // end.
         let finishing = std::thread::Builder::new().name("traces".into()).spawn(move || {
             let _ = done.send(provider.shutdown_with_timeout(SPANS_FLUSH_MAX).is_ok());
         });
@@ -142,27 +143,27 @@ impl Traces {
 
 /// The span of one call.
 #[derive(Clone, Debug)]
-pub(crate) struct Trace(Arc<Mutex<Span>>);
+pub(crate) struct CallSpan(Arc<Mutex<Span>>);
 
-impl Trace {
-    fn span(&self) -> std::sync::MutexGuard<'_, Span> {
+impl CallSpan {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Span> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What was decided.
+    /// Records the decision.
     pub(crate) fn decided(&self, decision: Decision, revision: u64) {
-        self.span().set_attributes([
+        self.lock().set_attributes([
             KeyValue::new("capstan.allowed", decision.allowed()),
             KeyValue::new("capstan.reason", decision.reason.as_str()),
             KeyValue::new("capstan.revision", i64::try_from(revision).unwrap_or(i64::MAX)),
         ]);
     }
 
-    /// The call is over.
+    /// Ends the span.
     pub(crate) fn ended(&self, code: Code) {
-        let mut span = self.span();
+        let mut span = self.lock();
         span.set_attribute(KeyValue::new("rpc.grpc.status_code", i64::from(i32::from(code))));
-        // Of a server; what callers do wrong is not its error.
+        // The codes that are errors of a server; errors of callers do not mark the span.
         if matches!(
             code,
             Code::Unknown
@@ -178,10 +179,10 @@ impl Trace {
     }
 }
 
-/// The headers that say which trace a call belongs to.
-struct Headers<'a>(&'a HeaderMap);
+/// The trace context headers of a request.
+struct TraceHeaders<'a>(&'a HeaderMap);
 
-impl Extractor for Headers<'_> {
+impl Extractor for TraceHeaders<'_> {
     fn get(&self, key: &str) -> Option<&str> {
         let value = self.0.get(key)?.to_str().ok()?;
         (value.len() <= TRACE_HEADER_BYTES_MAX).then_some(value)
@@ -192,19 +193,19 @@ impl Extractor for Headers<'_> {
     }
 }
 
-/// Tells the log when exporting begins to fail, and when it works again.
-struct Telling {
+/// Wraps the exporter, and logs when exports begin to fail and when they succeed again.
+struct LoggedExporter {
     exporter: SpanExporter,
     failing: AtomicBool,
 }
 
-impl fmt::Debug for Telling {
+impl fmt::Debug for LoggedExporter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.exporter.fmt(f)
     }
 }
 
-impl Exporter for Telling {
+impl Exporter for LoggedExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let exported = self.exporter.export(batch).await;
         let failing = exported.is_err();

@@ -1,4 +1,4 @@
-//! A connection as its worker serves it: TCP or a unix socket, counted while it lives.
+//! A gRPC connection in its worker: TCP or a unix socket. It holds a permit until it closes.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -16,65 +16,72 @@ use tonic::transport::server::Connected;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 
-/// Whoever is at the other end; nothing for a unix socket.
+/// The remote address of a connection; `None` for a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
 
-/// How many connections there are.
+/// The number of open connections of one worker.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Count(Arc<AtomicUsize>);
+pub(crate) struct ConnectionCount(Arc<AtomicUsize>);
 
-/// One of them, until it is dropped, and one of its peer's.
+/// The permit of one open connection. Dropped, it releases the connection in the worker's count and
+/// in the peer's.
 #[derive(Debug)]
-pub(crate) struct Counted {
-    _place: OwnedSemaphorePermit,
+pub(crate) struct ConnectionPermit {
+    _permit: OwnedSemaphorePermit,
     count: Arc<AtomicUsize>,
     peers: Arc<Peers>,
     peer: Peer,
 }
 
-impl Count {
+impl ConnectionCount {
     pub(crate) fn get(&self) -> usize {
         self.0.load(Relaxed)
     }
 
-    /// Has a place, and is among its peer's, which it leaves with its end.
-    pub(crate) fn one_more(
+    /// Counts one more connection. The peer's count must already hold it.
+    pub(crate) fn track(
         &self,
-        place: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
         peers: &Arc<Peers>,
         peer: Peer,
-    ) -> Counted {
+    ) -> ConnectionPermit {
         self.0.fetch_add(1, Relaxed);
-        Counted { _place: place, count: Arc::clone(&self.0), peers: Arc::clone(peers), peer }
+        ConnectionPermit {
+            _permit: permit,
+            count: Arc::clone(&self.0),
+            peers: Arc::clone(peers),
+            peer,
+        }
     }
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
-        self.peers.leave(self.peer);
+        self.peers.release(self.peer);
     }
 }
 
-/// A connection in its worker's runtime.
+/// An accepted connection, registered with its worker's runtime.
 #[derive(Debug)]
 pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
-    /// Until the peer has said what it is: a silent one would stay for ever.
-    greeting: Option<Greeting>,
-    _counted: Counted,
+    /// `None` once the connection preface has arrived.
+    preface: Option<PrefaceTimeout>,
+    _permit: ConnectionPermit,
 }
 
-/// What is still to come before the connection has an age.
+/// The rest of the connection preface, and the timeout for it. Without it a silent connection would
+/// stay open for ever.
 #[derive(Debug)]
-struct Greeting {
-    bytes: usize,
+struct PrefaceTimeout {
+    missing_bytes: usize,
     until: Pin<Box<Sleep>>,
 }
 
-/// Bytes of the preface of HTTP/2 (RFC 9113, section 3.4).
+/// Bytes of the HTTP/2 connection preface (RFC 9113, section 3.4).
 const PREFACE_BYTES: usize = 24;
 
 #[derive(Debug)]
@@ -84,10 +91,14 @@ enum Socket {
 }
 
 impl Connection {
-    /// Registers it with the runtime that this is called in. It fails unless its first bytes come in
-    /// this time.
+    /// Registers the connection with the current runtime. A read fails with `TimedOut` if the
+    /// connection preface does not arrive within `greeting_max`.
+    ///
+    /// # Errors
+    ///
+    /// The runtime cannot register the socket.
     pub(crate) fn new(
-        (accepted, counted): (Accepted, Counted),
+        (accepted, permit): (Accepted, ConnectionPermit),
         greeting_max: Duration,
     ) -> io::Result<Self> {
         let remote = accepted.remote();
@@ -95,8 +106,9 @@ impl Connection {
             Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
             Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
         };
-        let greeting = Greeting { bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
-        Ok(Self { socket, remote, greeting: Some(greeting), _counted: counted })
+        let preface =
+            PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
+        Ok(Self { socket, remote, preface: Some(preface), _permit: permit })
     }
 }
 
@@ -108,7 +120,7 @@ impl Connected for Connection {
     }
 }
 
-/// Does the same with either kind.
+/// The same expression for either kind of socket.
 macro_rules! either {
     ($self:expr, $stream:ident => $does:expr) => {
         match &mut $self.get_mut().socket {
@@ -132,11 +144,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = either!(self.as_mut(), stream => stream.poll_read(cx, buffer));
-        if let Some(greeting) = &mut self.greeting {
-            greeting.bytes = greeting.bytes.saturating_sub(buffer.filled().len() - before);
-            if greeting.bytes == 0 {
-                self.greeting = None;
-            } else if read.is_pending() && greeting.until.as_mut().poll(cx).is_ready() {
+        if let Some(preface) = &mut self.preface {
+            preface.missing_bytes =
+                preface.missing_bytes.saturating_sub(buffer.filled().len() - before);
+            if preface.missing_bytes == 0 {
+                self.preface = None;
+            } else if read.is_pending() && preface.until.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }

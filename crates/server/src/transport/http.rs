@@ -1,7 +1,7 @@
-//! Connections of the HTTP side: so many at once, and none that is idle for long.
+//! Connections of the HTTP port: a limited number, each with an idle timeout.
 //!
-//! **Invariant**: connections that say nothing, or half of something, end, and never take the file
-//! descriptors that gRPC needs.
+//! **Invariant**: a connection that sends nothing, or an incomplete request, ends. HTTP connections
+//! never take the file descriptors that gRPC needs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,41 +16,50 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::limits::Limits;
 
-/// Takes so many connections at once, and none that is idle for long.
+/// A listener with a maximum number of open connections. Each has an idle timeout.
 #[derive(Debug)]
-pub(crate) struct Limited {
+pub(crate) struct LimitedListener {
     listener: TcpListener,
-    places: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     idle_max: Duration,
 }
 
-/// A connection with an end: unless it is answered in time, again and again.
+/// A connection with an idle timeout. Each write restarts the timeout; a read after it fails with
+/// `TimedOut`.
 #[derive(Debug)]
-pub(crate) struct Answered {
+pub(crate) struct IdleTimeoutStream {
     stream: TcpStream,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
     idle_max: Duration,
     until: Pin<Box<Sleep>>,
 }
 
-impl Limited {
+impl LimitedListener {
     pub(crate) fn new(listener: TcpListener, limits: &Limits) -> Self {
         let most = limits.http_connections_max.min(Semaphore::MAX_PERMITS);
-        let places = Arc::new(Semaphore::new(most));
-        Self { listener, places, idle_max: limits.http_idle_max }
+        let permits = Arc::new(Semaphore::new(most));
+        Self { listener, permits, idle_max: limits.http_idle_max }
     }
 }
 
-impl axum::serve::Listener for Limited {
-    type Io = Answered;
+impl axum::serve::Listener for LimitedListener {
+    type Io = IdleTimeoutStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Answered, SocketAddr) {
-        // Nobody closes the semaphore.
-        let place = Arc::clone(&self.places).acquire_owned().await.ok();
+    async fn accept(&mut self) -> (IdleTimeoutStream, SocketAddr) {
+        // The semaphore is never closed.
+        let permit = Arc::clone(&self.permits).acquire_owned().await.ok();
         let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
         let idle_max = self.idle_max;
-        (Answered { stream, _place: place, idle_max, until: Box::pin(sleep(idle_max)) }, address)
+        (
+            IdleTimeoutStream {
+                stream,
+                _permit: permit,
+                idle_max,
+                until: Box::pin(sleep(idle_max)),
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -58,14 +67,14 @@ impl axum::serve::Listener for Limited {
     }
 }
 
-impl AsyncRead for Answered {
+impl AsyncRead for IdleTimeoutStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        // Bytes that come one by one are no answer.
+        // Received bytes do not restart the timeout: only a response does.
         if self.until.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
@@ -73,7 +82,7 @@ impl AsyncRead for Answered {
     }
 }
 
-impl AsyncWrite for Answered {
+impl AsyncWrite for IdleTimeoutStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,6 @@
-//! Addresses to listen on: TCP and unix sockets, bound before anything is loaded.
+//! Listeners of the gRPC addresses: TCP and unix sockets.
+//!
+//! **Invariant**: every address is bound before any document is loaded.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr};
@@ -13,9 +15,9 @@ use crate::transport::connection::Remote;
 /// An address of the gRPC server: `127.0.0.1:4480` or `unix:PATH`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// IP address and port; port 0 picks a free one.
+    /// IP address and port. Port 0 binds any free port.
     Tcp(SocketAddr),
-    /// A unix socket.
+    /// The path of a unix socket.
     Unix(PathBuf),
 }
 
@@ -43,25 +45,30 @@ impl fmt::Display for Address {
     }
 }
 
-/// A bound address.
+/// A listener on a bound address.
 #[derive(Debug)]
 pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, SocketFile),
 }
 
-/// The file of a unix socket, removed when nobody listens any more.
+/// The file of a unix socket. Dropped with the listener, it removes the file.
 #[derive(Debug)]
 pub(crate) struct SocketFile(PathBuf);
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // Nothing to do about a file that somebody else removed first.
+        // The file may have been removed by another process.
         let _ = std::fs::remove_file(&self.0);
     }
 }
 
 impl Listener {
+    /// Binds an address.
+    ///
+    /// # Errors
+    ///
+    /// The address is in use, or may not be bound.
     pub(crate) async fn bind(address: &Address) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(wanted) => {
@@ -80,7 +87,7 @@ impl Listener {
         }
     }
 
-    /// The address, with the port that was picked.
+    /// The bound address, with the port that the system chose.
     pub(crate) fn address(&self) -> Address {
         match self {
             Self::Tcp(_, address) => Address::Tcp(*address),
@@ -89,8 +96,12 @@ impl Listener {
     }
 }
 
-/// A socket file that nobody listens on is what a killed server leaves behind. Anything else that
-/// stands there is somebody's, and stays.
+/// Removes a socket file without a listener: a killed server leaves one behind. Any other file
+/// stays.
+///
+/// # Errors
+///
+/// The path is no socket, another server listens on it, or it cannot be removed.
 async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if !found.file_type().is_socket() => {
@@ -104,12 +115,12 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
             std::fs::remove_file(path)
                 .with_context(|| format!("cannot remove the stale socket {}", path.display()))
         }
-        // Not there, or not a socket: binding says what is wrong.
+        // The path does not exist, or cannot be opened. Binding reports the error.
         Err(_) => Ok(()),
     }
 }
 
-/// A connection between runtimes: accepted in one, served in another.
+/// An accepted connection without a runtime: it is accepted in one runtime and served in another.
 #[derive(Debug)]
 pub(crate) enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
@@ -117,6 +128,7 @@ pub(crate) enum Accepted {
 }
 
 impl Accepted {
+    /// The address of the peer.
     pub(crate) const fn remote(&self) -> Remote {
         Remote(match self {
             Self::Tcp(_, address) => Some(*address),
@@ -126,12 +138,12 @@ impl Accepted {
 }
 
 impl Listener {
-    /// The next connection.
+    /// Accepts the next connection.
     pub(crate) async fn accept(&self) -> io::Result<Accepted> {
         match self {
             Self::Tcp(listener, _) => {
                 let (stream, remote) = listener.accept().await?;
-                // Nagle's algorithm would keep answers back for 40 ms.
+                // Nagle's algorithm would delay responses by up to 40 ms.
                 stream.set_nodelay(true)?;
                 let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_INTERVAL);
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;

@@ -1,7 +1,8 @@
-//! How many calls each peer has in flight, and how many connections.
+//! Calls in flight, or open connections, by peer.
 //!
-//! **Invariants**: a peer is in the map only while it has one, so there are never more peers than
-//! calls, or connections. Methods answer with values: no guard of the map leaves this file.
+//! **Invariants**: a peer is in the map only while its count is above zero, so the map never has
+//! more entries than there are calls or connections. Methods return values: no guard of the map
+//! leaves this file.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -9,16 +10,17 @@ use dashmap::{DashMap, Entry};
 
 use crate::transport::connection::Remote;
 
-/// Who a call came from, as far as the connection tells.
+/// The peer of a connection, to which limits apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Peer {
-    /// An IPv4 address, or the /64 of an IPv6 address: whoever has one address of it has all.
+    /// An IPv4 address, or the /64 network of an IPv6 address: one owner has all its addresses.
     Ip(IpAddr),
-    /// Whoever may open the unix socket.
+    /// Any process that may open the unix socket.
     Local,
 }
 
 impl Peer {
+    /// The peer at the other end of a connection; [`Peer::Local`] without an IP address.
     pub(crate) fn of(connection: Option<&Remote>) -> Self {
         let remote = connection.and_then(|Remote(address)| *address);
         match remote.map(|address| address.ip().to_canonical()) {
@@ -32,13 +34,13 @@ impl Peer {
     }
 }
 
-/// Calls in flight or connections, by peer.
+/// Counts of calls in flight, or of open connections, by peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peers(DashMap<Peer, usize>);
 
 impl Peers {
-    /// Whether the peer may have one more, which it then has.
-    pub(crate) fn enter(&self, peer: Peer, most: usize) -> bool {
+    /// Counts one more for the peer; false if it already has `most`.
+    pub(crate) fn try_acquire(&self, peer: Peer, most: usize) -> bool {
         match self.0.entry(peer) {
             Entry::Occupied(mut count) if *count.get() < most => {
                 *count.get_mut() += 1;
@@ -52,13 +54,13 @@ impl Peers {
         }
     }
 
-    /// How many the peer has.
+    /// The count of the peer.
     pub(crate) fn count(&self, peer: Peer) -> usize {
         self.0.get(&peer).map_or(0, |count| *count)
     }
 
-    /// One that the peer had is over.
-    pub(crate) fn leave(&self, peer: Peer) {
+    /// Counts one less for the peer.
+    pub(crate) fn release(&self, peer: Peer) {
         if let Entry::Occupied(mut count) = self.0.entry(peer) {
             *count.get_mut() = count.get().saturating_sub(1);
             if *count.get() == 0 {
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn peers_are_networks_of_one_owner() {
+    fn a_peer_is_an_address_or_a_network_of_one_owner() {
         assert_eq!(peer("192.0.2.1:1"), peer("192.0.2.1:2"));
         assert_ne!(peer("192.0.2.1:1"), peer("192.0.2.2:1"));
         assert_eq!(peer("[::ffff:192.0.2.1]:1"), peer("192.0.2.1:1"));
@@ -87,19 +89,19 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_none_is_forgotten() {
+    fn a_peer_whose_count_is_zero_leaves_the_map() {
         let peers = Peers::default();
-        assert!(!peers.enter(Peer::Local, 0));
-        assert!(peers.enter(Peer::Local, 2) && peers.enter(Peer::Local, 2));
-        assert!(!peers.enter(Peer::Local, 2));
-        assert!(peers.enter(peer("192.0.2.1:1"), 2));
+        assert!(!peers.try_acquire(Peer::Local, 0));
+        assert!(peers.try_acquire(Peer::Local, 2) && peers.try_acquire(Peer::Local, 2));
+        assert!(!peers.try_acquire(Peer::Local, 2));
+        assert!(peers.try_acquire(peer("192.0.2.1:1"), 2));
         assert_eq!(peers.0.len(), 2);
         for _ in 0..2 {
-            peers.leave(Peer::Local);
+            peers.release(Peer::Local);
         }
-        peers.leave(peer("192.0.2.1:1"));
-        peers.leave(Peer::Local);
+        peers.release(peer("192.0.2.1:1"));
+        peers.release(Peer::Local);
         assert!(peers.0.is_empty());
-        assert!(peers.enter(Peer::Local, 2));
+        assert!(peers.try_acquire(Peer::Local, 2));
     }
 }

@@ -1,17 +1,17 @@
-//! Who serves the connections: one single-threaded runtime a core, or the caller's runtime.
+//! Workers: one single-threaded runtime for each core, or one in the caller's runtime.
 //!
 //! ```text
 //! listeners ─▶ acceptors (the caller's runtime) ─▶ the worker with the fewest connections
 //! ```
 //!
-//! A connection stays with its worker, so that a call never moves between cores: three quarters of the
-//! processor time of tonic's default, where tasks do (`docs/PERFORMANCE.md`). One acceptor deals connections
-//! out instead of a listener a core (`SO_REUSEPORT`), whose hash puts two connections on one core as
-//! often as not.
+//! A connection stays with its worker, so a call never moves between cores. This takes three
+//! quarters of the processor time of tonic's default, where tasks move (`docs/PERFORMANCE.md`). An
+//! acceptor dispatches connections, instead of one listener for each core (`SO_REUSEPORT`), whose
+//! hash often puts two connections on the same core.
 //!
-//! **Invariant**: every accepted connection is counted until it is closed, and there are never more
-//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX), nor of one peer than
-//! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX).
+//! **Invariant**: every accepted connection holds a permit until it closes. There are never more
+//! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX) connections, and never more than
+//! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX) of one peer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use std::{io, thread};
 
 use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
 use crate::telemetry::metrics::{Metrics, ShedScope};
-use crate::transport::connection::{Connection, Count, Counted};
+use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
 use crate::transport::listen::{Accepted, Listener};
 use crate::transport::peers::{Peer, Peers};
 use anyhow::Context as _;
@@ -30,12 +30,12 @@ use tokio::time::{Duration, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Where calls are answered.
+/// The threads that answer calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Runtime {
-    /// In so many threads, each with a runtime and connections of its own; at least one.
+    /// This number of threads, at least one. Each has its own runtime and its own connections.
     PerCore(usize),
-    /// In the runtime that the server is run in.
+    /// The runtime that runs the server.
     Callers,
 }
 
@@ -47,45 +47,52 @@ impl Runtime {
     }
 }
 
-type Given = (Accepted, Counted);
+type PermittedConnection = (Accepted, ConnectionPermit);
 
-/// The connections of one worker, as they come.
+/// The accepted connections of one worker.
 pub(crate) type Incoming = BoxStream<'static, io::Result<Connection>>;
 
-/// What serves the connections of one worker, until they and the stream of them are over.
-pub(crate) type Serving = Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
+/// Serves the connections of one worker, until the stream of them and all of them have ended.
+pub(crate) type ServeFuture =
+    Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
-/// The workers. Dropped, they stop at once.
+/// The workers of one server. Dropped, they stop at once.
 #[derive(Debug)]
 pub(crate) struct Workers {
     workers: Arc<[Worker]>,
-    caps: Caps,
+    limits: ConnectionLimits,
     kill: CancellationToken,
 }
 
-/// How many connections there may be.
+/// The limits of open connections, in the whole server and of one peer.
 #[derive(Clone, Debug)]
-struct Caps {
-    /// A place for each that there may be.
-    places: Arc<Semaphore>,
+struct ConnectionLimits {
+    /// One permit for each connection that may be open.
+    permits: Arc<Semaphore>,
     each_peer: usize,
-    /// Those that there are.
+    /// Open connections by peer.
     peers: Arc<Peers>,
 }
 
-impl Caps {
-    /// Nothing if there is no place for it, or its peer has as many as it may.
-    fn count(&self, worker: &Count, accepted: &Accepted) -> Option<Counted> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+impl ConnectionLimits {
+    /// A permit for a connection; `None` if the server or the peer has reached its limit.
+    fn try_acquire(
+        &self,
+        worker: &ConnectionCount,
+        accepted: &Accepted,
+    ) -> Option<ConnectionPermit> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let peer = Peer::of(Some(&accepted.remote()));
-        self.peers.enter(peer, self.each_peer).then(|| worker.one_more(place, &self.peers, peer))
+        self.peers
+            .try_acquire(peer, self.each_peer)
+            .then(|| worker.track(permit, &self.peers, peer))
     }
 }
 
 #[derive(Debug)]
 struct Worker {
-    connections: Count,
-    give: mpsc::Sender<Given>,
+    connections: ConnectionCount,
+    sender: mpsc::Sender<PermittedConnection>,
 }
 
 impl Drop for Workers {
@@ -95,10 +102,15 @@ impl Drop for Workers {
 }
 
 impl Workers {
-    /// Starts them, each with services of its own; `stop` makes them finish what they have, which `tasks` waits for.
+    /// Starts the workers, each with its own services. After `stop` they drain, and `tasks` waits
+    /// for that.
+    ///
+    /// # Errors
+    ///
+    /// Services cannot be built, or a runtime or thread cannot start.
     pub(crate) fn start(
         runtime: Runtime,
-        services: impl Fn(Incoming, CancellationToken) -> anyhow::Result<Serving>,
+        services: impl Fn(Incoming, CancellationToken) -> anyhow::Result<ServeFuture>,
         limits: &Limits,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -110,8 +122,8 @@ impl Workers {
         };
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
-            let (give, given) = mpsc::channel(ACCEPTED_MAX);
-            let serving = services(incoming(given, limits.greeting_max), stop.clone())?;
+            let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
+            let serving = services(incoming(accepted, limits.greeting_max), stop.clone())?;
             let serving = serve(serving, kill.clone());
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
@@ -129,29 +141,29 @@ impl Workers {
                     })
                     .context("cannot start a thread")?;
             }
-            workers.push(Worker { connections: Count::default(), give });
+            workers.push(Worker { connections: ConnectionCount::default(), sender });
         }
-        let caps = Caps {
-            places: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
+        let limits = ConnectionLimits {
+            permits: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             each_peer: limits.peer_connections_max,
             peers: Arc::default(),
         };
-        Ok(Self { workers: workers.into(), caps, kill })
+        Ok(Self { workers: workers.into(), limits, kill })
     }
 
-    /// Takes the connections of a listener until `stop`; if that is not possible any more, it stops
-    /// everything.
+    /// Accepts the connections of a listener until `stop`. If a worker has ended, it cancels
+    /// `stop`, which drains the whole server.
     pub(crate) fn accept(
         &self,
         listener: Listener,
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
-        let (workers, caps) = (Arc::clone(&self.workers), self.caps.clone());
+        let (workers, limits) = (Arc::clone(&self.workers), self.limits.clone());
         async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = deal(&workers, &listener, &caps, &metrics) => {
+                () = dispatch(&workers, &listener, &limits, &metrics) => {
                     tracing::error!("a worker has ended: nobody serves its connections");
                     stop.cancel();
                 }
@@ -160,14 +172,19 @@ impl Workers {
     }
 }
 
-/// Gives each connection to the worker that has the fewest, as long as there are all.
-async fn deal(workers: &[Worker], listener: &Listener, caps: &Caps, metrics: &Metrics) {
+/// Dispatches each connection to the worker with the fewest. Returns when a worker has ended.
+async fn dispatch(
+    workers: &[Worker],
+    listener: &Listener,
+    limits: &ConnectionLimits,
+    metrics: &Metrics,
+) {
     loop {
         let accepted = match listener.accept().await {
             Ok(accepted) => accepted,
-            Err(error) if is_the_peers(&error) => continue,
+            Err(error) if is_peer_error(&error) => continue,
             Err(error) => {
-                // No file descriptor is left, most likely: one may be soon.
+                // The likely cause: no file descriptor is left. One may be freed soon.
                 tracing::warn!(%error, address = %listener.address(), "cannot take a connection");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -176,33 +193,33 @@ async fn deal(workers: &[Worker], listener: &Listener, caps: &Caps, metrics: &Me
         let Some(worker) = workers.iter().min_by_key(|worker| worker.connections.get()) else {
             return;
         };
-        let Some(counted) = caps.count(&worker.connections, &accepted) else {
+        let Some(permit) = limits.try_acquire(&worker.connections, &accepted) else {
             metrics.shed(ShedScope::Connections);
-            continue; // Closes it.
+            continue; // Dropping the connection closes it.
         };
-        if worker.give.send((accepted, counted)).await.is_err() {
-            return; // The worker has stopped: so do we.
+        if worker.sender.send((accepted, permit)).await.is_err() {
+            return; // The worker has ended.
         }
     }
 }
 
-/// Whether accepting failed because of the connection, and not of us.
-fn is_the_peers(error: &io::Error) -> bool {
+/// Whether an accept failed because of the connection, and not because of this process.
+fn is_peer_error(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Registers each connection that is given with the worker's runtime.
-fn incoming(given: mpsc::Receiver<Given>, greeting_max: Duration) -> Incoming {
-    let incoming = stream::unfold(given, move |mut given| async move {
-        let connection = Connection::new(given.recv().await?, greeting_max);
-        Some((connection, given))
+/// Registers each accepted connection with the worker's runtime.
+fn incoming(accepted: mpsc::Receiver<PermittedConnection>, greeting_max: Duration) -> Incoming {
+    let incoming = stream::unfold(accepted, move |mut accepted| async move {
+        let connection = Connection::new(accepted.recv().await?, greeting_max);
+        Some((connection, accepted))
     });
     incoming.boxed()
 }
 
-/// Serves until all is over, and nothing more after `kill`.
-async fn serve(serving: Serving, kill: CancellationToken) {
+/// Serves until all connections have ended, or until `kill`.
+async fn serve(serving: ServeFuture, kill: CancellationToken) {
     tokio::select! {
         served = serving => if let Err(error) = served {
             tracing::error!(%error, "connections can no longer be served");

@@ -1,8 +1,8 @@
-//! A request as it was sent, canonical or refused.
+//! A canonical request.
 //!
-//! **Invariant**: whoever else reads a request that is canonical here reads the same one. So what
-//! servers are known to read in different ways is refused: percent-encoding in paths, `;`, empty and
-//! dot segments, backslashes, control characters, needless percent-encoding of names.
+//! **Invariant**: every server reads a canonical request the same way. What servers are known to
+//! read differently is refused: percent-encoding in paths, `;`, empty and dot segments,
+//! backslashes, control characters, needless percent-encoding of parameter names.
 
 use std::borrow::Cow;
 
@@ -13,13 +13,13 @@ use crate::limits::{
     HTTP_HEADERS_MAX, QUERY_PARAMETERS_MAX, TARGET_BYTES_MAX, TARGET_SEGMENTS_MAX,
 };
 
-/// Why a request is refused whatever it asks for.
+/// The request is malformed: no route and no policy can allow it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum MalformedRequestError {
     /// Not an HTTP request.
     #[error("this is no HTTP request")]
     NotHttp,
-    /// A method that is not served.
+    /// A method that is not supported.
     #[error("the method is none of GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")]
     Method,
     /// A missing or malformed host.
@@ -43,47 +43,52 @@ pub enum MalformedRequestError {
     /// More than [`QUERY_PARAMETERS_MAX`] parameters.
     #[error("the query has more than {QUERY_PARAMETERS_MAX} parameters")]
     LongQuery,
-    /// A parameter that is there twice.
+    /// A parameter that appears more than once.
     #[error("a query parameter is there more than once")]
     RepeatedParameter,
     /// More than [`HTTP_HEADERS_MAX`] headers.
     #[error("there are more than {HTTP_HEADERS_MAX} headers")]
     ManyHeaders,
-    /// A header that decides, twice or unreadable.
+    /// A header that the decision uses appears more than once, or is not text.
     #[error("a header that decides is there more than once, or cannot be read")]
     Header,
-    /// The request line and the headers name different things.
+    /// The request line and the headers contradict each other.
     #[error("the request line and the headers disagree")]
     Disagreement,
     /// A header that changes the method.
     #[error("headers that change the method are not taken")]
     MethodOverride,
-    /// A request to upgrade the connection.
+    /// A request to upgrade the connection, such as to a WebSocket.
     #[error("connections are not upgraded")]
     Upgrade,
 }
 
-/// A request that is canonical.
+/// A canonical request.
 #[derive(Clone, Debug)]
 pub struct CanonicalRequest<'r> {
     /// The method.
     pub method: Method,
-    /// In lower case, without the port.
+    /// The host name in lower case, without the port.
     pub host: Cow<'r, str>,
     path: &'r str,
-    /// Where its segments begin and end. Only the last can be empty, after a final slash.
+    /// Start and end of each segment in `path`. Only the last segment can be empty, after a final
+    /// slash.
     segments: Vec<(usize, usize)>,
-    /// Names, decoded, with values as they stand.
+    /// Parameters: decoded names, raw values.
     pub(super) query: Vec<(Cow<'r, str>, &'r str)>,
     /// Whether the body is gRPC.
     pub is_grpc: bool,
-    /// Whether the body is a form, which many services read as if it stood in the query.
+    /// Whether the body is a form. Many services merge its fields into the query.
     pub carries_form: bool,
 }
 
 impl<'r> CanonicalRequest<'r> {
-    /// Reads a request: `host` with a port or without, `target` as a request line has it, the
-    /// content type empty if there is none.
+    /// Parses a request. `host` may have a port. `target` is the path and query of the request
+    /// line. `content_type` is empty if the request has none.
+    ///
+    /// # Errors
+    ///
+    /// The part of the request that is not canonical.
     pub fn parse(
         method: &str,
         host: &'r str,
@@ -103,13 +108,13 @@ impl<'r> CanonicalRequest<'r> {
         let content_type = content_type.to_ascii_lowercase();
         let grpc = content_type.strip_prefix("application/grpc");
         let is_grpc = grpc.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
-        // Whatever looks like one: servers differ in how closely they read this.
+        // Any type that resembles a form, because servers differ in how strictly they compare.
         let carries_form =
             content_type.contains("form-urlencoded") || content_type.contains("multipart");
         Ok(Self { method, host, path, segments, query, is_grpc, carries_form })
     }
 
-    /// How many segments the path has; at least one.
+    /// The number of segments of the path; at least one.
     pub(super) fn len(&self) -> usize {
         self.segments.len()
     }
@@ -118,7 +123,7 @@ impl<'r> CanonicalRequest<'r> {
         self.span(at, at + 1)
     }
 
-    /// The segments from one place to before another, with the slashes between them.
+    /// The segments `from..to`, with the slashes between them.
     pub(super) fn span(&self, from: usize, to: usize) -> &'r str {
         let begin = self.segments.get(from).map(|(begin, _)| *begin);
         let end = to.checked_sub(1).and_then(|at| self.segments.get(at)).map(|(_, end)| *end);
@@ -173,7 +178,8 @@ fn parse_query(query: &str) -> Result<Vec<(Cow<'_, str>, &str)>, MalformedReques
             return Err(MalformedRequestError::LongQuery);
         }
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        // A name has one spelling, so that it is listed or it is not.
+        // Only one spelling of a name is accepted, so that a comparison with a list of names is
+        // exact.
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
         let decoded = decode(name).ok_or(MalformedRequestError::Query)?;
         let needless = escapes(name).any(|byte| byte.is_none_or(is_plain));
@@ -185,7 +191,7 @@ fn parse_query(query: &str) -> Result<Vec<(Cow<'_, str>, &str)>, MalformedReques
     Ok(parameters)
 }
 
-/// The bytes that percent-encoding in a text stands for; nothing for what is no such encoding.
+/// The bytes of each percent-encoding in a text; `None` for an invalid one.
 fn escapes(text: &str) -> impl Iterator<Item = Option<u8>> {
     text.split('%').skip(1).map(|rest| {
         let digits = rest.get(..2).filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()))?;
@@ -193,13 +199,13 @@ fn escapes(text: &str) -> impl Iterator<Item = Option<u8>> {
     })
 }
 
-/// A text of a query without its percent-encoding, if that is UTF-8.
+/// A text of a query, percent-decoded; `None` if the result is not UTF-8.
 fn decode(text: &str) -> Option<Cow<'_, str>> {
     percent_encoding::percent_decode_str(text).decode_utf8().ok()
 }
 
-/// The value of a query parameter that decides, if all servers read it alike: some take `+` for a
-/// blank.
+/// The value of a query parameter that the decision uses; `None` if servers read it differently.
+/// Some read `+` as a space.
 pub(super) fn value(raw: &str) -> Option<Cow<'_, str>> {
     if raw.contains('+') { None } else { decode(raw) }
 }

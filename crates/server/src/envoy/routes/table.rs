@@ -1,8 +1,8 @@
-//! A route table, indexed: the one route that a request takes.
+//! An indexed route table.
 //!
-//! Routes whose literal segments stand at the same places have the same *shape*. For each shape the
-//! literals of the request are put together and looked up, so that a table of a thousand routes costs
-//! what its few shapes do.
+//! Routes whose literal segments are at the same positions have the same *shape*. For each shape,
+//! the literals of a request are joined and looked up. So the cost of a look-up grows with the
+//! number of shapes, which is small, and not with the number of routes.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -15,47 +15,47 @@ use super::canonical::{CanonicalRequest, MalformedRequestError, value};
 /// A route table.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// As the document declares it.
+    /// The routes, as the document has them.
     pub routes: Routes,
     shapes: Vec<Shape>,
 }
 
-/// Where the literal segments of some routes stand.
+/// The positions of the literal segments of some routes.
 #[derive(Clone, Debug)]
 struct Shape {
-    /// For each segment before the parameter of several segments, whether it is a literal.
+    /// For each segment before the multi-segment parameter, whether it is a literal.
     before: Vec<bool>,
-    /// The same for those after it, if there is such a parameter.
+    /// The same for the segments after it; `None` if the routes have no such parameter.
     after: Option<Vec<bool>>,
-    /// Places of routes by their literals, each with a slash after it.
+    /// Indices of routes by their literals; a slash follows each literal.
     routes: HashMap<Box<str>, Vec<usize>>,
 }
 
-/// The route that a request takes.
+/// The route that a request matches.
 #[derive(Debug)]
-pub struct Taken<'t, 'r> {
+pub struct RouteMatch<'t, 'r> {
     pub route: &'t Route,
-    /// The values of its parameters.
+    /// The values of the route's parameters.
     pub values: Vec<(&'t str, Cow<'r, str>)>,
 }
 
-/// Why a request takes no route.
+/// The request matches no route, or its route refuses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteError {
-    /// There is none for it.
+    /// No route matches.
     NoRoute,
-    /// The one there is takes no forms.
+    /// The route matches, but takes no forms.
     Form,
-    /// It is not canonical, as the route shows.
+    /// The route shows that the request is not canonical.
     Malformed(MalformedRequestError),
 }
 
-/// What a request requires: a capability at a resource.
+/// A requirement of a request: a capability at a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Required<'t> {
     /// The capability's name.
     pub capability: &'t str,
-    /// Nothing if what the request names cannot be a path.
+    /// `None` if the parameters of the request make no valid path.
     pub resource: Option<PathBuf>,
 }
 
@@ -64,7 +64,7 @@ impl Table {
     pub fn new(routes: Routes) -> Self {
         let mut shapes: Vec<Shape> = Vec::new();
         for (at, route) in routes.routes.iter().enumerate() {
-            let (before, after) = places(&route.path);
+            let (before, after) = literal_positions(&route.path);
             let known = |shape: &&mut Shape| shape.before == before && shape.after == after;
             let shape = match shapes.iter_mut().find(known) {
                 Some(shape) => shape,
@@ -74,21 +74,28 @@ impl Table {
                     shape
                 }
             };
-            let key = segments(&route.path).filter_map(literal).fold(String::new(), joined);
+            let key = segments(&route.path).filter_map(literal).fold(String::new(), push_segment);
             shape.routes.entry(key.into()).or_default().push(at);
         }
         Self { routes, shapes }
     }
 
-    /// The route that a request takes.
-    pub fn find<'r>(&self, asked: &CanonicalRequest<'r>) -> Result<Taken<'_, 'r>, RouteError> {
+    /// The route that a request matches.
+    ///
+    /// # Errors
+    ///
+    /// No route matches, or the matching route refuses the request.
+    pub fn find<'r>(
+        &self,
+        request: &CanonicalRequest<'r>,
+    ) -> Result<RouteMatch<'_, 'r>, RouteError> {
         let mut key = String::new();
-        for shape in self.shapes.iter().filter(|shape| shape.admits(asked.len())) {
-            key = shape.literals(asked).fold(key, joined);
+        for shape in self.shapes.iter().filter(|shape| shape.admits(request.len())) {
+            key = shape.literals(request).fold(key, push_segment);
             let found = shape.routes.get(&*key).into_iter().flatten();
             let mut routes = found.filter_map(|at| self.routes.routes.get(*at));
-            if let Some(route) = routes.find(|route| takes(route, asked)) {
-                return take(route, asked);
+            if let Some(route) = routes.find(|route| matches(route, request)) {
+                return bind(route, request);
             }
             key.clear();
         }
@@ -96,13 +103,13 @@ impl Table {
     }
 }
 
-fn joined(mut all: String, segment: &str) -> String {
+fn push_segment(mut all: String, segment: &str) -> String {
     all.push_str(segment);
     all.push('/');
     all
 }
 
-/// The segments of a template that stand for one segment each, in order.
+/// The segments of a template that match exactly one segment, in order.
 fn segments(template: &Template) -> impl Iterator<Item = &Segment> {
     template.before.iter().chain(template.rest.iter().flat_map(|(_, after)| after))
 }
@@ -114,13 +121,14 @@ fn literal(segment: &Segment) -> Option<&str> {
     }
 }
 
-fn places(template: &Template) -> (Vec<bool>, Option<Vec<bool>>) {
-    let places = |all: &[Segment]| all.iter().map(|segment| literal(segment).is_some()).collect();
-    (places(&template.before), template.rest.as_ref().map(|(_, after)| places(after)))
+fn literal_positions(template: &Template) -> (Vec<bool>, Option<Vec<bool>>) {
+    let positions =
+        |all: &[Segment]| all.iter().map(|segment| literal(segment).is_some()).collect();
+    (positions(&template.before), template.rest.as_ref().map(|(_, after)| positions(after)))
 }
 
 impl Shape {
-    /// Whether a path of so many segments can match.
+    /// Whether a path with this number of segments can match.
     fn admits(&self, count: usize) -> bool {
         match &self.after {
             None => self.before.len() == count,
@@ -128,73 +136,76 @@ impl Shape {
         }
     }
 
-    /// The segments of a request that stand where the literals do.
-    fn literals<'r>(&self, asked: &CanonicalRequest<'r>) -> impl Iterator<Item = &'r str> {
+    /// The segments of a request at the positions of the literals.
+    fn literals<'r>(&self, request: &CanonicalRequest<'r>) -> impl Iterator<Item = &'r str> {
         let after = self.after.as_deref().unwrap_or_default();
-        let (begin, end) = (self.before.iter().enumerate(), asked.len() - after.len());
+        let (begin, end) = (self.before.iter().enumerate(), request.len() - after.len());
         let after = after.iter().enumerate().map(move |(at, is_literal)| (end + at, is_literal));
         let literals = begin.chain(after).filter(|(_, is_literal)| **is_literal);
-        literals.map(|(at, _)| asked.segment(at))
+        literals.map(|(at, _)| request.segment(at))
     }
 }
 
-/// The segments of a template that stand for one segment, each with its place in a path of so many
-/// segments.
-fn placed(template: &Template, count: usize) -> impl Iterator<Item = (usize, &Segment)> {
+/// The segments of a template that match exactly one segment. Each has its position in a path of
+/// `count` segments.
+fn positioned_segments(
+    template: &Template,
+    count: usize,
+) -> impl Iterator<Item = (usize, &Segment)> {
     let after = template.rest.as_ref().map(|(_, after)| &**after).unwrap_or_default();
     let end = count - after.len();
     let after = after.iter().enumerate().map(move |(at, segment)| (end + at, segment));
     template.before.iter().enumerate().chain(after)
 }
 
-/// Whether a request whose literals are those of the route takes it.
-fn takes(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
+/// Whether a request with the literals of the route matches it.
+fn matches(route: &Route, request: &CanonicalRequest<'_>) -> bool {
     let template = &route.path;
     let fits = |(at, segment): (usize, &Segment)| match segment {
         Segment::Literal(_) => true,
         Segment::Parameter { form, .. } => {
-            let segment = asked.segment(at);
+            let segment = request.segment(at);
             !segment.is_empty() && form.accepts(segment)
         }
     };
-    // What stands for several segments must not end in the empty one after a final slash.
+    // A multi-segment parameter at the end must not include the empty segment after a final slash.
     let is_open = template.rest.as_ref().is_some_and(|(_, after)| after.is_empty());
-    let ends = !is_open || !asked.segment(asked.len() - 1).is_empty();
-    route.methods.contains(&asked.method)
-        && (route.hosts.is_empty() || route.hosts.iter().any(|host| **host == *asked.host))
-        && (!route.is_grpc || asked.is_grpc)
+    let ends = !is_open || !request.segment(request.len() - 1).is_empty();
+    route.methods.contains(&request.method)
+        && (route.hosts.is_empty() || route.hosts.iter().any(|host| **host == *request.host))
+        && (!route.is_grpc || request.is_grpc)
         && ends
-        && placed(template, asked.len()).all(fits)
-        && query_fits(route, asked)
+        && positioned_segments(template, request.len()).all(fits)
+        && query_fits(route, request)
 }
 
-fn query_fits(route: &Route, asked: &CanonicalRequest<'_>) -> bool {
+fn query_fits(route: &Route, request: &CanonicalRequest<'_>) -> bool {
     let is_listed = |name: &str| route.query.iter().any(|listed| *listed.name == *name);
-    let is_there = |name: &str| asked.query.iter().any(|(there, _)| there == name);
+    let is_there = |name: &str| request.query.iter().any(|(there, _)| there == name);
     let mut bound = route.query.iter().filter(|parameter| parameter.bound.is_some());
     bound.all(|parameter| is_there(&parameter.name))
-        && (!route.is_strict() || asked.query.iter().all(|(name, _)| is_listed(name)))
+        && (!route.is_strict() || request.query.iter().all(|(name, _)| is_listed(name)))
 }
 
-fn take<'t, 'r>(
+fn bind<'t, 'r>(
     route: &'t Route,
-    asked: &CanonicalRequest<'r>,
-) -> Result<Taken<'t, 'r>, RouteError> {
-    if asked.carries_form && !route.takes_forms {
+    request: &CanonicalRequest<'r>,
+) -> Result<RouteMatch<'t, 'r>, RouteError> {
+    if request.carries_form && !route.takes_forms {
         return Err(RouteError::Form);
     }
     let mut values = Vec::new();
-    for (at, segment) in placed(&route.path, asked.len()) {
+    for (at, segment) in positioned_segments(&route.path, request.len()) {
         if let Segment::Parameter { name, .. } = segment {
-            values.push((&**name, Cow::Borrowed(asked.segment(at))));
+            values.push((&**name, Cow::Borrowed(request.segment(at))));
         }
     }
     if let Some((name, after)) = &route.path.rest {
-        let several = asked.span(route.path.before.len(), asked.len() - after.len());
+        let several = request.span(route.path.before.len(), request.len() - after.len());
         values.push((name, Cow::Borrowed(several)));
     }
     for parameter in &route.query {
-        let mut there = asked.query.iter().filter(|(name, _)| **name == *parameter.name);
+        let mut there = request.query.iter().filter(|(name, _)| **name == *parameter.name);
         let first = there.next();
         if there.next().is_some() {
             return Err(RouteError::Malformed(MalformedRequestError::RepeatedParameter));
@@ -204,11 +215,11 @@ fn take<'t, 'r>(
             values.push((name, value));
         }
     }
-    Ok(Taken { route, values })
+    Ok(RouteMatch { route, values })
 }
 
-impl<'t> Taken<'t, '_> {
-    /// What the request requires, in the route's order.
+impl<'t> RouteMatch<'t, '_> {
+    /// The requirements of the request, in the order of the route.
     pub fn requires(&self) -> impl Iterator<Item = Required<'t>> {
         self.route.requires.iter().map(|requirement| Required {
             capability: &requirement.capability,
@@ -216,7 +227,7 @@ impl<'t> Taken<'t, '_> {
         })
     }
 
-    /// The resource that a template makes of the values, if it is a path.
+    /// The resource that a template and the values make; `None` if it is not a path.
     fn resource(&self, template: &ResourceTemplate) -> Option<PathBuf> {
         let mut resource = String::new();
         for (at, piece) in template.pieces.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Requests against tables: the naive model, tricks, and every limit.
+//! Requests against route tables: the naive model, evasions, and limits.
 
 use capstan_policy::{ROUTE_SEGMENTS_MAX, ROUTES_MAX, load_routes};
 use capstan_testkit::routing::{
@@ -19,19 +19,18 @@ fn get(target: &str) -> Result<CanonicalRequest<'_>, MalformedRequestError> {
     CanonicalRequest::parse("GET", "example", target, "")
 }
 
-/// The name of the route that a request takes, and the resource that it requires.
-fn taken(
+/// The name of the route that a request matches, and the resource that it requires.
+fn matched(
     table: &Table,
     asked: &CanonicalRequest<'_>,
 ) -> Result<(String, Option<String>), RouteError> {
-    table.find(asked).map(|taken| {
-        let required = taken.requires().next().and_then(|required| required.resource);
-        (taken.route.name.clone(), required.map(|path| path.to_string()))
+    table.find(asked).map(|matched| {
+        let required = matched.requires().next().and_then(|required| required.resource);
+        (matched.route.name.clone(), required.map(|path| path.to_string()))
     })
 }
 
-/// What the naive model says of a request: the route, and the resource with its parameters in the
-/// order of the path.
+/// The routes that a request matches in the naive model, each with its resource.
 fn naive<'r>(all: &'r [Route], request: &Request<'_>) -> Vec<(&'r Route, String)> {
     let resource = |route: &Route| {
         let values = route.takes(request)?;
@@ -42,10 +41,10 @@ fn naive<'r>(all: &'r [Route], request: &Request<'_>) -> Vec<(&'r Route, String)
 }
 
 proptest! {
-    /// A table that loads has at most one route for a request, and the index finds it; one that does
-    /// not load names two routes and a request that takes both.
+    /// In a table that loads, a request matches at most one route, and the index finds it. The
+    /// error of a table that does not load names two routes and a request that matches both.
     #[test]
-    fn the_index_finds_what_the_naive_model_does(
+    fn the_index_finds_the_route_of_the_naive_model(
         all in routes(4),
         requests in prop::collection::vec(request(), 24),
     ) {
@@ -59,7 +58,7 @@ proptest! {
             prop_assert!(expected.len() <= 1, "{expected:?}\n{request:?}");
             let target = request.target();
             let asked = CanonicalRequest::parse(request.method, request.host, &target, request.content_type);
-            let found = taken(&Table::new(routes.clone()), &asked.unwrap());
+            let found = matched(&Table::new(routes.clone()), &asked.unwrap());
             let is_form = request.content_type.contains("form");
             let expected = match expected.first() {
                 None => Err(RouteError::NoRoute),
@@ -73,7 +72,7 @@ proptest! {
                 let (route, request) = diagnostic.found.split_once(", which takes ").unwrap();
                 let names = [route, &*diagnostic.expected].map(|it| it.split('`').nth(1));
                 if request.contains('…') {
-                    continue; // Too long to be shown whole.
+                    continue; // The diagnostic has cut the request.
                 }
                 let request = Request::written(request.trim_matches('`')).unwrap();
                 for name in names {
@@ -84,9 +83,9 @@ proptest! {
         }
     }
 
-    /// Whatever is asked for is the canonical path, or is refused.
+    /// A request is either canonical or refused.
     #[test]
-    fn a_path_that_is_read_is_canonical(target in near_target()) {
+    fn a_path_that_parses_is_canonical(target in near_target()) {
         let path = target.split('?').next().unwrap_or_default();
         match get(&target) {
             Ok(_) => prop_assert!(is_canonical_path(path), "{:?}", target),
@@ -195,7 +194,7 @@ fn a_method_is_one_of_seven() {
 }
 
 #[test]
-fn bodies_are_known_by_their_type() {
+fn a_body_has_the_kind_of_its_content_type() {
     let read = |content_type| {
         let asked = CanonicalRequest::parse("POST", "h", "/", content_type).unwrap();
         (asked.is_grpc, asked.carries_form)
@@ -240,32 +239,32 @@ routes:
 ";
 
 #[test]
-fn a_query_decides_where_a_route_says_so() {
+fn a_query_decides_if_the_route_lists_it() {
     let table = table(REGISTRY);
     let post =
-        |target: &str| taken(&table, &CanonicalRequest::parse("POST", "h", target, "").unwrap());
+        |target: &str| matched(&table, &CanonicalRequest::parse("POST", "h", target, "").unwrap());
     let is = |name: &str, resource: &str| Ok((name.to_owned(), Some(resource.to_owned())));
     assert_eq!(post("/v2/a/b/uploads/"), is("upload", "i/a/b"));
     assert_eq!(post("/v2/a/b/uploads/?digest=sha256%3Aaa"), is("upload", "i/a/b"));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c%2Fd"), is("mount", "i/c/d"));
-    // Neither one nor the other.
+    // Neither route matches.
     for query in ["mount=x", "from=c", "mount=x&from=c&digest=y", "other=1", "digest=1&Mount=x"] {
         assert_eq!(post(&format!("/v2/a/uploads/?{query}")), Err(RouteError::NoRoute), "{query}");
     }
-    // Servers differ in which they take.
+    // Servers differ in which of the values they use.
     let repeated = Err(RouteError::Malformed(MalformedRequestError::RepeatedParameter));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c&from=d"), repeated);
     assert_eq!(post("/v2/a/uploads/?digest=x&digest=x"), repeated);
-    // Servers differ in what `+` is.
+    // Servers differ in how they read `+`.
     let query = Err(RouteError::Malformed(MalformedRequestError::Query));
     assert_eq!(post("/v2/a/uploads/?mount=x&from=c+d"), query);
     assert_eq!(post("/v2/a/uploads/?mount=x&from=%ff"), query);
-    // What is no path requires what nobody has.
+    // An invalid path is a requirement that no identity meets.
     for from in ["", "..", "%2e%2e%2fsecret", "a%2F%2Fb", "%2Fa", "a%2F", "a%00", "%252e"] {
         let found = post(&format!("/v2/a/uploads/?mount=x&from={from}"));
         assert_eq!(found, Ok(("mount".into(), None)), "{from}");
     }
-    let get = |target: &str| taken(&table, &get(target).unwrap());
+    let get = |target: &str| matched(&table, &get(target).unwrap());
     assert_eq!(get("/v2/a/list?n=5&last=b&last=c"), is("list", "i/a"));
     assert_eq!(get("/v2/a/list?n=5&n=6"), repeated);
     assert_eq!(get("/v2/list"), Err(RouteError::NoRoute));
@@ -273,12 +272,12 @@ fn a_query_decides_where_a_route_says_so() {
 }
 
 #[test]
-fn a_grpc_method_is_taken_by_grpc_alone() {
+fn a_grpc_route_matches_grpc_requests_only() {
     let table = table(REGISTRY);
     let call = |method: &str, content_type: &str| {
         let asked =
             CanonicalRequest::parse(method, "h", "/my.pkg.Service/Method", content_type).unwrap();
-        table.find(&asked).map(|taken| taken.route.name.clone())
+        table.find(&asked).map(|matched| matched.route.name.clone())
     };
     assert_eq!(call("POST", "application/grpc+proto"), Ok("call".into()));
     for (method, content_type) in
@@ -292,15 +291,15 @@ fn a_grpc_method_is_taken_by_grpc_alone() {
 fn a_resource_that_is_too_long_is_none() {
     let table = table(REGISTRY);
     let path = |segments: usize| format!("/v2/{}/list", vec!["a"; segments].join("/"));
-    let resource = |target: &str| taken(&table, &get(target).unwrap()).unwrap().1;
+    let resource = |target: &str| matched(&table, &get(target).unwrap()).unwrap().1;
     assert!(resource(&path(15)).is_some());
     assert_eq!(resource(&path(16)), None);
     assert_eq!(resource(&format!("/v2/{}/list", "a".repeat(2_000))), None);
 }
 
-/// As many routes as there may be, each found.
+/// In the largest table, every route is found.
 #[test]
-fn the_largest_table_is_found_in() {
+fn every_route_of_the_largest_table_is_found() {
     let route = |at: usize| {
         let deep = "/x".repeat(at % (ROUTE_SEGMENTS_MAX - 2));
         format!(

@@ -1,4 +1,4 @@
-//! Which revisions are kept, and for how long.
+//! Retention of earlier revisions, by time and by bytes.
 
 use capstan_policy::{Catalogs, load_policy};
 
@@ -17,13 +17,13 @@ fn kept(published: &Published) -> Vec<u64> {
 
 #[tokio::test(start_paused = true)]
 async fn a_revision_is_kept_for_its_time() {
-    let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
-    let published = Published::new(keep);
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(retention);
     for number in 1..=5 {
         assert!(published.publish(revision(number), 1).is_empty());
         tokio::time::advance(Duration::from_secs(10)).await;
     }
-    // Revision 1 was replaced when 2 came, 40 seconds ago.
+    // Revision 2 replaced revision 1 forty seconds ago.
     assert_eq!(kept(&published), [1, 2, 3, 4, 5]);
     tokio::time::advance(Duration::from_secs(20)).await;
     let freed = published.expire();
@@ -31,13 +31,13 @@ async fn a_revision_is_kept_for_its_time() {
     assert_eq!(kept(&published), [2, 3, 4, 5]);
     tokio::time::advance(Duration::from_secs(3_600)).await;
     assert_eq!(published.expire().len(), 3);
-    assert_eq!(kept(&published), [5], "what is served does not expire");
+    assert_eq!(kept(&published), [5], "the served revision does not expire");
 }
 
 #[tokio::test(start_paused = true)]
-async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
-    let keep = Keep { time: Duration::from_secs(60), bytes_max: 1_000 };
-    let published = Published::new(keep);
+async fn revisions_are_kept_up_to_a_number_of_bytes() {
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: 1_000 };
+    let published = Published::new(retention);
     for number in 1..=50 {
         assert!(published.publish(revision(number), 20).is_empty(), "{number}");
     }
@@ -46,11 +46,11 @@ async fn revisions_are_kept_up_to_their_bytes_however_many_they_are() {
     assert_eq!(freed.len(), 44);
     assert_eq!(kept(&published), [45, 46, 47, 48, 49, 50, 51]);
     let freed = published.publish(revision(52), 1_001);
-    assert_eq!(freed.len(), 7, "one that is larger than all room is not kept");
+    assert_eq!(freed.len(), 7, "one that is larger than the limit is not kept");
     assert_eq!(kept(&published), [52]);
 }
 
-/// A list that goes on while other revisions are published finds its revision in every order of steps.
+/// A paged list finds its revision while others are published, in every order of steps.
 #[test]
 fn a_kept_revision_is_found_while_others_are_published() {
     let revisions: Vec<_> = (1..=3).map(|number| revision(number).snapshot).collect();
@@ -60,8 +60,8 @@ fn a_kept_revision_is_found_while_others_are_published() {
     };
     let revision = Arc::new(revision);
     interleave::check(move || {
-        let keep = Keep { time: Duration::from_secs(60), bytes_max: usize::MAX };
-        let published = Arc::new(Published::new(keep));
+        let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+        let published = Arc::new(Published::new(retention));
         published.publish(revision(1), 1);
         let (writer, of) = (Arc::clone(&published), Arc::clone(&revision));
         let writer = shuttle::thread::spawn(move || {

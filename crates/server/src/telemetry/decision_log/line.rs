@@ -1,7 +1,7 @@
-//! A line of the decision log, as JSON.
+//! One line of the decision log, as JSON.
 //!
-//! **Invariant**: a line is printable ASCII and ends in the only line break it has, whatever a
-//! caller wrote; no field is longer than its limit.
+//! **Invariants**: a line is printable ASCII and has exactly one line break, at its end, whatever
+//! text a caller sends. A field longer than its limit is cut and ends in `…`.
 
 use std::io;
 
@@ -13,28 +13,28 @@ use serde_json::ser::{Formatter, Serializer};
 use super::Entry;
 use crate::limits::DECISION_LOG_FIELD_BYTES_MAX;
 
-/// One question, and what was answered.
+/// One question and its decision, or its error.
 #[derive(Debug)]
 pub(crate) struct Line {
     identity: String,
     capability: String,
     resource: String,
-    decision: Result<Decided, String>,
+    decision: Result<Outcome, String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Decided {
+struct Outcome {
     allowed: bool,
     reason: &'static str,
 }
 
 impl Line {
-    /// A question, and its decision, or why it could not be answered.
+    /// A line for a question with its decision, or with the error that it got.
     pub(crate) fn new(
         [identity, capability, resource]: [&str; 3],
         decision: Result<Decision, impl ToString>,
     ) -> Self {
-        let decided = |decision: Decision| Decided {
+        let decided = |decision: Decision| Outcome {
             allowed: decision.allowed(),
             reason: decision.reason.as_str(),
         };
@@ -46,7 +46,7 @@ impl Line {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Bytes of memory that the line takes.
     pub(super) fn bytes(&self) -> usize {
         let Self { identity, capability, resource, decision } = self;
         let error = decision.as_ref().err().map_or(0, String::len);
@@ -70,7 +70,7 @@ struct DecisionLine<'a> {
     capability: &'a str,
     resource: &'a str,
     #[serde(flatten)]
-    decided: Option<Decided>,
+    decided: Option<Outcome>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a str>,
     revision: u64,
@@ -83,12 +83,12 @@ struct LostLine {
 }
 
 impl Entry {
-    /// The request's time as its lines have it.
+    /// The time of the request, in RFC 3339 with `Z`.
     pub(super) fn time(&self) -> Option<String> {
         format_timestamp(self.now)
     }
 
-    /// Appends one of the request's lines.
+    /// Appends one line of the request to `to`.
     pub(super) fn append(&self, line: &Line, time: Option<&str>, to: &mut Vec<u8>) {
         let line = DecisionLine {
             time,
@@ -104,7 +104,7 @@ impl Entry {
     }
 }
 
-/// The line that tells of lost ones.
+/// The line that reports lost lines.
 pub(super) fn lost(now: capstan_engine::Timestamp, lost: u64) -> Vec<u8> {
     let mut line = Vec::new();
     append(&LostLine { time: format_timestamp(now), lost }, &mut line);
@@ -112,14 +112,15 @@ pub(super) fn lost(now: capstan_engine::Timestamp, lost: u64) -> Vec<u8> {
 }
 
 fn append(line: &impl Serialize, to: &mut Vec<u8>) {
-    // Neither memory nor these structures refuse.
+    // Writing to memory does not fail, and these structures always serialize.
     let written = line.serialize(&mut Serializer::with_formatter(&mut *to, Ascii));
     debug_assert!(written.is_ok());
     to.push(b'\n');
 }
 
-/// JSON without anything that a terminal or a naive reader of lines could trip over: `serde_json`
-/// escapes what JSON must, this escapes what is left beyond printable ASCII.
+/// JSON in printable ASCII. `serde_json` escapes what JSON requires, and this formatter escapes
+/// everything else that is not printable ASCII. No terminal and no line-based reader can misread
+/// it.
 struct Ascii;
 
 impl Formatter for Ascii {
@@ -165,9 +166,9 @@ mod tests {
     }
 
     proptest! {
-        /// One line is one JSON object, and says what was said.
+        /// One line is one JSON object with the texts that were given.
         #[test]
-        fn whatever_callers_write_is_one_line(identity: String, error: String) {
+        fn any_text_of_a_caller_is_one_line(identity: String, error: String) {
             let (text, json) = json(&identity, &error);
             prop_assert_eq!(text.find(|c: char| !matches!(c, ' '..='~')), Some(text.len() - 1));
             prop_assert!(text.ends_with('\n'));
@@ -177,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn control_characters_and_long_texts_do_no_harm() {
+    fn control_characters_are_escaped_and_long_texts_are_cut() {
         let (text, json) = json("a\r\n\u{1b}[2J\u{9b}\u{202e}\u{1f980}\"\\", "x");
         let escaped = r#""identity":"a\r\n\u001b[2J\u009b\u202e\ud83e\udd80\"\\""#;
         assert!(text.contains(escaped), "{text}");

@@ -1,8 +1,8 @@
 //! The thread that writes the decision log.
 //!
-//! **Invariants**: the file holds whole lines only, unless it is left full: a line that went in by
-//! half is the first to go on. What cannot be written is lost at once and counted, so that a full
-//! disk costs no memory.
+//! **Invariants**: every line in the file is whole. Only the last can be partial, while the disk is
+//! full: the writer then continues with the rest of that line. A line that cannot be written is
+//! lost at once and counted, so a full disk costs no memory.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -24,15 +24,15 @@ pub(super) struct Writer {
     queue: Arc<Queue>,
     entries: mpsc::Receiver<Entry>,
     clock: Clock,
-    /// Lines that were gathered for one write, and how many.
+    /// Bytes of lines for the next write, and the number of lines.
     gathered: Vec<u8>,
     gathered_lines: u64,
-    /// The rest of a line that went in by half.
-    torn: Vec<u8>,
-    /// Lines that could not be written, since that was last told.
+    /// The rest of a line that was written in part.
+    partial_line: Vec<u8>,
+    /// Lines that could not be written since the last report.
     lost: u64,
-    told: Option<Instant>,
-    /// Whether the last that was logged of the file is that it cannot be written.
+    lost_reported_at: Option<Instant>,
+    /// Whether the last write to the file failed; the error is logged once.
     failing: bool,
 }
 
@@ -62,15 +62,15 @@ impl Writer {
             clock,
             gathered: Vec::new(),
             gathered_lines: 0,
-            torn: Vec::new(),
+            partial_line: Vec::new(),
             lost: 0,
-            told: None,
+            lost_reported_at: None,
             failing: false,
         }
     }
 
-    /// Writes until it is told to finish. Looks every so often instead of being woken: waking a
-    /// thread would cost a check more than all the rest of it.
+    /// Writes until the log is finished. It polls the queue, because to wake a thread would cost a
+    /// check more than everything else that the log does.
     pub(super) fn run(mut self) {
         let _finished = self.queue.finished.clone().drop_guard();
         let mut more = false;
@@ -86,19 +86,19 @@ impl Writer {
             if self.queue.reopen.swap(false, Relaxed) {
                 self.reopen();
             }
-            self.tell_lost(last);
+            self.report_lost(last);
             if last && !more {
                 return;
             }
         }
     }
 
-    /// Writes what waits; answers whether there may be more.
+    /// Writes queued lines, at most as many as the queue holds. Returns whether there may be more.
     fn write_waiting(&mut self) -> bool {
-        let mut turn = self.queue.room.lines_max;
-        while turn > 0 {
+        let mut budget = self.queue.capacity.lines_max;
+        while budget > 0 {
             let Ok(entry) = self.entries.try_recv() else { break };
-            turn = turn.saturating_sub(entry.lines.len());
+            budget = budget.saturating_sub(entry.lines.len());
             let time = entry.time();
             for line in &entry.lines {
                 entry.append(line, time.as_deref(), &mut self.gathered);
@@ -107,17 +107,17 @@ impl Writer {
                     self.write_gathered();
                 }
             }
-            self.queue.room.leave(entry.lines.len(), entry.bytes());
+            self.queue.capacity.release(entry.lines.len(), entry.bytes());
         }
         self.write_gathered();
-        turn == 0
+        budget == 0
     }
 
     fn write_gathered(&mut self) {
         let lines = std::mem::take(&mut self.gathered);
-        let (written, outcome) = self.put(&lines);
+        let (written, outcome) = self.write_lines(&lines);
         if let Err(error) = outcome {
-            self.fails(&error);
+            self.on_write_error(&error);
         }
         let lost = self.gathered_lines.saturating_sub(written);
         self.queue.metrics.logged(written, lost);
@@ -127,40 +127,42 @@ impl Writer {
         self.gathered.clear();
     }
 
-    /// Writes lines; answers how many went in, the last of them perhaps by half for now.
-    fn put(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
-        let torn = std::mem::take(&mut self.torn);
-        if let (rest, Err(error)) = write(&mut self.file, &torn) {
-            self.torn = rest.to_vec();
+    /// Writes lines. Returns how many were started; the last of them may still be partial.
+    fn write_lines(&mut self, lines: &[u8]) -> (u64, io::Result<()>) {
+        let partial_line = std::mem::take(&mut self.partial_line);
+        if let (rest, Err(error)) = write(&mut self.file, &partial_line) {
+            self.partial_line = rest.to_vec();
             return (0, Err(error));
         }
         let (rest, outcome) = write(&mut self.file, lines);
         let written = lines.strip_suffix(rest).unwrap_or_default();
         let begun = written.split_inclusive(|byte| *byte == b'\n').count() as u64;
         if !written.is_empty() && !written.ends_with(b"\n") {
-            let torn = rest.split_inclusive(|byte| *byte == b'\n').next();
-            self.torn = torn.unwrap_or_default().to_vec();
+            let partial_line = rest.split_inclusive(|byte| *byte == b'\n').next();
+            self.partial_line = partial_line.unwrap_or_default().to_vec();
         }
         (begun, outcome)
     }
 
-    fn fails(&mut self, error: &io::Error) {
+    fn on_write_error(&mut self, error: &io::Error) {
         if !self.failing {
             self.failing = true;
             tracing::error!("the decision log cannot be written, lines are lost: {error}");
         }
     }
 
-    /// Tells in the log how many lines it lost, at most every so often.
-    fn tell_lost(&mut self, last: bool) {
+    /// Reports the number of lost lines in the log, at most once in [`DECISION_LOG_LOST_PAUSE`].
+    fn report_lost(&mut self, last: bool) {
         self.lost += self.queue.lost.swap(0, Relaxed);
-        let early = self.told.is_some_and(|told| told.elapsed() < DECISION_LOG_LOST_PAUSE);
+        let early = self
+            .lost_reported_at
+            .is_some_and(|lost_reported_at| lost_reported_at.elapsed() < DECISION_LOG_LOST_PAUSE);
         if (self.lost == 0 && !self.failing) || (early && !last) {
             return;
         }
-        self.told = Some(Instant::now());
+        self.lost_reported_at = Some(Instant::now());
         let line = if self.lost > 0 { line::lost(self.clock.now(), self.lost) } else { vec![] };
-        let (begun, outcome) = self.put(&line);
+        let (begun, outcome) = self.write_lines(&line);
         if begun > 0 {
             self.lost = 0;
         }
@@ -170,7 +172,7 @@ impl Writer {
                 tracing::info!("the decision log is written again");
             }
             Ok(()) => {}
-            Err(error) => self.fails(&error),
+            Err(error) => self.on_write_error(&error),
         }
     }
 
@@ -181,8 +183,8 @@ impl Writer {
         match open(&self.target) {
             Ok(file) => {
                 self.file = Box::new(file);
-                // Its beginning is in the old file.
-                self.torn.clear();
+                // The first part of this line is in the old file.
+                self.partial_line.clear();
                 tracing::info!("the decision log is opened anew");
             }
             Err(error) => {
@@ -192,7 +194,7 @@ impl Writer {
     }
 }
 
-/// Writes as much as goes; answers the rest, and why it is left.
+/// Writes as much as possible. Returns the unwritten rest, and the error that stopped it.
 fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()>) {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -208,13 +210,13 @@ fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()
 
 fn open(target: &Target) -> anyhow::Result<File> {
     match target {
-        // Its own handle: what is printed elsewhere must not wait for a reader of the log.
+        // A duplicate handle: other output to standard output must not wait for the log's reader.
         Target::Stdout => {
             let output = io::stdout().as_fd().try_clone_to_owned();
             Ok(output.context("cannot write the decision log to standard output")?.into())
         }
         Target::File(path) => {
-            // Opening a pipe for writing alone would wait for somebody who reads it.
+            // To open a pipe for writing only would block until a reader opens it.
             let is_pipe = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
             let mut options = OpenOptions::new();
             options.append(true).create(true).mode(0o600).read(is_pipe);

@@ -1,4 +1,4 @@
-//! Which calls are traced, and what becomes of spans that nobody takes.
+//! Sampling, and the bound of the exporter's queue.
 
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc;
@@ -9,7 +9,7 @@ const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// Takes nothing until it is let, and then counts.
+/// An exporter that blocks until the test lets it go, and counts spans.
 #[derive(Clone, Debug)]
 struct Held {
     let_go: Arc<Mutex<mpsc::Receiver<()>>>,
@@ -18,7 +18,7 @@ struct Held {
 
 impl Exporter for Held {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        // Held until the other end is dropped.
+        // Blocks until the sender is dropped.
         let _ = self.let_go.lock().unwrap().recv();
         self.exported.fetch_add(batch.len(), Relaxed);
         Ok(())
@@ -37,8 +37,8 @@ fn headers(traceparent: &str) -> HeaderMap {
 }
 
 #[test]
-fn chance_decides_what_is_traced_or_the_caller_if_it_may() {
-    let least = 1 << 32; // the lower half of chance is not used
+fn chance_samples_unless_the_caller_may_decide() {
+    let least = 1 << 32; // the lower 32 bits of chance are not used
     for (ratio, always, half, never) in
         [(0.0, false, false, false), (0.5, true, false, false), (1.0, true, true, true)]
     {
@@ -54,10 +54,10 @@ fn chance_decides_what_is_traced_or_the_caller_if_it_may() {
             assert_eq!(own.begin(CHECK, &traced, 0).is_some(), always);
             assert_eq!(own.begin(CHECK, &traced, u64::MAX).is_some(), never);
         }
-        // Whoever has a trace is asked, and chance is not.
+        // The caller's trace context decides, and chance does not.
         assert!(begins(&headers(&format!("00-{TRACE}-{PARENT}-01")), u64::MAX));
         assert!(!begins(&headers(&format!("00-{TRACE}-{PARENT}-00")), 0));
-        // What is none counts as none.
+        // A malformed header counts as none.
         for none in ["", "00", "00-0-0-01", "nonsense"] {
             assert_eq!(begins(&headers(none), 0), always, "{none}");
         }
@@ -67,7 +67,7 @@ fn chance_decides_what_is_traced_or_the_caller_if_it_may() {
 #[test]
 fn a_header_of_1_kib_is_read_and_a_longer_one_is_not() {
     let (traces, ..) = traces(0.0, true);
-    // A version of the future may say more.
+    // A later version of the format may be longer.
     let known = format!("01-{TRACE}-{PARENT}-01-");
     for (length, read) in [(TRACE_HEADER_BYTES_MAX, true), (TRACE_HEADER_BYTES_MAX + 1, false)] {
         let header = headers(&format!("{known}{}", "x".repeat(length - known.len())));
@@ -76,7 +76,7 @@ fn a_header_of_1_kib_is_read_and_a_longer_one_is_not() {
 }
 
 #[tokio::test]
-async fn spans_that_nobody_takes_are_lost_beyond_their_bound() {
+async fn spans_beyond_the_queue_are_lost() {
     let (traces, hold, exported) = traces(1.0, false);
     for _ in 0..3 * SPANS_MAX {
         traces.begin(CHECK, &HeaderMap::new(), 0).unwrap().ended(Code::Ok);
@@ -84,6 +84,6 @@ async fn spans_that_nobody_takes_are_lost_beyond_their_bound() {
     drop(hold);
     assert!(traces.provider.shutdown_with_timeout(Duration::from_secs(30)).is_ok());
     let exported = exported.load(Relaxed);
-    // Those that waited, and the batch that was on its way.
+    // The queued spans, and the batch that the exporter held.
     assert!((SPANS_MAX..SPANS_MAX + 1_000).contains(&exported), "{exported}");
 }

@@ -1,4 +1,4 @@
-//! The writer on a disk that fills up and is freed again, at every byte.
+//! The writer on a disk that becomes full at any byte and has space again later.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Mutex, OnceLock};
@@ -9,10 +9,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::methods::Rpc;
-use crate::telemetry::decision_log::{Line, Room};
+use crate::telemetry::decision_log::{Line, QueueCapacity};
 use crate::telemetry::metrics::Metrics;
 
-/// A disk with room for so many bytes.
+/// A disk with a limited number of free bytes.
 #[derive(Clone, Default)]
 struct Disk(Arc<Mutex<(usize, Vec<u8>)>>);
 
@@ -49,13 +49,13 @@ fn entry(identity: &str) -> Entry {
     Entry { rpc: Rpc::CHECK, now: Timestamp::new(0, 0), revision: 1, lines }
 }
 
-fn writer(disk: &Disk, room: usize) -> (Writer, mpsc::Sender<Entry>) {
+fn writer(disk: &Disk, capacity: usize) -> (Writer, mpsc::Sender<Entry>) {
     let (entries, queued) = mpsc::channel();
     let queue = Queue {
         entries: entries.clone(),
-        room: Room {
-            lines: AtomicUsize::new(room),
-            lines_max: room,
+        capacity: QueueCapacity {
+            lines: AtomicUsize::new(capacity),
+            lines_max: capacity,
             bytes: AtomicUsize::new(usize::MAX / 2),
             bytes_max: usize::MAX,
         },
@@ -72,10 +72,10 @@ fn writer(disk: &Disk, room: usize) -> (Writer, mpsc::Sender<Entry>) {
     (Writer::new(target, Box::new(disk.clone()), Arc::new(queue), queued, clock), entries)
 }
 
-/// Four decisions of which some find the disk full, wherever that happens, and two that do not:
-/// every line is whole, and the lines tell how many are missing.
+/// The disk is full during the first four lines, at every possible byte, and has space for the last
+/// two. Every line is whole, and the report has the right number of lost lines.
 #[test]
-fn a_full_disk_leaves_whole_lines_and_a_true_count() {
+fn a_full_disk_leaves_whole_lines_and_the_right_count() {
     let length = {
         let mut line = Vec::new();
         let one = entry("one");
@@ -90,15 +90,15 @@ fn a_full_disk_leaves_whole_lines_and_a_true_count() {
             entries.send(entry(identity)).unwrap();
         }
         assert!(!writer.write_waiting());
-        writer.tell_lost(true);
+        writer.report_lost(true);
         assert_eq!(writer.failing, free < 4 * length);
         disk.free(usize::MAX);
         entries.send(entry("after")).unwrap();
         writer.write_waiting();
-        writer.tell_lost(true);
+        writer.report_lost(true);
         entries.send(entry("last")).unwrap();
         writer.write_waiting();
-        writer.tell_lost(true);
+        writer.report_lost(true);
         assert!(!writer.failing);
 
         let text = disk.text();
@@ -115,9 +115,9 @@ fn a_full_disk_leaves_whole_lines_and_a_true_count() {
     }
 }
 
-/// However fast callers are, the writer comes to do the rest of its work.
+/// One round of the writer is bounded, however fast callers are.
 #[test]
-fn a_turn_of_the_writer_ends() {
+fn one_round_of_the_writer_is_bounded() {
     let disk = Disk::default();
     disk.free(usize::MAX);
     let (mut writer, entries) = writer(&disk, 10);
