@@ -72,17 +72,18 @@ impl Call {
     ) -> Result<Self, CallError> {
         let deadline = Deadline::of(rpc, started, request.headers(), &worker.limits)?;
         let caller = Caller::of_connection(request.extensions().get::<Remote>());
-        let span = match &worker.traces {
-            Some(traces) if rpc != Rpc::OTHER => {
-                traces.begin(request.uri().path(), request.headers(), fastrand::u64(..))
-            }
-            _ => None,
-        };
         // A stream always waits for its client.
         let permit = if rpc.streams() {
             Some(Permit::acquire(&worker.permits, &worker.metrics, caller.peer)?)
         } else {
             None
+        };
+        // After the permit: a span that begins also ends, with the status of its call.
+        let span = match &worker.traces {
+            Some(traces) if rpc != Rpc::OTHER => {
+                traces.begin(request.uri().path(), request.headers(), fastrand::u64(..))
+            }
+            _ => None,
         };
         let worker = Arc::clone(worker);
         Ok(Self { worker, rpc, caller, permit, started, deadline, span, ended: false })
