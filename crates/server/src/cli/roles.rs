@@ -151,6 +151,7 @@ fn alone(named: &[String]) -> anyhow::Result<(String, Vec<v1::Role>)> {
             &catalog,
             &capstan_engine::Role {
                 id: (*role.name).into(),
+                name: "".into(),
                 description: (*role.description).into(),
                 family: role.family,
                 capabilities: set,

@@ -163,7 +163,7 @@ impl World {
             None => {
                 let catalog = Catalogs::default().get(CATALOG);
                 let catalog = catalog.with_context(|| format!("no catalog `{CATALOG}`"))?;
-                let violation = |found: capstan_engine::Violations| {
+                let violation = |found: capstan_engine::FactsError| {
                     anyhow!("the workload is inconsistent in {} places", found.total())
                 };
                 Model::new(catalog, self.generated().facts()).map_err(violation)
