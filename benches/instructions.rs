@@ -19,8 +19,8 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, bail, ensure};
-use capstan_benches::worlds::{Asked, World, questions};
-use capstan_engine::{Question, Snapshot, Timestamp};
+use capstan_benches::worlds::{Asked, ONE_SCOPE, World, one_scope, questions};
+use capstan_engine::{Attributes, Cursor, Path as Named, Question, Snapshot, Timestamp};
 
 /// Questions of a row: enough that the hash seed of the process makes no difference to speak of.
 const QUESTIONS: u64 = 10_000;
@@ -31,14 +31,20 @@ const TOLERANCE: f64 = 5.0;
 const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
 /// The rows in the order in which they are measured, and in how many parts. The search among very
 /// many bindings of few scopes depends on the hash seed, so it is the mean of many.
-const ROWS: [(&str, usize); 5] = [
+const ROWS: [(&str, usize); 7] = [
     ("parse", 1),
     ("check", 1),
     ("check_batch", 1),
     ("check, 16 deep", 1),
     ("check, 10000 bindings each", SEEDS),
+    ("list, first page of 100", 1),
+    ("list, last page of 100", 1),
 ];
 const SEEDS: usize = 10;
+/// Identities at one scope, of which the first and the last page of 100 are listed 100 times each: the last
+/// must not cost more. Their rows say instructions an identity listed.
+const LISTED: u64 = 10_000;
+const PAGE: usize = 100;
 
 /// Instructions a question, by row.
 type Counts = BTreeMap<String, f64>;
@@ -64,6 +70,7 @@ enum Row<'q> {
     Parse(&'q [Asked]),
     Check(&'q Snapshot, &'q [Question<'q>]),
     Batch(&'q Snapshot, &'q [Question<'q>]),
+    Page(&'q Snapshot, Cursor<'q>),
 }
 
 fn measure_all() -> anyhow::Result<()> {
@@ -79,6 +86,14 @@ fn measure_all() -> anyhow::Result<()> {
             // Each snapshot has a seed of its own.
             measured(&Row::Check(&Snapshot::build(&model, 1)?, part));
         }
+    }
+    let model = one_scope(LISTED);
+    let snapshot = Snapshot::build(&model, 1)?;
+    let mut ids: Vec<_> = model.facts().identities.iter().map(|one| one.id.as_str()).collect();
+    ids.sort_unstable();
+    let before_last = ids.iter().nth_back(PAGE).copied();
+    for after in [None, before_last] {
+        measured(&Row::Page(&snapshot, Cursor { after, limit: PAGE }));
     }
     Ok(())
 }
@@ -103,6 +118,14 @@ fn measured(row: &Row<'_>) {
                 snapshot.check_batch(black_box(batch), now, |_, decision| {
                     let _ = black_box(decision);
                 });
+            }
+        }
+        Row::Page(snapshot, cursor) => {
+            let Ok(resource) = Named::parse(ONE_SCOPE) else { return };
+            let none = Attributes::NONE;
+            for _ in 0..QUESTIONS / PAGE as u64 {
+                let page = snapshot.list_identities_page("repo.list", resource, none, now, *cursor);
+                let _ = black_box(page);
             }
         }
     }
