@@ -196,13 +196,18 @@ impl IdentityPayload {
         let Self { bindings, numbers } = self;
         let mut bytes = Vec::with_capacity(payload_length(bindings.len(), numbers.is_some()));
         bindings.iter().for_each(|binding| bytes.extend(binding.bytes()));
-        if let Some(numbers) = numbers
-            && let Some(byte) = bytes.get_mut(BINDING_BYTES - 1)
-        {
-            *byte |= (NUMBERED >> 24) as u8;
-            numbers.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
+        if let Some(numbers) = numbers {
+            write_numbers(&mut bytes, numbers.iter().copied());
         }
         bytes
+    }
+}
+
+/// Writes the numbers of all bindings behind them.
+pub(crate) fn write_numbers(payload: &mut Vec<u8>, numbers: impl Iterator<Item = u64>) {
+    if let Some(byte) = payload.get_mut(BINDING_BYTES - 1) {
+        *byte |= (NUMBERED >> 24) as u8;
+        payload.extend(numbers.flat_map(u64::to_le_bytes));
     }
 }
 

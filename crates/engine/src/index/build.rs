@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::index::Index;
 use crate::index::binding::{
-    BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions, payload_length,
+    BindingId, IdentityExtra, PackedBinding, Restrictions, payload_length, write_numbers,
 };
 use crate::index::hash::Seed;
 use crate::index::roles::Roles;
@@ -137,7 +137,7 @@ impl Index {
         self.binding_ids = Table::with_capacity(self.seed().clone(), text_ids);
 
         let mut uses: Map<&str, (u32, i32)> = Map::new();
-        let mut entries: Vec<Stored> = Vec::new();
+        let (mut entries, mut payload) = (Vec::<Stored>::new(), Vec::new());
         let mut numbers = Vec::with_capacity(facts.identities.len());
         for (at, one) in facts.identities.iter().enumerate() {
             for place in by_identity.of(at) {
@@ -164,9 +164,9 @@ impl Index {
                 };
                 entries.push(Stored { packed, restrictions, id, number });
             }
-            let (payload, extra) = payload_of(&mut entries, ids.of_identity(at));
+            let extra = write_payload(&mut entries, ids.of_identity(at), &mut payload);
             let id = one.id.as_str();
-            let number = fits(self.identities.put(id, &payload.bytes()), id)?;
+            let number = fits(self.identities.put(id, &payload), id)?;
             numbers.push(number);
             for (_, id) in &extra.ids {
                 fits(self.binding_ids.put(id, &number.to_le_bytes()), id)?;
@@ -355,19 +355,23 @@ struct Stored {
     number: u64,
 }
 
-/// The payload of an identity with these bindings, and what it has beside it. Drains the bindings.
-fn payload_of(bindings: &mut Vec<Stored>, numbered: bool) -> (IdentityPayload, IdentityExtra) {
+/// Writes the payload of an identity with these bindings, and returns what it has beside it. Drains the
+/// bindings.
+fn write_payload(
+    bindings: &mut Vec<Stored>,
+    numbered: bool,
+    payload: &mut Vec<u8>,
+) -> IdentityExtra {
     bindings.sort_by_key(|binding| binding.packed);
-    let mut payload = IdentityPayload {
-        bindings: Vec::with_capacity(bindings.len()),
-        numbers: numbered.then(|| Vec::with_capacity(bindings.len())),
-    };
+    payload.clear();
+    for binding in &*bindings {
+        payload.extend(binding.packed.bytes());
+    }
+    if numbered {
+        write_numbers(payload, bindings.iter().map(|binding| binding.number));
+    }
     let mut extra = IdentityExtra::default();
-    for (at, Stored { packed, restrictions, id, number }) in (0u32..).zip(bindings.drain(..)) {
-        payload.bindings.push(packed);
-        if let Some(numbers) = &mut payload.numbers {
-            numbers.push(number);
-        }
+    for (at, Stored { packed, restrictions, id, .. }) in (0u32..).zip(bindings.drain(..)) {
         if packed.restricted {
             extra.restrictions.push((at, restrictions));
         }
@@ -375,5 +379,5 @@ fn payload_of(bindings: &mut Vec<Stored>, numbered: bool) -> (IdentityPayload, I
             extra.ids.push((at, id));
         }
     }
-    (payload, extra)
+    extra
 }

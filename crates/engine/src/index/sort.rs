@@ -29,10 +29,7 @@ fn sort_run(texts: &[&str], run: &mut [(u64, u32)], depth: usize) {
     }
     let depth = depth + common_prefix(texts, run, depth);
     for (key, at) in run.iter_mut() {
-        let mut bytes = [0; KEY_BYTES];
-        // Zeros behind a text that ends here: no path has a zero byte, so it comes first.
-        bytes.iter_mut().zip(rest(texts, *at, depth)).for_each(|(to, from)| *to = *from);
-        *key = u64::from_be_bytes(bytes);
+        *key = key_of(rest(texts, *at, depth));
     }
     run.sort_unstable();
     for run in run.chunk_by_mut(|(a, _), (b, _)| a == b) {
@@ -43,14 +40,31 @@ fn sort_run(texts: &[&str], run: &mut [(u64, u32)], depth: usize) {
     }
 }
 
+/// The first eight bytes. Behind a text that ends before, zeros: no path has a zero byte, so it comes first.
+fn key_of(text: &[u8]) -> u64 {
+    if let Some(bytes) = text.first_chunk() {
+        return u64::from_be_bytes(*bytes);
+    }
+    let mut bytes = [0; KEY_BYTES];
+    bytes.iter_mut().zip(text).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(bytes)
+}
+
 /// How many bytes from `depth` on all texts of a run have in common.
 fn common_prefix(texts: &[&str], run: &[(u64, u32)], depth: usize) -> usize {
     let Some((_, first)) = run.first() else { return 0 };
     let first = rest(texts, *first, depth);
-    run.iter().fold(first.len(), |common, (_, at)| {
-        let both = first.iter().zip(rest(texts, *at, depth)).take(common);
-        both.take_while(|(a, b)| a == b).count()
-    })
+    let mut common = first.len();
+    for (_, at) in run {
+        let (first, other) = (first.get(..common).unwrap_or(first), rest(texts, *at, depth));
+        if !other.starts_with(first) {
+            common = first.iter().zip(other).take_while(|(a, b)| a == b).count();
+        }
+        if common == 0 {
+            break;
+        }
+    }
+    common
 }
 
 #[cfg(test)]

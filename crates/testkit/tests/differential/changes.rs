@@ -170,6 +170,57 @@ proptest! {
         same_answers(&world, &questions, &writer.publish(2))?;
     }
 
+    /// An update by id is a delete and a create that keeps the id; ids lead to their bindings whatever
+    /// comes and goes.
+    #[test]
+    fn ids_lead_to_bindings(
+        (world, questions) in generate::asked(),
+        steps in prop::collection::vec(any::<(Index, Index, bool)>(), 1..=12),
+    ) {
+        let mut world = world;
+        let mut writer = Writer::new(&build(&world)?.1);
+        for (at, other, has_number) in steps {
+            let bindings = &mut world.facts.role_bindings;
+            if bindings.is_empty() {
+                break;
+            }
+            let (at, other) = (at.index(bindings.len()), other.index(bindings.len()));
+            let Some(id) = id_of(&writer, &bindings[at])? else { continue };
+            let found = writer.publish(1).role_binding(id.as_path());
+            prop_assert_eq!(found.map(|one| one.identity), Some(bindings[at].identity.clone()));
+            // The identity, role and expiry of another, and perhaps an id of the other form.
+            let (role, identity) = (bindings[other].role.clone(), bindings[other].identity.clone());
+            let expires_at = bindings[other].expires_at;
+            let updated = RoleBinding { id: Some(id.clone()), role, identity, expires_at, ..bindings[at].clone() };
+            if writer.apply([Change::UpdateRoleBinding(updated.clone())]).is_ok() {
+                bindings[at] = updated;
+            }
+            let last = if has_number { "00000000000000af" } else { "a-name" };
+            let named = format!("{}/{last}", bindings[at].scope);
+            let Ok(named) = named.parse() else { continue };
+            let named = RoleBinding { id: Some(named), ..bindings[at].clone() };
+            let renamed = [Change::DeleteRoleBinding(id), Change::CreateRoleBinding(named.clone())];
+            if writer.apply(renamed).is_ok() {
+                bindings[at] = named;
+            }
+        }
+        let snapshot = writer.publish(2);
+        same_answers(&world, &questions, &snapshot)?;
+        let document = build(&world)?.1;
+        for identity in &world.facts.identities {
+            let listed = |snapshot: &Snapshot| snapshot.role_bindings(identity.id.as_path());
+            prop_assert_eq!(
+                format!("{:?}", listed(&snapshot)),
+                format!("{:?}", listed(&document))
+            );
+        }
+        let everything = world.facts.role_bindings.iter();
+        for id in everything.filter_map(|one| id_of(&writer, one).ok().flatten()).collect::<Vec<_>>() {
+            apply(&mut writer, &[Change::DeleteRoleBinding(id.clone())])?;
+            prop_assert!(writer.apply([Change::DeleteRoleBinding(id)]).is_err());
+        }
+    }
+
     /// A batch answers what each check does.
     #[test]
     fn a_batch_is_its_checks((world, questions) in generate::asked(), times in 1usize..=4) {

@@ -7,6 +7,7 @@
 mod answers;
 mod changes;
 mod exhaustive;
+mod pages;
 mod paths;
 mod reach;
 mod rules;
