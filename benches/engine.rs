@@ -145,26 +145,6 @@ fn lists(c: &mut Criterion) {
     bench("explain", &|q| snapshot.explain(q, NOW).map_or(0, |found| found.roles.len()));
 }
 
-/// A page of 100 of 10,000 identities at one scope: the last costs no more than the first.
-fn pages(c: &mut Criterion) {
-    let model = one_scope(10_000);
-    let snapshot = Snapshot::build(&model, 1).expect("a world that fits");
-    let resource = Path::parse(ONE_SCOPE).expect("a path");
-    let none = Attributes::NONE;
-    let list = |after, limit| {
-        let cursor = Cursor { after, limit };
-        let page = snapshot.list_identities_page("repo.list", resource, none, NOW, cursor);
-        page.expect("a capability")
-    };
-    let all = list(None, usize::MAX).entries;
-    let mut group = c.benchmark_group("list_identities, 10000 at one scope, pages of 100");
-    group.throughput(Throughput::Elements(100));
-    for (name, place) in [("first", None), ("middle", Some(4_999)), ("last", Some(9_899))] {
-        let after = place.and_then(|place: usize| all.get(place)).copied();
-        group.bench_function(name, |b| b.iter(|| list(black_box(after), 100)));
-    }
-}
-
 fn delete_and_create(binding: &RoleBinding) -> [Change; 2] {
     let id = binding.id.clone().expect("every binding has an id");
     [Change::DeleteRoleBinding(id), Change::CreateRoleBinding(binding.clone())]

@@ -44,10 +44,6 @@ const ROWS: [(&str, usize); 7] = [
     ("an identity of the last page of 10000", 1),
 ];
 const SEEDS: usize = 10;
-/// Identities at one scope, of which the first and the last page of 100 are listed 100 times each: the last
-/// must not cost more. Their rows say instructions an identity listed.
-const LISTED: u64 = 10_000;
-const PAGE: usize = 100;
 
 /// Instructions a question, by row.
 type Counts = BTreeMap<String, f64>;
@@ -127,14 +123,6 @@ fn measured(row: &Row<'_>) {
                 snapshot.check_batch(black_box(batch), now, |_, decision| {
                     let _ = black_box(decision);
                 });
-            }
-        }
-        Row::Page(snapshot, cursor) => {
-            let Ok(resource) = Named::parse(ONE_SCOPE) else { return };
-            let none = Attributes::NONE;
-            for _ in 0..QUESTIONS / PAGE as u64 {
-                let page = snapshot.list_identities_page("repo.list", resource, none, now, *cursor);
-                let _ = black_box(page);
             }
         }
     }

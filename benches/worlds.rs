@@ -161,32 +161,6 @@ impl World {
     }
 }
 
-/// Path of the only group of [`one_scope`].
-pub const ONE_SCOPE: &str = "acme";
-
-/// A world in which so many identities are bound at one scope, every one to the role `viewer`.
-#[must_use]
-pub fn one_scope(identities: u64) -> Model {
-    let scope: PathBuf = ONE_SCOPE.parse().expect("a path");
-    let ids = (0..identities).map(|at| format!("{ONE_SCOPE}/{:016x}", mix(at)));
-    let ids: Vec<PathBuf> = ids.map(|id| id.parse().expect("a path")).collect();
-    let binding = |identity: &PathBuf| RoleBinding {
-        id: None,
-        identity: identity.clone(),
-        role: "viewer".into(),
-        scope: scope.clone(),
-        expires_at: None,
-        when: Vec::new(),
-    };
-    let facts = Facts {
-        role_bindings: ids.iter().map(binding).collect(),
-        identities: ids.into_iter().map(Identity::named).collect(),
-        groups: vec![Group { id: scope.clone(), name: String::new() }],
-        ..Facts::default()
-    };
-    Model::new(World::W.catalog(), facts).expect("a consistent world")
-}
-
 /// A binding with an id as a store gives it: its scope, and 16 hex digits of no pattern.
 #[must_use]
 pub fn with_id(binding: RoleBinding, at: u64) -> RoleBinding {

@@ -15,7 +15,9 @@ fn joined<'s, T: Copy>(
 ) -> Result<Option<Vec<T>>, TestCaseError> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
-        let Ok(Page { entries, has_more }) = page(Cursor { after, limit }) else { return Ok(None) };
+        let Ok(Page { entries, has_more, .. }) = page(Cursor { after, limit }) else {
+            return Ok(None);
+        };
         prop_assert!(entries.len() <= limit && (!has_more || entries.len() == limit));
         all.extend_from_slice(&entries);
         if !has_more {
