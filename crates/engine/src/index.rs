@@ -14,6 +14,8 @@
 mod apply;
 pub(crate) mod binding;
 pub(crate) mod build;
+#[cfg(test)]
+pub(crate) mod corrupt;
 pub(crate) mod hash;
 pub(crate) mod matrix;
 mod prefetch;

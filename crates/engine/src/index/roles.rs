@@ -157,6 +157,13 @@ impl Roles {
         }
     }
 
+    /// Replaces a role's matrix row only.
+    #[cfg(test)]
+    pub(crate) fn set_row(&mut self, id: &str, set: &CapabilitySet) {
+        let number = self.find(id).unwrap().number;
+        Arc::make_mut(&mut self.rows).matrix.set(number, set);
+    }
+
     /// Adds to the number of bindings of a role, which may be negative.
     pub(crate) fn count(&mut self, id: &str, more: i32) {
         if let Some(found) = self.find(id) {

@@ -89,7 +89,7 @@ fn decided(model: &Model) {
     let Ok(snapshot) = snapshot else { return };
     let now = facts.role_bindings.iter().find_map(|binding| binding.expires_at);
     let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
-    let checked = self_check(model, &snapshot, IDENTITIES_CHECKED, now);
+    let checked = self_check(&snapshot, IDENTITIES_CHECKED, now);
     assert!(checked.is_ok(), "{checked:?}");
     let naive = Naive::new(&catalog, facts, Attributes::NONE, now);
     let names: Vec<_> = model.catalog().capabilities().collect();

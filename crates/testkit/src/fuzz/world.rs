@@ -27,7 +27,7 @@ pub fn world(bytes: &[u8]) {
 }
 
 fn agrees(world: &World, questions: &[Question]) -> Result<(), TestCaseError> {
-    let (model, snapshot) = build(world)?;
+    let (_, snapshot) = build(world)?;
     let tally = Tally::default();
     Pair::new(world, &snapshot, world.now, &tally).agrees_on(questions)?;
     let ends = world.facts.role_bindings.iter().filter_map(|binding| binding.expires_at);
@@ -38,6 +38,6 @@ fn agrees(world: &World, questions: &[Question]) -> Result<(), TestCaseError> {
             questions.iter().try_for_each(|question| pair.checks(question))?;
         }
     }
-    let checked = self_check(&model, &snapshot, 4, world.now);
+    let checked = self_check(&snapshot, 4, world.now);
     checked.map(|_| ()).map_err(|mismatch| TestCaseError::fail(mismatch.to_string()))
 }
