@@ -65,7 +65,7 @@ impl Source {
     ) -> anyhow::Result<Built> {
         let Policy { model, credentials, warnings } = self.load(catalogs)?;
         let snapshot = Snapshot::build(&model, revision)?;
-        let compared = self_check(&model, &snapshot, SELF_CHECK_IDENTITIES, now)
+        let compared = self_check(&snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
         Ok(Built { snapshot: Arc::new(snapshot), credentials, compared, warnings })
     }
