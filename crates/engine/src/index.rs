@@ -15,7 +15,7 @@ mod apply;
 pub(crate) mod binding;
 pub(crate) mod build;
 #[cfg(test)]
-mod corrupted;
+pub(crate) mod corrupt;
 pub(crate) mod hash;
 pub(crate) mod matrix;
 mod prefetch;

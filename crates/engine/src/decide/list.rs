@@ -223,7 +223,7 @@ impl<'s> Bound<'s> {
         let mut lists = [const { None }; PATH_SEGMENTS_MAX];
         for (list, scope) in lists.iter_mut().zip(resource.ancestors()) {
             let Some((_, record)) = index.scope(scope.as_str()) else { continue };
-            let position = after.map_or(0, |after| first_behind(index, &record, after));
+            let position = after.map_or(0, |after| index.first_bound(&record, |id| id <= after));
             *list = Remaining::starting(index, record, position);
         }
         Self { index, lists }
@@ -254,19 +254,4 @@ impl<'s> Remaining<'s> {
         let first = index.identities().entry(record.identity(position)?)?;
         Some(Self { record, position, first })
     }
-}
-
-/// The position of the first identity of a scope whose id is behind a text.
-fn first_behind(index: &Index, record: &ScopeRecord<'_>, text: &str) -> usize {
-    let (mut low, mut high) = (0, record.bound_len());
-    while low < high {
-        let middle = usize::midpoint(low, high);
-        let id = record.identity(middle).map_or("", |number| index.identities().key(number));
-        if id <= text {
-            low = middle + 1;
-        } else {
-            high = middle;
-        }
-    }
-    low
 }

@@ -1,31 +1,32 @@
-//! A snapshot checks itself before it may answer anyone: a sample of its answers against the rules, and the
-//! cross references of what it sampled.
+//! Self-check: a snapshot proves a sample of itself before it may answer anyone.
 //!
-//! The contract's rules are evaluated here in their plainest form, over names that are read from the index:
-//! roles by their ids, scopes by their paths, ancestry by comparing texts. They share no fingerprint, no
-//! search and no matrix with [`Snapshot::check`], so that a wrong hash, number, order or row shows as a
-//! difference. What the index lacks altogether cannot be seen here: a store compares digests for that.
+//! Three things are compared, for identities and scopes spread evenly over the index:
+//!
+//! ```text
+//! references   every number, fingerprint, position and count that leads from one table to another
+//! rules        the rules between facts (`rules.rs`), applied to the facts that the index has
+//! answers      Check against section 5 of the contract in its plainest form, over names only
+//! ```
+//!
+//! So a wrong number, flag, order or matrix row shows as an error, whether the index was built from a
+//! document or grew change by change. Nothing but the index is needed.
+
+mod answers;
+mod references;
+#[cfg(test)]
+mod tests;
 
 use thiserror::Error;
 
-use crate::index::binding::IdentityExtra;
-use crate::index::read::Binding;
-use crate::index::scope::ScopeKind;
-use crate::index::table::Entry;
-use crate::{
-    Attributes, Condition, Decision, Of, Path, Properties, Question, Reason, Snapshot, Timestamp,
-};
+use crate::{Decision, Snapshot, Timestamp};
 
-/// About how many bindings of a sampled identity are visited.
-const BINDINGS_PER_IDENTITY: usize = 8;
-
-/// Why a snapshot must not serve.
+/// The index is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SelfCheckError {
-    /// A question that the index and the rules answer differently.
+    /// Check and the contract's rules answer a question differently.
     #[error(
-        "the index answers {indexed:?} and the rules {ruled:?} to: may `{identity}` `{capability}` at \
-         `{resource}`"
+        "the index answers {indexed:?} and the rules {ruled:?} to: may `{identity}` `{capability}` \
+         at `{resource}`"
     )]
     Answer {
         /// Who.
@@ -34,127 +35,55 @@ pub enum SelfCheckError {
         capability: String,
         /// Where.
         resource: String,
-        /// The index's answer; `None` if it does not know the capability.
+        /// What Check says; `None` if it does not know the capability.
         indexed: Option<Decision>,
-        /// The answer of the rules.
+        /// What the rules say.
         ruled: Decision,
     },
-    /// Two parts of the index that contradict each other.
-    #[error("the index contradicts itself at `{id}`: {problem}")]
-    Reference {
-        /// The identity or scope at which it was found.
+    /// Parts of the index contradict each other, or a fact in it breaks a rule.
+    #[error("`{id}` is corrupt in the index: {problem}")]
+    Corrupt {
+        /// The identity, scope, role or binding. Empty for the index as a whole.
         id: String,
-        /// What is wrong.
-        problem: &'static str,
+        /// What is wrong with it.
+        problem: String,
     },
 }
 
-/// A binding by names.
-struct Named<'s> {
-    role: &'s str,
-    scope: &'s str,
-    expires_at: Option<Timestamp>,
-    when: &'s [Condition],
+impl SelfCheckError {
+    fn corrupt(id: &str, problem: impl Into<String>) -> Box<Self> {
+        Box::new(Self::Corrupt { id: id.into(), problem: problem.into() })
+    }
 }
 
-/// Checks up to `identities` identities, spread evenly over the index: their cross references, and their
-/// answers at some of their scopes, beside those and below, for each of the catalog's capabilities in turn.
-/// Answers how many questions were compared.
+/// Checks up to about `sample` identities and as many scopes, spread evenly over the index. Returns the
+/// number of questions whose answers were compared: at each of the identity's scopes, right beside and
+/// right below it, for each of the catalog's capabilities in turn.
 ///
 /// # Errors
 ///
-/// The first contradiction.
+/// The first thing that is wrong.
 pub fn self_check(
     snapshot: &Snapshot,
-    identities: usize,
+    sample: usize,
     now: Timestamp,
 ) -> Result<usize, Box<SelfCheckError>> {
-    let step = (snapshot.identities_len() / identities.max(1)).max(1);
-    let names: Vec<&str> = snapshot.catalog().capabilities().collect();
-    let mut names = names.iter().cycle();
+    let index = snapshot.index();
+    references::check_roles(index)?;
+    for scope in index.sample_scopes(sample) {
+        references::check_scope(index, scope)?;
+    }
+    for id in index.sample_binding_ids(sample) {
+        references::check_binding_id(index, id)?;
+    }
     let mut compared = 0;
-    for entry in snapshot.index().identities().iter().step_by(step) {
-        let bindings: Vec<Named<'_>> = references(snapshot, entry)?;
-        let Ok(identity) = Path::parse(entry.key()) else {
-            return Err(contradiction(entry.key(), "its id is not a path"));
-        };
-        let some = bindings.iter().step_by((bindings.len() / BINDINGS_PER_IDENTITY).max(1));
-        for scope in some.map(|binding| binding.scope).chain([identity.as_str()]) {
-            for resource in [scope.to_owned(), format!("{scope}0"), format!("{scope}/0")] {
-                // IdentityExtra or below a scope at the limits of paths there may be no path.
-                let (Ok(resource), Some(capability)) = (Path::parse(&resource), names.next())
-                else {
-                    continue;
-                };
-                let attributes = Attributes::NONE;
-                let question = Question { identity, capability, resource, attributes };
-                compare(snapshot, entry, &bindings, &question, now)?;
-                compared += 1;
-            }
-        }
+    let names: Vec<&str> = snapshot.catalog().capabilities().collect();
+    let mut names = names.iter().copied().cycle();
+    for identity in index.sample_identities(sample) {
+        let bindings = references::check_identity(index, identity)?;
+        compared += answers::compare(snapshot, identity.key(), &bindings, &mut names, now)?;
     }
     Ok(compared)
-}
-
-/// Checks what an identity's record refers to, and answers its bindings by names.
-fn references<'s>(
-    snapshot: &'s Snapshot,
-    entry: Entry<'s, IdentityExtra>,
-) -> Result<Vec<Named<'s>>, Box<SelfCheckError>> {
-    let index = snapshot.index();
-    let wrong = |problem| contradiction(entry.key(), problem);
-    if index.identities().get(entry.key()).map(|found| found.number()) != Some(entry.number()) {
-        return Err(wrong("it is not found by its id"));
-    }
-    parent(snapshot, entry.key())?;
-    let all: Vec<Binding<'s>> = index.bindings_of(entry).collect();
-    if !all.is_sorted_by_key(|binding| binding.packed.fingerprint) {
-        return Err(wrong("its bindings are not in the order of fingerprints"));
-    }
-    let mut named = Vec::with_capacity(all.len());
-    let step = (all.len() / BINDINGS_PER_IDENTITY).max(1);
-    for (at, binding) in all.iter().enumerate() {
-        let (scope, role) = (index.scope_of(binding), index.role_id(binding));
-        let Some((_, record)) = index.scope(scope) else {
-            return Err(wrong("a binding's scope is not there"));
-        };
-        let uses = index.roles().find(role).map_or(0, |found| found.bindings);
-        if uses == 0 || snapshot.roles().iter().all(|known| *known.id != *role) {
-            return Err(wrong("a binding's role is not there, or not counted as bound"));
-        }
-        if role.rsplit_once('/').is_some_and(|(home, _)| !is_at_or_above(home, scope)) {
-            return Err(wrong("a custom role is bound outside of its subtree"));
-        }
-        if binding.is_broken() {
-            return Err(wrong("a binding's expiry or conditions are missing"));
-        }
-        let (expires_at, when) = (binding.expires_at(), binding.conditions());
-        named.push(Named { role, scope, expires_at, when });
-        if at % step != 0 {
-            continue;
-        }
-        let here = all.iter().filter(|other| other.packed.scope == binding.packed.scope).count();
-        // As the lists find them: in the order of ids, once for each binding.
-        let listed = record.identities().filter(|number| *number == entry.number()).count();
-        let ids = || record.identities().map(|number| index.identities().key(number));
-        if listed != here || !ids().is_sorted() {
-            return Err(contradiction(
-                scope,
-                "its list of identities is incomplete or not in order",
-            ));
-        }
-        parent(snapshot, scope)?;
-    }
-    Ok(named)
-}
-
-/// The parent of whatever has one is a group that counts it.
-fn parent(snapshot: &Snapshot, id: &str) -> Result<(), Box<SelfCheckError>> {
-    let Some((parent, _)) = id.rsplit_once('/') else { return Ok(()) };
-    match snapshot.index().scope(parent) {
-        Some((_, record)) if record.kind == ScopeKind::Group && record.children > 0 => Ok(()),
-        _ => Err(contradiction(id, "its parent is not a group that counts it")),
-    }
 }
 
 fn contradiction(id: &str, problem: &'static str) -> Box<SelfCheckError> {

@@ -55,6 +55,53 @@ impl Index {
         self.scopes.get(path)?.extra().map(|properties| &**properties)
     }
 
+    /// The registered properties of the identity of this id.
+    pub(crate) fn identity_properties(&self, id: &str) -> Option<&Properties> {
+        self.identities.get(id)?.extra().map(|extra| &extra.properties)
+    }
+
+    /// About so many identities, spread evenly, in an order that must not be visible outside.
+    pub(crate) fn sample_identities(
+        &self,
+        count: usize,
+    ) -> impl Iterator<Item = Entry<'_, IdentityExtra>> {
+        self.identities.every((self.identities.len() / count.max(1)).max(1))
+    }
+
+    /// About so many scopes, spread evenly, in an order that must not be visible outside.
+    pub(crate) fn sample_scopes(
+        &self,
+        count: usize,
+    ) -> impl Iterator<Item = Entry<'_, Properties>> {
+        self.scopes.every((self.scopes.len() / count.max(1)).max(1))
+    }
+
+    /// About so many of the bindings' ids that are not a number, spread evenly, in an order that must not be
+    /// visible outside.
+    pub(crate) fn sample_binding_ids(&self, count: usize) -> impl Iterator<Item = &str> {
+        let step = (self.binding_ids.len() / count.max(1)).max(1);
+        self.binding_ids.every(step).map(|entry| entry.key())
+    }
+
+    /// The position of the first identity of a scope whose id is not `before`, by binary search.
+    pub(crate) fn first_bound(
+        &self,
+        record: &ScopeRecord<'_>,
+        before: impl Fn(&str) -> bool,
+    ) -> usize {
+        let (mut low, mut high) = (0, record.bound_len());
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            let id = record.identity(middle).map_or("", |number| self.identities.key(number));
+            if before(id) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        low
+    }
+
     /// All bindings of an identity, in an order that must not be visible outside.
     pub(crate) fn bindings_of<'s>(
         &'s self,

@@ -157,12 +157,11 @@ impl Roles {
         }
     }
 
-    /// Gives a row other contents than its role has.
+    /// Replaces a role's matrix row only.
     #[cfg(test)]
-    pub(super) fn corrupt_row(&mut self, id: &str, set: &CapabilitySet) {
-        if let Some(found) = self.find(id) {
-            Arc::make_mut(&mut self.rows).matrix.set(found.number, set);
-        }
+    pub(crate) fn set_row(&mut self, id: &str, set: &CapabilitySet) {
+        let number = self.find(id).unwrap().number;
+        Arc::make_mut(&mut self.rows).matrix.set(number, set);
     }
 
     /// Adds to the number of bindings of a role, which may be negative.

@@ -189,6 +189,16 @@ impl<X> Table<X> {
         shards.flat_map(|(branch, shard)| branch.entries(shard))
     }
 
+    /// Every `step`th entry, in an order that must not be visible outside.
+    pub(crate) fn every(&self, step: usize) -> impl Iterator<Item = Entry<'_, X>> {
+        let shards = (0..1 << (self.high + self.low)).filter_map(|shard| self.branch(shard));
+        let numbers = shards.flat_map(|(branch, shard)| {
+            branch.numbers(shard.1).map(move |within| (branch, shard, within))
+        });
+        let some = numbers.step_by(step.max(1));
+        some.filter_map(|(branch, shard, within)| branch.entry(shard, within))
+    }
+
     /// Puts an entry in, or another payload into one that is there. Answers its number, or nothing
     /// if its shard is full or the text longer than any that the table is for.
     pub(crate) fn put(&mut self, key: &str, payload: &[u8]) -> Option<u32> {

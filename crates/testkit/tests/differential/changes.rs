@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use capstan_engine::{
     Change, Condition, Facts, Model, Path, PathBuf, Question as Asked, RoleBinding, Snapshot,
-    Writer,
+    Writer, self_check,
 };
 use capstan_testkit::generate::{self, Question, World};
 use proptest::prelude::*;
@@ -68,6 +68,8 @@ fn same_answers(
     let tally = Tally::default();
     let pair = Pair::new(world, snapshot, world.now, &tally);
     questions.iter().try_for_each(|question| pair.agrees(question))?;
+    let compared = self_check(snapshot, usize::MAX, world.now);
+    prop_assert!(compared.is_ok(), "{:?}", compared);
     prop_assert_eq!(snapshot.bindings_len(), world.facts.role_bindings.len());
     prop_assert_eq!(snapshot.identities_len(), world.facts.identities.len());
     Ok(())

@@ -46,9 +46,9 @@ proptest! {
     #[test]
     fn a_snapshot_passes_its_own_check((world, _) in generate::asked(), identities in 0usize..=5) {
         let (_, snapshot) = build(&world)?;
-        let asked = self_check(&snapshot, identities, world.now);
-        prop_assert!(asked.is_ok(), "{:?}", asked);
-        prop_assert!(asked.is_ok_and(|questions| questions > 0));
+        let compared = self_check(&snapshot, identities, world.now);
+        prop_assert!(compared.is_ok(), "{:?}", compared);
+        prop_assert!(compared.is_ok_and(|questions| questions > 0));
     }
 
     /// Fewer bindings against more: so adding one never denies, and removing one never allows.

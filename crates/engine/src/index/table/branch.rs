@@ -169,6 +169,11 @@ impl<X> Branch<X> {
         })
     }
 
+    /// The numbers that are taken in a shard.
+    pub(super) fn numbers(&self, shard: usize) -> impl Iterator<Item = u32> + Clone {
+        self.shards.get(shard).into_iter().flat_map(Shard::numbers)
+    }
+
     /// Answers whether the key is new, and its number; nothing, and nothing is changed, if there is
     /// no number or no place for it.
     pub(super) fn put(

@@ -140,6 +140,11 @@ impl<X> Shard<X> {
         self.places.iter().copied().filter(|place| *place != NOTHING)
     }
 
+    /// The numbers that are taken.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + Clone {
+        (0u32..).zip(self.places.iter()).filter(|(_, place)| **place != NOTHING).map(|(at, _)| at)
+    }
+
     pub(super) fn extra(&self, within: u32) -> Option<&Arc<X>> {
         let at = self.extras.binary_search_by_key(&within, |(number, _)| *number).ok()?;
         self.extras.get(at).map(|(_, extra)| extra)
