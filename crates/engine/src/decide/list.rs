@@ -11,9 +11,7 @@ use crate::index::Index;
 use crate::index::binding::IdentityExtra;
 use crate::index::scope::ScopeRecord;
 use crate::index::table::Entry;
-use crate::{
-    Attributes, CapabilityIx, PATH_SEGMENTS_MAX, Path, Snapshot, Timestamp, UnknownCapabilityError,
-};
+use crate::{Attributes, CapabilityIx, Path, Snapshot, Timestamp, UnknownCapabilityError};
 
 /// Which part of a list is wanted.
 #[derive(Clone, Copy, Debug)]
@@ -207,7 +205,7 @@ fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
 /// lists of at most 16 scopes.
 struct Bound<'s> {
     index: &'s Index,
-    lists: [Option<Remaining<'s>>; PATH_SEGMENTS_MAX],
+    lists: Vec<Remaining<'s>>,
 }
 
 /// What is left of the list of one scope, and its first identity.
@@ -220,13 +218,12 @@ struct Remaining<'s> {
 impl<'s> Bound<'s> {
     /// Those whose ids are behind `after`.
     fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
-        let mut lists = [const { None }; PATH_SEGMENTS_MAX];
-        for (list, scope) in lists.iter_mut().zip(resource.ancestors()) {
-            let Some((_, record)) = index.scope(scope.as_str()) else { continue };
+        let scopes = resource.ancestors().filter_map(|path| index.scope(path.as_str()));
+        let lists = scopes.filter_map(|(_, record)| {
             let position = after.map_or(0, |after| index.first_bound(&record, |id| id <= after));
-            *list = Remaining::starting(index, record, position);
-        }
-        Self { index, lists }
+            Remaining::starting(index, record, position)
+        });
+        Self { index, lists: lists.collect() }
     }
 }
 
@@ -234,16 +231,17 @@ impl<'s> Iterator for Bound<'s> {
     type Item = Entry<'s, IdentityExtra>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let firsts = self.lists.iter().flatten().map(|list| list.first);
-        let least = firsts.min_by_key(|entry| entry.key())?;
-        for list in &mut self.lists {
-            while let Some(remaining) = list
-                && remaining.first.number() == least.number()
-            {
-                let (record, position) = (remaining.record, remaining.position + 1);
-                *list = Remaining::starting(self.index, record, position);
+        // At most 16 lists: comparing all firsts costs less than a heap.
+        let least = self.lists.iter().map(|list| list.first).min_by_key(|entry| entry.key())?;
+        let index = self.index;
+        self.lists.retain_mut(|list| {
+            while list.first.number() == least.number() {
+                let (record, position) = (list.record, list.position + 1);
+                let Some(rest) = Remaining::starting(index, record, position) else { return false };
+                *list = rest;
             }
-        }
+            true
+        });
         Some(least)
     }
 }
