@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, bail};
-use capstan_engine::{Of, parse_attribute};
+use capstan_engine::{AttributeCategory, parse_attribute};
 use capstan_proto::v1;
 
 use super::queries::value_to_proto;
@@ -38,10 +38,10 @@ impl Supplied {
                 Err(_) => serde_json::Value::String(value.into()),
             };
             let into: &mut HashMap<_, _> = match of {
-                Of::Subject => &mut properties.subject,
-                Of::Resource => &mut properties.resource,
-                Of::Action => &mut properties.action,
-                Of::Context => &mut properties.context,
+                AttributeCategory::Subject => &mut properties.subject,
+                AttributeCategory::Resource => &mut properties.resource,
+                AttributeCategory::Action => &mut properties.action,
+                AttributeCategory::Context => &mut properties.context,
             };
             into.insert(name.into(), value_to_proto(value));
         }
