@@ -12,8 +12,8 @@ use arc_swap::ArcSwap;
 use capstan_benches::worlds::{Asked, World, questions, viewers};
 use capstan_benches::yardstick::Yardstick;
 use capstan_engine::{
-    Attributes, Change, Condition, Cursor, Facts, Model, Of, Path, Question, Reason, RoleBinding,
-    Snapshot, Timestamp, Value, Writer,
+    AttributeCategory, Attributes, Change, Condition, Cursor, Facts, Model, Path, Question, Reason,
+    RoleBinding, Snapshot, Timestamp, Value, Writer,
 };
 use capstan_policy::{Catalogs, load_policy};
 use criterion::measurement::WallTime;
@@ -76,7 +76,7 @@ fn check(c: &mut Criterion) {
     }
 
     let is_active = Condition {
-        of: Of::Context,
+        category: AttributeCategory::Context,
         name: "status".into(),
         equals: true,
         value: Value::String("active".into()),

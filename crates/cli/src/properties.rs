@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, bail};
-use capstan_engine::{Attributes, Of, parse_attribute};
+use capstan_engine::{AttributeCategory, Attributes, parse_attribute};
 use capstan_policy::whole;
 use serde::Deserialize;
 use serde_json::Value;
@@ -87,10 +87,10 @@ impl PropertyArgs {
                 Err(_) => Value::String(value.into()),
             };
             let namespace = match of {
-                Of::Subject => Namespace::Subject,
-                Of::Resource => Namespace::Resource,
-                Of::Action => Namespace::Action,
-                Of::Context => Namespace::Context,
+                AttributeCategory::Subject => Namespace::Subject,
+                AttributeCategory::Resource => Namespace::Resource,
+                AttributeCategory::Action => Namespace::Action,
+                AttributeCategory::Context => Namespace::Context,
             };
             properties.0.entry(namespace).or_default().insert(name.into(), value);
         }

@@ -2,26 +2,30 @@
 //!
 //! ```text
 //! Facts ──Model::new──▶ Model ──Snapshot::build──▶ Snapshot ──check, list_capabilities──▶ answer
-//! (what is declared)    (proved consistent)        (indexed, immutable)
+//! (what is declared)    (keeps all rules)          (indexed, immutable)
+//!                                                      │  ▲
+//!                                             Writer::new  publish
+//!                                                      ▼  │
+//!                              Change ─────────apply─▶ Writer
 //! ```
 //!
 //! An **identity** (a person, a service, a pull token) is bound to a **role** (a named set of
 //! **capabilities** such as `repo.list`) at a **scope** (the path of a group or of a registered
 //! resource). The binding gives the role's capabilities at the scope and everything below it, never
-//! above. Nothing else gives anything: no deny rules, no wildcards, no anonymous identity.
+//! above. There are no deny rules, no wildcards and no anonymous identity.
 //!
 //! Suppose `alice` is bound to `viewer` at `acme/platform`, and `viewer` holds `repo.list`:
 //!
 //! ```text
-//! acme                          alice may nothing here
-//! └── platform   ◀── viewer     alice may repo.list here
+//! acme                          alice can do nothing here
+//! └── platform   ◀── viewer     alice can repo.list here
 //!     └── images                and here
-//!         └── nginx             and here, whether or not anything is registered under that path
+//!         └── nginx             and here, whether or not this path is registered
 //! ```
 //!
-//! A check is two look-ups and a bit test: identity to its bindings; role to one row of the
-//! capability matrix; is the bit set, is the scope an ancestor of the resource or the resource
-//! itself, and is the binding in time? Paths carry their own ancestry, so no tree is walked.
+//! A check looks up the identity, and reads its bindings from the record that it finds. A binding grants if its
+//! scope is the resource or an ancestor of it, its role's row of the capability matrix has the bit, it is in
+//! time and its conditions hold. A path contains the paths of its ancestors, so no tree is walked.
 //!
 //! **Invariant**: this crate does no I/O, has no clock, no async, no protobuf and no logging. The
 //! time is an argument. A denial is an answer, never an error.
@@ -88,7 +92,7 @@ pub use index::writer::Writer;
 pub use model::capabilities::{CapabilityIx, CapabilitySet};
 pub use model::catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Family};
 pub use model::condition::{
-    Attributes, CONDITIONS_MAX, Condition, Of, Properties, Value, parse_attribute,
+    AttributeCategory, Attributes, CONDITIONS_MAX, Condition, Properties, Value, parse_attribute,
 };
 pub use model::facts::{CustomRole, Facts, Group, Identity, RegisteredResource, RoleBinding};
 pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
@@ -99,5 +103,5 @@ pub use model::timestamp::Timestamp;
 pub use model::violation::{FactsError, VIOLATIONS_MAX, Violation};
 pub use rules::{Model, check_facts};
 
-/// Hash tables of the index: seeded per process, and keys are always verified on a match.
+/// Hash maps for building and checking: seeded randomly in each process.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

@@ -1,7 +1,7 @@
-//! Plain values in the words of the documents: facts, catalogs, paths, names, conditions, times.
+//! Plain values with the names of the documents: facts, catalogs, paths, names, conditions, times.
 //!
-//! **Invariant**: nothing here is indexed and nothing here decides. What a value promises (a path is
-//! well formed, a catalog's roles hold only its capabilities) is checked when it is made.
+//! **Invariant**: nothing here is indexed and nothing here decides. What a type guarantees (a path is
+//! well formed, a catalog's roles hold only its capabilities) is checked by its constructor.
 
 pub(crate) mod capabilities;
 pub(crate) mod catalog;

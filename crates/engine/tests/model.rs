@@ -1,4 +1,4 @@
-//! What a model makes of facts: the ids of bindings that have none, and which violations are kept.
+//! Models: derived ids of bindings, and which violations are kept.
 
 #![expect(clippy::unwrap_used, reason = "a test that panics fails")]
 
@@ -12,7 +12,7 @@ use capstan_policy::{Catalogs, load_policy};
 
 const IDENTITIES: usize = 40;
 
-/// A policy where everybody is bound to two roles at five scopes, in this order of bindings.
+/// A policy in which every identity is bound to two roles at five scopes.
 fn document(reverse: bool, more: &str) -> String {
     let scopes = ["a", "a/b", "a/b/c", "a/b/c/d/e/f/g/h/i/j/k/l/m/n/o", "r"];
     let mut groups = Vec::new();
@@ -180,7 +180,7 @@ fn the_first_violations_of_each_list_are_kept() {
 }
 
 #[test]
-fn nothing_is_said_about_what_an_unread_list_may_declare() {
+fn references_to_an_unread_list_are_not_judged() {
     let whole = model(&document(false, ""));
     let mut facts = whole.facts().clone();
     facts.identities.clear();

@@ -1,10 +1,10 @@
-//! A check allocates nothing, alone or in a batch, whatever it answers and however much is bound.
+//! A check allocates nothing, single or in a batch, whatever the answer and the number of bindings.
 
-#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+#![expect(unsafe_code, reason = "an allocator that counts has to implement `GlobalAlloc`")]
 #![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "all of this is test code, not only what stands in test functions"
+    reason = "all of this is test code, helpers too"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -21,7 +21,7 @@ thread_local! {
 
 struct Counting;
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is passed on unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.with(|count| count.set(count.get() + 1));
@@ -45,7 +45,7 @@ fn snapshot(document: &str) -> Snapshot {
     Snapshot::build(&policy.model, 1).unwrap()
 }
 
-/// What the work gives. It allocates nothing.
+/// Runs the work and asserts that it allocates nothing.
 fn allocating_nothing<T>(work: impl FnOnce() -> T) -> T {
     let before = ALLOCATIONS.with(Cell::get);
     let done = work();
@@ -66,7 +66,7 @@ fn question<'q>(row: &Row<'q>, attributes: &'q Attributes) -> Question<'q> {
     }
 }
 
-/// Asks each alone, then all of them forty times over in one batch.
+/// Asks each question alone, then all of them forty times in one batch.
 fn ask(snapshot: &Snapshot, attributes: &Attributes, rows: &[Row<'_>]) {
     for row in rows {
         let decision =
@@ -138,7 +138,7 @@ role_bindings:
     );
 }
 
-/// A binding at each of 15 levels and at 10,000 groups beside them.
+/// A binding at each of 15 levels, and at 10,000 other groups.
 #[test]
 fn depth_and_many_bindings_allocate_nothing() {
     let levels: Vec<String> = (1..=15).map(|depth| vec!["s"; depth].join("/")).collect();

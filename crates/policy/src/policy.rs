@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use capstan_engine::{
-    Catalog, Condition, CustomRole, Facts, Group, Identity, Model, Of, Path, PathBuf, Properties,
-    RegisteredResource, RoleBinding, Value, check_facts, parse_attribute, parse_name, quote,
+    AttributeCategory, Catalog, Condition, CustomRole, Facts, Group, Identity, Model, Path,
+    PathBuf, Properties, RegisteredResource, RoleBinding, Value, check_facts, parse_attribute,
+    parse_name, quote,
 };
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
@@ -276,7 +277,7 @@ fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Role
 fn read_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Condition> {
     let mark = node.mark;
     Some(read_readable_condition(reader, node).unwrap_or_else(|| Condition {
-        of: Of::Context,
+        category: AttributeCategory::Context,
         name: format!("{mark:?}"),
         equals: false,
         value: Value::Boolean(false),
@@ -314,8 +315,8 @@ fn read_readable_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
             return None;
         }
     };
-    let (of, name) = attribute?;
-    Some(Condition { of, name, equals, value })
+    let (category, name) = attribute?;
+    Some(Condition { category, name, equals, value })
 }
 
 fn id<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {

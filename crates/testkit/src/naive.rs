@@ -8,7 +8,8 @@ mod path;
 use std::collections::BTreeSet;
 
 use capstan_engine::{
-    Attributes, CatalogFacts, Condition, Facts, Of, Reason, RoleBinding, Timestamp, Value,
+    AttributeCategory, Attributes, CatalogFacts, Condition, Facts, Reason, RoleBinding, Timestamp,
+    Value,
 };
 
 pub use path::{is_at_or_above, is_path};
@@ -118,7 +119,7 @@ impl<'f> Naive<'f> {
     /// are left open; nothing if the catalog has no such capability.
     #[must_use]
     pub fn list_scopes(&self, identity: &str, capability: &str) -> Option<Vec<(&'f str, bool)>> {
-        let open = |test: &&Condition| test.of == Of::Resource;
+        let open = |test: &&Condition| test.category == AttributeCategory::Resource;
         let others_hold = |binding: &RoleBinding| {
             let mut others = binding.when.iter().filter(|test| !open(test));
             others.all(|test| self.holds(test, identity, ""))
@@ -216,15 +217,15 @@ impl<'f> Naive<'f> {
     fn holds(&self, test: &Condition, identity: &str, resource: &str) -> bool {
         let mut identities = self.facts.identities.iter().filter(|i| i.id.as_str() == identity);
         let mut resources = self.facts.resources.iter().filter(|r| r.id.as_str() == resource);
-        let (registered, supplied) = match test.of {
-            Of::Subject => {
+        let (registered, supplied) = match test.category {
+            AttributeCategory::Subject => {
                 (identities.next().map(|found| &found.properties), &self.supplied.subject)
             }
-            Of::Resource => {
+            AttributeCategory::Resource => {
                 (resources.next().map(|found| &found.properties), &self.supplied.resource)
             }
-            Of::Action => (None, &self.supplied.action),
-            Of::Context => (None, &self.supplied.context),
+            AttributeCategory::Action => (None, &self.supplied.action),
+            AttributeCategory::Context => (None, &self.supplied.context),
         };
         let registered = registered.and_then(|properties| properties.get(&test.name));
         let equal = match (registered.or(supplied.get(&test.name)), &test.value) {

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 
 use capstan_engine::{
-    CatalogFacts, Condition, Facts, Family, Of, Properties, Reason, Timestamp, Value,
+    AttributeCategory, CatalogFacts, Condition, Facts, Family, Properties, Reason, Timestamp, Value,
 };
 use capstan_policy::{Expectation, PolicyTests, format_timestamp};
 
@@ -129,11 +129,11 @@ fn properties(all: &Properties) -> String {
 }
 
 fn condition(test: &Condition) -> String {
-    let of = match test.of {
-        Of::Subject => "subject",
-        Of::Resource => "resource",
-        Of::Action => "action",
-        Of::Context => "context",
+    let of = match test.category {
+        AttributeCategory::Subject => "subject",
+        AttributeCategory::Resource => "resource",
+        AttributeCategory::Action => "action",
+        AttributeCategory::Context => "context",
     };
     let attribute = quoted(&format!("{of}.{}", test.name));
     let equals = if test.equals { "equals" } else { "not_equals" };

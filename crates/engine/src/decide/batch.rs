@@ -5,7 +5,7 @@
 //! before any of them is read. Every answer is [`Snapshot::decide`]'s.
 
 use crate::index::binding::IdentityExtra;
-use crate::index::table::{NOTHING, Probe};
+use crate::index::table::{EMPTY, Probe};
 use crate::{Decision, Question, Reason, Snapshot, Timestamp, UnknownCapabilityError};
 
 /// Checks that take each step together. While one step runs for all of them, the prefetches of the step
@@ -29,14 +29,14 @@ impl Snapshot {
                     probe.prefetch_slot();
                 }
             }
-            let mut places = [NOTHING; LANES];
-            for (probe, to) in probes.iter().zip(&mut places) {
+            let mut offsets = [EMPTY; LANES];
+            for (probe, to) in probes.iter().zip(&mut offsets) {
                 if let Some(probe) = probe {
-                    *to = probe.place();
+                    *to = probe.offset();
                     probe.prefetch_record(*to);
                 }
             }
-            for (at, (found, question)) in probes.iter().zip(places).zip(questions).enumerate() {
+            for (at, (found, question)) in probes.iter().zip(offsets).zip(questions).enumerate() {
                 answer(group * LANES + at, self.finish(found, question, now));
             }
         }
@@ -44,12 +44,13 @@ impl Snapshot {
 
     fn finish(
         &self,
-        (probe, place): (&Option<Probe<'_, IdentityExtra>>, u32),
+        (probe, offset): (&Option<Probe<'_, IdentityExtra>>, u32),
         question: &Question<'_>,
         now: Timestamp,
     ) -> Result<Decision, UnknownCapabilityError> {
         let capability = self.capability(question.capability)?;
-        let entry = probe.as_ref().and_then(|probe| probe.entry(place, question.identity.as_str()));
+        let entry =
+            probe.as_ref().and_then(|probe| probe.entry(offset, question.identity.as_str()));
         Ok(match entry {
             Some(identity) => self.decide(identity, capability, question, now),
             None => Decision::deny(Reason::UnknownIdentity),

@@ -13,22 +13,22 @@ use crate::index::Index;
 use crate::index::binding::IdentityExtra;
 use crate::index::read::Binding;
 use crate::index::table::Entry;
-use crate::{Attributes, CapabilityIx, Condition, Of, Path, Snapshot, Timestamp};
+use crate::{AttributeCategory, Attributes, CapabilityIx, Condition, Path, Snapshot, Timestamp};
 
 /// May this identity do this here?
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'q> {
-    /// Who.
+    /// The identity asked about.
     pub identity: Path<'q>,
-    /// What: the name of a capability.
+    /// The name of a capability.
     pub capability: &'q str,
-    /// Where: need not be registered.
+    /// The path of a resource, which need not be registered.
     pub resource: Path<'q>,
     /// What the request supplies for conditions.
     pub attributes: &'q Attributes,
 }
 
-/// The answer, and why.
+/// The answer to a question, and its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Decision {
@@ -39,7 +39,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    /// Whether the identity may.
+    /// Whether it is an allow.
     #[must_use]
     pub const fn allowed(self) -> bool {
         matches!(self.reason, Reason::Granted)
@@ -57,7 +57,7 @@ pub enum Reason {
     Granted,
     /// The identity is neither registered nor bound anywhere.
     UnknownIdentity,
-    /// A binding on the path has the capability, but its time is over.
+    /// A binding on the path has the capability, but has expired.
     Expired,
     /// A binding in time on the path has the capability, but its conditions fail.
     ConditionNotMet,
@@ -78,7 +78,7 @@ impl Reason {
         Self::NoBinding,
     ];
 
-    /// The word for it in JSON and documents.
+    /// Its name in JSON and documents.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// The catalog has no such capability: a mistake of the asker, so not a denial.
+/// The catalog has no such capability: an error of the request, not a denial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the catalog has no such capability")]
 pub struct UnknownCapabilityError;
@@ -124,13 +124,13 @@ impl Evaluation<'_> {
     /// Whether all conditions hold. Those of a corrupt binding never do.
     pub(crate) fn satisfied(&self, binding: &Binding<'_>) -> bool {
         let holds = |condition: &Condition| {
-            let registered = match condition.of {
-                Of::Subject => self.identity.extra().map(|extra| &extra.properties),
-                Of::Resource => match self.resource {
+            let registered = match condition.category {
+                AttributeCategory::Subject => self.identity.extra().map(|extra| &extra.properties),
+                AttributeCategory::Resource => match self.resource {
                     Some(resource) => self.index.resource_properties(resource),
                     None => return true,
                 },
-                Of::Action | Of::Context => None,
+                AttributeCategory::Action | AttributeCategory::Context => None,
             };
             condition.holds(registered, self.supplied)
         };

@@ -47,7 +47,7 @@ pub(crate) struct PackedBinding {
     pub(crate) restricted: bool,
 }
 
-/// What restricts a binding beside its scope. Most bindings have neither.
+/// Expiry and conditions of a binding. Most bindings have neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Restrictions {
     pub(crate) expires_at: Option<Timestamp>,
@@ -66,7 +66,7 @@ pub(crate) enum BindingId {
     Text(Box<str>),
 }
 
-/// What few identities have beside their bindings.
+/// The extra value of an identity: properties, and what few of its bindings have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdentityExtra {
     /// The registered properties.

@@ -155,7 +155,7 @@ impl Index {
                 let restrictions = Restrictions { expires_at, conditions };
                 let restricted = !restrictions.is_empty();
                 let packed = PackedBinding { role: used.0, restricted, ..scope };
-                let id = ids.id_of(model, *place, binding);
+                let id = id_of(model, *place, binding);
                 let number = match id {
                     BindingId::Derived if !ids.of_identity(at) => 0,
                     BindingId::Derived => BindingKey::of(binding).derived_number(),
@@ -226,7 +226,7 @@ impl Index {
             if ids.at_scope(at) {
                 let number = |place: u32| {
                     let binding = facts.role_bindings.get(place as usize)?;
-                    match ids.id_of(model, place, binding) {
+                    match id_of(model, place, binding) {
                         BindingId::Derived => Some(BindingKey::of(binding).derived_number()),
                         BindingId::Number(number) => Some(number),
                         BindingId::Text(_) => None,
@@ -302,7 +302,7 @@ impl Ids {
         for (position, (references, binding)) in
             (0u32..).zip(model.references().iter().zip(&facts.role_bindings))
         {
-            if !matches!(ids.id_of(model, position, binding), BindingId::Number(_)) {
+            if !matches!(id_of(model, position, binding), BindingId::Number(_)) {
                 continue;
             }
             if ids.identities.is_empty() {
@@ -326,13 +326,13 @@ impl Ids {
     fn at_scope(&self, position: usize) -> bool {
         self.scopes.get(position).copied().unwrap_or_default()
     }
+}
 
-    #[expect(clippy::unused_self, reason = "it belongs to the others")]
-    fn id_of(&self, model: &Model, position: u32, binding: &RoleBinding) -> BindingId {
-        match (&binding.id, model.moved_number(position as usize)) {
-            (None, Some(moved)) => BindingId::Number(moved),
-            (id, _) => BindingId::of(id.as_ref(), binding.scope.as_str()),
-        }
+/// The id of the binding at this position.
+fn id_of(model: &Model, position: u32, binding: &RoleBinding) -> BindingId {
+    match (&binding.id, model.moved_number(position as usize)) {
+        (None, Some(moved)) => BindingId::Number(moved),
+        (id, _) => BindingId::of(id.as_ref(), binding.scope.as_str()),
     }
 }
 
@@ -355,7 +355,7 @@ struct Stored {
     number: u64,
 }
 
-/// Writes the payload of an identity with these bindings, and returns what it has beside it. Drains the
+/// Writes the payload of an identity with these bindings, and returns its extra value. Drains the
 /// bindings.
 fn write_payload(
     bindings: &mut Vec<Stored>,

@@ -24,7 +24,7 @@ impl Index {
         self.identities.put(id, &payload.bytes()).unwrap();
     }
 
-    /// Replaces what an identity has beside its bindings.
+    /// Replaces the extra value of an identity.
     pub(crate) fn corrupt_extra(&mut self, id: &str, change: impl FnOnce(&mut IdentityExtra)) {
         let entry = self.identities.get(id).unwrap();
         let mut extra = entry.extra().map(|extra| (**extra).clone()).unwrap_or_default();

@@ -13,7 +13,7 @@ use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::model::path::contains;
 use crate::rules::{BindingKey, View, binding_id, split_binding_id};
-use crate::{Condition, Of, Path, Properties, RoleBinding, Timestamp};
+use crate::{AttributeCategory, Condition, Path, Properties, RoleBinding, Timestamp};
 
 /// Up to this many bindings of one identity are compared one by one. Of more, those on the path are
 /// found by search.
@@ -372,6 +372,6 @@ impl<'s> Binding<'s> {
 
     /// Whether it has a condition on the resource.
     pub(crate) fn tests_resource(&self) -> bool {
-        self.conditions().iter().any(|condition| condition.of == Of::Resource)
+        self.conditions().iter().any(|condition| condition.category == AttributeCategory::Resource)
     }
 }

@@ -1,4 +1,4 @@
-//! Tables that have grown far beyond the size they were made for are copied into larger ones.
+//! Resizing: tables that have grown far beyond their first size are copied into larger ones.
 
 use std::sync::Arc;
 

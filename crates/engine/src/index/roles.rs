@@ -139,7 +139,7 @@ impl Roles {
         (number < ROLES_MAX).then_some(number)
     }
 
-    /// Whether there are many times as many roles as the table was made for.
+    /// See [`Table::is_crowded`].
     pub(crate) fn is_crowded(&self) -> bool {
         self.by_name.is_crowded()
     }

@@ -45,7 +45,7 @@ pub(crate) struct ScopePayload {
 }
 
 impl<'s> ScopeRecord<'s> {
-    /// Where the number of children stands in the payload.
+    /// The offset of the number of children in the payload.
     pub(crate) const CHILDREN_AT: usize = 4;
 
     /// `None` if the payload is too short for its header.

@@ -1,44 +1,47 @@
-//! A hash table of texts that shares all but some kilobytes with the version before it.
+//! A persistent (copy-on-write) hash table from texts to payloads: a new version shares all but some kilobytes
+//! with the version before it.
 //!
 //! ```text
-//! root ─▶ 2^h branches of 2^l shards each ─▶ slots     a part of the fingerprint, place of the record
+//! root ─▶ 2^h branches of 2^l shards each ─▶ slots     8 bits of the fingerprint, offset of the record
 //!                                            records   fingerprint, number, payload, key
-//!                                            shards    number → place of the record
+//!                                            shards    number → offset of the record
 //! ```
 //!
-//! A change copies the root, the slots of one branch (64 KiB at most until the table is crowded) and
-//! one shard, and only those that an older version still holds. A look-up waits for memory twice: for a slot, and for the record, whose payload follows its
-//! fingerprint. What finds those is mostly near.
+//! The topmost bits of a text's fingerprint choose a branch and a shard, the next ones a slot; slots are searched
+//! by linear probing. A change copies the root, the slots of one branch (at most 64 KiB until the table is
+//! crowded) and one shard, and each of them only if an older version still uses it. A look-up has two
+//! cache misses: the slot, and the record, whose payload follows its fingerprint. The root, branches and
+//! shards are few and mostly cached.
 //!
-//! **Invariant**: an entry's number stays the same while it is there, and names nothing else.
+//! **Invariant**: an entry's number does not change while the entry exists, and no other entry has it.
 
 mod branch;
 mod shard;
 
 use std::sync::Arc;
 
-use branch::{Branch, PLACES_END};
+use branch::{Branch, OFFSETS_END};
 use shard::{Shard, UNIT};
 
 use crate::index::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
 
-/// Entries that a shard is made for: a change copies about so many.
+/// Entries per shard of a new table, at most: a change copies about so many.
 const SHARD_ENTRIES: usize = 192;
-/// Most shards, as a power of two.
+/// Most shards, as a power of two: numbers have 16 bits for the shard.
 const SHARD_BITS_MAX: u32 = 16;
-/// Most of them in a branch: a change can copy the slots of all.
+/// Most shards in a branch, as a power of two: a change can copy the slots of all of them.
 const BRANCH_BITS_MAX: u32 = 6;
-/// Bytes that come from memory together.
+/// Bytes of a cache line.
 const LINE: usize = 64;
-/// A slot or place that holds nothing.
-pub(crate) const NOTHING: u32 = u32::MAX;
+/// An empty slot, or the offset of a record that is not there.
+pub(crate) const EMPTY: u32 = u32::MAX;
 
-/// Texts, each with a payload of bytes and perhaps something beside it.
+/// Texts, each with a payload of bytes, and some with an extra value.
 #[derive(Debug)]
 pub(crate) struct Table<X> {
     seed: Seed,
     root: Arc<[Arc<Branch<X>>]>,
-    /// Bits of the hash that choose a branch, and a shard in it.
+    /// How many bits of the fingerprint choose a branch, and how many a shard in it.
     high: u32,
     low: u32,
     len: usize,
@@ -78,55 +81,55 @@ impl<'t, X> Entry<'t, X> {
         self.payload
     }
 
-    /// The text. It was one when it was put in.
+    /// The text. Never fails to decode: keys are inserted as `str`.
     pub(crate) fn key(&self) -> &'t str {
         str::from_utf8(self.key).unwrap_or_default()
     }
 
-    /// What it has beside its payload.
+    /// Its extra value.
     pub(crate) fn extra(&self) -> Option<&'t Arc<X>> {
         self.shard.extra(self.within)
     }
 }
 
-/// A look-up that has found its shard and has not touched it yet.
+/// A look-up in three steps, so that a batch can prefetch between them.
 #[derive(Debug)]
 pub(crate) struct Probe<'t, X> {
     branch: &'t Branch<X>,
-    /// In the table, and in the branch.
+    /// The number of the shard in the table, and in the branch.
     shard: (usize, usize),
     fingerprint: Fingerprint,
 }
 
 impl<X> Table<X> {
-    /// An empty table, with shards for so many entries. It takes more, at a higher cost of changes.
+    /// An empty table, with shards for so many entries. It accepts more, at a higher cost of changes.
     pub(crate) fn new(seed: Seed, entries: usize) -> Self {
         let shards = (entries / SHARD_ENTRIES).max(1).next_power_of_two();
         let bits = shards.trailing_zeros().min(SHARD_BITS_MAX);
         let low = (bits / 2).min(BRANCH_BITS_MAX);
         let high = bits - low;
-        let branch = || Arc::new(Branch::new(1 << low, PLACES_END));
+        let branch = || Arc::new(Branch::new(1 << low, OFFSETS_END));
         Self { seed, root: (0..1 << high).map(|_| branch()).collect(), high, low, len: 0 }
     }
 
-    /// An empty table with room for these entries, given by key and length of payload.
+    /// An empty table with capacity for exactly these entries, given by key and length of payload.
     pub(crate) fn with_capacity<'k>(
         seed: Seed,
         entries: impl Iterator<Item = (&'k str, usize)> + Clone,
     ) -> Self {
         let mut table = Self::new(seed, entries.clone().count());
         let bits = table.high + table.low;
-        let mut room = vec![(0, 0); 1 << bits];
+        let mut capacity = vec![(0, 0); 1 << bits];
         for (key, payload) in entries {
             let shard = table.seed.fingerprint(key.as_bytes()).top(bits);
-            if let Some((count, bytes)) = room.get_mut(shard) {
+            if let Some((count, bytes)) = capacity.get_mut(shard) {
                 *count += 1;
                 *bytes += shard::length(key.as_bytes(), payload);
             }
         }
         let branches = Arc::make_mut(&mut table.root).iter_mut();
-        for (branch, room) in branches.zip(room.chunks(1 << table.low)) {
-            Arc::make_mut(branch).reserve(room);
+        for (branch, capacity) in branches.zip(capacity.chunks(1 << table.low)) {
+            Arc::make_mut(branch).reserve(capacity);
         }
         table
     }
@@ -135,19 +138,19 @@ impl<X> Table<X> {
         &self.seed
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there are so many more entries than it was made for that changes cost much more than
-    /// they would in a new one.
+    /// Whether it has over eight times as many entries as it was made for, so that changes cost much more
+    /// than in a larger table.
     pub(crate) fn is_crowded(&self) -> bool {
         self.high + self.low < SHARD_BITS_MAX
             && self.len >> (self.high + self.low) > SHARD_ENTRIES * 8
     }
 
-    /// The branch of a shard, and the shard's number in the table and in there.
+    /// The branch of a shard, and the shard's number in the table and in the branch.
     fn branch(&self, shard: usize) -> Option<(&Branch<X>, (usize, usize))> {
         let branch = self.root.get(shard >> self.low)?;
         Some((branch, (shard, shard & ((1 << self.low) - 1))))
@@ -162,10 +165,10 @@ impl<X> Table<X> {
     /// The entry of a text.
     pub(crate) fn get(&self, key: &str) -> Option<Entry<'_, X>> {
         let probe = self.probe(key)?;
-        probe.entry(probe.place(), key)
+        probe.entry(probe.offset(), key)
     }
 
-    /// The first part of [`Self::get`], of three: what touches memory that is mostly near.
+    /// The first of the three steps of [`Self::get`]: reads memory that is mostly cached.
     pub(crate) fn probe(&self, key: &str) -> Option<Probe<'_, X>> {
         let fingerprint = self.seed.fingerprint(key.as_bytes());
         let (branch, shard) = self.branch(fingerprint.top(self.high + self.low))?;
@@ -178,12 +181,12 @@ impl<X> Table<X> {
         branch.entry(shard, number & 0xffff)
     }
 
-    /// The text of a number; empty if it names nothing.
+    /// The text of a number; empty if there is no such entry.
     pub(crate) fn key(&self, number: u32) -> &str {
         self.entry(number).map_or("", |entry| entry.key())
     }
 
-    /// Every entry, in no order that means anything.
+    /// Every entry, in an order that must not be visible outside.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Entry<'_, X>> + Clone {
         let shards = (0..1 << (self.high + self.low)).filter_map(|shard| self.branch(shard));
         shards.flat_map(|(branch, shard)| branch.entries(shard))
@@ -199,8 +202,8 @@ impl<X> Table<X> {
         some.filter_map(|(branch, shard, within)| branch.entry(shard, within))
     }
 
-    /// Puts an entry in, or another payload into one that is there. Answers its number, or nothing
-    /// if its shard is full or the text longer than any that the table is for.
+    /// Inserts an entry, or replaces the payload of an existing one. Returns its number; `None`, without a
+    /// change, if its shard is full or the text is longer than [`TEXT_BYTES_MAX`].
     pub(crate) fn put(&mut self, key: &str, payload: &[u8]) -> Option<u32> {
         if key.len() > TEXT_BYTES_MAX {
             return None;
@@ -213,7 +216,7 @@ impl<X> Table<X> {
         number(shard_number, within)
     }
 
-    /// Overwrites a part of an entry's payload.
+    /// Overwrites a part of an entry's payload, from the byte `at` on.
     pub(crate) fn write_at(&mut self, number: u32, at: usize, bytes: &[u8]) {
         if let Some((branch, shard)) = self.branch_mut((number >> 16) as usize)
             && let Some((shard, records)) = branch.shard_mut(shard)
@@ -222,7 +225,7 @@ impl<X> Table<X> {
         }
     }
 
-    /// Sets what an entry has beside its payload.
+    /// Sets or removes the extra value of an entry.
     pub(crate) fn set_extra(&mut self, number: u32, extra: Option<Arc<X>>) {
         if let Some((branch, shard)) = self.branch_mut((number >> 16) as usize)
             && let Some((shard, _)) = branch.shard_mut(shard)
@@ -231,7 +234,7 @@ impl<X> Table<X> {
         }
     }
 
-    /// Takes an entry out, if it is there.
+    /// Removes an entry, if it is there.
     pub(crate) fn remove(&mut self, key: &str) {
         let fingerprint = self.seed.fingerprint(key.as_bytes());
         let shard = fingerprint.top(self.high + self.low);
@@ -244,7 +247,7 @@ impl<X> Table<X> {
         }
     }
 
-    /// Bytes that the table holds, apart from what entries have beside their payload.
+    /// Bytes of the table, without extra values.
     pub(crate) fn bytes(&self) -> usize {
         self.root.iter().map(|branch| branch.memory()).sum()
     }
@@ -255,30 +258,30 @@ fn number(shard: usize, within: u32) -> Option<u32> {
 }
 
 impl<'t, X> Probe<'t, X> {
-    /// Asks for the slot that [`Self::place`] looks at first.
+    /// Prefetches the slot that [`Self::offset`] reads first.
     pub(crate) fn prefetch_slot(&self) {
         self.branch.prefetch_slot(self.shard.1, self.fingerprint);
     }
 
-    /// The second part of [`Table::get`]: what touches a slot. Answers where the record would be;
-    /// [`NOTHING`] if there is none.
-    pub(crate) fn place(&self) -> u32 {
+    /// The second step of [`Table::get`]: reads the slot. Returns the offset of the first record that may be the
+    /// one; [`EMPTY`] if there is none.
+    pub(crate) fn offset(&self) -> u32 {
         self.branch.first(self.shard.1, self.fingerprint)
     }
 
-    /// Asks for each line that a record of usual size has at this place before its key.
-    pub(crate) fn prefetch_record(&self, place: u32) {
-        let start = place as usize * UNIT;
+    /// Prefetches the two cache lines that a record of usual size has before its key.
+    pub(crate) fn prefetch_record(&self, offset: u32) {
+        let start = offset as usize * UNIT;
         self.branch.prefetch_records(self.shard.1, [start, start + LINE]);
     }
 
-    /// The last part of [`Table::get`]: what touches the record, which is at this place most
-    /// probably.
-    pub(crate) fn entry(&self, place: u32, key: &str) -> Option<Entry<'t, X>> {
-        if place == NOTHING {
+    /// The third step of [`Table::get`]: reads the record, which is most probably at this offset. If another
+    /// text is there, the other slots are searched.
+    pub(crate) fn entry(&self, offset: u32, key: &str) -> Option<Entry<'t, X>> {
+        if offset == EMPTY {
             return None;
         }
-        let record = self.branch.record(self.shard.1, place);
+        let record = self.branch.record(self.shard.1, offset);
         let record = match record.filter(|record| record.fingerprint == self.fingerprint) {
             Some(record) => record,
             None => self.branch.find(self.shard.1, self.fingerprint)?.1,

@@ -1,6 +1,6 @@
 //! Capabilities as bits: dense numbers, and sets of them.
 
-/// A capability's place in its catalog's sorted list. Means nothing to another catalog.
+/// A capability's position in its catalog's sorted list. Not valid for another catalog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CapabilityIx(pub(crate) u32);
 
@@ -23,12 +23,12 @@ pub(crate) const fn words(capabilities: usize) -> usize {
 pub struct CapabilitySet(Box<[u64]>);
 
 impl CapabilitySet {
-    /// The empty set, for a catalog of so many capabilities.
+    /// The empty set, for a catalog with this number of capabilities.
     pub(crate) fn empty(capabilities: usize) -> Self {
         Self(vec![0; words(capabilities)].into())
     }
 
-    /// As words of 64 capabilities each, which is how a row of the matrix stands.
+    /// As words of 64 capabilities each, like a row of the matrix.
     pub(crate) const fn words(&self) -> &[u64] {
         &self.0
     }
@@ -40,7 +40,7 @@ impl CapabilitySet {
         }
     }
 
-    /// Whether the set holds it.
+    /// Whether the capability is in the set.
     #[must_use]
     pub fn contains(&self, capability: CapabilityIx) -> bool {
         has(&self.0, capability)
@@ -63,13 +63,13 @@ impl CapabilitySet {
             .map(CapabilityIx)
     }
 
-    /// How many.
+    /// The number of capabilities.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|word| *word == 0)

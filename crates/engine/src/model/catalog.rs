@@ -1,4 +1,4 @@
-//! Catalogs: which capabilities exist, and the built-in roles made of them.
+//! Catalogs: capabilities, and the built-in roles that hold them.
 //!
 //! **Invariant**: a [`Catalog`] names every capability once, sorted by name, and its roles hold
 //! only those.
@@ -33,7 +33,7 @@ pub struct CatalogResource {
 /// A built-in role.
 #[derive(Clone, Debug, Default)]
 pub struct CatalogRole {
-    /// Its name; it has no slash, so that it cannot be mistaken for a custom role.
+    /// Its name. It has no slash, so it is never the id of a custom role.
     pub name: String,
     /// Which part of the platform it is for.
     pub family: Family,
@@ -63,7 +63,7 @@ impl Family {
     /// Every family, in the contract's order.
     pub const ALL: [Self; 4] = [Self::Administrative, Self::Registry, Self::Library, Self::Custom];
 
-    /// The word for it in documents and answers.
+    /// Its name in documents and answers.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -75,7 +75,7 @@ impl Family {
     }
 }
 
-/// A proved catalog: facts, and capabilities by number.
+/// A catalog that keeps all rules: its facts, and its capabilities by number.
 #[derive(Debug)]
 pub struct Catalog {
     facts: CatalogFacts,
@@ -84,7 +84,7 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Proves the facts.
+    /// Checks the facts.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Catalog {
         if violations.is_empty() { Ok(catalog) } else { Err(violations) }
     }
 
-    /// What it was made from.
+    /// The facts.
     #[must_use]
     pub const fn facts(&self) -> &CatalogFacts {
         &self.facts
@@ -151,7 +151,7 @@ impl Catalog {
         set
     }
 
-    /// What a violation says was expected of a capability's name.
+    /// The text of a violation for a capability that the catalog lacks.
     pub(crate) fn expected_capability(&self) -> String {
         format!("a capability of catalog {}", quote(&self.facts.name))
     }
@@ -178,8 +178,8 @@ fn check_names(facts: &CatalogFacts, violations: &mut FactsError) {
     }
 }
 
-/// The names of all capabilities, each once. Those that break a rule are among them, so that a role
-/// that has them breaks none.
+/// The names of all capabilities, each once. Names that break a rule are included, so that roles that hold
+/// them are not reported as well.
 fn declared(facts: &CatalogFacts, violations: &mut FactsError) -> Vec<Box<str>> {
     let mut seen = Map::new();
     let mut names: Vec<Box<str>> = Vec::new();

@@ -1,7 +1,7 @@
 //! Conditions: the closed list of tests that a binding may carry (section 3 of the contract).
 //!
 //! **Invariant**: an absent attribute fails every test, `not_equals` too; values of different types
-//! are different. So what is not known never makes a binding count.
+//! are different. So an unknown value never makes a binding count.
 
 use std::collections::BTreeMap;
 
@@ -22,20 +22,20 @@ pub enum Value {
     Integer(i64),
 }
 
-/// Whose attribute a test looks at.
+/// What an attribute belongs to: the part of its name before the first dot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Of {
-    /// The identity: what is registered wins over what the request supplies.
+pub enum AttributeCategory {
+    /// The identity. A registered property wins over the one that the request supplies.
     Subject,
-    /// The resource: what is registered wins over what the request supplies.
+    /// The resource. A registered property wins over the one that the request supplies.
     Resource,
-    /// What is done; only the request supplies it.
+    /// What is done. Only the request supplies it.
     Action,
-    /// Everything else; only the request supplies it.
+    /// Everything else. Only the request supplies it.
     Context,
 }
 
-impl Of {
+impl AttributeCategory {
     const ALL: [(&'static str, Self); 4] = [
         ("subject", Self::Subject),
         ("resource", Self::Resource),
@@ -47,8 +47,8 @@ impl Of {
 /// One test of a binding's `when`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Condition {
-    /// Whose attribute.
-    pub of: Of,
+    /// What the attribute belongs to.
+    pub category: AttributeCategory,
     /// Its name: everything after the first dot.
     pub name: String,
     /// Whether it must equal the value, or must be there and differ.
@@ -57,13 +57,13 @@ pub struct Condition {
     pub value: Value,
 }
 
-/// Splits `resource.status` into whose attribute it is and its name: everything after the first
-/// dot, which may have more of them.
+/// Splits an attribute such as `resource.status` at the first dot into category and name. The name
+/// may contain dots. `None` for an unknown category or an empty name.
 #[must_use]
-pub fn parse_attribute(text: &str) -> Option<(Of, &str)> {
-    let (of, name) = text.split_once('.')?;
-    let (_, of) = Of::ALL.into_iter().find(|(word, _)| *word == of)?;
-    (!name.is_empty()).then_some((of, name))
+pub fn parse_attribute(text: &str) -> Option<(AttributeCategory, &str)> {
+    let (category, name) = text.split_once('.')?;
+    let (_, category) = AttributeCategory::ALL.into_iter().find(|(word, _)| *word == category)?;
+    (!name.is_empty()).then_some((category, name))
 }
 
 /// What a request supplies about itself.
@@ -93,11 +93,11 @@ impl Condition {
     /// Whether the test holds. A registered property wins; the request supplies only what is not
     /// registered.
     pub(crate) fn holds(&self, registered: Option<&Properties>, supplied: &Attributes) -> bool {
-        let supplied = match self.of {
-            Of::Subject => &supplied.subject,
-            Of::Resource => &supplied.resource,
-            Of::Action => &supplied.action,
-            Of::Context => &supplied.context,
+        let supplied = match self.category {
+            AttributeCategory::Subject => &supplied.subject,
+            AttributeCategory::Resource => &supplied.resource,
+            AttributeCategory::Action => &supplied.action,
+            AttributeCategory::Context => &supplied.context,
         };
         let registered = registered.and_then(|properties| properties.get(&self.name));
         let value = registered.or_else(|| supplied.get(&self.name));
@@ -111,8 +111,11 @@ mod tests {
 
     #[test]
     fn attributes_are_named_after_the_first_dot() {
-        assert_eq!(parse_attribute("resource.status"), Some((Of::Resource, "status")));
-        assert_eq!(parse_attribute("subject.a.b"), Some((Of::Subject, "a.b")));
+        assert_eq!(
+            parse_attribute("resource.status"),
+            Some((AttributeCategory::Resource, "status"))
+        );
+        assert_eq!(parse_attribute("subject.a.b"), Some((AttributeCategory::Subject, "a.b")));
         for bad in ["", "status", "resource.", ".status", "Resource.status", "user.name"] {
             assert_eq!(parse_attribute(bad), None, "{bad}");
         }
@@ -128,22 +131,25 @@ mod tests {
             ..Attributes::default()
         };
         let registered = one("team", Value::String("platform".into()));
-        let holds = |of, name: &str, equals, value: &Value| {
-            let registered = (of == Of::Subject).then_some(&registered);
-            let condition = Condition { of, name: name.into(), equals, value: value.clone() };
+        let holds = |category, name: &str, equals, value: &Value| {
+            let registered = (category == AttributeCategory::Subject).then_some(&registered);
+            let condition = Condition { category, name: name.into(), equals, value: value.clone() };
             condition.holds(registered, &supplied)
         };
         let platform = Value::String("platform".into());
-        assert!(holds(Of::Subject, "team", true, &platform));
-        assert!(!holds(Of::Subject, "team", true, &Value::String("x".into())));
-        assert!(holds(Of::Context, "n", true, &integer(1)));
-        assert!(!holds(Of::Context, "n", false, &integer(1)));
+        assert!(holds(AttributeCategory::Subject, "team", true, &platform));
+        assert!(!holds(AttributeCategory::Subject, "team", true, &Value::String("x".into())));
+        assert!(holds(AttributeCategory::Context, "n", true, &integer(1)));
+        assert!(!holds(AttributeCategory::Context, "n", false, &integer(1)));
         for other in [Value::String("1".into()), Value::Boolean(true), integer(2)] {
-            assert!(!holds(Of::Context, "n", true, &other));
-            assert!(holds(Of::Context, "n", false, &other));
+            assert!(!holds(AttributeCategory::Context, "n", true, &other));
+            assert!(holds(AttributeCategory::Context, "n", false, &other));
         }
-        for of in [Of::Resource, Of::Action] {
-            assert!(!holds(of, "n", true, &integer(1)) && !holds(of, "n", false, &integer(1)));
+        for category in [AttributeCategory::Resource, AttributeCategory::Action] {
+            assert!(
+                !holds(category, "n", true, &integer(1))
+                    && !holds(category, "n", false, &integer(1))
+            );
         }
     }
 }

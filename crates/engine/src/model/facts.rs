@@ -1,8 +1,8 @@
-//! What is declared: plain values, in the words of the policy document, nothing derived.
+//! Facts: what a policy declares, as plain values with the names of the policy document. Nothing is derived.
 
 use crate::{Condition, PathBuf, Properties, Timestamp};
 
-/// Everything that a policy declares beside its catalog, in any order.
+/// Everything that a policy declares apart from its catalog, in any order.
 #[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// Organizations and folders.
@@ -39,7 +39,7 @@ pub struct CustomRole {
     pub capabilities: Vec<String>,
 }
 
-/// Who is asked about.
+/// A person, service or pull token that questions are about.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// Its path; below a group, or a root of its own.

@@ -84,7 +84,7 @@ impl<'a> Path<'a> {
         if is_path(text.as_bytes()) { Ok(Self(text)) } else { Self::parse_slowly(text) }
     }
 
-    /// The rules one by one, to tell which is broken.
+    /// Checks rule by rule, to say which one is broken.
     fn parse_slowly(text: &'a str) -> Result<Self, ParsePathError> {
         if text.is_empty() {
             return Err(ParsePathError::Empty);
@@ -109,7 +109,7 @@ impl<'a> Path<'a> {
         self.0
     }
 
-    /// The path without its last segment, or nothing for a root.
+    /// The path without its last segment; `None` for a root.
     #[must_use]
     pub fn parent(self) -> Option<Self> {
         self.0.rfind('/').and_then(|at| self.0.get(..at)).map(Self)
@@ -128,19 +128,19 @@ impl<'a> Path<'a> {
     }
 }
 
-/// [`Path::contains`] for texts that are known to be paths.
+/// [`Path::contains`] for texts that are paths.
 pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
     path.strip_prefix(ancestor).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-/// Whether all rules hold. Every question names two paths, so this looks at sixteen bytes at a time;
-/// at each segment only of a text that is long, deep or has a dot after a slash.
+/// Whether the text is a path. Fast, because every question names two: compares 16 bytes at a time, and
+/// looks at single segments only if the text is long or deep, or has a slash before a dot.
 fn is_path(text: &[u8]) -> bool {
     let (Some((last, before)), Some((first, after))) = (text.split_last(), text.split_first())
     else {
         return false;
     };
-    if text.len() > PATH_BYTES_MAX || !may_stand(*last) {
+    if text.len() > PATH_BYTES_MAX || !is_path_byte(*last) {
         return false;
     }
     let seen = Seen::of(before, after);
@@ -153,7 +153,7 @@ fn is_path(text: &[u8]) -> bool {
     (is_plain && (slashes as usize) < PATH_SEGMENTS_MAX) || segments_hold(text)
 }
 
-/// Whether every segment is one, in a text of bytes that may stand in a path.
+/// Whether every segment is valid, in a text of bytes that paths have.
 fn segments_hold(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let mut segments = Segments { start: 0, ended: 0, sound: true };
@@ -165,16 +165,16 @@ fn segments_hold(text: &[u8]) -> bool {
     segments.sound && segments.ended <= PATH_SEGMENTS_MAX
 }
 
-/// Pairs of neighbours that are looked at together.
+/// Pairs of neighbouring bytes that are compared at a time.
 const PAIRS: usize = 16;
 
-/// What a text has, lane by lane, so that one instruction looks at all of them.
+/// What was found in a text, by lane, so that the compiler can use vector instructions.
 struct Seen {
-    /// A byte that no path has, apart from the last.
+    /// A byte that no path has. The last byte of the text is not looked at.
     bad: [bool; PAIRS],
     /// A slash before a slash or a dot.
     odd: [bool; PAIRS],
-    /// Slashes; some may be counted twice, and the last byte is not.
+    /// The number of slashes: some are counted twice, and a last one is not.
     slashes: [u8; PAIRS],
 }
 
@@ -186,7 +186,7 @@ impl Seen {
         pairs.for_each(|(bytes, next)| seen.look(bytes, next));
         match (before.last_chunk(), after.last_chunk()) {
             _ if before.len().is_multiple_of(PAIRS) => {}
-            // Some of them a second time.
+            // Overlaps the chunk before.
             (Some(bytes), Some(next)) => seen.look(bytes, next),
             _ => seen.look(&padded(before), &padded(after)),
         }
@@ -197,22 +197,22 @@ impl Seen {
         let lanes = self.bad.iter_mut().zip(&mut self.odd).zip(&mut self.slashes);
         for (((bad, odd), slashes), (byte, next)) in lanes.zip(bytes.iter().zip(next)) {
             let slash = *byte == b'/';
-            *bad |= !may_stand(*byte);
+            *bad |= !is_path_byte(*byte);
             *odd |= slash & ((*next == b'/') | (*next == b'.'));
-            // At most 65 times.
+            // At most 65 chunks, so it does not wrap.
             *slashes = slashes.wrapping_add(u8::from(slash));
         }
     }
 }
 
-/// Fewer bytes than are looked at together, and some that are always right.
+/// Fewer than 16 bytes, padded with a byte that is always valid.
 fn padded(bytes: &[u8]) -> [u8; PAIRS] {
     let mut padded = [b'a'; PAIRS];
     padded.iter_mut().zip(bytes).for_each(|(padded, byte)| *padded = *byte);
     padded
 }
 
-/// The segments of a text, one after another.
+/// Checks the segments of a text one after another.
 struct Segments {
     start: usize,
     ended: usize,
@@ -220,7 +220,7 @@ struct Segments {
 }
 
 impl Segments {
-    /// Ends one at each slash of a word, which stands at this place.
+    /// Ends a segment at each slash of a word that starts at the byte `at`.
     fn end_at_slashes(&mut self, mut slashes: u64, at: usize, text: &[u8]) {
         while slashes != 0 {
             self.end(at + (slashes.trailing_zeros() >> 3) as usize, text);
@@ -239,8 +239,8 @@ impl Segments {
     }
 }
 
-/// A slash or what a segment may hold, without a branch, so that many are compared at once.
-const fn may_stand(byte: u8) -> bool {
+/// A slash or a byte that segments have. Without a branch, so that the compiler can use vector instructions.
+const fn is_path_byte(byte: u8) -> bool {
     // `- . / 0-9 :`, `@ A-Z`, `a-z`.
     (byte.wrapping_sub(b'-') <= b':' - b'-')
         | (byte.wrapping_sub(b'@') <= b'Z' - b'@')
@@ -330,9 +330,9 @@ mod tests {
         assert_eq!(Path::parse(text), Err(error), "{text:?}");
     }
 
-    /// The quick way and the rules agree, at every length of what comes before.
+    /// The fast check and the rules agree, whatever the position in a chunk.
     #[test]
-    fn quick_and_slow_agree() {
+    fn fast_check_and_rules_agree() {
         let starts = (0..40).map(|length| "x".repeat(length));
         let long =
             [100, 117, 125, 140].map(|length| "ab/cd.e/fghijk~/l/".repeat(8)[..length].to_owned());

@@ -1,24 +1,24 @@
-//! The rules that a document's facts break: which entry, what was found, what was expected.
+//! Violations: which entry of a document breaks a rule, what was found, and what was expected.
 
 use std::{collections::BTreeMap, fmt};
 
-/// Most violations of a list that are kept; the rest are counted.
+/// Most violations of one list that are kept; the others are counted.
 pub const VIOLATIONS_MAX: usize = 100;
 
 /// A rule that a fact breaks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which list of the document: `groups`, `role_bindings`, and so on.
+    /// The list of the document: `groups`, `role_bindings`, and so on.
     pub kind: &'static str,
-    /// Place in that list, from 0.
+    /// Position in that list, from 0.
     pub index: usize,
-    /// Which field of it, such as `scope` or `capabilities[2]`; empty for the entry itself.
+    /// The field of the entry, such as `scope` or `capabilities[2]`; empty for the entry itself.
     pub field: String,
-    /// What is there.
+    /// What was found.
     pub found: String,
-    /// The entry, list and place, that `found` ends by naming, if it names one.
+    /// The other entry that `found` ends with, as list and position, if there is one.
     pub other: Option<(&'static str, usize)>,
-    /// What the rule wants.
+    /// What the rule expects.
     pub expected: String,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for Violation {
 /// Facts break rules: the first [`VIOLATIONS_MAX`] violations of each list, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FactsError {
-    /// By list; in it by place, then in the order of the rules.
+    /// By list, then by position, then in the order of the rules.
     first: BTreeMap<&'static str, BTreeMap<(usize, usize), Violation>>,
     total: usize,
 }

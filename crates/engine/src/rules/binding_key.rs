@@ -48,7 +48,7 @@ impl<'f> BindingKey<'f> {
     ///   the value: text 0xff, or u8, or i64
     /// ```
     ///
-    /// Numbers are little-endian. 0xff stands in no UTF-8 text, so no two keys have one encoding.
+    /// Numbers are little-endian. No UTF-8 text contains 0xff, so no two keys have the same encoding.
     pub(crate) fn derived_number(&self) -> u64 {
         let mut hash = SipHasher13::new();
         let text = |hash: &mut SipHasher13, text: &str| {
@@ -59,8 +59,8 @@ impl<'f> BindingKey<'f> {
         text(&mut hash, self.role);
         text(&mut hash, self.scope);
         hash.write(&(self.conditions.len() as u64).to_le_bytes());
-        for Condition { of, name, equals, value } in &self.conditions {
-            hash.write(&(*of as u64).to_le_bytes());
+        for Condition { category, name, equals, value } in &self.conditions {
+            hash.write(&(*category as u64).to_le_bytes());
             text(&mut hash, name);
             hash.write(&[u8::from(*equals)]);
             let kind: u64 = match value {
@@ -95,26 +95,26 @@ pub(crate) fn split_binding_id(id: &str) -> Option<(&str, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Of;
+    use crate::AttributeCategory;
 
     /// Ids that were given out stay what they are.
     #[test]
     fn derived_numbers_never_change() {
         let conditions = [
             Condition {
-                of: Of::Context,
+                category: AttributeCategory::Context,
                 name: "ticket".into(),
                 equals: false,
                 value: Value::Integer(-7),
             },
             Condition {
-                of: Of::Subject,
+                category: AttributeCategory::Subject,
                 name: "team".into(),
                 equals: true,
                 value: Value::String("platform".into()),
             },
             Condition {
-                of: Of::Resource,
+                category: AttributeCategory::Resource,
                 name: "public".into(),
                 equals: true,
                 value: Value::Boolean(true),

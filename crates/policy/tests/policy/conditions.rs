@@ -1,6 +1,6 @@
 //! Conditions of role bindings.
 
-use capstan_engine::{Of, Value};
+use capstan_engine::{AttributeCategory, Value};
 
 use crate::common::{ACME, check_acme, load, policy};
 
@@ -26,9 +26,15 @@ fn conditions_are_tests_of_attributes() {
     )));
     let model = policy.unwrap().model;
     let [first, second] = &model.facts().role_bindings[0].when[..] else { panic!("two") };
-    assert_eq!((first.of, &*first.name, first.equals), (Of::Resource, "status.x", false));
+    assert_eq!(
+        (first.category, &*first.name, first.equals),
+        (AttributeCategory::Resource, "status.x", false)
+    );
     assert_eq!(first.value, Value::String("archived".into()));
-    assert_eq!((second.of, &*second.name, second.equals), (Of::Subject, "level", true));
+    assert_eq!(
+        (second.category, &*second.name, second.equals),
+        (AttributeCategory::Subject, "level", true)
+    );
     assert_eq!(second.value, Value::Integer(3));
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use capstan_engine::{
-    Attributes, CatalogFacts, CatalogRole, Condition, CustomRole, Facts, Family, Group, Identity,
-    Of, PathBuf, RegisteredResource, RoleBinding, Timestamp, Value,
+    AttributeCategory, Attributes, CatalogFacts, CatalogRole, Condition, CustomRole, Facts, Family,
+    Group, Identity, PathBuf, RegisteredResource, RoleBinding, Timestamp, Value,
 };
 
 use super::draw::{
@@ -246,14 +246,14 @@ impl QuestionDraw {
                 Value::Boolean(value) => Value::String(value.to_string()),
                 Value::Integer(value) => Value::String(value.to_string()),
             };
-            (test.of, (test.name.clone(), value))
+            (test.category, (test.name.clone(), value))
         });
         for (of, (name, value)) in drawn.chain(met) {
             match of {
-                Of::Subject => attributes.subject.insert(name, value),
-                Of::Resource => attributes.resource.insert(name, value),
-                Of::Action => attributes.action.insert(name, value),
-                Of::Context => attributes.context.insert(name, value),
+                AttributeCategory::Subject => attributes.subject.insert(name, value),
+                AttributeCategory::Resource => attributes.resource.insert(name, value),
+                AttributeCategory::Action => attributes.action.insert(name, value),
+                AttributeCategory::Context => attributes.context.insert(name, value),
             };
         }
         attributes

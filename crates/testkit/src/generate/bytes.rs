@@ -4,7 +4,9 @@
 use std::ops::RangeInclusive;
 
 use arbitrary::{Result, Unstructured};
-use capstan_engine::{CONDITIONS_MAX, CatalogFacts, Condition, Of, Timestamp, Value};
+use capstan_engine::{
+    AttributeCategory, CONDITIONS_MAX, CatalogFacts, Condition, Timestamp, Value,
+};
 
 use super::draw::{
     ACTIONS, ATTRIBUTES, BESIDE, BindingDraw, CapabilitiesDraw, Expiry, OPAQUE, OwnerDraw, Place,
@@ -115,7 +117,7 @@ fn binding(bytes: &mut Unstructured<'_>) -> Result<BindingDraw> {
 
 fn condition(bytes: &mut Unstructured<'_>) -> Result<Condition> {
     let ((name, value), equals) = (property(bytes)?, bytes.arbitrary()?);
-    Ok(Condition { of: of(bytes)?, name, equals, value })
+    Ok(Condition { category: category(bytes)?, name, equals, value })
 }
 
 fn question(bytes: &mut Unstructured<'_>) -> Result<QuestionDraw> {
@@ -133,7 +135,7 @@ fn question(bytes: &mut Unstructured<'_>) -> Result<QuestionDraw> {
         _ => Where::Unrelated,
     };
     let resource = (at, place(bytes)?);
-    let supplied = many(bytes, 0..=4, |bytes| Ok((of(bytes)?, property(bytes)?)))?;
+    let supplied = many(bytes, 0..=4, |bytes| Ok((category(bytes)?, property(bytes)?)))?;
     let meets = bytes.arbitrary()?;
     Ok(QuestionDraw { binding, identity, capability, resource, supplied, meets })
 }
@@ -144,8 +146,13 @@ fn property(bytes: &mut Unstructured<'_>) -> Result<(String, Value)> {
     Ok((name, bytes.choose(&values)?.clone()))
 }
 
-fn of(bytes: &mut Unstructured<'_>) -> Result<Of> {
-    Ok(*bytes.choose(&[Of::Subject, Of::Resource, Of::Action, Of::Context])?)
+fn category(bytes: &mut Unstructured<'_>) -> Result<AttributeCategory> {
+    Ok(*bytes.choose(&[
+        AttributeCategory::Subject,
+        AttributeCategory::Resource,
+        AttributeCategory::Action,
+        AttributeCategory::Context,
+    ])?)
 }
 
 fn segment(bytes: &mut Unstructured<'_>) -> Result<&'static str> {

@@ -4,7 +4,7 @@
 //! places in lists that [`super::build`] resolves.
 
 use capstan_engine::{
-    CONDITIONS_MAX, CatalogFacts, CatalogResource, Condition, Of, Timestamp, Value,
+    AttributeCategory, CONDITIONS_MAX, CatalogFacts, CatalogResource, Condition, Timestamp, Value,
 };
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
@@ -94,7 +94,7 @@ pub(super) struct QuestionDraw {
     pub(super) identity: (u8, Place),
     pub(super) capability: (u8, Place),
     pub(super) resource: (Where, Place),
-    pub(super) supplied: Vec<(Of, (String, Value))>,
+    pub(super) supplied: Vec<(AttributeCategory, (String, Value))>,
     /// Whether to supply what the binding's tests want.
     pub(super) meets: bool,
 }
@@ -196,17 +196,13 @@ pub(super) fn binding_draw() -> impl Strategy<Value = BindingDraw> {
 }
 
 fn condition() -> impl Strategy<Value = Condition> {
-    (of(), property(), any::<bool>()).prop_map(|(of, (name, value), equals)| Condition {
-        of,
-        name,
-        equals,
-        value,
-    })
+    (category(), property(), any::<bool>())
+        .prop_map(|(category, (name, value), equals)| Condition { category, name, equals, value })
 }
 
-fn of() -> impl Strategy<Value = Of> {
-    let (subject, resource) = (Just(Of::Subject), Just(Of::Resource));
-    prop_oneof![3 => subject, 4 => resource, 1 => Just(Of::Action), 2 => Just(Of::Context)]
+fn category() -> impl Strategy<Value = AttributeCategory> {
+    let (subject, resource) = (Just(AttributeCategory::Subject), Just(AttributeCategory::Resource));
+    prop_oneof![3 => subject, 4 => resource, 1 => Just(AttributeCategory::Action), 2 => Just(AttributeCategory::Context)]
 }
 
 /// One attribute: few names, and mostly values that only their types tell apart.
@@ -253,7 +249,7 @@ pub(super) fn question_draw() -> impl Strategy<Value = QuestionDraw> {
         1 => Just(Where::Unrelated),
     ];
     let draw = || (any::<u8>(), place());
-    let supplied = prop_oneof![1 => Just(vec![]), 2 => vec((of(), property()), 1..=4)];
+    let supplied = prop_oneof![1 => Just(vec![]), 2 => vec((category(), property()), 1..=4)];
     let resource = (spot, place());
     let about = option::weighted(0.6, place());
     (about, draw(), draw(), resource, supplied, any::<bool>()).prop_map(

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::thread;
 
 use capstan_engine::{
-    Attributes, CatalogFacts, CatalogResource, CatalogRole, Condition, CustomRole, Facts, Group,
-    Identity, Of, Properties, RoleBinding, Timestamp, Value,
+    AttributeCategory, Attributes, CatalogFacts, CatalogResource, CatalogRole, Condition,
+    CustomRole, Facts, Group, Identity, Properties, RoleBinding, Timestamp, Value,
 };
 use capstan_testkit::generate::{Question, World};
 use proptest::test_runner::TestCaseError;
@@ -118,7 +118,7 @@ impl Case {
     }
 
     /// Its tests are on what is supplied of this.
-    fn world(&self, groups: &[&str; 3], of: Of) -> World {
+    fn world(&self, groups: &[&str; 3], category: AttributeCategory) -> World {
         let path = |text: &str| text.parse().unwrap();
         let [mut first, mut second] = self.gives.map(|bits| {
             let given = CAPABILITIES.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1);
@@ -147,7 +147,7 @@ impl Case {
         } else {
             catalog.roles.push(built_in("two", &mut second));
         }
-        let test = Condition { of, name: "n".into(), equals: true, value: one() };
+        let test = Condition { category, name: "n".into(), equals: true, value: one() };
         let bind = |it: &Bound| RoleBinding {
             id: None,
             identity: path(IDENTITIES[it.identity]),
@@ -167,15 +167,15 @@ fn one() -> Value {
 
 /// Asks everything, each shape as often as its answer can differ.
 fn ask(groups: &[&str; 3], case: &Case, tally: &Tally) {
-    ask_of(Of::Context, groups, case, tally);
+    ask_of(AttributeCategory::Context, groups, case, tally);
     // These are left open where scopes are listed.
     if case.bindings.iter().any(|binding| binding.tests) {
-        ask_of(Of::Resource, groups, case, tally);
+        ask_of(AttributeCategory::Resource, groups, case, tally);
     }
 }
 
-fn ask_of(of: Of, groups: &[&str; 3], case: &Case, tally: &Tally) {
-    let world = case.world(groups, of);
+fn ask_of(category: AttributeCategory, groups: &[&str; 3], case: &Case, tally: &Tally) {
+    let world = case.world(groups, category);
     let (_, snapshot) = build(&world).unwrap();
     let pair = Pair::new(&world, &snapshot, NOW, tally);
     let below = format!("{}/x", groups[2]);
@@ -183,8 +183,8 @@ fn ask_of(of: Of, groups: &[&str; 3], case: &Case, tally: &Tally) {
     // Where nothing tests, what is supplied is not looked at.
     let tests = case.bindings.iter().any(|binding| binding.tests);
     let context = Properties::from([("n".into(), one())]);
-    let supplied = match of {
-        Of::Resource => Attributes { resource: context, ..Attributes::default() },
+    let supplied = match category {
+        AttributeCategory::Resource => Attributes { resource: context, ..Attributes::default() },
         _ => Attributes { context, ..Attributes::default() },
     };
     let supplied = [supplied, Attributes::default()];

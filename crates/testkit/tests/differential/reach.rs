@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{Attributes, CONDITIONS_MAX, Of, PathBuf, Reason};
+use capstan_engine::{AttributeCategory, Attributes, CONDITIONS_MAX, PathBuf, Reason};
 use capstan_testkit::generate::{self, Question, World, later};
 use capstan_testkit::naive::{Naive, is_at_or_above};
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -102,9 +102,9 @@ fn conditions(world: &World, naive: &Naive<'_>, question: &Question) -> Vec<&'st
     };
     let explained = naive.explain(identity, capability, resource);
     let (_, counting) = naive.list_capabilities(identity, resource);
-    let differs = |of: Of| {
-        let (registered, supplied) = match of {
-            Of::Subject => {
+    let differs = |category: AttributeCategory| {
+        let (registered, supplied) = match category {
+            AttributeCategory::Subject => {
                 let mut found = facts.identities.iter().filter(|i| i.id == question.identity);
                 (found.next().map(|found| &found.properties), &supplied.subject)
             }
@@ -125,8 +125,14 @@ fn conditions(world: &World, naive: &Naive<'_>, question: &Question) -> Vec<&'st
         ),
         (scopes.iter().any(|(_, conditional)| *conditional), "a conditional scope"),
         (scopes.iter().any(below), "an unconditional scope below a conditional one"),
-        (differs(Of::Subject), "a registered property of the identity supplied otherwise"),
-        (differs(Of::Resource), "a registered property of the resource supplied otherwise"),
+        (
+            differs(AttributeCategory::Subject),
+            "a registered property of the identity supplied otherwise",
+        ),
+        (
+            differs(AttributeCategory::Resource),
+            "a registered property of the resource supplied otherwise",
+        ),
         (at_identity.next().is_some(), "an identity asked about as the resource"),
         (
             explained.is_some_and(|explained| {

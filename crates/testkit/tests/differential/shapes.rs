@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use capstan_engine::{
-    Attributes, CatalogFacts, CatalogRole, Condition, Facts, Grant, Group, Identity, Of, PathBuf,
-    Properties, Reason, RoleBinding, Timestamp, Value,
+    AttributeCategory, Attributes, CatalogFacts, CatalogRole, Condition, Facts, Grant, Group,
+    Identity, PathBuf, Properties, Reason, RoleBinding, Timestamp, Value,
 };
 use capstan_testkit::generate::{self, Question, World};
 use capstan_testkit::naive::is_at_or_above;
@@ -193,7 +193,7 @@ fn an_identity_is_no_registered_resource() {
             scope: path("a"),
             expires_at: None,
             when: vec![Condition {
-                of: Of::Resource,
+                category: AttributeCategory::Resource,
                 name: "status".into(),
                 equals: true,
                 value: open,

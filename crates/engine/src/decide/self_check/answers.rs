@@ -2,8 +2,8 @@
 
 use crate::decide::self_check::SelfCheckError;
 use crate::{
-    Attributes, Condition, Decision, Of, Path, Properties, Question, Reason, RoleBinding, Snapshot,
-    Timestamp,
+    AttributeCategory, Attributes, Condition, Decision, Path, Properties, Question, Reason,
+    RoleBinding, Snapshot, Timestamp,
 };
 
 /// About how many of an identity's bindings are visited.
@@ -94,10 +94,10 @@ impl Rules<'_> {
 
     fn holds(&self, condition: &Condition, resource: Path<'_>) -> bool {
         let index = self.snapshot.index();
-        let registered: Option<&Properties> = match condition.of {
-            Of::Subject => index.identity_properties(self.identity.as_str()),
-            Of::Resource => index.resource_properties(resource.as_str()),
-            Of::Action | Of::Context => None,
+        let registered: Option<&Properties> = match condition.category {
+            AttributeCategory::Subject => index.identity_properties(self.identity.as_str()),
+            AttributeCategory::Resource => index.resource_properties(resource.as_str()),
+            AttributeCategory::Action | AttributeCategory::Context => None,
         };
         let value = registered.and_then(|properties| properties.get(&condition.name));
         value.is_some_and(|value| (*value == condition.value) == condition.equals)

@@ -7,8 +7,9 @@ use crate::index::Index;
 use crate::index::hash::Fingerprint;
 use crate::index::scope::ScopeKind;
 use crate::{
-    CapabilitySet, Catalog, CatalogFacts, CatalogRole, Change, Condition, CustomRole, Facts, Group,
-    Identity, Model, Of, PathBuf, RegisteredResource, RoleBinding, Value, Writer,
+    AttributeCategory, CapabilitySet, Catalog, CatalogFacts, CatalogRole, Change, Condition,
+    CustomRole, Facts, Group, Identity, Model, PathBuf, RegisteredResource, RoleBinding, Value,
+    Writer,
 };
 
 const NOW: Timestamp = Timestamp::new(1_000, 0);
@@ -37,7 +38,7 @@ fn facts() -> Facts {
         capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
     };
     let active = Condition {
-        of: Of::Subject,
+        category: AttributeCategory::Subject,
         name: "team".into(),
         equals: true,
         value: Value::String("x".into()),

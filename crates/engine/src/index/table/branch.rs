@@ -1,34 +1,34 @@
-//! Shards that share a copy, and the slots that lead to their records.
+//! A branch: up to 64 shards, and the slots that lead to their records.
 //!
-//! The slots of a branch stand side by side, four bytes each: those of a million entries are few
-//! enough pages for the processor to know where all of them are.
+//! The slots of a branch are contiguous, four bytes each, so that those of a million entries need few entries of
+//! the translation look-aside buffer.
 //!
-//! **Invariant**: every record that has a number has one slot, between its home and the next free
-//! one.
+//! **Invariant**: every record that has a number has one slot, between its home slot and the next empty
+//! one (linear probing).
 
 use std::sync::Arc;
 
 use super::shard::{Record, Records, Shard, length};
-use super::{Entry, NOTHING, number};
+use super::{EMPTY, Entry, number};
 use crate::index::hash::Fingerprint;
 use crate::index::prefetch::prefetch;
 
-/// Bits of a slot that say where the record is, in [`UNIT`](super::shard::UNIT)s; the others are of
-/// the fingerprint's tag.
-const PLACE_BITS: u32 = 24;
-/// What no place reaches, 256 MiB behind the first: so no slot that is taken looks like one that is
-/// free.
-pub(super) const PLACES_END: u32 = (1 << PLACE_BITS) - 1;
+/// Bits of a slot for the offset of the record, in [`UNIT`](super::shard::UNIT)s; the other 8 bits are the
+/// topmost of the fingerprint's tag.
+const OFFSET_BITS: u32 = 24;
+/// All offsets are below this, so a shard has at most 256 MiB of records. No used slot looks like an empty
+/// one.
+pub(super) const OFFSETS_END: u32 = (1 << OFFSET_BITS) - 1;
 
 #[derive(Debug)]
 pub(super) struct Branch<X> {
-    /// 2^`bits` for each shard, at most seven eighths of them taken; open addressing.
+    /// 2^`bits` for each shard, at most seven eighths of them used.
     slots: Arc<[u32]>,
     bits: u32,
     records: Box<[Records]>,
     shards: Box<[Shard<X>]>,
-    /// [`PLACES_END`], but in tests.
-    places_end: u32,
+    /// [`OFFSETS_END`], or less in tests.
+    offsets_end: u32,
 }
 
 impl<X> Clone for Branch<X> {
@@ -38,36 +38,36 @@ impl<X> Clone for Branch<X> {
             bits: self.bits,
             records: self.records.clone(),
             shards: self.shards.clone(),
-            places_end: self.places_end,
+            offsets_end: self.offsets_end,
         }
     }
 }
 
-const fn slot(fingerprint: Fingerprint, place: u32) -> u32 {
-    fingerprint.tag() >> PLACE_BITS << PLACE_BITS | place
+const fn slot(fingerprint: Fingerprint, offset: u32) -> u32 {
+    fingerprint.tag() >> OFFSET_BITS << OFFSET_BITS | offset
 }
 
-const fn place_of(slot: u32) -> u32 {
-    slot & ((1 << PLACE_BITS) - 1)
+const fn offset_of(slot: u32) -> u32 {
+    slot & ((1 << OFFSET_BITS) - 1)
 }
 
-/// Where a slot is looked for first.
+/// The slot where the search starts; modulo the number of slots.
 const fn home(fingerprint: Fingerprint) -> usize {
     fingerprint.tag() as usize
 }
 
 impl<X> Branch<X> {
-    pub(super) fn new(shards: usize, places_end: u32) -> Self {
+    pub(super) fn new(shards: usize, offsets_end: u32) -> Self {
         Self {
             slots: Arc::default(),
             bits: 0,
             records: (0..shards).map(|_| Arc::default()).collect(),
             shards: (0..shards).map(|_| Shard::default()).collect(),
-            places_end,
+            offsets_end,
         }
     }
 
-    /// Of a shard.
+    /// The slots of a shard.
     fn slots(&self, shard: usize) -> &[u32] {
         let slots = self.slots.get(shard << self.bits..).and_then(|all| all.get(..1 << self.bits));
         slots.unwrap_or_default()
@@ -78,26 +78,26 @@ impl<X> Branch<X> {
         slots.and_then(|all| all.get_mut(..1 << self.bits)).unwrap_or_default()
     }
 
-    /// The first slot from `from` on that may be the fingerprint's, and the place it says.
+    /// The first slot from `from` on that has the fingerprint's bits, and its offset.
     fn next(slots: &[u32], fingerprint: Fingerprint, from: usize) -> Option<(usize, u32)> {
         let mask = slots.len().wrapping_sub(1);
         let mut at = from & mask;
         loop {
             let found = *slots.get(at)?;
-            if found == NOTHING {
+            if found == EMPTY {
                 return None;
             }
-            if found >> PLACE_BITS == fingerprint.tag() >> PLACE_BITS {
-                return Some((at, place_of(found)));
+            if found >> OFFSET_BITS == fingerprint.tag() >> OFFSET_BITS {
+                return Some((at, offset_of(found)));
             }
             at = (at + 1) & mask;
         }
     }
 
-    /// Where the record of a fingerprint is, most probably; [`NOTHING`] if there is none.
+    /// The offset of the first record that may have the fingerprint; [`EMPTY`] if there is none.
     pub(super) fn first(&self, shard: usize, fingerprint: Fingerprint) -> u32 {
         let found = Self::next(self.slots(shard), fingerprint, home(fingerprint));
-        found.map_or(NOTHING, |(_, place)| place)
+        found.map_or(EMPTY, |(_, offset)| offset)
     }
 
     /// The slot and the record of a fingerprint.
@@ -109,8 +109,8 @@ impl<X> Branch<X> {
         let (slots, records) = (self.slots(shard), self.records.get(shard)?);
         let mut from = home(fingerprint);
         loop {
-            let (at, place) = Self::next(slots, fingerprint, from)?;
-            let record = Record::read(records, place)?;
+            let (at, offset) = Self::next(slots, fingerprint, from)?;
+            let record = Record::read(records, offset)?;
             if record.fingerprint == fingerprint {
                 return Some((at, record));
             }
@@ -118,21 +118,21 @@ impl<X> Branch<X> {
         }
     }
 
-    /// The record of a place.
-    pub(super) fn record(&self, shard: usize, place: u32) -> Option<Record<'_>> {
-        Record::read(self.records.get(shard)?, place)
+    /// The record at an offset.
+    pub(super) fn record(&self, shard: usize, offset: u32) -> Option<Record<'_>> {
+        Record::read(self.records.get(shard)?, offset)
     }
 
-    /// Asks for the first slot of a fingerprint.
+    /// Prefetches the home slot of a fingerprint.
     pub(super) fn prefetch_slot(&self, shard: usize, fingerprint: Fingerprint) {
         let slots = self.slots(shard);
         prefetch(slots, home(fingerprint) & slots.len().wrapping_sub(1));
     }
 
-    /// Asks for these bytes of a shard's records.
-    pub(super) fn prefetch_records<const N: usize>(&self, shard: usize, places: [usize; N]) {
+    /// Prefetches the cache lines of these bytes of a shard's records.
+    pub(super) fn prefetch_records<const N: usize>(&self, shard: usize, offsets: [usize; N]) {
         if let Some(records) = self.records.get(shard) {
-            places.into_iter().for_each(|at| prefetch(records, at));
+            offsets.into_iter().for_each(|at| prefetch(records, at));
         }
     }
 
@@ -142,8 +142,8 @@ impl<X> Branch<X> {
         (shard_number, shard): (usize, usize),
         within: u32,
     ) -> Option<Entry<'_, X>> {
-        let place = self.shards.get(shard)?.place(within);
-        let record = Record::read(self.records.get(shard)?, place)?;
+        let offset = self.shards.get(shard)?.offset(within);
+        let record = Record::read(self.records.get(shard)?, offset)?;
         self.entry_of((shard_number, shard), record)
     }
 
@@ -164,7 +164,7 @@ impl<X> Branch<X> {
     ) -> impl Iterator<Item = Entry<'_, X>> + Clone {
         let both = self.shards.get(shard).zip(self.records.get(shard));
         both.into_iter().flat_map(move |(numbered, records)| {
-            let all = numbered.places().filter_map(|place| Record::read(records, place));
+            let all = numbered.offsets().filter_map(|offset| Record::read(records, offset));
             all.filter_map(move |record| self.entry_of((shard_number, shard), record))
         })
     }
@@ -174,8 +174,8 @@ impl<X> Branch<X> {
         self.shards.get(shard).into_iter().flat_map(Shard::numbers)
     }
 
-    /// Answers whether the key is new, and its number; nothing, and nothing is changed, if there is
-    /// no number or no place for it.
+    /// Inserts or replaces a record. Returns whether the key is new, and its number; `None`, without a
+    /// change, if the shard has no free number or no space.
     pub(super) fn put(
         &mut self,
         shard: usize,
@@ -186,7 +186,7 @@ impl<X> Branch<X> {
         if let Some((at, old)) = self.find(shard, fingerprint) {
             debug_assert_eq!(old.key, key, "two texts with one fingerprint");
             let (within, old_length) = (old.within, length(key, old.payload.len()));
-            // What it takes is a multiple of a unit, so there may be room for more.
+            // Records are rounded up to units, so a longer one may fit.
             let fits = length(key, payload.len()) <= old_length;
             let record = Record { fingerprint, within, payload, key };
             let left = if fits {
@@ -194,31 +194,31 @@ impl<X> Branch<X> {
                 numbered.rewrite(records, record);
                 old_length - length(key, payload.len())
             } else {
-                let place = self.append(shard, record)?;
-                // Making room for it may have moved the old one, but not its slot.
-                *self.slots_mut(shard).get_mut(at)? = slot(fingerprint, place);
+                let offset = self.append(shard, record)?;
+                // Compaction may have moved the old record, but not its slot.
+                *self.slots_mut(shard).get_mut(at)? = slot(fingerprint, offset);
                 old_length
             };
             self.abandon(shard, left);
             return Some((false, within));
         }
         let within = self.shards.get(shard)?.free_number()?;
-        let place = self.append(shard, Record { fingerprint, within, payload, key })?;
+        let offset = self.append(shard, Record { fingerprint, within, payload, key })?;
         let taken = self.shards.get(shard)?.taken();
         if taken * 8 > self.slots(shard).len() * 7 {
             self.resize(if self.slots.is_empty() { 2 } else { self.bits + 1 });
         } else {
-            insert(self.slots_mut(shard), home(fingerprint), slot(fingerprint, place));
+            insert(self.slots_mut(shard), home(fingerprint), slot(fingerprint, offset));
         }
         Some((true, within))
     }
 
-    /// Puts a record behind the others; if there is no place, where others were before.
+    /// Appends a record. If there is no space, compacts the shard first.
     fn append(&mut self, shard: usize, record: Record<'_>) -> Option<u32> {
-        let end = self.places_end;
+        let end = self.offsets_end;
         let (numbered, records) = self.shard_mut(shard)?;
-        if let Some(place) = numbered.append(records, record, end) {
-            return Some(place);
+        if let Some(offset) = numbered.append(records, record, end) {
+            return Some(offset);
         }
         if !numbered.has_garbage() {
             return None;
@@ -228,14 +228,14 @@ impl<X> Branch<X> {
         numbered.append(records, record, end)
     }
 
-    /// Counts bytes that are no longer reached, and copies the others once it is worth it.
+    /// Counts bytes as garbage, and compacts the shard once a third of it is.
     fn abandon(&mut self, shard: usize, bytes: usize) {
         if self.shards.get_mut(shard).is_some_and(|shard| shard.abandon(bytes)) {
             self.compact(shard);
         }
     }
 
-    /// What a change of a shard is made in.
+    /// A shard and its records, to be changed.
     pub(super) fn shard_mut(&mut self, shard: usize) -> Option<(&mut Shard<X>, &mut Records)> {
         Some((self.shards.get_mut(shard)?, self.records.get_mut(shard)?))
     }
@@ -243,17 +243,17 @@ impl<X> Branch<X> {
     pub(super) fn remove(&mut self, shard: usize, fingerprint: Fingerprint) {
         let Some((mut hole, record)) = self.find(shard, fingerprint) else { return };
         let (within, length) = (record.within, length(record.key, record.payload.len()));
-        // What follows the hole and would no longer be found moves into it.
+        // Backward-shift deletion: a slot behind the hole that would no longer be found moves into it.
         let mask = (1 << self.bits) - 1;
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
             let Some(found) = self.slots(shard).get(at).copied() else { return };
-            if found == NOTHING {
+            if found == EMPTY {
                 break;
             }
             let records = self.records.get(shard).map_or(&[][..], |records| records);
-            let Some(record) = Record::read(records, place_of(found)) else { return };
+            let Some(record) = Record::read(records, offset_of(found)) else { return };
             let home = home(record.fingerprint);
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 if let Some(slot) = self.slots_mut(shard).get_mut(hole) {
@@ -263,7 +263,7 @@ impl<X> Branch<X> {
             }
         }
         if let Some(slot) = self.slots_mut(shard).get_mut(hole) {
-            *slot = NOTHING;
+            *slot = EMPTY;
         }
         if let Some(numbered) = self.shards.get_mut(shard) {
             numbered.release(within);
@@ -271,32 +271,32 @@ impl<X> Branch<X> {
         self.abandon(shard, length);
     }
 
-    /// Makes room for just so many entries and bytes in each shard, in a branch that has none.
-    pub(super) fn reserve(&mut self, room: &[(usize, usize)]) {
+    /// Reserves exactly so many entries and bytes in each shard of an empty branch.
+    pub(super) fn reserve(&mut self, capacity: &[(usize, usize)]) {
         for ((shard, records), (entries, bytes)) in
-            self.shards.iter_mut().zip(&mut self.records).zip(room)
+            self.shards.iter_mut().zip(&mut self.records).zip(capacity)
         {
             shard.reserve(records, *entries, *bytes);
         }
-        let most = room.iter().map(|(entries, _)| *entries).max().unwrap_or_default();
+        let most = capacity.iter().map(|(entries, _)| *entries).max().unwrap_or_default();
         self.resize((most * 8).div_ceil(7).next_power_of_two().trailing_zeros());
     }
 
     /// Gives each shard 2^`bits` slots.
     fn resize(&mut self, bits: u32) {
-        let mut slots = vec![NOTHING; self.shards.len() << bits];
+        let mut slots = vec![EMPTY; self.shards.len() << bits];
         for ((shard, records), slots) in
             self.shards.iter().zip(&self.records).zip(slots.chunks_exact_mut(1 << bits))
         {
-            for place in shard.places() {
-                let Some(record) = Record::read(records, place) else { continue };
-                insert(slots, home(record.fingerprint), slot(record.fingerprint, place));
+            for offset in shard.offsets() {
+                let Some(record) = Record::read(records, offset) else { continue };
+                insert(slots, home(record.fingerprint), slot(record.fingerprint, offset));
             }
         }
         (self.slots, self.bits) = (slots.into(), bits);
     }
 
-    /// Copies the records of a shard that are reached.
+    /// Copies the records of a shard without its garbage.
     fn compact(&mut self, shard: usize) {
         let (Some(numbered), Some(records)) =
             (self.shards.get_mut(shard), self.records.get_mut(shard))
@@ -306,14 +306,14 @@ impl<X> Branch<X> {
         let mut copy = numbered.compact(records);
         let slots = Arc::make_mut(&mut self.slots).get_mut(shard << self.bits..);
         let slots = slots.and_then(|all| all.get_mut(..1 << self.bits)).unwrap_or_default();
-        for slot in slots.iter_mut().filter(|slot| **slot != NOTHING) {
-            let moved = copy.record(records, place_of(*slot));
-            *slot = *slot >> PLACE_BITS << PLACE_BITS | moved;
+        for slot in slots.iter_mut().filter(|slot| **slot != EMPTY) {
+            let moved = copy.record(records, offset_of(*slot));
+            *slot = *slot >> OFFSET_BITS << OFFSET_BITS | moved;
         }
         *records = numbered.finish(copy);
     }
 
-    /// Bytes that it holds, apart from what entries have beside their payload.
+    /// Bytes of the branch, without extra values.
     pub(super) fn memory(&self) -> usize {
         let records: usize = self.records.iter().map(|records| size_of_val(&**records)).sum();
         let shards: usize = self.shards.iter().map(Shard::memory).sum();
@@ -325,12 +325,12 @@ impl<X> Branch<X> {
     }
 }
 
-/// Takes the first free slot from a home on. There is one.
+/// Fills the first empty slot from the home slot on. There always is one.
 fn insert(slots: &mut [u32], home: usize, new: u32) {
     let mask = slots.len().wrapping_sub(1);
     let mut at = home & mask;
     while let Some(slot) = slots.get_mut(at) {
-        if *slot == NOTHING {
+        if *slot == EMPTY {
             *slot = new;
             return;
         }

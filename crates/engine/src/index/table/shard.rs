@@ -1,4 +1,4 @@
-//! The records of a shard, and what they are numbered by.
+//! A shard: its records, and the offset of each by its number.
 //!
 //! ```text
 //! fingerprint: u128   bytes of the key: u16   number: u16   bytes of the payload: u32   payload   key
@@ -6,37 +6,37 @@
 
 use std::sync::Arc;
 
-use super::NOTHING;
+use super::EMPTY;
 use crate::index::hash::Fingerprint;
 
-/// Bytes before a payload.
+/// Bytes of a record before its payload.
 const HEADER: usize = 24;
-/// Bytes that a place counts: records begin at multiples of it.
+/// Bytes of one unit of an offset: records start at multiples of it.
 pub(super) const UNIT: usize = 16;
-/// Bytes that are made room for at least, once there is no more: a record of usual size.
-const ROOM: usize = 512;
+/// The least number of bytes by which records grow: a record of usual size.
+const GROWTH_MIN: usize = 512;
 
-/// The records of a shard, and room for more. They stand apart from the rest of it: a look-up needs
-/// no more, so that what finds them is near.
+/// The records of a shard, and spare capacity. They are separate from the rest of the shard because a look-up
+/// needs nothing else, so that the pointers to them stay cached.
 pub(super) type Records = Arc<[u8]>;
 
-/// The rest of a shard.
+/// A shard without its records.
 #[derive(Debug)]
 pub(super) struct Shard<X> {
-    /// Where the record of each number begins, and room for more.
-    places: Arc<[u32]>,
-    /// What few entries have beside their payload, by number.
+    /// The offset of the record of each number, and spare capacity.
+    offsets: Arc<[u32]>,
+    /// The extra values of the few entries that have one, sorted by number.
     extras: Arc<[(u32, Arc<X>)]>,
-    /// How many bytes have records, or had.
+    /// Bytes of all records that were written, garbage included.
     used: u32,
-    /// Bytes of records that are no longer reached.
+    /// Bytes of records that no number leads to any more.
     garbage: u32,
-    /// How many numbers are taken, or were.
+    /// One more than the highest number that was ever used.
     numbers: u32,
     taken: u32,
 }
 
-/// A record, as it stands.
+/// A record, read in offset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record<'t> {
     pub(super) fingerprint: Fingerprint,
@@ -46,8 +46,8 @@ pub(super) struct Record<'t> {
 }
 
 impl<'t> Record<'t> {
-    pub(super) fn read(records: &'t [u8], place: u32) -> Option<Self> {
-        let record = records.get(place as usize * UNIT..)?;
+    pub(super) fn read(records: &'t [u8], offset: u32) -> Option<Self> {
+        let record = records.get(offset as usize * UNIT..)?;
         let (header, rest) = record.split_first_chunk::<HEADER>()?;
         let (fingerprint, lengths) = header.split_first_chunk()?;
         let [k0, k1, n0, n1, p0, p1, p2, p3] = *lengths.first_chunk()?;
@@ -67,7 +67,7 @@ impl<'t> Record<'t> {
         length(self.key, self.payload.len())
     }
 
-    /// Fills the bytes that it takes. Its lengths are such that a header can say them.
+    /// Writes it to its bytes. Its lengths fit into the header.
     fn write(self, mut rest: &mut [u8]) {
         let Self { fingerprint, within, payload, key } = self;
         for part in [
@@ -85,44 +85,44 @@ impl<'t> Record<'t> {
     }
 }
 
-/// The records of a shard on their way to another place.
-pub(super) struct Copy {
+/// The records of a shard while they are copied without garbage.
+pub(super) struct Compaction {
     bytes: Vec<u8>,
-    places: Vec<u32>,
+    offsets: Vec<u32>,
 }
 
-impl Copy {
-    /// Copies the record of a place, and answers its new one.
-    pub(super) fn record(&mut self, records: &[u8], place: u32) -> u32 {
-        let start = place as usize * UNIT;
-        let moved = u32::try_from(self.bytes.len() / UNIT).unwrap_or(NOTHING);
-        if let Some(record) = Record::read(records, place)
+impl Compaction {
+    /// Copies the record at an offset, and returns its new offset.
+    pub(super) fn record(&mut self, records: &[u8], offset: u32) -> u32 {
+        let start = offset as usize * UNIT;
+        let moved = u32::try_from(self.bytes.len() / UNIT).unwrap_or(EMPTY);
+        if let Some(record) = Record::read(records, offset)
             && let Some(copied) = records.get(start..start + record.length())
         {
             self.bytes.extend(copied);
-            if let Some(place) = self.places.get_mut(record.within as usize) {
-                *place = moved;
+            if let Some(offset) = self.offsets.get_mut(record.within as usize) {
+                *offset = moved;
             }
         }
         moved
     }
 }
 
-/// Bytes that a record takes.
+/// Bytes of a record, rounded up to units.
 pub(super) const fn length(key: &[u8], payload: usize) -> usize {
     (HEADER + payload + key.len()).next_multiple_of(UNIT)
 }
 
 impl<X> Clone for Shard<X> {
     fn clone(&self) -> Self {
-        Self { places: Arc::clone(&self.places), extras: Arc::clone(&self.extras), ..*self }
+        Self { offsets: Arc::clone(&self.offsets), extras: Arc::clone(&self.extras), ..*self }
     }
 }
 
 impl<X> Default for Shard<X> {
     fn default() -> Self {
-        let (places, extras) = (Arc::default(), Arc::default());
-        Self { places, extras, used: 0, garbage: 0, numbers: 0, taken: 0 }
+        let (offsets, extras) = (Arc::default(), Arc::default());
+        Self { offsets, extras, used: 0, garbage: 0, numbers: 0, taken: 0 }
     }
 }
 
@@ -131,18 +131,18 @@ impl<X> Shard<X> {
         self.taken as usize
     }
 
-    /// Where the record of a number is; [`NOTHING`] if there is none.
-    pub(super) fn place(&self, within: u32) -> u32 {
-        self.places.get(within as usize).copied().unwrap_or(NOTHING)
+    /// The offset of the record of a number; [`EMPTY`] if there is none.
+    pub(super) fn offset(&self, within: u32) -> u32 {
+        self.offsets.get(within as usize).copied().unwrap_or(EMPTY)
     }
 
-    pub(super) fn places(&self) -> impl Iterator<Item = u32> + Clone {
-        self.places.iter().copied().filter(|place| *place != NOTHING)
+    pub(super) fn offsets(&self) -> impl Iterator<Item = u32> + Clone {
+        self.offsets.iter().copied().filter(|offset| *offset != EMPTY)
     }
 
     /// The numbers that are taken.
     pub(super) fn numbers(&self) -> impl Iterator<Item = u32> + Clone {
-        (0u32..).zip(self.places.iter()).filter(|(_, place)| **place != NOTHING).map(|(at, _)| at)
+        (0u32..).zip(self.offsets.iter()).filter(|(_, offset)| **offset != EMPTY).map(|(at, _)| at)
     }
 
     pub(super) fn extra(&self, within: u32) -> Option<&Arc<X>> {
@@ -161,17 +161,17 @@ impl<X> Shard<X> {
         }
     }
 
-    /// A number that is free; nothing if none is.
+    /// A number that is not used; `None` if all are.
     pub(super) fn free_number(&self) -> Option<u32> {
-        let free = || self.places.iter().position(|place| *place == NOTHING);
+        let free = || self.offsets.iter().position(|offset| *offset == EMPTY);
         let has_free = self.taken < self.numbers;
         let within = has_free.then(free).flatten().unwrap_or(self.numbers as usize);
-        // The numbers of a shard are 16 bits of an entry's.
+        // Numbers within a shard have 16 bits.
         u16::try_from(within).ok().map(u32::from)
     }
 
-    /// Puts a record behind the others, and answers its place, which is less than `end`; nothing if
-    /// it would not be, or parts are longer than they can be.
+    /// Appends a record, and returns its offset. `None` if the offset would not be below `end`, or a part is
+    /// too long for the header.
     pub(super) fn append(
         &mut self,
         records: &mut Records,
@@ -180,34 +180,35 @@ impl<X> Shard<X> {
     ) -> Option<u32> {
         let Record { within, key, payload, .. } = record;
         let start = self.used as usize;
-        let place = u32::try_from(start / UNIT).ok().filter(|place| *place < end)?;
+        let offset = u32::try_from(start / UNIT).ok().filter(|offset| *offset < end)?;
         let used = start + record.length();
         let next = u32::try_from(used).ok()?;
-        // What a header can say.
+        // The header has 16 and 32 bits for them.
         u16::try_from(key.len()).ok()?;
         u32::try_from(payload.len()).ok()?;
         if records.len() < used {
-            *records = longer(records.get(..start)?, record.length() + (start / 8).max(ROOM), 0);
+            *records =
+                longer(records.get(..start)?, record.length() + (start / 8).max(GROWTH_MIN), 0);
         }
         record.write(Arc::make_mut(records).get_mut(start..used)?);
         self.used = next;
-        if within as usize >= self.places.len() {
-            self.places = longer(&self.places, self.places.len() / 8 + 1, NOTHING);
+        if within as usize >= self.offsets.len() {
+            self.offsets = longer(&self.offsets, self.offsets.len() / 8 + 1, EMPTY);
         }
-        let old = Arc::make_mut(&mut self.places).get_mut(within as usize)?;
-        if std::mem::replace(old, place) == NOTHING {
+        let old = Arc::make_mut(&mut self.offsets).get_mut(within as usize)?;
+        if std::mem::replace(old, offset) == EMPTY {
             self.taken += 1;
             self.numbers = self.numbers.max(within + 1);
         }
-        Some(place)
+        Some(offset)
     }
 
-    /// Writes a record over the one that has its number, which takes as many bytes or more.
+    /// Overwrites the record that has the same number, which has as many bytes or more.
     pub(super) fn rewrite(&self, records: &mut Records, record: Record<'_>) {
-        let start = self.place(record.within) as usize * UNIT;
+        let start = self.offset(record.within) as usize * UNIT;
         let end = start + record.length();
-        // A copy only for what is there, and changes.
-        let is_same = Record::read(records, self.place(record.within))
+        // Copies the shard only if the record is there and changes.
+        let is_same = Record::read(records, self.offset(record.within))
             .is_none_or(|old| old.payload == record.payload);
         if !is_same && let Some(old) = Arc::make_mut(records).get_mut(start..end) {
             record.write(old);
@@ -216,8 +217,8 @@ impl<X> Shard<X> {
 
     /// Overwrites a part of the payload of a number.
     pub(super) fn write_at(&self, records: &mut Records, within: u32, at: usize, bytes: &[u8]) {
-        let start = self.place(within) as usize * UNIT + HEADER + at;
-        // A copy only for what is there, and changes.
+        let start = self.offset(within) as usize * UNIT + HEADER + at;
+        // Copies the shard only if the record is there and changes.
         if records.get(start..start + bytes.len()).is_some_and(|old| old != bytes)
             && let Some(old) = Arc::make_mut(records).get_mut(start..start + bytes.len())
         {
@@ -229,56 +230,56 @@ impl<X> Shard<X> {
         self.garbage > 0
     }
 
-    /// Gives a number back, with what it had beside its payload. Its record is the caller's to
+    /// Frees a number, and drops its extra value. The caller counts its record as garbage with
     /// [`Self::abandon`].
     pub(super) fn release(&mut self, within: u32) {
         self.set_extra(within, None);
-        if let Some(place) = Arc::make_mut(&mut self.places).get_mut(within as usize) {
-            *place = NOTHING;
+        if let Some(offset) = Arc::make_mut(&mut self.offsets).get_mut(within as usize) {
+            *offset = EMPTY;
             self.taken -= 1;
         }
     }
 
-    /// Counts the bytes of a record that is no longer reached. Answers whether a third of all bytes
-    /// are such: then they are worth copying.
+    /// Counts bytes as garbage. Returns whether a third of all bytes are: then the shard is worth
+    /// compacting.
     pub(super) fn abandon(&mut self, length: usize) -> bool {
         self.garbage = self.garbage.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
         u64::from(self.garbage) * 3 > u64::from(self.used)
     }
 
-    /// Begins to copy the records that are reached.
-    pub(super) fn compact(&self, records: &Records) -> Copy {
-        let room = (self.used.saturating_sub(self.garbage)) as usize + ROOM;
-        let places = vec![NOTHING; self.places.len()];
-        Copy { bytes: Vec::with_capacity(room.min(records.len() + ROOM)), places }
+    /// Starts a copy without garbage.
+    pub(super) fn compact(&self, records: &Records) -> Compaction {
+        let capacity = (self.used.saturating_sub(self.garbage)) as usize + GROWTH_MIN;
+        let offsets = vec![EMPTY; self.offsets.len()];
+        Compaction { bytes: Vec::with_capacity(capacity.min(records.len() + GROWTH_MIN)), offsets }
     }
 
-    /// The records that were copied take the place of the others.
-    pub(super) fn finish(&mut self, copy: Copy) -> Records {
-        let Copy { mut bytes, places } = copy;
+    /// Ends the copy. Returns the records, which replace the old ones.
+    pub(super) fn finish(&mut self, copy: Compaction) -> Records {
+        let Compaction { mut bytes, offsets } = copy;
         self.used = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         self.garbage = 0;
-        self.places = places.into();
-        bytes.resize(bytes.len() + ROOM, 0);
+        self.offsets = offsets.into();
+        bytes.resize(bytes.len() + GROWTH_MIN, 0);
         bytes.into()
     }
 
-    /// Makes room for just so many entries and bytes, in a shard that has none.
+    /// Reserves exactly so many entries and bytes in an empty shard.
     pub(super) fn reserve(&mut self, records: &mut Records, entries: usize, bytes: usize) {
         *records = longer(&[], bytes, 0);
-        self.places = longer(&[], entries, NOTHING);
+        self.offsets = longer(&[], entries, EMPTY);
     }
 
-    /// Bytes that it holds, apart from its records and what entries have beside their payload.
+    /// Bytes of the shard, without records and extra values.
     pub(super) fn memory(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.places)
+        size_of::<Self>() + size_of_val(&*self.offsets)
     }
 }
 
-/// A copy with room behind it.
-fn longer<T: std::marker::Copy>(all: &[T], room: usize, nothing: T) -> Arc<[T]> {
-    let mut copy = Vec::with_capacity(all.len() + room);
+/// A copy with spare capacity, filled with `filler`.
+fn longer<T: Copy>(all: &[T], spare: usize, filler: T) -> Arc<[T]> {
+    let mut copy = Vec::with_capacity(all.len() + spare);
     copy.extend_from_slice(all);
-    copy.resize(all.len() + room, nothing);
+    copy.resize(all.len() + spare, filler);
     copy.into()
 }

@@ -27,10 +27,10 @@ fn same(table: &Table<u32>, map: &BTreeMap<String, (Vec<u8>, Option<u32>)>) {
     assert!(keys.iter().eq(map.keys()));
 }
 
-/// Whatever comes and goes, in one shard or in many, a table holds what a map does, and versions
-/// that were kept hold what they held.
+/// After any sequence of changes, in one shard or in many, a table has the entries of a map, and older
+/// versions have theirs.
 #[test]
-fn it_holds_what_a_map_does() {
+fn a_table_has_the_entries_of_a_map() {
     for made_for in [0, 5_000] {
         let mut table = Table::new(Seed::random(), made_for);
         let mut map: BTreeMap<String, (Vec<u8>, Option<u32>)> = BTreeMap::new();
@@ -84,11 +84,11 @@ fn it_holds_what_a_map_does() {
     }
 }
 
-/// Keys whose tags are equal are told apart by the rest of their fingerprints, and found again
-/// whichever of them goes.
+/// Keys with equal tags are distinguished by the rest of their fingerprints, also after one of them is
+/// removed.
 #[test]
-fn equal_tags_are_told_apart() {
-    let mut branch: Branch<()> = Branch::new(1, PLACES_END);
+fn equal_tags_are_distinguished() {
+    let mut branch: Branch<()> = Branch::new(1, OFFSETS_END);
     let print = |at: u128| Fingerprint(7 << 64 | at << 96 | at);
     for (at, key) in (0..).zip([b"a", b"b", b"c"]) {
         assert!(branch.put(0, print(at), key, key).unwrap().0);
@@ -97,7 +97,7 @@ fn equal_tags_are_told_apart() {
     let get = |branch: &Branch<()>, at: u128| {
         let probe = Probe { branch, shard: (0, 0), fingerprint: print(at) };
         let key = ["a", "b", "c", "d"][at as usize];
-        probe.entry(probe.place(), key).map(|entry| entry.payload().to_vec())
+        probe.entry(probe.offset(), key).map(|entry| entry.payload().to_vec())
     };
     assert_eq!(get(&branch, 0).unwrap(), b"a");
     assert_eq!(get(&branch, 1).unwrap(), b"B");
@@ -109,10 +109,10 @@ fn equal_tags_are_told_apart() {
     assert_eq!(get(&branch, 2).unwrap(), b"c");
 }
 
-/// A shard without room refuses, and loses nothing; what is no longer reached is room, and a record
-/// that gets shorter needs none.
+/// A full shard refuses an insertion and does not change. Garbage is reused, and a record that gets shorter
+/// needs no space.
 #[test]
-fn a_shard_without_room_refuses_and_is_as_it_was() {
+fn a_full_shard_refuses_and_does_not_change() {
     const END: u32 = 40;
     let mut branch: Branch<()> = Branch::new(1, END);
     let print = |key: &str| Fingerprint(u128::from(key.as_bytes()[0]) << 64 | 1);
@@ -149,7 +149,7 @@ fn a_shard_without_room_refuses_and_is_as_it_was() {
     );
 }
 
-/// A text that no path can be as long as is not there and cannot be put in.
+/// A text that is longer than any path is not found and cannot be inserted.
 #[test]
 fn longer_texts_than_paths_are_refused() {
     let mut table: Table<()> = Table::new(Seed::random(), 0);
@@ -160,7 +160,7 @@ fn longer_texts_than_paths_are_refused() {
     assert!(table.get(&longer).is_none() && table.get(&longest).is_some());
 }
 
-/// A shard that has given out all its numbers says so, and loses nothing.
+/// A shard that has used all its numbers refuses an insertion and does not change.
 #[test]
 fn a_full_table_refuses() {
     let mut table: Table<()> = Table::new(Seed::random(), 0);
