@@ -14,8 +14,9 @@
 //!   checks.
 //! - A call that has to wait holds one permit from its first wait until its response ends. A stream
 //!   holds one from its start.
-//! - A plain check is answered from its frame and needs no permit. A client that holds every permit
-//!   therefore blocks no decision.
+//! - A check that is answered at once from its frame (`grpc::fast_check`) needs no permit. A client that
+//!   holds every permit therefore does not block such checks; it does block those whose stream has not ended
+//!   with the frame, which tonic's client ends apart.
 //! - Any other call is shed while no permit is left, even if it would not wait.
 //! - Every call is counted exactly once.
 //! - A panic ends its own call only.

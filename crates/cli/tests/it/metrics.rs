@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use capstan_proto::v1;
 use capstan_server::clock::Clock;
-use capstan_server::feed::source::Source;
+use capstan_server::feed::source::{DEMO, Source};
 use capstan_server::limits::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -13,7 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::common::InProcess;
+use crate::common::{InProcess, PATIENCE, folder};
 
 /// Every series and its value.
 pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
@@ -167,6 +167,25 @@ async fn loads_are_told_with_their_time() {
     let last = |outcome| format!("capstan_last_load_timestamp_seconds{{outcome=\"{outcome}\"}}");
     assert_eq!(of(&server, &last("applied")).await, 1_795_000_000.0);
     assert_eq!(of(&server, &last("rejected")).await, 0.0);
+}
+
+#[tokio::test]
+async fn a_rejected_load_is_counted_and_dated() {
+    let path = folder("metrics-rejected").join("policy.yaml");
+    std::fs::write(&path, DEMO).unwrap();
+    let now = capstan_engine::Timestamp::new(1_795_000_000, 0);
+    let server = InProcess::start_at(Source::file(&path), Clock::Fixed(now)).await;
+    let rejected = r#"capstan_loads_total{outcome="rejected"}"#;
+    assert_eq!(of(&server, rejected).await, 0.0);
+    std::fs::write(path.with_extension("new"), "version: 1\ncatalog: nonsense\n").unwrap();
+    std::fs::rename(path.with_extension("new"), &path).unwrap();
+    let started = std::time::Instant::now();
+    while of(&server, rejected).await == 0.0 {
+        assert!(started.elapsed() < PATIENCE, "the load was never counted");
+    }
+    let last = r#"capstan_last_load_timestamp_seconds{outcome="rejected"}"#;
+    assert_eq!(of(&server, last).await, 1_795_000_000.0);
+    assert_eq!(of(&server, "capstan_snapshot_revision").await, 1.0);
 }
 
 #[tokio::test]

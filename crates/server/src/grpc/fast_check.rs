@@ -1,7 +1,8 @@
-//! The fast path: answers plain checks without tonic. Above HTTP/2, tonic and axum take a quarter
-//! of a call's time (`docs/PERFORMANCE.md`), and most calls of most clients are plain checks.
+//! The fast path: answers plain checks without tonic. Above HTTP/2, tonic and axum took 16,500 of the
+//! 55,500 instructions of a call (`docs/PERFORMANCE.md`). A call that is traced, and every call of a server
+//! with a decision log, takes the usual way.
 //!
-//! A check is plain if its message arrives whole and uncompressed, in one frame that ends the
+//! A check is plain here if its message arrives whole and uncompressed, in one frame that ends the
 //! stream, and has only identity, capability and resource. The three strings are borrowed from the
 //! frame.
 //!
