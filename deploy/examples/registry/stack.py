@@ -28,7 +28,7 @@ PATIENCE = 60
 
 
 class Program:
-    """A process, and what it says."""
+    """A process and its output."""
 
     def __init__(self, name, arguments, folder, **environment):
         self.name, self.said, self.news = name, [], threading.Condition()
@@ -41,7 +41,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C is for whoever started it, who then ends it in order.
+            # Ctrl-C goes to this script only, which then stops the processes in order.
             start_new_session=True,
         )
         self.reader = threading.Thread(target=self.read, daemon=True)

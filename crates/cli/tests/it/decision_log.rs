@@ -1,4 +1,4 @@
-//! The decision log: what it says is what was answered, and no answer minds what becomes of it.
+//! The decision log: each line matches its answer, and a failing log never affects an answer.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
