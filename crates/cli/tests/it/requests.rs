@@ -1,4 +1,4 @@
-//! Bytes of requests: whatever they are, they are answered or refused as the contract says.
+//! Arbitrary request bytes: each request is answered or refused as the contract says.
 
 mod body;
 
