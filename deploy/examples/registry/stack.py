@@ -77,7 +77,7 @@ class Program:
         threading.Thread(target=lambda: (self.process.wait(), call()), daemon=True).start()
 
     def stop(self, how=signal.SIGTERM):
-        """Sends the signal and waits for the exit. Sends SIGCONT too, for a process that is stopped."""
+        """Sends the signal, then SIGCONT for a stopped process, and waits for the exit."""
         if self.process.poll() is None:
             self.process.send_signal(how)
             self.process.send_signal(signal.SIGCONT)
@@ -198,7 +198,7 @@ class Stack:
         self.envoy, self.port = self.envoy_with(self.port)
 
     def envoy_with(self, port, name="envoy", *changes):
-        """Starts another Envoy with (old, new) changes to its configuration. Returns it and its port."""
+        """Starts an Envoy with (old, new) changes to its configuration. Returns it and its port."""
         text = (HERE / "envoy.yaml").read_text()
         for old, new in [
             (f"port_value: {PORT}", f"port_value: {port}"),

@@ -1,4 +1,4 @@
-//! Envoy's `ext_authz` requests: which pass, which are denied and how. Ambiguous requests never pass.
+//! `ext_authz` requests: which pass, which are denied and how. Ambiguous requests never pass.
 
 pub(crate) mod body;
 mod bytes;

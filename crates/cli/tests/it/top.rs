@@ -1,4 +1,4 @@
-//! `capstan top` without a terminal: its figures match the calls made to a real server. If the address
+//! `capstan top` without a terminal: its figures match the calls made to a server. If the address
 //! is not a Capstan server, it exits or retries as documented.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
