@@ -13,7 +13,7 @@ use crate::common::{PATIENCE, capstan, command, folder, stderr, stdout};
 
 /// A small world, which loads quickly.
 const SMALL: [&str; 4] = ["--groups", "30", "--identities", "200"];
-/// As short as a run can be and still ask something on a slow machine.
+/// The shortest run in which even a slow machine makes some calls.
 const SHORT: [&str; 6] = ["--warm-up", "0.1", "--duration", "0.4", "--questions", "2000"];
 
 fn bench(arguments: &[&str]) -> Output {
