@@ -71,7 +71,7 @@ def revocation(folder, capstan, rounds="200"):
             return answer.status
 
         def write(text):
-            """Answers where Capstan's log will tell of it."""
+            """Replaces the policy. Returns the index of the first log line that can report it."""
             new, since = stack.folder / "policy.new", len(stack.capstan.said)
             new.write_text(text)
             new.replace(stack.policy)
@@ -86,7 +86,7 @@ def revocation(folder, capstan, rounds="200"):
 
         allowed, after, all_in_all = 0, [], []
         for _ in range(int(rounds)):
-            # Told by Capstan, then asked.
+            # Send requests only after Capstan logs the reload.
             told = acknowledged(write(whole.replace(line, "")))
             while (got := status()) == 200:
                 allowed += 1
@@ -94,7 +94,7 @@ def revocation(folder, capstan, rounds="200"):
             assert got == 403, got
             allowed_again()
 
-            # Asked all the time, from when the file is there.
+            # Send requests continuously from when the file is replaced.
             begun = time.monotonic()
             since = write(whole.replace(line, ""))
             while (got := status()) == 200:
@@ -113,7 +113,7 @@ def revocation(folder, capstan, rounds="200"):
 
 
 def cpu(programs):
-    """Seconds of CPU that these have used."""
+    """CPU seconds that these programs have used."""
     ticks = 0
     for program in programs:
         fields = Path(f"/proc/{program.process.pid}/stat").read_text().rsplit(")", 1)[1].split()

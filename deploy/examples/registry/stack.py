@@ -28,7 +28,7 @@ PATIENCE = 60
 
 
 class Program:
-    """A process, and what it says."""
+    """A process and its output."""
 
     def __init__(self, name, arguments, folder, **environment):
         self.name, self.said, self.news = name, [], threading.Condition()
@@ -41,7 +41,7 @@ class Program:
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
-            # Ctrl-C is for whoever started it, who then ends it in order.
+            # Ctrl-C goes to this script only, which then stops the processes in order.
             start_new_session=True,
         )
         self.reader = threading.Thread(target=self.read, daemon=True)
@@ -77,7 +77,7 @@ class Program:
         threading.Thread(target=lambda: (self.process.wait(), call()), daemon=True).start()
 
     def stop(self, how=signal.SIGTERM):
-        """Sends the signal and waits for the end. A stopped process is woken to see it."""
+        """Sends the signal, then SIGCONT for a stopped process, and waits for the exit."""
         if self.process.poll() is None:
             self.process.send_signal(how)
             self.process.send_signal(signal.SIGCONT)
@@ -198,7 +198,7 @@ class Stack:
         self.envoy, self.port = self.envoy_with(self.port)
 
     def envoy_with(self, port, name="envoy", *changes):
-        """Another Envoy with (old, new) changes of its configuration. Answers it and its port."""
+        """Starts an Envoy with (old, new) changes to its configuration. Returns it and its port."""
         text = (HERE / "envoy.yaml").read_text()
         for old, new in [
             (f"port_value: {PORT}", f"port_value: {port}"),

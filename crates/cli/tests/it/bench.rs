@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::common::{PATIENCE, capstan, command, folder, stderr, stdout};
 
-/// A world that loads at once.
+/// A small world, which loads quickly.
 const SMALL: [&str; 4] = ["--groups", "30", "--identities", "200"];
-/// As short as a run can be and still ask something on a slow machine.
+/// The shortest run in which even a slow machine makes some calls.
 const SHORT: [&str; 6] = ["--warm-up", "0.1", "--duration", "0.4", "--questions", "2000"];
 
 fn bench(arguments: &[&str]) -> Output {
@@ -163,7 +163,7 @@ fn the_yardstick_runs_beside_it_whatever_its_threads() {
     }
 }
 
-/// Fast and wrong is not fast.
+/// The benchmark must report wrong answers.
 #[test]
 fn a_server_that_answers_wrongly_is_found_out() {
     let socket = folder("bench-wrong").join("yardstick.sock");
@@ -172,7 +172,7 @@ fn a_server_that_answers_wrongly_is_found_out() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    // It says where it listens when it does.
+    // The server prints its address once it listens.
     yardstick.stdout.as_mut().unwrap().read_exact(&mut [0; 5]).unwrap();
     for mode in ["check", "batch", "stream", "coalesced"] {
         let output =
@@ -272,7 +272,7 @@ fn what_is_generated_is_the_same_for_the_same_seed_and_fits_the_other_commands()
     assert!((100..200).contains(&allowed), "{allowed}");
 }
 
-/// The server that was started would go on for ever.
+/// Otherwise the server that the command started would run forever.
 #[test]
 fn whatever_stops_it_stops_the_server_it_started() {
     let folder = folder("bench-stop");

@@ -363,7 +363,7 @@ fn whoever_serves_the_literal_catalog_is_warned_once() {
     let text = stdout(&capstan(&["policy", "validate", file]));
     assert_eq!(text.matches("warning").count(), 1, "{text}");
 
-    // Whoever looks a role up is told nothing but the role.
+    // `roles list` and `roles compare` print no warning.
     for command in ["list", "compare"] {
         let output = capstan(&["roles", command]);
         assert_eq!(stderr(&output), "");

@@ -63,7 +63,7 @@ fn a_long_line_spoils_no_other() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// More roles than fit a message, at a hundred a page.
+/// More roles than fit one message, at 100 a page.
 #[test]
 fn roles_of_many_capabilities_are_listed() {
     let actions: Vec<String> = (0..460).map(|at| format!("{}{at:03}", "a".repeat(90))).collect();
@@ -399,7 +399,7 @@ fn shells_complete() {
     }
 }
 
-/// A file of questions is answered line by line even if there is nobody to ask.
+/// A file of questions gets one answer per line even if no server is reachable.
 #[test]
 fn questions_that_nobody_answers_are_answered_with_why() {
     let queries = folder("unreachable").join("queries.ndjson");

@@ -91,7 +91,7 @@ pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
     Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap()
 }
 
-/// A folder of this test's own, empty.
+/// An empty folder for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -124,11 +124,11 @@ pub(crate) struct Serving {
     child: Child,
     /// Lines that it printed when it was ready.
     pub(crate) lines: Vec<String>,
-    /// What it logs.
+    /// Its log output.
     log: mpsc::Receiver<String>,
-    /// What of it was read already.
+    /// The part of the log that was already read.
     seen: String,
-    /// What it prints from then on.
+    /// Its standard output after those lines.
     pub(crate) rest: BufReader<std::process::ChildStdout>,
 }
 

@@ -1,4 +1,4 @@
-//! The decision log: what it says is what was answered, and no answer minds what becomes of it.
+//! The decision log: each line matches its answer, and a failing log never affects an answer.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -64,7 +64,7 @@ fn told(reason: Reason) -> &'static str {
     reason.as_str_name().strip_prefix("REASON_").unwrap()
 }
 
-/// A pipe is a log that is full whenever its reader does not read.
+/// A named pipe: a log that fills up when its reader stops reading.
 fn pipe(name: &str) -> PathBuf {
     let path = folder(name).join("log");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! Stopping under load: what was asked before the signal is answered.
+//! Shutdown under load: the server answers every call sent before the signal.
 //!
 //! `CAPSTAN_KILLS=50 dev/test drain` stops it that often; the default is a short form.
 

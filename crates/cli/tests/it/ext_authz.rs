@@ -1,4 +1,4 @@
-//! Envoy's questions: what passes, what is refused and how, and that nothing doubtful passes.
+//! `ext_authz` requests: which pass, which are denied and how. Ambiguous requests never pass.
 
 pub(crate) mod body;
 mod bytes;

@@ -1,4 +1,4 @@
-//! Bytes of requests: whatever they are, they are answered or refused as the contract says.
+//! Arbitrary request bytes: each request is answered or refused as the contract says.
 
 mod body;
 
@@ -98,7 +98,7 @@ fn properties() -> impl Strategy<Value = Option<v1::Properties>> {
     prop::option::of(all)
 }
 
-/// Who and where: mostly on a binding.
+/// An identity and a resource that usually have a binding.
 fn place() -> impl Strategy<Value = (String, String)> {
     let bound = prop::sample::select(vec![
         ("al", "a/x"),
@@ -230,7 +230,7 @@ proptest! {
     }
 }
 
-/// The body would pass for nothing if all were refused.
+/// Guards against a vacuous test: the generator must also produce requests that are answered.
 #[test]
 fn requests_are_drawn_that_are_answered() {
     use proptest::strategy::ValueTree as _;

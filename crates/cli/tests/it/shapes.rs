@@ -34,7 +34,7 @@ use in_process::Policy;
 /// What is asked of each world; the generator draws at least as many.
 const QUESTIONS: usize = 8;
 
-/// Worlds of which some allow and some deny.
+/// Enough worlds that some answers allow and some deny.
 const MANY: u32 = 64;
 
 /// One question's answers in every shape. An error is its text: only the capability can be unknown.
@@ -258,7 +258,7 @@ fn explain_request(question: &Question) -> v1::ExplainRequest {
     v1::ExplainRequest { identity, capability, resource, properties, consistency }
 }
 
-// === what a long run is for ===
+// === figures of a long run ===
 
 /// What was compared, and that it was not all of one kind.
 #[derive(Default)]

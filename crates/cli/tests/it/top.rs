@@ -1,5 +1,5 @@
-//! `capstan top` as programs run it: what it prints of a real server is what was asked of that, and
-//! whatever answers instead of one, it ends or goes on as promised.
+//! `capstan top` without a terminal: its figures match the calls made to a server. If the address
+//! is not a Capstan server, it exits or retries as documented.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -210,7 +210,7 @@ fn without_a_terminal_one_interval_is_printed() {
     assert!(text.starts_with(&format!("capstan top  {url}  in ")), "{text}");
     assert!(text.contains("\ncall             calls/s decided/s"), "{text}");
     assert!(!text.contains('\x1b'), "{text:?}");
-    // The second look finds nobody.
+    // The second scrape finds no server.
     let url = self::url(answering(vec![metrics(5)]));
     let output = capstan(&["top", "--metrics", &url, "--interval", "0.1"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));

@@ -1,4 +1,4 @@
-//! Traces: what a collector gets, and that nobody waits for one.
+//! Traces: the spans that a collector receives. Calls never wait for the collector.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -25,7 +25,7 @@ const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--http", "none"];
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "b7ad6b7169203331";
 
-/// A collector that hands on what it gets.
+/// A collector that forwards the spans it receives to the test.
 struct Collector(mpsc::UnboundedSender<ExportTraceServiceRequest>);
 
 #[tonic::async_trait]

@@ -171,7 +171,7 @@ async fn reload(
     revision
 }
 
-/// What went out and what came back.
+/// Counts of calls sent and answers received.
 #[derive(Default)]
 struct Tally {
     calls: usize,

@@ -151,7 +151,7 @@ fn key_of(binding: &RoleBinding) -> Key<'_> {
     (id, &binding.role, binding.scope.as_str(), binding.expires_at.map(time))
 }
 
-/// Protobuf's times have no order of their own.
+/// Protobuf timestamps do not implement `Ord`.
 fn order(a: &Key<'_>, b: &Key<'_>) -> std::cmp::Ordering {
     let parts = |key: &Key<'_>| key.3.map(|time| (time.seconds, time.nanos));
     (a.0, a.1, a.2, parts(a)).cmp(&(b.0, b.1, b.2, parts(b)))

@@ -1,4 +1,4 @@
-//! The same questions over gRPC, each call as clients make it.
+//! The same questions over gRPC, with each call made as a client makes it.
 
 use capstan_proto::v1;
 use capstan_testkit::generate::Question;
