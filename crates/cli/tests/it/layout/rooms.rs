@@ -93,8 +93,8 @@ fn snapshots_offer_reads_only() {
             assert!(!block.contains("&mut self"), "{name}: a method changes a snapshot");
             blocks += 1;
         }
-        let is_index = name.starts_with("index");
-        assert!(is_index || !code.contains("&mut Index"), "{name} changes an index");
+        let may = name.starts_with("index") || name.ends_with("tests.rs");
+        assert!(may || !code.contains("&mut Index"), "{name} changes an index");
     }
     assert!(blocks >= 5, "{blocks}");
 }
