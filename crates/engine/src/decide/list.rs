@@ -218,7 +218,8 @@ impl<'s> Bound<'s> {
         let mut lists = [const { None }; PATH_SEGMENTS_MAX];
         for (list, scope) in lists.iter_mut().zip(resource.ancestors()) {
             let Some((_, record)) = index.scope(scope.as_str()) else { continue };
-            let position = after.map_or(0, |after| index.first_bound(&record, |id| id <= after));
+            let position =
+                after.map_or(0, |after| index.first_bound(&record, |id| id <= after.as_bytes()));
             *list = Remaining::starting(index, record, position);
         }
         Self { index, lists }
