@@ -220,7 +220,8 @@ impl<'s> Bound<'s> {
     fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
         let scopes = resource.ancestors().filter_map(|path| index.scope(path.as_str()));
         let lists = scopes.filter_map(|(_, record)| {
-            let position = after.map_or(0, |after| index.first_bound(&record, |id| id <= after));
+            let position =
+                after.map_or(0, |after| index.first_bound(&record, |id| id <= after.as_bytes()));
             Remaining::starting(index, record, position)
         });
         Self { index, lists: lists.collect() }

@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::index::Index;
 use crate::index::binding::{
-    BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions,
+    BINDING_BYTES, BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions, numbers,
+    packed_bindings, payload_with, payload_without,
 };
 use crate::index::read::Binding;
-use crate::index::scope::{ScopeKind, ScopePayload, ScopeRecord};
+use crate::index::scope::{SCOPE_HEADER, ScopeKind, ScopePayload, ScopeRecord};
 use crate::index::table::Entry;
 use crate::rules::{self, BindingKey, BrokenRule, View as _, binding_id};
 use crate::{
@@ -20,8 +21,12 @@ use crate::{
 
 type Applied = Result<(), ChangeError>;
 
+/// Numbers of the scopes with bindings that are not in order yet. `None` if bindings are inserted in order at
+/// once.
+pub(super) type Unsorted<'u> = Option<&'u mut Vec<u32>>;
+
 impl Index {
-    pub(super) fn apply(&mut self, change: &Change) -> Applied {
+    pub(super) fn apply(&mut self, change: &Change, unsorted: Unsorted<'_>) -> Applied {
         match change {
             Change::CreateGroup(group) => self.create_scope(&group.id, ScopeKind::Group),
             // Its name decides nothing and is not stored here.
@@ -38,8 +43,8 @@ impl Index {
             Change::CreateResource(resource) => self.create_resource(resource),
             Change::UpdateResource(resource) => self.update_resource(resource),
             Change::DeleteResource(id) => self.delete_scope(id, ScopeKind::Resource),
-            Change::CreateRoleBinding(binding) => self.create_binding(binding),
-            Change::UpdateRoleBinding(binding) => self.update_binding(binding),
+            Change::CreateRoleBinding(binding) => self.create_binding(binding, unsorted),
+            Change::UpdateRoleBinding(binding) => self.update_binding(binding, unsorted),
             Change::DeleteRoleBinding(id) => self.delete_binding(id),
         }
     }
@@ -188,7 +193,7 @@ impl Index {
 
     // === Bindings ===
 
-    fn create_binding(&mut self, binding: &RoleBinding) -> Applied {
+    fn create_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
         let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
         let mut first = None;
         let found = rules::check_binding(&&*self, binding, |broken| {
@@ -208,7 +213,7 @@ impl Index {
         }
         let (expires_at, conditions) = (binding.expires_at, binding.when.clone().into());
         let restrictions = Restrictions { expires_at, conditions };
-        let (number, at_scope) = (entry.number(), at_scope.number());
+        let number = entry.number();
         let packed = PackedBinding { restricted: !restrictions.is_empty(), ..packed };
 
         let mut id = BindingId::of(binding.id.as_ref(), scope);
@@ -219,16 +224,16 @@ impl Index {
             Some(id) => rules::check_id(id.as_str(), self.is_taken(id.as_str()))?,
             None => id = self.free_derived_id(scope, &key)?,
         }
-        let scope_number = match id {
+        if let BindingId::Text(id) = &id {
+            self.binding_ids.put(id, &number.to_le_bytes()).ok_or_else(|| full(id))?;
+        }
+        self.add_to_identity(number, packed, restrictions, &id, binding)?;
+        let scope_number = || match id {
             BindingId::Derived => key.derived_number(),
             BindingId::Number(number) => number,
             BindingId::Text(_) => 0,
         };
-        if let BindingId::Text(id) = &id {
-            self.binding_ids.put(id, &number.to_le_bytes()).ok_or_else(|| full(id))?;
-        }
-        self.add_to_identity(number, packed, restrictions, &id, &key)?;
-        self.add_to_scope(at_scope, number, scope_number)?;
+        self.add_to_scope(binding, number, scope_number, unsorted)?;
         self.roles.count(&binding.role, 1);
         self.bindings += 1;
         Ok(())
@@ -258,7 +263,7 @@ impl Index {
         Ok(BindingId::Number(number))
     }
 
-    fn update_binding(&mut self, binding: &RoleBinding) -> Applied {
+    fn update_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
         let id = binding.id.as_ref().ok_or(ChangeError::MissingId)?;
         let (identity, old) = self.expect_binding(id)?;
         if self.scope_of(&old) != binding.scope.as_str() {
@@ -266,7 +271,7 @@ impl Index {
         }
         let (identity, position) = (identity.number(), old.position);
         self.remove_binding(identity, position, id)?;
-        self.create_binding(binding)
+        self.create_binding(binding, unsorted)
     }
 
     fn delete_binding(&mut self, id: &PathBuf) -> Applied {
@@ -292,18 +297,15 @@ impl Index {
         let number = self.number_of(entry, &binding);
         let (scope, role) = (binding.packed.scope, Box::<str>::from(self.role_id(&binding)));
 
-        let mut payload = IdentityPayload::read(entry.payload());
-        payload.bindings.remove(at);
-        if let Some(numbers) = &mut payload.numbers {
-            numbers.remove(at);
-        }
+        let payload = payload_without(entry.payload(), at);
         let extra = entry.extra().map(|extra| {
             let mut extra = (**extra).clone();
             remove_position(&mut extra.restrictions, position);
             remove_position(&mut extra.ids, position);
             extra
         });
-        self.put_identity(identity, &payload, extra)?;
+        let id_of_identity = entry.key().to_owned();
+        self.put_identity(identity, &id_of_identity, &payload, extra)?;
         self.remove_from_scope(scope, identity, number.unwrap_or(0))?;
         if number.is_none() {
             self.binding_ids.remove(id.as_str());
@@ -316,11 +318,11 @@ impl Index {
     fn put_identity(
         &mut self,
         identity: u32,
-        payload: &IdentityPayload,
+        id: &str,
+        payload: &[u8],
         extra: Option<IdentityExtra>,
     ) -> Applied {
-        let key = self.identities.key(identity).to_owned();
-        self.identities.put(&key, &payload.bytes()).ok_or_else(|| full(&key))?;
+        self.identities.put(id, payload).ok_or_else(|| full(id))?;
         if let Some(extra) = extra {
             self.set_extra(identity, extra);
         }
@@ -333,27 +335,33 @@ impl Index {
         packed: PackedBinding,
         restrictions: Restrictions,
         id: &BindingId,
-        key: &BindingKey<'_>,
+        binding: &RoleBinding,
     ) -> Applied {
         let Some(entry) = self.identities.entry(identity) else { return Ok(()) };
-        let mut payload = IdentityPayload::read(entry.payload());
-        if payload.numbers.is_none() && matches!(id, BindingId::Number(_)) {
+        let mut numbered = None;
+        if matches!(id, BindingId::Number(_)) && numbers(entry.payload()).is_none() {
+            let mut payload = IdentityPayload::read(entry.payload());
             let all = self.bindings_of(entry);
             payload.numbers =
                 Some(all.map(|one| self.number_of(entry, &one).unwrap_or(0)).collect());
+            numbered = Some(payload);
         }
-        let at = payload.bindings.partition_point(|one| one.fingerprint < packed.fingerprint);
-        payload.bindings.insert(at, packed);
-        if let Some(numbers) = &mut payload.numbers {
-            numbers.insert(
-                at,
-                match id {
-                    BindingId::Derived => key.derived_number(),
-                    BindingId::Number(number) => *number,
-                    BindingId::Text(_) => 0,
-                },
-            );
-        }
+        let bindings = packed_bindings(entry.payload());
+        let fingerprint = |bytes: &[u8; BINDING_BYTES]| PackedBinding::read(*bytes).fingerprint;
+        let at = bindings.partition_point(|bytes| fingerprint(bytes) < packed.fingerprint);
+        let number = || match id {
+            BindingId::Derived => BindingKey::of(binding).derived_number(),
+            BindingId::Number(number) => *number,
+            BindingId::Text(_) => 0,
+        };
+        let payload = match numbered {
+            None => payload_with(entry.payload(), at, packed, number),
+            Some(mut payload) => {
+                payload.bindings.insert(at, packed);
+                payload.numbers.get_or_insert_default().insert(at, number());
+                payload.bytes()
+            }
+        };
         let position = u32::try_from(at).unwrap_or(u32::MAX);
         let has_more = packed.restricted || matches!(id, BindingId::Text(_));
         let extra = (has_more || entry.extra().is_some()).then(|| {
@@ -367,17 +375,22 @@ impl Index {
             insert_position(&mut extra.ids, position, text);
             extra
         });
-        self.put_identity(identity, &payload, extra)
+        self.put_identity(identity, binding.identity.as_str(), &payload, extra)
     }
 
     // === Who is bound at a scope ===
 
     /// Gives a scope the numbers of its bindings, if it has none.
     fn number_scope(&mut self, scope: &str) -> Applied {
-        let Some((_, record)) = self.scope(scope) else { return Ok(()) };
+        let Some((entry, record)) = self.scope(scope) else { return Ok(()) };
         if record.numbers().is_some() {
             return Ok(());
         }
+        if record.unsorted > 0 {
+            let number = entry.number();
+            self.sort_scope(number);
+        }
+        let Some((_, record)) = self.scope(scope) else { return Ok(()) };
         let mut payload = record.to_payload();
         let numbers = self.numbers_at(scope, &payload.identities);
         payload.numbers = Some(numbers);
@@ -398,42 +411,73 @@ impl Index {
         numbers
     }
 
-    /// Adds a binding of an identity to a scope, both by their numbers.
-    fn add_to_scope(&mut self, scope: u32, identity: u32, number: u64) -> Applied {
-        let Some(entry) = self.scopes.entry(scope) else { return Ok(()) };
-        let Some(record) = ScopeRecord::read(entry.payload()) else { return Ok(()) };
-        let mut payload = record.to_payload();
-        let id = self.identities.key(identity);
-        let at = payload.identities.partition_point(|one| self.identities.key(*one) <= id);
-        payload.identities.insert(at, identity);
-        if let Some(numbers) = &mut payload.numbers {
-            numbers.insert(at, number);
+    /// Adds a binding of an identity, by its number, to a scope. `number` is that of the binding's id.
+    fn add_to_scope(
+        &mut self,
+        binding: &RoleBinding,
+        identity: u32,
+        number: impl FnOnce() -> u64,
+        unsorted: Unsorted<'_>,
+    ) -> Applied {
+        let scope = binding.scope.as_str();
+        let Some((entry, record)) = self.scope(scope) else { return Ok(()) };
+        let number = if record.numbers().is_some() { number() } else { 0 };
+        let appended = unsorted.and_then(|scopes| {
+            let appended = record.appended(identity, number)?;
+            if record.unsorted == 0 {
+                scopes.push(entry.number());
+            }
+            Some(appended)
+        });
+        let payload = appended.unwrap_or_else(|| {
+            let id = binding.identity.as_str().as_bytes();
+            record.with(self.first_bound(&record, |other| other <= id), identity, number)
+        });
+        self.scopes.put(scope, &payload).map(|_| ()).ok_or_else(|| full(scope))
+    }
+
+    /// Puts the bindings of these scopes in order, and forgets the scopes.
+    pub(super) fn sort_scopes(&mut self, unsorted: &mut Vec<u32>) {
+        unsorted.drain(..).for_each(|scope| self.sort_scope(scope));
+    }
+
+    /// Puts the bindings of a scope in order, if it is still there and they are not.
+    fn sort_scope(&mut self, scope: u32) {
+        let Some(entry) = self.scopes.entry(scope) else { return };
+        let Some(record) = ScopeRecord::read(entry.payload()) else { return };
+        if record.unsorted == 0 {
+            return;
         }
-        self.put_scope(scope, &payload)
+        let identities = record.identities().map(|identity| {
+            let id = self.identities.entry(identity).map_or(&[][..], |entry| entry.key_bytes());
+            (id, identity)
+        });
+        let numbers: Option<Vec<u64>> = record.numbers().map(Iterator::collect);
+        let mut numbers = numbers.into_iter().flatten();
+        let mut bound: Vec<_> =
+            identities.map(|(id, identity)| (id, identity, numbers.next())).collect();
+        bound.sort_by_key(|(id, ..)| *id);
+        let identities = bound.iter().flat_map(|(_, identity, _)| identity.to_le_bytes());
+        let numbers_sorted =
+            bound.iter().filter_map(|(.., number)| *number).flat_map(u64::to_le_bytes);
+        let bytes: Vec<u8> = identities.chain(numbers_sorted).collect();
+        self.scopes.write_at(scope, SCOPE_HEADER, &bytes);
+        self.scopes.write_at(scope, ScopeRecord::UNSORTED_AT, &[0; 2]);
     }
 
     /// Removes a binding of an identity from a scope, both by their numbers.
     fn remove_from_scope(&mut self, scope: u32, identity: u32, number: u64) -> Applied {
         let Some(entry) = self.scopes.entry(scope) else { return Ok(()) };
         let Some(record) = ScopeRecord::read(entry.payload()) else { return Ok(()) };
-        let mut payload = record.to_payload();
-        let numbers = payload.numbers.as_deref();
-        let found = payload.identities.iter().enumerate().position(|(at, one)| {
-            let same_number = numbers.is_none_or(|numbers| numbers.get(at) == Some(&number));
-            *one == identity && same_number
-        });
-        if let Some(at) = found {
-            payload.identities.remove(at);
-            if let Some(numbers) = &mut payload.numbers {
-                numbers.remove(at);
-            }
-        }
-        self.put_scope(scope, &payload)
-    }
-
-    fn put_scope(&mut self, scope: u32, payload: &ScopePayload) -> Applied {
-        let key = self.scopes.key(scope).to_owned();
-        self.scopes.put(&key, &payload.bytes()).map(|_| ()).ok_or_else(|| full(&key))
+        let found = match record.numbers() {
+            Some(numbers) => numbers
+                .zip(record.identities())
+                .position(|(one, other)| one == number && other == identity),
+            None => record.identities().position(|other| other == identity),
+        };
+        let Some(at) = found else { return Ok(()) };
+        let (id, payload) = (entry.key().to_owned(), record.without(at));
+        self.scopes.put(&id, &payload).map(|_| ()).ok_or_else(|| full(&id))
     }
 }
 

@@ -170,6 +170,55 @@ fn has_numbers(payload: &[u8]) -> bool {
     payload.get(BINDING_BYTES - 1).is_some_and(|byte| byte & (NUMBERED >> 24) as u8 != 0)
 }
 
+/// The payload of an identity with one more binding at a position, and a number for it if it has numbers.
+pub(crate) fn payload_with(
+    payload: &[u8],
+    position: usize,
+    binding: PackedBinding,
+    number: impl FnOnce() -> u64,
+) -> Vec<u8> {
+    let (bindings, numbers) = (packed_bindings(payload), numbers(payload));
+    let length = payload_length(bindings.len() + 1, numbers.is_some());
+    let mut bytes = Vec::with_capacity(length);
+    let (before, after) = bindings.split_at_checked(position).unwrap_or((bindings, &[]));
+    bytes.extend_from_slice(before.as_flattened());
+    bytes.extend(binding.bytes());
+    bytes.extend_from_slice(after.as_flattened());
+    if let Some(numbers) = numbers {
+        if position == 0 {
+            set_numbered(bytes.get_mut(BINDING_BYTES..).unwrap_or_default(), false);
+        }
+        set_numbered(&mut bytes, true);
+        let (before, after) = numbers.split_at_checked(position).unwrap_or((numbers, &[]));
+        bytes.extend_from_slice(before.as_flattened());
+        bytes.extend(number().to_le_bytes());
+        bytes.extend_from_slice(after.as_flattened());
+    }
+    bytes
+}
+
+/// The payload of an identity without the binding at a position.
+pub(crate) fn payload_without(payload: &[u8], position: usize) -> Vec<u8> {
+    fn parts<const N: usize>(all: &[[u8; N]], position: usize) -> [&[u8]; 2] {
+        let (before, after) = all.split_at_checked(position).unwrap_or((all, &[]));
+        [before.as_flattened(), after.get(1..).unwrap_or_default().as_flattened()]
+    }
+    let mut bytes = parts(packed_bindings(payload), position).concat();
+    if let Some(numbers) = numbers(payload).filter(|numbers| numbers.len() > 1) {
+        set_numbered(&mut bytes, true);
+        bytes.extend(parts(numbers, position).concat());
+    }
+    bytes
+}
+
+/// Sets or clears [`NUMBERED`] in the first binding.
+fn set_numbered(payload: &mut [u8], numbered: bool) {
+    if let Some(byte) = payload.get_mut(BINDING_BYTES - 1) {
+        let flag = (NUMBERED >> 24) as u8;
+        *byte = if numbered { *byte | flag } else { *byte & !flag };
+    }
+}
+
 /// Bytes of the payload of an identity with this many bindings.
 pub(crate) const fn payload_length(bindings: usize, numbered: bool) -> usize {
     bindings * if numbered { BINDING_BYTES_NUMBERED } else { BINDING_BYTES }
@@ -205,8 +254,8 @@ impl IdentityPayload {
 
 /// Writes the numbers of all bindings behind them.
 pub(crate) fn write_numbers(payload: &mut Vec<u8>, numbers: impl Iterator<Item = u64>) {
-    if let Some(byte) = payload.get_mut(BINDING_BYTES - 1) {
-        *byte |= (NUMBERED >> 24) as u8;
+    if !payload.is_empty() {
+        set_numbered(payload, true);
         payload.extend(numbers.flat_map(u64::to_le_bytes));
     }
 }
@@ -311,6 +360,15 @@ mod tests {
                 let read = IdentityPayload::read(&bytes);
                 assert_eq!(bytes.len(), payload_length(count as usize, numbered));
                 assert_eq!(read.bindings, written.bindings);
+                for at in 0..=count as usize {
+                    let with = payload_with(&bytes, at, binding(99), || 98);
+                    let longer = IdentityPayload::read(&with);
+                    assert_eq!(longer.bindings.len(), count as usize + 1);
+                    assert_eq!(longer.bindings[at], binding(99));
+                    let number = longer.numbers.map(|all| all[at]);
+                    assert_eq!(number, (numbered && count > 0).then_some(98));
+                    assert_eq!(payload_without(&with, at), bytes);
+                }
                 // Nothing is numbered where nothing is bound.
                 assert_eq!(read.numbers, written.numbers.filter(|_| count > 0));
             }

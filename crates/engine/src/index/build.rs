@@ -100,7 +100,7 @@ impl Index {
             let children = children.get(id).copied().unwrap_or_default();
             // Filled in by `put_bound`.
             let (identities, numbers) = (vec![u32::MAX; bound], numbered.then(|| vec![0; bound]));
-            let payload = ScopePayload { kind, children, identities, numbers };
+            let payload = ScopePayload { kind, children, unsorted: 0, identities, numbers };
             let number = fits(self.scopes.put(id, &payload.bytes()), id)?;
             Ok(PackedBinding::new(self.scopes.seed(), (number, id), 0))
         });

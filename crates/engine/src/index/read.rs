@@ -87,13 +87,14 @@ impl Index {
     pub(crate) fn first_bound(
         &self,
         record: &ScopeRecord<'_>,
-        before: impl Fn(&str) -> bool,
+        before: impl Fn(&[u8]) -> bool,
     ) -> usize {
         let (mut low, mut high) = (0, record.bound_len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let id = record.identity(middle).map_or("", |number| self.identities.key(number));
-            if before(id) {
+            let identity = record.identity(middle);
+            let entry = identity.and_then(|number| self.identities.entry(number));
+            if before(entry.map_or(&[], |entry| entry.key_bytes())) {
                 low = middle + 1;
             } else {
                 high = middle;

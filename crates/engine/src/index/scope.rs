@@ -1,8 +1,8 @@
 //! Scopes as the index stores them: a group or registered resource, and who is bound at it.
 //!
 //! ```text
-//! kind: u8   has numbers: u8   unused: 2 bytes   children: u32
-//! identities: u32 each, once for each binding, in the order of the identities' ids
+//! kind: u8   has numbers: u8   unsorted: u16   children: u32
+//! identities: u32 each, once for each binding, in the order of the identities' ids but for the last `unsorted`
 //! numbers: u64 each, in the order of the identities, if there are any
 //! ```
 //!
@@ -10,6 +10,9 @@
 //! [`binding_id`](crate::rules::binding_id)). A scope has numbers if a binding at it has an explicit id of
 //! that form; then there is one for each binding, the derived one for a binding without an explicit id,
 //! and 0 for a binding whose id has another form.
+//!
+//! While several changes are applied, new bindings are appended, and sorted in once at the end: in published
+//! snapshots `unsorted` is 0.
 
 /// Bytes of a payload before the identities.
 pub(crate) const SCOPE_HEADER: usize = 8;
@@ -30,6 +33,8 @@ pub(crate) struct ScopeRecord<'s> {
     pub(crate) kind: ScopeKind,
     /// The number of groups, roles, identities and resources whose parent it is.
     pub(crate) children: u32,
+    /// The number of bindings at the end that are not in order.
+    pub(crate) unsorted: u16,
     identities: &'s [[u8; 4]],
     numbers: Option<&'s [[u8; 8]]>,
 }
@@ -39,28 +44,33 @@ pub(crate) struct ScopeRecord<'s> {
 pub(crate) struct ScopePayload {
     pub(crate) kind: ScopeKind,
     pub(crate) children: u32,
+    pub(crate) unsorted: u16,
     pub(crate) identities: Vec<u32>,
     /// As many as identities, if there are any.
     pub(crate) numbers: Option<Vec<u64>>,
 }
 
 impl<'s> ScopeRecord<'s> {
+    /// The offset of the number of unsorted bindings in the payload.
+    pub(crate) const UNSORTED_AT: usize = 2;
     /// The offset of the number of children in the payload.
     pub(crate) const CHILDREN_AT: usize = 4;
 
     /// `None` if the payload is too short for its header.
     pub(crate) fn read(payload: &'s [u8]) -> Option<Self> {
         let (header, bound) = payload.split_first_chunk::<SCOPE_HEADER>()?;
-        let [kind, numbered, _, _, c0, c1, c2, c3] = *header;
+        let [kind, numbered, u0, u1, c0, c1, c2, c3] = *header;
         let kind = if kind == 0 { ScopeKind::Group } else { ScopeKind::Resource };
+        let unsorted = u16::from_le_bytes([u0, u1]);
         let children = u32::from_le_bytes([c0, c1, c2, c3]);
         if numbered == 0 {
-            return Some(Self { kind, children, identities: bound.as_chunks().0, numbers: None });
+            let (identities, _) = bound.as_chunks();
+            return Some(Self { kind, children, unsorted, identities, numbers: None });
         }
         let count = bound.len() / BOUND_BYTES_NUMBERED;
         let (identities, numbers) = bound.split_at_checked(count * BOUND_BYTES)?;
         let (identities, numbers) = (identities.as_chunks().0, Some(numbers.as_chunks().0));
-        Some(Self { kind, children, identities, numbers })
+        Some(Self { kind, children, unsorted, identities, numbers })
     }
 
     /// The number of bindings at this scope.
@@ -83,17 +93,63 @@ impl<'s> ScopeRecord<'s> {
         Some(self.numbers?.iter().map(|bytes| u64::from_le_bytes(*bytes)))
     }
 
+    /// The payload with one more binding, of this identity, at a position. The number is ignored if the
+    /// scope has none.
+    pub(crate) fn with(&self, position: usize, identity: u32, number: u64) -> Vec<u8> {
+        self.spliced(position, identity, number, self.unsorted)
+    }
+
+    /// [`Self::with`] at the end, out of order. `None` if there are too many unsorted ones.
+    pub(crate) fn appended(&self, identity: u32, number: u64) -> Option<Vec<u8>> {
+        let unsorted = self.unsorted.checked_add(1)?;
+        Some(self.spliced(self.bound_len(), identity, number, unsorted))
+    }
+
+    fn spliced(&self, position: usize, identity: u32, number: u64, unsorted: u16) -> Vec<u8> {
+        let numbered = self.numbers.is_some();
+        let mut bytes = Vec::with_capacity(ScopePayload::length(self.bound_len() + 1, numbered));
+        bytes.extend(ScopePayload::header(self.kind, numbered, unsorted, self.children));
+        let (before, after) =
+            self.identities.split_at_checked(position).unwrap_or((self.identities, &[]));
+        bytes.extend_from_slice(before.as_flattened());
+        bytes.extend(identity.to_le_bytes());
+        bytes.extend_from_slice(after.as_flattened());
+        if let Some(numbers) = self.numbers {
+            let (before, after) = numbers.split_at_checked(position).unwrap_or((numbers, &[]));
+            bytes.extend_from_slice(before.as_flattened());
+            bytes.extend(number.to_le_bytes());
+            bytes.extend_from_slice(after.as_flattened());
+        }
+        bytes
+    }
+
+    /// The payload without the binding at a position.
+    pub(crate) fn without(&self, position: usize) -> Vec<u8> {
+        fn parts<const N: usize>(all: &[[u8; N]], position: usize) -> [&[u8]; 2] {
+            let (before, after) = all.split_at_checked(position).unwrap_or((all, &[]));
+            [before.as_flattened(), after.get(1..).unwrap_or_default().as_flattened()]
+        }
+        let in_order = self.bound_len().saturating_sub(usize::from(self.unsorted));
+        let unsorted = self.unsorted.saturating_sub(u16::from(position >= in_order));
+        let numbered = self.numbers.is_some();
+        let header = ScopePayload::header(self.kind, numbered, unsorted, self.children);
+        let identities = parts(self.identities, position).concat();
+        let numbers = self.numbers.map(|numbers| parts(numbers, position).concat());
+        [&header[..], &identities, numbers.as_deref().unwrap_or_default()].concat()
+    }
+
     pub(crate) fn to_payload(self) -> ScopePayload {
-        let Self { kind, children, .. } = self;
+        let Self { kind, children, unsorted, .. } = self;
         let numbers = self.numbers().map(Iterator::collect);
-        ScopePayload { kind, children, identities: self.identities().collect(), numbers }
+        let identities = self.identities().collect();
+        ScopePayload { kind, children, unsorted, identities, numbers }
     }
 }
 
 impl ScopePayload {
     /// A scope at which nothing is bound.
     pub(crate) const fn empty(kind: ScopeKind, children: u32) -> Self {
-        Self { kind, children, identities: vec![], numbers: None }
+        Self { kind, children, unsorted: 0, identities: vec![], numbers: None }
     }
 
     /// Bytes of the payload of a scope with this many bindings.
@@ -101,11 +157,17 @@ impl ScopePayload {
         SCOPE_HEADER + bound * if numbered { BOUND_BYTES_NUMBERED } else { BOUND_BYTES }
     }
 
+    fn header(kind: ScopeKind, numbered: bool, unsorted: u16, children: u32) -> [u8; SCOPE_HEADER] {
+        let kind = u8::from(kind == ScopeKind::Resource);
+        let [c0, c1, c2, c3] = children.to_le_bytes();
+        let [u0, u1] = unsorted.to_le_bytes();
+        [kind, u8::from(numbered), u0, u1, c0, c1, c2, c3]
+    }
+
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let Self { kind, children, identities, numbers } = self;
+        let Self { kind, children, unsorted, identities, numbers } = self;
         let mut bytes = Vec::with_capacity(Self::length(identities.len(), numbers.is_some()));
-        bytes.extend([u8::from(*kind == ScopeKind::Resource), u8::from(numbers.is_some()), 0, 0]);
-        bytes.extend(children.to_le_bytes());
+        bytes.extend(Self::header(*kind, numbers.is_some(), *unsorted, *children));
         identities.iter().for_each(|identity| bytes.extend(identity.to_le_bytes()));
         numbers.iter().flatten().for_each(|number| bytes.extend(number.to_le_bytes()));
         bytes
@@ -126,12 +188,30 @@ mod tests {
         ] {
             for kind in [ScopeKind::Group, ScopeKind::Resource] {
                 let (identities, numbers) = (identities.clone(), numbers.clone());
-                let written = ScopePayload { kind, children: 70_000, identities, numbers };
+                let written =
+                    ScopePayload { kind, children: 70_000, unsorted: 0, identities, numbers };
                 let bytes = written.bytes();
                 let (bound, numbered) = (written.identities.len(), written.numbers.is_some());
                 assert_eq!(bytes.len(), ScopePayload::length(bound, numbered));
                 let read = ScopeRecord::read(&bytes).unwrap().to_payload();
                 assert_eq!(format!("{read:?}"), format!("{written:?}"));
+
+                let record = ScopeRecord::read(&bytes).unwrap();
+                for at in 0..=bound {
+                    let with = record.with(at, 77, 78);
+                    let read = ScopeRecord::read(&with).unwrap();
+                    let longer = read.to_payload();
+                    assert_eq!((longer.identities.len(), longer.identities[at]), (bound + 1, 77));
+                    assert_eq!(longer.numbers.map(|all| all[at]), numbered.then_some(78));
+                    assert_eq!(read.without(at), bytes);
+                }
+                let appended = record.appended(77, 78).unwrap();
+                let read = ScopeRecord::read(&appended).unwrap();
+                assert_eq!((read.unsorted, read.identity(bound)), (1, Some(77)));
+                assert_eq!(read.without(bound), bytes);
+                if bound > 0 {
+                    assert_eq!(ScopeRecord::read(&read.without(0)).unwrap().unsorted, 1);
+                }
             }
         }
         assert!(ScopeRecord::read(&[0; 7]).is_none());

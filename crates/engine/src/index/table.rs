@@ -81,6 +81,10 @@ impl<'t, X> Entry<'t, X> {
         self.payload
     }
 
+    pub(crate) const fn key_bytes(&self) -> &'t [u8] {
+        self.key
+    }
+
     /// The text. Never fails to decode: keys are inserted as `str`.
     pub(crate) fn key(&self) -> &'t str {
         str::from_utf8(self.key).unwrap_or_default()

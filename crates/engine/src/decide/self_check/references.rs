@@ -63,6 +63,7 @@ pub(super) fn check_scope(index: &Index, scope: Entry<'_, Properties>) -> Checke
     let Some(record) = ScopeRecord::read(scope.payload()) else {
         return Err(SelfCheckError::corrupt(id, "its record is too short"));
     };
+    expect(record.unsorted == 0, id, "it has bindings that are not sorted in")?;
     if let Some(numbers) = record.numbers() {
         let problem = "it does not have a number for each binding";
         expect(numbers.len() == record.bound_len(), id, problem)?;
@@ -91,7 +92,7 @@ fn check_listed(
     let bindings = index.bindings_of(identity).filter(here).count();
     // In the order of ids, so found by binary search.
     let key = |number| index.identities().key(number);
-    let first = index.first_bound(record, |id| id < identity.key());
+    let first = index.first_bound(record, |id| id < identity.key_bytes());
     let listed = (first..record.bound_len())
         .map_while(|position| record.identity(position))
         .take_while(|number| key(*number) == identity.key())
