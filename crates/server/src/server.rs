@@ -7,35 +7,31 @@
 //! **Invariants**: every address is bound before anything is loaded, and calls are answered as not
 //! ready until the load is done. A drain ends after [`DRAIN_MAX`].
 //!
-//! Read `config`, this file, `services` (what one worker serves), then `readiness`.
+//! Read `config`, `listeners`, this file, `services` (what one worker serves), then `readiness`.
 
 mod config;
+mod listeners;
 mod readiness;
 mod services;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, anyhow};
-use arc_swap::ArcSwap;
-use tokio::net::TcpListener;
+use anyhow::anyhow;
+use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::admission::Permits;
-use crate::envoy::routes::{RoutesFile, Table};
-use crate::feed::file::{self, PolicyFile};
-use crate::feed::published::{Published, Retention};
-use crate::feed::reload::{self, Documents, Reload, Wake};
+use crate::feed::reload::{self, Reload, Wake};
 use crate::grpc::page::PageKey;
-use crate::http::{self, Phase};
+use crate::http::Phase;
 use crate::limits::DRAIN_MAX;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
-use crate::transport::listen::Listener;
 use crate::transport::workers::Workers;
+use listeners::Listeners;
 use readiness::Readiness;
 use services::Shared;
 
@@ -47,8 +43,7 @@ pub use config::Config;
 #[derive(Debug)]
 pub struct Server {
     config: Config,
-    grpc: Vec<Listener>,
-    http: Option<TcpListener>,
+    listeners: Listeners,
     metrics: Arc<Metrics>,
     log: Option<DecisionLog>,
     traces: Option<Traces>,
@@ -64,35 +59,25 @@ impl Server {
     /// opened, the endpoint of traces is malformed, or the system provides no random numbers.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.check()?;
-        let mut grpc = Vec::new();
-        for address in &config.listen {
-            grpc.push(Listener::bind(address).await?);
-        }
-        let http = match config.http {
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-                format!("cannot listen on {address} (another address: --http; none: --http none)")
-            })?),
-            None => None,
-        };
+        let listeners = Listeners::bind(&config).await?;
         let metrics = Arc::new(Metrics::default());
-        let log = config.decision_log.as_ref();
-        let log = log.map(|to| DecisionLog::open(to, &config.limits, config.clock, &metrics));
-        let log = log.transpose()?;
+        let open = |target| DecisionLog::open(target, &config.limits, config.clock, &metrics);
+        let log = config.decision_log.as_ref().map(open).transpose()?;
         let traces = config.traces.as_ref().map(Traces::open).transpose()?;
         let page_key = config.page_key.clone().map_or_else(PageKey::random, Ok)?;
-        Ok(Self { config, grpc, http, metrics, log, traces, page_key })
+        Ok(Self { config, listeners, metrics, log, traces, page_key })
     }
 
     /// The bound gRPC addresses, with the ports that the system chose.
     #[must_use]
     pub fn grpc_addresses(&self) -> Vec<Address> {
-        self.grpc.iter().map(Listener::address).collect()
+        self.listeners.grpc_addresses()
     }
 
     /// The bound HTTP address, with the port that the system chose.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
-        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.listeners.http_address()
     }
 
     /// The decision log, for a log rotation to reopen.
@@ -114,35 +99,17 @@ impl Server {
         (reload, wakes): (Reload, mpsc::Receiver<Wake>),
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
-        let Self { config, grpc, http, metrics, log, traces, page_key } = self;
+        let Self { config, listeners, metrics, log, traces, page_key } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let shared = Shared {
-            published: Arc::new(Published::new(Retention::from(&config.limits))),
-            table: Arc::new(ArcSwap::from_pointee(Table::default())),
-            metrics: Arc::clone(&metrics),
-            log: log.clone(),
-            traces: traces.clone(),
-            page_key,
-            permits: Permits::new(&config.limits),
-            draining: cut.clone(),
-        };
+        let shared = Shared::new(&config, (&metrics, log.clone(), traces.clone()), page_key, &cut);
         let serve = |incoming, stop| shared.serve(&config, health_service.clone(), incoming, stop);
         let workers = Workers::start(config.runtime, serve, &config.limits, &cut, &tasks)?;
-        for listener in grpc {
-            tracing::info!(address = %listener.address(), "listening for gRPC");
-            tasks.spawn(workers.accept(listener, Arc::clone(&metrics), cut.clone()));
-        }
-        if let Some(listener) = http {
-            tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
-            let router = http::router(readiness.phase(), &metrics);
-            tasks.spawn(http::serve(listener, router, config.limits, cut.clone()));
-        }
+        listeners.serve(&workers, readiness.phase(), &metrics, (&config.limits, &cut, &tasks))?;
         tasks.close();
-
         tokio::pin!(stop);
-        let mut documents = documents(&config, &shared);
+        let mut documents = shared.documents(&config);
         let mut outcome = tokio::select! {
             loaded = reload::load_all(&mut documents) => loaded,
             // A signal during the first load: there is nothing to drain and no need to wait.
@@ -173,30 +140,9 @@ impl Server {
             Err(_) => tracing::warn!("stopped, cutting off connections that did not close"),
         }
         drop(workers);
-        tokio::join!(
-            async {
-                if let Some(log) = &log {
-                    log.finish().await
-                }
-            },
-            async {
-                if let Some(traces) = &traces {
-                    traces.finish().await
-                }
-            },
-        );
+        let finish_log = OptionFuture::from(log.as_ref().map(DecisionLog::finish));
+        let finish_traces = OptionFuture::from(traces.as_ref().map(Traces::finish));
+        tokio::join!(finish_log, finish_traces);
         outcome
     }
-}
-
-/// The routes load first, because no request of Envoy may be decided without them.
-fn documents(config: &Config, shared: &Shared) -> Documents {
-    let (published, metrics) = (&shared.published, &shared.metrics);
-    let (source, catalogs, clock) = (config.source.clone(), config.catalogs.clone(), config.clock);
-    let feed = file::Config { source, catalogs, clock };
-    let (path, table) = (config.routes.clone(), Arc::clone(&shared.table));
-    vec![
-        Box::new(RoutesFile::new(path, table, Arc::clone(published), Arc::clone(metrics))),
-        Box::new(PolicyFile::new(feed, Arc::clone(published), Arc::clone(metrics))),
-    ]
 }

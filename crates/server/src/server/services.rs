@@ -21,8 +21,10 @@ use crate::admission::{Admission, Permits};
 use crate::ask::Ask;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
-use crate::envoy::routes::Table;
-use crate::feed::Published;
+use crate::envoy::routes::{RoutesFile, Table};
+use crate::feed::file::{self, PolicyFile};
+use crate::feed::published::{Published, Retention};
+use crate::feed::reload::Documents;
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::{FastCheckLayer, FastCheckState};
 use crate::grpc::page::PageKey;
@@ -37,18 +39,49 @@ use crate::transport::workers::{Incoming, Runtime, ServeFuture};
 
 /// The state that the services of all workers share.
 pub(super) struct Shared {
-    pub(super) published: Arc<Published>,
-    pub(super) table: Arc<ArcSwap<Table>>,
-    pub(super) metrics: Arc<Metrics>,
-    pub(super) log: Option<DecisionLog>,
-    pub(super) traces: Option<Traces>,
-    pub(super) page_key: PageKey,
-    pub(super) permits: Arc<Permits>,
+    published: Arc<Published>,
+    table: Arc<ArcSwap<Table>>,
+    metrics: Arc<Metrics>,
+    log: Option<DecisionLog>,
+    traces: Option<Traces>,
+    page_key: PageKey,
+    permits: Arc<Permits>,
     /// Ends streams when the drain begins.
-    pub(super) draining: CancellationToken,
+    draining: CancellationToken,
 }
 
 impl Shared {
+    pub(super) fn new(
+        config: &Config,
+        (metrics, log, traces): (&Arc<Metrics>, Option<DecisionLog>, Option<Traces>),
+        page_key: PageKey,
+        draining: &CancellationToken,
+    ) -> Self {
+        Self {
+            published: Arc::new(Published::new(Retention::from(&config.limits))),
+            table: Arc::new(ArcSwap::from_pointee(Table::default())),
+            metrics: Arc::clone(metrics),
+            log,
+            traces,
+            page_key,
+            permits: Permits::new(&config.limits),
+            draining: draining.clone(),
+        }
+    }
+
+    /// The documents that feed the services. The routes load first, because no request of Envoy may
+    /// be decided without them.
+    pub(super) fn documents(&self, config: &Config) -> Documents {
+        let (published, metrics) = (&self.published, &self.metrics);
+        let (source, catalogs) = (config.source.clone(), config.catalogs.clone());
+        let feed = file::Config { source, catalogs, clock: config.clock };
+        let (path, table) = (config.routes.clone(), Arc::clone(&self.table));
+        vec![
+            Box::new(RoutesFile::new(path, table, Arc::clone(published), Arc::clone(metrics))),
+            Box::new(PolicyFile::new(feed, Arc::clone(published), Arc::clone(metrics))),
+        ]
+    }
+
     /// Serves the connections of one worker until `stop`. Reference counts that every call changes
     /// belong to the worker, so that cores share no such counter.
     ///

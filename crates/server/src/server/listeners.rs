@@ -1,0 +1,76 @@
+//! The addresses of a server: bound before anything is loaded, then accepted from.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::Config;
+use crate::http::{self, Phase};
+use crate::limits::Limits;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::listen::{Address, Listener};
+use crate::transport::workers::Workers;
+
+/// Bound addresses.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    grpc: Vec<Listener>,
+    http: Option<TcpListener>,
+}
+
+impl Listeners {
+    /// Binds every address.
+    ///
+    /// # Errors
+    ///
+    /// An address is in use or cannot be bound.
+    pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
+        let mut grpc = Vec::new();
+        for address in &config.listen {
+            grpc.push(Listener::bind(address).await?);
+        }
+        let http = match config.http {
+            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
+                format!("cannot listen on {address} (another address: --http; none: --http none)")
+            })?),
+            None => None,
+        };
+        Ok(Self { grpc, http })
+    }
+
+    pub(super) fn grpc_addresses(&self) -> Vec<Address> {
+        self.grpc.iter().map(Listener::address).collect()
+    }
+
+    pub(super) fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    /// Accepts connections until `stop`, each address in a task of its own.
+    ///
+    /// # Errors
+    ///
+    /// The HTTP address cannot be read back.
+    pub(super) fn serve(
+        self,
+        workers: &Workers,
+        phase: watch::Receiver<Phase>,
+        metrics: &Arc<Metrics>,
+        (limits, stop, tasks): (&Limits, &CancellationToken, &TaskTracker),
+    ) -> anyhow::Result<()> {
+        for listener in self.grpc {
+            tracing::info!(address = %listener.address(), "listening for gRPC");
+            tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
+        }
+        if let Some(listener) = self.http {
+            tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
+            let router = http::router(phase, metrics);
+            tasks.spawn(http::serve(listener, router, *limits, stop.clone()));
+        }
+        Ok(())
+    }
+}
