@@ -53,7 +53,7 @@ fn every_reason_is_expected_by_a_world() {
 }
 
 #[test]
-fn every_call_is_made_by_a_test() {
+fn every_rpc_is_called_by_a_test() {
     let tests = text_of("tests/it");
     let set = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
     let ours = set.file.iter().filter(|file| file.package() == "capstan.v1");
@@ -88,7 +88,7 @@ fn every_error_reason_is_provoked_by_a_test() {
 
 /// Asked by name: that a list is as long as it should be says less.
 #[test]
-fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
+fn every_capability_of_every_built_in_catalog_is_checked_by_a_world() {
     let (worlds, catalogs) = (worlds(), Catalogs::default());
     let asked: BTreeSet<(&str, &str)> = worlds
         .iter()
@@ -114,8 +114,8 @@ fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
 
 /// Named as the constant, or as the field of `Limits` that a test sets instead.
 #[test]
-fn every_limit_is_met_by_a_test() {
-    let folders = ["tests/it", "tests/it/reload", "tests/it/ext_authz"];
+fn every_limit_is_named_by_a_test() {
+    let folders = ["tests/it", "tests/it/limits", "tests/it/reload", "tests/it/ext_authz"];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
     let limits = ["../server/src/limits.rs", "src/limits.rs"];
     let limits = limits.map(|file| fs::read_to_string(root().join(file)).unwrap()).concat();
