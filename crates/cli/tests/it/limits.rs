@@ -48,7 +48,7 @@ fn waiting_check() -> v1::CheckRequest {
     v1::CheckRequest { consistency, ..check() }
 }
 
-async fn serves(channel: &Channel) {
+async fn assert_serves(channel: &Channel) {
     let answer = DecisionServiceClient::new(channel.clone()).check(check()).await.unwrap();
     assert!(answer.into_inner().allowed);
 }
@@ -92,18 +92,18 @@ async fn messages_over_4_mib_are_refused() {
     let answer = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX)).await.unwrap();
     assert!(answer.into_inner().results[0].allowed);
     let beyond = server.decisions().batch_check(batch_of(MESSAGE_BYTES_MAX + 1)).await.unwrap_err();
-    too_large(&beyond);
+    assert_too_large(&beyond);
 
     // A stream answers the batches before the too large one.
     let batches = tokio_stream::iter([batch(), batch_of(MESSAGE_BYTES_MAX + 1)]);
     let mut answers = server.decisions().stream_check(batches).await.unwrap().into_inner();
     assert!(answers.message().await.unwrap().unwrap().results[0].allowed);
-    too_large(&answers.message().await.unwrap_err());
-    serves(&server.channel).await;
+    assert_too_large(&answers.message().await.unwrap_err());
+    assert_serves(&server.channel).await;
 }
 
 #[track_caller]
-fn too_large(status: &Status) {
+fn assert_too_large(status: &Status) {
     assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, "TOO_LARGE"));
     let pushback = status.metadata().get("grpc-retry-pushback-ms");
     assert_eq!(pushback.unwrap().to_str().unwrap(), "-1", "a retry would be too large again");
@@ -118,9 +118,9 @@ async fn responses_over_the_message_limit_are_not_sent() {
         resource: "acme".into(),
         ..Default::default()
     };
-    too_large(&server.decisions().list_capabilities(list("alice")).await.unwrap_err());
+    assert_too_large(&server.decisions().list_capabilities(list("alice")).await.unwrap_err());
     server.decisions().list_capabilities(list("zoe")).await.unwrap();
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
 }
 
 #[tokio::test]
@@ -129,7 +129,7 @@ async fn a_frame_header_over_the_limit_is_refused_before_its_message() {
     let claim = (b"\0\xff\xff\xff\xff".to_vec(), Body::Open);
     let answer = raw::call(server.grpc, CHECK, &[], claim).await.unwrap();
     assert_eq!((answer.code(), &*answer.reason()), (Code::ResourceExhausted, "TOO_LARGE"));
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
 }
 
 #[tokio::test]
@@ -156,7 +156,7 @@ async fn undecodable_messages_are_invalid_arguments() {
             assert_eq!(found, (Code::InvalidArgument, "INVALID_FIELD"), "{what}, in a stream");
         }
     }
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
 }
 
 // === HTTP/2 ===
@@ -172,7 +172,7 @@ async fn headers_over_16_kib_are_refused() {
     };
     assert!(server.decisions().check(with(most - 1_000)).await.is_ok());
     assert!(server.decisions().check(with(most)).await.is_err());
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
     let padding = "x".repeat(most);
     let body = (framed(&check()), Body::Whole);
     let refused = raw::call(server.grpc, CHECK, &[("x-padding", &padding)], body).await.unwrap();
@@ -207,7 +207,7 @@ async fn the_257th_stream_of_a_connection_waits() {
     let waits = tokio::time::timeout(Duration::from_millis(100), &mut next).await;
     assert!(waits.is_err(), "the 257th stream must wait");
     // Other connections are not affected.
-    serves(&connect(server.grpc).await).await;
+    assert_serves(&connect(server.grpc).await).await;
     streams.pop();
     tokio::time::timeout(PATIENCE, next).await.unwrap().unwrap();
 }
@@ -236,7 +236,7 @@ async fn streams_beyond_256_are_refused_and_the_others_are_served() {
     }
     refused.sort_unstable();
     assert_eq!(refused, streams.clone().filter(|at| beyond.contains(at)).collect::<Vec<_>>());
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
 
     let within: Vec<_> = streams.filter(|at| within.contains(at)).collect();
     for stream in &within {
@@ -375,13 +375,13 @@ async fn a_stream_has_only_the_client_deadline() {
 
 // === Calls in flight ===
 
-async fn is_healthy(channel: &Channel) {
+async fn assert_healthy(channel: &Channel) {
     let request = HealthCheckRequest { service: "capstan.v1.DecisionService".into() };
     HealthClient::new(channel.clone()).check(request).await.unwrap();
 }
 
 #[track_caller]
-fn overloaded(status: &Status) {
+fn assert_overloaded(status: &Status) {
     assert_eq!((status.code(), &*reason(status)), (Code::ResourceExhausted, "OVERLOADED"));
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
     let pushback: u64 = pushback.to_str().unwrap().parse().unwrap();
@@ -392,7 +392,7 @@ fn overloaded(status: &Status) {
 }
 
 /// Waits until a check is answered: the server releases a permit once it notices the end of a stream.
-async fn serves_again(channel: &Channel) {
+async fn wait_until_served(channel: &Channel) {
     let began = Instant::now();
     while let Err(status) = DecisionServiceClient::new(channel.clone()).check(check()).await {
         assert_eq!(reason(&status), "OVERLOADED");
@@ -405,17 +405,19 @@ async fn calls_beyond_the_global_limit_are_refused_except_health() {
     let limits = Limits { in_flight_max: 2, peer_in_flight_max: 2, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let mut streams = vec![open(&server.channel).await.unwrap()];
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
     streams.push(open(&server.channel).await.unwrap());
 
-    overloaded(&server.decisions().check(check()).await.unwrap_err());
-    overloaded(&open(&server.channel).await.err().unwrap());
-    overloaded(&server.roles().list_roles(v1::ListRolesRequest::default()).await.unwrap_err());
-    is_healthy(&server.channel).await;
-    is_healthy(&connect(server.grpc).await).await;
+    assert_overloaded(&server.decisions().check(check()).await.unwrap_err());
+    assert_overloaded(&open(&server.channel).await.err().unwrap());
+    assert_overloaded(
+        &server.roles().list_roles(v1::ListRolesRequest::default()).await.unwrap_err(),
+    );
+    assert_healthy(&server.channel).await;
+    assert_healthy(&connect(server.grpc).await).await;
 
     streams.pop();
-    serves_again(&server.channel).await;
+    wait_until_served(&server.channel).await;
 }
 
 #[tokio::test]
@@ -427,19 +429,19 @@ async fn the_limit_of_one_peer_does_not_affect_other_peers() {
         // The limit counts the calls of all connections of a peer.
         streams.push(open(&connect(server.grpc).await).await.unwrap());
     }
-    overloaded(&server.decisions().check(check()).await.unwrap_err());
-    is_healthy(&server.channel).await;
+    assert_overloaded(&server.decisions().check(check()).await.unwrap_err());
+    assert_healthy(&server.channel).await;
 
     let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
     let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
-    serves(&other).await;
+    assert_serves(&other).await;
     streams.push(open(&other).await.unwrap());
     streams.push(open(&other).await.unwrap());
-    overloaded(&open(&other).await.err().unwrap());
+    assert_overloaded(&open(&other).await.err().unwrap());
 
     streams.remove(0);
-    serves_again(&server.channel).await;
-    overloaded(&open(&other).await.err().unwrap());
+    wait_until_served(&server.channel).await;
+    assert_overloaded(&open(&other).await.err().unwrap());
 }
 
 /// Without any compute permit, calls that need one wait, and do not block calls that need none.
@@ -450,9 +452,9 @@ async fn calls_that_wait_for_a_permit_do_not_block_checks_or_health() {
     tokio::select! {
         codes = calls_that_need_a_permit(&server) => panic!("ended without a permit: {codes:?}"),
         () = async {
-            serves(&server.channel).await;
+            assert_serves(&server.channel).await;
             assert!(server.decisions().batch_check(batch()).await.is_ok());
-            is_healthy(&server.channel).await;
+            assert_healthy(&server.channel).await;
         } => {}
     }
 }
@@ -463,7 +465,7 @@ async fn calls_without_a_permit_end_at_their_deadline() {
     let limits = Limits { computing_max: 0, unary_time_max, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     assert_eq!(calls_that_need_a_permit(&server).await, [Code::DeadlineExceeded; 6]);
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
 }
 
 /// Makes every unary call except Check at the same time, with a long batch. Returns the error codes:
@@ -511,7 +513,7 @@ async fn cancelled_calls_return_their_permits() {
         let call = decisions.check(waiting_check());
         let _ = tokio::time::timeout(Duration::from_millis(5), call).await;
     }
-    serves_again(&server.channel).await;
+    wait_until_served(&server.channel).await;
 }
 
 // === Pages ===

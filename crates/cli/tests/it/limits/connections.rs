@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use super::{CHECK, check, serves, waiting_check};
+use super::{CHECK, assert_serves, check, waiting_check};
 use crate::common::{InProcess, PATIENCE, Serving, connect};
 use crate::metrics;
 use crate::raw::{
@@ -19,7 +19,7 @@ use crate::raw::{
 };
 
 /// Makes a check on this connection and expects an answer.
-async fn is_served(peer: &mut Frames) {
+async fn assert_served(peer: &mut Frames) {
     peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK)).await;
     peer.send(DATA, END_STREAM, 1, &framed(&check())).await;
     loop {
@@ -70,7 +70,7 @@ async fn a_peer_that_does_not_answer_pings_is_disconnected() {
             pings += 1;
         }
     }
-    is_served(&mut alive).await;
+    assert_served(&mut alive).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,13 +126,13 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     let server = InProcess::start_within(limits).await;
     let mut others = vec![connect(server.grpc).await, connect(server.grpc).await];
     for channel in &others {
-        serves(channel).await;
+        assert_serves(channel).await;
     }
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
     assert!(nothing.is_empty(), "{nothing:?}");
-    serves(&server.channel).await;
+    assert_serves(&server.channel).await;
     let scraped = metrics::scrape(&server).await;
     assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
 
@@ -152,7 +152,7 @@ async fn connections_of_one_peer_are_limited() {
     let limits = Limits { peer_connections_max: 2, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let second = connect(server.grpc).await;
-    serves(&second).await;
+    assert_serves(&second).await;
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
@@ -162,8 +162,8 @@ async fn connections_of_one_peer_are_limited() {
     // Another loopback address is another peer.
     let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
     let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
-    serves(&other).await;
-    serves(&server.channel).await;
+    assert_serves(&other).await;
+    assert_serves(&server.channel).await;
 }
 
 /// The age of a connection starts after its HTTP/2 preface. `GREETING_MAX` limits the time before.
@@ -182,8 +182,8 @@ async fn connections_without_a_preface_are_closed() {
     let mut idle = Frames::connect(server.grpc).await;
     let until = tokio::time::Instant::now() + 2 * limits.greeting_max;
     while tokio::time::timeout_at(until, idle.next()).await.is_ok() {}
-    is_served(&mut idle).await;
-    serves(&server.channel).await;
+    assert_served(&mut idle).await;
+    assert_serves(&server.channel).await;
     let scraped = metrics::scrape(&server).await;
     assert!(scraped.contains_key("capstan_in_flight"), "{scraped:?}");
 }
@@ -234,7 +234,7 @@ async fn the_limit_of_file_descriptors_is_raised() {
     let mut many = Vec::new();
     for _ in 0..60 {
         let channel = connect(address).await;
-        serves(&channel).await;
+        assert_serves(&channel).await;
         many.push(channel);
     }
     drop(many);
@@ -252,14 +252,14 @@ async fn a_server_without_free_file_descriptors_continues() {
     let mut server = Serving::spawn(&mut limited, 1);
     let address: SocketAddr = server.address("grpc").parse().unwrap();
     let channel = connect(address).await;
-    serves(&channel).await;
+    assert_serves(&channel).await;
     let mut many = Vec::new();
     for _ in 0..60 {
         many.push(tokio::net::TcpStream::connect(address).await.unwrap());
     }
     server.wait_for_log("cannot take a connection");
-    serves(&channel).await;
+    assert_serves(&channel).await;
     drop(many);
-    serves(&connect(address).await).await;
+    assert_serves(&connect(address).await).await;
     server.stop("-TERM");
 }
