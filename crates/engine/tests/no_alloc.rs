@@ -4,7 +4,7 @@
 #![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "all of this is test code, helpers too"
+    reason = "all of this is test code, not only the test functions"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
