@@ -95,7 +95,8 @@ fn a_route_table_is_reloaded_completely_or_not_at_all() {
     replace(&routes, &overlapping);
     server.wait_for_log("the routes are not reloaded, the old ones serve on");
     server.wait_for_log(
-        "route `twin`, which takes `GET /v2/`; expected no request that route `base` takes, too",
+        "route `twin`, which matches `GET /v2/`; expected no request that route `base` also \
+         matches",
     );
     replace(&routes, "version: 1\nroutes: []\n");
     server.wait_for_log("\"routes\":0");
