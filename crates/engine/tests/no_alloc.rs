@@ -1,4 +1,4 @@
-//! A check allocates nothing, single or in a batch, whatever the answer and the number of bindings.
+//! A check allocates nothing, single or in a batch, for any answer and any number of bindings.
 
 #![expect(unsafe_code, reason = "an allocator that counts has to implement `GlobalAlloc`")]
 #![expect(
