@@ -1,17 +1,17 @@
-//! An allocator that counts: bytes in use, the most that were in use, and calls.
+//! An allocator that counts the bytes in use, their peak, and the allocations.
 //!
 //! ```text
 //! #[global_allocator]
 //! static COUNTING: Counting = Counting::new();
 //! ```
 
-#![expect(unsafe_code, reason = "an allocator that counts is an allocator")]
+#![expect(unsafe_code, reason = "a counting allocator implements `GlobalAlloc`")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// The system's allocator, counted. Bytes are those asked for: what the allocator itself needs
-/// beside them, about a twelfth, is not in them.
+/// The system's allocator with counters. It counts requested bytes. The overhead of the allocator itself,
+/// about a twelfth, is not included.
 #[derive(Debug)]
 pub struct Counting {
     in_use: AtomicUsize,
@@ -20,27 +20,27 @@ pub struct Counting {
 }
 
 impl Counting {
-    /// Nothing is counted yet.
+    /// All counters are zero.
     #[must_use]
     #[expect(clippy::new_without_default, reason = "a static needs a constant")]
     pub const fn new() -> Self {
         Self { in_use: AtomicUsize::new(0), peak: AtomicUsize::new(0), calls: AtomicUsize::new(0) }
     }
 
-    /// Bytes in use now, by all threads.
+    /// The bytes in use now, of all threads.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.in_use.load(Relaxed)
     }
 
-    /// How often memory was asked for, by all threads.
+    /// The number of allocations, of all threads.
     #[must_use]
     pub fn calls(&self) -> usize {
         self.calls.load(Relaxed)
     }
 
-    /// What a piece of work gives, and the most bytes that were in use during it beyond those in use
-    /// before. Other threads are counted with it.
+    /// Runs `work`. Returns its result, and the peak of bytes in use minus the bytes in use before. Other threads
+    /// count, too.
     pub fn peak_of<T>(&self, work: impl FnOnce() -> T) -> (T, usize) {
         let before = self.in_use();
         self.peak.store(before, Relaxed);
@@ -55,7 +55,7 @@ impl Counting {
     }
 }
 
-// SAFETY: every call goes to the system's allocator as it came.
+// SAFETY: every call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.add(layout.size());
@@ -76,7 +76,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // Large blocks are moved by remapping, never held twice.
+        // The system moves large blocks by remapping, so old and new block never exist at the same time.
         self.in_use.fetch_sub(layout.size(), Relaxed);
         self.add(size);
         // SAFETY: the caller keeps the contract of `realloc`.

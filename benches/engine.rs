@@ -1,6 +1,6 @@
-//! What the engine costs in process: `cargo bench -p capstan-benches --bench engine`.
+//! The cost of the engine in process: `cargo bench -p capstan-benches --bench engine`.
 
-#![expect(clippy::expect_used, reason = "without its world there is nothing to measure")]
+#![expect(clippy::expect_used, reason = "a benchmark stops without its world")]
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterio
 
 const QUESTIONS: u64 = 20_000;
 const NOW: Timestamp = Timestamp::new(1_795_000_000, 0);
-/// A writer publishes so often beside readers.
+/// The interval between two publications of the writer beside the readers.
 const CHANGE_EVERY: Duration = Duration::from_millis(1);
 
 fn w() -> (Model, Snapshot, Vec<Asked>) {
@@ -30,7 +30,7 @@ fn w() -> (Model, Snapshot, Vec<Asked>) {
     (model, snapshot, World::W.asked(0, QUESTIONS))
 }
 
-/// W with every binding changed.
+/// W after a change of every binding.
 fn w_with(change: impl Fn(&mut RoleBinding)) -> Snapshot {
     let mut facts: Facts = World::W.facts();
     facts.role_bindings.iter_mut().for_each(change);
@@ -70,7 +70,7 @@ fn check(c: &mut Criterion) {
     each(&mut group, "elsewhere", &snapshot, &with(&snapshot, Reason::NoBinding));
     each(&mut group, "unknown identity", &snapshot, &with(&snapshot, Reason::UnknownIdentity));
 
-    // The same few again: what is left when nothing waits for memory, and then nothing is guessed wrong.
+    // The same few questions repeatedly: the cost without cache misses and branch mispredictions.
     for few in [4, 64, 1_024] {
         each(&mut group, &format!("the same {few}"), &snapshot, all.get(..few).unwrap_or_default());
     }
@@ -150,7 +150,7 @@ fn delete_and_create(binding: &RoleBinding) -> [Change; 2] {
     [Change::DeleteRoleBinding(id), Change::CreateRoleBinding(binding.clone())]
 }
 
-/// 10,000 identities at one scope, in pages of 100: a page costs the same wherever it stands.
+/// 10,000 identities at one scope in pages of 100: every page has the same cost.
 fn pages(c: &mut Criterion) {
     let snapshot = Snapshot::build(&viewers(10_000), 1).expect("a world that fits");
     let resource = Path::parse("acme").expect("a path");

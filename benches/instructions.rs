@@ -1,6 +1,6 @@
-//! Counts instructions with callgrind and holds them against `instructions.toml`: a guard that needs
-//! no quiet machine. `dev/instructions` runs it; `dev/instructions --record` writes what it counts, and
-//! `dev/instructions --profile` says in which functions they are.
+//! Counts instructions with callgrind and compares them with `instructions.toml`. The counts do not depend
+//! on the load of the machine. `dev/instructions` runs it, `dev/instructions --record` writes the counts, and
+//! `dev/instructions --profile` prints the counts of each function.
 //!
 //! ```text
 //! instructions ──valgrind──▶ instructions measured: one call of `measured` for each row
@@ -22,18 +22,18 @@ use anyhow::{Context as _, bail, ensure};
 use capstan_benches::worlds::{Asked, World, questions, viewers};
 use capstan_engine::{Attributes, Cursor, Path as Resource, Question, Snapshot, Timestamp};
 
-/// Questions of a row: enough that the hash seed of the process makes no difference to speak of.
+/// Questions of a row. With this number, the hash seed of the process has a negligible effect.
 const QUESTIONS: u64 = 10_000;
 const BATCH: usize = 64;
-/// Identities bound at one scope, and entries of a page of them.
+/// Identities bound at one scope, and the entries of a page of them.
 const VIEWERS: u32 = 10_000;
 const PAGE: usize = 100;
-/// How much more a question may cost, in percent.
+/// The allowed increase of the count of a question, in percent.
 const TOLERANCE: f64 = 5.0;
-/// The same, if the baseline is another compiler's.
+/// The allowed increase if the baseline is of another compiler, in percent.
 const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
-/// The rows in the order in which they are measured, and in how many parts. The search among very
-/// many bindings of few scopes depends on the hash seed, so it is the mean of many.
+/// The rows in the order of measurement, with their numbers of parts. The search among very many bindings of
+/// few scopes depends on the hash seed, so its count is the mean of many parts.
 const ROWS: [(&str, usize); 7] = [
     ("parse", 1),
     ("check", 1),
@@ -45,7 +45,7 @@ const ROWS: [(&str, usize); 7] = [
 ];
 const SEEDS: usize = 10;
 
-/// Instructions a question, by row.
+/// Instructions per question of each row.
 type Counts = BTreeMap<String, f64>;
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -63,13 +63,13 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-// === What is measured ===
+// === Measured work ===
 
 enum Row<'q> {
     Parse(&'q [Asked]),
     Check(&'q Snapshot, &'q [Question<'q>]),
     Batch(&'q Snapshot, &'q [Question<'q>]),
-    /// The page after this identity, as often as makes [`QUESTIONS`] entries.
+    /// Lists the page after this identity, repeatedly, until [`QUESTIONS`] entries are listed.
     Page(&'q Snapshot, Option<&'q str>),
 }
 
@@ -83,7 +83,7 @@ fn measure_all() -> anyhow::Result<()> {
     for (world, seeds) in [(World::Depth(16), 1), (World::EachIdentity(10_000), SEEDS)] {
         let (model, asked) = (world.model(), world.asked(0, QUESTIONS));
         for part in questions(&asked).chunks(asked.len() / seeds) {
-            // Each snapshot has a seed of its own.
+            // Each snapshot has its own seed.
             measured(&Row::Check(&Snapshot::build(&model, 1)?, part));
         }
     }
@@ -94,7 +94,7 @@ fn measure_all() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The function that callgrind counts in, by its name.
+/// The name of the function in which callgrind counts.
 #[inline(never)]
 fn measured(row: &Row<'_>) {
     let now = Timestamp::UNIX_EPOCH;
@@ -144,7 +144,7 @@ fn count() -> anyhow::Result<Counts> {
     Ok(counts)
 }
 
-/// What callgrind says of each row, in the order of [`ROWS`].
+/// The counts of callgrind in the order of [`ROWS`].
 fn dumps() -> anyhow::Result<Vec<(&'static str, Vec<String>)>> {
     let scratch = env::temp_dir().join(format!("capstan-instructions-{}", std::process::id()));
     fs::create_dir_all(&scratch)?;
@@ -174,13 +174,13 @@ fn dumps_in(scratch: &Path) -> anyhow::Result<Vec<(&'static str, Vec<String>)>> 
         .collect()
 }
 
-/// Functions below this part of a row, in percent, are not shown.
+/// Functions with a smaller share of the row, in percent, are not printed.
 const SHOWN: f64 = 1.0;
 
 fn profile() -> anyhow::Result<ExitCode> {
     let mut out = io::stdout().lock();
     for (row, dumps) in dumps()? {
-        // Any part of a row shows where its instructions are.
+        // One part of a row is enough for a profile.
         let Some(dump) = dumps.first() else { continue };
         let functions = profile::by_function(dump);
         let total = functions.iter().map(|(_, cost)| cost).sum::<u64>() as f64;
@@ -202,7 +202,7 @@ fn baseline_path() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.toml")
 }
 
-/// What instructions depend on beside the source.
+/// The inputs of the counts other than the source.
 fn compiler() -> anyhow::Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let ran = Command::new(rustc).arg("--version").output().context("rustc does not start")?;

@@ -1,12 +1,12 @@
-//! Where the instructions of a row are, by function: `dev/instructions --profile`.
+//! The instructions of a row by function: `dev/instructions --profile`.
 //!
-//! A dump of callgrind (*Callgrind Format Specification*, valgrind.org) says for each function, in `fn=`, how
-//! many instructions each of its lines took; what follows a line `calls=` are those of the function called,
-//! which has lines of its own.
+//! A dump of callgrind (*Callgrind Format Specification*, valgrind.org) has for each function, after `fn=`, the
+//! instructions of each source line. The line after `calls=` has the instructions of the callee, which are also
+//! in the lines of the callee itself.
 
 use std::collections::BTreeMap;
 
-/// Instructions by function, most first; what is inlined is its caller's.
+/// Instructions by function in descending order. Inlined functions count for their caller.
 pub(crate) fn by_function(dump: &str) -> Vec<(&str, u64)> {
     let mut names = BTreeMap::new();
     let mut costs: BTreeMap<&str, u64> = BTreeMap::new();
@@ -30,7 +30,7 @@ pub(crate) fn by_function(dump: &str) -> Vec<(&str, u64)> {
     costs
 }
 
-/// `(7) name` gives a number a name, `(7)` is that name again.
+/// `(7) name` defines the name of number 7, and `(7)` refers to it.
 fn named<'d>(names: &mut BTreeMap<&'d str, &'d str>, text: &'d str) -> &'d str {
     let (number, name) = text.split_once(' ').unwrap_or((text, ""));
     if !name.is_empty() {
@@ -44,7 +44,7 @@ mod tests {
     use super::by_function;
 
     #[test]
-    fn a_called_functions_instructions_are_its_own() {
+    fn instructions_of_a_callee_are_not_its_callers() {
         let dump = "version: 1\npositions: line\nevents: Ir\nsummary: 30\n\nfl=(1) a.rs\n\
                     fn=(1) measured\n16 4\n+2 3\ncfn=(2) check\ncalls=10 40\n* 20\n-1 1\n\n\
                     fn=(2)\n40 19\nfi=(2) b.rs\n+7 3\n";

@@ -1,7 +1,7 @@
-//! What the messages of a check cost to encode and decode: `cargo bench -p capstan-benches --bench
+//! The cost of encoding and decoding the messages of a check: `cargo bench -p capstan-benches --bench
 //! wire`.
 
-#![expect(clippy::expect_used, reason = "without its messages there is nothing to measure")]
+#![expect(clippy::expect_used, reason = "a benchmark stops without its messages")]
 
 use std::hint::black_box;
 
@@ -25,7 +25,7 @@ fn item(asked: &Asked) -> CheckItem {
     CheckItem { identity, capability, resource, ..CheckItem::default() }
 }
 
-/// Both ways, into and out of one buffer.
+/// Encodes into and decodes from one buffer.
 fn both_ways<M: Message + Default>(c: &mut Criterion, name: &str, checks: u64, message: &M) {
     let bytes = message.encode_to_vec();
     let mut group = c.benchmark_group(format!("codec, {name}, {} bytes", bytes.len()));
@@ -39,7 +39,7 @@ fn both_ways<M: Message + Default>(c: &mut Criterion, name: &str, checks: u64, m
         });
     });
     group.bench_function("decode", |b| {
-        b.iter(|| M::decode(black_box(&*bytes)).expect("what was encoded decodes"));
+        b.iter(|| M::decode(black_box(&*bytes)).expect("an encoded message decodes"));
     });
 }
 

@@ -1,12 +1,12 @@
-//! Worlds of every size that the curves go through, and questions about them.
+//! Worlds of every size in the curves, and questions about them.
 //!
-//! All are W (`crates/bench/src/workload.rs`) with one thing changed, but [`World::Depth`],
-//! which is W's sizes on paths of one depth. Half of the questions are allowed; of the others two
-//! fifths ask for a capability that the role on the path lacks, two fifths at another place, a fifth
-//! for an identity that there is not. Of identities with thousands of bindings more is allowed, because
-//! they hold nearly every role everywhere.
+//! Each world is W (`crates/bench/src/workload.rs`) with one size changed, except [`World::Depth`], which has
+//! W's sizes with paths of one depth. Half of the questions are allowed. Of the others, two fifths are for a
+//! capability that the role on the path lacks, two fifths at another resource, and one fifth of an unknown
+//! identity. For identities with thousands of bindings, more questions are allowed, because they have nearly
+//! every role at every scope.
 
-#![expect(clippy::expect_used, reason = "without its world there is nothing to measure")]
+#![expect(clippy::expect_used, reason = "a benchmark stops without its world")]
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -19,37 +19,37 @@ use capstan_policy::Catalogs;
 
 use capstan_bench::workload::{self, Workload};
 
-/// Chains of groups in a world of one depth.
+/// The number of chains of groups in a world of one depth.
 const CHAINS: u64 = 1_000;
-/// Actions of a resource that a catalog is filled up with.
+/// The number of actions of each resource that fills up a catalog.
 const ACTIONS: usize = 10;
 
-/// What to generate.
+/// The world to generate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum World {
-    /// About so many bindings: three an identity, ten identities a group of level 5.
+    /// About this number of bindings: three for each identity, ten identities for each group of level 5.
     Bindings(u64),
-    /// W's groups and number of bindings, so many of each identity.
+    /// W's groups and number of bindings, with this number for each identity.
     EachIdentity(u64),
-    /// W, with a catalog of so many capabilities, at least those of W's. Answers are those of W.
+    /// W with a catalog of this number of capabilities, at least W's. The answers are equal to W's.
     Capabilities(usize),
-    /// Resources of so many segments, 1 to 16; scopes anywhere above them.
+    /// Resources with this number of segments, 1 to 16, and scopes at any level above them.
     Depth(u64),
 }
 
-/// A question, with the texts that it borrows.
+/// A question with owned texts.
 #[derive(Clone, Debug)]
 pub struct Asked {
-    /// Path of an identity.
+    /// The path of an identity.
     pub identity: String,
-    /// Name of a capability.
+    /// The name of a capability.
     pub capability: String,
-    /// Path of a resource that is not registered.
+    /// The path of an unregistered resource.
     pub resource: String,
 }
 
 impl Asked {
-    /// As the engine is asked.
+    /// The question for the engine.
     #[must_use]
     pub fn question(&self) -> Question<'_> {
         Question {
@@ -62,9 +62,9 @@ impl Asked {
 }
 
 impl World {
-    /// The workload that the project's figures are of.
+    /// The workload of the project's figures.
     pub const W: Self = Self::Bindings(30_000);
-    /// The large one: 1,000,000 identities.
+    /// The large world: 1,000,000 identities.
     pub const BIG_W: Self = Self::Bindings(3_000_000);
 
     fn workload(self) -> Workload {
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// Everything declared.
+    /// All facts.
     #[must_use]
     pub fn facts(self) -> Facts {
         match self {
@@ -91,7 +91,7 @@ impl World {
         }
     }
 
-    /// W, or W of another number of bindings, as a store hands it to a writer: one by one, every
+    /// W, or W with another number of bindings, as the changes from a store to a writer: one for each fact, every
     /// binding with an id.
     pub fn changes(self) -> impl Iterator<Item = Change> {
         let workload = self.workload();
@@ -102,7 +102,7 @@ impl World {
         groups.chain(identities).chain(bindings)
     }
 
-    /// [`Self::facts`], every binding with an id as a store gives it.
+    /// [`Self::facts`] with an id for every binding, as in a store.
     #[must_use]
     pub fn facts_with_ids(self) -> Facts {
         let mut facts = self.facts();
@@ -111,16 +111,15 @@ impl World {
         facts
     }
 
-    /// The policy document that declares W, or W of another number of bindings, as `capstan bench`
-    /// writes it.
+    /// The policy document of W, or of W with another number of bindings, as `capstan bench` writes it.
     #[must_use]
     pub fn document(self) -> Vec<u8> {
         let mut document = Vec::new();
-        self.workload().write_document(&mut document).expect("memory takes everything");
+        self.workload().write_document(&mut document).expect("a vector grows");
         document
     }
 
-    /// What capabilities and roles come from.
+    /// The catalog of capabilities and roles.
     #[must_use]
     pub fn catalog(self) -> Arc<Catalog> {
         let catalog = Catalogs::default().get(workload::CATALOG).expect("a built-in catalog");
@@ -132,13 +131,13 @@ impl World {
         }
     }
 
-    /// The facts, proved.
+    /// The model of the facts.
     #[must_use]
     pub fn model(self) -> Model {
         Model::new(self.catalog(), self.facts()).expect("a consistent world")
     }
 
-    /// So many questions, in an order of no pattern; the first is the one at this place, from 0.
+    /// This number of questions in pseudo-random order, starting at this index.
     #[must_use]
     pub fn asked(self, first: u64, count: u64) -> Vec<Asked> {
         let places = first..first + count;
@@ -161,14 +160,14 @@ impl World {
     }
 }
 
-/// A binding with an id as a store gives it: its scope, and 16 hex digits of no pattern.
+/// Gives a binding an id as in a store: its scope, and 16 pseudo-random hex digits.
 #[must_use]
 pub fn with_id(binding: RoleBinding, at: u64) -> RoleBinding {
     let id = format!("{}/{:016x}", binding.scope, mix(at));
     RoleBinding { id: Some(id.parse().expect("a path")), ..binding }
 }
 
-/// The questions, as the engine is asked them.
+/// The questions for the engine.
 #[must_use]
 pub fn questions(asked: &[Asked]) -> Vec<Question<'_>> {
     asked.iter().map(Asked::question).collect()
@@ -176,12 +175,12 @@ pub fn questions(asked: &[Asked]) -> Vec<Question<'_>> {
 
 // === Catalogs of any size ===
 
-/// The capability that fills the place, and the one of the small catalog that it goes with.
+/// The filling capability of this index, and its counterpart in the small catalog.
 fn filling(place: usize, own: usize) -> (String, usize) {
     (format!("service-{:05}.action-{}", place / ACTIONS, place % ACTIONS), place % own)
 }
 
-/// A catalog filled up: a role holds a filling capability if it holds the one that this goes with.
+/// The catalog with filling capabilities: a role has one if it has its counterpart.
 fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
     let own: Vec<&str> = catalog.capabilities().collect();
     let mut facts = catalog.facts().clone();
@@ -210,7 +209,7 @@ fn filled(catalog: &Catalog, wanted: usize) -> CatalogFacts {
     facts
 }
 
-/// Which capabilities go with which.
+/// The filling capabilities of each counterpart.
 #[derive(Debug, Default)]
 struct Names {
     own: Vec<String>,
@@ -224,7 +223,7 @@ impl Names {
         Self { fill: wanted.saturating_sub(own.len()), own }
     }
 
-    /// Any capability of those that go with this one, or itself.
+    /// One of the filling capabilities of a capability, or the capability itself.
     fn another(&self, name: &str, at: u64) -> String {
         let with = self.own.iter().position(|own| own == name);
         let Some(with) = with.filter(|with| *with < self.fill) else { return name.to_owned() };
@@ -239,7 +238,7 @@ impl Names {
 
 // === Worlds of one depth ===
 
-/// The group at this level, from 1, of a chain.
+/// The group of a chain at this level, from 1.
 fn group(path: &mut String, chain: u64, level: u64) {
     let _ = write!(path, "{:016x}{:016x}{:08x}", mix(chain), mix(!chain), chain);
     for at in 2..=level {
@@ -260,7 +259,7 @@ fn deep_identity(at: u64) -> String {
     path
 }
 
-/// Role, chain and level of a binding of an identity: one of its own chain, two of any.
+/// The role, chain and level of a binding: one binding is in the identity's own chain, two are in any chain.
 fn deep_binding(depth: u64, identity: u64, turn: u64, roles: u64) -> (u64, u64, u64) {
     let drawn = mix(identity << 4 | turn);
     let chain = if turn == 0 { identity % CHAINS } else { drawn % CHAINS };
@@ -311,7 +310,7 @@ fn deep_question(catalog: &Catalog, depth: u64, at: u64) -> Asked {
     let nth = |count: usize| usize::try_from((drawn >> 32) % count.max(1) as u64).ok();
     let lacks = matches!(kind, 5 | 6).then(|| lacking().nth(nth(lacking().count())?)).flatten();
     let capability = lacks.or_else(|| held.get(nth(held.len())?).map(String::as_str));
-    // The owner lacks nothing: a miss is elsewhere then.
+    // The owner has every capability, so the denial is at another resource.
     let elsewhere = matches!(kind, 7 | 8) || (matches!(kind, 5 | 6) && lacks.is_none());
     let chain = if elsewhere { mix(drawn) % CHAINS } else { chain };
     let mut resource = String::new();
@@ -324,7 +323,7 @@ fn deep_question(catalog: &Catalog, depth: u64, at: u64) -> Asked {
     Asked { identity: deep_identity(identity), capability, resource }
 }
 
-/// One to one, and of no pattern (the finalizer of SplitMix64).
+/// A pseudo-random bijection (the finalizer of SplitMix64).
 const fn mix(number: u64) -> u64 {
     let mut mixed = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -332,11 +331,11 @@ const fn mix(number: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// So many viewers of one group, `acme`: a list of identities that has many pages.
+/// This number of viewers at one group, `acme`, for lists of identities with many pages.
 ///
 /// # Panics
 ///
-/// Never: the facts keep the rules.
+/// Never: the facts are valid.
 #[must_use]
 pub fn viewers(count: u32) -> Model {
     let scope: PathBuf = "acme".parse().expect("a path");
@@ -356,5 +355,5 @@ pub fn viewers(count: u32) -> Model {
             .collect(),
         ..Facts::default()
     };
-    Model::new(World::W.catalog(), facts).expect("facts that keep the rules")
+    Model::new(World::W.catalog(), facts).expect("valid facts")
 }

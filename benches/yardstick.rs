@@ -1,12 +1,11 @@
-//! Indexes that answer a check, to be measured beside the engine: what anyone would write first, and
-//! second.
+//! Two simple indexes that answer checks, for comparison with the engine.
 
 use std::collections::HashMap;
 
 use capstan_engine::{Model, Question};
 
-/// Identity to the scopes that it is bound at, each with the role's capabilities as bits. It knows
-/// neither expiries nor conditions nor reasons.
+/// A map from an identity to its scopes, each with the role's capabilities as bits. It supports no expiries,
+/// conditions and reasons.
 #[derive(Debug)]
 pub struct Yardstick {
     capabilities: HashMap<String, u32>,
@@ -14,7 +13,7 @@ pub struct Yardstick {
 }
 
 impl Yardstick {
-    /// Indexes the bindings of built-in roles; nothing if there are more than 128 capabilities.
+    /// Indexes the bindings of built-in roles. `None` with more than 128 capabilities.
     #[must_use]
     pub fn build(model: &Model) -> Option<Self> {
         let capabilities = capabilities(model)?;
@@ -28,7 +27,7 @@ impl Yardstick {
         Some(Self { capabilities, identities })
     }
 
-    /// Whether the identity may.
+    /// Whether the identity has the capability at the resource.
     #[must_use]
     pub fn allows(&self, question: &Question<'_>) -> bool {
         let Some(capability) = self.capabilities.get(question.capability) else { return false };
@@ -38,8 +37,8 @@ impl Yardstick {
     }
 }
 
-/// Numbers in place of texts: of an identity, the numbers of scopes and roles; of a scope, its text,
-/// once. The hash is a faster one.
+/// An index with numbers instead of texts: an identity has numbers of scopes and roles, and the text of each
+/// scope is stored once. The hash function is faster.
 #[derive(Debug)]
 pub struct Interned {
     capabilities: HashMap<String, u32>,
@@ -71,7 +70,7 @@ impl Interned {
         Some(Self { capabilities, roles, scopes, identities })
     }
 
-    /// Whether the identity may.
+    /// Whether the identity has the capability at the resource.
     #[must_use]
     pub fn allows(&self, question: &Question<'_>) -> bool {
         let Some(capability) = self.capabilities.get(question.capability) else { return false };
@@ -85,7 +84,7 @@ impl Interned {
     }
 }
 
-/// Capabilities by number; nothing if there are too many for the bits of a word.
+/// The numbers of the capabilities. `None` if there are more than the bits of a word.
 fn capabilities(model: &Model) -> Option<HashMap<String, u32>> {
     let all = model.catalog().capabilities();
     let count = all.len();
@@ -93,7 +92,7 @@ fn capabilities(model: &Model) -> Option<HashMap<String, u32>> {
     (numbered.len() == count).then_some(numbered)
 }
 
-/// The built-in roles, with their capabilities as bits.
+/// The built-in roles with their capabilities as bits.
 fn roles<'m>(
     model: &'m Model,
     capabilities: &HashMap<String, u32>,

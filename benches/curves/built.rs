@@ -1,4 +1,4 @@
-//! A world, indexed by the engine and by the yardstick, and what that took.
+//! A world, indexed by the engine and by the yardstick, with the time and memory of indexing.
 
 use anyhow::Context as _;
 use capstan_benches::worlds::{Asked, World};
@@ -12,16 +12,16 @@ use crate::{COUNTING, Plan};
 pub(crate) struct Built {
     pub(crate) world: World,
     pub(crate) snapshot: Snapshot,
-    /// Nothing if the catalog is too wide for it.
+    /// `None` if the catalog is too wide for the yardstick.
     pub(crate) yardstick: Option<Yardstick>,
     pub(crate) bindings: usize,
-    /// Bytes of what was declared.
+    /// The bytes of the facts.
     pub(crate) facts_bytes: usize,
-    /// Seconds of proving the facts, and the most bytes beyond them.
+    /// The seconds of validating the facts, and the peak of bytes beyond them.
     pub(crate) rules: (f64, usize),
-    /// Seconds of indexing, and the most bytes beyond the facts.
+    /// The seconds of indexing, and the peak of bytes beyond the facts.
     pub(crate) build: (f64, usize),
-    /// Bytes that stay.
+    /// The bytes of the finished index.
     pub(crate) bytes: usize,
     pub(crate) yardstick_bytes: usize,
 }
@@ -53,18 +53,18 @@ impl Built {
         })
     }
 
-    /// Questions for every round, and for one before the first.
+    /// Questions for every round, and for one warm-up round.
     pub(crate) fn asked(&self, plan: &Plan) -> Vec<Asked> {
         self.world.asked(0, ((plan.rounds + 1) * plan.questions) as u64)
     }
 
-    /// Bytes of the index a binding.
+    /// The bytes of the index per binding.
     pub(crate) fn bytes_each(&self) -> f64 {
         self.bytes as f64 / self.bindings as f64
     }
 }
 
-/// What is made, in how many CPU seconds, and how many bytes more there were at most on the way.
+/// Runs `make`. Returns its result, the CPU seconds, and the peak of additional bytes.
 pub(crate) fn measured<T>(work: impl FnOnce() -> T) -> (T, (f64, usize)) {
     let ((cost, done), peak) = COUNTING.peak_of(|| cost(work));
     (done, (cost.cpu / 1e9, peak))

@@ -1,5 +1,5 @@
-//! What the index is made of, and what it could have been made of instead, measured in turn: the
-//! hash, the layout, the width of shards, the size of pages.
+//! Design choices of the index and their alternatives: the hash, the layout, the width of shards, the size of
+//! memory pages. The variants are measured in turn.
 
 use std::collections::hash_map::RandomState;
 use std::env;
@@ -23,16 +23,16 @@ use crate::measure::{Spread, Subject, in_turn};
 use crate::report::number;
 use crate::{COUNTING, Plan, say};
 
-/// The argument of the processes that measure one size of pages.
+/// The argument of a process that measures one page size.
 pub(crate) const PAGES_ARGUMENT: &str = "--of-this-process";
-/// Processes for each size of pages.
+/// The number of processes for each page size.
 const PROCESSES: usize = 3;
-/// How often huge pages are asked for before they are given up, each time.
+/// The number of attempts to get huge pages.
 const ATTEMPTS: usize = 20;
-/// How much a table has grown since it was made, in the rows about the width of shards.
+/// The growth factors of a table since its creation, in the rows about the width of shards.
 const GROWN: [usize; 4] = [1, 2, 4, 8];
 
-/// A choice: what it is of, and its table.
+/// A choice: its title and its table.
 #[derive(Debug)]
 pub(crate) struct Choice {
     pub(crate) title: &'static str,
@@ -64,7 +64,7 @@ fn hashing<'s>(
 ) -> Subject<'s> {
     Subject::new(name, questions, move |asked| {
         asked.iter().for_each(&hash);
-        0 // They agree about nothing.
+        0 // The hash of a text is not a decision: the count of allowed questions is 0 for every hash.
     })
 }
 
@@ -96,7 +96,7 @@ fn hashes(plan: &Plan, w: &Built) -> anyhow::Result<Choice> {
 
 #[derive(Clone, Copy)]
 enum Hasher<'h> {
-    /// Goes on from an ancestor to what is below it.
+    /// Extends the hash of an ancestor by the rest of the path.
     Own(&'h Seed),
     Fold(&'h hashbrown::DefaultHashBuilder),
     Sip(&'h RandomState),
@@ -111,7 +111,7 @@ impl Hasher<'_> {
         }
     }
 
-    /// Of a path, and of every path above it.
+    /// The hashes of a path and of all its ancestors.
     fn hash_all(self, path: &str) {
         if let Self::Own(seed) = self {
             return seed.prefixes(path);
@@ -121,7 +121,7 @@ impl Hasher<'_> {
     }
 }
 
-/// So that the compiler makes what nobody needs.
+/// Prevents the compiler from removing the work.
 fn keep<T>(made: T) {
     black_box(made);
 }
@@ -171,7 +171,7 @@ fn layouts(plan: &Plan, w: &Built, big: &Built) -> anyhow::Result<Choice> {
 
 // === Shards ===
 
-/// A table keeps its number of shards while it grows, up to eight times: so the same world is in
+/// A table keeps its number of shards while it grows by a factor of up to eight. So the same world can be in
 /// shards of different widths.
 fn grown(world: World, facts: &Facts, times: usize) -> anyhow::Result<Arc<Snapshot>> {
     let few = facts.identities.len() / times;
@@ -231,11 +231,11 @@ fn widths(plan: &Plan) -> anyhow::Result<Choice> {
 
 // === Pages ===
 
-/// What tells glibc to ask for huge pages, or not to.
+/// The environment variable that makes glibc request huge pages, or not.
 const HUGE: &str = "glibc.malloc.hugetlb=1";
 const SMALL: &str = "glibc.malloc.hugetlb=0";
 
-/// What a process says of the large world and its own pages.
+/// The result of a process: figures of the large world, and the page size.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     alone: f64,
@@ -243,10 +243,10 @@ struct Told {
     huge_megabytes: f64,
 }
 
-/// The large world asked in this process, as JSON; null if it should have huge pages and has none.
+/// Measures the large world in this process. Prints JSON; null if the process did not get huge pages.
 pub(crate) fn of_this_process(plan: &Plan) -> anyhow::Result<String> {
     if env::var("GLIBC_TUNABLES").as_deref() == Ok(HUGE) {
-        // Some versions of glibc ask for them in one process and not in the next.
+        // Some versions of glibc request them in one process and not in another.
         let probe = black_box(vec![1u8; 64 << 20]);
         if huge_megabytes() == 0.0 {
             return Ok(Json::Null.to_string());
@@ -272,7 +272,7 @@ fn huge_megabytes() -> f64 {
     kilobytes.unwrap_or_default() / 1e3
 }
 
-/// A process with this size of pages; nothing if it has another.
+/// Runs a process with this page size. `None` if it got another page size.
 fn process(plan: &Plan, tunable: &str) -> anyhow::Result<Option<Told>> {
     let mut child = Command::new(env::current_exe()?);
     child.arg(PAGES_ARGUMENT).env("GLIBC_TUNABLES", tunable);

@@ -1,4 +1,4 @@
-//! The goals that are no point of a curve: memory, publishing, readers beside a writer, loading.
+//! The goals that are not points of a curve: memory, publishing, readers beside a writer, loading.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -17,16 +17,16 @@ use crate::report::{Curve, Goal, number, thousands};
 use crate::scaling::{BIG_NAMES, ENGINE, W_IN_TURN, W_NAMES};
 use crate::{COUNTING, Plan};
 
-/// What a writer does beside readers.
+/// The load of a writer beside readers.
 const CHANGES_PER_SECOND: u32 = 1_000;
-/// Changes that a store hands over at once while it loads, and after how many it publishes.
+/// Changes in one batch while a store loads, and changes between two publications.
 const CHANGES_TOGETHER: usize = 1_000;
 
 fn goal(what: impl Into<String>, wanted: &'static str, measured: String) -> Goal {
     Goal { what: what.into(), wanted, measured }
 }
 
-/// What single checks and batches cost, and the ends of the curves against W.
+/// The cost of single checks and batches, and the ends of the curves compared with W.
 pub(crate) fn checks(
     batches: &Curve,
     depth: &Curve,
@@ -55,7 +55,7 @@ pub(crate) fn checks(
     ]
 }
 
-/// Allocations, and bytes a binding.
+/// Allocations, and bytes per binding.
 pub(crate) fn memory(w: &Built, big: &Built) -> Vec<Goal> {
     let asked = w.world.asked(0, 10_000);
     let all = questions(&asked);
@@ -95,11 +95,11 @@ pub(crate) fn built(name: &str, world: &Built) -> Goal {
 
 // === Publishing ===
 
-/// New bindings that fit the world.
+/// New bindings that are valid in the world.
 fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBinding> {
     let mut writer = Writer::new(snapshot);
     let roles = snapshot.roles().iter().cycle();
-    // Some of what is drawn is there already, and some identities are not.
+    // Some drawn bindings already exist, and some drawn identities do not.
     let asked = world.asked(0, count * 2);
     let drawn = asked.iter().zip(roles).map(|(asked, role)| {
         let Question { identity, resource, .. } = asked.question();
@@ -112,15 +112,15 @@ fn new_bindings(world: World, snapshot: &Snapshot, count: u64) -> Vec<RoleBindin
             when: Vec::new(),
         }
     });
-    // Ids that no other binding of the world has.
+    // Ids that do not exist in the world.
     let drawn = (1 << 40..).zip(drawn).map(|(at, one)| with_id(one, at));
     let new = drawn.filter(|one| writer.apply([Change::CreateRoleBinding(one.clone())]).is_ok());
     new.take(usize::try_from(count).unwrap_or(usize::MAX)).collect()
 }
 
-/// Every binding made and taken back, one change at a time.
+/// Creates and deletes every binding, one change at a time.
 fn changes(bindings: &[RoleBinding]) -> impl Iterator<Item = Change> {
-    // Taken back some time after it was made, when its memory is no longer near.
+    // Each deletion is some time after the creation, so that its memory is no longer in the cache.
     bindings.chunks(100).flat_map(|some| {
         let created = some.iter().cloned().map(Change::CreateRoleBinding);
         let ids = some.iter().filter_map(|binding| binding.id.clone());
@@ -128,7 +128,7 @@ fn changes(bindings: &[RoleBinding]) -> impl Iterator<Item = Change> {
     })
 }
 
-/// One change after the other, each published and the snapshot before it freed: microseconds.
+/// The microseconds of each change with its publication and the release of the previous snapshot.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Publishing {
     pub(crate) mean: f64,
@@ -176,12 +176,12 @@ pub(crate) fn publishing(plan: &Plan, name: &str, built: &Built) -> anyhow::Resu
 fn quantiles<const N: usize>(values: &mut [f64], wanted: [f64; N]) -> [f64; N] {
     values.sort_by(f64::total_cmp);
     let last = values.len().saturating_sub(1) as f64;
-    #[expect(clippy::cast_possible_truncation, reason = "it is a place in the list")]
-    #[expect(clippy::cast_sign_loss, reason = "it is a place in the list")]
+    #[expect(clippy::cast_possible_truncation, reason = "an index into the list")]
+    #[expect(clippy::cast_sign_loss, reason = "an index into the list")]
     wanted.map(|part| values.get((last * part).round() as usize).copied().unwrap_or(f64::NAN))
 }
 
-/// What one reader waits for an answer, alone and beside a writer.
+/// The latency of one reader, alone and beside a writer.
 pub(crate) fn reading(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
     let asked = big.asked(plan);
     let all = questions(&asked);
@@ -193,7 +193,7 @@ pub(crate) fn reading(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
     let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut places = all.iter().cycle();
     let mut revision = 1;
-    // Three rounds use up at most as many changes as there are.
+    // Three rounds use at most all changes.
     let mut to_make = changes(&bindings);
     let mut writing = Duration::ZERO;
     for _ in 0..3 {
@@ -238,8 +238,7 @@ pub(crate) fn reading(plan: &Plan, big: &Built) -> anyhow::Result<Vec<Goal>> {
     ])
 }
 
-/// Half, 99 and 99.9 in 100 of the waits were at most so many nanoseconds, two readings of the
-/// clock included.
+/// p50, p99 and p99.9 of the latency in nanoseconds, including two clock readings.
 fn read<'q>(
     published: &ArcSwap<Snapshot>,
     questions: &mut impl Iterator<Item = &'q Question<'q>>,
@@ -261,7 +260,7 @@ fn read<'q>(
 
 // === Loading ===
 
-/// From changes, as a store hands them over, and from a document.
+/// Loading from changes, as from a store, and from a document.
 pub(crate) fn loading(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
     let mut goals = Vec::new();
     for (name, world) in [("W", World::W), ("big W", plan.big)] {
@@ -272,8 +271,8 @@ pub(crate) fn loading(plan: &Plan) -> anyhow::Result<Vec<Goal>> {
     Ok(goals)
 }
 
-/// The same facts as changes, which come one by one and are published after so many. What it takes to
-/// make them up is measured alone, and taken off.
+/// Loads the facts as single changes with a publication after every few. The time of generating the changes is
+/// measured separately and subtracted.
 pub(crate) fn through_a_writer(name: &str, world: World, together: usize) -> anyhow::Result<Goal> {
     let nothing = Model::new(world.catalog(), Facts::default());
     let empty = Snapshot::build(&nothing.ok().context("an empty world breaks a rule")?, 1)?;

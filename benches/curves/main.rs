@@ -1,10 +1,10 @@
-//! Every figure of the engine from one command: `cargo bench -p capstan-benches --bench curves`. With
-//! `-- choices` only the section about what was chosen and rejected, with `-- goals` the goals in three
-//! runs, with `-- --quick` everything in small and in a minute, to see that it runs.
+//! All figures of the engine: `cargo bench -p capstan-benches --bench curves`. `-- choices` measures only the
+//! design choices, `-- goals` the goals in three runs, and `-- --quick` everything with small sizes in a minute,
+//! as a test of the program.
 //!
 //! ```text
-//! built    a world, indexed by the engine and by the yardstick, and what that took
-//! measure  CPU and wall time, what is compared in turn
+//! built    a world, indexed by the engine and by the yardstick, with time and memory
+//! measure  CPU and wall time of several subjects in turn
 //! choices  hash, layout, width of shards, size of pages
 //! scaling  curves: bindings, depth, bindings of an identity, capabilities, batches
 //! goals    publishing, readers beside a writer, loading
@@ -31,24 +31,24 @@ use crate::built::Built;
 #[global_allocator]
 static COUNTING: Counting = Counting::new();
 
-/// How much is measured.
+/// The sizes of the measurements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
     is_quick: bool,
-    /// Of each point, beside one that is not counted.
+    /// Rounds of each point, without the warm-up round.
     rounds: usize,
-    /// In each round, none of them asked before.
+    /// Questions of each round, each asked for the first time.
     questions: usize,
-    /// Of the naive model, which is ten thousand times slower.
+    /// Questions of the naive model, which is ten thousand times slower.
     naive_questions: usize,
-    /// Most bindings of the first curve.
+    /// The highest number of bindings in the first curve.
     bindings_max: u64,
     /// The large world.
     big: World,
-    /// The world whose shards have different widths.
+    /// The world for the comparison of shard widths.
     sharded: World,
     changes: u64,
-    /// How long readers read, in each of three rounds.
+    /// The duration of each of three rounds of reading.
     reading: Duration,
 }
 
@@ -76,15 +76,15 @@ const QUICK: Plan = Plan {
     reading: Duration::from_millis(100),
 };
 
-/// What the command line asks for.
+/// The command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     All,
-    /// The choices alone.
+    /// Only the design choices.
     Choices,
-    /// The goals alone, again and again.
+    /// Only the goals, in several runs.
     Goals,
-    /// What one process says of its pages, for the process that compares them.
+    /// One page size, as a subprocess of the comparison.
     OfThisProcess,
 }
 
@@ -96,7 +96,7 @@ fn main() -> anyhow::Result<()> {
             "choices" => wanted = Wanted::Choices,
             "goals" => wanted = Wanted::Goals,
             choices::PAGES_ARGUMENT => wanted = Wanted::OfThisProcess,
-            // What cargo adds.
+            // Cargo adds this argument.
             "--bench" => {}
             other => {
                 bail!("unknown argument `{other}`: there are `choices`, `goals` and `--quick`")
@@ -126,7 +126,7 @@ fn main() -> anyhow::Result<()> {
     say(&format!("written: {}", page.display()))
 }
 
-/// Everything but the choices.
+/// Everything except the design choices.
 fn figures(plan: &Plan, load_before: &str, w: Built, big: Built) -> anyhow::Result<report::Part> {
     let (mut goals, [batches, depth, held, capabilities]) = of_worlds(plan, &w, &big)?;
     let [bindings, memory] = scaling::bindings(plan, &w, &big)?;
@@ -137,7 +137,7 @@ fn figures(plan: &Plan, load_before: &str, w: Built, big: Built) -> anyhow::Resu
     report::figures(plan.is_quick, load_before, &goals, &curves)
 }
 
-/// The goals of W and of the large world, and the curves that give some of them.
+/// The goals of W and of the large world, and the curves for some of them.
 fn of_worlds(
     plan: &Plan,
     w: &Built,
@@ -163,7 +163,7 @@ fn of_worlds(
     Ok((goals, [batches, depth, held, capabilities]))
 }
 
-/// How often the goals are measured, each time in worlds built anew.
+/// The number of runs of the goals, each with new worlds.
 const RUNS: usize = 3;
 
 fn runs(plan: &Plan, load_before: &str) -> anyhow::Result<report::Part> {
@@ -179,7 +179,7 @@ fn runs(plan: &Plan, load_before: &str) -> anyhow::Result<report::Part> {
     Ok(report::runs(load_before, &runs))
 }
 
-/// Says what is being done, since each takes a while.
+/// Prints the current step.
 pub(crate) fn say(what: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stderr(), "{what}")?)
 }

@@ -1,10 +1,9 @@
-//! What a piece of work costs: CPU time of the thread, wall time, and their spread over rounds.
+//! The cost of a piece of work: CPU time of the thread, wall time, and their spread over rounds.
 //!
-//! **Invariant**: what is compared is measured in turn, round by round, so that whatever else the
-//! machine does meets all of it; and what is measured is right: subjects that are asked the same
-//! questions must give as many permissions. No question is asked twice of one subject, so that of the
-//! index nothing is near because it was asked before; but the text of a question is, as if it had
-//! just been decoded.
+//! **Invariant**: subjects are measured in turn, round by round, so that other load of the machine affects all
+//! of them. Subjects with the same questions must allow the same number. No question is asked twice of one
+//! subject, so no part of the index is in the cache because of an earlier question. The text of a question is
+//! in the cache, as after decoding.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,7 +21,7 @@ pub(crate) struct Cost {
     pub(crate) wall: f64,
 }
 
-/// Median, least and most of some rounds.
+/// Median, minimum and maximum of some rounds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -39,7 +38,7 @@ impl Spread {
     }
 }
 
-/// CPU time that this thread has used.
+/// The CPU time of this thread.
 pub(crate) fn thread_cpu() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
@@ -50,7 +49,7 @@ pub(crate) const fn nanos(time: Duration) -> f64 {
     time.as_secs_f64() * 1e9
 }
 
-/// What the work costs on this thread.
+/// The cost of the work on this thread.
 pub(crate) fn cost<T>(work: impl FnOnce() -> T) -> (Cost, T) {
     let (wall, cpu) = (Instant::now(), thread_cpu());
     let done = black_box(work());
@@ -58,22 +57,22 @@ pub(crate) fn cost<T>(work: impl FnOnce() -> T) -> (Cost, T) {
     (cost, done)
 }
 
-/// How many of these are allowed.
+/// The number of allowed questions among these.
 type Ask<'s> = dyn Fn(&[Question<'_>]) -> usize + 's;
 
-/// Something that answers questions.
+/// A subject that answers questions.
 pub(crate) struct Subject<'s> {
     pub(crate) name: &'s str,
     pub(crate) ask: Box<Ask<'s>>,
-    /// As many for each round, and for one before the first.
+    /// The same number of questions for each round, and for one warm-up round.
     pub(crate) questions: &'s [Question<'s>],
-    /// Most questions of a round; a slow subject is asked fewer.
+    /// The highest number of questions in a round; slow subjects have fewer.
     pub(crate) most: usize,
-    /// Questions between two readings of the clock.
+    /// The number of questions between two clock readings.
     pub(crate) block: usize,
 }
 
-/// Questions whose text fits into the second cache, and takes long enough to be timed.
+/// With this number, the texts fit into the L2 cache, and the time is long enough to measure.
 const BLOCK: usize = 512;
 
 impl<'s> Subject<'s> {
@@ -85,7 +84,7 @@ impl<'s> Subject<'s> {
         Self { name, ask: Box::new(ask), questions, most: usize::MAX, block: BLOCK }
     }
 
-    /// The engine, one question at a time.
+    /// The engine with single checks.
     pub(crate) fn engine(
         name: &'s str,
         snapshot: &'s Snapshot,
@@ -99,7 +98,7 @@ impl<'s> Subject<'s> {
         })
     }
 
-    /// The engine, so many questions at a time.
+    /// The engine with batches of this size.
     pub(crate) fn batch(
         name: &'s str,
         size: usize,
@@ -125,7 +124,7 @@ impl<'s> Subject<'s> {
         slice.get(..self.most.min(slice.len())).unwrap_or_default()
     }
 
-    /// What each of these costs, and how many are allowed.
+    /// The cost of each of these questions, and the number of allowed ones.
     fn answer(&self, questions: &[Question<'_>]) -> (Cost, usize) {
         let (mut total, mut allowed) = (Cost { cpu: 0.0, wall: 0.0 }, 0);
         for block in questions.chunks(self.block) {
@@ -147,7 +146,7 @@ fn bring_near(questions: &[Question<'_>]) {
     }
 }
 
-/// What a question costs each subject, in their order: CPU and wall time.
+/// The CPU and wall time of a question for each subject, in their order.
 pub(crate) fn in_turn(
     rounds: usize,
     subjects: &[Subject<'_>],
@@ -156,7 +155,7 @@ pub(crate) fn in_turn(
     for round in 0..=rounds {
         let mut answers: Vec<(&str, &[Question<'_>], usize)> = Vec::new();
         let mut turns: Vec<_> = subjects.iter().zip(&mut costs).collect();
-        // Who begins changes, too.
+        // The first subject of a round changes, too.
         turns.rotate_left(round % subjects.len().max(1));
         for (subject, costs) in turns {
             let slice = subject.slice(round, rounds + 1);
@@ -170,7 +169,7 @@ pub(crate) fn in_turn(
                 );
             }
             answers.push((subject.name, slice, allowed));
-            // The round before the first brings near what can be near.
+            // The warm-up round fills the caches.
             if round > 0 {
                 costs.push(cost);
             }

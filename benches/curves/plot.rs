@@ -1,11 +1,11 @@
-//! A curve as an SVG, both axes logarithmic.
+//! A curve as an SVG with two logarithmic axes.
 
 use plotters::prelude::*;
 
 use crate::report::{Curve, number, thousands};
 
 const SIZE: (u32, u32) = (800, 450);
-/// As many as a curve has series at most.
+/// A colour for each series of a curve.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(31, 119, 180),
     RGBColor(214, 110, 20),
@@ -15,18 +15,18 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(190, 40, 60),
 ];
 
-/// An SVG of the curve: medians as lines, with a bar from the least to the most.
+/// Draws the curve: medians as lines, with bars from minimum to maximum.
 ///
 /// # Errors
 ///
-/// The drawing fails.
+/// If drawing fails.
 pub(crate) fn svg(curve: &Curve) -> anyhow::Result<String> {
     let points = || curve.series.iter().flat_map(|series| &series.points);
     let xs = || points().map(|point| point.x as f64);
     let (left, right) = (xs().fold(f64::INFINITY, f64::min), xs().fold(0.0, f64::max));
     let low = points().map(|point| point.y.low).fold(f64::INFINITY, f64::min);
     let high = points().map(|point| point.y.high).fold(0.0, f64::max);
-    // Whole decades, so that the axis has labels.
+    // Whole decades, because only these have labels.
     let (bottom, top) = (10f64.powf(low.log10().floor()), 10f64.powf(high.log10().ceil()));
     anyhow::ensure!(low > 0.0 && high.is_finite(), "{}: there is nothing to plot", curve.id);
 
@@ -68,8 +68,8 @@ pub(crate) fn svg(curve: &Curve) -> anyhow::Result<String> {
     Ok(svg)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "for people to read")]
-#[expect(clippy::cast_sign_loss, reason = "it is above zero")]
+#[expect(clippy::cast_possible_truncation, reason = "a rounded label")]
+#[expect(clippy::cast_sign_loss, reason = "the value is positive")]
 fn whole(x: f64) -> String {
     thousands(x.round() as u64)
 }

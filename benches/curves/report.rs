@@ -1,4 +1,4 @@
-//! Curves and goals as JSON, as tables of Markdown, and where they are written.
+//! Curves and goals as JSON and as Markdown tables, and their files.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,16 +12,16 @@ use crate::choices::Choice;
 use crate::measure::Spread;
 use crate::plot;
 
-/// How something grows with something else.
+/// A curve: a quantity as a function of a size.
 #[derive(Debug)]
 pub(crate) struct Curve {
-    /// Name of its files.
+    /// The name of its files.
     pub(crate) id: &'static str,
     pub(crate) title: &'static str,
     pub(crate) x: &'static str,
     pub(crate) y: &'static str,
     pub(crate) series: Vec<Series>,
-    /// Names of the two series whose ratio the table shows.
+    /// The names of two series. The table shows their ratio.
     pub(crate) ratio: Option<(&'static str, &'static str)>,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Series {
     pub(crate) points: Vec<Point>,
 }
 
-/// Bytes are exact; times have a spread.
+/// Times with a spread, or exact bytes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Point {
     pub(crate) x: u64,
@@ -42,7 +42,7 @@ pub(crate) struct Point {
     pub(crate) wall: Option<Spread>,
 }
 
-/// A goal, and what was measured.
+/// A goal and its measurement.
 #[derive(Debug)]
 pub(crate) struct Goal {
     pub(crate) what: String,
@@ -72,7 +72,7 @@ impl Curve {
         series.points.iter().find(|point| point.x == x).copied()
     }
 
-    /// How many times the one series is the other.
+    /// The ratio of two series.
     pub(crate) fn ratio_at(&self, of: &str, to: &str, x: u64) -> Option<f64> {
         Some(self.at(of, x)?.y.median / self.at(to, x)?.y.median)
     }
@@ -123,7 +123,7 @@ impl Curve {
     }
 }
 
-/// Median and spread; of what is exact, itself.
+/// The median with its spread, or an exact value.
 fn cell(point: Point) -> String {
     let Spread { median, low, high } = point.y;
     match point.wall {
@@ -135,8 +135,8 @@ fn cell(point: Point) -> String {
 pub(crate) fn number(value: f64) -> String {
     match value {
         1_000.0.. => {
-            #[expect(clippy::cast_possible_truncation, reason = "for people to read")]
-            #[expect(clippy::cast_sign_loss, reason = "it is above zero")]
+            #[expect(clippy::cast_possible_truncation, reason = "a rounded figure")]
+            #[expect(clippy::cast_sign_loss, reason = "the value is positive")]
             let whole = value.round() as u64;
             thousands(whole)
         }
@@ -161,7 +161,7 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
-/// What the figures were measured on.
+/// The machine and the commit of the figures.
 fn machine() -> Json {
     let first_line = |text: String, prefix: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(prefix).map(str::to_owned));
@@ -178,18 +178,18 @@ fn machine() -> Json {
     })
 }
 
-/// How many programs wanted a core, over the last minute.
-/// What a program prints; empty if it does not run.
+/// The load average of the last minute.
+/// The output of a program; empty if it cannot be run.
 fn said(program: &str, arguments: &[&str]) -> String {
     let ran = Command::new(program).args(arguments).output().ok();
     ran.and_then(|ran| String::from_utf8(ran.stdout).ok()).unwrap_or_default().trim().to_owned()
 }
 
-/// Figures are published from a clean commit and an idle machine only.
+/// Refuses to publish figures of a changed working tree or a busy machine.
 ///
 /// # Errors
 ///
-/// The tree has changes, or the load average of the last minute is above a half.
+/// If the tree has changes, or the load average of the last minute is above 0.5.
 pub(crate) fn may_be_published(load_average: &str) -> anyhow::Result<()> {
     let changes = said("git", &["status", "--porcelain"]);
     ensure!(changes.is_empty(), "the tree has changes, so the figures have no commit: commit them");
@@ -203,7 +203,7 @@ pub(crate) fn may_be_published(load_average: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Highest load average of the last minute at which figures are published.
+/// The highest load average of the last minute for published figures.
 const LOAD_AVERAGE_MAX: f64 = 0.5;
 
 pub(crate) fn load_average() -> String {
@@ -211,14 +211,14 @@ pub(crate) fn load_average() -> String {
     text.split(' ').next().unwrap_or_default().to_owned()
 }
 
-/// A part of the page that a run fills: which, and with what.
+/// A generated part of the page: its name and its text.
 #[derive(Debug)]
 pub(crate) struct Part {
     name: &'static str,
     text: String,
 }
 
-/// Where figures are written: of a full run into the documentation, of a quick one below `target`.
+/// The folders of the figures: the documentation for a full run, `target` for a quick one.
 fn folder(is_quick: bool) -> PathBuf {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     if is_quick {
@@ -229,7 +229,7 @@ fn folder(is_quick: bool) -> PathBuf {
     }
 }
 
-/// Draws the curves, writes everything as JSON, and answers what the page says of it.
+/// Draws the curves and writes the JSON. Returns the text of the page.
 pub(crate) fn figures(
     is_quick: bool,
     load_before: &str,
@@ -253,7 +253,7 @@ pub(crate) fn figures(
     Ok(Part { name: "figures", text: markdown(link, &machine, load_before, goals, curves) })
 }
 
-/// What was chosen and what was rejected.
+/// The design choices and their alternatives.
 pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
     let mut text = measured_on(&machine(), load_before);
     for Choice { title, table } in choices {
@@ -262,7 +262,7 @@ pub(crate) fn choices(load_before: &str, choices: &[Choice]) -> Part {
     Part { name: "choices", text }
 }
 
-/// The same goals, measured several times.
+/// The goals of several runs.
 pub(crate) fn runs(load_before: &str, runs: &[Vec<Goal>]) -> Part {
     let mut text = measured_on(&machine(), load_before);
     let heads: String = (1..=runs.len()).map(|run| format!(" run {run} |")).collect();
@@ -275,7 +275,7 @@ pub(crate) fn runs(load_before: &str, runs: &[Vec<Goal>]) -> Part {
     Part { name: "goals", text }
 }
 
-/// Puts the parts into their places in the page, which of a quick run is one of its own.
+/// Writes the parts into the page. A quick run has its own page.
 pub(crate) fn write(is_quick: bool, parts: &[Part]) -> anyhow::Result<PathBuf> {
     if is_quick {
         let page = folder(is_quick).join("curves.md");
@@ -296,7 +296,7 @@ pub(crate) fn write(is_quick: bool, parts: &[Part]) -> anyhow::Result<PathBuf> {
     Ok(page)
 }
 
-/// The machine, the compiler and the commit, as a line.
+/// The machine, the compiler and the commit in one line.
 fn measured_on(machine: &Json, load_before: &str) -> String {
     let of = |key: &str| match machine.get(key) {
         Some(Json::String(text)) => text.clone(),

@@ -1,4 +1,4 @@
-//! The curves: one thing grows, the rest stays.
+//! The curves: one size grows, all others are constant.
 
 use std::fs;
 
@@ -16,15 +16,15 @@ pub(crate) const ENGINE: &str = "engine";
 pub(crate) const YARDSTICK: &str = "HashMap";
 pub(crate) const W_IN_TURN: &str = "W, in turn";
 const NAIVE: &str = "naive model";
-/// Most bindings that the naive model is asked about.
+/// The highest number of bindings with a measurement of the naive model.
 const NAIVE_BINDINGS_MAX: u64 = 100_000;
-/// Bindings that the yardstick reads in a round at most, in the curve where it reads all that an
-/// identity has.
+/// The highest number of bindings that the yardstick reads in a round, in the curve where it reads all
+/// bindings of an identity.
 const YARDSTICK_BINDINGS: u64 = 5_000_000;
-/// Bytes a binding that building the largest world takes, at most and roughly.
+/// A rough upper bound of the bytes per binding while the largest world is built.
 const BUILDING_BYTES: u64 = 1_200;
 
-/// Measures in turn, and puts what comes out at this place of the curve.
+/// Measures the subjects in turn, and adds the results as a point of the curve.
 fn measure(
     curve: &mut Curve,
     x: u64,
@@ -47,7 +47,7 @@ fn yardstick<'s>(
     })
 }
 
-/// Checks, and bytes, from 1,000 bindings on, in half decades.
+/// Checks and bytes for 1,000 bindings and more, in half decades.
 pub(crate) fn bindings(plan: &Plan, w: &Built, big: &Built) -> anyhow::Result<[Curve; 2]> {
     let mut curve = Curve::new(
         "bindings",
@@ -120,7 +120,7 @@ fn is_too_large(bindings: u64) -> bool {
     kilobytes.is_some_and(|free| free * 1024 < bindings * BUILDING_BYTES)
 }
 
-/// Batches of 1 to 1,000 checks, of W and of the large world.
+/// Batches of 1 to 1,000 checks in W and in the large world.
 pub(crate) fn batches(plan: &Plan, w: &Built, big: &Built) -> anyhow::Result<Curve> {
     let mut curve = Curve::new(
         "batches",
@@ -146,11 +146,11 @@ pub(crate) fn batches(plan: &Plan, w: &Built, big: &Built) -> anyhow::Result<Cur
     Ok(curve)
 }
 
-/// Batches, the yardstick, and without a batch.
+/// Batches, the yardstick, and single checks.
 pub(crate) const W_NAMES: [&str; 3] = ["W", "HashMap, W", "no batch, W"];
 pub(crate) const BIG_NAMES: [&str; 3] = ["big W", "HashMap, big W", "no batch, big W"];
 
-/// Paths of 1 to 16 segments.
+/// Paths with 1 to 16 segments.
 pub(crate) fn depth(plan: &Plan, w: &Built) -> anyhow::Result<Curve> {
     let mut curve = Curve::new(
         "depth",
@@ -175,7 +175,7 @@ pub(crate) fn held(plan: &Plan, w: &Built) -> anyhow::Result<Curve> {
     Ok(curve)
 }
 
-/// Catalogs of 64 to 13,790 capabilities, the most of any that is public.
+/// Catalogs with 64 to 13,790 capabilities. The latter is the size of the largest public catalog.
 pub(crate) fn capabilities(plan: &Plan, w: &Built) -> anyhow::Result<Curve> {
     let mut curve = Curve::new(
         "capabilities",
@@ -188,7 +188,7 @@ pub(crate) fn capabilities(plan: &Plan, w: &Built) -> anyhow::Result<Curve> {
     Ok(curve)
 }
 
-/// A world at each place, in turn with W.
+/// A world for each point, measured in turn with W.
 fn along(
     plan: &Plan,
     w: &Built,

@@ -1,4 +1,4 @@
-//! The worlds that figures are of are what they are said to be.
+//! Tests of the worlds of the figures.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +9,8 @@ use capstan_engine::{Reason, Snapshot, Timestamp};
 const NOW: Timestamp = Timestamp::UNIX_EPOCH;
 const QUESTIONS: u64 = 1_500;
 
-/// The ends of the curves, but of the first and the third only the near one: a debug build indexes
-/// 30,000 bindings in about a second.
+/// The ends of the curves; of the first and the third curve only the small end, because a debug build indexes
+/// only 30,000 bindings per second.
 const WORLDS: [World; 6] = [
     World::Bindings(1_000),
     World::Depth(1),
@@ -20,7 +20,7 @@ const WORLDS: [World; 6] = [
     World::Capabilities(1_000),
 ];
 
-/// Whatever is compared must be doing the same.
+/// Compared subjects must give the same answers.
 #[test]
 fn engine_batches_and_yardstick_agree() {
     for world in WORLDS {
@@ -36,7 +36,7 @@ fn engine_batches_and_yardstick_agree() {
         }
         let percent =
             |reason: Reason| reasons.get(reason.as_str()).map_or(0, |n| n * 100 / QUESTIONS);
-        // Who is bound ten thousand times may nearly everything.
+        // An identity with ten thousand bindings is allowed nearly every check.
         let most = if world == World::EachIdentity(10_000) { 95 } else { 60 };
         assert!((40..most).contains(&percent(Reason::Granted)), "{world:?}: {reasons:?}");
         assert!(percent(Reason::UnknownIdentity) > 5, "{world:?}: {reasons:?}");
@@ -62,7 +62,7 @@ fn engine_batches_and_yardstick_agree() {
 }
 
 #[test]
-fn sizes_are_those_asked_for() {
+fn worlds_have_the_requested_sizes() {
     let sizes = |world: World| {
         let facts = world.facts();
         (facts.identities.len(), facts.role_bindings.len())
@@ -80,7 +80,7 @@ fn sizes_are_those_asked_for() {
     }
 }
 
-/// A wider catalog changes what is asked, and no answer.
+/// A wider catalog changes the questions and no answer.
 #[test]
 fn answers_do_not_depend_on_the_width_of_the_catalog() {
     let decisions = |world: World| -> Vec<_> {

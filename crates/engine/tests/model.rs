@@ -170,12 +170,12 @@ fn the_first_violations_of_each_list_are_kept() {
     binding.scope = "nowhere".parse().unwrap();
     facts.role_bindings.push(binding);
     let found = check_facts(&facts, None, &[]).unwrap_err();
-    // Parents, twins, and of the binding identity and scope.
+    // Parents and duplicates, and the identity and the scope of the binding.
     assert_eq!(found.total(), 300 + 299 + 2);
     let of = |list: &str| found.iter().filter(|one| one.kind == list).collect::<Vec<_>>();
     assert_eq!(of("role_bindings").len(), 2);
     let places: Vec<_> = of("groups").iter().map(|one| one.index).collect();
-    assert_eq!(places, (0..VIOLATIONS_MAX).collect::<Vec<_>>(), "twins are judged first");
+    assert_eq!(places, (0..VIOLATIONS_MAX).collect::<Vec<_>>(), "duplicates are not checked first");
     assert!(places.iter().all(|place| *place < last));
 }
 

@@ -1,10 +1,10 @@
-//! A check allocates nothing, single or in a batch, whatever the answer and the number of bindings.
+//! A check allocates nothing, single or in a batch, for any answer and any number of bindings.
 
 #![expect(unsafe_code, reason = "an allocator that counts has to implement `GlobalAlloc`")]
 #![expect(
     clippy::indexing_slicing,
     clippy::unwrap_used,
-    reason = "all of this is test code, helpers too"
+    reason = "all of this is test code, not only the test functions"
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};

@@ -1,4 +1,4 @@
-//! Pages of lists: what a page costs does not depend on where it stands.
+//! Pages of lists: the cost of a page does not depend on its position in the list.
 
 #![expect(clippy::unwrap_used, reason = "test code")]
 
@@ -9,8 +9,8 @@ use capstan_policy::{Catalogs, load_policy};
 
 const NOW: Timestamp = Timestamp::new(1_795_000_000, 0);
 
-/// So many identities at `acme`; every third has a binding at `acme/team`, too, and every tenth is bound to a
-/// role without the capability.
+/// A snapshot with this number of identities, all bound at `acme`. Every third identity has a second binding at
+/// `acme/team`. Every tenth identity has a role without the capability.
 fn snapshot(identities: usize) -> Snapshot {
     let mut document = String::from(
         "version: 1\ncatalog: {name: c, resources: [{name: r, actions: [get]}], \
@@ -32,7 +32,7 @@ fn snapshot(identities: usize) -> Snapshot {
 }
 
 #[test]
-fn a_page_evaluates_what_it_holds_and_nothing_before() {
+fn a_page_evaluates_only_its_own_entries() {
     let snapshot = snapshot(10_000);
     let resource = Path::parse("acme/team/x").unwrap();
     let page = |after: Option<&str>| {
@@ -43,7 +43,7 @@ fn a_page_evaluates_what_it_holds_and_nothing_before() {
     let mut all: Vec<String> = Vec::new();
     loop {
         let next = page(all.last().map(String::as_str));
-        // 100 entries, one in ten that has no capability, and one to see whether more follow.
+        // 100 entries, the skipped identities (one in ten), and one more entry for `has_more`.
         assert!((100..=113).contains(&next.evaluated), "{} were evaluated", next.evaluated);
         all.extend(next.entries.iter().map(|id| (*id).to_owned()));
         if !next.has_more {
@@ -54,14 +54,14 @@ fn a_page_evaluates_what_it_holds_and_nothing_before() {
     assert!(all.is_sorted() && all.iter().all(|id| !id.ends_with('9')));
     let whole = snapshot.list_identities("r.get", resource, Attributes::NONE, NOW).unwrap();
     assert_eq!(all, whole);
-    // A cursor need not be an entry, and may lie beyond the list.
+    // A cursor can be a text between two entries, or after the last entry.
     assert_eq!(page(Some("acme/i00000x")).entries.first(), Some(&"acme/i00001"));
     assert_eq!(page(Some("b")).entries, Vec::<&str>::new());
     assert!(!page(Some("b")).has_more);
 }
 
 #[test]
-fn roles_go_on_after_any_id() {
+fn a_page_of_roles_can_start_after_any_id() {
     let snapshot = snapshot(1);
     let after = |id| -> Vec<String> {
         snapshot.roles_after(id).iter().map(|role| role.id.to_string()).collect()

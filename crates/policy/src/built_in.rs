@@ -28,8 +28,8 @@ struct Overlay {
 const OVERLAYS: [Overlay; 1] = [Overlay {
     name: "chainguard-2025-08-14+errata",
     base: "chainguard-2025-08-14",
-    why: "whose `libraries.javascript.pull_token_creator` can write manifests and repositories \
-          although its own prose denies that role access to the container registry",
+    why: "in which role `libraries.javascript.pull_token_creator` can write manifests and \
+          repositories, although its prose denies that role access to the container registry",
     drops: &[(
         "libraries.javascript.pull_token_creator",
         &[

@@ -123,7 +123,7 @@ pub(crate) fn read_catalog<'t>(
                 let mark = node.mark;
                 let name = declared_name(reader, node)?;
                 if taken(&name) {
-                    let found = format!("{}, which a catalog has already", quote(&name));
+                    let found = format!("{}, the name of another catalog", quote(&name));
                     reader.report(mark, found, "a name that no built-in or loaded catalog has");
                 }
                 Some(name)
@@ -194,7 +194,7 @@ fn family<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Family> {
     })
 }
 
-/// The lint of section 4: a role with no capability is valid, but certainly a mistake.
+/// The lint of section 4: a role without capabilities is valid, but certainly a mistake.
 pub(crate) fn warn_if_empty(
     reader: &mut Reader<'_>,
     mark: Mark,
@@ -202,7 +202,7 @@ pub(crate) fn warn_if_empty(
     capabilities: &[String],
 ) {
     if capabilities.is_empty() {
-        let found = format!("role {} with no capability", quote(role));
+        let found = format!("role {} without capabilities", quote(role));
         reader.warn(mark, found, "at least one capability");
     }
 }

@@ -106,7 +106,7 @@ impl CredentialsDraft {
                     let mark = node.mark;
                     let hash = secret_hash(reader, node)?;
                     if let Some(first) = self.places.get(&hash) {
-                        let found = format!("the hash of credentials[{first}] again");
+                        let found = format!("the same hash as credentials[{first}]");
                         reader.report(mark, found, "a secret that no other credential has");
                     }
                     Some(hash)
@@ -164,7 +164,7 @@ fn secret_hash<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<SecretHash
     let text = reader.secret(node, EXPECTED)?;
     match parse_hash(&text) {
         Some(EMPTY_SECRET) => {
-            reader.report(mark, "the hash of nothing", "the hash of a secret");
+            reader.report(mark, "the hash of the empty string", "the hash of a secret");
             None
         }
         None => {

@@ -107,7 +107,7 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     let Draft { catalog, facts, credentials } = &mut draft;
     let is_mapping = reader.mapping(
         node,
-        "a policy: a mapping with `version`, `catalog` and what it declares",
+        "a policy: a mapping with `version`, `catalog` and declarations",
         &[
             "version",
             "catalog",
@@ -160,11 +160,11 @@ fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     let catalog = catalogs.get(&name);
     if catalog.is_none() {
         let known: Vec<_> = catalogs.names().collect();
-        let expected = format!("a catalog that is built in or loaded: {}", known.join(", "));
+        let expected = format!("a built-in or loaded catalog: {}", known.join(", "));
         reader.report(mark, format!("catalog {}", quote(&name)), expected);
     }
     if let Some((why, corrected)) = Catalogs::erratum(&name) {
-        let expected = format!("`{corrected}`, unless the literal table is what you want");
+        let expected = format!("`{corrected}`, except to use the literal table");
         reader.warn(mark, format!("catalog {}, {why}", quote(&name)), &expected);
     }
     catalog.map(Source::Named)

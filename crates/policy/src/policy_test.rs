@@ -136,7 +136,7 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
         && allowed != (reason == Reason::Granted)
     {
         let found = format!("allowed: {allowed} with reason {reason}");
-        reader.report(mark, found, "GRANTED if allowed, another reason if not");
+        reader.report(mark, found, "GRANTED if `allowed` is true, otherwise another reason");
     }
     let resource = resource.get(reader, mark, true);
     let expectation = match (allowed, capabilities, identities) {
@@ -162,7 +162,7 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
         _ => {
             reader.report(
                 mark,
-                "a test of no known shape",
+                "an unknown kind of test",
                 "identity, capability, resource and allowed; or identity, resource and \
                  capabilities; or capability, resource and identities",
             );

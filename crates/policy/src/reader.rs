@@ -189,7 +189,7 @@ impl<'t> Reader<'t> {
         let expected = format!("one of the keys {}", known.join(", "));
         match &key.kind {
             Kind::Scalar { text, plain: true } if text == "<<" => {
-                self.report(key.mark, "the merge key `<<`", "keys written out");
+                self.report(key.mark, "the merge key `<<`", "explicit keys");
             }
             Kind::Scalar { text, .. } => {
                 self.report(key.mark, format!("unknown key {}", quote(text)), expected);
@@ -489,7 +489,7 @@ impl<'t> Reader<'t> {
                 Event::SequenceStart(..) => Kind::Sequence,
                 Event::MappingStart(..) => Kind::Mapping,
                 Event::Alias(_) | Event::UnresolvedAlias(_) => {
-                    self.report(mark, "an alias", "the value written out");
+                    self.report(mark, "an alias", "the value itself");
                     Kind::Refused
                 }
                 Event::SequenceEnd | Event::MappingEnd => return Next::Close,
@@ -502,11 +502,11 @@ impl<'t> Reader<'t> {
                     Some(Ok((Event::Anchor(..), span))) => place(&span.start),
                     _ => mark,
                 };
-                self.report(mark, "an anchor", "the value alone");
+                self.report(mark, "an anchor", "a value without an anchor");
             }
             if tag {
                 let mark = span.tag_start().map_or(mark, |marker| place(&marker));
-                self.report(mark, "a tag", "the value alone");
+                self.report(mark, "a tag", "a value without a tag");
             }
             return Next::Node(Node { mark, kind });
         }

@@ -216,8 +216,8 @@ fn report_overlaps(routes: &[(Route, Mark)], diagnostics: &mut Diagnostics) {
                 line,
                 column,
                 field: format!("routes[{at}]"),
-                found: format!("route `{}`, which takes {}", route.name, quote(&request)),
-                expected: format!("no request that route `{}` takes, too", earlier.name),
+                found: format!("route `{}`, which matches {}", route.name, quote(&request)),
+                expected: format!("no request that route `{}` also matches", earlier.name),
             });
         }
     }

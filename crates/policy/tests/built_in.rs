@@ -109,10 +109,10 @@ fn warnings(named: &str, catalogs: &Catalogs) -> Vec<String> {
 fn a_policy_with_the_literal_catalog_gets_one_warning() {
     assert_eq!(
         warnings(LITERAL, &Catalogs::default()),
-        ["2:10: catalog: found catalog `chainguard-2025-08-14`, whose \
-          `libraries.javascript.pull_token_creator` can write manifests and repositories although \
-          its own prose denies that role access to the container registry; expected \
-          `chainguard-2025-08-14+errata`, unless the literal table is what you want"]
+        ["2:10: catalog: found catalog `chainguard-2025-08-14`, in which role \
+          `libraries.javascript.pull_token_creator` can write manifests and repositories, although \
+          its prose denies that role access to the container registry; expected \
+          `chainguard-2025-08-14+errata`, except to use the literal table"]
     );
     for other in [CORRECTED, "chainguard-2023-12-07", "test"] {
         assert_eq!(warnings(other, &CATALOGS), [""; 0]);

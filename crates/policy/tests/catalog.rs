@@ -156,7 +156,7 @@ fn names_follow_section_4() {
 fn actions_and_opaque_capabilities_have_no_dot() {
     check(
         "name: c\nresources: [{name: r, actions: [a.b]}]",
-        &["2:33: resources[0].actions[0]: found `a.b`; expected an action, which has no dot"],
+        &["2:33: resources[0].actions[0]: found `a.b`; expected an action without a dot"],
     );
     check(
         "name: c\ncapabilities: [a.b]",
@@ -230,7 +230,7 @@ capabilities: [d.e, true]
 roles: [{name: o, capabilities: [r.a.b, r.5, r.x y, r s.read, d.e, 'true']}]
 ",
         &[
-            "2:33: resources[0].actions[0]: found `a.b`; expected an action, which has no dot",
+            "2:33: resources[0].actions[0]: found `a.b`; expected an action without a dot",
             "2:38: resources[0].actions[1]: found the number `5`; expected a name (quote it to \
              make it a string)",
             "2:41: resources[0].actions[2]: found `x y`; expected a name (character ' ': only A-Z \
@@ -346,8 +346,9 @@ fn a_role_with_no_capability_is_warned_of() {
     assert_eq!(
         warned(&warnings),
         [
-            "3:3: roles[0]: found role `idle` with no capability; expected at least one capability",
-            "4:3: roles[1]: found role `empty` with no capability; expected at least one \
+            "3:3: roles[0]: found role `idle` without capabilities; expected at least one \
+             capability",
+            "4:3: roles[1]: found role `empty` without capabilities; expected at least one \
              capability",
         ]
     );
@@ -355,7 +356,7 @@ fn a_role_with_no_capability_is_warned_of() {
     let policy = load_policy(policy.as_bytes(), &Catalogs::default()).unwrap();
     assert_eq!(
         warned(&policy.warnings)[0],
-        "5:5: catalog.roles[0]: found role `idle` with no capability; expected at least one \
+        "5:5: catalog.roles[0]: found role `idle` without capabilities; expected at least one \
          capability"
     );
 }
@@ -390,7 +391,7 @@ fn a_catalog_cannot_take_the_name_of_another() {
         let before = catalogs.get(name).unwrap();
         let found = catalogs.load(RECORDS.replace("my-catalog", name).as_bytes()).unwrap_err();
         let expected = format!(
-            "name: found `{name}`, which a catalog has already; expected a name that no built-in \
+            "name: found `{name}`, the name of another catalog; expected a name that no built-in \
              or loaded catalog has"
         );
         let found = found.to_string();

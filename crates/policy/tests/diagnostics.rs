@@ -25,7 +25,7 @@ fn orphans(count: usize) -> String {
 }
 
 #[test]
-fn everything_wrong_is_reported_at_once_in_the_order_of_the_text() {
+fn every_mistake_is_reported_in_the_order_of_the_text() {
     check(
         "version: 2
 role_bindings:
@@ -58,13 +58,13 @@ groups: []
             "9:8: identities[1].id: found the number `5`; expected a path (quote it to make it a \
              string)",
             "9:17: identities[1].type: found null; expected a text",
-            "10:8: identities[2].id: found `acme` again, after groups[0]; expected an id that \
-             nothing else has",
+            "10:8: identities[2].id: found `acme`, already declared as groups[0]; expected a \
+             unique id",
             "10:30: identities[2].properties: found the number `1.5`; expected a string, a boolean \
              or a whole number within 2^53 - 1",
             "12:35: roles[0].capabilities[0]: found `record.erase`; expected a capability of \
              catalog `test`",
-            "14:3: groups: found an anchor; expected the value alone",
+            "14:3: groups: found an anchor; expected a value without an anchor",
             "16:8: groups[2].id: found parent `acme/x`, which is not declared; expected a declared \
              group",
             "17:1: found key `groups` again; expected each key once",
@@ -80,7 +80,7 @@ fn the_first_hundred_are_kept_and_all_are_counted() {
     }
     let numbers = "- {id: 5, name: ~}\n".repeat(125);
     let of_numbers = kept(&policy(&format!("groups:\n{numbers}")), 250 + 124);
-    assert_eq!(of_numbers.last(), Some(&37), "three a line, but for the first, which is no twin");
+    assert_eq!(of_numbers.last(), Some(&37), "each line but the first has three mistakes");
 }
 
 #[test]
@@ -104,7 +104,7 @@ fn the_first_hundred_are_by_position_not_by_the_order_of_the_checks() {
 }
 
 #[test]
-fn one_mistake_makes_no_others() {
+fn one_mistake_causes_one_diagnostic() {
     let children = "identities: [{id: 5/u}]\nrole_bindings: [{identity: 5/u, role: owner, scope: \
                     '5'}]";
     let check_groups = |groups: &str, expected: &str| {
@@ -123,12 +123,15 @@ fn one_mistake_makes_no_others() {
         "[{id: '5', nmae: x}]",
         "3:20: groups[0]: found unknown key `nmae`; expected one of the keys id, name",
     );
-    check_groups("[&a {id: '5'}]", "3:10: groups: found an anchor; expected the value alone");
+    check_groups(
+        "[&a {id: '5'}]",
+        "3:10: groups: found an anchor; expected a value without an \
+                                    anchor",
+    );
     check_groups("{id: '5'}", "3:9: groups: found a mapping; expected a list of groups");
     check_groups(
         "[{id: '5'}, {id: '5'}]",
-        "3:26: groups[1].id: found `5` again, after groups[0]; expected an id that nothing else \
-         has",
+        "3:26: groups[1].id: found `5`, already declared as groups[0]; expected a unique id",
     );
     // A binding at an unknown scope is not reported as outside its role's subtree too.
     check_acme(
@@ -138,7 +141,7 @@ fn one_mistake_makes_no_others() {
 }
 
 #[test]
-fn a_wrong_field_does_not_take_its_entry_with_it() {
+fn an_invalid_field_does_not_invalidate_its_entry() {
     let check = |from: &str, to: &str, expected: &str| {
         let document = policy(
             "groups: [{id: g, name: G}]
@@ -171,7 +174,7 @@ role_bindings: [{identity: u, role: owner, scope: r}, {identity: u, role: g/r, s
 }
 
 #[test]
-fn an_unreadable_catalog_makes_no_capability_unknown() {
+fn capabilities_of_an_unreadable_catalog_are_not_unknown() {
     let check = |from: &str, to: &str, expected: &str| {
         let document = "version: 1
 catalog:
@@ -239,11 +242,10 @@ role_bindings:
         &[
             "3:10: groups[0]: found no `id`; expected the key `id`",
             "3:23: groups[2]: found the string `x`; expected a group: a mapping with `id`",
-            "3:31: groups[3].id: found `a` again, after groups[1]; expected an id that nothing \
-             else has",
+            "3:31: groups[3].id: found `a`, already declared as groups[1]; expected a unique id",
             "4:14: identities[0]: found null; expected an identity: a mapping with `id`",
-            "4:31: identities[2].id: found `u` again, after identities[1]; expected an id that \
-             nothing else has",
+            "4:31: identities[2].id: found `u`, already declared as identities[1]; expected a \
+             unique id",
             "4:40: identities[3].id: found parent `a/u`, which is not declared; expected a \
              declared group",
             "5:9: roles[0]: found a list; expected a role: a mapping with `id` and `capabilities`",
@@ -258,8 +260,8 @@ role_bindings:
             "7:3: role_bindings[0]: found no `scope`; expected the key `scope`",
             "9:23: role_bindings[2].role: found the number `5`; expected a built-in role's name or \
              a custom role's id (quote it to make it a string)",
-            "10:3: role_bindings[3]: found the same binding as role_bindings[1]; expected an \
-             identity, role, scope and conditions that no other binding has",
+            "10:3: role_bindings[3]: found the same binding as role_bindings[1]; expected a unique \
+             combination of identity, role, scope and conditions",
             "11:8: role_bindings[4].id: found `b`; expected a path below the binding's scope `a`",
         ],
     );
@@ -278,8 +280,7 @@ groups: [6, {id: c}, {id: a}]
             "3:19: groups[1]: found the number `5`; expected a group: a mapping with `id`",
             "5:1: found key `groups` again; expected each key once",
             "5:10: groups[3]: found the number `6`; expected a group: a mapping with `id`",
-            "5:27: groups[5].id: found `a` again, after groups[0]; expected an id that nothing \
-             else has",
+            "5:27: groups[5].id: found `a`, already declared as groups[0]; expected a unique id",
         ],
     );
 }

@@ -64,7 +64,7 @@ fn aliases_are_never_followed() {
         let many = vec![format!("*{last}"); 9].join(", ");
         bomb += &format!("{next}: &{next} [{many}]\n");
     }
-    refuses(policy(&bomb), "an alias; expected the value written out");
+    refuses(policy(&bomb), "an alias; expected the value itself");
     refuses_as_anything(&bomb);
     refuses(policy("groups: &g [*g, *g]"), "an alias");
     refuses(policy("groups: [&a {id: a, <<: *a}]"), "an alias");

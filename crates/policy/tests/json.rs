@@ -12,7 +12,7 @@ fn check_changed(from: &str, to: &str, expected: &[&str]) {
 }
 
 #[test]
-fn json_is_read_as_yaml_is() {
+fn json_gives_the_same_facts_as_yaml() {
     let expected = facts(YAML);
     assert_eq!(facts(JSON), expected);
     assert_eq!(facts(JSON.replace('\t', "        ")), expected);
@@ -91,7 +91,7 @@ fn numbers_are_exact_or_refused() {
 }
 
 #[test]
-fn lone_surrogates_are_no_characters() {
+fn lone_surrogates_are_refused() {
     let high = "5:26: found while parsing a quoted scalar, found high surrogate without \
                 following low surrogate; expected YAML 1.2 or JSON";
     check_changed(r"\uDE00", "", &[high]);

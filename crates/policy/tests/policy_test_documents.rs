@@ -62,7 +62,7 @@ fn the_contracts_example_is_read() {
 }
 
 #[test]
-fn the_order_of_fields_means_nothing() {
+fn the_order_of_fields_does_not_matter() {
     let check = "identity: u, capability: c, resource: r, allowed: false";
     assert_eq!(test("allowed: false, resource: r, capability: c, identity: u"), test(check));
     let capabilities = "identity: u, resource: r, capabilities: [c, d]";
@@ -87,7 +87,9 @@ fn a_check_may_have_a_reason() {
         let mistake = format!("2:3: tests[0]: found allowed: {} with reason {reason}", !allowed);
         check_test(
             &format!("{fields}, allowed: {}, reason: {reason}", !allowed),
-            &[&format!("{mistake}; expected GRANTED if allowed, another reason if not")],
+            &[&format!(
+                "{mistake}; expected GRANTED if `allowed` is true, otherwise another reason"
+            )],
         );
     }
     check_test(
@@ -99,7 +101,7 @@ fn a_check_may_have_a_reason() {
 
 #[test]
 fn there_are_three_shapes() {
-    const SHAPES: &str = "2:3: tests[0]: found a test of no known shape; expected identity, \
+    const SHAPES: &str = "2:3: tests[0]: found an unknown kind of test; expected identity, \
                           capability, resource and allowed; or identity, resource and \
                           capabilities; or capability, resource and identities";
     const RESOURCE: &str = "2:3: tests[0]: found no `resource`; expected the key `resource`";

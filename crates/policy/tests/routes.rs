@@ -88,14 +88,15 @@ fn the_table_itself_is_checked() {
         ],
     );
     check_document(
-        "version: 2\nroute: []\nroutes: {}\nidentity: []\njwt: x\npeer: {suffix: a}\nchallenge: \"a\\nb\"",
+        "version: 2\nroute: []\nroutes: {}\nidentity: []\njwt: x\npeer: {suffix: a}\nchallenge: \
+         \"a\\nb\"",
         &[
             "1:10: version: found the number `2`; expected the number 1",
-            "2:1: found unknown key `route`; expected one of the keys version, identity, jwt, peer, \
-             challenge, routes",
+            "2:1: found unknown key `route`; expected one of the keys version, identity, jwt, \
+             peer, challenge, routes",
             "3:9: routes: found a mapping; expected a list of routes",
             "4:11: identity: found no identity source; expected credential, jwt or peer",
-            "5:6: jwt: found the string `x`; expected where a token's identity stands: a mapping with \
+            "5:6: jwt: found the string `x`; expected the identity in a token: a mapping with \
              `payload`, `claim` and `prefix`",
             "6:8: peer: found unknown key `suffix`; expected one of the keys prefix",
             "7:12: challenge: found `a\\nb`; expected a challenge (visible ASCII)",
@@ -103,9 +104,8 @@ fn the_table_itself_is_checked() {
     );
     check_document(
         "version: 1\nidentity: [header]\nroutes: []\n",
-        &[
-            "2:12: identity[0]: found `header`; expected an identity source (credential, jwt or peer)",
-        ],
+        &["2:12: identity[0]: found `header`; expected an identity source (credential, jwt or \
+             peer)"],
     );
 }
 
@@ -116,29 +116,24 @@ fn a_route_is_whole() {
         &[
             "3:3: routes[0]: found no `name`; expected the key `name`",
             "3:3: routes[0]: found neither `path` nor `grpc`; expected one of them",
-            "3:3: routes[0]: found methods that do not fit; expected at least one method; a gRPC method has \
-         none of its own",
+            "3:3: routes[0]: found no method; expected at least one method",
         ],
     );
     check(
         &format!("- {{name: a, path: /, grpc: a.B/C, methods: [GET], {ANY}}}\n"),
         &[
             "3:3: routes[0]: found both `path` and `grpc`; expected one of them",
-            "3:3: routes[0]: found methods that do not fit; expected at least one method; a gRPC method \
-             has none of its own",
+            "3:3: routes[0]: found `methods` of a gRPC route; expected no `methods`: gRPC calls are POST requests",
         ],
     );
     for methods in ["", "methods: [], "] {
         check(
             &format!("- {{name: a, path: /, {methods}{ANY}}}\n"),
-            &[
-                "3:3: routes[0]: found methods that do not fit; expected at least one method; a gRPC \
-               method has none of its own",
-            ],
+            &["3:3: routes[0]: found no method; expected at least one method"],
         );
     }
     let requires =
-        "expected either something in `require`, or `authenticated: true` for any identity";
+        "expected either requirements in `require`, or `authenticated: true` for any identity";
     for (more, found) in [
         ("", "neither"),
         ("require: []", "neither"),
@@ -152,24 +147,24 @@ fn a_route_is_whole() {
     }
     check(
         &format!(
-            "- {{name: a, path: /a, methods: [GET], {ANY}}}\n- {{name: a, path: /b, methods: [GET], {ANY}}}\n"
+            "- {{name: a, path: /a, methods: [GET], {ANY}}}\n- {{name: a, path: /b, methods: \
+             [GET], {ANY}}}\n"
         ),
-        &[
-            "4:10: routes[1].name: found `a` again, after line 3; expected a name that no other route has",
-        ],
+        &["4:10: routes[1].name: found `a`, already used in line 3; expected a name that no \
+             other route has"],
     );
     check(
         &format!(
             "- {{name: 'a b', path: /a, methods: [get, CONNECT], hosts: [A.example], {ANY}}}\n"
         ),
         &[
-            "3:10: routes[0].name: found `a b`; expected a route's name (character ' ': only A-Z a-z 0-9 _ \
-             - . +)",
-            "3:37: routes[0].methods[0]: found `get`; expected a method (GET, HEAD, POST, PUT, PATCH, \
-             DELETE, OPTIONS)",
-            "3:42: routes[0].methods[1]: found `CONNECT`; expected a method (GET, HEAD, POST, PUT, PATCH, \
-             DELETE, OPTIONS)",
-            "3:60: routes[0].hosts[0]: found `A.example`; expected a host (its name in lower case, without \
+            "3:10: routes[0].name: found `a b`; expected a route's name (character ' ': only A-Z \
+             a-z 0-9 _ - . +)",
+            "3:37: routes[0].methods[0]: found `get`; expected a method (GET, HEAD, POST, PUT, \
+             PATCH, DELETE, OPTIONS)",
+            "3:42: routes[0].methods[1]: found `CONNECT`; expected a method (GET, HEAD, POST, PUT, \
+             PATCH, DELETE, OPTIONS)",
+            "3:60: routes[0].hosts[0]: found `A.example`; expected a host (lower case, without a \
              port)",
         ],
     );
@@ -184,8 +179,8 @@ fn a_path_is_a_template_of_canonical_paths() {
     let deep = "/a".repeat(ROUTE_SEGMENTS_MAX + 1);
     let many: String = (0..=ROUTE_PARAMETERS_MAX).map(|at| format!("/{{p{at}}}")).collect();
     for (path, expected) in [
-        ("", "it begins with `/`"),
-        ("a", "it begins with `/`"),
+        ("", "it must begin with `/`"),
+        ("a", "it must begin with `/`"),
         ("//", "no double slash"),
         ("/a//b", "no double slash"),
         ("/./a", canonical),
@@ -204,8 +199,8 @@ fn a_path_is_a_template_of_canonical_paths() {
         ("/{...}", names),
         ("/{a..}", names),
         ("/{a...}/{b...}", "at most one `{name...}`"),
-        ("/{a}/{a}", "parameter `a` once"),
-        ("/{a}/b/{a...}", "parameter `a` once"),
+        ("/{a}/{a}", "parameter `a` only once"),
+        ("/{a}/b/{a...}", "parameter `a` only once"),
         (&long, "at most 1024 bytes"),
         (&deep, "at most 32 segments"),
         (&many, "at most 16 parameters"),
@@ -238,22 +233,21 @@ fn parameters_are_those_of_the_path_and_the_query() {
     check(
         &route(&format!("where: {{p: tag, q: tag, z: digest}}, {ANY}")),
         &[
-            "3:3: routes[0]: found `where` of `q`; expected parameters of one segment that the path has",
-            "3:3: routes[0]: found `where` of `z`; expected parameters of one segment that the path has",
+            "3:3: routes[0]: found `where` of `q`; expected a parameter of the path with exactly \
+             one segment",
+            "3:3: routes[0]: found `where` of `z`; expected a parameter of the path with exactly \
+             one segment",
         ],
     );
     check(
         &route(&format!("where: {{p: regex}}, {ANY}")),
-        &[
-            "3:57: routes[0].where: found another form for `p`; expected one of digest, tag, not_digest",
-        ],
+        &["3:57: routes[0].where: found an unknown form for `p`; expected one of digest, tag, \
+             not_digest"],
     );
     check(
         &route("require: [{capability: r.get, resource: 'a/{p}/{q}/{r}'}]"),
-        &[
-            "3:60: routes[0]: found parameter `r`; expected a parameter of the path, or one that the query \
-         binds",
-        ],
+        &["3:60: routes[0]: found parameter `r`; expected a parameter of the path, or one that \
+             the query binds"],
     );
     check(
         &route("query: [{name: from, as: p}], require: [{capability: r.get, resource: 'a/{p}'}]"),
@@ -263,11 +257,11 @@ fn parameters_are_those_of_the_path_and_the_query() {
         &route(&format!("query: [a, a, 'b=c', {{name: d}}, {{name: e, as: 'f-g'}}], {ANY}")),
         &[
             "3:61: routes[0].query: found `a` again; expected each query parameter once",
-            "3:64: routes[0].query[2]: found `b=c`; expected a query parameter's name (1 to 128 of visible \
-         ASCII, without % + & = ; #)",
+            "3:64: routes[0].query[2]: found `b=c`; expected a query parameter's name (1 to 128 of \
+             visible ASCII, without % + & = ; #)",
             "3:71: routes[0].query[3]: found no `as`; expected the key `as`",
-            "3:96: routes[0].query[4].as: found `f-g`; expected a parameter (a parameter's name is 1 to 64 of \
-         A-Z a-z 0-9 _)",
+            "3:96: routes[0].query[4].as: found `f-g`; expected a parameter (a parameter's name is \
+             1 to 64 of A-Z a-z 0-9 _)",
         ],
     );
     for (resource, why) in [
@@ -281,15 +275,16 @@ fn parameters_are_those_of_the_path_and_the_query() {
         check(
             &route(&format!("require: [{{capability: r.get, resource: '{resource}'}}]")),
             &[&format!(
-                "3:90: routes[0].require[0].resource: found `{resource}`; expected a resource's path ({why})"
+                "3:90: routes[0].require[0].resource: found `{resource}`; expected a resource's \
+                 path ({why})"
             )],
         );
     }
     check(
         &route("require: [{capability: '.a', resource: b}, {resource: b}]"),
         &[
-            "3:73: routes[0].require[0].capability: found `.a`; expected a capability (a dot at either end or \
-         two in a row)",
+            "3:73: routes[0].require[0].capability: found `.a`; expected a capability (a dot at \
+             either end or two in a row)",
             "3:93: routes[0].require[1]: found no `capability`; expected the key `capability`",
         ],
     );
@@ -397,8 +392,10 @@ fn overlapping_routes_are_refused_with_a_request_that_both_match() {
     ] {
         for (one, other) in [(one, other), (other, one)] {
             let expected = request.as_ref().map(|request| {
-                format!("4:3: routes[1]: found route `b`, which takes `{request}`; expected no request that \
-                         route `a` takes, too")
+                format!(
+                    "4:3: routes[1]: found route `b`, which matches `{request}`; expected no \
+                         request that route `a` also matches"
+                )
             });
             let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
             check(

@@ -1,4 +1,4 @@
-//! One question to the engine in each shape, and to the naive model beside it.
+//! Comparison of the engine with the naive model: one question by every kind of call.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -12,11 +12,11 @@ use capstan_engine::{
 };
 use proptest::prelude::*;
 
-/// The policy, proved, and its index at revision 1.
+/// The model of a world, and its snapshot at revision 1.
 ///
 /// # Errors
 ///
-/// The rules that the world breaks: a bug of the generator, or of the engine.
+/// If the world is not valid: a bug of the generator or of the engine.
 pub fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
     let model = world.model().map_err(|violations| {
         let all: Vec<_> = violations.iter().map(ToString::to_string).collect();
@@ -27,9 +27,9 @@ pub fn build(world: &World) -> Result<(Model, Snapshot), TestCaseError> {
     Ok((model, snapshot))
 }
 
-// === the engine ===
+// === The engine ===
 
-/// As the engine is asked.
+/// The question for the engine.
 #[must_use]
 pub fn asked(question: &Question) -> Asked<'_> {
     Asked {
@@ -40,11 +40,11 @@ pub fn asked(question: &Question) -> Asked<'_> {
     }
 }
 
-/// May this identity do this here?
+/// The decision of a check.
 ///
 /// # Errors
 ///
-/// The catalog has no such capability.
+/// If the catalog does not have the capability.
 pub fn check(
     snapshot: &Snapshot,
     question: &Question,
@@ -53,17 +53,17 @@ pub fn check(
     snapshot.check(&asked(question), now)
 }
 
-/// Whether it may; what cannot be answered is no allow.
+/// Whether a check allows. An error is not an allow.
 #[must_use]
 pub fn allowed(snapshot: &Snapshot, question: &Question, now: Timestamp) -> bool {
     check(snapshot, question, now).is_ok_and(Decision::allowed)
 }
 
-/// Why, or what would let it?
+/// The explanation of a check.
 ///
 /// # Errors
 ///
-/// The catalog has no such capability.
+/// If the catalog does not have the capability.
 pub fn explain<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
@@ -72,7 +72,7 @@ pub fn explain<'s>(
     snapshot.explain(&asked(question), now)
 }
 
-/// What the identity can do here: names in the engine's order, and the grants with their bindings.
+/// The capabilities of the identity at the resource, in the engine's order, and the grants.
 #[must_use]
 pub fn what<'s>(
     snapshot: &'s Snapshot,
@@ -85,11 +85,11 @@ pub fn what<'s>(
     (names.map(str::to_owned).collect(), listed.grants)
 }
 
-/// Who can do this here.
+/// The identities with the capability at the resource.
 ///
 /// # Errors
 ///
-/// The catalog has no such capability.
+/// If the catalog does not have the capability.
 pub fn who<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
@@ -106,7 +106,7 @@ pub fn who<'s>(
     Ok(whole)
 }
 
-/// All pages of a list, each of which goes on after the last entry of the one before.
+/// All pages of a list, joined. Each page starts after the last entry of the previous one.
 fn joined<'s, T: Copy>(
     page: impl Fn(Option<&'s str>) -> Result<Page<T>, UnknownCapabilityError>,
     id: impl Fn(&T) -> &'s str,
@@ -115,7 +115,7 @@ fn joined<'s, T: Copy>(
     let mut all = Vec::new();
     loop {
         let Ok(next) = page(all.last().map(&id)) else { return all };
-        assert!(next.entries.len() == limit || !next.has_more, "a page before the last is full");
+        assert!(next.entries.len() == limit || !next.has_more, "only the last page may be shorter");
         assert!(next.evaluated >= next.entries.len());
         all.extend(next.entries);
         if !next.has_more {
@@ -124,11 +124,11 @@ fn joined<'s, T: Copy>(
     }
 }
 
-/// Where the identity can do this, and whether only under conditions on the resource.
+/// The scopes of the capability for the identity, and whether each is conditional on the resource.
 ///
 /// # Errors
 ///
-/// The catalog has no such capability.
+/// If the catalog does not have the capability.
 pub fn places<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
@@ -145,9 +145,9 @@ pub fn places<'s>(
     Ok(listed.into_iter().map(|found| (found.scope, found.conditional)).collect())
 }
 
-// === the engine beside the naive model ===
+// === Comparison with the naive model ===
 
-/// How many answers were compared, by shape.
+/// The number of compared answers, by kind of call.
 #[derive(Debug, Default)]
 pub struct Tally {
     worlds: AtomicU64,
@@ -159,13 +159,13 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Worlds, at one time each.
+    /// The number of worlds; each time of a world counts.
     #[must_use]
     pub fn worlds(&self) -> u64 {
         self.worlds.load(Relaxed)
     }
 
-    /// Checks.
+    /// The number of checks.
     #[must_use]
     pub fn checks(&self) -> u64 {
         self.checks.load(Relaxed)
@@ -186,22 +186,22 @@ impl fmt::Display for Tally {
     }
 }
 
-/// One world in both, at one time.
+/// One world in the engine and the naive model, at one time.
 #[derive(Debug)]
 pub struct Pair<'w> {
     snapshot: &'w Snapshot,
     world: &'w World,
     now: Timestamp,
     tally: &'w Tally,
-    /// The ids of bindings that have one; those of the others are the engine's to make.
+    /// The declared ids of bindings. The engine derives the ids of the others.
     declared: BTreeSet<&'w str>,
 }
 
-/// What tells a grant: its binding's id if that is declared, role, scope, end.
+/// A comparable form of a grant: the binding's id if it is declared, role, scope, expiry.
 type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<Timestamp>);
 
 impl<'w> Pair<'w> {
-    /// Counts the world, and what is asked of it, in `tally`.
+    /// Counts the world and its answers in `tally`.
     #[must_use]
     pub fn new(world: &'w World, snapshot: &'w Snapshot, now: Timestamp, tally: &'w Tally) -> Self {
         tally.worlds.fetch_add(1, Relaxed);
@@ -210,12 +210,12 @@ impl<'w> Pair<'w> {
         Self { world, snapshot, now, tally, declared }
     }
 
-    /// Each question in every shape; and each one's who and what with every other's where, since
-    /// answers cost less than worlds.
+    /// Compares the answers to each question, and checks of the identity and capability of one question with
+    /// the resource and attributes of another: an answer is cheaper than a world.
     ///
     /// # Errors
     ///
-    /// The first answer that differs.
+    /// If an answer differs.
     pub fn agrees_on(&self, questions: &[Question]) -> Result<(), TestCaseError> {
         for question in questions {
             self.agrees(question)?;
@@ -227,11 +227,11 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    /// Every shape that the question can take.
+    /// Compares the answers of every call to one question.
     ///
     /// # Errors
     ///
-    /// The first answer that differs.
+    /// If an answer differs.
     pub fn agrees(&self, question: &Question) -> Result<(), TestCaseError> {
         self.checks(question)?;
         self.lists_capabilities(question)?;
@@ -240,11 +240,11 @@ impl<'w> Pair<'w> {
         self.explains(question)
     }
 
-    /// Check.
+    /// Compares Check.
     ///
     /// # Errors
     ///
-    /// The answers differ.
+    /// If the answers differ.
     pub fn checks(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.checks.fetch_add(1, Relaxed);
         let Question { identity, capability, resource, attributes } = question;
@@ -267,11 +267,11 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    /// ListCapabilities, grants included.
+    /// Compares ListCapabilities, with the grants.
     ///
     /// # Errors
     ///
-    /// The answers differ.
+    /// If the answers differ.
     pub fn lists_capabilities(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.capabilities.fetch_add(1, Relaxed);
         let Question { identity, resource, attributes, .. } = question;
@@ -293,11 +293,11 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    /// ListIdentities.
+    /// Compares ListIdentities.
     ///
     /// # Errors
     ///
-    /// The answers differ.
+    /// If the answers differ.
     pub fn lists_identities(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.identities.fetch_add(1, Relaxed);
         let Question { capability, resource, attributes, .. } = question;
@@ -308,11 +308,11 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    /// ListScopes.
+    /// Compares ListScopes.
     ///
     /// # Errors
     ///
-    /// The answers differ.
+    /// If the answers differ.
     pub fn lists_scopes(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.scopes.fetch_add(1, Relaxed);
         let Question { identity, capability, attributes, .. } = question;
@@ -323,11 +323,11 @@ impl<'w> Pair<'w> {
         Ok(())
     }
 
-    /// Explain: any witness that grants will do.
+    /// Compares Explain. Any granting binding is a valid witness.
     ///
     /// # Errors
     ///
-    /// The answers differ.
+    /// If the answers differ.
     pub fn explains(&self, question: &Question) -> Result<(), TestCaseError> {
         self.tally.explanations.fetch_add(1, Relaxed);
         let Question { identity, capability, resource, attributes } = question;

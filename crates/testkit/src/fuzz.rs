@@ -1,12 +1,11 @@
-//! What must hold of any bytes at all: the bodies of the fuzz targets.
+//! The properties of any input bytes: the bodies of the fuzz targets.
 //!
-//! Each body takes bytes, asks the product about them and panics if a rule is broken. The targets
-//! in `fuzz/` only call them, with bytes that libFuzzer chooses by the code that they reach;
-//! property tests call the same bodies, with bytes that are nearly right by design. So whatever a
-//! long run finds becomes a test by handing its bytes to the body again.
+//! Each body passes bytes to the product and panics if a property does not hold. The targets in `fuzz/`
+//! call the bodies with bytes from libFuzzer, which maximizes coverage. Property tests call the same bodies
+//! with bytes that are nearly valid. So an input from a long run becomes a test if it is passed to the body.
 //!
-//! The bodies of `request` and `envoy` stand with the tests of the server, which this crate may not
-//! know.
+//! The bodies of `request` and `envoy` are with the tests of the server, because this crate must not depend
+//! on the server.
 
 mod documents;
 mod texts;

@@ -1,15 +1,14 @@
-//! Small, nasty worlds for property tests: bugs hide in small worlds, so ask many questions of
-//! each.
+//! Generators of small worlds with many corner cases, for property tests, and of many questions about each
+//! world. Small worlds reveal most bugs.
 //!
-//! **Invariant**: whatever is drawn becomes a *valid* policy. Draws say what to try (a segment, a
-//! place in a list); [`World`] is built from them in order, and what would break a rule of
-//! section 3 of the contract is left out. Draws shrink independently, so failures shrink well.
+//! **Invariant**: every generated policy is *valid*. A draw is a proposal, such as a segment or a position in
+//! a list. [`World`] is built from the draws in order, without those that would break a rule of section 3 of
+//! the contract. Draws shrink independently, so failures shrink well.
 //!
-//! Draws come from proptest's strategies; or from bytes, one decision after another
-//! ([`asked_from`]), for a fuzzer. Running the strategies themselves on a fuzzer's bytes
-//! (`RngAlgorithm::PassThrough`) would not do: whenever `prop_oneof` takes another than its first
-//! branch, it sets aside half of the bytes that are left for each branch before, so that after a
-//! dozen choices all that follows is zero.
+//! Draws come from proptest's strategies or, for a fuzzer, from bytes, one decision after the other
+//! ([`asked_from`]). The strategies cannot use a fuzzer's bytes directly (`RngAlgorithm::PassThrough`):
+//! whenever `prop_oneof` does not choose its first branch, it reserves half of the remaining bytes for each
+//! earlier branch. After a dozen choices, all further bytes would be zero.
 
 mod build;
 mod bytes;
@@ -32,43 +31,43 @@ use draw::{
     properties_draw, question_draw, role_draw,
 };
 
-/// A generated policy, and the time to ask at.
+/// A generated policy, and the time of the questions.
 #[derive(Clone, Debug)]
 pub struct World {
-    /// The catalog, which [`Catalog::new`] accepts.
+    /// A catalog that [`Catalog::new`] accepts.
     pub catalog: CatalogFacts,
-    /// The policy, which [`Model::new`] accepts.
+    /// Facts that [`Model::new`] accepts.
     pub facts: Facts,
-    /// The expiries of the bindings lie around it.
+    /// The time of the questions. The expiries of the bindings are around it.
     pub now: Timestamp,
 }
 
-/// A question about a world, kept by name so that it can be asked of a changed one too.
+/// A question about a world. It has owned names, so that it can be asked of a changed world, too.
 #[derive(Clone, Debug)]
 pub struct Question {
-    /// Who: mostly an identity of the world, else an unknown or a prefix of a known one.
+    /// Usually an identity of the world, otherwise an unknown one or a prefix of a known one.
     pub identity: PathBuf,
-    /// What: mostly a capability of the catalog, else an unknown one.
+    /// Usually a capability of the catalog, otherwise an unknown one.
     pub capability: String,
-    /// Where: a scope, its child, parent or neighbour, or somewhere unrelated.
+    /// A scope, its child, parent or sibling, or an unrelated path.
     pub resource: PathBuf,
-    /// What is supplied: some of it registered otherwise, some of it wanted by a binding.
+    /// Supplied properties. Some have another registered value, some meet a condition.
     pub attributes: Attributes,
 }
 
 impl World {
-    /// The policy, proved.
+    /// The model of the world.
     ///
     /// # Errors
     ///
-    /// The rules that the world breaks: a bug of this generator, or of the engine.
+    /// If the world is not valid: a bug of this generator or of the engine.
     pub fn model(&self) -> Result<Model, FactsError> {
         let catalog = Catalog::new(self.catalog.clone())?;
         Model::new(Arc::new(catalog), self.facts.clone())
     }
 }
 
-/// A point in time, so many nanoseconds later (or before).
+/// The time this number of nanoseconds later, or earlier if negative.
 #[must_use]
 pub fn later(time: Timestamp, nanos: i64) -> Timestamp {
     let nanos = i64::from(time.nanos()) + nanos;
@@ -77,7 +76,7 @@ pub fn later(time: Timestamp, nanos: i64) -> Timestamp {
     Timestamp::new(seconds, u32::try_from(nanos).unwrap_or_default())
 }
 
-/// Worlds.
+/// Draws worlds.
 pub fn world() -> impl Strategy<Value = World> {
     let catalog = (catalog(), vec(role_draw(), 0..=4), option::of(place()));
     let tree = (
@@ -107,7 +106,7 @@ pub fn world() -> impl Strategy<Value = World> {
     })
 }
 
-/// Worlds with questions about them, at least eight each.
+/// Draws worlds with at least eight questions each.
 pub fn asked() -> impl Strategy<Value = (World, Vec<Question>)> {
     (world(), vec(question_draw(), 8..=12)).prop_map(|(world, draws)| {
         let questions = draws.iter().filter_map(|draw| draw.about(&world)).collect();
@@ -115,13 +114,13 @@ pub fn asked() -> impl Strategy<Value = (World, Vec<Question>)> {
     })
 }
 
-/// Questions about one world.
+/// Draws questions about one world.
 pub fn question(world: &World) -> impl Strategy<Value = Question> + use<> {
     let world = world.clone();
     question_draw().prop_filter_map("at a limit of paths", move |draw| draw.about(&world))
 }
 
-/// Texts that are paths, or nearly: every limit of section 2 is met, and passed by one.
+/// Draws texts that are paths or nearly paths, at and just over every limit of section 2.
 pub fn near_path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         40 => select(&SEGMENTS[..]).prop_map(str::to_owned),
@@ -141,7 +140,7 @@ pub fn near_path() -> impl Strategy<Value = String> {
             }
             text
         });
-    // Long segments so that the limit on bytes is met before the one on segments.
+    // Long segments, so that the limit of bytes is reached before the limit of segments.
     let long = (1020usize..=1027, 90usize..=128).prop_map(|(bytes, each)| {
         (1..=bytes).map(|at| if at % (each + 1) == 0 && at < bytes { '/' } else { 'y' }).collect()
     });

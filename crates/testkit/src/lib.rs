@@ -1,4 +1,4 @@
-//! For tests only: what Capstan's answers are held against.
+//! For tests only: a naive model, generated worlds and named worlds, for comparison with Capstan's answers.
 //!
 //! ```text
 //! generate ──▶ a world and questions ─┬─▶ naive model ─▶ answers ─┐
@@ -6,21 +6,22 @@
 //!                                     └─▶ engine, server ─▶ answers ┘
 //! ```
 //!
-//! - [`Naive`] is the contract read in its most obvious form: quadratic, short, and sharing nothing
-//!   with the engine. Whoever doubts an answer reads `naive.rs` beside the contract.
-//! - [`generate`] draws small, nasty worlds that are always valid policies, and questions about
-//!   them that hit boundaries: of paths, of time, of types, of the words that capability bits lie in.
-//! - [`asking`] asks both the same question in every shape. [`fuzz`] says what must hold of any
-//!   bytes at all, for property tests and fuzz targets. [`written`] turns facts into documents.
-//! - [`routing`] is the naive model of route tables and canonical requests, with draws of both.
+//! - [`Naive`] is the simplest implementation of the contract: quadratic, short, and without code of the
+//!   engine. To verify an answer, read `naive.rs` together with the contract.
+//! - [`generate`] draws small worlds that are always valid policies, and questions at the boundaries of
+//!   paths, times, types, and words of capability bits.
+//! - [`asking`] compares the answers of the engine and the naive model to one question, for every kind of
+//!   call. [`fuzz`] has properties of any input bytes, for property tests and fuzz targets. [`written`]
+//!   writes facts as documents.
+//! - [`routing`] is the naive model of route tables and canonical requests, with generators of both.
 //! - [`worlds()`] loads the named worlds of `worlds/`: `NAME.policy.yaml` (or `.json`) and
-//!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are examples too. A
-//!   bug that was found becomes a world, or a line in one.
-//! - [`tables`] holds the reference's table of built-in roles, typed in by another hand than the
-//!   embedded catalog.
+//!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are also examples. Each found
+//!   bug becomes a world, or a line in one.
+//! - [`tables`] has the reference's table of built-in roles, typed in independently of the built-in
+//!   catalog.
 //!
-//! The differential tests honour `PROPTEST_CASES` and say what they compared. Each world is asked
-//! about 110 checks, and each other shape 10 times; 10,000,000 checks need about 90,000 worlds:
+//! The differential tests read `PROPTEST_CASES` and print counts. Each world has about 110 checks, and 10
+//! calls of each other kind; 10,000,000 checks need about 90,000 worlds:
 //!
 //! ```text
 //! PROPTEST_CASES=90000 cargo test --release -p capstan-testkit --test differential \

@@ -1,7 +1,7 @@
-//! The naive model: the contract's rules in their most obvious form, over the declared facts.
+//! The naive model: the simplest implementation of the contract's rules, over the declared facts.
 //!
-//! **Invariant**: nothing here is shared with the engine but the plain values that go in and come
-//! out. Paths are split into segments, roles are searched by name, every binding is looked at.
+//! **Invariant**: the model shares only plain values of input and output with the engine. It splits paths
+//! into segments, searches roles by name, and evaluates every binding.
 
 mod path;
 
@@ -14,7 +14,7 @@ use capstan_engine::{
 
 pub use path::{is_at_or_above, is_path};
 
-/// The declared facts and their catalog, to be asked at one time and with what a request supplies.
+/// The declared facts and their catalog, at one time and with the supplied properties of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct Naive<'f> {
     catalog: &'f CatalogFacts,
@@ -23,21 +23,21 @@ pub struct Naive<'f> {
     now: Timestamp,
 }
 
-/// What Explain may answer.
+/// The valid answers of Explain.
 #[derive(Clone, Debug)]
 pub struct NaiveExplanation<'f> {
-    /// As Check answers.
+    /// The decision of Check.
     pub decision: (Reason, Option<Timestamp>),
-    /// Every binding that grants: any of them shows why.
+    /// Every granting binding. Each is a valid witness.
     pub witnesses: Vec<&'f RoleBinding>,
-    /// On a deny, the asked capability.
+    /// For a denial, the capability of the question.
     pub missing: Vec<String>,
-    /// On a deny, the roles that would give it, in order.
+    /// For a denial, the roles with the capability, in order.
     pub roles: Vec<&'f str>,
 }
 
 impl<'f> Naive<'f> {
-    /// Asks these facts.
+    /// A model of these facts.
     #[must_use]
     pub const fn new(
         catalog: &'f CatalogFacts,
@@ -48,8 +48,8 @@ impl<'f> Naive<'f> {
         Self { catalog, facts, supplied, now }
     }
 
-    /// Section 5, Check: the first reason that holds, and until when an allow is valid; nothing if
-    /// the catalog has no such capability.
+    /// Section 5, Check: the first reason that applies, and the end of an allow. `None` if the catalog does
+    /// not have the capability.
     #[must_use]
     pub fn check(
         &self,
@@ -85,8 +85,8 @@ impl<'f> Naive<'f> {
         Some((reason, if ends.contains(&None) { None } else { latest }))
     }
 
-    /// Section 5, ListCapabilities: sorted names, and every binding that counts there and whose
-    /// role has a capability.
+    /// Section 5, ListCapabilities: the sorted names, and every binding that counts at the resource and has a
+    /// role with a capability.
     #[must_use]
     pub fn list_capabilities(
         &self,
@@ -100,7 +100,7 @@ impl<'f> Naive<'f> {
         (names.into_iter().map(str::to_owned).collect(), counting)
     }
 
-    /// Section 5, ListIdentities: who can, sorted; nothing if the catalog has no such capability.
+    /// Section 5, ListIdentities: the sorted identities. `None` if the catalog does not have the capability.
     #[must_use]
     pub fn list_identities(&self, capability: &str, resource: &str) -> Option<Vec<&'f str>> {
         let registered = self.facts.identities.iter().map(|identity| identity.id.as_str());
@@ -115,8 +115,8 @@ impl<'f> Naive<'f> {
         self.is_capability(capability).then_some(granted)
     }
 
-    /// Section 5, ListScopes: where, sorted, and whether only if tests on the resource hold, which
-    /// are left open; nothing if the catalog has no such capability.
+    /// Section 5, ListScopes: the sorted scopes, and whether each depends on conditions on the resource, which
+    /// are not evaluated. `None` if the catalog does not have the capability.
     #[must_use]
     pub fn list_scopes(&self, identity: &str, capability: &str) -> Option<Vec<(&'f str, bool)>> {
         let open = |test: &&Condition| test.category == AttributeCategory::Resource;
@@ -143,7 +143,7 @@ impl<'f> Naive<'f> {
         self.is_capability(capability).then_some(listed)
     }
 
-    /// Section 5, Explain; nothing if the catalog has no such capability.
+    /// Section 5, Explain. `None` if the catalog does not have the capability.
     #[must_use]
     pub fn explain(
         &self,
@@ -181,7 +181,7 @@ impl<'f> Naive<'f> {
         dotted.chain(self.catalog.capabilities.iter().cloned()).collect()
     }
 
-    /// The last dot splits it; without one it is opaque.
+    /// The last dot separates resource and action. A name without a dot is an opaque capability.
     fn is_capability(&self, name: &str) -> bool {
         let Some((resource, action)) = name.rsplit_once('.') else {
             return self.catalog.capabilities.iter().any(|opaque| opaque == name);
@@ -190,7 +190,7 @@ impl<'f> Naive<'f> {
         found.any(|found| found.actions.iter().any(|found| found == action))
     }
 
-    /// The identity's bindings whose scope is the resource or above it.
+    /// The bindings of the identity at or above the resource.
     fn on_path(&self, identity: &str, resource: &str) -> impl Iterator<Item = &'f RoleBinding> {
         self.facts.role_bindings.iter().filter(move |binding| {
             binding.identity.as_str() == identity
@@ -198,7 +198,8 @@ impl<'f> Naive<'f> {
         })
     }
 
-    /// What the binding's role has: a custom role's id has a slash, a built-in role's name none.
+    /// The capabilities of the binding's role. The id of a custom role has a slash, the name of a built-in
+    /// role has none.
     fn gives(&self, binding: &RoleBinding) -> impl Iterator<Item = &'f str> {
         let built_in = self.catalog.roles.iter().filter(|role| *role.name == *binding.role);
         let custom = self.facts.roles.iter().filter(|role| role.id.as_str() == &*binding.role);
@@ -206,14 +207,14 @@ impl<'f> Naive<'f> {
         names.chain(custom.map(|role| &role.capabilities)).flatten().map(String::as_str)
     }
 
-    /// Section 3: whether all of the binding's tests hold.
+    /// Section 3: whether all conditions of the binding hold.
     fn met(&self, binding: &RoleBinding, resource: &str) -> bool {
         let identity = binding.identity.as_str();
         binding.when.iter().all(|test| self.holds(test, identity, resource))
     }
 
-    /// Section 3: a registered property wins, an absent attribute fails every test, and values of
-    /// different types differ.
+    /// Section 3: a registered property overrides a supplied one, an absent attribute fails every condition,
+    /// and values of different types differ.
     fn holds(&self, test: &Condition, identity: &str, resource: &str) -> bool {
         let mut identities = self.facts.identities.iter().filter(|i| i.id.as_str() == identity);
         let mut resources = self.facts.resources.iter().filter(|r| r.id.as_str() == resource);

@@ -1,7 +1,7 @@
-//! Route tables in their most obvious form: which requests a route takes, which are canonical.
+//! The naive model of route tables and canonical requests.
 //!
-//! Shares nothing with the product: a route is tried segment by segment with all ways to cut a path,
-//! a path is canonical if making it so changes nothing.
+//! It shares no code with the product. A route is matched segment by segment, with all ways to split a path.
+//! A path is canonical if normalization does not change it.
 
 mod draw;
 
@@ -9,29 +9,29 @@ use std::collections::BTreeMap;
 
 pub use draw::{near_target, request, routes};
 
-/// A route as a person writes it.
+/// A route of a document.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its hosts; none for all.
+    /// The hosts; an empty list is every host.
     pub hosts: Vec<&'static str>,
-    /// Its methods.
+    /// The methods.
     pub methods: Vec<&'static str>,
-    /// Its path's segments.
+    /// The parts of the path.
     pub path: Vec<Part>,
-    /// Query parameters: the name, and what one is called that must be there.
+    /// The query parameters: the name, and for a required one the name of its parameter.
     pub query: Vec<(&'static str, Option<String>)>,
-    /// Whether it takes forms.
+    /// Whether the route accepts forms.
     pub form: bool,
 }
 
-/// A segment of a route's path, or several.
+/// One or several segments of a route's path.
 #[derive(Clone, Debug)]
 pub enum Part {
     /// This text.
     Literal(&'static str),
-    /// A parameter: its name, and the form that it must have.
+    /// A parameter: its name, and its required form.
     One(String, Option<&'static str>),
     /// A parameter of several segments.
     Many(String),
@@ -40,23 +40,23 @@ pub enum Part {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Request<'r> {
-    /// Its method.
+    /// The method.
     pub method: &'r str,
-    /// Its host, without port.
+    /// The host without a port.
     pub host: &'r str,
-    /// Its path's segments; an empty one at the end stands for a final slash.
+    /// The segments of the path; an empty last segment is a trailing slash.
     pub path: Vec<&'r str>,
-    /// Its query.
+    /// The query.
     pub query: Vec<(&'r str, &'r str)>,
-    /// Its content type.
+    /// The content type.
     pub content_type: &'r str,
 }
 
-/// What a request gives the parameters of a route.
+/// The values of a route's parameters.
 pub type Values = BTreeMap<String, String>;
 
 impl Route {
-    /// The values of the parameters, if the request takes this route.
+    /// The values of the parameters, if the request matches this route.
     #[must_use]
     pub fn takes(&self, request: &Request<'_>) -> Option<Values> {
         let reads = ["GET", "HEAD", "OPTIONS"];
@@ -80,7 +80,7 @@ impl Route {
     }
 }
 
-/// Tries every way to give the path's segments to the parts.
+/// Tries every assignment of the path's segments to the parts.
 fn walk(parts: &[Part], path: &[&str]) -> Option<Values> {
     let Some((part, parts)) = parts.split_first() else {
         return path.is_empty().then(Values::new);
@@ -105,7 +105,7 @@ fn walk(parts: &[Part], path: &[&str]) -> Option<Values> {
     }
 }
 
-/// The forms, for what is drawn here.
+/// Whether a generated segment has the form.
 fn has_form(segment: &str, form: Option<&str>) -> bool {
     let is_digest = segment.starts_with("sha256:") && segment.len() > 7;
     match form {
@@ -118,7 +118,7 @@ fn has_form(segment: &str, form: Option<&str>) -> bool {
 }
 
 impl<'r> Request<'r> {
-    /// The request that a person writes as `METHOD URL`, with `example` as host if it names none.
+    /// Parses `METHOD URL`. The default host is `example`.
     #[must_use]
     pub fn written(text: &'r str) -> Option<Self> {
         let (method, url) = text.split_once(' ')?;
@@ -132,7 +132,7 @@ impl<'r> Request<'r> {
         Some(Self { method, host, path, query, content_type: "" })
     }
 
-    /// Path and query, as a request line has them.
+    /// The path and query, as in a request line.
     #[must_use]
     pub fn target(&self) -> String {
         let query: Vec<_> =
@@ -142,7 +142,7 @@ impl<'r> Request<'r> {
     }
 }
 
-/// The document of these routes; each requires `r.get` at what its parameters make.
+/// The document of these routes. Each requires `r.get` at a resource made of its parameters.
 #[must_use]
 pub fn document(routes: &[Route]) -> String {
     let mut text = String::from("version: 1\nroutes:\n");
@@ -185,12 +185,12 @@ pub fn document(routes: &[Route]) -> String {
     text
 }
 
-/// Whether a path is canonical: nothing that servers do to paths changes it.
+/// Whether a path is canonical: no normalization of servers changes it.
 #[must_use]
 pub fn is_canonical_path(path: &str) -> bool {
     const PUNCTUATION: &str = "/-._~!$&'()*+,=:@";
     let plain = path.chars().all(|c| c.is_ascii_alphanumeric() || PUNCTUATION.contains(c));
-    // Without empty and dot segments, as RFC 3986 and merging of slashes have it.
+    // Without empty and dot segments, as after RFC 3986 and merging of slashes.
     let mut kept: Vec<&str> = Vec::new();
     for segment in path.split('/').filter(|segment| !segment.is_empty()) {
         match segment {

@@ -1,9 +1,9 @@
-//! The reference's table of built-in roles, typed in independently of the embedded catalog.
+//! The reference's table of built-in roles, typed in independently of the built-in catalog.
 
 const TABLE_2025: &str = include_str!("../tables/chainguard-2025-08-14.tsv");
 
-/// Every capability of `chainguard-2025-08-14`, with every built-in role and whether it has it.
-/// A cell that is neither `x` nor `.` is left out, so that a mistake shows in the row's length.
+/// Every capability of `chainguard-2025-08-14`, with every built-in role and whether it has the capability.
+/// A cell other than `x` and `.` is omitted, so that the length of the row reveals the mistake.
 #[must_use]
 pub fn table_2025() -> Vec<(String, Vec<(String, bool)>)> {
     let mut lines = TABLE_2025.lines().map(|line| line.split('\t'));

@@ -1,32 +1,32 @@
 //! Named worlds in the product's own formats: a policy, and the tests that it must pass.
 //!
-//! **Invariant**: a world is read with [`capstan_policy`], as `capstan policy test` reads it; what
-//! does not load is a broken world, and stops the test that asked for it.
+//! **Invariant**: a world is read with [`capstan_policy`], as in `capstan policy test`. A world that does not
+//! load fails the test that reads it.
 
 use std::path::{Path, PathBuf};
 
 use capstan_engine::{CatalogFacts, Model, Timestamp};
 use capstan_policy::{Catalogs, PolicyTests, load_policy, load_policy_tests};
 
-/// Where the worlds are.
+/// The folder of the worlds.
 pub const DIRECTORY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/worlds");
 
 /// A policy and its tests.
 #[derive(Debug)]
 pub struct World {
-    /// What its files begin with.
+    /// The prefix of the names of its files.
     pub name: String,
-    /// The policy's file, to be served as it is.
+    /// The file of the policy.
     pub policy_file: PathBuf,
-    /// What that file holds.
+    /// The content of the file.
     pub policy: Vec<u8>,
-    /// The policy, proved.
+    /// The model of the policy.
     pub model: Model,
-    /// Its catalog, for the naive model.
+    /// The catalog, for the naive model.
     pub catalog: CatalogFacts,
-    /// The questions and answers.
+    /// The tests.
     pub tests: PolicyTests,
-    /// When they are asked: worlds do not depend on the clock.
+    /// The time of the tests: worlds do not depend on the clock.
     pub now: Timestamp,
 }
 
@@ -34,7 +34,7 @@ pub struct World {
 ///
 /// # Panics
 ///
-/// A world that cannot be read, that does not load, or that breaks the rules of worlds.
+/// If a world cannot be read, does not load, or breaks the rules of worlds.
 #[must_use]
 #[expect(clippy::panic, reason = "a broken world is a bug of the tests that read it")]
 pub fn worlds() -> Vec<World> {

@@ -1,7 +1,7 @@
-//! Documents from facts: the way back, so that tests can ask whether loading loses anything.
+//! Writes facts as documents, so that tests can compare them with the loaded documents.
 //!
-//! **Invariant**: whatever facts a document gave are written so that they can be read. Every text
-//! is quoted and escaped down to ASCII, and keys that may be long are explicit.
+//! **Invariant**: any facts of a loaded document can be written and loaded again. Every text is quoted and
+//! escaped to ASCII, and possibly long keys are explicit.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,13 @@ use capstan_engine::{
 };
 use capstan_policy::{Expectation, PolicyTests, format_timestamp};
 
-/// A policy with its own catalog.
+/// Writes a policy with an inline catalog.
 #[must_use]
 pub fn policy_document(facts_of_catalog: &CatalogFacts, facts: &Facts) -> String {
     policy(&catalog(facts_of_catalog), facts)
 }
 
-/// A policy. `catalog` is a name, or what [`catalog`] wrote.
+/// Writes a policy. `catalog` is a name, or the output of [`catalog`].
 #[must_use]
 pub fn policy(catalog: &str, facts: &Facts) -> String {
     let groups = facts.groups.iter().map(|group| {
@@ -62,7 +62,7 @@ pub fn policy(catalog: &str, facts: &Facts) -> String {
     )
 }
 
-/// A catalog, in one line.
+/// Writes a catalog in one line.
 #[must_use]
 pub fn catalog(facts: &CatalogFacts) -> String {
     let resources = facts.resources.iter().map(|resource| {
@@ -84,7 +84,7 @@ pub fn catalog(facts: &CatalogFacts) -> String {
     format!("{{name: {name}, resources: {resources}, capabilities: {opaque}, roles: {roles}}}")
 }
 
-/// Policy tests.
+/// Writes a policy-test document.
 #[must_use]
 pub fn policy_tests(tests: &PolicyTests) -> String {
     let mut text = String::new();
@@ -148,7 +148,7 @@ fn value(value: &Value) -> String {
     }
 }
 
-/// What was read is of the years 1 to 9999, which can be written.
+/// Loaded times are in the years 1 to 9999, which can be formatted.
 fn time(time: Timestamp) -> String {
     format_timestamp(time).unwrap_or_default()
 }

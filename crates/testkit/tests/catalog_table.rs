@@ -1,5 +1,5 @@
-//! The embedded catalog against the reference's table, cell by cell: what the catalog declares, and
-//! what a policy that binds each of its roles lets each identity do.
+//! The built-in catalog against the table of the reference, cell by cell: the declarations of the catalog,
+//! and the decisions of a policy with one identity for each role.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn the_catalog_has_26_resources_64_capabilities_and_12_roles() {
 }
 
 #[test]
-fn the_table_is_whole() {
+fn the_table_is_complete() {
     let table = table_2025();
     let capabilities: BTreeSet<_> = table.iter().map(|(capability, _)| capability).collect();
     assert_eq!((table.len(), capabilities.len()), (64, 64));

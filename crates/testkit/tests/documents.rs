@@ -1,4 +1,4 @@
-//! Facts written as a document and read again are the same facts.
+//! Facts that are written as a document and read again do not change.
 
 use capstan_policy::{Catalogs, Diagnostics, load_policy};
 use capstan_testkit::generate;
@@ -6,7 +6,7 @@ use capstan_testkit::worlds::worlds;
 use capstan_testkit::written::policy_document;
 use proptest::prelude::*;
 
-/// What the document declares, and its catalog, as text.
+/// The facts of a document and its catalog, as text.
 fn read(document: &str) -> Result<(String, String), Diagnostics> {
     let model = load_policy(document.as_bytes(), &Catalogs::default())?.model;
     Ok((format!("{:#?}", model.facts()), format!("{:#?}", model.catalog().facts())))
@@ -14,7 +14,7 @@ fn read(document: &str) -> Result<(String, String), Diagnostics> {
 
 proptest! {
     #[test]
-    fn a_generated_world_survives_its_document(world in generate::world()) {
+    fn a_generated_world_is_equal_after_writing_and_reading(world in generate::world()) {
         let model = world.model().unwrap();
         let (facts, catalog) = read(&policy_document(&world.catalog, &world.facts)).unwrap();
         prop_assert_eq!(facts, format!("{:#?}", world.facts));
@@ -23,7 +23,7 @@ proptest! {
 }
 
 #[test]
-fn a_named_world_survives_its_document() {
+fn a_named_world_is_equal_after_writing_and_reading() {
     for world in worlds() {
         let written = policy_document(&world.catalog, world.model.facts());
         let (facts, catalog) = read(&written).unwrap();

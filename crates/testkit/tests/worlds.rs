@@ -1,4 +1,4 @@
-//! Each named world through the naive model and the engine. The server runs them over gRPC.
+//! The tests of each named world in the naive model and the engine. `crates/cli/tests` runs them over gRPC.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use capstan_engine::{Attributes, Question, Reason, Snapshot};
 use capstan_policy::Expectation;
 use capstan_testkit::{Naive, World, worlds};
 
-/// What two evaluators answer to one test, as text that says what was asked.
+/// The expected answer of one test, and the answers of the naive model and the engine, as text.
 struct Answers {
     expected: String,
     naive: String,
@@ -26,7 +26,7 @@ fn answer(world: &World, snapshot: &Snapshot, expectation: &Expectation) -> Answ
             let engine = snapshot.check(&question, world.now).map(|decision| decision.reason);
             let (identity, resource) = (identity.as_str(), resource.as_str());
             let naive = naive.check(identity, capability, resource);
-            // Without a reason, a test says only whether; its answer is not held to more.
+            // A test without a reason compares only allowed or denied.
             let say = |found: Option<Reason>| match (found, reason) {
                 (Some(found), Some(_)) => format!("{} {found:?}", found == Reason::Granted),
                 (Some(found), None) => format!("{}", found == Reason::Granted),
@@ -68,7 +68,7 @@ fn join<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
 }
 
 #[test]
-fn every_test_of_every_world_passes_twice() {
+fn every_test_passes_in_the_naive_model_and_the_engine() {
     let mut wrong = Vec::new();
     for world in worlds() {
         let snapshot = Snapshot::build(&world.model, 1).unwrap();
@@ -84,7 +84,7 @@ fn every_test_of_every_world_passes_twice() {
 }
 
 #[test]
-fn every_world_asks_in_every_shape_and_both_ways() {
+fn every_world_has_tests_of_every_kind() {
     for world in worlds() {
         let shapes: BTreeSet<_> = world
             .tests

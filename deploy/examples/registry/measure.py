@@ -1,7 +1,7 @@
-"""Measures the example, on this machine, in one run; nothing else should be running.
+"""Measures the example on this machine. No other load should run.
 
-measure.py revocation FOLDER CAPSTAN [ROUNDS]     how soon a removed binding is refused
-measure.py throughput FOLDER CAPSTAN [SECONDS]    what asking costs, against not asking
+measure.py revocation FOLDER CAPSTAN [ROUNDS]     the time from a reload to the first refusal
+measure.py throughput FOLDER CAPSTAN [SECONDS]    the cost of ext_authz with Capstan and without
 """
 
 import base64
@@ -94,7 +94,7 @@ def revocation(folder, capstan, rounds="200"):
             assert got == 403, got
             allowed_again()
 
-            # Send requests continuously from when the file is replaced.
+            # Send requests continuously, starting when the file is replaced.
             begun = time.monotonic()
             since = write(whole.replace(line, ""))
             while (got := status()) == 200:
@@ -103,7 +103,7 @@ def revocation(folder, capstan, rounds="200"):
             assert got == 403, got
             acknowledged(since)
             allowed_again()
-    print(f"{rounds} reloads that revoke, one request at a time on one connection")
+    print(f"{rounds} revoking reloads, one request at a time on one connection")
     for what, values in (("from Capstan's log line", after), ("from the changed file", all_in_all)):
         print(
             f"{what} to the first refusal: p50 {percentile(values, 0.5) * 1e3:.2f} ms, "
@@ -113,7 +113,7 @@ def revocation(folder, capstan, rounds="200"):
 
 
 def cpu(programs):
-    """CPU seconds that these programs have used."""
+    """The CPU time of these programs in seconds."""
     ticks = 0
     for program in programs:
         fields = Path(f"/proc/{program.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
@@ -127,7 +127,7 @@ def seconds(text):
 
 
 def load(port, target, duration):
-    """Requests a second, p50 and p99 of 32 connections that ask again when they are answered."""
+    """Requests per second, p50, p99 and requests of 32 connections with one request each."""
     said = subprocess.run(
         [
             "wrk",
@@ -149,7 +149,7 @@ def load(port, target, duration):
 
 
 def start_ways(stack):
-    """An Envoy, and who it asks, for each way to be measured."""
+    """For each setup: an Envoy, its port, and the processes of its ext_authz server."""
     text = (HERE / "envoy.yaml").read_text()
     first = text.index("                  - name: envoy.filters.http.ext_authz")
     asks = text[first : text.index("                  - name: envoy.filters.http.router")]
@@ -165,17 +165,17 @@ def start_ways(stack):
     stack.running.append(yardstick)
     yardstick.wait_for("unix:")
     return {
-        "not asking": (stack.envoy_with(0, "without", alone, (asks, "")), []),
-        "asking do-nothing": (
+        "without ext_authz": (stack.envoy_with(0, "without", alone, (asks, "")), []),
+        "do-nothing server": (
             stack.envoy_with(0, "nothing", alone, ("capstan.sock", nothing.name)),
             [yardstick],
         ),
-        "asking Capstan": (stack.envoy_with(0, "asking", alone), [stack.capstan]),
+        "Capstan": (stack.envoy_with(0, "asking", alone), [stack.capstan]),
     }
 
 
 def throughput(folder, capstan, duration="5", rounds=6):
-    targets = {"answered by Envoy alone": "/apk/x", "manifest, by docker-registry": MANIFEST}
+    targets = {"answered by Envoy": "/apk/x", "manifest from docker-registry": MANIFEST}
     with start(folder, capstan) as stack:
         push(stack)
         ways = start_ways(stack)
@@ -191,8 +191,8 @@ def throughput(folder, capstan, duration="5", rounds=6):
                     rate, p50, p99, requests = load(port, target, duration)
                     own, other = cpu([program]) - own, cpu(others) - other
                     found[way].append((rate, p50, p99, own / requests, other / requests))
-            print(f"\n{what:33}                                     CPU a request: µs of")
-            print(f"{'':33} requests/s (least to most)  p50 ms  p99 ms  Envoy  who is asked")
+            print(f"\n{what:33}                                     CPU per request in µs")
+            print(f"{'':33} requests/s (min to max)     p50 ms  p99 ms  Envoy  ext_authz server")
             for way, figures in found.items():
                 columns = list(zip(*figures, strict=True))
                 rate, p50, p99, own, other = map(statistics.median, columns)

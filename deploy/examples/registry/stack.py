@@ -1,6 +1,6 @@
-"""Starts a registry, static files, Capstan and Envoy in front of them, and stops them again.
+"""Starts and stops a registry, a static file server, Capstan, and Envoy in front of them.
 
-stack.py FOLDER CAPSTAN    FOLDER for what they write, and the program
+stack.py FOLDER CAPSTAN    the folder for their files, and the program
 """
 
 import http.client
@@ -23,7 +23,7 @@ import envoy
 
 HERE = Path(__file__).resolve().parent
 PORT = 5080
-# Long enough for any machine.
+# Longer than any start or request takes on any machine, in seconds.
 PATIENCE = 60
 
 
@@ -57,7 +57,7 @@ class Program:
             self.news.notify_all()
 
     def wait_for(self, text, since=0):
-        """Waits until it says this, in a line from `since` on. Answers when, and which line."""
+        """Waits for a line with this text, from index `since` on. Returns its time and index."""
 
         def found():
             lines = enumerate(self.said[since:], since)
@@ -105,7 +105,7 @@ class Files(socketserver.ThreadingUnixStreamServer):
 
     def __init__(self, path, folder):
         path.unlink(missing_ok=True)
-        # A socket's path may not be long; this folder's can be.
+        # The length of a socket's path is limited, so the path is relative.
         super().__init__(os.path.relpath(path), partial(self.Handler, directory=folder))
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -128,8 +128,8 @@ class Local(http.client.HTTPConnection):
 
 
 class Stack:
-    """The four of them. `port` 0 lets the system choose; `behind` names the sockets of registry and
-    files otherwise, for who wants to stand before them.
+    """All four processes. `port` 0 is a free port. `behind` are other names of the sockets of the
+    registry and the files, so that a test can put relays in front of them.
     """
 
     def __init__(self, folder, capstan, port=0, behind=("registry.sock", "files.sock")):
@@ -159,7 +159,7 @@ class Stack:
         self.start_envoy()
 
     def start_registry(self):
-        # Debian's package has it in /usr/bin.
+        # Debian's package installs it in /usr/bin.
         program = shutil.which("docker-registry")
         if program is None:
             raise RuntimeError("docker-registry is missing: `run --install` installs it")
@@ -236,7 +236,7 @@ class Stack:
 
 
 ASK = """
-A registry at 127.0.0.1:{port}; who may do what is in policy.yaml. Try:
+A registry at 127.0.0.1:{port}. The permissions are in policy.yaml. Try:
 
   skopeo copy --insecure-policy --dest-tls-verify=false --dest-creds acme/owner:demo-owner \\
     oci:{image}:latest docker://127.0.0.1:{port}/team/hello:1                        # pushed
@@ -247,8 +247,8 @@ A registry at 127.0.0.1:{port}; who may do what is in policy.yaml. Try:
   curl -u acme/apk.pull:demo-apk.pull -O http://127.0.0.1:{port}/apk/x86_64/APKINDEX.tar.gz
   curl -u acme/apk.pull:demo-apk.pull http://127.0.0.1:{port}/java/com/acme/hello/1.0/hello-1.0.jar
 
-Change policy.yaml or routes.yaml, and save: what was changed holds at once.
-Who was let through, and why others were not: {folder}/access.log. Ctrl-C ends it all.
+Change policy.yaml or routes.yaml: Capstan reloads a changed file.
+Envoy logs each decision with its reason to {folder}/access.log. Ctrl-C stops all processes.
 """
 
 

@@ -1,4 +1,4 @@
-//! `capstan bench` as users run it, for moments: what it counts, not how fast anything is.
+//! Short runs of `capstan bench` as a process. The tests check its counts and not its figures.
 
 use std::io::Read as _;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use crate::common::{PATIENCE, capstan, command, folder, stderr, stdout};
 
 /// A small world, which loads quickly.
 const SMALL: [&str; 4] = ["--groups", "30", "--identities", "200"];
-/// The shortest run in which even a slow machine makes some calls.
+/// The shortest run with some calls on a slow machine.
 const SHORT: [&str; 6] = ["--warm-up", "0.1", "--duration", "0.4", "--questions", "2000"];
 
 fn bench(arguments: &[&str]) -> Output {
@@ -34,7 +34,7 @@ fn sum(report: &Value, field: &str) -> u64 {
     report[field].as_object().unwrap().values().map(|count| count.as_u64().unwrap()).sum()
 }
 
-/// What the report promises of its counts, and percentiles in their order.
+/// Asserts that the counts of a report add up, and that its percentiles are in order.
 fn assert_adds_up(report: &Value) {
     let of = |field| number(report, field);
     let ended = of("answered") + sum(report, "errors") + of("unanswered") + of("unsent");
@@ -49,7 +49,7 @@ fn assert_adds_up(report: &Value) {
 }
 
 #[test]
-fn every_mode_counts_what_it_asked_and_finds_every_decision_right() {
+fn every_mode_counts_its_requests_and_verifies_every_decision() {
     for (mode, transport, per_request, rate) in [
         ("check", "tcp", 1, None),
         ("check", "unix", 1, Some("100")),
@@ -75,7 +75,7 @@ fn every_mode_counts_what_it_asked_and_finds_every_decision_right() {
         let scheme = if transport == "tcp" { "http://127.0.0.1:" } else { "unix:" };
         assert!(report["target"].as_str().unwrap().starts_with(scheme), "{report}");
         assert!(report["checks_per_second"].as_f64().unwrap() > 0.0);
-        // The schedule alone decides how many: 100 a second for 0.4 s, however busy the machine is.
+        // The schedule alone determines the count: 100 per second for 0.4 s, on any machine.
         if rate.is_some() {
             assert_eq!(number(&report, "requests"), 40, "{report}");
         }
@@ -123,9 +123,9 @@ fn errors_are_counted_by_code() {
     assert!(error.contains("queries.ndjson:1: missing field `identity`"), "{error}");
 }
 
-/// Any policy can be asked about without a line of questions.
+/// Without a file of questions, the bench generates questions about the policy.
 #[test]
-fn a_policy_of_ones_own_is_asked_about_and_drawn() {
+fn a_user_policy_is_measured_and_plotted() {
     let plot = folder("bench-plot").join("latency.svg");
     let arguments = ["--policy", "deploy/quickstart/policy.yaml", "--verify", "--plot"];
     let output = bench(&[&arguments[..], &[plot.to_str().unwrap()]].concat());
@@ -137,7 +137,7 @@ fn a_policy_of_ones_own_is_asked_about_and_drawn() {
 }
 
 #[test]
-fn the_yardstick_runs_beside_it_whatever_its_threads() {
+fn the_yardstick_runs_in_every_runtime() {
     for (runtime, transport) in [
         ("multi-thread", "tcp"),
         ("current-thread", "unix"),
@@ -158,14 +158,14 @@ fn the_yardstick_runs_beside_it_whatever_its_threads() {
         assert_eq!(compared["pairs"].as_array().unwrap().len(), 2);
         let ratio = &compared["rate_ratio"];
         let [low, median, high] = ["low", "median", "high"].map(|at| ratio[at].as_f64().unwrap());
-        // On a busy machine one of the two runs may have ended before anything was answered.
+        // On a busy machine, one of the two runs may end before its first answer.
         assert!(low <= median && median <= high && high > 0.0, "{ratio}");
     }
 }
 
 /// The benchmark must report wrong answers.
 #[test]
-fn a_server_that_answers_wrongly_is_found_out() {
+fn wrong_answers_are_counted() {
     let socket = folder("bench-wrong").join("yardstick.sock");
     let address = format!("unix:{}", socket.display());
     let mut yardstick = command(&["bench", "do-nothing", "--listen", &address])
@@ -190,9 +190,10 @@ fn a_server_that_answers_wrongly_is_found_out() {
     yardstick.wait().unwrap();
 }
 
-/// A server that accepts and says nothing, and one that hangs up: both are counted, in every mode.
+/// A server that never answers, and a server that closes every connection. The report counts their
+/// requests in every mode.
 #[test]
-fn servers_that_do_not_answer_are_counted() {
+fn requests_without_an_answer_are_counted() {
     for (hangs_up, modes) in
         [(false, ["check", "stream", "coalesced"]), (true, ["batch", "stream", "coalesced"])]
     {
@@ -212,13 +213,13 @@ fn servers_that_do_not_answer_are_counted() {
             assert_eq!((number(&report, "requests"), number(&report, "answered")), (40, 0));
             let failed = sum(&report, "errors");
             if mode == "coalesced" {
-                // The client tries again until the deadline, and what is due behind that waits.
+                // The client retries until the deadline, and later requests wait.
                 assert_eq!(failed + number(&report, "unsent"), 40, "{report}");
                 assert!(number(&report, "unsent") >= 34, "{report}");
             } else if hangs_up {
                 assert!(failed > 0 && report["errors"]["TRANSPORT"] == failed, "{report}");
             } else {
-                // The places in flight are full; what was due behind them counts too.
+                // The requests in flight never end. The requests scheduled after them count, too.
                 assert_eq!(number(&report, "unanswered") + number(&report, "unsent"), 40);
                 assert!(number(&report, "unsent") >= 34, "{report}");
                 assert!(report["latency_us"]["max"].as_f64().unwrap() > 0.0, "{report}");
@@ -227,9 +228,9 @@ fn servers_that_do_not_answer_are_counted() {
     }
 }
 
-/// More calls than a connection has streams would wait for one another, unseen.
+/// More calls in flight than streams of a connection would wait for each other inside the HTTP/2 client.
 #[test]
-fn as_many_are_in_flight_as_a_connection_takes() {
+fn requests_in_flight_are_limited_by_the_streams_of_a_connection() {
     for mode in ["check", "batch"] {
         let output = bench(&[&["--mode", mode, "--in-flight", "257"], &SMALL[..]].concat());
         assert_eq!(output.status.code(), Some(2));
@@ -245,7 +246,7 @@ fn as_many_are_in_flight_as_a_connection_takes() {
 }
 
 #[test]
-fn what_is_generated_is_the_same_for_the_same_seed_and_fits_the_other_commands() {
+fn a_seed_always_generates_the_same_policy_and_queries() {
     let folder = folder("bench-generate");
     let generate = |seed: &str, queries: &Path| {
         let queries = queries.to_str().unwrap();
@@ -272,9 +273,9 @@ fn what_is_generated_is_the_same_for_the_same_seed_and_fits_the_other_commands()
     assert!((100..200).contains(&allowed), "{allowed}");
 }
 
-/// Otherwise the server that the command started would run forever.
+/// A signal must also end the server process that the bench started.
 #[test]
-fn whatever_stops_it_stops_the_server_it_started() {
+fn a_stopped_bench_stops_its_server() {
     let folder = folder("bench-stop");
     let arguments = ["bench", "--transport", "unix", "--duration", "3600"];
     let mut bench = command(&[&arguments[..], &SMALL].concat())
@@ -295,7 +296,7 @@ fn whatever_stops_it_stops_the_server_it_started() {
     let mut error = String::new();
     bench.stderr.unwrap().read_to_string(&mut error).unwrap();
     assert_eq!(error, "error: stopped by SIGTERM\n");
-    // Whoever held the other end is gone, and so is the folder.
+    // The server has closed the connection, and its folder is deleted.
     held.set_read_timeout(Some(PATIENCE)).unwrap();
     let rest = (&held).read_to_end(&mut Vec::new());
     assert!(!rest.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock));

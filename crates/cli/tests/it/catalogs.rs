@@ -1,5 +1,5 @@
-//! Catalogs as they are served: every cell of those that come with Capstan over gRPC, a wide one of
-//! the user's, and the warning of what is known to be wrong.
+//! Served catalogs: every cell of the built-in catalogs over gRPC, a user's catalog with many
+//! capabilities, and the warning about the literal catalog.
 
 mod side_by_side;
 
@@ -24,7 +24,8 @@ const OVERVIEW: &str = "chainguard-2023-12-07";
 /// (role, capability)
 type Cells = BTreeSet<(String, String)>;
 
-/// A policy of this catalog with an identity for each role, named as the role and bound at `acme`.
+/// A policy of this catalog with one identity for each role. The identity has the role's name, and is bound
+/// to the role at `acme`.
 fn one_identity_each(catalog: &Value, roles: &[String]) -> Value {
     let identities = roles.iter().map(|role| json!({"id": role}));
     let bindings =
@@ -53,7 +54,7 @@ fn question(identity: &str, capability: &str) -> v1::CheckItem {
     }
 }
 
-/// What a role's identity is told of each of these capabilities.
+/// Whether checks allow the role's identity each of these capabilities.
 async fn decisions(server: &InProcess, role: &str, capabilities: &[String]) -> Vec<bool> {
     let checks = capabilities.iter().map(|capability| question(role, capability)).collect();
     let batch = v1::BatchCheckRequest { checks, consistency: None };
@@ -80,8 +81,8 @@ async fn listed(server: &InProcess, role: &str) -> Vec<String> {
     answer.capabilities
 }
 
-/// Serves a catalog that comes with Capstan, and compares every cell of it, by checks, by lists and
-/// by the roles themselves; answers how many there are.
+/// Serves a built-in catalog, and compares every cell with the answers of BatchCheck, ListCapabilities
+/// and ListRoles. Returns the number of cells.
 async fn compare_with_served(
     name: &str,
     roles: &[String],
@@ -118,7 +119,7 @@ const ALL: &[&str] = &["create", "delete", "list", "update"];
 const BUT_UPDATE: &[&str] = &["create", "delete", "list"];
 const LIST: &[&str] = &["list"];
 
-/// The overview of 2023-12-07, sentence by sentence: role, actions, resources.
+/// The overview of 2023-12-07, one row for each sentence: role, actions, resources.
 #[rustfmt::skip]
 const OVERVIEW_SAYS: [(&str, &[&str], &[&str]); 11] = [
     // "An owner can create, delete, view (list), and modify (update) across images, policies,
@@ -131,7 +132,7 @@ const OVERVIEW_SAYS: [(&str, &[&str], &[&str]); 11] = [
     ("owner", LIST, &["roles", "records"]),
 
     // "An editor can create, delete, and view images, clusters, role bindings, and subscriptions."
-    // Images are left to the sentence but one below, which contradicts this one and wins.
+    // Images follow the sentence after the next one, which contradicts this one.
     ("editor", BUT_UPDATE, &["clusters", "role_bindings", "subscriptions"]),
     // "Additionally, an editor can modify role bindings and subscriptions."
     ("editor", &["update"], &["role_bindings", "subscriptions"]),
@@ -149,7 +150,7 @@ const OVERVIEW_SAYS: [(&str, &[&str], &[&str]); 11] = [
     ("viewer", LIST, &["roles", "role_bindings", "subscriptions", "account_associations"]),
 
     // "Gulfstream is a role used for Chainguard's proprietary controller infrastructure, also known
-    // as Gulfstream." What it can do there is not said: one opaque capability.
+    // as Gulfstream." The overview does not list its actions: one opaque capability.
     ("gulfstream", &[], &["gulfstream"]),
 ];
 
@@ -169,7 +170,7 @@ async fn every_cell_of_the_overview_of_2023_is_served() {
     }
     let count = |of: &str| expected.iter().filter(|(role, _)| role == of).count();
     assert_eq!(["owner", "editor", "viewer", "gulfstream"].map(count), [32, 18, 10, 1]);
-    // What one can do to a resource is what any role can.
+    // The actions of a resource are the actions of all roles.
     let capabilities: BTreeSet<_> = expected.iter().map(|(_, name)| name.clone()).collect();
     assert_eq!(capabilities.len(), 33);
     for never in ["clusters.update", "group_invites.update", "roles.create", "records.delete"] {
@@ -180,7 +181,7 @@ async fn every_cell_of_the_overview_of_2023_is_served() {
 }
 
 #[tokio::test]
-async fn what_no_role_of_2023_can_do_is_no_capability() {
+async fn actions_of_no_role_of_2023_are_unknown_capabilities() {
     let server = serve("absent", &one_identity_each(&json!(OVERVIEW), &["owner".into()])).await;
     let absent = ["clusters.update", "group_invites.update", "roles.update", "gulfstream.list"];
     let checks = absent.map(|capability| question("owner", capability)).to_vec();
@@ -193,7 +194,7 @@ async fn what_no_role_of_2023_can_do_is_no_capability() {
     }
 }
 
-/// The reference of 2025-08-14 as the testkit has it: roles, capabilities, cells.
+/// The reference of 2025-08-14 from the testkit's table: roles, capabilities, cells.
 fn reference() -> (Vec<String>, BTreeSet<String>, Cells) {
     let table = table_2025();
     let roles = table[0].1.iter().map(|(role, _)| role.clone()).collect();
@@ -234,7 +235,7 @@ async fn every_cell_of_the_overlay_is_served() {
 const ROLES: usize = 2_461;
 const CAPABILITIES: usize = 13_790;
 
-/// Padded, so that the order of names, and of bits, is that of numbers.
+/// Zero-padded, so that names and bits have the order of the numbers.
 fn capability(at: usize) -> String {
     format!("area.kind{:04}.act{}", at / 10, at % 10)
 }
@@ -243,7 +244,8 @@ fn role(at: usize) -> String {
     format!("role{at:04}")
 }
 
-/// The numbers of a role's capabilities: eight strewn ones, and for some the first and the last.
+/// The numbers of a role's capabilities: eight spread over the catalog, for some roles also the first or
+/// the last.
 fn of_role(role: usize) -> BTreeSet<usize> {
     let strewn = (0..8).map(|step| (role * 31 + step * 977) % CAPABILITIES);
     let first = role.is_multiple_of(3).then_some(0);
@@ -289,7 +291,8 @@ async fn a_wide_catalog_is_served() {
         assert_eq!((&found.id, &found.capabilities), (&role(at), &gives));
     }
 
-    // Both ends of the row, both sides of borders between words, and what each role has.
+    // Both ends of the bit row, both sides of word boundaries, and the capabilities of each role with their
+    // neighbours.
     let borders = [0, 1, 63, 64, 65, 8_191, 8_192, 13_759, 13_760, 13_788, 13_789];
     let mut compared = 0;
     for at in (0..ROLES).step_by(47).chain([ROLES - 1]) {
@@ -313,7 +316,7 @@ async fn a_wide_catalog_is_served() {
     assert!(answer.results[0].error.is_some());
 }
 
-// === What is known to be wrong ===
+// === The warning about the literal catalog ===
 
 fn json_of(arguments: &[&str]) -> Value {
     let output = capstan(arguments);
@@ -328,13 +331,13 @@ fn warnings(log: &str) -> Vec<String> {
 }
 
 #[test]
-fn whoever_serves_the_literal_catalog_is_warned_once() {
+fn serving_the_literal_catalog_logs_one_warning() {
     const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--http", "none"];
     let file = folder("literal").join("policy.yaml");
     std::fs::write(&file, format!("version: 1\ncatalog: {LITERAL}\n")).unwrap();
     let file = file.to_str().unwrap();
     let mut server = Serving::start(&[&["--policy", file], &FREE[..]].concat(), 1);
-    // Neither asking again nor moving the line in the file makes it another warning.
+    // A reload does not repeat the warning, and neither does a new position in the file.
     server.signal("-HUP");
     server.wait_for_log("\"revision\":2");
     let moved = format!("# moved\nversion: 1\ncatalog: {LITERAL}\n");

@@ -1,4 +1,4 @@
-//! The command line as its users type it: output, exit codes, errors that say what to do.
+//! The command line: output, exit codes, and errors with advice.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -38,14 +38,15 @@ fn check_exits_0_allowed_1_denied_2_error() {
     assert_eq!(code(&["check", "a", "b", "c", "--addr", "::"]), 2);
 }
 
-/// What fits no message is nobody else's error; beside a long line the others are sent apart.
+/// A line that is too large for a message gives an error for itself only. A long line is sent in a batch
+/// of its own.
 #[test]
-fn a_long_line_spoils_no_other() {
+fn a_long_line_does_not_affect_other_lines() {
     let long = |bytes: usize| {
         json!({"identity": "bob", "capability": "repo.list", "resource": "acme/platform",
                "properties": {"context": {"x": "y".repeat(bytes)}}})
     };
-    // Of two bytes a number in JSON, and five times as many in a message.
+    // Two bytes for each number in JSON, and five times as many in a message.
     let mut longer = long(1);
     longer["properties"]["context"]["x"] = vec![0; 1_000_000].into();
     let lines = [long(1), long(1_000_000), long(3_900_000), long(1), longer, long(1)];
@@ -63,9 +64,9 @@ fn a_long_line_spoils_no_other() {
     assert_eq!(output.status.code(), Some(2));
 }
 
-/// More roles than fit one message, at 100 a page.
+/// More roles than one message can hold, in pages of 100.
 #[test]
-fn roles_of_many_capabilities_are_listed() {
+fn roles_with_many_capabilities_are_listed() {
     let actions: Vec<String> = (0..460).map(|at| format!("{}{at:03}", "a".repeat(90))).collect();
     let every: Vec<String> = actions.iter().map(|action| format!("r.{action}")).collect();
     let roles: Vec<Value> =
@@ -83,7 +84,7 @@ fn roles_of_many_capabilities_are_listed() {
 }
 
 #[test]
-fn check_answers_in_words_or_json() {
+fn check_prints_text_or_json() {
     let arguments = ["check", "dave", "repo.list", "acme/platform/images/base", "--policy", DEMO];
     let output = capstan(&arguments);
     assert_eq!(
@@ -108,7 +109,7 @@ fn check_answers_in_words_or_json() {
 }
 
 #[test]
-fn a_file_of_questions_gets_one_line_each_in_order() {
+fn a_file_of_questions_gets_one_answer_per_line_in_order() {
     let queries = folder("queries").join("queries.ndjson");
     let good = r#"{"identity": "alice", "capability": "repo.list", "resource": "acme"}"#;
     let with_properties = r#"{"identity": "bob", "capability": "repo.list", "resource": "acme", "properties": {"resource": {"status": "archived", "n": 1, "b": true, "deep": {"x": [null]}}}}"#;
@@ -136,7 +137,7 @@ fn a_file_of_questions_gets_one_line_each_in_order() {
         assert!(lines[line]["error"].as_str().unwrap().contains(words), "{}", lines[line]);
     }
 
-    // More than one batch, and more bytes than one message.
+    // More than one batch, and more bytes than one message can hold.
     let many = vec![good; 20_001];
     assert!(many.len() * good.len() > MESSAGE_BYTES);
     let (code, lines) = run(&many);
@@ -144,12 +145,12 @@ fn a_file_of_questions_gets_one_line_each_in_order() {
     assert!(lines.iter().all(|line| *line == granted));
     let long = format!("{good}{}", " ".repeat(usize::try_from(LINE_BYTES_MAX).unwrap()));
     let (code, lines) = run(&[&long, good]);
-    assert_eq!((code, lines.len()), (2, 2), "the line that is too long is one error");
+    assert_eq!((code, lines.len()), (2, 2), "the too long line gives one error");
     assert_eq!(lines[1], granted);
 }
 
 #[test]
-fn questions_come_from_standard_input_too() {
+fn questions_are_read_from_standard_input() {
     let mut child = command(&["check", "--file", "-", "--policy", DEMO])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -181,7 +182,7 @@ fn capabilities_in_json_has_the_fields_of_the_message() {
 }
 
 #[test]
-fn roles_list_stands_alone_under_all_its_names() {
+fn roles_list_works_without_a_policy_under_all_its_names() {
     let alone = json_of(&["roles", "list", "-o", "json"]);
     assert_eq!(alone["catalog"], "chainguard-2025-08-14");
     assert_eq!(alone["roles"].as_array().unwrap().len(), 12);
@@ -211,7 +212,7 @@ fn roles_list_stands_alone_under_all_its_names() {
 }
 
 #[test]
-fn a_catalog_of_the_users_can_be_listed_and_named() {
+fn a_user_catalog_can_be_listed_and_named_by_a_policy() {
     let folder = folder("catalog");
     let (catalog, policy) = (folder.join("c.yaml"), folder.join("p.yaml"));
     std::fs::write(
@@ -242,7 +243,7 @@ fn a_catalog_of_the_users_can_be_listed_and_named() {
 }
 
 #[test]
-fn validate_shows_every_mistake_with_its_place() {
+fn validate_prints_every_mistake_with_its_position() {
     let output = capstan(&["policy", "validate", DEMO]);
     assert!(output.status.success());
     assert!(stdout(&output).contains("valid: 7 groups"), "{}", stdout(&output));
@@ -276,7 +277,7 @@ fn validate_shows_every_mistake_with_its_place() {
 }
 
 #[test]
-fn help_teaches_by_example() {
+fn every_help_has_examples() {
     let commands: [&[&str]; 13] = [
         &["who"],
         &["where"],
@@ -301,7 +302,7 @@ fn help_teaches_by_example() {
 }
 
 #[test]
-fn a_reader_that_leaves_is_no_crash() {
+fn a_closed_standard_output_is_not_an_error() {
     let mut child =
         command(&["roles", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     drop(child.stdout.take());
@@ -310,7 +311,7 @@ fn a_reader_that_leaves_is_no_crash() {
 }
 
 #[test]
-fn who_where_and_why_in_words_and_json() {
+fn who_where_and_explain_print_text_and_json() {
     let who = ["who", "repo.delete", "acme/platform/images", "--policy", DEMO];
     assert_eq!(stdout(&capstan(&who)), "alice\n");
     let as_json = |arguments: &[&str]| json_of(&[arguments, &["-o", "json"]].concat());
@@ -343,7 +344,7 @@ fn who_where_and_why_in_words_and_json() {
 }
 
 #[test]
-fn conditions_are_told_with_property() {
+fn property_options_supply_the_attributes_of_conditions() {
     let policy = folder("property").join("policy.yaml");
     std::fs::write(
         &policy,
@@ -392,16 +393,16 @@ fn policy_tests_pass_fail_or_do_not_load() {
 }
 
 #[test]
-fn shells_complete() {
+fn completions_exist_for_every_shell() {
     for shell in ["bash", "zsh", "fish"] {
         let output = capstan(&["completions", shell]);
         assert!(output.status.success() && stdout(&output).contains("capabilities"), "{shell}");
     }
 }
 
-/// A file of questions gets one answer per line even if no server is reachable.
+/// Each question of a file gets one line of output even if the server is unreachable.
 #[test]
-fn questions_that_nobody_answers_are_answered_with_why() {
+fn an_unreachable_server_gives_one_error_per_question() {
     let queries = folder("unreachable").join("queries.ndjson");
     let question = "{\"identity\": \"a\", \"capability\": \"b\", \"resource\": \"c\"}\n";
     std::fs::write(&queries, question.repeat(3)).unwrap();
@@ -414,7 +415,7 @@ fn questions_that_nobody_answers_are_answered_with_why() {
 }
 
 #[test]
-fn the_environment_names_the_default_server_only() {
+fn the_environment_sets_only_the_default_server() {
     let run = |arguments: &[&str]| {
         let mut command = command(arguments);
         command.env("CAPSTAN_ADDR", "http://127.0.0.1:1").output().unwrap()

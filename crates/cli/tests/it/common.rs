@@ -1,4 +1,4 @@
-//! What the tests of the server share: a server in this process, and the binary as users run it.
+//! Helpers of the server tests: a server in this process, and the `capstan` binary as a process.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -17,10 +17,10 @@ use capstan_server::server::{Address, Config, Runtime, Server};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
-/// Long enough for any machine; a test that waits so long fails.
+/// Longer than any test takes on any machine; a test that waits this long fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A server in this process, stopped when dropped.
+/// A server in this process. Dropping it stops the server.
 pub(crate) struct InProcess {
     pub(crate) channel: Channel,
     pub(crate) grpc: SocketAddr,
@@ -28,7 +28,7 @@ pub(crate) struct InProcess {
     _stop: oneshot::Sender<()>,
 }
 
-/// What a server in this process is started with, for changes.
+/// The default configuration of a server in this process.
 pub(crate) fn config(source: Source) -> Config {
     Config {
         source,
@@ -57,7 +57,7 @@ impl InProcess {
         Self::start_with(Config { clock, ..config(source) }).await
     }
 
-    /// The demo's policy under these limits.
+    /// Starts a server with the demo's policy and these limits.
     pub(crate) async fn start_within(limits: Limits) -> Self {
         Self::start_with(Config { limits, ..config(Source::Demo) }).await
     }
@@ -99,7 +99,7 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     path
 }
 
-/// Runs the binary with these arguments, in the workspace's folder.
+/// Runs the binary with these arguments in the root of the workspace.
 pub(crate) fn capstan(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
@@ -119,26 +119,26 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The binary as a server, killed when dropped.
+/// A server process. Dropping it kills the process.
 pub(crate) struct Serving {
     child: Child,
-    /// Lines that it printed when it was ready.
+    /// The lines that the server printed when it was ready.
     pub(crate) lines: Vec<String>,
-    /// Its log output.
+    /// The log output of the server.
     log: mpsc::Receiver<String>,
-    /// The part of the log that was already read.
+    /// The part of the log that a test has already read.
     seen: String,
-    /// Its standard output after those lines.
+    /// The standard output after `lines`.
     pub(crate) rest: BufReader<std::process::ChildStdout>,
 }
 
 impl Serving {
-    /// Starts it and waits for as many lines.
+    /// Starts a server and waits for this number of lines.
     pub(crate) fn start(arguments: &[&str], lines: usize) -> Self {
         Self::spawn(&mut command(&[&["serve"], arguments].concat()), lines)
     }
 
-    /// The same, for a command with more to it than arguments.
+    /// Starts a server by this command and waits for this number of lines.
     pub(crate) fn spawn(command: &mut Command, lines: usize) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut rest = BufReader::new(child.stdout.take().unwrap());
@@ -157,13 +157,13 @@ impl Serving {
         Self { child, lines, log, seen: String::new(), rest }
     }
 
-    /// The address on the line that begins with this word.
+    /// The address in the line that begins with this word.
     pub(crate) fn address(&self, word: &str) -> String {
         let found = self.lines.iter().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
         found.unwrap_or_else(|| panic!("no {word} in {:?}", self.lines)).to_owned()
     }
 
-    /// Waits until it has logged this.
+    /// Waits until the log contains this text.
     pub(crate) fn wait_for_log(&mut self, text: &str) {
         while !self.seen.contains(text) {
             match self.log.recv_timeout(PATIENCE) {
@@ -173,7 +173,7 @@ impl Serving {
         }
     }
 
-    /// The process.
+    /// The id of the process.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
@@ -183,13 +183,13 @@ impl Serving {
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
 
-    /// Sends a signal, and answers the exit code and the log.
+    /// Sends a signal. Returns the exit code and the log.
     pub(crate) fn stop(self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
         self.wait()
     }
 
-    /// Waits for the end, and answers the exit code and the log.
+    /// Waits for the exit. Returns the exit code and the log.
     pub(crate) fn wait(mut self) -> (Option<i32>, String) {
         let mut rest = String::new();
         std::io::Read::read_to_string(&mut self.rest, &mut rest).unwrap();
@@ -206,7 +206,7 @@ impl Drop for Serving {
     }
 }
 
-/// Compares with a golden file; `UPDATE_GOLDEN=1` writes it instead, for review as a diff.
+/// Compares a text with a golden file. `UPDATE_GOLDEN=1` first overwrites the file; review the diff.
 pub(crate) fn golden(name: &str, actual: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
@@ -216,7 +216,7 @@ pub(crate) fn golden(name: &str, actual: &str) {
     let differs = expected.lines().zip(actual.lines()).position(|(a, b)| a != b);
     assert!(
         expected == actual,
-        "{} differs from line {:?} on; UPDATE_GOLDEN=1 cargo test writes it anew",
+        "{} differs from line {:?} on; UPDATE_GOLDEN=1 cargo test overwrites it",
         path.display(),
         differs.map(|at| at + 1)
     );

@@ -1,5 +1,5 @@
-//! Keeps the suite honest: what the contract names and this version serves appears in a test, or in
-//! a named exemption, and no exemption is stale.
+//! The coverage guard: every reason, RPC, capability and limit appears in a test or in an exemption with a
+//! cause, and no exemption is stale.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,33 +10,33 @@ use capstan_policy::{Catalogs, Expectation};
 use capstan_testkit::worlds::worlds;
 use prost::Message as _;
 
-/// Error reasons that no test here provokes, and why not.
+/// Error reasons without a test, and the cause.
 const EXEMPT_REASONS: [(&str, &str); 0] = [];
 
-/// Capabilities that no world asks about: catalog, capability, and why not.
+/// Capabilities that no world checks: catalog, capability, and the cause.
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
-/// Limits that no test here meets, and why not.
+/// Limits without a test, and the cause.
 const EXEMPT_LIMITS: [(&str, &str); 11] = [
-    ("FILES_WANTED", "where there is a hard limit, as in a test, that is asked for"),
-    ("DECISION_LOG_FLUSH_MAX", "a reader that is stuck at the end is a test of decision_log.rs"),
-    ("DECISION_LOG_LOST_PAUSE", "the clock's: that losses are told is tested"),
-    ("DECISION_LOG_TICK", "the clock's: that lines come is tested"),
-    ("DECISION_LOG_WRITE_BYTES", "how much is written at once shows nowhere outside"),
-    ("EXPORT_CONNECT_TIMEOUT", "a collector that never answers is a test of traces.rs"),
+    ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
+    ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
+    ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
+    ("DECISION_LOG_TICK", "depends on the clock; written lines are tested"),
+    ("DECISION_LOG_WRITE_BYTES", "the size of a write is not visible from outside"),
+    ("EXPORT_CONNECT_TIMEOUT", "traces.rs tests a collector that never answers"),
     ("EXPORT_TIMEOUT", "likewise"),
     ("SPANS_FLUSH_MAX", "likewise"),
-    ("ACCEPTED_MAX", "what is more waits in the kernel, which cannot be seen from outside"),
-    ("SELF_CHECK_IDENTITIES", "bounds work only: the sampling is tested in the engine"),
-    ("CALL_TIMEOUT", "waiting for it takes 30 s; a call without an end is what other tests find"),
+    ("ACCEPTED_MAX", "further connections wait in the kernel, which is not visible from outside"),
+    ("SELF_CHECK_IDENTITIES", "bounds only the work; the engine tests the sampling"),
+    ("CALL_TIMEOUT", "reaching it takes 30 s; other tests find calls that never end"),
 ];
 
-/// Limits of the client that no test of it meets, and why not.
+/// Limits of the client without a test, and the cause.
 const EXEMPT_CLIENT_LIMITS: [(&str, &str); 4] = [
-    ("CONNECT_TIMEOUT", "as long as a call's own deadline, which ends the call first"),
-    ("KEEPALIVE_INTERVAL", "waiting for it takes 30 s; a stalled server is noticed by `stall`"),
+    ("CONNECT_TIMEOUT", "the deadline of a call ends the call first"),
+    ("KEEPALIVE_INTERVAL", "reaching it takes 30 s; `stall` detects a stalled server earlier"),
     ("KEEPALIVE_TIMEOUT", "likewise"),
-    ("CONNECTION_AGE_JITTER_PART", "a part that is drawn: that connections grow old is tested"),
+    ("CONNECTION_AGE_JITTER_PART", "random; the age of connections is tested"),
 ];
 
 #[test]
@@ -53,7 +53,7 @@ fn every_reason_is_expected_by_a_world() {
 }
 
 #[test]
-fn every_call_is_made_by_a_test() {
+fn every_rpc_is_called_by_a_test() {
     let tests = text_of("tests/it");
     let set = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
     let ours = set.file.iter().filter(|file| file.package() == "capstan.v1");
@@ -86,9 +86,9 @@ fn every_error_reason_is_provoked_by_a_test() {
     }
 }
 
-/// Asked by name: that a list is as long as it should be says less.
+/// A test must name the capability: a list of the right length would prove less.
 #[test]
-fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
+fn every_capability_of_every_built_in_catalog_is_checked_by_a_world() {
     let (worlds, catalogs) = (worlds(), Catalogs::default());
     let asked: BTreeSet<(&str, &str)> = worlds
         .iter()
@@ -109,28 +109,36 @@ fn every_capability_of_every_built_in_catalog_is_asked_by_a_world() {
         .collect();
     let exempt = EXEMPT_CAPABILITIES.map(|(catalog, capability, _)| (catalog, capability)).into();
     let unasked: BTreeSet<_> = known.difference(&asked).copied().collect();
-    assert_eq!(unasked, exempt, "left: what no world asks; right: what is exempt");
+    assert_eq!(unasked, exempt, "left: capabilities without a world; right: exemptions");
 }
 
-/// Named as the constant, or as the field of `Limits` that a test sets instead.
+/// A test names the constant, or sets the field of `Limits` with the same name.
 #[test]
-fn every_limit_is_met_by_a_test() {
-    let folders = ["tests/it", "tests/it/reload", "tests/it/ext_authz"];
+fn every_limit_is_named_by_a_test() {
+    let folders = ["tests/it", "tests/it/limits", "tests/it/reload", "tests/it/ext_authz"];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
     let limits = ["../server/src/limits.rs", "src/limits.rs"];
     let limits = limits.map(|file| fs::read_to_string(root().join(file)).unwrap()).concat();
     let exempt = EXEMPT_LIMITS.map(|(name, _)| name).into();
-    assert_eq!(unmet(&limits, &tests, 50), exempt, "left: what no test meets; right: exempt");
+    assert_eq!(
+        unnamed(&limits, &tests, 50),
+        exempt,
+        "left: limits without a test; right: exemptions"
+    );
 
     let client = root().join("../client");
     let tests = text_of("../client/tests/it") + &unit_tests(&client.join("src"));
     let limits = fs::read_to_string(client.join("src/limits.rs")).unwrap();
     let exempt = EXEMPT_CLIENT_LIMITS.map(|(name, _)| name).into();
-    assert_eq!(unmet(&limits, &tests, 20), exempt, "left: what no test meets; right: exempt");
+    assert_eq!(
+        unnamed(&limits, &tests, 20),
+        exempt,
+        "left: limits without a test; right: exemptions"
+    );
 }
 
-/// Of at least so many constants, those that the tests do not name.
-fn unmet<'l>(limits: &'l str, tests: &str, least: usize) -> BTreeSet<&'l str> {
+/// The constants that the tests do not name. There must be at least `least` constants.
+fn unnamed<'l>(limits: &'l str, tests: &str, least: usize) -> BTreeSet<&'l str> {
     let words: BTreeSet<&str> =
         tests.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
     let constants = limits.lines().filter_map(|line| {
@@ -138,15 +146,15 @@ fn unmet<'l>(limits: &'l str, tests: &str, least: usize) -> BTreeSet<&'l str> {
     });
     let constants: BTreeSet<&str> = constants.map(|line| line.split(':').next().unwrap()).collect();
     assert!(constants.len() >= least, "{constants:?}");
-    let met = |name: &&str| words.contains(*name) || words.contains(&*name.to_lowercase());
-    constants.into_iter().filter(|name| !met(name)).collect()
+    let named = |name: &&str| words.contains(*name) || words.contains(&*name.to_lowercase());
+    constants.into_iter().filter(|name| !named(name)).collect()
 }
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The Rust files of a folder, this one left out.
+/// The text of the Rust files of a folder, without this file.
 fn text_of(folder: &str) -> String {
     let files = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
     let files = files.filter(|path| path.extension().is_some_and(|found| found == "rs"));
@@ -154,12 +162,13 @@ fn text_of(folder: &str) -> String {
     files.map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
-/// Of the server, and of the command line and the load generator, which keep some of its limits.
+/// The unit tests of the server, the command line and the load generator. Some limits of the server are
+/// enforced in the latter two.
 fn unit_tests_of_the_server() -> String {
     ["src", "../server/src", "../bench/src"].map(|folder| unit_tests(&root().join(folder))).concat()
 }
 
-/// What stands in the unit tests of a folder and those below it.
+/// The text of the unit tests in a folder and its subfolders.
 fn unit_tests(folder: &Path) -> String {
     let mut all = String::new();
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {

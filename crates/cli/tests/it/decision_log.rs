@@ -60,18 +60,18 @@ fn read(path: &Path) -> Vec<Value> {
     lines(&std::fs::read_to_string(path).unwrap())
 }
 
-fn told(reason: Reason) -> &'static str {
+fn reason_name(reason: Reason) -> &'static str {
     reason.as_str_name().strip_prefix("REASON_").unwrap()
 }
 
-/// A named pipe: a log that fills up when its reader stops reading.
+/// A named pipe. Writes to it block when its reader stops reading.
 fn pipe(name: &str) -> PathBuf {
     let path = folder(name).join("log");
     assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
     path
 }
 
-/// A server in this process that logs there, under these limits.
+/// A server in this process with this decision log and these limits.
 async fn start(log: &Path, limits: Limits) -> InProcess {
     let decision_log = Some(Target::File(log.into()));
     let clock = Clock::Fixed(Timestamp::new(1_800_000_000, 0));
@@ -81,7 +81,7 @@ async fn start(log: &Path, limits: Limits) -> InProcess {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn each_decision_is_a_line_that_says_what_was_answered() {
+async fn each_decision_is_logged_as_one_line() {
     let path = folder("log-shapes").join("decisions.ndjson");
     let server = serve(path.to_str().unwrap());
     let mut decisions = client(&server).await;
@@ -99,7 +99,7 @@ async fn each_decision_is_a_line_that_says_what_was_answered() {
         match answer {
             Ok((allowed, reason)) => {
                 line["allowed"] = allowed.into();
-                line["reason"] = told(reason).into();
+                line["reason"] = reason_name(reason).into();
             }
             Err(error) => line["error"] = error.into(),
         }
@@ -131,7 +131,7 @@ async fn each_decision_is_a_line_that_says_what_was_answered() {
     while let Some(answer) = answers.message().await.unwrap() {
         expected.extend(results("StreamCheck", &answer));
     }
-    // None of these decides anything.
+    // None of these calls is a decision.
     decisions.batch_check(batch(&[])).await.unwrap();
     decisions.batch_check(batch(&vec![questions[0]; 1_001])).await.unwrap_err();
     let consistency = Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(9)) });
@@ -143,7 +143,7 @@ async fn each_decision_is_a_line_that_says_what_was_answered() {
         ..Default::default()
     };
     decisions.list_identities(list).await.unwrap();
-    // Drained with the connection still open; what waits is written first.
+    // The server drains with an open connection, and writes the queued lines before it exits.
     assert_eq!(server.stop("-TERM").0, Some(0));
 
     let mut found = read(&path);
@@ -157,7 +157,7 @@ async fn each_decision_is_a_line_that_says_what_was_answered() {
 }
 
 #[tokio::test]
-async fn one_time_and_no_properties() {
+async fn a_line_has_one_timestamp_and_no_properties() {
     let path = pipe("log-properties");
     let server = start(&path, Limits::default()).await;
     let value =
@@ -189,7 +189,7 @@ async fn one_time_and_no_properties() {
 }
 
 #[tokio::test]
-async fn there_is_no_log_unless_it_is_asked_for() {
+async fn the_log_is_off_by_default() {
     let server = InProcess::start(Source::Demo).await;
     server.decisions().check(check("alice", "repo.list", "acme")).await.unwrap();
     for series in [WRITTEN, LOST] {
@@ -197,14 +197,15 @@ async fn there_is_no_log_unless_it_is_asked_for() {
     }
 }
 
-/// Nobody reads: a few lines go into the pipe, a few wait, all others are lost. Then somebody does.
+/// Without a reader, some lines are written to the pipe, some are queued, and all others are lost. Then
+/// the reader starts.
 async fn overloaded(name: &str, limits: Limits) {
     const CHECKS: u64 = 300;
     let path = pipe(name);
     let started = Instant::now();
     let server = start(&path, limits).await;
     let mut decisions = server.decisions();
-    // Long enough for a few to fill the pipe.
+    // Long lines, so that a few fill the pipe.
     let resource = format!("acme/platform/images/{}", vec!["x".repeat(100); 8].join("/"));
     for _ in 0..CHECKS {
         let answer = decisions.check(check("bob", "repo.list", &resource)).await;
@@ -232,10 +233,10 @@ async fn overloaded(name: &str, limits: Limits) {
     });
     let (written, lost, told) = tokio::time::timeout(PATIENCE, counted).await.unwrap().unwrap();
     assert!(written > 0, "{written} written");
-    assert!(told <= started.elapsed().as_secs() + 2, "told {told} times");
+    assert!(told <= started.elapsed().as_secs() + 2, "{told} reports of lost lines");
     #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     let counted = (written as f64, lost as f64);
-    // What is written is counted then: the reader can be first.
+    // The server counts a line after writing it, so the reader can see it before the counter does.
     let agrees = async {
         while (metrics::of(&server, WRITTEN).await, metrics::of(&server, LOST).await) != counted {}
     };
@@ -243,19 +244,19 @@ async fn overloaded(name: &str, limits: Limits) {
 }
 
 #[tokio::test]
-async fn what_finds_no_room_is_lost_counted_and_told_of() {
+async fn lines_beyond_the_buffer_are_lost_counted_and_reported() {
     let limits = Limits { decision_log_lines_max: 10, ..Limits::default() };
     overloaded("log-lines", limits).await;
 }
 
 #[tokio::test]
-async fn room_is_bounded_in_bytes_too() {
+async fn the_buffer_is_limited_in_bytes() {
     let limits = Limits { decision_log_bytes_max: 10_000, ..Limits::default() };
     overloaded("log-bytes", limits).await;
 }
 
 #[tokio::test]
-async fn a_batch_is_logged_whole_or_not_at_all() {
+async fn all_or_no_lines_of_a_batch_are_logged() {
     let path = pipe("log-batch");
     let limits = Limits { decision_log_lines_max: 10, ..Limits::default() };
     let server = start(&path, limits).await;
@@ -272,7 +273,7 @@ async fn a_batch_is_logged_whole_or_not_at_all() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_full_disk_touches_no_answer() {
+async fn a_full_disk_does_not_affect_answers() {
     let arguments = ["--policy", DEMO, "--decision-log", "/dev/full"];
     let free = ["--listen", "127.0.0.1:0", "--http", "none"];
     let mut server = Serving::start(&[&arguments[..], &free[..]].concat(), 1);
@@ -286,11 +287,11 @@ async fn a_full_disk_touches_no_answer() {
     }
     let (code, log) = server.stop("-TERM");
     assert_eq!(code, Some(0));
-    assert_eq!(log.matches("decision log").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("decision log").count(), 1, "not logged once: {log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn hanging_up_opens_the_file_anew() {
+async fn sighup_reopens_the_file() {
     let path = folder("log-rotated").join("decisions.ndjson");
     let mut server = serve(path.to_str().unwrap());
     let mut decisions = client(&server).await;
@@ -298,7 +299,7 @@ async fn hanging_up_opens_the_file_anew() {
     let old = path.with_extension("1");
     let started = Instant::now();
     while std::fs::read_to_string(&path).unwrap().is_empty() {
-        assert!(started.elapsed() < PATIENCE, "nothing is written");
+        assert!(started.elapsed() < PATIENCE, "no line is written");
     }
     std::fs::rename(&path, &old).unwrap();
     decisions.check(check("bob", "repo.list", "acme")).await.unwrap();
@@ -313,7 +314,7 @@ async fn hanging_up_opens_the_file_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_log_that_cannot_be_opened_anew_goes_on_where_it_was() {
+async fn a_failed_reopen_keeps_the_old_file() {
     let folder = folder("log-moved");
     let (before, after) = (folder.join("before"), folder.join("after"));
     std::fs::create_dir(&before).unwrap();
@@ -327,7 +328,7 @@ async fn a_log_that_cannot_be_opened_anew_goes_on_where_it_was() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_is_told_at_the_start() {
+fn a_log_that_cannot_be_opened_stops_the_start() {
     let log = folder("log-nowhere").join("nowhere/log");
     let log = log.to_str().unwrap();
     let output = capstan(&[&["serve", "--demo", "--decision-log", log], &FREE[..]].concat());
@@ -336,7 +337,7 @@ fn a_log_that_cannot_be_opened_is_told_at_the_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn standard_output_has_the_addresses_first() {
+async fn standard_output_has_the_addresses_before_the_log() {
     let mut server = serve("-");
     client(&server).await.check(check("alice", "repo.list", "acme")).await.unwrap();
     server.signal("-TERM");
@@ -348,7 +349,7 @@ async fn standard_output_has_the_addresses_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_reader_that_stopped_reading_does_not_hold_the_end() {
+async fn a_blocked_reader_does_not_block_the_shutdown() {
     let mut server = serve("-");
     let mut decisions = client(&server).await;
     for _ in 0..20 {

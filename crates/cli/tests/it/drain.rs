@@ -1,6 +1,6 @@
 //! Shutdown under load: the server answers every call sent before the signal.
 //!
-//! `CAPSTAN_KILLS=50 dev/test drain` stops it that often; the default is a short form.
+//! `CAPSTAN_KILLS=50 dev/test drain` stops 50 servers; the default is a short run.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -15,21 +15,21 @@ use crate::raw::{
     frame, framed, header_block,
 };
 
-/// Connections, and calls at once on each.
+/// The number of connections, and of concurrent calls on each.
 const CONNECTIONS: usize = 4;
 const CALLS: usize = 8;
-/// Answers that each connection has had before the signal.
+/// The number of answers on each connection before the signal.
 const ENOUGH: u64 = 300;
-/// Checks in a batch: more than are answered at once (`SHORT_BATCH_MAX`).
+/// Checks in a batch: more than `SHORT_BATCH_MAX`, so the batch needs a compute permit.
 const BATCH: usize = 100;
 const NO_ERROR: [u8; 4] = [0; 4];
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 
-/// Clients that know what they have sent: a library cannot tell a call that it still held from one that
-/// the server dropped.
+/// These clients know which calls they have sent. A gRPC library does not distinguish a call that it did
+/// not send from a call that the server dropped.
 #[test]
-#[expect(clippy::print_stdout, reason = "a long run is for the count")]
-fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
+#[expect(clippy::print_stdout, reason = "a long run prints a count")]
+fn calls_sent_before_the_signal_are_answered_under_load() {
     let kills: usize =
         std::env::var("CAPSTAN_KILLS").map_or(3, |kills| kills.parse().expect("a number"));
     let threads = tokio::runtime::Runtime::new().unwrap();
@@ -53,21 +53,21 @@ fn a_signal_at_full_load_fails_no_call_that_came_before_it() {
             }
             server.signal("-TERM");
             let ended = tokio::time::timeout(PATIENCE, load.join_all()).await;
-            assert!(ended.is_ok(), "still serving long after the signal");
+            assert!(ended.is_ok(), "the server still serves long after the signal");
         });
         let (code, log) = server.wait();
         assert_eq!(code, Some(0), "kill {kill}: {log}");
         assert!(!log.contains("cutting off"), "kill {kill}: {log}");
         total += counts.borrow().iter().sum::<u64>();
     }
-    println!("{kills} signals under load: {total} calls answered, none failed that came before");
+    println!("{kills} signals under load: {total} calls answered, no call before a signal failed");
 }
 
-/// Asks until the server says good-bye, and counts the answers. What was sent before the answer to its
-/// ping must be answered.
+/// Makes calls until the server sends GOAWAY, and reports each answer. Every call sent before the answer
+/// to the server's PING must be answered.
 async fn ask(server: SocketAddr, answered: impl Fn()) {
     let mut peer = Frames::connect(server).await;
-    // Room for all answers.
+    // A window for all answers.
     peer.send(WINDOW_UPDATE, 0, 0, &(1u32 << 30).to_be_bytes()).await;
     let kinds = kinds();
     let kind_of = |stream: u32| &kinds[stream as usize / 2 % kinds.len()];
@@ -93,8 +93,8 @@ async fn ask(server: SocketAddr, answered: impl Fn()) {
             HEADERS if flags & END_STREAM != 0 => {
                 assert!(waiting.remove(&stream), "stream {stream}");
                 let answer = answers.remove(&stream);
-                // An error has no message.
-                let answer = answer.unwrap_or_else(|| panic!("stream {stream} has an error"));
+                // An error has no DATA frame.
+                let answer = answer.unwrap_or_else(|| panic!("an error on stream {stream}"));
                 assert!((kind_of(stream).is_right)(&answer[5..]), "stream {stream}: {answer:?}");
                 answered();
             }
@@ -102,19 +102,19 @@ async fn ask(server: SocketAddr, answered: impl Fn()) {
             _ => {}
         }
     }
-    assert!(leaving, "the connection ended without good-bye");
-    assert_eq!(waiting, BTreeSet::new(), "calls that began before the good-bye were not answered");
+    assert!(leaving, "the connection ended without GOAWAY");
+    assert_eq!(waiting, BTreeSet::new(), "calls before the last GOAWAY were not answered");
 }
 
-/// A kind of call: what it sends, and whether a message is its answer.
+/// A kind of call: its request, and whether a message is the correct response.
 struct Kind {
     head: Vec<u8>,
     body: Vec<u8>,
     is_right: fn(&[u8]) -> bool,
 }
 
-/// A check that is answered from its frame, one that is not, a batch that waits for its turn, and a
-/// list that does.
+/// A check on the fast path, a check with a revision requirement, and a batch and a list that need a
+/// compute permit.
 fn kinds() -> [Kind; 4] {
     let v1::CheckRequest { identity, capability, resource, .. } = question();
     let item = v1::CheckItem {
@@ -163,10 +163,10 @@ fn question() -> v1::CheckRequest {
     }
 }
 
-/// What is on its way when the server says good-bye is taken: it says so twice, and the second time,
-/// which names the last call, comes only when the client has answered the ping after the first.
+/// The server accepts calls that are in transit when it sends GOAWAY. It sends GOAWAY twice: the second
+/// one has the id of the last accepted stream, and follows the client's answer to a PING.
 #[tokio::test]
-async fn a_call_sent_before_its_client_has_heard_is_answered() {
+async fn a_call_sent_before_the_client_reads_the_goaway_is_answered() {
     let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
     let mut peer = Frames::connect(server.address("grpc").parse().unwrap()).await;
     server.signal("-TERM");
@@ -180,7 +180,7 @@ async fn a_call_sent_before_its_client_has_heard_is_answered() {
         }
     }
     const ANY: [u8; 4] = [0x7f, 0xff, 0xff, 0xff];
-    assert_eq!(all.unwrap(), [ANY, NO_ERROR].concat(), "no call is turned away yet");
+    assert_eq!(all.unwrap(), [ANY, NO_ERROR].concat(), "no call is refused yet");
 
     peer.send(HEADERS, END_HEADERS, 1, &header_block(CHECK)).await;
     peer.send(DATA, END_STREAM, 1, &framed(&question())).await;
@@ -195,7 +195,7 @@ async fn a_call_sent_before_its_client_has_heard_is_answered() {
             _ => {}
         }
     }
-    assert_eq!(last.unwrap(), [[0, 0, 0, 1], NO_ERROR].concat(), "the call was taken");
+    assert_eq!(last.unwrap(), [[0, 0, 0, 1], NO_ERROR].concat(), "the call was accepted");
     let answer = v1::CheckResponse::decode(&answer[5..]).unwrap();
     assert!(answer.allowed);
     assert_eq!(server.wait().0, Some(0));

@@ -1,4 +1,4 @@
-//! `ext_authz` requests: which pass, which are denied and how. Ambiguous requests never pass.
+//! `ext_authz` requests: which requests pass, and how others are denied. Ambiguous requests never pass.
 
 pub(crate) mod body;
 mod bytes;
@@ -16,15 +16,15 @@ use sha2::{Digest as _, Sha256};
 
 use crate::common::{InProcess, config, folder};
 use crate::metrics::of;
-use envoy::{Fate, Http, send};
+use envoy::{Http, Outcome, send};
 
-/// The SHA-256 of a secret, as documents have it.
+/// The SHA-256 of a secret in hexadecimal digits, as in a policy document.
 fn sha256(secret: &str) -> String {
     Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A policy with this list of credentials. `acme/ci` may read all of `acme/images`, `acme/dev` may
-/// write in `acme/images/web`, too, and `x:y` may do nothing.
+/// A policy with this list of credentials. `acme/ci` can read at `acme/images`, `acme/dev` can read and
+/// write at `acme/images/web`, and `x:y` has no role binding.
 fn policy(credentials: &[(&str, &str, &str)]) -> String {
     let listed = credentials.iter().map(|(identity, secret, more)| {
         format!("- {{identity: '{identity}', sha256: {}{more}}}\n", sha256(secret))
@@ -71,7 +71,7 @@ routes:
 - {name: form, methods: [POST], path: /form, form: true, require: [{capability: repo.list, resource: acme/images}]}
 ";
 
-/// Files of a policy and a route table in a folder of their own.
+/// Writes a policy and a route table to a new folder.
 fn files(name: &str, policy: &str, routes: &str) -> (PathBuf, PathBuf) {
     let folder = folder(name);
     let (policy_file, routes_file) = (folder.join("policy.yaml"), folder.join("routes.yaml"));
@@ -90,7 +90,7 @@ async fn start(name: &str, policy: &str, routes: &str) -> InProcess {
 }
 
 #[tokio::test]
-async fn what_the_policy_allows_passes_and_says_who_asks() {
+async fn allowed_requests_pass_with_the_identity_header() {
     let server = start("envoy-passes", &usual_policy(), ROUTES).await;
     for raw in [false, true] {
         let mut http = Http::get("/v2/web/app/tags?n=5")
@@ -109,11 +109,11 @@ async fn what_the_policy_allows_passes_and_says_who_asks() {
             .header("x_original_uri", "/v2/")
             .header("accept", "a, b");
         http.raw = raw;
-        let fate = send(&server, &http).await;
-        assert_eq!(fate.status(), 200, "{fate:?}");
-        assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
-        assert_eq!(fate.seen("x-capstan-revision"), ["1"]);
-        assert_eq!(fate.seen("accept"), ["a, b"]);
+        let outcome = send(&server, &http).await;
+        assert_eq!(outcome.status(), 200, "{outcome:?}");
+        assert_eq!(outcome.upstream_header("x-capstan-identity"), ["acme/ci"]);
+        assert_eq!(outcome.upstream_header("x-capstan-revision"), ["1"]);
+        assert_eq!(outcome.upstream_header("accept"), ["a, b"]);
         for gone in [
             "x-capstan-groups",
             "x-envoy-original-path",
@@ -124,9 +124,9 @@ async fn what_the_policy_allows_passes_and_says_who_asks() {
             "x_original_uri",
             "authorization",
         ] {
-            assert_eq!(fate.seen(gone), Vec::<&str>::new(), "{gone}");
+            assert_eq!(outcome.upstream_header(gone), Vec::<&str>::new(), "{gone}");
         }
-        let Fate::Passed { metadata, .. } = fate else { panic!() };
+        let Outcome::Passed { metadata, .. } = outcome else { panic!() };
         assert_eq!(metadata["identity"], "acme/ci");
         assert_eq!(metadata["route"], "tags");
         assert_eq!(metadata["allowed"], "BoolValue(true)");
@@ -146,19 +146,19 @@ async fn each_requirement_must_hold() {
         (push("/v2/other/push", "dev-secret"), 403, "NO_BINDING"),
         (push("/v2/webb/push", "dev-secret"), 403, "NO_BINDING"),
         (Http::get("/v2/web/tags").bearer("xy-secret"), 403, "NO_BINDING"),
-        // Any identity.
+        // A route that requires any identity.
         (Http::get("/v2/").bearer("xy-secret"), 200, ""),
         (Http::get("/v2/"), 401, "AUTHN_FAILED"),
-        // What the path names cannot be a resource.
+        // The path gives a malformed resource.
         (Http::get("/v2/a*b/tags").bearer("ci-secret"), 403, "MALFORMED_RESOURCE"),
-        // A mistake in the table, which lets nobody pass.
+        // An unknown capability in the route table denies every identity.
         (Http::get("/misspelt").bearer("ci-secret"), 403, "UNKNOWN_CAPABILITY"),
     ] {
-        let fate = send(&server, &http).await;
-        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+        let outcome = send(&server, &http).await;
+        assert_eq!((outcome.status(), outcome.reason()), (status, reason), "{http:?}\n{outcome:?}");
     }
-    let fate = send(&server, &push("/v2/web/push", "ci-secret")).await;
-    let Fate::Refused { body, challenge, .. } = fate else { panic!("{fate:?}") };
+    let outcome = send(&server, &push("/v2/web/push", "ci-secret")).await;
+    let Outcome::Refused { body, challenge, .. } = outcome else { panic!("{outcome:?}") };
     let message = "repo.update is required at acme/images/web: CAPABILITY_NOT_IN_ROLE";
     let expected = serde_json::json!({
         "error": "denied", "reason": "CAPABILITY_NOT_IN_ROLE", "message": message,
@@ -169,7 +169,7 @@ async fn each_requirement_must_hold() {
 }
 
 #[tokio::test]
-async fn what_no_route_takes_is_denied() {
+async fn requests_without_a_route_are_denied() {
     let server = start("envoy-no-route", &usual_policy(), ROUTES).await;
     let ci = |method: &str, target: &str| Http::new(method, target).bearer("ci-secret");
     let grpc = ci("POST", "/my.pkg.Service/Method");
@@ -189,14 +189,14 @@ async fn what_no_route_takes_is_denied() {
         (ci("GET", "/admin/web"), 403, "NO_ROUTE"),
         (ci("GET", "/admin/web").host("admin.example."), 403, "NO_ROUTE"),
         (ci("GET", "/admin/web").host("x.admin.example"), 403, "NO_ROUTE"),
-        // A parameter that a writing route does not list.
+        // A query parameter that a writing route does not list.
         (ci("PUT", "/v2/web/push?force=1"), 403, "NO_ROUTE"),
         (ci("GET", "/v2/web/tags?force=1"), 200, ""),
-        // gRPC is told by its content type.
+        // The content type distinguishes gRPC requests.
         (grpc.clone().header("content-type", "application/grpc"), 200, ""),
         (grpc.clone().header("content-type", "application/grpc-web"), 403, "NO_ROUTE"),
         (grpc, 403, "NO_ROUTE"),
-        // A form is a query that nobody here sees.
+        // A form can contain query parameters that Capstan does not see.
         (ci("PUT", "/v2/web/push").header("content-type", form), 403, "FORM_BODY"),
         (
             ci("GET", "/v2/").header("content-type", "Multipart/Form-Data; boundary=x"),
@@ -205,34 +205,36 @@ async fn what_no_route_takes_is_denied() {
         ),
         (ci("POST", "/form").header("content-type", form), 200, ""),
     ] {
-        let fate = send(&server, &http).await;
-        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+        let outcome = send(&server, &http).await;
+        assert_eq!((outcome.status(), outcome.reason()), (status, reason), "{http:?}\n{outcome:?}");
     }
 }
 
-/// Without a table only Envoy's configuration can say what is required; with an empty one, too.
+/// Without a route table, or with an empty one, only context extensions can give requirements.
 #[tokio::test]
-async fn without_routes_nothing_passes_by_itself() {
+async fn without_routes_only_context_extensions_let_requests_pass() {
     let (policy, _) = files("envoy-no-table", &usual_policy(), "");
     let server = InProcess::start(Source::file(policy)).await;
     let empty = start("envoy-empty-table", &usual_policy(), "version: 1\nroutes: []\n").await;
     for server in [&server, &empty] {
         let http = Http::get("/v2/").bearer("ci-secret");
         assert_eq!(send(server, &http).await.reason(), "NO_ROUTE");
-        let http = http.says("capability", "repo.list").says("resource", "acme/images");
+        let http = http.extension("capability", "repo.list").extension("resource", "acme/images");
         assert_eq!(send(server, &http).await.status(), 200);
-        let fate = send(server, &Http::get("/v2/")).await;
-        let Fate::Refused { status: 401, challenge, .. } = fate else { panic!("{fate:?}") };
+        let outcome = send(server, &Http::get("/v2/")).await;
+        let Outcome::Refused { status: 401, challenge, .. } = outcome else {
+            panic!("{outcome:?}")
+        };
         assert_eq!(challenge.as_deref(), Some("Basic realm=\"capstan\""));
     }
 }
 
 #[tokio::test]
-async fn the_extensions_of_envoys_route_win_over_the_table() {
+async fn context_extensions_override_the_route_table() {
     let server = start("envoy-extensions", &usual_policy(), ROUTES).await;
     let get = |more: &[(&str, &str)]| {
-        let http = Http::get("/v2/web/tags").bearer("ci-secret").says("virtual_host", "any");
-        more.iter().fold(http, |http, (key, value)| http.says(key, value))
+        let http = Http::get("/v2/web/tags").bearer("ci-secret").extension("virtual_host", "any");
+        more.iter().fold(http, |http, (key, value)| http.extension(key, value))
     };
     let web = ("resource", "acme/images/web");
     for (http, status, reason) in [
@@ -242,7 +244,7 @@ async fn the_extensions_of_envoys_route_win_over_the_table() {
         (get(&[("capability", "repo.nope"), web]), 403, "UNKNOWN_CAPABILITY"),
         (get(&[("capability", "repo.list"), ("resource", "a//b")]), 403, "MALFORMED_RESOURCE"),
         (get(&[("capability", ""), ("resource", "")]), 403, "MALFORMED_RESOURCE"),
-        // Half of a pair, a gap, or a number that is none: a mistake, not a shorter list.
+        // An incomplete pair, a gap in the numbers, or an invalid number denies the request.
         (get(&[("capability", "repo.list")]), 403, "NO_ROUTE"),
         (get(&[web]), 403, "NO_ROUTE"),
         (get(&[("capability", "repo.list"), web, ("capability_2", "tag.list")]), 403, "NO_ROUTE"),
@@ -281,21 +283,21 @@ async fn the_extensions_of_envoys_route_win_over_the_table() {
             403,
             "NO_BINDING",
         ),
-        // They say what is required, not that a request need not be canonical.
+        // Context extensions do not lift the rule that a request must be canonical.
         (
             Http { target: "/v2/../tags".into(), ..get(&[("capability", "repo.list"), web]) },
             400,
             "MALFORMED_REQUEST",
         ),
     ] {
-        let fate = send(&server, &http).await;
-        assert_eq!((fate.status(), fate.reason()), (status, reason), "{http:?}\n{fate:?}");
+        let outcome = send(&server, &http).await;
+        assert_eq!((outcome.status(), outcome.reason()), (status, reason), "{http:?}\n{outcome:?}");
     }
-    // As many as there may be, and one more.
+    // The highest number of requirements, and one more.
     let many = |count: usize| {
         (2..=count).fold(get(&[("capability", "repo.list"), web]), |http, at| {
-            http.says(&format!("capability_{at}"), "repo.list")
-                .says(&format!("resource_{at}"), web.1)
+            http.extension(&format!("capability_{at}"), "repo.list")
+                .extension(&format!("resource_{at}"), web.1)
         })
     };
     let most = capstan_policy::REQUIREMENTS_MAX;
@@ -334,7 +336,7 @@ async fn requests_and_decisions_are_counted_and_logged() {
     }
     let decided =
         |allowed| format!("capstan_decisions_total{{rpc=\"ExtAuthz\",allowed=\"{allowed}\"}}");
-    // Each requirement is a decision, up to the first that does not hold.
+    // Each requirement is one decision, up to the first denial.
     assert_eq!(of(&server, &decided(true)).await, 8.0);
     assert_eq!(of(&server, &decided(false)).await, 2.0);
     let calls = "capstan_requests_total{rpc=\"ExtAuthz\",code=\"OK\"}";

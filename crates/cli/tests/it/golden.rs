@@ -1,4 +1,4 @@
-//! Golden files, reviewed as diffs: every decision of the demo, who may call what, and the schema.
+//! Golden files: the decisions of the demo, the access to methods, and the schema. Review them as diffs.
 
 mod methods;
 
@@ -9,9 +9,9 @@ use capstan_policy::{Catalogs, load_policy, parse_timestamp};
 use prost::Message as _;
 use prost_types::field_descriptor_proto::{Label, Type};
 
-/// Identity × scope × capability of the demo: absence shows as plainly as presence.
+/// Identity × scope × capability of the demo. Denials are as visible as permissions.
 #[test]
-fn the_demo_decides_as_reviewed() {
+fn decisions_of_the_demo_match_the_golden_file() {
     let policy =
         load_policy(capstan_server::feed::source::DEMO.as_bytes(), &Catalogs::default()).unwrap();
     let snapshot = Snapshot::build(&policy.model, 1).unwrap();
@@ -43,9 +43,9 @@ fn the_demo_decides_as_reviewed() {
     crate::common::golden("demo.matrix", &matrix);
 }
 
-/// Field numbers, names and types may be added, never changed or reused.
+/// Fields, methods and enum values may be added, and never changed or reused.
 #[test]
-fn the_schema_only_grows() {
+fn the_schema_matches_the_golden_file() {
     let set = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
     let mut schema = String::new();
     for file in set.file.iter().filter(|file| file.package() == "capstan.v1") {

@@ -1,4 +1,4 @@
-//! The house rules that a compiler does not keep: which crate may know which, and file sizes.
+//! Rules that the compiler does not enforce: dependencies between crates, and file sizes.
 
 mod rooms;
 
@@ -17,9 +17,10 @@ fn dependencies(manifest: &str) -> Vec<String> {
     table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// Dependencies point one way; the engine is pure; test code is never part of the product.
+/// Dependencies have one direction, the engine has no I/O dependencies, and no crate of the product depends
+/// on test code.
 #[test]
-fn crates_know_only_what_they_may() {
+fn crates_depend_only_on_allowed_crates() {
     let forbidden: BTreeMap<&str, &[&str]> = BTreeMap::from([
         (
             "Cargo.toml",
@@ -93,9 +94,9 @@ fn crates_know_only_what_they_may() {
     }
 }
 
-/// Every Rust file says what it is for, and can be read in one sitting.
+/// Every Rust file begins with a doc comment and has a limited number of lines.
 #[test]
-fn files_begin_with_their_purpose_and_end_soon() {
+fn files_begin_with_a_doc_comment_and_are_short() {
     let mut seen = 0;
     for folder in ["crates", "proto", "benches", "fuzz/fuzz_targets"] {
         for path in files(&workspace().join(folder), "rs") {

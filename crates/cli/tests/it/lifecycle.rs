@@ -1,4 +1,4 @@
-//! The server's life: start, readiness, sockets, refusals, drain.
+//! The lifecycle of the server: start, readiness, sockets, invalid configurations, drain.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use crate::common::{PATIENCE, Serving, capstan, command, folder, stderr};
 
-/// One HTTP/1.1 request; answers the status line and the body.
+/// Sends one HTTP/1.1 request. Returns the status line and the body.
 fn get(address: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -37,7 +37,7 @@ fn demo() -> Serving {
 }
 
 #[test]
-fn ready_means_that_health_and_http_say_so() {
+fn a_ready_server_reports_ready_over_grpc_and_http() {
     let server = demo();
     let http = server.address("http");
     assert_eq!(get(&http, "/livez"), ("HTTP/1.1 200 OK".into(), "ok\n".into()));
@@ -58,11 +58,11 @@ fn ready_means_that_health_and_http_say_so() {
 }
 
 #[test]
-fn until_the_policy_is_loaded_nothing_says_ready() {
-    // A pipe that nobody has written to yet is a policy that takes its time.
+fn a_server_is_not_ready_before_the_policy_is_loaded() {
+    // Reading the policy from an empty pipe blocks, so loading takes as long as the test wants.
     let pipe = folder("pipe").join("policy.yaml");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    // Open for both: opening a pipe for one waits for the other.
+    // Opened for reading and writing: otherwise opening the pipe would block.
     let mut writer = std::fs::File::options().read(true).write(true).open(&pipe).unwrap();
     let socket = folder("slow").join("grpc.sock");
     let listen = format!("unix:{}", socket.display());
@@ -81,7 +81,7 @@ fn until_the_policy_is_loaded_nothing_says_ready() {
     .stderr(Stdio::null())
     .spawn()
     .unwrap();
-    // The lines on standard output come when it is ready; what it logs before is not for tests.
+    // The server prints its addresses only when it is ready, so the test polls the HTTP port.
     let patience = std::time::Instant::now();
     while TcpStream::connect(&http).is_err() && patience.elapsed() < PATIENCE {
         std::thread::yield_now();
@@ -117,33 +117,33 @@ fn a_signal_drains_and_exits_with_0() {
 }
 
 #[test]
-fn a_peer_that_says_nothing_does_not_hold_the_drain_for_ever() {
+fn a_silent_peer_does_not_block_the_drain() {
     let server = demo();
     let _idle = TcpStream::connect(server.address("grpc")).unwrap();
-    // Answered, so that the connection before it has been accepted too.
+    // A later connection is accepted, so the server has accepted the first one.
     assert!(TcpStream::connect(server.address("http")).is_ok());
     let (code, log) = server.stop("-TERM");
     assert_eq!(code, Some(0), "{log}");
 }
 
-/// Half a request on the HTTP port, which waits for the other half.
+/// The HTTP port waits for the rest of an incomplete request.
 #[test]
-fn half_a_request_does_not_hold_the_drain_for_as_long() {
+fn an_incomplete_http_request_does_not_delay_the_drain() {
     let server = demo();
     let mut half = TcpStream::connect(server.address("http")).unwrap();
     half.write_all(b"GET /livez HTTP/1.1\r\n").unwrap();
-    // Answered, so that the connection before it has been accepted too.
+    // A later connection is accepted, so the server has accepted the first one.
     assert_eq!(get(&server.address("http"), "/livez").1, "ok\n");
     let began = Instant::now();
     let (code, log) = server.stop("-TERM");
     assert_eq!(code, Some(0), "{log}");
-    // Within the time for HTTP: the time for everything was not used up.
+    // The drain ends after `HTTP_DRAIN_MAX`, not only after `DRAIN_MAX`.
     assert!(log.contains("\"stopped\""), "{log}");
     assert!(HTTP_DRAIN_MAX < DRAIN_MAX && began.elapsed() < DRAIN_MAX);
 }
 
 #[test]
-fn logs_are_json_outside_of_a_terminal() {
+fn logs_are_json_without_a_terminal() {
     let (_, log) = demo().stop("-TERM");
     let lines: Vec<serde_json::Value> =
         log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -189,7 +189,7 @@ fn a_unix_socket_serves_and_is_cleaned_up() {
     assert_eq!(server.stop("-TERM").0, Some(0));
     assert!(!socket.exists());
 
-    // What is no socket is somebody's, and stays.
+    // The server does not delete a file that is not a socket.
     std::fs::write(&socket, "precious").unwrap();
     let refused = capstan(&[&["serve"], &arguments[..]].concat());
     assert_eq!(refused.status.code(), Some(2));
@@ -197,7 +197,7 @@ fn a_unix_socket_serves_and_is_cleaned_up() {
     assert_eq!(std::fs::read_to_string(&socket).unwrap(), "precious");
 }
 
-/// Clients with health checking keep a watch open; a server that waited for it would be cut off.
+/// Clients with health checking keep a Watch call open. The drain must not wait for it.
 #[test]
 fn a_health_watch_ends_with_the_drain() {
     let server = demo();
@@ -219,7 +219,7 @@ fn a_health_watch_ends_with_the_drain() {
 }
 
 #[test]
-fn several_addresses_are_printed_a_line_each() {
+fn each_address_is_printed_on_its_own_line() {
     let socket = folder("several").join("grpc.sock");
     let unix = format!("unix:{}", socket.display());
     let server = Serving::start(
@@ -237,7 +237,7 @@ fn several_addresses_are_printed_a_line_each() {
 }
 
 #[test]
-fn what_cannot_be_served_is_refused_with_advice() {
+fn invalid_configurations_are_refused_with_advice() {
     let refuses = |arguments: &[&str], advice: &str| {
         let output = capstan(&[&["serve"], arguments].concat());
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -263,9 +263,9 @@ fn what_cannot_be_served_is_refused_with_advice() {
 }
 
 #[test]
-fn the_schema_is_told_only_if_wished() {
+fn reflection_is_off_unless_requested() {
     let policy = "deploy/quickstart/policy.yaml";
-    let told = |arguments: &[&str]| {
+    let services = |arguments: &[&str]| {
         let server = Serving::start(&[arguments, &FREE[..]].concat(), 2);
         let threads = tokio::runtime::Runtime::new().unwrap();
         threads.block_on(async {
@@ -283,22 +283,22 @@ fn the_schema_is_told_only_if_wished() {
             Some(list.service.into_iter().map(|service| service.name).collect::<Vec<_>>())
         })
     };
-    assert_eq!(told(&["--policy", policy]), None);
-    for wished in [&["--policy", policy, "--reflection"][..], &["--demo"]] {
-        let services = told(wished).unwrap();
+    assert_eq!(services(&["--policy", policy]), None);
+    for arguments in [&["--policy", policy, "--reflection"][..], &["--demo"]] {
+        let services = services(arguments).unwrap();
         assert!(services.contains(&"capstan.v1.DecisionService".to_owned()), "{services:?}");
     }
 }
 
-/// A stream would hold the drain for as long as its client pleases: it is told to go elsewhere.
-/// Even one whose client always has another batch on its way (`STREAM_DRAIN_MAX`); those that came are
-/// answered, in order.
+/// A stream could block the drain for any time, so the server ends it with UNAVAILABLE. The client of
+/// this stream always sends another batch, so the stream ends after `STREAM_DRAIN_MAX`. Batches that the
+/// server received are answered in order.
 #[test]
 fn a_busy_stream_ends_with_the_drain() {
     let server = demo();
     let threads = tokio::runtime::Runtime::new().unwrap();
     let answered = threads.block_on(async {
-        // Longer than those that take no turn.
+        // More checks than `SHORT_BATCH_MAX`, so each batch needs a compute permit.
         let check = v1::CheckItem {
             identity: "bob".into(),
             capability: "repo.list".into(),

@@ -1,16 +1,16 @@
-//! Tests of the server from outside, in one binary: linking is slower than running them.
+//! Tests of the server from outside. They are in one binary because linking takes longer than running.
 
 #![expect(
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::unwrap_used,
-    reason = "all of this is test code, not only what stands in test functions"
+    reason = "all of this is test code, not only the test functions"
 )]
 
 mod common;
 
-#[expect(dead_code, reason = "tests name some of the limits")]
+#[expect(dead_code, reason = "tests use only some of the limits")]
 #[path = "../../src/limits.rs"]
 mod command_limits;
 

@@ -1,4 +1,4 @@
-//! What `/metrics` says: the right counts, and no more series for whatever callers send.
+//! `/metrics`: correct counts, and a fixed set of series.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::common::{InProcess, PATIENCE, folder};
 
-/// Every series and its value.
+/// Every series with its value.
 pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
     let mut stream = TcpStream::connect(server.http).await.unwrap();
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
@@ -33,7 +33,7 @@ pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
     series.collect()
 }
 
-/// The value of one series, once all answers are counted that the client has.
+/// The value of one series.
 pub(crate) async fn of(server: &InProcess, series: &str) -> f64 {
     *scrape(server).await.get(series).unwrap_or_else(|| panic!("no series {series}"))
 }
@@ -64,7 +64,7 @@ fn batch(items: &[(&str, &str, &str)]) -> v1::BatchCheckRequest {
     v1::BatchCheckRequest { checks: checks.collect(), consistency: None }
 }
 
-/// A call of a method that nobody serves.
+/// Calls a method that does not exist. Returns the code.
 async fn unknown(server: &InProcess, path: &str) -> Code {
     let mut grpc = tonic::client::Grpc::new(server.channel.clone());
     grpc.ready().await.unwrap();
@@ -161,7 +161,7 @@ async fn every_call_and_decision_is_counted_once() {
 }
 
 #[tokio::test]
-async fn loads_are_told_with_their_time() {
+async fn the_time_of_the_last_load_is_exported() {
     let now = capstan_engine::Timestamp::new(1_795_000_000, 0);
     let server = InProcess::start_at(Source::Demo, Clock::Fixed(now)).await;
     let last = |outcome| format!("capstan_last_load_timestamp_seconds{{outcome=\"{outcome}\"}}");
@@ -170,7 +170,7 @@ async fn loads_are_told_with_their_time() {
 }
 
 #[tokio::test]
-async fn a_rejected_load_is_counted_and_dated() {
+async fn a_rejected_load_is_counted_with_its_time() {
     let path = folder("metrics-rejected").join("policy.yaml");
     std::fs::write(&path, DEMO).unwrap();
     let now = capstan_engine::Timestamp::new(1_795_000_000, 0);
@@ -181,7 +181,7 @@ async fn a_rejected_load_is_counted_and_dated() {
     std::fs::rename(path.with_extension("new"), &path).unwrap();
     let started = std::time::Instant::now();
     while of(&server, rejected).await == 0.0 {
-        assert!(started.elapsed() < PATIENCE, "the load was never counted");
+        assert!(started.elapsed() < PATIENCE, "the load is never counted");
     }
     let last = r#"capstan_last_load_timestamp_seconds{outcome="rejected"}"#;
     assert_eq!(of(&server, last).await, 1_795_000_000.0);
@@ -189,7 +189,7 @@ async fn a_rejected_load_is_counted_and_dated() {
 }
 
 #[tokio::test]
-async fn nothing_that_callers_send_adds_a_series() {
+async fn callers_cannot_add_series() {
     let server = InProcess::start(Source::Demo).await;
     let before = scrape(&server).await;
     assert!(before.len() < 500, "{} series", before.len());
@@ -211,7 +211,7 @@ async fn nothing_that_callers_send_adds_a_series() {
 }
 
 #[tokio::test]
-async fn what_is_shed_or_given_up_is_counted() {
+async fn shed_and_cancelled_calls_are_counted() {
     let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let mut decisions = server.decisions();

@@ -1,8 +1,8 @@
-//! More calls than the server can answer: what it answers is right, the rest is turned away with a
-//! time to come back, health answers on, and afterwards all is as before.
+//! Overload: more calls than the server can answer. Every answer is correct, all other calls are refused
+//! with a retry push-back, and health checks are answered. After the overload, calls are answered again.
 //!
-//! The default is a short form, which measures nothing. Figures, with the server on one core and
-//! the callers on another, at 2 and 10 times what the server answers at most:
+//! The default run is short and measures nothing. The following command measures the server on one core,
+//! with the callers on another core, at 2 and 10 times the highest rate of the server:
 //!
 //! ```text
 //! CAPSTAN_OVERLOAD_SECONDS=30 taskset -c 1 \
@@ -23,25 +23,25 @@ use tonic_health::pb::health_client::HealthClient;
 use crate::common::{PATIENCE, Serving, folder};
 use crate::raw::reason;
 
-/// Eight times 256 streams are twice what one peer may have in flight.
+/// Eight connections of 256 streams: twice the limit of calls in flight of one peer.
 const CONNECTIONS: usize = 8;
-/// Callers that each ask again as soon as they are answered: enough to keep a core busy, and few
-/// enough that none waits for long.
+/// Concurrent callers. Each sends its next call after the answer to the previous one. They keep one core
+/// busy, and no call waits for long.
 const CALLERS: usize = 8;
-/// Calls without an answer after which no more go out.
+/// The highest number of calls without an answer. Further calls are not sent.
 const UNANSWERED_MAX: usize = 4 * 1_024;
 const TICK: Duration = Duration::from_millis(2);
 
-/// What is asked.
+/// The kind of call.
 #[derive(Clone, Copy, Debug)]
 enum Call {
-    /// Over in microseconds.
+    /// Takes microseconds.
     Check,
-    /// Looks at every identity of the policy: milliseconds.
+    /// Evaluates every identity of the policy, which takes milliseconds.
     ListIdentities,
 }
 
-/// A policy with so many identities that can all do the same.
+/// A policy with this number of identities. All have the same permissions.
 fn policy(identities: usize) -> String {
     let each = |line: &dyn Fn(usize) -> String| -> String {
         (0..identities).map(|at| line(at) + "\n").collect()
@@ -74,15 +74,15 @@ async fn ask(channel: Channel, call: Call) -> Result<(), Status> {
     Ok(())
 }
 
-/// What became of calls.
+/// The outcomes of calls.
 #[derive(Default)]
 struct Tally {
-    /// How long the answered ones took, from when they were due.
+    /// The latencies of the answered calls, from their scheduled time.
     answered: Vec<Duration>,
-    turned_away: usize,
+    refused: usize,
     late: usize,
     not_sent: usize,
-    /// From the first call to the last answer.
+    /// The time from the first call to the last answer.
     whole: Duration,
 }
 
@@ -93,7 +93,7 @@ impl Tally {
             Err(status) => match (status.code(), &*reason(&status)) {
                 (Code::ResourceExhausted, "OVERLOADED") => {
                     assert!(status.metadata().contains_key("grpc-retry-pushback-ms"));
-                    self.turned_away += 1;
+                    self.refused += 1;
                 }
                 (Code::DeadlineExceeded, _) => self.late += 1,
                 _ => panic!("{status:?}"),
@@ -106,8 +106,8 @@ fn share(sorted: &[Duration], per_mille: usize) -> Duration {
     sorted.get(sorted.len().saturating_sub(1) * per_mille / 1_000).copied().unwrap_or_default()
 }
 
-/// Answers a second, when each caller waits for its answer.
-async fn peak(channels: &[Channel], call: Call, time: Duration) -> f64 {
+/// Measures the answers per second of callers that wait for each answer.
+async fn measure_peak(channels: &[Channel], call: Call, time: Duration) -> f64 {
     let mut callers = JoinSet::new();
     let began = Instant::now();
     for at in 0..CALLERS {
@@ -125,8 +125,8 @@ async fn peak(channels: &[Channel], call: Call, time: Duration) -> f64 {
     f64::from(answered) / began.elapsed().as_secs_f64()
 }
 
-/// So many calls a second, whether or not they are answered.
-async fn offer(channels: &[Channel], call: Call, rate: f64, time: Duration) -> Tally {
+/// Sends calls at this rate per second, independent of the answers.
+async fn send_at_rate(channels: &[Channel], call: Call, rate: f64, time: Duration) -> Tally {
     let (mut tally, mut calls) = (Tally::default(), JoinSet::new());
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
@@ -158,9 +158,11 @@ async fn offer(channels: &[Channel], call: Call, rate: f64, time: Duration) -> T
     tally
 }
 
-/// How long health takes to answer, asked again and again on a connection of its own while the
-/// other thing goes on.
-async fn beside_health<T>(channel: &Channel, other: impl Future<Output = T>) -> (T, Vec<Duration>) {
+/// Runs `other`, and meanwhile makes health checks on a separate connection. Returns their latencies.
+async fn with_health_checks<T>(
+    channel: &Channel,
+    other: impl Future<Output = T>,
+) -> (T, Vec<Duration>) {
     let mut took = Vec::new();
     let probes = async {
         let mut ticks = tokio::time::interval(Duration::from_millis(20));
@@ -171,7 +173,8 @@ async fn beside_health<T>(channel: &Channel, other: impl Future<Output = T>) -> 
             let request = HealthCheckRequest { service: "capstan.v1.DecisionService".into() };
             let mut client = HealthClient::new(channel.clone());
             let answer = client.check(request);
-            let answer = tokio::time::timeout(PATIENCE, answer).await.expect("health is silent");
+            let answer =
+                tokio::time::timeout(PATIENCE, answer).await.expect("no answer to a health check");
             assert_eq!(answer.unwrap().into_inner().status, 1, "serving");
             took.push(began.elapsed());
         }
@@ -184,7 +187,7 @@ async fn beside_health<T>(channel: &Channel, other: impl Future<Output = T>) -> 
     (ended, took)
 }
 
-#[expect(clippy::print_stdout, reason = "a long run is for the figures")]
+#[expect(clippy::print_stdout, reason = "a long run prints figures")]
 fn overload(name: &str, call: Call) {
     let long = std::env::var("CAPSTAN_OVERLOAD_SECONDS").ok();
     let seconds = long.as_ref().map(|seconds| seconds.parse().expect("a number"));
@@ -209,17 +212,17 @@ fn overload(name: &str, call: Call) {
             channels.push(connect().await);
         }
         let prober = connect().await;
-        let peak_rate = peak(&channels, call, time).await;
-        println!("{call:?}: {peak_rate:.0} answers a second from {CALLERS} callers");
+        let peak_rate = measure_peak(&channels, call, time).await;
+        println!("{call:?}: {peak_rate:.0} answers per second from {CALLERS} callers");
         for times in [0.7, 2.0, 10.0] {
-            let offered = offer(&channels, call, times * peak_rate, time);
-            let (tally, health) = beside_health(&prober, offered).await;
-            let Tally { answered, turned_away, late, not_sent, whole } = tally;
+            let offered = send_at_rate(&channels, call, times * peak_rate, time);
+            let (tally, health) = with_health_checks(&prober, offered).await;
+            let Tally { answered, refused, late, not_sent, whole } = tally;
             let good = answered.len() as f64 / whole.as_secs_f64();
             println!(
-                "{call:?} at {times} times that: {good:.0} answers a second ({:.0} %), p50 {:.1?}, \
-                 p99 {:.1?}; {turned_away} turned away, {late} late, {not_sent} not sent; health \
-                 p50 {:.1?}, p99 {:.1?}, most {:.1?} of {}",
+                "{call:?} at {times} times this rate: {good:.0} answers per second ({:.0} %), p50 {:.1?}, \
+                p99 {:.1?}; {refused} refused, {late} late, {not_sent} not sent; health \
+                p50 {:.1?}, p99 {:.1?}, max {:.1?} of {}",
                 100.0 * good / peak_rate,
                 share(&answered, 500),
                 share(&answered, 990),
@@ -230,7 +233,7 @@ fn overload(name: &str, call: Call) {
             );
             assert!(!answered.is_empty() && !health.is_empty());
         }
-        // All is as before: places have come back.
+        // After the overload, all permits are free again.
         let began = Instant::now();
         ask(channels[0].clone(), call).await.unwrap();
         println!("{call:?} afterwards: {:.1?}", began.elapsed());
@@ -239,11 +242,11 @@ fn overload(name: &str, call: Call) {
 }
 
 #[test]
-fn too_many_checks_are_answered_or_turned_away() {
+fn excess_checks_are_answered_or_refused() {
     overload("overload-checks", Call::Check);
 }
 
 #[test]
-fn too_many_lists_are_answered_or_turned_away() {
+fn excess_lists_are_answered_or_refused() {
     overload("overload-lists", Call::ListIdentities);
 }

@@ -1,14 +1,13 @@
-//! A client that shares nothing with us but the schema: Python, grpcio, generated stubs.
+//! A client that shares only the schema with Capstan: Python, grpcio, generated stubs.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::common::{Serving, folder};
 
-/// The seed's table, role by role and capability by capability, as a Python program asks it; and
-/// what the contract says of errors, as Python sees them.
+/// A Python program checks every cell of the role table, and the errors of the contract.
 #[test]
-fn a_python_client_finds_the_seeds_table() {
+fn a_python_client_gets_every_cell_of_the_role_table() {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = workspace.join("target/python/bin/python");
     assert!(

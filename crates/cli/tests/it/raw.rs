@@ -1,5 +1,5 @@
-//! A client that says on the wire just what a test wants said: ours would not send it, or would
-//! answer by itself before the server does.
+//! A client with full control of the wire format. A gRPC library would not send such requests, or would
+//! end the call before the server does.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use tonic_types::StatusExt as _;
 
 use crate::common::PATIENCE;
 
-/// What came back.
+/// The response to a call.
 pub(crate) struct Answer {
     pub(crate) http_status: u16,
     pub(crate) status: Option<Status>,
@@ -20,7 +20,7 @@ pub(crate) struct Answer {
 
 impl Answer {
     pub(crate) fn code(&self) -> Code {
-        self.status.as_ref().expect("an answer ends with a status").code()
+        self.status.as_ref().expect("a response without a gRPC status").code()
     }
 
     /// `ErrorInfo.reason`.
@@ -29,26 +29,26 @@ impl Answer {
     }
 }
 
-/// `ErrorInfo.reason`, or nothing.
+/// `ErrorInfo.reason`; empty without an `ErrorInfo`.
 pub(crate) fn reason(status: &Status) -> String {
     status.get_details_error_info().map(|info| info.reason).unwrap_or_default()
 }
 
-/// A message as gRPC frames it.
+/// A message with its gRPC frame header.
 pub(crate) fn framed(message: &impl prost::Message) -> Vec<u8> {
     let length = u32::try_from(message.encoded_len()).unwrap();
     [&[0][..], &length.to_be_bytes(), &message.encode_to_vec()].concat()
 }
 
-/// How a request's body ends.
+/// The end of a request body.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Body {
     Whole,
-    /// Nothing more comes, and the stream stays open.
+    /// No more data follows, and the stream stays open.
     Open,
 }
 
-/// One call on a connection of its own.
+/// Makes one call on a new connection.
 pub(crate) async fn call(
     server: SocketAddr,
     path: &str,
@@ -66,7 +66,7 @@ pub(crate) async fn call(
         }
         let mut client = client.ready().await?;
         let (response, mut send) = client.send_request(request.body(()).unwrap(), false)?;
-        // If the server has answered already, there is nobody left to send to.
+        // Sending fails if the server has already answered.
         let _ = send.send_data(Bytes::from(bytes), body == Body::Whole);
         let (head, mut body) = response.await?.into_parts();
         let mut all = head.headers;
@@ -85,7 +85,7 @@ pub(crate) async fn call(
             answer = &mut exchange => return answer,
             _ = connection => {}
         }
-        // The answer may have been the last thing that came.
+        // The response may have arrived just before the end of the connection.
         exchange.await
     };
     tokio::time::timeout(PATIENCE, exchange).await.expect("no answer")
@@ -107,14 +107,14 @@ pub(crate) const ACK: u8 = 1;
 
 pub(crate) const REFUSED_STREAM: u32 = 7;
 
-/// A connection on which every frame is ours to choose: a library would keep the rules.
+/// A connection with full control of each HTTP/2 frame. A library would enforce the protocol's rules.
 pub(crate) struct Frames(TcpStream);
 
-/// Kind, flags, stream, payload.
+/// Type, flags, stream id, payload.
 pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
 
 impl Frames {
-    /// After the exchange of settings, ours being the defaults.
+    /// Connects and exchanges settings. The client uses the default settings.
     pub(crate) async fn connect(server: SocketAddr) -> Self {
         let mut frames = Self(TcpStream::connect(server).await.unwrap());
         frames.0.set_nodelay(true).unwrap();
@@ -130,17 +130,17 @@ impl Frames {
         self.send_bytes(&frame(kind, flags, stream, payload)).await;
     }
 
-    /// Frames together, so that they come together.
+    /// Sends several frames in one write, so that they arrive together.
     pub(crate) async fn send_bytes(&mut self, frames: &[u8]) {
         self.0.write_all(frames).await.unwrap();
     }
 
-    /// The next frame; the connection must not end before it.
+    /// Reads the next frame. Panics if the connection ends.
     pub(crate) async fn next(&mut self) -> Frame {
         self.next_or_end().await.expect("the connection has ended")
     }
 
-    /// The next frame; nothing if the connection ends, which it must not do within one.
+    /// Reads the next frame. `None` at the end of the connection. Panics if it ends within a frame.
     pub(crate) async fn next_or_end(&mut self) -> Option<Frame> {
         let next = async {
             let mut head = [0; 9];
@@ -157,13 +157,13 @@ impl Frames {
     }
 }
 
-/// A frame's bytes.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// The headers of a gRPC call, each spelled out so that no table is needed.
+/// The header block of a gRPC call. All headers are literals, so no HPACK table is needed.
 pub(crate) fn header_block(path: &str) -> Vec<u8> {
     let mut block = Vec::new();
     let headers = [
@@ -178,7 +178,7 @@ pub(crate) fn header_block(path: &str) -> Vec<u8> {
         block.push(0);
         for text in [name, value] {
             let length = u8::try_from(text.len()).unwrap();
-            assert!(length < 127, "longer ones take two bytes");
+            assert!(length < 127, "a longer length takes two bytes");
             block.push(length);
             block.extend(text.as_bytes());
         }

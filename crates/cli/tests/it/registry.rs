@@ -1,17 +1,17 @@
-//! `deploy/examples/registry` as its users have it: skopeo and curl, a real Envoy, a real registry.
+//! `deploy/examples/registry` with a real Envoy, a real registry, skopeo and curl.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::common::{folder, golden};
 
-/// Runs a part of the Python program, and answers what it prints.
+/// Runs a part of the Python program. Returns its output.
 fn registry(part: &str) -> String {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = workspace.join("target/examples/registry/python/bin/python");
     assert!(
         python.exists(),
-        "{} is missing: dev/test installs it and what else is needed, and then runs every test",
+        "{} is missing: dev/test installs it with the other tools, and then runs every test",
         python.display()
     );
     let output = Command::new(&python)
@@ -27,24 +27,24 @@ fn registry(part: &str) -> String {
     text
 }
 
-/// Each of the twelve roles, and two of the policy's own, try everything that there is. The program
-/// compares what they could do with what the catalog gives them; the golden table is for people.
+/// The twelve built-in roles and two custom roles try every kind of request. The program compares the
+/// outcomes with the catalog. The golden file is for reviewers.
 #[test]
-fn every_role_can_do_what_the_golden_table_says() {
+fn permissions_of_every_role_match_the_golden_file() {
     golden("registry.roles", &registry("roles"));
 }
 
-/// The golden file says what became of each trick, and how it was passed on if it was. The program
-/// asserts of all that was passed on that its identity may do it.
+/// The golden file has the outcome of each evasion, and the request that Envoy forwarded, if any. The
+/// program asserts that the policy allows every forwarded request.
 #[test]
-fn no_trick_gets_further_than_the_golden_file_says() {
+fn outcomes_of_evasions_match_the_golden_file() {
     let tricks = registry("tricks");
     assert!(tricks.lines().count() >= 40);
     golden("registry.tricks", &tricks);
 }
 
 #[test]
-fn what_is_over_is_refused_and_nothing_passes_undecided() {
+fn revoked_access_is_refused_and_no_request_passes_without_a_decision() {
     let report = registry("faults");
     assert_eq!(report.lines().count(), 3, "{report}");
 }

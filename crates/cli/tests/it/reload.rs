@@ -1,4 +1,4 @@
-//! Reloads: whole or not at all, seen by everyone, missed by no list.
+//! Reloads of the policy: complete or not at all, visible to every call, without effect on paged lists.
 
 mod under_load;
 
@@ -16,7 +16,7 @@ use capstan_server::server::Config;
 
 use crate::common::{InProcess, PATIENCE, Serving, capstan, config, folder};
 
-/// A policy in which `alice` may read `first` or `second`, and nobody else anything.
+/// A policy in which `alice` can read at `first` or at `second`. No other identity has a role binding.
 fn policy(readable: &str) -> String {
     format!(
         "version: 1\ncatalog: {{name: c, resources: [{{name: r, actions: [get]}}], \
@@ -26,7 +26,7 @@ fn policy(readable: &str) -> String {
     )
 }
 
-/// Replaces a file as careful programs do.
+/// Replaces a file atomically, by a rename.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
@@ -39,7 +39,7 @@ fn file(name: &str, text: &str) -> PathBuf {
     path
 }
 
-/// What `alice` may do, at this revision or a later one.
+/// A check of `alice` at this revision or a later one.
 fn request(resource: &str, at_least: u64) -> v1::CheckRequest {
     v1::CheckRequest {
         identity: "alice".into(),
@@ -50,7 +50,7 @@ fn request(resource: &str, at_least: u64) -> v1::CheckRequest {
     }
 }
 
-/// Asks until the server is at this revision.
+/// Repeats a check until the server has this revision.
 async fn check_at(server: &InProcess, resource: &str, revision: u64) -> v1::CheckResponse {
     let started = Instant::now();
     loop {
@@ -72,13 +72,13 @@ async fn a_changed_file_is_the_next_revision() {
     let answer = check_at(&server, "first", 2).await;
     assert_eq!((answer.allowed, answer.revision), (false, 2));
     assert!(check_at(&server, "second", 2).await.allowed);
-    // Written over in place, too.
+    // A file that is overwritten in place is reloaded, too.
     std::fs::write(&path, policy("first")).unwrap();
     assert!(check_at(&server, "first", 3).await.allowed);
 }
 
 #[test]
-fn a_bad_file_changes_nothing_and_sighup_asks_again() {
+fn an_invalid_file_changes_nothing_and_sighup_reloads() {
     let path = file("reload-bad", &policy("first"));
     let text = path.to_str().unwrap();
     let free = ["--listen", "127.0.0.1:0", "--http", "none"];
@@ -108,9 +108,9 @@ fn a_bad_file_changes_nothing_and_sighup_asks_again() {
     assert_eq!(server.stop("-TERM").0, Some(0));
 }
 
-/// What could not be read may revoke something: it is read as soon as that is possible.
+/// A policy that could not be read may revoke a permission, so the server retries until it can read it.
 #[tokio::test]
-async fn a_policy_that_could_not_be_read_is_read_later() {
+async fn an_unreadable_policy_is_read_again_later() {
     let path = file("reload-unreadable", &policy("first"));
     let program = env!("CARGO_BIN_EXE_capstan");
     let serve = format!("serve --listen 127.0.0.1:0 --http none --policy {}", path.display());
@@ -133,23 +133,25 @@ async fn a_policy_that_could_not_be_read_is_read_later() {
     drop(many);
     let started = Instant::now();
     while ask() != Some(1) {
-        assert!(started.elapsed() < PATIENCE, "still allowed");
+        assert!(started.elapsed() < PATIENCE, "the check is still allowed");
     }
     server.stop("-TERM");
 }
 
-/// Half a policy may be one, with more rights: a file that is written in place, and not done, is left alone.
+/// A part of a policy can be a valid policy with more permissions. A file that is still being written in
+/// place is not loaded.
 #[tokio::test]
-async fn half_a_file_is_not_loaded() {
+async fn an_incomplete_file_is_not_loaded() {
     let path = file("reload-half", &policy("first"));
     let server = InProcess::start(Source::file(&path)).await;
     let mut half = std::fs::File::create(&path).unwrap();
     half.write_all(policy("second").as_bytes()).unwrap();
     let started = Instant::now();
-    // Longer than files that rest are waited for.
+    // Longer than the server waits for a file that does not change.
+    let mut writes = tokio::time::interval(SETTLE);
     while started.elapsed() < SETTLE_MAX + 2 * SETTLE_IN_PLACE {
         half.write_all(b"# and more\n").unwrap();
-        tokio::time::sleep(SETTLE).await;
+        writes.tick().await;
         let answer = server.decisions().check(request("first", 1)).await.unwrap().into_inner();
         assert_eq!((answer.allowed, answer.revision), (true, 1));
     }
@@ -157,9 +159,9 @@ async fn half_a_file_is_not_loaded() {
     assert!(check_at(&server, "second", 2).await.allowed);
 }
 
-/// The folder that is watched does not change, only what leads there.
+/// The watched folder does not change, but the target of a symbolic link does.
 #[tokio::test]
-async fn what_a_symbolic_link_leads_to_is_looked_at() {
+async fn a_changed_target_of_a_symbolic_link_is_loaded() {
     let folder = folder("reload-link");
     for (name, readable) in [("one.yaml", "first"), ("two.yaml", "second")] {
         std::fs::create_dir_all(folder.join("releases")).unwrap();
@@ -183,9 +185,9 @@ async fn what_a_symbolic_link_leads_to_is_looked_at() {
     assert!(check_at(&server, "second", 2).await.allowed);
 }
 
-/// A file that somebody replaces again and again, and never lets rest.
+/// A file that is replaced more often than `SETTLE` is loaded after `SETTLE_MAX`.
 #[tokio::test]
-async fn a_file_that_never_rests_is_loaded_all_the_same() {
+async fn a_constantly_replaced_file_is_loaded() {
     let path = file("reload-restless", &policy("first"));
     let server = InProcess::start(Source::file(&path)).await;
     let mut writes = tokio::time::interval(SETTLE / 10);
@@ -202,8 +204,8 @@ async fn a_file_that_never_rests_is_loaded_all_the_same() {
     assert!(SETTLE < SETTLE_MAX && SETTLE_MAX < PATIENCE);
 }
 
-/// Two questions in one batch, of which each policy allows the other one: a mixture of policies
-/// would show as both or neither. Asked as fast as several clients can while the policy changes.
+/// Each policy allows exactly one of the two checks of a batch, so a mixture of two policies would allow
+/// both or neither. Several clients send batches at full speed while the policy changes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_answer_mixes_two_policies() {
     const RELOADS: u64 = 20;
@@ -214,7 +216,7 @@ async fn no_answer_mixes_two_policies() {
         let decisions = server.decisions();
         clients.spawn(ask_until(decisions, RELOADS));
     }
-    // Odd revisions let alice read `first`, even ones `second`.
+    // In odd revisions alice can read at `first`, in even ones at `second`.
     for revision in 2..=RELOADS {
         replace(&path, &policy(if revision % 2 == 1 { "first" } else { "second" }));
         check_at(&server, "first", revision).await;
@@ -223,7 +225,7 @@ async fn no_answer_mixes_two_policies() {
     assert!(asked > 10 * RELOADS);
 }
 
-/// Asks until it sees this revision; answers how often it asked.
+/// Sends batches until an answer has this revision. Returns the number of batches.
 async fn ask_until(mut decisions: DecisionServiceClient<Channel>, last: u64) -> u64 {
     let item = |resource: &str| v1::CheckItem {
         identity: "alice".into(),
@@ -239,7 +241,7 @@ async fn ask_until(mut decisions: DecisionServiceClient<Channel>, last: u64) -> 
         let allowed: Vec<bool> = answer.results.iter().map(|result| result.allowed).collect();
         let odd = answer.revision % 2 == 1;
         assert_eq!(allowed, [odd, !odd], "at revision {}", answer.revision);
-        assert!(answer.revision >= revision, "revisions only grow");
+        assert!(answer.revision >= revision, "revisions decrease");
         revision = answer.revision;
         asked += 1;
     }
@@ -247,7 +249,7 @@ async fn ask_until(mut decisions: DecisionServiceClient<Channel>, last: u64) -> 
 }
 
 #[tokio::test]
-async fn the_pages_of_a_list_are_of_one_revision() {
+async fn all_pages_of_a_list_have_one_revision() {
     let many = |names: &str| {
         let identities: Vec<_> = (0..250).map(|at| format!("{{id: {names}{at:03}}}")).collect();
         let bindings: Vec<_> = (0..250)
@@ -282,7 +284,7 @@ async fn the_pages_of_a_list_are_of_one_revision() {
     assert_eq!(all.len(), 251);
     assert!(all.is_sorted() && all.iter().skip(1).all(|name| name.starts_with("old")));
 
-    // Many revisions later the list still goes on.
+    // After many more revisions, the list can still be continued.
     for revision in 3..=8 {
         replace(&path, &many(&format!("n{revision}-")));
         check_at(&server, "first", revision).await;
@@ -291,19 +293,19 @@ async fn the_pages_of_a_list_are_of_one_revision() {
         assert_eq!(page.into_inner().revision, 1, "while {revision} is served");
     }
 
-    // Where there is no time or no memory for earlier revisions, the list is gone, and says so.
+    // If no time or no memory is allowed for earlier revisions, the list ends with an error.
     let no_time = Limits { kept_time: Duration::ZERO, ..Limits::default() };
     let no_memory = Limits { kept_bytes_max: 0, ..Limits::default() };
     for limits in [no_time, no_memory] {
         replace(&path, &many("old"));
         let config = Config { clock, limits, ..config(Source::file(&path)) };
         let server = InProcess::start_with(config).await;
-        is_gone(&server, request.clone(), || replace(&path, &many("new"))).await;
+        list_ends(&server, request.clone(), || replace(&path, &many("new"))).await;
     }
 }
 
-/// A list goes on as long as its revision is served, and no longer.
-async fn is_gone(
+/// A list can be continued while its revision is served, and not after the next revision.
+async fn list_ends(
     server: &InProcess,
     mut request: v1::ListIdentitiesRequest,
     replace: impl FnOnce(),
@@ -319,8 +321,8 @@ async fn is_gone(
     assert_eq!(status.code(), tonic::Code::Unavailable);
     assert!(status.message().contains("no longer kept"), "{status}");
     let pushback = status.metadata().get("grpc-retry-pushback-ms").unwrap();
-    assert_eq!(pushback, "-1", "it does not come back");
+    assert_eq!(pushback, "-1", "a retry cannot succeed");
     request.resource = "second".into();
     let status = server.decisions().list_identities(request).await.unwrap_err();
-    assert_eq!(status.code(), tonic::Code::InvalidArgument, "the token of another request");
+    assert_eq!(status.code(), tonic::Code::InvalidArgument, "a page token of another request");
 }

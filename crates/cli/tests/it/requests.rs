@@ -57,7 +57,7 @@ fn value() -> impl Strategy<Value = Kind> {
 
 type Near = Vec<(&'static str, Kind)>;
 
-/// Attributes that bindings test, with values that meet the test, or differ a little.
+/// Attributes that conditions of the policy test, with values that meet the condition or differ slightly.
 fn attributes(near: Near) -> impl Strategy<Value = HashMap<String, prost_types::Value>> {
     let names = prop::sample::select(vec!["n", "s", "status", "team", "ok", "level", ""]);
     let pair = prop_oneof![8 => prop::sample::select(near), 1 => (names, value())];
@@ -98,7 +98,7 @@ fn properties() -> impl Strategy<Value = Option<v1::Properties>> {
     prop::option::of(all)
 }
 
-/// An identity and a resource that usually have a binding.
+/// An identity and a resource, usually with a binding of the identity at or above the resource.
 fn place() -> impl Strategy<Value = (String, String)> {
     let bound = prop::sample::select(vec![
         ("al", "a/x"),
@@ -141,7 +141,7 @@ fn page() -> impl Strategy<Value = (i32, String)> {
     (size, token)
 }
 
-/// Which call, and the bytes of a message that it takes.
+/// A byte that selects the RPC, and an encoded request of it.
 fn encoded() -> impl Strategy<Value = Vec<u8>> {
     fn call(which: u8, message: &impl Message) -> Vec<u8> {
         [&[which], &*message.encode_to_vec()].concat()
@@ -198,7 +198,7 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases * 3, // an answer is cheap
+        cases: ProptestConfig::default().cases * 3, // a case is cheap
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -230,9 +230,9 @@ proptest! {
     }
 }
 
-/// Guards against a vacuous test: the generator must also produce requests that are answered.
+/// The property tests would be vacuous if the generator drew only requests that are refused.
 #[test]
-fn requests_are_drawn_that_are_answered() {
+fn the_generator_draws_requests_that_are_answered() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut answered = [0; 7];
@@ -244,7 +244,7 @@ fn requests_are_drawn_that_are_answered() {
 }
 
 #[test]
-fn more_checks_than_a_batch_may_have_are_refused() {
+fn batches_over_1000_checks_are_refused() {
     let batch = |length: usize| [&[1], &*[0x0a, 0x00].repeat(length)].concat();
     assert!(request(&batch(1000)));
     assert!(!request(&batch(1001)));

@@ -1,4 +1,4 @@
-//! `capstan routes test`: the route that a request takes, as people and programs read it.
+//! `capstan routes test`: the route of a request and its requirements, as text and as JSON.
 
 use serde_json::json;
 
@@ -16,7 +16,7 @@ routes:
 ";
 const DEMO: &str = "deploy/quickstart/policy.yaml";
 
-/// The exit code and what is printed.
+/// The exit code and the output.
 fn test(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let routes = folder(name).join("routes.yaml");
     std::fs::write(&routes, ROUTES).unwrap();
@@ -31,7 +31,7 @@ fn test_json(name: &str, arguments: &[&str]) -> (Option<i32>, serde_json::Value)
 }
 
 #[test]
-fn a_route_is_shown_with_what_it_requires() {
+fn a_route_is_printed_with_its_requirements() {
     let (code, text) = test("routes-shown", &["GET", "http://r.example:80/v2/a/b/tags?n=1"]);
     let expected = "route tags
   {r} = a/b
@@ -54,9 +54,9 @@ requires tag.list at acme/platform/a/b
 }
 
 #[test]
-fn a_request_that_takes_none_is_told_why() {
+fn a_refusal_is_printed_with_its_cause() {
     for (arguments, why) in [
-        (&["GET", "/v2/a/tags"][..], "no route"), // of another host
+        (&["GET", "/v2/a/tags"][..], "no route"), // the route is for another host
         (&["DELETE", "http://r.example/v2/a/tags"], "no route"),
         (&["GET", "http://r.example"], "no route"),
         (&["POST", "/my.pkg.Service/Method"], "no route"),
@@ -74,7 +74,7 @@ fn a_request_that_takes_none_is_told_why() {
 }
 
 #[test]
-fn with_a_policy_it_says_who_may() {
+fn with_a_policy_the_decision_is_printed() {
     let ask = |identity: &'static str, request: [&'static str; 2]| {
         let who = ["--policy", DEMO, "--identity", identity];
         [&who[..], &request].concat()
@@ -105,7 +105,7 @@ allowed
 }
 
 #[test]
-fn what_cannot_be_asked_is_an_error() {
+fn invalid_arguments_are_errors() {
     for (arguments, error) in [
         (&["GET", "r.example/v2/"][..], "`r.example/v2/` is neither http://HOST/PATH nor /PATH"),
         (

@@ -1,4 +1,4 @@
-//! The decision calls over gRPC: answers, errors in the contract's codes, limits.
+//! The RPCs over gRPC: answers, error codes of the contract, limits.
 
 use crate::common::InProcess;
 use capstan_engine::Snapshot;
@@ -28,15 +28,15 @@ fn item(identity: &str, capability: &str, resource: &str) -> v1::CheckItem {
     v1::CheckItem { identity, capability, resource, properties: None }
 }
 
-/// `ErrorInfo.reason`, and its `field`.
+/// `ErrorInfo.reason` and its metadata `field`.
 fn info(status: &Status) -> (String, String) {
-    let info = status.get_details_error_info().expect("every error of ours has an ErrorInfo");
+    let info = status.get_details_error_info().expect("an error without ErrorInfo");
     assert_eq!(info.domain, "capstan");
     (info.reason, info.metadata.get("field").cloned().unwrap_or_default())
 }
 
 #[tokio::test]
-async fn a_decision_has_a_reason_a_revision_and_an_end() {
+async fn a_decision_has_a_reason_a_revision_and_an_expiry() {
     let server = InProcess::start(Source::Demo).await;
     let mut decisions = server.decisions();
     let mut check = async |identity, capability, resource| {
@@ -109,7 +109,7 @@ async fn malformed_questions_are_invalid_arguments_that_name_the_field() {
 }
 
 #[tokio::test]
-async fn a_malformed_item_of_a_batch_spoils_no_other() {
+async fn a_malformed_item_of_a_batch_does_not_affect_other_items() {
     let server = InProcess::start(Source::Demo).await;
     let checks = vec![
         item("alice", "repo.list", "acme"),
@@ -151,7 +151,7 @@ async fn a_malformed_item_of_a_batch_spoils_no_other() {
 }
 
 #[tokio::test]
-async fn a_batch_holds_a_thousand_checks_and_no_more() {
+async fn a_batch_has_at_most_1000_checks() {
     let server = InProcess::start(Source::Demo).await;
     let batch = |length| v1::BatchCheckRequest {
         checks: vec![item("alice", "repo.list", "acme"); length],
@@ -169,7 +169,7 @@ async fn a_batch_holds_a_thousand_checks_and_no_more() {
 }
 
 #[tokio::test]
-async fn the_revision_that_a_request_wants_is_waited_for_and_never_made_up() {
+async fn answers_have_the_required_revision_or_an_error() {
     let server = InProcess::start(Source::Demo).await;
     let mut decisions = server.decisions();
     let mut check = async |mode| {
@@ -189,7 +189,7 @@ async fn the_revision_that_a_request_wants_is_waited_for_and_never_made_up() {
 }
 
 #[tokio::test]
-async fn list_capabilities_says_what_and_by_which_binding() {
+async fn list_capabilities_returns_capabilities_and_grants() {
     let server = InProcess::start(Source::Demo).await;
     let request = v1::ListCapabilitiesRequest {
         identity: "acme/platform/ci".into(),
@@ -215,7 +215,7 @@ async fn list_capabilities_says_what_and_by_which_binding() {
 }
 
 #[tokio::test]
-async fn roles_come_in_pages() {
+async fn roles_are_listed_in_pages() {
     let server = InProcess::start(Source::Demo).await;
     let mut names = Vec::new();
     let mut page_token = String::new();
@@ -267,7 +267,7 @@ async fn a_stream_answers_each_batch_in_order_and_ends_at_the_first_error() {
 }
 
 #[tokio::test]
-async fn who_where_and_why_answer_over_the_wire() {
+async fn list_identities_list_scopes_and_explain_answer_over_grpc() {
     let server = InProcess::start(Source::Demo).await;
     let mut decisions = server.decisions();
     let who = v1::ListIdentitiesRequest {
@@ -337,9 +337,9 @@ async fn who_where_and_why_answer_over_the_wire() {
     assert_eq!(info(&status), ("INVALID_FIELD".into(), "properties.resource".into()));
 }
 
-/// Conditions over the wire: what is registered wins, other kinds of values count as absent.
+/// Registered properties override supplied ones, and values of other kinds count as absent.
 #[tokio::test]
-async fn conditions_see_what_the_request_supplies() {
+async fn conditions_test_the_supplied_properties() {
     let file = crate::common::folder("conditions").join("policy.yaml");
     std::fs::write(
         &file,
@@ -374,12 +374,12 @@ role_bindings:
     use v1::Reason::{ConditionNotMet, Granted};
     let text = |text: &str| Kind::StringValue(text.into());
     let number = Kind::NumberValue;
-    assert_eq!(check("a", "acme/new", &[]).await, ConditionNotMet, "absent fails");
+    assert_eq!(check("a", "acme/new", &[]).await, ConditionNotMet, "an absent property");
     assert_eq!(check("a", "acme/new", &[("resource", "status", text("live"))]).await, Granted);
     assert_eq!(
         check("a", "acme/old", &[("resource", "status", text("live"))]).await,
         ConditionNotMet,
-        "what is registered wins"
+        "a registered property overrides a supplied one"
     );
     assert_eq!(check("b", "acme", &[("context", "n", number(1.0))]).await, Granted);
     for other in [number(1.5), text("1"), Kind::BoolValue(true), Kind::NullValue(0), number(1e300)]
@@ -392,7 +392,7 @@ role_bindings:
 }
 
 #[tokio::test]
-async fn the_wire_and_the_engine_answer_alike() {
+async fn the_server_answers_as_the_engine() {
     let server = InProcess::start(Source::Demo).await;
     let policy = load_policy(DEMO.as_bytes(), &Catalogs::default()).unwrap();
     let snapshot = Snapshot::build(&policy.model, 1).unwrap();

@@ -1,11 +1,11 @@
-//! One relation, many shapes, on random worlds: what the naive model says is what every call over
-//! gRPC answers, what every command prints, and what they say to one another.
+//! Random worlds: every RPC over gRPC and every command gives the answer of the naive model, and the
+//! answers agree with each other.
 //!
-//! Each world is written as a policy document, so that it goes the way of a user's policy. The
-//! server has the world's own time, with expiries a nanosecond around it. A command that answers
-//! from a file has the machine's, so it is asked about the same world with its ends moved a day away.
+//! Each world is written as a policy document and loaded like a user's policy. The server's clock is the
+//! world's time, with expiries within one nanosecond of it. A command that reads a file uses the machine's
+//! clock, so its world has the same expiries moved by a day.
 //!
-//! `PROPTEST_CASES` sets how many worlds each test draws; all of 10,000, with 8 questions each:
+//! `PROPTEST_CASES` sets the number of worlds of each test. 10,000 worlds with 8 questions each:
 //!
 //! ```text
 //! PROPTEST_CASES=10000 cargo test --release -p capstan --test it shapes -- --nocapture
@@ -31,13 +31,14 @@ use tokio::runtime::Runtime;
 use crate::common::{InProcess, folder};
 use in_process::Policy;
 
-/// What is asked of each world; the generator draws at least as many.
+/// Questions for each world. The generator draws at least this number.
 const QUESTIONS: usize = 8;
 
-/// Enough worlds that some answers allow and some deny.
+/// With this number of worlds, some answers allow and some deny.
 const MANY: u32 = 64;
 
-/// One question's answers in every shape. An error is its text: only the capability can be unknown.
+/// The answers of every RPC to one question. An error is its text; the only possible error is an unknown
+/// capability.
 #[derive(Debug, PartialEq)]
 struct Answers {
     check: Result<v1::CheckResponse, String>,
@@ -61,7 +62,7 @@ fn every_call_answers_as_the_naive_model() {
             for question in questions {
                 let answers = policy.answers(question);
                 policy.agrees_with_the_naive_model(question, &answers)?;
-                answers.are_one_relation(question)?;
+                answers.agree_with_each_other(question)?;
                 prop_assert_eq!(&over_grpc::answers(&server, question).await, &answers);
                 tally.add(&answers);
                 expected.push(answers.check);
@@ -80,12 +81,12 @@ fn every_command_answers_as_the_naive_model() {
     let tally = Tally::default();
     proptest!(worlds(6), |((world, questions) in generate::asked())| {
         let served = Policy::new(&world)?;
-        let lasting = lasting(&world);
-        let read = Policy::new(&lasting)?;
+        let at_the_present = at_the_present(&world);
+        let read = Policy::new(&at_the_present)?;
         let questions = &questions[..QUESTIONS];
         let server = threads.block_on(serve(&world, &folder.join("served.json")));
         let address = format!("http://{}", server.grpc);
-        let file = write(&lasting, &folder.join("read.json"));
+        let file = write(&at_the_present, &folder.join("read.json"));
         let from = [(&served, ["--addr", &*address]), (&read, ["--policy", &*file])];
 
         let queries = write_text(&folder.join("queries.ndjson"), &commands::queries(questions));
@@ -96,7 +97,7 @@ fn every_command_answers_as_the_naive_model() {
             }
             commands::check_file(&queries, target, &answers)?;
         }
-        // The other commands answer one question each: every second from the file.
+        // The other commands answer one question each, alternately from the server and from the file.
         for (at, question) in questions.iter().enumerate() {
             let (policy, target) = &from[(tally.worlds.get() + at) % 2];
             let answers = policy.answers(question);
@@ -108,7 +109,7 @@ fn every_command_answers_as_the_naive_model() {
     tally.report("on the command line");
 }
 
-/// As many worlds as `PROPTEST_CASES` says, or so many.
+/// `PROPTEST_CASES` worlds if the variable is set, otherwise `few`.
 fn worlds(few: u32) -> ProptestConfig {
     let default = ProptestConfig::default();
     if std::env::var_os("PROPTEST_CASES").is_some() {
@@ -135,26 +136,26 @@ fn write_text(file: &Path, text: &str) -> String {
     file.to_str().unwrap().to_owned()
 }
 
-/// The same world at the machine's time, with every end a day further away: what is over stays
-/// over, what is not stays so, and later ends stay later.
-fn lasting(world: &World) -> World {
+/// The same world at the machine's time, with every expiry moved by a day away from now. Expired bindings
+/// stay expired, others stay valid, and the order of expiries does not change.
+fn at_the_present(world: &World) -> World {
     const DAY: i64 = 24 * 60 * 60;
     let now = Clock::System.now();
-    let mut lasting = World { now, ..world.clone() };
-    for binding in &mut lasting.facts.role_bindings {
+    let mut at_the_present = World { now, ..world.clone() };
+    for binding in &mut at_the_present.facts.role_bindings {
         binding.expires_at = binding.expires_at.map(|end| {
             let away = end.seconds() - world.now.seconds();
-            assert!(away.abs() < DAY / 2, "ends lie around the world's time");
+            assert!(away.abs() < DAY / 2, "an expiry is not near the world's time");
             let day = if world.now < end { DAY } else { -DAY };
             Timestamp::new(now.seconds() + away + day, end.nanos())
         });
     }
-    lasting
+    at_the_present
 }
 
 impl Answers {
-    /// What one shape says follows from what the others say.
-    fn are_one_relation(&self, question: &Question) -> Result<(), TestCaseError> {
+    /// The answers of the RPCs agree with each other.
+    fn agree_with_each_other(&self, question: &Question) -> Result<(), TestCaseError> {
         let Question { identity, capability, resource, .. } = question;
         let Ok(check) = &self.check else {
             let error = self.check.as_ref().unwrap_err();
@@ -181,15 +182,15 @@ impl Answers {
             capstan_testkit::naive::is_at_or_above(&scope.scope, resource.as_str())
         };
         let mut over = scopes.iter().filter(is_over).peekable();
-        prop_assert!(!allowed || over.peek().is_some(), "allowed, and no scope is above");
-        prop_assert!(allowed || over.all(|scope| scope.conditional), "denied below a scope");
+        prop_assert!(!allowed || over.peek().is_some(), "allowed without a scope at or above");
+        prop_assert!(allowed || over.all(|scope| scope.conditional), "denied at a listed scope");
         Ok(())
     }
 }
 
-// === to the wire ===
+// === Requests ===
 
-/// What a question supplies, or nothing if it supplies nothing.
+/// The properties of a question; `None` if it has none.
 fn properties(supplied: &Attributes) -> Option<v1::Properties> {
     let Attributes { subject, resource, action, context } = supplied;
     let [subject, resource, action, context] = [subject, resource, action, context]
@@ -208,7 +209,7 @@ fn value(held: &Value) -> prost_types::Value {
     prost_types::Value { kind: Some(kind) }
 }
 
-/// What ListScopes may be told: tests on the resource are left open there.
+/// The attributes for ListScopes, which accepts no properties of the resource.
 fn without_resource(question: &Question) -> Attributes {
     Attributes { resource: Properties::new(), ..question.attributes.clone() }
 }
@@ -258,9 +259,9 @@ fn explain_request(question: &Question) -> v1::ExplainRequest {
     v1::ExplainRequest { identity, capability, resource, properties, consistency }
 }
 
-// === figures of a long run ===
+// === Figures of a long run ===
 
-/// What was compared, and that it was not all of one kind.
+/// Counts of the comparisons. Asserts that the answers are not all of one kind.
 #[derive(Default)]
 struct Tally {
     worlds: Cell<usize>,
@@ -282,16 +283,19 @@ impl Tally {
         });
     }
 
-    #[expect(clippy::print_stdout, reason = "a long run is for the count")]
+    #[expect(clippy::print_stdout, reason = "a long run prints counts")]
     fn report(&self, how: &str) {
         let Self { worlds, allowed, denied, unknown } = self;
         let [worlds, allowed, denied, unknown] = [worlds, allowed, denied, unknown].map(Cell::get);
         println!(
-            "{worlds} worlds {how}: {} questions in every shape ({allowed} allowed, {denied} \
+            "{worlds} worlds {how}: {} questions by every RPC ({allowed} allowed, {denied} \
              denied, {unknown} of unknown capabilities)",
             allowed + denied + unknown
         );
-        // Of a few worlds chance can deny everything.
-        assert!(worlds < MANY as usize || (allowed > 0 && denied > 0), "all of one kind");
+        // In a few random worlds, every answer can be a denial.
+        assert!(
+            worlds < MANY as usize || (allowed > 0 && denied > 0),
+            "all answers are of one kind"
+        );
     }
 }

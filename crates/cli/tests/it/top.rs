@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::command_limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
 use crate::common::{InProcess, capstan, command, stderr, stdout};
 
-/// Each with its identity, capability and resource.
+/// Identity, capability and resource of each check.
 const ASKED: [(&str, &str, &str); 4] = [
     ("alice", "repo.list", "acme"),
     ("alice", "repo.delete", "acme/platform"),
@@ -37,7 +37,7 @@ fn url(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn once_tells_exactly_what_was_asked() {
+async fn once_prints_the_exact_counts() {
     let server = InProcess::start(Source::Demo).await;
     ask(&server, 8).await;
     let check = |identity: &str, capability: &str| v1::CheckItem {
@@ -108,7 +108,7 @@ async fn once_tells_exactly_what_was_asked() {
     }
 }
 
-/// `capstan top --output json`, killed when dropped.
+/// A process of `capstan top --output json`. Dropping it kills the process.
 struct Lines {
     child: Child,
     lines: BufReader<std::process::ChildStdout>,
@@ -138,11 +138,11 @@ impl Drop for Lines {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn intervals_add_up_to_what_was_asked() {
+async fn the_counts_of_intervals_add_up_to_the_calls_made() {
     let server = InProcess::start(Source::Demo).await;
     ask(&server, 3).await;
     let mut lines = Lines::of(server.http);
-    // What was before it began is none of its intervals.
+    // Calls before the first scrape are in no interval.
     assert_eq!(tokio::task::block_in_place(|| lines.next())["calls"]["count"], 0);
     ask(&server, 40).await;
     tokio::task::block_in_place(|| {
@@ -157,15 +157,15 @@ async fn intervals_add_up_to_what_was_asked() {
     });
 }
 
-/// Answers one connection after another with these, and the ones after the last with nothing.
-fn answering(answers: Vec<Vec<u8>>) -> SocketAddr {
+/// A listener that sends one of these answers on each connection, and closes further connections.
+fn listener_with(answers: Vec<Vec<u8>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for answer in answers.into_iter().chain(std::iter::repeat(Vec::new())) {
             let Ok((mut stream, _)) = listener.accept() else { return };
             let mut request = [0; 1024];
-            // A scrape is one small write.
+            // A scrape request arrives in one read.
             let read = stream.read(&mut request).unwrap_or(0);
             assert!(read == 0 || request.starts_with(b"GET /metrics HTTP/1.1\r\n"));
             let _ = stream.write_all(&answer);
@@ -186,9 +186,9 @@ fn metrics(calls: u64) -> Vec<u8> {
 }
 
 #[test]
-fn a_server_that_goes_is_asked_until_it_is_back() {
+fn an_unreachable_server_is_scraped_until_it_is_back() {
     let mut lines =
-        Lines::of(answering(vec![metrics(5), metrics(7), Vec::new(), metrics(8), metrics(3)]));
+        Lines::of(listener_with(vec![metrics(5), metrics(7), Vec::new(), metrics(8), metrics(3)]));
     let told = |line: &Value| (line["calls"]["count"].clone(), line["restarted"].clone());
     assert_eq!(told(&lines.next()), (json!(2), json!(false)));
     let away = lines.next();
@@ -197,13 +197,13 @@ fn a_server_that_goes_is_asked_until_it_is_back() {
         "{away}"
     );
     assert_eq!(away.as_object().unwrap().len(), 1);
-    assert_eq!(told(&lines.next()), (json!(1), json!(false)), "since it was last there");
+    assert_eq!(told(&lines.next()), (json!(1), json!(false)), "since the last successful scrape");
     assert_eq!(told(&lines.next()), (json!(3), json!(true)));
 }
 
 #[test]
 fn without_a_terminal_one_interval_is_printed() {
-    let url = url(answering(vec![metrics(5), metrics(7)]));
+    let url = url(listener_with(vec![metrics(5), metrics(7)]));
     let output = capstan(&["top", "--metrics", &url, "--interval", "0.1"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let text = stdout(&output);
@@ -211,12 +211,12 @@ fn without_a_terminal_one_interval_is_printed() {
     assert!(text.contains("\ncall             calls/s decided/s"), "{text}");
     assert!(!text.contains('\x1b'), "{text:?}");
     // The second scrape finds no server.
-    let url = self::url(answering(vec![metrics(5)]));
+    let url = self::url(listener_with(vec![metrics(5)]));
     let output = capstan(&["top", "--metrics", &url, "--interval", "0.1"]);
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
 }
 
-/// What stopped `capstan top`, which it must.
+/// The error of `capstan top`, which must fail.
 fn error(arguments: &[&str]) -> String {
     let output = capstan(&[&["top"], arguments].concat());
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(2), ""));
@@ -224,7 +224,7 @@ fn error(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn what_is_no_server_is_an_error() {
+fn addresses_without_a_capstan_server_are_errors() {
     let unreachable = error(&["--metrics", "http://127.0.0.1:1"]);
     let hint = "error: cannot reach http://127.0.0.1:1 (start a server: capstan serve --demo): ";
     assert!(unreachable.starts_with(hint), "{unreachable}");
@@ -241,7 +241,7 @@ fn what_is_no_server_is_an_error() {
         (ok("up 1\n# EOF\n"), "these are metrics, but not of a Capstan server"),
         (b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff".to_vec(), "its metrics are not text"),
     ] {
-        let told = error(&["--metrics", &url(answering(vec![answer])), "--once"]);
+        let told = error(&["--metrics", &url(listener_with(vec![answer])), "--once"]);
         assert!(told.contains(problem), "{told}");
     }
     for wrong in ["0.09", "60.1", "-1", "NaN", "1s"] {
@@ -252,16 +252,16 @@ fn what_is_no_server_is_an_error() {
 }
 
 #[test]
-fn as_many_bytes_as_may_be_are_read() {
+fn a_scrape_of_the_largest_size_is_read() {
     let end = "capstan_build_info 1\n# EOF\n";
     let padding = "x".repeat(SCRAPE_BYTES_MAX - end.len() - 3);
-    let url = url(answering(vec![ok(&format!("# {padding}\n{end}"))]));
+    let url = url(listener_with(vec![ok(&format!("# {padding}\n{end}"))]));
     let output = capstan(&["top", "--metrics", &url, "--once"]);
     assert!(output.status.success(), "{}", stderr(&output));
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_given_up() {
+fn a_scrape_without_an_answer_times_out() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let told = error(&["--metrics", &url(listener.local_addr().unwrap())]);
     assert!(told.contains(&format!("no answer in {SCRAPE_TIME_MAX:?}")), "{told}");

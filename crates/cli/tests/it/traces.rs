@@ -95,7 +95,7 @@ fn attributes(all: &[KeyValue]) -> BTreeMap<&str, String> {
     all.iter().map(|pair| (&*pair.key, text(pair))).collect()
 }
 
-/// The spans that came, all from the service of this name.
+/// The received spans. All must have this service name.
 fn spans(
     received: &mut mpsc::UnboundedReceiver<ExportTraceServiceRequest>,
     service: &str,
@@ -116,7 +116,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_call_of_a_traced_caller_is_a_span_of_its_trace() {
+async fn a_call_with_a_sampled_parent_is_a_span_of_its_trace() {
     let (address, mut received, _tasks) = collector().await;
     let (server, mut decisions) = serve(address, "0", None).await;
     let v1::CheckRequest { identity, capability, resource, .. } = check("zoe", "acme");
@@ -131,7 +131,7 @@ async fn a_call_of_a_traced_caller_is_a_span_of_its_trace() {
     let batches = tokio_stream::iter([v1::BatchCheckRequest::default()]);
     let mut answers = decisions.stream_check(within(batches, "01")).await.unwrap().into_inner();
     while answers.message().await.unwrap().is_some() {}
-    // None of these is traced.
+    // None of these calls gives a span.
     decisions.check(within(check("alice", "acme"), "00")).await.unwrap();
     decisions.check(check("alice", "acme")).await.unwrap();
     let mut grpc = tonic::client::Grpc::new(
@@ -142,7 +142,7 @@ async fn a_call_of_a_traced_caller_is_a_span_of_its_trace() {
     let path = "/capstan.v1.DecisionService/alice".try_into().unwrap();
     grpc.unary(within(check("alice", "acme"), "01"), path, codec).await.unwrap_err();
     drop((decisions, grpc));
-    // What waits is exported before the end.
+    // The server exports queued spans before it exits.
     assert_eq!(server.stop("-TERM").0, Some(0));
 
     let found = spans(&mut received, "capstan");
@@ -184,7 +184,7 @@ async fn a_call_of_a_traced_caller_is_a_span_of_its_trace() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn calls_without_a_trace_begin_one_by_chance() {
+async fn calls_without_a_trace_are_sampled_by_the_ratio() {
     let (address, mut received, _tasks) = collector().await;
     let (server, mut decisions) = serve(address, "1", Some("pdp")).await;
     for _ in 0..3 {
@@ -199,10 +199,10 @@ async fn calls_without_a_trace_begin_one_by_chance() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn nobody_misses_a_collector_that_is_gone() {
+async fn an_unreachable_collector_does_not_affect_calls() {
     let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let (mut server, mut decisions) = serve(gone, "1", None).await;
-    // More than a batch, which is exported at once.
+    // More spans than an export batch, so an export begins at once.
     for _ in 0..600 {
         assert!(decisions.check(check("alice", "acme")).await.unwrap().get_ref().allowed);
     }
@@ -211,13 +211,13 @@ async fn nobody_misses_a_collector_that_is_gone() {
     drop(decisions);
     let (code, log) = server.stop("-TERM");
     assert_eq!(code, Some(0));
-    assert_eq!(log.matches("spans are lost").count(), 1, "said once: {log}");
+    assert_eq!(log.matches("spans are lost").count(), 1, "not logged once: {log}");
     assert!(!log.contains("cutting off"), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_collector_that_never_answers_does_not_hold_the_end() {
-    // Takes connections into its backlog, and leaves them there.
+async fn a_silent_collector_does_not_block_the_shutdown() {
+    // The listener never accepts a connection from its backlog.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (server, mut decisions) = serve(silent.local_addr().unwrap(), "1", None).await;
     assert!(decisions.check(check("alice", "acme")).await.unwrap().get_ref().allowed);
@@ -228,7 +228,7 @@ async fn a_collector_that_never_answers_does_not_hold_the_end() {
 }
 
 #[test]
-fn an_endpoint_or_a_ratio_that_is_none_is_told_at_the_start() {
+fn invalid_trace_options_stop_the_start() {
     let refused = |arguments: &[&str]| {
         let output = capstan(&[&["serve", "--demo"], &FREE[..], arguments].concat());
         assert_eq!(output.status.code(), Some(2));

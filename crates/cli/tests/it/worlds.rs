@@ -9,7 +9,7 @@ use capstan_testkit::worlds::{World, worlds};
 use crate::common::InProcess;
 
 #[tokio::test]
-async fn every_world_decides_as_it_says() {
+async fn every_world_passes_its_tests_over_grpc() {
     let all = worlds();
     assert!(all.len() >= 8, "{} worlds", all.len());
     for world in &all {

@@ -1,9 +1,9 @@
-"""A client of Capstan that shares nothing with it but the schema.
+"""A client that shares only the schema with Capstan.
 
-    client.py policy TABLE POLICY              writes a policy that binds one identity to each role
-    client.py ask TABLE PROTOS STUBS TCP UNIX  generates stubs, asks everything, compares
+    client.py policy TABLE POLICY              writes a policy with one identity for each role
+    client.py ask TABLE PROTOS STUBS TCP UNIX  generates stubs, checks every cell, compares
 
-TABLE is the roles' table: tab-separated, a capability a line, a role a column, x or a dot.
+TABLE is the role table: tab-separated, a line for each capability, a column for each role, x or .
 """
 
 import json
@@ -48,7 +48,7 @@ def ask(table, protos, stubs, address, unix):
     from capstan.v1 import decision_pb2_grpc as rpc
 
     def info(error):
-        """The code, and the ErrorInfo, of a failed call."""
+        """The code and the ErrorInfo of a failed call."""
         details = dict(error.trailing_metadata())["grpc-status-details-bin"]
         found = error_details_pb2.ErrorInfo()
         for detail in status_pb2.Status.FromString(details).details:
@@ -96,16 +96,16 @@ def ask(table, protos, stubs, address, unix):
         many = v1.BatchCheckRequest(checks=[v1.CheckItem(**good)] * 1001)
         assert info(fails(service.BatchCheck, many)) == (invalid, "capstan", "INVALID_FIELD", "checks")
 
-        # Bytes that are no message, and a string that is no UTF-8.
+        # Invalid protobuf, and a string that is not UTF-8.
         raw = channel.unary_unary("/capstan.v1.DecisionService/Check")
         for undecodable in [b"\x0a\xff", b"\x0a\x02\xc3\x28", b"\xff\xff\xff"]:
             assert info(fails(raw, undecodable))[:3] == (invalid, "capstan", "INVALID_FIELD")
-    # Over a unix socket this client would send the socket's path as the authority.
+    # Over a unix socket, this client would send the path of the socket as the authority.
     options = [("grpc.default_authority", "localhost")]
     with grpc.insecure_channel(unix, options=options) as channel:
         answer = rpc.DecisionServiceStub(channel).Check(v1.CheckRequest(**good), timeout=10)
         assert answer.allowed
-    print(f"{checks} checks, {lists} lists, 1 batch of {len(batch)}: all as the table says")
+    print(f"{checks} checks, {lists} lists, 1 batch of {len(batch)}: all match the table")
 
 
 if __name__ == "__main__":

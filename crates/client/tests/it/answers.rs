@@ -1,4 +1,4 @@
-//! Batches form, and every answer belongs to its question.
+//! Batching, and the assignment of answers to calls.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -17,7 +17,7 @@ use crate::real::{Real, config, folder};
 use crate::{PATIENCE, ask, check, refusal};
 
 #[tokio::test]
-async fn an_idle_client_asks_at_once_and_calls_together_are_one_batch() {
+async fn an_idle_client_sends_at_once_and_concurrent_calls_are_one_batch() {
     let (fake, client) = Fake::start(|_| Act::Answer, Options::default()).await;
     let one = ask(&client, "one").await.unwrap();
     assert_eq!(one.allowed, is_allowed("one", "some.capability", "some/where"));
@@ -32,16 +32,16 @@ async fn an_idle_client_asks_at_once_and_calls_together_are_one_batch() {
 }
 
 #[tokio::test]
-async fn what_comes_while_a_stream_is_busy_becomes_the_next_batch() {
+async fn calls_during_a_batch_in_flight_are_the_next_batch() {
     let (fake, client) = Fake::start(|_| Act::Gate, Options::default()).await;
     let asked = async {
         let first = ask(&client, "first");
         let rest = async {
             fake.wait_for(1).await;
-            // One at a time, and nothing is answered yet.
+            // One more call while the first batch has no answer.
             let second = ask(&client, "second");
             let more = async {
-                // As much as may be in flight is.
+                // The stream has no room for another batch now.
                 tokio::task::yield_now().await;
                 let waiting = (0..300).map(|_| ask(&client, "more"));
                 let waiting = join_all(waiting);
@@ -62,7 +62,7 @@ async fn what_comes_while_a_stream_is_busy_becomes_the_next_batch() {
 }
 
 #[tokio::test]
-async fn a_batch_has_no_more_checks_and_bytes_than_it_may() {
+async fn batches_are_limited_in_checks_and_bytes() {
     let (fake, client) = Fake::start(|_| Act::Answer, Options::default()).await;
     assert!(ask(&client, "connected").await.is_ok());
     assert!(join_all((0..2_500).map(|_| ask(&client, "a"))).await.iter().all(Result::is_ok));
@@ -73,7 +73,7 @@ async fn a_batch_has_no_more_checks_and_bytes_than_it_may() {
     assert!(join_all((0..20).map(|_| ask(&client, "a"))).await.iter().all(Result::is_ok));
     assert_eq!(fake.sizes(), [7, 7, 6]);
 
-    // Of 300 KB, three fit into a MiB; what has more goes by itself.
+    // Three checks of 300 KB fit into a batch of 1 MiB. A larger check has a batch of its own.
     let (fake, client) = Fake::start(|_| Act::Answer, Options::default()).await;
     let large = Properties::default().context("x", "x".repeat(300_000));
     let huge = Properties::default().context("x", "x".repeat(3_000_000));
@@ -83,7 +83,7 @@ async fn a_batch_has_no_more_checks_and_bytes_than_it_may() {
     assert_eq!(fake.sizes(), [3, 3, 1, 3]);
 }
 
-/// Who, what and where: known, unknown and malformed ones of the demo.
+/// Identity, capability and resource: known and unknown ones of the demo, and malformed ones.
 fn question() -> impl Strategy<Value = (&'static str, &'static str, &'static str)> {
     let who =
         vec!["alice", "bob", "carol", "dave", "acme/platform/ci", "acme/auditor", "nobody", "a//b"];
@@ -105,7 +105,7 @@ fn demo() -> Snapshot {
     Snapshot::build(&load_policy(demo, &Catalogs::default()).unwrap().model, 1).unwrap()
 }
 
-/// What the engine says in this process; nothing if the question is malformed.
+/// The decision of the engine in this process; `None` if the question is malformed.
 fn expected(snapshot: &Snapshot, who: &str, what: &str, place: &str) -> Option<bool> {
     let (identity, resource) = (Path::parse(who).ok()?, Path::parse(place).ok()?);
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
@@ -171,7 +171,7 @@ proptest! {
 }
 
 #[tokio::test]
-async fn decisions_say_all_that_the_server_says() {
+async fn decisions_have_every_field_of_the_response() {
     let folder = folder("decisions");
     let policy = "
 version: 1
@@ -214,7 +214,7 @@ role_bindings:
 }
 
 #[tokio::test]
-async fn whoever_asks_nonsense_gets_the_error_and_nobody_else_does() {
+async fn only_the_invalid_checks_of_a_batch_get_errors() {
     let server = Real::demo().await;
     let client = Arc::new(server.client(Options { timeout: PATIENCE, ..Options::default() }));
     let asks = (0..100).map(|at| {

@@ -1,4 +1,4 @@
-//! Deadlines, back-pressure, what is too large, and the end of a client.
+//! Deadlines, back-pressure, size limits, and shutdown.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{PATIENCE, ask, check, refusal};
 const SOON: Duration = Duration::from_millis(100);
 
 #[tokio::test]
-async fn each_call_has_its_own_deadline_whatever_the_server_does() {
+async fn each_call_ends_at_its_own_deadline() {
     let options = Options { stall: PATIENCE, timeout: SOON, ..Options::default() };
     let script = |asked: &Asked| match asked.contains("patient") {
         true => Act::Gate,
@@ -22,7 +22,7 @@ async fn each_call_has_its_own_deadline_whatever_the_server_does() {
     };
     let (fake, client) = Fake::start(script, options).await;
     assert!(ask(&client, "first").await.is_ok());
-    // In one batch, whose other calls are answered after these have given up.
+    // One batch: its other call is answered after the deadlines of these calls.
     let patient = ask(&client, "patient");
     let others = async {
         let check = check("a").timeout(Duration::from_secs(1));
@@ -36,7 +36,7 @@ async fn each_call_has_its_own_deadline_whatever_the_server_does() {
         assert_eq!(outcome, Err(Error::DeadlineExceeded(None)));
     }
     assert_eq!(fake.sizes(), [1, 21]);
-    // On a stream that says nothing more, and in a queue that does not move.
+    // The stream never answers, so the queue does not move.
     let outcomes = join_all((0..5_000).map(|_| client.check(check("a")))).await;
     assert!(outcomes.iter().all(|outcome| *outcome == Err(Error::DeadlineExceeded(None))));
     assert_eq!(
@@ -46,7 +46,7 @@ async fn each_call_has_its_own_deadline_whatever_the_server_does() {
 }
 
 #[tokio::test]
-async fn a_deadline_beyond_all_clocks_is_one() {
+async fn the_longest_duration_is_a_valid_timeout() {
     let (_fake, client) = Fake::start(|_| Act::Answer, Options::default()).await;
     assert!(client.check(check("a").timeout(Duration::MAX)).await.is_ok());
     let ages = Options { timeout: Duration::MAX, stall: Duration::MAX, ..Options::default() };
@@ -56,7 +56,7 @@ async fn a_deadline_beyond_all_clocks_is_one() {
 }
 
 #[tokio::test]
-async fn a_client_holds_no_more_calls_than_it_may() {
+async fn pending_calls_are_limited() {
     let options = Options { pending_max: 4, stall: PATIENCE, ..Options::default() };
     let (fake, client) = Fake::start(|_| Act::Gate, options).await;
     let patient = join_all((0..4).map(|_| ask(&client, "patient")));
@@ -67,7 +67,7 @@ async fn a_client_holds_no_more_calls_than_it_may() {
             let Err(Error::DeadlineExceeded(Some(why))) = outcome else { panic!("{outcome:?}") };
             assert!(why.contains("holds as many"), "{why}");
         }
-        // There is room again once the others are answered.
+        // Answers to the first calls release their permits.
         let next = ask(&client, "next");
         fake.open_gate();
         next.await
@@ -80,10 +80,10 @@ async fn a_client_holds_no_more_calls_than_it_may() {
 }
 
 #[tokio::test]
-async fn a_check_of_many_bytes_takes_several_places() {
+async fn a_large_check_takes_several_permits() {
     let options = Options { pending_max: 5, stall: PATIENCE, ..Options::default() };
     let (fake, client) = Fake::start(|_| Act::Gate, options).await;
-    // Four places, and a little less than a fifth: what stands around the text is counted, too.
+    // Slightly less than five permits: the encoding around the text counts, too.
     let large = Properties::default().context("x", "x".repeat(4 * PERMIT_BYTES - 200));
     let large = client.check(check("large").properties(&large).timeout(PATIENCE));
     let others = async {
@@ -102,11 +102,11 @@ async fn a_check_of_many_bytes_takes_several_places() {
 }
 
 #[tokio::test]
-async fn calls_that_are_given_up_take_no_places() {
+async fn cancelled_calls_return_their_permits() {
     let options = Options { pending_max: 3, stall: PATIENCE, timeout: SOON, ..Options::default() };
     let (fake, client) = Fake::start(|_| Act::Gate, options).await;
     for _ in 0..20 {
-        // Answered by nobody, and gone while they wait or are in flight.
+        // The caller drops the future while the call is queued or in flight.
         let outcome = tokio::time::timeout(Duration::ZERO, ask(&client, "gone")).await;
         assert!(outcome.is_err());
     }
@@ -116,7 +116,7 @@ async fn calls_that_are_given_up_take_no_places() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_comes_back_to_its_caller_unsent() {
+async fn too_large_checks_are_refused_without_sending() {
     let (fake, client) = Fake::start(|_| Act::Answer, Options::default()).await;
     let (path, name) = ("p".repeat(PATH_BYTES_MAX), "c".repeat(CAPABILITY_BYTES_MAX));
     assert!(client.check(Check::new(&path, &name, &path)).await.is_ok());
@@ -130,7 +130,7 @@ async fn what_is_too_large_comes_back_to_its_caller_unsent() {
         assert_eq!((code, &*reason), (Code::InvalidArgument, "INVALID_FIELD"));
         assert!(message.starts_with(&format!("{field}: ")), "{message}");
     }
-    // As much as a message holds, and a little more.
+    // Properties that fit into a message, and properties that do not.
     let most = Properties::default().context("x", "x".repeat(CHECK_BYTES_MAX - 100));
     assert!(client.check(check("a").properties(&most).timeout(PATIENCE)).await.is_ok());
     let more = Properties::default().context("x", "x".repeat(CHECK_BYTES_MAX));
@@ -139,7 +139,7 @@ async fn what_is_too_large_comes_back_to_its_caller_unsent() {
     assert_eq!((code, &*reason), (Code::ResourceExhausted, "TOO_LARGE"));
     assert_eq!(fake.sizes(), [1, 1]);
 
-    // More than the client may hold.
+    // More bytes than all permits of the client.
     let client = fake.client(Options { pending_max: 8, ..Options::default() });
     let more = Properties::default().context("x", "x".repeat(8 * PERMIT_BYTES));
     let (code, reason, _) = refusal(client.check(check("a").properties(&more)).await.unwrap_err());
@@ -147,7 +147,7 @@ async fn what_is_too_large_comes_back_to_its_caller_unsent() {
 }
 
 #[tokio::test]
-async fn a_client_that_is_shut_down_tells_everybody_and_leaves_nothing_running() {
+async fn a_shutdown_completes_every_call_and_ends_every_task() {
     let tasks = || Handle::current().metrics().num_alive_tasks();
     let (fake, first) = Fake::start(|_| Act::Never, Options::default()).await;
     first.shutdown().await;
@@ -164,8 +164,8 @@ async fn a_client_that_is_shut_down_tells_everybody_and_leaves_nothing_running()
     assert_eq!(ask(&client, "a").await, Err(Error::Closed));
     drop(client);
 
-    // What is left is the server and its connections, which end as they notice. Clients that are
-    // merely dropped leave nothing either.
+    // Only the tasks of the server remain. Its connection tasks end once they notice the closed
+    // connections. A dropped client ends its tasks, too.
     let one = fake.client(Options::default());
     tokio::time::timeout(SOON, ask(&one, "a")).await.unwrap_err();
     drop(one);
@@ -178,7 +178,7 @@ async fn a_client_that_is_shut_down_tells_everybody_and_leaves_nothing_running()
 }
 
 #[test]
-fn a_client_whose_runtime_has_ended_says_so() {
+fn calls_without_a_running_runtime_are_errors() {
     assert_eq!(Client::connect("http://127.0.0.1:1").err(), Some(ConnectError::NoRuntime));
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let first = runtime();

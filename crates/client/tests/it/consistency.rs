@@ -1,4 +1,4 @@
-//! Revisions, and what calls want of them.
+//! Revisions, and the requirements of calls on them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::fake::{Act, Asked, Door, Fake};
+use crate::fake::{Act, Asked, CallId, Fake};
 use crate::real::{Real, config, folder};
 use crate::{PATIENCE, ask, check, refusal};
 
@@ -42,17 +42,17 @@ async fn the_highest_revision_is_kept() {
     let (_fake, client) = Fake::start(script, Options::default()).await;
     assert_eq!(client.revision(), 0);
     assert_eq!(ask(&client, "a").await.unwrap().revision, SECOND);
-    // Another server, behind the first: whoever wants no more than any gets that.
+    // Another server with an older revision: a call without a requirement accepts its answer.
     revision.store(SECOND - 1, Ordering::SeqCst);
     assert_eq!(ask(&client, "a").await.unwrap().revision, SECOND - 1);
     assert_eq!(client.revision(), SECOND);
 }
 
 #[tokio::test]
-async fn a_monotonic_client_takes_no_answer_older_than_it_has_seen() {
+async fn a_monotonic_client_rejects_older_answers() {
     let revision = Arc::new(AtomicU64::new(SECOND));
     let at = Arc::clone(&revision);
-    // It ignores what it is asked.
+    // This server ignores the required revision.
     let script = move |_: &Asked| Act::AnswerAt(at.load(Ordering::SeqCst));
     let (fake, client) = Fake::start(script, MONOTONIC).await;
     assert_eq!(ask(&client, "a").await.unwrap().revision, SECOND);
@@ -66,9 +66,9 @@ async fn a_monotonic_client_takes_no_answer_older_than_it_has_seen() {
 }
 
 #[tokio::test]
-async fn a_store_that_was_rolled_back_answers_nothing_until_that_is_accepted() {
-    let script = |asked: &Asked| match asked.door {
-        Door::Stream(0, 0) => Act::AnswerAt(SECOND),
+async fn calls_fail_after_a_rollback_of_the_store_until_it_is_accepted() {
+    let script = |asked: &Asked| match asked.call {
+        CallId::Stream(0, 0) => Act::AnswerAt(SECOND),
         _ if asked.at_least().is_some() => Act::Fail(store_epoch()),
         _ => Act::AnswerAt((1 << 40) + 1),
     };
@@ -83,10 +83,10 @@ async fn a_store_that_was_rolled_back_answers_nothing_until_that_is_accepted() {
 }
 
 #[tokio::test]
-async fn the_revision_of_a_policy_file_means_nothing_to_the_next_process() {
-    let script = |asked: &Asked| match asked.door {
-        Door::Stream(0, 0) => Act::AnswerAt(57),
-        Door::Stream(0, _) => Act::End,
+async fn the_revision_of_a_policy_file_is_forgotten_with_its_process() {
+    let script = |asked: &Asked| match asked.call {
+        CallId::Stream(0, 0) => Act::AnswerAt(57),
+        CallId::Stream(0, _) => Act::End,
         _ => Act::AnswerAt(1),
     };
     let (fake, client) = Fake::start(script, MONOTONIC).await;
@@ -98,9 +98,9 @@ async fn the_revision_of_a_policy_file_means_nothing_to_the_next_process() {
 }
 
 #[tokio::test]
-async fn calls_that_may_wait_are_asked_apart_with_their_like() {
+async fn calls_that_may_wait_have_batches_of_their_own() {
     let script = |asked: &Asked| match asked.at_least() {
-        // It is not there yet, and somebody invents one.
+        // A caller requires a revision that does not exist.
         Some(revision) if revision > SECOND => Act::Fail(Status::unavailable("not yet")),
         _ => Act::AnswerAt(SECOND),
     };
@@ -133,11 +133,11 @@ async fn calls_that_may_wait_are_asked_apart_with_their_like() {
     assert_eq!(streamed, [(1, None), (10, None), (10, Some(SECOND - 1))]);
     assert_eq!(asked.iter().filter(full).map(Asked::len).collect::<Vec<_>>(), [10]);
     assert!(asked.iter().filter(full).all(Asked::is_unary));
-    assert_eq!(fake.streams(), 1, "nobody else was disturbed");
+    assert_eq!(fake.streams(), 1, "the stream of the other calls was replaced");
 }
 
 #[tokio::test]
-async fn a_call_waits_for_a_revision_that_comes() {
+async fn a_call_waits_for_its_required_revision() {
     let folder = folder("revisions");
     let file = folder.join("policy.yaml");
     let policy = |role: &str| {
@@ -158,7 +158,7 @@ async fn a_call_waits_for_a_revision_that_comes() {
     let reloads = async {
         std::fs::write(&file, policy("owner")).unwrap();
         server.reload.send(Wake::Asked).await.unwrap();
-        // Meanwhile others are answered.
+        // Other calls are answered meanwhile.
         client.check(ask).await.unwrap()
     };
     let (waited, other) = tokio::join!(biased; waits, reloads);

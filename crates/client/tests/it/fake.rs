@@ -35,19 +35,19 @@ pub(crate) enum Act {
     Gate,
 }
 
-/// The call of a batch.
+/// The call that sent a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Door {
-    /// The stream's number, and the batch's on it; from 0.
+pub(crate) enum CallId {
+    /// The number of the stream, and of the batch on it; from 0.
     Stream(usize, usize),
-    /// A BatchCheck, by number.
-    Alone(usize),
+    /// The number of a unary BatchCheck.
+    Unary(usize),
 }
 
 /// A recorded batch.
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
-    pub(crate) door: Door,
+    pub(crate) call: CallId,
     pub(crate) request: v1::BatchCheckRequest,
 }
 
@@ -61,7 +61,7 @@ impl Asked {
     }
 
     pub(crate) fn is_unary(&self) -> bool {
-        matches!(self.door, Door::Alone(_))
+        matches!(self.call, CallId::Unary(_))
     }
 
     pub(crate) fn at_least(&self) -> Option<u64> {
@@ -98,7 +98,7 @@ pub(crate) fn is_allowed(identity: &str, capability: &str, resource: &str) -> bo
 }
 
 /// The answer to a batch by [`is_allowed`].
-pub(crate) fn truth(request: &v1::BatchCheckRequest, revision: u64) -> v1::BatchCheckResponse {
+pub(crate) fn by_rule(request: &v1::BatchCheckRequest, revision: u64) -> v1::BatchCheckResponse {
     let result = |check: &v1::CheckItem| {
         let allowed = is_allowed(&check.identity, &check.capability, &check.resource);
         let reason = if allowed { v1::Reason::Granted } else { v1::Reason::NoBinding };
@@ -170,15 +170,15 @@ impl Fake {
 
     async fn act(
         &self,
-        door: Door,
+        call: CallId,
         request: v1::BatchCheckRequest,
     ) -> Option<Result<v1::BatchCheckResponse, Status>> {
-        let asked = Asked { door, request };
+        let asked = Asked { call, request };
         self.0.asked.lock().unwrap().push(asked.clone());
         self.0.count.send_modify(|count| *count += 1);
         match (self.0.script)(&asked) {
-            Act::Answer => Some(Ok(truth(&asked.request, 1))),
-            Act::AnswerAt(revision) => Some(Ok(truth(&asked.request, revision))),
+            Act::Answer => Some(Ok(by_rule(&asked.request, 1))),
+            Act::AnswerAt(revision) => Some(Ok(by_rule(&asked.request, revision))),
             Act::Reply(reply) => Some(Ok(reply)),
             Act::Fail(status) => Some(Err(status)),
             Act::Never => std::future::pending().await,
@@ -186,7 +186,7 @@ impl Fake {
             Act::Gate => {
                 let mut gate = self.0.gate.subscribe();
                 gate.wait_for(|open| *open).await.unwrap();
-                Some(Ok(truth(&asked.request, 1)))
+                Some(Ok(by_rule(&asked.request, 1)))
             }
         }
     }
@@ -212,7 +212,7 @@ impl DecisionService for Fake {
                 return None;
             };
             let answer = match request {
-                Ok(request) => fake.act(Door::Stream(number, at), request).await?,
+                Ok(request) => fake.act(CallId::Stream(number, at), request).await?,
                 Err(status) => Err(status),
             };
             let open = answer.is_ok().then_some((fake, requests, at + 1));
@@ -226,7 +226,7 @@ impl DecisionService for Fake {
         request: Request<v1::BatchCheckRequest>,
     ) -> Answer<v1::BatchCheckResponse> {
         let number = self.0.unary.fetch_add(1, Ordering::SeqCst);
-        let answer = self.act(Door::Alone(number), request.into_inner()).await;
+        let answer = self.act(CallId::Unary(number), request.into_inner()).await;
         answer.unwrap_or_else(|| Err(Status::unavailable("ended"))).map(Response::new)
     }
 

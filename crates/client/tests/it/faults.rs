@@ -1,4 +1,4 @@
-//! Whatever a server does, nobody is allowed by mistake and nobody waits for ever.
+//! Faulty servers: no fault leads to a wrong allow or an endless wait.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use capstan_proto::v1::{BatchCheckResponse, CheckResult, ItemError, Reason};
 use futures_util::future::join_all;
 use tonic::Status;
 
-use crate::fake::{Act, Asked, Door, Fake, is_allowed, truth};
-use crate::raw::{Thing, listen};
+use crate::fake::{Act, Asked, CallId, Fake, by_rule, is_allowed};
+use crate::raw::{Reaction, listen};
 use crate::{PATIENCE, ask, check, refusal};
 
 const GRANTED: i32 = Reason::Granted as i32;
@@ -18,15 +18,15 @@ fn granted() -> CheckResult {
     CheckResult { allowed: true, reason: GRANTED, ..Default::default() }
 }
 
-/// Asked about three identities at once, the server says this.
-async fn hear(reply: BatchCheckResponse) -> Vec<Result<bool, Error>> {
+/// The outcomes of three concurrent checks if the server sends this response.
+async fn outcomes_of(reply: BatchCheckResponse) -> Vec<Result<bool, Error>> {
     let (_fake, client) = Fake::start(move |_| Act::Reply(reply.clone()), Options::default()).await;
     let outcomes = join_all(["a", "b", "c"].map(|who| ask(&client, who))).await;
     outcomes.into_iter().map(|outcome| outcome.map(|decision| decision.allowed)).collect()
 }
 
 #[tokio::test]
-async fn a_reply_that_cannot_be_an_answer_is_an_error_for_all_of_its_callers() {
+async fn an_invalid_response_is_an_error_for_every_call_of_its_batch() {
     let of = |results: Vec<CheckResult>, revision| BatchCheckResponse { results, revision };
     for reply in [
         of(vec![], 1),
@@ -35,14 +35,14 @@ async fn a_reply_that_cannot_be_an_answer_is_an_error_for_all_of_its_callers() {
         of(vec![granted(); 3], 0),
         of(vec![granted(); 3], REVISION_MAX + 1),
     ] {
-        for outcome in hear(reply.clone()).await {
+        for outcome in outcomes_of(reply.clone()).await {
             assert!(matches!(outcome, Err(Error::Protocol(_))), "{reply:?}: {outcome:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn a_result_that_cannot_be_an_answer_is_an_error_for_its_caller() {
+async fn an_invalid_result_is_an_error_for_its_call_only() {
     let denied = CheckResult { reason: Reason::NoBinding.into(), ..Default::default() };
     let error = |code| Some(ItemError { code, reason: "X".into(), message: "no".into() });
     let time = |seconds, nanos| Some(prost_types::Timestamp { seconds, nanos });
@@ -58,22 +58,22 @@ async fn a_result_that_cannot_be_an_answer_is_an_error_for_its_caller() {
         CheckResult { valid_until: time(1, 1), ..denied.clone() },
     ] {
         let results = vec![granted(), odd.clone(), denied.clone()];
-        let outcomes = hear(BatchCheckResponse { results, revision: 1 }).await;
+        let outcomes = outcomes_of(BatchCheckResponse { results, revision: 1 }).await;
         assert_eq!(outcomes[0], Ok(true), "{odd:?}");
         assert!(outcomes[1].is_err(), "{odd:?}: {outcomes:?}");
         assert_eq!(outcomes[2], Ok(false), "{odd:?}");
     }
-    // The highest revision is one.
+    // The highest possible revision is valid.
     let highest = BatchCheckResponse { results: vec![granted(); 3], revision: REVISION_MAX };
-    assert_eq!(hear(highest).await, vec![Ok(true); 3]);
-    // A reason that this client does not know can only be another reason to deny.
+    assert_eq!(outcomes_of(highest).await, vec![Ok(true); 3]);
+    // An unknown reason can only be a new reason of a denial.
     let newer = CheckResult { reason: 99, ..Default::default() };
     let results = vec![newer; 3];
-    assert_eq!(hear(BatchCheckResponse { results, revision: 1 }).await, vec![Ok(false); 3]);
+    assert_eq!(outcomes_of(BatchCheckResponse { results, revision: 1 }).await, vec![Ok(false); 3]);
 }
 
 #[tokio::test]
-async fn an_answer_larger_than_a_message_may_be_is_none() {
+async fn a_response_over_the_message_limit_is_an_error() {
     let message = "x".repeat(ANSWER_BYTES_MAX);
     let error = Some(ItemError { code: 3, reason: "X".into(), message });
     let result = CheckResult { error, ..Default::default() };
@@ -83,11 +83,12 @@ async fn an_answer_larger_than_a_message_may_be_is_none() {
 }
 
 #[tokio::test]
-async fn an_answer_to_nothing_is_no_answer_to_the_next() {
-    // The first stream says more than it was asked; whatever it says of the next question is wrong.
-    let script = |asked: &Asked| match asked.door {
-        Door::Stream(0, 0) => {
-            let mut twice = truth(&asked.request, 1);
+async fn surplus_results_never_answer_the_next_batch() {
+    // The first stream sends more results than checks. Its surplus result would be wrong for the next
+    // check.
+    let script = |asked: &Asked| match asked.call {
+        CallId::Stream(0, 0) => {
+            let mut twice = by_rule(&asked.request, 1);
             twice.results.extend(twice.results.clone());
             Act::Reply(twice)
         }
@@ -101,7 +102,7 @@ async fn an_answer_to_nothing_is_no_answer_to_the_next() {
 }
 
 #[tokio::test]
-async fn only_the_culprit_gets_the_error_that_ends_a_stream() {
+async fn only_the_check_that_ends_a_stream_gets_the_error() {
     for code in [Code::InvalidArgument, Code::Internal, Code::OutOfRange, Code::FailedPrecondition]
     {
         let script = move |asked: &Asked| match asked.contains("caller-77") {
@@ -123,7 +124,7 @@ async fn only_the_culprit_gets_the_error_that_ends_a_stream() {
 }
 
 #[tokio::test]
-async fn what_concerns_every_call_is_told_at_once() {
+async fn permanent_errors_are_returned_without_a_retry() {
     for code in [Code::Unauthenticated, Code::PermissionDenied, Code::Unimplemented] {
         let script = move |_: &Asked| Act::Fail(Status::new(code, "nobody"));
         let (fake, client) = Fake::start(script, Options::default()).await;
@@ -135,11 +136,11 @@ async fn what_concerns_every_call_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn what_passes_is_asked_again() {
+async fn transient_errors_are_retried() {
     for code in [Code::Unavailable, Code::ResourceExhausted, Code::Unknown, Code::Cancelled] {
-        let script = move |asked: &Asked| match asked.door {
-            Door::Stream(0, _) => Act::Fail(Status::new(code, "a moment")),
-            Door::Stream(1, _) => Act::End,
+        let script = move |asked: &Asked| match asked.call {
+            CallId::Stream(0, _) => Act::Fail(Status::new(code, "a moment")),
+            CallId::Stream(1, _) => Act::End,
             _ => Act::Answer,
         };
         let (fake, client) = Fake::start(script, Options::default()).await;
@@ -151,20 +152,20 @@ async fn what_passes_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_pushes_back_is_obeyed() {
+async fn retry_push_back_is_respected() {
     let pushback = |milliseconds: &'static str| {
         let mut status = Status::resource_exhausted("too much");
         status.metadata_mut().insert("grpc-retry-pushback-ms", milliseconds.parse().unwrap());
         status
     };
-    // Never: the parts are asked once each, and whoever is alone is told.
+    // No retry: the batch is split until each check was sent alone, and then its call gets the error.
     let (fake, client) = Fake::start(move |_| Act::Fail(pushback("-1")), Options::default()).await;
     for outcome in join_all((0..4).map(|_| ask(&client, "a"))).await {
         assert_eq!(refusal(outcome.unwrap_err()).0, Code::ResourceExhausted);
     }
     assert_eq!(fake.sizes().iter().filter(|size| **size == 1).count(), 4);
 
-    // Later than the deadline: asked once and never again.
+    // A retry after the deadline: the check is sent only once.
     let script = move |_: &Asked| Act::Fail(pushback("3600000"));
     let (fake, client) = Fake::start(script, Options::default()).await;
     let outcome = client.check(check("a").timeout(Duration::from_secs(2))).await;
@@ -174,9 +175,9 @@ async fn a_server_that_pushes_back_is_obeyed() {
 }
 
 #[tokio::test]
-async fn a_stalled_server_costs_a_connection_and_no_call() {
-    let script = |asked: &Asked| match asked.door {
-        Door::Stream(0, _) => Act::Never,
+async fn a_stalled_stream_is_replaced_without_failed_calls() {
+    let script = |asked: &Asked| match asked.call {
+        CallId::Stream(0, _) => Act::Never,
         _ => Act::Answer,
     };
     let options = Options { stall: Duration::from_millis(200), ..Options::default() };
@@ -186,19 +187,19 @@ async fn a_stalled_server_costs_a_connection_and_no_call() {
 }
 
 #[tokio::test]
-async fn nobody_waits_longer_than_his_deadline_for_what_is_no_server() {
+async fn calls_to_other_programs_end_at_their_deadline() {
     let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let mut addresses = vec![nobody];
-    for thing in [
-        Thing::Closes,
-        Thing::Silence,
-        Thing::Says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
-        Thing::Says(b"\0\0\0\x04\0\0\0\0\0garbage that is no frame at all\xff\xff\xff\xff"),
-        Thing::Says(b"\0\0\0\x04\0\0\0\0\0\0\0\0\x07\0\0\0\0\0"),
-        Thing::Answers(b"", None),
-        Thing::Answers(b"\0\0\0\0\x05", None),
+    for reaction in [
+        Reaction::Closes,
+        Reaction::Silence,
+        Reaction::Says(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n"),
+        Reaction::Says(b"\0\0\0\x04\0\0\0\0\0garbage that is no frame at all\xff\xff\xff\xff"),
+        Reaction::Says(b"\0\0\0\x04\0\0\0\0\0\0\0\0\x07\0\0\0\0\0"),
+        Reaction::Answers(b"", None),
+        Reaction::Answers(b"\0\0\0\0\x05", None),
     ] {
-        addresses.push(listen(thing).await);
+        addresses.push(listen(reaction).await);
     }
     for address in addresses {
         let client = Client::connect(&format!("http://{address}")).unwrap();
@@ -211,18 +212,18 @@ async fn nobody_waits_longer_than_his_deadline_for_what_is_no_server() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_no_message_are_no_answer() {
-    // A reply whose first result is cut off; a message that claims to be compressed; an HTTP answer
-    // without any, which says OK.
-    for thing in [
-        Thing::Answers(b"\0\0\0\0\x03\x0a\x05\x08", Some("0")),
-        Thing::Answers(b"\x01\0\0\0\x02\x10\x01", Some("0")),
-        Thing::Answers(b"", Some("0")),
-        Thing::Answers(b"\0\0\0\0\0", Some("0")),
-        Thing::Answers(b"\0\xff\xff\xff\xff", Some("0")),
+async fn undecodable_responses_are_errors() {
+    // A response with an incomplete result; a compressed message; a response without a message and
+    // with status OK; an empty message; a message shorter than its length.
+    for reaction in [
+        Reaction::Answers(b"\0\0\0\0\x03\x0a\x05\x08", Some("0")),
+        Reaction::Answers(b"\x01\0\0\0\x02\x10\x01", Some("0")),
+        Reaction::Answers(b"", Some("0")),
+        Reaction::Answers(b"\0\0\0\0\0", Some("0")),
+        Reaction::Answers(b"\0\xff\xff\xff\xff", Some("0")),
     ] {
-        let client = Client::connect(&format!("http://{}", listen(thing).await)).unwrap();
+        let client = Client::connect(&format!("http://{}", listen(reaction).await)).unwrap();
         let outcome = client.check(check("a").timeout(Duration::from_millis(500))).await;
-        assert!(outcome.is_err(), "{thing:?}: {outcome:?}");
+        assert!(outcome.is_err(), "{reaction:?}: {outcome:?}");
     }
 }

@@ -12,7 +12,7 @@
     clippy::panic,
     clippy::unwrap_used,
     clippy::expect_used,
-    reason = "all of this is test code, not only what stands in test functions"
+    reason = "all of this is test code, not only the test functions"
 )]
 
 mod answers;

@@ -9,7 +9,7 @@ use tonic::codegen::http::{HeaderMap, Response};
 
 /// The reaction to a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Thing {
+pub(crate) enum Reaction {
     /// The connection is closed at once.
     Closes,
     /// Nothing is sent.
@@ -21,13 +21,13 @@ pub(crate) enum Thing {
 }
 
 /// Listens until the test's runtime ends.
-pub(crate) async fn listen(thing: Thing) -> SocketAddr {
+pub(crate) async fn listen(reaction: Reaction) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let serve = async move {
         while let Ok((tcp, _)) = listener.accept().await {
             #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
-            tokio::spawn(meet(thing, tcp));
+            tokio::spawn(meet(reaction, tcp));
         }
     };
     #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
@@ -35,15 +35,15 @@ pub(crate) async fn listen(thing: Thing) -> SocketAddr {
     address
 }
 
-async fn meet(thing: Thing, mut tcp: TcpStream) {
-    match thing {
-        Thing::Closes => {}
-        Thing::Silence => read_all(&mut tcp).await,
-        Thing::Says(bytes) => {
+async fn meet(reaction: Reaction, mut tcp: TcpStream) {
+    match reaction {
+        Reaction::Closes => {}
+        Reaction::Silence => read_all(&mut tcp).await,
+        Reaction::Says(bytes) => {
             let _ = tcp.write_all(bytes).await;
             read_all(&mut tcp).await;
         }
-        Thing::Answers(bytes, status) => {
+        Reaction::Answers(bytes, status) => {
             let _ = answer(tcp, bytes, status).await;
         }
     }
@@ -63,7 +63,7 @@ async fn answer(
     while let Some(call) = connection.accept().await {
         let (mut request, mut respond) = call?;
         let answer = async move {
-            // The question comes first.
+            // The request arrives first.
             let asked = request.body_mut().data().await;
             let head = Response::builder().header("content-type", "application/grpc");
             let mut body = respond.send_response(head.body(()).unwrap(), false)?;

@@ -1,4 +1,4 @@
-//! The real server in this process, on a runtime of its own so that it can be killed.
+//! A real server in this process, on its own runtime so that a test can kill it.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::PATIENCE;
 
-/// A server; killed when dropped.
+/// A server. Dropping it kills the server.
 pub(crate) struct Real {
     pub(crate) address: Address,
     pub(crate) reload: Reload,
@@ -31,7 +31,7 @@ impl Drop for Real {
     }
 }
 
-/// What a server is started with, for changes.
+/// The default configuration of a server.
 pub(crate) fn config(source: Source) -> Config {
     Config {
         source,
@@ -83,21 +83,21 @@ impl Real {
         Client::connect_with(&address, options).unwrap()
     }
 
-    /// Kills it, and waits until its address is free.
+    /// Kills the server, and waits until its address is free.
     pub(crate) fn kill(mut self) {
         let runtime = self.runtime.take().unwrap();
-        // A runtime cannot be waited for inside another.
+        // Waiting for the end of a runtime is not possible inside another runtime.
         std::thread::spawn(move || runtime.shutdown_timeout(PATIENCE)).join().unwrap();
     }
 
-    /// Stops it as SIGTERM does, and waits for that.
+    /// Drains the server as SIGTERM does, and waits for its end.
     pub(crate) async fn drain(mut self) {
         drop(self.stop.take());
         self.ended.take().unwrap().await.unwrap();
     }
 }
 
-/// A folder of this test's own, empty.
+/// An empty folder for one test.
 pub(crate) fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = std::fs::remove_dir_all(&path);

@@ -1,4 +1,4 @@
-//! Servers that go away, gently or not, while they are asked.
+//! Servers that are drained or killed under load.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::fake::{Act, Fake};
 use crate::real::{Real, config};
 use crate::{PATIENCE, ask};
 
-/// Questions about the demo, with what is right.
+/// Checks of the demo, with the correct decisions.
 const QUESTIONS: [(&str, &str, &str, bool); 6] = [
     ("alice", "repo.delete", "acme/platform/images/nginx", true),
     ("bob", "repo.list", "acme/platform/images/nginx", true),
@@ -25,14 +25,14 @@ const QUESTIONS: [(&str, &str, &str, bool); 6] = [
     ("acme/platform/ci", "apk.list", "acme/platform/packages/x", true),
 ];
 
-/// The demo on a unix socket: nobody else takes its address while the server is away.
+/// The demo on a unix socket: no other program can take its address during a restart.
 fn on_a_socket(name: &str) -> Config {
     let socket = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let listen = vec![Address::Unix(socket)];
     Config { listen, ..config(Source::Demo) }
 }
 
-/// Tasks that ask until they are told to stop.
+/// Tasks that make checks until they are stopped.
 struct Load {
     tasks: JoinSet<Vec<Error>>,
     stop: Arc<AtomicBool>,
@@ -66,7 +66,7 @@ impl Load {
         load
     }
 
-    /// Waits for so many more answers.
+    /// Waits for this number of further answers.
     async fn wait_for(&self, more: usize) {
         let goal = self.answered.load(Ordering::SeqCst) + more;
         let came = async {
@@ -74,10 +74,10 @@ impl Load {
                 tokio::task::yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, came).await.expect("answers come");
+        tokio::time::timeout(PATIENCE, came).await.expect("no more answers");
     }
 
-    /// Stops asking, and answers what went wrong.
+    /// Stops the tasks. Returns the errors of their checks.
     async fn stop(self) -> Vec<Error> {
         self.stop.store(true, Ordering::SeqCst);
         self.tasks.join_all().await.into_iter().flatten().collect()
@@ -85,7 +85,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_killed_again_and_again_makes_no_answer_wrong() {
+async fn killed_servers_cause_no_wrong_answers() {
     for (timeout, connections) in [(PATIENCE, 1), (Duration::from_millis(50), 3)] {
         let mut server = Real::start(on_a_socket("killed")).await;
         let client = server.client(Options { connections, ..Options::default() });
@@ -98,7 +98,7 @@ async fn a_server_that_is_killed_again_and_again_makes_no_answer_wrong() {
         load.wait_for(300).await;
         let errors = load.stop().await;
         if timeout == PATIENCE {
-            assert_eq!(errors, [], "calls with time left were asked again");
+            assert_eq!(errors, [], "calls before their deadline were not retried");
         }
         let late = |error: &Error| matches!(error, Error::DeadlineExceeded(_));
         assert!(errors.iter().all(late), "{errors:?}");
@@ -108,7 +108,7 @@ async fn a_server_that_is_killed_again_and_again_makes_no_answer_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_drains_costs_no_call() {
+async fn draining_servers_cause_no_failed_calls() {
     let mut server = Real::start(on_a_socket("drained")).await;
     let client = server.client(Options::default());
     let load = Load::start(&client, 64, PATIENCE);
@@ -122,8 +122,8 @@ async fn a_server_that_drains_costs_no_call() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_grow_old_cost_no_call() {
-    // Whoever of the two leaves first.
+async fn the_age_of_connections_causes_no_failed_calls() {
+    // The server, or the client, or both close connections at their age.
     for (server_age, client_age) in [(30, 600_000), (30, 20), (600_000, 20)] {
         let limits =
             Limits { connection_age: Duration::from_millis(server_age), ..Limits::default() };
@@ -135,9 +135,11 @@ async fn connections_that_grow_old_cost_no_call() {
         };
         let client = server.client(options);
         let load = Load::start(&client, 64, PATIENCE);
+        // Ten times the lower age, and answers after each of them.
+        let mut ages = tokio::time::interval(Duration::from_millis(server_age.min(client_age)));
         for _ in 0..10 {
+            ages.tick().await;
             load.wait_for(200).await;
-            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         assert_eq!(load.stop().await, [], "{server_age} {client_age}");
         client.shutdown().await;
@@ -145,7 +147,7 @@ async fn connections_that_grow_old_cost_no_call() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_replaced_ends() {
+async fn replaced_connections_are_closed() {
     let options = Options { connection_age: Duration::from_millis(20), ..Options::default() };
     let (fake, client) = Fake::start(|_| Act::Answer, options).await;
     assert!(ask(&client, "a").await.is_ok());

@@ -203,7 +203,7 @@ fn declared(facts: &CatalogFacts, violations: &mut FactsError) -> Vec<Box<str>> 
                 continue; // reported already
             }
             let (found, expected) = if action.contains('.') {
-                (quote(action), "an action, which has no dot")
+                (quote(action), "an action without a dot")
             } else if name.len() > NAME_BYTES_MAX {
                 (format!("capability {}", quote(&name)), "a capability of at most 128 bytes")
             } else if !is_new {
@@ -308,7 +308,7 @@ mod tests {
         );
         refuses(
             |f| f.resources[0].actions.push("a.b".into()),
-            "resources[0].actions[2]: found `a.b`; expected an action, which has no dot",
+            "resources[0].actions[2]: found `a.b`; expected an action without a dot",
         );
         refuses(
             |f| f.capabilities.push("a.b".into()),

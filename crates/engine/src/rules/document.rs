@@ -223,7 +223,7 @@ fn violation(
     let code = |text: &str| format!("`{text}`");
     let (field, found, expected): (String, String, String) = match broken {
         BrokenRule::IdTaken(id) => {
-            ("id".into(), format!("`{id}` again, after"), "an id that nothing else has".into())
+            ("id".into(), format!("`{id}`, already declared as"), "a unique id".into())
         }
         BrokenRule::ParentIsNoGroup(parent) => {
             let what = if other.is_some() { "is" } else { "is not declared" };
@@ -234,7 +234,8 @@ fn violation(
         }
         BrokenRule::TooManyRoles { custom, custom_max } => {
             let built_in = catalog.map_or(0, |catalog| catalog.roles().len());
-            let expected = format!("at most {custom_max} beside the {built_in} of the catalog");
+            let expected =
+                format!("at most {custom_max}, in addition to the {built_in} roles of the catalog");
             ("id".into(), format!("{custom} roles"), expected)
         }
         BrokenRule::UnknownCapability { position, name } => {
@@ -269,12 +270,12 @@ fn violation(
             ("when".into(), format!("{count} conditions"), format!("at most {CONDITIONS_MAX}"))
         }
         BrokenRule::SameBinding { .. } => {
-            let expected = "an identity, role, scope and conditions that no other binding has";
+            let expected = "a unique combination of identity, role, scope and conditions";
             (String::new(), "the same binding as".into(), expected.into())
         }
         // A document deletes nothing.
         BrokenRule::NotEmpty(id) | BrokenRule::StillBound(id) => {
-            ("id".into(), code(id), "nothing that refers to it".into())
+            ("id".into(), code(id), "no references to it".into())
         }
     };
     Violation { kind, index, field, found, other, expected }
@@ -427,6 +428,9 @@ mod tests {
         assert_eq!(broken, BrokenRule::TooManyRoles { custom, custom_max });
         assert!(rules::check_role_count(most + 1, 1).is_err());
         let found = violation(broken, ("roles", custom_max), None, None);
-        assert_eq!(found.expected, format!("at most {custom_max} beside the 0 of the catalog"));
+        assert_eq!(
+            found.expected,
+            format!("at most {custom_max}, in addition to the 0 roles of the catalog")
+        );
     }
 }

@@ -100,7 +100,7 @@ fn read_sources<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Vec<Source> {
 fn read_jwt<'t>(reader: &mut Reader<'t>, node: Node<'t>, jwt: &mut JwtSource) {
     reader.mapping(
         node,
-        "where a token's identity stands: a mapping with `payload`, `claim` and `prefix`",
+        "the identity in a token: a mapping with `payload`, `claim` and `prefix`",
         &["payload", "claim", "prefix"],
         |reader, key, value| {
             let Some(text) = reader.text(value) else { return };
@@ -116,7 +116,7 @@ fn read_jwt<'t>(reader: &mut Reader<'t>, node: Node<'t>, jwt: &mut JwtSource) {
 fn read_peer<'t>(reader: &mut Reader<'t>, node: Node<'t>, prefix: &mut String) {
     reader.mapping(
         node,
-        "what stands before a peer's identity: a mapping with `prefix`",
+        "the prefix of a peer's identity: a mapping with `prefix`",
         &["prefix"],
         |reader, _, value| {
             if let Some(text) = reader.text(value) {
@@ -189,7 +189,7 @@ fn read_route<'t>(
             "form" => draft.takes_forms = reader.boolean(value).unwrap_or_default(),
             "require" => {
                 let requires = draft.requires.get_or_insert_default();
-                reader.list(requires, value, "a list of what is required", read_requirement);
+                reader.list(requires, value, "a list of requirements", read_requirement);
             }
             _ => draft.authenticated = reader.boolean(value).unwrap_or_default(),
         },
@@ -213,8 +213,12 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
             methods.into_iter().collect::<Option<Vec<_>>>()?
         }
         _ => {
-            let expected = "at least one method; a gRPC method has none of its own";
-            reader.report(mark, "methods that do not fit", expected);
+            let (found, expected) = if is_grpc {
+                ("`methods` of a gRPC route", "no `methods`: gRPC calls are POST requests")
+            } else {
+                ("no method", "at least one method")
+            };
+            reader.report(mark, found, expected);
             return None;
         }
     };
@@ -222,7 +226,7 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
     for (parameter, form) in forms {
         if !path.restrict(&parameter, form.unwrap_or_default()) {
             let found = format!("`where` of {}", quote(&parameter));
-            reader.report(mark, found, "parameters of one segment that the path has");
+            reader.report(mark, found, "a parameter of the path with exactly one segment");
         }
     }
     let bound =
@@ -236,7 +240,8 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
     }
     if draft.authenticated == draft.requires.as_ref().is_some_and(|all| !all.is_empty()) {
         let found = if draft.authenticated { "both" } else { "neither" };
-        let expected = "either something in `require`, or `authenticated: true` for any identity";
+        let expected = "either requirements in `require`, or `authenticated: true` for any \
+                        identity";
         reader.report(mark, found, expected);
     }
     let mut requires = Vec::new();
@@ -266,7 +271,7 @@ fn read_name<'t>(
     let name =
         reader.parse(node, "a route's name", |text| parse_name(text).map(|()| text.to_owned()))?;
     if let Some((line, _)) = names.insert(name.clone(), mark) {
-        let found = format!("{} again, after line {line}", quote(&name));
+        let found = format!("{}, already used in line {line}", quote(&name));
         reader.report(mark, found, "a name that no other route has");
     }
     Some(name)
@@ -285,7 +290,7 @@ fn read_hosts<'t>(reader: &mut Reader<'t>, node: Node<'t>, hosts: &mut Vec<Strin
         seen += 1;
         reader.parse(node, "a host", |text| {
             if !is_host(text) || text.bytes().any(|byte| byte.is_ascii_uppercase()) {
-                return Err("its name in lower case, without port");
+                return Err("lower case, without a port");
             }
             Ok(text.to_owned())
         })
@@ -324,7 +329,7 @@ fn read_forms<'t>(
         };
         if form.is_none() {
             let known = Form::NAMED.map(|(name, _)| name).join(", ");
-            let found = format!("another form for {}", quote(&parameter));
+            let found = format!("an unknown form for {}", quote(&parameter));
             reader.report(mark, found, format!("one of {known}"));
         }
         forms.push((parameter, form));
@@ -346,7 +351,7 @@ fn read_query<'t>(
         let (mut name, mut bound) = (Required::new("name"), Required::new("as"));
         let is_mapping = reader.mapping(
             node,
-            "a query parameter that must be there: a mapping with `name` and `as`",
+            "a required query parameter: a mapping with `name` and `as`",
             &["name", "as"],
             |reader, key, value| match key {
                 "name" => name.read(reader, value, read_query_name),
@@ -389,7 +394,7 @@ fn read_requirement<'t>(
     let (mut capability, mut resource) = (Required::new("capability"), Required::new("resource"));
     let is_mapping = reader.mapping(
         node,
-        "what is required: a mapping with `capability` and `resource`",
+        "a requirement: a mapping with `capability` and `resource`",
         &["capability", "resource"],
         |reader, key, value| match key {
             "capability" => capability.read(reader, value, |reader, node| {

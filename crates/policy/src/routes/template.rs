@@ -111,7 +111,7 @@ impl Template {
         if text.len() > ROUTE_PATH_BYTES_MAX {
             return Err(format!("at most {ROUTE_PATH_BYTES_MAX} bytes"));
         }
-        let path = text.strip_prefix('/').ok_or("it begins with `/`")?;
+        let path = text.strip_prefix('/').ok_or("it must begin with `/`")?;
         let count = path.split('/').count();
         if count > ROUTE_SEGMENTS_MAX {
             return Err(format!("at most {ROUTE_SEGMENTS_MAX} segments"));
@@ -143,7 +143,7 @@ impl Template {
         }
         let again = names.windows(2).find(|pair| pair.first() == pair.last());
         match again.and_then(|pair| pair.first()) {
-            Some(name) => Err(format!("parameter `{name}` once")),
+            Some(name) => Err(format!("parameter `{name}` only once")),
             None => Ok(template),
         }
     }

@@ -112,8 +112,8 @@ fn bindings_with_different_conditions_are_different() {
     check(&["", one, other, differs, text], &[]);
     let both = format!("{one}, {other}");
     check(&[one, &both], &[]);
-    let same = "9:3: role_bindings[1]: found the same binding as role_bindings[0]; expected an \
-                identity, role, scope and conditions that no other binding has";
+    let same = "9:3: role_bindings[1]: found the same binding as role_bindings[0]; expected a \
+                unique combination of identity, role, scope and conditions";
     check(&[one, one], &[same]);
     check(&["", ""], &[same]);
     // Conditions are a set: order and repetition do not matter.

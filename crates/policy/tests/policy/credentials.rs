@@ -64,7 +64,10 @@ fn a_hash_has_64_lower_case_digits() {
     check_acme(
         "credentials: [{identity: alice, sha256: \
          e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855}]",
-        &["7:41: credentials[0].sha256: found the hash of nothing; expected the hash of a secret"],
+        &[
+            "7:41: credentials[0].sha256: found the hash of the empty string; expected the hash of a \
+           secret",
+        ],
     );
 }
 
@@ -83,18 +86,18 @@ fn a_secret_is_of_one_declared_identity() {
 "
         ),
         &[
-            "9:3: credentials[1]: found the string `nonsense`; expected a credential: a mapping with \
-             `identity` and `sha256`",
+            "9:3: credentials[1]: found the string `nonsense`; expected a credential: a mapping \
+             with `identity` and `sha256`",
             "10:14: credentials[2].identity: found `nobody`; expected a declared identity",
-            "11:31: credentials[3].sha256: found the hash of credentials[0] again; expected a secret \
-             that no other credential has",
+            "11:31: credentials[3].sha256: found the same hash as credentials[0]; expected a \
+             secret that no other credential has",
             "12:3: credentials[4]: found no `sha256`; expected the key `sha256`",
             // `acme/dev` is a group.
             "12:14: credentials[4].identity: found `acme/dev`; expected a declared identity",
             "13:14: credentials[5].identity: found `//`; expected a path (segment 1 is empty: no \
              leading, trailing or double slash)",
-            "13:26: credentials[5].sha256: found the hash of credentials[0] again; expected a secret \
-             that no other credential has",
+            "13:26: credentials[5].sha256: found the same hash as credentials[0]; expected a \
+             secret that no other credential has",
             "13:92: credentials[5]: found unknown key `secret`; expected one of the keys identity, \
              sha256, expires_at",
         ],

@@ -52,8 +52,10 @@ fn a_role_without_capabilities_is_warned_of() {
     assert_eq!(
         warnings,
         [
-            "5:3: roles[0]: found role `a/r` with no capability; expected at least one capability",
-            "6:3: roles[1]: found role `a/s` with no capability; expected at least one capability",
+            "5:3: roles[0]: found role `a/r` without capabilities; expected at least one \
+             capability",
+            "6:3: roles[1]: found role `a/s` without capabilities; expected at least one \
+             capability",
         ]
     );
 }
@@ -88,7 +90,7 @@ fn a_document_is_one_mapping() {
         ("'5'", "the string `5`"),
         ("[version, 1]", "a list"),
     ] {
-        let expected = "a policy: a mapping with `version`, `catalog` and what it declares";
+        let expected = "a policy: a mapping with `version`, `catalog` and declarations";
         check(document, &[&format!("1:1: found {found}; expected {expected}")]);
     }
     check(policy("---\nversion: 1\n"), &["4:1: found a second document; expected one document"]);
@@ -157,8 +159,8 @@ fn the_version_is_the_number_one() {
 
 #[test]
 fn the_catalog_is_known_or_written_out() {
-    let unknown = "1:23: catalog: found catalog `tset`; expected a catalog that is built in or \
-                   loaded: test, chainguard-2023-12-07, chainguard-2025-08-14, \
+    let unknown = "1:23: catalog: found catalog `tset`; expected a built-in or loaded catalog: \
+                   test, chainguard-2023-12-07, chainguard-2025-08-14, \
                    chainguard-2025-08-14+errata";
     check("{version: 1, catalog: chainguard-2025-08-14}", &[]);
     check("{version: 1, catalog: tset}", &[unknown]);
@@ -288,35 +290,35 @@ fn yaml_that_is_more_than_json_is_refused() {
     check(
         policy("groups: [{id: &x a, name: *x}, {id: *y}]"),
         &[
-            "3:15: groups[0].id: found an anchor; expected the value alone",
-            "3:27: groups[0].name: found an alias; expected the value written out",
-            "3:37: groups[1].id: found an alias; expected the value written out",
+            "3:15: groups[0].id: found an anchor; expected a value without an anchor",
+            "3:27: groups[0].name: found an alias; expected the value itself",
+            "3:37: groups[1].id: found an alias; expected the value itself",
         ],
     );
     check(
         policy("groups: &g\n- &h\n  id: a\n- *h\nroles: *g\n*x : 5\n"),
         &[
-            "3:9: groups: found an anchor; expected the value alone",
-            "4:3: groups: found an anchor; expected the value alone",
-            "6:3: groups: found an alias; expected the value written out",
-            "7:8: roles: found an alias; expected the value written out",
-            "8:1: found an alias; expected the value written out",
+            "3:9: groups: found an anchor; expected a value without an anchor",
+            "4:3: groups: found an anchor; expected a value without an anchor",
+            "6:3: groups: found an alias; expected the value itself",
+            "7:8: roles: found an alias; expected the value itself",
+            "8:1: found an alias; expected the value itself",
         ],
     );
     check(
         policy("groups: [{id: !!str 5}, !foo {id: b}, {! id: c}]\nroles: !!seq []"),
         &[
-            "3:15: groups[0].id: found a tag; expected the value alone",
+            "3:15: groups[0].id: found a tag; expected a value without a tag",
             "3:21: groups[0].id: found the number `5`; expected a path (quote it to make it a \
              string)",
-            "3:25: groups: found a tag; expected the value alone",
-            "3:40: groups[2]: found a tag; expected the value alone",
-            "4:8: roles: found a tag; expected the value alone",
+            "3:25: groups: found a tag; expected a value without a tag",
+            "3:40: groups[2]: found a tag; expected a value without a tag",
+            "4:8: roles: found a tag; expected a value without a tag",
         ],
     );
     check(
         policy("groups: [{id: a, <<: {name: b}}]"),
-        &["3:18: groups[0]: found the merge key `<<`; expected keys written out"],
+        &["3:18: groups[0]: found the merge key `<<`; expected explicit keys"],
     );
     check(
         policy("identities: [{id: a, properties: {<<: {b: c}}}]"),
@@ -439,7 +441,7 @@ fn a_syntax_error_ends_the_reading() {
 }
 
 #[test]
-fn the_order_of_a_document_means_nothing() {
+fn the_order_in_a_document_does_not_matter() {
     let sections = [
         "role_bindings:\n- {identity: a/b/u, role: a/b/r, scope: a/b/x}\n",
         "roles: [{id: a/b/r, capabilities: [record.read]}]\n",

@@ -6,13 +6,14 @@ use crate::common::{check, check_acme, policy};
 fn an_id_names_one_thing() {
     check(
         policy("groups: [{id: a}, {id: b}, {id: a}]"),
-        &["3:33: groups[2].id: found `a` again, after groups[0]; expected an id that nothing \
-           else has"],
+        &["3:33: groups[2].id: found `a`, already declared as groups[0]; expected a unique id"],
     );
     check_acme(
         "role_bindings: [{id: acme/dev, identity: alice, role: owner, scope: acme}]",
-        &["7:22: role_bindings[0].id: found `acme/dev` again, after groups[1]; expected an id \
-           that nothing else has"],
+        &[
+            "7:22: role_bindings[0].id: found `acme/dev`, already declared as groups[1]; expected a \
+           unique id",
+        ],
     );
     // All kinds share one namespace. An id that is declared twice still counts as declared as both
     // kinds.
@@ -28,16 +29,14 @@ role_bindings:
 ",
         ),
         &[
-            "3:19: identities[0].id: found `a` again, after groups[0]; expected an id that nothing \
-             else has",
-            "3:28: identities[1].id: found `a/x` again, after groups[1]; expected an id that \
-             nothing else has",
-            "5:18: resources[0].id: found `a/y` again, after roles[0]; expected an id that nothing \
-             else has",
+            "3:19: identities[0].id: found `a`, already declared as groups[0]; expected a unique id",
+            "3:28: identities[1].id: found `a/x`, already declared as groups[1]; expected a unique \
+             id",
+            "5:18: resources[0].id: found `a/y`, already declared as roles[0]; expected a unique id",
             "8:8: role_bindings[0].id: found `a/z`; expected a path below the binding's scope \
              `a/y`",
-            "9:8: role_bindings[1].id: found `a/z` again, after role_bindings[0]; expected an id \
-             that nothing else has",
+            "9:8: role_bindings[1].id: found `a/z`, already declared as role_bindings[0]; expected \
+             a unique id",
         ],
     );
 }
@@ -175,8 +174,8 @@ fn the_same_binding_twice_is_an_error() {
 - {identity: alice, role: owner, scope: acme/dev}
 - {id: acme/b, identity: alice, expires_at: 2027-01-01T00:00:00Z, role: owner, scope: acme}
 ",
-        &["12:3: role_bindings[4]: found the same binding as role_bindings[0]; expected an \
-           identity, role, scope and conditions that no other binding has"],
+        &["12:3: role_bindings[4]: found the same binding as role_bindings[0]; expected a unique \
+           combination of identity, role, scope and conditions"],
     );
 }
 
@@ -201,8 +200,8 @@ fn a_bindings_id_is_below_its_scope() {
         "acme",
         "acme",
         &[
-            "7:22: role_bindings[0].id: found `acme` again, after groups[0]; expected an id that \
-             nothing else has",
+            "7:22: role_bindings[0].id: found `acme`, already declared as groups[0]; expected a \
+             unique id",
             "7:22: role_bindings[0].id: found `acme`; expected a path below the binding's scope \
              `acme`",
         ],

@@ -1,5 +1,5 @@
-//! Documents: loaded whole or refused, with places that are in the text; and what was loaded, once
-//! written out, loads as the same.
+//! Documents: each loads or is refused, with positions inside the text. A loaded document that is written
+//! and loaded again gives the same result.
 
 use std::sync::{Arc, LazyLock};
 
@@ -11,15 +11,15 @@ use capstan_policy::{
 
 use crate::{Naive, written};
 
-/// Most bytes of one diagnostic, however long what it found.
+/// The highest length of one diagnostic, for any document.
 const DIAGNOSTIC_BYTES_MAX: usize = 2_000;
-/// Bindings of a policy that loaded that are asked about.
+/// The number of bindings of a loaded policy with checks.
 const BINDINGS_ASKED: usize = 8;
-/// Identities of it that its snapshot is held against the rules for.
+/// The number of identities in the self-check of the snapshot.
 const IDENTITIES_CHECKED: usize = 8;
 
-/// Those that come with Capstan, a small one, and one of those under a short name: reading those
-/// that come with Capstan anew for every policy would take longer than all else.
+/// The built-in catalogs, a small catalog, and a built-in catalog under a short name. They are loaded only
+/// once, because loading takes longer than the rest of a test.
 static CATALOGS: LazyLock<Catalogs> = LazyLock::new(|| {
     const TEST: &str = "name: test
 resources: [{name: record, actions: [read, write]}]
@@ -30,7 +30,7 @@ roles:
 ";
     let mut catalogs = Catalogs::default();
     let newest = BUILT_IN.last().map(|(name, document)| {
-        document.replacen(&format!("name: {name}"), "name: guard", 1) // its own name is taken
+        document.replacen(&format!("name: {name}"), "name: guard", 1) // its own name is already used
     });
     for document in newest.iter().map(String::as_str).chain([TEST]) {
         let loaded = catalogs.load(document.as_bytes());
@@ -39,13 +39,13 @@ roles:
     catalogs
 });
 
-/// A policy: see the rules of this module. One that loads gives an index that decides as the naive
-/// model does. Answers whether it loads. Beside the built-in catalogs it can name `test`, which is
-/// small, and `guard`, which is the newest of those that come with Capstan.
+/// Tests a policy by the rules of this module. A snapshot of a loaded policy decides as the naive model.
+/// Returns whether the policy loads. The catalogs are the built-in ones, the small catalog `test`, and the
+/// newest built-in catalog as `guard`.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a rule does not hold.
 #[must_use]
 pub fn policy(document: &[u8]) -> bool {
     let Some((facts, Policy { model, warnings, .. })) = loaded_twice(document) else {
@@ -53,7 +53,7 @@ pub fn policy(document: &[u8]) -> bool {
     };
     in_text(document, &warnings);
     let catalog = model.catalog().facts().clone();
-    // A policy may bring a catalog of its own by a name that is known.
+    // An inline catalog can have the name of a loaded one.
     let known = CATALOGS.get(&catalog.name);
     let is_known = known.is_some_and(|known| Arc::ptr_eq(&known, model.catalog()));
     let source = if is_known { catalog.name.clone() } else { written::catalog(&catalog) };
@@ -68,7 +68,7 @@ pub fn policy(document: &[u8]) -> bool {
     true
 }
 
-/// A policy, if it loads, and its facts as text; the same twice.
+/// Loads a policy twice, with equal results. Returns the policy and its facts as text, if it loads.
 fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
     let [first, second] = [(), ()].map(|()| load_policy(document, &CATALOGS));
     let facts = |loaded: &Policy| format!("{:?}", loaded.model.facts());
@@ -76,12 +76,12 @@ fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
         Ok(policy) => Ok((facts(policy), policy.warnings.clone())),
         Err(diagnostics) => Err(diagnostics.clone()),
     });
-    assert_eq!(said, again, "the same twice");
+    assert_eq!(said, again, "two loads of one document");
     let (facts, _) = judged(document, said)?;
     Some((facts, first.ok()?))
 }
 
-/// The index of a policy and the naive model answer alike.
+/// Compares the answers of the snapshot and the naive model.
 fn decided(model: &Model) {
     let (catalog, facts) = (model.catalog().facts().clone(), model.facts());
     let snapshot = Snapshot::build(model, 1);
@@ -103,23 +103,23 @@ fn decided(model: &Model) {
     }
 }
 
-/// Policy tests: see the rules of this module. Answers whether they load.
+/// Tests a policy-test document by the rules of this module. Returns whether it loads.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a rule does not hold.
 #[must_use]
 pub fn policy_tests(document: &[u8]) -> bool {
     let loaded = load_policy_tests(document);
     let again = load_policy_tests(document);
-    assert_eq!(format!("{loaded:?}"), format!("{again:?}"), "the same twice");
+    assert_eq!(format!("{loaded:?}"), format!("{again:?}"), "two loads of one document");
     let Some(tests) = judged(document, loaded) else { return false };
     let lines = lines(document).len();
     assert!(tests.tests.iter().all(|test| (1..=lines).contains(&test.line)), "{tests:?}");
     let text = written::policy_tests(&tests);
     let reloaded = load_policy_tests(text.as_bytes());
     let reloaded = reloaded.map(|mut reloaded| {
-        // Each stands where it now stands.
+        // The lines are those of the written document.
         let lines = reloaded.tests.iter_mut().zip(&tests.tests);
         lines.for_each(|(test, before)| test.line = before.line);
         format!("{reloaded:?}")
@@ -128,15 +128,15 @@ pub fn policy_tests(document: &[u8]) -> bool {
     true
 }
 
-/// A route table: see the rules of this module. Answers whether it loads.
+/// Tests a route table by the rules of this module. Returns whether it loads.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a rule does not hold.
 #[must_use]
 pub fn routes(document: &[u8]) -> bool {
     let loaded = load_routes(document);
-    assert_eq!(loaded, load_routes(document), "the same twice");
+    assert_eq!(loaded, load_routes(document), "two loads of one document");
     let Some(table) = judged(document, loaded) else { return false };
     for route in &table.routes {
         assert!(!route.methods.is_empty() && parse_name(&route.name).is_ok(), "{route:?}");
@@ -148,12 +148,12 @@ pub fn routes(document: &[u8]) -> bool {
     true
 }
 
-/// A catalog, in a document of its own and in a policy: see the rules of this module. Answers
-/// whether it loads by itself.
+/// Tests a catalog by the rules of this module, as a document and inside a policy. Returns whether the
+/// document loads.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a rule does not hold.
 #[must_use]
 pub fn catalog(document: &[u8]) -> bool {
     let mut catalogs = CATALOGS.clone();
@@ -167,7 +167,7 @@ pub fn catalog(document: &[u8]) -> bool {
     let facts = catalog.facts().clone();
     assert!(catalogs.get(&facts.name).is_some_and(|known| Arc::ptr_eq(&known, &catalog)));
     let taken = catalogs.load(document);
-    assert!(judged(document, taken).is_none(), "a name that is taken");
+    assert!(judged(document, taken).is_none(), "an already used name");
     let text = written::catalog(&facts);
     let reloaded = CATALOGS.clone().load(text.as_bytes());
     let reloaded = reloaded.map(|(catalog, _)| format!("{:?}", catalog.facts()));
@@ -192,7 +192,7 @@ fn inline(document: &[u8]) {
     judged(&policy, load_policy(&policy, &CATALOGS));
 }
 
-/// What was loaded, or nothing but diagnostics that say where they belong.
+/// The loaded document, or `None` with valid diagnostics.
 fn judged<T>(document: &[u8], loaded: Result<T, Diagnostics>) -> Option<T> {
     let diagnostics = match loaded {
         Ok(loaded) => return Some(loaded),
@@ -210,7 +210,7 @@ fn judged<T>(document: &[u8], loaded: Result<T, Diagnostics>) -> Option<T> {
     None
 }
 
-/// The place of the first character that is none.
+/// The position of the first invalid UTF-8 byte.
 fn not_utf8(document: &[u8]) -> Option<(usize, usize)> {
     let good = document.utf8_chunks().next()?.valid().replace("\r\n", "\n");
     let good = good.trim_start_matches('\u{feff}');
@@ -218,7 +218,7 @@ fn not_utf8(document: &[u8]) -> Option<(usize, usize)> {
     Some((good.matches(['\n', '\r']).count() + 1, last.chars().count() + 1))
 }
 
-/// Each is of a place in the text, short, and has nothing that a terminal would obey.
+/// Asserts that each diagnostic has a position in the text, is short, and has no control characters.
 fn in_text<'d>(document: &[u8], diagnostics: impl IntoIterator<Item = &'d Diagnostic>) {
     let lines = lines(document);
     for diagnostic in diagnostics {

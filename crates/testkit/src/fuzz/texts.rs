@@ -1,4 +1,4 @@
-//! Texts that mean something by themselves: paths, names, attributes, times.
+//! Parsers of short texts: paths, names, attributes, times.
 
 use capstan_engine::{
     PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, parse_attribute, parse_name, quote,
@@ -7,17 +7,17 @@ use capstan_policy::{format_timestamp, parse_timestamp};
 
 use crate::naive::{is_at_or_above, is_path};
 
-/// Most texts that are compared with each other.
+/// The highest number of texts that are compared with each other.
 const TEXTS_MAX: usize = 8;
-/// Most bytes of a message about a text, however long that is.
+/// The highest length of an error message, for a text of any length.
 const MESSAGE_BYTES_MAX: usize = 200;
 
-/// The lines are paths, names, attributes and times to the product just as the contract reads them,
-/// and what is parsed is the text again. Answers whether one of them is a path.
+/// The product parses each line as a path, name, attribute and time exactly if the contract allows it. A
+/// parsed value formats as the same text. Returns whether one of the lines is a path.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a rule does not hold.
 pub fn path(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes);
     let texts: Vec<_> = text.split('\n').take(TEXTS_MAX).collect();
@@ -61,7 +61,7 @@ fn path_alone(text: &str) {
     }
 }
 
-/// An error about a path says which segment it means, and nothing long or harmful.
+/// An error of a path names the segment, is short, and has no control characters.
 fn refused(text: &str, error: &ParsePathError) {
     harmless(&error.to_string());
     let (segment, bytes) = match *error {
@@ -82,7 +82,7 @@ fn refused(text: &str, error: &ParsePathError) {
     assert!(bytes.is_some() || ["", ".", ".."].contains(&it), "{text:?}: {error}");
 }
 
-/// Section 4: 1 to 128 of some characters, no dot at either end and no two in a row.
+/// Section 4: 1 to 128 of some characters, without a leading, trailing or double dot.
 fn name(text: &str) {
     let good = |c: char| c.is_ascii_alphanumeric() || "_-.+".contains(c);
     let dots = text.starts_with('.') || text.ends_with('.') || text.contains("..");
@@ -98,7 +98,7 @@ fn name(text: &str) {
     assert!(!is_name || text.len() > 80 || quoted == format!("`{text}`"), "{quoted:?}");
 }
 
-/// Section 3: the name is everything after the first dot.
+/// Section 3: the name is the text after the first dot.
 fn attribute(text: &str) {
     let words = ["subject", "resource", "action", "context"];
     let rest = words.iter().find_map(|word| text.strip_prefix(word)?.strip_prefix('.'));
@@ -106,7 +106,7 @@ fn attribute(text: &str) {
     assert_eq!(found, rest.filter(|rest| !rest.is_empty()), "{text:?}");
 }
 
-/// A time that was read is written so that it is read as the same.
+/// A parsed time formats as a text of the same time.
 fn time(text: &str) {
     let Ok(time) = parse_timestamp(text) else { return };
     let written = format_timestamp(time);

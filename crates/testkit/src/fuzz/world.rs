@@ -1,4 +1,4 @@
-//! Worlds: whatever the policy and the question, the engine answers as the naive model.
+//! Worlds: for any policy and question, the engine answers as the naive model.
 
 use std::collections::BTreeSet;
 
@@ -8,18 +8,18 @@ use proptest::test_runner::TestCaseError;
 use crate::asking::{Pair, Tally, build};
 use crate::generate::{Question, World, asked_from, later};
 
-/// Instants at which an answer may change that are asked about.
+/// The highest number of expiries with checks around them.
 const ENDS_ASKED: usize = 2;
 
-/// The world and the questions that these bytes choose: each answer of the engine is the naive
-/// model's, in every shape, now and around the times when bindings end.
+/// Generates a world and questions from the bytes. Every answer of the engine is equal to the answer of the
+/// naive model, at the world's time and around the expiries of bindings.
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If an answer differs.
 pub fn world(bytes: &[u8]) {
     let asked = asked_from(bytes);
-    assert!(asked.is_some(), "bytes that choose no world");
+    assert!(asked.is_some(), "bytes without a world");
     if let Some((world, questions)) = asked {
         let agrees = agrees(&world, &questions);
         assert!(agrees.is_ok(), "{agrees:?}\n{questions:#?}\n{world:#?}");

@@ -1,4 +1,4 @@
-//! From draws to facts: what would break a rule of section 3 of the contract is left out.
+//! Builds facts from draws, without draws that would break a rule of section 3 of the contract.
 
 use std::collections::BTreeSet;
 
@@ -16,11 +16,11 @@ use crate::naive::is_path;
 
 type PropertiesDraw<'d> = &'d [(String, Value)];
 
-/// More bindings than this are one identity's, on scopes that are made for them.
+/// If more bindings are drawn, they are all of one identity, at scopes that are created for them.
 const CROWD: usize = 12;
 
 impl WorldDraw {
-    /// The world: what is drawn in order, without what would break a rule.
+    /// Builds the world from the draws in order, without those that would break a rule.
     pub(super) fn world(self) -> World {
         let mut builder = Builder::new(self.catalog, self.now);
         builder.built_in_roles(&self.built_in_roles, self.owner);
@@ -61,7 +61,7 @@ impl Builder {
         Self { world, taken: BTreeSet::new(), bound: BTreeSet::new() }
     }
 
-    /// A path below a group, or at the root, if nothing else has it.
+    /// A path below a group, or at the root. `None` if it is already used.
     fn claim(&mut self, parent: Option<Place>, segment: &str) -> Option<PathBuf> {
         let groups = &self.world.facts.groups;
         let text = match parent.and_then(|at| pick(groups, at)) {
@@ -94,7 +94,7 @@ impl Builder {
         }
     }
 
-    /// Adds groups below the last one, down to the deepest that can be.
+    /// Adds groups below the last one, down to the maximum depth.
     fn deepen(&mut self) {
         let last = self.world.facts.groups.last().map(|group| group.id.to_string());
         let mut text = last.unwrap_or_default();
@@ -130,7 +130,7 @@ impl Builder {
         }
     }
 
-    /// Registers many resources, at the root so that none is too deep.
+    /// Registers many resources at the root, so that none is too deep.
     fn widen(&mut self, resources: usize) {
         (0..resources).for_each(|at| self.resource(None, &format!("r{at}"), &[]));
     }
@@ -143,7 +143,7 @@ impl Builder {
         let (Some(identity), Some(scope)) = (identity, pick(&scopes, draw.scope)) else {
             return;
         };
-        // A custom role lives at `home/name`, and can be bound at `home` or below.
+        // A custom role has the id `home/name`, and can be bound at or below `home`.
         let at_home = |role: &&CustomRole| {
             let home = role.id.as_str().rsplit_once('/').map_or("", |(home, _)| home);
             format!("{scope}/").starts_with(&format!("{home}/"))
@@ -189,7 +189,7 @@ impl CapabilitiesDraw {
 }
 
 impl QuestionDraw {
-    /// The question, unless its resource would be no path.
+    /// The question. `None` if its resource would not be a path.
     pub(super) fn about(&self, world: &World) -> Option<Question> {
         let Facts { groups, roles, identities, role_bindings, resources } = &world.facts;
         let binding = self.binding.and_then(|at| pick(role_bindings, at));
@@ -239,7 +239,7 @@ impl QuestionDraw {
         let drawn = self.supplied.iter().map(|(of, property)| (*of, property.clone()));
         let tests = binding.filter(|_| self.meets).map(|binding| &binding.when);
         let met = tests.into_iter().flatten().map(|test| {
-            // What must differ differs by type alone, where that can be.
+            // A value for `not_equals` differs only in its type, if possible.
             let value = match &test.value {
                 value if test.equals => value.clone(),
                 Value::String(text) => text.parse().map_or(Value::Boolean(true), Value::Integer),
@@ -260,7 +260,7 @@ impl QuestionDraw {
     }
 }
 
-/// The names of all capabilities, sorted, as bits are numbered.
+/// The names of all capabilities in sorted order, which is the order of their bits.
 fn names(catalog: &CatalogFacts) -> Vec<String> {
     let facts = Facts::default();
     let naive = crate::Naive::new(catalog, &facts, Attributes::NONE, Timestamp::UNIX_EPOCH);

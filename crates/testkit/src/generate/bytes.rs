@@ -1,5 +1,5 @@
-//! Draws from bytes, so that a fuzzer chooses them: about a byte for each decision, in order. Where
-//! the bytes end, lists end, and what is left takes its first value.
+//! Draws from the bytes of a fuzzer, about one byte for each decision, in order. At the end of the bytes,
+//! lists end, and other decisions take their first value.
 
 use std::ops::RangeInclusive;
 
@@ -14,13 +14,12 @@ use super::draw::{
 };
 use super::{Question, World};
 
-/// Capabilities beside those that are drawn: around none, one and two words of bits.
+/// The number of additional capabilities: around zero, one and two words of bits.
 const WIDE: [usize; 12] = [0, 0, 0, 0, 58, 62, 63, 64, 65, 126, 127, 128];
-/// Bindings of a crowded world, made of those that are drawn.
+/// The number of bindings of a crowded world. They are variants of the drawn bindings.
 const CROWD: u16 = 230;
 
-/// A world and questions about it, as these bytes choose. Any bytes give some: nothing would be a
-/// bug.
+/// Generates a world and questions from bytes. `None` would be a bug: any bytes give a world.
 #[must_use]
 pub fn asked_from(bytes: &[u8]) -> Option<(World, Vec<Question>)> {
     let mut bytes = Unstructured::new(bytes);
@@ -163,7 +162,7 @@ fn place(bytes: &mut Unstructured<'_>) -> Result<Place> {
     Ok(Place(u16::from(bytes.arbitrary::<u8>()?) * 257))
 }
 
-/// Once in so many times; never once the bytes have ended.
+/// True once in this number of times, and never after the end of the bytes.
 fn rarely(bytes: &mut Unstructured<'_>, times: u8) -> Result<bool> {
     Ok(bytes.int_in_range(1..=times)? == times)
 }
@@ -175,13 +174,13 @@ fn maybe<'b, T>(
     if bytes.arbitrary()? { draw(bytes).map(Some) } else { Ok(None) }
 }
 
-/// Those of these whose bit is set.
+/// The items whose bit is set.
 fn some<T: Copy>(bytes: &mut Unstructured<'_>, of: &[T]) -> Result<Vec<T>> {
     let bits: u8 = bytes.arbitrary()?;
     Ok((0..).zip(of).filter(|(bit, _)| bits >> bit & 1 == 1).map(|(_, one)| *one).collect())
 }
 
-/// As many as the first byte says, as far as the bytes go.
+/// A list. Its length is in the first byte, and it ends at the end of the bytes.
 fn many<'b, T>(
     bytes: &mut Unstructured<'b>,
     length: RangeInclusive<usize>,

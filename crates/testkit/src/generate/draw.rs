@@ -1,7 +1,7 @@
-//! Draws: what to try, before anybody knows whether it fits.
+//! Draws: proposals for parts of a world, which may not be valid.
 //!
-//! **Invariant**: a draw knows no world. It holds words from short lists, so that they collide, and
-//! places in lists that [`super::build`] resolves.
+//! **Invariant**: a draw does not depend on a world. It has words from short lists, so that names collide, and
+//! positions in lists, which [`super::build`] resolves.
 
 use capstan_engine::{
     AttributeCategory, CONDITIONS_MAX, CatalogFacts, CatalogResource, Condition, Timestamp, Value,
@@ -11,35 +11,35 @@ use proptest::prelude::{Just, Strategy, any, prop, prop_oneof};
 use proptest::sample::select;
 use proptest::{bool, option};
 
-/// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after.
+/// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after it.
 pub(super) const SEGMENTS: [&str; 14] =
     ["a", "ab", "a.b", "a-", "a+", "a~", "b", "bc", "org1", "org10", "A", "0", "1e5", "..."];
 pub(super) const NO_SEGMENTS: [&str; 11] =
     ["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"];
-/// Together with `ACTIONS`, names where only the last dot tells resource from action.
+/// Together with `ACTIONS`, names in which only the last dot separates resource and action.
 pub(super) const RESOURCES: [&str; 7] =
     ["manifest", "manifest.metadata", "manifest.metadata.list", "repo", "a", "a.b", "gulf"];
 pub(super) const ACTIONS: [&str; 6] = ["list", "create", "metadata", "b", "a", "list-all"];
 pub(super) const OPAQUE: [&str; 3] = ["gulfstream", "gulf", "a"];
 pub(super) const ROLES: [&str; 5] = ["owner", "viewer", "view", "viewer.plus", "a"];
-/// Names of attributes; one is drawn more often, so that what is tested is there.
+/// Names of attributes. One is drawn more often, so that tested attributes are often supplied.
 pub(super) const ATTRIBUTES: [&str; 4] = ["status", "status", "a", "a.b"];
-/// What follows a scope's text: the last segment goes on, or another begins.
+/// Suffixes of a scope: a longer last segment, or another segment.
 pub(super) const BESIDE: [&str; 5] = ["0", "b", ".b", "-", "c"];
 pub(super) const DEPTH_MAX: usize = 16;
 
-/// A place in a list, however long that is.
+/// A position in a list of any length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place(pub(super) u16);
 
 impl Place {
-    /// Which of so many, if there are any.
+    /// The position in a list of this length; 0 if it is empty.
     pub(super) const fn of(self, length: usize) -> usize {
         (self.0 as usize * length) >> u16::BITS
     }
 }
 
-/// A world, before anybody knows what of it fits together.
+/// A draw of a world.
 #[derive(Clone, Debug)]
 pub(super) struct WorldDraw {
     pub(super) catalog: CatalogFacts,
@@ -50,25 +50,25 @@ pub(super) struct WorldDraw {
     pub(super) identities: Vec<OwnerDraw>,
     pub(super) resources: Vec<OwnerDraw>,
     pub(super) bindings: Vec<BindingDraw>,
-    /// Whether there are groups down to the deepest that can be.
+    /// Whether there are groups down to the maximum depth.
     pub(super) deep: bool,
     pub(super) now: Timestamp,
 }
 
-/// What may have properties: below which group, its last segment, and those.
+/// A draw of an identity or resource: its group, its last segment, and its properties.
 pub(super) type OwnerDraw = (Option<Place>, &'static str, Vec<(String, Value)>);
 
 #[derive(Clone, Debug)]
 pub(super) enum CapabilitiesDraw {
     Some(Vec<Place>),
-    /// The first and last of the catalog: both ends of the first and the last word of bits.
+    /// The first and last capability of the catalog: the ends of the first and the last word of bits.
     Ends,
     All,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct BindingDraw {
-    /// The identity, role and scope of the binding before, so that conditions tell them apart.
+    /// The identity, role and scope of the previous binding, so that only conditions distinguish them.
     pub(super) again: bool,
     pub(super) identity: Place,
     pub(super) role: Place,
@@ -81,21 +81,21 @@ pub(super) struct BindingDraw {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Expiry {
     Never,
-    /// So many nanoseconds after now.
+    /// This number of nanoseconds after now.
     Around(i64),
-    /// The whole second that now is in, and so many after it.
+    /// The start of the current second plus this number of seconds.
     WholeSecond(i64),
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct QuestionDraw {
-    /// The question is about this binding, so that some are granted.
+    /// The question is about this binding, so that some checks are allowed.
     pub(super) binding: Option<Place>,
     pub(super) identity: (u8, Place),
     pub(super) capability: (u8, Place),
     pub(super) resource: (Where, Place),
     pub(super) supplied: Vec<(AttributeCategory, (String, Value))>,
-    /// Whether to supply what the binding's tests want.
+    /// Whether to supply properties that meet the binding's conditions.
     pub(super) meets: bool,
 }
 
@@ -103,12 +103,12 @@ pub(super) struct QuestionDraw {
 pub(super) enum Where {
     Scope,
     Below(&'static str),
-    /// The same text and more in the last segment: `a/b` becomes `a/bc`.
+    /// The same path with a longer last segment: `a/b` becomes `a/bc`.
     Beside(&'static str),
     /// The text without its last character, if that is a path.
     Shortened,
     Parent,
-    /// The path of an identity, whose properties are no resource's.
+    /// The path of an identity, whose properties are not properties of a resource.
     Identity,
     Unrelated,
 }
@@ -126,14 +126,14 @@ pub(super) fn now() -> impl Strategy<Value = Timestamp> {
 pub(super) fn catalog() -> impl Strategy<Value = CatalogFacts> {
     let actions = prop::sample::subsequence(&ACTIONS[..], 1..=4);
     let drawn = (select(&RESOURCES[..]), actions);
-    // Around one and two words of bits, counted with what else the catalog has.
+    // Around one and two words of bits, together with the other capabilities of the catalog.
     let wide = prop_oneof![10 => Just(0usize), 2 => 50usize..=66, 2 => 110usize..=135];
     let opaque = prop::sample::subsequence(&OPAQUE[..], 0..=3);
     (vec(drawn, 1..=5), wide, opaque)
         .prop_map(|(draws, wide, opaque)| catalog_of(draws, wide, opaque))
 }
 
-/// A catalog of these resources and their actions, so many more capabilities, and opaque ones.
+/// Draws a catalog with resources and actions, additional capabilities, and opaque capabilities.
 pub(super) fn catalog_of(
     draws: Vec<(&str, Vec<&str>)>,
     wide: usize,
@@ -205,18 +205,18 @@ fn category() -> impl Strategy<Value = AttributeCategory> {
     prop_oneof![3 => subject, 4 => resource, 1 => Just(AttributeCategory::Action), 2 => Just(AttributeCategory::Context)]
 }
 
-/// One attribute: few names, and mostly values that only their types tell apart.
+/// Draws an attribute with few names and usually with values that differ only in their types.
 fn property() -> impl Strategy<Value = (String, Value)> {
     let name = select(&ATTRIBUTES[..]).prop_map(str::to_owned);
     (name, prop_oneof![3 => select(alike()), 1 => select(others())])
 }
 
-/// Values that only their types tell apart.
+/// Values that differ only in their types.
 pub(super) fn alike() -> Vec<Value> {
     vec![Value::String("1".into()), Value::Integer(1), Value::Boolean(true)]
 }
 
-/// Values at the limits, and beside those that are alike.
+/// Values at the limits, and similar values.
 pub(super) fn others() -> Vec<Value> {
     let text = |text: &str| Value::String(text.into());
     let integer = Value::Integer;

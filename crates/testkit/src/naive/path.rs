@@ -1,4 +1,4 @@
-//! Paths, as section 2 says them: texts that are split at slashes.
+//! Paths by section 2 of the contract: texts that are split at slashes.
 
 /// Section 2: whether the text is a path.
 #[must_use]

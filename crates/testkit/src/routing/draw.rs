@@ -1,4 +1,4 @@
-//! Draws of routes that nearly overlap, requests that nearly take them, and paths with tricks.
+//! Generators of routes that nearly overlap, of requests that nearly match them, and of ambiguous paths.
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
@@ -14,7 +14,7 @@ const TYPES: [&str; 5] =
     ["", "", "text/plain", "application/x-www-form-urlencoded", "application/grpc"];
 const FORMS: [&str; 3] = ["digest", "not_digest", "tag"];
 
-/// One part of a path: 0 a literal, 1 a parameter, 2 one of several segments.
+/// One part of a path: 0 is a literal, 1 a parameter, 2 a parameter of several segments.
 type Draw = (u8, &'static str, Option<&'static str>);
 
 fn part() -> impl Strategy<Value = Draw> {
@@ -23,7 +23,7 @@ fn part() -> impl Strategy<Value = Draw> {
     (kind, select(&LITERALS[..]), form)
 }
 
-/// A route of this name.
+/// Draws a route with this name.
 fn route(name: String) -> impl Strategy<Value = Route> {
     let hosts = prop_oneof![2 => Just(vec![]), 1 => subsequence(HOSTS.to_vec(), 1..=2)];
     let methods = subsequence(METHODS.to_vec(), 1..=2);
@@ -46,7 +46,7 @@ fn route(name: String) -> impl Strategy<Value = Route> {
     )
 }
 
-/// At most one part takes several segments.
+/// The parts of a path. At most one part has several segments.
 fn parts(draws: Vec<Draw>, ends_in_slash: bool) -> Vec<Part> {
     let mut several = false;
     let mut path: Vec<_> = draws
@@ -67,12 +67,12 @@ fn parts(draws: Vec<Draw>, ends_in_slash: bool) -> Vec<Part> {
     path
 }
 
-/// So many routes, which may well overlap.
+/// Draws this number of routes, which often overlap.
 pub fn routes(count: usize) -> impl Strategy<Value = Vec<Route>> {
     (0..count).map(|at| route(format!("r{at}"))).collect::<Vec<_>>()
 }
 
-/// A request that may well take one of them.
+/// Draws a request that often matches one of the routes.
 pub fn request() -> impl Strategy<Value = Request<'static>> {
     let path = prop::collection::vec(select(&SEGMENTS[..]), 1..=5);
     let query = subsequence(QUERY.to_vec(), 0..=2).prop_flat_map(|names| {
@@ -89,7 +89,7 @@ pub fn request() -> impl Strategy<Value = Request<'static>> {
         })
 }
 
-/// A path with a trick or none, and perhaps a query.
+/// Draws a path, often ambiguous, and sometimes a query.
 pub fn near_target() -> impl Strategy<Value = String> {
     const PIECES: [&str; 34] = [
         "a", "a", "v2", "x.y", "/", "/", "/", "/", "//", ".", "..", "...", "/./", "/../", "%2e",

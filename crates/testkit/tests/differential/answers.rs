@@ -1,4 +1,4 @@
-//! Each answer of the engine is the naive model's.
+//! Each answer of the engine is equal to the answer of the naive model.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use capstan_testkit::fuzz;
 use capstan_testkit::written;
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a long run is for the count")]
+#[expect(clippy::print_stdout, reason = "a long run prints counts")]
 fn the_engine_answers_as_the_naive_model() {
     let tally = Tally::default();
     proptest!(|((world, questions) in generate::asked())| {
@@ -22,10 +22,10 @@ fn the_engine_answers_as_the_naive_model() {
     println!("compared {tally}");
 }
 
-/// Every instant at which an answer may change, and the nanoseconds around it.
+/// Every instant at which an answer can change, the nanosecond before, and the nanosecond after.
 #[test]
-#[expect(clippy::print_stdout, reason = "a long run is for the count")]
-fn time_runs_out_when_the_naive_model_says() {
+#[expect(clippy::print_stdout, reason = "a long run prints counts")]
+fn the_engine_expires_bindings_as_the_naive_model() {
     let tally = Tally::default();
     proptest!(|((world, questions) in generate::asked())| {
         let (_, snapshot) = build(&world)?;
@@ -42,12 +42,12 @@ fn time_runs_out_when_the_naive_model_says() {
             }
         }
     });
-    println!("compared {tally}, a world counting once for each time");
+    println!("compared {tally}; a world counts once for each time");
 }
 
 proptest! {
     #[test]
-    fn any_bytes_choose_a_world_that_both_answer(
+    fn any_bytes_generate_a_world_with_equal_answers(
         bytes in prop::collection::vec(any::<u8>(), 0..600),
     ) {
         fuzz::world(&bytes);
@@ -55,12 +55,12 @@ proptest! {
 }
 
 proptest! {
-    // Reading is slow beside answering.
+    // Reading a document is slower than the other tests.
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.div_ceil(4)))]
 
-    /// Written as documents, worlds are loaded as they were: nothing is lost on either way.
+    /// A world that is written as a document and loaded has the same facts.
     #[test]
-    fn worlds_are_policies(world in generate::world()) {
+    fn generated_worlds_load_as_policies(world in generate::world()) {
         let catalog = written::catalog(&world.catalog);
         let policy = written::policy(&catalog, &world.facts);
         prop_assert!(fuzz::catalog(catalog.as_bytes()), "{}", catalog);

@@ -1,5 +1,5 @@
-//! Changes one by one against the same facts as one document: whatever comes and goes in between,
-//! the answers are those of what is there; and what was published before does not change.
+//! Single changes against the same facts as one document: after any sequence of changes, the answers are
+//! those of the current facts. Published snapshots do not change.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ fn empty(world: &World) -> Result<Snapshot, TestCaseError> {
     Ok(build(&world)?.1)
 }
 
-/// Everything but the bindings, parents before their children.
+/// Changes that create all facts except the bindings, parents before their children.
 fn foundations(facts: &Facts) -> Vec<Change> {
     let mut groups = facts.groups.clone();
     groups.sort_by_key(|group| group.id.as_path().ancestors().count());
@@ -34,8 +34,8 @@ fn bindings(facts: &Facts) -> Vec<Change> {
     facts.role_bindings.iter().cloned().map(Change::CreateRoleBinding).collect()
 }
 
-/// The id of a binding, declared or derived, as it is listed among the grants.
-/// `None` at a scope below which no path is.
+/// The declared or derived id of a binding, as in its grants.
+/// `None` if the scope is too long for an id below it.
 fn id_of(writer: &Writer, binding: &RoleBinding) -> Result<Option<PathBuf>, TestCaseError> {
     if let Some(id) = &binding.id {
         return Ok(Some(id.clone()));
@@ -75,7 +75,7 @@ fn same_answers(
     Ok(())
 }
 
-/// All that can be said of a question.
+/// The answers of every kind to one question, as text.
 fn all_of(snapshot: &Snapshot, question: &Question, world: &World) -> String {
     let now = world.now;
     format!(
@@ -90,7 +90,7 @@ fn all_of(snapshot: &Snapshot, question: &Question, world: &World) -> String {
 
 proptest! {
     #[test]
-    fn changes_lead_where_a_document_does(
+    fn changes_give_the_same_answers_as_one_document(
         (world, questions) in generate::asked(),
         churn in prop::collection::vec(any::<(Index, bool)>(), 0..=12),
         step in 1usize..=5,
@@ -104,7 +104,7 @@ proptest! {
         same_answers(&world, &questions, &whole)?;
         let before: Vec<_> = questions.iter().map(|one| all_of(&whole, one, &world)).collect();
 
-        // Take some out, at times put them back at once.
+        // Delete some bindings, and create some of them again.
         let mut smaller = world.clone();
         for (at, back) in churn {
             let bindings = &mut smaller.facts.role_bindings;
@@ -124,7 +124,7 @@ proptest! {
         }
         same_answers(&smaller, &questions, &writer.publish(3))?;
 
-        // Whoever is bound no more can go, and come back without what was registered.
+        // Delete the identities without a binding.
         let is_bound = |id| smaller.facts.role_bindings.iter().any(|one| one.identity == id);
         let mut fewer = smaller.clone();
         fewer.facts.identities.retain(|one| is_bound(one.id.clone()));
@@ -134,12 +134,12 @@ proptest! {
         same_answers(&fewer, &questions, &writer.publish(4))?;
 
         let after: Vec<_> = questions.iter().map(|one| all_of(&whole, one, &world)).collect();
-        prop_assert_eq!(before, after, "what was published has changed");
+        prop_assert_eq!(before, after, "a published snapshot has changed");
     }
 
-    /// What may not be done is not, and what came before it in the same batch is not either.
+    /// A refused change has no effect, and neither have earlier changes of the same batch.
     #[test]
-    fn a_refused_change_leaves_nothing_behind((world, questions) in generate::asked()) {
+    fn a_refused_change_has_no_effect((world, questions) in generate::asked()) {
         let (model, whole) = build(&world)?;
         let mut writer = Writer::new(&whole);
         let facts = model.facts();
@@ -159,12 +159,12 @@ proptest! {
         let first = first.map(Change::DeleteRoleBinding);
         for change in wrong {
             prop_assert!(writer.apply([&change]).is_err(), "{:?}", change);
-            // The same binding can be made again once it is gone.
+            // After its deletion, the same binding can be created again.
             let again = matches!(&change, Change::CreateRoleBinding(_));
             if let Some(first) = first.as_ref().filter(|_| !again) {
                 let refused = writer.apply([first, &change]);
                 if refused.is_ok() {
-                    // It was the last one that held it; then this is a change that may be made.
+                    // The deleted binding was the last reference, so the change is valid.
                     writer = Writer::new(&whole);
                 }
             }
@@ -172,10 +172,10 @@ proptest! {
         same_answers(&world, &questions, &writer.publish(2))?;
     }
 
-    /// An update by id is a delete and a create that keeps the id; ids lead to their bindings whatever
-    /// comes and goes.
+    /// An update by id is equal to a delete and a create with the same id. Ids find their bindings after any
+    /// sequence of changes.
     #[test]
-    fn ids_lead_to_bindings(
+    fn ids_find_their_bindings(
         (world, questions) in generate::asked(),
         steps in prop::collection::vec(any::<(Index, Index, bool)>(), 1..=12),
     ) {
@@ -190,7 +190,7 @@ proptest! {
             let Some(id) = id_of(&writer, &bindings[at])? else { continue };
             let found = writer.publish(1).role_binding(id.as_path());
             prop_assert_eq!(found.map(|one| one.identity), Some(bindings[at].identity.clone()));
-            // The identity, role and expiry of another, and perhaps an id of the other form.
+            // The identity, role and expiry of another binding.
             let (role, identity) = (bindings[other].role.clone(), bindings[other].identity.clone());
             let expires_at = bindings[other].expires_at;
             let updated = RoleBinding { id: Some(id.clone()), role, identity, expires_at, ..bindings[at].clone() };
@@ -223,9 +223,9 @@ proptest! {
         }
     }
 
-    /// A batch answers what each check does.
+    /// A batch gives the answers of single checks.
     #[test]
-    fn a_batch_is_its_checks((world, questions) in generate::asked(), times in 1usize..=4) {
+    fn a_batch_answers_as_single_checks((world, questions) in generate::asked(), times in 1usize..=4) {
         let (_, snapshot) = build(&world)?;
         let all: Vec<_> = questions.iter().cycle().take(questions.len() * times).collect();
         let batch: Vec<Asked<'_>> = all.iter().map(|one| asked(one)).collect();
@@ -236,10 +236,10 @@ proptest! {
     }
 }
 
-/// Thousands that come one by one, more than the tables were made for, are found as if they had been
-/// there from the start.
+/// Thousands of single changes, more than the initial size of the tables, give the answers of an index
+/// that was built from all facts at once.
 #[test]
-fn growing_renumbers_nothing_that_shows() {
+fn grown_tables_give_the_same_answers() {
     let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
     let id = |at: usize| format!("acme/team-{}/user-{at}", at % 97).parse().unwrap();
     let group = |at: usize| format!("acme/team-{at}").parse().unwrap();

@@ -1,8 +1,8 @@
 //! Every small world, up to renaming: at most 2 identities, 3 groups, 2 roles, 2 capabilities and
-//! 2 bindings, asked everything in every shape.
+//! 2 bindings, with every question of every kind.
 //!
-//! Of worlds that only the names of identities, capabilities or built-in roles tell apart, one is
-//! asked. A smaller tree or fewer roles is a world whose bindings name no more.
+//! Of worlds that differ only in the names of identities, capabilities or built-in roles, the test uses one.
+//! A world with fewer groups or roles is a world whose bindings do not use all of them.
 
 #![expect(clippy::indexing_slicing, clippy::unwrap_used, reason = "helpers of one test")]
 
@@ -18,15 +18,15 @@ use proptest::test_runner::TestCaseError;
 
 use capstan_testkit::asking::{Pair, Tally, build};
 
-/// Every shape of three groups, with names that are prefixes of each other. A custom role lives
-/// under the first.
+/// Every tree of three groups, with names that are prefixes of each other. A custom role is below the
+/// first group.
 const TREES: [[&str; 3]; 4] =
     [["a", "a/b", "a/b/c"], ["a", "a/b", "a/bc"], ["a", "a/b", "ab"], ["a", "a.b", "ab"]];
 const IDENTITIES: [&str; 2] = ["i", "i2"];
 const CAPABILITIES: [&str; 2] = ["r.s", "r"];
 const NOW: Timestamp = Timestamp::new(1, 0);
 
-/// Numbers into the lists above, and two flags.
+/// A binding as indexes into the lists above, and two flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Bound {
     identity: usize,
@@ -36,19 +36,19 @@ struct Bound {
     tests: bool,
 }
 
-/// What differs between two worlds of one tree.
+/// A world, given its tree.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Case {
-    /// Whether the second role is a custom one.
+    /// Whether the second role is a custom role.
     custom: bool,
-    /// Of each role, the capabilities as bits.
+    /// The capabilities of each role, as bits.
     gives: [usize; 2],
-    /// Ascending, and no two the same but for the expiry.
+    /// Sorted. No two bindings differ only in the expiry.
     bindings: Vec<Bound>,
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "the count is the claim")]
+#[expect(clippy::print_stdout, reason = "prints the counts")]
 fn every_small_world_answers_as_the_naive_model() {
     let tally = Tally::default();
     thread::scope(|scope| {
@@ -94,13 +94,14 @@ fn product(a: usize, b: usize, c: usize) -> impl Iterator<Item = (usize, usize, 
 }
 
 impl Case {
-    /// A role that no binding names only explains: it has everything, unless nothing is bound.
+    /// False for worlds that another case covers. A role without bindings matters only in explanations, so it
+    /// has every capability, except in worlds without bindings.
     fn matters(&self) -> bool {
         let names = |role: usize| self.bindings.iter().any(|binding| binding.role == role);
         self.bindings.is_empty() || (0..2).all(|role| names(role) || self.gives[role] == 3)
     }
 
-    /// Whether no renaming of it comes before it.
+    /// Whether the case is the smallest of its renamings.
     fn comes_first(&self) -> bool {
         product(2, 2, if self.custom { 1 } else { 2 }).all(|(identities, capabilities, roles)| {
             let mut other = self.clone();
@@ -117,7 +118,7 @@ impl Case {
         })
     }
 
-    /// Its tests are on what is supplied of this.
+    /// The world of this case. Its conditions test an attribute of this category.
     fn world(&self, groups: &[&str; 3], category: AttributeCategory) -> World {
         let path = |text: &str| text.parse().unwrap();
         let [mut first, mut second] = self.gives.map(|bits| {
@@ -165,10 +166,10 @@ fn one() -> Value {
     Value::Integer(1)
 }
 
-/// Asks everything, each shape as often as its answer can differ.
+/// Asks every question for which the answer can differ.
 fn ask(groups: &[&str; 3], case: &Case, tally: &Tally) {
     ask_of(AttributeCategory::Context, groups, case, tally);
-    // These are left open where scopes are listed.
+    // ListScopes does not evaluate conditions on the resource.
     if case.bindings.iter().any(|binding| binding.tests) {
         ask_of(AttributeCategory::Resource, groups, case, tally);
     }
@@ -180,7 +181,7 @@ fn ask_of(category: AttributeCategory, groups: &[&str; 3], case: &Case, tally: &
     let pair = Pair::new(&world, &snapshot, NOW, tally);
     let below = format!("{}/x", groups[2]);
     let resources: BTreeSet<_> = groups.iter().copied().chain([&*below, "abc"]).collect();
-    // Where nothing tests, what is supplied is not looked at.
+    // Without conditions, the supplied attributes have no effect.
     let tests = case.bindings.iter().any(|binding| binding.tests);
     let context = Properties::from([("n".into(), one())]);
     let supplied = match category {

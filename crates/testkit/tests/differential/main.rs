@@ -1,8 +1,8 @@
-//! The engine against the naive model, against itself in other shapes, and against rules that hold
-//! whatever the policy says.
+//! The engine against the naive model, against its own answers to other questions, and against rules that
+//! hold for every policy.
 //!
-//! `PROPTEST_CASES` sets how many worlds each property draws; a failure prints its seed and
-//! shrinks. What compares with the naive model counts what it compared: see `--nocapture`.
+//! `PROPTEST_CASES` sets the number of worlds of each property. A failure prints its seed and shrinks the
+//! world. Comparisons with the naive model print their counts with `--nocapture`.
 
 mod answers;
 mod changes;

@@ -1,4 +1,4 @@
-//! Lists in pages: joined they are the naive model's list, whatever their size and wherever they start.
+//! Pages of lists: joined pages of any size are equal to the list of the naive model.
 
 use capstan_engine::{Cursor, Page, Scope, Snapshot, UnknownCapabilityError};
 use capstan_testkit::generate::{self, Question, World};
@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use capstan_testkit::asking::build;
 
-/// All pages of a list, joined. The text that each entry is listed by is `key`'s.
+/// All pages of a list, joined. `key` gives the sort key of an entry.
 fn joined<'s, T: Copy>(
     limit: usize,
     key: impl Fn(T) -> &'s str,
@@ -50,7 +50,7 @@ fn scopes<'s>(
 
 proptest! {
     #[test]
-    fn joined_pages_are_the_naive_list((world, questions) in generate::asked(), limit in 1usize..=9) {
+    fn joined_pages_equal_the_list_of_the_naive_model((world, questions) in generate::asked(), limit in 1usize..=9) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let Question { identity, capability, resource, attributes } = question;
@@ -68,9 +68,9 @@ proptest! {
         }
     }
 
-    /// A page can start behind a text that is not in the list: what it was may be gone since.
+    /// A page can start after a text that is not in the list, such as a deleted entry.
     #[test]
-    fn a_page_starts_behind_any_text((world, questions) in generate::asked(), limit in 0usize..=4) {
+    fn a_page_can_start_after_any_text((world, questions) in generate::asked(), limit in 0usize..=4) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let Ok(all) = identities(&snapshot, &world, question, Cursor::ALL) else { continue };
@@ -88,7 +88,7 @@ proptest! {
     }
 
     #[test]
-    fn roles_go_on_behind_any_role((world, _) in generate::asked()) {
+    fn a_page_of_roles_can_start_after_any_role((world, _) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         let ids = |roles: &[std::sync::Arc<capstan_engine::Role>]| -> Vec<String> {
             roles.iter().map(|role| role.id.to_string()).collect()
@@ -96,7 +96,7 @@ proptest! {
         let all = ids(snapshot.roles());
         for (at, id) in all.iter().enumerate() {
             prop_assert_eq!(&ids(snapshot.roles_after(id))[..], &all[at + 1..]);
-            // A custom role that is gone.
+            // A deleted custom role.
             if id.contains('/') {
                 let gone = format!("{id}.gone");
                 let expected: Vec<_> = all

@@ -1,4 +1,4 @@
-//! Paths and ancestry, as both read section 2, and other texts; and that the generator meets every limit of them.
+//! Parsers of paths, times and names against the naive model, and the coverage of the path generator.
 
 use std::collections::BTreeSet;
 
@@ -10,9 +10,9 @@ use proptest::strategy::ValueTree as _;
 use proptest::test_runner::TestRunner;
 
 proptest! {
-    /// Paths that are near each other, and below each other.
+    /// Paths that are similar to each other, and paths below each other.
     #[test]
-    fn paths_are_paths_to_both(
+    fn the_parser_and_the_naive_model_accept_the_same_paths(
         paths in prop::collection::vec(near_path(), 2..=4),
         suffix in "(/?[a-c.]){0,3}",
         arbitrary in any::<String>(),
@@ -23,7 +23,7 @@ proptest! {
     }
 
     #[test]
-    fn times_are_written_as_they_are_read(
+    fn a_formatted_time_parses_to_the_same_time(
         time in "[0-9]{4}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-6][0-9](\\.[0-9]{1,10})?Z",
         offset in "[+-][0-2][0-9]:[0-5][0-9]",
     ) {
@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn names_are_names_and_attributes_are_attributes(
+    fn the_parsers_and_the_naive_model_accept_the_same_names(
         name in "[A-Za-z0-9_.+*é-]{0,130}",
         of in "(subject|resource|action|context|user)?\\.?",
     ) {
@@ -39,7 +39,7 @@ proptest! {
     }
 }
 
-/// Both sides of every limit of section 2.
+/// The generator draws paths at and just over every limit of section 2 of the contract.
 #[test]
 fn the_generator_reaches_every_limit_of_paths() {
     let mut runner = TestRunner::deterministic();

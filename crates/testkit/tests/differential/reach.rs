@@ -1,5 +1,4 @@
-//! What the generator reaches: one that stops drawing a corner would let every property pass for
-//! nothing.
+//! Coverage of the generator: if it stopped drawing a corner case, the properties would not test this case.
 
 use std::collections::BTreeSet;
 
@@ -10,15 +9,14 @@ use proptest::strategy::{Strategy as _, ValueTree as _};
 use proptest::test_runner::TestRunner;
 
 #[test]
-fn the_generator_reaches_every_corner() {
+fn the_generator_reaches_every_corner_case() {
     let mut runner = TestRunner::deterministic();
     let drawn = (0..400).map(|_| generate::asked().new_tree(&mut runner).unwrap().current());
     reaches_every_corner(drawn);
 }
 
-/// A fuzzer that chooses the bytes does so by the code that they reach, so it needs no luck.
 #[test]
-fn random_bytes_reach_every_corner() {
+fn random_bytes_reach_every_corner_case() {
     let mut runner = TestRunner::deterministic();
     let bytes = proptest::collection::vec(proptest::prelude::any::<u8>(), 600);
     reaches_every_corner((0..1500).map(|_| {
@@ -90,7 +88,7 @@ fn reaches_every_corner(drawn: impl Iterator<Item = (World, Vec<Question>)>) {
     assert_eq!(corners, expected);
 }
 
-/// Corners of conditions, and of the answers that only they make.
+/// Corner cases of conditions, and of answers that depend on conditions.
 fn conditions(world: &World, naive: &Naive<'_>, question: &Question) -> Vec<&'static str> {
     let (identity, capability) = (question.identity.as_str(), &*question.capability);
     let (resource, supplied) = (question.resource.as_str(), &question.attributes);

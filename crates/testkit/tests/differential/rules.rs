@@ -1,4 +1,4 @@
-//! Rules that hold whatever the policy says: of one world in two forms, both are asked the same.
+//! Rules that hold for every policy. Most tests compare the answers of two variants of one world.
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -13,9 +13,9 @@ use proptest::sample::Index;
 use capstan_testkit::asking::{allowed, build, check, explain, places, what};
 
 proptest! {
-    /// A test more on a binding allows nothing that was not allowed.
+    /// An additional condition on a binding never allows a denied check.
     #[test]
-    fn conditions_only_ever_take_away(
+    fn a_condition_never_adds_a_permission(
         (world, questions) in generate::asked(),
         (at, from) in any::<(Index, Index)>(),
     ) {
@@ -32,7 +32,7 @@ proptest! {
         }
         when.push(test.clone());
         let Ok(model) = stricter.model() else {
-            return Ok(()); // Now it is the same as another binding.
+            return Ok(()); // The changed binding is equal to another one.
         };
         let (strict, (_, loose)) = (Snapshot::build(&model, 1).unwrap(), build(&world)?);
         for question in &questions {
@@ -44,16 +44,16 @@ proptest! {
     }
 
     #[test]
-    fn a_snapshot_passes_its_own_check((world, _) in generate::asked(), identities in 0usize..=5) {
+    fn a_snapshot_passes_its_self_check((world, _) in generate::asked(), identities in 0usize..=5) {
         let (_, snapshot) = build(&world)?;
         let compared = self_check(&snapshot, identities, world.now);
         prop_assert!(compared.is_ok(), "{:?}", compared);
         prop_assert!(compared.is_ok_and(|questions| questions > 0));
     }
 
-    /// Fewer bindings against more: so adding one never denies, and removing one never allows.
+    /// A subset of the bindings against all of them: adding a binding never denies an allowed check.
     #[test]
-    fn bindings_only_ever_add(
+    fn a_binding_never_removes_a_permission(
         (world, questions) in generate::asked(),
         removed in prop::collection::vec(any::<Index>(), 1..=3),
     ) {
@@ -84,17 +84,17 @@ proptest! {
     }
 
     #[test]
-    fn a_child_never_has_less_than_its_parent(
+    fn permissions_at_a_parent_hold_at_its_children(
         (mut world, questions) in generate::asked(),
         segment in "[a-c.~+-]{0,2}[a-z]",
     ) {
-        // Tests on the resource see what is supplied for both, not what only one registers.
+        // Registered properties of only one of the two resources could change a condition.
         world.facts.resources.iter_mut().for_each(|resource| resource.properties.clear());
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let below = format!("{}/{segment}", question.resource);
             let Ok(resource) = below.parse() else {
-                continue; // The parent is as deep or long as paths can be.
+                continue; // The parent has the maximum depth or length of a path.
             };
             let child = Question { resource, ..question.clone() };
             if allowed(&snapshot, question, world.now) {
@@ -117,7 +117,7 @@ proptest! {
         for question in &questions {
             let answer = check(&declared, question, world.now);
             prop_assert_eq!(answer, check(&shuffled, question, world.now), "{:?}", question);
-            // Grants of one scope may change places, and so may witnesses that last as long.
+            // The order of grants at one scope can change, and the choice of witnesses with equal expiry.
             let pair = [&declared, &shuffled].map(|snapshot| {
                 let (names, mut grants) = what(snapshot, question, world.now);
                 grants.sort_by(|a, b| a.binding.cmp(&b.binding));
@@ -144,7 +144,7 @@ proptest! {
     ) {
         let end = Timestamp::new(end.0, end.1);
         let Some((binding, capability)) = lone(&mut world, end) else {
-            return Ok(()); // No role of this world has a capability.
+            return Ok(()); // The world has no role with a capability.
         };
         let (_, snapshot) = build(&world)?;
         let (identity, resource) = (binding.identity, binding.scope);
@@ -159,7 +159,7 @@ proptest! {
     }
 }
 
-/// The same facts in another order: each list, and the lists within the catalog.
+/// The same facts with every list in another order, including the lists of the catalog.
 fn shuffled(world: &World, seed: u64) -> World {
     fn shuffle<T: std::fmt::Debug>(list: &mut [T], seed: u64) {
         list.sort_by_cached_key(|item| {
@@ -187,7 +187,7 @@ fn shuffled(world: &World, seed: u64) -> World {
     world
 }
 
-/// Leaves one binding, to a role that has a capability, that ends at this time.
+/// Replaces all bindings by one binding, with this expiry, to a role with a capability.
 fn lone(world: &mut World, end: Timestamp) -> Option<(RoleBinding, String)> {
     let role = world.catalog.roles.iter().find(|role| !role.capabilities.is_empty())?;
     let binding = RoleBinding {

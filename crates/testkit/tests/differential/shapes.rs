@@ -1,4 +1,4 @@
-//! One relation, many shapes: what is listed and explained is what is checked.
+//! Lists and explanations agree with checks.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use capstan_testkit::asking::{allowed, build, check, explain, places, what, who}
 
 proptest! {
     #[test]
-    fn what_is_a_check_of_every_capability((world, questions) in generate::asked()) {
+    fn list_capabilities_agrees_with_checks((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         for mut question in questions {
             let (names, grants) = what(&snapshot, &question, world.now);
@@ -31,7 +31,7 @@ proptest! {
     }
 
     #[test]
-    fn who_is_a_check_of_everyone((world, questions) in generate::asked()) {
+    fn list_identities_agrees_with_checks((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let found = who(&snapshot, question, world.now);
@@ -50,10 +50,10 @@ proptest! {
         }
     }
 
-    /// Without conditions on the resource, a listed scope allows there and below; and whatever is
-    /// allowed, is at or below a listed scope.
+    /// Checks at and below an unconditional listed scope are allowed. Every allowed resource is at or below a
+    /// listed scope.
     #[test]
-    fn where_is_where_a_check_allows((world, questions) in generate::asked()) {
+    fn list_scopes_agrees_with_checks((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         let bindings = world.facts.role_bindings.iter();
         let scopes: BTreeSet<_> = bindings.map(|binding| binding.scope.clone()).collect();
@@ -67,7 +67,7 @@ proptest! {
                 prop_assert!(listed.iter().filter(above).all(|(_, conditional)| *conditional));
                 let here_and_below = [(*scope).to_owned(), format!("{scope}/x")];
                 for resource in here_and_below.iter().filter(|_| !conditional) {
-                    let Ok(resource) = resource.parse() else { continue }; // As deep as can be.
+                    let Ok(resource) = resource.parse() else { continue }; // The maximum depth.
                     let asked = Question { resource, ..question.clone() };
                     prop_assert!(allowed(&snapshot, &asked, world.now), "{:?}", asked);
                 }
@@ -83,7 +83,7 @@ proptest! {
     }
 
     #[test]
-    fn where_does_not_depend_on_the_resource((world, questions) in generate::asked()) {
+    fn list_scopes_ignores_properties_of_the_resource((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let mut silent = question.clone();
@@ -93,9 +93,10 @@ proptest! {
         }
     }
 
-    /// The witness is told of in the list too, lasts as long as the answer, and needs no other.
+    /// The witness is one of the listed grants, has the expiry of the decision, and grants without other
+    /// bindings.
     #[test]
-    fn a_witness_grants_by_itself((world, questions) in generate::asked()) {
+    fn a_witness_grants_without_other_bindings((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let explained = explain(&snapshot, question, world.now);
@@ -121,9 +122,9 @@ proptest! {
         }
     }
 
-    /// Each role of an explanation, bound where it can be above the resource, ends the denial.
+    /// Each role of an explanation, bound at or above the resource, changes the denial to an allow.
     #[test]
-    fn the_roles_of_an_explanation_would_do((world, questions) in generate::asked()) {
+    fn each_role_of_an_explanation_would_grant((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let Ok(explained) = explain(&snapshot, question, world.now) else { continue };
@@ -136,9 +137,9 @@ proptest! {
         }
     }
 
-    /// Supplying what is registered changes nothing, and what is registered need not be supplied.
+    /// Supplied values of registered properties have no effect.
     #[test]
-    fn what_is_registered_cannot_be_supplied((world, questions) in generate::asked()) {
+    fn registered_properties_override_supplied_ones((world, questions) in generate::asked()) {
         let (_, snapshot) = build(&world)?;
         let facts = &world.facts;
         for question in &questions {
@@ -164,10 +165,10 @@ proptest! {
     }
 }
 
-/// A test on `resource.status` that only an identity's property meets. Minimal world: group `a`,
+/// A condition on `resource.status` that only a property of an identity meets. Minimal world: group `a`,
 /// identities `i` and `a/robot {status: open}`, `i` bound at `a` when `resource.status` is open.
 #[test]
-fn an_identity_is_no_registered_resource() {
+fn an_identity_is_not_a_registered_resource() {
     let status = |value: &str| Properties::from([("status".into(), Value::String(value.into()))]);
     let role = CatalogRole {
         name: "reader".into(),
@@ -209,20 +210,20 @@ fn an_identity_is_no_registered_resource() {
         let question = Question { identity, capability: "read".into(), resource, attributes };
         check(&snapshot, &question, world.now).map(|decision| decision.reason)
     };
-    assert_eq!(ask(Properties::new()), Ok(Reason::ConditionNotMet), "nothing is known of it");
-    assert_eq!(ask(status("closed")), Ok(Reason::ConditionNotMet), "it is supplied, and differs");
+    assert_eq!(ask(Properties::new()), Ok(Reason::ConditionNotMet), "no supplied property");
+    assert_eq!(ask(status("closed")), Ok(Reason::ConditionNotMet), "another supplied value");
     assert_eq!(ask(status("open")), Ok(Reason::Granted));
 }
 
-/// Whether a grant may be this binding: what has no id of its own is told by the rest.
+/// Whether a grant can be of this binding. A binding without a declared id is compared by its other fields.
 fn may_be(binding: &RoleBinding, grant: &Grant<'_>) -> bool {
     binding.id.as_ref().is_none_or(|id| id.as_str() == grant.binding)
         && (&*binding.role, binding.scope.as_str()) == (grant.role, grant.scope)
         && binding.expires_at == grant.expires_at
 }
 
-/// The world with the role bound: a custom one where it lives, a built-in one at the root of the
-/// resource. Nothing if no scope is there, or nobody to bind.
+/// The world with an additional binding of the role: a custom role at its group, a built-in role at the
+/// root of the resource. `None` without such a scope or without the identity.
 fn granting(world: &World, question: &Question, role: &str) -> Option<World> {
     let root = question.resource.as_str().split('/').next()?;
     let scope: PathBuf = role.rsplit_once('/').map_or(root, |(home, _)| home).parse().ok()?;
@@ -241,7 +242,7 @@ fn granting(world: &World, question: &Question, role: &str) -> Option<World> {
             == (&binding.identity, &binding.role, &binding.scope)
             && other.when.is_empty()
     };
-    world.facts.role_bindings.retain(|other| !same(other)); // It is over.
+    world.facts.role_bindings.retain(|other| !same(other)); // The existing binding has expired.
     world.facts.role_bindings.push(binding);
     Some(world)
 }

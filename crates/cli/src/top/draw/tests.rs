@@ -1,4 +1,4 @@
-//! Pictures of made-up views: what is where, and what goes when there is no room.
+//! Screens of sample views: the layout, and the omitted parts on small screens.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::*;
 const URL: &str = "http://127.0.0.1:4481";
 const NOW: Timestamp = Timestamp::new(1_795_000_000, 0);
 
-/// What a busy server says after so many hundreds of calls.
+/// The metrics of a busy server after `hundreds` times 100 calls.
 fn scrape(hundreds: u64) -> Sample {
     use std::fmt::Write as _;
     let mut text = String::new();
@@ -87,7 +87,7 @@ fn screen(width: u16, height: u16, picture: &Picture<'_>) -> String {
 fn busy() -> (View, History) {
     let mut history = History::default();
     for at in 1..=200 {
-        // A wave.
+        // Values that rise and fall.
         history.add(&second(at % 40 + 5), Duration::from_secs(at));
     }
     (second(12), history)
@@ -116,7 +116,7 @@ fn a_screen_in_trouble() {
     assert!(screen(80, 5, &picture).contains("\nthe server started anew: counted from zero\n"));
 }
 
-/// A policy that was rejected after the last one that was not is what an operator must see.
+/// A rejected load after the last applied one is red, so that an operator notices it.
 #[test]
 fn a_stale_policy_is_red() {
     let (mut view, _) = busy();
@@ -131,16 +131,16 @@ fn a_stale_policy_is_red() {
 }
 
 #[test]
-fn small_screens_leave_out_the_least() {
+fn small_screens_omit_the_least_important_parts() {
     let (view, history) = busy();
     let picture = Picture { view: &view, url: URL, live: Some(live(&history)), coloured: true };
     assert_eq!(screen(44, 24, &picture), NARROW.trim_start());
     assert_eq!(screen(80, 12, &picture), LOW.trim_start());
 }
 
-/// Whatever the size, there is a picture, and the help too.
+/// Screens of every size, with and without the help, are drawn without a panic.
 #[test]
-fn no_size_is_too_small() {
+fn every_screen_size_can_be_drawn() {
     let (view, history) = busy();
     let sizes = [0, 1, 2, 4, 9, 16, 23, 40, 71, 72, 90];
     let sizes = sizes.into_iter().flat_map(|width| sizes.map(|height| (width, height)));
@@ -167,7 +167,7 @@ fn help_names_the_keys() {
 }
 
 #[test]
-fn colours_are_there_or_not_at_all() {
+fn colours_are_drawn_only_if_enabled() {
     let (view, history) = busy();
     for coloured in [false, true] {
         let live = Live { paused: true, help: true, away: Some("x"), ..live(&history) };
@@ -181,7 +181,7 @@ fn colours_are_there_or_not_at_all() {
 }
 
 #[test]
-fn text_is_the_same_picture_without_what_moves() {
+fn text_output_has_no_curves_and_no_keys() {
     let (view, _) = busy();
     assert_eq!(text(&view, URL, 80), TEXT.trim());
     let total = text(&View::total(&scrape(12), NOW), URL, 80);
@@ -197,7 +197,7 @@ fn bars_are_as_long_as_their_share() {
     assert_eq!(share_bar(0.5, 0), "");
 }
 
-/// What an attacker's server names its calls does not reach the terminal as commands.
+/// Names from an attacker's server cannot send control sequences to the terminal.
 #[test]
 fn control_characters_are_not_drawn() {
     let line = "capstan_requests_total{rpc=\"\u{1b}[2Jboo\",code=\"OK\"} 1\n";

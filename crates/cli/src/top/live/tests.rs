@@ -1,4 +1,4 @@
-//! What keys and scrapes do to the board.
+//! The effects of keys and scrapes on the board.
 
 use anyhow::anyhow;
 
@@ -23,7 +23,7 @@ fn typed(board: &mut Board, keys: &str) {
     }
 }
 
-/// What is shown: the calls of the view, and how many columns of a second have a value.
+/// The displayed number of calls, and the number of one-second columns with a value.
 fn shown(board: &Board) -> (u64, usize) {
     let Picture { view, live, .. } = board.picture();
     let columns = live.unwrap().history.columns(Curve::CallsPerSecond, 300);
@@ -33,7 +33,7 @@ fn shown(board: &Board) -> (u64, usize) {
 #[test]
 fn each_scrape_is_compared_with_the_one_before() {
     let mut board = board();
-    assert_eq!(shown(&board), (10, 0), "the total, at first");
+    assert_eq!(shown(&board), (10, 0), "not the total at first");
     let mut at = board.began;
     for (calls, expected) in [(15, (5, 1)), (15, (0, 2)), (18, (3, 3))] {
         at += Duration::from_secs(1);
@@ -43,23 +43,23 @@ fn each_scrape_is_compared_with_the_one_before() {
 }
 
 #[test]
-fn a_server_that_goes_is_told_of_until_it_is_back() {
+fn an_unreachable_server_is_reported_until_it_is_back() {
     let mut board = board();
     let mut at = board.began + Duration::from_secs(1);
     board.scraped(Ok(sample(11)), at);
     at += Duration::from_secs(1);
     board.scraped(Err(anyhow!("refused").context("cannot reach it")), at);
     assert_eq!(board.picture().live.unwrap().away, Some("refused"));
-    assert_eq!(shown(&board), (1, 1), "what was known stays");
+    assert_eq!(shown(&board), (1, 1), "the last values are not kept");
     at += Duration::from_secs(1);
     board.scraped(Ok(sample(13)), at);
     assert_eq!(board.picture().live.unwrap().away, None);
-    assert_eq!(shown(&board), (2, 3), "nothing that was counted meanwhile is lost");
+    assert_eq!(shown(&board), (2, 3), "calls of the failed scrape are lost");
     assert_eq!(board.picture().view.seconds, Some(2.0));
 }
 
 #[test]
-fn a_pause_stops_what_is_shown_and_not_what_is_measured() {
+fn a_pause_stops_the_display_and_not_the_measurement() {
     let mut board = board();
     typed(&mut board, "p");
     let mut at = board.began;
@@ -87,7 +87,7 @@ fn the_interval_stays_within_its_limits() {
 }
 
 #[test]
-fn help_is_closed_by_any_key_which_does_nothing_else() {
+fn any_key_closes_the_help_and_does_nothing_else() {
     let mut board = board();
     for key in ['p', 'q', '?', '+'] {
         typed(&mut board, "?");
@@ -99,11 +99,11 @@ fn help_is_closed_by_any_key_which_does_nothing_else() {
 }
 
 #[test]
-fn three_keys_leave() {
+fn three_keys_quit() {
     let mut board = board();
     assert!(press(&mut board, KeyCode::Char('q')).is_break());
     assert!(press(&mut board, KeyCode::Esc).is_break());
     typed(&mut board, "cx?");
     let control_c = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
-    assert!(board.pressed(control_c).is_break(), "from the help, too");
+    assert!(board.pressed(control_c).is_break(), "not while the help is open");
 }

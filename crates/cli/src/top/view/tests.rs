@@ -1,4 +1,4 @@
-//! Counts, rates and quantiles of made-up scrapes.
+//! Counts, rates and quantiles of sample scrapes.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use super::*;
 
 const NOW: Timestamp = Timestamp::new(1_795_000_000, 123_456_789);
 
-/// What a server says that has answered so many Checks so.
+/// The metrics of a server after these numbers of Check calls.
 fn checks(granted: u64, denied: u64, failed: u64) -> String {
     let calls = granted + denied;
     format!(
@@ -31,7 +31,7 @@ fn per_second(count: u64, per_second: f64) -> Count {
 }
 
 #[test]
-fn an_interval_counts_what_is_new() {
+fn an_interval_has_only_new_counts() {
     let view = between(&checks(10, 5, 1), &checks(16, 7, 2), 2.0);
     assert!(!view.restarted);
     assert_eq!(view.seconds, Some(2.0));
@@ -43,7 +43,7 @@ fn an_interval_counts_what_is_new() {
     let rpcs: Vec<_> = view.rpcs.iter().map(|rpc| (&*rpc.rpc, rpc.known, &rpc.flow)).collect();
     assert_eq!(rpcs[0], ("Check", true, &view.all));
     assert_eq!((rpcs[1].0, rpcs[1].1, rpcs[1].2.calls), ("Explain", false, per_second(0, 0.0)));
-    // In the engine's order, not the text's.
+    // In the order of the engine, not of the text.
     let reasons: Vec<_> = view.reasons.iter().map(|it| (&*it.reason, it.count, it.share)).collect();
     let expected =
         [("GRANTED", per_second(6, 3.0), 0.75), ("NO_BINDING", per_second(2, 1.0), 0.25)];
@@ -60,22 +60,22 @@ fn a_total_has_no_rates() {
 }
 
 #[test]
-fn a_server_that_started_anew_is_counted_from_zero() {
+fn a_restarted_server_is_counted_from_zero() {
     let view = between(&checks(10, 5, 1), &checks(11, 2, 1), 1.0);
     assert!(view.restarted);
     assert_eq!((view.all.allowed.count, view.all.denied.count), (11, 2));
     let later = "capstan_requests_total{rpc=\"Check\",code=\"OK\"} 100";
-    assert!(between(&checks(10, 5, 1), later, 1.0).restarted, "a counter is gone");
-    assert!(!between(later, &checks(100, 0, 0), 1.0).restarted, "a counter is new");
+    assert!(between(&checks(10, 5, 1), later, 1.0).restarted, "a missing counter");
+    assert!(!between(later, &checks(100, 0, 0), 1.0).restarted, "a new counter");
 }
 
 #[test]
-fn nothing_and_no_time_are_no_numbers_that_are_none() {
+fn empty_intervals_and_huge_counts_give_numbers() {
     let view = between(&checks(1, 1, 1), &checks(1, 1, 1), 0.0);
     assert_eq!(view.all.calls, per_second(0, 0.0));
     assert!(view.reasons.iter().all(|reason| reason.share == 0.0));
     assert_eq!(view.all.latency_seconds, Latency::default());
-    // Whatever another process says.
+    // Huge values from another program.
     let most = "capstan_requests_total{rpc=\"a\",code=\"OK\"} 1e30\n\
                 capstan_requests_total{rpc=\"b\",code=\"X\"} 1e30";
     assert_eq!(between("", most, 1.0).all.calls.count, u64::MAX);
@@ -98,7 +98,7 @@ fn errors_are_sorted_by_their_rate() {
 
 // === Latencies ===
 
-/// The quantile of a histogram with these bounds in milliseconds, and so many calls up to each.
+/// The quantile of a histogram with these bounds in milliseconds and cumulative counts.
 fn quantile_of(buckets: &[(u64, u64)], part: f64) -> Option<Quantile> {
     let nanos = |bound| if bound == u64::MAX { bound } else { bound * 1_000_000 };
     quantile(&buckets.iter().map(|(bound, calls)| (nanos(*bound), *calls)).collect(), part)
@@ -111,7 +111,7 @@ fn milliseconds(buckets: &[(u64, u64)], part: f64) -> f64 {
 }
 
 #[test]
-fn quantiles_lie_evenly_between_two_bounds() {
+fn quantiles_are_interpolated_within_a_bucket() {
     let buckets = [(10, 50), (20, 90), (40, 100), (u64::MAX, 100)];
     assert_eq!(milliseconds(&buckets, 0.25), 5.0);
     assert_eq!(milliseconds(&buckets, 0.5), 10.0);
@@ -119,14 +119,14 @@ fn quantiles_lie_evenly_between_two_bounds() {
     assert_eq!(milliseconds(&buckets, 0.9), 20.0);
     assert_eq!(milliseconds(&buckets, 0.95), 30.0);
     assert_eq!(milliseconds(&buckets, 1.0), 40.0);
-    // One call: somewhere in its bucket, whose neighbours are empty.
+    // One call in a bucket with empty neighbours.
     let one = [(10, 0), (20, 0), (40, 1), (80, 1), (u64::MAX, 1)];
     assert_eq!(milliseconds(&one, 0.5), 30.0);
     assert_eq!(milliseconds(&one, 0.999), 39.98);
 }
 
 #[test]
-fn quantiles_beyond_the_last_bound_say_so() {
+fn quantiles_beyond_the_last_bound_are_marked() {
     let buckets = [(10, 1), (20, 1), (u64::MAX, 10)];
     assert_eq!(quantile_of(&buckets, 0.5), Some(Quantile { seconds: 0.02, beyond: true }));
     assert_eq!(milliseconds(&buckets, 0.1), 10.0);
@@ -136,12 +136,12 @@ fn quantiles_beyond_the_last_bound_say_so() {
 fn without_calls_there_is_no_quantile() {
     assert_eq!(quantile_of(&[], 0.5), None);
     assert_eq!(quantile_of(&[(10, 0), (u64::MAX, 0)], 0.99), None);
-    // Not cumulative: another program's, and no reason to panic.
+    // Counts of another program that are not cumulative cause no panic.
     assert_eq!(milliseconds(&[(10, 9), (20, 3), (40, 10)], 0.95), 30.0);
 }
 
 #[test]
-fn latencies_are_of_the_interval_and_without_streams() {
+fn latencies_are_of_the_interval_and_exclude_streams() {
     let buckets = |rpc: &str, counts: [u64; 3]| {
         let bounds = ["0.001", "0.002", "+Inf"].into_iter().zip(counts);
         let line = |(le, count)| {
@@ -162,7 +162,7 @@ fn latencies_are_of_the_interval_and_without_streams() {
 // === JSON ===
 
 #[test]
-fn json_is_as_promised() {
+fn json_has_the_documented_fields() {
     let view = between(&checks(0, 0, 0), &checks(3, 1, 1), 2.0);
     let count = |count: u64, rate: f64| json!({"count": count, "per_second": rate});
     let none = json!({"p50": null, "p90": null, "p99": null, "p99_9": null});
@@ -184,7 +184,7 @@ fn json_is_as_promised() {
     assert_eq!((total.get("seconds"), &total["calls"]), (None, &json!({"count": 0})));
 }
 
-/// Whoever adds a field tells people what it is.
+/// Every JSON field has an explanation in the help.
 #[test]
 fn help_documents_every_field() {
     let value = serde_json::to_value(between("", &checks(1, 1, 1), 1.0)).unwrap();

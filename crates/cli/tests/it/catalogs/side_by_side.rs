@@ -1,5 +1,4 @@
-//! Roles side by side: `roles compare`, `roles diff`, and what they say about roles that are not
-//! there.
+//! `roles compare` and `roles diff`, and their errors for unknown roles.
 
 use serde_json::{Value, json};
 
@@ -15,7 +14,7 @@ const COLUMNS: [&str; 6] = [
     "Libraries Access",
 ];
 
-/// Roles and marks of a comparison, `x` and `.` by column.
+/// The roles of a comparison with their marks: `x` or `.` for each column.
 fn marks(comparison: &Value) -> Vec<(String, String)> {
     assert_eq!(comparison["columns"], json!(COLUMNS));
     let rows = comparison["roles"].as_array().unwrap().iter().map(|role| {
@@ -46,7 +45,7 @@ fn owned(rows: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn compare_finds_what_each_role_is_good_for() {
+fn compare_marks_the_uses_of_each_role() {
     let alone = json_of(&["roles", "compare", "-o", "json"]);
     assert_eq!(alone["catalog"], LITERAL);
     assert_eq!(marks(&alone), owned(&EXPECTED));
@@ -71,7 +70,7 @@ fn compare_finds_what_each_role_is_good_for() {
 }
 
 #[test]
-fn compare_judges_other_catalogs_and_custom_roles_by_the_same_rules() {
+fn compare_applies_the_same_rules_to_other_catalogs_and_custom_roles() {
     let overview = json_of(&["roles", "compare", "--catalog", OVERVIEW, "-o", "json"]);
     let expected =
         [("owner", "...x.."), ("editor", "...x.."), ("viewer", "......"), ("gulfstream", "......")];
@@ -87,9 +86,9 @@ fn compare_judges_other_catalogs_and_custom_roles_by_the_same_rules() {
     assert_eq!(stdout(&capstan(&served)).matches("subscriptions").count(), 1);
 }
 
-/// Each capability alone makes no mark that needs another, and each rule is met by what it names.
+/// Each set of capabilities gives exactly the marks of its rules.
 #[test]
-fn each_rule_is_kept() {
+fn each_capability_gives_the_marks_of_its_rule() {
     let kinds = |names: &[&str], action: &str| -> Vec<String> {
         names.iter().map(|name| format!("{name}.{action}")).collect()
     };
@@ -138,7 +137,7 @@ fn each_rule_is_kept() {
 }
 
 #[test]
-fn diff_tells_what_one_role_gives_and_the_other_does_not() {
+fn diff_lists_the_capabilities_of_only_one_role() {
     let diff = |a, b| json_of(&["roles", "diff", a, b, "-o", "json"]);
     assert_eq!(
         diff("libraries.java.pull_token_creator", "libraries.python.pull"),
@@ -156,7 +155,7 @@ fn diff_tells_what_one_role_gives_and_the_other_does_not() {
     assert_eq!((&same["only_a"], &same["only_b"]), (&json!([]), &json!([])));
     assert_eq!(same["both"].as_array().unwrap().len(), 22);
 
-    // All pairs: the parts are those of the roles, without overlap, and the same from both sides.
+    // All pairs: the parts do not overlap, and together they are the capabilities of the two roles.
     let roles = json_of(&["roles", "list", "--catalog", OVERVIEW, "-o", "json"]);
     for a in roles["roles"].as_array().unwrap() {
         for b in roles["roles"].as_array().unwrap() {
@@ -184,7 +183,7 @@ fn diff_tells_what_one_role_gives_and_the_other_does_not() {
 }
 
 #[test]
-fn diff_is_drawn_for_people() {
+fn diff_prints_a_table() {
     let output = capstan(&["roles", "diff", "viewer", "registry.pull_token_creator"]);
     assert_eq!(output.status.code(), Some(0));
     let expected = "\
@@ -217,7 +216,7 @@ catalog chainguard-2025-08-14
 }
 
 #[test]
-fn a_role_that_there_is_not_is_an_error_that_names_near_ones() {
+fn an_unknown_role_is_an_error_with_similar_names() {
     let error = |arguments: &[&str]| {
         let output = capstan(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -248,7 +247,7 @@ fn a_role_that_there_is_not_is_an_error_that_names_near_ones() {
 }
 
 #[test]
-fn help_gives_examples_and_the_rules() {
+fn help_has_examples_and_the_rules() {
     for command in ["compare", "diff"] {
         let help = stdout(&capstan(&["roles", command, "--help"]));
         assert!(help.contains("Examples:"), "{help}");

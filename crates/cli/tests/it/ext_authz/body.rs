@@ -1,8 +1,8 @@
-//! What must hold of the bytes of any request of Envoy: the body of the fuzz target `envoy`, which
-//! includes this file, and of the property tests beside it.
+//! The properties of any `ext_authz` request bytes. The fuzz target `envoy` includes this file, and the
+//! property tests in `bytes.rs` use it.
 //!
-//! **Invariant**: what passes is canonical, proved by one secret that stands in it once, and allowed
-//! by rules that are written out again below.
+//! **Invariant**: a request that passes is canonical, has exactly one valid credential, and is allowed
+//! by a second implementation of the rules in this file.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 use prost::Message as _;
 
-/// `ci` reads all of `i`, with the secret `s`; `de` writes in `i/w`, with the secret `t`.
+/// `ci` has the secret `s` and reads at `i`; `de` has the secret `t` and writes at `i/w`.
 const POLICY: &str = "version: 1
 catalog:
   name: c
@@ -48,12 +48,12 @@ static ENVOY: LazyLock<Offline> =
 ///
 /// # Panics
 ///
-/// A rule is broken.
+/// If a property does not hold.
 pub(crate) fn envoy(bytes: &[u8]) -> bool {
     let Ok(request) = CheckRequest::decode(bytes) else { return false };
     let now = Timestamp::new(1_800_000_000, 0);
     let [answer, again] = [(); 2].map(|()| ENVOY.check(&request, now));
-    assert_eq!(answer, again, "the same twice");
+    assert_eq!(answer, again, "two answers to one request");
     let CheckResponse { status, http_response, .. } = answer;
     let code = status.unwrap().code;
     match http_response.unwrap() {
@@ -67,8 +67,8 @@ pub(crate) fn envoy(bytes: &[u8]) -> bool {
             );
             assert_eq!((&*revision.value, ok.headers.len()), ("1", 2));
             assert!(is_path(&identity.value));
-            assert_eq!(who(&request).as_deref(), Some(&*identity.value), "{request:?}");
-            assert!(may(&request, &identity.value), "{request:?}");
+            assert_eq!(identity_of(&request).as_deref(), Some(&*identity.value), "{request:?}");
+            assert!(is_allowed(&request, &identity.value), "{request:?}");
             true
         }
         HttpResponse::DeniedResponse(denied) => {
@@ -86,7 +86,7 @@ fn http(request: &CheckRequest) -> Option<&HttpRequest> {
     request.attributes.as_ref()?.request.as_ref()?.http.as_ref()
 }
 
-/// The values of a header, in whichever encoding.
+/// The values of a header, in both encodings of Envoy.
 fn headers(request: &CheckRequest, name: &str) -> Vec<String> {
     let Some(http) = http(request) else { return vec![] };
     let listed = http.header_map.iter().flat_map(|map| &map.headers).map(|header| {
@@ -98,8 +98,8 @@ fn headers(request: &CheckRequest, name: &str) -> Vec<String> {
     all.map(|(_, value)| value).collect()
 }
 
-/// Who proves to ask: the one way in which the request says it.
-fn who(request: &CheckRequest) -> Option<String> {
+/// The identity of the request's only identity source. `None` without a source or with several.
+fn identity_of(request: &CheckRequest) -> Option<String> {
     let attributes = request.attributes.as_ref()?;
     let mut all: Vec<Option<String>> = headers(request, "authorization")
         .into_iter()
@@ -135,8 +135,8 @@ fn who(request: &CheckRequest) -> Option<String> {
     }
 }
 
-/// The rules of the routes and the policy, written out.
-fn may(request: &CheckRequest, identity: &str) -> bool {
+/// A second implementation of the rules of the routes and the policy.
+fn is_allowed(request: &CheckRequest, identity: &str) -> bool {
     let reads = |at: &str| match identity {
         "ci" => at.starts_with("i/"),
         "de" => at == "i/w" || at.starts_with("i/w/"),
@@ -152,9 +152,12 @@ fn may(request: &CheckRequest, identity: &str) -> bool {
         assert!(headers(request, odd).is_empty(), "{odd}");
     }
     for form in headers(request, "content-type") {
-        assert!(!form.to_lowercase().contains("form") || said(request).is_some(), "{form}");
+        assert!(
+            !form.to_lowercase().contains("form") || context_requirements(request).is_some(),
+            "{form}"
+        );
     }
-    if let Some(said) = said(request) {
+    if let Some(said) = context_requirements(request) {
         return said.iter().all(|(capability, resource)| match &**capability {
             "r.get" => reads(resource) || resource == "i" && identity == "ci",
             "r.put" => writes(resource),
@@ -181,8 +184,8 @@ fn may(request: &CheckRequest, identity: &str) -> bool {
     }
 }
 
-/// What Envoy's configuration requires, if it requires anything.
-fn said(request: &CheckRequest) -> Option<Vec<(String, String)>> {
+/// The requirements in the context extensions, if there are any.
+fn context_requirements(request: &CheckRequest) -> Option<Vec<(String, String)>> {
     let extensions = &request.attributes.as_ref()?.context_extensions;
     let mut pairs = Vec::new();
     for (key, capability) in extensions {

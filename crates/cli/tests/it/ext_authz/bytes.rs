@@ -1,4 +1,4 @@
-//! Bytes of Envoy's requests: whatever they are, nothing passes that should not.
+//! Property tests of `ext_authz` request bytes: no request passes that must not.
 
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -6,7 +6,7 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::body::envoy;
-use super::envoy::{Http, fate};
+use super::envoy::{Http, outcome};
 use super::{ROUTES, start, usual_policy};
 use crate::metrics::of;
 use crate::raw::{Body, call, framed};
@@ -61,7 +61,8 @@ fn http() -> impl Strategy<Value = Http> {
         |((method, target, raw), proofs, extensions, peer, token)| {
             let http = Http { raw, ..Http::new(method, &target).peer(peer) };
             let http = proofs.iter().fold(http, |http, (name, value)| http.header(name, value));
-            let http = extensions.iter().fold(http, |http, (key, value)| http.says(key, value));
+            let http =
+                extensions.iter().fold(http, |http, (key, value)| http.extension(key, value));
             match token {
                 Some(sub) => http.token(serde_json::json!({"sub": sub})),
                 None => http,
@@ -72,14 +73,14 @@ fn http() -> impl Strategy<Value = Http> {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases * 3, // an answer is cheap
+        cases: ProptestConfig::default().cases * 3, // a case is cheap
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
     fn requests_pass_or_are_refused(http in http()) {
-        envoy(&http.asked().encode_to_vec());
+        envoy(&http.check_request().encode_to_vec());
     }
 
     #[test]
@@ -87,7 +88,7 @@ proptest! {
         http in http(),
         changes in prop::collection::vec((any::<Index>(), any::<u8>(), 0..3u8), 1..4),
     ) {
-        let mut bytes = http.asked().encode_to_vec();
+        let mut bytes = http.check_request().encode_to_vec();
         for (at, byte, how) in changes {
             let at = at.index(bytes.len() + 1);
             match how {
@@ -100,25 +101,25 @@ proptest! {
     }
 }
 
-/// The body would pass for nothing if all were refused.
+/// The property tests would be vacuous if every generated request were refused.
 #[test]
-fn requests_are_drawn_that_pass() {
+fn the_generator_draws_requests_that_pass() {
     use proptest::strategy::ValueTree as _;
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let passed = (0..500).filter(|_| {
         let http = http().new_tree(&mut runner).unwrap().current();
-        envoy(&http.asked().encode_to_vec())
+        envoy(&http.check_request().encode_to_vec())
     });
     let passed = passed.count();
     assert!((50..450).contains(&passed), "{passed}");
 }
 
-/// What cannot be read is a denial, which Envoy never lets pass, and no error, which it may be told to.
+/// An undecodable request is denied. An error would not be enough: `failure_mode_allow` lets errors pass.
 #[tokio::test]
-async fn bytes_that_are_no_request_are_denied() {
+async fn undecodable_requests_are_denied() {
     const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
     let server = start("envoy-bytes", &usual_policy(), ROUTES).await;
-    let good = Http::get("/v2/").bearer("ci-secret").asked().encode_to_vec();
+    let good = Http::get("/v2/").bearer("ci-secret").check_request().encode_to_vec();
     let at = good.windows(9).position(|bytes| bytes == b"ci-secret").unwrap();
     let mut broken_text = good.clone();
     broken_text[at] = 0xff;
@@ -137,29 +138,29 @@ async fn bytes_that_are_no_request_are_denied() {
     ];
     for (at, bytes) in (1u8..).zip(all) {
         let answer = call(server.grpc, CHECK, &[], (bytes, Body::Whole)).await.unwrap();
-        assert_eq!(answer.code(), Code::Ok, "an answer, which is a denial");
+        assert_eq!(answer.code(), Code::Ok, "a denial is a response with code OK");
         let malformed = "capstan_ext_authz_answers_total{outcome=\"malformed\"}";
         assert_eq!(of(&server, malformed).await, f64::from(at));
     }
-    // Nothing at all, or not HTTP.
+    // A request without attributes, and a request without HTTP attributes.
     for empty in [Default::default(), {
-        let mut asked = Http::get("/v2/").bearer("ci-secret").asked();
+        let mut asked = Http::get("/v2/").bearer("ci-secret").check_request();
         asked.attributes.as_mut().unwrap().request.as_mut().unwrap().http = None;
         asked
     }] {
         let answer = super::envoy::client(&server).check(empty).await.unwrap().into_inner();
-        assert_eq!(fate(answer, &Http::get("/")).status(), 400);
+        assert_eq!(outcome(answer, &Http::get("/")).status(), 400);
     }
     // Another method of the service.
     let path = "/envoy.service.auth.v3.Authorization/Other";
-    let request = framed(&Http::get("/v2/").bearer("ci-secret").asked());
+    let request = framed(&Http::get("/v2/").bearer("ci-secret").check_request());
     let answer = call(server.grpc, path, &[], (request, Body::Whole)).await.unwrap();
     assert_eq!(answer.code(), Code::Unimplemented);
 }
 
-/// What a fuzzer begins with is what it says.
+/// The seeds of the fuzz target pass or are refused as their names tell.
 #[test]
-fn the_seeds_pass_or_are_refused() {
+fn fuzz_seeds_pass_or_are_refused() {
     let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/envoy");
     for seed in std::fs::read_dir(seeds).unwrap().map(|entry| entry.unwrap().path()) {
         let name = seed.file_name().unwrap().to_str().unwrap().to_owned();

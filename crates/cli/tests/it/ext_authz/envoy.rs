@@ -1,4 +1,4 @@
-//! An Envoy as far as its ext_authz filter goes: what it asks, and what it makes of the answer.
+//! A fake of Envoy's ext_authz filter: it makes requests, and applies responses to the HTTP request.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,17 +15,17 @@ use tonic::transport::Channel;
 
 use crate::common::InProcess;
 
-/// A request that reaches Envoy, and what Envoy knows of it.
+/// An HTTP request at Envoy, with Envoy's data about it.
 #[derive(Clone, Debug)]
 pub(crate) struct Http {
     pub(crate) method: String,
     pub(crate) host: String,
     pub(crate) target: String,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
-    /// Whether Envoy lists the headers instead of joining repeated ones (`encode_raw_headers`).
+    /// Whether Envoy sends repeated headers separately instead of joined (`encode_raw_headers`).
     pub(crate) raw: bool,
     pub(crate) principal: String,
-    /// The payload of a token that Envoy has verified, under the key `jwt_payload`.
+    /// The payload of a verified token, under the key `jwt_payload`.
     pub(crate) token: Option<Json>,
     pub(crate) extensions: HashMap<String, String>,
 }
@@ -77,14 +77,14 @@ impl Http {
         self
     }
 
-    /// What Envoy's configuration says of its route.
-    pub(crate) fn says(mut self, key: &str, value: &str) -> Self {
+    /// Adds a context extension of Envoy's route.
+    pub(crate) fn extension(mut self, key: &str, value: &str) -> Self {
         self.extensions.insert(key.into(), value.into());
         self
     }
 
-    /// What Envoy asks.
-    pub(crate) fn asked(&self) -> CheckRequest {
+    /// The request of the filter to Capstan.
+    pub(crate) fn check_request(&self) -> CheckRequest {
         let pseudo =
             [(":method", &self.method), (":authority", &self.host), (":path", &self.target)];
         let pseudo = pseudo.map(|(name, value)| (name.to_owned(), value.clone().into_bytes()));
@@ -146,19 +146,19 @@ fn value(json: &Json) -> Value {
     Value { kind: Some(kind) }
 }
 
-/// What becomes of the request.
+/// The outcome of an HTTP request.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Fate {
-    /// It reaches the service, with these headers instead of the ones that it had.
+pub(crate) enum Outcome {
+    /// The upstream service receives the request with these headers.
     Passed { headers: Vec<(String, String)>, metadata: BTreeMap<String, String> },
-    /// The client gets this.
+    /// The client receives this denial.
     Refused { status: i32, body: Json, challenge: Option<String> },
-    /// The client gets this, or the request passes where `failure_mode_allow` is set.
+    /// The client receives this error. With `failure_mode_allow`, the request passes.
     Failed { status: i32, body: Json },
 }
 
-impl Fate {
-    /// The status that the client gets; 200 if the request passes.
+impl Outcome {
+    /// The HTTP status that the client receives; 200 if the request passes.
     pub(crate) fn status(&self) -> i32 {
         match self {
             Self::Passed { .. } => 200,
@@ -166,7 +166,7 @@ impl Fate {
         }
     }
 
-    /// The `reason` of the body.
+    /// The `reason` in the body; empty if the request passes.
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Passed { .. } => "",
@@ -176,27 +176,27 @@ impl Fate {
         }
     }
 
-    /// The values of a header that the service sees.
-    pub(crate) fn seen(&self, name: &str) -> Vec<&str> {
+    /// The values of a header at the upstream service.
+    pub(crate) fn upstream_header(&self, name: &str) -> Vec<&str> {
         let Self::Passed { headers, .. } = self else { panic!("{self:?}") };
         let values = headers.iter().filter(|(there, _)| there.eq_ignore_ascii_case(name));
         values.map(|(_, value)| &**value).collect()
     }
 }
 
-/// Asks, and does with the answer what Envoy does.
-pub(crate) async fn send(server: &InProcess, http: &Http) -> Fate {
-    let answer = client(server).check(http.asked()).await.unwrap().into_inner();
-    fate(answer, http)
+/// Sends the request of the filter, and applies the response as Envoy does.
+pub(crate) async fn send(server: &InProcess, http: &Http) -> Outcome {
+    let answer = client(server).check(http.check_request()).await.unwrap().into_inner();
+    outcome(answer, http)
 }
 
 pub(crate) fn client(server: &InProcess) -> AuthorizationClient<Channel> {
     AuthorizationClient::new(server.channel.clone())
 }
 
-/// As `ext_authz_grpc_impl.cc` and `ext_authz.cc` read an answer: only the status says whether the
-/// request passes, headers are set before others are removed.
-pub(crate) fn fate(answer: CheckResponse, http: &Http) -> Fate {
+/// Applies a response as `ext_authz_grpc_impl.cc` and `ext_authz.cc` do: only the status determines
+/// whether the request passes, and headers are set before others are removed.
+pub(crate) fn outcome(answer: CheckResponse, http: &Http) -> Outcome {
     let code = answer.status.unwrap_or_default().code;
     let text = |value: Value| match value.kind.unwrap() {
         Kind::StringValue(text) => text,
@@ -216,19 +216,19 @@ pub(crate) fn fate(answer: CheckResponse, http: &Http) -> Fate {
             let gone =
                 |name: &str| ok.headers_to_remove.iter().any(|it| it.eq_ignore_ascii_case(name));
             headers.retain(|(name, _)| !gone(name));
-            Fate::Passed { headers, metadata }
+            Outcome::Passed { headers, metadata }
         }
-        None if code == 0 => panic!("an empty answer lets everything pass"),
+        None if code == 0 => panic!("an empty response lets every request pass"),
         Some(HttpResponse::DeniedResponse(denied)) if code != 0 => {
             let headers: BTreeMap<_, _> = denied.headers.into_iter().map(set).collect();
             assert_eq!(headers["content-type"], "application/json");
             let body = serde_json::from_str(&denied.body).unwrap();
             let challenge = headers.get("www-authenticate").cloned();
-            Fate::Refused { status: denied.status.unwrap().code, body, challenge }
+            Outcome::Refused { status: denied.status.unwrap().code, body, challenge }
         }
         Some(HttpResponse::ErrorResponse(error)) if code != 0 => {
             let body = serde_json::from_str(&error.body).unwrap();
-            Fate::Failed { status: error.status.unwrap().code, body }
+            Outcome::Failed { status: error.status.unwrap().code, body }
         }
         other => panic!("{code} with {other:?}"),
     }
@@ -241,7 +241,7 @@ fn set(header: HeaderValueOption) -> (String, String) {
     (key, value)
 }
 
-/// The HTTP request of what Envoy asks.
-pub(crate) fn http_of(asked: &mut CheckRequest) -> &mut HttpRequest {
+/// The HTTP attributes of a request of the filter.
+pub(crate) fn http_attributes(asked: &mut CheckRequest) -> &mut HttpRequest {
     asked.attributes.as_mut().unwrap().request.as_mut().unwrap().http.as_mut().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Who asks: every source, what each refuses, and that none is preferred.
+//! Identity sources: credentials, tokens and peer certificates, and the refusal of several at once.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -8,7 +8,7 @@ use capstan_server::limits::AUTHORIZATION_BYTES_MAX;
 use capstan_server::server::Config;
 use serde_json::{Value as Json, json};
 
-use super::envoy::{Fate, Http, send};
+use super::envoy::{Http, Outcome, send};
 use super::{ROUTES, configured, policy, start, usual_policy};
 use crate::common::InProcess;
 
@@ -17,24 +17,24 @@ fn basic(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_credential_proves_its_identity_and_no_other() {
+async fn a_credential_authenticates_only_its_own_identity() {
     let server = start("envoy-credentials", &usual_policy(), ROUTES).await;
     let with = |header: &str| Http::get("/v2/").header("authorization", header);
     for (header, identity) in [
         ("Bearer ci-secret".to_owned(), "acme/ci"),
         ("bEaReR   dev-secret ".to_owned(), "acme/dev"),
         (basic("acme/ci:ci-secret"), "acme/ci"),
-        // Paths may hold colons: the last one ends the user.
+        // An identity can contain colons: the last colon ends the user name.
         (basic("x:y:xy-secret"), "x:y"),
         (basic("acme/dev:dev-secret").replace("Basic", "BASIC"), "acme/dev"),
     ] {
         for http in [with(&header), with(&header).raw()] {
-            let fate = send(&server, &http).await;
-            assert_eq!(fate.seen("x-capstan-identity"), [identity], "{header}");
+            let outcome = send(&server, &http).await;
+            assert_eq!(outcome.upstream_header("x-capstan-identity"), [identity], "{header}");
         }
     }
     let expected = send(&server, &Http::get("/v2/")).await;
-    let Fate::Refused { status, ref body, ref challenge } = expected else {
+    let Outcome::Refused { status, ref body, ref challenge } = expected else {
         panic!("{expected:?}")
     };
     assert_eq!((status, challenge.as_deref()), (401, Some("Basic realm=\"test\"")));
@@ -67,7 +67,7 @@ async fn a_credential_proves_its_identity_and_no_other() {
         format!("Basic {}", STANDARD.encode(b"acme/ci\xff:ci-secret")),
         format!("Bearer {}", "x".repeat(AUTHORIZATION_BYTES_MAX)),
     ] {
-        // All refusals are the same: nothing says what was wrong.
+        // All refusals are equal, so they do not reveal the cause.
         for http in [with(&header), with(&header).raw()] {
             assert_eq!(send(&server, &http).await, expected, "{header}");
         }
@@ -76,9 +76,9 @@ async fn a_credential_proves_its_identity_and_no_other() {
     assert_eq!(send(&server, &bytes).await, expected);
 }
 
-/// The longest header that is looked at.
+/// The longest `authorization` header that is read.
 #[tokio::test]
-async fn a_secret_may_be_long() {
+async fn the_longest_secret_is_accepted() {
     let secret = "s".repeat(AUTHORIZATION_BYTES_MAX - "Bearer ".len());
     let server = start("envoy-long", &policy(&[("acme/ci", &secret, "")]), ROUTES).await;
     assert_eq!(send(&server, &Http::get("/v2/").bearer(&secret)).await.status(), 200);
@@ -88,7 +88,7 @@ async fn a_secret_may_be_long() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_there_twice_proves_nobody() {
+async fn a_repeated_authorization_header_is_refused() {
     let server = start("envoy-twice", &usual_policy(), ROUTES).await;
     for raw in [false, true] {
         for second in ["Bearer ci-secret", "Bearer dev-secret", "", "x"] {
@@ -96,7 +96,7 @@ async fn a_header_that_is_there_twice_proves_nobody() {
             http.raw = raw;
             assert_eq!(send(&server, &http).await.status(), 401, "{http:?}");
         }
-        // Whatever letters it is written with.
+        // Header names are case-insensitive.
         let http =
             Http::get("/v2/").bearer("ci-secret").header("Authorization", "Bearer dev-secret");
         assert_eq!(send(&server, &Http { raw, ..http }).await.status(), 401);
@@ -104,7 +104,7 @@ async fn a_header_that_is_there_twice_proves_nobody() {
 }
 
 #[tokio::test]
-async fn a_credential_ends_when_it_says() {
+async fn a_credential_is_refused_after_its_expiry() {
     let secrets = [
         ("acme/ci", "ended", ", expires_at: 2027-01-01T00:00:00Z"),
         ("acme/dev", "ends", ", expires_at: 2027-01-01T00:00:00.000000001Z"),
@@ -124,12 +124,12 @@ fn routes(settings: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_token_that_envoy_has_verified_names_an_identity() {
+async fn a_verified_token_authenticates_its_claim() {
     let settings = routes("identity: [jwt]\njwt: {claim: sub, prefix: 'id/'}");
     let server = start("envoy-jwt", &usual_policy(), &settings).await;
     let with = |payload: Json| Http::get("/v2/web/tags").token(payload);
-    let fate = send(&server, &with(json!({"sub": "id/acme/ci", "iss": "x"}))).await;
-    assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
+    let outcome = send(&server, &with(json!({"sub": "id/acme/ci", "iss": "x"}))).await;
+    assert_eq!(outcome.upstream_header("x-capstan-identity"), ["acme/ci"]);
     for payload in [
         json!({}),
         json!({"sub": "acme/ci"}),
@@ -146,27 +146,31 @@ async fn a_token_that_envoy_has_verified_names_an_identity() {
         json!("id/acme/ci"),
         json!(null),
     ] {
-        let fate = send(&server, &with(payload.clone())).await;
-        assert_eq!(fate.status(), 401, "{payload}");
+        let outcome = send(&server, &with(payload.clone())).await;
+        assert_eq!(outcome.status(), 401, "{payload}");
     }
     assert_eq!(send(&server, &Http::get("/v2/web/tags")).await.status(), 401);
-    // What is no source here says nothing.
+    // Sources that the table does not list are ignored.
     let http = Http::get("/v2/web/tags").bearer("ci-secret").peer("acme/ci");
     assert_eq!(send(&server, &http).await.status(), 401);
-    let fate = send(&server, &http.token(json!({"sub": "id/acme/ci"}))).await;
-    assert_eq!(fate.seen("authorization"), ["Bearer ci-secret"], "it is not ours to take away");
-    // Proved, and unknown to the policy.
-    let fate = send(&server, &with(json!({"sub": "id/nobody"}))).await;
-    assert_eq!((fate.status(), fate.reason()), (403, "UNKNOWN_IDENTITY"));
+    let outcome = send(&server, &http.token(json!({"sub": "id/acme/ci"}))).await;
+    assert_eq!(
+        outcome.upstream_header("authorization"),
+        ["Bearer ci-secret"],
+        "not a source of this table"
+    );
+    // An authenticated identity that the policy does not declare.
+    let outcome = send(&server, &with(json!({"sub": "id/nobody"}))).await;
+    assert_eq!((outcome.status(), outcome.reason()), (403, "UNKNOWN_IDENTITY"));
 }
 
 #[tokio::test]
-async fn the_peers_certificate_names_an_identity() {
+async fn the_peer_certificate_authenticates_its_principal() {
     let settings = routes("identity: [peer]\npeer: {prefix: 'spiffe://example.org/'}");
     let server = start("envoy-peer", &usual_policy(), &settings).await;
     let with = |principal: &str| Http::get("/v2/web/tags").peer(principal);
-    let fate = send(&server, &with("spiffe://example.org/acme/ci")).await;
-    assert_eq!(fate.seen("x-capstan-identity"), ["acme/ci"]);
+    let outcome = send(&server, &with("spiffe://example.org/acme/ci")).await;
+    assert_eq!(outcome.upstream_header("x-capstan-identity"), ["acme/ci"]);
     for principal in [
         "",
         "acme/ci",
@@ -187,20 +191,24 @@ async fn the_peers_certificate_names_an_identity() {
 }
 
 #[tokio::test]
-async fn of_two_sources_none_is_preferred() {
+async fn requests_with_two_identity_sources_are_refused() {
     let settings = routes("identity: [credential, jwt, peer]");
     let server = start("envoy-sources", &usual_policy(), &settings).await;
     let bare = || Http::get("/v2/web/tags");
     let token = || json!({"sub": "acme/ci"});
     for one in [bare().bearer("ci-secret"), bare().token(token()), bare().peer("acme/ci")] {
-        assert_eq!(send(&server, &one).await.seen("x-capstan-identity"), ["acme/ci"], "{one:?}");
+        assert_eq!(
+            send(&server, &one).await.upstream_header("x-capstan-identity"),
+            ["acme/ci"],
+            "{one:?}"
+        );
     }
     for several in [
         bare().bearer("ci-secret").token(token()),
         bare().bearer("ci-secret").peer("acme/ci"),
         bare().token(token()).peer("acme/ci"),
         bare().bearer("ci-secret").token(token()).peer("acme/ci"),
-        // One that proves nobody still says that somebody else is meant.
+        // An invalid credential still counts as a second source.
         bare().bearer("wrong").token(token()),
         bare().bearer("ci-secret").token(json!({"sub": 7})),
         bare().bearer("ci-secret").peer("CN=unknown "),

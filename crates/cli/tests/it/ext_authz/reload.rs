@@ -1,4 +1,4 @@
-//! What changes while Envoy asks: policies, credentials, routes; and a server that cannot answer.
+//! Reloads of policies, credentials and routes under `ext_authz`, and servers that cannot decide.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,32 +10,32 @@ use envoy_types::pb::envoy::service::auth::v3::authorization_client::Authorizati
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::envoy::{Fate, Http, fate, send};
+use super::envoy::{Http, Outcome, outcome, send};
 use super::{ROUTES, configured, files, policy, start, usual_policy};
 use crate::common::{InProcess, PATIENCE, Serving, capstan, stderr};
 use crate::metrics::of;
 use crate::raw::{Body, call, framed};
 
-/// Replaces a file as careful programs do.
+/// Replaces a file atomically, by a rename.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     std::fs::write(&new, text).unwrap();
     std::fs::rename(&new, path).unwrap();
 }
 
-async fn until(server: &InProcess, http: &Http, status: i32) -> Fate {
+async fn until(server: &InProcess, http: &Http, status: i32) -> Outcome {
     let started = Instant::now();
     loop {
-        let fate = send(server, http).await;
-        if fate.status() == status {
-            return fate;
+        let outcome = send(server, http).await;
+        if outcome.status() == status {
+            return outcome;
         }
-        assert!(started.elapsed() < PATIENCE, "still {fate:?}");
+        assert!(started.elapsed() < PATIENCE, "still {outcome:?}");
     }
 }
 
 #[tokio::test]
-async fn a_reload_takes_credentials_and_bindings_away() {
+async fn a_reload_revokes_credentials_and_bindings() {
     let config = configured("envoy-revoke", &usual_policy(), ROUTES);
     let capstan_server::feed::source::Source::File { path, .. } = config.source.clone() else {
         panic!()
@@ -44,22 +44,27 @@ async fn a_reload_takes_credentials_and_bindings_away() {
     let ci = Http::get("/v2/web/tags").bearer("ci-secret");
     let dev = Http::get("/v2/web/tags").bearer("dev-secret");
     assert_eq!(send(&server, &ci).await.status(), 200);
-    // The secret is gone, and another is there.
+    // The secret is replaced by another one.
     replace(&path, &policy(&[("acme/ci", "new-secret", ""), ("acme/dev", "dev-secret", "")]));
     until(&server, &ci, 401).await;
-    let fate = send(&server, &Http::get("/v2/web/tags").bearer("new-secret")).await;
-    assert_eq!(fate.seen("x-capstan-revision"), ["2"]);
+    let outcome = send(&server, &Http::get("/v2/web/tags").bearer("new-secret")).await;
+    assert_eq!(outcome.upstream_header("x-capstan-revision"), ["2"]);
     assert_eq!(send(&server, &dev).await.status(), 200);
-    // The binding is gone.
+    // The binding is removed.
     let without = usual_policy().replace("- {identity: acme/dev, role: writer", "# ");
     replace(&path, &without);
-    let fate = until(&server, &dev, 403).await;
-    assert_eq!(fate.reason(), "NO_BINDING");
-    // A secret that proves another identity from now on, at the same revision as its bindings.
+    let outcome = until(&server, &dev, 403).await;
+    assert_eq!(outcome.reason(), "NO_BINDING");
+    // The secret belongs to another identity from the same revision on.
     replace(&path, &policy(&[("x:y", "dev-secret", "")]));
     until(&server, &Http::get("/v2/").bearer("dev-secret"), 200).await;
-    // A policy that does not load leaves the old credentials.
+    // An invalid policy does not change the credentials.
     replace(&path, &policy(&[("nobody", "other-secret", "")]));
+    let rejected = "capstan_loads_total{outcome=\"rejected\"}";
+    let started = Instant::now();
+    while of(&server, rejected).await < 1.0 {
+        assert!(started.elapsed() < PATIENCE, "the load is never rejected");
+    }
     let other = Http::get("/v2/").bearer("other-secret");
     for _ in 0..20 {
         assert_eq!(send(&server, &other).await.status(), 401);
@@ -67,7 +72,7 @@ async fn a_reload_takes_credentials_and_bindings_away() {
 }
 
 #[test]
-fn routes_are_loaded_again_whole_or_not_at_all() {
+fn a_route_table_is_reloaded_completely_or_not_at_all() {
     let (policy, routes) = files("envoy-reroute", &usual_policy(), ROUTES);
     let mut server = Serving::start(
         &[
@@ -83,18 +88,19 @@ fn routes_are_loaded_again_whole_or_not_at_all() {
         1,
     );
     server.wait_for_log("routes loaded and proved");
-    // A route of which nothing can come is told of, once.
+    // A route that can never allow a request gives one warning.
     server.wait_for_log("the policy's catalog has no such capability");
     let overlapping =
         format!("{ROUTES}- {{name: twin, methods: [GET], path: '/{{a}}/', authenticated: true}}\n");
     replace(&routes, &overlapping);
     server.wait_for_log("the routes are not reloaded, the old ones serve on");
     server.wait_for_log(
-        "route `twin`, which takes `GET /v2/`; expected no request that route `base` takes, too",
+        "route `twin`, which matches `GET /v2/`; expected no request that route `base` also \
+         matches",
     );
     replace(&routes, "version: 1\nroutes: []\n");
     server.wait_for_log("\"routes\":0");
-    // SIGHUP asks for both.
+    // SIGHUP reloads both files.
     replace(&routes, ROUTES);
     server.wait_for_log("\"routes\":7");
     server.signal("-HUP");
@@ -103,14 +109,14 @@ fn routes_are_loaded_again_whole_or_not_at_all() {
 }
 
 #[tokio::test]
-async fn a_new_table_serves_at_once() {
+async fn a_new_route_table_applies_at_once() {
     let config = configured("envoy-retable", &usual_policy(), ROUTES);
     let routes = config.routes.clone().unwrap();
     let server = InProcess::start_with(config).await;
     let http = Http::get("/v2/").bearer("ci-secret");
     assert_eq!(send(&server, &http).await.status(), 200);
     replace(&routes, "version: 1\nidentity: [jwt]\nchallenge: Bearer\nroutes: []\n");
-    let Fate::Refused { challenge, .. } = until(&server, &http, 401).await else { panic!() };
+    let Outcome::Refused { challenge, .. } = until(&server, &http, 401).await else { panic!() };
     assert_eq!(challenge.as_deref(), Some("Bearer"));
     replace(&routes, ROUTES);
     until(&server, &http, 200).await;
@@ -122,7 +128,7 @@ async fn a_new_table_serves_at_once() {
     }
     assert_eq!(of(&server, "capstan_route_loads_total{outcome=\"applied\"}").await, 3.0);
     assert_eq!(send(&server, &http).await.status(), 200);
-    // A file that is gone is no reason to serve without.
+    // If the file is deleted, the old routes stay in use.
     std::fs::remove_file(&routes).unwrap();
     for _ in 0..20 {
         assert_eq!(send(&server, &http).await.status(), 200);
@@ -130,7 +136,7 @@ async fn a_new_table_serves_at_once() {
 }
 
 #[test]
-fn a_server_does_not_start_with_routes_that_do_not_load() {
+fn invalid_routes_stop_the_start() {
     let (policy, routes) =
         files("envoy-badroutes", &usual_policy(), "version: 1\nroutes: [{name: a}]\n");
     let [policy, routes] = [&policy, &routes].map(|path| path.to_str().unwrap());
@@ -147,12 +153,12 @@ fn a_server_does_not_start_with_routes_that_do_not_load() {
     assert!(stderr(&missing).contains("cannot read /nonexistent/routes.yaml"));
 }
 
-/// Until the policy is there nothing passes, and the client is told to come again.
+/// No request passes before the policy is loaded, and the client receives 503.
 #[test]
-fn a_server_that_is_starting_is_an_error_and_never_a_pass() {
+fn a_starting_server_answers_with_an_error() {
     let (policy, routes) = files("envoy-starting", "", ROUTES);
     std::fs::remove_file(&policy).unwrap();
-    // A pipe that nobody writes to is a policy that takes its time.
+    // Reading the policy from an empty pipe blocks, so the server stays in its start.
     assert!(Command::new("mkfifo").arg(&policy).status().unwrap().success());
     let _pipe = std::fs::File::options().read(true).write(true).open(&policy).unwrap();
     let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -166,23 +172,27 @@ fn a_server_that_is_starting_is_an_error_and_never_a_pass() {
         let url = format!("http://{address}");
         let mut envoy = AuthorizationClient::connect(url).await.unwrap();
         let http = Http::get("/v2/").bearer("ci-secret");
-        let answer = envoy.check(http.asked()).await.unwrap().into_inner();
-        let Fate::Failed { status, body } = fate(answer, &http) else { panic!("it is decided") };
+        let answer = envoy.check(http.check_request()).await.unwrap().into_inner();
+        let Outcome::Failed { status, body } = outcome(answer, &http) else {
+            panic!("not an error")
+        };
         assert_eq!(status, 503);
         assert_eq!(body["message"], "not ready: the policy is being loaded");
     });
 }
 
-/// A server without a place left says that it cannot decide, in words that a client can act on.
+/// A server without a free permit answers with an error, and tells the client to retry.
 #[tokio::test]
-async fn an_overloaded_server_is_an_error_and_never_a_pass() {
+async fn an_overloaded_server_answers_with_an_error() {
     let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
     let config = configured("envoy-overload", &usual_policy(), ROUTES);
     let server = InProcess::start_with(Config { limits, ..config }).await;
     let (_held, batches) = tokio::sync::mpsc::channel(1);
     let stream = server.decisions().stream_check(ReceiverStream::new(batches)).await.unwrap();
     let http = Http::get("/v2/").bearer("ci-secret");
-    let Fate::Failed { status, body } = send(&server, &http).await else { panic!("it is decided") };
+    let Outcome::Failed { status, body } = send(&server, &http).await else {
+        panic!("not an error")
+    };
     assert_eq!((status, body["error"].as_str()), (503, Some("unavailable")));
     assert_eq!(body["message"], "too many calls are in flight: ask again in a moment");
     let counted = "capstan_requests_total{rpc=\"ExtAuthz\",code=\"RESOURCE_EXHAUSTED\"}";
@@ -192,13 +202,13 @@ async fn an_overloaded_server_is_an_error_and_never_a_pass() {
 }
 
 #[tokio::test]
-async fn a_deadline_that_has_passed_is_an_error_and_never_a_pass() {
+async fn an_expired_deadline_is_answered_with_an_error() {
     const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
     let server = start("envoy-deadline", &usual_policy(), ROUTES).await;
     let http = Http::get("/v2/").bearer("ci-secret");
-    let request = || (framed(&http.asked()), Body::Whole);
+    let request = || (framed(&http.check_request()), Body::Whole);
     let late = call(server.grpc, CHECK, &[("grpc-timeout", "0n")], request()).await.unwrap();
-    assert_eq!(late.code(), Code::Ok, "an answer, which says what went wrong");
+    assert_eq!(late.code(), Code::Ok, "an error is a response with code OK");
     let counted = |code| format!("capstan_requests_total{{rpc=\"ExtAuthz\",code=\"{code}\"}}");
     assert_eq!(of(&server, &counted("DEADLINE_EXCEEDED")).await, 1.0);
     assert_eq!(of(&server, &counted("OK")).await, 0.0);

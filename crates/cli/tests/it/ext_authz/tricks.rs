@@ -1,14 +1,14 @@
-//! Requests that are made to be read in two ways: none passes, whoever sends it.
+//! Ambiguous requests, which two servers can read differently. None of them passes.
 
 use capstan_server::limits::{HTTP_HEADERS_MAX, TARGET_BYTES_MAX};
 
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 
-use super::envoy::{Fate, Http, client, fate, http_of, send};
+use super::envoy::{Http, Outcome, client, http_attributes, outcome, send};
 use super::{policy, start};
 use crate::common::InProcess;
 
-/// Everything is allowed to `acme/dev` here: what does not pass is refused for what it is.
+/// A server that allows `acme/dev` every request, so only the form of a request can be refused.
 async fn open_server(name: &str) -> InProcess {
     let routes = "version: 1
 routes:
@@ -23,11 +23,15 @@ fn dev(target: &str) -> Http {
     Http::get(target).bearer("dev-secret")
 }
 
-async fn is_malformed(server: &InProcess, http: &Http) {
-    let fate = send(server, http).await;
-    assert_eq!((fate.status(), fate.reason()), (400, "MALFORMED_REQUEST"), "{http:?}\n{fate:?}");
-    // Envoy must read a denial, which no `failure_mode_allow` lets pass.
-    assert!(matches!(fate, Fate::Refused { .. }), "{fate:?}");
+async fn assert_malformed(server: &InProcess, http: &Http) {
+    let outcome = send(server, http).await;
+    assert_eq!(
+        (outcome.status(), outcome.reason()),
+        (400, "MALFORMED_REQUEST"),
+        "{http:?}\n{outcome:?}"
+    );
+    // A denial and not an error: `failure_mode_allow` lets errors pass.
+    assert!(matches!(outcome, Outcome::Refused { .. }), "{outcome:?}");
 }
 
 #[tokio::test]
@@ -98,8 +102,8 @@ async fn only_the_canonical_path_passes() {
         &one_more,
         &deep,
     ] {
-        is_malformed(&server, &dev(path)).await;
-        is_malformed(&server, &dev(path).raw()).await;
+        assert_malformed(&server, &dev(path)).await;
+        assert_malformed(&server, &dev(path).raw()).await;
     }
 }
 
@@ -114,12 +118,12 @@ async fn only_the_canonical_query_passes() {
         "?a=1&a=2", "?a&a", "?%61=1", "?a=1;b=2", "?a;b", "?a=%", "?a=%4", "?a=%zz", "?a=b#c",
         "?a b", "?a=\\", "?a=é", "?a+b=1", "?a=\0", "?a=\r\n", "?%ff=1", &wide,
     ] {
-        is_malformed(&server, &dev(&format!("/x{query}"))).await;
+        assert_malformed(&server, &dev(&format!("/x{query}"))).await;
     }
 }
 
 #[tokio::test]
-async fn odd_methods_and_hosts_do_not_pass() {
+async fn invalid_methods_and_hosts_are_refused() {
     let server = open_server("envoy-methods").await;
     let method = |method: &str| Http::new(method, "/a").bearer("dev-secret");
     for good in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
@@ -127,7 +131,7 @@ async fn odd_methods_and_hosts_do_not_pass() {
     }
     for odd in ["", "get", "Get", "CONNECT", "TRACE", "PRI", "PROPFIND", "GET /a", "GET\0", "GÉT"]
     {
-        is_malformed(&server, &method(odd)).await;
+        assert_malformed(&server, &method(odd)).await;
     }
     for host in ["a.example", "a.example:80", "127.0.0.1", "[::1]:8080"] {
         assert_eq!(send(&server, &dev("/a").host(host)).await.status(), 200, "{host}");
@@ -149,12 +153,12 @@ async fn odd_methods_and_hosts_do_not_pass() {
         "a?b",
         "a#b",
     ] {
-        is_malformed(&server, &dev("/a").host(host)).await;
+        assert_malformed(&server, &dev("/a").host(host)).await;
     }
 }
 
 #[tokio::test]
-async fn headers_that_decide_are_there_once_and_agree() {
+async fn ambiguous_headers_are_refused() {
     let server = open_server("envoy-headers").await;
     let plain = dev("/a").header("host", "registry.example").header("content-type", "text/plain");
     assert_eq!(send(&server, &plain).await.status(), 200);
@@ -175,33 +179,33 @@ async fn headers_that_decide_are_there_once_and_agree() {
     ] {
         for raw in [false, true] {
             let http = Http { raw, ..plain.clone().header(name, value) };
-            is_malformed(&server, &http).await;
+            assert_malformed(&server, &http).await;
         }
     }
-    // Envoy gives one encoding of the headers, and leaves these fields empty.
+    // Envoy sends only one encoding of the headers, and leaves these fields empty.
     let change: [fn(&mut HttpRequest); 3] = [
         |http| drop(http.headers.insert("x".into(), "y".into())),
         |http| http.query = "a=1".into(),
         |http| http.fragment = "a".into(),
     ];
     for change in change {
-        let mut asked = plain.clone().raw().asked();
-        change(http_of(&mut asked));
+        let mut asked = plain.clone().raw().check_request();
+        change(http_attributes(&mut asked));
         let answer = client(&server).check(asked).await.unwrap().into_inner();
-        assert_eq!(fate(answer, &plain).status(), 400);
+        assert_eq!(outcome(answer, &plain).status(), 400);
     }
-    is_malformed(&server, &dev("/a").header("content-type", b"text/\xff").raw()).await;
+    assert_malformed(&server, &dev("/a").header("content-type", b"text/\xff").raw()).await;
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_headers() {
+async fn requests_with_too_many_headers_are_refused() {
     let server = open_server("envoy-many").await;
-    // Envoy sends three of its own, and one says who asks.
+    // Three pseudo-headers and the credential count, too.
     let many =
         |count: usize| (4..count).fold(dev("/a"), |http, at| http.header(&format!("x-{at}"), "1"));
     for raw in [false, true] {
         let http = Http { raw, ..many(HTTP_HEADERS_MAX) };
         assert_eq!(send(&server, &http).await.status(), 200);
-        is_malformed(&server, &Http { raw, ..many(HTTP_HEADERS_MAX + 1) }).await;
+        assert_malformed(&server, &Http { raw, ..many(HTTP_HEADERS_MAX + 1) }).await;
     }
 }

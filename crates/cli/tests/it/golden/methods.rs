@@ -1,5 +1,5 @@
-//! Which caller may call which method: every method of the schema, called over the wire by a caller of
-//! every built-in role, and by one without a name.
+//! The access to methods: every method of the schema is called over gRPC by a caller of every built-in
+//! role, and by a caller without identity.
 
 use std::fmt::Write as _;
 
@@ -13,18 +13,18 @@ use tonic::{Code, Request};
 
 use crate::common::{InProcess, golden};
 
-/// The metadata key by which a caller will be named (contract, section 6).
+/// The metadata key for the identity of a caller (contract, section 6).
 const CALLER: &str = "x-capstan-caller";
 
-/// An empty message, of any type.
+/// An empty message. Its encoding is valid for every message type.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Empty {}
 
-/// Methods × roles of the demo. A cell shows whether the call is let in, not whether its empty request
-/// can be answered: no method may answer a caller whom the schema does not let in, and no method of the
-/// schema may be left unserved.
+/// Methods × roles of the demo. A cell shows whether the caller has access, not whether the empty request
+/// is valid. A method must not answer a caller without access, and every method of the schema must be
+/// served.
 #[tokio::test]
-async fn callers_may_call_what_was_reviewed() {
+async fn access_to_methods_matches_the_golden_file() {
     let policy = load_policy(DEMO.as_bytes(), &Catalogs::default()).unwrap();
     let facts = policy.model.facts();
     let server = InProcess::start(Source::Demo).await;
@@ -37,7 +37,7 @@ async fn callers_may_call_what_was_reviewed() {
     };
     let mut callers: Vec<(&str, Option<String>)> = vec![("(no caller)", None)];
     for role in roles {
-        let identity = holder(role).unwrap_or_else(|| panic!("nobody in the demo holds {role}"));
+        let identity = holder(role).unwrap_or_else(|| panic!("the demo has no binding of {role}"));
         assert!(Path::parse(&identity).is_ok());
         callers.push((role, Some(identity)));
     }
@@ -75,7 +75,7 @@ async fn is_let_in(server: &InProcess, path: &'static str, caller: Option<&str>)
         Err(status) => Some(status),
     };
     let code = status.map_or(Code::Ok, |status| status.code());
-    assert_ne!(code, Code::Unimplemented, "{path} is in the schema and is not served");
+    assert_ne!(code, Code::Unimplemented, "{path} is in the schema but not served");
     assert_ne!(code, Code::Internal, "{path}");
     !matches!(code, Code::Unauthenticated | Code::PermissionDenied)
 }

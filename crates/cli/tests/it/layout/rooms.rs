@@ -1,5 +1,5 @@
-//! Which room of a crate may know which, read from what its files name: no room knows one above it, so
-//! there is no circle between rooms.
+//! The order of the rooms of a crate. A room imports only rooms below it, so there is no import cycle. The
+//! test reads the imports of each file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use super::{files, workspace};
 
-/// The rooms of the server from the bottom up. A room is a file or folder of `src`; it may name those
-/// before it and itself. Rooms of one line know nothing of each other.
+/// The rooms of the server, from bottom to top. A room is a file or folder of `src`. It may import itself
+/// and the rooms of earlier lines, and no other room of its own line.
 const SERVER: &[&[&str]] = &[
     &["error", "limits", "clock", "jitter", "interleave"],
     &["methods"],
@@ -20,27 +20,27 @@ const SERVER: &[&[&str]] = &[
     &["server"],
 ];
 
-/// The same of the engine.
+/// The rooms of the engine, from bottom to top.
 const ENGINE: &[&[&str]] =
     &[&["model"], &["rules"], &["change"], &["index"], &["decide"], &["measure"]];
 
 #[test]
-fn no_room_of_the_server_knows_one_above_it() {
-    let edges = keeps("crates/server/src", SERVER);
+fn no_room_of_the_server_imports_a_room_above_it() {
+    let edges = assert_order("crates/server/src", SERVER);
     for edge in [("server", "grpc"), ("grpc", "ask"), ("ask", "telemetry"), ("envoy", "feed")] {
         assert!(edges.contains(&(edge.0.into(), edge.1.into())), "{edge:?} is not seen");
     }
 }
 
 #[test]
-fn no_room_of_the_engine_knows_one_above_it() {
-    let edges = keeps("crates/engine/src", ENGINE);
+fn no_room_of_the_engine_imports_a_room_above_it() {
+    let edges = assert_order("crates/engine/src", ENGINE);
     assert!(edges.contains(&("decide".into(), "index".into())));
 }
 
-/// Each vocabulary stays in its room: the schema's messages, Envoy's, those of traces and metrics.
+/// Only some rooms use the types of the schema, of Envoy, of traces and metrics, and of other crates.
 #[test]
-fn words_from_outside_stay_in_their_rooms() {
+fn external_types_stay_in_their_rooms() {
     let allowed = [
         ("capstan_proto::v1", &["grpc", "server/services.rs"][..]),
         ("envoy_types", &["envoy"]),
@@ -60,13 +60,13 @@ fn words_from_outside_stay_in_their_rooms() {
                 seen = true;
             }
         }
-        assert!(seen, "{word} is nowhere: the row is stale");
+        assert!(seen, "no file contains {word}: the row is stale");
     }
 }
 
-/// gRPC statuses of the server are made in one file.
+/// Only one file of the server creates gRPC statuses.
 #[test]
-fn statuses_are_made_in_one_place() {
+fn statuses_are_created_in_one_file() {
     let source = workspace().join("crates/server/src");
     let makes =
         ["Status::new(", "with_error_details(", "Status::internal(", "Status::un", "Status::in"];
@@ -80,9 +80,9 @@ fn statuses_are_made_in_one_place() {
     }
 }
 
-/// Nothing changes a snapshot, and only the index's own files change an index.
+/// No method changes a snapshot, and only the files of the index change an index.
 #[test]
-fn snapshots_offer_reads_only() {
+fn snapshots_have_no_mutating_methods() {
     let source = workspace().join("crates/engine/src");
     let mut blocks = 0;
     for path in files(&source, "rs") {
@@ -99,8 +99,8 @@ fn snapshots_offer_reads_only() {
     assert!(blocks >= 5, "{blocks}");
 }
 
-/// Answers every edge from room to room, after each is found to lead down.
-fn keeps(folder: &str, floors: &[&[&str]]) -> BTreeSet<(String, String)> {
+/// Asserts that every import of a room is of a room below. Returns the imports as pairs of rooms.
+fn assert_order(folder: &str, floors: &[&[&str]]) -> BTreeSet<(String, String)> {
     let source = workspace().join(folder);
     let floor_of: BTreeMap<&str, usize> = (0..)
         .zip(floors)
@@ -115,7 +115,7 @@ fn keeps(folder: &str, floors: &[&[&str]]) -> BTreeSet<(String, String)> {
         }
         let floor = floor_of.get(room).unwrap_or_else(|| panic!("{room} has no floor in {folder}"));
         for named in named_rooms(&code(&path)) {
-            // What stands in `lib.rs` itself: types that every room may name.
+            // A type in `lib.rs` itself, which every room may import.
             let Some(below) = floor_of.get(&*named) else { continue };
             assert!(
                 below < floor || named == room,
@@ -128,7 +128,7 @@ fn keeps(folder: &str, floors: &[&[&str]]) -> BTreeSet<(String, String)> {
     edges
 }
 
-/// The words after `crate::` in code, alone or in braces.
+/// The names after `crate::` in code, alone or in braces.
 fn named_rooms(code: &str) -> BTreeSet<String> {
     let word = |text: &str| -> String {
         text.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect()
@@ -174,7 +174,7 @@ fn code(path: &Path) -> String {
 }
 
 #[test]
-fn the_reader_of_imports_reads_lists_too() {
+fn the_import_parser_reads_lists() {
     let code = "use crate::{Path, model::{a, b}, index};\nlet x = crate::hash::f();";
     let rooms = named_rooms(code);
     assert_eq!(rooms, ["Path", "hash", "index", "model"].map(String::from).into());

@@ -1,7 +1,7 @@
-//! Reloads under load: checks go out at a fixed rate, whether or not answers come, while the policy
-//! changes again and again; every answer is what the policy of its revision says.
+//! Reloads under load: checks are sent at a fixed rate, independent of the answers, while the policy
+//! changes repeatedly. Every answer follows the policy of its revision.
 //!
-//! The default is a short form. A minute at 10,000 checks a second:
+//! The default run is short. One minute at 10,000 checks per second:
 //!
 //! ```text
 //! CAPSTAN_RELOAD_SECONDS=60 cargo test --release -p capstan --test it under_load -- --nocapture
@@ -24,13 +24,13 @@ use crate::common::{PATIENCE, Serving};
 const IDENTITIES: usize = 1_000;
 const SCOPES: usize = 16;
 const CONNECTIONS: usize = 4;
-/// Checks that go out at each tick: as many in one batch, and as many one by one.
+/// Checks at each tick: this number in one batch, and the same number of single checks.
 const BATCH: usize = 5;
-/// Calls without an answer after which no more go out, or the server would turn them away.
+/// The highest number of calls without an answer. More calls would exceed the server's limit.
 const UNANSWERED_MAX: usize = 512;
 
-/// Where the policy of this revision lets the identity in, and nowhere else: each revision's scope
-/// is another than the one before it.
+/// The only scope of an identity in the policy of this revision. Consecutive revisions have different
+/// scopes.
 fn scope_of(identity: usize, revision: u64) -> usize {
     (identity + usize::from(revision.is_multiple_of(2))) % SCOPES
 }
@@ -53,7 +53,7 @@ fn policy(revision: u64) -> String {
     )
 }
 
-/// The question number `at`: most are about a scope that one of the two policies grants.
+/// A check. Most checks are at a scope that one of the two policies grants.
 #[derive(Clone, Copy)]
 struct Question {
     identity: usize,
@@ -75,7 +75,7 @@ impl Question {
         }
     }
 
-    /// What the policy of this revision answers, and no other.
+    /// Asserts that an answer follows the policy of its revision.
     fn assert_answer(self, revision: u64, allowed: bool, reason: v1::Reason) {
         let expected = scope_of(self.identity, revision) == self.scope;
         let why = if expected { v1::Reason::Granted } else { v1::Reason::NoBinding };
@@ -83,13 +83,13 @@ impl Question {
     }
 }
 
-/// One connection, and the highest revision that an answer on it has told.
+/// A connection, and the highest revision of its answers.
 struct Client {
     channel: Channel,
     seen: AtomicU64,
 }
 
-/// A call that was answered, and rightly.
+/// A call with a correct answer.
 struct Answered {
     checks: usize,
     revision: u64,
@@ -102,8 +102,8 @@ impl Client {
         Arc::new(Self { channel, seen: AtomicU64::new(0) })
     }
 
-    /// Asks one question by Check, several by BatchCheck. What was asked after an answer had come
-    /// is answered at its revision or a later one.
+    /// Sends one question by Check, several by BatchCheck. The revision of an answer is not lower than the
+    /// revision of any answer that arrived before the call.
     async fn ask(
         self: Arc<Self>,
         questions: Vec<Question>,
@@ -117,13 +117,13 @@ impl Client {
             let (properties, consistency) = Default::default();
             let request =
                 v1::CheckRequest { identity, capability, resource, properties, consistency };
-            let answer = unless_late(decisions.check(request).await)?;
+            let answer = answer_in_time(decisions.check(request).await)?;
             question.assert_answer(answer.revision, answer.allowed, answer.reason());
             answer.revision
         } else {
             let checks = questions.iter().map(|question| question.item()).collect();
             let request = v1::BatchCheckRequest { checks, consistency: None };
-            let answer = unless_late(decisions.batch_check(request).await)?;
+            let answer = answer_in_time(decisions.batch_check(request).await)?;
             assert_eq!(answer.results.len(), questions.len());
             for (question, result) in questions.iter().zip(&answer.results) {
                 question.assert_answer(answer.revision, result.allowed, result.reason());
@@ -136,8 +136,8 @@ impl Client {
     }
 }
 
-/// A machine that is busy with other things may bring a call to the server in pieces, too late.
-fn unless_late<T>(answer: Result<Response<T>, Status>) -> Option<T> {
+/// On a busy machine, a request can reach the server after its deadline.
+fn answer_in_time<T>(answer: Result<Response<T>, Status>) -> Option<T> {
     match answer {
         Ok(answer) => Some(answer.into_inner()),
         Err(status) => {
@@ -147,8 +147,7 @@ fn unless_late<T>(answer: Result<Response<T>, Status>) -> Option<T> {
     }
 }
 
-/// Replaces the policy as soon as the last one is served, until told to stop; answers the last
-/// revision.
+/// Replaces the policy each time the previous one is served, until `stop`. Returns the last revision.
 async fn reload(
     path: std::path::PathBuf,
     mut decisions: DecisionServiceClient<Channel>,
@@ -166,7 +165,7 @@ async fn reload(
             }
             assert!(began.elapsed() < PATIENCE, "revision {revision} never came");
         };
-        assert_eq!(served, revision, "each change is one revision");
+        assert_eq!(served, revision, "a change gives not exactly one revision");
     }
     revision
 }
@@ -176,10 +175,10 @@ async fn reload(
 struct Tally {
     calls: usize,
     checks: usize,
-    /// Ticks that would have gone beyond what may be unanswered.
+    /// Ticks without calls because of `UNANSWERED_MAX`.
     held_back: usize,
     late: usize,
-    /// By policy: even revisions, odd ones.
+    /// Answers of even revisions, and of odd ones.
     answers: [usize; 2],
     took: Vec<Duration>,
 }
@@ -197,8 +196,8 @@ impl Tally {
     }
 }
 
-/// Sends at every tick until the time is over and both policies have answered; then waits for what
-/// is unanswered.
+/// Sends calls at every tick until the time is over and both policies have answered. Then waits for the
+/// remaining answers.
 async fn drive(clients: &[Arc<Client>], tick: Duration, time: Duration) -> (Tally, Duration) {
     let places = Arc::new(Semaphore::new(UNANSWERED_MAX));
     let (mut tally, mut calls) = (Tally::default(), JoinSet::new());
@@ -207,7 +206,7 @@ async fn drive(clients: &[Arc<Client>], tick: Duration, time: Duration) -> (Tall
     let mut asked = 0;
     let began = Instant::now();
     while began.elapsed() < time || tally.answers.contains(&0) {
-        assert!(began.elapsed() < time + PATIENCE, "one policy answers for ever");
+        assert!(began.elapsed() < time + PATIENCE, "all answers are of one policy");
         let due = ticks.tick().await.into_std();
         let mut questions = (asked..).map(Question::number);
         let singles = (0..BATCH).map(|_| questions.by_ref().take(1).collect());
@@ -235,11 +234,11 @@ async fn drive(clients: &[Arc<Client>], tick: Duration, time: Duration) -> (Tall
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "a long run is for the figures")]
-fn every_answer_is_the_old_or_the_new_policys() {
+#[expect(clippy::print_stdout, reason = "a long run prints figures")]
+fn every_answer_follows_the_policy_of_its_revision() {
     let long = std::env::var("CAPSTAN_RELOAD_SECONDS").ok();
     let seconds = long.as_ref().map(|seconds| seconds.parse().expect("a number"));
-    // 10,000 checks a second, or what a busy machine manages without optimization.
+    // 10,000 checks per second, or fewer for a build without optimization.
     let tick = Duration::from_millis(if long.is_some() { 1 } else { 20 });
     let time = Duration::from_secs(seconds.unwrap_or(2));
 
@@ -266,9 +265,9 @@ fn every_answer_is_the_old_or_the_new_policys() {
     let [median, p99, longest] =
         [500, 990, 1_000].map(|share| latencies[(latencies.len() - 1) * share / 1_000]);
     println!(
-        "{checks} checks in {calls} calls over {took:.1?}, {:.0} a second ({held_back} ticks held \
-         back, {late} calls late), {reloads} reloads: {even} answers of one policy, {odd} of the other; from when a \
-         call was due to its answer {median:.1?} (median), {p99:.1?} (p99), {longest:.1?} (most)",
+        "{checks} checks in {calls} calls over {took:.1?}, {:.0} per second ({held_back} ticks skipped, \
+        {late} calls late), {reloads} reloads: {even} answers of one policy, {odd} of the other; \
+        latency from the scheduled time {median:.1?} (median), {p99:.1?} (p99), {longest:.1?} (max)",
         checks as f64 / took.as_secs_f64(),
     );
     assert!(reloads > 0 && even > 0 && odd > 0 && checks == even + odd);

@@ -1,8 +1,8 @@
-//! What must hold of the bytes of any request: the body of the fuzz target `request`, which
-//! includes this file, and of the property tests beside it.
+//! The properties of any request bytes. The fuzz target `request` includes this file, and the property
+//! tests of the parent module use it.
 //!
-//! **Invariant**: bytes are decoded as a server decodes them, and every answer is held against the
-//! others: an error is never an allow, and names the field that is wrong.
+//! **Invariant**: bytes are decoded as in a server, and the answers of all RPCs are compared with each
+//! other. An error is never an allow, and it names the invalid field.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -31,8 +31,8 @@ use tonic::codegen::Bytes;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
-/// A small policy with every kind of binding, and names that are short, so that bytes that are
-/// changed at random still name something.
+/// A small policy with every kind of binding. Names are short, so that randomly changed bytes often name
+/// something that exists.
 const POLICY: &str = "version: 1
 catalog:
   name: small
@@ -67,10 +67,10 @@ role_bindings:
   - {identity: a/t, role: viewer, scope: a/b/r, expires_at: 2026-11-21T00:00:01Z}
   - {identity: no, role: viewer, scope: a, when: [{attribute: context.s, equals: ''}]}
 ";
-/// 2026-11-21T00:00:00Z: one binding has just ended, another ends in a second.
+/// 2026-11-21T00:00:00Z. One binding expires at this time, another one a second later.
 const NOW: Timestamp = Timestamp::new(1_795_219_200, 0);
 const REVISION: u64 = 7;
-/// Most bytes of what is said about a field.
+/// The highest length of the text about an invalid field.
 const PROBLEM_BYTES_MAX: usize = 2_000;
 
 struct Served {
@@ -93,16 +93,16 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
     Served { catalog: model.catalog().facts().clone(), model, snapshot }
 });
 
-/// The first byte says which call it is; the rest are its message. Answers whether it is answered.
+/// The first byte selects the RPC; the rest is the message. Returns whether the request is answered.
 pub(crate) fn request(bytes: &[u8]) -> bool {
     let Some((call, bytes)) = bytes.split_first() else { return false };
     match call % 7 {
         0 => {
-            borrowed_names_are_the_decoded_ones(bytes);
+            assert_names_read_without_decoding(bytes);
             decoded(bytes).is_some_and(|request| check(&request))
         }
         1 => {
-            let names = batch_is_read_as_it_decodes(bytes);
+            let names = names_read_without_decoding(bytes);
             decoded::<v1::BatchCheckRequest>(bytes).is_some_and(|request| {
                 let of = |item: &v1::CheckItem| {
                     let v1::CheckItem { identity, capability, resource, .. } = item.clone();
@@ -123,7 +123,7 @@ pub(crate) fn request(bytes: &[u8]) -> bool {
 
 // === Decoding ===
 
-/// A request's body of one piece.
+/// A request body in one frame.
 struct Whole(Option<Bytes>);
 
 impl http_body::Body for Whole {
@@ -138,7 +138,7 @@ impl http_body::Body for Whole {
     }
 }
 
-/// The message as a server would see it; bytes that are none are the caller's mistake.
+/// Decodes a message as a server does. Undecodable bytes must give INVALID_ARGUMENT.
 fn decoded<M: Message + Default + Debug + 'static>(bytes: &[u8]) -> Option<M> {
     let length = u32::try_from(bytes.len()).unwrap();
     let framed = [&[0][..], &length.to_be_bytes(), bytes].concat();
@@ -156,15 +156,15 @@ fn decoded<M: Message + Default + Debug + 'static>(bytes: &[u8]) -> Option<M> {
         }
         Poll::Ready(Err(status)) => {
             assert!(direct.is_err(), "{status:?}");
-            is_about_a_field(&status);
+            assert_field_error(&status);
             None
         }
         other => unreachable!("{other:?}"),
     }
 }
 
-/// A check whose names are borrowed from its bytes is one that decodes to these and nothing else.
-fn borrowed_names_are_the_decoded_ones(bytes: &[u8]) {
+/// If a check is read without decoding, the decoded request has the same names and no other fields.
+fn assert_names_read_without_decoding(bytes: &[u8]) {
     if let Some([identity, capability, resource]) = plain::names(bytes) {
         let [identity, capability, resource] = [identity, capability, resource].map(Into::into);
         let plain = v1::CheckRequest { identity, capability, resource, ..Default::default() };
@@ -172,15 +172,15 @@ fn borrowed_names_are_the_decoded_ones(bytes: &[u8]) {
     }
 }
 
-/// A batch as servers get it has what it decodes to, and is not decoded if it need not be; answers
-/// the names of one that is not.
-fn batch_is_read_as_it_decodes(bytes: &[u8]) -> Option<Vec<[String; 3]>> {
+/// A batch that is read without decoding is equal to the decoded request. Returns its names, or `None`
+/// if it was decoded or is invalid.
+fn names_read_without_decoding(bytes: &[u8]) -> Option<Vec<[String; 3]>> {
     let decoded = v1::BatchCheckRequest::decode(bytes);
     let read = match BatchRequest::read(bytes.to_vec().into()) {
         Ok(read) => read,
         Err(status) => {
             assert!(decoded.is_err(), "{status:?}");
-            is_about_a_field(&status);
+            assert_field_error(&status);
             return None;
         }
     };
@@ -192,7 +192,7 @@ fn batch_is_read_as_it_decodes(bytes: &[u8]) -> Option<Vec<[String; 3]>> {
         return None;
     }
     let BatchRequest::Plain(plain) = &read else {
-        // Numbers that are none are not even equal to themselves.
+        // NaN is not equal to itself, so the lengths are compared.
         let length = decoded.unwrap().encoded_len();
         assert_eq!(read.decode().unwrap().encoded_len(), length);
         return None;
@@ -203,8 +203,8 @@ fn batch_is_read_as_it_decodes(bytes: &[u8]) -> Option<Vec<[String; 3]>> {
     Some(names)
 }
 
-/// What section 7 of the contract says of a malformed field; answers which.
-fn is_about_a_field(status: &Status) -> String {
+/// Asserts the error of section 7 of the contract for a malformed field. Returns the field.
+fn assert_field_error(status: &Status) -> String {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let info = status.get_details_error_info().unwrap();
     assert_eq!((&*info.domain, &*info.reason), ("capstan", "INVALID_FIELD"));
@@ -215,21 +215,21 @@ fn is_about_a_field(status: &Status) -> String {
     field.clone()
 }
 
-/// An error is of one of these fields, and says so.
-fn is_of(error: RequestError, fields: &[&str]) {
+/// Asserts that the error names one of these fields.
+fn assert_field_in(error: RequestError, fields: &[&str]) {
     let RequestError::Field { field, problem } = &error else { unreachable!("{error:?}") };
     assert!(fields.contains(&&**field), "{error:?}");
     assert!(!problem.is_empty() && problem.len() <= PROBLEM_BYTES_MAX, "{error:?}");
     assert!(!problem.contains(char::is_control), "{error:?}");
     let field = field.clone();
-    assert_eq!(is_about_a_field(&Status::from(error)), field);
+    assert_eq!(assert_field_error(&Status::from(error)), field);
 }
 
 // === Calls ===
 
 const QUESTION: [&str; 3] = ["identity", "capability", "resource"];
 
-/// Alone, in a batch, explained and listed the same; and what the naive model says.
+/// The answers of Check, BatchCheck, Explain, ListCapabilities and the naive model agree.
 fn check(request: &v1::CheckRequest) -> bool {
     let snapshot = &SERVED.snapshot;
     let single = answer::check(&SILENT, basis(snapshot), request);
@@ -247,18 +247,18 @@ fn check(request: &v1::CheckRequest) -> bool {
     assert_eq!(single.as_ref().map(|answer| (answer.allowed, answer.reason)), same);
     match single {
         Ok(answer) => {
-            is_consistent(request, &answer);
-            encodes(&answer);
+            assert_consistent(request, &answer);
+            assert_round_trip(&answer);
             true
         }
         Err(error) => {
-            is_of(error, &QUESTION);
+            assert_field_in(error, &QUESTION);
             false
         }
     }
 }
 
-/// One of a batch, as it would be alone.
+/// The result of a batch item for this answer of a single check.
 fn as_item(single: &Result<v1::CheckResponse, RequestError>) -> v1::CheckResult {
     match single {
         Ok(v1::CheckResponse { allowed, reason, valid_until, .. }) => v1::CheckResult {
@@ -276,12 +276,12 @@ fn as_item(single: &Result<v1::CheckResponse, RequestError>) -> v1::CheckResult 
     }
 }
 
-fn is_consistent(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
+fn assert_consistent(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
     assert_eq!(answer.allowed, answer.reason() == v1::Reason::Granted, "{answer:?}");
     assert!(answer.allowed || answer.valid_until.is_none(), "{answer:?}");
     assert_eq!(answer.revision, REVISION);
-    is_naive(request, answer);
+    assert_naive_answer(request, answer);
     let listed = answer::list_capabilities(
         &SERVED.snapshot,
         &v1::ListCapabilitiesRequest {
@@ -296,8 +296,8 @@ fn is_consistent(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     assert_eq!(listed.contains(capability), answer.allowed, "{request:?}: {listed:?}");
 }
 
-/// The naive model answers the same, with what it would read from the wire.
-fn is_naive(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
+/// The naive model gives the same answer for the same properties.
+fn assert_naive_answer(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
     let supplied = attributes(properties.as_ref());
     let naive = Naive::new(&SERVED.catalog, SERVED.model.facts(), &supplied, NOW);
@@ -308,7 +308,8 @@ fn is_naive(request: &v1::CheckRequest, answer: &v1::CheckResponse) {
     assert_eq!(answer.valid_until.map(|until| (until.seconds, until.nanos)), until);
 }
 
-/// Section 3: strings, booleans, and numbers without fraction within 2^53 - 1; the rest is absent.
+/// Section 3 of the contract: strings, booleans, and whole numbers within 2^53 - 1. Other values count as
+/// absent.
 fn attributes(properties: Option<&v1::Properties>) -> Attributes {
     const MAX: f64 = 9_007_199_254_740_991.0;
     let all = |found: &HashMap<String, prost_types::Value>| -> Properties {
@@ -336,13 +337,13 @@ fn attributes(properties: Option<&v1::Properties>) -> Attributes {
     })
 }
 
-/// Each item is answered as if it were alone.
+/// Each item has the answer of a single check.
 fn batch_check(request: &v1::BatchCheckRequest) -> bool {
     let answered = match answer::batch_check(&SILENT, basis(&SERVED.snapshot), request) {
         Ok(answered) => answered,
         Err(error) => {
             assert!(request.checks.len() > BATCH_CHECKS_MAX);
-            is_of(error, &["checks"]);
+            assert_field_in(error, &["checks"]);
             return false;
         }
     };
@@ -359,16 +360,16 @@ fn batch_check(request: &v1::BatchCheckRequest) -> bool {
         );
         assert!(result.error.is_none() || !result.allowed && result.reason == 0, "{result:?}");
     }
-    encodes(&answered);
+    assert_round_trip(&answered);
     true
 }
 
-/// What is listed is what a check of every capability allows.
+/// The listed capabilities are those that a check allows.
 fn list_capabilities(request: &v1::ListCapabilitiesRequest) -> bool {
     let answered = match answer::list_capabilities(&SERVED.snapshot, request, NOW) {
         Ok(answered) => answered,
         Err(error) => {
-            is_of(error, &["identity", "resource"]);
+            assert_field_in(error, &["identity", "resource"]);
             return false;
         }
     };
@@ -377,16 +378,16 @@ fn list_capabilities(request: &v1::ListCapabilitiesRequest) -> bool {
     let expected: Vec<_> = SERVED.model.catalog().capabilities().filter(allowed).collect();
     assert_eq!(answered.capabilities, expected, "{request:?}");
     assert_eq!(answered.capabilities.is_empty(), answered.grants.is_empty(), "{answered:?}");
-    encodes(&answered);
+    assert_round_trip(&answered);
     true
 }
 
-/// Who is listed is whom a check allows, of all that the policy knows; page by page.
+/// The listed identities, over all pages, are the declared identities that a check allows.
 fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListIdentitiesRequest { page_token: token, ..request.clone() };
         let page = answer::list_identities(&KEY, &SERVED.snapshot, &request, NOW)?;
-        encodes(&page);
+        assert_round_trip(&page);
         Ok((page.identities, page.next_page_token))
     };
     let fields = ["capability", "resource", "page_size", "page_token"];
@@ -403,13 +404,12 @@ fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
     true
 }
 
-/// A scope that is listed without conditions allows; and what is allowed is at or below a listed
-/// scope.
+/// A check at an unconditional listed scope allows. Every allowed resource is at or below a listed scope.
 fn list_scopes(request: &v1::ListScopesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListScopesRequest { page_token: token, ..request.clone() };
         let page = answer::list_scopes(&KEY, &SERVED.snapshot, &request, NOW)?;
-        encodes(&page);
+        assert_round_trip(&page);
         Ok((page.scopes, page.next_page_token))
     };
     let fields = ["identity", "capability", "properties.resource", "page_size", "page_token"];
@@ -433,7 +433,7 @@ fn list_scopes(request: &v1::ListScopesRequest) -> bool {
     true
 }
 
-/// All pages of a list that a request begins, or nothing if it is refused.
+/// All pages of a list, starting with the page of this request. `None` if the request is refused.
 fn pages<T: Clone>(
     size: i32,
     token: &str,
@@ -444,21 +444,21 @@ fn pages<T: Clone>(
     let (mut all, mut next) = match page(token.to_owned()) {
         Ok(first) => first,
         Err(error) => {
-            is_of(error, fields);
+            assert_field_in(error, fields);
             return None;
         }
     };
-    assert!(token.is_empty() && size >= 0, "a token that nobody gave out: {token:?}");
+    assert!(token.is_empty() && size >= 0, "a forged token is accepted: {token:?}");
     let size = match usize::try_from(size).unwrap() {
         0 => PAGE_DEFAULT,
         size => size.min(PAGE_MAX),
     };
     assert!(all.len() <= size);
     while !next.is_empty() {
-        assert_eq!(all.len() % size, 0, "a page before the last is full");
+        assert_eq!(all.len() % size, 0, "only the last page may be shorter");
         assert_eq!(answer::page_revision(&next), Some(REVISION));
         let forged = page(next.replacen(|c: char| c.is_ascii_hexdigit(), "x", 1));
-        is_of(forged.err().unwrap(), &["page_token"]);
+        assert_field_in(forged.err().unwrap(), &["page_token"]);
         let (more, after) = page(next).unwrap();
         assert!((1..=size).contains(&more.len()));
         all.extend(more);
@@ -473,7 +473,7 @@ fn explain(request: &v1::ExplainRequest) -> bool {
     check(&v1::CheckRequest { identity, capability, resource, properties, consistency })
 }
 
-/// The same question, explained: a witness shows an allow, and what is missing a deny.
+/// Explains a check. An allow has a witness, and a deny names the missing capability.
 fn explained(request: &v1::CheckRequest) -> Result<v1::ExplainResponse, RequestError> {
     let v1::CheckRequest { identity, capability, resource, properties, consistency } =
         request.clone();
@@ -483,7 +483,7 @@ fn explained(request: &v1::CheckRequest) -> Result<v1::ExplainResponse, RequestE
     assert_eq!(answer.missing, missing, "{request:?}");
     assert_eq!(answer.witness.is_some(), answer.allowed, "{answer:?}");
     assert!(answer.roles.is_empty() || !answer.allowed, "{answer:?}");
-    encodes(&answer);
+    assert_round_trip(&answer);
     Ok(answer)
 }
 
@@ -491,7 +491,7 @@ fn list_roles(request: &v1::ListRolesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListRolesRequest { page_token: token, ..request.clone() };
         let page = answer::list_roles(&KEY, &SERVED.snapshot, &request, NOW)?;
-        encodes(&page);
+        assert_round_trip(&page);
         Ok((page.roles, page.next_page_token))
     };
     let Some(listed) =
@@ -504,7 +504,7 @@ fn list_roles(request: &v1::ListRolesRequest) -> bool {
     true
 }
 
-/// Whether a check allows; what cannot be answered does not.
+/// Whether a check allows. An error is not an allow.
 fn allows(
     identity: &str,
     capability: &str,
@@ -519,12 +519,12 @@ fn allows(
         consistency: None,
     };
     let answer = answer::check(&SILENT, basis(&SERVED.snapshot), &request);
-    answer.iter().for_each(|answer| is_naive(&request, answer));
+    answer.iter().for_each(|answer| assert_naive_answer(&request, answer));
     answer.is_ok_and(|answer| answer.allowed)
 }
 
-/// An answer reaches the client as it is.
-fn encodes<M: Message + Default + PartialEq + Debug>(answer: &M) {
+/// Encoding and decoding do not change an answer.
+fn assert_round_trip<M: Message + Default + PartialEq + Debug>(answer: &M) {
     let bytes = answer.encode_to_vec();
     assert!(M::decode(&*bytes).is_ok_and(|decoded| decoded == *answer), "{answer:?}");
 }

@@ -1,4 +1,4 @@
-//! The same questions to the binary: what it prints as JSON, and its exit code.
+//! The questions as commands: their JSON output and exit codes.
 
 use capstan_engine::{Properties, Timestamp, Value as Property};
 use capstan_policy::format_timestamp;
@@ -30,7 +30,7 @@ pub(super) fn queries(questions: &[Question]) -> String {
     questions.iter().map(line).collect()
 }
 
-/// `check --file`: a line for each question, in order.
+/// `check --file` prints one line for each question, in order.
 pub(super) fn check_file(
     queries: &str,
     target: &[&str; 2],
@@ -46,7 +46,7 @@ pub(super) fn check_file(
     Ok(())
 }
 
-/// Each command that answers one question.
+/// Compares the commands that answer one question.
 pub(super) fn agree(
     question: &Question,
     target: &[&str; 2],
@@ -55,7 +55,7 @@ pub(super) fn agree(
     let Question { identity, capability, resource, .. } = question;
     let (identity, resource) = (identity.as_str(), resource.as_str());
     let supplied = supplied(question);
-    // ListScopes leaves tests on the resource open.
+    // ListScopes accepts no properties of the resource.
     let of_identity =
         self::supplied(&Question { attributes: without_resource(question), ..question.clone() });
     let run = |command: &[&str], supplied: &[String], expected: Value, code: i32| {
@@ -77,7 +77,7 @@ pub(super) fn agree(
     let expected = json!({"capabilities": capabilities, "grants": grants, "revision": revision});
     run(&["capabilities", identity, resource], &supplied, expected, 0)?;
 
-    // The other commands fail as Check does, or not at all.
+    // The other commands fail only if Check fails.
     let code = code / 2 * 2;
     let expected = match &answers.identities {
         Ok(identities) => json!({"identities": identities, "revision": 1}),
@@ -99,7 +99,7 @@ pub(super) fn agree(
     run(&["explain", identity, capability, resource], &supplied, expected, code)
 }
 
-/// `--property` for each attribute, its value in JSON so that `"1"` is no number.
+/// A `--property` option for each attribute. Values are JSON, so that `"1"` is not a number.
 fn supplied(question: &Question) -> Vec<String> {
     let attributes = &question.attributes;
     let all = [
@@ -115,7 +115,7 @@ fn supplied(question: &Question) -> Vec<String> {
     all.into_iter().flat_map(each).collect()
 }
 
-// === answers as JSON has them ===
+// === Answers as JSON ===
 
 fn decision(check: &Result<v1::CheckResponse, String>) -> Value {
     match check {
@@ -150,7 +150,7 @@ fn grant(grant: &v1::Grant) -> Value {
     with(json, "expires_at", expires_at.map(time))
 }
 
-/// What is absent has no key.
+/// An absent value has no key.
 fn with(mut json: Value, key: &str, value: Option<Value>) -> Value {
     if let Some(value) = value {
         json[key] = value;
@@ -167,7 +167,7 @@ fn time(time: prost_types::Timestamp) -> Value {
     format_timestamp(Timestamp::new(time.seconds, nanos)).unwrap().into()
 }
 
-/// Properties as query lines have them.
+/// Properties as JSON, as in a query line.
 fn properties(properties: &Properties) -> Value {
     properties.iter().map(|(name, held)| (name.clone(), value(held))).collect()
 }

@@ -1,5 +1,4 @@
-//! The answers of `capstan_server::grpc::answer`, which the services give, and the naive model beside
-//! them.
+//! The answers of `capstan_server::grpc::answer`, which the services use, compared with the naive model.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +19,7 @@ use super::{
     scopes_request, without_resource,
 };
 
-/// A world as its document is read, at its own time.
+/// A world that was written as a document and loaded, with its time.
 pub(super) struct Policy<'w> {
     world: &'w World,
     snapshot: Snapshot,
@@ -29,7 +28,7 @@ pub(super) struct Policy<'w> {
 
 const KEY: PageKey = PageKey::new([7; 32]);
 
-/// What tells a grant: its binding's id if that is declared, role, scope, end.
+/// A comparable form of a grant: the binding's id if it is declared, role, scope, expiry.
 type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<prost_types::Timestamp>);
 
 impl<'w> Policy<'w> {

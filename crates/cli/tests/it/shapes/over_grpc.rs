@@ -1,4 +1,4 @@
-//! The same questions over gRPC, with each call made as a client makes it.
+//! The questions over gRPC.
 
 use capstan_proto::v1;
 use capstan_testkit::generate::Question;
@@ -12,7 +12,7 @@ use super::{
 use crate::common::InProcess;
 use crate::raw::reason;
 
-/// Few, so that most lists have several.
+/// Small, so that most lists have several pages.
 const PAGE_SIZE: i32 = 2;
 
 pub(super) async fn answers(server: &InProcess, question: &Question) -> Answers {
@@ -27,7 +27,7 @@ pub(super) async fn answers(server: &InProcess, question: &Question) -> Answers 
     }
 }
 
-/// The answer, or the text of the one error that a well-formed question can have.
+/// The response, or the text of the only possible error of a well-formed question.
 fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, String> {
     answer.map(Response::into_inner).map_err(|status| {
         let found = (status.code(), &*reason(&status));
@@ -62,7 +62,7 @@ async fn scopes(server: &InProcess, question: &Question) -> Result<Vec<v1::Scope
     }
 }
 
-/// All questions in one batch, and in a stream of batches: each as Check answers it, in order.
+/// Sends all questions in one batch, and in a stream of batches. The results are those of Check, in order.
 pub(super) async fn batches_answer(
     server: &InProcess,
     questions: &[Question],
@@ -99,7 +99,7 @@ fn batch(questions: &[Question]) -> v1::BatchCheckRequest {
     v1::BatchCheckRequest { checks: questions.iter().map(item).collect(), consistency: None }
 }
 
-/// What a batch says of a question that Check answers so.
+/// The batch result that corresponds to an answer of Check.
 fn result(check: &Result<v1::CheckResponse, String>) -> v1::CheckResult {
     match check {
         Ok(v1::CheckResponse { allowed, reason, valid_until, .. }) => v1::CheckResult {

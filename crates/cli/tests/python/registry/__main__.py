@@ -1,8 +1,8 @@
-"""deploy/examples/registry, asked by real clients: skopeo, curl, and bytes of our own.
+"""Tests of deploy/examples/registry with real clients: skopeo, curl, and raw bytes.
 
-registry roles FOLDER CAPSTAN     what every role can do; prints the table
-registry tricks FOLDER CAPSTAN    requests that pretend to be others; prints what became of them
-registry faults FOLDER CAPSTAN    what ends, is taken away, or has nobody to decide about it
+registry roles FOLDER CAPSTAN     prints the permissions of every role
+registry tricks FOLDER CAPSTAN    prints the outcomes of requests that try to evade the routes
+registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests without a decision
 """
 
 import os

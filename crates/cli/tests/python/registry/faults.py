@@ -1,4 +1,4 @@
-"""What ends, is taken away, or has nobody to decide about it."""
+"""Expired and revoked permissions, and requests while Capstan cannot decide."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ RELOADED, KEPT = "loaded and", "not reloaded"
 
 
 def change(world, name, text, says=RELOADED):
-    """Changes policy or routes, and waits until Capstan says what it did with that."""
+    """Changes the policy or the routes, and waits until Capstan logs the outcome."""
     path, since = getattr(world, name), len(world.capstan.said)
     assert path.read_text() != text
     new = path.with_suffix(".new")
@@ -25,7 +25,7 @@ def change(world, name, text, says=RELOADED):
 
 
 def without(text, part):
-    """The text without its one line that has this part."""
+    """The text without the only line that contains this part."""
     lines = text.splitlines(keepends=True)
     rest = [line for line in lines if part not in line]
     assert len(lines) == len(rest) + 1, part
@@ -34,10 +34,10 @@ def without(text, part):
 
 def credentials(world):
     for who, secret in [
-        (None, None),  # nobody
-        ("viewer", "demo-expired"),  # over since the first of January
+        (None, None),  # no credential
+        ("viewer", "demo-expired"),  # expired on the first of January
         ("viewer", "wrong"),
-        ("viewer", "demo-owner"),  # somebody else's
+        ("viewer", "demo-owner"),  # the secret of another identity
         ("nobody", "demo-viewer"),
         ("viewer", "demo-viewer "),
         ("Viewer", "demo-viewer"),
@@ -52,7 +52,7 @@ def credentials(world):
 
 
 def revoked(world):
-    """From the acknowledgement on, no request gets through: the first one after it is refused."""
+    """After Capstan logs a reload, the first request is refused."""
     whole = world.policy.read_text()
 
     def refused(who, part, status, target=OWN):
@@ -72,25 +72,25 @@ def revoked(world):
     )
     refused("registry.pull", "identity: acme/registry.pull, role", 403)
 
-    # What ends while it is used is refused from then on, without a reload.
+    # A credential that expires while it is in use is refused from then on, without a reload.
     ends = int(time.time()) + 2
     until = f", expires_at: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(ends))}}}"
     change(world, "policy", re.sub(r"(acme/viewer, sha256: \w+)\}", r"\1" + until, whole))
     statuses = []
     while (asked := time.time()) < ends:
         statuses.append(world.status("viewer", OWN)[0])
-        # One that was on its way then may have been decided before or after.
+        # A request at the time of the expiry may be decided before or after it.
         assert statuses[-1] == 200 or time.time() >= ends, (asked, ends)
     assert 200 in statuses
     assert world.status("viewer", OWN)[0] == 401
     change(world, "policy", whole)
 
-    # What cannot be loaded changes nothing.
+    # An invalid policy changes nothing.
     change(world, "policy", whole.replace("role: viewer,", "role: veiwer,"), KEPT)
     assert world.status("viewer", OWN)[0] == 200
     change(world, "policy", whole)
 
-    # Nor does a route table; and one that lacks a route denies what took it.
+    # An invalid route table changes nothing. A table without a route denies its requests.
     routes = world.routes.read_text()
     change(world, "routes", routes.replace("[GET, HEAD]", "[GET, HEAD, GOT]", 1), KEPT)
     assert world.status("viewer", OWN)[0] == 200
@@ -103,11 +103,11 @@ def revoked(world):
     change(world, "routes", routes)
     assert world.status("owner", "/v2/team/hello/tags/list")[0] == 200
     world.reached()
-    print("2 revocations, 1 expiry, 2 documents that do not load, 1 route taken away")
+    print("2 revocations, 1 expiry, 2 invalid documents, 1 removed route")
 
 
 def undecided(world):
-    """Without Capstan nobody gets anything, whoever they are: 503, at once or after the timeout."""
+    """Without Capstan, every request of every identity gets 503, at once or after the timeout."""
     everybody = [
         ("owner", OWN),
         ("team", OWN),
@@ -137,7 +137,7 @@ def undecided(world):
     world.capstan.process.send_signal(signal.SIGCONT)
     decides_again()
 
-    # Amid requests: what was answered before is right, and what comes after is not answered.
+    # Capstan is killed under load: answers before that are correct, and later requests get 503.
     told, dead, done = threading.Semaphore(0), threading.Event(), threading.Event()
     after = []
 
@@ -173,7 +173,7 @@ def undecided(world):
     nothing_passes()
     world.start_capstan()
     decides_again()
-    print("stopped, killed and ended: nothing passed")
+    print("stopped, killed and terminated: no request passed")
 
 
 def faults(folder, capstan):
@@ -182,6 +182,6 @@ def faults(folder, capstan):
         world.put("secret/app", "1", "secret")
         credentials(world)
         revoked(world)
-        # With the example's own configuration.
+        # With the unchanged configuration of the example.
         world.envoy, world.port = world.envoy_with(0, "impatient")
         undecided(world)

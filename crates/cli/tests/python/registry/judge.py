@@ -1,4 +1,4 @@
-"""What must hold of all that passes Envoy: a second, naive reading of the routes and the policy.
+"""The rules for every request that passes Envoy: a naive model of the routes and the policy.
 
 Written from the prose of the distribution API and of the roles, not from the route table.
 """
@@ -12,7 +12,7 @@ from world import EXAMPLE
 
 
 def required(method, target):
-    """Which capabilities at which resources this request needs; None if nobody may make it."""
+    """The required capabilities and resources of a request. None if no identity may make it."""
     path, _, query = target.partition("?")
     query = parse_qsl(query, keep_blank_values=True)
     static = re.fullmatch(r"/(apk|java|python|javascript)/.+", path)
@@ -54,7 +54,7 @@ def required(method, target):
     return None
 
 
-# A credential, and what makes some programs take a request for another one.
+# The credential, and headers that some programs use instead of the request line.
 REMOVED = {"authorization", "forwarded", "x-forwarded-host", "x-http-method", "x-original-uri"} | {
     "x-http-method-override",
     "x-method-override",
@@ -64,7 +64,7 @@ REMOVED = {"authorization", "forwarded", "x-forwarded-host", "x-http-method", "x
 
 
 class Policy:
-    """The example's policy, read naively."""
+    """A naive model of the example's policy."""
 
     def __init__(self, capstan):
         command = [capstan, *"roles list --output json --policy".split(), EXAMPLE / "policy.yaml"]
@@ -86,7 +86,7 @@ class Policy:
         )
 
     def judge(self, requests, who=None):
-        """All that passed is what this identity may do, and says so to whoever is behind Envoy."""
+        """Asserts that every passed request is allowed and has the identity header."""
         for method, target, headers in requests:
             asked = f"{method} {target} {headers}"
             names = [name for name, _ in headers]

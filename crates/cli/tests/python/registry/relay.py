@@ -1,4 +1,4 @@
-"""What passes Envoy: a relay before a unix socket, which keeps every request."""
+"""A relay in front of a unix socket. It records every request that passes Envoy."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ import threading
 
 
 class Relay:
-    """Passes bytes on, and keeps the requests in them."""
+    """Forwards bytes, and records the requests in them."""
 
     def __init__(self, front, behind):
         self.behind, self.requests = os.path.relpath(behind), []
@@ -43,7 +43,7 @@ class Relay:
 
 
 class Requests:
-    """Finds the requests in what one connection carries. Envoy writes HTTP/1.1 as it should be."""
+    """Parses the requests of one connection. Envoy writes valid HTTP/1.1."""
 
     def __init__(self, found):
         self.found, self.data, self.skip, self.chunked = found, b"", 0, False

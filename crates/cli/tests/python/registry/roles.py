@@ -1,4 +1,4 @@
-"""What every role can do, by real clients; and what it should be able to do, by the catalog."""
+"""The permissions of every role: attempts of real clients, compared with the catalog."""
 
 import artifacts
 from judge import Policy
@@ -7,8 +7,8 @@ from world import World
 READ = {"manifest.list", "repo.list"}
 WRITE = {"manifest.create", "repo.update"}
 IMAGE, LIBRARY = "acme/images/team/hello", "acme/libraries"
-# What each takes, and where; @ is by digest, else it is by tag. skopeo looks whether a blob is
-# there before it pushes it, and asks a tag for the digest that it deletes.
+# The requirements of each action: capabilities and their resource. `@` is by digest, without it by
+# tag. skopeo checks for a blob before it pushes it, and deletes a tag by its digest.
 NEEDS = {
     "login": (set(), "acme"),
     "repositories": ({"repo.list"}, "acme/images"),
@@ -28,7 +28,7 @@ NEEDS = {
 
 
 def attempts(world, who, pulled, blob):
-    """What of NEEDS this identity could do. What it could has happened, and nothing else."""
+    """The actions of NEEDS that this identity can do. Asserts that only these had an effect."""
 
     def allowed(status, good):
         assert status in (good, 403), status

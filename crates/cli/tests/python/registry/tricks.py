@@ -1,4 +1,4 @@
-"""Requests that pretend to be others. acme/team asks; it may push and pull in team, no more."""
+"""Requests that try to evade the routes. acme/team may only push and pull below team."""
 
 import base64
 import re
@@ -14,7 +14,7 @@ from world import ACCEPT, World, basic, user
 def http(
     method, target, *headers, who="team", version="HTTP/1.1", host="registry.example", body=b""
 ):
-    """The bytes of a request. Headers are text or bytes, and stand as they are."""
+    """The bytes of a request. Headers are text or bytes, and are not changed."""
 
     def raw(text):
         return text if isinstance(text, bytes) else text.encode()
@@ -31,7 +31,7 @@ def http(
 
 
 def answers(port, data):
-    """Sends these bytes. Answers the statuses of what comes back, up to the last answer's head."""
+    """Sends these bytes. Returns the statuses of the responses."""
     got, last = b"", rb"(?i)\r\nconnection: close\r\n(.*\r\n)*\r\n"
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as connection:
         try:
@@ -49,7 +49,7 @@ OWNER = "Authorization: " + basic("owner")
 
 
 def paths():
-    """Ways to write a path. acme/team may read all of team, and nothing of secret."""
+    """Forms of a path. acme/team may read everything below team, and nothing below secret."""
     yield "its own", OWN
     yield "another's", SECRET
     yield "two slashes first", "/" + SECRET
@@ -124,7 +124,7 @@ def paths():
 
 
 def requests(blob, owners_hash):
-    """Names and bytes of requests by acme/team."""
+    """Names and bytes of requests of acme/team."""
     for name, path in paths():
         yield f"path: {name}", http("GET", path)
 
@@ -390,7 +390,7 @@ def requests(blob, owners_hash):
 
 
 def over_http2(world):
-    """The same by HTTP/2, which has fields where HTTP/1.1 has lines: names and curl's options."""
+    """Requests over HTTP/2, which has header fields instead of lines: names and statuses."""
     url = f"http://127.0.0.1:{world.port}"
     for name, target, *options in [
         ("its own", OWN),
@@ -423,7 +423,7 @@ def tricks(folder, capstan):
         owner = re.search(r"acme/owner, sha256: (\w+)", world.policy.read_text())[1]
         asked = 0
 
-        def became(name, statuses):
+        def report(name, statuses):
             nonlocal asked
             asked += 1
             reached = world.reached()
@@ -435,10 +435,10 @@ def tricks(folder, capstan):
             print("\t".join([name, ",".join(map(str, statuses)) or "closed", *shown]))
 
         for name, data in requests(blob, owner):
-            became(name, answers(world.port, data))
+            report(name, answers(world.port, data))
         for name, statuses in over_http2(world):
-            became(name, statuses)
-        # Nothing of the other's was taken over, by whatever name.
+            report(name, statuses)
+        # No blob of the other repository was mounted.
         assert world.behind("HEAD", f"/v2/team/mount/blobs/{blob}")[0] == 404
         assert world.has("secret/app", "1") and world.has("team/hello", "1")
         assert asked >= 40

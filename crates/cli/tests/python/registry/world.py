@@ -1,4 +1,4 @@
-"""The example with relays in it, and the clients that ask it."""
+"""The example with relays, and its clients."""
 
 import base64
 import re
@@ -16,12 +16,12 @@ import artifacts  # noqa: E402
 from stack import PATIENCE, Local, Stack  # noqa: E402
 
 ACCEPT = f"Accept: {artifacts.MANIFEST_TYPE}"
-# What stands behind the relays.
+# The sockets behind the relays.
 BEHIND = ("registry-behind.sock", "files-behind.sock")
 
 
 class World(Stack):
-    """The example with relays, and with a policy and routes that may be changed."""
+    """The example with relays, and with a policy and routes that tests can change."""
 
     def __init__(self, folder, capstan):
         super().__init__(folder, capstan, behind=BEHIND)
@@ -35,20 +35,20 @@ class World(Stack):
         ]
 
     def start_envoy(self):
-        # On a busy machine an answer may take longer than the example waits for it.
+        # On a busy machine, an answer can take longer than the timeout of the example.
         self.envoy, self.port = self.envoy_with(
             0, "envoy", ("timeout: 1s", f"timeout: {PATIENCE}s")
         )
 
     def reached(self):
-        """What has reached the registry and the files since this was last asked."""
+        """The requests that reached the registry and the files since the last call."""
         found = [request for relay in self.relays for request in relay.requests]
         for relay in self.relays:
             relay.requests.clear()
         return found
 
     def behind(self, method, target, body=None, **headers):
-        """Asks the registry itself: status, headers, body."""
+        """Sends a request directly to the registry. Returns status, headers, body."""
         local = Local(self.folder / BEHIND[0])
         local.request(
             method, target, body, {name.replace("_", "-"): value for name, value in headers.items()}
@@ -59,7 +59,7 @@ class World(Stack):
         return answer.status, answer.headers, body
 
     def put(self, repository, tag, text):
-        """Puts an image into the registry itself. Answers its manifest's digest and a blob's."""
+        """Puts an image directly into the registry. Returns the digests of manifest and blob."""
         manifest, blobs = artifacts.image(self.folder / "images" / text, text)
         for digest, data in blobs.items():
             status, headers, _ = self.behind("POST", f"/v2/{repository}/blobs/uploads/")
@@ -87,7 +87,7 @@ class World(Stack):
         return int(run.stdout)
 
     def skopeo(self, who, verb, *arguments, side=""):
-        """Whether skopeo could do it. If not, it must have been told that it may not."""
+        """Whether skopeo succeeded. Asserts that a failure is a denial."""
         command = ["skopeo", verb, f"--{side}tls-verify=false", f"--{side}creds", user(who)]
         command += ["--insecure-policy"] if verb == "copy" else []
         run = subprocess.run(
@@ -102,7 +102,7 @@ class World(Stack):
         return f"docker://127.0.0.1:{self.port}/{repository}{mark}{reference}"
 
     def status(self, who, target, secret=None):
-        """The status of one request on a connection of its own, and the headers."""
+        """The status and the headers of one request on a new connection."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Accept": artifacts.MANIFEST_TYPE} | (
             {"Authorization": basic(who, secret)} if who else {}

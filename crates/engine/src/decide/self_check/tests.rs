@@ -131,7 +131,7 @@ fn wrong_roles_are_found() {
     assert!(found(|index| index.set_row("reader", &CapabilitySet::empty(2))).contains(problem));
     let problem = "count other bindings";
     assert!(found(|index| index.count_bindings("reader", 1)).contains(problem));
-    // The sum is right, and one role counts none.
+    // The sum is correct, but the count of one role is zero.
     let moved = found(|index| {
         index.count_bindings("acme/puller", -1);
         index.count_bindings("reader", 1);
@@ -256,7 +256,7 @@ fn a_wrong_tree_is_found() {
     assert!(twice.contains("exists already"), "{twice}");
 }
 
-/// Where the tables agree with each other, answers still show what the rules do not say.
+/// If the tables agree with each other, only a comparison of answers finds the error.
 #[test]
 fn wrong_answers_are_found() {
     let error = SelfCheckError::Answer {
@@ -269,7 +269,7 @@ fn wrong_answers_are_found() {
     let text = "the index answers None and the rules Decision { reason: NoBinding, valid_until: \
                 None } to: may `alice` `read` at `acme`";
     assert_eq!(error.to_string(), text);
-    // The role's capabilities and its row agree, and the catalog says otherwise.
+    // The role's capabilities and its row agree with each other, but not with the catalog.
     let corrupted = snapshot().corrupted(|index| index.replace_role("reader", "writer"));
     let found = self_check(&corrupted, usize::MAX, NOW).unwrap_err();
     assert!(matches!(*found, SelfCheckError::Answer { .. }), "{found}");

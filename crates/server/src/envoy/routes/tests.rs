@@ -69,7 +69,7 @@ proptest! {
         }
         if let Err(found) = &loaded {
             for diagnostic in found.iter() {
-                let (route, request) = diagnostic.found.split_once(", which takes ").unwrap();
+                let (route, request) = diagnostic.found.split_once(", which matches ").unwrap();
                 let names = [route, &*diagnostic.expected].map(|it| it.split('`').nth(1));
                 if request.contains('…') {
                     continue; // The diagnostic has cut the request.
@@ -288,7 +288,7 @@ fn a_grpc_route_matches_grpc_requests_only() {
 }
 
 #[test]
-fn a_resource_that_is_too_long_is_none() {
+fn a_requirement_with_a_too_long_resource_is_never_met() {
     let table = table(REGISTRY);
     let path = |segments: usize| format!("/v2/{}/list", vec!["a"; segments].join("/"));
     let resource = |target: &str| matched(&table, &get(target).unwrap()).unwrap().1;

@@ -37,7 +37,7 @@ fn headers(traceparent: &str) -> HeaderMap {
 }
 
 #[test]
-fn chance_samples_unless_the_caller_may_decide() {
+fn the_ratio_samples_unless_the_caller_decides() {
     let least = 1 << 32; // the lower 32 bits of chance are not used
     for (ratio, always, half, never) in
         [(0.0, false, false, false), (0.5, true, false, false), (1.0, true, true, true)]

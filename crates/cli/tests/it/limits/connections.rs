@@ -1,0 +1,265 @@
+//! Limits of connections: keep-alive, age, number, idle time, and file descriptors.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
+use capstan_server::limits::Limits;
+use prost::Message as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tonic::transport::Endpoint;
+
+use super::{CHECK, assert_serves, check, waiting_check};
+use crate::common::{InProcess, PATIENCE, Serving, connect};
+use crate::metrics;
+use crate::raw::{
+    self, ACK, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM,
+    framed,
+};
+
+/// Makes a check on this connection and expects an answer.
+async fn assert_served(peer: &mut Frames) {
+    peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK)).await;
+    peer.send(DATA, END_STREAM, 1, &framed(&check())).await;
+    loop {
+        let (kind, flags, _, payload) = peer.next().await;
+        assert!(![RST_STREAM, GOAWAY].contains(&kind), "frame {kind}");
+        match kind {
+            PING if flags == 0 => peer.send(PING, ACK, 0, &payload).await,
+            // An error has no DATA frame.
+            HEADERS => assert_eq!(flags & END_STREAM, 0, "an error"),
+            DATA => {
+                assert!(v1::CheckResponse::decode(&payload[5..]).unwrap().allowed);
+                return;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_answer_pings_is_disconnected() {
+    let limits = Limits {
+        keepalive_interval: Duration::from_millis(100),
+        keepalive_timeout: Duration::from_millis(100),
+        ..Limits::default()
+    };
+    let server = InProcess::start_within(limits).await;
+    let mut dead = TcpStream::connect(server.grpc).await.unwrap();
+    dead.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut frames = Vec::new();
+    let read = dead.read_to_end(&mut frames);
+    // The connection may end with or without an error.
+    let _ = tokio::time::timeout(PATIENCE, read).await.expect("the connection stays open");
+    let mut rest = &frames[..];
+    let mut kinds = Vec::new();
+    while let [a, b, c, kind, _, _, _, _, _, after @ ..] = rest {
+        kinds.push(*kind);
+        rest = &after[u32::from_be_bytes([0, *a, *b, *c]) as usize..];
+    }
+    assert!(kinds.contains(&PING), "no ping among {kinds:?}");
+
+    // A peer that answers pings keeps its connection.
+    let mut alive = Frames::connect(server.grpc).await;
+    let mut pings = 0;
+    while pings < 5 {
+        let (kind, flags, _, payload) = alive.next().await;
+        if kind == PING && flags == 0 {
+            alive.send(PING, ACK, 0, &payload).await;
+            pings += 1;
+        }
+    }
+    assert_served(&mut alive).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_are_closed_at_their_age_without_failed_calls() {
+    let limits = Limits { connection_age: Duration::from_millis(300), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    // An idle connection is closed as well.
+    let tcp = TcpStream::connect(server.grpc).await.unwrap();
+    let (_client, idle) = h2::client::handshake(tcp).await.unwrap();
+
+    let end = Instant::now() + Duration::from_secs(2);
+    let calls = (0..8).map(|_| async {
+        let mut decisions = server.decisions();
+        let mut calls = 0;
+        while Instant::now() < end {
+            match decisions.check(check()).await {
+                Ok(_) => calls += 1,
+                // tonic's client fails calls that it has queued for a closed connection. Such an
+                // error has a source, and the call never reached the server. Other gRPC clients
+                // retry such calls.
+                Err(status) => {
+                    assert!(std::error::Error::source(&status).is_some(), "{status:?}");
+                }
+            }
+        }
+        calls
+    });
+    let calls: u32 = futures_util::future::join_all(calls).await.into_iter().sum();
+    assert!(calls > 100, "{calls} calls");
+    tokio::time::timeout(PATIENCE, idle).await.expect("the connection stays open").unwrap();
+    // The server answered every call that it received.
+    assert_eq!(
+        metrics::of(&server, "capstan_requests_total{rpc=\"Check\",code=\"OK\"}").await,
+        f64::from(calls)
+    );
+    assert_eq!(metrics::sum(&server, "capstan_requests_total").await, f64::from(calls));
+}
+
+#[tokio::test]
+async fn a_call_in_flight_outlives_the_age_of_its_connection() {
+    let limits = Limits { connection_age: Duration::from_millis(50), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let body = (framed(&waiting_check()), Body::Whole);
+    let began = Instant::now();
+    let answer = raw::call(server.grpc, CHECK, &[], body).await.unwrap();
+    assert_eq!(answer.reason(), "REVISION_NOT_AVAILABLE");
+    assert!(began.elapsed() > Duration::from_millis(200));
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_closed_and_counted() {
+    let limits = Limits { connections_max: 3, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut others = vec![connect(server.grpc).await, connect(server.grpc).await];
+    for channel in &others {
+        assert_serves(channel).await;
+    }
+    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    let mut nothing = Vec::new();
+    refused.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    assert_serves(&server.channel).await;
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
+
+    others.pop();
+    let began = Instant::now();
+    loop {
+        let again = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+        if DecisionServiceClient::new(again.connect_lazy()).check(check()).await.is_ok() {
+            break;
+        }
+        assert!(began.elapsed() < PATIENCE, "the permit is never released");
+    }
+}
+
+#[tokio::test]
+async fn connections_of_one_peer_are_limited() {
+    let limits = Limits { peer_connections_max: 2, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let second = connect(server.grpc).await;
+    assert_serves(&second).await;
+    let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
+    let mut nothing = Vec::new();
+    refused.read_to_end(&mut nothing).await.unwrap();
+    assert!(nothing.is_empty(), "{nothing:?}");
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped["capstan_shed_total{scope=\"connections\"}"] >= 1.0);
+    // Another loopback address is another peer.
+    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    assert_serves(&other).await;
+    assert_serves(&server.channel).await;
+}
+
+/// The age of a connection starts after its HTTP/2 preface. `GREETING_MAX` limits the time before.
+#[tokio::test]
+async fn connections_without_a_preface_are_closed() {
+    let limits = Limits { greeting_max: Duration::from_millis(300), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n"] {
+        let mut silent = TcpStream::connect(server.grpc).await.unwrap();
+        silent.write_all(said).await.unwrap();
+        // The server may send its own settings before it closes the connection.
+        let ended = tokio::time::timeout(PATIENCE, silent.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "still open after {said:?}");
+    }
+    // After the preface, a connection may be idle for longer. `next` fails if the connection ends.
+    let mut idle = Frames::connect(server.grpc).await;
+    let until = tokio::time::Instant::now() + 2 * limits.greeting_max;
+    while tokio::time::timeout_at(until, idle.next()).await.is_ok() {}
+    assert_served(&mut idle).await;
+    assert_serves(&server.channel).await;
+    let scraped = metrics::scrape(&server).await;
+    assert!(scraped.contains_key("capstan_in_flight"), "{scraped:?}");
+}
+
+/// `HTTP_IDLE_MAX` limits silent connections and connections that send single bytes.
+/// `HTTP_CONNECTIONS_MAX` limits their number: a third connection waits until the first two are closed.
+#[tokio::test]
+async fn idle_http_connections_are_limited_and_closed() {
+    let http_idle_max = Duration::from_millis(800);
+    let limits = Limits { http_idle_max, http_connections_max: 2, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let began = Instant::now();
+    let mut silent = TcpStream::connect(server.http).await.unwrap();
+    let mut slow = TcpStream::connect(server.http).await.unwrap();
+    let drip = async {
+        loop {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            if slow.write_all(b"G").await.is_err() {
+                return;
+            }
+        }
+    };
+    let (mut nothing, mut answer) = (Vec::new(), String::new());
+    let third = async {
+        let mut third = TcpStream::connect(server.http).await.unwrap();
+        third
+            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .await
+            .unwrap();
+        third.read_to_string(&mut answer).await.unwrap();
+        began.elapsed()
+    };
+    let all = async { tokio::join!(drip, silent.read_to_end(&mut nothing), third) };
+    let ((), _, waited) = tokio::time::timeout(PATIENCE, all).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(waited >= http_idle_max, "a third connection was served after {waited:?}");
+}
+
+/// The server raises the soft limit of file descriptors that it gets from the shell.
+#[tokio::test]
+async fn the_limit_of_file_descriptors_is_raised() {
+    let capstan = env!("CARGO_BIN_EXE_capstan");
+    let serve = "serve --demo --listen 127.0.0.1:0 --http none --workers 1";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -Sn 40 && exec {capstan} {serve}")]);
+    let server = Serving::spawn(&mut limited, 1);
+    let address: SocketAddr = server.address("grpc").parse().unwrap();
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        let channel = connect(address).await;
+        assert_serves(&channel).await;
+        many.push(channel);
+    }
+    drop(many);
+    assert_eq!(server.stop("-TERM").0, Some(0));
+}
+
+/// Without a free file descriptor, new connections wait in the backlog. The server retries every
+/// `ACCEPT_PAUSE`, and open connections are served.
+#[tokio::test]
+async fn a_server_without_free_file_descriptors_continues() {
+    let capstan = env!("CARGO_BIN_EXE_capstan");
+    let serve = "serve --demo --listen 127.0.0.1:0 --http none --workers 1";
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n 40 && exec {capstan} {serve}")]);
+    let mut server = Serving::spawn(&mut limited, 1);
+    let address: SocketAddr = server.address("grpc").parse().unwrap();
+    let channel = connect(address).await;
+    assert_serves(&channel).await;
+    let mut many = Vec::new();
+    for _ in 0..60 {
+        many.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    server.wait_for_log("cannot take a connection");
+    assert_serves(&channel).await;
+    drop(many);
+    assert_serves(&connect(address).await).await;
+    server.stop("-TERM");
+}
