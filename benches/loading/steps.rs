@@ -5,12 +5,12 @@ use std::hint::black_box;
 use anyhow::{Context as _, ensure};
 use capstan_benches::clock::{Cost, cost};
 use capstan_benches::worlds::World;
-use capstan_engine::{Change, Facts, Model, Snapshot, Writer};
+use capstan_engine::{Change, Facts, Model, RoleBinding, Snapshot, Writer};
 use capstan_policy::{Catalogs, load_policy};
 
 use crate::COUNTING;
 
-/// One step, measured once.
+/// One step, measured once. Bytes are those requested from the allocator, without its overhead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Step {
     pub(crate) name: &'static str,
@@ -22,21 +22,18 @@ pub(crate) struct Step {
     pub(crate) kept: usize,
 }
 
-/// Every step once. Bytes requested from the allocator, without its overhead.
-pub(crate) fn all(world: World) -> anyhow::Result<Vec<Step>> {
-    let mut steps = from_facts(world)?;
-    steps.push(from_document(world)?);
-    let without_ids = world.changes().map(|change| match change {
-        Change::CreateRoleBinding(mut binding) => {
-            binding.id = None;
-            Change::CreateRoleBinding(binding)
-        }
-        other => other,
-    });
-    steps.push(through_a_writer("changes", world, &without_ids.collect::<Vec<_>>())?);
-    steps.push(through_a_writer("changes, with ids", world, &world.changes().collect::<Vec<_>>())?);
-    Ok(steps)
-}
+/// A way of loading, and the name that selects it.
+type Way = (&'static str, fn(World) -> anyhow::Result<Vec<Step>>);
+
+/// All ways, in the order in which they are measured.
+pub(crate) const WAYS: [Way; 4] = [
+    ("facts", from_facts),
+    ("document", from_document),
+    ("changes", |world| through_a_writer("changes", world, &without_ids(world))),
+    ("changes-with-ids", |world| {
+        through_a_writer("changes with ids", world, &world.changes().collect::<Vec<_>>())
+    }),
+];
 
 /// The facts of a document: the rules, and then the index.
 fn from_facts(world: World) -> anyhow::Result<Vec<Step>> {
@@ -50,15 +47,19 @@ fn from_facts(world: World) -> anyhow::Result<Vec<Step>> {
 }
 
 /// The text of a document into facts that keep the rules.
-fn from_document(world: World) -> anyhow::Result<Step> {
+fn from_document(world: World) -> anyhow::Result<Vec<Step>> {
     let (text, catalogs) = (world.document(), Catalogs::default());
     let (policy, read) = step("document", 0, || load_policy(&text, &catalogs).ok());
     let policy = policy.context("the document does not load")?;
-    Ok(Step { bindings: policy.model.facts().role_bindings.len(), ..read })
+    Ok(vec![Step { bindings: policy.model.facts().role_bindings.len(), ..read }])
 }
 
 /// Changes to an empty policy, applied all at once, as a store hands them over, and published once.
-fn through_a_writer(name: &'static str, world: World, changes: &[Change]) -> anyhow::Result<Step> {
+fn through_a_writer(
+    name: &'static str,
+    world: World,
+    changes: &[Change],
+) -> anyhow::Result<Vec<Step>> {
     let is_binding = |change: &&Change| matches!(change, Change::CreateRoleBinding(_));
     let bindings = changes.iter().filter(is_binding).count();
     let nothing = Model::new(world.catalog(), Facts::default());
@@ -68,7 +69,18 @@ fn through_a_writer(name: &'static str, world: World, changes: &[Change]) -> any
         writer.apply(changes).map(|()| writer.publish(2))
     });
     complete(&*published?, bindings)?;
-    Ok(step)
+    Ok(vec![step])
+}
+
+/// The changes that make the world, every binding with a derived id.
+fn without_ids(world: World) -> Vec<Change> {
+    let without_id = |change| match change {
+        Change::CreateRoleBinding(binding) => {
+            Change::CreateRoleBinding(RoleBinding { id: None, ..binding })
+        }
+        other => other,
+    };
+    world.changes().map(without_id).collect()
 }
 
 fn complete(snapshot: &Snapshot, bindings: usize) -> anyhow::Result<()> {
