@@ -234,7 +234,7 @@ impl Index {
             BindingId::Text(_) => 0,
         };
         self.add_to_scope(binding, number, scope_number, unsorted)?;
-        self.roles.count(&binding.role, 1);
+        self.roles.count(role.number, 1);
         self.bindings += 1;
         Ok(())
     }
@@ -295,7 +295,7 @@ impl Index {
         let at = position as usize;
         let binding = self.bindings_of(entry).nth(at).ok_or_else(absent)?;
         let number = self.number_of(entry, &binding);
-        let (scope, role) = (binding.packed.scope, Box::<str>::from(self.role_id(&binding)));
+        let PackedBinding { scope, role, .. } = binding.packed;
 
         let payload = payload_without(entry.payload(), at);
         let extra = entry.extra().map(|extra| {
@@ -310,7 +310,7 @@ impl Index {
         if number.is_none() {
             self.binding_ids.remove(id.as_str());
         }
-        self.roles.count(&role, -1);
+        self.roles.count(role, -1);
         self.bindings -= 1;
         Ok(())
     }

@@ -165,12 +165,13 @@ impl Roles {
     }
 
     /// Adds to the number of bindings of a role, which may be negative.
-    pub(crate) fn count(&mut self, id: &str, more: i32) {
-        if let Some(found) = self.find(id) {
-            let bindings = found.bindings.saturating_add_signed(more);
-            // An entry that exists is rewritten in place, so this cannot fail.
-            let _ = self.by_name.put(id, &RoleUse { bindings, ..found }.bytes());
-        }
+    pub(crate) fn count(&mut self, role: u32, more: i32) {
+        let Some(entry) = self.get(role).and_then(|role| self.by_name.get(&role.id)) else {
+            return;
+        };
+        let Some(found) = RoleUse::read(entry.payload()) else { return };
+        let bindings = found.bindings.saturating_add_signed(more);
+        self.by_name.write_at(entry.number(), 0, &RoleUse { bindings, ..found }.bytes());
     }
 }
 
