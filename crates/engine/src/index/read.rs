@@ -301,9 +301,12 @@ impl Index {
 
     /// [`Self::is_taken`] by anything but a binding.
     pub(crate) fn is_named(&self, id: &str) -> bool {
-        self.scopes.get(id).is_some()
-            || self.identities.get(id).is_some()
-            || self.custom_role(id).is_some()
+        // All tables have one seed.
+        let fingerprint = self.seed().fingerprint(id.as_bytes());
+        self.scopes.contains(fingerprint)
+            || self.identities.contains(fingerprint)
+            // A built-in role's name is no path: it has no slash, and may be that of an organization.
+            || id.contains('/') && self.roles.contains(fingerprint)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::index::hash::Seed;
+use crate::index::hash::{Fingerprint, Seed};
 use crate::index::matrix::RoleMatrix;
 use crate::index::resize::copied;
 use crate::index::table::Table;
@@ -112,6 +112,11 @@ impl Roles {
 
     pub(crate) fn find(&self, id: &str) -> Option<RoleUse> {
         RoleUse::read(self.by_name.get(id)?.payload())
+    }
+
+    /// Whether there is a role whose id has this fingerprint.
+    pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
+        self.by_name.contains(fingerprint)
     }
 
     /// Inserts or replaces a role. Returns its number; `None` if all numbers are taken.
