@@ -305,7 +305,7 @@ impl Index {
         let fingerprint = self.seed().fingerprint(id.as_bytes());
         self.scopes.contains(fingerprint)
             || self.identities.contains(fingerprint)
-            // A built-in role's name is no path: it has no slash, and may be that of an organization.
+            // The name of a built-in role is no path and has no slash. An organization may be called the same.
             || id.contains('/') && self.roles.contains(fingerprint)
     }
 }
