@@ -1,11 +1,11 @@
 //! A world, indexed by the engine and by the yardstick, with the time and memory of indexing.
 
 use anyhow::Context as _;
+use capstan_benches::clock::cost;
 use capstan_benches::worlds::{Asked, World};
 use capstan_benches::yardstick::Yardstick;
 use capstan_engine::{Model, Snapshot};
 
-use crate::measure::cost;
 use crate::{COUNTING, Plan};
 
 #[derive(Debug)]

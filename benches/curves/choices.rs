@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
+use capstan_benches::clock::Spread;
 use capstan_benches::worlds::{Asked, World, questions};
 use capstan_benches::yardstick::Interned;
 use capstan_engine::measure::Seed;
@@ -19,7 +20,7 @@ use serde_json::{Value as Json, json};
 
 use crate::built::Built;
 use crate::goals::{Publishing, publish};
-use crate::measure::{Spread, Subject, in_turn};
+use crate::measure::{Subject, in_turn};
 use crate::report::number;
 use crate::{COUNTING, Plan, say};
 

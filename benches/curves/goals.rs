@@ -7,12 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use arc_swap::ArcSwap;
+use capstan_benches::clock::{Spread, cost, nanos};
 use capstan_benches::worlds::{World, questions, with_id};
 use capstan_engine::{Change, Facts, Model, Question, RoleBinding, Snapshot, Writer};
 use capstan_policy::{Catalogs, load_policy};
 
 use crate::built::{Built, measured};
-use crate::measure::{NOW, Spread, cost, nanos};
+use crate::measure::NOW;
 use crate::report::{Curve, Goal, number, thousands};
 use crate::scaling::{BIG_NAMES, ENGINE, W_IN_TURN, W_NAMES};
 use crate::{COUNTING, Plan};

@@ -1,4 +1,4 @@
-//! The cost of a piece of work: CPU time of the thread, wall time, and their spread over rounds.
+//! The cost of a question: CPU time of the thread, wall time, and their spread over rounds.
 //!
 //! **Invariant**: subjects are measured in turn, round by round, so that other load of the machine affects all
 //! of them. Subjects with the same questions must allow the same number. No question is asked twice of one
@@ -6,56 +6,12 @@
 //! in the cache, as after decoding.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use anyhow::ensure;
+use capstan_benches::clock::{Cost, Spread, cost};
 use capstan_engine::{Question, Snapshot, Timestamp};
-use rustix::time::{ClockId, clock_gettime};
 
 pub(crate) const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-
-/// Nanoseconds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cost {
-    pub(crate) cpu: f64,
-    pub(crate) wall: f64,
-}
-
-/// Median, minimum and maximum of some rounds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Spread {
-    pub(crate) median: f64,
-    pub(crate) low: f64,
-    pub(crate) high: f64,
-}
-
-impl Spread {
-    pub(crate) fn of(values: impl Iterator<Item = f64>) -> Self {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let at = |place: usize| values.get(place).copied().unwrap_or(f64::NAN);
-        Self { median: at(values.len() / 2), low: at(0), high: at(values.len().wrapping_sub(1)) }
-    }
-}
-
-/// The CPU time of this thread.
-pub(crate) fn thread_cpu() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    let seconds = Duration::from_secs(u64::try_from(time.tv_sec).unwrap_or_default());
-    seconds + Duration::from_nanos(u64::try_from(time.tv_nsec).unwrap_or_default())
-}
-
-pub(crate) const fn nanos(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e9
-}
-
-/// The cost of the work on this thread.
-pub(crate) fn cost<T>(work: impl FnOnce() -> T) -> (Cost, T) {
-    let (wall, cpu) = (Instant::now(), thread_cpu());
-    let done = black_box(work());
-    let cost = Cost { cpu: nanos(thread_cpu() - cpu), wall: nanos(wall.elapsed()) };
-    (cost, done)
-}
 
 /// The number of allowed questions among these.
 type Ask<'s> = dyn Fn(&[Question<'_>]) -> usize + 's;

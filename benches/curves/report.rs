@@ -6,10 +6,10 @@ use std::process::Command;
 use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
+use capstan_benches::clock::Spread;
 use serde_json::{Value as Json, json};
 
 use crate::choices::Choice;
-use crate::measure::Spread;
 use crate::plot;
 
 /// A curve: a quantity as a function of a size.

@@ -2,13 +2,14 @@
 
 use std::fs;
 
+use capstan_benches::clock::Spread;
 use capstan_benches::worlds::{World, questions};
 use capstan_benches::yardstick::Yardstick;
 use capstan_engine::{Attributes, Question, Reason};
 use capstan_testkit::Naive;
 
 use crate::built::Built;
-use crate::measure::{NOW, Spread, Subject, in_turn};
+use crate::measure::{NOW, Subject, in_turn};
 use crate::report::{Curve, Point, thousands};
 use crate::{Plan, say};
 

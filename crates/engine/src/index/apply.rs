@@ -11,6 +11,7 @@ use crate::index::binding::{
     packed_bindings, payload_with, payload_without,
 };
 use crate::index::read::Binding;
+use crate::index::roles::RoleUse;
 use crate::index::scope::{SCOPE_HEADER, ScopeKind, ScopePayload, ScopeRecord};
 use crate::index::table::Entry;
 use crate::rules::{self, BindingKey, BrokenRule, View as _, binding_id};
@@ -20,6 +21,15 @@ use crate::{
 };
 
 type Applied = Result<(), ChangeError>;
+
+/// What a binding refers to.
+struct References<'i> {
+    identity: Entry<'i, IdentityExtra>,
+    role: RoleUse,
+    scope: Entry<'i, Properties>,
+    /// The payload of the scope.
+    record: ScopeRecord<'i>,
+}
 
 /// Numbers of the scopes with bindings that are not in order yet. `None` if bindings are inserted in order at
 /// once.
@@ -161,8 +171,10 @@ impl Index {
     fn create_identity(&mut self, identity: &Identity) -> Applied {
         self.claim(&identity.id)?;
         let id = identity.id.as_str();
-        self.identities.put(id, &[]).ok_or_else(|| full(id))?;
-        self.update_identity(identity)
+        let number = self.identities.put(id, &[]).ok_or_else(|| full(id))?;
+        let properties = identity.properties.clone();
+        self.set_extra(number, IdentityExtra { properties, ..IdentityExtra::default() });
+        Ok(())
     }
 
     fn update_identity(&mut self, identity: &Identity) -> Applied {
@@ -195,72 +207,81 @@ impl Index {
 
     fn create_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
         let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
-        let mut first = None;
-        let found = rules::check_binding(&&*self, binding, |broken| {
-            first.get_or_insert(broken);
-        });
-        first.map_or(Ok(()), Err)?;
-        let (Some(entry), Some(role), Some((at_scope, _))) =
-            (found.identity, found.role, found.scope)
-        else {
-            return Err(ChangeError::not_found("role binding", identity));
-        };
-        let packed = PackedBinding::new(self.seed(), (at_scope.number(), scope), role.number);
+        let mut found = self.expect_references(binding)?;
+        let at_scope = (found.scope.number(), scope);
+        let packed = PackedBinding::new(self.seed(), at_scope, found.role.number);
         let key = BindingKey::of(binding);
-        if self.find_same(entry, packed, &key).is_some() {
+        if self.find_same(found.identity, packed, &key).is_some() {
             let role = &binding.role;
             return Err(BrokenRule::SameBinding { identity, role, scope }.into());
         }
         let (expires_at, conditions) = (binding.expires_at, binding.when.clone().into());
         let restrictions = Restrictions { expires_at, conditions };
-        let number = entry.number();
         let packed = PackedBinding { restricted: !restrictions.is_empty(), ..packed };
 
-        let mut id = BindingId::of(binding.id.as_ref(), scope);
-        if matches!(id, BindingId::Number(_)) {
+        let (id, id_number) = self.free_id(binding, &key, &found.record)?;
+        if matches!(id, BindingId::Number(_)) && found.record.numbers().is_none() {
             self.number_scope(scope)?;
+            found = self.expect_references(binding)?;
         }
-        match &binding.id {
-            Some(id) => rules::check_id(id.as_str(), self.is_taken(id.as_str()))?,
-            None => id = self.free_derived_id(scope, &key)?,
-        }
+        let number = found.identity.number();
+        let (payload, extra) =
+            self.with_binding(found.identity, packed, restrictions, &id, id_number);
+        let bound = self.with_bound(&found, id_number, unsorted);
         if let BindingId::Text(id) = &id {
             self.binding_ids.put(id, &number.to_le_bytes()).ok_or_else(|| full(id))?;
         }
-        self.add_to_identity(number, packed, restrictions, &id, binding)?;
-        let scope_number = || match id {
-            BindingId::Derived => key.derived_number(),
-            BindingId::Number(number) => number,
-            BindingId::Text(_) => 0,
-        };
-        self.add_to_scope(binding, number, scope_number, unsorted)?;
-        self.roles.count(&binding.role, 1);
+        self.put_identity(number, identity, &payload, extra)?;
+        self.scopes.put(scope, &bound).ok_or_else(|| full(scope))?;
+        self.roles.count(packed.role, 1);
         self.bindings += 1;
         Ok(())
     }
 
-    /// The derived id if the path is free, otherwise the next number that is.
-    fn free_derived_id(
-        &mut self,
-        scope: &str,
+    /// What a binding refers to, if it keeps the rules that compare it with no other.
+    fn expect_references(&self, binding: &RoleBinding) -> Result<References<'_>, ChangeError> {
+        let mut first = None;
+        let found = rules::check_binding(&self, binding, |broken| {
+            first.get_or_insert(broken);
+        });
+        first.map_or(Ok(()), Err)?;
+        let (Some(identity), Some(role), Some((scope, record))) =
+            (found.identity, found.role, found.scope)
+        else {
+            return Err(ChangeError::not_found("role binding", binding.identity.as_str()));
+        };
+        Ok(References { identity, role, scope, record })
+    }
+
+    /// The id of a new binding at a scope, and its number, 0 if it has none: the declared id if the path is
+    /// free, the derived one, or the next number that is free.
+    fn free_id(
+        &self,
+        binding: &RoleBinding,
         key: &BindingKey<'_>,
-    ) -> Result<BindingId, ChangeError> {
+        at: &ScopeRecord<'_>,
+    ) -> Result<(BindingId, u64), ChangeError> {
+        let scope = binding.scope.as_str();
+        if let Some(id) = &binding.id {
+            rules::check_id(id.as_str(), self.is_taken(id.as_str()))?;
+            let id = BindingId::of(Some(id), scope);
+            let number = if let BindingId::Number(number) = id { number } else { 0 };
+            return Ok((id, number));
+        }
         let derived = key.derived_number();
         // A scope whose ids are all derived is not searched for an equal one, see `writer.rs`.
-        let is_numbered = self.scope(scope).is_some_and(|(_, record)| record.numbers().is_some());
-        let is_free = |index: &Self, number| {
-            let id = binding_id(scope, number);
-            if is_numbered { !index.is_taken(&id) } else { !index.is_named(&id) }
+        let is_taken = match at.numbers() {
+            Some(_) => self.is_taken(&binding_id(scope, derived)),
+            None => self.is_named(&binding_id(scope, derived)),
         };
-        if is_free(self, derived) {
-            return Ok(BindingId::Derived);
+        if !is_taken {
+            return Ok((BindingId::Derived, derived));
         }
-        self.number_scope(scope)?;
         let mut number = derived.wrapping_add(1);
         while self.is_taken(&binding_id(scope, number)) {
             number = number.wrapping_add(1);
         }
-        Ok(BindingId::Number(number))
+        Ok((BindingId::Number(number), number))
     }
 
     fn update_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
@@ -295,7 +316,7 @@ impl Index {
         let at = position as usize;
         let binding = self.bindings_of(entry).nth(at).ok_or_else(absent)?;
         let number = self.number_of(entry, &binding);
-        let (scope, role) = (binding.packed.scope, Box::<str>::from(self.role_id(&binding)));
+        let PackedBinding { scope, role, .. } = binding.packed;
 
         let payload = payload_without(entry.payload(), at);
         let extra = entry.extra().map(|extra| {
@@ -310,7 +331,7 @@ impl Index {
         if number.is_none() {
             self.binding_ids.remove(id.as_str());
         }
-        self.roles.count(&role, -1);
+        self.roles.count(role, -1);
         self.bindings -= 1;
         Ok(())
     }
@@ -329,43 +350,35 @@ impl Index {
         Ok(())
     }
 
-    fn add_to_identity(
-        &mut self,
-        identity: u32,
+    /// The payload of an identity with one more binding, and its extra value if that changes.
+    fn with_binding(
+        &self,
+        identity: Entry<'_, IdentityExtra>,
         packed: PackedBinding,
         restrictions: Restrictions,
         id: &BindingId,
-        binding: &RoleBinding,
-    ) -> Applied {
-        let Some(entry) = self.identities.entry(identity) else { return Ok(()) };
-        let mut numbered = None;
-        if matches!(id, BindingId::Number(_)) && numbers(entry.payload()).is_none() {
-            let mut payload = IdentityPayload::read(entry.payload());
-            let all = self.bindings_of(entry);
-            payload.numbers =
-                Some(all.map(|one| self.number_of(entry, &one).unwrap_or(0)).collect());
-            numbered = Some(payload);
-        }
-        let bindings = packed_bindings(entry.payload());
+        number: u64,
+    ) -> (Vec<u8>, Option<IdentityExtra>) {
+        let bindings = packed_bindings(identity.payload());
         let fingerprint = |bytes: &[u8; BINDING_BYTES]| PackedBinding::read(*bytes).fingerprint;
         let at = bindings.partition_point(|bytes| fingerprint(bytes) < packed.fingerprint);
-        let number = || match id {
-            BindingId::Derived => BindingKey::of(binding).derived_number(),
-            BindingId::Number(number) => *number,
-            BindingId::Text(_) => 0,
-        };
-        let payload = match numbered {
-            None => payload_with(entry.payload(), at, packed, number),
-            Some(mut payload) => {
-                payload.bindings.insert(at, packed);
-                payload.numbers.get_or_insert_default().insert(at, number());
-                payload.bytes()
-            }
+        let payload = if matches!(id, BindingId::Number(_)) && numbers(identity.payload()).is_none()
+        {
+            let mut payload = IdentityPayload::read(identity.payload());
+            let all = self.bindings_of(identity);
+            let mut numbers: Vec<u64> =
+                all.map(|one| self.number_of(identity, &one).unwrap_or(0)).collect();
+            payload.bindings.insert(at, packed);
+            numbers.insert(at, number);
+            payload.numbers = Some(numbers);
+            payload.bytes()
+        } else {
+            payload_with(identity.payload(), at, packed, number)
         };
         let position = u32::try_from(at).unwrap_or(u32::MAX);
         let has_more = packed.restricted || matches!(id, BindingId::Text(_));
-        let extra = (has_more || entry.extra().is_some()).then(|| {
-            let mut extra = entry.extra().map(|extra| (**extra).clone()).unwrap_or_default();
+        let extra = (has_more || identity.extra().is_some()).then(|| {
+            let mut extra = identity.extra().map(|extra| (**extra).clone()).unwrap_or_default();
             let restrictions = packed.restricted.then_some(restrictions);
             insert_position(&mut extra.restrictions, position, restrictions);
             let text = match id {
@@ -375,7 +388,7 @@ impl Index {
             insert_position(&mut extra.ids, position, text);
             extra
         });
-        self.put_identity(identity, binding.identity.as_str(), &payload, extra)
+        (payload, extra)
     }
 
     // === Who is bound at a scope ===
@@ -411,29 +424,20 @@ impl Index {
         numbers
     }
 
-    /// Adds a binding of an identity, by its number, to a scope. `number` is that of the binding's id.
-    fn add_to_scope(
-        &mut self,
-        binding: &RoleBinding,
-        identity: u32,
-        number: impl FnOnce() -> u64,
-        unsorted: Unsorted<'_>,
-    ) -> Applied {
-        let scope = binding.scope.as_str();
-        let Some((entry, record)) = self.scope(scope) else { return Ok(()) };
-        let number = if record.numbers().is_some() { number() } else { 0 };
+    /// The payload of a scope with one more binding, whose id has this number.
+    fn with_bound(&self, found: &References<'_>, number: u64, unsorted: Unsorted<'_>) -> Vec<u8> {
+        let References { identity, scope, record, .. } = found;
         let appended = unsorted.and_then(|scopes| {
-            let appended = record.appended(identity, number)?;
+            let appended = record.appended(identity.number(), number)?;
             if record.unsorted == 0 {
-                scopes.push(entry.number());
+                scopes.push(scope.number());
             }
             Some(appended)
         });
-        let payload = appended.unwrap_or_else(|| {
-            let id = binding.identity.as_str().as_bytes();
-            record.with(self.first_bound(&record, |other| other <= id), identity, number)
-        });
-        self.scopes.put(scope, &payload).map(|_| ()).ok_or_else(|| full(scope))
+        appended.unwrap_or_else(|| {
+            let at = self.first_bound(record, |other| other <= identity.key_bytes());
+            record.with(at, identity.number(), number)
+        })
     }
 
     /// Puts the bindings of these scopes in order, and forgets the scopes.

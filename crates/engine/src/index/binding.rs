@@ -175,7 +175,7 @@ pub(crate) fn payload_with(
     payload: &[u8],
     position: usize,
     binding: PackedBinding,
-    number: impl FnOnce() -> u64,
+    number: u64,
 ) -> Vec<u8> {
     let (bindings, numbers) = (packed_bindings(payload), numbers(payload));
     let length = payload_length(bindings.len() + 1, numbers.is_some());
@@ -191,7 +191,7 @@ pub(crate) fn payload_with(
         set_numbered(&mut bytes, true);
         let (before, after) = numbers.split_at_checked(position).unwrap_or((numbers, &[]));
         bytes.extend_from_slice(before.as_flattened());
-        bytes.extend(number().to_le_bytes());
+        bytes.extend(number.to_le_bytes());
         bytes.extend_from_slice(after.as_flattened());
     }
     bytes
@@ -361,7 +361,7 @@ mod tests {
                 assert_eq!(bytes.len(), payload_length(count as usize, numbered));
                 assert_eq!(read.bindings, written.bindings);
                 for at in 0..=count as usize {
-                    let with = payload_with(&bytes, at, binding(99), || 98);
+                    let with = payload_with(&bytes, at, binding(99), 98);
                     let longer = IdentityPayload::read(&with);
                     assert_eq!(longer.bindings.len(), count as usize + 1);
                     assert_eq!(longer.bindings[at], binding(99));

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use hashbrown::hash_map::Entry;
 use thiserror::Error;
 
 use crate::index::Index;
@@ -128,33 +127,29 @@ impl Index {
             (one.id.as_str(), length)
         });
         self.identities = Table::with_capacity(self.seed().clone(), entries);
-        let text_ids = facts.role_bindings.iter().filter_map(|one| {
-            match BindingId::of(one.id.as_ref(), one.scope.as_str()) {
-                BindingId::Text(_) => Some((one.id.as_ref()?.as_str(), size_of::<u32>())),
-                BindingId::Derived | BindingId::Number(_) => None,
-            }
+        let text_ids = ids.texts.iter().filter_map(|position| {
+            let binding = facts.role_bindings.get(*position as usize)?;
+            Some((binding.id.as_ref()?.as_str(), size_of::<u32>()))
         });
         self.binding_ids = Table::with_capacity(self.seed().clone(), text_ids);
 
-        let mut uses: Map<&str, (u32, i32)> = Map::new();
+        // By number of the role.
+        let mut uses = vec![0i32; self.roles.ordered().len()];
         let (mut entries, mut payload) = (Vec::<Stored>::new(), Vec::new());
         let mut numbers = Vec::with_capacity(facts.identities.len());
         for (at, one) in facts.identities.iter().enumerate() {
             for place in by_identity.of(at) {
-                let Some((binding, scope)) = declared(model, scopes, *place) else { continue };
-                let used = match uses.entry(&*binding.role) {
-                    Entry::Occupied(used) => used.into_mut(),
-                    Entry::Vacant(unused) => match self.roles.find(&binding.role) {
-                        Some(role) => unused.insert((role.number, 0)),
-                        // A model names no role that does not exist.
-                        None => continue,
-                    },
+                let Some(Declared { binding, role, scope }) = declared(model, scopes, *place)
+                else {
+                    continue;
                 };
-                used.1 += 1;
+                if let Some(uses) = uses.get_mut(role as usize) {
+                    *uses += 1;
+                }
                 let (expires_at, conditions) = (binding.expires_at, binding.when.clone().into());
                 let restrictions = Restrictions { expires_at, conditions };
                 let restricted = !restrictions.is_empty();
-                let packed = PackedBinding { role: used.0, restricted, ..scope };
+                let packed = PackedBinding { role, restricted, ..scope };
                 let id = id_of(model, *place, binding);
                 let number = match id {
                     BindingId::Derived if !ids.of_identity(at) => 0,
@@ -176,7 +171,7 @@ impl Index {
                 self.identities.set_extra(number, Some(Arc::new(extra)));
             }
         }
-        for (role, (_, bindings)) in uses {
+        for (role, bindings) in (0u32..).zip(uses) {
             self.roles.count(role, bindings);
         }
         Ok(Identities { numbers, by_identity })
@@ -288,22 +283,30 @@ impl ByIdentity {
 
 // === Ids of bindings ===
 
-/// Which identities and scopes store the numbers of their bindings' ids.
+/// Which identities and scopes store the numbers of their bindings' ids, and which ids are no number.
+#[derive(Default)]
 struct Ids {
     /// By position; empty if no binding has an id that is a number.
     identities: Vec<bool>,
     scopes: Vec<bool>,
+    /// Positions of the bindings whose id is another path.
+    texts: Vec<u32>,
 }
 
 impl Ids {
     fn new(model: &Model) -> Self {
         let facts = model.facts();
-        let mut ids = Self { identities: vec![], scopes: vec![] };
+        let mut ids = Self::default();
         for (position, (references, binding)) in
             (0u32..).zip(model.references().iter().zip(&facts.role_bindings))
         {
-            if !matches!(id_of(model, position, binding), BindingId::Number(_)) {
-                continue;
+            match id_of(model, position, binding) {
+                BindingId::Derived => continue,
+                BindingId::Text(_) => {
+                    ids.texts.push(position);
+                    continue;
+                }
+                BindingId::Number(_) => {}
             }
             if ids.identities.is_empty() {
                 ids.identities = vec![false; facts.identities.len()];
@@ -336,15 +339,20 @@ fn id_of(model: &Model, position: u32, binding: &RoleBinding) -> BindingId {
     }
 }
 
-/// A binding of the facts, and a packed binding at its scope.
-fn declared<'m>(
-    model: &'m Model,
-    scopes: &[PackedBinding],
-    position: u32,
-) -> Option<(&'m RoleBinding, PackedBinding)> {
-    let scope = model.references().get(position as usize)?.scope;
+/// A binding of the facts, and what it refers to.
+struct Declared<'m> {
+    binding: &'m RoleBinding,
+    /// The number of its role.
+    role: u32,
+    /// A packed binding at its scope.
+    scope: PackedBinding,
+}
+
+fn declared<'m>(model: &'m Model, scopes: &[PackedBinding], position: u32) -> Option<Declared<'m>> {
+    let references = model.references().get(position as usize)?;
     let binding = model.facts().role_bindings.get(position as usize)?;
-    Some((binding, *scopes.get(scope as usize)?))
+    let scope = *scopes.get(references.scope as usize)?;
+    Some(Declared { binding, role: references.role, scope })
 }
 
 /// A binding with everything that is stored of it.

@@ -64,7 +64,8 @@ impl Index {
     }
 
     pub(crate) fn count_bindings(&mut self, role: &str, more: i32) {
-        self.roles.count(role, more);
+        let number = self.roles.find(role).unwrap().number;
+        self.roles.count(number, more);
     }
 
     /// Replaces the matrix row of a role, and not its capabilities.

@@ -301,9 +301,12 @@ impl Index {
 
     /// [`Self::is_taken`] by anything but a binding.
     pub(crate) fn is_named(&self, id: &str) -> bool {
-        self.scopes.get(id).is_some()
-            || self.identities.get(id).is_some()
-            || self.custom_role(id).is_some()
+        // All tables have one seed.
+        let fingerprint = self.seed().fingerprint(id.as_bytes());
+        self.scopes.contains(fingerprint)
+            || self.identities.contains(fingerprint)
+            // The name of a built-in role is no path and has no slash. An organization may be called the same.
+            || id.contains('/') && self.roles.contains(fingerprint)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::index::hash::Seed;
+use crate::index::hash::{Fingerprint, Seed};
 use crate::index::matrix::RoleMatrix;
 use crate::index::resize::copied;
 use crate::index::table::Table;
@@ -114,6 +114,11 @@ impl Roles {
         RoleUse::read(self.by_name.get(id)?.payload())
     }
 
+    /// Whether there is a role whose id has this fingerprint.
+    pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
+        self.by_name.contains(fingerprint)
+    }
+
     /// Inserts or replaces a role. Returns its number; `None` if all numbers are taken.
     pub(crate) fn put(&mut self, role: Role) -> Option<u32> {
         let known = self.find(&role.id);
@@ -165,12 +170,13 @@ impl Roles {
     }
 
     /// Adds to the number of bindings of a role, which may be negative.
-    pub(crate) fn count(&mut self, id: &str, more: i32) {
-        if let Some(found) = self.find(id) {
-            let bindings = found.bindings.saturating_add_signed(more);
-            // An entry that exists is rewritten in place, so this cannot fail.
-            let _ = self.by_name.put(id, &RoleUse { bindings, ..found }.bytes());
-        }
+    pub(crate) fn count(&mut self, role: u32, more: i32) {
+        let Some(entry) = self.get(role).and_then(|role| self.by_name.get(&role.id)) else {
+            return;
+        };
+        let Some(found) = RoleUse::read(entry.payload()) else { return };
+        let bindings = found.bindings.saturating_add_signed(more);
+        self.by_name.write_at(entry.number(), 0, &RoleUse { bindings, ..found }.bytes());
     }
 }
 

@@ -172,6 +172,12 @@ impl<X> Table<X> {
         probe.entry(probe.offset(), key)
     }
 
+    /// Whether the text of this fingerprint has an entry.
+    pub(crate) fn contains(&self, fingerprint: Fingerprint) -> bool {
+        let found = self.branch(fingerprint.top(self.high + self.low));
+        found.is_some_and(|(branch, (_, shard))| branch.find(shard, fingerprint).is_some())
+    }
+
     /// The first of the three steps of [`Self::get`]: reads memory that is mostly cached.
     pub(crate) fn probe(&self, key: &str) -> Option<Probe<'_, X>> {
         let fingerprint = self.seed.fingerprint(key.as_bytes());
@@ -242,10 +248,9 @@ impl<X> Table<X> {
     pub(crate) fn remove(&mut self, key: &str) {
         let fingerprint = self.seed.fingerprint(key.as_bytes());
         let shard = fingerprint.top(self.high + self.low);
-        let is_there = self
-            .branch(shard)
-            .is_some_and(|(branch, (_, within))| branch.find(within, fingerprint).is_some());
-        if is_there && let Some((branch, shard)) = self.branch_mut(shard) {
+        if self.contains(fingerprint)
+            && let Some((branch, shard)) = self.branch_mut(shard)
+        {
             branch.remove(shard, fingerprint);
             self.len -= 1;
         }

@@ -1,5 +1,6 @@
 //! What makes two role bindings the same, and the id derived from it.
 
+use std::fmt::Write as _;
 use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
@@ -81,7 +82,9 @@ impl<'f> BindingKey<'f> {
 
 /// The id of a binding at this scope whose last segment is this number: 16 lower-case hex digits.
 pub(crate) fn binding_id(scope: &str, number: u64) -> String {
-    format!("{scope}/{number:016x}")
+    let mut id = String::with_capacity(scope.len() + 17);
+    let _ = write!(id, "{scope}/{number:016x}");
+    id
 }
 
 /// Splits an id that [`binding_id`] can make into scope and number.

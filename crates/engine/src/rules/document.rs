@@ -25,6 +25,9 @@ pub struct Model {
 pub(crate) struct References {
     /// Position of its identity in [`Facts::identities`].
     pub(crate) identity: u32,
+    /// Position of its role in the roles of the catalog followed by [`Facts::roles`]: the number of the role
+    /// in a new index.
+    pub(crate) role: u32,
     /// Position of its scope in [`Facts::groups`] followed by [`Facts::resources`].
     pub(crate) scope: u32,
 }
@@ -113,7 +116,8 @@ struct Declared<'f> {
     /// Lists whose entries are not known.
     unread: &'f [&'static str],
     catalog: Option<&'f Catalog>,
-    built_in_roles: Map<&'f str, ()>,
+    /// By name, the position in the catalog.
+    built_in_roles: Map<&'f str, u32>,
     groups: u32,
 }
 
@@ -137,7 +141,7 @@ impl Declared<'_> {
 
 impl View for Declared<'_> {
     type Identity = u32;
-    type Role = ();
+    type Role = u32;
     type Scope = u32;
 
     fn is_group(&self, id: &str) -> bool {
@@ -154,12 +158,16 @@ impl View for Declared<'_> {
         self.position("groups", id).or_else(resource)
     }
 
-    fn custom_role(&self, id: &str) -> Option<()> {
-        self.may_declare("roles", id).then_some(())
+    /// Custom roles are counted after built-in ones.
+    fn custom_role(&self, id: &str) -> Option<u32> {
+        let built_in = u32::try_from(self.built_in_roles.len()).unwrap_or(u32::MAX);
+        Some(self.position("roles", id)?.saturating_add(built_in))
     }
 
-    fn built_in_role(&self, name: &str) -> Option<()> {
-        (self.catalog.is_none() || self.built_in_roles.contains_key(name)).then_some(())
+    /// [`u32::MAX`] for every name without a catalog; then nothing is indexed.
+    fn built_in_role(&self, name: &str) -> Option<u32> {
+        let known = self.built_in_roles.get(name).copied();
+        if self.catalog.is_none() { Some(u32::MAX) } else { known }
     }
 
     fn has_capability(&self, name: &str) -> bool {
@@ -186,7 +194,7 @@ fn declare<'f>(
         again: Map::new(),
         unread,
         catalog,
-        built_in_roles: built_in_roles.iter().map(|role| (&*role.name, ())).collect(),
+        built_in_roles: (0..).zip(built_in_roles).map(|(at, role)| (&*role.name, at)).collect(),
         groups: u32::try_from(facts.groups.len()).unwrap_or(u32::MAX),
     };
     for (list, (at, id)) in groups
@@ -347,6 +355,7 @@ fn check_bindings(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) -> 
         });
         checked.references.push(References {
             identity: found.identity.unwrap_or(u32::MAX),
+            role: found.role.unwrap_or(u32::MAX),
             scope: found.scope.unwrap_or(u32::MAX),
         });
         let key = BindingKey::of(binding);
