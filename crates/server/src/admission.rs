@@ -1,22 +1,18 @@
-//! Admission: the layer around every call of a limited method. It has the call's deadline, its
-//! permit, its measures, and its error if it fails.
+//! Admission: what surrounds every call of a limited method. It has the call's deadline, its permit,
+//! its measures, and its error if it fails.
 //!
 //! ```text
-//! request ─▶ AdmissionService ─▶ InnerService: the fast check, then the services
-//!               │ Done: the response is complete              ─▶ ResponseBody
-//!               │ Pending: ResponseFuture polls the service   ─▶ ResponseBody
+//! request ─▶ Admission ─▶ ResponseFuture polls the service ─▶ ResponseBody
 //!               └ a call that must wait acquires a permit, or is shed
 //! ```
 //!
 //! **Invariants**:
 //!
-//! - Health and reflection bypass this layer, so that an overloaded server still answers health
-//!   checks.
+//! - Health and reflection bypass it, so that an overloaded server still answers health checks.
 //! - A call that has to wait holds one permit from its first wait until its response ends. A stream
 //!   holds one from its start.
-//! - A check that is answered at once from its frame (`grpc::fast_check`) needs no permit. A client that
-//!   holds every permit therefore does not block such checks; it does block those whose stream has not ended
-//!   with the frame, which tonic's client ends apart.
+//! - A check that the connection's own task answers (`grpc::fast_check`) needs no permit. A client that
+//!   holds every permit therefore does not block such checks.
 //! - Any other call is shed while no permit is left, even if it would not wait.
 //! - Every call is counted exactly once.
 //! - A panic ends its own call only.
@@ -31,6 +27,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::CatchUnwind;
@@ -38,47 +35,31 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Code;
 use tonic::body::Body;
+use tonic::codegen::Service;
+use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Request, Response};
-use tonic::codegen::{Bytes, Service};
-use tower::Layer;
 
 use crate::error::CallError;
 use crate::interleave;
 use crate::limits::Limits;
 use crate::methods::{Rpc, is_unlimited};
 use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
-use crate::telemetry::traces::Traces;
+use crate::telemetry::traces::{Sampled, Traces};
 use crate::transport::peers::{Peer, Peers};
 
-use body::ResponseBody;
-use call::{Call, ErrorReply, WaitOutcome};
+use call::{Call, ErrorReply};
+
+pub(crate) use body::ResponseBody;
 
 /// Makes a method's own response to an error that ends a call; `None` for a gRPC status.
 pub(crate) type ErrorResponder = fn(Rpc, &CallError) -> Option<Response<Body>>;
 
-/// The service behind admission.
-pub(crate) trait InnerService {
-    /// The response of a call that was not answered at once.
-    type Future: Future<Output = Result<Response<Body>, Infallible>>;
-
-    /// As [`Service::poll_ready`].
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>>;
-
-    /// Starts a call. `traced` says whether the call has a span.
-    fn begin(&mut self, rpc: Rpc, request: Request<Body>, traced: bool) -> Started<Self::Future>;
-}
-
-/// A call that was started.
-pub(crate) enum Started<F> {
-    /// It is complete: the framed message of an OK response.
-    Done(Bytes),
-    /// It must be polled.
-    Pending(F),
-}
-
-/// The layer that admits calls, or sheds them.
+/// A service with admission in front of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Admission(Arc<WorkerState>);
+pub(crate) struct Admission<S> {
+    inner: S,
+    worker: Arc<WorkerState>,
+}
 
 /// The state that the calls of one worker share. Its reference count belongs to the worker, so no
 /// other core writes to it.
@@ -173,65 +154,53 @@ impl Drop for Permit {
     }
 }
 
-impl Admission {
-    pub(crate) fn new(
-        limits: Limits,
-        permits: &Arc<Permits>,
-        metrics: WorkerMetrics,
-        traces: Option<Traces>,
-        error_responder: ErrorResponder,
-    ) -> Self {
-        Self(Arc::new(WorkerState {
-            limits,
-            permits: Arc::clone(permits),
-            metrics,
-            traces,
-            error_responder,
-        }))
-    }
-}
-
-impl<S> Layer<S> for Admission {
-    type Service = AdmissionService<S>;
-
-    fn layer(&self, inner: S) -> AdmissionService<S> {
-        AdmissionService { inner, worker: Arc::clone(&self.0) }
-    }
-}
-
-/// A service with admission in front of it.
-#[derive(Clone, Debug)]
-pub(crate) struct AdmissionService<S> {
-    inner: S,
-    worker: Arc<WorkerState>,
-}
-
-impl<S> Service<Request<Body>> for AdmissionService<S>
+impl<S> Admission<S>
 where
-    S: InnerService,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     S::Future: Send + Unpin + 'static,
 {
-    type Response = Response<ResponseBody>;
-    type Error = Infallible;
-    type Future = ResponseFuture<S::Future>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
+    /// `inner` must always be ready, as tonic's routes are.
+    pub(crate) fn new(
+        inner: S,
+        limits: Limits,
+        permits: &Arc<Permits>,
+        (metrics, traces): (WorkerMetrics, Option<Traces>),
+        error_responder: ErrorResponder,
+    ) -> Self {
+        let permits = Arc::clone(permits);
+        let worker = WorkerState { limits, permits, metrics, traces, error_responder };
+        Self { inner, worker: Arc::new(worker) }
     }
 
-    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+    /// Whether a call may be answered without a permit, a deadline and a span. Draws whether the call
+    /// is sampled; [`Admission::call`] keeps to what was drawn.
+    pub(crate) fn may_be_plain(&self, head: &mut Parts) -> bool {
+        if call::has_expired(&head.headers) {
+            return false;
+        }
+        let Some(traces) = &self.worker.traces else { return true };
+        let span = traces.begin(head.uri.path(), &head.headers, fastrand::u64(..));
+        let sampled = span.is_some();
+        head.extensions.insert(Sampled(span));
+        !sampled
+    }
+
+    /// Counts calls that were answered without admission, with OK and in this time each.
+    pub(crate) fn answered(&self, rpc: Rpc, calls: u64, took: Duration) {
+        for _ in 0..calls {
+            self.worker.metrics.ended(rpc, Code::Ok, took);
+        }
+    }
+
+    /// Starts a call.
+    pub(crate) fn call(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future> {
         let path = request.uri().path();
         let rpc = Rpc::from_path(path);
         if rpc == Rpc::OTHER && is_unlimited(path) {
-            return match self.inner.begin(rpc, request, false) {
-                Started::Done(message) => {
-                    ResponseFuture::Ready(Some(ResponseBody::unary_ok(message)))
-                }
-                Started::Pending(inner) => ResponseFuture::Unlimited(inner),
-            };
+            return ResponseFuture::Unlimited(self.inner.call(request));
         }
         let started = Instant::now();
-        let mut call = match Call::admit(&self.worker, rpc, started, &request) {
+        let call = match Call::admit(&self.worker, rpc, started, &mut request) {
             Ok(call) => call,
             Err(error) => {
                 let end = ErrorReply::new(&self.worker, error, rpc);
@@ -239,23 +208,15 @@ where
                 return ResponseFuture::Ready(Some(end.into_response()));
             }
         };
+        if call.would_be_shed() {
+            return ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()));
+        }
         if let Some(span) = &call.span {
             // The service adds the decision to the span.
             request.extensions_mut().insert(span.clone());
         }
-        let traced = call.span.is_some();
-        match catch_unwind(AssertUnwindSafe(|| self.inner.begin(rpc, request, traced))) {
-            Ok(Started::Done(message)) => {
-                call.end(Code::Ok);
-                ResponseFuture::Ready(Some(ResponseBody::unary_ok(message)))
-            }
-            // The future was not polled yet, so nothing has been done for this call.
-            Ok(Started::Pending(_)) if call.would_be_shed() => {
-                ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()))
-            }
-            Ok(Started::Pending(inner)) => {
-                ResponseFuture::Admitted(AssertUnwindSafe(inner).catch_unwind(), call)
-            }
+        match catch_unwind(AssertUnwindSafe(|| self.inner.call(request))) {
+            Ok(inner) => ResponseFuture::Admitted(AssertUnwindSafe(inner).catch_unwind(), call),
             Err(panic) => ResponseFuture::Ready(Some(call.panicked(&*panic).into_response())),
         }
     }
@@ -277,13 +238,13 @@ impl<F> Future for ResponseFuture<F>
 where
     F: Future<Output = Result<Response<Body>, Infallible>> + Send + Unpin + 'static,
 {
-    type Output = Result<Response<ResponseBody>, Infallible>;
+    type Output = Response<ResponseBody>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // A future that has returned its response must not be polled again.
-        let answer = match std::mem::replace(&mut *self, Self::Ready(None)) {
+        Poll::Ready(match std::mem::replace(&mut *self, Self::Ready(None)) {
             Self::Unlimited(mut inner) => match inner.poll_unpin(cx) {
-                Poll::Ready(answer) => answer?.map(|body| ResponseBody::new(body, None)),
+                Poll::Ready(Ok(answer)) => answer.map(|body| ResponseBody::new(body, None)),
                 Poll::Pending => {
                     *self = Self::Unlimited(inner);
                     return Poll::Pending;
@@ -292,20 +253,18 @@ where
             Self::Ready(Some(answer)) => answer,
             Self::Ready(None) => return Poll::Pending,
             Self::Admitted(mut inner, mut call) => match inner.poll_unpin(cx) {
-                Poll::Ready(Ok(answer)) => call.respond(answer?),
+                Poll::Ready(Ok(Ok(answer))) => call.respond(answer),
                 Poll::Ready(Err(panic)) => call.panicked(&*panic).into_response(),
                 // Only a call that waits pays for a permit and a timer.
                 Poll::Pending => match call.poll_wait(cx) {
-                    WaitOutcome::Fail(error) => call.fail(error).into_response(),
-                    WaitOutcome::SendHeaders => ResponseBody::headers_first(Box::new(inner), call),
-                    WaitOutcome::Wait => {
+                    Poll::Ready(error) => call.fail(error).into_response(),
+                    Poll::Pending => {
                         *self = Self::Admitted(inner, call);
                         return Poll::Pending;
                     }
                 },
             },
-        };
-        Poll::Ready(Ok(answer))
+        })
     }
 }
 

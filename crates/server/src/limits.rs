@@ -19,6 +19,26 @@ pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
 pub const CONNECTION_STREAMS_MAX: u32 = 256;
 /// Bytes of a request's header list (contract, section 7).
 pub const HEADER_BYTES_MAX: u32 = 16 * 1024;
+/// Flow control window of a stream (RFC 9113, section 6.9): bytes that a peer may send of one body
+/// before the server reads them. A quarter of the longest message, so that a batch needs few rounds.
+pub const STREAM_WINDOW: u32 = 1024 * 1024;
+/// Flow control window of a connection: bytes of all its bodies that the server has not read.
+pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
+
+// === Short calls ===
+
+/// Bytes of the body of a call that is answered by the task of its connection. The longest valid
+/// plain check has less than 3 KiB.
+pub const SHORT_BODY_MAX: usize = 16 * 1024;
+/// Short calls of one connection whose bodies have not arrived. For a further one, the oldest becomes
+/// an ordinary call. It bounds what one wake of the connection looks at.
+pub const SHORT_CALLS_MAX: usize = 64;
+/// Wait for the body of a short call; then it becomes an ordinary call, with a permit and a deadline.
+/// Clients send head and body at once, so a longer wait is a slow or hostile client.
+pub const SHORT_WAIT_MAX: Duration = Duration::from_millis(5);
+/// Ordinary calls that the task of a connection polls itself in one wake; further ones get a task each.
+/// It bounds the time that one connection keeps a worker from the others.
+pub const INLINE_CALLS_MAX: usize = 8;
 
 // === Lists and revisions ===
 
@@ -65,10 +85,6 @@ pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
 /// Checks of a batch that is answered without a permit to compute. Such a batch takes about 20 µs,
 /// which delays no other call noticeably.
 pub const SHORT_BATCH_MAX: usize = 64;
-/// Time before the client's deadline at which a waiting call sends its response headers. After
-/// them, tonic's own timer can no longer end the call with CANCELLED. Longer than a busy machine
-/// keeps a thread off the processor.
-pub const HEAD_EARLY: Duration = Duration::from_millis(20);
 /// Calls in flight in the whole server. A call that waits for nothing ends in microseconds, so
 /// these are slow requests, waits for a revision and open streams: eight connections of
 /// [`CONNECTION_STREAMS_MAX`] streams.
@@ -85,19 +101,16 @@ pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
 /// balancer then also reach servers that started later. Ten minutes make the cost of the handshake
 /// negligible.
 pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
-/// Jitter of [`CONNECTION_AGE`], as a divisor: 10 means up to a tenth below or above. Replicas that
-/// started together then do not lose their clients together. Each server draws once, because tonic
-/// takes one age for all connections of a server. So clients that connected together also leave
-/// together. That costs each client one handshake, and calls that have reached the server are
-/// answered first.
+/// Jitter of [`CONNECTION_AGE`], as a divisor: 10 means up to a tenth below or above. Each connection
+/// draws its own, so clients that connected together do not leave together.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
 /// Idle time of a connection after which the server sends a ping. A peer that vanished would
 /// otherwise hold streams, tasks and the drain. Also the idle time before TCP keepalive probes.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 /// Wait for the answer to that ping; after it, the connection closes.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Wait for the HTTP/2 connection preface of a new connection. tonic's connection age and keepalive
-/// start only after it, so nothing else ends a silent connection.
+/// Wait for the HTTP/2 connection preface of a new connection. Age and keepalive start only after it,
+/// so nothing else ends a silent connection.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Open gRPC connections; a further one is closed as soon as it is accepted. Each takes a file
 /// descriptor and about 30 KiB, so all take about 240 MiB.

@@ -104,8 +104,8 @@ impl Server {
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared::new(&config, (&metrics, log.clone(), traces.clone()), page_key, &cut);
-        let serve = |incoming, stop| shared.serve(&config, health_service.clone(), incoming, stop);
-        let workers = Workers::start(config.runtime, serve, &config.limits, &cut, &tasks)?;
+        let calls = || shared.calls(&config, health_service.clone());
+        let workers = Workers::start(config.runtime, calls, &config.limits, &cut, &tasks)?;
         listeners.serve(&workers, readiness.phase(), &metrics, (&config.limits, &cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);
@@ -133,7 +133,7 @@ impl Server {
         }
         cut.cancel();
         readiness.end().await;
-        // tonic waits for open connections without a limit, and some clients never close.
+        // Some clients never close their connections.
         let rest = DRAIN_MAX.saturating_sub(config.drain_delay);
         match tokio::time::timeout(rest, tasks.wait()).await {
             Ok(()) => tracing::info!("stopped"),

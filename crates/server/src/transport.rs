@@ -1,17 +1,18 @@
 //! Sockets: listeners, accepted connections, the workers that serve them, and limits by peer.
 //!
 //! ```text
-//! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: one worker reads and writes it
-//!                    └─ peers: connections of each peer
+//! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: a socket in its worker
+//!                    └─ peers: connections of each peer   └▶ http2: streams become calls
 //! http: the listener of the HTTP port, with its own limits
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `workers`, then `http`.
+//! Read `listen`, `connection`, `peers`, `workers`, `http2`, then `http`.
 
 pub(crate) mod connection;
 pub(crate) mod http;
+pub(crate) mod http2;
 pub(crate) mod listen;
 pub(crate) mod peers;
 pub(crate) mod workers;

@@ -48,6 +48,12 @@ fn waiting_check() -> v1::CheckRequest {
     v1::CheckRequest { consistency, ..check() }
 }
 
+/// A check that a connection does not answer by itself: it is refused if no permit is left.
+fn admitted_check() -> v1::CheckRequest {
+    let consistency = Some(v1::Consistency { mode: Some(Mode::AtLeast(1)) });
+    v1::CheckRequest { consistency, ..check() }
+}
+
 async fn assert_serves(channel: &Channel) {
     let answer = DecisionServiceClient::new(channel.clone()).check(check()).await.unwrap();
     assert!(answer.into_inner().allowed);
@@ -343,7 +349,7 @@ async fn the_command_line_has_a_connect_timeout() {
     assert!(stderr(&output).contains("cannot reach"), "{}", stderr(&output));
 }
 
-/// If tonic's own timer ended a call before the server's timer, the code would be CANCELLED.
+/// A call whose deadline passes has one code, however busy the server is.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn expired_calls_never_end_as_cancelled() {
     let server = InProcess::start(Source::Demo).await;
@@ -394,7 +400,8 @@ fn assert_overloaded(status: &Status) {
 /// Waits until a check is answered: the server releases a permit once it notices the end of a stream.
 async fn wait_until_served(channel: &Channel) {
     let began = Instant::now();
-    while let Err(status) = DecisionServiceClient::new(channel.clone()).check(check()).await {
+    let mut decisions = DecisionServiceClient::new(channel.clone());
+    while let Err(status) = decisions.check(admitted_check()).await {
         assert_eq!(reason(&status), "OVERLOADED");
         assert!(began.elapsed() < PATIENCE, "the permit is never released");
     }
@@ -408,7 +415,9 @@ async fn calls_beyond_the_global_limit_are_refused_except_health() {
     assert_serves(&server.channel).await;
     streams.push(open(&server.channel).await.unwrap());
 
-    assert_overloaded(&server.decisions().check(check()).await.unwrap_err());
+    assert_overloaded(&server.decisions().check(admitted_check()).await.unwrap_err());
+    // A plain check needs no permit.
+    assert_serves(&server.channel).await;
     assert_overloaded(&open(&server.channel).await.err().unwrap());
     assert_overloaded(
         &server.roles().list_roles(v1::ListRolesRequest::default()).await.unwrap_err(),
@@ -429,7 +438,9 @@ async fn the_limit_of_one_peer_does_not_affect_other_peers() {
         // The limit counts the calls of all connections of a peer.
         streams.push(open(&connect(server.grpc).await).await.unwrap());
     }
-    assert_overloaded(&server.decisions().check(check()).await.unwrap_err());
+    assert_overloaded(&server.decisions().check(admitted_check()).await.unwrap_err());
+    // A plain check needs no permit.
+    assert_serves(&server.channel).await;
     assert_healthy(&server.channel).await;
 
     let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();

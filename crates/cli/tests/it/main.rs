@@ -37,4 +37,5 @@ mod rpc;
 mod shapes;
 mod top;
 mod traces;
+mod transport;
 mod worlds;

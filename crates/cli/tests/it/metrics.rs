@@ -198,8 +198,10 @@ async fn callers_cannot_add_series() {
         let (identity, resource) = (format!("person-{at}"), format!("acme/place-{at}"));
         decisions.check(check(&identity, "repo.list", &resource)).await.unwrap();
         decisions.check(check(&identity, &format!("x{at}.y"), "acme")).await.unwrap_err();
-        unknown(&server, &format!("/capstan.v1.DecisionService/Method{at}")).await;
-        unknown(&server, &format!("/other.v1.Service{at}/Check")).await;
+        for path in ["capstan.v1.DecisionService/Method", "other.v1.Service/Check"] {
+            let code = unknown(&server, &format!("/{path}{at}")).await;
+            assert_eq!(code, Code::Unimplemented);
+        }
     }
     let after = scrape(&server).await;
     assert_eq!(before.keys().collect::<Vec<_>>(), after.keys().collect::<Vec<_>>());
@@ -218,8 +220,12 @@ async fn shed_and_cancelled_calls_are_counted() {
     let (requests, receive) = tokio::sync::mpsc::channel::<v1::BatchCheckRequest>(1);
     let mut answers = decisions.stream_check(ReceiverStream::new(receive)).await.unwrap();
     assert_eq!(of(&server, "capstan_in_flight").await, 1.0);
+    let at_least = |revision| v1::CheckRequest {
+        consistency: Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(revision)) }),
+        ..check("alice", "repo.list", "acme")
+    };
     for _ in 0..5 {
-        decisions.check(check("alice", "repo.list", "acme")).await.unwrap_err();
+        decisions.check(at_least(1)).await.unwrap_err();
     }
     assert_eq!(of(&server, r#"capstan_shed_total{scope="peer"}"#).await, 5.0);
     assert_eq!(of(&server, r#"capstan_shed_total{scope="global"}"#).await, 0.0);
@@ -228,9 +234,8 @@ async fn shed_and_cancelled_calls_are_counted() {
 
     drop(requests);
     assert!(answers.get_mut().message().await.unwrap().is_none());
-    let consistency = Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(2)) });
-    let waiting = v1::CheckRequest { consistency, ..check("alice", "repo.list", "acme") };
-    let given_up = tokio::time::timeout(Duration::from_millis(20), decisions.check(waiting)).await;
+    let waiting = decisions.check(at_least(2));
+    let given_up = tokio::time::timeout(Duration::from_millis(20), waiting).await;
     assert!(given_up.is_err());
     let given_up = r#"capstan_requests_total{rpc="Check",code="CANCELLED"}"#;
     let waits = async { while of(&server, given_up).await < 1.0 {} };

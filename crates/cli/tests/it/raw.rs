@@ -1,6 +1,7 @@
 //! A client with full control of the wire format. A gRPC library would not send such requests, or would
 //! end the call before the server does.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -116,14 +117,44 @@ pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
 impl Frames {
     /// Connects and exchanges settings. The client uses the default settings.
     pub(crate) async fn connect(server: SocketAddr) -> Self {
+        Self::connect_with_settings(server).await.0
+    }
+
+    /// Also returns the server's settings by their numbers.
+    pub(crate) async fn connect_with_settings(server: SocketAddr) -> (Self, BTreeMap<u16, u32>) {
         let mut frames = Self(TcpStream::connect(server).await.unwrap());
         frames.0.set_nodelay(true).unwrap();
         frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         frames.send(SETTINGS, 0, 0, &[]).await;
-        let (kind, ..) = frames.next().await;
+        let (kind, _, _, payload) = frames.next().await;
         assert_eq!(kind, SETTINGS, "the server's settings come first");
         frames.send(SETTINGS, ACK, 0, &[]).await;
-        frames
+        let settings = payload.chunks(6).map(|setting| {
+            let (name, value) = setting.split_at(2);
+            let name = u16::from_be_bytes(name.try_into().unwrap());
+            (name, u32::from_be_bytes(value.try_into().unwrap()))
+        });
+        (frames, settings.collect())
+    }
+
+    /// Reads frames until this stream has ended. Returns its DATA; `None` for a response without a
+    /// body, which is an error. Panics if the stream is reset or the connection ends.
+    pub(crate) async fn answer(&mut self, of: u32) -> Option<Vec<u8>> {
+        let mut data = None;
+        loop {
+            let (kind, flags, stream, payload) = self.next().await;
+            assert_ne!(kind, GOAWAY, "the connection ends");
+            if stream != of {
+                continue;
+            }
+            assert_ne!(kind, RST_STREAM, "the stream is reset");
+            if kind == DATA {
+                data.get_or_insert_with(Vec::new).extend(payload);
+            }
+            if flags & END_STREAM != 0 && [DATA, HEADERS].contains(&kind) {
+                return data;
+            }
+        }
     }
 
     pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body::Frame;
@@ -17,9 +17,9 @@ use super::body::ResponseBody;
 use super::{Permit, WorkerState};
 use crate::authn::caller::Caller;
 use crate::error::CallError;
-use crate::limits::{HEAD_EARLY, Limits, TIMEOUT_MIN};
+use crate::limits::{Limits, TIMEOUT_MIN};
 use crate::methods::Rpc;
-use crate::telemetry::traces::CallSpan;
+use crate::telemetry::traces::{CallSpan, Sampled};
 use crate::transport::connection::Remote;
 
 /// The gRPC code: in the headers of a response without a body, else in the trailers.
@@ -42,20 +42,8 @@ pub(crate) struct Call {
 #[derive(Debug)]
 pub(super) struct Deadline {
     pub(super) at: Instant,
-    /// Whether the client has sent a `grpc-timeout`, which tonic enforces too.
-    from_client: bool,
     /// Set once the call has to wait.
     pub(super) sleep: Option<Pin<Box<Sleep>>>,
-}
-
-/// What a waiting call does next.
-pub(super) enum WaitOutcome {
-    /// It waits.
-    Wait,
-    /// The deadline is near: send the headers now.
-    SendHeaders,
-    /// It ends with this error.
-    Fail(CallError),
 }
 
 impl Call {
@@ -68,7 +56,7 @@ impl Call {
         worker: &Arc<WorkerState>,
         rpc: Rpc,
         started: Instant,
-        request: &Request<Body>,
+        request: &mut Request<Body>,
     ) -> Result<Self, CallError> {
         let deadline = Deadline::of(rpc, started, request.headers(), &worker.limits)?;
         let caller = Caller::of_connection(request.extensions().get::<Remote>());
@@ -80,9 +68,10 @@ impl Call {
         };
         // After the permit: a span that begins also ends, with the status of its call.
         let span = match &worker.traces {
-            Some(traces) if rpc != Rpc::OTHER => {
-                traces.begin(request.uri().path(), request.headers(), fastrand::u64(..))
-            }
+            Some(traces) if rpc != Rpc::OTHER => match request.extensions_mut().remove() {
+                Some(Sampled(span)) => span,
+                None => traces.begin(request.uri().path(), request.headers(), fastrand::u64(..)),
+            },
             _ => None,
         };
         let worker = Arc::clone(worker);
@@ -100,7 +89,7 @@ impl Call {
     /// # Errors
     ///
     /// [`CallError::Overloaded`]: no permit is left, in the server or for the peer.
-    pub(super) fn acquire_permit(&mut self) -> Result<(), CallError> {
+    fn acquire_permit(&mut self) -> Result<(), CallError> {
         if self.permit.is_none() {
             self.permit = Some(Permit::acquire(
                 &self.worker.permits,
@@ -111,41 +100,19 @@ impl Call {
         Ok(())
     }
 
-    /// What a call does that the service has left pending. If it waits, the task wakes at its
-    /// deadline.
-    ///
-    /// tonic's own timer for `grpc-timeout` is outside this layer and ends a call with CANCELLED.
-    /// tonic polls it right after this future has returned `Pending`, and on a busy machine it can
-    /// have fired in between. It bounds the time to the headers only, so the call sends its headers
-    /// [`HEAD_EARLY`] before the deadline.
-    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> WaitOutcome {
-        if let Err(error) = self.acquire_permit() {
-            return WaitOutcome::Fail(error);
-        }
-        let Some(Deadline { at, from_client, sleep }) = &mut self.deadline else {
-            return WaitOutcome::Wait;
-        };
-        let now = Instant::now();
-        if *at <= now {
-            return WaitOutcome::Fail(CallError::DeadlineExceeded);
-        }
-        let until = if *from_client { at.checked_sub(HEAD_EARLY).unwrap_or(now) } else { *at };
-        if until > now {
-            let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(until)));
-            if sleep.as_mut().poll(cx).is_pending() {
-                return WaitOutcome::Wait;
-            }
-        }
-        if *from_client {
-            WaitOutcome::SendHeaders
-        } else {
-            WaitOutcome::Fail(CallError::DeadlineExceeded)
+    /// The error that ends a call which the service has left pending. If the call waits on, its task
+    /// wakes at its deadline.
+    pub(super) fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<CallError> {
+        match self.acquire_permit() {
+            Ok(()) if self.poll_deadline(cx) => Poll::Ready(CallError::DeadlineExceeded),
+            Ok(()) => Poll::Pending,
+            Err(error) => Poll::Ready(error),
         }
     }
 
     /// Whether the deadline has passed. If not, the task wakes when it does.
-    pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(Deadline { at, sleep, .. }) = &mut self.deadline else { return false };
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(Deadline { at, sleep }) = &mut self.deadline else { return false };
         let sleep = sleep.get_or_insert_with(|| Box::pin(sleep_until(*at)));
         sleep.as_mut().poll(cx).is_ready()
     }
@@ -308,19 +275,29 @@ impl Deadline {
         headers: &HeaderMap,
         limits: &Limits,
     ) -> Result<Option<Self>, CallError> {
-        let from_client = headers.get("grpc-timeout").and_then(|text| timeout(text.as_bytes()));
-        if from_client.is_some_and(|from_client| from_client < TIMEOUT_MIN) {
+        if has_expired(headers) {
             return Err(CallError::DeadlineExceeded);
         }
-        let time = from_client.into_iter().chain(rpc.time_max(limits)).min();
+        let time = client_timeout(headers).into_iter().chain(rpc.time_max(limits)).min();
         // A time beyond the range of [`Instant`] is no deadline.
         let at = time.and_then(|time| started.checked_add(time));
-        Ok(at.map(|at| Self { at, from_client: from_client.is_some(), sleep: None }))
+        Ok(at.map(|at| Self { at, sleep: None }))
     }
 }
 
-/// The value of `grpc-timeout`, parsed exactly as tonic does. If only one of the two accepted a
-/// value, the call would end with CANCELLED.
+/// Whether the client's timeout is over when its call arrives.
+pub(super) fn has_expired(headers: &HeaderMap) -> bool {
+    client_timeout(headers).is_some_and(|timeout| timeout < TIMEOUT_MIN)
+}
+
+fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
+    // Requests have few headers: comparing their names is faster than hashing one.
+    let (_, text) = headers.iter().find(|(name, _)| *name == "grpc-timeout")?;
+    timeout(text.as_bytes())
+}
+
+/// The value of `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2). Any other value is
+/// ignored, as tonic does.
 fn timeout(text: &[u8]) -> Option<Duration> {
     let (unit, digits) = text.split_last()?;
     if digits.len() > 8 {

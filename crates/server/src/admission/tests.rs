@@ -1,4 +1,4 @@
-//! The layer alone, around services that panic or answer late.
+//! Admission alone, around services that panic or answer late.
 
 use std::collections::HashSet;
 
@@ -11,23 +11,28 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::metadata::GRPC_CONTENT_TYPE;
 use tonic::{Code, Status};
 
-use super::body::BodyState;
 use super::*;
 use crate::jitter::jittered;
-use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART, HEAD_EARLY};
+use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART};
 use std::time::Duration;
 
-fn admission(metrics: &Arc<Metrics>) -> Admission {
+fn admission<S>(metrics: &Arc<Metrics>, inner: S) -> Admission<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Send + Unpin + 'static,
+{
     let limits = Limits::default();
-    Admission::new(limits, &Permits::new(&limits), WorkerMetrics::new(metrics), None, |_, _| None)
+    let telemetry = (WorkerMetrics::new(metrics), None);
+    Admission::new(inner, limits, &Permits::new(&limits), telemetry, |_, _| None)
 }
 
-/// The layer around a service that answers each call with this future.
+/// Admission around a service that answers each call with this future.
 macro_rules! around {
     ($metrics:expr, $answer:expr) => {
-        admission($metrics).layer(NoFastPath(tower::service_fn(|_: Request<Body>| -> BoxFuture {
-            Box::pin($answer)
-        })))
+        admission(
+            $metrics,
+            tower::service_fn(|_: Request<Body>| -> BoxFuture { Box::pin($answer) }),
+        )
     };
 }
 
@@ -51,48 +56,27 @@ impl HttpBody for PanickingBody {
     }
 }
 
-/// A service without a fast path.
-struct NoFastPath<S>(S);
-
-impl<S> InnerService for NoFastPath<S>
+async fn call_once<S>(service: &mut Admission<S>, path: &str) -> Status
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
-{
-    type Future = S::Future;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
-    }
-
-    fn begin(&mut self, _: Rpc, request: Request<Body>, _: bool) -> Started<S::Future> {
-        Started::Pending(self.0.call(request))
-    }
-}
-
-async fn call_once<S>(service: &mut AdmissionService<S>, path: &str) -> Status
-where
-    S: InnerService,
     S::Future: Send + Unpin + 'static,
 {
     let request = Request::post(path).body(Body::empty()).unwrap();
-    let Ok(answer) = service.call(request).await;
-    read_to_end(answer).await.0
+    read_to_end(service.call(request).await).await
 }
 
-/// Reads a response to its end. Returns its status, and whether its headers came before the
-/// service's answer.
-async fn read_to_end(answer: Response<ResponseBody>) -> (Status, bool) {
+/// Reads a response to its end, and returns its status.
+async fn read_to_end(answer: Response<ResponseBody>) -> Status {
     let (parts, mut body) = answer.into_parts();
     let mut all = parts.headers;
     assert_eq!(all.get(CONTENT_TYPE), Some(&GRPC_CONTENT_TYPE));
-    let headers_first = matches!(body.state, BodyState::Call(_));
     while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
         if let Ok(trailers) = frame.unwrap().into_trailers() {
             all.extend(trailers);
         }
     }
     assert!(body.is_end_stream() || body.call.is_none());
-    (Status::from_header_map(&all).unwrap(), headers_first)
+    Status::from_header_map(&all).unwrap()
 }
 
 fn ok_response(body: PanickingBody) -> Response<Body> {
@@ -101,13 +85,9 @@ fn ok_response(body: PanickingBody) -> Response<Body> {
     response
 }
 
-/// A call whose service answers after `millis`, with this `grpc-timeout`. Returns the code, whether
-/// the headers came early, and the milliseconds until the end.
-async fn call_that_waits(
-    millis: u64,
-    timeout: &str,
-    end: fn() -> Response<Body>,
-) -> (Code, bool, u128) {
+/// A call whose service answers after `millis`, with this `grpc-timeout`. Returns the code and the
+/// milliseconds until the end.
+async fn call_that_waits(millis: u64, timeout: &str, end: fn() -> Response<Body>) -> (Code, u128) {
     let metrics = Arc::new(Metrics::default());
     let inner = tower::service_fn(move |_: Request<Body>| -> BoxFuture {
         Box::pin(async move {
@@ -115,12 +95,11 @@ async fn call_that_waits(
             Ok(end())
         })
     });
-    let admission = admission(&metrics);
     let request = Request::post("/capstan.v1.DecisionService/Check");
     let request = request.header("grpc-timeout", timeout).body(Body::empty()).unwrap();
     let began = Instant::now();
-    let Ok(answer) = admission.layer(NoFastPath(inner)).call(request).await;
-    let (status, headers_first) = read_to_end(answer).await;
+    let answer = admission(&metrics, inner).call(request).await;
+    let status = read_to_end(answer).await;
     let took = began.elapsed().as_millis();
     let name = format!("{:?}", status.code());
     let code =
@@ -128,27 +107,27 @@ async fn call_that_waits(
     let counted = format!("capstan_requests_total{{rpc=\"Check\",code=\"{code}\"}} 1\n");
     assert!(scraped(&metrics).contains(&counted), "{counted}");
     assert!(scraped(&metrics).contains("capstan_in_flight 0\n"));
-    (status.code(), headers_first, took)
+    (status.code(), took)
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_near_its_deadline_sends_its_headers_first() {
+async fn a_call_ends_at_the_earlier_of_two_deadlines() {
     let unavailable = || Status::unavailable("later").into_http();
     let panics = || ok_response(PanickingBody(false));
     let late = Code::DeadlineExceeded;
-    // Long before the deadline, of the client or of the server alone.
-    assert_eq!(call_that_waits(60, "100m", unavailable).await, (Code::Unavailable, false, 60));
-    assert_eq!(call_that_waits(999, "", unavailable).await, (Code::Unavailable, false, 999));
-    assert_eq!(call_that_waits(1_001, "", unavailable).await, (late, false, 1_000));
-    let head_early = u64::try_from(HEAD_EARLY.as_millis()).unwrap();
-    assert!(!call_that_waits(100 - head_early - 1, "100m", unavailable).await.1);
-    assert!(call_that_waits(100 - head_early + 1, "100m", unavailable).await.1);
-    // Shortly before the deadline, with an error or with an answer, or after it.
-    assert_eq!(call_that_waits(90, "100m", unavailable).await, (Code::Unavailable, true, 90));
-    assert_eq!(call_that_waits(90, "100m", panics).await, (Code::Internal, true, 90));
-    assert_eq!(call_that_waits(5, "10m", unavailable).await, (Code::Unavailable, true, 5));
-    assert_eq!(call_that_waits(101, "100m", unavailable).await, (late, true, 100));
-    assert_eq!(call_that_waits(5_000, "9S", unavailable).await, (late, true, 1_000));
+    // The server's own deadline is one second.
+    assert_eq!(call_that_waits(999, "", unavailable).await, (Code::Unavailable, 999));
+    assert_eq!(call_that_waits(1_001, "", unavailable).await, (late, 1_000));
+    assert_eq!(call_that_waits(5_000, "9S", unavailable).await, (late, 1_000));
+    // The client's deadline.
+    assert_eq!(call_that_waits(90, "100m", unavailable).await, (Code::Unavailable, 90));
+    assert_eq!(call_that_waits(90, "100m", panics).await, (Code::Internal, 90));
+    assert_eq!(call_that_waits(5, "10m", unavailable).await, (Code::Unavailable, 5));
+    assert_eq!(call_that_waits(101, "100m", unavailable).await, (late, 100));
+    // Not a timeout: more than eight digits, or no unit.
+    for ignored in ["123456789u", "100", "m", "-1m"] {
+        assert_eq!(call_that_waits(999, ignored, unavailable).await.0, Code::Unavailable);
+    }
 }
 
 #[test]

@@ -1,23 +1,28 @@
 //! The services of one worker, and the layers in front of them.
 //!
 //! ```text
-//! transport ─▶ admission ─▶ fast check ─▶ raw batches, role service, Envoy's, health, reflection
+//! transport ─▶ fast check, for plain checks
+//!          └─▶ admission ─▶ raw batches, role service, Envoy's, health, reflection
 //! ```
 
 use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use capstan_proto::v1::role_service_server::RoleServiceServer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
+use tonic::codegen::http::request::Parts;
 use tonic::server::NamedService;
-use tonic::transport::Server as Grpc;
+use tonic::service::Routes;
 
 use super::Config;
-use crate::admission::{Admission, Permits};
+use crate::admission::{Admission, Permits, ResponseBody, ResponseFuture};
 use crate::ask::Ask;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
@@ -26,16 +31,15 @@ use crate::feed::file::{self, PolicyFile};
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::Documents;
 use crate::grpc::decision::Services;
-use crate::grpc::fast_check::{FastCheckLayer, FastCheckState};
+use crate::grpc::fast_check::FastCheck;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
-use crate::jitter::jittered;
-use crate::limits::{CONNECTION_AGE_JITTER_PART, CONNECTION_STREAMS_MAX, HEADER_BYTES_MAX};
-use crate::methods::Rpc;
+use crate::methods::{Rpc, is_unlimited};
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
-use crate::transport::workers::{Incoming, Runtime, ServeFuture};
+use crate::transport::http2::{Calls, Intake};
+use crate::transport::workers::Runtime;
 
 /// The state that the services of all workers share.
 pub(super) struct Shared {
@@ -82,19 +86,13 @@ impl Shared {
         ]
     }
 
-    /// Serves the connections of one worker until `stop`. Reference counts that every call changes
-    /// belong to the worker, so that cores share no such counter.
+    /// The calls of one worker. Reference counts that every call changes belong to the worker, so that
+    /// cores share no such counter.
     ///
     /// # Errors
     ///
     /// The descriptors for reflection are invalid.
-    pub(super) fn serve<H>(
-        &self,
-        config: &Config,
-        health: H,
-        incoming: Incoming,
-        stop: CancellationToken,
-    ) -> anyhow::Result<ServeFuture>
+    pub(super) fn calls<H>(&self, config: &Config, health: H) -> anyhow::Result<WorkerCalls>
     where
         H: tower::Service<Request<Body>, Error = Infallible>
             + NamedService
@@ -122,7 +120,7 @@ impl Shared {
             draining: self.draining.clone(),
             computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
         });
-        let plain = Arc::new(FastCheckState {
+        let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
             clock: config.clock,
@@ -137,19 +135,7 @@ impl Shared {
         };
         let error_response =
             |rpc, error: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(error));
-        let (traces, permits) = (self.traces.clone(), &self.permits);
-        let admission = Admission::new(limits, permits, metrics, traces, error_response);
-        let mut router = Grpc::builder()
-            .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-            .http2_max_header_list_size(HEADER_BYTES_MAX)
-            .http2_keepalive_interval(Some(limits.keepalive_interval))
-            .http2_keepalive_timeout(Some(limits.keepalive_timeout))
-            // Without grace: with a grace period tonic cuts connections off and sends no GOAWAY
-            // before it does.
-            .max_connection_age(jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART))
-            .layer(admission)
-            .layer(FastCheckLayer(plain))
-            .add_service(health)
+        let mut routes = Routes::new(health)
             .add_service(RawBatches::new(Arc::clone(&services), most))
             .add_service(
                 RoleServiceServer::from_arc(services)
@@ -164,9 +150,49 @@ impl Shared {
                     .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             };
             // Clients use either version of reflection.
-            router =
-                router.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
+            routes =
+                routes.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }
-        Ok(Box::pin(router.serve_with_incoming_shutdown(incoming, stop.cancelled_owned())))
+        let telemetry = (metrics, self.traces.clone());
+        let permits = &self.permits;
+        let admission =
+            Admission::new(routes.prepare(), limits, permits, telemetry, error_response);
+        Ok(WorkerCalls { fast, admission })
+    }
+}
+
+/// The calls of one worker: plain checks first, all others by the routes behind admission.
+#[derive(Clone, Debug)]
+pub(super) struct WorkerCalls {
+    fast: Arc<FastCheck>,
+    admission: Admission<Routes>,
+}
+
+impl Calls for WorkerCalls {
+    type Body = ResponseBody;
+    type Future = ResponseFuture<<Routes as tower::Service<Request<Body>>>::Future>;
+
+    fn intake(&self, head: &mut Parts) -> Intake {
+        let rpc = Rpc::from_path(head.uri.path());
+        if self.fast.takes(rpc, head) && self.admission.may_be_plain(head) {
+            Intake::Plain
+        } else if rpc.streams() || is_unlimited(head.uri.path()) {
+            Intake::Stream
+        } else {
+            Intake::Unary
+        }
+    }
+
+    fn answer(&self, body: &[u8]) -> Option<Bytes> {
+        // After a panic the call takes the usual way, where the panic is counted and logged.
+        catch_unwind(AssertUnwindSafe(|| self.fast.answer(body))).ok().flatten()
+    }
+
+    fn answered(&self, calls: u64, took: Duration) {
+        self.admission.answered(Rpc::CHECK, calls, took);
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.admission.call(request)
     }
 }

@@ -141,6 +141,10 @@ impl Traces {
     }
 }
 
+/// Whether a call is sampled, among the extensions of a request for which that was drawn already.
+#[derive(Clone, Debug)]
+pub(crate) struct Sampled(pub(crate) Option<CallSpan>);
+
 /// The span of one call.
 #[derive(Clone, Debug)]
 pub(crate) struct CallSpan(Arc<Mutex<Span>>);

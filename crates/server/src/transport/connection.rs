@@ -4,14 +4,13 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Sleep, sleep};
-use tonic::transport::server::Connected;
 
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
@@ -19,6 +18,16 @@ use crate::transport::peers::{Peer, Peers};
 /// The remote address of a connection; `None` for a unix socket.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
+
+/// The number of bytes that a connection has received.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Received(Arc<AtomicU64>);
+
+impl Received {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
 
 /// The number of open connections of one worker.
 #[derive(Clone, Debug, Default)]
@@ -68,6 +77,7 @@ impl Drop for ConnectionPermit {
 pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
+    received: Received,
     /// `None` once the connection preface has arrived.
     preface: Option<PrefaceTimeout>,
     _permit: ConnectionPermit,
@@ -108,15 +118,20 @@ impl Connection {
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
-        Ok(Self { socket, remote, preface: Some(preface), _permit: permit })
+        let received = Received::default();
+        Ok(Self { socket, remote, received, preface: Some(preface), _permit: permit })
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = Remote;
-
-    fn connect_info(&self) -> Remote {
+impl Connection {
+    /// The remote address.
+    pub(crate) const fn remote(&self) -> Remote {
         self.remote
+    }
+
+    /// The count of received bytes, which goes on as the connection is read.
+    pub(crate) fn received(&self) -> Received {
+        self.received.clone()
     }
 }
 
@@ -144,9 +159,12 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = either!(self.as_mut(), stream => stream.poll_read(cx, buffer));
+        let bytes = buffer.filled().len() - before;
+        if bytes > 0 {
+            self.received.0.fetch_add(bytes as u64, Relaxed);
+        }
         if let Some(preface) = &mut self.preface {
-            preface.missing_bytes =
-                preface.missing_bytes.saturating_sub(buffer.filled().len() - before);
+            preface.missing_bytes = preface.missing_bytes.saturating_sub(bytes);
             if preface.missing_bytes == 0 {
                 self.preface = None;
             } else if read.is_pending() && preface.until.as_mut().poll(cx).is_ready() {

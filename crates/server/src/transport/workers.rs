@@ -14,20 +14,20 @@
 //! than [`CONNECTIONS_MAX`](crate::limits::CONNECTIONS_MAX) connections, and never more than
 //! [`PEER_CONNECTIONS_MAX`](crate::limits::PEER_CONNECTIONS_MAX) of one peer.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::{io, thread};
 
 use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
 use crate::telemetry::metrics::{Metrics, ShedScope};
 use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
+use crate::transport::http2::{self, Calls};
 use crate::transport::listen::{Accepted, Listener};
 use crate::transport::peers::{Peer, Peers};
 use anyhow::Context as _;
-use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::runtime::Builder;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{Duration, sleep};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -49,13 +49,6 @@ impl Runtime {
 }
 
 type PermittedConnection = (Accepted, ConnectionPermit);
-
-/// The accepted connections of one worker.
-pub(crate) type Incoming = BoxStream<'static, io::Result<Connection>>;
-
-/// Serves the connections of one worker, until the stream of them and all of them have ended.
-pub(crate) type ServeFuture =
-    Pin<Box<dyn Future<Output = Result<(), tonic::transport::Error>> + Send>>;
 
 /// The workers of one server. Dropped, they stop at once.
 #[derive(Debug)]
@@ -109,9 +102,9 @@ impl Workers {
     /// # Errors
     ///
     /// Services cannot be built, or a runtime or thread cannot start.
-    pub(crate) fn start(
+    pub(crate) fn start<C: Calls>(
         runtime: Runtime,
-        services: impl Fn(Incoming, CancellationToken) -> anyhow::Result<ServeFuture>,
+        calls: impl Fn() -> anyhow::Result<C>,
         limits: &Limits,
         stop: &CancellationToken,
         tasks: &TaskTracker,
@@ -124,8 +117,7 @@ impl Workers {
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            let serving = services(incoming(accepted, limits.greeting_max), stop.clone())?;
-            let serving = serve(serving, kill.clone());
+            let serving = serve(accepted, calls()?, *limits, (stop.clone(), kill.clone()));
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -210,21 +202,52 @@ fn is_peer_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Registers each accepted connection with the worker's runtime.
-fn incoming(accepted: mpsc::Receiver<PermittedConnection>, greeting_max: Duration) -> Incoming {
-    let incoming = stream::unfold(accepted, move |mut accepted| async move {
-        let connection = Connection::new(accepted.recv().await?, greeting_max);
-        Some((connection, accepted))
-    });
-    incoming.boxed()
+/// Serves the connections of one worker until `stop`, and then until all have ended, or until `kill`.
+async fn serve<C: Calls>(
+    mut accepted: mpsc::Receiver<PermittedConnection>,
+    calls: C,
+    limits: Limits,
+    (stop, kill): (CancellationToken, CancellationToken),
+) {
+    // A connection looks at its own channel at every wake; the token is shared by all workers.
+    let (stopping, is_stopping) = watch::channel(());
+    let (mut connections, calls_that_wait) = (JoinSet::new(), TaskTracker::new());
+    loop {
+        let (accepted, permit) = tokio::select! {
+            next = accepted.recv() => match next {
+                Some(next) => next,
+                None => break,
+            },
+            Some(ended) = connections.join_next() => {
+                log_panic(ended);
+                continue;
+            }
+            () = stop.cancelled() => break,
+            () = kill.cancelled() => return,
+        };
+        // An error means that the runtime has no room for the socket, which closes it.
+        if let Ok(connection) = Connection::new((accepted, permit), limits.greeting_max) {
+            let ends = (is_stopping.clone(), calls_that_wait.clone());
+            connections.spawn(http2::serve(connection, calls.clone(), limits, ends));
+        }
+    }
+    stopping.send_replace(());
+    let all_ended = async {
+        while let Some(ended) = connections.join_next().await {
+            log_panic(ended);
+        }
+        calls_that_wait.close();
+        calls_that_wait.wait().await;
+    };
+    tokio::select! {
+        () = all_ended => {}
+        () = kill.cancelled() => {}
+    }
 }
 
-/// Serves until all connections have ended, or until `kill`.
-async fn serve(serving: ServeFuture, kill: CancellationToken) {
-    tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(%error, "connections can no longer be served");
-        },
-        () = kill.cancelled_owned() => {}
+/// A panic in the task of a connection is a bug: calls catch their own.
+fn log_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a connection has ended with a panic");
     }
 }
