@@ -145,7 +145,7 @@ fn is_path(text: &[u8]) -> bool {
         return false;
     }
     let seen = Seen::of(before, after);
-    if (seen.uncommon | uncommon(*last)) != 0 && !has_only_path_bytes(text) {
+    if (seen.uncommon | !is_common(*last)) && !has_only_path_bytes(text) {
         return false;
     }
     let at_ends = matches!(first, b'/' | b'.') || *last == b'/';
@@ -172,8 +172,8 @@ const BLOCK: usize = SEGMENT_BYTES_MAX / 2;
 /// What was found in a text without its last byte.
 #[derive(Clone, Copy, Default)]
 struct Seen {
-    /// Not zero if there was an uncommon byte: see [`uncommon`].
-    uncommon: u8,
+    /// There is a byte that is not common: see [`is_common`].
+    uncommon: bool,
     /// There may be a slash before a slash or a dot.
     odd: bool,
     /// There may be a segment of more than [`SEGMENT_BYTES_MAX`] bytes.
@@ -206,18 +206,18 @@ impl Seen {
         let first = before.first_chunk::<HALF>().zip(after.first_chunk::<HALF>());
         let last = before.last_chunk::<HALF>().zip(after.last_chunk::<HALF>());
         let (Some((first, first_next)), Some((last, last_next))) = (first, last) else {
-            return Self { uncommon: 1, odd: true, ..Self::default() };
+            return Self { uncommon: true, odd: true, ..Self::default() };
         };
-        let (mut all, mut odd, mut slashes) = (0, false, 0u8);
+        let (mut uncommon, mut odd, mut slashes) = (false, false, 0u8);
         let pairs = first.iter().zip(first_next).zip(last.iter().zip(last_next));
         for ((a, a_next), (b, b_next)) in pairs {
-            all |= uncommon(*a) | uncommon(*b);
+            uncommon |= !is_common(*a) | !is_common(*b);
             odd |= is_odd(*a, *a_next) | is_odd(*b, *b_next);
             let is_slash = |byte: u8| u8::from(byte == b'/');
             // At most 128, so it does not wrap.
             slashes = slashes.wrapping_add(is_slash(*a)).wrapping_add(is_slash(*b));
         }
-        Self { uncommon: all, odd, long: false, slashes: slashes.into() }
+        Self { uncommon, odd, long: false, slashes: slashes.into() }
     }
 
     /// Block by block. The last block overlaps the one before it.
@@ -236,18 +236,19 @@ impl Seen {
     }
 }
 
-/// Zero for a byte that is common in paths: `- . / 0-9 :`, `@ A-Z`, `_` or `a-z`. Not for `+`, `=` and `~`, which
-/// would cost every path three more comparisons. Differences and minima instead of comparisons, because
-/// they are fewer vector instructions.
-const fn uncommon(byte: u8) -> u8 {
-    const fn outside(byte: u8, first: u8, last: u8) -> u8 {
-        byte.wrapping_sub(first).saturating_sub(last - first)
+/// Whether a byte is common in paths: `- . / 0-9 :`, `@ A-Z`, `_` or `a-z`. The others are `+`, `=` and `~`, which
+/// would cost every path three more comparisons.
+const fn is_common(byte: u8) -> bool {
+    /// Compares signed numbers: vector instructions of every x86-64 have no comparison of unsigned ones.
+    const fn is_within(byte: u8, first: u8, last: u8) -> bool {
+        const LEAST: u8 = i8::MIN.cast_unsigned();
+        let from_least = byte.wrapping_sub(first).wrapping_add(LEAST).cast_signed();
+        from_least <= (last - first).wrapping_add(LEAST).cast_signed()
     }
-    const fn min(a: u8, b: u8) -> u8 {
-        if a < b { a } else { b }
-    }
-    let marks = min(outside(byte, b'-', b':'), byte ^ b'_');
-    min(marks, min(outside(byte, b'@', b'Z'), outside(byte, b'a', b'z')))
+    is_within(byte, b'-', b':')
+        | is_within(byte, b'@', b'Z')
+        | is_within(byte, b'a', b'z')
+        | (byte == b'_')
 }
 
 /// True for a slash before a slash or a dot. Also true for a few other pairs of `/ . - +`, because that is the
@@ -414,9 +415,9 @@ mod tests {
                 }
             }
         }
-        for length in (71..=140).chain([191, 192, 193, 194, 255, 256, 257, 258, 1023, 1024, 1025]) {
+        for length in (71..=140).step_by(3).chain([127, 128, 129, 191, 193, 257, 1024, 1025]) {
             for at in 0..length {
-                for byte in b"/.-+=~_@`[{},;<!\0\x7f" {
+                for byte in b"/.~_`[\0" {
                     let mut text = text(length, &[100, 16]);
                     text[at] = *byte;
                     agree(str::from_utf8(&text).unwrap());
@@ -434,7 +435,7 @@ mod tests {
         let marks = [
             "/", "//", "/.", "./", "/./", "/..", "../", "/../", "/...", "/.a", "a/..b/", ".", "..",
         ];
-        for length in (0..=140).chain([190, 200, 255, 256, 300]) {
+        for length in (0..=70).chain(120..=135).chain([191, 192, 256, 300]) {
             for mark in marks.iter().filter(|mark| mark.len() <= length) {
                 for at in 0..=length - mark.len() {
                     let mut text = text(length, &[128, 7]);
@@ -449,7 +450,7 @@ mod tests {
     #[test]
     fn fast_check_and_rules_agree_about_limits() {
         for segments in 1..=18 {
-            for bytes in (1..=70).chain(120..=135) {
+            for bytes in [1, 2, 3, 7, 8, 15, 16, 30, 62, 63, 64, 65, 127, 128, 129] {
                 let path = vec!["s".repeat(bytes); segments].join("/");
                 agree(&path);
                 agree(&format!("{path}/"));
@@ -457,7 +458,7 @@ mod tests {
                 agree(&format!("{path}/x+~="));
             }
         }
-        for before in 0..=260 {
+        for before in (0..=260).step_by(5) {
             for bytes in 126..=130 {
                 let (start, end) = (text(before, &[30, 60]), text(40, &[10, 9]));
                 let start = str::from_utf8(&start).unwrap();
@@ -504,7 +505,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             (state >> 33) as usize % below
         };
-        for _ in 0..100_000 {
+        for _ in 0..20_000 {
             // Some draw only from the first parts, so that many are valid.
             let (count, kinds) = (draw(40), 4 + draw(parts.len() - 3));
             let text: String = (0..count).map(|_| parts[draw(kinds)]).collect();
