@@ -85,6 +85,7 @@ impl<'a> Path<'a> {
     }
 
     /// Checks rule by rule, byte by byte, to say which rule is broken. The tests compare [`is_path`] with it.
+    #[cold]
     fn parse_slowly(text: &'a str) -> Result<Self, ParsePathError> {
         if text.is_empty() {
             return Err(ParsePathError::Empty);
@@ -154,6 +155,7 @@ fn is_path(text: &[u8]) -> bool {
 }
 
 /// Whether every segment is valid, in a text of bytes that paths have.
+#[inline(never)]
 fn segments_hold(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let mut segments = Segments { start: 0, ended: 0, sound: true };
@@ -258,6 +260,7 @@ const fn is_odd(byte: u8, next: u8) -> bool {
 }
 
 /// Whether every byte is a slash or one that segments have.
+#[inline(never)]
 fn has_only_path_bytes(text: &[u8]) -> bool {
     text.iter().fold(true, |all, byte| all & is_path_byte(*byte))
 }
