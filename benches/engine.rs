@@ -96,6 +96,13 @@ fn check(c: &mut Criterion) {
     group.bench_function("yardstick, all", |b| {
         b.iter(|| all.iter().filter(|question| yardstick.allows(black_box(question))).count());
     });
+    group.bench_function("parse and check", |b| {
+        b.iter(|| {
+            for asked in &asked {
+                let _ = black_box(snapshot.check(&black_box(asked).question(), NOW));
+            }
+        });
+    });
     group.bench_function("parse both paths", |b| {
         b.iter(|| {
             for asked in &asked {

@@ -42,7 +42,8 @@ impl Snapshot {
         }
     }
 
-    fn finish(
+    /// The decision, given where the record of the identity may be.
+    pub(crate) fn finish(
         &self,
         (probe, offset): (&Option<Probe<'_, IdentityExtra>>, u32),
         question: &Question<'_>,

@@ -84,7 +84,8 @@ impl<'a> Path<'a> {
         if is_path(text.as_bytes()) { Ok(Self(text)) } else { Self::parse_slowly(text) }
     }
 
-    /// Checks rule by rule, to say which one is broken.
+    /// Checks rule by rule, byte by byte, to say which rule is broken. The tests compare [`is_path`] with it.
+    #[cold]
     fn parse_slowly(text: &'a str) -> Result<Self, ParsePathError> {
         if text.is_empty() {
             return Err(ParsePathError::Empty);
@@ -134,26 +135,27 @@ pub(crate) fn contains(ancestor: &str, path: &str) -> bool {
 }
 
 /// Whether the text is a path. Fast, because every question names two: compares 16 bytes at a time, and
-/// looks at single segments only if the text is long or deep, or has a slash before a dot.
+/// looks at single segments only if the text is deep, if a segment may be long, or if a slash has a slash or
+/// a dot beside it.
 fn is_path(text: &[u8]) -> bool {
     let (Some((last, before)), Some((first, after))) = (text.split_last(), text.split_first())
     else {
         return false;
     };
-    if text.len() > PATH_BYTES_MAX || !is_path_byte(*last) {
+    if text.len() > PATH_BYTES_MAX {
         return false;
     }
     let seen = Seen::of(before, after);
-    if seen.bad != [false; PAIRS] {
+    if (seen.uncommon | !is_common(*last)) && !has_only_path_bytes(text) {
         return false;
     }
     let at_ends = matches!(first, b'/' | b'.') || *last == b'/';
-    let is_plain = !at_ends && seen.odd == [false; PAIRS] && text.len() <= SEGMENT_BYTES_MAX;
-    let slashes: u32 = seen.slashes.iter().copied().map(u32::from).sum();
-    (is_plain && (slashes as usize) < PATH_SEGMENTS_MAX) || segments_hold(text)
+    let is_plain = !at_ends && !seen.odd && !seen.long && seen.slashes < PATH_SEGMENTS_MAX;
+    is_plain || segments_hold(text)
 }
 
 /// Whether every segment is valid, in a text of bytes that paths have.
+#[inline(never)]
 fn segments_hold(text: &[u8]) -> bool {
     let (words, rest) = text.as_chunks::<8>();
     let mut segments = Segments { start: 0, ended: 0, sound: true };
@@ -165,51 +167,102 @@ fn segments_hold(text: &[u8]) -> bool {
     segments.sound && segments.ended <= PATH_SEGMENTS_MAX
 }
 
-/// Pairs of neighbouring bytes that are compared at a time.
-const PAIRS: usize = 16;
+/// Bytes of a text that has more than [`SEGMENT_BYTES_MAX`] are read in blocks of this size. If each block
+/// has a slash, no segment is longer than two blocks, less two bytes.
+const BLOCK: usize = SEGMENT_BYTES_MAX / 2;
 
-/// What was found in a text, by lane, so that the compiler can use vector instructions.
+/// What was found in a text without its last byte.
+#[derive(Clone, Copy, Default)]
 struct Seen {
-    /// A byte that no path has. The last byte of the text is not looked at.
-    bad: [bool; PAIRS],
-    /// A slash before a slash or a dot.
-    odd: [bool; PAIRS],
-    /// The number of slashes: some are counted twice, and a last one is not.
-    slashes: [u8; PAIRS],
+    /// There is a byte that is not common: see [`is_common`].
+    uncommon: bool,
+    /// There may be a slash before a slash or a dot.
+    odd: bool,
+    /// There may be a segment of more than [`SEGMENT_BYTES_MAX`] bytes.
+    long: bool,
+    /// At least the number of slashes: some are counted twice.
+    slashes: usize,
 }
 
 impl Seen {
-    /// Of a text without its last byte, and without its first.
+    /// Of a text without its last byte, and without its first. Up to [`SEGMENT_BYTES_MAX`] bytes of text
+    /// there is one branch, on the size class, and none on the exact length.
     fn of(before: &[u8], after: &[u8]) -> Self {
-        let mut seen = Self { bad: [false; _], odd: [false; _], slashes: [0; _] };
-        let pairs = before.as_chunks().0.iter().zip(after.as_chunks().0);
-        pairs.for_each(|(bytes, next)| seen.look(bytes, next));
-        match (before.last_chunk(), after.last_chunk()) {
-            _ if before.len().is_multiple_of(PAIRS) => {}
-            // Overlaps the chunk before.
-            (Some(bytes), Some(next)) => seen.look(bytes, next),
-            _ => seen.look(&padded(before), &padded(after)),
+        match before.len() {
+            0 => Self::default(),
+            1..=2 => Self::halves::<1>(before, after),
+            3..=4 => Self::halves::<2>(before, after),
+            5..=8 => Self::halves::<4>(before, after),
+            9..=16 => Self::halves::<8>(before, after),
+            17..=32 => Self::halves::<16>(before, after),
+            33..=64 => Self::halves::<32>(before, after),
+            65..SEGMENT_BYTES_MAX => Self::halves::<BLOCK>(before, after),
+            _ => Self::blocks(before, after),
         }
-        seen
     }
 
-    fn look(&mut self, bytes: &[u8; PAIRS], next: &[u8; PAIRS]) {
-        let lanes = self.bad.iter_mut().zip(&mut self.odd).zip(&mut self.slashes);
-        for (((bad, odd), slashes), (byte, next)) in lanes.zip(bytes.iter().zip(next)) {
-            let slash = *byte == b'/';
-            *bad |= !is_path_byte(*byte);
-            *odd |= slash & ((*next == b'/') | (*next == b'.'));
-            // At most 65 chunks, so it does not wrap.
-            *slashes = slashes.wrapping_add(u8::from(slash));
+    /// The first `HALF` bytes and the last, which meet or overlap. The loop has no branch, so that the
+    /// compiler can use vector instructions.
+    #[inline(always)]
+    fn halves<const HALF: usize>(before: &[u8], after: &[u8]) -> Self {
+        let first = before.first_chunk::<HALF>().zip(after.first_chunk::<HALF>());
+        let last = before.last_chunk::<HALF>().zip(after.last_chunk::<HALF>());
+        let (Some((first, first_next)), Some((last, last_next))) = (first, last) else {
+            return Self { uncommon: true, odd: true, ..Self::default() };
+        };
+        let (mut uncommon, mut odd, mut slashes) = (false, false, 0u8);
+        let pairs = first.iter().zip(first_next).zip(last.iter().zip(last_next));
+        for ((a, a_next), (b, b_next)) in pairs {
+            uncommon |= !is_common(*a) | !is_common(*b);
+            odd |= is_odd(*a, *a_next) | is_odd(*b, *b_next);
+            let is_slash = |byte: u8| u8::from(byte == b'/');
+            // At most 128, so it does not wrap.
+            slashes = slashes.wrapping_add(is_slash(*a)).wrapping_add(is_slash(*b));
         }
+        Self { uncommon, odd, long: false, slashes: slashes.into() }
+    }
+
+    /// Block by block. The last block overlaps the one before it.
+    fn blocks(before: &[u8], after: &[u8]) -> Self {
+        let pairs = before.as_chunks::<BLOCK>().0.iter().zip(after.as_chunks::<BLOCK>().0);
+        let last = before.last_chunk::<BLOCK>().zip(after.last_chunk::<BLOCK>());
+        pairs.chain(last).fold(Self::default(), |seen, (bytes, next)| {
+            let block = Self::halves::<{ BLOCK / 2 }>(bytes, next);
+            Self {
+                uncommon: seen.uncommon | block.uncommon,
+                odd: seen.odd | block.odd,
+                long: seen.long | (block.slashes == 0),
+                slashes: seen.slashes + block.slashes,
+            }
+        })
     }
 }
 
-/// Fewer than 16 bytes, padded with a byte that is always valid.
-fn padded(bytes: &[u8]) -> [u8; PAIRS] {
-    let mut padded = [b'a'; PAIRS];
-    padded.iter_mut().zip(bytes).for_each(|(padded, byte)| *padded = *byte);
-    padded
+/// Whether a byte is common in paths: `- . / 0-9 :`, `@ A-Z`, `_` or `a-z`. The others are `+`, `=` and `~`, which
+/// would cost every path three more comparisons.
+const fn is_common(byte: u8) -> bool {
+    /// Compares signed numbers: vector instructions of every x86-64 have no comparison of unsigned ones.
+    const fn is_within(byte: u8, first: u8, last: u8) -> bool {
+        const LEAST: u8 = i8::MIN.cast_unsigned();
+        let from_least = byte.wrapping_sub(first).wrapping_add(LEAST).cast_signed();
+        from_least <= (last - first).wrapping_add(LEAST).cast_signed()
+    }
+    is_within(byte, b'-', b':')
+        | is_within(byte, b'@', b'Z')
+        | is_within(byte, b'a', b'z')
+        | (byte == b'_')
+}
+
+/// True for a slash before a slash or a dot. Also true for a few other pairs of `/ . - +`, because that is the
+/// cheapest comparison: the bits of `.` are among those of `/`.
+const fn is_odd(byte: u8, next: u8) -> bool {
+    byte | next == b'/'
+}
+
+/// Whether every byte is a slash or one that segments have.
+#[inline(never)]
+fn has_only_path_bytes(text: &[u8]) -> bool {
+    text.iter().fold(true, |all, byte| all & is_path_byte(*byte))
 }
 
 /// Checks the segments of a text one after another.
@@ -330,25 +383,136 @@ mod tests {
         assert_eq!(Path::parse(text), Err(error), "{text:?}");
     }
 
-    /// The fast check and the rules agree, whatever the position in a chunk.
+    /// [`is_path`] and the rules agree about a text, and so do result and error of [`Path::parse`].
+    fn agree(text: &str) {
+        let expected = Path::parse_slowly(text);
+        assert_eq!(is_path(text.as_bytes()), expected.is_ok(), "{text:?}");
+        assert_eq!(Path::parse(text), expected, "{text:?}");
+    }
+
+    /// A text of any length with segments of these lengths, repeated.
+    fn text(length: usize, segments: &[usize]) -> Vec<u8> {
+        let bytes = segments.iter().cycle().flat_map(|bytes| {
+            let slash = std::iter::once(b'/');
+            std::iter::repeat_n(b'x', *bytes).chain(slash)
+        });
+        let mut text: Vec<u8> = bytes.take(length).collect();
+        if let Some(last) = text.last_mut() {
+            *last = b'y';
+        }
+        text
+    }
+
+    /// Every byte at every position of short texts, and of chunks of every size class.
     #[test]
-    fn fast_check_and_rules_agree() {
-        let starts = (0..40).map(|length| "x".repeat(length));
-        let long =
-            [100, 117, 125, 140].map(|length| "ab/cd.e/fghijk~/l/".repeat(8)[..length].to_owned());
-        for start in starts.chain(long) {
-            for byte in 0..=255u8 {
-                let text: String = start.chars().chain([char::from(byte), 'y']).collect();
-                assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
-            }
-            for end in ["/", "//a", "/.", "/..", "/...", "/a/./b", "/.a", "/a/..", "/b/c/d/e/f/g"] {
-                let text = format!("{start}{end}");
-                assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
+    fn fast_check_and_rules_agree_about_every_byte() {
+        for length in 1..=70 {
+            for at in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = text(length, &[40, 16]);
+                    text[at] = byte;
+                    match str::from_utf8(&text) {
+                        Ok(text) => agree(text),
+                        Err(_) => assert!(!is_path(&text), "{text:?}"),
+                    }
+                }
             }
         }
-        for (segments, bytes) in [(16, 1), (17, 1), (1, 128), (1, 129), (8, 127), (8, 128)] {
-            let text = vec!["s".repeat(bytes); segments].join("/");
-            assert_eq!(is_path(text.as_bytes()), Path::parse_slowly(&text).is_ok(), "{text:?}");
+        for length in (71..=140).step_by(3).chain([127, 128, 129, 191, 193, 257, 1024, 1025]) {
+            for at in 0..length {
+                for byte in b"/.~_`[\0" {
+                    let mut text = text(length, &[100, 16]);
+                    text[at] = *byte;
+                    agree(str::from_utf8(&text).unwrap());
+                }
+                let mut text = text(length, &[100, 16]);
+                text[at] |= 0x80;
+                assert!(!is_path(&text), "{text:?}");
+            }
+        }
+    }
+
+    /// Neighbouring slashes and dots at every position, also across chunks and at both ends.
+    #[test]
+    fn fast_check_and_rules_agree_about_slashes_and_dots() {
+        let marks = [
+            "/", "//", "/.", "./", "/./", "/..", "../", "/../", "/...", "/.a", "a/..b/", ".", "..",
+        ];
+        for length in (0..=70).chain(120..=135).chain([191, 192, 256, 300]) {
+            for mark in marks.iter().filter(|mark| mark.len() <= length) {
+                for at in 0..=length - mark.len() {
+                    let mut text = text(length, &[128, 7]);
+                    text[at..at + mark.len()].copy_from_slice(mark.as_bytes());
+                    agree(str::from_utf8(&text).unwrap());
+                }
+            }
+        }
+    }
+
+    /// Numbers and lengths of segments around every limit.
+    #[test]
+    fn fast_check_and_rules_agree_about_limits() {
+        for segments in 1..=18 {
+            for bytes in [1, 2, 3, 7, 8, 15, 16, 30, 62, 63, 64, 65, 127, 128, 129] {
+                let path = vec!["s".repeat(bytes); segments].join("/");
+                agree(&path);
+                agree(&format!("{path}/"));
+                agree(&format!("/{path}"));
+                agree(&format!("{path}/x+~="));
+            }
+        }
+        for before in (0..=260).step_by(5) {
+            for bytes in 126..=130 {
+                let (start, end) = (text(before, &[30, 60]), text(40, &[10, 9]));
+                let start = str::from_utf8(&start).unwrap();
+                let (long, end) = ("l".repeat(bytes), str::from_utf8(&end).unwrap());
+                for path in [
+                    format!("{start}/{long}/{end}"),
+                    format!("{long}/{start}"),
+                    format!("{start}/{long}"),
+                ] {
+                    agree(&path);
+                }
+            }
+        }
+        for length in [1023, 1024, 1025, 1026, 2000] {
+            agree(str::from_utf8(&text(length, &[70])).unwrap());
+            agree(str::from_utf8(&text(length, &[128, 3])).unwrap());
+        }
+    }
+
+    /// Texts drawn at random from what paths have and what looks alike.
+    #[test]
+    fn fast_check_and_rules_agree_about_random_texts() {
+        let parts = [
+            "a",
+            "Z9",
+            "0123456789abcdef",
+            "/",
+            "/",
+            "/",
+            ".",
+            "..",
+            "-",
+            "+",
+            "=",
+            "~",
+            "_",
+            "@",
+            ":",
+            " ",
+            "\u{e9}",
+        ];
+        let mut state = 1u64;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) as usize % below
+        };
+        for _ in 0..20_000 {
+            // Some draw only from the first parts, so that many are valid.
+            let (count, kinds) = (draw(40), 4 + draw(parts.len() - 3));
+            let text: String = (0..count).map(|_| parts[draw(kinds)]).collect();
+            agree(&text);
         }
     }
 
