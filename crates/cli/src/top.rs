@@ -61,7 +61,7 @@ JSON fields:
   rpcs             rpc, and the six fields above, for each RPC
   reasons          reason, count, per_second, share (of all decisions, from 0 to 1)
   errors           code, count, per_second: only codes that occurred, the most frequent first
-  shed             rejected calls, by the limit on calls in flight that they exceeded: global, peer
+  shed             refused calls and closed connections, by the limit: global, peer, probes, bytes, connections
   error            the only field of its line: the error of a failed scrape";
 
 /// Rates, latencies and reasons of a running server, live

@@ -8,7 +8,8 @@
 //!
 //! **Invariants**:
 //!
-//! - Health and reflection bypass it, so that an overloaded server still answers health checks.
+//! - Health and reflection have permits of their own, so that an overloaded server still answers health
+//!   checks. Their calls are not counted as requests.
 //! - A call that has to wait holds one permit from its first wait until its response ends. A stream
 //!   holds one from its start.
 //! - A check that the connection's own task answers (`grpc::fast_check`) needs no permit. A client that
@@ -42,12 +43,12 @@ use tonic::codegen::http::{Request, Response};
 use crate::error::CallError;
 use crate::interleave;
 use crate::limits::Limits;
-use crate::methods::{Rpc, is_unlimited};
+use crate::methods::Rpc;
 use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::{Sampled, Traces};
 use crate::transport::peers::{Peer, Peers};
 
-use call::{Call, ErrorReply};
+use call::Call;
 
 pub(crate) use body::ResponseBody;
 
@@ -67,14 +68,17 @@ pub(crate) struct Admission<S> {
 struct WorkerState {
     limits: Limits,
     permits: Arc<Permits>,
+    /// The permits of health and reflection.
+    probes: Arc<Permits>,
     metrics: WorkerMetrics,
     traces: Option<Traces>,
     error_responder: ErrorResponder,
 }
 
-/// Permits for calls that wait, of all workers together.
+/// Permits for calls that wait, of all workers together. Health and reflection have their own.
 #[derive(Debug)]
 pub(crate) struct Permits {
+    is_for_probes: bool,
     available: Semaphore,
     /// All permits, taken or not.
     total: usize,
@@ -92,10 +96,24 @@ struct Permit {
 }
 
 impl Permits {
+    /// The permits of all calls but health and reflection.
     pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        let total = limits.in_flight_max.min(Semaphore::MAX_PERMITS);
-        let (peers, peer_max) = (Peers::default(), limits.peer_in_flight_max);
-        Arc::new(Self { available: Semaphore::new(total), total, peers, peer_max })
+        Self::with(false, limits.in_flight_max, limits.peer_in_flight_max)
+    }
+
+    /// The permits of health and reflection.
+    pub(crate) fn for_probes(limits: &Limits) -> Arc<Self> {
+        Self::with(true, limits.probes_max, limits.peer_probes_max)
+    }
+
+    fn with(is_for_probes: bool, total: usize, peer_max: usize) -> Arc<Self> {
+        let total = total.min(Semaphore::MAX_PERMITS);
+        let (available, peers) = (Semaphore::new(total), Peers::default());
+        Arc::new(Self { is_for_probes, available, total, peers, peer_max })
+    }
+
+    fn shed(&self, metrics: &Metrics, scope: ShedScope) {
+        metrics.shed(if self.is_for_probes { ShedScope::Probes } else { scope });
     }
 
     /// Whether a call from this peer would get no permit. Counts the shed call if so.
@@ -111,7 +129,7 @@ impl Permits {
         } else {
             return false;
         };
-        metrics.shed(scope);
+        self.shed(metrics, scope);
         true
     }
 }
@@ -128,19 +146,21 @@ impl Permit {
         peer: Peer,
     ) -> Result<Self, CallError> {
         let Ok(permit) = permits.available.try_acquire() else {
-            metrics.shed(ShedScope::Global);
+            permits.shed(metrics, ShedScope::Global);
             return Err(CallError::Overloaded);
         };
         interleave::point();
         // After the semaphore, so that the map never has more peers than there are permits.
         if !permits.peers.try_acquire(peer, permits.peer_max) {
-            metrics.shed(ShedScope::Peer);
+            permits.shed(metrics, ShedScope::Peer);
             return Err(CallError::Overloaded);
         }
         // `drop` adds the permit back. An owned semaphore permit would need an `Arc` of the
         // semaphore.
         permit.forget();
-        metrics.began();
+        if !permits.is_for_probes {
+            metrics.began();
+        }
         Ok(Self { permits: Arc::clone(permits), metrics: metrics.clone(), peer })
     }
 }
@@ -150,7 +170,9 @@ impl Drop for Permit {
         self.permits.peers.release(self.peer);
         interleave::point();
         self.permits.available.add_permits(1);
-        self.metrics.left();
+        if !self.permits.is_for_probes {
+            self.metrics.left();
+        }
     }
 }
 
@@ -163,12 +185,12 @@ where
     pub(crate) fn new(
         inner: S,
         limits: Limits,
-        permits: &Arc<Permits>,
+        [permits, probes]: [&Arc<Permits>; 2],
         (metrics, traces): (WorkerMetrics, Option<Traces>),
         error_responder: ErrorResponder,
     ) -> Self {
-        let permits = Arc::clone(permits);
-        let worker = WorkerState { limits, permits, metrics, traces, error_responder };
+        let (permits, probes) = (Arc::clone(permits), Arc::clone(probes));
+        let worker = WorkerState { limits, permits, probes, metrics, traces, error_responder };
         Self { inner, worker: Arc::new(worker) }
     }
 
@@ -194,19 +216,10 @@ where
 
     /// Starts a call.
     pub(crate) fn call(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future> {
-        let path = request.uri().path();
-        let rpc = Rpc::from_path(path);
-        if rpc == Rpc::OTHER && is_unlimited(path) {
-            return ResponseFuture::Unlimited(self.inner.call(request));
-        }
         let started = Instant::now();
-        let call = match Call::admit(&self.worker, rpc, started, &mut request) {
+        let call = match Call::admit(&self.worker, started, &mut request) {
             Ok(call) => call,
-            Err(error) => {
-                let end = ErrorReply::new(&self.worker, error, rpc);
-                self.worker.metrics.ended(rpc, end.code(), started.elapsed());
-                return ResponseFuture::Ready(Some(end.into_response()));
-            }
+            Err(reply) => return ResponseFuture::Ready(Some(reply.into_response())),
         };
         if call.would_be_shed() {
             return ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()));
@@ -226,8 +239,6 @@ type CatchPanic<F> = CatchUnwind<AssertUnwindSafe<F>>;
 
 /// A call until its response headers.
 pub(crate) enum ResponseFuture<F> {
-    /// A call that bypasses admission.
-    Unlimited(F),
     /// A call that the service has left pending.
     Admitted(CatchPanic<F>, Call),
     /// `None` once the response has been returned.
@@ -243,13 +254,6 @@ where
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         // A future that has returned its response must not be polled again.
         Poll::Ready(match std::mem::replace(&mut *self, Self::Ready(None)) {
-            Self::Unlimited(mut inner) => match inner.poll_unpin(cx) {
-                Poll::Ready(Ok(answer)) => answer.map(|body| ResponseBody::new(body, None)),
-                Poll::Pending => {
-                    *self = Self::Unlimited(inner);
-                    return Poll::Pending;
-                }
-            },
             Self::Ready(Some(answer)) => answer,
             Self::Ready(None) => return Poll::Pending,
             Self::Admitted(mut inner, mut call) => match inner.poll_unpin(cx) {

@@ -12,6 +12,10 @@ use std::time::Duration;
 /// Bytes of one gRPC message, request or response (contract, section 7). A batch of
 /// [`BATCH_CHECKS_MAX`] checks fits.
 pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of a request that is neither a batch nor Envoy's (contract, section 7).
+pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a request for health (contract, section 7).
+pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
 /// Checks in one batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
 /// Concurrent streams on one HTTP/2 connection (contract, section 7). The default of tonic is no
@@ -25,18 +29,37 @@ pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Flow control window of a connection: bytes of all its bodies that the server has not read.
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-// === Short calls ===
+/// Bytes of answers that h2 holds for one connection before further ones wait. Enough to fill a
+/// socket's buffer.
+pub const UNSENT_MAX: usize = 256 * 1024;
+/// The same for one stream.
+pub const SEND_BUFFER_MAX: usize = 64 * 1024;
+/// Bytes held for all peers: of bodies that are not complete or not decoded, and of answers that are
+/// not read. Sixteen of the longest messages.
+pub const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The same for one peer: half of all, so that no single peer can hold all of them.
+pub const PEER_HELD_BYTES_MAX: usize = HELD_BYTES_MAX / 2;
+/// The same for one connection: four of the longest messages.
+pub const CONNECTION_HELD_BYTES_MAX: usize = 4 * MESSAGE_BYTES_MAX;
+/// Time for which a peer may leave an answer unread before its stream is reset.
+pub const STALLED_STREAM_MAX: Duration = Duration::from_secs(30);
+/// Time for which a peer may read nothing before its connection is closed.
+pub const STALLED_CONNECTION_MAX: Duration = Duration::from_secs(60);
 
-/// Bytes of the body of a call that is answered by the task of its connection. The longest valid
-/// plain check has less than 3 KiB.
+// === New calls ===
+
+/// Bytes of the body of a call that are read before it starts. The longest valid plain check has less
+/// than 3 KiB.
 pub const SHORT_BODY_MAX: usize = 16 * 1024;
-/// Short calls of one connection whose bodies have not arrived. For a further one, the oldest becomes
-/// an ordinary call. It bounds what one wake of the connection looks at.
-pub const SHORT_CALLS_MAX: usize = 64;
-/// Wait for the body of a short call; then it becomes an ordinary call, with a permit and a deadline.
-/// Clients send head and body at once, so a longer wait is a slow or hostile client.
+/// Calls of one connection that have arrived and have not started, because their bodies have not
+/// arrived. For a further one, the oldest starts. It bounds what one wake of the connection looks at.
+pub const NEW_CALLS_MAX: usize = 64;
+/// Wait of a new call for its body; then it starts without it, with a permit and a deadline. Clients
+/// send head and body at once, so a longer wait is a slow or hostile client.
 pub const SHORT_WAIT_MAX: Duration = Duration::from_millis(5);
-/// Ordinary calls that the task of a connection polls itself in one wake; further ones get a task each.
+/// Times that the task of a connection looks for more in one wake; then other tasks run.
+pub const ROUNDS_MAX: usize = 16;
+/// Calls that the task of a connection polls itself in one wake; further ones get a task each.
 /// It bounds the time that one connection keeps a worker from the others.
 pub const INLINE_CALLS_MAX: usize = 8;
 
@@ -91,6 +114,11 @@ pub const SHORT_BATCH_MAX: usize = 64;
 pub const IN_FLIGHT_MAX: usize = 2_048;
 /// Calls in flight from one peer: half of all, so that no single peer can hold every permit.
 pub const PEER_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX / 2;
+/// Calls of health and reflection in flight, in the whole server. A gRPC client that watches health
+/// holds one for each connection.
+pub const PROBES_MAX: usize = CONNECTIONS_MAX;
+/// The same from one peer: half of all.
+pub const PEER_PROBES_MAX: usize = PROBES_MAX / 2;
 /// Mean retry push-back of a shed call. Each call gets a random value from half of it to one and a
 /// half times it, so that clients do not all return at once.
 pub const RETRY_PUSHBACK: Duration = Duration::from_millis(100);
@@ -208,6 +236,10 @@ pub struct Limits {
     /// flight, and not in the runtime's queue. With `Runtime::PerCore`
     /// each worker has one permit, or none if this is 0.
     pub computing_max: usize,
+    /// See [`PROBES_MAX`].
+    pub probes_max: usize,
+    /// See [`PEER_PROBES_MAX`].
+    pub peer_probes_max: usize,
     /// See [`UNARY_TIME_MAX`].
     pub unary_time_max: Duration,
     /// See [`CONNECTIONS_MAX`].
@@ -216,6 +248,16 @@ pub struct Limits {
     pub peer_connections_max: usize,
     /// See [`GREETING_MAX`].
     pub greeting_max: Duration,
+    /// See [`HELD_BYTES_MAX`].
+    pub held_bytes_max: usize,
+    /// See [`PEER_HELD_BYTES_MAX`].
+    pub peer_held_bytes_max: usize,
+    /// See [`CONNECTION_HELD_BYTES_MAX`].
+    pub connection_held_bytes_max: usize,
+    /// See [`STALLED_STREAM_MAX`].
+    pub stalled_stream_max: Duration,
+    /// See [`STALLED_CONNECTION_MAX`].
+    pub stalled_connection_max: Duration,
     /// See [`HTTP_CONNECTIONS_MAX`].
     pub http_connections_max: usize,
     /// See [`HTTP_IDLE_MAX`].
@@ -243,10 +285,17 @@ impl Default for Limits {
             in_flight_max: IN_FLIGHT_MAX,
             peer_in_flight_max: PEER_IN_FLIGHT_MAX,
             computing_max: std::thread::available_parallelism().map_or(1, NonZero::get),
+            probes_max: PROBES_MAX,
+            peer_probes_max: PEER_PROBES_MAX,
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
             peer_connections_max: PEER_CONNECTIONS_MAX,
             greeting_max: GREETING_MAX,
+            held_bytes_max: HELD_BYTES_MAX,
+            peer_held_bytes_max: PEER_HELD_BYTES_MAX,
+            connection_held_bytes_max: CONNECTION_HELD_BYTES_MAX,
+            stalled_stream_max: STALLED_STREAM_MAX,
+            stalled_connection_max: STALLED_CONNECTION_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
             http_idle_max: HTTP_IDLE_MAX,
             kept_time: KEPT_TIME,

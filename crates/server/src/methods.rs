@@ -7,22 +7,12 @@
 //! **Invariant**: this table is the only list of methods. Metrics, deadlines, admission and the
 //! decision log use it.
 
-use std::time::Duration;
-
 use capstan_proto::methods::{METHODS, Method};
 
-use crate::limits::Limits;
+use crate::limits::{HEALTH_BYTES_MAX, Limits, REQUEST_BYTES_MAX};
 
 /// The path of the only method of `envoy.service.auth.v3.Authorization`.
 pub(crate) const EXT_AUTHZ_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
-
-/// Services whose calls are neither limited nor counted, so that health checks of an overloaded
-/// server still succeed.
-const UNLIMITED: [&str; 3] = [
-    "/grpc.health.v1.Health/",
-    "/grpc.reflection.v1.ServerReflection/",
-    "/grpc.reflection.v1alpha.ServerReflection/",
-];
 
 /// A method that is served, as its index in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,15 +107,46 @@ impl Rpc {
         self.method().streams
     }
 
-    /// The server's own deadline; `None` for streams.
-    pub(crate) const fn time_max(self, limits: &Limits) -> Option<Duration> {
-        if self.streams() { None } else { Some(limits.unary_time_max) }
+    /// Bytes of one message of a request: [`Limits::message_bytes_max`] for batches and Envoy's requests,
+    /// else at most [`REQUEST_BYTES_MAX`] (contract, section 7).
+    pub(crate) fn request_bytes_max(self, limits: &Limits) -> usize {
+        let is_long = [Self::BATCH_CHECK, Self::STREAM_CHECK, Self::EXT_AUTHZ].contains(&self);
+        if is_long {
+            limits.message_bytes_max
+        } else {
+            limits.message_bytes_max.min(REQUEST_BYTES_MAX)
+        }
     }
 }
 
-/// Whether calls of this path bypass admission.
-pub(crate) fn is_unlimited(path: &str) -> bool {
-    UNLIMITED.iter().any(|service| path.starts_with(service))
+/// A method of health or reflection. Their calls have permits of their own and are not counted as
+/// requests, so that health checks of an overloaded server still succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Probe {
+    /// One answer.
+    Unary,
+    /// A stream: the client decides how long it lives.
+    Stream,
+}
+
+impl Probe {
+    /// The method that a request path names; `None` if it is of another service.
+    pub(crate) fn of(path: &str) -> Option<Self> {
+        if path == "/grpc.health.v1.Health/Check" {
+            return Some(Self::Unary);
+        }
+        let services = [
+            "/grpc.health.v1.Health/",
+            "/grpc.reflection.v1.ServerReflection/",
+            "/grpc.reflection.v1alpha.ServerReflection/",
+        ];
+        services.iter().any(|service| path.starts_with(service)).then_some(Self::Stream)
+    }
+
+    /// Bytes of one message of a request (contract, section 7).
+    pub(crate) const fn request_bytes_max(self) -> usize {
+        HEALTH_BYTES_MAX
+    }
 }
 
 const fn equal(a: &[u8], b: &[u8]) -> bool {

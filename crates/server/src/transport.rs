@@ -3,13 +3,15 @@
 //! ```text
 //! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: a socket in its worker
 //!                    └─ peers: connections of each peer   └▶ http2: streams become calls
+//!                                                            └─ budget: bytes held for peers
 //! http: the listener of the HTTP port, with its own limits
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `workers`, `http2`, then `http`.
+//! Read `listen`, `connection`, `peers`, `workers`, `budget`, `http2`, then `http`.
 
+pub(crate) mod budget;
 pub(crate) mod connection;
 pub(crate) mod http;
 pub(crate) mod http2;

@@ -28,7 +28,7 @@ pub(super) enum Counter {
     Reasons { rpc: String, reason: ReasonName },
     /// Calls that took at most this long: a bucket of the cumulative histogram.
     Within { rpc: String, nanos: u64 },
-    /// Calls rejected by this limit on calls in flight, `global` or `peer`.
+    /// Calls or connections that this limit refused.
     Shed { scope: String },
 }
 

@@ -163,6 +163,10 @@ impl Serving {
         found.unwrap_or_else(|| panic!("no {word} in {:?}", self.lines)).to_owned()
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until the log contains this text.
     pub(crate) fn wait_for_log(&mut self, text: &str) {
         while !self.seen.contains(text) {

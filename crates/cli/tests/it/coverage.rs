@@ -115,7 +115,13 @@ fn every_capability_of_every_built_in_catalog_is_checked_by_a_world() {
 /// A test names the constant, or sets the field of `Limits` with the same name.
 #[test]
 fn every_limit_is_named_by_a_test() {
-    let folders = ["tests/it", "tests/it/limits", "tests/it/reload", "tests/it/ext_authz"];
+    let folders = [
+        "tests/it",
+        "tests/it/limits",
+        "tests/it/reload",
+        "tests/it/ext_authz",
+        "tests/it/transport",
+    ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
     let limits = ["../server/src/limits.rs", "src/limits.rs"];
     let limits = limits.map(|file| fs::read_to_string(root().join(file)).unwrap()).concat();

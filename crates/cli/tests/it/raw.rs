@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -97,7 +98,7 @@ pub(crate) async fn call(
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
 pub(crate) const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
+pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
@@ -107,6 +108,7 @@ pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const ACK: u8 = 1;
 
 pub(crate) const REFUSED_STREAM: u32 = 7;
+pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A connection with full control of each HTTP/2 frame. A library would enforce the protocol's rules.
 pub(crate) struct Frames(TcpStream);
@@ -163,7 +165,18 @@ impl Frames {
 
     /// Sends several frames in one write, so that they arrive together.
     pub(crate) async fn send_bytes(&mut self, frames: &[u8]) {
-        self.0.write_all(frames).await.unwrap();
+        self.try_send_bytes(frames).await.unwrap();
+    }
+
+    /// The same on a connection that may have ended.
+    pub(crate) async fn try_send_bytes(&mut self, frames: &[u8]) -> std::io::Result<()> {
+        self.0.write_all(frames).await
+    }
+
+    /// The socket once more, to write while frames are read.
+    pub(crate) fn writer(&self) -> TcpStream {
+        let socket = self.0.as_fd().try_clone_to_owned().unwrap();
+        TcpStream::from_std(socket.into()).unwrap()
     }
 
     /// Reads the next frame. Panics if the connection ends.

@@ -14,11 +14,11 @@ use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Request, Response
 use tonic::{Code, Status};
 
 use super::body::ResponseBody;
-use super::{Permit, WorkerState};
+use super::{Permit, Permits, WorkerState};
 use crate::authn::caller::Caller;
 use crate::error::CallError;
-use crate::limits::{Limits, TIMEOUT_MIN};
-use crate::methods::Rpc;
+use crate::limits::TIMEOUT_MIN;
+use crate::methods::{Probe, Rpc};
 use crate::telemetry::traces::{CallSpan, Sampled};
 use crate::transport::connection::Remote;
 
@@ -30,6 +30,8 @@ pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status"
 pub(crate) struct Call {
     worker: Arc<WorkerState>,
     rpc: Rpc,
+    /// Set for health and reflection.
+    probe: Option<Probe>,
     caller: Caller,
     /// Acquired when the call first waits; for a stream, when it starts.
     permit: Option<Permit>,
@@ -47,41 +49,58 @@ pub(super) struct Deadline {
 }
 
 impl Call {
-    /// Admits a call: reads its deadline, starts its span, and acquires the permit of a stream.
+    /// Admits a call: reads its deadline, starts its span, and acquires the permit of a stream or of a
+    /// probe.
     ///
     /// # Errors
     ///
-    /// The deadline has passed, or no permit is left for a stream.
+    /// The reply to a call whose deadline has passed, or for which no permit is left. It is counted.
     pub(super) fn admit(
         worker: &Arc<WorkerState>,
-        rpc: Rpc,
         started: Instant,
         request: &mut Request<Body>,
-    ) -> Result<Self, CallError> {
-        let deadline = Deadline::of(rpc, started, request.headers(), &worker.limits)?;
+    ) -> Result<Self, Box<ErrorReply>> {
+        let path = request.uri().path();
+        let rpc = Rpc::from_path(path);
+        let probe = if rpc == Rpc::OTHER { Probe::of(path) } else { None };
         let caller = Caller::of_connection(request.extensions().get::<Remote>());
-        // A stream always waits for its client.
-        let permit = if rpc.streams() {
-            Some(Permit::acquire(&worker.permits, &worker.metrics, caller.peer)?)
-        } else {
-            None
+        let mut call = Self {
+            worker: Arc::clone(worker),
+            rpc,
+            probe,
+            caller,
+            permit: None,
+            started,
+            deadline: None,
+            span: None,
+            ended: false,
         };
+        let streams = probe.map_or(rpc.streams(), |probe| probe == Probe::Stream);
+        let most = if streams { None } else { Some(worker.limits.unary_time_max) };
+        match Deadline::of(most, started, request.headers()) {
+            Ok(deadline) => call.deadline = deadline,
+            Err(error) => return Err(Box::new(call.fail(error))),
+        }
+        // A stream always waits for its client. There are few probes, and they are cheap to admit.
+        if (streams || probe.is_some())
+            && let Err(error) = call.acquire_permit()
+        {
+            return Err(Box::new(call.fail(error)));
+        }
         // After the permit: a span that begins also ends, with the status of its call.
-        let span = match &worker.traces {
+        call.span = match &worker.traces {
             Some(traces) if rpc != Rpc::OTHER => match request.extensions_mut().remove() {
                 Some(Sampled(span)) => span,
                 None => traces.begin(request.uri().path(), request.headers(), fastrand::u64(..)),
             },
             _ => None,
         };
-        let worker = Arc::clone(worker);
-        Ok(Self { worker, rpc, caller, permit, started, deadline, span, ended: false })
+        Ok(call)
     }
 
     /// Whether the call would get no permit if it had to wait; it is then shed at once.
     pub(super) fn would_be_shed(&self) -> bool {
-        self.permit.is_none()
-            && self.worker.permits.would_shed(self.caller.peer, &self.worker.metrics)
+        self.permit.is_none() && self.permits().would_shed(self.caller.peer, &self.worker.metrics)
     }
 
     /// Acquires a permit, if the call has none yet.
@@ -91,13 +110,14 @@ impl Call {
     /// [`CallError::Overloaded`]: no permit is left, in the server or for the peer.
     fn acquire_permit(&mut self) -> Result<(), CallError> {
         if self.permit.is_none() {
-            self.permit = Some(Permit::acquire(
-                &self.worker.permits,
-                &self.worker.metrics,
-                self.caller.peer,
-            )?);
+            let permit = Permit::acquire(self.permits(), &self.worker.metrics, self.caller.peer)?;
+            self.permit = Some(permit);
         }
         Ok(())
+    }
+
+    fn permits(&self) -> &Arc<Permits> {
+        if self.probe.is_some() { &self.worker.probes } else { &self.worker.permits }
     }
 
     /// The error that ends a call which the service has left pending. If the call waits on, its task
@@ -120,7 +140,9 @@ impl Call {
     /// Counts the call and ends its span.
     pub(super) fn end(&mut self, code: Code) {
         self.ended = true;
-        self.worker.metrics.ended(self.rpc, code, self.started.elapsed());
+        if self.probe.is_none() {
+            self.worker.metrics.ended(self.rpc, code, self.started.elapsed());
+        }
         if let Some(span) = self.span.take() {
             span.ended(code);
         }
@@ -152,9 +174,19 @@ impl Call {
     /// The error that replaces a status of tonic, or `None` to keep the status.
     pub(super) fn replacement(&self, code: Code, status: &HeaderMap) -> Option<CallError> {
         match code {
-            // No service returns OUT_OF_RANGE; tonic does for a message above the limit, in or out.
+            // No service returns OUT_OF_RANGE; the transport does for a request above its limit, and
+            // tonic for a response.
             Code::OutOfRange => {
-                Some(CallError::TooLarge { bytes_max: self.worker.limits.message_bytes_max })
+                let limits = &self.worker.limits;
+                let text = Status::from_header_map(status);
+                let is_response =
+                    text.is_some_and(|status| status.message().starts_with(RESPONSE_TOO_LARGE));
+                let bytes_max = match self.probe {
+                    _ if is_response => limits.message_bytes_max,
+                    Some(probe) => probe.request_bytes_max(),
+                    None => self.rpc.request_bytes_max(limits),
+                };
+                Some(CallError::TooLarge { bytes_max })
             }
             // No service returns INTERNAL either, except for bugs.
             Code::Internal => {
@@ -219,6 +251,9 @@ impl Drop for Call {
     }
 }
 
+/// The prefix of tonic's message about a response above the limit.
+const RESPONSE_TOO_LARGE: &str = "Error, encoded";
+
 /// Prefixes of tonic's messages about malformed framing. tonic uses INTERNAL for them, but they are
 /// errors of the client.
 const FRAMING_ERRORS: [&str; 3] =
@@ -264,21 +299,20 @@ impl ErrorReply {
 // === Deadlines ===
 
 impl Deadline {
-    /// The deadline of a call: the client's, but no later than the server's own.
+    /// The deadline of a call: the client's, but no later than the server's own, `most` from its start.
     ///
     /// # Errors
     ///
     /// [`CallError::DeadlineExceeded`]: the client's timeout is below [`TIMEOUT_MIN`].
     fn of(
-        rpc: Rpc,
+        most: Option<Duration>,
         started: Instant,
         headers: &HeaderMap,
-        limits: &Limits,
     ) -> Result<Option<Self>, CallError> {
         if has_expired(headers) {
             return Err(CallError::DeadlineExceeded);
         }
-        let time = client_timeout(headers).into_iter().chain(rpc.time_max(limits)).min();
+        let time = client_timeout(headers).into_iter().chain(most).min();
         // A time beyond the range of [`Instant`] is no deadline.
         let at = time.and_then(|time| started.checked_add(time));
         Ok(at.map(|at| Self { at, sleep: None }))

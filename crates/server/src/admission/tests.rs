@@ -23,7 +23,8 @@ where
 {
     let limits = Limits::default();
     let telemetry = (WorkerMetrics::new(metrics), None);
-    Admission::new(inner, limits, &Permits::new(&limits), telemetry, |_, _| None)
+    let permits = [&Permits::new(&limits), &Permits::for_probes(&limits)];
+    Admission::new(inner, limits, permits, telemetry, |_, _| None)
 }
 
 /// Admission around a service that answers each call with this future.

@@ -295,6 +295,8 @@ impl tower::Service<Request<Body>> for AuthorizationService {
             let error = match code.map(|code| Code::from_bytes(code.as_bytes())) {
                 None | Some(Code::Ok) => return Ok(answer),
                 Some(Code::OutOfRange) => CallError::TooLarge { bytes_max: most },
+                // The transport has no room for the request.
+                Some(Code::ResourceExhausted) => CallError::Overloaded,
                 // `check` returns no errors, so this one is tonic's: it cannot decode the request.
                 Some(_) => CallError::InvalidFraming,
             };

@@ -34,11 +34,12 @@ use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
-use crate::methods::{Rpc, is_unlimited};
+use crate::limits::Limits;
+use crate::methods::{Probe, Rpc};
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
-use crate::transport::http2::{Calls, Intake};
+use crate::transport::http2::{Calls, Intake, Kind};
 use crate::transport::workers::Runtime;
 
 /// The state that the services of all workers share.
@@ -50,6 +51,7 @@ pub(super) struct Shared {
     traces: Option<Traces>,
     page_key: PageKey,
     permits: Arc<Permits>,
+    probes: Arc<Permits>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -69,6 +71,7 @@ impl Shared {
             traces,
             page_key,
             permits: Permits::new(&config.limits),
+            probes: Permits::for_probes(&config.limits),
             draining: draining.clone(),
         }
     }
@@ -154,10 +157,10 @@ impl Shared {
                 routes.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }
         let telemetry = (metrics, self.traces.clone());
-        let permits = &self.permits;
+        let permits = [&self.permits, &self.probes];
         let admission =
             Admission::new(routes.prepare(), limits, permits, telemetry, error_response);
-        Ok(WorkerCalls { fast, admission })
+        Ok(WorkerCalls { fast, admission, limits })
     }
 }
 
@@ -166,6 +169,7 @@ impl Shared {
 pub(super) struct WorkerCalls {
     fast: Arc<FastCheck>,
     admission: Admission<Routes>,
+    limits: Limits,
 }
 
 impl Calls for WorkerCalls {
@@ -173,14 +177,21 @@ impl Calls for WorkerCalls {
     type Future = ResponseFuture<<Routes as tower::Service<Request<Body>>>::Future>;
 
     fn intake(&self, head: &mut Parts) -> Intake {
-        let rpc = Rpc::from_path(head.uri.path());
-        if self.fast.takes(rpc, head) && self.admission.may_be_plain(head) {
-            Intake::Plain
-        } else if rpc.streams() || is_unlimited(head.uri.path()) {
-            Intake::Stream
-        } else {
-            Intake::Unary
+        let path = head.uri.path();
+        let rpc = Rpc::from_path(path);
+        if let Some(probe) = (rpc == Rpc::OTHER).then(|| Probe::of(path)).flatten() {
+            let kind = if probe == Probe::Unary { Kind::Unary } else { Kind::Stream };
+            return Intake { kind, message_bytes_max: probe.request_bytes_max() };
         }
+        let message_bytes_max = rpc.request_bytes_max(&self.limits);
+        let kind = if self.fast.takes(rpc, head) && self.admission.may_be_plain(head) {
+            Kind::Plain
+        } else if rpc.streams() {
+            Kind::Stream
+        } else {
+            Kind::Unary
+        };
+        Intake { kind, message_bytes_max }
     }
 
     fn answer(&self, body: &[u8]) -> Option<Bytes> {

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +71,10 @@ pub enum ShedScope {
     Peer,
     /// Open connections, in the whole server or from one peer.
     Connections,
+    /// Health checks, in the whole server or from one peer.
+    Probes,
+    /// Bytes held for peers: of a connection, of a peer or in the whole server.
+    Bytes,
 }
 
 /// The outcome of a request that Envoy asked about, for counting.
@@ -127,9 +131,13 @@ pub struct Metrics {
     /// The counters of each worker.
     workers: Mutex<Vec<Arc<WorkerCounts>>>,
     in_flight: AtomicU64,
+    /// Bytes held for peers. The budget of bytes counts here.
+    pub(crate) held_bytes: AtomicUsize,
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
     shed_connections: AtomicU64,
+    shed_probes: AtomicU64,
+    shed_bytes: AtomicU64,
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
@@ -244,6 +252,8 @@ impl Metrics {
             ShedScope::Global => &self.shed_global,
             ShedScope::Peer => &self.shed_peer,
             ShedScope::Connections => &self.shed_connections,
+            ShedScope::Probes => &self.shed_probes,
+            ShedScope::Bytes => &self.shed_bytes,
         };
         count.fetch_add(1, Relaxed);
     }
@@ -415,11 +425,13 @@ impl Metrics {
     }
 
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls turned away because too many were in flight, and connections because too many \
-                    were open, by whose cap it was.";
+        let help = "Calls refused because too many were in flight or too many bytes were held, and \
+                    connections closed because too many were open, by the limit.";
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
         count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
+        count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
+        count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
         let connections = self.shed_connections.load(Relaxed);
         count(&mut family, [("scope", "connections")], connections)?;
 
@@ -463,6 +475,13 @@ impl Metrics {
         encoder
             .encode_descriptor("load_duration", help, Some(&Unit::Seconds), MetricType::Gauge)?
             .encode_gauge(&seconds(self.load_nanos.load(Relaxed)))?;
+
+        let help = "Bytes held for peers: of bodies that are not complete or not decoded, and of answers \
+                    that are not read.";
+        let held = u64::try_from(self.held_bytes.load(Relaxed)).unwrap_or(u64::MAX);
+        encoder
+            .encode_descriptor("held_bytes", help, None, MetricType::Gauge)?
+            .encode_gauge(&held)?;
 
         let gauges = [
             ("in_flight", "Calls being answered, open streams among them.", &self.in_flight),

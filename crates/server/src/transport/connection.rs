@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -19,13 +19,42 @@ use crate::transport::peers::{Peer, Peers};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
 
-/// The number of bytes that a connection has received.
+/// What passes through a connection, for the task that drives it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Received(Arc<AtomicU64>);
+pub(crate) struct Traffic(Arc<TrafficCounts>);
 
-impl Received {
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Relaxed)
+#[derive(Debug, Default)]
+struct TrafficCounts {
+    received: AtomicU64,
+    sent: AtomicU64,
+    is_blocked: AtomicBool,
+}
+
+impl Traffic {
+    /// The bytes received so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.0.received.load(Relaxed)
+    }
+
+    /// The bytes sent so far.
+    pub(crate) fn sent(&self) -> u64 {
+        self.0.sent.load(Relaxed)
+    }
+
+    /// Whether the peer does not read: the last write found no room in the socket's buffer.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.0.is_blocked.load(Relaxed)
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        // Only the task of the connection writes, so no other thread changes these.
+        if written.is_pending() != self.is_blocked() {
+            self.0.is_blocked.store(written.is_pending(), Relaxed);
+        }
+        if let Poll::Ready(Ok(bytes)) = &written {
+            self.0.sent.fetch_add(*bytes as u64, Relaxed);
+        }
+        written
     }
 }
 
@@ -77,7 +106,7 @@ impl Drop for ConnectionPermit {
 pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
-    received: Received,
+    traffic: Traffic,
     /// `None` once the connection preface has arrived.
     preface: Option<PrefaceTimeout>,
     _permit: ConnectionPermit,
@@ -118,8 +147,8 @@ impl Connection {
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
-        let received = Received::default();
-        Ok(Self { socket, remote, received, preface: Some(preface), _permit: permit })
+        let traffic = Traffic::default();
+        Ok(Self { socket, remote, traffic, preface: Some(preface), _permit: permit })
     }
 }
 
@@ -129,9 +158,9 @@ impl Connection {
         self.remote
     }
 
-    /// The count of received bytes, which goes on as the connection is read.
-    pub(crate) fn received(&self) -> Received {
-        self.received.clone()
+    /// What passes through the connection, from now on.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic.clone()
     }
 }
 
@@ -157,11 +186,16 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.traffic.is_blocked() {
+            // What this peer sends would only become answers that it does not read. The write wakes
+            // the task, which then reads.
+            return Poll::Pending;
+        }
         let before = buffer.filled().len();
         let read = either!(self.as_mut(), stream => stream.poll_read(cx, buffer));
         let bytes = buffer.filled().len() - before;
         if bytes > 0 {
-            self.received.0.fetch_add(bytes as u64, Relaxed);
+            self.traffic.0.received.fetch_add(bytes as u64, Relaxed);
         }
         if let Some(preface) = &mut self.preface {
             preface.missing_bytes = preface.missing_bytes.saturating_sub(bytes);
@@ -177,19 +211,21 @@ impl AsyncRead for Connection {
 
 impl AsyncWrite for Connection {
     fn poll_write(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write(cx, bytes))
+        let written = either!(self.as_mut(), stream => stream.poll_write(cx, bytes));
+        self.traffic.wrote(written)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        either!(self, stream => stream.poll_write_vectored(cx, slices))
+        let written = either!(self.as_mut(), stream => stream.poll_write_vectored(cx, slices));
+        self.traffic.wrote(written)
     }
 
     fn is_write_vectored(&self) -> bool {

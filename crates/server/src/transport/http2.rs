@@ -14,15 +14,20 @@
 //! nothing and makes no task. The body of a unary call is read before the call starts, so an early
 //! response does not reset the stream under the client's body, which clients count as a failure.
 //!
-//! **Invariants**: every call that is not answered as a plain one goes to [`Calls::call`], with its
-//! whole body. A connection ends when its peer closes it, breaks the protocol or leaves a ping
-//! unanswered, or when it is idle after the stop signal or its age.
+//! **Invariants**:
 //!
-//! Read this file, `short`, `exchange`, `timers`, then `gate`.
+//! - Every call that is not answered as a plain one goes to [`Calls::call`], with its whole body.
+//! - Bytes that wait are charged to the connection's budget: of bodies that a call has not taken, and of
+//!   answers that the peer has not read. A connection whose peer does not read takes no input.
+//! - A connection ends when its peer closes it, breaks the protocol, leaves a ping unanswered or does
+//!   not read for too long, or when it is idle after the stop signal or its age.
+//!
+//! Read this file, `new_call`, `inbound`, `outbound`, `timers`, then `gate`.
 
-mod exchange;
 mod gate;
-mod short;
+mod inbound;
+mod new_call;
+mod outbound;
 mod timers;
 
 use std::future::poll_fn;
@@ -45,12 +50,15 @@ use tonic::codegen::http::{Request, Response};
 
 use crate::limits::{
     CONNECTION_STREAMS_MAX, CONNECTION_WINDOW, HEADER_BYTES_MAX, INLINE_CALLS_MAX, Limits,
-    SHORT_CALLS_MAX, SHORT_WAIT_MAX, STREAM_WINDOW,
+    NEW_CALLS_MAX, ROUNDS_MAX, SEND_BUFFER_MAX, SHORT_WAIT_MAX, STREAM_WINDOW,
 };
-use crate::transport::connection::{Connection, Received, Remote};
-use exchange::{RequestBody, exchange};
+use crate::transport::budget::{Budget, Charge, ConnectionBudget};
+use crate::transport::connection::{Connection, Remote, Traffic};
+use crate::transport::peers::Peer;
 use gate::Gate;
-use short::{Reading, ShortCall};
+use inbound::Inbound;
+use new_call::{NewCall, Reading};
+use outbound::{Outbound, exchange};
 use timers::{Due, Timers};
 
 /// What answers the calls of connections.
@@ -76,7 +84,15 @@ pub(crate) trait Calls: Clone + Send + 'static {
 
 /// What is done with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Intake {
+pub(crate) struct Intake {
+    pub(crate) kind: Kind,
+    /// Bytes of one message of its request.
+    pub(crate) message_bytes_max: usize,
+}
+
+/// When a call starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
     /// Its body is read, and [`Calls::answer`] may answer it.
     Plain,
     /// Its body is read, and it starts with the whole body.
@@ -85,21 +101,29 @@ pub(crate) enum Intake {
     Stream,
 }
 
-/// Serves a connection until it ends. After a change of `stop` it takes no more calls and ends with
-/// its last one. Calls that wait are tasks of `tasks`; they end with the connection.
-pub(crate) async fn serve<C: Calls>(
-    connection: Connection,
-    calls: C,
-    limits: Limits,
-    (stop, tasks): (watch::Receiver<()>, TaskTracker),
-) {
-    let (remote, received) = (connection.remote(), connection.received());
+/// What the connections of one worker have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) limits: Limits,
+    pub(crate) budget: Arc<Budget>,
+    /// Changes at the stop signal.
+    pub(crate) stop: watch::Receiver<()>,
+    /// The tasks of calls that were not over in their first poll. They end with their connection.
+    pub(crate) tasks: TaskTracker,
+}
+
+/// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its
+/// last one.
+pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
+    let Shared { limits, budget, stop, tasks } = shared;
+    let (remote, traffic) = (connection.remote(), connection.traffic());
     let mut builder = Builder::new();
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX);
+        .max_header_list_size(HEADER_BYTES_MAX)
+        .max_send_buffer_size(SEND_BUFFER_MAX);
     let (gate, waker) = Gate::new();
     let stop_signal = {
         let mut stop = stop.clone();
@@ -116,16 +140,21 @@ pub(crate) async fn serve<C: Calls>(
     // The waker stays registered, and stays the same, so no other poll is needed.
     let _ = stop_signal.as_mut().poll(&mut Context::from_waker(&waker));
     let timers = Timers::new(&limits, h2.ping_pong(), Instant::now());
+    let budget = budget.connection(Peer::of(Some(&remote)));
     let mut driver = Driver {
         h2,
         calls,
         remote,
-        received,
         timers,
         tasks,
         stop,
         stopping: false,
-        short: Vec::new(),
+        new_calls: Vec::new(),
+        bodies: Vec::new(),
+        outbound: Outbound::new(Arc::clone(&budget), limits.stalled_stream_max),
+        unsent: Charge::new(Arc::clone(&budget)),
+        budget,
+        traffic,
         gate,
         waker,
     };
@@ -137,14 +166,19 @@ struct Driver<C: Calls> {
     h2: H2<Connection, Bytes>,
     calls: C,
     remote: Remote,
-    received: Received,
     timers: Timers,
-    /// The tasks of calls that were not over in their first poll.
     tasks: TaskTracker,
     stop: watch::Receiver<()>,
     stopping: bool,
-    /// Plain and unary calls whose bodies have not arrived, the oldest first.
-    short: Vec<ShortCall>,
+    /// Calls that have arrived and have not started, the oldest first.
+    new_calls: Vec<NewCall>,
+    /// Bodies of started calls that have not ended.
+    bodies: Vec<Inbound>,
+    outbound: Arc<Outbound>,
+    /// What h2 holds while the peer does not read.
+    unsent: Charge,
+    budget: Arc<ConnectionBudget>,
+    traffic: Traffic,
     gate: Arc<Gate>,
     waker: Waker,
 }
@@ -156,12 +190,13 @@ impl<C: Calls> Driver<C> {
         let mut cx = Context::from_waker(&waker);
         let now = Instant::now();
         let mut inline_calls = INLINE_CALLS_MAX;
-        loop {
+        for _ in 0..ROUNDS_MAX {
             self.gate.again();
             if !self.stopping && self.stop.has_changed().unwrap_or(true) {
                 self.stopping = true;
                 self.h2.graceful_shutdown();
             }
+            let was_blocked = self.traffic.is_blocked();
             loop {
                 match self.h2.poll_accept(&mut cx) {
                     Poll::Ready(Some(Ok((request, respond)))) => {
@@ -172,17 +207,35 @@ impl<C: Calls> Driver<C> {
                     Poll::Pending => break,
                 }
             }
-            self.read_short(now, &mut inline_calls);
-            let waiting = self.short.first().map(|call| call.since);
-            match self.timers.poll(now, self.received.bytes(), waiting, &waker) {
+            if self.traffic.is_blocked() {
+                let more = self.outbound.unsent().saturating_sub(self.unsent.bytes());
+                if !self.unsent.add(more) {
+                    return Poll::Ready(());
+                }
+            } else {
+                self.outbound.set_flushed();
+                self.unsent.release(self.unsent.bytes());
+                self.read_new_calls(now, &mut inline_calls);
+            }
+            if !self.bodies.is_empty() {
+                self.bodies.retain_mut(Inbound::receive);
+            }
+            let waiting = self.new_calls.first().map(|call| call.since);
+            match self.timers.poll(now, &self.traffic, waiting, &waker) {
                 Due::Nothing => {}
                 Due::Age => self.h2.graceful_shutdown(),
                 Due::Dead => return Poll::Ready(()),
             }
-            if self.gate.close() {
+            // A connection that was blocked has read nothing. The next round reads.
+            let is_unblocked = was_blocked && !self.traffic.is_blocked();
+            if !is_unblocked && self.gate.close() {
                 return Poll::Pending;
             }
         }
+        // The runtime lets other tasks run; it also has a budget for each poll of a task, after which
+        // every socket is pending.
+        self.gate.pass();
+        Poll::Pending
     }
 
     /// Takes a call whose head has arrived.
@@ -195,54 +248,52 @@ impl<C: Calls> Driver<C> {
     ) {
         let (mut head, body) = request.into_parts();
         let intake = self.calls.intake(&mut head);
-        let call = ShortCall::new(head, body, respond, intake == Intake::Plain, now);
-        if intake == Intake::Stream {
-            return self.start(call, false, inline_calls);
+        self.new_calls.push(NewCall::new(head, body, respond, intake, now));
+        // While the peer does not read, calls wait: at most as many as a connection has streams.
+        if self.new_calls.len() >= NEW_CALLS_MAX && !self.traffic.is_blocked() {
+            self.read_new_calls(now, inline_calls);
+            if self.new_calls.len() >= NEW_CALLS_MAX {
+                let oldest = self.new_calls.remove(0);
+                self.start(oldest, false, inline_calls);
+            }
         }
-        if self.short.len() >= SHORT_CALLS_MAX {
-            self.read_short(now, inline_calls);
-        }
-        if self.short.len() >= SHORT_CALLS_MAX {
-            let oldest = self.short.remove(0);
-            self.start(oldest, false, inline_calls);
-        }
-        self.short.push(call);
     }
 
-    /// Answers or starts the short calls whose bodies have arrived.
-    fn read_short(&mut self, now: Instant, inline_calls: &mut usize) {
+    /// Answers or starts the calls that have arrived, as far as their bodies have.
+    fn read_new_calls(&mut self, now: Instant, inline_calls: &mut usize) {
         let (mut at, mut answered, mut ended) = (0, 0, 0);
-        while let Some(call) = self.short.get_mut(at) {
-            let mut is_whole = false;
-            match call.read() {
+        while let Some(call) = self.new_calls.get_mut(at) {
+            let reading = match call.intake.kind {
+                Kind::Stream => Reading::Long,
+                Kind::Plain | Kind::Unary => call.read(),
+            };
+            match reading {
                 Reading::Waits if now.duration_since(call.since) < SHORT_WAIT_MAX => {
                     at += 1;
                     continue;
                 }
-                Reading::Waits | Reading::Long => {}
                 Reading::Gone => {
                     (at, ended) = (at + 1, ended + 1);
                     continue;
                 }
-                Reading::Whole(body) => {
-                    is_whole = true;
-                    if call.is_plain
-                        && let Some(message) = self.calls.answer(&body)
-                    {
+                Reading::Whole if call.intake.kind == Kind::Plain => {
+                    if let Some(message) = self.calls.answer(&call.bytes()) {
+                        self.outbound.count(message.len());
                         // An error means that the client is gone.
                         let _ = call.send_ok(message);
                         (at, answered, ended) = (at + 1, answered + 1, ended + 1);
                         continue;
                     }
                 }
+                Reading::Whole | Reading::Waits | Reading::Long => {}
             }
-            let call = self.short.remove(at);
-            self.start(call, is_whole, inline_calls);
+            let call = self.new_calls.remove(at);
+            self.start(call, matches!(reading, Reading::Whole), inline_calls);
         }
-        if ended == self.short.len() {
-            self.short.clear();
+        if ended == self.new_calls.len() {
+            self.new_calls.clear();
         } else if ended > 0 {
-            self.short.retain(ShortCall::is_open);
+            self.new_calls.retain(NewCall::is_open);
         }
         if answered > 0 {
             self.calls.answered(answered, now.elapsed());
@@ -250,13 +301,21 @@ impl<C: Calls> Driver<C> {
     }
 
     /// Starts a call that is not answered as a plain one. `is_whole`: its body has been read.
-    fn start(&mut self, mut call: ShortCall, is_whole: bool, inline_calls: &mut usize) {
+    fn start(&mut self, mut call: NewCall, is_whole: bool, inline_calls: &mut usize) {
         let Some(respond) = call.take_respond() else { return };
         let read = call.take_read();
+        let most = call.intake.message_bytes_max;
+        let stream = (!is_whole).then_some(call.body);
+        let (inbound, body) = inbound::body(read, stream, most, &self.budget);
+        if let Some(mut inbound) = inbound
+            && inbound.receive()
+        {
+            self.bodies.push(inbound);
+        }
         call.head.extensions.insert(self.remote);
-        let body = Body::new(RequestBody::new(read, (!is_whole).then_some(call.body)));
-        let request = Request::from_parts(call.head, body);
-        let mut call = Box::pin(exchange(self.calls.call(request), respond));
+        let request = Request::from_parts(call.head, Body::new(body));
+        let answer = self.calls.call(request);
+        let mut call = Box::pin(exchange(answer, respond, Arc::clone(&self.outbound)));
         // Most calls end in their first poll, and need no task. Their number is limited so that one
         // wake of a connection does not keep a worker from its other connections for long.
         if let Some(rest) = inline_calls.checked_sub(1) {

@@ -1,7 +1,7 @@
-//! Calls in flight, or open connections, by peer.
+//! Calls in flight, open connections, or held bytes, by peer.
 //!
 //! **Invariants**: a peer is in the map only while its count is above zero, so the map never has
-//! more entries than there are calls or connections. Methods return values: no guard of the map
+//! more entries than there are calls, connections or held bytes. Methods return values: no guard of the map
 //! leaves this file.
 
 use std::net::{IpAddr, Ipv6Addr};
@@ -34,20 +34,25 @@ impl Peer {
     }
 }
 
-/// Counts of calls in flight, or of open connections, by peer.
+/// Counts of calls in flight, of open connections, or of held bytes, by peer.
 #[derive(Debug, Default)]
 pub(crate) struct Peers(DashMap<Peer, usize>);
 
 impl Peers {
     /// Counts one more for the peer; false if it already has `most`.
     pub(crate) fn try_acquire(&self, peer: Peer, most: usize) -> bool {
+        self.try_acquire_many(peer, 1, most)
+    }
+
+    /// Counts `more`, which is above zero, for the peer; false if it would have more than `most`.
+    pub(crate) fn try_acquire_many(&self, peer: Peer, more: usize, most: usize) -> bool {
         match self.0.entry(peer) {
-            Entry::Occupied(mut count) if *count.get() < most => {
-                *count.get_mut() += 1;
+            Entry::Occupied(mut count) if more <= most.saturating_sub(*count.get()) => {
+                *count.get_mut() += more;
                 true
             }
-            Entry::Vacant(vacant) if most > 0 => {
-                vacant.insert(1);
+            Entry::Vacant(vacant) if more <= most => {
+                vacant.insert(more);
                 true
             }
             Entry::Occupied(_) | Entry::Vacant(_) => false,
@@ -61,8 +66,13 @@ impl Peers {
 
     /// Counts one less for the peer.
     pub(crate) fn release(&self, peer: Peer) {
+        self.release_many(peer, 1);
+    }
+
+    /// Counts `less` for the peer.
+    pub(crate) fn release_many(&self, peer: Peer, less: usize) {
         if let Entry::Occupied(mut count) = self.0.entry(peer) {
-            *count.get_mut() = count.get().saturating_sub(1);
+            *count.get_mut() = count.get().saturating_sub(less);
             if *count.get() == 0 {
                 count.remove();
             }

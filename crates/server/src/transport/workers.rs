@@ -19,6 +19,7 @@ use std::{io, thread};
 
 use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
 use crate::telemetry::metrics::{Metrics, ShedScope};
+use crate::transport::budget::Budget;
 use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
 use crate::transport::http2::{self, Calls};
 use crate::transport::listen::{Accepted, Listener};
@@ -105,11 +106,12 @@ impl Workers {
     pub(crate) fn start<C: Calls>(
         runtime: Runtime,
         calls: impl Fn() -> anyhow::Result<C>,
-        limits: &Limits,
+        (limits, metrics): (&Limits, &Arc<Metrics>),
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let kill = CancellationToken::new();
+        let budget = Budget::new(limits, metrics);
         let count = match runtime {
             Runtime::PerCore(threads) => threads.max(1),
             Runtime::Callers => 1,
@@ -117,7 +119,8 @@ impl Workers {
         let mut workers = Vec::with_capacity(count);
         for at in 0..count {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
-            let serving = serve(accepted, calls()?, *limits, (stop.clone(), kill.clone()));
+            let held = (*limits, Arc::clone(&budget));
+            let serving = serve(accepted, calls()?, held, (stop.clone(), kill.clone()));
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -206,12 +209,13 @@ fn is_peer_error(error: &io::Error) -> bool {
 async fn serve<C: Calls>(
     mut accepted: mpsc::Receiver<PermittedConnection>,
     calls: C,
-    limits: Limits,
+    (limits, budget): (Limits, Arc<Budget>),
     (stop, kill): (CancellationToken, CancellationToken),
 ) {
     // A connection looks at its own channel at every wake; the token is shared by all workers.
     let (stopping, is_stopping) = watch::channel(());
-    let (mut connections, calls_that_wait) = (JoinSet::new(), TaskTracker::new());
+    let mut connections = JoinSet::new();
+    let shared = http2::Shared { limits, budget, stop: is_stopping, tasks: TaskTracker::new() };
     loop {
         let (accepted, permit) = tokio::select! {
             next = accepted.recv() => match next {
@@ -227,8 +231,7 @@ async fn serve<C: Calls>(
         };
         // An error means that the runtime has no room for the socket, which closes it.
         if let Ok(connection) = Connection::new((accepted, permit), limits.greeting_max) {
-            let ends = (is_stopping.clone(), calls_that_wait.clone());
-            connections.spawn(http2::serve(connection, calls.clone(), limits, ends));
+            connections.spawn(http2::serve(connection, calls.clone(), shared.clone()));
         }
     }
     stopping.send_replace(());
@@ -236,8 +239,8 @@ async fn serve<C: Calls>(
         while let Some(ended) = connections.join_next().await {
             log_panic(ended);
         }
-        calls_that_wait.close();
-        calls_that_wait.wait().await;
+        shared.tasks.close();
+        shared.tasks.wait().await;
     };
     tokio::select! {
         () = all_ended => {}

@@ -41,6 +41,12 @@ impl Gate {
         self.state.swap(POLLING, AcqRel);
     }
 
+    /// The task stops running although there may have been a wake: it is woken for that.
+    pub(super) fn pass(&self) {
+        self.state.swap(IDLE, AcqRel);
+        self.task.wake();
+    }
+
     /// The task stops running. False if there was a wake since the last [`Gate::again`]: then the
     /// task must poll again.
     pub(super) fn close(&self) -> bool {

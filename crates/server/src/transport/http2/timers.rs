@@ -1,4 +1,5 @@
-//! The times of one connection, on one timer: keepalive, age, and waiting short calls.
+//! The times of one connection, on one timer: keepalive, age, a peer that does not read, and new
+//! calls that wait for their bodies.
 //!
 //! The timer is set again only when it fires or when something is due earlier, so a call that is
 //! answered at once sets no timer.
@@ -12,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE_JITTER_PART, Limits, SHORT_WAIT_MAX};
+use crate::transport::connection::Traffic;
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(super) enum Due {
     Nothing,
     /// The connection has reached its age: no more calls are to be taken.
     Age,
-    /// The peer has not answered a ping: the connection is dead.
+    /// The peer has not answered a ping, or has not read for too long: the connection is dead.
     Dead,
 }
 
@@ -28,10 +30,13 @@ pub(super) struct Timers {
     interval: Duration,
     timeout: Duration,
     ping: Option<PingPong>,
+    stalled_max: Duration,
     /// When the last byte arrived.
     heard: Instant,
     /// Bytes that had arrived then.
-    bytes: u64,
+    received: u64,
+    /// Since when the peer reads nothing, and the bytes that were sent until then.
+    stalled: Option<(Instant, u64)>,
     /// When the ping was sent that has no answer yet.
     pinged: Option<Instant>,
     /// `None` once it is reached.
@@ -43,36 +48,63 @@ impl Timers {
     pub(super) fn new(limits: &Limits, ping: Option<PingPong>, now: Instant) -> Self {
         let age = jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART);
         let (interval, timeout) = (limits.keepalive_interval, limits.keepalive_timeout);
-        let age = now.checked_add(age);
-        let timer = Box::pin(sleep_until(now));
-        Self { interval, timeout, ping, heard: now, bytes: 0, pinged: None, age, timer }
+        Self {
+            interval,
+            timeout,
+            ping,
+            stalled_max: limits.stalled_connection_max,
+            heard: now,
+            received: 0,
+            stalled: None,
+            pinged: None,
+            age: now.checked_add(age),
+            timer: Box::pin(sleep_until(now)),
+        }
     }
 
-    /// Takes note of what has arrived, and says what is due at `now`. `received` counts all bytes of
-    /// the connection; `waiting` is since when the oldest short call waits for its body.
+    /// Takes note of what has passed, and says what is due at `now`. `waiting` is since when the oldest
+    /// new call waits for its body.
     pub(super) fn poll(
         &mut self,
         now: Instant,
-        received: u64,
+        traffic: &Traffic,
         waiting: Option<Instant>,
         waker: &Waker,
     ) -> Due {
-        if received != self.bytes {
-            (self.bytes, self.heard, self.pinged) = (received, now, None);
+        let received = traffic.received();
+        if received != self.received {
+            (self.received, self.heard, self.pinged) = (received, now, None);
         }
-        if self.pinged.is_some_and(|pinged| now >= pinged + self.timeout) {
+        if !traffic.is_blocked() {
+            self.stalled = None;
+        } else if self.stalled.is_none_or(|(_, sent)| sent != traffic.sent()) {
+            self.stalled = Some((now, traffic.sent()));
+        }
+        let aged = self.age.is_some_and(|age| now >= age);
+        let stalled = self.stalled.map(|(since, _)| since + self.stalled_max);
+        if self.pinged.is_some_and(|pinged| now >= pinged + self.timeout)
+            || stalled.is_some_and(|end| now >= end)
+            // GOAWAY cannot be sent to a peer that does not read.
+            || aged && stalled.is_some()
+        {
             return Due::Dead;
         }
-        let due = if self.age.is_some_and(|age| now >= age) { Due::Age } else { Due::Nothing };
-        if due == Due::Age {
+        if aged {
             self.age = None;
         }
-        if self.pinged.is_none() && now >= self.heard + self.interval {
+        // A ping cannot be sent either, and the limit of a stalled peer holds instead.
+        if self.pinged.is_none() && stalled.is_none() && now >= self.heard + self.interval {
             self.send_ping();
             self.pinged = Some(now);
         }
-        self.set(now, waiting, waker);
-        due
+        let ends = self.age.into_iter().chain(stalled);
+        let waiting = waiting.map(|since| since + SHORT_WAIT_MAX);
+        let alive = match self.pinged {
+            Some(pinged) => pinged + self.timeout,
+            None => self.heard + self.interval,
+        };
+        self.set(now, ends.chain(waiting).fold(alive.max(now), Instant::min), waker);
+        if aged { Due::Age } else { Due::Nothing }
     }
 
     fn send_ping(&mut self) {
@@ -84,13 +116,7 @@ impl Timers {
     }
 
     /// Sets the timer if it has fired, or if something is due earlier.
-    fn set(&mut self, now: Instant, waiting: Option<Instant>, waker: &Waker) {
-        let alive = match self.pinged {
-            Some(pinged) => pinged + self.timeout,
-            None => self.heard + self.interval,
-        };
-        let waiting = waiting.map(|since| since + SHORT_WAIT_MAX);
-        let next = self.age.into_iter().chain(waiting).fold(alive, Instant::min);
+    fn set(&mut self, now: Instant, next: Instant, waker: &Waker) {
         let at = self.timer.deadline();
         if at <= now || next < at {
             self.timer.as_mut().reset(next.max(now + SHORTEST));
@@ -102,5 +128,5 @@ impl Timers {
     }
 }
 
-/// A timer that fires again and again without an end would keep the task busy.
+/// Timers have milliseconds. It also keeps the task from waking without a pause.
 const SHORTEST: Duration = Duration::from_millis(1);

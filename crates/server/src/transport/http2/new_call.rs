@@ -1,4 +1,4 @@
-//! Calls whose bodies are read by the connection's own task before anything else is done for them.
+//! Calls that have arrived. The task of the connection reads the first bytes of their bodies.
 
 use std::mem;
 use std::task::{Context, Poll, Waker};
@@ -12,10 +12,11 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
+use super::Intake;
 use crate::limits::SHORT_BODY_MAX;
 
-/// A call whose body is still being read.
-pub(super) struct ShortCall {
+/// A call that has neither started nor ended.
+pub(super) struct NewCall {
     pub(super) head: Parts,
     pub(super) body: RecvStream,
     /// `None` once the call is answered, or has left.
@@ -23,8 +24,7 @@ pub(super) struct ShortCall {
     /// The chunks so far. Almost always there is one.
     read: Vec<Bytes>,
     bytes: usize,
-    /// Whether it may be answered by the connection's task.
-    pub(super) is_plain: bool,
+    pub(super) intake: Intake,
     pub(super) since: Instant,
 }
 
@@ -33,22 +33,22 @@ pub(super) enum Reading {
     /// More is to come.
     Waits,
     /// The body is complete.
-    Whole(Bytes),
-    /// The body is too long for a short call.
+    Whole,
+    /// The body is too long to be read before the call starts.
     Long,
     /// The client has reset the stream, or has disconnected.
     Gone,
 }
 
-impl ShortCall {
+impl NewCall {
     pub(super) const fn new(
         head: Parts,
         body: RecvStream,
         respond: SendResponse<Bytes>,
-        is_plain: bool,
+        intake: Intake,
         since: Instant,
     ) -> Self {
-        Self { head, body, respond: Some(respond), read: Vec::new(), bytes: 0, is_plain, since }
+        Self { head, body, respond: Some(respond), read: Vec::new(), bytes: 0, intake, since }
     }
 
     /// Whether the call is neither answered nor gone.
@@ -78,9 +78,14 @@ impl ShortCall {
                 Poll::Pending => return Reading::Waits,
             }
         }
+        Reading::Whole
+    }
+
+    /// The bytes that were read, in one piece.
+    pub(super) fn bytes(&self) -> Bytes {
         match self.read.as_slice() {
-            [whole] => Reading::Whole(whole.clone()),
-            chunks => Reading::Whole(chunks.concat().into()),
+            [whole] => whole.clone(),
+            chunks => chunks.concat().into(),
         }
     }
 

@@ -1,0 +1,319 @@
+//! What the server holds for a peer is bounded: bodies that do not end, answers that are not read,
+//! lengths that are only announced, and health checks.
+
+use std::time::{Duration, Instant};
+
+use capstan_proto::v1;
+use capstan_server::feed::source::Source;
+use capstan_server::limits::{
+    CONNECTION_HELD_BYTES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
+    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, PROBES_MAX, REQUEST_BYTES_MAX, ROUNDS_MAX,
+    SEND_BUFFER_MAX, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
+};
+use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
+use tonic::Code;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::{BATCH, check};
+use crate::common::{InProcess, PATIENCE, Serving, connect};
+use crate::metrics::{of, scrape};
+use crate::raw::{
+    self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, RST_STREAM,
+    SETTINGS, WINDOW_UPDATE, call, frame, framed, reason,
+};
+
+const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
+const HEALTH: &str = "/grpc.health.v1.Health/Check";
+
+#[test]
+fn the_bounds_have_their_documented_values() {
+    assert_eq!((REQUEST_BYTES_MAX, HEALTH_BYTES_MAX), (256 << 10, 4 << 10));
+    assert_eq!(HELD_BYTES_MAX, 64 << 20);
+    assert_eq!((PEER_HELD_BYTES_MAX, CONNECTION_HELD_BYTES_MAX), (32 << 20, 16 << 20));
+    assert_eq!(STALLED_STREAM_MAX, Duration::from_secs(30));
+    assert_eq!(STALLED_CONNECTION_MAX, Duration::from_secs(60));
+    assert_eq!(PROBES_MAX, 2 * PEER_PROBES_MAX);
+    assert_eq!((SEND_BUFFER_MAX, UNSENT_MAX, ROUNDS_MAX), (64 << 10, 256 << 10, 16));
+}
+
+/// Waits until the server holds no bytes.
+async fn wait_until_nothing_is_held(server: &InProcess) {
+    let began = Instant::now();
+    while of(server, "capstan_held_bytes").await > 0.0 {
+        assert!(began.elapsed() < PATIENCE, "bytes are held for ever");
+    }
+}
+
+/// A batch of this many checks.
+fn batch(checks: usize) -> v1::BatchCheckRequest {
+    let v1::CheckRequest { identity, capability, resource, .. } = check();
+    let item = v1::CheckItem { identity, capability, resource, properties: None };
+    v1::BatchCheckRequest { checks: vec![item; checks], consistency: None }
+}
+
+/// Resident memory of the server, in bytes.
+fn resident(server: &Serving) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+/// 5,120 messages that announce 4 MiB each, and of which nothing but the announcement arrives.
+#[tokio::test]
+async fn announced_lengths_take_no_memory() {
+    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let address = server.address("grpc").parse().unwrap();
+    let before = resident(&server);
+    let length = u32::try_from(MESSAGE_BYTES_MAX).unwrap().to_be_bytes();
+    let claim = [&[0][..], &length].concat();
+    let mut peers = Vec::new();
+    for _ in 0..20 {
+        let mut peer = Frames::connect(address).await;
+        for stream in (0..256).map(|at| 2 * at + 1) {
+            let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(STREAM));
+            peer.send_bytes(&[head, frame(DATA, 0, stream, &claim)].concat()).await;
+        }
+        peers.push(peer);
+    }
+    let during = resident(&server);
+    assert!(during < before + (64 << 20), "{before} bytes before, {during} during the claims");
+    drop(peers);
+    // What stays is the allocator's, and does not grow when the same comes again.
+    let began = Instant::now();
+    while resident(&server) > before + (48 << 20) {
+        assert!(began.elapsed() < Duration::from_secs(30), "{} bytes stay", resident(&server));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Bodies that do not end are held up to the budget of the connection; then the call is refused, and
+/// others are served.
+#[tokio::test]
+async fn bodies_that_do_not_end_have_a_budget() {
+    let limits =
+        Limits { connection_held_bytes_max: 40_000, unary_time_max: PATIENCE, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let part = &framed(&batch(1_000))[..15_000];
+    for stream in [1, 3, 5] {
+        peer.send(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH)).await;
+        peer.send(DATA, 0, stream, part).await;
+    }
+    assert_eq!(peer.answer(5).await, None, "an error");
+    let scraped = scrape(&server).await;
+    assert_eq!(scraped["capstan_shed_total{scope=\"bytes\"}"], 1.0);
+    let exhausted = "capstan_requests_total{rpc=\"BatchCheck\",code=\"RESOURCE_EXHAUSTED\"}";
+    assert_eq!(scraped[exhausted], 1.0);
+    let held = scraped["capstan_held_bytes"];
+    assert!((30_000.0..=40_000.0).contains(&held), "{held} bytes are held");
+    server.decisions().check(check()).await.unwrap();
+    drop(peer);
+    wait_until_nothing_is_held(&server).await;
+}
+
+/// The budget of a peer leaves room for others, and the budget of all bounds them together.
+#[tokio::test]
+async fn a_peer_holds_at_most_its_share() {
+    let limits = Limits {
+        held_bytes_max: 60_000,
+        peer_held_bytes_max: 40_000,
+        unary_time_max: PATIENCE,
+        ..Limits::default()
+    };
+    let server = InProcess::start_within(limits).await;
+    let part = &framed(&batch(1_000))[..15_000];
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let mut peer = Frames::connect(server.grpc).await;
+        peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
+        peer.send(DATA, 0, 1, part).await;
+        peers.push(peer);
+    }
+    let began = Instant::now();
+    while of(&server, "capstan_held_bytes").await < 30_000.0 {
+        assert!(began.elapsed() < PATIENCE, "the parts never arrive");
+    }
+    let mut third = Frames::connect(server.grpc).await;
+    third.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
+    third.send(DATA, 0, 1, part).await;
+    assert_eq!(third.answer(1).await, None, "the peer has its share");
+    // Another loopback address is another peer.
+    let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    let mut other = v1::decision_service_client::DecisionServiceClient::new(other);
+    other.batch_check(batch(700)).await.unwrap();
+    drop(peers);
+    drop(third);
+    wait_until_nothing_is_held(&server).await;
+}
+
+/// Only batches and Envoy's requests may be longer than 256 KiB, and health has 4 KiB.
+#[tokio::test]
+async fn requests_have_the_size_of_their_method() {
+    let server = InProcess::start(Source::Demo).await;
+    let padded = |length: usize| {
+        let value = prost_types::value::Kind::StringValue("x".repeat(length));
+        let value = prost_types::Value { kind: Some(value) };
+        let context = [("padding".to_owned(), value)].into();
+        v1::CheckRequest {
+            properties: Some(v1::Properties { context, ..Default::default() }),
+            ..check()
+        }
+    };
+    let around = padded(REQUEST_BYTES_MAX).encoded_len() - REQUEST_BYTES_MAX;
+    let fits = padded(REQUEST_BYTES_MAX - around);
+    assert_eq!(fits.encoded_len(), REQUEST_BYTES_MAX);
+    server.decisions().check(fits).await.unwrap();
+    let beyond = server.decisions().check(padded(REQUEST_BYTES_MAX)).await.unwrap_err();
+    assert_eq!((beyond.code(), &*reason(&beyond)), (Code::ResourceExhausted, "TOO_LARGE"));
+    assert!(beyond.message().contains("262144"), "{beyond:?}");
+
+    let health = |length: usize| {
+        let name = HealthCheckRequest { service: "x".repeat(length) };
+        (framed(&name), Body::Whole)
+    };
+    let fits = call(server.grpc, HEALTH, &[], health(HEALTH_BYTES_MAX - 3)).await.unwrap();
+    assert_eq!(fits.code(), Code::NotFound, "no such service");
+    let beyond = call(server.grpc, HEALTH, &[], health(HEALTH_BYTES_MAX)).await.unwrap();
+    assert_eq!((beyond.code(), &*beyond.reason()), (Code::ResourceExhausted, "TOO_LARGE"));
+}
+
+#[tokio::test]
+async fn health_has_its_own_permits_and_deadline() {
+    let limits = Limits {
+        probes_max: 2,
+        peer_probes_max: 2,
+        in_flight_max: 0,
+        unary_time_max: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = InProcess::start_within(limits).await;
+    let request = || HealthCheckRequest { service: String::new() };
+    let mut health = HealthClient::new(server.channel.clone());
+    let mut watches = Vec::new();
+    for _ in 0..2 {
+        let mut watch = health.watch(request()).await.unwrap().into_inner();
+        let HealthCheckResponse { status } = watch.message().await.unwrap().unwrap();
+        assert_eq!(status, 1, "serving");
+        watches.push(watch);
+    }
+    let refused = health.watch(request()).await.err().unwrap();
+    assert_eq!((refused.code(), &*reason(&refused)), (Code::ResourceExhausted, "OVERLOADED"));
+    let refused = health.check(request()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let scraped = scrape(&server).await;
+    assert_eq!(scraped["capstan_shed_total{scope=\"probes\"}"], 2.0);
+    assert_eq!(scraped["capstan_in_flight"], 0.0, "health is not counted");
+    watches.pop();
+    let began = Instant::now();
+    while health.check(request()).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "the permit is never released");
+    }
+    // A request that does not arrive.
+    let half = (framed(&request())[..3].to_vec(), Body::Open);
+    let late = call(server.grpc, HEALTH, &[], half).await.unwrap();
+    assert_eq!(late.code(), Code::DeadlineExceeded);
+}
+
+/// A client that gives no window for answers: they wait, charged, and are then reset.
+#[tokio::test]
+async fn an_answer_without_a_window_is_reset() {
+    const INITIAL_WINDOW_SIZE: [u8; 2] = [0, 4];
+    let limits = Limits { stalled_stream_max: Duration::from_millis(300), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    peer.send(SETTINGS, 0, 0, &[&INITIAL_WINDOW_SIZE[..], &[0; 4]].concat()).await;
+    let began = Instant::now();
+    let answered = batch(100);
+    for stream in [1, 3, 5] {
+        peer.send(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH)).await;
+        peer.send(DATA, END_STREAM, stream, &framed(&answered)).await;
+    }
+    let began_to_wait = Instant::now();
+    while of(&server, "capstan_held_bytes").await == 0.0 {
+        assert!(began_to_wait.elapsed() < limits.stalled_stream_max, "no byte is charged");
+    }
+    let mut reset = Vec::new();
+    while reset.len() < 3 {
+        let (kind, _, stream, payload) = peer.next().await;
+        assert_ne!(kind, DATA, "there is no window");
+        if kind == RST_STREAM {
+            assert_eq!(payload, ENHANCE_YOUR_CALM.to_be_bytes());
+            reset.push(stream);
+        }
+    }
+    assert!(began.elapsed() >= limits.stalled_stream_max);
+    reset.sort_unstable();
+    assert_eq!(reset, [1, 3, 5]);
+    wait_until_nothing_is_held(&server).await;
+}
+
+/// A client that sends requests and reads nothing from its socket: the server stops to read as well,
+/// holds a bounded number of bytes, and closes the connection.
+#[tokio::test]
+async fn a_peer_that_reads_nothing_is_disconnected() {
+    let limits = Limits { stalled_connection_max: Duration::from_millis(500), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let other = connect(server.grpc).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    // Windows that never end.
+    peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
+    peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    let body = framed(&batch(100));
+    let send = async {
+        for stream in (0..).map(|at| 2 * at + 1) {
+            let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH));
+            let call = [head, frame(DATA, END_STREAM, stream, &body)].concat();
+            if peer.try_send_bytes(&call).await.is_err() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, send).await.expect("the connection stays open");
+    let mut other = v1::decision_service_client::DecisionServiceClient::new(other);
+    other.check(check()).await.unwrap();
+    wait_until_nothing_is_held(&server).await;
+    let began = Instant::now();
+    while of(&server, "capstan_in_flight").await > 0.0 {
+        assert!(began.elapsed() < PATIENCE, "calls go on without their connection");
+    }
+}
+
+/// A slow connection that is blocked for a moment goes on where it was.
+#[tokio::test]
+async fn a_peer_that_reads_late_gets_every_answer() {
+    let limits = Limits {
+        unary_time_max: PATIENCE,
+        connection_held_bytes_max: HELD_BYTES_MAX,
+        peer_held_bytes_max: HELD_BYTES_MAX,
+        ..Limits::default()
+    };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
+    peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    let body = framed(&batch(1_000));
+    let streams: Vec<u32> = (0..250).map(|at| 2 * at + 1).collect();
+    let mut writer = peer.writer();
+    let write = async {
+        for stream in &streams {
+            let mut call = frame(HEADERS, END_HEADERS, *stream, &raw::header_block(BATCH));
+            for part in body.chunks(16_000) {
+                call.extend(frame(DATA, 0, *stream, part));
+            }
+            call.extend(frame(DATA, END_STREAM, *stream, &[]));
+            writer.write_all(&call).await.unwrap();
+        }
+    };
+    let read = async {
+        // Answers fill the buffers of the socket meanwhile.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        super::answers(&mut peer, streams.len()).await
+    };
+    let ((), answers) = tokio::join!(write, read);
+    assert!(answers.keys().eq(&streams));
+    assert!(answers.values().all(Option::is_some));
+}

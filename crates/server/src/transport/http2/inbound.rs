@@ -1,0 +1,313 @@
+//! The body of a request, between the task of its connection and its call.
+//!
+//! The task appends what arrives, and the call takes whole messages. Memory follows the bytes that
+//! have arrived: nothing is reserved for the length that a message announces.
+//!
+//! **Invariants**: every byte here is charged to the connection's budget, and so are the bytes of the
+//! message that the call works on. A message above its limit, or without room in the budget, fails the
+//! body. No more flow control capacity is given while a whole message waits.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use capstan_proto::frame::{HEADER_BYTES, Header};
+use h2::{FlowControl, Reason, RecvStream};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::Status;
+use tonic::codegen::Bytes;
+
+use crate::error::CallError;
+use crate::transport::budget::{Charge, ConnectionBudget};
+
+/// The side of the connection's task.
+pub(super) struct Inbound {
+    stream: RecvStream,
+    shared: Arc<Shared>,
+}
+
+/// The side of the call.
+pub(super) struct RequestBody(Arc<Shared>);
+
+struct Shared(Mutex<State>);
+
+struct State {
+    chunks: VecDeque<Bytes>,
+    /// Bytes of all chunks.
+    bytes: usize,
+    message_bytes_max: usize,
+    charge: Charge,
+    /// Bytes of the message that the call works on.
+    working: usize,
+    /// `None` if no more is to come.
+    flow: Option<FlowControl>,
+    /// Received bytes whose flow control capacity was not given back.
+    unreleased: usize,
+    end: Option<End>,
+    reader: Option<Waker>,
+    /// The call needs no more of the body.
+    is_abandoned: bool,
+}
+
+/// How a body has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Whole,
+    /// The client has reset the stream, or has disconnected.
+    Gone,
+    TooLarge,
+    NoRoom,
+}
+
+/// The first message of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum First {
+    Incomplete,
+    /// Whole, with this many bytes, frame header included.
+    Whole(usize),
+    TooLarge,
+    /// Its frame header is malformed.
+    Invalid,
+}
+
+/// A body whose chunks `read` have arrived, and whose rest comes from `stream`; `None` if nothing is
+/// left. The capacity of the chunks was released already.
+pub(super) fn body(
+    read: Vec<Bytes>,
+    stream: Option<RecvStream>,
+    message_bytes_max: usize,
+    budget: &Arc<ConnectionBudget>,
+) -> (Option<Inbound>, RequestBody) {
+    let mut stream = stream;
+    let flow = stream.as_mut().map(|stream| stream.flow_control().clone());
+    let mut state = State::new(flow, message_bytes_max, budget);
+    for chunk in read {
+        state.push(chunk);
+    }
+    if stream.is_none() {
+        state.finish(End::Whole);
+    }
+    let shared = Arc::new(Shared(Mutex::new(state)));
+    let body = RequestBody(Arc::clone(&shared));
+    (stream.map(|stream| Inbound { stream, shared }), body)
+}
+
+impl Inbound {
+    /// Appends what has arrived. False once the body has ended, or nobody needs it. No waker is
+    /// needed: data arrives only when the connection is polled, and after that this is called again.
+    pub(super) fn receive(&mut self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut state = self.shared.lock();
+        loop {
+            if state.is_abandoned || state.end.is_some() {
+                return false;
+            }
+            match self.stream.poll_data(&mut cx) {
+                Poll::Ready(Some(Ok(chunk))) => {
+                    state.unreleased += chunk.len();
+                    state.push(chunk);
+                }
+                // RST_STREAM with NO_ERROR ends a stream without a fault (RFC 9113, section 8.1).
+                Poll::Ready(Some(Err(error))) if error.reason() != Some(Reason::NO_ERROR) => {
+                    state.finish(End::Gone);
+                }
+                // Trailers may follow, which no method reads.
+                Poll::Ready(Some(Err(_)) | None) => state.finish(End::Whole),
+                Poll::Pending => return true,
+            }
+        }
+    }
+}
+
+impl Drop for Inbound {
+    fn drop(&mut self) {
+        // The connection has ended. A body that has ended stays as it is.
+        self.shared.lock().finish(End::Gone);
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(
+        flow: Option<FlowControl>,
+        message_bytes_max: usize,
+        budget: &Arc<ConnectionBudget>,
+    ) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            bytes: 0,
+            message_bytes_max,
+            charge: Charge::new(Arc::clone(budget)),
+            working: 0,
+            flow,
+            unreleased: 0,
+            end: None,
+            reader: None,
+            is_abandoned: false,
+        }
+    }
+
+    fn push(&mut self, chunk: Bytes) {
+        if self.end.is_some() || chunk.is_empty() {
+            return;
+        }
+        if !self.charge.add(chunk.len()) {
+            return self.finish(End::NoRoom);
+        }
+        self.bytes += chunk.len();
+        self.chunks.push_back(chunk);
+        match self.first() {
+            First::TooLarge => self.finish(End::TooLarge),
+            First::Whole(_) | First::Invalid => self.wake(),
+            First::Incomplete => self.give_capacity(),
+        }
+    }
+
+    /// The first end counts.
+    fn finish(&mut self, end: End) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.wake();
+        }
+    }
+
+    fn wake(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+
+    /// Lets the client send as many bytes more as were received.
+    fn give_capacity(&mut self) {
+        if let Some(flow) = &mut self.flow {
+            // An error means that the stream has ended.
+            let _ = flow.release_capacity(std::mem::take(&mut self.unreleased));
+        }
+    }
+
+    fn first(&self) -> First {
+        let mut start = self.chunks.iter().flatten().take(HEADER_BYTES).copied();
+        let mut head = [0; HEADER_BYTES];
+        for byte in &mut head {
+            let Some(next) = start.next() else { return First::Incomplete };
+            *byte = next;
+        }
+        let Some((header, _)) = Header::read(&head) else { return First::Invalid };
+        if header.length > self.message_bytes_max {
+            return First::TooLarge;
+        }
+        let bytes = HEADER_BYTES + header.length;
+        if self.bytes < bytes { First::Incomplete } else { First::Whole(bytes) }
+    }
+
+    /// Takes this many bytes, in one piece. The call works on them from now on.
+    fn take(&mut self, bytes: usize) -> Bytes {
+        self.bytes -= bytes;
+        self.working = bytes;
+        match self.chunks.front_mut() {
+            Some(first) if first.len() > bytes => return first.split_to(bytes),
+            Some(first) if first.len() == bytes => {
+                return self.chunks.pop_front().unwrap_or_default();
+            }
+            _ => {}
+        }
+        let mut whole = Vec::with_capacity(bytes);
+        while let Some(mut chunk) = self.chunks.pop_front() {
+            let missing = bytes - whole.len();
+            if chunk.len() > missing {
+                whole.extend_from_slice(&chunk.split_to(missing));
+                self.chunks.push_front(chunk);
+                break;
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        whole.into()
+    }
+
+    fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        self.charge.release(std::mem::take(&mut self.working));
+        match self.first() {
+            First::Whole(bytes) => {
+                let message = self.take(bytes);
+                if self.first() == First::Incomplete {
+                    self.give_capacity();
+                }
+                return Poll::Ready(Some(Ok(message)));
+            }
+            // tonic says what is wrong with the header.
+            First::Invalid => {
+                let header = self.take(HEADER_BYTES);
+                self.drop_chunks();
+                self.end = Some(End::Whole);
+                return Poll::Ready(Some(Ok(header)));
+            }
+            // Behind a message that the call has taken since.
+            First::TooLarge => self.end = Some(End::TooLarge),
+            First::Incomplete => {}
+        }
+        let error = match self.end {
+            None => {
+                self.reader = Some(cx.waker().clone());
+                return Poll::Pending;
+            }
+            Some(End::Whole) if self.bytes == 0 => return Poll::Ready(None),
+            // Less than a frame header, by which tonic sees that the body ends within a message. More
+            // would make it reserve memory for the rest.
+            Some(End::Whole) => {
+                let part = self.take(self.bytes.min(HEADER_BYTES - 1));
+                self.drop_chunks();
+                return Poll::Ready(Some(Ok(part)));
+            }
+            Some(End::Gone) => Status::cancelled("the client has disconnected"),
+            Some(End::TooLarge) => Status::out_of_range("the message is too large"),
+            Some(End::NoRoom) => CallError::Overloaded.into(),
+        };
+        self.drop_chunks();
+        self.end = Some(End::Whole);
+        Poll::Ready(Some(Err(error)))
+    }
+
+    fn drop_chunks(&mut self) {
+        self.chunks.clear();
+        self.charge.release(std::mem::take(&mut self.bytes));
+    }
+}
+
+impl HttpBody for RequestBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        self.0.lock().poll(cx).map_ok(Frame::data)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let state = self.0.lock();
+        state.bytes == 0 && state.end == Some(End::Whole)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.is_abandoned = true;
+        state.reader = None;
+        state.drop_chunks();
+    }
+}
+
+#[cfg(test)]
+mod tests;
