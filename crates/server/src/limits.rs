@@ -18,6 +18,8 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
 /// Checks in one batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
+/// Properties of one question, of subject, resource, action and context together (contract, section 7).
+pub const PROPERTIES_MAX: usize = 256;
 /// Concurrent streams on one HTTP/2 connection (contract, section 7). The default of tonic is no
 /// limit.
 pub const CONNECTION_STREAMS_MAX: u32 = 256;

@@ -32,6 +32,7 @@ impl<'r> Batch<'r> {
             BatchRequest::Decoded(request) => {
                 Ok((Self::Decoded(request), request.consistency.as_ref()))
             }
+            BatchRequest::Long(_) => Err(Status::internal("a long batch that is not decoded")),
             BatchRequest::TooMany(checks) => Err(too_many_checks(*checks).into()),
         }
     }
@@ -56,10 +57,10 @@ impl<'r> Batch<'r> {
     ) -> Result<v1::BatchCheckResponse, RequestError> {
         match self {
             Self::Plain(checks) => {
-                let checks = checks.iter().map(|names| (*names, Attributes::NONE));
+                let checks = checks.iter().map(|names| (*names, Ok(Attributes::NONE)));
                 answer::batch_check_names(ask, basis, checks)
             }
-            Self::Decoded(request) => answer::batch_check(ask, basis, request),
+            Self::Decoded(request) => answer::batch_check(ask, basis, &request.checks),
         }
     }
 }

@@ -39,7 +39,7 @@ use std::time::Duration;
 use h2::RecvStream;
 use h2::server::{Builder, Connection as H2, SendResponse};
 use http_body::Body as HttpBody;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -110,12 +110,14 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<()>,
     /// The tasks of calls that were not over in their first poll. They end with their connection.
     pub(crate) tasks: TaskTracker,
+    /// One permit: for the long message that is decoded.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 /// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its
 /// last one.
 pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
-    let Shared { limits, budget, stop, tasks } = shared;
+    let Shared { limits, budget, stop, tasks, turns } = shared;
     let (remote, traffic) = (connection.remote(), connection.traffic());
     let mut builder = Builder::new();
     builder
@@ -147,6 +149,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         remote,
         timers,
         tasks,
+        turns,
         stop,
         stopping: false,
         new_calls: Vec::new(),
@@ -168,6 +171,7 @@ struct Driver<C: Calls> {
     remote: Remote,
     timers: Timers,
     tasks: TaskTracker,
+    turns: Arc<Semaphore>,
     stop: watch::Receiver<()>,
     stopping: bool,
     /// Calls that have arrived and have not started, the oldest first.
@@ -306,7 +310,7 @@ impl<C: Calls> Driver<C> {
         let read = call.take_read();
         let most = call.intake.message_bytes_max;
         let stream = (!is_whole).then_some(call.body);
-        let (inbound, body) = inbound::body(read, stream, most, &self.budget);
+        let (inbound, body) = inbound::body(read, stream, most, (&self.budget, &self.turns));
         if let Some(mut inbound) = inbound
             && inbound.receive()
         {

@@ -215,7 +215,8 @@ async fn serve<C: Calls>(
     // A connection looks at its own channel at every wake; the token is shared by all workers.
     let (stopping, is_stopping) = watch::channel(());
     let mut connections = JoinSet::new();
-    let shared = http2::Shared { limits, budget, stop: is_stopping, tasks: TaskTracker::new() };
+    let (tasks, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(1)));
+    let shared = http2::Shared { limits, budget, stop: is_stopping, tasks, turns };
     loop {
         let (accepted, permit) = tokio::select! {
             next = accepted.recv() => match next {
