@@ -142,11 +142,15 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait for the HTTP/2 connection preface of a new connection. Age and keepalive start only after it,
 /// so nothing else ends a silent connection.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
-/// Open gRPC connections; a further one is closed as soon as it is accepted. Each takes a file
+/// Open gRPC connections. For a further one the connection yields that has been idle longest; if none is
+/// idle, the further one is closed as soon as it is accepted. Each takes a file
 /// descriptor and about 30 KiB, so all take about 240 MiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Open gRPC connections from one peer: half of all, so that no single peer can hold all of them.
 pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+/// Idle time after which a connection yields to a new one that has no place. Clients that call again and
+/// again are never idle for that long.
+pub const YIELD_IDLE_MIN: Duration = Duration::from_secs(1);
 /// File descriptors that the server requests where the hard limit is unlimited: twice what
 /// connections take, so that files, sockets and HTTP connections have enough.
 pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
@@ -248,6 +252,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// See [`PEER_CONNECTIONS_MAX`].
     pub peer_connections_max: usize,
+    /// See [`YIELD_IDLE_MIN`].
+    pub yield_idle_min: Duration,
     /// See [`GREETING_MAX`].
     pub greeting_max: Duration,
     /// See [`HELD_BYTES_MAX`].
@@ -292,6 +298,7 @@ impl Default for Limits {
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
             peer_connections_max: PEER_CONNECTIONS_MAX,
+            yield_idle_min: YIELD_IDLE_MIN,
             greeting_max: GREETING_MAX,
             held_bytes_max: HELD_BYTES_MAX,
             peer_held_bytes_max: PEER_HELD_BYTES_MAX,

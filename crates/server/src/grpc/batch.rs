@@ -8,6 +8,7 @@ use tonic::Status;
 use super::answer;
 use crate::RequestError;
 use crate::ask::{Ask, Basis, Names, too_many_checks};
+use crate::error::CallError;
 
 /// The checks of a batch.
 #[derive(Debug)]
@@ -32,7 +33,8 @@ impl<'r> Batch<'r> {
             BatchRequest::Decoded(request) => {
                 Ok((Self::Decoded(request), request.consistency.as_ref()))
             }
-            BatchRequest::Long(_) => Err(Status::internal("a long batch that is not decoded")),
+            // Not reached: `Services::batch` decodes long batches first.
+            BatchRequest::Long(_) => Err(CallError::Bug { correlation: "long".into() }.into()),
             BatchRequest::TooMany(checks) => Err(too_many_checks(*checks).into()),
         }
     }

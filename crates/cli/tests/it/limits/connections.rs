@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use super::{CHECK, assert_serves, check, waiting_check};
+use super::{CHECK, assert_serves, check, open, waiting_check};
 use crate::common::{InProcess, PATIENCE, Serving, connect};
 use crate::metrics;
 use crate::raw::{
@@ -124,10 +124,12 @@ async fn a_call_in_flight_outlives_the_age_of_its_connection() {
 async fn connections_beyond_the_limit_are_closed_and_counted() {
     let limits = Limits { connections_max: 3, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
-    let mut others = vec![connect(server.grpc).await, connect(server.grpc).await];
-    for channel in &others {
-        assert_serves(channel).await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let channel = connect(server.grpc).await;
+        others.push((open(&channel).await.unwrap(), channel));
     }
+    let _busy = open(&server.channel).await.unwrap();
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
@@ -147,12 +149,41 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     }
 }
 
+/// At a limit, the connection that has been idle longest yields to a new one, with a GOAWAY.
+#[tokio::test]
+async fn an_idle_connection_yields_to_a_new_one() {
+    for (connections_max, peer_connections_max) in [(3, 10), (10, 3)] {
+        let limits = Limits {
+            connections_max,
+            peer_connections_max,
+            yield_idle_min: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let server = InProcess::start_within(limits).await;
+        let _busy = open(&server.channel).await.unwrap();
+        let mut idle = Frames::connect(server.grpc).await;
+        let mut other = Frames::connect(server.grpc).await;
+        tokio::time::sleep(2 * limits.yield_idle_min).await;
+        // A call makes the first one the last to yield.
+        assert_served(&mut idle).await;
+        let new = connect(server.grpc).await;
+        assert_serves(&new).await;
+        let mut kinds = Vec::new();
+        while let Some((kind, ..)) = other.next_or_end().await {
+            kinds.push(kind);
+        }
+        assert_eq!(kinds.last(), Some(&GOAWAY), "{kinds:?}");
+        assert_serves(&new).await;
+        assert_serves(&server.channel).await;
+    }
+}
+
 #[tokio::test]
 async fn connections_of_one_peer_are_limited() {
     let limits = Limits { peer_connections_max: 2, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let second = connect(server.grpc).await;
-    assert_serves(&second).await;
+    let _busy = (open(&second).await.unwrap(), open(&server.channel).await.unwrap());
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
