@@ -173,11 +173,15 @@ pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
 
 // === HTTP ===
 
-/// Open HTTP connections; further ones wait in the kernel. Probes and scrapers need few, and file
-/// descriptors must be left for gRPC.
+/// Open HTTP connections. For a further one, the oldest that is not being answered yields. Probes and
+/// scrapers need few, and file descriptors must be left for gRPC.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
-/// Idle timeout of an HTTP connection: from the accept, or from the last written byte of a response,
-/// to the next response.
+/// The same from one peer: a quarter of all. Further ones are closed.
+pub const HTTP_PEER_CONNECTIONS_MAX: usize = HTTP_CONNECTIONS_MAX / 4;
+/// Time for the head of an HTTP request, from its first byte to the answer.
+pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
+/// Time for which an HTTP connection may wait for its first request, and time for an answer and the
+/// wait for the next request together.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Wait for HTTP connections to close in a drain. Short, because every HTTP response is quick.
 pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -268,6 +272,10 @@ pub struct Limits {
     pub stalled_connection_max: Duration,
     /// See [`HTTP_CONNECTIONS_MAX`].
     pub http_connections_max: usize,
+    /// See [`HTTP_PEER_CONNECTIONS_MAX`].
+    pub http_peer_connections_max: usize,
+    /// See [`HTTP_HEAD_MAX`].
+    pub http_head_max: Duration,
     /// See [`HTTP_IDLE_MAX`].
     pub http_idle_max: Duration,
     /// See [`KEPT_TIME`].
@@ -306,6 +314,8 @@ impl Default for Limits {
             stalled_stream_max: STALLED_STREAM_MAX,
             stalled_connection_max: STALLED_CONNECTION_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
+            http_peer_connections_max: HTTP_PEER_CONNECTIONS_MAX,
+            http_head_max: HTTP_HEAD_MAX,
             http_idle_max: HTTP_IDLE_MAX,
             kept_time: KEPT_TIME,
             kept_bytes_max: KEPT_BYTES_MAX,
