@@ -21,9 +21,21 @@ pub enum BatchRequest {
     Plain(PlainBatch),
     /// A batch with any other field.
     Decoded(v1::BatchCheckRequest),
+    /// The same, longer than [`PIECE_BYTES`] and still encoded.
+    Long(Pieces),
     /// More than [`BATCH_CHECKS_MAX`] checks, which were counted and not decoded. The number of
     /// checks.
     TooMany(usize),
+}
+
+/// Bytes of a long batch that are decoded at once, unless one field is longer.
+pub const PIECE_BYTES: usize = 16 * 1024;
+
+/// A long batch that is decoded piece by piece, so that other work can be done in between.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pieces {
+    rest: Bytes,
+    decoded: v1::BatchCheckRequest,
 }
 
 /// A batch of plain checks, still encoded.
@@ -54,6 +66,9 @@ impl BatchRequest {
         }
         match consistency(&bytes) {
             Some(consistency) => Ok(Self::Plain(PlainBatch { bytes, count, consistency })),
+            None if bytes.len() > PIECE_BYTES => {
+                Ok(Self::Long(Pieces { rest: bytes, decoded: v1::BatchCheckRequest::default() }))
+            }
             None => decode(&bytes).map(Self::Decoded),
         }
     }
@@ -67,8 +82,40 @@ impl BatchRequest {
         match self {
             Self::Plain(plain) => decode(&plain.bytes),
             Self::Decoded(request) => Ok(request),
+            Self::Long(mut pieces) => {
+                while pieces.decode()? {}
+                Ok(pieces.finish())
+            }
             Self::TooMany(count) => Err(Status::invalid_argument(format!("{count} checks"))),
         }
+    }
+}
+
+impl Pieces {
+    /// Decodes one piece: whole fields of about [`PIECE_BYTES`]. False if nothing is left.
+    ///
+    /// # Errors
+    ///
+    /// INVALID_ARGUMENT with the field's path, if the bytes do not decode.
+    pub fn decode(&mut self) -> Result<bool, Status> {
+        let mut after = &*self.rest;
+        while !after.is_empty() && self.rest.len() - after.len() < PIECE_BYTES {
+            let skipped = decode_key(&mut after).and_then(|(tag, wire_type)| {
+                skip_field(wire_type, tag, &mut after, DecodeContext::default())
+            });
+            if skipped.is_err() {
+                after = &[]; // The piece is decoded up to the error.
+            }
+        }
+        let piece = self.rest.split_to(self.rest.len() - after.len());
+        self.decoded.merge(piece).map_err(|error| undecodable(&error))?;
+        Ok(!self.rest.is_empty())
+    }
+
+    /// What was decoded.
+    #[must_use]
+    pub fn finish(self) -> v1::BatchCheckRequest {
+        self.decoded
     }
 }
 
@@ -327,6 +374,38 @@ mod tests {
             let bytes = [&[0x12, length, high][..], &groups].concat();
             assert_eq!(v1::BatchCheckRequest::decode(&*bytes).is_ok(), expected, "{depth}");
             assert_eq!(BatchRequest::read(bytes.into()).is_ok(), expected, "{depth}");
+        }
+    }
+
+    /// A long batch is decoded in pieces to the same value, or the same error, as in one.
+    #[test]
+    fn long_batches_are_decoded_in_pieces() {
+        let value = |kind| prost_types::Value { kind: Some(kind) };
+        let text = value(prost_types::value::Kind::StringValue("x".repeat(500)));
+        let mut supplied = item(["i", "c", "r"]);
+        let context = (0..3).map(|at| (format!("p{at}"), text.clone())).collect();
+        supplied.properties = Some(v1::Properties { context, ..Default::default() });
+        let consistency = Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(7)) });
+        let request = v1::BatchCheckRequest { checks: vec![supplied; 100], consistency };
+        let bytes = request.encode_to_vec();
+        assert!(bytes.len() > 5 * PIECE_BYTES);
+        let BatchRequest::Long(mut pieces) = read(bytes.clone()) else { panic!("a long batch") };
+        let mut count = 1;
+        while pieces.decode().unwrap() {
+            count += 1;
+        }
+        assert_eq!(count, bytes.len().div_ceil(PIECE_BYTES));
+        assert_eq!(pieces.finish(), request);
+        // Errors in the first piece, in the last, and at a cut.
+        for at in [3, bytes.len() / 2, bytes.len() - 3] {
+            let cut = bytes[..at].to_vec();
+            let mut broken = bytes.clone();
+            broken[at] = 0xff;
+            for bytes in [cut, broken] {
+                let whole = decode(&bytes).map_err(|status| status.message().to_owned());
+                let pieces = BatchRequest::read(bytes.into()).and_then(BatchRequest::decode);
+                assert_eq!(pieces.map_err(|status| status.message().to_owned()), whole, "{at}");
+            }
         }
     }
 

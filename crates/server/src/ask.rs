@@ -86,6 +86,17 @@ impl Ask {
         }
     }
 
+    /// Logs a question whose attributes cannot be used, and returns its error.
+    pub(crate) fn refuse(
+        &self,
+        basis: Basis<'_>,
+        names: Names<'_>,
+        error: RequestError,
+    ) -> RequestError {
+        self.tell(basis, names, Err(&error));
+        error
+    }
+
     /// Decides one question whose paths are well-formed.
     ///
     /// # Errors
@@ -103,7 +114,7 @@ impl Ask {
         decision
     }
 
-    /// Decides many questions. Calls `answer` once for each check, in any order, with the index of
+    /// Decides many questions, of which some have attributes that cannot be used. Calls `answer` once for each check, in any order, with the index of
     /// the check and its decision or error.
     ///
     /// # Errors
@@ -112,7 +123,7 @@ impl Ask {
     pub(crate) fn batch<'r>(
         &self,
         basis: Basis<'_>,
-        checks: impl ExactSizeIterator<Item = (Names<'r>, &'r Attributes)>,
+        checks: impl ExactSizeIterator<Item = (Names<'r>, Result<&'r Attributes, &'r RequestError>)>,
         mut answer: impl FnMut(usize, Result<Decision, RequestError>),
     ) -> Result<(), RequestError> {
         let length = checks.len();
@@ -129,7 +140,8 @@ impl Ask {
         let mut questions = Vec::with_capacity(length);
         let mut indices = Vec::with_capacity(length);
         for (at, (names, attributes)) in checks.enumerate() {
-            match question(names, attributes) {
+            let attributes = attributes.map_err(RequestError::clone);
+            match attributes.and_then(|attributes| question(names, attributes)) {
                 Ok(question) => {
                     questions.push(question);
                     indices.push(at);

@@ -18,6 +18,8 @@ pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
 /// Checks in one batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
+/// Properties of one question, of subject, resource, action and context together (contract, section 7).
+pub const PROPERTIES_MAX: usize = 256;
 /// Concurrent streams on one HTTP/2 connection (contract, section 7). The default of tonic is no
 /// limit.
 pub const CONNECTION_STREAMS_MAX: u32 = 256;
@@ -140,11 +142,15 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Wait for the HTTP/2 connection preface of a new connection. Age and keepalive start only after it,
 /// so nothing else ends a silent connection.
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
-/// Open gRPC connections; a further one is closed as soon as it is accepted. Each takes a file
+/// Open gRPC connections. For a further one the connection yields that has been idle longest; if none is
+/// idle, the further one is closed as soon as it is accepted. Each takes a file
 /// descriptor and about 30 KiB, so all take about 240 MiB.
 pub const CONNECTIONS_MAX: usize = 8_192;
 /// Open gRPC connections from one peer: half of all, so that no single peer can hold all of them.
 pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
+/// Idle time after which a connection yields to a new one that has no place. Clients that call again and
+/// again are never idle for that long.
+pub const YIELD_IDLE_MIN: Duration = Duration::from_secs(1);
 /// File descriptors that the server requests where the hard limit is unlimited: twice what
 /// connections take, so that files, sockets and HTTP connections have enough.
 pub const FILES_WANTED: u64 = 2 * CONNECTIONS_MAX as u64;
@@ -167,11 +173,15 @@ pub const STREAM_DRAIN_MAX: Duration = Duration::from_secs(3);
 
 // === HTTP ===
 
-/// Open HTTP connections; further ones wait in the kernel. Probes and scrapers need few, and file
-/// descriptors must be left for gRPC.
+/// Open HTTP connections. For a further one, the oldest that is not being answered yields. Probes and
+/// scrapers need few, and file descriptors must be left for gRPC.
 pub const HTTP_CONNECTIONS_MAX: usize = 256;
-/// Idle timeout of an HTTP connection: from the accept, or from the last written byte of a response,
-/// to the next response.
+/// The same from one peer: a quarter of all. Further ones are closed.
+pub const HTTP_PEER_CONNECTIONS_MAX: usize = HTTP_CONNECTIONS_MAX / 4;
+/// Time for the head of an HTTP request, from its first byte to the answer.
+pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
+/// Time for which an HTTP connection may wait for its first request, and time for an answer and the
+/// wait for the next request together.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Wait for HTTP connections to close in a drain. Short, because every HTTP response is quick.
 pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
@@ -246,6 +256,8 @@ pub struct Limits {
     pub connections_max: usize,
     /// See [`PEER_CONNECTIONS_MAX`].
     pub peer_connections_max: usize,
+    /// See [`YIELD_IDLE_MIN`].
+    pub yield_idle_min: Duration,
     /// See [`GREETING_MAX`].
     pub greeting_max: Duration,
     /// See [`HELD_BYTES_MAX`].
@@ -260,6 +272,10 @@ pub struct Limits {
     pub stalled_connection_max: Duration,
     /// See [`HTTP_CONNECTIONS_MAX`].
     pub http_connections_max: usize,
+    /// See [`HTTP_PEER_CONNECTIONS_MAX`].
+    pub http_peer_connections_max: usize,
+    /// See [`HTTP_HEAD_MAX`].
+    pub http_head_max: Duration,
     /// See [`HTTP_IDLE_MAX`].
     pub http_idle_max: Duration,
     /// See [`KEPT_TIME`].
@@ -290,6 +306,7 @@ impl Default for Limits {
             unary_time_max: UNARY_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
             peer_connections_max: PEER_CONNECTIONS_MAX,
+            yield_idle_min: YIELD_IDLE_MIN,
             greeting_max: GREETING_MAX,
             held_bytes_max: HELD_BYTES_MAX,
             peer_held_bytes_max: PEER_HELD_BYTES_MAX,
@@ -297,6 +314,8 @@ impl Default for Limits {
             stalled_stream_max: STALLED_STREAM_MAX,
             stalled_connection_max: STALLED_CONNECTION_MAX,
             http_connections_max: HTTP_CONNECTIONS_MAX,
+            http_peer_connections_max: HTTP_PEER_CONNECTIONS_MAX,
+            http_head_max: HTTP_HEAD_MAX,
             http_idle_max: HTTP_IDLE_MAX,
             kept_time: KEPT_TIME,
             kept_bytes_max: KEPT_BYTES_MAX,

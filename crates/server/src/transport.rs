@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: a socket in its worker
-//!                    └─ peers: connections of each peer   └▶ http2: streams become calls
+//!                    └─ peers, seats: who is connected    └▶ http2: streams become calls
 //!                                                            └─ budget: bytes held for peers
 //! http: the listener of the HTTP port, with its own limits
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `workers`, `budget`, `http2`, then `http`.
+//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, then `http`.
 
 pub(crate) mod budget;
 pub(crate) mod connection;
@@ -17,4 +17,5 @@ pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod listen;
 pub(crate) mod peers;
+pub(crate) mod seats;
 pub(crate) mod workers;

@@ -48,6 +48,11 @@ pub(crate) fn config(source: Source) -> Config {
     }
 }
 
+/// The configuration of a server with the demo's policy and these limits.
+pub(crate) fn config_within(limits: Limits) -> Config {
+    Config { limits, ..config(Source::Demo) }
+}
+
 impl InProcess {
     pub(crate) async fn start(source: Source) -> Self {
         Self::start_with(config(source)).await
@@ -59,7 +64,7 @@ impl InProcess {
 
     /// Starts a server with the demo's policy and these limits.
     pub(crate) async fn start_within(limits: Limits) -> Self {
-        Self::start_with(Config { limits, ..config(Source::Demo) }).await
+        Self::start_with(config_within(limits)).await
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {

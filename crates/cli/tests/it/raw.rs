@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request};
 use tonic::{Code, Status};
@@ -111,7 +110,11 @@ pub(crate) const REFUSED_STREAM: u32 = 7;
 pub(crate) const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A connection with full control of each HTTP/2 frame. A library would enforce the protocol's rules.
-pub(crate) struct Frames(TcpStream);
+pub(crate) struct Frames(Box<dyn Socket>);
+
+/// A socket of either kind.
+pub(crate) trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Socket for S {}
 
 /// Type, flags, stream id, payload.
 pub(crate) type Frame = (u8, u8, u32, Vec<u8>);
@@ -124,8 +127,18 @@ impl Frames {
 
     /// Also returns the server's settings by their numbers.
     pub(crate) async fn connect_with_settings(server: SocketAddr) -> (Self, BTreeMap<u16, u32>) {
-        let mut frames = Self(TcpStream::connect(server).await.unwrap());
-        frames.0.set_nodelay(true).unwrap();
+        let socket = TcpStream::connect(server).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self::over(socket).await
+    }
+
+    /// The same over a unix socket.
+    pub(crate) async fn connect_unix(path: &std::path::Path) -> Self {
+        Self::over(UnixStream::connect(path).await.unwrap()).await.0
+    }
+
+    async fn over(socket: impl Socket + 'static) -> (Self, BTreeMap<u16, u32>) {
+        let mut frames = Self(Box::new(socket));
         frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         frames.send(SETTINGS, 0, 0, &[]).await;
         let (kind, _, _, payload) = frames.next().await;
@@ -171,12 +184,6 @@ impl Frames {
     /// The same on a connection that may have ended.
     pub(crate) async fn try_send_bytes(&mut self, frames: &[u8]) -> std::io::Result<()> {
         self.0.write_all(frames).await
-    }
-
-    /// The socket once more, to write while frames are read.
-    pub(crate) fn writer(&self) -> TcpStream {
-        let socket = self.0.as_fd().try_clone_to_owned().unwrap();
-        TcpStream::from_std(socket.into()).unwrap()
     }
 
     /// Reads the next frame. Panics if the connection ends.

@@ -410,7 +410,7 @@ async fn the_server_answers_as_the_engine() {
             let batch = v1::BatchCheckRequest { checks, consistency: None };
             let wire = server.decisions().batch_check(batch.clone()).await.unwrap().into_inner();
             let basis = Basis::new(Rpc::BATCH_CHECK, &snapshot, Clock::System.now());
-            let engine = answer::batch_check(&ask, basis, &batch).unwrap();
+            let engine = answer::batch_check(&ask, basis, &batch.checks).unwrap();
             assert_eq!(wire, engine);
             let list = v1::ListCapabilitiesRequest {
                 identity: identity.id.to_string(),

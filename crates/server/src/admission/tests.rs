@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use super::*;
 use crate::jitter::jittered;
 use crate::limits::{CONNECTION_AGE, CONNECTION_AGE_JITTER_PART};
+use crate::transport::connection::Remote;
 use std::time::Duration;
 
 fn admission<S>(metrics: &Arc<Metrics>, inner: S) -> Admission<S>
@@ -195,7 +196,7 @@ fn permits_are_never_over_committed() {
         let threads = peers.map(|peer| {
             let (permits, held) = (Arc::clone(&permits), Arc::clone(&held));
             let metrics = WorkerMetrics::new(&metrics);
-            let peer = Peer::of(Some(&crate::transport::connection::Remote(peer.parse().ok())));
+            let peer = Peer::of(Some(&Remote::Ip(peer.parse().unwrap())));
             shuttle::thread::spawn(move || {
                 let permit = Permit::acquire(&permits, &metrics, peer);
                 let taken = permit.is_ok();
@@ -214,7 +215,7 @@ fn permits_are_never_over_committed() {
         assert!(taken.contains(&true), "a free permit is refused to everybody");
         assert_eq!(permits.available.available_permits(), 2, "a permit was lost");
         assert!(peers.iter().all(|peer| {
-            let remote = crate::transport::connection::Remote(peer.parse().ok());
+            let remote = Remote::Ip(peer.parse().unwrap());
             permits.peers.count(Peer::of(Some(&remote))) == 0
         }));
     });

@@ -21,8 +21,10 @@ pub fn check(
     request: &v1::CheckRequest,
 ) -> Result<v1::CheckResponse, RequestError> {
     let v1::CheckRequest { identity, capability, resource, properties, .. } = request;
+    let names = [&**identity, &**capability, &**resource];
     let attributes = convert::attributes(properties.as_ref());
-    let decision = ask.check(basis, [identity, capability, resource], &attributes)?;
+    let attributes = attributes.map_err(|error| ask.refuse(basis, names, error))?;
+    let decision = ask.check(basis, names, &attributes)?;
     Ok(convert::check_response(decision, basis.snapshot.revision()))
 }
 
@@ -34,15 +36,15 @@ pub fn check(
 pub fn batch_check(
     ask: &Ask,
     basis: Basis<'_>,
-    request: &v1::BatchCheckRequest,
+    checks: &[v1::CheckItem],
 ) -> Result<v1::BatchCheckResponse, RequestError> {
-    let properties = request.checks.iter().map(|item| item.properties.as_ref());
+    let properties = checks.iter().map(|item| item.properties.as_ref());
     let attributes: Vec<_> = properties.map(convert::attributes).collect();
-    let names = request.checks.iter().map(|item| {
+    let names = checks.iter().map(|item| {
         let v1::CheckItem { identity, capability, resource, .. } = item;
         [identity, capability, resource].map(String::as_str)
     });
-    batch_check_names(ask, basis, names.zip(attributes.iter().map(|one| &**one)))
+    batch_check_names(ask, basis, names.zip(attributes.iter().map(|one| one.as_deref())))
 }
 
 /// A batch of borrowed names, each with its attributes.
@@ -53,7 +55,7 @@ pub fn batch_check(
 pub(super) fn batch_check_names<'r>(
     ask: &Ask,
     basis: Basis<'_>,
-    checks: impl ExactSizeIterator<Item = (Names<'r>, &'r Attributes)>,
+    checks: impl ExactSizeIterator<Item = (Names<'r>, Result<&'r Attributes, &'r RequestError>)>,
 ) -> Result<v1::BatchCheckResponse, RequestError> {
     let mut results = vec![v1::CheckResult::default(); checks.len()];
     ask.batch(basis, checks, |at, decision| {
@@ -78,8 +80,10 @@ pub fn explain(
     request: &v1::ExplainRequest,
 ) -> Result<v1::ExplainResponse, RequestError> {
     let v1::ExplainRequest { identity, capability, resource, properties, .. } = request;
+    let names = [&**identity, &**capability, &**resource];
     let attributes = convert::attributes(properties.as_ref());
-    let found = ask.explain(basis, [identity, capability, resource], &attributes)?;
+    let attributes = attributes.map_err(|error| ask.refuse(basis, names, error))?;
+    let found = ask.explain(basis, names, &attributes)?;
     Ok(convert::explain_response(found, capability, basis.snapshot.revision()))
 }
 
@@ -95,7 +99,7 @@ pub fn list_capabilities(
 ) -> Result<v1::ListCapabilitiesResponse, RequestError> {
     let identity = ask::path("identity", &request.identity)?;
     let resource = ask::path("resource", &request.resource)?;
-    let attributes = convert::attributes(request.properties.as_ref());
+    let attributes = convert::attributes(request.properties.as_ref())?;
     let found = snapshot.list_capabilities(identity, resource, &attributes, now);
     Ok(convert::capabilities_response(found, snapshot))
 }
@@ -114,7 +118,7 @@ pub fn list_identities(
 ) -> Result<v1::ListIdentitiesResponse, RequestError> {
     let v1::ListIdentitiesRequest { capability, page_size, page_token, .. } = request;
     let resource = ask::path("resource", &request.resource)?;
-    let attributes = convert::attributes(request.properties.as_ref());
+    let attributes = convert::attributes(request.properties.as_ref())?;
     let fields = [&**capability, &*request.resource];
     let list = List { method: "ListIdentities", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
@@ -145,7 +149,7 @@ pub fn list_scopes(
         let problem = "tests on the resource are left open here, so nothing can be said of it";
         return Err(RequestError::field("properties.resource", problem));
     }
-    let attributes = convert::attributes(request.properties.as_ref());
+    let attributes = convert::attributes(request.properties.as_ref())?;
     let fields = [&**capability, &*request.identity];
     let list = List { method: "ListScopes", fields, attributes: &attributes };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;

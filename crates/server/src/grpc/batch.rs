@@ -8,6 +8,7 @@ use tonic::Status;
 use super::answer;
 use crate::RequestError;
 use crate::ask::{Ask, Basis, Names, too_many_checks};
+use crate::error::CallError;
 
 /// The checks of a batch.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ impl<'r> Batch<'r> {
             BatchRequest::Decoded(request) => {
                 Ok((Self::Decoded(request), request.consistency.as_ref()))
             }
+            // Not reached: `Services::batch` decodes long batches first.
+            BatchRequest::Long(_) => Err(CallError::Bug { correlation: "long".into() }.into()),
             BatchRequest::TooMany(checks) => Err(too_many_checks(*checks).into()),
         }
     }
@@ -56,10 +59,10 @@ impl<'r> Batch<'r> {
     ) -> Result<v1::BatchCheckResponse, RequestError> {
         match self {
             Self::Plain(checks) => {
-                let checks = checks.iter().map(|names| (*names, Attributes::NONE));
+                let checks = checks.iter().map(|names| (*names, Ok(Attributes::NONE)));
                 answer::batch_check_names(ask, basis, checks)
             }
-            Self::Decoded(request) => answer::batch_check(ask, basis, request),
+            Self::Decoded(request) => answer::batch_check(ask, basis, &request.checks),
         }
     }
 }

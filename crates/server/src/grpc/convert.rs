@@ -11,21 +11,34 @@ use capstan_policy::whole;
 use capstan_proto::v1::{self, consistency::Mode};
 use prost_types::value::Kind;
 
+use crate::RequestError;
 use crate::feed::Freshness;
+use crate::limits::PROPERTIES_MAX;
 
 // === From the wire ===
 
 /// The attributes of a request. Without properties it allocates nothing.
-pub(crate) fn attributes(properties: Option<&v1::Properties>) -> Cow<'static, Attributes> {
+///
+/// # Errors
+///
+/// More than [`PROPERTIES_MAX`] properties.
+pub(crate) fn attributes(
+    properties: Option<&v1::Properties>,
+) -> Result<Cow<'static, Attributes>, RequestError> {
     let Some(v1::Properties { subject, resource, action, context }) = properties else {
-        return Cow::Borrowed(Attributes::NONE);
+        return Ok(Cow::Borrowed(Attributes::NONE));
     };
-    Cow::Owned(Attributes {
+    let count: usize = [subject, resource, action, context].map(HashMap::len).iter().sum();
+    if count > PROPERTIES_MAX {
+        let problem = format!("{count} properties: at most {PROPERTIES_MAX} are allowed");
+        return Err(RequestError::field("properties", problem));
+    }
+    Ok(Cow::Owned(Attributes {
         subject: values(subject),
         resource: values(resource),
         action: values(action),
         context: values(context),
-    })
+    }))
 }
 
 /// Strings, booleans, and whole numbers within 2^53. Any other value counts as absent.

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use capstan_proto::plain::BatchRequest;
+use capstan_proto::plain::{BatchRequest, Pieces};
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -79,12 +79,36 @@ impl Services {
         rpc: Rpc,
         request: BatchRequest,
     ) -> Result<v1::BatchCheckResponse, Status> {
+        if let BatchRequest::Long(pieces) = request {
+            return self.long_batch(rpc, pieces).await;
+        }
         let (batch, consistency) = Batch::of(&request)?;
         let current = self.published.read(freshness(consistency)).await?;
         let is_long = batch.len() > SHORT_BATCH_MAX;
         let _permit = if is_long { self.permit().await } else { None };
         let basis = Basis::new(rpc, &current.snapshot, self.clock.now());
         Ok(batch.answer(&self.ask, basis)?)
+    }
+
+    /// Decodes and decides a long batch with properties in its turn, in pieces of about a millisecond.
+    async fn long_batch(
+        &self,
+        rpc: Rpc,
+        mut pieces: Pieces,
+    ) -> Result<v1::BatchCheckResponse, Status> {
+        let _permit = self.permit().await;
+        while pieces.decode()? {
+            tokio::task::yield_now().await;
+        }
+        let v1::BatchCheckRequest { checks, consistency } = pieces.finish();
+        let current = self.published.read(freshness(consistency.as_ref())).await?;
+        let basis = Basis::new(rpc, &current.snapshot, self.clock.now());
+        let mut results = Vec::with_capacity(checks.len());
+        for some in checks.chunks(SHORT_BATCH_MAX) {
+            tokio::task::yield_now().await;
+            results.extend(answer::batch_check(&self.ask, basis, some)?.results);
+        }
+        Ok(v1::BatchCheckResponse { results, revision: current.snapshot.revision() })
     }
 
     /// One response for each batch, in order. The first error ends the stream. In a drain, the

@@ -131,7 +131,7 @@ mod tests {
     use crate::transport::connection::Remote;
 
     fn peer(address: &str) -> Peer {
-        Peer::of(Some(&Remote(Some(address.parse().unwrap()))))
+        Peer::of(Some(&Remote::Ip(address.parse().unwrap())))
     }
 
     #[test]

@@ -14,10 +14,16 @@ use tokio::time::{Duration, Sleep, sleep};
 
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
+use crate::transport::seats::{Seat, Seats};
 
-/// The remote address of a connection; `None` for a unix socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Remote(pub(crate) Option<SocketAddr>);
+/// The other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remote {
+    /// The address of a TCP connection.
+    Ip(SocketAddr),
+    /// The process that has opened a unix socket, by its id; `None` if the system does not say.
+    Process(Option<i32>),
+}
 
 /// What passes through a connection, for the task that drives it.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +72,13 @@ pub(crate) struct ConnectionCount(Arc<AtomicUsize>);
 /// in the peer's.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit {
-    _permit: OwnedSemaphorePermit,
+    /// Released in `drop`, before others are told.
+    permit: Option<OwnedSemaphorePermit>,
     count: Arc<AtomicUsize>,
     peers: Arc<Peers>,
     peer: Peer,
+    seats: Arc<Seats>,
+    seat: Arc<Seat>,
 }
 
 impl ConnectionCount {
@@ -81,15 +90,17 @@ impl ConnectionCount {
     pub(crate) fn track(
         &self,
         permit: OwnedSemaphorePermit,
-        peers: &Arc<Peers>,
-        peer: Peer,
+        (peers, peer): (&Arc<Peers>, Peer),
+        seats: &Arc<Seats>,
     ) -> ConnectionPermit {
         self.0.fetch_add(1, Relaxed);
         ConnectionPermit {
-            _permit: permit,
+            permit: Some(permit),
             count: Arc::clone(&self.0),
             peers: Arc::clone(peers),
             peer,
+            seats: Arc::clone(seats),
+            seat: seats.add(peer),
         }
     }
 }
@@ -98,6 +109,8 @@ impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Relaxed);
         self.peers.release(self.peer);
+        self.permit = None;
+        self.seats.remove(&self.seat);
     }
 }
 
@@ -109,7 +122,7 @@ pub(crate) struct Connection {
     traffic: Traffic,
     /// `None` once the connection preface has arrived.
     preface: Option<PrefaceTimeout>,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
 }
 
 /// The rest of the connection preface, and the timeout for it. Without it a silent connection would
@@ -143,12 +156,12 @@ impl Connection {
         let remote = accepted.remote();
         let socket = match accepted {
             Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
-            Accepted::Unix(stream) => Socket::Unix(UnixStream::from_std(stream)?),
+            Accepted::Unix(stream, _) => Socket::Unix(UnixStream::from_std(stream)?),
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
         let traffic = Traffic::default();
-        Ok(Self { socket, remote, traffic, preface: Some(preface), _permit: permit })
+        Ok(Self { socket, remote, traffic, preface: Some(preface), permit })
     }
 }
 
@@ -156,6 +169,11 @@ impl Connection {
     /// The remote address.
     pub(crate) const fn remote(&self) -> Remote {
         self.remote
+    }
+
+    /// The connection among all.
+    pub(crate) fn seat(&self) -> Arc<Seat> {
+        Arc::clone(&self.permit.seat)
     }
 
     /// What passes through the connection, from now on.

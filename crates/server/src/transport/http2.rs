@@ -20,7 +20,8 @@
 //! - Bytes that wait are charged to the connection's budget: of bodies that a call has not taken, and of
 //!   answers that the peer has not read. A connection whose peer does not read takes no input.
 //! - A connection ends when its peer closes it, breaks the protocol, leaves a ping unanswered or does
-//!   not read for too long, or when it is idle after the stop signal or its age.
+//!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
+//!   connection has no place.
 //!
 //! Read this file, `new_call`, `inbound`, `outbound`, `timers`, then `gate`.
 
@@ -36,10 +37,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use h2::RecvStream;
 use h2::server::{Builder, Connection as H2, SendResponse};
+use h2::{Reason, RecvStream};
 use http_body::Body as HttpBody;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -55,6 +56,7 @@ use crate::limits::{
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
 use crate::transport::peers::Peer;
+use crate::transport::seats::Seat;
 use gate::Gate;
 use inbound::Inbound;
 use new_call::{NewCall, Reading};
@@ -110,12 +112,14 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<()>,
     /// The tasks of calls that were not over in their first poll. They end with their connection.
     pub(crate) tasks: TaskTracker,
+    /// One permit: for the long message that is decoded.
+    pub(crate) turns: Arc<Semaphore>,
 }
 
 /// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its
 /// last one.
 pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
-    let Shared { limits, budget, stop, tasks } = shared;
+    let Shared { limits, budget, stop, tasks, turns } = shared;
     let (remote, traffic) = (connection.remote(), connection.traffic());
     let mut builder = Builder::new();
     builder
@@ -125,6 +129,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         .max_header_list_size(HEADER_BYTES_MAX)
         .max_send_buffer_size(SEND_BUFFER_MAX);
     let (gate, waker) = Gate::new();
+    let seat = connection.seat();
     let stop_signal = {
         let mut stop = stop.clone();
         async move { drop(stop.changed().await) }
@@ -135,10 +140,15 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         done = builder.handshake(connection) => done,
         // There is no call yet.
         () = &mut stop_signal => return,
+        () = poll_fn(|cx| {
+            seat.register(cx.waker());
+            if seat.yields() { Poll::Ready(()) } else { Poll::Pending }
+        }) => return,
     };
     let Ok(mut h2) = handshake else { return };
     // The waker stays registered, and stays the same, so no other poll is needed.
     let _ = stop_signal.as_mut().poll(&mut Context::from_waker(&waker));
+    seat.register(&waker);
     let timers = Timers::new(&limits, h2.ping_pong(), Instant::now());
     let budget = budget.connection(Peer::of(Some(&remote)));
     let mut driver = Driver {
@@ -147,8 +157,11 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         remote,
         timers,
         tasks,
+        turns,
         stop,
         stopping: false,
+        seat,
+        is_busy: false,
         new_calls: Vec::new(),
         bodies: Vec::new(),
         outbound: Outbound::new(Arc::clone(&budget), limits.stalled_stream_max),
@@ -168,8 +181,12 @@ struct Driver<C: Calls> {
     remote: Remote,
     timers: Timers,
     tasks: TaskTracker,
+    turns: Arc<Semaphore>,
     stop: watch::Receiver<()>,
     stopping: bool,
+    seat: Arc<Seat>,
+    /// Whether it has an open stream.
+    is_busy: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended.
@@ -192,6 +209,9 @@ impl<C: Calls> Driver<C> {
         let mut inline_calls = INLINE_CALLS_MAX;
         for _ in 0..ROUNDS_MAX {
             self.gate.again();
+            if self.seat.yields() {
+                self.h2.abrupt_shutdown(Reason::NO_ERROR);
+            }
             if !self.stopping && self.stop.has_changed().unwrap_or(true) {
                 self.stopping = true;
                 self.h2.graceful_shutdown();
@@ -219,6 +239,11 @@ impl<C: Calls> Driver<C> {
             }
             if !self.bodies.is_empty() {
                 self.bodies.retain_mut(Inbound::receive);
+            }
+            let is_busy = self.h2.has_streams();
+            if is_busy != self.is_busy {
+                self.is_busy = is_busy;
+                self.seat.set_busy(is_busy, now);
             }
             let waiting = self.new_calls.first().map(|call| call.since);
             match self.timers.poll(now, &self.traffic, waiting, &waker) {
@@ -306,7 +331,7 @@ impl<C: Calls> Driver<C> {
         let read = call.take_read();
         let most = call.intake.message_bytes_max;
         let stream = (!is_whole).then_some(call.body);
-        let (inbound, body) = inbound::body(read, stream, most, &self.budget);
+        let (inbound, body) = inbound::body(read, stream, most, (&self.budget, &self.turns));
         if let Some(mut inbound) = inbound
             && inbound.receive()
         {

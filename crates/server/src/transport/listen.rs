@@ -124,16 +124,17 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
-    Unix(std::os::unix::net::UnixStream),
+    /// With the process at the other end, if the system says which.
+    Unix(std::os::unix::net::UnixStream, Option<i32>),
 }
 
 impl Accepted {
     /// The address of the peer.
     pub(crate) const fn remote(&self) -> Remote {
-        Remote(match self {
-            Self::Tcp(_, address) => Some(*address),
-            Self::Unix(_) => None,
-        })
+        match self {
+            Self::Tcp(_, address) => Remote::Ip(*address),
+            Self::Unix(_, process) => Remote::Process(*process),
+        }
     }
 }
 
@@ -151,7 +152,8 @@ impl Listener {
             }
             Self::Unix(listener, _) => {
                 let (stream, _) = listener.accept().await?;
-                stream.into_std().map(Accepted::Unix)
+                let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+                stream.into_std().map(|stream| Accepted::Unix(stream, process))
             }
         }
     }

@@ -15,21 +15,24 @@ use crate::transport::connection::Remote;
 pub(crate) enum Peer {
     /// An IPv4 address, or the /64 network of an IPv6 address: one owner has all its addresses.
     Ip(IpAddr),
-    /// Any process that may open the unix socket.
-    Local,
+    /// A process on this machine that has opened the unix socket, by its id; `None` for those whose id
+    /// is not known.
+    Process(Option<i32>),
 }
 
 impl Peer {
-    /// The peer at the other end of a connection; [`Peer::Local`] without an IP address.
+    /// The peer at the other end of a connection.
     pub(crate) fn of(connection: Option<&Remote>) -> Self {
-        let remote = connection.and_then(|Remote(address)| *address);
-        match remote.map(|address| address.ip().to_canonical()) {
-            Some(IpAddr::V6(address)) => {
-                let network = address.to_bits() & !u128::from(u64::MAX);
-                Self::Ip(Ipv6Addr::from_bits(network).into())
-            }
-            Some(address) => Self::Ip(address),
-            None => Self::Local,
+        match connection {
+            Some(Remote::Ip(address)) => match address.ip().to_canonical() {
+                IpAddr::V6(address) => {
+                    let network = address.to_bits() & !u128::from(u64::MAX);
+                    Self::Ip(Ipv6Addr::from_bits(network).into())
+                }
+                address => Self::Ip(address),
+            },
+            Some(Remote::Process(process)) => Self::Process(*process),
+            None => Self::Process(None),
         }
     }
 }
@@ -84,8 +87,10 @@ impl Peers {
 mod tests {
     use super::*;
 
+    const LOCAL: Peer = Peer::Process(None);
+
     fn peer(address: &str) -> Peer {
-        Peer::of(Some(&Remote(Some(address.parse().unwrap()))))
+        Peer::of(Some(&Remote::Ip(address.parse().unwrap())))
     }
 
     #[test]
@@ -95,23 +100,26 @@ mod tests {
         assert_eq!(peer("[::ffff:192.0.2.1]:1"), peer("192.0.2.1:1"));
         assert_eq!(peer("[2001:db8::1]:1"), peer("[2001:db8::ffff:1]:1"));
         assert_ne!(peer("[2001:db8::1]:1"), peer("[2001:db8:0:1::1]:1"));
-        assert_eq!(Peer::of(None), Peer::Local);
+        let process = |id| Peer::of(Some(&Remote::Process(id)));
+        assert_eq!(process(Some(7)), process(Some(7)));
+        assert_ne!(process(Some(7)), process(Some(8)));
+        assert_eq!(Peer::of(None), process(None));
     }
 
     #[test]
     fn a_peer_whose_count_is_zero_leaves_the_map() {
         let peers = Peers::default();
-        assert!(!peers.try_acquire(Peer::Local, 0));
-        assert!(peers.try_acquire(Peer::Local, 2) && peers.try_acquire(Peer::Local, 2));
-        assert!(!peers.try_acquire(Peer::Local, 2));
+        assert!(!peers.try_acquire(LOCAL, 0));
+        assert!(peers.try_acquire(LOCAL, 2) && peers.try_acquire(LOCAL, 2));
+        assert!(!peers.try_acquire(LOCAL, 2));
         assert!(peers.try_acquire(peer("192.0.2.1:1"), 2));
         assert_eq!(peers.0.len(), 2);
         for _ in 0..2 {
-            peers.release(Peer::Local);
+            peers.release(LOCAL);
         }
         peers.release(peer("192.0.2.1:1"));
-        peers.release(Peer::Local);
+        peers.release(LOCAL);
         assert!(peers.0.is_empty());
-        assert!(peers.try_acquire(Peer::Local, 2));
+        assert!(peers.try_acquire(LOCAL, 2));
     }
 }

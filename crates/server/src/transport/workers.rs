@@ -24,6 +24,7 @@ use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit
 use crate::transport::http2::{self, Calls};
 use crate::transport::listen::{Accepted, Listener};
 use crate::transport::peers::{Peer, Peers};
+use crate::transport::seats::Seats;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -67,20 +68,38 @@ struct ConnectionLimits {
     each_peer: usize,
     /// Open connections by peer.
     peers: Arc<Peers>,
+    seats: Arc<Seats>,
 }
 
 impl ConnectionLimits {
-    /// A permit for a connection; `None` if the server or the peer has reached its limit.
-    fn try_acquire(
+    /// A permit for a connection. If the server or the peer has reached its limit, the connection that
+    /// has been idle longest yields; `None` if none is idle.
+    async fn acquire(
         &self,
         worker: &ConnectionCount,
         accepted: &Accepted,
     ) -> Option<ConnectionPermit> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
         let peer = Peer::of(Some(&accepted.remote()));
-        self.peers
-            .try_acquire(peer, self.each_peer)
-            .then(|| worker.track(permit, &self.peers, peer))
+        match self.try_acquire(worker, peer) {
+            Ok(permit) => Some(permit),
+            Err(of) if self.seats.make_room(of).await => self.try_acquire(worker, peer).ok(),
+            Err(_) => None,
+        }
+    }
+
+    /// # Errors
+    ///
+    /// The limit of the peer, or with `None` that of the server, is reached.
+    fn try_acquire(
+        &self,
+        worker: &ConnectionCount,
+        peer: Peer,
+    ) -> Result<ConnectionPermit, Option<Peer>> {
+        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| None)?;
+        if !self.peers.try_acquire(peer, self.each_peer) {
+            return Err(Some(peer));
+        }
+        Ok(worker.track(permit, (&self.peers, peer), &self.seats))
     }
 }
 
@@ -143,6 +162,7 @@ impl Workers {
             permits: Arc::new(Semaphore::new(limits.connections_max.min(Semaphore::MAX_PERMITS))),
             each_peer: limits.peer_connections_max,
             peers: Arc::default(),
+            seats: Seats::new(limits.yield_idle_min),
         };
         Ok(Self { workers: workers.into(), limits, kill })
     }
@@ -189,7 +209,7 @@ async fn dispatch(
         let Some(worker) = workers.iter().min_by_key(|worker| worker.connections.get()) else {
             return;
         };
-        let Some(permit) = limits.try_acquire(&worker.connections, &accepted) else {
+        let Some(permit) = limits.acquire(&worker.connections, &accepted).await else {
             metrics.shed(ShedScope::Connections);
             continue; // Dropping the connection closes it.
         };
@@ -215,7 +235,8 @@ async fn serve<C: Calls>(
     // A connection looks at its own channel at every wake; the token is shared by all workers.
     let (stopping, is_stopping) = watch::channel(());
     let mut connections = JoinSet::new();
-    let shared = http2::Shared { limits, budget, stop: is_stopping, tasks: TaskTracker::new() };
+    let (tasks, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(1)));
+    let shared = http2::Shared { limits, budget, stop: is_stopping, tasks, turns };
     loop {
         let (accepted, permit) = tokio::select! {
             next = accepted.recv() => match next {

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use super::{CHECK, assert_serves, check, waiting_check};
+use super::{CHECK, assert_serves, check, open, waiting_check};
 use crate::common::{InProcess, PATIENCE, Serving, connect};
 use crate::metrics;
 use crate::raw::{
@@ -124,10 +124,12 @@ async fn a_call_in_flight_outlives_the_age_of_its_connection() {
 async fn connections_beyond_the_limit_are_closed_and_counted() {
     let limits = Limits { connections_max: 3, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
-    let mut others = vec![connect(server.grpc).await, connect(server.grpc).await];
-    for channel in &others {
-        assert_serves(channel).await;
+    let mut others = Vec::new();
+    for _ in 0..2 {
+        let channel = connect(server.grpc).await;
+        others.push((open(&channel).await.unwrap(), channel));
     }
+    let _busy = open(&server.channel).await.unwrap();
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
@@ -147,12 +149,41 @@ async fn connections_beyond_the_limit_are_closed_and_counted() {
     }
 }
 
+/// At a limit, the connection that has been idle longest yields to a new one, with a GOAWAY.
+#[tokio::test]
+async fn an_idle_connection_yields_to_a_new_one() {
+    for (connections_max, peer_connections_max) in [(3, 10), (10, 3)] {
+        let limits = Limits {
+            connections_max,
+            peer_connections_max,
+            yield_idle_min: Duration::from_millis(50),
+            ..Limits::default()
+        };
+        let server = InProcess::start_within(limits).await;
+        let _busy = open(&server.channel).await.unwrap();
+        let mut idle = Frames::connect(server.grpc).await;
+        let mut other = Frames::connect(server.grpc).await;
+        tokio::time::sleep(2 * limits.yield_idle_min).await;
+        // A call makes the first one the last to yield.
+        assert_served(&mut idle).await;
+        let new = connect(server.grpc).await;
+        assert_serves(&new).await;
+        let mut kinds = Vec::new();
+        while let Some((kind, ..)) = other.next_or_end().await {
+            kinds.push(kind);
+        }
+        assert_eq!(kinds.last(), Some(&GOAWAY), "{kinds:?}");
+        assert_serves(&new).await;
+        assert_serves(&server.channel).await;
+    }
+}
+
 #[tokio::test]
 async fn connections_of_one_peer_are_limited() {
     let limits = Limits { peer_connections_max: 2, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let second = connect(server.grpc).await;
-    assert_serves(&second).await;
+    let _busy = (open(&second).await.unwrap(), open(&server.channel).await.unwrap());
     let mut refused = tokio::net::TcpStream::connect(server.grpc).await.unwrap();
     let mut nothing = Vec::new();
     refused.read_to_end(&mut nothing).await.unwrap();
@@ -188,12 +219,25 @@ async fn connections_without_a_preface_are_closed() {
     assert!(scraped.contains_key("capstan_in_flight"), "{scraped:?}");
 }
 
-/// `HTTP_IDLE_MAX` limits silent connections and connections that send single bytes.
-/// `HTTP_CONNECTIONS_MAX` limits their number: a third connection waits until the first two are closed.
+/// Asks for `/livez` on a new connection. Returns the answer; empty if the connection is closed.
+async fn livez(server: &InProcess) -> String {
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let mut answer = String::new();
+    let request = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    // A closed connection fails one or the other.
+    let _ = stream.write_all(request).await;
+    let _ = stream.read_to_string(&mut answer).await;
+    answer
+}
+
+/// `HTTP_IDLE_MAX` limits silent connections, and `HTTP_HEAD_MAX` those that send single bytes.
 #[tokio::test]
-async fn idle_http_connections_are_limited_and_closed() {
-    let http_idle_max = Duration::from_millis(800);
-    let limits = Limits { http_idle_max, http_connections_max: 2, ..Limits::default() };
+async fn slow_http_connections_are_closed() {
+    let limits = Limits {
+        http_idle_max: Duration::from_millis(900),
+        http_head_max: Duration::from_millis(300),
+        ..Limits::default()
+    };
     let server = InProcess::start_within(limits).await;
     let began = Instant::now();
     let mut silent = TcpStream::connect(server.http).await.unwrap();
@@ -202,24 +246,67 @@ async fn idle_http_connections_are_limited_and_closed() {
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
             if slow.write_all(b"G").await.is_err() {
-                return;
+                return began.elapsed();
             }
         }
     };
-    let (mut nothing, mut answer) = (Vec::new(), String::new());
-    let third = async {
-        let mut third = TcpStream::connect(server.http).await.unwrap();
-        third
-            .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .await
-            .unwrap();
-        third.read_to_string(&mut answer).await.unwrap();
+    let silence = async {
+        let _ = silent.read_to_end(&mut Vec::new()).await;
         began.elapsed()
     };
-    let all = async { tokio::join!(drip, silent.read_to_end(&mut nothing), third) };
-    let ((), _, waited) = tokio::time::timeout(PATIENCE, all).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(waited >= http_idle_max, "a third connection was served after {waited:?}");
+    let both = async { tokio::join!(drip, silence) };
+    let (dripped, silent) = tokio::time::timeout(PATIENCE, both).await.unwrap();
+    assert!(dripped >= limits.http_head_max && dripped < silent, "{dripped:?} {silent:?}");
+    assert!(silent >= limits.http_idle_max, "{silent:?}");
+}
+
+/// A client that asks and does not read its answers: their deadline is absolute, too.
+#[tokio::test]
+async fn http_answers_that_are_not_read_end_their_connection() {
+    let limits = Limits { http_idle_max: Duration::from_millis(500), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut deaf = TcpStream::connect(server.http).await.unwrap();
+    let ask = async {
+        while deaf.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.is_ok() {}
+    };
+    tokio::time::timeout(PATIENCE, ask).await.expect("the connection stays open");
+    assert!(livez(&server).await.starts_with("HTTP/1.1 200"));
+}
+
+/// `HTTP_CONNECTIONS_MAX` slow connections do not keep out a probe, and one peer has a share of
+/// `HTTP_PEER_CONNECTIONS_MAX`.
+#[tokio::test]
+async fn slow_http_connections_do_not_keep_out_probes() {
+    let limits = Limits { http_connections_max: 3, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut slow = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        stream.write_all(b"GET /liv").await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..3 {
+        assert!(livez(&server).await.starts_with("HTTP/1.1 200"));
+    }
+    let mut rest = Vec::new();
+    let ended = slow[0].read_to_end(&mut rest);
+    // With or without an error.
+    let _ = tokio::time::timeout(PATIENCE, ended).await.expect("the oldest stays open");
+
+    let limits = Limits { http_peer_connections_max: 2, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut slow = Vec::new();
+    for _ in 0..2 {
+        let mut stream = TcpStream::connect(server.http).await.unwrap();
+        stream.write_all(b"GET /liv").await.unwrap();
+        slow.push(stream);
+    }
+    assert_eq!(livez(&server).await, "", "the peer has its share");
+    slow.pop();
+    let began = Instant::now();
+    while livez(&server).await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "the place is never free");
+    }
 }
 
 /// The server raises the soft limit of file descriptors that it gets from the shell.

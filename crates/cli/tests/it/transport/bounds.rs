@@ -7,18 +7,18 @@ use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
     CONNECTION_HELD_BYTES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
-    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, PROBES_MAX, REQUEST_BYTES_MAX, ROUNDS_MAX,
-    SEND_BUFFER_MAX, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
+    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, PROBES_MAX, PROPERTIES_MAX, REQUEST_BYTES_MAX,
+    ROUNDS_MAX, SEND_BUFFER_MAX, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
 };
+use capstan_server::server::{Config, Runtime};
 use prost::Message as _;
-use tokio::io::AsyncWriteExt as _;
 use tonic::Code;
 use tonic::transport::Endpoint;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::{BATCH, check};
-use crate::common::{InProcess, PATIENCE, Serving, connect};
+use super::{BATCH, CHECK, check};
+use crate::common::{InProcess, PATIENCE, Serving, connect, folder};
 use crate::metrics::{of, scrape};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, RST_STREAM,
@@ -181,6 +181,83 @@ async fn requests_have_the_size_of_their_method() {
     assert_eq!((beyond.code(), &*beyond.reason()), (Code::ResourceExhausted, "TOO_LARGE"));
 }
 
+/// A check with this number of properties.
+fn supplied(properties: usize) -> v1::CheckItem {
+    let value = prost_types::Value { kind: Some(prost_types::value::Kind::BoolValue(true)) };
+    let some = |from: usize, to: usize| {
+        (from..to).map(|at| (format!("property{at}"), value.clone())).collect()
+    };
+    let v1::CheckRequest { identity, capability, resource, .. } = check();
+    let half = properties / 2;
+    let (resource_properties, context) = (some(0, half), some(half, properties));
+    let properties =
+        v1::Properties { resource: resource_properties, context, ..Default::default() };
+    v1::CheckItem { identity, capability, resource, properties: Some(properties) }
+}
+
+#[tokio::test]
+async fn a_question_has_at_most_256_properties() {
+    let server = InProcess::start(Source::Demo).await;
+    let mut decisions = server.decisions();
+    let one = |properties: usize| {
+        let v1::CheckItem { identity, capability, resource, properties } = supplied(properties);
+        v1::CheckRequest { identity, capability, resource, properties, ..Default::default() }
+    };
+    decisions.check(one(PROPERTIES_MAX)).await.unwrap();
+    let beyond = decisions.check(one(PROPERTIES_MAX + 1)).await.unwrap_err();
+    assert_eq!((beyond.code(), &*reason(&beyond)), (Code::InvalidArgument, "INVALID_FIELD"));
+    assert!(beyond.message().starts_with("properties: 257 properties"), "{beyond:?}");
+    // In a batch, short or long, only the check itself is refused.
+    for checks in [3, 300] {
+        let mut checks: Vec<_> = (0..checks).map(|_| supplied(40)).collect();
+        checks[1] = supplied(PROPERTIES_MAX + 1);
+        let batch = v1::BatchCheckRequest { checks, consistency: None };
+        let results = decisions.batch_check(batch).await.unwrap().into_inner().results;
+        for (at, result) in results.iter().enumerate() {
+            assert_eq!((result.error.is_some(), result.allowed), (at == 1, at != 1), "check {at}");
+        }
+    }
+}
+
+/// Longer than a second of work arrives at once. A plain check that comes later is answered first.
+#[tokio::test]
+async fn long_batches_leave_room_for_short_calls() {
+    let limits = Limits { unary_time_max: PATIENCE, ..Limits::default() };
+    let server = InProcess::start_with(Config {
+        runtime: Runtime::PerCore(1),
+        ..crate::common::config_within(limits)
+    })
+    .await;
+    let checks = (0..700).map(|_| supplied(PROPERTIES_MAX)).collect();
+    let batch = v1::BatchCheckRequest { checks, consistency: None };
+    assert!(batch.encoded_len() > 3 << 20);
+    let long = connect(server.grpc).await;
+    let long = (0..2).map(|_| {
+        let mut decisions = v1::decision_service_client::DecisionServiceClient::new(long.clone());
+        let batch = batch.clone();
+        async move { decisions.batch_check(batch).await.unwrap() }
+    });
+    let long = futures_util::future::join_all(long);
+    let mut decisions = server.decisions();
+    let mut health = HealthClient::new(server.channel.clone());
+    let short = async {
+        for _ in 0..20 {
+            decisions.check(check()).await.unwrap();
+            health.check(HealthCheckRequest::default()).await.unwrap();
+        }
+    };
+    tokio::pin!(long, short);
+    tokio::select! {
+        biased;
+        _ = &mut long => panic!("short calls wait for long ones"),
+        () = &mut short => {}
+    }
+    for answer in long.await {
+        let results = answer.into_inner().results;
+        assert!(results.len() == 700 && results.iter().all(|result| result.allowed));
+    }
+}
+
 #[tokio::test]
 async fn health_has_its_own_permits_and_deadline() {
     let limits = Limits {
@@ -282,38 +359,38 @@ async fn a_peer_that_reads_nothing_is_disconnected() {
     }
 }
 
-/// A slow connection that is blocked for a moment goes on where it was.
+/// A peer that does not read for a moment goes on where it was.
 #[tokio::test]
 async fn a_peer_that_reads_late_gets_every_answer() {
-    let limits = Limits {
-        unary_time_max: PATIENCE,
-        connection_held_bytes_max: HELD_BYTES_MAX,
-        peer_held_bytes_max: HELD_BYTES_MAX,
-        ..Limits::default()
-    };
-    let server = InProcess::start_within(limits).await;
-    let mut peer = Frames::connect(server.grpc).await;
+    const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
+    // The buffers of a unix socket are small.
+    let path = folder("reads-late").join("capstan");
+    let listen = format!("unix:{}", path.display());
+    let _server = Serving::start(&["--demo", "--listen", &listen, "--http", "none"], 1);
+    let mut peer = Frames::connect_unix(&path).await;
+    // Windows that never end.
     peer.send(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffff_u32.to_be_bytes()].concat()).await;
     peer.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
-    let body = framed(&batch(1_000));
+    let list = v1::ListCapabilitiesRequest {
+        identity: "alice".into(),
+        resource: "acme".into(),
+        ..Default::default()
+    };
     let streams: Vec<u32> = (0..250).map(|at| 2 * at + 1).collect();
-    let mut writer = peer.writer();
-    let write = async {
-        for stream in &streams {
-            let mut call = frame(HEADERS, END_HEADERS, *stream, &raw::header_block(BATCH));
-            for part in body.chunks(16_000) {
-                call.extend(frame(DATA, 0, *stream, part));
-            }
-            call.extend(frame(DATA, END_STREAM, *stream, &[]));
-            writer.write_all(&call).await.unwrap();
+    for stream in &streams {
+        if *stream == 401 {
+            // The answers to the first 200 fill the buffers. The server reads on once it can write.
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
-    };
-    let read = async {
-        // Answers fill the buffers of the socket meanwhile.
-        tokio::time::sleep(Duration::from_millis(500)).await;
-        super::answers(&mut peer, streams.len()).await
-    };
-    let ((), answers) = tokio::join!(write, read);
+        let head = frame(HEADERS, END_HEADERS, *stream, &raw::header_block(LIST));
+        peer.send_bytes(&[head, frame(DATA, END_STREAM, *stream, &framed(&list))].concat()).await;
+    }
+    // A keepalive ping would wake the connection as well, after 30 seconds.
+    let answers = super::answers(&mut peer, streams.len());
+    let answers = tokio::time::timeout(Duration::from_secs(20), answers).await.expect("no answer");
     assert!(answers.keys().eq(&streams));
-    assert!(answers.values().all(Option::is_some));
+    assert!(answers.values().all(Option::is_some), "an error");
+    let head = frame(HEADERS, END_HEADERS, 501, &raw::header_block(CHECK));
+    peer.send_bytes(&[head, frame(DATA, END_STREAM, 501, &framed(&check()))].concat()).await;
+    assert!(peer.answer(501).await.is_some(), "the connection serves on");
 }

@@ -5,20 +5,23 @@
 //!
 //! **Invariants**: every byte here is charged to the connection's budget, and so are the bytes of the
 //! message that the call works on. A message above its limit, or without room in the budget, fails the
-//! body. No more flow control capacity is given while a whole message waits.
+//! body. No more flow control capacity is given while a whole message waits. Of one worker's messages
+//! longer than [`SHORT_BODY_MAX`], one is decoded at a time, and sockets are looked at in between.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use capstan_proto::frame::{HEADER_BYTES, Header};
 use h2::{FlowControl, Reason, RecvStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::codegen::Bytes;
 
 use crate::error::CallError;
+use crate::limits::SHORT_BODY_MAX;
 use crate::transport::budget::{Charge, ConnectionBudget};
 
 /// The side of the connection's task.
@@ -28,7 +31,23 @@ pub(super) struct Inbound {
 }
 
 /// The side of the call.
-pub(super) struct RequestBody(Arc<Shared>);
+pub(super) struct RequestBody {
+    shared: Arc<Shared>,
+    /// Long messages of one worker are decoded one at a time.
+    turns: Arc<Semaphore>,
+    turn: Turn,
+}
+
+/// The turn of a long message to be decoded.
+enum Turn {
+    /// No long message has arrived.
+    None,
+    Waits(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    /// The call decodes the message. Its next poll, or its end, gives the turn away.
+    Taken {
+        _permit: Option<OwnedSemaphorePermit>,
+    },
+}
 
 struct Shared(Mutex<State>);
 
@@ -77,7 +96,7 @@ pub(super) fn body(
     read: Vec<Bytes>,
     stream: Option<RecvStream>,
     message_bytes_max: usize,
-    budget: &Arc<ConnectionBudget>,
+    (budget, turns): (&Arc<ConnectionBudget>, &Arc<Semaphore>),
 ) -> (Option<Inbound>, RequestBody) {
     let mut stream = stream;
     let flow = stream.as_mut().map(|stream| stream.flow_control().clone());
@@ -89,7 +108,8 @@ pub(super) fn body(
         state.finish(End::Whole);
     }
     let shared = Arc::new(Shared(Mutex::new(state)));
-    let body = RequestBody(Arc::clone(&shared));
+    let turns = Arc::clone(turns);
+    let body = RequestBody { shared: Arc::clone(&shared), turns, turn: Turn::None };
     (stream.map(|stream| Inbound { stream, shared }), body)
 }
 
@@ -284,14 +304,37 @@ impl HttpBody for RequestBody {
     type Error = Status;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        self.0.lock().poll(cx).map_ok(Frame::data)
+        let this = &mut *self;
+        let first = this.shared.lock().first();
+        if let First::Whole(bytes) = first
+            && bytes > SHORT_BODY_MAX
+        {
+            if !matches!(this.turn, Turn::Waits(_)) {
+                this.turn = Turn::None; // The message before is decoded.
+                let turns = Arc::clone(&this.turns);
+                this.turn = Turn::Waits(Box::pin(async move {
+                    // The semaphore is never closed.
+                    let permit = turns.acquire_owned().await.ok();
+                    // The runtime looks at every socket before the next long message.
+                    tokio::task::yield_now().await;
+                    permit
+                }));
+            }
+            if let Turn::Waits(turn) = &mut this.turn {
+                let permit = ready!(turn.as_mut().poll(cx));
+                this.turn = Turn::Taken { _permit: permit };
+            }
+        } else {
+            this.turn = Turn::None;
+        }
+        this.shared.lock().poll(cx).map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {
-        let state = self.0.lock();
+        let state = self.shared.lock();
         state.bytes == 0 && state.end == Some(End::Whole)
     }
 
@@ -302,7 +345,7 @@ impl HttpBody for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.shared.lock();
         state.is_abandoned = true;
         state.reader = None;
         state.drop_chunks();
