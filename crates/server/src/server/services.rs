@@ -181,7 +181,8 @@ impl Calls for WorkerCalls {
         let rpc = Rpc::from_path(path);
         if let Some(probe) = (rpc == Rpc::OTHER).then(|| Probe::of(path)).flatten() {
             let kind = if probe == Probe::Unary { Kind::Unary } else { Kind::Stream };
-            return Intake { kind, message_bytes_max: probe.request_bytes_max() };
+            let message_bytes_max = probe.request_bytes_max();
+            return Intake { kind, message_bytes_max, decodes_in_turn: false };
         }
         let message_bytes_max = rpc.request_bytes_max(&self.limits);
         let kind = if self.fast.takes(rpc, head) && self.admission.may_be_plain(head) {
@@ -191,7 +192,9 @@ impl Calls for WorkerCalls {
         } else {
             Kind::Unary
         };
-        Intake { kind, message_bytes_max }
+        // Batches borrow their names, or are decoded in pieces.
+        let decodes_in_turn = ![Rpc::BATCH_CHECK, Rpc::STREAM_CHECK].contains(&rpc);
+        Intake { kind, message_bytes_max, decodes_in_turn }
     }
 
     fn answer(&self, body: &[u8]) -> Option<Bytes> {

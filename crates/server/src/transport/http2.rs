@@ -90,6 +90,8 @@ pub(crate) struct Intake {
     pub(crate) kind: Kind,
     /// Bytes of one message of its request.
     pub(crate) message_bytes_max: usize,
+    /// Whether a long message takes so long to decode that others must be served in between.
+    pub(crate) decodes_in_turn: bool,
 }
 
 /// When a call starts.
@@ -329,9 +331,8 @@ impl<C: Calls> Driver<C> {
     fn start(&mut self, mut call: NewCall, is_whole: bool, inline_calls: &mut usize) {
         let Some(respond) = call.take_respond() else { return };
         let read = call.take_read();
-        let most = call.intake.message_bytes_max;
         let stream = (!is_whole).then_some(call.body);
-        let (inbound, body) = inbound::body(read, stream, most, (&self.budget, &self.turns));
+        let (inbound, body) = inbound::body(read, stream, call.intake, (&self.budget, &self.turns));
         if let Some(mut inbound) = inbound
             && inbound.receive()
         {

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::codegen::Bytes;
 
+use super::Intake;
 use crate::error::CallError;
 use crate::limits::SHORT_BODY_MAX;
 use crate::transport::budget::{Charge, ConnectionBudget};
@@ -34,7 +35,8 @@ pub(super) struct Inbound {
 pub(super) struct RequestBody {
     shared: Arc<Shared>,
     /// Long messages of one worker are decoded one at a time.
-    turns: Arc<Semaphore>,
+    /// `None` for messages that are cheap to decode.
+    turns: Option<Arc<Semaphore>>,
     turn: Turn,
 }
 
@@ -59,6 +61,8 @@ struct State {
     charge: Charge,
     /// Bytes of the message that the call works on.
     working: usize,
+    /// Bytes of it that the call has not taken yet.
+    message_left: usize,
     /// `None` if no more is to come.
     flow: Option<FlowControl>,
     /// Received bytes whose flow control capacity was not given back.
@@ -68,6 +72,9 @@ struct State {
     /// The call needs no more of the body.
     is_abandoned: bool,
 }
+
+/// Bytes that stay charged for the next message of a body.
+const SLACK: usize = 64 * 1024;
 
 /// How a body has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,12 +102,12 @@ enum First {
 pub(super) fn body(
     read: Vec<Bytes>,
     stream: Option<RecvStream>,
-    message_bytes_max: usize,
+    intake: Intake,
     (budget, turns): (&Arc<ConnectionBudget>, &Arc<Semaphore>),
 ) -> (Option<Inbound>, RequestBody) {
     let mut stream = stream;
     let flow = stream.as_mut().map(|stream| stream.flow_control().clone());
-    let mut state = State::new(flow, message_bytes_max, budget);
+    let mut state = State::new(flow, intake.message_bytes_max, budget);
     for chunk in read {
         state.push(chunk);
     }
@@ -108,7 +115,7 @@ pub(super) fn body(
         state.finish(End::Whole);
     }
     let shared = Arc::new(Shared(Mutex::new(state)));
-    let turns = Arc::clone(turns);
+    let turns = intake.decodes_in_turn.then(|| Arc::clone(turns));
     let body = RequestBody { shared: Arc::clone(&shared), turns, turn: Turn::None };
     (stream.map(|stream| Inbound { stream, shared }), body)
 }
@@ -165,6 +172,7 @@ impl State {
             message_bytes_max,
             charge: Charge::new(Arc::clone(budget)),
             working: 0,
+            message_left: 0,
             flow,
             unreleased: 0,
             end: None,
@@ -177,11 +185,11 @@ impl State {
         if self.end.is_some() || chunk.is_empty() {
             return;
         }
-        if !self.charge.add(chunk.len()) {
-            return self.finish(End::NoRoom);
-        }
         self.bytes += chunk.len();
         self.chunks.push_back(chunk);
+        if !self.charge_held() {
+            return self.finish(End::NoRoom);
+        }
         match self.first() {
             First::TooLarge => self.finish(End::TooLarge),
             First::Whole(_) | First::Invalid => self.wake(),
@@ -211,8 +219,20 @@ impl State {
         }
     }
 
+    /// Charges for the bytes that are held. Charges that are not needed stay for the next message, up to
+    /// [`SLACK`]: the counts are shared by all workers. False if there is no room.
+    fn charge_held(&mut self) -> bool {
+        let (held, charged) = (self.bytes + self.working, self.charge.bytes());
+        if charged > held + SLACK {
+            self.charge.release(charged - held);
+        }
+        charged >= held || self.charge.add(held - charged)
+    }
+
+    /// The message after the one that the call takes.
     fn first(&self) -> First {
-        let mut start = self.chunks.iter().flatten().take(HEADER_BYTES).copied();
+        let bytes = self.bytes - self.message_left;
+        let mut start = self.chunks.iter().flatten().skip(self.message_left).copied();
         let mut head = [0; HEADER_BYTES];
         for byte in &mut head {
             let Some(next) = start.next() else { return First::Incomplete };
@@ -222,54 +242,48 @@ impl State {
         if header.length > self.message_bytes_max {
             return First::TooLarge;
         }
-        let bytes = HEADER_BYTES + header.length;
-        if self.bytes < bytes { First::Incomplete } else { First::Whole(bytes) }
+        let length = HEADER_BYTES + header.length;
+        if bytes < length { First::Incomplete } else { First::Whole(length) }
     }
 
-    /// Takes this many bytes, in one piece. The call works on them from now on.
-    fn take(&mut self, bytes: usize) -> Bytes {
-        self.bytes -= bytes;
-        self.working = bytes;
-        match self.chunks.front_mut() {
-            Some(first) if first.len() > bytes => return first.split_to(bytes),
-            Some(first) if first.len() == bytes => {
-                return self.chunks.pop_front().unwrap_or_default();
-            }
-            _ => {}
+    /// Takes at most this many bytes, which the call works on from now on.
+    fn take(&mut self, most: usize) -> Bytes {
+        let Some(mut chunk) = self.chunks.pop_front() else { return Bytes::new() };
+        if chunk.len() > most {
+            let rest = chunk.split_off(most);
+            self.chunks.push_front(rest);
         }
-        let mut whole = Vec::with_capacity(bytes);
-        while let Some(mut chunk) = self.chunks.pop_front() {
-            let missing = bytes - whole.len();
-            if chunk.len() > missing {
-                whole.extend_from_slice(&chunk.split_to(missing));
-                self.chunks.push_front(chunk);
-                break;
-            }
-            whole.extend_from_slice(&chunk);
-        }
-        whole.into()
+        self.bytes -= chunk.len();
+        self.working += chunk.len();
+        chunk
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
-        self.charge.release(std::mem::take(&mut self.working));
-        match self.first() {
-            First::Whole(bytes) => {
-                let message = self.take(bytes);
-                if self.first() == First::Incomplete {
-                    self.give_capacity();
-                }
-                return Poll::Ready(Some(Ok(message)));
+        if self.message_left == 0 {
+            self.working = 0;
+            if let First::Whole(bytes) = self.first() {
+                self.message_left = bytes;
             }
+        }
+        if self.message_left > 0 {
+            let part = self.take(self.message_left);
+            self.message_left -= part.len();
+            if self.message_left == 0 && self.first() == First::Incomplete {
+                self.give_capacity();
+            }
+            return Poll::Ready(Some(Ok(part)));
+        }
+        match self.first() {
             // tonic says what is wrong with the header.
             First::Invalid => {
-                let header = self.take(HEADER_BYTES);
+                let header = self.start(HEADER_BYTES);
                 self.drop_chunks();
                 self.end = Some(End::Whole);
                 return Poll::Ready(Some(Ok(header)));
             }
             // Behind a message that the call has taken since.
             First::TooLarge => self.end = Some(End::TooLarge),
-            First::Incomplete => {}
+            First::Whole(_) | First::Incomplete => {}
         }
         let error = match self.end {
             None => {
@@ -280,7 +294,7 @@ impl State {
             // Less than a frame header, by which tonic sees that the body ends within a message. More
             // would make it reserve memory for the rest.
             Some(End::Whole) => {
-                let part = self.take(self.bytes.min(HEADER_BYTES - 1));
+                let part = self.start(HEADER_BYTES - 1);
                 self.drop_chunks();
                 return Poll::Ready(Some(Ok(part)));
             }
@@ -293,9 +307,25 @@ impl State {
         Poll::Ready(Some(Err(error)))
     }
 
+    /// The bytes of the message that the next poll begins; 0 if there is none yet. `None` if the call is
+    /// still taking one.
+    fn next(&self) -> Option<usize> {
+        match self.first() {
+            _ if self.message_left > 0 => None,
+            First::Whole(bytes) => Some(bytes),
+            First::Incomplete | First::TooLarge | First::Invalid => Some(0),
+        }
+    }
+
+    /// The first bytes, at most this many.
+    fn start(&self, most: usize) -> Bytes {
+        self.chunks.iter().flatten().take(most).copied().collect()
+    }
+
     fn drop_chunks(&mut self) {
         self.chunks.clear();
-        self.charge.release(std::mem::take(&mut self.bytes));
+        (self.bytes, self.working, self.message_left) = (0, 0, 0);
+        self.charge.release(self.charge.bytes());
     }
 }
 
@@ -308,13 +338,14 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
-        let first = this.shared.lock().first();
-        if let First::Whole(bytes) = first
-            && bytes > SHORT_BODY_MAX
+        if let Some(turns) = &this.turns
+            && let Some(next) = this.shared.lock().next()
         {
-            if !matches!(this.turn, Turn::Waits(_)) {
+            if next <= SHORT_BODY_MAX {
+                this.turn = Turn::None;
+            } else if !matches!(this.turn, Turn::Waits(_)) {
                 this.turn = Turn::None; // The message before is decoded.
-                let turns = Arc::clone(&this.turns);
+                let turns = Arc::clone(turns);
                 this.turn = Turn::Waits(Box::pin(async move {
                     // The semaphore is never closed.
                     let permit = turns.acquire_owned().await.ok();
@@ -327,8 +358,6 @@ impl HttpBody for RequestBody {
                 let permit = ready!(turn.as_mut().poll(cx));
                 this.turn = Turn::Taken { _permit: permit };
             }
-        } else {
-            this.turn = Turn::None;
         }
         this.shared.lock().poll(cx).map_ok(Frame::data)
     }

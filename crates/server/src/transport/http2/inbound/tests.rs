@@ -54,15 +54,23 @@ fn model(mut bytes: &[u8]) -> Vec<Got> {
 /// Takes one item; `None` if nothing has arrived.
 fn take(state: &mut State) -> Option<Got> {
     let is_whole = matches!(state.first(), First::Whole(_));
-    match state.poll(&Context::from_waker(Waker::noop())) {
-        Poll::Ready(Some(Ok(bytes))) if is_whole => Some(Got::Message(bytes.to_vec())),
-        Poll::Ready(Some(Ok(bytes))) => Some(Got::Rest(bytes.to_vec())),
-        Poll::Ready(Some(Err(status))) => {
-            assert_eq!(status.code(), tonic::Code::OutOfRange);
-            Some(Got::TooLarge)
+    let mut message = Vec::new();
+    loop {
+        match state.poll(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(bytes))) if is_whole => {
+                message.extend_from_slice(&bytes);
+                if state.message_left == 0 {
+                    return Some(Got::Message(message));
+                }
+            }
+            Poll::Ready(Some(Ok(bytes))) => return Some(Got::Rest(bytes.to_vec())),
+            Poll::Ready(Some(Err(status))) => {
+                assert_eq!(status.code(), tonic::Code::OutOfRange);
+                return Some(Got::TooLarge);
+            }
+            Poll::Ready(None) => return Some(Got::End),
+            Poll::Pending => return None,
         }
-        Poll::Ready(None) => Some(Got::End),
-        Poll::Pending => None,
     }
 }
 
@@ -97,7 +105,8 @@ proptest! {
             rest = after;
             state.push(Bytes::copy_from_slice(chunk));
             let held = state.bytes + state.working;
-            prop_assert_eq!(state.charge.bytes(), held, "every byte is charged");
+            let charged = state.charge.bytes();
+            prop_assert!((held..=held + SLACK).contains(&charged), "{} held, {} charged", held, charged);
             if *takes && !ends(&got) {
                 got.extend(take(&mut state));
             }
@@ -110,6 +119,7 @@ proptest! {
             got.push(take(&mut state).expect("the body has ended"));
         }
         prop_assert_eq!(got, model(&bytes));
+        state.drop_chunks();
         prop_assert_eq!(state.charge.bytes(), 0, "nothing stays charged");
     }
 }
