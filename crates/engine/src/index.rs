@@ -17,7 +17,9 @@ pub(crate) mod build;
 #[cfg(test)]
 pub(crate) mod corrupt;
 pub(crate) mod hash;
+pub(crate) mod load;
 pub(crate) mod matrix;
+mod plan;
 mod prefetch;
 pub(crate) mod read;
 mod resize;

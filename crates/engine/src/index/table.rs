@@ -121,16 +121,27 @@ impl<X> Table<X> {
         seed: Seed,
         entries: impl Iterator<Item = (&'k str, usize)> + Clone,
     ) -> Self {
-        let mut table = Self::new(seed, entries.clone().count());
+        Self::with_lengths(seed, entries.clone().count(), |reserve| {
+            entries.for_each(|(key, payload)| reserve(key, payload));
+        })
+    }
+
+    /// [`Self::with_capacity`] for so many entries, each of which `each` passes on by key and length of payload.
+    pub(crate) fn with_lengths(
+        seed: Seed,
+        entries: usize,
+        each: impl FnOnce(&mut dyn FnMut(&str, usize)),
+    ) -> Self {
+        let mut table = Self::new(seed, entries);
         let bits = table.high + table.low;
         let mut capacity = vec![(0, 0); 1 << bits];
-        for (key, payload) in entries {
+        each(&mut |key, payload| {
             let shard = table.seed.fingerprint(key.as_bytes()).top(bits);
             if let Some((count, bytes)) = capacity.get_mut(shard) {
                 *count += 1;
                 *bytes += shard::length(key.as_bytes(), payload);
             }
-        }
+        });
         let branches = Arc::make_mut(&mut table.root).iter_mut();
         for (branch, capacity) in branches.zip(capacity.chunks(1 << table.low)) {
             Arc::make_mut(branch).reserve(capacity);
