@@ -3,7 +3,8 @@
 //! ```text
 //! Facts ──Model::new──▶ Model ──Snapshot::build──▶ Snapshot ──check, list_capabilities──▶ answer
 //! (what is declared)    (keeps all rules)          (indexed, immutable)
-//! facts, one by one ──────────────────▶ Loader ────▶ the same, without keeping their texts
+//! facts, one by one ─────────────────▶ Loader ────▶ the same, without keeping their texts
+//!                       Snapshot ─────▶ Difference ─▶ the same, sharing what stays
 //!                                                      │  ▲
 //!                                             Writer::new  publish
 //!                                                      ▼  │
@@ -87,6 +88,7 @@ pub use decide::explain::Explanation;
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLargeError;
+pub use index::difference::{Difference, DifferenceError};
 pub use index::load::{LoadError, Loader};
 pub use index::roles::Role;
 pub use index::snapshot::Snapshot;

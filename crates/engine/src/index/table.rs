@@ -267,6 +267,17 @@ impl<X> Table<X> {
         }
     }
 
+    /// Bytes of the table that another version does not share, at most and without extra values.
+    pub(crate) fn bytes_beside(&self, other: &Self) -> usize {
+        let branches = self.root.iter().enumerate();
+        let bytes = branches.map(|(at, branch)| match other.root.get(at) {
+            Some(other) if Arc::ptr_eq(branch, other) => 0,
+            Some(other) => branch.memory_beside(other),
+            None => branch.memory(),
+        });
+        bytes.sum()
+    }
+
     /// Bytes of the table, without extra values.
     pub(crate) fn bytes(&self) -> usize {
         self.root.iter().map(|branch| branch.memory()).sum()

@@ -69,15 +69,15 @@ impl PolicyFile {
         let loaded = run_on_thread("load", move || {
             let Config { source, catalogs, clock } = config;
             // On a thread of its own, at whose end most of the memory that it needed is given back.
+            let replaced = published.current();
+            let served = replaced.as_ref().map(|current| &current.snapshot);
             let built = std::thread::scope(|scope| {
-                let build = || source.build(&catalogs, revision, clock.now());
+                let build = || source.build(&catalogs, revision, served, clock.now());
                 scope.spawn(build).join().map_err(|_| anyhow!("loading failed; the log says why"))
             });
             let Built { snapshot, credentials, compared, warnings } = built??;
             let loaded = (snapshot.clone(), compared, warnings);
-            // Two documents share no memory, so the replaced snapshot counts in full.
-            let replaced = published.current();
-            let bytes = replaced.as_ref().map_or(0, |current| current.snapshot.index_bytes());
+            let bytes = served.map_or(0, |served| served.bytes_beside(&snapshot));
             drop(replaced);
             drop(published.publish(Current { snapshot, credentials }, bytes));
             anyhow::Ok(loaded)

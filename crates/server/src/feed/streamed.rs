@@ -1,23 +1,23 @@
 //! A policy in JSON, read piece by piece: one thread reads, another indexes.
 //!
 //! ```text
-//! file ─▶ stream_policy ─▶ parts of many facts ─▶ Loader ─▶ Snapshot
+//! file ─▶ stream_policy ─▶ parts of many facts ─▶ Difference, or Loader ─▶ Snapshot
 //! ```
 //!
 //! **Invariant**: of a document that is not read to its end, or whose facts are refused, nothing is left.
 
 use std::collections::HashSet;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use anyhow::{anyhow, bail};
 use capstan_engine::{
-    Catalog, CustomRole, FactSink, Group, Identity, Loader, RegisteredResource, RoleBinding,
-    Snapshot,
+    Catalog, CustomRole, Difference, FactSink, Group, Identity, Loader, RegisteredResource,
+    RoleBinding, Snapshot,
 };
 use capstan_policy::{Catalogs, Credentials, Streamed, stream_policy};
-use thiserror::Error;
 
 /// Facts that are handed over at a time.
 const PART_FACTS: usize = 512;
@@ -42,24 +42,47 @@ enum Fact {
 }
 
 /// Nobody takes facts any more: one was refused.
-#[derive(Debug, Error)]
+#[derive(Debug, thiserror::Error)]
 #[error("the facts are refused")]
 struct Refused;
+
+/// Makes a snapshot of facts: of all anew, or of those that differ from another snapshot.
+pub(super) trait Indexer: FactSink<Error: Error + Send + Sync + 'static> {
+    /// The snapshot.
+    ///
+    /// # Errors
+    ///
+    /// The document has to be indexed in another way.
+    fn finish(self, revision: u64) -> anyhow::Result<Snapshot>;
+}
+
+impl Indexer for Loader {
+    fn finish(self, revision: u64) -> anyhow::Result<Snapshot> {
+        Ok(Self::finish(self, revision)?)
+    }
+}
+
+impl Indexer for Difference {
+    fn finish(self, revision: u64) -> anyhow::Result<Snapshot> {
+        Ok(Self::finish(self, revision)?)
+    }
+}
 
 /// Reads a document on this thread, in large parts, and indexes its facts on another.
 ///
 /// # Errors
 ///
 /// The document has to be read whole, which tells why.
-pub(super) fn load(
+pub(super) fn load<I: Indexer>(
     document: impl io::Read,
     catalogs: &Catalogs,
     revision: u64,
+    begin: impl FnOnce(&Arc<Catalog>) -> anyhow::Result<I> + Send,
 ) -> anyhow::Result<(Snapshot, Credentials)> {
     let (to, from) = sync_channel(PARTS_MAX);
     std::thread::scope(|scope| {
         let indexing = std::thread::Builder::new().name("index".into());
-        let indexed = indexing.spawn_scoped(scope, move || index(from, revision))?;
+        let indexed = indexing.spawn_scoped(scope, move || index(from, revision, begin))?;
         let read = stream_policy(document, catalogs, |catalog| {
             // If nobody takes the catalog, nobody takes facts either.
             let _ = to.send(Part::Begin(catalog));
@@ -76,25 +99,29 @@ pub(super) fn load(
 }
 
 /// Indexes facts until the end of their document.
-fn index(from: Receiver<Part>, revision: u64) -> anyhow::Result<Snapshot> {
+fn index<I: Indexer>(
+    from: Receiver<Part>,
+    revision: u64,
+    begin: impl FnOnce(&Arc<Catalog>) -> anyhow::Result<I>,
+) -> anyhow::Result<Snapshot> {
     let mut parts = from.into_iter();
     let Some(Part::Begin(catalog)) = parts.next() else { bail!("facts without a catalog") };
-    let mut loader = Loader::new(catalog);
+    let mut indexer = begin(&catalog)?;
     for part in parts {
         match part {
             Part::Begin(_) => bail!("a second catalog"),
             Part::Facts(facts) => facts.into_iter().try_for_each(|fact| match fact {
-                Fact::Group(group) => loader.group(group),
-                Fact::Role(role) => loader.role(role),
-                Fact::Identity(identity) => loader.identity(identity),
-                Fact::Resource(resource) => loader.resource(resource),
-                Fact::RoleBinding(binding) => loader.role_binding(binding),
+                Fact::Group(group) => indexer.group(group),
+                Fact::Role(role) => indexer.role(role),
+                Fact::Identity(identity) => indexer.identity(identity),
+                Fact::Resource(resource) => indexer.resource(resource),
+                Fact::RoleBinding(binding) => indexer.role_binding(binding),
             })?,
             // Without an answer nothing is declared.
             Part::Identities(ids, answer) => {
-                let _ = answer.send(loader.has_identities(ids.iter().map(|id| &**id)));
+                let _ = answer.send(indexer.has_identities(ids.iter().map(|id| &**id)));
             }
-            Part::End => return Ok(loader.finish(revision)?),
+            Part::End => return indexer.finish(revision),
         }
     }
     bail!("the document ends early")
@@ -185,7 +212,8 @@ mod tests {
     }
 
     fn loaded(document: &str) -> Result<(usize, usize), String> {
-        let loaded = load(document.as_bytes(), &Catalogs::default(), 7);
+        let begin = |catalog: &Arc<Catalog>| Ok(Loader::new(Arc::clone(catalog)));
+        let loaded = load(document.as_bytes(), &Catalogs::default(), 7, begin);
         let loaded = loaded.map_err(|error| format!("{error:#}"));
         loaded.map(|(snapshot, credentials)| (snapshot.identities_len(), credentials.len()))
     }
@@ -198,6 +226,27 @@ mod tests {
             }
             assert!(loaded(&policy(identities, identities, "")).is_err());
         }
+    }
+
+    #[test]
+    fn a_second_document_is_compared_with_the_first() {
+        let snapshot = |document: &str, served: Option<&Snapshot>| {
+            let (document, catalogs) = (document.as_bytes(), Catalogs::default());
+            let anew = |catalog: &Arc<Catalog>| Ok(Loader::new(Arc::clone(catalog)));
+            let changed = |served, catalog: &Arc<Catalog>| Ok(Difference::new(served, catalog)?);
+            match served {
+                None => load(document, &catalogs, 1, anew),
+                Some(served) => load(document, &catalogs, 2, |catalog| changed(served, catalog)),
+            }
+        };
+        let (first, _) = snapshot(&policy(PART_FACTS, 0, ""), None).unwrap();
+        let (second, _) = snapshot(&policy(PART_FACTS + 1, PART_FACTS, ""), Some(&first)).unwrap();
+        assert_eq!((second.revision(), second.identities_len()), (2, PART_FACTS + 1));
+        assert!(first.bytes_beside(&second) < first.index_bytes());
+        // An identity that is gone has no credential.
+        assert!(snapshot(&policy(PART_FACTS, PART_FACTS, ""), Some(&second)).is_err());
+        let (third, _) = snapshot(&policy(7, 6, ""), Some(&second)).unwrap();
+        assert_eq!(third.identities_len(), 7);
     }
 
     #[test]
