@@ -109,6 +109,20 @@ async fn a_changed_file_in_json_is_the_next_revision() {
     assert!(check_at(&server, "second", 5).await.allowed);
 }
 
+/// A pipe is opened and read once.
+#[test]
+fn a_policy_in_json_from_a_pipe_is_read() {
+    let path = folder("reload-pipe").join("policy.json");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || std::fs::write(path, policy_in_json("first"))
+    });
+    let output = capstan(&["check", "alice", "r.get", "first", "--policy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    writer.join().unwrap().unwrap();
+}
+
 #[test]
 fn an_invalid_file_changes_nothing_and_sighup_reloads() {
     let path = file("reload-bad", &policy("first"));

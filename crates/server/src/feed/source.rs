@@ -67,6 +67,8 @@ impl Source {
         begin: impl FnOnce(&Arc<Catalog>) -> anyhow::Result<I> + Send,
     ) -> anyhow::Result<(Snapshot, Credentials)> {
         let Self::File { path, bytes_max } = self else { bail!("it is no file") };
+        // Whoever writes to a pipe would see that it is closed.
+        ensure!(std::fs::metadata(path)?.is_file(), "it is no regular file");
         let file = File::open(path)?;
         let before = state(&file)?.context("it is no regular file")?;
         ensure!(before.0 <= *bytes_max, "it is too long");

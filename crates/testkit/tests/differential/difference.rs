@@ -160,6 +160,20 @@ fn facts(identities: usize) -> Facts {
     facts
 }
 
+/// Without bindings, a thousand changes are made and not one more.
+#[test]
+fn a_thousand_changes_are_not_too_much() {
+    let catalog = Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let base = whole(&catalog, &facts(0)).unwrap();
+    let with = |identities: usize| {
+        let mut facts = facts(identities);
+        facts.role_bindings.clear();
+        difference(&base, &catalog, &facts, 0).map(|made| made.identities_len())
+    };
+    assert_eq!(with(1_000), Ok(1_000));
+    assert_eq!(with(1_001), Err(DifferenceError::TooMuch));
+}
+
 /// One changed binding copies a part of the index. If too much is different, it is built anew.
 #[test]
 fn what_stays_is_shared_and_too_much_is_refused() {
