@@ -54,7 +54,7 @@ impl DeciderArgs {
                 let source =
                     Source::File { path: path.clone(), bytes_max: self.max_document_bytes };
                 let catalogs = load_catalogs(&self.catalog)?;
-                let built = source.build(&catalogs, 1, Clock::System.now())?;
+                let built = source.build(&catalogs, 1, None, Clock::System.now())?;
                 Ok(Decider::InProcess(InProcess(built.snapshot)))
             }
             None => {

@@ -68,7 +68,7 @@ impl Test {
         let catalogs = load_catalogs(&self.catalog)?;
         let bytes_max = self.max_document_bytes;
         let source = Source::File { path: self.policy, bytes_max };
-        let snapshot = source.build(&catalogs, 1, Clock::System.now())?.snapshot;
+        let snapshot = source.build(&catalogs, 1, None, Clock::System.now())?.snapshot;
         let mut tests = Vec::new();
         for path in &self.tests {
             let document = read(path, bytes_max)?;

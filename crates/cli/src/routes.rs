@@ -100,7 +100,7 @@ impl Routes {
         let mut report = test.report()?;
         if let (Some(policy), Some(identity)) = (&test.policy, &test.identity) {
             let catalogs = load_catalogs(&test.catalog)?;
-            let built = Source::file(policy).build(&catalogs, 1, Clock::System.now())?;
+            let built = Source::file(policy).build(&catalogs, 1, None, Clock::System.now())?;
             report.decide(&built.snapshot, identity)?;
         }
         match format {

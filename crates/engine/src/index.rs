@@ -16,8 +16,11 @@ pub(crate) mod binding;
 pub(crate) mod build;
 #[cfg(test)]
 pub(crate) mod corrupt;
+pub(crate) mod difference;
 pub(crate) mod hash;
+pub(crate) mod load;
 pub(crate) mod matrix;
+mod plan;
 mod prefetch;
 pub(crate) mod read;
 mod resize;
@@ -72,6 +75,13 @@ impl Index {
     /// conditions and properties are not counted.
     pub(crate) fn bytes(&self) -> usize {
         self.identities.bytes() + self.scopes.bytes() + self.binding_ids.bytes()
+    }
+
+    /// Bytes of the tables that another version does not share, at most.
+    pub(crate) fn bytes_beside(&self, other: &Self) -> usize {
+        self.identities.bytes_beside(&other.identities)
+            + self.scopes.bytes_beside(&other.scopes)
+            + self.binding_ids.bytes_beside(&other.binding_ids)
     }
 
     pub(crate) const fn seed(&self) -> &Seed {

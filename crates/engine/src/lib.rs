@@ -3,6 +3,8 @@
 //! ```text
 //! Facts ──Model::new──▶ Model ──Snapshot::build──▶ Snapshot ──check, list_capabilities──▶ answer
 //! (what is declared)    (keeps all rules)          (indexed, immutable)
+//! facts, one by one ─────────────────▶ Loader ────▶ the same, without keeping their texts
+//!                       Snapshot ─────▶ Difference ─▶ the same, sharing what stays
 //!                                                      │  ▲
 //!                                             Writer::new  publish
 //!                                                      ▼  │
@@ -86,6 +88,8 @@ pub use decide::explain::Explanation;
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLargeError;
+pub use index::difference::{Difference, DifferenceError};
+pub use index::load::{LoadError, Loader};
 pub use index::roles::Role;
 pub use index::snapshot::Snapshot;
 pub use index::writer::Writer;
@@ -94,7 +98,9 @@ pub use model::catalog::{Catalog, CatalogFacts, CatalogResource, CatalogRole, Fa
 pub use model::condition::{
     AttributeCategory, Attributes, CONDITIONS_MAX, Condition, Properties, Value, parse_attribute,
 };
-pub use model::facts::{CustomRole, Facts, Group, Identity, RegisteredResource, RoleBinding};
+pub use model::facts::{
+    CustomRole, FactSink, Facts, Group, Identity, RegisteredResource, RoleBinding,
+};
 pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
 pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,

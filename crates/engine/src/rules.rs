@@ -13,6 +13,7 @@ mod binding_key;
 mod document;
 
 pub(crate) use binding_key::{BindingKey, binding_id, split_binding_id};
+pub(crate) use document::References;
 pub use document::{Model, check_facts};
 
 use crate::model::path::contains;

@@ -80,6 +80,13 @@ pub(crate) struct CatalogDraft {
     facts: CatalogFacts,
 }
 
+impl CatalogDraft {
+    /// The catalog, if it keeps the engine's rules.
+    pub(crate) fn proved(self) -> Option<Catalog> {
+        Catalog::new(self.facts).ok()
+    }
+}
+
 /// Checks the engine's rules, and reports the violations. If a list of declarations could not be
 /// read, the capabilities of the roles, which may refer to it, are not checked.
 pub(crate) fn prove(

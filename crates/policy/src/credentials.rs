@@ -5,7 +5,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use capstan_engine::{Identity, PathBuf, Timestamp};
+use capstan_engine::{FactSink, Identity, PathBuf, Timestamp};
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::policy::path;
@@ -77,10 +77,15 @@ pub(crate) struct CredentialsDraft {
 impl CredentialsDraft {
     pub(crate) fn read<'t>(&mut self, reader: &mut Reader<'t>, node: Node<'t>) {
         reader.list(&mut Vec::new(), node, "a list of credentials", |reader, node| {
-            let place = self.seen;
-            self.seen += 1;
-            self.read_one(reader, node, place)
+            self.read_item(reader, node)
         });
+    }
+
+    /// Reads the next item of the list.
+    pub(crate) fn read_item<'t>(&mut self, reader: &mut Reader<'t>, node: Node<'t>) -> Option<()> {
+        let place = self.seen;
+        self.seen += 1;
+        self.read_one(reader, node, place)
     }
 
     fn read_one<'t>(
@@ -125,6 +130,12 @@ impl CredentialsDraft {
             self.places.insert(hash, place);
         }
         Some(())
+    }
+
+    /// The credentials, if each is of an identity that is declared.
+    pub(crate) fn proved(self, facts: &impl FactSink) -> Option<Credentials> {
+        let named = self.named.iter().map(|(path, ..)| path.as_str());
+        facts.has_identities(named).then_some(Credentials { by_hash: self.by_hash })
     }
 
     /// The credentials. Reports each identity that is not in `declared`; `None` means that the

@@ -7,6 +7,8 @@
 //!          └── shape errors ──▶ Diagnostics ◀── rule violations, with positions
 //! ```
 //!
+//! A policy in JSON can be read item by item instead ([`stream_policy`]), without diagnostics.
+//!
 //! The reader consumes YAML events in one pass. It builds no syntax tree and does not recurse. All
 //! errors of a document are reported together, each with line and column (section 3 of the
 //! contract). Only a document with rule violations is parsed a second time, to find their
@@ -24,6 +26,7 @@ mod policy_test;
 mod reader;
 mod routes;
 mod scalar;
+mod stream;
 
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;
@@ -38,6 +41,7 @@ pub use routes::{
     Template, is_canonical_segment, is_host, load_routes,
 };
 pub use scalar::{format_timestamp, parse_timestamp, whole};
+pub use stream::{NotStreamed, Streamed, stream_policy};
 
 /// Default limit of a document's size in bytes (256 MiB); `--max-document-bytes` changes it.
 pub const DOCUMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;

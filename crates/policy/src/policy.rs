@@ -95,7 +95,7 @@ struct Draft {
 }
 
 /// Where the catalog comes from: a name, or a mapping in the policy.
-enum Source {
+pub(crate) enum Source {
     Named(Arc<Catalog>),
     Inline(CatalogDraft),
 }
@@ -151,7 +151,11 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     draft
 }
 
-fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs) -> Option<Source> {
+pub(crate) fn read_source<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+    catalogs: &Catalogs,
+) -> Option<Source> {
     let mark = node.mark;
     if matches!(node.kind, Kind::Mapping) {
         return read_catalog(reader, node, |_| false).map(Source::Inline);
@@ -170,7 +174,7 @@ fn read_source<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     catalog.map(Source::Named)
 }
 
-fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
+pub(crate) fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
     let mark = node.mark;
     let mut id = Required::new("id");
     let mut name = String::new();
@@ -186,7 +190,7 @@ fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
     Some(Group { id: id.get(reader, mark, is_mapping)?, name })
 }
 
-fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CustomRole> {
+pub(crate) fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CustomRole> {
     let mark = node.mark;
     let mut id = Required::new("id");
     let (mut name, mut description, mut capabilities) = Default::default();
@@ -206,7 +210,7 @@ fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Custo
     Some(CustomRole { id, name, description, capabilities })
 }
 
-fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity> {
+pub(crate) fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity> {
     let mark = node.mark;
     let mut id = Required::new("id");
     let (mut name, mut kind, mut properties) = Default::default();
@@ -225,7 +229,10 @@ fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity
     Some(Identity { id, name, kind: kind.unwrap_or_else(|| "user".into()), properties })
 }
 
-fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<RegisteredResource> {
+pub(crate) fn read_registered<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+) -> Option<RegisteredResource> {
     let mark = node.mark;
     let mut id = Required::new("id");
     let mut kind = Required::new("type");
@@ -247,7 +254,10 @@ fn read_registered<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Regist
     Some(RegisteredResource { id, name, kind: kind.unwrap_or_default(), properties })
 }
 
-fn read_role_binding<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<RoleBinding> {
+pub(crate) fn read_role_binding<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+) -> Option<RoleBinding> {
     let mark = node.mark;
     let (mut id, mut expires_at, mut when) = (None, None, Vec::new());
     let mut identity = Required::new("identity");

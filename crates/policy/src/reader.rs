@@ -7,6 +7,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "a method that reads a node consumes it")]
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
 use std::str::FromStr;
 
@@ -82,7 +83,10 @@ enum Step {
 
 /// Reads one document, and collects its diagnostics and warnings.
 pub(crate) struct Reader<'t> {
-    parser: Parser<'t, StrInput<'t>>,
+    /// The text of a document; `None` if it is read item by item (`stream.rs`).
+    parser: Option<Parser<'t, StrInput<'t>>>,
+    /// The nodes of the current item.
+    items: VecDeque<Next<'t>>,
     path: Vec<Step>,
     diagnostics: Diagnostics,
     unread: Unread,
@@ -102,14 +106,34 @@ impl<'t> Reader<'t> {
             block_nesting_limit: NESTING_MAX,
         };
         options.set_emit_comments(false);
+        Self::of(Some(Parser::new_from_str_with_options(text, options)))
+    }
+
+    /// A reader of what is put into [`Self::items`].
+    pub(crate) fn of_items() -> Self {
+        Self::of(None)
+    }
+
+    fn of(parser: Option<Parser<'t, StrInput<'t>>>) -> Self {
         Self {
-            parser: Parser::new_from_str_with_options(text, options),
+            parser,
+            items: VecDeque::new(),
             path: Vec::new(),
             diagnostics: Diagnostics::default(),
             unread: Unread::default(),
             warnings: Vec::new(),
             broken: false,
         }
+    }
+
+    /// The nodes that a reader of items reads next.
+    pub(crate) const fn items(&mut self) -> &mut VecDeque<Next<'t>> {
+        &mut self.items
+    }
+
+    /// Whether there are neither diagnostics nor warnings.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.diagnostics.is_empty() && self.warnings.is_empty()
     }
 
     /// The diagnostics, the unreadable fields, and whether there was a syntax error.
@@ -471,7 +495,10 @@ impl<'t> Reader<'t> {
             if self.broken {
                 return Next::End;
             }
-            let (event, span) = match self.parser.next_event() {
+            let Some(parser) = &mut self.parser else {
+                return self.items.pop_front().unwrap_or(Next::End);
+            };
+            let (event, span) = match parser.next_event() {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => {
                     self.broken = true;
@@ -498,7 +525,7 @@ impl<'t> Reader<'t> {
             };
             if anchor && !matches!(kind, Kind::Refused) {
                 // The event after a node with an anchor has the anchor's position.
-                let mark = match self.parser.peek() {
+                let mark = match self.parser.as_mut().and_then(Parser::peek) {
                     Some(Ok((Event::Anchor(..), span))) => place(&span.start),
                     _ => mark,
                 };

@@ -1,19 +1,20 @@
 //! The revision that is served, and the policy file that feeds it.
 //!
 //! ```text
-//! watched: file events, ticks ─▶ reload ─▶ file: load ─▶ source: parse, index, self-check
+//! watched: file events, ticks ─▶ reload ─▶ file: load ─▶ source, streamed: parse, index, self-check
 //!                                             └─▶ published: serve ─▶ calls
 //! ```
 //!
 //! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
 //! pointer. No call waits for a load.
 //!
-//! Read `published`, `source`, `file`, `reload`, then `watched`.
+//! Read `published`, `source`, `streamed`, `file`, `reload`, then `watched`.
 
 pub mod file;
 pub mod published;
 pub mod reload;
 pub mod source;
+mod streamed;
 pub(crate) mod watched;
 
 pub use published::{Current, Freshness, Published};

@@ -96,6 +96,9 @@ pub const SETTLE_IN_PLACE: Duration = Duration::from_millis(250);
 /// Wait for a changing file to settle. A file that is still being written in place after this time
 /// is not loaded; the next tick tries again. Four times [`SETTLE_IN_PLACE`].
 pub const SETTLE_MAX: Duration = Duration::from_secs(1);
+/// How long the allocator keeps freed memory before a thread that ends gives it back to the system: its default of one
+/// second (`purge_delay` of mimalloc), and some time for what was freed last.
+pub const MEMORY_KEPT: Duration = Duration::from_millis(1_100);
 /// Interval between checks of every file without a file event. The target of a symbolic link
 /// changes without an event, and an unreadable file may become readable. A check is one `stat`.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(2);

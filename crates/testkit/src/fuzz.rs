@@ -11,6 +11,6 @@ mod documents;
 mod texts;
 mod world;
 
-pub use documents::{catalog, policy, policy_tests, routes};
+pub use documents::{catalog, policy, policy_tests, routes, same_snapshots};
 pub use texts::path;
 pub use world::world;

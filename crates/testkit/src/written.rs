@@ -3,6 +3,10 @@
 //! **Invariant**: any facts of a loaded document can be written and loaded again. Every text is quoted and
 //! escaped to ASCII, and possibly long keys are explicit.
 
+mod json;
+
+pub use json::policy_in_json;
+
 use std::fmt::Write as _;
 
 use capstan_engine::{
@@ -129,15 +133,18 @@ fn properties(all: &Properties) -> String {
 }
 
 fn condition(test: &Condition) -> String {
-    let of = match test.category {
+    let attribute = quoted(&format!("{}.{}", category(test), test.name));
+    let equals = if test.equals { "equals" } else { "not_equals" };
+    format!("{{attribute: {attribute}, {equals}: {}}}", value(&test.value))
+}
+
+const fn category(test: &Condition) -> &'static str {
+    match test.category {
         AttributeCategory::Subject => "subject",
         AttributeCategory::Resource => "resource",
         AttributeCategory::Action => "action",
         AttributeCategory::Context => "context",
-    };
-    let attribute = quoted(&format!("{of}.{}", test.name));
-    let equals = if test.equals { "equals" } else { "not_equals" };
-    format!("{{attribute: {attribute}, {equals}: {}}}", value(&test.value))
+    }
 }
 
 fn value(value: &Value) -> String {

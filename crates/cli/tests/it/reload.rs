@@ -77,6 +77,52 @@ async fn a_changed_file_is_the_next_revision() {
     assert!(check_at(&server, "first", 3).await.allowed);
 }
 
+/// The policy of [`policy`] in JSON, which is read piece by piece.
+fn policy_in_json(readable: &str) -> String {
+    format!(
+        "{{\"version\": 1, \"catalog\": {{\"name\": \"c\", \"resources\": [{{\"name\": \"r\", \
+         \"actions\": [\"get\"]}}], \"roles\": [{{\"name\": \"reader\", \"capabilities\": [\"r.get\"]}}]}},\n\
+         \"groups\": [{{\"id\": \"first\"}}, {{\"id\": \"second\"}}], \"identities\": [{{\"id\": \"alice\"}}],\n\
+         \"role_bindings\": [{{\"identity\": \"alice\", \"role\": \"reader\", \"scope\": \"{readable}\"}}]}}\n"
+    )
+}
+
+/// In JSON and from one notation to the other, a reload gives the same answers. A mistake changes nothing.
+#[tokio::test]
+async fn a_changed_file_in_json_is_the_next_revision() {
+    let path = file("reload-json", &policy_in_json("first"));
+    let server = InProcess::start(Source::file(&path)).await;
+    assert!(check_at(&server, "first", 1).await.allowed);
+    replace(&path, &policy_in_json("second"));
+    let answer = check_at(&server, "first", 2).await;
+    assert_eq!((answer.allowed, answer.revision), (false, 2));
+    assert!(check_at(&server, "second", 2).await.allowed);
+    replace(&path, &policy("first"));
+    assert!(check_at(&server, "first", 3).await.allowed);
+    replace(&path, &policy_in_json("nowhere"));
+    tokio::time::sleep(SETTLE * 4).await;
+    assert_eq!(check_at(&server, "first", 1).await.revision, 3);
+    // Another catalog, of the same name.
+    replace(&path, &policy_in_json("first").replace("\"r.get\"", ""));
+    assert!(!check_at(&server, "first", 4).await.allowed);
+    replace(&path, &policy_in_json("second"));
+    assert!(check_at(&server, "second", 5).await.allowed);
+}
+
+/// A pipe is opened and read once.
+#[test]
+fn a_policy_in_json_from_a_pipe_is_read() {
+    let path = folder("reload-pipe").join("policy.json");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let writer = std::thread::spawn({
+        let path = path.clone();
+        move || std::fs::write(path, policy_in_json("first"))
+    });
+    let output = capstan(&["check", "alice", "r.get", "first", "--policy", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    writer.join().unwrap().unwrap();
+}
+
 #[test]
 fn an_invalid_file_changes_nothing_and_sighup_reloads() {
     let path = file("reload-bad", &policy("first"));

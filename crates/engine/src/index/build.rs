@@ -1,5 +1,6 @@
-//! The builder: an index from a model. Every table is allocated once, at its final size.
+//! The builder: an index from facts that keep the rules (`plan.rs`). Every table is allocated once, at its final size.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use thiserror::Error;
@@ -8,13 +9,13 @@ use crate::index::Index;
 use crate::index::binding::{
     BindingId, IdentityExtra, PackedBinding, Restrictions, payload_length, write_numbers,
 };
-use crate::index::hash::Seed;
+use crate::index::plan::Plan;
 use crate::index::roles::Roles;
 use crate::index::scope::{ScopeKind, ScopePayload};
 use crate::index::sort::order_of;
 use crate::index::table::Table;
-use crate::rules::BindingKey;
-use crate::{Family, Map, Model, Role, RoleBinding};
+use crate::rules::References;
+use crate::{Family, Role};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -27,23 +28,23 @@ fn fits<T>(put: Option<T>, id: &str) -> Result<T, TooLargeError> {
 }
 
 impl Index {
-    /// Indexes a model.
+    /// Indexes facts that keep the rules.
     ///
     /// # Errors
     ///
     /// A part of the index is full, see [`Snapshot::build`](crate::Snapshot::build).
-    pub(crate) fn build(model: &Model) -> Result<Self, TooLargeError> {
-        let (catalog, facts) = (Arc::clone(model.catalog()), model.facts());
-        let seed = Seed::random();
+    pub(crate) fn build(mut plan: impl Plan) -> Result<Self, TooLargeError> {
+        let catalog = Arc::clone(plan.catalog());
+        let seed = plan.seed();
         let mut index = Self {
-            roles: Roles::new(seed.clone(), &catalog, facts.roles.len()),
+            roles: Roles::new(seed.clone(), &catalog, plan.roles().len()),
             identities: Table::new(seed.clone(), 0),
             scopes: Table::new(seed.clone(), 0),
             binding_ids: Table::new(seed, 0),
-            bindings: facts.role_bindings.len(),
+            bindings: plan.references().len(),
             catalog,
         };
-        for role in &facts.roles {
+        for role in plan.roles() {
             let id = role.id.as_str();
             let put = index.roles.put(Role {
                 id: id.into(),
@@ -54,10 +55,16 @@ impl Index {
             });
             fits(put, id)?;
         }
-        let ids = Ids::new(model);
-        let scopes = index.put_scopes(model, &ids)?;
-        let identities = index.put_identities(model, &ids, &scopes)?;
-        index.put_bound(model, &ids, &scopes, &identities);
+        let ids = Ids::new(&plan);
+        let scopes = index.put_scopes(&plan, &ids)?;
+        let identities = index.put_identities(&plan, &ids, &scopes)?;
+        let Identities { numbers, by_identity } = identities;
+        let bound = BoundAt::new(&plan, &ids, by_identity);
+        // A large policy is built with little memory beside it.
+        plan.forget_paths();
+        plan.forget_references();
+        drop(plan);
+        index.put_bound(&ids, &scopes, bound, &numbers);
         Ok(index)
     }
 
@@ -65,48 +72,38 @@ impl Index {
     /// a binding to each of them, of the role 0.
     fn put_scopes(
         &mut self,
-        model: &Model,
+        plan: &impl Plan,
         ids: &Ids,
     ) -> Result<Vec<PackedBinding>, TooLargeError> {
-        let facts = model.facts();
-        let groups = facts.groups.iter().map(|one| (&one.id, ScopeKind::Group));
-        let resources = facts.resources.iter().map(|one| (&one.id, ScopeKind::Resource));
-        let scopes = groups.chain(resources);
-        let mut children: Map<&str, u32> = scopes.clone().map(|(id, _)| (id.as_str(), 0)).collect();
-        let roles = facts.roles.iter().map(|role| &role.id);
-        let identities = facts.identities.iter().map(|identity| &identity.id);
-        for id in scopes.clone().map(|(id, _)| id).chain(roles).chain(identities) {
-            let parent = id.as_path().parent().and_then(|parent| children.get_mut(parent.as_str()));
-            if let Some(children) = parent {
-                *children += 1;
-            }
-        }
-        let mut bound = vec![0usize; facts.groups.len() + facts.resources.len()];
-        for scope in model.references().iter().map(|references| references.scope) {
+        let children = plan.children();
+        let mut bound = vec![0usize; plan.scopes_len()];
+        for scope in plan.references().iter().map(|references| references.scope) {
             if let Some(bound) = bound.get_mut(scope as usize) {
                 *bound += 1;
             }
         }
-        let scopes = scopes
-            .zip(&bound)
-            .enumerate()
-            .map(|(at, ((id, kind), bound))| (id.as_str(), kind, *bound, ids.at_scope(at)));
-        let entries = scopes
-            .clone()
-            .map(|(id, _, bound, numbered)| (id, ScopePayload::length(bound, numbered)));
-        self.scopes = Table::with_capacity(self.seed().clone(), entries);
-        let put = scopes.map(|(id, kind, bound, numbered)| {
-            let children = children.get(id).copied().unwrap_or_default();
-            // Filled in by `put_bound`.
-            let (identities, numbers) = (vec![u32::MAX; bound], numbered.then(|| vec![0; bound]));
-            let payload = ScopePayload { kind, children, unsorted: 0, identities, numbers };
-            let number = fits(self.scopes.put(id, &payload.bytes()), id)?;
-            Ok(PackedBinding::new(self.scopes.seed(), (number, id), 0))
+        let mut buffer = String::new();
+        self.scopes = Table::with_lengths(self.seed().clone(), plan.scopes_len(), |reserve| {
+            for (at, bound) in bound.iter().enumerate() {
+                let length = ScopePayload::length(*bound, ids.at_scope(at));
+                reserve(plan.scope(at, &mut buffer), length);
+            }
         });
-        let put = put.collect::<Result<Vec<PackedBinding>, TooLargeError>>()?;
-        for (resource, packed) in facts.resources.iter().zip(put.iter().skip(facts.groups.len())) {
-            if !resource.properties.is_empty() {
-                self.scopes.set_extra(packed.scope, Some(Arc::new(resource.properties.clone())));
+        let mut put = Vec::with_capacity(bound.len());
+        for (at, (bound, children)) in bound.into_iter().zip(children).enumerate() {
+            let is_group = at < plan.groups_len();
+            let kind = if is_group { ScopeKind::Group } else { ScopeKind::Resource };
+            // Filled in by `put_bound`.
+            let numbers = ids.at_scope(at).then(|| vec![0; bound]);
+            let identities = vec![u32::MAX; bound];
+            let payload = ScopePayload { kind, children, unsorted: 0, identities, numbers };
+            let id = plan.scope(at, &mut buffer);
+            let number = fits(self.scopes.put(id, &payload.bytes()), id)?;
+            put.push(PackedBinding::new(self.scopes.seed(), (number, id), 0));
+        }
+        for (at, packed) in put.iter().skip(plan.groups_len()).enumerate() {
+            if let Some(properties) = plan.resource_properties(at).filter(|all| !all.is_empty()) {
+                self.scopes.set_extra(packed.scope, Some(Arc::new(properties.clone())));
             }
         }
         Ok(put)
@@ -115,58 +112,63 @@ impl Index {
     /// Identities with their bindings. Returns the number of each, and where its bindings are.
     fn put_identities(
         &mut self,
-        model: &Model,
+        plan: &impl Plan,
         ids: &Ids,
         scopes: &[PackedBinding],
     ) -> Result<Identities, TooLargeError> {
-        let facts = model.facts();
-        let by_identity = ByIdentity::new(model);
-        let entries = facts.identities.iter().enumerate();
-        let entries = entries.map(|(at, one)| {
-            let length = payload_length(by_identity.of(at).len(), ids.of_identity(at));
-            (one.id.as_str(), length)
+        let by_identity = ByIdentity::new(plan);
+        let count = plan.identities_len();
+        let mut buffer = String::new();
+        self.identities = Table::with_lengths(self.seed().clone(), count, |reserve| {
+            for at in 0..count {
+                let length = payload_length(by_identity.of(at).len(), ids.of_identity(at));
+                reserve(plan.identity(at, &mut buffer), length);
+            }
         });
-        self.identities = Table::with_capacity(self.seed().clone(), entries);
-        let text_ids = ids.texts.iter().filter_map(|position| {
-            let binding = facts.role_bindings.get(*position as usize)?;
-            Some((binding.id.as_ref()?.as_str(), size_of::<u32>()))
+        self.binding_ids = Table::with_lengths(self.seed().clone(), ids.texts.len(), |reserve| {
+            for position in &ids.texts {
+                if let BindingId::Text(id) = plan.id(*position) {
+                    reserve(&id, size_of::<u32>());
+                }
+            }
         });
-        self.binding_ids = Table::with_capacity(self.seed().clone(), text_ids);
 
         // By number of the role.
         let mut uses = vec![0i32; self.roles.ordered().len()];
         let (mut entries, mut payload) = (Vec::<Stored>::new(), Vec::new());
-        let mut numbers = Vec::with_capacity(facts.identities.len());
-        for (at, one) in facts.identities.iter().enumerate() {
+        let mut numbers = Vec::with_capacity(count);
+        for at in 0..count {
             for place in by_identity.of(at) {
-                let Some(Declared { binding, role, scope }) = declared(model, scopes, *place)
+                let Some(References { role, scope, .. }) =
+                    plan.references().get(*place as usize).copied()
                 else {
                     continue;
                 };
+                let Some(scope) = scopes.get(scope as usize).copied() else { continue };
                 if let Some(uses) = uses.get_mut(role as usize) {
                     *uses += 1;
                 }
-                let (expires_at, conditions) = (binding.expires_at, binding.when.clone().into());
-                let restrictions = Restrictions { expires_at, conditions };
+                let restrictions = plan.restrictions(*place);
                 let restricted = !restrictions.is_empty();
                 let packed = PackedBinding { role, restricted, ..scope };
-                let id = id_of(model, *place, binding);
+                let id = plan.id(*place);
                 let number = match id {
                     BindingId::Derived if !ids.of_identity(at) => 0,
-                    BindingId::Derived => BindingKey::of(binding).derived_number(),
+                    BindingId::Derived => plan.derived_number(*place),
                     BindingId::Number(number) => number,
                     BindingId::Text(_) => 0,
                 };
                 entries.push(Stored { packed, restrictions, id, number });
             }
             let extra = write_payload(&mut entries, ids.of_identity(at), &mut payload);
-            let id = one.id.as_str();
+            let id = plan.identity(at, &mut buffer);
             let number = fits(self.identities.put(id, &payload), id)?;
             numbers.push(number);
             for (_, id) in &extra.ids {
                 fits(self.binding_ids.put(id, &number.to_le_bytes()), id)?;
             }
-            let extra = IdentityExtra { properties: one.properties.clone(), ..extra };
+            let properties = plan.identity_properties(at).cloned().unwrap_or_default();
+            let extra = IdentityExtra { properties, ..extra };
             if !extra.is_empty() {
                 self.identities.set_extra(number, Some(Arc::new(extra)));
             }
@@ -178,19 +180,16 @@ impl Index {
     }
 
     /// At each scope the identities bound there, in the order of their ids.
-    fn put_bound(
-        &mut self,
-        model: &Model,
-        ids: &Ids,
-        scopes: &[PackedBinding],
-        identities: &Identities,
-    ) {
-        let facts = model.facts();
+    fn put_bound(&mut self, ids: &Ids, scopes: &[PackedBinding], all: BoundAt, identities: &[u32]) {
+        let texts: Vec<&str> =
+            identities.iter().map(|number| self.identities.key(*number)).collect();
+        let order = order_of(&texts);
+        drop(texts);
         // Counting sort: the bindings come in the order of their identities' ids, and each goes to the next
         // place of its scope.
         let mut next: Vec<usize> = vec![0; scopes.len() + 1];
-        for references in model.references() {
-            if let Some(count) = next.get_mut(references.scope as usize + 1) {
+        for scope in &all.scopes {
+            if let Some(count) = next.get_mut(*scope as usize + 1) {
                 *count += 1;
             }
         }
@@ -200,38 +199,72 @@ impl Index {
             *start = sum;
         }
         let starts = next.clone();
-        let mut bound = vec![(u32::MAX, u32::MAX); facts.role_bindings.len()];
-        let texts: Vec<&str> = facts.identities.iter().map(|one| one.id.as_str()).collect();
-        for at in order_of(&texts) {
-            let Some(number) = identities.numbers.get(at as usize) else { continue };
-            for place in identities.by_identity.of(at as usize) {
-                let Some(references) = model.references().get(*place as usize) else { continue };
-                let Some(free) = next.get_mut(references.scope as usize) else { continue };
+        let mut bound = vec![u32::MAX; all.scopes.len()];
+        let mut numbers = vec![0u64; all.numbers.len()];
+        for at in order {
+            let Some(identity) = identities.get(at as usize) else { continue };
+            for place in all.range(at as usize) {
+                let Some(scope) = all.scopes.get(place) else { continue };
+                let Some(free) = next.get_mut(*scope as usize) else { continue };
                 if let Some(slot) = bound.get_mut(*free) {
-                    *slot = (*number, *place);
+                    *slot = *identity;
+                }
+                if let Some((slot, number)) = numbers.get_mut(*free).zip(all.numbers.get(place)) {
+                    *slot = *number;
                 }
                 *free += 1;
             }
         }
+        drop(all);
+        let mut bytes = Vec::new();
         for (at, packed) in scopes.iter().enumerate() {
             let range = starts.get(at).copied().zip(starts.get(at + 1).copied());
-            let here = range.and_then(|(start, end)| bound.get(start..end)).unwrap_or_default();
-            let mut bytes: Vec<u8> =
-                here.iter().flat_map(|(identity, _)| identity.to_le_bytes()).collect();
+            let range = range.map_or(0..0, |(start, end)| start..end);
+            bytes.clear();
+            let here = bound.get(range.clone()).unwrap_or_default();
+            bytes.extend(here.iter().flat_map(|identity| identity.to_le_bytes()));
             if ids.at_scope(at) {
-                let number = |place: u32| {
-                    let binding = facts.role_bindings.get(place as usize)?;
-                    match id_of(model, place, binding) {
-                        BindingId::Derived => Some(BindingKey::of(binding).derived_number()),
-                        BindingId::Number(number) => Some(number),
-                        BindingId::Text(_) => None,
-                    }
-                };
-                let numbers = here.iter().map(|(_, place)| number(*place).unwrap_or(0));
-                bytes.extend(numbers.flat_map(u64::to_le_bytes));
+                let here = numbers.get(range).unwrap_or_default();
+                bytes.extend(here.iter().flat_map(|number| number.to_le_bytes()));
             }
             self.scopes.write_at(packed.scope, crate::index::scope::SCOPE_HEADER, &bytes);
         }
+    }
+}
+
+/// The scopes of all bindings, those of an identity next to each other.
+struct BoundAt {
+    /// Where those of each identity start; one more at the end.
+    starts: Vec<u32>,
+    scopes: Vec<u32>,
+    /// The numbers of the bindings' ids, 0 for an id that is not a number; none if no scope needs them.
+    numbers: Vec<u64>,
+}
+
+impl BoundAt {
+    fn new(plan: &impl Plan, ids: &Ids, by_identity: ByIdentity) -> Self {
+        let ByIdentity { starts, positions } = by_identity;
+        let scope = |position: &u32| {
+            plan.references().get(*position as usize).map_or(u32::MAX, |one| one.scope)
+        };
+        let number = |position: &u32| match plan.id(*position) {
+            _ if !ids.at_scope(scope(position) as usize) => 0,
+            BindingId::Derived => plan.derived_number(*position),
+            BindingId::Number(number) => number,
+            BindingId::Text(_) => 0,
+        };
+        let numbered = positions.get(..if ids.scopes.is_empty() { 0 } else { positions.len() });
+        Self {
+            starts,
+            scopes: positions.iter().map(scope).collect(),
+            numbers: numbered.unwrap_or_default().iter().map(number).collect(),
+        }
+    }
+
+    /// The places of an identity's bindings.
+    fn range(&self, identity: usize) -> Range<usize> {
+        let range = self.starts.get(identity).zip(self.starts.get(identity + 1));
+        range.map_or(0..0, |(start, end)| *start as usize..*end as usize)
     }
 }
 
@@ -249,9 +282,9 @@ struct ByIdentity {
 }
 
 impl ByIdentity {
-    fn new(model: &Model) -> Self {
-        let mut starts = vec![0u32; model.facts().identities.len() + 1];
-        for identity in model.references().iter().map(|references| references.identity) {
+    fn new(plan: &impl Plan) -> Self {
+        let mut starts = vec![0u32; plan.identities_len() + 1];
+        for identity in plan.references().iter().map(|references| references.identity) {
             if let Some(count) = starts.get_mut(identity as usize + 1) {
                 *count += 1;
             }
@@ -262,8 +295,8 @@ impl ByIdentity {
             *start = sum;
         }
         let mut next = starts.clone();
-        let mut positions = vec![u32::MAX; model.references().len()];
-        for (position, references) in (0u32..).zip(model.references()) {
+        let mut positions = vec![u32::MAX; plan.references().len()];
+        for (position, references) in (0u32..).zip(plan.references()) {
             let Some(free) = next.get_mut(references.identity as usize) else { continue };
             if let Some(slot) = positions.get_mut(*free as usize) {
                 *slot = position;
@@ -294,13 +327,10 @@ struct Ids {
 }
 
 impl Ids {
-    fn new(model: &Model) -> Self {
-        let facts = model.facts();
+    fn new(plan: &impl Plan) -> Self {
         let mut ids = Self::default();
-        for (position, (references, binding)) in
-            (0u32..).zip(model.references().iter().zip(&facts.role_bindings))
-        {
-            match id_of(model, position, binding) {
+        for (position, references) in (0u32..).zip(plan.references()) {
+            match plan.id(position) {
                 BindingId::Derived => continue,
                 BindingId::Text(_) => {
                     ids.texts.push(position);
@@ -309,8 +339,8 @@ impl Ids {
                 BindingId::Number(_) => {}
             }
             if ids.identities.is_empty() {
-                ids.identities = vec![false; facts.identities.len()];
-                ids.scopes = vec![false; facts.groups.len() + facts.resources.len()];
+                ids.identities = vec![false; plan.identities_len()];
+                ids.scopes = vec![false; plan.scopes_len()];
             }
             if let Some(numbered) = ids.identities.get_mut(references.identity as usize) {
                 *numbered = true;
@@ -329,30 +359,6 @@ impl Ids {
     fn at_scope(&self, position: usize) -> bool {
         self.scopes.get(position).copied().unwrap_or_default()
     }
-}
-
-/// The id of the binding at this position.
-fn id_of(model: &Model, position: u32, binding: &RoleBinding) -> BindingId {
-    match (&binding.id, model.moved_number(position as usize)) {
-        (None, Some(moved)) => BindingId::Number(moved),
-        (id, _) => BindingId::of(id.as_ref(), binding.scope.as_str()),
-    }
-}
-
-/// A binding of the facts, and what it refers to.
-struct Declared<'m> {
-    binding: &'m RoleBinding,
-    /// The number of its role.
-    role: u32,
-    /// A packed binding at its scope.
-    scope: PackedBinding,
-}
-
-fn declared<'m>(model: &'m Model, scopes: &[PackedBinding], position: u32) -> Option<Declared<'m>> {
-    let references = model.references().get(position as usize)?;
-    let binding = model.facts().role_bindings.get(position as usize)?;
-    let scope = *scopes.get(references.scope as usize)?;
-    Some(Declared { binding, role: references.role, scope })
 }
 
 /// A binding with everything that is stored of it.

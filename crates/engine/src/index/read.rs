@@ -354,7 +354,7 @@ fn restrictions(
 }
 
 /// The id of the binding at this position, if it is not a number.
-fn id_text(identity: Entry<'_, IdentityExtra>, position: u32) -> Option<&str> {
+pub(crate) fn id_text(identity: Entry<'_, IdentityExtra>, position: u32) -> Option<&str> {
     let ids = &identity.extra()?.ids;
     let found = ids.binary_search_by_key(&position, |(at, _)| *at).ok()?;
     ids.get(found).map(|(_, id)| &**id)

@@ -110,6 +110,17 @@ impl Roles {
         self.rows.by_number.get(number as usize)?.as_deref()
     }
 
+    /// One more than the highest number that a role has or had.
+    pub(crate) fn numbers(&self) -> usize {
+        self.rows.by_number.len()
+    }
+
+    /// Custom roles with their numbers.
+    pub(crate) fn custom(&self) -> impl Iterator<Item = (u32, &Role)> {
+        let custom = self.ordered().iter().skip(self.rows.built_in);
+        custom.filter_map(|role| Some((self.find(&role.id)?.number, &**role)))
+    }
+
     pub(crate) fn find(&self, id: &str) -> Option<RoleUse> {
         RoleUse::read(self.by_name.get(id)?.payload())
     }

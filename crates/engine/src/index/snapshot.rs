@@ -93,6 +93,13 @@ impl Snapshot {
         self.index.bytes()
     }
 
+    /// Bytes of the index that another snapshot does not share with this one, at most; those that
+    /// [`Self::index_bytes`] does not count are not counted here either.
+    #[must_use]
+    pub fn bytes_beside(&self, other: &Self) -> usize {
+        self.index.bytes_beside(&other.index)
+    }
+
     pub(crate) const fn index(&self) -> &Index {
         &self.index
     }

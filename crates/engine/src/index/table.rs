@@ -121,16 +121,27 @@ impl<X> Table<X> {
         seed: Seed,
         entries: impl Iterator<Item = (&'k str, usize)> + Clone,
     ) -> Self {
-        let mut table = Self::new(seed, entries.clone().count());
+        Self::with_lengths(seed, entries.clone().count(), |reserve| {
+            entries.for_each(|(key, payload)| reserve(key, payload));
+        })
+    }
+
+    /// [`Self::with_capacity`] for so many entries, each of which `each` passes on by key and length of payload.
+    pub(crate) fn with_lengths(
+        seed: Seed,
+        entries: usize,
+        each: impl FnOnce(&mut dyn FnMut(&str, usize)),
+    ) -> Self {
+        let mut table = Self::new(seed, entries);
         let bits = table.high + table.low;
         let mut capacity = vec![(0, 0); 1 << bits];
-        for (key, payload) in entries {
+        each(&mut |key, payload| {
             let shard = table.seed.fingerprint(key.as_bytes()).top(bits);
             if let Some((count, bytes)) = capacity.get_mut(shard) {
                 *count += 1;
                 *bytes += shard::length(key.as_bytes(), payload);
             }
-        }
+        });
         let branches = Arc::make_mut(&mut table.root).iter_mut();
         for (branch, capacity) in branches.zip(capacity.chunks(1 << table.low)) {
             Arc::make_mut(branch).reserve(capacity);
@@ -254,6 +265,17 @@ impl<X> Table<X> {
             branch.remove(shard, fingerprint);
             self.len -= 1;
         }
+    }
+
+    /// Bytes of the table that another version does not share, at most and without extra values.
+    pub(crate) fn bytes_beside(&self, other: &Self) -> usize {
+        let branches = self.root.iter().enumerate();
+        let bytes = branches.map(|(at, branch)| match other.root.get(at) {
+            Some(other) if Arc::ptr_eq(branch, other) => 0,
+            Some(other) => branch.memory_beside(other),
+            None => branch.memory(),
+        });
+        bytes.sum()
     }
 
     /// Bytes of the table, without extra values.

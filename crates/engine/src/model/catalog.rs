@@ -7,7 +7,7 @@ use crate::model::violation::FactsError;
 use crate::{CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, parse_name, quote};
 
 /// What a catalog document declares.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogFacts {
     /// Its name, such as `chainguard-2025-08-14`.
     pub name: String,
@@ -20,7 +20,7 @@ pub struct CatalogFacts {
 }
 
 /// A kind of resource.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogResource {
     /// Its name, which may have dots: `manifest.metadata`.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct CatalogResource {
 }
 
 /// A built-in role.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CatalogRole {
     /// Its name. It has no slash, so it is never the id of a custom role.
     pub name: String,

@@ -1,5 +1,8 @@
 //! Facts: what a policy declares, as plain values with the names of the policy document. Nothing is derived.
 
+use std::collections::HashSet;
+use std::convert::Infallible;
+
 use crate::{Condition, PathBuf, Properties, Timestamp};
 
 /// Everything that a policy declares apart from its catalog, in any order.
@@ -15,6 +18,85 @@ pub struct Facts {
     pub role_bindings: Vec<RoleBinding>,
     /// Registered resources.
     pub resources: Vec<RegisteredResource>,
+}
+
+/// Takes facts one by one, in any order. After an error nothing more is to be handed over.
+pub trait FactSink {
+    /// Why a fact is refused.
+    type Error: std::fmt::Display;
+
+    /// Takes a group.
+    ///
+    /// # Errors
+    ///
+    /// The group is refused.
+    fn group(&mut self, group: Group) -> Result<(), Self::Error>;
+
+    /// Takes a custom role.
+    ///
+    /// # Errors
+    ///
+    /// The role is refused.
+    fn role(&mut self, role: CustomRole) -> Result<(), Self::Error>;
+
+    /// Takes an identity.
+    ///
+    /// # Errors
+    ///
+    /// The identity is refused.
+    fn identity(&mut self, identity: Identity) -> Result<(), Self::Error>;
+
+    /// Takes a registered resource.
+    ///
+    /// # Errors
+    ///
+    /// The resource is refused.
+    fn resource(&mut self, resource: RegisteredResource) -> Result<(), Self::Error>;
+
+    /// Takes a role binding.
+    ///
+    /// # Errors
+    ///
+    /// The binding is refused.
+    fn role_binding(&mut self, binding: RoleBinding) -> Result<(), Self::Error>;
+
+    /// Whether all of these identities were taken.
+    fn has_identities<'i>(&self, ids: impl Iterator<Item = &'i str>) -> bool;
+}
+
+/// Keeps every fact. Nothing is refused.
+impl FactSink for Facts {
+    type Error = Infallible;
+
+    fn group(&mut self, group: Group) -> Result<(), Infallible> {
+        self.groups.push(group);
+        Ok(())
+    }
+
+    fn role(&mut self, role: CustomRole) -> Result<(), Infallible> {
+        self.roles.push(role);
+        Ok(())
+    }
+
+    fn identity(&mut self, identity: Identity) -> Result<(), Infallible> {
+        self.identities.push(identity);
+        Ok(())
+    }
+
+    fn resource(&mut self, resource: RegisteredResource) -> Result<(), Infallible> {
+        self.resources.push(resource);
+        Ok(())
+    }
+
+    fn role_binding(&mut self, binding: RoleBinding) -> Result<(), Infallible> {
+        self.role_bindings.push(binding);
+        Ok(())
+    }
+
+    fn has_identities<'i>(&self, mut ids: impl Iterator<Item = &'i str>) -> bool {
+        let declared: HashSet<_> = self.identities.iter().map(|one| one.id.as_str()).collect();
+        ids.all(|id| declared.contains(id))
+    }
 }
 
 /// A node of the tree: a root group is an organization, the others are folders.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::anyhow;
 use capstan_policy::Catalogs;
 use futures_util::future::BoxFuture;
 
@@ -12,6 +13,7 @@ use super::reload::{Document, run_on_thread};
 use super::source::{Built, Source};
 use super::watched::WatchedFile;
 use crate::clock::Clock;
+use crate::limits::MEMORY_KEPT;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// The source of a policy, its catalogs, and the clock for the self-check.
@@ -34,6 +36,8 @@ pub(crate) struct PolicyFile {
     file: WatchedFile,
     /// Warnings that were logged, without their positions, so that a reload does not repeat them.
     warned: HashSet<(String, String)>,
+    /// The time of the last load, until the memory that it needed is given back.
+    loaded: Option<Instant>,
 }
 
 impl PolicyFile {
@@ -43,12 +47,13 @@ impl PolicyFile {
             Source::Demo => None,
         };
         let (revision, file, warned) = (0, WatchedFile::new(path), HashSet::new());
-        Self { config, published, metrics, revision, file, warned }
+        Self { config, published, metrics, revision, file, warned, loaded: None }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let applied = self.apply(started).await;
+        self.loaded = Some(Instant::now());
         let outcome = if applied.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         let served = self.published.current();
         let served = served.as_ref().map(|current| &current.snapshot);
@@ -63,12 +68,16 @@ impl PolicyFile {
         let revision = self.revision + 1;
         let loaded = run_on_thread("load", move || {
             let Config { source, catalogs, clock } = config;
-            let Built { snapshot, credentials, compared, warnings } =
-                source.build(&catalogs, revision, clock.now())?;
-            let loaded = (snapshot.clone(), compared, warnings);
-            // Two documents share no memory, so the replaced snapshot counts in full.
+            // On a thread of its own, at whose end most of the memory that it needed is given back.
             let replaced = published.current();
-            let bytes = replaced.as_ref().map_or(0, |current| current.snapshot.index_bytes());
+            let served = replaced.as_ref().map(|current| &current.snapshot);
+            let built = std::thread::scope(|scope| {
+                let build = || source.build(&catalogs, revision, served, clock.now());
+                scope.spawn(build).join().map_err(|_| anyhow!("loading failed; the log says why"))
+            });
+            let Built { snapshot, credentials, compared, warnings } = built??;
+            let loaded = (snapshot.clone(), compared, warnings);
+            let bytes = served.map_or(0, |served| served.bytes_beside(&snapshot));
             drop(replaced);
             drop(published.publish(Current { snapshot, credentials }, bytes));
             anyhow::Ok(loaded)
@@ -109,11 +118,14 @@ impl Document for PolicyFile {
 
     fn on_tick(&mut self) {
         let expired = self.published.expire();
-        if !expired.is_empty() {
+        let is_due = self.loaded.is_some_and(|loaded| loaded.elapsed() >= MEMORY_KEPT);
+        if is_due || !expired.is_empty() {
+            // Memory is given back at the end of a thread, some time after it was freed.
+            self.loaded = (!expired.is_empty()).then(Instant::now);
             // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
             // here.
             let free = std::thread::Builder::new().name("free".into());
-            drop(free.spawn(move || drop(expired)));
+            drop(free.spawn(move || drop((expired, Box::new(0u8)))));
         }
     }
 }

@@ -2,14 +2,16 @@
 
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 use std::{fs::File, sync::Arc};
 
-use anyhow::{Context as _, anyhow, bail};
-use capstan_engine::{Catalog, Snapshot, Timestamp, self_check};
+use anyhow::{Context as _, anyhow, bail, ensure};
+use capstan_engine::{Catalog, Difference, Loader, Snapshot, Timestamp, self_check};
 use capstan_policy::{
     Catalogs, Credentials, DOCUMENT_BYTES_MAX, Diagnostic, Diagnostics, Policy, load_policy,
 };
 
+use super::streamed::{self, Indexer};
 use crate::limits::SELF_CHECK_IDENTITIES;
 
 /// The demo policy: an organization that uses every built-in role.
@@ -52,7 +54,31 @@ impl Source {
         }
     }
 
-    /// Parses the policy, builds its snapshot, and compares a sample of decisions with the rules.
+    /// Reads the policy piece by piece, without its text in memory.
+    ///
+    /// # Errors
+    ///
+    /// The policy has to be read whole: it is not JSON, has a mistake or a warning, is too long, changes meanwhile,
+    /// or is no regular file. [`Source::load`] judges it anew, from one reading.
+    fn stream<I: Indexer>(
+        &self,
+        catalogs: &Catalogs,
+        revision: u64,
+        begin: impl FnOnce(&Arc<Catalog>) -> anyhow::Result<I> + Send,
+    ) -> anyhow::Result<(Snapshot, Credentials)> {
+        let Self::File { path, bytes_max } = self else { bail!("it is no file") };
+        // Whoever writes to a pipe would see that it is closed.
+        ensure!(std::fs::metadata(path)?.is_file(), "it is no regular file");
+        let file = File::open(path)?;
+        let before = state(&file)?.context("it is no regular file")?;
+        ensure!(before.0 <= *bytes_max, "it is too long");
+        let loaded = streamed::load((&file).take(*bytes_max), catalogs, revision, begin)?;
+        ensure!(state(&file)? == Some(before), "it was written while it was read");
+        Ok(loaded)
+    }
+
+    /// Parses the policy, builds its snapshot, and compares a sample of decisions with the rules. If little is
+    /// different from the served snapshot, the new one shares the rest with it.
     ///
     /// # Errors
     ///
@@ -61,14 +87,37 @@ impl Source {
         &self,
         catalogs: &Catalogs,
         revision: u64,
+        served: Option<&Snapshot>,
         now: Timestamp,
     ) -> anyhow::Result<Built> {
-        let Policy { model, credentials, warnings } = self.load(catalogs)?;
-        let snapshot = Snapshot::build(&model, revision)?;
+        let changed = served.map(|served| {
+            let begin = |catalog: &Arc<Catalog>| Ok(Difference::new(served, catalog)?);
+            let made = self.stream(catalogs, revision, begin);
+            made.inspect_err(|why| tracing::debug!("the policy is indexed anew: {why:#}"))
+        });
+        let anew = || {
+            let begin = |catalog: &Arc<Catalog>| Ok(Loader::new(Arc::clone(catalog)));
+            self.stream(catalogs, revision, begin)
+        };
+        let (snapshot, credentials, warnings) =
+            match changed.and_then(Result::ok).map_or_else(anew, Ok) {
+                Ok((snapshot, credentials)) => (snapshot, credentials, vec![]),
+                Err(why) => {
+                    tracing::debug!("the policy is read whole: {why:#}");
+                    let Policy { model, credentials, warnings } = self.load(catalogs)?;
+                    (Snapshot::build(&model, revision)?, credentials, warnings)
+                }
+            };
         let compared = self_check(&snapshot, SELF_CHECK_IDENTITIES, now)
             .context("the index fails its self-check, so it will not serve")?;
         Ok(Built { snapshot, credentials, compared, warnings })
     }
+}
+
+/// Length and time of the last modification of a regular file. `None` for a pipe, which can be read once.
+fn state(file: &File) -> io::Result<Option<(u64, Option<SystemTime>)>> {
+    let found = file.metadata()?;
+    Ok(found.is_file().then(|| (found.len(), found.modified().ok())))
 }
 
 /// A snapshot that has passed its self-check.
@@ -94,10 +143,7 @@ pub struct Built {
 pub fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = path.display();
     let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let state = || {
-        let found = file.metadata().with_context(|| format!("cannot read {name}"))?;
-        anyhow::Ok(found.is_file().then(|| (found.len(), found.modified().ok())))
-    };
+    let state = || state(&file).with_context(|| format!("cannot read {name}"));
     let before = state()?;
     let mut document = Vec::new();
     // One byte above the limit shows that the document is too long. This works for pipes too.

@@ -3,10 +3,12 @@
 
 use std::sync::{Arc, LazyLock};
 
-use capstan_engine::{Attributes, Model, Question, Snapshot, Timestamp, parse_name, self_check};
+use capstan_engine::{
+    Attributes, Facts, Loader, Model, Question, Snapshot, Timestamp, parse_name, self_check,
+};
 use capstan_policy::{
-    BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, load_policy,
-    load_policy_tests, load_routes,
+    BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, Streamed, load_policy,
+    load_policy_tests, load_routes, stream_policy,
 };
 
 use crate::{Naive, written};
@@ -48,7 +50,9 @@ roles:
 /// If a rule does not hold.
 #[must_use]
 pub fn policy(document: &[u8]) -> bool {
-    let Some((facts, Policy { model, warnings, .. })) = loaded_twice(document) else {
+    let loaded = loaded_twice(document);
+    streamed(document, loaded.as_ref().map(|(_, policy)| policy));
+    let Some((facts, Policy { model, warnings, .. })) = loaded else {
         return false;
     };
     in_text(document, &warnings);
@@ -79,6 +83,72 @@ fn loaded_twice(document: &[u8]) -> Option<(String, Policy)> {
     assert_eq!(said, again, "two loads of one document");
     let (facts, _) = judged(document, said)?;
     Some((facts, first.ok()?))
+}
+
+/// Reads the document piece by piece. If its facts keep the rules, they are those of the document that was read
+/// whole; if they do not, it was refused.
+fn streamed(document: &[u8], whole: Option<&Policy>) {
+    let mut catalog = None;
+    let collected = stream_policy(document, &CATALOGS, |found| {
+        catalog = Some(found);
+        Facts::default()
+    });
+    if let (Ok(Streamed { sink, credentials }), Some(catalog)) = (collected, catalog) {
+        let judged = Model::new(catalog, sink).ok();
+        let facts = |model: &Model| format!("{:?} {:?}", model.catalog().facts(), model.facts());
+        let expected = whole.map(|policy| facts(&policy.model));
+        assert_eq!(judged.as_ref().map(facts), expected, "read whole");
+        if let Some(policy) = whole {
+            assert_eq!(credentials, policy.credentials);
+            assert!(policy.warnings.is_empty(), "warnings are lost");
+        }
+    }
+    let loaded = stream_policy(document, &CATALOGS, Loader::new);
+    if let Some(Ok(loaded)) = loaded.ok().map(|streamed| streamed.sink.finish(1)) {
+        let built = whole.map(|policy| Snapshot::build(&policy.model, 1));
+        assert!(matches!(built, Some(Ok(_))), "{built:?}");
+        let (Some(policy), Some(Ok(built))) = (whole, built) else { return };
+        same_snapshots(&loaded, &built, policy.model.facts());
+    }
+}
+
+/// Compares two snapshots of the same facts: roles, bindings with their ids, and who may do what.
+///
+/// # Panics
+///
+/// If there is a difference.
+pub fn same_snapshots(one: &Snapshot, other: &Snapshot, facts: &Facts) {
+    let sizes = |snapshot: &Snapshot| (snapshot.identities_len(), snapshot.bindings_len());
+    assert_eq!(sizes(one), sizes(other));
+    let of_roles = |snapshot: &Snapshot| format!("{:?}", snapshot.roles());
+    assert_eq!(of_roles(one), of_roles(other));
+    let now = facts.role_bindings.iter().find_map(|binding| binding.expires_at);
+    let now = now.unwrap_or(Timestamp::UNIX_EPOCH);
+    for snapshot in [one, other] {
+        let checked = self_check(snapshot, IDENTITIES_CHECKED, now);
+        assert!(checked.is_ok(), "{checked:?}");
+    }
+    for identity in &facts.identities {
+        // Those without an id have no order.
+        let of_identity = |snapshot: &Snapshot| {
+            let all = snapshot.role_bindings(identity.id.as_path());
+            let mut all: Vec<_> = all.iter().map(|binding| format!("{binding:?}")).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(of_identity(one), of_identity(other));
+    }
+    let names: Vec<_> = one.catalog().capabilities().collect();
+    let groups = facts.groups.iter().map(|group| &group.id);
+    let scopes = groups.chain(facts.resources.iter().map(|resource| &resource.id));
+    for (resource, capability) in scopes.zip(names.iter().cycle()) {
+        let who = |snapshot: &Snapshot| {
+            let all =
+                snapshot.list_identities(capability, resource.as_path(), Attributes::NONE, now);
+            format!("{all:?}")
+        };
+        assert_eq!(who(one), who(other));
+    }
 }
 
 /// Compares the answers of the snapshot and the naive model.

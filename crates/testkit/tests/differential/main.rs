@@ -6,6 +6,7 @@
 
 mod answers;
 mod changes;
+mod difference;
 mod exhaustive;
 mod pages;
 mod paths;

@@ -313,6 +313,15 @@ impl<X> Branch<X> {
         *records = numbered.finish(copy);
     }
 
+    /// [`Self::memory`] without the slots and records that another branch shares.
+    pub(super) fn memory_beside(&self, other: &Self) -> usize {
+        let slots = Arc::ptr_eq(&self.slots, &other.slots).then(|| size_of_val(&*self.slots));
+        let both = self.records.iter().zip(&other.records);
+        let records = both.filter(|(one, other)| Arc::ptr_eq(one, other));
+        let shared: usize = records.map(|(one, _)| size_of_val(&**one)).sum();
+        self.memory().saturating_sub(shared + slots.unwrap_or(0))
+    }
+
     /// Bytes of the branch, without extra values.
     pub(super) fn memory(&self) -> usize {
         let records: usize = self.records.iter().map(|records| size_of_val(&**records)).sum();

@@ -1,0 +1,444 @@
+//! The loader: an index from facts that come one by one, without keeping their texts.
+//!
+//! ```text
+//! group, role, identity, resource ─▶ paths: a tree of segments ─┐
+//! role_binding ─▶ rules ─▶ three numbers ───────────────────────┴─▶ finish: build ─▶ Snapshot
+//! ```
+//!
+//! Facts come in any order. A binding that refers to what is not declared yet is kept whole until the end.
+//!
+//! **Invariant**: what the loader accepts, [`Model::new`](crate::Model::new) accepts, and both give the same
+//! index. The loader refuses more, and does not say all that is wrong: then the facts are to be judged as a whole.
+
+mod paths;
+
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::index::Index;
+use crate::index::binding::{BindingId, Restrictions};
+use crate::index::build::TooLargeError;
+use crate::index::hash::Seed;
+use crate::index::plan::Plan;
+use crate::rules::{self, BindingKey, References, View, split_binding_id};
+use crate::{
+    Catalog, ChangeError, CustomRole, FactSink, Group, Identity, Map, PathBuf, Properties,
+    RegisteredResource, RoleBinding, Snapshot,
+};
+use paths::{Named, Paths};
+
+/// Why a loader refuses facts.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum LoadError {
+    /// A fact breaks a rule.
+    #[error(transparent)]
+    Rule(#[from] ChangeError),
+    /// Two bindings are the same, or a declared path may be the derived id of a binding: only all facts together
+    /// tell.
+    #[error("the ids of the role bindings depend on one another")]
+    BindingIds,
+    /// The facts are larger than an index can be.
+    #[error(transparent)]
+    TooLarge(#[from] TooLargeError),
+}
+
+type Loaded = Result<(), LoadError>;
+
+/// Collects facts, and indexes them. After an error it is to be dropped.
+pub struct Loader {
+    catalog: Arc<Catalog>,
+    /// By name, the number in the catalog.
+    built_in_roles: Map<Box<str>, u32>,
+    paths: Paths,
+    /// Nodes of the paths, by position.
+    groups: Vec<u32>,
+    resources: Vec<u32>,
+    identities: Vec<u32>,
+    roles: Vec<CustomRole>,
+    /// Of the few that have any, by position, ascending.
+    resource_properties: Vec<(u32, Properties)>,
+    identity_properties: Vec<(u32, Properties)>,
+    /// Until the end, scopes are nodes.
+    references: Vec<References>,
+    /// Of the bindings that have any, by position, ascending.
+    restrictions: Vec<(u32, Restrictions)>,
+    /// Declared ids of bindings, by position, ascending: those that are a number, and the others.
+    numbers: Vec<(u32, u64)>,
+    texts: Vec<(u32, Box<str>)>,
+    derived: DerivedNumbers,
+    /// Paths whose parent is not declared yet.
+    orphans: Vec<PathBuf>,
+    /// Bindings that refer to what is not declared yet.
+    early: Vec<RoleBinding>,
+}
+
+/// Numbers of ids of bindings, to see whether any two are equal.
+#[derive(Default)]
+struct DerivedNumbers {
+    /// Of bindings that declare no id.
+    unnamed: Vec<u64>,
+    /// Of bindings that declare one.
+    named: Vec<u64>,
+    /// The numbers of declared paths that have the form of a derived id.
+    declared: Vec<u64>,
+}
+
+impl Loader {
+    /// A loader of facts under this catalog.
+    #[must_use]
+    pub fn new(catalog: Arc<Catalog>) -> Self {
+        let names = catalog.roles().iter().map(|role| Box::from(&*role.name));
+        Self {
+            built_in_roles: names.zip(0..).collect(),
+            catalog,
+            paths: Paths::new(Seed::random()),
+            groups: vec![],
+            resources: vec![],
+            identities: vec![],
+            roles: vec![],
+            resource_properties: vec![],
+            identity_properties: vec![],
+            references: vec![],
+            restrictions: vec![],
+            numbers: vec![],
+            texts: vec![],
+            derived: DerivedNumbers::default(),
+            orphans: vec![],
+            early: vec![],
+        }
+    }
+
+    /// Indexes the facts. The caller chooses the revision; revisions only grow.
+    ///
+    /// # Errors
+    ///
+    /// A fact breaks a rule, the ids of bindings depend on one another, or a part of the index is full.
+    pub fn finish(mut self, revision: u64) -> Result<Snapshot, LoadError> {
+        for orphan in std::mem::take(&mut self.orphans) {
+            rules::check_parent(&&self, orphan.as_path()).map_err(ChangeError::from)?;
+        }
+        for binding in std::mem::take(&mut self.early) {
+            let mut first = None;
+            let found = rules::check_binding(&&self, &binding, |broken| {
+                first.get_or_insert(broken);
+            });
+            first.map_or(Ok(()), Err).map_err(ChangeError::from)?;
+            let (Some(identity), Some(role), Some(scope)) =
+                (found.identity, found.role, found.scope)
+            else {
+                let id = binding.identity.as_str();
+                return Err(ChangeError::not_found("role binding", id).into());
+            };
+            self.add(binding, References { identity, role, scope })?;
+        }
+        if std::mem::take(&mut self.derived).depend_on_one_another() {
+            return Err(LoadError::BindingIds);
+        }
+        let groups = position(self.groups.len());
+        for references in &mut self.references {
+            references.scope = match self.paths.named(references.scope) {
+                (Named::Group, position) => position,
+                (_, position) => position.saturating_add(groups),
+            };
+        }
+        Ok(Snapshot::new(revision, Index::build(self)?))
+    }
+
+    /// Makes a path name something new.
+    fn claim(&mut self, id: PathBuf, named: Named, at: usize) -> Result<u32, LoadError> {
+        let node = self.take(&id, named, at)?;
+        if rules::check_parent(&&*self, id.as_path()).is_err() {
+            self.orphans.push(id);
+        }
+        Ok(node)
+    }
+
+    fn take(&mut self, id: &PathBuf, named: Named, at: usize) -> Result<u32, LoadError> {
+        let full = || TooLargeError(id.to_string());
+        let node = self.paths.insert(id.as_str()).ok_or_else(full)?;
+        let is_taken = self.paths.named(node).0 != Named::Nothing;
+        rules::check_id(id.as_str(), is_taken).map_err(ChangeError::from)?;
+        self.paths.name(node, named, u32::try_from(at).map_err(|_| full())?);
+        if let Some((_, number)) = split_binding_id(id.as_str()) {
+            self.derived.declared.push(number);
+        }
+        Ok(node)
+    }
+
+    /// Adds a binding that keeps the rules which compare it with no other.
+    fn add(&mut self, binding: RoleBinding, references: References) -> Loaded {
+        let at = self.references.len();
+        let number = BindingKey::of(&binding).derived_number();
+        let position = u32::try_from(at).map_err(|_| TooLargeError(binding.scope.to_string()))?;
+        match &binding.id {
+            None => self.derived.unnamed.push(number),
+            Some(id) => {
+                self.derived.named.push(number);
+                self.take(id, Named::Binding, at)?;
+                match BindingId::of(Some(id), binding.scope.as_str()) {
+                    BindingId::Number(number) => self.numbers.push((position, number)),
+                    BindingId::Text(id) => self.texts.push((position, id)),
+                    BindingId::Derived => {}
+                }
+            }
+        }
+        let (expires_at, conditions) = (binding.expires_at, binding.when.into());
+        let restrictions = Restrictions { expires_at, conditions };
+        if !restrictions.is_empty() {
+            self.restrictions.push((position, restrictions));
+        }
+        self.references.push(references);
+        Ok(())
+    }
+
+    fn role_id(&self, number: u32) -> &str {
+        let number = number as usize;
+        let custom = || self.roles.get(number.checked_sub(self.catalog.roles().len())?);
+        match self.catalog.roles().get(number) {
+            Some(role) => &role.name,
+            None => custom().map_or("", |role| role.id.as_str()),
+        }
+    }
+}
+
+/// Names of groups, and names and types of identities and resources, are not kept. A role binding that breaks a rule
+/// may be refused at the end only.
+impl FactSink for Loader {
+    type Error = LoadError;
+
+    fn group(&mut self, group: Group) -> Loaded {
+        let node = self.claim(group.id, Named::Group, self.groups.len())?;
+        self.groups.push(node);
+        Ok(())
+    }
+
+    fn role(&mut self, role: CustomRole) -> Loaded {
+        rules::check_role_place(&role).map_err(ChangeError::from)?;
+        rules::check_role_count(self.catalog.roles().len(), self.roles.len() + 1)
+            .map_err(ChangeError::from)?;
+        let mut first = None;
+        rules::check_role_capabilities(&&*self, &role, |broken| {
+            first.get_or_insert(broken);
+        });
+        first.map_or(Ok(()), Err).map_err(ChangeError::from)?;
+        self.claim(role.id.clone(), Named::Role, self.roles.len())?;
+        self.roles.push(role);
+        Ok(())
+    }
+
+    fn identity(&mut self, identity: Identity) -> Loaded {
+        let at = self.identities.len();
+        let node = self.claim(identity.id, Named::Identity, at)?;
+        self.identities.push(node);
+        if !identity.properties.is_empty() {
+            self.identity_properties.push((position(at), identity.properties));
+        }
+        Ok(())
+    }
+
+    fn resource(&mut self, resource: RegisteredResource) -> Loaded {
+        let at = self.resources.len();
+        let node = self.claim(resource.id, Named::Resource, at)?;
+        self.resources.push(node);
+        if !resource.properties.is_empty() {
+            self.resource_properties.push((position(at), resource.properties));
+        }
+        Ok(())
+    }
+
+    fn role_binding(&mut self, binding: RoleBinding) -> Loaded {
+        let mut broken = false;
+        let found = rules::check_binding(&&*self, &binding, |_| broken = true);
+        match (found.identity, found.role, found.scope) {
+            (Some(identity), Some(role), Some(scope)) if !broken => {
+                self.add(binding, References { identity, role, scope })
+            }
+            _ => {
+                self.early.push(binding);
+                Ok(())
+            }
+        }
+    }
+
+    fn has_identities<'i>(&self, mut ids: impl Iterator<Item = &'i str>) -> bool {
+        ids.all(|id| View::identity(&self, id).is_some())
+    }
+}
+
+impl DerivedNumbers {
+    /// Whether two bindings are the same or have one derived number, or a binding without an id may have to leave
+    /// its derived id to another path. Two bindings that are the same have one number.
+    fn depend_on_one_another(mut self) -> bool {
+        self.unnamed.sort_unstable();
+        self.named.sort_unstable();
+        let is_unnamed = |number: &u64| self.unnamed.binary_search(number).is_ok();
+        let is_twice = |all: &[u64]| all.array_windows().any(|[a, b]| a == b);
+        is_twice(&self.unnamed)
+            || is_twice(&self.named)
+            || self.named.iter().any(is_unnamed)
+            || self.declared.iter().any(is_unnamed)
+    }
+}
+
+impl View for &Loader {
+    /// Its position.
+    type Identity = u32;
+    /// Its number.
+    type Role = u32;
+    /// Its node.
+    type Scope = u32;
+
+    fn is_group(&self, id: &str) -> bool {
+        self.paths.find(id).is_some_and(|node| self.paths.named(node).0 == Named::Group)
+    }
+
+    fn identity(&self, id: &str) -> Option<u32> {
+        match self.paths.named(self.paths.find(id)?) {
+            (Named::Identity, position) => Some(position),
+            _ => None,
+        }
+    }
+
+    fn scope(&self, id: &str) -> Option<u32> {
+        let node = self.paths.find(id)?;
+        matches!(self.paths.named(node).0, Named::Group | Named::Resource).then_some(node)
+    }
+
+    fn custom_role(&self, id: &str) -> Option<u32> {
+        match self.paths.named(self.paths.find(id)?) {
+            (Named::Role, at) => Some(at.saturating_add(position(self.catalog.roles().len()))),
+            _ => None,
+        }
+    }
+
+    fn built_in_role(&self, name: &str) -> Option<u32> {
+        self.built_in_roles.get(name).copied()
+    }
+
+    fn has_capability(&self, name: &str) -> bool {
+        self.catalog.capability(name).is_some()
+    }
+}
+
+impl Plan for Loader {
+    fn seed(&self) -> Seed {
+        self.paths.seed().clone()
+    }
+
+    fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    fn roles(&self) -> &[CustomRole] {
+        &self.roles
+    }
+
+    fn groups_len(&self) -> usize {
+        self.groups.len()
+    }
+
+    fn resources_len(&self) -> usize {
+        self.resources.len()
+    }
+
+    fn identities_len(&self) -> usize {
+        self.identities.len()
+    }
+
+    fn references(&self) -> &[References] {
+        &self.references
+    }
+
+    fn scope<'b>(&'b self, at: usize, buffer: &'b mut String) -> &'b str {
+        let resource = || self.resources.get(at.checked_sub(self.groups.len())?);
+        let node = self.groups.get(at).or_else(resource);
+        self.paths.write(node.copied().unwrap_or(u32::MAX), buffer);
+        buffer
+    }
+
+    fn identity<'b>(&'b self, at: usize, buffer: &'b mut String) -> &'b str {
+        self.paths.write(self.identities.get(at).copied().unwrap_or(u32::MAX), buffer);
+        buffer
+    }
+
+    fn children(&self) -> Vec<u32> {
+        let mut children = vec![0; self.scopes_len()];
+        let roles = self.roles.iter().filter_map(|role| self.paths.find(role.id.as_str()));
+        let nodes = self.groups.iter().chain(&self.resources).chain(&self.identities).copied();
+        for node in nodes.chain(roles) {
+            let parent = self.paths.parent(node).map(|parent| self.paths.named(parent));
+            if let Some((Named::Group, position)) = parent
+                && let Some(children) = children.get_mut(position as usize)
+            {
+                *children += 1;
+            }
+        }
+        children
+    }
+
+    fn resource_properties(&self, at: usize) -> Option<&Properties> {
+        of_position(&self.resource_properties, position(at))
+    }
+
+    fn identity_properties(&self, at: usize) -> Option<&Properties> {
+        of_position(&self.identity_properties, position(at))
+    }
+
+    fn restrictions(&self, binding: u32) -> Restrictions {
+        of_position(&self.restrictions, binding).cloned().unwrap_or_default()
+    }
+
+    fn id(&self, binding: u32) -> BindingId {
+        if let Some(number) = of_position(&self.numbers, binding) {
+            return BindingId::Number(*number);
+        }
+        let text = of_position(&self.texts, binding);
+        text.map_or(BindingId::Derived, |text| BindingId::Text(text.clone()))
+    }
+
+    fn forget_paths(&mut self) {
+        self.paths = Paths::new(self.paths.seed().clone());
+        (self.groups, self.resources, self.identities) = (vec![], vec![], vec![]);
+    }
+
+    fn forget_references(&mut self) {
+        self.references = vec![];
+    }
+
+    fn derived_number(&self, binding: u32) -> u64 {
+        let Some(References { identity, role, scope }) = self.references.get(binding as usize)
+        else {
+            return 0;
+        };
+        let (mut of_identity, mut of_scope) = (String::new(), String::new());
+        let identity = Plan::identity(self, *identity as usize, &mut of_identity);
+        let scope = Plan::scope(self, *scope as usize, &mut of_scope);
+        let conditions = of_position(&self.restrictions, binding);
+        let conditions = conditions.map_or(&[][..], |restrictions| &restrictions.conditions);
+        BindingKey::new(identity, self.role_id(*role), scope, conditions).derived_number()
+    }
+}
+
+impl fmt::Debug for Loader {
+    /// Sizes only: there can be millions of facts.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Loader")
+            .field("catalog", &self.catalog.name())
+            .field("identities", &self.identities.len())
+            .field("bindings", &(self.references.len() + self.early.len()))
+            .finish_non_exhaustive()
+    }
+}
+
+/// The value of a position among values in the order of their positions.
+fn of_position<T>(values: &[(u32, T)], position: u32) -> Option<&T> {
+    let at = values.binary_search_by_key(&position, |(at, _)| *at).ok()?;
+    values.get(at).map(|(_, value)| value)
+}
+
+/// A position or number as the index has it. Those that do not fit are refused before.
+fn position(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
