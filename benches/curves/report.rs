@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::{env, fs};
 
 use anyhow::{Context as _, ensure};
@@ -161,6 +162,12 @@ pub(crate) fn thousands(number: u64) -> String {
     text
 }
 
+/// The commit of the figures, as it was at the first call: what is written later changes the tree.
+fn commit() -> &'static str {
+    static COMMIT: OnceLock<String> = OnceLock::new();
+    COMMIT.get_or_init(|| said("git", &["describe", "--always", "--dirty", "--exclude", "*"]))
+}
+
 /// The machine and the commit of the figures.
 fn machine() -> Json {
     let first_line = |text: String, prefix: &str| {
@@ -173,7 +180,7 @@ fn machine() -> Json {
         "cores": std::thread::available_parallelism().map_or(0, usize::from),
         "memory": first_line(read("/proc/meminfo"), "MemTotal:"),
         "compiler": said("rustc", &["--version"]),
-        "commit": said("git", &["describe", "--always", "--dirty", "--exclude", "*"]),
+        "commit": commit(),
         "load_average": load_average(),
     })
 }
@@ -192,6 +199,7 @@ fn said(program: &str, arguments: &[&str]) -> String {
 /// If the tree has changes, or the load average of the last minute is above 0.5.
 pub(crate) fn may_be_published(load_average: &str) -> anyhow::Result<()> {
     let changes = said("git", &["status", "--porcelain"]);
+    commit();
     ensure!(changes.is_empty(), "the tree has changes, so the figures have no commit: commit them");
     let load: f64 =
         load_average.split_whitespace().next().unwrap_or_default().parse().unwrap_or(0.0);
