@@ -194,7 +194,7 @@ struct Driver<C: Calls> {
     /// Bodies of started calls that have not ended.
     bodies: Vec<Inbound>,
     outbound: Arc<Outbound>,
-    /// What h2 holds while the peer does not read.
+    /// What h2 holds while the peer does not read: answers, and bodies of calls that wait.
     unsent: Charge,
     budget: Arc<ConnectionBudget>,
     traffic: Traffic,
@@ -230,8 +230,10 @@ impl<C: Calls> Driver<C> {
                 }
             }
             if self.traffic.is_blocked() {
-                let more = self.outbound.unsent().saturating_sub(self.unsent.bytes());
-                if !self.unsent.add(more) {
+                // The bodies of calls that wait are in the connection's window.
+                let bodies = if self.new_calls.is_empty() { 0 } else { CONNECTION_WINDOW as usize };
+                let held = self.outbound.unsent() + bodies;
+                if !self.unsent.add(held.saturating_sub(self.unsent.bytes())) {
                     return Poll::Ready(());
                 }
             } else {

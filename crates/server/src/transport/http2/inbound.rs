@@ -34,8 +34,7 @@ pub(super) struct Inbound {
 /// The side of the call.
 pub(super) struct RequestBody {
     shared: Arc<Shared>,
-    /// Long messages of one worker are decoded one at a time.
-    /// `None` for messages that are cheap to decode.
+    /// Long messages of one worker are decoded one at a time. `None` for messages that are cheap to decode.
     turns: Option<Arc<Semaphore>>,
     turn: Turn,
 }
@@ -232,11 +231,17 @@ impl State {
     /// The message after the one that the call takes.
     fn first(&self) -> First {
         let bytes = self.bytes - self.message_left;
-        let mut start = self.chunks.iter().flatten().skip(self.message_left).copied();
+        // By chunks: by bytes, each chunk of a long message would cost as much as all before it.
+        let mut skip = self.message_left;
+        let mut start = self.chunks.iter().flat_map(|chunk| {
+            let rest = chunk.get(skip..);
+            skip = skip.saturating_sub(chunk.len());
+            rest.unwrap_or_default()
+        });
         let mut head = [0; HEADER_BYTES];
         for byte in &mut head {
             let Some(next) = start.next() else { return First::Incomplete };
-            *byte = next;
+            *byte = *next;
         }
         let Some((header, _)) = Header::read(&head) else { return First::Invalid };
         if header.length > self.message_bytes_max {
@@ -310,8 +315,10 @@ impl State {
     /// The bytes of the message that the next poll begins; 0 if there is none yet. `None` if the call is
     /// still taking one.
     fn next(&self) -> Option<usize> {
+        if self.message_left > 0 {
+            return None;
+        }
         match self.first() {
-            _ if self.message_left > 0 => None,
             First::Whole(bytes) => Some(bytes),
             First::Incomplete | First::TooLarge | First::Invalid => Some(0),
         }
