@@ -7,10 +7,12 @@
 //! The bodies of `request` and `envoy` are with the tests of the server, because this crate must not depend
 //! on the server.
 
+mod connection;
 mod documents;
 mod texts;
 mod world;
 
+pub use connection::connection;
 pub use documents::{catalog, policy, policy_tests, routes, same_snapshots};
 pub use texts::path;
 pub use world::world;
