@@ -38,7 +38,7 @@ use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::error::CallError;
 use crate::interleave;
@@ -194,17 +194,18 @@ where
         Self { inner, worker: Arc::new(worker) }
     }
 
-    /// Whether a call may be answered without a permit, a deadline and a span. Draws whether the call
-    /// is sampled; [`Admission::call`] keeps to what was drawn.
-    pub(crate) fn may_be_plain(&self, head: &mut Parts) -> bool {
-        if call::has_expired(&head.headers) {
-            return false;
-        }
-        let Some(traces) = &self.worker.traces else { return true };
+    /// Whether a call may be answered without a permit and a deadline, by its head.
+    pub(crate) fn may_be_plain(head: &Parts) -> bool {
+        !call::has_expired(&head.headers)
+    }
+
+    /// Draws whether a call is sampled, and so needs a span. [`Admission::call`] keeps to what was drawn.
+    pub(crate) fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool {
+        let Some(traces) = &self.worker.traces else { return false };
         let span = traces.begin(head.uri.path(), &head.headers, fastrand::u64(..));
-        let sampled = span.is_some();
-        head.extensions.insert(Sampled(span));
-        !sampled
+        let is_sampled = span.is_some();
+        extensions.insert(Sampled(span));
+        is_sampled
     }
 
     /// Counts calls that were answered without admission, with OK and in this time each.

@@ -31,11 +31,19 @@ pub const STREAM_WINDOW: u32 = 1024 * 1024;
 /// Flow control window of a connection: bytes of all its bodies that the server has not read.
 pub const CONNECTION_WINDOW: u32 = 1024 * 1024;
 
-/// Bytes of answers that h2 holds for one connection before further ones wait. Enough to fill a
-/// socket's buffer.
+/// Bytes of answers of one connection that are ready to be written before further ones wait. Enough to
+/// fill a socket's buffer.
 pub const UNSENT_MAX: usize = 256 * 1024;
-/// The same for one stream.
-pub const SEND_BUFFER_MAX: usize = 64 * 1024;
+/// Bytes of a connection, beside bodies of calls, that are held without a charge to its budget. Most of the time
+/// a connection holds less: the start of a frame.
+pub const UNCHARGED_MAX: usize = 4 * 1024;
+/// Bytes that are read from a socket at a time. The buffer is the thread's. It holds at least one frame, which
+/// has at most 16 KiB.
+pub const READ_BYTES: usize = 64 * 1024;
+/// Streams of one connection on which the peer may break a rule of HTTP/2; then the connection ends.
+pub const FAULTS_MAX: u32 = 1_024;
+/// Wait for a peer to close a connection that has ended after a GOAWAY. It reads its last answers meanwhile.
+pub const LINGER_MAX: Duration = Duration::from_millis(500);
 /// Bytes held for all peers: of bodies that are not complete or not decoded, and of answers that are
 /// not read. Sixteen of the longest messages.
 pub const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -53,9 +61,6 @@ pub const STALLED_CONNECTION_MAX: Duration = Duration::from_secs(60);
 /// Bytes of the body of a call that are read before it starts. The longest valid plain check has less
 /// than 3 KiB.
 pub const SHORT_BODY_MAX: usize = 16 * 1024;
-/// Calls of one connection that have arrived and have not started, because their bodies have not
-/// arrived. For a further one, the oldest starts. It bounds what one wake of the connection looks at.
-pub const NEW_CALLS_MAX: usize = 64;
 /// Wait of a new call for its body; then it starts without it, with a permit and a deadline. Clients
 /// send head and body at once, so a longer wait is a slow or hostile client.
 pub const SHORT_WAIT_MAX: Duration = Duration::from_millis(5);

@@ -54,6 +54,20 @@ fn crates_depend_only_on_allowed_crates() {
             &["capstan", "capstan-proto", "capstan-testkit", "prost", "tokio", "tonic"],
         ),
         (
+            "crates/http2/Cargo.toml",
+            &[
+                "capstan",
+                "capstan-engine",
+                "capstan-policy",
+                "capstan-proto",
+                "capstan-server",
+                "capstan-testkit",
+                "h2",
+                "tokio",
+                "tonic",
+            ],
+        ),
+        (
             "crates/server/Cargo.toml",
             &[
                 "capstan",

@@ -10,9 +10,8 @@
 use std::sync::Arc;
 
 use capstan_engine::Attributes;
-use capstan_proto::frame::{Header, framed};
+use capstan_proto::frame::{Header, append};
 use capstan_proto::plain::names;
-use tonic::codegen::Bytes;
 use tonic::codegen::http::Method;
 use tonic::codegen::http::request::Parts;
 
@@ -43,8 +42,8 @@ impl FastCheck {
             && !head.headers.keys().any(|name| name == GRPC_ENCODING)
     }
 
-    /// The framed response to a body, if it is one plain check and the answer needs no wait.
-    pub(crate) fn answer(&self, body: &[u8]) -> Option<Bytes> {
+    /// Appends the framed response to a body, if it is one plain check and the answer needs no wait.
+    pub(crate) fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
         let (header, message) = Header::read(body)?;
         let whole = Header { compressed: false, length: message.len() };
         if header != whole || message.len() > self.message_bytes_max {
@@ -55,6 +54,7 @@ impl FastCheck {
         let basis = Basis::new(Rpc::CHECK, snapshot, self.clock.now());
         // An error takes the usual way.
         let decision = self.ask.check(basis, names(message)?, Attributes::NONE).ok()?;
-        Some(framed(&convert::check_response(decision, snapshot.revision())))
+        append(to, &convert::check_response(decision, snapshot.revision()));
+        Some(())
     }
 }

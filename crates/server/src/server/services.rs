@@ -15,9 +15,8 @@ use capstan_proto::v1::role_service_server::RoleServiceServer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tonic::codegen::Bytes;
-use tonic::codegen::http::Request;
 use tonic::codegen::http::request::Parts;
+use tonic::codegen::http::{Extensions, Request};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -176,7 +175,7 @@ impl Calls for WorkerCalls {
     type Body = ResponseBody;
     type Future = ResponseFuture<<Routes as tower::Service<Request<Body>>>::Future>;
 
-    fn intake(&self, head: &mut Parts) -> Intake {
+    fn intake(&self, head: &Parts) -> Intake {
         let path = head.uri.path();
         let rpc = Rpc::from_path(path);
         if let Some(probe) = (rpc == Rpc::OTHER).then(|| Probe::of(path)).flatten() {
@@ -185,7 +184,7 @@ impl Calls for WorkerCalls {
             return Intake { kind, message_bytes_max, decodes_in_turn: false };
         }
         let message_bytes_max = rpc.request_bytes_max(&self.limits);
-        let kind = if self.fast.takes(rpc, head) && self.admission.may_be_plain(head) {
+        let kind = if self.fast.takes(rpc, head) && Admission::<Routes>::may_be_plain(head) {
             Kind::Plain
         } else if rpc.streams() {
             Kind::Stream
@@ -197,9 +196,13 @@ impl Calls for WorkerCalls {
         Intake { kind, message_bytes_max, decodes_in_turn }
     }
 
-    fn answer(&self, body: &[u8]) -> Option<Bytes> {
+    fn passes(&self, head: &Parts, extensions: &mut Extensions) -> bool {
+        self.admission.is_sampled(head, extensions)
+    }
+
+    fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> bool {
         // After a panic the call takes the usual way, where the panic is counted and logged.
-        catch_unwind(AssertUnwindSafe(|| self.fast.answer(body))).ok().flatten()
+        matches!(catch_unwind(AssertUnwindSafe(|| self.fast.answer(body, to))), Ok(Some(())))
     }
 
     fn answered(&self, calls: u64, took: Duration) {

@@ -1,57 +1,61 @@
 //! The HTTP/2 side of a connection: its streams become calls.
 //!
 //! ```text
-//! Connection ─▶ h2 ─▶ head of a call ─▶ Calls::intake
-//!                       │ Plain ─▶ body is read here ─▶ Calls::answer ─▶ sent
-//!                       │                   │             └ no answer ─┐
-//!                       │ Unary ─▶ body is read here ◀─────────────────┘
-//!                       │              └ whole, long or late ─▶ Calls::call, polled once, else a task
-//!                       └ Stream ─────────────────────────────▶ Calls::call, the same
+//! Connection ─▶ Wire ─▶ head of a call ─▶ Calls::intake
+//!                         │ Plain ─▶ body is read here ─▶ Calls::answer ─▶ sent
+//!                         │                   │             └ no answer ─┐
+//!                         │ Unary ─▶ body is read here ◀─────────────────┘
+//!                         │              └ whole, long or late ─▶ Calls::call, polled once, else a task
+//!                         └ Stream ─────────────────────────────▶ Calls::call, the same
 //! ```
 //!
 //! One task drives a connection. In one wake it takes all calls that have arrived, answers the plain
-//! ones, and sends their responses in one write. A plain call that is answered sets no timer, wakes
-//! nothing and makes no task. The body of a unary call is read before the call starts, so an early
-//! response does not reset the stream under the client's body, which clients count as a failure.
+//! ones from the bytes that were read, and sends all responses in one write. A plain call that is answered
+//! sets no timer, wakes nothing and makes no task. The body of a unary call is read before the call starts, so
+//! an early response does not reset the stream under the client's body, which clients count as a failure.
 //!
 //! **Invariants**:
 //!
 //! - Every call that is not answered as a plain one goes to [`Calls::call`], with its whole body.
-//! - Bytes that wait are charged to the connection's budget: of bodies that a call has not taken, and of
-//!   answers that the peer has not read. A connection whose peer does not read takes no input.
+//! - Bytes that wait are charged to the connection's budget: of frames and bodies that a call has not taken, and
+//!   of answers that the peer has not read. A connection whose peer does not read takes no input.
+//! - An idle connection holds no buffer: what is read goes through one buffer of the thread.
 //! - A connection ends when its peer closes it, breaks the protocol, leaves a ping unanswered or does
 //!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
 //!   connection has no place.
 //!
-//! Read this file, `new_call`, `inbound`, `outbound`, `timers`, then `gate`.
+//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `inbound`, `outbound`, `timers`, then
+//! `gate`.
 
 mod gate;
 mod inbound;
 mod new_call;
 mod outbound;
 mod timers;
+mod wire;
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use h2::server::{Builder, Connection as H2, SendResponse};
-use h2::{Reason, RecvStream};
+use capstan_http2::{Event, Head, Reason};
 use http_body::Body as HttpBody;
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::{Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::limits::{
-    CONNECTION_STREAMS_MAX, CONNECTION_WINDOW, HEADER_BYTES_MAX, INLINE_CALLS_MAX, Limits,
-    NEW_CALLS_MAX, ROUNDS_MAX, SEND_BUFFER_MAX, SHORT_WAIT_MAX, STREAM_WINDOW,
+    CONNECTION_WINDOW, INLINE_CALLS_MAX, LINGER_MAX, Limits, READ_BYTES, ROUNDS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -59,9 +63,10 @@ use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
 use gate::Gate;
 use inbound::Inbound;
-use new_call::{NewCall, Reading};
-use outbound::{Outbound, exchange};
+use new_call::NewCall;
+use outbound::{Responder, exchange};
 use timers::{Due, Timers};
+use wire::{State, Wire};
 
 /// What answers the calls of connections.
 pub(crate) trait Calls: Clone + Send + 'static {
@@ -70,12 +75,15 @@ pub(crate) trait Calls: Clone + Send + 'static {
     /// A call.
     type Future: Future<Output = Response<Self::Body>> + Send + 'static;
 
-    /// What is done with a call, by its head.
-    fn intake(&self, head: &mut Parts) -> Intake;
+    /// What is done with a call, by its head. The same head gets the same.
+    fn intake(&self, head: &Parts) -> Intake;
 
-    /// The framed message of an OK response to a plain call with this body; `None` if the call must
-    /// go to [`Calls::call`].
-    fn answer(&self, body: &[u8]) -> Option<Bytes>;
+    /// Whether this plain call must go to [`Calls::call`] all the same. Adds what was drawn for it.
+    fn passes(&self, head: &Parts, extensions: &mut Extensions) -> bool;
+
+    /// Appends the framed message of an OK response to a plain call with this body. False, and nothing
+    /// counts of what was appended, if the call must go to [`Calls::call`].
+    fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> bool;
 
     /// Counts plain calls that were answered in this time each.
     fn answered(&self, calls: u64, took: Duration);
@@ -122,51 +130,35 @@ pub(crate) struct Shared {
 /// last one.
 pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
     let Shared { limits, budget, stop, tasks, turns } = shared;
-    let (remote, traffic) = (connection.remote(), connection.traffic());
-    let mut builder = Builder::new();
-    builder
-        .initial_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(CONNECTION_STREAMS_MAX)
-        .max_header_list_size(HEADER_BYTES_MAX)
-        .max_send_buffer_size(SEND_BUFFER_MAX);
+    let (remote, traffic, seat) = (connection.remote(), connection.traffic(), connection.seat());
     let (gate, waker) = Gate::new();
-    let seat = connection.seat();
     let stop_signal = {
         let mut stop = stop.clone();
         async move { drop(stop.changed().await) }
     };
-    let mut stop_signal = pin!(stop_signal);
-    let handshake = tokio::select! {
-        biased;
-        done = builder.handshake(connection) => done,
-        // There is no call yet.
-        () = &mut stop_signal => return,
-        () = poll_fn(|cx| {
-            seat.register(cx.waker());
-            if seat.yields() { Poll::Ready(()) } else { Poll::Pending }
-        }) => return,
-    };
-    let Ok(mut h2) = handshake else { return };
     // The waker stays registered, and stays the same, so no other poll is needed.
+    let mut stop_signal = pin!(stop_signal);
     let _ = stop_signal.as_mut().poll(&mut Context::from_waker(&waker));
     seat.register(&waker);
-    let timers = Timers::new(&limits, h2.ping_pong(), Instant::now());
     let budget = budget.connection(Peer::of(Some(&remote)));
     let mut driver = Driver {
-        h2,
+        socket: connection,
+        wire: Wire::new(waker.clone()),
+        rest: Vec::new(),
         calls,
+        known: None,
         remote,
-        timers,
+        timers: Timers::new(&limits, Instant::now()),
+        stalled_stream_max: limits.stalled_stream_max,
         tasks,
         turns,
         stop,
         stopping: false,
         seat,
         is_busy: false,
+        is_used: false,
         new_calls: Vec::new(),
-        bodies: Vec::new(),
-        outbound: Outbound::new(Arc::clone(&budget), limits.stalled_stream_max),
+        bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
         budget,
         traffic,
@@ -174,14 +166,34 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
+    if driver.wire.lock().connection.has_left() {
+        linger(&mut driver.socket).await;
+    }
+}
+
+/// Closes the connection's own side, and reads on until the peer closes its side. A socket that is closed with
+/// unread bytes resets the connection, and the peer could lose the last answers.
+async fn linger(socket: &mut Connection) {
+    let until_closed = async {
+        let mut ignored = [0; 256];
+        let _ = socket.shutdown().await;
+        while matches!(socket.read(&mut ignored).await, Ok(bytes) if bytes > 0) {}
+    };
+    let _ = timeout(LINGER_MAX, until_closed).await;
 }
 
 /// One connection.
 struct Driver<C: Calls> {
-    h2: H2<Connection, Bytes>,
+    socket: Connection,
+    wire: Arc<Wire>,
+    /// The start of a frame.
+    rest: Vec<u8>,
     calls: C,
+    /// The last head, and what is done with its calls.
+    known: Option<(Arc<Head>, Intake)>,
     remote: Remote,
     timers: Timers,
+    stalled_stream_max: Duration,
     tasks: TaskTracker,
     turns: Arc<Semaphore>,
     stop: watch::Receiver<()>,
@@ -189,17 +201,34 @@ struct Driver<C: Calls> {
     seat: Arc<Seat>,
     /// Whether it has an open stream.
     is_busy: bool,
+    /// Whether a call has arrived that the seat does not know of.
+    is_used: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
-    /// Bodies of started calls that have not ended.
-    bodies: Vec<Inbound>,
-    outbound: Arc<Outbound>,
-    /// What h2 holds while the peer does not read: answers, and bodies of calls that wait.
+    /// Bodies of started calls that have not ended, by their streams.
+    bodies: BTreeMap<u32, Inbound>,
+    /// What is held beside bodies of started calls: frames, bodies of calls that wait, and answers.
     unsent: Charge,
     budget: Arc<ConnectionBudget>,
     traffic: Traffic,
     gate: Arc<Gate>,
     waker: Waker,
+}
+
+thread_local! {
+    /// What the connections of a thread read, one after another.
+    static READ: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_BYTES].into());
+}
+
+/// What has come of reading.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Read {
+    Nothing,
+    Some,
+    /// So much that others come first. There may be more.
+    Again,
+    /// The peer has closed the connection, or was too slow.
+    End,
 }
 
 impl<C: Calls> Driver<C> {
@@ -211,53 +240,35 @@ impl<C: Calls> Driver<C> {
         let mut inline_calls = INLINE_CALLS_MAX;
         for _ in 0..ROUNDS_MAX {
             self.gate.again();
-            if self.seat.yields() {
-                self.h2.abrupt_shutdown(Reason::NO_ERROR);
-            }
-            if !self.stopping && self.stop.has_changed().unwrap_or(true) {
-                self.stopping = true;
-                self.h2.graceful_shutdown();
+            if !self.look_at_signals() {
+                return Poll::Ready(());
             }
             let was_blocked = self.traffic.is_blocked();
-            loop {
-                match self.h2.poll_accept(&mut cx) {
-                    Poll::Ready(Some(Ok((request, respond)))) => {
-                        self.accept(request, respond, now, &mut inline_calls);
-                    }
-                    // The peer has closed the connection, or has broken the protocol; h2 has said so.
-                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
-                    Poll::Pending => break,
+            let read = if was_blocked { Read::Nothing } else { self.read(&mut cx, now) };
+            if read == Read::End {
+                return Poll::Ready(());
+            }
+            if !was_blocked && !self.new_calls.is_empty() {
+                self.start_new_calls(now, &mut inline_calls);
+            }
+            if !self.write(&mut cx, now) || !self.charge() {
+                return Poll::Ready(());
+            }
+            let mut sends = false;
+            if self.is_greeted() {
+                let waiting = self.new_calls.first().map(|call| call.since);
+                let due = self.timers.poll(now, &self.traffic, waiting, &waker);
+                sends = matches!(due, Due::Ping | Due::Age);
+                match due {
+                    Due::Nothing => {}
+                    Due::Ping => self.wire.lock().connection.ping(),
+                    Due::Age => self.wire.lock().connection.leave(),
+                    Due::Dead => return Poll::Ready(()),
                 }
             }
-            if self.traffic.is_blocked() {
-                // The bodies of calls that wait are in the connection's window.
-                let bodies = if self.new_calls.is_empty() { 0 } else { CONNECTION_WINDOW as usize };
-                let held = self.outbound.unsent() + bodies;
-                if !self.unsent.add(held.saturating_sub(self.unsent.bytes())) {
-                    return Poll::Ready(());
-                }
-            } else {
-                self.outbound.set_flushed();
-                self.unsent.release(self.unsent.bytes());
-                self.read_new_calls(now, &mut inline_calls);
-            }
-            if !self.bodies.is_empty() {
-                self.bodies.retain_mut(Inbound::receive);
-            }
-            let is_busy = self.h2.has_streams();
-            if is_busy != self.is_busy {
-                self.is_busy = is_busy;
-                self.seat.set_busy(is_busy, now);
-            }
-            let waiting = self.new_calls.first().map(|call| call.since);
-            match self.timers.poll(now, &self.traffic, waiting, &waker) {
-                Due::Nothing => {}
-                Due::Age => self.h2.graceful_shutdown(),
-                Due::Dead => return Poll::Ready(()),
-            }
-            // A connection that was blocked has read nothing. The next round reads.
+            // A connection that was blocked has read nothing, and a full buffer may not hold all.
             let is_unblocked = was_blocked && !self.traffic.is_blocked();
-            if !is_unblocked && self.gate.close() {
+            if !is_unblocked && !sends && read != Read::Again && self.gate.close() {
                 return Poll::Pending;
             }
         }
@@ -267,83 +278,171 @@ impl<C: Calls> Driver<C> {
         Poll::Pending
     }
 
-    /// Takes a call whose head has arrived.
-    fn accept(
-        &mut self,
-        request: Request<RecvStream>,
-        respond: SendResponse<Bytes>,
-        now: Instant,
-        inline_calls: &mut usize,
-    ) {
-        let (mut head, body) = request.into_parts();
-        let intake = self.calls.intake(&mut head);
-        self.new_calls.push(NewCall::new(head, body, respond, intake, now));
-        // While the peer does not read, calls wait: at most as many as a connection has streams.
-        if self.new_calls.len() >= NEW_CALLS_MAX && !self.traffic.is_blocked() {
-            self.read_new_calls(now, inline_calls);
-            if self.new_calls.len() >= NEW_CALLS_MAX {
-                let oldest = self.new_calls.remove(0);
-                self.start(oldest, false, inline_calls);
+    /// Looks whether the connection is to end. False if it ends at once.
+    fn look_at_signals(&mut self) -> bool {
+        let yields = self.seat.yields();
+        let stops = !self.stopping && self.stop.has_changed().unwrap_or(true);
+        if yields || stops {
+            self.stopping |= stops;
+            let connection = &mut self.wire.lock().connection;
+            if !connection.is_greeted() {
+                return false; // There is no call yet.
             }
+            if yields { connection.close(Reason::NO_ERROR) } else { connection.leave() }
         }
+        true
     }
 
-    /// Answers or starts the calls that have arrived, as far as their bodies have.
-    fn read_new_calls(&mut self, now: Instant, inline_calls: &mut usize) {
-        let (mut at, mut answered, mut ended) = (0, 0, 0);
-        while let Some(call) = self.new_calls.get_mut(at) {
-            let reading = match call.intake.kind {
-                Kind::Stream => Reading::Long,
-                Kind::Plain | Kind::Unary => call.read(),
-            };
-            match reading {
-                Reading::Waits if now.duration_since(call.since) < SHORT_WAIT_MAX => {
-                    at += 1;
-                    continue;
+    /// Takes what has arrived. The socket wakes the task for more, unless this returns [`Read::Again`].
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Read {
+        READ.with_borrow_mut(|buffer| {
+            let mut read = Read::Nothing;
+            loop {
+                let mut buffer = ReadBuf::new(buffer);
+                buffer.put_slice(&self.rest);
+                let before = buffer.filled().len();
+                match Pin::new(&mut self.socket).poll_read(cx, &mut buffer) {
+                    Poll::Pending => return read,
+                    Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
+                    Poll::Ready(_) => return Read::End,
                 }
-                Reading::Gone => {
-                    (at, ended) = (at + 1, ended + 1);
-                    continue;
+                let is_full = buffer.remaining() == 0;
+                let mut input = buffer.filled();
+                self.take(&mut input, now);
+                self.rest.clear();
+                self.rest.shrink_to(input.len());
+                self.rest.extend_from_slice(input);
+                // After less than it asked for, the socket says that it is empty without a system call.
+                if is_full || read == Read::Again {
+                    return Read::Again;
                 }
-                Reading::Whole if call.intake.kind == Kind::Plain => {
-                    if let Some(message) = self.calls.answer(&call.bytes()) {
-                        self.outbound.count(message.len());
-                        // An error means that the client is gone.
-                        let _ = call.send_ok(message);
-                        (at, answered, ended) = (at + 1, answered + 1, ended + 1);
-                        continue;
+                read = if read == Read::Nothing { Read::Some } else { Read::Again };
+            }
+        })
+    }
+
+    /// Takes all whole frames.
+    fn take(&mut self, input: &mut &[u8], now: Instant) {
+        let wire = Arc::clone(&self.wire);
+        let mut state = wire.lock();
+        state.is_driven = true;
+        let mut answered = 0;
+        while let Some(event) = state.connection.next(input) {
+            match event {
+                Event::Head { stream, head, ends } => self.push(stream, head, ends, now),
+                Event::Data { stream, data, ends } => {
+                    answered += u64::from(self.take_data(&mut state, stream, data, ends));
+                }
+                Event::Reset { stream, reason } => {
+                    if let Ok(at) = self.find(stream) {
+                        self.new_calls.remove(at);
+                    } else if let Some(body) = self.bodies.remove(&stream) {
+                        body.reset(reason);
                     }
                 }
-                Reading::Whole | Reading::Waits | Reading::Long => {}
             }
-            let call = self.new_calls.remove(at);
-            self.start(call, matches!(reading, Reading::Whole), inline_calls);
         }
-        if ended == self.new_calls.len() {
-            self.new_calls.clear();
-        } else if ended > 0 {
-            self.new_calls.retain(NewCall::is_open);
-        }
+        drop(state);
         if answered > 0 {
             self.calls.answered(answered, now.elapsed());
         }
     }
 
-    /// Starts a call that is not answered as a plain one. `is_whole`: its body has been read.
-    fn start(&mut self, mut call: NewCall, is_whole: bool, inline_calls: &mut usize) {
-        let Some(respond) = call.take_respond() else { return };
-        let read = call.take_read();
-        let stream = (!is_whole).then_some(call.body);
-        let (inbound, body) = inbound::body(read, stream, call.intake, (&self.budget, &self.turns));
-        if let Some(mut inbound) = inbound
-            && inbound.receive()
-        {
-            self.bodies.push(inbound);
+    /// Adds a call whose head has arrived.
+    fn push(&mut self, stream: u32, head: Arc<Head>, is_whole: bool, since: Instant) {
+        self.is_used = true;
+        let mut intake = match &self.known {
+            Some((known, intake)) if Arc::ptr_eq(known, &head) => *intake,
+            _ => {
+                let intake = self.calls.intake(&head.parts);
+                self.known = Some((Arc::clone(&head), intake));
+                intake
+            }
+        };
+        let mut extensions = Extensions::new();
+        if intake.kind == Kind::Plain && self.calls.passes(&head.parts, &mut extensions) {
+            intake.kind = Kind::Unary;
         }
-        call.head.extensions.insert(self.remote);
-        let request = Request::from_parts(call.head, Body::new(body));
-        let answer = self.calls.call(request);
-        let mut call = Box::pin(exchange(answer, respond, Arc::clone(&self.outbound)));
+        let body = Vec::new();
+        self.new_calls.push(NewCall { stream, head, extensions, body, is_whole, intake, since });
+    }
+
+    /// Takes a part of a body. Returns whether it was the end of a plain call, which is answered.
+    fn take_data(&mut self, state: &mut State, stream: u32, data: &[u8], ends: bool) -> bool {
+        let connection = &mut state.connection;
+        let Ok(at) = self.find(stream) else {
+            let (released, goes_on) = match self.bodies.get(&stream) {
+                Some(body) => body.push(data, ends),
+                None => (data.len(), false), // Nobody needs it.
+            };
+            if released > 0 {
+                connection.release(stream, released);
+            }
+            if !goes_on {
+                self.bodies.remove(&stream);
+            }
+            return false;
+        };
+        let Some(call) = self.new_calls.get_mut(at) else { return false };
+        call.is_whole = ends;
+        if ends && call.intake.kind == Kind::Plain {
+            if !call.body.is_empty() {
+                call.body.extend_from_slice(data);
+            }
+            let body = if call.body.is_empty() { data } else { &call.body };
+            if connection.respond_ok(stream, |to| self.calls.answer(body, to)) {
+                self.new_calls.remove(at);
+                return true;
+            }
+            if !call.body.is_empty() {
+                return false;
+            }
+        }
+        call.body.extend_from_slice(data);
+        false
+    }
+
+    /// The place of a new call.
+    fn find(&self, stream: u32) -> Result<usize, usize> {
+        self.new_calls.binary_search_by_key(&stream, |call| call.stream)
+    }
+
+    /// Starts the calls that wait for nothing more.
+    fn start_new_calls(&mut self, now: Instant, inline_calls: &mut usize) {
+        if !self.new_calls.iter().any(|call| call.starts(now)) {
+            return;
+        }
+        let calls = std::mem::take(&mut self.new_calls);
+        let (starts, waits): (Vec<_>, Vec<_>) =
+            calls.into_iter().partition(|call| call.starts(now));
+        self.new_calls = waits;
+        for call in starts {
+            self.start(call, inline_calls);
+        }
+    }
+
+    /// Starts a call that is not answered as a plain one.
+    fn start(&mut self, mut call: NewCall, inline_calls: &mut usize) {
+        let (stream, is_whole) = (call.stream, call.is_whole);
+        let read = std::mem::take(&mut call.body);
+        if !is_whole && !read.is_empty() {
+            self.wire.with(|connection| connection.release(stream, read.len()));
+        }
+        let shared = (&self.budget, &self.turns);
+        let (inbound, body) =
+            inbound::body((read, is_whole), call.intake, (&self.wire, stream), shared);
+        if let Some(inbound) = inbound {
+            self.bodies.insert(stream, inbound);
+        }
+        call.extensions.insert(self.remote);
+        let answer = self.calls.call(call.request(Body::new(body)));
+        let responder = Responder {
+            wire: Arc::clone(&self.wire),
+            stream,
+            budget: Arc::clone(&self.budget),
+            stalled_max: self.stalled_stream_max,
+        };
+        let mut call = Box::pin(exchange(answer, responder));
         // Most calls end in their first poll, and need no task. Their number is limited so that one
         // wake of a connection does not keep a worker from its other connections for long.
         if let Some(rest) = inline_calls.checked_sub(1) {
@@ -353,5 +452,54 @@ impl<C: Calls> Driver<C> {
             }
         }
         self.tasks.spawn(call);
+    }
+
+    /// Writes what is pending, as far as the peer reads. False if the connection has ended.
+    fn write(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut state = self.wire.lock();
+        state.is_driven = false;
+        // Before the answer is seen, and the peer asks for something else.
+        let is_busy = state.connection.has_streams();
+        if std::mem::take(&mut self.is_used) || is_busy != self.is_busy {
+            self.is_busy = is_busy;
+            self.seat.set_busy(is_busy, now);
+        }
+        while !state.connection.pending().is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, state.connection.pending()) {
+                Poll::Ready(Ok(bytes)) if bytes > 0 => state.connection.wrote(bytes),
+                Poll::Ready(_) => return false,
+                Poll::Pending => break,
+            }
+        }
+        state.connection.wake();
+        let is_over = state.connection.is_over();
+        !is_over
+    }
+
+    /// Charges for what is held. False if there is no room for it.
+    fn charge(&mut self) -> bool {
+        let mut held = self.rest.len() + self.wire.lock().connection.held();
+        if self.traffic.is_blocked() && !self.new_calls.is_empty() {
+            // The bodies of calls that wait are in the connection's window.
+            held += CONNECTION_WINDOW as usize;
+        }
+        let charged = self.unsent.bytes();
+        if held <= UNCHARGED_MAX {
+            self.unsent.release(charged);
+            return true;
+        }
+        self.unsent.release(charged.saturating_sub(held));
+        self.unsent.add(held.saturating_sub(charged))
+    }
+
+    fn is_greeted(&self) -> bool {
+        self.wire.lock().connection.is_greeted()
+    }
+}
+
+impl<C: Calls> Drop for Driver<C> {
+    fn drop(&mut self) {
+        // Calls that have not ended learn that nobody waits for them.
+        self.wire.lock().connection.close(Reason::NO_ERROR);
     }
 }

@@ -1,7 +1,7 @@
 //! The waker of a connection's task, which does not wake the task for what the task itself does.
 //!
-//! h2 wakes the task of a connection whenever a response is queued. The task queues most responses
-//! itself and then polls the connection again, so those wakes would only cost an empty poll each.
+//! A response wakes the task of its connection, which writes it. The task starts most calls itself and then
+//! writes their responses, so those wakes would only cost an empty poll each.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire};

@@ -13,23 +13,21 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
+use capstan_http2::Reason;
 use capstan_proto::frame::{HEADER_BYTES, Header};
-use h2::{FlowControl, Reason, RecvStream};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::codegen::Bytes;
 
 use super::Intake;
+use super::wire::Wire;
 use crate::error::CallError;
 use crate::limits::SHORT_BODY_MAX;
 use crate::transport::budget::{Charge, ConnectionBudget};
 
 /// The side of the connection's task.
-pub(super) struct Inbound {
-    stream: RecvStream,
-    shared: Arc<Shared>,
-}
+pub(super) struct Inbound(Arc<Shared>);
 
 /// The side of the call.
 pub(super) struct RequestBody {
@@ -50,7 +48,11 @@ enum Turn {
     },
 }
 
-struct Shared(Mutex<State>);
+struct Shared {
+    state: Mutex<State>,
+    wire: Arc<Wire>,
+    stream: u32,
+}
 
 struct State {
     chunks: VecDeque<Bytes>,
@@ -62,10 +64,10 @@ struct State {
     working: usize,
     /// Bytes of it that the call has not taken yet.
     message_left: usize,
-    /// `None` if no more is to come.
-    flow: Option<FlowControl>,
     /// Received bytes whose flow control capacity was not given back.
     unreleased: usize,
+    /// Of these, the bytes whose capacity is to be given back now.
+    released: usize,
     end: Option<End>,
     reader: Option<Waker>,
     /// The call needs no more of the body.
@@ -96,75 +98,65 @@ enum First {
     Invalid,
 }
 
-/// A body whose chunks `read` have arrived, and whose rest comes from `stream`; `None` if nothing is
-/// left. The capacity of the chunks was released already.
+/// A body whose first bytes have arrived, and their capacity is released. `is_whole`: there are no more.
 pub(super) fn body(
-    read: Vec<Bytes>,
-    stream: Option<RecvStream>,
+    (read, is_whole): (Vec<u8>, bool),
     intake: Intake,
+    (wire, stream): (&Arc<Wire>, u32),
     (budget, turns): (&Arc<ConnectionBudget>, &Arc<Semaphore>),
 ) -> (Option<Inbound>, RequestBody) {
-    let mut stream = stream;
-    let flow = stream.as_mut().map(|stream| stream.flow_control().clone());
-    let mut state = State::new(flow, intake.message_bytes_max, budget);
-    for chunk in read {
-        state.push(chunk);
-    }
-    if stream.is_none() {
+    let mut state = State::new(intake.message_bytes_max, budget);
+    state.push(read.into());
+    state.unreleased = 0;
+    state.released = 0;
+    if is_whole {
         state.finish(End::Whole);
     }
-    let shared = Arc::new(Shared(Mutex::new(state)));
+    let shared = Shared { state: Mutex::new(state), wire: Arc::clone(wire), stream };
+    let shared = Arc::new(shared);
     let turns = intake.decodes_in_turn.then(|| Arc::clone(turns));
     let body = RequestBody { shared: Arc::clone(&shared), turns, turn: Turn::None };
-    (stream.map(|stream| Inbound { stream, shared }), body)
+    let goes_on = shared.lock().end.is_none();
+    (goes_on.then_some(Inbound(shared)), body)
 }
 
 impl Inbound {
-    /// Appends what has arrived. False once the body has ended, or nobody needs it. No waker is
-    /// needed: data arrives only when the connection is polled, and after that this is called again.
-    pub(super) fn receive(&mut self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut state = self.shared.lock();
-        loop {
-            if state.is_abandoned || state.end.is_some() {
-                return false;
-            }
-            match self.stream.poll_data(&mut cx) {
-                Poll::Ready(Some(Ok(chunk))) => {
-                    state.unreleased += chunk.len();
-                    state.push(chunk);
-                }
-                // RST_STREAM with NO_ERROR ends a stream without a fault (RFC 9113, section 8.1).
-                Poll::Ready(Some(Err(error))) if error.reason() != Some(Reason::NO_ERROR) => {
-                    state.finish(End::Gone);
-                }
-                // Trailers may follow, which no method reads.
-                Poll::Ready(Some(Err(_)) | None) => state.finish(End::Whole),
-                Poll::Pending => return true,
-            }
+    /// Appends what has arrived. Returns the bytes whose flow control capacity is to be given back, and whether
+    /// the body goes on.
+    pub(super) fn push(&self, data: &[u8], ends: bool) -> (usize, bool) {
+        let mut state = self.0.lock();
+        if state.is_abandoned || state.end.is_some() {
+            return (data.len(), false);
         }
+        state.push(Bytes::copy_from_slice(data));
+        if ends {
+            state.finish(End::Whole);
+        }
+        (std::mem::take(&mut state.released), state.end.is_none())
+    }
+
+    /// The client has reset the stream. Without an error that ends the body (RFC 9113, section 8.1).
+    pub(super) fn reset(&self, reason: Reason) {
+        let is_good = reason == Reason::NO_ERROR;
+        self.0.lock().finish(if is_good { End::Whole } else { End::Gone });
     }
 }
 
 impl Drop for Inbound {
     fn drop(&mut self) {
         // The connection has ended. A body that has ended stays as it is.
-        self.shared.lock().finish(End::Gone);
+        self.0.lock().finish(End::Gone);
     }
 }
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
-    fn new(
-        flow: Option<FlowControl>,
-        message_bytes_max: usize,
-        budget: &Arc<ConnectionBudget>,
-    ) -> Self {
+    fn new(message_bytes_max: usize, budget: &Arc<ConnectionBudget>) -> Self {
         Self {
             chunks: VecDeque::new(),
             bytes: 0,
@@ -172,8 +164,8 @@ impl State {
             charge: Charge::new(Arc::clone(budget)),
             working: 0,
             message_left: 0,
-            flow,
             unreleased: 0,
+            released: 0,
             end: None,
             reader: None,
             is_abandoned: false,
@@ -185,6 +177,7 @@ impl State {
             return;
         }
         self.bytes += chunk.len();
+        self.unreleased += chunk.len();
         self.chunks.push_back(chunk);
         if !self.charge_held() {
             return self.finish(End::NoRoom);
@@ -211,11 +204,9 @@ impl State {
     }
 
     /// Lets the client send as many bytes more as were received.
-    fn give_capacity(&mut self) {
-        if let Some(flow) = &mut self.flow {
-            // An error means that the stream has ended.
-            let _ = flow.release_capacity(std::mem::take(&mut self.unreleased));
-        }
+    const fn give_capacity(&mut self) {
+        self.released += self.unreleased;
+        self.unreleased = 0;
     }
 
     /// Charges for the bytes that are held. Charges that are not needed stay for the next message, up to
@@ -366,7 +357,15 @@ impl HttpBody for RequestBody {
                 this.turn = Turn::Taken { _permit: permit };
             }
         }
-        this.shared.lock().poll(cx).map_ok(Frame::data)
+        let shared = &this.shared;
+        let mut state = shared.lock();
+        let polled = state.poll(cx).map_ok(Frame::data);
+        let released = std::mem::take(&mut state.released);
+        drop(state);
+        if released > 0 {
+            shared.wire.with(|connection| connection.release(shared.stream, released));
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -385,6 +384,12 @@ impl Drop for RequestBody {
         state.is_abandoned = true;
         state.reader = None;
         state.drop_chunks();
+        let held = state.unreleased + std::mem::take(&mut state.released);
+        state.unreleased = 0;
+        drop(state);
+        if held > 0 {
+            self.shared.wire.with(|connection| connection.release(self.shared.stream, held));
+        }
     }
 }
 

@@ -1,187 +1,114 @@
-//! The responses of a connection, from their services to its socket.
+//! The responses of a connection, from their services to what is to be written.
 //!
 //! ```text
-//! service ─▶ exchange ─▶ waits, charged, while the peer reads nothing ─▶ h2 ─▶ socket
+//! service ─▶ exchange ─▶ waits, charged, while the peer reads nothing ─▶ Connection ─▶ socket
 //! ```
 //!
 //! **Invariants**: bytes that wait are charged to the connection's budget, and wait no longer than the
-//! limit of stalled streams. h2 holds about [`UNSENT_MAX`] bytes of answers of one connection.
+//! limit of stalled streams. About [`UNSENT_MAX`](crate::limits::UNSENT_MAX) bytes of one connection's answers
+//! are ready to be written.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::Poll;
 
-use h2::server::SendResponse;
-use h2::{Reason, SendStream};
+use capstan_http2::{Closed, Reason};
 use http_body::Body as HttpBody;
-use tokio::sync::Notify;
 use tokio::time::{Duration, timeout};
 use tonic::Status;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Response;
 
-use crate::limits::UNSENT_MAX;
+use super::wire::Wire;
 use crate::transport::budget::{Charge, ConnectionBudget};
 
-/// What bounds the answers of one connection.
-pub(super) struct Outbound {
-    budget: Arc<ConnectionBudget>,
-    stalled_max: Duration,
-    /// Bytes given to h2 since it last wrote everything.
-    unsent: AtomicUsize,
-    flushed: Notify,
+/// The place of one response. Dropped before the response is complete, it resets the stream.
+pub(super) struct Responder {
+    pub(super) wire: Arc<Wire>,
+    pub(super) stream: u32,
+    pub(super) budget: Arc<ConnectionBudget>,
+    /// How long a stream may stand still.
+    pub(super) stalled_max: Duration,
 }
 
-impl Outbound {
-    pub(super) fn new(budget: Arc<ConnectionBudget>, stalled_max: Duration) -> Arc<Self> {
-        let unsent = AtomicUsize::new(0);
-        Arc::new(Self { budget, stalled_max, unsent, flushed: Notify::new() })
-    }
-
-    /// Bytes that h2 has not written, at most.
-    pub(super) fn unsent(&self) -> usize {
-        self.unsent.load(Relaxed)
-    }
-
-    /// h2 has written everything.
-    pub(super) fn set_flushed(&self) {
-        if self.unsent() > 0 && self.unsent.swap(0, Relaxed) >= UNSENT_MAX {
-            self.flushed.notify_waiters();
-        }
-    }
-
-    fn is_full(&self) -> bool {
-        self.unsent() >= UNSENT_MAX
-    }
-
-    /// Counts bytes that were given to h2.
-    pub(super) fn count(&self, bytes: usize) {
-        self.unsent.fetch_add(bytes, Relaxed);
-    }
-
-    /// Waits until h2 has room for more.
-    async fn room(&self) {
-        loop {
-            let mut flushed = pin!(self.flushed.notified());
-            // Registered before the look, so that no flush is missed.
-            flushed.as_mut().enable();
-            if !self.is_full() {
-                return;
-            }
-            flushed.await;
-        }
+impl Drop for Responder {
+    fn drop(&mut self) {
+        self.wire.with(|connection| connection.reset(self.stream, Reason::CANCEL));
     }
 }
 
 /// Waits for the response of a call and sends it. Returns early if the client resets the stream or
 /// disconnects; dropping `call` then cancels it.
-pub(super) async fn exchange<B>(
-    call: impl Future<Output = Response<B>>,
-    mut respond: SendResponse<Bytes>,
-    outbound: Arc<Outbound>,
-) where
+pub(super) async fn exchange<B>(call: impl Future<Output = Response<B>>, responder: Responder)
+where
     B: HttpBody<Data = Bytes, Error = Status>,
 {
+    let Responder { wire, stream, .. } = &responder;
     let mut call = pin!(call);
     let response = poll_fn(|cx| match call.as_mut().poll(cx) {
         Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => respond.poll_reset(cx).map(|_| None),
+        Poll::Pending => wire.lock().connection.poll_end(*stream, cx).map(|()| None),
     });
     let Some(response) = response.await else { return };
     let (head, body) = response.into_parts();
     let ends = body.is_end_stream();
+    let sent =
+        wire.with(|connection| connection.respond(*stream, head.status, &head.headers, ends));
     // An error here and below means that the stream or the connection is gone.
-    let Ok(stream) = respond.send_response(Response::from_parts(head, ()), ends) else { return };
-    if !ends {
-        let _ = send(pin!(body), stream, &outbound).await;
+    if sent.is_ok() && !ends {
+        let _ = send(pin!(body), &responder).await;
     }
 }
 
 /// Sends a body as far as the peer reads.
-async fn send<B>(
-    mut body: Pin<&mut B>,
-    mut stream: SendStream<Bytes>,
-    outbound: &Outbound,
-) -> Result<(), h2::Error>
+async fn send<B>(mut body: Pin<&mut B>, responder: &Responder) -> Result<(), Closed>
 where
     B: HttpBody<Data = Bytes, Error = Status>,
 {
+    let Responder { wire, stream, .. } = responder;
     loop {
         let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-            Poll::Pending => match stream.poll_reset(cx) {
-                Poll::Ready(reset) => Poll::Ready(Err(reset_error(reset))),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => wire.lock().connection.poll_end(*stream, cx).map(|()| Err(Closed)),
         });
-        let Some(frame) = frame.await? else { return stream.send_data(Bytes::new(), true) };
+        let Some(frame) = frame.await? else {
+            return wire.with(|connection| connection.data(*stream, &[], true)).map(drop);
+        };
         let Ok(frame) = frame else {
-            stream.send_reset(Reason::INTERNAL_ERROR);
-            return Ok(());
+            wire.with(|connection| connection.reset(*stream, Reason::INTERNAL_ERROR));
+            return Err(Closed);
         };
         match frame.into_data() {
-            Ok(data) => send_data(data, &mut stream, outbound).await?,
+            Ok(data) => send_data(&data, responder).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
-                    return stream.send_trailers(trailers);
+                    return wire.with(|connection| connection.trailers(*stream, &trailers));
                 }
             }
         }
     }
 }
 
-/// Sends one chunk in pieces, each as large as the peer's window and h2's buffer allow. If the peer
-/// stands still for too long, or there is no room for the bytes that wait, the stream is reset.
-async fn send_data(
-    mut data: Bytes,
-    stream: &mut SendStream<Bytes>,
-    outbound: &Outbound,
-) -> Result<(), h2::Error> {
-    let mut charge = Charge::new(Arc::clone(&outbound.budget));
-    while !data.is_empty() {
-        stream.reserve_capacity(data.len());
-        if stream.capacity() == 0 || outbound.is_full() {
-            let room = charge.bytes() > 0 || charge.add(data.len());
-            let most = if room { outbound.stalled_max } else { Duration::ZERO };
-            let wait = async {
-                tokio::select! {
-                    () = outbound.room() => {}
-                    reset = poll_fn(|cx| stream.poll_reset(cx)) => return Err(reset_error(reset)),
-                }
-                if stream.capacity() == 0 { capacity(stream).await } else { Ok(()) }
-            };
-            let Ok(waited) = timeout(most, wait).await else {
-                stream.send_reset(Reason::ENHANCE_YOUR_CALM);
-                return Err(Reason::ENHANCE_YOUR_CALM.into());
-            };
-            waited?;
+/// Sends one chunk, in parts if there is no room for all of it. If the peer stands still for too long, or
+/// there is no room for the bytes that wait, the stream is reset.
+async fn send_data(mut data: &[u8], responder: &Responder) -> Result<(), Closed> {
+    let Responder { wire, stream, budget, stalled_max } = responder;
+    let mut charge = Charge::new(Arc::clone(budget));
+    loop {
+        let sent = wire.with(|connection| connection.data(*stream, data, false))?;
+        data = data.get(sent..).unwrap_or_default();
+        if data.is_empty() {
+            return Ok(());
         }
-        let piece = data.split_to(stream.capacity().min(data.len()));
-        if piece.is_empty() {
-            continue; // The peer has made its window smaller meanwhile.
-        }
-        charge.release(piece.len());
-        outbound.count(piece.len());
-        stream.send_data(piece, false)?;
+        charge.release(sent);
+        let has_room = charge.bytes() > 0 || charge.add(data.len());
+        let most = if has_room { *stalled_max } else { Duration::ZERO };
+        let room = poll_fn(|cx| wire.lock().connection.poll_room(*stream, cx));
+        let Ok(room) = timeout(most, room).await else {
+            wire.with(|connection| connection.reset(*stream, Reason::ENHANCE_YOUR_CALM));
+            return Err(Closed);
+        };
+        room?;
     }
-    Ok(())
-}
-
-/// Waits until the peer's window lets the stream send.
-async fn capacity(stream: &mut SendStream<Bytes>) -> Result<(), h2::Error> {
-    poll_fn(|cx| match stream.poll_capacity(cx) {
-        Poll::Ready(Some(capacity)) => Poll::Ready(capacity.map(drop)),
-        Poll::Ready(None) => Poll::Ready(Err(Reason::STREAM_CLOSED.into())),
-        Poll::Pending => match stream.poll_reset(cx) {
-            Poll::Ready(reset) => Poll::Ready(Err(reset_error(reset))),
-            Poll::Pending => Poll::Pending,
-        },
-    })
-    .await
-}
-
-fn reset_error(reset: Result<Reason, h2::Error>) -> h2::Error {
-    reset.map_or_else(|error| error, Into::into)
 }

@@ -8,7 +8,6 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use h2::{Ping, PingPong};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::jitter::jittered;
@@ -20,6 +19,8 @@ use crate::transport::connection::Traffic;
 pub(super) enum Due {
     /// Nothing.
     Nothing,
+    /// Nothing has arrived for long: a ping is to be sent.
+    Ping,
     /// The connection has reached its age: no more calls are to be taken.
     Age,
     /// The peer has not answered a ping, or has not read for too long: the connection is dead.
@@ -29,7 +30,6 @@ pub(super) enum Due {
 pub(super) struct Timers {
     interval: Duration,
     timeout: Duration,
-    ping: Option<PingPong>,
     stalled_max: Duration,
     /// When the last byte arrived.
     heard: Instant,
@@ -45,13 +45,12 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    pub(super) fn new(limits: &Limits, ping: Option<PingPong>, now: Instant) -> Self {
+    pub(super) fn new(limits: &Limits, now: Instant) -> Self {
         let age = jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART);
         let (interval, timeout) = (limits.keepalive_interval, limits.keepalive_timeout);
         Self {
             interval,
             timeout,
-            ping,
             stalled_max: limits.stalled_connection_max,
             heard: now,
             received: 0,
@@ -93,8 +92,8 @@ impl Timers {
             self.age = None;
         }
         // A ping cannot be sent either, and the limit of a stalled peer holds instead.
-        if self.pinged.is_none() && stalled.is_none() && now >= self.heard + self.interval {
-            self.send_ping();
+        let pings = self.pinged.is_none() && stalled.is_none() && now >= self.heard + self.interval;
+        if pings {
             self.pinged = Some(now);
         }
         let ends = self.age.into_iter().chain(stalled);
@@ -104,15 +103,11 @@ impl Timers {
             None => self.heard + self.interval,
         };
         self.set(now, ends.chain(waiting).fold(alive.max(now), Instant::min), waker);
-        if aged { Due::Age } else { Due::Nothing }
-    }
-
-    fn send_ping(&mut self) {
-        let Some(ping) = &mut self.ping else { return };
-        // The answer to the last ping is taken, or the next one could not be sent.
-        let _ = ping.poll_pong(&mut Context::from_waker(Waker::noop()));
-        // An error means that the connection has ended, or that the last ping has no answer yet.
-        let _ = ping.send_ping(Ping::opaque());
+        match (aged, pings) {
+            (true, _) => Due::Age,
+            (false, true) => Due::Ping,
+            (false, false) => Due::Nothing,
+        }
     }
 
     /// Sets the timer if it has fired, or if something is due earlier.

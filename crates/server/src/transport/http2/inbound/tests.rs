@@ -97,7 +97,7 @@ proptest! {
         cuts in prop::collection::vec((1..30_usize, any::<bool>()), 1..40),
     ) {
         let budget = Budget::new(&Limits::default(), &Arc::default());
-        let mut state = State::new(None, MESSAGE_BYTES_MAX, &budget.connection(Peer::of(None)));
+        let mut state = State::new(MESSAGE_BYTES_MAX, &budget.connection(Peer::of(None)));
         let (mut got, mut rest) = (Vec::new(), &bytes[..]);
         let ends = |got: &[Got]| matches!(got.last(), Some(Got::End | Got::TooLarge));
         for (length, takes) in cuts.iter().cycle() {
@@ -128,7 +128,7 @@ proptest! {
 fn a_body_without_room_is_refused_as_overload() {
     let limits = Limits { connection_held_bytes_max: 10, ..Limits::default() };
     let budget = Budget::new(&limits, &Arc::default()).connection(Peer::of(None));
-    let mut state = State::new(None, MESSAGE_BYTES_MAX, &budget);
+    let mut state = State::new(MESSAGE_BYTES_MAX, &budget);
     state.push(Bytes::from_static(&[0, 0, 0, 0, 20, 1, 2]));
     state.push(Bytes::from_static(&[3; 4]));
     let Poll::Ready(Some(Err(status))) = state.poll(&Context::from_waker(Waker::noop())) else {

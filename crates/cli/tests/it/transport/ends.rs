@@ -1,0 +1,97 @@
+//! How a connection ends that has broken rules, or has reached its age; and what it may hold until then.
+
+use std::time::Duration;
+
+use capstan_server::feed::source::Source;
+use capstan_server::limits::{FAULTS_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX};
+use tokio::time::Instant;
+
+use super::{CHECK, assert_allowed, check};
+use crate::common::{InProcess, PATIENCE};
+use crate::metrics;
+use crate::raw::{
+    self, ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS, PING,
+    RST_STREAM, frame, framed,
+};
+
+/// Requests without a path. Each is reset, and one above the limit ends the connection.
+#[tokio::test]
+async fn a_peer_that_breaks_rules_again_and_again_is_disconnected() {
+    const PROTOCOL_ERROR: u32 = 1;
+    let server = InProcess::start(Source::Demo).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let wrong = |at: u32| frame(HEADERS, END_HEADERS | END_STREAM, 2 * at + 1, &[0x83, 0x86]);
+    for at in 0..FAULTS_MAX {
+        peer.send_bytes(&wrong(at)).await;
+        loop {
+            let (kind, _, stream, payload) = peer.next().await;
+            assert_ne!(kind, GOAWAY, "after {at}");
+            if kind == RST_STREAM {
+                assert_eq!((stream, payload), (2 * at + 1, PROTOCOL_ERROR.to_be_bytes().to_vec()));
+                break;
+            }
+        }
+    }
+    peer.send_bytes(&wrong(FAULTS_MAX)).await;
+    let (kind, _, _, payload) = peer.next().await;
+    assert_eq!((kind, &payload[4..]), (GOAWAY, &ENHANCE_YOUR_CALM.to_be_bytes()[..]));
+    assert!(peer.next_or_end().await.is_none());
+}
+
+/// The start of a frame is charged to the budget, unless it is short.
+#[tokio::test]
+async fn a_frame_that_does_not_end_is_charged() {
+    const { assert!(READ_BYTES > UNCHARGED_MAX + 16_384) };
+    let server = InProcess::start(Source::Demo).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    peer.send(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK)).await;
+    let body = frame(DATA, END_STREAM, 1, &[0; 16_384]);
+    let held = || metrics::of(&server, "capstan_held_bytes");
+    peer.send_bytes(&body[..UNCHARGED_MAX]).await;
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert_eq!(held().await, 0.0);
+    peer.send_bytes(&body[UNCHARGED_MAX..10_000]).await;
+    let began = Instant::now();
+    while held().await != 10_000.0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes are charged", held().await);
+    }
+    peer.send_bytes(&body[10_000..]).await;
+    assert_eq!(peer.answer(1).await, None, "an error");
+    while held().await != 0.0 {
+        assert!(began.elapsed() < PATIENCE, "{} bytes stay charged", held().await);
+    }
+}
+
+/// A peer that sends when a connection has ended is not reset before it has read its answers.
+#[tokio::test]
+async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
+    let limits = Limits { connection_age: Duration::from_millis(50), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let ping = loop {
+        let (kind, flags, _, payload) = peer.next().await;
+        if (kind, flags) == (PING, 0) {
+            break payload;
+        }
+    };
+    let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK));
+    let call = [head, frame(DATA, END_STREAM, 1, &framed(&check()))].concat();
+    peer.send_bytes(&[call, frame(PING, ACK, 0, &ping)].concat()).await;
+    let began = Instant::now();
+    // The server closes its side. What is sent now would reset a socket that is closed.
+    for _ in 0..4 {
+        tokio::time::sleep(LINGER_MAX / 20).await;
+        peer.send(PING, 0, 0, &[0; 8]).await;
+    }
+    let mut answer = None;
+    while let Some((kind, _, _, payload)) = peer.next_or_end().await {
+        if kind == DATA {
+            answer = Some(payload);
+        }
+    }
+    assert_allowed(answer.as_ref());
+    while peer.try_send_bytes(&frame(PING, 0, 0, &[0; 8])).await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "it is read for ever");
+        tokio::time::sleep(LINGER_MAX / 10).await;
+    }
+}
