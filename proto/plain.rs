@@ -7,6 +7,7 @@
 use prost::Message as _;
 use prost::bytes::Bytes;
 use prost::encoding::{DecodeContext, WireType, decode_key, skip_field};
+use simdutf8::basic::from_utf8;
 use tonic::Status;
 use tonic::codec::DecodeBuf;
 
@@ -220,11 +221,7 @@ fn consistency(mut rest: &[u8]) -> Option<Option<v1::Consistency>> {
 #[must_use]
 pub fn names(message: &[u8]) -> Option<[&str; 3]> {
     let [identity, capability, resource] = fields(message)?;
-    Some([
-        str::from_utf8(identity).ok()?,
-        str::from_utf8(capability).ok()?,
-        str::from_utf8(resource).ok()?,
-    ])
+    Some([from_utf8(identity).ok()?, from_utf8(capability).ok()?, from_utf8(resource).ok()?])
 }
 
 /// As [`names`], without the check for UTF-8.

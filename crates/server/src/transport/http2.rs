@@ -24,9 +24,10 @@
 //!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
 //!   connection has no place.
 //!
-//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `inbound`, `outbound`, `timers`, then
+//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `outbound`, `timers`, then
 //! `gate`.
 
+mod chunks;
 mod gate;
 mod inbound;
 mod new_call;
@@ -61,6 +62,7 @@ use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
 use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
+use chunks::Chunks;
 use gate::Gate;
 use inbound::Inbound;
 use new_call::NewCall;
@@ -363,7 +365,7 @@ impl<C: Calls> Driver<C> {
         if intake.kind == Kind::Plain && self.calls.passes(&head.parts, &mut extensions) {
             intake.kind = Kind::Unary;
         }
-        let body = Vec::new();
+        let body = Chunks::default();
         self.new_calls.push(NewCall { stream, head, extensions, body, is_whole, intake, since });
     }
 
@@ -386,19 +388,21 @@ impl<C: Calls> Driver<C> {
         let Some(call) = self.new_calls.get_mut(at) else { return false };
         call.is_whole = ends;
         if ends && call.intake.kind == Kind::Plain {
-            if !call.body.is_empty() {
-                call.body.extend_from_slice(data);
-            }
-            let body = if call.body.is_empty() { data } else { &call.body };
+            // Almost always the first frame has the whole body.
+            let joined = (call.body.bytes() > 0).then(|| {
+                call.body.push(data);
+                call.body.concat()
+            });
+            let body = joined.as_deref().unwrap_or(data);
             if connection.respond_ok(stream, |to| self.calls.answer(body, to)) {
                 self.new_calls.remove(at);
                 return true;
             }
-            if !call.body.is_empty() {
+            if joined.is_some() {
                 return false;
             }
         }
-        call.body.extend_from_slice(data);
+        call.body.push(data);
         false
     }
 
@@ -425,8 +429,8 @@ impl<C: Calls> Driver<C> {
     fn start(&mut self, mut call: NewCall, inline_calls: &mut usize) {
         let (stream, is_whole) = (call.stream, call.is_whole);
         let read = std::mem::take(&mut call.body);
-        if !is_whole && !read.is_empty() {
-            self.wire.with(|connection| connection.release(stream, read.len()));
+        if !is_whole && read.bytes() > 0 {
+            self.wire.with(|connection| connection.release(stream, read.bytes()));
         }
         let shared = (&self.budget, &self.turns);
         let (inbound, body) =

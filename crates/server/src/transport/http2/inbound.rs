@@ -8,7 +8,6 @@
 //! body. No more flow control capacity is given while a whole message waits. Of one worker's messages
 //! longer than [`SHORT_BODY_MAX`], one is decoded at a time, and sockets are looked at in between.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
@@ -21,6 +20,7 @@ use tonic::Status;
 use tonic::codegen::Bytes;
 
 use super::Intake;
+use super::chunks::Chunks;
 use super::wire::Wire;
 use crate::error::CallError;
 use crate::limits::SHORT_BODY_MAX;
@@ -55,9 +55,7 @@ struct Shared {
 }
 
 struct State {
-    chunks: VecDeque<Bytes>,
-    /// Bytes of all chunks.
-    bytes: usize,
+    chunks: Chunks,
     message_bytes_max: usize,
     charge: Charge,
     /// Bytes of the message that the call works on.
@@ -100,14 +98,14 @@ enum First {
 
 /// A body whose first bytes have arrived, and their capacity is released. `is_whole`: there are no more.
 pub(super) fn body(
-    (read, is_whole): (Vec<u8>, bool),
+    (read, is_whole): (Chunks, bool),
     intake: Intake,
     (wire, stream): (&Arc<Wire>, u32),
     (budget, turns): (&Arc<ConnectionBudget>, &Arc<Semaphore>),
 ) -> (Option<Inbound>, RequestBody) {
     let mut state = State::new(intake.message_bytes_max, budget);
-    state.push(read.into());
-    state.unreleased = 0;
+    state.chunks = read;
+    state.arrived();
     state.released = 0;
     if is_whole {
         state.finish(End::Whole);
@@ -128,7 +126,7 @@ impl Inbound {
         if state.is_abandoned || state.end.is_some() {
             return (data.len(), false);
         }
-        state.push(Bytes::copy_from_slice(data));
+        state.push(data);
         if ends {
             state.finish(End::Whole);
         }
@@ -158,8 +156,7 @@ impl Shared {
 impl State {
     fn new(message_bytes_max: usize, budget: &Arc<ConnectionBudget>) -> Self {
         Self {
-            chunks: VecDeque::new(),
-            bytes: 0,
+            chunks: Chunks::default(),
             message_bytes_max,
             charge: Charge::new(Arc::clone(budget)),
             working: 0,
@@ -172,13 +169,17 @@ impl State {
         }
     }
 
-    fn push(&mut self, chunk: Bytes) {
-        if self.end.is_some() || chunk.is_empty() {
+    fn push(&mut self, data: &[u8]) {
+        if self.end.is_some() || data.is_empty() {
             return;
         }
-        self.bytes += chunk.len();
-        self.unreleased += chunk.len();
-        self.chunks.push_back(chunk);
+        self.chunks.push(data);
+        self.unreleased += data.len();
+        self.arrived();
+    }
+
+    /// Looks at what has arrived.
+    fn arrived(&mut self) {
         if !self.charge_held() {
             return self.finish(End::NoRoom);
         }
@@ -212,7 +213,7 @@ impl State {
     /// Charges for the bytes that are held. Charges that are not needed stay for the next message, up to
     /// [`SLACK`]: the counts are shared by all workers. False if there is no room.
     fn charge_held(&mut self) -> bool {
-        let (held, charged) = (self.bytes + self.working, self.charge.bytes());
+        let (held, charged) = (self.chunks.bytes() + self.working, self.charge.bytes());
         if charged > held + SLACK {
             self.charge.release(charged - held);
         }
@@ -221,18 +222,12 @@ impl State {
 
     /// The message after the one that the call takes.
     fn first(&self) -> First {
-        let bytes = self.bytes - self.message_left;
-        // By chunks: by bytes, each chunk of a long message would cost as much as all before it.
-        let mut skip = self.message_left;
-        let mut start = self.chunks.iter().flat_map(|chunk| {
-            let rest = chunk.get(skip..);
-            skip = skip.saturating_sub(chunk.len());
-            rest.unwrap_or_default()
-        });
+        let bytes = self.chunks.bytes() - self.message_left;
+        let mut start = self.chunks.from(self.message_left);
         let mut head = [0; HEADER_BYTES];
         for byte in &mut head {
             let Some(next) = start.next() else { return First::Incomplete };
-            *byte = *next;
+            *byte = next;
         }
         let Some((header, _)) = Header::read(&head) else { return First::Invalid };
         if header.length > self.message_bytes_max {
@@ -244,14 +239,9 @@ impl State {
 
     /// Takes at most this many bytes, which the call works on from now on.
     fn take(&mut self, most: usize) -> Bytes {
-        let Some(mut chunk) = self.chunks.pop_front() else { return Bytes::new() };
-        if chunk.len() > most {
-            let rest = chunk.split_off(most);
-            self.chunks.push_front(rest);
-        }
-        self.bytes -= chunk.len();
-        self.working += chunk.len();
-        chunk
+        let taken = self.chunks.take(most);
+        self.working += taken.len();
+        taken
     }
 
     fn poll(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
@@ -286,7 +276,7 @@ impl State {
                 self.reader = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            Some(End::Whole) if self.bytes == 0 => return Poll::Ready(None),
+            Some(End::Whole) if self.chunks.bytes() == 0 => return Poll::Ready(None),
             // Less than a frame header, by which tonic sees that the body ends within a message. More
             // would make it reserve memory for the rest.
             Some(End::Whole) => {
@@ -317,12 +307,12 @@ impl State {
 
     /// The first bytes, at most this many.
     fn start(&self, most: usize) -> Bytes {
-        self.chunks.iter().flatten().take(most).copied().collect()
+        self.chunks.from(0).take(most).collect()
     }
 
     fn drop_chunks(&mut self) {
-        self.chunks.clear();
-        (self.bytes, self.working, self.message_left) = (0, 0, 0);
+        self.chunks = Chunks::default();
+        (self.working, self.message_left) = (0, 0);
         self.charge.release(self.charge.bytes());
     }
 }
@@ -370,7 +360,7 @@ impl HttpBody for RequestBody {
 
     fn is_end_stream(&self) -> bool {
         let state = self.shared.lock();
-        state.bytes == 0 && state.end == Some(End::Whole)
+        state.chunks.bytes() == 0 && state.end == Some(End::Whole)
     }
 
     fn size_hint(&self) -> SizeHint {

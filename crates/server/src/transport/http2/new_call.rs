@@ -7,6 +7,7 @@ use capstan_http2::Head;
 use tokio::time::Instant;
 use tonic::codegen::http::{Extensions, Request};
 
+use super::chunks::Chunks;
 use super::{Intake, Kind};
 use crate::limits::{SHORT_BODY_MAX, SHORT_WAIT_MAX};
 
@@ -17,7 +18,7 @@ pub(super) struct NewCall {
     /// What was drawn for the call, beside its head.
     pub(super) extensions: Extensions,
     /// The bytes so far.
-    pub(super) body: Vec<u8>,
+    pub(super) body: Chunks,
     /// Whether the body is complete.
     pub(super) is_whole: bool,
     pub(super) intake: Intake,
@@ -29,7 +30,7 @@ impl NewCall {
     pub(super) fn starts(&self, now: Instant) -> bool {
         self.is_whole
             || self.intake.kind == Kind::Stream
-            || self.body.len() > SHORT_BODY_MAX
+            || self.body.bytes() > SHORT_BODY_MAX
             || now.duration_since(self.since) >= SHORT_WAIT_MAX
     }
 
