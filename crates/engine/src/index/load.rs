@@ -57,6 +57,7 @@ pub struct Loader {
     resources: Vec<u32>,
     identities: Vec<u32>,
     roles: Vec<CustomRole>,
+    role_nodes: Vec<u32>,
     /// Of the few that have any, by position, ascending.
     resource_properties: Vec<(u32, Properties)>,
     identity_properties: Vec<(u32, Properties)>,
@@ -100,6 +101,7 @@ impl Loader {
             resources: vec![],
             identities: vec![],
             roles: vec![],
+            role_nodes: vec![],
             resource_properties: vec![],
             identity_properties: vec![],
             references: vec![],
@@ -139,6 +141,7 @@ impl Loader {
         if std::mem::take(&mut self.derived).depend_on_one_another() {
             return Err(LoadError::BindingIds);
         }
+        self.paths.forget_table();
         let groups = position(self.groups.len());
         for references in &mut self.references {
             let (kind, position) = (references.scope & 1, references.scope >> 1);
@@ -225,7 +228,8 @@ impl FactSink for Loader {
             first.get_or_insert(broken);
         });
         first.map_or(Ok(()), Err).map_err(ChangeError::from)?;
-        self.claim(role.id.clone(), Named::Role, self.roles.len())?;
+        let node = self.claim(role.id.clone(), Named::Role, self.roles.len())?;
+        self.role_nodes.push(node);
         self.roles.push(role);
         Ok(())
     }
@@ -401,10 +405,9 @@ impl Plan for Loader {
 
     fn children(&self) -> Vec<u32> {
         let mut children = vec![0; self.scopes_len()];
-        let roles = self.roles.iter().filter_map(|role| self.paths.find(role.id.as_str()));
-        let nodes = self.groups.iter().chain(&self.resources).chain(&self.identities).copied();
-        for node in nodes.chain(roles) {
-            let parent = self.paths.parent(node).map(|parent| self.paths.named(parent));
+        let nodes = self.groups.iter().chain(&self.resources).chain(&self.identities);
+        for node in nodes.chain(&self.role_nodes) {
+            let parent = self.paths.parent(*node).map(|parent| self.paths.named(parent));
             if let Some((Named::Group, position)) = parent
                 && let Some(children) = children.get_mut(position as usize)
             {

@@ -108,6 +108,12 @@ impl Paths {
         Some(number)
     }
 
+    /// No node is found by its path any more, and none is inserted. A large policy is indexed with little memory
+    /// beside it.
+    pub(super) fn forget_table(&mut self) {
+        self.table = HashTable::new();
+    }
+
     /// Whether this is the path of a node.
     pub(super) fn is(&self, node: u32, path: &str) -> bool {
         let node = self.nodes.get(node as usize);
