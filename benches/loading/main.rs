@@ -13,7 +13,7 @@
 //! --world W|big-W   one world; both without it
 //! --rounds N        how often everything is measured: 5
 //! --json            data instead of a table
-//! --way WAY         in this process: facts, document, changes or changes-with-ids; all without it
+//! --way WAY         in this process: facts, document, changes, changes-with-ids or differences; all without it
 //! --binary PATH     start this program instead; given twice, the two are started in turn and compared
 //! --quick           a small world once, to see that the command works
 //! ```

@@ -1,11 +1,15 @@
 //! The ways in which a policy comes into a process, and what each step of them costs.
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use anyhow::{Context as _, ensure};
 use capstan_benches::clock::{Cost, cost};
 use capstan_benches::worlds::World;
-use capstan_engine::{Change, Facts, Model, RoleBinding, Snapshot, Writer};
+use capstan_engine::{
+    Change, Difference, DifferenceError, FactSink, Facts, Loader, Model, RoleBinding, Snapshot,
+    Timestamp, Writer,
+};
 use capstan_policy::{Catalogs, load_policy};
 
 use crate::COUNTING;
@@ -26,13 +30,14 @@ pub(crate) struct Step {
 type Way = (&'static str, fn(World) -> anyhow::Result<Vec<Step>>);
 
 /// All ways, in the order in which they are measured.
-pub(crate) const WAYS: [Way; 4] = [
+pub(crate) const WAYS: [Way; 5] = [
     ("facts", from_facts),
     ("document", from_document),
     ("changes", |world| through_a_writer("changes", world, &without_ids(world))),
     ("changes-with-ids", |world| {
         through_a_writer("changes with ids", world, &world.changes().collect::<Vec<_>>())
     }),
+    ("differences", differences),
 ];
 
 /// The facts of a document: the rules, and then the index.
@@ -81,6 +86,59 @@ fn without_ids(world: World) -> Vec<Change> {
         other => other,
     };
     world.changes().map(without_id).collect()
+}
+
+/// One in so many bindings differs from those of the served snapshot.
+const DIFFERENT: [(&str, usize); 7] = [
+    ("difference: none", usize::MAX),
+    ("difference: 1 in 1000", 1_000),
+    ("difference: 1 in 100", 100),
+    ("difference: 1 in 30", 30),
+    ("difference: 1 in 10", 10),
+    ("difference: 1 in 3", 3),
+    ("difference: all", 1),
+];
+
+/// Facts against those of a served snapshot, and the same facts without it.
+fn differences(world: World) -> anyhow::Result<Vec<Step>> {
+    let (facts, catalog) = (world.facts(), world.catalog());
+    let bindings = facts.role_bindings.len();
+    let loaded = |facts: Facts| -> anyhow::Result<Snapshot> {
+        let mut loader = Loader::new(Arc::clone(&catalog));
+        put(&mut loader, facts)?;
+        Ok(loader.finish(1)?)
+    };
+    let clone = facts.clone();
+    let (served, anew) = step("anew", bindings, || loaded(clone));
+    let served = served?;
+    let mut steps = vec![anew];
+    for (name, one_in) in DIFFERENT {
+        let mut changed = facts.clone();
+        for binding in changed.role_bindings.iter_mut().step_by(one_in).skip(1) {
+            binding.expires_at = Some(Timestamp::new(4_000_000_000, 0));
+        }
+        let (made, step) = step(name, bindings, || -> Result<Snapshot, DifferenceError> {
+            let mut difference = Difference::new(&served, &catalog)?;
+            put(&mut difference, changed)?;
+            difference.finish(2)
+        });
+        match made {
+            Ok(made) => complete(&made, bindings)?,
+            // It says so before the end, and the others would, too.
+            Err(DifferenceError::TooMuch) => break,
+            Err(error) => return Err(error.into()),
+        }
+        steps.push(step);
+    }
+    Ok(steps)
+}
+
+fn put<S: FactSink>(sink: &mut S, facts: Facts) -> Result<(), S::Error> {
+    facts.groups.into_iter().try_for_each(|one| sink.group(one))?;
+    facts.roles.into_iter().try_for_each(|one| sink.role(one))?;
+    facts.identities.into_iter().try_for_each(|one| sink.identity(one))?;
+    facts.resources.into_iter().try_for_each(|one| sink.resource(one))?;
+    facts.role_bindings.into_iter().try_for_each(|one| sink.role_binding(one))
 }
 
 fn complete(snapshot: &Snapshot, bindings: usize) -> anyhow::Result<()> {

@@ -59,8 +59,11 @@ impl Index {
         let scopes = index.put_scopes(&plan, &ids)?;
         let identities = index.put_identities(&plan, &ids, &scopes)?;
         let Identities { numbers, by_identity } = identities;
+        // A large policy is built with little memory beside it. Derived numbers need paths.
+        if ids.scopes.is_empty() {
+            plan.forget_paths();
+        }
         let bound = BoundAt::new(&plan, &ids, by_identity);
-        // A large policy is built with little memory beside it.
         plan.forget_paths();
         plan.forget_references();
         drop(plan);

@@ -57,10 +57,11 @@ pub struct Loader {
     resources: Vec<u32>,
     identities: Vec<u32>,
     roles: Vec<CustomRole>,
+    role_nodes: Vec<u32>,
     /// Of the few that have any, by position, ascending.
     resource_properties: Vec<(u32, Properties)>,
     identity_properties: Vec<(u32, Properties)>,
-    /// Until the end, scopes are nodes.
+    /// Until the end, scopes are [`scope_of`].
     references: Vec<References>,
     /// Of the bindings that have any, by position, ascending.
     restrictions: Vec<(u32, Restrictions)>,
@@ -72,6 +73,8 @@ pub struct Loader {
     orphans: Vec<PathBuf>,
     /// Bindings that refer to what is not declared yet.
     early: Vec<RoleBinding>,
+    /// The identity of the last binding, and its position: the next binding has it, or the next identity, often.
+    last: (String, usize),
 }
 
 /// Numbers of ids of bindings, to see whether any two are equal.
@@ -98,6 +101,7 @@ impl Loader {
             resources: vec![],
             identities: vec![],
             roles: vec![],
+            role_nodes: vec![],
             resource_properties: vec![],
             identity_properties: vec![],
             references: vec![],
@@ -107,6 +111,7 @@ impl Loader {
             derived: DerivedNumbers::default(),
             orphans: vec![],
             early: vec![],
+            last: (String::new(), 0),
         }
     }
 
@@ -136,12 +141,11 @@ impl Loader {
         if std::mem::take(&mut self.derived).depend_on_one_another() {
             return Err(LoadError::BindingIds);
         }
+        self.paths.forget_table();
         let groups = position(self.groups.len());
         for references in &mut self.references {
-            references.scope = match self.paths.named(references.scope) {
-                (Named::Group, position) => position,
-                (_, position) => position.saturating_add(groups),
-            };
+            let (kind, position) = (references.scope & 1, references.scope >> 1);
+            references.scope = if kind == 0 { position } else { position.saturating_add(groups) };
         }
         Ok(Snapshot::new(revision, Index::build(self)?))
     }
@@ -149,7 +153,8 @@ impl Loader {
     /// Makes a path name something new.
     fn claim(&mut self, id: PathBuf, named: Named, at: usize) -> Result<u32, LoadError> {
         let node = self.take(&id, named, at)?;
-        if rules::check_parent(&&*self, id.as_path()).is_err() {
+        let parent = self.paths.parent(node).map(|parent| self.paths.named(parent).0);
+        if parent != Some(Named::Group) && rules::check_parent(&&*self, id.as_path()).is_err() {
             self.orphans.push(id);
         }
         Ok(node)
@@ -223,7 +228,8 @@ impl FactSink for Loader {
             first.get_or_insert(broken);
         });
         first.map_or(Ok(()), Err).map_err(ChangeError::from)?;
-        self.claim(role.id.clone(), Named::Role, self.roles.len())?;
+        let node = self.claim(role.id.clone(), Named::Role, self.roles.len())?;
+        self.role_nodes.push(node);
         self.roles.push(role);
         Ok(())
     }
@@ -253,6 +259,11 @@ impl FactSink for Loader {
         let found = rules::check_binding(&&*self, &binding, |_| broken = true);
         match (found.identity, found.role, found.scope) {
             (Some(identity), Some(role), Some(scope)) if !broken => {
+                if self.last.0 != binding.identity.as_str() {
+                    self.last.0.clear();
+                    self.last.0.push_str(binding.identity.as_str());
+                    self.last.1 = identity as usize;
+                }
                 self.add(binding, References { identity, role, scope })
             }
             _ => {
@@ -271,15 +282,36 @@ impl DerivedNumbers {
     /// Whether two bindings are the same or have one derived number, or a binding without an id may have to leave
     /// its derived id to another path. Two bindings that are the same have one number.
     fn depend_on_one_another(mut self) -> bool {
-        self.unnamed.sort_unstable();
-        self.named.sort_unstable();
-        let is_unnamed = |number: &u64| self.unnamed.binary_search(number).is_ok();
+        let Self { unnamed, named, declared } = &mut self;
+        unnamed.sort_unstable();
+        named.sort_unstable();
+        declared.sort_unstable();
         let is_twice = |all: &[u64]| all.array_windows().any(|[a, b]| a == b);
-        is_twice(&self.unnamed)
-            || is_twice(&self.named)
-            || self.named.iter().any(is_unnamed)
-            || self.declared.iter().any(is_unnamed)
+        is_twice(unnamed)
+            || is_twice(named)
+            || have_one_in_common(unnamed, named)
+            || have_one_in_common(unnamed, declared)
     }
+}
+
+/// Whether two ascending lists have a number in common.
+fn have_one_in_common(ones: &[u64], others: &[u64]) -> bool {
+    let mut others = others.iter().peekable();
+    ones.iter().any(|one| {
+        while others.next_if(|other| *other < one).is_some() {}
+        others.peek() == Some(&one)
+    })
+}
+
+/// A scope until the number of groups is known: its position among groups or among resources, and which of the two.
+/// `None` if the position is too large.
+fn scope_of(named: Named, position: u32) -> Option<u32> {
+    let kind = match named {
+        Named::Group => 0,
+        Named::Resource => 1,
+        Named::Nothing | Named::Identity | Named::Role | Named::Binding => return None,
+    };
+    Some(position.checked_mul(2)? | kind)
 }
 
 impl View for &Loader {
@@ -287,7 +319,7 @@ impl View for &Loader {
     type Identity = u32;
     /// Its number.
     type Role = u32;
-    /// Its node.
+    /// [`scope_of`].
     type Scope = u32;
 
     fn is_group(&self, id: &str) -> bool {
@@ -295,6 +327,14 @@ impl View for &Loader {
     }
 
     fn identity(&self, id: &str) -> Option<u32> {
+        let (last, at) = &self.last;
+        if last == id {
+            return Some(position(*at));
+        }
+        // A document may list bindings in the order of their identities.
+        if self.identities.get(at + 1).is_some_and(|next| self.paths.is(*next, id)) {
+            return Some(position(at + 1));
+        }
         match self.paths.named(self.paths.find(id)?) {
             (Named::Identity, position) => Some(position),
             _ => None,
@@ -302,8 +342,8 @@ impl View for &Loader {
     }
 
     fn scope(&self, id: &str) -> Option<u32> {
-        let node = self.paths.find(id)?;
-        matches!(self.paths.named(node).0, Named::Group | Named::Resource).then_some(node)
+        let (named, position) = self.paths.named(self.paths.find(id)?);
+        scope_of(named, position)
     }
 
     fn custom_role(&self, id: &str) -> Option<u32> {
@@ -365,10 +405,9 @@ impl Plan for Loader {
 
     fn children(&self) -> Vec<u32> {
         let mut children = vec![0; self.scopes_len()];
-        let roles = self.roles.iter().filter_map(|role| self.paths.find(role.id.as_str()));
-        let nodes = self.groups.iter().chain(&self.resources).chain(&self.identities).copied();
-        for node in nodes.chain(roles) {
-            let parent = self.paths.parent(node).map(|parent| self.paths.named(parent));
+        let nodes = self.groups.iter().chain(&self.resources).chain(&self.identities);
+        for node in nodes.chain(&self.role_nodes) {
+            let parent = self.paths.parent(*node).map(|parent| self.paths.named(parent));
             if let Some((Named::Group, position)) = parent
                 && let Some(children) = children.get_mut(position as usize)
             {

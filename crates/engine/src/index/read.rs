@@ -245,7 +245,8 @@ impl Index {
         }
     }
 
-    /// The binding of an identity that has this key, where a binding with it would be `packed`.
+    /// The binding of an identity that has this key, where a binding with it would be `packed`. The identity is
+    /// that of the key, so of bindings with the same scope and role only the conditions are compared.
     pub(crate) fn find_same<'s>(
         &'s self,
         identity: Entry<'s, IdentityExtra>,
@@ -258,7 +259,11 @@ impl Index {
             .map_while(|position| self.binding_at(identity, u32::try_from(position).ok()?))
             .take_while(|one| one.packed.fingerprint <= packed.fingerprint)
             .filter(|one| (one.packed.scope, one.packed.role) == (packed.scope, packed.role))
-            .find(|one| self.key_of(identity, one) == *key)
+            .find(|one| {
+                let is_same = key.has_conditions(one.conditions());
+                debug_assert!(one.is_broken() || is_same == (self.key_of(identity, one) == *key));
+                is_same
+            })
     }
 
     /// The binding at a position among those of an identity.

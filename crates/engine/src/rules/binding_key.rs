@@ -36,6 +36,14 @@ impl<'f> BindingKey<'f> {
         Self::new(identity, &binding.role, scope, &binding.when)
     }
 
+    /// Whether these are its conditions, in any order.
+    pub(crate) fn has_conditions(&self, conditions: &[Condition]) -> bool {
+        match self.conditions.is_empty() {
+            true => conditions.is_empty(),
+            false => self.conditions == BindingKey::new("", "", "", conditions).conditions,
+        }
+    }
+
     /// The number in the last segment of the id of a binding that declares none: SipHash-1-3 under
     /// zero keys (Aumasson and Bernstein, *SipHash: a fast short-input PRF*, 2012) of this
     /// encoding, which must not change, because ids are visible:
@@ -130,6 +138,12 @@ mod tests {
         assert_eq!(number(&conditions), CONDITIONAL);
         let doubled = [&conditions[1..], &conditions[..], &conditions[..1]].concat();
         assert_eq!(number(&doubled), CONDITIONAL, "conditions are a set");
+        let key = |conditions| BindingKey::new("alice", "viewer", "acme/platform", conditions);
+        for (one, other) in [(&conditions[..], &conditions[1..]), (&doubled, &[]), (&[], &[])] {
+            for (one, other) in [(one, one), (one, other), (other, one), (&conditions, &doubled)] {
+                assert_eq!(key(one).has_conditions(other), key(one) == key(other));
+            }
+        }
     }
 
     const PLAIN: u64 = 0x16e1_8ea6_1111_ed29;

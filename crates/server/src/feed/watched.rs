@@ -4,7 +4,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
@@ -54,7 +54,8 @@ impl WatchedFile {
         Some((found.ino(), found.len(), found.modified().ok()))
     }
 
-    /// Waits until the file settles, because its writer may not be done. After [`SETTLE_MAX`], a
+    /// Waits until the file settles, because its writer may not be done. The rest of a file that was replaced
+    /// begins when it was written, which may be before it was renamed into place. After [`SETTLE_MAX`], a
     /// file that is replaced repeatedly counts as settled, since each replacement is whole; a file
     /// that is still written in place does not.
     async fn settles(&self) -> bool {
@@ -63,7 +64,8 @@ impl WatchedFile {
         let mut before = self.state();
         let mut replaced = inode(before) != inode(self.read);
         loop {
-            tokio::time::sleep(if replaced { SETTLE } else { SETTLE_IN_PLACE }).await;
+            let rest = if replaced { SETTLE.saturating_sub(age(before)) } else { SETTLE_IN_PLACE };
+            tokio::time::sleep(rest).await;
             let after = self.state();
             if after == before && after.is_some() {
                 return true;
@@ -93,6 +95,12 @@ impl WatchedFile {
     }
 }
 
+/// The time since a file was written; zero if that is not known, or in the future.
+fn age(state: Option<State>) -> Duration {
+    let written = state.and_then(|(_, _, written)| written);
+    written.and_then(|written| written.elapsed().ok()).unwrap_or_default()
+}
+
 fn watch(file: &Path, reload: Reload) -> notify::Result<RecommendedWatcher> {
     let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
         // An event of a read is not a change.
@@ -107,4 +115,59 @@ fn watch(file: &Path, reload: Reload) -> notify::Result<RecommendedWatcher> {
     };
     watcher.watch(&folder, RecursiveMode::NonRecursive)?;
     Ok(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// How long a file rests after this change, by the time of the runtime, which is paused.
+    async fn rested(name: &str, change: impl FnOnce(&Path)) -> Duration {
+        let folder = std::env::temp_dir().join(format!("capstan-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("policy.json");
+        fs::write(&path, "first").unwrap();
+        let mut file = WatchedFile::new(Some(path.clone()));
+        file.record_state();
+        assert!(!file.is_due(Wake::Changed).await);
+        change(&path);
+        let started = tokio::time::Instant::now();
+        assert!(file.is_due(Wake::Changed).await);
+        fs::remove_dir_all(&folder).unwrap();
+        started.elapsed()
+    }
+
+    /// Writes the file, as of this time.
+    fn write(path: &Path, written: SystemTime) {
+        fs::write(path, "second").unwrap();
+        File::options().write(true).open(path).unwrap().set_modified(written).unwrap();
+    }
+
+    fn replace(path: &Path, written: SystemTime) {
+        let next = path.with_extension("next");
+        write(&next, written);
+        fs::rename(&next, path).unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_file_rests_since_it_was_written() {
+        let (hour, now) = (Duration::from_secs(3_600), SystemTime::now);
+        // A timer of the runtime has a resolution of one millisecond.
+        let old = rested("settle-old", |path| replace(path, now() - hour)).await;
+        assert!(old <= Duration::from_millis(2), "{old:?}");
+        let later = rested("settle-later", |path| replace(path, now() + hour)).await;
+        assert!(later >= SETTLE, "{later:?}");
+        let new = rested("settle-new", |path| replace(path, now())).await;
+        assert!((SETTLE / 2..=SETTLE * 2).contains(&new), "{new:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_is_written_in_place_always_rests() {
+        let written = SystemTime::now() - Duration::from_secs(3_600);
+        let rested = rested("settle-in-place", |path| write(path, written)).await;
+        assert!(rested >= SETTLE_IN_PLACE, "{rested:?}");
+    }
 }

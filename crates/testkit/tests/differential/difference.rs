@@ -174,6 +174,26 @@ fn a_thousand_changes_are_not_too_much() {
     assert_eq!(with(1_001), Err(DifferenceError::TooMuch));
 }
 
+/// Of bindings, 20 a scope, one in forty may be new: each has a work of 40, and each of the snapshot allows 2.
+#[test]
+fn many_changed_bindings_are_too_much() {
+    const BINDINGS: usize = 1_000;
+    let catalog = Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let base = whole(&catalog, &facts(BINDINGS)).unwrap();
+    let with = |more: usize| {
+        let mut facts = facts(BINDINGS);
+        for at in 0..more {
+            let binding = RoleBinding { role: "owner".into(), ..facts.role_bindings[at].clone() };
+            facts.role_bindings.push(binding);
+        }
+        difference(&base, &catalog, &facts, 0).map(|made| made.bindings_len())
+    };
+    // And a thousand besides.
+    let most = (2 * BINDINGS + 1_000) / 40;
+    assert_eq!(with(most), Ok(BINDINGS + most));
+    assert_eq!(with(most + 1), Err(DifferenceError::TooMuch));
+}
+
 /// One changed binding copies a part of the index. If too much is different, it is built anew.
 #[test]
 fn what_stays_is_shared_and_too_much_is_refused() {

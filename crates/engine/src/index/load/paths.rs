@@ -44,11 +44,14 @@ pub(super) struct Paths {
     /// All segments, one behind the other.
     text: String,
     table: HashTable<u32>,
+    /// The parent of the path that was inserted last, and its node: the next one has it often.
+    parent: (String, u32),
 }
 
 impl Paths {
     pub(super) const fn new(seed: Seed) -> Self {
-        Self { seed, nodes: vec![], text: String::new(), table: HashTable::new() }
+        let parent = (String::new(), ROOT);
+        Self { seed, nodes: vec![], text: String::new(), table: HashTable::new(), parent }
     }
 
     pub(super) const fn seed(&self) -> &Seed {
@@ -81,8 +84,15 @@ impl Paths {
             return Some(found);
         }
         let (parent, segment) = match path.rsplit_once('/') {
-            // A path has few segments.
-            Some((parent, segment)) => (self.insert(parent)?, segment),
+            Some((parent, segment)) if self.parent.0 == parent => (self.parent.1, segment),
+            Some((parent, segment)) => {
+                // A path has few segments.
+                let node = self.insert(parent)?;
+                self.parent.0.clear();
+                self.parent.0.push_str(parent);
+                self.parent.1 = node;
+                (node, segment)
+            }
             None => (ROOT, path),
         };
         let number = u32::try_from(self.nodes.len()).ok().filter(|number| *number < ROOT)?;
@@ -96,6 +106,21 @@ impl Paths {
             nodes.get(*number as usize).map_or(0, |node| hash(node.fingerprint))
         });
         Some(number)
+    }
+
+    /// No node is found by its path any more, and none is inserted. A large policy is indexed with little memory
+    /// beside it.
+    pub(super) fn forget_table(&mut self) {
+        self.table = HashTable::new();
+    }
+
+    /// Whether this is the path of a node.
+    pub(super) fn is(&self, node: u32, path: &str) -> bool {
+        let node = self.nodes.get(node as usize);
+        node.is_some_and(|node| {
+            path.ends_with(self.segment(node))
+                && node.fingerprint == self.seed.fingerprint(path.as_bytes())
+        })
     }
 
     fn segment(&self, node: &Node) -> &str {
@@ -169,6 +194,10 @@ mod tests {
             assert_eq!(text, *path);
         }
         assert_eq!(paths.find("acme/web"), None);
+        for (path, node) in all.iter().zip(&nodes) {
+            assert!(all.iter().all(|other| paths.is(*node, other) == (other == path)), "{path}");
+        }
+        assert!(!paths.is(u32::MAX, "acme"));
         let beginning = paths.find("b").unwrap();
         assert_eq!(paths.named(beginning), (Named::Nothing, 0));
         paths.name(beginning, Named::Group, 7);
