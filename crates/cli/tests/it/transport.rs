@@ -1,6 +1,7 @@
 //! How a connection reads calls: in one packet or in many, soon or late, answered before or after.
 
 mod bounds;
+mod differential;
 mod floods;
 mod frames;
 
