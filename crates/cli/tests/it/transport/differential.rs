@@ -3,7 +3,7 @@
 //! any other effect.
 //! Both get the same status, headers, message and trailers.
 //!
-//! A long run, where 50,000,000 messages take about 20 minutes:
+//! A long run. 50,000,000 messages take 20 to 40 minutes on two cores:
 //!
 //! ```text
 //! CAPSTAN_FAST_WAY_MESSAGES=50000000 \
