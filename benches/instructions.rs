@@ -10,6 +10,7 @@
 
 mod profile;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
@@ -19,12 +20,15 @@ use std::process::{Command, ExitCode, Stdio};
 use std::{env, fs};
 
 use anyhow::{Context as _, bail, ensure};
+use capstan_benches::replay::{Calls, Replay};
 use capstan_benches::worlds::{Asked, World, questions, viewers};
 use capstan_engine::{Attributes, Cursor, Path as Resource, Question, Snapshot, Timestamp};
 
 /// Questions of a row. With this number, the hash seed of the process has a negligible effect.
 const QUESTIONS: u64 = 10_000;
 const BATCH: usize = 64;
+/// Calls before the calls of a row.
+const WARM_UP: u64 = 1_000;
 /// Identities bound at one scope, and the entries of a page of them.
 const VIEWERS: u32 = 10_000;
 const PAGE: usize = 100;
@@ -34,7 +38,7 @@ const TOLERANCE: f64 = 5.0;
 const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
 /// The rows in the order of measurement, with their numbers of parts. The search among very many bindings of
 /// few scopes depends on the hash seed, so its count is the mean of many parts.
-const ROWS: [(&str, usize); 7] = [
+const ROWS: [(&str, usize); 9] = [
     ("parse", 1),
     ("check", 1),
     ("check_batch", 1),
@@ -42,6 +46,8 @@ const ROWS: [(&str, usize); 7] = [
     ("check, 10000 bindings each", SEEDS),
     ("an identity of the first page of 10000", 1),
     ("an identity of the last page of 10000", 1),
+    ("a call", 1),
+    ("a call, 16 at once", 1),
 ];
 const SEEDS: usize = 10;
 
@@ -71,6 +77,8 @@ enum Row<'q> {
     Batch(&'q Snapshot, &'q [Question<'q>]),
     /// Lists the page after this identity, repeatedly, until [`QUESTIONS`] entries are listed.
     Page(&'q Snapshot, Option<&'q str>),
+    /// Makes calls on a connection of a server in this thread. The client's few instructions count, too.
+    Calls(&'q RefCell<Replay>, &'q Calls),
 }
 
 fn measure_all() -> anyhow::Result<()> {
@@ -91,6 +99,12 @@ fn measure_all() -> anyhow::Result<()> {
     measured(&Row::Page(&viewers, None));
     let last = format!("acme/viewer-{:05}", VIEWERS as usize - PAGE - 1);
     measured(&Row::Page(&viewers, Some(&last)));
+    let mut replay = Replay::start(World::W)?;
+    let warm_up = replay.encode(&World::W.asked(QUESTIONS, WARM_UP), BATCH);
+    let calls = [1, 16].map(|at_once| replay.encode(&asked, at_once));
+    replay.replay(&warm_up)?;
+    let replay = RefCell::new(replay);
+    calls.iter().for_each(|calls| measured(&Row::Calls(&replay, calls)));
     Ok(())
 }
 
@@ -117,6 +131,11 @@ fn measured(row: &Row<'_>) {
                 let page = snapshot.list_identities_page("repo.list", resource, none, now, cursor);
                 let _ = black_box(page);
             }
+        }
+        Row::Calls(replay, calls) => {
+            let answered = replay.borrow_mut().replay(calls);
+            // A run without answers must not become a baseline.
+            assert!(answered.is_ok_and(|answered| answered.messages as u64 == QUESTIONS));
         }
         Row::Batch(snapshot, questions) => {
             for batch in questions.chunks(BATCH) {

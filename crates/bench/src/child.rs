@@ -1,4 +1,4 @@
-//! Child processes to measure: servers started from this program's own executable.
+//! Child processes to measure: servers, most of them started from this program's own executable.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -29,8 +29,16 @@ impl Server {
     /// The process does not start, or ends or prints something else first.
     pub async fn start(arguments: Vec<String>) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program")?;
-        let mut child = Command::new(program)
-            .args(arguments)
+        Self::start_by(Command::new(program).args(arguments)).await
+    }
+
+    /// The same by another command.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub async fn start_by(command: &mut Command) -> anyhow::Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .env("CAPSTAN_LOG", "error")

@@ -8,7 +8,8 @@ const TICKS_PER_SECOND: u32 = 100;
 
 /// User and system CPU time of a process since its start, including threads that have ended. `None` if
 /// there is no such process, or the system has no `/proc`.
-pub(crate) fn used(pid: u32) -> Option<Duration> {
+#[must_use]
+pub fn used(pid: u32) -> Option<Duration> {
     parse(&std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 

@@ -18,7 +18,7 @@ pub mod against;
 #[cfg(feature = "load")]
 pub mod child;
 #[cfg(feature = "load")]
-mod cpu;
+pub mod cpu;
 #[cfg(feature = "load")]
 pub mod do_nothing;
 #[cfg(feature = "load")]

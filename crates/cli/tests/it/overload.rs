@@ -102,7 +102,8 @@ impl Tally {
     }
 }
 
-fn share(sorted: &[Duration], per_mille: usize) -> Duration {
+/// A quantile of sorted latencies.
+pub(crate) fn share(sorted: &[Duration], per_mille: usize) -> Duration {
     sorted.get(sorted.len().saturating_sub(1) * per_mille / 1_000).copied().unwrap_or_default()
 }
 

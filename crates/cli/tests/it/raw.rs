@@ -94,13 +94,18 @@ pub(crate) async fn call(
 
 // === Frame by frame ===
 
+/// The first bytes of a connection.
+pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
 pub(crate) const WINDOW_UPDATE: u8 = 8;
+pub(crate) const CONTINUATION: u8 = 9;
 
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
@@ -139,7 +144,7 @@ impl Frames {
 
     async fn over(socket: impl Socket + 'static) -> (Self, BTreeMap<u16, u32>) {
         let mut frames = Self(Box::new(socket));
-        frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        frames.0.write_all(PREFACE).await.unwrap();
         frames.send(SETTINGS, 0, 0, &[]).await;
         let (kind, _, _, payload) = frames.next().await;
         assert_eq!(kind, SETTINGS, "the server's settings come first");
@@ -216,7 +221,6 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
 
 /// The header block of a gRPC call. All headers are literals, so no HPACK table is needed.
 pub(crate) fn header_block(path: &str) -> Vec<u8> {
-    let mut block = Vec::new();
     let headers = [
         (":method", "POST"),
         (":scheme", "http"),
@@ -225,14 +229,30 @@ pub(crate) fn header_block(path: &str) -> Vec<u8> {
         ("content-type", "application/grpc"),
         ("te", "trailers"),
     ];
-    for (name, value) in headers {
-        block.push(0);
-        for text in [name, value] {
-            let length = u8::try_from(text.len()).unwrap();
-            assert!(length < 127, "a longer length takes two bytes");
-            block.push(length);
-            block.extend(text.as_bytes());
-        }
-    }
-    block
+    headers.into_iter().flat_map(|(name, value)| literal(0, name, value)).collect()
 }
+
+/// A header as a literal with a new name (RFC 7541, section 6.2). `kind` 0 leaves the table as it is, and
+/// [`INDEXED`] adds the header to it.
+pub(crate) fn literal(kind: u8, name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![kind];
+    for text in [name, value] {
+        match text.len().checked_sub(127) {
+            None => bytes.push(u8::try_from(text.len()).unwrap()),
+            // A length of at least 127 continues in groups of seven bits.
+            Some(mut more) => {
+                bytes.push(127);
+                while more >= 128 {
+                    bytes.push(u8::try_from(more % 128).unwrap() | 128);
+                    more /= 128;
+                }
+                bytes.push(u8::try_from(more).unwrap());
+            }
+        }
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// The kind of a literal that is added to the table.
+pub(crate) const INDEXED: u8 = 0x40;

@@ -1,7 +1,9 @@
 //! How a connection reads calls: in one packet or in many, soon or late, answered before or after.
 
 mod bounds;
+mod differential;
 mod ends;
+mod floods;
 mod frames;
 
 use std::collections::BTreeMap;

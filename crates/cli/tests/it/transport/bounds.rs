@@ -48,16 +48,21 @@ async fn wait_until_nothing_is_held(server: &InProcess) {
 }
 
 /// A batch of this many checks.
-fn batch(checks: usize) -> v1::BatchCheckRequest {
+pub(super) fn batch(checks: usize) -> v1::BatchCheckRequest {
     let v1::CheckRequest { identity, capability, resource, .. } = check();
     let item = v1::CheckItem { identity, capability, resource, properties: None };
     v1::BatchCheckRequest { checks: vec![item; checks], consistency: None }
 }
 
 /// Resident memory of the server, in bytes.
-fn resident(server: &Serving) -> u64 {
+pub(super) fn resident(server: &Serving) -> u64 {
+    memory(server, "VmRSS:")
+}
+
+/// A line of `/proc/PID/status` that begins with this name, in bytes.
+pub(super) fn memory(server: &Serving, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
