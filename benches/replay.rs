@@ -95,6 +95,7 @@ impl Replay {
             limits: Limits::default(),
             // The caller's runtime, so that one thread does everything.
             runtime: server::Runtime::Callers,
+            give_back: || {},
         };
         drop(bytes);
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -9,6 +9,7 @@ mod decider;
 mod explain;
 mod figures;
 mod limits;
+mod memory;
 mod output;
 mod policy;
 mod policy_test;
@@ -27,12 +28,6 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 use output::Format;
-
-/// The allocator. h2, hyper and prost make dozens of small allocations per call, which take a fifth of a
-/// batch's time with glibc's allocator. Without the feature `mimalloc` it is the platform's.
-#[cfg(feature = "mimalloc")]
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The exit code of a denied check.
 const DENIED: u8 = 1;

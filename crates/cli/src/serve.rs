@@ -21,6 +21,8 @@ use capstan_server::server::{Address, Config, Runtime, Server};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 
+use crate::memory;
+
 const EXAMPLES: &str = "\
 Examples:
   capstan serve --demo
@@ -186,6 +188,7 @@ impl Serve {
                 (RuntimeShape::PerCore, None) => Runtime::per_core(),
                 (RuntimeShape::PerCore, Some(threads)) => Runtime::PerCore(threads.into()),
             },
+            give_back: memory::give_back,
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());

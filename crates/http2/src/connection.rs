@@ -27,7 +27,8 @@ pub struct Config {
     pub header_bytes_max: u32,
     /// Bytes to write above which responses wait.
     pub pending_max: usize,
-    /// Streams that the peer has broken a rule on, until the connection ends.
+    /// Streams that the peer has broken a rule on, or has opened above [`Config::streams_max`], until the
+    /// connection ends.
     pub faults_max: u32,
 }
 

@@ -380,6 +380,11 @@ fn streams_above_the_limit_are_refused() {
     let used = frame(HEADERS, END_HEADERS | END_STREAM, 9, &[HEAD, &[0xbe]].concat());
     assert_eq!(peer.send(&used), []);
     assert_eq!(peer.events.last().unwrap(), "9: / true");
+    // A peer that does not care is disconnected.
+    for stream in [11, 13] {
+        assert_eq!(peer.send(&head(stream, true)), [reset(stream, Reason::REFUSED_STREAM)]);
+    }
+    assert_eq!(peer.send(&head(15, true)), [goaway(15, Reason::ENHANCE_YOUR_CALM)]);
 }
 
 /// The windows are given back as the bytes are released.

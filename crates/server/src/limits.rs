@@ -40,7 +40,8 @@ pub const UNCHARGED_MAX: usize = 4 * 1024;
 /// Bytes that are read from a socket at a time. The buffer is the thread's. It holds at least one frame, which
 /// has at most 16 KiB.
 pub const READ_BYTES: usize = 64 * 1024;
-/// Streams of one connection on which the peer may break a rule of HTTP/2; then the connection ends.
+/// Streams of one connection on which the peer may break a rule of HTTP/2, or that it may open above
+/// [`CONNECTION_STREAMS_MAX`]; then the connection ends.
 pub const FAULTS_MAX: u32 = 1_024;
 /// Wait for a peer to close a connection that has ended after a GOAWAY. It reads its last answers meanwhile.
 pub const LINGER_MAX: Duration = Duration::from_millis(500);
@@ -101,9 +102,6 @@ pub const SETTLE_IN_PLACE: Duration = Duration::from_millis(250);
 /// Wait for a changing file to settle. A file that is still being written in place after this time
 /// is not loaded; the next tick tries again. Four times [`SETTLE_IN_PLACE`].
 pub const SETTLE_MAX: Duration = Duration::from_secs(1);
-/// How long the allocator keeps freed memory before a thread that ends gives it back to the system: its default of one
-/// second (`purge_delay` of mimalloc), and some time for what was freed last.
-pub const MEMORY_KEPT: Duration = Duration::from_millis(1_100);
 /// Interval between checks of every file without a file event. The target of a symbolic link
 /// changes without an event, and an unreadable file may become readable. A check is one `stat`.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -168,6 +166,9 @@ pub const ACCEPTED_MAX: usize = 256;
 /// Pause after a failed accept. The likely cause is a lack of file descriptors, and another
 /// connection may free one soon. Without the pause the acceptor would spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// Wait after the end of a connection, until its worker gives back the memory that was freed. One time for all
+/// connections that end meanwhile.
+pub const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 
 // === Drain ===
 

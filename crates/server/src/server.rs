@@ -105,8 +105,13 @@ impl Server {
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared::new(&config, (&metrics, log.clone(), traces.clone()), page_key, &cut);
         let calls = || shared.calls(&config, health_service.clone());
-        let workers =
-            Workers::start(config.runtime, calls, (&config.limits, &metrics), &cut, &tasks)?;
+        let workers = Workers::start(
+            config.runtime,
+            calls,
+            (&config.limits, &metrics, config.give_back),
+            &cut,
+            &tasks,
+        )?;
         listeners.serve(&workers, readiness.phase(), &metrics, (&config.limits, &cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);

@@ -45,6 +45,7 @@ pub(crate) fn config(source: Source) -> Config {
         clock: Clock::System,
         limits: Limits::default(),
         runtime: Runtime::PerCore(2),
+        give_back: || {},
     }
 }
 

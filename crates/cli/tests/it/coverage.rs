@@ -29,7 +29,7 @@ const EXEMPT_LIMITS: [(&str, &str); 12] = [
     ("ACCEPTED_MAX", "further connections wait in the kernel, which is not visible from outside"),
     ("SELF_CHECK_IDENTITIES", "bounds only the work; the engine tests the sampling"),
     (
-        "MEMORY_KEPT",
+        "GIVE_BACK_WAIT",
         "what an allocator keeps shows in resident memory only; the bench `loading` measures it",
     ),
     ("CALL_TIMEOUT", "reaching it takes 30 s; other tests find calls that never end"),

@@ -48,6 +48,7 @@ pub(crate) fn config(source: Source) -> Config {
         decision_log: None,
         traces: None,
         page_key: None,
+        give_back: || {},
     }
 }
 

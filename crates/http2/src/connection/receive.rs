@@ -175,7 +175,8 @@ impl Connection {
             return Ok(None); // The peer has been told that nobody looks at it.
         }
         if self.streams.len() >= self.config.streams_max as usize {
-            self.put_reset(stream, Reason::REFUSED_STREAM);
+            // The peer knows the limit, but for the first of its streams.
+            let _ = self.fault(stream, Reason::REFUSED_STREAM);
             return Ok(None);
         }
         let new = Stream {

@@ -13,7 +13,6 @@ use super::reload::{Document, run_on_thread};
 use super::source::{Built, Source};
 use super::watched::WatchedFile;
 use crate::clock::Clock;
-use crate::limits::MEMORY_KEPT;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// The source of a policy, its catalogs, and the clock for the self-check.
@@ -25,6 +24,8 @@ pub struct Config {
     pub catalogs: Catalogs,
     /// The clock.
     pub clock: Clock,
+    /// Gives memory that was freed back to the system.
+    pub give_back: fn(),
 }
 
 /// The policy document of a server.
@@ -36,8 +37,6 @@ pub(crate) struct PolicyFile {
     file: WatchedFile,
     /// Warnings that were logged, without their positions, so that a reload does not repeat them.
     warned: HashSet<(String, String)>,
-    /// The time of the last load, until the memory that it needed is given back.
-    loaded: Option<Instant>,
 }
 
 impl PolicyFile {
@@ -47,13 +46,12 @@ impl PolicyFile {
             Source::Demo => None,
         };
         let (revision, file, warned) = (0, WatchedFile::new(path), HashSet::new());
-        Self { config, published, metrics, revision, file, warned, loaded: None }
+        Self { config, published, metrics, revision, file, warned }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
         let started = Instant::now();
         let applied = self.apply(started).await;
-        self.loaded = Some(Instant::now());
         let outcome = if applied.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         let served = self.published.current();
         let served = served.as_ref().map(|current| &current.snapshot);
@@ -67,8 +65,8 @@ impl PolicyFile {
         self.file.record_state();
         let revision = self.revision + 1;
         let loaded = run_on_thread("load", move || {
-            let Config { source, catalogs, clock } = config;
-            // On a thread of its own, at whose end most of the memory that it needed is given back.
+            let Config { source, catalogs, clock, give_back } = config;
+            // On a thread of its own: what it freed can be given back once it has ended.
             let replaced = published.current();
             let served = replaced.as_ref().map(|current| &current.snapshot);
             let built = std::thread::scope(|scope| {
@@ -80,6 +78,7 @@ impl PolicyFile {
             let bytes = served.map_or(0, |served| served.bytes_beside(&snapshot));
             drop(replaced);
             drop(published.publish(Current { snapshot, credentials }, bytes));
+            give_back();
             anyhow::Ok(loaded)
         });
         let (snapshot, compared, warnings) = loaded.await??;
@@ -118,14 +117,16 @@ impl Document for PolicyFile {
 
     fn on_tick(&mut self) {
         let expired = self.published.expire();
-        let is_due = self.loaded.is_some_and(|loaded| loaded.elapsed() >= MEMORY_KEPT);
-        if is_due || !expired.is_empty() {
-            // Memory is given back at the end of a thread, some time after it was freed.
-            self.loaded = (!expired.is_empty()).then(Instant::now);
+        if !expired.is_empty() {
+            let give_back = self.config.give_back;
             // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
             // here.
             let free = std::thread::Builder::new().name("free".into());
-            drop(free.spawn(move || drop((expired, Box::new(0u8)))));
+            let freed = free.spawn(move || {
+                drop(expired);
+                give_back();
+            });
+            drop(freed);
         }
     }
 }

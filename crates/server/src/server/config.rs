@@ -49,6 +49,9 @@ pub struct Config {
     pub limits: Limits,
     /// The threads that answer calls.
     pub runtime: Runtime,
+    /// Gives memory that was freed back to the system. Called after a load, which frees most of what it needed,
+    /// and after an old revision is freed. Does nothing with an allocator that does so by itself.
+    pub give_back: fn(),
 }
 
 impl Config {

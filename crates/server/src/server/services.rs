@@ -80,7 +80,8 @@ impl Shared {
     pub(super) fn documents(&self, config: &Config) -> Documents {
         let (published, metrics) = (&self.published, &self.metrics);
         let (source, catalogs) = (config.source.clone(), config.catalogs.clone());
-        let feed = file::Config { source, catalogs, clock: config.clock };
+        let feed =
+            file::Config { source, catalogs, clock: config.clock, give_back: config.give_back };
         let (path, table) = (config.routes.clone(), Arc::clone(&self.table));
         vec![
             Box::new(RoutesFile::new(path, table, Arc::clone(published), Arc::clone(metrics))),

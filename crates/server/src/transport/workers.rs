@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::{io, thread};
 
-use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, Limits};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, GIVE_BACK_WAIT, Limits};
 use crate::telemetry::metrics::{Metrics, ShedScope};
 use crate::transport::budget::Budget;
 use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
@@ -29,7 +29,7 @@ use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -125,7 +125,7 @@ impl Workers {
     pub(crate) fn start<C: Calls>(
         runtime: Runtime,
         calls: impl Fn() -> anyhow::Result<C>,
-        (limits, metrics): (&Limits, &Arc<Metrics>),
+        (limits, metrics, give_back): (&Limits, &Arc<Metrics>, fn()),
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -139,7 +139,8 @@ impl Workers {
         for at in 0..count {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             let held = (*limits, Arc::clone(&budget));
-            let serving = serve(accepted, calls()?, held, (stop.clone(), kill.clone()));
+            let until = (stop.clone(), kill.clone());
+            let serving = serve(accepted, calls()?, held, give_back, until);
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -230,6 +231,7 @@ async fn serve<C: Calls>(
     mut accepted: mpsc::Receiver<PermittedConnection>,
     calls: C,
     (limits, budget): (Limits, Arc<Budget>),
+    give_back: fn(),
     (stop, kill): (CancellationToken, CancellationToken),
 ) {
     // A connection looks at its own channel at every wake; the token is shared by all workers.
@@ -237,7 +239,15 @@ async fn serve<C: Calls>(
     let mut connections = JoinSet::new();
     let (tasks, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(1)));
     let shared = http2::Shared { limits, budget, stop: is_stopping, tasks, turns };
+    // When memory is given back that connections have freed which ended.
+    let mut gives_back_at = None;
     loop {
+        let wait = async {
+            match gives_back_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
         let (accepted, permit) = tokio::select! {
             next = accepted.recv() => match next {
                 Some(next) => next,
@@ -245,6 +255,12 @@ async fn serve<C: Calls>(
             },
             Some(ended) = connections.join_next() => {
                 log_panic(ended);
+                gives_back_at.get_or_insert_with(|| Instant::now() + GIVE_BACK_WAIT);
+                continue;
+            }
+            () = wait => {
+                gives_back_at = None;
+                give_back();
                 continue;
             }
             () = stop.cancelled() => break,
