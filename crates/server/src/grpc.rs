@@ -10,7 +10,7 @@
 //! crate into gRPC statuses. The fast paths give the same responses, limits and errors as the
 //! generated services.
 //!
-//! Read `decision`, `answer`, `convert`, `status` and `page`, then `batch`, `raw_batches` and
+//! Read `decision`, `answer`, `convert`, `status` and `page`, then `batch`, `raw_batches`, `raw_stream` and
 //! `fast_check`.
 
 pub mod answer;
@@ -20,4 +20,5 @@ pub(crate) mod decision;
 pub(crate) mod fast_check;
 pub mod page;
 pub(crate) mod raw_batches;
+mod raw_stream;
 mod status;

@@ -21,7 +21,8 @@ use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
 
-const GRPC_ENCODING: &str = "grpc-encoding";
+/// The header that names a request's compression.
+pub(super) const GRPC_ENCODING: &str = "grpc-encoding";
 
 /// Answers plain checks.
 #[derive(Debug)]
