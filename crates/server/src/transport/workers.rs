@@ -17,7 +17,7 @@
 use std::sync::Arc;
 use std::{io, thread};
 
-use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, GIVE_BACK_WAIT, Limits};
+use crate::limits::{ACCEPT_PAUSE, ACCEPTED_MAX, GIVE_BACK_WAIT, Limits, POLLS_MAX};
 use crate::telemetry::metrics::{Metrics, ShedScope};
 use crate::transport::budget::Budget;
 use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
@@ -146,6 +146,7 @@ impl Workers {
             } else {
                 let runtime = Builder::new_current_thread()
                     .enable_all()
+                    .event_interval(POLLS_MAX)
                     .build()
                     .context("cannot start a runtime")?;
                 let token = tasks.token();

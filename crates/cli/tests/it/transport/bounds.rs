@@ -7,7 +7,7 @@ use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
     CONNECTION_HELD_BYTES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
-    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, PROBES_MAX, PROPERTIES_MAX, REQUEST_BYTES_MAX,
+    PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, POLLS_MAX, PROBES_MAX, PROPERTIES_MAX, REQUEST_BYTES_MAX,
     ROUNDS_MAX, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
 };
 use capstan_server::server::{Config, Runtime};
@@ -36,7 +36,7 @@ fn the_bounds_have_their_documented_values() {
     assert_eq!(STALLED_STREAM_MAX, Duration::from_secs(30));
     assert_eq!(STALLED_CONNECTION_MAX, Duration::from_secs(60));
     assert_eq!(PROBES_MAX, 2 * PEER_PROBES_MAX);
-    assert_eq!((UNSENT_MAX, ROUNDS_MAX), (256 << 10, 16));
+    assert_eq!((UNSENT_MAX, ROUNDS_MAX, POLLS_MAX), (256 << 10, 2, 16));
 }
 
 /// Waits until the server holds no bytes.
