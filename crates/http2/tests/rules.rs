@@ -179,6 +179,11 @@ fn faults_of_a_connection_end_it() {
             Reason::ENHANCE_YOUR_CALM,
         ),
         (
+            "a long start of a header block",
+            frame(HEADERS, 0, 1, &[0; 4_000]),
+            Reason::ENHANCE_YOUR_CALM,
+        ),
+        (
             "many empty CONTINUATION",
             continued(frame(CONTINUATION, 0, 1, &[]).repeat(500)),
             Reason::ENHANCE_YOUR_CALM,

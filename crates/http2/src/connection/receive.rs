@@ -140,8 +140,7 @@ impl Connection {
             return self.receive_block(stream, ends, block);
         }
         let cost = payload.len() + HEAD_BYTES;
-        self.block = Some(Block { stream, ends, bytes: block.to_vec(), cost });
-        Ok(None)
+        self.keep_block(Block { stream, ends, bytes: block.to_vec(), cost })
     }
 
     fn receive_continuation<'a>(&mut self, head: FrameHead, payload: &'a [u8]) -> Received<'a> {
@@ -150,12 +149,17 @@ impl Connection {
             return Err(Reason::PROTOCOL_ERROR);
         }
         block.cost += payload.len() + HEAD_BYTES;
-        if block.cost > 2 * self.config.header_bytes_max as usize {
-            return Err(Reason::ENHANCE_YOUR_CALM);
-        }
         block.bytes.extend_from_slice(payload);
         if head.has(END_HEADERS) {
             return self.receive_block(block.stream, block.ends, &block.bytes);
+        }
+        self.keep_block(block)
+    }
+
+    /// Keeps the start of a header block, if it is not too long.
+    fn keep_block<'a>(&mut self, block: Block) -> Received<'a> {
+        if block.cost > 2 * self.config.header_bytes_max as usize {
+            return Err(Reason::ENHANCE_YOUR_CALM);
         }
         self.block = Some(block);
         Ok(None)

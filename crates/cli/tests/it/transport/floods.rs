@@ -210,7 +210,8 @@ async fn connection(
             if flood.kind == Kind::Left {
                 return End::Left;
             }
-            if Instant::now() >= until {
+            // Answers that nobody reads end the connection, however long that takes.
+            if Instant::now() >= until && flood.kind != Kind::Unread {
                 break;
             }
             // All connections take part.
