@@ -17,6 +17,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use crate::clock;
 use crate::methods::Rpc;
 
 /// The content type of `/metrics`: OpenMetrics.
@@ -482,6 +483,18 @@ impl Metrics {
         encoder
             .encode_descriptor("held_bytes", help, None, MetricType::Gauge)?
             .encode_gauge(&held)?;
+
+        let clock = clock::steps();
+        let help = "How far the system clock is ahead of what the boot-time clock projects from before it was \
+                    set; negative if it was set back, 0 if they agree.";
+        encoder
+            .encode_descriptor("clock_step", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&clock.seconds)?;
+        let help = "Times that the system clock was set, by the direction.";
+        let mut family =
+            encoder.encode_descriptor("clock_steps", help, None, MetricType::Counter)?;
+        count(&mut family, [("direction", "forward")], clock.forward)?;
+        count(&mut family, [("direction", "back")], clock.back)?;
 
         let gauges = [
             ("in_flight", "Calls being answered, open streams among them.", &self.in_flight),
