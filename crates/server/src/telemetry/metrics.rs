@@ -4,6 +4,8 @@
 //! reason, `true` or `false`. No text of a caller becomes a label, so no caller can add a series. A
 //! call costs a few relaxed atomic additions; a scrape makes names and text.
 
+mod text;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,7 +14,9 @@ use std::time::Duration;
 
 use capstan_engine::{Reason, Snapshot, Timestamp};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, MetricEncoder, NoLabelSet, text as open_metrics,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
@@ -20,8 +24,7 @@ use tonic::Code;
 use crate::clock;
 use crate::methods::Rpc;
 
-/// The content type of `/metrics`: OpenMetrics.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use text::Format;
 
 /// Upper bounds of the latency buckets, in nanoseconds. A decision takes microseconds, and the
 /// deadline of a call that waits is one second.
@@ -316,15 +319,18 @@ pub fn registry(metrics: &Arc<Metrics>) -> Registry {
     registry
 }
 
-/// All metrics in the OpenMetrics text format.
+/// All metrics in this format.
 ///
 /// # Errors
 ///
 /// Writing to the string fails, which does not happen.
-pub fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
+pub fn scrape(registry: &Registry, format: Format) -> Result<String, fmt::Error> {
     let mut all = String::new();
-    text::encode(&mut all, registry)?;
-    Ok(all)
+    open_metrics::encode(&mut all, registry)?;
+    match format {
+        Format::Text => text::from_open_metrics(&all),
+        Format::OpenMetrics => Ok(all),
+    }
 }
 
 /// The sums over all workers of one array of counters.
