@@ -12,7 +12,6 @@ use std::time::Duration;
 use std::{env, fs, process};
 
 use anyhow::{Context as _, bail, ensure};
-use capstan_policy::Catalogs;
 use capstan_proto::{frame, v1};
 use capstan_server::clock::Clock;
 use capstan_server::feed::reload;
@@ -81,7 +80,7 @@ impl Replay {
         fs::write(&document, &bytes)?;
         let config = Config {
             source: Source::File { path: document, bytes_max: bytes.len() as u64 },
-            catalogs: Catalogs::default(),
+            catalogs: vec![],
             listen: vec![server::Address::Unix(socket.clone())],
             http: None,
             insecure_plaintext: false,

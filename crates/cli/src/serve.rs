@@ -15,7 +15,7 @@ use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use capstan_server::clock::Clock;
 use capstan_server::feed::reload::{self, Reload, Wake};
-use capstan_server::feed::source::{Source, load_catalogs};
+use capstan_server::feed::source::Source;
 use capstan_server::limits::{FILES_WANTED, Limits};
 use capstan_server::server::{Address, Config, Runtime, Server};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
@@ -162,7 +162,7 @@ impl Serve {
         };
         let config = Config {
             source,
-            catalogs: load_catalogs(&self.catalog)?,
+            catalogs: self.catalog,
             listen: self.listen,
             http: self.http.0,
             insecure_plaintext: self.insecure_plaintext,

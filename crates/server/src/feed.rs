@@ -8,8 +8,9 @@
 //! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
 //! pointer. No call waits for a load.
 //!
-//! Read `published`, `source`, `streamed`, `file`, `reload`, then `watched`.
+//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, then `watched`.
 
+mod catalog_files;
 pub mod file;
 pub mod published;
 pub mod reload;

@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use axum::http::{StatusCode, header::CONTENT_TYPE};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::{Router, extract::State, routing::get};
 use prometheus_client::registry::Registry;
@@ -14,7 +15,7 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{HTTP_DRAIN_MAX, Limits};
-use crate::telemetry::metrics::{self, Metrics};
+use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::http::LimitedListener;
 
 /// The phase of a server, as `/readyz` reports it.
@@ -67,11 +68,13 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'st
     }
 }
 
-async fn scrape(State(registry): State<Arc<Registry>>) -> impl IntoResponse {
+async fn scrape(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok());
+    let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
     // Writing to a string does not fail. Should it fail, an empty response would look like a server
     // without calls.
-    match metrics::scrape(&registry) {
-        Ok(text) => Ok(([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text)),
+    match metrics::scrape(&registry, format) {
+        Ok(text) => Ok(([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text)),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }
 }

@@ -110,6 +110,17 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// changes without an event, and an unreadable file may become readable. A check is one `stat`.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
+// === The clock ===
+
+/// Time between two looks at the wall clock. A step of it is followed after this time.
+pub const CLOCK_LOOK: Duration = Duration::from_millis(1);
+/// The least change of the wall clock that counts as a step, which is logged. NTP daemons step only by more
+/// than this; less is slewed, in both clocks alike.
+pub const CLOCK_STEP_MIN: Duration = Duration::from_millis(100);
+/// Time after which a step forward is right: a later step back does not undo it. A wrong clock is
+/// noticed within a day, and afterwards nobody can turn back the time that has passed since.
+pub const CLOCK_STEP_TRUSTED: Duration = Duration::from_secs(24 * 60 * 60);
+
 // === Calls ===
 
 /// Server-side deadline of a call that is not a stream. The longest wait inside a call is

@@ -150,6 +150,10 @@ impl Picture<'_> {
                 .away
                 .map(|why| format!("no metrics, asking again every {}: {why}", live.every));
         }
+        if problem.is_none() && self.is_stale() {
+            let refused = "RELOAD REFUSED: the old policy is served, and the server's log says why";
+            problem = Some(refused.into());
+        }
         if problem.is_none() && self.view.restarted {
             problem = Some("the server started anew: counted from zero".into());
         }
@@ -180,6 +184,12 @@ impl Picture<'_> {
         }
     }
 
+    /// Whether the last load was rejected.
+    fn is_stale(&self) -> bool {
+        let loads = &self.view.state.loads;
+        loads.last_rejected.is_some() && loads.last_rejected >= loads.last_applied
+    }
+
     fn loads(&self, width: u16) -> Line<'static> {
         let loads = &self.view.state.loads;
         let last = |time: Option<Timestamp>| {
@@ -187,8 +197,7 @@ impl Picture<'_> {
             passed.map(|seconds| format!(", {}", figures::ago(seconds))).unwrap_or_default()
         };
         let rejected = format!("rejected {}{}", loads.rejected, last(loads.last_rejected));
-        let is_stale = loads.last_rejected.is_some() && loads.last_rejected >= loads.last_applied;
-        let tone = self.style(if is_stale { Tone::Bad } else { Tone::Quiet });
+        let tone = self.style(if self.is_stale() { Tone::Bad } else { Tone::Quiet });
         let parts = vec![
             Span::raw(format!("loads applied {}{}", loads.applied, last(loads.last_applied))),
             if loads.rejected > 0 { Span::styled(rejected, tone) } else { Span::raw(rejected) },

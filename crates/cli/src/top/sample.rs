@@ -186,8 +186,8 @@ mod tests {
     #[test]
     fn the_servers_own_text_is_understood() {
         use capstan_server::methods::Rpc;
+        use capstan_server::telemetry::metrics::{Format, registry, scrape};
         use capstan_server::telemetry::metrics::{LoadOutcome, Metrics, ShedScope, WorkerMetrics};
-        use capstan_server::telemetry::metrics::{registry, scrape};
         use std::time::Duration;
 
         let metrics = std::sync::Arc::new(Metrics::default());
@@ -203,7 +203,8 @@ mod tests {
         let time = |seconds| Timestamp::new(seconds, 0);
         metrics.loaded(LoadOutcome::Applied, time(100), Duration::from_millis(3), None);
         metrics.loaded(LoadOutcome::Rejected, time(200), Duration::from_millis(5), None);
-        let sample = Sample::parse(&scrape(&registry(&metrics)).unwrap()).unwrap();
+        let sample =
+            Sample::parse(&scrape(&registry(&metrics), Format::OpenMetrics).unwrap()).unwrap();
 
         let nonzero = sample.counters.into_iter().filter(|(_, count)| *count > 0);
         let nonzero: Vec<_> = nonzero.collect();

@@ -13,7 +13,7 @@ use hyper_util::rt::TokioExecutor;
 
 use super::sample::Sample;
 use crate::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
-use capstan_server::telemetry::metrics::CONTENT_TYPE;
+use capstan_server::telemetry::metrics::Format;
 
 /// The metrics of a server.
 #[derive(Clone, Debug)]
@@ -66,8 +66,8 @@ impl Metrics {
     }
 
     async fn text(&self) -> anyhow::Result<String> {
-        let request =
-            Request::get(&self.uri).header(ACCEPT, CONTENT_TYPE).body(Empty::<Bytes>::new())?;
+        let format = Format::OpenMetrics.content_type();
+        let request = Request::get(&self.uri).header(ACCEPT, format).body(Empty::<Bytes>::new())?;
         let response = self.client.request(request).await?;
         let status = response.status();
         if !status.is_success() {

@@ -7,7 +7,6 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use capstan_policy::Catalogs;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_server::clock::Clock;
@@ -32,7 +31,7 @@ pub(crate) struct InProcess {
 pub(crate) fn config(source: Source) -> Config {
     Config {
         source,
-        catalogs: Catalogs::default(),
+        catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         http: Some("127.0.0.1:0".parse().unwrap()),
         insecure_plaintext: false,

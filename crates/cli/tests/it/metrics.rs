@@ -1,5 +1,7 @@
 //! `/metrics`: correct counts, and a fixed set of series.
 
+mod format;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,17 +17,21 @@ use tonic::codegen::http::uri::PathAndQuery;
 
 use crate::common::{InProcess, PATIENCE, folder};
 
-/// Every series with its value.
-pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
+/// The head and the body of an answer to a scrape with these lines in its head.
+async fn raw(server: &InProcess, lines: &str) -> (String, String) {
     let mut stream = TcpStream::connect(server.http).await.unwrap();
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
-    stream.write_all(request).await.unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     assert!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
-    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
-    assert!(body.ends_with("# EOF\n"));
+    (head.to_owned(), body.to_owned())
+}
+
+/// Every series with its value.
+pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
+    let (_, body) = raw(server, "").await;
     let series = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, value) = line.rsplit_once(' ').unwrap();
         (name.to_owned(), value.parse().unwrap())

@@ -1,5 +1,6 @@
 //! Reloads of the policy: complete or not at all, visible to every call, without effect on paged lists.
 
+mod files;
 mod under_load;
 
 use std::io::Write as _;

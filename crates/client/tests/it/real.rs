@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use capstan_client::{Client, Options};
-use capstan_policy::Catalogs;
 use capstan_server::clock::Clock;
 use capstan_server::feed::reload::Reload;
 use capstan_server::feed::source::Source;
@@ -35,7 +34,7 @@ impl Drop for Real {
 pub(crate) fn config(source: Source) -> Config {
     Config {
         source,
-        catalogs: Catalogs::default(),
+        catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         http: None,
         insecure_plaintext: false,

@@ -146,7 +146,8 @@ fn the_ages_of_connections_differ() {
 }
 
 fn scraped(metrics: &Arc<Metrics>) -> String {
-    crate::telemetry::metrics::scrape(&crate::telemetry::metrics::registry(metrics)).unwrap()
+    use crate::telemetry::metrics::{Format, registry, scrape};
+    scrape(&registry(metrics), Format::OpenMetrics).unwrap()
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use futures_util::future::BoxFuture;
 
 use crate::feed::Published;
 use crate::feed::reload::{Document, run_on_thread};
-use crate::feed::source::{in_file, read};
+use crate::feed::source::{Reading, in_file};
 use crate::feed::watched::WatchedFile;
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
@@ -33,7 +33,11 @@ pub use table::{Required, RouteError, Table};
 ///
 /// The file cannot be read, or every problem of the document.
 pub fn load(path: &Path) -> anyhow::Result<Table> {
-    let document = read(path, DOCUMENT_BYTES_MAX)?;
+    load_by(Reading::First, path)
+}
+
+fn load_by(reading: Reading, path: &Path) -> anyhow::Result<Table> {
+    let document = reading.document(path, DOCUMENT_BYTES_MAX)?;
     let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
     Ok(Table::new(routes))
 }
@@ -41,6 +45,7 @@ pub fn load(path: &Path) -> anyhow::Result<Table> {
 /// The file of the served route table. Without a file, the table is empty.
 pub(crate) struct RoutesFile {
     file: WatchedFile,
+    is_loaded: bool,
     table: Arc<ArcSwap<Table>>,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
@@ -55,18 +60,21 @@ impl RoutesFile {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { file: WatchedFile::new(path), table, published, metrics, warned: HashSet::new() }
+        let (file, warned) = (WatchedFile::new(path), HashSet::new());
+        Self { file, is_loaded: false, table, published, metrics, warned }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
         self.file.record_state();
         let Some(path) = self.file.path().map(Path::to_owned) else { return Ok(()) };
-        let loaded = run_on_thread("routes", move || load(&path)).await.flatten();
+        let reading = if self.is_loaded { Reading::Again } else { Reading::First };
+        let loaded = run_on_thread("routes", move || load_by(reading, &path)).await.flatten();
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.routes_loaded(outcome);
         let loaded = loaded.inspect_err(|error| self.file.failed(error))?;
         tracing::info!(routes = loaded.routes.routes.len(), "routes loaded and proved");
         self.table.store(Arc::new(loaded));
+        self.is_loaded = true;
         Ok(())
     }
 }
@@ -76,8 +84,8 @@ impl Document for RoutesFile {
         "the routes are not reloaded, the old ones serve on"
     }
 
-    fn file(&self) -> &WatchedFile {
-        &self.file
+    fn files(&self) -> &[WatchedFile] {
+        std::slice::from_ref(&self.file)
     }
 
     fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {

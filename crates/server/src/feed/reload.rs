@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
-use super::watched::WatchedFile;
+use super::watched::{WatchedFile, is_due};
 use crate::limits::LOOK_AGAIN;
 
 /// The reason to check the documents.
@@ -36,8 +36,8 @@ pub(crate) trait Document: Send {
     /// The log message when a reload fails.
     fn not_reloaded(&self) -> &'static str;
 
-    /// The file of the document.
-    fn file(&self) -> &WatchedFile;
+    /// The files that make the document.
+    fn files(&self) -> &[WatchedFile];
 
     /// Loads the document and serves it.
     ///
@@ -73,7 +73,8 @@ pub(crate) async fn run(
     reload: Reload,
 ) {
     // The watchers stop when they are dropped.
-    let _watchers: Vec<_> = documents.iter().map(|one| one.file().watch(&reload)).collect();
+    let _watchers: Vec<_> =
+        documents.iter().flat_map(|one| one.files()).map(|file| file.watch(&reload)).collect();
     // Between the first load and the start of the watchers, a change would be missed.
     let _ = reload.try_send(Wake::Changed);
     let mut look_again = tokio::time::interval(LOOK_AGAIN);
@@ -84,7 +85,7 @@ pub(crate) async fn run(
         _ = look_again.tick() => Some(Wake::Changed),
     } {
         for document in &mut *documents {
-            if document.file().is_due(wake).await
+            if is_due(document.files(), wake).await
                 && let Err(error) = document.load().await
             {
                 tracing::error!("{}: {error:#}", document.not_reloaded());

@@ -11,6 +11,8 @@ use capstan_policy::{
     Catalogs, Credentials, DOCUMENT_BYTES_MAX, Diagnostic, Diagnostics, Policy, load_policy,
 };
 
+use rustix::fs::OFlags;
+
 use super::streamed::{self, Indexer};
 use crate::limits::SELF_CHECK_IDENTITIES;
 
@@ -44,11 +46,15 @@ impl Source {
     ///
     /// The file cannot be read, or every problem of the document, with its line and column.
     pub fn load(&self, catalogs: &Catalogs) -> anyhow::Result<Policy> {
+        self.load_by(Reading::First, catalogs)
+    }
+
+    fn load_by(&self, reading: Reading, catalogs: &Catalogs) -> anyhow::Result<Policy> {
         match self {
             Self::Demo => load_policy(DEMO.as_bytes(), catalogs)
                 .map_err(|found| in_file(Path::new("demo"), &found)),
             Self::File { path, bytes_max } => {
-                let document = read(path, *bytes_max)?;
+                let document = reading.document(path, *bytes_max)?;
                 load_policy(&document, catalogs).map_err(|found| in_file(path, &found))
             }
         }
@@ -67,9 +73,7 @@ impl Source {
         begin: impl FnOnce(&Arc<Catalog>) -> anyhow::Result<I> + Send,
     ) -> anyhow::Result<(Snapshot, Credentials)> {
         let Self::File { path, bytes_max } = self else { bail!("it is no file") };
-        // Whoever writes to a pipe would see that it is closed.
-        ensure!(std::fs::metadata(path)?.is_file(), "it is no regular file");
-        let file = File::open(path)?;
+        let file = open_regular(path)?.context("it is no regular file")?;
         let before = state(&file)?.context("it is no regular file")?;
         ensure!(before.0 <= *bytes_max, "it is too long");
         let loaded = streamed::load((&file).take(*bytes_max), catalogs, revision, begin)?;
@@ -99,12 +103,14 @@ impl Source {
             let begin = |catalog: &Arc<Catalog>| Ok(Loader::new(Arc::clone(catalog)));
             self.stream(catalogs, revision, begin)
         };
+        let reading = if served.is_none() { Reading::First } else { Reading::Again };
         let (snapshot, credentials, warnings) =
             match changed.and_then(Result::ok).map_or_else(anew, Ok) {
                 Ok((snapshot, credentials)) => (snapshot, credentials, vec![]),
                 Err(why) => {
                     tracing::debug!("the policy is read whole: {why:#}");
-                    let Policy { model, credentials, warnings } = self.load(catalogs)?;
+                    let Policy { model, credentials, warnings } =
+                        self.load_by(reading, catalogs)?;
                     (Snapshot::build(&model, revision)?, credentials, warnings)
                 }
             };
@@ -141,14 +147,54 @@ pub struct Built {
 /// The file cannot be read, or changed while it was read (both are an [`io::Error`]), or it has
 /// more than `bytes_max` bytes.
 pub fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+    Reading::First.document(path, bytes_max)
+}
+
+/// What may be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// Any file. A pipe is read to its end, such as that of a process substitution.
+    First,
+    /// A regular file, or a link to one. A pipe has been read, and nobody may ever write to it again.
+    Again,
+}
+
+impl Reading {
+    /// Reads a whole document, as [`read`] does.
+    pub(crate) fn document(self, path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+        let cannot_read = || format!("cannot read {}", path.display());
+        let file = match self {
+            Self::First => File::open(path).with_context(cannot_read)?,
+            Self::Again => open_regular(path).with_context(cannot_read)?.with_context(|| {
+                let name = path.display();
+                format!("{name} is no regular file: a pipe is read once, at the start")
+            })?,
+        };
+        read_file(&file, path, bytes_max)
+    }
+}
+
+/// Opens a regular file, or what a link to one leads to, without waiting for a writer. `None` if it is a
+/// pipe, a device or a folder. Such a file is not opened, because whoever writes to a pipe would see that it is
+/// closed; should it replace a regular file just now, opening it does not wait.
+fn open_regular(path: &Path) -> io::Result<Option<File>> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    if !std::fs::metadata(path)?.is_file() {
+        return Ok(None);
+    }
+    let at_once = OFlags::NONBLOCK.bits().try_into().unwrap_or_default();
+    let file = File::options().read(true).custom_flags(at_once).open(path)?;
+    let is_regular = file.metadata()?.is_file();
+    Ok(is_regular.then_some(file))
+}
+
+fn read_file(file: &File, path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = path.display();
-    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    let state = || state(&file).with_context(|| format!("cannot read {name}"));
+    let state = || state(file).with_context(|| format!("cannot read {name}"));
     let before = state()?;
     let mut document = Vec::new();
     // One byte above the limit shows that the document is too long. This works for pipes too.
-    (&file)
-        .take(bytes_max.saturating_add(1))
+    file.take(bytes_max.saturating_add(1))
         .read_to_end(&mut document)
         .with_context(|| format!("cannot read {name}"))?;
     if state()? != before {
@@ -181,8 +227,22 @@ pub fn load_catalogs(names_or_files: &[String]) -> anyhow::Result<Catalogs> {
 ///
 /// As [`load_catalogs`].
 pub fn load_catalog(catalogs: &mut Catalogs, name_or_file: &str) -> anyhow::Result<Arc<Catalog>> {
+    let document = |path: &Path| read(path, DOCUMENT_BYTES_MAX);
+    let (catalog, warnings) = load_catalog_by(catalogs, name_or_file, document)?;
+    for warning in warnings {
+        tracing::warn!("{name_or_file}:{warning}");
+    }
+    Ok(catalog)
+}
+
+/// The same. Returns the warnings of the document, which `read` reads.
+pub(super) fn load_catalog_by(
+    catalogs: &mut Catalogs,
+    name_or_file: &str,
+    read: impl FnOnce(&Path) -> anyhow::Result<Vec<u8>>,
+) -> anyhow::Result<(Arc<Catalog>, Vec<Diagnostic>)> {
     if let Some(catalog) = catalogs.get(name_or_file) {
-        return Ok(catalog);
+        return Ok((catalog, vec![]));
     }
     let path = Path::new(name_or_file);
     if !path.exists() {
@@ -192,12 +252,7 @@ pub fn load_catalog(catalogs: &mut Catalogs, name_or_file: &str) -> anyhow::Resu
             "no catalog and no file is named `{name_or_file}` (built in: {known})"
         ));
     }
-    let document = read(path, DOCUMENT_BYTES_MAX)?;
-    let (catalog, warnings) = catalogs.load(&document).map_err(|found| in_file(path, &found))?;
-    for warning in warnings {
-        tracing::warn!("{}:{warning}", path.display());
-    }
-    Ok(catalog)
+    catalogs.load(&read(path)?).map_err(|found| in_file(path, &found))
 }
 
 /// Diagnostics as an error, one `file:line:column: problem` a line, which editors can follow.

@@ -18,8 +18,30 @@ pub(crate) struct WatchedFile {
     read: Option<State>,
 }
 
-/// Inode, length and modification time: two states differ if the file has changed.
-type State = (u64, u64, Option<std::time::SystemTime>);
+/// The state of a regular file: two states differ if the file has changed. A program can set the time of
+/// modification back, but not that of the last change, which the system keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    device_and_inode: (u64, u64),
+    length: u64,
+    modified: Option<std::time::SystemTime>,
+    /// Seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+/// Whether a document of these files should be loaded. What has changed must settle first.
+pub(super) async fn is_due(files: &[WatchedFile], wake: Wake) -> bool {
+    if wake == Wake::Asked {
+        return true;
+    }
+    let changed: Vec<_> = files.iter().filter(|file| file.has_changed()).collect();
+    for file in &changed {
+        if !file.settles().await {
+            return false;
+        }
+    }
+    !changed.is_empty()
+}
 
 impl WatchedFile {
     pub(crate) const fn new(path: Option<PathBuf>) -> Self {
@@ -43,15 +65,21 @@ impl WatchedFile {
         }
     }
 
-    /// Whether the file should be loaded. A changed file must settle first.
-    pub(crate) async fn is_due(&self, wake: Wake) -> bool {
-        wake == Wake::Asked || (self.state() != self.read && self.settles().await)
+    fn has_changed(&self) -> bool {
+        self.state() != self.read
     }
 
+    /// The state of a regular file. A pipe or a device has none: what is read from it is gone.
     fn state(&self) -> Option<State> {
         use std::os::unix::fs::MetadataExt as _;
-        let found = std::fs::metadata(self.path.as_ref()?).ok()?;
-        Some((found.ino(), found.len(), found.modified().ok()))
+        let found =
+            std::fs::metadata(self.path.as_ref()?).ok().filter(std::fs::Metadata::is_file)?;
+        Some(State {
+            device_and_inode: (found.dev(), found.ino()),
+            length: found.len(),
+            modified: found.modified().ok(),
+            changed: (found.ctime(), found.ctime_nsec()),
+        })
     }
 
     /// Waits until the file settles, because its writer may not be done. The rest of a file that was replaced
@@ -59,7 +87,7 @@ impl WatchedFile {
     /// file that is replaced repeatedly counts as settled, since each replacement is whole; a file
     /// that is still written in place does not.
     async fn settles(&self) -> bool {
-        let inode = |state: Option<State>| state.map(|(inode, ..)| inode);
+        let inode = |state: Option<State>| state.map(|state| state.device_and_inode);
         let started = Instant::now();
         let mut before = self.state();
         let mut replaced = inode(before) != inode(self.read);
@@ -97,7 +125,7 @@ impl WatchedFile {
 
 /// The time since a file was written; zero if that is not known, or in the future.
 fn age(state: Option<State>) -> Duration {
-    let written = state.and_then(|(_, _, written)| written);
+    let written = state.and_then(|state| state.modified);
     written.and_then(|written| written.elapsed().ok()).unwrap_or_default()
 }
 
@@ -132,10 +160,11 @@ mod tests {
         fs::write(&path, "first").unwrap();
         let mut file = WatchedFile::new(Some(path.clone()));
         file.record_state();
-        assert!(!file.is_due(Wake::Changed).await);
+        let file = [file];
+        assert!(!is_due(&file, Wake::Changed).await);
         change(&path);
         let started = tokio::time::Instant::now();
-        assert!(file.is_due(Wake::Changed).await);
+        assert!(is_due(&file, Wake::Changed).await);
         fs::remove_dir_all(&folder).unwrap();
         started.elapsed()
     }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
-use capstan_policy::Catalogs;
 
 use crate::clock::Clock;
 use crate::feed::source::Source;
@@ -21,8 +20,8 @@ use crate::transport::workers::Runtime;
 pub struct Config {
     /// The source of the policy.
     pub source: Source,
-    /// Catalogs that the policy can name.
-    pub catalogs: Catalogs,
+    /// Catalogs that the policy can name: names of built-in ones, or files, which are read at every load.
+    pub catalogs: Vec<String>,
     /// gRPC addresses, at least one.
     pub listen: Vec<Address>,
     /// The HTTP address; `None` for no HTTP port.

@@ -4,6 +4,8 @@
 //! reason, `true` or `false`. No text of a caller becomes a label, so no caller can add a series. A
 //! call costs a few relaxed atomic additions; a scrape makes names and text.
 
+mod text;
+
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,15 +14,17 @@ use std::time::Duration;
 
 use capstan_engine::{Reason, Snapshot, Timestamp};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, MetricEncoder, NoLabelSet, text as open_metrics,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 use tonic::Code;
 
+use crate::clock;
 use crate::methods::Rpc;
 
-/// The content type of `/metrics`: OpenMetrics.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use text::Format;
 
 /// Upper bounds of the latency buckets, in nanoseconds. A decision takes microseconds, and the
 /// deadline of a call that waits is one second.
@@ -315,15 +319,18 @@ pub fn registry(metrics: &Arc<Metrics>) -> Registry {
     registry
 }
 
-/// All metrics in the OpenMetrics text format.
+/// All metrics in this format.
 ///
 /// # Errors
 ///
 /// Writing to the string fails, which does not happen.
-pub fn scrape(registry: &Registry) -> Result<String, fmt::Error> {
+pub fn scrape(registry: &Registry, format: Format) -> Result<String, fmt::Error> {
     let mut all = String::new();
-    text::encode(&mut all, registry)?;
-    Ok(all)
+    open_metrics::encode(&mut all, registry)?;
+    match format {
+        Format::Text => text::from_open_metrics(&all),
+        Format::OpenMetrics => Ok(all),
+    }
 }
 
 /// The sums over all workers of one array of counters.
@@ -482,6 +489,18 @@ impl Metrics {
         encoder
             .encode_descriptor("held_bytes", help, None, MetricType::Gauge)?
             .encode_gauge(&held)?;
+
+        let clock = clock::steps();
+        let help = "How far the system clock is ahead of what the boot-time clock projects from before it was \
+                    set; negative if it was set back, 0 if they agree.";
+        encoder
+            .encode_descriptor("clock_step", help, Some(&Unit::Seconds), MetricType::Gauge)?
+            .encode_gauge(&clock.seconds)?;
+        let help = "Times that the system clock was set, by the direction.";
+        let mut family =
+            encoder.encode_descriptor("clock_steps", help, None, MetricType::Counter)?;
+        count(&mut family, [("direction", "forward")], clock.forward)?;
+        count(&mut family, [("direction", "back")], clock.back)?;
 
         let gauges = [
             ("in_flight", "Calls being answered, open streams among them.", &self.in_flight),

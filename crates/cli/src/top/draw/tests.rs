@@ -116,6 +116,27 @@ fn a_screen_in_trouble() {
     assert!(screen(80, 5, &picture).contains("\nthe server started anew: counted from zero\n"));
 }
 
+/// And in words, above everything else but a server that is away.
+#[test]
+fn a_refused_reload_is_loud() {
+    let (mut view, history) = busy();
+    let refused = "\nRELOAD REFUSED: the old policy is served, and the server's log says why\n";
+    for (rejected, restarted, is_loud) in
+        [(1_794_999_699, false, false), (1_794_999_701, false, true), (1_794_999_701, true, true)]
+    {
+        view.state.loads.last_rejected = Some(Timestamp::new(rejected, 0));
+        view.restarted = restarted;
+        for live in [None, Some(live(&history))] {
+            let picture = Picture { view: &view, url: URL, live, coloured: true };
+            assert_eq!(screen(80, 24, &picture).contains(refused), is_loud);
+        }
+    }
+    let mut live = live(&history);
+    live.away = Some("connection refused");
+    let picture = Picture { view: &view, url: URL, live: Some(live), coloured: true };
+    assert!(!screen(80, 24, &picture).contains(refused));
+}
+
 /// A rejected load after the last applied one is red, so that an operator notices it.
 #[test]
 fn a_stale_policy_is_red() {

@@ -10,7 +10,8 @@ use super::{files, workspace};
 /// The rooms of the server, from bottom to top. A room is a file or folder of `src`. It may import itself
 /// and the rooms of earlier lines, and no other room of its own line.
 const SERVER: &[&[&str]] = &[
-    &["error", "limits", "clock", "jitter", "interleave"],
+    &["error", "limits", "jitter", "interleave"],
+    &["clock"],
     &["methods"],
     &["telemetry"],
     &["transport"],
