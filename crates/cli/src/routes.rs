@@ -117,7 +117,8 @@ impl Test {
         let table = routes::load(&self.routes)?;
         let (host, target) = split(&self.url)?;
         let asked = CanonicalRequest::parse(&self.method, host, target, &self.content_type);
-        let taken = asked.map_err(RouteError::Malformed).and_then(|asked| table.find(&asked));
+        let asked = asked.map_err(RouteError::Malformed);
+        let taken = asked.as_ref().map_err(|why| *why).and_then(|asked| table.find(asked));
         Ok(match taken {
             Ok(taken) => Report {
                 route: Some(taken.route.name.clone()),

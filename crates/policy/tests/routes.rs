@@ -40,7 +40,7 @@ routes:
   hosts: [a.example, '[::1]']
   methods: [GET, DELETE]
   path: /v2/{name...}/x/{tag}/
-  where: {tag: digest}
+  where: {tag: digest, name: encoded_slash}
   query: [n, {name: from, as: source}]
   form: true
   require:
@@ -61,6 +61,7 @@ routes:
     let tag = Segment::Parameter { name: "tag".into(), form: Form::Digest };
     let (x, end) = (Segment::Literal("x".into()), Segment::Literal("".into()));
     assert_eq!((&**name, &**after), ("name", &[x, tag, end][..]));
+    assert!(one.path.takes_encoded_slashes && !two.path.takes_encoded_slashes);
     let query: Vec<_> = one.query.iter().map(|it| (&*it.name, it.bound.as_deref())).collect();
     assert_eq!(query, [("n", None), ("from", Some("source"))]);
     assert!(one.takes_forms && one.is_strict() && !one.is_grpc);
@@ -242,7 +243,14 @@ fn parameters_are_those_of_the_path_and_the_query() {
     check(
         &route(&format!("where: {{p: regex}}, {ANY}")),
         &["3:57: routes[0].where: found an unknown form for `p`; expected one of digest, tag, \
-             not_digest"],
+             not_digest, encoded_slash"],
+    );
+    check(
+        &route(&format!("where: {{q: encoded_slash, p: encoded_slash}}, {ANY}")),
+        &[
+            "3:3: routes[0]: found `encoded_slash` of `p`; expected the parameter `{name...}` of the \
+             path",
+        ],
     );
     check(
         &route("require: [{capability: r.get, resource: 'a/{p}/{q}/{r}'}]"),

@@ -35,6 +35,8 @@ pub enum Part {
     One(String, Option<&'static str>),
     /// A parameter of several segments.
     Many(String),
+    /// A parameter of several segments, which may be joined by encoded slashes.
+    Joined(String),
 }
 
 /// A request.
@@ -44,7 +46,8 @@ pub struct Request<'r> {
     pub method: &'r str,
     /// The host without a port.
     pub host: &'r str,
-    /// The segments of the path; an empty last segment is a trailing slash.
+    /// The segments of the path; an empty last segment is a trailing slash. `|` in a segment stands
+    /// for an encoded slash.
     pub path: Vec<&'r str>,
     /// The query.
     pub query: Vec<(&'r str, &'r str)>,
@@ -89,17 +92,19 @@ fn walk(parts: &[Part], path: &[&str]) -> Option<Values> {
     match part {
         Part::Literal(text) => (text == first).then(|| walk(parts, rest))?,
         Part::One(name, form) => {
-            if first.is_empty() || !has_form(first, *form) {
+            if first.is_empty() || first.contains('|') || !has_form(first, *form) {
                 return None;
             }
             let mut values = walk(parts, rest)?;
             values.insert(name.clone(), (*first).to_owned());
             Some(values)
         }
-        Part::Many(name) => (1..=path.len()).find_map(|taken| {
+        Part::Many(name) | Part::Joined(name) => (1..=path.len()).find_map(|taken| {
             let (several, rest) = path.split_at_checked(taken)?;
-            let mut values = walk(parts, rest).filter(|_| !several.contains(&""))?;
-            values.insert(name.clone(), several.join("/"));
+            let joined = several.join("/");
+            let fits = !joined.contains('|') || matches!(part, Part::Joined(_));
+            let mut values = walk(parts, rest).filter(|_| fits && !several.contains(&""))?;
+            values.insert(name.clone(), joined.replace('|', "/"));
             Some(values)
         }),
     }
@@ -157,7 +162,10 @@ pub fn document(routes: &[Route]) -> String {
                     forms.extend(form.map(|form| format!("{name}: {form}")));
                     resource += &format!("/{{{name}}}");
                 }
-                Part::Many(name) => {
+                Part::Many(name) | Part::Joined(name) => {
+                    if matches!(part, Part::Joined(_)) {
+                        forms.push(format!("{name}: encoded_slash"));
+                    }
                     parts.push(format!("{{{name}...}}"));
                     resource += &format!("/{{{name}}}");
                 }
@@ -183,6 +191,28 @@ pub fn document(routes: &[Route]) -> String {
         text += &format!("  require: [{{capability: r.get, resource: \"{resource}\"}}]\n");
     }
     text
+}
+
+/// The path that a path stands for: one round of decoding, with the dot and everything special left
+/// alone. `None` if that leaves an ambiguous path. Encoded slashes become slashes.
+#[must_use]
+pub fn canonical_form(path: &str) -> Option<String> {
+    let mut plain = String::new();
+    let mut left = path.chars();
+    while let Some(c) = left.next() {
+        if c != '%' {
+            plain.push(c);
+            continue;
+        }
+        let [high, low] = [left.next()?.to_digit(16)?, left.next()?.to_digit(16)?];
+        let decoded = char::from_u32(high * 16 + low)?;
+        let known = matches!(decoded, 'A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '_' | '~')
+            || matches!(decoded, '+' | '!' | '@' | ':' | '=' | '/');
+        plain.push(known.then_some(decoded)?);
+    }
+    let lower = path.to_lowercase();
+    let ends = lower.starts_with("%2f") || lower.ends_with("%2f");
+    (!ends && is_canonical_path(&plain)).then_some(plain)
 }
 
 /// Whether a path is canonical: no normalization of servers changes it.

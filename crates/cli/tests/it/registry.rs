@@ -43,6 +43,14 @@ fn outcomes_of_evasions_match_the_golden_file() {
     golden("registry.tricks", &tricks);
 }
 
+/// With both settings of Envoy that let an encoded slash through, every generated spelling that reaches
+/// an upstream is one that its canonical form has.
+#[test]
+fn spellings_reach_the_upstream_as_their_canonical_form() {
+    let report = registry("spellings");
+    assert_eq!(report.lines().count(), 2, "{report}");
+}
+
 #[test]
 fn revoked_access_is_refused_and_no_request_passes_without_a_decision() {
     let report = registry("faults");

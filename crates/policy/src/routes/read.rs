@@ -13,6 +13,9 @@ use super::{
 use crate::catalog::string;
 use crate::reader::{Kind, Mark, Node, Reader, Required};
 
+/// The value of `where` that lets `%2F` stand for a slash within `{name...}`.
+const ENCODED_SLASH: &str = "encoded_slash";
+
 /// The readable part of a table.
 #[derive(Default)]
 pub(super) struct Draft {
@@ -145,6 +148,7 @@ struct RouteDraft {
     path: Option<Option<Template>>,
     grpc: Option<Option<Template>>,
     forms: Vec<(String, Option<Form>)>,
+    encoded_slashes: Vec<String>,
     query: Vec<(QueryParameter, Mark)>,
     takes_forms: bool,
     requires: Option<Vec<(Option<Requirement>, Mark)>>,
@@ -184,7 +188,7 @@ fn read_route<'t>(
             }
             "path" => draft.path = Some(reader.parse(value, "a path", Template::parse)),
             "grpc" => draft.grpc = Some(reader.parse(value, "a gRPC method", parse_grpc)),
-            "where" => read_forms(reader, value, &mut draft.forms),
+            "where" => read_forms(reader, value, &mut draft),
             "query" => read_query(reader, value, &mut draft.query),
             "form" => draft.takes_forms = reader.boolean(value).unwrap_or_default(),
             "require" => {
@@ -202,6 +206,7 @@ fn read_route<'t>(
 /// Checks the combination of a route's fields. The name of the result is empty.
 fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option<Route> {
     let RouteDraft { hosts, methods, path, grpc, forms, query, takes_forms, .. } = draft;
+    let encoded_slashes = draft.encoded_slashes;
     let is_grpc = grpc.is_some();
     if path.is_some() == is_grpc {
         let found = if is_grpc { "both `path` and `grpc`" } else { "neither `path` nor `grpc`" };
@@ -227,6 +232,12 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
         if !path.restrict(&parameter, form.unwrap_or_default()) {
             let found = format!("`where` of {}", quote(&parameter));
             reader.report(mark, found, "a parameter of the path with exactly one segment");
+        }
+    }
+    for parameter in encoded_slashes {
+        if !path.take_encoded_slashes(&parameter) {
+            let found = format!("`{ENCODED_SLASH}` of {}", quote(&parameter));
+            reader.report(mark, found, "the parameter `{name...}` of the path");
         }
     }
     let bound =
@@ -315,13 +326,13 @@ fn parse_grpc(text: &str) -> Result<Template, String> {
     }
 }
 
-fn read_forms<'t>(
-    reader: &mut Reader<'t>,
-    node: Node<'t>,
-    forms: &mut Vec<(String, Option<Form>)>,
-) {
+fn read_forms<'t>(reader: &mut Reader<'t>, node: Node<'t>, draft: &mut RouteDraft) {
     let mark = node.mark;
     for (parameter, value) in reader.properties(node) {
+        if matches!(&value, Value::String(text) if **text == *ENCODED_SLASH) {
+            draft.encoded_slashes.push(parameter.to_string());
+            continue;
+        }
         let named = |name: &str| Form::NAMED.into_iter().find(|(known, _)| *known == name);
         let form = match &value {
             Value::String(name) => named(name).map(|(_, form)| form),
@@ -330,9 +341,9 @@ fn read_forms<'t>(
         if form.is_none() {
             let known = Form::NAMED.map(|(name, _)| name).join(", ");
             let found = format!("an unknown form for {}", quote(&parameter));
-            reader.report(mark, found, format!("one of {known}"));
+            reader.report(mark, found, format!("one of {known}, {ENCODED_SLASH}"));
         }
-        forms.push((parameter, form));
+        draft.forms.push((parameter, form));
     }
 }
 

@@ -9,8 +9,7 @@ use capstan_engine::Path;
 use super::{ROUTE_PARAMETERS_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX};
 
 /// Whether a text is a path segment in canonical form: one or more of the characters that RFC 3986
-/// allows in a segment, except `;` and percent-encoding, and neither `.` nor `..`. So each segment
-/// has exactly one spelling.
+/// allows in a segment, except `;` and percent-encoding, and neither `.` nor `..`.
 #[must_use]
 pub fn is_canonical_segment(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,=:@".contains(&byte);
@@ -98,6 +97,8 @@ pub struct Template {
     /// The name of the parameter `{name...}`, which matches one or more segments, and the segments
     /// after it.
     pub rest: Option<(Box<str>, Vec<Segment>)>,
+    /// Whether `%2F` stands for a slash between two segments of `{name...}`.
+    pub takes_encoded_slashes: bool,
 }
 
 impl Template {
@@ -135,7 +136,7 @@ impl Template {
             };
             rest.as_mut().map_or(&mut before, |(_, after)| after).push(segment);
         }
-        let template = Self { before, rest };
+        let template = Self { before, rest, takes_encoded_slashes: false };
         let mut names: Vec<_> = template.parameters().collect();
         names.sort_unstable();
         if names.len() > ROUTE_PARAMETERS_MAX {
@@ -154,6 +155,13 @@ impl Template {
             std::iter::once(&**name).chain(after.iter().filter_map(Segment::parameter))
         });
         self.before.iter().filter_map(Segment::parameter).chain(after)
+    }
+
+    /// Lets `%2F` stand for a slash within this parameter. False if it is not `{name...}`.
+    pub(crate) fn take_encoded_slashes(&mut self, parameter: &str) -> bool {
+        let is_rest = self.rest.as_ref().is_some_and(|(name, _)| **name == *parameter);
+        self.takes_encoded_slashes |= is_rest;
+        is_rest
     }
 
     /// Sets the form of a parameter of one segment. False if there is no such parameter.

@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 use super::answer::{self, Allowed, Denial};
 use super::request::EnvoyRequest;
-use super::routes::{Required, RouteError, Table};
+use super::routes::{MalformedRequestError, Required, RouteError, Table};
 use crate::ask::{Ask, Basis};
 use crate::authn::credential::identify;
 use crate::clock::Clock;
@@ -247,6 +247,10 @@ fn from_context<'a>(
     }
     if required.len() * 2 != ours {
         return Err(RouteError::NoRoute);
+    }
+    // No route says that an encoded slash is one.
+    if envoy_request.canonical.encodes_slash_outside(0, 0) {
+        return Err(RouteError::Malformed(MalformedRequestError::EncodedSlash));
     }
     Ok(Some(required))
 }

@@ -14,12 +14,13 @@ const TYPES: [&str; 5] =
     ["", "", "text/plain", "application/x-www-form-urlencoded", "application/grpc"];
 const FORMS: [&str; 3] = ["digest", "not_digest", "tag"];
 
-/// One part of a path: 0 is a literal, 1 a parameter, 2 a parameter of several segments.
+/// One part of a path: 0 is a literal, 1 a parameter, 2 a parameter of several segments, 3 one that
+/// accepts encoded slashes.
 type Draw = (u8, &'static str, Option<&'static str>);
 
 fn part() -> impl Strategy<Value = Draw> {
     let form = prop::option::weighted(0.4, select(&FORMS[..]));
-    let kind = prop_oneof![3 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8)];
+    let kind = prop_oneof![3 => Just(0u8), 2 => Just(1u8), 1 => Just(2u8), 1 => Just(3u8)];
     (kind, select(&LITERALS[..]), form)
 }
 
@@ -58,6 +59,10 @@ fn parts(draws: Vec<Draw>, ends_in_slash: bool) -> Vec<Part> {
                 several = true;
                 Part::Many(format!("p{at}"))
             }
+            3 if !several => {
+                several = true;
+                Part::Joined(format!("p{at}"))
+            }
             _ => Part::One(format!("p{at}"), form),
         })
         .collect();
@@ -91,10 +96,10 @@ pub fn request() -> impl Strategy<Value = Request<'static>> {
 
 /// Draws a path, often ambiguous, and sometimes a query.
 pub fn near_target() -> impl Strategy<Value = String> {
-    const PIECES: [&str; 34] = [
+    const PIECES: [&str; 40] = [
         "a", "a", "v2", "x.y", "/", "/", "/", "/", "//", ".", "..", "...", "/./", "/../", "%2e",
         "%2E%2E", "%2f", "%5c", "\\", ";", ";x=1", "?", "#", "%", "%zz", "%00", "\0", "\r\n", " ",
-        "\u{e9}", "*", "@", ":", "http://h",
+        "\u{e9}", "*", "@", ":", "http://h", "%2F", "%61", "%2b", "%2525", "%40", "%21",
     ];
     let pieces = prop::collection::vec(select(&PIECES[..]), 0..=7);
     let nasty = pieces.prop_map(|pieces| format!("/{}", pieces.concat()));

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use capstan_engine::Timestamp;
 use capstan_server::envoy::ext_authz::Offline;
 use capstan_testkit::naive::is_path;
-use capstan_testkit::routing::is_canonical_path;
+use capstan_testkit::routing::canonical_form;
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::HttpRequest;
 use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
@@ -37,6 +37,8 @@ routes:
 - {name: base, methods: [GET], path: /v/, authenticated: true}
 - {name: get, methods: [GET, HEAD], path: '/v/{r...}/g', require: [{capability: r.get, resource: 'i/{r}'}]}
 - {name: put, methods: [PUT], path: '/v/{r...}/g', query: [d], require: [{capability: r.put, resource: 'i/{r}'}]}
+- {name: join, methods: [GET], path: '/w/{r...}', where: {r: encoded_slash},
+   require: [{capability: r.get, resource: 'i/{r}'}]}
 - {name: copy, methods: [PUT], path: '/v/{r...}/g', query: [{name: f, as: f}],
    require: [{capability: r.put, resource: 'i/{r}'}, {capability: r.get, resource: 'i/{f}'}]}
 ";
@@ -145,7 +147,11 @@ fn is_allowed(request: &CheckRequest, identity: &str) -> bool {
     let writes = |at: &str| identity == "de" && reads(at);
     let http = http(request).unwrap();
     let (path, query) = http.path.split_once('?').unwrap_or((&http.path, ""));
-    assert!(is_canonical_path(path) && http.path.len() <= 8192, "{path}");
+    let raw = path;
+    let path = &*canonical_form(path).unwrap_or_else(|| panic!("{raw}"));
+    assert!(http.path.len() <= 8192, "{raw}");
+    // An encoded slash passes only below `/w/`, whose route accepts it.
+    let is_joined = raw.to_lowercase().contains("%2f");
     for odd in
         ["upgrade", "x_http_method", "x-http-method-override", "x-http-method", "x-method-override"]
     {
@@ -158,12 +164,19 @@ fn is_allowed(request: &CheckRequest, identity: &str) -> bool {
         );
     }
     if let Some(said) = context_requirements(request) {
+        assert!(!is_joined, "{raw}");
         return said.iter().all(|(capability, resource)| match &**capability {
             "r.get" => reads(resource) || resource == "i" && identity == "ci",
             "r.put" => writes(resource),
             _ => false,
         });
     }
+    if let Some(place) = path.strip_prefix("/w/") {
+        let first = raw.get(1..).and_then(|raw| raw.split('/').next()).unwrap_or_default();
+        assert!(!first.to_lowercase().contains("%2f"), "{raw}");
+        return http.method == "GET" && reads(&format!("i/{place}"));
+    }
+    assert!(!is_joined, "{raw}");
     let place = path.strip_prefix("/v/").and_then(|rest| rest.strip_suffix("/g"));
     let place = place.map(|place| format!("i/{place}"));
     let names: Vec<_> = query.split('&').filter(|pair| !pair.is_empty()).collect();

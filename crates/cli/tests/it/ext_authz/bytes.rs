@@ -12,7 +12,7 @@ use crate::metrics::of;
 use crate::raw::{Body, call, framed};
 
 fn http() -> impl Strategy<Value = Http> {
-    const TARGETS: [&str; 14] = [
+    const TARGETS: [&str; 20] = [
         "/v/",
         "/v/w/g",
         "/v/w/a/g",
@@ -26,6 +26,12 @@ fn http() -> impl Strategy<Value = Http> {
         "/v/../v/",
         "/v//g",
         "/v/w%2fa/g",
+        "/w/w%2fa",
+        "/w/w%2F%61/b",
+        "/w%2fw",
+        "/w/w%2f..%2fx",
+        "/%76/w/g",
+        "/v/w/%67?d=1",
         "/",
     ];
     const PROOFS: [(&str, &str); 10] = [

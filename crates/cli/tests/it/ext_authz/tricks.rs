@@ -37,7 +37,9 @@ async fn assert_malformed(server: &InProcess, http: &Http) {
 #[tokio::test]
 async fn only_the_canonical_path_passes() {
     let server = open_server("envoy-paths").await;
-    for path in ["/a", "/a/b.c", "/v2/", "/a@1:2+3", "/...", "/a.."] {
+    for path in
+        ["/a", "/a/b.c", "/v2/", "/a@1:2+3", "/...", "/a..", "/%61", "/a%2B1%21%40%3A%3D%2d%5f%7E"]
+    {
         assert_eq!(send(&server, &dev(path)).await.status(), 200, "{path}");
     }
     let long = format!("/{}", "a".repeat(64 * 1024));
@@ -62,8 +64,15 @@ async fn only_the_canonical_path_passes() {
         "/a%2Fb",
         "/a%2fb",
         "/a%5cb",
-        "/%61",
         "/a%00b",
+        "/a%2eb",
+        "/a%2541",
+        "/a%%32f",
+        "/a%2ab",
+        "/a%3bb",
+        "/a%20b",
+        "/a%c0%af",
+        "/a%2f..",
         "/a%252fb",
         "/%",
         "/a%zz",
@@ -208,4 +217,48 @@ async fn requests_with_too_many_headers_are_refused() {
         assert_eq!(send(&server, &http).await.status(), 200);
         assert_malformed(&server, &Http { raw, ..many(HTTP_HEADERS_MAX + 1) }).await;
     }
+}
+
+/// The name in the path decides after one round of decoding. An encoded slash is one only where the
+/// route says so.
+#[tokio::test]
+async fn a_decoded_path_is_decided_as_its_canonical_form() {
+    let routes = "version: 1
+routes:
+- {name: join, methods: [GET], path: '/npm/{p...}', where: {p: encoded_slash},
+   require: [{capability: repo.list, resource: 'acme/images/{p}'}]}
+- {name: file, methods: [GET], path: '/file/{p...}',
+   require: [{capability: repo.list, resource: 'acme/images/{p}'}]}
+";
+    let server = start("envoy-decoded", &policy(&[("acme/dev", "dev-secret", "")]), routes).await;
+    // `acme/dev` may read at `acme/images/web` only.
+    for (path, status, reason) in [
+        ("/npm/web%2fapp", 200, ""),
+        ("/npm/%77eb%2Fapp", 200, ""),
+        ("/npm/web%2Fapp/-/app-1%2B1.tgz", 200, ""),
+        ("/npm/webb%2fapp", 403, "NO_BINDING"),
+        ("/npm/other%2fweb", 403, "NO_BINDING"),
+        ("/npm/web%2f..%2fother", 400, "MALFORMED_REQUEST"),
+        ("/npm/web%2f%2e%2e%2fother", 400, "MALFORMED_REQUEST"),
+        ("/npm/web%252fapp", 400, "MALFORMED_REQUEST"),
+        ("/npm/web%5capp", 400, "MALFORMED_REQUEST"),
+        ("/npm%2fweb", 400, "MALFORMED_REQUEST"),
+        ("/file/web/app%2B1", 200, ""),
+        ("/file/%77eb/app", 200, ""),
+        ("/file/web%2fapp", 400, "MALFORMED_REQUEST"),
+        ("/file/web/1%211.0", 403, "MALFORMED_RESOURCE"),
+        ("/file/other/%77eb", 403, "NO_BINDING"),
+    ] {
+        for http in [dev(path), dev(path).raw()] {
+            let outcome = send(&server, &http).await;
+            assert_eq!((outcome.status(), outcome.reason()), (status, reason), "{path}");
+        }
+    }
+    // Requirements in Envoy's route do not say that an encoded slash is one.
+    let extended = |path: &str| {
+        let http = dev(path).extension("capability", "repo.list");
+        http.extension("resource", "acme/images/web")
+    };
+    assert_eq!(send(&server, &extended("/npm/%61")).await.status(), 200);
+    assert_malformed(&server, &extended("/npm/a%2fb")).await;
 }

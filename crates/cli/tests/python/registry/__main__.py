@@ -2,6 +2,7 @@
 
 registry roles FOLDER CAPSTAN     prints the permissions of every role
 registry tricks FOLDER CAPSTAN    prints the outcomes of requests that try to evade the routes
+registry spellings FOLDER CAPSTAN tries generated spellings of paths, with both settings of Envoy
 registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests without a decision
 """
 
@@ -10,7 +11,9 @@ import sys
 
 from faults import faults
 from roles import roles
+from spellings import spellings
 from tricks import tricks
 
+parts = {"roles": roles, "spellings": spellings, "tricks": tricks, "faults": faults}
 part, *paths = sys.argv[1:]
-{"roles": roles, "tricks": tricks, "faults": faults}[part](*map(os.path.abspath, paths))
+parts[part](*map(os.path.abspath, paths))

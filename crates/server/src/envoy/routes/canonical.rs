@@ -1,10 +1,13 @@
 //! A canonical request.
 //!
 //! **Invariant**: every server reads a canonical request the same way. What servers are known to
-//! read differently is refused: percent-encoding in paths, `;`, empty and dot segments,
-//! backslashes, control characters, needless percent-encoding of parameter names.
+//! read differently is refused: percent-encoding in paths of anything but the characters of
+//! [`DECODED`], letters and digits, `;`, empty and dot segments, backslashes, control characters,
+//! needless percent-encoding of parameter names. An encoded slash is read as a slash, and the route
+//! must accept it ([`CanonicalRequest::encodes_slash_outside`]).
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use capstan_policy::{Method, is_canonical_segment, is_host};
 use thiserror::Error;
@@ -33,10 +36,13 @@ pub enum MalformedRequestError {
     DeepPath,
     /// A path that is not canonical.
     #[error(
-        "the path is not canonical: it begins with one slash, and has no percent-encoding, no `;`, \
-         no `\\`, and no empty, `.` or `..` segment"
+        "the path is not canonical: it begins with one slash, and has no `;`, no `\\`, no empty, `.` \
+         or `..` segment, and no percent-encoding but of letters, digits and `-_~+!@:=`"
     )]
     Path,
+    /// An encoded slash where the route does not accept one.
+    #[error("the path has an encoded slash (%2F), which its route does not accept there")]
+    EncodedSlash,
     /// A query that is not canonical.
     #[error("the query is not canonical")]
     Query,
@@ -70,10 +76,13 @@ pub struct CanonicalRequest<'r> {
     pub method: Method,
     /// The host name in lower case, without the port.
     pub host: Cow<'r, str>,
-    path: &'r str,
+    /// The path, decoded.
+    path: Cow<'r, str>,
     /// Start and end of each segment in `path`. Only the last segment can be empty, after a final
     /// slash.
     segments: Vec<(usize, usize)>,
+    /// The positions in `path` of the slashes that were encoded, in order.
+    encoded_slashes: Vec<usize>,
     /// Parameters: decoded names, raw values.
     pub(super) query: Vec<(Cow<'r, str>, &'r str)>,
     /// Whether the body is gRPC.
@@ -104,14 +113,15 @@ impl<'r> CanonicalRequest<'r> {
             Some((path, query)) => (path, parse_query(query)?),
             None => (target, Vec::new()),
         };
-        let segments = parse_path(path)?;
+        let (path, encoded_slashes) = decode_path(path).ok_or(MalformedRequestError::Path)?;
+        let segments = parse_path(&path, &encoded_slashes)?;
         let content_type = content_type.to_ascii_lowercase();
         let grpc = content_type.strip_prefix("application/grpc");
         let is_grpc = grpc.is_some_and(|rest| rest.is_empty() || rest.starts_with(['+', ';']));
         // Any type that resembles a form, because servers differ in how strictly they compare.
         let carries_form =
             content_type.contains("form-urlencoded") || content_type.contains("multipart");
-        Ok(Self { method, host, path, segments, query, is_grpc, carries_form })
+        Ok(Self { method, host, path, segments, encoded_slashes, query, is_grpc, carries_form })
     }
 
     /// The number of segments of the path; at least one.
@@ -119,16 +129,26 @@ impl<'r> CanonicalRequest<'r> {
         self.segments.len()
     }
 
-    pub(super) fn segment(&self, at: usize) -> &'r str {
+    pub(super) fn segment(&self, at: usize) -> &str {
         self.span(at, at + 1)
     }
 
     /// The segments `from..to`, with the slashes between them.
-    pub(super) fn span(&self, from: usize, to: usize) -> &'r str {
+    pub(super) fn span(&self, from: usize, to: usize) -> &str {
+        self.path.get(self.bounds(from, to)).unwrap_or_default()
+    }
+
+    /// The positions of the segments `from..to` in the path; empty if there are none.
+    fn bounds(&self, from: usize, to: usize) -> Range<usize> {
         let begin = self.segments.get(from).map(|(begin, _)| *begin);
         let end = to.checked_sub(1).and_then(|at| self.segments.get(at)).map(|(_, end)| *end);
-        let span = begin.zip(end).and_then(|(begin, end)| self.path.get(begin..end));
-        span.unwrap_or_default()
+        begin.zip(end).map_or(0..0, |(begin, end)| begin..end)
+    }
+
+    /// Whether an encoded slash is anywhere but between two segments of `from..to`.
+    pub(in crate::envoy) fn encodes_slash_outside(&self, from: usize, to: usize) -> bool {
+        let bounds = self.bounds(from, to);
+        self.encoded_slashes.iter().any(|at| !bounds.contains(at))
     }
 }
 
@@ -149,7 +169,40 @@ fn parse_host(host: &str) -> Result<Cow<'_, str>, MalformedRequestError> {
     })
 }
 
-fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, MalformedRequestError> {
+/// Punctuation whose percent-encoding is decoded: all unreserved characters of RFC 3986 but the dot,
+/// and what package managers encode in names and versions.
+const DECODED: &[u8] = b"-_~+!@:=";
+
+/// A path, percent-decoded once, and the positions of the slashes that were encoded. `None` if
+/// another character is encoded.
+fn decode_path(path: &str) -> Option<(Cow<'_, str>, Vec<usize>)> {
+    let mut parts = path.split('%');
+    let first = parts.next().unwrap_or_default();
+    if first.len() == path.len() {
+        return Some((Cow::Borrowed(path), Vec::new()));
+    }
+    if !path.starts_with('/') {
+        return None;
+    }
+    let (mut decoded, mut slashes) = (first.to_owned(), Vec::new());
+    for (byte, part) in escapes(path).zip(parts) {
+        let byte = byte?;
+        if byte == b'/' {
+            slashes.push(decoded.len());
+        } else if !byte.is_ascii_alphanumeric() && !DECODED.contains(&byte) {
+            return None;
+        }
+        decoded.push(char::from(byte));
+        decoded.push_str(part.get(2..)?);
+    }
+    Some((Cow::Owned(decoded), slashes))
+}
+
+/// Start and end of each segment of a decoded path with these encoded slashes.
+fn parse_path(
+    path: &str,
+    encoded_slashes: &[usize],
+) -> Result<Vec<(usize, usize)>, MalformedRequestError> {
     let rest = path.strip_prefix('/').ok_or(MalformedRequestError::Path)?;
     let mut segments = Vec::new();
     let mut begin = 1;
@@ -159,7 +212,9 @@ fn parse_path(path: &str) -> Result<Vec<(usize, usize)>, MalformedRequestError> 
         }
         let end = begin + part.len();
         let is_last = end == path.len();
-        if !(is_canonical_segment(part) || part.is_empty() && is_last) {
+        let is_final_slash =
+            part.is_empty() && is_last && encoded_slashes.last() != Some(&(begin - 1));
+        if !(is_canonical_segment(part) || is_final_slash) {
             return Err(MalformedRequestError::Path);
         }
         segments.push((begin, end));

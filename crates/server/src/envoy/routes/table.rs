@@ -85,10 +85,10 @@ impl Table {
     /// # Errors
     ///
     /// No route matches, or the matching route refuses the request.
-    pub fn find<'r>(
-        &self,
-        request: &CanonicalRequest<'r>,
-    ) -> Result<RouteMatch<'_, 'r>, RouteError> {
+    pub fn find<'t, 'r>(
+        &'t self,
+        request: &'r CanonicalRequest<'_>,
+    ) -> Result<RouteMatch<'t, 'r>, RouteError> {
         let mut key = String::new();
         for shape in self.shapes.iter().filter(|shape| shape.admits(request.len())) {
             key = shape.literals(request).fold(key, push_segment);
@@ -137,7 +137,7 @@ impl Shape {
     }
 
     /// The segments of a request at the positions of the literals.
-    fn literals<'r>(&self, request: &CanonicalRequest<'r>) -> impl Iterator<Item = &'r str> {
+    fn literals<'r>(&self, request: &'r CanonicalRequest<'_>) -> impl Iterator<Item = &'r str> {
         let after = self.after.as_deref().unwrap_or_default();
         let (begin, end) = (self.before.iter().enumerate(), request.len() - after.len());
         let after = after.iter().enumerate().map(move |(at, is_literal)| (end + at, is_literal));
@@ -179,6 +179,17 @@ fn matches(route: &Route, request: &CanonicalRequest<'_>) -> bool {
         && query_fits(route, request)
 }
 
+/// Whether the request encodes a slash that the template does not accept encoded.
+fn encodes_other_slash(template: &Template, request: &CanonicalRequest<'_>) -> bool {
+    let (from, to) = match &template.rest {
+        Some((_, after)) if template.takes_encoded_slashes => {
+            (template.before.len(), request.len() - after.len())
+        }
+        _ => (0, 0),
+    };
+    request.encodes_slash_outside(from, to)
+}
+
 fn query_fits(route: &Route, request: &CanonicalRequest<'_>) -> bool {
     let is_listed = |name: &str| route.query.iter().any(|listed| *listed.name == *name);
     let is_there = |name: &str| request.query.iter().any(|(there, _)| there == name);
@@ -189,8 +200,11 @@ fn query_fits(route: &Route, request: &CanonicalRequest<'_>) -> bool {
 
 fn bind<'t, 'r>(
     route: &'t Route,
-    request: &CanonicalRequest<'r>,
+    request: &'r CanonicalRequest<'_>,
 ) -> Result<RouteMatch<'t, 'r>, RouteError> {
+    if encodes_other_slash(&route.path, request) {
+        return Err(RouteError::Malformed(MalformedRequestError::EncodedSlash));
+    }
     if request.carries_form && !route.takes_forms {
         return Err(RouteError::Form);
     }

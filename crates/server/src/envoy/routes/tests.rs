@@ -2,7 +2,7 @@
 
 use capstan_policy::{ROUTE_SEGMENTS_MAX, ROUTES_MAX, load_routes};
 use capstan_testkit::routing::{
-    Request, Route, document, is_canonical_path, near_target, request, routes,
+    Request, Route, canonical_form, document, near_target, request, routes,
 };
 use proptest::prelude::*;
 
@@ -83,13 +83,55 @@ proptest! {
         }
     }
 
+    /// A request whose path is spelled with percent-encoding has the route and the resource of its
+    /// canonical form. An encoded slash is refused outside a parameter that accepts it.
+    #[test]
+    fn a_spelling_has_the_route_of_its_canonical_form(
+        all in routes(4),
+        request in request(),
+        how in prop::collection::vec(0..8u8, 48),
+    ) {
+        let Ok(routes) = load_routes(document(&all).as_bytes()) else { return Ok(()) };
+        let table = Table::new(routes);
+        let plain = request.path.join("/");
+        let last = plain.len() - usize::from(plain.ends_with('/'));
+        let (mut spelled, mut glued) = (String::from("/"), String::new());
+        for (at, (c, how)) in plain.chars().zip(&how).enumerate() {
+            match how {
+                0 if at < last => spelled += &format!("%{:02X}", u32::from(c)),
+                1 if at < last => spelled += &format!("%{:02x}", u32::from(c)),
+                _ => spelled.push(c),
+            }
+            glued.push(if c == '/' && *how < 2 && at < last { '|' } else { c });
+        }
+        let there = Request { path: glued.split('/').collect(), ..request.clone() };
+        let query = request.target();
+        let query = query.find('?').and_then(|at| query.get(at..)).unwrap_or_default();
+        let target = format!("{spelled}{query}");
+        let asked =
+            CanonicalRequest::parse(request.method, request.host, &target, request.content_type);
+        let is_form = request.content_type.contains("form");
+        let expected = match (naive(&all, &there).first(), naive(&all, &request).first()) {
+            (Some((route, _)), _) if is_form && !route.form => Err(RouteError::Form),
+            (Some((route, resource)), _) => Ok((route.name.clone(), Some(resource.clone()))),
+            (None, None) => Err(RouteError::NoRoute),
+            (None, Some(_)) => Err(RouteError::Malformed(MalformedRequestError::EncodedSlash)),
+        };
+        prop_assert_eq!(matched(&table, &asked.unwrap()), expected, "{}", target);
+    }
+
     /// A request is either canonical or refused.
     #[test]
     fn a_path_that_parses_is_canonical(target in near_target()) {
         let path = target.split('?').next().unwrap_or_default();
         match get(&target) {
-            Ok(_) => prop_assert!(is_canonical_path(path), "{:?}", target),
-            Err(MalformedRequestError::Path) => prop_assert!(!is_canonical_path(path), "{:?}", target),
+            Ok(asked) => {
+                let read = format!("/{}", asked.span(0, asked.len()));
+                prop_assert_eq!(Some(read), canonical_form(path), "{:?}", target);
+            }
+            Err(MalformedRequestError::Path) => {
+                prop_assert_eq!(canonical_form(path), None, "{:?}", target);
+            }
             Err(malformed) => prop_assert_eq!(malformed, MalformedRequestError::Query),
         }
     }
@@ -99,6 +141,15 @@ proptest! {
 fn a_path_is_canonical_or_refused() {
     for path in ["/", "/v2/", "/a", "/a/b/", "/a/b.c/...", "/a@1:2+3=4,5!$&'()*~_-", "/.a/a."] {
         assert!(get(path).is_ok(), "{path}");
+    }
+    for (path, decoded) in [
+        ("/%61%7A%41%5a%30%39", "azAZ09"),
+        ("/a%2B1%21%40%3a%3D%2d%5F%7e", "a+1!@:=-_~"),
+        ("/%40a%2fb", "@a/b"),
+        ("/a%2F.b/", "a/.b/"),
+    ] {
+        let asked = get(path).unwrap();
+        assert_eq!(asked.span(0, asked.len()), decoded, "{path}");
     }
     for path in [
         "",
@@ -114,10 +165,48 @@ fn a_path_is_canonical_or_refused() {
         "/..",
         "/a/../b",
         "/a/..",
-        "/%61",
-        "/a%2fb",
         "/%2e%2e/a",
+        "/%2e",
+        "/a%2Eb",
+        "/.%2e/a",
         "/a%",
+        "/a%6",
+        "/a%%61",
+        "/%+61",
+        "/%6 1",
+        "/%\u{e9}1",
+        "/a%2541",
+        "/a%252fb",
+        "/a%%32fb",
+        "/a%5cb",
+        "/a%00b",
+        "/a%0d%0ab",
+        "/a%20b",
+        "/a%2ab",
+        "/a%2cb",
+        "/a%24b",
+        "/a%26b",
+        "/a%3bb",
+        "/a%3fb",
+        "/a%23b",
+        "/a%25b",
+        "/a%7fb",
+        "/a%c3%a9b",
+        "/a%c0%af",
+        "/a%80",
+        // Encoded slashes that climb, or that are no slash between two segments.
+        "%2fa",
+        "/%2f",
+        "/%2fa",
+        "/a%2f",
+        "/a%2f%2fb",
+        "/a/%2fb",
+        "/a%2f/b",
+        "/a%2f..%2fb",
+        "/a%2f../b",
+        "/../a%2fb",
+        "/a%2f.",
+        "/a%2f..",
         "/a;x",
         "/a;/b",
         "/a\\b",
@@ -223,6 +312,9 @@ fn a_request_has_its_limits() {
     let deep = |segments: usize| "/a".repeat(segments);
     assert!(get(&deep(TARGET_SEGMENTS_MAX)).is_ok());
     assert_eq!(get(&deep(TARGET_SEGMENTS_MAX + 1)).err(), Some(MalformedRequestError::DeepPath));
+    let encoded = |segments: usize| format!("/a{}", "%2Fa".repeat(segments - 1));
+    assert!(get(&encoded(TARGET_SEGMENTS_MAX)).is_ok());
+    assert_eq!(get(&encoded(TARGET_SEGMENTS_MAX + 1)).err(), Some(MalformedRequestError::DeepPath));
     let wide = |parameters: usize| format!("/?{}", "a=1&".repeat(parameters));
     assert!(get(&wide(QUERY_PARAMETERS_MAX)).is_ok());
     assert_eq!(get(&wide(QUERY_PARAMETERS_MAX + 1)).err(), Some(MalformedRequestError::LongQuery));
@@ -312,4 +404,45 @@ fn every_route_of_the_largest_table_is_found() {
         let target = format!("/r{at}{}/z", "/x".repeat(at % (ROUTE_SEGMENTS_MAX - 2)));
         assert_eq!(table.find(&get(&target).unwrap()).unwrap().route.name, format!("n{at}"));
     }
+}
+
+/// An encoded slash is a slash of the resource where the route accepts it, and is refused elsewhere.
+#[test]
+fn an_encoded_slash_is_accepted_where_the_route_says_so() {
+    let table = table(
+        "version: 1
+routes:
+- {name: package, methods: [GET], path: '/npm/{p...}', where: {p: encoded_slash},
+   require: [{capability: r.get, resource: 'i/{p}'}]}
+- {name: readme, methods: [GET], path: '/doc/{x}/{p...}/readme', where: {p: encoded_slash},
+   require: [{capability: r.get, resource: 'i/{x}/{p}'}]}
+- {name: file, methods: [GET], path: '/file/{p...}', require: [{capability: r.get, resource: 'i/{p}'}]}
+- {name: one, methods: [GET], path: '/one/{p}', require: [{capability: r.get, resource: 'i/{p}'}]}
+",
+    );
+    let get = |target: &str| matched(&table, &get(target).unwrap());
+    let is = |name: &str, resource: &str| Ok((name.to_owned(), Some(resource.to_owned())));
+    for spelled in ["/npm/@a/b", "/npm/@a%2fb", "/npm/@a%2Fb", "/npm/%40a%2Fb", "/%6epm/%40a%2Fb"] {
+        assert_eq!(get(spelled), is("package", "i/@a/b"), "{spelled}");
+    }
+    assert_eq!(get("/npm/@a%2fb/-/b-1.0.0%2B1.tgz"), is("package", "i/@a/b/-/b-1.0.0+1.tgz"));
+    assert_eq!(get("/doc/x/a%2Fb/readme"), is("readme", "i/x/a/b"));
+    assert_eq!(get("/file/pkg-1.0%2Blocal.1.whl"), is("file", "i/pkg-1.0+local.1.whl"));
+    // No resource has `!`.
+    assert_eq!(get("/file/pkg-1%211.0.whl"), Ok(("file".into(), None)));
+    let refused = Err(RouteError::Malformed(MalformedRequestError::EncodedSlash));
+    for elsewhere in [
+        "/npm%2Fa",
+        "/npm%2Fa%2Fb",
+        "/file/a%2Fb",
+        "/file%2Fa",
+        "/one%2Fa",
+        "/doc%2Fx/a/readme",
+        "/doc/x%2Fa/readme",
+        "/doc/x/a%2Freadme",
+        "/doc/x%2Fa%2Freadme",
+    ] {
+        assert_eq!(get(elsewhere), refused, "{elsewhere}");
+    }
+    assert_eq!(get("/one/a%2Fb"), Err(RouteError::NoRoute));
 }
