@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Maximum time for connecting to a server.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Maximum time to find out, after a failed call, whether a server speaks HTTP/1.1.
+pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Maximum time for a call to a server.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Maximum size of a message from a server, in bytes (contract, section 7).

@@ -41,11 +41,31 @@ enum Kind {
 
 /// The text is not a [`ServerAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` is no address: http://HOST:PORT or unix:PATH")]
+#[error("`{0}` is no address: {advice}http://HOST:PORT or unix:PATH", advice = advice(.0))]
 pub struct ParseAddressError(
     /// The text.
     pub String,
 );
+
+/// What is wrong with the scheme of a text that is no address; empty if the scheme is not the problem.
+fn advice(text: &str) -> String {
+    match text.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => String::new(),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
+            "TLS is not supported yet, and nothing is sent in plain text instead. Give ".into()
+        }
+        Some((scheme, _)) => format!("the scheme `{scheme}` is not supported. Give "),
+        None => String::new(),
+    }
+}
+
+/// The text after `http://`, in any case (RFC 3986, section 3.1); the whole text if it has no scheme.
+fn without_scheme(text: &str) -> &str {
+    match text.split_once("://") {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
+        _ => text,
+    }
+}
 
 impl FromStr for ServerAddress {
     type Err = ParseAddressError;
@@ -59,7 +79,7 @@ impl FromStr for ServerAddress {
                 Ok(Self(Kind::Unix(path.into())))
             };
         }
-        let rest = text.strip_prefix("http://").unwrap_or(text);
+        let rest = without_scheme(text);
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let authority: Authority = rest.parse().map_err(|_| invalid())?;
         let has_host = !authority.host().is_empty() && !rest.contains('@');
@@ -153,6 +173,7 @@ mod tests {
             ("http://127.0.0.1:4480", "http://127.0.0.1:4480", "127.0.0.1:4480"),
             ("http://[::1]:4480/", "http://[::1]:4480", "[::1]:4480"),
             ("127.0.0.1:4480", "http://127.0.0.1:4480", "127.0.0.1:4480"),
+            ("HTTP://localhost:1", "http://localhost:1", "localhost:1"),
             ("localhost:1", "http://localhost:1", "localhost:1"),
             ("unix:/run/c.sock", "unix:/run/c.sock", "localhost"),
             ("unix:c.sock", "unix:c.sock", "localhost"),
@@ -171,6 +192,10 @@ mod tests {
             "",
             "unix:",
             "https://a:1",
+            "HTTPS://a:1",
+            "grpc://a:1",
+            "https://unix:a",
+            "://a:1",
             "ftp://a:1",
             "http://",
             "http://a b",
@@ -188,5 +213,8 @@ mod tests {
             assert_eq!(error, ParseAddressError(text.into()));
             assert!(error.to_string().ends_with("http://HOST:PORT or unix:PATH"), "{error}");
         }
+        let error = |text: &str| text.parse::<ServerAddress>().unwrap_err().to_string();
+        assert!(error("HttpS://a:1").contains("TLS is not supported"), "{}", error("HttpS://a:1"));
+        assert!(error("ftp://a:1").contains("the scheme `ftp` is not supported"));
     }
 }

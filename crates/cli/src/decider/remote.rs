@@ -13,6 +13,8 @@ use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -20,7 +22,9 @@ use tonic_types::StatusExt as _;
 use crate::answers::{
     Capabilities, Decision, Explanation, Grant, Identities, Role, RoleList, Scope, Scopes,
 };
-use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX};
+use crate::limits::{
+    CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX, PROBE_TIME_MAX,
+};
 use crate::properties::{Namespace, Properties};
 use crate::queries::Query;
 
@@ -32,7 +36,10 @@ const ROLES_PAGE_SIZE: i32 = 100;
 
 /// A connected server.
 #[derive(Clone, Debug)]
-pub(crate) struct Remote(Channel);
+pub(crate) struct Remote {
+    channel: Channel,
+    address: ServerAddress,
+}
 
 impl Remote {
     /// # Errors
@@ -41,20 +48,60 @@ impl Remote {
     pub(super) async fn connect(address: &ServerAddress) -> anyhow::Result<Self> {
         let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
         let channel = endpoint.tcp_nodelay(true).connect().await;
-        channel.map(Self).with_context(|| {
+        let channel = channel.with_context(|| {
             format!("cannot reach {address} (start a server: capstan serve --demo)")
-        })
+        })?;
+        Ok(Self { channel, address: address.clone() })
+    }
+
+    /// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
+    /// complete; others are preceded by the code.
+    async fn response<T>(&self, answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
+        match answer {
+            Ok(response) => Ok(response.into_inner()),
+            Err(status) if status.get_details_error_info().is_some() => {
+                bail!("{}", status.message())
+            }
+            Err(_) if self.answers_http1().await => {
+                let address = &self.address;
+                bail!(
+                    "{address} answers HTTP/1.1 and not gRPC. It may be the HTTP address of a server \
+                     (health and metrics). --addr takes the gRPC address, which is \
+                     http://127.0.0.1:4480 by default"
+                )
+            }
+            Err(status) => bail!("{:?}: {}", status.code(), status.message()),
+        }
+    }
+
+    /// Whether the address answers a request of HTTP/1.1 within [`PROBE_TIME_MAX`]. Asked only after an error
+    /// that no Capstan server sends.
+    async fn answers_http1(&self) -> bool {
+        if self.address.unix_path().is_some() {
+            return false;
+        }
+        let authority = self.address.authority();
+        let probe = async {
+            let mut stream = TcpStream::connect(authority).await?;
+            let request = format!("GET /livez HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+            stream.write_all(request.as_bytes()).await?;
+            let mut start = [0; 7];
+            stream.read_exact(&mut start).await?;
+            std::io::Result::Ok(start == *b"HTTP/1.")
+        };
+        matches!(tokio::time::timeout(PROBE_TIME_MAX, probe).await, Ok(Ok(true)))
     }
 
     fn decisions(&self) -> DecisionServiceClient<Channel> {
-        DecisionServiceClient::new(self.0.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX)
+        DecisionServiceClient::new(self.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     pub(super) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
         let CheckItem { identity, capability, resource, properties } = check_item(query);
         let request =
             v1::CheckRequest { identity, capability, resource, properties, consistency: None };
-        let found = response(self.decisions().check(request).await)?;
+        let found = self.response(self.decisions().check(request).await).await?;
         Ok(Decision {
             allowed: found.allowed,
             reason: found.reason().word(),
@@ -88,7 +135,7 @@ impl Remote {
     async fn send_batch(&self, checks: Vec<CheckItem>) -> Vec<Result<Decision, String>> {
         let count = checks.len();
         let request = BatchCheckRequest { checks, consistency: None };
-        let found = match response(self.decisions().batch_check(request).await) {
+        let found = match self.response(self.decisions().batch_check(request).await).await {
             Ok(found) => found,
             Err(error) => return vec![Err(format!("{error:#}")); count],
         };
@@ -125,7 +172,7 @@ impl Remote {
             properties: message(properties.clone()),
             consistency: None,
         };
-        let found = response(self.decisions().list_capabilities(request).await)?;
+        let found = self.response(self.decisions().list_capabilities(request).await).await?;
         Ok(Capabilities {
             capabilities: found.capabilities,
             grants: found.grants.into_iter().map(grant).collect(),
@@ -137,7 +184,7 @@ impl Remote {
         let CheckItem { identity, capability, resource, properties } = check_item(query);
         let request =
             v1::ExplainRequest { identity, capability, resource, properties, consistency: None };
-        let found = response(self.decisions().explain(request).await)?;
+        let found = self.response(self.decisions().explain(request).await).await?;
         Ok(Explanation {
             allowed: found.allowed,
             reason: found.reason().word(),
@@ -163,7 +210,8 @@ impl Remote {
         };
         let mut identities = Vec::new();
         loop {
-            let page = response(self.decisions().list_identities(request.clone()).await)?;
+            let page =
+                self.response(self.decisions().list_identities(request.clone()).await).await?;
             identities.extend(page.identities);
             if page.next_page_token.is_empty() {
                 return Ok(Identities { identities, revision: page.revision });
@@ -187,7 +235,7 @@ impl Remote {
         };
         let mut scopes = Vec::new();
         loop {
-            let page = response(self.decisions().list_scopes(request.clone()).await)?;
+            let page = self.response(self.decisions().list_scopes(request.clone()).await).await?;
             let found = page.scopes.into_iter();
             scopes
                 .extend(found.map(|one| Scope { scope: one.scope, conditional: one.conditional }));
@@ -200,7 +248,7 @@ impl Remote {
 
     /// Halves the page size while a page does not fit into a message.
     pub(super) async fn list_roles(&self) -> anyhow::Result<RoleList> {
-        let mut service = RoleServiceClient::new(self.0.clone());
+        let mut service = RoleServiceClient::new(self.channel.clone());
         let mut roles = Vec::new();
         let mut request =
             v1::ListRolesRequest { page_size: ROLES_PAGE_SIZE, page_token: String::new() };
@@ -210,7 +258,7 @@ impl Remote {
                     request.page_size /= 2;
                     continue;
                 }
-                page => response(page)?,
+                page => self.response(page).await?,
             };
             roles.extend(page.roles.into_iter().map(|role| Role {
                 name: role.id,
@@ -229,16 +277,6 @@ impl Remote {
 fn is_too_large(status: &Status) -> bool {
     status.code() == Code::ResourceExhausted
         && status.get_details_error_info().is_some_and(|info| info.reason == "TOO_LARGE")
-}
-
-/// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
-/// complete; others are preceded by the code.
-fn response<T>(answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
-    match answer {
-        Ok(response) => Ok(response.into_inner()),
-        Err(status) if status.get_details_error_info().is_some() => bail!("{}", status.message()),
-        Err(status) => bail!("{:?}: {}", status.code(), status.message()),
-    }
 }
 
 fn check_item(query: Query) -> CheckItem {

@@ -1,5 +1,7 @@
 //! The command line: output, exit codes, and errors with advice.
 
+mod address;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
