@@ -11,7 +11,9 @@ use serde::Serialize;
 use super::DENIED;
 use super::output::{self, Format};
 use capstan_server::clock::Clock;
-use capstan_server::envoy::routes::{self, CanonicalRequest, RouteError};
+use capstan_server::envoy::routes::{
+    self, CanonicalRequest, MalformedRequestError, RouteError, Table,
+};
 use capstan_server::feed::source::{Source, load_catalogs};
 
 const EXAMPLES: &str = "\
@@ -66,15 +68,20 @@ struct Test {
     url: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Report {
     route: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refused: Option<String>,
     values: Vec<Value>,
     requires: Vec<Requirement>,
+    /// The query parameters without which the request is allowed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    removes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     allowed: Option<bool>,
+    #[serde(skip)]
+    if_denied_remove: Option<Vec<Box<str>>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -97,11 +104,22 @@ struct Requirement {
 impl Routes {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Command::Test(test) = self.command;
-        let mut report = test.report()?;
+        let table = routes::load(&test.routes)?;
+        let request = test.request()?;
+        let mut report = Report::new(&table, request.as_ref().map_err(|why| *why));
         if let (Some(policy), Some(identity)) = (&test.policy, &test.identity) {
             let catalogs = load_catalogs(&test.catalog)?;
             let built = Source::file(policy).build(&catalogs, 1, None, Clock::System.now())?;
             report.decide(&built.snapshot, identity)?;
+            let removed = report.if_denied_remove.take();
+            if let (Some(false), Some(removed), Ok(request)) = (report.allowed, removed, &request) {
+                let mut changed = Report::new(&table, Ok(&request.without(&removed)));
+                changed.decide(&built.snapshot, identity)?;
+                if changed.allowed == Some(true) {
+                    changed.removes = removed.iter().map(ToString::to_string).collect();
+                    report = changed;
+                }
+            }
         }
         match format {
             Format::Json => output::json(&report)?,
@@ -113,19 +131,23 @@ impl Routes {
 }
 
 impl Test {
-    fn report(&self) -> anyhow::Result<Report> {
-        let table = routes::load(&self.routes)?;
+    fn request(&self) -> anyhow::Result<Result<CanonicalRequest<'_>, MalformedRequestError>> {
         let (host, target) = split(&self.url)?;
-        let asked = CanonicalRequest::parse(&self.method, host, target, &self.content_type);
-        let asked = asked.map_err(RouteError::Malformed);
-        let taken = asked.as_ref().map_err(|why| *why).and_then(|asked| table.find(asked));
-        Ok(match taken {
-            Ok(taken) => Report {
+        Ok(CanonicalRequest::parse(&self.method, host, target, &self.content_type))
+    }
+}
+
+impl Report {
+    fn new(table: &Table, request: Result<&CanonicalRequest<'_>, MalformedRequestError>) -> Self {
+        let found = request.map_err(RouteError::Malformed).and_then(|request| table.find(request));
+        match found {
+            Ok(taken) => Self {
                 route: Some(taken.route.name.clone()),
-                refused: None,
                 values: taken.values.iter().map(Value::from).collect(),
                 requires: taken.requires().map(Requirement::from).collect(),
-                allowed: None,
+                if_denied_remove: Some(taken.route.if_denied_remove.clone())
+                    .filter(|removed| !removed.is_empty()),
+                ..Self::default()
             },
             Err(why) => {
                 let why = match why {
@@ -133,10 +155,9 @@ impl Test {
                     RouteError::Form => "the route takes no forms".to_owned(),
                     RouteError::Malformed(malformed) => malformed.to_string(),
                 };
-                let (values, requires) = (Vec::new(), Vec::new());
-                Report { route: None, refused: Some(why), values, requires, allowed: None }
+                Self { refused: Some(why), ..Self::default() }
             }
-        })
+        }
     }
 }
 
@@ -203,6 +224,10 @@ impl Report {
             |name| format!("route {}", output::verdict(true, name)),
         );
         output::line(taken)?;
+        if !self.removes.is_empty() {
+            let removed = self.removes.join(", ");
+            output::line(format!("without the query parameters {removed}, which Envoy removes"))?;
+        }
         for Value { name, value } in &self.values {
             output::line(format!("  {{{name}}} = {value}"))?;
         }

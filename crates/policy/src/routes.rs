@@ -33,21 +33,27 @@ pub const REQUIREMENTS_MAX: usize = 16;
 pub const CHALLENGE_BYTES_MAX: usize = 256;
 
 /// A loaded route table.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     /// The sources of a request's identity.
     pub identity: IdentitySources,
-    /// `WWW-Authenticate` of a 401: visible ASCII and blanks.
-    pub challenge: String,
+    /// `WWW-Authenticate` of a 401, if the document has one: visible ASCII and blanks.
+    pub challenge: Option<String>,
     /// The routes, in order of the document. No request matches two of them.
     pub routes: Vec<Route>,
 }
 
-impl Default for Routes {
-    /// The table of a server without one: no routes, credentials as the only identity source.
-    fn default() -> Self {
-        let identity = IdentitySources::default();
-        Self { identity, challenge: r#"Basic realm="capstan""#.into(), routes: Vec::new() }
+impl Routes {
+    /// `WWW-Authenticate` of a 401. Without one in the document, it is the scheme that the identity
+    /// sources accept; `None` if they accept certificates only.
+    #[must_use]
+    pub fn challenge(&self) -> Option<&str> {
+        let fitting = match &self.identity {
+            IdentitySources { credential: true, .. } => Some(r#"Basic realm="capstan""#),
+            IdentitySources { jwt: Some(_), .. } => Some(r#"Bearer realm="capstan""#),
+            _ => None,
+        };
+        self.challenge.as_deref().or(fitting)
     }
 }
 
@@ -101,6 +107,9 @@ pub struct Route {
     pub takes_forms: bool,
     /// The requirements, all of which must hold. Empty means that any proved identity may pass.
     pub requires: Vec<Requirement>,
+    /// Names of listed query parameters. If a requirement is not met, the request is decided anew
+    /// without them, and Envoy removes them.
+    pub if_denied_remove: Vec<Box<str>>,
 }
 
 impl Route {

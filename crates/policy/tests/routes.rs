@@ -42,6 +42,7 @@ routes:
   path: /v2/{name...}/x/{tag}/
   where: {tag: digest, name: encoded_slash}
   query: [n, {name: from, as: source}]
+  if_denied_remove: [from, n]
   form: true
   require:
   - {capability: repo.list, resource: 'a/{name}/{source}'}
@@ -52,7 +53,7 @@ routes:
     let jwt = JwtSource { payload: "p".into(), claim: "c".into(), prefix: "x/".into() };
     let peer = Some("spiffe://e/".into());
     let expected = IdentitySources { credential: false, jwt: Some(jwt), peer };
-    assert_eq!((routes.identity, &*routes.challenge), (expected, "Bearer realm=\"x\""));
+    assert_eq!((routes.challenge(), &routes.identity), (Some("Bearer realm=\"x\""), &expected));
     let [one, two] = &routes.routes[..] else { panic!() };
     assert_eq!((&*one.name, &*one.hosts), ("one", &["a.example".to_owned(), "[::1]".into()][..]));
     assert_eq!(one.methods, [Method::Get, Method::Delete]);
@@ -64,6 +65,7 @@ routes:
     assert!(one.path.takes_encoded_slashes && !two.path.takes_encoded_slashes);
     let query: Vec<_> = one.query.iter().map(|it| (&*it.name, it.bound.as_deref())).collect();
     assert_eq!(query, [("n", None), ("from", Some("source"))]);
+    assert_eq!(one.if_denied_remove, [Box::from("from"), Box::from("n")]);
     assert!(one.takes_forms && one.is_strict() && !one.is_grpc);
     let parameter = |name: &str| Piece::Parameter(name.into());
     let pieces = [Piece::Literal("a".into()), parameter("name"), parameter("source")];
@@ -411,5 +413,40 @@ fn overlapping_routes_are_refused_with_a_request_that_both_match() {
                 &expected,
             );
         }
+    }
+}
+
+/// Without a `challenge`, the scheme is one that the identity sources accept.
+#[test]
+fn the_challenge_fits_the_identity_sources() {
+    for (sources, challenge) in [
+        ("[credential]", Some("Basic realm=\"capstan\"")),
+        ("[jwt, credential, peer]", Some("Basic realm=\"capstan\"")),
+        ("[jwt]", Some("Bearer realm=\"capstan\"")),
+        ("[peer, jwt]", Some("Bearer realm=\"capstan\"")),
+        ("[peer]", None),
+    ] {
+        let text = format!("version: 1\nidentity: {sources}\nroutes: []");
+        assert_eq!(load(&text).challenge(), challenge, "{sources}");
+        let stated = format!("{text}\nchallenge: X");
+        assert_eq!(load(&stated).challenge(), Some("X"), "{sources}");
+    }
+}
+
+#[test]
+fn only_listed_parameters_of_a_route_with_requirements_can_be_removed() {
+    let expected =
+        "a parameter that `query` lists, of A-Z a-z 0-9 - . _ ~, in a route with requirements";
+    let require = "require: [{capability: r.get, resource: a}]";
+    for (query, removed, requires) in
+        [("[a]", "b", require), ("['a[b]']", "a[b]", require), ("[a]", "a", "authenticated: true")]
+    {
+        let document = format!(
+            "version: 1\nroutes: [{{name: a, methods: [PUT], path: /, query: {query}, {requires}, \
+             if_denied_remove: ['{removed}']}}]"
+        );
+        let found = load_routes(document.as_bytes()).unwrap_err();
+        let found: Vec<_> = found.iter().map(|it| (&*it.found, &*it.expected)).collect();
+        assert_eq!(found, [(&*format!("removal of `{removed}`"), expected)], "{removed}");
     }
 }

@@ -254,6 +254,11 @@ pub const QUERY_PARAMETERS_MAX: usize = 64;
 pub const HTTP_HEADERS_MAX: usize = 256;
 /// Bytes of an `Authorization` header; a longer one proves no identity.
 pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
+/// Colons in the user and password of `Basic`; with more, they prove no identity. The password is
+/// hashed once for each.
+pub const BASIC_COLONS_MAX: usize = 32;
+/// Bytes of the header with the reason of a refusal. A longer reason is cut.
+pub const REASON_HEADER_BYTES_MAX: usize = 1024;
 
 /// Limits that can differ between servers, such as those of tests. All other limits are constants.
 #[derive(Clone, Copy, Debug)]

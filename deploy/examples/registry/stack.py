@@ -5,6 +5,7 @@ stack.py FOLDER CAPSTAN    the folder for their files, and the program
 
 import http.client
 import http.server
+import io
 import json
 import os
 import shutil
@@ -96,6 +97,18 @@ class Files(socketserver.ThreadingUnixStreamServer):
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def send_head(self):
+            # npm asks for a package's document by the path of its folder.
+            document = Path(self.translate_path(self.path)) / "index.json"
+            if not document.is_file():
+                return super().send_head()
+            text = document.read_text().replace(artifacts.HOST, f"http://{self.headers['Host']}")
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(text.encode())))
+            self.end_headers()
+            return io.BytesIO(text.encode())
 
         def list_directory(self, path):
             self.send_error(404)

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::server::Config;
+use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use sha2::{Digest as _, Sha256};
 
 use crate::common::{InProcess, config, folder};
@@ -38,7 +39,7 @@ catalog:
   - {{name: reader, capabilities: [repo.list, tag.list]}}
   - {{name: writer, capabilities: [repo.list, repo.update, tag.list]}}
 groups: [{{id: acme}}, {{id: acme/images}}, {{id: acme/images/web}}]
-identities: [{{id: acme/ci}}, {{id: acme/dev}}, {{id: 'x:y'}}]
+identities: [{{id: acme/ci}}, {{id: acme/dev}}, {{id: x}}, {{id: 'x:y'}}]
 role_bindings:
 - {{identity: acme/ci, role: reader, scope: acme/images}}
 - {{identity: acme/dev, role: writer, scope: acme/images/web}}
@@ -161,11 +162,85 @@ async fn each_requirement_must_hold() {
     let Outcome::Refused { body, challenge, .. } = outcome else { panic!("{outcome:?}") };
     let message = "repo.update is required at acme/images/web: CAPABILITY_NOT_IN_ROLE";
     let expected = serde_json::json!({
-        "error": "denied", "reason": "CAPABILITY_NOT_IN_ROLE", "message": message,
+        "error": message, "reason": "CAPABILITY_NOT_IN_ROLE", "message": message,
         "capability": "repo.update", "resource": "acme/images/web",
         "errors": [{"code": "DENIED", "message": message}],
     });
     assert_eq!((body, challenge), (expected, None));
+}
+
+/// Routes of a registry: a refused source of a mount leaves an ordinary upload.
+const MOUNTS: &str = "version: 1
+routes:
+- {name: upload, methods: [POST], path: '/v2/{r...}/uploads/', query: [digest, ns, origin], require: [
+    {capability: repo.update, resource: 'acme/images/{r}'}]}
+- name: mount
+  methods: [POST]
+  path: '/v2/{r...}/uploads/'
+  query: [{name: mount, as: blob}, {name: from, as: source}, ns, origin]
+  if_denied_remove: [mount, from]
+  require: [{capability: repo.update, resource: 'acme/images/{r}'}, {capability: repo.list, resource: 'acme/images/{source}'}]
+- name: mount-anywhere
+  methods: [POST]
+  path: '/v2/{r...}/uploads/'
+  query: [{name: mount, as: blob}, ns, origin]
+  if_denied_remove: [mount]
+  require: [{capability: repo.update, resource: 'acme/images/{r}'}, {capability: repo.list, resource: acme/images}]
+- name: dead-end
+  methods: [POST]
+  path: '/v3/{r...}'
+  query: [{name: from, as: source}]
+  if_denied_remove: [from]
+  require: [{capability: repo.list, resource: 'acme/images/{source}'}]
+";
+
+/// Only the query parameters that may pass reach the service. What is left is decided as if the client
+/// had sent it.
+#[tokio::test]
+async fn a_refused_source_of_a_mount_leaves_an_ordinary_upload() {
+    let server = start("envoy-mounts", &usual_policy(), MOUNTS).await;
+    let post = |target: &str| Http::new("POST", target).bearer("dev-secret");
+    let none: &[&str] = &[];
+    for (target, route, removed) in [
+        ("/v2/web/uploads/", "upload", none),
+        ("/v2/web/uploads/?ns=docker.io&origin=x", "upload", none),
+        ("/v2/web/uploads/?mount=d&from=web/a", "mount", none),
+        ("/v2/web/uploads/?mount=d&from=web%2Fa&origin=x", "mount", none),
+        ("/v2/web/uploads/?mount=d&from=other", "upload", &["mount", "from"]),
+        ("/v2/web/uploads/?from=other&ns=n&mount=d", "upload", &["mount", "from"]),
+        ("/v2/web/uploads/?mount=d&from=web%2F..%2Fother", "upload", &["mount", "from"]),
+        ("/v2/web/uploads/?mount=d&from=", "upload", &["mount", "from"]),
+        ("/v2/web/uploads/?mount=d", "upload", &["mount"]),
+    ] {
+        let answer = envoy::client(&server).check(post(target).check_request()).await.unwrap();
+        let answer = answer.into_inner();
+        let Some(HttpResponse::OkResponse(ok)) = &answer.http_response else { panic!("{target}") };
+        assert_eq!(ok.query_parameters_to_remove, removed, "{target}");
+        let Outcome::Passed { metadata, .. } = envoy::outcome(answer, &post(target)) else {
+            panic!("{target}")
+        };
+        assert_eq!(metadata["route"], route, "{target}");
+    }
+    for (target, reason) in [
+        // The target is refused, with the reason for the whole request.
+        ("/v2/other/uploads/", "NO_BINDING"),
+        ("/v2/other/uploads/?mount=d&from=web", "NO_BINDING"),
+        ("/v2/other/uploads/?mount=d&from=other", "NO_BINDING"),
+        ("/v2/other/uploads/?mount=d", "NO_BINDING"),
+        // Other parameters have no route, and a rest without a route is denied as before.
+        ("/v2/web/uploads/?from=other", "NO_ROUTE"),
+        ("/v2/web/uploads/?mount=d&from=other&x=1", "NO_ROUTE"),
+        ("/v3/web?from=other", "NO_BINDING"),
+    ] {
+        let outcome = send(&server, &post(target)).await;
+        assert_eq!((outcome.status(), outcome.reason()), (403, reason), "{target}");
+    }
+    for repeated in
+        ["mount=d&from=other&from=web", "mount=d&mount=e&from=other", "mount=d&%66rom=x"]
+    {
+        let outcome = send(&server, &post(&format!("/v2/web/uploads/?{repeated}"))).await;
+        assert_eq!(outcome.status(), 400, "{repeated}");
+    }
 }
 
 #[tokio::test]

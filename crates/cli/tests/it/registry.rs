@@ -43,6 +43,13 @@ fn outcomes_of_evasions_match_the_golden_file() {
     golden("registry.tricks", &tricks);
 }
 
+/// Real package managers install what the identity may read. The golden file says what the others see, and
+/// how the clients spell the paths.
+#[test]
+fn package_managers_match_the_golden_file() {
+    golden("registry.clients", &registry("clients"));
+}
+
 /// With both settings of Envoy that let an encoded slash through, every generated spelling that reaches
 /// an upstream is one that its canonical form has.
 #[test]

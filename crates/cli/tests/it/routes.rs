@@ -11,6 +11,8 @@ routes:
     {capability: repo.list, resource: 'acme/platform/{r}'}, {capability: tag.list, resource: 'acme/platform/{r}'}]}
 - {name: push, methods: [PUT], path: '/v2/{r...}/{tag}', where: {tag: tag}, require: [
     {capability: repo.update, resource: 'acme/platform/{r}'}]}
+- {name: copy, methods: [PUT], path: '/v2/{r...}/{tag}', query: [{name: from, as: s}], if_denied_remove: [from],
+   where: {tag: tag}, require: [{capability: repo.update, resource: 'acme/platform/{s}'}]}
 - {name: misspelt, methods: [GET], path: /misspelt, require: [{capability: repo.lsit, resource: acme}]}
 - {name: call, grpc: my.pkg.Service/Method, authenticated: true}
 ";
@@ -98,6 +100,15 @@ allowed
     let (code, text) = test("routes-nopath", &ask("alice", ["PUT", "/v2/a*b/1.0"]));
     assert_eq!(code, Some(1));
     assert!(text.contains("requires repo.update at (no path): MALFORMED_RESOURCE\n"), "{text}");
+    let (code, json) =
+        test_json("routes-without", &ask("alice", ["PUT", "/v2/images/1.0?from=.."]));
+    let expected = (Some(0), &json!("push"), &json!(["from"]), &json!(true));
+    assert_eq!((code, &json["route"], &json["removes"], &json["allowed"]), expected);
+    let (code, text) = test("routes-without", &ask("alice", ["PUT", "/v2/images/1.0?from=.."]));
+    let expected = "route push\nwithout the query parameters from, which Envoy removes\n";
+    assert!(code == Some(0) && text.starts_with(expected), "{text}");
+    let (code, text) = test("routes-without", &ask("nobody", ["PUT", "/v2/images/1.0?from=.."]));
+    assert!(code == Some(1) && text.starts_with("route copy\n"), "{text}");
     let (code, json) = test_json("routes-any-may", &ask("nobody", ["GET", "/v2/"]));
     assert_eq!((code, &json["allowed"]), (Some(0), &json!(true)));
     let (code, json) = test_json("routes-none-may", &ask("alice", ["GET", "/nowhere"]));

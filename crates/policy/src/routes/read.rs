@@ -46,7 +46,7 @@ pub(super) fn read_table<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Draft {
             "peer" => read_peer(reader, value, &mut peer),
             "challenge" => {
                 if let Some(challenge) = reader.parse(value, "a challenge", parse_challenge) {
-                    draft.rest.challenge = challenge;
+                    draft.rest.challenge = Some(challenge);
                 }
             }
             _ => listed.read(reader, value, |reader, node| {
@@ -153,6 +153,7 @@ struct RouteDraft {
     takes_forms: bool,
     requires: Option<Vec<(Option<Requirement>, Mark)>>,
     authenticated: bool,
+    if_denied_remove: Vec<(Box<str>, Mark)>,
 }
 
 fn read_route<'t>(
@@ -176,6 +177,7 @@ fn read_route<'t>(
             "form",
             "require",
             "authenticated",
+            "if_denied_remove",
         ],
         |reader, key, value| match key {
             "name" => name.read(reader, value, |reader, node| read_name(reader, node, names)),
@@ -195,7 +197,14 @@ fn read_route<'t>(
                 let requires = draft.requires.get_or_insert_default();
                 reader.list(requires, value, "a list of requirements", read_requirement);
             }
-            _ => draft.authenticated = reader.boolean(value).unwrap_or_default(),
+            "authenticated" => draft.authenticated = reader.boolean(value).unwrap_or_default(),
+            _ => {
+                let removed = &mut draft.if_denied_remove;
+                reader.list(removed, value, "a list of query parameters", |reader, node| {
+                    let mark = node.mark;
+                    Some((read_query_name(reader, node)?, mark))
+                });
+            }
         },
     );
     let name = name.get(reader, mark, is_mapping);
@@ -268,9 +277,30 @@ fn prove_route(reader: &mut Reader<'_>, mark: Mark, draft: RouteDraft) -> Option
         let found = format!("{} requirements", requires.len());
         reader.report(mark, found, format!("at most {REQUIREMENTS_MAX}"));
     }
-    let query = query.into_iter().map(|(parameter, _)| parameter).collect();
+    let query: Vec<_> = query.into_iter().map(|(parameter, _)| parameter).collect();
+    for (name, mark) in &draft.if_denied_remove {
+        // Envoy compares undecoded names, so only names with one spelling can be removed.
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        let is_listed = query.iter().any(|listed| listed.name == *name);
+        if !is_listed || requires.is_empty() || !name.bytes().all(is_plain) {
+            let expected = "a parameter that `query` lists, of A-Z a-z 0-9 - . _ ~, in a route \
+                            with requirements";
+            reader.report(*mark, format!("removal of {}", quote(name)), expected);
+        }
+    }
+    let if_denied_remove = draft.if_denied_remove.into_iter().map(|(name, _)| name).collect();
     let name = String::new();
-    Some(Route { name, hosts, methods, path, is_grpc, query, takes_forms, requires })
+    Some(Route {
+        name,
+        hosts,
+        methods,
+        path,
+        is_grpc,
+        query,
+        takes_forms,
+        requires,
+        if_denied_remove,
+    })
 }
 
 fn read_name<'t>(

@@ -1,8 +1,8 @@
 //! The identity that a request proves: by a secret, a verified token, or a verified certificate.
 //!
 //! **Invariants**: if several sources are present, the request is refused; none has priority. All
-//! refusals are the same to the client. It learns neither whether an identity exists, nor which
-//! half of a credential was wrong.
+//! refused credentials are the same to the client. It learns neither whether an identity exists, nor
+//! which half of a credential was wrong.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,7 +10,7 @@ use capstan_engine::{PathBuf, Timestamp};
 use capstan_policy::{Credentials, IdentitySources};
 use sha2::{Digest as _, Sha256};
 
-use crate::limits::AUTHORIZATION_BYTES_MAX;
+use crate::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX};
 
 /// Maps secrets to identities: those of the policy, and later those that Capstan has issued.
 pub(crate) trait Verifier {
@@ -40,7 +40,12 @@ pub(crate) struct PresentedCredentials<'r> {
 
 /// The request proves no identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IdentityError;
+pub(crate) enum IdentityError {
+    /// No source is present, several are present, or the credential is not valid.
+    Unproved,
+    /// The only source is a verified token or certificate, and it names no path.
+    NotAPath,
+}
 
 /// The identity that the only present source proves. Sources that `sources` does not allow are
 /// ignored.
@@ -55,16 +60,23 @@ pub(crate) fn identify(
     now: Timestamp,
 ) -> Result<PathBuf, IdentityError> {
     let credential = presented.authorization.filter(|_| sources.credential);
-    let credential = credential.map(|header| by_authorization(header?, verifier, now));
+    let by_credential = |header: Option<&str>| by_authorization(header?, verifier, now);
+    let credential = credential.map(|header| by_credential(header).ok_or(IdentityError::Unproved));
     let token = sources.jwt.as_ref().zip(presented.token);
-    let token = token.map(|(source, claim)| claim?.strip_prefix(&*source.prefix)?.parse().ok());
+    let token = token.map(|(source, claim)| path_after(&source.prefix, claim));
     let peer = sources.peer.as_ref().filter(|_| !presented.principal.is_empty());
-    let peer = peer.map(|prefix| presented.principal.strip_prefix(&**prefix)?.parse().ok());
+    let peer = peer.map(|prefix| path_after(prefix, Some(presented.principal)));
     let mut present = [credential, token, peer].into_iter().flatten();
     match (present.next(), present.next()) {
-        (Some(Some(identity)), None) => Ok(identity),
-        _ => Err(IdentityError),
+        (Some(found), None) => found,
+        _ => Err(IdentityError::Unproved),
     }
+}
+
+/// The identity that a verified name stands for: its path after the prefix.
+fn path_after(prefix: &str, name: Option<&str>) -> Result<PathBuf, IdentityError> {
+    let path = name.and_then(|name| name.strip_prefix(prefix)?.parse().ok());
+    path.ok_or(IdentityError::NotAPath)
 }
 
 /// The identity that an `Authorization` header proves. The header is `Bearer SECRET`, or `Basic`
@@ -85,9 +97,18 @@ fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> O
         return None;
     }
     let decoded = STANDARD.decode(rest).ok()?;
-    // A path may contain colons; a password may not.
-    let colon = decoded.iter().rposition(|byte| *byte == b':')?;
-    let (user, password) = decoded.split_at_checked(colon)?;
-    let identity = verifier.verify(password.get(1..)?, now)?;
-    (identity.as_str().as_bytes() == user).then_some(identity)
+    // A path may contain colons, and so may a secret: the secret's hash shows which colon is meant.
+    let colons = (0..decoded.len()).filter(|at| decoded.get(*at) == Some(&b':'));
+    if colons.clone().count() > BASIC_COLONS_MAX {
+        return None;
+    }
+    let mut fitting = colons.filter_map(|colon| {
+        let (user, password) = decoded.split_at_checked(colon)?;
+        let identity = verifier.verify(password.get(1..)?, now)?;
+        (identity.as_str().as_bytes() == user).then_some(identity)
+    });
+    match (fitting.next(), fitting.next()) {
+        (Some(identity), None) => Some(identity),
+        _ => None, // With two, it is not known who it is.
+    }
 }

@@ -1,7 +1,7 @@
 //! Answers as Envoy's messages.
 //!
 //! **Invariants**: only [`allowed`] makes an OK answer. A header that is set holds a path or a
-//! number, so no text of a client can add a header line.
+//! number or visible ASCII, so no text of a client can add a header line.
 
 use capstan_proto::frame;
 use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
@@ -23,11 +23,14 @@ use tonic::metadata::GRPC_CONTENT_TYPE;
 
 use crate::envoy::routes::MalformedRequestError;
 use crate::error::CallError;
+use crate::limits::REASON_HEADER_BYTES_MAX;
 
 /// The header with the identity, for the upstream service.
 pub(super) const IDENTITY: &str = "x-capstan-identity";
 /// The header with the revision that decided, for the upstream service.
 pub(super) const REVISION: &str = "x-capstan-revision";
+/// The header with the sentence of a refusal, because a response to HEAD has no body.
+const REASON: &str = "x-capstan-reason";
 
 /// The facts of an allowed request.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Allowed<'a> {
     /// Whether the `Authorization` header holds a secret of Capstan, which must not reach the
     /// upstream service.
     pub(super) by_credential: bool,
+    /// Query parameters that must not reach the upstream service.
+    pub(super) query_parameters_to_remove: &'a [Box<str>],
 }
 
 /// The facts of a refused request.
@@ -51,10 +56,10 @@ pub(super) struct Denial<'a> {
     pub(super) resource: Option<&'a str>,
 }
 
-/// The JSON body that the client gets. OCI clients read `errors`.
+/// The JSON body that the client gets. npm prints `error`, and OCI clients print `errors`.
 #[derive(Serialize)]
 struct DenialBody<'a> {
-    error: &'static str,
+    error: &'a str,
     reason: &'a str,
     message: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -75,27 +80,18 @@ struct OciError<'a> {
 struct RejectionCodes {
     http: i32,
     grpc: Code,
-    error: &'static str,
     /// The code of the OCI distribution specification, where it has one.
     oci: &'static str,
 }
 
-const BAD_REQUEST: RejectionCodes = RejectionCodes {
-    http: 400,
-    grpc: Code::InvalidArgument,
-    error: "bad_request",
-    oci: "UNSUPPORTED",
-};
-const UNAUTHENTICATED: RejectionCodes = RejectionCodes {
-    http: 401,
-    grpc: Code::Unauthenticated,
-    error: "unauthenticated",
-    oci: "UNAUTHORIZED",
-};
+const BAD_REQUEST: RejectionCodes =
+    RejectionCodes { http: 400, grpc: Code::InvalidArgument, oci: "UNSUPPORTED" };
+const UNAUTHENTICATED: RejectionCodes =
+    RejectionCodes { http: 401, grpc: Code::Unauthenticated, oci: "UNAUTHORIZED" };
 const DENIED: RejectionCodes =
-    RejectionCodes { http: 403, grpc: Code::PermissionDenied, error: "denied", oci: "DENIED" };
+    RejectionCodes { http: 403, grpc: Code::PermissionDenied, oci: "DENIED" };
 const UNAVAILABLE: RejectionCodes =
-    RejectionCodes { http: 503, grpc: Code::Unavailable, error: "unavailable", oci: "UNAVAILABLE" };
+    RejectionCodes { http: 503, grpc: Code::Unavailable, oci: "UNAVAILABLE" };
 
 /// The request may pass. `spoofed_headers` are removed from it.
 pub(super) fn allowed(known: &Allowed<'_>, spoofed_headers: &[String]) -> CheckResponse {
@@ -109,6 +105,11 @@ pub(super) fn allowed(known: &Allowed<'_>, spoofed_headers: &[String]) -> CheckR
             header(REVISION, &known.revision.to_string()),
         ],
         headers_to_remove,
+        query_parameters_to_remove: known
+            .query_parameters_to_remove
+            .iter()
+            .map(|name| name.to_string())
+            .collect(),
         ..OkHttpResponse::default()
     };
     let Allowed { identity, revision, route, .. } = *known;
@@ -131,10 +132,19 @@ pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
 }
 
 /// No identity is proved.
-pub(super) fn unauthenticated(challenge: &str) -> CheckResponse {
+pub(super) fn unauthenticated(challenge: Option<&str>) -> CheckResponse {
     let denial = Denial { reason: "AUTHN_FAILED", ..Denial::default() };
-    let challenge = vec![header("www-authenticate", challenge)];
+    let challenge = challenge.map(|challenge| header("www-authenticate", challenge));
+    let challenge = challenge.into_iter().collect();
     rejection(UNAUTHENTICATED, &denial, "authentication is required", challenge)
+}
+
+/// A verified token or certificate names no identity. Another credential would not help.
+pub(super) fn not_an_identity() -> CheckResponse {
+    let denial = Denial { reason: "MALFORMED_IDENTITY", ..Denial::default() };
+    let message = "the verified token or certificate names no identity: its name must be the \
+                   prefix of the route table, then a path";
+    rejection(DENIED, &denial, message, vec![])
 }
 
 /// The request is malformed: no route and no policy can allow it.
@@ -174,11 +184,19 @@ fn body_and_headers(
 ) -> (String, Vec<HeaderValueOption>) {
     let Denial { reason, capability, resource, .. } = *denial;
     let errors = [OciError { code: codes.oci, message }];
-    let body = DenialBody { error: codes.error, reason, message, capability, resource, errors };
+    let body = DenialBody { error: message, reason, message, capability, resource, errors };
     // Serializing strings does not fail. If it did, the status would still be right.
     let body = serde_json::to_string(&body).unwrap_or_default();
     headers.push(header("content-type", "application/json"));
+    headers.push(header(REASON, &visible(message)));
     (body, headers)
+}
+
+/// A text as the value of a header: one line of ASCII, with `?` for every other character.
+fn visible(text: &str) -> String {
+    let is_visible = |c: char| c == ' ' || c.is_ascii_graphic();
+    let shown = text.chars().map(|c| if is_visible(c) { c } else { '?' });
+    shown.take(REASON_HEADER_BYTES_MAX).collect()
 }
 
 fn response(code: Code, http: HttpResponse, metadata: Struct) -> CheckResponse {
@@ -291,7 +309,13 @@ mod tests {
     /// No header is both set and removed, because Envoy removes headers after it sets them.
     #[test]
     fn no_header_is_both_set_and_removed() {
-        let known = Allowed { identity: "a", revision: 1, route: None, by_credential: true };
+        let known = Allowed {
+            identity: "a",
+            revision: 1,
+            route: None,
+            by_credential: true,
+            query_parameters_to_remove: &[],
+        };
         let answer = allowed(&known, &["x-capstan-x".into()]);
         let Some(HttpResponse::OkResponse(ok)) = answer.http_response else { panic!() };
         for option in &ok.headers {
@@ -299,5 +323,13 @@ mod tests {
             assert!(!ok.headers_to_remove.contains(&header.key), "{}", header.key);
         }
         assert!(ok.headers_to_remove.contains(&"x-capstan-x".to_owned()));
+    }
+
+    #[test]
+    fn the_reason_is_one_line_of_ascii_with_a_limit() {
+        assert_eq!(visible("a b\r\nX: y\u{e9}\0"), "a b??X: y??");
+        let long = "a".repeat(REASON_HEADER_BYTES_MAX);
+        assert_eq!(visible(&long), long);
+        assert_eq!(visible(&format!("{long}a")), long);
     }
 }

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
-use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, load_policy, load_routes};
+use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, Route, load_policy, load_routes};
 use capstan_proto::codec::Codec;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
@@ -29,7 +29,7 @@ use super::answer::{self, Allowed, Denial};
 use super::request::EnvoyRequest;
 use super::routes::{MalformedRequestError, Required, RouteError, Table};
 use crate::ask::{Ask, Basis};
-use crate::authn::credential::identify;
+use crate::authn::credential::{IdentityError, identify};
 use crate::clock::Clock;
 use crate::error::CallError;
 use crate::feed::published::{Current, Freshness, Published, Retention};
@@ -85,9 +85,15 @@ impl ExtAuthz {
         };
         let sources = &table.routes.identity;
         let found = identify(sources, &envoy_request.presented, &current.credentials, now);
-        let Ok(identity) = found else {
-            self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
-            return answer::unauthenticated(&table.routes.challenge);
+        let identity = match found {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
+                return match error {
+                    IdentityError::Unproved => answer::unauthenticated(table.routes.challenge()),
+                    IdentityError::NotAPath => answer::not_an_identity(),
+                };
+            }
         };
         let context = RequestContext {
             current,
@@ -124,20 +130,60 @@ impl ExtAuthz {
                 return (AuthorizationOutcome::NoRoute, answer::denied(&denial));
             }
         };
-        let known = Denial { route, ..known };
-        for Required { capability, resource } in &required {
+        let known = Denial { route: route.map(|route| &*route.name), ..known };
+        let (route, query_parameters_to_remove) = match self.denial(context, known, &required) {
+            None => (known.route, &[][..]),
+            Some(denial) => {
+                let without = route.and_then(|route| {
+                    let changed = self.passes_without(context, table, envoy_request, route)?;
+                    Some((Some(&*changed.name), &*route.if_denied_remove))
+                });
+                let Some(without) = without else {
+                    return (AuthorizationOutcome::Denied, answer::denied(&denial));
+                };
+                without
+            }
+        };
+        let by_credential = context.by_credential;
+        let allowed =
+            Allowed { identity, revision, route, by_credential, query_parameters_to_remove };
+        (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &envoy_request.headers_to_remove))
+    }
+
+    /// The first requirement that is not met. `known` are the other facts of the denial.
+    fn denial<'d>(
+        &self,
+        context: &RequestContext<'_>,
+        known: Denial<'d>,
+        required: &'d [Required<'d>],
+    ) -> Option<Denial<'d>> {
+        required.iter().find_map(|Required { capability, resource }| {
             let known = Denial { capability: Some(capability), ..known };
             let Some(resource) = resource else {
-                let denial = Denial { reason: "MALFORMED_RESOURCE", ..known };
-                return (AuthorizationOutcome::Denied, answer::denied(&denial));
+                return Some(Denial { reason: "MALFORMED_RESOURCE", ..known });
             };
-            if let Some(reason) = self.denial_reason(context, capability, resource) {
-                let denial = Denial { reason, resource: Some(resource.as_str()), ..known };
-                return (AuthorizationOutcome::Denied, answer::denied(&denial));
-            }
+            let reason = self.denial_reason(context, capability, resource)?;
+            Some(Denial { reason, resource: Some(resource.as_str()), ..known })
+        })
+    }
+
+    /// The route that allows the request without the query parameters that `denied`, the route of
+    /// the whole request, removes after a denial. It is another request: nothing of the first
+    /// decision counts.
+    fn passes_without<'t>(
+        &self,
+        context: &RequestContext<'_>,
+        table: &'t Table,
+        envoy_request: &EnvoyRequest<'_>,
+        denied: &Route,
+    ) -> Option<&'t Route> {
+        if denied.if_denied_remove.is_empty() {
+            return None;
         }
-        let allowed = Allowed { identity, revision, route, by_credential: context.by_credential };
-        (AuthorizationOutcome::Allowed, answer::allowed(&allowed, &envoy_request.headers_to_remove))
+        let changed = envoy_request.canonical.without(&denied.if_denied_remove);
+        let found = table.find(&changed).ok()?;
+        let required: Vec<_> = found.requires().collect();
+        self.denial(context, Denial::default(), &required).is_none().then_some(found.route)
     }
 
     /// The reason of a denial; `None` if the identity has the capability at the resource.
@@ -209,10 +255,10 @@ impl Offline {
     }
 }
 
-type RouteAndRequirements<'a> = (Option<&'a str>, Vec<Required<'a>>);
+type RouteAndRequirements<'a> = (Option<&'a Route>, Vec<Required<'a>>);
 
 /// The requirements of a request. They come from Envoy's configuration if it has any, else from the
-/// route table. The name of the route is `None` in the first case.
+/// route table. The route is `None` in the first case.
 fn required<'a>(
     table: &'a Table,
     envoy_request: &'a EnvoyRequest<'_>,
@@ -221,7 +267,7 @@ fn required<'a>(
         return Ok((None, required));
     }
     let taken = table.find(&envoy_request.canonical)?;
-    Ok((Some(&taken.route.name), taken.requires().collect()))
+    Ok((Some(taken.route), taken.requires().collect()))
 }
 
 /// The requirements in the context extensions of Envoy's route: `capability` and `resource`,

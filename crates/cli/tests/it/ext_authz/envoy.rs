@@ -222,12 +222,17 @@ pub(crate) fn outcome(answer: CheckResponse, http: &Http) -> Outcome {
         Some(HttpResponse::DeniedResponse(denied)) if code != 0 => {
             let headers: BTreeMap<_, _> = denied.headers.into_iter().map(set).collect();
             assert_eq!(headers["content-type"], "application/json");
-            let body = serde_json::from_str(&denied.body).unwrap();
+            let body: Json = serde_json::from_str(&denied.body).unwrap();
+            // Clients print one of these. A response to HEAD has the header only.
+            let sentence = headers["x-capstan-reason"].as_str();
+            assert_eq!([&body["error"], &body["message"]], [sentence; 2]);
+            assert_eq!(body["errors"][0]["message"], sentence);
             let challenge = headers.get("www-authenticate").cloned();
             Outcome::Refused { status: denied.status.unwrap().code, body, challenge }
         }
         Some(HttpResponse::ErrorResponse(error)) if code != 0 => {
-            let body = serde_json::from_str(&error.body).unwrap();
+            let body: Json = serde_json::from_str(&error.body).unwrap();
+            assert_eq!(body["error"], body["message"]);
             Outcome::Failed { status: error.status.unwrap().code, body }
         }
         other => panic!("{code} with {other:?}"),

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capstan_engine::Timestamp;
 use capstan_server::clock::Clock;
-use capstan_server::limits::AUTHORIZATION_BYTES_MAX;
+use capstan_server::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX};
 use capstan_server::server::Config;
 use serde_json::{Value as Json, json};
 
@@ -24,7 +24,7 @@ async fn a_credential_authenticates_only_its_own_identity() {
         ("Bearer ci-secret".to_owned(), "acme/ci"),
         ("bEaReR   dev-secret ".to_owned(), "acme/dev"),
         (basic("acme/ci:ci-secret"), "acme/ci"),
-        // An identity can contain colons: the last colon ends the user name.
+        // An identity can contain colons.
         (basic("x:y:xy-secret"), "x:y"),
         (basic("acme/dev:dev-secret").replace("Basic", "BASIC"), "acme/dev"),
     ] {
@@ -38,7 +38,7 @@ async fn a_credential_authenticates_only_its_own_identity() {
         panic!("{expected:?}")
     };
     assert_eq!((status, challenge.as_deref()), (401, Some("Basic realm=\"test\"")));
-    assert_eq!(body["error"], "unauthenticated");
+    assert_eq!(body["error"], "authentication is required");
     for header in [
         String::new(),
         "Bearer".into(),
@@ -74,6 +74,64 @@ async fn a_credential_authenticates_only_its_own_identity() {
     }
     let bytes = Http::get("/v2/").header("authorization", b"Bearer \xff\xfe").raw();
     assert_eq!(send(&server, &bytes).await, expected);
+}
+
+/// A secret can contain colons, and so can an identity. The hash decides which colon separates them.
+#[tokio::test]
+async fn a_secret_with_colons_is_accepted_in_basic_as_in_bearer() {
+    let most = "s:".repeat(BASIC_COLONS_MAX - 1);
+    let more = format!("{most}:");
+    let secrets = [
+        ("acme/ci", "a:b::c:", ""),
+        ("acme/dev", &*most, ""),
+        ("acme/dev", &*more, ""),
+        ("x", "y:both", ""),
+        ("x:y", "both", ""),
+        ("x:y", "z:w", ""),
+    ];
+    let server = start("envoy-colons", &policy(&secrets), ROUTES).await;
+    let send = async |header: String| {
+        let http = Http::get("/v2/").header("authorization", header);
+        send(&server, &http).await
+    };
+    for (identity, secret, _) in secrets {
+        let outcome = send(format!("Bearer {secret}")).await;
+        assert_eq!(outcome.upstream_header("x-capstan-identity"), [identity], "{secret}");
+    }
+    for (identity, secret) in [("acme/ci", "a:b::c:"), ("acme/dev", &*most), ("x:y", "z:w")] {
+        let outcome = send(basic(&format!("{identity}:{secret}"))).await;
+        assert_eq!(outcome.upstream_header("x-capstan-identity"), [identity], "{secret}");
+    }
+    for wrong in [
+        "acme/ci:a:b::c".to_owned(),
+        "acme/ci::a:b::c:".into(),
+        "acme/dev:a:b::c:".into(),
+        // Two identities have such a credential.
+        "x:y:both".into(),
+        // One colon too many.
+        format!("acme/dev:{more}"),
+    ] {
+        assert_eq!(send(basic(&wrong)).await.status(), 401, "{wrong}");
+    }
+}
+
+/// The challenge is one that the identity sources accept.
+#[tokio::test]
+async fn the_challenge_fits_the_identity_sources() {
+    for (sources, expected) in [
+        ("credential, jwt", Some("Basic realm=\"capstan\"")),
+        ("jwt", Some("Bearer realm=\"capstan\"")),
+        ("peer", None),
+    ] {
+        let table = format!("version: 1\nidentity: [{sources}]\nroutes: []\n");
+        let server = start("envoy-challenge", &usual_policy(), &table).await;
+        let Outcome::Refused { status: 401, challenge, .. } =
+            send(&server, &Http::get("/v2/")).await
+        else {
+            panic!("{sources}")
+        };
+        assert_eq!(challenge.as_deref(), expected, "{sources}");
+    }
 }
 
 /// The longest `authorization` header that is read.
@@ -147,9 +205,16 @@ async fn a_verified_token_authenticates_its_claim() {
         json!(null),
     ] {
         let outcome = send(&server, &with(payload.clone())).await;
-        assert_eq!(outcome.status(), 401, "{payload}");
+        // The token is verified, so another credential would not help.
+        let refused = (outcome.status(), outcome.reason());
+        assert_eq!(refused, (403, "MALFORMED_IDENTITY"), "{payload}");
     }
-    assert_eq!(send(&server, &Http::get("/v2/web/tags")).await.status(), 401);
+    let Outcome::Refused { status: 401, challenge, .. } =
+        send(&server, &Http::get("/v2/web/tags")).await
+    else {
+        panic!()
+    };
+    assert_eq!(challenge.as_deref(), Some("Basic realm=\"test\""));
     // Sources that the table does not list are ignored.
     let http = Http::get("/v2/web/tags").bearer("ci-secret").peer("acme/ci");
     assert_eq!(send(&server, &http).await.status(), 401);
@@ -171,8 +236,8 @@ async fn the_peer_certificate_authenticates_its_principal() {
     let with = |principal: &str| Http::get("/v2/web/tags").peer(principal);
     let outcome = send(&server, &with("spiffe://example.org/acme/ci")).await;
     assert_eq!(outcome.upstream_header("x-capstan-identity"), ["acme/ci"]);
+    let Outcome::Refused { status: 401, .. } = send(&server, &with("")).await else { panic!() };
     for principal in [
-        "",
         "acme/ci",
         "spiffe://example.org/",
         "spiffe://example.org//acme/ci",
@@ -183,7 +248,9 @@ async fn the_peer_certificate_authenticates_its_principal() {
         "spiffe://example.org/acme/ci/",
         "spiffe://example.org/acme/ci,spiffe://example.org/acme/dev",
     ] {
-        assert_eq!(send(&server, &with(principal)).await.status(), 401, "{principal}");
+        let outcome = send(&server, &with(principal)).await;
+        let refused = (outcome.status(), outcome.reason());
+        assert_eq!(refused, (403, "MALFORMED_IDENTITY"), "{principal}");
     }
     let spoofed = Http::get("/v2/web/tags")
         .header("x-forwarded-client-cert", "URI=spiffe://example.org/acme/ci");

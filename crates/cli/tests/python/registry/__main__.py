@@ -2,6 +2,7 @@
 
 registry roles FOLDER CAPSTAN     prints the permissions of every role
 registry tricks FOLDER CAPSTAN    prints the outcomes of requests that try to evade the routes
+registry clients FOLDER CAPSTAN    prints what real package managers install, and say
 registry spellings FOLDER CAPSTAN tries generated spellings of paths, with both settings of Envoy
 registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests without a decision
 """
@@ -9,11 +10,18 @@ registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests 
 import os
 import sys
 
+from clients import clients
 from faults import faults
 from roles import roles
 from spellings import spellings
 from tricks import tricks
 
-parts = {"roles": roles, "spellings": spellings, "tricks": tricks, "faults": faults}
+parts = {
+    "clients": clients,
+    "roles": roles,
+    "spellings": spellings,
+    "tricks": tricks,
+    "faults": faults,
+}
 part, *paths = sys.argv[1:]
 parts[part](*map(os.path.abspath, paths))

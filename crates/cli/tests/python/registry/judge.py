@@ -38,12 +38,15 @@ def required(method, target):
         return [("tag.list", repository)] if method == "GET" else None
     if what.startswith("blobs/uploads/"):
         sources = [value for name, value in query if name == "from"]
-        if len(sources) > 1 or (sources and method != "POST"):
+        mounts = [value for name, value in query if name == "mount"]
+        if max(len(sources), len(mounts)) > 1 or (sources + mounts and method != "POST"):
             return None
+        if len(sources) > len(mounts):
+            return None
+        # Without a source, the registry may search all its repositories.
+        read_at = [f"acme/images/{source}" for source in sources] or ["acme/images"] * len(mounts)
         return write + [
-            (capability, f"acme/images/{source}")
-            for source in sources
-            for capability in ("manifest.list", "repo.list")
+            (capability, at) for at in read_at for capability in ("manifest.list", "repo.list")
         ]
     if method in ("GET", "HEAD"):
         return read + ([("tag.list", repository)] if tag else [])

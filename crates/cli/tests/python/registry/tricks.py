@@ -348,6 +348,8 @@ def requests(blob, owners_hash):
         ("without from", f"mount={blob}"),
         ("without mount", "from=secret/app"),
         ("a second question mark", f"mount={blob}&?from=secret/app"),
+        ("another's, with ns and origin", f"origin=o&from=secret/app&ns=n&mount={blob}"),
+        ("its own, with ns and origin", f"mount={blob}&from=team/hello&origin=o&ns=n"),
         ("something else", f"mount={blob}&from=team/hello&x=1"),
     ]:
         yield f"mount: {name}", http("POST", f"{uploads}?{query}", "Content-Length: 0")
@@ -438,6 +440,10 @@ def tricks(folder, capstan):
             report(name, answers(world.port, data))
         for name, statuses in over_http2(world):
             report(name, statuses)
+        # A response to HEAD has no body, so a header has the reason.
+        status, headers = world.status("team", SECRET, method="HEAD")
+        reason = "manifest.list is required at acme/images/secret/app: NO_BINDING"
+        assert (status, headers["X-Capstan-Reason"]) == (403, reason), headers
         # No blob of the other repository was mounted.
         assert world.behind("HEAD", f"/v2/team/mount/blobs/{blob}")[0] == 404
         assert world.has("secret/app", "1") and world.has("team/hello", "1")

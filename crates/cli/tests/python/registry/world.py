@@ -101,13 +101,13 @@ class World(Stack):
         mark = "@" if ":" in reference else ":"
         return f"docker://127.0.0.1:{self.port}/{repository}{mark}{reference}"
 
-    def status(self, who, target, secret=None):
+    def status(self, who, target, secret=None, method="GET"):
         """The status and the headers of one request on a new connection."""
         connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE)
         headers = {"Accept": artifacts.MANIFEST_TYPE} | (
             {"Authorization": basic(who, secret)} if who else {}
         )
-        connection.request("GET", target, headers=headers)
+        connection.request(method, target, headers=headers)
         answer = connection.getresponse()
         answer.read()
         connection.close()

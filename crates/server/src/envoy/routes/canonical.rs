@@ -124,6 +124,14 @@ impl<'r> CanonicalRequest<'r> {
         Ok(Self { method, host, path, segments, encoded_slashes, query, is_grpc, carries_form })
     }
 
+    /// The request without the query parameters of these names.
+    #[must_use]
+    pub fn without(&self, names: &[Box<str>]) -> Self {
+        let mut changed = self.clone();
+        changed.query.retain(|(there, _)| !names.iter().any(|name| **name == **there));
+        changed
+    }
+
     /// The number of segments of the path; at least one.
     pub(super) fn len(&self) -> usize {
         self.segments.len()
