@@ -4,6 +4,7 @@
 //! optional field that is absent has no key. Times are RFC 3339.
 
 use serde::Serialize;
+use serde_json::Value;
 
 /// The answer to Check: a decision line of the contract, section 8.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -52,6 +53,55 @@ pub(crate) struct Explanation {
     /// On a denial, the roles that have the missing capability.
     pub(crate) roles: Vec<String>,
     pub(crate) revision: u64,
+    /// On a denial, the bindings on the path that have the capability and do not count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) uncounted: Vec<Uncounted>,
+    /// With NO_BINDING, bindings of the identity elsewhere.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) elsewhere: Vec<Grant>,
+    /// With NO_BINDING, the deepest declared path at or above the resource; empty if there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) declared: String,
+    /// Declared paths that are similar to what is not declared.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) similar: Vec<String>,
+}
+
+/// A binding that has the capability and does not count.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Uncounted {
+    pub(crate) grant: Grant,
+    pub(crate) expired: bool,
+    pub(crate) failed: Vec<FailedTest>,
+}
+
+/// A test that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FailedTest {
+    pub(crate) attribute: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) equals: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) not_equals: Option<Value>,
+    /// `None` if the attribute is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) seen: Option<Value>,
+}
+
+impl std::fmt::Display for FailedTest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attribute, equals, not_equals, seen } = self;
+        write!(f, "{attribute} must ")?;
+        match (equals, not_equals) {
+            (Some(wanted), _) => write!(f, "be {wanted}")?,
+            (None, Some(refused)) => write!(f, "be there and not be {refused}")?,
+            (None, None) => write!(f, "meet a test")?,
+        }
+        match seen {
+            Some(seen) => write!(f, ", and is {seen}"),
+            None => write!(f, ", and is absent"),
+        }
+    }
 }
 
 /// The answer to ListIdentities, all pages.

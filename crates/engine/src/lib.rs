@@ -84,7 +84,7 @@ mod rules;
 pub use change::{ApplyError, Change, ChangeError};
 pub use decide::capabilities::{Capabilities, Grant};
 pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
-pub use decide::explain::Explanation;
+pub use decide::explain::{EXPLAINED_BINDINGS_MAX, Explanation, Uncounted};
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLargeError;
@@ -105,6 +105,7 @@ pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
 pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
+pub use model::similar::{SIMILAR_MAX, did_you_mean, similar};
 pub use model::timestamp::Timestamp;
 pub use model::violation::{FactsError, VIOLATIONS_MAX, Violation};
 pub use rules::{Model, check_facts};

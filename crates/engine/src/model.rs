@@ -9,5 +9,6 @@ pub(crate) mod condition;
 pub(crate) mod facts;
 pub(crate) mod name;
 pub(crate) mod path;
+pub(crate) mod similar;
 pub(crate) mod timestamp;
 pub(crate) mod violation;

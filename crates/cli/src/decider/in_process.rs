@@ -3,6 +3,7 @@
 use anyhow::{anyhow, bail};
 use capstan_engine::{
     Attributes, CapabilitySet, Catalog, Explanation, Family, Grant, Path, Question, Snapshot,
+    Uncounted, Value,
 };
 use capstan_policy::format_timestamp;
 
@@ -68,7 +69,8 @@ impl InProcess {
         let attributes = query.properties.attributes();
         let found = self.0.explain(&question(query, &attributes)?, Clock::System.now());
         let found = found.map_err(|_| self.unknown(&query.capability))?;
-        let Explanation { decision, witness, roles } = found;
+        let Explanation { decision, witness, roles, uncounted, elsewhere, declared, similar } =
+            found;
         let allowed = decision.allowed();
         Ok(answers::Explanation {
             allowed,
@@ -77,6 +79,10 @@ impl InProcess {
             missing: if allowed { vec![] } else { vec![query.capability.clone()] },
             roles: roles.into_iter().map(Into::into).collect(),
             revision: self.0.revision(),
+            uncounted: uncounted.into_iter().map(self::uncounted).collect(),
+            elsewhere: elsewhere.into_iter().map(grant).collect(),
+            declared: declared.unwrap_or_default().into(),
+            similar: similar.into_iter().map(Into::into).collect(),
         })
     }
 
@@ -163,6 +169,28 @@ fn path<'q>(field: &str, text: &'q str) -> anyhow::Result<Path<'q>> {
 
 fn names(catalog: &Catalog, set: &CapabilitySet) -> Vec<String> {
     set.iter().filter_map(|at| catalog.capability_name(at)).map(Into::into).collect()
+}
+
+fn uncounted(binding: Uncounted<'_>) -> answers::Uncounted {
+    let failed = binding.failed.into_iter().map(|(condition, seen)| {
+        let wanted = Some(value(&condition.value));
+        let (equals, not_equals) = if condition.equals { (wanted, None) } else { (None, wanted) };
+        let (attribute, seen) = (condition.attribute(), seen.as_ref().map(value));
+        answers::FailedTest { attribute, equals, not_equals, seen }
+    });
+    answers::Uncounted {
+        expired: binding.expired,
+        failed: failed.collect(),
+        grant: grant(binding.grant),
+    }
+}
+
+fn value(value: &Value) -> serde_json::Value {
+    match value {
+        Value::String(text) => text.as_str().into(),
+        Value::Boolean(value) => (*value).into(),
+        Value::Integer(number) => (*number).into(),
+    }
 }
 
 fn grant(grant: Grant<'_>) -> answers::Grant {

@@ -6,11 +6,11 @@ use std::collections::HashMap;
 use anyhow::{Context as _, bail};
 use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
-use capstan_policy::format_timestamp;
+use capstan_policy::{format_timestamp, whole};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::role_service_client::RoleServiceClient;
-use capstan_proto::v1::{self, BatchCheckRequest, CheckItem};
+use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test::Wanted};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,7 +20,8 @@ use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::answers::{
-    Capabilities, Decision, Explanation, Grant, Identities, Role, RoleList, Scope, Scopes,
+    Capabilities, Decision, Explanation, FailedTest, Grant, Identities, Role, RoleList, Scope,
+    Scopes, Uncounted,
 };
 use crate::limits::{
     CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX, PROBE_TIME_MAX,
@@ -192,6 +193,10 @@ impl Remote {
             missing: found.missing,
             roles: found.roles,
             revision: found.revision,
+            uncounted: found.uncounted.into_iter().filter_map(uncounted).collect(),
+            elsewhere: found.elsewhere.into_iter().map(grant).collect(),
+            declared: found.declared,
+            similar: found.similar,
         })
     }
 
@@ -318,6 +323,33 @@ fn value_message(value: serde_json::Value) -> Value {
         }),
     };
     Value { kind: Some(kind) }
+}
+
+/// `None` for a binding without a grant, which no server sends.
+fn uncounted(binding: v1::UncountedBinding) -> Option<Uncounted> {
+    let failed = binding.failed.into_iter().map(|test| {
+        let (equals, not_equals) = match test.wanted {
+            Some(Wanted::Equals(wanted)) => (Some(json(wanted)), None),
+            Some(Wanted::NotEquals(refused)) => (None, Some(json(refused))),
+            None => (None, None),
+        };
+        FailedTest { attribute: test.attribute, equals, not_equals, seen: test.seen.map(json) }
+    });
+    let failed = failed.collect();
+    Some(Uncounted { grant: grant(binding.grant?), expired: binding.expired, failed })
+}
+
+/// The value of an attribute as JSON. Attributes are strings, booleans and whole numbers.
+fn json(value: Value) -> serde_json::Value {
+    match value.kind {
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::BoolValue(value)) => value.into(),
+        Some(Kind::NumberValue(number)) => match whole(number) {
+            Some(number) => number.into(),
+            None => number.into(),
+        },
+        _ => serde_json::Value::Null,
+    }
 }
 
 fn grant(grant: v1::Grant) -> Grant {

@@ -1,41 +1,20 @@
 //! Suggestions for a role name that does not exist.
 
-use strsim::levenshtein;
+use capstan_engine::similar;
 
 /// Maximum number of names that are listed.
 const LISTED_MAX: usize = 12;
-/// Maximum number of suggestions.
-const SUGGESTIONS_MAX: usize = 3;
 
 /// The second half of an error message: similar names; without any, all names if they are few.
 pub(super) fn hint<'n>(typed: &str, known: impl Iterator<Item = &'n str> + Clone) -> String {
-    let mut similar: Vec<_> =
-        known.clone().filter_map(|name| Some((distance(typed, name)?, name))).collect();
-    similar.sort();
     let similar: Vec<_> =
-        similar.iter().take(SUGGESTIONS_MAX).map(|(_, name)| format!("`{name}`")).collect();
+        similar(typed, known.clone()).iter().map(|name| format!("`{name}`")).collect();
     let count = known.clone().count();
     match similar.as_slice() {
         [] if count <= LISTED_MAX => format!("there are {}", known.collect::<Vec<_>>().join(", ")),
         [] => format!("`capstan roles list` shows all {count}"),
         similar => format!("did you mean {}?", similar.join(" or ")),
     }
-}
-
-/// The edit distance of a name from what was typed; `None` if the name is not similar.
-fn distance(typed: &str, name: &str) -> Option<usize> {
-    let (typed_chars, name_chars) = (typed.chars().count(), name.chars().count());
-    let max = typed_chars.min(name_chars) / 3 + 1;
-    // A part of the name: `pull` for `registry.pull`. Names that are similar as a whole come first.
-    if typed_chars > 2 && name.contains(typed) {
-        return Some(max + name_chars - typed_chars);
-    }
-    // The distance is at least the difference in length. What was typed may be very long.
-    if typed_chars.abs_diff(name_chars) > max {
-        return None;
-    }
-    let found = levenshtein(typed, name);
-    (found <= max).then_some(found)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line: output, exit codes, and errors with advice.
 
 mod address;
+mod explain;
 
 use std::io::Write as _;
 use std::path::Path;

@@ -13,7 +13,9 @@ use crate::index::Index;
 use crate::index::binding::IdentityExtra;
 use crate::index::read::Binding;
 use crate::index::table::{EMPTY, Entry};
-use crate::{AttributeCategory, Attributes, CapabilityIx, Condition, Path, Snapshot, Timestamp};
+use crate::{
+    AttributeCategory, Attributes, CapabilityIx, Condition, Path, Snapshot, Timestamp, Value,
+};
 
 /// May this identity do this here?
 #[derive(Clone, Copy, Debug)]
@@ -115,7 +117,19 @@ pub(crate) struct Evaluation<'c> {
     pub(crate) now: Timestamp,
 }
 
-impl Evaluation<'_> {
+impl<'c> Evaluation<'c> {
+    /// The value that a condition tests; `None` if the attribute is absent.
+    pub(crate) fn seen(&self, condition: &Condition) -> Option<&'c Value> {
+        let registered = match condition.category {
+            AttributeCategory::Subject => self.identity.extra().map(|extra| &extra.properties),
+            AttributeCategory::Resource => {
+                self.resource.and_then(|resource| self.index.resource_properties(resource))
+            }
+            AttributeCategory::Action | AttributeCategory::Context => None,
+        };
+        condition.seen(registered, self.supplied)
+    }
+
     /// Whether `now < expires_at`. A corrupt binding is never in time.
     pub(crate) fn in_time(&self, binding: &Binding<'_>) -> bool {
         !binding.is_broken() && binding.expires_at().is_none_or(|expires_at| self.now < expires_at)

@@ -68,6 +68,11 @@ impl Index {
         self.identities.every((self.identities.len() / count.max(1)).max(1))
     }
 
+    /// The number of scopes.
+    pub(crate) fn scopes_len(&self) -> usize {
+        self.scopes.len()
+    }
+
     /// About so many scopes, spread evenly, in an order that must not be visible outside.
     pub(crate) fn sample_scopes(
         &self,

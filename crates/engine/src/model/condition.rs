@@ -90,9 +90,30 @@ impl Attributes {
 }
 
 impl Condition {
+    /// The attribute as it is written in documents, such as `resource.status`.
+    #[must_use]
+    pub fn attribute(&self) -> String {
+        let word = AttributeCategory::ALL.iter().find(|(_, category)| *category == self.category);
+        format!("{}.{}", word.map_or("", |(word, _)| word), self.name)
+    }
+
+    /// Whether the test holds for this value of the attribute. An absent one fails every test.
+    pub(crate) fn accepts(&self, value: Option<&Value>) -> bool {
+        value.is_some_and(|value| (*value == self.value) == self.equals)
+    }
+
     /// Whether the test holds. A registered property wins; the request supplies only what is not
     /// registered.
     pub(crate) fn holds(&self, registered: Option<&Properties>, supplied: &Attributes) -> bool {
+        self.accepts(self.seen(registered, supplied))
+    }
+
+    /// The value of the attribute, if it is there.
+    pub(crate) fn seen<'v>(
+        &self,
+        registered: Option<&'v Properties>,
+        supplied: &'v Attributes,
+    ) -> Option<&'v Value> {
         let supplied = match self.category {
             AttributeCategory::Subject => &supplied.subject,
             AttributeCategory::Resource => &supplied.resource,
@@ -100,8 +121,7 @@ impl Condition {
             AttributeCategory::Context => &supplied.context,
         };
         let registered = registered.and_then(|properties| properties.get(&self.name));
-        let value = registered.or_else(|| supplied.get(&self.name));
-        value.is_some_and(|value| (*value == self.value) == self.equals)
+        registered.or_else(|| supplied.get(&self.name))
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 
 use capstan_engine::{
     Attributes, Capabilities, Catalog, Decision, Explanation, Family, Grant, Properties, Reason,
-    Role, Scope, Snapshot, Timestamp, Value,
+    Role, Scope, Snapshot, Timestamp, Uncounted, Value,
 };
 use capstan_policy::whole;
-use capstan_proto::v1::{self, consistency::Mode};
+use capstan_proto::v1::{self, consistency::Mode, failed_test::Wanted};
 use prost_types::value::Kind;
 
 use crate::RequestError;
@@ -138,7 +138,8 @@ pub(crate) fn explain_response(
     capability: &str,
     revision: u64,
 ) -> v1::ExplainResponse {
-    let Explanation { decision, witness, roles } = explanation;
+    let Explanation { decision, witness, roles, uncounted, elsewhere, declared, similar } =
+        explanation;
     let missing = if decision.allowed() { vec![] } else { vec![capability.to_owned()] };
     v1::ExplainResponse {
         allowed: decision.allowed(),
@@ -147,7 +148,37 @@ pub(crate) fn explain_response(
         missing,
         roles: roles.into_iter().map(Into::into).collect(),
         revision,
+        uncounted: uncounted.into_iter().map(self::uncounted).collect(),
+        elsewhere: elsewhere.into_iter().map(grant).collect(),
+        declared: declared.unwrap_or_default().into(),
+        similar: similar.into_iter().map(Into::into).collect(),
     }
+}
+
+fn uncounted(binding: Uncounted<'_>) -> v1::UncountedBinding {
+    let failed = binding.failed.into_iter().map(|(condition, seen)| v1::FailedTest {
+        attribute: condition.attribute(),
+        wanted: Some(if condition.equals {
+            Wanted::Equals(value(&condition.value))
+        } else {
+            Wanted::NotEquals(value(&condition.value))
+        }),
+        seen: seen.as_ref().map(value),
+    });
+    v1::UncountedBinding {
+        expired: binding.expired,
+        failed: failed.collect(),
+        grant: Some(grant(binding.grant)),
+    }
+}
+
+fn value(value: &Value) -> prost_types::Value {
+    let kind = match value {
+        Value::String(text) => Kind::StringValue(text.clone()),
+        Value::Boolean(value) => Kind::BoolValue(*value),
+        Value::Integer(number) => Kind::NumberValue(*number as f64),
+    };
+    prost_types::Value { kind: Some(kind) }
 }
 
 pub(crate) fn scope(scope: Scope<'_>) -> v1::ScopeResult {

@@ -5,6 +5,7 @@ use capstan_policy::format_timestamp;
 use capstan_proto::v1;
 use capstan_testkit::generate::Question;
 use proptest::prelude::*;
+use prost_types::value::Kind;
 use serde_json::{Value, json};
 
 use super::{Answers, without_resource};
@@ -138,9 +139,40 @@ fn explanation(explanation: &Result<v1::ExplainResponse, String>) -> Value {
                 "roles": found.roles,
                 "revision": found.revision,
             });
-            with(json, "witness", found.witness.as_ref().map(grant))
+            let listed = |values: Vec<Value>| (!values.is_empty()).then_some(values.into());
+            let text = |text: &String| Value::from(text.as_str());
+            let declared = Some(&found.declared).filter(|path| !path.is_empty());
+            let json = with(json, "witness", found.witness.as_ref().map(grant));
+            let uncounted = found.uncounted.iter().map(uncounted).collect();
+            let json = with(json, "uncounted", listed(uncounted));
+            let json = with(json, "elsewhere", listed(found.elsewhere.iter().map(grant).collect()));
+            let json = with(json, "declared", declared.map(text));
+            with(json, "similar", listed(found.similar.iter().map(text).collect()))
         }
         Err(error) => json!({"error": error}),
+    }
+}
+
+fn uncounted(binding: &v1::UncountedBinding) -> Value {
+    let failed = binding.failed.iter().map(|test| {
+        let (key, wanted) = match test.wanted.as_ref().unwrap() {
+            v1::failed_test::Wanted::Equals(wanted) => ("equals", wanted),
+            v1::failed_test::Wanted::NotEquals(refused) => ("not_equals", refused),
+        };
+        let json = json!({"attribute": test.attribute, key: plain(wanted)});
+        with(json, "seen", test.seen.as_ref().map(plain))
+    });
+    let failed: Vec<_> = failed.collect();
+    let grant = grant(binding.grant.as_ref().unwrap());
+    json!({"grant": grant, "expired": binding.expired, "failed": failed})
+}
+
+fn plain(value: &prost_types::Value) -> Value {
+    match value.kind.as_ref().unwrap() {
+        Kind::StringValue(text) => text.as_str().into(),
+        Kind::BoolValue(value) => (*value).into(),
+        Kind::NumberValue(number) => capstan_policy::whole(*number).unwrap().into(),
+        other => panic!("{other:?} is no attribute"),
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{Attributes, Reason, RoleBinding, Snapshot, Timestamp};
+use capstan_engine::{
+    Attributes, EXPLAINED_BINDINGS_MAX, Reason, RoleBinding, Snapshot, Timestamp,
+};
 use capstan_policy::{Catalogs, load_policy};
 use capstan_proto::v1;
 use capstan_server::ask::{Ask, Basis};
@@ -124,6 +126,21 @@ impl<'w> Policy<'w> {
         prop_assert_eq!(&found.missing, &expected.missing, "why {:?}", question);
         prop_assert_eq!(&found.roles, &expected.roles, "why {:?}", question);
         prop_assert_eq!(found.witness.is_some(), found.allowed, "why {:?}", question);
+        let causes = |expired, failed| {
+            found
+                .uncounted
+                .iter()
+                .any(|one| one.expired == expired && one.failed.is_empty() != failed)
+        };
+        match found.reason() {
+            v1::Reason::Granted => prop_assert!(found.uncounted.is_empty()),
+            v1::Reason::Expired => prop_assert!(causes(true, false), "why {:?}", question),
+            v1::Reason::ConditionNotMet => prop_assert!(causes(false, true), "why {:?}", question),
+            _ => prop_assert!(!causes(true, false) && !causes(false, true), "why {:?}", question),
+        }
+        // A binding that neither expired nor fails a test counts.
+        prop_assert!(!causes(false, false), "why {:?}", question);
+        prop_assert!(found.uncounted.len() <= EXPLAINED_BINDINGS_MAX);
         if let Some(witness) = &found.witness {
             let mut keys = expected.witnesses.iter().map(|binding| key_of(binding));
             let key = self.key(witness);

@@ -1,0 +1,111 @@
+//! Names that are similar to one that does not exist: "did you mean". The work is bounded, whatever was typed.
+
+/// Most names that are suggested.
+pub const SIMILAR_MAX: usize = 3;
+
+/// The names that are most similar to what was typed, at most [`SIMILAR_MAX`], the most similar first.
+#[must_use]
+pub fn similar<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut found: Vec<(usize, &str)> = Vec::new();
+    for name in known {
+        let Some(distance) = distance(typed, name) else { continue };
+        found.push((distance, name));
+        if found.len() > SIMILAR_MAX {
+            found.sort_unstable();
+            found.dedup();
+            found.truncate(SIMILAR_MAX);
+        }
+    }
+    found.sort_unstable();
+    found.dedup();
+    found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// `; did you mean ...?` behind an error message; empty if no name is similar.
+#[must_use]
+pub fn did_you_mean<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> String {
+    match similar(typed, known).as_slice() {
+        [] => String::new(),
+        names => {
+            let names: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+            format!("; did you mean {}?", names.join(" or "))
+        }
+    }
+}
+
+/// The edit distance of a name from what was typed; `None` if the name is not similar.
+fn distance(typed: &str, name: &str) -> Option<usize> {
+    // Bytes first: counting characters of every known name would take longer than comparing a few.
+    if typed.len().abs_diff(name.len()) > 512 || typed == name {
+        return None;
+    }
+    let (typed_chars, name_chars) = (typed.chars().count(), name.chars().count());
+    let max = typed_chars.min(name_chars) / 3 + 1;
+    // A part of the name: `pull` for `registry.pull`. Names that are similar as a whole come first.
+    if typed_chars > 2 && name.contains(typed) {
+        return Some(max + name_chars - typed_chars);
+    }
+    // The distance is at least the difference in length.
+    if typed_chars.abs_diff(name_chars) > max {
+        return None;
+    }
+    let found = edits(typed, name, max)?;
+    (found <= max && found < name_chars).then_some(found)
+}
+
+/// The Levenshtein distance; `None` as soon as it is certainly more than `max`.
+fn edits(typed: &str, name: &str, max: usize) -> Option<usize> {
+    let name: Vec<char> = name.chars().collect();
+    let mut row: Vec<usize> = (0..=name.len()).collect();
+    for (at, typed) in typed.chars().enumerate() {
+        let mut diagonal = at;
+        let mut left = at + 1;
+        let mut least = left;
+        if let Some(first) = row.first_mut() {
+            *first = left;
+        }
+        for (cell, name) in row.iter_mut().skip(1).zip(&name) {
+            let substituted = diagonal + usize::from(typed != *name);
+            diagonal = *cell;
+            left = substituted.min(left + 1).min(*cell + 1);
+            *cell = left;
+            least = least.min(left);
+        }
+        if least > max {
+            return None;
+        }
+    }
+    row.last().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_names_come_first() {
+        let names = ["owner", "editor", "viewer", "registry.pull", "apk.pull"];
+        let similar = |typed| super::similar(typed, names.into_iter());
+        assert_eq!(similar("edtor"), ["editor"]);
+        assert_eq!(similar("Viewer"), ["viewer"]);
+        assert_eq!(similar("pull"), ["apk.pull", "registry.pull"]);
+        assert!(similar("admin").is_empty());
+        assert!(similar("").is_empty());
+        assert!(similar("owner").is_empty(), "the name itself is no suggestion");
+        assert!(similar(&"x".repeat(100_000)).is_empty());
+        let many: Vec<_> = (0..100).map(|number| format!("role{number:03}")).collect();
+        let found = super::similar("role", many.iter().map(String::as_str));
+        assert_eq!((found.len(), &*found), (SIMILAR_MAX, &["role000", "role001", "role002"][..]));
+        assert_eq!(did_you_mean("edtor", names.into_iter()), "; did you mean `editor`?");
+        assert_eq!(did_you_mean("x", names.into_iter()), "");
+    }
+
+    #[test]
+    fn edits_are_counted() {
+        assert_eq!(edits("kitten", "sitting", 9), Some(3));
+        assert_eq!(edits("", "abc", 9), Some(3));
+        assert_eq!(edits("abc", "", 9), Some(3));
+        assert_eq!(edits("äö", "äü", 9), Some(1));
+        assert_eq!(edits("aaaaaaaa", "bbbbbbbb", 2), None);
+    }
+}
