@@ -101,7 +101,7 @@ pub use model::condition::{
 pub use model::facts::{
     CustomRole, FactSink, Facts, Group, Identity, RegisteredResource, RoleBinding,
 };
-pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_name, quote};
+pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_capability_name, parse_name, quote};
 pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };

@@ -127,7 +127,12 @@ impl Draft {
         if let Some(authority) = &self.authority
             && !authority.is_empty()
         {
-            uri.authority = Some(Authority::try_from(authority.as_bytes()).ok()?);
+            uri.authority = match Authority::try_from(authority.as_bytes()) {
+                Ok(authority) => Some(authority),
+                // Over a unix socket some clients send its path, with percent signs.
+                Err(_) if is_name(authority) && method != Method::CONNECT => None,
+                Err(_) => return None,
+            };
         }
         // CONNECT has an authority only (section 8.5).
         if method == Method::CONNECT {
@@ -151,6 +156,11 @@ impl Draft {
         parts.headers = self.headers;
         Some(parts)
     }
+}
+
+/// Whether a text can stand for an authority that no URI can hold: visible ASCII, without spaces.
+fn is_name(authority: &HeaderValue) -> bool {
+    authority.as_bytes().iter().all(u8::is_ascii_graphic)
 }
 
 #[cfg(test)]
@@ -187,6 +197,23 @@ mod tests {
         assert_eq!(head(&[METHOD, SCHEME, (":path", "*")]).unwrap().parts.uri.path(), "*");
         let connect = head(&[(":method", "CONNECT"), AUTHORITY]).unwrap();
         assert_eq!(connect.parts.uri.authority().unwrap(), "localhost:1");
+    }
+
+    #[test]
+    fn an_authority_that_no_uri_can_hold_is_none() {
+        let paths = ["%2Frun%2Fcapstan.sock", "/run/capstan.sock", "a%zz", "[::1", "a:b:c", "a\\b"];
+        for authority in paths {
+            let request = [METHOD, SCHEME, PATH, (":authority", authority)];
+            let head = head(&request).unwrap();
+            assert_eq!(head.parts.uri, "/a/b?c", "{authority}");
+            assert!(head.parts.uri.authority().is_none() && head.parts.headers.is_empty());
+        }
+        for authority in ["%2Frun%2Fcap stan.sock", "%2F\t", " ", "%2F\u{e4}", "%2F\u{7f}"] {
+            let request = [METHOD, SCHEME, PATH, (":authority", authority)];
+            assert_eq!(head(&request).unwrap_err(), Fault::Malformed, "{authority:?}");
+        }
+        let connect = [(":method", "CONNECT"), (":authority", "%2Frun%2Fcapstan.sock")];
+        assert_eq!(head(&connect).unwrap_err(), Fault::Malformed);
     }
 
     #[test]

@@ -563,6 +563,27 @@ fn a_connection_leaves_without_losing_a_stream() {
     assert!(peer.connection.is_over());
 }
 
+/// grpcio sends the path of a unix socket as the authority.
+#[test]
+fn the_path_of_a_socket_is_no_authority() {
+    for (authority, is_taken) in
+        [("localhost", true), ("%2Frun%2Fcapstan.sock", true), ("%2Frun%2F a", false)]
+    {
+        let mut connection = Connection::new(CONFIG);
+        let length = u8::try_from(authority.len()).unwrap();
+        let fields = [HEAD, &[0x01, length], authority.as_bytes()].concat();
+        let begin = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &frame(SETTINGS, 0, 0, &[])[..]];
+        let bytes = [begin.concat(), frame(HEADERS, 5, 1, &fields)].concat();
+        let mut input = &bytes[..];
+        let event = connection.next(&mut input);
+        let path = match &event {
+            Some(Event::Head { head, .. }) => Some(head.parts.uri.path()),
+            _ => None,
+        };
+        assert_eq!(path, is_taken.then_some("/"), "{authority}");
+    }
+}
+
 /// The same head is the same pointer, unless the table has changed.
 #[test]
 fn known_heads_are_not_read_again() {

@@ -115,6 +115,23 @@ fn names_follow_section_4() {
     for good in ["c", "A-Z_09.x+y", "chainguard-2026-08-14+errata", "-", "+", "_", &longest] {
         check(&format!("name: '{good}'"), &[]);
     }
+    // Those of capabilities and resources may have slashes and colons, not at either end.
+    for (mark, name) in [('/', "a/b"), (':', "a:b")] {
+        let expected =
+            format!("found `{name}`; expected a name (character '{mark}': {CHARACTERS})");
+        check(&format!("name: \"{name}\""), &[&format!("1:7: name: {expected}")]);
+        check_roles(
+            &format!("- {{name: \"{name}\", capabilities: [gulf]}}"),
+            &[&format!("5:10: roles[0].name: {expected}")],
+        );
+        check(&format!("name: c\nresources: [{{name: '{name}', actions: ['{name}']}}]"), &[]);
+        check(&format!("name: c\ncapabilities: [gulf, '{name}']"), &[]);
+        let end = format!("found `a{mark}`; expected a name (`{mark}` at either end)");
+        check(
+            &format!("name: c\ncapabilities: [gulf, 'a{mark}']"),
+            &[&format!("2:22: capabilities[1]: {end}")],
+        );
+    }
     let long = "x".repeat(129);
     let shown = format!("{}…", "x".repeat(80));
     for (name, shown, why) in [
@@ -125,7 +142,6 @@ fn names_follow_section_4() {
         ("a.", "a.", "a dot at either end or two in a row".into()),
         ("a..b", "a..b", "a dot at either end or two in a row".into()),
         ("a b", "a b", format!("character ' ': {CHARACTERS}")),
-        ("a/b", "a/b", format!("character '/': {CHARACTERS}")),
         ("a*", "a*", format!("character '*': {CHARACTERS}")),
         ("é", "é", format!("character 'é': {CHARACTERS}")),
         (r"a\n", r"a\n", format!(r"character '\n': {CHARACTERS}")),

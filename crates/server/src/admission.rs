@@ -22,6 +22,7 @@
 
 mod body;
 mod call;
+mod content_type;
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -49,6 +50,7 @@ use crate::telemetry::traces::{Sampled, Traces};
 use crate::transport::peers::{Peer, Peers};
 
 use call::Call;
+pub(crate) use content_type::is_grpc;
 
 pub(crate) use body::ResponseBody;
 
@@ -218,6 +220,11 @@ where
     /// Starts a call.
     pub(crate) fn call(&mut self, mut request: Request<Body>) -> ResponseFuture<S::Future> {
         let started = Instant::now();
+        if !is_grpc(request.headers()) {
+            let rpc = Rpc::from_path(request.uri().path());
+            self.worker.metrics.ended(rpc, Code::Unknown, started.elapsed());
+            return ResponseFuture::Ready(Some(content_type::unsupported()));
+        }
         let call = match Call::admit(&self.worker, started, &mut request) {
             Ok(call) => call,
             Err(reply) => return ResponseFuture::Ready(Some(reply.into_response())),

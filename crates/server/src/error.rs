@@ -43,6 +43,14 @@ pub enum RequestError {
         /// The revision that is served.
         held: u64,
     },
+    /// A page token is of an earlier revision than the request accepts.
+    #[error("the list began with revision {revision}, before revision {wanted}: begin it anew")]
+    PageTooOld {
+        /// The revision in the page token.
+        revision: u64,
+        /// The lowest revision that the request accepts.
+        wanted: u64,
+    },
     /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {

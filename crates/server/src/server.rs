@@ -10,6 +10,7 @@
 //! Read `config`, `listeners`, this file, `services` (what one worker serves), then `readiness`.
 
 mod config;
+mod health;
 mod listeners;
 mod readiness;
 mod services;
@@ -100,7 +101,8 @@ impl Server {
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
         let Self { config, listeners, metrics, log, traces, page_key } = self;
-        let (health, health_service) = tonic_health::server::health_reporter();
+        let health = tonic_health::server::HealthReporter::new();
+        let health_service = health::service(&health);
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let shared = Shared::new(&config, (&metrics, log.clone(), traces.clone()), page_key, &cut);

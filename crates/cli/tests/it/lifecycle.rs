@@ -198,6 +198,23 @@ fn a_unix_socket_serves_and_is_cleaned_up() {
 }
 
 /// Clients with health checking keep a Watch call open. The drain must not wait for it.
+/// A client that watches before it knows the names must not see an error.
+#[tokio::test]
+async fn a_health_watch_of_an_unknown_service_stays_open() {
+    let server = crate::common::InProcess::start(capstan_server::feed::source::Source::Demo).await;
+    let mut health = HealthClient::new(server.channel.clone());
+    let unknown = || HealthCheckRequest { service: "nothing".into() };
+    let mut watch = health.watch(unknown()).await.unwrap().into_inner();
+    let first = watch.message().await.unwrap().unwrap();
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    let more = tokio::time::timeout(std::time::Duration::from_millis(100), watch.message()).await;
+    assert!(more.is_err(), "{more:?}");
+    assert_eq!(health.check(unknown()).await.unwrap_err().code(), tonic::Code::NotFound);
+    drop(server);
+    let end = tokio::time::timeout(crate::common::PATIENCE, watch.message()).await.unwrap();
+    assert!(end.is_err() || end.unwrap().is_none());
+}
+
 #[test]
 fn a_health_watch_ends_with_the_drain() {
     let server = demo();

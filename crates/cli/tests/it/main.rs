@@ -21,6 +21,7 @@ mod coverage;
 mod decision_log;
 mod drain;
 mod ext_authz;
+mod foreign;
 mod golden;
 mod layout;
 mod lifecycle;

@@ -331,6 +331,20 @@ async fn all_pages_of_a_list_have_one_revision() {
     assert_eq!(all.len(), 251);
     assert!(all.is_sorted() && all.iter().skip(1).all(|name| name.starts_with("old")));
 
+    // A continued list is not of the revision that the caller wants now.
+    request.page_token = first.next_page_token.clone();
+    for (at_least, is_good) in [(0, true), (1, true), (2, false), (3, false)] {
+        request.consistency = Some(v1::Consistency { mode: Some(Mode::AtLeast(at_least)) });
+        let page = server.decisions().list_identities(request.clone()).await;
+        assert_eq!(page.is_ok(), is_good, "{at_least}");
+        let Err(status) = page else { continue };
+        assert_eq!(status.code(), tonic::Code::Unavailable);
+        assert_eq!(crate::raw::reason(&status), "REVISION_NOT_AVAILABLE");
+        assert!(status.message().contains("began with revision 1"), "{status}");
+        assert_eq!(status.metadata().get("grpc-retry-pushback-ms").unwrap(), "-1");
+    }
+    request.consistency = None;
+
     // After many more revisions, the list can still be continued.
     for revision in 3..=8 {
         replace(&path, &many(&format!("n{revision}-")));

@@ -100,11 +100,11 @@ def ask(table, protos, stubs, address, unix):
         raw = channel.unary_unary("/capstan.v1.DecisionService/Check")
         for undecodable in [b"\x0a\xff", b"\x0a\x02\xc3\x28", b"\xff\xff\xff"]:
             assert info(fails(raw, undecodable))[:3] == (invalid, "capstan", "INVALID_FIELD")
-    # Over a unix socket, this client would send the path of the socket as the authority.
-    options = [("grpc.default_authority", "localhost")]
-    with grpc.insecure_channel(unix, options=options) as channel:
-        answer = rpc.DecisionServiceStub(channel).Check(v1.CheckRequest(**good), timeout=10)
-        assert answer.allowed
+    # Over a unix socket, this client sends the path of the socket as the authority, with percent signs.
+    for options in [[], [("grpc.default_authority", "localhost")]]:
+        with grpc.insecure_channel(unix, options=options) as channel:
+            answer = rpc.DecisionServiceStub(channel).Check(v1.CheckRequest(**good), timeout=10)
+            assert answer.allowed
     print(f"{checks} checks, {lists} lists, 1 batch of {len(batch)}: all match the table")
 
 

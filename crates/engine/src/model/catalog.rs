@@ -4,7 +4,10 @@
 //! only those.
 
 use crate::model::violation::FactsError;
-use crate::{CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, parse_name, quote};
+use crate::{
+    CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, ParseNameError, parse_capability_name,
+    parse_name, quote,
+};
 
 /// What a catalog document declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -158,23 +161,24 @@ impl Catalog {
 }
 
 fn check_names(facts: &CatalogFacts, violations: &mut FactsError) {
-    let mut check = |kind, index, field: &str, name: &str| {
-        if let Err(error) = parse_name(name) {
+    type Parse = fn(&str) -> Result<(), ParseNameError>;
+    let mut check = |parse: Parse, kind, index, field: &str, name: &str| {
+        if let Err(error) = parse(name) {
             violations.push(kind, index, field, quote(name), format!("a name ({error})"));
         }
     };
-    check("name", 0, "", &facts.name);
+    check(parse_name, "name", 0, "", &facts.name);
     for (at, resource) in facts.resources.iter().enumerate() {
-        check("resources", at, "name", &resource.name);
+        check(parse_capability_name, "resources", at, "name", &resource.name);
         for (item, action) in resource.actions.iter().enumerate() {
-            check("resources", at, &format!("actions[{item}]"), action);
+            check(parse_capability_name, "resources", at, &format!("actions[{item}]"), action);
         }
     }
     for (at, name) in facts.capabilities.iter().enumerate() {
-        check("capabilities", at, "", name);
+        check(parse_capability_name, "capabilities", at, "", name);
     }
     for (at, role) in facts.roles.iter().enumerate() {
-        check("roles", at, "name", &role.name);
+        check(parse_name, "roles", at, "name", &role.name);
     }
 }
 
@@ -192,14 +196,18 @@ fn declared(facts: &CatalogFacts, violations: &mut FactsError) -> Vec<Box<str>> 
     };
     let mut resources: Map<&str, ()> = Map::new();
     for (at, resource) in facts.resources.iter().enumerate() {
-        if resources.insert(&resource.name, ()).is_some() && parse_name(&resource.name).is_ok() {
+        if resources.insert(&resource.name, ()).is_some()
+            && parse_capability_name(&resource.name).is_ok()
+        {
             let found = format!("resource {} again", quote(&resource.name));
             violations.push("resources", at, "name", found, "each resource once");
         }
         for (item, action) in resource.actions.iter().enumerate() {
             let name = format!("{}.{action}", resource.name);
             let is_new = declare(name.clone());
-            if parse_name(&resource.name).is_err() || parse_name(action).is_err() {
+            if parse_capability_name(&resource.name).is_err()
+                || parse_capability_name(action).is_err()
+            {
                 continue; // reported already
             }
             let (found, expected) = if action.contains('.') {
@@ -216,7 +224,7 @@ fn declared(facts: &CatalogFacts, violations: &mut FactsError) -> Vec<Box<str>> 
     }
     for (at, name) in facts.capabilities.iter().enumerate() {
         let is_new = declare(name.clone());
-        if parse_name(name).is_err() {
+        if parse_capability_name(name).is_err() {
             continue; // reported already
         }
         let (found, expected) = if name.contains('.') {

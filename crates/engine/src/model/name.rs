@@ -23,6 +23,12 @@ pub enum ParseNameError {
         /// The first such character.
         found: char,
     },
+    /// A slash or a colon at either end.
+    #[error("{} at either end", quote(&found.to_string()))]
+    End {
+        /// Which of the two.
+        found: char,
+    },
     /// A dot at either end, or two in a row.
     #[error("a dot at either end or two in a row")]
     Dots,
@@ -34,10 +40,27 @@ pub enum ParseNameError {
 ///
 /// The first rule that the text breaks.
 pub fn parse_name(text: &str) -> Result<(), ParseNameError> {
+    parse(text, "_-.+")
+}
+
+/// Checks the name of a capability, or of a resource or action that makes one: as [`parse_name`], also `/`
+/// and `:`, which permissions of other clouds have, not at either end.
+///
+/// # Errors
+///
+/// The first rule that the text breaks.
+pub fn parse_capability_name(text: &str) -> Result<(), ParseNameError> {
+    parse(text, "_-.+/:")?;
+    let is_end = |c: Option<char>| c.filter(|c| matches!(c, '/' | ':'));
+    let end = is_end(text.chars().next()).or_else(|| is_end(text.chars().next_back()));
+    end.map_or(Ok(()), |found| Err(ParseNameError::End { found }))
+}
+
+fn parse(text: &str, marks: &str) -> Result<(), ParseNameError> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(ParseNameError::Length { bytes: text.len() });
     }
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '+');
+    let allowed = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
     if let Some(found) = text.chars().find(|c| !allowed(*c)) {
         return Err(ParseNameError::Character { found });
     }
@@ -69,6 +92,21 @@ mod tests {
         assert_eq!(quote("a\n\u{1b}[31m\u{202e}\u{85}"), r"`a\n\u{1b}[31m\u{202e}\u{85}`");
         assert_eq!(quote(&"é".repeat(80)), format!("`{}`", "é".repeat(80)));
         assert_eq!(quote(&"é".repeat(81)), format!("`{}…`", "é".repeat(80)));
+    }
+
+    #[test]
+    fn names_of_capabilities_have_slashes_and_colons() {
+        for good in
+            ["a.b", "s3:GetObject", "Microsoft.Compute/virtualMachines/read", "a::b//c", "x"]
+        {
+            assert_eq!(parse_capability_name(good), Ok(()), "{good}");
+        }
+        for (bad, found) in [("/a", '/'), ("a/", '/'), (":a", ':'), ("a:", ':'), ("/", '/')] {
+            assert_eq!(parse_capability_name(bad), Err(ParseNameError::End { found }), "{bad}");
+        }
+        assert_eq!(parse_capability_name("a./b..c"), Err(ParseNameError::Dots));
+        assert_eq!(parse_capability_name("a*"), Err(ParseNameError::Character { found: '*' }));
+        assert_eq!(parse_capability_name(""), Err(ParseNameError::Length { bytes: 0 }));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_proto::plain::{BatchRequest, Pieces};
+use capstan_proto::v1::consistency::Mode;
 use capstan_proto::v1::{
     self, decision_service_server::DecisionService, role_service_server::RoleService,
 };
@@ -142,6 +143,16 @@ impl Services {
     }
 }
 
+/// A page of an earlier revision than `at_least` is not what the caller asks for. Its token has been verified.
+fn not_before(consistency: Option<&v1::Consistency>, revision: u64) -> Result<(), RequestError> {
+    match consistency.and_then(|consistency| consistency.mode) {
+        Some(Mode::AtLeast(wanted)) if revision < wanted => {
+            Err(RequestError::PageTooOld { revision, wanted })
+        }
+        _ => Ok(()),
+    }
+}
+
 type RpcResult<T> = Result<Response<T>, Status>;
 
 /// The responses of a stream.
@@ -199,7 +210,9 @@ impl DecisionService for Services {
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
-        Ok(Response::new(answer::list_identities(key, snapshot, request, now)?))
+        let page = answer::list_identities(key, snapshot, request, now)?;
+        not_before(request.consistency.as_ref(), snapshot.revision())?;
+        Ok(Response::new(page))
     }
 
     async fn list_scopes(
@@ -210,7 +223,9 @@ impl DecisionService for Services {
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
-        Ok(Response::new(answer::list_scopes(key, snapshot, request, now)?))
+        let page = answer::list_scopes(key, snapshot, request, now)?;
+        not_before(request.consistency.as_ref(), snapshot.revision())?;
+        Ok(Response::new(page))
     }
 
     async fn explain(

@@ -22,6 +22,7 @@ impl RequestError {
             Self::NotReady
             | Self::Draining
             | Self::RevisionNotAvailable { .. }
+            | Self::PageTooOld { .. }
             | Self::RevisionGone { .. } => Code::Unavailable,
             Self::StoreEpoch { .. } => Code::FailedPrecondition,
         }
@@ -32,9 +33,9 @@ impl RequestError {
         match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::NotReady | Self::Draining => "NOT_READY",
-            Self::RevisionNotAvailable { .. } | Self::RevisionGone { .. } => {
-                "REVISION_NOT_AVAILABLE"
-            }
+            Self::RevisionNotAvailable { .. }
+            | Self::PageTooOld { .. }
+            | Self::RevisionGone { .. } => "REVISION_NOT_AVAILABLE",
             Self::StoreEpoch { .. } => "STORE_EPOCH",
         }
     }
@@ -63,7 +64,9 @@ impl From<RequestError> for Status {
                 details.set_retry_info(Some(REVISION_WAIT_MAX));
                 vec![]
             }
-            RequestError::StoreEpoch { .. } | RequestError::RevisionGone { .. } => vec![],
+            RequestError::StoreEpoch { .. }
+            | RequestError::PageTooOld { .. }
+            | RequestError::RevisionGone { .. } => vec![],
         };
         details.set_error_info(
             error.reason(),
@@ -71,8 +74,8 @@ impl From<RequestError> for Status {
             metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
         );
         let mut status = Self::with_error_details(error.code(), error.to_string(), details);
-        if matches!(error, RequestError::RevisionGone { .. }) {
-            // The revision is gone for good: never retry.
+        if matches!(error, RequestError::RevisionGone { .. } | RequestError::PageTooOld { .. }) {
+            // The list is of that revision for good: never retry.
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, (-1).into());
         }
         status

@@ -21,7 +21,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use super::Config;
-use crate::admission::{Admission, Permits, ResponseBody, ResponseFuture};
+use crate::admission::{Admission, Permits, ResponseBody, ResponseFuture, is_grpc};
 use crate::ask::Ask;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
@@ -185,7 +185,9 @@ impl Calls for WorkerCalls {
             return Intake { kind, message_bytes_max, decodes_in_turn: false };
         }
         let message_bytes_max = rpc.request_bytes_max(&self.limits);
-        let kind = if self.fast.takes(rpc, head) && Admission::<Routes>::may_be_plain(head) {
+        let kind = if !is_grpc(&head.headers) {
+            Kind::Unary // Its answer is an error.
+        } else if self.fast.takes(rpc, head) && Admission::<Routes>::may_be_plain(head) {
             Kind::Plain
         } else if rpc.streams() {
             Kind::Stream
