@@ -114,8 +114,8 @@ fn a_pipe_or_device_in_place_of_the_policy_stops_no_reload() {
 }
 
 /// Documents by process substitution serve from the start, and no tick reads them again.
-#[test]
-fn process_substitution_is_read_at_the_start() {
+#[tokio::test]
+async fn process_substitution_is_read_at_the_start() {
     let folder = folder("reload-substitution");
     let (policy, mine) = (folder.join("policy.yaml"), folder.join("mine.yaml"));
     std::fs::write(&policy, OF_MINE).unwrap();
@@ -128,9 +128,7 @@ fn process_substitution_is_read_at_the_start() {
     let ask = || capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code();
     assert_eq!(ask(), Some(0));
     let started = Instant::now();
-    while started.elapsed() < LOOK_AGAIN + Duration::from_millis(500) {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    tokio::time::sleep(LOOK_AGAIN + Duration::from_millis(500)).await;
     server.signal("-HUP");
     server.wait_for_log("is no regular file: a pipe is read once, at the start");
     assert_eq!(ask(), Some(0));
