@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
-use crate::common::{capstan, command, folder, stderr, stdout};
+use crate::common::{Serving, capstan, command, folder, stderr, stdout};
 
 const DEMO: &str = "deploy/quickstart/policy.yaml";
 
@@ -68,6 +68,19 @@ fn a_hyphen_is_standard_input_and_one_is_singular() {
         "tests: [{identity: bob, capability: repo.list, resource: acme/platform, allowed: true}]";
     let (code, found) = run(&["policy", "test", DEMO, "-"], tests);
     assert_eq!((code, &*found), (Some(0), "ok: 1 passed, 0 failed\n"));
+}
+
+#[test]
+fn the_log_filter_is_documented_and_used() {
+    let help = stdout(&capstan(&["serve", "--help"]));
+    assert!(help.contains("CAPSTAN_LOG=info,capstan_server=debug"), "{help}");
+    let logged = |level: &str| {
+        let mut serve = command(&["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "none"]);
+        let server = Serving::spawn(serve.env("CAPSTAN_LOG", level), 1);
+        server.stop("-TERM").1
+    };
+    assert_eq!(logged("error"), "");
+    assert!(logged("info,capstan_server=debug").contains("\"level\":\"INFO\""));
 }
 
 #[test]
