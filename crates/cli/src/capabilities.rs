@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 use super::answers::Capabilities;
+use super::audit::{Document, access, count};
 use super::decider::DeciderArgs;
 use super::output::{self, Format};
 use super::properties::PropertyArgs;
@@ -12,7 +15,8 @@ const EXAMPLES: &str = "\
 Examples:
   capstan capabilities alice acme/platform/web
   capstan capabilities alice acme/platform/web --output json
-  capstan capabilities alice acme --policy acme.yaml";
+  capstan capabilities alice acme --policy acme.yaml
+  capstan capabilities alice --policy acme.yaml           everywhere, scope by scope";
 
 /// What can this identity do here, and which role bindings give it?
 #[derive(Debug, clap::Args)]
@@ -21,8 +25,9 @@ pub(crate) struct ListCapabilities {
     /// The path of an identity
     identity: String,
 
-    /// The path of a resource or group
-    resource: String,
+    /// The path of a resource or group; without one, everything that the identity may do, scope by scope, from
+    /// --policy
+    resource: Option<String>,
 
     #[command(flatten)]
     properties: PropertyArgs,
@@ -34,6 +39,14 @@ pub(crate) struct ListCapabilities {
 impl ListCapabilities {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { identity, resource, .. } = &self;
+        let Some(resource) = resource else {
+            let DeciderArgs { policy, catalog, max_document_bytes, .. } = &self.decider;
+            let policy = policy
+                .as_ref()
+                .context("without RESOURCE the answer comes from a document: give --policy FILE")?;
+            let document = Document::load(policy, catalog, *max_document_bytes)?;
+            return access::show(&document, identity, format);
+        };
         let properties = self.properties.properties()?;
         let decider = self.decider.decider().await?;
         let found = decider.list_capabilities(identity, resource, &properties).await?;
@@ -50,8 +63,9 @@ impl ListCapabilities {
 
 impl Capabilities {
     fn print(self, identity: &str, resource: &str) -> anyhow::Result<()> {
-        let count = self.capabilities.len();
-        output::line(format!("{identity} can do {count} things at {resource}"))?;
+        let things = self.capabilities.len();
+        let things = count(things, "things");
+        output::line(format!("{identity} can do {things} at {resource}"))?;
         let mut table = output::table(["resource", "actions"]);
         for (kind, actions) in by_resource(&self.capabilities) {
             table.add_row([kind, &actions.join(" ")]);

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
+use super::audit::file;
 use super::properties::Properties;
 use super::queries::Query;
 use capstan_server::clock::Clock;
@@ -23,7 +24,7 @@ use remote::Remote;
 /// The options that choose a [`Decider`].
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeciderArgs {
-    /// Answer from this policy document, in this process
+    /// Answer from this policy document, in this process; `-` is standard input
     #[arg(long, value_name = "FILE", conflicts_with = "addr")]
     pub(crate) policy: Option<PathBuf>,
 
@@ -51,8 +52,7 @@ impl DeciderArgs {
     pub(crate) async fn decider(&self) -> anyhow::Result<Decider> {
         match &self.policy {
             Some(path) => {
-                let source =
-                    Source::File { path: path.clone(), bytes_max: self.max_document_bytes };
+                let source = Source::File { path: file(path), bytes_max: self.max_document_bytes };
                 let catalogs = load_catalogs(&self.catalog)?;
                 let built = source.build(&catalogs, 1, None, Clock::System.now())?;
                 Ok(Decider::InProcess(InProcess(built.snapshot)))

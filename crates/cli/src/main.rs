@@ -2,6 +2,7 @@
 //! `capstan --help`.
 
 mod answers;
+mod audit;
 mod bench;
 mod capabilities;
 mod check;
@@ -43,6 +44,10 @@ Examples:
   capstan who repo.delete acme/platform/web             who can?
   capstan where alice repo.delete                       where can alice?
   capstan check alice repo.list acme --policy acme.yaml ask a policy file, without a server
+  capstan capabilities alice --policy acme.yaml         everything that alice may do, scope by scope
+  capstan bindings --policy acme.yaml --role owner      who is bound to this role?
+  capstan groups --policy acme.yaml                     the tree of groups with the bindings
+  capstan policy diff old.yaml new.yaml                 who gains or loses what?
   capstan policy validate acme.yaml                     is the document valid?
   capstan roles list                                    the built-in roles
   capstan bench                                         throughput and latency on this machine
@@ -72,6 +77,10 @@ enum Command {
     Where(search::Where),
     #[command(visible_alias = "role")]
     Roles(roles::Roles),
+    Bindings(audit::bindings::Bindings),
+    Groups(audit::groups::Groups),
+    Identities(audit::identities::Identities),
+    Catalog(audit::catalog::CatalogCommand),
     Policy(policy::Documents),
     Routes(routes::Routes),
     Bench(Box<bench::Bench>),
@@ -118,6 +127,10 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Explain(explain) => explain.run(format).await,
             Command::Who(who) => who.run(format).await,
             Command::Where(places) => places.run(format).await,
+            Command::Bindings(bindings) => bindings.run(format),
+            Command::Groups(groups) => groups.run(format),
+            Command::Identities(identities) => identities.run(format),
+            Command::Catalog(catalog) => catalog.run(format),
             Command::Policy(documents) => documents.run(format),
             Command::Routes(routes) => routes.run(format),
             Command::Bench(bench) => bench.run(format).await,

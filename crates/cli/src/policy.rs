@@ -7,6 +7,8 @@ use capstan_policy::{DOCUMENT_BYTES_MAX, Diagnostic, load_policy};
 use serde::Serialize;
 
 use super::FAILED;
+use super::audit::diff::Diff;
+use super::audit::{count, file};
 use super::output::{self, Format};
 use super::policy_test::Test;
 use capstan_server::feed::source::{load_catalogs, read};
@@ -16,6 +18,7 @@ Examples:
   capstan policy validate acme.yaml
   capstan policy validate *.yaml --output json
   capstan policy validate acme.yaml --catalog mine.yaml
+  generate-policy | capstan policy validate -
 
 Exit codes: 0 if all documents are valid, 2 otherwise.";
 
@@ -30,10 +33,11 @@ pub(crate) struct Documents {
 enum Command {
     #[command(name = "test")]
     Test(Test),
+    Diff(Diff),
     /// Validates policy documents and prints every error and warning with its position
     #[command(after_help = EXAMPLES)]
     Validate {
-        /// Policy documents, YAML or JSON
+        /// Policy documents, YAML or JSON; `-` is standard input
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
 
@@ -87,6 +91,7 @@ impl Documents {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let (files, catalog, max_document_bytes) = match self.command {
             Command::Test(test) => return test.run(format),
+            Command::Diff(diff) => return diff.run(format),
             Command::Validate { files, catalog, max_document_bytes } => {
                 (files, catalog, max_document_bytes)
             }
@@ -94,7 +99,7 @@ impl Documents {
         let catalogs = load_catalogs(&catalog)?;
         let mut report = Report { files: Vec::new() };
         for path in &files {
-            report.files.push(match read(path, max_document_bytes) {
+            report.files.push(match read(&file(path), max_document_bytes) {
                 Ok(document) => validate(path, &document, &catalogs),
                 Err(error) => unreadable(path, &error),
             });
@@ -177,8 +182,12 @@ impl FileReport {
                 let Declares { groups, roles, identities, role_bindings, resources } = declares;
                 let word = output::verdict(true, "valid");
                 output::line(format!(
-                    "{file}: {word}: {groups} groups, {roles} custom roles, {identities} \
-                     identities, {role_bindings} role bindings, {resources} resources"
+                    "{file}: {word}: {}, {}, {}, {}, {}",
+                    count(*groups, "groups"),
+                    count(*roles, "custom roles"),
+                    count(*identities, "identities"),
+                    count(*role_bindings, "role bindings"),
+                    count(*resources, "resources"),
                 ))
             }
             None => {
@@ -186,7 +195,7 @@ impl FileReport {
                 let more =
                     if all > shown { format!(", the first {shown} shown") } else { String::new() };
                 let word = output::verdict(false, "not valid");
-                output::line(format!("{file}: {word}: {all} errors{more}"))
+                output::line(format!("{file}: {word}: {}{more}", count(all, "errors")))
             }
         }
     }

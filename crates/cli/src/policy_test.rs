@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::bail;
 use capstan_engine::{Attributes, Question, Reason, Snapshot, Timestamp};
 use capstan_policy::{Expectation, load_policy_tests};
 use serde::Serialize;
 
 use super::DENIED;
+use super::audit::file;
 use super::output::{self, Format};
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::{Source, in_file, load_catalogs, read};
@@ -61,17 +63,20 @@ struct TestResult {
     passed: bool,
     expected: String,
     actual: String,
+    /// Why a failed check was decided as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
 }
 
 impl Test {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let catalogs = load_catalogs(&self.catalog)?;
         let bytes_max = self.max_document_bytes;
-        let source = Source::File { path: self.policy, bytes_max };
+        let source = Source::File { path: file(&self.policy), bytes_max };
         let snapshot = source.build(&catalogs, 1, None, Clock::System.now())?.snapshot;
         let mut tests = Vec::new();
         for path in &self.tests {
-            let document = read(path, bytes_max)?;
+            let document = read(&file(path), bytes_max)?;
             let document = load_policy_tests(&document).map_err(|found| in_file(path, &found))?;
             let now = document.now.unwrap_or_else(|| Clock::System.now());
             tests.extend(
@@ -80,6 +85,9 @@ impl Test {
                     .iter()
                     .map(|test| run(&snapshot, now, &test.expectation).result(path, test.line)),
             );
+        }
+        if tests.is_empty() {
+            bail!("no tests: each TEST must be a document with at least one entry in `tests`");
         }
         let passed = tests.iter().filter(|test| test.passed).count();
         let report = Report { passed, failed: tests.len() - passed, tests };
@@ -93,12 +101,15 @@ impl Test {
 
 impl Report {
     fn print(&self) -> anyhow::Result<()> {
-        for TestResult { file, line, question, expected, actual, .. } in
+        for TestResult { file, line, question, expected, actual, reason, .. } in
             self.tests.iter().filter(|test| !test.passed)
         {
             let word = output::verdict(false, "failed");
+            // The decision has its reason already if the test expects one.
+            let reason = reason.filter(|reason| !actual.contains(reason));
+            let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
             output::line(format!(
-                "{file}:{line}: {word}: {question}: expected {expected}, got {actual}"
+                "{file}:{line}: {word}: {question}: expected {expected}, got {actual}{reason}"
             ))?;
         }
         let Self { passed, failed, .. } = self;
@@ -112,13 +123,15 @@ struct Compared {
     question: String,
     expected: String,
     actual: String,
+    reason: Option<Reason>,
 }
 
 impl Compared {
     fn result(self, file: &Path, line: usize) -> TestResult {
-        let Self { question, expected, actual } = self;
-        let passed = expected == actual;
-        TestResult { file: file.display().to_string(), line, question, passed, expected, actual }
+        let Self { question, expected, actual, reason } = self;
+        let (passed, file) = (expected == actual, file.display().to_string());
+        let reason = reason.filter(|_| !passed).map(Reason::as_str);
+        TestResult { file, line, question, passed, expected, actual, reason }
     }
 }
 
@@ -144,6 +157,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Compar
                 question: format!("{identity} {capability} at {resource}"),
                 expected: told(*allowed, *reason),
                 actual: actual.unwrap_or_else(|_| unknown()),
+                reason: answer.ok().map(|decision| decision.reason),
             }
         }
         Expectation::Capabilities { identity, resource, capabilities } => {
@@ -155,6 +169,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Compar
                 question: format!("what can {identity} do at {resource}"),
                 expected: list(capabilities.iter().map(String::as_str)),
                 actual: list(found),
+                reason: None,
             }
         }
         Expectation::Identities { capability, resource, identities } => {
@@ -164,6 +179,7 @@ fn run(snapshot: &Snapshot, now: Timestamp, expectation: &Expectation) -> Compar
                 question: format!("who can {capability} at {resource}"),
                 expected: list(identities.iter().map(capstan_engine::PathBuf::as_str)),
                 actual: found.map_or_else(|_| unknown(), |found| list(found.into_iter())),
+                reason: None,
             }
         }
     }

@@ -17,7 +17,7 @@ use super::output::{self, Format};
 use capstan_server::feed::source::load_catalog;
 
 /// The catalog without `--policy`, `--addr` and `--catalog` (contract, section 8).
-const CATALOG: &str = "chainguard-2025-08-14";
+pub(crate) const CATALOG: &str = "chainguard-2025-08-14";
 
 const EXAMPLES: &str = "\
 Examples:

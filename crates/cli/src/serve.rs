@@ -36,6 +36,10 @@ When the server is ready, it prints one line for each bound address to standard 
 The policy file is reloaded when it changes, and on SIGHUP; if it does not load, the server keeps the
 policy that it has.
 
+Logs are text if standard error is a terminal, otherwise one JSON object a line. The environment variable
+CAPSTAN_LOG sets what is logged: error, warn, info (the default), debug or trace, or one level for each
+module, such as CAPSTAN_LOG=info,capstan_server=debug.
+
 The decision log has a line for each check, each item of a batch, and each explanation: `time`, `rpc`,
 `identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` without a decision.
 Properties are not logged. No answer waits for the log: lines that do not fit into its buffer, or cannot

@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
 use std::str::FromStr;
 
-use capstan_engine::{Properties, Timestamp, Value as Attribute, quote};
+use capstan_engine::{Properties, Timestamp, Value as Attribute, did_you_mean, quote};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
 use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
@@ -216,7 +216,8 @@ impl<'t> Reader<'t> {
                 self.report(key.mark, "the merge key `<<`", "explicit keys");
             }
             Kind::Scalar { text, .. } => {
-                self.report(key.mark, format!("unknown key {}", quote(text)), expected);
+                let hint = did_you_mean(text, known.iter().copied());
+                self.report(key.mark, format!("unknown key {}", quote(text)), expected + &hint);
             }
             _ => self.mismatch(key, &expected),
         }

@@ -96,12 +96,13 @@ fn the_table_itself_is_checked() {
         &[
             "1:10: version: found the number `2`; expected the number 1",
             "2:1: found unknown key `route`; expected one of the keys version, identity, jwt, \
-             peer, challenge, routes",
+             peer, challenge, routes; did you mean `routes`?",
             "3:9: routes: found a mapping; expected a list of routes",
             "4:11: identity: found no identity source; expected credential, jwt or peer",
             "5:6: jwt: found the string `x`; expected the identity in a token: a mapping with \
              `payload`, `claim` and `prefix`",
-            "6:8: peer: found unknown key `suffix`; expected one of the keys prefix",
+            "6:8: peer: found unknown key `suffix`; expected one of the keys prefix; did you mean \
+             `prefix`?",
             "7:12: challenge: found `a\\nb`; expected a challenge (visible ASCII)",
         ],
     );

@@ -1,7 +1,9 @@
 //! The command line: output, exit codes, and errors with advice.
 
 mod address;
+mod audit;
 mod explain;
+mod validate;
 
 use std::io::Write as _;
 use std::path::Path;
@@ -281,7 +283,12 @@ fn validate_prints_every_mistake_with_its_position() {
 
 #[test]
 fn every_help_has_examples() {
-    let commands: [&[&str]; 13] = [
+    let commands: [&[&str]; 18] = [
+        &["bindings"],
+        &["groups"],
+        &["identities"],
+        &["catalog", "capabilities"],
+        &["policy", "diff"],
         &["who"],
         &["where"],
         &["explain"],

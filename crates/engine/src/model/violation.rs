@@ -79,6 +79,10 @@ impl FactsError {
         self.first.values().flat_map(BTreeMap::values)
     }
 
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Violation> {
+        self.first.values_mut().flat_map(BTreeMap::values_mut)
+    }
+
     /// How many there are, kept or not.
     #[must_use]
     pub const fn total(&self) -> usize {

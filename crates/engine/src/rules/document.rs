@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 
+use crate::model::similar::did_you_mean;
 use crate::rules::{self, BindingKey, BrokenRule, View, binding_id, split_binding_id};
 use crate::{CONDITIONS_MAX, Catalog, Facts, FactsError, Map, PathBuf, Violation, quote};
 
@@ -99,7 +100,61 @@ fn check<'f>(
     check_parents(facts, &ids, error);
     check_roles(facts, &ids, error);
     let bindings = check_bindings(facts, &ids, error);
+    suggest(facts, &ids, error);
     (ids, bindings)
+}
+
+/// Most declared names that are compared with one that is not declared. A larger document gets no suggestions.
+const COMPARED_NAMES_MAX: usize = 65_536;
+/// Most violations of a document that get suggestions.
+const SUGGESTIONS_MAX: usize = 20;
+
+/// Adds similar names to the first violations about what is not declared.
+fn suggest(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) {
+    if error.is_empty() || ids.first.len() > COMPARED_NAMES_MAX {
+        return;
+    }
+    let declared = |lists: &'static [&'static str]| {
+        let known = ids.first.iter().filter(move |(_, (list, _))| lists.contains(list));
+        known.map(|(id, _)| *id)
+    };
+    let built_in = || ids.built_in_roles.keys().copied();
+    for violation in error.iter_mut().take(SUGGESTIONS_MAX) {
+        let Violation { kind, index, field, .. } = &*violation;
+        let binding = facts.role_bindings.get(*index).filter(|_| *kind == "role_bindings");
+        let hint = match (binding, field.as_str()) {
+            (Some(one), "identity") => {
+                did_you_mean(one.identity.as_str(), declared(&["identities"]))
+            }
+            (Some(one), "scope") => {
+                did_you_mean(one.scope.as_str(), declared(&["groups", "resources"]))
+            }
+            // A role that is there may not be bound at this scope: that is no spelling mistake.
+            (Some(one), "role")
+                if ids.custom_role(&one.role).or(ids.built_in_role(&one.role)).is_none() =>
+            {
+                did_you_mean(&one.role, built_in().chain(declared(&["roles"])))
+            }
+            (None, field) if *kind == "roles" && field.starts_with("capabilities[") => {
+                let at = field.trim_start_matches("capabilities[").trim_end_matches(']');
+                let role = facts.roles.get(*index);
+                let at = at.parse::<usize>().ok();
+                let typed = role.zip(at).and_then(|(role, at)| role.capabilities.get(at));
+                let known = ids.catalog.into_iter().flat_map(Catalog::capabilities);
+                typed.map(|typed| did_you_mean(typed, known)).unwrap_or_default()
+            }
+            (None, "id")
+                if violation.found.starts_with("parent `") && violation.other.is_none() =>
+            {
+                let parent = violation.found.split('`').nth(1).unwrap_or_default();
+                // A group below the missing one is no correction of it.
+                let is_below = |id: &&str| id.get(..parent.len()) == Some(parent);
+                did_you_mean(parent, declared(&["groups"]).filter(|id| !is_below(id)))
+            }
+            _ => String::new(),
+        };
+        violation.expected.push_str(&hint);
+    }
 }
 
 /// A list of the document, and a position in it.

@@ -70,13 +70,18 @@ pub(crate) fn check_loaded<T>(
     }
 }
 
-/// The diagnostics, one line each; empty if the document loaded.
+/// The diagnostics without their suggestions, one line each; empty if the document loaded. Suggestions have their
+/// own test (`crates/cli/tests/it/cli/validate.rs`).
 pub(crate) fn lines<T>(loaded: &Result<T, Diagnostics>) -> Vec<String> {
     let Err(diagnostics) = loaded else {
         return Vec::new();
     };
     assert!(!diagnostics.is_empty(), "refused without a diagnostic");
-    diagnostics.iter().map(ToString::to_string).collect()
+    let line = |diagnostic: &Diagnostic| {
+        let text = diagnostic.to_string();
+        text.split("; did you mean `").next().unwrap_or_default().to_owned()
+    };
+    diagnostics.iter().map(line).collect()
 }
 
 /// Whether a diagnostic that quotes the document has the position of the quoted text.

@@ -1,0 +1,153 @@
+//! The audit commands: who is bound to what, everything an identity may do, and what a change gives and takes.
+
+use serde_json::{Value, json};
+
+use crate::common::{capstan, folder, stderr, stdout};
+
+const DEMO: &str = "deploy/quickstart/policy.yaml";
+const POLICY: &str = "version: 1
+catalog: {name: c, resources: [{name: r, purpose: records, actions: [get, put]}], roles: [
+  {name: reader, capabilities: [r.get]}, {name: writer, capabilities: [r.get, r.put]}]}
+groups: [{id: acme, name: Acme Corp}, {id: acme/web}]
+identities: [{id: ann}, {id: bea, type: service}, {id: idle}]
+resources: [{id: acme/web/site, type: r}, {id: acme/web/other, type: r}]
+role_bindings:
+- {id: acme/one, identity: ann, role: writer, scope: acme}
+- {id: acme/web/two, identity: bea, role: reader, scope: acme/web, expires_at: 2020-01-01T00:00:00Z}
+- {id: acme/web/site/three, identity: bea, role: writer, scope: acme/web/site, when: [
+    {attribute: context.n, not_equals: 1}]}
+";
+
+fn policy(name: &str, text: &str) -> String {
+    let path = folder(name).join("policy.yaml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn text(arguments: &[&str]) -> String {
+    let output = capstan(arguments);
+    assert!(output.status.success(), "{}", stderr(&output));
+    stdout(&output)
+}
+
+fn json_of(arguments: &[&str]) -> Value {
+    serde_json::from_str(&text(&[arguments, &["--output", "json"]].concat())).unwrap()
+}
+
+fn error(arguments: &[&str]) -> String {
+    let output = capstan(arguments);
+    assert_eq!(output.status.code(), Some(2), "{}", stdout(&output));
+    stderr(&output)
+}
+
+#[test]
+fn bindings_are_listed_by_identity_scope_and_role() {
+    let policy = policy("audit-bindings", POLICY);
+    let all = ["bindings", "--policy", &policy];
+    let found = json_of(&all);
+    let one = json!({"binding": "acme/one", "identity": "ann", "role": "writer", "scope": "acme",
+                     "expired": false});
+    let two = json!({"binding": "acme/web/two", "identity": "bea", "role": "reader",
+                     "scope": "acme/web", "expires_at": "2020-01-01T00:00:00Z", "expired": true});
+    let three = json!({"binding": "acme/web/site/three", "identity": "bea", "role": "writer",
+                       "scope": "acme/web/site", "expired": false,
+                       "when": [{"attribute": "context.n", "not_equals": 1}]});
+    assert_eq!(found, json!({"bindings": [one, two, three]}));
+    let only = |option, value| json_of(&[&all[..], &[option, value]].concat())["bindings"].clone();
+    assert_eq!(only("--identity", "ann"), json!([one]));
+    assert_eq!(only("--scope", "acme/web"), json!([two]));
+    assert_eq!(only("--role", "writer"), json!([one, three]));
+    assert_eq!(text(&[&all[..], &["--identity", "idle"]].concat()), "no role bindings\n");
+    let table = text(&all);
+    for words in ["expired 2020-01-01T00:00:00Z", "if context.n ≠ 1"] {
+        assert!(table.contains(words), "{words} in {table}");
+    }
+    for (option, value, words) in [
+        ("--identity", "annn", "the policy has no identity `annn`; did you mean `ann`?"),
+        ("--scope", "acme/wep", "the policy has no group or resource `acme/wep`; did you mean"),
+        ("--role", "raeder", "the policy has no role `raeder`; did you mean `reader`?"),
+    ] {
+        let found = error(&[&all[..], &[option, value]].concat());
+        assert!(found.contains(words), "{found}");
+    }
+}
+
+#[test]
+fn groups_are_a_tree_with_their_bindings() {
+    let policy = policy("audit-groups", POLICY);
+    let tree = text(&["groups", "--policy", &policy]);
+    let expected = "acme  (Acme Corp)
+   · writer ann
+   web
+      · reader bea  expired 2020-01-01T00:00:00Z
+      site
+         · writer bea  if context.n ≠ 1
+";
+    assert_eq!(tree, expected);
+    let found = json_of(&["groups", "--policy", &policy]);
+    assert_eq!(found["groups"][0]["name"], "Acme Corp");
+    assert_eq!(found["groups"][0]["bindings"][0]["identity"], "ann");
+    assert_eq!(
+        found["groups"].as_array().unwrap().len(),
+        3,
+        "a resource without bindings is not shown"
+    );
+    assert!(error(&["groups", "--policy", "no-such-file"]).contains("no-such-file"));
+}
+
+#[test]
+fn identities_and_capabilities_are_listed() {
+    let policy = policy("audit-identities", POLICY);
+    let found = json_of(&["identities", "--policy", &policy]);
+    let bea = json!({"id": "bea", "type": "service", "name": "", "bindings": 2});
+    assert_eq!(found["identities"][1], bea);
+    assert!(text(&["identities", "--policy", &policy]).contains("service"));
+    assert!(error(&["identities"]).contains("--policy"));
+
+    let found = json_of(&["catalog", "capabilities", "--policy", &policy]);
+    assert_eq!(found, json!({"catalog": "c", "capabilities": ["r.get", "r.put"]}));
+    let table = text(&["catalog", "capabilities", "--policy", &policy]);
+    assert!(table.contains("get put") && table.contains("records"), "{table}");
+    let built_in = json_of(&["catalog", "capabilities"]);
+    assert_eq!(built_in["catalog"], "chainguard-2025-08-14");
+    assert_eq!(built_in["capabilities"].as_array().unwrap().len(), 64);
+    assert!(error(&["catalog", "capabilities", "--catalog", "none"]).contains("no catalog"));
+}
+
+#[test]
+fn capabilities_without_a_resource_are_listed_scope_by_scope() {
+    let policy = policy("audit-access", POLICY);
+    let found = json_of(&["capabilities", "bea", "--policy", &policy]);
+    assert_eq!(found["scopes"].as_array().unwrap().len(), 1, "an expired binding gives nothing");
+    assert_eq!(found["scopes"][0]["scope"], "acme/web/site");
+    assert_eq!(found["scopes"][0]["capabilities"], json!([]));
+    assert_eq!(found["scopes"][0]["conditional"], json!(["r.get", "r.put"]));
+    let shown = text(&["capabilities", "bea", "--policy", &policy]);
+    assert!(shown.contains("  · writer if context.n ≠ 1\n"), "{shown}");
+    assert!(text(&["capabilities", "ann", "--policy", &policy]).contains("get put"));
+    assert!(error(&["capabilities", "bob"]).contains("give --policy FILE"));
+    let found = error(&["capabilities", "bib", "--policy", DEMO]);
+    assert!(found.contains("no identity `bib`; did you mean `bob`?"), "{found}");
+}
+
+#[test]
+fn a_difference_says_who_gains_and_loses_what_where() {
+    let old = policy("audit-old", POLICY);
+    let changed = POLICY
+        .replace(
+            "identity: ann, role: writer, scope: acme}",
+            "identity: ann, role: reader, scope: acme}",
+        )
+        .replace("2020-01-01", "2120-01-01");
+    let new = policy("audit-new", &changed);
+    let found = json_of(&["policy", "diff", &old, &new]);
+    let gained = json!([{"identity": "bea", "scope": "acme/web", "capabilities": ["r.get"],
+                         "expires_at": "2120-01-01T00:00:00Z"}]);
+    let lost = json!([{"identity": "ann", "scope": "acme", "capabilities": ["r.put"]}]);
+    assert_eq!(found, json!({"gained": gained, "lost": lost}));
+    let shown = text(&["policy", "diff", &old, &new]);
+    assert!(shown.contains("- lost by 1 identity\n+ gained by 1 identity\n"), "{shown}");
+    let same = text(&["policy", "diff", &old, &old]);
+    assert_eq!(same, "no identity gains or loses a capability\n");
+    assert!(error(&["policy", "diff", &old, "no-such-file"]).contains("no-such-file"));
+}
