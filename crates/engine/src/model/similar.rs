@@ -3,11 +3,20 @@
 /// Most names that are suggested.
 pub const SIMILAR_MAX: usize = 3;
 
+/// Pairs of bytes that are compared for one typed name, about two milliseconds of work. Names beyond it are not looked
+/// at: a caller may ask for a name of a thousand bytes among thousands of the same length.
+const WORK_MAX: usize = 1 << 20;
+
 /// The names that are most similar to what was typed, at most [`SIMILAR_MAX`], the most similar first.
 #[must_use]
 pub fn similar<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
     let mut found: Vec<(usize, &str)> = Vec::new();
+    let mut work = 0;
     for name in known {
+        if work > WORK_MAX {
+            break;
+        }
+        work += (typed.len() + 1) * (name.len() + 1);
         let Some(distance) = distance(typed, name) else { continue };
         found.push((distance, name));
         if found.len() > SIMILAR_MAX {
@@ -81,6 +90,22 @@ fn edits(typed: &str, name: &str, max: usize) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// However many names there are, and however long they are.
+    #[test]
+    fn the_work_is_bounded() {
+        let names: Vec<String> = (0..5_000).map(|at| format!("{at:01000}")).collect();
+        let mut compared = 0;
+        let found = similar(
+            &"1".repeat(1_000),
+            names.iter().map(|name| {
+                compared += 1;
+                &**name
+            }),
+        );
+        assert!(found.is_empty());
+        assert!(compared <= WORK_MAX / 1_000_000 + 2, "{compared} names are compared");
+    }
 
     #[test]
     fn the_most_similar_names_come_first() {
