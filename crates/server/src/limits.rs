@@ -65,8 +65,8 @@ pub const SHORT_BODY_MAX: usize = 16 * 1024;
 /// Wait of a new call for its body; then it starts without it, with a permit and a deadline. Clients
 /// send head and body at once, so a longer wait is a slow or hostile client.
 pub const SHORT_WAIT_MAX: Duration = Duration::from_millis(5);
-/// Times that the task of a connection looks for more in one wake; then other tasks run. Each time it takes at most
-/// [`READ_BYTES`], which a flood of small frames makes half a millisecond of work.
+/// Times that the task of a connection looks for more in one wake; then other tasks run. Each time it takes less than
+/// twice [`READ_BYTES`]. A flood of small frames makes half a millisecond of work of that.
 pub const ROUNDS_MAX: usize = 2;
 /// Polls of tasks of one worker between two looks at its sockets. Calls with a task of their own may take a tenth of a
 /// millisecond a poll. The default of tokio is 61.

@@ -15,9 +15,11 @@ use crate::head::{Draft, Fault, Head};
 /// The largest window (RFC 9113, section 6.9.1).
 const WINDOW_MAX: i64 = (1 << 31) - 1;
 
-/// Heads that are remembered, and the bytes of a block that is.
+/// Heads that are remembered, the bytes of a block that is, and its header fields: a block of a byte for each field
+/// can mean a head that is a hundred times larger.
 const KNOWN_HEADS_MAX: usize = 4;
 const KNOWN_BLOCK_MAX: usize = 256;
+const KNOWN_FIELDS_MAX: usize = 24;
 
 /// What a frame means. An error ends the connection.
 type Received<'a> = Result<Option<Event<'a>>, Reason>;
@@ -242,6 +244,7 @@ impl Connection {
         if let Ok(head) = &head
             && self.reader.changes() == changes
             && block.len() <= KNOWN_BLOCK_MAX
+            && head.parts.headers.len() <= KNOWN_FIELDS_MAX
         {
             if self.heads.len() >= KNOWN_HEADS_MAX {
                 self.heads.remove(0);

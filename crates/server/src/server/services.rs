@@ -199,7 +199,7 @@ impl Calls for WorkerCalls {
         Intake { kind, message_bytes_max, decodes_in_turn }
     }
 
-    fn passes(&self, head: &Parts, extensions: &mut Extensions) -> bool {
+    fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool {
         self.admission.is_sampled(head, extensions)
     }
 

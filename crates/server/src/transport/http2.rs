@@ -39,7 +39,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -56,7 +56,8 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::limits::{
-    CONNECTION_WINDOW, INLINE_CALLS_MAX, LINGER_MAX, Limits, READ_BYTES, ROUNDS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, HEADER_BYTES_MAX, INLINE_CALLS_MAX, LINGER_MAX, Limits, READ_BYTES,
+    ROUNDS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -80,8 +81,8 @@ pub(crate) trait Calls: Clone + Send + 'static {
     /// What is done with a call, by its head. The same head gets the same.
     fn intake(&self, head: &Parts) -> Intake;
 
-    /// Whether this plain call must go to [`Calls::call`] all the same. Adds what was drawn for it.
-    fn passes(&self, head: &Parts, extensions: &mut Extensions) -> bool;
+    /// Draws whether this plain call is traced, and must go to [`Calls::call`] for that. Adds what was drawn.
+    fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool;
 
     /// Appends the framed message of an OK response to a plain call with this body. False, and nothing
     /// counts of what was appended, if the call must go to [`Calls::call`].
@@ -191,8 +192,8 @@ struct Driver<C: Calls> {
     /// The start of a frame.
     rest: Vec<u8>,
     calls: C,
-    /// The last head, and what is done with its calls.
-    known: Option<(Arc<Head>, Intake)>,
+    /// The last head, and what is done with its calls. It keeps no head in memory.
+    known: Option<(Weak<Head>, Intake)>,
     remote: Remote,
     timers: Timers,
     stalled_stream_max: Duration,
@@ -315,10 +316,10 @@ impl<C: Calls> Driver<C> {
                 self.rest.shrink_to(input.len());
                 self.rest.extend_from_slice(input);
                 // After less than it asked for, the socket says that it is empty without a system call.
-                if is_full || read == Read::Again {
+                if is_full || read == Read::Some {
                     return Read::Again;
                 }
-                read = if read == Read::Nothing { Read::Some } else { Read::Again };
+                read = Read::Some;
             }
         })
     }
@@ -354,15 +355,15 @@ impl<C: Calls> Driver<C> {
     fn push(&mut self, stream: u32, head: Arc<Head>, is_whole: bool, since: Instant) {
         self.is_used = true;
         let mut intake = match &self.known {
-            Some((known, intake)) if Arc::ptr_eq(known, &head) => *intake,
+            Some((known, intake)) if known.as_ptr() == Arc::as_ptr(&head) => *intake,
             _ => {
                 let intake = self.calls.intake(&head.parts);
-                self.known = Some((Arc::clone(&head), intake));
+                self.known = Some((Arc::downgrade(&head), intake));
                 intake
             }
         };
         let mut extensions = Extensions::new();
-        if intake.kind == Kind::Plain && self.calls.passes(&head.parts, &mut extensions) {
+        if intake.kind == Kind::Plain && self.calls.is_sampled(&head.parts, &mut extensions) {
             intake.kind = Kind::Unary;
         }
         let body = Chunks::default();
@@ -484,8 +485,9 @@ impl<C: Calls> Driver<C> {
     fn charge(&mut self) -> bool {
         let mut held = self.rest.len() + self.wire.lock().connection.held();
         if self.traffic.is_blocked() && !self.new_calls.is_empty() {
-            // The bodies of calls that wait are in the connection's window.
+            // The bodies of calls that wait are in the connection's window. Each has a head, too.
             held += CONNECTION_WINDOW as usize;
+            held += self.new_calls.len() * HEADER_BYTES_MAX as usize;
         }
         let charged = self.unsent.bytes();
         if held <= UNCHARGED_MAX {
