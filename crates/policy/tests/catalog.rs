@@ -149,17 +149,19 @@ fn names_follow_section_4() {
     ] {
         let expected = format!("found `{shown}`; expected a name ({why})");
         check(&format!("name: \"{name}\""), &[&format!("1:7: name: {expected}")]);
+        // The same, with the marks that permissions of other clouds have.
+        let of_capability = expected.replace(CHARACTERS, &format!("{CHARACTERS} / :"));
         check(
             &format!("name: c\nresources: [{{name: \"{name}\", actions: [read]}}]"),
-            &[&format!("2:20: resources[0].name: {expected}")],
+            &[&format!("2:20: resources[0].name: {of_capability}")],
         );
         check(
             &format!("name: c\nresources: [{{name: r, actions: [read, \"{name}\"]}}]"),
-            &[&format!("2:39: resources[0].actions[1]: {expected}")],
+            &[&format!("2:39: resources[0].actions[1]: {of_capability}")],
         );
         check(
             &format!("name: c\ncapabilities: [gulf, \"{name}\"]"),
-            &[&format!("2:22: capabilities[1]: {expected}")],
+            &[&format!("2:22: capabilities[1]: {of_capability}")],
         );
         check_roles(
             &format!("- {{name: \"{name}\", capabilities: [gulf]}}"),
@@ -250,9 +252,9 @@ roles: [{name: o, capabilities: [r.a.b, r.5, r.x y, r s.read, d.e, 'true']}]
             "2:38: resources[0].actions[1]: found the number `5`; expected a name (quote it to \
              make it a string)",
             "2:41: resources[0].actions[2]: found `x y`; expected a name (character ' ': only A-Z \
-             a-z 0-9 _ - . +)",
+             a-z 0-9 _ - . + / :)",
             "2:57: resources[1].name: found `r s`; expected a name (character ' ': only A-Z a-z \
-             0-9 _ - . +)",
+             0-9 _ - . + / :)",
             "3:16: capabilities[0]: found `d.e`; expected an opaque capability, which has no dot; \
              one with a dot is an action of `resources`",
             "3:21: capabilities[1]: found the boolean `true`; expected a name (quote it to make it \

@@ -18,10 +18,12 @@ pub enum ParseNameError {
         bytes: usize,
     },
     /// A character that names do not have.
-    #[error("character {found:?}: only A-Z a-z 0-9 _ - . +")]
+    #[error("character {found:?}: only A-Z a-z 0-9 {}", spaced(.marks))]
     Character {
         /// The first such character.
         found: char,
+        /// The marks that such a name may have.
+        marks: &'static str,
     },
     /// A slash or a colon at either end.
     #[error("{} at either end", quote(&found.to_string()))]
@@ -56,13 +58,18 @@ pub fn parse_capability_name(text: &str) -> Result<(), ParseNameError> {
     end.map_or(Ok(()), |found| Err(ParseNameError::End { found }))
 }
 
-fn parse(text: &str, marks: &str) -> Result<(), ParseNameError> {
+fn spaced(marks: &str) -> String {
+    let marks: Vec<String> = marks.chars().map(String::from).collect();
+    marks.join(" ")
+}
+
+fn parse(text: &str, marks: &'static str) -> Result<(), ParseNameError> {
     if text.is_empty() || text.len() > NAME_BYTES_MAX {
         return Err(ParseNameError::Length { bytes: text.len() });
     }
     let allowed = |c: char| c.is_ascii_alphanumeric() || marks.contains(c);
     if let Some(found) = text.chars().find(|c| !allowed(*c)) {
-        return Err(ParseNameError::Character { found });
+        return Err(ParseNameError::Character { found, marks });
     }
     if text.split('.').any(str::is_empty) {
         return Err(ParseNameError::Dots);
@@ -105,7 +112,10 @@ mod tests {
             assert_eq!(parse_capability_name(bad), Err(ParseNameError::End { found }), "{bad}");
         }
         assert_eq!(parse_capability_name("a./b..c"), Err(ParseNameError::Dots));
-        assert_eq!(parse_capability_name("a*"), Err(ParseNameError::Character { found: '*' }));
+        assert_eq!(
+            parse_capability_name("a*"),
+            Err(ParseNameError::Character { found: '*', marks: "_-.+/:" })
+        );
         assert_eq!(parse_capability_name(""), Err(ParseNameError::Length { bytes: 0 }));
     }
 
@@ -122,7 +132,10 @@ mod tests {
         }
         for bad in ['*', '/', ' ', '\n', '\u{e9}', ':'] {
             let text = format!("a{bad}b");
-            assert_eq!(parse_name(&text), Err(ParseNameError::Character { found: bad }));
+            assert_eq!(
+                parse_name(&text),
+                Err(ParseNameError::Character { found: bad, marks: "_-.+" })
+            );
         }
     }
 }
