@@ -12,10 +12,11 @@ use std::time::Duration;
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
-    CONNECTION_WINDOW, INLINE_CALLS_MAX, Limits, SHORT_BODY_MAX, SHORT_WAIT_MAX, STREAM_WINDOW,
+    CONNECTION_WINDOW, Limits, SHORT_BODY_MAX, SHORT_WAIT_MAX, STARTED_CALLS_MAX, STREAM_WINDOW,
 };
 use prost::Message as _;
 
+use self::bounds::batch;
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
 use crate::raw::{
@@ -135,15 +136,16 @@ async fn bodies_around_the_short_limit_are_answered() {
     }
 }
 
-/// More calls than one wake of a connection holds or polls, of every kind, all at once.
+/// More calls than one wake of a connection reads or starts, of every kind, all at once.
 #[tokio::test]
 async fn many_calls_at_once_are_all_answered() {
     let server = InProcess::start(Source::Demo).await;
-    let batch = v1::BatchCheckRequest::default();
     for (path, body, at_once) in [
         (CHECK, framed(&check()), 128),
-        (BATCH, framed(&batch), 128),
-        (BATCH, framed(&batch), 3 * INLINE_CALLS_MAX),
+        (BATCH, framed(&batch(0)), 128),
+        (BATCH, framed(&batch(0)), 3 * STARTED_CALLS_MAX),
+        // Calls wait for their turn while there is more to read.
+        (BATCH, framed(&batch(100)), 5 * STARTED_CALLS_MAX),
     ] {
         // Heads and bodies in turn, and then all heads before all bodies.
         for apart in [false, true] {
@@ -163,6 +165,29 @@ async fn many_calls_at_once_are_all_answered() {
             assert!(answers.values().all(Option::is_some), "{answers:?}");
         }
     }
+}
+
+/// A call that waits for its turn, while its body is not complete and the socket has more of it.
+#[tokio::test]
+async fn a_long_body_behind_many_calls_is_read() {
+    let server = InProcess::start(Source::Demo).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let head = |stream| frame(HEADERS, END_HEADERS, stream, &raw::header_block(BATCH));
+    let (short, long) = (framed(&batch(0)), framed(&batch(1_000)));
+    let mut bytes = Vec::new();
+    let mut streams = (0..).map(|at| 2 * at + 1);
+    for stream in streams.by_ref().take(STARTED_CALLS_MAX) {
+        bytes.extend([head(stream), frame(DATA, END_STREAM, stream, &short)].concat());
+    }
+    let stream = streams.next().unwrap();
+    bytes.extend(head(stream));
+    for part in long.chunks(10_000) {
+        bytes.extend(frame(DATA, 0, stream, part));
+    }
+    bytes.extend(frame(DATA, END_STREAM, stream, &[]));
+    peer.send_bytes(&bytes).await;
+    let answers = answers(&mut peer, STARTED_CALLS_MAX + 1).await;
+    assert!(answers.values().all(Option::is_some), "{answers:?}");
 }
 
 /// The response to an unknown method could be sent before the body arrives, and the stream would be

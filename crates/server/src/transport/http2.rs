@@ -45,7 +45,7 @@ use std::time::Duration;
 
 use capstan_http2::{Event, Head, Reason};
 use http_body::Body as HttpBody;
-use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -56,8 +56,8 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::limits::{
-    CONNECTION_WINDOW, HEADER_BYTES_MAX, INLINE_CALLS_MAX, LINGER_MAX, Limits, READ_BYTES,
-    ROUNDS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, HEADER_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
+    ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -160,6 +160,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         seat,
         is_busy: false,
         is_used: false,
+        has_backlog: false,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -169,20 +170,32 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
-    if driver.wire.lock().connection.has_left() {
-        linger(&mut driver.socket).await;
+    let has_left = driver.wire.lock().connection.has_left();
+    driver.end();
+    if has_left {
+        let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
     }
 }
 
-/// Closes the connection's own side, and reads on until the peer closes its side. A socket that is closed with
-/// unread bytes resets the connection, and the peer could lose the last answers.
+/// Closes the connection's own side, and reads on until the peer closes its side, or sends more than was on its way.
+/// A socket that is closed with unread bytes resets the connection, and the peer could lose the last answers.
 async fn linger(socket: &mut Connection) {
-    let until_closed = async {
-        let mut ignored = [0; 256];
-        let _ = socket.shutdown().await;
-        while matches!(socket.read(&mut ignored).await, Ok(bytes) if bytes > 0) {}
-    };
-    let _ = timeout(LINGER_MAX, until_closed).await;
+    let mut left = LINGER_BYTES_MAX;
+    let _ = socket.shutdown().await;
+    loop {
+        let read = poll_fn(|cx| {
+            READ.with_borrow_mut(|buffer| {
+                let mut buffer = ReadBuf::new(buffer);
+                let polled = Pin::new(&mut *socket).poll_read(cx, &mut buffer);
+                polled.map_ok(|()| buffer.filled().len())
+            })
+        });
+        match read.await {
+            Ok(bytes) if bytes > 0 && bytes <= left => left -= bytes,
+            _ => return,
+        }
+        tokio::task::yield_now().await;
+    }
 }
 
 /// One connection.
@@ -206,6 +219,8 @@ struct Driver<C: Calls> {
     is_busy: bool,
     /// Whether a call has arrived that the seat does not know of.
     is_used: bool,
+    /// Whether calls could start, but not in the last turn, which had started enough of them.
+    has_backlog: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -228,31 +243,35 @@ thread_local! {
 enum Read {
     Nothing,
     Some,
-    /// So much that others come first. There may be more.
+    /// So much that others come first, or calls wait for their turn. There may be more.
     Again,
     /// The peer has closed the connection, or was too slow.
     End,
 }
 
 impl<C: Calls> Driver<C> {
-    fn poll(&mut self, cx: &Context<'_>) -> Poll<()> {
-        self.gate.open(cx);
+    fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
+        self.gate.open(task);
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         let now = Instant::now();
-        let mut inline_calls = INLINE_CALLS_MAX;
+        let (mut calls_left, mut bytes_read) = (STARTED_CALLS_MAX, 0);
         for _ in 0..ROUNDS_MAX {
             self.gate.again();
             if !self.look_at_signals() {
                 return Poll::Ready(());
             }
             let was_blocked = self.traffic.is_blocked();
-            let read = if was_blocked { Read::Nothing } else { self.read(&mut cx, now) };
+            let read = match (was_blocked, self.has_backlog) {
+                (true, _) => Read::Nothing,
+                (false, true) => Read::Again,
+                (false, false) => self.read(&mut cx, now, &mut bytes_read),
+            };
             if read == Read::End {
                 return Poll::Ready(());
             }
-            if !was_blocked && !self.new_calls.is_empty() {
-                self.start_new_calls(now, &mut inline_calls);
+            if !was_blocked {
+                self.start_new_calls(now, &mut calls_left);
             }
             if !self.write(&mut cx, now) || !self.charge() {
                 return Poll::Ready(());
@@ -271,13 +290,15 @@ impl<C: Calls> Driver<C> {
             }
             // A connection that was blocked has read nothing, and a full buffer may not hold all.
             let is_unblocked = was_blocked && !self.traffic.is_blocked();
-            if !is_unblocked && !sends && read != Read::Again && self.gate.close() {
+            let waits = !self.has_backlog || self.traffic.is_blocked();
+            if waits && !is_unblocked && !sends && read != Read::Again && self.gate.close() {
                 return Poll::Pending;
             }
+            if bytes_read >= READ_BYTES / 2 || self.has_backlog {
+                break;
+            }
         }
-        // The runtime lets other tasks run; it also has a budget for each poll of a task, after which
-        // every socket is pending.
-        self.gate.pass();
+        self.gate.pass(task);
         Poll::Pending
     }
 
@@ -297,7 +318,7 @@ impl<C: Calls> Driver<C> {
     }
 
     /// Takes what has arrived. The socket wakes the task for more, unless this returns [`Read::Again`].
-    fn read(&mut self, cx: &mut Context<'_>, now: Instant) -> Read {
+    fn read(&mut self, cx: &mut Context<'_>, now: Instant, bytes: &mut usize) -> Read {
         READ.with_borrow_mut(|buffer| {
             let mut read = Read::Nothing;
             loop {
@@ -309,6 +330,7 @@ impl<C: Calls> Driver<C> {
                     Poll::Ready(Ok(())) if buffer.filled().len() > before => {}
                     Poll::Ready(_) => return Read::End,
                 }
+                *bytes += buffer.filled().len() - before;
                 let is_full = buffer.remaining() == 0;
                 let mut input = buffer.filled();
                 self.take(&mut input, now);
@@ -412,22 +434,28 @@ impl<C: Calls> Driver<C> {
         self.new_calls.binary_search_by_key(&stream, |call| call.stream)
     }
 
-    /// Starts the calls that wait for nothing more.
-    fn start_new_calls(&mut self, now: Instant, inline_calls: &mut usize) {
+    /// Starts calls that wait for nothing more, the oldest first, as many as the turn has left.
+    fn start_new_calls(&mut self, now: Instant, left: &mut usize) {
+        self.has_backlog = false;
         if !self.new_calls.iter().any(|call| call.starts(now)) {
             return;
         }
         let calls = std::mem::take(&mut self.new_calls);
-        let (starts, waits): (Vec<_>, Vec<_>) =
-            calls.into_iter().partition(|call| call.starts(now));
-        self.new_calls = waits;
-        for call in starts {
-            self.start(call, inline_calls);
+        for call in calls {
+            if !call.starts(now) {
+                self.new_calls.push(call);
+            } else if *left == 0 {
+                self.has_backlog = true;
+                self.new_calls.push(call);
+            } else {
+                *left -= 1;
+                self.start(call);
+            }
         }
     }
 
     /// Starts a call that is not answered as a plain one.
-    fn start(&mut self, mut call: NewCall, inline_calls: &mut usize) {
+    fn start(&mut self, mut call: NewCall) {
         let (stream, is_whole) = (call.stream, call.is_whole);
         let read = std::mem::take(&mut call.body);
         if !is_whole && read.bytes() > 0 {
@@ -448,15 +476,10 @@ impl<C: Calls> Driver<C> {
             stalled_max: self.stalled_stream_max,
         };
         let mut call = Box::pin(exchange(answer, responder));
-        // Most calls end in their first poll, and need no task. Their number is limited so that one
-        // wake of a connection does not keep a worker from its other connections for long.
-        if let Some(rest) = inline_calls.checked_sub(1) {
-            *inline_calls = rest;
-            if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
-                return;
-            }
+        // Most calls end in their first poll, and need no task.
+        if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            self.tasks.spawn(call);
         }
-        self.tasks.spawn(call);
     }
 
     /// Writes what is pending, as far as the peer reads. False if the connection has ended.
@@ -498,6 +521,14 @@ impl<C: Calls> Driver<C> {
         self.unsent.add(held.saturating_sub(charged))
     }
 
+    /// Calls that have not ended learn that nobody waits for them.
+    fn end(&mut self) {
+        self.wire.lock().connection.close(Reason::NO_ERROR);
+        self.new_calls.clear();
+        self.bodies.clear();
+        self.unsent.release(self.unsent.bytes());
+    }
+
     fn is_greeted(&self) -> bool {
         self.wire.lock().connection.is_greeted()
     }
@@ -505,7 +536,6 @@ impl<C: Calls> Driver<C> {
 
 impl<C: Calls> Drop for Driver<C> {
     fn drop(&mut self) {
-        // Calls that have not ended learn that nobody waits for them.
-        self.wire.lock().connection.close(Reason::NO_ERROR);
+        self.end();
     }
 }

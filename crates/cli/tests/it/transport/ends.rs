@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{FAULTS_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX};
+use capstan_server::limits::{
+    FAULTS_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX,
+};
 use tokio::time::Instant;
 
 use super::{CHECK, assert_allowed, check};
@@ -62,18 +64,23 @@ async fn a_frame_that_does_not_end_is_charged() {
     }
 }
 
-/// A peer that sends when a connection has ended is not reset before it has read its answers.
-#[tokio::test]
-async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
+/// A connection at its age, and the ping that comes before its end.
+async fn old_connection() -> (InProcess, Frames, Vec<u8>) {
     let limits = Limits { connection_age: Duration::from_millis(50), ..Limits::default() };
     let server = InProcess::start_within(limits).await;
     let mut peer = Frames::connect(server.grpc).await;
-    let ping = loop {
+    loop {
         let (kind, flags, _, payload) = peer.next().await;
         if (kind, flags) == (PING, 0) {
-            break payload;
+            return (server, peer, payload);
         }
-    };
+    }
+}
+
+/// A peer that sends when a connection has ended is not reset before it has read its answers.
+#[tokio::test]
+async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
+    let (_server, mut peer, ping) = old_connection().await;
     let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(CHECK));
     let call = [head, frame(DATA, END_STREAM, 1, &framed(&check()))].concat();
     peer.send_bytes(&[call, frame(PING, ACK, 0, &ping)].concat()).await;
@@ -94,4 +101,21 @@ async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
         assert!(began.elapsed() < PATIENCE, "it is read for ever");
         tokio::time::sleep(LINGER_MAX / 10).await;
     }
+}
+
+/// A peer that does not stop sending is not read for as long as the others.
+#[tokio::test]
+async fn a_connection_that_has_left_reads_no_flood() {
+    // More than the buffers of both sockets.
+    const FLOOD: usize = 64 << 20;
+    let (_server, mut peer, ping) = old_connection().await;
+    peer.send(PING, ACK, 0, &ping).await;
+    while peer.next_or_end().await.is_some() {}
+    let junk = vec![0; 1 << 20];
+    let mut sent = 0;
+    while sent < FLOOD && peer.try_send_bytes(&junk).await.is_ok() {
+        sent += junk.len();
+    }
+    assert!(sent < FLOOD, "{sent} bytes are read");
+    const { assert!(LINGER_BYTES_MAX < FLOOD / 16) };
 }

@@ -3,6 +3,7 @@
 //! A response wakes the task of its connection, which writes it. The task starts most calls itself and then
 //! writes their responses, so those wakes would only cost an empty poll each.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::AcqRel, Ordering::Acquire};
 use std::task::{Context, Wake, Waker};
@@ -41,10 +42,12 @@ impl Gate {
         self.state.swap(POLLING, AcqRel);
     }
 
-    /// The task stops running although there may have been a wake: it is woken for that.
-    pub(super) fn pass(&self) {
+    /// The task stops running although there may have been a wake, and runs again after the runtime has looked at its
+    /// sockets and run the tasks that they wake. A plain wake would let busy connections run several times between two
+    /// looks.
+    pub(super) fn pass(&self, cx: &mut Context<'_>) {
         self.state.swap(IDLE, AcqRel);
-        self.task.wake();
+        let _ = pin!(tokio::task::yield_now()).poll(cx);
     }
 
     /// The task stops running. False if there was a wake since the last [`Gate::again`]: then the
