@@ -22,6 +22,7 @@ mod search;
 mod serve;
 mod signals;
 mod top;
+mod validation;
 
 use std::io;
 use std::process::ExitCode;

@@ -1,17 +1,15 @@
 //! `capstan policy`: validates and tests policy documents.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use capstan_policy::{DOCUMENT_BYTES_MAX, Diagnostic, load_policy};
-use serde::Serialize;
+use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
 
-use super::FAILED;
 use super::audit::diff::Diff;
-use super::audit::{count, file};
-use super::output::{self, Format};
+use super::output::Format;
 use super::policy_test::Test;
-use capstan_server::feed::source::{load_catalogs, read};
+use super::validation::{self, Valid};
+use capstan_server::feed::source::load_catalogs;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -52,41 +50,6 @@ enum Command {
     },
 }
 
-#[derive(Debug, Serialize)]
-struct Report {
-    files: Vec<FileReport>,
-}
-
-#[derive(Debug, Default, Serialize)]
-struct FileReport {
-    file: String,
-    valid: bool,
-    errors: Vec<Finding>,
-    /// The number of errors. `errors` has the first 100.
-    error_count: usize,
-    warnings: Vec<Finding>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    declares: Option<Declares>,
-}
-
-#[derive(Debug, Serialize)]
-struct Finding {
-    line: usize,
-    column: usize,
-    field: String,
-    found: String,
-    expected: String,
-}
-
-#[derive(Debug, Serialize)]
-struct Declares {
-    groups: usize,
-    roles: usize,
-    identities: usize,
-    role_bindings: usize,
-    resources: usize,
-}
-
 impl Documents {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let (files, catalog, max_document_bytes) = match self.command {
@@ -97,106 +60,23 @@ impl Documents {
             }
         };
         let catalogs = load_catalogs(&catalog)?;
-        let mut report = Report { files: Vec::new() };
-        for path in &files {
-            report.files.push(match read(&file(path), max_document_bytes) {
-                Ok(document) => validate(path, &document, &catalogs),
-                Err(error) => unreadable(path, &error),
-            });
-        }
-        match format {
-            Format::Json => output::json(&report)?,
-            Format::Table => report.files.iter().try_for_each(FileReport::print)?,
-        }
-        let valid = report.files.iter().all(|file| file.valid);
-        Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(FAILED) })
+        validation::run(&files, max_document_bytes, format, |document| {
+            validate(document, &catalogs)
+        })
     }
 }
 
-fn validate(path: &Path, document: &[u8], catalogs: &capstan_policy::Catalogs) -> FileReport {
-    let file = path.display().to_string();
-    match load_policy(document, catalogs) {
-        Ok(policy) => {
-            let facts = policy.model.facts();
-            FileReport {
-                file,
-                valid: true,
-                warnings: policy.warnings.iter().map(Finding::from).collect(),
-                declares: Some(Declares {
-                    groups: facts.groups.len(),
-                    roles: facts.roles.len(),
-                    identities: facts.identities.len(),
-                    role_bindings: facts.role_bindings.len(),
-                    resources: facts.resources.len(),
-                }),
-                ..FileReport::default()
-            }
-        }
-        Err(found) => FileReport {
-            file,
-            errors: found.iter().map(Finding::from).collect(),
-            error_count: found.total(),
-            ..FileReport::default()
-        },
-    }
-}
-
-fn unreadable(path: &Path, error: &anyhow::Error) -> FileReport {
-    let found = format!("{error:#}");
-    let finding = Finding {
-        line: 1,
-        column: 1,
-        field: String::new(),
-        found,
-        expected: "a document that can be read".into(),
-    };
-    FileReport {
-        file: path.display().to_string(),
-        errors: vec![finding],
-        error_count: 1,
-        ..FileReport::default()
-    }
-}
-
-impl From<&Diagnostic> for Finding {
-    fn from(diagnostic: &Diagnostic) -> Self {
-        let Diagnostic { line, column, field, found, expected } = diagnostic.clone();
-        Self { line, column, field, found, expected }
-    }
-}
-
-impl FileReport {
-    fn print(&self) -> anyhow::Result<()> {
-        let file = &self.file;
-        for (word, findings) in [("warning", &self.warnings), ("error", &self.errors)] {
-            for Finding { line, column, field, found, expected } in findings {
-                let field = if field.is_empty() { String::new() } else { format!("{field}: ") };
-                let word = output::verdict(false, word);
-                output::line(format!(
-                    "{file}:{line}:{column}: {word}: {field}found {found}; expected {expected}"
-                ))?;
-            }
-        }
-        match &self.declares {
-            Some(declares) => {
-                let Declares { groups, roles, identities, role_bindings, resources } = declares;
-                let word = output::verdict(true, "valid");
-                output::line(format!(
-                    "{file}: {word}: {}, {}, {}, {}, {}",
-                    count(*groups, "groups"),
-                    count(*roles, "custom roles"),
-                    count(*identities, "identities"),
-                    count(*role_bindings, "role bindings"),
-                    count(*resources, "resources"),
-                ))
-            }
-            None => {
-                let (shown, all) = (self.errors.len(), self.error_count);
-                let more =
-                    if all > shown { format!(", the first {shown} shown") } else { String::new() };
-                let word = output::verdict(false, "not valid");
-                output::line(format!("{file}: {word}: {}{more}", count(all, "errors")))
-            }
-        }
-    }
+fn validate(document: &[u8], catalogs: &Catalogs) -> Result<Valid, Diagnostics> {
+    let policy = load_policy(document, catalogs)?;
+    let facts = policy.model.facts();
+    Ok(Valid {
+        warnings: policy.warnings,
+        declares: vec![
+            ("groups", "groups", facts.groups.len()),
+            ("roles", "custom roles", facts.roles.len()),
+            ("identities", "identities", facts.identities.len()),
+            ("role_bindings", "role bindings", facts.role_bindings.len()),
+            ("resources", "resources", facts.resources.len()),
+        ],
+    })
 }

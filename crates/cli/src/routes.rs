@@ -2,19 +2,23 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail};
 use capstan_engine::{Attributes, Path, Question, Snapshot};
+use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 use clap::ArgAction;
 use serde::Serialize;
 
 use super::DENIED;
+use super::audit::file;
 use super::output::{self, Format};
+use super::validation::{self, Valid};
 use capstan_server::clock::Clock;
 use capstan_server::envoy::routes::{
     self, CanonicalRequest, MalformedRequestError, RouteError, Table,
 };
-use capstan_server::feed::source::{Source, load_catalogs};
+use capstan_server::feed::source::{Source, in_file, load_catalogs};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -23,6 +27,13 @@ Examples:
   capstan routes test --routes routes.yaml --content-type application/grpc POST /my.pkg.Service/Method
 
 Exit codes: 0 if a route matches and, with --identity, the request is allowed; 1 if not; 2 error.";
+
+const VALIDATE_EXAMPLES: &str = "\
+Examples:
+  capstan routes validate routes.yaml
+  capstan routes validate routes.yaml --policy acme.yaml
+
+Exit codes: 0 if all tables are valid, 2 otherwise.";
 
 /// Route tables: the capabilities that HTTP requests through Envoy require
 #[derive(Debug, clap::Args)]
@@ -34,6 +45,24 @@ pub(crate) struct Routes {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Test(Test),
+    Validate(Validate),
+}
+
+/// Validates route tables and prints every error with its position
+#[derive(Debug, clap::Args)]
+#[command(after_help = VALIDATE_EXAMPLES)]
+struct Validate {
+    /// Route tables, YAML or JSON; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// A policy document: its catalog must have every capability that a route requires. Without it, any catalog may
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// Additional catalogs: a built-in catalog's name or a file; repeat for several
+    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
+    catalog: Vec<String>,
 }
 
 /// Shows the route that a request matches, what it requires and, with a policy, whether it is allowed
@@ -52,8 +81,8 @@ struct Test {
     #[arg(long, value_name = "IDENTITY", requires = "policy")]
     identity: Option<String>,
 
-    /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
-    /// repeat for several
+    /// Additional catalogs that the policy document can name, or that have capabilities of the table: a built-in
+    /// catalog's name or a file; repeat for several
     #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
     catalog: Vec<String>,
 
@@ -103,8 +132,15 @@ struct Requirement {
 
 impl Routes {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Command::Test(test) = self.command;
+        let test = match self.command {
+            Command::Test(test) => test,
+            Command::Validate(validate) => return validate.run(format),
+        };
         let table = routes::load(&test.routes)?;
+        if test.policy.is_none() {
+            let checked = table.routes.check_capabilities(&load_catalogs(&test.catalog)?.all());
+            checked.map_err(|found| in_file(&test.routes, &found))?;
+        }
         let request = test.request()?;
         let mut report = Report::new(&table, request.as_ref().map_err(|why| *why));
         if let (Some(policy), Some(identity)) = (&test.policy, &test.identity) {
@@ -127,6 +163,29 @@ impl Routes {
         }
         let good = report.route.is_some() && report.allowed != Some(false);
         Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    }
+}
+
+impl Validate {
+    fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let catalogs = load_catalogs(&self.catalog)?;
+        let catalogs = match &self.policy {
+            Some(policy) => {
+                let policy = Source::file(file(policy)).load(&catalogs)?;
+                vec![Arc::clone(policy.model.catalog())]
+            }
+            None => catalogs.all(),
+        };
+        validation::run(&self.files, DOCUMENT_BYTES_MAX, format, |document| {
+            let table = load_routes(document)?;
+            table.check_capabilities(&catalogs)?;
+            let requirements = table.routes.iter().map(|route| route.requires.len()).sum();
+            let declares = vec![
+                ("routes", "routes", table.routes.len()),
+                ("requirements", "requirements", requirements),
+            ];
+            Ok(Valid { declares, ..Valid::default() })
+        })
     }
 }
 

@@ -32,6 +32,12 @@ impl Catalogs {
         loaded.chain(built_in::names())
     }
 
+    /// All catalogs, in the order of [`Catalogs::names`].
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Catalog>> {
+        self.names().filter_map(|name| self.get(name)).collect()
+    }
+
     /// The known error in a built-in catalog, and the name of the corrected catalog.
     pub(crate) fn erratum(name: &str) -> Option<(&'static str, &'static str)> {
         built_in::erratum(name)

@@ -5,9 +5,11 @@ mod overlap;
 mod read;
 mod template;
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 
-use capstan_engine::quote;
+use capstan_engine::{Catalog, did_you_mean, quote};
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::policy::decode;
@@ -54,6 +56,42 @@ impl Routes {
             _ => None,
         };
         self.challenge.as_deref().or(fitting)
+    }
+
+    /// Whether each required capability is in at least one of these catalogs. A route with any other lets nothing pass.
+    ///
+    /// # Errors
+    ///
+    /// A diagnostic for each capability that is in none.
+    pub fn check_capabilities(&self, catalogs: &[Arc<Catalog>]) -> Result<(), Diagnostics> {
+        let is_known = |name: &str| catalogs.iter().any(|one| one.capability(name).is_some());
+        let mut diagnostics = Diagnostics::default();
+        for (at, route) in self.routes.iter().enumerate() {
+            for (number, Requirement { capability, position, .. }) in
+                route.requires.iter().enumerate()
+            {
+                if is_known(capability) {
+                    continue;
+                }
+                let names: BTreeSet<_> =
+                    catalogs.iter().flat_map(|one| one.capabilities()).collect();
+                let near = did_you_mean(capability, names.into_iter());
+                let expected = match catalogs {
+                    [one] => format!("a capability of catalog `{}`{near}", one.name()),
+                    _ => format!("a capability of a catalog{near}"),
+                };
+                let (line, column) = *position;
+                let field = format!("routes[{at}].require[{number}].capability");
+                diagnostics.push(Diagnostic {
+                    line,
+                    column,
+                    field,
+                    found: quote(capability),
+                    expected,
+                });
+            }
+        }
+        if diagnostics.is_empty() { Ok(()) } else { Err(diagnostics) }
     }
 }
 
@@ -138,6 +176,8 @@ pub struct Requirement {
     pub capability: String,
     /// The template of the resource's path.
     pub resource: ResourceTemplate,
+    /// Line and column of the capability in the document, from 1.
+    pub position: (usize, usize),
 }
 
 /// The accepted HTTP methods.

@@ -1,4 +1,4 @@
-//! `capstan routes test`: the route of a request and its requirements, as text and as JSON.
+//! `capstan routes`: the route of a request and its requirements, as text and as JSON, and what is wrong with a table.
 
 use serde_json::json;
 
@@ -13,15 +13,21 @@ routes:
     {capability: repo.update, resource: 'acme/platform/{r}'}]}
 - {name: copy, methods: [PUT], path: '/v2/{r...}/{tag}', query: [{name: from, as: s}], if_denied_remove: [from],
    where: {tag: tag}, require: [{capability: repo.update, resource: 'acme/platform/{s}'}]}
-- {name: misspelt, methods: [GET], path: /misspelt, require: [{capability: repo.lsit, resource: acme}]}
 - {name: call, grpc: my.pkg.Service/Method, authenticated: true}
 ";
 const DEMO: &str = "deploy/quickstart/policy.yaml";
 
+const MISSPELT: &str = "- {name: misspelt, methods: [GET], path: /misspelt, require: [
+    {capability: repo.lsit, resource: acme}]}\n";
+
 /// The exit code and the output.
 fn test(name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    test_of(name, ROUTES, arguments)
+}
+
+fn test_of(name: &str, table: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let routes = folder(name).join("routes.yaml");
-    std::fs::write(&routes, ROUTES).unwrap();
+    std::fs::write(&routes, table).unwrap();
     let command = ["routes", "test", "--routes", routes.to_str().unwrap()];
     let output = capstan(&[&command[..], arguments].concat());
     (output.status.code(), stdout(&output) + &stderr(&output))
@@ -94,7 +100,9 @@ allowed
     assert_eq!((code, &json["allowed"]), (Some(1), &json!(false)));
     assert_eq!(json["requires"][1]["reason"], "UNKNOWN_IDENTITY");
     assert_eq!(json["requires"][1]["allowed"], false);
-    let (code, text) = test("routes-misspelt", &ask("alice", ["GET", "/misspelt"]));
+    let misspelt = format!("{ROUTES}{MISSPELT}");
+    let asked = ask("alice", ["GET", "/misspelt"]);
+    let (code, text) = test_of("routes-misspelt", &misspelt, &asked);
     assert_eq!(code, Some(1));
     assert!(text.contains("requires repo.lsit at acme: UNKNOWN_CAPABILITY\ndenied\n"), "{text}");
     let (code, text) = test("routes-nopath", &ask("alice", ["PUT", "/v2/a*b/1.0"]));
@@ -138,4 +146,52 @@ fn invalid_arguments_are_errors() {
     let output = capstan(&["routes", "test", "--routes", "README.md", "GET", "/"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("README.md:"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_capability_that_no_catalog_has_is_an_error() {
+    let file = folder("routes-unknown").join("routes.yaml");
+    let routes = file.to_str().unwrap();
+    std::fs::write(&file, format!("{ROUTES}{MISSPELT}")).unwrap();
+    let found = "routes.yaml:12:18: ";
+    let expected = "routes[5].require[0].capability: found `repo.lsit`; expected a capability of a catalog; did you \
+                    mean `repo.list`?";
+    let output = capstan(&["routes", "validate", routes]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains(&format!("{found}error: {expected}")), "{text}");
+    assert!(text.ends_with("routes.yaml: not valid: 1 error\n"), "{text}");
+    let output = capstan(&["routes", "test", "--routes", routes, "GET", "/v2/"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains(&format!("{found}{expected}")), "{}", stderr(&output));
+}
+
+#[test]
+fn a_table_is_valid_for_one_policy_or_for_any_catalog() {
+    let file = folder("routes-valid").join("routes.yaml");
+    let (routes, catalog) = (file.to_str().unwrap(), file.with_file_name("catalog.yaml"));
+    std::fs::write(&file, ROUTES.replace("tag.list", "record.read")).unwrap();
+    let resources = "[{name: record, purpose: '', actions: [read]}]";
+    let roles = "[{name: owner, owner: true, capabilities: [record.read]}]";
+    std::fs::write(&catalog, format!("{{name: mine, resources: {resources}, roles: {roles}}}"))
+        .unwrap();
+    let with = |more: &[&str]| {
+        let output = capstan(&[&["routes", "validate", routes], more].concat());
+        (output.status.code(), stdout(&output))
+    };
+    let mine = ["--catalog", catalog.to_str().unwrap()];
+    let (code, text) = with(&mine);
+    let valid = format!("{routes}: valid: 5 routes, 4 requirements\n");
+    assert_eq!((code, text), (Some(0), valid));
+    assert_eq!(with(&[]).0, Some(2));
+    // The policy has another catalog.
+    let (code, text) = with(&[&mine[..], &["--policy", DEMO]].concat());
+    assert_eq!(code, Some(2));
+    assert!(
+        text.contains("found `record.read`; expected a capability of catalog `chainguard-"),
+        "{text}"
+    );
+    let (code, text) = with(&[&mine[..], &["--output", "json"]].concat());
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &report["files"][0]["declares"]["routes"]), (Some(0), &json!(5)));
 }

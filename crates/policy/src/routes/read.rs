@@ -444,7 +444,7 @@ fn read_requirement<'t>(
                 if let Err(error) = parse_name(&name) {
                     reader.report(mark, quote(&name), format!("a capability ({error})"));
                 }
-                Some(name)
+                Some((name, mark))
             }),
             _ => resource.read(reader, value, |reader, node| {
                 reader.parse(node, "a resource's path", ResourceTemplate::parse)
@@ -454,5 +454,10 @@ fn read_requirement<'t>(
     let capability = capability.get(reader, mark, is_mapping);
     let resource = resource.get(reader, mark, is_mapping);
     let both = capability.zip(resource);
-    Some((both.map(|(capability, resource)| Requirement { capability, resource }), mark))
+    let requirement = both.map(|((capability, position), resource)| Requirement {
+        capability,
+        resource,
+        position,
+    });
+    Some((requirement, mark))
 }

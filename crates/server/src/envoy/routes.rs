@@ -92,8 +92,18 @@ impl Document for RoutesFile {
         Box::pin(self.load())
     }
 
-    /// Warns about routes that require a capability which the policy's catalog lacks. Such a route
-    /// denies every request, which is most likely a mistake.
+    /// A capability that the policy's catalog lacks is an error at the start.
+    fn on_start(&mut self) -> anyhow::Result<()> {
+        let (Some(path), Some(current)) = (self.file.path(), self.published.current()) else {
+            return Ok(());
+        };
+        let catalog = Arc::clone(current.snapshot.catalog());
+        let checked = self.table.load().routes.check_capabilities(&[catalog]);
+        checked.map_err(|found| in_file(path, &found))
+    }
+
+    /// Warns about routes that require a capability which the policy's catalog lacks. Later it is no error, because
+    /// the policy, its catalog and the routes change one after another. Such a route denies every request.
     fn on_tick(&mut self) {
         let Some(current) = self.published.current() else { return };
         for route in &self.table.load().routes.routes {

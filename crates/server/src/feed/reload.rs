@@ -46,6 +46,15 @@ pub(crate) trait Document: Send {
     /// The document cannot be read or is invalid; then nothing has changed.
     fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>>;
 
+    /// Called once, when all documents have been loaded for the first time.
+    ///
+    /// # Errors
+    ///
+    /// The document contradicts another one.
+    fn on_start(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
+
     /// Called after every wake, so at least every [`LOOK_AGAIN`].
     fn on_tick(&mut self) {}
 }
@@ -57,11 +66,12 @@ pub(crate) type Documents = Vec<Box<dyn Document>>;
 ///
 /// # Errors
 ///
-/// The error of the first document that fails to load.
+/// The error of the first document that fails to load, or that contradicts another one.
 pub(crate) async fn load_all(documents: &mut Documents) -> anyhow::Result<()> {
     for document in &mut *documents {
         document.load().await?;
     }
+    documents.iter_mut().try_for_each(|document| document.on_start())?;
     documents.iter_mut().for_each(|document| document.on_tick());
     Ok(())
 }

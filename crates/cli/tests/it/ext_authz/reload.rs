@@ -11,7 +11,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
 use super::envoy::{Http, Outcome, outcome, send};
-use super::{ROUTES, configured, files, policy, start, usual_policy};
+use super::{MISSPELT, ROUTES, configured, files, policy, start, usual_policy};
 use crate::common::{InProcess, PATIENCE, Serving, capstan, stderr};
 use crate::metrics::of;
 use crate::raw::{Body, call, framed};
@@ -88,7 +88,8 @@ fn a_route_table_is_reloaded_completely_or_not_at_all() {
         1,
     );
     server.wait_for_log("routes loaded and proved");
-    // A route that can never allow a request gives one warning.
+    // A route that can never allow a request gives one warning, because the policy may follow.
+    replace(&routes, &format!("{ROUTES}{MISSPELT}"));
     server.wait_for_log("the policy's catalog has no such capability");
     let overlapping =
         format!("{ROUTES}- {{name: twin, methods: [GET], path: '/{{a}}/', authenticated: true}}\n");
@@ -102,7 +103,7 @@ fn a_route_table_is_reloaded_completely_or_not_at_all() {
     server.wait_for_log("\"routes\":0");
     // SIGHUP reloads both files.
     replace(&routes, ROUTES);
-    server.wait_for_log("\"routes\":7");
+    server.wait_for_log("\"routes\":6");
     server.signal("-HUP");
     server.wait_for_log("\"revision\":2");
     assert_eq!(server.stop("-TERM").0, Some(0));
@@ -118,8 +119,11 @@ async fn a_new_route_table_applies_at_once() {
     replace(&routes, "version: 1\nidentity: [jwt]\nchallenge: Bearer\nroutes: []\n");
     let Outcome::Refused { challenge, .. } = until(&server, &http, 401).await else { panic!() };
     assert_eq!(challenge.as_deref(), Some("Bearer"));
-    replace(&routes, ROUTES);
+    replace(&routes, &format!("{ROUTES}{MISSPELT}"));
     until(&server, &http, 200).await;
+    // An unknown capability denies every identity.
+    let misspelt = until(&server, &Http::get("/misspelt").bearer("ci-secret"), 403).await;
+    assert_eq!(misspelt.reason(), "UNKNOWN_CAPABILITY");
     replace(&routes, "version: 1\nroutes: [{}]\n");
     let rejected = "capstan_route_loads_total{outcome=\"rejected\"}";
     let started = Instant::now();
@@ -137,17 +141,27 @@ async fn a_new_route_table_applies_at_once() {
 
 #[test]
 fn invalid_routes_stop_the_start() {
-    let (policy, routes) =
-        files("envoy-badroutes", &usual_policy(), "version: 1\nroutes: [{name: a}]\n");
-    let [policy, routes] = [&policy, &routes].map(|path| path.to_str().unwrap());
+    let (policy, file) = files("envoy-badroutes", &usual_policy(), "");
+    let [policy, routes] = [&policy, &file].map(|path| path.to_str().unwrap());
     let free = ["--listen", "127.0.0.1:0", "--http", "none"];
     let with =
         |routes| capstan(&[&["serve", "--policy", policy, "--routes", routes], &free[..]].concat());
-    let output = with(routes);
-    assert_eq!(output.status.code(), Some(2));
-    let expected =
-        "routes.yaml:2:10: routes[0]: found neither `path` nor `grpc`; expected one of them";
-    assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    for (document, expected) in [
+        (
+            "version: 1\nroutes: [{name: a}]\n".to_owned(),
+            "routes.yaml:2:10: routes[0]: found neither `path` nor `grpc`; expected one of them",
+        ),
+        (
+            format!("{ROUTES}{MISSPELT}"),
+            "routes.yaml:14:18: routes[6].require[0].capability: found `repo.lsit`; expected a capability of catalog \
+             `c`; did you mean `repo.list`?",
+        ),
+    ] {
+        std::fs::write(&file, document).unwrap();
+        let output = with(routes);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(expected), "{}", stderr(&output));
+    }
     let missing = with("/nonexistent/routes.yaml");
     assert_eq!(missing.status.code(), Some(2));
     assert!(stderr(&missing).contains("cannot read /nonexistent/routes.yaml"));
