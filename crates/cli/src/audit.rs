@@ -70,6 +70,10 @@ impl Document {
         Ok(Self { policy, snapshot, now: Clock::System.now() })
     }
 
+    pub(crate) const fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
     /// All bindings of an identity, sorted by scope, role and id.
     pub(crate) fn bindings(&self, identity: Path<'_>) -> Vec<RoleBinding> {
         let mut bindings = self.snapshot.role_bindings(identity);
@@ -122,7 +126,7 @@ impl Document {
         known("role", name, || self.snapshot.roles().iter().map(|role| &*role.id))
     }
 
-    fn row(&self, binding: RoleBinding) -> BindingRow {
+    pub(crate) fn row(&self, binding: RoleBinding) -> BindingRow {
         BindingRow {
             expired: !self.in_time(&binding),
             binding: binding.id.map(|id| id.to_string()).unwrap_or_default(),
@@ -163,7 +167,22 @@ pub(crate) struct BindingRow {
     when: Vec<Test>,
 }
 
+impl std::fmt::Display for BindingRow {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { identity, role, scope, .. } = self;
+        write!(f, "of {identity}: {role} at {scope}")?;
+        match self.restrictions() {
+            restrictions if restrictions.is_empty() => Ok(()),
+            restrictions => write!(f, ", {restrictions}"),
+        }
+    }
+}
+
 impl BindingRow {
+    pub(crate) fn role(&self) -> &str {
+        &self.role
+    }
+
     /// `until TIME`, `expired TIME`, and the tests.
     fn restrictions(&self) -> String {
         let word = if self.expired { "expired" } else { "until" };

@@ -25,3 +25,5 @@ pub(crate) const TOP_INTERVAL_MIN: Duration = Duration::from_millis(100);
 pub(crate) const TOP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The time that the curves of `capstan top` cover.
 pub(crate) const TOP_HISTORY: Duration = Duration::from_secs(5 * 60);
+/// Wait between two looks at the files of `policy test --watch`, and how long they must be the same after a change.
+pub(crate) const WATCH_PERIOD: Duration = Duration::from_millis(200);

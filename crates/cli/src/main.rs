@@ -29,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use output::Format;
+use output::{Format, Output};
 
 /// The exit code of a denied check.
 const DENIED: u8 = 1;
@@ -61,8 +61,8 @@ Exit codes: 0 allowed or done, 1 denied, 2 error.";
 #[command(name = "capstan", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     /// A table for people, or JSON with the field names of the API's messages
-    #[arg(long, short, value_enum, global = true, default_value_t = Format::Table)]
-    output: Format,
+    #[arg(long, short, value_enum, global = true, default_value_t = Output::Table)]
+    output: Output,
 
     #[command(subcommand)]
     command: Command,
@@ -104,7 +104,7 @@ enum Iam {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let format = cli.output;
+    let format = cli.output.format().unwrap_or(Format::Table);
     match run(cli) {
         Ok(code) => code,
         // The reader of standard output has closed it, so there is no place for a message.
@@ -117,10 +117,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let format = cli.output;
+    let (command, format) = match cli.command {
+        Command::Policy(documents) => return documents.run(cli.output),
+        command => (command, cli.output.format()?),
+    };
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     threads.block_on(async move {
-        match cli.command {
+        match command {
             Command::Serve(serve) => serve.run(format).await,
             Command::Check(check) => check.run(format).await,
             Command::Capabilities(list) => list.run(format).await,
@@ -132,7 +135,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Groups(groups) => groups.run(format),
             Command::Identities(identities) => identities.run(format),
             Command::Catalog(catalog) => catalog.run(format),
-            Command::Policy(documents) => documents.run(format),
+            Command::Policy(documents) => documents.run(cli.output),
             Command::Routes(routes) => routes.run(format),
             Command::Bench(bench) => bench.run(format).await,
             Command::Top(top) => top.run(format).await,

@@ -6,10 +6,32 @@ use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
 /// The format of results.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Format {
     Table,
     Json,
+}
+
+/// The argument of `--output`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Output {
+    Table,
+    Json,
+    /// JUnit XML, for test reports of CI systems: `policy test` alone writes it
+    Junit,
+}
+
+impl Output {
+    /// # Errors
+    ///
+    /// JUnit, which one command alone writes.
+    pub(crate) fn format(self) -> anyhow::Result<Format> {
+        match self {
+            Self::Table => Ok(Format::Table),
+            Self::Json => Ok(Format::Json),
+            Self::Junit => anyhow::bail!("only `capstan policy test` writes JUnit"),
+        }
+    }
 }
 
 /// Prints a value as one line of JSON.

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
 
 use super::audit::diff::Diff;
-use super::output::Format;
+use super::output::Output;
 use super::policy_test::Test;
 use super::validation::{self, Valid};
 use capstan_server::feed::source::load_catalogs;
@@ -51,16 +51,16 @@ enum Command {
 }
 
 impl Documents {
-    pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+    pub(crate) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let (files, catalog, max_document_bytes) = match self.command {
-            Command::Test(test) => return test.run(format),
-            Command::Diff(diff) => return diff.run(format),
+            Command::Test(test) => return test.run(output),
+            Command::Diff(diff) => return diff.run(output.format()?),
             Command::Validate { files, catalog, max_document_bytes } => {
                 (files, catalog, max_document_bytes)
             }
         };
         let catalogs = load_catalogs(&catalog)?;
-        validation::run(&files, max_document_bytes, format, |document| {
+        validation::run(&files, max_document_bytes, output.format()?, |document| {
             validate(document, &catalogs)
         })
     }

@@ -1,29 +1,46 @@
 //! `capstan policy test`: compares a policy's decisions with those that test documents expect.
+//!
+//! ```text
+//! policy, tests ─▶ names of the tests known? ─▶ answers ─▶ Report ─▶ table, JSON or JUnit
+//!                                                  └─▶ Coverage ─▶┘
+//! ```
+
+mod coverage;
+mod junit;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::bail;
 use capstan_engine::{Attributes, Question, Reason, Snapshot, Timestamp};
-use capstan_policy::{Expectation, load_policy_tests};
+use capstan_policy::{Expectation, PolicyTests, load_policy_tests};
 use serde::Serialize;
 
 use super::DENIED;
-use super::audit::file;
-use super::output::{self, Format};
+use super::audit::{Document, file};
+use super::output::{self, Format, Output};
 use capstan_server::clock::Clock;
-use capstan_server::feed::source::{Source, in_file, load_catalogs, read};
+use capstan_server::envoy::routes;
+use capstan_server::feed::source::{in_file, read};
+use coverage::Coverage;
 
 const EXAMPLES: &str = "\
 Examples:
   capstan policy test acme.yaml acme.tests.yaml
   capstan policy test acme.yaml tests/*.yaml --output json
+  capstan policy test acme.yaml acme.tests.yaml --coverage --routes routes.yaml
+  capstan policy test acme.yaml acme.tests.yaml --watch
+  capstan policy test acme.yaml acme.tests.yaml --output junit > tests.xml
 
 A test document:
   tests:
     - {identity: bob, capability: repo.list, resource: acme/web, allowed: true}
     - {identity: bob, resource: acme, capabilities: [repo.list, tag.list]}
     - {capability: repo.delete, resource: acme/web, identities: [alice]}
+    - {identity: eve, capability: repo.list, resource: acme/web, allowed: false, unknown: true}
+
+A test that names what the policy does not have is an error, unless it says `unknown: true`.
 
 Exit codes: 0 if all tests pass, 1 if any fails, 2 error.";
 
@@ -43,6 +60,18 @@ pub(crate) struct Test {
     #[arg(long, value_name = "NAME|FILE")]
     catalog: Vec<String>,
 
+    /// Also print the bindings and roles that no test uses
+    #[arg(long)]
+    coverage: bool,
+
+    /// A route table: print its routes whose requirements no test asks about, too
+    #[arg(long, value_name = "FILE", requires = "coverage")]
+    routes: Option<PathBuf>,
+
+    /// Run the tests again whenever a file changes, until interrupted
+    #[arg(long)]
+    watch: bool,
+
     /// Maximum size of a document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = capstan_policy::DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
@@ -53,6 +82,8 @@ struct Report {
     tests: Vec<TestResult>,
     passed: usize,
     failed: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    coverage: Option<Coverage>,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,37 +100,67 @@ struct TestResult {
 }
 
 impl Test {
-    pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let catalogs = load_catalogs(&self.catalog)?;
-        let bytes_max = self.max_document_bytes;
-        let source = Source::File { path: file(&self.policy), bytes_max };
-        let snapshot = source.build(&catalogs, 1, None, Clock::System.now())?.snapshot;
-        let mut tests = Vec::new();
+    pub(crate) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        if !self.watch {
+            let report = self.report()?;
+            report.write(output)?;
+            let passed = report.failed == 0;
+            return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::from(DENIED) });
+        }
+        let inputs = [&self.policy].into_iter().chain(&self.tests).chain(&self.routes);
+        let catalogs = self.catalog.iter().map(PathBuf::from);
+        let mut watched = watch::Files::new(inputs.cloned().chain(catalogs))?;
+        loop {
+            match self.report() {
+                Ok(report) => report.write(output)?,
+                // The next change may mend it.
+                Err(error) => output::error(output.format().unwrap_or(Format::Table), &error),
+            }
+            watched.wait();
+        }
+    }
+
+    fn report(&self) -> anyhow::Result<Report> {
+        let document = Document::load(&self.policy, &self.catalog, self.max_document_bytes)?;
+        let (mut tests, mut asked) = (Vec::new(), Vec::new());
         for path in &self.tests {
-            let document = read(&file(path), bytes_max)?;
-            let document = load_policy_tests(&document).map_err(|found| in_file(path, &found))?;
-            let now = document.now.unwrap_or_else(|| Clock::System.now());
-            tests.extend(
-                document
-                    .tests
-                    .iter()
-                    .map(|test| run(&snapshot, now, &test.expectation).result(path, test.line)),
-            );
+            let text = read(&file(path), self.max_document_bytes)?;
+            let loaded = load_policy_tests(&text);
+            let checked =
+                loaded.and_then(|tests| tests.check_names(&document.policy).map(|()| tests));
+            let PolicyTests { now, tests: all, .. } =
+                checked.map_err(|found| in_file(path, &found))?;
+            let now = now.unwrap_or_else(|| Clock::System.now());
+            for test in all {
+                let compared = run(document.snapshot(), now, &test.expectation);
+                tests.push(compared.result(path, test.line));
+                asked.push(test.expectation);
+            }
         }
         if tests.is_empty() {
             bail!("no tests: each TEST must be a document with at least one entry in `tests`");
         }
+        let coverage = if self.coverage {
+            let routes = self.routes.as_ref();
+            let table = routes.map(|path| routes::load(path)).transpose()?;
+            Some(Coverage::new(&document, table.as_ref().map(|table| &table.routes), &asked))
+        } else {
+            None
+        };
         let passed = tests.iter().filter(|test| test.passed).count();
-        let report = Report { passed, failed: tests.len() - passed, tests };
-        match format {
-            Format::Json => output::json(&report)?,
-            Format::Table => report.print()?,
-        }
-        Ok(if report.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+        Ok(Report { passed, failed: tests.len() - passed, tests, coverage })
     }
 }
 
 impl Report {
+    fn write(&self, output: Output) -> anyhow::Result<()> {
+        match output {
+            Output::Json => output::json(self),
+            Output::Table => self.print(),
+            Output::Junit => output::line(junit::of(self)?.trim_end()),
+        }
+    }
+
     fn print(&self) -> anyhow::Result<()> {
         for TestResult { file, line, question, expected, actual, reason, .. } in
             self.tests.iter().filter(|test| !test.passed)
@@ -111,6 +172,9 @@ impl Report {
             output::line(format!(
                 "{file}:{line}: {word}: {question}: expected {expected}, got {actual}{reason}"
             ))?;
+        }
+        if let Some(coverage) = &self.coverage {
+            coverage.print()?;
         }
         let Self { passed, failed, .. } = self;
         let word = output::verdict(*failed == 0, if *failed == 0 { "ok" } else { "failed" });

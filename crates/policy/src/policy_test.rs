@@ -1,10 +1,12 @@
 //! Policy-test documents (section 3 of the contract): questions with their expected answers.
 
-use capstan_engine::{PathBuf, Reason, Timestamp};
+use std::collections::HashSet;
+
+use capstan_engine::{Catalog, PathBuf, Reason, Timestamp, did_you_mean, quote};
 
 use crate::catalog::{string, strings};
-use crate::diagnostics::Diagnostics;
-use crate::policy::{decode, path};
+use crate::diagnostics::{Diagnostic, Diagnostics};
+use crate::policy::{Policy, decode, path};
 use crate::reader::{Node, Reader, Required};
 
 /// A policy-test document.
@@ -18,11 +20,107 @@ pub struct PolicyTests {
     pub tests: Vec<PolicyTest>,
 }
 
+impl PolicyTests {
+    /// Whether the policy has every name of the tests that do not say `unknown: true`. Otherwise a misspelt name would
+    /// pass as a denial. A resource is known if a declared group or resource is at or above it, because a
+    /// resource need not be registered. An identity may be unknown where the reason UNKNOWN_IDENTITY is expected.
+    ///
+    /// # Errors
+    ///
+    /// A diagnostic for each name that the policy does not have.
+    pub fn check_names(&self, policy: &Policy) -> Result<(), Diagnostics> {
+        let names = Names::new(policy);
+        let mut diagnostics = Diagnostics::default();
+        for (at, test) in self.tests.iter().enumerate().filter(|(_, test)| !test.unknown) {
+            let (line, column) = (test.line, test.column);
+            for (key, name, kind, near) in names.unknown(&test.expectation) {
+                diagnostics.push(Diagnostic {
+                    line,
+                    column,
+                    field: format!("tests[{at}].{key}"),
+                    found: quote(name),
+                    expected: format!("{kind} of the policy, or `unknown: true`{near}"),
+                });
+            }
+        }
+        if diagnostics.is_empty() { Ok(()) } else { Err(diagnostics) }
+    }
+}
+
+/// The names that a policy has.
+struct Names<'p> {
+    identities: HashSet<&'p str>,
+    scopes: HashSet<&'p str>,
+    catalog: &'p Catalog,
+}
+
+/// The key of a name, the name, what it should be, and similar names.
+type Unknown<'t> = (&'static str, &'t str, &'static str, String);
+
+impl<'p> Names<'p> {
+    fn new(policy: &'p Policy) -> Self {
+        let facts = policy.model.facts();
+        let groups = facts.groups.iter().map(|group| group.id.as_str());
+        let resources = facts.resources.iter().map(|resource| resource.id.as_str());
+        Self {
+            identities: facts.identities.iter().map(|identity| identity.id.as_str()).collect(),
+            scopes: groups.chain(resources).collect(),
+            catalog: policy.model.catalog(),
+        }
+    }
+
+    fn unknown<'t>(&self, expectation: &'t Expectation) -> Vec<Unknown<'t>> {
+        match expectation {
+            Expectation::Check { identity, capability, resource, reason, .. } => {
+                let is_expected = *reason == Some(Reason::UnknownIdentity);
+                let identity = (!is_expected).then(|| self.identity("identity", identity));
+                let rest = [self.capability("capability", capability), self.resource(resource)];
+                identity.into_iter().chain(rest).flatten().collect()
+            }
+            Expectation::Capabilities { identity, resource, capabilities } => {
+                let all = capabilities.iter().map(|name| self.capability("capabilities", name));
+                let one = [self.identity("identity", identity), self.resource(resource)];
+                one.into_iter().chain(all).flatten().collect()
+            }
+            Expectation::Identities { capability, resource, identities } => {
+                let all = identities.iter().map(|name| self.identity("identities", name));
+                let one = [self.capability("capability", capability), self.resource(resource)];
+                one.into_iter().chain(all).flatten().collect()
+            }
+        }
+    }
+
+    fn identity<'t>(&self, key: &'static str, name: &'t PathBuf) -> Option<Unknown<'t>> {
+        let name = name.as_str();
+        let near = || did_you_mean(name, self.identities.iter().copied());
+        (!self.identities.contains(name)).then(|| (key, name, "an identity", near()))
+    }
+
+    fn capability<'t>(&self, key: &'static str, name: &'t str) -> Option<Unknown<'t>> {
+        let near = || did_you_mean(name, self.catalog.capabilities());
+        let is_known = self.catalog.capability(name).is_some();
+        (!is_known).then(|| (key, name, "a capability", near()))
+    }
+
+    fn resource<'t>(&self, name: &'t PathBuf) -> Option<Unknown<'t>> {
+        let name = name.as_str();
+        let ends = name.match_indices('/').map(|(at, _)| at).chain([name.len()]);
+        let is_known = ends.filter_map(|end| name.get(..end)).any(|up| self.scopes.contains(up));
+        let near = || did_you_mean(name, self.scopes.iter().copied());
+        let kind = "a path at or below a group or resource";
+        (!is_known).then(|| ("resource", name, kind, near()))
+    }
+}
+
 /// One test.
 #[derive(Clone, Debug)]
 pub struct PolicyTest {
     /// Line of the test in the document, from 1.
     pub line: usize,
+    /// Column of the test in the document, from 1.
+    pub column: usize,
+    /// Whether the test may name what the policy does not have.
+    pub unknown: bool,
     /// The question and its expected answer.
     pub expectation: Expectation,
 }
@@ -108,11 +206,22 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
     let mut capability = Required::new("capability");
     let mut resource = Required::new("resource");
     let (mut allowed, mut reason, mut capabilities, mut identities) = (None, None, None, None);
+    let mut unknown = false;
     let is_mapping = reader.mapping(
         node,
         "a test: a mapping with a question and its answer",
-        &["identity", "capability", "resource", "allowed", "reason", "capabilities", "identities"],
+        &[
+            "identity",
+            "capability",
+            "resource",
+            "allowed",
+            "reason",
+            "capabilities",
+            "identities",
+            "unknown",
+        ],
         |reader, key, value| match key {
+            "unknown" => unknown = reader.boolean(value).unwrap_or_default(),
             "identity" => identity.read(reader, value, path),
             "capability" => {
                 capability.read(reader, value, |reader, node| string(reader, node, "a capability"));
@@ -169,7 +278,8 @@ fn read_test<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PolicyTest> 
             return None;
         }
     };
-    Some(PolicyTest { line: mark.0, expectation })
+    let (line, column) = mark;
+    Some(PolicyTest { line, column, unknown, expectation })
 }
 
 fn read_reason<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Reason> {

@@ -3,6 +3,7 @@
 mod address;
 mod audit;
 mod explain;
+mod policy_test;
 mod validate;
 
 use std::io::Write as _;
@@ -374,32 +375,6 @@ fn property_options_supply_the_attributes_of_conditions() {
     assert_eq!(check(&["--property", "context.n=one"]), 1);
     assert_eq!(check(&["--property", "n=1"]), 2);
     assert_eq!(check(&["--property", "context.n"]), 2);
-}
-
-#[test]
-fn policy_tests_pass_fail_or_do_not_load() {
-    let worlds = "crates/testkit/worlds";
-    let run = |policy: &str, tests: &str| {
-        let output = capstan(&[
-            "policy",
-            "test",
-            &format!("{worlds}/{policy}"),
-            &format!("{worlds}/{tests}"),
-            "-o",
-            "json",
-        ]);
-        let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code().unwrap(), report)
-    };
-    let (code, report) = run("expiry.policy.yaml", "expiry.tests.yaml");
-    assert_eq!((code, &report["failed"]), (0, &json!(0)), "{report}");
-    assert!(report["passed"].as_u64().unwrap() > 10);
-    let (code, report) = run("expiry.policy.yaml", "deep-tree.tests.yaml");
-    assert_eq!(code, 1);
-    assert!(report["failed"].as_u64().unwrap() > 0);
-    let (code, report) = run("expiry.policy.yaml", "expiry.policy.yaml");
-    assert_eq!(code, 2);
-    assert!(report["error"].as_str().unwrap().contains("expiry.policy.yaml:"), "{report}");
 }
 
 #[test]

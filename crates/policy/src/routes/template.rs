@@ -226,6 +226,28 @@ impl ResourceTemplate {
         Ok(Self { pieces })
     }
 
+    /// Whether values exist with which the template is this path. A value has one or more segments; that a name repeats
+    /// is not compared.
+    #[must_use]
+    pub fn can_be(&self, path: Path<'_>) -> bool {
+        let segments: Vec<&str> = path.as_str().split('/').collect();
+        // How many segments the pieces so far can take, in ascending order.
+        let mut taken = vec![0];
+        for piece in &self.pieces {
+            taken = match piece {
+                Piece::Literal(text) => {
+                    let is_next = |at: &usize| segments.get(*at) == Some(&&**text);
+                    taken.into_iter().filter(is_next).map(|at| at + 1).collect()
+                }
+                Piece::Parameter(_) => {
+                    let least = taken.first().map_or(usize::MAX, |at| at.saturating_add(1));
+                    (least..=segments.len()).collect()
+                }
+            };
+        }
+        taken.contains(&segments.len())
+    }
+
     /// The names of the parameters, in order; a name may repeat.
     pub fn parameters(&self) -> impl Iterator<Item = &str> {
         self.pieces.iter().filter_map(|piece| match piece {

@@ -1,4 +1,4 @@
-//! `policy validate` and `policy test`: similar names, standard input, and what is no test.
+//! `policy validate`: similar names, standard input; and the filter of the log.
 
 use std::io::Write as _;
 use std::process::Stdio;
@@ -81,23 +81,4 @@ fn the_log_filter_is_documented_and_used() {
     };
     assert_eq!(logged("error"), "");
     assert!(logged("info,capstan_server=debug").contains("\"level\":\"INFO\""));
-}
-
-#[test]
-fn a_failed_test_has_its_reason_and_no_tests_are_an_error() {
-    let file = folder("policy-test-reason").join("tests.yaml");
-    let run = |text: &str| {
-        std::fs::write(&file, text).unwrap();
-        let output = capstan(&["policy", "test", DEMO, file.to_str().unwrap()]);
-        (output.status.code(), stdout(&output) + &stderr(&output))
-    };
-    let (code, found) = run(
-        "tests: [{identity: bob, capability: repo.delete, resource: acme/platform, allowed: true}]",
-    );
-    assert_eq!(code, Some(1));
-    let expected = "expected allowed, got denied (CAPABILITY_NOT_IN_ROLE)\n";
-    assert!(found.contains(expected), "{found}");
-    let (code, found) = run("tests: []");
-    assert_eq!(code, Some(2));
-    assert!(found.contains("error: no tests: "), "{found}");
 }
