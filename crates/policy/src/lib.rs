@@ -27,6 +27,7 @@ mod reader;
 mod routes;
 mod scalar;
 mod stream;
+mod syntax;
 
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;

@@ -6,6 +6,8 @@
 
 #![expect(clippy::needless_pass_by_value, reason = "a method that reads a node consumes it")]
 
+mod required;
+
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
@@ -17,7 +19,10 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 use crate::locate::Unread;
 use crate::scalar::{INTEGER_MAX, Plain, parse_timestamp, resolve, whole};
+use crate::syntax::{SyntaxError, explain};
 use crate::{NESTING_MAX, TEXT_BYTES_MAX};
+
+pub(crate) use required::Required;
 
 /// A position in the text: line and column in characters, both from 1.
 pub(crate) type Mark = (usize, usize);
@@ -85,6 +90,7 @@ enum Step {
 pub(crate) struct Reader<'t> {
     /// The text of a document; `None` if it is read item by item (`stream.rs`).
     parser: Option<Parser<'t, StrInput<'t>>>,
+    text: &'t str,
     /// The nodes of the current item.
     items: VecDeque<Next<'t>>,
     path: Vec<Step>,
@@ -106,7 +112,7 @@ impl<'t> Reader<'t> {
             block_nesting_limit: NESTING_MAX,
         };
         options.set_emit_comments(false);
-        Self::of(Some(Parser::new_from_str_with_options(text, options)))
+        Self { text, ..Self::of(Some(Parser::new_from_str_with_options(text, options))) }
     }
 
     /// A reader of what is put into [`Self::items`].
@@ -117,6 +123,7 @@ impl<'t> Reader<'t> {
     fn of(parser: Option<Parser<'t, StrInput<'t>>>) -> Self {
         Self {
             parser,
+            text: "",
             items: VecDeque::new(),
             path: Vec::new(),
             diagnostics: Diagnostics::default(),
@@ -503,7 +510,9 @@ impl<'t> Reader<'t> {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => {
                     self.broken = true;
-                    self.report(place(error.marker()), error.info(), "YAML 1.2 or JSON");
+                    let SyntaxError { mark, found, expected } =
+                        explain(self.text, place(error.marker()), &error.info());
+                    self.report(mark, found, expected);
                     return Next::End;
                 }
                 None => return Next::End,
@@ -538,44 +547,6 @@ impl<'t> Reader<'t> {
             }
             return Next::Node(Node { mark, kind });
         }
-    }
-}
-
-/// A required key of a mapping. Reported as missing only if the key is absent, not if its value is
-/// wrong.
-pub(crate) struct Required<T> {
-    key: &'static str,
-    seen: bool,
-    value: Option<T>,
-}
-
-impl<T> Required<T> {
-    pub(crate) const fn new(key: &'static str) -> Self {
-        Self { key, seen: false, value: None }
-    }
-
-    pub(crate) fn read<'t>(
-        &mut self,
-        reader: &mut Reader<'t>,
-        node: Node<'t>,
-        read: impl FnOnce(&mut Reader<'t>, Node<'t>) -> Option<T>,
-    ) {
-        self.seen = true;
-        let value = read(reader, node);
-        // If the key is repeated, the first readable value counts.
-        self.value = self.value.take().or(value);
-    }
-
-    pub(crate) const fn seen(&self) -> bool {
-        self.seen
-    }
-
-    /// The value. Reports a missing key, unless `is_mapping` is false: then no key could be read.
-    pub(crate) fn get(self, reader: &mut Reader<'_>, mark: Mark, is_mapping: bool) -> Option<T> {
-        if is_mapping && !self.seen {
-            reader.missing(mark, self.key);
-        }
-        self.value
     }
 }
 

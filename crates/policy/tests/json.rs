@@ -132,7 +132,7 @@ fn escaped_characters_are_checked_too() {
 
 #[test]
 fn text_that_is_neither_json_nor_yaml_is_refused() {
-    let unclosed = "1:1: found unclosed bracket '{'; expected YAML 1.2 or JSON";
+    let unclosed = "1:1: found `{` that is not closed; expected `}`";
     check(JSON.trim_end().trim_end_matches('}'), &[unclosed]);
     check(
         format!("{JSON}{JSON}"),

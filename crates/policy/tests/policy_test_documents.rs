@@ -172,7 +172,7 @@ tests:
             "8:44: tests[4].identities: found null; expected a list of identities",
             "9:54: tests[5].allowed: found the string `yes`; expected true or false",
             "10:60: tests[6]: found unknown key `because`; expected one of the keys identity, \
-             capability, resource, allowed, reason, capabilities, identities",
+             capability, resource, allowed, reason, capabilities, identities, unknown",
             "11:3: tests[7]: found the string `allowed`; expected a test: a mapping with a \
              question and its answer",
             "12:3: tests[8]: found a list; expected a test: a mapping with a question and its \
@@ -222,6 +222,6 @@ fn mistakes_are_reported_in_the_order_of_the_text() {
 fn a_syntax_error_causes_no_other_diagnostics() {
     check(
         "tests:\n- {identity: u, capability: c",
-        &["2:3: tests: found unclosed bracket '{'; expected YAML 1.2 or JSON"],
+        &["2:3: tests: found `{` that is not closed; expected `}`"],
     );
 }

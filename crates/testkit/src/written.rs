@@ -98,7 +98,19 @@ pub fn policy_tests(tests: &PolicyTests) -> String {
     if let Some(now) = tests.now {
         let _ = writeln!(text, "now: {}", time(now));
     }
-    let all = tests.tests.iter().map(|test| match &test.expectation {
+    let all = tests.tests.iter().map(|test| {
+        let mut text = expectation(&test.expectation);
+        if test.unknown {
+            text.truncate(text.len() - 1);
+            text += ", unknown: true}";
+        }
+        text
+    });
+    text + &format!("tests: {}\n", list(all))
+}
+
+fn expectation(expectation: &Expectation) -> String {
+    match expectation {
         Expectation::Check { identity, capability, resource, allowed, reason } => {
             let capability = quoted(capability);
             let reason = reason.map(|reason| format!(", reason: {}", Reason::as_str(reason)));
@@ -117,8 +129,7 @@ pub fn policy_tests(tests: &PolicyTests) -> String {
             let all = list(all.map(|identity| quoted(identity.as_str())));
             format!("{{capability: {capability}, resource: \"{resource}\", identities: {all}}}")
         }
-    });
-    text + &format!("tests: {}\n", list(all))
+    }
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {

@@ -189,9 +189,10 @@ pub fn policy_tests(document: &[u8]) -> bool {
     let text = written::policy_tests(&tests);
     let reloaded = load_policy_tests(text.as_bytes());
     let reloaded = reloaded.map(|mut reloaded| {
-        // The lines are those of the written document.
-        let lines = reloaded.tests.iter_mut().zip(&tests.tests);
-        lines.for_each(|(test, before)| test.line = before.line);
+        // The places are those of the written document.
+        for (test, before) in reloaded.tests.iter_mut().zip(&tests.tests) {
+            (test.line, test.column) = (before.line, before.column);
+        }
         format!("{reloaded:?}")
     });
     assert_eq!(reloaded, Ok(format!("{tests:?}")), "{text}");
