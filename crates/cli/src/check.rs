@@ -21,6 +21,8 @@ Examples:
   capstan check alice repo.list acme/platform/web
   capstan check alice repo.list acme/platform/web --policy acme.yaml
   capstan check alice repo.list acme/platform/web --addr unix:/run/capstan.sock
+  capstan check -q alice repo.list acme/platform/web && echo allowed
+  capstan check alice repo.list acme/platform/web --consistency at-least=7
   capstan check --file queries.ndjson > decisions.ndjson
 
 A line of the file:
@@ -187,12 +189,13 @@ impl Batch {
         for line in lines {
             // There is an answer to each query.
             let answer = line.and_then(|()| answers.next().unwrap_or(Err("no answer".into())));
+            failures += u64::from(answer.is_err());
+            if output::is_quiet() {
+                continue;
+            }
             match answer {
                 Ok(decision) => serde_json::to_writer(&mut out, &decision),
-                Err(error) => {
-                    failures += 1;
-                    serde_json::to_writer(&mut out, &Failure { error })
-                }
+                Err(error) => serde_json::to_writer(&mut out, &Failure { error }),
             }
             .map_err(io::Error::from)?;
             writeln!(out)?;

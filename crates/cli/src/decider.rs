@@ -9,6 +9,7 @@ mod in_process;
 mod remote;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use capstan_policy::DOCUMENT_BYTES_MAX;
 
@@ -33,6 +34,11 @@ pub(crate) struct DeciderArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,
 
+    /// How new the server's data must be: any; at-least=REVISION, such as the revision of an earlier answer; or full,
+    /// with every write that was acknowledged before
+    #[arg(long, value_name = "MODE", default_value = "any", conflicts_with = "policy")]
+    consistency: Consistency,
+
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
     #[arg(long, value_name = "NAME|FILE")]
@@ -41,6 +47,27 @@ pub(crate) struct DeciderArgs {
     /// Maximum size of the policy document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX, hide = true)]
     pub(crate) max_document_bytes: u64,
+}
+
+/// How new the data of an answer must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    Any,
+    AtLeast(u64),
+    Full,
+}
+
+impl FromStr for Consistency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.strip_prefix("at-least=").map(str::parse)) {
+            ("any", _) => Ok(Self::Any),
+            ("full", _) => Ok(Self::Full),
+            (_, Some(Ok(revision))) => Ok(Self::AtLeast(revision)),
+            _ => Err("expected any, full, or at-least=REVISION with a whole number".into()),
+        }
+    }
 }
 
 impl DeciderArgs {
@@ -60,7 +87,7 @@ impl DeciderArgs {
             None => {
                 let address = self.addr.clone().or_else(|| std::env::var("CAPSTAN_ADDR").ok());
                 let address = address.as_deref().unwrap_or("http://127.0.0.1:4480");
-                Ok(Decider::Remote(Remote::connect(&address.parse()?).await?))
+                Ok(Decider::Remote(Remote::connect(&address.parse()?, self.consistency).await?))
             }
         }
     }

@@ -64,6 +64,10 @@ struct Cli {
     #[arg(long, short, value_enum, global = true, default_value_t = Output::Table)]
     output: Output,
 
+    /// Print no result: the exit code says it. Errors are printed
+    #[arg(long, short, global = true)]
+    quiet: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -105,6 +109,9 @@ enum Iam {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let format = cli.output.format().unwrap_or(Format::Table);
+    if cli.quiet {
+        output::be_quiet();
+    }
     match run(cli) {
         Ok(code) => code,
         // The reader of standard output has closed it, so there is no place for a message.

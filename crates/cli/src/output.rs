@@ -1,6 +1,7 @@
 //! Output of commands: tables for people, JSON for programs.
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::sync::OnceLock;
 
 use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
@@ -34,8 +35,23 @@ impl Output {
     }
 }
 
+/// Whether results are not printed (`--quiet`).
+static QUIET: OnceLock<bool> = OnceLock::new();
+
+/// From here on, results are not printed. Errors still are.
+pub(crate) fn be_quiet() {
+    let _ = QUIET.set(true);
+}
+
+pub(crate) fn is_quiet() -> bool {
+    QUIET.get().is_some()
+}
+
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
+    if is_quiet() {
+        return Ok(());
+    }
     let mut out = io::stdout().lock();
     serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
     writeln!(out)?;
@@ -44,18 +60,21 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
 
 /// Prints one or more lines.
 pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    if is_quiet() {
+        return Ok(());
+    }
     writeln!(io::stdout(), "{text}")?;
     Ok(())
 }
 
-/// Prints the error that ended a command: as JSON to standard output, as text to standard error.
+/// Prints the error that ended a command: as JSON to standard output, unless that is quiet; as text to standard error.
 pub(crate) fn error(format: Format, error: &anyhow::Error) {
     // If this output is closed too, the exit code is all that remains.
     let _ = match format {
-        Format::Json => {
+        Format::Json if !is_quiet() => {
             json(&Failure { error: format!("{error:#}") }).map_err(|_| io::ErrorKind::Other.into())
         }
-        Format::Table => writeln!(io::stderr(), "error: {error:#}"),
+        Format::Json | Format::Table => writeln!(io::stderr(), "error: {error:#}"),
     };
 }
 

@@ -8,6 +8,7 @@ use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
 use capstan_policy::{format_timestamp, whole};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
+use capstan_proto::v1::consistency::Mode;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test::Wanted};
@@ -19,6 +20,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
+use super::Consistency;
 use crate::answers::{
     Capabilities, Decision, Explanation, FailedTest, Grant, Identities, Role, RoleList, Scope,
     Scopes, Uncounted,
@@ -40,19 +42,30 @@ const ROLES_PAGE_SIZE: i32 = 100;
 pub(crate) struct Remote {
     channel: Channel,
     address: ServerAddress,
+    /// Sent with every question.
+    consistency: Option<v1::Consistency>,
 }
 
 impl Remote {
     /// # Errors
     ///
     /// The server cannot be reached within [`CONNECT_TIMEOUT`].
-    pub(super) async fn connect(address: &ServerAddress) -> anyhow::Result<Self> {
+    pub(super) async fn connect(
+        address: &ServerAddress,
+        consistency: Consistency,
+    ) -> anyhow::Result<Self> {
         let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
         let channel = endpoint.tcp_nodelay(true).connect().await;
         let channel = channel.with_context(|| {
             format!("cannot reach {address} (start a server: capstan serve --demo)")
         })?;
-        Ok(Self { channel, address: address.clone() })
+        let mode = match consistency {
+            Consistency::Any => None,
+            Consistency::AtLeast(revision) => Some(Mode::AtLeast(revision)),
+            Consistency::Full => Some(Mode::FullyConsistent(true)),
+        };
+        let consistency = mode.map(|mode| v1::Consistency { mode: Some(mode) });
+        Ok(Self { channel, address: address.clone(), consistency })
     }
 
     /// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
@@ -100,8 +113,13 @@ impl Remote {
 
     pub(super) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
         let CheckItem { identity, capability, resource, properties } = check_item(query);
-        let request =
-            v1::CheckRequest { identity, capability, resource, properties, consistency: None };
+        let request = v1::CheckRequest {
+            identity,
+            capability,
+            resource,
+            properties,
+            consistency: self.consistency,
+        };
         let found = self.response(self.decisions().check(request).await).await?;
         Ok(Decision {
             allowed: found.allowed,
@@ -135,7 +153,7 @@ impl Remote {
 
     async fn send_batch(&self, checks: Vec<CheckItem>) -> Vec<Result<Decision, String>> {
         let count = checks.len();
-        let request = BatchCheckRequest { checks, consistency: None };
+        let request = BatchCheckRequest { checks, consistency: self.consistency };
         let found = match self.response(self.decisions().batch_check(request).await).await {
             Ok(found) => found,
             Err(error) => return vec![Err(format!("{error:#}")); count],
@@ -171,7 +189,7 @@ impl Remote {
             identity: identity.into(),
             resource: resource.into(),
             properties: message(properties.clone()),
-            consistency: None,
+            consistency: self.consistency,
         };
         let found = self.response(self.decisions().list_capabilities(request).await).await?;
         Ok(Capabilities {
@@ -183,8 +201,13 @@ impl Remote {
 
     pub(super) async fn explain(&self, query: Query) -> anyhow::Result<Explanation> {
         let CheckItem { identity, capability, resource, properties } = check_item(query);
-        let request =
-            v1::ExplainRequest { identity, capability, resource, properties, consistency: None };
+        let request = v1::ExplainRequest {
+            identity,
+            capability,
+            resource,
+            properties,
+            consistency: self.consistency,
+        };
         let found = self.response(self.decisions().explain(request).await).await?;
         Ok(Explanation {
             allowed: found.allowed,
@@ -211,6 +234,7 @@ impl Remote {
             resource: resource.into(),
             properties: message(properties.clone()),
             page_size: PAGE_SIZE,
+            consistency: self.consistency,
             ..Default::default()
         };
         let mut identities = Vec::new();
@@ -236,6 +260,7 @@ impl Remote {
             capability: capability.into(),
             properties: message(properties.clone()),
             page_size: PAGE_SIZE,
+            consistency: self.consistency,
             ..Default::default()
         };
         let mut scopes = Vec::new();

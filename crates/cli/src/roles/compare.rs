@@ -47,6 +47,10 @@ const ABILITIES: [Ability; 6] = [
 const NAME_WIDTH_MAX: usize = 40;
 /// Blanks on both sides of a cell.
 const PADDING: usize = 2;
+/// A line beside a cell.
+const EDGE: usize = 1;
+/// The columns on a terminal that is too narrow for their names.
+const LETTERS: [&str; ABILITIES.len()] = ["A", "B", "C", "D", "E", "F"];
 
 impl Ability {
     fn of(&self, role: &Role) -> bool {
@@ -104,19 +108,33 @@ pub(super) fn rules() -> String {
 impl Comparison<'_> {
     fn print(&self) -> anyhow::Result<()> {
         output::line(format!("catalog {}", self.catalog))?;
-        let [a, b, c, d, e, f] = self.columns;
+        let widest = self.roles.iter().map(|role| role.name.chars().count()).max().unwrap_or(0);
+        let mut columns = self.columns;
+        if output::table([""]).width().is_some_and(|width| usize::from(width) < needed(widest)) {
+            // Words in columns of three letters would be hard to read.
+            for (letter, column) in LETTERS.iter().zip(columns) {
+                output::line(format!("{letter}: {column}"))?;
+            }
+            columns = LETTERS;
+        }
+        let [a, b, c, d, e, f] = columns;
         let mut table = output::table(["role", a, b, c, d, e, f]);
         for Row { name, marks } in &self.roles {
             table.add_row(std::iter::once(Cell::new(name)).chain(marks.map(mark)));
         }
-        // On a narrow terminal the header is wrapped before the names.
-        let widest = self.roles.iter().map(|role| role.name.chars().count()).max().unwrap_or(0);
+        // On a narrow terminal the names are wrapped last.
         let width = u16::try_from(widest.min(NAME_WIDTH_MAX) + PADDING).unwrap_or(u16::MAX);
         if let Some(names) = table.column_mut(0) {
             names.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(width)));
         }
         output::line(table)
     }
+}
+
+/// Characters of a line with the names of all columns, and of roles of up to this length.
+fn needed(role: usize) -> usize {
+    let columns = ABILITIES.iter().map(|ability| ability.name.len() + PADDING + EDGE);
+    EDGE + role.max("role".len()) + PADDING + EDGE + columns.sum::<usize>()
 }
 
 fn mark(has: bool) -> Cell {
@@ -134,4 +152,15 @@ fn as_mapping<S: Serializer>(
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
     serializer.collect_map(ABILITIES.iter().map(|ability| ability.name).zip(marks))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_names_of_all_columns_need_a_wide_terminal() {
+        // The table with roles of 39 characters, as printed.
+        let names = "│ Pull Images │ List Tags/Repos │ View SBOMs/Diffs │ Create IAM Resources │ Create Pull Tokens \
+                     │ Libraries Access │";
+        assert_eq!(super::needed(39), 1 + 41 + names.chars().count());
+    }
 }

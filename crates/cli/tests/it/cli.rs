@@ -4,6 +4,7 @@ mod address;
 mod audit;
 mod explain;
 mod policy_test;
+mod questions;
 mod validate;
 
 use std::io::Write as _;
