@@ -105,7 +105,7 @@ pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_capability_name, par
 pub use model::path::{
     PATH_BYTES_MAX, PATH_SEGMENTS_MAX, ParsePathError, Path, PathBuf, SEGMENT_BYTES_MAX,
 };
-pub use model::similar::{SIMILAR_MAX, did_you_mean, similar};
+pub use model::similar::{SIMILAR_MAX, SUGGESTIONS_MAX, did_you_mean, similar};
 pub use model::timestamp::Timestamp;
 pub use model::violation::{FactsError, VIOLATIONS_MAX, Violation};
 pub use rules::{Model, check_facts};

@@ -1,8 +1,8 @@
 //! Policy-test documents (section 3 of the contract): questions with their expected answers.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
-use capstan_engine::{Catalog, PathBuf, Reason, Timestamp, did_you_mean, quote};
+use capstan_engine::{Catalog, PathBuf, Reason, SUGGESTIONS_MAX, Timestamp, did_you_mean, quote};
 
 use crate::catalog::{string, strings};
 use crate::diagnostics::{Diagnostic, Diagnostics};
@@ -33,7 +33,10 @@ impl PolicyTests {
         let mut diagnostics = Diagnostics::default();
         for (at, test) in self.tests.iter().enumerate().filter(|(_, test)| !test.unknown) {
             let (line, column) = (test.line, test.column);
-            for (key, name, kind, near) in names.unknown(&test.expectation) {
+            for (key, name, kind) in names.unknown(&test.expectation) {
+                let may_suggest = diagnostics.total() < SUGGESTIONS_MAX;
+                let near = may_suggest.then(|| names.near(kind, name)).unwrap_or_default();
+                let kind = kind.words();
                 diagnostics.push(Diagnostic {
                     line,
                     column,
@@ -49,13 +52,30 @@ impl PolicyTests {
 
 /// The names that a policy has.
 struct Names<'p> {
-    identities: HashSet<&'p str>,
-    scopes: HashSet<&'p str>,
+    identities: BTreeSet<&'p str>,
+    scopes: BTreeSet<&'p str>,
     catalog: &'p Catalog,
 }
 
-/// The key of a name, the name, what it should be, and similar names.
-type Unknown<'t> = (&'static str, &'t str, &'static str, String);
+/// The key of a name, the name, and what it should be.
+type Unknown<'t> = (&'static str, &'t str, Kind);
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Identity,
+    Capability,
+    Resource,
+}
+
+impl Kind {
+    const fn words(self) -> &'static str {
+        match self {
+            Self::Identity => "an identity",
+            Self::Capability => "a capability",
+            Self::Resource => "a path at or below a group or resource",
+        }
+    }
+}
 
 impl<'p> Names<'p> {
     fn new(policy: &'p Policy) -> Self {
@@ -92,23 +112,28 @@ impl<'p> Names<'p> {
 
     fn identity<'t>(&self, key: &'static str, name: &'t PathBuf) -> Option<Unknown<'t>> {
         let name = name.as_str();
-        let near = || did_you_mean(name, self.identities.iter().copied());
-        (!self.identities.contains(name)).then(|| (key, name, "an identity", near()))
+        (!self.identities.contains(name)).then_some((key, name, Kind::Identity))
     }
 
     fn capability<'t>(&self, key: &'static str, name: &'t str) -> Option<Unknown<'t>> {
-        let near = || did_you_mean(name, self.catalog.capabilities());
         let is_known = self.catalog.capability(name).is_some();
-        (!is_known).then(|| (key, name, "a capability", near()))
+        (!is_known).then_some((key, name, Kind::Capability))
     }
 
     fn resource<'t>(&self, name: &'t PathBuf) -> Option<Unknown<'t>> {
         let name = name.as_str();
         let ends = name.match_indices('/').map(|(at, _)| at).chain([name.len()]);
         let is_known = ends.filter_map(|end| name.get(..end)).any(|up| self.scopes.contains(up));
-        let near = || did_you_mean(name, self.scopes.iter().copied());
-        let kind = "a path at or below a group or resource";
-        (!is_known).then(|| ("resource", name, kind, near()))
+        (!is_known).then_some(("resource", name, Kind::Resource))
+    }
+
+    /// Similar names, if there are any.
+    fn near(&self, kind: Kind, name: &str) -> String {
+        match kind {
+            Kind::Identity => did_you_mean(name, self.identities.iter().copied()),
+            Kind::Capability => did_you_mean(name, self.catalog.capabilities()),
+            Kind::Resource => did_you_mean(name, self.scopes.iter().copied()),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
-use capstan_engine::{Catalog, did_you_mean, quote};
+use capstan_engine::{Catalog, SUGGESTIONS_MAX, did_you_mean, quote};
 
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::policy::decode;
@@ -73,9 +73,12 @@ impl Routes {
                 if is_known(capability) {
                     continue;
                 }
-                let names: BTreeSet<_> =
-                    catalogs.iter().flat_map(|one| one.capabilities()).collect();
-                let near = did_you_mean(capability, names.into_iter());
+                let near = || {
+                    let names = catalogs.iter().flat_map(|one| one.capabilities());
+                    did_you_mean(capability, names.collect::<BTreeSet<_>>().into_iter())
+                };
+                let may_suggest = diagnostics.total() < SUGGESTIONS_MAX;
+                let near = may_suggest.then(near).unwrap_or_default();
                 let expected = match catalogs {
                     [one] => format!("a capability of catalog `{}`{near}", one.name()),
                     _ => format!("a capability of a catalog{near}"),

@@ -4,7 +4,7 @@ mod common;
 
 use std::sync::Arc;
 
-use capstan_engine::{Catalog, Family};
+use capstan_engine::{Catalog, Family, SUGGESTIONS_MAX};
 use capstan_policy::{BUILT_IN, Catalogs, Diagnostic, Diagnostics, load_policy};
 use common::{check_loaded, lines};
 
@@ -237,6 +237,17 @@ fn roles_hold_capabilities_of_the_catalog() {
             "5:72: roles[0].capabilities[4]: found ``; expected a capability of catalog `c`",
         ],
     );
+}
+
+#[test]
+fn only_the_first_mistakes_get_suggestions() {
+    let wrong = vec!["record.raed"; SUGGESTIONS_MAX + 5].join(", ");
+    let document = format!(
+        "name: c\nresources: [{{name: record, actions: [read]}}]\nroles: [{{name: r, capabilities: [{wrong}]}}]"
+    );
+    let found = Catalogs::default().load(document.as_bytes()).unwrap_err();
+    let suggested = found.iter().filter(|one| one.expected.contains("did you mean `record.read`?"));
+    assert_eq!((suggested.count(), found.total()), (SUGGESTIONS_MAX, SUGGESTIONS_MAX + 5));
 }
 
 #[test]

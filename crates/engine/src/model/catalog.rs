@@ -3,6 +3,7 @@
 //! **Invariant**: a [`Catalog`] names every capability once, sorted by name, and its roles hold
 //! only those.
 
+use crate::model::similar::{SUGGESTIONS_MAX, did_you_mean};
 use crate::model::violation::FactsError;
 use crate::{
     CapabilityIx, CapabilitySet, Map, NAME_BYTES_MAX, ParseNameError, parse_capability_name,
@@ -252,7 +253,10 @@ fn check_roles(catalog: &Catalog, violations: &mut FactsError) {
         for (item, name) in role.capabilities.iter().enumerate() {
             if catalog.capability(name).is_none() {
                 let field = format!("capabilities[{item}]");
-                violations.push("roles", at, field, quote(name), catalog.expected_capability());
+                let may_suggest = violations.total() < SUGGESTIONS_MAX;
+                let near = may_suggest.then(|| did_you_mean(name, catalog.capabilities()));
+                let expected = catalog.expected_capability() + &near.unwrap_or_default();
+                violations.push("roles", at, field, quote(name), expected);
             }
         }
         if role.owner && owner.replace(&role.name).is_some() {
@@ -325,7 +329,8 @@ mod tests {
         );
         refuses(
             |f| f.roles[0].capabilities.push("repo.list".into()),
-            "roles[0].capabilities[2]: found `repo.list`; expected a capability of catalog `test`",
+            "roles[0].capabilities[2]: found `repo.list`; expected a capability of catalog `test`; did \
+             you mean `repo.tag.list`?",
         );
         refuses(
             |f| {

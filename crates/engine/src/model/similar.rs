@@ -2,6 +2,8 @@
 
 /// Most names that are suggested.
 pub const SIMILAR_MAX: usize = 3;
+/// Most mistakes of a document that get suggestions. Each may take two milliseconds.
+pub const SUGGESTIONS_MAX: usize = 20;
 
 /// Pairs of bytes that are compared for one typed name, about two milliseconds of work. Names beyond it are not looked
 /// at: a caller may ask for a name of a thousand bytes among thousands of the same length.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 
-use crate::model::similar::did_you_mean;
+use crate::model::similar::{SUGGESTIONS_MAX, did_you_mean};
 use crate::rules::{self, BindingKey, BrokenRule, View, binding_id, split_binding_id};
 use crate::{CONDITIONS_MAX, Catalog, Facts, FactsError, Map, PathBuf, Violation, quote};
 
@@ -106,8 +106,6 @@ fn check<'f>(
 
 /// Most declared names that are compared with one that is not declared. A larger document gets no suggestions.
 const COMPARED_NAMES_MAX: usize = 65_536;
-/// Most violations of a document that get suggestions.
-const SUGGESTIONS_MAX: usize = 20;
 
 /// Adds similar names to the first violations about what is not declared.
 fn suggest(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) {
