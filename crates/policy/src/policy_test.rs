@@ -35,7 +35,7 @@ impl PolicyTests {
             let (line, column) = (test.line, test.column);
             for (key, name, kind) in names.unknown(&test.expectation) {
                 let may_suggest = diagnostics.total() < SUGGESTIONS_MAX;
-                let near = may_suggest.then(|| names.near(kind, name)).unwrap_or_default();
+                let near = if may_suggest { names.near(kind, name) } else { String::new() };
                 let kind = kind.words();
                 diagnostics.push(Diagnostic {
                     line,
