@@ -13,6 +13,7 @@
 
 pub(crate) mod budget;
 pub(crate) mod connection;
+pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod listen;

@@ -25,8 +25,9 @@ impl Encoding {
 
 /// Whether the client takes answers that are compressed with gzip.
 pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
-    find(headers, ACCEPT_ENCODING_KEY)
-        .is_some_and(|value| value.as_bytes().split(|&b| b == b',').any(|one| one.trim_ascii() == b"gzip"))
+    find(headers, ACCEPT_ENCODING_KEY).is_some_and(|value| {
+        value.as_bytes().split(|&b| b == b',').any(|one| one.trim_ascii() == b"gzip")
+    })
 }
 
 fn find<'h>(headers: &'h HeaderMap, key: &str) -> Option<&'h HeaderValue> {

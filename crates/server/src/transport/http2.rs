@@ -24,6 +24,8 @@
 //!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
 //!   connection has no place.
 //!
+//! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
+//!
 //! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`,
 //! `timers`, then `gate`.
 
@@ -194,9 +196,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
-    let has_left = driver.wire.lock().connection.has_left();
+    let has_last_words = driver.wire.lock().connection.has_last_words();
     driver.end();
-    if has_left {
+    if has_last_words {
         let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
     }
 }

@@ -114,7 +114,9 @@ impl Inflating {
     pub(super) fn step(&mut self) -> Result<Option<Bytes>, Malformed> {
         let (mut left, start) = (GZIP_INPUT_PIECE, self.decoder.get_ref().frame.len());
         while left > 0 && self.decoder.get_ref().frame.len() - start <= GZIP_PIECE {
-            let Some(part) = self.compressed.next_part(left) else { return self.finish().map(Some) };
+            let Some(part) = self.compressed.next_part(left) else {
+                return self.finish().map(Some);
+            };
             match self.decoder.write(part) {
                 // Nothing is taken behind the end.
                 Ok(0) | Err(_) => return Err(Malformed),
