@@ -21,7 +21,7 @@ pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
 pub const GZIP_OVERHEAD_MAX: usize = 8 * 1024;
 /// Bytes of a compressed message that are decompressed in one poll. Malformed bytes of 8 bytes a block take the
 /// longest, some microseconds for each block.
-pub const GZIP_INPUT_PIECE: usize = 2 * 1024;
+pub const GZIP_INPUT_PIECE: usize = 512;
 /// Bytes that are decompressed into, or compressed, in one poll: about a tenth of a millisecond.
 pub const GZIP_PIECE: usize = 16 * 1024;
 /// Bytes of a message of an answer above which it is compressed, if the client takes gzip (contract, section 7).

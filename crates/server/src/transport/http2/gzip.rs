@@ -28,6 +28,13 @@ use crate::limits::{COMPRESSED_ANSWER_MIN, GZIP_INPUT_PIECE, GZIP_PIECE};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
+/// How a member begins: its magic number, and deflate as its method (RFC 1952, section 2.3).
+const START: [u8; 3] = [0x1f, 0x8b, 8];
+/// Bytes of the head and the tail of a member.
+const MEMBER_MIN: usize = 18;
+/// Bytes that deflate makes of one byte, at most (zlib, "Technical Details").
+const DEFLATE_MAX: usize = 1_032;
+
 /// A compressed message, in the parts that have arrived, without the header of its frame.
 #[derive(Debug, Default)]
 pub(super) struct Compressed {
@@ -65,14 +72,19 @@ impl Compressed {
     }
 
     /// The length of the plain message, as the gzip member says.
+    ///
+    /// # Errors
+    ///
+    /// It does not begin as a gzip member, or says a length that so few bytes cannot have.
     pub(super) fn plain_bytes(&self) -> Result<usize, Malformed> {
+        let first = self.parts.iter().flatten().copied();
         let last = self.parts.iter().rev().flat_map(|part| part.iter().rev()).copied();
-        let mut length = [0; 4];
-        let bytes = length.iter_mut().rev().zip(last).map(|(to, byte)| *to = byte).count();
-        if bytes < length.len() {
+        if self.bytes < MEMBER_MIN || !first.take(START.len()).eq(START) {
             return Err(Malformed);
         }
-        usize::try_from(u32::from_le_bytes(length)).map_err(|_| Malformed)
+        let length = last.take(4).fold(0, |length: u32, byte| length << 8 | u32::from(byte));
+        let length = usize::try_from(length).map_err(|_| Malformed)?;
+        if length / DEFLATE_MAX > self.bytes { Err(Malformed) } else { Ok(length) }
     }
 
     /// Whether it is decompressed in one piece.
