@@ -52,7 +52,7 @@ fn frame(member: &[u8]) -> Vec<u8> {
     [&[1][..], &length, member].concat()
 }
 
-fn gzipped(message: &impl Message) -> Vec<u8> {
+pub(crate) fn gzipped(message: &impl Message) -> Vec<u8> {
     frame(&member(&message.encode_to_vec(), Compression::default()))
 }
 
@@ -96,7 +96,7 @@ fn check_of(length: usize) -> v1::CheckRequest {
     of_length(length, |length| v1::CheckRequest { properties: padding(length), ..check() })
 }
 
-fn batch_of(length: usize) -> v1::BatchCheckRequest {
+pub(crate) fn batch_of(length: usize) -> v1::BatchCheckRequest {
     of_length(length, |length| {
         let item = v1::CheckItem { properties: padding(length), ..item() };
         v1::BatchCheckRequest { checks: vec![item], consistency: None }
@@ -320,7 +320,6 @@ async fn bombs_take_no_memory() {
         assert_refused(&answer, Code::InvalidArgument, "INVALID_FIELD", "a lying bomb");
     }
     let grown = memory(&server, "VmHWM:") - before;
-    println!("bombs: {} KiB more", grown / 1024);
     assert!(grown < 8 << 20, "{grown} bytes for bombs");
 
     // Batches of the longest kind, which decompress well: one of a worker is decompressed at a time.
@@ -333,11 +332,6 @@ async fn bombs_take_no_memory() {
     let known = [Code::Ok, Code::ResourceExhausted, Code::DeadlineExceeded];
     assert!(codes.iter().all(|code| known.contains(code)), "{codes:?}");
     let grown = memory(&server, "VmHWM:") - before;
-    println!(
-        "a thousand batches: {} KiB more, {} answered",
-        grown / 1024,
-        codes.iter().filter(|code| **code == Code::Ok).count()
-    );
     assert!(grown < 150 << 20, "{grown} bytes for a thousand batches, of 4,000 MiB");
     let answer = call(address, CHECK, &[], framed(&check())).await;
     assert_eq!(answer.code(), Code::Ok);
