@@ -5,11 +5,12 @@
 //!                    └─ peers, seats: who is connected    └▶ http2: streams become calls
 //!                                                            └─ budget: bytes held for peers
 //! http: the listener of the HTTP port, with its own limits
+//! foreign: what clients of other protocols are told
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, then `http`.
+//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, then `http`.
 
 pub(crate) mod budget;
 pub(crate) mod connection;

@@ -206,7 +206,8 @@ fn assert_refused(answer: &Answer, code: Code, reason: &str, what: &str) {
 #[tokio::test]
 async fn the_limits_hold_after_decompression() {
     let server = InProcess::start(Source::Demo).await;
-    let cases: [(&str, usize, fn(usize) -> Vec<u8>); 4] = [
+    type Message = fn(usize) -> Vec<u8>;
+    let cases: [(&str, usize, Message); 4] = [
         (CHECK, REQUEST_BYTES_MAX, |length| check_of(length).encode_to_vec()),
         (BATCH_CHECK, MESSAGE_BYTES_MAX, |length| batch_of(length).encode_to_vec()),
         (STREAM_CHECK, MESSAGE_BYTES_MAX, |length| batch_of(length).encode_to_vec()),

@@ -9,6 +9,9 @@
 //! limit is refused before it is decompressed, and the memory of any other is known. A member that has another
 //! length than it says is malformed, and is refused as soon as it is longer.
 //!
+//! tonic could do both. It would decompress a message in one poll, into memory that no budget counts: 4 MiB for each of
+//! 2,048 calls, from requests of 4 KiB. And it would compress short answers, too. So tonic sees plain messages only.
+//!
 //! **Invariants**: a piece takes at most [`GZIP_INPUT_PIECE`] bytes and makes little more than [`GZIP_PIECE`], so its
 //! time is bounded whatever the bytes are. A message decompresses into no more memory than its own length says.
 
