@@ -11,6 +11,12 @@ pub const BATCH_CHECKS_MAX: usize = 1_000;
 /// (gRFC A6).
 pub const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
+/// The header that names the compression of the messages that follow (gRPC over HTTP/2).
+pub const ENCODING_KEY: &str = "grpc-encoding";
+
+/// The header that names the compressions that are understood.
+pub const ACCEPT_ENCODING_KEY: &str = "grpc-accept-encoding";
+
 /// The epoch of a revision: the bits from 40 up (contract, section 5). The bits below are the
 /// sequence number.
 #[must_use]

@@ -7,10 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::frame::{
-    self, GOAWAY, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_HEADER_LIST_SIZE, PAYLOAD_MAX,
-    PING, PREFACE, RST_STREAM, Reason, SETTINGS, WINDOW_UPDATE,
-};
+use crate::frame::{self, GOAWAY, PAYLOAD_MAX, PING, PREFACE, RST_STREAM, Reason, WINDOW_UPDATE};
 use crate::head::Head;
 use crate::hpack::{Reader, Writer};
 
@@ -30,6 +27,9 @@ pub struct Config {
     /// Streams that the peer has broken a rule on, or has opened above [`Config::streams_max`], until the
     /// connection ends.
     pub faults_max: u32,
+    /// What is written, in place of any frame, to a peer that does not speak HTTP/2, by its first bytes. It may be
+    /// empty; then the peer gets a GOAWAY.
+    pub refusal: fn(&[u8]) -> &'static [u8],
 }
 
 /// What a peer has sent.
@@ -100,6 +100,8 @@ pub struct Connection {
     /// Whether streams that wait for room are to be woken.
     has_room: bool,
     state: State,
+    /// Whether the peer gets [`Config::refusal`].
+    is_refused: bool,
 }
 
 /// Whether the connection takes new streams.
@@ -165,10 +167,10 @@ const LEAVING: [u8; 8] = *b"leaving.";
 const OUT_KEPT: usize = 8 * 1024;
 
 impl Connection {
-    /// A new connection, whose settings are pending.
+    /// A new connection. Its settings are pending once the peer's preface has arrived.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        let mut connection = Self {
+        Self {
             config,
             greeted: 0,
             has_settings: false,
@@ -187,23 +189,8 @@ impl Connection {
             stream_send_window: FIRST_WINDOW.into(),
             has_room: false,
             state: State::Open,
-        };
-        let settings = [
-            (MAX_CONCURRENT_STREAMS, config.streams_max),
-            (INITIAL_WINDOW_SIZE, config.stream_window),
-            (MAX_HEADER_LIST_SIZE, config.header_bytes_max),
-        ];
-        let mut payload = Vec::new();
-        for (name, value) in settings {
-            payload.extend_from_slice(&name.to_be_bytes());
-            payload.extend_from_slice(&value.to_be_bytes());
+            is_refused: false,
         }
-        connection.put(SETTINGS, 0, 0, &payload);
-        let more = connection.window - FIRST_WINDOW;
-        if more > 0 {
-            connection.put(WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
-        }
-        connection
     }
 
     /// Whether the peer's preface has arrived.
@@ -229,10 +216,11 @@ impl Connection {
         is_done && self.pending().is_empty()
     }
 
-    /// Whether the connection is over because it has left, with its last stream answered.
+    /// Whether the connection is over and its last bytes matter to the peer: its last stream is answered, or it is
+    /// refused in its own protocol.
     #[must_use]
-    pub fn has_left(&self) -> bool {
-        matches!(self.state, State::Left { .. }) && self.is_over()
+    pub fn has_last_words(&self) -> bool {
+        (self.is_refused || matches!(self.state, State::Left { .. })) && self.is_over()
     }
 
     /// Bytes of the peer's that are held here, and bytes that it has not read.

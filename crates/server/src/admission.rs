@@ -23,6 +23,7 @@
 mod body;
 mod call;
 mod content_type;
+mod encoding;
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -51,6 +52,7 @@ use crate::transport::peers::{Peer, Peers};
 
 use call::Call;
 pub(crate) use content_type::is_grpc;
+pub(crate) use encoding::{Encoding, takes_gzip};
 
 pub(crate) use body::ResponseBody;
 
@@ -229,6 +231,11 @@ where
             Ok(call) => call,
             Err(reply) => return ResponseFuture::Ready(Some(reply.into_response())),
         };
+        // The transport has decompressed what is gzip.
+        if Encoding::of(request.headers()) == Encoding::Unknown {
+            let reply = call.fail(CallError::UnknownEncoding);
+            return ResponseFuture::Ready(Some(reply.into_response()));
+        }
         if call.would_be_shed() {
             return ResponseFuture::Ready(Some(call.fail(CallError::Overloaded).into_response()));
         }

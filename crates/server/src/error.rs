@@ -83,6 +83,12 @@ pub(crate) enum CallError {
     /// The body of the request is not framed as gRPC messages.
     #[error("the request is not framed as gRPC messages")]
     InvalidFraming,
+    /// A compressed message is not one gzip member.
+    #[error("a message of the request does not decompress: send one gzip member")]
+    InvalidGzip,
+    /// The messages of the request are compressed in a way that the server does not know.
+    #[error("the grpc-encoding of the request is not served: use gzip or identity")]
+    UnknownEncoding,
     /// The service has no such method.
     #[error("this service has no such method")]
     Unimplemented,

@@ -1,12 +1,12 @@
-//! The HTTP port: `/livez`, `/readyz` and `/metrics`.
+//! The HTTP port: `/livez`, `/readyz` and `/metrics`. A call that is meant for the gRPC port gets 415 and a sentence.
 //!
 //! **Invariant**: no request here reads a policy or decides anything.
 
 use std::sync::Arc;
 
 use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, routing::get};
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
@@ -15,7 +15,9 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{HTTP_DRAIN_MAX, Limits};
+use crate::methods::{Probe, Rpc};
 use crate::telemetry::metrics::{self, Format, Metrics};
+use crate::transport::foreign;
 use crate::transport::http::LimitedListener;
 
 /// The phase of a server, as `/readyz` reports it.
@@ -39,6 +41,7 @@ pub(crate) fn router(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> R
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(phase)
+        .fallback(other)
 }
 
 /// Serves until `stop`. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
@@ -58,6 +61,27 @@ pub(crate) async fn serve(
         },
         () = async { stop.cancelled().await; sleep(HTTP_DRAIN_MAX).await } => {}
     }
+}
+
+/// A request for anything else: not found, or a call for the gRPC port.
+async fn other(uri: Uri, headers: HeaderMap) -> Response {
+    if is_call(uri.path(), &headers) {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, foreign::HTTP_PORT.as_str()).into_response();
+    }
+    StatusCode::NOT_FOUND.into_response()
+}
+
+/// Whether a request is a call of gRPC, gRPC-web or Connect, by its path or its content type.
+fn is_call(path: &str, headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    let is_of = |known: &str| {
+        kind.get(..known.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    path.starts_with("/capstan.v1.")
+        || Rpc::from_path(path) != Rpc::OTHER
+        || Probe::of(path).is_some()
+        || is_of("application/grpc")
+        || is_of("application/connect+")
 }
 
 async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {

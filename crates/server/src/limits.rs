@@ -16,6 +16,17 @@ pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of a request for health (contract, section 7).
 pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
+/// Bytes by which a message that is compressed with gzip may be longer than the limit of plain ones. What
+/// does not compress becomes longer: 4 MiB by 1,300 bytes. After decompression the limit is that of plain messages.
+pub const GZIP_OVERHEAD_MAX: usize = 8 * 1024;
+/// Bytes of a compressed message that are decompressed in one poll. A block that holds nothing has 11 bytes and takes
+/// 2 µs, so a piece takes at most a tenth of a millisecond.
+pub const GZIP_INPUT_PIECE: usize = 512;
+/// Bytes of plain message that one poll compresses, or begins to decompress into; it may add 32 KiB to these. A piece
+/// takes about a tenth of a millisecond.
+pub const GZIP_PIECE: usize = 16 * 1024;
+/// Bytes of a message of an answer above which it is compressed, if the client takes gzip (contract, section 7).
+pub const COMPRESSED_ANSWER_MIN: usize = 1024;
 /// Checks in one batch (contract, section 7).
 pub const BATCH_CHECKS_MAX: usize = capstan_proto::contract::BATCH_CHECKS_MAX;
 /// Properties of one question, of subject, resource, action and context together (contract, section 7).

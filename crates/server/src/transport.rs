@@ -5,14 +5,16 @@
 //!                    └─ peers, seats: who is connected    └▶ http2: streams become calls
 //!                                                            └─ budget: bytes held for peers
 //! http: the listener of the HTTP port, with its own limits
+//! foreign: what clients of other protocols are told
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, then `http`.
+//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, then `http`.
 
 pub(crate) mod budget;
 pub(crate) mod connection;
+pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod http2;
 pub(crate) mod listen;

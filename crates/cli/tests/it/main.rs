@@ -23,6 +23,7 @@ mod drain;
 mod ext_authz;
 mod foreign;
 mod golden;
+mod gzip;
 mod layout;
 mod lifecycle;
 mod limits;

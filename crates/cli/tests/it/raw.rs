@@ -17,6 +17,9 @@ use crate::common::PATIENCE;
 pub(crate) struct Answer {
     pub(crate) http_status: u16,
     pub(crate) status: Option<Status>,
+    /// Headers and trailers.
+    pub(crate) headers: HeaderMap,
+    pub(crate) data: Vec<u8>,
 }
 
 impl Answer {
@@ -71,13 +74,16 @@ pub(crate) async fn call(
         let _ = send.send_data(Bytes::from(bytes), body == Body::Whole);
         let (head, mut body) = response.await?.into_parts();
         let mut all = head.headers;
+        let mut received = Vec::new();
         while let Some(data) = body.data().await {
-            let length = data?.len();
-            body.flow_control().release_capacity(length)?;
+            let data = data?;
+            received.extend_from_slice(&data);
+            body.flow_control().release_capacity(data.len())?;
         }
         let trailers: Option<HeaderMap> = body.trailers().await?;
         all.extend(trailers.unwrap_or_default());
-        Ok(Answer { http_status: head.status.as_u16(), status: Status::from_header_map(&all) })
+        let (http_status, status) = (head.status.as_u16(), Status::from_header_map(&all));
+        Ok(Answer { http_status, status, headers: all, data: received })
     };
     let exchange = async {
         tokio::pin!(exchange);

@@ -1,6 +1,6 @@
 //! How a connection reads calls: in one packet or in many, soon or late, answered before or after.
 
-mod bounds;
+pub(crate) mod bounds;
 mod differential;
 mod ends;
 mod floods;

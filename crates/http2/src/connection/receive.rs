@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Block, Connection, Event, KnownHead, LEAVING, State, Stream};
+use super::{Block, Connection, Event, FIRST_WINDOW, KnownHead, LEAVING, State, Stream};
 use crate::frame::{
     ACK, CONTINUATION, DATA, ENABLE_PUSH, END_HEADERS, END_STREAM, FrameHead, GOAWAY, HEAD_BYTES,
-    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE, PADDED, PAYLOAD_MAX, PING,
-    PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM, Reason, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY,
+    HEADER_TABLE_SIZE, HEADERS, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, MAX_FRAME_SIZE,
+    MAX_HEADER_LIST_SIZE, PADDED, PAYLOAD_MAX, PING, PREFACE, PRIORITY, PUSH_PROMISE, RST_STREAM,
+    Reason, SETTINGS, WINDOW_UPDATE, WITH_PRIORITY,
 };
 use crate::head::{Draft, Fault, Head};
 
@@ -57,14 +58,50 @@ impl Connection {
         let expected = PREFACE.get(self.greeted..).unwrap_or_default();
         let length = expected.len().min(input.len());
         let (said, rest) = input.split_at(length);
-        *input = rest;
-        self.greeted += length;
         if !expected.starts_with(said) {
-            self.close(Reason::PROTOCOL_ERROR);
+            let before = PREFACE.get(..self.greeted).unwrap_or_default();
+            self.refuse((self.config.refusal)(&[before, input].concat()));
             *input = &[];
             return false;
         }
-        self.greeted == PREFACE.len()
+        *input = rest;
+        self.greeted += length;
+        let is_greeted = self.is_greeted();
+        if is_greeted {
+            self.put_settings();
+        }
+        is_greeted
+    }
+
+    /// The peer does not speak HTTP/2.
+    fn refuse(&mut self, answer: &[u8]) {
+        if answer.is_empty() {
+            self.put_settings();
+            self.close(Reason::PROTOCOL_ERROR);
+        } else {
+            self.out.extend_from_slice(answer);
+            self.state = State::Closing;
+            self.is_refused = true;
+        }
+    }
+
+    fn put_settings(&mut self) {
+        let config = self.config;
+        let settings = [
+            (MAX_CONCURRENT_STREAMS, config.streams_max),
+            (INITIAL_WINDOW_SIZE, config.stream_window),
+            (MAX_HEADER_LIST_SIZE, config.header_bytes_max),
+        ];
+        let mut payload = Vec::new();
+        for (name, value) in settings {
+            payload.extend_from_slice(&name.to_be_bytes());
+            payload.extend_from_slice(&value.to_be_bytes());
+        }
+        self.put(SETTINGS, 0, 0, &payload);
+        let more = self.window.saturating_sub(FIRST_WINDOW);
+        if more > 0 {
+            self.put(WINDOW_UPDATE, 0, 0, &more.to_be_bytes());
+        }
     }
 
     fn frame<'a>(&mut self, head: FrameHead, payload: &'a [u8]) -> Received<'a> {

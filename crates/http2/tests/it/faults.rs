@@ -1,6 +1,6 @@
 //! What a peer must not send, and what it may send without any effect.
 
-use capstan_http2::{Connection, Reason};
+use capstan_http2::{Config, Connection, Reason};
 
 use crate::peer::*;
 
@@ -139,16 +139,36 @@ fn faults_of_a_connection_end_it() {
 #[test]
 fn a_connection_begins_with_the_preface_and_settings() {
     for wrong in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\rX"] {
-        let mut connection = Connection::new(CONFIG);
-        let length = connection.pending().len();
-        connection.wrote(length);
-        assert!(connection.next(&mut &wrong[..]).is_none());
-        assert_eq!(connection.pending()[3], GOAWAY);
+        let mut peer = Peer { connection: Connection::new(CONFIG), events: Vec::new() };
+        assert_eq!(peer.written(), [], "nothing is sent before the preface");
+        let kinds: Vec<u8> = peer.send(wrong).into_iter().map(|(kind, ..)| kind).collect();
+        assert_eq!(kinds, [SETTINGS, GOAWAY]);
+        assert!(peer.connection.is_over() && !peer.connection.has_last_words());
     }
     let mut connection = Connection::new(CONFIG);
     let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &head(1, true)[..]].concat();
     assert!(connection.next(&mut &bytes[..]).is_none(), "a request before SETTINGS");
     assert!(connection.is_greeted() && !connection.has_streams());
+}
+
+/// However its first bytes are divided.
+#[test]
+fn a_peer_of_another_protocol_is_refused_in_that_protocol() {
+    let refusal = |first: &[u8]| if first.starts_with(b"P") { b"no\r\n" } else { &b""[..] };
+    for divided in [&[&b"POST / HTTP/1.1\r\n"[..]][..], &[b"P", b"OST /"], &[b"PRI", b"", b"X"]] {
+        let mut connection = Connection::new(Config { refusal, ..CONFIG });
+        for mut part in divided.iter().copied() {
+            assert!(connection.next(&mut part).is_none());
+            assert_eq!(part, b"");
+        }
+        assert_eq!(connection.pending(), b"no\r\n");
+        assert!(!connection.is_over() && !connection.is_greeted());
+        connection.wrote(4);
+        assert!(connection.has_last_words());
+    }
+    let mut connection = Connection::new(Config { refusal, ..CONFIG });
+    assert!(connection.next(&mut &b"\x16\x03\x01"[..]).is_none());
+    assert!(!connection.is_over() && !connection.has_last_words());
 }
 
 /// Each ends the stream, and the connection goes on.

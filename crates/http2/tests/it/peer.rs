@@ -26,6 +26,7 @@ pub(crate) const CONFIG: Config = Config {
     header_bytes_max: 2_000,
     pending_max: 10_000,
     faults_max: 3,
+    refusal: |_| &[],
 };
 
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {

@@ -5,11 +5,7 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue, Response, StatusCode};
 
 use super::body::ResponseBody;
-
-/// What such a client can do.
-const UNSUPPORTED: &str = "this port speaks gRPC over HTTP/2, with the content type application/grpc, and \
-    neither gRPC-web nor Connect: use a gRPC client, such as createGrpcTransport of connect-node, or put a \
-    proxy in front that translates, such as Envoy with envoy.filters.http.grpc_web\n";
+use crate::transport::foreign;
 
 /// Whether a request is one of gRPC, by its content type. A request without one counts as such.
 pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
@@ -26,7 +22,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 
 /// The answer to any other request.
 pub(super) fn unsupported() -> Response<ResponseBody> {
-    let body = Body::new(http_body_util::Full::from(UNSUPPORTED));
+    let body = Body::new(http_body_util::Full::from(foreign::GRPC_PORT.as_bytes()));
     let mut response = Response::new(ResponseBody::new(body, None));
     *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
     let text = HeaderValue::from_static("text/plain; charset=utf-8");

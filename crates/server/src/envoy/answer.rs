@@ -252,8 +252,9 @@ pub(crate) fn error_response(error: &CallError) -> Response<Body> {
         CallError::DeadlineExceeded
         | CallError::Overloaded
         | CallError::Unimplemented
+        | CallError::UnknownEncoding
         | CallError::Bug { .. } => unavailable(&message),
-        CallError::TooLarge { .. } | CallError::InvalidFraming => {
+        CallError::TooLarge { .. } | CallError::InvalidFraming | CallError::InvalidGzip => {
             let denial = Denial { reason: "MALFORMED_REQUEST", ..Denial::default() };
             rejection(BAD_REQUEST, &denial, &message, vec![])
         }

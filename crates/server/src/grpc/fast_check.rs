@@ -10,6 +10,7 @@
 use std::sync::Arc;
 
 use capstan_engine::Attributes;
+use capstan_proto::contract::ENCODING_KEY;
 use capstan_proto::frame::{Header, append};
 use capstan_proto::plain::names;
 use tonic::codegen::http::Method;
@@ -20,9 +21,6 @@ use crate::ask::{Ask, Basis};
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
-
-/// The header that names a request's compression.
-pub(super) const GRPC_ENCODING: &str = "grpc-encoding";
 
 /// Answers plain checks.
 #[derive(Debug)]
@@ -40,7 +38,7 @@ impl FastCheck {
         rpc == Rpc::CHECK
             && head.method == Method::POST
             && !self.ask.logs()
-            && !head.headers.keys().any(|name| name == GRPC_ENCODING)
+            && !head.headers.keys().any(|name| name == ENCODING_KEY)
     }
 
     /// Appends the framed response to a body, if it is one plain check and the answer needs no wait.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use capstan_proto::codec::Codec;
+use capstan_proto::contract::ENCODING_KEY;
 use capstan_proto::plain::BatchRequest;
 use capstan_proto::v1::BatchCheckResponse;
 use capstan_proto::v1::decision_service_server::DecisionServiceServer;
@@ -18,7 +19,6 @@ use tonic::server::{Grpc, NamedService, StreamingService, UnaryService};
 use tonic::{Status, Streaming};
 
 use super::decision::{ResponseStream, Services};
-use super::fast_check::GRPC_ENCODING;
 use super::raw_stream::{self, Batches};
 use crate::methods::Rpc;
 
@@ -65,7 +65,7 @@ impl tower::Service<Request<Body>> for RawBatches {
         if rpc == Rpc::BATCH_CHECK {
             Box::pin(async move { Ok(grpc.unary(BatchMethods(services), request).await) })
         } else if rpc == Rpc::STREAM_CHECK {
-            if request.headers().contains_key(GRPC_ENCODING) {
+            if request.headers().contains_key(ENCODING_KEY) {
                 return Box::pin(async move {
                     Ok(grpc.streaming(BatchMethods(services), request).await)
                 });

@@ -2,8 +2,9 @@
 //!
 //! **Invariant**: no other file turns an error of this crate into a status.
 
-use capstan_proto::contract::RETRY_PUSHBACK_KEY;
+use capstan_proto::contract::{ACCEPT_ENCODING_KEY, RETRY_PUSHBACK_KEY};
 use capstan_proto::v1;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
@@ -87,8 +88,8 @@ impl CallError {
         match self {
             Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::Overloaded | Self::TooLarge { .. } => Code::ResourceExhausted,
-            Self::InvalidFraming => Code::InvalidArgument,
-            Self::Unimplemented => Code::Unimplemented,
+            Self::InvalidFraming | Self::InvalidGzip => Code::InvalidArgument,
+            Self::Unimplemented | Self::UnknownEncoding => Code::Unimplemented,
             Self::Bug { .. } => Code::Internal,
         }
     }
@@ -100,7 +101,10 @@ impl From<CallError> for Status {
         let mut pushback = None;
         match &error {
             // The code says it all; of a bug the caller learns nothing.
-            CallError::DeadlineExceeded | CallError::Unimplemented | CallError::Bug { .. } => {}
+            CallError::DeadlineExceeded
+            | CallError::Unimplemented
+            | CallError::UnknownEncoding
+            | CallError::Bug { .. } => {}
             CallError::Overloaded => {
                 // Half of it less to half of it more, so that shed calls do not return together.
                 let wait = jittered(RETRY_PUSHBACK, 2);
@@ -113,11 +117,15 @@ impl From<CallError> for Status {
                 details.set_error_info("TOO_LARGE", DOMAIN, metadata);
                 pushback = Some(-1);
             }
-            CallError::InvalidFraming => {
+            CallError::InvalidFraming | CallError::InvalidGzip => {
                 details.set_error_info("INVALID_FIELD", DOMAIN, [("field".into(), "".into())]);
             }
         }
         let mut status = Self::with_error_details(error.code(), error.to_string(), details);
+        if error == CallError::UnknownEncoding {
+            let known = MetadataValue::from_static("gzip,identity");
+            status.metadata_mut().insert(ACCEPT_ENCODING_KEY, known);
+        }
         if let Some(pushback) = pushback {
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, pushback.into());
         }

@@ -21,7 +21,9 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use super::Config;
-use crate::admission::{Admission, Permits, ResponseBody, ResponseFuture, is_grpc};
+use crate::admission::{
+    Admission, Encoding, Permits, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
+};
 use crate::ask::Ask;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
@@ -179,10 +181,12 @@ impl Calls for WorkerCalls {
     fn intake(&self, head: &Parts) -> Intake {
         let path = head.uri.path();
         let rpc = Rpc::from_path(path);
+        let inflates = Encoding::of(&head.headers) == Encoding::Gzip;
         if let Some(probe) = (rpc == Rpc::OTHER).then(|| Probe::of(path)).flatten() {
             let kind = if probe == Probe::Unary { Kind::Unary } else { Kind::Stream };
             let message_bytes_max = probe.request_bytes_max();
-            return Intake { kind, message_bytes_max, decodes_in_turn: false };
+            let (decodes_in_turn, deflates) = (false, false);
+            return Intake { kind, message_bytes_max, decodes_in_turn, inflates, deflates };
         }
         let message_bytes_max = rpc.request_bytes_max(&self.limits);
         let kind = if !is_grpc(&head.headers) {
@@ -196,7 +200,9 @@ impl Calls for WorkerCalls {
         };
         // Batches borrow their names, or are decoded in pieces.
         let decodes_in_turn = ![Rpc::BATCH_CHECK, Rpc::STREAM_CHECK].contains(&rpc);
-        Intake { kind, message_bytes_max, decodes_in_turn }
+        let answers_are_short = [Rpc::CHECK, Rpc::EXT_AUTHZ, Rpc::OTHER].contains(&rpc);
+        let deflates = !answers_are_short && is_grpc(&head.headers) && takes_gzip(&head.headers);
+        Intake { kind, message_bytes_max, decodes_in_turn, inflates, deflates }
     }
 
     fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool {

@@ -24,11 +24,14 @@
 //!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
 //!   connection has no place.
 //!
-//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `outbound`, `timers`, then
-//! `gate`.
+//! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
+//!
+//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`,
+//! `timers`, then `gate`.
 
 mod chunks;
 mod gate;
+mod gzip;
 mod inbound;
 mod new_call;
 mod outbound;
@@ -103,6 +106,11 @@ pub(crate) struct Intake {
     pub(crate) message_bytes_max: usize,
     /// Whether a long message takes so long to decode that others must be served in between.
     pub(crate) decodes_in_turn: bool,
+    /// Whether messages of its request may be compressed with gzip. The call gets them decompressed, and a head that
+    /// does not name gzip.
+    pub(crate) inflates: bool,
+    /// Whether long messages of its answer are compressed with gzip.
+    pub(crate) deflates: bool,
 }
 
 /// When a call starts.
@@ -125,8 +133,26 @@ pub(crate) struct Shared {
     pub(crate) stop: watch::Receiver<()>,
     /// The tasks of calls that were not over in their first poll. They end with their connection.
     pub(crate) tasks: TaskTracker,
-    /// One permit: for the long message that is decoded.
-    pub(crate) turns: Arc<Semaphore>,
+    pub(crate) turns: Turns,
+}
+
+/// What one worker does with one message at a time. Nothing waits for two turns, or for anything else in its turn
+/// but the call that decodes.
+#[derive(Clone, Debug)]
+pub(crate) struct Turns {
+    /// For the long message that is decoded.
+    decoding: Arc<Semaphore>,
+    /// For the long message that is decompressed.
+    inflating: Arc<Semaphore>,
+    /// For the answer that is compressed.
+    deflating: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        let [decoding, inflating, deflating] = [(); 3].map(|()| Arc::new(Semaphore::new(1)));
+        Self { decoding, inflating, deflating }
+    }
 }
 
 /// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its
@@ -170,9 +196,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
-    let has_left = driver.wire.lock().connection.has_left();
+    let has_last_words = driver.wire.lock().connection.has_last_words();
     driver.end();
-    if has_left {
+    if has_last_words {
         let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
     }
 }
@@ -211,7 +237,7 @@ struct Driver<C: Calls> {
     timers: Timers,
     stalled_stream_max: Duration,
     tasks: TaskTracker,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     stop: watch::Receiver<()>,
     stopping: bool,
     seat: Arc<Seat>,
@@ -468,12 +494,14 @@ impl<C: Calls> Driver<C> {
             self.bodies.insert(stream, inbound);
         }
         call.extensions.insert(self.remote);
+        let deflating = call.intake.deflates.then(|| Arc::clone(&self.turns.deflating));
         let answer = self.calls.call(call.request(Body::new(body)));
         let responder = Responder {
             wire: Arc::clone(&self.wire),
             stream,
             budget: Arc::clone(&self.budget),
             stalled_max: self.stalled_stream_max,
+            deflating,
         };
         let mut call = Box::pin(exchange(answer, responder));
         // Most calls end in their first poll, and need no task.

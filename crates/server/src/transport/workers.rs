@@ -238,7 +238,7 @@ async fn serve<C: Calls>(
     // A connection looks at its own channel at every wake; the token is shared by all workers.
     let (stopping, is_stopping) = watch::channel(());
     let mut connections = JoinSet::new();
-    let (tasks, turns) = (TaskTracker::new(), Arc::new(Semaphore::new(1)));
+    let (tasks, turns) = (TaskTracker::new(), http2::Turns::default());
     let shared = http2::Shared { limits, budget, stop: is_stopping, tasks, turns };
     // When memory is given back that connections have freed which ended.
     let mut gives_back_at = None;

@@ -13,6 +13,7 @@ const CONFIG: Config = Config {
     header_bytes_max: 2_048,
     pending_max: 4_096,
     faults_max: 16,
+    refusal: |_| &[],
 };
 
 /// Bytes that are pending beside those of responses and of answers to frames.

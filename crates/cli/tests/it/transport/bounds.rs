@@ -60,7 +60,7 @@ pub(super) fn resident(server: &Serving) -> u64 {
 }
 
 /// A line of `/proc/PID/status` that begins with this name, in bytes.
-pub(super) fn memory(server: &Serving, name: &str) -> u64 {
+pub(crate) fn memory(server: &Serving, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024

@@ -6,7 +6,10 @@
 //! **Invariants**: every byte here is charged to the connection's budget, and so are the bytes of the
 //! message that the call works on. A message above its limit, or without room in the budget, fails the
 //! body. No more flow control capacity is given while a whole message waits. Of one worker's messages
-//! longer than [`SHORT_BODY_MAX`], one is decoded at a time, and sockets are looked at in between.
+//! longer than [`SHORT_BODY_MAX`], one is decoded at a time, and sockets are looked at in between. The call gets a
+//! compressed message decompressed (`inflate`), within the same limit.
+
+mod inflate;
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,12 +22,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::Status;
 use tonic::codegen::Bytes;
 
-use super::Intake;
 use super::chunks::Chunks;
 use super::wire::Wire;
+use super::{Intake, Turns};
 use crate::error::CallError;
-use crate::limits::SHORT_BODY_MAX;
+use crate::limits::{GZIP_OVERHEAD_MAX, SHORT_BODY_MAX};
 use crate::transport::budget::{Charge, ConnectionBudget};
+use inflate::Inflate;
 
 /// The side of the connection's task.
 pub(super) struct Inbound(Arc<Shared>);
@@ -35,17 +39,32 @@ pub(super) struct RequestBody {
     /// Long messages of one worker are decoded one at a time. `None` for messages that are cheap to decode.
     turns: Option<Arc<Semaphore>>,
     turn: Turn,
+    /// Set if messages may be compressed.
+    inflate: Option<Box<Inflate>>,
 }
 
 /// The turn of a long message to be decoded.
 enum Turn {
     /// No long message has arrived.
     None,
-    Waits(Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>),
+    Waits(TurnToCome),
     /// The call decodes the message. Its next poll, or its end, gives the turn away.
     Taken {
         _permit: Option<OwnedSemaphorePermit>,
     },
+}
+
+type TurnToCome = Pin<Box<dyn Future<Output = Option<OwnedSemaphorePermit>> + Send>>;
+
+/// A turn of these. The runtime looks at every socket before it.
+fn turn(turns: &Arc<Semaphore>) -> TurnToCome {
+    let turns = Arc::clone(turns);
+    Box::pin(async move {
+        // The semaphore is never closed.
+        let permit = turns.acquire_owned().await.ok();
+        tokio::task::yield_now().await;
+        permit
+    })
 }
 
 struct Shared {
@@ -57,6 +76,8 @@ struct Shared {
 struct State {
     chunks: Chunks,
     message_bytes_max: usize,
+    /// The same of a compressed message as it arrives.
+    compressed_bytes_max: usize,
     charge: Charge,
     /// Bytes of the message that the call works on.
     working: usize,
@@ -101,9 +122,13 @@ pub(super) fn body(
     (read, is_whole): (Chunks, bool),
     intake: Intake,
     (wire, stream): (&Arc<Wire>, u32),
-    (budget, turns): (&Arc<ConnectionBudget>, &Arc<Semaphore>),
+    (budget, turns): (&Arc<ConnectionBudget>, &Turns),
 ) -> (Option<Inbound>, RequestBody) {
-    let mut state = State::new(intake.message_bytes_max, budget);
+    let message_bytes_max = intake.message_bytes_max;
+    let mut state = State::new(message_bytes_max, budget);
+    if intake.inflates {
+        state.compressed_bytes_max += GZIP_OVERHEAD_MAX;
+    }
     state.chunks = read;
     state.arrived();
     state.released = 0;
@@ -112,8 +137,12 @@ pub(super) fn body(
     }
     let shared = Shared { state: Mutex::new(state), wire: Arc::clone(wire), stream };
     let shared = Arc::new(shared);
-    let turns = intake.decodes_in_turn.then(|| Arc::clone(turns));
-    let body = RequestBody { shared: Arc::clone(&shared), turns, turn: Turn::None };
+    let inflate = intake.inflates.then(|| {
+        let turns = Arc::clone(&turns.inflating);
+        Box::new(Inflate::new(message_bytes_max, Arc::clone(budget), turns))
+    });
+    let turns = intake.decodes_in_turn.then(|| Arc::clone(&turns.decoding));
+    let body = RequestBody { shared: Arc::clone(&shared), turns, turn: Turn::None, inflate };
     let goes_on = shared.lock().end.is_none();
     (goes_on.then_some(Inbound(shared)), body)
 }
@@ -151,6 +180,18 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// The next part of the message, or of the next message once that is whole.
+    fn poll(&self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
+        let mut state = self.lock();
+        let polled = state.poll(cx);
+        let released = std::mem::take(&mut state.released);
+        drop(state);
+        if released > 0 {
+            self.wire.with(|connection| connection.release(self.stream, released));
+        }
+        polled
+    }
 }
 
 impl State {
@@ -158,6 +199,7 @@ impl State {
         Self {
             chunks: Chunks::default(),
             message_bytes_max,
+            compressed_bytes_max: message_bytes_max,
             charge: Charge::new(Arc::clone(budget)),
             working: 0,
             message_left: 0,
@@ -230,7 +272,9 @@ impl State {
             *byte = next;
         }
         let Some((header, _)) = Header::read(&head) else { return First::Invalid };
-        if header.length > self.message_bytes_max {
+        let most =
+            if header.compressed { self.compressed_bytes_max } else { self.message_bytes_max };
+        if header.length > most {
             return First::TooLarge;
         }
         let length = HEADER_BYTES + header.length;
@@ -305,6 +349,11 @@ impl State {
         }
     }
 
+    /// Whether the next poll begins a compressed message.
+    fn is_compressed(&self) -> bool {
+        self.next().is_some_and(|bytes| bytes > 0) && self.chunks.from(0).next() == Some(1)
+    }
+
     /// The first bytes, at most this many.
     fn start(&self, most: usize) -> Bytes {
         self.chunks.from(0).take(most).collect()
@@ -326,41 +375,40 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
+        if let Some(inflate) = &mut this.inflate
+            && let Err(error) = ready!(inflate.poll(&this.shared, cx))
+        {
+            this.inflate = None;
+            let mut state = this.shared.lock();
+            state.drop_chunks();
+            state.end = Some(End::Whole);
+            return Poll::Ready(Some(Err(error)));
+        }
+        let plain_bytes = this.inflate.as_ref().and_then(|inflate| inflate.ready_bytes());
         if let Some(turns) = &this.turns
-            && let Some(next) = this.shared.lock().next()
+            && let Some(next) = plain_bytes.or_else(|| this.shared.lock().next())
         {
             if next <= SHORT_BODY_MAX {
                 this.turn = Turn::None;
             } else if !matches!(this.turn, Turn::Waits(_)) {
                 this.turn = Turn::None; // The message before is decoded.
-                let turns = Arc::clone(turns);
-                this.turn = Turn::Waits(Box::pin(async move {
-                    // The semaphore is never closed.
-                    let permit = turns.acquire_owned().await.ok();
-                    // The runtime looks at every socket before the next long message.
-                    tokio::task::yield_now().await;
-                    permit
-                }));
+                this.turn = Turn::Waits(turn(turns));
             }
             if let Turn::Waits(turn) = &mut this.turn {
                 let permit = ready!(turn.as_mut().poll(cx));
                 this.turn = Turn::Taken { _permit: permit };
             }
         }
-        let shared = &this.shared;
-        let mut state = shared.lock();
-        let polled = state.poll(cx).map_ok(Frame::data);
-        let released = std::mem::take(&mut state.released);
-        drop(state);
-        if released > 0 {
-            shared.wire.with(|connection| connection.release(shared.stream, released));
+        if let Some(plain) = this.inflate.as_mut().and_then(|inflate| inflate.take()) {
+            return Poll::Ready(Some(Ok(Frame::data(plain))));
         }
-        polled
+        this.shared.poll(cx).map_ok(Frame::data)
     }
 
     fn is_end_stream(&self) -> bool {
         let state = self.shared.lock();
-        state.chunks.bytes() == 0 && state.end == Some(End::Whole)
+        let is_inflated = self.inflate.as_ref().is_none_or(|inflate| inflate.is_done());
+        is_inflated && state.chunks.bytes() == 0 && state.end == Some(End::Whole)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use capstan_http2::Head;
+use capstan_proto::contract::ENCODING_KEY;
 use tokio::time::Instant;
 use tonic::codegen::http::{Extensions, Request};
 
@@ -37,6 +38,9 @@ impl NewCall {
     /// The request, with this body.
     pub(super) fn request<B>(self, body: B) -> Request<B> {
         let mut head = self.head.parts.clone();
+        if self.intake.inflates {
+            head.headers.remove(ENCODING_KEY);
+        }
         head.extensions = self.extensions;
         Request::from_parts(head, body)
     }

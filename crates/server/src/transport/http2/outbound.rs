@@ -1,7 +1,7 @@
 //! The responses of a connection, from their services to what is to be written.
 //!
 //! ```text
-//! service ─▶ exchange ─▶ waits, charged, while the peer reads nothing ─▶ Connection ─▶ socket
+//! service ─▶ exchange ─▶ compressed, if the client asks and it is long ─▶ waits, charged, while the peer reads nothing ─▶ Connection ─▶ socket
 //! ```
 //!
 //! **Invariants**: bytes that wait are charged to the connection's budget, and wait no longer than the
@@ -14,12 +14,15 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use capstan_http2::{Closed, Reason};
+use capstan_proto::contract::ENCODING_KEY;
 use http_body::Body as HttpBody;
+use tokio::sync::Semaphore;
 use tokio::time::{Duration, timeout};
 use tonic::Status;
 use tonic::codegen::Bytes;
-use tonic::codegen::http::Response;
+use tonic::codegen::http::{HeaderValue, Response};
 
+use super::gzip::deflated;
 use super::wire::Wire;
 use crate::transport::budget::{Charge, ConnectionBudget};
 
@@ -30,6 +33,8 @@ pub(super) struct Responder {
     pub(super) budget: Arc<ConnectionBudget>,
     /// How long a stream may stand still.
     pub(super) stalled_max: Duration,
+    /// Set if long messages are compressed; the turns to do so.
+    pub(super) deflating: Option<Arc<Semaphore>>,
 }
 
 impl Drop for Responder {
@@ -51,8 +56,12 @@ where
         Poll::Pending => wire.lock().connection.poll_end(*stream, cx).map(|()| None),
     });
     let Some(response) = response.await else { return };
-    let (head, body) = response.into_parts();
+    let (mut head, body) = response.into_parts();
     let ends = body.is_end_stream();
+    if responder.deflating.is_some() && !ends {
+        // Of the messages that are compressed; each says whether it is.
+        head.headers.insert(ENCODING_KEY, HeaderValue::from_static("gzip"));
+    }
     let sent =
         wire.with(|connection| connection.respond(*stream, head.status, &head.headers, ends));
     // An error here and below means that the stream or the connection is gone.
@@ -66,7 +75,7 @@ async fn send<B>(mut body: Pin<&mut B>, responder: &Responder) -> Result<(), Clo
 where
     B: HttpBody<Data = Bytes, Error = Status>,
 {
-    let Responder { wire, stream, .. } = responder;
+    let Responder { wire, stream, deflating, .. } = responder;
     loop {
         let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
             Poll::Ready(frame) => Poll::Ready(Ok(frame)),
@@ -80,7 +89,12 @@ where
             return Err(Closed);
         };
         match frame.into_data() {
-            Ok(data) => send_data(&data, responder).await?,
+            Ok(mut data) => {
+                if let Some(turns) = deflating {
+                    data = deflated(data, turns).await;
+                }
+                send_data(&data, responder).await?;
+            }
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     return wire.with(|connection| connection.trailers(*stream, &trailers));
@@ -93,7 +107,7 @@ where
 /// Sends one chunk, in parts if there is no room for all of it. If the peer stands still for too long, or
 /// there is no room for the bytes that wait, the stream is reset.
 async fn send_data(mut data: &[u8], responder: &Responder) -> Result<(), Closed> {
-    let Responder { wire, stream, budget, stalled_max } = responder;
+    let Responder { wire, stream, budget, stalled_max, .. } = responder;
     let mut charge = Charge::new(Arc::clone(budget));
     loop {
         let sent = wire.with(|connection| connection.data(*stream, data, false))?;

@@ -11,6 +11,7 @@ use crate::limits::{
     CONNECTION_STREAMS_MAX, CONNECTION_WINDOW, FAULTS_MAX, HEADER_BYTES_MAX, STREAM_WINDOW,
     UNSENT_MAX,
 };
+use crate::transport::foreign;
 
 /// The state of one connection.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ impl Wire {
             header_bytes_max: HEADER_BYTES_MAX,
             pending_max: UNSENT_MAX,
             faults_max: FAULTS_MAX,
+            refusal: foreign::http1_answer,
         };
         let state = State { connection: Connection::new(config), is_driven: false };
         Arc::new(Self { state: Mutex::new(state), task })

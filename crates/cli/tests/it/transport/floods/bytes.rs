@@ -1,15 +1,20 @@
 //! The bytes of each flood.
 
+use std::sync::LazyLock;
+
+use capstan_proto::v1;
 use capstan_server::limits::MESSAGE_BYTES_MAX;
 
 use super::super::bounds::batch;
 use super::super::{BATCH, CHECK, check};
+use crate::gzip::{batch_of, gzipped};
 use crate::raw::{
     self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INDEXED, PING, PRIORITY,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, framed, literal,
 };
 
 const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
+const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
 /// Frames, or calls, of a round.
 const AT_ONCE: u32 = 100;
 /// A payload of a frame that has at most 16 KiB.
@@ -35,7 +40,7 @@ pub(super) enum Kind {
     Left,
 }
 
-pub(super) const FLOODS: [Flood; 19] = [
+pub(super) const FLOODS: [Flood; 21] = [
     Flood { name: "resets without data", round: resets, kind: Kind::Any },
     Flood { name: "resets with data", round: resets_with_data, kind: Kind::Any },
     Flood { name: "settings", round: settings, kind: Kind::Any },
@@ -51,6 +56,8 @@ pub(super) const FLOODS: [Flood; 19] = [
     Flood { name: "claims of 4 MiB", round: claims, kind: Kind::Any },
     Flood { name: "half bodies", round: half_bodies, kind: Kind::Any },
     Flood { name: "unread answers", round: batches, kind: Kind::Unread },
+    Flood { name: "compressed batches of 4 MiB", round: bombs, kind: Kind::Any },
+    Flood { name: "compressed answers", round: compressed_answers, kind: Kind::Any },
     Flood { name: "priorities", round: priorities, kind: Kind::Any },
     Flood { name: "empty data", round: empty_data, kind: Kind::Any },
     Flood { name: "unknown frames", round: unknown_frames, kind: Kind::Any },
@@ -184,6 +191,35 @@ fn batches(round: u32) -> Vec<u8> {
     let (body, mut bytes) = (framed(&batch(100)), wide(round));
     for stream in streams(round) {
         bytes.extend(call(BATCH, stream));
+        bytes.extend(frame(DATA, END_STREAM, stream, &body));
+    }
+    bytes
+}
+
+/// Batches of 4 MiB, in 4 KiB each.
+fn bombs(round: u32) -> Vec<u8> {
+    static BOMB: LazyLock<Vec<u8>> = LazyLock::new(|| gzipped(&batch_of(MESSAGE_BYTES_MAX)));
+    let block = [raw::header_block(BATCH), literal(0, "grpc-encoding", "gzip")].concat();
+    let mut bytes = wide(round);
+    for stream in streams(round) {
+        bytes.extend(head(stream, &block));
+        bytes.extend(frame(DATA, END_STREAM, stream, &BOMB));
+    }
+    bytes
+}
+
+/// Short questions with long answers, which are to be compressed.
+fn compressed_answers(round: u32) -> Vec<u8> {
+    let list = v1::ListCapabilitiesRequest {
+        identity: "alice".into(),
+        resource: "acme".into(),
+        ..Default::default()
+    };
+    let accepts = literal(0, "grpc-accept-encoding", "gzip");
+    let block = [raw::header_block(LIST), accepts].concat();
+    let (body, mut bytes) = (framed(&list), wide(round));
+    for stream in streams(round) {
+        bytes.extend(head(stream, &block));
         bytes.extend(frame(DATA, END_STREAM, stream, &body));
     }
     bytes
