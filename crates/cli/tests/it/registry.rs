@@ -68,5 +68,5 @@ fn spellings_reach_the_upstream_as_their_canonical_form() {
 #[test]
 fn revoked_access_is_refused_and_no_request_passes_without_a_decision() {
     let report = registry("faults");
-    assert_eq!(report.lines().count(), 3, "{report}");
+    assert_eq!(report.lines().count(), 4, "{report}");
 }
