@@ -56,7 +56,12 @@ def pip(world, place, name, wanted):
 def uv(world, place, name, wanted):
     command = [PYTHON / "uv", "pip", "install", "--no-deps", "--no-cache", "--no-config"]
     command += ["--python", PYTHON / "python", "--target", place / "installed", wanted]
-    command += ["--default-index", f"http://127.0.0.1:{world.port}/python/simple/"]
+    ours, second = f"http://127.0.0.1:{world.port}/python/simple/", place / "second"
+    if second.exists():
+        # uv's own strategy, the first index, ends at a denial.
+        command += ["--index", ours, "--index-strategy", "unsafe-best-match"]
+        ours = (second / "python/simple").as_uri()
+    command += ["--default-index", ours]
     return command, "installed/editions.py", netrc(place, name)
 
 
@@ -158,6 +163,7 @@ CLIENTS = [
 # These go on to the next repository after a denial.
 GO_ON = [
     (pip, "python", "editions==1.0+local.1"),
+    (uv, "python", "editions==1.0+local.1"),
     (maven, "java", "com.acme:hello:1.0"),
     (gradle, "java", "com.acme:hello:1.0"),
 ]

@@ -81,7 +81,7 @@ class Skopeo(Tool):
         self.do("skopeo", "login", "--tls-verify=false", "-u", name, "-p", secret, self.host)
 
     def between(self, source, target, **sides):
-        (self.place / "auth.json").unlink(missing_ok=True)
+        (self.place / "auth.json").write_text("{}")
         command = ["skopeo", "copy", "--insecure-policy"]
         for side, who in sides.items():
             command += [f"--{side}-tls-verify=false"]
@@ -119,7 +119,8 @@ class Podman(Tool):
         }
 
     def sign_in(self, who):
-        (self.place / "auth.json").unlink(missing_ok=True)
+        # podman reads nothing from a registry if this file is missing.
+        (self.place / "auth.json").write_text("{}")
         if who:
             self.login(who)
 
@@ -196,7 +197,8 @@ class Mirrored(Containerd):
         hosts = self.place / "hosts/registry.example"
         hosts.mkdir(parents=True, exist_ok=True)
         (hosts / "hosts.toml").write_text(
-            f'[host."http://{self.host}"]\ncapabilities = ["pull", "resolve", "push"]\n'
+            f'server = "http://{self.host}"\n[host."http://{self.host}"]\n'
+            'capabilities = ["pull", "resolve", "push"]\n'
         )
         command = ["ctr", "--address", self.sockets / "containerd.sock", "images", verb]
         command += ["--snapshotter", "native"] if verb == "pull" else []
