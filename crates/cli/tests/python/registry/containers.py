@@ -1,7 +1,7 @@
 """Real container tools log in, pull, push, and push what was pulled from another repository.
 
-Each action is tried by who may, by who may not, and by nobody. The table says what came of it: done,
-or the status and whether the user reads Capstan's sentence.
+Each action is tried by who may, by who may not, and by nobody. The table says what came of it:
+done, or the status and whether the user reads Capstan's sentence.
 
 containerd and dockerd run with folders and sockets of their own, as root, and without networks.
 """
@@ -267,7 +267,8 @@ def daemons(folder):
                 Program("containerd", ["containerd", "-c", folder / "containerd.toml"], folder)
             )
             running[-1].wait_for("successfully booted")
-            command = "dockerd --iptables=false --ip6tables=false --bridge=none --storage-driver vfs"
+            command = "dockerd --iptables=false --ip6tables=false --bridge=none"
+            command += " --storage-driver vfs"
             command += f" --data-root {folder}/docker --exec-root {sockets}/docker"
             command += f" --pidfile {sockets}/docker.pid --host unix://{sockets}/docker.sock"
             command += f" --containerd {sockets}/containerd.sock --config-file {folder}/docker.json"
