@@ -120,13 +120,24 @@ def npm(name):
     return {archive: data, f"javascript/{name}/index.json": json.dumps(document).encode()}
 
 
+def java(group, name, version):
+    """The project, the jar and the checksums of a library in Maven's layout."""
+    place = f"java/{group.replace('.', '/')}/{name}/{version}/{name}-{version}"
+    about = f"<groupId>{group}</groupId><artifactId>{name}</artifactId><version>{version}</version>"
+    contents = {
+        f"{place}.pom": f"<project><modelVersion>4.0.0</modelVersion>{about}</project>".encode(),
+        f"{place}.jar": package({"META-INF/MANIFEST.MF": "Manifest-Version: 1.0\n"}),
+    }
+    sums = {f"{file}.sha1": hashlib.sha1(data).hexdigest() for file, data in contents.items()}
+    return contents | {file: text.encode() for file, text in sums.items()}
+
+
 def files(folder):
     """Writes the static files."""
-    manifest = {"META-INF/MANIFEST.MF": "Manifest-Version: 1.0\n"}
     contents = {
         "apk/x86_64/APKINDEX.tar.gz": tar({"APKINDEX": "P:hello\nV:1.0-r0\nA:x86_64\n\n"}),
         "apk/x86_64/hello-1.0-r0.apk": tar({".PKGINFO": "pkgname = hello\npkgver = 1.0-r0\n"}),
-        "java/com/acme/hello/1.0/hello-1.0.jar": package(manifest),
+        **java("com.acme", "hello", "1.0"),
         **wheels(("hello", "1.0")),
         # Clients percent-encode the `+` of a local version and the `!` of an epoch.
         **wheels(("editions", "1.0+local.1"), ("editions", "1!2.0")),

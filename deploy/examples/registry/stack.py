@@ -1,8 +1,10 @@
 """Starts and stops a registry, a static file server, Capstan, and Envoy in front of them.
 
-stack.py FOLDER CAPSTAN    the folder for their files, and the program
+stack.py FOLDER CAPSTAN [PORT METRICS]    the folder for their files, the program, and the ports of
+                                          Envoy and of Capstan's metrics (0: any free port)
 """
 
+import contextlib
 import http.client
 import http.server
 import io
@@ -23,16 +25,21 @@ import artifacts
 import envoy
 
 HERE = Path(__file__).resolve().parent
-PORT = 5080
+PORT, METRICS = 5080, 5081
 # Longer than any start or request takes on any machine, in seconds.
 PATIENCE = 60
 
 
-class Program:
-    """A process and its output."""
+class Failed(Exception):
+    """A program ended, or did not say in time what it was expected to say."""
 
-    def __init__(self, name, arguments, folder, **environment):
+
+class Program:
+    """A process and its output, which `show` gets line by line."""
+
+    def __init__(self, name, arguments, folder, show=None, **environment):
         self.name, self.said, self.news = name, [], threading.Condition()
+        self.show = show or (lambda line: None)
         self.process = subprocess.Popen(
             [str(argument) for argument in arguments],
             cwd=folder,
@@ -50,6 +57,7 @@ class Program:
 
     def read(self):
         for line in self.process.stdout:
+            self.show(line.rstrip("\n"))
             with self.news:
                 self.said.append((time.monotonic(), line.rstrip("\n")))
                 self.news.notify_all()
@@ -69,7 +77,9 @@ class Program:
             at = found()
             if at is not None and self.said[at] is not None:
                 return self.said[at][0], at
-        raise RuntimeError(f"{self.name} did not say {text!r}:\n{self.text()}")
+        if at is None:
+            raise Failed(f"{self.name} did not say {text!r} in {PATIENCE} s:\n{self.text()}")
+        raise Failed(f"{self.name} ended:\n{self.text()}")
 
     def text(self):
         return "\n".join(line[1] for line in self.said if line)
@@ -142,15 +152,24 @@ class Local(http.client.HTTPConnection):
 
 class Stack:
     """All four processes. `port` 0 is a free port. `behind` are other names of the sockets of the
-    registry and the files, so that a test can put relays in front of them.
+    registry and the files, so that a test can put relays in front of them. `http` is the address of
+    Capstan's metrics. `show` gets each line of Capstan's log.
     """
 
-    def __init__(self, folder, capstan, port=0, behind=("registry.sock", "files.sock")):
+    def __init__(
+        self,
+        folder,
+        capstan,
+        port=0,
+        behind=("registry.sock", "files.sock"),
+        http="none",
+        show=None,
+    ):
         self.folder, self.capstan_program = Path(folder), capstan
         self.folder.mkdir(parents=True, exist_ok=True)
         self.policy, self.routes = HERE / "policy.yaml", HERE / "routes.yaml"
         self.sockets = [self.folder / name for name in behind]
-        self.port = port
+        self.port, self.http, self.show = port, http, show
         self.running = []
 
     def __enter__(self):
@@ -175,7 +194,7 @@ class Stack:
         # Debian's package installs it in /usr/bin.
         program = shutil.which("docker-registry")
         if program is None:
-            raise RuntimeError("docker-registry is missing: `run --install` installs it")
+            raise Failed("docker-registry is missing: `run --install` installs it")
         self.sockets[0].unlink(missing_ok=True)
         self.registry = Program(
             "docker-registry",
@@ -200,12 +219,16 @@ class Stack:
                 "--listen",
                 "unix:capstan.sock",
                 "--http",
-                "none",
+                self.http,
             ],
             self.folder,
+            self.show,
         )
         self.running.append(self.capstan)
         self.capstan.wait_for("grpc unix:")
+        if self.http != "none":
+            _, at = self.capstan.wait_for("http 127.0.0.1:")
+            self.http = self.capstan.said[at][1].removeprefix("http ")
 
     def start_envoy(self):
         self.envoy, self.port = self.envoy_with(self.port)
@@ -259,20 +282,42 @@ A registry at 127.0.0.1:{port}. The permissions are in policy.yaml. Try:
     docker://127.0.0.1:{port}/team/hello:1                                           # denied
   curl -u acme/apk.pull:demo-apk.pull -O http://127.0.0.1:{port}/apk/x86_64/APKINDEX.tar.gz
   curl -u acme/apk.pull:demo-apk.pull http://127.0.0.1:{port}/java/com/acme/hello/1.0/hello-1.0.jar
+  curl http://{http}/metrics
 
-Change policy.yaml or routes.yaml: Capstan reloads a changed file.
+Change policy.yaml or routes.yaml: Capstan reloads a changed file, or says below what is wrong with it.
 Envoy logs each decision with its reason to {folder}/access.log. Ctrl-C stops all processes.
 """
 
 
-def main(folder, capstan):
+def show(line):
+    """Prints a line of Capstan's log for people."""
+    try:
+        entry = json.loads(line)
+        level, message = entry.pop("level"), entry.pop("message")
+    except (ValueError, AttributeError, KeyError):
+        print(line, file=sys.stderr, flush=True)
+        return
+    rest = [f"{key}={value}" for key, value in entry.items() if key not in ("timestamp", "target")]
+    print(f"capstan {level.lower()}:", message, *rest, file=sys.stderr, flush=True)
+
+
+def main(folder, capstan, port=PORT, metrics=METRICS):
     ended, asked = threading.Event(), []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: (asked.append(True), ended.set()))
     folder = Path(folder)
     artifacts.image(folder / "image", "hello\n")
-    with Stack(folder, capstan, PORT) as stack:
-        print(ASK.format(port=stack.port, image=folder / "image", folder=folder), flush=True)
+    with contextlib.ExitStack() as stop:
+        stack = Stack(folder, capstan, int(port), http=f"127.0.0.1:{metrics}", show=show)
+        try:
+            stop.enter_context(stack)
+        except Failed as failure:
+            # What Capstan said is on the terminal already.
+            said = str(failure)
+            print(said.split(":\n")[0] if said.startswith("capstan ") else said, file=sys.stderr)
+            return 1
+        image = folder / "image"
+        print(ASK.format(port=stack.port, image=image, folder=folder, http=stack.http), flush=True)
         programs = [stack.registry, stack.capstan, stack.envoy]
         for program in programs:
             program.when_ended(ended.set)
@@ -281,7 +326,8 @@ def main(folder, capstan):
             program for program in programs if not asked and program.process.poll() is not None
         ]
         for program in failed:
-            print(f"{program.name} ended:\n{program.text()}", file=sys.stderr)
+            said = "" if program is stack.capstan else f"\n{program.text()}"
+            print(f"{program.name} ended{said}", file=sys.stderr)
     return 1 if failed else 0
 
 

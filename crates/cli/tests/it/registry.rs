@@ -1,4 +1,4 @@
-//! `deploy/examples/registry` with a real Envoy, a real registry, skopeo and curl.
+//! `deploy/examples/registry` with a real Envoy, a real registry, and real clients.
 
 use std::path::Path;
 use std::process::Command;
@@ -50,6 +50,13 @@ fn package_managers_match_the_golden_file() {
     golden("registry.clients", &registry("clients"));
 }
 
+/// Real container tools pull and push what the identity may. The golden file says what the others see.
+/// containerd and dockerd need root; `dev/test` leaves this test out for other users.
+#[test]
+fn container_tools_match_the_golden_file() {
+    golden("registry.containers", &registry("containers"));
+}
+
 /// With both settings of Envoy that let an encoded slash through, every generated spelling that reaches
 /// an upstream is one that its canonical form has.
 #[test]
@@ -61,5 +68,5 @@ fn spellings_reach_the_upstream_as_their_canonical_form() {
 #[test]
 fn revoked_access_is_refused_and_no_request_passes_without_a_decision() {
     let report = registry("faults");
-    assert_eq!(report.lines().count(), 3, "{report}");
+    assert_eq!(report.lines().count(), 4, "{report}");
 }

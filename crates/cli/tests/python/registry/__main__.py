@@ -3,6 +3,7 @@
 registry roles FOLDER CAPSTAN     prints the permissions of every role
 registry tricks FOLDER CAPSTAN    prints the outcomes of requests that try to evade the routes
 registry clients FOLDER CAPSTAN    prints what real package managers install, and say
+registry containers FOLDER CAPSTAN  prints what real container tools pull and push, and say
 registry spellings FOLDER CAPSTAN tries generated spellings of paths, with both settings of Envoy
 registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests without a decision
 """
@@ -11,6 +12,7 @@ import os
 import sys
 
 from clients import clients
+from containers import containers
 from faults import faults
 from roles import roles
 from spellings import spellings
@@ -18,6 +20,7 @@ from tricks import tricks
 
 parts = {
     "clients": clients,
+    "containers": containers,
     "roles": roles,
     "spellings": spellings,
     "tricks": tricks,

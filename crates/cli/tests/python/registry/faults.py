@@ -1,15 +1,19 @@
-"""Expired and revoked permissions, and requests while Capstan cannot decide."""
+"""Expired and revoked permissions, requests while Capstan cannot decide, and the terminal's words."""
 
 import re
+import shutil
 import signal
+import sys
 import threading
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from judge import Policy
-from stack import PATIENCE
+from stack import PATIENCE, Program
 from tricks import OWN, SECRET
-from world import World
+from world import EXAMPLE, World
 
 RELOADED, KEPT = "loaded and", "not reloaded"
 
@@ -176,7 +180,39 @@ def undecided(world):
     print("stopped, killed and terminated: no request passed")
 
 
+def terminal(folder, capstan):
+    """The example prints Capstan's log, mistakes of the policy included, and serves metrics."""
+    copy = Path(folder) / "copy"
+    shutil.copytree(EXAMPLE, copy, dirs_exist_ok=True)
+    policy = copy / "policy.yaml"
+    right = policy.read_text()
+    wrong = right.replace("role: viewer,", "role: veiwer,")
+    assert wrong != right
+    mistake = "found `veiwer`"
+    command = [sys.executable, copy / "stack.py", Path(folder) / "terminal", capstan, 0, 0]
+
+    policy.write_text(wrong)
+    refused = Program("the example", command, folder)
+    assert refused.process.wait(PATIENCE) == 1
+    refused.stop()
+    assert mistake in refused.text() and "Traceback" not in refused.text(), refused.text()
+
+    policy.write_text(right)
+    example = Program("the example", command, folder)
+    try:
+        example.wait_for("Ctrl-C stops")
+        address = re.search(r"curl (http://\S+/metrics)", example.text())[1]
+        assert "capstan_requests_total" in urllib.request.urlopen(address).read().decode()
+        policy.write_text(wrong)
+        example.wait_for(mistake)
+    finally:
+        example.stop(signal.SIGINT)
+    assert example.process.returncode == 0, example.text()
+    print("a refused start, a refused reload, and metrics are seen on the terminal")
+
+
 def faults(folder, capstan):
+    terminal(folder, capstan)
     with World(folder, capstan) as world:
         world.put("team/hello", "1", "hello")
         world.put("secret/app", "1", "secret")
