@@ -26,6 +26,7 @@ mod policy_test;
 mod reader;
 mod routes;
 mod scalar;
+pub mod schema;
 mod stream;
 
 pub use built_in::BUILT_IN;
