@@ -32,6 +32,21 @@ pub struct Document {
     pub examples: &'static [&'static str],
 }
 
+impl Document {
+    /// Calls `visit` with each table of the document: the root, then the tables of its keys.
+    pub fn tables(&self, visit: &mut impl FnMut(&'static Table)) {
+        let mut tables = vec![self.root];
+        let mut at = 0;
+        while let Some(table) = tables.get(at).copied() {
+            visit(table);
+            let below: Vec<_> = table.keys.iter().flat_map(|key| key.kind.tables()).collect();
+            // In the order of the text: what is below a key comes before the next key.
+            at += 1;
+            tables.splice(at..at, below);
+        }
+    }
+}
+
 /// A mapping with a closed set of keys.
 #[derive(Debug)]
 pub struct Table {
@@ -169,6 +184,17 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// The tables of the mappings that such a value is or has as items.
+    #[must_use]
+    pub fn tables(&self) -> Vec<&'static Table> {
+        match self {
+            Self::List { of, .. } => of.tables(),
+            Self::Either(one, other) => [one.tables(), other.tables()].concat(),
+            Self::Table(table) => vec![*table],
+            _ => Vec::new(),
+        }
+    }
+
     const fn list(of: &'static Self) -> Self {
         Self::List { of, min: 0, max: None }
     }

@@ -3,6 +3,7 @@
 mod address;
 mod audit;
 mod explain;
+mod schema;
 mod validate;
 
 use std::io::Write as _;

@@ -64,8 +64,19 @@ const RESOURCE: Table = Table {
     name: "kind of resource",
     description: "A kind of resource with its actions.",
     keys: &[
-        Key::required("name", Kind::Text(&CAPABILITY), "The name, which may have dots.", r#""record""#),
-        Key::optional("purpose", Kind::Text(&TEXT), "What the resource is for.", r#""business records""#).or(r#""""#),
+        Key::required(
+            "name",
+            Kind::Text(&CAPABILITY),
+            "The name, which may have dots.",
+            r#""record""#,
+        ),
+        Key::optional(
+            "purpose",
+            Kind::Text(&TEXT),
+            "What the resource is for.",
+            r#""business records""#,
+        )
+        .or(r#""""#),
         Key::optional(
             "actions",
             Kind::list(&Kind::Text(&ACTION)),
@@ -90,8 +101,20 @@ const ROLE: Table = Table {
             r#""administrative""#,
         )
         .or(r#""custom""#),
-        Key::optional("description", Kind::Text(&TEXT), "What the role is for.", r#""reads records""#).or(r#""""#),
-        Key::optional("owner", Kind::Boolean, "Whether the role's holder owns an organization.", "true").or("false"),
+        Key::optional(
+            "description",
+            Kind::Text(&TEXT),
+            "What the role is for.",
+            r#""reads records""#,
+        )
+        .or(r#""""#),
+        Key::optional(
+            "owner",
+            Kind::Boolean,
+            "Whether the role's holder owns an organization.",
+            "true",
+        )
+        .or("false"),
         Key::optional(
             "capabilities",
             Kind::list(&Kind::Text(&CAPABILITY)),

@@ -20,7 +20,8 @@ impl Document {
 fn table(table: &Table) -> Map<String, Value> {
     let properties: Map<_, _> =
         table.keys.iter().map(|key| (key.name.to_owned(), property(key))).collect();
-    let required: Vec<_> = table.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
+    let required: Vec<_> =
+        table.keys.iter().filter(|key| key.required).map(|key| key.name).collect();
     let mut schema = Map::new();
     schema.insert("type".into(), "object".into());
     schema.insert("title".into(), table.name.into());

@@ -51,14 +51,12 @@ fn write_document<'d>(
     for example in document.examples {
         append(page, format_args!("\n```yaml\n{example}```\n"));
     }
-    let mut tables = vec![document.root];
-    nested(document.root, &mut tables);
-    for table in tables {
+    document.tables(&mut |table| {
         if !described.contains(&table.name) {
             described.push(table.name);
             write_table(page, table, texts);
         }
-    }
+    });
 }
 
 fn write_table<'d>(page: &mut String, table: &'d Table, texts: &mut Vec<&'d Text>) {
@@ -81,31 +79,6 @@ fn write_table<'d>(page: &mut String, table: &'d Table, texts: &mut Vec<&'d Text
     }
     if !table.notes.is_empty() {
         append(page, format_args!("\n*Only the reader checks:* {}\n", table.notes.join(" ")));
-    }
-}
-
-/// The tables below a table, each once, in order.
-fn nested(table: &'static Table, found: &mut Vec<&'static Table>) {
-    for key in table.keys {
-        visit(&key.kind, found);
-    }
-}
-
-fn visit(kind: &Kind, found: &mut Vec<&'static Table>) {
-    match kind {
-        Kind::List { of, .. } => visit(of, found),
-        Kind::Either(one, other) => {
-            visit(one, found);
-            visit(other, found);
-        }
-        Kind::Table(table) => {
-            let table: &'static Table = table;
-            if !found.iter().any(|known| known.name == table.name) {
-                found.push(table);
-                nested(table, found);
-            }
-        }
-        _ => {}
     }
 }
 
@@ -184,7 +157,8 @@ fn flow(value: &Value) -> String {
 /// Whether a string needs no quotes in YAML, also inside brackets.
 fn is_plain(text: &str) -> bool {
     let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b" _./+-:".contains(&byte);
-    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'/');
+    let begins =
+        text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'/');
     begins
         && text.bytes().all(is_safe)
         && !text.ends_with([' ', ':'])

@@ -3,7 +3,7 @@
 use capstan_engine::CONDITIONS_MAX;
 
 use super::catalog::CATALOG;
-use super::texts::{ATTRIBUTE, HASH, NAME, PATH, ROLE, STRING, TEXT, TIME, WORD};
+use super::texts::{ATTRIBUTE, HASH, NAME, PATH, ROLE, ROLE_ID, STRING, TEXT, TIME, WORD};
 use super::{Document, Key, Kind, Rule, Shape, Table};
 
 pub(super) const DOCUMENT: Document = Document {
@@ -57,7 +57,7 @@ catalog:
     - {name: reader, family: custom, description: reads records, capabilities: [record.read]}
     - {name: owner, owner: true, capabilities: [record.read, record.write, gulfstream]}
 groups:
-  - {id: acme}
+  - {id: acme, name: Acme Corp}
 identities:
   - {id: alice}
 role_bindings:
@@ -127,8 +127,14 @@ const GROUP: Table = Table {
     name: "group",
     description: "A node of the tree. A group without a parent is an organization.",
     keys: &[
-        Key::required("id", Kind::Text(&PATH), "The path. Its parent must be a group, too.", r#""acme/platform""#),
-        Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Platform""#).or(r#""""#),
+        Key::required(
+            "id",
+            Kind::Text(&PATH),
+            "The path. Its parent must be a group, too.",
+            r#""acme/platform""#,
+        ),
+        Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Platform""#)
+            .or(r#""""#),
     ],
     ..Table::EMPTY
 };
@@ -137,10 +143,20 @@ const ROLES: Table = Table {
     name: "role",
     description: "A custom role: a named set of capabilities.",
     keys: &[
-        Key::required("id", Kind::Text(&PATH), "The path, below the group that owns the role.", r#""acme/puller""#),
+        Key::required(
+            "id",
+            Kind::Text(&ROLE_ID),
+            "The path, below the group that owns the role.",
+            r#""acme/puller""#,
+        ),
         Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Puller""#).or(r#""""#),
-        Key::optional("description", Kind::Text(&TEXT), "What the role is for.", r#""pulls images and packages""#)
-            .or(r#""""#),
+        Key::optional(
+            "description",
+            Kind::Text(&TEXT),
+            "What the role is for.",
+            r#""pulls images and packages""#,
+        )
+        .or(r#""""#),
         Key::optional(
             "capabilities",
             Kind::list(&Kind::Text(&STRING)),
@@ -158,8 +174,10 @@ const IDENTITY: Table = Table {
     description: "Who is asked about: a person, a service, a pull token.",
     keys: &[
         Key::required("id", Kind::Text(&PATH), "The path. It needs no parent.", r#""acme/ci""#),
-        Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Build pipeline""#).or(r#""""#),
-        Key::optional("type", Kind::Text(&WORD), "The type, any word.", r#""service""#).or(r#""user""#),
+        Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Build pipeline""#)
+            .or(r#""""#),
+        Key::optional("type", Kind::Text(&WORD), "The type, any word.", r#""service""#)
+            .or(r#""user""#),
         Key::optional(
             "properties",
             Kind::Attributes,
@@ -182,8 +200,18 @@ const ROLE_BINDING: Table = Table {
             r#""acme/alice-owner""#,
         ),
         Key::required("identity", Kind::Text(&PATH), "A declared identity.", r#""alice""#),
-        Key::required("role", Kind::Text(&ROLE), "A built-in role's name, or a custom role's id.", r#""acme/puller""#),
-        Key::required("scope", Kind::Text(&PATH), "A declared group or resource.", r#""acme/platform""#),
+        Key::required(
+            "role",
+            Kind::Text(&ROLE),
+            "A built-in role's name, or a custom role's id.",
+            r#""acme/puller""#,
+        ),
+        Key::required(
+            "scope",
+            Kind::Text(&PATH),
+            "A declared group or resource.",
+            r#""acme/platform""#,
+        ),
         Key::optional(
             "expires_at",
             Kind::Text(&TIME),
@@ -210,9 +238,24 @@ const CONDITION: Table = Table {
                   attribute fails every test, `not_equals` too. Values are compared by type and value: `1`, `\"1\"` \
                   and `true` differ.",
     keys: &[
-        Key::required("attribute", Kind::Text(&ATTRIBUTE), "What is tested.", r#""resource.status""#),
-        Key::optional("equals", Kind::Attribute, "The value that the attribute must have.", r#""platform""#),
-        Key::optional("not_equals", Kind::Attribute, "The value that the attribute must not have.", r#""archived""#),
+        Key::required(
+            "attribute",
+            Kind::Text(&ATTRIBUTE),
+            "What is tested.",
+            r#""resource.status""#,
+        ),
+        Key::optional(
+            "equals",
+            Kind::Attribute,
+            "The value that the attribute must have.",
+            r#""platform""#,
+        ),
+        Key::optional(
+            "not_equals",
+            Kind::Attribute,
+            "The value that the attribute must not have.",
+            r#""archived""#,
+        ),
     ],
     rules: &[Rule {
         description: "Either `equals` or `not_equals`.",
@@ -223,12 +266,30 @@ const CONDITION: Table = Table {
     }],
     forms: &[
         ("{attribute: subject.team, equals: platform}", "The identity's team is `platform`."),
-        ("{attribute: subject.level, equals: 3}", "The identity's level is the integer 3. The string `\"3\"` differs."),
-        ("{attribute: subject.suspended, not_equals: true}", "It is known that the identity is not suspended."),
-        ("{attribute: resource.status, not_equals: archived}", "The status is known, and it is not `archived`."),
-        ("{attribute: resource.labels.tier, equals: gold}", "The attribute's name is `labels.tier`."),
-        ("{attribute: action.dry_run, equals: true}", "The request says that the action is a dry run."),
-        ("{attribute: context.network, equals: \"10\"}", "The request says that the network is the string `10`."),
+        (
+            "{attribute: subject.level, equals: 3}",
+            "The identity's level is the integer 3. The string `\"3\"` differs.",
+        ),
+        (
+            "{attribute: subject.suspended, not_equals: true}",
+            "It is known that the identity is not suspended.",
+        ),
+        (
+            "{attribute: resource.status, not_equals: archived}",
+            "The status is known, and it is not `archived`.",
+        ),
+        (
+            "{attribute: resource.labels.tier, equals: gold}",
+            "The attribute's name is `labels.tier`.",
+        ),
+        (
+            "{attribute: action.dry_run, equals: true}",
+            "The request says that the action is a dry run.",
+        ),
+        (
+            "{attribute: context.network, equals: \"10\"}",
+            "The request says that the network is the string `10`.",
+        ),
     ],
     ..Table::EMPTY
 };
@@ -237,7 +298,12 @@ const RESOURCE: Table = Table {
     name: "resource",
     description: "A leaf that belongs to another service, such as a repository.",
     keys: &[
-        Key::required("id", Kind::Text(&PATH), "The path: below a group, or at the root.", r#""acme/platform/nginx""#),
+        Key::required(
+            "id",
+            Kind::Text(&PATH),
+            "The path: below a group, or at the root.",
+            r#""acme/platform/nginx""#,
+        ),
         Key::required("type", Kind::Text(&WORD), "The type, any word.", r#""repo""#),
         Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""nginx""#).or(r#""""#),
         Key::optional(

@@ -61,7 +61,12 @@ const TEST: Table = Table {
     keys: &[
         Key::optional("identity", Kind::Text(&PATH), "Who is asked about.", r#""acme/ci""#),
         Key::optional("capability", Kind::Text(&STRING), "What is asked for.", r#""repo.list""#),
-        Key::required("resource", Kind::Text(&PATH), "Where: a resource or a group.", r#""acme/platform/nginx""#),
+        Key::required(
+            "resource",
+            Kind::Text(&PATH),
+            "Where: a resource or a group.",
+            r#""acme/platform/nginx""#,
+        ),
         Key::optional("allowed", Kind::Boolean, "The expected decision.", "true"),
         Key::optional(
             "reason",

@@ -51,7 +51,11 @@ const ROUTES: Table = Table {
         Key::required("version", Kind::Version, "The version of the format.", "1"),
         Key::optional(
             "identity",
-            Kind::List { of: &Kind::Words(|| vec!["credential", "jwt", "peer"]), min: 1, max: None },
+            Kind::List {
+                of: &Kind::Words(|| vec!["credential", "jwt", "peer"]),
+                min: 1,
+                max: None,
+            },
             "The accepted sources of a request's identity.",
             r#"["credential", "jwt", "peer"]"#,
         )
@@ -89,11 +93,22 @@ const JWT: Table = Table {
     name: "token",
     description: "The place of an identity in a token that Envoy verified.",
     keys: &[
-        Key::optional("payload", Kind::Text(&TEXT), "Envoy's `payload_in_metadata`.", r#""jwt_payload""#)
-            .or(r#""jwt_payload""#),
-        Key::optional("claim", Kind::Text(&TEXT), "The claim with the identity.", r#""sub""#).or(r#""sub""#),
-        Key::optional("prefix", Kind::Text(&TEXT), "What stands before the identity in the claim.", r#""acme:""#)
-            .or(r#""""#),
+        Key::optional(
+            "payload",
+            Kind::Text(&TEXT),
+            "Envoy's `payload_in_metadata`.",
+            r#""jwt_payload""#,
+        )
+        .or(r#""jwt_payload""#),
+        Key::optional("claim", Kind::Text(&TEXT), "The claim with the identity.", r#""sub""#)
+            .or(r#""sub""#),
+        Key::optional(
+            "prefix",
+            Kind::Text(&TEXT),
+            "What stands before the identity in the claim.",
+            r#""acme:""#,
+        )
+        .or(r#""""#),
     ],
     ..Table::EMPTY
 };
@@ -217,7 +232,12 @@ const QUERY: Table = Table {
     description: "A query parameter that a request must have. Its value is a parameter of resources.",
     keys: &[
         Key::required("name", Kind::Text(&QUERY_NAME), "The name in the query.", r#""from""#),
-        Key::required("as", Kind::Text(&PARAMETER), "The parameter `{x}` of resources.", r#""source""#),
+        Key::required(
+            "as",
+            Kind::Text(&PARAMETER),
+            "The parameter `{x}` of resources.",
+            r#""source""#,
+        ),
     ],
     ..Table::EMPTY
 };

@@ -50,8 +50,13 @@ fn path() -> String {
 }
 
 /// Any string.
-pub(super) const STRING: Text =
-    Text { name: "string", description: || "any string".into(), pattern: String::new, min: 0, max: None };
+pub(super) const STRING: Text = Text {
+    name: "string",
+    description: || "any string".into(),
+    pattern: String::new,
+    min: 0,
+    max: None,
+};
 
 /// A name for people, a description or a purpose.
 pub(super) const TEXT: Text = text(
@@ -82,6 +87,18 @@ pub(super) const PATH: Text = text(
     },
     || format!("^{}$", path()),
     1,
+    PATH_BYTES_MAX,
+);
+
+/// The id of a custom role.
+pub(super) const ROLE_ID: Text = text(
+    "role path",
+    || format!("a path of 2 to {PATH_SEGMENTS_MAX} segments"),
+    || {
+        let (segment, more) = (segment(), PATH_SEGMENTS_MAX - 1);
+        format!("^{segment}(?:/{segment}){{1,{more}}}$")
+    },
+    3,
     PATH_BYTES_MAX,
 );
 
@@ -131,10 +148,8 @@ pub(super) const ROLE: Text = text(
     || "a built-in role's name, which has no slash, or a custom role's path, which has one".into(),
     || {
         let (segment, more) = (segment(), PATH_SEGMENTS_MAX - 1);
-        let name = format!(
-            r"(?!.{{{},}})[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*",
-            NAME_BYTES_MAX + 1
-        );
+        let name =
+            format!(r"(?!.{{{},}})[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*", NAME_BYTES_MAX + 1);
         format!("^(?:{name}|{segment}(?:/{segment}){{1,{more}}})$")
     },
     1,
@@ -144,13 +159,13 @@ pub(super) const ROLE: Text = text(
 /// A time.
 pub(super) const TIME: Text = Text {
     name: "time",
-    description: || "a time in RFC 3339, such as `2027-01-01T00:00:00Z`, of the years 1 to 9999".into(),
+    description: || {
+        "a time in RFC 3339, such as `2027-01-01T00:00:00Z`, of the years 1 to 9999".into()
+    },
     pattern: || {
         let date = "[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12][0-9]|3[01])";
         let minutes = "(?:[01][0-9]|2[0-3]):[0-5][0-9]";
-        format!(
-            r"^{date}.{minutes}:(?:[0-5][0-9]|60)(?:\.[0-9]+)?(?:[Zz]|[+-]{minutes})$"
-        )
+        format!(r"^{date}.{minutes}:(?:[0-5][0-9]|60)(?:\.[0-9]+)?(?:[Zz]|[+-]{minutes})$")
     },
     min: 20,
     max: None,
@@ -213,8 +228,7 @@ pub(super) const PATH_TEMPLATE: Text = text(
     },
     || {
         let canonical = r"[A-Za-z0-9._~!$&'()*+,=:@-]+";
-        let segment =
-            format!(r"/{NO_DOTS}(?:\{{{PARAMETER_NAME}(?:\.\.\.)?\}}|{canonical})");
+        let segment = format!(r"/{NO_DOTS}(?:\{{{PARAMETER_NAME}(?:\.\.\.)?\}}|{canonical})");
         let (all, most) = (ROUTE_SEGMENTS_MAX, ROUTE_SEGMENTS_MAX - 1);
         format!("^(?:(?:{segment}){{1,{all}}}|(?:{segment}){{0,{most}}}/)$")
     },

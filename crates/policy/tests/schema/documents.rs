@@ -3,9 +3,10 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use capstan_policy::schema::DOCUMENTS;
-use capstan_policy::{Catalogs, Diagnostic, load_policy, load_policy_tests, load_routes};
+use capstan_policy::{BUILT_IN, Catalogs, Diagnostic, load_policy, load_policy_tests, load_routes};
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
@@ -18,11 +19,21 @@ pub(crate) struct Document {
     pub(crate) value: Value,
 }
 
+/// The built-in catalogs under other names. They are parsed once; a built-in one is parsed for each policy.
+static CATALOGS: LazyLock<Catalogs> = LazyLock::new(|| {
+    let mut catalogs = Catalogs::default();
+    for (name, text) in BUILT_IN {
+        let text = text.replace(&format!("\nname: {name}\n"), &format!("\nname: loaded-{name}\n"));
+        catalogs.load(text.as_bytes()).unwrap();
+    }
+    catalogs
+});
+
 /// The diagnostics of the reader; none if it accepts the document.
 pub(crate) fn read(kind: usize, text: &str) -> Vec<Diagnostic> {
     let text = text.as_bytes();
     let refused = match DOCUMENTS[kind].name {
-        "policy" => load_policy(text, &Catalogs::default()).err(),
+        "policy" => load_policy(text, &CATALOGS).err(),
         "catalog" => Catalogs::default().load(text).err(),
         "routes" => load_routes(text).err(),
         _ => load_policy_tests(text).err(),
@@ -66,6 +77,13 @@ pub(crate) fn accepted() -> Vec<Document> {
         };
         if DOCUMENTS[kind].name == "catalog" {
             value["name"] = "a-free-name".into();
+        }
+        if let Some(name) = value.get("catalog").and_then(Value::as_str) {
+            let name = format!("loaded-{}", name.trim_end_matches("+errata"));
+            if CATALOGS.get(&name).is_some() {
+                value["catalog"] = name.into();
+                assert_eq!(read(kind, &value.to_string()), [], "{place}");
+            }
         }
         accepted.push(Document { kind, place, value });
     }

@@ -6,13 +6,11 @@ use serde_json::{Value, json};
 
 use crate::documents::Document;
 
-/// At most so many places of a document with the same keys on the way are changed.
-const SIMILAR_MAX: usize = 2;
-/// A document with more nodes is left out of the mutations: it has nothing that smaller ones lack.
-const NODES_MAX: usize = 1_500;
-
-/// The mutated documents, each with its kind and with what was done.
-pub(crate) fn mutations(documents: &[Document]) -> Vec<(usize, String, Value)> {
+/// Calls `visit` with mutated documents, each with its kind and with what was done. Returns their number.
+pub(crate) fn mutations(
+    documents: &[Document],
+    mut visit: impl FnMut(usize, &str, &Value),
+) -> usize {
     // By kind and place: every key with values that some document has for it.
     let mut known: BTreeMap<(usize, String), BTreeMap<String, Vec<Value>>> = BTreeMap::new();
     for document in documents {
@@ -27,24 +25,23 @@ pub(crate) fn mutations(documents: &[Document]) -> Vec<(usize, String, Value)> {
             }
         }
     }
-    let mut mutated = Vec::new();
+    let mut count = 0;
+    // Nodes at the same place, with the same keys beside them, are changed once; their texts once in a place.
+    let (mut seen, mut seen_shapes) = (BTreeSet::new(), BTreeSet::new());
+    let mut documents: Vec<_> = documents.iter().collect();
+    documents.sort_by_key(|document| document.value.to_string().len());
     for Document { kind, place, value: whole } in documents {
-        let all = nodes(whole);
-        if all.len() > NODES_MAX {
-            continue;
-        }
-        let mut similar: BTreeMap<String, usize> = BTreeMap::new();
-        for (pointer, value) in all {
-            let seen = similar.entry(signature(whole, &pointer)).or_default();
-            *seen += 1;
-            if *seen > SIMILAR_MAX {
+        let mut changed = whole.clone();
+        for (pointer, value) in nodes(whole) {
+            if !seen.insert((*kind, signature(whole, &pointer))) {
                 continue;
             }
+            let is_new = seen_shapes.insert((*kind, shape(&pointer)));
             let mut push = |done: String, new: Value| {
-                let mut changed = whole.clone();
-                *changed.pointer_mut(&pointer).unwrap() = new;
-                if changed != *whole {
-                    mutated.push((*kind, format!("{place}, {pointer}: {done}"), changed));
+                if new != *value {
+                    *changed.pointer_mut(&pointer).unwrap() = new;
+                    visit(*kind, &format!("{place}, {pointer}: {done}"), &changed);
+                    count += 1;
                 }
             };
             for other in types() {
@@ -59,32 +56,44 @@ pub(crate) fn mutations(documents: &[Document]) -> Vec<(usize, String, Value)> {
                     }
                     let place = (*kind, shape(&pointer));
                     let known = known.get(&place).into_iter().flatten();
-                    let known = known.flat_map(|(key, values)| values.iter().map(move |value| (key.as_str(), value)));
+                    let known = known.flat_map(|(key, values)| {
+                        values.iter().map(move |value| (key.as_str(), value))
+                    });
                     let unknown = [Value::Null, json!(1), json!("x"), json!({}), json!([])];
-                    let names = ["unknown", "", "<<", "Id", "id ", "a.b", "\u{1}"];
-                    let added = names.iter().flat_map(|name| unknown.iter().map(move |value| (*name, value)));
+                    let unknown: Vec<_> = unknown
+                        .into_iter()
+                        .map(|value| ("unknown", value))
+                        .chain(["", "<<", "Id", "id ", "a.b", "\u{1}"].map(|key| (key, json!("x"))))
+                        .collect();
+                    let added = unknown.iter().map(|(key, value)| (*key, value));
                     for (key, value) in known.chain(added) {
                         let mut more = entries.clone();
                         more.insert(key.into(), value.clone());
                         push(format!("{key:?} is {value}"), more.into());
                     }
                 }
-                Value::Array(items) => {
+                Value::Array(items) if is_new => {
                     for item in types() {
                         let more: Vec<_> = items.iter().cloned().chain([item.clone()]).collect();
                         push(format!("and {item}"), more.into());
                     }
-                    for (count, first) in [1, 16, 17, 32, 33, 64, 65].into_iter().zip(std::iter::repeat(items.first())) {
+                    for (count, first) in [1, 16, 17, 32, 33, 64, 65]
+                        .into_iter()
+                        .zip(std::iter::repeat(items.first()))
+                    {
                         let more: Vec<_> = first.into_iter().cycle().take(count).cloned().collect();
                         push(format!("{count} times its first item"), more.into());
                     }
                 }
-                Value::String(text) => strings(text).into_iter().for_each(|new| push(format!("is {new:?}"), new.into())),
+                Value::String(text) if is_new => strings(text)
+                    .into_iter()
+                    .for_each(|new| push(format!("is {new:?}"), new.into())),
                 _ => numbers().into_iter().for_each(|new| push(format!("is {new}"), new)),
             }
+            *changed.pointer_mut(&pointer).unwrap() = value.clone();
         }
     }
-    mutated
+    count
 }
 
 /// A value of each type.
@@ -108,20 +117,93 @@ fn types() -> Vec<Value> {
 }
 
 fn numbers() -> Vec<Value> {
-    vec![json!(2), json!(-1), json!(9_007_199_254_740_991_i64), json!(9_007_199_254_740_992_i64), json!(1e300), json!(3.0)]
+    vec![
+        json!(2),
+        json!(-1),
+        json!(9_007_199_254_740_991_i64),
+        json!(9_007_199_254_740_992_i64),
+        json!(1e300),
+        json!(3.0),
+    ]
 }
 
 /// Changes of a string: its form and its length.
 fn strings(text: &str) -> Vec<String> {
     let mut all: Vec<String> = [
-        "a/b", "a//b", "/a", "a/", ".", "..", "a/..", "a..b", ".a", "a.", "a b", "ä", "a\u{0}b", "a\nb", "\u{85}", "{x}",
-        "/{x}", "/{x...}", "/{x...}/{y...}", "/{x}/{x}", "/{x", "/a/{x}b", "/", "//", "/./a", "/a/", "/%2F", "a{x}",
-        "a/{x}", "subject.", "subject.a", "subject.\n", "other.a", "subject", "GET", "get", "GRANTED", "NO_BINDING",
-        "digest", "encoded_slash", "custom", "jwt", "peer", "a:b", "[::1]", "[]", "A.example", "a.b/C", "a..b/C", "a/B/C",
-        "<<", "a%b", "a=b", ":a", "a:", "a/b:c", "2027-01-01T00:00:00Z", "2027-01-01t00:00:00z", "2027-01-01 00:00:00Z",
-        "2027-01-01_00:00:00.5+01:00", "2027-02-30T00:00:00Z", "2027-13-01T00:00:00Z", "2027-01-01T24:00:00Z",
-        "2027-01-01T23:59:60Z", "2027-06-30T23:59:60Z", "2027-01-01T00:00:00", "2027-01-01", "2027-01-01T00:00:00.Z",
-        "2027-01-01T00:00:00+24:00", "2027-01-01T00:00:00-23:59", "0000-01-01T00:00:00Z", "0001-01-01T00:00:00+01:00",
+        "a/b",
+        "a//b",
+        "/a",
+        "a/",
+        ".",
+        "..",
+        "a/..",
+        "a..b",
+        ".a",
+        "a.",
+        "a b",
+        "ä",
+        "a\u{0}b",
+        "a\nb",
+        "\u{85}",
+        "{x}",
+        "/{x}",
+        "/{x...}",
+        "/{x...}/{y...}",
+        "/{x}/{x}",
+        "/{x",
+        "/a/{x}b",
+        "/",
+        "//",
+        "/./a",
+        "/a/",
+        "/%2F",
+        "a{x}",
+        "a/{x}",
+        "subject.",
+        "subject.a",
+        "subject.\n",
+        "other.a",
+        "subject",
+        "GET",
+        "get",
+        "GRANTED",
+        "NO_BINDING",
+        "digest",
+        "encoded_slash",
+        "custom",
+        "jwt",
+        "peer",
+        "a:b",
+        "[::1]",
+        "[]",
+        "A.example",
+        "a.b/C",
+        "a..b/C",
+        "a/B/C",
+        "<<",
+        "name",
+        "chainguard-2025-08-14",
+        "a%b",
+        "a=b",
+        ":a",
+        "a:",
+        "a/b:c",
+        "2027-01-01T00:00:00Z",
+        "2027-01-01t00:00:00z",
+        "2027-01-01 00:00:00Z",
+        "2027-01-01_00:00:00.5+01:00",
+        "2027-02-30T00:00:00Z",
+        "2027-13-01T00:00:00Z",
+        "2027-01-01T24:00:00Z",
+        "2027-01-01T23:59:60Z",
+        "2027-06-30T23:59:60Z",
+        "2027-01-01T00:00:00",
+        "2027-01-01",
+        "2027-01-01T00:00:00.Z",
+        "2027-01-01T00:00:00+24:00",
+        "2027-01-01T00:00:00-23:59",
+        "0000-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
         "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
         "E3B0C44298FC1C149AFBF4C8996FB92427AE41E4649B934CA495991B7852B856",
         "1111111111111111111111111111111111111111111111111111111111111111",
@@ -138,6 +220,10 @@ fn strings(text: &str) -> Vec<String> {
         all.push("/a".repeat(count));
         all.push((0..count).map(|at| format!("/{{x{at}}}")).collect());
     }
+    all.push("ä".repeat(600));
+    // A path of 1,024 bytes, and one of 1,025.
+    let segments = vec!["a".repeat(127); 8].join("/");
+    all.extend([segments.clone() + "b", segments.clone() + "bb"]);
     for end in [" ", "/", ".", "/x", ".x", "\n", "Z"] {
         all.push(format!("{text}{end}"));
         all.push(format!("{end}{text}"));
@@ -156,7 +242,9 @@ fn nodes(root: &Value) -> Vec<(String, &Value)> {
                 (format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")), value)
             })),
             Value::Array(items) => {
-                all.extend(items.iter().enumerate().map(|(at, value)| (format!("{pointer}/{at}"), value)));
+                all.extend(
+                    items.iter().enumerate().map(|(at, value)| (format!("{pointer}/{at}"), value)),
+                );
             }
             _ => {}
         }
@@ -164,16 +252,26 @@ fn nodes(root: &Value) -> Vec<(String, &Value)> {
     all
 }
 
-/// A pointer with `*` in place of each index.
+/// A pointer with `*` in place of each index and each free name.
 pub(crate) fn shape(pointer: &str) -> String {
-    let step = |step: &str| if step.parse::<usize>().is_ok() { "*" } else { step }.to_owned();
-    pointer.split('/').map(step).collect::<Vec<_>>().join("/")
+    let mut steps: Vec<&str> = pointer.split('/').collect();
+    for at in 0..steps.len() {
+        // Names of attributes and parameters are free.
+        let is_free = at > 0 && ["properties", "where"].contains(&steps[at - 1]);
+        if is_free || steps[at].parse::<usize>().is_ok() {
+            steps[at] = "*";
+        }
+    }
+    steps.join("/")
 }
 
 /// The shape of a pointer, and the keys of the innermost mapping on the way.
 fn signature(whole: &Value, pointer: &str) -> String {
-    let ways = std::iter::successors(Some(pointer), |way| way.rfind('/').and_then(|at| way.get(..at)));
+    let shape = shape(pointer);
+    let ways =
+        std::iter::successors(Some(pointer), |way| way.rfind('/').and_then(|at| way.get(..at)));
+    let ways = ways.filter(|_| !shape.contains("/properties"));
     let inner = ways.filter_map(|way| whole.pointer(way)).find_map(Value::as_object);
     let keys: BTreeSet<_> = inner.into_iter().flat_map(|entries| entries.keys()).collect();
-    format!("{} {keys:?}", shape(pointer))
+    format!("{shape} {keys:?}")
 }
