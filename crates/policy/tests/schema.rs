@@ -266,7 +266,22 @@ fn the_reader_accepts_the_examples() {
     assert_eq!(with_forms, BTreeSet::new());
 }
 
-/// A default is what the schema of the key accepts.
+/// The demo's policy uses every key of a policy. It names its catalog, so it has no keys of catalogs.
+#[test]
+fn the_demo_uses_every_key_of_a_policy() {
+    let [policy, catalog, ..] = DOCUMENTS;
+    let mut unused = BTreeSet::new();
+    policy.tables(&mut |table| unused.extend(table.keys.iter().map(|key| (table.name, key.name))));
+    catalog.tables(&mut |table| unused.retain(|(name, _)| *name != table.name));
+    assert!(unused.len() > 30, "{unused:?}");
+    let demo = yaml(include_str!("../../../deploy/quickstart/policy.yaml")).unwrap();
+    places(policy.root, "", &demo, &mut |_, table, entries| {
+        unused.retain(|(name, key)| *name != table.name || !entries.contains_key(*key));
+    });
+    assert_eq!(unused, BTreeSet::new());
+}
+
+/// The schema of a key accepts its default and its example.
 #[test]
 fn the_schemas_accept_the_defaults_and_examples_of_keys() {
     fn visit(schema: &Value, count: &mut usize) {

@@ -51,6 +51,10 @@ fn write_document<'d>(
     for example in document.examples {
         append(page, format_args!("\n```yaml\n{example}```\n"));
     }
+    if described.contains(&document.root.name) {
+        let name = document.root.name;
+        append(page, format_args!("\nThe keys: [{}](#{name}), above.\n", capitalized(name)));
+    }
     document.tables(&mut |table| {
         if !described.contains(&table.name) {
             described.push(table.name);

@@ -31,7 +31,7 @@ const TESTS: Table = Table {
         Key::optional(
             "policy",
             Kind::Text(&STRING),
-            "The file of the policy, relative to this document. It counts if the command line names no policy.",
+            "The policy that the tests are for, for readers. `capstan policy test` takes the policy from its arguments.",
             r#""policy.yaml""#,
         ),
         Key::optional(

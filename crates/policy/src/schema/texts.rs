@@ -256,7 +256,7 @@ pub(super) const QUERY_NAME: Text = text(
 
 /// The name of a query parameter that Envoy can remove.
 pub(super) const REMOVABLE: Text = text(
-    "query parameter",
+    "removable query parameter",
     || "1 to 128 of `A-Z a-z 0-9 - . _ ~`".into(),
     || "^[A-Za-z0-9._~-]+$".into(),
     1,
