@@ -18,6 +18,7 @@ mod properties;
 mod queries;
 mod roles;
 mod routes;
+mod schema;
 mod search;
 mod serve;
 mod signals;
@@ -50,6 +51,7 @@ Examples:
   capstan groups --policy acme.yaml                     the tree of groups with the bindings
   capstan policy diff old.yaml new.yaml                 who gains or loses what?
   capstan policy validate acme.yaml                     is the document valid?
+  capstan schema policy > policy.schema.json            a JSON Schema, for your editor
   capstan roles list                                    the built-in roles
   capstan bench                                         throughput and latency on this machine
   capstan top                                           rates and latencies of a running server
@@ -88,6 +90,7 @@ enum Command {
     Catalog(audit::catalog::CatalogCommand),
     Policy(policy::Documents),
     Routes(routes::Routes),
+    Schema(schema::Schema),
     Bench(Box<bench::Bench>),
     Top(top::Top),
     /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
@@ -144,6 +147,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Catalog(catalog) => catalog.run(format),
             Command::Policy(documents) => documents.run(cli.output),
             Command::Routes(routes) => routes.run(format),
+            Command::Schema(schema) => schema.run(format),
             Command::Bench(bench) => bench.run(format).await,
             Command::Top(top) => top.run(format).await,
             Command::Completions { shell } => completions(shell),

@@ -26,6 +26,7 @@ mod policy_test;
 mod reader;
 mod routes;
 mod scalar;
+pub mod schema;
 mod stream;
 mod syntax;
 

@@ -15,6 +15,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::policy::decode;
 use crate::reader::{Mark, Reader};
 
+pub(crate) use read::ENCODED_SLASH;
 pub use template::{Form, Piece, ResourceTemplate, Segment, Template, is_canonical_segment};
 
 /// Most routes in a table. Loading compares each pair of routes.

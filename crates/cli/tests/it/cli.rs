@@ -5,6 +5,7 @@ mod audit;
 mod explain;
 mod policy_test;
 mod questions;
+mod schema;
 mod validate;
 
 use std::io::Write as _;

@@ -85,3 +85,9 @@ fn the_schema_matches_the_golden_file() {
     }
     crate::common::golden("schema.txt", &schema);
 }
+
+/// `docs/POLICY.md` is generated from the tables of keys.
+#[test]
+fn the_reference_of_documents_matches_the_tables() {
+    crate::common::golden("../../../../docs/POLICY.md", &capstan_policy::schema::reference());
+}

@@ -14,7 +14,7 @@ use crate::catalog::string;
 use crate::reader::{Kind, Mark, Node, Reader, Required};
 
 /// The value of `where` that lets `%2F` stand for a slash within `{name...}`.
-const ENCODED_SLASH: &str = "encoded_slash";
+pub(crate) const ENCODED_SLASH: &str = "encoded_slash";
 
 /// The readable part of a table.
 #[derive(Default)]
