@@ -141,11 +141,9 @@ fn every_document_of_the_repository_validates() {
 #[test]
 fn the_schemas_refuse_what_the_reader_refuses() {
     let Comparison { mutations, differences, rules } = compare(&validators(), &accepted());
-    for line in differences.iter().step_by(1 + differences.len() / 150) {
-        println!("{}", line.chars().take(300).collect::<String>());
-    }
-    println!("{mutations} mutations, {rules:?}");
-    assert!(differences.is_empty(), "{} differences", differences.len());
+    let first: Vec<String> =
+        differences.iter().take(20).map(|line| line.chars().take(300).collect()).collect();
+    assert!(first.is_empty(), "{} differences:\n{}", differences.len(), first.join("\n"));
     assert!(mutations > 10_000, "{mutations} mutations");
     for (at, rule) in ONLY_READER.iter().enumerate() {
         assert!(rules.contains_key(&at), "no mutation breaks only this rule: {rule:?}");
