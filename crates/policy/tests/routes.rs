@@ -291,6 +291,10 @@ fn parameters_are_those_of_the_path_and_the_query() {
             )],
         );
     }
+    // Permissions of other clouds have slashes and colons.
+    for capability in ["Microsoft.Storage/read", "s3:GetObject", "a.b/c:d"] {
+        check(&route(&format!("require: [{{capability: '{capability}', resource: b}}]")), &[]);
+    }
     check(
         &route("require: [{capability: '.a', resource: b}, {resource: b}]"),
         &[

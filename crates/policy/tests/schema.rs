@@ -195,12 +195,12 @@ fn the_tables_have_the_keys_that_the_reader_knows() {
             places(document.root, "", &whole, &mut |pointer, table, entries| {
                 let mut changed = whole.clone();
                 let mut more = entries.clone();
-                more.insert("unknown".into(), 1.into());
+                more.insert("not-a-key".into(), 1.into());
                 *changed.pointer_mut(pointer).unwrap() = more.into();
                 let keys: Vec<_> = table.keys.iter().map(|key| key.name).collect();
                 let expected = format!("one of the keys {}", keys.join(", "));
                 let found = read(kind, &changed.to_string());
-                let found = found.iter().find(|found| found.found == "unknown key `unknown`");
+                let found = found.iter().find(|found| found.found == "unknown key `not-a-key`");
                 let found = found.unwrap().expected.split("; did").next();
                 assert_eq!(found, Some(&*expected), "{}", table.name);
                 seen.extend(entries.keys().map(|key| (table.name, key.clone())));

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use capstan_engine::{Value, parse_name, quote};
+use capstan_engine::{Value, parse_capability_name, parse_name, quote};
 
 use super::template::parameter;
 use super::{
@@ -441,7 +441,7 @@ fn read_requirement<'t>(
             "capability" => capability.read(reader, value, |reader, node| {
                 let mark = node.mark;
                 let name = string(reader, node, "a capability")?;
-                if let Err(error) = parse_name(&name) {
+                if let Err(error) = parse_capability_name(&name) {
                     reader.report(mark, quote(&name), format!("a capability ({error})"));
                 }
                 Some((name, mark))

@@ -22,6 +22,7 @@ tests:
   - {identity: alice, capability: repo.list, resource: acme, allowed: false, reason: NO_BINDING}
   - {identity: acme/ci, resource: acme/platform, capabilities: [apk.list, manifest.list, repo.list]}
   - {capability: repo.delete, resource: acme/platform/nginx, identities: [alice]}
+  - {identity: eve, capability: repo.list, resource: acme, allowed: false, unknown: true}
 ";
 
 const TESTS: Table = Table {

@@ -1,8 +1,8 @@
 //! The keys of a route table.
 
 use super::texts::{
-    CHALLENGE, GRPC_METHOD, HOST, NAME, PARAMETER, PATH_TEMPLATE, QUERY_NAME, REMOVABLE,
-    RESOURCE_TEMPLATE, TEXT,
+    CAPABILITY, CHALLENGE, GRPC_METHOD, HOST, NAME, PARAMETER, PATH_TEMPLATE, QUERY_NAME,
+    REMOVABLE, RESOURCE_TEMPLATE, TEXT,
 };
 use super::{Document, Key, Kind, Rule, Shape, Table, Test};
 use crate::routes::{ENCODED_SLASH, Form};
@@ -246,7 +246,12 @@ const REQUIREMENT: Table = Table {
     name: "requirement",
     description: "A capability that the identity must have at a resource.",
     keys: &[
-        Key::required("capability", Kind::Text(&NAME), "The capability.", r#""manifest.list""#),
+        Key::required(
+            "capability",
+            Kind::Text(&CAPABILITY),
+            "The capability.",
+            r#""manifest.list""#,
+        ),
         Key::required(
             "resource",
             Kind::Text(&RESOURCE_TEMPLATE),

@@ -62,7 +62,7 @@ pub(crate) fn mutations(
                     let unknown = [Value::Null, json!(1), json!("x"), json!({}), json!([])];
                     let unknown: Vec<_> = unknown
                         .into_iter()
-                        .map(|value| ("unknown", value))
+                        .map(|value| ("not-a-key", value))
                         .chain(["", "<<", "Id", "id ", "a.b", "\u{1}"].map(|key| (key, json!("x"))))
                         .collect();
                     let added = unknown.iter().map(|(key, value)| (*key, value));
