@@ -127,13 +127,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let (command, format) = match cli.command {
-        Command::Policy(documents) => return documents.run(cli.output),
-        command => (command, cli.output.format()?),
+    let format = match &cli.command {
+        Command::Policy(_) => Format::Table, // It takes the output itself.
+        _ => cli.output.format()?,
     };
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     threads.block_on(async move {
-        match command {
+        match cli.command {
             Command::Serve(serve) => serve.run(format).await,
             Command::Check(check) => check.run(format).await,
             Command::Capabilities(list) => list.run(format).await,

@@ -216,10 +216,10 @@ impl Connection {
         is_done && self.pending().is_empty()
     }
 
-    /// Whether the connection is over and its last bytes matter to the peer: its last stream is answered, or it is
-    /// refused in its own protocol.
+    /// Whether the connection is over, and its socket must stay open until the peer has read the last bytes: the answer of
+    /// the last stream, or the refusal.
     #[must_use]
-    pub fn has_last_words(&self) -> bool {
+    pub fn must_linger(&self) -> bool {
         (self.is_refused || matches!(self.state, State::Left { .. })) && self.is_over()
     }
 

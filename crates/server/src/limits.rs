@@ -19,11 +19,10 @@ pub const HEALTH_BYTES_MAX: usize = 4 * 1024;
 /// Bytes by which a message that is compressed with gzip may be longer than the limit of plain ones. What
 /// does not compress becomes longer: 4 MiB by 1,300 bytes. After decompression the limit is that of plain messages.
 pub const GZIP_OVERHEAD_MAX: usize = 8 * 1024;
-/// Bytes of a compressed message that are decompressed in one poll. A block that holds nothing has 11 bytes and takes
-/// 2 µs, so a piece takes at most a tenth of a millisecond.
+/// Bytes of a compressed message that are decompressed in one poll. A block that holds nothing has 11 bytes
+/// and costs as much as a long one, so what is read is limited, too.
 pub const GZIP_INPUT_PIECE: usize = 512;
-/// Bytes of plain message that one poll compresses, or begins to decompress into; it may add 32 KiB to these. A piece
-/// takes about a tenth of a millisecond.
+/// Bytes of plain message that one poll compresses, or begins to decompress into; it may add 32 KiB to these.
 pub const GZIP_PIECE: usize = 16 * 1024;
 /// Bytes of a message of an answer above which it is compressed, if the client takes gzip (contract, section 7).
 pub const COMPRESSED_ANSWER_MIN: usize = 1024;

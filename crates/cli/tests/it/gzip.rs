@@ -22,7 +22,7 @@ use tonic_health::pb::HealthCheckRequest;
 
 use crate::common::{InProcess, Serving};
 use crate::metrics::of;
-use crate::raw::{self, Answer, Body, framed};
+use crate::raw::{self, Answer, Body, batch, check, framed};
 use crate::transport::bounds::memory;
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
@@ -62,24 +62,6 @@ async fn call(server: SocketAddr, path: &str, headers: &[(&str, &str)], bytes: V
     raw::call(server, path, headers, (bytes, Body::Whole)).await.unwrap()
 }
 
-fn check() -> v1::CheckRequest {
-    v1::CheckRequest {
-        identity: "alice".into(),
-        capability: "repo.list".into(),
-        resource: "acme".into(),
-        ..Default::default()
-    }
-}
-
-fn item() -> v1::CheckItem {
-    let v1::CheckRequest { identity, capability, resource, properties, .. } = check();
-    v1::CheckItem { identity, capability, resource, properties }
-}
-
-fn batch(checks: usize) -> v1::BatchCheckRequest {
-    v1::BatchCheckRequest { checks: vec![item(); checks], consistency: None }
-}
-
 fn padding(length: usize) -> Option<v1::Properties> {
     let value = prost_types::value::Kind::StringValue("x".repeat(length));
     let value = prost_types::Value { kind: Some(value) };
@@ -100,8 +82,9 @@ fn check_of(length: usize) -> v1::CheckRequest {
 
 pub(crate) fn batch_of(length: usize) -> v1::BatchCheckRequest {
     of_length(length, |length| {
-        let item = v1::CheckItem { properties: padding(length), ..item() };
-        v1::BatchCheckRequest { checks: vec![item], consistency: None }
+        let mut batch = batch(1);
+        batch.checks[0].properties = padding(length);
+        batch
     })
 }
 

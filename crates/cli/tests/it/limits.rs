@@ -27,20 +27,11 @@ use crate::command_limits::CONNECT_TIMEOUT;
 use crate::common::{InProcess, PATIENCE, capstan, connect, folder, stderr};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, REFUSED_STREAM, RST_STREAM,
-    framed, reason,
+    check, framed, reason,
 };
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const STREAM_CHECK: &str = "/capstan.v1.DecisionService/StreamCheck";
-
-fn check() -> v1::CheckRequest {
-    v1::CheckRequest {
-        identity: "alice".into(),
-        capability: "repo.list".into(),
-        resource: "acme".into(),
-        ..Default::default()
-    }
-}
 
 /// A check that waits 250 ms for a revision that is never published.
 fn waiting_check() -> v1::CheckRequest {

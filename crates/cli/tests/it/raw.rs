@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use capstan_proto::v1;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tonic::codegen::Bytes;
@@ -262,3 +263,22 @@ pub(crate) fn literal(kind: u8, name: &str, value: &str) -> Vec<u8> {
 
 /// The kind of a literal that is added to the table.
 pub(crate) const INDEXED: u8 = 0x40;
+
+// === Messages ===
+
+/// A check that the demo allows.
+pub(crate) fn check() -> v1::CheckRequest {
+    v1::CheckRequest {
+        identity: "alice".into(),
+        capability: "repo.list".into(),
+        resource: "acme".into(),
+        ..Default::default()
+    }
+}
+
+/// A batch of this many such checks.
+pub(crate) fn batch(checks: usize) -> v1::BatchCheckRequest {
+    let v1::CheckRequest { identity, capability, resource, .. } = check();
+    let item = v1::CheckItem { identity, capability, resource, properties: None };
+    v1::BatchCheckRequest { checks: vec![item; checks], consistency: None }
+}

@@ -16,25 +16,15 @@ use capstan_server::limits::{
 };
 use prost::Message as _;
 
-use self::bounds::batch;
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
 use crate::raw::{
-    self, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, frame,
-    framed,
+    self, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, RST_STREAM, WINDOW_UPDATE, batch,
+    check, frame, framed,
 };
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const BATCH: &str = "/capstan.v1.DecisionService/BatchCheck";
-
-fn check() -> v1::CheckRequest {
-    v1::CheckRequest {
-        identity: "alice".into(),
-        capability: "repo.list".into(),
-        resource: "acme".into(),
-        ..Default::default()
-    }
-}
 
 /// Reads frames until this many streams have ended. Returns the first message of each, or `None` for
 /// an error. Panics if a stream is reset or the connection ends.

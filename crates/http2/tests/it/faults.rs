@@ -143,7 +143,7 @@ fn a_connection_begins_with_the_preface_and_settings() {
         assert_eq!(peer.written(), [], "nothing is sent before the preface");
         let kinds: Vec<u8> = peer.send(wrong).into_iter().map(|(kind, ..)| kind).collect();
         assert_eq!(kinds, [SETTINGS, GOAWAY]);
-        assert!(peer.connection.is_over() && !peer.connection.has_last_words());
+        assert!(peer.connection.is_over() && !peer.connection.must_linger());
     }
     let mut connection = Connection::new(CONFIG);
     let bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &head(1, true)[..]].concat();
@@ -164,11 +164,11 @@ fn a_peer_of_another_protocol_is_refused_in_that_protocol() {
         assert_eq!(connection.pending(), b"no\r\n");
         assert!(!connection.is_over() && !connection.is_greeted());
         connection.wrote(4);
-        assert!(connection.has_last_words());
+        assert!(connection.must_linger());
     }
     let mut connection = Connection::new(Config { refusal, ..CONFIG });
     assert!(connection.next(&mut &b"\x16\x03\x01"[..]).is_none());
-    assert!(!connection.is_over() && !connection.has_last_words());
+    assert!(!connection.is_over() && !connection.must_linger());
 }
 
 /// Each ends the stream, and the connection goes on.

@@ -9,8 +9,10 @@
 //!                         └ Stream ─────────────────────────────▶ Calls::call, the same
 //! ```
 //!
-//! One task drives a connection. In one wake it takes all calls that have arrived, answers the plain
-//! ones from the bytes that were read, and sends all responses in one write. A plain call that is answered
+//! One task drives a connection. In one wake it takes the calls that have arrived, answers the plain
+//! ones from the bytes that were read, starts a few of the others, and sends all responses in one write. If there is
+//! more to read or to start, it comes again after the runtime has looked at all sockets, so that no connection keeps
+//! others waiting. A plain call that is answered
 //! sets no timer, wakes nothing and makes no task. The body of a unary call is read before the call starts, so
 //! an early response does not reset the stream under the client's body, which clients count as a failure.
 //!
@@ -196,9 +198,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
-    let has_last_words = driver.wire.lock().connection.has_last_words();
+    let must_linger = driver.wire.lock().connection.must_linger();
     driver.end();
-    if has_last_words {
+    if must_linger {
         let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
     }
 }

@@ -10,12 +10,12 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::transport::Endpoint;
 
-use super::{CHECK, assert_serves, check, open, waiting_check};
+use super::{CHECK, assert_serves, open, waiting_check};
 use crate::common::{InProcess, PATIENCE, Serving, connect};
 use crate::metrics;
 use crate::raw::{
     self, ACK, Body, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, RST_STREAM,
-    framed,
+    check, framed,
 };
 
 /// Makes a check on this connection and expects an answer.

@@ -17,12 +17,12 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::{BATCH, CHECK, check};
+use super::{BATCH, CHECK};
 use crate::common::{InProcess, PATIENCE, Serving, connect, folder};
 use crate::metrics::{of, scrape};
 use crate::raw::{
     self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, call, frame, framed, reason,
+    SETTINGS, WINDOW_UPDATE, batch, call, check, frame, framed, reason,
 };
 
 const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
@@ -45,13 +45,6 @@ async fn wait_until_nothing_is_held(server: &InProcess) {
     while of(server, "capstan_held_bytes").await > 0.0 {
         assert!(began.elapsed() < PATIENCE, "bytes are held for ever");
     }
-}
-
-/// A batch of this many checks.
-pub(super) fn batch(checks: usize) -> v1::BatchCheckRequest {
-    let v1::CheckRequest { identity, capability, resource, .. } = check();
-    let item = v1::CheckItem { identity, capability, resource, properties: None };
-    v1::BatchCheckRequest { checks: vec![item; checks], consistency: None }
 }
 
 /// Resident memory of the server, in bytes.

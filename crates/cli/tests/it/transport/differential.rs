@@ -28,8 +28,9 @@ use tokio::time::timeout;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Request, StatusCode};
 
-use super::{CHECK, check};
+use super::CHECK;
 use crate::common::{InProcess, PATIENCE};
+use crate::raw::check;
 use crate::raw::framed;
 use messages::body;
 

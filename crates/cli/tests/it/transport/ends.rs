@@ -8,12 +8,12 @@ use capstan_server::limits::{
 };
 use tokio::time::Instant;
 
-use super::{CHECK, assert_allowed, check};
+use super::{CHECK, assert_allowed};
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
 use crate::raw::{
     self, ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS, PING,
-    RST_STREAM, frame, framed,
+    RST_STREAM, check, frame, framed,
 };
 
 /// Requests without a path. Each is reset, and one above the limit ends the connection.

@@ -1,11 +1,11 @@
 //! A client that behaves well, beside connections that flood the server with frames: every call is answered, the
 //! process does not grow, and each flooding connection is closed, no longer read, or still in step.
 //!
-//! The default run is short and measures nothing. The following command measures: the server has one core, and
-//! client and floods have the other:
+//! The default run is short and measures nothing. The following command measures, in five turns of this many seconds:
+//! the server has one core, and client and floods have the other:
 //!
 //! ```text
-//! CAPSTAN_FLOOD_SECONDS=10 taskset -c 1 \
+//! CAPSTAN_FLOOD_SECONDS=1 taskset -c 1 \
 //!     cargo test --release -p capstan --test it transport::floods -- --nocapture
 //! ```
 //!
@@ -30,11 +30,11 @@ use tokio::time::{sleep, timeout, timeout_at};
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
+use super::CHECK;
 use super::bounds::{memory, resident};
-use super::{CHECK, check};
 use crate::common::{PATIENCE, Serving};
 use crate::overload::share;
-use crate::raw::{ACK, PING, PREFACE, SETTINGS, frame, framed};
+use crate::raw::{ACK, PING, PREFACE, SETTINGS, check, frame, framed};
 use bytes::{FLOODS, Flood, Kind};
 
 /// Connections of a flood. Every second one reads what the server sends.

@@ -7,10 +7,10 @@ use capstan_server::limits::Limits;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::{BATCH, CHECK, check};
+use super::{BATCH, CHECK};
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics::scrape;
-use crate::raw::{self, END_HEADERS, END_STREAM, Frames, frame, framed};
+use crate::raw::{self, END_HEADERS, END_STREAM, Frames, check, frame, framed};
 
 /// One frame, or bytes that are none.
 fn piece() -> impl Strategy<Value = Vec<u8>> {

@@ -16,6 +16,12 @@ const IDLE: u8 = 0;
 const POLLING: u8 = 1;
 const WOKEN: u8 = 2;
 
+/// Wakes the task after the runtime has looked at its sockets and has woken the tasks that wait for them. A plain wake
+/// would let busy tasks run several times between two looks.
+pub(super) fn come_again(cx: &mut Context<'_>) {
+    let _ = pin!(tokio::task::yield_now()).poll(cx);
+}
+
 /// Wakes the task, or only notes the wake while the task runs.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
@@ -42,12 +48,10 @@ impl Gate {
         self.state.swap(POLLING, AcqRel);
     }
 
-    /// The task stops running although there may have been a wake, and runs again after the runtime has looked at its
-    /// sockets and run the tasks that they wake. A plain wake would let busy connections run several times between two
-    /// looks.
+    /// The task stops running although there may have been a wake, and comes again.
     pub(super) fn pass(&self, cx: &mut Context<'_>) {
         self.state.swap(IDLE, AcqRel);
-        let _ = pin!(tokio::task::yield_now()).poll(cx);
+        come_again(cx);
     }
 
     /// The task stops running. False if there was a wake since the last [`Gate::again`]: then the

@@ -129,9 +129,7 @@ impl Inflating {
     pub(super) fn step(&mut self) -> Result<Option<Bytes>, Malformed> {
         let (mut left, start) = (GZIP_INPUT_PIECE, self.decoder.get_ref().frame.len());
         while left > 0 && self.decoder.get_ref().frame.len() - start <= GZIP_PIECE {
-            let Some(part) = self.compressed.next_part(left) else {
-                return self.finish().map(Some);
-            };
+            let Some(part) = self.compressed.next_part(left) else { break };
             match self.decoder.write(part) {
                 // Nothing is taken behind the end.
                 Ok(0) | Err(_) => return Err(Malformed),
@@ -141,7 +139,8 @@ impl Inflating {
                 }
             }
         }
-        Ok(None)
+        // Without another piece for it: a decoder has 40 KiB of its own, which nobody is charged for.
+        if self.compressed.bytes == 0 { self.finish().map(Some) } else { Ok(None) }
     }
 
     fn finish(&mut self) -> Result<Bytes, Malformed> {
@@ -257,7 +256,7 @@ mod tests {
                     assert!(rest == message, "{length} bytes in parts of {part}");
                     // The decoder's own buffer has 32 KiB.
                     let most = member.len() / GZIP_INPUT_PIECE + length / GZIP_PIECE + 2;
-                    assert!(pieces <= most && (!is_short || pieces <= 2), "{pieces}");
+                    assert!(pieces <= most && (!is_short || pieces == 1), "{pieces}");
                     assert!(pieces >= length / (GZIP_PIECE + 64 * 1024), "{pieces}");
                 }
             }

@@ -5,12 +5,11 @@ use std::sync::LazyLock;
 use capstan_proto::v1;
 use capstan_server::limits::MESSAGE_BYTES_MAX;
 
-use super::super::bounds::batch;
-use super::super::{BATCH, CHECK, check};
+use super::super::{BATCH, CHECK};
 use crate::gzip::{batch_of, gzipped};
 use crate::raw::{
     self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INDEXED, PING, PRIORITY,
-    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame, framed, literal,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, check, frame, framed, literal,
 };
 
 const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";

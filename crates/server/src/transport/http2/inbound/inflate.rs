@@ -20,6 +20,7 @@ use tonic::codegen::Bytes;
 use super::{Shared, TurnToCome, turn};
 use crate::error::CallError;
 use crate::transport::budget::{Charge, ConnectionBudget};
+use crate::transport::http2::gate::come_again;
 use crate::transport::http2::gzip::{Compressed, Inflating, Malformed};
 
 /// What decompresses the messages of one body.
@@ -75,8 +76,7 @@ impl Inflate {
                 Stage::Runs { inflating, .. } => match inflating.step() {
                     Ok(Some(frame)) => Stage::Done(frame),
                     Ok(None) => {
-                        // Others run in between.
-                        cx.waker().wake_by_ref();
+                        come_again(cx);
                         return Poll::Pending;
                     }
                     Err(Malformed) => return Poll::Ready(Err(CallError::InvalidGzip.into())),
