@@ -20,7 +20,7 @@ boolean that stands for a string must be quoted.
 
 `capstan schema policy`, `catalog`, `routes` and `tests` print a JSON Schema, with which an editor completes keys and
 marks mistakes. The schema states the shape of a document. What it cannot state is listed here under *Only the reader
-checks*; `capstan policy validate` reports all of it.
+checks*; `capstan policy validate`, `routes validate` and `policy test` report all of it.
 ";
 
 /// The reference of all documents, in Markdown: `docs/POLICY.md`.
