@@ -11,7 +11,7 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use capstan_http2::{Closed, Reason};
 use capstan_proto::contract::ENCODING_KEY;
@@ -51,11 +51,8 @@ where
 {
     let Responder { wire, stream, .. } = &responder;
     let mut call = pin!(call);
-    let response = poll_fn(|cx| match call.as_mut().poll(cx) {
-        Poll::Ready(response) => Poll::Ready(Some(response)),
-        Poll::Pending => wire.lock().connection.poll_end(*stream, cx).map(|()| None),
-    });
-    let Some(response) = response.await else { return };
+    let response = while_open((wire, *stream), |cx| call.as_mut().poll(cx)).await;
+    let Ok(response) = response else { return };
     let (mut head, body) = response.into_parts();
     let ends = body.is_end_stream();
     if responder.deflating.is_some() && !ends {
@@ -70,6 +67,27 @@ where
     }
 }
 
+/// Polls until there is a result, or until the stream has ended. All calls of a connection end with it, at once: what
+/// they would still do, such as to write an error that nobody reads, takes some ten times longer than to drop them.
+async fn while_open<T>(
+    (wire, stream): (&Wire, u32),
+    mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
+) -> Result<T, Closed> {
+    // Most calls are over in their first poll.
+    let mut was_polled = false;
+    let ended = |cx: &Context<'_>| wire.lock().connection.poll_end(stream, cx);
+    poll_fn(|cx| {
+        if std::mem::replace(&mut was_polled, true) && ended(cx).is_ready() {
+            return Poll::Ready(Err(Closed));
+        }
+        match poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Ok(result)),
+            Poll::Pending => ended(cx).map(|()| Err(Closed)),
+        }
+    })
+    .await
+}
+
 /// Sends a body as far as the peer reads.
 async fn send<B>(mut body: Pin<&mut B>, responder: &Responder) -> Result<(), Closed>
 where
@@ -77,11 +95,8 @@ where
 {
     let Responder { wire, stream, deflating, .. } = responder;
     loop {
-        let frame = poll_fn(|cx| match body.as_mut().poll_frame(cx) {
-            Poll::Ready(frame) => Poll::Ready(Ok(frame)),
-            Poll::Pending => wire.lock().connection.poll_end(*stream, cx).map(|()| Err(Closed)),
-        });
-        let Some(frame) = frame.await? else {
+        let frame = while_open((wire, *stream), |cx| body.as_mut().poll_frame(cx)).await?;
+        let Some(frame) = frame else {
             return wire.with(|connection| connection.data(*stream, &[], true)).map(drop);
         };
         let Ok(frame) = frame else {
@@ -124,5 +139,38 @@ async fn send_data(mut data: &[u8], responder: &Responder) -> Result<(), Closed>
             return Err(Closed);
         };
         room?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// The task of a call is woken when its connection ends. The call itself must not run any more.
+    #[test]
+    fn a_call_does_not_run_after_the_end_of_its_stream() {
+        let wire = Wire::new(Waker::noop().clone());
+        let start = [
+            &b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"[..],
+            // A POST of / by HTTP, without the end of its body.
+            &[0, 0, 3, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84],
+        ];
+        let bytes = start.concat();
+        assert!(wire.lock().connection.next(&mut &bytes[..]).is_some());
+        let mut polls = 0;
+        let waiting = while_open((&wire, 1), |_| {
+            polls += 1;
+            Poll::<()>::Pending
+        });
+        let mut waiting = Box::pin(waiting);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Pending);
+        assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Pending);
+        wire.lock().connection.close(Reason::NO_ERROR);
+        assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(Err(Closed)));
+        drop(waiting);
+        assert_eq!(polls, 2, "polled after the end");
     }
 }
