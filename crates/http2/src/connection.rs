@@ -99,6 +99,8 @@ pub struct Connection {
     stream_send_window: i64,
     /// Whether streams that wait for room are to be woken.
     has_room: bool,
+    /// Who waits for streams that have ended with the connection.
+    ended: Vec<Waker>,
     state: State,
     /// Whether the peer gets [`Config::refusal`].
     is_refused: bool,
@@ -188,6 +190,7 @@ impl Connection {
             send_window: FIRST_WINDOW.into(),
             stream_send_window: FIRST_WINDOW.into(),
             has_room: false,
+            ended: Vec::new(),
             state: State::Open,
             is_refused: false,
         }
@@ -238,14 +241,14 @@ impl Connection {
         }
     }
 
-    /// Ends the connection, and all its streams, once everything is written.
+    /// Ends the connection once everything is written, and all its streams at once. [`Connection::wake_ended`] wakes who
+    /// waits for them.
     pub fn close(&mut self, reason: Reason) {
         if self.state != State::Closing {
             self.put_goaway(self.last, reason);
             self.state = State::Closing;
-            for stream in std::mem::take(&mut self.streams).into_values() {
-                stream.wake();
-            }
+            let streams = std::mem::take(&mut self.streams).into_values();
+            self.ended.extend(streams.filter_map(|stream| stream.waker));
         }
     }
 
@@ -280,6 +283,12 @@ impl Connection {
         if std::mem::take(&mut self.has_room) {
             self.streams.values_mut().for_each(Stream::wake_for_room);
         }
+    }
+
+    /// Wakes at most this many of those whose streams have ended with the connection. Returns whether there are more.
+    pub fn wake_ended(&mut self, most: usize) -> bool {
+        self.ended.drain(..most.min(self.ended.len())).for_each(Waker::wake);
+        !self.ended.is_empty()
     }
 
     /// The bytes of a body are not needed any more: the peer may send as many again.

@@ -25,6 +25,7 @@ use crate::raw::{
 
 const CHECK: &str = "/capstan.v1.DecisionService/Check";
 const BATCH: &str = "/capstan.v1.DecisionService/BatchCheck";
+const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
 
 /// Reads frames until this many streams have ended. Returns the first message of each, or `None` for
 /// an error. Panics if a stream is reset or the connection ends.

@@ -61,8 +61,8 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::limits::{
-    CONNECTION_WINDOW, HEADER_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
-    ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits,
+    READ_BYTES, ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -199,7 +199,9 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
     };
     poll_fn(|cx| driver.poll(cx)).await;
     let must_linger = driver.wire.lock().connection.must_linger();
-    driver.end();
+    while driver.end() {
+        tokio::task::yield_now().await;
+    }
     if must_linger {
         let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
     }
@@ -551,12 +553,19 @@ impl<C: Calls> Driver<C> {
         self.unsent.add(held.saturating_sub(charged))
     }
 
-    /// Calls that have not ended learn that nobody waits for them.
-    fn end(&mut self) {
-        self.wire.lock().connection.close(Reason::NO_ERROR);
+    /// Calls that have not ended learn that nobody waits for them, some of them each time. Returns whether there are
+    /// more.
+    fn end(&mut self) -> bool {
+        let mut state = self.wire.lock();
+        state.connection.close(Reason::NO_ERROR);
+        let has_more = state.connection.wake_ended(ENDED_CALLS_MAX);
+        drop(state);
         self.new_calls.clear();
-        self.bodies.clear();
         self.unsent.release(self.unsent.bytes());
+        for _ in 0..ENDED_CALLS_MAX {
+            self.bodies.pop_first();
+        }
+        has_more || !self.bodies.is_empty()
     }
 
     fn is_greeted(&self) -> bool {
@@ -566,6 +575,6 @@ impl<C: Calls> Driver<C> {
 
 impl<C: Calls> Drop for Driver<C> {
     fn drop(&mut self) {
-        self.end();
+        while self.end() {}
     }
 }

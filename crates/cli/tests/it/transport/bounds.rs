@@ -17,7 +17,7 @@ use tonic::transport::Endpoint;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
-use super::{BATCH, CHECK};
+use super::{BATCH, CHECK, STREAM};
 use crate::common::{InProcess, PATIENCE, Serving, connect, folder};
 use crate::metrics::{of, scrape};
 use crate::raw::{
@@ -25,7 +25,6 @@ use crate::raw::{
     SETTINGS, WINDOW_UPDATE, batch, call, check, frame, framed, reason,
 };
 
-const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
 
 #[test]

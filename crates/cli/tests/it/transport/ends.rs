@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
-    FAULTS_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX,
+    ENDED_CALLS_MAX, FAULTS_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX,
 };
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::{CHECK, assert_allowed};
+use super::{BATCH, CHECK, STREAM, assert_allowed};
 use crate::common::{InProcess, PATIENCE};
 use crate::metrics;
 use crate::raw::{
     self, ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS, PING,
-    RST_STREAM, check, frame, framed,
+    RST_STREAM, SETTINGS, batch, check, frame, framed,
 };
 
 /// Requests without a path. Each is reset, and one above the limit ends the connection.
@@ -118,4 +118,48 @@ async fn a_connection_that_has_left_reads_no_flood() {
     }
     assert!(sent < FLOOD, "{sent} bytes are read");
     const { assert!(LINGER_BYTES_MAX < FLOOD / 16) };
+}
+
+/// More calls than are told at once that their connection has ended.
+const CALLS: usize = 4 * ENDED_CALLS_MAX + 3;
+
+/// Starts so many calls, waits until this metric shows all of them, and disconnects. The metric must show that they end.
+async fn calls_end(
+    (server, mut peer): (&InProcess, Frames),
+    (path, flags, body): (&str, u8, &[u8]),
+    (metric, a_call): (&str, usize),
+) {
+    for stream in (0..).map(|at| 2 * at + 1).take(CALLS) {
+        let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(path));
+        peer.send_bytes(&[head, frame(DATA, flags, stream, body)].concat()).await;
+    }
+    let became = async |value: usize| {
+        while metrics::of(server, metric).await != value as f64 {}
+    };
+    timeout(PATIENCE, became(CALLS * a_call)).await.expect("not all have started");
+    drop(peer);
+    timeout(PATIENCE, became(0)).await.expect("calls go on");
+}
+
+#[tokio::test]
+async fn all_calls_end_with_their_connection() {
+    let (unary_time_max, stalled_stream_max) = (4 * PATIENCE, 4 * PATIENCE);
+    let limits = Limits { unary_time_max, stalled_stream_max, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let body = framed(&batch(1));
+    let half = &body[..body.len() / 2];
+    // They wait for the rest of a body, and for another message.
+    for call in [(BATCH, 0, half), (STREAM, 0, &[])] {
+        let peer = Frames::connect(server.grpc).await;
+        calls_end((&server, peer), call, ("capstan_in_flight", 1)).await;
+    }
+    // They wait for a peer that takes no answer.
+    let mut peer = Frames::connect(server.grpc).await;
+    let head = frame(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH));
+    peer.send_bytes(&[head, frame(DATA, END_STREAM, 1, &body)].concat()).await;
+    let answer = peer.answer(1).await.expect("an error");
+    let mut peer = Frames::connect(server.grpc).await;
+    peer.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    let call = (BATCH, END_STREAM, &body[..]);
+    calls_end((&server, peer), call, ("capstan_held_bytes", answer.len())).await;
 }

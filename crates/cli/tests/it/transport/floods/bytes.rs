@@ -5,14 +5,13 @@ use std::sync::LazyLock;
 use capstan_proto::v1;
 use capstan_server::limits::MESSAGE_BYTES_MAX;
 
-use super::super::{BATCH, CHECK};
+use super::super::{BATCH, CHECK, STREAM};
 use crate::gzip::{batch_of, gzipped};
 use crate::raw::{
     self, ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, INDEXED, PING, PRIORITY,
     RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, check, frame, framed, literal,
 };
 
-const STREAM: &str = "/capstan.v1.DecisionService/StreamCheck";
 const LIST: &str = "/capstan.v1.DecisionService/ListCapabilities";
 /// Frames, or calls, of a round.
 const AT_ONCE: u32 = 100;
