@@ -2,8 +2,8 @@
 
 use anyhow::{anyhow, bail};
 use capstan_engine::{
-    Attributes, CapabilitySet, Catalog, Explanation, Family, Grant, Path, Question, Snapshot,
-    Uncounted, Value,
+    Attributes, CapabilitySet, Catalog, Condition, ConditionalGrant, Cursor, Explanation, Family,
+    Grant, Listed, Path, Question, Scope, Snapshot, Uncounted, Value,
 };
 use capstan_policy::format_timestamp;
 
@@ -93,12 +93,24 @@ impl InProcess {
         properties: &Properties,
     ) -> anyhow::Result<answers::Identities> {
         let (resource, attributes) = (path("resource", resource)?, properties.attributes());
-        let found = self.0.list_identities(capability, resource, &attributes, Clock::System.now());
-        let found = found.map_err(|_| self.unknown(capability))?;
-        Ok(answers::Identities {
-            identities: found.into_iter().map(Into::into).collect(),
+        let (now, all) = (Clock::System.now(), Cursor::ALL);
+        let found = self.0.conditional_identities_page(capability, resource, &attributes, now, all);
+        let mut answer = answers::Identities {
+            identities: vec![],
+            conditional: vec![],
             revision: self.0.revision(),
-        })
+        };
+        for Listed { entry: identity, holds, conditional } in
+            found.map_err(|_| self.unknown(capability))?.entries
+        {
+            if holds {
+                answer.identities.push(identity.into());
+            } else {
+                let (identity, grants) = (identity.into(), conditional_grants(conditional));
+                answer.conditional.push(answers::ConditionalIdentity { identity, grants });
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) fn list_scopes(
@@ -114,15 +126,25 @@ impl InProcess {
                  said of it"
             );
         }
-        let attributes = properties.attributes();
-        let found = self.0.list_scopes(identity, capability, &attributes, Clock::System.now());
-        let found = found.map_err(|_| self.unknown(capability))?.into_iter();
-        Ok(answers::Scopes {
-            scopes: found
-                .map(|one| answers::Scope { scope: one.scope.into(), conditional: one.conditional })
-                .collect(),
-            revision: self.0.revision(),
-        })
+        let (attributes, now) = (properties.attributes(), Clock::System.now());
+        let all = Cursor::ALL;
+        let found = self.0.conditional_scopes_page(identity, capability, &attributes, now, all);
+        let mut answer =
+            answers::Scopes { scopes: vec![], conditional: vec![], revision: self.0.revision() };
+        for Listed { entry, holds, conditional } in
+            found.map_err(|_| self.unknown(capability))?.entries
+        {
+            let Scope { scope, conditional: tests_resource } = entry;
+            if holds {
+                let scope = answers::Scope { scope: scope.into(), conditional: tests_resource };
+                answer.scopes.push(scope);
+            }
+            if !conditional.is_empty() {
+                let (scope, grants) = (scope.into(), conditional_grants(conditional));
+                answer.conditional.push(answers::ConditionalScope { scope, grants });
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) fn list_roles(&self) -> answers::RoleList {
@@ -172,17 +194,29 @@ fn names(catalog: &Catalog, set: &CapabilitySet) -> Vec<String> {
 }
 
 fn uncounted(binding: Uncounted<'_>) -> answers::Uncounted {
-    let failed = binding.failed.into_iter().map(|(condition, seen)| {
-        let wanted = Some(value(&condition.value));
-        let (equals, not_equals) = if condition.equals { (wanted, None) } else { (None, wanted) };
-        let (attribute, seen) = (condition.attribute(), seen.as_ref().map(value));
-        answers::FailedTest { attribute, equals, not_equals, seen }
+    let failed = binding.failed.into_iter().map(|(condition, seen)| answers::FailedTest {
+        test: test(condition),
+        seen: seen.as_ref().map(value),
     });
     answers::Uncounted {
         expired: binding.expired,
         failed: failed.collect(),
         grant: grant(binding.grant),
     }
+}
+
+fn conditional_grants(bindings: Vec<ConditionalGrant<'_>>) -> Vec<answers::ConditionalGrant> {
+    let bindings = bindings.into_iter().map(|binding| answers::ConditionalGrant {
+        open: binding.open.into_iter().map(test).collect(),
+        grant: grant(binding.grant),
+    });
+    bindings.collect()
+}
+
+fn test(condition: &Condition) -> answers::Test {
+    let wanted = Some(value(&condition.value));
+    let (equals, not_equals) = if condition.equals { (wanted, None) } else { (None, wanted) };
+    answers::Test { attribute: condition.attribute(), equals, not_equals }
 }
 
 fn value(value: &Value) -> serde_json::Value {

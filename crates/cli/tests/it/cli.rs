@@ -2,6 +2,7 @@
 
 mod address;
 mod audit;
+mod conditional;
 mod explain;
 mod policy_test;
 mod questions;

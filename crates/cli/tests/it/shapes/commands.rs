@@ -81,7 +81,13 @@ pub(super) fn agree(
     // The other commands fail only if Check fails.
     let code = code / 2 * 2;
     let expected = match &answers.identities {
-        Ok(identities) => json!({"identities": identities, "revision": 1}),
+        Ok(identities) => {
+            let found = answers.conditional_identities.as_ref().unwrap().iter();
+            let found = found
+                .map(|one| json!({"identity": one.identity, "grants": conditional(&one.grants)}));
+            let json = json!({"identities": identities, "revision": 1});
+            with(json, "conditional", listed(found.collect()))
+        }
         Err(error) => json!({"error": error}),
     };
     run(&["who", capability, resource], &supplied, expected, code)?;
@@ -90,7 +96,12 @@ pub(super) fn agree(
         Ok(scopes) => {
             let scope =
                 |it: &v1::ScopeResult| json!({"scope": it.scope, "conditional": it.conditional});
-            json!({"scopes": scopes.iter().map(scope).collect::<Vec<_>>(), "revision": 1})
+            let json =
+                json!({"scopes": scopes.iter().map(scope).collect::<Vec<_>>(), "revision": 1});
+            let found = answers.conditional_scopes.as_ref().unwrap().iter();
+            let found =
+                found.map(|one| json!({"scope": one.scope, "grants": conditional(&one.grants)}));
+            with(json, "conditional", listed(found.collect()))
         }
         Err(error) => json!({"error": error}),
     };
@@ -139,7 +150,6 @@ fn explanation(explanation: &Result<v1::ExplainResponse, String>) -> Value {
                 "roles": found.roles,
                 "revision": found.revision,
             });
-            let listed = |values: Vec<Value>| (!values.is_empty()).then_some(values.into());
             let text = |text: &String| Value::from(text.as_str());
             let declared = Some(&found.declared).filter(|path| !path.is_empty());
             let json = with(json, "witness", found.witness.as_ref().map(grant));
@@ -151,6 +161,26 @@ fn explanation(explanation: &Result<v1::ExplainResponse, String>) -> Value {
         }
         Err(error) => json!({"error": error}),
     }
+}
+
+fn conditional(grants: &[v1::ConditionalGrant]) -> Vec<Value> {
+    let open = |test: &v1::OpenTest| {
+        let (key, wanted) = match test.wanted.as_ref().unwrap() {
+            v1::open_test::Wanted::Equals(wanted) => ("equals", wanted),
+            v1::open_test::Wanted::NotEquals(refused) => ("not_equals", refused),
+        };
+        json!({"attribute": test.attribute, key: plain(wanted)})
+    };
+    let grants = grants.iter().map(|one| {
+        let open: Vec<_> = one.open.iter().map(open).collect();
+        json!({"grant": grant(one.grant.as_ref().unwrap()), "open": open})
+    });
+    grants.collect()
+}
+
+/// An empty list has no key.
+fn listed(values: Vec<Value>) -> Option<Value> {
+    (!values.is_empty()).then_some(values.into())
 }
 
 fn uncounted(binding: &v1::UncountedBinding) -> Value {
