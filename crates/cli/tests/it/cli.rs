@@ -7,6 +7,7 @@ mod explain;
 mod policy_test;
 mod questions;
 mod schema;
+mod unknown_capability;
 mod validate;
 
 use std::io::Write as _;
