@@ -33,7 +33,7 @@ fn supplied(value: i64) -> Attributes {
 /// Each entry with `=` if it holds, otherwise `?` and the attributes of its open tests, binding by binding.
 fn shown<'s, T: Copy>(listed: Vec<Listed<'s, T>>, text: impl Fn(T) -> &'s str) -> Vec<String> {
     let bindings = |one: &Listed<'_, T>| -> Vec<String> {
-        let each = one.conditional.iter().map(|grant| {
+        let each = one.conditional().map(|grant| {
             let open: Vec<_> = grant.open.iter().map(|test| test.attribute()).collect();
             format!(" {}@{}[{}]", grant.grant.role, grant.grant.scope, open.join(" "))
         });

@@ -108,6 +108,24 @@ pub fn who<'s>(
     Ok(whole)
 }
 
+/// An entry of a list with conditional entries, with all its bindings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found<'s, T> {
+    /// As in [`Listed`].
+    pub entry: T,
+    /// As in [`Listed`].
+    pub holds: bool,
+    /// As in [`Listed::conditional`].
+    pub conditional: Vec<ConditionalGrant<'s>>,
+}
+
+impl<'s, T: Copy> From<Listed<'s, T>> for Found<'s, T> {
+    fn from(listed: Listed<'s, T>) -> Self {
+        let conditional = listed.conditional().collect();
+        Self { entry: listed.entry, holds: listed.holds, conditional }
+    }
+}
+
 /// The identities of [`who`] and the conditional ones.
 ///
 /// # Errors
@@ -117,14 +135,15 @@ pub fn conditional_who<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<Listed<'s, &'s str>>, UnknownCapabilityError> {
+) -> Result<Vec<Found<'s, &'s str>>, UnknownCapabilityError> {
     let Asked { capability, resource, attributes, .. } = asked(question);
     let page = |cursor| {
         snapshot.conditional_identities_page(capability, resource, attributes, now, cursor)
     };
-    let whole = page(Cursor::ALL)?.entries;
+    let whole: Vec<Found<'_, _>> = page(Cursor::ALL)?.entries.into_iter().map(Into::into).collect();
     let limit = whole.len() % 3 + 1;
     let pages = joined(|after| page(Cursor { after, limit }), |found| found.entry, limit);
+    let pages: Vec<Found<'_, _>> = pages.into_iter().map(Into::into).collect();
     assert_eq!(pages, whole, "in pages of {limit}");
     Ok(whole)
 }
@@ -138,13 +157,14 @@ pub fn conditional_places<'s>(
     snapshot: &'s Snapshot,
     question: &Question,
     now: Timestamp,
-) -> Result<Vec<Listed<'s, Scope<'s>>>, UnknownCapabilityError> {
+) -> Result<Vec<Found<'s, Scope<'s>>>, UnknownCapabilityError> {
     let Asked { identity, capability, attributes, .. } = asked(question);
     let page =
         |cursor| snapshot.conditional_scopes_page(identity, capability, attributes, now, cursor);
-    let whole = page(Cursor::ALL)?.entries;
+    let whole: Vec<Found<'_, _>> = page(Cursor::ALL)?.entries.into_iter().map(Into::into).collect();
     let limit = whole.len() % 3 + 1;
     let pages = joined(|after| page(Cursor { after, limit }), |found| found.entry.scope, limit);
+    let pages: Vec<Found<'_, _>> = pages.into_iter().map(Into::into).collect();
     assert_eq!(pages, whole, "in pages of {limit}");
     Ok(whole)
 }
@@ -359,7 +379,7 @@ impl<'w> Pair<'w> {
         let holding = listed.iter().filter(|one| one.holds).map(|one| one.entry);
         prop_assert_eq!(Some(holding.collect()), expected, "who for {:?}", question);
         let mut found = Vec::new();
-        for Listed { entry, holds, conditional } in &listed {
+        for Found { entry, holds, conditional } in &listed {
             prop_assert_eq!(*holds, conditional.is_empty(), "{:?} for {:?}", entry, question);
             found.extend((!holds).then_some((*entry, self.conditional_keys(conditional)?)));
         }
@@ -400,7 +420,7 @@ impl<'w> Pair<'w> {
         let holding = holding.map(|found| (found.scope, found.conditional));
         prop_assert_eq!(Some(holding.collect()), found, "where for {:?}", question);
         let mut found = Vec::new();
-        for Listed { entry, holds, conditional } in &listed {
+        for Found { entry, holds, conditional } in &listed {
             prop_assert!(*holds || entry.conditional && !conditional.is_empty(), "{:?}", entry);
             found.push((entry.scope, self.conditional_keys(conditional)?));
         }

@@ -2,8 +2,8 @@
 
 use anyhow::{anyhow, bail};
 use capstan_engine::{
-    Attributes, CapabilitySet, Catalog, Condition, ConditionalGrant, Cursor, Explanation, Family,
-    Grant, Listed, Path, Question, Scope, Snapshot, Uncounted, Value,
+    Attributes, CapabilitySet, Catalog, Condition, Cursor, Explanation, Family, Grant, Listed,
+    Path, Question, Scope, Snapshot, Uncounted, Value,
 };
 use capstan_policy::format_timestamp;
 
@@ -100,13 +100,12 @@ impl InProcess {
             conditional: vec![],
             revision: self.0.revision(),
         };
-        for Listed { entry: identity, holds, conditional } in
-            found.map_err(|_| self.unknown(capability))?.entries
-        {
-            if holds {
-                answer.identities.push(identity.into());
+        for listed in found.map_err(|_| self.unknown(capability))?.entries {
+            let identity = listed.entry.to_owned();
+            if listed.holds {
+                answer.identities.push(identity);
             } else {
-                let (identity, grants) = (identity.into(), conditional_grants(conditional));
+                let grants = conditional_grants(&listed);
                 answer.conditional.push(answers::ConditionalIdentity { identity, grants });
             }
         }
@@ -131,16 +130,14 @@ impl InProcess {
         let found = self.0.conditional_scopes_page(identity, capability, &attributes, now, all);
         let mut answer =
             answers::Scopes { scopes: vec![], conditional: vec![], revision: self.0.revision() };
-        for Listed { entry, holds, conditional } in
-            found.map_err(|_| self.unknown(capability))?.entries
-        {
-            let Scope { scope, conditional: tests_resource } = entry;
-            if holds {
-                let scope = answers::Scope { scope: scope.into(), conditional: tests_resource };
-                answer.scopes.push(scope);
+        for listed in found.map_err(|_| self.unknown(capability))?.entries {
+            let Scope { scope, conditional } = listed.entry;
+            if listed.holds {
+                answer.scopes.push(answers::Scope { scope: scope.into(), conditional });
             }
-            if !conditional.is_empty() {
-                let (scope, grants) = (scope.into(), conditional_grants(conditional));
+            let grants = conditional_grants(&listed);
+            if !grants.is_empty() {
+                let scope = scope.into();
                 answer.conditional.push(answers::ConditionalScope { scope, grants });
             }
         }
@@ -205,8 +202,8 @@ fn uncounted(binding: Uncounted<'_>) -> answers::Uncounted {
     }
 }
 
-fn conditional_grants(bindings: Vec<ConditionalGrant<'_>>) -> Vec<answers::ConditionalGrant> {
-    let bindings = bindings.into_iter().map(|binding| answers::ConditionalGrant {
+fn conditional_grants<T>(listed: &Listed<'_, T>) -> Vec<answers::ConditionalGrant> {
+    let bindings = listed.conditional().map(|binding| answers::ConditionalGrant {
         open: binding.open.into_iter().map(test).collect(),
         grant: grant(binding.grant),
     });

@@ -7,6 +7,7 @@
 //! **Invariant**: an identity is listed if and only if Check allows it with what is supplied, or with more.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::ops::ControlFlow;
 
 use crate::decide::check::Evaluation;
@@ -20,16 +21,19 @@ use crate::{
 };
 
 /// An entry of a list that has conditional entries, too.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Listed<'s, T> {
     /// An identity, or a scope.
     pub entry: T,
     /// Whether the list without conditional entries has this entry.
     pub holds: bool,
-    /// If no binding gives the capability without an open test: the bindings that give it if their open tests are
-    /// met, from the topmost scope down, at most [`EXPLAINED_BINDINGS_MAX`].
-    pub conditional: Vec<ConditionalGrant<'s>>,
+    snapshot: &'s Snapshot,
+    identity: Entry<'s, IdentityExtra>,
+    bindings: Vec<OpenBinding<'s>>,
 }
+
+/// A binding, and its open tests.
+type OpenBinding<'s> = (Binding<'s>, Vec<&'s Condition>);
 
 /// A binding that counts if its open tests are met.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +42,29 @@ pub struct ConditionalGrant<'s> {
     pub grant: Grant<'s>,
     /// Its open tests. The others hold.
     pub open: Vec<&'s Condition>,
+}
+
+impl<'s, T> Listed<'s, T> {
+    /// If no binding gives the capability without an open test: the bindings that give it if their open tests are
+    /// met, from the topmost scope down, at most [`EXPLAINED_BINDINGS_MAX`].
+    ///
+    /// Each is made when it is asked for: its id may follow from all its conditions, which can have 32 KiB.
+    pub fn conditional(&self) -> impl ExactSizeIterator<Item = ConditionalGrant<'s>> {
+        self.bindings.iter().map(|(binding, open)| ConditionalGrant {
+            grant: self.snapshot.grant(self.identity, binding),
+            open: open.clone(),
+        })
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Listed<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { entry, holds, .. } = self;
+        let conditional: Vec<_> = self.conditional().collect();
+        let mut shown = f.debug_struct("Listed");
+        shown.field("entry", entry).field("holds", holds).field("conditional", &conditional);
+        shown.finish()
+    }
 }
 
 impl Snapshot {
@@ -77,9 +104,10 @@ impl Snapshot {
             if holds {
                 found.clear();
             }
-            let conditional = self.conditional_grants(identity, found);
-            let is_listed = holds || !conditional.is_empty();
-            is_listed.then(|| Listed { entry: identity.key(), holds, conditional })
+            let bindings = self.first(found);
+            let is_listed = holds || !bindings.is_empty();
+            let entry = identity.key();
+            is_listed.then_some(Listed { entry, holds, snapshot: self, identity, bindings })
         }))
     }
 
@@ -117,7 +145,7 @@ impl Snapshot {
         struct Here<'s> {
             /// Whether one of them counts, with or without tests on the resource.
             holds: bool,
-            conditional: Vec<(Binding<'s>, Vec<&'s Condition>)>,
+            found: Vec<OpenBinding<'s>>,
         }
         let index = self.index();
         let Some(entry) = index.identities().get(identity.as_str()) else {
@@ -140,39 +168,30 @@ impl Snapshot {
                 here.holds |= holds;
                 match open {
                     Some(open) if open.is_empty() => _ = unconditional.insert(scope),
-                    Some(open) => here.conditional.push((binding, open)),
+                    Some(open) => here.found.push((binding, open)),
                     None => {}
                 }
             }
         }
         let topmost =
             scopes.into_iter().filter(|(scope, _)| !has_ancestor_in(scope, &unconditional));
-        let listed = topmost.map(|(scope, Here { holds, conditional: found })| {
+        let listed = topmost.map(|(scope, Here { holds, found })| {
             let conditional = !unconditional.contains(scope);
-            let found = if conditional { found } else { vec![] };
-            let entry_of = Scope { scope, conditional };
-            Listed { entry: entry_of, holds, conditional: self.conditional_grants(entry, found) }
+            let bindings = if conditional { self.first(found) } else { vec![] };
+            let scope = Scope { scope, conditional };
+            Listed { entry: scope, holds, snapshot: self, identity: entry, bindings }
         });
         (listed.collect(), evaluated)
     }
 
     /// The first of these bindings of an identity, from the topmost scope down. The order depends on what they say, not
     /// on the index.
-    fn conditional_grants<'s>(
-        &'s self,
-        identity: Entry<'s, IdentityExtra>,
-        mut found: Vec<(Binding<'s>, Vec<&'s Condition>)>,
-    ) -> Vec<ConditionalGrant<'s>> {
-        let index = self.index();
+    fn first<'s>(&'s self, mut found: Vec<OpenBinding<'s>>) -> Vec<OpenBinding<'s>> {
         found.sort_by(|(a, _), (b, _)| {
-            let key = |one: &Binding<'s>| (one.packed.length, index.role_id(one));
+            let key = |one: &Binding<'s>| (one.packed.length, self.index().role_id(one));
             key(a).cmp(&key(b)).then_with(|| a.conditions().cmp(b.conditions()))
         });
         found.truncate(EXPLAINED_BINDINGS_MAX);
-        let grants = found.into_iter().map(|(binding, open)| ConditionalGrant {
-            grant: self.grant(identity, &binding),
-            open,
-        });
-        grants.collect()
+        found
     }
 }

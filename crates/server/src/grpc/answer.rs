@@ -206,11 +206,12 @@ fn fitting<T, M: Message>(
     message: impl Fn(&T, Vec<v1::ConditionalGrant>) -> M,
 ) -> (Vec<(T, bool, Option<M>)>, bool) {
     let (mut entries, mut bytes) = (Vec::with_capacity(page.entries.len()), 0);
-    for Listed { entry, holds, conditional } in page.entries {
+    for listed in page.entries {
         if bytes >= PAGE_CONDITIONS_BYTES {
             return (entries, true);
         }
-        let grants: Vec<_> = conditional.into_iter().map(convert::conditional_grant).collect();
+        let grants: Vec<_> = listed.conditional().map(convert::conditional_grant).collect();
+        let Listed { entry, holds, .. } = listed;
         let conditional = (!grants.is_empty()).then(|| message(&entry, grants));
         bytes += conditional.as_ref().map_or(0, Message::encoded_len);
         entries.push((entry, holds, conditional));

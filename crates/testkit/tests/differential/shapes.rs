@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 
 use capstan_engine::{
     AttributeCategory, Attributes, CatalogFacts, CatalogRole, Condition, Facts, Grant, Group,
-    Identity, Listed, PathBuf, Properties, Reason, RoleBinding, Timestamp, Value,
+    Identity, PathBuf, Properties, Reason, RoleBinding, Timestamp, Value,
 };
 use capstan_testkit::generate::{self, Question, World};
 use capstan_testkit::naive::is_at_or_above;
 use proptest::prelude::*;
 
 use capstan_testkit::asking::{
-    allowed, build, check, conditional_places, conditional_who, explain, places, what, who,
+    Found, allowed, build, check, conditional_places, conditional_who, explain, places, what, who,
 };
 
 proptest! {
@@ -91,7 +91,7 @@ proptest! {
         let (_, snapshot) = build(&world)?;
         for question in &questions {
             let Ok(identities) = conditional_who(&snapshot, question, world.now) else { continue };
-            for Listed { entry, conditional, .. } in identities {
+            for Found { entry, conditional, .. } in identities {
                 let identity: PathBuf = entry.parse().unwrap();
                 let asked = Question { identity, ..question.clone() };
                 prop_assert_eq!(allowed(&snapshot, &asked, world.now), conditional.is_empty());
@@ -101,7 +101,7 @@ proptest! {
                     prop_assert!(allowed(&snapshot, &asked, world.now), "{:?}", asked);
                 }
             }
-            for Listed { entry, conditional, .. } in
+            for Found { entry, conditional, .. } in
                 conditional_places(&snapshot, question, world.now).unwrap()
             {
                 // No resource is registered there, so no property is either.
