@@ -75,14 +75,33 @@ pub(crate) struct Uncounted {
     pub(crate) failed: Vec<FailedTest>,
 }
 
-/// A test that does not hold.
+/// A test of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct FailedTest {
+pub(crate) struct Test {
     pub(crate) attribute: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) equals: Option<Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) not_equals: Option<Value>,
+}
+
+impl std::fmt::Display for Test {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { attribute, equals, not_equals } = self;
+        write!(f, "{attribute} must ")?;
+        match (equals, not_equals) {
+            (Some(wanted), _) => write!(f, "be {wanted}"),
+            (None, Some(refused)) => write!(f, "be there and not be {refused}"),
+            (None, None) => write!(f, "meet a test"),
+        }
+    }
+}
+
+/// A test that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct FailedTest {
+    #[serde(flatten)]
+    pub(crate) test: Test,
     /// `None` if the attribute is absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) seen: Option<Value>,
@@ -90,31 +109,44 @@ pub(crate) struct FailedTest {
 
 impl std::fmt::Display for FailedTest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { attribute, equals, not_equals, seen } = self;
-        write!(f, "{attribute} must ")?;
-        match (equals, not_equals) {
-            (Some(wanted), _) => write!(f, "be {wanted}")?,
-            (None, Some(refused)) => write!(f, "be there and not be {refused}")?,
-            (None, None) => write!(f, "meet a test")?,
-        }
-        match seen {
-            Some(seen) => write!(f, ", and is {seen}"),
-            None => write!(f, ", and is absent"),
+        match &self.seen {
+            Some(seen) => write!(f, "{}, and is {seen}", self.test),
+            None => write!(f, "{}, and is absent", self.test),
         }
     }
+}
+
+/// A binding that counts if its open tests are met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ConditionalGrant {
+    pub(crate) grant: Grant,
+    pub(crate) open: Vec<Test>,
 }
 
 /// The answer to ListIdentities, all pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Identities {
     pub(crate) identities: Vec<String>,
+    /// Those that would have the capability if the question had further properties.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) conditional: Vec<ConditionalIdentity>,
     pub(crate) revision: u64,
+}
+
+/// An identity that has a capability only under conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ConditionalIdentity {
+    pub(crate) identity: String,
+    pub(crate) grants: Vec<ConditionalGrant>,
 }
 
 /// The answer to ListScopes, all pages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Scopes {
     pub(crate) scopes: Vec<Scope>,
+    /// Those at which every granting binding has an open test; some of them are among the scopes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) conditional: Vec<ConditionalScope>,
     pub(crate) revision: u64,
 }
 
@@ -124,6 +156,13 @@ pub(crate) struct Scope {
     pub(crate) scope: String,
     /// Whether it depends on properties of the resource.
     pub(crate) conditional: bool,
+}
+
+/// A scope at which an identity has a capability only under conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct ConditionalScope {
+    pub(crate) scope: String,
+    pub(crate) grants: Vec<ConditionalGrant>,
 }
 
 /// The answer to ListRoles, all pages (contract, section 8).

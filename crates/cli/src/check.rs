@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use capstan_proto::contract::BATCH_CHECKS_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::decider::{Decider, DeciderArgs};
+use super::decider::{Advice, Decider, DeciderArgs};
 use super::limits::{LINE_BYTES_MAX, MESSAGE_BYTES};
 use super::output::{self, Failure, Format};
 use super::properties::PropertyArgs;
@@ -103,7 +103,7 @@ async fn answer_file(
     };
     let progress = progress(length);
     let mut failures = 0u64;
-    let mut batch = Batch::default();
+    let (mut batch, mut advice) = (Batch::default(), Advice::default());
     for number in 1.. {
         let line = read_line(&mut lines).with_context(|| format!("cannot read {name}"))?;
         progress.inc(line.as_ref().map_or(0, Vec::len) as u64);
@@ -112,7 +112,7 @@ async fn answer_file(
             batch.push(&line, number);
         }
         if is_last || batch.is_full() {
-            failures += batch.answer(decider).await?;
+            failures += batch.answer(decider, &mut advice).await?;
         }
         if is_last {
             break;
@@ -177,10 +177,14 @@ impl Batch {
     }
 
     /// Prints an answer for each line, and returns the number of errors.
-    async fn answer(&mut self, decider: &Result<Decider, String>) -> anyhow::Result<u64> {
+    async fn answer(
+        &mut self,
+        decider: &Result<Decider, String>,
+        advice: &mut Advice,
+    ) -> anyhow::Result<u64> {
         let Self { queries, lines, .. } = std::mem::take(self);
         let answers = match decider {
-            Ok(decider) => decider.check_batch(queries).await,
+            Ok(decider) => decider.check_batch(queries, advice).await,
             Err(error) => vec![Err(error.clone()); queries.len()],
         };
         let mut answers = answers.into_iter();

@@ -5,18 +5,22 @@
 //!                     └─▶ remote ─────▶ capstan.v1 over gRPC: the only file that knows its messages
 //! ```
 
+mod advice;
 mod in_process;
 mod remote;
 
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use anyhow::anyhow;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
 use super::audit::file;
 use super::properties::Properties;
 use super::queries::Query;
+pub(crate) use advice::Advice;
+use advice::is_unknown_capability;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::{Source, load_catalogs};
 use in_process::InProcess;
@@ -100,20 +104,57 @@ pub(crate) enum Decider {
     Remote(Remote),
 }
 
-/// Errors of every method: a malformed path, an unknown capability, or the server's error.
+impl Decider {
+    /// Connects to the server at an address.
+    ///
+    /// # Errors
+    ///
+    /// The address is malformed, or the server cannot be reached.
+    pub(crate) async fn at(address: &str) -> anyhow::Result<Self> {
+        Ok(Self::Remote(Remote::connect(&address.parse()?, Consistency::Any).await?))
+    }
+}
+
+/// Errors of every method: a malformed path, an unknown capability with [`Advice`], or the server's error.
 impl Decider {
     pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
-        match self {
+        let capability = query.capability.clone();
+        let found = match self {
             Self::InProcess(policy) => policy.check(&query),
             Self::Remote(server) => server.check(query).await,
-        }
+        };
+        self.advised(found, &capability).await
     }
 
     /// The answer to each query, in order: a decision or an error message.
-    pub(crate) async fn check_batch(&self, queries: Vec<Query>) -> Vec<Result<Decision, String>> {
-        match self {
+    pub(crate) async fn check_batch(
+        &self,
+        queries: Vec<Query>,
+        advice: &mut Advice,
+    ) -> Vec<Result<Decision, String>> {
+        let capabilities: Vec<_> = queries.iter().map(|query| query.capability.clone()).collect();
+        let mut found = match self {
             Self::InProcess(policy) => policy.check_batch(&queries),
             Self::Remote(server) => server.check_batch(queries).await,
+        };
+        for (answer, capability) in found.iter_mut().zip(capabilities) {
+            if let Err(error) = answer
+                && is_unknown_capability(error)
+            {
+                *error = advice.on(self, error, &capability).await;
+            }
+        }
+        found
+    }
+
+    /// The answer, or its error, with advice if the capability is unknown.
+    async fn advised<T>(&self, found: anyhow::Result<T>, capability: &str) -> anyhow::Result<T> {
+        match found {
+            Err(error) if is_unknown_capability(&error.to_string()) => {
+                let mut advice = Advice::default();
+                Err(anyhow!(advice.on(self, &error.to_string(), capability).await))
+            }
+            found => found,
         }
     }
 
@@ -130,10 +171,11 @@ impl Decider {
     }
 
     pub(crate) async fn explain(&self, query: &Query) -> anyhow::Result<Explanation> {
-        match self {
+        let found = match self {
             Self::InProcess(policy) => policy.explain(query),
             Self::Remote(server) => server.explain(query.clone()).await,
-        }
+        };
+        self.advised(found, &query.capability).await
     }
 
     pub(crate) async fn list_identities(
@@ -142,10 +184,11 @@ impl Decider {
         resource: &str,
         properties: &Properties,
     ) -> anyhow::Result<Identities> {
-        match self {
+        let found = match self {
             Self::InProcess(policy) => policy.list_identities(capability, resource, properties),
             Self::Remote(server) => server.list_identities(capability, resource, properties).await,
-        }
+        };
+        self.advised(found, capability).await
     }
 
     pub(crate) async fn list_scopes(
@@ -154,10 +197,11 @@ impl Decider {
         capability: &str,
         properties: &Properties,
     ) -> anyhow::Result<Scopes> {
-        match self {
+        let found = match self {
             Self::InProcess(policy) => policy.list_scopes(identity, capability, properties),
             Self::Remote(server) => server.list_scopes(identity, capability, properties).await,
-        }
+        };
+        self.advised(found, capability).await
     }
 
     pub(crate) async fn list_roles(&self) -> anyhow::Result<RoleList> {

@@ -144,7 +144,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Bindings(bindings) => bindings.run(format),
             Command::Groups(groups) => groups.run(format),
             Command::Identities(identities) => identities.run(format),
-            Command::Catalog(catalog) => catalog.run(format),
+            Command::Catalog(catalog) => catalog.run(format).await,
             Command::Policy(documents) => documents.run(cli.output),
             Command::Routes(routes) => routes.run(format),
             Command::Schema(schema) => schema.run(format),

@@ -84,12 +84,17 @@ pub(crate) struct Failure {
     pub(crate) error: String,
 }
 
+/// Characters of a line of the terminal; `None` if standard output is none.
+pub(crate) fn width() -> Option<usize> {
+    Table::new().width().map(usize::from)
+}
+
 /// A table with these columns, coloured if [`coloured`].
-pub(crate) fn table<const COLUMNS: usize>(header: [&str; COLUMNS]) -> Table {
+pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)
-        .set_header(header.map(|name| Cell::new(name).fg(Color::Cyan)));
+        .set_header(header.into_iter().map(|name| Cell::new(name).fg(Color::Cyan)));
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
     if !coloured() {
         table.force_no_tty();

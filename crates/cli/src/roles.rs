@@ -27,16 +27,19 @@ Examples:
   capstan roles list --catalog mine.yaml      another catalog
   capstan roles list --policy acme.yaml       the roles of that document, custom roles included
   capstan roles compare                       what each role allows, side by side
+  capstan roles compare --catalog mine.yaml   the same for another catalog, by capabilities
   capstan roles diff editor viewer            what one gives and the other does not";
 
 const COMPARE: &str = "\
 Examples:
   capstan roles compare                       the built-in roles of chainguard-2025-08-14
+  capstan roles compare editor viewer --by capabilities
   capstan roles compare --output json
-  capstan roles compare --catalog chainguard-2025-08-14+errata
+  capstan roles compare --catalog mine.yaml   the roles of another catalog
   capstan roles compare --policy acme.yaml    custom roles too
 
-A role is marked if it gives:
+By capabilities there is a row for actions that the same roles give. By tasks a role is marked if
+it gives:
 
 ";
 
@@ -68,9 +71,17 @@ enum Command {
         decider: DeciderArgs,
     },
 
-    /// What each role allows: pulling images, creating pull tokens, and so on
+    /// What each role allows, side by side: by the tasks of the reference, or by capabilities
     #[command(after_help = [COMPARE, &compare::rules()].concat())]
     Compare {
+        /// Only these roles
+        #[arg(value_name = "ROLE")]
+        only: Vec<String>,
+
+        /// What to compare by [default: tasks for a built-in catalog, capabilities for any other]
+        #[arg(long, value_enum)]
+        by: Option<compare::By>,
+
         #[command(flatten)]
         decider: DeciderArgs,
     },
@@ -102,7 +113,9 @@ impl Roles {
                     Format::Table => listing.print_whole()?,
                 }
             }
-            Command::Compare { decider } => compare::show(&list(&decider).await?, format)?,
+            Command::Compare { only, by, decider } => {
+                compare::show(&list(&decider).await?.only(&only)?, by, format)?;
+            }
             Command::Diff { a, b, decider } => diff::show(&list(&decider).await?, &a, &b, format)?,
         }
         Ok(ExitCode::SUCCESS)

@@ -5,6 +5,7 @@
 mod batch;
 pub(crate) mod capabilities;
 pub(crate) mod check;
+pub(crate) mod conditional;
 pub(crate) mod explain;
 pub(crate) mod list;
 pub(crate) mod self_check;

@@ -84,6 +84,7 @@ mod rules;
 pub use change::{ApplyError, Change, ChangeError};
 pub use decide::capabilities::{Capabilities, Grant};
 pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
+pub use decide::conditional::{ConditionalGrant, Listed};
 pub use decide::explain::{EXPLAINED_BINDINGS_MAX, Explanation, Uncounted};
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::self_check::{SelfCheckError, self_check};

@@ -45,6 +45,11 @@ fn a_page_evaluates_only_its_own_entries() {
         let next = page(all.last().map(String::as_str));
         // 100 entries, the skipped identities (one in ten), and one more entry for `has_more`.
         assert!((100..=113).contains(&next.evaluated), "{} were evaluated", next.evaluated);
+        let cursor = Cursor { after: all.last().map(String::as_str), limit: 100 };
+        let none = Attributes::NONE;
+        let with_conditional =
+            snapshot.conditional_identities_page("r.get", resource, none, NOW, cursor).unwrap();
+        assert_eq!(with_conditional.evaluated, next.evaluated);
         all.extend(next.entries.iter().map(|id| (*id).to_owned()));
         if !next.has_more {
             break;

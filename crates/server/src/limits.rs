@@ -96,6 +96,9 @@ pub const ENDED_CALLS_MAX: usize = 8;
 pub const PAGE_DEFAULT: usize = 100;
 /// Entries in a page; a larger `page_size` is served as this one (contract, section 7).
 pub const PAGE_MAX: usize = 1_000;
+/// Bytes of conditional entries after which a page ends. An entry has less than 1 MiB: 20 bindings of 16 tests, with
+/// paths, names and values of 1 KiB. So a page fits into a message, with [`PAGE_MAX`] paths beside them.
+pub const PAGE_CONDITIONS_BYTES: usize = 1024 * 1024;
 /// Wait of a call for a revision that this server does not have yet. A quarter of
 /// [`UNARY_TIME_MAX`], so that the call still ends within its deadline. Also the retry delay that
 /// clients get when the revision does not arrive.

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::Naive;
 use crate::generate::{Question, World};
+use crate::naive::Conditional;
 use capstan_engine::{
-    Attributes, Cursor, Decision, Explanation, Grant, Model, Page, Question as Asked, RoleBinding,
-    Snapshot, Timestamp, UnknownCapabilityError,
+    Attributes, Condition, ConditionalGrant, Cursor, Decision, EXPLAINED_BINDINGS_MAX, Explanation,
+    Grant, Listed, Model, Page, Question as Asked, RoleBinding, Scope, Snapshot, Timestamp,
+    UnknownCapabilityError,
 };
 use proptest::prelude::*;
 
@@ -106,8 +108,69 @@ pub fn who<'s>(
     Ok(whole)
 }
 
+/// An entry of a list with conditional entries, with all its bindings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found<'s, T> {
+    /// As in [`Listed`].
+    pub entry: T,
+    /// As in [`Listed`].
+    pub holds: bool,
+    /// As in [`Listed::conditional`].
+    pub conditional: Vec<ConditionalGrant<'s>>,
+}
+
+impl<'s, T: Copy> From<Listed<'s, T>> for Found<'s, T> {
+    fn from(listed: Listed<'s, T>) -> Self {
+        let conditional = listed.conditional().collect();
+        Self { entry: listed.entry, holds: listed.holds, conditional }
+    }
+}
+
+/// The identities of [`who`] and the conditional ones.
+///
+/// # Errors
+///
+/// If the catalog does not have the capability.
+pub fn conditional_who<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Vec<Found<'s, &'s str>>, UnknownCapabilityError> {
+    let Asked { capability, resource, attributes, .. } = asked(question);
+    let page = |cursor| {
+        snapshot.conditional_identities_page(capability, resource, attributes, now, cursor)
+    };
+    let whole: Vec<Found<'_, _>> = page(Cursor::ALL)?.entries.into_iter().map(Into::into).collect();
+    let limit = whole.len() % 3 + 1;
+    let pages = joined(|after| page(Cursor { after, limit }), |found| found.entry, limit);
+    let pages: Vec<Found<'_, _>> = pages.into_iter().map(Into::into).collect();
+    assert_eq!(pages, whole, "in pages of {limit}");
+    Ok(whole)
+}
+
+/// The scopes of [`places`] and the conditional ones.
+///
+/// # Errors
+///
+/// If the catalog does not have the capability.
+pub fn conditional_places<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    now: Timestamp,
+) -> Result<Vec<Found<'s, Scope<'s>>>, UnknownCapabilityError> {
+    let Asked { identity, capability, attributes, .. } = asked(question);
+    let page =
+        |cursor| snapshot.conditional_scopes_page(identity, capability, attributes, now, cursor);
+    let whole: Vec<Found<'_, _>> = page(Cursor::ALL)?.entries.into_iter().map(Into::into).collect();
+    let limit = whole.len() % 3 + 1;
+    let pages = joined(|after| page(Cursor { after, limit }), |found| found.entry.scope, limit);
+    let pages: Vec<Found<'_, _>> = pages.into_iter().map(Into::into).collect();
+    assert_eq!(pages, whole, "in pages of {limit}");
+    Ok(whole)
+}
+
 /// All pages of a list, joined. Each page starts after the last entry of the previous one.
-fn joined<'s, T: Copy>(
+fn joined<'s, T>(
     page: impl Fn(Option<&'s str>) -> Result<Page<T>, UnknownCapabilityError>,
     id: impl Fn(&T) -> &'s str,
     limit: usize,
@@ -199,6 +262,9 @@ pub struct Pair<'w> {
 
 /// A comparable form of a grant: the binding's id if it is declared, role, scope, expiry.
 type Key<'k> = (Option<&'k str>, &'k str, &'k str, Option<Timestamp>);
+
+/// The same of a binding that is listed with its open tests.
+type ConditionalKey<'k> = (Key<'k>, Vec<&'k Condition>);
 
 impl<'w> Pair<'w> {
     /// Counts the world and its answers in `tally`.
@@ -304,7 +370,28 @@ impl<'w> Pair<'w> {
         let found = who(self.snapshot, question, self.now).ok();
         let resource = resource.as_str();
         let expected = self.naive(attributes).list_identities(capability, resource);
-        prop_assert_eq!(found, expected, "who for {:?} at {:?}", question, self.now);
+        prop_assert_eq!(&found, &expected, "who for {:?} at {:?}", question, self.now);
+
+        let Ok(listed) = conditional_who(self.snapshot, question, self.now) else {
+            prop_assert_eq!(found, None, "who for {:?}", question);
+            return Ok(());
+        };
+        let holding = listed.iter().filter(|one| one.holds).map(|one| one.entry);
+        prop_assert_eq!(Some(holding.collect()), expected, "who for {:?}", question);
+        let mut found = Vec::new();
+        for Found { entry, holds, conditional } in &listed {
+            prop_assert_eq!(*holds, conditional.is_empty(), "{:?} for {:?}", entry, question);
+            found.extend((!holds).then_some((*entry, self.conditional_keys(conditional)?)));
+        }
+        let identities = self.world.facts.identities.iter().map(|identity| identity.id.as_str());
+        let mut expected = Vec::new();
+        for identity in identities.collect::<BTreeSet<_>>() {
+            let holds = listed.iter().any(|one| one.holds && one.entry == identity);
+            let bindings = self.naive(attributes).conditional(identity, capability, resource);
+            let bindings = bindings.filter(|found| !holds && !found.is_empty());
+            expected.extend(bindings.map(|bindings| (identity, first_keys(bindings))));
+        }
+        prop_assert_eq!(found, expected, "conditional who for {:?} at {:?}", question, self.now);
         Ok(())
     }
 
@@ -319,7 +406,27 @@ impl<'w> Pair<'w> {
         let found = places(self.snapshot, question, self.now).ok();
         let identity = identity.as_str();
         let expected = self.naive(attributes).list_scopes(identity, capability);
-        prop_assert_eq!(found, expected, "where for {:?} at {:?}", question, self.now);
+        prop_assert_eq!(&found, &expected, "where for {:?} at {:?}", question, self.now);
+
+        let naive = self.naive(attributes);
+        let (Ok(listed), Some(expected)) = (
+            conditional_places(self.snapshot, question, self.now),
+            naive.conditional_scopes(identity, capability),
+        ) else {
+            prop_assert_eq!(found, None, "where for {:?}", question);
+            return Ok(());
+        };
+        let holding = listed.iter().filter(|one| one.holds).map(|one| one.entry);
+        let holding = holding.map(|found| (found.scope, found.conditional));
+        prop_assert_eq!(Some(holding.collect()), found, "where for {:?}", question);
+        let mut found = Vec::new();
+        for Found { entry, holds, conditional } in &listed {
+            prop_assert!(*holds || entry.conditional && !conditional.is_empty(), "{:?}", entry);
+            found.push((entry.scope, self.conditional_keys(conditional)?));
+        }
+        let expected = expected.into_iter().map(|(scope, bindings)| (scope, first_keys(bindings)));
+        let expected: Vec<_> = expected.collect();
+        prop_assert_eq!(found, expected, "conditional where for {:?} at {:?}", question, self.now);
         Ok(())
     }
 
@@ -354,12 +461,28 @@ impl<'w> Pair<'w> {
         Naive::new(&self.world.catalog, &self.world.facts, attributes, self.now)
     }
 
+    fn conditional_keys<'k>(
+        &self,
+        bindings: &'k [ConditionalGrant<'_>],
+    ) -> Result<Vec<ConditionalKey<'k>>, TestCaseError> {
+        let key = |one: &'k ConditionalGrant<'_>| Ok((self.key(&one.grant)?, one.open.clone()));
+        bindings.iter().map(key).collect()
+    }
+
     fn key<'k>(&self, grant: &'k Grant<'_>) -> Result<Key<'k>, TestCaseError> {
         let id = Some(&*grant.binding).filter(|id| self.declared.contains(id));
         let segment = grant.binding.strip_prefix(grant.scope).and_then(|id| id.strip_prefix('/'));
         prop_assert!(segment.is_some_and(|it| !it.is_empty() && !it.contains('/')), "{:?}", grant);
         Ok((id, grant.role, grant.scope, grant.expires_at))
     }
+}
+
+/// The first bindings in the engine's order, as many as it lists.
+fn first_keys(mut bindings: Vec<Conditional<'_>>) -> Vec<ConditionalKey<'_>> {
+    let depth = |binding: &RoleBinding| binding.scope.as_str().len();
+    bindings.sort_by_key(|(binding, _)| (depth(binding), &binding.role, &binding.when));
+    bindings.truncate(EXPLAINED_BINDINGS_MAX);
+    bindings.into_iter().map(|(binding, failing)| (key_of(binding), failing)).collect()
 }
 
 fn key_of(binding: &RoleBinding) -> Key<'_> {

@@ -8,8 +8,8 @@ mod path;
 use std::collections::BTreeSet;
 
 use capstan_engine::{
-    AttributeCategory, Attributes, CatalogFacts, Condition, Facts, Reason, RoleBinding, Timestamp,
-    Value,
+    AttributeCategory, Attributes, CatalogFacts, Condition, Facts, Properties, Reason, RoleBinding,
+    Timestamp, Value,
 };
 
 pub use path::{is_at_or_above, is_path};
@@ -35,6 +35,9 @@ pub struct NaiveExplanation<'f> {
     /// For a denial, the roles with the capability, in order.
     pub roles: Vec<&'f str>,
 }
+
+/// A binding that would count if the request supplied more, and its conditions that do not hold.
+pub type Conditional<'f> = (&'f RoleBinding, Vec<&'f Condition>);
 
 impl<'f> Naive<'f> {
     /// A model of these facts.
@@ -143,6 +146,54 @@ impl<'f> Naive<'f> {
         self.is_capability(capability).then_some(listed)
     }
 
+    /// The bindings at or above the resource with the capability that count if the request supplies more, and do not
+    /// count without. `None` if the catalog does not have the capability.
+    #[must_use]
+    pub fn conditional(
+        &self,
+        identity: &str,
+        capability: &str,
+        resource: &str,
+    ) -> Option<Vec<Conditional<'f>>> {
+        let on_path = self.on_path(identity, resource).filter(|binding| self.in_time(binding));
+        let has = on_path.filter(|binding| self.gives(binding).any(|name| name == capability));
+        let open = has.filter_map(|binding| self.could_be_met(binding, resource));
+        let open = open.filter(|(_, failing)| !failing.is_empty());
+        self.is_capability(capability).then(|| open.collect())
+    }
+
+    /// The scopes of ListScopes, and those where a request that supplies more would have the capability, each with the
+    /// bindings that would count then. No bindings: one counts at this scope for every resource, or the conditions of
+    /// each contradict each other. `None` if the catalog does not have the capability.
+    #[must_use]
+    pub fn conditional_scopes(
+        &self,
+        identity: &str,
+        capability: &str,
+    ) -> Option<Vec<(&'f str, Vec<Conditional<'f>>)>> {
+        let listed = self.list_scopes(identity, capability)?;
+        let supplied = Attributes { resource: Properties::new(), ..self.supplied.clone() };
+        let of_no_resource = Naive { supplied: &supplied, ..*self };
+        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
+        let held = held.filter(|binding| self.in_time(binding));
+        let held = held.filter(|binding| self.gives(binding).any(|name| name == capability));
+        let possible: Vec<_> =
+            held.filter_map(|binding| of_no_resource.could_be_met(binding, "")).collect();
+        let always = |at: &dyn Fn(&str) -> bool| {
+            let mut at = possible.iter().filter(|(binding, _)| at(binding.scope.as_str()));
+            at.any(|(_, failing)| failing.is_empty())
+        };
+        let mut scopes: BTreeSet<_> = listed.into_iter().map(|(scope, _)| scope).collect();
+        scopes.extend(possible.iter().map(|(binding, _)| binding.scope.as_str()));
+        scopes.retain(|scope| !always(&|other| other != *scope && is_at_or_above(other, scope)));
+        let with_bindings = scopes.into_iter().map(|scope| {
+            let is_open = !always(&|other| other == scope);
+            let here = possible.iter().filter(|(it, _)| is_open && it.scope.as_str() == scope);
+            (scope, here.cloned().collect())
+        });
+        Some(with_bindings.collect())
+    }
+
     /// Section 5, Explain. `None` if the catalog does not have the capability.
     #[must_use]
     pub fn explain(
@@ -211,6 +262,33 @@ impl<'f> Naive<'f> {
     fn met(&self, binding: &RoleBinding, resource: &str) -> bool {
         let identity = binding.identity.as_str();
         binding.when.iter().all(|test| self.holds(test, identity, resource))
+    }
+
+    /// The conditions of the binding that do not hold, if all would hold with more supplied. Supplies what the binding
+    /// wants, and looks: what is registered overrides it.
+    fn could_be_met<'b>(
+        &self,
+        binding: &'b RoleBinding,
+        resource: &str,
+    ) -> Option<Conditional<'b>> {
+        let mut more = self.supplied.clone();
+        let (equal, different): (Vec<_>, Vec<_>) =
+            binding.when.iter().partition(|test| test.equals);
+        for test in equal.into_iter().chain(different) {
+            let supplied = match test.category {
+                AttributeCategory::Subject => &mut more.subject,
+                AttributeCategory::Resource => &mut more.resource,
+                AttributeCategory::Action => &mut more.action,
+                AttributeCategory::Context => &mut more.context,
+            };
+            let other = Value::String("a value that no condition names".into());
+            let wanted = if test.equals { test.value.clone() } else { other };
+            supplied.entry(test.name.clone()).or_insert(wanted);
+        }
+        let identity = binding.identity.as_str();
+        let failing = binding.when.iter().filter(|test| !self.holds(test, identity, resource));
+        let with_more = Naive { supplied: &more, ..*self };
+        with_more.met(binding, resource).then(|| (binding, failing.collect()))
     }
 
     /// Section 3: a registered property overrides a supplied one, an absent attribute fails every condition,

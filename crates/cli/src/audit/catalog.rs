@@ -1,23 +1,26 @@
 //! `capstan catalog`: the capabilities of a catalog.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
-use capstan_engine::Catalog;
+use capstan_engine::{Catalog, CatalogResource};
 use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX};
 use capstan_server::feed::source::load_catalog;
 use serde::Serialize;
 
 use super::Document;
+use crate::answers::RoleList;
 use crate::capabilities::by_resource;
+use crate::decider::Decider;
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
 Examples:
   capstan catalog capabilities                        of chainguard-2025-08-14
   capstan catalog capabilities --catalog mine.yaml
-  capstan catalog capabilities --policy acme.yaml --output json";
+  capstan catalog capabilities --policy acme.yaml --output json
+  capstan catalog capabilities --addr http://127.0.0.1:4480     those that the roles of a server give";
 
 /// Catalogs: which capabilities exist
 #[derive(Debug, clap::Args)]
@@ -35,8 +38,12 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
 
+        /// The catalog of the server at this address, as far as its roles give it: http://HOST:PORT or unix:PATH
+        #[arg(long, value_name = "URL", conflicts_with = "policy")]
+        addr: Option<String>,
+
         /// A built-in catalog's name or a file; with --policy an additional catalog that the document can name
-        #[arg(long, value_name = "NAME|FILE")]
+        #[arg(long, value_name = "NAME|FILE", conflicts_with = "addr")]
         catalog: Vec<String>,
     },
 }
@@ -44,42 +51,62 @@ enum Command {
 #[derive(Debug, Serialize)]
 struct Listing {
     catalog: String,
-    capabilities: Vec<String>,
+    capabilities: BTreeSet<String>,
+    /// Of resources. A server does not say them.
+    #[serde(skip)]
+    purposes: BTreeMap<String, String>,
 }
 
 impl CatalogCommand {
-    pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Command::Capabilities { policy, catalog } = self.command;
-        let catalog: Arc<Catalog> = match policy {
-            Some(policy) => {
+    pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+        let Command::Capabilities { policy, addr, catalog } = self.command;
+        let listing = match (policy, addr) {
+            (Some(policy), _) => {
                 let document = Document::load(&policy, &catalog, DOCUMENT_BYTES_MAX)?;
-                Arc::clone(document.policy.model.catalog())
+                Listing::of(document.policy.model.catalog())
             }
-            None => {
+            (None, Some(addr)) => Listing::of_roles(Decider::at(&addr).await?.list_roles().await?),
+            (None, None) => {
                 let mut catalogs = Catalogs::default();
                 let mut chosen = load_catalog(&mut catalogs, crate::roles::CATALOG)?;
                 for name in &catalog {
                     chosen = load_catalog(&mut catalogs, name)?;
                 }
-                chosen
+                Listing::of(&chosen)
             }
         };
-        let mut capabilities: Vec<String> = catalog.capabilities().map(Into::into).collect();
-        capabilities.sort_unstable();
-        let listing = Listing { catalog: catalog.name().into(), capabilities };
         match format {
             Format::Json => output::json(&listing)?,
-            Format::Table => {
-                output::line(format!("catalog {}", listing.catalog))?;
-                let mut table = output::table(["resource", "actions", "purpose"]);
-                for (kind, actions) in by_resource(&listing.capabilities) {
-                    let resource = catalog.resources().iter().find(|one| one.name == kind);
-                    let purpose = resource.map_or("", |resource| &resource.purpose);
-                    table.add_row([kind, &actions.join(" "), purpose]);
-                }
-                output::line(table)?;
-            }
+            Format::Table => listing.print()?,
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Listing {
+    fn of(catalog: &Catalog) -> Self {
+        let purpose = |one: &CatalogResource| (one.name.clone(), one.purpose.clone());
+        Self {
+            catalog: catalog.name().into(),
+            capabilities: catalog.capabilities().map(Into::into).collect(),
+            purposes: catalog.resources().iter().map(purpose).collect(),
+        }
+    }
+
+    /// A server lists roles only.
+    fn of_roles(list: RoleList) -> Self {
+        let capabilities = list.roles.into_iter().flat_map(|role| role.capabilities).collect();
+        Self { catalog: list.catalog, capabilities, purposes: BTreeMap::new() }
+    }
+
+    fn print(self) -> anyhow::Result<()> {
+        output::line(format!("catalog {}", self.catalog))?;
+        let mut table = output::table(["resource", "actions", "purpose"]);
+        let capabilities: Vec<_> = self.capabilities.into_iter().collect();
+        for (kind, actions) in by_resource(&capabilities) {
+            let purpose = self.purposes.get(kind).map_or("", String::as_str);
+            table.add_row([kind, &actions.join(" "), purpose]);
+        }
+        output::line(table)
     }
 }

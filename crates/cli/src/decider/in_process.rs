@@ -2,8 +2,8 @@
 
 use anyhow::{anyhow, bail};
 use capstan_engine::{
-    Attributes, CapabilitySet, Catalog, Explanation, Family, Grant, Path, Question, Snapshot,
-    Uncounted, Value,
+    Attributes, CapabilitySet, Catalog, Condition, Cursor, Explanation, Family, Grant, Listed,
+    Path, Question, Scope, Snapshot, Uncounted, Value,
 };
 use capstan_policy::format_timestamp;
 
@@ -93,12 +93,23 @@ impl InProcess {
         properties: &Properties,
     ) -> anyhow::Result<answers::Identities> {
         let (resource, attributes) = (path("resource", resource)?, properties.attributes());
-        let found = self.0.list_identities(capability, resource, &attributes, Clock::System.now());
-        let found = found.map_err(|_| self.unknown(capability))?;
-        Ok(answers::Identities {
-            identities: found.into_iter().map(Into::into).collect(),
+        let (now, all) = (Clock::System.now(), Cursor::ALL);
+        let found = self.0.conditional_identities_page(capability, resource, &attributes, now, all);
+        let mut answer = answers::Identities {
+            identities: vec![],
+            conditional: vec![],
             revision: self.0.revision(),
-        })
+        };
+        for listed in found.map_err(|_| self.unknown(capability))?.entries {
+            let identity = listed.entry.to_owned();
+            if listed.holds {
+                answer.identities.push(identity);
+            } else {
+                let grants = conditional_grants(&listed);
+                answer.conditional.push(answers::ConditionalIdentity { identity, grants });
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) fn list_scopes(
@@ -114,15 +125,23 @@ impl InProcess {
                  said of it"
             );
         }
-        let attributes = properties.attributes();
-        let found = self.0.list_scopes(identity, capability, &attributes, Clock::System.now());
-        let found = found.map_err(|_| self.unknown(capability))?.into_iter();
-        Ok(answers::Scopes {
-            scopes: found
-                .map(|one| answers::Scope { scope: one.scope.into(), conditional: one.conditional })
-                .collect(),
-            revision: self.0.revision(),
-        })
+        let (attributes, now) = (properties.attributes(), Clock::System.now());
+        let all = Cursor::ALL;
+        let found = self.0.conditional_scopes_page(identity, capability, &attributes, now, all);
+        let mut answer =
+            answers::Scopes { scopes: vec![], conditional: vec![], revision: self.0.revision() };
+        for listed in found.map_err(|_| self.unknown(capability))?.entries {
+            let Scope { scope, conditional } = listed.entry;
+            if listed.holds {
+                answer.scopes.push(answers::Scope { scope: scope.into(), conditional });
+            }
+            let grants = conditional_grants(&listed);
+            if !grants.is_empty() {
+                let scope = scope.into();
+                answer.conditional.push(answers::ConditionalScope { scope, grants });
+            }
+        }
+        Ok(answer)
     }
 
     pub(super) fn list_roles(&self) -> answers::RoleList {
@@ -172,17 +191,29 @@ fn names(catalog: &Catalog, set: &CapabilitySet) -> Vec<String> {
 }
 
 fn uncounted(binding: Uncounted<'_>) -> answers::Uncounted {
-    let failed = binding.failed.into_iter().map(|(condition, seen)| {
-        let wanted = Some(value(&condition.value));
-        let (equals, not_equals) = if condition.equals { (wanted, None) } else { (None, wanted) };
-        let (attribute, seen) = (condition.attribute(), seen.as_ref().map(value));
-        answers::FailedTest { attribute, equals, not_equals, seen }
+    let failed = binding.failed.into_iter().map(|(condition, seen)| answers::FailedTest {
+        test: test(condition),
+        seen: seen.as_ref().map(value),
     });
     answers::Uncounted {
         expired: binding.expired,
         failed: failed.collect(),
         grant: grant(binding.grant),
     }
+}
+
+fn conditional_grants<T>(listed: &Listed<'_, T>) -> Vec<answers::ConditionalGrant> {
+    let bindings = listed.conditional().map(|binding| answers::ConditionalGrant {
+        open: binding.open.into_iter().map(test).collect(),
+        grant: grant(binding.grant),
+    });
+    bindings.collect()
+}
+
+fn test(condition: &Condition) -> answers::Test {
+    let wanted = Some(value(&condition.value));
+    let (equals, not_equals) = if condition.equals { (wanted, None) } else { (None, wanted) };
+    answers::Test { attribute: condition.attribute(), equals, not_equals }
 }
 
 fn value(value: &Value) -> serde_json::Value {

@@ -11,7 +11,7 @@ use capstan_proto::contract::BATCH_CHECKS_MAX;
 use capstan_proto::v1::consistency::Mode;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::role_service_client::RoleServiceClient;
-use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test::Wanted};
+use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test, open_test};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,8 +22,8 @@ use tonic_types::StatusExt as _;
 
 use super::Consistency;
 use crate::answers::{
-    Capabilities, Decision, Explanation, FailedTest, Grant, Identities, Role, RoleList, Scope,
-    Scopes, Uncounted,
+    Capabilities, ConditionalGrant, ConditionalIdentity, ConditionalScope, Decision, Explanation,
+    FailedTest, Grant, Identities, Role, RoleList, Scope, Scopes, Test, Uncounted,
 };
 use crate::limits::{
     CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX, PROBE_TIME_MAX,
@@ -235,15 +235,20 @@ impl Remote {
             properties: message(properties.clone()),
             page_size: PAGE_SIZE,
             consistency: self.consistency,
+            include_conditional: true,
             ..Default::default()
         };
-        let mut identities = Vec::new();
+        let (mut identities, mut conditional) = (Vec::new(), Vec::new());
         loop {
             let page =
                 self.response(self.decisions().list_identities(request.clone()).await).await?;
             identities.extend(page.identities);
+            conditional.extend(page.conditional.into_iter().map(|one| ConditionalIdentity {
+                identity: one.identity,
+                grants: conditional_grants(one.grants),
+            }));
             if page.next_page_token.is_empty() {
-                return Ok(Identities { identities, revision: page.revision });
+                return Ok(Identities { identities, conditional, revision: page.revision });
             }
             request.page_token = page.next_page_token;
         }
@@ -261,16 +266,21 @@ impl Remote {
             properties: message(properties.clone()),
             page_size: PAGE_SIZE,
             consistency: self.consistency,
+            include_conditional: true,
             ..Default::default()
         };
-        let mut scopes = Vec::new();
+        let (mut scopes, mut conditional) = (Vec::new(), Vec::new());
         loop {
             let page = self.response(self.decisions().list_scopes(request.clone()).await).await?;
             let found = page.scopes.into_iter();
             scopes
                 .extend(found.map(|one| Scope { scope: one.scope, conditional: one.conditional }));
+            conditional.extend(page.conditional.into_iter().map(|one| ConditionalScope {
+                scope: one.scope,
+                grants: conditional_grants(one.grants),
+            }));
             if page.next_page_token.is_empty() {
-                return Ok(Scopes { scopes, revision: page.revision });
+                return Ok(Scopes { scopes, conditional, revision: page.revision });
             }
             request.page_token = page.next_page_token;
         }
@@ -354,14 +364,32 @@ fn value_message(value: serde_json::Value) -> Value {
 fn uncounted(binding: v1::UncountedBinding) -> Option<Uncounted> {
     let failed = binding.failed.into_iter().map(|test| {
         let (equals, not_equals) = match test.wanted {
-            Some(Wanted::Equals(wanted)) => (Some(json(wanted)), None),
-            Some(Wanted::NotEquals(refused)) => (None, Some(json(refused))),
+            Some(failed_test::Wanted::Equals(wanted)) => (Some(json(wanted)), None),
+            Some(failed_test::Wanted::NotEquals(refused)) => (None, Some(json(refused))),
             None => (None, None),
         };
-        FailedTest { attribute: test.attribute, equals, not_equals, seen: test.seen.map(json) }
+        let seen = test.seen.map(json);
+        FailedTest { test: Test { attribute: test.attribute, equals, not_equals }, seen }
     });
     let failed = failed.collect();
     Some(Uncounted { grant: grant(binding.grant?), expired: binding.expired, failed })
+}
+
+/// Without bindings that have no grant, which no server sends.
+fn conditional_grants(bindings: Vec<v1::ConditionalGrant>) -> Vec<ConditionalGrant> {
+    let open = |test: v1::OpenTest| {
+        let (equals, not_equals) = match test.wanted {
+            Some(open_test::Wanted::Equals(wanted)) => (Some(json(wanted)), None),
+            Some(open_test::Wanted::NotEquals(refused)) => (None, Some(json(refused))),
+            None => (None, None),
+        };
+        Test { attribute: test.attribute, equals, not_equals }
+    };
+    let bindings = bindings.into_iter().filter_map(|binding| {
+        let open = binding.open.into_iter().map(open).collect();
+        Some(ConditionalGrant { grant: grant(binding.grant?), open })
+    });
+    bindings.collect()
 }
 
 /// The value of an attribute as JSON. Attributes are strings, booleans and whole numbers.

@@ -1,13 +1,25 @@
 //! `capstan roles compare`: what each role allows, side by side.
 //!
-//! **Invariant**: each mark is computed from the role's capabilities by the rules below, so that custom roles
-//! and catalogs of users are compared by the same rules as built-in ones.
+//! **Invariant**: each mark is computed from the role's capabilities, so that custom roles and catalogs of users are
+//! compared by the same rules as built-in ones.
 
+mod by_capability;
+
+use capstan_policy::Catalogs;
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ColumnConstraint, Width};
 use serde::{Serialize, Serializer};
 
 use crate::answers::{Role, RoleList};
 use crate::output::{self, Format};
+
+/// What roles are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(super) enum By {
+    /// The tasks of the reference documentation of the built-in catalogs
+    Tasks,
+    /// Every capability that one of the roles gives
+    Capabilities,
+}
 
 /// A task that needs a role.
 struct Ability {
@@ -49,8 +61,6 @@ const NAME_WIDTH_MAX: usize = 40;
 const PADDING: usize = 2;
 /// A line beside a cell.
 const EDGE: usize = 1;
-/// The columns on a terminal that is too narrow for their names.
-const LETTERS: [&str; ABILITIES.len()] = ["A", "B", "C", "D", "E", "F"];
 
 impl Ability {
     fn of(&self, role: &Role) -> bool {
@@ -72,28 +82,47 @@ impl Ability {
 #[derive(Debug, Serialize)]
 struct Comparison<'l> {
     catalog: &'l str,
-    columns: [&'static str; ABILITIES.len()],
+    columns: &'l [&'l str],
     roles: Vec<Row<'l>>,
 }
 
 #[derive(Debug, Serialize)]
 struct Row<'l> {
     name: &'l str,
-    /// In the order of the columns.
-    #[serde(serialize_with = "as_mapping")]
-    marks: [bool; ABILITIES.len()],
+    marks: Marks<'l>,
 }
 
-pub(super) fn show(listing: &RoleList, format: Format) -> anyhow::Result<()> {
-    let roles = listing.roles.iter().map(|role| Row {
-        name: &role.name,
-        marks: ABILITIES.each_ref().map(|ability| ability.of(role)),
+/// A mark for each column, in their order.
+#[derive(Debug)]
+struct Marks<'l> {
+    columns: &'l [&'l str],
+    marks: Vec<bool>,
+}
+
+impl Serialize for Marks<'_> {
+    /// A JSON object with a member for each column, in their order.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.columns.iter().zip(&self.marks))
+    }
+}
+
+/// Compares all roles of the list, by default by tasks if the catalog is a built-in one, otherwise by capabilities.
+pub(super) fn show(listing: &RoleList, by: Option<By>, format: Format) -> anyhow::Result<()> {
+    let is_built_in = Catalogs::default().get(&listing.catalog).is_some();
+    match by.unwrap_or(if is_built_in { By::Tasks } else { By::Capabilities }) {
+        By::Tasks => by_tasks(listing, format),
+        By::Capabilities => by_capability::show(listing, format),
+    }
+}
+
+fn by_tasks(listing: &RoleList, format: Format) -> anyhow::Result<()> {
+    let columns = ABILITIES.each_ref().map(|ability| ability.name);
+    let roles = listing.roles.iter().map(|role| {
+        let marks = ABILITIES.iter().map(|ability| ability.of(role)).collect();
+        Row { name: &role.name, marks: Marks { columns: &columns, marks } }
     });
-    let comparison = Comparison {
-        catalog: &listing.catalog,
-        columns: ABILITIES.each_ref().map(|ability| ability.name),
-        roles: roles.collect(),
-    };
+    let comparison =
+        Comparison { catalog: &listing.catalog, columns: &columns, roles: roles.collect() };
     match format {
         Format::Json => output::json(&comparison),
         Format::Table => comparison.print(),
@@ -109,18 +138,19 @@ impl Comparison<'_> {
     fn print(&self) -> anyhow::Result<()> {
         output::line(format!("catalog {}", self.catalog))?;
         let widest = self.roles.iter().map(|role| role.name.chars().count()).max().unwrap_or(0);
-        let mut columns = self.columns;
-        if output::table([""]).width().is_some_and(|width| usize::from(width) < needed(widest)) {
+        let mut columns: Vec<_> = self.columns.iter().map(|name| (*name).to_owned()).collect();
+        if output::width().is_some_and(|width| width < needed(widest)) {
             // Words in columns of three letters would be hard to read.
-            for (letter, column) in LETTERS.iter().zip(columns) {
+            columns = (0..columns.len()).map(letters).collect();
+            for (letter, column) in columns.iter().zip(self.columns) {
                 output::line(format!("{letter}: {column}"))?;
             }
-            columns = LETTERS;
         }
-        let [a, b, c, d, e, f] = columns;
-        let mut table = output::table(["role", a, b, c, d, e, f]);
+        let header = std::iter::once("role").chain(columns.iter().map(String::as_str));
+        let mut table = output::table(header);
         for Row { name, marks } in &self.roles {
-            table.add_row(std::iter::once(Cell::new(name)).chain(marks.map(mark)));
+            let marks = marks.marks.iter().copied().map(mark);
+            table.add_row(std::iter::once(Cell::new(name)).chain(marks));
         }
         // On a narrow terminal the names are wrapped last.
         let width = u16::try_from(widest.min(NAME_WIDTH_MAX) + PADDING).unwrap_or(u16::MAX);
@@ -137,6 +167,15 @@ fn needed(role: usize) -> usize {
     EDGE + role.max("role".len()) + PADDING + EDGE + columns.sum::<usize>()
 }
 
+/// The letters that stand for a column: A to Z, then AA, AB and so on.
+fn letters(column: usize) -> String {
+    let last = ('A'..='Z').nth(column % 26).unwrap_or('A');
+    match column / 26 {
+        0 => last.to_string(),
+        rest => format!("{}{last}", letters(rest - 1)),
+    }
+}
+
 fn mark(has: bool) -> Cell {
     let cell = if has {
         Cell::new('✔').fg(Color::Green)
@@ -144,14 +183,6 @@ fn mark(has: bool) -> Cell {
         Cell::new('·').add_attribute(Attribute::Dim)
     };
     cell.set_alignment(CellAlignment::Center)
-}
-
-/// A JSON object with a member for each column, in their order.
-fn as_mapping<S: Serializer>(
-    marks: &[bool; ABILITIES.len()],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(ABILITIES.iter().map(|ability| ability.name).zip(marks))
 }
 
 #[cfg(test)]
@@ -162,5 +193,13 @@ mod tests {
         let names = "│ Pull Images │ List Tags/Repos │ View SBOMs/Diffs │ Create IAM Resources │ Create Pull Tokens \
                      │ Libraries Access │";
         assert_eq!(super::needed(39), 1 + 41 + names.chars().count());
+    }
+
+    #[test]
+    fn letters_go_on_behind_z() {
+        assert_eq!(
+            [0, 5, 25, 26, 27, 51, 52, 701, 702].map(super::letters),
+            ["A", "F", "Z", "AA", "AB", "AZ", "BA", "ZZ", "AAA"]
+        );
     }
 }

@@ -1,6 +1,7 @@
 //! Served catalogs: every cell of the built-in catalogs over gRPC, a user's catalog with many
 //! capabilities, and the warning about the literal catalog.
 
+mod compare;
 mod other_clouds;
 mod side_by_side;
 

@@ -2,10 +2,12 @@
 
 mod address;
 mod audit;
+mod conditional;
 mod explain;
 mod policy_test;
 mod questions;
 mod schema;
+mod unknown_capability;
 mod validate;
 
 use std::io::Write as _;

@@ -149,9 +149,10 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
     let consistency = prop::option::of(any::<u64>().prop_map(|revision| v1::Consistency {
         mode: Some(v1::consistency::Mode::AtLeast(revision)),
     }));
-    let one = (0..7u8, item(), consistency, page()).prop_map(|(which, item, consistency, page)| {
+    let page = (page(), any::<bool>());
+    let one = (0..7u8, item(), consistency, page).prop_map(|(which, item, consistency, page)| {
         let v1::CheckItem { identity, capability, resource, properties } = item;
-        let (page_size, page_token) = page;
+        let ((page_size, page_token), include_conditional) = page;
         match which {
             0 => call(
                 which,
@@ -170,6 +171,7 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
                     consistency,
                     page_size,
                     page_token,
+                    include_conditional,
                 },
             ),
             4 => call(
@@ -181,6 +183,7 @@ fn encoded() -> impl Strategy<Value = Vec<u8>> {
                     consistency,
                     page_size,
                     page_token,
+                    include_conditional,
                 },
             ),
             5 => call(

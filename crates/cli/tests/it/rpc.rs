@@ -324,11 +324,22 @@ async fn list_identities_list_scopes_and_explain_answer_over_grpc() {
         ("page_size", v1::ListIdentitiesRequest { page_size: -1, ..who.clone() }),
         ("page_token", v1::ListIdentitiesRequest { page_token: "x".into(), ..who.clone() }),
         ("capability", v1::ListIdentitiesRequest { capability: "x".into(), ..who.clone() }),
-        ("resource", v1::ListIdentitiesRequest { resource: "/".into(), ..who }),
+        ("resource", v1::ListIdentitiesRequest { resource: "/".into(), ..who.clone() }),
     ];
     for (field, request) in bad {
         let status = decisions.list_identities(request).await.unwrap_err();
         assert_eq!(info(&status), ("INVALID_FIELD".into(), field.into()));
+    }
+    // A token of a list with conditional entries is not one of the list without them, nor the other way round.
+    for include_conditional in [false, true] {
+        let request = v1::ListIdentitiesRequest { include_conditional, ..who.clone() };
+        let page_token = decisions.list_identities(request.clone()).await.unwrap();
+        let page_token = page_token.into_inner().next_page_token;
+        let next = v1::ListIdentitiesRequest { page_token, ..request };
+        assert!(decisions.list_identities(next.clone()).await.is_ok());
+        let other = v1::ListIdentitiesRequest { include_conditional: !include_conditional, ..next };
+        let status = decisions.list_identities(other).await.unwrap_err();
+        assert_eq!(info(&status), ("INVALID_FIELD".into(), "page_token".into()));
     }
     let resource = [("a".to_owned(), prost_types::Value::default())].into();
     let properties = Some(v1::Properties { resource, ..Default::default() });

@@ -18,7 +18,7 @@ mod over_grpc;
 use std::cell::Cell;
 use std::path::Path;
 
-use capstan_engine::{Attributes, Properties, Timestamp, Value};
+use capstan_engine::{Attributes, EXPLAINED_BINDINGS_MAX, Properties, Timestamp, Value};
 use capstan_proto::v1;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
@@ -44,7 +44,9 @@ struct Answers {
     check: Result<v1::CheckResponse, String>,
     capabilities: v1::ListCapabilitiesResponse,
     identities: Result<Vec<String>, String>,
+    conditional_identities: Result<Vec<v1::ConditionalIdentity>, String>,
     scopes: Result<Vec<v1::ScopeResult>, String>,
+    conditional_scopes: Result<Vec<v1::ConditionalScope>, String>,
     explanation: Result<v1::ExplainResponse, String>,
 }
 
@@ -160,7 +162,9 @@ impl Answers {
         let Ok(check) = &self.check else {
             let error = self.check.as_ref().unwrap_err();
             prop_assert_eq!(self.identities.as_ref().unwrap_err(), error);
+            prop_assert_eq!(self.conditional_identities.as_ref().unwrap_err(), error);
             prop_assert_eq!(self.scopes.as_ref().unwrap_err(), error);
+            prop_assert_eq!(self.conditional_scopes.as_ref().unwrap_err(), error);
             prop_assert_eq!(self.explanation.as_ref().unwrap_err(), error);
             prop_assert!(!self.capabilities.capabilities.contains(capability));
             return Ok(());
@@ -172,6 +176,18 @@ impl Answers {
         prop_assert_eq!(self.capabilities.capabilities.contains(capability), allowed);
         let identities = self.identities.as_ref().unwrap();
         prop_assert_eq!(identities.iter().any(|who| who == identity.as_str()), allowed);
+        let mut conditional = self.conditional_identities.as_ref().unwrap().iter();
+        if let Some(found) = conditional.find(|one| one.identity == identity.as_str()) {
+            prop_assert!(!allowed);
+            for grant in &found.grants {
+                let failed = explanation.uncounted.iter().find(|one| one.grant == grant.grant);
+                let attributes =
+                    failed.map(|one| one.failed.iter().map(|it| &it.attribute).collect::<Vec<_>>());
+                let open: Vec<_> = grant.open.iter().map(|test| &test.attribute).collect();
+                let is_whole = explanation.uncounted.len() < EXPLAINED_BINDINGS_MAX;
+                prop_assert!(attributes == Some(open) || !is_whole, "{:?}", grant);
+            }
+        }
         if let Some(witness) = &explanation.witness {
             prop_assert!(self.capabilities.grants.contains(witness));
             prop_assert_eq!(witness.expires_at, check.valid_until);
@@ -182,6 +198,10 @@ impl Answers {
             capstan_testkit::naive::is_at_or_above(&scope.scope, resource.as_str())
         };
         let mut over = scopes.iter().filter(is_over).peekable();
+        let conditional = self.conditional_scopes.as_ref().unwrap();
+        for found in scopes.iter().filter(|found| !found.conditional) {
+            prop_assert!(conditional.iter().all(|one| one.scope != found.scope));
+        }
         prop_assert!(!allowed || over.peek().is_some(), "allowed without a scope at or above");
         prop_assert!(allowed || over.all(|scope| scope.conditional), "denied at a listed scope");
         Ok(())

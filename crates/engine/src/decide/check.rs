@@ -154,6 +154,27 @@ impl<'c> Evaluation<'c> {
     pub(crate) fn counts(&self, binding: &Binding<'_>) -> bool {
         self.in_time(binding) && self.satisfied(binding)
     }
+
+    /// The tests of a binding whose attributes are absent, so that further properties of a request may meet them;
+    /// without a resource, also all tests on it. `None` if the binding does not count whatever is added: it is not
+    /// in time, a test of a known attribute fails, or two tests contradict each other.
+    pub(crate) fn open_tests<'s>(&self, binding: &Binding<'s>) -> Option<Vec<&'s Condition>> {
+        if !self.in_time(binding) {
+            return None;
+        }
+        let mut open: Vec<&Condition> = vec![];
+        for condition in binding.conditions() {
+            let is_known =
+                self.resource.is_some() || condition.category != AttributeCategory::Resource;
+            match self.seen(condition).filter(|_| is_known) {
+                Some(seen) if !condition.accepts(Some(seen)) => return None,
+                Some(_) => {}
+                None if open.iter().any(|other| other.contradicts(condition)) => return None,
+                None => open.push(condition),
+            }
+        }
+        Some(open)
+    }
 }
 
 impl Snapshot {

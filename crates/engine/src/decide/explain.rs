@@ -220,3 +220,80 @@ impl Snapshot {
         roles.into_iter().map(|role| &*role.id).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Attributes, Catalog, CatalogFacts, CatalogRole, Facts, Group, Identity, Model, PathBuf,
+        RoleBinding,
+    };
+
+    fn path(text: &str) -> PathBuf {
+        text.parse().unwrap()
+    }
+
+    /// This many groups, one of them `platform`, and this many identities: `observer`, who is bound at `platform`, and
+    /// others.
+    fn snapshot(groups: usize, identities: usize) -> Snapshot {
+        let catalog = Catalog::new(CatalogFacts {
+            name: "c".into(),
+            capabilities: vec!["read".into()],
+            roles: vec![CatalogRole { name: "reader".into(), ..CatalogRole::default() }],
+            ..CatalogFacts::default()
+        });
+        // Too short to be similar to the names of the questions, and to make the comparison end early.
+        let group = |at: usize| Group { id: path(&format!("{at:x}")), name: String::new() };
+        let other = |at: usize| Identity::named(path(&format!("~{at:x}")));
+        let platform = Group { id: path("platform"), name: String::new() };
+        let facts = Facts {
+            groups: (1..groups).map(group).chain([platform]).collect(),
+            identities: (1..identities)
+                .map(other)
+                .chain([Identity::named(path("observer"))])
+                .collect(),
+            role_bindings: vec![RoleBinding {
+                id: None,
+                identity: path("observer"),
+                role: "reader".into(),
+                scope: path("platform"),
+                expires_at: None,
+                when: vec![],
+            }],
+            ..Facts::default()
+        };
+        let model = Model::new(Arc::new(catalog.unwrap()), facts).unwrap();
+        Snapshot::build(&model, 1).unwrap()
+    }
+
+    fn similar_to(snapshot: &Snapshot, identity: &str, resource: &str) -> Vec<String> {
+        let question = Question {
+            identity: Path::parse(identity).unwrap(),
+            capability: "read",
+            resource: Path::parse(resource).unwrap(),
+            attributes: Attributes::NONE,
+        };
+        let found = snapshot.explain(&question, Timestamp::UNIX_EPOCH).unwrap();
+        found.similar.into_iter().map(Into::into).collect()
+    }
+
+    #[test]
+    fn as_many_scopes_as_the_limit_are_compared() {
+        let most = snapshot(COMPARED_NAMES_MAX, 2);
+        assert_eq!(similar_to(&most, "~1", "platfrom"), ["platform"]);
+        let more = snapshot(COMPARED_NAMES_MAX + 1, 2);
+        assert_eq!(similar_to(&more, "~1", "platfrom"), Vec::<String>::new());
+        // The identity's own scopes are always compared.
+        assert_eq!(similar_to(&more, "observer", "platfrom"), ["platform"]);
+    }
+
+    #[test]
+    fn as_many_identities_as_the_limit_are_compared() {
+        assert_eq!(
+            similar_to(&snapshot(1, COMPARED_NAMES_MAX), "obsrever", "platform"),
+            ["observer"]
+        );
+        let more = snapshot(1, COMPARED_NAMES_MAX + 1);
+        assert_eq!(similar_to(&more, "obsrever", "platform"), Vec::<String>::new());
+    }
+}

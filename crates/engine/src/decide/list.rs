@@ -38,6 +38,24 @@ pub struct Page<T> {
     pub evaluated: usize,
 }
 
+impl<T> Page<T> {
+    /// The page at a cursor of a whole list, which is sorted by its texts.
+    pub(super) fn of(
+        mut list: Vec<T>,
+        text: impl Fn(&T) -> &str,
+        evaluated: usize,
+        cursor: Cursor<'_>,
+    ) -> Self {
+        if let Some(after) = cursor.after {
+            let first = list.partition_point(|entry| text(entry) <= after);
+            list.drain(..first);
+        }
+        let has_more = list.len() > cursor.limit;
+        list.truncate(cursor.limit);
+        Self { entries: list, has_more, evaluated }
+    }
+}
+
 /// A place where an identity can do something, and with it at everything below.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scope<'s> {
@@ -65,19 +83,30 @@ impl Snapshot {
         cursor: Cursor<'_>,
     ) -> Result<Page<&str>, UnknownCapabilityError> {
         let capability = self.capability(capability)?;
+        Ok(self.page_of_bound(resource, cursor, |identity| {
+            let can = self.can(identity, capability, resource, attributes, now);
+            can.then(|| identity.key())
+        }))
+    }
+
+    /// One page of what `answer` gives for the identities bound at the resource or above it.
+    pub(super) fn page_of_bound<'s, T>(
+        &'s self,
+        resource: Path<'_>,
+        cursor: Cursor<'_>,
+        answer: impl Fn(Entry<'s, IdentityExtra>) -> Option<T>,
+    ) -> Page<T> {
         let mut page = Page { entries: Vec::new(), has_more: false, evaluated: 0 };
         for identity in Bound::on_path(self.index(), resource, cursor.after) {
             page.evaluated += 1;
-            if !self.can(identity, capability, resource, attributes, now) {
-                continue;
-            }
+            let Some(entry) = answer(identity) else { continue };
             if page.entries.len() >= cursor.limit {
                 page.has_more = true;
                 break;
             }
-            page.entries.push(identity.key());
+            page.entries.push(entry);
         }
-        Ok(page)
+        page
     }
 
     /// Who can do this here, at this time? All of them, sorted.
@@ -132,15 +161,8 @@ impl Snapshot {
         cursor: Cursor<'_>,
     ) -> Result<Page<Scope<'_>>, UnknownCapabilityError> {
         let capability = self.capability(capability)?;
-        let (mut scopes, evaluated) = self.topmost_scopes(identity, capability, attributes, now);
-        let first = match cursor.after {
-            Some(after) => scopes.partition_point(|found| found.scope <= after),
-            None => 0,
-        };
-        scopes.drain(..first);
-        let has_more = scopes.len() > cursor.limit;
-        scopes.truncate(cursor.limit);
-        Ok(Page { entries: scopes, has_more, evaluated })
+        let (scopes, evaluated) = self.topmost_scopes(identity, capability, attributes, now);
+        Ok(Page::of(scopes, |found| found.scope, evaluated, cursor))
     }
 
     /// Where can this identity do this, at this time? All topmost scopes, see
@@ -195,7 +217,7 @@ impl Snapshot {
 }
 
 /// Whether one of the paths is a proper ancestor of this one.
-fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
+pub(super) fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
     path.match_indices('/').filter_map(|(at, _)| path.get(..at)).any(|above| paths.contains(above))
 }
 

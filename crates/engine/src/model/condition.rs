@@ -102,6 +102,18 @@ impl Condition {
         value.is_some_and(|value| (*value == self.value) == self.equals)
     }
 
+    /// Whether no value of the attribute meets both tests.
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+        let same_attribute = (self.category, &self.name) == (other.category, &other.name);
+        same_attribute
+            && match (self.equals, other.equals) {
+                (true, true) => self.value != other.value,
+                (true, false) | (false, true) => self.value == other.value,
+                // Values of other types are left.
+                (false, false) => false,
+            }
+    }
+
     /// Whether the test holds. A registered property wins; the request supplies only what is not
     /// registered.
     pub(crate) fn holds(&self, registered: Option<&Properties>, supplied: &Attributes) -> bool {
@@ -139,6 +151,24 @@ mod tests {
         for bad in ["", "status", "resource.", ".status", "Resource.status", "user.name"] {
             assert_eq!(parse_attribute(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn tests_contradict_if_no_value_meets_both() {
+        let test = |category, name: &str, equals, value| Condition {
+            category,
+            name: name.into(),
+            equals,
+            value: Value::Integer(value),
+        };
+        let context = |equals, value| test(AttributeCategory::Context, "n", equals, value);
+        let one = context(true, 1);
+        assert!(one.contradicts(&context(true, 2)) && !one.contradicts(&one));
+        assert!(one.contradicts(&context(false, 1)) && context(false, 1).contradicts(&one));
+        assert!(!one.contradicts(&context(false, 2)) && !context(false, 2).contradicts(&one));
+        assert!(!context(false, 1).contradicts(&context(false, 2)));
+        assert!(!one.contradicts(&test(AttributeCategory::Context, "m", true, 2)));
+        assert!(!one.contradicts(&test(AttributeCategory::Action, "n", true, 2)));
     }
 
     #[test]

@@ -479,6 +479,7 @@ fn move_numbers(facts: &Facts, ids: &Declared<'_>) -> Map<usize, u64> {
 mod tests {
     use super::*;
     use crate::rules::ROLES_MAX;
+    use crate::{Group, Identity, RoleBinding};
 
     /// One more would have no number, and its bindings would give nothing without an error.
     #[test]
@@ -494,5 +495,32 @@ mod tests {
             found.expected,
             format!("at most {custom_max}, in addition to the 0 roles of the catalog")
         );
+    }
+
+    /// In a larger document the suggestions would take longer than all other rules.
+    #[test]
+    fn as_many_names_as_the_limit_are_compared() {
+        let expected = |names: usize| {
+            let group =
+                |at: usize| Group { id: format!("{at:05}").parse().unwrap(), name: String::new() };
+            let facts = Facts {
+                // The identity is a name, too.
+                groups: (1..names).map(group).collect(),
+                identities: vec![Identity::named("alice".parse().unwrap())],
+                role_bindings: vec![RoleBinding {
+                    id: None,
+                    identity: "alcie".parse().unwrap(),
+                    role: "viewer".into(),
+                    scope: "00001".parse().unwrap(),
+                    expires_at: None,
+                    when: vec![],
+                }],
+                ..Facts::default()
+            };
+            let mut error = check_facts(&facts, None, &[]).unwrap_err();
+            error.iter_mut().map(|violation| violation.expected.clone()).collect::<String>()
+        };
+        assert!(expected(COMPARED_NAMES_MAX).ends_with("; did you mean `alice`?"));
+        assert!(!expected(COMPARED_NAMES_MAX + 1).contains("did you mean"));
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! **Invariant**: nothing here waits. Every decision comes from [`Ask`], which counts and logs it.
 
-use capstan_engine::{Attributes, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Listed, Snapshot, Timestamp};
 use capstan_proto::v1;
+use prost::Message;
 
 use super::page::{List, Page, PageKey};
 use super::{convert, page};
 use crate::RequestError;
 use crate::ask::{self, Ask, Basis, Names};
+use crate::limits::PAGE_CONDITIONS_BYTES;
 
 /// Check: may this identity do this here?
 ///
@@ -104,7 +106,7 @@ pub fn list_capabilities(
     Ok(convert::capabilities_response(found, snapshot))
 }
 
-/// ListIdentities: who can do this here? One page.
+/// ListIdentities: who can do this here, and on request who could with further properties? One page.
 ///
 /// # Errors
 ///
@@ -120,19 +122,36 @@ pub fn list_identities(
     let resource = ask::path("resource", &request.resource)?;
     let attributes = convert::attributes(request.properties.as_ref())?;
     let fields = [&**capability, &*request.resource];
-    let list = List { method: "ListIdentities", fields, attributes: &attributes };
+    let conditional = request.include_conditional;
+    let list = List { method: "ListIdentities", fields, attributes: &attributes, conditional };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
+    let (now, cursor, revision) = (page.now, page.cursor(), snapshot.revision());
+    let unknown = |_| ask::unknown_capability(snapshot, capability);
+    if !conditional {
+        let found = snapshot.list_identities_page(capability, resource, &attributes, now, cursor);
+        let found = found.map_err(unknown)?;
+        return Ok(v1::ListIdentitiesResponse {
+            next_page_token: page.next_token(found.entries.last().copied(), found.has_more),
+            identities: found.entries.into_iter().map(Into::into).collect(),
+            revision,
+            conditional: vec![],
+        });
+    }
     let found =
-        snapshot.list_identities_page(capability, resource, &attributes, page.now, page.cursor());
-    let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
+        snapshot.conditional_identities_page(capability, resource, &attributes, now, cursor);
+    let (entries, has_more) = fitting(found.map_err(unknown)?, |identity, grants| {
+        v1::ConditionalIdentity { identity: (*identity).into(), grants }
+    });
+    let held = entries.iter().filter(|(_, holds, _)| *holds);
     Ok(v1::ListIdentitiesResponse {
-        next_page_token: page.next_token(found.entries.last().copied(), found.has_more),
-        identities: found.entries.into_iter().map(Into::into).collect(),
-        revision: snapshot.revision(),
+        next_page_token: page.next_token(entries.last().map(|(id, ..)| *id), has_more),
+        identities: held.map(|(id, ..)| (*id).into()).collect(),
+        revision,
+        conditional: entries.into_iter().filter_map(|(.., conditional)| conditional).collect(),
     })
 }
 
-/// ListScopes: where can this identity do this? One page.
+/// ListScopes: where can this identity do this, and on request where could it with further properties? One page.
 ///
 /// # Errors
 ///
@@ -151,16 +170,53 @@ pub fn list_scopes(
     }
     let attributes = convert::attributes(request.properties.as_ref())?;
     let fields = [&**capability, &*request.identity];
-    let list = List { method: "ListScopes", fields, attributes: &attributes };
+    let conditional = request.include_conditional;
+    let list = List { method: "ListScopes", fields, attributes: &attributes, conditional };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let found =
-        snapshot.list_scopes_page(identity, capability, &attributes, page.now, page.cursor());
-    let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
+    let (now, cursor, revision) = (page.now, page.cursor(), snapshot.revision());
+    let unknown = |_| ask::unknown_capability(snapshot, capability);
+    if !conditional {
+        let found = snapshot.list_scopes_page(identity, capability, &attributes, now, cursor);
+        let found = found.map_err(unknown)?;
+        let last = found.entries.last().map(|found| found.scope);
+        return Ok(v1::ListScopesResponse {
+            next_page_token: page.next_token(last, found.has_more),
+            scopes: found.entries.into_iter().map(convert::scope).collect(),
+            revision,
+            conditional: vec![],
+        });
+    }
+    let found = snapshot.conditional_scopes_page(identity, capability, &attributes, now, cursor);
+    let (entries, has_more) = fitting(found.map_err(unknown)?, |found, grants| {
+        v1::ConditionalScope { scope: found.scope.into(), grants }
+    });
+    let held = entries.iter().filter(|(_, holds, _)| *holds);
     Ok(v1::ListScopesResponse {
-        next_page_token: page.next_token(found.entries.last().map(|it| it.scope), found.has_more),
-        scopes: found.entries.into_iter().map(convert::scope).collect(),
-        revision: snapshot.revision(),
+        next_page_token: page.next_token(entries.last().map(|(it, ..)| it.scope), has_more),
+        scopes: held.map(|(found, ..)| convert::scope(*found)).collect(),
+        revision,
+        conditional: entries.into_iter().filter_map(|(.., conditional)| conditional).collect(),
     })
+}
+
+/// The entries of a page, each with whether it holds, and its conditions as a message if it has any. The page ends when
+/// the messages have [`PAGE_CONDITIONS_BYTES`]. Then, too, there are more.
+fn fitting<T, M: Message>(
+    page: capstan_engine::Page<Listed<'_, T>>,
+    message: impl Fn(&T, Vec<v1::ConditionalGrant>) -> M,
+) -> (Vec<(T, bool, Option<M>)>, bool) {
+    let (mut entries, mut bytes) = (Vec::with_capacity(page.entries.len()), 0);
+    for listed in page.entries {
+        if bytes >= PAGE_CONDITIONS_BYTES {
+            return (entries, true);
+        }
+        let grants: Vec<_> = listed.conditional().map(convert::conditional_grant).collect();
+        let Listed { entry, holds, .. } = listed;
+        let conditional = (!grants.is_empty()).then(|| message(&entry, grants));
+        bytes += conditional.as_ref().map_or(0, Message::encoded_len);
+        entries.push((entry, holds, conditional));
+    }
+    (entries, page.has_more)
 }
 
 /// ListRoles: the roles of the policy. One page.
@@ -175,7 +231,12 @@ pub fn list_roles(
     now: Timestamp,
 ) -> Result<v1::ListRolesResponse, RequestError> {
     let v1::ListRolesRequest { page_size, page_token } = request;
-    let list = List { method: "ListRoles", fields: ["", ""], attributes: Attributes::NONE };
+    let list = List {
+        method: "ListRoles",
+        fields: ["", ""],
+        attributes: Attributes::NONE,
+        conditional: false,
+    };
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
     let catalog = snapshot.catalog();
     let rest = page.after.as_deref().map_or(snapshot.roles(), |id| snapshot.roles_after(id));

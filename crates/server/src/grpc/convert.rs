@@ -4,11 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use capstan_engine::{
-    Attributes, Capabilities, Catalog, Decision, Explanation, Family, Grant, Properties, Reason,
-    Role, Scope, Snapshot, Timestamp, Uncounted, Value,
+    Attributes, Capabilities, Catalog, ConditionalGrant, Decision, Explanation, Family, Grant,
+    Properties, Reason, Role, Scope, Snapshot, Timestamp, Uncounted, Value,
 };
 use capstan_policy::whole;
-use capstan_proto::v1::{self, consistency::Mode, failed_test::Wanted};
+use capstan_proto::v1::{self, consistency::Mode, failed_test, open_test};
 use prost_types::value::Kind;
 
 use crate::RequestError;
@@ -159,9 +159,9 @@ fn uncounted(binding: Uncounted<'_>) -> v1::UncountedBinding {
     let failed = binding.failed.into_iter().map(|(condition, seen)| v1::FailedTest {
         attribute: condition.attribute(),
         wanted: Some(if condition.equals {
-            Wanted::Equals(value(&condition.value))
+            failed_test::Wanted::Equals(value(&condition.value))
         } else {
-            Wanted::NotEquals(value(&condition.value))
+            failed_test::Wanted::NotEquals(value(&condition.value))
         }),
         seen: seen.as_ref().map(value),
     });
@@ -170,6 +170,18 @@ fn uncounted(binding: Uncounted<'_>) -> v1::UncountedBinding {
         failed: failed.collect(),
         grant: Some(grant(binding.grant)),
     }
+}
+
+pub(crate) fn conditional_grant(conditional: ConditionalGrant<'_>) -> v1::ConditionalGrant {
+    let open = conditional.open.into_iter().map(|condition| v1::OpenTest {
+        attribute: condition.attribute(),
+        wanted: Some(if condition.equals {
+            open_test::Wanted::Equals(value(&condition.value))
+        } else {
+            open_test::Wanted::NotEquals(value(&condition.value))
+        }),
+    });
+    v1::ConditionalGrant { open: open.collect(), grant: Some(grant(conditional.grant)) }
 }
 
 fn value(value: &Value) -> prost_types::Value {

@@ -59,6 +59,8 @@ pub(crate) struct List<'r> {
     pub(crate) method: &'static str,
     pub(crate) fields: [&'r str; 2],
     pub(crate) attributes: &'r Attributes,
+    /// Whether the list has conditional entries, too.
+    pub(crate) conditional: bool,
 }
 
 /// One page of a list.
@@ -177,8 +179,9 @@ impl List<'_> {
         let mut block = [0; 64];
         block.iter_mut().zip(key.0).for_each(|(to, byte)| *to = byte);
         let mut mac = Hmac::<Sha256>::new(&block.into());
-        let Self { method, fields, attributes } = self;
+        let Self { method, fields, attributes, conditional } = self;
         text(&mut mac, method);
+        mac.update(&[u8::from(*conditional)]);
         fields.iter().for_each(|field| text(&mut mac, field));
         let Attributes { subject, resource, action, context } = attributes;
         for properties in [subject, resource, action, context] {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{AttributeCategory, Attributes, CONDITIONS_MAX, PathBuf, Reason};
+use capstan_engine::{
+    AttributeCategory, Attributes, CONDITIONS_MAX, Condition, PathBuf, Reason, RoleBinding,
+};
 use capstan_testkit::generate::{self, Question, World, later};
 use capstan_testkit::naive::{Naive, is_at_or_above};
 use proptest::strategy::{Strategy as _, ValueTree as _};
@@ -62,7 +64,9 @@ fn reaches_every_corner(drawn: impl Iterator<Item = (World, Vec<Question>)>) {
         "a binding that ends now - 1 ns",
         "a binding that tests is met",
         "a built-in and a custom role bound",
+        "a conditional identity",
         "a conditional scope",
+        "a conditional scope of a request",
         "a custom role without capabilities bound",
         "a dotted resource inside another's name",
         "a prefix that is no ancestor",
@@ -77,6 +81,7 @@ fn reaches_every_corner(drawn: impl Iterator<Item = (World, Vec<Question>)>) {
         "an unconditional scope below a conditional one",
         "an unknown capability",
         "bindings that only conditions tell apart",
+        "bindings whose tests contradict each other",
         "built-in and custom roles explained",
         "ends",
         "more than 128 capabilities",
@@ -99,6 +104,9 @@ fn conditions(world: &World, naive: &Naive<'_>, question: &Question) -> Vec<&'st
         !conditional && scopes.iter().any(over)
     };
     let explained = naive.explain(identity, capability, resource);
+    let conditional = naive.conditional(identity, capability, resource).unwrap_or_default();
+    let places = naive.conditional_scopes(identity, capability).unwrap_or_default();
+    let is_listed = |scope: &str| scopes.iter().any(|(listed, _)| *listed == scope);
     let (_, counting) = naive.list_capabilities(identity, resource);
     let differs = |category: AttributeCategory| {
         let (registered, supplied) = match category {
@@ -122,6 +130,8 @@ fn conditions(world: &World, naive: &Naive<'_>, question: &Question) -> Vec<&'st
             "a test that something differs is met",
         ),
         (scopes.iter().any(|(_, conditional)| *conditional), "a conditional scope"),
+        (!conditional.is_empty(), "a conditional identity"),
+        (places.iter().any(|(scope, _)| !is_listed(scope)), "a conditional scope of a request"),
         (scopes.iter().any(below), "an unconditional scope below a conditional one"),
         (
             differs(AttributeCategory::Subject),
@@ -158,6 +168,13 @@ fn shapes(world: &World) -> Vec<&'static str> {
         .map(|identity| bindings.iter().filter(|binding| binding.identity == identity.id).count());
     let apart: BTreeSet<_> = bindings.iter().map(|b| (&b.identity, &b.role, &b.scope)).collect();
     let root = |id: &PathBuf| !id.as_str().contains('/');
+    let contradicts = |binding: &RoleBinding| {
+        let wanted = |a: &Condition, b: &Condition| {
+            (a.category, &a.name) == (b.category, &b.name) && a.equals && b.equals
+        };
+        let when = &binding.when;
+        when.iter().any(|a| when.iter().any(|b| wanted(a, b) && a.value != b.value))
+    };
     [
         (width > 64, "more than 64 capabilities"),
         (width > 128, "more than 128 capabilities"),
@@ -197,6 +214,7 @@ fn shapes(world: &World) -> Vec<&'static str> {
         (facts.identities.iter().any(|identity| !root(&identity.id)), "an identity below a group"),
         (bindings.iter().any(|b| b.when.len() == CONDITIONS_MAX), "16 tests in one binding"),
         (apart.len() < bindings.len(), "bindings that only conditions tell apart"),
+        (bindings.iter().any(contradicts), "bindings whose tests contradict each other"),
     ]
     .into_iter()
     .filter_map(|(holds, corner)| holds.then_some(corner))

@@ -10,7 +10,9 @@ use capstan_testkit::generate::{self, Question, World};
 use capstan_testkit::naive::is_at_or_above;
 use proptest::prelude::*;
 
-use capstan_testkit::asking::{allowed, build, check, explain, places, what, who};
+use capstan_testkit::asking::{
+    Found, allowed, build, check, conditional_places, conditional_who, explain, places, what, who,
+};
 
 proptest! {
     #[test]
@@ -78,6 +80,38 @@ proptest! {
                 let mut over = listed.iter().filter(|(s, _)| is_at_or_above(s, resource.as_str()));
                 let covered = over.next().is_some();
                 prop_assert!(covered || !allowed(&snapshot, &asked, world.now), "{:?}", asked);
+            }
+        }
+    }
+
+    /// With properties that meet the open tests of a listed binding, a check is allowed. A registered one wins, so this
+    /// proves also that none is tested.
+    #[test]
+    fn conditional_entries_are_allowed_when_their_open_tests_are_met((world, questions) in generate::asked()) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let Ok(identities) = conditional_who(&snapshot, question, world.now) else { continue };
+            for Found { entry, conditional, .. } in identities {
+                let identity: PathBuf = entry.parse().unwrap();
+                let asked = Question { identity, ..question.clone() };
+                prop_assert_eq!(allowed(&snapshot, &asked, world.now), conditional.is_empty());
+                for binding in conditional {
+                    let attributes = meeting(&binding.open, &question.attributes);
+                    let asked = Question { attributes, ..asked.clone() };
+                    prop_assert!(allowed(&snapshot, &asked, world.now), "{:?}", asked);
+                }
+            }
+            for Found { entry, conditional, .. } in
+                conditional_places(&snapshot, question, world.now).unwrap()
+            {
+                // No resource is registered there, so no property is either.
+                let Ok(resource) = format!("{}/nothing-here", entry.scope).parse() else { continue };
+                let silent = Attributes { resource: Properties::new(), ..question.attributes.clone() };
+                for binding in conditional {
+                    let attributes = meeting(&binding.open, &silent);
+                    let asked = Question { attributes, resource: PathBuf::clone(&resource), ..question.clone() };
+                    prop_assert!(allowed(&snapshot, &asked, world.now), "{:?}", asked);
+                }
             }
         }
     }
@@ -245,4 +279,23 @@ fn granting(world: &World, question: &Question, role: &str) -> Option<World> {
     world.facts.role_bindings.retain(|other| !same(other)); // The existing binding has expired.
     world.facts.role_bindings.push(binding);
     Some(world)
+}
+
+/// The attributes, and what the tests want.
+fn meeting(open: &[&Condition], supplied: &Attributes) -> Attributes {
+    let mut all = supplied.clone();
+    let (equal, different): (Vec<&Condition>, Vec<&Condition>) =
+        open.iter().partition(|test| test.equals);
+    for test in equal.into_iter().chain(different) {
+        let of = match test.category {
+            AttributeCategory::Subject => &mut all.subject,
+            AttributeCategory::Resource => &mut all.resource,
+            AttributeCategory::Action => &mut all.action,
+            AttributeCategory::Context => &mut all.context,
+        };
+        let other = Value::String("a value that no test has".into());
+        let wanted = if test.equals { test.value.clone() } else { other };
+        of.entry(test.name.clone()).or_insert(wanted);
+    }
+    all
 }

@@ -4,7 +4,7 @@
 //! **Invariant**: bytes are decoded as in a server, and the answers of all RPCs are compared with each
 //! other. An error is never an allow, and it names the invalid field.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::pin::{Pin, pin};
 use std::sync::LazyLock;
@@ -382,13 +382,16 @@ fn list_capabilities(request: &v1::ListCapabilitiesRequest) -> bool {
     true
 }
 
-/// The listed identities, over all pages, are the declared identities that a check allows.
+/// The listed identities, over all pages, are the declared identities that a check allows. Conditional ones are denied.
 fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
     let page = |token: String| {
         let request = v1::ListIdentitiesRequest { page_token: token, ..request.clone() };
         let page = answer::list_identities(&KEY, &SERVED.snapshot, &request, NOW)?;
         assert_round_trip(&page);
-        Ok((page.identities, page.next_page_token))
+        assert!(request.include_conditional || page.conditional.is_empty(), "{request:?}");
+        let held = page.identities.into_iter().map(|identity| (identity, true));
+        let conditional = page.conditional.into_iter().map(|one| (one.identity, false));
+        Ok((held.chain(conditional).collect(), page.next_page_token))
     };
     let fields = ["capability", "resource", "page_size", "page_token"];
     let Some(listed) = pages(request.page_size, &request.page_token, page, &fields) else {
@@ -400,7 +403,10 @@ fn list_identities(request: &v1::ListIdentitiesRequest) -> bool {
         SERVED.model.facts().identities.iter().map(|who| who.id.as_str()).collect();
     expected.retain(allowed);
     expected.sort_unstable();
-    assert_eq!(listed, expected, "{request:?}");
+    let (held, conditional): (Vec<_>, Vec<_>) = listed.iter().partition(|(_, held)| *held);
+    let held: Vec<_> = held.into_iter().map(|(identity, _)| identity).collect();
+    assert_eq!(held, expected, "{request:?}");
+    assert!(!conditional.iter().any(|(identity, _)| allowed(&&**identity)), "{request:?}");
     true
 }
 
@@ -410,13 +416,18 @@ fn list_scopes(request: &v1::ListScopesRequest) -> bool {
         let request = v1::ListScopesRequest { page_token: token, ..request.clone() };
         let page = answer::list_scopes(&KEY, &SERVED.snapshot, &request, NOW)?;
         assert_round_trip(&page);
-        Ok((page.scopes, page.next_page_token))
+        assert!(request.include_conditional || page.conditional.is_empty(), "{request:?}");
+        let mut entries: BTreeMap<String, Option<v1::ScopeResult>> =
+            page.conditional.into_iter().map(|one| (one.scope, None)).collect();
+        entries.extend(page.scopes.into_iter().map(|one| (one.scope.clone(), Some(one))));
+        Ok((entries.into_values().collect(), page.next_page_token))
     };
     let fields = ["identity", "capability", "properties.resource", "page_size", "page_token"];
     let Some(listed) = pages(request.page_size, &request.page_token, page, &fields) else {
         return false;
     };
     let v1::ListScopesRequest { identity, capability, properties, .. } = request;
+    let listed: Vec<_> = listed.into_iter().flatten().collect();
     let properties = properties.as_ref();
     assert!(properties.is_none_or(|properties| properties.resource.is_empty()), "{request:?}");
     for place in &listed {

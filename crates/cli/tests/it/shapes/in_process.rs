@@ -13,6 +13,7 @@ use capstan_server::grpc::page::PageKey;
 use capstan_server::methods::Rpc;
 use capstan_testkit::Naive;
 use capstan_testkit::generate::{Question, World};
+use capstan_testkit::naive::Conditional;
 use capstan_testkit::written::policy_document;
 use proptest::prelude::*;
 
@@ -49,6 +50,15 @@ impl<'w> Policy<'w> {
         let identities =
             answer::list_identities(&KEY, snapshot, &identities_request(question, whole), now);
         let scopes = answer::list_scopes(&KEY, snapshot, &scopes_request(question, whole), now);
+        let with_conditional = v1::ListIdentitiesRequest {
+            include_conditional: true,
+            ..identities_request(question, whole)
+        };
+        let conditional_identities =
+            answer::list_identities(&KEY, snapshot, &with_conditional, now);
+        let with_conditional =
+            v1::ListScopesRequest { include_conditional: true, ..scopes_request(question, whole) };
+        let conditional_scopes = answer::list_scopes(&KEY, snapshot, &with_conditional, now);
         Answers {
             check: answer::check(
                 &self.ask,
@@ -58,7 +68,11 @@ impl<'w> Policy<'w> {
             .map_err(text),
             capabilities: answer::list_capabilities(snapshot, &capabilities, now).unwrap(),
             identities: identities.map(|page| page.identities).map_err(text),
+            conditional_identities: conditional_identities
+                .map(|page| page.conditional)
+                .map_err(text),
             scopes: scopes.map(|page| page.scopes).map_err(text),
+            conditional_scopes: conditional_scopes.map(|page| page.conditional).map_err(text),
             explanation: answer::explain(
                 &self.ask,
                 Basis::new(Rpc::OTHER, snapshot, now),
@@ -107,7 +121,68 @@ impl<'w> Policy<'w> {
         });
         let expected = self.naive(&silent).list_scopes(identity, capability);
         prop_assert_eq!(found, expected, "where {:?}", question);
+        self.conditional_entries(question, answers)?;
         self.explains(question, answers.explanation.as_ref().ok())
+    }
+
+    /// Compares the conditional entries, with their bindings if these are not cut off.
+    fn conditional_entries(
+        &self,
+        question: &Question,
+        answers: &Answers,
+    ) -> Result<(), TestCaseError> {
+        let Question { identity, capability, resource, attributes } = question;
+        let (Ok(who), Ok(places)) = (&answers.conditional_identities, &answers.conditional_scopes)
+        else {
+            return Ok(());
+        };
+        let naive = self.naive(attributes);
+        let keys = |grants: &[v1::ConditionalGrant]| {
+            let mut keys: Vec<_> = grants
+                .iter()
+                .map(|one| format!("{:?}", (self.key(one.grant.as_ref().unwrap()), one.open.len())))
+                .collect();
+            keys.sort();
+            keys
+        };
+        let expected_keys = |bindings: Vec<Conditional<'_>>| {
+            let mut keys: Vec<_> = bindings
+                .iter()
+                .map(|(it, open)| format!("{:?}", (key_of(it), open.len())))
+                .collect();
+            keys.sort();
+            keys
+        };
+        let holding = answers.identities.as_ref().unwrap();
+        let ids: BTreeSet<_> =
+            self.world.facts.identities.iter().map(|found| found.id.as_str()).collect();
+        let expected = ids.into_iter().filter(|id| holding.iter().all(|other| other != id));
+        let expected = expected.filter_map(|id| {
+            let bindings = naive.conditional(id, capability, resource.as_str()).unwrap();
+            (!bindings.is_empty()).then(|| (id, expected_keys(bindings)))
+        });
+        let expected: Vec<_> = expected.collect();
+        prop_assert_eq!(who.len(), expected.len(), "conditional who {:?}", question);
+        for (found, (id, expected)) in who.iter().zip(expected) {
+            prop_assert_eq!(&found.identity, id, "conditional who {:?}", question);
+            prop_assert_eq!(found.grants.len(), expected.len().min(EXPLAINED_BINDINGS_MAX));
+            if expected.len() <= EXPLAINED_BINDINGS_MAX {
+                prop_assert_eq!(keys(&found.grants), expected, "conditional who {:?}", question);
+            }
+        }
+        let silent = without_resource(question);
+        let expected = self.naive(&silent).conditional_scopes(identity.as_str(), capability);
+        let expected = expected.unwrap().into_iter().filter(|(_, bindings)| !bindings.is_empty());
+        let expected: Vec<_> = expected.collect();
+        prop_assert_eq!(places.len(), expected.len(), "conditional where {:?}", question);
+        for (found, (scope, bindings)) in places.iter().zip(expected) {
+            prop_assert_eq!(&found.scope, scope, "conditional where {:?}", question);
+            prop_assert_eq!(found.grants.len(), bindings.len().min(EXPLAINED_BINDINGS_MAX));
+            if bindings.len() <= EXPLAINED_BINDINGS_MAX {
+                prop_assert_eq!(keys(&found.grants), expected_keys(bindings), "{:?}", question);
+            }
+        }
+        Ok(())
     }
 
     fn explains(

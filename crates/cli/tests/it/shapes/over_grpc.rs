@@ -1,5 +1,7 @@
 //! The questions over gRPC.
 
+use std::collections::BTreeSet;
+
 use capstan_proto::v1;
 use capstan_testkit::generate::Question;
 use proptest::prelude::*;
@@ -18,11 +20,24 @@ const PAGE_SIZE: i32 = 2;
 pub(super) async fn answers(server: &InProcess, question: &Question) -> Answers {
     let mut decisions = server.decisions();
     let capabilities = decisions.list_capabilities(capabilities_request(question)).await;
+    let who = identities_request(question, PAGE_SIZE);
+    let places = scopes_request(question, PAGE_SIZE);
+    let plain_identities = identities(server, who.clone()).await;
+    let plain_scopes = scopes(server, places.clone()).await;
+    let of_identities =
+        identities(server, v1::ListIdentitiesRequest { include_conditional: true, ..who }).await;
+    let of_scopes =
+        scopes(server, v1::ListScopesRequest { include_conditional: true, ..places }).await;
+    // Without the field nothing is conditional; with it the other entries are the same.
+    assert_eq!(plain_identities, of_identities.clone().map(|(all, _)| (all, vec![])));
+    assert_eq!(plain_scopes, of_scopes.clone().map(|(all, _)| (all, vec![])));
     Answers {
         check: answer(decisions.check(check_request(question)).await),
         capabilities: capabilities.unwrap().into_inner(),
-        identities: identities(server, question).await,
-        scopes: scopes(server, question).await,
+        identities: plain_identities.map(|(all, _)| all),
+        conditional_identities: of_identities.map(|(_, conditional)| conditional),
+        scopes: plain_scopes.map(|(all, _)| all),
+        conditional_scopes: of_scopes.map(|(_, conditional)| conditional),
         explanation: answer(decisions.explain(explain_request(question)).await),
     }
 }
@@ -36,27 +51,41 @@ fn answer<T>(answer: Result<Response<T>, Status>) -> Result<T, String> {
     })
 }
 
-async fn identities(server: &InProcess, question: &Question) -> Result<Vec<String>, String> {
-    let mut request = identities_request(question, PAGE_SIZE);
-    let mut all = Vec::new();
+/// The identities of all pages, and the conditional ones.
+async fn identities(
+    server: &InProcess,
+    mut request: v1::ListIdentitiesRequest,
+) -> Result<(Vec<String>, Vec<v1::ConditionalIdentity>), String> {
+    let (mut all, mut conditional) = (Vec::new(), Vec::new());
     loop {
         let page = answer(server.decisions().list_identities(request.clone()).await)?;
+        let entries = page.identities.len() + page.conditional.len();
+        assert!(i32::try_from(entries).unwrap() <= PAGE_SIZE, "{page:?}");
         all.extend(page.identities);
+        conditional.extend(page.conditional);
         if page.next_page_token.is_empty() {
-            return Ok(all);
+            return Ok((all, conditional));
         }
         request.page_token = page.next_page_token;
     }
 }
 
-async fn scopes(server: &InProcess, question: &Question) -> Result<Vec<v1::ScopeResult>, String> {
-    let mut request = scopes_request(question, PAGE_SIZE);
-    let mut all = Vec::new();
+/// The scopes of all pages, and the conditional ones.
+async fn scopes(
+    server: &InProcess,
+    mut request: v1::ListScopesRequest,
+) -> Result<(Vec<v1::ScopeResult>, Vec<v1::ConditionalScope>), String> {
+    let (mut all, mut conditional) = (Vec::new(), Vec::new());
     loop {
         let page = answer(server.decisions().list_scopes(request.clone()).await)?;
+        let scopes: BTreeSet<_> = page.scopes.iter().map(|found| &found.scope).collect();
+        let others = page.conditional.iter().filter(|found| !scopes.contains(&found.scope));
+        let entries = scopes.len() + others.count();
+        assert!(i32::try_from(entries).unwrap() <= PAGE_SIZE, "{page:?}");
         all.extend(page.scopes);
+        conditional.extend(page.conditional);
         if page.next_page_token.is_empty() {
-            return Ok(all);
+            return Ok((all, conditional));
         }
         request.page_token = page.next_page_token;
     }
