@@ -19,6 +19,7 @@ mod catalogs;
 mod cli;
 mod coverage;
 mod decision_log;
+mod documents;
 mod drain;
 mod ext_authz;
 mod foreign;
