@@ -119,7 +119,7 @@ fn every_command_is_run_as_written_and_shows_what_is_shown() {
                     .iter()
                     .find(|(of, begins, _)| *of == document && command.text.starts_with(begins));
                 if let Some((.., server)) = needed {
-                    session.serve(server);
+                    session.serve(server).unwrap();
                 }
                 wrong.extend(session.run(&command).err());
                 run += 1;

@@ -80,8 +80,7 @@ impl Session {
     pub(super) fn run(&mut self, command: &Command) -> Result<(), String> {
         let text = plain(&command.text);
         if text.contains("capstan serve ") {
-            self.serve(&text);
-            return Ok(());
+            return self.serve(&text).map_err(|error| format!("{}\n{error}", command.place()));
         }
         let shown = command.shown.as_deref();
         let wanted = shown.map_or(0, exit_code);
@@ -105,7 +104,11 @@ impl Session {
     }
 
     /// Starts a server at free ports, unless the command names a socket.
-    pub(super) fn serve(&mut self, text: &str) {
+    ///
+    /// # Errors
+    ///
+    /// The server does not start; with its log.
+    pub(super) fn serve(&mut self, text: &str) -> Result<(), String> {
         let text = self.at_free_addresses(text);
         let listen = if text.contains("--listen ") { "" } else { " --listen 127.0.0.1:0" };
         let serve = format!("capstan serve --http 127.0.0.1:0{listen} ");
@@ -113,10 +116,15 @@ impl Session {
         let mut process = self.shell(&text);
         process.process_group(0);
         let serving = Serving::spawn(&mut process, 2);
+        if !serving.lines.iter().any(|line| line.starts_with("grpc ")) {
+            let (code, log) = serving.wait();
+            return Err(format!("{text}: {code:?}\n{log}"));
+        }
         let grpc = serving.address("grpc");
         let grpc = if grpc.starts_with("unix:") { grpc } else { format!("http://{grpc}") };
         let http = serving.address("http");
         self.servers.push(Server { serving, grpc, http });
+        Ok(())
     }
 
     /// The output of a command.
