@@ -15,6 +15,7 @@ use capstan_policy::DOCUMENT_BYTES_MAX;
 
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
 use super::audit::file;
+use super::completion;
 use super::properties::Properties;
 use super::queries::Query;
 use capstan_server::clock::Clock;
@@ -41,7 +42,7 @@ pub(crate) struct DeciderArgs {
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     pub(crate) catalog: Vec<String>,
 
     /// Maximum size of the policy document, in bytes
@@ -84,11 +85,7 @@ impl DeciderArgs {
                 let built = source.build(&catalogs, 1, None, Clock::System.now())?;
                 Ok(Decider::InProcess(InProcess(built.snapshot)))
             }
-            None => {
-                let address = self.addr.clone().or_else(|| std::env::var("CAPSTAN_ADDR").ok());
-                let address = address.as_deref().unwrap_or("http://127.0.0.1:4480");
-                Ok(Decider::Remote(Remote::connect(&address.parse()?, self.consistency).await?))
-            }
+            None => Decider::connect(self.addr.as_deref(), self.consistency).await,
         }
     }
 }
@@ -102,6 +99,20 @@ pub(crate) enum Decider {
 
 /// Errors of every method: a malformed path, an unknown capability, or the server's error.
 impl Decider {
+    /// Connects to the server at an address: this one, that of the environment, or the default one.
+    ///
+    /// # Errors
+    ///
+    /// No address of a server, or no server there.
+    pub(crate) async fn connect(
+        addr: Option<&str>,
+        consistency: Consistency,
+    ) -> anyhow::Result<Self> {
+        let address = addr.map(str::to_owned).or_else(|| std::env::var("CAPSTAN_ADDR").ok());
+        let address = address.as_deref().unwrap_or("http://127.0.0.1:4480");
+        Ok(Self::Remote(Remote::connect(&address.parse()?, consistency).await?))
+    }
+
     pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
         match self {
             Self::InProcess(policy) => policy.check(&query),

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use super::answers::Scope;
+use super::completion;
 use super::decider::DeciderArgs;
 use super::output::{self, Format};
 use super::properties::PropertyArgs;
@@ -27,9 +28,11 @@ Only the topmost scopes are listed. A capability at a scope applies to everythin
 #[command(after_help = WHO)]
 pub(crate) struct Who {
     /// A capability, such as repo.list
+    #[arg(add = completion::capability())]
     capability: String,
 
     /// The path of a resource or group
+    #[arg(add = completion::scope())]
     resource: String,
 
     #[command(flatten)]
@@ -44,9 +47,11 @@ pub(crate) struct Who {
 #[command(after_help = WHERE)]
 pub(crate) struct Where {
     /// The path of an identity
+    #[arg(add = completion::identity())]
     identity: String,
 
     /// A capability, such as repo.list
+    #[arg(add = completion::capability())]
     capability: String,
 
     #[command(flatten)]

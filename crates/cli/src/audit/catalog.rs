@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::Document;
 use crate::capabilities::by_resource;
+use crate::completion;
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -36,7 +37,7 @@ enum Command {
         policy: Option<PathBuf>,
 
         /// A built-in catalog's name or a file; with --policy an additional catalog that the document can name
-        #[arg(long, value_name = "NAME|FILE")]
+        #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
         catalog: Vec<String>,
     },
 }

@@ -17,6 +17,7 @@ mod command_limits;
 mod bench;
 mod catalogs;
 mod cli;
+mod completion;
 mod coverage;
 mod decision_log;
 mod documents;

@@ -30,6 +30,13 @@ const PROFILER: &str = "needs a profiler, and its figures are read by people";
 /// a script exists.
 pub(super) const COMMANDS: &[Exempt] = &[
     exempt("README.md", "dev/test", THIS, None),
+    exempt(
+        "README.md",
+        "source <(capstan completions zsh)",
+        "for zsh",
+        Some("zsh_completes_names"),
+    ),
+    exempt("README.md", "capstan completions fish", "for fish", Some("fish_completes_names")),
     exempt("README.md", "target/release/capstan top", "a screen", Some("a_usual_screen")),
     exempt("README.md", "python3 -m venv", "dev/test does it, into target/python", None),
     exempt("README.md", "venv/bin/pip install", NETWORK, None),
@@ -125,6 +132,6 @@ pub(super) enum Part {
     Catalog,
     /// A policy that lacks everything but the part.
     Policy,
-    /// Envoy's configuration: its names are those of `deploy/examples/registry/envoy.yaml` and of the tests.
+    /// A part of Envoy's configuration, which only Envoy reads.
     Envoy,
 }

@@ -73,10 +73,12 @@ fn plain(text: &str) -> String {
 fn calls(text: &str, folder: &Path) -> Result<Vec<Vec<String>>, String> {
     let tell =
         "command_not_found_handle() { printf '%s\\037' \"$@\" >>calls; printf '\\036' >>calls; }";
+    // fish's `source` reads standard input.
+    let source = "source() { [ $# = 0 ] || . \"$1\"; }";
     let told = folder.join("calls");
     let _ = fs::remove_file(&told);
     let output = Process::new("bash")
-        .args(["-c", &format!("PATH=/nowhere\n{tell}\n{text}")])
+        .args(["-c", &format!("PATH=/nowhere\n{tell}\n{source}\n{text}")])
         .current_dir(folder)
         .output()
         .unwrap();
