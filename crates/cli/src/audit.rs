@@ -11,6 +11,7 @@ pub(crate) mod identities;
 
 use std::path::{Path as FilePath, PathBuf};
 
+use crate::completion;
 use anyhow::bail;
 use capstan_engine::{
     Condition, Path, RoleBinding, Snapshot, Timestamp, Value, did_you_mean, quote,
@@ -29,7 +30,7 @@ pub(crate) struct DocumentArgs {
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     catalog: Vec<String>,
 
     /// Maximum size of the policy document, in bytes

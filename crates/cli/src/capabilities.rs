@@ -7,6 +7,7 @@ use anyhow::Context as _;
 
 use super::answers::Capabilities;
 use super::audit::{Document, access, count};
+use super::completion;
 use super::decider::DeciderArgs;
 use super::output::{self, Format};
 use super::properties::PropertyArgs;
@@ -23,10 +24,12 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ListCapabilities {
     /// The path of an identity
+    #[arg(add = completion::identity())]
     identity: String,
 
     /// The path of a resource or group; without one, everything that the identity may do, scope by scope, from
     /// --policy
+    #[arg(add = completion::scope())]
     resource: Option<String>,
 
     #[command(flatten)]

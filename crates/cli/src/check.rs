@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use capstan_proto::contract::BATCH_CHECKS_MAX;
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::completion;
 use super::decider::{Advice, Decider, DeciderArgs};
 use super::limits::{LINE_BYTES_MAX, MESSAGE_BYTES};
 use super::output::{self, Failure, Format};
@@ -36,15 +37,15 @@ error.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Check {
     /// The path of an identity
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present = "file", add = completion::identity())]
     identity: Option<String>,
 
     /// A capability, such as repo.list
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present = "file", add = completion::capability())]
     capability: Option<String>,
 
     /// The path of a resource or group
-    #[arg(required_unless_present = "file")]
+    #[arg(required_unless_present = "file", add = completion::scope())]
     resource: Option<String>,
 
     /// Answer the questions of this file, one JSON object per line; - reads standard input

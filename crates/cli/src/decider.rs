@@ -17,6 +17,7 @@ use capstan_policy::DOCUMENT_BYTES_MAX;
 
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
 use super::audit::file;
+use super::completion;
 use super::properties::Properties;
 use super::queries::Query;
 pub(crate) use advice::Advice;
@@ -45,7 +46,7 @@ pub(crate) struct DeciderArgs {
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     pub(crate) catalog: Vec<String>,
 
     /// Maximum size of the policy document, in bytes
@@ -88,11 +89,7 @@ impl DeciderArgs {
                 let built = source.build(&catalogs, 1, None, Clock::System.now())?;
                 Ok(Decider::InProcess(InProcess(built.snapshot)))
             }
-            None => {
-                let address = self.addr.clone().or_else(|| std::env::var("CAPSTAN_ADDR").ok());
-                let address = address.as_deref().unwrap_or("http://127.0.0.1:4480");
-                Ok(Decider::Remote(Remote::connect(&address.parse()?, self.consistency).await?))
-            }
+            None => Decider::connect(self.addr.as_deref(), self.consistency).await,
         }
     }
 }
@@ -110,13 +107,26 @@ impl Decider {
     /// # Errors
     ///
     /// The address is malformed, or the server cannot be reached.
-    pub(crate) async fn at(address: &str) -> anyhow::Result<Self> {
-        Ok(Self::Remote(Remote::connect(&address.parse()?, Consistency::Any).await?))
+    pub(crate) async fn at(address: &str, consistency: Consistency) -> anyhow::Result<Self> {
+        Ok(Self::Remote(Remote::connect(&address.parse()?, consistency).await?))
     }
 }
 
 /// Errors of every method: a malformed path, an unknown capability with [`Advice`], or the server's error.
 impl Decider {
+    /// Connects to the server at an address: this one, that of the environment, or the default one.
+    ///
+    /// # Errors
+    ///
+    /// No address of a server, or no server there.
+    pub(crate) async fn connect(
+        addr: Option<&str>,
+        consistency: Consistency,
+    ) -> anyhow::Result<Self> {
+        let address = addr.map(str::to_owned).or_else(|| std::env::var("CAPSTAN_ADDR").ok());
+        Self::at(address.as_deref().unwrap_or("http://127.0.0.1:4480"), consistency).await
+    }
+
     pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {
         let capability = query.capability.clone();
         let found = match self {

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::answers::{Explanation, Grant, Uncounted};
+use super::completion;
 use super::decider::{Decider, DeciderArgs};
 use super::output::{self, Format};
 use super::properties::PropertyArgs;
@@ -23,12 +24,15 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Explain {
     /// The path of an identity
+    #[arg(add = completion::identity())]
     identity: String,
 
     /// A capability, such as repo.list
+    #[arg(add = completion::capability())]
     capability: String,
 
     /// The path of a resource or group
+    #[arg(add = completion::scope())]
     resource: String,
 
     #[command(flatten)]

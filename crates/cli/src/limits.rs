@@ -27,3 +27,10 @@ pub(crate) const TOP_INTERVAL_MAX: Duration = Duration::from_secs(60);
 pub(crate) const TOP_HISTORY: Duration = Duration::from_secs(5 * 60);
 /// Wait between two looks at the files of `policy test --watch`, and how long they must be the same after a change.
 pub(crate) const WATCH_PERIOD: Duration = Duration::from_millis(200);
+/// Maximum time for the candidates of a shell's completion. Later ones are not offered, and nothing is said.
+pub(crate) const COMPLETION_TIME_MAX: Duration = Duration::from_millis(500);
+/// Maximum number of candidates. Bash asks before it lists 100. A path continues with one of 71 characters or ends,
+/// so that one more character always tells apart what does not fit.
+pub(crate) const COMPLETION_CANDIDATES_MAX: usize = 80;
+/// Maximum number of capabilities whose scopes are asked for one completion.
+pub(crate) const COMPLETION_CALLS_MAX: usize = 4;

@@ -6,6 +6,7 @@ mod audit;
 mod bench;
 mod capabilities;
 mod check;
+mod completion;
 mod decider;
 mod explain;
 mod figures;
@@ -93,7 +94,8 @@ enum Command {
     Schema(schema::Schema),
     Bench(Box<bench::Bench>),
     Top(top::Top),
-    /// Prints a shell's completion script: capstan completions bash > /etc/bash_completion.d/capstan
+    /// Prints a script that completes commands, and the names of a policy or server, in a shell
+    #[command(after_help = completion::EXAMPLES)]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -110,6 +112,10 @@ enum Iam {
 }
 
 fn main() -> ExitCode {
+    // Before threads are started, and before anything is written.
+    if let Some(code) = completion::answer(Cli::command) {
+        return code;
+    }
     let cli = Cli::parse();
     let format = cli.output.format().unwrap_or(Format::Table);
     if cli.quiet {
@@ -150,17 +156,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Schema(schema) => schema.run(format),
             Command::Bench(bench) => bench.run(format).await,
             Command::Top(top) => top.run(format).await,
-            Command::Completions { shell } => completions(shell),
+            Command::Completions { shell } => completion::print_script(shell),
         }
     })
-}
-
-fn completions(shell: clap_complete::Shell) -> anyhow::Result<ExitCode> {
-    // Into memory first: clap_complete panics if the output is closed.
-    let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "capstan", &mut script);
-    io::Write::write_all(&mut io::stdout(), &script)?;
-    Ok(ExitCode::SUCCESS)
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

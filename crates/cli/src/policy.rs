@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
 
 use super::audit::diff::Diff;
+use super::completion;
 use super::output::Output;
 use super::policy_test::Test;
 use super::validation::{self, Valid};
@@ -41,7 +42,7 @@ enum Command {
 
         /// Additional catalogs that the documents can name: a built-in catalog's name or a file; repeat for
         /// several
-        #[arg(long, value_name = "NAME|FILE")]
+        #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
         catalog: Vec<String>,
 
         /// Maximum size of a document, in bytes

@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use super::DENIED;
 use super::audit::{Document, file};
+use super::completion;
 use super::output::{self, Format, Output};
 use capstan_server::clock::Clock;
 use capstan_server::envoy::routes;
@@ -57,7 +58,7 @@ pub(crate) struct Test {
     tests: Vec<PathBuf>,
 
     /// Additional catalogs that the policy can name: a built-in catalog's name or a file; repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     catalog: Vec<String>,
 
     /// Also print the bindings and roles that no test uses

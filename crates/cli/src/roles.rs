@@ -12,6 +12,7 @@ use capstan_policy::Catalogs;
 
 use super::answers::{Role, RoleList};
 use super::capabilities::by_resource;
+use super::completion;
 use super::decider::DeciderArgs;
 use super::output::{self, Format};
 use capstan_server::feed::source::load_catalog;
@@ -64,7 +65,7 @@ enum Command {
     #[command(after_help = EXAMPLES)]
     List {
         /// Only these roles, with their capabilities
-        #[arg(value_name = "ROLE")]
+        #[arg(value_name = "ROLE", add = completion::role())]
         only: Vec<String>,
 
         #[command(flatten)]
@@ -75,7 +76,7 @@ enum Command {
     #[command(after_help = [COMPARE, &compare::rules()].concat())]
     Compare {
         /// Only these roles
-        #[arg(value_name = "ROLE")]
+        #[arg(value_name = "ROLE", add = completion::role())]
         only: Vec<String>,
 
         /// What to compare by [default: tasks for a built-in catalog, capabilities for any other]
@@ -90,11 +91,11 @@ enum Command {
     #[command(after_help = DIFF)]
     Diff {
         /// A role's name
-        #[arg(value_name = "A")]
+        #[arg(value_name = "A", add = completion::role())]
         a: String,
 
         /// Another role's name
-        #[arg(value_name = "B")]
+        #[arg(value_name = "B", add = completion::role())]
         b: String,
 
         #[command(flatten)]
@@ -131,7 +132,7 @@ async fn list(args: &DeciderArgs) -> anyhow::Result<RoleList> {
 }
 
 /// The built-in roles of the last `--catalog`, or of [`CATALOG`] without one.
-fn of_catalog(names: &[String]) -> anyhow::Result<RoleList> {
+pub(crate) fn of_catalog(names: &[String]) -> anyhow::Result<RoleList> {
     let mut catalogs = Catalogs::default();
     let mut catalog = load_catalog(&mut catalogs, CATALOG)?;
     for name in names {

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::DENIED;
 use super::audit::file;
+use super::completion;
 use super::output::{self, Format};
 use super::validation::{self, Valid};
 use capstan_server::clock::Clock;
@@ -61,7 +62,7 @@ struct Validate {
     policy: Option<PathBuf>,
 
     /// Additional catalogs: a built-in catalog's name or a file; repeat for several
-    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
+    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append, add = completion::catalog())]
     catalog: Vec<String>,
 }
 
@@ -78,12 +79,12 @@ struct Test {
     policy: Option<PathBuf>,
 
     /// The identity of the request's sender
-    #[arg(long, value_name = "IDENTITY", requires = "policy")]
+    #[arg(long, value_name = "IDENTITY", requires = "policy", add = completion::identity())]
     identity: Option<String>,
 
     /// Additional catalogs that the policy document can name, or that have capabilities of the table: a built-in
     /// catalog's name or a file; repeat for several
-    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append)]
+    #[arg(long, value_name = "NAME|FILE", action = ArgAction::Append, add = completion::catalog())]
     catalog: Vec<String>,
 
     /// The request's Content-Type

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use super::answers::{ConditionalGrant, ConditionalIdentity, Identities, Scope, Scopes};
+use super::completion;
 use super::decider::DeciderArgs;
 use super::output::{self, Format};
 use super::properties::PropertyArgs;
@@ -39,9 +40,11 @@ const OF_THE_REQUEST: &str = "(only requests that meet a condition)";
 #[command(after_help = WHO)]
 pub(crate) struct Who {
     /// A capability, such as repo.list
+    #[arg(add = completion::capability())]
     capability: String,
 
     /// The path of a resource or group
+    #[arg(add = completion::scope())]
     resource: String,
 
     #[command(flatten)]
@@ -56,9 +59,11 @@ pub(crate) struct Who {
 #[command(after_help = WHERE)]
 pub(crate) struct Where {
     /// The path of an identity
+    #[arg(add = completion::identity())]
     identity: String,
 
     /// A capability, such as repo.list
+    #[arg(add = completion::capability())]
     capability: String,
 
     #[command(flatten)]

@@ -11,6 +11,7 @@ use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
+use super::completion;
 use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use capstan_server::clock::Clock;
@@ -55,7 +56,7 @@ pub(crate) struct Serve {
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     catalog: Vec<String>,
 
     /// gRPC addresses: IP:PORT or unix:PATH; repeat for several

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::{BindingRow, DocumentArgs};
+use crate::completion;
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -21,15 +22,15 @@ Expired bindings are listed too, and marked.";
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Bindings {
     /// Only bindings of this identity
-    #[arg(long, value_name = "IDENTITY")]
+    #[arg(long, value_name = "IDENTITY", add = completion::identity())]
     identity: Option<String>,
 
     /// Only bindings that are attached to this group or resource
-    #[arg(long, value_name = "SCOPE")]
+    #[arg(long, value_name = "SCOPE", add = completion::scope())]
     scope: Option<String>,
 
     /// Only bindings of this role
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", add = completion::role())]
     role: Option<String>,
 
     #[command(flatten)]

@@ -12,7 +12,8 @@ use serde::Serialize;
 use super::Document;
 use crate::answers::RoleList;
 use crate::capabilities::by_resource;
-use crate::decider::Decider;
+use crate::completion;
+use crate::decider::{Consistency, Decider};
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -43,7 +44,7 @@ enum Command {
         addr: Option<String>,
 
         /// A built-in catalog's name or a file; with --policy an additional catalog that the document can name
-        #[arg(long, value_name = "NAME|FILE", conflicts_with = "addr")]
+        #[arg(long, value_name = "NAME|FILE", conflicts_with = "addr", add = completion::catalog())]
         catalog: Vec<String>,
     },
 }
@@ -65,7 +66,9 @@ impl CatalogCommand {
                 let document = Document::load(&policy, &catalog, DOCUMENT_BYTES_MAX)?;
                 Listing::of(document.policy.model.catalog())
             }
-            (None, Some(addr)) => Listing::of_roles(Decider::at(&addr).await?.list_roles().await?),
+            (None, Some(addr)) => {
+                Listing::of_roles(Decider::at(&addr, Consistency::Any).await?.list_roles().await?)
+            }
             (None, None) => {
                 let mut catalogs = Catalogs::default();
                 let mut chosen = load_catalog(&mut catalogs, crate::roles::CATALOG)?;

@@ -13,6 +13,7 @@ use comfy_table::{Cell, Color};
 use serde::Serialize;
 
 use super::{Document, Test};
+use crate::completion;
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -37,7 +38,7 @@ pub(crate) struct Diff {
 
     /// Additional catalogs that the documents can name: a built-in catalog's name or a file; repeat for
     /// several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     catalog: Vec<String>,
 }
 

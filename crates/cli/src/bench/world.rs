@@ -9,6 +9,7 @@ use capstan_engine::{Attributes, Model, Snapshot};
 use capstan_policy::Catalogs;
 use clap::ValueEnum;
 
+use crate::completion;
 use crate::queries::Query;
 use capstan_bench::child::Folder;
 use capstan_bench::questions::{QuestionBuf, of_policy};
@@ -70,7 +71,7 @@ pub(crate) struct World {
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
-    #[arg(long, value_name = "NAME|FILE")]
+    #[arg(long, value_name = "NAME|FILE", add = completion::catalog())]
     catalog: Vec<String>,
 
     /// Measure on a generated policy. W: 1,000 groups, 10,000 identities, 30,000 bindings; big-W: 100

@@ -381,14 +381,6 @@ fn property_options_supply_the_attributes_of_conditions() {
     assert_eq!(check(&["--property", "context.n"]), 2);
 }
 
-#[test]
-fn completions_exist_for_every_shell() {
-    for shell in ["bash", "zsh", "fish"] {
-        let output = capstan(&["completions", shell]);
-        assert!(output.status.success() && stdout(&output).contains("capabilities"), "{shell}");
-    }
-}
-
 /// Each question of a file gets one line of output even if the server is unreachable.
 #[test]
 fn an_unreachable_server_gives_one_error_per_question() {
