@@ -156,7 +156,8 @@ impl Sent {
 }
 
 /// Lets the client run before this thread where both share a core. A low priority is not enough: the kernel lets a
-/// thread that runs use up its slice of some milliseconds, unless it is an idle one.
+/// thread that runs use up its slice of some milliseconds, unless it is an idle one. An idle one may get no time at all
+/// on a busy machine, so floods give way only where latencies are measured.
 fn give_way() {
     let Ok(thread) = std::fs::read_link("/proc/thread-self") else { return };
     let mut set = Command::new("chrt");
@@ -168,10 +169,12 @@ fn give_way() {
 fn start(
     flood: &'static Flood,
     server: SocketAddr,
-    until: Instant,
+    (until, gives_way): (Instant, bool),
 ) -> std::thread::JoinHandle<Sent> {
     std::thread::spawn(move || {
-        give_way();
+        if gives_way {
+            give_way();
+        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let connections = (0..CONNECTIONS).map(|at| async move {
             let (mut sent, reads) = (Sent::default(), at % 2 == 0 && flood.kind != Kind::Unread);
@@ -281,9 +284,9 @@ fn busy(core: &str) -> Child {
 async fn beside(
     flood: Option<&'static Flood>,
     client: &SendRequest<Bytes>,
-    (server, rate, time): (SocketAddr, f64, Duration),
+    (server, rate, time, measures): (SocketAddr, f64, Duration, bool),
 ) -> (Vec<Duration>, Sent) {
-    let flooding = flood.map(|flood| start(flood, server, Instant::now() + time));
+    let flooding = flood.map(|flood| start(flood, server, (Instant::now() + time, measures)));
     let latencies = at_rate(client, server, rate, time).await;
     let joined = flooding.map(|thread| tokio::task::spawn_blocking(|| thread.join().unwrap()));
     let Some(joined) = joined else { return (latencies, Sent::default()) };
@@ -339,7 +342,7 @@ fn a_client_is_served_beside_every_flood() {
         let mut tasks = JoinSet::new();
         tasks.spawn(connection);
         let rate = LOAD * highest_rate(&client, address, time).await;
-        let load = (address, rate, time);
+        let load = (address, rate, time, long.is_some());
         let start = resident(&server);
         println!("{rate:.0} checks a second; {} KiB resident", start >> 10);
         println!(
