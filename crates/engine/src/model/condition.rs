@@ -98,7 +98,8 @@ impl Condition {
     }
 
     /// Whether the test holds for this value of the attribute. An absent one fails every test.
-    pub(crate) fn accepts(&self, value: Option<&Value>) -> bool {
+    #[must_use]
+    pub fn accepts(&self, value: Option<&Value>) -> bool {
         value.is_some_and(|value| (*value == self.value) == self.equals)
     }
 
