@@ -150,8 +150,8 @@ impl Document {
     }
 }
 
-/// The conditions that registered properties leave open. `None` if one of them fails a test, whatever a request
-/// supplies.
+/// The conditions that registered properties leave open. `None` if the conditions never hold, whatever a request
+/// supplies: a registered property fails one of them, or two of them contradict each other.
 pub(crate) fn open_conditions(
     when: &[Condition],
     subject: Option<&Properties>,
@@ -167,6 +167,9 @@ pub(crate) fn open_conditions(
         match registered.and_then(|properties| properties.get(&condition.name)) {
             Some(seen) if !condition.accepts(Some(seen)) => return None,
             Some(_) => {}
+            None if open.iter().any(|other: &Condition| other.contradicts(condition)) => {
+                return None;
+            }
             None => open.push(condition.clone()),
         }
     }

@@ -104,7 +104,8 @@ impl Condition {
     }
 
     /// Whether no value of the attribute meets both tests.
-    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> bool {
         let same_attribute = (self.category, &self.name) == (other.category, &other.name);
         same_attribute
             && match (self.equals, other.equals) {

@@ -196,4 +196,12 @@ role_bindings:
     assert_eq!(nothing, expected);
     let asked = ["capabilities", "ann", "--policy", &new, "--property", "subject.team=red"];
     assert!(error(&asked).contains("give RESOURCE"));
+    // Nobody gains anything by conditions that contradict each other.
+    let tests = ["equals", "not_equals"].map(|word| format!("{{attribute: context.n, {word}: 1}}"));
+    let never =
+        format!("- {{identity: idle, role: writer, scope: acme, when: [{}]}}\n", tests.join(", "));
+    let old = policy("audit-never-old", POLICY);
+    let new = policy("audit-never-new", &format!("{POLICY}{never}"));
+    let nothing = "no identity gains or loses a capability\n";
+    assert_eq!(text(&["policy", "diff", &old, &new]), nothing);
 }
