@@ -9,12 +9,14 @@ pub(crate) mod diff;
 pub(crate) mod groups;
 pub(crate) mod identities;
 
+use std::collections::HashMap;
 use std::path::{Path as FilePath, PathBuf};
 
 use crate::completion;
 use anyhow::bail;
 use capstan_engine::{
-    Condition, Path, RoleBinding, Snapshot, Timestamp, Value, did_you_mean, quote,
+    AttributeCategory, Condition, Path, Properties, RoleBinding, Snapshot, Timestamp, Value,
+    did_you_mean, quote,
 };
 use capstan_policy::{DOCUMENT_BYTES_MAX, Policy, format_timestamp};
 use capstan_server::clock::Clock;
@@ -94,6 +96,14 @@ impl Document {
         binding.expires_at.is_none_or(|end| self.now < end)
     }
 
+    /// The registered properties of identities and resources, by id: an id is unique across both.
+    pub(crate) fn properties(&self) -> HashMap<&str, &Properties> {
+        let facts = self.policy.model.facts();
+        let identities = facts.identities.iter().map(|one| (one.id.as_str(), &one.properties));
+        let resources = facts.resources.iter().map(|one| (one.id.as_str(), &one.properties));
+        identities.chain(resources).collect()
+    }
+
     /// The names of the capabilities of a role.
     pub(crate) fn capabilities(&self, role: &str) -> Vec<&str> {
         let role = self.snapshot.roles().iter().find(|one| &*one.id == role);
@@ -138,6 +148,32 @@ impl Document {
             when: binding.when.iter().map(Test::from).collect(),
         }
     }
+}
+
+/// The conditions that registered properties leave open. `None` if the conditions never hold, whatever a request
+/// supplies: a registered property fails one of them, or two of them contradict each other.
+pub(crate) fn open_conditions(
+    when: &[Condition],
+    subject: Option<&Properties>,
+    resource: Option<&Properties>,
+) -> Option<Vec<Condition>> {
+    let mut open = Vec::new();
+    for condition in when {
+        let registered = match condition.category {
+            AttributeCategory::Subject => subject,
+            AttributeCategory::Resource => resource,
+            AttributeCategory::Action | AttributeCategory::Context => None,
+        };
+        match registered.and_then(|properties| properties.get(&condition.name)) {
+            Some(seen) if !condition.accepts(Some(seen)) => return None,
+            Some(_) => {}
+            None if open.iter().any(|other: &Condition| other.contradicts(condition)) => {
+                return None;
+            }
+            None => open.push(condition.clone()),
+        }
+    }
+    Some(open)
 }
 
 /// # Errors

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::answers::Capabilities;
 use super::audit::{Document, access, count};
@@ -42,7 +42,12 @@ pub(crate) struct ListCapabilities {
 impl ListCapabilities {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let Self { identity, resource, .. } = &self;
+        let properties = self.properties.properties()?;
         let Some(resource) = resource else {
+            ensure!(
+                properties.0.is_empty(),
+                "--property says what a request at RESOURCE has: give RESOURCE"
+            );
             let DeciderArgs { policy, catalog, max_document_bytes, .. } = &self.decider;
             let policy = policy
                 .as_ref()
@@ -50,7 +55,6 @@ impl ListCapabilities {
             let document = Document::load(policy, catalog, *max_document_bytes)?;
             return access::show(&document, identity, format);
         };
-        let properties = self.properties.properties()?;
         let decider = self.decider.decider().await?;
         let found = decider.list_capabilities(identity, resource, &properties).await?;
         match format {

@@ -49,7 +49,8 @@ pub(crate) struct Check {
     resource: Option<String>,
 
     /// Answer the questions of this file, one JSON object per line; - reads standard input
-    #[arg(long, value_name = "QUERIES.ndjson", conflicts_with_all = ["identity", "capability", "resource"])]
+    #[arg(long, value_name = "QUERIES.ndjson", 
+        conflicts_with_all = ["identity", "capability", "resource", "property"])]
     file: Option<PathBuf>,
 
     #[command(flatten)]

@@ -83,7 +83,7 @@ enum Command {
     Explain(explain::Explain),
     Who(search::Who),
     Where(search::Where),
-    #[command(visible_alias = "role")]
+    #[command(alias = "role")]
     Roles(roles::Roles),
     Bindings(audit::bindings::Bindings),
     Groups(audit::groups::Groups),
@@ -107,7 +107,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Iam {
-    #[command(visible_alias = "role")]
+    #[command(alias = "role")]
     Roles(roles::Roles),
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, bail};
 use capstan_engine::{AttributeCategory, Attributes, parse_attribute};
 use capstan_policy::whole;
+use capstan_server::limits::PROPERTIES_MAX;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -33,17 +34,25 @@ impl Properties {
 
     /// The attributes that conditions can test: strings, booleans, and whole numbers within ±(2^53 - 1).
     /// Other values count as absent (contract, section 3).
-    pub(crate) fn attributes(&self) -> Attributes {
+    ///
+    /// # Errors
+    ///
+    /// More than [`PROPERTIES_MAX`] properties, which a server refuses in the same words.
+    pub(crate) fn attributes(&self) -> anyhow::Result<Attributes> {
+        let count: usize = self.0.values().map(BTreeMap::len).sum();
+        if count > PROPERTIES_MAX {
+            bail!("properties: {count} properties: at most {PROPERTIES_MAX} are allowed");
+        }
         let of = |namespace| {
             let all = self.0.get(&namespace).into_iter().flatten();
             all.filter_map(|(name, value)| Some((name.clone(), testable(value)?))).collect()
         };
-        Attributes {
+        Ok(Attributes {
             subject: of(Namespace::Subject),
             resource: of(Namespace::Resource),
             action: of(Namespace::Action),
             context: of(Namespace::Context),
-        }
+        })
     }
 }
 

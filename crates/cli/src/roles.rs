@@ -51,7 +51,8 @@ Examples:
   capstan roles diff owner editor --catalog chainguard-2023-12-07
   capstan roles diff editor acme/release --policy acme.yaml";
 
-/// Roles and their capabilities
+// The alias is hidden, because completion would offer it in place of the name.
+/// Roles and their capabilities; `role` is the same command
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Roles {

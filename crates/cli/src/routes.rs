@@ -70,11 +70,11 @@ struct Validate {
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 struct Test {
-    /// The route table
+    /// The route table; `-` is standard input
     #[arg(long, value_name = "FILE")]
     routes: PathBuf,
 
-    /// The policy document that decides
+    /// The policy document that decides; `-` is standard input
     #[arg(long, value_name = "FILE", requires = "identity")]
     policy: Option<PathBuf>,
 
@@ -137,7 +137,10 @@ impl Routes {
             Command::Test(test) => test,
             Command::Validate(validate) => return validate.run(format),
         };
-        let table = routes::load(&test.routes)?;
+        if let Some(identity) = &test.identity {
+            Path::parse(identity).map_err(|error| anyhow!("identity: {error}"))?;
+        }
+        let table = routes::load(&file(&test.routes))?;
         if test.policy.is_none() {
             let checked = table.routes.check_capabilities(&load_catalogs(&test.catalog)?.all());
             checked.map_err(|found| in_file(&test.routes, &found))?;
@@ -146,7 +149,8 @@ impl Routes {
         let mut report = Report::new(&table, request.as_ref().map_err(|why| *why));
         if let (Some(policy), Some(identity)) = (&test.policy, &test.identity) {
             let catalogs = load_catalogs(&test.catalog)?;
-            let built = Source::file(policy).build(&catalogs, 1, None, Clock::System.now())?;
+            let built =
+                Source::file(file(policy)).build(&catalogs, 1, None, Clock::System.now())?;
             report.decide(&built.snapshot, identity)?;
             let removed = report.if_denied_remove.take();
             if let (Some(false), Some(removed), Ok(request)) = (report.allowed, removed, &request) {

@@ -18,7 +18,7 @@ use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
 use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 use crate::locate::Unread;
-use crate::scalar::{INTEGER_MAX, Plain, parse_timestamp, resolve, whole};
+use crate::scalar::{INTEGER_MAX, Plain, TIME, parse_timestamp, resolve, whole};
 use crate::syntax::{SyntaxError, explain};
 use crate::{NESTING_MAX, TEXT_BYTES_MAX};
 
@@ -366,7 +366,14 @@ impl<'t> Reader<'t> {
     /// A time in RFC 3339.
     pub(crate) fn timestamp(&mut self, node: Node<'t>) -> Option<Timestamp> {
         let mark = node.mark;
-        let text = self.string(node, "a time in RFC 3339, such as 2027-01-01T00:00:00Z")?;
+        let text = match node.kind {
+            Kind::Scalar { text, plain } if !plain || resolve(&text) == Plain::String => text,
+            _ => {
+                // Without the advice of `string`: a number in quotes is no time either.
+                self.mismatch(node, TIME);
+                return None;
+            }
+        };
         match parse_timestamp(&text) {
             Ok(time) => Some(time),
             Err(expected) => {

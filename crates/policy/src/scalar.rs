@@ -6,6 +6,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 /// Largest integer of the range that a double (in JSON and protobuf) represents exactly: 2^53 − 1.
 pub(crate) const INTEGER_MAX: i64 = (1 << 53) - 1;
 
+/// The form of a time, for a diagnostic.
+pub(crate) const TIME: &str = "a time in RFC 3339, such as 2027-01-01T00:00:00Z";
+
 /// The type and value of a plain (unquoted) scalar.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Plain {
@@ -94,11 +97,10 @@ const fn integer_max() -> f64 {
 ///
 /// The expected form, for a diagnostic.
 pub fn parse_timestamp(text: &str) -> Result<Timestamp, &'static str> {
-    const EXPECTED: &str = "a time in RFC 3339, such as 2027-01-01T00:00:00Z";
-    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| EXPECTED)?;
-    let utc = time.checked_to_offset(time::UtcOffset::UTC).ok_or(EXPECTED)?;
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| TIME)?;
+    let utc = time.checked_to_offset(time::UtcOffset::UTC).ok_or(TIME)?;
     if !(1..=9999).contains(&utc.year()) {
-        return Err(EXPECTED);
+        return Err(TIME);
     }
     Ok(Timestamp::new(utc.unix_timestamp(), utc.nanosecond()))
 }

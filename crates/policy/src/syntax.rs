@@ -3,6 +3,7 @@
 //!
 //! The parser reports where it could not go on, which for a bracket or a quote without its end is many lines later.
 
+use crate::NESTING_MAX;
 use crate::reader::Mark;
 
 /// The form of all documents.
@@ -45,6 +46,20 @@ pub(crate) fn explain(text: &str, mark: Mark, says: &str) -> SyntaxError {
     if has("misplaced bracket") {
         return error(mark, "a closing bracket", "an opening bracket before it");
     }
+    if has("is only valid inside a block") {
+        // Behind a bracket or a comma it begins an item; behind anything else, the block goes on.
+        let read = before(text, mark).map(|(_, character)| character);
+        let last = read.filter(|character| *character != ' ').last();
+        return match open_bracket(text, mark)
+            .filter(|_| last.is_none_or(|one| !"[{,".contains(one)))
+        {
+            Some((place, open)) => unclosed(place, open, Some(mark.0)),
+            None => {
+                let expected = "the closing bracket before it, or items divided by `,`";
+                error(mark, "a `- ` within brackets", expected)
+            }
+        };
+    }
     if has("flow mapping") && has("expected ','") {
         return error(mark, "two entries without a comma between them", "`,` or `}`");
     }
@@ -52,6 +67,9 @@ pub(crate) fn explain(text: &str, mark: Mark, says: &str) -> SyntaxError {
         return error(mark, "two items without a comma between them", "`,` or `]`");
     }
     if has("did not find expected '-' indicator") || has("did not find expected key") {
+        if !begins_line(text, mark) {
+            return error(mark, "more text behind an entry", "the next entry on a line of its own");
+        }
         let found = format!("a line that begins in column {}", mark.1);
         return error(mark, &found, "the same column as in the list or mapping that it continues");
     }
@@ -68,6 +86,11 @@ pub(crate) fn explain(text: &str, mark: Mark, says: &str) -> SyntaxError {
         return error(mark, "a line without a colon", expected);
     }
     if has("mapping values are not allowed") {
+        if let Some(place) = only_key(text, mark) {
+            let found = format!("a key that begins in column {}", place.1);
+            let expected = "the column of the other keys; it continues the text of the line before";
+            return error(place, &found, expected);
+        }
         let expected = "`key: value` on a line of its own; a text with `: ` in quotes";
         return error(mark, "a second `: ` in one line", expected);
     }
@@ -78,8 +101,32 @@ pub(crate) fn explain(text: &str, mark: Mark, says: &str) -> SyntaxError {
     if has("invalid trailing content after double-quoted scalar")
         || has("invalid trailing content after single-quoted scalar")
     {
+        // What ends here may have begun many lines above: a quote was forgotten there, and this one begins a text.
+        if let Some(place) = last_opened(text, mark).filter(|place| place.0 < mark.0) {
+            let found = format!("a quote that is not closed before line {}", mark.0);
+            return error(place, &found, "the same quote at the end of the text");
+        }
         let expected = "one text in quotes, and `,` before the next entry";
         return error(mark, "more text after a closing quote", expected);
+    }
+    if has("block sequence entries are not allowed") {
+        let expected = "the `-` on a line of its own, or the text in quotes";
+        return error(mark, "a `-` behind a key in one line", expected);
+    }
+    if has("surrogate") {
+        let found = "half of a surrogate pair (`\\uD800` to `\\uDFFF`)";
+        return error(mark, found, "both halves, or the character itself");
+    }
+    if has("while parsing a quoted scalar") {
+        let expected = "`\\\\` for a backslash, or the text in single quotes";
+        return error(mark, "an escape with `\\` that YAML does not have", expected);
+    }
+    if has("recursion limit exceeded") {
+        let expected = format!("at most {NESTING_MAX} levels");
+        return error(mark, "lists or mappings within each other, too many", &expected);
+    }
+    if has("directives are disallowed") {
+        return error(mark, "a directive, which begins with `%`", "a document without directives");
     }
     error(mark, says, ANY)
 }
@@ -130,9 +177,18 @@ fn before(text: &str, end: Mark) -> impl Iterator<Item = (Mark, char)> {
     })
 }
 
-/// The innermost bracket that is open at this place, and not in its line. Quotes hide brackets, and so do comments.
-fn open_bracket(text: &str, end: Mark) -> Option<(Mark, &'static str)> {
-    let (mut open, mut quote, mut last) = (Vec::new(), None, (0, ' '));
+/// What is open at a place, or was opened last before it.
+#[derive(Default)]
+struct Opened {
+    brackets: Vec<(Mark, &'static str)>,
+    /// The last quote that begins a text.
+    quote: Option<Mark>,
+}
+
+/// Quotes hide brackets, and so do comments.
+fn opened(text: &str, end: Mark) -> Opened {
+    let (mut opened, mut quote, mut last) = (Opened::default(), None, (0, ' '));
+    let open = &mut opened.brackets;
     let mut is_comment = false;
     for (place, character) in before(text, end) {
         let is_first = place.0 != last.0;
@@ -143,7 +199,10 @@ fn open_bracket(text: &str, end: Mark) -> Option<(Mark, &'static str)> {
             _ if is_comment => {}
             (Some(begun), _) if begun == character => quote = None,
             (Some(_), _) => {}
-            (None, '"' | '\'') if follows_blank => quote = Some(character),
+            (None, '"' | '\'') if follows_blank => {
+                quote = Some(character);
+                opened.quote = Some(place);
+            }
             (None, '#') if follows_blank => is_comment = true,
             (None, '[') => open.push((place, "[")),
             (None, '{') => open.push((place, "{")),
@@ -151,7 +210,33 @@ fn open_bracket(text: &str, end: Mark) -> Option<(Mark, &'static str)> {
             _ => {}
         }
     }
-    open.pop().filter(|(place, _)| place.0 < end.0)
+    opened
+}
+
+/// The innermost bracket that is open at this place, and not in its line.
+fn open_bracket(text: &str, end: Mark) -> Option<(Mark, &'static str)> {
+    opened(text, end).brackets.pop().filter(|(place, _)| place.0 < end.0)
+}
+
+/// The last quote before this place that begins a text.
+fn last_opened(text: &str, end: Mark) -> Option<Mark> {
+    opened(text, end).quote
+}
+
+/// Whether only blanks are before this place in its line.
+fn begins_line(text: &str, place: Mark) -> bool {
+    let mut before = before(text, place).filter(|((line, _), _)| *line == place.0);
+    before.all(|(_, character)| character == ' ')
+}
+
+/// The start of the line, if it has one `key:`, whose colon is at this place.
+fn only_key(text: &str, colon: Mark) -> Option<Mark> {
+    let line = before(text, colon).filter(|((line, _), _)| *line == colon.0);
+    let written: Vec<_> = line.skip_while(|(_, character)| *character == ' ').collect();
+    let (start, first) = *written.first()?;
+    let is_key =
+        !"-?[{\"'".contains(first) && !written.iter().any(|(_, one)| ": \t".contains(*one));
+    is_key.then_some(start)
 }
 
 /// The last quote before this place.
@@ -203,6 +288,21 @@ mod tests {
         );
         check("groups: {id: a]\n", "3:9: groups: found `{` that is closed by `]`; expected `}`");
         check(
+            "groups:\n- {id: acme, name: x\nidentities:\n- {id: a}\n",
+            "4:3: groups: found `{` that is not closed before line 6; expected `}`",
+        );
+        check(
+            "groups: [\n  - {id: acme}\n]\n",
+            "4:3: groups: found a `- ` within brackets; expected the closing bracket before it, or items divided by `,`",
+        );
+        let more = "found more text behind an entry; expected the next entry on a line of its own";
+        check("groups:\n- {id: acme},\n- {id: b}\n", &format!("4:13: {more}"));
+        check("groups:\n- {id: acme} {id: b}\n", &format!("4:14: {more}"));
+        check(
+            &format!("groups: {}", "[".repeat(40)),
+            "3:41: groups: found lists or mappings within each other, too many; expected at most 32 levels",
+        );
+        check(
             "groups: []\n]",
             "4:1: found a closing bracket; expected an opening bracket before it",
         );
@@ -230,6 +330,22 @@ mod tests {
         let line = "found a line that begins in column";
         check("groups:\n  - id: a\n   name: x\n", &format!("5:4: groups: {line} 4; {expected}"));
         check("groups:\n  - id: a\n name: x\n", &format!("5:2: {line} 2; {expected}"));
+        let deeper =
+            "expected the column of the other keys; it continues the text of the line before";
+        for line in ["- id: a\n   name: x", "- id: a\n  name: x\n     type: y"] {
+            let column = line.rsplit('\n').next().unwrap().find(char::is_alphabetic).unwrap() + 1;
+            let number = 3 + line.lines().count();
+            let found = format!("found a key that begins in column {column}");
+            check(
+                &format!("groups:\n{line}\n"),
+                &format!("{number}:{column}: groups[0]: {found}; {deeper}"),
+            );
+        }
+        check(" groups: []\n", &format!("3:2: found a key that begins in column 2; {deeper}"));
+        check(
+            "groups: - id: a\n",
+            "3:9: groups: found a `-` behind a key in one line; expected the `-` on a line of its own, or the text in quotes",
+        );
         let spaces = "found a tab; expected spaces: no tab indents or divides YAML";
         check("\tgroups: []\n", &format!("3:1: catalog: {spaces}"));
     }
@@ -252,6 +368,22 @@ mod tests {
         check(
             "groups:\n- id: a\n  name: \"x\" y\n",
             "5:13: groups[0].name: found more text after a closing quote; expected one text in quotes, and `,` before the next entry",
+        );
+        check(
+            "groups: [\n {\"id\": \"a, \"name\": \"x\"},\n {\"id\": \"b\"}]\n",
+            "4:14: groups: found more text after a closing quote; expected one text in quotes, and `,` before the next entry",
+        );
+        check(
+            "groups: [\n {\"id\": \"a},\n {\"id\": \"b\"}]\n",
+            &format!("4:9: groups: found a quote that is not closed before line 5; {quote}"),
+        );
+        let escape = "found an escape with `\\` that YAML does not have; expected `\\\\` for a backslash, or the text in \
+                      single quotes";
+        check("groups:\n- id: a\n  name: \"a\\qb\"\n", &format!("5:9: groups[0].name: {escape}"));
+        check("groups:\n- id: a\n  name: \"a\\u00\"\n", &format!("5:9: groups[0].name: {escape}"));
+        check(
+            "%YAML 1.2\n",
+            "3:1: found a directive, which begins with `%`; expected a document without directives",
         );
         for sign in ["@", "`", "%"] {
             let text = format!("groups:\n- id: {sign}a\n");

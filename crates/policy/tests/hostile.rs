@@ -37,7 +37,7 @@ fn refuses_as_anything(document: &str) {
 
 #[test]
 fn nesting_is_limited() {
-    const LIMIT: &str = "recursion limit exceeded";
+    const LIMIT: &str = "lists or mappings within each other, too many";
     for opening in ["[", "{a: ", "{? ", "[{a: ", "- ", "? ", "- ? ", ": ", "[? [", "{[: "] {
         let many = opening.repeat(100_000);
         refuses_as_anything(&many);
@@ -158,7 +158,7 @@ fn comments_and_blanks_are_skipped() {
 
 #[test]
 fn directives_are_refused() {
-    const REFUSED: &str = "1:1: found YAML directives are disallowed";
+    const REFUSED: &str = "1:1: found a directive, which begins with `%`";
     refuses("%YAML 1.2\n---\nversion: 1\n", REFUSED);
     refuses("%YAML 9999999999999999999.2\n---\nversion: 1\n", REFUSED);
     refuses(format!("%{}\n---\n", "x".repeat(1_000_000)), REFUSED);

@@ -127,6 +127,9 @@ pub const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Interval between checks of every file without a file event. The target of a symbolic link
 /// changes without an event, and an unreadable file may become readable. A check is one `stat`.
 pub const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Time after which a file that could not be read may be read again, whatever happens in its folder. Less than
+/// [`LOOK_AGAIN`], so that the next check reads it.
+pub const READ_AGAIN: Duration = Duration::from_secs(1);
 
 // === The clock ===
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use capstan_engine::Path;
 use serde::Serialize;
 
-use super::{BindingRow, Document};
+use super::{BindingRow, Document, open_conditions};
 use crate::capabilities::by_resource;
 use crate::output::{self, Format};
 
@@ -27,7 +27,8 @@ struct Scope {
     bindings: Vec<BindingRow>,
 }
 
-/// Prints what the bindings of the identity give that have not expired.
+/// Prints what the bindings of the identity give that have not expired, and whose conditions can hold: a registered
+/// property of the identity may rule them out, or meet them.
 ///
 /// # Errors
 ///
@@ -39,8 +40,16 @@ pub(crate) fn show(
 ) -> anyhow::Result<ExitCode> {
     document.expect_identity(identity)?;
     let mut scopes: BTreeMap<String, Scope> = BTreeMap::new();
-    let bindings = document.bindings(Path::parse(identity)?).into_iter();
-    for binding in bindings.filter(|binding| document.in_time(binding)) {
+    let subject = document.properties().get(identity).copied();
+    let mut never_hold = false;
+    for binding in document.bindings(Path::parse(identity)?) {
+        if !document.in_time(&binding) {
+            continue;
+        }
+        let Some(open) = open_conditions(&binding.when, subject, None) else {
+            never_hold = true;
+            continue;
+        };
         let id = binding.scope.to_string();
         let scope = scopes.entry(id.clone()).or_insert_with(|| Scope {
             scope: id,
@@ -49,8 +58,7 @@ pub(crate) fn show(
             bindings: vec![],
         });
         let names = document.capabilities(&binding.role).into_iter().map(String::from);
-        let into =
-            if binding.when.is_empty() { &mut scope.capabilities } else { &mut scope.conditional };
+        let into = if open.is_empty() { &mut scope.capabilities } else { &mut scope.conditional };
         into.extend(names);
         scope.bindings.push(document.row(binding));
     }
@@ -62,7 +70,8 @@ pub(crate) fn show(
     match format {
         Format::Json => output::json(&access)?,
         Format::Table if access.scopes.is_empty() => {
-            output::line(format!("{identity} can do nothing: no binding is in time"))?;
+            let conditions = if never_hold { " with conditions that can hold" } else { "" };
+            output::line(format!("{identity} can do nothing: no binding is in time{conditions}"))?;
         }
         Format::Table => access.print()?,
     }

@@ -1,18 +1,22 @@
 //! `capstan policy diff`: which identities gain or lose which capability where.
 //!
-//! A *right* is a capability with its restrictions: expiry and conditions. A right without restrictions covers those
-//! with them. Rights apply to everything below their scope, so only the topmost scope of a change is listed.
+//! A *right* is a capability with its restrictions: expiry and conditions. A right covers those that end no later and
+//! have at least its conditions. Rights apply to everything below their scope, so only the topmost scope of a change is
+//! listed.
+//!
+//! Registered properties decide conditions: those of an identity wherever it is bound, those of a resource at that
+//! resource. So a resource whose properties change is a scope of its own, with all rights that apply to it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use capstan_engine::{Condition, Path, Timestamp};
+use capstan_engine::{AttributeCategory, Condition, Path, Properties, RoleBinding, Timestamp};
 use capstan_policy::{DOCUMENT_BYTES_MAX, format_timestamp};
 use comfy_table::{Cell, Color};
 use serde::Serialize;
 
-use super::{Document, Test};
+use super::{Document, Test, open_conditions};
 use crate::completion;
 use crate::output::{self, Format};
 
@@ -22,7 +26,8 @@ Examples:
   git show HEAD:acme.yaml | capstan policy diff - acme.yaml
   capstan policy diff old.yaml new.yaml --output json
 
-A capability at a scope applies to everything below it. `except` names scopes below where nothing changes.";
+A capability at a scope applies to everything below it. `except` names scopes below where nothing changes.
+Registered properties count: whom they rule out loses the capability. A later expiry is no loss.";
 
 /// Shows which identities gain or lose which capability where
 #[derive(Debug, clap::Args)]
@@ -42,10 +47,19 @@ pub(crate) struct Diff {
     catalog: Vec<String>,
 }
 
-/// Restrictions of a capability: when it ends, and its conditions.
+/// Restrictions of a capability: when it ends, and its conditions, sorted and each once.
 type Restrictions = (Option<Timestamp>, Vec<Condition>);
-type Right = (String, Restrictions);
-type Rights = BTreeMap<String, BTreeSet<Right>>;
+
+/// What the bindings of an identity give.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Rights {
+    /// By scope, what its bindings give; at a resource of `whole`, what the bindings above it give there, too.
+    scopes: BTreeMap<String, Given>,
+    whole: BTreeSet<String>,
+}
+
+/// The restrictions of each capability.
+type Given = BTreeMap<String, BTreeSet<Restrictions>>;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -71,11 +85,14 @@ impl Diff {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let old = Document::load(&self.old, &self.catalog, DOCUMENT_BYTES_MAX)?;
         let new = Document::load(&self.new, &self.catalog, DOCUMENT_BYTES_MAX)?;
-        let identities = old.identities().into_iter().chain(new.identities());
+        let (old, new) = (Side::of(&old), Side::of(&new));
+        let changed = old.changed_resources(&new);
+        let identities = [&old, &new].into_iter().flat_map(|side| side.document.identities());
         let identities: BTreeSet<&str> = identities.map(Path::as_str).collect();
         let mut report = Report { gained: vec![], lost: vec![] };
         for identity in identities {
-            let (before, after) = (rights(&old, identity)?, rights(&new, identity)?);
+            let (before, after) =
+                (old.rights(identity, &changed)?, new.rights(identity, &changed)?);
             if before != after {
                 report.gained.extend(more(identity, &before, &after));
                 report.lost.extend(more(identity, &after, &before));
@@ -89,29 +106,97 @@ impl Diff {
     }
 }
 
-/// What the bindings at each scope give, without what is given above.
-fn rights(document: &Document, identity: &str) -> anyhow::Result<Rights> {
-    let mut rights = Rights::new();
-    for binding in document.bindings(Path::parse(identity)?) {
-        if !document.in_time(&binding) {
-            continue;
-        }
-        let mut when = binding.when.clone();
-        when.sort();
-        let restrictions = (binding.expires_at, when);
-        let names = document.capabilities(&binding.role).into_iter();
-        let given = names.map(|name| (name.to_owned(), restrictions.clone()));
-        rights.entry(binding.scope.to_string()).or_default().extend(given);
-    }
-    Ok(rights)
+/// One of the two documents.
+struct Side<'d> {
+    document: &'d Document,
+    properties: HashMap<&'d str, &'d Properties>,
 }
 
-/// Whether the rights give this one at the scope: the same at or above it, or one without restrictions.
-fn has(rights: &Rights, scope: &str, right: &Right) -> bool {
-    let free = (right.0.clone(), (None, vec![]));
-    let ends = scope.match_indices('/').map(|(at, _)| at).chain([scope.len()]);
-    ends.filter_map(|end| rights.get(scope.get(..end)?))
-        .any(|given| given.contains(right) || given.contains(&free))
+impl<'d> Side<'d> {
+    fn of(document: &'d Document) -> Self {
+        Self { document, properties: document.properties() }
+    }
+
+    /// The registered resources whose properties differ between the documents. One that is not registered has none.
+    fn changed_resources(&self, other: &Self) -> BTreeSet<String> {
+        let none = Properties::new();
+        let resources = [self, other].into_iter().flat_map(|side| {
+            side.document.policy.model.facts().resources.iter().map(|one| one.id.as_str())
+        });
+        let changed =
+            resources.filter(|id| self.registered(id, &none) != other.registered(id, &none));
+        changed.map(Into::into).collect()
+    }
+
+    fn registered<'p>(&'p self, id: &str, none: &'p Properties) -> &'p Properties {
+        self.properties.get(id).copied().unwrap_or(none)
+    }
+
+    fn rights(&self, identity: &str, changed: &BTreeSet<String>) -> anyhow::Result<Rights> {
+        let subject = self.properties.get(identity).copied();
+        let bindings = self.document.bindings(Path::parse(identity)?).into_iter();
+        let bindings: Vec<_> = bindings.filter(|binding| self.document.in_time(binding)).collect();
+        let tests_resource = |binding: &RoleBinding| {
+            binding.when.iter().any(|test| test.category == AttributeCategory::Resource)
+        };
+        let mut rights = Rights::default();
+        for binding in &bindings {
+            let scope = binding.scope.as_str();
+            self.give(rights.scopes.entry(scope.into()).or_default(), binding, subject, None);
+            if tests_resource(binding) {
+                let below = changed.iter().filter(|id| *id == scope || is_above(scope, id));
+                rights.whole.extend(below.cloned());
+            }
+        }
+        for id in &rights.whole {
+            let mut here = Given::new();
+            let resource = self.properties.get(id.as_str()).copied();
+            for binding in &bindings {
+                let scope = binding.scope.as_str();
+                if id == scope || is_above(scope, id) {
+                    self.give(&mut here, binding, subject, resource);
+                }
+            }
+            rights.scopes.insert(id.clone(), here);
+        }
+        Ok(rights)
+    }
+
+    /// Adds what a binding gives.
+    fn give(
+        &self,
+        given: &mut Given,
+        binding: &RoleBinding,
+        subject: Option<&Properties>,
+        resource: Option<&Properties>,
+    ) {
+        let Some(mut when) = open_conditions(&binding.when, subject, resource) else { return };
+        when.sort();
+        when.dedup();
+        for name in self.document.capabilities(&binding.role) {
+            let restrictions = (binding.expires_at, when.clone());
+            given.entry(name.to_owned()).or_default().insert(restrictions);
+        }
+    }
+}
+
+/// Whether whoever has the capability with the one restrictions has it whenever the others allow it.
+fn covers((end, when): &Restrictions, (other_end, other_when): &Restrictions) -> bool {
+    let lasts = end.is_none_or(|end| other_end.is_some_and(|other| other <= end));
+    lasts && when.iter().all(|test| other_when.contains(test))
+}
+
+impl Rights {
+    /// Whether a capability is given at the scope or above it, with restrictions that cover these.
+    fn has(&self, scope: &str, name: &str, restrictions: &Restrictions) -> bool {
+        let ends = scope.match_indices('/').map(|(at, _)| at).chain([scope.len()]);
+        let scopes = ends.filter_map(|end| scope.get(..end));
+        let is_whole = self.whole.contains(scope);
+        scopes
+            .filter(|one| !is_whole || *one == scope)
+            .filter_map(|one| self.scopes.get(one)?.get(name))
+            .any(|given| given.iter().any(|one| covers(one, restrictions)))
+    }
 }
 
 fn is_above(scope: &str, other: &str) -> bool {
@@ -120,24 +205,30 @@ fn is_above(scope: &str, other: &str) -> bool {
 
 /// What `after` gives and `before` does not, at the topmost scopes.
 fn more(identity: &str, before: &Rights, after: &Rights) -> Vec<Change> {
-    let scopes: BTreeSet<&str> = before.keys().chain(after.keys()).map(String::as_str).collect();
+    let scopes: BTreeSet<&str> =
+        [before, after].into_iter().flat_map(|one| one.scopes.keys()).map(String::as_str).collect();
     // The capabilities by scope, restrictions and exceptions.
     let mut changes: BTreeMap<(&str, &Restrictions, Vec<&str>), Vec<String>> = BTreeMap::new();
-    for (scope, given) in after {
-        for right in given {
-            let free = (right.0.clone(), (None, vec![]));
-            let is_covered = right.1 != free.1 && has(after, scope, &free);
-            let parent = scope.rsplit_once('/').map(|(parent, _)| parent);
-            let is_given_above = parent.is_some_and(|parent| has(after, parent, right));
-            if has(before, scope, right) || is_covered || is_given_above {
-                continue;
+    for (scope, given) in &after.scopes {
+        for (name, all) in given {
+            for restrictions in all {
+                let is_covered =
+                    all.iter().any(|other| other != restrictions && covers(other, restrictions));
+                let parent = scope.rsplit_once('/').map(|(parent, _)| parent);
+                let is_listed_above = parent.is_some_and(|parent| {
+                    after.has(parent, name, restrictions) && !before.has(parent, name, restrictions)
+                });
+                if before.has(scope, name, restrictions) || is_covered || is_listed_above {
+                    continue;
+                }
+                let below = scopes.iter().filter(|other| is_above(scope, other));
+                let same = below.filter(|other| before.has(other, name, restrictions));
+                let same: Vec<&str> = same.copied().collect();
+                let topmost =
+                    same.iter().filter(|one| !same.iter().any(|other| is_above(other, one)));
+                let except = topmost.copied().collect();
+                changes.entry((scope, restrictions, except)).or_default().push(name.clone());
             }
-            let below = scopes.iter().filter(|other| is_above(scope, other));
-            let same = below.filter(|other| has(before, other, right));
-            let same: Vec<&str> = same.copied().collect();
-            let topmost = same.iter().filter(|one| !same.iter().any(|other| is_above(other, one)));
-            let except = topmost.copied().collect();
-            changes.entry((scope, &right.1, except)).or_default().push(right.0.clone());
         }
     }
     let changes = changes.into_iter().map(|((scope, restrictions, except), capabilities)| Change {
@@ -188,19 +279,21 @@ impl Report {
 mod tests {
     use super::*;
 
-    fn rights(given: &[(&str, &str)]) -> Rights {
-        let mut rights = Rights::new();
-        for (scope, name) in given {
-            let right = ((*name).to_owned(), (None, vec![]));
-            rights.entry((*scope).to_owned()).or_default().insert(right);
+    fn rights<'r>(given: impl IntoIterator<Item = (&'r str, &'r str, Restrictions)>) -> Rights {
+        let mut rights = Rights::default();
+        for (scope, name, restrictions) in given {
+            let scope = rights.scopes.entry(scope.to_owned()).or_default();
+            scope.entry(name.to_owned()).or_default().insert(restrictions);
         }
         rights
     }
 
+    const FREE: Restrictions = (None, vec![]);
+
     #[test]
     fn only_the_topmost_scope_of_a_change_is_listed() {
-        let before = rights(&[("a/b", "x")]);
-        let after = rights(&[("a", "x"), ("a/b", "x"), ("a/c", "x")]);
+        let before = rights([("a/b", "x", FREE)]);
+        let after = rights([("a", "x", FREE), ("a/b", "x", FREE), ("a/c", "x", FREE)]);
         let found = more("i", &before, &after);
         assert_eq!(found.len(), 1);
         assert_eq!((&*found[0].scope, &found[0].except[..]), ("a", &["a/b".to_owned()][..]));
@@ -208,12 +301,31 @@ mod tests {
     }
 
     #[test]
-    fn a_right_without_restrictions_covers_one_with_them() {
-        let free = rights(&[("a", "x")]);
-        let mut restricted = Rights::new();
-        let end = Some(Timestamp::UNIX_EPOCH);
-        restricted.entry("a".into()).or_default().insert(("x".into(), (end, vec![])));
-        assert!(more("i", &free, &restricted).is_empty());
-        assert_eq!(more("i", &restricted, &free).len(), 1);
+    fn a_right_covers_those_with_more_restrictions() {
+        let test = |name: &str| Condition {
+            category: AttributeCategory::Context,
+            name: name.into(),
+            equals: true,
+            value: capstan_engine::Value::Boolean(true),
+        };
+        let end = |seconds| Some(Timestamp::new(seconds, 0));
+        // Each covers those behind it.
+        let chain = [
+            (None, vec![]),
+            (end(2), vec![]),
+            (end(1), vec![]),
+            (end(1), vec![test("a")]),
+            (end(1), vec![test("a"), test("b")]),
+        ];
+        for (at, wide) in chain.iter().enumerate() {
+            for narrow in &chain[at + 1..] {
+                let [wide, narrow] = [wide, narrow].map(|one| rights([("a", "x", one.clone())]));
+                assert!(more("i", &wide, &narrow).is_empty(), "{wide:?} {narrow:?}");
+                assert_eq!(more("i", &narrow, &wide).len(), 1, "{wide:?} {narrow:?}");
+            }
+        }
+        let other = rights([("a", "x", (None, vec![test("b")]))]);
+        let one = rights([("a", "x", (None, vec![test("a")]))]);
+        assert_eq!((more("i", &one, &other).len(), more("i", &other, &one).len()), (1, 1));
     }
 }

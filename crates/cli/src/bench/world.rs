@@ -189,9 +189,10 @@ fn read(path: &Path) -> anyhow::Result<Vec<QuestionBuf>> {
         if line.trim().is_empty() {
             continue;
         }
-        let query = Query::parse(&line).map_err(|error| anyhow!("{name}:{}: {error}", at + 1))?;
+        let at = at + 1;
+        let query = Query::parse(&line).map_err(|error| anyhow!("{name}:{at}: {error}"))?;
         let Query { identity, capability, resource, properties } = query;
-        let attributes = properties.attributes();
+        let attributes = properties.attributes().with_context(|| format!("{name}:{at}"))?;
         questions.push(QuestionBuf { identity, capability, resource, attributes });
     }
     Ok(questions)

@@ -75,7 +75,9 @@ fn of_server(kind: Kind, line: &Line) -> Option<Vec<String>> {
                 of_roles(kind, server.list_roles().await.ok()?.roles)
             }
             (Kind::Identity, _, Some(capability), Some(resource)) => {
-                server.list_identities(capability, resource, &none).await.ok()?.identities
+                let found = server.list_identities(capability, resource, &none).await.ok()?;
+                let conditional = found.conditional.into_iter().map(|one| one.identity);
+                found.identities.into_iter().chain(conditional).collect()
             }
             (Kind::Scope, Some(identity), capability, _) => {
                 let asked = match capability {
@@ -86,6 +88,7 @@ fn of_server(kind: Kind, line: &Line) -> Option<Vec<String>> {
                 for capability in asked {
                     let found = server.list_scopes(identity, &capability, &none).await.ok()?;
                     scopes.extend(found.scopes.into_iter().map(|scope| scope.scope));
+                    scopes.extend(found.conditional.into_iter().map(|scope| scope.scope));
                 }
                 scopes
             }

@@ -21,7 +21,7 @@ pub(crate) struct InProcess(pub(super) Snapshot);
 
 impl InProcess {
     pub(super) fn check(&self, query: &Query) -> anyhow::Result<answers::Decision> {
-        let attributes = query.properties.attributes();
+        let attributes = query.properties.attributes()?;
         let question = question(query, &attributes)?;
         let decision = self.0.check(&question, Clock::System.now());
         Ok(self.decision(decision.map_err(|_| self.unknown(&query.capability))?))
@@ -33,7 +33,10 @@ impl InProcess {
         let parsed: Vec<_> = queries
             .iter()
             .zip(&attributes)
-            .map(|(query, attributes)| question(query, attributes))
+            .map(|(query, attributes)| match attributes {
+                Ok(attributes) => question(query, attributes),
+                Err(error) => Err(anyhow!("{error}")),
+            })
             .collect();
         let questions: Vec<_> = parsed.iter().flatten().copied().collect();
         let mut decisions = Vec::with_capacity(questions.len());
@@ -56,7 +59,7 @@ impl InProcess {
         properties: &Properties,
     ) -> anyhow::Result<answers::Capabilities> {
         let (identity, resource) = (path("identity", identity)?, path("resource", resource)?);
-        let (attributes, now) = (properties.attributes(), Clock::System.now());
+        let (attributes, now) = (properties.attributes()?, Clock::System.now());
         let found = self.0.list_capabilities(identity, resource, &attributes, now);
         Ok(answers::Capabilities {
             capabilities: names(self.0.catalog(), &found.capabilities),
@@ -66,7 +69,7 @@ impl InProcess {
     }
 
     pub(super) fn explain(&self, query: &Query) -> anyhow::Result<answers::Explanation> {
-        let attributes = query.properties.attributes();
+        let attributes = query.properties.attributes()?;
         let found = self.0.explain(&question(query, &attributes)?, Clock::System.now());
         let found = found.map_err(|_| self.unknown(&query.capability))?;
         let Explanation { decision, witness, roles, uncounted, elsewhere, declared, similar } =
@@ -92,7 +95,7 @@ impl InProcess {
         resource: &str,
         properties: &Properties,
     ) -> anyhow::Result<answers::Identities> {
-        let (resource, attributes) = (path("resource", resource)?, properties.attributes());
+        let (resource, attributes) = (path("resource", resource)?, properties.attributes()?);
         let (now, all) = (Clock::System.now(), Cursor::ALL);
         let found = self.0.conditional_identities_page(capability, resource, &attributes, now, all);
         let mut answer = answers::Identities {
@@ -125,7 +128,7 @@ impl InProcess {
                  said of it"
             );
         }
-        let (attributes, now) = (properties.attributes(), Clock::System.now());
+        let (attributes, now) = (properties.attributes()?, Clock::System.now());
         let all = Cursor::ALL;
         let found = self.0.conditional_scopes_page(identity, capability, &attributes, now, all);
         let mut answer =

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
 use capstan_policy::{format_timestamp, whole};
@@ -56,8 +56,11 @@ impl Remote {
     ) -> anyhow::Result<Self> {
         let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
         let channel = endpoint.tcp_nodelay(true).connect().await;
-        let channel = channel.with_context(|| {
-            format!("cannot reach {address} (start a server: capstan serve --demo)")
+        let channel = channel.map_err(|error| {
+            // The errors above the cause repeat its text.
+            let error = anyhow::Error::from(error);
+            let cause = error.root_cause();
+            anyhow!("cannot reach {address} (start a server: capstan serve --demo): {cause}")
         })?;
         let mode = match consistency {
             Consistency::Any => None,
@@ -341,9 +344,14 @@ fn message(properties: Properties) -> Option<v1::Properties> {
     Some(all)
 }
 
-/// JSON as `google.protobuf.Value`. serde_json limits the depth.
+/// JSON as `google.protobuf.Value`. No condition can test a list or an object, and decoders limit the depth of a message:
+/// a list or an object within another one is sent as null.
 fn value_message(value: serde_json::Value) -> Value {
     use serde_json::Value as Json;
+    let scalar = |value| match value {
+        Json::Array(_) | Json::Object(_) => Value { kind: Some(Kind::NullValue(0)) },
+        scalar => value_message(scalar),
+    };
     let kind = match value {
         Json::Null => Kind::NullValue(0),
         Json::Bool(value) => Kind::BoolValue(value),
@@ -351,10 +359,10 @@ fn value_message(value: serde_json::Value) -> Value {
         Json::Number(value) => Kind::NumberValue(value.as_f64().unwrap_or(f64::NAN)),
         Json::String(value) => Kind::StringValue(value),
         Json::Array(values) => {
-            Kind::ListValue(ListValue { values: values.into_iter().map(value_message).collect() })
+            Kind::ListValue(ListValue { values: values.into_iter().map(scalar).collect() })
         }
         Json::Object(fields) => Kind::StructValue(Struct {
-            fields: fields.into_iter().map(|(name, value)| (name, value_message(value))).collect(),
+            fields: fields.into_iter().map(|(name, value)| (name, scalar(value))).collect(),
         }),
     };
     Value { kind: Some(kind) }

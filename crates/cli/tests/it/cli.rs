@@ -16,6 +16,8 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
+use capstan_server::limits::PROPERTIES_MAX;
+
 use crate::command_limits::{LINE_BYTES_MAX, MESSAGE_BYTES};
 use crate::common::{Serving, capstan, command, folder, stderr, stdout};
 
@@ -75,6 +77,40 @@ fn a_long_line_does_not_affect_other_lines() {
 }
 
 /// More roles than one message can hold, in pages of 100.
+/// A value in many brackets is one that no condition can test, over gRPC as in process, and its line is answered. Too
+/// many properties are the error of their line, in the same words.
+#[test]
+fn a_deep_value_does_not_affect_other_lines() {
+    let queries = folder("deep-value").join("queries.ndjson");
+    let deep = |open: &str, close: &str| {
+        let value = open.repeat(100) + "1" + &close.repeat(100);
+        format!(
+            r#"{{"identity": "bob", "capability": "repo.list", "resource": "acme/platform",
+                 "properties": {{"context": {{"x": {value}}}}}}}"#
+        )
+        .replace('\n', " ")
+    };
+    let plain = r#"{"identity": "bob", "capability": "repo.list", "resource": "acme/platform"}"#;
+    let many: serde_json::Map<_, _> =
+        (0..=PROPERTIES_MAX).map(|at| (format!("p{at}"), json!(at))).collect();
+    let many = json!({"identity": "bob", "capability": "repo.list", "resource": "acme/platform",
+                      "properties": {"context": many}});
+    let many = many.to_string();
+    let lines = [plain, &deep("[", "]"), &many, &deep(r#"{"a": "#, "}"), plain].join("\n");
+    std::fs::write(&queries, lines).unwrap();
+    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let address = format!("http://{}", server.address("grpc"));
+    for decider in [["--policy", DEMO], ["--addr", &address]] {
+        let file = ["check", "--file", queries.to_str().unwrap()];
+        let output = capstan(&[&file[..], &decider].concat());
+        let text = stdout(&output);
+        assert_eq!((output.status.code(), text.matches("GRANTED").count()), (Some(2), 4), "{text}");
+        let refused = format!("properties: 257 properties: at most {PROPERTIES_MAX} are allowed");
+        let refused = json!({"error": refused}).to_string();
+        assert_eq!(text.lines().nth(2), Some(&*refused), "{decider:?}");
+    }
+}
+
 #[test]
 fn roles_with_many_capabilities_are_listed() {
     let actions: Vec<String> = (0..460).map(|at| format!("{}{at:03}", "a".repeat(90))).collect();
@@ -378,6 +414,9 @@ fn property_options_supply_the_attributes_of_conditions() {
     assert_eq!(check(&["--property", "context.n=\"1\""]), 1);
     assert_eq!(check(&["--property", "context.n=one"]), 1);
     assert_eq!(check(&["--property", "n=1"]), 2);
+    // The lines of a file have their own properties: the option would be without effect.
+    let file = capstan(&["check", "--file", "none", "--policy", DEMO, "--property", "context.n=1"]);
+    assert!(stderr(&file).contains("'--property <ATTRIBUTE=VALUE>'"), "{}", stderr(&file));
     assert_eq!(check(&["--property", "context.n"]), 2);
 }
 

@@ -86,6 +86,7 @@ fn a_policy_file_has_the_names_of_every_argument() {
 fn built_in_names_need_neither_policy_nor_server() {
     assert_eq!(tab("capstan roles list registry.pull_"), ["registry.pull_token_creator "]);
     assert_eq!(tab("capstan roles list").len(), 1);
+    assert_eq!(tab("capstan rol"), ["roles "], "the name of the help, and not its alias");
     assert_eq!(tab("capstan check alice vuln_report."), ["vuln_report.create", "vuln_report.list"]);
     let old = tab("capstan roles list --catalog chainguard-2023-12-07 ");
     assert_eq!(names(old).len(), 4);
@@ -139,6 +140,23 @@ fn a_server_is_asked_for_what_its_calls_list() {
     // The environment names a server, too.
     assert_eq!(tab_at("capstan check bob repo.list ", "", &addr), ["acme/platform "]);
     assert_eq!(tab_at("capstan roles list acme", "", &addr), [""; 0], "as `roles list` itself");
+}
+
+/// Who may do something only under conditions is a name, too.
+#[test]
+fn a_server_lists_conditional_names() {
+    let policy = folder("completion-conditional").join("policy.yaml");
+    let text = "version: 1\ncatalog: chainguard-2025-08-14+errata\ngroups: [{id: acme}]\nidentities: [{id: eve}]\n\
+                role_bindings: [{identity: eve, role: viewer, scope: acme, when: [\n\
+                {attribute: context.mfa, equals: true}]}]\n";
+    std::fs::write(&policy, text).unwrap();
+    let policy = policy.to_str().unwrap();
+    let arguments = ["--policy", policy, "--listen", "127.0.0.1:0", "--http", "none"];
+    let server = Serving::start(&arguments, 1);
+    let addr = format!("http://{}", server.address("grpc"));
+    assert_eq!(tab(&format!("capstan check --addr {addr} eve repo.list ")), ["acme "]);
+    let before = format!("capstan check --addr {addr} e");
+    assert_eq!(tab_at(&before, " repo.list acme", CLOSED), ["eve "]);
 }
 
 /// A server that never answers ends the wait after [`COMPLETION_TIME_MAX`], or after another time, without a word.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::{capstan, folder, stderr, stdout};
+use crate::common::{capstan, command, folder, stderr, stdout};
 
 const ROUTES: &str = "version: 1
 routes:
@@ -137,6 +137,12 @@ fn invalid_arguments_are_errors() {
             &["--policy", DEMO, "--identity", "//", "GET", "http://r.example/v2/a/tags"],
             "identity: segment 1 is empty",
         ),
+        // Neither a route that requires no capability nor a refusal hides a malformed identity.
+        (&["--policy", DEMO, "--identity", "a//b", "GET", "/v2/"], "identity: segment 2 is empty"),
+        (
+            &["--policy", DEMO, "--identity", "a b", "GET", "/nowhere"],
+            "identity: character ' ' in segment 1",
+        ),
         (&["GET"], "<URL>"),
     ] {
         let (code, text) = test("routes-errors", arguments);
@@ -146,6 +152,26 @@ fn invalid_arguments_are_errors() {
     let output = capstan(&["routes", "test", "--routes", "README.md", "GET", "/"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("README.md:"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_hyphen_is_standard_input() {
+    let routes = folder("routes-stdin").join("routes.yaml");
+    std::fs::write(&routes, ROUTES).unwrap();
+    let routes = routes.to_str().unwrap();
+    let asked = ["--identity", "alice", "GET", "/v2/"];
+    for (arguments, input) in [
+        (["--routes", "-", "--policy", DEMO], routes),
+        (["--routes", routes, "--policy", "-"], DEMO),
+    ] {
+        let arguments = [&["routes", "test"][..], &arguments, &asked].concat();
+        let mut command = command(&arguments);
+        let folder = command.get_current_dir().unwrap().to_owned();
+        let input = std::fs::File::open(folder.join(input)).unwrap();
+        let output = command.stdin(input).output().unwrap();
+        let text = stdout(&output);
+        assert_eq!(text, "route base\nrequires any identity\nallowed\n", "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -98,12 +98,14 @@ impl Condition {
     }
 
     /// Whether the test holds for this value of the attribute. An absent one fails every test.
-    pub(crate) fn accepts(&self, value: Option<&Value>) -> bool {
+    #[must_use]
+    pub fn accepts(&self, value: Option<&Value>) -> bool {
         value.is_some_and(|value| (*value == self.value) == self.equals)
     }
 
     /// Whether no value of the attribute meets both tests.
-    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+    #[must_use]
+    pub fn contradicts(&self, other: &Self) -> bool {
         let same_attribute = (self.category, &self.name) == (other.category, &other.name);
         same_attribute
             && match (self.equals, other.equals) {

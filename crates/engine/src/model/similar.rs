@@ -51,10 +51,15 @@ fn distance(typed: &str, name: &str) -> Option<usize> {
         return None;
     }
     let (typed_chars, name_chars) = (typed.chars().count(), name.chars().count());
+    if typed.eq_ignore_ascii_case(name) {
+        return Some(0);
+    }
     let max = typed_chars.min(name_chars) / 3 + 1;
-    // A part of the name: `pull` for `registry.pull`. Names that are similar as a whole come first.
+    // A part of the name: `pull` for `registry.pull`. Names that are similar as a whole come first, and so does a name
+    // of which only a few letters are missing: `repo.delet`.
     if typed_chars > 2 && name.contains(typed) {
-        return Some(max + name_chars - typed_chars);
+        let missing = name_chars - typed_chars;
+        return Some(if missing <= max { missing } else { max + missing });
     }
     // The distance is at least the difference in length.
     if typed_chars.abs_diff(name_chars) > max {
@@ -115,7 +120,11 @@ mod tests {
         let similar = |typed| super::similar(typed, names.into_iter());
         assert_eq!(similar("edtor"), ["editor"]);
         assert_eq!(similar("Viewer"), ["viewer"]);
+        assert_eq!(similar("OWNER"), ["owner"], "only the case differs");
         assert_eq!(similar("pull"), ["apk.pull", "registry.pull"]);
+        let actions = ["apk.delete", "repo.list", "repo.create", "repo.delete"];
+        assert_eq!(super::similar("repo.delet", actions.into_iter())[0], "repo.delete");
+        assert_eq!(super::similar("epo.delete", actions.into_iter())[0], "repo.delete");
         assert!(similar("admin").is_empty());
         assert!(similar("").is_empty());
         assert!(similar("owner").is_empty(), "the name itself is no suggestion");

@@ -332,7 +332,9 @@ fn yaml_that_is_more_than_json_is_refused() {
     for directive in ["%YAML 1.2", "%YAML 1.1", "%TAG ! tag:a,2000:", "%FOO"] {
         check(
             format!("{directive}\n---\nversion: 1\ncatalog: test\n"),
-            &["1:1: found YAML directives are disallowed; expected YAML 1.2 or JSON"],
+            &[
+                "1:1: found a directive, which begins with `%`; expected a document without directives",
+            ],
         );
     }
 }
@@ -425,8 +427,8 @@ fn a_syntax_error_ends_the_reading() {
         ),
         (
             "groups: [{id: \"\\q\"}]",
-            "3:15: groups: found while parsing a quoted scalar, found unknown escape character; expected YAML 1.2 or \
-             JSON",
+            "3:15: groups: found an escape with `\\` that YAML does not have; expected `\\\\` for a backslash, or the \
+             text in single quotes",
         ),
     ] {
         check(policy(body), &[expected]);

@@ -280,7 +280,7 @@ fn times_are_rfc_3339() {
     }
     refuses("''", "``", "");
     refuses("~", "null", "");
-    refuses("1798761600", "the number `1798761600`", " (quote it to make it a string)");
+    refuses("1798761600", "the number `1798761600`", "");
     for (seconds, text) in [
         (-62_135_596_800, Some("0001-01-01T00:00:00Z")),
         (253_402_300_799, Some("9999-12-31T23:59:59Z")),

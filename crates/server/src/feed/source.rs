@@ -258,7 +258,11 @@ pub(super) fn load_catalog_by(
 /// Diagnostics as an error, one `file:line:column: problem` a line, which editors can follow.
 #[must_use]
 pub fn in_file(path: &Path, found: &Diagnostics) -> anyhow::Error {
-    let lines: Vec<_> =
-        found.to_string().lines().map(|line| format!("{}:{line}", path.display())).collect();
+    let path = path.display();
+    let mut lines: Vec<_> = found.iter().map(|one| format!("{path}:{one}")).collect();
+    let more = found.total() - lines.len();
+    if more > 0 {
+        lines.push(format!("and {more} more, {} in all", found.total()));
+    }
     anyhow!("{}", lines.join("\n"))
 }

@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 
 use super::reload::{Reload, Wake};
-use crate::limits::{SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
+use crate::limits::{READ_AGAIN, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
 
 /// A file, if the document has one, and its state when it was last read.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedFile {
     path: Option<PathBuf>,
     read: Option<State>,
+    /// When it could not be read.
+    failed: Option<Instant>,
 }
 
 /// The state of a regular file: two states differ if the file has changed. A program can set the time of
@@ -45,7 +47,7 @@ pub(super) async fn is_due(files: &[WatchedFile], wake: Wake) -> bool {
 
 impl WatchedFile {
     pub(crate) const fn new(path: Option<PathBuf>) -> Self {
-        Self { path, read: None }
+        Self { path, read: None, failed: None }
     }
 
     pub(crate) fn path(&self) -> Option<&Path> {
@@ -55,18 +57,23 @@ impl WatchedFile {
     /// Records the state of the file. Call it before reading, so that no later change is missed.
     pub(crate) fn record_state(&mut self) {
         self.read = self.state();
+        self.failed = None;
     }
 
     /// Notes that a load has failed. An unreadable file is due again at the next tick. An invalid
     /// document is due again when the file changes.
     pub(crate) fn failed(&mut self, error: &anyhow::Error) {
         if error.chain().any(|cause| cause.is::<io::Error>()) {
-            self.read = None;
+            self.failed = Some(Instant::now());
         }
     }
 
+    /// Whether it is to be read: it has changed, or it could not be read and the next tick has come. An event of the
+    /// folder is not enough for that: the server's own log may be in this folder, and each failure is logged.
     fn has_changed(&self) -> bool {
-        self.state() != self.read
+        let state = self.state();
+        let is_due_again = |at: Instant| state.is_some() && at.elapsed() >= READ_AGAIN;
+        state != self.read || self.failed.is_some_and(is_due_again)
     }
 
     /// The state of a regular file. A pipe or a device has none: what is read from it is gone.

@@ -29,6 +29,19 @@ fn other_schemes_are_refused_with_what_to_give() {
 }
 
 #[test]
+fn an_unreachable_server_has_one_cause() {
+    for (addr, cause) in [
+        ("http://127.0.0.1:1", "Connection refused"),
+        ("unix:/no/such/socket", "No such file or directory"),
+    ] {
+        let text = error(addr);
+        assert!(text.starts_with(&format!("error: cannot reach {addr} (start a server")), "{text}");
+        assert_eq!(text.matches("os error").count(), 1, "{text}");
+        assert!(text.contains(&format!("--demo): {cause}")), "{text}");
+    }
+}
+
+#[test]
 fn the_scheme_may_be_in_upper_case() {
     let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
     let addr = format!("HTTP://{}", server.address("grpc"));

@@ -151,3 +151,57 @@ fn a_difference_says_who_gains_and_loses_what_where() {
     assert_eq!(same, "no identity gains or loses a capability\n");
     assert!(error(&["policy", "diff", &old, "no-such-file"]).contains("no-such-file"));
 }
+
+/// What registered properties decide, in two documents that differ in nothing else, and a later expiry.
+#[test]
+fn a_difference_follows_registered_properties_and_later_expiries() {
+    const OLD: &str = "version: 1
+catalog: {name: c, resources: [{name: r, actions: [get]}], roles: [{name: reader, capabilities: [r.get]}]}
+groups: [{id: acme}]
+identities: [{id: ann, properties: {team: red}}, {id: bea}, {id: cat}, {id: dot}]
+resources: [{id: acme/one, type: r, properties: {status: live}}, {id: acme/two, type: r}]
+role_bindings:
+- {identity: ann, role: reader, scope: acme, when: [{attribute: subject.team, equals: red}]}
+- {identity: bea, role: reader, scope: acme, expires_at: 2120-01-01T00:00:00Z}
+- {identity: cat, role: reader, scope: acme, when: [{attribute: resource.status, not_equals: old}]}
+- {identity: dot, role: reader, scope: acme}
+";
+    let old = policy("audit-properties-old", OLD);
+    let changed = OLD.replace("team: red}}", "team: blue}}").replace("2120", "2121");
+    let changed = changed
+        .replace("status: live", "status: old")
+        .replace("{id: acme/two, type: r}", "{id: acme/two, type: r, properties: {status: old}}");
+    let new = policy("audit-properties-new", &changed);
+    let found = json_of(&["policy", "diff", &old, &new]);
+    let when = json!([{"attribute": "resource.status", "not_equals": "old"}]);
+    let lost = json!([
+        {"identity": "ann", "scope": "acme", "capabilities": ["r.get"]},
+        {"identity": "cat", "scope": "acme/one", "capabilities": ["r.get"]},
+        {"identity": "cat", "scope": "acme/two", "capabilities": ["r.get"], "when": when},
+    ]);
+    let later = json!([{"identity": "bea", "scope": "acme", "capabilities": ["r.get"],
+                        "expires_at": "2121-01-01T00:00:00Z"}]);
+    assert_eq!(found, json!({"gained": later, "lost": lost}));
+    let back = json_of(&["policy", "diff", &new, &old]);
+    assert_eq!(back["gained"], lost, "what the one direction loses, the other gains");
+    assert_eq!(back["lost"], later);
+    // The same of one document: what can never hold is not listed, what always holds needs no condition.
+    let all =
+        |policy: &str| json_of(&["capabilities", "ann", "--policy", policy])["scopes"].clone();
+    assert_eq!(all(&old)[0]["capabilities"], json!(["r.get"]));
+    assert_eq!(all(&old)[0]["conditional"], json!([]));
+    assert_eq!(all(&new), json!([]));
+    let nothing = text(&["capabilities", "ann", "--policy", &new]);
+    let expected = "ann can do nothing: no binding is in time with conditions that can hold\n";
+    assert_eq!(nothing, expected);
+    let asked = ["capabilities", "ann", "--policy", &new, "--property", "subject.team=red"];
+    assert!(error(&asked).contains("give RESOURCE"));
+    // Nobody gains anything by conditions that contradict each other.
+    let tests = ["equals", "not_equals"].map(|word| format!("{{attribute: context.n, {word}: 1}}"));
+    let never =
+        format!("- {{identity: idle, role: writer, scope: acme, when: [{}]}}\n", tests.join(", "));
+    let old = policy("audit-never-old", POLICY);
+    let new = policy("audit-never-new", &format!("{POLICY}{never}"));
+    let nothing = "no identity gains or loses a capability\n";
+    assert_eq!(text(&["policy", "diff", &old, &new]), nothing);
+}

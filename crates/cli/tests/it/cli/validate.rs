@@ -82,3 +82,17 @@ fn the_log_filter_is_documented_and_used() {
     assert_eq!(logged("error"), "");
     assert!(logged("info,capstan_server=debug").contains("\"level\":\"INFO\""));
 }
+
+/// Every line but the last begins with a place, which editors follow.
+#[test]
+fn the_number_of_further_mistakes_has_no_place() {
+    let path = folder("validate-many").join("policy.yaml");
+    let roles: String = (0..150).map(|at| format!("- {{id: r{at}}}\n")).collect();
+    let text = format!("version: 1\ncatalog: chainguard-2025-08-14+errata\nroles:\n{roles}");
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+    let output = capstan(&["check", "a", "repo.list", "b", "--policy", path]);
+    let text = stderr(&output);
+    let places = text.matches(&format!("{path}:")).count();
+    assert!(places == 100 && text.ends_with("\nand 50 more, 150 in all\n"), "{text}");
+}

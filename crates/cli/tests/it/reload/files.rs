@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::LOOK_AGAIN;
+use capstan_server::limits::{LOOK_AGAIN, READ_AGAIN};
 use capstan_server::server::Config;
 
 use super::{check_at, file, policy, replace};
@@ -151,4 +151,36 @@ fn a_catalog_from_a_pipe_is_kept() {
     server.wait_for_log("\"revision\":2");
     server.signal("-HUP");
     server.wait_for_log("\"revision\":3");
+}
+
+/// A file that cannot be read is tried again at the next tick, and not at each event of its folder: the server's own log
+/// may be there, and then each failure would be the next event.
+#[test]
+fn a_folder_that_changes_all_the_time_does_not_repeat_a_failed_reload() {
+    let path = file("reload-busy-folder", OF_MINE);
+    let mine = path.with_file_name("mine.yaml");
+    std::fs::write(&mine, catalog("r.get")).unwrap();
+    let [text, mine_text] = [&path, &mine].map(|path| path.to_str().unwrap());
+    let arguments = [&["--policy", text, "--catalog", mine_text], &FREE[..]].concat();
+    let mut server = Serving::start(&arguments, 1);
+    let address = format!("http://{}", server.address("grpc"));
+    let ask = || capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code();
+    std::fs::remove_file(&path).unwrap();
+    let busy = path.with_file_name("server.log");
+    let started = Instant::now();
+    while started.elapsed() < LOOK_AGAIN * 2 {
+        std::fs::write(&busy, "a line\n").unwrap();
+    }
+    let elapsed = started.elapsed();
+    assert_eq!(ask(), Some(0));
+    replace(&path, &OF_MINE.replace("first", "second"));
+    server.wait_for_log("\"revision\":2");
+    let (code, log) = server.stop("-TERM");
+    let failures = log.matches("the policy is not reloaded").count();
+    // Twice more, for the first failure and for the time of the last lines.
+    let most = elapsed.as_secs() / READ_AGAIN.as_secs() + 2;
+    assert!(
+        code == Some(0) && (1..=most).contains(&(failures as u64)),
+        "{failures} in {elapsed:?}\n{log}"
+    );
 }
