@@ -71,6 +71,8 @@ fn unknown_names_are_refused_unless_the_test_says_so() {
 - {{identity: bbo, capability: repo.list, resource: acme, allowed: false{more}}}
 - {{identity: bob, capability: repo.list, resource: amce/web, allowed: false{more}}}
 - {{identity: bbo, resource: acme, capabilities: []{more}}}
+- {{identity: bob, capability: repo.lsit, resource: acme, allowed: false{more}}}
+- {{capability: repo.lsit, resource: acme, identities: []{more}}}
 "
         )
     };
@@ -86,7 +88,14 @@ fn unknown_names_are_refused_unless_the_test_says_so() {
         assert!(found.contains(expected), "{found}");
     }
     let (code, found) = run("policy-test-known", &tests(", unknown: true"), &[]);
-    assert_eq!((code, &*found), (Some(0), "ok: 3 passed, 0 failed\n"));
+    assert_eq!((code, &*found), (Some(0), "ok: 5 passed, 0 failed\n"));
+    for test in [
+        "{identity: bob, capability: repo.lsit, resource: acme, allowed: true, unknown: true}",
+        "{capability: repo.lsit, resource: acme, identities: [bob], unknown: true}",
+    ] {
+        let (code, found) = run("policy-test-nobody-can", &format!("tests: [{test}]"), &[]);
+        assert!(code == Some(1) && found.contains("an unknown capability"), "{found}");
+    }
     // Who expects this reason knows that the identity is unknown.
     let expected = "{identity: bbo, capability: repo.list, resource: acme, allowed: false, \
                     reason: UNKNOWN_IDENTITY}";
