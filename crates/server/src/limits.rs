@@ -86,8 +86,8 @@ pub const POLLS_MAX: u32 = 16;
 /// Calls other than plain checks that a connection starts in one wake; further ones wait until others had their turn, and
 /// meanwhile the connection reads nothing. A batch of 100 checks takes 30 microseconds.
 pub const STARTED_CALLS_MAX: usize = 4;
-/// Calls that are told at once that their connection has ended; the others are told after others had their turn. A call
-/// takes 3 microseconds to end.
+/// Calls that learn at once that their connection has ended. Those that are left learn it after other connections had
+/// their turn: each runs to be dropped, and a connection has up to [`CONNECTION_STREAMS_MAX`].
 pub const ENDED_CALLS_MAX: usize = 8;
 
 // === Lists and revisions ===

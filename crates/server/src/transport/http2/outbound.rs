@@ -67,8 +67,8 @@ where
     }
 }
 
-/// Polls until there is a result, or until the stream has ended. All calls of a connection end with it, at once: what
-/// they would still do, such as to write an error that nobody reads, takes some ten times longer than to drop them.
+/// Polls until there is a result, or until the stream has ended. A call that runs once more after that makes an error that
+/// nobody reads, and all calls of a connection end at once.
 async fn while_open<T>(
     (wire, stream): (&Wire, u32),
     mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>,
