@@ -1,6 +1,7 @@
 //! Which files are read again: those that have changed in any way, catalogs among them, and regular ones only.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -46,21 +47,30 @@ async fn a_changed_catalog_is_read_again() {
     assert!(!check_at(&server, "first", 3).await.allowed);
 }
 
-#[test]
-fn sighup_reads_a_changed_catalog() {
-    let path = file("reload-catalog-sighup", OF_MINE);
+/// A server, its policy, and the file of its catalog.
+fn serving_mine(folder: &str) -> (Serving, PathBuf, PathBuf) {
+    let path = file(folder, OF_MINE);
     let mine = path.with_file_name("mine.yaml");
     std::fs::write(&mine, catalog("r.get")).unwrap();
     let [text, mine_text] = [&path, &mine].map(|path| path.to_str().unwrap());
     let arguments = [&["--policy", text, "--catalog", mine_text], &FREE[..]].concat();
-    let mut server = Serving::start(&arguments, 1);
+    (Serving::start(&arguments, 1), path, mine)
+}
+
+/// The exit code of a check of what the policy and the catalog allow at first.
+fn ask_first(server: &Serving) -> Option<i32> {
     let address = format!("http://{}", server.address("grpc"));
-    let ask = || capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code();
-    assert_eq!(ask(), Some(0));
+    capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code()
+}
+
+#[test]
+fn sighup_reads_a_changed_catalog() {
+    let (mut server, _, mine) = serving_mine("reload-catalog-sighup");
+    assert_eq!(ask_first(&server), Some(0));
     replace(&mine, &catalog("r.list"));
     server.signal("-HUP");
     server.wait_for_log("\"revision\":2");
-    assert_eq!(ask(), Some(1));
+    assert_eq!(ask_first(&server), Some(1));
 }
 
 /// A file whose inode, length and time of modification are as before is another one all the same.
@@ -124,14 +134,12 @@ async fn process_substitution_is_read_at_the_start() {
     let mut bash = Command::new("bash");
     bash.args(["-c", line]).arg(command(&[]).get_program()).args([&policy, &mine]);
     let mut server = Serving::spawn(&mut bash, 1);
-    let address = format!("http://{}", server.address("grpc"));
-    let ask = || capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code();
-    assert_eq!(ask(), Some(0));
+    assert_eq!(ask_first(&server), Some(0));
     let started = Instant::now();
     tokio::time::sleep(LOOK_AGAIN + Duration::from_millis(500)).await;
     server.signal("-HUP");
     server.wait_for_log("is no regular file: a pipe is read once, at the start");
-    assert_eq!(ask(), Some(0));
+    assert_eq!(ask_first(&server), Some(0));
     let (code, log) = server.stop("-TERM");
     assert_eq!((code, log.matches("the policy is not reloaded").count()), (Some(0), 1), "{log}");
     assert!(started.elapsed() < PATIENCE);
@@ -157,14 +165,7 @@ fn a_catalog_from_a_pipe_is_kept() {
 /// may be there, and then each failure would be the next event.
 #[test]
 fn a_folder_that_changes_all_the_time_does_not_repeat_a_failed_reload() {
-    let path = file("reload-busy-folder", OF_MINE);
-    let mine = path.with_file_name("mine.yaml");
-    std::fs::write(&mine, catalog("r.get")).unwrap();
-    let [text, mine_text] = [&path, &mine].map(|path| path.to_str().unwrap());
-    let arguments = [&["--policy", text, "--catalog", mine_text], &FREE[..]].concat();
-    let mut server = Serving::start(&arguments, 1);
-    let address = format!("http://{}", server.address("grpc"));
-    let ask = || capstan(&["check", "alice", "r.get", "first", "--addr", &address]).status.code();
+    let (mut server, path, _) = serving_mine("reload-busy-folder");
     std::fs::remove_file(&path).unwrap();
     let busy = path.with_file_name("server.log");
     let started = Instant::now();
@@ -172,7 +173,7 @@ fn a_folder_that_changes_all_the_time_does_not_repeat_a_failed_reload() {
         std::fs::write(&busy, "a line\n").unwrap();
     }
     let elapsed = started.elapsed();
-    assert_eq!(ask(), Some(0));
+    assert_eq!(ask_first(&server), Some(0));
     replace(&path, &OF_MINE.replace("first", "second"));
     server.wait_for_log("\"revision\":2");
     let (code, log) = server.stop("-TERM");
