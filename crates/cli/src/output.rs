@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
+use anyhow::Context as _;
 use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
 use serde::Serialize;
 
@@ -47,15 +48,16 @@ pub(crate) fn is_quiet() -> bool {
     QUIET.get().is_some()
 }
 
+const NOT_WRITTEN: &str = "cannot write the result to standard output";
+
 /// Prints a value as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     if is_quiet() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
-    serde_json::to_writer(&mut out, value).map_err(io::Error::from)?;
-    writeln!(out)?;
-    Ok(())
+    let written = serde_json::to_writer(&mut out, value).map_err(io::Error::from);
+    written.and_then(|()| writeln!(out)).context(NOT_WRITTEN)
 }
 
 /// Prints one or more lines.
@@ -63,19 +65,17 @@ pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     if is_quiet() {
         return Ok(());
     }
-    writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    writeln!(io::stdout(), "{text}").context(NOT_WRITTEN)
 }
 
-/// Prints the error that ended a command: as JSON to standard output, unless that is quiet; as text to standard error.
+/// Prints the error that ended a command: as JSON to standard output, unless that is quiet or cannot be written; then, and
+/// as text, to standard error.
 pub(crate) fn error(format: Format, error: &anyhow::Error) {
-    // If this output is closed too, the exit code is all that remains.
-    let _ = match format {
-        Format::Json if !is_quiet() => {
-            json(&Failure { error: format!("{error:#}") }).map_err(|_| io::ErrorKind::Other.into())
-        }
-        Format::Json | Format::Table => writeln!(io::stderr(), "error: {error:#}"),
-    };
+    let as_json = format == Format::Json && !is_quiet();
+    if !as_json || json(&Failure { error: format!("{error:#}") }).is_err() {
+        // If this output is closed too, the exit code is all that remains.
+        let _ = writeln!(io::stderr(), "error: {error:#}");
+    }
 }
 
 /// An error as JSON: `{"error": "..."}`.

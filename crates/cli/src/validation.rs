@@ -92,7 +92,7 @@ impl FileReport {
     }
 
     fn unreadable(path: &Path, error: &anyhow::Error) -> Self {
-        let found = format!("{error:#}");
+        let found = format!("nothing: {error:#}");
         let finding = Finding {
             line: 1,
             column: 1,

@@ -3,6 +3,7 @@
 mod address;
 mod audit;
 mod conditional;
+mod diff;
 mod explain;
 mod policy_test;
 mod questions;
@@ -444,4 +445,16 @@ fn the_environment_sets_only_the_default_server() {
     assert!(run(&["check", "alice", "repo.list", "acme", "--policy", DEMO]).status.success());
     let asked = run(&["check", "alice", "repo.list", "acme"]);
     assert!(stderr(&asked).contains("cannot reach http://127.0.0.1:1"), "{}", stderr(&asked));
+}
+
+/// A result that cannot be written is an error, which standard error says whatever the format.
+#[test]
+fn a_full_standard_output_is_an_error_with_a_message() {
+    for arguments in [&["roles", "list"][..], &["roles", "list", "--output", "json"]] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let output = command(arguments).stdout(full).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}");
+        let said = stderr(&output);
+        assert!(said.starts_with("error: cannot write the result to standard output: "), "{said}");
+    }
 }
