@@ -109,6 +109,9 @@ pub const KEPT_TIME: Duration = Duration::from_secs(60);
 /// Bytes of index of all kept revisions together; the served revision does not count. Beyond it,
 /// the oldest is freed first. It bounds the memory that frequent writes can take.
 pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Earlier revisions that keep their view of the store's objects for a paged list. Each holds the old pages of the
+/// file that later writes replaced. Beyond it the oldest list has to begin anew.
+pub const PINNED_VIEWS_MAX: usize = 64;
 /// Identities whose decisions are compared with the rules before a snapshot may serve. It bounds
 /// the time that the self-check adds to a load.
 pub const SELF_CHECK_IDENTITIES: usize = 256;

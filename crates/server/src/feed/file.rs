@@ -89,7 +89,7 @@ impl PolicyFile {
             let loaded = (snapshot.clone(), compared, (warnings, of_catalogs), catalog_files);
             let bytes = served.map_or(0, |served| served.bytes_beside(&snapshot));
             drop(replaced);
-            drop(published.publish(Current { snapshot, credentials }, bytes));
+            drop(published.publish(Current::of_document(snapshot, credentials), bytes));
             give_back();
             anyhow::Ok(loaded)
         });

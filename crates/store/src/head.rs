@@ -1,0 +1,83 @@
+//! The sentinel that ends each transaction, and the digest that chains transactions.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::Op;
+
+/// Bytes of a digest: SHA-256.
+pub const DIGEST_BYTES: usize = 32;
+/// A digest of the history up to a transaction.
+pub type Digest = [u8; DIGEST_BYTES];
+
+/// Bits of a revision that hold the sequence number; the epoch is above them (contract, section 5).
+pub const SEQ_BITS: u32 = 40;
+/// The highest epoch, so that JSON holds every revision exactly. The lowest epoch of a store is 1.
+pub const EPOCH_MAX: u16 = 8_191;
+
+/// What ends a transaction: its place in the sequence, and a digest of everything up to it
+/// (`consistency.md`, C.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The epoch of the store, 1 to [`EPOCH_MAX`]. A restore of a backup raises it.
+    pub epoch: u16,
+    /// The sequence number: 0 for a new store, then one more for each transaction.
+    pub seq: u64,
+    /// The number of operations of the transaction.
+    pub n_ops: u32,
+    /// The digest of the transaction and everything before it, see [`Head::next`].
+    pub digest: Digest,
+    /// The digest of the transaction before it.
+    pub prev_digest: Digest,
+}
+
+impl Head {
+    /// The head of a store without a transaction.
+    #[must_use]
+    pub const fn empty(epoch: u16) -> Self {
+        Self { epoch, seq: 0, n_ops: 0, digest: [0; DIGEST_BYTES], prev_digest: [0; DIGEST_BYTES] }
+    }
+
+    /// The revision: the epoch from bit 40 up, the sequence number below.
+    #[must_use]
+    pub const fn revision(&self) -> u64 {
+        ((self.epoch as u64) << SEQ_BITS) | self.seq
+    }
+
+    /// The head after one more transaction with these operations. The digest is SHA-256 of the following
+    /// encoding, which must not change, because digests are stored. Numbers are little-endian:
+    ///
+    /// ```text
+    /// digest of the head before: 32 bytes   epoch: u16   seq: u64   n_ops: u32   then of each operation:
+    ///   1 for a put, 2 for a delete: u8   bytes of the key: u32, key
+    ///   of a put:                         bytes of the value: u32, value
+    /// ```
+    #[must_use]
+    pub fn next(&self, ops: &[Op]) -> Self {
+        let n_ops = u32::try_from(ops.len()).unwrap_or(u32::MAX);
+        let seq = self.seq.saturating_add(1);
+        let mut hash = Sha256::new();
+        hash.update(self.digest);
+        hash.update(self.epoch.to_le_bytes());
+        hash.update(seq.to_le_bytes());
+        hash.update(n_ops.to_le_bytes());
+        let mut part = |bytes: &[u8]| {
+            hash.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
+            hash.update(bytes);
+        };
+        for op in ops {
+            match op {
+                Op::Put { key, value } => {
+                    part(&[1]);
+                    part(key);
+                    part(value);
+                }
+                Op::Delete { key } => {
+                    part(&[2]);
+                    part(key);
+                }
+            }
+        }
+        let digest = hash.finalize().into();
+        Self { epoch: self.epoch, seq, n_ops, digest, prev_digest: self.digest }
+    }
+}

@@ -1,0 +1,23 @@
+//! The journal: a totally ordered sequence of transactions on a key-value state.
+//!
+//! ```text
+//! Batch ──append(head)──▶ Journal ──▶ one durable commit: transactions 8, 9, 10, each ended by its Head
+//!                            ├──view()──▶ View: the state at one revision, for reads
+//!                            └──watch(8)──▶ transactions from 8 on, in order
+//! ```
+//!
+//! Keys and values are bytes; what they mean is decided by whoever writes them (`capstan-iam`). The store wraps
+//! every value in an envelope with a version and a checksum.
+//!
+//! **Invariants**: each transaction has the next sequence number, and is visible wholly or not at all. What
+//! `append` has acknowledged is durable. A record that does not match its checksum is an error, never a value.
+//!
+//! Read `journal`, then `head`.
+
+mod head;
+mod journal;
+
+pub use head::{DIGEST_BYTES, Digest, EPOCH_MAX, Head, SEQ_BITS};
+pub use journal::{
+    AppendError, Batch, Committed, Entry, Journal, Op, StoreError, Transaction, View, WatchError,
+};
