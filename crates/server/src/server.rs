@@ -75,6 +75,12 @@ impl Server {
         self.listeners.grpc_addresses()
     }
 
+    /// The management socket.
+    #[must_use]
+    pub fn management_address(&self) -> Option<Address> {
+        self.listeners.management_address()
+    }
+
     /// The bound HTTP address, with the port that the system chose.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {

@@ -33,6 +33,8 @@ pub(crate) fn config(source: Source) -> Config {
         source,
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        management: None,
+        trust_caller_header: false,
         http: Some("127.0.0.1:0".parse().unwrap()),
         insecure_plaintext: false,
         reflection: true,

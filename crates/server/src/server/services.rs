@@ -22,7 +22,7 @@ use tonic::service::Routes;
 
 use super::Config;
 use crate::admission::{
-    Admission, Encoding, Permits, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
+    Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
 };
 use crate::ask::Ask;
 use crate::envoy;
@@ -51,8 +51,7 @@ pub(super) struct Shared {
     log: Option<DecisionLog>,
     traces: Option<Traces>,
     page_key: PageKey,
-    permits: Arc<Permits>,
-    probes: Arc<Permits>,
+    permits: AllPermits,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -71,8 +70,7 @@ impl Shared {
             log,
             traces,
             page_key,
-            permits: Permits::new(&config.limits),
-            probes: Permits::for_probes(&config.limits),
+            permits: AllPermits::new(&config.limits),
             draining: draining.clone(),
         }
     }
@@ -159,9 +157,8 @@ impl Shared {
                 routes.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }
         let telemetry = (metrics, self.traces.clone());
-        let permits = [&self.permits, &self.probes];
-        let admission =
-            Admission::new(routes.prepare(), limits, permits, telemetry, error_response);
+        let routes = routes.prepare();
+        let admission = Admission::new(routes, limits, &self.permits, telemetry, error_response);
         Ok(WorkerCalls { fast, admission, limits })
     }
 }

@@ -75,6 +75,8 @@ pub enum ShedScope {
     Peer,
     /// Open connections, in the whole server or from one peer.
     Connections,
+    /// Management calls, in the whole server or from one peer.
+    Management,
     /// Health checks, in the whole server or from one peer.
     Probes,
     /// Bytes held for peers: of a connection, of a peer or in the whole server.
@@ -140,6 +142,7 @@ pub struct Metrics {
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
     shed_connections: AtomicU64,
+    shed_management: AtomicU64,
     shed_probes: AtomicU64,
     shed_bytes: AtomicU64,
     panics: AtomicU64,
@@ -256,6 +259,7 @@ impl Metrics {
             ShedScope::Global => &self.shed_global,
             ShedScope::Peer => &self.shed_peer,
             ShedScope::Connections => &self.shed_connections,
+            ShedScope::Management => &self.shed_management,
             ShedScope::Probes => &self.shed_probes,
             ShedScope::Bytes => &self.shed_bytes,
         };
@@ -437,6 +441,7 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
         count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
+        count(&mut family, [("scope", "management")], self.shed_management.load(Relaxed))?;
         count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
         count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
         let connections = self.shed_connections.load(Relaxed);
