@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Change, Condition, Facts, Model, Path, PathBuf, Question as Asked, RoleBinding, Snapshot,
-    Writer, self_check,
+    Change, Condition, Facts, Identity, IdentityState, Model, Path, PathBuf, Question as Asked,
+    RoleBinding, Snapshot, Writer, self_check,
 };
 use capstan_testkit::generate::{self, Question, World};
 use proptest::prelude::*;
@@ -220,6 +220,79 @@ proptest! {
         for id in everything.filter_map(|one| id_of(&writer, one).ok().flatten()).collect::<Vec<_>>() {
             apply(&mut writer, &[Change::DeleteRoleBinding(id.clone())])?;
             prop_assert!(writer.apply([Change::DeleteRoleBinding(id)]).is_err());
+        }
+    }
+
+    /// Identities are disabled and enabled, registered after they were bound, and deleted, and bindings come and go: the
+    /// answers are those of one document after each step.
+    #[test]
+    fn identities_come_and_go(
+        (world, questions) in generate::asked(),
+        steps in prop::collection::vec(any::<(u8, Index, Index)>(), 1..=12),
+    ) {
+        let mut world = world;
+        let mut writer = Writer::new(&build(&world)?.1);
+        for (kind, at, other) in steps {
+            let facts = &mut world.facts;
+            let at = at.index(facts.identities.len().max(1));
+            let other = other.index(facts.role_bindings.len().max(1));
+            match kind % 4 {
+                0 => {
+                    let Some(identity) = facts.identities.get_mut(at) else { continue };
+                    identity.disabled ^= true;
+                    apply(&mut writer, &[Change::UpdateIdentity(identity.clone())])?;
+                }
+                1 => {
+                    let Some(identity) = facts.identities.get(at) else { continue };
+                    let is_bound = facts.role_bindings.iter().any(|one| one.identity == identity.id);
+                    let deleted = writer.apply([Change::DeleteIdentity(identity.id.clone())]);
+                    prop_assert_eq!(deleted.is_err(), is_bound);
+                    if !is_bound {
+                        facts.identities.remove(at);
+                    }
+                }
+                2 => {
+                    let Some(binding) = facts.role_bindings.get(other) else { continue };
+                    let new = Identity { disabled: kind > 127, ..Identity::named(binding.identity.clone()) };
+                    let registered = facts.identities.iter().any(|one| one.id == new.id);
+                    let (update, delete) =
+                        (Change::UpdateIdentity(new.clone()), Change::DeleteIdentity(new.id.clone()));
+                    prop_assert_eq!(writer.apply([update]).is_ok(), registered);
+                    prop_assert!(writer.apply([delete]).is_err());
+                    let created = writer.apply([Change::CreateIdentity(new.clone())]);
+                    prop_assert_eq!(created.is_err(), registered);
+                    let known = facts.identities.iter_mut().find(|one| one.id == new.id);
+                    match known {
+                        Some(known) => *known = new,
+                        None => facts.identities.push(new),
+                    }
+                }
+                _ => {
+                    if facts.role_bindings.is_empty() {
+                        continue;
+                    }
+                    let Some(id) = id_of(&writer, &facts.role_bindings[other])? else { continue };
+                    apply(&mut writer, &[Change::DeleteRoleBinding(id)])?;
+                    let binding = facts.role_bindings.remove(other);
+                    if kind > 127 {
+                        // To the end: of an identity that is registered by now, or is not.
+                        apply(&mut writer, &[Change::CreateRoleBinding(binding.clone())])?;
+                        facts.role_bindings.push(binding);
+                    }
+                }
+            }
+            let snapshot = writer.publish(2);
+            for identity in world.identities() {
+                let mut registered = world.facts.identities.iter();
+                let registered = registered.find(|one| one.id == *identity);
+                let state = IdentityState {
+                    registered: registered.is_some(),
+                    disabled: registered.is_some_and(|one| one.disabled),
+                    bound: world.facts.role_bindings.iter().any(|one| one.identity == *identity),
+                };
+                prop_assert_eq!(snapshot.identity_state(identity.as_path()), Some(state));
+            }
+            same_answers(&world, &questions, &snapshot)?;
         }
     }
 
