@@ -314,7 +314,11 @@ proptest! {
 #[test]
 fn grown_tables_give_the_same_answers() {
     let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
-    let id = |at: usize| format!("acme/team-{}/user-{at}", at % 97).parse().unwrap();
+    let is_person = |at: usize| at.is_multiple_of(13);
+    let id = |at: usize| match is_person(at) {
+        true => format!("{at:040x}").parse().unwrap(),
+        false => format!("acme/team-{}/user-{at}", at % 97).parse().unwrap(),
+    };
     let group = |at: usize| format!("acme/team-{at}").parse().unwrap();
     let mut facts = Facts::default();
     facts.groups.push(capstan_engine::Group { id: "acme".parse().unwrap(), name: String::new() });
@@ -322,7 +326,10 @@ fn grown_tables_give_the_same_answers() {
         .groups
         .extend((0..97).map(|at| capstan_engine::Group { id: group(at), name: String::new() }));
     for at in 0..6_000 {
-        facts.identities.push(capstan_engine::Identity::named(id(at)));
+        if !is_person(at) {
+            let disabled = at.is_multiple_of(11);
+            facts.identities.push(Identity { disabled, ..Identity::named(id(at)) });
+        }
         facts.role_bindings.push(capstan_engine::RoleBinding {
             id: None,
             identity: id(at),
@@ -345,7 +352,13 @@ fn grown_tables_give_the_same_answers() {
     let built = Snapshot::build(&Model::new(catalog, facts).unwrap(), 1).unwrap();
     let none = capstan_engine::Attributes::NONE;
     let now = capstan_engine::Timestamp::UNIX_EPOCH;
+    assert_eq!(grown.identities_len(), built.identities_len());
     for at in 0..6_000 {
+        let (identity, state) =
+            (id(at), |one: &Snapshot, id: &PathBuf| one.identity_state(id.as_path()));
+        assert_eq!(state(&grown, &identity), state(&built, &identity));
+        let bindings = |one: &Snapshot| format!("{:?}", one.role_bindings(identity.as_path()));
+        assert_eq!(bindings(&grown), bindings(&built));
         for (scope, capability) in [(at % 89, "repo.list"), (at % 97, "apk.list")] {
             let (identity, resource) = (id(at), group(scope));
             let asked = Asked {

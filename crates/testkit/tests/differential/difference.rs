@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use capstan_engine::{
     Attributes, Catalog, Difference, DifferenceError, FactSink as _, Facts, Group, Identity, Model,
-    RoleBinding, Snapshot, Timestamp,
+    PathBuf, RoleBinding, Snapshot, Timestamp,
 };
 use capstan_policy::Catalogs;
 use capstan_testkit::asking::{Pair, Tally};
@@ -164,6 +164,35 @@ fn facts(identities: usize) -> Facts {
         });
     }
     facts
+}
+
+/// Somebody who is bound and not declared goes with the last binding, is declared later, and is disabled.
+#[test]
+fn a_person_is_registered_and_goes() {
+    let catalog = Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let person: PathBuf = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+    let nobody = facts(3);
+    let mut bound = nobody.clone();
+    let first = nobody.role_bindings[0].clone();
+    bound.role_bindings.push(RoleBinding { identity: person.clone(), ..first });
+    let mut registered = bound.clone();
+    registered.identities.push(Identity::named(person.clone()));
+    let mut disabled = registered.clone();
+    disabled.identities[3].disabled = true;
+    for (first, second, state) in [
+        (&nobody, &bound, Some((false, false, true))),
+        (&bound, &registered, Some((true, false, true))),
+        (&registered, &disabled, Some((true, true, true))),
+        (&disabled, &registered, Some((true, false, true))),
+        (&registered, &nobody, None),
+        (&bound, &nobody, None),
+    ] {
+        let made = agrees(&catalog, first, second, 0).unwrap();
+        let found = made.identity_state(person.as_path());
+        assert_eq!(found.map(|it| (it.registered, it.disabled, it.bound)), state);
+    }
+    // That it is not declared any more says only an index of all facts.
+    assert!(agrees(&catalog, &registered, &bound, 0).is_none());
 }
 
 /// Without bindings, a thousand changes are made and not one more.
