@@ -8,10 +8,12 @@
 //! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
 //! pointer. No call waits for a load.
 //!
-//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, then `watched`.
+//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, `watched`,
+//! then `management`.
 
 mod catalog_files;
 pub mod file;
+pub mod management;
 pub mod published;
 pub mod reload;
 pub mod source;
