@@ -73,7 +73,7 @@ impl Rpc {
     pub const OTHER: Self = Self(METHODS.len() as u8 + 1);
 
     /// The schema's method with this label. An unknown label does not compile.
-    const fn labelled(label: &str) -> Self {
+    pub(crate) const fn labelled(label: &str) -> Self {
         let mut at = 0;
         #[expect(clippy::indexing_slicing, clippy::panic, reason = "evaluated by the compiler")]
         loop {

@@ -142,7 +142,11 @@ impl Services {
 }
 
 /// A page of an earlier revision than `at_least` is not what the caller asks for. Its token has been verified.
-fn not_before(consistency: Option<&v1::Consistency>, revision: u64) -> Result<(), RequestError> {
+///
+/// # Errors
+///
+/// [`RequestError::PageTooOld`]: it is one.
+pub(super) fn not_before(consistency: Option<&v1::Consistency>, revision: u64) -> Result<(), RequestError> {
     match consistency.and_then(|consistency| consistency.mode) {
         Some(Mode::AtLeast(wanted)) if revision < wanted => {
             Err(RequestError::PageTooOld { revision, wanted })

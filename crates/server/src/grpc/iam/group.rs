@@ -33,12 +33,12 @@ pub(super) fn update(request: v1::UpdateGroupRequest) -> Result<Operation, Reque
     }))
 }
 
-pub(super) fn delete(request: &v1::DeleteGroupRequest) -> Result<Operation, RequestError> {
+pub(super) fn delete(request: v1::DeleteGroupRequest) -> Result<Operation, RequestError> {
     let v1::DeleteGroupRequest { id, etag, .. } = request;
-    Ok(Operation::DeleteGroup(deleted(id, etag)?))
+    Ok(Operation::DeleteGroup(deleted(&id, etag)?))
 }
 
 /// The delete of any kind of object.
-pub(super) fn deleted(id: &str, etag: &str) -> Result<Delete, RequestError> {
-    Ok(Delete { id: path("id", id)?, etag: optional(etag.to_owned()) })
+pub(super) fn deleted(id: &str, etag: String) -> Result<Delete, RequestError> {
+    Ok(Delete { id: path("id", id)?, etag: optional(etag) })
 }

@@ -65,9 +65,9 @@ pub(super) fn update(request: v1::UpdateIdentityRequest) -> Result<Operation, Re
     Ok(Operation::UpdateIdentity(UpdateIdentity { id, update, etag }))
 }
 
-pub(super) fn delete(request: &v1::DeleteIdentityRequest) -> Result<Operation, RequestError> {
+pub(super) fn delete(request: v1::DeleteIdentityRequest) -> Result<Operation, RequestError> {
     let v1::DeleteIdentityRequest { id, etag, .. } = request;
-    Ok(Operation::DeleteIdentity(deleted(id, etag)?))
+    Ok(Operation::DeleteIdentity(deleted(&id, etag)?))
 }
 
 /// The id of a root identity, from issuer and subject. It depends on nothing else.

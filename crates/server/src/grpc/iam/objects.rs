@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use capstan_engine::{Condition, Properties};
+use capstan_engine::{Condition, Properties, Snapshot};
 use capstan_iam::{
     Authentication, ClaimMatch, ClientCertificate, Group, Identity, Match, Meta, Resource, Role,
     RoleBinding, StaticKeys,
@@ -47,6 +47,20 @@ pub(super) fn role(role: Role) -> v1::Role {
         update_time,
         family: CUSTOM.into(),
         capabilities: role.capabilities,
+    }
+}
+
+/// A role as the index keeps it: a built-in one, or a custom one of a policy file.
+pub(super) fn declared_role(snapshot: &Snapshot, role: &capstan_engine::Role) -> v1::Role {
+    let catalog = snapshot.catalog();
+    let names = role.capabilities.iter().filter_map(|at| catalog.capability_name(at));
+    v1::Role {
+        id: role.id.to_string(),
+        name: role.name.to_string(),
+        description: role.description.to_string(),
+        family: role.family.as_str().into(),
+        capabilities: names.map(Into::into).collect(),
+        ..Default::default()
     }
 }
 

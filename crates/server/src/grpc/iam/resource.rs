@@ -41,7 +41,7 @@ pub(super) fn update(request: v1::UpdateResourceRequest) -> Result<Operation, Re
     }))
 }
 
-pub(super) fn delete(request: &v1::DeleteResourceRequest) -> Result<Operation, RequestError> {
+pub(super) fn delete(request: v1::DeleteResourceRequest) -> Result<Operation, RequestError> {
     let v1::DeleteResourceRequest { id, etag, .. } = request;
-    Ok(Operation::DeleteResource(deleted(id, etag)?))
+    Ok(Operation::DeleteResource(deleted(&id, etag)?))
 }

@@ -37,7 +37,7 @@ pub(super) fn update(request: v1::UpdateRoleRequest) -> Result<Operation, Reques
     }))
 }
 
-pub(super) fn delete(request: &v1::DeleteRoleRequest) -> Result<Operation, RequestError> {
+pub(super) fn delete(request: v1::DeleteRoleRequest) -> Result<Operation, RequestError> {
     let v1::DeleteRoleRequest { id, etag, .. } = request;
-    Ok(Operation::DeleteRole(deleted(id, etag)?))
+    Ok(Operation::DeleteRole(deleted(&id, etag)?))
 }

@@ -93,25 +93,23 @@ pub(super) fn update(request: v1::UpdateRoleBindingRequest) -> Result<Operation,
     }))
 }
 
-pub(super) fn delete(request: &v1::DeleteRoleBindingRequest) -> Result<Operation, RequestError> {
+pub(super) fn delete(request: v1::DeleteRoleBindingRequest) -> Result<Operation, RequestError> {
     let v1::DeleteRoleBindingRequest { id, etag, .. } = request;
-    Ok(Operation::DeleteRoleBinding(deleted(id, etag)?))
+    Ok(Operation::DeleteRoleBinding(deleted(&id, etag)?))
 }
 
-pub(super) fn batch_delete(
-    request: &v1::BatchDeleteRoleBindingsRequest,
-) -> Result<Operation, RequestError> {
+pub(super) fn batch_delete(request: v1::BatchDeleteRoleBindingsRequest) -> Result<Operation, RequestError> {
     let v1::BatchDeleteRoleBindingsRequest { parent, ids, .. } = request;
-    let parent = path("parent", parent)?;
+    let parent = path("parent", &parent)?;
     let ids = ids.iter().enumerate().map(|(at, id)| path(&format!("ids[{at}]"), id));
     let ids = ids.collect::<Result<_, _>>()?;
     Ok(Operation::BatchDeleteRoleBindings(BatchDeleteRoleBindings { parent, ids }))
 }
 
-pub(super) fn remove_member(request: &v1::RemoveMemberRequest) -> Result<Operation, RequestError> {
+pub(super) fn remove_member(request: v1::RemoveMemberRequest) -> Result<Operation, RequestError> {
     let v1::RemoveMemberRequest { organization, identity, .. } = request;
     Ok(Operation::RemoveMember(RemoveMember {
-        organization: path("organization", organization)?,
-        identity: path("identity", identity)?,
+        organization: path("organization", &organization)?,
+        identity: path("identity", &identity)?,
     }))
 }

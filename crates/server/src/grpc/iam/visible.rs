@@ -4,9 +4,9 @@
 //! a path before the existence of what is there; hidden and absent are one error.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use capstan_engine::{CapabilitySet, Path, PathBuf, RoleBinding, Snapshot, Timestamp};
+use capstan_engine::{Path, PathBuf, RoleBinding, Snapshot, Timestamp};
 use capstan_iam::{Cause, Refusal, Rule};
 
 use crate::RequestError;
@@ -28,9 +28,7 @@ pub(super) enum Viewer<'s> {
 pub(super) struct Rights<'s> {
     pub(super) identity: PathBuf,
     snapshot: &'s Snapshot,
-    /// Scope and role of each binding that counts.
-    bindings: Vec<(PathBuf, Box<str>)>,
-    roles: BTreeMap<Box<str>, &'s CapabilitySet>,
+    now: Timestamp,
 }
 
 impl<'s> Rights<'s> {
@@ -48,41 +46,34 @@ impl<'s> Rights<'s> {
         if !state.is_some_and(|state| state.registered && !state.disabled) {
             return Err(RequestError::AuthnFailed);
         }
-        let counts = |binding: &RoleBinding| {
-            binding.when.is_empty() && binding.expires_at.is_none_or(|end| now < end)
-        };
-        let bindings = snapshot.role_bindings(identity.as_path()).into_iter().filter(counts);
-        let bindings: Vec<_> = bindings.map(|binding| (binding.scope, binding.role)).collect();
-        let named: BTreeMap<&str, ()> = bindings.iter().map(|(_, role)| (&**role, ())).collect();
-        let roles = snapshot.roles().iter().filter(|role| named.contains_key(&*role.id));
-        let roles = roles.map(|role| (role.id.clone(), &role.capabilities)).collect();
-        Ok(Self { identity: identity.clone(), snapshot, bindings, roles })
-    }
-
-    fn gives(&self, role: &str, capability: &str) -> bool {
-        let capability = self.snapshot.catalog().capability(capability);
-        let role = self.roles.get(role);
-        capability.zip(role).is_some_and(|(capability, role)| role.contains(capability))
+        Ok(Self { identity: identity.clone(), snapshot, now })
     }
 
     /// Whether the identity holds a capability at a path.
     pub(super) fn holds(&self, capability: &str, at: Path<'_>) -> bool {
-        let mut bindings = self.bindings.iter();
-        bindings.any(|(scope, role)| scope.as_path().contains(at) && self.gives(role, capability))
+        let held = self.snapshot.held(self.identity.as_path(), at, self.now).capabilities;
+        self.snapshot.catalog().capability(capability).is_some_and(|one| held.contains(one))
     }
 
     /// The topmost scopes at which the identity holds one of these capabilities, sorted.
     fn scopes(&self, capabilities: &[&str]) -> Vec<PathBuf> {
-        let gives = |role: &str| capabilities.iter().any(|capability| self.gives(role, capability));
-        let scopes = self.bindings.iter().filter(|(_, role)| gives(role));
-        let all: BTreeSet<&str> = scopes.map(|(scope, _)| scope.as_str()).collect();
-        let scopes = self.bindings.iter().map(|(scope, _)| scope);
-        let scopes = scopes.filter(|scope| {
-            let mut above = scope.as_path().ancestors().filter(|path| path.as_str() != scope.as_str());
-            all.contains(scope.as_str()) && !above.any(|path| all.contains(path.as_str()))
-        });
-        let topmost: BTreeSet<_> = scopes.cloned().collect();
-        topmost.into_iter().collect()
+        let catalog = self.snapshot.catalog();
+        let wanted: Vec<_> = capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
+        let gives = |binding: &RoleBinding| {
+            let role = self.snapshot.role(&binding.role);
+            let gives = role.is_some_and(|role| {
+                wanted.iter().any(|capability| role.capabilities.contains(*capability))
+            });
+            let counts = binding.when.is_empty() && binding.expires_at.is_none_or(|end| self.now < end);
+            gives && counts
+        };
+        let bindings = self.snapshot.role_bindings(self.identity.as_path()).into_iter();
+        let all: BTreeSet<_> = bindings.filter(gives).map(|binding| binding.scope).collect();
+        let is_topmost = |scope: &&PathBuf| {
+            let mut above = scope.as_path().ancestors().skip(1);
+            !above.any(|path| all.contains(&PathBuf::from(path)))
+        };
+        all.iter().filter(is_topmost).cloned().collect()
     }
 }
 
@@ -199,11 +190,9 @@ impl Pieces {
         })
     }
 
-    /// Adds one more id.
-    pub(super) fn add(&mut self, id: &str) {
-        if !self.contains(id) {
-            self.0.push(Piece::One(id.to_owned()));
-        }
+    /// Adds ids that are in none of the parts.
+    pub(super) fn add(&mut self, ids: impl Iterator<Item = PathBuf>) {
+        self.0.extend(ids.map(|id| Piece::One(id.to_string())));
     }
 
     /// The parts that have ids after this one, in order, each with the id to begin after.
@@ -345,9 +334,9 @@ role_bindings:
         assert_eq!(of(&Viewer::Everything, "x", None).len(), ids.len());
         assert_eq!(of(&Viewer::Everything, "x", Some("a")), ["a", "a/b", "a/b/c"]);
         let mut pieces = reader.pieces(&["groups.list"], None);
-        pieces.add("a-b");
-        pieces.add("a/b");
-        let expected = ["a", "a-b", "a/b", "a/b/c", "x", "x/y"];
+        assert!(pieces.contains("a/b") && !pieces.contains("a-b"));
+        pieces.add(["a-b", "y"].into_iter().map(path));
+        let expected = ["a", "a-b", "a/b", "a/b/c", "x", "x/y", "y"];
         assert_eq!(listed(&pieces, &ids), expected);
     }
 
