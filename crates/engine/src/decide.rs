@@ -8,4 +8,5 @@ pub(crate) mod check;
 pub(crate) mod conditional;
 pub(crate) mod explain;
 pub(crate) mod list;
+pub(crate) mod objects;
 pub(crate) mod self_check;

@@ -213,20 +213,22 @@ pub(crate) fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> O
 pub(crate) fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity> {
     let mark = node.mark;
     let mut id = Required::new("id");
-    let (mut name, mut kind, mut properties) = Default::default();
+    let (mut name, mut kind, mut properties, mut disabled) = Default::default();
     let is_mapping = reader.mapping(
         node,
         "an identity: a mapping with `id`",
-        &["id", "name", "type", "properties"],
+        &["id", "name", "type", "properties", "disabled"],
         |reader, key, value| match key {
             "id" => id.read(reader, value, self::id),
             "name" => name = reader.text(value).unwrap_or_default(),
             "type" => kind = kind_word(reader, value),
+            "disabled" => disabled = reader.boolean(value).unwrap_or_default(),
             _ => properties = reader.properties(value),
         },
     );
     let id = id.get(reader, mark, is_mapping)?;
-    Some(Identity { id, name, kind: kind.unwrap_or_else(|| "user".into()), properties })
+    let kind = kind.unwrap_or_else(|| "user".into());
+    Some(Identity { id, name, kind, properties, disabled })
 }
 
 pub(crate) fn read_registered<'t>(

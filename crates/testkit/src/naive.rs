@@ -127,7 +127,7 @@ impl<'f> Naive<'f> {
             let mut others = binding.when.iter().filter(|test| !open(test));
             others.all(|test| self.holds(test, identity, ""))
         };
-        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
+        let held = self.held(identity);
         let granting: Vec<_> = held
             .filter(|binding| self.in_time(binding) && others_hold(binding))
             .filter(|binding| self.gives(binding).any(|name| name == capability))
@@ -174,8 +174,7 @@ impl<'f> Naive<'f> {
         let listed = self.list_scopes(identity, capability)?;
         let supplied = Attributes { resource: Properties::new(), ..self.supplied.clone() };
         let of_no_resource = Naive { supplied: &supplied, ..*self };
-        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
-        let held = held.filter(|binding| self.in_time(binding));
+        let held = self.held(identity).filter(|binding| self.in_time(binding));
         let held = held.filter(|binding| self.gives(binding).any(|name| name == capability));
         let possible: Vec<_> =
             held.filter_map(|binding| of_no_resource.could_be_met(binding, "")).collect();
@@ -243,10 +242,15 @@ impl<'f> Naive<'f> {
 
     /// The bindings of the identity at or above the resource.
     fn on_path(&self, identity: &str, resource: &str) -> impl Iterator<Item = &'f RoleBinding> {
-        self.facts.role_bindings.iter().filter(move |binding| {
-            binding.identity.as_str() == identity
-                && is_at_or_above(binding.scope.as_str(), resource)
-        })
+        self.held(identity).filter(|binding| is_at_or_above(binding.scope.as_str(), resource))
+    }
+
+    /// The bindings of the identity. Those of a disabled one do not count, so they are left out.
+    fn held(&self, identity: &str) -> impl Iterator<Item = &'f RoleBinding> {
+        let mut registered = self.facts.identities.iter();
+        let disabled = registered.any(|one| one.id.as_str() == identity && one.disabled);
+        let all = self.facts.role_bindings.iter().filter(move |_| !disabled);
+        all.filter(move |binding| binding.identity.as_str() == identity)
     }
 
     /// The capabilities of the binding's role. The id of a custom role has a slash, the name of a built-in

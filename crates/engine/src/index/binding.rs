@@ -15,6 +15,8 @@
 //! ```text
 //! payload of an identity:   bindings, 24 bytes each   numbers of their ids, 8 bytes each, or none
 //! ```
+//!
+//! The payload of a disabled identity is in its extra value instead of its record ([`Standing::Disabled`]).
 
 use crate::index::hash::{Fingerprint, Seed};
 use crate::rules::{ROLES_MAX, split_binding_id};
@@ -66,11 +68,25 @@ pub(crate) enum BindingId {
     Text(Box<str>),
 }
 
-/// The extra value of an identity: properties, and what few of its bindings have.
+/// Whether an identity is registered, and whether its bindings count.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Standing {
+    /// Registered, and not disabled.
+    #[default]
+    Registered,
+    /// Not registered, and therefore bound: it is known only while it has a binding.
+    Unregistered,
+    /// Registered and disabled. Its payload is here, and that of its record is empty, so that no decision finds a
+    /// binding of it.
+    Disabled(Box<[u8]>),
+}
+
+/// The extra value of an identity: properties, and what few identities and few of the bindings have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdentityExtra {
     /// The registered properties.
     pub(crate) properties: Properties,
+    pub(crate) standing: Standing,
     /// Restrictions by the position of their binding, ascending.
     pub(crate) restrictions: Vec<(u32, Restrictions)>,
     /// Ids that are not a number, by the position of their binding, ascending.
@@ -79,7 +95,17 @@ pub(crate) struct IdentityExtra {
 
 impl IdentityExtra {
     pub(crate) fn is_empty(&self) -> bool {
-        self.properties.is_empty() && self.restrictions.is_empty() && self.ids.is_empty()
+        self.properties.is_empty()
+            && matches!(self.standing, Standing::Registered)
+            && self.restrictions.is_empty()
+            && self.ids.is_empty()
+    }
+
+    /// Moves the payload of a disabled identity here, and leaves the payload of its record.
+    pub(crate) fn take_payload(&mut self, payload: &mut Vec<u8>) {
+        if let Standing::Disabled(taken) = &mut self.standing {
+            *taken = std::mem::take(payload).into();
+        }
     }
 }
 
