@@ -13,10 +13,12 @@
 //!
 //! Read `object` and `operation`, then `rules`, then `judge`.
 
+pub mod audit;
 mod authentication;
 pub mod limits;
 mod object;
 mod operation;
+pub mod record;
 mod refusal;
 mod rules;
 mod state;
