@@ -18,6 +18,7 @@ pub(crate) mod build;
 pub(crate) mod corrupt;
 pub(crate) mod difference;
 pub(crate) mod hash;
+mod ids;
 pub(crate) mod load;
 pub(crate) mod matrix;
 mod plan;

@@ -139,7 +139,7 @@ impl KeyRange {
 
 // === Messages ===
 
-#[derive(Clone, PartialEq, prost::Message)]
+#[derive(Clone, Copy, PartialEq, prost::Message)]
 struct Time {
     #[prost(int64, tag = "1")]
     seconds: i64,

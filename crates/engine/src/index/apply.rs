@@ -14,7 +14,7 @@ use crate::index::read::{Binding, is_registered, stored_payload};
 use crate::index::roles::RoleUse;
 use crate::index::scope::{SCOPE_HEADER, ScopeKind, ScopePayload, ScopeRecord};
 use crate::index::table::Entry;
-use crate::rules::{self, BindingKey, BrokenRule, Referenced, View as _, binding_id};
+use crate::rules::{self, BindingKey, BrokenRule, Referenced, View as _};
 use crate::{
     Change, ChangeError, CustomRole, Family, Identity, Path, PathBuf, Properties,
     RegisteredResource, Role, RoleBinding,
@@ -286,37 +286,6 @@ impl Index {
             return Err(ChangeError::not_found("role binding", binding.identity.as_str()));
         };
         Ok(References { identity, role, scope, record })
-    }
-
-    /// The id of a new binding at a scope, and its number, 0 if it has none: the declared id if the path is
-    /// free, the derived one, or the next number that is free.
-    fn free_id(
-        &self,
-        binding: &RoleBinding,
-        key: &BindingKey<'_>,
-        at: &ScopeRecord<'_>,
-    ) -> Result<(BindingId, u64), ChangeError> {
-        let scope = binding.scope.as_str();
-        if let Some(id) = &binding.id {
-            rules::check_id(id.as_str(), self.is_taken(id.as_str()))?;
-            let id = BindingId::of(Some(id), scope);
-            let number = if let BindingId::Number(number) = id { number } else { 0 };
-            return Ok((id, number));
-        }
-        let derived = key.derived_number();
-        // A scope whose ids are all derived is not searched for an equal one, see `writer.rs`.
-        let is_taken = match at.numbers() {
-            Some(_) => self.is_taken(&binding_id(scope, derived)),
-            None => self.is_named(&binding_id(scope, derived)),
-        };
-        if !is_taken {
-            return Ok((BindingId::Derived, derived));
-        }
-        let mut number = derived.wrapping_add(1);
-        while self.is_taken(&binding_id(scope, number)) {
-            number = number.wrapping_add(1);
-        }
-        Ok((BindingId::Number(number), number))
     }
 
     fn update_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {

@@ -59,7 +59,7 @@ pub(crate) struct Restrictions {
 /// The id of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BindingId {
-    /// Not stored: it follows from identity, role, scope and conditions.
+    /// Not stored, whether or not it is declared: it follows from identity, role, scope and conditions.
     #[default]
     Derived,
     /// The scope, a slash, and this number as 16 lower-case hex digits.
@@ -110,11 +110,17 @@ impl IdentityExtra {
 }
 
 impl BindingId {
-    /// The id of a binding at this scope that declares `id`, or none.
-    pub(crate) fn of(id: Option<&PathBuf>, scope: &str) -> Self {
+    /// The id of a binding at this scope that declares `id`, or none. `derived` is the number of its derived id.
+    pub(crate) fn of(id: Option<&PathBuf>, scope: &str, derived: impl FnOnce() -> u64) -> Self {
         match id.map(|id| (id, split_binding_id(id.as_str()))) {
             None => Self::Derived,
-            Some((_, Some((parent, number)))) if parent == scope => Self::Number(number),
+            Some((_, Some((parent, number)))) if parent == scope => {
+                if number == derived() {
+                    Self::Derived
+                } else {
+                    Self::Number(number)
+                }
+            }
             Some((id, _)) => Self::Text(id.as_str().into()),
         }
     }

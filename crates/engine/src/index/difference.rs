@@ -301,10 +301,11 @@ fn is_same(
 ) -> bool {
     let number = || index.number_of(entry, found);
     let text = id_text(entry, found.position);
-    let has_id = match BindingId::of(binding.id.as_ref(), binding.scope.as_str()) {
+    let derived = || BindingKey::of(binding).derived_number();
+    let has_id = match BindingId::of(binding.id.as_ref(), binding.scope.as_str(), derived) {
         // Without stored numbers every id that is a number is the derived one.
         BindingId::Derived if numbers(stored_payload(entry)).is_none() => text.is_none(),
-        BindingId::Derived => number() == Some(BindingKey::of(binding).derived_number()),
+        BindingId::Derived => number() == Some(derived()),
         BindingId::Number(declared) => number() == Some(declared),
         BindingId::Text(declared) => text == Some(&*declared),
     };

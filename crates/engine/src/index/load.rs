@@ -200,7 +200,7 @@ impl Loader {
             Some(id) => {
                 self.derived.named.push(number);
                 self.take(id, Named::Binding, at)?;
-                match BindingId::of(Some(id), binding.scope.as_str()) {
+                match BindingId::of(Some(id), binding.scope.as_str(), || number) {
                     BindingId::Number(number) => self.numbers.push((position, number)),
                     BindingId::Text(id) => self.texts.push((position, id)),
                     BindingId::Derived => {}

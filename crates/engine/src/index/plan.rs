@@ -147,7 +147,10 @@ impl Plan for &Model {
         };
         match (&declared.id, self.moved_number(binding as usize)) {
             (None, Some(moved)) => BindingId::Number(moved),
-            (id, _) => BindingId::of(id.as_ref(), declared.scope.as_str()),
+            (id, _) => {
+                let derived = || BindingKey::of(declared).derived_number();
+                BindingId::of(id.as_ref(), declared.scope.as_str(), derived)
+            }
         }
     }
 

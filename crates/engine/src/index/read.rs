@@ -132,9 +132,30 @@ impl Index {
         &'s self,
         identity: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
+        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+    ) {
+        self.on_path_in(packed_bindings(identity.payload()), identity, resource, visit);
+    }
+
+    /// [`Self::on_path`] for the stored bindings of an identity, those of a disabled one, too.
+    pub(crate) fn stored_on_path<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        resource: Path<'_>,
+        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+    ) {
+        let bindings = packed_bindings(stored_payload(identity));
+        self.on_path_in(bindings, identity, resource, visit);
+    }
+
+    #[inline]
+    fn on_path_in<'s>(
+        &'s self,
+        bindings: &'s [[u8; BINDING_BYTES]],
+        identity: Entry<'s, IdentityExtra>,
+        resource: Path<'_>,
         mut visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
-        let bindings = packed_bindings(identity.payload());
         let mut visit = |position, packed: PackedBinding| {
             debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
             let restrictions = restrictions(packed, position, identity);
@@ -253,6 +274,20 @@ impl Index {
                 distinct.find_map(of_identity)
             }
         }
+    }
+
+    /// The stored bindings of an identity at a scope, given by its entry: by search, whatever the number of others.
+    pub(crate) fn stored_at_scope<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        scope: Entry<'s, Properties>,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        let fingerprint = self.seed().fingerprint(scope.key_bytes());
+        let bindings = packed_bindings(stored_payload(identity));
+        (lower_bound(fingerprint.rank(), bindings)..)
+            .map_while(move |at| self.binding_at(identity, u32::try_from(at).ok()?))
+            .take_while(move |one| one.packed.fingerprint <= fingerprint)
+            .filter(move |one| one.packed.scope == scope.number())
     }
 
     /// The binding of an identity that has this key, where a binding with it would be `packed`. The identity is

@@ -72,7 +72,8 @@ impl Model {
     }
 
     /// The identities that are bound and not declared, in the order of the first binding of each.
-    pub(crate) fn unregistered(&self) -> &[PathBuf] {
+    #[must_use]
+    pub fn unregistered(&self) -> &[PathBuf] {
         &self.unregistered
     }
 
