@@ -13,18 +13,25 @@
 //!
 //! Read `object` and `operation`, then `rules`, then `judge`.
 
+pub mod audit;
 mod authentication;
+mod judge;
 pub mod limits;
 mod object;
 mod operation;
+mod read;
+pub mod record;
 mod refusal;
+mod rights;
 mod rules;
 mod state;
+mod view;
 
 pub use authentication::{
     Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, StaticKeys,
     compile_pattern, derived_identity_id,
 };
+pub use judge::judge;
 pub use object::{
     Group, Identity, Kind, Meta, Object, PULL_TOKEN, Resource, Role, RoleBinding, USER,
 };
@@ -34,6 +41,7 @@ pub use operation::{
     ObjectChange, Operation, Outcome, RemoveMember, Response, UpdateGroup, UpdateIdentity,
     UpdateResource, UpdateRole, UpdateRoleBinding,
 };
+pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
 pub use rules::{Rule, RuleSet};
 pub use state::{Objects, ObjectsError, State};

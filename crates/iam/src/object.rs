@@ -283,6 +283,7 @@ impl Identity {
             name: self.name.clone(),
             kind: self.kind.clone(),
             properties: self.properties.clone(),
+            disabled: self.disabled,
         }
     }
 

@@ -21,6 +21,12 @@ pub enum JudgeError {
     Objects(#[from] ObjectsError),
 }
 
+impl From<Box<Refusal>> for JudgeError {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
 impl From<Refusal> for JudgeError {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(Box::new(refusal))
@@ -179,25 +185,37 @@ impl Cause {
 
 impl Refusal {
     /// A refusal that the caller is told as it is.
-    pub(crate) fn open(rule: Option<Rule>, cause: Cause) -> Self {
-        Self { told: cause.clone(), real: cause, rule, who_could: vec![] }
+    pub(crate) fn open(rule: Option<Rule>, cause: Cause) -> Box<Self> {
+        Box::new(Self { told: cause.clone(), real: cause, rule, who_could: vec![] })
     }
 
     /// An object that is not there, or may not be seen.
-    pub(crate) fn not_found() -> Self {
+    pub(crate) fn not_found() -> Box<Self> {
         Self::open(None, Cause::NotFound)
     }
 
     /// A field with a value that it cannot have.
-    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Self {
+    pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Box<Self> {
         let (field, problem) = (field.into(), problem.into());
         Self::open(None, Cause::InvalidField { field, problem })
+    }
+
+    /// For the audit: where capabilities are missing and which, if that is why.
+    #[must_use]
+    pub fn missing(&self) -> (Option<&PathBuf>, &[String]) {
+        match &self.real {
+            Cause::MissingCapability { scope, missing } => (Some(scope), missing),
+            Cause::OperatorOnly { scope, absent } => (scope.as_ref(), absent),
+            Cause::DurationExceeded { scope, .. } => (Some(scope), &[]),
+            _ => (None, &[]),
+        }
     }
 
     /// The whole text, for the audit: also what the caller is not told.
     #[must_use]
     pub fn audit_text(&self) -> String {
-        Text { cause: &self.real, rule: self.rule, who_could: &[] }.to_string()
+        let rule = self.rule.map(|rule| format!(" [{rule}]")).unwrap_or_default();
+        Text { cause: &self.real, rule: None, who_could: &[] }.to_string() + &rule
     }
 }
 
@@ -278,7 +296,9 @@ impl fmt::Display for Text<'_> {
                 )?;
             }
         }
-        if let Some(rule) = self.rule {
+        // A reference that is foreign is told as one that is absent, so no rule is named.
+        let rule = self.rule.filter(|_| !matches!(self.cause, Cause::InvalidField { .. }));
+        if let Some(rule) = rule {
             write!(f, " ({}: {})", rule.number(), rule.words())?;
         }
         if let [first, rest @ ..] = self.who_could {

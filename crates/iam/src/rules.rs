@@ -7,6 +7,13 @@
 //! **Invariant**: no path goes past these functions. The operator is bound by the structural rules (R4, R11, R12,
 //! R13), not by the others.
 
+pub(crate) mod access;
+pub(crate) mod control;
+pub(crate) mod grant;
+mod owner;
+mod references;
+mod take;
+
 use std::fmt;
 
 /// A rule of privileges.

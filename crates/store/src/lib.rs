@@ -14,10 +14,16 @@
 //!
 //! Read `journal`, then `head`.
 
+mod batch;
+mod follow;
 mod head;
 mod journal;
+pub mod limits;
+mod memory;
 
 pub use head::{DIGEST_BYTES, Digest, EPOCH_MAX, Head, SEQ_BITS};
 pub use journal::{
     AppendError, Batch, Committed, Entry, Journal, Op, StoreError, Transaction, View, WatchError,
 };
+pub use limits::Limits;
+pub use memory::MemoryStore;
