@@ -63,6 +63,15 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
 
+    /// Unix socket whose peers are the operator: unix:PATH; its file is for its owner only
+    #[arg(long, value_name = "unix:PATH", value_parser = management)]
+    management: Option<Management>,
+
+    /// Take the caller's identity from the metadata x-capstan-caller, on addresses of this machine only: whoever can
+    /// connect is whoever they say
+    #[arg(long)]
+    insecure_trust_caller_header: bool,
+
     /// HTTP address for /livez, /readyz and /metrics, or none
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
     http: Http,
@@ -137,6 +146,16 @@ struct From {
 #[derive(Clone, Copy, Debug)]
 struct Http(Option<SocketAddr>);
 
+#[derive(Clone, Debug)]
+struct Management(PathBuf);
+
+fn management(text: &str) -> Result<Management, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(Management(path.into())),
+        _ => Err("expected unix:PATH".into()),
+    }
+}
+
 fn http(text: &str) -> Result<Http, String> {
     match text {
         "none" => Ok(Http(None)),
@@ -170,6 +189,9 @@ impl Serve {
             catalogs: self.catalog,
             listen: self.listen,
             http: self.http.0,
+            management: self.management.map(|management| management.0),
+            trust_caller_header: self.insecure_trust_caller_header,
+            document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
@@ -197,9 +219,11 @@ impl Serve {
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
+        let management = server.management_address();
         let announce = || {
             // A closed standard output does not stop the server.
-            let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
+            let for_demo = self.from.demo && format == Format::Table;
+            let _ = announce(&grpc, management.as_ref(), http, for_demo);
         };
         let (reload, wakes) = reload::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
@@ -222,9 +246,17 @@ fn raise_file_limit() {
     }
 }
 
-fn announce(grpc: &[Address], http: Option<SocketAddr>, demo: bool) -> anyhow::Result<()> {
+fn announce(
+    grpc: &[Address],
+    management: Option<&Address>,
+    http: Option<SocketAddr>,
+    demo: bool,
+) -> anyhow::Result<()> {
     for address in grpc {
         output::line(format!("grpc {address}"))?;
+    }
+    if let Some(address) = management {
+        output::line(format!("management {address}"))?;
     }
     if let Some(address) = http {
         output::line(format!("http {address}"))?;

@@ -3,9 +3,9 @@
 //! A Get needs the `.list` capability and is refused as a write would be. A List shows what the caller may see and
 //! refuses nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_engine::{Path, PathBuf, Timestamp};
+use capstan_engine::{Path, PathBuf, Role, Timestamp};
 
 use crate::judge::resource_capability;
 use crate::object::parent_or_self;
@@ -133,6 +133,24 @@ impl<'s> Reader<'s> {
     fn sees_root(&self, id: Path<'_>) -> bool {
         let bindings = self.access.view.snapshot().role_bindings(id);
         bindings.iter().any(|one| self.holds("role_bindings.list", one.scope.as_path()))
+    }
+
+    /// The topmost scopes at which the caller holds one of these capabilities, sorted: what it may list lies there and
+    /// below. Empty for the operator, who is bound nowhere.
+    #[must_use]
+    pub fn topmost(&self, capabilities: &[&str]) -> Vec<PathBuf> {
+        let catalog = self.access.view.snapshot().catalog();
+        let wanted: Vec<_> =
+            capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
+        let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
+        let given = self.access.rights.given().iter().filter(|given| gives(&given.role));
+        let scopes: BTreeSet<&str> = given.map(|given| given.scope.as_str()).collect();
+        let is_topmost = |scope: &Path<'_>| {
+            let mut above = scope.ancestors().skip(1);
+            !above.any(|path| scopes.contains(path.as_str()))
+        };
+        let paths = scopes.iter().filter_map(|scope| Path::parse(scope).ok());
+        paths.filter(is_topmost).map(PathBuf::from).collect()
     }
 
     /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits

@@ -285,6 +285,8 @@ pub const FILTER_TERMS_MAX: usize = 16;
 /// Objects that one page of a management list looks at. It bounds the time of a page that finds little: 10,000 records of a
 /// store take some 50 ms.
 pub const SCANNED_MAX: usize = 10_000;
+/// Bytes of the document in one message of an export.
+pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes of a page of a management list beside its objects: the token, the catalog's name, the revision.
 pub const PAGE_REST_BYTES: usize = 4_096;
 /// Bytes of a page token of a management list. The longest id, with nonce, revision and authentication tag, takes 1,430.

@@ -1,7 +1,7 @@
 //! The table of methods: those of the schema, made from its descriptors, and Envoy's.
 //!
 //! ```text
-//! path of a request ─▶ Rpc ─▶ name, who may call it, deadline, sizes, streaming, decisions
+//! path of a request ─▶ Rpc ─▶ name, deadline, sizes, streaming, decisions
 //! ```
 //!
 //! A method of the schema without an option that says who may call it does not build.
@@ -43,8 +43,13 @@ const TABLE: [Method; Rpc::COUNT] = {
         table[at] = METHODS[at];
         at += 1;
     }
-    table[Rpc::EXT_AUTHZ.0 as usize] =
-        Method { path: EXT_AUTHZ_PATH, name: "ExtAuthz", label: "ExtAuthz", decides: true, ..OTHER };
+    table[Rpc::EXT_AUTHZ.0 as usize] = Method {
+        path: EXT_AUTHZ_PATH,
+        name: "ExtAuthz",
+        label: "ExtAuthz",
+        decides: true,
+        ..OTHER
+    };
     table
 };
 
@@ -114,6 +119,7 @@ impl Rpc {
 
     /// The name in metrics and logs, unique: the schema's (of management methods after `iam.`), `ExtAuthz` or `other`.
     #[must_use]
+    #[expect(clippy::misnamed_getters, reason = "a name that is unique among all services")]
     pub const fn name(self) -> &'static str {
         self.method().label
     }
@@ -124,19 +130,9 @@ impl Rpc {
         path.strip_prefix('/').unwrap_or(path)
     }
 
-    /// Who may call it.
-    pub(crate) const fn access(self) -> Access {
-        self.method().access
-    }
-
     /// Whether it is a management method.
     pub(crate) fn manages(self) -> bool {
         self.method().path.starts_with(MANAGEMENT)
-    }
-
-    /// Whether it changes the policy.
-    pub(crate) const fn writes(self) -> bool {
-        self.method().writes
     }
 
     /// Time from the start of a call to its end; `None` for streams, whose clients decide.
@@ -230,7 +226,9 @@ mod tests {
             assert_eq!(rpc.manages(), method.label.starts_with("iam."), "{}", method.path);
         }
         assert_eq!(Rpc::from_path(EXT_AUTHZ_PATH), Rpc::EXT_AUTHZ);
-        for unknown in ["", "/", "/capstan.v1.DecisionService/", "/capstan.iam.v1.RoleService/Check"] {
+        for unknown in
+            ["", "/", "/capstan.v1.DecisionService/", "/capstan.iam.v1.RoleService/Check"]
+        {
             assert_eq!(Rpc::from_path(unknown), Rpc::OTHER, "{unknown}");
         }
         assert_eq!(Rpc::all().count(), Rpc::COUNT);

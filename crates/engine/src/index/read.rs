@@ -69,9 +69,7 @@ impl Index {
     }
 
     /// Every group and resource, in an order that must not be visible outside.
-    pub(crate) fn scopes(
-        &self,
-    ) -> impl Iterator<Item = (Entry<'_, Properties>, ScopeRecord<'_>)> {
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = (Entry<'_, Properties>, ScopeRecord<'_>)> {
         let records = self.scopes.iter().map(|entry| (entry, ScopeRecord::read(entry.payload())));
         records.filter_map(|(entry, record)| Some((entry, record?)))
     }

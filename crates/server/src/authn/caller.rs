@@ -26,16 +26,16 @@ pub(crate) const CALLER_EMAIL: HeaderName = HeaderName::from_static("x-capstan-c
 
 /// The caller of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
+pub(crate) struct Caller {
     /// Who calls.
-    pub kind: CallerKind,
+    pub(crate) kind: CallerKind,
     /// Where the call came from, for the audit log: an IP address, or `unix`.
-    pub source: String,
+    pub(crate) source: String,
 }
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CallerKind {
+pub(crate) enum CallerKind {
     /// Whoever holds the machine: the peer of the management socket.
     Operator,
     /// An identity, which may be unregistered or disabled.
@@ -51,8 +51,7 @@ pub enum CallerKind {
 
 impl CallerKind {
     /// How the caller was identified, for the audit log.
-    #[must_use]
-    pub const fn authentication(&self) -> &'static str {
+    pub(crate) const fn authentication(&self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Identity { .. } => "caller-header",
@@ -86,7 +85,8 @@ impl Authentication {
             Some(Remote::Operator(_)) => {
                 for name in [CALLER, CALLER_EMAIL] {
                     if headers.contains_key(&name) {
-                        let problem = "the caller of the management socket is the operator: leave it out";
+                        let problem =
+                            "the caller of the management socket is the operator: leave it out";
                         return Err(RequestError::field(name.as_str(), problem));
                     }
                 }
@@ -176,7 +176,8 @@ fn is_loopback_name(authority: &Authority) -> bool {
 
 /// Whether the text can be an e-mail address. No more is known until mail arrives there.
 fn is_email(text: &str) -> bool {
-    let is_plain = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
     text.len() <= EMAIL_BYTES_MAX
         && text.rsplit_once('@').is_some_and(|(local, domain)| is_plain(local) && is_plain(domain))
 }
@@ -231,7 +232,8 @@ mod tests {
         assert_eq!(caller(elsewhere, "localhost", &[ALICE]), Ok(CallerKind::Nobody));
         let untrusting = Authentication { trust_caller_header: false };
         let headers = [(CALLER, "acme/alice".parse().unwrap())].into_iter().collect();
-        let found = untrusting.caller(Some(&local()), &"http://localhost/".parse().unwrap(), &headers);
+        let found =
+            untrusting.caller(Some(&local()), &"http://localhost/".parse().unwrap(), &headers);
         assert_eq!(found.unwrap().kind, CallerKind::Nobody);
     }
 
@@ -271,7 +273,9 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_trusted() {
-        for authority in ["LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]:4480", "[::ffff:127.0.0.1]"] {
+        for authority in
+            ["LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]:4480", "[::ffff:127.0.0.1]"]
+        {
             assert_eq!(caller(local(), authority, &[ALICE]), Ok(alice(None)), "{authority}");
         }
         let refused = Err("x-capstan-caller".to_owned());
@@ -302,7 +306,10 @@ mod tests {
         assert_eq!(caller(operator, "localhost", &[ALICE]), Err("x-capstan-caller".into()));
         assert_eq!(caller(operator, "x", &[(EMAIL, "a@x")]), Err(EMAIL.into()));
         let source = |remote: Remote| {
-            TRUSTING.caller(Some(&remote), &Uri::from_static("/"), &HeaderMap::new()).unwrap().source
+            TRUSTING
+                .caller(Some(&remote), &Uri::from_static("/"), &HeaderMap::new())
+                .unwrap()
+                .source
         };
         assert_eq!(source(operator), "unix");
         assert_eq!(source(Remote::Ip("[::ffff:127.0.0.1]:7".parse().unwrap())), "127.0.0.1");

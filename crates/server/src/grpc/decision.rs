@@ -146,7 +146,10 @@ impl Services {
 /// # Errors
 ///
 /// [`RequestError::PageTooOld`]: it is one.
-pub(super) fn not_before(consistency: Option<&v1::Consistency>, revision: u64) -> Result<(), RequestError> {
+pub(super) fn not_before(
+    consistency: Option<&v1::Consistency>,
+    revision: u64,
+) -> Result<(), RequestError> {
     match consistency.and_then(|consistency| consistency.mode) {
         Some(Mode::AtLeast(wanted)) if revision < wanted => {
             Err(RequestError::PageTooOld { revision, wanted })

@@ -10,6 +10,7 @@
 //!
 //! Read `service`, `services`, `visible`, `get` and `list`, then `fields`, `mask`, `filter`, `page` and `kinds`.
 
+mod audit;
 pub(crate) mod authenticated;
 mod fields;
 mod filter;
@@ -21,6 +22,7 @@ mod list;
 mod mask;
 mod objects;
 mod page;
+mod pieces;
 mod policy;
 mod reading;
 mod resource;
@@ -28,4 +30,3 @@ mod role;
 mod role_binding;
 pub(crate) mod service;
 mod services;
-mod visible;

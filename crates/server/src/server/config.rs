@@ -29,6 +29,8 @@ pub struct Config {
     /// Whether the metadata `x-capstan-caller` says who calls. Only for addresses of this machine: whoever can connect is
     /// whoever they say.
     pub trust_caller_header: bool,
+    /// Bytes of a policy document that is imported, at most.
+    pub document_bytes_max: usize,
     /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,
     /// Whether addresses other than loopback may be served without TLS.

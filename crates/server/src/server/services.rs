@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! transport ─▶ fast check, for plain checks
-//!          └─▶ admission ─▶ raw batches, role service, Envoy's, health, reflection
+//!          └─▶ admission ─▶ raw batches, management services, Envoy's, health, reflection
 //! ```
 
 use std::convert::Infallible;
@@ -11,7 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use capstan_proto::v1::role_service_server::RoleServiceServer;
+use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
+use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
+use capstan_proto::iam::v1::identity_service_server::IdentityServiceServer;
+use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
+use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
+use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
+use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -25,6 +31,7 @@ use crate::admission::{
     Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
 };
 use crate::ask::Ask;
+use crate::authn::caller::Authentication;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
@@ -33,6 +40,8 @@ use crate::feed::published::{Published, Retention};
 use crate::feed::reload::Documents;
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
+use crate::grpc::iam::authenticated::Authenticated;
+use crate::grpc::iam::service::Iam;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::limits::Limits;
@@ -114,6 +123,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
+        let computing = Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS)));
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
@@ -121,7 +131,17 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
+            computing: Arc::clone(&computing),
+        });
+        let iam = Arc::new(Iam {
+            published: Arc::clone(&self.published),
+            management: None,
+            documents: None,
+            document_bytes_max: config.document_bytes_max,
+            clock: config.clock,
+            page_key: self.page_key.clone(),
+            message_bytes_max: most,
+            computing,
         });
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),
@@ -139,13 +159,24 @@ impl Shared {
         let error_response =
             |rpc, error: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(error));
         let mut routes = Routes::new(health)
-            .add_service(RawBatches::new(Arc::clone(&services), most))
-            .add_service(
-                RoleServiceServer::from_arc(services)
-                    .max_decoding_message_size(most)
-                    .max_encoding_message_size(most),
-            )
+            .add_service(RawBatches::new(services, most))
             .add_service(AuthorizationService::new(ext_authz, most));
+        let authentication = Authentication { trust_caller_header: config.trust_caller_header };
+        macro_rules! manage {
+            ($($server:ident),*) => { $({
+                let server = $server::from_arc(Arc::clone(&iam))
+                    .max_decoding_message_size(most)
+                    .max_encoding_message_size(most);
+                routes = routes.add_service(Authenticated::new(server, authentication));
+            })* };
+        }
+        manage!(
+            GroupServiceServer,
+            RoleServiceServer,
+            RoleBindingServiceServer,
+            IdentityServiceServer
+        );
+        manage!(ResourceServiceServer, PolicyServiceServer, AuditServiceServer);
         if config.reflection {
             let schema = || {
                 tonic_reflection::server::Builder::configure()

@@ -166,9 +166,15 @@ pub struct Metrics {
 
 /// The counters of one worker. No other core writes to them; a scrape adds the workers up. The
 /// alignment keeps two workers' counters out of cache lines that a processor fetches as a pair.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct WorkerCounts([RpcCounts; Rpc::COUNT]);
+
+impl Default for WorkerCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| RpcCounts::default()))
+    }
+}
 
 /// The metrics of one worker, and through `Deref` those of the server.
 #[derive(Clone, Debug)]
@@ -373,16 +379,15 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let workers = self.workers().clone();
-        // The counters of each RPC, one for each worker.
+        // The counters of each RPC, one for each worker. There are many management methods, of which a server with a policy
+        // file answers few: those are left out that nobody has called.
         let all = || {
-            Rpc::all().map(|rpc| {
-                (
-                    rpc,
-                    workers
-                        .iter()
-                        .filter_map(|worker| worker.0.get(rpc.index()))
-                        .collect::<Vec<_>>(),
-                )
+            let all = Rpc::all().map(|rpc| {
+                let calls = workers.iter().filter_map(|worker| worker.0.get(rpc.index()));
+                (rpc, calls.collect::<Vec<_>>())
+            });
+            all.filter(|(rpc, calls)| {
+                !rpc.manages() || sums(calls, |calls| &calls.codes).iter().any(|count| *count > 0)
             })
         };
 

@@ -104,7 +104,10 @@ impl Listener {
         let file = SocketFile(path.clone());
         let mode = std::fs::symlink_metadata(path)?.permissions().mode() & 0o777;
         if mode != PRIVATE {
-            bail!("{} has mode {mode:o} instead of {PRIVATE:o}: choose another path", path.display());
+            bail!(
+                "{} has mode {mode:o} instead of {PRIVATE:o}: choose another path",
+                path.display()
+            );
         }
         Ok(Self::Management(listener, file))
     }

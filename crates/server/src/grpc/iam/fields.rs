@@ -102,7 +102,8 @@ pub(super) fn properties(
     all: HashMap<String, prost_types::Value>,
 ) -> Result<Properties, RequestError> {
     let one = |(name, of): (String, prost_types::Value)| {
-        let value = value(of).map_err(|problem| RequestError::field(&format!("{field}.{name}"), problem));
+        let value =
+            value(of).map_err(|problem| RequestError::field(&format!("{field}.{name}"), problem));
         value.map(|value| (name, value))
     };
     all.into_iter().map(one).collect()

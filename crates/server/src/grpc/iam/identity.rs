@@ -89,7 +89,13 @@ fn authentication(proof: identity::Authentication) -> Result<Authentication, Req
             let v1::StaticKeys { issuer, subject, jwks, expires_at, audience } = keys;
             let expires_at = optional_timestamp("identity.static_keys.expires_at", expires_at)?;
             let audience = optional(audience);
-            Ok(Authentication::StaticKeys(StaticKeys { issuer, subject, jwks, expires_at, audience }))
+            Ok(Authentication::StaticKeys(StaticKeys {
+                issuer,
+                subject,
+                jwks,
+                expires_at,
+                audience,
+            }))
         }
         identity::Authentication::ClientCertificate(v1::ClientCertificate { spiffe_id }) => {
             Ok(Authentication::ClientCertificate(ClientCertificate { spiffe_id }))

@@ -6,7 +6,6 @@ use capstan_proto::iam::v1;
 
 use super::filter::Listed;
 use super::objects;
-use super::visible::{GROUPS_LIST, Viewer, list_of_type};
 use crate::grpc::convert::timestamp;
 
 /// A kind of object.
@@ -15,7 +14,7 @@ pub(super) trait Described: Sized + 'static {
     type Message: Listed + Send;
     /// Its kind.
     const KIND: Kind;
-    /// The capability that shows it, at the group or at the parent of other objects.
+    /// The capability that shows it, at the group or at the parent of other objects. That of a resource depends on its type.
     const CAPABILITY: &'static str;
 
     /// The message of an object; `None` if it is of another kind.
@@ -24,14 +23,9 @@ pub(super) trait Described: Sized + 'static {
     /// The id of a message.
     fn id(message: &Self::Message) -> &str;
 
-    /// The path at which the capability is needed; `None` at the root.
-    fn place(id: Path<'_>) -> Option<Path<'_>> {
-        id.parent()
-    }
-
-    /// Whether a viewer may see an object that lies where it holds the capability.
-    fn is_visible(_: &Snapshot, _: &Viewer<'_>, _: &Self::Message) -> bool {
-        true
+    /// What is left of a message that is shown in part.
+    fn in_part(_: Self::Message) -> Self::Message {
+        Self::Message::default()
     }
 
     /// The objects that a policy file declares, as far as the index keeps them.
@@ -45,7 +39,7 @@ pub(super) struct Groups;
 impl Described for Groups {
     type Message = v1::Group;
     const KIND: Kind = Kind::Group;
-    const CAPABILITY: &'static str = GROUPS_LIST;
+    const CAPABILITY: &'static str = "groups.list";
 
     fn message(object: Object) -> Option<v1::Group> {
         if let Object::Group(group) = object { Some(objects::group(group)) } else { None }
@@ -53,10 +47,6 @@ impl Described for Groups {
 
     fn id(message: &v1::Group) -> &str {
         &message.id
-    }
-
-    fn place(id: Path<'_>) -> Option<Path<'_>> {
-        Some(id)
     }
 
     fn declared(snapshot: &Snapshot, range: IdRange<'_>) -> Vec<v1::Group> {
@@ -144,6 +134,12 @@ impl Described for Identities {
         &message.id
     }
 
+    /// Id, name and type.
+    fn in_part(message: v1::Identity) -> v1::Identity {
+        let v1::Identity { id, name, r#type, .. } = message;
+        v1::Identity { id, name, r#type, ..Default::default() }
+    }
+
     fn declared(snapshot: &Snapshot, range: IdRange<'_>) -> Vec<v1::Identity> {
         let ids = snapshot.identities(range).into_iter();
         ids.map(|id| declared_identity(snapshot, id)).collect()
@@ -168,7 +164,7 @@ pub(super) struct Resources;
 impl Described for Resources {
     type Message = v1::Resource;
     const KIND: Kind = Kind::Resource;
-    const CAPABILITY: &'static str = GROUPS_LIST;
+    const CAPABILITY: &'static str = "groups.list";
 
     fn message(object: Object) -> Option<v1::Resource> {
         if let Object::Resource(one) = object { Some(objects::resource(one)) } else { None }
@@ -176,17 +172,6 @@ impl Described for Resources {
 
     fn id(message: &v1::Resource) -> &str {
         &message.id
-    }
-
-    /// Each type has a capability of its own.
-    fn is_visible(snapshot: &Snapshot, viewer: &Viewer<'_>, message: &v1::Resource) -> bool {
-        let parent = Path::parse(&message.id).ok().and_then(Path::parent);
-        let capability = list_of_type(snapshot, &message.r#type);
-        match (viewer, parent) {
-            (Viewer::Everything, _) => true,
-            (_, None) => false,
-            (_, Some(parent)) => viewer.holds(&capability, parent),
-        }
     }
 
     fn declared(snapshot: &Snapshot, range: IdRange<'_>) -> Vec<v1::Resource> {
@@ -202,5 +187,29 @@ pub(super) fn declared_resource(snapshot: &Snapshot, id: Path<'_>) -> v1::Resour
         id: id.to_string(),
         properties: properties.unwrap_or_default(),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_proto::methods::{Access, METHODS};
+
+    use super::*;
+
+    /// The option that a method has in the schema says what is really needed.
+    #[test]
+    fn what_lists_show_is_what_the_schema_says() {
+        let shown = |method: &str| {
+            let path = format!("/capstan.iam.v1.{method}");
+            match METHODS.iter().find(|one| one.path == path).unwrap().access {
+                Access::Narrowed(&[capability]) => capability,
+                other => panic!("{method}: {other:?}"),
+            }
+        };
+        assert_eq!(shown("GroupService/ListGroups"), Groups::CAPABILITY);
+        assert_eq!(shown("RoleService/ListRoles"), Roles::CAPABILITY);
+        assert_eq!(shown("RoleBindingService/ListRoleBindings"), RoleBindings::CAPABILITY);
+        assert_eq!(shown("IdentityService/ListIdentities"), Identities::CAPABILITY);
+        assert_eq!(shown("ResourceService/ListResources"), "TYPE.list");
     }
 }

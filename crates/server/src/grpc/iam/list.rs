@@ -11,15 +11,14 @@
 use std::ops::ControlFlow;
 
 use capstan_engine::{IdRange, Path, PathBuf};
-use capstan_iam::{Kind, Object};
+use capstan_iam::{Kind, Object, Reader, Shown};
 use capstan_proto::iam::v1;
-use prost::Message as _;
 
 use super::filter::{Filter, Listed};
 use super::kinds::{Described, Identities, Resources, RoleBindings, Roles};
 use super::objects;
-use super::reading::Reading;
-use super::visible::{Piece, Pieces, Rights, Viewer};
+use super::pieces::{Piece, Pieces};
+use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
 use crate::limits::SCANNED_MAX;
 
@@ -50,12 +49,18 @@ pub(super) struct Page<M> {
 const ENTRY_BYTES: usize = 8;
 
 impl<M: Listed> Page<M> {
-    fn new() -> Self {
+    /// An empty page.
+    pub(super) fn new() -> Self {
         Self { entries: vec![], ended_at: None, bytes: 0, scanned: 0, last: String::new() }
     }
 
     /// Looks at one object at a place of the list. Without a message it may not be seen. Breaks if the page ends.
-    fn look(&mut self, wanted: &Wanted, place: String, message: Option<M>) -> ControlFlow<()> {
+    pub(super) fn look(
+        &mut self,
+        wanted: &Wanted,
+        place: String,
+        message: Option<M>,
+    ) -> ControlFlow<()> {
         if let Some(message) = message.filter(|message| wanted.filter.matches(message)) {
             let bytes = message.encoded_len() + ENTRY_BYTES;
             let is_full = self.entries.len() >= wanted.size
@@ -88,7 +93,7 @@ pub(super) fn page<K: Described>(
     wanted: &Wanted,
 ) -> Result<Page<K::Message>, RequestError> {
     let parent = wanted.parent.as_ref().map(PathBuf::as_path);
-    let pieces = viewer.pieces(&[K::CAPABILITY], parent);
+    let pieces = reading.pieces(viewer, &[K::CAPABILITY], parent);
     let mut page = Page::new();
     let _ = scan::<K>(reading, viewer, wanted, &pieces, wanted.after.as_deref(), &mut page)?;
     Ok(page)
@@ -103,7 +108,8 @@ pub(super) fn resources(
     let catalog = reading.snapshot().catalog();
     let of_types = catalog.capabilities().filter(|name| name.ends_with(".list"));
     let capabilities: Vec<_> = of_types.collect();
-    let pieces = viewer.pieces(&capabilities, wanted.parent.as_ref().map(PathBuf::as_path));
+    let parent = wanted.parent.as_ref().map(PathBuf::as_path);
+    let pieces = reading.pieces(viewer, &capabilities, parent);
     let mut page = Page::new();
     let after = wanted.after.as_deref();
     let _ = scan::<Resources>(reading, viewer, wanted, &pieces, after, &mut page)?;
@@ -131,7 +137,7 @@ pub(super) fn roles(
         }
     }
     let parent = wanted.parent.as_ref().map(PathBuf::as_path);
-    let pieces = viewer.pieces(&[Roles::CAPABILITY], parent);
+    let pieces = reading.pieces(viewer, &[Roles::CAPABILITY], parent);
     let _ = scan::<Roles>(reading, viewer, wanted, &pieces, custom, &mut page)?;
     Ok(page)
 }
@@ -143,10 +149,10 @@ pub(super) fn role_bindings(
     wanted: &Wanted,
 ) -> Result<Page<v1::RoleBinding>, RequestError> {
     let parent = wanted.parent.as_ref().map(PathBuf::as_path);
-    let mut pieces = viewer.pieces(&[RoleBindings::CAPABILITY], parent);
-    if let Viewer::Identity(rights) = viewer {
-        let own = reading.snapshot().role_bindings(rights.identity.as_path()).into_iter();
-        let hidden = own.filter(|own| !rights.holds(RoleBindings::CAPABILITY, own.scope.as_path()));
+    let mut pieces = reading.pieces(viewer, &[RoleBindings::CAPABILITY], parent);
+    if let (Viewer::Actor(reader), Some(identity)) = (viewer, reading.identity()) {
+        let own = reading.snapshot().role_bindings(identity.as_path()).into_iter();
+        let hidden = own.filter(|own| !reader.holds(RoleBindings::CAPABILITY, own.scope.as_path()));
         let ids = hidden.filter_map(|own| own.id);
         pieces.add(ids.filter(|id| parent.is_none_or(|parent| parent.contains(id.as_path()))));
     }
@@ -170,23 +176,21 @@ pub(super) fn identities(
     let after = wanted.after.as_deref();
     let bound_after = after.and_then(|after| after.strip_prefix(BOUND));
     if bound_after.is_none() {
-        let mut pieces = viewer.pieces(&[Identities::CAPABILITY], parent);
-        if let Viewer::Identity(rights) = viewer
-            && parent.is_none_or(|parent| parent.contains(rights.identity.as_path()))
-            && !pieces.contains(rights.identity.as_str())
+        let mut pieces = reading.pieces(viewer, &[Identities::CAPABILITY], parent);
+        if let Some(identity) = reading.identity()
+            && parent.is_none_or(|parent| parent.contains(identity.as_path()))
+            && !pieces.contains(identity.as_str())
         {
-            pieces.add([rights.identity.clone()].into_iter());
+            pieces.add([identity.clone()].into_iter());
         }
         if scan::<Identities>(reading, viewer, wanted, &pieces, after, &mut page)?.is_break() {
             return Ok(page);
         }
     }
-    if let Viewer::Identity(rights) = viewer
-        && parent.is_none()
-    {
+    if let (Viewer::Actor(reader), Some(identity), None) = (viewer, reading.identity(), parent) {
         // The list goes on here, even if the page ends before the first binding.
         page.last = BOUND.to_string();
-        bound_identities(reading, (viewer, rights), wanted, bound_after, &mut page)?;
+        bound_identities(reading, (reader, identity), wanted, bound_after, &mut page)?;
     }
     Ok(page)
 }
@@ -194,51 +198,44 @@ pub(super) fn identities(
 /// Root identities, each at the first binding that shows it.
 fn bound_identities(
     reading: &Reading,
-    (viewer, rights): (&Viewer<'_>, &Rights<'_>),
+    (reader, own): (&Reader<'_>, &PathBuf),
     wanted: &Wanted,
     after: Option<&str>,
     page: &mut Page<v1::Identity>,
 ) -> Result<(), RequestError> {
-    let pieces = viewer.pieces(&[RoleBindings::CAPABILITY], None);
+    let pieces = Pieces::below(&reader.topmost(&[RoleBindings::CAPABILITY]), None);
     let after = after.filter(|after| !after.is_empty());
-    let mut failed = None;
     let _ = each::<RoleBindings>(reading, &pieces, after, &mut |binding| {
-        let identity = Path::parse(&binding.identity).ok();
-        let shows = identity.filter(|identity| {
-            identity.parent().is_none()
-                && *identity != rights.identity.as_path()
-                && is_first_binding(reading, rights, *identity, &binding.id)
-        });
-        let shown = match shows.map(|identity| reading.get(Kind::Identity, identity)) {
-            Some(Ok(Some(Object::Identity(one)))) => Some(restricted(objects::identity(one))),
-            Some(Err(error)) => {
-                failed = Some(error);
-                return ControlFlow::Break(());
-            }
-            _ => None,
-        };
-        page.look(wanted, format!("{BOUND}{}", binding.id), shown)
+        let Object::RoleBinding(binding) = binding else { return Ok(ControlFlow::Continue(())) };
+        let identity = binding.identity.as_path();
+        let shows = identity.parent().is_none()
+            && identity != own.as_path()
+            && is_first_binding(reading, reader, identity, binding.id.as_path());
+        let found = if shows { reading.stored(Kind::Identity, identity)? } else { None };
+        let shown = found.map(|found| reader.show(&found)).transpose()?.flatten();
+        let place = format!("{BOUND}{}", binding.id);
+        Ok(page.look(wanted, place, shown.and_then(message::<Identities>)))
     })?;
-    failed.map_or(Ok(()), Err)
+    Ok(())
 }
 
-/// Whether a binding is the first of its identity that the viewer may list.
+/// Whether a binding is the first of its identity that the reader may list.
 fn is_first_binding(
     reading: &Reading,
-    rights: &Rights<'_>,
+    reader: &Reader<'_>,
     identity: Path<'_>,
-    binding: &str,
+    binding: Path<'_>,
 ) -> bool {
     let bindings = reading.snapshot().role_bindings(identity).into_iter();
     let mut listed =
-        bindings.filter(|one| rights.holds(RoleBindings::CAPABILITY, one.scope.as_path()));
-    listed.next().and_then(|first| first.id).is_some_and(|first| first.as_str() == binding)
+        bindings.filter(|one| reader.holds(RoleBindings::CAPABILITY, one.scope.as_path()));
+    listed.next().and_then(|first| first.id).is_some_and(|first| first.as_path() == binding)
 }
 
-/// What is shown of a root identity to whoever may list its bindings.
-pub(super) fn restricted(identity: v1::Identity) -> v1::Identity {
-    let v1::Identity { id, name, r#type, .. } = identity;
-    v1::Identity { id, name, r#type, ..Default::default() }
+/// The message of what is shown of an object.
+pub(super) fn message<K: Described>(shown: Shown) -> Option<K::Message> {
+    let message = K::message(shown.object)?;
+    Some(if shown.in_part { K::in_part(message) } else { message })
 }
 
 /// Looks at the objects of some parts until the page ends.
@@ -250,60 +247,73 @@ fn scan<K: Described>(
     after: Option<&str>,
     page: &mut Page<K::Message>,
 ) -> Result<ControlFlow<()>, RequestError> {
-    each::<K>(reading, pieces, after, &mut |message| {
-        let place = K::id(&message).to_owned();
-        let visible = K::is_visible(reading.snapshot(), viewer, &message).then_some(message);
-        page.look(wanted, place, visible)
-    })
+    match viewer {
+        Viewer::Everybody => {
+            let mut look = |message: K::Message| {
+                let place = K::id(&message).to_owned();
+                page.look(wanted, place, Some(message))
+            };
+            Ok(declared::<K>(reading, pieces, after, &mut look))
+        }
+        Viewer::Actor(reader) => each::<K>(reading, pieces, after, &mut |object| {
+            let shown = reader.show(&object)?.and_then(message::<K>);
+            Ok(page.look(wanted, object.id().to_string(), shown))
+        }),
+    }
 }
 
-/// Calls `each` with the messages of some parts, in order, until it breaks.
-fn each<K: Described>(
+/// Calls `each` with the objects of a policy file that lie in some parts, in order, until it breaks.
+fn declared<K: Described>(
     reading: &Reading,
     pieces: &Pieces,
     after: Option<&str>,
     each: &mut dyn FnMut(K::Message) -> ControlFlow<()>,
-) -> Result<ControlFlow<()>, RequestError> {
-    for (piece, after) in pieces.after(after) {
-        let (prefix, after) = match piece {
-            Piece::All => ("", after),
-            Piece::Below(prefix) => (&**prefix, after),
-            Piece::One(id) => {
-                if let Some(message) = one::<K>(reading, id)?
-                    && each(message).is_break()
-                {
-                    return Ok(ControlFlow::Break(()));
-                }
-                continue;
-            }
+) -> ControlFlow<()> {
+    pieces.after(after).into_iter().try_for_each(|(piece, after)| {
+        let (prefix, limit) = match piece {
+            Piece::All => ("", SCANNED_MAX + 1),
+            Piece::Below(prefix) => (&**prefix, SCANNED_MAX + 1),
+            // The first id that begins with this one is this one, if it is there.
+            Piece::One(id) => (&**id, 1),
         };
-        let mut flow = ControlFlow::Continue(());
-        match &reading.objects {
-            Some(objects) => objects.scan(K::KIND, prefix, after, &mut |object| {
-                flow = K::message(object).map_or(ControlFlow::Continue(()), &mut *each);
-                flow.is_continue()
-            })?,
-            None => {
-                let range = IdRange { prefix, after, limit: SCANNED_MAX + 1 };
-                let mut all = K::declared(reading.snapshot(), range).into_iter();
-                flow = all.try_for_each(&mut *each);
+        let all = K::declared(reading.snapshot(), IdRange { prefix, after, limit }).into_iter();
+        let is_here = |message: &K::Message| match piece {
+            Piece::One(id) => K::id(message) == id,
+            Piece::All | Piece::Below(_) => true,
+        };
+        all.filter(is_here).try_for_each(&mut *each)
+    })
+}
+
+/// Calls `each` with the objects of a store that lie in some parts, in order, until it breaks.
+fn each<K: Described>(
+    reading: &Reading,
+    pieces: &Pieces,
+    after: Option<&str>,
+    each: &mut dyn FnMut(Object) -> Result<ControlFlow<()>, RequestError>,
+) -> Result<ControlFlow<()>, RequestError> {
+    let Source::Store { objects, .. } = &reading.source else {
+        return Ok(ControlFlow::Continue(()));
+    };
+    for (piece, after) in pieces.after(after) {
+        let mut flow = Ok(ControlFlow::Continue(()));
+        let mut goes_on = |object: Object| {
+            flow = each(object);
+            matches!(flow, Ok(ControlFlow::Continue(())))
+        };
+        match piece {
+            Piece::All => objects.scan(K::KIND, "", after, &mut goes_on)?,
+            Piece::Below(prefix) => objects.scan(K::KIND, prefix, after, &mut goes_on)?,
+            Piece::One(id) => {
+                let found = Path::parse(id).ok().map(|id| reading.stored(K::KIND, id));
+                if let Some(object) = found.transpose()?.flatten() {
+                    goes_on(object);
+                }
             }
         }
-        if flow.is_break() {
-            return Ok(flow);
+        if flow?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
     }
     Ok(ControlFlow::Continue(()))
-}
-
-/// The object of this id.
-fn one<K: Described>(reading: &Reading, id: &str) -> Result<Option<K::Message>, RequestError> {
-    let Ok(id) = Path::parse(id) else { return Ok(None) };
-    if reading.objects.is_some() {
-        return Ok(reading.get(K::KIND, id)?.and_then(K::message));
-    }
-    // A policy file: the first object that begins with the id has it, if there is one.
-    let range = IdRange { prefix: id.as_str(), after: None, limit: 1 };
-    let found = K::declared(reading.snapshot(), range).into_iter().next();
-    Ok(found.filter(|message| K::id(message) == id.as_str()))
 }

@@ -47,7 +47,10 @@ impl Mask {
             let mut known = fields.mutable.iter().chain(fields.immutable);
             known.find(|field| *field == path).copied().ok_or_else(|| {
                 let mutable = fields.mutable.join(", ");
-                RequestError::field("update_mask", format!("no `{path}`: the mask is `*` or of {mutable}"))
+                RequestError::field(
+                    "update_mask",
+                    format!("no `{path}`: the mask is `*` or of {mutable}"),
+                )
             })
         };
         paths.iter().map(known).collect::<Result<_, _>>().map(Self::Paths)

@@ -5,11 +5,10 @@
 use std::sync::Arc;
 
 use capstan_engine::{Path, PathBuf, Snapshot, Timestamp};
-use capstan_iam::{Kind, Object};
+use capstan_iam::{Actor, Kind, Object, Reader, RuleSet, State};
 
-use super::visible::{Rights, Viewer};
+use super::pieces::Pieces;
 use crate::RequestError;
-use crate::authn::caller::CallerKind;
 use crate::feed::Current;
 use crate::feed::management::StoredObjects;
 
@@ -17,10 +16,29 @@ use crate::feed::management::StoredObjects;
 #[derive(Clone)]
 pub(super) struct Reading {
     pub(super) current: Arc<Current>,
-    /// `None` if the policy is a file.
-    pub(super) objects: Option<Arc<dyn StoredObjects>>,
-    pub(super) caller: CallerKind,
+    pub(super) source: Source,
     pub(super) now: Timestamp,
+}
+
+/// Where the objects are.
+#[derive(Clone)]
+pub(super) enum Source {
+    /// In a policy file, as far as the index keeps them. Everybody reads, as decisions are open.
+    File,
+    /// In a store.
+    Store {
+        objects: Arc<dyn StoredObjects>,
+        /// Who reads.
+        actor: Actor,
+    },
+}
+
+/// What the reader may see.
+pub(super) enum Viewer<'r> {
+    /// Everything that a policy file declares.
+    Everybody,
+    /// What the rules show.
+    Actor(Reader<'r>),
 }
 
 impl Reading {
@@ -32,46 +50,58 @@ impl Reading {
         self.current.snapshot.revision()
     }
 
-    /// Who reads. If the policy is a file, everybody sees everything, as decisions are open.
+    /// What the reader may see.
     ///
     /// # Errors
     ///
-    /// [`RequestError::AuthnFailed`]: nobody that the server knows.
+    /// [`RequestError::AuthnFailed`]: the reader is not registered, or disabled.
     pub(super) fn viewer(&self) -> Result<Viewer<'_>, RequestError> {
-        match &self.caller {
-            _ if self.objects.is_none() => Ok(Viewer::Everything),
-            CallerKind::Operator => Ok(Viewer::Everything),
-            CallerKind::Identity { path, .. } => {
-                Rights::of(path, self.snapshot(), self.now).map(Viewer::Identity)
-            }
-            CallerKind::Nobody => Err(RequestError::AuthnFailed),
+        let Source::Store { objects, actor } = &self.source else { return Ok(Viewer::Everybody) };
+        let state = State { snapshot: &self.current.snapshot, objects: &**objects };
+        Ok(Viewer::Actor(Reader::new(&RuleSet::FULL, &state, actor, self.now)?))
+    }
+
+    /// The identity that reads a store; `None` for the operator, and for everybody.
+    pub(super) fn identity(&self) -> Option<&PathBuf> {
+        match &self.source {
+            Source::File => None,
+            Source::Store { actor, .. } => actor.id(),
         }
     }
 
-    /// The object of this kind and id; `None` if there is none.
+    /// Who reads, as a part of page tokens: a token of one caller is of no use to another. No path is empty or has a space.
+    pub(super) fn caller_name(&self) -> &str {
+        match &self.source {
+            Source::File => "",
+            Source::Store { actor, .. } => actor.id().map_or("the operator", PathBuf::as_str),
+        }
+    }
+
+    /// The object of a store.
     ///
     /// # Errors
     ///
     /// The store cannot be read.
-    pub(super) fn get(&self, kind: Kind, id: Path<'_>) -> Result<Option<Object>, RequestError> {
-        match &self.objects {
-            Some(objects) => Ok(objects.get(kind, id)?),
-            None => Ok(None),
+    pub(super) fn stored(&self, kind: Kind, id: Path<'_>) -> Result<Option<Object>, RequestError> {
+        match &self.source {
+            Source::File => Ok(None),
+            Source::Store { objects, .. } => Ok(objects.get(kind, id)?),
         }
     }
 
-    /// Who calls, as a part of page tokens: a token of one caller is of no use to another.
-    pub(super) fn caller_name(&self) -> &str {
-        match &self.caller {
-            CallerKind::Identity { path, .. } => path.as_str(),
-            // No path is empty or has a space.
-            CallerKind::Operator => "the operator",
-            CallerKind::Nobody => "",
+    /// Where objects lie that need one of these capabilities, as far as the reader holds it there; at or below `parent`, if
+    /// there is one.
+    pub(super) fn pieces(
+        &self,
+        viewer: &Viewer<'_>,
+        capabilities: &[&str],
+        parent: Option<Path<'_>>,
+    ) -> Pieces {
+        match viewer {
+            Viewer::Actor(reader) if self.identity().is_some() => {
+                Pieces::below(&reader.topmost(capabilities), parent)
+            }
+            Viewer::Actor(_) | Viewer::Everybody => Pieces::all(parent),
         }
     }
-}
-
-/// Whether an identity is a root identity.
-pub(super) fn is_root(id: &PathBuf) -> bool {
-    id.as_path().parent().is_none()
 }

@@ -8,8 +8,7 @@ use super::group::deleted;
 use super::mask::{Fields, Mask};
 use crate::RequestError;
 
-const FIELDS: Fields =
-    Fields { mutable: &["name", "description", "capabilities"], immutable: &[] };
+const FIELDS: Fields = Fields { mutable: &["name", "description", "capabilities"], immutable: &[] };
 
 pub(super) fn create(request: v1::CreateRoleRequest) -> Result<Operation, RequestError> {
     let v1::CreateRoleRequest { parent, role, .. } = request;

@@ -98,7 +98,9 @@ pub(super) fn delete(request: v1::DeleteRoleBindingRequest) -> Result<Operation,
     Ok(Operation::DeleteRoleBinding(deleted(&id, etag)?))
 }
 
-pub(super) fn batch_delete(request: v1::BatchDeleteRoleBindingsRequest) -> Result<Operation, RequestError> {
+pub(super) fn batch_delete(
+    request: v1::BatchDeleteRoleBindingsRequest,
+) -> Result<Operation, RequestError> {
     let v1::BatchDeleteRoleBindingsRequest { parent, ids, .. } = request;
     let parent = path("parent", &parent)?;
     let ids = ids.iter().enumerate().map(|(at, id)| path(&format!("ids[{at}]"), id));

@@ -19,12 +19,11 @@ use super::fields::{optional_path, request_id};
 use super::filter::{Filter, Listed};
 use super::list::{Page, Wanted};
 use super::page::{self, Position, Tokens};
-use super::reading::Reading;
-use super::visible::{Rights, Viewer};
+use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
 use crate::clock::Clock;
-use crate::feed::management::{Management, Origin, Write, Written};
+use crate::feed::management::{Documents, Management, Origin, Write, Written};
 use crate::feed::{Current, Freshness, Published};
 use crate::grpc::convert::freshness;
 use crate::grpc::decision::not_before;
@@ -38,6 +37,10 @@ pub(crate) struct Iam {
     pub(crate) published: Arc<Published>,
     /// The store's; `None` if the policy is a file.
     pub(crate) management: Option<Arc<dyn Management>>,
+    /// The same of a store as documents.
+    pub(crate) documents: Option<Arc<dyn Documents>>,
+    /// Bytes of a document that is imported, at most.
+    pub(crate) document_bytes_max: usize,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
     pub(crate) message_bytes_max: usize,
@@ -95,6 +98,19 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, RequestError> {
     request.extensions().get().cloned().ok_or(RequestError::AuthnFailed)
 }
 
+/// Who acts.
+///
+/// # Errors
+///
+/// [`RequestError::AuthnFailed`]: nobody that the server knows.
+fn actor(caller: CallerKind) -> Result<Actor, RequestError> {
+    match caller {
+        CallerKind::Operator => Ok(Actor::Operator),
+        CallerKind::Identity { path, email } => Ok(Actor::Identity { id: path, email }),
+        CallerKind::Nobody => Err(RequestError::AuthnFailed),
+    }
+}
+
 impl Iam {
     /// Begins a write.
     ///
@@ -110,15 +126,15 @@ impl Iam {
         let Caller { kind, source } = caller(request)?;
         let origin =
             Origin { method: rpc.full_name(), authentication: kind.authentication(), source };
-        let actor = match kind {
-            CallerKind::Operator => Actor::Operator,
-            CallerKind::Identity { path, email } => {
-                let current = self.published.read(Freshness::Any).await?;
-                Rights::of(&path, &current.snapshot, self.clock.now())?;
-                Actor::Identity { id: path, email }
+        let actor = actor(kind)?;
+        if let Some(identity) = actor.id() {
+            // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
+            let current = self.published.read(Freshness::Any).await?;
+            let state = current.snapshot.identity_state(identity.as_path());
+            if !state.is_some_and(|state| state.registered && !state.disabled) {
+                return Err(RequestError::AuthnFailed);
             }
-            CallerKind::Nobody => return Err(RequestError::AuthnFailed),
-        };
+        }
         Ok(Writer { management, actor, origin })
     }
 
@@ -136,8 +152,7 @@ impl Iam {
         let mut tries = 1..=VIEW_TRIES_MAX;
         loop {
             let current = self.published.read(freshness(consistency)).await?;
-            let reading = self.reading_of(caller.clone(), current);
-            match reading {
+            match self.reading_of(caller.clone(), current) {
                 // It was replaced, and let go of its view, between two steps here.
                 Err(RequestError::RevisionGone { .. }) if tries.next().is_some() => {}
                 reading => return reading,
@@ -145,20 +160,30 @@ impl Iam {
         }
     }
 
+    /// The served revision, for a caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reading`].
+    pub(super) async fn reading_as(&self, caller: CallerKind) -> Result<Reading, RequestError> {
+        let current = self.published.read(Freshness::Any).await?;
+        self.reading_of(caller, current)
+    }
+
     fn reading_of(
         &self,
         caller: CallerKind,
         current: Arc<Current>,
     ) -> Result<Reading, RequestError> {
-        let objects = match &self.management {
-            None => None,
+        let source = match &self.management {
+            None => Source::File,
             Some(management) => {
-                let revision = current.snapshot.revision();
+                let (actor, revision) = (actor(caller)?, current.snapshot.revision());
                 let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
-                Some(management.objects(view))
+                Source::Store { objects: management.objects(view), actor }
             }
         };
-        let reading = Reading { current, objects, caller, now: self.clock.now() };
+        let reading = Reading { current, source, now: self.clock.now() };
         reading.viewer()?;
         Ok(reading)
     }
@@ -175,7 +200,8 @@ impl Iam {
     ) -> Result<A, RequestError> {
         // The semaphore is never closed.
         let _permit = self.computing.acquire().await.ok();
-        let answered = tokio::task::spawn_blocking(move || answer(&reading, &reading.viewer()?)).await;
+        let answered =
+            tokio::task::spawn_blocking(move || answer(&reading, &reading.viewer()?)).await;
         match answered {
             Ok(answer) => answer,
             Err(error) => match error.try_into_panic() {
@@ -211,7 +237,7 @@ impl Iam {
             if revision != reading.revision() {
                 let kept = self.published.kept(revision);
                 let kept = kept.ok_or(RequestError::RevisionGone { revision })?;
-                reading = self.reading_of(reading.caller, kept)?;
+                reading = self.reading_of(caller(request)?.kind, kept)?;
             }
         }
         let wanted = Wanted {

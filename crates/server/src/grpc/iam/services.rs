@@ -166,7 +166,8 @@ impl RoleBindingService for Iam {
         &self,
         request: Request<v1::CreateRoleBindingRequest>,
     ) -> RpcResult<v1::CreateRoleBindingResponse> {
-        let (answer, revision) = write!(self, request, "iam.CreateRoleBinding", role_binding::create);
+        let (answer, revision) =
+            write!(self, request, "iam.CreateRoleBinding", role_binding::create);
         let role_binding = message!(answer, Answer::RoleBinding, objects::role_binding);
         Ok(Response::new(v1::CreateRoleBindingResponse { role_binding, revision }))
     }
@@ -193,7 +194,8 @@ impl RoleBindingService for Iam {
         &self,
         request: Request<v1::UpdateRoleBindingRequest>,
     ) -> RpcResult<v1::UpdateRoleBindingResponse> {
-        let (answer, revision) = write!(self, request, "iam.UpdateRoleBinding", role_binding::update);
+        let (answer, revision) =
+            write!(self, request, "iam.UpdateRoleBinding", role_binding::update);
         let role_binding = message!(answer, Answer::RoleBinding, objects::role_binding);
         Ok(Response::new(v1::UpdateRoleBindingResponse { role_binding, revision }))
     }
