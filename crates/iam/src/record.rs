@@ -118,13 +118,21 @@ impl KeyRange {
         Self { start, end }
     }
 
-    /// The keys of the range behind this one.
+    /// The objects of a kind whose paths begin with this text.
     #[must_use]
-    pub fn after(mut self, key: &[u8]) -> Self {
+    pub fn starting(kind: Kind, text: &str) -> Self {
+        let start = [&[prefix_of(kind)], text.as_bytes()].concat();
+        // No byte of a path is 0xff.
+        let end = [&*start, &[0xff]].concat();
+        Self { start, end }
+    }
+
+    /// The keys of the range behind that of an object.
+    #[must_use]
+    pub fn after(mut self, kind: Kind, id: &str) -> Self {
         // The next key in order: the same and a NUL byte, which no path has.
-        if *self.start <= *key {
-            self.start = [key, &[0]].concat();
-        }
+        let next = [&[prefix_of(kind)], id.as_bytes(), &[0]].concat();
+        self.start = self.start.max(next);
         self
     }
 
