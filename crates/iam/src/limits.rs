@@ -35,3 +35,6 @@ pub const JWKS_KEYS_MAX: usize = 100;
 
 /// Most identities that the text of a refusal names as those who could do it.
 pub const WHO_COULD_MAX: usize = 3;
+
+/// Most bindings that are examined to name them.
+pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;
