@@ -9,7 +9,7 @@ use capstan_engine::{Path, PathBuf, Timestamp};
 
 use crate::judge::resource_capability;
 use crate::object::parent_or_self;
-use crate::rights::{Capabilities, names};
+use crate::rights::names;
 use crate::rules::access::Access;
 use crate::{Actor, Identity, JudgeError, Kind, Object, ObjectsError, Refusal, Rule};
 use crate::{RuleSet, State};
@@ -139,13 +139,9 @@ impl<'s> Reader<'s> {
     /// is not repeated there. Empty for the operator.
     #[must_use]
     pub fn scopes(&self) -> Vec<(PathBuf, Vec<String>)> {
-        let mut scopes: BTreeMap<&PathBuf, Capabilities> = BTreeMap::new();
-        for given in self.access.rights.given() {
-            scopes.entry(&given.scope).or_default().extend(given.role.capabilities.iter());
-        }
         let catalog = self.access.view.snapshot().catalog();
-        let named = |(scope, given): (&PathBuf, _)| (scope.clone(), names(catalog, given));
-        scopes.into_iter().map(named).collect()
+        let named = |(scope, given): (PathBuf, _)| (scope, names(catalog, &given));
+        self.access.rights.by_scope().into_iter().map(named).collect()
     }
 }
 
