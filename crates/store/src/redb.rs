@@ -19,6 +19,8 @@ mod disk;
 mod error;
 mod opening;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod view;
 mod writer;
 
@@ -45,7 +47,7 @@ use crate::{
 use commit::{After, commit};
 use dir::Dir;
 use disk::{Disk, FileBackend, Traced};
-use opening::{make, open};
+use opening::{make, open_first};
 use schema::{Kept, Meta, TableError};
 use view::{Snapshot, Tables};
 use writer::Writer;
@@ -118,7 +120,7 @@ impl RedbStore {
     }
 
     fn open_on(disk: Box<dyn Disk>, path: PathBuf, limits: Limits) -> Result<Self, OpenError> {
-        let opened = open(&*disk, &path, 1, true)?;
+        let opened = open_first(&*disk, &path)?;
         let meta = opened.meta;
         let (writer, tables) = Writer::new(opened);
         let shared = Arc::new(Shared {

@@ -8,7 +8,7 @@ use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
 use super::RedbStore;
 use super::dir::Dir;
 use super::error::OpenError;
-use super::opening::{Opened, open as open_store};
+use super::opening::{Opened, open_first};
 use super::schema::{TableError, open, read_transaction};
 use super::view::caught;
 use crate::Head;
@@ -46,7 +46,7 @@ impl RedbStore {
     pub fn check(dir: &Path) -> Result<Checked, OpenError> {
         let dir = Dir::open(dir)?;
         dir.look()?;
-        let opened = open_store(&dir, &dir.file(), 1, true)?;
+        let opened = open_first(&dir, &dir.file())?;
         caught(|| verify(&opened)).map_err(|error| of_file(&dir, error))
     }
 
@@ -62,7 +62,7 @@ impl RedbStore {
         let path = dir.file();
         let length = || fs::metadata(&path).map(|it| it.len()).map_err(|e| OpenError::io(&path, e));
         let before = length()?;
-        let Opened { mut handle, tables, .. } = open_store(&dir, &path, 1, true)?;
+        let Opened { mut handle, tables, .. } = open_first(&dir, &path)?;
         drop(tables); // an open read keeps its pages
         let compacted = caught(|| {
             let database = handle.database_mut()?;

@@ -69,6 +69,12 @@ pub(super) struct Opened {
     pub(super) meta: Meta,
 }
 
+/// Opens the first handle of this process.
+pub(super) fn open_first(disk: &dyn Disk, path: &Path) -> Result<Opened, OpenError> {
+    peek(disk, path)?;
+    open(disk, path, 1, true)
+}
+
 /// Opens a handle. `path`: for messages. `whole`: read and verify every page. Without it pages are
 /// verified no more than when they are read, by our own checksums.
 pub(super) fn open(
@@ -78,7 +84,6 @@ pub(super) fn open(
     whole: bool,
 ) -> Result<Opened, OpenError> {
     let failed = |error| OpenError::io(path, error);
-    peek(disk, path)?;
     let trace = Arc::new(Trace::default());
     let backend = disk.open().map_err(failed)?;
     // redb makes a new store in an empty file.

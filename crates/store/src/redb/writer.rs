@@ -228,6 +228,19 @@ impl Writer {
     }
 }
 
+#[cfg(test)]
+impl Writer {
+    /// Lets the next try to open the file begin now.
+    pub(super) fn end_pause(&mut self) {
+        self.open_after = None;
+    }
+
+    /// Closes the handle, as after a failure.
+    pub(super) fn forget_handle(&mut self) {
+        self.handle = None;
+    }
+}
+
 /// A failure before which nothing was committed.
 fn definite(cause: io::Error) -> StoreError {
     use io::ErrorKind;
