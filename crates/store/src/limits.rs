@@ -62,6 +62,8 @@ pub struct Limits {
     pub batch_ops_max: usize,
     /// See [`BATCH_BYTES_MAX`].
     pub batch_bytes_max: u64,
+    /// See [`CACHE_BYTES`].
+    pub cache_bytes: usize,
     /// See [`FAILURES_PERIOD`].
     pub failures_period: Duration,
     /// See [`REOPEN_PAUSE`].
@@ -76,6 +78,7 @@ impl Default for Limits {
             watch_queue_bytes: WATCH_QUEUE_BYTES,
             batch_ops_max: BATCH_OPS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
+            cache_bytes: CACHE_BYTES,
             failures_period: FAILURES_PERIOD,
             reopen_pause: REOPEN_PAUSE,
         }

@@ -47,7 +47,7 @@ use crate::{
 use commit::{After, commit};
 use dir::Dir;
 use disk::{Disk, FileBackend, Traced};
-use opening::{make, open_first};
+use opening::{make, open};
 use schema::{Kept, Meta, TableError};
 use view::{Snapshot, Tables};
 use writer::Writer;
@@ -120,7 +120,7 @@ impl RedbStore {
     }
 
     fn open_on(disk: Box<dyn Disk>, path: PathBuf, limits: Limits) -> Result<Self, OpenError> {
-        let opened = open_first(&*disk, &path)?;
+        let opened = open(&*disk, &path, &limits, 1, true)?;
         let meta = opened.meta;
         let (writer, tables) = Writer::new(opened);
         let shared = Arc::new(Shared {
@@ -163,7 +163,8 @@ fn fill(backend: Traced, head: Head, first: &Batch, limits: &Limits) -> Result<(
     getrandom::fill(&mut page_key).map_err(|error| TableError::Failed(io::Error::other(error)))?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let kept = Kept { from: 1, bytes: 0 };
-    let handle = make(backend, &Meta { head, kept, page_key, created: since_1970.as_secs() })?;
+    let handle =
+        make(backend, &Meta { head, kept, page_key, created: since_1970.as_secs() }, limits)?;
     let committed = commit(&handle, After { head, kept }, first, limits);
     committed.map_err(|failed| failed.error)?;
     handle.close()

@@ -8,11 +8,11 @@ use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
 use super::RedbStore;
 use super::dir::Dir;
 use super::error::OpenError;
-use super::opening::{Opened, open_first};
+use super::opening::{Opened, open as open_store};
 use super::schema::{TableError, open, read_transaction};
 use super::view::caught;
-use crate::Head;
 use crate::batch::bytes_of;
+use crate::{Head, Limits};
 
 /// What [`RedbStore::check`] found in a store without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl RedbStore {
     pub fn check(dir: &Path) -> Result<Checked, OpenError> {
         let dir = Dir::open(dir)?;
         dir.look()?;
-        let opened = open_first(&dir, &dir.file())?;
+        let opened = open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
         caught(|| verify(&opened)).map_err(|error| of_file(&dir, error))
     }
 
@@ -62,7 +62,8 @@ impl RedbStore {
         let path = dir.file();
         let length = || fs::metadata(&path).map(|it| it.len()).map_err(|e| OpenError::io(&path, e));
         let before = length()?;
-        let Opened { mut handle, tables, .. } = open_first(&dir, &path)?;
+        let Opened { mut handle, tables, .. } =
+            open_store(&dir, &path, &Limits::default(), 1, true)?;
         drop(tables); // an open read keeps its pages
         let compacted = caught(|| {
             let database = handle.database_mut()?;

@@ -4,16 +4,18 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::redb::{Builder, Database, Durability, WriteTransaction};
+use ::redb::{
+    Builder, Database, Durability, ReadableDatabase as _, StorageBackend, WriteTransaction,
+};
 
-use super::disk::{Disk, Trace, Traced};
+use super::disk::{Disk, Overlay, Trace, Traced};
 use super::error::OpenError;
 use super::schema::{
     FORMAT, LOG, META, META_CREATED, META_FORMAT, META_HEAD, META_KEPT, META_PAGE_KEY, Meta, STATE,
     TableError, format_of, put, read_meta, read_transaction,
 };
 use super::view::{Tables, caught};
-use crate::limits::CACHE_BYTES;
+use crate::Limits;
 
 /// A handle of redb.
 pub(super) struct Handle {
@@ -69,31 +71,43 @@ pub(super) struct Opened {
     pub(super) meta: Meta,
 }
 
-/// Opens the first handle of this process.
-pub(super) fn open_first(disk: &dyn Disk, path: &Path) -> Result<Opened, OpenError> {
-    peek(disk, path)?;
-    open(disk, path, 1, true)
-}
-
-/// Opens a handle. `path`: for messages. `whole`: read and verify every page. Without it pages are
-/// verified no more than when they are read, by our own checksums.
+/// Opens a handle. `path`: for messages. `verify`: read every page first, and write nothing before all of it was
+/// found right. Without it, records are verified when they are read.
 pub(super) fn open(
     disk: &dyn Disk,
     path: &Path,
+    limits: &Limits,
     number: u64,
-    whole: bool,
+    verify: bool,
 ) -> Result<Opened, OpenError> {
-    let failed = |error| OpenError::io(path, error);
-    let trace = Arc::new(Trace::default());
-    let backend = disk.open().map_err(failed)?;
-    // redb makes a new store in an empty file.
-    if backend.len().map_err(failed)? == 0 {
-        return Err(OpenError::Empty(path.to_owned()));
+    let backend = || {
+        let backend = disk.open().map_err(|error| OpenError::io(path, error))?;
+        let length = backend.len().map_err(|error| OpenError::io(path, error))?;
+        // redb makes a new store in an empty file.
+        if length == 0 { Err(OpenError::Empty(path.to_owned())) } else { Ok((backend, length)) }
+    };
+    if verify {
+        let (file, length) = backend()?;
+        let overlay = Overlay::over(file, length);
+        open_backend(Box::new(overlay), path, limits, number, true)?;
     }
+    open_backend(backend()?.0, path, limits, number, false)
+}
+
+/// Opens a handle on a backend that is not empty. `verify`: let redb read and verify every page; it then
+/// writes, too.
+fn open_backend(
+    backend: Box<dyn StorageBackend>,
+    path: &Path,
+    limits: &Limits,
+    number: u64,
+    verify: bool,
+) -> Result<Opened, OpenError> {
+    let trace = Arc::new(Trace::default());
     let backend = Traced { backend, trace: Arc::clone(&trace) };
     let opened = caught(|| {
         let mut builder = Builder::new();
-        builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(whole);
+        builder.set_cache_size(limits.cache_bytes).set_check_integrity_on_open(verify);
         let database = Some(builder.create_with_backend(backend)?);
         let handle = Handle { database, trace: Arc::clone(&trace), number };
         let Some(format) = format_in(handle.database()?)? else { return Ok(Err(foreign(path))) };
@@ -110,6 +124,10 @@ pub(super) fn open(
         Err(match error {
             _ if trace.read_past_end() => OpenError::Truncated(path),
             TableError::Failed(error) => OpenError::io(path, trace.failure().unwrap_or(error)),
+            // redb's words; a test has them.
+            TableError::Corrupt(reason) if reason.starts_with("File truncated") => {
+                OpenError::Truncated(path)
+            }
             TableError::Corrupt(reason) => match trace.failure() {
                 Some(error) => OpenError::io(path, error),
                 None => OpenError::Corrupt { path, reason },
@@ -118,24 +136,8 @@ pub(super) fn open(
     })
 }
 
-/// Refuses the store of a later version before anything is written to it. This needs a store that was
-/// closed: any other is judged once it is repaired.
-fn peek(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
-    let backend = disk.open().map_err(|error| OpenError::io(path, error))?;
-    let backend = Traced { backend, trace: Arc::default() };
-    let format = caught(|| {
-        let mut builder = Builder::new();
-        let database = builder.set_cache_size(CACHE_BYTES).open_read_only_with_backend(backend)?;
-        format_in(&database)
-    });
-    match format {
-        Ok(Some(format)) if format > FORMAT => Err(other_format(path, format)),
-        _ => Ok(()),
-    }
-}
-
 /// The format of a store; `None` of another program's file.
-fn format_in(database: &impl ::redb::ReadableDatabase) -> Result<Option<u32>, TableError> {
+fn format_in(database: &Database) -> Result<Option<u32>, TableError> {
     match database.begin_read()?.open_table(META) {
         Ok(meta) => format_of(&meta),
         Err(::redb::TableError::TableDoesNotExist(_)) => Ok(None),
@@ -167,11 +169,11 @@ fn verify_last(tables: &Tables, meta: &Meta) -> Result<(), TableError> {
 }
 
 /// Makes a store in an empty file.
-pub(super) fn make(backend: Traced, meta: &Meta) -> Result<Handle, TableError> {
+pub(super) fn make(backend: Traced, meta: &Meta, limits: &Limits) -> Result<Handle, TableError> {
     caught(|| {
         let trace = Arc::clone(&backend.trace);
         let database =
-            Some(Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend)?);
+            Some(Builder::new().set_cache_size(limits.cache_bytes).create_with_backend(backend)?);
         let handle = Handle { database, trace, number: 0 };
         let transaction = handle.begin()?;
         transaction.open_table(STATE)?;

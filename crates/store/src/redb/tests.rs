@@ -7,7 +7,7 @@ mod sim;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -40,7 +40,7 @@ fn new_disk() -> Sim {
         page_key: [7; 32],
         created: 9,
     };
-    make(backend, &meta).unwrap().close().unwrap();
+    make(backend, &meta, &limits()).unwrap().close().unwrap();
     sim
 }
 

@@ -189,7 +189,7 @@ impl Writer {
             return Err(StoreError::Unreachable(pause()));
         }
         let number = self.handles.saturating_add(1);
-        let opened = open(&*shared.disk, &shared.path, number, self.verify)
+        let opened = open(&*shared.disk, &shared.path, &shared.limits, number, self.verify)
             .map_err(StoreError::from)
             .and_then(|opened| self.expect(opened));
         match opened {

@@ -254,7 +254,7 @@ fn a_view_goes_on_after_a_failed_read() {
     drop(store);
     let mut met = 0;
     for number in 0..30 {
-        let store = open_sim(&sim, limits()).unwrap(); // with nothing in its cache
+        let store = open_sim(&sim, Limits { cache_bytes: 0, ..limits() }).unwrap();
         let view = recovered(&store).unwrap();
         let at = sim.operations() + number;
         sim.set_fault(Some(Fault { at, kind: FaultKind::Error(EIO), count: 1 }));
@@ -265,7 +265,7 @@ fn a_view_goes_on_after_a_failed_read() {
     assert!(met > 10, "{met} reads failed");
     let store = open_sim(&sim, limits()).unwrap();
     let view = recovered(&store).unwrap();
-    // Not one whose state is gone.
+    // Not so a view whose state is gone.
     append(&store, &head, &batch("key", "value")).unwrap();
     store.shared.lock().forget_handle();
     assert!(matches!(dump(&*view), Err(StoreError::Unreachable(_))));

@@ -62,6 +62,7 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
             },
         }
     }
-    println!("of {wanted} copies {refused} were refused, {reads_refused} when read");
-    assert!(refused * 10 > wanted, "of {wanted} copies only {refused} were refused");
+    // Most of the file is content, and redb's checksums, which are verified first, have all of it.
+    assert!(refused * 3 > wanted, "of {wanted} copies only {refused} were refused");
+    assert_eq!(reads_refused, 0);
 }
