@@ -10,6 +10,7 @@ mod completion;
 mod decider;
 mod explain;
 mod figures;
+mod init;
 mod limits;
 mod memory;
 mod output;
@@ -23,6 +24,7 @@ mod schema;
 mod search;
 mod serve;
 mod signals;
+mod store_error;
 mod top;
 mod validation;
 
@@ -41,6 +43,7 @@ const FAILED: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   capstan serve --demo                                  start a server with a demo policy
+  capstan init --data DIR --org acme --owner alice      make a store, for `capstan serve --data DIR`
   capstan check alice repo.list acme/platform/web       may alice do this? ask the server
   capstan capabilities alice acme/platform/web          what can alice do there?
   capstan explain bob repo.delete acme/platform/web     why may bob not? which role would allow it?
@@ -78,6 +81,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Init(init::Init),
     Check(check::Check),
     Capabilities(capabilities::ListCapabilities),
     Explain(explain::Explain),
@@ -141,6 +145,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     threads.block_on(async move {
         match cli.command {
             Command::Serve(serve) => serve.run(format).await,
+            Command::Init(init) => init.run(format),
             Command::Check(check) => check.run(format).await,
             Command::Capabilities(list) => list.run(format).await,
             Command::Roles(roles) | Command::Iam(Iam::Roles(roles)) => roles.run(format).await,

@@ -8,9 +8,9 @@ use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
 use capstan_policy::{format_timestamp, whole};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
+use capstan_proto::iam::v1::{ListRolesRequest, role_service_client::RoleServiceClient};
 use capstan_proto::v1::consistency::Mode;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test, open_test};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
@@ -295,7 +295,7 @@ impl Remote {
         let mut service = RoleServiceClient::new(self.channel.clone());
         let mut roles = Vec::new();
         let mut request =
-            v1::ListRolesRequest { page_size: ROLES_PAGE_SIZE, page_token: String::new() };
+            ListRolesRequest { page_size: ROLES_PAGE_SIZE, ..ListRolesRequest::default() };
         loop {
             let page = match service.list_roles(request.clone()).await {
                 Err(status) if request.page_size > 1 && is_too_large(&status) => {
