@@ -66,6 +66,9 @@ pub(crate) struct Explanation {
     /// Declared paths that are similar to what is not declared.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) similar: Vec<String>,
+    /// Whether the identity is disabled.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) disabled: bool,
 }
 
 /// A binding that has the capability and does not count.

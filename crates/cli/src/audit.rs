@@ -84,12 +84,19 @@ impl Document {
         bindings
     }
 
-    /// The ids of all identities, sorted.
+    /// The ids of all identities, declared or only bound, sorted.
     pub(crate) fn identities(&self) -> Vec<Path<'_>> {
-        let identities = self.policy.model.facts().identities.iter();
-        let mut ids: Vec<_> = identities.map(|identity| identity.id.as_path()).collect();
+        let model = &self.policy.model;
+        let declared = model.facts().identities.iter().map(|identity| &identity.id);
+        let ids = declared.chain(model.unregistered()).map(|id| id.as_path());
+        let mut ids: Vec<_> = ids.collect();
         ids.sort_unstable();
         ids
+    }
+
+    /// Whether no binding of the identity counts.
+    pub(crate) fn is_disabled(&self, identity: &str) -> bool {
+        Path::parse(identity).is_ok_and(|identity| self.snapshot.is_disabled(identity))
     }
 
     pub(crate) fn in_time(&self, binding: &RoleBinding) -> bool {
@@ -140,6 +147,7 @@ impl Document {
     pub(crate) fn row(&self, binding: RoleBinding) -> BindingRow {
         BindingRow {
             expired: !self.in_time(&binding),
+            disabled: self.snapshot.is_disabled(binding.identity.as_path()),
             binding: binding.id.map(|id| id.to_string()).unwrap_or_default(),
             identity: binding.identity.to_string(),
             role: binding.role.into(),
@@ -200,6 +208,9 @@ pub(crate) struct BindingRow {
     #[serde(skip_serializing_if = "Option::is_none")]
     expires_at: Option<String>,
     expired: bool,
+    /// Whether its identity is disabled, so that it does not count.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    disabled: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     when: Vec<Test>,
 }
@@ -220,11 +231,13 @@ impl BindingRow {
         &self.role
     }
 
-    /// `until TIME`, `expired TIME`, and the tests.
+    /// `until TIME`, `expired TIME`, the tests, and whether the identity is disabled.
     fn restrictions(&self) -> String {
         let word = if self.expired { "expired" } else { "until" };
         let end = self.expires_at.iter().map(|end| format!("{word} {end}"));
-        end.chain(self.when.iter().map(|test| format!("if {test}"))).collect::<Vec<_>>().join(", ")
+        let tests = self.when.iter().map(|test| format!("if {test}"));
+        let disabled = self.disabled.then(|| "identity disabled".to_owned());
+        end.chain(tests).chain(disabled).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -68,7 +68,8 @@ impl Explain {
         if !is_complete {
             output::line("\nother bindings are not drawn: the policy changed between the answers")?;
         }
-        if let Some(why) = why(reason) {
+        let why = if explanation.disabled { Some(DISABLED) } else { why(reason) };
+        if let Some(why) = why {
             output::line(format!("\n{why}"))?;
         }
         explanation.details(&query).iter().try_for_each(output::line)?;
@@ -120,7 +121,7 @@ impl Explanation {
             "UNKNOWN_IDENTITY" if !self.similar.is_empty() => {
                 lines.push(format!("did you mean {}?", self.similar.join(" or ")));
             }
-            "NO_BINDING" => {
+            "NO_BINDING" if !self.disabled => {
                 if let Some(path) = self.undeclared(resource) {
                     let hint = match self.similar.as_slice() {
                         [] => String::new(),
@@ -143,8 +144,12 @@ impl Explanation {
         lines
     }
 
-    /// The first path at or above the resource that is not declared; `None` if all are.
+    /// The first path at or above the resource that is not declared; `None` if all are, and for a disabled
+    /// identity, because it does not matter.
     fn undeclared<'r>(&self, resource: &'r str) -> Option<&'r str> {
+        if self.disabled {
+            return None;
+        }
         let rest = resource.get(self.declared.len()..)?;
         let rest = if self.declared.is_empty() { rest } else { rest.strip_prefix('/')? };
         let end = resource.len() - rest.len() + rest.find('/').unwrap_or(rest.len());
@@ -153,6 +158,9 @@ impl Explanation {
 
     /// The roles that would help. A role that is held, and only fails its conditions, would not.
     fn advice(&self) -> String {
+        if self.disabled {
+            return "no role gives it while the identity is disabled".into();
+        }
         let held: Vec<&str> = match self.reason {
             "CONDITION_NOT_MET" => {
                 let in_time = self.uncounted.iter().filter(|binding| !binding.expired);
@@ -175,6 +183,9 @@ impl Explanation {
         }
     }
 }
+
+/// The sentence about a denial whose cause is that the identity is disabled.
+const DISABLED: &str = "the identity is disabled, so none of its bindings counts";
 
 /// A sentence about a denial. The picture shows only bindings that count.
 fn why(reason: &str) -> Option<&'static str> {
@@ -295,6 +306,7 @@ mod tests {
             elsewhere: vec![],
             declared: declared.into(),
             similar: vec![],
+            disabled: false,
         }
     }
 

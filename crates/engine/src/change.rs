@@ -25,11 +25,12 @@ pub enum Change {
     UpdateRole(CustomRole),
     /// Deletes a custom role without bindings.
     DeleteRole(PathBuf),
-    /// A new identity.
+    /// A new identity. One that is bound already without being registered keeps its bindings.
     CreateIdentity(Identity),
-    /// Another name, type or other properties for an identity.
+    /// Another name, type or other properties for a registered identity, or it is disabled or enabled. A disabled
+    /// identity keeps its bindings, and none of them counts.
     UpdateIdentity(Identity),
-    /// Deletes an identity without bindings.
+    /// Deletes a registered identity without bindings.
     DeleteIdentity(PathBuf),
     /// A new registered resource.
     CreateResource(RegisteredResource),
@@ -37,7 +38,8 @@ pub enum Change {
     UpdateResource(RegisteredResource),
     /// Deletes a registered resource without bindings at it.
     DeleteResource(PathBuf),
-    /// A new role binding. Without an id it gets the derived one, or the next that is free.
+    /// A new role binding. Without an id it gets the derived one, or the next that is free. It may name an identity
+    /// that is not registered, see [`is_derived_identity`](crate::is_derived_identity).
     CreateRoleBinding(RoleBinding),
     /// Another identity, role, expiry or other conditions for the binding of this id, explicit or
     /// derived, which it keeps: as a delete of the old binding and a create of the new one. The scope must

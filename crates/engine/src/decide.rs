@@ -7,5 +7,7 @@ pub(crate) mod capabilities;
 pub(crate) mod check;
 pub(crate) mod conditional;
 pub(crate) mod explain;
+pub(crate) mod held;
 pub(crate) mod list;
+pub(crate) mod objects;
 pub(crate) mod self_check;

@@ -18,6 +18,7 @@ pub(crate) mod build;
 pub(crate) mod corrupt;
 pub(crate) mod difference;
 pub(crate) mod hash;
+mod ids;
 pub(crate) mod load;
 pub(crate) mod matrix;
 mod plan;
@@ -51,6 +52,8 @@ pub(crate) struct Index {
     /// Ids of bindings that are not a number, each with the number of the identity: u32.
     binding_ids: Table<()>,
     bindings: usize,
+    /// The number of identities that are bound and not registered.
+    unregistered: usize,
 }
 
 impl Index {
@@ -64,6 +67,11 @@ impl Index {
 
     pub(crate) const fn identities(&self) -> &Table<IdentityExtra> {
         &self.identities
+    }
+
+    /// The number of registered identities.
+    pub(crate) const fn registered_len(&self) -> usize {
+        self.identities.len().saturating_sub(self.unregistered)
     }
 
     /// The number of role bindings, whether or not they count.

@@ -86,7 +86,9 @@ pub use decide::capabilities::{Capabilities, Grant};
 pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
 pub use decide::conditional::{ConditionalGrant, Listed};
 pub use decide::explain::{EXPLAINED_BINDINGS_MAX, Explanation, Uncounted};
+pub use decide::held::{Held, WHO_COULD_EVALUATED_MAX};
 pub use decide::list::{Cursor, Page, Scope};
+pub use decide::objects::{IdentityState, ScopeState};
 pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLargeError;
 pub use index::difference::{Difference, DifferenceError};
@@ -109,7 +111,7 @@ pub use model::path::{
 pub use model::similar::{SIMILAR_MAX, SUGGESTIONS_MAX, did_you_mean, similar};
 pub use model::timestamp::Timestamp;
 pub use model::violation::{FactsError, VIOLATIONS_MAX, Violation};
-pub use rules::{Model, check_facts};
+pub use rules::{Model, check_facts, is_derived_identity};
 
 /// Hash maps for building and checking: seeded randomly in each process.
 pub(crate) type Map<K, V> = hashbrown::HashMap<K, V>;

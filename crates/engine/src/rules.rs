@@ -22,9 +22,12 @@ use crate::{CONDITIONS_MAX, CustomRole, Path, RoleBinding};
 /// Most roles, built-in ones included: the index numbers them with 20 bits (`index/binding.rs`).
 pub(crate) const ROLES_MAX: u32 = 1 << 20;
 
+/// Hex digits of the id of a root identity that is derived from issuer and subject.
+const DERIVED_IDENTITY_DIGITS: usize = 40;
+
 /// What rules need to know of the facts.
 pub(crate) trait View {
-    /// A reference to a registered identity.
+    /// A reference to an identity that is registered or, in an index, bound.
     type Identity;
     /// A reference to a role.
     type Role;
@@ -34,6 +37,10 @@ pub(crate) trait View {
     fn is_group(&self, id: &str) -> bool;
     fn identity(&self, id: &str) -> Option<Self::Identity>;
     fn scope(&self, id: &str) -> Option<Self::Scope>;
+    /// Whether the path certainly names a group or a registered resource.
+    fn is_scope(&self, id: &str) -> bool {
+        self.scope(id).is_some()
+    }
     fn custom_role(&self, id: &str) -> Option<Self::Role>;
     fn built_in_role(&self, name: &str) -> Option<Self::Role>;
     fn has_capability(&self, name: &str) -> bool;
@@ -52,7 +59,7 @@ pub(crate) enum BrokenRule<'f> {
     TooManyRoles { custom: usize, custom_max: usize },
     /// A role holds capabilities of the catalog.
     UnknownCapability { position: usize, name: &'f str },
-    /// A binding names a registered identity.
+    /// A binding names a registered identity, or one that needs no registration.
     UnknownIdentity(&'f str),
     /// A binding names a role: one with a slash is a custom role, one without is built in.
     UnknownRole(&'f str),
@@ -117,6 +124,7 @@ pub(crate) fn check_role_capabilities<'f>(
 
 /// What a binding refers to; `None` for what is not there, which is reported.
 pub(crate) struct Referenced<V: View> {
+    /// `None` without a report for an identity that needs no registration and is not known yet.
     pub(crate) identity: Option<V::Identity>,
     pub(crate) role: Option<V::Role>,
     pub(crate) scope: Option<V::Scope>,
@@ -132,7 +140,7 @@ pub(crate) fn check_binding<'f, V: View>(
     let (identity_id, scope_id, role_id) =
         (binding.identity.as_str(), binding.scope.as_str(), &*binding.role);
     let identity = view.identity(identity_id);
-    if identity.is_none() {
+    if identity.is_none() && !may_be_unregistered(view, binding.identity.as_path()) {
         report(BrokenRule::UnknownIdentity(identity_id));
     }
     let scope = view.scope(scope_id);
@@ -164,6 +172,20 @@ pub(crate) fn check_binding<'f, V: View>(
         report(BrokenRule::TooManyConditions(binding.when.len()));
     }
     Referenced { identity, role, scope }
+}
+
+/// Whether this is the form of the id that a person has before and after the first login: one segment of 40 lower-case
+/// hex digits (section 6 of the contract). A role binding may name such an identity before it is registered.
+#[must_use]
+pub fn is_derived_identity(id: Path<'_>) -> bool {
+    let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    id.as_str().len() == DERIVED_IDENTITY_DIGITS && id.as_str().bytes().all(is_digit)
+}
+
+/// Whether a binding may name this identity, which is not registered. A path names one thing, so it is no identity if
+/// it names a group or a resource. Nothing else can have a path of one segment.
+fn may_be_unregistered(view: &impl View, id: Path<'_>) -> bool {
+    is_derived_identity(id) && !view.is_scope(id.as_str())
 }
 
 /// A group or resource is deleted only without children and without bindings at it.

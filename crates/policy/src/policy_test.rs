@@ -82,8 +82,9 @@ impl<'p> Names<'p> {
         let facts = policy.model.facts();
         let groups = facts.groups.iter().map(|group| group.id.as_str());
         let resources = facts.resources.iter().map(|resource| resource.id.as_str());
+        let declared = facts.identities.iter().map(|identity| &identity.id);
         Self {
-            identities: facts.identities.iter().map(|identity| identity.id.as_str()).collect(),
+            identities: declared.chain(policy.model.unregistered()).map(|id| id.as_str()).collect(),
             scopes: groups.chain(resources).collect(),
             catalog: policy.model.catalog(),
         }

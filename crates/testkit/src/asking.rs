@@ -383,9 +383,8 @@ impl<'w> Pair<'w> {
             prop_assert_eq!(*holds, conditional.is_empty(), "{:?} for {:?}", entry, question);
             found.extend((!holds).then_some((*entry, self.conditional_keys(conditional)?)));
         }
-        let identities = self.world.facts.identities.iter().map(|identity| identity.id.as_str());
         let mut expected = Vec::new();
-        for identity in identities.collect::<BTreeSet<_>>() {
+        for identity in self.world.identities().into_iter().map(|id| id.as_str()) {
             let holds = listed.iter().any(|one| one.holds && one.entry == identity);
             let bindings = self.naive(attributes).conditional(identity, capability, resource);
             let bindings = bindings.filter(|found| !holds && !found.is_empty());

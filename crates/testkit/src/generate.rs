@@ -14,6 +14,7 @@ mod build;
 mod bytes;
 mod draw;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{
@@ -27,8 +28,8 @@ use proptest::{bool, option};
 pub use bytes::asked_from;
 
 use draw::{
-    NO_SEGMENTS, SEGMENTS, WorldDraw, binding_draw, capabilities_draw, catalog, now, place,
-    properties_draw, question_draw, role_draw,
+    NO_SEGMENTS, SEGMENTS, WorldDraw, binding_draw, capabilities_draw, catalog, now, owner_draw,
+    place, question_draw, role_draw,
 };
 
 /// A generated policy, and the time of the questions.
@@ -65,6 +66,13 @@ impl World {
         let catalog = Catalog::new(self.catalog.clone())?;
         Model::new(Arc::new(catalog), self.facts.clone())
     }
+
+    /// The ids of all identities, registered or only bound, in order.
+    #[must_use]
+    pub fn identities(&self) -> BTreeSet<&PathBuf> {
+        let registered = self.facts.identities.iter().map(|identity| &identity.id);
+        registered.chain(self.facts.role_bindings.iter().map(|bound| &bound.identity)).collect()
+    }
 }
 
 /// The time this number of nanoseconds later, or earlier if negative.
@@ -82,8 +90,8 @@ pub fn world() -> impl Strategy<Value = World> {
     let tree = (
         vec((option::weighted(0.75, place()), select(&SEGMENTS[..])), 1..=4),
         vec((place(), select(&SEGMENTS[..]), capabilities_draw()), 0..=3),
-        vec((option::of(place()), select(&SEGMENTS[..]), properties_draw()), 1..=4),
-        vec((option::of(place()), select(&SEGMENTS[..]), properties_draw()), 0..=3),
+        vec((owner_draw(), bool::weighted(0.15)), 1..=4),
+        vec(owner_draw(), 0..=3),
     );
     let bindings = prop_oneof![15 => vec(binding_draw(), 0..=12), 1 => vec(binding_draw(), 230)];
     let corners = (bool::weighted(0.06), now());

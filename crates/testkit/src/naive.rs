@@ -5,7 +5,7 @@
 
 mod path;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_engine::{
     AttributeCategory, Attributes, CatalogFacts, Condition, Facts, Properties, Reason, RoleBinding,
@@ -127,7 +127,7 @@ impl<'f> Naive<'f> {
             let mut others = binding.when.iter().filter(|test| !open(test));
             others.all(|test| self.holds(test, identity, ""))
         };
-        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
+        let held = self.bindings_of(identity);
         let granting: Vec<_> = held
             .filter(|binding| self.in_time(binding) && others_hold(binding))
             .filter(|binding| self.gives(binding).any(|name| name == capability))
@@ -174,8 +174,7 @@ impl<'f> Naive<'f> {
         let listed = self.list_scopes(identity, capability)?;
         let supplied = Attributes { resource: Properties::new(), ..self.supplied.clone() };
         let of_no_resource = Naive { supplied: &supplied, ..*self };
-        let held = self.facts.role_bindings.iter().filter(|b| b.identity.as_str() == identity);
-        let held = held.filter(|binding| self.in_time(binding));
+        let held = self.bindings_of(identity).filter(|binding| self.in_time(binding));
         let held = held.filter(|binding| self.gives(binding).any(|name| name == capability));
         let possible: Vec<_> =
             held.filter_map(|binding| of_no_resource.could_be_met(binding, "")).collect();
@@ -222,6 +221,42 @@ impl<'f> Naive<'f> {
         Some(NaiveExplanation { decision, witnesses, missing: vec![capability.to_owned()], roles })
     }
 
+    /// What the identity holds without conditions at a scope: each capability with the latest expiry of the bindings that
+    /// give it now, `None` if one of them has none.
+    #[must_use]
+    pub fn held(&self, identity: &str, scope: &str) -> BTreeMap<&'f str, Option<Timestamp>> {
+        let mut held = BTreeMap::new();
+        let counting = self.on_path(identity, scope).filter(|binding| binding.when.is_empty());
+        for binding in counting.filter(|binding| self.in_time(binding)) {
+            for name in self.gives(binding) {
+                let latest = held.entry(name).or_insert(binding.expires_at);
+                *latest = latest.zip(binding.expires_at).map(|(one, other)| one.max(other));
+            }
+        }
+        held
+    }
+
+    /// Every capability that a binding of the identity at or above a scope gives, whether or not it counts.
+    #[must_use]
+    pub fn reach(&self, identity: &str, scope: &str) -> BTreeSet<&'f str> {
+        let bindings = self.facts.role_bindings.iter();
+        let all = bindings.filter(|binding| binding.identity.as_str() == identity);
+        let above = all.filter(|binding| is_at_or_above(binding.scope.as_str(), scope));
+        above.flat_map(|binding| self.gives(binding)).collect()
+    }
+
+    /// The registered identities that hold all these capabilities at a scope without end, sorted.
+    #[must_use]
+    pub fn holders(&self, scope: &str, wanted: &[&str]) -> Vec<&'f str> {
+        let identities = self.facts.identities.iter().filter(|identity| !identity.disabled);
+        let ids: BTreeSet<_> = identities.map(|identity| identity.id.as_str()).collect();
+        let holds = |id: &&str| {
+            let held = self.held(id, scope);
+            wanted.iter().all(|name| held.get(name) == Some(&None))
+        };
+        ids.into_iter().filter(holds).collect()
+    }
+
     /// The names of all capabilities of the catalog.
     #[must_use]
     pub fn capabilities(&self) -> BTreeSet<String> {
@@ -243,10 +278,16 @@ impl<'f> Naive<'f> {
 
     /// The bindings of the identity at or above the resource.
     fn on_path(&self, identity: &str, resource: &str) -> impl Iterator<Item = &'f RoleBinding> {
-        self.facts.role_bindings.iter().filter(move |binding| {
-            binding.identity.as_str() == identity
-                && is_at_or_above(binding.scope.as_str(), resource)
-        })
+        self.bindings_of(identity)
+            .filter(|binding| is_at_or_above(binding.scope.as_str(), resource))
+    }
+
+    /// The bindings of the identity. Those of a disabled one do not count, so they are left out.
+    fn bindings_of(&self, identity: &str) -> impl Iterator<Item = &'f RoleBinding> {
+        let mut registered = self.facts.identities.iter();
+        let disabled = registered.any(|one| one.id.as_str() == identity && one.disabled);
+        let all = self.facts.role_bindings.iter().filter(move |_| !disabled);
+        all.filter(move |binding| binding.identity.as_str() == identity)
     }
 
     /// The capabilities of the binding's role. The id of a custom role has a slash, the name of a built-in

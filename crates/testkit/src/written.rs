@@ -38,7 +38,10 @@ pub fn policy(catalog: &str, facts: &Facts) -> String {
     let identities = facts.identities.iter().map(|identity| {
         let (id, name, kind) = (&identity.id, quoted(&identity.name), quoted(&identity.kind));
         let has = properties(&identity.properties);
-        format!("{{id: \"{id}\", name: {name}, type: {kind}, properties: {has}}}")
+        let disabled = identity.disabled;
+        format!(
+            "{{id: \"{id}\", name: {name}, type: {kind}, properties: {has}, disabled: {disabled}}}"
+        )
     });
     let bindings = facts.role_bindings.iter().map(|binding| {
         let mut text = String::from("{");

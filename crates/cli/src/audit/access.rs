@@ -40,10 +40,11 @@ pub(crate) fn show(
 ) -> anyhow::Result<ExitCode> {
     document.expect_identity(identity)?;
     let mut scopes: BTreeMap<String, Scope> = BTreeMap::new();
+    let is_disabled = document.is_disabled(identity);
     let subject = document.properties().get(identity).copied();
     let mut never_hold = false;
     for binding in document.bindings(Path::parse(identity)?) {
-        if !document.in_time(&binding) {
+        if is_disabled || !document.in_time(&binding) {
             continue;
         }
         let Some(open) = open_conditions(&binding.when, subject, None) else {
@@ -69,6 +70,9 @@ pub(crate) fn show(
     let access = Access { identity: identity.into(), scopes: scopes.into_values().collect() };
     match format {
         Format::Json => output::json(&access)?,
+        Format::Table if is_disabled => {
+            output::line(format!("{identity} can do nothing: it is disabled"))?;
+        }
         Format::Table if access.scopes.is_empty() => {
             let conditions = if never_hold { " with conditions that can hold" } else { "" };
             output::line(format!("{identity} can do nothing: no binding is in time{conditions}"))?;

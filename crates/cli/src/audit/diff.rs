@@ -135,7 +135,9 @@ impl<'d> Side<'d> {
     fn rights(&self, identity: &str, changed: &BTreeSet<String>) -> anyhow::Result<Rights> {
         let subject = self.properties.get(identity).copied();
         let bindings = self.document.bindings(Path::parse(identity)?).into_iter();
-        let bindings: Vec<_> = bindings.filter(|binding| self.document.in_time(binding)).collect();
+        let is_disabled = self.document.is_disabled(identity);
+        let counts = |binding: &RoleBinding| !is_disabled && self.document.in_time(binding);
+        let bindings: Vec<_> = bindings.filter(counts).collect();
         let tests_resource = |binding: &RoleBinding| {
             binding.when.iter().any(|test| test.category == AttributeCategory::Resource)
         };

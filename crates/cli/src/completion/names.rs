@@ -45,7 +45,7 @@ fn of_document(kind: Kind, file: &Path, catalogs: &[String]) -> Option<Vec<Strin
     let facts = document.policy.model.facts();
     let snapshot = document.snapshot();
     Some(match kind {
-        Kind::Identity => facts.identities.iter().map(|one| one.id.to_string()).collect(),
+        Kind::Identity => document.identities().into_iter().map(|id| id.to_string()).collect(),
         Kind::Capability => snapshot.catalog().capabilities().map(Into::into).collect(),
         Kind::Scope => {
             let groups = facts.groups.iter().map(|group| group.id.to_string());

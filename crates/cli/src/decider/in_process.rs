@@ -72,8 +72,16 @@ impl InProcess {
         let attributes = query.properties.attributes()?;
         let found = self.0.explain(&question(query, &attributes)?, Clock::System.now());
         let found = found.map_err(|_| self.unknown(&query.capability))?;
-        let Explanation { decision, witness, roles, uncounted, elsewhere, declared, similar } =
-            found;
+        let Explanation {
+            decision,
+            disabled,
+            witness,
+            roles,
+            uncounted,
+            elsewhere,
+            declared,
+            similar,
+        } = found;
         let allowed = decision.allowed();
         Ok(answers::Explanation {
             allowed,
@@ -86,6 +94,7 @@ impl InProcess {
             elsewhere: elsewhere.into_iter().map(grant).collect(),
             declared: declared.unwrap_or_default().into(),
             similar: similar.into_iter().map(Into::into).collect(),
+            disabled,
         })
     }
 

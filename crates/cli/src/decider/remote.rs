@@ -189,6 +189,7 @@ impl Remote {
             elsewhere: found.elsewhere.into_iter().map(grant).collect(),
             declared: found.declared,
             similar: found.similar,
+            disabled: found.disabled,
         })
     }
 

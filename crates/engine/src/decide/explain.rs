@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::index::binding::IdentityExtra;
+use crate::index::read::is_disabled;
 use crate::index::table::Entry;
 use crate::model::path::contains;
 use crate::model::similar::similar;
@@ -23,6 +24,8 @@ const COMPARED_NAMES_MAX: usize = 16_384;
 pub struct Explanation<'s> {
     /// The decision.
     pub decision: Decision,
+    /// Whether the identity is disabled: then none of its bindings counts, and none is named here.
+    pub disabled: bool,
     /// On an allow, the granting binding with the latest expiry; of several, the topmost.
     pub witness: Option<Grant<'s>>,
     /// On a deny, the roles that would give the capability: all built-in ones that have it, and
@@ -69,6 +72,7 @@ impl Snapshot {
         let Question { identity, resource, attributes, .. } = *question;
         let mut explanation = Explanation {
             decision,
+            disabled: false,
             witness: None,
             roles: vec![],
             uncounted: vec![],
@@ -84,6 +88,10 @@ impl Snapshot {
             explanation.similar = self.similar_identities(identity);
             return Ok(explanation);
         };
+        if is_disabled(entry) {
+            explanation.disabled = true;
+            return Ok(explanation);
+        }
         if decision.allowed() {
             let matrix = self.index().roles().matrix();
             let witnesses = self.counting(entry, resource, attributes, now, |binding| {

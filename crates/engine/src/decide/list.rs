@@ -225,7 +225,7 @@ pub(super) fn has_ancestor_in(path: &str, paths: &BTreeSet<&str>) -> bool {
 
 /// The identities bound at a resource or above it, each once, in the order of their ids: a merge of the
 /// lists of at most 16 scopes.
-struct Bound<'s> {
+pub(super) struct Bound<'s> {
     index: &'s Index,
     lists: Vec<Remaining<'s>>,
 }
@@ -239,7 +239,7 @@ struct Remaining<'s> {
 
 impl<'s> Bound<'s> {
     /// Those whose ids are behind `after`.
-    fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
+    pub(super) fn on_path(index: &'s Index, resource: Path<'_>, after: Option<&str>) -> Self {
         let scopes = resource.ancestors().filter_map(|path| index.scope(path.as_str()));
         let lists = scopes.filter_map(|(_, record)| {
             let position =

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use crate::index::Index;
 use crate::index::binding::{
-    BINDING_BYTES, BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions, numbers,
-    packed_bindings, payload_with, payload_without,
+    BINDING_BYTES, BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions,
+    Standing, numbers, packed_bindings, payload_with, payload_without,
 };
-use crate::index::read::Binding;
+use crate::index::read::{Binding, is_registered, stored_payload};
 use crate::index::roles::RoleUse;
 use crate::index::scope::{SCOPE_HEADER, ScopeKind, ScopePayload, ScopeRecord};
 use crate::index::table::Entry;
-use crate::rules::{self, BindingKey, BrokenRule, View as _, binding_id};
+use crate::rules::{self, BindingKey, BrokenRule, Referenced, View as _};
 use crate::{
     Change, ChangeError, CustomRole, Family, Identity, Path, PathBuf, Properties,
     RegisteredResource, Role, RoleBinding,
@@ -169,25 +169,39 @@ impl Index {
     // === Identities ===
 
     fn create_identity(&mut self, identity: &Identity) -> Applied {
-        self.claim(&identity.id)?;
         let id = identity.id.as_str();
-        let number = self.identities.put(id, &[]).ok_or_else(|| full(id))?;
-        let properties = identity.properties.clone();
-        self.set_extra(number, IdentityExtra { properties, ..IdentityExtra::default() });
-        Ok(())
+        if self.identities.get(id).is_some_and(|entry| !is_registered(entry)) {
+            // Its path is claimed already, and has no parent.
+            self.unregistered -= 1;
+        } else {
+            self.claim(&identity.id)?;
+            self.identities.put(id, &[]).ok_or_else(|| full(id))?;
+        }
+        self.set_identity(identity)
     }
 
     fn update_identity(&mut self, identity: &Identity) -> Applied {
-        let entry = self.expect_identity(&identity.id)?;
+        self.expect_identity(&identity.id)?;
+        self.set_identity(identity)
+    }
+
+    /// Stores what is declared of an identity that is known. It keeps its bindings.
+    fn set_identity(&mut self, identity: &Identity) -> Applied {
+        let id = identity.id.as_str();
+        let entry = self.identities.get(id);
+        let entry = entry.ok_or_else(|| ChangeError::not_found("identity", id))?;
+        let (number, payload) = (entry.number(), stored_payload(entry).to_vec());
         let mut extra = entry.extra().map(|extra| (**extra).clone()).unwrap_or_default();
         extra.properties.clone_from(&identity.properties);
-        let number = entry.number();
-        self.set_extra(number, extra);
-        Ok(())
+        extra.standing = match identity.disabled {
+            true => Standing::Disabled([].into()),
+            false => Standing::Registered,
+        };
+        self.put_identity(number, id, payload, Some(extra))
     }
 
     fn expect_identity(&self, id: &PathBuf) -> Result<Entry<'_, IdentityExtra>, ChangeError> {
-        let entry = self.identities.get(id.as_str());
+        let entry = self.identities.get(id.as_str()).filter(|entry| is_registered(*entry));
         entry.ok_or_else(|| ChangeError::not_found("identity", id.as_str()))
     }
 
@@ -197,7 +211,7 @@ impl Index {
 
     fn delete_identity(&mut self, id: &PathBuf) -> Applied {
         let entry = self.expect_identity(id)?;
-        rules::check_bound_deletion(id.as_str(), self.bindings_of(entry).count())?;
+        rules::check_bound_deletion(id.as_str(), self.stored_bindings_of(entry).count())?;
         self.identities.remove(id.as_str());
         self.release(id);
         Ok(())
@@ -207,6 +221,7 @@ impl Index {
 
     fn create_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
         let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
+        self.ensure_identity(binding)?;
         let mut found = self.expect_references(binding)?;
         let at_scope = (found.scope.number(), scope);
         let packed = PackedBinding::new(self.seed(), at_scope, found.role.number);
@@ -231,57 +246,46 @@ impl Index {
         if let BindingId::Text(id) = &id {
             self.binding_ids.put(id, &number.to_le_bytes()).ok_or_else(|| full(id))?;
         }
-        self.put_identity(number, identity, &payload, extra)?;
+        self.put_identity(number, identity, payload, extra)?;
         self.scopes.put(scope, &bound).ok_or_else(|| full(scope))?;
         self.roles.count(packed.role, 1);
         self.bindings += 1;
         Ok(())
     }
 
+    /// Makes the identity of a binding known, if the binding may name it before it is registered.
+    fn ensure_identity(&mut self, binding: &RoleBinding) -> Applied {
+        let id = binding.identity.as_str();
+        if self.identities.get(id).is_some() {
+            return Ok(());
+        }
+        self.check_binding(binding)?;
+        let number = self.identities.put(id, &[]).ok_or_else(|| full(id))?;
+        let standing = Standing::Unregistered;
+        self.set_extra(number, IdentityExtra { standing, ..IdentityExtra::default() });
+        self.unregistered += 1;
+        Ok(())
+    }
+
     /// What a binding refers to, if it keeps the rules that compare it with no other.
-    fn expect_references(&self, binding: &RoleBinding) -> Result<References<'_>, ChangeError> {
+    fn check_binding(&self, binding: &RoleBinding) -> Result<Referenced<&Self>, ChangeError> {
         let mut first = None;
         let found = rules::check_binding(&self, binding, |broken| {
             first.get_or_insert(broken);
         });
         first.map_or(Ok(()), Err)?;
+        Ok(found)
+    }
+
+    /// [`Self::check_binding`] for a binding whose identity is known.
+    fn expect_references(&self, binding: &RoleBinding) -> Result<References<'_>, ChangeError> {
+        let found = self.check_binding(binding)?;
         let (Some(identity), Some(role), Some((scope, record))) =
             (found.identity, found.role, found.scope)
         else {
             return Err(ChangeError::not_found("role binding", binding.identity.as_str()));
         };
         Ok(References { identity, role, scope, record })
-    }
-
-    /// The id of a new binding at a scope, and its number, 0 if it has none: the declared id if the path is
-    /// free, the derived one, or the next number that is free.
-    fn free_id(
-        &self,
-        binding: &RoleBinding,
-        key: &BindingKey<'_>,
-        at: &ScopeRecord<'_>,
-    ) -> Result<(BindingId, u64), ChangeError> {
-        let scope = binding.scope.as_str();
-        if let Some(id) = &binding.id {
-            rules::check_id(id.as_str(), self.is_taken(id.as_str()))?;
-            let id = BindingId::of(Some(id), scope);
-            let number = if let BindingId::Number(number) = id { number } else { 0 };
-            return Ok((id, number));
-        }
-        let derived = key.derived_number();
-        // A scope whose ids are all derived is not searched for an equal one, see `writer.rs`.
-        let is_taken = match at.numbers() {
-            Some(_) => self.is_taken(&binding_id(scope, derived)),
-            None => self.is_named(&binding_id(scope, derived)),
-        };
-        if !is_taken {
-            return Ok((BindingId::Derived, derived));
-        }
-        let mut number = derived.wrapping_add(1);
-        while self.is_taken(&binding_id(scope, number)) {
-            number = number.wrapping_add(1);
-        }
-        Ok((BindingId::Number(number), number))
     }
 
     fn update_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
@@ -314,11 +318,12 @@ impl Index {
         let absent = || ChangeError::not_found("role binding", id.as_str());
         let entry = self.identities.entry(identity).ok_or_else(absent)?;
         let at = position as usize;
-        let binding = self.bindings_of(entry).nth(at).ok_or_else(absent)?;
+        let binding = self.stored_bindings_of(entry).nth(at).ok_or_else(absent)?;
         let number = self.number_of(entry, &binding);
         let PackedBinding { scope, role, .. } = binding.packed;
 
-        let payload = payload_without(entry.payload(), at);
+        let payload = payload_without(stored_payload(entry), at);
+        let is_gone = payload.is_empty() && !is_registered(entry);
         let extra = entry.extra().map(|extra| {
             let mut extra = (**extra).clone();
             remove_position(&mut extra.restrictions, position);
@@ -326,7 +331,12 @@ impl Index {
             extra
         });
         let id_of_identity = entry.key().to_owned();
-        self.put_identity(identity, &id_of_identity, &payload, extra)?;
+        if is_gone {
+            self.identities.remove(&id_of_identity);
+            self.unregistered -= 1;
+        } else {
+            self.put_identity(identity, &id_of_identity, payload, extra)?;
+        }
         self.remove_from_scope(scope, identity, number.unwrap_or(0))?;
         if number.is_none() {
             self.binding_ids.remove(id.as_str());
@@ -336,14 +346,18 @@ impl Index {
         Ok(())
     }
 
+    /// Stores the bindings of an identity, and its extra value if that changes, as it must of a disabled one.
     fn put_identity(
         &mut self,
         identity: u32,
         id: &str,
-        payload: &[u8],
-        extra: Option<IdentityExtra>,
+        mut payload: Vec<u8>,
+        mut extra: Option<IdentityExtra>,
     ) -> Applied {
-        self.identities.put(id, payload).ok_or_else(|| full(id))?;
+        if let Some(extra) = &mut extra {
+            extra.take_payload(&mut payload);
+        }
+        self.identities.put(id, &payload).ok_or_else(|| full(id))?;
         if let Some(extra) = extra {
             self.set_extra(identity, extra);
         }
@@ -359,13 +373,13 @@ impl Index {
         id: &BindingId,
         number: u64,
     ) -> (Vec<u8>, Option<IdentityExtra>) {
-        let bindings = packed_bindings(identity.payload());
+        let stored = stored_payload(identity);
+        let bindings = packed_bindings(stored);
         let fingerprint = |bytes: &[u8; BINDING_BYTES]| PackedBinding::read(*bytes).fingerprint;
         let at = bindings.partition_point(|bytes| fingerprint(bytes) < packed.fingerprint);
-        let payload = if matches!(id, BindingId::Number(_)) && numbers(identity.payload()).is_none()
-        {
-            let mut payload = IdentityPayload::read(identity.payload());
-            let all = self.bindings_of(identity);
+        let payload = if matches!(id, BindingId::Number(_)) && numbers(stored).is_none() {
+            let mut payload = IdentityPayload::read(stored);
+            let all = self.stored_bindings_of(identity);
             let mut numbers: Vec<u64> =
                 all.map(|one| self.number_of(identity, &one).unwrap_or(0)).collect();
             payload.bindings.insert(at, packed);
@@ -373,7 +387,7 @@ impl Index {
             payload.numbers = Some(numbers);
             payload.bytes()
         } else {
-            payload_with(identity.payload(), at, packed, number)
+            payload_with(stored, at, packed, number)
         };
         let position = u32::try_from(at).unwrap_or(u32::MAX);
         let has_more = packed.restricted || matches!(id, BindingId::Text(_));
@@ -418,7 +432,7 @@ impl Index {
             let Some(entry) = run.first().and_then(|one| self.identities.entry(*one)) else {
                 continue;
             };
-            let here = self.bindings_of(entry).filter(|one| Some(one.packed.scope) == at);
+            let here = self.stored_bindings_of(entry).filter(|one| Some(one.packed.scope) == at);
             numbers.extend(here.map(|one| self.number_of(entry, &one).unwrap_or(0)));
         }
         numbers

@@ -15,6 +15,8 @@
 //! ```text
 //! payload of an identity:   bindings, 24 bytes each   numbers of their ids, 8 bytes each, or none
 //! ```
+//!
+//! The payload of a disabled identity is in its extra value instead of its record ([`Standing::Disabled`]).
 
 use crate::index::hash::{Fingerprint, Seed};
 use crate::rules::{ROLES_MAX, split_binding_id};
@@ -57,7 +59,7 @@ pub(crate) struct Restrictions {
 /// The id of a binding.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum BindingId {
-    /// Not stored: it follows from identity, role, scope and conditions.
+    /// Not stored, whether or not it is declared: it follows from identity, role, scope and conditions.
     #[default]
     Derived,
     /// The scope, a slash, and this number as 16 lower-case hex digits.
@@ -66,11 +68,25 @@ pub(crate) enum BindingId {
     Text(Box<str>),
 }
 
-/// The extra value of an identity: properties, and what few of its bindings have.
+/// Whether an identity is registered, and whether its bindings count.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Standing {
+    /// Registered, and not disabled.
+    #[default]
+    Registered,
+    /// Not registered, and therefore bound: it is known only while it has a binding.
+    Unregistered,
+    /// Registered and disabled. Its payload is here, and that of its record is empty, so that no decision finds a
+    /// binding of it.
+    Disabled(Box<[u8]>),
+}
+
+/// The extra value of an identity: properties, and what few identities and few of the bindings have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdentityExtra {
     /// The registered properties.
     pub(crate) properties: Properties,
+    pub(crate) standing: Standing,
     /// Restrictions by the position of their binding, ascending.
     pub(crate) restrictions: Vec<(u32, Restrictions)>,
     /// Ids that are not a number, by the position of their binding, ascending.
@@ -79,16 +95,32 @@ pub(crate) struct IdentityExtra {
 
 impl IdentityExtra {
     pub(crate) fn is_empty(&self) -> bool {
-        self.properties.is_empty() && self.restrictions.is_empty() && self.ids.is_empty()
+        self.properties.is_empty()
+            && matches!(self.standing, Standing::Registered)
+            && self.restrictions.is_empty()
+            && self.ids.is_empty()
+    }
+
+    /// Moves the payload of a disabled identity here, and leaves the payload of its record.
+    pub(crate) fn take_payload(&mut self, payload: &mut Vec<u8>) {
+        if let Standing::Disabled(taken) = &mut self.standing {
+            *taken = std::mem::take(payload).into();
+        }
     }
 }
 
 impl BindingId {
-    /// The id of a binding at this scope that declares `id`, or none.
-    pub(crate) fn of(id: Option<&PathBuf>, scope: &str) -> Self {
+    /// The id of a binding at this scope that declares `id`, or none. `derived` is the number of its derived id.
+    pub(crate) fn of(id: Option<&PathBuf>, scope: &str, derived: impl FnOnce() -> u64) -> Self {
         match id.map(|id| (id, split_binding_id(id.as_str()))) {
             None => Self::Derived,
-            Some((_, Some((parent, number)))) if parent == scope => Self::Number(number),
+            Some((_, Some((parent, number)))) if parent == scope => {
+                if number == derived() {
+                    Self::Derived
+                } else {
+                    Self::Number(number)
+                }
+            }
             Some((id, _)) => Self::Text(id.as_str().into()),
         }
     }

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::index::Index;
 use crate::index::binding::{
-    BindingId, IdentityExtra, PackedBinding, Restrictions, payload_length, write_numbers,
+    BindingId, IdentityExtra, PackedBinding, Restrictions, Standing, payload_length, write_numbers,
 };
 use crate::index::plan::Plan;
 use crate::index::roles::Roles;
@@ -42,6 +42,7 @@ impl Index {
             scopes: Table::new(seed.clone(), 0),
             binding_ids: Table::new(seed, 0),
             bindings: plan.references().len(),
+            unregistered: plan.identities_len() - plan.registered_len(),
             catalog,
         };
         for role in plan.roles() {
@@ -124,7 +125,8 @@ impl Index {
         let mut buffer = String::new();
         self.identities = Table::with_lengths(self.seed().clone(), count, |reserve| {
             for at in 0..count {
-                let length = payload_length(by_identity.of(at).len(), ids.of_identity(at));
+                let bound = if plan.is_disabled(at) { 0 } else { by_identity.of(at).len() };
+                let length = payload_length(bound, ids.of_identity(at));
                 reserve(plan.identity(at, &mut buffer), length);
             }
         });
@@ -163,7 +165,13 @@ impl Index {
                 };
                 entries.push(Stored { packed, restrictions, id, number });
             }
-            let extra = write_payload(&mut entries, ids.of_identity(at), &mut payload);
+            let mut extra = write_payload(&mut entries, ids.of_identity(at), &mut payload);
+            extra.standing = match at < plan.registered_len() {
+                true if plan.is_disabled(at) => Standing::Disabled([].into()),
+                true => Standing::Registered,
+                false => Standing::Unregistered,
+            };
+            extra.take_payload(&mut payload);
             let id = plan.identity(at, &mut buffer);
             let number = fits(self.identities.put(id, &payload), id)?;
             numbers.push(number);

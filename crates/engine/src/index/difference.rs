@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::index::Index;
 use crate::index::binding::{BindingId, IdentityExtra, PackedBinding, numbers, packed_bindings};
-use crate::index::read::{Binding, id_text};
+use crate::index::read::{Binding, id_text, is_disabled, is_registered, stored_payload};
 use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::{Entry, Table};
 use crate::rules::{BindingKey, View as _};
@@ -86,7 +86,8 @@ impl Difference {
         if index.catalog().facts() != catalog.facts() {
             return Err(DifferenceError::OtherCatalog);
         }
-        let bindings = |entry: Entry<'_, IdentityExtra>| packed_bindings(entry.payload()).len();
+        let bindings =
+            |entry: Entry<'_, IdentityExtra>| packed_bindings(stored_payload(entry)).len();
         Ok(Self {
             scopes: Seen::new(&index.scopes, |_| 1),
             identities: Seen::new(&index.identities, |_| 1),
@@ -128,7 +129,7 @@ impl Difference {
         let index = base.index();
         let (mut deleted, mut others, mut groups) = (vec![], vec![], vec![]);
         for entry in index.identities.iter() {
-            for binding in index.bindings_of(entry) {
+            for binding in index.stored_bindings_of(entry) {
                 if !self.bindings.has(entry.number(), binding.position) {
                     let scope = index.scopes.entry(binding.packed.scope);
                     let record = scope.and_then(|scope| ScopeRecord::read(scope.payload()));
@@ -137,7 +138,8 @@ impl Difference {
                     deleted.push(id.map_err(|_| DifferenceError::BindingIds)?);
                 }
             }
-            if !self.identities.has(entry.number(), 0) {
+            // One that is not registered goes with its last binding.
+            if is_registered(entry) && !self.identities.has(entry.number(), 0) {
                 others.extend(entry.key().parse().ok().map(Change::DeleteIdentity));
             }
         }
@@ -217,10 +219,14 @@ impl FactSink for Difference {
             return self.change(Change::CreateIdentity(identity));
         };
         once(self.identities.see(entry.number(), 0), identity.id.as_str())?;
-        let is_same = match entry.extra() {
+        if !is_registered(entry) {
+            return self.change(Change::CreateIdentity(identity));
+        }
+        let has_properties = match entry.extra() {
             Some(extra) => extra.properties == identity.properties,
             None => identity.properties.is_empty(),
         };
+        let is_same = has_properties && is_disabled(entry) == identity.disabled;
         if is_same { Ok(()) } else { self.change(Change::UpdateIdentity(identity)) }
     }
 
@@ -295,10 +301,11 @@ fn is_same(
 ) -> bool {
     let number = || index.number_of(entry, found);
     let text = id_text(entry, found.position);
-    let has_id = match BindingId::of(binding.id.as_ref(), binding.scope.as_str()) {
+    let derived = || BindingKey::of(binding).derived_number();
+    let has_id = match BindingId::of(binding.id.as_ref(), binding.scope.as_str(), derived) {
         // Without stored numbers every id that is a number is the derived one.
-        BindingId::Derived if numbers(entry.payload()).is_none() => text.is_none(),
-        BindingId::Derived => number() == Some(BindingKey::of(binding).derived_number()),
+        BindingId::Derived if numbers(stored_payload(entry)).is_none() => text.is_none(),
+        BindingId::Derived => number() == Some(derived()),
         BindingId::Number(declared) => number() == Some(declared),
         BindingId::Text(declared) => text == Some(&*declared),
     };

@@ -61,6 +61,10 @@ pub struct Loader {
     /// Of the few that have any, by position, ascending.
     resource_properties: Vec<(u32, Properties)>,
     identity_properties: Vec<(u32, Properties)>,
+    /// Positions of the identities that are disabled, ascending.
+    disabled: Vec<u32>,
+    /// The number of identities that are declared, once all are. Those behind them are bound only.
+    declared: Option<usize>,
     /// Until the end, scopes are [`scope_of`].
     references: Vec<References>,
     /// Of the bindings that have any, by position, ascending.
@@ -104,6 +108,8 @@ impl Loader {
             role_nodes: vec![],
             resource_properties: vec![],
             identity_properties: vec![],
+            disabled: vec![],
+            declared: None,
             references: vec![],
             restrictions: vec![],
             numbers: vec![],
@@ -124,17 +130,21 @@ impl Loader {
         for orphan in std::mem::take(&mut self.orphans) {
             rules::check_parent(&&self, orphan.as_path()).map_err(ChangeError::from)?;
         }
+        self.declared = Some(self.identities.len());
         for binding in std::mem::take(&mut self.early) {
             let mut first = None;
             let found = rules::check_binding(&&self, &binding, |broken| {
                 first.get_or_insert(broken);
             });
             first.map_or(Ok(()), Err).map_err(ChangeError::from)?;
-            let (Some(identity), Some(role), Some(scope)) =
-                (found.identity, found.role, found.scope)
+            let (identity, Some(role), Some(scope)) = (found.identity, found.role, found.scope)
             else {
                 let id = binding.identity.as_str();
                 return Err(ChangeError::not_found("role binding", id).into());
+            };
+            let identity = match identity {
+                Some(identity) => identity,
+                None => self.add_unregistered(&binding.identity)?,
             };
             self.add(binding, References { identity, role, scope })?;
         }
@@ -148,6 +158,14 @@ impl Loader {
             references.scope = if kind == 0 { position } else { position.saturating_add(groups) };
         }
         Ok(Snapshot::new(revision, Index::build(self)?))
+    }
+
+    /// Adds an identity that is bound and not declared. Returns its position.
+    fn add_unregistered(&mut self, id: &PathBuf) -> Result<u32, LoadError> {
+        let at = self.identities.len();
+        let node = self.take(id, Named::Identity, at)?;
+        self.identities.push(node);
+        Ok(position(at))
     }
 
     /// Makes a path name something new.
@@ -182,7 +200,7 @@ impl Loader {
             Some(id) => {
                 self.derived.named.push(number);
                 self.take(id, Named::Binding, at)?;
-                match BindingId::of(Some(id), binding.scope.as_str()) {
+                match BindingId::of(Some(id), binding.scope.as_str(), || number) {
                     BindingId::Number(number) => self.numbers.push((position, number)),
                     BindingId::Text(id) => self.texts.push((position, id)),
                     BindingId::Derived => {}
@@ -240,6 +258,9 @@ impl FactSink for Loader {
         self.identities.push(node);
         if !identity.properties.is_empty() {
             self.identity_properties.push((position(at), identity.properties));
+        }
+        if identity.disabled {
+            self.disabled.push(position(at));
         }
         Ok(())
     }
@@ -387,6 +408,10 @@ impl Plan for Loader {
         self.identities.len()
     }
 
+    fn registered_len(&self) -> usize {
+        self.declared.unwrap_or(self.identities.len())
+    }
+
     fn references(&self) -> &[References] {
         &self.references
     }
@@ -423,6 +448,10 @@ impl Plan for Loader {
 
     fn identity_properties(&self, at: usize) -> Option<&Properties> {
         of_position(&self.identity_properties, position(at))
+    }
+
+    fn is_disabled(&self, at: usize) -> bool {
+        self.disabled.binary_search(&position(at)).is_ok()
     }
 
     fn restrictions(&self, binding: u32) -> Restrictions {

@@ -18,7 +18,10 @@ pub(crate) trait Plan {
     fn roles(&self) -> &[CustomRole];
     fn groups_len(&self) -> usize;
     fn resources_len(&self) -> usize;
+    /// The number of identities. Those that are bound and not registered are the last.
     fn identities_len(&self) -> usize;
+    /// The number of registered identities.
+    fn registered_len(&self) -> usize;
     /// What each binding refers to.
     fn references(&self) -> &[References];
     /// The path of the scope at a position. The buffer may be used for it.
@@ -30,6 +33,8 @@ pub(crate) trait Plan {
     /// The properties of the resource at a position among resources.
     fn resource_properties(&self, at: usize) -> Option<&Properties>;
     fn identity_properties(&self, at: usize) -> Option<&Properties>;
+    /// Whether the identity at a position is registered and disabled.
+    fn is_disabled(&self, at: usize) -> bool;
     fn restrictions(&self, binding: u32) -> Restrictions;
     fn id(&self, binding: u32) -> BindingId;
     /// The number of the id that the binding has if it declares none.
@@ -68,6 +73,10 @@ impl Plan for &Model {
     }
 
     fn identities_len(&self) -> usize {
+        self.registered_len() + self.unregistered().len()
+    }
+
+    fn registered_len(&self) -> usize {
         self.facts().identities.len()
     }
 
@@ -86,7 +95,12 @@ impl Plan for &Model {
     }
 
     fn identity<'b>(&'b self, at: usize, _: &'b mut String) -> &'b str {
-        self.facts().identities.get(at).map_or("", |identity| identity.id.as_str())
+        let unregistered = || self.unregistered().get(at.checked_sub(self.registered_len())?);
+        let id = match self.facts().identities.get(at) {
+            Some(identity) => Some(&identity.id),
+            None => unregistered(),
+        };
+        id.map_or("", |id| id.as_str())
     }
 
     fn children(&self) -> Vec<u32> {
@@ -115,6 +129,10 @@ impl Plan for &Model {
         self.facts().identities.get(at).map(|identity| &identity.properties)
     }
 
+    fn is_disabled(&self, at: usize) -> bool {
+        self.facts().identities.get(at).is_some_and(|identity| identity.disabled)
+    }
+
     fn restrictions(&self, binding: u32) -> Restrictions {
         let binding = self.facts().role_bindings.get(binding as usize);
         binding.map_or_else(Restrictions::default, |binding| Restrictions {
@@ -129,7 +147,10 @@ impl Plan for &Model {
         };
         match (&declared.id, self.moved_number(binding as usize)) {
             (None, Some(moved)) => BindingId::Number(moved),
-            (id, _) => BindingId::of(id.as_ref(), declared.scope.as_str()),
+            (id, _) => {
+                let derived = || BindingKey::of(declared).derived_number();
+                BindingId::of(id.as_ref(), declared.scope.as_str(), derived)
+            }
         }
     }
 

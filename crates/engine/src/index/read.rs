@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use crate::index::Index;
 use crate::index::binding::{
-    BINDING_BYTES, IdentityExtra, PackedBinding, PathMatcher, Restrictions, lower_bound, numbers,
-    packed_bindings,
+    BINDING_BYTES, IdentityExtra, PackedBinding, PathMatcher, Restrictions, Standing, lower_bound,
+    numbers, packed_bindings,
 };
 use crate::index::roles::RoleUse;
 use crate::index::scope::{ScopeKind, ScopeRecord};
@@ -108,16 +108,21 @@ impl Index {
         low
     }
 
-    /// All bindings of an identity, in an order that must not be visible outside.
+    /// All bindings of an identity that may count, in an order that must not be visible outside: none of a
+    /// disabled identity.
     pub(crate) fn bindings_of<'s>(
         &'s self,
         identity: Entry<'s, IdentityExtra>,
     ) -> impl Iterator<Item = Binding<'s>> {
-        let bindings = packed_bindings(identity.payload());
-        (0u32..).zip(bindings).map(move |(position, bytes)| {
-            let packed = PackedBinding::read(*bytes);
-            Binding { packed, position, restrictions: restrictions(packed, position, identity) }
-        })
+        bindings_in(identity.payload(), identity)
+    }
+
+    /// All bindings of an identity, those of a disabled one, too, in an order that must not be visible outside.
+    pub(crate) fn stored_bindings_of<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        bindings_in(stored_payload(identity), identity)
     }
 
     /// Calls `visit` for each binding of an identity whose scope is the resource or an ancestor of it,
@@ -127,9 +132,30 @@ impl Index {
         &'s self,
         identity: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
+        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+    ) {
+        self.on_path_in(packed_bindings(identity.payload()), identity, resource, visit);
+    }
+
+    /// [`Self::on_path`] for the stored bindings of an identity, those of a disabled one, too.
+    pub(crate) fn stored_on_path<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        resource: Path<'_>,
+        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
+    ) {
+        let bindings = packed_bindings(stored_payload(identity));
+        self.on_path_in(bindings, identity, resource, visit);
+    }
+
+    #[inline]
+    fn on_path_in<'s>(
+        &'s self,
+        bindings: &'s [[u8; BINDING_BYTES]],
+        identity: Entry<'s, IdentityExtra>,
+        resource: Path<'_>,
         mut visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
-        let bindings = packed_bindings(identity.payload());
         let mut visit = |position, packed: PackedBinding| {
             debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
             let restrictions = restrictions(packed, position, identity);
@@ -195,7 +221,7 @@ impl Index {
         if id_text(identity, binding.position).is_some() {
             return None;
         }
-        let stored = numbers(identity.payload());
+        let stored = numbers(stored_payload(identity));
         match stored.and_then(|numbers| numbers.get(binding.position as usize)) {
             Some(bytes) => Some(u64::from_le_bytes(*bytes)),
             None => Some(self.key_of(identity, binding).derived_number()),
@@ -232,7 +258,7 @@ impl Index {
         let of_identity = |identity| {
             let identity = self.identities.entry(identity)?;
             let at_scope =
-                self.bindings_of(identity).filter(|one| one.packed.scope == scope.number());
+                self.stored_bindings_of(identity).filter(|one| one.packed.scope == scope.number());
             let mut found = at_scope.filter(|one| self.number_of(identity, one) == Some(number));
             Some((identity, found.next()?))
         };
@@ -250,6 +276,20 @@ impl Index {
         }
     }
 
+    /// The stored bindings of an identity at a scope, given by its entry: by search, whatever the number of others.
+    pub(crate) fn stored_at_scope<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        scope: Entry<'s, Properties>,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        let fingerprint = self.seed().fingerprint(scope.key_bytes());
+        let bindings = packed_bindings(stored_payload(identity));
+        (lower_bound(fingerprint.rank(), bindings)..)
+            .map_while(move |at| self.binding_at(identity, u32::try_from(at).ok()?))
+            .take_while(move |one| one.packed.fingerprint <= fingerprint)
+            .filter(move |one| one.packed.scope == scope.number())
+    }
+
     /// The binding of an identity that has this key, where a binding with it would be `packed`. The identity is
     /// that of the key, so of bindings with the same scope and role only the conditions are compared.
     pub(crate) fn find_same<'s>(
@@ -258,7 +298,7 @@ impl Index {
         packed: PackedBinding,
         key: &BindingKey<'_>,
     ) -> Option<Binding<'s>> {
-        let bindings = packed_bindings(identity.payload());
+        let bindings = packed_bindings(stored_payload(identity));
         let first = lower_bound(packed.fingerprint.rank(), bindings);
         (first..)
             .map_while(|position| self.binding_at(identity, u32::try_from(position).ok()?))
@@ -277,7 +317,7 @@ impl Index {
         identity: Entry<'s, IdentityExtra>,
         position: u32,
     ) -> Option<Binding<'s>> {
-        let bytes = packed_bindings(identity.payload()).get(position as usize)?;
+        let bytes = packed_bindings(stored_payload(identity)).get(position as usize)?;
         let packed = PackedBinding::read(*bytes);
         Some(Binding { packed, position, restrictions: restrictions(packed, position, identity) })
     }
@@ -348,6 +388,36 @@ impl<'s> View for &'s Index {
     fn has_capability(&self, name: &str) -> bool {
         self.catalog.capability(name).is_some()
     }
+}
+
+/// The payload of an identity, that of a disabled one, too.
+pub(crate) fn stored_payload(identity: Entry<'_, IdentityExtra>) -> &[u8] {
+    let record = identity.payload();
+    match identity.extra().filter(|_| record.is_empty()).map(|extra| &extra.standing) {
+        Some(Standing::Disabled(payload)) => payload,
+        _ => record,
+    }
+}
+
+/// Whether an identity of the index is registered. One that is not is bound.
+pub(crate) fn is_registered(identity: Entry<'_, IdentityExtra>) -> bool {
+    identity.extra().is_none_or(|extra| !matches!(extra.standing, Standing::Unregistered))
+}
+
+/// Whether an identity is disabled.
+pub(crate) fn is_disabled(identity: Entry<'_, IdentityExtra>) -> bool {
+    identity.extra().is_some_and(|extra| matches!(extra.standing, Standing::Disabled(_)))
+}
+
+/// The bindings of a payload of an identity.
+fn bindings_in<'s>(
+    payload: &'s [u8],
+    identity: Entry<'s, IdentityExtra>,
+) -> impl Iterator<Item = Binding<'s>> {
+    (0u32..).zip(packed_bindings(payload)).map(move |(position, bytes)| {
+        let packed = PackedBinding::read(*bytes);
+        Binding { packed, position, restrictions: restrictions(packed, position, identity) }
+    })
 }
 
 fn restrictions(

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::Map;
 use crate::index::Index;
 use crate::index::binding::IdentityPayload;
+use crate::index::read::{is_disabled, stored_payload};
 use crate::index::scope::ScopeRecord;
 use crate::index::table::Table;
 
@@ -35,11 +36,18 @@ impl Index {
             next.scopes.put(entry.key(), &payload.bytes())?;
         }
         for entry in self.identities.iter() {
-            let mut payload = IdentityPayload::read(entry.payload());
+            let mut payload = IdentityPayload::read(stored_payload(entry));
             for binding in &mut payload.bindings {
                 binding.scope = *scope_numbers.get(&binding.scope)?;
             }
-            next.identities.put(entry.key(), &payload.bytes())?;
+            let mut payload = payload.bytes();
+            if is_disabled(entry) {
+                let mut extra = entry.extra().map(|extra| (**extra).clone()).unwrap_or_default();
+                extra.take_payload(&mut payload);
+                let number = *identity_numbers.get(&entry.number())?;
+                next.identities.set_extra(number, Some(Arc::new(extra)));
+            }
+            next.identities.put(entry.key(), &payload)?;
         }
         for entry in self.binding_ids.iter() {
             let identity = u32::from_le_bytes(*entry.payload().first_chunk()?);

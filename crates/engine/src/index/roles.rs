@@ -110,6 +110,11 @@ impl Roles {
         self.rows.by_number.get(number as usize)?.as_deref()
     }
 
+    /// [`Self::get`] without a copy of what it shares.
+    pub(crate) fn shared(&self, number: u32) -> Option<&Arc<Role>> {
+        self.rows.by_number.get(number as usize)?.as_ref()
+    }
+
     /// One more than the highest number that a role has or had.
     pub(crate) fn numbers(&self) -> usize {
         self.rows.by_number.len()

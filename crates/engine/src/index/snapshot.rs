@@ -60,7 +60,7 @@ impl Snapshot {
     #[must_use]
     pub fn role_bindings(&self, identity: Path<'_>) -> Vec<RoleBinding> {
         let Some(entry) = self.index.identities().get(identity.as_str()) else { return vec![] };
-        let bindings = self.index.bindings_of(entry);
+        let bindings = self.index.stored_bindings_of(entry);
         let mut found: Vec<_> =
             bindings.filter_map(|binding| self.index.role_binding(entry, &binding)).collect();
         found.sort_by(|a, b| a.id.cmp(&b.id));
@@ -76,8 +76,8 @@ impl Snapshot {
 
     /// The number of registered identities.
     #[must_use]
-    pub fn identities_len(&self) -> usize {
-        self.index.identities().len()
+    pub const fn identities_len(&self) -> usize {
+        self.index.registered_len()
     }
 
     /// The number of role bindings, whether or not they count.

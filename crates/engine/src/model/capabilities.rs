@@ -53,6 +53,25 @@ impl CapabilitySet {
         }
     }
 
+    /// Whether every capability of the other set is in this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let mut words = self.0.iter().chain(std::iter::repeat(&0)).zip(&other.0);
+        words.all(|(word, other)| other & !word == 0)
+    }
+
+    /// The capabilities of this set that are not in the other one.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let others = other.0.iter().copied().chain(std::iter::repeat(0));
+        Self(self.0.iter().zip(others).map(|(word, other)| word & !other).collect())
+    }
+
+    /// Adds every capability of the other set.
+    pub fn add(&mut self, other: &Self) {
+        self.extend(other.words());
+    }
+
     /// The capabilities, in the catalog's order, which is by name.
     pub fn iter(&self) -> impl Iterator<Item = CapabilityIx> {
         (0u32..)
@@ -94,5 +113,23 @@ mod tests {
         assert_eq!(set.len(), 6);
         assert!(set.contains(CapabilityIx(64)) && !set.contains(CapabilityIx(65)));
         assert!(!set.contains(CapabilityIx(4_000)), "out of range is absent");
+    }
+
+    #[test]
+    fn sets_are_compared_bit_by_bit() {
+        let set = |bits: &[u32]| {
+            let mut set = CapabilitySet::empty(130);
+            bits.iter().for_each(|bit| set.insert(CapabilityIx(*bit)));
+            set
+        };
+        let (all, some) = (set(&[0, 64, 129]), set(&[0, 129]));
+        assert!(all.covers(&some) && all.covers(&all) && !some.covers(&all));
+        assert_eq!((all.without(&some), some.without(&all)), (set(&[64]), set(&[])));
+        let mut both = set(&[1]);
+        both.add(&some);
+        assert_eq!(both, set(&[0, 1, 129]));
+        // Of another catalog: nothing more is covered.
+        let none = CapabilitySet::empty(0);
+        assert!(!none.covers(&some) && none.covers(&none) && some.covers(&none));
     }
 }

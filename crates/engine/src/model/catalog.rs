@@ -130,6 +130,12 @@ impl Catalog {
         &self.facts.roles
     }
 
+    /// The role whose holder owns an organization, if one is marked.
+    #[must_use]
+    pub fn owner_role(&self) -> Option<&CatalogRole> {
+        self.roles().iter().find(|role| role.owner)
+    }
+
     /// The names of all its capabilities, sorted.
     pub fn capabilities(&self) -> impl ExactSizeIterator<Item = &str> {
         self.capabilities.iter().map(|name| &**name)

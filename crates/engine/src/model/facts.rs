@@ -132,13 +132,16 @@ pub struct Identity {
     pub kind: String,
     /// What conditions may test as `subject.*`.
     pub properties: Properties,
+    /// Whether no binding of it counts.
+    pub disabled: bool,
 }
 
 impl Identity {
-    /// A user with no display name and no properties.
+    /// A user with no display name and no properties, who is not disabled.
     #[must_use]
     pub fn named(id: PathBuf) -> Self {
-        Self { id, name: String::new(), kind: "user".into(), properties: Properties::new() }
+        let (kind, properties) = ("user".into(), Properties::new());
+        Self { id, name: String::new(), kind, properties, disabled: false }
     }
 }
 
@@ -147,7 +150,7 @@ impl Identity {
 pub struct RoleBinding {
     /// A path below the scope; generated if there is none.
     pub id: Option<PathBuf>,
-    /// Path of the identity.
+    /// Path of the identity. It is registered, or [a derived root identity](crate::is_derived_identity).
     pub identity: PathBuf,
     /// A built-in role's name (no slash) or a custom role's path (has a slash).
     pub role: Box<str>,

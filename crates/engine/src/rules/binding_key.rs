@@ -5,7 +5,7 @@ use std::hash::Hasher as _;
 
 use siphasher::sip::SipHasher13;
 
-use crate::{Condition, RoleBinding, Value};
+use crate::{Condition, PathBuf, RoleBinding, Value};
 
 /// Two bindings are the same if their keys are equal: identity, role, scope, and the set of
 /// conditions. The expiry does not count.
@@ -85,6 +85,16 @@ impl<'f> BindingKey<'f> {
             }
         }
         hash.finish()
+    }
+}
+
+impl RoleBinding {
+    /// The id that this binding has if it declares none and nothing else has that path: the scope and 16 hex digits,
+    /// which follow from identity, role, scope and conditions. `None` if the scope is as deep or as long as a path can
+    /// be.
+    #[must_use]
+    pub fn derived_id(&self) -> Option<PathBuf> {
+        binding_id(self.scope.as_str(), BindingKey::of(self).derived_number()).parse().ok()
     }
 }
 

@@ -19,12 +19,14 @@ pub struct Model {
     facts: Facts,
     references: Vec<References>,
     moved: Map<usize, u64>,
+    /// Identities that are bound and not declared.
+    unregistered: Vec<PathBuf>,
 }
 
 /// What a binding of the facts refers to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct References {
-    /// Position of its identity in [`Facts::identities`].
+    /// Position of its identity in [`Facts::identities`] followed by those that are bound and not declared.
     pub(crate) identity: u32,
     /// Position of its role in the roles of the catalog followed by [`Facts::roles`]: the number of the role
     /// in a new index.
@@ -45,9 +47,11 @@ impl Model {
         if !error.is_empty() {
             return Err(error);
         }
-        let (moved, references) = (bindings.moved(&facts, &ids), bindings.references);
+        let moved = bindings.moved(&facts, &ids);
+        let unregistered = bindings.unregistered(&facts);
+        let references = bindings.references;
         drop(ids);
-        Ok(Self { catalog, facts, references, moved })
+        Ok(Self { catalog, facts, references, moved, unregistered })
     }
 
     /// The catalog that capabilities and built-in roles come from.
@@ -65,6 +69,12 @@ impl Model {
     /// What each binding of the facts refers to, in their order.
     pub(crate) fn references(&self) -> &[References] {
         &self.references
+    }
+
+    /// The identities that are bound and not declared, in the order of the first binding of each.
+    #[must_use]
+    pub fn unregistered(&self) -> &[PathBuf] {
+        &self.unregistered
     }
 
     /// The number in the id of the binding at this position of the facts, if another path has its
@@ -209,6 +219,15 @@ impl View for Declared<'_> {
     fn scope(&self, id: &str) -> Option<u32> {
         let resource = || Some(self.position("resources", id)?.saturating_add(self.groups));
         self.position("groups", id).or_else(resource)
+    }
+
+    /// What an unread list could declare does not count.
+    fn is_scope(&self, id: &str) -> bool {
+        let is_declared = |list| {
+            self.first.get(id).is_some_and(|(first, _)| *first == list)
+                || self.again.contains_key(&(list, id))
+        };
+        is_declared("groups") || is_declared("resources")
     }
 
     /// Custom roles are counted after built-in ones.
@@ -390,6 +409,8 @@ struct Bindings {
     first: Map<u64, usize>,
     /// Whether two different bindings have one derived number.
     collided: bool,
+    /// The first binding of each identity that is bound and not declared.
+    unregistered: Vec<usize>,
 }
 
 fn check_bindings(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) -> Bindings {
@@ -398,16 +419,32 @@ fn check_bindings(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) -> 
         references: Vec::with_capacity(count),
         first: Map::with_capacity(count),
         collided: false,
+        unregistered: vec![],
     };
+    let declared = position(facts.identities.len());
+    // Identities that are bound and not declared, by their positions among them.
+    let mut unregistered: Map<&str, u32> = Map::new();
     // Bindings whose derived number another binding has.
     let mut others: Map<BindingKey<'_>, usize> = Map::new();
     for (at, binding) in facts.role_bindings.iter().enumerate() {
         let place = ("role_bindings", at);
+        let mut is_kept = true;
         let found = rules::check_binding(ids, binding, |broken| {
+            is_kept = false;
             error.add(violation(broken, place, None, ids.catalog));
         });
+        let identity = found.identity.or_else(|| {
+            let next = declared.saturating_add(position(unregistered.len()));
+            is_kept.then(|| match unregistered.entry(binding.identity.as_str()) {
+                Entry::Vacant(entry) => {
+                    checked.unregistered.push(at);
+                    *entry.insert(next)
+                }
+                Entry::Occupied(entry) => *entry.get(),
+            })
+        });
         checked.references.push(References {
-            identity: found.identity.unwrap_or(u32::MAX),
+            identity: identity.unwrap_or(u32::MAX),
             role: found.role.unwrap_or(u32::MAX),
             scope: found.scope.unwrap_or(u32::MAX),
         });
@@ -437,9 +474,20 @@ fn check_bindings(facts: &Facts, ids: &Declared<'_>, error: &mut FactsError) -> 
     checked
 }
 
+/// A position as the index has it. Facts that have more do not fit into an index.
+fn position(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
+}
+
 // === Ids of bindings that declare none ===
 
 impl Bindings {
+    /// The identities that are bound and not declared.
+    fn unregistered(&self, facts: &Facts) -> Vec<PathBuf> {
+        let first = self.unregistered.iter().filter_map(|at| facts.role_bindings.get(*at));
+        first.map(|binding| binding.identity.clone()).collect()
+    }
+
     /// For each binding without an id whose derived id is another path, the number that it gets
     /// instead.
     fn moved(&self, facts: &Facts, ids: &Declared<'_>) -> Map<usize, u64> {

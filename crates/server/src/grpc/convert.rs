@@ -138,7 +138,7 @@ pub(crate) fn explain_response(
     capability: &str,
     revision: u64,
 ) -> v1::ExplainResponse {
-    let Explanation { decision, witness, roles, uncounted, elsewhere, declared, similar } =
+    let Explanation { decision, disabled, witness, roles, uncounted, elsewhere, declared, similar } =
         explanation;
     let missing = if decision.allowed() { vec![] } else { vec![capability.to_owned()] };
     v1::ExplainResponse {
@@ -152,6 +152,7 @@ pub(crate) fn explain_response(
         elsewhere: elsewhere.into_iter().map(grant).collect(),
         declared: declared.unwrap_or_default().into(),
         similar: similar.into_iter().map(Into::into).collect(),
+        disabled,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Documents: each loads or is refused, with positions inside the text. A loaded document that is written
 //! and loaded again gives the same result.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, LazyLock};
 
 use capstan_engine::{
@@ -128,10 +129,14 @@ pub fn same_snapshots(one: &Snapshot, other: &Snapshot, facts: &Facts) {
         let checked = self_check(snapshot, IDENTITIES_CHECKED, now);
         assert!(checked.is_ok(), "{checked:?}");
     }
-    for identity in &facts.identities {
+    let registered = facts.identities.iter().map(|identity| identity.id.as_path());
+    let bound = facts.role_bindings.iter().map(|binding| binding.identity.as_path());
+    for identity in registered.chain(bound).collect::<BTreeSet<_>>() {
+        let state = |snapshot: &Snapshot| snapshot.identity_state(identity);
+        assert_eq!(state(one), state(other), "{identity}");
         // Those without an id have no order.
         let of_identity = |snapshot: &Snapshot| {
-            let all = snapshot.role_bindings(identity.id.as_path());
+            let all = snapshot.role_bindings(identity);
             let mut all: Vec<_> = all.iter().map(|binding| format!("{binding:?}")).collect();
             all.sort();
             all

@@ -31,11 +31,11 @@ impl WorldDraw {
         for (parent, segment, capabilities) in &self.custom_roles {
             builder.custom_role(*parent, segment, capabilities);
         }
-        for (parent, segment, properties) in &self.identities {
-            builder.identity(*parent, segment, properties);
+        for ((parent, segment, properties), disabled) in &self.identities {
+            builder.identity(*parent, segment, properties, *disabled);
         }
         if builder.world.facts.identities.is_empty() {
-            builder.identity(None, "someone", &[]);
+            builder.identity(None, "someone", &[], false);
         }
         for (parent, segment, properties) in &self.resources {
             builder.resource(*parent, segment, properties);
@@ -115,11 +115,25 @@ impl Builder {
         }
     }
 
-    fn identity(&mut self, parent: Option<Place>, segment: &str, has: PropertiesDraw<'_>) {
+    fn identity(
+        &mut self,
+        parent: Option<Place>,
+        segment: &str,
+        has: PropertiesDraw<'_>,
+        disabled: bool,
+    ) {
         if let Some(id) = self.claim(parent, segment) {
             let properties = has.iter().cloned().collect();
-            self.world.facts.identities.push(Identity { properties, ..Identity::named(id) });
+            let identity = Identity { properties, disabled, ..Identity::named(id) };
+            self.world.facts.identities.push(identity);
         }
+    }
+
+    /// The id of an identity that need not be registered. `None` if it names something else.
+    fn person(&self, id: &str) -> Option<PathBuf> {
+        let mut identities = self.world.facts.identities.iter();
+        let is_registered = identities.any(|identity| identity.id.as_str() == id);
+        if self.taken.contains(id) && !is_registered { None } else { path(id) }
     }
 
     fn resource(&mut self, parent: Option<Place>, segment: &str, has: PropertiesDraw<'_>) {
@@ -143,6 +157,8 @@ impl Builder {
         let (Some(identity), Some(scope)) = (identity, pick(&scopes, draw.scope)) else {
             return;
         };
+        let person = draw.person.filter(|_| !crowded).and_then(|id| self.person(id));
+        let identity = person.unwrap_or_else(|| identity.id.clone());
         // A custom role has the id `home/name`, and can be bound at or below `home`.
         let at_home = |role: &&CustomRole| {
             let home = role.id.as_str().rsplit_once('/').map_or("", |(home, _)| home);
@@ -154,7 +170,7 @@ impl Builder {
         let Some(role) = pick(&roles, draw.role).map(|role| Box::<str>::from(*role)) else {
             return;
         };
-        let mut place = (identity.id.clone(), role, (*scope).clone());
+        let mut place = (identity, role, (*scope).clone());
         if let (true, Some(last)) = (draw.again, self.world.facts.role_bindings.last()) {
             place = (last.identity.clone(), last.role.clone(), last.scope.clone());
         }

@@ -9,8 +9,8 @@ use capstan_engine::{
 };
 
 use super::draw::{
-    ACTIONS, ATTRIBUTES, BESIDE, BindingDraw, CapabilitiesDraw, Expiry, OPAQUE, OwnerDraw, Place,
-    QuestionDraw, RESOURCES, ROLES, SEGMENTS, Where, WorldDraw, alike, catalog_of, others,
+    ACTIONS, ATTRIBUTES, BESIDE, BindingDraw, CapabilitiesDraw, Expiry, OPAQUE, OwnerDraw, PERSONS,
+    Place, QuestionDraw, RESOURCES, ROLES, SEGMENTS, Where, WorldDraw, alike, catalog_of, others,
 };
 use super::{Question, World};
 
@@ -43,7 +43,8 @@ fn world(bytes: &mut Unstructured<'_>) -> Result<WorldDraw> {
     let groups = many(bytes, 1..=4, |bytes| Ok((maybe(bytes, place)?, segment(bytes)?)))?;
     let custom_roles =
         many(bytes, 0..=3, |bytes| Ok((place(bytes)?, segment(bytes)?, capabilities(bytes)?)))?;
-    let identities = many(bytes, 1..=4, owner_of_properties)?;
+    let identities =
+        many(bytes, 1..=4, |bytes| Ok((owner_of_properties(bytes)?, rarely(bytes, 6)?)))?;
     let resources = many(bytes, 0..=3, owner_of_properties)?;
     let mut bindings = many(bytes, 0..=12, binding)?;
     if crowded && !bindings.is_empty() {
@@ -93,6 +94,7 @@ fn owner_of_properties(bytes: &mut Unstructured<'_>) -> Result<OwnerDraw> {
 
 fn binding(bytes: &mut Unstructured<'_>) -> Result<BindingDraw> {
     let again = rarely(bytes, 4)?;
+    let person = if rarely(bytes, 6)? { Some(*bytes.choose(&PERSONS)?) } else { None };
     let (identity, role, scope) = (place(bytes)?, place(bytes)?, place(bytes)?);
     let expiry = *bytes.choose(&[
         Expiry::Never,
@@ -111,7 +113,7 @@ fn binding(bytes: &mut Unstructured<'_>) -> Result<BindingDraw> {
     if let (true, [one]) = (rarely(bytes, 16)?, &*when) {
         when = vec![one.clone(); CONDITIONS_MAX];
     }
-    Ok(BindingDraw { again, identity, role, scope, expiry, id, when })
+    Ok(BindingDraw { again, person, identity, role, scope, expiry, id, when })
 }
 
 fn condition(bytes: &mut Unstructured<'_>) -> Result<Condition> {

@@ -12,8 +12,13 @@ use proptest::sample::select;
 use proptest::{bool, option};
 
 /// Segments that are prefixes of each other. `+`, `-` and `.` sort before `/`, the others after it.
-pub(super) const SEGMENTS: [&str; 14] =
-    ["a", "ab", "a.b", "a-", "a+", "a~", "b", "bc", "org1", "org10", "A", "0", "1e5", "..."];
+pub(super) const SEGMENTS: [&str; 15] = [
+    "a", "ab", "a.b", "a-", "a+", "a~", "b", "bc", "org1", "org10", "A", "0", "1e5", "...",
+    PERSONS[0],
+];
+/// Ids of identities that bindings may name before they are registered.
+pub(super) const PERSONS: [&str; 2] =
+    ["0123456789abcdef0123456789abcdef01234567", "ffffffffffffffffffffffffffffffffffffffff"];
 pub(super) const NO_SEGMENTS: [&str; 11] =
     ["", ".", "..", "%2e", "a b", "a\\b", "\u{e9}", "\u{ff41}", "a\0", "a\n", "*"];
 /// Together with `ACTIONS`, names in which only the last dot separates resource and action.
@@ -47,7 +52,8 @@ pub(super) struct WorldDraw {
     pub(super) owner: Option<Place>,
     pub(super) groups: Vec<(Option<Place>, &'static str)>,
     pub(super) custom_roles: Vec<(Place, &'static str, CapabilitiesDraw)>,
-    pub(super) identities: Vec<OwnerDraw>,
+    /// Each with whether it is disabled.
+    pub(super) identities: Vec<(OwnerDraw, bool)>,
     pub(super) resources: Vec<OwnerDraw>,
     pub(super) bindings: Vec<BindingDraw>,
     /// Whether there are groups down to the maximum depth.
@@ -70,6 +76,8 @@ pub(super) enum CapabilitiesDraw {
 pub(super) struct BindingDraw {
     /// The identity, role and scope of the previous binding, so that only conditions distinguish them.
     pub(super) again: bool,
+    /// An identity that need not be registered, instead of a registered one.
+    pub(super) person: Option<&'static str>,
     pub(super) identity: Place,
     pub(super) role: Place,
     pub(super) scope: Place,
@@ -175,7 +183,8 @@ pub(super) fn binding_draw() -> impl Strategy<Value = BindingDraw> {
         1 => select(vec![-1_000_000_000, 1_000_000_000]).prop_map(Expiry::Around),
         2 => select(vec![-1, 0, 1, 3600]).prop_map(Expiry::WholeSecond),
     ];
-    let places = (bool::weighted(0.25), place(), place(), place());
+    let person = option::weighted(0.15, select(&PERSONS[..]));
+    let places = (bool::weighted(0.25), person, place(), place(), place());
     let when = prop_oneof![
         24 => Just(vec![]),
         10 => vec(condition(), 1),
@@ -183,8 +192,9 @@ pub(super) fn binding_draw() -> impl Strategy<Value = BindingDraw> {
         1 => condition().prop_map(|test| vec![test; CONDITIONS_MAX]),
     ];
     (places, expiry, option::weighted(0.2, select(&SEGMENTS[..])), when).prop_map(
-        |((again, identity, role, scope), expiry, id, when)| BindingDraw {
+        |((again, person, identity, role, scope), expiry, id, when)| BindingDraw {
             again,
+            person,
             identity,
             role,
             scope,
@@ -235,6 +245,10 @@ pub(super) fn others() -> Vec<Value> {
 
 pub(super) fn properties_draw() -> impl Strategy<Value = Vec<(String, Value)>> {
     prop_oneof![2 => Just(vec![]), 3 => vec(property(), 1..=2)]
+}
+
+pub(super) fn owner_draw() -> impl Strategy<Value = OwnerDraw> {
+    (option::of(place()), select(&SEGMENTS[..]), properties_draw())
 }
 
 pub(super) fn question_draw() -> impl Strategy<Value = QuestionDraw> {

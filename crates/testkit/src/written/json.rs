@@ -26,6 +26,7 @@ pub fn policy_in_json(catalog: &CatalogFacts, facts: &Facts, rotated: usize) -> 
             Some(("properties", properties(&identity.properties))),
             Some(("id", quoted(identity.id.as_str()))),
             Some(("type", quoted(&identity.kind))),
+            identity.disabled.then(|| ("disabled", "true".to_owned())),
             name(&identity.name),
         ])
     });

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{
-    Change, Condition, Facts, Model, Path, PathBuf, Question as Asked, RoleBinding, Snapshot,
-    Writer, self_check,
+    Change, Condition, Facts, Identity, IdentityState, Model, Path, PathBuf, Question as Asked,
+    RoleBinding, Snapshot, Writer, self_check,
 };
 use capstan_testkit::generate::{self, Question, World};
 use proptest::prelude::*;
@@ -223,6 +223,84 @@ proptest! {
         }
     }
 
+    /// Identities are disabled and enabled, registered after they were bound, and deleted, and bindings come and go: the
+    /// answers are those of one document after each step.
+    #[test]
+    fn identities_come_and_go(
+        (world, questions) in generate::asked(),
+        steps in prop::collection::vec(any::<(u8, Index, Index)>(), 1..=12),
+    ) {
+        let mut world = world;
+        let mut writer = Writer::new(&build(&world)?.1);
+        for (kind, at, other) in steps {
+            let facts = &mut world.facts;
+            let at = at.index(facts.identities.len().max(1));
+            let other = other.index(facts.role_bindings.len().max(1));
+            match kind % 4 {
+                0 => {
+                    let Some(identity) = facts.identities.get_mut(at) else { continue };
+                    identity.disabled ^= true;
+                    apply(&mut writer, &[Change::UpdateIdentity(identity.clone())])?;
+                }
+                1 => {
+                    let Some(identity) = facts.identities.get(at) else { continue };
+                    let is_bound = facts.role_bindings.iter().any(|one| one.identity == identity.id);
+                    let deleted = writer.apply([Change::DeleteIdentity(identity.id.clone())]);
+                    prop_assert_eq!(deleted.is_err(), is_bound);
+                    if !is_bound {
+                        facts.identities.remove(at);
+                    }
+                }
+                2 => {
+                    let Some(binding) = facts.role_bindings.get(other) else { continue };
+                    let new = Identity { disabled: kind > 127, ..Identity::named(binding.identity.clone()) };
+                    let registered = facts.identities.iter().any(|one| one.id == new.id);
+                    let (update, delete) =
+                        (Change::UpdateIdentity(new.clone()), Change::DeleteIdentity(new.id.clone()));
+                    prop_assert_eq!(writer.apply([update]).is_ok(), registered);
+                    prop_assert!(writer.apply([delete]).is_err());
+                    let created = writer.apply([Change::CreateIdentity(new.clone())]);
+                    prop_assert_eq!(created.is_err(), registered);
+                    let known = facts.identities.iter_mut().find(|one| one.id == new.id);
+                    match known {
+                        Some(known) => *known = new,
+                        None => facts.identities.push(new),
+                    }
+                }
+                _ => {
+                    if facts.role_bindings.is_empty() {
+                        continue;
+                    }
+                    let Some(id) = id_of(&writer, &facts.role_bindings[other])? else { continue };
+                    apply(&mut writer, &[Change::DeleteRoleBinding(id)])?;
+                    let binding = facts.role_bindings.remove(other);
+                    if kind > 127 {
+                        // To the end: of an identity that is registered by now, or is not.
+                        apply(&mut writer, &[Change::CreateRoleBinding(binding.clone())])?;
+                        facts.role_bindings.push(binding);
+                    }
+                }
+            }
+            // Whatever became of its identity, a binding is there once.
+            let again = world.facts.role_bindings.iter().cloned();
+            for again in again.map(|one| RoleBinding { id: None, ..one }) {
+                prop_assert!(writer.apply([Change::CreateRoleBinding(again)]).is_err());
+            }
+            let snapshot = writer.publish(2);
+            for identity in world.identities() {
+                let mut registered = world.facts.identities.iter();
+                let registered = registered.find(|one| one.id == *identity);
+                let state = IdentityState {
+                    registered: registered.is_some(),
+                    disabled: registered.is_some_and(|one| one.disabled),
+                    bound: world.facts.role_bindings.iter().any(|one| one.identity == *identity),
+                };
+                prop_assert_eq!(snapshot.identity_state(identity.as_path()), Some(state));
+            }
+            same_answers(&world, &questions, &snapshot)?;
+        }
+    }
+
     /// A batch gives the answers of single checks.
     #[test]
     fn a_batch_answers_as_single_checks((world, questions) in generate::asked(), times in 1usize..=4) {
@@ -241,7 +319,11 @@ proptest! {
 #[test]
 fn grown_tables_give_the_same_answers() {
     let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
-    let id = |at: usize| format!("acme/team-{}/user-{at}", at % 97).parse().unwrap();
+    let is_person = |at: usize| at.is_multiple_of(13);
+    let id = |at: usize| match is_person(at) {
+        true => format!("{at:040x}").parse().unwrap(),
+        false => format!("acme/team-{}/user-{at}", at % 97).parse().unwrap(),
+    };
     let group = |at: usize| format!("acme/team-{at}").parse().unwrap();
     let mut facts = Facts::default();
     facts.groups.push(capstan_engine::Group { id: "acme".parse().unwrap(), name: String::new() });
@@ -249,7 +331,10 @@ fn grown_tables_give_the_same_answers() {
         .groups
         .extend((0..97).map(|at| capstan_engine::Group { id: group(at), name: String::new() }));
     for at in 0..6_000 {
-        facts.identities.push(capstan_engine::Identity::named(id(at)));
+        if !is_person(at) {
+            let disabled = at.is_multiple_of(11);
+            facts.identities.push(Identity { disabled, ..Identity::named(id(at)) });
+        }
         facts.role_bindings.push(capstan_engine::RoleBinding {
             id: None,
             identity: id(at),
@@ -261,9 +346,12 @@ fn grown_tables_give_the_same_answers() {
     }
     let nothing = Model::new(Arc::clone(&catalog), Facts::default()).unwrap();
     let mut writer = Writer::new(&Snapshot::build(&nothing, 1).unwrap());
-    writer.apply(foundations(&facts)).unwrap();
-    for (at, change) in bindings(&facts).into_iter().enumerate() {
-        writer.apply([change]).unwrap();
+    writer.apply(foundations(&Facts { identities: vec![], ..facts.clone() })).unwrap();
+    let mut identities = facts.identities.iter().cloned().peekable();
+    for (at, binding) in facts.role_bindings.iter().enumerate() {
+        let declared = identities.next_if(|one| one.id == binding.identity);
+        let change = Change::CreateRoleBinding(binding.clone());
+        writer.apply(declared.map(Change::CreateIdentity).into_iter().chain([change])).unwrap();
         if at % 1_000 == 0 {
             drop(writer.publish(at as u64 + 2));
         }
@@ -272,7 +360,13 @@ fn grown_tables_give_the_same_answers() {
     let built = Snapshot::build(&Model::new(catalog, facts).unwrap(), 1).unwrap();
     let none = capstan_engine::Attributes::NONE;
     let now = capstan_engine::Timestamp::UNIX_EPOCH;
+    assert_eq!(grown.identities_len(), built.identities_len());
     for at in 0..6_000 {
+        let (identity, state) =
+            (id(at), |one: &Snapshot, id: &PathBuf| one.identity_state(id.as_path()));
+        assert_eq!(state(&grown, &identity), state(&built, &identity));
+        let bindings = |one: &Snapshot| format!("{:?}", one.role_bindings(identity.as_path()));
+        assert_eq!(bindings(&grown), bindings(&built));
         for (scope, capability) in [(at % 89, "repo.list"), (at % 97, "apk.list")] {
             let (identity, resource) = (id(at), group(scope));
             let asked = Asked {

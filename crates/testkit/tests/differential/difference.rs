@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use capstan_engine::{
     Attributes, Catalog, Difference, DifferenceError, FactSink as _, Facts, Group, Identity, Model,
-    RoleBinding, Snapshot, Timestamp,
+    PathBuf, RoleBinding, Snapshot, Timestamp,
 };
 use capstan_policy::Catalogs;
 use capstan_testkit::asking::{Pair, Tally};
@@ -67,7 +67,7 @@ fn changed(facts: &Facts, changes: &[(u8, Index)]) -> Facts {
     let end = Some(Timestamp::UNIX_EPOCH);
     for (kind, at) in changes {
         let place = |length: usize| (length > 0).then(|| at.index(length));
-        match kind % 9 {
+        match kind % 10 {
             0 => drop(place(facts.role_bindings.len()).map(|at| facts.role_bindings.remove(at))),
             1 => drop(place(facts.identities.len()).map(|at| facts.identities.remove(at))),
             2 => drop(place(facts.groups.len()).map(|at| facts.groups.remove(at))),
@@ -75,6 +75,12 @@ fn changed(facts: &Facts, changes: &[(u8, Index)]) -> Facts {
             4 => drop(place(facts.roles.len()).map(|at| facts.roles.remove(at))),
             5 => drop(place(facts.roles.len()).map(|at| facts.roles[at].capabilities.pop())),
             6 => drop(place(facts.role_bindings.len()).map(|at| facts.role_bindings[at].id = None)),
+            9 => {
+                if let Some(at) = place(facts.identities.len()) {
+                    facts.identities[at].disabled ^= true;
+                }
+            }
+
             7 => drop(
                 place(facts.role_bindings.len()).map(|at| facts.role_bindings[at].expires_at = end),
             ),
@@ -158,6 +164,35 @@ fn facts(identities: usize) -> Facts {
         });
     }
     facts
+}
+
+/// Somebody who is bound and not declared goes with the last binding, is declared later, and is disabled.
+#[test]
+fn a_person_is_registered_and_goes() {
+    let catalog = Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    let person: PathBuf = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+    let nobody = facts(3);
+    let mut bound = nobody.clone();
+    let first = nobody.role_bindings[0].clone();
+    bound.role_bindings.push(RoleBinding { identity: person.clone(), ..first });
+    let mut registered = bound.clone();
+    registered.identities.push(Identity::named(person.clone()));
+    let mut disabled = registered.clone();
+    disabled.identities[3].disabled = true;
+    for (first, second, state) in [
+        (&nobody, &bound, Some((false, false, true))),
+        (&bound, &registered, Some((true, false, true))),
+        (&registered, &disabled, Some((true, true, true))),
+        (&disabled, &registered, Some((true, false, true))),
+        (&registered, &nobody, None),
+        (&bound, &nobody, None),
+    ] {
+        let made = agrees(&catalog, first, second, 0).unwrap();
+        let found = made.identity_state(person.as_path());
+        assert_eq!(found.map(|it| (it.registered, it.disabled, it.bound)), state);
+    }
+    // That it is not declared any more says only an index of all facts.
+    assert!(agrees(&catalog, &registered, &bound, 0).is_none());
 }
 
 /// Without bindings, a thousand changes are made and not one more.

@@ -8,6 +8,7 @@ mod answers;
 mod changes;
 mod difference;
 mod exhaustive;
+mod held;
 mod pages;
 mod paths;
 mod reach;

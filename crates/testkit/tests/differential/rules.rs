@@ -190,9 +190,11 @@ fn shuffled(world: &World, seed: u64) -> World {
 /// Replaces all bindings by one binding, with this expiry, to a role with a capability.
 fn lone(world: &mut World, end: Timestamp) -> Option<(RoleBinding, String)> {
     let role = world.catalog.roles.iter().find(|role| !role.capabilities.is_empty())?;
+    let identity = world.facts.identities.first_mut()?;
+    identity.disabled = false;
     let binding = RoleBinding {
         id: None,
-        identity: world.facts.identities.first()?.id.clone(),
+        identity: identity.id.clone(),
         role: role.name.as_str().into(),
         scope: world.facts.groups.first()?.id.clone(),
         expires_at: Some(end),

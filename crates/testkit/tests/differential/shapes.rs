@@ -42,10 +42,10 @@ proptest! {
                 continue;
             };
             let mut filtered = BTreeSet::new();
-            for identity in &world.facts.identities {
-                let asked = Question { identity: identity.id.clone(), ..question.clone() };
+            for identity in world.identities() {
+                let asked = Question { identity: identity.clone(), ..question.clone() };
                 if allowed(&snapshot, &asked, world.now) {
-                    filtered.insert(identity.id.as_str());
+                    filtered.insert(identity.as_str());
                 }
             }
             prop_assert!(found.iter().copied().eq(filtered.iter().copied()), "{:?}", question);
@@ -257,14 +257,15 @@ fn may_be(binding: &RoleBinding, grant: &Grant<'_>) -> bool {
 }
 
 /// The world with an additional binding of the role: a custom role at its group, a built-in role at the
-/// root of the resource. `None` without such a scope or without the identity.
+/// root of the resource. `None` without such a scope, and without the identity or if it is disabled.
 fn granting(world: &World, question: &Question, role: &str) -> Option<World> {
     let root = question.resource.as_str().split('/').next()?;
     let scope: PathBuf = role.rsplit_once('/').map_or(root, |(home, _)| home).parse().ok()?;
     let facts = &world.facts;
     let is_scope = facts.groups.iter().any(|group| group.id == scope)
         || facts.resources.iter().any(|resource| resource.id == scope);
-    let is_known = facts.identities.iter().any(|identity| identity.id == question.identity);
+    let mut identities = facts.identities.iter();
+    let is_known = identities.any(|one| one.id == question.identity && !one.disabled);
     if !is_scope || !is_known {
         return None;
     }

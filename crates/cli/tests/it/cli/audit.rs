@@ -130,6 +130,35 @@ fn capabilities_without_a_resource_are_listed_scope_by_scope() {
     assert!(found.contains("no identity `bib`; did you mean `bob`?"), "{found}");
 }
 
+/// Whom a policy disables, and a person who is bound and not declared.
+#[test]
+fn disabled_and_undeclared_identities_are_shown_as_such() {
+    const PERSON: &str = "0123456789abcdef0123456789abcdef01234567";
+    let old = policy("audit-enabled", POLICY);
+    let changed = POLICY.replace("{id: ann}", "{id: ann, disabled: true}")
+        + &format!("- {{id: acme/p, identity: {PERSON}, role: reader, scope: acme}}\n");
+    let new = policy("audit-disabled", &changed);
+    let found = json_of(&["policy", "diff", &old, &new]);
+    let lost = json!([{"identity": "ann", "scope": "acme", "capabilities": ["r.get", "r.put"]}]);
+    let gained = json!([{"identity": PERSON, "scope": "acme", "capabilities": ["r.get"]}]);
+    assert_eq!(found, json!({"gained": gained, "lost": lost}));
+
+    let found = json_of(&["identities", "--policy", &new]);
+    let person = json!({"id": PERSON, "type": "", "name": "", "bindings": 1, "undeclared": true});
+    let ann = json!({"id": "ann", "type": "user", "name": "", "bindings": 1, "disabled": true});
+    assert_eq!((&found["identities"][0], &found["identities"][1]), (&person, &ann));
+    let table = text(&["identities", "--policy", &new]);
+    assert!(table.contains("user, disabled") && table.contains("not declared"), "{table}");
+
+    let found = json_of(&["bindings", "--policy", &new, "--identity", "ann"]);
+    assert_eq!(found["bindings"][0]["disabled"], json!(true));
+    assert!(text(&["bindings", "--policy", &new]).contains("identity disabled"));
+    assert_eq!(json_of(&["capabilities", "ann", "--policy", &new])["scopes"], json!([]));
+    let shown = text(&["capabilities", "ann", "--policy", &new]);
+    assert_eq!(shown, "ann can do nothing: it is disabled\n");
+    assert!(text(&["capabilities", PERSON, "--policy", &new]).contains("get"));
+}
+
 #[test]
 fn a_difference_says_who_gains_and_loses_what_where() {
     let old = policy("audit-old", POLICY);

@@ -62,12 +62,13 @@ impl Side {
     }
 }
 
-/// The facts without some bindings and some properties.
+/// The facts without some bindings and some properties, and with some disabled identities enabled.
 fn part(facts: &Facts, keeps: &[bool]) -> Facts {
     let mut keeps = keeps.iter().copied().cycle();
     let mut keep = || keeps.next().unwrap();
     let mut part = facts.clone();
     part.role_bindings.retain(|_| keep());
+    part.identities.iter_mut().for_each(|one| one.disabled &= keep());
     let identities = part.identities.iter_mut().map(|one| &mut one.properties);
     let resources = part.resources.iter_mut().map(|one| &mut one.properties);
     for properties in identities.chain(resources) {
@@ -96,15 +97,15 @@ fn compare(world: &World, keeps: [&[bool]; 2]) -> Result<(), TestCaseError> {
     prop_assert!(output.status.success(), "{}", stderr(&output));
     let Report { gained, lost } = serde_json::from_str(&stdout(&output)).unwrap();
 
-    let Facts { groups, resources, identities, .. } = &world.facts;
+    let Facts { groups, resources, .. } = &world.facts;
     let scopes = groups.iter().map(|one| &one.id).chain(resources.iter().map(|one| &one.id));
     let below = scopes.flat_map(|one| [one.to_string(), format!("{one}/some")]);
     let places: Vec<String> = below.filter(|path| Path::parse(path).is_ok()).collect();
     let names: Vec<&str> = sides[0].snapshot.catalog().capabilities().collect();
-    for identity in identities {
+    for identity in world.identities() {
         for capability in &names {
             for place in &places {
-                let question = (identity.id.as_str(), *capability, place.as_str());
+                let question = (identity.as_str(), *capability, place.as_str());
                 let [before, after] = [0, 1].map(|at| sides[at].allows(question));
                 let listed = |changes: &[Change]| changes.iter().any(|one| one.covers(question));
                 prop_assert!(!after || before || listed(&gained), "gained: {question:?}");

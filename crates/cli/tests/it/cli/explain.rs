@@ -8,7 +8,7 @@ const POLICY: &str = "version: 1
 catalog: {name: c, resources: [{name: r, actions: [get, put]}], roles: [
   {name: reader, capabilities: [r.get]}, {name: owner, owner: true, capabilities: [r.get, r.put]}]}
 groups: [{id: acme}, {id: acme/platform}, {id: acme/web}]
-identities: [{id: ann, properties: {team: web}}, {id: bea}, {id: eve}, {id: idle}]
+identities: [{id: ann, properties: {team: web}}, {id: bea}, {id: eve}, {id: idle}, {id: off, disabled: true}]
 resources: [{id: acme/web/site, type: r, properties: {status: archived}}]
 role_bindings:
 - {id: acme/ended, identity: eve, role: reader, scope: acme, expires_at: 2020-01-01T00:00:00Z}
@@ -16,6 +16,7 @@ role_bindings:
     {attribute: resource.status, equals: active}, {attribute: context.mfa, equals: true},
     {attribute: context.n, not_equals: 1}, {attribute: subject.team, equals: web}]}
 - {identity: bea, role: reader, scope: acme/platform}
+- {identity: off, role: reader, scope: acme}
 ";
 
 /// The text and the JSON of a document, and the same from a server of this document.
@@ -100,6 +101,27 @@ fn without_a_binding_it_says_where_the_identity_is_bound() {
     let (text, json) = explain("explain-unknown", ["beaa", "r.get", "acme"], &[]);
     assert!(text.contains("did you mean bea?\n"), "{text}");
     assert_eq!(json["similar"], json!(["bea"]));
+}
+
+#[test]
+fn that_an_identity_is_disabled_is_said() {
+    let (text, json) = explain("explain-disabled", ["off", "r.get", "acme/platfrom"], &[]);
+    for line in [
+        "the identity is disabled, so none of its bindings counts\n",
+        "no role gives it while the identity is disabled\n",
+    ] {
+        assert!(text.contains(line), "{line} in {text}");
+    }
+    assert!(!text.contains("not declared") && !text.contains("bound elsewhere"), "{text}");
+    assert_eq!((&json["reason"], &json["disabled"]), (&json!("NO_BINDING"), &json!(true)));
+    assert_eq!(
+        json["roles"],
+        json!(["reader", "owner"]),
+        "the roles that have it, as on every deny"
+    );
+    assert_eq!((json.get("uncounted"), json.get("elsewhere")), (None, None));
+    let (_, json) = explain("explain-enabled", ["idle", "r.get", "acme"], &[]);
+    assert_eq!(json.get("disabled"), None);
 }
 
 /// No more than [`capstan_engine::EXPLAINED_BINDINGS_MAX`] bindings are named.

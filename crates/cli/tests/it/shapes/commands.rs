@@ -169,7 +169,9 @@ fn explanation(explanation: &Result<v1::ExplainResponse, String>) -> Value {
             let json = with(json, "uncounted", listed(uncounted));
             let json = with(json, "elsewhere", listed(found.elsewhere.iter().map(grant).collect()));
             let json = with(json, "declared", declared.map(text));
-            with(json, "similar", listed(found.similar.iter().map(text).collect()))
+            let similar = found.similar.iter().map(text).collect();
+            let json = with(json, "similar", listed(similar));
+            with(json, "disabled", found.disabled.then_some(Value::Bool(true)))
         }
         Err(error) => json!({"error": error}),
     }

@@ -62,8 +62,11 @@ impl Rules<'_> {
         }))
     }
 
-    /// For a registered identity.
+    /// For an identity that is registered or bound.
     fn decide(&self, question: &Question<'_>) -> Decision {
+        if self.snapshot.is_disabled(question.identity) {
+            return Decision::deny(Reason::NoBinding);
+        }
         let above: Vec<Path<'_>> = question.resource.ancestors().collect();
         let bindings = self.bindings.iter();
         let on_path: Vec<_> =

@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use crate::decide::self_check::SelfCheckError;
 use crate::index::Index;
 use crate::index::binding::IdentityExtra;
-use crate::index::read::Binding;
+use crate::index::read::{Binding, is_disabled, is_registered};
 use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::rules::{self, View as _};
-use crate::{ChangeError, Path, Properties, RoleBinding};
+use crate::{ChangeError, Path, Properties, RoleBinding, is_derived_identity};
 
 type Checked<T = ()> = Result<T, Box<SelfCheckError>>;
 
@@ -89,7 +89,7 @@ fn check_listed(
     record: &ScopeRecord<'_>,
 ) -> Checked {
     let here = |binding: &Binding<'_>| binding.packed.scope == scope.number();
-    let bindings = index.bindings_of(identity).filter(here).count();
+    let bindings = index.stored_bindings_of(identity).filter(here).count();
     // In the order of ids, so found by binary search.
     let key = |number| index.identities().key(number);
     let first = index.first_bound(record, |id| id < identity.key_bytes());
@@ -139,7 +139,13 @@ pub(super) fn check_identity(
     let mut facts = Vec::new();
     let (mut last, mut restricted, mut texts) = (None, 0, 0);
     let mut keys = HashSet::new();
-    for binding in index.bindings_of(identity) {
+    let may_be = is_registered(identity) || Path::parse(id).is_ok_and(is_derived_identity);
+    expect(may_be, id, "it is not registered, and its id is not that of a person")?;
+    let may_be = is_registered(identity) || !identity.payload().is_empty();
+    expect(may_be, id, "it is neither registered nor bound")?;
+    let may_be = !is_disabled(identity) || identity.payload().is_empty();
+    expect(may_be, id, "it is disabled, and has bindings that would count")?;
+    for binding in index.stored_bindings_of(identity) {
         let fingerprint = binding.packed.fingerprint;
         let in_order = last.is_none_or(|last| last <= fingerprint);
         expect(in_order, id, "its bindings are not in the order of their fingerprints")?;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::*;
 use crate::index::Index;
+use crate::index::binding::Standing;
 use crate::index::hash::Fingerprint;
 use crate::index::scope::ScopeKind;
 use crate::{
@@ -197,6 +198,29 @@ fn wrong_restrictions_are_found() {
     assert!(unrestricted.contains("other restrictions than are stored"), "{unrestricted}");
     let lost = found(|index| index.corrupt_extra("acme/ci", |extra| extra.restrictions.clear()));
     assert!(lost.contains("is not there"), "{lost}");
+}
+
+#[test]
+fn wrong_identities_are_found() {
+    let counted = found(|index| {
+        index.corrupt_extra("bob", |extra| extra.standing = Standing::Disabled([].into()));
+    });
+    assert!(counted.contains("is disabled, and has bindings that would count"), "{counted}");
+    let lost = found(|index| {
+        index.corrupt_identity("bob", |payload| payload.bindings.clear());
+        index.corrupt_extra("bob", |extra| extra.standing = Standing::Disabled([].into()));
+    });
+    assert!(lost.contains("number of bindings there"), "{lost}");
+    let not_derived = found(|index| {
+        index.corrupt_extra("bob", |extra| extra.standing = Standing::Unregistered);
+    });
+    assert!(not_derived.contains("its id is not that of a person"), "{not_derived}");
+    let unbound = found(|index| {
+        let person = "0123456789abcdef0123456789abcdef01234567";
+        index.add_identity(person);
+        index.corrupt_extra(person, |extra| extra.standing = Standing::Unregistered);
+    });
+    assert!(unbound.contains("neither registered nor bound"), "{unbound}");
 }
 
 #[test]

@@ -1,0 +1,154 @@
+//! What is there, by id: reads for whoever manages objects.
+//!
+//! **Invariant**: none of these is a decision. They tell what is stored, whether or not it counts.
+
+use std::sync::Arc;
+
+use crate::index::read::{is_disabled, is_registered};
+use crate::index::scope::{ScopeKind, ScopeRecord};
+use crate::{Path, PathBuf, Properties, Role, RoleBinding, Snapshot};
+
+/// What a snapshot knows of an identity, apart from its properties and its bindings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IdentityState {
+    /// Whether it is registered. One that is not is bound, see [`is_derived_identity`](crate::is_derived_identity).
+    pub registered: bool,
+    /// Whether it is disabled, so that no binding of it counts.
+    pub disabled: bool,
+    /// Whether it has a binding, which may not count.
+    pub bound: bool,
+}
+
+/// What a snapshot knows of a group or a registered resource, apart from its properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ScopeState {
+    /// Whether it is a group, and otherwise a registered resource.
+    pub group: bool,
+    /// The number of groups, custom roles, identities and resources whose parent it is.
+    pub children: usize,
+    /// The number of role bindings at exactly this scope, whether or not they count.
+    pub bindings: usize,
+}
+
+impl ScopeState {
+    /// Whether the group or resource can be deleted: nothing is below it or bound at it.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.children == 0 && self.bindings == 0
+    }
+}
+
+impl Snapshot {
+    /// The state of an identity; `None` if it is neither registered nor bound anywhere. Costs one look-up.
+    #[must_use]
+    pub fn identity_state(&self, identity: Path<'_>) -> Option<IdentityState> {
+        let entry = self.index().identities().get(identity.as_str())?;
+        Some(IdentityState {
+            registered: is_registered(entry),
+            disabled: is_disabled(entry),
+            bound: self.index().stored_bindings_of(entry).next().is_some(),
+        })
+    }
+
+    /// Whether an identity is registered. Costs one look-up.
+    #[must_use]
+    pub fn is_registered(&self, identity: Path<'_>) -> bool {
+        self.identity_state(identity).is_some_and(|state| state.registered)
+    }
+
+    /// Whether an identity is registered and disabled. Costs one look-up.
+    #[must_use]
+    pub fn is_disabled(&self, identity: Path<'_>) -> bool {
+        self.identity_state(identity).is_some_and(|state| state.disabled)
+    }
+
+    /// The state of a group or a registered resource; `None` if the path names neither. Costs one look-up.
+    #[must_use]
+    pub fn scope_state(&self, scope: Path<'_>) -> Option<ScopeState> {
+        let (_, record) = self.index().scope(scope.as_str())?;
+        Some(ScopeState {
+            group: record.kind == ScopeKind::Group,
+            children: record.children as usize,
+            bindings: record.bound_len(),
+        })
+    }
+
+    /// Whether the path names a group. Costs one look-up.
+    #[must_use]
+    pub fn is_group(&self, path: Path<'_>) -> bool {
+        self.scope_state(path).is_some_and(|state| state.group)
+    }
+
+    /// Whether the path names a registered resource. Costs one look-up.
+    #[must_use]
+    pub fn is_resource(&self, path: Path<'_>) -> bool {
+        self.scope_state(path).is_some_and(|state| !state.group)
+    }
+
+    /// Whether the path names anything: a group, a resource, a custom role, a role binding, or an identity that is
+    /// registered or bound.
+    ///
+    /// Costs a look-up each. If nothing but a role binding can have the path, it costs as [`Self::role_binding`] does.
+    #[must_use]
+    pub fn is_taken(&self, path: Path<'_>) -> bool {
+        self.index().is_taken(path.as_str())
+    }
+
+    /// The registered properties of an identity; `None` if it has none. Costs one look-up.
+    #[must_use]
+    pub fn identity_properties(&self, identity: Path<'_>) -> Option<&Properties> {
+        let properties = self.index().identity_properties(identity.as_str());
+        properties.filter(|properties| !properties.is_empty())
+    }
+
+    /// The registered properties of a registered resource; `None` if it has none. Costs one look-up.
+    #[must_use]
+    pub fn resource_properties(&self, resource: Path<'_>) -> Option<&Properties> {
+        self.index().resource_properties(resource.as_str())
+    }
+
+    /// The role of this id: a built-in role's name, or a custom role's path. Costs one look-up.
+    #[must_use]
+    pub fn role(&self, id: &str) -> Option<&Arc<Role>> {
+        let roles = self.index().roles();
+        roles.shared(roles.find(id)?.number)
+    }
+
+    /// The number of role bindings of a role, whether or not they count; `None` if there is no such role. Costs one
+    /// look-up.
+    #[must_use]
+    pub fn role_bindings_len(&self, id: &str) -> Option<usize> {
+        Some(self.index().roles().find(id)?.bindings as usize)
+    }
+
+    /// The role bindings at exactly this scope, whether or not they count, in the order of their identities; those of one
+    /// identity in an order that may differ between snapshots. None if the path names no scope.
+    ///
+    /// Costs a search among the bindings of each identity, and a hash for each id that is derived.
+    pub fn bindings_at(&self, scope: Path<'_>) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        let index = self.index();
+        let scope = index.scope(scope.as_str());
+        scope.into_iter().flat_map(move |(scope, record)| {
+            let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
+            identities.flat_map(move |identity| {
+                let here = index.stored_at_scope(identity, scope);
+                here.filter_map(move |binding| index.role_binding(identity, &binding))
+            })
+        })
+    }
+
+    /// The id that this role binding gets if it is created now: the declared one, the derived one, or the next that is
+    /// free. `None` if the declared one is taken, or an id below the scope would not be a path.
+    ///
+    /// Costs as [`Self::role_binding`] does, for each id that is taken.
+    #[must_use]
+    pub fn free_binding_id(&self, binding: &RoleBinding) -> Option<PathBuf> {
+        self.index().free_binding_id(binding)
+    }
+}
+
+/// The identities that a scope lists, each once. They are in the order of their ids.
+fn distinct<'s>(record: &ScopeRecord<'s>) -> impl Iterator<Item = u32> + use<'s> {
+    let mut last = None;
+    record.identities().filter(move |one| last.replace(*one) != Some(*one))
+}

@@ -1,0 +1,114 @@
+//! Judges an operation on the state before it: what it does, or why it is refused.
+//!
+//! ```text
+//! is the caller known ▸ are the fields well formed ▸ the method's capability on the path ▸ is it there, with this
+//! etag ▸ are references there ▸ the rules ▸ is there still an owner
+//! ```
+//!
+//! The order is part of the contract: a caller that lacks the capability learns nothing of what exists.
+
+mod bindings;
+mod fields;
+mod groups;
+mod identities;
+mod resources;
+mod roles;
+
+use capstan_engine::{Change, PathBuf};
+
+pub(crate) use resources::capability as resource_capability;
+
+use crate::rules::access::Access;
+use crate::{Actor, Context, JudgeError, Object, ObjectChange, Operation, Outcome, Response};
+use crate::{RuleSet, State};
+
+/// Judges an operation on the state before it.
+///
+/// # Errors
+///
+/// It is refused, or the state cannot be read.
+pub fn judge(
+    rules: &RuleSet,
+    state: &State<'_>,
+    actor: &Actor,
+    operation: &Operation,
+    context: &mut Context<'_>,
+) -> Result<Outcome, JudgeError> {
+    let access = Access::new(*rules, *state, actor, context.now)?;
+    let outcome = match operation {
+        Operation::CreateGroup(one) => groups::create(&access, one, context),
+        Operation::UpdateGroup(one) => groups::update(&access, one, context),
+        Operation::DeleteGroup(one) => groups::delete(&access, one),
+        Operation::CreateRole(one) => roles::create(&access, one, context),
+        Operation::UpdateRole(one) => roles::update(&access, one, context),
+        Operation::DeleteRole(one) => roles::delete(&access, one),
+        Operation::CreateRoleBinding(one) => bindings::create(&access, one, context),
+        Operation::UpdateRoleBinding(one) => bindings::update(&access, one, context),
+        Operation::DeleteRoleBinding(one) => bindings::delete(&access, one),
+        Operation::BatchCreateRoleBindings(one) => bindings::create_batch(&access, one, context),
+        Operation::BatchDeleteRoleBindings(one) => bindings::delete_batch(&access, one),
+        Operation::RemoveMember(one) => bindings::remove_member(&access, one),
+        Operation::CreateIdentity(one) => identities::create(&access, one, context),
+        Operation::UpdateIdentity(one) => identities::update(&access, one, context),
+        Operation::DeleteIdentity(one) => identities::delete(&access, one),
+        Operation::CreateResource(one) => resources::create(&access, one, context),
+        Operation::UpdateResource(one) => resources::update(&access, one, context),
+        Operation::DeleteResource(one) => resources::delete(&access, one),
+    }?;
+    access.keep_owner(&outcome.objects)?;
+    Ok(outcome)
+}
+
+/// Collects what an operation does.
+#[derive(Debug, Default)]
+struct Effects {
+    objects: Vec<ObjectChange>,
+    changes: Vec<Change>,
+}
+
+impl Effects {
+    fn create(&mut self, object: Object) {
+        self.changes.push(match &object {
+            Object::Group(one) => Change::CreateGroup(one.fact()),
+            Object::Role(one) => Change::CreateRole(one.fact()),
+            Object::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
+            Object::Identity(one) => Change::CreateIdentity(one.fact()),
+            Object::Resource(one) => Change::CreateResource(one.fact()),
+        });
+        let (kind, id) = (object.kind(), object.id().clone());
+        self.objects.push(ObjectChange { kind, id, before: None, after: Some(object) });
+    }
+
+    fn update(&mut self, before: Object, after: Object) {
+        self.changes.push(match &after {
+            Object::Group(one) => Change::UpdateGroup(one.fact()),
+            Object::Role(one) => Change::UpdateRole(one.fact()),
+            Object::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
+            Object::Identity(one) => Change::UpdateIdentity(one.fact()),
+            Object::Resource(one) => Change::UpdateResource(one.fact()),
+        });
+        let (kind, id) = (after.kind(), after.id().clone());
+        self.objects.push(ObjectChange { kind, id, before: Some(before), after: Some(after) });
+    }
+
+    fn delete(&mut self, object: Object) {
+        let id: PathBuf = object.id().clone();
+        self.changes.push(match &object {
+            Object::Group(_) => Change::DeleteGroup(id.clone()),
+            Object::Role(_) => Change::DeleteRole(id.clone()),
+            Object::RoleBinding(_) => Change::DeleteRoleBinding(id.clone()),
+            Object::Identity(_) => Change::DeleteIdentity(id.clone()),
+            Object::Resource(_) => Change::DeleteResource(id.clone()),
+        });
+        self.objects.push(ObjectChange {
+            kind: object.kind(),
+            id,
+            before: Some(object),
+            after: None,
+        });
+    }
+
+    fn answer(self, response: Response) -> Outcome {
+        Outcome { objects: self.objects, changes: self.changes, response }
+    }
+}

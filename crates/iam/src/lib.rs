@@ -1,0 +1,47 @@
+//! The management plane without I/O: objects, operations, and the rules of who may do what.
+//!
+//! ```text
+//!   State: the engine's Snapshot + Objects (whole, from the store's view)
+//!   Actor ──┐   │
+//! Operation ─▶ judge ──▶ Outcome: objects before and after, changes of the engine, response
+//!   Context ┘   └──────▶ Refusal: what the caller is told, and what the audit keeps
+//! ```
+//!
+//! **Invariants**: an operation is judged on the state before it, wholly. Nobody gains by any sequence of operations
+//! what they and the identities they control did not hold together before (`rules`). This crate does no I/O and has
+//! no clock; the time is an argument.
+//!
+//! Read `object` and `operation`, then `rules`, then `judge`.
+
+pub mod audit;
+mod authentication;
+mod judge;
+pub mod limits;
+mod object;
+mod operation;
+mod read;
+pub mod record;
+mod refusal;
+mod rights;
+mod rules;
+mod state;
+mod view;
+
+pub use authentication::{
+    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, StaticKeys,
+    compile_pattern, derived_identity_id,
+};
+pub use judge::judge;
+pub use object::{
+    Group, Identity, Kind, Meta, Object, PULL_TOKEN, Resource, Role, RoleBinding, USER,
+};
+pub use operation::{
+    Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context, CreateGroup, CreateIdentity,
+    CreateResource, CreateRole, CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding,
+    ObjectChange, Operation, Outcome, RemoveMember, Response, UpdateGroup, UpdateIdentity,
+    UpdateResource, UpdateRole, UpdateRoleBinding,
+};
+pub use read::{Reader, Shown};
+pub use refusal::{Cause, Code, JudgeError, Refusal};
+pub use rules::{Rule, RuleSet};
+pub use state::{Objects, ObjectsError, State};

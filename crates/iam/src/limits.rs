@@ -1,0 +1,47 @@
+//! Every limit of objects and operations. Paths and conditions have theirs in the engine.
+
+/// Most bytes of a name or description (contract, section 3).
+pub const TEXT_BYTES_MAX: usize = 1_024;
+
+/// Most bytes of a type of identities or resources: as long as a segment of a path.
+pub const TYPE_BYTES_MAX: usize = 128;
+
+/// Most bindings that one batch creates or deletes (contract, section 6).
+pub const BATCH_BINDINGS_MAX: usize = 1_000;
+
+/// Most properties of an identity or a resource: as many as a question may have (contract, section 7).
+pub const PROPERTIES_MAX: usize = 256;
+
+/// Most bytes of the name of a property, and of its value if that is a string.
+pub const PROPERTY_BYTES_MAX: usize = 1_024;
+
+/// Most bytes of an issuer, subject, audience, claim or SPIFFE id. A SPIFFE id has at most 2,048 bytes.
+pub const CLAIM_BYTES_MAX: usize = 2_048;
+
+/// Most claims, and most claim patterns, that one identity demands.
+pub const CLAIMS_MAX: usize = 32;
+
+/// Most bytes of a pattern.
+pub const PATTERN_BYTES_MAX: usize = 2_048;
+
+/// Most bytes of a compiled pattern: what one pattern may cost in memory, and with it in time per byte of a claim.
+pub const PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1_024;
+
+/// Most bytes of a set of keys.
+pub const JWKS_BYTES_MAX: usize = 64 * 1_024;
+
+/// Most keys in a set.
+pub const JWKS_KEYS_MAX: usize = 100;
+
+/// Most identities that the text of a refusal names as those who could do it.
+pub const WHO_COULD_MAX: usize = 3;
+
+/// Most bytes of the objects before and after a change that its audit record keeps. A batch of the largest requests
+/// fits; of an import only the first objects are kept, and their number.
+pub const AUDIT_CHANGES_BYTES_MAX: usize = 12 * 1_024 * 1_024;
+
+/// Most bytes of the text of a refusal in the audit log.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
+
+/// Most bindings that are examined to name them.
+pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;

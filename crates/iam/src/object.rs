@@ -1,0 +1,324 @@
+//! The objects of the management plane: groups, roles, role bindings, identities and resources, whole.
+//!
+//! The engine keeps of them what decides a question. The rest (descriptions, times, how an identity proves who it
+//! is) is read from the store. An object's `id` is its path, unique across all kinds.
+
+use std::fmt;
+
+use capstan_engine::{
+    self as engine, Condition, CustomRole, Path, PathBuf, Properties, RegisteredResource, Timestamp,
+};
+
+use crate::Authentication;
+
+/// The type of an identity that `PullTokenService` makes, and nothing else.
+pub const PULL_TOKEN: &str = "pull_token";
+/// The type of an identity that names none.
+pub const USER: &str = "user";
+
+/// When an object was made and last changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// The revision that made it. It tells an object from an earlier one with the same id.
+    pub created: u64,
+    /// The revision that changed it last.
+    pub updated: u64,
+    /// When it was made.
+    pub create_time: Timestamp,
+    /// When it was last changed.
+    pub update_time: Timestamp,
+}
+
+impl Meta {
+    /// Of an object that is made at this revision and time.
+    #[must_use]
+    pub const fn new(revision: u64, now: Timestamp) -> Self {
+        Self { created: revision, updated: revision, create_time: now, update_time: now }
+    }
+
+    /// The same after a change.
+    #[must_use]
+    pub const fn changed(self, revision: u64, now: Timestamp) -> Self {
+        Self { updated: revision, update_time: now, ..self }
+    }
+
+    /// A text that is another one after each change of the object. Clients compare it and read nothing into it.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("{:x}", self.updated)
+    }
+}
+
+/// A node of the tree: a root group is an organization, the others are folders.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    /// Its path.
+    pub id: PathBuf,
+    /// Display name, may be empty.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// When it was made and changed.
+    pub meta: Meta,
+}
+
+/// A custom role. Built-in roles are the catalog's and no objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// A path below the group that owns it, its home.
+    pub id: PathBuf,
+    /// Display name, may be empty.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// Capabilities of the catalog, sorted, each once.
+    pub capabilities: Vec<String>,
+    /// When it was made and changed.
+    pub meta: Meta,
+}
+
+/// Gives a role's capabilities to an identity at a scope and everything below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleBinding {
+    /// A path below the scope.
+    pub id: PathBuf,
+    /// Display name, may be empty.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// The identity.
+    pub identity: PathBuf,
+    /// A built-in role's name (no slash) or a custom role's path.
+    pub role: Box<str>,
+    /// The path of a group or registered resource.
+    pub scope: PathBuf,
+    /// The binding counts while `now < expires_at`; for ever without one.
+    pub expires_at: Option<Timestamp>,
+    /// The binding counts only if all of these hold.
+    pub when: Vec<Condition>,
+    /// When it was made and changed.
+    pub meta: Meta,
+}
+
+/// A person, service or pull token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Its path: below a group, or a root of its own.
+    pub id: PathBuf,
+    /// Display name, may be empty.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// Its `type`: [`USER`] unless another is given.
+    pub kind: String,
+    /// What conditions test as `subject.*`.
+    pub properties: Properties,
+    /// Whether its bindings do not count and it cannot call.
+    pub disabled: bool,
+    /// How it proves who it is; `None` if it cannot.
+    pub authentication: Option<Authentication>,
+    /// When it was made and changed.
+    pub meta: Meta,
+}
+
+/// A leaf that belongs to another service, registered so that searches find it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    /// Its path: below a group, or a root of its own.
+    pub id: PathBuf,
+    /// Display name, may be empty.
+    pub name: String,
+    /// What it is for, may be empty.
+    pub description: String,
+    /// Its `type`, a word of the service that owns it, such as `repo`.
+    pub kind: String,
+    /// What conditions test as `resource.*`.
+    pub properties: Properties,
+    /// When it was made and changed.
+    pub meta: Meta,
+}
+
+/// A kind of object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// [`Group`].
+    Group,
+    /// [`Role`].
+    Role,
+    /// [`RoleBinding`].
+    RoleBinding,
+    /// [`Identity`].
+    Identity,
+    /// [`Resource`].
+    Resource,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 5] =
+        [Self::Group, Self::Role, Self::RoleBinding, Self::Identity, Self::Resource];
+
+    /// Its name in events and audit records.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Role => "role",
+            Self::RoleBinding => "role_binding",
+            Self::Identity => "identity",
+            Self::Resource => "resource",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// An object of any kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    /// A group.
+    Group(Group),
+    /// A custom role.
+    Role(Role),
+    /// A role binding.
+    RoleBinding(RoleBinding),
+    /// An identity.
+    Identity(Identity),
+    /// A resource.
+    Resource(Resource),
+}
+
+impl Object {
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Group(_) => Kind::Group,
+            Self::Role(_) => Kind::Role,
+            Self::RoleBinding(_) => Kind::RoleBinding,
+            Self::Identity(_) => Kind::Identity,
+            Self::Resource(_) => Kind::Resource,
+        }
+    }
+
+    /// Its path.
+    #[must_use]
+    pub const fn id(&self) -> &PathBuf {
+        match self {
+            Self::Group(one) => &one.id,
+            Self::Role(one) => &one.id,
+            Self::RoleBinding(one) => &one.id,
+            Self::Identity(one) => &one.id,
+            Self::Resource(one) => &one.id,
+        }
+    }
+
+    /// When it was made and changed.
+    #[must_use]
+    pub const fn meta(&self) -> &Meta {
+        match self {
+            Self::Group(one) => &one.meta,
+            Self::Role(one) => &one.meta,
+            Self::RoleBinding(one) => &one.meta,
+            Self::Identity(one) => &one.meta,
+            Self::Resource(one) => &one.meta,
+        }
+    }
+}
+
+// === Engine facts ===
+
+impl Group {
+    /// What the engine keeps of it.
+    #[must_use]
+    pub fn fact(&self) -> engine::Group {
+        engine::Group { id: self.id.clone(), name: self.name.clone() }
+    }
+}
+
+impl Role {
+    /// What the engine keeps of it.
+    #[must_use]
+    pub fn fact(&self) -> CustomRole {
+        CustomRole {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            description: self.description.clone(),
+            capabilities: self.capabilities.clone(),
+        }
+    }
+
+    /// The group that owns it. A role at the root, which no operation makes, is its own home.
+    #[must_use]
+    pub fn home(&self) -> Path<'_> {
+        parent_or_self(self.id.as_path())
+    }
+}
+
+impl RoleBinding {
+    /// What the engine keeps of it.
+    #[must_use]
+    pub fn fact(&self) -> engine::RoleBinding {
+        engine::RoleBinding {
+            id: Some(self.id.clone()),
+            identity: self.identity.clone(),
+            role: self.role.clone(),
+            scope: self.scope.clone(),
+            expires_at: self.expires_at,
+            when: self.when.clone(),
+        }
+    }
+}
+
+impl Identity {
+    /// What the engine keeps of it.
+    #[must_use]
+    pub fn fact(&self) -> engine::Identity {
+        engine::Identity {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            properties: self.properties.clone(),
+            disabled: self.disabled,
+        }
+    }
+
+    /// Whether it belongs to no organization.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.id.as_path().parent().is_none()
+    }
+
+    /// Whether it is a pull token.
+    #[must_use]
+    pub fn is_pull_token(&self) -> bool {
+        self.kind == PULL_TOKEN
+    }
+}
+
+impl Resource {
+    /// What the engine keeps of it.
+    #[must_use]
+    pub fn fact(&self) -> RegisteredResource {
+        RegisteredResource {
+            id: self.id.clone(),
+            name: self.name.clone(),
+            kind: self.kind.clone(),
+            properties: self.properties.clone(),
+        }
+    }
+}
+
+/// The parent of a path; a root is its own.
+pub(crate) fn parent_or_self(path: Path<'_>) -> Path<'_> {
+    path.parent().unwrap_or(path)
+}
+
+/// The first segment of a path: the organization that it belongs to, or the root object itself.
+pub(crate) fn root_of(path: Path<'_>) -> Path<'_> {
+    path.ancestors().last().unwrap_or(path)
+}

@@ -1,0 +1,119 @@
+//! R8 and R17 for identities: who controls an identity has all that it reaches. R8 for resources.
+
+use capstan_engine::{AttributeCategory, Path, RoleBinding, Timestamp};
+
+use crate::rights::set;
+use crate::rules::access::Access;
+use crate::{JudgeError, Rule};
+
+/// How an identity is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// Another way to authenticate, which ends then.
+    Authentication(Option<Timestamp>),
+    /// No way to authenticate any more.
+    NoAuthentication,
+    /// Other properties.
+    Properties,
+    /// Its bindings count again.
+    Enable,
+    /// Its bindings do not count any more.
+    Disable,
+    /// It and its bindings are deleted.
+    Delete,
+}
+
+const UPDATE: &str = "identity.update";
+const CREATE_BINDING: &str = "role_bindings.create";
+const DELETE_BINDING: &str = "role_bindings.delete";
+
+impl Access<'_> {
+    /// R8 and R17: a change of an identity below `parent`, by an actor that has the method's own capability. Root
+    /// identities are not judged by this: R13 leaves them to themselves and the operator.
+    pub(crate) fn control(
+        &self,
+        identity: Path<'_>,
+        parent: Path<'_>,
+        how: Control,
+    ) -> Result<(), JudgeError> {
+        if self.rights.is_operator() {
+            return Ok(());
+        }
+        let (rule, takes) = match how {
+            Control::Disable | Control::Delete => (Rule::Delete, true),
+            _ => (Rule::CredentialChange, false),
+        };
+        if takes && self.is(identity) {
+            return Ok(()); // R17: or being it
+        }
+        let mut bindings = self.view.snapshot().role_bindings(identity);
+        bindings.sort_by(|a, b| (&a.scope, &a.id).cmp(&(&b.scope, &b.id)));
+        if self.rules.keeps(rule) {
+            for binding in &bindings {
+                let scope = binding.scope.as_path();
+                let missing = self.rights.lacks(&self.role_capabilities(&binding.role), scope);
+                let also: &[_] = if takes { &[DELETE_BINDING] } else { &[] };
+                self.miss_also(rule, &missing, also, scope)?;
+            }
+        }
+        self.control_ends(parent, how, &bindings)
+    }
+
+    /// R14 for the changes of R8: what they make ends no later than the actor's right.
+    fn control_ends(
+        &self,
+        parent: Path<'_>,
+        how: Control,
+        bindings: &[RoleBinding],
+    ) -> Result<(), JudgeError> {
+        let update = set(self.view.snapshot().catalog(), &[UPDATE]);
+        match how {
+            Control::Authentication(ends) => {
+                self.within(&update, parent, ends)?;
+                for binding in bindings {
+                    let by = self.role_capabilities(&binding.role);
+                    self.within(&by, binding.scope.as_path(), ends)?;
+                }
+            }
+            Control::Enable => {
+                for binding in bindings {
+                    let by = self.role_capabilities(&binding.role);
+                    self.within(&by, binding.scope.as_path(), binding.expires_at)?;
+                    self.within(&update, parent, binding.expires_at)?;
+                }
+            }
+            Control::Properties => {
+                let tests = |binding: &&RoleBinding| has_test(binding, AttributeCategory::Subject);
+                for binding in bindings.iter().filter(tests) {
+                    self.turn_on(binding)?;
+                    self.within(&update, parent, binding.expires_at)?;
+                }
+            }
+            // Taking away needs no bound.
+            Control::NoAuthentication | Control::Disable | Control::Delete => {}
+        }
+        Ok(())
+    }
+
+    /// R8 for the properties of a resource: R1 over every conditional binding at or above it that tests them.
+    pub(crate) fn control_resource(&self, resource: Path<'_>) -> Result<(), JudgeError> {
+        if self.rights.is_operator() {
+            return Ok(());
+        }
+        let bindings =
+            resource.ancestors().flat_map(|scope| self.view.snapshot().bindings_at(scope));
+        let mut tested = bindings.filter(|one| has_test(one, AttributeCategory::Resource));
+        tested.try_for_each(|binding| self.turn_on(&binding))
+    }
+
+    /// A change that may make the tests of a binding hold: as granting it.
+    fn turn_on(&self, binding: &RoleBinding) -> Result<(), JudgeError> {
+        let Some(role) = self.view.snapshot().role(&binding.role) else { return Ok(()) };
+        let scope = binding.scope.as_path();
+        self.grant(Rule::CredentialChange, role, scope, binding.expires_at, &[CREATE_BINDING])
+    }
+}
+
+fn has_test(binding: &RoleBinding, category: AttributeCategory) -> bool {
+    binding.when.iter().any(|condition| condition.category == category)
+}

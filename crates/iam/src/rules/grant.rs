@@ -1,0 +1,97 @@
+//! R1 and R14: what may be given, and until when.
+
+use capstan_engine::{CapabilitySet, Path, Role, Timestamp};
+
+use crate::rights::{names, set};
+use crate::rules::access::Access;
+use crate::{Cause, JudgeError, Rule};
+
+/// The kinds whose capabilities manage access, `.list` aside: the set M of the rules.
+const MANAGED: [&str; 8] = [
+    "account_associations",
+    "group_invites",
+    "groups",
+    "identity",
+    "identity_providers",
+    "role_bindings",
+    "roles",
+    "subscriptions",
+];
+
+/// Whether a capability manages access: who holds it can change who may do what.
+pub(crate) fn manages_access(capability: &str) -> bool {
+    capability.rsplit_once('.').is_some_and(|(kind, action)| {
+        MANAGED.contains(&kind) && matches!(action, "create" | "update" | "delete")
+    })
+}
+
+/// What undoes a grant.
+const UNDO: &str = "role_bindings.delete";
+
+impl Access<'_> {
+    /// R1 and R14: giving a role at a scope until a time, by a method that needs these capabilities there. `rule` is
+    /// the one that asks for it, in the text of a refusal.
+    pub(crate) fn grant(
+        &self,
+        rule: Rule,
+        role: &Role,
+        scope: Path<'_>,
+        ends: Option<Timestamp>,
+        method: &[&str],
+    ) -> Result<(), JudgeError> {
+        if self.rights.is_operator() {
+            return Ok(());
+        }
+        let catalog = self.view.snapshot().catalog();
+        let manages = role
+            .capabilities
+            .iter()
+            .any(|one| catalog.capability_name(one).is_some_and(manages_access));
+        let method: Vec<_> = method.iter().copied().chain(manages.then_some(UNDO)).collect();
+        if self.rules.keeps(rule) {
+            let missing = self.rights.lacks(&role.capabilities, scope);
+            self.miss_also(rule, &missing, &method, scope)?;
+        }
+        let mut by = set(catalog, &method);
+        by.add(&role.capabilities);
+        self.within(&by, scope, ends)
+    }
+
+    /// R14: what is given by these capabilities ends no later than they do.
+    pub(crate) fn within(
+        &self,
+        by: &CapabilitySet,
+        scope: Path<'_>,
+        ends: Option<Timestamp>,
+    ) -> Result<(), JudgeError> {
+        let bound = match self.rights.until(by, scope) {
+            Some(bound) if self.rules.keeps(Rule::Duration) => bound,
+            _ => return Ok(()),
+        };
+        if ends.is_some_and(|ends| ends <= bound) {
+            return Ok(());
+        }
+        let cause = Cause::DurationExceeded { scope: scope.into(), bound };
+        Err(self.refuse(Some(Rule::Duration), cause, scope))
+    }
+
+    /// Refuses if capabilities are missing, or any of these names is not held, which the catalog may lack.
+    pub(crate) fn miss_also(
+        &self,
+        rule: Rule,
+        missing: &CapabilitySet,
+        also: &[&str],
+        scope: Path<'_>,
+    ) -> Result<(), JudgeError> {
+        let mut missing = names(self.view.snapshot().catalog(), missing);
+        let also = also.iter().filter(|name| !self.rights.holds(name, scope));
+        missing.extend(also.map(|name| (*name).to_owned()));
+        missing.sort_unstable();
+        missing.dedup();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let cause = Cause::MissingCapability { scope: scope.into(), missing };
+        Err(self.refuse(Some(rule), cause, scope))
+    }
+}
