@@ -229,12 +229,20 @@ pub struct AuditRecordError {
 impl AuditRecord {
     fn new(actor: &Actor, operation: &Operation, origin: &Origin, at: (u64, Timestamp)) -> Self {
         Self {
+            actor: actor.id().map(ToString::to_string).unwrap_or_default(),
+            object: operation.object().map(ToString::to_string).unwrap_or_default(),
+            ..Self::empty(operation.method(), origin, at)
+        }
+    }
+
+    fn empty(method: &str, origin: &Origin, at: (u64, Timestamp)) -> Self {
+        Self {
             revision: at.0,
             time: at.1,
-            actor: actor.id().map(ToString::to_string).unwrap_or_default(),
+            actor: String::new(),
             origin: origin.clone(),
-            method: operation.method().into(),
-            object: operation.object().map(ToString::to_string).unwrap_or_default(),
+            method: method.into(),
+            object: String::new(),
             code: 0,
             reason: String::new(),
             text: String::new(),
@@ -256,6 +264,28 @@ impl AuditRecord {
         objects: &[ObjectChange],
     ) -> Self {
         let mut record = Self::new(actor, operation, origin, at);
+        record.put(objects);
+        if let [only] = objects {
+            // The id that was made for it.
+            record.object = only.id.to_string();
+        }
+        record
+    }
+
+    /// Of the first content of a store, which no caller has made. Of many objects only the first are in it.
+    #[must_use]
+    pub fn of_bootstrap(
+        method: &str,
+        origin: &Origin,
+        at: (u64, Timestamp),
+        objects: &[ObjectChange],
+    ) -> Self {
+        let mut record = Self::empty(method, origin, at);
+        record.put(objects);
+        record
+    }
+
+    fn put(&mut self, objects: &[ObjectChange]) {
         let mut bytes = 0_usize;
         for change in objects {
             let change = AuditChange {
@@ -269,16 +299,11 @@ impl AuditRecord {
             if bytes > limits::AUDIT_CHANGES_BYTES_MAX {
                 break;
             }
-            record.changes.push(change);
+            self.changes.push(change);
         }
-        if let [only] = objects {
-            // The id that was made for it.
-            record.object = only.id.to_string();
+        if self.changes.len() < objects.len() {
+            self.changes_count = objects.len() as u64;
         }
-        if record.changes.len() < objects.len() {
-            record.changes_count = objects.len() as u64;
-        }
-        record
     }
 
     /// Of an attempt that was refused.

@@ -42,3 +42,6 @@ pub const AUDIT_CHANGES_BYTES_MAX: usize = 12 * 1_024 * 1_024;
 
 /// Most bytes of the text of a refusal in the audit log.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
+
+/// Most bindings that are examined to name them.
+pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;

@@ -3,13 +3,13 @@
 //! A Get needs the `.list` capability and is refused as a write would be. A List shows what the caller may see and
 //! refuses nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use capstan_engine::{Path, PathBuf, Role, Timestamp};
+use capstan_engine::{Path, PathBuf, Timestamp};
 
 use crate::judge::resource_capability;
 use crate::object::parent_or_self;
-use crate::rights::{Capabilities, names};
+use crate::rights::names;
 use crate::rules::access::Access;
 use crate::{Actor, Identity, JudgeError, Kind, Object, ObjectsError, Refusal, Rule};
 use crate::{RuleSet, State};
@@ -142,28 +142,22 @@ impl<'s> Reader<'s> {
         let catalog = self.access.view.snapshot().catalog();
         let wanted: Vec<_> =
             capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
-        let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
-        let given = self.access.rights.given().iter().filter(|given| gives(&given.role));
-        let scopes: BTreeSet<&str> = given.map(|given| given.scope.as_str()).collect();
-        let is_topmost = |scope: &Path<'_>| {
-            let mut above = scope.ancestors().skip(1);
-            !above.any(|path| scopes.contains(path.as_str()))
+        let mut scopes = self.access.rights.by_scope();
+        scopes.retain(|_, given| wanted.iter().any(|one| given.contains(*one)));
+        let is_topmost = |scope: &&PathBuf| {
+            let mut above = scope.as_path().ancestors().skip(1);
+            !above.any(|path| scopes.contains_key(&PathBuf::from(path)))
         };
-        let paths = scopes.iter().filter_map(|scope| Path::parse(scope).ok());
-        paths.filter(is_topmost).map(PathBuf::from).collect()
+        scopes.keys().filter(is_topmost).cloned().collect()
     }
 
     /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits
     /// is not repeated there. Empty for the operator.
     #[must_use]
     pub fn scopes(&self) -> Vec<(PathBuf, Vec<String>)> {
-        let mut scopes: BTreeMap<&PathBuf, Capabilities> = BTreeMap::new();
-        for given in self.access.rights.given() {
-            scopes.entry(&given.scope).or_default().extend(given.role.capabilities.iter());
-        }
         let catalog = self.access.view.snapshot().catalog();
-        let named = |(scope, given): (&PathBuf, _)| (scope.clone(), names(catalog, given));
-        scopes.into_iter().map(named).collect()
+        let named = |(scope, given): (PathBuf, _)| (scope, names(catalog, &given));
+        self.access.rights.by_scope().into_iter().map(named).collect()
     }
 }
 

@@ -118,13 +118,26 @@ impl KeyRange {
         Self { start, end }
     }
 
+    /// The objects of a kind whose paths begin with this text.
+    #[must_use]
+    pub fn starting(kind: Kind, text: &str) -> Self {
+        let start = [&[prefix_of(kind)], text.as_bytes()].concat();
+        // No byte of a path is 0xff.
+        let end = [&*start, &[0xff]].concat();
+        Self { start, end }
+    }
+
+    /// The keys of the range behind that of an object.
+    #[must_use]
+    pub fn after(self, kind: Kind, id: &str) -> Self {
+        self.after_key(&[&[prefix_of(kind)], id.as_bytes()].concat())
+    }
+
     /// The keys of the range behind this one.
     #[must_use]
-    pub fn after(mut self, key: &[u8]) -> Self {
-        // The next key in order: the same and a NUL byte, which no path has.
-        if *self.start <= *key {
-            self.start = [key, &[0]].concat();
-        }
+    pub fn after_key(mut self, key: &[u8]) -> Self {
+        // The next key in order is the same and a NUL byte.
+        self.start = self.start.max([key, &[0]].concat());
         self
     }
 

@@ -1,6 +1,6 @@
 //! Reads of the state before an operation that the rules share.
 
-use capstan_engine::{Path, PathBuf, RoleBinding, Snapshot};
+use capstan_engine::{Path, PathBuf, Snapshot};
 
 use crate::{Group, Identity, Kind, Object, ObjectsError, Resource, Role, State};
 
@@ -57,40 +57,30 @@ impl<'s> View<'s> {
         }
     }
 
-    pub(crate) fn is_group(&self, id: Path<'_>) -> Result<bool, ObjectsError> {
-        Ok(self.get(Kind::Group, id)?.is_some())
+    pub(crate) fn is_group(&self, id: Path<'_>) -> bool {
+        self.snapshot().is_group(id)
     }
 
     /// Whether a binding can be at the path: it is a group or a registered resource.
-    pub(crate) fn is_scope(&self, id: Path<'_>) -> Result<bool, ObjectsError> {
-        Ok(self.is_group(id)? || self.get(Kind::Resource, id)?.is_some())
+    pub(crate) fn is_scope(&self, id: Path<'_>) -> bool {
+        self.snapshot().scope_state(id).is_some()
     }
 
     /// Whether the path names anything. An identity that is bound and not registered is there for everything but
     /// its own registration.
-    pub(crate) fn is_taken(&self, id: Path<'_>, by: Kind) -> Result<bool, ObjectsError> {
-        for kind in Kind::ALL {
-            if self.get(kind, id)?.is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(by != Kind::Identity && self.snapshot().identity_state(id).is_some())
-    }
-
-    /// Calls `each` with the bindings at exactly this scope, until it returns false.
-    pub(crate) fn bindings_at(
-        &self,
-        scope: Path<'_>,
-        each: &mut dyn FnMut(&RoleBinding) -> bool,
-    ) -> Result<(), ObjectsError> {
-        self.0.objects.below(Kind::RoleBinding, Some(scope), &mut |object| match object {
-            Object::RoleBinding(one) if one.scope.as_path() == scope => each(&one.fact()),
-            _ => true,
-        })
+    pub(crate) fn is_taken(&self, id: Path<'_>, by: Kind) -> bool {
+        let is_its_own = || {
+            let state = self.snapshot().identity_state(id);
+            state.is_some_and(|state| !state.registered)
+        };
+        self.snapshot().is_taken(id) && !(by == Kind::Identity && is_its_own())
     }
 
     /// The first kind of object below a group that keeps it from being deleted.
     pub(crate) fn contents(&self, group: Path<'_>) -> Result<Option<Kind>, ObjectsError> {
+        if self.snapshot().scope_state(group).is_none_or(|state| state.children == 0) {
+            return Ok(None);
+        }
         for kind in [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource] {
             let mut found = false;
             self.0.objects.below(kind, Some(group), &mut |object| {
@@ -101,17 +91,7 @@ impl<'s> View<'s> {
                 return Ok(Some(kind));
             }
         }
-        Ok(None)
-    }
-
-    /// Whether a custom role is bound. Only its home and what is below it can bind it.
-    pub(crate) fn is_bound(&self, role: &Role) -> Result<bool, ObjectsError> {
-        let mut bound = false;
-        self.0.objects.below(Kind::RoleBinding, Some(role.home()), &mut |object| {
-            bound = matches!(object, Object::RoleBinding(one) if *one.role == *role.id.as_str());
-            !bound
-        })?;
-        Ok(bound)
+        Err(ObjectsError(format!("what is below `{group}` in the index is not in the store")))
     }
 
     /// The whole object of a binding that the engine found. Its absence means that the two disagree.

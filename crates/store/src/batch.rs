@@ -6,29 +6,18 @@ use std::ops::Bound;
 use crate::limits::{KEY_BYTES_MAX, Limits, VALUE_BYTES_MAX};
 use crate::{AppendError, Batch, Head, Op, SEQ_BITS};
 
-impl Op {
-    /// The key.
-    #[must_use]
-    pub const fn key(&self) -> &bytes::Bytes {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key } => key,
-        }
-    }
-
-    /// The bytes of key and value.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        let value = match self {
-            Self::Put { value, .. } => value.len(),
-            Self::Delete { .. } => 0,
-        };
-        (self.key().len() as u64).saturating_add(value as u64)
-    }
-}
-
 /// The bytes of all keys and values.
 pub(crate) fn bytes_of(ops: &[Op]) -> u64 {
     ops.iter().map(Op::bytes).fold(0, u64::saturating_add)
+}
+
+impl Batch {
+    /// The bytes of all keys and values.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let transactions = self.transactions.iter().map(|it| bytes_of(&it.ops));
+        transactions.fold(bytes_of(&self.side), u64::saturating_add)
+    }
 }
 
 /// Whether a batch can be appended behind this head.

@@ -39,10 +39,15 @@ pub const WATCH_QUEUE_BYTES: u64 = 1024 * 1024;
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes of pages in memory. More is slower: the kernel caches the same pages again.
 pub const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that must be free before a batch is written, beside twice the bytes of the batch. With less the batch is refused
+/// before it begins, so that a full disk is no failure, and a start has room for what it writes.
+pub const FREE_BYTES_MIN: u64 = 1024 * 1024;
 /// Failures of the disk within [`FAILURES_PERIOD`] after which nothing is written until an operator says so.
 pub const FAILURES_MAX: usize = 3;
 /// See [`FAILURES_MAX`].
 pub const FAILURES_PERIOD: Duration = Duration::from_secs(60);
+/// Time after a failed try to open the file again, until a call may try once more.
+pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
 /// Limits that can differ between stores, such as those of tests. All other limits are constants.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +62,12 @@ pub struct Limits {
     pub batch_ops_max: usize,
     /// See [`BATCH_BYTES_MAX`].
     pub batch_bytes_max: u64,
+    /// See [`CACHE_BYTES`].
+    pub cache_bytes: usize,
     /// See [`FAILURES_PERIOD`].
     pub failures_period: Duration,
+    /// See [`REOPEN_PAUSE`].
+    pub reopen_pause: Duration,
 }
 
 impl Default for Limits {
@@ -69,7 +78,9 @@ impl Default for Limits {
             watch_queue_bytes: WATCH_QUEUE_BYTES,
             batch_ops_max: BATCH_OPS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
+            cache_bytes: CACHE_BYTES,
             failures_period: FAILURES_PERIOD,
+            reopen_pause: REOPEN_PAUSE,
         }
     }
 }

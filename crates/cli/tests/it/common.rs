@@ -12,7 +12,7 @@ use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
-use capstan_server::server::{Address, Config, Runtime, Server};
+use capstan_server::server::{Address, Config, Feed, Runtime, Server};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -30,7 +30,7 @@ pub(crate) struct InProcess {
 /// The default configuration of a server in this process.
 pub(crate) fn config(source: Source) -> Config {
     Config {
-        source,
+        feed: Feed::Document(source),
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         management: None,

@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use capstan_engine::{self as engine, Change, ChangeError, Condition, PathBuf, Role, Writer};
+use capstan_engine::{self as engine, Condition, PathBuf, Role};
 
 use super::Effects;
-use super::fields::{check_conditions, check_etag, check_texts, free, new_path};
+use super::fields::{check_conditions, check_etag, check_texts, new_path};
 use crate::limits::BATCH_BINDINGS_MAX;
 use crate::object::parent_or_self;
-use crate::rights::Given;
 use crate::rules::access::Access;
 use crate::{
     BatchCreateRoleBindings, BatchDeleteRoleBindings, Cause, Context, CreateRoleBinding, Delete,
@@ -87,11 +86,7 @@ fn after_batch<'s>(
     roles: &[Arc<Role>],
 ) -> Access<'s> {
     let own = batch.bindings.iter().zip(roles).filter(|(new, _)| access.is(new.identity.as_path()));
-    let given = own.map(|(new, role)| Given {
-        scope: new.scope.clone(),
-        role: Arc::clone(role),
-        expires_at: new.expires_at,
-    });
+    let given = own.map(|(new, role)| (new.scope.clone(), role.capabilities.clone()));
     Access { rights: access.rights.clone().with(given), ..access.clone() }
 }
 
@@ -116,7 +111,7 @@ fn referenced(
     field: &str,
 ) -> Result<Arc<Role>, JudgeError> {
     let scope = new.scope.as_path();
-    if !access.view.is_scope(scope)? {
+    if !access.view.is_scope(scope) {
         return Err(Refusal::not_found().into());
     }
     let role = access.bindable_role(&new.role, scope, &format!("{field}.role"))?;
@@ -163,7 +158,11 @@ impl Made {
                 );
             }
             Some(_) => new_path(access, Kind::RoleBinding, Some(scope), new.id.as_ref(), context)?,
-            None => free_derived_id(access, &[], &fact, "parent")?,
+            None => {
+                let deep =
+                    || Refusal::invalid("parent", "it is as deep or as long as a path can be");
+                access.view.snapshot().free_binding_id(&fact).ok_or_else(deep)?
+            }
         };
         if !self.ids.insert(id.clone()) {
             let cause = Cause::AlreadyExists { id, same_binding: false };
@@ -212,28 +211,6 @@ fn exists(access: &Access<'_>, key: &Key, but: Option<&PathBuf>) -> bool {
 
 fn same(scope: &PathBuf) -> Box<Refusal> {
     Refusal::open(None, Cause::AlreadyExists { id: scope.clone(), same_binding: true })
-}
-
-/// The id that the engine derives for a binding after these changes.
-pub(super) fn free_derived_id(
-    access: &Access<'_>,
-    before: &[Change],
-    binding: &engine::RoleBinding,
-    field: &str,
-) -> Result<PathBuf, JudgeError> {
-    let mut writer = Writer::new(access.view.snapshot());
-    let create = Change::CreateRoleBinding(binding.clone());
-    writer.apply(before.iter().chain([&create])).map_err(|error| match error.error {
-        ChangeError::AlreadyExists(_) => same(&binding.scope),
-        error => Refusal::invalid(field, error.to_string()),
-    })?;
-    let bindings = writer.publish(0).role_bindings(binding.identity.as_path());
-    let key = Key::of(binding);
-    let found = bindings.into_iter().find(|one| Key::of(one) == key).and_then(|one| one.id);
-    let deep = || Refusal::invalid(field, "it is as deep or as long as a path can be");
-    let id = found.ok_or_else(deep)?;
-    free(access, Kind::RoleBinding, &id)?;
-    Ok(id)
 }
 
 // === Update ===
@@ -352,7 +329,7 @@ pub(super) fn remove_member(
     bindings.retain(|one| organization.contains(one.scope.as_path()));
     if bindings.is_empty() || !access.is(remove.identity.as_path()) {
         access.require(&[DELETE], organization)?;
-        if !access.view.is_group(organization)? {
+        if !access.view.is_group(organization) {
             return Err(Refusal::not_found().into());
         }
     }

@@ -107,7 +107,7 @@ pub(super) fn new_path(
     let Some(id) = id else {
         loop {
             let made = made_path(parent, context)?;
-            if !access.view.is_taken(made.as_path(), kind)? {
+            if !access.view.is_taken(made.as_path(), kind) {
                 return Ok(made);
             }
         }
@@ -119,7 +119,7 @@ pub(super) fn new_path(
 
 /// A path that names nothing yet.
 pub(super) fn free(access: &Access<'_>, kind: Kind, id: &PathBuf) -> Result<(), JudgeError> {
-    if access.view.is_taken(id.as_path(), kind)? {
+    if access.view.is_taken(id.as_path(), kind) {
         let cause = Cause::AlreadyExists { id: id.clone(), same_binding: false };
         return Err(Refusal::open(None, cause).into());
     }

@@ -1,9 +1,8 @@
 //! Groups: organizations and folders.
 
-use capstan_engine::{self as engine, Change, PathBuf};
+use capstan_engine::{self as engine, PathBuf};
 
 use super::Effects;
-use super::bindings::free_derived_id;
 use super::fields::{check_etag, check_texts, new_path};
 use crate::rules::access::Access;
 use crate::{
@@ -22,7 +21,7 @@ pub(super) fn create(
     if new.owner.is_some() {
         return Err(Refusal::invalid("owner", "only an organization gets one; leave it out").into());
     }
-    if !access.view.is_group(parent.as_path())? {
+    if !access.view.is_group(parent.as_path()) {
         return Err(Refusal::not_found().into());
     }
     let id = new_path(access, Kind::Group, Some(parent.as_path()), new.id.as_ref(), context)?;
@@ -50,7 +49,7 @@ fn create_organization(
         let cause = Cause::InvalidField { field, problem };
         return Err(Refusal::open(Some(Rule::Organization), cause).into());
     };
-    let role = access.view.snapshot().catalog().roles().iter().find(|role| role.owner);
+    let role = access.view.snapshot().catalog().owner_role();
     let Some(role) = role else {
         let problem =
             "the catalog has no role with `owner: true`, so nobody can own an organization";
@@ -70,9 +69,9 @@ fn create_organization(
         expires_at: None,
         when: vec![],
     };
-    let before = [Change::CreateGroup(group.fact())];
+    let deep = || Refusal::invalid("group.id", "it is as long as a path can be");
     let binding = RoleBinding {
-        id: free_derived_id(access, &before, &binding, "parent")?,
+        id: binding.derived_id().ok_or_else(deep)?,
         name: String::new(),
         description: String::new(),
         identity: binding.identity,
@@ -129,13 +128,8 @@ pub(super) fn delete_bindings_at(
     scope: &PathBuf,
     effects: &mut Effects,
 ) -> Result<(), JudgeError> {
-    let mut ids = Vec::new();
-    access.view.bindings_at(scope.as_path(), &mut |binding| {
-        ids.push(binding.id.clone());
-        true
-    })?;
-    for id in ids {
-        let binding = access.view.whole(id.as_ref())?;
+    for binding in access.view.snapshot().bindings_at(scope.as_path()) {
+        let binding = access.view.whole(binding.id.as_ref())?;
         access.take(binding.identity.as_path(), &binding.role, binding.scope.as_path())?;
         effects.delete(Object::RoleBinding(binding));
     }

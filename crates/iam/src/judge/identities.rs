@@ -34,7 +34,7 @@ pub(super) fn create(
         Some(parent) => {
             let parent = parent.as_path();
             access.require(&["identity.create"], parent)?;
-            if !access.view.is_group(parent)? {
+            if !access.view.is_group(parent) {
                 return Err(Refusal::not_found().into());
             }
             new_path(access, Kind::Identity, Some(parent), new.id.as_ref(), context)?

@@ -45,7 +45,7 @@ pub(super) fn create(
         None => access.only_operator(Rule::AcrossOrganizations, None)?,
         Some(parent) => {
             require(access, &new.kind, "create", parent)?;
-            if !access.view.is_group(parent)? {
+            if !access.view.is_group(parent) {
                 return Err(Refusal::not_found().into());
             }
         }

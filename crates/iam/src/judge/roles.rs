@@ -1,13 +1,11 @@
 //! Custom roles.
 
-use std::collections::BTreeSet;
-
-use capstan_engine::{PathBuf, did_you_mean};
+use capstan_engine::{CapabilitySet, PathBuf, did_you_mean};
 
 use super::Effects;
 use super::fields::{check_etag, check_texts, new_path};
 use crate::object::parent_or_self;
-use crate::rights::Capabilities;
+use crate::rights::{names, set};
 use crate::rules::access::Access;
 use crate::{
     Cause, Context, CreateRole, Delete, JudgeError, Kind, Meta, Object, Outcome, Refusal, Response,
@@ -20,19 +18,19 @@ pub(super) fn create(
     context: &mut Context<'_>,
 ) -> Result<Outcome, JudgeError> {
     check_texts("role", Some(&new.name), Some(&new.description))?;
-    let (names, capabilities) = read_capabilities(access, &new.capabilities)?;
+    let capabilities = read_capabilities(access, &new.capabilities)?;
     let home = new.parent.as_path();
     access.require(&["roles.create"], home)?;
-    if !access.view.is_group(home)? {
+    if !access.view.is_group(home) {
         return Err(Refusal::not_found().into());
     }
-    access.cover(Rule::RoleCreate, capabilities, home)?;
+    access.cover(Rule::RoleCreate, &capabilities, home)?;
     let id = new_path(access, Kind::Role, Some(home), new.id.as_ref(), context)?;
     let role = Role {
         id,
         name: new.name.clone(),
         description: new.description.clone(),
-        capabilities: names,
+        capabilities: names(access.view.snapshot().catalog(), &capabilities),
         meta: Meta::new(context.revision, context.now),
     };
     let mut effects = Effects::default();
@@ -40,25 +38,18 @@ pub(super) fn create(
     Ok(effects.answer(Response::Role(role)))
 }
 
-/// R19: the names, sorted, each once, and what they stand for.
-fn read_capabilities(
-    access: &Access<'_>,
-    names: &[String],
-) -> Result<(Vec<String>, Capabilities), Box<Refusal>> {
+/// R19: capabilities of the catalog.
+fn read_capabilities(access: &Access<'_>, names: &[String]) -> Result<CapabilitySet, Box<Refusal>> {
     let catalog = access.view.snapshot().catalog();
-    let mut capabilities = Capabilities::new();
-    for (at, name) in names.iter().enumerate() {
-        let Some(capability) = catalog.capability(name) else {
-            let similar = did_you_mean(name, catalog.capabilities());
-            let problem = format!("catalog `{}` has no such capability{similar}", catalog.name());
-            let field = format!("role.capabilities[{at}]");
-            let cause = Cause::InvalidField { field, problem };
-            return Err(Refusal::open(Some(Rule::ClosedCatalog), cause));
-        };
-        capabilities.insert(capability);
-    }
-    let names: BTreeSet<_> = names.iter().cloned().collect();
-    Ok((names.into_iter().collect(), capabilities))
+    let unknown = names.iter().position(|name| catalog.capability(name).is_none());
+    let Some((at, name)) = unknown.and_then(|at| Some((at, names.get(at)?))) else {
+        return Ok(catalog.capability_set(names));
+    };
+    let similar = did_you_mean(name, catalog.capabilities());
+    let problem = format!("catalog `{}` has no such capability{similar}", catalog.name());
+    let field = format!("role.capabilities[{at}]");
+    let cause = Cause::InvalidField { field, problem };
+    Err(Refusal::open(Some(Rule::ClosedCatalog), cause))
 }
 
 /// Everybody sees the built-in roles, so that they cannot be changed is told to everybody.
@@ -90,17 +81,18 @@ pub(super) fn update(
     let mut after = before.clone();
     after.name = update.name.clone().unwrap_or(after.name);
     after.description = update.description.clone().unwrap_or(after.description);
-    if let Some((names, new)) = capabilities {
+    if let Some(new) = capabilities {
         // R3: what is added is given to whoever has the role, wherever below its home that is.
+        let catalog = access.view.snapshot().catalog();
         let old = access.role_capabilities(before.id.as_str());
-        let added: Capabilities = new.difference(&old).copied().collect();
-        access.cover(Rule::RoleUpdate, added.clone(), home)?;
-        access.cover(Rule::RoleUpdate, old.difference(&new).copied().collect(), home)?;
+        let mut added = new.without(&old);
+        access.cover(Rule::RoleUpdate, &added, home)?;
+        access.cover(Rule::RoleUpdate, &old.without(&new), home)?;
         if !added.is_empty() {
-            let method = access.view.snapshot().catalog().capability("roles.update");
-            access.within(added.into_iter().chain(method), home, None)?;
+            added.add(&set(catalog, &["roles.update"]));
+            access.within(&added, home, None)?;
         }
-        after.capabilities = names;
+        after.capabilities = names(catalog, &new);
     }
     let mut effects = Effects::default();
     if after != before {
@@ -115,7 +107,8 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     access.require(&["roles.delete"], parent_or_self(delete.id.as_path()))?;
     let role = access.view.role(delete.id.as_path())?.ok_or_else(Refusal::not_found)?;
     check_etag(delete.etag.as_ref(), &role.meta, &role.id)?;
-    if access.view.is_bound(&role)? {
+    let bindings = access.view.snapshot().role_bindings_len(role.id.as_str());
+    if bindings.is_some_and(|bindings| bindings > 0) {
         return Err(Refusal::open(None, Cause::RoleInUse { id: role.id }).into());
     }
     let mut effects = Effects::default();

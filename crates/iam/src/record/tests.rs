@@ -164,9 +164,13 @@ fn what_is_below_a_path_is_one_range() {
     };
     let below = KeyRange::below(Kind::Group, path("acme").as_path());
     assert_eq!(within(&below), ["acme/a", "acme/a/b", "acme/z"]);
-    assert_eq!(within(&below.clone().after(&keys[4])), ["acme/a/b", "acme/z"]);
-    assert_eq!(within(&below.clone().after(b"a")), within(&below));
-    assert_eq!(within(&below.after(b"z")), Vec::<String>::new());
+    let after = |id: &str| within(&below.clone().after(Kind::Group, id));
+    assert_eq!(after("acme/a"), ["acme/a/b", "acme/z"]);
+    assert_eq!(after("acme/a/"), ["acme/a/b", "acme/z"]);
+    assert_eq!(after("a"), within(&below));
+    assert_eq!(after("b"), Vec::<String>::new());
+    assert_eq!(within(&KeyRange::starting(Kind::Group, "acme/a")), ["acme/a", "acme/a/b"]);
+    assert_eq!(within(&KeyRange::starting(Kind::Group, "")).len(), keys.len());
     assert_eq!(within(&KeyRange::all(Kind::Group)).len(), keys.len());
     assert_eq!(within(&KeyRange::all(Kind::Role)), Vec::<String>::new());
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use capstan_engine::{Path, PathBuf, RoleBinding, Timestamp};
+use capstan_engine::{CapabilitySet, Path, PathBuf, Timestamp};
 
-use crate::limits::WHO_COULD_MAX;
-use crate::rights::{Capabilities, Given, Rights, names};
+use crate::limits::{WHO_COULD_EXAMINED_MAX, WHO_COULD_MAX};
+use crate::rights::{Rights, names, nothing, set};
 use crate::view::View;
 use crate::{Actor, Cause, JudgeError, Refusal, Rule, RuleSet, State};
 
@@ -15,7 +15,7 @@ pub(crate) struct Access<'s> {
     pub(crate) rules: RuleSet,
     pub(crate) view: View<'s>,
     pub(crate) actor: &'s Actor,
-    pub(crate) rights: Rights,
+    pub(crate) rights: Rights<'s>,
     pub(crate) now: Timestamp,
 }
 
@@ -50,15 +50,14 @@ impl<'s> Access<'s> {
             let cause = Cause::OperatorOnly { scope: Some(scope.into()), absent };
             return Err(self.refuse(Some(Rule::ClosedCatalog), cause, scope));
         }
-        let capabilities = method.iter().filter_map(|name| catalog.capability(name));
-        self.miss(None, self.rights.lacks(capabilities, scope), scope)
+        self.miss(None, &self.rights.lacks(&set(catalog, method), scope), scope)
     }
 
     /// Refuses if anything is missing.
     pub(crate) fn miss(
         &self,
         rule: Option<Rule>,
-        missing: Capabilities,
+        missing: &CapabilitySet,
         scope: Path<'_>,
     ) -> Result<(), JudgeError> {
         let missing = names(self.view.snapshot().catalog(), missing);
@@ -90,41 +89,37 @@ impl<'s> Access<'s> {
             return Refusal { told: Cause::NotFound, real: cause, rule, who_could: vec![] }.into();
         }
         let who_could = match &cause {
-            Cause::MissingCapability { missing, .. } => match self.who_could(missing, scope) {
-                Ok(found) => found,
-                Err(error) => return error.into(),
-            },
+            Cause::MissingCapability { missing, .. } => self.who_could(missing, scope),
             _ => vec![],
         };
         Refusal { told: cause.clone(), real: cause, rule, who_could }.into()
     }
 
     /// A few identities that hold all of these capabilities there, by bindings that the actor may see.
-    fn who_could(
-        &self,
-        missing: &[String],
-        scope: Path<'_>,
-    ) -> Result<Vec<PathBuf>, crate::ObjectsError> {
+    fn who_could(&self, missing: &[String], scope: Path<'_>) -> Vec<PathBuf> {
         let snapshot = self.view.snapshot();
         let catalog = snapshot.catalog();
-        let wanted: Option<Capabilities> =
-            missing.iter().map(|name| catalog.capability(name)).collect();
-        let Some(wanted) = wanted else { return Ok(vec![]) };
-        let mut held: BTreeMap<PathBuf, Capabilities> = BTreeMap::new();
-        for scope in scope.ancestors().filter(|at| self.rights.holds("role_bindings.list", *at)) {
-            self.view.bindings_at(scope, &mut |binding: &RoleBinding| {
-                if let Some(given) = Given::of(snapshot, binding, self.now) {
-                    let gained = given.role.capabilities.iter().filter(|one| wanted.contains(one));
-                    held.entry(binding.identity.clone()).or_default().extend(gained);
-                }
-                true
-            })?;
+        let wanted = catalog.capability_set(missing);
+        if wanted.len() < missing.len() {
+            return vec![]; // The catalog lacks one: nobody holds it.
+        }
+        let visible =
+            scope.ancestors().filter(|scope| self.rights.holds("role_bindings.list", *scope));
+        let bindings = visible.flat_map(|scope| snapshot.bindings_at(scope));
+        let mut held: BTreeMap<PathBuf, CapabilitySet> = BTreeMap::new();
+        for binding in bindings.take(WHO_COULD_EXAMINED_MAX) {
+            let counts = binding.when.is_empty()
+                && binding.expires_at.is_none_or(|expires_at| self.now < expires_at);
+            if let Some(role) = snapshot.role(&binding.role).filter(|_| counts) {
+                let held = held.entry(binding.identity);
+                held.or_insert_with(|| nothing(catalog)).add(&role.capabilities);
+            }
         }
         let is_active = |id: &PathBuf| {
             let state = snapshot.identity_state(id.as_path());
             state.is_some_and(|state| state.registered && !state.disabled)
         };
-        let could = held.into_iter().filter(|(id, held)| *held == wanted && is_active(id));
-        Ok(could.map(|(id, _)| id).take(WHO_COULD_MAX).collect())
+        let could = held.into_iter().filter(|(id, held)| held.covers(&wanted) && is_active(id));
+        could.map(|(id, _)| id).take(WHO_COULD_MAX).collect()
     }
 }

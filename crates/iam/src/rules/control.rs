@@ -2,7 +2,7 @@
 
 use capstan_engine::{AttributeCategory, Path, RoleBinding, Timestamp};
 
-use crate::rights::{reach, role};
+use crate::rights::set;
 use crate::rules::access::Access;
 use crate::{JudgeError, Rule};
 
@@ -46,13 +46,14 @@ impl Access<'_> {
         if takes && self.is(identity) {
             return Ok(()); // R17: or being it
         }
-        let bindings = reach(self.view.snapshot(), identity);
+        let mut bindings = self.view.snapshot().role_bindings(identity);
+        bindings.sort_by(|a, b| (&a.scope, &a.id).cmp(&(&b.scope, &b.id)));
         if self.rules.keeps(rule) {
             for binding in &bindings {
                 let scope = binding.scope.as_path();
-                let missing = self.rights.lacks(self.role_capabilities(&binding.role), scope);
+                let missing = self.rights.lacks(&self.role_capabilities(&binding.role), scope);
                 let also: &[_] = if takes { &[DELETE_BINDING] } else { &[] };
-                self.miss_also(rule, missing, also, scope)?;
+                self.miss_also(rule, &missing, also, scope)?;
             }
         }
         self.control_ends(parent, how, &bindings)
@@ -65,27 +66,27 @@ impl Access<'_> {
         how: Control,
         bindings: &[RoleBinding],
     ) -> Result<(), JudgeError> {
-        let update = || self.view.snapshot().catalog().capability(UPDATE);
+        let update = set(self.view.snapshot().catalog(), &[UPDATE]);
         match how {
             Control::Authentication(ends) => {
-                self.within(update(), parent, ends)?;
+                self.within(&update, parent, ends)?;
                 for binding in bindings {
                     let by = self.role_capabilities(&binding.role);
-                    self.within(by, binding.scope.as_path(), ends)?;
+                    self.within(&by, binding.scope.as_path(), ends)?;
                 }
             }
             Control::Enable => {
                 for binding in bindings {
                     let by = self.role_capabilities(&binding.role);
-                    self.within(by, binding.scope.as_path(), binding.expires_at)?;
-                    self.within(update(), parent, binding.expires_at)?;
+                    self.within(&by, binding.scope.as_path(), binding.expires_at)?;
+                    self.within(&update, parent, binding.expires_at)?;
                 }
             }
             Control::Properties => {
                 let tests = |binding: &&RoleBinding| has_test(binding, AttributeCategory::Subject);
                 for binding in bindings.iter().filter(tests) {
                     self.turn_on(binding)?;
-                    self.within(update(), parent, binding.expires_at)?;
+                    self.within(&update, parent, binding.expires_at)?;
                 }
             }
             // Taking away needs no bound.
@@ -99,22 +100,15 @@ impl Access<'_> {
         if self.rights.is_operator() {
             return Ok(());
         }
-        for scope in resource.ancestors() {
-            let mut found = Vec::new();
-            self.view.bindings_at(scope, &mut |binding| {
-                if has_test(binding, AttributeCategory::Resource) {
-                    found.push(binding.clone());
-                }
-                true
-            })?;
-            found.iter().try_for_each(|binding| self.turn_on(binding))?;
-        }
-        Ok(())
+        let bindings =
+            resource.ancestors().flat_map(|scope| self.view.snapshot().bindings_at(scope));
+        let mut tested = bindings.filter(|one| has_test(one, AttributeCategory::Resource));
+        tested.try_for_each(|binding| self.turn_on(&binding))
     }
 
     /// A change that may make the tests of a binding hold: as granting it.
     fn turn_on(&self, binding: &RoleBinding) -> Result<(), JudgeError> {
-        let Some(role) = role(self.view.snapshot(), &binding.role) else { return Ok(()) };
+        let Some(role) = self.view.snapshot().role(&binding.role) else { return Ok(()) };
         let scope = binding.scope.as_path();
         self.grant(Rule::CredentialChange, role, scope, binding.expires_at, &[CREATE_BINDING])
     }

@@ -1,8 +1,8 @@
 //! R1 and R14: what may be given, and until when.
 
-use capstan_engine::{CapabilityIx, Path, Role, Timestamp};
+use capstan_engine::{CapabilitySet, Path, Role, Timestamp};
 
-use crate::rights::{Capabilities, names};
+use crate::rights::{names, set};
 use crate::rules::access::Access;
 use crate::{Cause, JudgeError, Rule};
 
@@ -49,17 +49,18 @@ impl Access<'_> {
             .any(|one| catalog.capability_name(one).is_some_and(manages_access));
         let method: Vec<_> = method.iter().copied().chain(manages.then_some(UNDO)).collect();
         if self.rules.keeps(rule) {
-            let missing = self.rights.lacks(role.capabilities.iter(), scope);
-            self.miss_also(rule, missing, &method, scope)?;
+            let missing = self.rights.lacks(&role.capabilities, scope);
+            self.miss_also(rule, &missing, &method, scope)?;
         }
-        let method = method.iter().filter_map(|name| catalog.capability(name));
-        self.within(role.capabilities.iter().chain(method), scope, ends)
+        let mut by = set(catalog, &method);
+        by.add(&role.capabilities);
+        self.within(&by, scope, ends)
     }
 
     /// R14: what is given by these capabilities ends no later than they do.
     pub(crate) fn within(
         &self,
-        by: impl IntoIterator<Item = CapabilityIx>,
+        by: &CapabilitySet,
         scope: Path<'_>,
         ends: Option<Timestamp>,
     ) -> Result<(), JudgeError> {
@@ -78,7 +79,7 @@ impl Access<'_> {
     pub(crate) fn miss_also(
         &self,
         rule: Rule,
-        missing: Capabilities,
+        missing: &CapabilitySet,
         also: &[&str],
         scope: Path<'_>,
     ) -> Result<(), JudgeError> {

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use capstan_engine::{Path, PathBuf, RoleBinding};
+use capstan_engine::{CapabilitySet, Path, PathBuf, RoleBinding};
 
 use crate::object::root_of;
-use crate::rights::{Capabilities, role};
+use crate::rights::nothing;
 use crate::rules::access::Access;
 use crate::{Cause, Identity, JudgeError, Object, ObjectChange, ObjectsError, Refusal, Rule};
 
@@ -15,15 +15,17 @@ impl Access<'_> {
     /// token.
     pub(crate) fn keep_owner(&self, changes: &[ObjectChange]) -> Result<(), JudgeError> {
         let catalog = self.view.snapshot().catalog();
-        let owner = catalog.roles().iter().find(|role| role.owner);
-        let Some(owner) = owner.filter(|_| self.rules.keeps(Rule::LastOwner)) else {
+        let Some(owner) = catalog.owner_role().filter(|_| self.rules.keeps(Rule::LastOwner)) else {
             return Ok(());
         };
-        let owned: Capabilities = catalog.capability_set(&owner.capabilities).iter().collect();
-        for organization in self.organizations(changes)? {
+        let owned = catalog.capability_set(&owner.capabilities);
+        for organization in self.organizations(changes) {
             let organization = organization.as_path();
-            let had = self.has_owner(&owned, organization, &[])?;
-            if had && !self.has_owner(&owned, organization, changes)? {
+            let stays = self.has_untouched_owner(&owned, organization, changes)?;
+            if !stays
+                && self.has_owner(&owned, organization, &[])?
+                && !self.has_owner(&owned, organization, changes)?
+            {
                 let cause = Cause::LastOwner { organization: organization.into() };
                 return Err(Refusal::open(Some(Rule::LastOwner), cause).into());
             }
@@ -31,9 +33,37 @@ impl Access<'_> {
         Ok(())
     }
 
+    /// Whether there is an owner that the changes do not concern: the usual answer, without reading every binding at
+    /// the root.
+    fn has_untouched_owner(
+        &self,
+        owned: &CapabilitySet,
+        organization: Path<'_>,
+        changes: &[ObjectChange],
+    ) -> Result<bool, ObjectsError> {
+        let mut touched: BTreeSet<&str> = BTreeSet::new();
+        for change in changes {
+            match &change.before {
+                Some(Object::RoleBinding(binding)) => touched.insert(binding.identity.as_str()),
+                Some(Object::Identity(identity)) => touched.insert(identity.id.as_str()),
+                // It concerns everybody who has the role.
+                Some(Object::Role(_)) => return Ok(false),
+                _ => false,
+            };
+        }
+        for holder in self.view.snapshot().holders(organization, owned) {
+            let id = Path::parse(holder).ok().filter(|_| !touched.contains(holder));
+            let identity = id.map(|id| self.view.identity(id)).transpose()?.flatten();
+            if identity.is_some_and(|identity| !identity.is_pull_token()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// The organizations that stay and whose owners the changes may take.
-    fn organizations(&self, changes: &[ObjectChange]) -> Result<BTreeSet<PathBuf>, ObjectsError> {
-        let mut roots = BTreeSet::new();
+    fn organizations(&self, changes: &[ObjectChange]) -> BTreeSet<PathBuf> {
+        let mut roots: BTreeSet<PathBuf> = BTreeSet::new();
         for change in changes {
             match &change.before {
                 Some(Object::RoleBinding(binding)) => {
@@ -51,49 +81,44 @@ impl Access<'_> {
                 _ => {}
             }
         }
-        let deleted = |root: &PathBuf| {
-            let is_root = |change: &&ObjectChange| change.id == *root && change.after.is_none();
-            changes.iter().any(|change| is_root(&change))
+        let is_deleted = |root: &PathBuf| {
+            changes.iter().any(|change| change.id == *root && change.after.is_none())
         };
-        let mut organizations = BTreeSet::new();
-        for root in roots {
-            if !deleted(&root) && self.view.is_group(root.as_path())? {
-                organizations.insert(root);
-            }
-        }
-        Ok(organizations)
+        roots.retain(|root| self.view.is_group(root.as_path()) && !is_deleted(root));
+        roots
     }
 
     fn has_owner(
         &self,
-        owned: &Capabilities,
+        owned: &CapabilitySet,
         organization: Path<'_>,
         changes: &[ObjectChange],
     ) -> Result<bool, ObjectsError> {
         let after: BTreeMap<&PathBuf, Option<&Object>> =
             changes.iter().map(|change| (&change.id, change.after.as_ref())).collect();
-        let mut held: BTreeMap<PathBuf, Capabilities> = BTreeMap::new();
+        let snapshot = self.view.snapshot();
+        let catalog = snapshot.catalog();
+        let mut held: BTreeMap<PathBuf, CapabilitySet> = BTreeMap::new();
         let mut count = |binding: &RoleBinding| {
             let lasts = binding.when.is_empty() && binding.expires_at.is_none();
             if lasts && binding.scope.as_path() == organization {
                 let capabilities = self.capabilities_after(&binding.role, &after);
-                held.entry(binding.identity.clone()).or_default().extend(capabilities);
+                let held = held.entry(binding.identity.clone());
+                held.or_insert_with(|| nothing(catalog)).add(&capabilities);
             }
         };
-        self.view.bindings_at(organization, &mut |binding| {
-            let is_changed = binding.id.as_ref().is_some_and(|id| after.contains_key(id));
-            if !is_changed {
-                count(binding);
+        for binding in snapshot.bindings_at(organization) {
+            if !binding.id.as_ref().is_some_and(|id| after.contains_key(id)) {
+                count(&binding);
             }
-            true
-        })?;
+        }
         for object in after.values().flatten() {
             if let Object::RoleBinding(binding) = object {
                 count(&binding.fact());
             }
         }
         for (identity, held) in held {
-            if held.is_superset(owned) && self.can_own(&identity, &after)? {
+            if held.covers(owned) && self.can_own(&identity, &after)? {
                 return Ok(true);
             }
         }
@@ -104,7 +129,7 @@ impl Access<'_> {
         &self,
         id: &str,
         after: &BTreeMap<&PathBuf, Option<&Object>>,
-    ) -> Capabilities {
+    ) -> CapabilitySet {
         let changed = if id.contains('/') {
             after.iter().find(|(changed, _)| changed.as_str() == id)
         } else {
@@ -112,14 +137,9 @@ impl Access<'_> {
         };
         let catalog = self.view.snapshot().catalog();
         match changed {
-            Some((_, Some(Object::Role(role)))) => {
-                catalog.capability_set(&role.capabilities).iter().collect()
-            }
-            Some(_) => Capabilities::new(),
-            None => {
-                let role = role(self.view.snapshot(), id);
-                role.map(|role| role.capabilities.iter().collect()).unwrap_or_default()
-            }
+            Some((_, Some(Object::Role(role)))) => catalog.capability_set(&role.capabilities),
+            Some(_) => nothing(catalog),
+            None => self.role_capabilities(id),
         }
     }
 

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use capstan_engine::{Path, PathBuf, Role, is_derived_identity};
 
 use crate::object::root_of;
-use crate::rights::role;
 use crate::rules::access::Access;
 use crate::{Cause, JudgeError, Refusal, Rule};
 
@@ -22,7 +21,7 @@ impl Access<'_> {
             let field = field.to_owned();
             Err(Refusal::open(rule, Cause::InvalidField { field, problem }).into())
         };
-        let Some(role) = role(self.view.snapshot(), id) else { return refuse(None) };
+        let Some(role) = self.view.snapshot().role(id) else { return refuse(None) };
         let home = id.rsplit_once('/').and_then(|(home, _)| Path::parse(home).ok());
         match home {
             Some(home) if !home.contains(scope) && self.rules.keeps(Rule::RoleScope) => {
@@ -57,7 +56,7 @@ impl Access<'_> {
                 }
                 Ok(())
             }
-            None if is_derived_identity(id) && !self.view.is_scope(id)? => Ok(()),
+            None if is_derived_identity(id) && !self.view.is_scope(id) => Ok(()),
             None => refuse(None),
         }
     }

@@ -134,17 +134,6 @@ impl Document for PolicyFile {
     }
 
     fn on_tick(&mut self) {
-        let expired = self.published.expire();
-        if !expired.is_empty() {
-            let give_back = self.config.give_back;
-            // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
-            // here.
-            let free = std::thread::Builder::new().name("free".into());
-            let freed = free.spawn(move || {
-                drop(expired);
-                give_back();
-            });
-            drop(freed);
-        }
+        super::free_expired(&self.published, self.config.give_back);
     }
 }

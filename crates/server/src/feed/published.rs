@@ -56,10 +56,17 @@ impl Current {
 
     /// A revision of a store. The view is of the same revision as the snapshot.
     #[must_use]
-    pub fn of_store(snapshot: Snapshot, view: Arc<dyn View>) -> Self {
+    pub fn of_store(snapshot: Snapshot, view: Arc<dyn View>, credentials: Credentials) -> Self {
         debug_assert_eq!(snapshot.revision(), view.head().revision());
         let objects = Mutex::new(Objects { view: Some(view), pinned: false });
-        Self { snapshot, credentials: Credentials::default(), objects }
+        Self { snapshot, credentials, objects }
+    }
+
+    /// Shows a later view of the same revision: it may have more of what belongs to no revision, such as audit
+    /// records of refusals.
+    pub(super) fn refresh(&self, view: Arc<dyn View>) {
+        debug_assert_eq!(self.snapshot.revision(), view.head().revision());
+        self.objects().view = Some(view);
     }
 
     /// The objects of this revision. `None` for a policy file, and for an earlier revision that is not pinned:

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::clock::Clock;
+use crate::feed::journal::Store;
 use crate::feed::source::Source;
 use crate::grpc::page::PageKey;
 use crate::limits::Limits;
@@ -15,11 +16,20 @@ use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
 use crate::transport::workers::Runtime;
 
+/// Where a policy comes from.
+#[derive(Clone, Debug)]
+pub enum Feed {
+    /// A document, which is loaded again when it changes.
+    Document(Source),
+    /// A store, which this server writes.
+    Store(Store),
+}
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The source of the policy.
-    pub source: Source,
+    /// Where the policy comes from.
+    pub feed: Feed,
     /// Catalogs that the policy can name: names of built-in ones, or files, which are read at every load.
     pub catalogs: Vec<String>,
     /// gRPC addresses, at least one.

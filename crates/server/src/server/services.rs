@@ -26,7 +26,7 @@ use tonic::codegen::http::{Extensions, Request};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
-use super::Config;
+use super::config::{Config, Feed};
 use crate::admission::{
     Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
 };
@@ -36,8 +36,11 @@ use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
+use crate::feed::journal::writer::{Queue, Writes};
+use crate::feed::journal::{self, StoreFeed};
+use crate::feed::management::Management;
 use crate::feed::published::{Published, Retention};
-use crate::feed::reload::Documents;
+use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
 use crate::grpc::iam::authenticated::Authenticated;
@@ -61,6 +64,8 @@ pub(super) struct Shared {
     traces: Option<Traces>,
     page_key: PageKey,
     permits: AllPermits,
+    /// The writer of a store; `None` with a policy file.
+    management: Option<Arc<dyn Management>>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -70,8 +75,11 @@ impl Shared {
         config: &Config,
         (metrics, log, traces): (&Arc<Metrics>, Option<DecisionLog>, Option<Traces>),
         page_key: PageKey,
+        writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
+        let management: Arc<dyn Management> = Arc::new(writes);
+        let is_store = matches!(config.feed, Feed::Store(_));
         Self {
             published: Arc::new(Published::new(Retention::from(&config.limits))),
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
@@ -80,22 +88,32 @@ impl Shared {
             traces,
             page_key,
             permits: AllPermits::new(&config.limits),
+            management: is_store.then_some(management),
             draining: draining.clone(),
         }
     }
 
     /// The documents that feed the services. The routes load first, because no request of Envoy may
     /// be decided without them.
-    pub(super) fn documents(&self, config: &Config) -> Documents {
-        let (published, metrics) = (&self.published, &self.metrics);
-        let (source, catalogs) = (config.source.clone(), config.catalogs.clone());
-        let feed =
-            file::Config { source, catalogs, clock: config.clock, give_back: config.give_back };
+    pub(super) fn documents(&self, config: &Config, queue: Queue) -> Documents {
+        let shared = || (Arc::clone(&self.published), Arc::clone(&self.metrics));
         let (path, table) = (config.routes.clone(), Arc::clone(&self.table));
-        vec![
-            Box::new(RoutesFile::new(path, table, Arc::clone(published), Arc::clone(metrics))),
-            Box::new(PolicyFile::new(feed, Arc::clone(published), Arc::clone(metrics))),
-        ]
+        let (published, metrics) = shared();
+        let routes = RoutesFile::new(path, table, published, metrics);
+        let (clock, give_back) = (config.clock, config.give_back);
+        let policy: Box<dyn Document> = match (&config.feed, queue) {
+            (Feed::Document(source), _) => {
+                let (source, catalogs) = (source.clone(), config.catalogs.clone());
+                let feed = file::Config { source, catalogs, clock, give_back };
+                let (published, metrics) = shared();
+                Box::new(PolicyFile::new(feed, published, metrics))
+            }
+            (Feed::Store(store), queue) => {
+                let feed = journal::Config { clock, limits: config.limits, give_back };
+                Box::new(StoreFeed::new(feed, shared(), store.clone(), queue))
+            }
+        };
+        vec![Box::new(routes), policy]
     }
 
     /// The calls of one worker. Reference counts that every call changes belong to the worker, so that
@@ -135,7 +153,7 @@ impl Shared {
         });
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
-            management: None,
+            management: self.management.clone(),
             documents: None,
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,

@@ -65,7 +65,7 @@ fn page(
     let range = KeyRange::prefix(prefix::AUDIT);
     // The place of a record is its number.
     let after = wanted.after.as_ref().and_then(|after| after.parse().ok()).map(audit::key);
-    let range = after.iter().fold(range, |range, after| range.after(after));
+    let range = after.iter().fold(range, |range, after| range.after_key(after));
     let mut broken = None;
     let scanned = view.scan(range.bounds(), &mut |key, value| {
         let number = audit::number(key).unwrap_or_default();
