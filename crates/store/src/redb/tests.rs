@@ -13,9 +13,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::opening::make;
-use super::schema::{Kept, Meta};
+use super::schema::{Kept, Meta, read_transaction};
 use super::*;
-use crate::{Op, Transaction};
+use crate::limits::LOG_CHUNK_BYTES;
+use crate::{HEAD_BYTES, Op, Transaction};
 use sim::Sim;
 
 type State = BTreeMap<Bytes, Bytes>;
@@ -111,4 +112,27 @@ fn random_batch(random: &mut fastrand::Rng) -> Batch {
         batch.side.push(put(format!("side/{}", random.u8(..5)), [random.u8(..)]));
     }
     batch
+}
+
+/// A transaction is cut after [`LOG_CHUNK_BYTES`], and read whole.
+#[test]
+fn a_long_transaction_is_kept_in_chunks() {
+    let sim = new_disk();
+    let store = open_sim(&sim, limits()).unwrap();
+    let mut head = head_of(&store);
+    // Before the value: chunks, bytes, head; kind, length and key; length.
+    let around = 4 + 8 + HEAD_BYTES + 1 + 4 + 1 + 4;
+    for (length, chunks) in [
+        (LOG_CHUNK_BYTES - around, 1),
+        (LOG_CHUNK_BYTES - around + 1, 2),
+        (3 * LOG_CHUNK_BYTES - around, 3),
+    ] {
+        let ops = vec![put("k", vec![1; length])];
+        let batch = Batch { transactions: vec![Transaction { ops }], side: Vec::new() };
+        head = append(&store, &head, &batch).unwrap();
+        let snapshot = recovered(&store).unwrap();
+        let logged = read_transaction(&snapshot.tables.load().log, head.seq).unwrap();
+        assert_eq!(logged.chunks, chunks);
+        assert_eq!(logged.committed, Committed { head, ops: batch.transactions[0].ops.clone() });
+    }
 }
