@@ -197,6 +197,13 @@ impl Shared {
         self.latest.load_full().ok_or_else(|| StoreError::Unreachable(ended()))
     }
 
+    /// Tables of the current state that share nothing with those of readers, which hold some pages.
+    fn fresh_tables(self: &Arc<Self>) -> Result<(Tables, After), StoreError> {
+        let mut writer = self.lock();
+        writer.reopen(self)?;
+        Ok(writer.tables()?)
+    }
+
     /// The tables of a snapshot behind a new handle, if nothing was written since. `handle`: what failed.
     fn renewed(
         self: &Arc<Self>,

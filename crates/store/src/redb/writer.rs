@@ -71,6 +71,13 @@ impl Writer {
         Snapshot { head, generation: self.generation, kept, tables, shared }
     }
 
+    /// New tables of the state as it is now.
+    pub(super) fn tables(&self) -> Result<(Tables, After), TableError> {
+        let Some(handle) = &self.handle else { return Err(TableError::Failed(pause())) };
+        let tables = caught(|| Tables::latest(handle.database()?, handle.number))?;
+        Ok((tables, self.after))
+    }
+
     /// See [`crate::Journal::append`].
     pub(super) fn append(
         &mut self,
@@ -206,8 +213,8 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
+                // The failure for which it is opened again was counted.
                 self.open_after = Instant::now().checked_add(shared.limits.reopen_pause);
-                self.count_failure(&shared.limits);
                 Err(error)
             }
         }

@@ -1,10 +1,10 @@
 //! What is refused in place of a store, with an error of its own each, and without changing it.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use capstan_store::{Batch, Journal as _, Limits, OpenError, RedbStore};
+use capstan_store::{Batch, Journal as _, Limits, OpenError, RedbStore, StoreError};
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
@@ -180,13 +180,12 @@ fn a_store_of_a_later_version_is_refused() {
 #[test]
 fn a_record_that_does_not_belong_to_its_key_is_no_value() {
     let stored = Stored::new();
-    let change =
-        |name: &str, change: &dyn Fn(&mut Table<'_>)| {
-            let database = Database::open(&stored.file).unwrap();
-            let transaction = database.begin_write().unwrap();
-            change(&mut transaction.open_table(TableDefinition::new(name)).unwrap());
-            transaction.commit().unwrap();
-        };
+    let change = |name: &str, change: &dyn Fn(&mut Table<'_>)| {
+        let database = Database::open(&stored.file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        change(&mut transaction.open_table(TableDefinition::new(name)).unwrap());
+        transaction.commit().unwrap();
+    };
     let moved = |from: &'static [u8], to: &'static [u8]| {
         move |table: &mut Table<'_>| {
             let record = table.get(from).unwrap().unwrap().value().to_vec();
@@ -243,6 +242,36 @@ fn a_record_that_does_not_belong_to_its_key_is_no_value() {
         "the store `DIR/store.redb` is corrupt: the digest of transaction 2 does not follow from it and the one \
          before; restore it from a backup"
     );
+}
+
+/// A disk that changes what it holds, while the store is open: what was read is right, and verifying finds the change.
+#[test]
+fn a_bit_that_flips_while_the_store_is_open_is_found() {
+    let stored = Stored::new();
+    let limits = Limits { cache_bytes: 0, ..Limits::default() };
+    let store = RedbStore::open(&stored.dir, limits).unwrap();
+    assert_eq!(store.scrub().unwrap().entries, 200);
+    let whole = fs::read(&stored.file).unwrap();
+    let value = [7; 500];
+    let places = (0..whole.len() - value.len()).filter(|place| whole[*place..].starts_with(&value));
+    let places: Vec<u64> = places.step_by(10).map(|place| place as u64).collect();
+    assert!(places.len() >= 20, "{places:?}");
+    let mut found = 0;
+    for place in &places {
+        let file = File::options().write(true).open(&stored.file).unwrap();
+        file.write_all_at(&[6], *place).unwrap();
+        match store.scrub() {
+            Err(StoreError::Corrupt(reason)) => {
+                assert!(reason.contains("checksum"), "{reason}");
+                found += 1;
+            }
+            Ok(_) => {} // a page that is not in use any more, or that redb has in memory
+            Err(other) => panic!("{other}"),
+        }
+        file.write_all_at(&[7], *place).unwrap();
+    }
+    assert!(found * 4 >= places.len() * 3, "{found} of {} changes were found", places.len());
+    assert_eq!(store.scrub().unwrap().entries, 200);
 }
 
 #[test]

@@ -9,6 +9,7 @@
 
 mod common;
 mod directory;
+mod document;
 mod full_disk;
 mod golden;
 mod limits;
