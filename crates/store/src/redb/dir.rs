@@ -151,11 +151,13 @@ impl Dir {
 }
 
 impl Disk for Dir {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>> {
         let file = self.open_file()?;
-        // After a failed fsync the kernel may hold pages as clean that the disk does not have. Without them, what is
-        // read is what the disk has.
-        fadvise(&file, 0, None, Advice::DontNeed)?;
+        if anew {
+            // After a failed fsync the kernel may hold pages as clean that the disk does not have. Without them,
+            // what is read is what the disk has.
+            fadvise(&file, 0, None, Advice::DontNeed)?;
+        }
         Ok(Box::new(FileBackend(file)))
     }
 

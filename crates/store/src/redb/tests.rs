@@ -8,6 +8,7 @@ mod sim;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -33,16 +34,16 @@ fn limits() -> Limits {
 
 /// A disk with an empty store, durable.
 fn new_disk() -> Sim {
-    let sim = Sim::default();
-    let backend = Traced { backend: Disk::open(&sim).unwrap(), trace: Arc::default() };
-    let meta = Meta {
-        head: Head::empty(1),
-        kept: Kept { from: 1, bytes: 0 },
-        page_key: [7; 32],
-        created: 9,
-    };
-    make(backend, &meta, &limits()).unwrap().close().unwrap();
-    sim
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let sim = Sim::default();
+        let backend = Traced { backend: sim.open(true).unwrap(), trace: Arc::default() };
+        let kept = Kept { from: 1, bytes: 0 };
+        let meta = Meta { head: Head::empty(1), kept, page_key: [7; 32], created: 9 };
+        make(backend, &meta, &limits()).unwrap().close().unwrap();
+        sim.file()
+    });
+    Sim::of(file.clone())
 }
 
 fn open_sim(sim: &Sim, limits: Limits) -> Result<RedbStore, OpenError> {
