@@ -52,7 +52,8 @@ use schema::{Kept, Meta, TableError};
 use view::{Snapshot, Tables};
 use writer::Writer;
 
-/// A journal in a file. Its directory is this process's alone until the last reference is dropped.
+/// A journal in a file. Its directory is this process's alone until it is dropped, which writes to the file and blocks
+/// for some milliseconds. Views and watches do not hold it.
 ///
 /// Methods of [`Journal`] must be called in a runtime of tokio.
 #[derive(Debug)]
