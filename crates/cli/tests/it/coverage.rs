@@ -149,6 +149,16 @@ fn every_limit_is_named_by_a_test() {
     );
 }
 
+/// The same for the store, whose tests below redb stand beside it.
+#[test]
+fn every_limit_of_the_store_is_named_by_a_test() {
+    let store = root().join("../store");
+    let tests = text_of("../store/tests/it") + &text_of("../store/src/redb/tests");
+    let tests = tests + &unit_tests(&store.join("src"));
+    let limits = fs::read_to_string(store.join("src/limits.rs")).unwrap();
+    assert_eq!(unnamed(&limits, &tests, 12), BTreeSet::new(), "limits without a test");
+}
+
 /// The constants that the tests do not name. There must be at least `least` constants.
 fn unnamed<'l>(limits: &'l str, tests: &str, least: usize) -> BTreeSet<&'l str> {
     let words: BTreeSet<&str> =
