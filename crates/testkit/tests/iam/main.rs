@@ -1,0 +1,4 @@
+//! x
+mod common;
+mod seeds;
+mod settled;
