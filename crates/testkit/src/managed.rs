@@ -1,7 +1,7 @@
 //! A management plane without a store: whole objects in a map, beside the engine's writer.
 //!
 //! A test asks for operations as an actor, and sees the outcome or the refusal. Objects can also be put without being
-//! judged. What an identity can do is computed a second time, without code of the product ([`effective`]).
+//! judged. What an identity can do is computed a second time, without code of the product ([`Bindings`]).
 
 mod effective;
 pub mod operations;
@@ -15,7 +15,7 @@ use capstan_iam::{
     Refusal, RuleSet, State, judge,
 };
 
-pub use effective::{Named, effective};
+pub use effective::{Bindings, Bits, bits, named, role_bits};
 
 /// A state of objects, and the time.
 #[derive(Clone, Debug)]

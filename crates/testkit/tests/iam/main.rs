@@ -1,4 +1,6 @@
 //! x
+mod attack;
 mod common;
+mod escalation;
 mod seeds;
 mod settled;

@@ -1,11 +1,14 @@
 //! Section 6 of the contract, line by line: codes, order of checks, cascades, structure.
 
-use capstan_iam::limits::{BATCH_BINDINGS_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TYPE_BYTES_MAX};
-use capstan_iam::{
-    Actor, Cause, CreateGroup, CreateIdentity, Delete, IdentityUpdate, Kind, NewRoleBinding, Object,
-    Operation, Response, RoleBinding, Rule, UpdateGroup, UpdateRoleBinding, derived_identity_id,
-};
 use capstan_engine::{CONDITIONS_MAX, Properties, Value};
+use capstan_iam::limits::{
+    BATCH_BINDINGS_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TYPE_BYTES_MAX,
+};
+use capstan_iam::{
+    Actor, Cause, CreateGroup, CreateIdentity, Delete, IdentityUpdate, Kind, NewRoleBinding,
+    Object, Operation, Response, RoleBinding, Rule, UpdateGroup, UpdateRoleBinding,
+    derived_identity_id,
+};
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, after};
 
@@ -31,7 +34,11 @@ fn organizations_are_the_operators_and_need_an_owner() {
         assert_eq!(invalid(&refusal), "owner");
     }
     let outcome = done(&mut world, &Actor::Operator, &organization("initech", "bob"));
-    assert_eq!(outcome.objects.len(), 2, "the organization and its first owner, in one transaction");
+    assert_eq!(
+        outcome.objects.len(),
+        2,
+        "the organization and its first owner, in one transaction"
+    );
     assert_eq!(found(&world, "bob", "owner", "initech").meta.created, world.revision());
     let folder_with_owner = Operation::CreateGroup(CreateGroup {
         parent: Some(path("acme")),
@@ -132,7 +139,11 @@ fn groups_are_deleted_only_when_empty_and_their_bindings_go_with_them() {
         (folder("acme/shop/a"), delete_group("acme/shop/a"), Kind::Group),
         (role("acme/shop/r", &["repo.list"]), delete_role("acme/shop/r"), Kind::Role),
         (identity("acme/shop/i"), delete_identity("acme/shop/i"), Kind::Identity),
-        (resource("acme/shop/s", "repo", Properties::new()), delete_resource("acme/shop/s"), Kind::Resource),
+        (
+            resource("acme/shop/s", "repo", Properties::new()),
+            delete_resource("acme/shop/s"),
+            Kind::Resource,
+        ),
     ];
     for (create, delete, kind) in contents {
         does(&mut world, "alice", &create);
@@ -275,7 +286,10 @@ fn roles_hold_capabilities_of_the_catalog_sorted_and_once() {
     assert_eq!(invalid(&refusal), "role.capabilities[1]");
     assert!(refusal.to_string().contains("`repo.list`"), "{refusal}");
     for wildcard in ["*", "repo.*", "repo.list,repo.create"] {
-        assert_eq!(invalid(&refused(&world, "alice", &role("acme/r", &[wildcard]))), "role.capabilities[0]");
+        assert_eq!(
+            invalid(&refused(&world, "alice", &role("acme/r", &[wildcard]))),
+            "role.capabilities[0]"
+        );
     }
     does(&mut world, "alice", &role("acme/r", &["repo.list", "apk.list", "repo.list"]));
     let Some(Object::Role(role)) = world.object(Kind::Role, "acme/r") else { panic!() };
@@ -296,14 +310,19 @@ fn references_that_are_absent_and_foreign_are_told_alike() {
             let refusal = refused_to(&world, &who, operation);
             (invalid(&refusal).to_owned(), refusal.to_string())
         };
-        for (role, absent) in [("globex/puller", "globex/absent"), ("acme/shop/puller", "acme/shop/absent")] {
+        for (role, absent) in
+            [("globex/puller", "globex/absent"), ("acme/shop/puller", "acme/shop/absent")]
+        {
             let (field, foreign) = text(&bind("bob", role, "acme"));
             assert_eq!(field, "role_binding.role");
             assert_eq!(foreign.replace(role, absent), text(&bind("bob", absent, "acme")).1);
         }
         let (field, foreign) = text(&bind("globex/ci", "viewer", "acme"));
         assert_eq!(field, "role_binding.identity");
-        assert_eq!(foreign.replace("globex/ci", "nobody"), text(&bind("nobody", "viewer", "acme")).1);
+        assert_eq!(
+            foreign.replace("globex/ci", "nobody"),
+            text(&bind("nobody", "viewer", "acme")).1
+        );
     }
     let rule = |operation: &Operation| refused(&world, "alice", operation).rule;
     assert_eq!(rule(&bind("bob", "globex/puller", "acme")), Some(Rule::RoleScope));
@@ -344,7 +363,10 @@ fn the_same_binding_exists_already_whatever_its_expiry() {
         bind("bob", "viewer", "acme"),
         bind_until("bob", "viewer", "acme", after(10)),
         bind_all("acme", vec![binding("bob", "viewer", "acme")]),
-        bind_all("acme", vec![binding("mallory", "viewer", "acme"), binding("mallory", "viewer", "acme")]),
+        bind_all(
+            "acme",
+            vec![binding("mallory", "viewer", "acme"), binding("mallory", "viewer", "acme")],
+        ),
         create(NewRoleBinding { id: Some(path("acme/b")), ..binding("bob", "viewer", "acme") }),
     ];
     for operation in again {
@@ -386,8 +408,10 @@ fn an_update_of_a_binding_is_a_delete_and_a_create() {
     for (role, scope) in [("reader", "acme"), ("writer", "acme/shop")] {
         does(&mut world, "alice", &bind("acme/ci", role, scope));
     }
-    let (readable, written) =
-        (id_of(&world, "acme/ci", "reader", "acme"), id_of(&world, "acme/ci", "writer", "acme/shop"));
+    let (readable, written) = (
+        id_of(&world, "acme/ci", "reader", "acme"),
+        id_of(&world, "acme/ci", "writer", "acme/shop"),
+    );
     let refusal = refused(&world, "mallory", &rebind(&readable, "editor"));
     misses(&refusal, None, "acme", &["role_bindings.create", "role_bindings.delete"]);
     does(&mut world, "alice", &bind("mallory", "creator", "acme"));
@@ -434,10 +458,7 @@ fn batches_are_all_or_none_and_name_the_item() {
         assert_eq!(invalid(&refusal), "role_bindings");
     }
     let scopes: Vec<_> = (0..BATCH_BINDINGS_MAX)
-        .map(|n| NewRoleBinding {
-            when: vec![equals("context.n", &n.to_string())],
-            ..good.clone()
-        })
+        .map(|n| NewRoleBinding { when: vec![equals("context.n", &n.to_string())], ..good.clone() })
         .collect();
     let outcome = does(&mut world, "alice", &bind_all("acme", scopes));
     assert_eq!(outcome.objects.len(), BATCH_BINDINGS_MAX);
@@ -445,7 +466,9 @@ fn batches_are_all_or_none_and_name_the_item() {
     let ids: Vec<_> = outcome.objects.iter().map(|one| one.id.as_str()).collect();
     let with_absent: Vec<_> = ids[..3].iter().copied().chain(["acme/shop/none"]).collect();
     assert_eq!(reason(&refused(&world, "alice", &unbind_all("acme", &with_absent))), "NOT_FOUND");
-    for (bad, field) in [(vec![ids[0], ids[0]], "ids[1]"), (vec!["globex/x"], "ids[0]"), (vec![], "ids")] {
+    for (bad, field) in
+        [(vec![ids[0], ids[0]], "ids[1]"), (vec!["globex/x"], "ids[0]"), (vec![], "ids")]
+    {
         assert_eq!(invalid(&refused(&world, "alice", &unbind_all("acme", &bad))), field);
     }
     does(&mut world, "alice", &unbind_all("acme", &ids));
@@ -457,10 +480,19 @@ fn batches_are_all_or_none_and_name_the_item() {
 fn a_member_is_removed_from_one_organization() {
     let mut world = acme();
     does(&mut world, "alice", &bind("bob", "editor", "acme/shop"));
-    does(&mut world, "alice", &bind_when("bob", "owner", "acme/platform", equals("context.x", "1")));
+    does(
+        &mut world,
+        "alice",
+        &bind_when("bob", "owner", "acme/platform", equals("context.x", "1")),
+    );
     does(&mut world, "alice", &bind_until("bob", "owner", "acme", after(-1)));
     does(&mut world, "gina", &bind("bob", "viewer", "globex"));
-    misses(&refused(&world, "erin", &remove("bob", "acme")), None, "acme", &["role_bindings.delete"]);
+    misses(
+        &refused(&world, "erin", &remove("bob", "acme")),
+        None,
+        "acme",
+        &["role_bindings.delete"],
+    );
     assert_eq!(invalid(&refused(&world, "alice", &remove("bob", "acme/shop"))), "organization");
     assert_eq!(reason(&refused(&world, "alice", &remove("bob", "globex"))), "NOT_FOUND");
     let outcome = does(&mut world, "alice", &remove("bob", "acme"));
@@ -476,7 +508,10 @@ fn anybody_gives_up_its_own_bindings() {
     let own = id_of(&world, "mallory", "apk.pull", "acme/shop");
     let other = id_of(&world, "bob", "viewer", "acme");
     assert_eq!(reason(&refused(&world, "mallory", &unbind(&other))), "NOT_FOUND");
-    assert_eq!(reason(&refused(&world, "mallory", &unbind_all("acme", &[&own, &other]))), "NOT_FOUND");
+    assert_eq!(
+        reason(&refused(&world, "mallory", &unbind_all("acme", &[&own, &other]))),
+        "NOT_FOUND"
+    );
     does(&mut world, "mallory", &unbind(&own));
     does(&mut world, "alice", &bind("mallory", "apk.pull", "acme/shop"));
     does(&mut world, "mallory", &unbind_all("acme", &[&own]));
@@ -550,7 +585,10 @@ fn resources_need_the_capability_of_their_type_or_that_of_groups() {
         ("viewer", &["groups.list"]),
         ("editor", &["groups.list"]),
     ];
-    let mut world = two_organizations(catalog(&["groups", "roles", "role_bindings", "identity", "repo"], roles));
+    let mut world = two_organizations(catalog(
+        &["groups", "roles", "role_bindings", "identity", "repo"],
+        roles,
+    ));
     does(&mut world, "alice", &bind("mallory", "repoer", "acme"));
     does(&mut world, "alice", &bind("acme/ci", "grouper", "acme"));
     let new = |kind: &str| resource("acme/one", kind, Properties::new());
@@ -559,7 +597,12 @@ fn resources_need_the_capability_of_their_type_or_that_of_groups() {
     does(&mut world, "mallory", &new("repo"));
     let update = update_resource("acme/one", properties(&[("a", "b")]));
     misses(&refused(&world, "mallory", &update), None, "acme", &["repo.update"]);
-    misses(&refused(&world, "acme/ci", &delete_resource("acme/one")), None, "acme", &["repo.delete"]);
+    misses(
+        &refused(&world, "acme/ci", &delete_resource("acme/one")),
+        None,
+        "acme",
+        &["repo.delete"],
+    );
     does(&mut world, "alice", &update);
     let retyped = Operation::UpdateResource(capstan_iam::UpdateResource {
         id: path("acme/one"),
