@@ -4,6 +4,7 @@
 //! later time. Rules that take nothing from the attacker when they are left out have a property of their own.
 
 pub(crate) mod draw;
+pub(crate) mod small;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -65,7 +66,11 @@ impl<'w> Attack<'w> {
     }
 
     /// Tries an operation. Returns whether it was done.
-    pub(crate) fn try_one(&mut self, who: &str, operation: &Operation) -> Result<bool, Violation> {
+    pub(crate) fn try_one(
+        &mut self,
+        who: &str,
+        operation: &Operation,
+    ) -> Result<bool, Box<Violation>> {
         let actor = Actor::identity(who.parse().unwrap());
         let Ok(outcome) = self.world.judge(&actor, operation) else { return Ok(false) };
         self.operations.push((who.to_owned(), operation.clone()));
@@ -87,8 +92,8 @@ impl<'w> Attack<'w> {
         self.gain().map_or(Ok(true), |what| Err(self.violation(what)))
     }
 
-    fn violation(&self, what: String) -> Violation {
-        Violation { what, operations: self.operations.clone() }
+    fn violation(&self, what: String) -> Box<Violation> {
+        Box::new(Violation { what, operations: self.operations.clone() })
     }
 
     /// Whoever makes an identity, or sets how it authenticates, can become it.

@@ -10,9 +10,11 @@
 use std::time::Instant;
 
 use capstan_iam::{Rule, RuleSet};
+use capstan_testkit::managed::Managed;
 use fastrand::Rng;
 
 use crate::attack::draw::{operation, world};
+use crate::attack::small;
 use crate::attack::{Attack, FOUND_BY_ATTACK, Violation};
 
 /// Sequences in one world.
@@ -23,6 +25,8 @@ const STEPS_MAX: usize = 6;
 const ATTEMPTS: usize = 12;
 /// Sequences of the short form.
 const SEQUENCES: u64 = 20_000;
+/// The short form takes one of so many small worlds.
+const SMALL_EVERY: usize = 97;
 /// Within so many sequences a rule that is left out must be found.
 const FOUND_WITHIN: u64 = 400_000;
 
@@ -40,7 +44,7 @@ struct Ran {
 }
 
 /// Runs sequences in random worlds until one of them violates something.
-fn run(seed: u64, sequences: u64, rules: RuleSet, ran: &mut Ran) -> Result<(), Violation> {
+fn run(seed: u64, sequences: u64, rules: RuleSet, ran: &mut Ran) -> Result<(), Box<Violation>> {
     let mut rng = Rng::with_seed(seed);
     let first = ran.sequences;
     while ran.sequences - first < sequences {
@@ -75,6 +79,41 @@ fn no_sequence_gains_anything() {
     // The attacker gets somewhere: otherwise nothing was tried.
     assert!(ran.done > ran.sequences / 4, "{ran:?}");
     assert_eq!(ran.longest, STEPS_MAX);
+}
+
+/// Every attack of so many operations, in each of these worlds: the attacker has one or two bindings, and the victim one.
+#[test]
+fn no_attack_of_three_operations_gains_anything_in_a_small_world() {
+    let is_long = std::env::var("CAPSTAN_ESCALATION_SEQUENCES").is_ok();
+    // All worlds take minutes: the short form takes a few of them, and attacks of two operations.
+    let (every, depth) = if is_long { (1, 3) } else { (SMALL_EVERY, 2) };
+    let (start, mut worlds, mut tried, mut states) = (Instant::now(), 0, 0, 0);
+    for before in small::worlds().into_iter().step_by(every) {
+        worlds += 1;
+        let own = ["acme/mallory".to_owned()];
+        match small::attack(&Attack::new(&before, &own), depth) {
+            Ok(counted) => {
+                tried += counted.tried;
+                states += counted.states;
+            }
+            Err(violation) => panic!("{violation}\nin {:?}", before.objects().collect::<Vec<_>>()),
+        }
+    }
+    println!("{worlds} worlds, {tried} operations, {states} states in {:?}", start.elapsed());
+    assert!(states > worlds);
+}
+
+/// The bounded-exhaustive attack finds rules that are left out, too.
+#[test]
+fn small_worlds_are_enough_to_find_a_missing_rule() {
+    for rule in [Rule::Grant, Rule::RoleUpdate, Rule::CredentialChange, Rule::Duration] {
+        let own = ["acme/mallory".to_owned()];
+        let finds = |mut before: Managed| {
+            before.rules = RuleSet::FULL.without(rule);
+            small::attack(&Attack::new(&before, &own), 2).is_err()
+        };
+        assert!(small::worlds().into_iter().any(finds), "{rule}");
+    }
 }
 
 #[test]

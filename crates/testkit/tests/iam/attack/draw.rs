@@ -189,7 +189,12 @@ fn bindings(rng: &mut Rng, world: &mut Managed, groups: &[String], identities: &
     }
     let unregistered = derived_identity_id("https://idp.example", "0").unwrap();
     for at in 10..rng.usize(13..=22) {
-        let identity = if one_in(rng, 10) { unregistered.clone() } else { pick(rng, identities) };
+        let identity = match rng.usize(..10) {
+            0 => unregistered.clone(),
+            // The attacker's first one has something to begin with.
+            1..4 => identities[0].clone(),
+            _ => pick(rng, identities),
+        };
         let of_scope: Vec<_> = scopes
             .iter()
             .filter(|scope| !identity.contains('/') || root(scope) == root(&identity))
