@@ -1,439 +1,499 @@
-//! Audit records, and the chain of digests that proves that none was changed, removed or reordered.
+//! The audit log: a record for each change and for refused attempts, chained by digests.
 //!
 //! ```text
-//! digest 0 = zeros        digest n = SHA-256(digest n-1, bytes of record n)        numbers have no gaps
-//!
-//! start of what is kept ─▶ record 18 ─▶ record 19 ─▶ … ─▶ end
-//!   (number 17, digest)                                  (number, digest)
+//! key `a` number 8 bytes, big-endian ─▶ digest of this record, 32 bytes | the record, a protobuf message
+//! digest of record n = SHA-256(digest of record n - 1 | number n, 8 bytes, big-endian | the record)
 //! ```
 //!
-//! Start and end are records of their own. A record is made for every mutation, in its transaction, and for every
-//! refusal. No record holds a secret.
-
-use std::fmt;
+//! Numbers have no gap. Old records are deleted from the front; then the digest before the first kept one is the
+//! closing digest, which the head keeps.
+//!
+//! **Invariant**: a record that is changed, removed, inserted or moved does not fit its neighbours, and [`Verifier`]
+//! names it. Field numbers are never used again, as in [`record`](crate::record).
 
 use capstan_engine::{PathBuf, Timestamp};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
+use thiserror::Error;
 
-use crate::record::{AUDIT_KEY, META_KEY};
-use crate::record::{Audit, AuditChange, Link, StoredAudit, decode, read_time, time, write};
-use crate::{Actor, Cause, Code, Object, ObjectChange, Outcome, RecordError, Refusal};
+use crate::record::prefix;
+use crate::{Actor, ObjectChange, Operation, Refusal, limits, record};
 
 /// SHA-256.
-pub type AuditDigest = [u8; 32];
+pub type Digest = [u8; 32];
 
-/// One mutation, or one that was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditRecord {
-    /// Its place in the chain, from 1. Given by [`Chain::append`].
-    pub number: u64,
-    /// The revision that it made; of a refusal, the one that it was judged on.
-    pub revision: u64,
-    /// When.
-    pub time: Timestamp,
-    /// The identity that asked; `None` for the operator.
-    pub actor: Option<PathBuf>,
-    /// How the actor proved who it is: a word.
-    pub authentication: String,
-    /// Which credential it used: an id, never a secret. Empty if there is none.
-    pub credential: String,
-    /// Where the call came from. Empty if it is not known.
-    pub source: String,
-    /// Service and method.
-    pub method: String,
-    /// The path that the operation names. Empty if there is none.
-    pub object: String,
-    /// SHA-256 of the request.
-    pub request_digest: Vec<u8>,
-    /// The status code that the caller was told; 0 for a mutation that was made.
-    pub code: i32,
-    /// What it really was: a reason of the contract. Empty if there is none.
-    pub reason: String,
-    /// The number of the rule that refused. Empty if there is none.
-    pub rule: String,
-    /// Where something was missing. Empty if nothing was.
-    pub scope: String,
-    /// The capabilities that were missing, sorted.
-    pub missing: Vec<String>,
-    /// The refusal in words, whole. Empty for a mutation that was made.
-    pub message: String,
-    /// What changed, cascades included.
-    pub changes: Vec<ObjectChange>,
+/// The key of the head of the audit log.
+pub const HEAD_KEY: &[u8] = b"maudit";
+
+/// The state of the log: where it begins and ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AuditHead {
+    /// The number of the next record. The first record has 1.
+    pub next: u64,
+    /// The digest of the last record.
+    pub digest: Digest,
+    /// The number of the first record that is kept.
+    pub first: u64,
+    /// The digest of the record before that one.
+    pub closing: Digest,
 }
 
-/// Who asked for what, how and when: what a record has before the outcome is known.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// When.
-    pub time: Timestamp,
-    /// Who.
-    pub actor: Actor,
-    /// How the actor proved who it is: a word.
-    pub authentication: String,
-    /// Which credential it used: an id, never a secret.
-    pub credential: String,
-    /// Where the call came from.
-    pub source: String,
-    /// Service and method.
-    pub method: String,
-    /// The path that the operation names.
-    pub object: String,
-    /// SHA-256 of the request.
-    pub request_digest: Vec<u8>,
-}
-
-impl Attempt {
-    /// The record of an attempt that was made at a revision.
+impl AuditHead {
+    /// Of an empty log.
     #[must_use]
-    pub fn done(self, revision: u64, outcome: &Outcome) -> AuditRecord {
-        AuditRecord { changes: outcome.objects.clone(), ..self.record(revision) }
+    pub const fn empty() -> Self {
+        Self { next: 1, digest: [0; 32], first: 1, closing: [0; 32] }
     }
 
-    /// The record of an attempt that was refused on the state of a revision.
-    #[must_use]
-    pub fn refused(self, revision: u64, refusal: &Refusal) -> AuditRecord {
-        let (scope, missing) = match &refusal.real {
-            Cause::MissingCapability { scope, missing } => (scope.as_str(), missing.clone()),
-            Cause::DurationExceeded { scope, .. } => (scope.as_str(), vec![]),
-            Cause::OperatorOnly { scope, absent } => {
-                (scope.as_ref().map_or("", |scope| scope.as_str()), absent.clone())
-            }
-            _ => ("", vec![]),
-        };
-        let code: Code = refusal.told.code();
-        AuditRecord {
-            code: code as i32,
-            reason: refusal.real.reason().unwrap_or_default().to_owned(),
-            rule: refusal.rule.map(|rule| rule.number().to_owned()).unwrap_or_default(),
-            scope: scope.to_owned(),
-            missing,
-            message: refusal.audit_text(),
-            ..self.record(revision)
-        }
-    }
-
-    fn record(self, revision: u64) -> AuditRecord {
-        AuditRecord {
-            number: 0,
-            revision,
-            time: self.time,
-            actor: self.actor.id().cloned(),
-            authentication: self.authentication,
-            credential: self.credential,
-            source: self.source,
-            method: self.method,
-            object: self.object,
-            request_digest: self.request_digest,
-            code: 0,
-            reason: String::new(),
-            rule: String::new(),
-            scope: String::new(),
-            missing: vec![],
-            message: String::new(),
-            changes: vec![],
-        }
-    }
-}
-
-/// The key of a record. Keys are in the order of numbers.
-#[must_use]
-pub fn audit_key(number: u64) -> Vec<u8> {
-    let mut key = vec![AUDIT_KEY];
-    key.extend(number.to_be_bytes());
-    key
-}
-
-/// The number of a record's key; `None` if it is not one.
-#[must_use]
-pub fn audit_number(key: &[u8]) -> Option<u64> {
-    match key {
-        [AUDIT_KEY, number @ ..] => number.try_into().ok().map(u64::from_be_bytes),
-        _ => None,
-    }
-}
-
-/// The key of the record of where the kept part of the chain starts: the last record that was pruned.
-#[must_use]
-pub fn audit_start_key() -> Vec<u8> {
-    [&[META_KEY], &b"audit_start"[..]].concat()
-}
-
-/// The key of the record of where the chain ends.
-#[must_use]
-pub fn audit_end_key() -> Vec<u8> {
-    [&[META_KEY], &b"audit_end"[..]].concat()
-}
-
-/// An end of a chain: the number and the digest of the record before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Chain {
-    /// The number of the last record; 0 before the first.
-    pub number: u64,
-    /// Its digest.
-    pub digest: AuditDigest,
-}
-
-impl Chain {
-    /// Before the first record.
-    pub const EMPTY: Self = Self { number: 0, digest: [0; 32] };
-
-    /// Numbers a record, and chains it. Returns the key and the value that the store keeps.
-    pub fn append(&mut self, record: &mut AuditRecord) -> (Vec<u8>, Vec<u8>) {
-        record.number = self.number.saturating_add(1);
-        let bytes = Audit::from(&*record).encode_to_vec();
-        *self = self.then(&bytes);
-        let stored = StoredAudit { record: bytes, digest: self.digest.to_vec() };
-        (audit_key(self.number), stored.encode_to_vec())
-    }
-
-    fn then(self, record: &[u8]) -> Self {
-        let mut hash = Sha256::new();
-        hash.update(self.digest);
-        hash.update(record);
-        Self { number: self.number.saturating_add(1), digest: hash.finalize().into() }
-    }
-
-    /// The end of the chain behind a stored record: where it starts if the record and all before it are pruned.
-    ///
-    /// # Errors
-    ///
-    /// The record cannot be read.
-    pub fn behind(key: &[u8], value: &[u8]) -> Result<Self, RecordError> {
-        let number = audit_number(key);
-        let number =
-            number.ok_or_else(|| RecordError::new(key, "not the key of an audit record"))?;
-        let stored =
-            StoredAudit::decode(value).map_err(|error| RecordError::new(key, error.to_string()))?;
-        Ok(Self { number, digest: digest(key, &stored.digest)? })
-    }
-
-    /// The bytes that the store keeps of a start or an end.
+    /// As the store keeps it.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        Link { number: self.number, digest: self.digest.to_vec() }.encode_to_vec()
+        let numbers = [self.next.to_be_bytes(), self.first.to_be_bytes()].concat();
+        [&*numbers, &self.digest, &self.closing].concat()
     }
 
-    /// Reads what [`Self::encode`] has written.
+    /// Reads what [`Self::encode`] made; `None` if it is something else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (next, rest) = bytes.split_first_chunk()?;
+        let (first, rest) = rest.split_first_chunk()?;
+        let (digest, rest) = rest.split_first_chunk()?;
+        let closing = rest.try_into().ok()?;
+        let (next, first) = (u64::from_be_bytes(*next), u64::from_be_bytes(*first));
+        (first >= 1 && first <= next).then_some(Self { next, digest: *digest, first, closing })
+    }
+
+    /// The number of records that are kept.
+    #[must_use]
+    pub const fn kept(&self) -> u64 {
+        self.next.saturating_sub(self.first)
+    }
+
+    /// The key and value of one more record, which the head then is behind.
+    pub fn append(&mut self, record: &AuditRecord) -> (Vec<u8>, Vec<u8>) {
+        let message = record.message().encode_to_vec();
+        let key = key(self.next);
+        self.digest = digest(&self.digest, self.next, &message);
+        self.next = self.next.saturating_add(1);
+        (key, [&self.digest, &*message].concat())
+    }
+
+    /// Deletes the first record, of this value. Returns its key. `None` if it is not the first record.
+    pub fn delete_first(&mut self, value: &[u8]) -> Option<Vec<u8>> {
+        let (digest_of_it, message) = value.split_first_chunk()?;
+        if self.kept() == 0 || digest(&self.closing, self.first, message) != *digest_of_it {
+            return None;
+        }
+        let key = key(self.first);
+        self.closing = *digest_of_it;
+        self.first = self.first.saturating_add(1);
+        Some(key)
+    }
+}
+
+/// The key of the record of this number.
+#[must_use]
+pub fn key(number: u64) -> Vec<u8> {
+    [&[prefix::AUDIT][..], &number.to_be_bytes()].concat()
+}
+
+/// The number in a key; `None` if the key is that of no audit record.
+#[must_use]
+pub fn number(key: &[u8]) -> Option<u64> {
+    let (prefix, number) = key.split_first()?;
+    let number = u64::from_be_bytes(number.try_into().ok()?);
+    (*prefix == prefix::AUDIT).then_some(number)
+}
+
+fn digest(before: &Digest, number: u64, message: &[u8]) -> Digest {
+    let mut hash = Sha256::new();
+    hash.update(before);
+    hash.update(number.to_be_bytes());
+    hash.update(message);
+    hash.finalize().into()
+}
+
+/// How a call came in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// How the caller was identified, such as `operator`.
+    pub authentication: String,
+    /// Where the call came from: an IP address, or `unix`.
+    pub source: String,
+    /// SHA-256 of the request.
+    pub request: Digest,
+}
+
+/// One change, or one refused attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// The revision that a change made, or that an attempt was judged at.
+    pub revision: u64,
+    /// The time.
+    pub time: Timestamp,
+    /// Path of the caller. Empty for the operator.
+    pub actor: String,
+    /// How the call came in.
+    pub origin: Origin,
+    /// Service and method, as in the path of a call.
+    pub method: String,
+    /// Path of the object, or of the parent of one that was not made. Empty at the root.
+    pub object: String,
+    /// The gRPC code: 0 for a change.
+    pub code: u32,
+    /// Of a refusal, its reason. It may be one that the caller was not told.
+    pub reason: String,
+    /// Of a refusal, the whole text.
+    pub text: String,
+    /// Of a refusal, what the caller lacked, sorted.
+    pub missing: Vec<String>,
+    /// Of a refusal, where it lacked that.
+    pub scope: String,
+    /// What was changed.
+    pub changes: Vec<AuditChange>,
+    /// How many objects were changed, if that is more than are in `changes`.
+    pub changes_count: u64,
+    /// Refused attempts of the same caller before this one that have no record of their own.
+    pub suppressed: u64,
+}
+
+/// An object before and after a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditChange {
+    /// The key of the object.
+    pub key: Vec<u8>,
+    /// The record before; `None` if the object is new.
+    pub before: Option<Vec<u8>>,
+    /// The record after; `None` if the object is deleted.
+    pub after: Option<Vec<u8>>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RecordMessage {
+    #[prost(uint64, tag = "1")]
+    revision: u64,
+    #[prost(int64, tag = "2")]
+    seconds: i64,
+    #[prost(uint32, tag = "3")]
+    nanos: u32,
+    #[prost(string, tag = "4")]
+    actor: String,
+    #[prost(string, tag = "5")]
+    authentication: String,
+    #[prost(string, tag = "6")]
+    source: String,
+    #[prost(bytes = "vec", tag = "7")]
+    request: Vec<u8>,
+    #[prost(string, tag = "8")]
+    method: String,
+    #[prost(string, tag = "9")]
+    object: String,
+    #[prost(uint32, tag = "10")]
+    code: u32,
+    #[prost(string, tag = "11")]
+    reason: String,
+    #[prost(string, tag = "12")]
+    text: String,
+    #[prost(string, repeated, tag = "13")]
+    missing: Vec<String>,
+    #[prost(string, tag = "14")]
+    scope: String,
+    #[prost(message, repeated, tag = "15")]
+    changes: Vec<ChangeMessage>,
+    #[prost(uint64, tag = "16")]
+    changes_count: u64,
+    #[prost(uint64, tag = "17")]
+    suppressed: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ChangeMessage {
+    #[prost(bytes = "vec", tag = "1")]
+    key: Vec<u8>,
+    #[prost(bytes = "vec", optional, tag = "2")]
+    before: Option<Vec<u8>>,
+    #[prost(bytes = "vec", optional, tag = "3")]
+    after: Option<Vec<u8>>,
+}
+
+/// An audit record is not valid.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("audit record {number} is not valid: {problem}")]
+pub struct AuditRecordError {
+    /// Its number.
+    pub number: u64,
+    /// What is wrong.
+    pub problem: String,
+}
+
+impl AuditRecord {
+    fn new(actor: &Actor, operation: &Operation, origin: &Origin, at: (u64, Timestamp)) -> Self {
+        Self {
+            actor: actor.id().map(ToString::to_string).unwrap_or_default(),
+            object: operation.object().map(ToString::to_string).unwrap_or_default(),
+            ..Self::empty(operation.method(), origin, at)
+        }
+    }
+
+    fn empty(method: &str, origin: &Origin, at: (u64, Timestamp)) -> Self {
+        Self {
+            revision: at.0,
+            time: at.1,
+            actor: String::new(),
+            origin: origin.clone(),
+            method: method.into(),
+            object: String::new(),
+            code: 0,
+            reason: String::new(),
+            text: String::new(),
+            missing: vec![],
+            scope: String::new(),
+            changes: vec![],
+            changes_count: 0,
+            suppressed: 0,
+        }
+    }
+
+    /// Of an operation that was made. Of many objects only the first are in it.
+    #[must_use]
+    pub fn of_change(
+        actor: &Actor,
+        operation: &Operation,
+        origin: &Origin,
+        at: (u64, Timestamp),
+        objects: &[ObjectChange],
+    ) -> Self {
+        let mut record = Self::new(actor, operation, origin, at);
+        record.put(objects);
+        if let [only] = objects {
+            // The id that was made for it.
+            record.object = only.id.to_string();
+        }
+        record
+    }
+
+    /// Of the first content of a store, which no caller has made. Of many objects only the first are in it.
+    #[must_use]
+    pub fn of_bootstrap(
+        method: &str,
+        origin: &Origin,
+        at: (u64, Timestamp),
+        objects: &[ObjectChange],
+    ) -> Self {
+        let mut record = Self::empty(method, origin, at);
+        record.put(objects);
+        record
+    }
+
+    fn put(&mut self, objects: &[ObjectChange]) {
+        let mut bytes = 0_usize;
+        for change in objects {
+            let change = AuditChange {
+                key: record::key(change.kind, change.id.as_path()),
+                before: change.before.as_ref().map(record::encode),
+                after: change.after.as_ref().map(record::encode),
+            };
+            let length = |value: &Option<Vec<u8>>| value.as_ref().map_or(0, Vec::len);
+            let more = change.key.len() + length(&change.before) + length(&change.after);
+            bytes = bytes.saturating_add(more);
+            if bytes > limits::AUDIT_CHANGES_BYTES_MAX {
+                break;
+            }
+            self.changes.push(change);
+        }
+        if self.changes.len() < objects.len() {
+            self.changes_count = objects.len() as u64;
+        }
+    }
+
+    /// Of an attempt that was refused.
+    #[must_use]
+    pub fn of_refusal(
+        actor: &Actor,
+        operation: &Operation,
+        origin: &Origin,
+        at: (u64, Timestamp),
+        refusal: &Refusal,
+    ) -> Self {
+        let (scope, missing) = refusal.missing();
+        Self {
+            code: refusal.real.code() as u32,
+            reason: refusal.real.reason().unwrap_or_default().into(),
+            text: cut(refusal.audit_text()),
+            missing: missing.to_vec(),
+            scope: scope.map(ToString::to_string).unwrap_or_default(),
+            ..Self::new(actor, operation, origin, at)
+        }
+    }
+
+    fn message(&self) -> RecordMessage {
+        let changes = self.changes.iter().map(|change| {
+            let AuditChange { key, before, after } = change.clone();
+            ChangeMessage { key, before, after }
+        });
+        RecordMessage {
+            revision: self.revision,
+            seconds: self.time.seconds(),
+            nanos: self.time.nanos(),
+            actor: self.actor.clone(),
+            authentication: self.origin.authentication.clone(),
+            source: self.origin.source.clone(),
+            request: self.origin.request.to_vec(),
+            method: self.method.clone(),
+            object: self.object.clone(),
+            code: self.code,
+            reason: self.reason.clone(),
+            text: self.text.clone(),
+            missing: self.missing.clone(),
+            scope: self.scope.clone(),
+            changes: changes.collect(),
+            changes_count: self.changes_count,
+            suppressed: self.suppressed,
+        }
+    }
+
+    /// Reads the value of a record. Returns its digest, too, which is not checked here.
     ///
     /// # Errors
     ///
-    /// The bytes are no start or end of a chain.
-    pub fn decode(key: &[u8], value: &[u8]) -> Result<Self, RecordError> {
-        let link = Link::decode(value).map_err(|error| RecordError::new(key, error.to_string()))?;
-        Ok(Self { number: link.number, digest: digest(key, &link.digest)? })
-    }
-}
-
-fn digest(key: &[u8], bytes: &[u8]) -> Result<AuditDigest, RecordError> {
-    bytes.try_into().map_err(|_| RecordError::new(key, "the digest has another length"))
-}
-
-/// Reads a stored record and its digest.
-///
-/// # Errors
-///
-/// The key or the value is not one of an audit record.
-pub fn decode_audit(key: &[u8], value: &[u8]) -> Result<(AuditRecord, AuditDigest), RecordError> {
-    let error = |problem: String| RecordError::new(key, problem);
-    let stored = StoredAudit::decode(value).map_err(|it| error(it.to_string()))?;
-    let digest = digest(key, &stored.digest)?;
-    let audit = Audit::decode(&*stored.record).map_err(|it| error(it.to_string()))?;
-    let change = |change: AuditChange| {
-        let key = change.key;
-        let object = |value: Option<Vec<u8>>| value.map(|value| decode(&key, &value)).transpose();
-        let (before, after) = (object(change.before)?, object(change.after)?);
-        let known = after.as_ref().or(before.as_ref());
-        let known = known.ok_or_else(|| error("a change of nothing".to_owned()))?;
-        Ok(ObjectChange { kind: known.kind(), id: known.id().clone(), before, after })
-    };
-    let time = read_time(audit.time.as_ref()).ok_or_else(|| error("no time".to_owned()))?;
-    let actor = Some(audit.actor).filter(|actor| !actor.is_empty());
-    let actor = actor.map(|actor| actor.parse()).transpose();
-    let record = AuditRecord {
-        number: audit.number,
-        revision: audit.revision,
-        time,
-        actor: actor.map_err(|problem| error(format!("actor: {problem}")))?,
-        authentication: audit.authentication,
-        credential: audit.credential,
-        source: audit.source,
-        method: audit.method,
-        object: audit.object,
-        request_digest: audit.request_digest,
-        code: audit.code,
-        reason: audit.reason,
-        rule: audit.rule,
-        scope: audit.scope,
-        missing: audit.missing,
-        message: audit.message,
-        changes: audit.changes.into_iter().map(change).collect::<Result<_, RecordError>>()?,
-    };
-    Ok((record, digest))
-}
-
-impl From<&AuditRecord> for Audit {
-    fn from(record: &AuditRecord) -> Self {
-        let change = |change: &ObjectChange| {
-            let bytes = |object: &Option<Object>| object.as_ref().map(crate::record::encode);
-            let (key, after) = write(change);
-            AuditChange { key, before: bytes(&change.before), after }
+    /// The value is no digest and message.
+    pub fn decode(number: u64, value: &[u8]) -> Result<(Self, Digest), AuditRecordError> {
+        let error = |problem: String| AuditRecordError { number, problem };
+        let (digest, message) =
+            value.split_first_chunk().ok_or_else(|| error("it is too short".into()))?;
+        let message =
+            RecordMessage::decode(message).map_err(|problem| error(problem.to_string()))?;
+        let request = message.request.try_into();
+        let changes = message.changes.into_iter().map(|change| {
+            let ChangeMessage { key, before, after } = change;
+            AuditChange { key, before, after }
+        });
+        let record = Self {
+            revision: message.revision,
+            time: Timestamp::new(message.seconds, message.nanos),
+            actor: message.actor,
+            origin: Origin {
+                authentication: message.authentication,
+                source: message.source,
+                request: request.map_err(|_| error("the digest of the request".into()))?,
+            },
+            method: message.method,
+            object: message.object,
+            code: message.code,
+            reason: message.reason,
+            text: message.text,
+            missing: message.missing,
+            scope: message.scope,
+            changes: changes.collect(),
+            changes_count: message.changes_count,
+            suppressed: message.suppressed,
         };
-        Self {
-            number: record.number,
-            revision: record.revision,
-            time: Some(time(record.time)),
-            actor: record.actor.as_ref().map_or("", |id| id.as_str()).to_owned(),
-            authentication: record.authentication.clone(),
-            credential: record.credential.clone(),
-            source: record.source.clone(),
-            method: record.method.clone(),
-            object: record.object.clone(),
-            request_digest: record.request_digest.clone(),
-            code: record.code,
-            reason: record.reason.clone(),
-            rule: record.rule.clone(),
-            scope: record.scope.clone(),
-            missing: record.missing.clone(),
-            message: record.message.clone(),
-            changes: record.changes.iter().map(change).collect(),
-        }
+        Ok((record, *digest))
     }
+
+    /// The organizations that the record is about: those of the object, of where something was missing, and of every
+    /// changed object.
+    #[must_use]
+    pub fn is_about(&self, organization: &str) -> bool {
+        let is_in = |path: &str| path.split('/').next() == Some(organization);
+        let changed = self.changes.iter().filter_map(|change| record::parse_key(&change.key));
+        is_in(&self.object)
+            || is_in(&self.scope)
+            || changed.into_iter().any(|(_, id): (_, PathBuf)| is_in(id.as_str()))
+    }
+}
+
+/// A text of at most [`limits::AUDIT_TEXT_BYTES_MAX`] bytes.
+fn cut(mut text: String) -> String {
+    while text.len() > limits::AUDIT_TEXT_BYTES_MAX {
+        text.pop();
+    }
+    text
 }
 
 // === Verification ===
 
-/// Most findings that a verification names.
-pub const FINDINGS_MAX: usize = 100;
-
-/// Something that is wrong with a chain.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
+/// What is wrong with the log.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum BrokenChain {
+    /// A record does not fit the one before it: it was changed, or another one was put in its place.
+    #[error(
+        "audit record {0} was changed: its digest does not fit the record and the one before it"
+    )]
+    Changed(u64),
     /// Records are not there.
+    #[error("audit records {from} to {to} are missing")]
     Missing {
-        /// The first of them.
-        first: u64,
-        /// The last of them.
+        /// The first that is missing.
+        from: u64,
+        /// The last that is missing.
+        to: u64,
+    },
+    /// A record comes where another is expected.
+    #[error("audit record {0} is in the wrong place, or there twice")]
+    Misplaced(u64),
+    /// The last record is another one than the head says.
+    #[error("the audit log ends with record {last}, and its head says {head}")]
+    OtherEnd {
+        /// The last record that is there.
         last: u64,
-    },
-    /// A record does not match its digest.
-    Changed {
-        /// Its number.
-        number: u64,
-    },
-    /// A record stands in the place of another.
-    Moved {
-        /// The place.
-        number: u64,
-        /// The number that the record has.
-        says: u64,
-    },
-    /// A record cannot be read.
-    Unreadable {
-        /// Its number.
-        number: u64,
-    },
-    /// A record is there that the chain does not have: twice, before its start or behind its end.
-    Added {
-        /// Its number.
-        number: u64,
-    },
-    /// The end is not that of the last record, though the number is.
-    End {
-        /// The number.
-        number: u64,
+        /// The last record by the head.
+        head: u64,
     },
 }
 
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { first, last } if first == last => {
-                write!(f, "record {first} was removed")
-            }
-            Self::Missing { first, last } => write!(f, "records {first} to {last} were removed"),
-            Self::Changed { number } => write!(
-                f,
-                "record {number} was changed, or the digest of the one before it: it does not continue the chain"
-            ),
-            Self::Moved { number, says } => {
-                write!(f, "record {says} was put in the place of record {number}")
-            }
-            Self::Unreadable { number } => write!(f, "record {number} cannot be read"),
-            Self::Added { number } => write!(f, "record {number} was added"),
-            Self::End { number } => {
-                write!(f, "the end of the chain is not that of record {number}, the last one")
-            }
-        }
-    }
-}
-
-/// What a verification has found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified {
-    /// The number of records that were read.
-    pub records: u64,
-    /// What is wrong, the first [`FINDINGS_MAX`]. Empty if everything is right.
-    pub findings: Vec<Finding>,
-}
-
-/// Checks stored records, in the order of their keys, from `start` to `end`.
-pub fn verify<K: AsRef<[u8]>, V: AsRef<[u8]>>(
-    start: Chain,
-    records: impl IntoIterator<Item = (K, V)>,
-    end: Chain,
-) -> Verified {
-    let verified = Verified { records: 0, findings: vec![] };
-    let mut verifier =
-        Verifier { last: start.number, digest: Some(start.digest), end: end.number, verified };
-    for (key, value) in records {
-        verifier.next(audit_number(key.as_ref()).unwrap_or(0), value.as_ref());
-    }
-    if verifier.last < end.number {
-        verifier.find(Finding::Missing { first: verifier.last + 1, last: end.number });
-    } else if verifier.digest.is_some_and(|digest| digest != end.digest) {
-        verifier.find(Finding::End { number: end.number });
-    }
-    verifier.verified
-}
-
-struct Verifier {
-    last: u64,
-    /// The digest of the last record, as it is stored. `None` if it cannot be read.
-    digest: Option<AuditDigest>,
-    end: u64,
-    verified: Verified,
+/// Verifies records in order.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    head: AuditHead,
+    next: u64,
+    digest: Digest,
 }
 
 impl Verifier {
-    fn find(&mut self, finding: Finding) {
-        if self.verified.findings.len() < FINDINGS_MAX {
-            self.verified.findings.push(finding);
-        }
+    /// A verifier of the records that this head says there are.
+    #[must_use]
+    pub const fn new(head: AuditHead) -> Self {
+        Self { head, next: head.first, digest: head.closing }
     }
 
-    fn next(&mut self, number: u64, value: &[u8]) {
-        self.verified.records += 1;
-        if number <= self.last || number > self.end {
-            return self.find(Finding::Added { number });
+    /// Verifies the next record, by its number and value.
+    ///
+    /// # Errors
+    ///
+    /// It is not the next one, or does not fit the one before it.
+    pub fn next(&mut self, number: u64, value: &[u8]) -> Result<(), BrokenChain> {
+        if number < self.next {
+            return Err(BrokenChain::Misplaced(number));
         }
-        if number > self.last + 1 {
-            self.find(Finding::Missing { first: self.last + 1, last: number - 1 });
-            self.digest = None; // there is none to compare with
+        if number > self.next {
+            return Err(BrokenChain::Missing { from: self.next, to: number.saturating_sub(1) });
         }
-        let before = self.digest.map(|digest| Chain { number: self.last, digest });
-        let stored = StoredAudit::decode(value).ok();
-        self.last = number;
-        self.digest = stored.as_ref().and_then(|stored| (*stored.digest).try_into().ok());
-        let record = stored.filter(|_| self.digest.is_some()).map(|stored| stored.record);
-        let audit = record.as_ref().and_then(|record| Audit::decode(&**record).ok());
-        let (Some(record), Some(audit)) = (record, audit) else {
-            return self.find(Finding::Unreadable { number });
-        };
-        if audit.number != number {
-            self.find(Finding::Moved { number, says: audit.number });
-        } else if before.is_some_and(|before| Some(before.then(&record).digest) != self.digest) {
-            self.find(Finding::Changed { number });
+        let (stored, message) = value.split_first_chunk().ok_or(BrokenChain::Changed(number))?;
+        self.digest = digest(&self.digest, number, message);
+        if self.digest != *stored {
+            return Err(BrokenChain::Changed(number));
         }
+        self.next = self.next.saturating_add(1);
+        Ok(())
+    }
+
+    /// Whether the records end where the head says.
+    ///
+    /// # Errors
+    ///
+    /// They do not.
+    pub fn finish(self) -> Result<(), BrokenChain> {
+        let (last, head) = (self.next.saturating_sub(1), self.head.next.saturating_sub(1));
+        if last < head {
+            return Err(BrokenChain::Missing { from: self.next, to: head });
+        }
+        if last > head || self.digest != self.head.digest {
+            return Err(BrokenChain::OtherEnd { last, head });
+        }
+        Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -13,24 +13,20 @@
 //!
 //! Read `object` and `operation`, then `rules`, then `judge`.
 
-mod audit;
+pub mod audit;
 mod authentication;
 mod judge;
 pub mod limits;
 mod object;
 mod operation;
 mod read;
-mod record;
+pub mod record;
 mod refusal;
 mod rights;
 mod rules;
 mod state;
 mod view;
 
-pub use audit::{
-    Attempt, AuditDigest, AuditRecord, Chain, FINDINGS_MAX, Finding, Verified, audit_end_key,
-    audit_key, audit_number, audit_start_key, decode_audit, verify,
-};
 pub use authentication::{
     Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, StaticKeys,
     compile_pattern, derived_identity_id,
@@ -46,10 +42,6 @@ pub use operation::{
     UpdateResource, UpdateRole, UpdateRoleBinding,
 };
 pub use read::{Reader, Shown};
-pub use record::{
-    AUDIT_KEY, CATALOG_KEY, KeyRange, LAST_SEEN_KEY, META_KEY, REQUEST_KEY, RecordError,
-    RecordWrite, decode, encode, object_key, object_ranges, write,
-};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
 pub use rules::{Rule, RuleSet};
 pub use state::{Objects, ObjectsError, State};

@@ -36,5 +36,12 @@ pub const JWKS_KEYS_MAX: usize = 100;
 /// Most identities that the text of a refusal names as those who could do it.
 pub const WHO_COULD_MAX: usize = 3;
 
+/// Most bytes of the objects before and after a change that its audit record keeps. A batch of the largest requests
+/// fits; of an import only the first objects are kept, and their number.
+pub const AUDIT_CHANGES_BYTES_MAX: usize = 12 * 1_024 * 1_024;
+
+/// Most bytes of the text of a refusal in the audit log.
+pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
+
 /// Most bindings that are examined to name them.
 pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;

@@ -1,162 +1,604 @@
-//! Objects as records of the store: their keys and their bytes.
+//! Objects as the store keeps them: a key and a value each.
 //!
 //! ```text
-//! g acme/platform            a group            q … request ids      c … the catalog
-//! r acme/puller              a role             a … audit records    l … times of use
-//! i alice                    an identity        m … what the store knows of itself
-//! b acme/16e18ea61111ed29    a role binding
-//! s acme/platform/nginx      a resource
+//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource   then the path
+//! value:  a protobuf message of this file, without the path
 //! ```
 //!
-//! A key is one byte for the kind and the path, without anything between them. The store wraps the values in an
-//! envelope with version and checksum.
+//! Keys of one kind are in the order of their paths, so what is below a path is one range.
 //!
-//! **Invariant**: what is decoded keeps the form of paths, attributes and values; anything else is an error.
+//! **Invariants**: a value is what [`encode`] makes of the object, byte for byte: maps are sorted. Field numbers are
+//! never used again for another meaning; fields are only added, and an absent one has the meaning it had before it
+//! was there. A test keeps bytes of this version.
 
-mod messages;
-mod to_messages;
-
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use capstan_engine::Path;
-use prost::Message;
+use capstan_engine::{
+    AttributeCategory, Condition, Path, PathBuf, Properties, Timestamp, Value as EngineValue,
+};
+use prost::Message as _;
 use thiserror::Error;
 
-use crate::{Kind, Object, ObjectChange};
+use crate::object::parent_or_self;
+use crate::{
+    Authentication, ClaimMatch, ClientCertificate, Group, Identity, Kind, Match, Meta, Object,
+    Resource, Role, RoleBinding, StaticKeys,
+};
 
-pub(crate) use messages::{Audit, AuditChange, Link, StoredAudit};
-pub(crate) use to_messages::{read_time, time};
+/// First bytes of keys that hold no object.
+pub mod prefix {
+    /// What the store says about itself: the catalog, the head of the audit log.
+    pub const META: u8 = b'm';
+    /// Audit records.
+    pub const AUDIT: u8 = b'a';
+    /// Answers to requests with an id, for retries.
+    pub const REQUEST: u8 = b'q';
+    /// When identities were last seen.
+    pub const LAST_SEEN: u8 = b'l';
+    /// Who made an object, for quotas.
+    pub const CREATOR: u8 = b'o';
+}
 
-/// The first byte of keys of request ids.
-pub const REQUEST_KEY: u8 = b'q';
-/// The first byte of keys of audit records.
-pub const AUDIT_KEY: u8 = b'a';
-/// The first byte of keys of what the store knows of itself.
-pub const META_KEY: u8 = b'm';
-/// The first byte of keys of the catalog.
-pub const CATALOG_KEY: u8 = b'c';
-/// The first byte of keys of times of use.
-pub const LAST_SEEN_KEY: u8 = b'l';
-
-/// A record that is not what this version or an earlier one has written.
+/// What is not the record of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("record `{key}`: {problem}")]
-pub struct RecordError {
-    /// The key, as text where it is one.
-    pub key: String,
-    /// What is wrong.
-    pub problem: String,
+pub enum RecordError {
+    /// The key is not a kind and a path.
+    #[error("the key `{0}` is not that of an object")]
+    Key(String),
+    /// The value is not a message of the kind.
+    #[error("the record of {kind} `{id}` is not valid: {problem}")]
+    Value {
+        /// The kind that the key says.
+        kind: Kind,
+        /// The path that the key says.
+        id: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
 }
 
-impl RecordError {
-    pub(crate) fn new(key: &[u8], problem: impl Into<String>) -> Self {
-        Self { key: String::from_utf8_lossy(key).into_owned(), problem: problem.into() }
+const fn prefix_of(kind: Kind) -> u8 {
+    match kind {
+        Kind::Group => b'g',
+        Kind::Role => b'r',
+        Kind::Identity => b'i',
+        Kind::RoleBinding => b'b',
+        Kind::Resource => b's',
     }
 }
 
-/// A key, and its value; `None` to delete it.
-pub type RecordWrite = (Vec<u8>, Option<Vec<u8>>);
-
-impl Kind {
-    /// The first byte of keys of this kind.
-    #[must_use]
-    pub const fn key(self) -> u8 {
-        match self {
-            Self::Group => b'g',
-            Self::Role => b'r',
-            Self::RoleBinding => b'b',
-            Self::Identity => b'i',
-            Self::Resource => b's',
-        }
-    }
-
-    /// The kind of a key with this first byte; `None` if it is not that of an object.
-    #[must_use]
-    pub fn of_key(byte: u8) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.key() == byte)
-    }
-}
+// === Keys ===
 
 /// The key of an object.
 #[must_use]
-pub fn object_key(kind: Kind, id: Path<'_>) -> Vec<u8> {
+pub fn key(kind: Kind, id: Path<'_>) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + id.as_str().len());
-    key.push(kind.key());
+    key.push(prefix_of(kind));
     key.extend(id.as_str().as_bytes());
     key
 }
 
-/// A range of keys.
-pub type KeyRange = (Bound<Vec<u8>>, Bound<Vec<u8>>);
-
-/// The keys of a kind at a path and below it, as two ranges: between `acme` and `acme/…` there can be `acme-2`.
-/// Without a path, all of the kind, and an empty second range.
+/// The kind and path of a key; `None` if it is that of no object.
 #[must_use]
-pub fn object_ranges(kind: Kind, at: Option<Path<'_>>) -> [KeyRange; 2] {
-    let end = |key: &[u8]| {
-        let mut end = key.to_vec();
-        if let Some(last) = end.last_mut() {
-            *last += 1; // neither a kind nor a slash is the last of bytes
-        }
-        Bound::Excluded(end)
-    };
-    let Some(at) = at else {
-        let key = vec![kind.key()];
-        let all = (Bound::Included(key.clone()), end(&key));
-        return [all, (Bound::Included(key.clone()), Bound::Excluded(key))];
-    };
-    let key = object_key(kind, at);
-    let mut below = key.clone();
-    below.push(b'/');
-    let end = end(&below);
-    [(Bound::Included(key.clone()), Bound::Included(key)), (Bound::Included(below), end)]
+pub fn parse_key(key: &[u8]) -> Option<(Kind, PathBuf)> {
+    let (prefix, path) = key.split_first()?;
+    let kind = Kind::ALL.into_iter().find(|kind| prefix_of(*kind) == *prefix)?;
+    Some((kind, std::str::from_utf8(path).ok()?.parse().ok()?))
 }
 
-/// The bytes of an object. Equal objects have equal bytes.
-#[must_use]
-pub fn encode(object: &Object) -> Vec<u8> {
-    match object {
-        Object::Group(one) => messages::Group::from(one).encode_to_vec(),
-        Object::Role(one) => messages::Role::from(one).encode_to_vec(),
-        Object::RoleBinding(one) => messages::RoleBinding::from(one).encode_to_vec(),
-        Object::Identity(one) => messages::Identity::from(one).encode_to_vec(),
-        Object::Resource(one) => messages::Resource::from(one).encode_to_vec(),
+/// A range of keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    start: Vec<u8>,
+    end: Vec<u8>,
+}
+
+impl KeyRange {
+    /// All objects of a kind.
+    #[must_use]
+    pub fn all(kind: Kind) -> Self {
+        Self::prefix(prefix_of(kind))
+    }
+
+    /// All keys with this first byte.
+    #[must_use]
+    pub fn prefix(prefix: u8) -> Self {
+        Self { start: vec![prefix], end: vec![prefix.saturating_add(1)] }
+    }
+
+    /// The objects of a kind below a path, without the one at it. Paths that only begin with the same letters, such as
+    /// `acme-2` for `acme`, are not in it.
+    #[must_use]
+    pub fn below(kind: Kind, path: Path<'_>) -> Self {
+        let mut start = key(kind, path);
+        let mut end = start.clone();
+        start.push(b'/');
+        end.push(b'/' + 1);
+        Self { start, end }
+    }
+
+    /// The objects of a kind whose paths begin with this text.
+    #[must_use]
+    pub fn starting(kind: Kind, text: &str) -> Self {
+        let start = [&[prefix_of(kind)], text.as_bytes()].concat();
+        // No byte of a path is 0xff.
+        let end = [&*start, &[0xff]].concat();
+        Self { start, end }
+    }
+
+    /// The keys of the range behind that of an object.
+    #[must_use]
+    pub fn after(mut self, kind: Kind, id: &str) -> Self {
+        // The next key in order: the same and a NUL byte, which no path has.
+        let next = [&[prefix_of(kind)], id.as_bytes(), &[0]].concat();
+        self.start = self.start.max(next);
+        self
+    }
+
+    /// As bounds.
+    #[must_use]
+    pub fn bounds(&self) -> (Bound<&[u8]>, Bound<&[u8]>) {
+        // A range that ends before it starts would be an error of the store.
+        let end = self.end.as_slice().max(&self.start);
+        (Bound::Included(&self.start), Bound::Excluded(end))
     }
 }
 
-/// Reads an object.
+// === Messages ===
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+struct Time {
+    #[prost(int64, tag = "1")]
+    seconds: i64,
+    #[prost(uint32, tag = "2")]
+    nanos: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MetaRecord {
+    #[prost(uint64, tag = "1")]
+    created: u64,
+    /// 0 if it is `created`.
+    #[prost(uint64, tag = "2")]
+    updated: u64,
+    #[prost(message, optional, tag = "3")]
+    create_time: Option<Time>,
+    /// Absent if it is `create_time`.
+    #[prost(message, optional, tag = "4")]
+    update_time: Option<Time>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct GroupRecord {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    description: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct RoleRecord {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    description: String,
+    #[prost(string, repeated, tag = "4")]
+    capabilities: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct BindingRecord {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    description: String,
+    #[prost(string, tag = "4")]
+    identity: String,
+    #[prost(string, tag = "5")]
+    role: String,
+    /// Absent if it is the parent of the id.
+    #[prost(string, optional, tag = "6")]
+    scope: Option<String>,
+    #[prost(message, optional, tag = "7")]
+    expires_at: Option<Time>,
+    #[prost(message, repeated, tag = "8")]
+    when: Vec<ConditionRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ConditionRecord {
+    /// 1 subject, 2 resource, 3 action, 4 context.
+    #[prost(uint32, tag = "1")]
+    category: u32,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(bool, tag = "3")]
+    equals: bool,
+    #[prost(message, optional, tag = "4")]
+    value: Option<ValueRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ValueRecord {
+    #[prost(oneof = "OneValue", tags = "1, 2, 3")]
+    value: Option<OneValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum OneValue {
+    #[prost(string, tag = "1")]
+    String(String),
+    #[prost(bool, tag = "2")]
+    Boolean(bool),
+    #[prost(sint64, tag = "3")]
+    Integer(i64),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct IdentityRecord {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    description: String,
+    #[prost(string, tag = "4")]
+    kind: String,
+    #[prost(btree_map = "string, message", tag = "5")]
+    properties: BTreeMap<String, ValueRecord>,
+    #[prost(bool, tag = "6")]
+    disabled: bool,
+    #[prost(oneof = "AuthenticationRecord", tags = "7, 8, 9")]
+    authentication: Option<AuthenticationRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+enum AuthenticationRecord {
+    #[prost(message, tag = "7")]
+    ClaimMatch(ClaimMatchRecord),
+    #[prost(message, tag = "8")]
+    StaticKeys(StaticKeysRecord),
+    #[prost(message, tag = "9")]
+    ClientCertificate(ClientCertificateRecord),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct MatchRecord {
+    #[prost(string, tag = "1")]
+    text: String,
+    #[prost(bool, tag = "2")]
+    is_pattern: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ClaimMatchRecord {
+    #[prost(message, optional, tag = "1")]
+    issuer: Option<MatchRecord>,
+    #[prost(message, optional, tag = "2")]
+    subject: Option<MatchRecord>,
+    #[prost(message, optional, tag = "3")]
+    audience: Option<MatchRecord>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    claims: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    claim_patterns: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StaticKeysRecord {
+    #[prost(string, tag = "1")]
+    issuer: String,
+    #[prost(string, tag = "2")]
+    subject: String,
+    #[prost(string, tag = "3")]
+    jwks: String,
+    #[prost(message, optional, tag = "4")]
+    expires_at: Option<Time>,
+    #[prost(string, optional, tag = "5")]
+    audience: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ClientCertificateRecord {
+    #[prost(string, tag = "1")]
+    spiffe_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct ResourceRecord {
+    #[prost(message, optional, tag = "1")]
+    meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, tag = "3")]
+    description: String,
+    #[prost(string, tag = "4")]
+    kind: String,
+    #[prost(btree_map = "string, message", tag = "5")]
+    properties: BTreeMap<String, ValueRecord>,
+}
+
+// === Encoding ===
+
+/// The value of an object.
+#[must_use]
+pub fn encode(object: &Object) -> Vec<u8> {
+    match object {
+        Object::Group(Group { id: _, name, description, meta }) => {
+            let (name, description) = (name.clone(), description.clone());
+            GroupRecord { meta: Some(encode_meta(meta)), name, description }.encode_to_vec()
+        }
+        Object::Role(Role { id: _, name, description, capabilities, meta }) => {
+            let (name, description) = (name.clone(), description.clone());
+            let capabilities = capabilities.clone();
+            let meta = Some(encode_meta(meta));
+            RoleRecord { meta, name, description, capabilities }.encode_to_vec()
+        }
+        Object::RoleBinding(binding) => encode_binding(binding).encode_to_vec(),
+        Object::Identity(identity) => encode_identity(identity).encode_to_vec(),
+        Object::Resource(Resource { id: _, name, description, kind, properties, meta }) => {
+            ResourceRecord {
+                meta: Some(encode_meta(meta)),
+                name: name.clone(),
+                description: description.clone(),
+                kind: kind.clone(),
+                properties: encode_properties(properties),
+            }
+            .encode_to_vec()
+        }
+    }
+}
+
+fn encode_meta(meta: &Meta) -> MetaRecord {
+    let Meta { created, updated, create_time, update_time } = *meta;
+    MetaRecord {
+        created,
+        updated: if updated == created { 0 } else { updated },
+        create_time: Some(encode_time(create_time)),
+        update_time: (update_time != create_time).then(|| encode_time(update_time)),
+    }
+}
+
+const fn encode_time(time: Timestamp) -> Time {
+    Time { seconds: time.seconds(), nanos: time.nanos() }
+}
+
+fn encode_binding(binding: &RoleBinding) -> BindingRecord {
+    let is_parent = parent_or_self(binding.id.as_path()) == binding.scope.as_path();
+    BindingRecord {
+        meta: Some(encode_meta(&binding.meta)),
+        name: binding.name.clone(),
+        description: binding.description.clone(),
+        identity: binding.identity.to_string(),
+        role: binding.role.to_string(),
+        scope: (!is_parent).then(|| binding.scope.to_string()),
+        expires_at: binding.expires_at.map(encode_time),
+        when: binding.when.iter().map(encode_condition).collect(),
+    }
+}
+
+fn encode_condition(condition: &Condition) -> ConditionRecord {
+    let category = match condition.category {
+        AttributeCategory::Subject => 1,
+        AttributeCategory::Resource => 2,
+        AttributeCategory::Action => 3,
+        AttributeCategory::Context => 4,
+    };
+    let (name, equals) = (condition.name.clone(), condition.equals);
+    ConditionRecord { category, name, equals, value: Some(encode_value(&condition.value)) }
+}
+
+fn encode_value(value: &EngineValue) -> ValueRecord {
+    let value = match value {
+        EngineValue::String(text) => OneValue::String(text.clone()),
+        EngineValue::Boolean(boolean) => OneValue::Boolean(*boolean),
+        EngineValue::Integer(integer) => OneValue::Integer(*integer),
+    };
+    ValueRecord { value: Some(value) }
+}
+
+fn encode_properties(properties: &Properties) -> BTreeMap<String, ValueRecord> {
+    properties.iter().map(|(name, value)| (name.clone(), encode_value(value))).collect()
+}
+
+fn encode_identity(identity: &Identity) -> IdentityRecord {
+    let matched = |it: &Match| match it {
+        Match::Exact(text) => MatchRecord { text: text.clone(), is_pattern: false },
+        Match::Pattern(text) => MatchRecord { text: text.clone(), is_pattern: true },
+    };
+    let authentication = identity.authentication.as_ref().map(|it| match it {
+        Authentication::ClaimMatch(it) => AuthenticationRecord::ClaimMatch(ClaimMatchRecord {
+            issuer: Some(matched(&it.issuer)),
+            subject: Some(matched(&it.subject)),
+            audience: it.audience.as_ref().map(matched),
+            claims: it.claims.clone(),
+            claim_patterns: it.claim_patterns.clone(),
+        }),
+        Authentication::StaticKeys(it) => AuthenticationRecord::StaticKeys(StaticKeysRecord {
+            issuer: it.issuer.clone(),
+            subject: it.subject.clone(),
+            jwks: it.jwks.clone(),
+            expires_at: it.expires_at.map(encode_time),
+            audience: it.audience.clone(),
+        }),
+        Authentication::ClientCertificate(it) => {
+            let spiffe_id = it.spiffe_id.clone();
+            AuthenticationRecord::ClientCertificate(ClientCertificateRecord { spiffe_id })
+        }
+    });
+    IdentityRecord {
+        meta: Some(encode_meta(&identity.meta)),
+        name: identity.name.clone(),
+        description: identity.description.clone(),
+        kind: identity.kind.clone(),
+        properties: encode_properties(&identity.properties),
+        disabled: identity.disabled,
+        authentication,
+    }
+}
+
+// === Decoding ===
+
+/// The object of a key and its value.
 ///
 /// # Errors
 ///
-/// The key is not that of an object, or the value not the bytes of one.
+/// The key is that of no object, or the value is no valid message of the kind. What a record says is checked by its
+/// type only: whoever wrote it has judged it.
 pub fn decode(key: &[u8], value: &[u8]) -> Result<Object, RecordError> {
-    let error = |problem: String| RecordError::new(key, problem);
-    let (first, path) = key.split_first().ok_or_else(|| error("an empty key".to_owned()))?;
-    let kind = Kind::of_key(*first).ok_or_else(|| error("no object has such a key".to_owned()))?;
-    let id = str::from_utf8(path).map_err(|_| error("the path is not UTF-8".to_owned()))?;
-    let id = id.parse().map_err(|problem| error(format!("{problem}")))?;
-    let object = match kind {
-        Kind::Group => read::<messages::Group>(value).and_then(|it| it.read(id)).map(Object::Group),
-        Kind::Role => read::<messages::Role>(value).and_then(|it| it.read(id)).map(Object::Role),
+    let parsed = parse_key(key);
+    let (kind, id) = parsed.ok_or_else(|| RecordError::Key(key.escape_ascii().to_string()))?;
+    let problem =
+        |problem: Problem| RecordError::Value { kind, id: id.clone(), problem: problem.0 };
+    decode_value(kind, id.clone(), value).map_err(problem)
+}
+
+/// What is wrong with a value.
+struct Problem(String);
+
+impl From<prost::DecodeError> for Problem {
+    fn from(error: prost::DecodeError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn absent(field: &str) -> Problem {
+    Problem(format!("{field} is absent"))
+}
+
+fn parse(field: &str, path: &str) -> Result<PathBuf, Problem> {
+    path.parse().map_err(|error| Problem(format!("{field}: {error}")))
+}
+
+fn decode_value(kind: Kind, id: PathBuf, value: &[u8]) -> Result<Object, Problem> {
+    Ok(match kind {
+        Kind::Group => {
+            let GroupRecord { meta, name, description } = GroupRecord::decode(value)?;
+            Object::Group(Group { id, name, description, meta: decode_meta(meta)? })
+        }
+        Kind::Role => {
+            let record = RoleRecord::decode(value)?;
+            let RoleRecord { meta, name, description, capabilities } = record;
+            Object::Role(Role { id, name, description, capabilities, meta: decode_meta(meta)? })
+        }
         Kind::RoleBinding => {
-            read::<messages::RoleBinding>(value).and_then(|it| it.read(id)).map(Object::RoleBinding)
+            Object::RoleBinding(decode_binding(id, BindingRecord::decode(value)?)?)
         }
-        Kind::Identity => {
-            read::<messages::Identity>(value).and_then(|it| it.read(id)).map(Object::Identity)
-        }
+        Kind::Identity => Object::Identity(decode_identity(id, IdentityRecord::decode(value)?)?),
         Kind::Resource => {
-            read::<messages::Resource>(value).and_then(|it| it.read(id)).map(Object::Resource)
+            let record = ResourceRecord::decode(value)?;
+            let ResourceRecord { meta, name, description, kind, properties } = record;
+            let (meta, properties) = (decode_meta(meta)?, decode_properties(properties)?);
+            Object::Resource(Resource { id, name, description, kind, properties, meta })
+        }
+    })
+}
+
+fn decode_meta(meta: Option<MetaRecord>) -> Result<Meta, Problem> {
+    let MetaRecord { created, updated, create_time, update_time } =
+        meta.ok_or_else(|| absent("meta"))?;
+    let updated = if updated == 0 { created } else { updated };
+    let create_time = decode_time(create_time.ok_or_else(|| absent("create_time"))?);
+    let update_time = update_time.map_or(create_time, decode_time);
+    Ok(Meta { created, updated, create_time, update_time })
+}
+
+const fn decode_time(time: Time) -> Timestamp {
+    Timestamp::new(time.seconds, time.nanos)
+}
+
+fn decode_binding(id: PathBuf, record: BindingRecord) -> Result<RoleBinding, Problem> {
+    let BindingRecord { meta, name, description, identity, role, scope, expires_at, when } = record;
+    let scope = match scope {
+        Some(scope) => parse("scope", &scope)?,
+        None => id.as_path().parent().ok_or_else(|| absent("scope"))?.into(),
+    };
+    Ok(RoleBinding {
+        id,
+        name,
+        description,
+        identity: parse("identity", &identity)?,
+        role: role.into(),
+        scope,
+        expires_at: expires_at.map(decode_time),
+        when: when.into_iter().map(decode_condition).collect::<Result<_, _>>()?,
+        meta: decode_meta(meta)?,
+    })
+}
+
+/// A condition that is not understood is an error: without it the binding would count for more.
+fn decode_condition(record: ConditionRecord) -> Result<Condition, Problem> {
+    let ConditionRecord { category, name, equals, value } = record;
+    let category = match category {
+        1 => AttributeCategory::Subject,
+        2 => AttributeCategory::Resource,
+        3 => AttributeCategory::Action,
+        4 => AttributeCategory::Context,
+        other => return Err(Problem(format!("{other} is no category of attributes"))),
+    };
+    Ok(Condition { category, name, equals, value: decode_one(value)? })
+}
+
+fn decode_one(record: Option<ValueRecord>) -> Result<EngineValue, Problem> {
+    let value = record.and_then(|record| record.value).ok_or_else(|| absent("a value"))?;
+    Ok(match value {
+        OneValue::String(text) => EngineValue::String(text),
+        OneValue::Boolean(boolean) => EngineValue::Boolean(boolean),
+        OneValue::Integer(integer) => EngineValue::Integer(integer),
+    })
+}
+
+fn decode_properties(records: BTreeMap<String, ValueRecord>) -> Result<Properties, Problem> {
+    records.into_iter().map(|(name, value)| Ok((name, decode_one(Some(value))?))).collect()
+}
+
+fn decode_identity(id: PathBuf, record: IdentityRecord) -> Result<Identity, Problem> {
+    let IdentityRecord { meta, name, description, kind, properties, disabled, authentication } =
+        record;
+    let authentication = match authentication {
+        None => None,
+        Some(AuthenticationRecord::ClaimMatch(it)) => {
+            let matched = |it: MatchRecord| match it.is_pattern {
+                false => Match::Exact(it.text),
+                true => Match::Pattern(it.text),
+            };
+            Some(Authentication::ClaimMatch(ClaimMatch {
+                issuer: matched(it.issuer.ok_or_else(|| absent("issuer"))?),
+                subject: matched(it.subject.ok_or_else(|| absent("subject"))?),
+                audience: it.audience.map(matched),
+                claims: it.claims,
+                claim_patterns: it.claim_patterns,
+            }))
+        }
+        Some(AuthenticationRecord::StaticKeys(it)) => {
+            let StaticKeysRecord { issuer, subject, jwks, expires_at, audience } = it;
+            let expires_at = expires_at.map(decode_time);
+            let keys = StaticKeys { issuer, subject, jwks, expires_at, audience };
+            Some(Authentication::StaticKeys(keys))
+        }
+        Some(AuthenticationRecord::ClientCertificate(it)) => {
+            let spiffe_id = it.spiffe_id;
+            Some(Authentication::ClientCertificate(ClientCertificate { spiffe_id }))
         }
     };
-    object.map_err(error)
+    Ok(Identity {
+        id,
+        name,
+        description,
+        kind,
+        properties: decode_properties(properties)?,
+        disabled,
+        authentication,
+        meta: decode_meta(meta)?,
+    })
 }
 
-fn read<M: Message + Default>(value: &[u8]) -> Result<M, String> {
-    M::decode(value).map_err(|error| error.to_string())
-}
-
-/// The writes of a changed object.
-#[must_use]
-pub fn write(change: &ObjectChange) -> RecordWrite {
-    (object_key(change.kind, change.id.as_path()), change.after.as_ref().map(encode))
-}
+#[cfg(test)]
+mod tests;

@@ -200,6 +200,17 @@ impl Refusal {
         Self::open(None, Cause::InvalidField { field, problem })
     }
 
+    /// For the audit: where capabilities are missing and which, if that is why.
+    #[must_use]
+    pub fn missing(&self) -> (Option<&PathBuf>, &[String]) {
+        match &self.real {
+            Cause::MissingCapability { scope, missing } => (Some(scope), missing),
+            Cause::OperatorOnly { scope, absent } => (scope.as_ref(), absent),
+            Cause::DurationExceeded { scope, .. } => (Some(scope), &[]),
+            _ => (None, &[]),
+        }
+    }
+
     /// The whole text, for the audit: also what the caller is not told.
     #[must_use]
     pub fn audit_text(&self) -> String {

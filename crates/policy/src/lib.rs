@@ -19,6 +19,7 @@
 mod built_in;
 mod catalog;
 mod credentials;
+mod details;
 mod diagnostics;
 mod locate;
 mod policy;
@@ -33,6 +34,10 @@ mod syntax;
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;
 pub use credentials::{Credential, Credentials, SecretHash};
+pub use details::{
+    Authentication, ClaimMatch, Details, ListDetails, Matcher, PATTERN_COMPILED_BYTES_MAX,
+    PolicyDetails, SPIFFE_ID_BYTES_MAX, StaticKeys,
+};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
 pub use policy_test::{Expectation, PolicyTest, PolicyTests, load_policy_tests};

@@ -10,6 +10,7 @@ use capstan_engine::{
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
 use crate::credentials::{Credentials, CredentialsDraft};
+use crate::details::{Details, PolicyDetails, read_authentication, read_list};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::locate::report_violations;
 use crate::reader::{Kind, Node, Reader, Required};
@@ -21,6 +22,8 @@ pub struct Policy {
     pub model: Model,
     /// The credentials, by hash.
     pub credentials: Credentials,
+    /// What the document says beside its facts, by their positions.
+    pub details: PolicyDetails,
     /// Valid declarations that are certainly mistakes: at most [`DIAGNOSTICS_MAX`].
     ///
     /// [`DIAGNOSTICS_MAX`]: crate::DIAGNOSTICS_MAX
@@ -53,7 +56,10 @@ pub fn load_policy(document: &[u8], catalogs: &Catalogs) -> Result<Policy, Diagn
     };
     let found = match catalog {
         Some(catalog) if diagnostics.is_empty() => match Model::new(catalog, draft.facts) {
-            Ok(model) => return Ok(Policy { model, credentials, warnings }),
+            Ok(model) => {
+                let details = draft.details;
+                return Ok(Policy { model, credentials, details, warnings });
+            }
             Err(found) => found,
         },
         catalog => {
@@ -91,6 +97,7 @@ pub(crate) fn decode(document: &[u8]) -> Result<&str, Diagnostics> {
 struct Draft {
     catalog: Option<Source>,
     facts: Facts,
+    details: PolicyDetails,
     credentials: CredentialsDraft,
 }
 
@@ -104,7 +111,7 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
     let mark = node.mark;
     let mut draft = Draft::default();
     let (mut has_version, mut has_catalog) = (false, false);
-    let Draft { catalog, facts, credentials } = &mut draft;
+    let Draft { catalog, facts, details, credentials } = &mut draft;
     let is_mapping = reader.mapping(
         node,
         "a policy: a mapping with `version`, `catalog` and declarations",
@@ -127,17 +134,22 @@ fn read_policy<'t>(reader: &mut Reader<'t>, node: Node<'t>, catalogs: &Catalogs)
                 has_catalog = true;
                 *catalog = read_source(reader, value, catalogs);
             }
-            "groups" => reader.list(&mut facts.groups, value, "a list of groups", read_group),
+            "groups" => {
+                let into = (&mut facts.groups, &mut details.groups);
+                read_list(reader, value, "a list of groups", into, read_group);
+            }
             "roles" => reader.list(&mut facts.roles, value, "a list of roles", read_custom_role),
             "identities" => {
-                reader.list(&mut facts.identities, value, "a list of identities", read_identity);
+                let into = (&mut facts.identities, &mut details.identities);
+                read_list(reader, value, "a list of identities", into, read_identity);
             }
             "role_bindings" => {
-                let expected = "a list of role bindings";
-                reader.list(&mut facts.role_bindings, value, expected, read_role_binding);
+                let into = (&mut facts.role_bindings, &mut details.role_bindings);
+                read_list(reader, value, "a list of role bindings", into, read_role_binding);
             }
             "resources" => {
-                reader.list(&mut facts.resources, value, "a list of resources", read_registered);
+                let into = (&mut facts.resources, &mut details.resources);
+                read_list(reader, value, "a list of resources", into, read_registered);
             }
             _ => credentials.read(reader, value),
         },
@@ -174,20 +186,21 @@ pub(crate) fn read_source<'t>(
     catalog.map(Source::Named)
 }
 
-pub(crate) fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Group> {
+pub(crate) fn read_group<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<(Group, Details)> {
     let mark = node.mark;
     let mut id = Required::new("id");
-    let mut name = String::new();
+    let (mut name, mut details) = (String::new(), Details::default());
     let is_mapping = reader.mapping(
         node,
         "a group: a mapping with `id`",
-        &["id", "name"],
+        &["id", "name", "description"],
         |reader, key, value| match key {
             "id" => id.read(reader, value, self::id),
-            _ => name = reader.text(value).unwrap_or_default(),
+            "name" => name = reader.text(value).unwrap_or_default(),
+            _ => details.description = reader.text(value).unwrap_or_default(),
         },
     );
-    Some(Group { id: id.get(reader, mark, is_mapping)?, name })
+    Some((Group { id: id.get(reader, mark, is_mapping)?, name }, details))
 }
 
 pub(crate) fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<CustomRole> {
@@ -210,57 +223,67 @@ pub(crate) fn read_custom_role<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> O
     Some(CustomRole { id, name, description, capabilities })
 }
 
-pub(crate) fn read_identity<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Identity> {
+pub(crate) fn read_identity<'t>(
+    reader: &mut Reader<'t>,
+    node: Node<'t>,
+) -> Option<(Identity, Details)> {
     let mark = node.mark;
     let mut id = Required::new("id");
+    let mut details = Details::default();
     let (mut name, mut kind, mut properties, mut disabled) = Default::default();
     let is_mapping = reader.mapping(
         node,
         "an identity: a mapping with `id`",
-        &["id", "name", "type", "properties", "disabled"],
+        &["id", "name", "description", "type", "properties", "disabled", "authentication"],
         |reader, key, value| match key {
             "id" => id.read(reader, value, self::id),
             "name" => name = reader.text(value).unwrap_or_default(),
+            "description" => details.description = reader.text(value).unwrap_or_default(),
             "type" => kind = kind_word(reader, value),
+            "properties" => properties = reader.properties(value),
             "disabled" => disabled = reader.boolean(value).unwrap_or_default(),
-            _ => properties = reader.properties(value),
+            _ => details.authentication = read_authentication(reader, value),
         },
     );
     let id = id.get(reader, mark, is_mapping)?;
     let kind = kind.unwrap_or_else(|| "user".into());
-    Some(Identity { id, name, kind, properties, disabled })
+    Some((Identity { id, name, kind, properties, disabled }, details))
 }
 
 pub(crate) fn read_registered<'t>(
     reader: &mut Reader<'t>,
     node: Node<'t>,
-) -> Option<RegisteredResource> {
+) -> Option<(RegisteredResource, Details)> {
     let mark = node.mark;
     let mut id = Required::new("id");
     let mut kind = Required::new("type");
     let (mut name, mut properties) = (String::new(), Properties::new());
+    let mut details = Details::default();
     let is_mapping = reader.mapping(
         node,
         "a resource: a mapping with `id` and `type`",
-        &["id", "type", "name", "properties"],
+        &["id", "type", "name", "description", "properties"],
         |reader, key, value| match key {
             "id" => id.read(reader, value, self::id),
             "type" => kind.read(reader, value, kind_word),
             "name" => name = reader.text(value).unwrap_or_default(),
+            "description" => details.description = reader.text(value).unwrap_or_default(),
             _ => properties = reader.properties(value),
         },
     );
     let kind = kind.get(reader, mark, is_mapping);
     let id = id.get(reader, mark, is_mapping)?;
     // A missing type is reported. The resource is kept, so that its bindings are not reported too.
-    Some(RegisteredResource { id, name, kind: kind.unwrap_or_default(), properties })
+    let kind = kind.unwrap_or_default();
+    Some((RegisteredResource { id, name, kind, properties }, details))
 }
 
 pub(crate) fn read_role_binding<'t>(
     reader: &mut Reader<'t>,
     node: Node<'t>,
-) -> Option<RoleBinding> {
+) -> Option<(RoleBinding, Details)> {
     let mark = node.mark;
+    let mut details = Details::default();
     let (mut id, mut expires_at, mut when) = (None, None, Vec::new());
     let mut identity = Required::new("identity");
     let mut role = Required::new("role");
@@ -268,9 +291,10 @@ pub(crate) fn read_role_binding<'t>(
     let is_mapping = reader.mapping(
         node,
         "a role binding: a mapping with `identity`, `role` and `scope`",
-        &["id", "identity", "role", "scope", "expires_at", "when"],
+        &["id", "description", "identity", "role", "scope", "expires_at", "when"],
         |reader, key, value| match key {
             "id" => id = path(reader, value),
+            "description" => details.description = reader.text(value).unwrap_or_default(),
             "identity" => identity.read(reader, value, path),
             "role" => role.read(reader, value, role_name),
             "scope" => scope.read(reader, value, path),
@@ -281,7 +305,8 @@ pub(crate) fn read_role_binding<'t>(
     let identity = identity.get(reader, mark, is_mapping);
     let role = role.get(reader, mark, is_mapping);
     let scope = scope.get(reader, mark, is_mapping);
-    Some(RoleBinding { id, identity: identity?, role: role?, scope: scope?, expires_at, when })
+    let (identity, role, scope) = (identity?, role?, scope?);
+    Some((RoleBinding { id, identity, role, scope, expires_at, when }, details))
 }
 
 /// Reads a condition. An unreadable one is reported, and stands for a condition that equals no

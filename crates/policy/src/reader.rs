@@ -9,8 +9,8 @@
 mod required;
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 use capstan_engine::{Properties, Timestamp, Value as Attribute, did_you_mean, quote};
@@ -385,14 +385,28 @@ impl<'t> Reader<'t> {
 
     /// A mapping of attributes: any keys, each once; values as [`Self::attribute`] reads them.
     pub(crate) fn properties(&mut self, node: Node<'t>) -> Properties {
-        let mut properties = Properties::new();
+        self.named(node, "a mapping of attributes", "an attribute's name", |reader, value| {
+            // An unreadable value is already reported.
+            reader.attribute(value).unwrap_or(Attribute::Boolean(false))
+        })
+    }
+
+    /// A mapping with any keys, each once. Empty for another node, which is reported.
+    pub(crate) fn named<T>(
+        &mut self,
+        node: Node<'t>,
+        expected: &str,
+        expected_name: &str,
+        mut read: impl FnMut(&mut Self, Node<'t>) -> T,
+    ) -> BTreeMap<String, T> {
+        let mut named = BTreeMap::new();
         if !matches!(node.kind, Kind::Mapping) {
-            self.mismatch(node, "a mapping of attributes");
-            return properties;
+            self.mismatch(node, expected);
+            return named;
         }
         while let Next::Node(key) = self.next() {
             let mark = key.mark;
-            let name = self.parse(key, "an attribute's name", |text| match text {
+            let name = self.parse(key, expected_name, |text| match text {
                 "" => Err("not empty"),
                 "<<" => Err("no merge keys"),
                 _ if text.len() > TEXT_BYTES_MAX => Err("at most 1024 bytes"),
@@ -400,16 +414,15 @@ impl<'t> Reader<'t> {
                 _ => Ok(text.to_owned()),
             });
             let Next::Node(value) = self.next() else {
-                return properties;
+                return named;
             };
-            let value = self.attribute(value);
+            let value = read(self, value);
             let Some(name) = name else {
                 continue;
             };
-            match properties.entry(name) {
-                // An unreadable value is already reported.
+            match named.entry(name) {
                 Entry::Vacant(entry) => {
-                    entry.insert(value.unwrap_or(Attribute::Boolean(false)));
+                    entry.insert(value);
                 }
                 Entry::Occupied(entry) => {
                     let found = format!("key {} again", quote(entry.key()));
@@ -417,7 +430,7 @@ impl<'t> Reader<'t> {
                 }
             }
         }
-        properties
+        named
     }
 
     /// A string, a boolean or an integer within ±(2^53 − 1).

@@ -2,6 +2,7 @@
 //! `docs/POLICY.md` are generated from these tables. The reader does not use them; a test compares the reader with the
 //! schema, mutation by mutation (`tests/schema.rs`).
 
+mod authentication;
 mod catalog;
 mod json;
 mod markdown;
@@ -166,6 +167,10 @@ pub enum Kind {
     Attribute,
     /// A mapping from any names to values of attributes.
     Attributes,
+    /// A mapping from names of claims to strings of a certain form.
+    Claims(&'static Text),
+    /// A public key: a mapping from names to strings, booleans and lists of strings.
+    PublicKey,
     /// A mapping from names of parameters to one of these words.
     Forms(fn() -> Vec<&'static str>),
     /// A list of so many items.

@@ -22,6 +22,7 @@ use capstan_engine::{Catalog, FactSink};
 
 use crate::catalog::Catalogs;
 use crate::credentials::{Credentials, CredentialsDraft};
+use crate::details::Details;
 use crate::policy::{
     Source, read_custom_role, read_group, read_identity, read_registered, read_role_binding,
     read_source,
@@ -57,7 +58,8 @@ impl fmt::Display for NotStreamed {
 
 impl std::error::Error for NotStreamed {}
 
-/// Reads a policy in JSON, and hands its facts to the sink that `start` makes for its catalog.
+/// Reads a policy in JSON, and hands its facts to the sink that `start` makes for its catalog. What the document says
+/// beside its facts (descriptions, and how identities authenticate) is checked and dropped.
 ///
 /// The document is read in large parts, so it needs no buffer. Memory is needed for one part of the document, or for one
 /// item of a list if that is longer, for the catalog and for the credentials.
@@ -98,11 +100,18 @@ fn read_document<R: io::Read, S: FactSink>(
                 let catalog = items.window.value(|bytes| read_any_catalog(bytes, catalogs))?;
                 sink = start.take().map(|start| start(catalog));
             }
-            "groups" => items.read(read_group, S::group)?,
+            "groups" => items.read(|reader, node| fact(read_group(reader, node)), S::group)?,
             "roles" => items.read(read_custom_role, S::role)?,
-            "identities" => items.read(read_identity, S::identity)?,
-            "role_bindings" => items.read(read_role_binding, S::role_binding)?,
-            "resources" => items.read(read_registered, S::resource)?,
+            "identities" => {
+                items.read(|reader, node| fact(read_identity(reader, node)), S::identity)?;
+            }
+            "role_bindings" => {
+                items
+                    .read(|reader, node| fact(read_role_binding(reader, node)), S::role_binding)?;
+            }
+            "resources" => {
+                items.read(|reader, node| fact(read_registered(reader, node)), S::resource)?;
+            }
             "credentials" => read_list(&mut window, |reader, node| {
                 let read = credentials.read_item(reader, node);
                 read.ok_or_else(|| NotStreamed::because("a mistake"))
@@ -122,6 +131,11 @@ fn read_document<R: io::Read, S: FactSink>(
     let credentials =
         credentials.ok_or_else(|| NotStreamed::because("a credential of an unknown identity"))?;
     Ok(Streamed { sink, credentials })
+}
+
+/// The fact without its details, which a sink does not take.
+fn fact<T>(read: Option<(T, Details)>) -> Option<T> {
+    read.map(|(fact, _)| fact)
 }
 
 fn is_clean(reader: &Reader<'_>) -> Result<(), NotStreamed> {

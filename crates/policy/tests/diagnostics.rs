@@ -54,7 +54,7 @@ groups: []
             "5:27: role_bindings[2].role: found `acme/dev/r`; expected a role that may be bound at \
              `acme`: a custom role only at or below the group that owns it",
             "8:15: identities[0]: found unknown key `nmae`; expected one of the keys id, name, \
-             type, properties",
+             description, type, properties, disabled, authentication",
             "9:8: identities[1].id: found the number `5`; expected a path (quote it to make it a \
              string)",
             "9:17: identities[1].type: found null; expected a text",
@@ -121,7 +121,7 @@ fn one_mistake_causes_one_diagnostic() {
     );
     check_groups(
         "[{id: '5', nmae: x}]",
-        "3:20: groups[0]: found unknown key `nmae`; expected one of the keys id, name",
+        "3:20: groups[0]: found unknown key `nmae`; expected one of the keys id, name, description",
     );
     check_groups(
         "[&a {id: '5'}]",

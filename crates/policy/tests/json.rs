@@ -46,7 +46,7 @@ fn positions_are_those_in_the_json_text() {
         &[
             "14:20: role_bindings[0]: found no `scope`; expected the key `scope`",
             "17:3: role_bindings[0]: found unknown key `skope`; expected one of the keys id, \
-             identity, role, scope, expires_at, when",
+             description, identity, role, scope, expires_at, when",
         ],
     );
     check_changed(

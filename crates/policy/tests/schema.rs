@@ -50,6 +50,8 @@ const ONLY_READER: &[(&str, &str)] = &[
     ("a path (parameter `", ""),
     // Places in the tree.
     ("a path below the binding's scope", ""),
+    // Regular expressions.
+    ("a pattern that begins with `^` and ends with `$`", "`^"),
     // Bounds of several values together.
     ("a capability of at most 128 bytes", ""),
     ("a path (at most one `{name...}`)", ""),

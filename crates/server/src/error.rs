@@ -4,6 +4,7 @@
 //!
 //! **Invariant**: these types know no gRPC code. `grpc/status.rs` turns them into statuses.
 
+use capstan_iam::{Cause, ObjectsError, Refusal};
 use capstan_proto::contract::epoch;
 use thiserror::Error;
 
@@ -51,12 +52,73 @@ pub enum RequestError {
         /// The lowest revision that the request accepts.
         wanted: u64,
     },
+    /// The caller is not known, not registered or disabled. One text for all.
+    #[error("the caller is not authenticated")]
+    AuthnFailed,
+    /// It is not there, or the caller may not see it. One text for both.
+    #[error("not found")]
+    NotFound,
+    /// A policy file is served, which nobody changes through the server.
+    #[error("the policy is a file: change the file, or serve a store with --data")]
+    ReadOnly,
+    /// An operation is refused by the rules of management.
+    #[error(transparent)]
+    Refused(Box<Refusal>),
+    /// The store cannot do what the call needs.
+    #[error(transparent)]
+    Store(StoreFailure),
+    /// The objects of a revision cannot be read.
+    #[error("the store cannot be read: try again, and look into the log of the server")]
+    Unreadable,
     /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {
         /// The revision in the page token.
         revision: u64,
     },
+}
+
+/// Why a store does not make a change.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum StoreFailure {
+    /// It cannot be reached or does not work. Nothing was changed.
+    #[error("the store does not work: nothing was changed, try again")]
+    Unreachable,
+    /// It cannot be written. Nothing was changed.
+    #[error("the store is read-only: nothing was changed, the log of the server says why")]
+    ReadOnly,
+    /// There is no room. Nothing was changed.
+    #[error("the disk is full: nothing was changed, try again when there is room")]
+    Full,
+    /// The change may have been made or not.
+    #[error("it is not known whether the change was made: send it again with the same request_id")]
+    OutcomeUnknown,
+    /// Too many changes wait.
+    #[error("too many changes wait: try again in a moment")]
+    Busy,
+    /// A quota is used up: which, and when there is more.
+    #[error("{0}")]
+    Quota(String),
+}
+
+/// What a caller is told that the rules of management refuse. Refusals with one text for several causes have errors of
+/// their own.
+impl From<Refusal> for RequestError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal.told {
+            Cause::AuthnFailed => Self::AuthnFailed,
+            Cause::NotFound => Self::NotFound,
+            _ => Self::Refused(Box::new(refusal)),
+        }
+    }
+}
+
+impl From<ObjectsError> for RequestError {
+    fn from(error: ObjectsError) -> Self {
+        // What is wrong with a store is for its operator only.
+        tracing::error!(%error, "objects cannot be read");
+        Self::Unreadable
+    }
 }
 
 impl RequestError {

@@ -8,10 +8,13 @@
 //! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
 //! pointer. No call waits for a load.
 //!
-//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, then `watched`.
+//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, `watched`,
+//! then `management`.
 
 mod catalog_files;
 pub mod file;
+pub mod journal;
+pub mod management;
 pub mod published;
 pub mod reload;
 pub mod source;
@@ -19,3 +22,17 @@ mod streamed;
 pub(crate) mod watched;
 
 pub use published::{Current, Freshness, Published};
+
+/// Frees the revisions that are no longer kept.
+fn free_expired(published: &Published, give_back: fn()) {
+    let expired = published.expire();
+    if !expired.is_empty() {
+        // Freeing a large index takes a tenth of a second. If no thread starts, it is freed here.
+        let free = std::thread::Builder::new().name("free".into());
+        let freed = free.spawn(move || {
+            drop(expired);
+            give_back();
+        });
+        drop(freed);
+    }
+}

@@ -109,6 +109,9 @@ pub const KEPT_TIME: Duration = Duration::from_secs(60);
 /// Bytes of index of all kept revisions together; the served revision does not count. Beyond it,
 /// the oldest is freed first. It bounds the memory that frequent writes can take.
 pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
+/// Earlier revisions that keep their view of the store's objects for a paged list. Each holds the old pages of the
+/// file that later writes replaced. Beyond it the oldest list has to begin anew.
+pub const PINNED_VIEWS_MAX: usize = 64;
 /// Identities whose decisions are compared with the rules before a snapshot may serve. It bounds
 /// the time that the self-check adds to a load.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
@@ -281,9 +284,53 @@ pub const BASIC_COLONS_MAX: usize = 32;
 /// Bytes of the header with the reason of a refusal. A longer reason is cut.
 pub const REASON_HEADER_BYTES_MAX: usize = 1024;
 
+// === Changes of a store ===
+
+/// Changes that wait for the writer. It makes some thousand a second, so they wait for less than a second.
+pub const WRITES_QUEUED_MAX: usize = 1_024;
+/// Changes of one commit.
+pub const WRITE_GROUP_MAX: usize = 256;
+/// Bytes of keys and values of one commit; then no further change joins it.
+pub const WRITE_GROUP_BYTES: u64 = 8 * 1024 * 1024;
+/// Time for which the answer to a change with a request id is kept for a retry (contract, section 6).
+pub const REQUEST_KEPT: Duration = Duration::from_secs(600);
+/// Records of refusals of one caller in a minute. Further ones are counted, and the next record has their number.
+pub const REFUSALS_PER_MINUTE: u32 = 60;
+/// Callers whose refusals are counted.
+pub const REFUSED_CALLERS_MAX: usize = 4_096;
+/// Audit records that are kept. The oldest are deleted, and the head of the log keeps the digest of the last one.
+pub const AUDIT_RECORDS_MAX: u64 = 10_000_000;
+/// Audit records beyond that number that one commit deletes.
+pub const AUDIT_PRUNED_MAX: usize = 1_024;
+
+/// Quotas of organizations and of callers. The operator has none but that of objects of an organization.
+#[derive(Clone, Copy, Debug)]
+pub struct Quotas {
+    /// Objects of an organization.
+    pub organization_objects: u64,
+    /// Objects that one caller has made and that are still there.
+    pub creator_objects: u64,
+    /// Changes in an organization in a minute.
+    pub organization_changes: u32,
+    /// Changes of one caller in a minute.
+    pub creator_changes: u32,
+}
+
+/// [`Quotas`], unless the operator sets others: what one server holds in a few gigabytes, and what its disk takes.
+pub const QUOTAS: Quotas = Quotas {
+    organization_objects: 10_000_000,
+    creator_objects: 1_000_000,
+    organization_changes: 60_000,
+    creator_changes: 6_000,
+};
+
 /// Limits that can differ between servers, such as those of tests. All other limits are constants.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// See [`QUOTAS`].
+    pub quotas: Quotas,
+    /// See [`AUDIT_RECORDS_MAX`].
+    pub audit_records_max: u64,
     /// See [`MESSAGE_BYTES_MAX`].
     pub message_bytes_max: usize,
     /// See [`IN_FLIGHT_MAX`].
@@ -347,6 +394,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            quotas: QUOTAS,
+            audit_records_max: AUDIT_RECORDS_MAX,
             message_bytes_max: MESSAGE_BYTES_MAX,
             in_flight_max: IN_FLIGHT_MAX,
             peer_in_flight_max: PEER_IN_FLIGHT_MAX,

@@ -14,6 +14,9 @@ pub const SEQ_BITS: u32 = 40;
 /// The highest epoch, so that JSON holds every revision exactly. The lowest epoch of a store is 1.
 pub const EPOCH_MAX: u16 = 8_191;
 
+/// Bytes of an encoded head, see [`Head::to_bytes`].
+pub const HEAD_BYTES: usize = 2 + 8 + 4 + 2 * DIGEST_BYTES;
+
 /// What ends a transaction: its place in the sequence, and a digest of everything up to it
 /// (`consistency.md`, C.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,41 @@ impl Head {
         ((self.epoch as u64) << SEQ_BITS) | self.seq
     }
 
+    /// The encoding of a head in a store: epoch, sequence number, number of operations, digest, digest before.
+    /// Numbers are little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; HEAD_BYTES] {
+        let mut bytes = [0; HEAD_BYTES];
+        let parts: [&[u8]; 5] = [
+            &self.epoch.to_le_bytes(),
+            &self.seq.to_le_bytes(),
+            &self.n_ops.to_le_bytes(),
+            &self.digest,
+            &self.prev_digest,
+        ];
+        let encoded = parts.into_iter().flatten();
+        bytes.iter_mut().zip(encoded).for_each(|(to, from)| *to = *from);
+        bytes
+    }
+
+    /// Reads [`Self::to_bytes`]. `None` if the length is another, or the epoch or the sequence number is one that no
+    /// store has.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (epoch, rest) = bytes.split_first_chunk()?;
+        let (seq, rest) = rest.split_first_chunk()?;
+        let (n_ops, rest) = rest.split_first_chunk()?;
+        let (digest, prev_digest) = rest.split_first_chunk()?;
+        let head = Self {
+            epoch: u16::from_le_bytes(*epoch),
+            seq: u64::from_le_bytes(*seq),
+            n_ops: u32::from_le_bytes(*n_ops),
+            digest: *digest,
+            prev_digest: prev_digest.try_into().ok()?,
+        };
+        ((1..=EPOCH_MAX).contains(&head.epoch) && head.seq < 1 << SEQ_BITS).then_some(head)
+    }
+
     /// The head after one more transaction with these operations. The digest is SHA-256 of the following
     /// encoding, which must not change, because digests are stored. Numbers are little-endian:
     ///
@@ -60,22 +98,8 @@ impl Head {
         hash.update(self.epoch.to_le_bytes());
         hash.update(seq.to_le_bytes());
         hash.update(n_ops.to_le_bytes());
-        let mut part = |bytes: &[u8]| {
-            hash.update(u32::try_from(bytes.len()).unwrap_or(u32::MAX).to_le_bytes());
-            hash.update(bytes);
-        };
         for op in ops {
-            match op {
-                Op::Put { key, value } => {
-                    part(&[1]);
-                    part(key);
-                    part(value);
-                }
-                Op::Delete { key } => {
-                    part(&[2]);
-                    part(key);
-                }
-            }
+            op.encode(&mut |part| hash.update(part));
         }
         let digest = hash.finalize().into();
         Self { epoch: self.epoch, seq, n_ops, digest, prev_digest: self.digest }

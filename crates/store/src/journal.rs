@@ -12,7 +12,8 @@ use thiserror::Error;
 
 use crate::Head;
 
-/// One operation of a transaction. A key has 1 to 2,048 bytes.
+/// One operation of a transaction. A key has 1 to [`KEY_BYTES_MAX`](crate::limits::KEY_BYTES_MAX) bytes, a value
+/// at most [`VALUE_BYTES_MAX`](crate::limits::VALUE_BYTES_MAX).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Sets the value of a key.
@@ -42,7 +43,8 @@ pub struct Batch {
     /// Transactions in order. Each gets its own sequence number.
     pub transactions: Vec<Transaction>,
     /// Operations outside the history: they belong to no transaction, move no head, are in no digest of the
-    /// journal, and no watcher sees them. For records of refusals and times of use.
+    /// journal, and no watcher sees them. For records of refusals and times of use. They are applied last, in
+    /// order, and use keys that no transaction uses: else the state would not follow from the history.
     pub side: Vec<Op>,
 }
 
@@ -76,7 +78,11 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// answers: the digest is that of one or the other.
     fn append(&self, expected: Head, batch: Batch) -> BoxFuture<'_, Result<Head, AppendError>>;
 
-    /// The transactions from this sequence number on, those that come later, too.
+    /// The transactions from this sequence number on, those that come later, too. The stream ends with the
+    /// store, or after its first error. Sequence number 0 means 1, the first there can be.
+    ///
+    /// A watcher reads the kept history at its own pace. One that falls behind what is kept
+    /// ends with [`WatchError::TooSlow`]; it then needs a view, and a watch from the sequence number behind that.
     fn watch(
         &self,
         from: u64,
@@ -153,8 +159,8 @@ pub enum WatchError {
     /// The sequence number is later than the next one.
     #[error("the head is at {0}")]
     Future(u64),
-    /// The watcher is too slow: it would hold more than the limit.
-    #[error("the watcher is too far behind")]
+    /// The watcher was too slow: the transaction it needs next is not kept any more.
+    #[error("the watcher is too far behind: read the state anew, and watch from there")]
     TooSlow,
     /// The store does not answer.
     #[error(transparent)]

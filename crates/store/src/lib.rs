@@ -14,10 +14,20 @@
 //!
 //! Read `journal`, then `head`.
 
+mod batch;
+mod envelope;
+mod follow;
 mod head;
 mod journal;
+pub mod limits;
+mod memory;
+mod op;
+mod redb;
 
-pub use head::{DIGEST_BYTES, Digest, EPOCH_MAX, Head, SEQ_BITS};
+pub use head::{DIGEST_BYTES, Digest, EPOCH_MAX, HEAD_BYTES, Head, SEQ_BITS};
 pub use journal::{
     AppendError, Batch, Committed, Entry, Journal, Op, StoreError, Transaction, View, WatchError,
 };
+pub use limits::Limits;
+pub use memory::MemoryStore;
+pub use redb::{Checked, Compacted, OpenError, RedbStore};

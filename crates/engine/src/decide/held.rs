@@ -100,6 +100,8 @@ impl Snapshot {
     /// disabled, in the order of their ids. Several bindings and several roles may give them together; those of an
     /// ancestor count, too, and a root has none.
     ///
+    /// The index does not know types: who must leave out pull tokens, or whoever cannot log in, looks at the objects.
+    ///
     /// An iterator, because one or two identities often answer the question. Each step evaluates identities that are
     /// bound at the scope or an ancestor up to the next one that holds them; all of them costs as
     /// [`Self::list_identities`] does.

@@ -10,7 +10,9 @@
 //!
 //! The order of changes shows in one place only. A binding without an id gets the derived id, or the next
 //! number if that path is taken at the time; it keeps the id, and nothing else can take it later. A document
-//! instead gives derived ids after all declared ones. A store names every binding, so this does not concern it.
+//! instead gives derived ids after all declared ones. A store names every binding before it is applied
+//! ([`Snapshot::free_binding_id`](crate::Snapshot::free_binding_id)), so this does not concern it; a derived id that is
+//! declared takes no more memory than one that is not.
 //! Derived ids of bindings at one scope are compared with each other only if the scope stores numbers
 //! (`scope.rs`): two of them are equal with a probability of 2⁻⁶⁴ a pair.
 

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Document, Key, Kind, Rule, Shape, Table, Test, Text, texts};
+use crate::details::PRIVATE_MEMBERS;
 use crate::scalar::INTEGER_MAX;
 
 impl Document {
@@ -75,6 +76,25 @@ fn kind(kind: &Kind) -> Map<String, Value> {
             "propertyNames": text(&texts::PROPERTY),
             "additionalProperties": self::kind(&Kind::Attribute),
         }),
+        Kind::Claims(form) => json!({
+            "type": "object",
+            "propertyNames": text(&texts::PROPERTY),
+            "additionalProperties": text(form),
+        }),
+        Kind::PublicKey => {
+            let mut names = text(&texts::PROPERTY);
+            names.insert("not".into(), json!({"enum": PRIVATE_MEMBERS}));
+            json!({
+                "type": "object",
+                "required": ["kty"],
+                "propertyNames": names,
+                "properties": {"kty": {"type": "string"}},
+                "additionalProperties": {
+                    "type": ["string", "boolean", "array"],
+                    "items": {"type": "string"},
+                },
+            })
+        }
         Kind::Forms(words) => json!({
             "type": "object",
             "propertyNames": text(&texts::PARAMETER),

@@ -122,6 +122,14 @@ where
         Kind::Attributes => {
             "mapping of names to strings, booleans or integers within ±(2^53 − 1)".into()
         }
+        Kind::Claims(text) => {
+            format!("mapping of claims to: {}", self::words(&Kind::Text(text), texts))
+        }
+        Kind::PublicKey => {
+            "public key: a mapping of names to strings, booleans or lists of strings, with `kty`, and without \
+             members of a private key"
+                .into()
+        }
         Kind::Forms(words) => format!("mapping of parameters to {}", code(&words())),
         Kind::List { of, min, max } => {
             let bounds = match (min, max) {

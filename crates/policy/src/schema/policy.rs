@@ -2,6 +2,7 @@
 
 use capstan_engine::CONDITIONS_MAX;
 
+use super::authentication::AUTHENTICATION;
 use super::catalog::CATALOG;
 use super::texts::{ATTRIBUTE, HASH, NAME, PATH, ROLE, ROLE_ID, STRING, TEXT, TIME, WORD};
 use super::{Document, Key, Kind, Rule, Shape, Table};
@@ -20,7 +21,7 @@ version: 1
 catalog: chainguard-2025-08-14+errata
 groups:
   - {id: acme, name: Acme Corp}
-  - {id: acme/platform, name: Platform}
+  - {id: acme/platform, name: Platform, description: builds and ships images}
 roles:
   - id: acme/puller
     name: Puller
@@ -28,9 +29,42 @@ roles:
     capabilities: [repo.list, manifest.list, apk.list]
 identities:
   - {id: alice, name: Alice Andersson}
-  - {id: acme/ci, name: Build pipeline, type: service, properties: {level: 3, team: platform, trusted: true}}
+  - id: acme/ci
+    name: Build pipeline
+    description: builds images on every merge
+    type: service
+    properties: {level: 3, team: platform, trusted: true}
+    authentication:
+      claim_match:
+        issuer: https://ci.example.com
+        subject_pattern: ^repo:acme/[a-z-]+:main$
+        audience: capstan
+        claims: {environment: production}
+        claim_patterns: {run: \"^[0-9]+$\"}
+  - id: acme/robot
+    type: service
+    authentication:
+      static_keys:
+        issuer: https://robots.example.com
+        subject: robot-7
+        jwks: {keys: [{kty: OKP, crv: Ed25519, kid: \"1\", x: 11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo}]}
+        expires_at: 2027-01-01T00:00:00Z
+        audience: capstan
+  - id: acme/node
+    type: service
+    authentication: {client_certificate: {spiffe_id: spiffe://example.com/ns/prod/sa/node}}
+  - {id: acme/old, type: service, disabled: true}
+  - id: acme/any-branch
+    type: service
+    authentication:
+      claim_match:
+        issuer_pattern: ^https://ci[0-9]\\.example\\.com$
+        subject: deploy
+        audience_pattern: ^capstan(-test)?$
 role_bindings:
-  - {id: acme/alice-owner, identity: alice, role: owner, scope: acme}
+  - {id: acme/alice-owner, description: the first owner, identity: alice, role: owner, scope: acme}
+  # A person before the first login, by the id that `LookupIdentity` answers.
+  - {identity: 2b7a6d0bb9fdd2b0bb2c50a4a1e5a0e3a2c1d9f8, role: viewer, scope: acme}
   - {identity: acme/ci, role: acme/puller, scope: acme/platform, expires_at: 2027-01-01T00:00:00Z}
   - identity: acme/ci
     role: editor
@@ -39,7 +73,11 @@ role_bindings:
       - {attribute: resource.status, not_equals: archived}
       - {attribute: subject.team, equals: platform}
 resources:
-  - {id: acme/platform/nginx, type: repo, name: nginx, properties: {status: active, visibility: private}}
+  - id: acme/platform/nginx
+    type: repo
+    name: nginx
+    description: the web server
+    properties: {status: active, visibility: private}
 credentials:
   - identity: acme/ci
     sha256: 6ed255afcdb60a7fc9fd4ec18385aa5a31f905137e966a438fccb3ce1cbab370
@@ -79,7 +117,8 @@ const POLICY: Table = Table {
             "groups",
             Kind::list(&Kind::Table(&GROUP)),
             "The tree of groups.",
-            r#"[{"id": "acme", "name": "Acme Corp"}, {"id": "acme/platform", "name": "Platform"}]"#,
+            r#"[{"id": "acme", "name": "Acme Corp"},
+                {"id": "acme/platform", "name": "Platform", "description": "builds and ships images"}]"#,
         ),
         Key::optional(
             "roles",
@@ -105,7 +144,7 @@ const POLICY: Table = Table {
             Kind::list(&Kind::Table(&RESOURCE)),
             "Registered resources: searches find them, conditions know their properties, and they can be scopes. A \
              resource need not be registered to be asked about.",
-            r#"[{"id": "acme/platform/nginx", "type": "repo", "name": "nginx",
+            r#"[{"id": "acme/platform/nginx", "type": "repo", "name": "nginx", "description": "the web server",
                  "properties": {"status": "active", "visibility": "private"}}]"#,
         ),
         Key::optional(
@@ -123,6 +162,11 @@ const POLICY: Table = Table {
     ..Table::EMPTY
 };
 
+/// A description, which decides nothing.
+const fn description(meaning: &'static str, example: &'static str) -> Key {
+    Key::optional("description", Kind::Text(&TEXT), meaning, example).or(r#""""#)
+}
+
 const GROUP: Table = Table {
     name: "group",
     description: "A node of the tree. A group without a parent is an organization.",
@@ -135,6 +179,7 @@ const GROUP: Table = Table {
         ),
         Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Platform""#)
             .or(r#""""#),
+        description("What the group is for.", r#""builds and ships images""#),
     ],
     ..Table::EMPTY
 };
@@ -176,6 +221,7 @@ const IDENTITY: Table = Table {
         Key::required("id", Kind::Text(&PATH), "The path. It needs no parent.", r#""acme/ci""#),
         Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""Build pipeline""#)
             .or(r#""""#),
+        description("What the identity is for.", r#""builds images on every merge""#),
         Key::optional("type", Kind::Text(&WORD), "The type, any word.", r#""service""#)
             .or(r#""user""#),
         Key::optional(
@@ -185,6 +231,19 @@ const IDENTITY: Table = Table {
             r#"{"level": 3, "team": "platform", "trusted": true}"#,
         )
         .or("{}"),
+        Key::optional(
+            "disabled",
+            Kind::Boolean,
+            "Whether none of its bindings counts. They stay, for when it is enabled again.",
+            "true",
+        )
+        .or("false"),
+        Key::optional(
+            "authentication",
+            Kind::Table(&AUTHENTICATION),
+            "How it proves who it is. Used by an import into a store; a served policy file ignores it.",
+            r#"{"client_certificate": {"spiffe_id": "spiffe://example.com/ns/prod/sa/node"}}"#,
+        ),
     ],
     ..Table::EMPTY
 };
@@ -199,7 +258,13 @@ const ROLE_BINDING: Table = Table {
             "A path below the scope that nothing else has. Without it, an id is generated.",
             r#""acme/alice-owner""#,
         ),
-        Key::required("identity", Kind::Text(&PATH), "A declared identity.", r#""alice""#),
+        description("What the binding is for.", r#""the first owner""#),
+        Key::required(
+            "identity",
+            Kind::Text(&PATH),
+            "A declared identity, or the id of a person before the first login: 40 lower-case hexadecimal digits.",
+            r#""alice""#,
+        ),
         Key::required(
             "role",
             Kind::Text(&ROLE),
@@ -306,6 +371,7 @@ const RESOURCE: Table = Table {
         ),
         Key::required("type", Kind::Text(&WORD), "The type, any word.", r#""repo""#),
         Key::optional("name", Kind::Text(&TEXT), "The name for people.", r#""nginx""#).or(r#""""#),
+        description("What the resource is for.", r#""the web server""#),
         Key::optional(
             "properties",
             Kind::Attributes,

@@ -4,7 +4,10 @@
 
 use capstan_engine::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_SEGMENTS_MAX, SEGMENT_BYTES_MAX};
 
-use crate::{CHALLENGE_BYTES_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX, TEXT_BYTES_MAX};
+use crate::{
+    CHALLENGE_BYTES_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX, SPIFFE_ID_BYTES_MAX,
+    TEXT_BYTES_MAX,
+};
 
 /// A form of string.
 #[derive(Debug)]
@@ -202,6 +205,33 @@ pub(super) const PROPERTY: Text = text(
     || format!("^(?!<<$)[^{CONTROL}]+$"),
     1,
     TEXT_BYTES_MAX,
+);
+
+/// A pattern of claims.
+pub(super) const PATTERN: Text = text(
+    "pattern",
+    || {
+        "a regular expression in the syntax of the Rust crate `regex`, which begins with `^` and ends with `$`; it \
+         matches a text as a whole"
+            .into()
+    },
+    || format!(r"^\^[^{CONTROL}]*\$$"),
+    2,
+    TEXT_BYTES_MAX,
+);
+
+/// The SPIFFE ID of a workload.
+pub(super) const SPIFFE_ID: Text = text(
+    "SPIFFE ID",
+    || {
+        format!(
+            "`spiffe://trust-domain/path`, at most {SPIFFE_ID_BYTES_MAX} bytes; the trust domain is of `a-z 0-9 . _ -`, \
+             a segment of the path of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`"
+        )
+    },
+    || format!("^spiffe://[a-z0-9._-]{{1,255}}(?:/{NO_DOTS}[A-Za-z0-9._-]+)+$"),
+    12,
+    SPIFFE_ID_BYTES_MAX,
 );
 
 /// A host without a port.

@@ -237,15 +237,15 @@ fn unknown_keys_are_errors() {
     check_key("Version: 1", "3:1:", "Version", TOP);
     check_key("5: 1", "3:1:", "5", TOP);
     check_key("'': 1", "3:1:", "", TOP);
-    check_key("groups: [{id: a, nmae: b}]", "3:18: groups[0]:", "nmae", "id, name");
-    let known = "id, name, type, properties";
+    check_key("groups: [{id: a, nmae: b}]", "3:18: groups[0]:", "nmae", "id, name, description");
+    let known = "id, name, description, type, properties, disabled, authentication";
     check_key("identities: [{id: a, x: {y: [z]}}]", "3:22: identities[0]:", "x", known);
-    let known = "id, type, name, properties";
+    let known = "id, type, name, description, properties";
     check_key("resources: [{id: a, type: b, y: c}]", "3:30: resources[0]:", "y", known);
     check_acme(
         "role_bindings:\n- identity: alice\n  role: owner\n  scope: acme\n  expires: 5",
         &["11:3: role_bindings[0]: found unknown key `expires`; expected one of the keys id, \
-           identity, role, scope, expires_at, when"],
+           description, identity, role, scope, expires_at, when"],
     );
     check(
         policy("? [a, b]\n: c\n? {d: e}\n: f"),
@@ -448,7 +448,7 @@ fn a_syntax_error_ends_the_reading() {
         &[
             "4:3: groups[0]: found no `id`; expected the key `id`",
             "5:3: groups[1]: found no `id`; expected the key `id`",
-            "5:4: groups[1]: found unknown key `nmae`; expected one of the keys id, name",
+            "5:4: groups[1]: found unknown key `nmae`; expected one of the keys id, name, description",
             "6:3: groups: found a quote that is not closed; expected the same quote at the end of the text",
         ],
     );

@@ -8,6 +8,7 @@ mod common;
 
 mod conditions;
 mod credentials;
+mod details;
 mod document;
 mod rules;
 mod values;

@@ -159,6 +159,17 @@ fn strings(text: &str) -> Vec<String> {
         "/%2F",
         "a{x}",
         "a/{x}",
+        "^$",
+        "^a$",
+        "^(x$",
+        "^a|b$",
+        "^",
+        "$",
+        "spiffe://a/b",
+        "spiffe://a/./b",
+        "spiffe://A/b",
+        "spiffe://a/",
+        "spiffe://a",
         "subject.",
         "subject.a",
         "subject.\n",
@@ -257,7 +268,8 @@ pub(crate) fn shape(pointer: &str) -> String {
     let mut steps: Vec<&str> = pointer.split('/').collect();
     for at in 0..steps.len() {
         // Names of attributes and parameters are free.
-        let is_free = at > 0 && ["properties", "where"].contains(&steps[at - 1]);
+        let is_free =
+            at > 0 && ["properties", "where", "claims", "claim_patterns"].contains(&steps[at - 1]);
         if is_free || steps[at].parse::<usize>().is_ok() {
             steps[at] = "*";
         }

@@ -244,7 +244,7 @@ impl Offline {
             metrics: Arc::default(),
             clock: Clock::System,
         };
-        Ok(Self { ext_authz, current: Current { snapshot, credentials } })
+        Ok(Self { ext_authz, current: Current::of_document(snapshot, credentials) })
     }
 
     /// The answer to a request at this time.

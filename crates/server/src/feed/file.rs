@@ -89,7 +89,7 @@ impl PolicyFile {
             let loaded = (snapshot.clone(), compared, (warnings, of_catalogs), catalog_files);
             let bytes = served.map_or(0, |served| served.bytes_beside(&snapshot));
             drop(replaced);
-            drop(published.publish(Current { snapshot, credentials }, bytes));
+            drop(published.publish(Current::of_document(snapshot, credentials), bytes));
             give_back();
             anyhow::Ok(loaded)
         });
@@ -134,17 +134,6 @@ impl Document for PolicyFile {
     }
 
     fn on_tick(&mut self) {
-        let expired = self.published.expire();
-        if !expired.is_empty() {
-            let give_back = self.config.give_back;
-            // Freeing a large index takes a tenth of a second. If no thread starts, it is freed
-            // here.
-            let free = std::thread::Builder::new().name("free".into());
-            let freed = free.spawn(move || {
-                drop(expired);
-                give_back();
-            });
-            drop(freed);
-        }
+        super::free_expired(&self.published, self.config.give_back);
     }
 }

@@ -5,10 +5,13 @@
 //!              └─▶ earlier revisions, by time and bytes ─▶ kept
 //! ```
 //!
-//! **Invariants**: snapshot and credentials are one pointer, so one publication replaces both. A
-//! revision is always in `current` or among the earlier ones until it expires. Earlier revisions
+//! **Invariants**: snapshot, credentials and view are one pointer, so one publication replaces all of them.
+//! A revision is always in `current` or among the earlier ones until it expires. Earlier revisions
 //! are kept for `Retention::time` and up to `Retention::bytes_max`. The writer removes and
 //! frees them; a call that still uses one frees it at its end.
+//!
+//! A view holds old pages of the store's file, so an earlier revision keeps its view only if a paged list
+//! needs it (`Current::pin`), and at most [`PINNED_VIEWS_MAX`] do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,20 +21,86 @@ use arc_swap::{ArcSwapOption, Guard};
 use capstan_engine::Snapshot;
 use capstan_policy::Credentials;
 use capstan_proto::contract::epoch;
+use capstan_store::View;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::RequestError;
 use crate::interleave;
-use crate::limits::{Limits, REVISION_WAIT_MAX};
+use crate::limits::{Limits, PINNED_VIEWS_MAX, REVISION_WAIT_MAX};
 
-/// The snapshot and the credentials of one revision.
+/// One revision: the snapshot that decides, and what belongs to it.
 #[derive(Debug)]
 pub struct Current {
     /// The snapshot that decides.
     pub snapshot: Snapshot,
     /// The identities that secrets prove.
     pub credentials: Credentials,
+    objects: Mutex<Objects>,
+}
+
+/// Access to the objects of a revision.
+#[derive(Debug, Default)]
+struct Objects {
+    /// `None` for a policy file, and for an earlier revision that is not pinned.
+    view: Option<Arc<dyn View>>,
+    pinned: bool,
+}
+
+impl Current {
+    /// A revision of a policy file.
+    #[must_use]
+    pub fn of_document(snapshot: Snapshot, credentials: Credentials) -> Self {
+        Self { snapshot, credentials, objects: Mutex::default() }
+    }
+
+    /// A revision of a store. The view is of the same revision as the snapshot.
+    #[must_use]
+    pub fn of_store(snapshot: Snapshot, view: Arc<dyn View>, credentials: Credentials) -> Self {
+        debug_assert_eq!(snapshot.revision(), view.head().revision());
+        let objects = Mutex::new(Objects { view: Some(view), pinned: false });
+        Self { snapshot, credentials, objects }
+    }
+
+    /// Shows a later view of the same revision: it may have more of what belongs to no revision, such as audit
+    /// records of refusals.
+    pub(super) fn refresh(&self, view: Arc<dyn View>) {
+        debug_assert_eq!(self.snapshot.revision(), view.head().revision());
+        self.objects().view = Some(view);
+    }
+
+    /// The objects of this revision. `None` for a policy file, and for an earlier revision that is not pinned:
+    /// then the reader begins anew with the served one.
+    #[must_use]
+    pub fn view(&self) -> Option<Arc<dyn View>> {
+        self.objects().view.clone()
+    }
+
+    /// Keeps the view for the next pages of a list, for as long as the revision is kept. False if the revision
+    /// was replaced meanwhile and has no view any more.
+    #[must_use]
+    pub fn pin(&self) -> bool {
+        let mut objects = self.objects();
+        objects.pinned |= objects.view.is_some();
+        objects.pinned
+    }
+
+    /// Lets go of the view unless it is pinned. Returns whether it is.
+    fn replaced(&self) -> bool {
+        let mut objects = self.objects();
+        if !objects.pinned {
+            objects.view = None;
+        }
+        objects.pinned
+    }
+
+    fn unpin(&self) {
+        *self.objects() = Objects::default();
+    }
+
+    fn objects(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The minimum revision of an answer (contract, section 5).
@@ -96,6 +165,13 @@ impl EarlierRevisions {
         }
         freed
     }
+
+    /// Lets go of the oldest pinned views beyond the limit. Their lists begin anew.
+    fn unpin(&self) {
+        let pinned = self.kept.iter().filter(|one| one.current.objects().pinned);
+        let beyond = pinned.clone().count().saturating_sub(PINNED_VIEWS_MAX);
+        pinned.take(beyond).for_each(|one| one.current.unpin());
+    }
 }
 
 impl Published {
@@ -124,8 +200,11 @@ impl Published {
             earlier.bytes = earlier.bytes.saturating_add(replaced_bytes);
         }
         interleave::point();
-        self.current.store(Some(Arc::new(current)));
+        let replaced = self.current.swap(Some(Arc::new(current)));
         interleave::point();
+        if replaced.is_some_and(|replaced| replaced.replaced()) {
+            self.earlier().unpin();
+        }
         let freed = self.earlier().expire(self.retention);
         self.revision.send_replace(revision);
         freed
@@ -177,8 +256,8 @@ impl Published {
     pub async fn read(&self, freshness: Freshness) -> Result<Arc<Current>, RequestError> {
         let wanted = match freshness {
             Freshness::AtLeast(revision) => revision,
-            // The only writer of a policy file is in this process, so the served revision is the
-            // latest.
+            // The only writer of a policy file, or of a store in a file, is in this process and publishes before
+            // it acknowledges, so the served revision is the latest.
             Freshness::Full | Freshness::Any => 0,
         };
         match self.current() {

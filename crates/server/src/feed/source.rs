@@ -109,7 +109,7 @@ impl Source {
                 Ok((snapshot, credentials)) => (snapshot, credentials, vec![]),
                 Err(why) => {
                     tracing::debug!("the policy is read whole: {why:#}");
-                    let Policy { model, credentials, warnings } =
+                    let Policy { model, credentials, warnings, .. } =
                         self.load_by(reading, catalogs)?;
                     (Snapshot::build(&model, revision)?, credentials, warnings)
                 }

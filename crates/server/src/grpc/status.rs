@@ -2,6 +2,10 @@
 //!
 //! **Invariant**: no other file turns an error of this crate into a status.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
+use capstan_iam::{self as iam, Cause};
 use capstan_proto::contract::{ACCEPT_ENCODING_KEY, RETRY_PUSHBACK_KEY};
 use capstan_proto::v1;
 use tonic::metadata::MetadataValue;
@@ -9,7 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
 use crate::RequestError;
-use crate::error::CallError;
+use crate::error::{CallError, StoreFailure};
 use crate::jitter::jittered;
 use crate::limits::{RETRY_PUSHBACK, REVISION_WAIT_MAX};
 
@@ -20,32 +24,114 @@ impl RequestError {
     const fn code(&self) -> Code {
         match self {
             Self::Field { .. } => Code::InvalidArgument,
+            Self::AuthnFailed => Code::Unauthenticated,
+            Self::NotFound => Code::NotFound,
             Self::NotReady
             | Self::Draining
             | Self::RevisionNotAvailable { .. }
             | Self::PageTooOld { .. }
-            | Self::RevisionGone { .. } => Code::Unavailable,
-            Self::StoreEpoch { .. } => Code::FailedPrecondition,
+            | Self::RevisionGone { .. }
+            | Self::Unreadable => Code::Unavailable,
+            Self::StoreEpoch { .. } | Self::ReadOnly => Code::FailedPrecondition,
+            Self::Refused(refusal) => match refusal.told.code() {
+                iam::Code::InvalidArgument => Code::InvalidArgument,
+                iam::Code::NotFound => Code::NotFound,
+                iam::Code::AlreadyExists => Code::AlreadyExists,
+                iam::Code::PermissionDenied => Code::PermissionDenied,
+                iam::Code::FailedPrecondition => Code::FailedPrecondition,
+                iam::Code::Aborted => Code::Aborted,
+                iam::Code::Unauthenticated => Code::Unauthenticated,
+            },
+            Self::Store(failure) => match failure {
+                StoreFailure::Unreachable
+                | StoreFailure::ReadOnly
+                | StoreFailure::Full
+                | StoreFailure::OutcomeUnknown => Code::Unavailable,
+                StoreFailure::Busy | StoreFailure::Quota(_) => Code::ResourceExhausted,
+            },
         }
     }
 
-    /// `ErrorInfo.reason` (contract, section 7).
-    const fn reason(&self) -> &'static str {
-        match self {
+    /// `ErrorInfo.reason` (contract, section 7). What is hidden or absent, and what exists, has none.
+    const fn reason(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Field { .. } => "INVALID_FIELD",
+            Self::AuthnFailed => "AUTHN_FAILED",
+            Self::NotFound => return None,
             Self::NotReady | Self::Draining => "NOT_READY",
             Self::RevisionNotAvailable { .. }
             | Self::PageTooOld { .. }
             | Self::RevisionGone { .. } => "REVISION_NOT_AVAILABLE",
             Self::StoreEpoch { .. } => "STORE_EPOCH",
+            Self::ReadOnly => "READ_ONLY",
+            Self::Refused(refusal) => return refusal.told.reason(),
+            Self::Unreadable => "STORE_UNREACHABLE",
+            Self::Store(failure) => match failure {
+                StoreFailure::Unreachable => "STORE_UNREACHABLE",
+                StoreFailure::ReadOnly => "STORE_READ_ONLY",
+                StoreFailure::Full => "DISK_FULL",
+                StoreFailure::OutcomeUnknown => "COMMIT_OUTCOME_UNKNOWN",
+                StoreFailure::Busy => "OVERLOADED",
+                StoreFailure::Quota(_) => "QUOTA",
+            },
+        })
+    }
+
+    /// When to try again; `None` if that depends on more than time.
+    fn retry(&self) -> Option<Duration> {
+        match self {
+            Self::NotReady | Self::Draining | Self::RevisionNotAvailable { .. } => {
+                Some(REVISION_WAIT_MAX)
+            }
+            Self::Unreadable
+            | Self::Store(
+                StoreFailure::Unreachable | StoreFailure::OutcomeUnknown | StoreFailure::Busy,
+            ) => Some(jittered(RETRY_PUSHBACK, 2)),
+            _ => None,
         }
+    }
+
+    /// `ErrorInfo.metadata`.
+    fn metadata(&self) -> HashMap<String, String> {
+        let refusal = match self {
+            Self::Field { field, .. } => return [("field".to_owned(), field.clone())].into(),
+            Self::Refused(refusal) => refusal,
+            _ => return HashMap::new(),
+        };
+        let mut metadata = HashMap::new();
+        let mut add = |name: &str, value: String| metadata.insert(name.to_owned(), value);
+        match &refusal.told {
+            Cause::InvalidField { field, .. } => {
+                add("field", field.clone());
+            }
+            Cause::MissingCapability { scope, missing } => {
+                add("scope", scope.to_string());
+                add("missing", joined(missing));
+                add("missing_count", missing.len().to_string());
+            }
+            Cause::OperatorOnly { scope, absent } => {
+                scope.iter().for_each(|scope| drop(add("scope", scope.to_string())));
+                if !absent.is_empty() {
+                    add("missing", joined(absent));
+                    add("missing_count", absent.len().to_string());
+                }
+            }
+            Cause::DurationExceeded { scope, .. } => {
+                add("scope", scope.to_string());
+            }
+            _ => {}
+        }
+        if let Some(rule) = refusal.rule.filter(|_| refusal.told == refusal.real) {
+            add("rule", rule.number().to_owned());
+        }
+        metadata
     }
 
     /// The error of one check of a batch.
     pub(crate) fn item(&self) -> v1::ItemError {
         v1::ItemError {
             code: self.code().into(),
-            reason: self.reason().into(),
+            reason: self.reason().unwrap_or_default().into(),
             message: self.to_string(),
         }
     }
@@ -53,34 +139,38 @@ impl RequestError {
 
 impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
-        let mut details = ErrorDetails::new();
-        let metadata = match &error {
-            RequestError::Field { field, problem } => {
-                details.add_bad_request_violation(field, problem);
-                vec![("field".to_owned(), field.clone())]
-            }
-            RequestError::NotReady
-            | RequestError::Draining
-            | RequestError::RevisionNotAvailable { .. } => {
-                details.set_retry_info(Some(REVISION_WAIT_MAX));
-                vec![]
-            }
-            RequestError::StoreEpoch { .. }
-            | RequestError::PageTooOld { .. }
-            | RequestError::RevisionGone { .. } => vec![],
+        let text = error.to_string();
+        let Some(reason) = error.reason() else {
+            // What carries no reason carries nothing: a hidden object is as an absent one, byte for byte.
+            return Self::new(error.code(), text);
         };
-        details.set_error_info(
-            error.reason(),
-            DOMAIN,
-            metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
-        );
-        let mut status = Self::with_error_details(error.code(), error.to_string(), details);
+        let (mut details, metadata) = (ErrorDetails::new(), error.metadata());
+        if let Some(field) = metadata.get("field") {
+            let problem = text.strip_prefix(field).and_then(|rest| rest.strip_prefix(": "));
+            details.add_bad_request_violation(field, problem.unwrap_or(&text));
+        }
+        let retry = error.retry();
+        details.set_retry_info(retry);
+        details.set_error_info(reason, DOMAIN, metadata);
+        let mut status = Self::with_error_details(error.code(), text, details);
         if matches!(error, RequestError::RevisionGone { .. } | RequestError::PageTooOld { .. }) {
             // The list is of that revision for good: never retry.
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, (-1).into());
         }
+        // What is exhausted has a push-back (contract, section 7).
+        if let (Code::ResourceExhausted, Some(wait)) = (error.code(), retry) {
+            let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, wait.into());
+        }
         status
     }
+}
+
+/// Most capabilities in the metadata `missing` (contract, section 7).
+const MISSING_MAX: usize = 50;
+
+fn joined(capabilities: &[String]) -> String {
+    capabilities.get(..MISSING_MAX).unwrap_or(capabilities).join(",")
 }
 
 impl CallError {

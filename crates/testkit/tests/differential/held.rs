@@ -1,5 +1,8 @@
 //! What the privilege rules ask, against the naive model, and what is there by id, against the facts.
 
+#![expect(clippy::unwrap_used, reason = "paths of the test itself")]
+#![expect(clippy::indexing_slicing, reason = "positions are taken modulo the length")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_engine::{

@@ -1,6 +1,10 @@
 //! Retention of earlier revisions, by time and by bytes.
 
+use std::ops::Bound;
+
+use bytes::Bytes;
 use capstan_policy::{Catalogs, load_policy};
+use capstan_store::{Head, StoreError};
 
 use super::*;
 
@@ -8,7 +12,7 @@ fn revision(revision: u64) -> Current {
     let policy = b"version: 1\ncatalog: {name: c, resources: [{name: r, actions: [get]}]}";
     let policy = load_policy(policy, &Catalogs::default()).unwrap();
     let snapshot = Snapshot::build(&policy.model, revision).unwrap();
-    Current { snapshot, credentials: policy.credentials }
+    Current::of_document(snapshot, policy.credentials)
 }
 
 fn kept(published: &Published) -> Vec<u64> {
@@ -50,13 +54,67 @@ async fn revisions_are_kept_up_to_a_number_of_bytes() {
     assert_eq!(kept(&published), [52]);
 }
 
+/// A view of no entries.
+#[derive(Debug)]
+struct Empty(Head);
+
+impl View for Empty {
+    fn head(&self) -> Head {
+        self.0
+    }
+
+    fn get(&self, _: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        Ok(None)
+    }
+
+    fn scan(
+        &self,
+        _: (Bound<&[u8]>, Bound<&[u8]>),
+        _: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_earlier_revision_keeps_its_view_for_a_list_and_no_other() {
+    let retention = Retention { time: Duration::from_secs(60), bytes_max: usize::MAX };
+    let published = Published::new(retention);
+    let mut head = Head::empty(1);
+    let mut publish = || {
+        head = head.next(&[]);
+        let snapshot = revision(head.revision()).snapshot;
+        published
+            .publish(Current::of_store(snapshot, Arc::new(Empty(head)), Credentials::default()), 1);
+        published.current().unwrap()
+    };
+    let (listed, unlisted) = (publish(), publish());
+    // A list may pin a revision while it is served, and then at any later page.
+    let mut pinned = vec![];
+    for _ in 0..PINNED_VIEWS_MAX {
+        let current = publish();
+        assert!(current.pin() && current.view().is_some());
+        pinned.push(current);
+    }
+    assert!(!unlisted.pin(), "the list begins anew");
+    assert!(unlisted.view().is_none() && listed.view().is_none());
+    publish();
+    assert!(pinned.iter().all(|one| one.view().is_some() && one.pin()));
+    // One more: the oldest list has to begin anew.
+    assert!(publish().pin());
+    let last = publish();
+    assert!(pinned[0].view().is_none() && !pinned[0].pin());
+    assert!(pinned[1..].iter().all(|one| one.view().is_some()));
+    assert!(last.view().is_some());
+}
+
 /// A paged list finds its revision while others are published, in every order of steps.
 #[test]
 fn a_kept_revision_is_found_while_others_are_published() {
     let revisions: Vec<_> = (1..=3).map(|number| revision(number).snapshot).collect();
-    let revision = move |number: u64| Current {
-        snapshot: revisions[usize::try_from(number).unwrap() - 1].clone(),
-        credentials: Credentials::default(),
+    let revision = move |number: u64| {
+        let snapshot = revisions[usize::try_from(number).unwrap() - 1].clone();
+        Current::of_document(snapshot, Credentials::default())
     };
     let revision = Arc::new(revision);
     interleave::check(move || {

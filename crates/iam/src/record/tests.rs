@@ -1,0 +1,209 @@
+//! Records read back as they were written, and bytes of this version stay what they are.
+
+use super::*;
+
+fn meta() -> Meta {
+    Meta {
+        created: 7,
+        updated: (1 << 40) + 9,
+        create_time: Timestamp::new(1_790_000_000, 5),
+        update_time: Timestamp::new(-1, 999_999_999),
+    }
+}
+
+fn path(text: &str) -> PathBuf {
+    text.parse().unwrap()
+}
+
+fn properties() -> Properties {
+    [
+        ("team".to_owned(), EngineValue::String("red".into())),
+        ("level".into(), EngineValue::Integer(-3)),
+        ("mfa".into(), EngineValue::Boolean(false)),
+        ("empty".into(), EngineValue::String(String::new())),
+    ]
+    .into()
+}
+
+fn identity(authentication: Option<Authentication>) -> Object {
+    Object::Identity(Identity {
+        id: path("acme/ci"),
+        name: "CI".into(),
+        description: "builds".into(),
+        kind: "service".into(),
+        properties: properties(),
+        disabled: true,
+        authentication,
+        meta: meta(),
+    })
+}
+
+/// An object of each kind, with every field set, and each way to authenticate.
+fn objects() -> Vec<Object> {
+    let conditions = [
+        (AttributeCategory::Subject, true, EngineValue::String("x".into())),
+        (AttributeCategory::Resource, false, EngineValue::Boolean(true)),
+        (AttributeCategory::Action, true, EngineValue::Integer(i64::MIN)),
+        (AttributeCategory::Context, false, EngineValue::Integer(0)),
+    ];
+    let conditions = conditions.map(|(category, equals, value)| Condition {
+        category,
+        name: "a.b".into(),
+        equals,
+        value,
+    });
+    let binding = |id: &str, scope: &str| {
+        Object::RoleBinding(RoleBinding {
+            id: path(id),
+            name: "n".into(),
+            description: "d".into(),
+            identity: path("alice"),
+            role: "viewer".into(),
+            scope: path(scope),
+            expires_at: Some(Timestamp::new(1_800_000_000, 0)),
+            when: conditions.to_vec(),
+            meta: meta(),
+        })
+    };
+    let claims: BTreeMap<String, String> = [("a".to_owned(), "b".to_owned())].into();
+    let exact = |text: &str| Match::Exact(text.into());
+    let pattern = |text: &str| Match::Pattern(text.into());
+    vec![
+        Object::Group(Group {
+            id: path("acme"),
+            name: "Acme".into(),
+            description: "all of it".into(),
+            meta: Meta::new(7, Timestamp::new(1_790_000_000, 5)),
+        }),
+        Object::Role(Role {
+            id: path("acme/deployer"),
+            name: "Deployer".into(),
+            description: String::new(),
+            capabilities: vec!["repo.list".into(), "repo.update".into()],
+            meta: meta(),
+        }),
+        binding("acme/x/1", "acme/x"),
+        binding("acme/x/y/1", "acme/x"),
+        identity(None),
+        identity(Some(Authentication::ClaimMatch(ClaimMatch {
+            issuer: exact("https://idp.example"),
+            subject: pattern("^a.*$"),
+            audience: None,
+            claims: claims.clone(),
+            claim_patterns: claims,
+        }))),
+        identity(Some(Authentication::ClaimMatch(ClaimMatch {
+            issuer: pattern("^https://.*$"),
+            subject: exact(""),
+            audience: Some(exact("capstan")),
+            claims: BTreeMap::new(),
+            claim_patterns: BTreeMap::new(),
+        }))),
+        identity(Some(Authentication::StaticKeys(StaticKeys {
+            issuer: "https://ci.example".into(),
+            subject: "ci".into(),
+            jwks: "{\"keys\": []}".into(),
+            expires_at: Some(Timestamp::UNIX_EPOCH),
+            audience: Some(String::new()),
+        }))),
+        identity(Some(Authentication::ClientCertificate(ClientCertificate {
+            spiffe_id: "spiffe://example.org/ci".into(),
+        }))),
+        Object::Resource(Resource {
+            id: path("acme/repo"),
+            name: String::new(),
+            description: "d".into(),
+            kind: "repo".into(),
+            properties: properties(),
+            meta: meta(),
+        }),
+    ]
+}
+
+#[test]
+fn records_read_back_as_they_were_written() {
+    for object in objects() {
+        let key = key(object.kind(), object.id().as_path());
+        let value = encode(&object);
+        assert_eq!(decode(&key, &value).as_ref(), Ok(&object));
+        assert_eq!(parse_key(&key), Some((object.kind(), object.id().clone())));
+        // A record under the key of another path is that of another object: only the key has the path.
+        assert_eq!(encode(&decode(&key, &value).unwrap()), value, "{object:?}");
+    }
+}
+
+/// Bytes that stores of this version hold. If this fails, old stores do not open: add fields, do not change any.
+#[test]
+fn bytes_of_this_version_are_read_for_ever() {
+    let bytes: Vec<String> = objects()
+        .iter()
+        .map(|object| encode(object).iter().map(|byte| format!("{byte:02x}")).collect())
+        .collect();
+    let golden = include_str!("golden.txt");
+    assert_eq!(bytes.join("\n") + "\n", golden);
+    for (line, object) in golden.lines().zip(objects()) {
+        let pairs = line.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
+        let value: Vec<u8> = pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect();
+        let key = key(object.kind(), object.id().as_path());
+        assert_eq!(decode(&key, &value), Ok(object));
+    }
+}
+
+#[test]
+fn what_is_below_a_path_is_one_range() {
+    let keys = ["acme", "acme-2", "acme-2/a", "acme.b", "acme/a", "acme/a/b", "acme/z", "acme0"];
+    let keys = keys.map(|id| key(Kind::Group, path(id).as_path()));
+    let within = |range: &KeyRange| {
+        let (start, end) = range.bounds();
+        let found = keys.iter().filter(|key| {
+            let Bound::Included(start) = start else { panic!() };
+            let Bound::Excluded(end) = end else { panic!() };
+            start <= key.as_slice() && key.as_slice() < end
+        });
+        found.map(|key| parse_key(key).unwrap().1.to_string()).collect::<Vec<_>>()
+    };
+    let below = KeyRange::below(Kind::Group, path("acme").as_path());
+    assert_eq!(within(&below), ["acme/a", "acme/a/b", "acme/z"]);
+    let after = |id: &str| within(&below.clone().after(Kind::Group, id));
+    assert_eq!(after("acme/a"), ["acme/a/b", "acme/z"]);
+    assert_eq!(after("acme/a/"), ["acme/a/b", "acme/z"]);
+    assert_eq!(after("a"), within(&below));
+    assert_eq!(after("b"), Vec::<String>::new());
+    assert_eq!(within(&KeyRange::starting(Kind::Group, "acme/a")), ["acme/a", "acme/a/b"]);
+    assert_eq!(within(&KeyRange::starting(Kind::Group, "")).len(), keys.len());
+    assert_eq!(within(&KeyRange::all(Kind::Group)).len(), keys.len());
+    assert_eq!(within(&KeyRange::all(Kind::Role)), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_no_record_is_refused() {
+    let group = &objects()[0];
+    let value = encode(group);
+    for key in [&b""[..], b"g", b"xacme", b"acme", b"g/acme", b"g\xff", b"maudit"] {
+        assert!(matches!(decode(key, &value), Err(RecordError::Key(_))), "{key:?}");
+    }
+    let refused = |key: &[u8], value: &[u8]| match decode(key, value) {
+        Err(RecordError::Value { problem, .. }) => problem,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(b"gacme", b""), "meta is absent");
+    assert!(!refused(b"gacme", b"\xff").is_empty());
+    // A condition that a later version may have is not left out.
+    let meta = Some(encode_meta(&meta()));
+    let record = |condition: ConditionRecord| {
+        let when = vec![condition];
+        let identity = "alice".into();
+        BindingRecord { meta: meta.clone(), identity, when, ..Default::default() }.encode_to_vec()
+    };
+    let condition = encode_condition(&Condition {
+        category: AttributeCategory::Subject,
+        name: "a".into(),
+        equals: true,
+        value: EngineValue::Boolean(true),
+    });
+    assert!(decode(b"bacme/1", &record(condition.clone())).is_ok());
+    let other = ConditionRecord { category: 5, ..condition.clone() };
+    assert_eq!(refused(b"bacme/1", &record(other)), "5 is no category of attributes");
+    let other = ConditionRecord { value: Some(ValueRecord { value: None }), ..condition };
+    assert_eq!(refused(b"bacme/1", &record(other)), "a value is absent");
+}

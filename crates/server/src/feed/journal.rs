@@ -1,0 +1,182 @@
+//! The feed of a store: loads its objects, serves them, and writes.
+//!
+//! ```text
+//! store ─▶ load: catalog, objects ─▶ self-check ─▶ published: serve ─▶ calls
+//!                                                     ▲
+//! management calls ─▶ queue ─▶ writer ─▶ store ───────┘
+//! ```
+//!
+//! **Invariants**: a change is durable before it is visible, and visible before it is acknowledged. Each revision
+//! that is served is one that the store has.
+//!
+//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, then `writer`.
+
+mod auditor;
+mod catalog;
+mod group;
+mod load;
+mod overlay;
+mod quotas;
+mod requests;
+mod seed;
+pub(crate) mod writer;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use capstan_engine::self_check;
+use capstan_iam::Meta;
+use capstan_policy::{Catalogs, Credentials, Policy};
+use capstan_store::{Head, Journal, MemoryStore};
+use futures_util::future::BoxFuture;
+
+use self::group::Judge;
+use self::writer::{Queue, Writer};
+use super::published::Published;
+use super::reload::{Document, run_on_thread};
+use super::source::Source;
+use super::watched::WatchedFile;
+use crate::clock::Clock;
+use crate::limits::{Limits, SELF_CHECK_IDENTITIES};
+use crate::telemetry::metrics::{LoadOutcome, Metrics};
+
+pub use catalog::StoredCatalog;
+pub use seed::{first_batch, organization};
+
+/// Opens a journal. Called once, when the addresses are bound.
+pub type Open = Box<dyn FnOnce() -> anyhow::Result<Arc<dyn Journal>> + Send>;
+
+/// The store of a server.
+pub enum Store {
+    /// The demo, in memory.
+    Demo,
+    /// A store that is opened by this.
+    Opened(Open),
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Demo => "Demo",
+            Self::Opened(_) => "Opened",
+        })
+    }
+}
+
+/// What the feed of a store needs beside the store.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    pub(crate) give_back: fn(),
+}
+
+/// The feed of a store.
+pub(crate) struct StoreFeed {
+    config: Config,
+    published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    /// Until the first load.
+    begin: Option<(Store, Queue)>,
+}
+
+impl StoreFeed {
+    pub(crate) fn new(
+        config: Config,
+        (published, metrics): (Arc<Published>, Arc<Metrics>),
+        store: Store,
+        queue: Queue,
+    ) -> Self {
+        Self { config, published, metrics, begin: Some((store, queue)) }
+    }
+
+    /// Opens and loads the store, serves it, and starts the writer.
+    async fn begin(&mut self) -> anyhow::Result<()> {
+        let Some((store, queue)) = self.begin.take() else { return Ok(()) };
+        let started = Instant::now();
+        let now = self.config.clock.now();
+        let (journal, credentials) = match store {
+            Store::Opened(open) => (run_on_thread("open", open).await??, Credentials::default()),
+            Store::Demo => demo(self.config.clock).await?,
+        };
+        let view = journal.view().await.context("the store cannot be read")?;
+        let of_view = Arc::clone(&view);
+        let give_back = self.config.give_back;
+        let loaded = run_on_thread("load", move || {
+            // On a thread of its own: what it freed can be given back once it has ended.
+            let loaded = std::thread::scope(|scope| {
+                let load = || {
+                    let loaded = load::load(&of_view)?;
+                    let checked = self_check(&loaded.snapshot, SELF_CHECK_IDENTITIES, now);
+                    let compared =
+                        checked.context("the index fails its self-check, so it will not serve")?;
+                    anyhow::Ok((loaded, compared))
+                };
+                scope.spawn(load).join().map_err(|_| anyhow!("loading failed; the log says why"))
+            });
+            give_back();
+            loaded?
+        });
+        let outcome = loaded.await?;
+        let result = if outcome.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
+        let snapshot = outcome.as_ref().ok().map(|(loaded, _)| loaded.snapshot.clone());
+        self.metrics.loaded(result, now, started.elapsed(), snapshot.as_ref());
+        let (load::Loaded { snapshot, quotas }, compared) = outcome?;
+        tracing::info!(
+            revision = snapshot.revision(),
+            catalog = snapshot.catalog().name(),
+            identities = snapshot.identities_len(),
+            role_bindings = snapshot.bindings_len(),
+            answers_compared = compared,
+            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "store loaded and checked"
+        );
+        let (clock, limits) = (self.config.clock, self.config.limits);
+        let judge = Judge { quotas, refusals: Default::default(), limits };
+        let published = Arc::clone(&self.published);
+        let writer = Writer::new(journal, published, clock, credentials, judge, (snapshot, view));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        // A thread of its own: to judge a change may take longer than calls should wait.
+        std::thread::Builder::new()
+            .name("writer".into())
+            .spawn(move || runtime.block_on(writer.run(queue)))?;
+        Ok(())
+    }
+}
+
+/// A store in memory with the demo's policy.
+async fn demo(clock: Clock) -> anyhow::Result<(Arc<dyn Journal>, Credentials)> {
+    let Policy { model, credentials, .. } = Source::Demo.load(&Catalogs::default())?;
+    let name = model.catalog().name();
+    let catalog = StoredCatalog::built_in(name).context("the demo's catalog is built in")?;
+    let (empty, now) = (Head::empty(0), clock.now());
+    let objects = seed::objects_of(model.facts(), Meta::new(empty.revision() + 1, now));
+    let batch = first_batch(&empty, &catalog, objects, ("demo", now));
+    let journal = MemoryStore::new(empty.epoch, capstan_store::Limits::default());
+    journal.append(empty, batch).await?;
+    Ok((Arc::new(journal), credentials))
+}
+
+impl Document for StoreFeed {
+    fn not_reloaded(&self) -> &'static str {
+        "the store is not loaded"
+    }
+
+    /// Nobody else changes the store.
+    fn files(&self) -> &[WatchedFile] {
+        &[]
+    }
+
+    fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(self.begin())
+    }
+
+    fn on_tick(&mut self) {
+        super::free_expired(&self.published, self.config.give_back);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+//! A snapshot from the objects of a store.
+//!
+//! ```text
+//! view ──scan, decode: one thread──▶ parts of many objects ──index: another──▶ Snapshot
+//! ```
+//!
+//! The time follows the objects that there are; the history is not read.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use anyhow::{Context as _, anyhow, bail};
+use capstan_engine::{Catalog, FactSink as _, Facts, Loader, Model, RoleBinding, Snapshot};
+use capstan_iam::record::{self, KeyRange, prefix};
+use capstan_iam::{Kind, Object};
+use capstan_store::View;
+
+use super::catalog;
+use super::quotas::Quotas;
+
+/// Objects that are handed over at a time.
+const PART_OBJECTS: usize = 512;
+/// Parts that wait to be indexed. More would only need memory.
+const PARTS_MAX: usize = 4;
+
+/// What a store holds.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) snapshot: Snapshot,
+    pub(super) quotas: Quotas,
+}
+
+/// Loads all objects. Blocks the thread for seconds if there are millions.
+///
+/// # Errors
+///
+/// The store cannot be read, a record is corrupt, or the objects contradict each other.
+pub(super) fn load(view: &Arc<dyn View>) -> anyhow::Result<Loaded> {
+    let catalog = catalog::of(&**view)?;
+    let (sender, receiver) = sync_channel(PARTS_MAX);
+    std::thread::scope(|scope| {
+        let indexing = scope.spawn({
+            let catalog = Arc::clone(&catalog);
+            move || index(&receiver, catalog, view.head().revision())
+        });
+        let quotas = read(&**view, &sender);
+        drop(sender);
+        let indexed = indexing.join().map_err(|_| anyhow!("loading failed; the log says why"))?;
+        // If the objects cannot be read, the index is not complete.
+        let quotas = quotas?;
+        let snapshot = match indexed? {
+            Some(snapshot) => snapshot,
+            None => index_whole(&**view, catalog)?,
+        };
+        Ok(Loaded { snapshot, quotas })
+    })
+}
+
+/// Reads all objects, groups first, so that what refers to others comes after them.
+fn read(view: &dyn View, to: &SyncSender<Vec<Object>>) -> anyhow::Result<Quotas> {
+    let mut quotas = Quotas::default();
+    let kinds = [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource, Kind::RoleBinding];
+    for kind in kinds {
+        let mut part = Vec::with_capacity(PART_OBJECTS);
+        objects(view, kind, &mut |object| {
+            quotas.loaded(kind, object.id().as_str());
+            part.push(object);
+            if part.len() < PART_OBJECTS {
+                return true;
+            }
+            let part = std::mem::replace(&mut part, Vec::with_capacity(PART_OBJECTS));
+            // Nobody takes objects any more if one was refused.
+            to.send(part).is_ok()
+        })?;
+        let _ = to.send(part);
+    }
+    view.scan(KeyRange::prefix(prefix::CREATOR).bounds(), &mut |_, creator| {
+        quotas.loaded_creator(&String::from_utf8_lossy(creator));
+        true
+    })?;
+    Ok(quotas)
+}
+
+/// Calls `each` with all objects of a kind until it returns false.
+pub(super) fn objects(
+    view: &dyn View,
+    kind: Kind,
+    each: &mut dyn FnMut(Object) -> bool,
+) -> anyhow::Result<()> {
+    let mut broken = None;
+    view.scan(KeyRange::all(kind).bounds(), &mut |key, value| match record::decode(key, value) {
+        Ok(object) => each(object),
+        Err(error) => {
+            broken = Some(error);
+            false
+        }
+    })?;
+    broken.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Indexes objects that come in parts. `None` if only all of them together tell whether they contradict each other.
+fn index(
+    parts: &Receiver<Vec<Object>>,
+    catalog: Arc<Catalog>,
+    revision: u64,
+) -> anyhow::Result<Option<Snapshot>> {
+    let mut loader = Loader::new(catalog);
+    for object in parts.iter().flatten() {
+        let id = object.id().clone();
+        let taken = match object {
+            Object::Group(one) => loader.group(one.fact()),
+            Object::Role(one) => loader.role(one.fact()),
+            Object::Identity(one) => loader.identity(one.fact()),
+            Object::Resource(one) => loader.resource(one.fact()),
+            Object::RoleBinding(one) => loader.role_binding(unnamed(one.fact())),
+        };
+        match taken {
+            Ok(()) => {}
+            Err(capstan_engine::LoadError::BindingIds) => return Ok(None),
+            Err(error) => bail!("`{id}` in the store: {error}"),
+        }
+    }
+    match loader.finish(revision) {
+        Ok(snapshot) => Ok(Some(snapshot)),
+        Err(capstan_engine::LoadError::BindingIds) => Ok(None),
+        Err(error) => Err(error).context("the objects of the store contradict each other"),
+    }
+}
+
+/// A binding without its id if that is the derived one, which the index need not keep.
+fn unnamed(mut binding: RoleBinding) -> RoleBinding {
+    if binding.derived_id() == binding.id {
+        binding.id = None;
+    }
+    binding
+}
+
+/// Indexes all objects at once.
+fn index_whole(view: &dyn View, catalog: Arc<Catalog>) -> anyhow::Result<Snapshot> {
+    let mut facts = Facts::default();
+    for kind in Kind::ALL {
+        objects(view, kind, &mut |object| {
+            match object {
+                Object::Group(one) => facts.groups.push(one.fact()),
+                Object::Role(one) => facts.roles.push(one.fact()),
+                Object::Identity(one) => facts.identities.push(one.fact()),
+                Object::Resource(one) => facts.resources.push(one.fact()),
+                Object::RoleBinding(one) => facts.role_bindings.push(one.fact()),
+            }
+            true
+        })?;
+    }
+    let model = Model::new(catalog, facts);
+    let model = model
+        .map_err(|error| anyhow!("the objects of the store contradict each other: {error}"))?;
+    Ok(Snapshot::build(&model, view.head().revision())?)
+}

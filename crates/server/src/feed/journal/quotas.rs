@@ -1,0 +1,186 @@
+//! Quotas of organizations and of callers: objects, and changes a minute.
+//!
+//! **Invariant**: what counts is what is in the store. Counts of a group of writes are kept apart until its commit.
+
+use std::collections::HashMap;
+
+use capstan_engine::Timestamp;
+use capstan_iam::record::{self, prefix};
+use capstan_iam::{Actor, Kind, ObjectChange};
+use capstan_store::{Op, StoreError};
+
+use super::overlay::Overlay;
+use crate::error::StoreFailure;
+use crate::limits::Quotas as Limits;
+
+/// Counts by the first segment of a path, or by the path of a caller.
+type Counts = HashMap<Box<str>, i64>;
+
+/// Changes in a minute.
+#[derive(Debug, Default)]
+struct Rate {
+    minute: i64,
+    changes: HashMap<Box<str>, u32>,
+}
+
+/// The counts of a store.
+#[derive(Debug, Default)]
+pub(super) struct Quotas {
+    /// Objects of an organization.
+    organizations: Counts,
+    /// Objects that a caller has made and that are still there.
+    creators: Counts,
+    rate: Rate,
+}
+
+/// Counts of a group that is not committed.
+#[derive(Debug, Default)]
+pub(super) struct Uncommitted {
+    organizations: Counts,
+    creators: Counts,
+}
+
+/// The organization of an object; `None` if it is in none.
+fn organization(kind: Kind, id: &str) -> Option<&str> {
+    match id.split_once('/') {
+        Some((organization, _)) => Some(organization),
+        None => (kind == Kind::Group).then_some(id),
+    }
+}
+
+/// The key that says who made an object.
+fn creator_key(change: &ObjectChange) -> Vec<u8> {
+    [&[prefix::CREATOR][..], &record::key(change.kind, change.id.as_path())].concat()
+}
+
+impl Quotas {
+    /// Counts an object that is loaded.
+    pub(super) fn loaded(&mut self, kind: Kind, id: &str) {
+        if let Some(organization) = organization(kind, id) {
+            count(&mut self.organizations, organization, 1);
+        }
+    }
+
+    /// Counts an object that a caller has made, when the store is loaded.
+    pub(super) fn loaded_creator(&mut self, caller: &str) {
+        count(&mut self.creators, caller, 1);
+    }
+
+    /// Judges a change by the quotas, and counts it. Returns operations that keep who has made the new objects; the
+    /// operator's are nobody's.
+    ///
+    /// # Errors
+    ///
+    /// A quota is used up, or the store cannot be read.
+    pub(super) fn admit(
+        &mut self,
+        group: &mut Uncommitted,
+        (actor, now): (&Actor, Timestamp),
+        objects: &[ObjectChange],
+        (state, limits): (&Overlay, &Limits),
+    ) -> Result<Result<Vec<Op>, StoreFailure>, StoreError> {
+        let caller = actor.id().map(capstan_engine::PathBuf::as_str);
+        let (mut organizations, mut creators, mut ops) = (Counts::new(), Counts::new(), vec![]);
+        for change in objects {
+            let key = creator_key(change);
+            let more = match (&change.before, &change.after) {
+                (None, Some(_)) => {
+                    if let Some(caller) = caller {
+                        count(&mut creators, caller, 1);
+                        let value = caller.to_owned().into();
+                        ops.push(Op::Put { key: key.into(), value });
+                    }
+                    1
+                }
+                (Some(_), None) => {
+                    if let Some(creator) = state.value(&key)? {
+                        count(&mut creators, &String::from_utf8_lossy(&creator), -1);
+                        ops.push(Op::Delete { key: key.into() });
+                    }
+                    -1
+                }
+                _ => 0,
+            };
+            if let Some(organization) = organization(change.kind, change.id.as_str()) {
+                count(&mut organizations, organization, more);
+            }
+        }
+        let over = |what: &str, id: &str, most: u64| {
+            let more = "delete some, or ask the operator for more";
+            Err(StoreFailure::Quota(format!("{what} `{id}` has {most} objects, its quota: {more}")))
+        };
+        for (id, more) in organizations.iter().filter(|(_, more)| **more > 0) {
+            let has = got(&self.organizations, id) + got(&group.organizations, id);
+            if exceeds(has + more, limits.organization_objects) {
+                return Ok(over("organization", id, limits.organization_objects));
+            }
+        }
+        for (id, more) in creators.iter().filter(|(_, more)| **more > 0) {
+            let has = got(&self.creators, id) + got(&group.creators, id);
+            if exceeds(has + more, limits.creator_objects) {
+                return Ok(over("caller", id, limits.creator_objects));
+            }
+        }
+        if let Some(caller) = caller {
+            let ids = organizations.keys().map(|id| (&**id, limits.organization_changes));
+            let all: Vec<_> = ids.chain([(caller, limits.creator_changes)]).collect();
+            if let Err(failure) = self.rate.admit(&all, now) {
+                return Ok(Err(failure));
+            }
+        }
+        add(&mut group.organizations, organizations);
+        add(&mut group.creators, creators);
+        Ok(Ok(ops))
+    }
+
+    /// Takes over the counts of a group that is committed.
+    pub(super) fn commit(&mut self, group: Uncommitted) {
+        add(&mut self.organizations, group.organizations);
+        add(&mut self.creators, group.creators);
+    }
+}
+
+impl Rate {
+    /// Counts a change for each of these names, unless one has had its share of this minute.
+    fn admit(&mut self, all: &[(&str, u32)], now: Timestamp) -> Result<(), StoreFailure> {
+        let minute = now.seconds().div_euclid(60);
+        if self.minute != minute {
+            (self.minute, self.changes) = (minute, HashMap::new());
+        }
+        let made = |name: &str| self.changes.get(name).copied().unwrap_or(0);
+        if let Some((name, most)) = all.iter().find(|(name, most)| made(name) >= *most) {
+            let text = format!("`{name}` has made {most} changes in this minute, its quota: wait");
+            return Err(StoreFailure::Quota(text));
+        }
+        for (name, _) in all {
+            let made = self.changes.entry((*name).into()).or_default();
+            *made = made.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+fn got(counts: &Counts, id: &str) -> i64 {
+    counts.get(id).copied().unwrap_or(0)
+}
+
+fn exceeds(count: i64, most: u64) -> bool {
+    u64::try_from(count).is_ok_and(|count| count > most)
+}
+
+fn count(counts: &mut Counts, id: &str, more: i64) {
+    let count = match counts.get_mut(id) {
+        Some(count) => count,
+        None => counts.entry(id.into()).or_default(),
+    };
+    *count = count.saturating_add(more);
+}
+
+fn add(counts: &mut Counts, more: Counts) {
+    for (id, more) in more {
+        count(counts, &id, more);
+        if got(counts, &id) == 0 {
+            counts.remove(&id);
+        }
+    }
+}

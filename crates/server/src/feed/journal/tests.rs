@@ -1,0 +1,629 @@
+//! The writer on a store in memory, and on one that fails.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use capstan_engine::{Attributes, Path, PathBuf, Question, Timestamp};
+use capstan_iam::audit::{AuditHead, AuditRecord, Verifier, number};
+use capstan_iam::record::{KeyRange, prefix};
+use capstan_iam::{
+    Actor, CreateGroup, CreateRoleBinding, Delete, Kind, NewRoleBinding, Object, Operation,
+    Response, UpdateGroup,
+};
+use capstan_store::{AppendError, Batch, Committed, StoreError, View, WatchError};
+use futures_util::stream::BoxStream;
+
+use super::*;
+use crate::RequestError;
+use crate::error::StoreFailure;
+use crate::feed::management::{Management as _, Origin, Write, Written};
+use crate::feed::published::Retention;
+use crate::limits::{AUDIT_PRUNED_MAX, Quotas, REFUSALS_PER_MINUTE, REQUEST_KEPT};
+use writer::Writes;
+
+/// What a journal does wrong, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// Nothing is made, and it says so.
+    Full,
+    ReadOnly,
+    Unreachable,
+    /// It does not know, and nothing is made.
+    UnknownNotMade,
+    /// It does not know, and the batch is made.
+    UnknownMade,
+    /// Another writer was first, which changed nothing else.
+    Conflict,
+}
+
+/// A journal in memory that fails on demand.
+#[derive(Debug)]
+struct Faulty {
+    inner: MemoryStore,
+    fault: Mutex<Option<Fault>>,
+    /// Views that fail from now on.
+    blind: AtomicUsize,
+    appended: AtomicUsize,
+}
+
+impl Faulty {
+    fn new() -> Arc<Self> {
+        let inner = MemoryStore::new(3, capstan_store::Limits::default());
+        let (fault, blind, appended) = (Mutex::default(), 0.into(), 0.into());
+        Arc::new(Self { inner, fault, blind, appended })
+    }
+
+    fn fails(&self, fault: Fault) {
+        *self.fault.lock().unwrap() = Some(fault);
+    }
+}
+
+fn io_error() -> io::Error {
+    io::Error::other("injected")
+}
+
+impl Journal for Faulty {
+    fn head(&self) -> BoxFuture<'_, Result<Head, StoreError>> {
+        self.inner.head()
+    }
+
+    fn view(&self) -> BoxFuture<'_, Result<Arc<dyn View>, StoreError>> {
+        let fails = self
+            .blind
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        match fails {
+            Ok(_) => Box::pin(async { Err(StoreError::Unreachable(io_error())) }),
+            Err(_) => self.inner.view(),
+        }
+    }
+
+    fn append(&self, expected: Head, batch: Batch) -> BoxFuture<'_, Result<Head, AppendError>> {
+        self.appended.fetch_add(1, Ordering::Relaxed);
+        let fault = self.fault.lock().unwrap().take();
+        Box::pin(async move {
+            Err(match fault {
+                None => return self.inner.append(expected, batch).await,
+                Some(Fault::Full) => StoreError::Full.into(),
+                Some(Fault::ReadOnly) => StoreError::ReadOnly("injected".into()).into(),
+                Some(Fault::Unreachable) => StoreError::Unreachable(io_error()).into(),
+                Some(Fault::UnknownNotMade) => StoreError::OutcomeUnknown(io_error()).into(),
+                Some(Fault::UnknownMade) => {
+                    self.inner.append(expected, batch).await?;
+                    StoreError::OutcomeUnknown(io_error()).into()
+                }
+                Some(Fault::Conflict) => AppendError::Conflict(expected),
+            })
+        })
+    }
+
+    fn watch(
+        &self,
+        from: u64,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Committed, WatchError>>, WatchError>> {
+        self.inner.watch(from)
+    }
+}
+
+/// A feed that runs, and its writer.
+struct Running {
+    published: Arc<Published>,
+    writes: Writes,
+}
+
+const START: i64 = 1_800_000_000;
+
+async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limits)) -> Running {
+    let mut limits = Limits::default();
+    change(&mut limits);
+    let published = Arc::new(Published::new(Retention::from(&limits)));
+    let (writes, queue) = writer::queue();
+    let clock = Clock::Fixed(Timestamp::new(now, 0));
+    let config = Config { clock, limits, give_back: || {} };
+    let opened = Arc::clone(journal);
+    let store = Store::Opened(Box::new(move || Ok(opened as Arc<dyn Journal>)));
+    let metrics = Arc::new(Metrics::default());
+    let mut feed = StoreFeed::new(config, (Arc::clone(&published), metrics), store, queue);
+    feed.load().await.unwrap();
+    Running { published, writes }
+}
+
+/// A store with the organization `acme`, whose owner is `alice`.
+async fn acme() -> Arc<Faulty> {
+    let journal = Faulty::new();
+    let empty = Head::empty(3);
+    let now = Timestamp::new(START, 0);
+    let meta = Meta::new(empty.revision() + 1, now);
+    let catalog = StoredCatalog::built_in("chainguard-2025-08-14").unwrap();
+    let owner = capstan_iam::Identity {
+        id: path("alice"),
+        name: String::new(),
+        description: String::new(),
+        kind: "user".into(),
+        properties: Default::default(),
+        disabled: false,
+        authentication: None,
+        meta,
+    };
+    let objects = organization(&path("acme"), (&owner, "owner"), meta);
+    let batch = first_batch(&empty, &catalog, objects, ("init", now));
+    journal.append(empty, batch).await.unwrap();
+    journal.appended.store(0, Ordering::Relaxed);
+    journal
+}
+
+async fn start(journal: &Arc<Faulty>) -> Running {
+    start_at(journal, START, |_| {}).await
+}
+
+fn path(text: &str) -> PathBuf {
+    text.parse().unwrap()
+}
+
+fn write(actor: Actor, operation: Operation) -> Write {
+    let origin = Origin { method: "x", authentication: "caller-header", source: "test".into() };
+    Write { actor, operation, origin, request_id: None, validate_only: false }
+}
+
+fn alice() -> Actor {
+    Actor::identity(path("alice"))
+}
+
+fn create(id: &str) -> Operation {
+    Operation::CreateGroup(CreateGroup {
+        parent: path(id).as_path().parent().map(Into::into),
+        id: Some(path(id)),
+        name: "n".into(),
+        description: String::new(),
+        owner: None,
+    })
+}
+
+fn rename(id: &str, name: &str) -> Operation {
+    let (name, description) = (Some(name.into()), None);
+    Operation::UpdateGroup(UpdateGroup { id: path(id), name, description, etag: None })
+}
+
+fn delete(id: &str) -> Operation {
+    Operation::DeleteGroup(Delete { id: path(id), etag: None })
+}
+
+fn bind(identity: &str, role: &str, scope: &str) -> Operation {
+    Operation::CreateRoleBinding(CreateRoleBinding {
+        parent: path(scope),
+        binding: NewRoleBinding {
+            id: None,
+            name: String::new(),
+            description: String::new(),
+            identity: path(identity),
+            role: role.into(),
+            scope: path(scope),
+            expires_at: None,
+            when: vec![],
+        },
+    })
+}
+
+impl Running {
+    async fn try_as_alice(&self, operation: Operation) -> Result<Written, RequestError> {
+        self.writes.write(write(alice(), operation)).await
+    }
+
+    async fn as_alice(&self, operation: Operation) -> Written {
+        self.try_as_alice(operation).await.unwrap()
+    }
+
+    fn revision(&self) -> u64 {
+        self.published.current().unwrap().snapshot.revision()
+    }
+
+    fn allows(&self, identity: &str, capability: &str, resource: &str) -> bool {
+        let question = Question {
+            identity: Path::parse(identity).unwrap(),
+            capability,
+            resource: Path::parse(resource).unwrap(),
+            attributes: Attributes::NONE,
+        };
+        let current = self.published.current().unwrap();
+        let decision = current.snapshot.check(&question, Timestamp::new(START, 0)).unwrap();
+        decision.reason == capstan_engine::Reason::Granted
+    }
+
+    fn group(&self, id: &str) -> Option<capstan_iam::Group> {
+        let view = self.published.current().unwrap().view().unwrap();
+        let found = self.writes.objects(view).get(Kind::Group, path(id).as_path()).unwrap();
+        found.map(|object| match object {
+            Object::Group(group) => group,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    /// All audit records, verified.
+    fn audit(&self) -> Vec<AuditRecord> {
+        let view = self.published.current().unwrap().view().unwrap();
+        let head = view.get(capstan_iam::audit::HEAD_KEY).unwrap().unwrap();
+        let mut verifier = Verifier::new(AuditHead::decode(&head).unwrap());
+        let mut records = vec![];
+        view.scan(KeyRange::prefix(prefix::AUDIT).bounds(), &mut |key, value| {
+            let number = number(key).unwrap();
+            verifier.next(number, value).unwrap();
+            records.push(AuditRecord::decode(number, value).unwrap().0);
+            true
+        })
+        .unwrap();
+        verifier.finish().unwrap();
+        records
+    }
+}
+
+#[tokio::test]
+async fn the_demo_is_a_store_in_memory() {
+    let published = Arc::new(Published::new(Retention::from(&Limits::default())));
+    let (writes, queue) = writer::queue();
+    let config = Config { clock: Clock::System, limits: Limits::default(), give_back: || {} };
+    let parts = (Arc::clone(&published), Arc::new(Metrics::default()));
+    let mut feed = StoreFeed::new(config, parts, Store::Demo, queue);
+    feed.load().await.unwrap();
+    let running = Running { published, writes };
+    assert_eq!(running.revision(), 1, "its epoch is 0: it promises nothing beyond the process");
+    let Policy { model, .. } = Source::Demo.load(&Catalogs::default()).unwrap();
+    let current = running.published.current().unwrap();
+    assert_eq!(current.snapshot.bindings_len(), model.facts().role_bindings.len());
+    let made = running.writes.write(write(Actor::Operator, create("acme/new"))).await.unwrap();
+    assert_eq!((made.revision, running.revision()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_change_is_visible_when_it_is_acknowledged_and_after_a_restart() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    assert_eq!(first, (3 << 40) + 1);
+    let made = running.as_alice(create("acme/platform")).await;
+    assert_eq!((made.revision, running.revision()), (first + 1, first + 1));
+    let Response::Group(group) = made.response else { panic!() };
+    assert_eq!(running.group("acme/platform"), Some(group));
+    assert!(!running.allows("bob", "repo.list", "acme/platform/x"));
+    // A root identity that is not registered, by the id that it will have.
+    let bob = "0123456789abcdef0123456789abcdef01234567";
+    running.as_alice(bind(bob, "viewer", "acme/platform")).await;
+    assert!(running.allows(bob, "repo.list", "acme/platform/x"));
+
+    let again = start(&journal).await;
+    assert_eq!(again.revision(), first + 2);
+    assert!(again.allows(bob, "repo.list", "acme/platform/x"));
+    assert_eq!(again.group("acme/platform"), running.group("acme/platform"));
+    let made = again.as_alice(create("acme/other")).await;
+    assert_eq!(made.revision, first + 3);
+}
+
+#[tokio::test]
+async fn writes_that_wait_share_a_commit_and_see_each_other() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    // Each is judged on the state after those before it.
+    let operations = (0..50).flat_map(|at| {
+        let id = format!("acme/g{at}");
+        [create(&id), rename(&id, "new"), create(&format!("{id}/below"))]
+    });
+    let all = futures_util::future::join_all(operations.map(|one| running.as_alice(one))).await;
+    let revisions: Vec<_> = all.iter().map(|written| written.revision).collect();
+    assert_eq!(revisions, (first + 1..=first + 150).collect::<Vec<_>>());
+    assert_eq!(running.revision(), first + 150);
+    assert_eq!(running.group("acme/g49").unwrap().name, "new");
+    assert!(journal.appended.load(Ordering::Relaxed) < 20, "{journal:?}");
+    assert_eq!(running.audit().len(), 151);
+}
+
+#[tokio::test]
+async fn a_request_id_makes_a_retry_safe() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let asked = |actor: Actor, operation, id: &str| {
+        let id = Some(id.to_owned());
+        Write { request_id: id, ..write(actor, operation) }
+    };
+    let new = || {
+        let Operation::CreateGroup(group) = create("acme/x") else { panic!() };
+        Operation::CreateGroup(CreateGroup { id: None, ..group })
+    };
+    let first = running.writes.write(asked(alice(), new(), "r1")).await.unwrap();
+    let again = running.writes.write(asked(alice(), new(), "r1")).await.unwrap();
+    assert_eq!((again.revision, &again.response), (first.revision, &first.response));
+    // Over a restart.
+    let running = start_at(&journal, START + 599, |_| {}).await;
+    let again = running.writes.write(asked(alice(), new(), "r1")).await.unwrap();
+    assert_eq!(again.response, first.response);
+    assert_eq!(running.revision(), first.revision);
+    // Another request, another caller, another method.
+    let other = running.writes.write(asked(alice(), create("acme/y"), "r1")).await;
+    assert!(matches!(other, Err(RequestError::Field { field, .. }) if field == "request_id"));
+    let operator = running.writes.write(asked(Actor::Operator, new(), "r1")).await.unwrap();
+    assert_eq!(operator.revision, first.revision + 1);
+    running.writes.write(asked(alice(), rename("acme", "a"), "r1")).await.unwrap();
+    // A refusal is not remembered.
+    let refused = running.writes.write(asked(alice(), delete("acme/late"), "r2")).await;
+    assert!(refused.is_err());
+    running.as_alice(create("acme/late")).await;
+    running.writes.write(asked(alice(), delete("acme/late"), "r2")).await.unwrap();
+    // After its time it is another request, and what was kept goes.
+    let running = start_at(&journal, START + 600, |_| {}).await;
+    let later = running.writes.write(asked(alice(), new(), "r1")).await.unwrap();
+    assert!(later.revision > operator.revision);
+    let kept = |running: &Running| {
+        let view = running.published.current().unwrap().view().unwrap();
+        let mut count = 0;
+        let range = KeyRange::prefix(prefix::REQUEST);
+        view.scan(range.bounds(), &mut |_, _| {
+            count += 1;
+            true
+        })
+        .unwrap();
+        count
+    };
+    let seconds = START + 601 + i64::try_from(2 * REQUEST_KEPT.as_secs()).unwrap();
+    let running = start_at(&journal, seconds, |_| {}).await;
+    for at in 0..10 {
+        running.as_alice(rename("acme", &at.to_string())).await;
+    }
+    assert_eq!(kept(&running), 0);
+}
+
+#[tokio::test]
+async fn a_disabled_caller_gets_no_answer_again() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let bob = "0123456789abcdef0123456789abcdef01234567";
+    let identity = Operation::CreateIdentity(capstan_iam::CreateIdentity {
+        parent: Some(path("acme")),
+        id: Some(path("acme/ci")),
+        name: String::new(),
+        description: String::new(),
+        kind: "service".into(),
+        properties: Default::default(),
+        disabled: false,
+        authentication: None,
+    });
+    running.as_alice(identity).await;
+    running.as_alice(bind("acme/ci", "owner", "acme")).await;
+    let ci = || Actor::identity(path("acme/ci"));
+    let asked = || Write { request_id: Some("r".into()), ..write(ci(), create("acme/x")) };
+    running.writes.write(asked()).await.unwrap();
+    running.writes.write(asked()).await.unwrap();
+    let disable = Operation::UpdateIdentity(capstan_iam::UpdateIdentity {
+        id: path("acme/ci"),
+        update: capstan_iam::IdentityUpdate { disabled: Some(true), ..Default::default() },
+        etag: None,
+    });
+    running.as_alice(disable).await;
+    assert!(matches!(running.writes.write(asked()).await, Err(RequestError::AuthnFailed)));
+    assert!(!running.allows(bob, "repo.list", "acme"));
+}
+
+#[tokio::test]
+async fn what_is_only_validated_changes_nothing() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    let validate = |operation| Write {
+        validate_only: true,
+        request_id: Some("r".into()),
+        ..write(alice(), operation)
+    };
+    let made = running.writes.write(validate(create("acme/x"))).await.unwrap();
+    assert_eq!(made.revision, first);
+    assert!(matches!(made.response, Response::Group(group) if group.id == path("acme/x")));
+    let refused = running.writes.write(validate(create("other/x"))).await;
+    assert!(matches!(refused, Err(RequestError::NotFound)), "{refused:?}");
+    assert_eq!(running.revision(), first);
+    assert_eq!(running.group("acme/x"), None);
+    assert_eq!(journal.appended.load(Ordering::Relaxed), 0);
+    // The request id was not remembered.
+    running.writes.write(validate(create("acme/y"))).await.unwrap();
+}
+
+#[tokio::test]
+async fn changes_and_refusals_are_audited() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    running.as_alice(create("acme/x")).await;
+    let mallory = || Actor::identity(path("mallory"));
+    let refused = running.writes.write(write(mallory(), create("acme/y"))).await;
+    assert!(matches!(refused, Err(RequestError::AuthnFailed)));
+    let refused = running.try_as_alice(create("other/y")).await;
+    assert!(matches!(refused, Err(RequestError::NotFound)));
+    assert_eq!(running.revision(), first + 1, "a refusal moves no revision");
+    let records = running.audit();
+    let seen: Vec<_> = records
+        .iter()
+        .map(|one| (one.revision - first, &*one.actor, &*one.method, &*one.object, one.code))
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            (0, "", "init", "", 0),
+            (1, "alice", "GroupService/CreateGroup", "acme/x", 0),
+            (1, "mallory", "GroupService/CreateGroup", "acme/y", 16),
+            (1, "alice", "GroupService/CreateGroup", "other/y", 7),
+        ]
+    );
+    assert_eq!(
+        (&*records[3].scope, &*records[3].missing),
+        ("other", &["groups.create".to_owned()][..])
+    );
+    // Refusals of one caller are bounded.
+    for _ in 0..REFUSALS_PER_MINUTE + 5 {
+        let _ = running.try_as_alice(create("other/y")).await;
+    }
+    assert_eq!(running.audit().len(), 3 + REFUSALS_PER_MINUTE as usize);
+    // And a change after refusals in the same group has its place in the chain.
+    let all = [create("other/1"), create("acme/1"), create("other/2"), create("acme/2")];
+    futures_util::future::join_all(all.map(|one| running.try_as_alice(one))).await;
+    running.audit();
+}
+
+#[tokio::test]
+async fn old_audit_records_are_deleted_and_the_chain_still_fits() {
+    let journal = acme().await;
+    let running = start_at(&journal, START, |limits| limits.audit_records_max = 5).await;
+    for at in 0..20 {
+        running.as_alice(create(&format!("acme/g{at}"))).await;
+        assert!(running.audit().len() <= 6);
+    }
+    let records = running.audit();
+    assert_eq!(records.last().unwrap().object, "acme/g19");
+    assert!(AUDIT_PRUNED_MAX > 1);
+}
+
+#[tokio::test]
+async fn quotas_bound_organizations_and_callers() {
+    let journal = acme().await;
+    let quotas = Quotas {
+        organization_objects: 7,
+        creator_objects: 4,
+        organization_changes: 1_000,
+        creator_changes: 1_000,
+    };
+    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
+    let over = |result: Result<Written, RequestError>| match result {
+        Err(RequestError::Store(StoreFailure::Quota(text))) => text,
+        other => panic!("{other:?}"),
+    };
+    // The organization has itself and the binding of its owner.
+    for at in 0..4 {
+        running.as_alice(create(&format!("acme/g{at}"))).await;
+    }
+    let text = over(running.try_as_alice(create("acme/g4")).await);
+    assert!(text.starts_with("caller `alice` has 4 objects, its quota"), "{text}");
+    running.writes.write(write(Actor::Operator, create("acme/g4"))).await.unwrap();
+    let text = over(running.writes.write(write(Actor::Operator, create("acme/g5"))).await);
+    assert!(text.starts_with("organization `acme` has 7 objects"), "{text}");
+    // Counts are those of the store after a restart, and what is deleted makes room.
+    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
+    over(running.try_as_alice(create("acme/g5")).await);
+    running.as_alice(delete("acme/g4")).await;
+    over(running.try_as_alice(create("acme/g5")).await);
+    running.as_alice(delete("acme/g0")).await;
+    running.as_alice(create("acme/g5")).await;
+    over(running.try_as_alice(create("acme/g6")).await);
+
+    let quotas = Quotas { creator_changes: 3, ..crate::limits::QUOTAS };
+    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
+    for name in ["a", "b", "c"] {
+        running.as_alice(rename("acme", name)).await;
+    }
+    let text = over(running.try_as_alice(rename("acme", "d")).await);
+    assert_eq!(text, "`alice` has made 3 changes in this minute, its quota: wait");
+    running.writes.write(write(Actor::Operator, rename("acme", "d"))).await.unwrap();
+    let running = start_at(&journal, START + 60, |limits| limits.quotas = quotas).await;
+    running.as_alice(rename("acme", "e")).await;
+}
+
+#[tokio::test]
+async fn a_failure_changes_nothing_and_is_over_with_the_next_write() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    for (fault, expected) in [
+        (Fault::Full, StoreFailure::Full),
+        (Fault::ReadOnly, StoreFailure::ReadOnly),
+        (Fault::Unreachable, StoreFailure::Unreachable),
+        (Fault::UnknownNotMade, StoreFailure::OutcomeUnknown),
+        (Fault::Conflict, StoreFailure::Unreachable),
+    ] {
+        journal.fails(fault);
+        let failed = running.try_as_alice(create("acme/x")).await;
+        assert!(
+            matches!(&failed, Err(RequestError::Store(found)) if *found == expected),
+            "{failed:?}"
+        );
+        assert_eq!((running.revision(), running.group("acme/x")), (first, None), "{fault:?}");
+        // Checks go on.
+        assert!(running.allows("alice", "repo.list", "acme/x"));
+    }
+    let made = running.as_alice(create("acme/x")).await;
+    assert_eq!(made.revision, first + 1);
+    assert_eq!(running.audit().len(), 2);
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_outcome_is_settled_by_its_request_id() {
+    for (fault, made) in [(Fault::UnknownMade, true), (Fault::UnknownNotMade, false)] {
+        let journal = acme().await;
+        let running = start(&journal).await;
+        let first = running.revision();
+        let asked = || Write { request_id: Some("r".into()), ..write(alice(), create("acme/x")) };
+        journal.fails(fault);
+        // Nor can the store be read for a while.
+        journal.blind.store(2, Ordering::Relaxed);
+        let failed = running.writes.write(asked()).await;
+        assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
+        assert_eq!(running.revision(), first, "what is not known to be made is not shown");
+        for _ in 0..2 {
+            let failed = running.writes.write(asked()).await;
+            assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))));
+        }
+        let settled = running.writes.write(asked()).await.unwrap();
+        assert_eq!((settled.revision, running.revision()), (first + 1, first + 1), "{made}");
+        assert!(running.group("acme/x").is_some());
+        assert_eq!(running.audit().len(), 2, "it was made once");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_read_is_shown_as_soon_as_it_can() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    journal.blind.store(1, Ordering::Relaxed);
+    let failed = running.try_as_alice(create("acme/x")).await;
+    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
+    assert_eq!(running.revision(), first);
+    running.as_alice(create("acme/y")).await;
+    assert_eq!(running.revision(), first + 2);
+    assert!(running.group("acme/x").is_some());
+}
+
+#[tokio::test]
+async fn a_store_that_another_process_has_changed_is_loaded_anew() {
+    let journal = acme().await;
+    let (running, other) = (start(&journal).await, start(&journal).await);
+    other.as_alice(create("acme/theirs")).await;
+    let failed = running.try_as_alice(create("acme/mine")).await;
+    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))), "{failed:?}");
+    running.as_alice(create("acme/theirs/mine")).await;
+    assert!(running.group("acme/theirs").is_some());
+    running.audit();
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_made() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let (first, mut dropped) = (running.revision(), vec![]);
+    for at in 0..10 {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        dropped.push((write(alice(), create(&format!("acme/g{at}"))), answer));
+    }
+    running.writes.send_all_for_test(dropped);
+    running.as_alice(create("acme/wanted")).await;
+    assert_eq!(running.revision(), first + 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let (writes, _queue) = writer::queue();
+    let waiting: Vec<_> = (0..crate::limits::WRITES_QUEUED_MAX)
+        .map(|_| writes.write(write(alice(), create("acme/x"))))
+        .map(|mut waiting| {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            waiting
+        })
+        .collect();
+    let refused = writes.write(write(alice(), create("acme/x"))).await;
+    assert!(matches!(refused, Err(RequestError::Store(StoreFailure::Busy))));
+    drop(waiting);
+}

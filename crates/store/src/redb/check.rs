@@ -1,0 +1,124 @@
+//! Work on a store that no server has open: verifying it, and giving back the space of what was deleted.
+
+use std::fs;
+use std::path::Path;
+
+use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
+
+use super::RedbStore;
+use super::dir::Dir;
+use super::error::OpenError;
+use super::opening::{Opened, open as open_store};
+use super::schema::{TableError, open, read_transaction};
+use super::view::caught;
+use crate::batch::bytes_of;
+use crate::{Head, Limits};
+
+/// What [`RedbStore::check`] found in a store without a fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// The head.
+    pub head: Head,
+    /// Entries of the state.
+    pub entries: u64,
+    /// Bytes of their keys and values.
+    pub entry_bytes: u64,
+    /// The first transaction that is kept for watchers; the one behind the head if none is.
+    pub kept_from: u64,
+}
+
+/// What [`RedbStore::compact`] did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// Bytes of the file before.
+    pub before: u64,
+    /// Bytes of the file now.
+    pub after: u64,
+}
+
+impl RedbStore {
+    /// Reads every record of the store in a directory, and verifies checksums, the head, and the digests of the kept
+    /// transactions. The store must not be open. This blocks.
+    ///
+    /// # Errors
+    ///
+    /// The first fault that is found: [`OpenError::Corrupt`] names the record. Else see [`OpenError`].
+    pub fn check(dir: &Path) -> Result<Checked, OpenError> {
+        let dir = Dir::open(dir)?;
+        dir.look()?;
+        let opened = open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
+        caught(|| verify(&opened)).map_err(|error| of_file(&dir, error))
+    }
+
+    /// Makes the file of a store as short as its content allows. The store must not be open. This blocks, and a crash
+    /// meanwhile loses nothing.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn compact(dir: &Path) -> Result<Compacted, OpenError> {
+        let dir = Dir::open(dir)?;
+        dir.look()?;
+        let path = dir.file();
+        let length = || fs::metadata(&path).map(|it| it.len()).map_err(|e| OpenError::io(&path, e));
+        let before = length()?;
+        let Opened { mut handle, tables, .. } =
+            open_store(&dir, &path, &Limits::default(), 1, true)?;
+        drop(tables); // an open read keeps its pages
+        let compacted = caught(|| {
+            let database = handle.database_mut()?;
+            database.compact()?;
+            handle.close()
+        });
+        compacted.map_err(|error| of_file(&dir, error))?;
+        Ok(Compacted { before, after: length()? })
+    }
+}
+
+fn of_file(dir: &Dir, error: TableError) -> OpenError {
+    match error {
+        TableError::Failed(error) => OpenError::io(dir.file(), error),
+        TableError::Corrupt(reason) => OpenError::Corrupt { path: dir.file(), reason },
+    }
+}
+
+fn verify(Opened { tables, meta, .. }: &Opened) -> Result<Checked, TableError> {
+    let (mut entries, mut entry_bytes) = (0_u64, 0_u64);
+    for entry in tables.state.iter()? {
+        let (key, record) = entry?;
+        let value = open(key.value(), record.value())?;
+        entries = entries.saturating_add(1);
+        let bytes = key.value().len().saturating_add(value.len());
+        entry_bytes = entry_bytes.saturating_add(bytes as u64);
+    }
+    let (mut bytes, mut chunks) = (0_u64, 0_u64);
+    let mut before: Option<Head> = None;
+    for seq in meta.kept.from..=meta.head.seq {
+        let transaction = read_transaction(&tables.log, seq)?;
+        let head = transaction.committed.head;
+        let expected = before.unwrap_or(Head {
+            epoch: head.epoch,
+            seq: seq.saturating_sub(1),
+            n_ops: 0,
+            digest: head.prev_digest,
+            prev_digest: head.prev_digest,
+        });
+        if expected.next(&transaction.committed.ops) != head {
+            return Err(TableError::Corrupt(format!(
+                "the digest of transaction {seq} does not follow from it and the one before"
+            )));
+        }
+        bytes = bytes.saturating_add(bytes_of(&transaction.committed.ops));
+        chunks = chunks.saturating_add(u64::from(transaction.chunks));
+        before = Some(head);
+    }
+    if before.is_some_and(|last| last != meta.head) {
+        return Err(TableError::Corrupt(
+            "the last transaction does not end with the head".to_owned(),
+        ));
+    }
+    if bytes != meta.kept.bytes || chunks != tables.log.len()? {
+        return Err(TableError::Corrupt("the log holds more or less than it should".to_owned()));
+    }
+    Ok(Checked { head: meta.head, entries, entry_bytes, kept_from: meta.kept.from })
+}

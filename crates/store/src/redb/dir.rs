@@ -1,0 +1,231 @@
+//! The directory of a store: who may use it, who has it open, and the file in it.
+//!
+//! ```text
+//! DIR/             0700, of the user of this process
+//!   lock           0600, held by flock as long as the store is open; holds the process id
+//!   store.redb     0600, the store
+//!   store.redb.new 0600, a store that is being made; without use when found
+//! ```
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::fs::{
+    DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
+use std::path::{Path, PathBuf};
+
+use ::redb::StorageBackend;
+use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::process::geteuid;
+
+use super::disk::{Disk, FileBackend, Room, room_of};
+use super::error::OpenError;
+
+const LOCK: &str = "lock";
+const FILE: &str = "store.redb";
+const NEW: &str = "store.redb.new";
+/// The first bytes of each file of redb.
+const MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
+/// Permissions that let others change a file or directory.
+const OTHERS_WRITE: u32 = 0o022;
+
+/// A directory that this process alone uses, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Dir {
+    path: PathBuf,
+    handle: File,
+    /// Holds the lock. A closed file has none, however the process ended.
+    _lock: File,
+}
+
+impl Dir {
+    /// Takes the directory, which must be there.
+    pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
+        let metadata = fs::symlink_metadata(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+            _ => OpenError::io(path, error),
+        })?;
+        if !metadata.is_dir() {
+            let found = type_of(&metadata);
+            return Err(OpenError::WrongType {
+                path: path.to_owned(),
+                found,
+                wanted: "a directory",
+            });
+        }
+        let handle = OpenOptions::new()
+            .read(true)
+            .custom_flags(flags(OFlags::NOFOLLOW | OFlags::DIRECTORY))
+            .open(path)
+            .map_err(|error| OpenError::io(path, error))?;
+        let metadata = handle.metadata().map_err(|error| OpenError::io(path, error))?;
+        refuse_others(path, &metadata)?;
+        let _lock = lock(path)?;
+        Ok(Self { path: path.to_owned(), handle, _lock })
+    }
+
+    /// Takes the directory, and makes it if it is not there.
+    pub(super) fn create(path: &Path) -> Result<Self, OpenError> {
+        let is_there = path.symlink_metadata().is_ok();
+        if !is_there {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+            made.map_err(|error| OpenError::io(path, error))?;
+        }
+        let dir = Self::open(path)?;
+        if !is_there && let Some(parent) = path.parent() {
+            let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(|error| OpenError::io(parent, error))?;
+        }
+        Ok(dir)
+    }
+
+    /// The file of the store.
+    pub(super) fn file(&self) -> PathBuf {
+        self.path.join(FILE)
+    }
+
+    /// Refuses what is there in place of a store. What it lets pass may still be damaged.
+    pub(super) fn look(&self) -> Result<(), OpenError> {
+        let path = self.file();
+        let metadata = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => OpenError::Missing(self.path.clone()),
+            _ => OpenError::io(&path, error),
+        })?;
+        if !metadata.is_file() {
+            return Err(OpenError::WrongType { path, found: type_of(&metadata), wanted: "a file" });
+        }
+        let file = self.open_file().map_err(|error| OpenError::io(&path, error))?;
+        if metadata.len() == 0 {
+            return Err(OpenError::Empty(path));
+        }
+        let mut start = [0; MAGIC.len()];
+        match file.read_exact_at(&mut start, 0) {
+            Ok(()) if start == MAGIC => {}
+            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                return Err(OpenError::io(&path, error));
+            }
+            _ => {
+                let reason = "it begins with other bytes".to_owned();
+                return Err(OpenError::Foreign { path, reason });
+            }
+        }
+        // A restored copy may have the mode of its archive.
+        if metadata.mode() & 0o077 != 0 {
+            let made_private = file.set_permissions(Permissions::from_mode(0o600));
+            made_private.map_err(|error| OpenError::io(&path, error))?;
+        }
+        Ok(())
+    }
+
+    fn open_file(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(flags(OFlags::NOFOLLOW));
+        options.open(self.file())
+    }
+
+    /// An empty file, for a store that is being made. There must be no store.
+    pub(super) fn create_new(&self) -> Result<File, OpenError> {
+        if fs::symlink_metadata(self.file()).is_ok() {
+            return Err(OpenError::Exists(self.file()));
+        }
+        let path = self.path.join(NEW);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::io(path, error));
+            }
+            _ => {}
+        }
+        let mut options = OpenOptions::new();
+        let options = options.read(true).write(true).create_new(true).mode(0o600);
+        options.open(&path).map_err(|error| OpenError::io(path, error))
+    }
+
+    /// Makes the file of [`Self::create_new`] the store.
+    pub(super) fn put_new_in_place(&self) -> Result<(), OpenError> {
+        let new = self.path.join(NEW);
+        let synced = File::open(&new).and_then(|file| file.sync_all());
+        let renamed = synced.and_then(|()| fs::rename(&new, self.file()));
+        renamed.and_then(|()| self.handle.sync_all()).map_err(|error| OpenError::io(new, error))
+    }
+}
+
+impl Disk for Dir {
+    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+        let file = self.open_file()?;
+        // After a failed fsync the kernel may hold pages as clean that the disk does not have. Without them, what is
+        // read is what the disk has.
+        fadvise(&file, 0, None, Advice::DontNeed)?;
+        Ok(Box::new(FileBackend(file)))
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        room_of(&self.handle)
+    }
+}
+
+fn flags(flags: OFlags) -> i32 {
+    flags.bits().cast_signed()
+}
+
+fn type_of(metadata: &fs::Metadata) -> &'static str {
+    match metadata {
+        it if it.is_symlink() => "a symbolic link",
+        it if it.is_dir() => "a directory",
+        it if it.is_file() => "a file",
+        _ => "neither a file nor a directory",
+    }
+}
+
+fn refuse_others(path: &Path, metadata: &fs::Metadata) -> Result<(), OpenError> {
+    let refuse =
+        |detail, remedy| Err(OpenError::OpenToOthers { path: path.to_owned(), detail, remedy });
+    let (owner, user) = (metadata.uid(), geteuid().as_raw());
+    if owner != user && owner != 0 {
+        let detail = format!("it belongs to user {owner}, this process is of user {user}");
+        return refuse(detail, "run as that user, or change the owner with `chown`".to_owned());
+    }
+    let mode = metadata.mode() & 0o7777;
+    if mode & OTHERS_WRITE != 0 {
+        let remedy = format!("run `chmod 700 {}`", path.display());
+        return refuse(format!("its mode is {mode:04o}"), remedy);
+    }
+    Ok(())
+}
+
+/// Takes the lock of a directory, and writes the process id into it.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let path = dir.join(LOCK);
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(flags(OFlags::NOFOLLOW));
+    loop {
+        let file = options.open(&path).map_err(|error| OpenError::io(&path, error))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let pid = fs::read_to_string(&path).ok().and_then(|it| it.trim().parse().ok());
+                return Err(OpenError::AlreadyOpen { path: dir.to_owned(), pid });
+            }
+            Err(TryLockError::Error(error)) => return Err(OpenError::io(&path, error)),
+        }
+        // Somebody may have removed the file in between: then this lock is of a file that nobody finds.
+        let inode =
+            |metadata: io::Result<fs::Metadata>| metadata.map(|it| (it.dev(), it.ino())).ok();
+        if inode(file.metadata()) == inode(fs::symlink_metadata(&path)) {
+            return match write_pid(&file) {
+                // The process id is for messages only. A store on a full disk must open.
+                Err(error) if error.kind() != io::ErrorKind::StorageFull => {
+                    Err(OpenError::io(&path, error))
+                }
+                _ => Ok(file),
+            };
+        }
+    }
+}
+
+fn write_pid(file: &File) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}

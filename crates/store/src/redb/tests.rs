@@ -1,0 +1,114 @@
+//! Tests below redb: on a disk that loses power, fails, fills up, or flips bits.
+
+mod crash;
+mod faults;
+mod flips;
+mod sim;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::opening::make;
+use super::schema::{Kept, Meta};
+use super::*;
+use crate::{Op, Transaction};
+use sim::Sim;
+
+type State = BTreeMap<Bytes, Bytes>;
+
+/// Nothing waits, and nothing stops after failures.
+fn limits() -> Limits {
+    Limits {
+        history_transactions_max: 8,
+        failures_period: Duration::ZERO,
+        reopen_pause: Duration::ZERO,
+        ..Limits::default()
+    }
+}
+
+/// A disk with an empty store, durable.
+fn new_disk() -> Sim {
+    let sim = Sim::default();
+    let backend = Traced { backend: Disk::open(&sim).unwrap(), trace: Arc::default() };
+    let meta = Meta {
+        head: Head::empty(1),
+        kept: Kept { from: 1, bytes: 0 },
+        page_key: [7; 32],
+        created: 9,
+    };
+    make(backend, &meta, &limits()).unwrap().close().unwrap();
+    sim
+}
+
+fn open_sim(sim: &Sim, limits: Limits) -> Result<RedbStore, OpenError> {
+    RedbStore::open_on(Box::new(sim.clone()), PathBuf::from("store.redb"), limits)
+}
+
+fn head_of(store: &RedbStore) -> Head {
+    store.shared.latest.load_full().unwrap().head
+}
+
+/// Appends on this thread.
+fn append(store: &RedbStore, expected: &Head, batch: &Batch) -> Result<Head, AppendError> {
+    store.shared.lock().append(&store.shared, expected, batch)
+}
+
+/// What [`Journal::head`] answers, on this thread.
+fn recovered(store: &RedbStore) -> Result<Arc<Snapshot>, StoreError> {
+    store.shared.latest().map_or_else(|| store.shared.recovered(), Ok)
+}
+
+fn dump(view: &dyn View) -> Result<State, StoreError> {
+    let mut state = State::new();
+    view.scan((Bound::Unbounded, Bound::Unbounded), &mut |key, value| {
+        state.insert(Bytes::copy_from_slice(key), Bytes::copy_from_slice(value));
+        true
+    })?;
+    Ok(state)
+}
+
+fn put(key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Op {
+    Op::Put {
+        key: Bytes::copy_from_slice(key.as_ref()),
+        value: Bytes::copy_from_slice(value.as_ref()),
+    }
+}
+
+fn applied(mut state: State, batch: &Batch) -> State {
+    let ops = batch.transactions.iter().flat_map(|it| &it.ops).chain(&batch.side);
+    for op in ops.cloned() {
+        match op {
+            Op::Put { key, value } => state.insert(key, value),
+            Op::Delete { key } => state.remove(&key),
+        };
+    }
+    state
+}
+
+/// A batch as a server writes them: mostly one short transaction, now and then many, long ones, only side
+/// operations, or deletes.
+fn random_batch(random: &mut fastrand::Rng) -> Batch {
+    let mut batch = Batch::default();
+    for _ in 0..random.usize(0..3) {
+        let mut ops = BTreeMap::new();
+        for _ in 0..random.usize(1..6) {
+            let key = format!("key/{}", random.u8(..60));
+            let length = if random.u8(..20) == 0 { 20_000 } else { random.usize(..200) };
+            let op = if random.u8(..4) == 0 {
+                Op::Delete { key: key.clone().into() }
+            } else {
+                put(&key, vec![random.u8(..); length])
+            };
+            ops.insert(key, op);
+        }
+        batch.transactions.push(Transaction { ops: ops.into_values().collect() });
+    }
+    if batch.transactions.is_empty() || random.bool() {
+        batch.side.push(put(format!("side/{}", random.u8(..5)), [random.u8(..)]));
+    }
+    batch
+}
