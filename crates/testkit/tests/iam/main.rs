@@ -1,5 +1,14 @@
 //! The privilege rules: tables of what is allowed, refused and how, and attacks that must gain nothing.
 
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "all of this is test code"
+)]
+
 mod attack;
 mod common;
 mod cover;

@@ -181,10 +181,11 @@ fn bindings(rng: &mut Rng, world: &mut Managed, groups: &[String], identities: &
         let _ = world.put(Object::RoleBinding(binding));
     };
     for (at, group) in groups.iter().enumerate().filter(|(_, group)| !group.contains('/')) {
-        let people: Vec<_> = identities.iter().filter(|id| !id.contains('/')).collect();
+        let people: Vec<&str> =
+            identities.iter().map(String::as_str).filter(|id| !id.contains('/')).collect();
         if !people.is_empty() && !one_in(rng, 4) {
             // Not the attacker's first one, which would have nothing to gain.
-            put(at, &pick(rng, &people[people.len() / 2..]), "owner", group, None, vec![]);
+            put(at, pick(rng, &people[people.len() / 2..]), "owner", group, None, vec![]);
         }
     }
     let unregistered = derived_identity_id("https://idp.example", "0").unwrap();
