@@ -72,7 +72,8 @@ pub(super) fn create_batch(
     };
     let (mut effects, mut made, mut bindings) = (Effects::default(), Made::default(), Vec::new());
     for ((at, new), role) in batch.bindings.iter().enumerate().zip(&roles) {
-        let binding = made.judge(judged_on, new, role, &field(at), context)?;
+        let judged = made.judge(judged_on, new, role, &field(at), context);
+        let binding = judged.map_err(|error| error.of_item(|| field(at)))?;
         effects.create(Object::RoleBinding(binding.clone()));
         bindings.push(binding);
     }
@@ -309,8 +310,9 @@ pub(super) fn delete_batch(
         access.require(&[DELETE], parent)?;
     }
     let mut effects = Effects::default();
-    for id in &batch.ids {
-        effects.delete(Object::RoleBinding(taken(access, id)?));
+    for (at, id) in batch.ids.iter().enumerate() {
+        let taken = taken(access, id).map_err(|error| error.of_item(|| format!("ids[{at}]")))?;
+        effects.delete(Object::RoleBinding(taken));
     }
     Ok(effects.answer(Response::Deleted))
 }

@@ -18,4 +18,5 @@ mod identities;
 mod isolation;
 mod seeds;
 mod settled;
+mod texts;
 mod visible;
