@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::index::read::{Binding, is_disabled, is_registered};
 use crate::index::scope::{ScopeKind, ScopeRecord};
+use crate::rules::BindingKey;
 use crate::{AttributeCategory, Path, PathBuf, Properties, Role, RoleBinding, Snapshot};
 
 /// What a snapshot knows of an identity, apart from its properties and its bindings.
@@ -155,6 +156,22 @@ impl Snapshot {
                 here.filter_map(move |binding| index.role_binding(identity, &binding))
             })
         })
+    }
+
+    /// The role binding with this identity, role and scope and this set of conditions, whatever its id and expiry.
+    ///
+    /// Costs a search among the bindings of the identity.
+    #[must_use]
+    pub fn same_binding(&self, binding: &RoleBinding) -> Option<RoleBinding> {
+        let index = self.index();
+        let identity = index.identities().get(binding.identity.as_str())?;
+        let (scope, _) = index.scope(binding.scope.as_str())?;
+        let key = BindingKey::of(binding);
+        let mut here = index.stored_at_scope(identity, scope);
+        let is_same = |one: &Binding<'_>| {
+            index.role_id(one) == &*binding.role && key.has_conditions(one.conditions())
+        };
+        index.role_binding(identity, &here.find(is_same)?)
     }
 
     /// The id that this role binding gets if it is created now: the declared one, the derived one, or the next that is

@@ -147,8 +147,7 @@ impl Made {
             expires_at: new.expires_at,
             when: new.when.clone(),
         };
-        let key = Key::of(&fact);
-        if exists(access, &key, None) || !self.keys.insert(key) {
+        if exists(access, &fact, None) || !self.keys.insert(Key::of(&fact)) {
             return Err(same(&new.scope).into());
         }
         let id = match &new.id {
@@ -203,11 +202,10 @@ impl Key {
     }
 }
 
-/// Whether there is a binding with this key, apart from the one with this id.
-fn exists(access: &Access<'_>, key: &Key, but: Option<&PathBuf>) -> bool {
-    let bindings = access.view.snapshot().role_bindings(key.identity.as_path());
-    let mut others = bindings.iter().filter(|one| but.is_none() || one.id.as_ref() != but);
-    others.any(|one| one.scope == key.scope && one.role == key.role && Key::of(one) == *key)
+/// Whether there is the same binding, apart from the one with this id.
+fn exists(access: &Access<'_>, binding: &engine::RoleBinding, but: Option<&PathBuf>) -> bool {
+    let same = access.view.snapshot().same_binding(binding);
+    same.is_some_and(|same| but.is_none() || same.id.as_ref() != but)
 }
 
 fn same(scope: &PathBuf) -> Box<Refusal> {
@@ -253,7 +251,7 @@ pub(super) fn update(
         access.grant(Rule::Grant, &role, scope, after.expires_at, &method)?;
         access.take(before.identity.as_path(), &before.role, scope)?;
     }
-    if exists(access, &Key::of(&after.fact()), Some(&before.id)) {
+    if exists(access, &after.fact(), Some(&before.id)) {
         return Err(same(&before.scope).into());
     }
     let mut effects = Effects::default();

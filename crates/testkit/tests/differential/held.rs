@@ -152,6 +152,12 @@ proptest! {
                 tested.sort();
                 prop_assert_eq!(found, tested);
             }
+            for binding in &listed {
+                let same = snapshot.same_binding(&RoleBinding { id: None, expires_at: None, ..binding.clone() });
+                prop_assert_eq!(same.and_then(|same| same.id), binding.id.clone());
+                let other = RoleBinding { role: "no-such-role".into(), ..binding.clone() };
+                prop_assert!(snapshot.same_binding(&other).is_none());
+            }
             for binding in listed {
                 let whole = snapshot.role_bindings(binding.identity.as_path());
                 let binding = format!("{binding:?}");
