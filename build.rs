@@ -53,6 +53,7 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
     let mut table = String::from("[\n");
     for service in pool.services() {
         let service_name = service.full_name();
+        let prefix = if service.package_name() == "capstan.iam.v1" { "iam." } else { "" };
         for method in service.methods() {
             let name = method.name();
             let streams = method.is_client_streaming() || method.is_server_streaming();
@@ -62,8 +63,9 @@ fn methods(pool: &DescriptorPool) -> Result<String, Box<dyn Error>> {
                 access(pool, &method).map_err(|problem| format!("{full_name}: {problem}"))?;
             writeln!(
                 table,
-                "Method {{ path: \"/{service_name}/{name}\", name: \"{name}\", streams: {streams}, \
-                 decides: {decides}, access: {access}, writes: {writes} }},",
+                "Method {{ path: \"/{service_name}/{name}\", name: \"{name}\", \
+                 label: \"{prefix}{name}\", streams: {streams}, decides: {decides}, \
+                 access: {access}, writes: {writes} }},",
             )?;
         }
     }

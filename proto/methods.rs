@@ -7,6 +7,9 @@ pub struct Method {
     pub path: &'static str,
     /// The method's name, without package and service.
     pub name: &'static str,
+    /// The name in metrics and logs, unique among all methods: `name`, after `iam.` if the package is
+    /// `capstan.iam.v1`.
+    pub label: &'static str,
     /// Whether requests or responses are streamed.
     pub streams: bool,
     /// Whether its responses are decisions: they have a `Reason`.
@@ -57,7 +60,7 @@ mod tests {
             METHODS.iter().filter(|it| test(it)).map(|it| it.name).collect::<Vec<_>>()
         };
         let roles = find("/capstan.iam.v1.RoleService/ListRoles");
-        assert_eq!((roles.name, roles.writes), ("ListRoles", false));
+        assert_eq!((roles.name, roles.label, roles.writes), ("ListRoles", "iam.ListRoles", false));
         assert_eq!(roles.access, Access::Narrowed(&["roles.list"]));
         let needed = Needed { capabilities: &["groups.update"], field: "group.id" };
         let update = find("/capstan.iam.v1.GroupService/UpdateGroup");

@@ -14,6 +14,7 @@ mod decider;
 mod explain;
 mod figures;
 mod iam;
+mod init;
 mod limits;
 mod memory;
 mod output;
@@ -27,6 +28,7 @@ mod schema;
 mod search;
 mod serve;
 mod signals;
+mod store_error;
 mod top;
 mod validation;
 
@@ -46,6 +48,7 @@ const FAILED: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   capstan serve --demo                                  start a server with a demo policy
+  capstan init --data DIR --org acme --owner alice      make a store, for `capstan serve --data DIR`
   capstan check alice repo.list acme/platform/web       may alice do this? ask the server
   capstan capabilities alice acme/platform/web          what can alice do there?
   capstan explain bob repo.delete acme/platform/web     why may bob not? which role would allow it?
@@ -90,6 +93,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Init(init::Init),
     Check(check::Check),
     Capabilities(capabilities::ListCapabilities),
     Explain(explain::Explain),
@@ -168,6 +172,7 @@ fn run(cli: Cli, matches: &ArgMatches, errors: &mut Format) -> anyhow::Result<Ex
 async fn run_in(command: Command, format: Format) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(serve) => serve.run(format).await,
+        Command::Init(init) => init.run(format),
         Command::Check(check) => check.run(format).await,
         Command::Capabilities(list) => list.run(format).await,
         Command::Explain(explain) => explain.run(format).await,

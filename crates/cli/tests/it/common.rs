@@ -12,7 +12,7 @@ use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
-use capstan_server::server::{Address, Config, Runtime, Server};
+use capstan_server::server::{Address, Config, Feed, Runtime, Server};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -30,9 +30,12 @@ pub(crate) struct InProcess {
 /// The default configuration of a server in this process.
 pub(crate) fn config(source: Source) -> Config {
     Config {
-        source,
+        feed: Feed::Document(source),
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        management: None,
+        trust_caller_header: false,
+        document_bytes_max: capstan_server::limits::MESSAGE_BYTES_MAX,
         http: Some("127.0.0.1:0".parse().unwrap()),
         insecure_plaintext: false,
         reflection: true,

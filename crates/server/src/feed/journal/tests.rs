@@ -120,8 +120,7 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let (writes, queue) = writer::queue();
     let clock = Clock::Fixed(Timestamp::new(now, 0));
     let config = Config { clock, limits, give_back: || {} };
-    let opened = Arc::clone(journal);
-    let store = Store::Opened(Box::new(move || Ok(opened as Arc<dyn Journal>)));
+    let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>);
     let metrics = Arc::new(Metrics::default());
     let mut feed = StoreFeed::new(config, (Arc::clone(&published), metrics), store, queue);
     feed.load().await.unwrap();
