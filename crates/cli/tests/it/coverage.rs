@@ -17,7 +17,7 @@ const EXEMPT_REASONS: [(&str, &str); 0] = [];
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
 /// Limits without a test, and the cause.
-const EXEMPT_LIMITS: [(&str, &str); 13] = [
+const EXEMPT_LIMITS: [(&str, &str); 14] = [
     ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
     ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
     ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
@@ -34,6 +34,7 @@ const EXEMPT_LIMITS: [(&str, &str); 13] = [
     ),
     ("WATCH_PERIOD", "depends on the clock; changes of watched files are tested"),
     ("CALL_TIMEOUT", "reaching it takes 30 s; other tests find calls that never end"),
+    ("TRANSFER_TIMEOUT", "reaching it takes 10 minutes"),
 ];
 
 /// Limits of the client without a test, and the cause.
@@ -131,6 +132,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/limits",
         "tests/it/reload",
         "tests/it/ext_authz",
+        "tests/it/iam",
         "tests/it/transport",
     ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
