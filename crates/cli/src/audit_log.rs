@@ -1,4 +1,6 @@
-//! `capstan audit`: the audit log of a server.
+//! `capstan audit`: the audit log of a server, and whether that of a store is whole.
+
+mod verify;
 
 use std::process::ExitCode;
 
@@ -39,6 +41,7 @@ enum Command {
     /// Records, oldest first
     #[command(alias = "ls", after_help = EXAMPLES)]
     List(Box<List>),
+    Verify(verify::Verify),
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,6 +90,7 @@ impl AuditLog {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::List(list) => list.run(format).await,
+            Command::Verify(verify) => verify.run(format).await,
         }
     }
 }

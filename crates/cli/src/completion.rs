@@ -206,7 +206,7 @@ mod tests {
         "group",
         "parent",
         "binding",
-        "owner",
+        "owner_identity",
         "organization",
         "like",
         "as_identity",

@@ -2,7 +2,6 @@
 
 use capstan_proto::iam::v1::{AccessChange, Change, ChangeCounts};
 
-use crate::audit::count;
 use crate::output;
 
 /// Prints the changes of objects.
@@ -27,7 +26,10 @@ pub(crate) fn print_changes(changes: &[Change], counts: ChangeCounts) -> anyhow:
     }
     output::line(table)?;
     let all = created.saturating_add(updated).saturating_add(deleted);
-    more(all, changes.len(), "changes")
+    match usize::try_from(all)?.saturating_sub(changes.len()) {
+        0 => Ok(()),
+        left => output::line(format!("and {left} more")),
+    }
 }
 
 /// Prints who gains or loses what where.
@@ -49,10 +51,4 @@ pub(crate) fn print_access(changes: &[AccessChange], truncated: bool) -> anyhow:
         output::line("and more: the server's answer was cut")?;
     }
     Ok(())
-}
-
-/// `and 7 more changes`, if fewer are shown than there are.
-fn more(all: u64, shown: usize, what: &str) -> anyhow::Result<()> {
-    let left = usize::try_from(all)?.saturating_sub(shown);
-    if left == 0 { Ok(()) } else { output::line(format!("and {} more", count(left, what))) }
 }

@@ -63,7 +63,8 @@ enum OrganizationCommand {
         id: Option<String>,
 
         /// The identity that owns it: an id or a name
-        #[arg(long, value_name = "IDENTITY", add = completion::managed::identity())]
+        #[arg(long, id = "owner_identity", value_name = "IDENTITY",
+            add = completion::managed::identity())]
         owner: String,
 
         #[command(flatten)]

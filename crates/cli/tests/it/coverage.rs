@@ -17,7 +17,7 @@ const EXEMPT_REASONS: [(&str, &str); 0] = [];
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
 /// Limits without a test, and the cause.
-const EXEMPT_LIMITS: [(&str, &str); 13] = [
+const EXEMPT_LIMITS: [(&str, &str); 14] = [
     ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
     ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
     ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
@@ -34,6 +34,7 @@ const EXEMPT_LIMITS: [(&str, &str); 13] = [
     ),
     ("WATCH_PERIOD", "depends on the clock; changes of watched files are tested"),
     ("CALL_TIMEOUT", "reaching it takes 30 s; other tests find calls that never end"),
+    ("TRANSFER_TIMEOUT", "reaching it takes 10 minutes"),
 ];
 
 /// Limits of the client without a test, and the cause.
@@ -43,6 +44,10 @@ const EXEMPT_CLIENT_LIMITS: [(&str, &str); 4] = [
     ("KEEPALIVE_TIMEOUT", "likewise"),
     ("CONNECTION_AGE_JITTER_PART", "random; the age of connections is tested"),
 ];
+
+/// Limits of objects and operations without a test, and the cause.
+const EXEMPT_IAM_LIMITS: [(&str, &str); 1] =
+    [("WHO_COULD_EXAMINED_MAX", "bounds only the work; who could do it is tested")];
 
 #[test]
 fn every_reason_is_expected_by_a_world() {
@@ -127,6 +132,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/limits",
         "tests/it/reload",
         "tests/it/ext_authz",
+        "tests/it/iam",
         "tests/it/transport",
     ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
@@ -139,6 +145,12 @@ fn every_limit_is_named_by_a_test() {
         "left: limits without a test; right: exemptions"
     );
 
+    let iam = root().join("../iam/src");
+    let tests = text_of("../testkit/tests/iam") + &unit_tests(&iam);
+    let limits = fs::read_to_string(iam.join("limits.rs")).unwrap();
+    let exempt = EXEMPT_IAM_LIMITS.map(|(name, _)| name).into();
+    assert_eq!(unnamed(&limits, &tests, 10), exempt, "left: limits without a test; right: exemptions");
+
     let client = root().join("../client");
     let tests = text_of("../client/tests/it") + &unit_tests(&client.join("src"));
     let limits = fs::read_to_string(client.join("src/limits.rs")).unwrap();
@@ -148,6 +160,16 @@ fn every_limit_is_named_by_a_test() {
         exempt,
         "left: limits without a test; right: exemptions"
     );
+}
+
+/// The same for the store, whose tests below redb stand beside it.
+#[test]
+fn every_limit_of_the_store_is_named_by_a_test() {
+    let store = root().join("../store");
+    let tests = text_of("../store/tests/it") + &text_of("../store/src/redb/tests");
+    let tests = tests + &unit_tests(&store.join("src"));
+    let limits = fs::read_to_string(store.join("src/limits.rs")).unwrap();
+    assert_eq!(unnamed(&limits, &tests, 12), BTreeSet::new(), "limits without a test");
 }
 
 /// The constants that the tests do not name. There must be at least `least` constants.
