@@ -178,7 +178,7 @@ async fn refused_fields_have_their_paths() {
     let server = store().await;
     let mut bindings = bindings(&server);
     let with = |change: fn(&mut iam::RoleBinding)| {
-        let mut request = bind("acme/research", "carol", "viewer");
+        let mut request = bind("acme/research", "dave", "viewer");
         change(request.role_binding.as_mut().unwrap());
         of("alice", request)
     };
@@ -427,7 +427,7 @@ async fn a_request_id_makes_a_retry_safe() {
     let mut bindings = bindings(&server);
     let create = |identity: &str| iam::CreateRoleBindingRequest {
         request_id: "7d1c".into(),
-        ..bind("acme/research", identity, "editor")
+        ..bind("acme/research", identity, "acme/release")
     };
     let first = inner(bindings.create_role_binding(of("alice", create("carol"))).await);
     let again = inner(bindings.create_role_binding(of("alice", create("carol"))).await);
@@ -436,7 +436,7 @@ async fn a_request_id_makes_a_retry_safe() {
     assert_eq!(refusal(other).2, "request_id");
     let check = |revision| v1::CheckRequest {
         identity: "carol".into(),
-        capability: "groups.update".into(),
+        capability: "repo.update".into(),
         resource: "acme/research".into(),
         consistency: Some(v1::Consistency { mode: Some(v1::consistency::Mode::AtLeast(revision)) }),
         ..Default::default()
