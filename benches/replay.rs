@@ -79,11 +79,17 @@ impl Replay {
         let bytes = world.document();
         fs::write(&document, &bytes)?;
         let config = Config {
-            source: Source::File { path: document, bytes_max: bytes.len() as u64 },
+            feed: server::Feed::Document(Source::File {
+                path: document,
+                bytes_max: bytes.len() as u64,
+            }),
             catalogs: vec![],
             listen: vec![server::Address::Unix(socket.clone())],
             http: None,
             insecure_plaintext: false,
+            management: None,
+            trust_caller_header: false,
+            document_bytes_max: 0,
             reflection: true,
             drain_delay: Duration::ZERO,
             routes: None,

@@ -3,6 +3,7 @@
 //! As JSON (`--output json`) an answer has the field names of the response message of the API. An
 //! optional field that is absent has no key. Times are RFC 3339.
 
+use capstan_proto::iam::v1 as iam;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -184,4 +185,11 @@ pub(crate) struct Role {
     pub(crate) description: String,
     pub(crate) family: String,
     pub(crate) capabilities: Vec<String>,
+}
+
+impl From<iam::Role> for Role {
+    fn from(role: iam::Role) -> Self {
+        let iam::Role { id: name, description, family, capabilities, .. } = role;
+        Self { name, description, family, capabilities }
+    }
 }

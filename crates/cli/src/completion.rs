@@ -12,6 +12,7 @@
 
 mod bash;
 mod line;
+pub(crate) mod managed;
 mod names;
 mod narrow;
 
@@ -31,9 +32,11 @@ use clap_complete::{
 };
 
 use super::FAILED;
+use super::context::file::Contexts;
 use super::limits::COMPLETION_TIME_MAX;
 use bash::Bash;
 use line::Line;
+use managed::Managed;
 
 /// Help of `capstan completions`.
 pub(crate) const EXAMPLES: &str = "\
@@ -43,9 +46,9 @@ Examples:
   capstan completions fish | source       in ~/.config/fish/config.fish
 
 The script asks capstan for candidates: the names of the document of --policy or of the server of --addr (of
-$CAPSTAN_ADDR, or at http://127.0.0.1:4480), and the built-in roles and capabilities without either. No call of a
-server lists all identities or groups: there, a scope is completed behind an identity, and an identity before a
-capability and a resource. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds.
+$CAPSTAN_ADDR, of the context, or at http://127.0.0.1:4480), and the built-in roles and capabilities without either. No
+call about decisions lists all identities or groups: there, a scope is completed behind an identity, and an identity
+before a capability and a resource. The ids of `capstan iam` are those that its caller may see. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds.
 Source the script anew at each start of a shell, as above: one of another version may give no candidates.";
 
 /// The environment variable by which a script asks for candidates. Its value is the shell.
@@ -65,6 +68,8 @@ enum Kind {
     Capability,
     Scope,
     Role,
+    /// What a server manages.
+    Managed(Managed),
 }
 
 /// The completer of an argument that is the path of an identity.
@@ -87,6 +92,16 @@ pub(crate) fn role() -> ArgValueCompleter {
     completer(Kind::Role)
 }
 
+/// The completer of an argument that is the name of a saved context.
+pub(crate) fn context() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let start = typed.to_string_lossy();
+        let contexts = Contexts::load().unwrap_or_default();
+        let names = contexts.names().filter(|name| name.starts_with(&*start));
+        names.map(CompletionCandidate::new).collect()
+    })
+}
+
 /// The completer of an argument that is the name of a built-in catalog or a file.
 pub(crate) fn catalog() -> ArgValueCompleter {
     ArgValueCompleter::new(|typed: &OsStr| {
@@ -104,8 +119,10 @@ fn completer(kind: Kind) -> ArgValueCompleter {
         let most = std::env::var(TIME_VARIABLE).ok().and_then(|most| most.parse().ok());
         let most = most.map_or(COMPLETION_TIME_MAX, Duration::from_millis);
         let (Some(line), Some(typed)) = (LINE.get(), typed.to_str()) else { return Vec::new() };
-        let (typed, are_paths) = (typed.to_owned(), matches!(kind, Kind::Identity | Kind::Scope));
-        let found = in_time(most, move || narrow::narrow(names::of(kind, line), &typed, are_paths));
+        let are_paths = !matches!(kind, Kind::Capability | Kind::Role);
+        let typed = typed.to_owned();
+        let found =
+            in_time(most, move || narrow::narrow(names::of(kind, line, &typed), &typed, are_paths));
         let found = found.unwrap_or_default();
         found.into_iter().map(CompletionCandidate::new).collect()
     })
@@ -176,8 +193,28 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 9] =
-        ["identity", "capability", "resource", "scope", "role", "catalog", "a", "b", "only"];
+    const NAMING: [&str; 20] = [
+        "identity",
+        "capability",
+        "resource",
+        "scope",
+        "role",
+        "catalog",
+        "a",
+        "b",
+        "only",
+        "group",
+        "parent",
+        "binding",
+        "owner_identity",
+        "organization",
+        "like",
+        "as_identity",
+        "actor",
+        "add_capability",
+        "remove_capability",
+        "saved_context",
+    ];
 
     #[test]
     fn every_argument_that_names_something_has_a_completer() {
@@ -185,7 +222,7 @@ mod tests {
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
                 let names = NAMING.contains(&id);
-                let completed = argument.get::<ArgValueCompleter>().is_some();
+                let completed = argument.get::<ArgValueCompleter>().is_some() && id != "context";
                 assert_eq!(names, completed, "{} of {}", id, command.get_name());
                 found.extend(names.then(|| id.to_owned()));
             }

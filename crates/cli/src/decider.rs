@@ -14,10 +14,13 @@ use std::str::FromStr;
 
 use anyhow::anyhow;
 use capstan_policy::DOCUMENT_BYTES_MAX;
+use capstan_proto::v1::{self, consistency::Mode};
 
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
 use super::audit::file;
 use super::completion;
+use super::context;
+use super::iam::connection::Caller;
 use super::properties::Properties;
 use super::queries::Query;
 pub(crate) use advice::Advice;
@@ -35,7 +38,7 @@ pub(crate) struct DeciderArgs {
     pub(crate) policy: Option<PathBuf>,
 
     /// Ask the server at this address: http://HOST:PORT or unix:PATH
-    /// [default: $CAPSTAN_ADDR, or http://127.0.0.1:4480]
+    /// [default: that of --context, $CAPSTAN_ADDR, that of `capstan context use`, or http://127.0.0.1:4480]
     #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,
 
@@ -60,6 +63,18 @@ pub(crate) enum Consistency {
     Any,
     AtLeast(u64),
     Full,
+}
+
+impl Consistency {
+    /// The field of a request; absent for any data.
+    pub(crate) fn message(self) -> Option<v1::Consistency> {
+        let mode = match self {
+            Self::Any => return None,
+            Self::AtLeast(revision) => Mode::AtLeast(revision),
+            Self::Full => Mode::FullyConsistent(true),
+        };
+        Some(v1::Consistency { mode: Some(mode) })
+    }
 }
 
 impl FromStr for Consistency {
@@ -101,20 +116,9 @@ pub(crate) enum Decider {
     Remote(Remote),
 }
 
-impl Decider {
-    /// Connects to the server at an address.
-    ///
-    /// # Errors
-    ///
-    /// The address is malformed, or the server cannot be reached.
-    pub(crate) async fn at(address: &str, consistency: Consistency) -> anyhow::Result<Self> {
-        Ok(Self::Remote(Remote::connect(&address.parse()?, consistency).await?))
-    }
-}
-
 /// Errors of every method: a malformed path, an unknown capability with [`Advice`], or the server's error.
 impl Decider {
-    /// Connects to the server at an address: this one, that of the environment, or the default one.
+    /// Connects to the server at an address: this one, or that of [`context::server`].
     ///
     /// # Errors
     ///
@@ -123,8 +127,10 @@ impl Decider {
         addr: Option<&str>,
         consistency: Consistency,
     ) -> anyhow::Result<Self> {
-        let address = addr.map(str::to_owned).or_else(|| std::env::var("CAPSTAN_ADDR").ok());
-        Self::at(address.as_deref().unwrap_or("http://127.0.0.1:4480"), consistency).await
+        let server = context::server(addr)?;
+        let caller = Caller::new(server.caller, None)?;
+        let remote = Remote::connect(&server.addr.parse()?, caller, consistency).await?;
+        Ok(Self::Remote(remote))
     }
 
     pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {

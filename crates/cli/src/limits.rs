@@ -8,6 +8,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Maximum time for a call to a server.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Maximum time for an export, an import or a change of the catalog: the largest takes minutes.
+pub(crate) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum size of a message from a server, in bytes (contract, section 7).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Size, in bytes, beyond which no further check is added to a message of `check --file`: well below
@@ -34,3 +36,29 @@ pub(crate) const COMPLETION_TIME_MAX: Duration = Duration::from_millis(500);
 pub(crate) const COMPLETION_CANDIDATES_MAX: usize = 80;
 /// Maximum number of capabilities whose scopes are asked for one completion.
 pub(crate) const COMPLETION_CALLS_MAX: usize = 4;
+/// Maximum length of the name of a saved context, in bytes.
+pub(crate) const CONTEXT_NAME_MAX: usize = 64;
+/// Maximum size of the file of saved contexts, in bytes.
+pub(crate) const CONTEXTS_BYTES_MAX: u64 = 1024 * 1024;
+/// How often a management call that the server asks to repeat is repeated.
+pub(crate) const RETRIES_MAX: u32 = 4;
+/// Maximum wait before a management call is repeated. A server that asks for more is not asked again.
+pub(crate) const RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Wait before the first repetition, where the server names none. Each further wait is twice as long.
+pub(crate) const RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Objects of a page of a management list (contract, section 7: a server sends no more).
+pub(crate) const PAGE_OBJECTS: i32 = 1_000;
+/// Maximum number of candidates in the error of an ambiguous name.
+pub(crate) const CANDIDATES_SHOWN_MAX: usize = 10;
+/// Maximum number of role bindings of one change (contract, section 6).
+pub(crate) const BATCH_BINDINGS_MAX: usize = 1_000;
+/// Maximum size of a key set of an identity, in bytes (`StaticKeys.jwks`).
+pub(crate) const KEYS_BYTES_MAX: u64 = 64 * 1024;
+/// Maximum number of root identities whose names `capstan iam tree` looks up, one call each.
+pub(crate) const TREE_NAMES_MAX: usize = 100;
+/// How often `capstan iam tree` lists anew because the policy changed between two lists.
+pub(crate) const TREE_LISTINGS_MAX: usize = 3;
+/// Size of the chunks of `capstan policy import`, in bytes: below [`MESSAGE_BYTES_MAX`].
+pub(crate) const CHUNK_BYTES: usize = 1024 * 1024;
+/// How many records `capstan audit list` shows unless `--limit` says another number.
+pub(crate) const AUDIT_RECORDS_SHOWN: usize = 1_000;

@@ -3,13 +3,18 @@
 
 mod answers;
 mod audit;
+mod audit_log;
 mod bench;
 mod capabilities;
+mod channel;
 mod check;
 mod completion;
+mod context;
 mod decider;
 mod explain;
 mod figures;
+mod iam;
+mod init;
 mod limits;
 mod memory;
 mod output;
@@ -23,17 +28,19 @@ mod schema;
 mod search;
 mod serve;
 mod signals;
+mod store_error;
 mod top;
 mod validation;
 
 use std::io;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use iam::refusal::Refusal;
 use output::{Format, Output};
 
-/// The exit code of a denied check.
+/// The exit code of a denied check and of a refused change.
 const DENIED: u8 = 1;
 /// The exit code of an error.
 const FAILED: u8 = 2;
@@ -41,6 +48,7 @@ const FAILED: u8 = 2;
 const EXAMPLES: &str = "\
 Examples:
   capstan serve --demo                                  start a server with a demo policy
+  capstan init --data DIR --org acme --owner alice      make a store, for `capstan serve --data DIR`
   capstan check alice repo.list acme/platform/web       may alice do this? ask the server
   capstan capabilities alice acme/platform/web          what can alice do there?
   capstan explain bob repo.delete acme/platform/web     why may bob not? which role would allow it?
@@ -54,18 +62,25 @@ Examples:
   capstan policy validate acme.yaml                     is the document valid?
   capstan schema policy > policy.schema.json            a JSON Schema, for your editor
   capstan roles list                                    the built-in roles
+  capstan iam tree acme                                 an organization with its groups and bindings, on a server
+  capstan iam role-bindings create --identity alice --role editor --group acme/platform
+  capstan context add dev --addr http://127.0.0.1:4480 --as alice
   capstan bench                                         throughput and latency on this machine
   capstan top                                           rates and latencies of a running server
 
-Exit codes: 0 allowed or done, 1 denied, 2 error.";
+Exit codes: 0 allowed or done, 1 denied or refused, 2 error.";
 
 /// A policy decision point: may this identity do this here?
 #[derive(Debug, Parser)]
 #[command(name = "capstan", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
-    /// A table for people, or JSON with the field names of the API's messages
-    #[arg(long, short, value_enum, global = true, default_value_t = Output::Table)]
-    output: Output,
+    /// A table for people, or JSON with the field names of the API's messages [default: that of the context, or table]
+    #[arg(long, short, value_enum, global = true)]
+    output: Option<Output>,
+
+    /// Ask the server of this saved context: see `capstan context`
+    #[arg(long, value_name = "NAME", global = true, add = completion::context())]
+    context: Option<String>,
 
     /// Print no result: the exit code says it. Errors are printed
     #[arg(long, short, global = true)]
@@ -78,6 +93,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::Serve),
+    Init(init::Init),
     Check(check::Check),
     Capabilities(capabilities::ListCapabilities),
     Explain(explain::Explain),
@@ -92,6 +108,9 @@ enum Command {
     Policy(policy::Documents),
     Routes(routes::Routes),
     Schema(schema::Schema),
+    Iam(Box<iam::Iam>),
+    Audit(audit_log::AuditLog),
+    Context(context::ContextCommand),
     Bench(Box<bench::Bench>),
     Top(top::Top),
     /// Prints a script that completes commands, and the names of a policy or server, in a shell
@@ -100,15 +119,6 @@ enum Command {
         /// The shell
         shell: clap_complete::Shell,
     },
-    /// The same commands under the name of chainctl
-    #[command(subcommand, hide = true)]
-    Iam(Iam),
-}
-
-#[derive(Debug, Subcommand)]
-enum Iam {
-    #[command(alias = "role")]
-    Roles(roles::Roles),
 }
 
 fn main() -> ExitCode {
@@ -116,49 +126,73 @@ fn main() -> ExitCode {
     if let Some(code) = completion::answer(Cli::command) {
         return code;
     }
-    let cli = Cli::parse();
-    let format = cli.output.format().unwrap_or(Format::Table);
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if cli.quiet {
         output::be_quiet();
     }
-    match run(cli) {
+    if let Some(name) = cli.context.clone() {
+        context::choose(name);
+    }
+    let mut errors = cli.output.map_or(Format::Table, Output::of_errors);
+    match run(cli, &matches, &mut errors) {
         Ok(code) => code,
         // The reader of standard output has closed it, so there is no place for a message.
         Err(error) if is_broken_pipe(&error) => ExitCode::from(FAILED),
         Err(error) => {
-            output::error(format, &error);
-            ExitCode::from(FAILED)
+            output::error(errors, &error);
+            let refused = error.downcast_ref().is_some_and(Refusal::is_refused);
+            ExitCode::from(if refused { DENIED } else { FAILED })
         }
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<ExitCode> {
-    let format = match &cli.command {
-        Command::Policy(_) => Format::Table, // It takes the output itself.
-        _ => cli.output.format()?,
+/// `errors` is set to the format of errors as soon as it is known.
+fn run(cli: Cli, matches: &ArgMatches, errors: &mut Format) -> anyhow::Result<ExitCode> {
+    let given = cli.output;
+    let output = match given {
+        Some(output) => output,
+        None => context::output_of(matches)?.unwrap_or(Output::Table),
     };
+    *errors = output.of_errors();
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     threads.block_on(async move {
         match cli.command {
-            Command::Serve(serve) => serve.run(format).await,
-            Command::Check(check) => check.run(format).await,
-            Command::Capabilities(list) => list.run(format).await,
-            Command::Roles(roles) | Command::Iam(Iam::Roles(roles)) => roles.run(format).await,
-            Command::Explain(explain) => explain.run(format).await,
-            Command::Who(who) => who.run(format).await,
-            Command::Where(places) => places.run(format).await,
-            Command::Bindings(bindings) => bindings.run(format),
-            Command::Groups(groups) => groups.run(format),
-            Command::Identities(identities) => identities.run(format),
-            Command::Catalog(catalog) => catalog.run(format).await,
-            Command::Policy(documents) => documents.run(cli.output),
-            Command::Routes(routes) => routes.run(format),
-            Command::Schema(schema) => schema.run(format),
-            Command::Bench(bench) => bench.run(format).await,
-            Command::Top(top) => top.run(format).await,
-            Command::Completions { shell } => completion::print_script(shell),
+            // These take the output itself.
+            Command::Roles(roles) => roles.run(output).await,
+            Command::Iam(iam) => iam.run(output).await,
+            Command::Context(context) => context.run(given),
+            Command::Policy(documents) => documents.run(output).await,
+            command => run_in(command, output.format()?).await,
         }
     })
+}
+
+/// Runs a command that writes a table or JSON.
+async fn run_in(command: Command, format: Format) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(serve) => serve.run(format).await,
+        Command::Init(init) => init.run(format),
+        Command::Check(check) => check.run(format).await,
+        Command::Capabilities(list) => list.run(format).await,
+        Command::Explain(explain) => explain.run(format).await,
+        Command::Who(who) => who.run(format).await,
+        Command::Where(places) => places.run(format).await,
+        Command::Bindings(bindings) => bindings.run(format),
+        Command::Groups(groups) => groups.run(format),
+        Command::Identities(identities) => identities.run(format),
+        Command::Catalog(catalog) => catalog.run(format).await,
+        Command::Routes(routes) => routes.run(format),
+        Command::Schema(schema) => schema.run(format),
+        Command::Audit(audit) => audit.run(format).await,
+        Command::Bench(bench) => bench.run(format).await,
+        Command::Top(top) => top.run(format).await,
+        Command::Completions { shell } => completion::print_script(shell),
+        // They are run above.
+        Command::Roles(_) | Command::Iam(_) | Command::Context(_) | Command::Policy(_) => {
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

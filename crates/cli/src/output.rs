@@ -5,7 +5,9 @@ use std::sync::OnceLock;
 
 use anyhow::Context as _;
 use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use super::iam::refusal::Refusal;
 
 /// The format of results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,10 +17,15 @@ pub(crate) enum Format {
 }
 
 /// The argument of `--output`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
     Table,
     Json,
+    /// A tree by path: `iam` alone writes it
+    Tree,
+    /// One id a line: `iam` alone writes it
+    Id,
     /// JUnit XML, for test reports of CI systems: `policy test` alone writes it
     Junit,
 }
@@ -26,12 +33,35 @@ pub(crate) enum Output {
 impl Output {
     /// # Errors
     ///
-    /// JUnit, which one command alone writes.
+    /// A format that few commands write.
     pub(crate) fn format(self) -> anyhow::Result<Format> {
         match self {
             Self::Table => Ok(Format::Table),
             Self::Json => Ok(Format::Json),
             Self::Junit => anyhow::bail!("only `capstan policy test` writes JUnit"),
+            Self::Tree | Self::Id => {
+                anyhow::bail!(
+                    "this command writes a table or JSON: --output table or --output json"
+                )
+            }
+        }
+    }
+
+    /// The format of errors.
+    pub(crate) const fn of_errors(self) -> Format {
+        match self {
+            Self::Json => Format::Json,
+            Self::Table | Self::Tree | Self::Id | Self::Junit => Format::Table,
+        }
+    }
+
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Table => "table",
+            Self::Json => "json",
+            Self::Tree => "tree",
+            Self::Id => "id",
+            Self::Junit => "junit",
         }
     }
 }
@@ -68,13 +98,28 @@ pub(crate) fn line(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}").context(NOT_WRITTEN)
 }
 
+/// Prints what a command did to standard error, because standard output is for results. Not if quiet.
+pub(crate) fn note(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    if is_quiet() {
+        return Ok(());
+    }
+    writeln!(io::stderr(), "{text}").context("cannot write to standard error")
+}
+
 /// Prints the error that ended a command: as JSON to standard output, unless that is quiet or cannot be written; then, and
 /// as text, to standard error.
 pub(crate) fn error(format: Format, error: &anyhow::Error) {
+    let refusal = error.downcast_ref::<Refusal>();
     let as_json = format == Format::Json && !is_quiet();
-    if !as_json || json(&Failure { error: format!("{error:#}") }).is_err() {
+    let is_printed = as_json
+        && match refusal {
+            Some(refusal) => json(refusal).is_ok(),
+            None => json(&Failure { error: format!("{error:#}") }).is_ok(),
+        };
+    if !is_printed {
+        let word = if refusal.is_some_and(Refusal::is_refused) { "refused" } else { "error" };
         // If this output is closed too, the exit code is all that remains.
-        let _ = writeln!(io::stderr(), "error: {error:#}");
+        let _ = writeln!(io::stderr(), "{word}: {error:#}");
     }
 }
 
@@ -111,4 +156,26 @@ pub(crate) fn verdict(good: bool, text: &str) -> String {
 /// Whether standard output is a terminal and `NO_COLOR` is not set (<https://no-color.org>).
 pub(crate) fn coloured() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// How a part of a line stands out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Style {
+    Bold,
+    Dim,
+    Cyan,
+    Yellow,
+    Red,
+}
+
+/// The text in a style, if [`coloured`].
+pub(crate) fn styled(style: Style, text: &str) -> String {
+    let code = match style {
+        Style::Bold => "1",
+        Style::Dim => "2",
+        Style::Cyan => "36",
+        Style::Yellow => "33",
+        Style::Red => "31",
+    };
+    if coloured() && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
 }

@@ -1,4 +1,4 @@
-//! `capstan policy`: validates and tests policy documents.
+//! `capstan policy`: validates and tests policy documents, and moves them from and to servers.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +7,7 @@ use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
 
 use super::audit::diff::Diff;
 use super::completion;
+use super::iam::transfer::{Export, Import};
 use super::output::Output;
 use super::policy_test::Test;
 use super::validation::{self, Valid};
@@ -21,7 +22,7 @@ Examples:
 
 Exit codes: 0 if all documents are valid, 2 otherwise.";
 
-/// Policy documents
+/// Policy documents, in files and on servers
 #[derive(Debug, clap::Args)]
 pub(crate) struct Documents {
     #[command(subcommand)]
@@ -33,6 +34,8 @@ enum Command {
     #[command(name = "test")]
     Test(Test),
     Diff(Diff),
+    Export(Export),
+    Import(Import),
     /// Validates policy documents and prints every error and warning with its position
     #[command(after_help = EXAMPLES)]
     Validate {
@@ -52,10 +55,15 @@ enum Command {
 }
 
 impl Documents {
-    pub(crate) fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let (files, catalog, max_document_bytes) = match self.command {
             Command::Test(test) => return test.run(output),
             Command::Diff(diff) => return diff.run(output.format()?),
+            Command::Export(export) => {
+                output.format()?;
+                return export.run().await;
+            }
+            Command::Import(import) => return import.run(output.format()?).await,
             Command::Validate { files, catalog, max_document_bytes } => {
                 (files, catalog, max_document_bytes)
             }

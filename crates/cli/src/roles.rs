@@ -1,4 +1,4 @@
-//! `capstan roles`: the roles of a policy or catalog, and the differences between them.
+//! `capstan roles`: the roles of a policy or catalog, and the differences between them; custom roles of a server.
 
 mod compare;
 mod diff;
@@ -13,8 +13,11 @@ use capstan_policy::Catalogs;
 use super::answers::{Role, RoleList};
 use super::capabilities::by_resource;
 use super::completion;
+use super::context;
 use super::decider::DeciderArgs;
-use super::output::{self, Format};
+use super::iam::connection::ServerArgs;
+use super::iam::custom_roles::{self, CustomRoles};
+use super::output::{self, Output};
 use capstan_server::feed::source::load_catalog;
 
 /// The catalog without `--policy`, `--addr` and `--catalog` (contract, section 8).
@@ -29,7 +32,9 @@ Examples:
   capstan roles list --policy acme.yaml       the roles of that document, custom roles included
   capstan roles compare                       what each role allows, side by side
   capstan roles compare --catalog mine.yaml   the same for another catalog, by capabilities
-  capstan roles diff editor viewer            what one gives and the other does not";
+  capstan roles diff editor viewer            what one gives and the other does not
+  capstan roles create acme/puller --like registry.pull --as alice
+                                              a custom role, on a server";
 
 const COMPARE: &str = "\
 Examples:
@@ -63,11 +68,24 @@ pub(crate) struct Roles {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// The built-in roles of a catalog; with --policy or --addr custom roles too
-    #[command(after_help = EXAMPLES)]
+    #[command(alias = "ls", after_help = EXAMPLES)]
     List {
         /// Only these roles, with their capabilities
         #[arg(value_name = "ROLE", add = completion::role())]
         only: Vec<String>,
+
+        /// Only custom roles in and below this group of a server: a path or a name
+        #[arg(long, value_name = "GROUP", conflicts_with = "policy", add = completion::managed::group())]
+        parent: Option<String>,
+
+        /// Only roles of a server with these values: field = "value" terms, joined by AND
+        #[arg(long, value_name = "FILTER", conflicts_with = "policy")]
+        filter: Option<String>,
+
+        /// The identity that calls, for a server that trusts the caller header [default: that of the context]
+        #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", conflicts_with = "policy",
+            add = completion::managed::identity())]
+        caller: Option<String>,
 
         #[command(flatten)]
         decider: DeciderArgs,
@@ -102,23 +120,42 @@ enum Command {
         #[command(flatten)]
         decider: DeciderArgs,
     },
+
+    #[command(flatten)]
+    Custom(CustomRoles),
 }
 
 impl Roles {
-    pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::List { only, decider } => {
-                let listing = list(&decider).await?.only(&only)?;
-                match format {
-                    Format::Json => output::json(&listing)?,
-                    Format::Table if only.is_empty() => listing.print()?,
-                    Format::Table => listing.print_whole()?,
+            Command::List { only, parent, filter, caller, decider } => {
+                let narrowed = parent.is_some() || filter.is_some() || caller.is_some();
+                let listing = if narrowed {
+                    let addr = decider.addr;
+                    let server = ServerArgs { addr, caller, email: None }.connect().await?;
+                    custom_roles::list(&server, parent.as_deref(), filter).await?
+                } else {
+                    list(&decider).await?
+                };
+                let listing = listing.only(&only)?;
+                match output {
+                    Output::Json => output::json(&listing)?,
+                    Output::Id => {
+                        listing.roles.iter().try_for_each(|role| output::line(&role.name))?
+                    }
+                    Output::Table if only.is_empty() => listing.print()?,
+                    Output::Table => listing.print_whole()?,
+                    Output::Tree | Output::Junit => output.format().map(drop)?,
                 }
             }
             Command::Compare { only, by, decider } => {
-                compare::show(&list(&decider).await?.only(&only)?, by, format)?;
+                compare::show(&list(&decider).await?.only(&only)?, by, output.format()?)?;
             }
-            Command::Diff { a, b, decider } => diff::show(&list(&decider).await?, &a, &b, format)?,
+            Command::Diff { a, b, decider } => {
+                diff::show(&list(&decider).await?, &a, &b, output.format()?)?;
+            }
+            Command::Custom(_) if output == Output::Junit => drop(output.format()?),
+            Command::Custom(custom) => return custom.run(output).await,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -127,7 +164,7 @@ impl Roles {
 /// The roles of the chosen policy, server or catalog.
 async fn list(args: &DeciderArgs) -> anyhow::Result<RoleList> {
     match (&args.policy, &args.addr) {
-        (None, None) => of_catalog(&args.catalog),
+        (None, None) if !context::is_chosen() => of_catalog(&args.catalog),
         _ => args.decider().await?.list_roles().await,
     }
 }

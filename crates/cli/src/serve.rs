@@ -4,30 +4,38 @@ use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
+use capstan_store::RedbStore;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
 use super::completion;
 use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
+use super::store_error::exit_code;
 use capstan_server::clock::Clock;
+use capstan_server::feed::journal::Store;
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{FILES_WANTED, Limits};
-use capstan_server::server::{Address, Config, Runtime, Server};
+use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 
 use crate::memory;
 
+/// The name of the management socket in the directory of a store.
+const OPERATOR_SOCKET: &str = "operator.sock";
+
 const EXAMPLES: &str = "\
 Examples:
   capstan serve --demo
   capstan serve --policy acme.yaml
+  capstan serve --data /var/lib/capstan
   capstan serve --policy acme.yaml --listen unix:/run/capstan.sock --http none
   capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port, which is printed
   capstan serve --policy acme.yaml --decision-log /var/log/capstan.ndjson
@@ -36,6 +44,10 @@ When the server is ready, it prints one line for each bound address to standard 
 `grpc 127.0.0.1:4480`. Logs go to standard error. SIGTERM and SIGINT drain the server and exit with 0.
 The policy file is reloaded when it changes, and on SIGHUP; if it does not load, the server keeps the
 policy that it has.
+
+A store is made by `capstan init` and changed while it is served. The peers of the unix socket DIR/operator.sock
+(--management) are the operator, who may do everything. A store that cannot be opened ends the server with 65 (damaged,
+or no store), 66 (not there), 74 (the disk fails), 75 (another process has it) or 78 (the directory cannot be used).
 
 Logs are text if standard error is a terminal, otherwise one JSON object a line. The environment variable
 CAPSTAN_LOG sets what is logged: error, warn, info (the default), debug or trace, or one level for each
@@ -62,6 +74,16 @@ pub(crate) struct Serve {
     /// gRPC addresses: IP:PORT or unix:PATH; repeat for several
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
+
+    /// Unix socket whose peers are the operator: unix:PATH; its file is for its owner only [default with --data:
+    /// unix:DIR/operator.sock]
+    #[arg(long, value_name = "unix:PATH", value_parser = management)]
+    management: Option<Management>,
+
+    /// Take the caller's identity from the metadata x-capstan-caller, on addresses of this machine only: whoever can
+    /// connect is whoever they say
+    #[arg(long)]
+    insecure_trust_caller_header: bool,
 
     /// HTTP address for /livez, /readyz and /metrics, or none
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
@@ -129,13 +151,27 @@ struct From {
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
-    /// Serve an embedded demo policy
+    /// The directory of the store to serve, made by `capstan init`
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// Serve an embedded demo policy, which can be changed and ends with the server
     #[arg(long)]
     demo: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Http(Option<SocketAddr>);
+
+#[derive(Clone, Debug)]
+struct Management(PathBuf);
+
+fn management(text: &str) -> Result<Management, String> {
+    match text.strip_prefix("unix:") {
+        Some(path) if !path.is_empty() => Ok(Management(path.into())),
+        _ => Err("expected unix:PATH".into()),
+    }
+}
 
 fn http(text: &str) -> Result<Http, String> {
     match text {
@@ -161,21 +197,48 @@ impl Serve {
             stop.await;
         };
         raise_file_limit();
-        let source = match self.from.policy {
-            Some(path) => Source::File { path, bytes_max: self.max_document_bytes },
-            None => Source::Demo,
+        let (mut page_key, mut management) = (None, self.management.map(|found| found.0));
+        // Its folder is removed when the server ends.
+        let mut demo_folder = None;
+        let feed = match (self.from.policy, self.from.data) {
+            (Some(path), _) => {
+                Feed::Document(Source::File { path, bytes_max: self.max_document_bytes })
+            }
+            (None, Some(data)) => match RedbStore::open(&data, capstan_store::Limits::default()) {
+                Ok(store) => {
+                    page_key = Some(PageKey::new(*store.page_key()));
+                    management.get_or_insert_with(|| data.join(OPERATOR_SOCKET));
+                    Feed::Store(Store::Opened(Arc::new(store)))
+                }
+                Err(error) => {
+                    let code = exit_code(&error);
+                    output::error(format, &error.into());
+                    return Ok(code);
+                }
+            },
+            (None, None) => {
+                if management.is_none() {
+                    let folder = tempfile::Builder::new().prefix("capstan-").tempdir()?;
+                    management = Some(folder.path().join(OPERATOR_SOCKET));
+                    demo_folder = Some(folder);
+                }
+                Feed::Store(Store::Demo)
+            }
         };
         let config = Config {
-            source,
+            feed,
             catalogs: self.catalog,
             listen: self.listen,
             http: self.http.0,
+            management,
+            trust_caller_header: self.insecure_trust_caller_header,
+            document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             routes: self.routes,
             decision_log: self.decision_log,
-            page_key: None,
+            page_key,
             traces: self.otlp_endpoint.map(|endpoint| Export {
                 endpoint,
                 sample_ratio: self.otlp_sample_ratio,
@@ -197,9 +260,11 @@ impl Serve {
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
+        let management = server.management_address();
         let announce = || {
             // A closed standard output does not stop the server.
-            let _ = announce(&grpc, http, self.from.demo && format == Format::Table);
+            let for_demo = self.from.demo && format == Format::Table;
+            let _ = announce(&grpc, management.as_ref(), http, for_demo);
         };
         let (reload, wakes) = reload::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
@@ -207,6 +272,7 @@ impl Serve {
             served = server.run(stop, (reload, wakes), announce) => served?,
             () = hang_ups => {}
         }
+        drop(demo_folder);
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -222,9 +288,17 @@ fn raise_file_limit() {
     }
 }
 
-fn announce(grpc: &[Address], http: Option<SocketAddr>, demo: bool) -> anyhow::Result<()> {
+fn announce(
+    grpc: &[Address],
+    management: Option<&Address>,
+    http: Option<SocketAddr>,
+    demo: bool,
+) -> anyhow::Result<()> {
     for address in grpc {
         output::line(format!("grpc {address}"))?;
+    }
+    if let Some(address) = management {
+        output::line(format!("management {address}"))?;
     }
     if let Some(address) = http {
         output::line(format!("http {address}"))?;

@@ -10,4 +10,5 @@ pub(crate) mod explain;
 pub(crate) mod held;
 pub(crate) mod list;
 pub(crate) mod objects;
+pub(crate) mod scan;
 pub(crate) mod self_check;

@@ -89,6 +89,7 @@ pub use decide::explain::{EXPLAINED_BINDINGS_MAX, Explanation, Uncounted};
 pub use decide::held::{Held, WHO_COULD_EVALUATED_MAX};
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::objects::{IdentityState, ScopeState};
+pub use decide::scan::IdRange;
 pub use decide::self_check::{SelfCheckError, self_check};
 pub use index::build::TooLargeError;
 pub use index::difference::{Difference, DifferenceError};

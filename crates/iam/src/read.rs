@@ -135,6 +135,22 @@ impl<'s> Reader<'s> {
         bindings.iter().any(|one| self.holds("role_bindings.list", one.scope.as_path()))
     }
 
+    /// The topmost scopes at which the caller holds one of these capabilities, sorted: what it may list lies there and
+    /// below. Empty for the operator, who is bound nowhere.
+    #[must_use]
+    pub fn topmost(&self, capabilities: &[&str]) -> Vec<PathBuf> {
+        let catalog = self.access.view.snapshot().catalog();
+        let wanted: Vec<_> =
+            capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
+        let mut scopes = self.access.rights.by_scope();
+        scopes.retain(|_, given| wanted.iter().any(|one| given.contains(*one)));
+        let is_topmost = |scope: &&PathBuf| {
+            let mut above = scope.as_path().ancestors().skip(1);
+            !above.any(|path| scopes.contains_key(&PathBuf::from(path)))
+        };
+        scopes.keys().filter(is_topmost).cloned().collect()
+    }
+
     /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits
     /// is not repeated there. Empty for the operator.
     #[must_use]

@@ -132,10 +132,15 @@ impl KeyRange {
 
     /// The keys of the range behind that of an object.
     #[must_use]
-    pub fn after(mut self, kind: Kind, id: &str) -> Self {
-        // The next key in order: the same and a NUL byte, which no path has.
-        let next = [&[prefix_of(kind)], id.as_bytes(), &[0]].concat();
-        self.start = self.start.max(next);
+    pub fn after(self, kind: Kind, id: &str) -> Self {
+        self.after_key(&[&[prefix_of(kind)], id.as_bytes()].concat())
+    }
+
+    /// The keys of the range behind this one.
+    #[must_use]
+    pub fn after_key(mut self, key: &[u8]) -> Self {
+        // The next key in order is the same and a NUL byte.
+        self.start = self.start.max([key, &[0]].concat());
         self
     }
 

@@ -9,7 +9,8 @@
 //! **Invariants**:
 //!
 //! - Health and reflection have permits of their own, so that an overloaded server still answers health
-//!   checks. Their calls are not counted as requests.
+//!   checks. Their calls are not counted as requests. Management calls have permits of their own, so that
+//!   writes that wait for a slow disk take none from decisions.
 //! - A call that has to wait holds one permit from its first wait until its response ends. A stream
 //!   holds one from its start.
 //! - A check that the connection's own task answers (`grpc::fast_check`) needs no permit. A client that
@@ -71,18 +72,55 @@ pub(crate) struct Admission<S> {
 #[derive(Debug)]
 struct WorkerState {
     limits: Limits,
-    permits: Arc<Permits>,
-    /// The permits of health and reflection.
-    probes: Arc<Permits>,
+    permits: AllPermits,
     metrics: WorkerMetrics,
     traces: Option<Traces>,
     error_responder: ErrorResponder,
 }
 
-/// Permits for calls that wait, of all workers together. Health and reflection have their own.
+/// What a call is for. Each class has permits of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Decisions, and paths that are not served.
+    Decision,
+    /// Management methods.
+    Management,
+    /// Health and reflection.
+    Probe,
+}
+
+/// The permits of each class, of all workers together.
+#[derive(Clone, Debug)]
+pub(crate) struct AllPermits {
+    decisions: Arc<Permits>,
+    management: Arc<Permits>,
+    probes: Arc<Permits>,
+}
+
+impl AllPermits {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let Limits { in_flight_max, management_max, probes_max, .. } = *limits;
+        let of = |class, total, peer_max| Arc::new(Permits::new(class, total, peer_max));
+        Self {
+            decisions: of(Class::Decision, in_flight_max, limits.peer_in_flight_max),
+            management: of(Class::Management, management_max, limits.peer_management_max),
+            probes: of(Class::Probe, probes_max, limits.peer_probes_max),
+        }
+    }
+
+    fn of(&self, class: Class) -> &Arc<Permits> {
+        match class {
+            Class::Decision => &self.decisions,
+            Class::Management => &self.management,
+            Class::Probe => &self.probes,
+        }
+    }
+}
+
+/// Permits for calls of one class that wait, of all workers together.
 #[derive(Debug)]
-pub(crate) struct Permits {
-    is_for_probes: bool,
+struct Permits {
+    class: Class,
     available: Semaphore,
     /// All permits, taken or not.
     total: usize,
@@ -100,24 +138,23 @@ struct Permit {
 }
 
 impl Permits {
-    /// The permits of all calls but health and reflection.
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
-        Self::with(false, limits.in_flight_max, limits.peer_in_flight_max)
-    }
-
-    /// The permits of health and reflection.
-    pub(crate) fn for_probes(limits: &Limits) -> Arc<Self> {
-        Self::with(true, limits.probes_max, limits.peer_probes_max)
-    }
-
-    fn with(is_for_probes: bool, total: usize, peer_max: usize) -> Arc<Self> {
+    fn new(class: Class, total: usize, peer_max: usize) -> Self {
         let total = total.min(Semaphore::MAX_PERMITS);
         let (available, peers) = (Semaphore::new(total), Peers::default());
-        Arc::new(Self { is_for_probes, available, total, peers, peer_max })
+        Self { class, available, total, peers, peer_max }
     }
 
     fn shed(&self, metrics: &Metrics, scope: ShedScope) {
-        metrics.shed(if self.is_for_probes { ShedScope::Probes } else { scope });
+        metrics.shed(match self.class {
+            Class::Decision => scope,
+            Class::Management => ShedScope::Management,
+            Class::Probe => ShedScope::Probes,
+        });
+    }
+
+    /// Whether its calls are counted as in flight.
+    fn is_counted(&self) -> bool {
+        self.class != Class::Probe
     }
 
     /// Whether a call from this peer would get no permit. Counts the shed call if so.
@@ -162,7 +199,7 @@ impl Permit {
         // `drop` adds the permit back. An owned semaphore permit would need an `Arc` of the
         // semaphore.
         permit.forget();
-        if !permits.is_for_probes {
+        if permits.is_counted() {
             metrics.began();
         }
         Ok(Self { permits: Arc::clone(permits), metrics: metrics.clone(), peer })
@@ -174,7 +211,7 @@ impl Drop for Permit {
         self.permits.peers.release(self.peer);
         interleave::point();
         self.permits.available.add_permits(1);
-        if !self.permits.is_for_probes {
+        if self.permits.is_counted() {
             self.metrics.left();
         }
     }
@@ -189,12 +226,12 @@ where
     pub(crate) fn new(
         inner: S,
         limits: Limits,
-        [permits, probes]: [&Arc<Permits>; 2],
+        permits: &AllPermits,
         (metrics, traces): (WorkerMetrics, Option<Traces>),
         error_responder: ErrorResponder,
     ) -> Self {
-        let (permits, probes) = (Arc::clone(permits), Arc::clone(probes));
-        let worker = WorkerState { limits, permits, probes, metrics, traces, error_responder };
+        let permits = permits.clone();
+        let worker = WorkerState { limits, permits, metrics, traces, error_responder };
         Self { inner, worker: Arc::new(worker) }
     }
 

@@ -4,7 +4,7 @@
 //!
 //! **Invariant**: these types know no gRPC code. `grpc/status.rs` turns them into statuses.
 
-use capstan_iam::{Cause, ObjectsError, Refusal};
+use capstan_iam::{Cause, JudgeError, ObjectsError, Refusal};
 use capstan_proto::contract::epoch;
 use thiserror::Error;
 
@@ -109,6 +109,15 @@ impl From<Refusal> for RequestError {
             Cause::AuthnFailed => Self::AuthnFailed,
             Cause::NotFound => Self::NotFound,
             _ => Self::Refused(Box::new(refusal)),
+        }
+    }
+}
+
+impl From<JudgeError> for RequestError {
+    fn from(error: JudgeError) -> Self {
+        match error {
+            JudgeError::Refused(refusal) => (*refusal).into(),
+            JudgeError::Objects(error) => error.into(),
         }
     }
 }

@@ -52,4 +52,4 @@ pub mod server;
 pub mod telemetry;
 mod transport;
 
-pub use error::RequestError;
+pub use error::{RequestError, StoreFailure};

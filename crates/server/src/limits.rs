@@ -150,6 +150,9 @@ pub const CLOCK_STEP_TRUSTED: Duration = Duration::from_secs(24 * 60 * 60);
 /// Server-side deadline of a call that is not a stream. The longest wait inside a call is
 /// [`REVISION_WAIT_MAX`]; the rest of the time is for a request that arrives slowly.
 pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Server-side deadline of a call that changes the policy. It may wait for the writer's queue and for a slow disk: fsync
+/// of a busy disk takes seconds.
+pub const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// A `grpc-timeout` below this has passed when the request arrives: the call is refused at once.
 pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
 /// Checks of a batch that is answered without a permit to compute. Such a batch takes about 20 µs,
@@ -161,6 +164,11 @@ pub const SHORT_BATCH_MAX: usize = 64;
 pub const IN_FLIGHT_MAX: usize = 2_048;
 /// Calls in flight from one peer: half of all, so that no single peer can hold every permit.
 pub const PEER_IN_FLIGHT_MAX: usize = IN_FLIGHT_MAX / 2;
+/// Management calls in flight, in the whole server. They have permits of their own: writes that wait for a slow disk
+/// must not take those of decisions.
+pub const MANAGEMENT_MAX: usize = 512;
+/// The same from one peer: half of all.
+pub const PEER_MANAGEMENT_MAX: usize = MANAGEMENT_MAX / 2;
 /// Calls of health and reflection in flight, in the whole server. A gRPC client that watches health
 /// holds one for each connection.
 pub const PROBES_MAX: usize = CONNECTIONS_MAX;
@@ -266,6 +274,29 @@ pub const SPANS_FLUSH_MAX: Duration = Duration::from_millis(500);
 /// Bytes of a trace context header; a longer one is ignored. A `traceparent` of today has 55 bytes.
 pub const TRACE_HEADER_BYTES_MAX: usize = 1_024;
 
+// === Management ===
+
+/// Bytes of a `request_id`. A UUID has 36.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Bytes of the filter of a list.
+pub const FILTER_BYTES_MAX: usize = 4_096;
+/// Terms of the filter of a list. No object has more scalar fields.
+pub const FILTER_TERMS_MAX: usize = 16;
+/// Objects that one page of a management list looks at. It bounds the time of a page that finds little: 10,000 records of a
+/// store take some 50 ms.
+pub const SCANNED_MAX: usize = 10_000;
+/// Bytes of the document in one message of an export.
+pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
+/// Bytes of a page of a management list beside its objects: the token, the catalog's name, the revision.
+pub const PAGE_REST_BYTES: usize = 4_096;
+/// Bytes of a page token of a management list. The longest id, with nonce, revision and authentication tag, takes 1,430.
+pub const PAGE_TOKEN_BYTES_MAX: usize = 2_048;
+
+// === Callers ===
+
+/// Bytes of an e-mail address of a caller (RFC 5321: a local part of 64, `@`, a domain of 255).
+pub const EMAIL_BYTES_MAX: usize = 320;
+
 // === Requests of Envoy ===
 
 /// Bytes of the path and query of a request that Envoy asks about: what common servers take.
@@ -343,12 +374,18 @@ pub struct Limits {
     /// flight, and not in the runtime's queue. With `Runtime::PerCore`
     /// each worker has one permit, or none if this is 0.
     pub computing_max: usize,
+    /// See [`MANAGEMENT_MAX`].
+    pub management_max: usize,
+    /// See [`PEER_MANAGEMENT_MAX`].
+    pub peer_management_max: usize,
     /// See [`PROBES_MAX`].
     pub probes_max: usize,
     /// See [`PEER_PROBES_MAX`].
     pub peer_probes_max: usize,
     /// See [`UNARY_TIME_MAX`].
     pub unary_time_max: Duration,
+    /// See [`WRITE_TIME_MAX`].
+    pub write_time_max: Duration,
     /// See [`CONNECTIONS_MAX`].
     pub connections_max: usize,
     /// See [`PEER_CONNECTIONS_MAX`].
@@ -400,9 +437,12 @@ impl Default for Limits {
             in_flight_max: IN_FLIGHT_MAX,
             peer_in_flight_max: PEER_IN_FLIGHT_MAX,
             computing_max: std::thread::available_parallelism().map_or(1, NonZero::get),
+            management_max: MANAGEMENT_MAX,
+            peer_management_max: PEER_MANAGEMENT_MAX,
             probes_max: PROBES_MAX,
             peer_probes_max: PEER_PROBES_MAX,
             unary_time_max: UNARY_TIME_MAX,
+            write_time_max: WRITE_TIME_MAX,
             connections_max: CONNECTIONS_MAX,
             peer_connections_max: PEER_CONNECTIONS_MAX,
             yield_idle_min: YIELD_IDLE_MIN,

@@ -1,15 +1,22 @@
 //! The table of methods: those of the schema, made from its descriptors, and Envoy's.
 //!
 //! ```text
-//! path of a request ─▶ Rpc ─▶ name, deadline, streaming, decisions
+//! path of a request ─▶ Rpc ─▶ name, deadline, sizes, streaming, decisions
 //! ```
+//!
+//! A method of the schema without an option that says who may call it does not build.
 //!
 //! **Invariant**: this table is the only list of methods. Metrics, deadlines, admission and the
 //! decision log use it.
 
-use capstan_proto::methods::{METHODS, Method};
+use std::time::Duration;
+
+use capstan_proto::methods::{Access, METHODS, Method};
 
 use crate::limits::{HEALTH_BYTES_MAX, Limits, REQUEST_BYTES_MAX};
+
+/// The package of the management services.
+const MANAGEMENT: &str = "/capstan.iam.v1.";
 
 /// The path of the only method of `envoy.service.auth.v3.Authorization`.
 pub(crate) const EXT_AUTHZ_PATH: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -18,7 +25,15 @@ pub(crate) const EXT_AUTHZ_PATH: &str = "/envoy.service.auth.v3.Authorization/Ch
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rpc(u8);
 
-const OTHER: Method = Method { path: "", name: "other", streams: false, decides: false };
+const OTHER: Method = Method {
+    path: "",
+    name: "other",
+    label: "other",
+    streams: false,
+    decides: false,
+    access: Access::Open,
+    writes: false,
+};
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 const TABLE: [Method; Rpc::COUNT] = {
@@ -28,8 +43,13 @@ const TABLE: [Method; Rpc::COUNT] = {
         table[at] = METHODS[at];
         at += 1;
     }
-    table[Rpc::EXT_AUTHZ.0 as usize] =
-        Method { path: EXT_AUTHZ_PATH, name: "ExtAuthz", streams: false, decides: true };
+    table[Rpc::EXT_AUTHZ.0 as usize] = Method {
+        path: EXT_AUTHZ_PATH,
+        name: "ExtAuthz",
+        label: "ExtAuthz",
+        decides: true,
+        ..OTHER
+    };
     table
 };
 
@@ -39,27 +59,33 @@ impl Rpc {
     pub const COUNT: usize = METHODS.len() + 2;
 
     /// `DecisionService.Check`.
-    pub const CHECK: Self = Self::named("Check");
+    pub const CHECK: Self = Self::labelled("Check");
     /// `DecisionService.BatchCheck`.
-    pub const BATCH_CHECK: Self = Self::named("BatchCheck");
+    pub const BATCH_CHECK: Self = Self::labelled("BatchCheck");
     /// `DecisionService.StreamCheck`.
-    pub const STREAM_CHECK: Self = Self::named("StreamCheck");
+    pub const STREAM_CHECK: Self = Self::labelled("StreamCheck");
     /// `DecisionService.Explain`.
-    pub const EXPLAIN: Self = Self::named("Explain");
+    pub const EXPLAIN: Self = Self::labelled("Explain");
+    /// `RoleBindingService.BatchCreateRoleBindings`.
+    pub(crate) const BATCH_CREATE: Self = Self::labelled("iam.BatchCreateRoleBindings");
+    /// `RoleBindingService.BatchDeleteRoleBindings`.
+    pub(crate) const BATCH_DELETE: Self = Self::labelled("iam.BatchDeleteRoleBindings");
+    /// `PolicyService.Import`.
+    pub(crate) const IMPORT: Self = Self::labelled("iam.Import");
     /// Envoy's external authorization of an HTTP request.
     pub const EXT_AUTHZ: Self = Self(METHODS.len() as u8);
     /// Any path that is not served.
     pub const OTHER: Self = Self(METHODS.len() as u8 + 1);
 
-    /// The schema's method of this name. An unknown name does not compile.
-    const fn named(name: &str) -> Self {
+    /// The schema's method with this label. An unknown label does not compile.
+    pub(crate) const fn labelled(label: &str) -> Self {
         let mut at = 0;
         #[expect(clippy::indexing_slicing, clippy::panic, reason = "evaluated by the compiler")]
         loop {
             if at == METHODS.len() {
                 panic!("the schema has no such method");
             }
-            if equal(METHODS[at].name.as_bytes(), name.as_bytes()) {
+            if equal(METHODS[at].label.as_bytes(), label.as_bytes()) {
                 return Self(at as u8);
             }
             at += 1;
@@ -91,10 +117,31 @@ impl Rpc {
         self.0 as usize
     }
 
-    /// The name in metrics and logs: the schema's, `ExtAuthz` or `other`.
+    /// The name in metrics and logs, unique: the schema's (of management methods after `iam.`), `ExtAuthz` or `other`.
     #[must_use]
+    #[expect(clippy::misnamed_getters, reason = "a name that is unique among all services")]
     pub const fn name(self) -> &'static str {
-        self.method().name
+        self.method().label
+    }
+
+    /// The full name of a method, such as `capstan.iam.v1.GroupService/CreateGroup`.
+    pub(crate) fn full_name(self) -> &'static str {
+        let path = self.method().path;
+        path.strip_prefix('/').unwrap_or(path)
+    }
+
+    /// Whether it is a management method.
+    pub(crate) fn manages(self) -> bool {
+        self.method().path.starts_with(MANAGEMENT)
+    }
+
+    /// Time from the start of a call to its end; `None` for streams, whose clients decide.
+    pub(crate) const fn time_max(self, limits: &Limits) -> Option<Duration> {
+        match self.method() {
+            Method { streams: true, .. } => None,
+            Method { writes: true, .. } => Some(limits.write_time_max),
+            _ => Some(limits.unary_time_max),
+        }
     }
 
     /// Whether the responses are decisions.
@@ -107,17 +154,26 @@ impl Rpc {
         self.method().streams
     }
 
-    /// Bytes of one message of a request: [`Limits::message_bytes_max`] for batches and Envoy's requests,
-    /// else at most [`REQUEST_BYTES_MAX`] (contract, section 7).
+    /// Bytes of one message of a request: [`Limits::message_bytes_max`] for batches, chunks of an import and Envoy's
+    /// requests, else at most [`REQUEST_BYTES_MAX`] (contract, section 7).
     pub(crate) fn request_bytes_max(self, limits: &Limits) -> usize {
-        let is_long = [Self::BATCH_CHECK, Self::STREAM_CHECK, Self::EXT_AUTHZ].contains(&self);
-        if is_long {
+        if LONG.contains(&self) {
             limits.message_bytes_max
         } else {
             limits.message_bytes_max.min(REQUEST_BYTES_MAX)
         }
     }
 }
+
+/// Methods whose requests may be as long as any message.
+const LONG: [Rpc; 6] = [
+    Rpc::BATCH_CHECK,
+    Rpc::STREAM_CHECK,
+    Rpc::EXT_AUTHZ,
+    Rpc::BATCH_CREATE,
+    Rpc::BATCH_DELETE,
+    Rpc::IMPORT,
+];
 
 /// A method of health or reflection. Their calls have permits of their own and are not counted as
 /// requests, so that health checks of an overloaded server still succeed.
@@ -160,15 +216,19 @@ const fn equal(a: &[u8], b: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{MESSAGE_BYTES_MAX, UNARY_TIME_MAX, WRITE_TIME_MAX};
 
     #[test]
     fn every_path_has_its_own_method() {
         for method in METHODS {
             let rpc = Rpc::from_path(method.path);
-            assert_eq!((rpc.name(), rpc.streams()), (method.name, method.streams));
+            assert_eq!((rpc.name(), rpc.streams()), (method.label, method.streams));
+            assert_eq!(rpc.manages(), method.label.starts_with("iam."), "{}", method.path);
         }
         assert_eq!(Rpc::from_path(EXT_AUTHZ_PATH), Rpc::EXT_AUTHZ);
-        for unknown in ["", "/", "/capstan.v1.DecisionService/", "/capstan.v1.RoleService/Check"] {
+        for unknown in
+            ["", "/", "/capstan.v1.DecisionService/", "/capstan.iam.v1.RoleService/Check"]
+        {
             assert_eq!(Rpc::from_path(unknown), Rpc::OTHER, "{unknown}");
         }
         assert_eq!(Rpc::all().count(), Rpc::COUNT);
@@ -176,5 +236,25 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Rpc::COUNT, "two methods have one name in metrics");
+    }
+
+    #[test]
+    fn methods_have_limits_by_their_kind() {
+        let limits = Limits::default();
+        let of = |service: &str, name: &str| {
+            let rpc = Rpc::from_path(&format!("/capstan.{service}/{name}"));
+            assert_ne!(rpc, Rpc::OTHER, "{service}/{name}");
+            (rpc.time_max(&limits), rpc.request_bytes_max(&limits))
+        };
+        let (read, write) = (Some(UNARY_TIME_MAX), Some(WRITE_TIME_MAX));
+        let bindings = "iam.v1.RoleBindingService";
+        assert_eq!(of("v1.DecisionService", "Check"), (read, REQUEST_BYTES_MAX));
+        assert_eq!(of("v1.DecisionService", "BatchCheck"), (read, MESSAGE_BYTES_MAX));
+        assert_eq!(of(bindings, "GetRoleBinding"), (read, REQUEST_BYTES_MAX));
+        assert_eq!(of(bindings, "CreateRoleBinding"), (write, REQUEST_BYTES_MAX));
+        assert_eq!(of(bindings, "BatchCreateRoleBindings"), (write, MESSAGE_BYTES_MAX));
+        assert_eq!(of(bindings, "BatchDeleteRoleBindings"), (write, MESSAGE_BYTES_MAX));
+        assert_eq!(of("iam.v1.PolicyService", "Import"), (None, MESSAGE_BYTES_MAX));
+        assert_eq!(of("iam.v1.PolicyService", "SetCatalog"), (write, REQUEST_BYTES_MAX));
     }
 }

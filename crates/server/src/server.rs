@@ -24,8 +24,8 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::feed::journal;
 use crate::feed::reload::{self, Reload, Wake};
-use crate::grpc::page::PageKey;
 use crate::http::Phase;
 use crate::limits::DRAIN_MAX;
 use crate::telemetry::decision_log::DecisionLog;
@@ -36,9 +36,10 @@ use listeners::Listeners;
 use readiness::Readiness;
 use services::Shared;
 
+pub use crate::grpc::page::PageKey;
 pub use crate::transport::listen::Address;
 pub use crate::transport::workers::Runtime;
-pub use config::Config;
+pub use config::{Config, Feed};
 
 /// A server that has bound its addresses and does not serve yet.
 #[derive(Debug)]
@@ -75,6 +76,12 @@ impl Server {
         self.listeners.grpc_addresses()
     }
 
+    /// The management socket.
+    #[must_use]
+    pub fn management_address(&self) -> Option<Address> {
+        self.listeners.management_address()
+    }
+
     /// The bound HTTP address, with the port that the system chose.
     #[must_use]
     pub fn http_address(&self) -> Option<SocketAddr> {
@@ -105,7 +112,9 @@ impl Server {
         let health_service = health::service(&health);
         let readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let shared = Shared::new(&config, (&metrics, log.clone(), traces.clone()), page_key, &cut);
+        let (writes, queue) = journal::writer::queue();
+        let telemetry = (&metrics, log.clone(), traces.clone());
+        let shared = Shared::new(&config, telemetry, page_key, writes, &cut);
         let calls = || shared.calls(&config, health_service.clone());
         let workers = Workers::start(
             config.runtime,
@@ -117,7 +126,7 @@ impl Server {
         listeners.serve(&workers, readiness.phase(), &metrics, (&config.limits, &cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);
-        let mut documents = shared.documents(&config);
+        let mut documents = shared.documents(&config, queue);
         let mut outcome = tokio::select! {
             loaded = reload::load_all(&mut documents) => loaded,
             // A signal during the first load: there is nothing to drain and no need to wait.

@@ -1,4 +1,4 @@
-//! `capstan catalog`: the capabilities of a catalog.
+//! `capstan catalog`: the capabilities of a catalog, and the catalog of a server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -13,7 +13,9 @@ use super::Document;
 use crate::answers::RoleList;
 use crate::capabilities::by_resource;
 use crate::completion;
+use crate::context;
 use crate::decider::{Consistency, Decider};
+use crate::iam::transfer::SetCatalog;
 use crate::output::{self, Format};
 
 const EXAMPLES: &str = "\
@@ -47,6 +49,8 @@ enum Command {
         #[arg(long, value_name = "NAME|FILE", conflicts_with = "addr", add = completion::catalog())]
         catalog: Vec<String>,
     },
+
+    Set(SetCatalog),
 }
 
 #[derive(Debug, Serialize)]
@@ -60,16 +64,20 @@ struct Listing {
 
 impl CatalogCommand {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let Command::Capabilities { policy, addr, catalog } = self.command;
+        let (policy, addr, catalog) = match self.command {
+            Command::Capabilities { policy, addr, catalog } => (policy, addr, catalog),
+            Command::Set(set) => return set.run(format).await,
+        };
         let listing = match (policy, addr) {
             (Some(policy), _) => {
                 let document = Document::load(&policy, &catalog, DOCUMENT_BYTES_MAX)?;
                 Listing::of(document.policy.model.catalog())
             }
-            (None, Some(addr)) => {
-                Listing::of_roles(Decider::at(&addr, Consistency::Any).await?.list_roles().await?)
+            (None, addr) if addr.is_some() || context::is_chosen() => {
+                let server = Decider::connect(addr.as_deref(), Consistency::Any).await?;
+                Listing::of_roles(server.list_roles().await?)
             }
-            (None, None) => {
+            (None, _) => {
                 let mut catalogs = Catalogs::default();
                 let mut chosen = load_catalog(&mut catalogs, crate::roles::CATALOG)?;
                 for name in &catalog {

@@ -11,6 +11,11 @@ pub(super) struct Line {
     pub(super) policy: Option<PathBuf>,
     pub(super) addr: Option<String>,
     pub(super) catalogs: Vec<String>,
+    pub(super) context: Option<String>,
+    pub(super) caller: Option<String>,
+    pub(super) email: Option<String>,
+    /// Whether the command could ask a server.
+    pub(super) has_addr: bool,
     /// Whether the command asks a server if there is no policy file.
     pub(super) asks_server: bool,
     pub(super) identity: Option<String>,
@@ -40,11 +45,19 @@ impl Line {
         }
         let has_addr = definition.get_arguments().any(|argument| argument.get_id() == "addr");
         let addr = text(matches, "addr");
+        let context = text(matches, "context");
+        let is_named = addr.is_some() || context.is_some();
+        let lists_roles = path.contains(&"roles")
+            && path.last().is_some_and(|name| ["list", "compare", "diff"].contains(name));
         Self {
+            context,
+            caller: text(matches, "as_identity"),
+            email: text(matches, "email"),
+            has_addr,
             policy: values(matches, "policy").into_iter().next().map(|file| expanded(file).into()),
             catalogs: texts(matches, "catalog"),
-            // `roles` lists a catalog unless it is given a server.
-            asks_server: has_addr && (addr.is_some() || !path.contains(&"roles")),
+            // These list a catalog unless they are given a server.
+            asks_server: has_addr && (is_named || !lists_roles),
             addr,
             identity: text(matches, "identity"),
             capability: text(matches, "capability"),

@@ -11,8 +11,10 @@ use std::path::Path;
 
 use super::Kind;
 use super::line::Line;
+use super::managed;
 use crate::answers::Role;
 use crate::audit::Document;
+use crate::context;
 use crate::decider::{Consistency, Decider};
 use crate::limits::COMPLETION_CALLS_MAX;
 use crate::properties::Properties;
@@ -20,7 +22,10 @@ use crate::roles;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 
 /// All names of a kind; none if they cannot be listed.
-pub(super) fn of(kind: Kind, line: &Line) -> Vec<String> {
+pub(super) fn of(kind: Kind, line: &Line, typed: &str) -> Vec<String> {
+    if let Kind::Managed(what) = kind {
+        return managed::ids(what, line, typed).unwrap_or_default();
+    }
     match &line.policy {
         Some(file) => of_document(kind, file, &line.catalogs).unwrap_or_default(),
         None if line.asks_server => match of_server(kind, line) {
@@ -47,6 +52,7 @@ fn of_document(kind: Kind, file: &Path, catalogs: &[String]) -> Option<Vec<Strin
             groups.chain(facts.resources.iter().map(|one| one.id.to_string())).collect()
         }
         Kind::Role => snapshot.roles().iter().map(|role| role.id.to_string()).collect(),
+        Kind::Managed(_) => Vec::new(),
     })
 }
 
@@ -66,6 +72,9 @@ fn of_roles(kind: Kind, roles: Vec<Role>) -> Vec<String> {
 /// `None` if the server does not answer.
 fn of_server(kind: Kind, line: &Line) -> Option<Vec<String>> {
     let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    if let Some(name) = line.context.clone() {
+        context::choose(name);
+    }
     threads.block_on(async {
         let server = Decider::connect(line.addr.as_deref(), Consistency::Any).await.ok()?;
         let none = Properties::default();

@@ -1,21 +1,19 @@
-//! Answers from a server, over gRPC. No other file of the command line knows the messages of
+//! Answers from a server, over gRPC. No other file of the command line knows the decision messages of
 //! `capstan.v1`.
 
 use std::collections::HashMap;
 
-use anyhow::{anyhow, bail};
+use anyhow::bail;
 use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
 use capstan_policy::{format_timestamp, whole};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
-use capstan_proto::v1::consistency::Mode;
+use capstan_proto::iam::v1::ListRolesRequest;
+use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test, open_test};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
@@ -25,9 +23,9 @@ use crate::answers::{
     Capabilities, ConditionalGrant, ConditionalIdentity, ConditionalScope, Decision, Explanation,
     FailedTest, Grant, Identities, Role, RoleList, Scope, Scopes, Test, Uncounted,
 };
-use crate::limits::{
-    CALL_TIMEOUT, CONNECT_TIMEOUT, MESSAGE_BYTES, MESSAGE_BYTES_MAX, PROBE_TIME_MAX,
-};
+use crate::channel;
+use crate::iam::connection::Caller;
+use crate::limits::{MESSAGE_BYTES, MESSAGE_BYTES_MAX};
 use crate::properties::{Namespace, Properties};
 use crate::queries::Query;
 
@@ -42,6 +40,8 @@ const ROLES_PAGE_SIZE: i32 = 100;
 pub(crate) struct Remote {
     channel: Channel,
     address: ServerAddress,
+    /// Sent with management calls. Decisions are for everybody who is let in.
+    caller: Caller,
     /// Sent with every question.
     consistency: Option<v1::Consistency>,
 }
@@ -52,23 +52,12 @@ impl Remote {
     /// The server cannot be reached within [`CONNECT_TIMEOUT`].
     pub(super) async fn connect(
         address: &ServerAddress,
+        caller: Caller,
         consistency: Consistency,
     ) -> anyhow::Result<Self> {
-        let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(CALL_TIMEOUT);
-        let channel = endpoint.tcp_nodelay(true).connect().await;
-        let channel = channel.map_err(|error| {
-            // The errors above the cause repeat its text.
-            let error = anyhow::Error::from(error);
-            let cause = error.root_cause();
-            anyhow!("cannot reach {address} (start a server: capstan serve --demo): {cause}")
-        })?;
-        let mode = match consistency {
-            Consistency::Any => None,
-            Consistency::AtLeast(revision) => Some(Mode::AtLeast(revision)),
-            Consistency::Full => Some(Mode::FullyConsistent(true)),
-        };
-        let consistency = mode.map(|mode| v1::Consistency { mode: Some(mode) });
-        Ok(Self { channel, address: address.clone(), consistency })
+        let channel = channel::connect(address).await?;
+        let consistency = consistency.message();
+        Ok(Self { channel, address: address.clone(), caller, consistency })
     }
 
     /// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
@@ -79,34 +68,11 @@ impl Remote {
             Err(status) if status.get_details_error_info().is_some() => {
                 bail!("{}", status.message())
             }
-            Err(_) if self.answers_http1().await => {
-                let address = &self.address;
-                bail!(
-                    "{address} answers HTTP/1.1 and not gRPC. It may be the HTTP address of a server \
-                     (health and metrics). --addr takes the gRPC address, which is \
-                     http://127.0.0.1:4480 by default"
-                )
+            Err(_) if channel::answers_http1(&self.address).await => {
+                bail!("{}", channel::not_grpc(&self.address))
             }
             Err(status) => bail!("{:?}: {}", status.code(), status.message()),
         }
-    }
-
-    /// Whether the address answers a request of HTTP/1.1 within [`PROBE_TIME_MAX`]. Asked only after an error
-    /// that no Capstan server sends.
-    async fn answers_http1(&self) -> bool {
-        if self.address.unix_path().is_some() {
-            return false;
-        }
-        let authority = self.address.authority();
-        let probe = async {
-            let mut stream = TcpStream::connect(authority).await?;
-            let request = format!("GET /livez HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut start = [0; 7];
-            stream.read_exact(&mut start).await?;
-            std::io::Result::Ok(start == *b"HTTP/1.")
-        };
-        matches!(tokio::time::timeout(PROBE_TIME_MAX, probe).await, Ok(Ok(true)))
     }
 
     fn decisions(&self) -> DecisionServiceClient<Channel> {
@@ -292,10 +258,10 @@ impl Remote {
 
     /// Halves the page size while a page does not fit into a message.
     pub(super) async fn list_roles(&self) -> anyhow::Result<RoleList> {
-        let mut service = RoleServiceClient::new(self.channel.clone());
+        let caller = self.caller.clone();
+        let mut service = RoleServiceClient::with_interceptor(self.channel.clone(), caller);
         let mut roles = Vec::new();
-        let mut request =
-            v1::ListRolesRequest { page_size: ROLES_PAGE_SIZE, page_token: String::new() };
+        let mut request = ListRolesRequest { page_size: ROLES_PAGE_SIZE, ..Default::default() };
         loop {
             let page = match service.list_roles(request.clone()).await {
                 Err(status) if request.page_size > 1 && is_too_large(&status) => {
@@ -304,12 +270,7 @@ impl Remote {
                 }
                 page => self.response(page).await?,
             };
-            roles.extend(page.roles.into_iter().map(|role| Role {
-                name: role.id,
-                description: role.description,
-                family: role.family,
-                capabilities: role.capabilities,
-            }));
+            roles.extend(page.roles.into_iter().map(Role::from));
             if page.next_page_token.is_empty() {
                 return Ok(RoleList { catalog: page.catalog, roles });
             }

@@ -7,12 +7,12 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
-use capstan_server::server::{Address, Config, Runtime, Server};
+use capstan_server::server::{Address, Config, Feed, Runtime, Server};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -30,9 +30,12 @@ pub(crate) struct InProcess {
 /// The default configuration of a server in this process.
 pub(crate) fn config(source: Source) -> Config {
     Config {
-        source,
+        feed: Feed::Document(source),
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
+        management: None,
+        trust_caller_header: false,
+        document_bytes_max: capstan_server::limits::MESSAGE_BYTES_MAX,
         http: Some("127.0.0.1:0".parse().unwrap()),
         insecure_plaintext: false,
         reflection: true,
@@ -112,7 +115,10 @@ pub(crate) fn capstan(arguments: &[&str]) -> Output {
 pub(crate) fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    command.args(arguments).current_dir(workspace).env_remove("CAPSTAN_ADDR");
+    command.args(arguments).current_dir(workspace);
+    // The saved contexts of whoever runs the tests must not say which server is asked.
+    command.env_remove("CAPSTAN_ADDR").env_remove("CAPSTAN_CONTEXT");
+    command.env("XDG_CONFIG_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-contexts"));
     command
 }
 

@@ -82,6 +82,20 @@ fn crates_depend_only_on_allowed_crates() {
             ],
         ),
         (
+            "crates/store/Cargo.toml",
+            &[
+                "capstan",
+                "capstan-engine",
+                "capstan-iam",
+                "capstan-policy",
+                "capstan-proto",
+                "capstan-server",
+                "capstan-testkit",
+                "prost",
+                "tonic",
+            ],
+        ),
+        (
             "crates/server/Cargo.toml",
             &[
                 "capstan",

@@ -26,6 +26,7 @@ mod ext_authz;
 mod foreign;
 mod golden;
 mod gzip;
+mod iam;
 mod layout;
 mod lifecycle;
 mod limits;

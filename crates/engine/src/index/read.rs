@@ -68,6 +68,12 @@ impl Index {
         self.identities.every((self.identities.len() / count.max(1)).max(1))
     }
 
+    /// Every group and resource, in an order that must not be visible outside.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = (Entry<'_, Properties>, ScopeRecord<'_>)> {
+        let records = self.scopes.iter().map(|entry| (entry, ScopeRecord::read(entry.payload())));
+        records.filter_map(|(entry, record)| Some((entry, record?)))
+    }
+
     /// The number of scopes.
     pub(crate) fn scopes_len(&self) -> usize {
         self.scopes.len()

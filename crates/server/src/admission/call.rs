@@ -14,13 +14,13 @@ use tonic::codegen::http::{HeaderMap, HeaderName, HeaderValue, Request, Response
 use tonic::{Code, Status};
 
 use super::body::ResponseBody;
-use super::{Permit, Permits, WorkerState};
-use crate::authn::caller::Caller;
+use super::{Class, Permit, Permits, WorkerState};
 use crate::error::CallError;
 use crate::limits::TIMEOUT_MIN;
 use crate::methods::{Probe, Rpc};
 use crate::telemetry::traces::{CallSpan, Sampled};
 use crate::transport::connection::Remote;
+use crate::transport::peers::Peer;
 
 /// The gRPC code: in the headers of a response without a body, else in the trailers.
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -32,7 +32,7 @@ pub(crate) struct Call {
     rpc: Rpc,
     /// Set for health and reflection.
     probe: Option<Probe>,
-    caller: Caller,
+    peer: Peer,
     /// Acquired when the call first waits; for a stream, when it starts.
     permit: Option<Permit>,
     started: Instant,
@@ -63,12 +63,12 @@ impl Call {
         let path = request.uri().path();
         let rpc = Rpc::from_path(path);
         let probe = if rpc == Rpc::OTHER { Probe::of(path) } else { None };
-        let caller = Caller::of_connection(request.extensions().get::<Remote>());
+        let peer = Peer::of(request.extensions().get::<Remote>());
         let mut call = Self {
             worker: Arc::clone(worker),
             rpc,
             probe,
-            caller,
+            peer,
             permit: None,
             started,
             deadline: None,
@@ -76,7 +76,10 @@ impl Call {
             ended: false,
         };
         let streams = probe.map_or(rpc.streams(), |probe| probe == Probe::Stream);
-        let most = if streams { None } else { Some(worker.limits.unary_time_max) };
+        let most = match probe {
+            Some(_) => (!streams).then_some(worker.limits.unary_time_max),
+            None => rpc.time_max(&worker.limits),
+        };
         match Deadline::of(most, started, request.headers()) {
             Ok(deadline) => call.deadline = deadline,
             Err(error) => return Err(Box::new(call.fail(error))),
@@ -100,7 +103,7 @@ impl Call {
 
     /// Whether the call would get no permit if it had to wait; it is then shed at once.
     pub(super) fn would_be_shed(&self) -> bool {
-        self.permit.is_none() && self.permits().would_shed(self.caller.peer, &self.worker.metrics)
+        self.permit.is_none() && self.permits().would_shed(self.peer, &self.worker.metrics)
     }
 
     /// Acquires a permit, if the call has none yet.
@@ -110,14 +113,19 @@ impl Call {
     /// [`CallError::Overloaded`]: no permit is left, in the server or for the peer.
     fn acquire_permit(&mut self) -> Result<(), CallError> {
         if self.permit.is_none() {
-            let permit = Permit::acquire(self.permits(), &self.worker.metrics, self.caller.peer)?;
+            let permit = Permit::acquire(self.permits(), &self.worker.metrics, self.peer)?;
             self.permit = Some(permit);
         }
         Ok(())
     }
 
     fn permits(&self) -> &Arc<Permits> {
-        if self.probe.is_some() { &self.worker.probes } else { &self.worker.permits }
+        let class = match self.probe {
+            Some(_) => Class::Probe,
+            None if self.rpc.manages() => Class::Management,
+            None => Class::Decision,
+        };
+        self.worker.permits.of(class)
     }
 
     /// The error that ends a call which the service has left pending. If the call waits on, its task

@@ -1,7 +1,9 @@
 //! Admission alone, around services that panic or answer late.
 
 use std::collections::HashSet;
+use std::future::pending;
 
+use capstan_proto::methods::METHODS;
 use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
@@ -24,8 +26,7 @@ where
 {
     let limits = Limits::default();
     let telemetry = (WorkerMetrics::new(metrics), None);
-    let permits = [&Permits::new(&limits), &Permits::for_probes(&limits)];
-    Admission::new(inner, limits, permits, telemetry, |_, _| None)
+    Admission::new(inner, limits, &AllPermits::new(&limits), telemetry, |_, _| None)
 }
 
 /// Admission around a service that answers each call with this future.
@@ -156,12 +157,13 @@ async fn a_panic_in_any_call_ends_that_call_only() {
     let mut in_head = around!(&metrics, async { panic!("the secret of the head") });
     let mut in_body = around!(&metrics, async { Ok(ok_response(PanickingBody(false))) });
     let files = FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap().file;
-    let services = files.iter().filter(|file| file.package() == "capstan.v1");
+    let services = files.iter().filter(|file| file.package().starts_with("capstan."));
     let mut correlations = HashSet::new();
     let mut calls = 0;
-    for service in services.flat_map(|file| &file.service) {
+    let services = services.flat_map(|file| file.service.iter().map(|it| (file.package(), it)));
+    for (package, service) in services {
         for method in &service.method {
-            let path = format!("/capstan.v1.{}/{}", service.name(), method.name());
+            let path = format!("/{package}.{}/{}", service.name(), method.name());
             for status in
                 [call_once(&mut in_head, &path).await, call_once(&mut in_body, &path).await]
             {
@@ -174,14 +176,46 @@ async fn a_panic_in_any_call_ends_that_call_only() {
             }
         }
     }
-    assert_eq!(calls, 16);
+    assert_eq!(calls, 2 * METHODS.len());
     let text = scraped(&metrics);
-    assert!(text.contains("capstan_panics_total 16\n"), "{text}");
+    assert!(text.contains(&format!("capstan_panics_total {calls}\n")), "{text}");
     assert!(text.contains("capstan_in_flight 0\n"), "{text}");
     assert_eq!(
-        in_head.worker.permits.available.available_permits(),
+        in_head.worker.permits.decisions.available.available_permits(),
         Limits::default().in_flight_max
     );
+}
+
+/// Management calls that wait take no permit from decisions, and shed calls are counted as theirs.
+#[tokio::test]
+async fn management_calls_have_permits_of_their_own() {
+    let limits = Limits { management_max: 2, peer_management_max: 1, ..Limits::default() };
+    let metrics = Arc::new(Metrics::default());
+    let waits = tower::service_fn(|_: Request<Body>| -> BoxFuture { Box::pin(pending()) });
+    let telemetry = (WorkerMetrics::new(&metrics), None);
+    let permits = AllPermits::new(&limits);
+    let mut service = Admission::new(waits, limits, &permits, telemetry, |_, _| None);
+    let mut call = |path: &str, peer: &str| {
+        let mut request = Request::post(path).body(Body::empty()).unwrap();
+        request.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        request.extensions_mut().insert(Remote::Ip(peer.parse().unwrap()));
+        let mut call = Box::pin(service.call(request));
+        let waits = call.as_mut().now_or_never().is_none();
+        (waits, call)
+    };
+    let (write, check) =
+        ("/capstan.iam.v1.GroupService/CreateGroup", "/capstan.v1.DecisionService/Check");
+    let (waits, _first) = call(write, "192.0.2.1:1");
+    assert!(waits);
+    assert!(!call(write, "192.0.2.1:2").0, "the peer has its permit");
+    let (waits, _second) = call(write, "192.0.2.2:1");
+    assert!(waits);
+    assert!(!call(write, "192.0.2.3:1").0, "all are taken");
+    let (waits, _decision) = call(check, "192.0.2.1:3");
+    assert!(waits, "decisions have others");
+    let text = scraped(&metrics);
+    assert!(text.contains("capstan_shed_total{scope=\"management\"} 2\n"), "{text}");
+    assert!(text.contains("capstan_in_flight 3\n"), "{text}");
 }
 
 /// Permits are never over-committed, in total or for one peer, and all are released, in every order
@@ -191,7 +225,7 @@ fn permits_are_never_over_committed() {
     crate::interleave::check(|| {
         let limits = Limits { in_flight_max: 2, peer_in_flight_max: 1, ..Limits::default() };
         let metrics = Arc::new(Metrics::default());
-        let permits = Permits::new(&limits);
+        let permits = AllPermits::new(&limits).decisions;
         let held = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let peers = ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "192.0.2.3:1"];
         let threads = peers.map(|peer| {

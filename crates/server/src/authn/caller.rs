@@ -1,19 +1,317 @@
-//! The caller of a call.
+//! The caller of a call: the operator, an identity, or nobody known.
+//!
+//! ```text
+//! management socket ─▶ operator
+//! x-capstan-caller, if it is trusted ─▶ identity, as the header names it
+//! everything else ─▶ nobody
+//! ```
+//!
+//! **Invariants**: a source of identity that is malformed is refused, never ignored. Nothing here looks at the policy:
+//! whether an identity is registered and enabled is asked of the snapshot that the call is judged on.
 
+use std::net::IpAddr;
+
+use capstan_engine::PathBuf;
+use tonic::codegen::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use tonic::codegen::http::uri::{Authority, Uri};
+
+use crate::RequestError;
+use crate::limits::EMAIL_BYTES_MAX;
 use crate::transport::connection::Remote;
-use crate::transport::peers::Peer;
 
-/// The caller of a call. Limits apply to its peer. Capabilities of callers come with the management
-/// services.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The metadata that names the identity of the caller (contract, section 6).
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-capstan-caller");
+/// The metadata with an e-mail address that counts as verified.
+pub(crate) const CALLER_EMAIL: HeaderName = HeaderName::from_static("x-capstan-caller-email");
+
+/// The caller of a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Caller {
-    /// The peer of the connection.
-    pub(crate) peer: Peer,
+    /// Who calls.
+    pub(crate) kind: CallerKind,
+    /// Where the call came from, for the audit log: an IP address, or `unix`.
+    pub(crate) source: String,
 }
 
-impl Caller {
-    /// A caller of which only the connection is known.
-    pub(crate) fn of_connection(remote: Option<&Remote>) -> Self {
-        Self { peer: Peer::of(remote) }
+/// Who calls.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CallerKind {
+    /// Whoever holds the machine: the peer of the management socket.
+    Operator,
+    /// An identity, which may be unregistered or disabled.
+    Identity {
+        /// Its path.
+        path: PathBuf,
+        /// An e-mail address that is verified to be the identity's.
+        email: Option<String>,
+    },
+    /// Nobody that the server knows.
+    Nobody,
+}
+
+impl CallerKind {
+    /// How the caller was identified, for the audit log.
+    pub(crate) const fn authentication(&self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Identity { .. } => "caller-header",
+            Self::Nobody => "",
+        }
+    }
+}
+
+/// How callers are identified.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Authentication {
+    /// Whether the metadata [`CALLER`] is trusted.
+    pub(crate) trust_caller_header: bool,
+}
+
+impl Authentication {
+    /// The caller of a management call.
+    ///
+    /// # Errors
+    ///
+    /// A field that names the caller's header: it is sent over the management socket, from a web page, under another
+    /// name of this machine, twice, or is no path.
+    pub(crate) fn caller(
+        self,
+        remote: Option<&Remote>,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<Caller, RequestError> {
+        let source = remote.map(Remote::to_string).unwrap_or_default();
+        let kind = match remote {
+            Some(Remote::Operator(_)) => {
+                for name in [CALLER, CALLER_EMAIL] {
+                    if headers.contains_key(&name) {
+                        let problem =
+                            "the caller of the management socket is the operator: leave it out";
+                        return Err(RequestError::field(name.as_str(), problem));
+                    }
+                }
+                CallerKind::Operator
+            }
+            Some(remote) if self.trust_caller_header && is_of_this_machine(*remote) => {
+                by_header(uri, headers)?
+            }
+            Some(_) | None => CallerKind::Nobody,
+        };
+        Ok(Caller { kind, source })
+    }
+}
+
+/// Whether the other end of a connection is on this machine.
+fn is_of_this_machine(remote: Remote) -> bool {
+    match remote {
+        Remote::Ip(address) => address.ip().to_canonical().is_loopback(),
+        Remote::Process(_) | Remote::Operator(_) => true,
+    }
+}
+
+/// The identity that the headers name.
+fn by_header(uri: &Uri, headers: &HeaderMap) -> Result<CallerKind, RequestError> {
+    let path = text(headers, &CALLER)?;
+    let email = text(headers, &CALLER_EMAIL)?;
+    let Some(path) = path else {
+        if email.is_some() {
+            let problem = format!("there is no {CALLER}: send both");
+            return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
+        }
+        return Ok(CallerKind::Nobody);
+    };
+    let refused = |problem: &str| RequestError::field(CALLER.as_str(), problem);
+    // A web page in a browser of this machine can reach loopback addresses, too. A browser says `Origin`, or the name
+    // by which the page has found the address.
+    if headers.contains_key(ORIGIN) {
+        return Err(refused("not with an Origin: web pages may not say who calls"));
+    }
+    if !is_called_by_loopback_name(uri, headers) {
+        return Err(refused("only if :authority is localhost or a loopback address"));
+    }
+    let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
+    if let Some(email) = email
+        && !is_email(email)
+    {
+        return Err(RequestError::field(CALLER_EMAIL.as_str(), "no e-mail address"));
+    }
+    Ok(CallerKind::Identity { path, email: email.map(Into::into) })
+}
+
+/// The value of a header; `None` if it is absent.
+///
+/// # Errors
+///
+/// It is there twice, or is not text.
+fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, RequestError> {
+    let refused = |problem: &str| RequestError::field(name.as_str(), problem);
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => {
+            value.to_str().map(Some).map_err(|_| refused("not visible ASCII characters"))
+        }
+        (Some(_), Some(_)) => Err(refused("there twice: send it once")),
+    }
+}
+
+/// Whether the caller called this server `localhost` or a loopback address, in `:authority` and, if it is there, `Host`.
+fn is_called_by_loopback_name(uri: &Uri, headers: &HeaderMap) -> bool {
+    let host = headers.get_all(HOST).iter().map(|host| Authority::try_from(host.as_bytes()).ok());
+    let mut names = uri.authority().cloned().map(Some).into_iter().chain(host).peekable();
+    let is_named = names.peek().is_some();
+    is_named && names.all(|name| name.is_some_and(|name| is_loopback_name(&name)))
+}
+
+fn is_loopback_name(authority: &Authority) -> bool {
+    if authority.as_str().contains('@') {
+        return false;
+    }
+    let host = authority.host();
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address: Result<IpAddr, _> = address.parse();
+    host.eq_ignore_ascii_case("localhost")
+        || address.is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+/// Whether the text can be an e-mail address. No more is known until mail arrives there.
+fn is_email(text: &str) -> bool {
+    let is_plain =
+        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
+    text.len() <= EMAIL_BYTES_MAX
+        && text.rsplit_once('@').is_some_and(|(local, domain)| is_plain(local) && is_plain(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRUSTING: Authentication = Authentication { trust_caller_header: true };
+
+    fn local() -> Remote {
+        Remote::Ip("127.0.0.1:1".parse().unwrap())
+    }
+
+    /// The caller of a request to this authority with these headers; or the field that is refused.
+    fn caller(
+        remote: Remote,
+        authority: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<CallerKind, String> {
+        let uri = format!("http://{authority}/x").parse().unwrap();
+        let mut all = HeaderMap::new();
+        for (name, value) in headers {
+            let value = tonic::codegen::http::HeaderValue::from_str(value).unwrap();
+            all.append(*name, value);
+        }
+        match TRUSTING.caller(Some(&remote), &uri, &all) {
+            Ok(caller) => Ok(caller.kind),
+            Err(RequestError::Field { field, .. }) => Err(field),
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn alice(email: Option<&str>) -> CallerKind {
+        let path = "acme/alice".parse().unwrap();
+        CallerKind::Identity { path, email: email.map(Into::into) }
+    }
+
+    const ALICE: (&str, &str) = ("x-capstan-caller", "acme/alice");
+    const EMAIL: &str = "x-capstan-caller-email";
+
+    #[test]
+    fn the_header_names_the_caller() {
+        assert_eq!(caller(local(), "localhost", &[ALICE]), Ok(alice(None)));
+        assert_eq!(
+            caller(local(), "127.0.0.1:4480", &[ALICE, (EMAIL, "a@example.com")]),
+            Ok(alice(Some("a@example.com")))
+        );
+        assert_eq!(caller(Remote::Process(None), "localhost", &[ALICE]), Ok(alice(None)));
+        assert_eq!(caller(local(), "localhost", &[]), Ok(CallerKind::Nobody));
+        let elsewhere = Remote::Ip("192.0.2.1:1".parse().unwrap());
+        assert_eq!(caller(elsewhere, "localhost", &[ALICE]), Ok(CallerKind::Nobody));
+        let untrusting = Authentication { trust_caller_header: false };
+        let headers = [(CALLER, "acme/alice".parse().unwrap())].into_iter().collect();
+        let found =
+            untrusting.caller(Some(&local()), &"http://localhost/".parse().unwrap(), &headers);
+        assert_eq!(found.unwrap().kind, CallerKind::Nobody);
+    }
+
+    #[test]
+    fn a_malformed_or_repeated_header_is_refused() {
+        let refused = Err("x-capstan-caller".to_owned());
+        for headers in [
+            &[ALICE, ALICE][..],
+            &[("x-capstan-caller", "")],
+            &[("x-capstan-caller", "/acme")],
+            &[("x-capstan-caller", "acme/alice ")],
+            &[("x-capstan-caller", "acme/\u{e4}")],
+            &[ALICE, ("origin", "http://localhost")],
+            &[ALICE, ("origin", "null")],
+        ] {
+            assert_eq!(caller(local(), "localhost", headers), refused, "{headers:?}");
+        }
+        let refused = Err(EMAIL.to_owned());
+        let long = format!("{}@x", "a".repeat(EMAIL_BYTES_MAX));
+        for headers in [
+            &[(EMAIL, "a@example.com")][..],
+            &[ALICE, (EMAIL, "")],
+            &[ALICE, (EMAIL, "a")],
+            &[ALICE, (EMAIL, "@x")],
+            &[ALICE, (EMAIL, "a b@x")],
+            &[ALICE, (EMAIL, &long)],
+            &[ALICE, (EMAIL, "a@x"), (EMAIL, "b@x")],
+        ] {
+            assert_eq!(caller(local(), "localhost", headers), refused, "{headers:?}");
+        }
+        let longest = &long[long.len() - EMAIL_BYTES_MAX..];
+        assert_eq!(
+            caller(local(), "localhost", &[ALICE, (EMAIL, longest)]),
+            Ok(alice(Some(longest)))
+        );
+    }
+
+    #[test]
+    fn only_names_of_this_machine_are_trusted() {
+        for authority in
+            ["LOCALHOST:1", "127.0.0.1", "127.9.9.9:80", "[::1]:4480", "[::ffff:127.0.0.1]"]
+        {
+            assert_eq!(caller(local(), authority, &[ALICE]), Ok(alice(None)), "{authority}");
+        }
+        let refused = Err("x-capstan-caller".to_owned());
+        for authority in [
+            "example.com",
+            "localhost.example.com",
+            "127.0.0.1.example.com",
+            "10.0.0.1:4480",
+            "[::]:4480",
+            "0.0.0.0",
+            "user@localhost",
+        ] {
+            assert_eq!(caller(local(), authority, &[ALICE]), refused, "{authority}");
+        }
+        let host = ("host", "evil.example");
+        assert_eq!(caller(local(), "localhost", &[ALICE, host]), refused);
+        assert_eq!(caller(local(), "localhost", &[ALICE, ("host", "localhost")]), Ok(alice(None)));
+        // Without any name nothing is trusted.
+        let headers = [(CALLER, "acme/alice".parse().unwrap())].into_iter().collect();
+        let uri = Uri::from_static("/x");
+        assert!(TRUSTING.caller(Some(&local()), &uri, &headers).is_err());
+    }
+
+    #[test]
+    fn the_operator_needs_no_header_and_may_send_none() {
+        let operator = Remote::Operator(Some(1));
+        assert_eq!(caller(operator, "localhost", &[]), Ok(CallerKind::Operator));
+        assert_eq!(caller(operator, "localhost", &[ALICE]), Err("x-capstan-caller".into()));
+        assert_eq!(caller(operator, "x", &[(EMAIL, "a@x")]), Err(EMAIL.into()));
+        let source = |remote: Remote| {
+            TRUSTING
+                .caller(Some(&remote), &Uri::from_static("/"), &HeaderMap::new())
+                .unwrap()
+                .source
+        };
+        assert_eq!(source(operator), "unix");
+        assert_eq!(source(Remote::Ip("[::ffff:127.0.0.1]:7".parse().unwrap())), "127.0.0.1");
     }
 }

@@ -21,7 +21,6 @@ mod requests;
 mod seed;
 pub(crate) mod writer;
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,24 +44,13 @@ use crate::telemetry::metrics::{LoadOutcome, Metrics};
 pub use catalog::StoredCatalog;
 pub use seed::{first_batch, organization};
 
-/// Opens a journal. Called once, when the addresses are bound.
-pub type Open = Box<dyn FnOnce() -> anyhow::Result<Arc<dyn Journal>> + Send>;
-
 /// The store of a server.
+#[derive(Clone, Debug)]
 pub enum Store {
     /// The demo, in memory.
     Demo,
-    /// A store that is opened by this.
-    Opened(Open),
-}
-
-impl fmt::Debug for Store {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Demo => "Demo",
-            Self::Opened(_) => "Opened",
-        })
-    }
+    /// A store that is open.
+    Opened(Arc<dyn Journal>),
 }
 
 /// What the feed of a store needs beside the store.
@@ -98,7 +86,7 @@ impl StoreFeed {
         let started = Instant::now();
         let now = self.config.clock.now();
         let (journal, credentials) = match store {
-            Store::Opened(open) => (run_on_thread("open", open).await??, Credentials::default()),
+            Store::Opened(journal) => (journal, Credentials::default()),
             Store::Demo => demo(self.config.clock).await?,
         };
         let view = journal.view().await.context("the store cannot be read")?;

@@ -5,12 +5,14 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use capstan_engine::Timestamp;
+use bytes::Bytes;
+use capstan_engine::{PathBuf, Timestamp};
 use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Response};
 use capstan_store::View;
 use futures_util::future::BoxFuture;
 
 use crate::RequestError;
+use crate::feed::Current;
 
 /// The writer of a store, and the objects of its views.
 pub trait Management: Send + Sync + Debug {
@@ -82,4 +84,142 @@ pub trait StoredObjects: Objects + Send + Sync {
     ///
     /// The store cannot be read.
     fn last_seen(&self, identity: &str) -> Result<Option<Timestamp>, ObjectsError>;
+}
+
+/// The policy of a store as documents.
+pub trait Documents: Send + Sync + Debug {
+    /// The document of one revision.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    fn export(&self, export: Export) -> BoxFuture<'_, Result<Bytes, RequestError>>;
+
+    /// Changes the policy to what a document says, at once.
+    ///
+    /// # Errors
+    ///
+    /// The document does not load, or what it asks for is refused.
+    fn import(&self, import: Import) -> BoxFuture<'_, Result<Difference, RequestError>>;
+
+    /// Changes the catalog.
+    ///
+    /// # Errors
+    ///
+    /// The catalog does not load or is not known, or lacks what is in use.
+    fn set_catalog(&self, change: SetCatalog) -> BoxFuture<'_, Result<Difference, RequestError>>;
+}
+
+/// What is to be exported.
+pub struct Export {
+    /// The revision.
+    pub current: Arc<Current>,
+    /// Its objects.
+    pub objects: Arc<dyn StoredObjects>,
+    /// The organization; `None` for the whole policy.
+    pub parent: Option<PathBuf>,
+    /// How the document is written.
+    pub format: DocumentFormat,
+}
+
+impl std::fmt::Debug for Export {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { parent, format, .. } = self;
+        f.debug_struct("Export")
+            .field("parent", parent)
+            .field("format", format)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a document is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DocumentFormat {
+    /// YAML.
+    Yaml,
+    /// JSON.
+    Json,
+}
+
+/// What is to be imported. The caller is the operator.
+#[derive(Clone, Debug)]
+pub struct Import {
+    /// How the call came, for the audit log.
+    pub origin: Origin,
+    /// The organization that the document is about; `None` for the whole policy.
+    pub parent: Option<PathBuf>,
+    /// The document.
+    pub document: Vec<u8>,
+    /// Whether only the difference is wanted.
+    pub dry_run: bool,
+    /// Whether what the document lacks is deleted, at and below `parent`, which is there.
+    pub prune: bool,
+}
+
+/// Which catalog is to be used. The caller is the operator.
+#[derive(Clone, Debug)]
+pub struct SetCatalog {
+    /// How the call came, for the audit log.
+    pub origin: Origin,
+    /// The catalog.
+    pub catalog: CatalogSource,
+    /// Whether only the difference is wanted.
+    pub dry_run: bool,
+}
+
+/// Where a catalog comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CatalogSource {
+    /// A catalog document.
+    Document(Vec<u8>),
+    /// The name of a built-in catalog, or of one that the server was started with.
+    Name(String),
+}
+
+/// What a document or a catalog changes.
+#[derive(Clone, Debug, Default)]
+pub struct Difference {
+    /// Objects that are created, changed or deleted, by id.
+    pub changes: Vec<ChangedObject>,
+    /// What identities gain and lose, by identity and scope.
+    pub access: Vec<ChangedAccess>,
+    /// The catalog after the change.
+    pub catalog: String,
+    /// The revision of the change; the served one if nothing changed.
+    pub revision: u64,
+}
+
+/// An object that is changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedObject {
+    /// How.
+    pub action: Action,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its id.
+    pub id: PathBuf,
+}
+
+/// What happens to an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Created,
+    /// It is another one.
+    Updated,
+    /// It is gone.
+    Deleted,
+}
+
+/// What an identity gains and loses at a scope, and so below it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangedAccess {
+    /// The identity.
+    pub identity: PathBuf,
+    /// The group or resource.
+    pub scope: PathBuf,
+    /// Capabilities, sorted.
+    pub gained: Vec<String>,
+    /// Capabilities, sorted.
+    pub lost: Vec<String>,
 }

@@ -11,7 +11,7 @@
 //! frees them; a call that still uses one frees it at its end.
 //!
 //! A view holds old pages of the store's file, so an earlier revision keeps its view only if a paged list
-//! needs it (`Current::pin`), and at most [`PINNED_VIEWS_MAX`] do.
+//! needs it ([`Published::pin`]), and at most [`PINNED_VIEWS_MAX`] do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -76,13 +76,9 @@ impl Current {
         self.objects().view.clone()
     }
 
-    /// Keeps the view for the next pages of a list, for as long as the revision is kept. False if the revision
-    /// was replaced meanwhile and has no view any more.
-    #[must_use]
-    pub fn pin(&self) -> bool {
-        let mut objects = self.objects();
-        objects.pinned |= objects.view.is_some();
-        objects.pinned
+    /// Keeps a view of this revision, also if it was let go of meanwhile.
+    fn pin(&self, view: Arc<dyn View>) {
+        *self.objects() = Objects { view: Some(view), pinned: true };
     }
 
     /// Lets go of the view unless it is pinned. Returns whether it is.
@@ -244,6 +240,13 @@ impl Published {
         let at =
             earlier.kept.binary_search_by_key(&revision, |one| one.current.snapshot.revision());
         at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
+    }
+
+    /// Keeps a view for the next pages of a list, for as long as its revision is kept, up to [`PINNED_VIEWS_MAX`] of them.
+    /// The revision may have been replaced while the first page was made.
+    pub(crate) fn pin(&self, current: &Current, view: Arc<dyn View>) {
+        current.pin(view);
+        self.earlier().unpin();
     }
 
     /// A revision as recent as the request requires. Waits up to [`REVISION_WAIT_MAX`] for one that

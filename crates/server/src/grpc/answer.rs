@@ -219,36 +219,6 @@ fn fitting<T, M: Message>(
     (entries, page.has_more)
 }
 
-/// ListRoles: the roles of the policy. One page.
-///
-/// # Errors
-///
-/// A negative page size, or a page token of another list or of a revision that is no longer kept.
-pub fn list_roles(
-    key: &PageKey,
-    snapshot: &Snapshot,
-    request: &v1::ListRolesRequest,
-    now: Timestamp,
-) -> Result<v1::ListRolesResponse, RequestError> {
-    let v1::ListRolesRequest { page_size, page_token } = request;
-    let list = List {
-        method: "ListRoles",
-        fields: ["", ""],
-        attributes: Attributes::NONE,
-        conditional: false,
-    };
-    let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
-    let catalog = snapshot.catalog();
-    let rest = page.after.as_deref().map_or(snapshot.roles(), |id| snapshot.roles_after(id));
-    let here = rest.get(..page.size).unwrap_or(rest);
-    Ok(v1::ListRolesResponse {
-        catalog: catalog.name().into(),
-        roles: here.iter().map(|role| convert::role(catalog, role)).collect(),
-        next_page_token: page.next_token(here.last().map(|it| &*it.id), here.len() < rest.len()),
-        revision: snapshot.revision(),
-    })
-}
-
 /// The revision in a page token, for the next page; `None` if the text is no token. The token is
 /// not verified.
 #[must_use]

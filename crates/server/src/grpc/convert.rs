@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use capstan_engine::{
-    Attributes, Capabilities, Catalog, ConditionalGrant, Decision, Explanation, Family, Grant,
-    Properties, Reason, Role, Scope, Snapshot, Timestamp, Uncounted, Value,
+    Attributes, Capabilities, ConditionalGrant, Decision, Explanation, Grant, Properties, Reason,
+    Scope, Snapshot, Timestamp, Uncounted, Value,
 };
 use capstan_policy::whole;
 use capstan_proto::v1::{self, consistency::Mode, failed_test, open_test};
@@ -122,17 +122,6 @@ pub(crate) fn grant(grant: Grant<'_>) -> v1::Grant {
     }
 }
 
-pub(crate) fn role(catalog: &Catalog, role: &Role) -> v1::Role {
-    let names = role.capabilities.iter().filter_map(|at| catalog.capability_name(at));
-    v1::Role {
-        id: role.id.to_string(),
-        name: role.name.to_string(),
-        description: role.description.to_string(),
-        family: Family::as_str(role.family).into(),
-        capabilities: names.map(Into::into).collect(),
-    }
-}
-
 pub(crate) fn explain_response(
     explanation: Explanation<'_>,
     capability: &str,
@@ -185,7 +174,7 @@ pub(crate) fn conditional_grant(conditional: ConditionalGrant<'_>) -> v1::Condit
     v1::ConditionalGrant { open: open.collect(), grant: Some(grant(conditional.grant)) }
 }
 
-fn value(value: &Value) -> prost_types::Value {
+pub(crate) fn value(value: &Value) -> prost_types::Value {
     let kind = match value {
         Value::String(text) => Kind::StringValue(text.clone()),
         Value::Boolean(value) => Kind::BoolValue(*value),

@@ -1,13 +1,11 @@
-//! The generated decision and role services. Each call uses one revision and one time.
+//! The generated decision service. Each call uses one revision and one time.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_proto::plain::{BatchRequest, Pieces};
 use capstan_proto::v1::consistency::Mode;
-use capstan_proto::v1::{
-    self, decision_service_server::DecisionService, role_service_server::RoleService,
-};
+use capstan_proto::v1::{self, decision_service_server::DecisionService};
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
@@ -144,7 +142,14 @@ impl Services {
 }
 
 /// A page of an earlier revision than `at_least` is not what the caller asks for. Its token has been verified.
-fn not_before(consistency: Option<&v1::Consistency>, revision: u64) -> Result<(), RequestError> {
+///
+/// # Errors
+///
+/// [`RequestError::PageTooOld`]: it is one.
+pub(super) fn not_before(
+    consistency: Option<&v1::Consistency>,
+    revision: u64,
+) -> Result<(), RequestError> {
     match consistency.and_then(|consistency| consistency.mode) {
         Some(Mode::AtLeast(wanted)) if revision < wanted => {
             Err(RequestError::PageTooOld { revision, wanted })
@@ -239,19 +244,5 @@ impl DecisionService for Services {
         let basis = Basis::new(Rpc::EXPLAIN, &current.snapshot, self.clock.now());
         let basis = Basis { span: span.as_ref(), ..basis };
         Ok(Response::new(answer::explain(&self.ask, basis, request)?))
-    }
-}
-
-#[tonic::async_trait]
-impl RoleService for Services {
-    async fn list_roles(
-        &self,
-        request: Request<v1::ListRolesRequest>,
-    ) -> RpcResult<v1::ListRolesResponse> {
-        let request = request.get_ref();
-        let current = self.page_revision(&request.page_token, None).await?;
-        let _permit = self.permit().await;
-        let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
-        Ok(Response::new(answer::list_roles(key, snapshot, request, now)?))
     }
 }

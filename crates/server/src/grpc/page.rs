@@ -33,6 +33,20 @@ impl PageKey {
         Self(key)
     }
 
+    /// A key for another purpose, that says nothing about this one.
+    pub(crate) fn derived(&self, purpose: &[u8]) -> [u8; 32] {
+        let mut mac = self.mac();
+        mac.update(purpose);
+        mac.finalize().into_bytes().into()
+    }
+
+    fn mac(&self) -> Hmac<Sha256> {
+        // HMAC pads a key that is shorter than a block with zeros (RFC 2104).
+        let mut block = [0; 64];
+        block.iter_mut().zip(self.0).for_each(|(to, byte)| *to = byte);
+        Hmac::<Sha256>::new(&block.into())
+    }
+
     /// A random key of this process. No other server accepts its tokens.
     ///
     /// # Errors
@@ -175,10 +189,7 @@ impl List<'_> {
     /// The MAC of the list. Each part has its length or type before it, so no two lists have the
     /// same bytes.
     fn mac(&self, key: &PageKey) -> Hmac<Sha256> {
-        // HMAC pads a key that is shorter than a block with zeros (RFC 2104).
-        let mut block = [0; 64];
-        block.iter_mut().zip(key.0).for_each(|(to, byte)| *to = byte);
-        let mut mac = Hmac::<Sha256>::new(&block.into());
+        let mut mac = key.mac();
         let Self { method, fields, attributes, conditional } = self;
         text(&mut mac, method);
         mac.update(&[u8::from(*conditional)]);

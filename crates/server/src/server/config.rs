@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 
 use crate::clock::Clock;
+use crate::feed::journal::Store;
 use crate::feed::source::Source;
 use crate::grpc::page::PageKey;
 use crate::limits::Limits;
@@ -15,15 +16,31 @@ use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
 use crate::transport::workers::Runtime;
 
+/// Where a policy comes from.
+#[derive(Clone, Debug)]
+pub enum Feed {
+    /// A document, which is loaded again when it changes.
+    Document(Source),
+    /// A store, which this server writes.
+    Store(Store),
+}
+
 /// The configuration of a server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The source of the policy.
-    pub source: Source,
+    /// Where the policy comes from.
+    pub feed: Feed,
     /// Catalogs that the policy can name: names of built-in ones, or files, which are read at every load.
     pub catalogs: Vec<String>,
     /// gRPC addresses, at least one.
     pub listen: Vec<Address>,
+    /// The path of the management socket, whose peers are the operator; `None` for no such socket.
+    pub management: Option<PathBuf>,
+    /// Whether the metadata `x-capstan-caller` says who calls. Only for addresses of this machine: whoever can connect is
+    /// whoever they say.
+    pub trust_caller_header: bool,
+    /// Bytes of a policy document that is imported, at most.
+    pub document_bytes_max: usize,
     /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,
     /// Whether addresses other than loopback may be served without TLS.
@@ -59,7 +76,7 @@ impl Config {
     /// # Errors
     ///
     /// There is no gRPC address, an address other than loopback is served in plain text without
-    /// `insecure_plaintext`, or the clock shows a time before 2026.
+    /// `insecure_plaintext` or with `trust_caller_header`, or the clock shows a time before 2026.
     pub(super) fn check(&self) -> anyhow::Result<()> {
         if self.listen.is_empty() {
             bail!("nowhere to listen: give --listen");
@@ -68,6 +85,14 @@ impl Config {
             Address::Tcp(address) => Some(address),
             Address::Unix(_) => None,
         });
+        if let Some(open) = tcp.clone().find(|address| !address.ip().is_loopback())
+            && self.trust_caller_header
+        {
+            bail!(
+                "{open} can be reached by other machines, and --insecure-trust-caller-header would let them call as \
+                 anybody: listen on 127.0.0.1, or leave the flag out"
+            );
+        }
         if let Some(open) = tcp.chain(&self.http).find(|address| !address.ip().is_loopback())
             && !self.insecure_plaintext
         {

@@ -19,6 +19,7 @@ use crate::transport::workers::Workers;
 #[derive(Debug)]
 pub(super) struct Listeners {
     grpc: Vec<Listener>,
+    management: Option<Listener>,
     http: Option<TcpListener>,
 }
 
@@ -33,17 +34,25 @@ impl Listeners {
         for address in &config.listen {
             grpc.push(Listener::bind(address).await?);
         }
+        let management = match &config.management {
+            Some(path) => Some(Listener::bind_management(path).await?),
+            None => None,
+        };
         let http = match config.http {
             Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
                 format!("cannot listen on {address} (another address: --http; none: --http none)")
             })?),
             None => None,
         };
-        Ok(Self { grpc, http })
+        Ok(Self { grpc, management, http })
     }
 
     pub(super) fn grpc_addresses(&self) -> Vec<Address> {
         self.grpc.iter().map(Listener::address).collect()
+    }
+
+    pub(super) fn management_address(&self) -> Option<Address> {
+        self.management.as_ref().map(Listener::address)
     }
 
     pub(super) fn http_address(&self) -> Option<SocketAddr> {
@@ -62,8 +71,9 @@ impl Listeners {
         metrics: &Arc<Metrics>,
         (limits, stop, tasks): (&Limits, &CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
-        for listener in self.grpc {
-            tracing::info!(address = %listener.address(), "listening for gRPC");
+        for listener in self.grpc.into_iter().chain(self.management) {
+            let for_operator = matches!(listener, Listener::Management(..));
+            tracing::info!(address = %listener.address(), for_operator, "listening for gRPC");
             tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
         }
         if let Some(listener) = self.http {

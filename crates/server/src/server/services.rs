@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! transport ─▶ fast check, for plain checks
-//!          └─▶ admission ─▶ raw batches, role service, Envoy's, health, reflection
+//!          └─▶ admission ─▶ raw batches, management services, Envoy's, health, reflection
 //! ```
 
 use std::convert::Infallible;
@@ -11,7 +11,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use capstan_proto::v1::role_service_server::RoleServiceServer;
+use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
+use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
+use capstan_proto::iam::v1::identity_service_server::IdentityServiceServer;
+use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
+use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
+use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
+use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -20,19 +26,25 @@ use tonic::codegen::http::{Extensions, Request};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
-use super::Config;
+use super::config::{Config, Feed};
 use crate::admission::{
-    Admission, Encoding, Permits, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
+    Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
 };
 use crate::ask::Ask;
+use crate::authn::caller::Authentication;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
+use crate::feed::journal::writer::{Queue, Writes};
+use crate::feed::journal::{self, StoreFeed};
+use crate::feed::management::Management;
 use crate::feed::published::{Published, Retention};
-use crate::feed::reload::Documents;
+use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
+use crate::grpc::iam::authenticated::Authenticated;
+use crate::grpc::iam::service::Iam;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::limits::Limits;
@@ -51,8 +63,9 @@ pub(super) struct Shared {
     log: Option<DecisionLog>,
     traces: Option<Traces>,
     page_key: PageKey,
-    permits: Arc<Permits>,
-    probes: Arc<Permits>,
+    permits: AllPermits,
+    /// The writer of a store; `None` with a policy file.
+    management: Option<Arc<dyn Management>>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -62,8 +75,11 @@ impl Shared {
         config: &Config,
         (metrics, log, traces): (&Arc<Metrics>, Option<DecisionLog>, Option<Traces>),
         page_key: PageKey,
+        writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
+        let management: Arc<dyn Management> = Arc::new(writes);
+        let is_store = matches!(config.feed, Feed::Store(_));
         Self {
             published: Arc::new(Published::new(Retention::from(&config.limits))),
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
@@ -71,24 +87,33 @@ impl Shared {
             log,
             traces,
             page_key,
-            permits: Permits::new(&config.limits),
-            probes: Permits::for_probes(&config.limits),
+            permits: AllPermits::new(&config.limits),
+            management: is_store.then_some(management),
             draining: draining.clone(),
         }
     }
 
     /// The documents that feed the services. The routes load first, because no request of Envoy may
     /// be decided without them.
-    pub(super) fn documents(&self, config: &Config) -> Documents {
-        let (published, metrics) = (&self.published, &self.metrics);
-        let (source, catalogs) = (config.source.clone(), config.catalogs.clone());
-        let feed =
-            file::Config { source, catalogs, clock: config.clock, give_back: config.give_back };
+    pub(super) fn documents(&self, config: &Config, queue: Queue) -> Documents {
+        let shared = || (Arc::clone(&self.published), Arc::clone(&self.metrics));
         let (path, table) = (config.routes.clone(), Arc::clone(&self.table));
-        vec![
-            Box::new(RoutesFile::new(path, table, Arc::clone(published), Arc::clone(metrics))),
-            Box::new(PolicyFile::new(feed, Arc::clone(published), Arc::clone(metrics))),
-        ]
+        let (published, metrics) = shared();
+        let routes = RoutesFile::new(path, table, published, metrics);
+        let (clock, give_back) = (config.clock, config.give_back);
+        let policy: Box<dyn Document> = match (&config.feed, queue) {
+            (Feed::Document(source), _) => {
+                let (source, catalogs) = (source.clone(), config.catalogs.clone());
+                let feed = file::Config { source, catalogs, clock, give_back };
+                let (published, metrics) = shared();
+                Box::new(PolicyFile::new(feed, published, metrics))
+            }
+            (Feed::Store(store), queue) => {
+                let feed = journal::Config { clock, limits: config.limits, give_back };
+                Box::new(StoreFeed::new(feed, shared(), store.clone(), queue))
+            }
+        };
+        vec![Box::new(routes), policy]
     }
 
     /// The calls of one worker. Reference counts that every call changes belong to the worker, so that
@@ -116,6 +141,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
+        let computing = Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS)));
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
@@ -123,7 +149,17 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS))),
+            computing: Arc::clone(&computing),
+        });
+        let iam = Arc::new(Iam {
+            published: Arc::clone(&self.published),
+            management: self.management.clone(),
+            documents: None,
+            document_bytes_max: config.document_bytes_max,
+            clock: config.clock,
+            page_key: self.page_key.clone(),
+            message_bytes_max: most,
+            computing,
         });
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),
@@ -141,13 +177,24 @@ impl Shared {
         let error_response =
             |rpc, error: &_| (rpc == Rpc::EXT_AUTHZ).then(|| envoy::answer::error_response(error));
         let mut routes = Routes::new(health)
-            .add_service(RawBatches::new(Arc::clone(&services), most))
-            .add_service(
-                RoleServiceServer::from_arc(services)
-                    .max_decoding_message_size(most)
-                    .max_encoding_message_size(most),
-            )
+            .add_service(RawBatches::new(services, most))
             .add_service(AuthorizationService::new(ext_authz, most));
+        let authentication = Authentication { trust_caller_header: config.trust_caller_header };
+        macro_rules! manage {
+            ($($server:ident),*) => { $({
+                let server = $server::from_arc(Arc::clone(&iam))
+                    .max_decoding_message_size(most)
+                    .max_encoding_message_size(most);
+                routes = routes.add_service(Authenticated::new(server, authentication));
+            })* };
+        }
+        manage!(
+            GroupServiceServer,
+            RoleServiceServer,
+            RoleBindingServiceServer,
+            IdentityServiceServer
+        );
+        manage!(ResourceServiceServer, PolicyServiceServer, AuditServiceServer);
         if config.reflection {
             let schema = || {
                 tonic_reflection::server::Builder::configure()
@@ -159,9 +206,8 @@ impl Shared {
                 routes.add_service(schema().build_v1()?).add_service(schema().build_v1alpha()?);
         }
         let telemetry = (metrics, self.traces.clone());
-        let permits = [&self.permits, &self.probes];
-        let admission =
-            Admission::new(routes.prepare(), limits, permits, telemetry, error_response);
+        let routes = routes.prepare();
+        let admission = Admission::new(routes, limits, &self.permits, telemetry, error_response);
         Ok(WorkerCalls { fast, admission, limits })
     }
 }

@@ -75,6 +75,8 @@ pub enum ShedScope {
     Peer,
     /// Open connections, in the whole server or from one peer.
     Connections,
+    /// Management calls, in the whole server or from one peer.
+    Management,
     /// Health checks, in the whole server or from one peer.
     Probes,
     /// Bytes held for peers: of a connection, of a peer or in the whole server.
@@ -140,6 +142,7 @@ pub struct Metrics {
     shed_global: AtomicU64,
     shed_peer: AtomicU64,
     shed_connections: AtomicU64,
+    shed_management: AtomicU64,
     shed_probes: AtomicU64,
     shed_bytes: AtomicU64,
     panics: AtomicU64,
@@ -163,9 +166,15 @@ pub struct Metrics {
 
 /// The counters of one worker. No other core writes to them; a scrape adds the workers up. The
 /// alignment keeps two workers' counters out of cache lines that a processor fetches as a pair.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[repr(align(128))]
 struct WorkerCounts([RpcCounts; Rpc::COUNT]);
+
+impl Default for WorkerCounts {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| RpcCounts::default()))
+    }
+}
 
 /// The metrics of one worker, and through `Deref` those of the server.
 #[derive(Clone, Debug)]
@@ -256,6 +265,7 @@ impl Metrics {
             ShedScope::Global => &self.shed_global,
             ShedScope::Peer => &self.shed_peer,
             ShedScope::Connections => &self.shed_connections,
+            ShedScope::Management => &self.shed_management,
             ShedScope::Probes => &self.shed_probes,
             ShedScope::Bytes => &self.shed_bytes,
         };
@@ -369,16 +379,15 @@ impl Collector for Metrics {
 impl Metrics {
     fn encode_calls(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let workers = self.workers().clone();
-        // The counters of each RPC, one for each worker.
+        // The counters of each RPC, one for each worker. There are many management methods, of which a server with a policy
+        // file answers few: those are left out that nobody has called.
         let all = || {
-            Rpc::all().map(|rpc| {
-                (
-                    rpc,
-                    workers
-                        .iter()
-                        .filter_map(|worker| worker.0.get(rpc.index()))
-                        .collect::<Vec<_>>(),
-                )
+            let all = Rpc::all().map(|rpc| {
+                let calls = workers.iter().filter_map(|worker| worker.0.get(rpc.index()));
+                (rpc, calls.collect::<Vec<_>>())
+            });
+            all.filter(|(rpc, calls)| {
+                !rpc.manages() || sums(calls, |calls| &calls.codes).iter().any(|count| *count > 0)
             })
         };
 
@@ -437,6 +446,7 @@ impl Metrics {
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
         count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
+        count(&mut family, [("scope", "management")], self.shed_management.load(Relaxed))?;
         count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
         count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
         let connections = self.shed_connections.load(Relaxed);

@@ -23,6 +23,18 @@ pub(crate) enum Remote {
     Ip(SocketAddr),
     /// The process that has opened a unix socket, by its id; `None` if the system does not say.
     Process(Option<i32>),
+    /// The same of the management socket: the operator.
+    Operator(Option<i32>),
+}
+
+impl std::fmt::Display for Remote {
+    /// The address without its port, which changes with each connection, or `unix`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().fmt(f),
+            Self::Process(_) | Self::Operator(_) => f.write_str("unix"),
+        }
+    }
 }
 
 /// What passes through a connection, for the task that drives it.
@@ -156,7 +168,7 @@ impl Connection {
         let remote = accepted.remote();
         let socket = match accepted {
             Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
-            Accepted::Unix(stream, _) => Socket::Unix(UnixStream::from_std(stream)?),
+            Accepted::Unix(stream, ..) => Socket::Unix(UnixStream::from_std(stream)?),
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };

@@ -2,11 +2,13 @@
 //!
 //! **Invariant**: every address is bound before any document is loaded.
 
-use std::os::unix::fs::FileTypeExt as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use anyhow::{Context as _, bail};
-use socket2::{SockRef, TcpKeepalive};
+use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
 use crate::limits::KEEPALIVE_INTERVAL;
@@ -50,6 +52,8 @@ impl fmt::Display for Address {
 pub(crate) enum Listener {
     Tcp(TcpListener, SocketAddr),
     Unix(UnixListener, SocketFile),
+    /// The management socket. Its peers are the operator.
+    Management(UnixListener, SocketFile),
 }
 
 /// The file of a unix socket. Dropped with the listener, it removes the file.
@@ -87,13 +91,51 @@ impl Listener {
         }
     }
 
+    /// Binds the management socket. Its file is readable and writable for its owner only, from the start.
+    ///
+    /// # Errors
+    ///
+    /// The path is in use, or may not be bound; or others may open it.
+    pub(crate) async fn bind_management(path: &PathBuf) -> anyhow::Result<Self> {
+        remove_stale(path).await?;
+        let listener = bind_private(path).with_context(|| {
+            format!("cannot listen on unix:{} (another path: --management)", path.display())
+        })?;
+        let file = SocketFile(path.clone());
+        let mode = std::fs::symlink_metadata(path)?.permissions().mode() & 0o777;
+        if mode != PRIVATE {
+            bail!(
+                "{} has mode {mode:o} instead of {PRIVATE:o}: choose another path",
+                path.display()
+            );
+        }
+        Ok(Self::Management(listener, file))
+    }
+
     /// The bound address, with the port that the system chose.
     pub(crate) fn address(&self) -> Address {
         match self {
             Self::Tcp(_, address) => Address::Tcp(*address),
-            Self::Unix(_, file) => Address::Unix(file.0.clone()),
+            Self::Unix(_, file) | Self::Management(_, file) => Address::Unix(file.0.clone()),
         }
     }
+}
+
+/// The mode of the management socket: for its owner only.
+const PRIVATE: u32 = 0o600;
+
+/// Connections that wait to be accepted, as the standard library has it.
+const BACKLOG: i32 = 128;
+
+/// Binds a unix socket with the mode [`PRIVATE`]. The mode is set before the file is there: set later, it would leave a
+/// moment in which others could connect.
+fn bind_private(path: &PathBuf) -> io::Result<UnixListener> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    rustix::fs::fchmod(&socket, Mode::from_raw_mode(PRIVATE))?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    UnixListener::from_std(OwnedFd::from(socket).into())
 }
 
 /// Removes a socket file without a listener: a killed server leaves one behind. Any other file
@@ -124,8 +166,8 @@ async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub(crate) enum Accepted {
     Tcp(std::net::TcpStream, SocketAddr),
-    /// With the process at the other end, if the system says which.
-    Unix(std::os::unix::net::UnixStream, Option<i32>),
+    /// A connection of a unix socket, with its other end.
+    Unix(std::os::unix::net::UnixStream, Remote),
 }
 
 impl Accepted {
@@ -133,7 +175,7 @@ impl Accepted {
     pub(crate) const fn remote(&self) -> Remote {
         match self {
             Self::Tcp(_, address) => Remote::Ip(*address),
-            Self::Unix(_, process) => Remote::Process(*process),
+            Self::Unix(_, remote) => *remote,
         }
     }
 }
@@ -150,11 +192,18 @@ impl Listener {
                 SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
                 stream.into_std().map(|stream| Accepted::Tcp(stream, remote))
             }
-            Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
-                stream.into_std().map(|stream| Accepted::Unix(stream, process))
-            }
+            Self::Unix(listener, _) => accept_unix(listener, Remote::Process).await,
+            Self::Management(listener, _) => accept_unix(listener, Remote::Operator).await,
         }
     }
+}
+
+/// Accepts the next connection of a unix socket.
+async fn accept_unix(
+    listener: &UnixListener,
+    remote: fn(Option<i32>) -> Remote,
+) -> io::Result<Accepted> {
+    let (stream, _) = listener.accept().await?;
+    let process = stream.peer_cred().ok().and_then(|peer| peer.pid());
+    stream.into_std().map(|stream| Accepted::Unix(stream, remote(process)))
 }

@@ -31,7 +31,7 @@ impl Peer {
                 }
                 address => Self::Ip(address),
             },
-            Some(Remote::Process(process)) => Self::Process(*process),
+            Some(Remote::Process(process) | Remote::Operator(process)) => Self::Process(*process),
             None => Self::Process(None),
         }
     }

@@ -156,11 +156,12 @@ pub(super) fn last_seen_key(identity: &str) -> Vec<u8> {
 }
 
 type EachEntry<'e> = &'e mut dyn FnMut(&[u8], &[u8]) -> bool;
+type Get<'g> = &'g dyn Fn(&[u8]) -> Result<Option<Bytes>, StoreError>;
 type Scan<'s> = &'s dyn Fn((Bound<&[u8]>, Bound<&[u8]>), EachEntry<'_>) -> Result<(), StoreError>;
 
 /// The object at a path, and those below it, in the order of their paths.
 fn below(
-    value: &dyn Fn(&[u8]) -> Result<Option<Bytes>, StoreError>,
+    value: Get<'_>,
     scan: Scan<'_>,
     (kind, at): (Kind, Option<Path<'_>>),
     each: &mut dyn FnMut(Object) -> bool,

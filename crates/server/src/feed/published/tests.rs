@@ -88,24 +88,32 @@ fn an_earlier_revision_keeps_its_view_for_a_list_and_no_other() {
             .publish(Current::of_store(snapshot, Arc::new(Empty(head)), Credentials::default()), 1);
         published.current().unwrap()
     };
-    let (listed, unlisted) = (publish(), publish());
-    // A list may pin a revision while it is served, and then at any later page.
+    let unlisted = publish();
+    let view = unlisted.view().unwrap();
     let mut pinned = vec![];
+    // A list begins with a revision, which may be replaced before its first page is made.
     for _ in 0..PINNED_VIEWS_MAX {
         let current = publish();
-        assert!(current.pin() && current.view().is_some());
+        let view = current.view().unwrap();
+        if pinned.len() % 2 == 0 {
+            publish();
+            assert!(current.view().is_none(), "nobody has asked for it");
+        }
+        published.pin(&current, view);
         pinned.push(current);
     }
-    assert!(!unlisted.pin(), "the list begins anew");
-    assert!(unlisted.view().is_none() && listed.view().is_none());
     publish();
-    assert!(pinned.iter().all(|one| one.view().is_some() && one.pin()));
+    assert!(pinned.iter().all(|one| one.view().is_some()));
+    assert!(unlisted.view().is_none());
     // One more: the oldest list has to begin anew.
-    assert!(publish().pin());
+    published.pin(&unlisted, view);
+    assert!(unlisted.view().is_none(), "it is the oldest itself");
+    let current = publish();
+    published.pin(&current, current.view().unwrap());
     let last = publish();
-    assert!(pinned[0].view().is_none() && !pinned[0].pin());
+    assert!(pinned[0].view().is_none());
     assert!(pinned[1..].iter().all(|one| one.view().is_some()));
-    assert!(last.view().is_some());
+    assert!(current.view().is_some() && last.view().is_some());
 }
 
 /// A paged list finds its revision while others are published, in every order of steps.

@@ -1,0 +1,102 @@
+//! The ids of what a server manages: groups, roles, role bindings, identities and resources.
+//!
+//! They are listed as the caller of the command line, so nothing is offered that the command could not see. Behind a slash
+//! only what is below the typed path is listed.
+
+use capstan_proto::iam::v1::{Group, Identity, Resource, Role, RoleBinding};
+use clap_complete::ArgValueCompleter;
+
+use super::line::Line;
+use super::{Kind, completer};
+use crate::context;
+use crate::iam::connection::{Connection, ServerArgs, next_page};
+use crate::iam::kind::{self, Query};
+use crate::limits::{COMPLETION_CALLS_MAX, PAGE_OBJECTS};
+
+/// What an argument of a management command names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Managed {
+    Group,
+    Role,
+    Binding,
+    Identity,
+    Resource,
+    /// A group or a resource.
+    Scope,
+}
+
+/// The completer of an argument that is the path of a group.
+pub(crate) fn group() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Group))
+}
+
+/// The completer of an argument that is a role of a server.
+pub(crate) fn role() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Role))
+}
+
+/// The completer of an argument that is the path of a role binding.
+pub(crate) fn binding() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Binding))
+}
+
+/// The completer of an argument that is the path of an identity of a server.
+pub(crate) fn identity() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Identity))
+}
+
+/// The completer of an argument that is the path of a registered resource.
+pub(crate) fn resource() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Resource))
+}
+
+/// The completer of an argument that is the path of a group or a registered resource.
+pub(crate) fn scope() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Scope))
+}
+
+/// The ids that the caller may see, below the typed path; `None` if the server does not answer.
+pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>> {
+    if !line.has_addr {
+        return None;
+    }
+    if let Some(name) = line.context.clone() {
+        context::choose(name);
+    }
+    let args = ServerArgs {
+        addr: line.addr.clone(),
+        caller: line.caller.clone(),
+        email: line.email.clone(),
+    };
+    let parent = typed.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let query = Query { parent: parent.to_owned(), ..Query::default() };
+    let threads = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    threads.block_on(async {
+        let server = args.connect().await.ok()?;
+        match what {
+            Managed::Group => listed::<Group>(&server, &query).await,
+            Managed::Role => listed::<Role>(&server, &query).await,
+            Managed::Binding => listed::<RoleBinding>(&server, &query).await,
+            Managed::Identity => listed::<Identity>(&server, &query).await,
+            Managed::Resource => listed::<Resource>(&server, &query).await,
+            Managed::Scope => {
+                let mut ids = listed::<Group>(&server, &query).await?;
+                ids.extend(listed::<Resource>(&server, &query).await?);
+                Some(ids)
+            }
+        }
+    })
+}
+
+/// The first pages of a list: at most [`COMPLETION_CALLS_MAX`].
+async fn listed<K: kind::Kind>(server: &Connection, query: &Query) -> Option<Vec<String>> {
+    let (mut ids, mut token) = (Vec::new(), String::new());
+    for _ in 0..COMPLETION_CALLS_MAX {
+        let page = K::page(server, query, PAGE_OBJECTS, &token).await.ok()?;
+        ids.extend(page.objects.iter().map(|object| object.id().to_owned()));
+        if !next_page(&mut token, page.next).ok()? {
+            break;
+        }
+    }
+    Some(ids)
+}

@@ -1,0 +1,95 @@
+//! `capstan iam`: the management of organizations, roles, identities and role bindings on a server.
+//!
+//! ```text
+//! command ─▶ connection: who calls, request id ─▶ capstan.iam.v1 over gRPC ─┬─▶ show: table, JSON, tree or ids
+//!    │          └─ repeats what the server asks to repeat                    └─▶ refusal: what is missing, what to do
+//!    └─▶ names: what a text names, by id or display name
+//! ```
+//!
+//! Standard output has results only. What a write did is said on standard error.
+
+pub(crate) mod connection;
+pub(crate) mod custom_roles;
+mod difference;
+mod groups;
+mod identities;
+pub(crate) mod json;
+pub(crate) mod kind;
+pub(crate) mod names;
+mod organization;
+mod prompt;
+pub(crate) mod refusal;
+mod resources;
+mod role_bindings;
+pub(crate) mod show;
+pub(crate) mod transfer;
+mod tree;
+mod values;
+pub(crate) mod verbs;
+
+use std::process::ExitCode;
+
+use crate::output::Output;
+use crate::roles::Roles;
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan iam organizations create acme --owner alice --addr unix:/var/lib/capstan/operator.sock
+  capstan context add acme --addr http://127.0.0.1:4480 --as alice
+  capstan context use acme
+  capstan iam folders create acme/platform --name Platform
+  capstan iam identities create acme/ci --type service --name 'CI bot'
+  capstan iam roles create acme/puller --like registry.pull
+  capstan iam role-bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
+  capstan iam tree acme
+
+An argument without a slash may be a display name. Every write takes --validate-only. Exit codes: 0 done, 1 refused (not
+permitted, not found, already there, or not in this state), 2 error.";
+
+/// Organizations, folders, roles, role bindings, identities and resources of a server
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Iam {
+    #[command(subcommand)]
+    command: Command,
+}
+
+// Singular names are hidden, because completion would offer them in place of the plural ones.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    #[command(aliases = ["organization", "orgs", "org"])]
+    Organizations(groups::Organizations),
+    #[command(alias = "folder")]
+    Folders(groups::Folders),
+    #[command(alias = "group")]
+    Groups(groups::Groups),
+    #[command(alias = "role")]
+    Roles(Roles),
+    #[command(aliases = ["role-binding", "bindings", "binding"])]
+    RoleBindings(role_bindings::RoleBindings),
+    #[command(alias = "identity")]
+    Identities(identities::Identities),
+    #[command(alias = "resource")]
+    Resources(resources::Resources),
+    Tree(organization::Tree),
+    RemoveMember(role_bindings::RemoveMember),
+}
+
+impl Iam {
+    pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        if output == Output::Junit {
+            output.format()?;
+        }
+        match self.command {
+            Command::Organizations(organizations) => organizations.run(output).await,
+            Command::Folders(folders) => folders.run(output).await,
+            Command::Groups(groups) => groups.run(output).await,
+            Command::Roles(roles) => roles.run(output).await,
+            Command::RoleBindings(bindings) => bindings.run(output).await,
+            Command::Identities(identities) => identities.run(output).await,
+            Command::Resources(resources) => resources.run(output).await,
+            Command::Tree(tree) => tree.run(output).await,
+            Command::RemoveMember(member) => member.run(output).await,
+        }
+    }
+}

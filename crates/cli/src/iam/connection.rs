@@ -1,0 +1,326 @@
+//! A server as a caller, and the calls to it: who calls, and what is repeated.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, ensure};
+use capstan_client::ServerAddress;
+use capstan_proto::contract::RETRY_PUSHBACK_KEY;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+use tonic_types::StatusExt as _;
+
+use super::refusal::Refusal;
+use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
+use crate::{channel, completion, context};
+
+/// The metadata key of the caller's identity (contract, section 6).
+const CALLER_KEY: &str = "x-capstan-caller";
+/// The metadata key of the caller's verified address.
+const EMAIL_KEY: &str = "x-capstan-caller-email";
+
+/// The options that say which server is asked, and as whom.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct ServerArgs {
+    /// Ask the server at this address: http://HOST:PORT or unix:PATH
+    /// [default: that of --context, $CAPSTAN_ADDR, that of `capstan context use`, or http://127.0.0.1:4480]
+    #[arg(long, value_name = "URL")]
+    pub(crate) addr: Option<String>,
+
+    /// The identity that calls, for a server that trusts the caller header [default: that of the context]
+    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", add = completion::managed::identity())]
+    pub(crate) caller: Option<String>,
+
+    /// The verified e-mail address of the identity that calls
+    #[arg(long = "as-email", value_name = "ADDRESS", requires = "as_identity")]
+    pub(crate) email: Option<String>,
+}
+
+/// The options of a write.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct WriteArgs {
+    /// Check everything and say what would be done, and change nothing
+    #[arg(long)]
+    validate_only: bool,
+
+    /// Makes a repetition of this command safe for 10 minutes: with the same id it is done once
+    /// [default: a random one]
+    #[arg(long, value_name = "ID")]
+    request_id: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+/// What every write sends.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) request_id: String,
+    pub(crate) validate_only: bool,
+}
+
+impl WriteArgs {
+    /// # Errors
+    ///
+    /// The system has no randomness.
+    pub(crate) fn write(&self) -> anyhow::Result<Write> {
+        let request_id = match &self.request_id {
+            Some(id) => id.clone(),
+            None => random_id()?,
+        };
+        Ok(Write { request_id, validate_only: self.validate_only })
+    }
+}
+
+/// 32 random hex digits.
+fn random_id() -> anyhow::Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|error| anyhow!("no random request id: {error}"))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+impl ServerArgs {
+    /// # Errors
+    ///
+    /// No address of a server, an identity that cannot be sent, or no server there.
+    pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
+        self.connect_within(CALL_TIMEOUT).await
+    }
+
+    /// As [`ServerArgs::connect`], for calls that end after another time.
+    ///
+    /// # Errors
+    ///
+    /// As of [`ServerArgs::connect`].
+    pub(crate) async fn connect_within(
+        &self,
+        call_timeout: Duration,
+    ) -> anyhow::Result<Connection> {
+        let server = context::server(self.addr.as_deref())?;
+        let identity = self.caller.clone().or(server.caller);
+        let caller = Caller::new(identity, self.email.clone())?;
+        let address: ServerAddress = server.addr.parse()?;
+        let channel = channel::connect_for(&address, call_timeout).await?;
+        Ok(Connection { channel, caller, address })
+    }
+}
+
+/// Sends who calls with every request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Caller {
+    identity: Option<MetadataValue<Ascii>>,
+    email: Option<MetadataValue<Ascii>>,
+}
+
+impl Caller {
+    /// # Errors
+    ///
+    /// A text that metadata cannot carry.
+    pub(crate) fn new(identity: Option<String>, email: Option<String>) -> anyhow::Result<Self> {
+        let value = |name, text: Option<String>| {
+            let value = text.map(|text| text.parse::<MetadataValue<Ascii>>());
+            value.transpose().with_context(|| format!("{name}: not visible ASCII"))
+        };
+        Ok(Self { identity: value("--as", identity)?, email: value("--as-email", email)? })
+    }
+}
+
+impl Interceptor for Caller {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        for (key, value) in [(CALLER_KEY, &self.identity), (EMAIL_KEY, &self.email)] {
+            if let Some(value) = value {
+                request.metadata_mut().insert(key, value.clone());
+            }
+        }
+        Ok(request)
+    }
+}
+
+/// What may be done when a call fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Safety<'w> {
+    /// A read is repeated.
+    Read,
+    /// A write is repeated with its request id.
+    Write(&'w Write),
+    /// What has no request id is not repeated.
+    Once,
+}
+
+/// A connected server, and who calls it.
+#[derive(Clone, Debug)]
+pub(crate) struct Connection {
+    channel: Channel,
+    caller: Caller,
+    address: ServerAddress,
+}
+
+impl Connection {
+    /// What a client of a service sends through. A message from it may be as long as tonic's default, which is the
+    /// server's longest ([`MESSAGE_BYTES_MAX`](crate::limits::MESSAGE_BYTES_MAX)).
+    pub(crate) fn service(&self) -> InterceptedService<Channel, Caller> {
+        InterceptedService::new(self.channel.clone(), self.caller.clone())
+    }
+
+    /// Sends a request, and again if the server asks for it or may be back soon: at most [`RETRIES_MAX`] times.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`], or the address of another protocol.
+    pub(crate) async fn call<Q: Clone, T>(
+        &self,
+        safety: Safety<'_>,
+        message: Q,
+        send: impl AsyncFn(Request<Q>) -> Result<Response<T>, Status>,
+    ) -> anyhow::Result<T> {
+        let mut repeated = 0;
+        loop {
+            let status = match send(Request::new(message.clone())).await {
+                Ok(response) => return Ok(response.into_inner()),
+                Err(status) => status,
+            };
+            match wait_before_retry(&status, safety, repeated) {
+                Some(wait) => tokio::time::sleep(wait).await,
+                None => return Err(self.error(&status, safety).await),
+            }
+            repeated += 1;
+        }
+    }
+
+    /// The error of a call that is not repeated.
+    pub(crate) async fn error(&self, status: &Status, safety: Safety<'_>) -> anyhow::Error {
+        // What is hidden, and what exists already, has no details either (contract, section 7).
+        let is_ours = matches!(status.code(), Code::NotFound | Code::AlreadyExists);
+        let is_foreign = !is_ours && status.get_details_error_info().is_none();
+        if is_foreign && channel::answers_http1(&self.address).await {
+            return anyhow!(channel::not_grpc(&self.address));
+        }
+        let mut refusal = Refusal::of(status);
+        if let Safety::Write(Write { request_id, validate_only: false }) = safety
+            && refusal.leaves_open()
+        {
+            refusal.advise(&format!(
+                "whether it was done is unknown: repeat the command with --request-id {request_id} within 10 minutes"
+            ));
+        }
+        refusal.into()
+    }
+}
+
+/// How long to wait before the same request is sent again; `None` if it is not.
+fn wait_before_retry(status: &Status, safety: Safety<'_>, repeated: u32) -> Option<Duration> {
+    let may = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
+    if !may || repeated >= RETRIES_MAX || matches!(safety, Safety::Once) {
+        return None;
+    }
+    let pushback = status.metadata().get(RETRY_PUSHBACK_KEY);
+    if let Some(pushback) = pushback {
+        // Negative, and what is no number: not again (gRFC A6).
+        let wait = pushback.to_str().ok()?.parse().ok().map(Duration::from_millis)?;
+        return (wait <= RETRY_WAIT_MAX).then_some(wait);
+    }
+    let info = status.get_details_error_info();
+    let is_open = info.is_none_or(|info| info.reason == "COMMIT_OUTCOME_UNKNOWN");
+    (status.code() == Code::Unavailable && is_open).then(|| RETRY_WAIT * 2_u32.pow(repeated))
+}
+
+/// # Errors
+///
+/// The answer lacks what its schema promises: a server of another version.
+pub(crate) fn present<T>(field: Option<T>, name: &str) -> anyhow::Result<T> {
+    field.with_context(|| format!("the server's answer has no `{name}`: is it of another version?"))
+}
+
+/// # Errors
+///
+/// A server that pages for ever: its next token is that of the page itself.
+pub(crate) fn next_page(token: &mut String, next: String) -> anyhow::Result<bool> {
+    ensure!(next.is_empty() || next != *token, "the server sends the same page again and again");
+    *token = next;
+    Ok(!token.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    fn status(code: Code, reason: &str, pushback: Option<&str>) -> Status {
+        let mut status = match reason {
+            "" => Status::new(code, "no"),
+            reason => {
+                let none = std::collections::HashMap::<String, String>::new();
+                Status::with_error_details(
+                    code,
+                    "no",
+                    ErrorDetails::with_error_info(reason, "capstan", none),
+                )
+            }
+        };
+        if let Some(value) = pushback {
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, value.parse().unwrap());
+        }
+        status
+    }
+
+    #[test]
+    fn a_call_is_repeated_when_the_server_asks_for_it() {
+        let wait = |status: &Status, repeated| wait_before_retry(status, Safety::Read, repeated);
+        let asked = status(Code::Unavailable, "NOT_READY", Some("250"));
+        assert_eq!(wait(&asked, 0), Some(Duration::from_millis(250)));
+        assert_eq!(wait(&asked, RETRIES_MAX - 1), Some(Duration::from_millis(250)));
+        assert_eq!(wait(&asked, RETRIES_MAX), None);
+        assert_eq!(wait_before_retry(&asked, Safety::Once, 0), None);
+        let overloaded = status(Code::ResourceExhausted, "OVERLOADED", Some("0"));
+        assert_eq!(wait(&overloaded, 0), Some(Duration::ZERO));
+        for (code, reason, pushback) in [
+            (Code::Unavailable, "NOT_READY", Some("-1")),
+            (Code::Unavailable, "NOT_READY", Some("soon")),
+            (Code::Unavailable, "DISK_FULL", None),
+            (Code::ResourceExhausted, "TOO_LARGE", None),
+            (Code::Aborted, "CONFLICT", Some("1")),
+        ] {
+            assert_eq!(wait(&status(code, reason, pushback), 0), None, "{code:?} {reason}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_asks_for_a_long_wait_is_not_asked_again() {
+        let after = |wait: Duration| {
+            let millis = wait.as_millis().to_string();
+            let status = status(Code::ResourceExhausted, "QUOTA", Some(&millis));
+            wait_before_retry(&status, Safety::Read, 0)
+        };
+        assert_eq!(after(RETRY_WAIT_MAX), Some(RETRY_WAIT_MAX));
+        assert_eq!(after(RETRY_WAIT_MAX + Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn an_unclear_end_is_asked_again_with_growing_waits() {
+        let write = Write { request_id: "r".into(), validate_only: false };
+        let wait =
+            |status: &Status, repeated| wait_before_retry(status, Safety::Write(&write), repeated);
+        let unknown = status(Code::Unavailable, "COMMIT_OUTCOME_UNKNOWN", None);
+        let waits: Vec<_> = (0..=RETRIES_MAX).map(|repeated| wait(&unknown, repeated)).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 0].map(|n| (n > 0).then(|| RETRY_WAIT * n)));
+        assert_eq!(wait(&status(Code::Unavailable, "", None), 0), Some(RETRY_WAIT));
+    }
+
+    #[test]
+    fn request_ids_are_random() {
+        let (one, two) = (random_id().unwrap(), random_id().unwrap());
+        assert_eq!(one.len(), 32);
+        assert_ne!(one, two);
+    }
+
+    #[test]
+    fn a_page_that_repeats_is_an_error() {
+        let mut token = String::new();
+        assert!(!next_page(&mut token, String::new()).unwrap());
+        assert!(next_page(&mut token, "a".into()).unwrap());
+        assert!(next_page(&mut token, "b".into()).unwrap());
+        assert!(next_page(&mut token, "b".into()).is_err());
+    }
+}

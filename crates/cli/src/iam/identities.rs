@@ -1,0 +1,353 @@
+//! `capstan iam identities`: people, services and other programs that role bindings name.
+
+mod authentication;
+
+use std::process::ExitCode;
+
+use anyhow::{bail, ensure};
+use capstan_engine::quote;
+use capstan_proto::iam::v1::identity_service_client::IdentityServiceClient;
+use capstan_proto::iam::v1::{self as iam, Identity};
+use prost_types::FieldMask;
+use serde_json::json;
+use tonic::Request;
+
+use super::connection::{Connection, Safety, ServerArgs, Write, WriteArgs, present};
+use super::groups::TextArgs;
+use super::names::{place_in, resolve, term};
+use super::show::{self, Done};
+use super::values::properties;
+use super::verbs::{DeleteArgs, ListArgs, ReadArgs, delete, describe, find};
+use crate::completion;
+use crate::decider::Consistency;
+use crate::output::{self, Output};
+use authentication::AuthenticationArgs;
+
+const EXAMPLES: &str = "\
+Examples:
+  capstan iam identities create acme/ci --type service --name 'CI bot' --property team=platform
+  capstan iam identities create acme/deploy --type service \\
+      --claim-match 'issuer=https://token.actions.example.com,subject-pattern=repo:acme/web:ref:refs/tags/.+'
+  capstan iam identities create acme/signer --type service \\
+      --static-keys keys.json --issuer signer.acme.example --subject signer --ttl 90d
+  capstan iam identities lookup --issuer https://accounts.example.com --subject 1234
+  capstan iam identities list --parent acme --type service
+  capstan iam identities disable acme/ci
+  capstan iam identities delete acme/ci --yes";
+
+/// Identities: people, services and other programs
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Identities {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// The identities that the caller may see
+    #[command(alias = "ls")]
+    List {
+        /// Only those of this type, such as service
+        #[arg(long = "type", value_name = "TYPE")]
+        kind: Option<String>,
+
+        #[command(flatten)]
+        list: ListArgs,
+    },
+
+    /// One identity
+    #[command(alias = "get")]
+    Describe {
+        /// Its path or name
+        #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
+        identity: String,
+
+        #[command(flatten)]
+        read: ReadArgs,
+    },
+
+    /// Creates an identity in a group, or at the root, which only the operator may
+    #[command(after_help = EXAMPLES)]
+    Create(Box<Create>),
+
+    /// Changes its name, description, properties and authentication
+    Update(Box<Update>),
+
+    /// Lets it no longer in; its role bindings stay and do not count
+    Disable(SwitchArgs),
+
+    /// Lets it in again
+    Enable(SwitchArgs),
+
+    /// Deletes an identity and its role bindings
+    #[command(alias = "rm")]
+    Delete {
+        /// Its path or name
+        #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
+        identity: String,
+
+        #[command(flatten)]
+        delete: DeleteArgs,
+    },
+
+    /// The id of a person's identity, before and after the first login
+    Lookup {
+        /// The `iss` claim of the person's tokens
+        #[arg(long, value_name = "ISSUER")]
+        issuer: String,
+
+        /// The `sub` claim of the person's tokens
+        #[arg(long, value_name = "SUBJECT")]
+        subject: String,
+
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// Its path, or its last segment with --parent [default: random hex digits]
+    #[arg(value_name = "ID")]
+    id: Option<String>,
+
+    /// The group that it is in: a path or a name. Without it and without a slash in ID it is a root identity
+    #[arg(long, value_name = "GROUP", add = completion::managed::group())]
+    parent: Option<String>,
+
+    /// What it is, such as user or service [default: user]
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+
+    /// An attribute that conditions test as subject.NAME: a string, or JSON; repeat for several
+    #[arg(long, value_name = "NAME=VALUE")]
+    property: Vec<String>,
+
+    #[command(flatten)]
+    authentication: AuthenticationArgs,
+
+    /// It is not let in, and its role bindings do not count
+    #[arg(long)]
+    disabled: bool,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct Update {
+    /// Its path or name
+    #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
+    identity: String,
+
+    /// An attribute with its new value; repeat for several. Other attributes stay
+    #[arg(long, value_name = "NAME=VALUE")]
+    property: Vec<String>,
+
+    /// An attribute that it no longer has; repeat for several
+    #[arg(long, value_name = "NAME")]
+    remove_property: Vec<String>,
+
+    #[command(flatten)]
+    authentication: AuthenticationArgs,
+
+    /// It proves in no way who it is
+    #[arg(long, conflicts_with = "how")]
+    no_authentication: bool,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    /// Change it only if this is its current etag
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+#[derive(Debug, clap::Args)]
+struct SwitchArgs {
+    /// Its path or name
+    #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
+    identity: String,
+
+    /// Change it only if this is its current etag
+    #[arg(long, value_name = "ETAG")]
+    etag: Option<String>,
+
+    #[command(flatten)]
+    write: WriteArgs,
+}
+
+impl Identities {
+    pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::List { kind, list } => {
+                let server = list.connect().await?;
+                let terms = kind.map(|kind| term("type", &kind));
+                list.list::<Identity>(&server, terms, |_| true, output).await
+            }
+            Command::Describe { identity, read } => {
+                describe::<Identity>(&identity, &read, output).await
+            }
+            Command::Create(create) => create.run(output).await,
+            Command::Update(update) => update.run(output).await,
+            Command::Disable(args) => args.run(true, output).await,
+            Command::Enable(args) => args.run(false, output).await,
+            Command::Delete { identity, delete: args } => {
+                delete::<Identity>(&identity, |_| "identity", &args, output).await
+            }
+            Command::Lookup { issuer, subject, server } => {
+                lookup(issuer, subject, &server, output).await
+            }
+        }
+    }
+}
+
+async fn lookup(
+    issuer: String,
+    subject: String,
+    server: &ServerArgs,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let server = server.connect().await?;
+    let request = iam::LookupIdentityRequest { issuer, subject };
+    let send = async |request: Request<_>| {
+        IdentityServiceClient::new(server.service()).lookup_identity(request).await
+    };
+    let found = server.call(Safety::Read, request, send).await?;
+    match output {
+        Output::Json => output::json(&json!({ "id": found.id }))?,
+        Output::Table | Output::Tree | Output::Id | Output::Junit => output::line(found.id)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl Create {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let authentication = self.authentication.authentication()?;
+        let properties = properties(&self.property)?;
+        let write = self.write.write()?;
+        let server = self.write.server.connect().await?;
+        let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
+        let (name, description) = self.text.values();
+        let identity = Identity {
+            id,
+            name,
+            description,
+            r#type: self.kind.unwrap_or_default(),
+            properties,
+            disabled: self.disabled,
+            authentication,
+            ..Identity::default()
+        };
+        let request = iam::CreateIdentityRequest {
+            parent,
+            identity: Some(identity),
+            request_id: write.request_id.clone(),
+            validate_only: write.validate_only,
+        };
+        let send = async |request: Request<_>| {
+            IdentityServiceClient::new(server.service()).create_identity(request).await
+        };
+        let made = server.call(Safety::Write(&write), request, send).await?;
+        let identity = present(made.identity, "identity")?;
+        let revision = made.revision;
+        let done = Done { verb: "created", what: "identity", id: &identity.id, revision };
+        show::written(&identity, done, &write, output)
+    }
+}
+
+impl Update {
+    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+        let authentication = self.authentication.authentication()?;
+        let added = properties(&self.property)?;
+        let changes_properties = !added.is_empty() || !self.remove_property.is_empty();
+        let mut paths = self.text.mask();
+        if changes_properties {
+            paths.push("properties".into());
+        }
+        if authentication.is_some() || self.no_authentication {
+            paths.push("authentication".into());
+        }
+        ensure!(
+            !paths.is_empty(),
+            "nothing to change: give --property, --remove-property, --claim-match, --static-keys, --spiffe-id, \
+             --no-authentication, --name or --description"
+        );
+        let write = self.write.write()?;
+        let server = self.write.server.connect().await?;
+        let (found, _) = find::<Identity>(&server, &self.identity, Consistency::Full).await?;
+        // What is changed must still be what was read.
+        let read = if changes_properties { found.etag } else { String::new() };
+        let mut properties = found.properties;
+        remove(&mut properties, &self.remove_property)?;
+        properties.extend(added);
+        let (name, description) = self.text.values();
+        let identity = Identity {
+            id: found.id,
+            name,
+            description,
+            etag: self.etag.unwrap_or(read),
+            properties: if changes_properties { properties } else { Default::default() },
+            authentication,
+            ..Identity::default()
+        };
+        update(&server, identity, paths, "updated", &write, output).await
+    }
+}
+
+/// # Errors
+///
+/// A property that is taken away and is not there.
+pub(super) fn remove<V>(
+    properties: &mut std::collections::HashMap<String, V>,
+    names: &[String],
+) -> anyhow::Result<()> {
+    for name in names {
+        if properties.remove(name).is_none() {
+            bail!("--remove-property: there is no property {}", quote(name));
+        }
+    }
+    Ok(())
+}
+
+impl SwitchArgs {
+    async fn run(self, disabled: bool, output: Output) -> anyhow::Result<ExitCode> {
+        let write = self.write.write()?;
+        let server = self.write.server.connect().await?;
+        let id = resolve::<Identity>(&server, &self.identity).await?;
+        let etag = self.etag.unwrap_or_default();
+        let identity = Identity { id, etag, disabled, ..Identity::default() };
+        let verb = if disabled { "disabled" } else { "enabled" };
+        update(&server, identity, vec!["disabled".into()], verb, &write, output).await
+    }
+}
+
+async fn update(
+    server: &Connection,
+    identity: Identity,
+    paths: Vec<String>,
+    verb: &'static str,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let request = iam::UpdateIdentityRequest {
+        identity: Some(identity),
+        update_mask: Some(FieldMask { paths }),
+        request_id: write.request_id.clone(),
+        validate_only: write.validate_only,
+    };
+    let send = async |request: Request<_>| {
+        IdentityServiceClient::new(server.service()).update_identity(request).await
+    };
+    let made = server.call(Safety::Write(write), request, send).await?;
+    let identity = present(made.identity, "identity")?;
+    let done = Done { verb, what: "identity", id: &identity.id, revision: made.revision };
+    show::written(&identity, done, write, output)
+}

@@ -1,0 +1,315 @@
+//! The kinds of object: how each is listed, read and deleted, and what a table shows of it.
+
+use capstan_engine::Timestamp;
+use capstan_policy::format_timestamp;
+use capstan_proto::iam::v1::{
+    self as iam, Group, Identity, Resource, Role, RoleBinding, condition, identity,
+};
+use capstan_proto::v1::Consistency;
+use prost::Message;
+use serde_json::Value;
+use tonic::Request;
+
+use super::connection::{Connection, Safety, Write, next_page, present};
+use super::json;
+use crate::limits::PAGE_OBJECTS;
+
+/// What a list asks for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    /// Objects at or below this path; empty for all that the caller may see.
+    pub(crate) parent: String,
+    pub(crate) filter: String,
+    pub(crate) consistency: Option<Consistency>,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub(crate) struct Page<T> {
+    pub(crate) objects: Vec<T>,
+    pub(crate) next: String,
+    pub(crate) revision: u64,
+}
+
+/// A kind of object that the management API has calls for.
+pub(crate) trait Kind: Message + Default {
+    /// In messages: `role binding`.
+    const WORD: &'static str;
+    /// The message, and its field in responses: `RoleBinding`, `role_binding`.
+    const MESSAGE: &'static str;
+    const FIELD: &'static str;
+    /// The field of a list: `role_bindings`.
+    const LIST: &'static str;
+    /// The columns of a table.
+    const COLUMNS: &'static [&'static str];
+
+    fn id(&self) -> &str;
+    fn name(&self) -> &str;
+    /// A cell for each of [`COLUMNS`](Self::COLUMNS).
+    fn row(&self) -> Vec<String>;
+    /// In a tree, behind the segment of its path; may be empty.
+    fn label(&self) -> String {
+        self.name().to_owned()
+    }
+
+    async fn page(
+        server: &Connection,
+        query: &Query,
+        size: i32,
+        token: &str,
+    ) -> anyhow::Result<Page<Self>>;
+    async fn get(
+        server: &Connection,
+        id: &str,
+        consistency: Option<Consistency>,
+    ) -> anyhow::Result<(Self, u64)>;
+    /// Returns the revision that it made.
+    async fn delete(
+        server: &Connection,
+        id: &str,
+        etag: &str,
+        write: &Write,
+    ) -> anyhow::Result<u64>;
+
+    fn json(&self) -> anyhow::Result<Value> {
+        json::of(self, Self::MESSAGE)
+    }
+}
+
+/// All objects that a list answers, and the revision of the list.
+pub(crate) async fn list<K: Kind>(
+    server: &Connection,
+    query: &Query,
+) -> anyhow::Result<(Vec<K>, u64)> {
+    let (mut objects, mut token) = (Vec::new(), String::new());
+    loop {
+        let page = K::page(server, query, PAGE_OBJECTS, &token).await?;
+        objects.extend(page.objects);
+        if !next_page(&mut token, page.next)? {
+            return Ok((objects, page.revision));
+        }
+    }
+}
+
+/// The three calls that all kinds share.
+macro_rules! calls {
+    ($module:ident::$client:ident, $list:ident($list_request:ident) -> $objects:ident,
+     $get:ident($get_request:ident) -> $object:ident, $delete:ident($delete_request:ident)) => {
+        fn id(&self) -> &str {
+            &self.id
+        }
+
+        fn name(&self) -> &str {
+            &self.name
+        }
+
+        async fn page(
+            server: &Connection,
+            query: &Query,
+            size: i32,
+            token: &str,
+        ) -> anyhow::Result<Page<Self>> {
+            let request = iam::$list_request {
+                parent: query.parent.clone(),
+                filter: query.filter.clone(),
+                page_size: size,
+                page_token: token.to_owned(),
+                consistency: query.consistency,
+            };
+            let send = async |request: Request<_>| {
+                iam::$module::$client::new(server.service()).$list(request).await
+            };
+            let page = server.call(Safety::Read, request, send).await?;
+            Ok(Page { objects: page.$objects, next: page.next_page_token, revision: page.revision })
+        }
+
+        async fn get(
+            server: &Connection,
+            id: &str,
+            consistency: Option<Consistency>,
+        ) -> anyhow::Result<(Self, u64)> {
+            let request = iam::$get_request { id: id.to_owned(), consistency };
+            let send = async |request: Request<_>| {
+                iam::$module::$client::new(server.service()).$get(request).await
+            };
+            let found = server.call(Safety::Read, request, send).await?;
+            Ok((present(found.$object, Self::FIELD)?, found.revision))
+        }
+
+        async fn delete(
+            server: &Connection,
+            id: &str,
+            etag: &str,
+            write: &Write,
+        ) -> anyhow::Result<u64> {
+            let request = iam::$delete_request {
+                id: id.to_owned(),
+                etag: etag.to_owned(),
+                request_id: write.request_id.clone(),
+                validate_only: write.validate_only,
+            };
+            let send = async |request: Request<_>| {
+                iam::$module::$client::new(server.service()).$delete(request).await
+            };
+            Ok(server.call(Safety::Write(write), request, send).await?.revision)
+        }
+    };
+}
+
+impl Kind for Group {
+    const WORD: &'static str = "group";
+    const MESSAGE: &'static str = "Group";
+    const FIELD: &'static str = "group";
+    const LIST: &'static str = "groups";
+    const COLUMNS: &'static [&'static str] = &["group", "name", "description", "updated"];
+
+    fn row(&self) -> Vec<String> {
+        vec![self.id.clone(), self.name.clone(), self.description.clone(), time(self.update_time)]
+    }
+
+    calls!(group_service_client::GroupServiceClient, list_groups(ListGroupsRequest) -> groups,
+        get_group(GetGroupRequest) -> group, delete_group(DeleteGroupRequest));
+}
+
+impl Kind for Role {
+    const WORD: &'static str = "role";
+    const MESSAGE: &'static str = "Role";
+    const FIELD: &'static str = "role";
+    const LIST: &'static str = "roles";
+    const COLUMNS: &'static [&'static str] = &["role", "family", "gives", "description"];
+
+    fn row(&self) -> Vec<String> {
+        let gives = self.capabilities.len().to_string();
+        vec![self.id.clone(), self.family.clone(), gives, self.description.clone()]
+    }
+
+    calls!(role_service_client::RoleServiceClient, list_roles(ListRolesRequest) -> roles,
+        get_role(GetRoleRequest) -> role, delete_role(DeleteRoleRequest));
+}
+
+impl Kind for RoleBinding {
+    const WORD: &'static str = "role binding";
+    const MESSAGE: &'static str = "RoleBinding";
+    const FIELD: &'static str = "role_binding";
+    const LIST: &'static str = "role_bindings";
+    const COLUMNS: &'static [&'static str] =
+        &["identity", "role", "scope", "restrictions", "binding"];
+
+    fn row(&self) -> Vec<String> {
+        let Self { identity, role, scope, id, .. } = self.clone();
+        vec![identity, role, scope, restrictions(self), id]
+    }
+
+    fn label(&self) -> String {
+        let restrictions = match restrictions(self) {
+            none if none.is_empty() => none,
+            some => format!("  {some}"),
+        };
+        format!("{}  {}{restrictions}", self.role, self.identity)
+    }
+
+    calls!(role_binding_service_client::RoleBindingServiceClient,
+        list_role_bindings(ListRoleBindingsRequest) -> role_bindings,
+        get_role_binding(GetRoleBindingRequest) -> role_binding,
+        delete_role_binding(DeleteRoleBindingRequest));
+}
+
+impl Kind for Identity {
+    const WORD: &'static str = "identity";
+    const MESSAGE: &'static str = "Identity";
+    const FIELD: &'static str = "identity";
+    const LIST: &'static str = "identities";
+    const COLUMNS: &'static [&'static str] =
+        &["identity", "type", "name", "authentication", "state", "last seen"];
+
+    fn row(&self) -> Vec<String> {
+        let how = match &self.authentication {
+            Some(identity::Authentication::ClaimMatch(_)) => "claim match",
+            Some(identity::Authentication::StaticKeys(_)) => "static keys",
+            Some(identity::Authentication::ClientCertificate(_)) => "client certificate",
+            None => "",
+        };
+        let state = if self.disabled { "disabled" } else { "enabled" };
+        vec![
+            self.id.clone(),
+            self.r#type.clone(),
+            self.name.clone(),
+            how.into(),
+            state.into(),
+            time(self.last_seen),
+        ]
+    }
+
+    fn label(&self) -> String {
+        let parts = [&*self.r#type, &*self.name, if self.disabled { "disabled" } else { "" }];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    }
+
+    calls!(identity_service_client::IdentityServiceClient,
+        list_identities(ListIdentitiesRequest) -> identities,
+        get_identity(GetIdentityRequest) -> identity, delete_identity(DeleteIdentityRequest));
+}
+
+impl Kind for Resource {
+    const WORD: &'static str = "resource";
+    const MESSAGE: &'static str = "Resource";
+    const FIELD: &'static str = "resource";
+    const LIST: &'static str = "resources";
+    const COLUMNS: &'static [&'static str] = &["resource", "type", "name", "properties"];
+
+    fn row(&self) -> Vec<String> {
+        let mut properties: Vec<_> = self
+            .properties
+            .iter()
+            .map(|(name, value)| format!("{name}={}", scalar(Some(value))))
+            .collect();
+        properties.sort_unstable();
+        vec![self.id.clone(), self.r#type.clone(), self.name.clone(), properties.join(", ")]
+    }
+
+    fn label(&self) -> String {
+        let parts = [&*self.r#type, &*self.name];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    }
+
+    calls!(resource_service_client::ResourceServiceClient,
+        list_resources(ListResourcesRequest) -> resources,
+        get_resource(GetResourceRequest) -> resource, delete_resource(DeleteResourceRequest));
+}
+
+/// RFC 3339; empty for no time, and for one that it cannot represent.
+pub(crate) fn time(time: Option<prost_types::Timestamp>) -> String {
+    let time = time.and_then(|time| {
+        format_timestamp(Timestamp::new(time.seconds, u32::try_from(time.nanos).ok()?))
+    });
+    time.unwrap_or_default()
+}
+
+/// `until TIME`, and the conditions of a binding.
+pub(crate) fn restrictions(binding: &RoleBinding) -> String {
+    let end = binding.expires_at.map(|end| format!("until {}", time(Some(end))));
+    let tests = binding.when.iter().map(|one| match &one.test {
+        Some(condition::Test::Equals(value)) => {
+            format!("if {} = {}", one.attribute, scalar(Some(value)))
+        }
+        Some(condition::Test::NotEquals(value)) => {
+            format!("if {} ≠ {}", one.attribute, scalar(Some(value)))
+        }
+        None => format!("if {}", one.attribute),
+    });
+    end.into_iter().chain(tests).collect::<Vec<_>>().join(", ")
+}
+
+/// An attribute's value as JSON writes it.
+fn scalar(value: Option<&prost_types::Value>) -> String {
+    use prost_types::value::Kind;
+    match value.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::StringValue(text)) => Value::String(text.clone()).to_string(),
+        Some(Kind::BoolValue(value)) => value.to_string(),
+        Some(Kind::NumberValue(number)) => match capstan_policy::whole(*number) {
+            Some(whole) => whole.to_string(),
+            None => number.to_string(),
+        },
+        _ => "null".into(),
+    }
+}

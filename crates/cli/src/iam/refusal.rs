@@ -1,0 +1,274 @@
+//! What a server refuses: what is missing, where, and what to do.
+
+use std::fmt;
+
+use capstan_engine::quote;
+use serde::Serialize;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
+
+/// The answer of a server that is no success.
+///
+/// As JSON: `{"error": "...", "code": "PERMISSION_DENIED", "reason": "MISSING_CAPABILITY", ...}`; what a status does not
+/// say is absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Refusal {
+    /// The message of the status.
+    error: String,
+    #[serde(serialize_with = "word")]
+    code: Code,
+    /// The ErrorInfo.reason.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    reason: String,
+    /// The capabilities that the caller lacks: the first 50.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+    /// How many it lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing_count: Option<u64>,
+    /// Where it lacks them.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    scope: String,
+    /// The path of the malformed field.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    field: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    advice: String,
+}
+
+impl std::error::Error for Refusal {}
+
+impl Refusal {
+    pub(crate) fn of(status: &Status) -> Self {
+        let (mut reason, mut metadata) = (String::new(), std::collections::HashMap::new());
+        if let Some(info) = status.get_details_error_info() {
+            (reason, metadata) = (info.reason, info.metadata);
+        }
+        let mut take = |key: &str| metadata.remove(key).unwrap_or_default();
+        let missing = take("missing");
+        let missing = missing.split(',').filter(|name| !name.is_empty()).map(Into::into).collect();
+        let mut refusal = Self {
+            error: status.message().to_owned(),
+            code: status.code(),
+            reason,
+            missing,
+            missing_count: take("missing_count").parse().ok(),
+            scope: take("scope"),
+            field: take("field"),
+            advice: String::new(),
+        };
+        refusal.advice = refusal.advice();
+        refusal
+    }
+
+    /// As if a server had answered NOT_FOUND: nothing that the caller may see has this name.
+    pub(crate) fn no_name(kind: &str, name: &str) -> Self {
+        Self::of(&Status::not_found(format!(
+            "there is no {kind} with the name {} that you may see",
+            quote(name)
+        )))
+    }
+
+    /// Adds to what to do.
+    pub(crate) fn advise(&mut self, advice: &str) {
+        let separator = if self.advice.is_empty() { "" } else { "; " };
+        self.advice = format!("{}{separator}{advice}", self.advice);
+    }
+
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == Code::NotFound
+    }
+
+    /// Whether what was asked for by its id may be a display name: there is no such id, or it is no path.
+    pub(crate) fn may_be_name(&self) -> bool {
+        self.is_not_found() || (self.code == Code::InvalidArgument && self.field == "id")
+    }
+
+    /// Whether the server decided against it (contract, section 6). All else is an error.
+    pub(crate) fn is_refused(&self) -> bool {
+        matches!(
+            self.code,
+            Code::PermissionDenied
+                | Code::NotFound
+                | Code::FailedPrecondition
+                | Code::AlreadyExists
+                | Code::Aborted
+        )
+    }
+
+    /// Whether a write may have been made in spite of the answer.
+    pub(crate) fn leaves_open(&self) -> bool {
+        matches!(
+            self.code,
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown
+        ) && matches!(self.reason.as_str(), "" | "COMMIT_OUTCOME_UNKNOWN")
+    }
+
+    fn advice(&self) -> String {
+        let advice = match (self.code, self.reason.as_str()) {
+            (_, "MISSING_CAPABILITY") => return self.who_could(),
+            (_, "DURATION_EXCEEDED") => {
+                "give it an end that is no later than that of your own right: --expires-at or --ttl"
+            }
+            (_, "OPERATOR_ONLY") => {
+                "the operator may: on the machine of the server, --addr unix:DIR/operator.sock"
+            }
+            (_, "AUTHN_FAILED") => {
+                "say who calls: --as IDENTITY, one that is registered and not disabled, or the operator's socket as --addr"
+            }
+            (_, "NOT_EMPTY") => {
+                "delete what is in it first: `capstan iam tree` and `capstan iam groups list --parent` show it"
+            }
+            (_, "ROLE_IN_USE") => {
+                "delete its bindings first: `capstan iam role-bindings list --role ROLE` shows them"
+            }
+            (_, "BUILT_IN") => {
+                "create a custom role from it: capstan iam roles create GROUP/NAME --like ROLE"
+            }
+            (_, "LAST_OWNER") => "bind another owner to the organization first",
+            (_, "CONFLICT") => {
+                "somebody changed it meanwhile: look at it with `describe`, and repeat with its new --etag or without"
+            }
+            (_, "READ_ONLY") => {
+                "the server's policy is a file: change that file, or serve a store (capstan serve --data DIR)"
+            }
+            (_, "ROLE_NOT_ALLOWED") => "choose a role without capabilities of the management",
+            (_, "PULL_TOKEN") => "revoke the token and create another one",
+            (_, "STORE_EPOCH") => "leave out the revision: it is of another store",
+            (_, "REVISION_COMPACTED") => "begin at a newer revision",
+            (_, "QUOTA") => "delete what is not needed, or ask the operator for a larger quota",
+            (_, "TOO_LARGE") => "send less at once",
+            (Code::NotFound, _) => {
+                "it does not exist, or you may not see it: check the id, and who you are (--as)"
+            }
+            (Code::AlreadyExists, _) => "choose another id, or update what is there",
+            (Code::Unimplemented, _) => {
+                "the server does not have this call: it is of another version, or its policy is a file"
+            }
+            _ => "",
+        };
+        advice.into()
+    }
+
+    fn who_could(&self) -> String {
+        match self.missing.first() {
+            Some(first) if !self.scope.is_empty() => format!(
+                "ask somebody who has that there; `capstan who {first} {}` shows who has the first",
+                self.scope
+            ),
+            _ => "ask somebody who has that".into(),
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&*self.error, &*self.reason) {
+            ("", "") => write!(f, "{}", code_word(self.code))?,
+            (error, "") => write!(f, "{error} ({})", code_word(self.code))?,
+            (error, reason) => write!(f, "{error} ({reason})")?,
+        }
+        if !self.missing.is_empty() {
+            write!(f, "\n  missing: {}", self.missing.join(", "))?;
+            let shown = self.missing.len() as u64;
+            if let Some(more) = self.missing_count.and_then(|all| all.checked_sub(shown))
+                && more > 0
+            {
+                write!(f, " and {more} more")?;
+            }
+            if !self.scope.is_empty() {
+                write!(f, " at {}", self.scope)?;
+            }
+        }
+        if !self.advice.is_empty() {
+            write!(f, "\n  to do: {}", self.advice)?;
+        }
+        Ok(())
+    }
+}
+
+fn word<S: serde::Serializer>(code: &Code, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(code_word(*code))
+}
+
+/// The name of a code in google.rpc.Code, such as `PERMISSION_DENIED`.
+pub(crate) const fn code_word(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tonic_types::ErrorDetails;
+
+    fn refused(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Refusal {
+        let metadata = metadata.iter().map(|(key, value)| ((*key).into(), (*value).into()));
+        let details = ErrorDetails::with_error_info(
+            reason,
+            "capstan",
+            metadata.collect::<std::collections::HashMap<String, String>>(),
+        );
+        Refusal::of(&Status::with_error_details(code, "no", details))
+    }
+
+    #[test]
+    fn a_refusal_says_what_is_missing_where_and_what_to_do() {
+        let found = refused(
+            Code::PermissionDenied,
+            "MISSING_CAPABILITY",
+            &[("scope", "acme"), ("missing", "repo.list,roles.create"), ("missing_count", "60")],
+        );
+        assert_eq!(
+            found.to_string(),
+            "no (MISSING_CAPABILITY)\n  missing: repo.list, roles.create and 58 more at acme\n  to do: ask somebody who \
+             has that there; `capstan who repo.list acme` shows who has the first"
+        );
+        assert!(found.is_refused());
+        let json = serde_json::to_value(&found).unwrap();
+        assert_eq!(json["code"], "PERMISSION_DENIED");
+        assert_eq!(json["missing"], serde_json::json!(["repo.list", "roles.create"]));
+        assert_eq!(json["missing_count"], 60);
+        assert!(json.get("field").is_none());
+    }
+
+    /// Contract, section 6: these five codes are refusals.
+    #[test]
+    fn five_codes_are_refusals_and_all_else_are_errors() {
+        let refused: Vec<_> = (0..=16)
+            .map(Code::from_i32)
+            .filter(|code| Refusal::of(&Status::new(*code, "")).is_refused())
+            .map(code_word)
+            .collect();
+        let expected =
+            ["NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "FAILED_PRECONDITION", "ABORTED"];
+        assert_eq!(refused, expected);
+    }
+
+    #[test]
+    fn only_an_unclear_end_leaves_a_write_open() {
+        assert!(refused(Code::Unavailable, "COMMIT_OUTCOME_UNKNOWN", &[]).leaves_open());
+        assert!(Refusal::of(&Status::deadline_exceeded("late")).leaves_open());
+        assert!(!refused(Code::Unavailable, "DISK_FULL", &[]).leaves_open());
+        assert!(!refused(Code::Aborted, "CONFLICT", &[]).leaves_open());
+        assert!(!Refusal::of(&Status::not_found("gone")).leaves_open());
+    }
+}

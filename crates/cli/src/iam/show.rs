@@ -1,0 +1,196 @@
+//! How answers are printed: lists, one object, and what a write did.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde_json::{Map, Value, json};
+
+use super::connection::Write;
+use super::kind::Kind;
+use super::tree::{Node, by_path};
+use crate::output::{self, Output};
+
+/// Prints a list.
+///
+/// # Errors
+///
+/// Standard output cannot be written, or an object is none of the schema.
+pub(crate) fn list<K: Kind>(objects: &[K], revision: u64, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => {
+            let all = objects.iter().map(K::json).collect::<anyhow::Result<Vec<_>>>()?;
+            let mut answer = Map::new();
+            answer.insert(K::LIST.to_owned(), all.into());
+            answer.insert("revision".to_owned(), revision.into());
+            output::json(&answer)
+        }
+        Output::Id => objects.iter().try_for_each(|object| output::line(object.id())),
+        Output::Tree => {
+            let trees = by_path(objects.iter().map(|object| (object.id(), object.label())));
+            trees.iter().flat_map(Node::lines).try_for_each(output::line)
+        }
+        Output::Table if objects.is_empty() => {
+            output::line(format!("no {}", K::LIST.replace('_', " ")))
+        }
+        Output::Table => {
+            let mut table = output::table(K::COLUMNS.iter().copied());
+            for object in objects {
+                table.add_row(object.row());
+            }
+            output::line(table)
+        }
+        Output::Junit => output.format().map(drop),
+    }
+}
+
+/// Prints one object.
+///
+/// # Errors
+///
+/// As of [`list`].
+pub(crate) fn object<K: Kind>(object: &K, revision: u64, output: Output) -> anyhow::Result<()> {
+    match output {
+        Output::Json => output::json(&answer(object, revision)?),
+        Output::Id => output::line(object.id()),
+        Output::Tree => list(std::slice::from_ref(object), revision, output),
+        Output::Table => {
+            let mut table = output::table([K::WORD, ""]);
+            let json = object.json()?;
+            for (field, value) in json.as_object().context("a message is an object")? {
+                let text = text(value);
+                if !text.is_empty() {
+                    table.add_row([field.as_str(), &text]);
+                }
+            }
+            output::line(table)
+        }
+        Output::Junit => output.format().map(drop),
+    }
+}
+
+/// The response message of a call that answers one object.
+fn answer<K: Kind>(object: &K, revision: u64) -> anyhow::Result<Value> {
+    Ok(json!({ (K::FIELD): object.json()?, "revision": revision }))
+}
+
+/// A value for people: the items of a list and of a mapping on a line each.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(text).collect::<Vec<_>>().join("\n"),
+        Value::Object(fields) => {
+            let line = |(name, value): (&String, &Value)| match value {
+                Value::Object(_) => format!("{name}: {value}"),
+                Value::Array(items) if items.iter().any(Value::is_object) => {
+                    format!("{name}: {value}")
+                }
+                _ => format!("{name} = {}", text(value).replace('\n', ", ")),
+            };
+            fields.iter().map(line).collect::<Vec<_>>().join("\n")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What a write did: the verb as it is done, and what it is done to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Done<'w> {
+    /// `created`.
+    pub(crate) verb: &'static str,
+    /// `folder`.
+    pub(crate) what: &'w str,
+    pub(crate) id: &'w str,
+    pub(crate) revision: u64,
+}
+
+impl Done<'_> {
+    /// Says on standard error what was done, or what would be.
+    ///
+    /// # Errors
+    ///
+    /// Standard error cannot be written.
+    pub(crate) fn note(self, write: &Write) -> anyhow::Result<()> {
+        let Self { verb, what, id, revision } = self;
+        if write.validate_only {
+            return output::note(format!(
+                "valid: {what} {id} would be {verb}; nothing was changed"
+            ));
+        }
+        output::note(format!("{verb} {what} {id} at revision {revision}"))
+    }
+}
+
+/// Prints an object that a write made or changed.
+///
+/// # Errors
+///
+/// As of [`list`].
+pub(crate) fn written<K: Kind>(
+    object: &K,
+    done: Done<'_>,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    match output {
+        Output::Json => output::json(&answer(object, done.revision)?)?,
+        // What would be made has no id yet, if the server chooses it.
+        Output::Id if !write.validate_only => output::line(object.id())?,
+        Output::Id | Output::Table | Output::Tree => {}
+        Output::Junit => output.format().map(drop)?,
+    }
+    done.note(write)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what a write did that answers no object. `answer` is its response message.
+///
+/// # Errors
+///
+/// Standard output cannot be written.
+pub(crate) fn done(
+    done: Done<'_>,
+    answer: &Value,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    removed(done, done.id, answer, write, output)
+}
+
+/// As [`done`], with another id than the message names.
+///
+/// # Errors
+///
+/// As of [`done`].
+pub(crate) fn removed(
+    done: Done<'_>,
+    id: &str,
+    answer: &Value,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    match output {
+        Output::Json => output::json(answer)?,
+        Output::Id => output::line(id)?,
+        Output::Table | Output::Tree => {}
+        Output::Junit => output.format().map(drop)?,
+    }
+    done.note(write)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_for_people() {
+        let is = |json: Value, expected: &str| assert_eq!(text(&json), expected);
+        is(json!(["a.list", "b.list"]), "a.list\nb.list");
+        is(json!({"team": "web", "level": 3, "ok": true}), "level = 3\nok = true\nteam = web");
+        is(json!({"claims": {"a": "b"}, "issuer": "i"}), "claims: {\"a\":\"b\"}\nissuer = i");
+        is(json!([{"attribute": "resource.x", "equals": 1}]), "attribute = resource.x\nequals = 1");
+        is(json!(""), "");
+        is(json!([]), "");
+    }
+}

@@ -1,0 +1,194 @@
+//! Objects to messages.
+
+use std::collections::HashMap;
+
+use capstan_engine::{Condition, Properties, Snapshot};
+use capstan_iam::{
+    Authentication, ClaimMatch, ClientCertificate, Group, Identity, Match, Meta, Resource, Role,
+    RoleBinding, StaticKeys,
+};
+use capstan_proto::iam::v1::claim_match::{AudienceMatch, IssuerMatch, SubjectMatch};
+use capstan_proto::iam::v1::condition::Test;
+use capstan_proto::iam::v1::{self, identity};
+
+use super::filter::{Listed, Scalar};
+use crate::grpc::convert::{timestamp, value};
+
+/// The family of every custom role.
+const CUSTOM: &str = "custom";
+
+/// `etag`, `create_time` and `update_time`.
+type Stamps = (String, Option<prost_types::Timestamp>, Option<prost_types::Timestamp>);
+
+fn stamps(meta: &Meta) -> Stamps {
+    (meta.etag(), Some(timestamp(meta.create_time)), Some(timestamp(meta.update_time)))
+}
+
+pub(super) fn group(group: Group) -> v1::Group {
+    let (etag, create_time, update_time) = stamps(&group.meta);
+    v1::Group {
+        id: group.id.to_string(),
+        name: group.name,
+        description: group.description,
+        etag,
+        create_time,
+        update_time,
+    }
+}
+
+pub(super) fn role(role: Role) -> v1::Role {
+    let (etag, create_time, update_time) = stamps(&role.meta);
+    v1::Role {
+        id: role.id.to_string(),
+        name: role.name,
+        description: role.description,
+        etag,
+        create_time,
+        update_time,
+        family: CUSTOM.into(),
+        capabilities: role.capabilities,
+    }
+}
+
+/// A role as the index keeps it: a built-in one, or a custom one of a policy file.
+pub(super) fn declared_role(snapshot: &Snapshot, role: &capstan_engine::Role) -> v1::Role {
+    let catalog = snapshot.catalog();
+    let names = role.capabilities.iter().filter_map(|at| catalog.capability_name(at));
+    v1::Role {
+        id: role.id.to_string(),
+        name: role.name.to_string(),
+        description: role.description.to_string(),
+        family: role.family.as_str().into(),
+        capabilities: names.map(Into::into).collect(),
+        ..Default::default()
+    }
+}
+
+pub(super) fn role_binding(binding: RoleBinding) -> v1::RoleBinding {
+    let (etag, create_time, update_time) = stamps(&binding.meta);
+    v1::RoleBinding {
+        id: binding.id.to_string(),
+        name: binding.name,
+        description: binding.description,
+        etag,
+        create_time,
+        update_time,
+        identity: binding.identity.to_string(),
+        role: binding.role.into(),
+        scope: binding.scope.to_string(),
+        expires_at: binding.expires_at.map(timestamp),
+        when: binding.when.iter().map(condition).collect(),
+    }
+}
+
+pub(super) fn identity(identity: Identity) -> v1::Identity {
+    let (etag, create_time, update_time) = stamps(&identity.meta);
+    v1::Identity {
+        id: identity.id.to_string(),
+        name: identity.name,
+        description: identity.description,
+        etag,
+        create_time,
+        update_time,
+        r#type: identity.kind,
+        properties: properties(&identity.properties),
+        disabled: identity.disabled,
+        authentication: identity.authentication.map(authentication),
+        last_seen: None,
+    }
+}
+
+pub(super) fn resource(resource: Resource) -> v1::Resource {
+    let (etag, create_time, update_time) = stamps(&resource.meta);
+    v1::Resource {
+        id: resource.id.to_string(),
+        name: resource.name,
+        description: resource.description,
+        etag,
+        create_time,
+        update_time,
+        r#type: resource.kind,
+        properties: properties(&resource.properties),
+    }
+}
+
+pub(super) fn condition(condition: &Condition) -> v1::Condition {
+    let wanted = value(&condition.value);
+    let test = if condition.equals { Test::Equals(wanted) } else { Test::NotEquals(wanted) };
+    v1::Condition { attribute: condition.attribute(), test: Some(test) }
+}
+
+pub(super) fn properties(properties: &Properties) -> HashMap<String, prost_types::Value> {
+    properties.iter().map(|(name, of)| (name.clone(), value(of))).collect()
+}
+
+fn authentication(authentication: Authentication) -> identity::Authentication {
+    match authentication {
+        Authentication::ClaimMatch(ClaimMatch {
+            issuer,
+            subject,
+            audience,
+            claims,
+            claim_patterns,
+        }) => identity::Authentication::ClaimMatch(v1::ClaimMatch {
+            issuer_match: Some(match issuer {
+                Match::Exact(text) => IssuerMatch::Issuer(text),
+                Match::Pattern(text) => IssuerMatch::IssuerPattern(text),
+            }),
+            subject_match: Some(match subject {
+                Match::Exact(text) => SubjectMatch::Subject(text),
+                Match::Pattern(text) => SubjectMatch::SubjectPattern(text),
+            }),
+            audience_match: audience.map(|audience| match audience {
+                Match::Exact(text) => AudienceMatch::Audience(text),
+                Match::Pattern(text) => AudienceMatch::AudiencePattern(text),
+            }),
+            claims: claims.into_iter().collect(),
+            claim_patterns: claim_patterns.into_iter().collect(),
+        }),
+        Authentication::StaticKeys(StaticKeys { issuer, subject, jwks, expires_at, audience }) => {
+            identity::Authentication::StaticKeys(v1::StaticKeys {
+                issuer,
+                subject,
+                jwks,
+                expires_at: expires_at.map(timestamp),
+                audience: audience.unwrap_or_default(),
+            })
+        }
+        Authentication::ClientCertificate(ClientCertificate { spiffe_id }) => {
+            identity::Authentication::ClientCertificate(v1::ClientCertificate { spiffe_id })
+        }
+    }
+}
+
+// === Scalar fields, for filters ===
+
+/// Implements [`Listed`] for a message: the common fields, and those of the kind.
+macro_rules! listed {
+    ($message:ty $(, $name:literal => $field:ident)* $(; $flag:literal => $boolean:ident)?) => {
+        impl Listed for $message {
+            fn scalar(&self, field: &str) -> Option<Scalar<'_>> {
+                Some(match field {
+                    "id" => (&self.id).into(),
+                    "name" => (&self.name).into(),
+                    "description" => (&self.description).into(),
+                    "etag" => (&self.etag).into(),
+                    "create_time" => (&self.create_time).into(),
+                    "update_time" => (&self.update_time).into(),
+                    $($name => (&self.$field).into(),)*
+                    $($flag => Scalar::Boolean(self.$boolean),)?
+                    _ => return None,
+                })
+            }
+        }
+    };
+}
+
+listed!(v1::Group);
+listed!(v1::Role, "family" => family);
+listed!(
+    v1::RoleBinding,
+    "identity" => identity, "role" => role, "scope" => scope, "expires_at" => expires_at
+);
+listed!(v1::Identity, "type" => r#type, "last_seen" => last_seen; "disabled" => disabled);
+listed!(v1::Resource, "type" => r#type);

@@ -1,0 +1,286 @@
+//! `PolicyService`: the policy as documents, and its catalog.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use capstan_engine::PathBuf;
+use capstan_iam::{Cause, Refusal};
+use capstan_proto::iam::v1;
+use capstan_proto::iam::v1::policy_service_server::PolicyService;
+use capstan_proto::iam::v1::set_catalog_request::Catalog;
+use futures_util::{Stream, stream};
+use prost::Message;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::fields::optional_path;
+use super::reading::{Reading, Source, Viewer};
+use super::service::Iam;
+use crate::RequestError;
+use crate::authn::caller::CallerKind;
+use crate::error::CallError;
+use crate::feed::management::{
+    Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Export,
+    Import, Origin, SetCatalog,
+};
+use crate::limits::{EXPORT_CHUNK_BYTES, PAGE_REST_BYTES};
+use crate::methods::Rpc;
+
+/// What shows an organization as a whole (contract, section 6).
+pub(super) const ORGANIZATION: [&str; 4] =
+    ["groups.list", "roles.list", "role_bindings.list", "identity.list"];
+
+type Chunks = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PolicyService for Iam {
+    type ExportStream = Chunks;
+
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Chunks>, Status> {
+        let reading = self.reading(&request, request.get_ref().consistency.as_ref()).await?;
+        let v1::ExportRequest { parent, format, .. } = request.into_inner();
+        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let parent = optional_path("parent", &parent)?;
+        let format = match &*format {
+            "" | "yaml" => DocumentFormat::Yaml,
+            "json" => DocumentFormat::Json,
+            _ => return Err(RequestError::field("format", "expected `yaml` or `json`").into()),
+        };
+        whole(&reading, &reading.viewer()?, parent.as_ref())?;
+        let revision = reading.revision();
+        let Source::Store { objects, .. } = reading.source else {
+            return Err(RequestError::ReadOnly.into());
+        };
+        let export = Export { current: reading.current, objects, parent, format };
+        let document = documents.export(export).await?;
+        let messages =
+            chunks(document).map(move |chunk| Ok(v1::ExportResponse { chunk, revision }));
+        Ok(Response::new(Box::pin(stream::iter(messages))))
+    }
+
+    async fn import(
+        &self,
+        request: Request<Streaming<v1::ImportRequest>>,
+    ) -> Result<Response<v1::ImportResponse>, Status> {
+        const RPC: Rpc = Rpc::labelled("iam.Import");
+        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let (origin, kind) = self.operator_or(RPC, &request).await?;
+        let mut messages = request.into_inner();
+        let first = messages.message().await?.ok_or(CallError::InvalidFraming)?;
+        let v1::ImportRequest { parent, chunk, dry_run, prune } = first;
+        let parent = optional_path("parent", &parent)?;
+        // Before the document is read, however long it is.
+        self.only_operator(&kind, parent.as_ref()).await?;
+        let prune = match (&*prune, &parent) {
+            ("" | "none", _) => false,
+            ("subtree", Some(_)) => true,
+            ("subtree", None) => {
+                let problem = "`subtree` needs `parent`: what would be deleted?";
+                return Err(RequestError::field("prune", problem).into());
+            }
+            _ => return Err(RequestError::field("prune", "expected `none` or `subtree`").into()),
+        };
+        let mut document = chunk;
+        while let Some(next) = messages.message().await? {
+            let v1::ImportRequest { parent, chunk, dry_run, prune } = next;
+            if !parent.is_empty() || dry_run || !prune.is_empty() {
+                let problem = "only the first message says more than `chunk`";
+                return Err(RequestError::field("chunk", problem).into());
+            }
+            if document.len() + chunk.len() > self.document_bytes_max {
+                return Err(CallError::TooLarge { bytes_max: self.document_bytes_max }.into());
+            }
+            document.extend(chunk);
+        }
+        let import = Import { origin, parent, document, dry_run, prune };
+        let difference = documents.import(import).await?;
+        Ok(Response::new(self.import_response(difference)))
+    }
+
+    async fn set_catalog(
+        &self,
+        request: Request<v1::SetCatalogRequest>,
+    ) -> Result<Response<v1::SetCatalogResponse>, Status> {
+        const RPC: Rpc = Rpc::labelled("iam.SetCatalog");
+        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let (origin, kind) = self.operator_or(RPC, &request).await?;
+        self.only_operator(&kind, None).await?;
+        let v1::SetCatalogRequest { catalog, dry_run } = request.into_inner();
+        let catalog = match catalog {
+            Some(Catalog::Document(document)) => CatalogSource::Document(document),
+            Some(Catalog::Name(name)) => CatalogSource::Name(name),
+            None => return Err(RequestError::field("name", "set `name` or `document`").into()),
+        };
+        let difference = documents.set_catalog(SetCatalog { origin, catalog, dry_run }).await?;
+        let Difference { access, catalog, revision, .. } = difference;
+        let mut room = self.message_bytes_max.saturating_sub(PAGE_REST_BYTES);
+        let (access_changes, truncated) = fitting(&access, access_change, &mut room);
+        Ok(Response::new(v1::SetCatalogResponse { catalog, access_changes, truncated, revision }))
+    }
+}
+
+impl Iam {
+    /// Who calls what only the operator may, and how the call came.
+    async fn operator_or<T>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+    ) -> Result<(Origin, CallerKind), RequestError> {
+        let caller = super::service::caller(request)?;
+        // Nobody who is not known is told anything.
+        self.reading(request, None).await?;
+        let method = rpc.full_name();
+        let authentication = caller.kind.authentication();
+        Ok((Origin { method, authentication, source: caller.source }, caller.kind))
+    }
+
+    /// Refuses everybody but the operator. Who lists groups at the path is told why; to others it is not there.
+    async fn only_operator(
+        &self,
+        caller: &CallerKind,
+        at: Option<&PathBuf>,
+    ) -> Result<(), RequestError> {
+        if *caller == CallerKind::Operator {
+            return Ok(());
+        }
+        let reading = self.reading_as(caller.clone()).await?;
+        let Viewer::Actor(reader) = reading.viewer()? else { return Err(RequestError::ReadOnly) };
+        match at {
+            Some(at) if reader.holds("groups.list", at.as_path()) => {
+                Err(operator_only(Some(at.clone())))
+            }
+            _ => Err(RequestError::NotFound),
+        }
+    }
+
+    fn import_response(&self, difference: Difference) -> v1::ImportResponse {
+        let Difference { changes, access, revision, .. } = difference;
+        let count = |action| changes.iter().filter(|change| change.action == action).count() as u64;
+        let counts = v1::ChangeCounts {
+            created: count(Action::Created),
+            updated: count(Action::Updated),
+            deleted: count(Action::Deleted),
+        };
+        let mut room = self.message_bytes_max.saturating_sub(PAGE_REST_BYTES);
+        // What identities gain or lose matters most: it gets its room first.
+        let (access_changes, access_cut) = fitting(&access, access_change, &mut room);
+        let (changes, changes_cut) = fitting(&changes, change, &mut room);
+        let truncated = access_cut || changes_cut;
+        v1::ImportResponse { changes, access_changes, counts: Some(counts), truncated, revision }
+    }
+}
+
+fn operator_only(scope: Option<PathBuf>) -> RequestError {
+    let told = Cause::OperatorOnly { scope, absent: vec![] };
+    Refusal { real: told.clone(), told, rule: None, who_could: vec![], item: None }.into()
+}
+
+/// Requires what shows an organization as a whole. The whole policy is the operator's.
+///
+/// # Errors
+///
+/// The viewer may not see it.
+pub(super) fn whole(
+    reading: &Reading,
+    viewer: &Viewer<'_>,
+    parent: Option<&PathBuf>,
+) -> Result<(), RequestError> {
+    match (viewer, parent) {
+        (Viewer::Everybody, _) => Ok(()),
+        (Viewer::Actor(_), None) if reading.identity().is_none() => Ok(()),
+        (Viewer::Actor(_), None) => Err(RequestError::NotFound),
+        (Viewer::Actor(reader), Some(parent)) => {
+            Ok(reader.require(&ORGANIZATION, parent.as_path())?)
+        }
+    }
+}
+
+/// A document in parts of [`EXPORT_CHUNK_BYTES`].
+fn chunks(mut document: Bytes) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let bytes = document.len().min(EXPORT_CHUNK_BYTES);
+        (bytes > 0).then(|| document.split_to(bytes).to_vec())
+    })
+}
+
+/// Bytes of a tag and a length before each message.
+const ENTRY_BYTES: usize = 8;
+
+/// The messages of the first entries that fit into the room that is left, and whether any was left out.
+fn fitting<T, M: Message>(
+    all: &[T],
+    message: impl Fn(&T) -> M,
+    room: &mut usize,
+) -> (Vec<M>, bool) {
+    let mut fitting = vec![];
+    for message in all.iter().map(message) {
+        let Some(left) = room.checked_sub(message.encoded_len() + ENTRY_BYTES) else {
+            return (fitting, true);
+        };
+        *room = left;
+        fitting.push(message);
+    }
+    (fitting, false)
+}
+
+fn change(change: &ChangedObject) -> v1::Change {
+    let action = match change.action {
+        Action::Created => "created",
+        Action::Updated => "updated",
+        Action::Deleted => "deleted",
+    };
+    v1::Change {
+        action: action.into(),
+        kind: change.kind.as_str().into(),
+        id: change.id.to_string(),
+    }
+}
+
+fn access_change(change: &ChangedAccess) -> v1::AccessChange {
+    let ChangedAccess { identity, scope, gained, lost } = change;
+    v1::AccessChange {
+        identity: identity.to_string(),
+        scope: scope.to_string(),
+        gained: gained.clone(),
+        lost: lost.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_sent_in_parts() {
+        let document: Vec<u8> = (0..=u8::MAX).cycle().take(2 * EXPORT_CHUNK_BYTES + 1).collect();
+        let parts: Vec<_> = chunks(document.clone().into()).collect();
+        let lengths: Vec<_> = parts.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [EXPORT_CHUNK_BYTES, EXPORT_CHUNK_BYTES, 1]);
+        assert_eq!(parts.concat(), document);
+        assert_eq!(chunks(Bytes::new()).count(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_left_out_and_said() {
+        let one = |id: &str| ChangedObject {
+            action: Action::Created,
+            kind: capstan_iam::Kind::RoleBinding,
+            id: id.parse().unwrap(),
+        };
+        let bytes = change(&one("a/b")).encoded_len() + ENTRY_BYTES;
+        let all = [one("a/b"), one("a/c")];
+        for (room, count) in [(2 * bytes, 2), (2 * bytes - 1, 1), (bytes, 1), (bytes - 1, 0)] {
+            let mut left = room;
+            let (fitting, truncated) = fitting(&all, change, &mut left);
+            assert_eq!((fitting.len(), truncated), (count, count < 2), "{room}");
+            assert_eq!(left, room - count * bytes);
+        }
+        let message = change(&one("a/b"));
+        assert_eq!(
+            (&*message.action, &*message.kind, &*message.id),
+            ("created", "role_binding", "a/b")
+        );
+    }
+}

@@ -1,0 +1,327 @@
+//! What all management services share: who calls, the revision of a read, and the way of a write.
+//!
+//! ```text
+//! read:  caller ─▶ revision ─▶ on a blocking thread: what the caller may see ─▶ response
+//! write: caller ─▶ operation ─▶ writer of the store ─▶ response
+//! ```
+//!
+//! **Invariants**: nothing is answered to a caller that is not known, not registered or disabled. If the policy is a file,
+//! reads are open and writes are refused.
+
+use std::sync::Arc;
+
+use capstan_iam::{Actor, Cause, Operation, Response};
+use capstan_proto::v1::Consistency;
+use tokio::sync::Semaphore;
+use tonic::Request;
+
+use super::fields::{optional_path, request_id};
+use super::filter::{Filter, Listed};
+use super::list::{Page, Wanted};
+use super::page::{self, Position, Tokens};
+use super::reading::{Reading, Source, Viewer};
+use crate::RequestError;
+use crate::authn::caller::{Caller, CallerKind};
+use crate::clock::Clock;
+use crate::feed::management::{Documents, Management, Origin, Write, Written};
+use crate::feed::{Current, Freshness, Published};
+use crate::grpc::convert::freshness;
+use crate::grpc::decision::not_before;
+use crate::grpc::page::PageKey;
+use crate::limits::PAGE_REST_BYTES;
+use crate::methods::Rpc;
+
+/// The management services of one worker.
+#[derive(Clone, Debug)]
+pub(crate) struct Iam {
+    pub(crate) published: Arc<Published>,
+    /// The store's; `None` if the policy is a file.
+    pub(crate) management: Option<Arc<dyn Management>>,
+    /// The same of a store as documents.
+    pub(crate) documents: Option<Arc<dyn Documents>>,
+    /// Bytes of a document that is imported, at most.
+    pub(crate) document_bytes_max: usize,
+    pub(crate) clock: Clock,
+    pub(crate) page_key: PageKey,
+    pub(crate) message_bytes_max: usize,
+    /// Permits to compute, those of decisions, too.
+    pub(crate) computing: Arc<Semaphore>,
+}
+
+/// A list that a caller asks for. All requests for lists have these fields.
+#[derive(Debug)]
+pub(super) struct ListRequest {
+    pub(super) parent: String,
+    pub(super) filter: String,
+    pub(super) page_size: i32,
+    pub(super) page_token: String,
+    pub(super) consistency: Option<Consistency>,
+}
+
+/// One page of a list.
+#[derive(Debug)]
+pub(super) struct ListResponse<M> {
+    pub(super) entries: Vec<M>,
+    pub(super) next_page_token: String,
+    pub(super) revision: u64,
+    /// The name of the catalog.
+    pub(super) catalog: String,
+}
+
+/// Tries to get a revision together with its objects. Each fails only if a write is published in the same microsecond.
+const VIEW_TRIES_MAX: usize = 16;
+
+/// How one page of a list is made.
+type MakePage<M> = fn(&Reading, &Viewer<'_>, &Wanted) -> Result<Page<M>, RequestError>;
+
+/// What a write has beside its operation.
+#[derive(Debug)]
+pub(super) struct Meta {
+    pub(super) request_id: String,
+    pub(super) validate_only: bool,
+}
+
+/// A write of a caller that is let in.
+#[derive(Debug)]
+pub(super) struct Writer<'s> {
+    management: &'s Arc<dyn Management>,
+    actor: Actor,
+    origin: Origin,
+}
+
+/// The caller of a request, which the layer in front of the services has found.
+///
+/// # Errors
+///
+/// [`RequestError::AuthnFailed`]: there is no such layer.
+pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, RequestError> {
+    request.extensions().get().cloned().ok_or(RequestError::AuthnFailed)
+}
+
+/// Who acts.
+///
+/// # Errors
+///
+/// [`RequestError::AuthnFailed`]: nobody that the server knows.
+fn actor(caller: CallerKind) -> Result<Actor, RequestError> {
+    match caller {
+        CallerKind::Operator => Ok(Actor::Operator),
+        CallerKind::Identity { path, email } => Ok(Actor::Identity { id: path, email }),
+        CallerKind::Nobody => Err(RequestError::AuthnFailed),
+    }
+}
+
+impl Iam {
+    /// Begins a write.
+    ///
+    /// # Errors
+    ///
+    /// The policy is a file, or the caller is not known, not registered or disabled.
+    pub(super) async fn writer<T>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+    ) -> Result<Writer<'_>, RequestError> {
+        let management = self.management.as_ref().ok_or(RequestError::ReadOnly)?;
+        let Caller { kind, source } = caller(request)?;
+        let origin =
+            Origin { method: rpc.full_name(), authentication: kind.authentication(), source };
+        let actor = actor(kind)?;
+        if let Some(identity) = actor.id() {
+            // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
+            let current = self.published.read(Freshness::Any).await?;
+            let state = current.snapshot.identity_state(identity.as_path());
+            if !state.is_some_and(|state| state.registered && !state.disabled) {
+                return Err(RequestError::AuthnFailed);
+            }
+        }
+        Ok(Writer { management, actor, origin })
+    }
+
+    /// The revision and the objects of a read.
+    ///
+    /// # Errors
+    ///
+    /// The revision is not here in time, or the caller is not known, not registered or disabled.
+    pub(super) async fn reading<T>(
+        &self,
+        request: &Request<T>,
+        consistency: Option<&Consistency>,
+    ) -> Result<Reading, RequestError> {
+        let caller = caller(request)?.kind;
+        let mut tries = 1..=VIEW_TRIES_MAX;
+        loop {
+            let current = self.published.read(freshness(consistency)).await?;
+            match self.reading_of(caller.clone(), current) {
+                // It was replaced, and let go of its view, between two steps here.
+                Err(RequestError::RevisionGone { .. }) if tries.next().is_some() => {}
+                reading => return reading,
+            }
+        }
+    }
+
+    /// The served revision, for a caller.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reading`].
+    pub(super) async fn reading_as(&self, caller: CallerKind) -> Result<Reading, RequestError> {
+        let current = self.published.read(Freshness::Any).await?;
+        self.reading_of(caller, current)
+    }
+
+    fn reading_of(
+        &self,
+        caller: CallerKind,
+        current: Arc<Current>,
+    ) -> Result<Reading, RequestError> {
+        let source = match &self.management {
+            None => Source::File,
+            Some(management) => {
+                let (actor, revision) = (actor(caller)?, current.snapshot.revision());
+                let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
+                Source::Store { objects: management.objects(view), actor }
+            }
+        };
+        let reading = Reading { current, source, now: self.clock.now() };
+        reading.viewer()?;
+        Ok(reading)
+    }
+
+    /// Answers a read on a thread that may block: a store reads files.
+    ///
+    /// # Errors
+    ///
+    /// As `answer`.
+    pub(super) async fn blocking<A: Send + 'static>(
+        &self,
+        reading: Reading,
+        answer: impl FnOnce(&Reading, &Viewer<'_>) -> Result<A, RequestError> + Send + 'static,
+    ) -> Result<A, RequestError> {
+        // The semaphore is never closed.
+        let _permit = self.computing.acquire().await.ok();
+        let answered =
+            tokio::task::spawn_blocking(move || answer(&reading, &reading.viewer()?)).await;
+        match answered {
+            Ok(answer) => answer,
+            Err(error) => match error.try_into_panic() {
+                // Admission counts and logs it as any other panic of a call.
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime is shutting down.
+                Err(_) => Err(RequestError::Draining),
+            },
+        }
+    }
+
+    /// One page of a list.
+    ///
+    /// # Errors
+    ///
+    /// A malformed field, a token of another list, or a revision that is not here or no longer kept.
+    pub(super) async fn list<T, M: Listed + Send + 'static>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+        list: ListRequest,
+        make: MakePage<M>,
+    ) -> Result<ListResponse<M>, RequestError> {
+        let ListRequest { parent, filter, page_size, page_token, consistency } = list;
+        // Who calls is judged on the latest revision, whichever the list is of.
+        let mut reading = self.reading(request, consistency.as_ref()).await?;
+        let (size, wanted) = (page::size(page_size)?, Filter::parse::<M>(&filter)?);
+        let parts = [reading.caller_name(), rpc.name(), &parent, &filter];
+        let tokens = Tokens::new(&self.page_key, &parts);
+        let position = tokens.open(&page_token)?;
+        if let Some(Position { revision, .. }) = position {
+            not_before(consistency.as_ref(), revision)?;
+            if revision != reading.revision() {
+                let kept = self.published.kept(revision);
+                let kept = kept.ok_or(RequestError::RevisionGone { revision })?;
+                reading = self.reading_of(caller(request)?.kind, kept)?;
+            }
+        }
+        let wanted = Wanted {
+            parent: optional_path("parent", &parent)?,
+            filter: wanted,
+            size,
+            bytes_max: self.message_bytes_max.saturating_sub(PAGE_REST_BYTES),
+            after: position.map(|position| position.after),
+        };
+        let (current, view) = (Arc::clone(&reading.current), reading.current.view());
+        let page = self.blocking(reading, move |reading, viewer| make(reading, viewer, &wanted));
+        let Page { entries, ended_at, .. } = page.await?;
+        let revision = current.snapshot.revision();
+        let next_page_token = match ended_at {
+            None => String::new(),
+            Some(after) => {
+                if let Some(view) = view {
+                    self.published.pin(&current, view);
+                }
+                tokens.seal(&Position { revision, after })?
+            }
+        };
+        let catalog = current.snapshot.catalog().name().to_owned();
+        Ok(ListResponse { entries, next_page_token, revision, catalog })
+    }
+}
+
+impl Writer<'_> {
+    /// Makes a change.
+    ///
+    /// # Errors
+    ///
+    /// The change is refused or not made.
+    pub(super) async fn write(
+        self,
+        operation: Operation,
+        meta: Meta,
+    ) -> Result<(Response, u64), RequestError> {
+        let prefix = message_of(&operation);
+        let Self { management, actor, origin } = self;
+        let Meta { validate_only, .. } = meta;
+        let request_id = request_id(meta.request_id)?;
+        let written =
+            management.write(Write { actor, operation, origin, request_id, validate_only });
+        match written.await {
+            Ok(Written { response, revision }) => Ok((response, revision)),
+            Err(error) => Err(in_request(error, prefix)),
+        }
+    }
+}
+
+/// The name of the request's field with the object, of an operation that has one.
+const fn message_of(operation: &Operation) -> Option<&'static str> {
+    match operation {
+        Operation::CreateGroup(_) | Operation::UpdateGroup(_) => Some("group"),
+        Operation::CreateRole(_) | Operation::UpdateRole(_) => Some("role"),
+        Operation::CreateRoleBinding(_) | Operation::UpdateRoleBinding(_) => Some("role_binding"),
+        Operation::CreateIdentity(_) | Operation::UpdateIdentity(_) => Some("identity"),
+        Operation::CreateResource(_) | Operation::UpdateResource(_) => Some("resource"),
+        Operation::DeleteGroup(_)
+        | Operation::DeleteRole(_)
+        | Operation::DeleteRoleBinding(_)
+        | Operation::BatchCreateRoleBindings(_)
+        | Operation::BatchDeleteRoleBindings(_)
+        | Operation::RemoveMember(_)
+        | Operation::DeleteIdentity(_)
+        | Operation::DeleteResource(_) => None,
+    }
+}
+
+/// Fields of requests that are not the object's.
+const OF_REQUESTS: [&str; 3] = ["parent", "owner", "request_id"];
+
+/// Gives the field of a refusal its path in the request: the rules name it within the object.
+fn in_request(error: RequestError, message: Option<&str>) -> RequestError {
+    let (RequestError::Refused(mut refusal), Some(message)) = (error.clone(), message) else {
+        return error;
+    };
+    for cause in [&mut refusal.told, &mut refusal.real] {
+        if let Cause::InvalidField { field, .. } = cause
+            && !OF_REQUESTS.contains(&&**field)
+        {
+            *field = format!("{message}.{field}");
+        }
+    }
+    RequestError::Refused(refusal)
+}
