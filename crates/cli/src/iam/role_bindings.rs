@@ -5,7 +5,7 @@ mod batch;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{bail, ensure};
 use capstan_proto::iam::v1::role_binding_service_client::RoleBindingServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, Identity, Role, RoleBinding};
 use prost_types::FieldMask;
@@ -353,12 +353,10 @@ impl RemoveMember {
             service.remove_member(request).await
         };
         let made = server.call(Safety::Write(&write), request, send).await?;
-        let count = usize::try_from(made.removed).context("more bindings than memory")?;
-        let count = crate::audit::count(count, "role bindings");
-        let what = format!("{count} of");
         let id = format!("{identity} in {organization}");
-        let done = Done { verb: "deleted", what: &what, id: &id, revision: made.revision };
-        let answer = serde_json::json!({ "revision": made.revision, "removed": made.removed });
+        let revision = made.revision;
+        let done = Done { verb: "deleted", what: "every role binding of", id: &id, revision };
+        let answer = serde_json::json!({ "revision": revision });
         show::removed(done, &identity, &answer, &write, output)
     }
 }

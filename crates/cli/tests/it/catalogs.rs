@@ -8,6 +8,7 @@ mod side_by_side;
 use std::collections::BTreeSet;
 
 use capstan_policy::Catalogs;
+use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_testkit::table_2025;
@@ -96,7 +97,7 @@ async fn compare_with_served(
     assert!(known.capabilities().eq(capabilities.iter().map(String::as_str)), "{name}");
     let capabilities: Vec<_> = capabilities.iter().cloned().collect();
 
-    let request = v1::ListRolesRequest { page_size: 0, page_token: String::new() };
+    let request = iam::ListRolesRequest::default();
     let served = server.roles().list_roles(request).await.unwrap().into_inner();
     assert_eq!(served.catalog, name);
     let served_names: Vec<_> = served.roles.iter().map(|role| role.id.clone()).collect();
@@ -277,7 +278,7 @@ async fn a_wide_catalog_is_served() {
 
     let (mut pages, mut seen, mut page_token) = (Vec::new(), Vec::new(), String::new());
     loop {
-        let request = v1::ListRolesRequest { page_size: 1_000, page_token };
+        let request = iam::ListRolesRequest { page_size: 1_000, page_token, ..Default::default() };
         let page = server.roles().list_roles(request).await.unwrap().into_inner();
         assert_eq!((&*page.catalog, page.revision), ("wide", 1));
         pages.push(page.roles.len());

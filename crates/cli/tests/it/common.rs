@@ -7,8 +7,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_proto::v1::role_service_client::RoleServiceClient;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;

@@ -163,7 +163,7 @@ async fn the_http_port_tells_calls_where_to_go() {
         ("POST", stream, "application/connect+proto"),
         ("POST", CHECK, "application/grpc-web-text"),
         ("POST", CHECK, "application/grpc"),
-        ("POST", "/capstan.v1.RoleService/ListRoles", "application/json"),
+        ("POST", "/capstan.iam.v1.RoleService/ListRoles", "application/json"),
         ("POST", "/grpc.health.v1.Health/Check", "application/json"),
         ("POST", "/elsewhere", "application/grpc-web+proto"),
         ("POST", "/elsewhere", "Application/Connect+json"),

@@ -48,7 +48,8 @@ fn decisions_of_the_demo_match_the_golden_file() {
 fn the_schema_matches_the_golden_file() {
     let set = prost_types::FileDescriptorSet::decode(capstan_proto::DESCRIPTOR_SET).unwrap();
     let mut schema = String::new();
-    for file in set.file.iter().filter(|file| file.package() == "capstan.v1") {
+    for file in set.file.iter().filter(|file| file.package().starts_with("capstan.")) {
+        writeln!(schema, "# {}", file.package()).unwrap();
         for message in &file.message_type {
             for field in message.field.iter() {
                 let repeated = field.label() == Label::Repeated;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::SocketAddr;
 
+use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
@@ -141,8 +142,8 @@ fn calls() -> Vec<(&'static str, Vec<Vec<u8>>)> {
         ("/capstan.v1.DecisionService/ListScopes", vec![list_scopes.encode_to_vec()]),
         ("/capstan.v1.DecisionService/Explain", vec![explain.encode_to_vec()]),
         (
-            "/capstan.v1.RoleService/ListRoles",
-            vec![v1::ListRolesRequest::default().encode_to_vec()],
+            "/capstan.iam.v1.RoleService/ListRoles",
+            vec![iam::ListRolesRequest::default().encode_to_vec()],
         ),
         (EXT_AUTHZ, vec![EnvoyRequest::default().encode_to_vec()]),
         (HEALTH, vec![HealthCheckRequest::default().encode_to_vec()]),

@@ -7,6 +7,7 @@ mod pages;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, consistency::Mode};
 use capstan_server::feed::source::Source;
@@ -412,7 +413,7 @@ async fn calls_beyond_the_global_limit_are_refused_except_health() {
     assert_serves(&server.channel).await;
     assert_overloaded(&open(&server.channel).await.err().unwrap());
     assert_overloaded(
-        &server.roles().list_roles(v1::ListRolesRequest::default()).await.unwrap_err(),
+        &server.roles().list_roles(iam::ListRolesRequest::default()).await.unwrap_err(),
     );
     assert_healthy(&server.channel).await;
     assert_healthy(&connect(server.grpc).await).await;
@@ -467,7 +468,7 @@ async fn calls_without_a_permit_end_at_their_deadline() {
     let unary_time_max = Duration::from_millis(50);
     let limits = Limits { computing_max: 0, unary_time_max, ..Limits::default() };
     let server = InProcess::start_within(limits).await;
-    assert_eq!(calls_that_need_a_permit(&server).await, [Code::DeadlineExceeded; 6]);
+    assert_eq!(Box::pin(calls_that_need_a_permit(&server)).await, [Code::DeadlineExceeded; 6]);
     assert_serves(&server.channel).await;
 }
 
@@ -495,7 +496,7 @@ async fn calls_that_need_a_permit(server: &InProcess) -> [Code; 6] {
     let item = batch().checks.remove(0);
     let checks = vec![item; SHORT_BATCH_MAX + 1];
     let long = v1::BatchCheckRequest { checks, consistency: None };
-    let roles = v1::ListRolesRequest::default();
+    let roles = iam::ListRolesRequest::default();
     tokio::join!(
         async { decisions().batch_check(long).await.unwrap_err().code() },
         async { decisions().list_capabilities(what).await.unwrap_err().code() },

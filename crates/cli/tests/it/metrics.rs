@@ -5,6 +5,7 @@ mod format;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1;
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::{DEMO, Source};
@@ -107,7 +108,7 @@ async fn every_call_and_decision_is_counted_once() {
         ..Default::default()
     };
     decisions.explain(explain).await.unwrap();
-    server.roles().list_roles(v1::ListRolesRequest::default()).await.unwrap();
+    server.roles().list_roles(iam::ListRolesRequest::default()).await.unwrap();
     assert_eq!(unknown(&server, "/capstan.v1.DecisionService/Nope").await, Code::Unimplemented);
 
     let all = scrape(&server).await;
@@ -122,7 +123,7 @@ async fn every_call_and_decision_is_counted_once() {
             r#"{rpc="Check",code="INVALID_ARGUMENT"} 1"#,
             r#"{rpc="Check",code="OK"} 5"#,
             r#"{rpc="Explain",code="OK"} 1"#,
-            r#"{rpc="ListRoles",code="OK"} 1"#,
+            r#"{rpc="iam.ListRoles",code="OK"} 1"#,
             r#"{rpc="StreamCheck",code="OK"} 1"#,
             r#"{rpc="other",code="UNIMPLEMENTED"} 1"#,
         ]

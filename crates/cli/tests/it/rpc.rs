@@ -3,6 +3,7 @@
 use crate::common::InProcess;
 use capstan_engine::Snapshot;
 use capstan_policy::{Catalogs, load_policy};
+use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1::{self, consistency::Mode};
 use capstan_server::ask::{Ask, Basis};
 use capstan_server::clock::Clock;
@@ -220,7 +221,7 @@ async fn roles_are_listed_in_pages() {
     let mut names = Vec::new();
     let mut page_token = String::new();
     loop {
-        let request = v1::ListRolesRequest { page_size: 5, page_token };
+        let request = iam::ListRolesRequest { page_size: 5, page_token, ..Default::default() };
         let page = server.roles().list_roles(request).await.unwrap().into_inner();
         assert_eq!(page.catalog, "chainguard-2025-08-14+errata");
         assert!(page.roles.len() <= 5);
@@ -233,7 +234,11 @@ async fn roles_are_listed_in_pages() {
     assert_eq!(names.len(), 13);
     assert_eq!((&*names[0], &*names[12]), ("owner", "acme/release"));
     for (page_size, page_token, field) in [(-1, "", "page_size"), (5, "x", "page_token")] {
-        let request = v1::ListRolesRequest { page_size, page_token: page_token.into() };
+        let request = iam::ListRolesRequest {
+            page_size,
+            page_token: page_token.into(),
+            ..Default::default()
+        };
         let status = server.roles().list_roles(request).await.unwrap_err();
         assert_eq!(info(&status), ("INVALID_FIELD".into(), field.into()));
     }

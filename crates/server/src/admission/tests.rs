@@ -1,6 +1,7 @@
 //! Admission alone, around services that panic or answer late.
 
 use std::collections::HashSet;
+use std::future::pending;
 
 use capstan_proto::methods::METHODS;
 use prost::Message as _;
@@ -183,6 +184,38 @@ async fn a_panic_in_any_call_ends_that_call_only() {
         in_head.worker.permits.decisions.available.available_permits(),
         Limits::default().in_flight_max
     );
+}
+
+/// Management calls that wait take no permit from decisions, and shed calls are counted as theirs.
+#[tokio::test]
+async fn management_calls_have_permits_of_their_own() {
+    let limits = Limits { management_max: 2, peer_management_max: 1, ..Limits::default() };
+    let metrics = Arc::new(Metrics::default());
+    let waits = tower::service_fn(|_: Request<Body>| -> BoxFuture { Box::pin(pending()) });
+    let telemetry = (WorkerMetrics::new(&metrics), None);
+    let permits = AllPermits::new(&limits);
+    let mut service = Admission::new(waits, limits, &permits, telemetry, |_, _| None);
+    let mut call = |path: &str, peer: &str| {
+        let mut request = Request::post(path).body(Body::empty()).unwrap();
+        request.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);
+        request.extensions_mut().insert(Remote::Ip(peer.parse().unwrap()));
+        let mut call = Box::pin(service.call(request));
+        let waits = call.as_mut().now_or_never().is_none();
+        (waits, call)
+    };
+    let (write, check) =
+        ("/capstan.iam.v1.GroupService/CreateGroup", "/capstan.v1.DecisionService/Check");
+    let (waits, _first) = call(write, "192.0.2.1:1");
+    assert!(waits);
+    assert!(!call(write, "192.0.2.1:2").0, "the peer has its permit");
+    let (waits, _second) = call(write, "192.0.2.2:1");
+    assert!(waits);
+    assert!(!call(write, "192.0.2.3:1").0, "all are taken");
+    let (waits, _decision) = call(check, "192.0.2.1:3");
+    assert!(waits, "decisions have others");
+    let text = scraped(&metrics);
+    assert!(text.contains("capstan_shed_total{scope=\"management\"} 2\n"), "{text}");
+    assert!(text.contains("capstan_in_flight 3\n"), "{text}");
 }
 
 /// Permits are never over-committed, in total or for one peer, and all are released, in every order

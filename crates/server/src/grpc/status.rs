@@ -157,10 +157,10 @@ impl From<RequestError> for Status {
             // The list is of that revision for good: never retry.
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, (-1).into());
         }
-        // What is exhausted has a push-back (contract, section 7).
-        if let (Code::ResourceExhausted, Some(wait)) = (error.code(), retry) {
-            let wait = i32::try_from(wait.as_millis()).unwrap_or(i32::MAX);
-            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, wait.into());
+        // What is exhausted has a push-back (contract, section 7). A quota is not used up by chance: no retry.
+        if error.code() == Code::ResourceExhausted {
+            let wait = retry.map_or(Ok(-1), |wait| i32::try_from(wait.as_millis()));
+            status.metadata_mut().insert(RETRY_PUSHBACK_KEY, wait.unwrap_or(i32::MAX).into());
         }
         status
     }
@@ -220,5 +220,117 @@ impl From<CallError> for Status {
             status.metadata_mut().insert(RETRY_PUSHBACK_KEY, pushback.into());
         }
         status
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use capstan_iam::{Refusal, Rule};
+
+    fn refused(told: Cause, rule: Option<Rule>) -> RequestError {
+        RequestError::from(Refusal { real: told.clone(), told, rule, who_could: vec![] })
+    }
+
+    /// Code and reason of section 7 of the contract.
+    #[test]
+    fn errors_of_management_have_the_codes_of_the_contract() {
+        let id = || "acme".parse().unwrap();
+        let scope = || Some("acme".parse().unwrap());
+        let cases = [
+            (RequestError::AuthnFailed, Code::Unauthenticated, "AUTHN_FAILED"),
+            (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
+            (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
+            (RequestError::Unreadable, Code::Unavailable, "STORE_UNREACHABLE"),
+            (
+                RequestError::Store(StoreFailure::Unreachable),
+                Code::Unavailable,
+                "STORE_UNREACHABLE",
+            ),
+            (RequestError::Store(StoreFailure::ReadOnly), Code::Unavailable, "STORE_READ_ONLY"),
+            (RequestError::Store(StoreFailure::Full), Code::Unavailable, "DISK_FULL"),
+            (
+                RequestError::Store(StoreFailure::OutcomeUnknown),
+                Code::Unavailable,
+                "COMMIT_OUTCOME_UNKNOWN",
+            ),
+            (RequestError::Store(StoreFailure::Busy), Code::ResourceExhausted, "OVERLOADED"),
+            (
+                RequestError::Store(StoreFailure::Quota("x".into())),
+                Code::ResourceExhausted,
+                "QUOTA",
+            ),
+            (
+                refused(Cause::OperatorOnly { scope: scope(), absent: vec![] }, None),
+                Code::PermissionDenied,
+                "OPERATOR_ONLY",
+            ),
+            (refused(Cause::BuiltIn { id: id() }, None), Code::FailedPrecondition, "BUILT_IN"),
+            (refused(Cause::RoleInUse { id: id() }, None), Code::FailedPrecondition, "ROLE_IN_USE"),
+            (refused(Cause::PullToken { id: id() }, None), Code::FailedPrecondition, "PULL_TOKEN"),
+            (
+                refused(Cause::LastOwner { organization: id() }, Some(Rule::LastOwner)),
+                Code::FailedPrecondition,
+                "LAST_OWNER",
+            ),
+            (refused(Cause::Conflict { id: id() }, None), Code::Aborted, "CONFLICT"),
+        ];
+        for (error, code, reason) in cases {
+            let status = Status::from(error.clone());
+            let info = status.get_details_error_info().unwrap();
+            assert_eq!((status.code(), &*info.reason), (code, reason), "{error:?}");
+            assert_eq!(info.domain, DOMAIN);
+            if code == Code::ResourceExhausted {
+                let wait = status.metadata().get(RETRY_PUSHBACK_KEY).unwrap().to_str().unwrap();
+                assert_eq!(wait == "-1", reason == "QUOTA", "{error:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_sorted_and_cut() {
+        let missing: Vec<_> = (0..60).map(|at| format!("r{at:02}.get")).collect();
+        let scope = "acme/a".parse().unwrap();
+        let cause = Cause::MissingCapability { scope, missing };
+        let status = Status::from(refused(cause, Some(Rule::Grant)));
+        assert_eq!(status.code(), Code::PermissionDenied);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.reason, "MISSING_CAPABILITY");
+        assert_eq!(info.metadata.get("scope").map(String::as_str), Some("acme/a"));
+        assert_eq!(info.metadata.get("missing_count").map(String::as_str), Some("60"));
+        assert_eq!(info.metadata.get("rule").map(String::as_str), Some("R1"));
+        let named: Vec<_> = info.metadata.get("missing").unwrap().split(',').collect();
+        assert_eq!(named.len(), MISSING_MAX);
+        assert!(named.is_sorted());
+    }
+
+    /// A hidden object is as an absent one, byte for byte.
+    #[test]
+    fn what_is_hidden_says_nothing() {
+        let missing = vec!["groups.list".to_owned()];
+        let real = Cause::MissingCapability { scope: "acme".parse().unwrap(), missing };
+        let rule = Some(Rule::Visibility);
+        let hidden = Refusal { told: Cause::NotFound, real, rule, who_could: vec![] };
+        for error in [RequestError::NotFound, hidden.into(), refused(Cause::NotFound, None)] {
+            let status = Status::from(error);
+            assert_eq!((status.code(), status.message()), (Code::NotFound, "not found"));
+            assert!(status.details().is_empty() && status.metadata().is_empty());
+        }
+        let id = "acme".parse().unwrap();
+        let status = Status::from(refused(Cause::AlreadyExists { id, same_binding: false }, None));
+        assert_eq!(status.code(), Code::AlreadyExists);
+        assert!(status.details().is_empty());
+    }
+
+    #[test]
+    fn a_field_is_named_once() {
+        let (field, problem) = ("group.id".to_owned(), "two segments".to_owned());
+        let status = Status::from(refused(Cause::InvalidField { field, problem }, None));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!(info.metadata.get("field").map(String::as_str), Some("group.id"));
+        let violations = status.get_details_bad_request().unwrap().field_violations;
+        assert_eq!(violations.len(), 1);
+        assert_eq!(violations[0].description, "two segments");
     }
 }

@@ -96,7 +96,7 @@ static SERVED: LazyLock<Served> = LazyLock::new(|| {
 /// The first byte selects the RPC; the rest is the message. Returns whether the request is answered.
 pub(crate) fn request(bytes: &[u8]) -> bool {
     let Some((call, bytes)) = bytes.split_first() else { return false };
-    match call % 7 {
+    match call % 6 {
         0 => {
             assert_names_read_without_decoding(bytes);
             decoded(bytes).is_some_and(|request| check(&request))
@@ -116,8 +116,7 @@ pub(crate) fn request(bytes: &[u8]) -> bool {
         2 => decoded(bytes).is_some_and(|request| list_capabilities(&request)),
         3 => decoded(bytes).is_some_and(|request| list_identities(&request)),
         4 => decoded(bytes).is_some_and(|request| list_scopes(&request)),
-        5 => decoded(bytes).is_some_and(|request| explain(&request)),
-        _ => decoded(bytes).is_some_and(|request| list_roles(&request)),
+        _ => decoded(bytes).is_some_and(|request| explain(&request)),
     }
 }
 
@@ -496,23 +495,6 @@ fn explained(request: &v1::CheckRequest) -> Result<v1::ExplainResponse, RequestE
     assert!(answer.roles.is_empty() || !answer.allowed, "{answer:?}");
     assert_round_trip(&answer);
     Ok(answer)
-}
-
-fn list_roles(request: &v1::ListRolesRequest) -> bool {
-    let page = |token: String| {
-        let request = v1::ListRolesRequest { page_token: token, ..request.clone() };
-        let page = answer::list_roles(&KEY, &SERVED.snapshot, &request, NOW)?;
-        assert_round_trip(&page);
-        Ok((page.roles, page.next_page_token))
-    };
-    let Some(listed) =
-        pages(request.page_size, &request.page_token, page, &["page_size", "page_token"])
-    else {
-        return false;
-    };
-    let ids: Vec<_> = listed.iter().map(|role| &*role.id).collect();
-    assert_eq!(ids, ["owner", "viewer", "idle", "a/b/tagger", "a/puller"]);
-    true
 }
 
 /// Whether a check allows. An error is not an allow.

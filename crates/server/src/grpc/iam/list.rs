@@ -317,3 +317,70 @@ fn each<K: Described>(
     }
     Ok(ControlFlow::Continue(()))
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+
+    fn wanted(size: usize, bytes_max: usize, filter: &str) -> Wanted {
+        let filter = Filter::parse::<v1::Group>(filter).unwrap();
+        Wanted { parent: None, filter, size, bytes_max, after: None }
+    }
+
+    fn group(at: usize) -> v1::Group {
+        v1::Group { id: format!("acme/g{at:06}"), ..Default::default() }
+    }
+
+    /// Looks at groups until the page ends. Returns the page, and at how many it has looked.
+    fn page_of(wanted: &Wanted, visible: impl Fn(usize) -> bool) -> (Page<v1::Group>, usize) {
+        let (mut page, mut looked) = (Page::new(), 0);
+        for at in 0..3 * SCANNED_MAX {
+            looked += 1;
+            let shown = visible(at).then(|| group(at));
+            if page.look(wanted, group(at).id, shown).is_break() {
+                break;
+            }
+        }
+        (page, looked)
+    }
+
+    #[test]
+    fn a_page_ends_at_its_size_and_goes_on_behind_its_last_entry() {
+        let (page, _) = page_of(&wanted(7, usize::MAX, ""), |_| true);
+        assert_eq!(page.entries.len(), 7);
+        assert_eq!(page.ended_at, Some(group(6).id));
+        // What is hidden behind the last entry is looked at, and not again.
+        let (page, _) = page_of(&wanted(1, usize::MAX, ""), |at| at % 5 == 0);
+        assert_eq!(page.ended_at, Some(group(4).id));
+    }
+
+    #[test]
+    fn a_page_ends_before_too_many_bytes() {
+        let one = group(0).encoded_len() + ENTRY_BYTES;
+        for (bytes_max, entries) in [(3 * one, 3), (4 * one - 1, 3), (4 * one, 4), (0, 1)] {
+            let (page, _) = page_of(&wanted(1_000, bytes_max, ""), |_| true);
+            assert_eq!(page.entries.len(), entries, "{bytes_max}");
+            assert_eq!(page.ended_at, Some(group(entries - 1).id));
+        }
+        let token = "x".repeat(crate::limits::PAGE_TOKEN_BYTES_MAX);
+        let rest = v1::ListRolesResponse {
+            catalog: "c".repeat(capstan_engine::NAME_BYTES_MAX),
+            roles: vec![],
+            next_page_token: token,
+            revision: u64::MAX,
+        };
+        assert!(rest.encoded_len() <= crate::limits::PAGE_REST_BYTES);
+    }
+
+    #[test]
+    fn a_page_ends_after_a_number_of_objects() {
+        let (page, looked) = page_of(&wanted(7, usize::MAX, ""), |_| false);
+        assert_eq!((page.entries.len(), looked), (0, SCANNED_MAX));
+        assert_eq!(page.ended_at, Some(group(SCANNED_MAX - 1).id));
+        let filter = format!(r#"id = "{}""#, group(SCANNED_MAX - 1).id);
+        let (page, looked) = page_of(&wanted(7, usize::MAX, &filter), |_| true);
+        assert_eq!((page.entries.len(), looked), (1, SCANNED_MAX));
+    }
+}

@@ -55,12 +55,9 @@ impl PolicyService for Iam {
         };
         let export = Export { current: reading.current, objects, parent, format };
         let document = documents.export(export).await?;
-        let chunks = stream::unfold(document, move |mut rest| async move {
-            let bytes = rest.len().min(EXPORT_CHUNK_BYTES);
-            let chunk = Bytes::split_to(&mut rest, bytes).to_vec();
-            (bytes > 0).then_some((Ok(v1::ExportResponse { chunk, revision }), rest))
-        });
-        Ok(Response::new(Box::pin(chunks)))
+        let messages =
+            chunks(document).map(move |chunk| Ok(v1::ExportResponse { chunk, revision }));
+        Ok(Response::new(Box::pin(stream::iter(messages))))
     }
 
     async fn import(
@@ -200,6 +197,14 @@ pub(super) fn whole(
     }
 }
 
+/// A document in parts of [`EXPORT_CHUNK_BYTES`].
+fn chunks(mut document: Bytes) -> impl Iterator<Item = Vec<u8>> {
+    std::iter::from_fn(move || {
+        let bytes = document.len().min(EXPORT_CHUNK_BYTES);
+        (bytes > 0).then(|| document.split_to(bytes).to_vec())
+    })
+}
+
 /// Bytes of a tag and a length before each message.
 const ENTRY_BYTES: usize = 8;
 
@@ -246,6 +251,16 @@ fn access_change(change: &ChangedAccess) -> v1::AccessChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_is_sent_in_parts() {
+        let document: Vec<u8> = (0..=u8::MAX).cycle().take(2 * EXPORT_CHUNK_BYTES + 1).collect();
+        let parts: Vec<_> = chunks(document.clone().into()).collect();
+        let lengths: Vec<_> = parts.iter().map(Vec::len).collect();
+        assert_eq!(lengths, [EXPORT_CHUNK_BYTES, EXPORT_CHUNK_BYTES, 1]);
+        assert_eq!(parts.concat(), document);
+        assert_eq!(chunks(Bytes::new()).count(), 0);
+    }
 
     #[test]
     fn what_does_not_fit_is_left_out_and_said() {
