@@ -5,7 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use thiserror::Error;
-use tonic::codegen::http::uri::Authority;
+use tonic::codegen::http::uri::{Authority, Uri};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::limits::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
@@ -118,7 +118,12 @@ impl ServerAddress {
     /// tonic does not accept the address. No text that this type parses is known to cause that.
     pub fn endpoint(&self) -> Result<Endpoint, ParseAddressError> {
         let url = self.to_string();
-        Endpoint::from_shared(url.clone()).map_err(|_| ParseAddressError(url))
+        let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| ParseAddressError(url))?;
+        Ok(match self.0 {
+            Kind::Tcp(_) => endpoint,
+            // tonic would send a name of its own as `:authority`.
+            Kind::Unix(_) => endpoint.origin(Uri::from_static("http://localhost")),
+        })
     }
 }
 

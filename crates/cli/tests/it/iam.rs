@@ -39,9 +39,10 @@ fn policies(server: &InProcess) -> PolicyServiceClient<Channel> {
 /// Code, reason and field of an error.
 fn refusal<T: std::fmt::Debug>(answer: Result<T, Status>) -> (Code, String, String) {
     let status = answer.unwrap_err();
-    let info = status.get_details_error_info().unwrap_or_default();
-    let field = info.metadata.get("field").cloned().unwrap_or_default();
-    (status.code(), info.reason, field)
+    let info = status.get_details_error_info();
+    let field = info.as_ref().and_then(|info| info.metadata.get("field").cloned());
+    let reason = info.map(|info| info.reason).unwrap_or_default();
+    (status.code(), reason, field.unwrap_or_default())
 }
 
 /// Asserts that a write is refused because the policy is a file.
@@ -278,8 +279,8 @@ async fn the_management_socket_is_its_owners() {
 
     let address: capstan_client::ServerAddress =
         format!("unix:{}", path.display()).parse().unwrap();
-    let channel = tokio::time::timeout(PATIENCE, address.endpoint().unwrap().connect());
-    let channel = channel.await.unwrap().unwrap();
+    let endpoint = address.endpoint().unwrap();
+    let channel = tokio::time::timeout(PATIENCE, endpoint.connect()).await.unwrap().unwrap();
     let mut operator = GroupServiceClient::new(channel.clone());
     assert!(operator.list_groups(from(&[])).await.is_ok());
     let answer = operator.list_groups(from(&[(CALLER, "alice")])).await;
