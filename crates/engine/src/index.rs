@@ -80,7 +80,7 @@ impl Index {
     }
 
     /// Bytes of the tables: names, bindings, and the slots that lead to them. Roles, expiries,
-    /// conditions and properties are not counted.
+    /// conditions, properties and the bindings of disabled identities are not counted.
     pub(crate) fn bytes(&self) -> usize {
         self.identities.bytes() + self.scopes.bytes() + self.binding_ids.bytes()
     }

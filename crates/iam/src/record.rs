@@ -11,6 +11,8 @@
 //! never used again for another meaning; fields are only added, and an absent one has the meaning it had before it
 //! was there. A test keeps bytes of this version.
 
+mod messages;
+
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
@@ -20,6 +22,7 @@ use capstan_engine::{
 use prost::Message as _;
 use thiserror::Error;
 
+use self::messages::*;
 use crate::object::parent_or_self;
 use crate::{
     Authentication, ClaimMatch, ClientCertificate, Group, Identity, Kind, Match, Meta, Object,
@@ -148,186 +151,6 @@ impl KeyRange {
         let end = self.end.as_slice().max(&self.start);
         (Bound::Included(&self.start), Bound::Excluded(end))
     }
-}
-
-// === Messages ===
-
-#[derive(Clone, Copy, PartialEq, prost::Message)]
-struct Time {
-    #[prost(int64, tag = "1")]
-    seconds: i64,
-    #[prost(uint32, tag = "2")]
-    nanos: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct MetaRecord {
-    #[prost(uint64, tag = "1")]
-    created: u64,
-    /// 0 if it is `created`.
-    #[prost(uint64, tag = "2")]
-    updated: u64,
-    #[prost(message, optional, tag = "3")]
-    create_time: Option<Time>,
-    /// Absent if it is `create_time`.
-    #[prost(message, optional, tag = "4")]
-    update_time: Option<Time>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct GroupRecord {
-    #[prost(message, optional, tag = "1")]
-    meta: Option<MetaRecord>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    description: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct RoleRecord {
-    #[prost(message, optional, tag = "1")]
-    meta: Option<MetaRecord>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    description: String,
-    #[prost(string, repeated, tag = "4")]
-    capabilities: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct BindingRecord {
-    #[prost(message, optional, tag = "1")]
-    meta: Option<MetaRecord>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    description: String,
-    #[prost(string, tag = "4")]
-    identity: String,
-    #[prost(string, tag = "5")]
-    role: String,
-    /// Absent if it is the parent of the id.
-    #[prost(string, optional, tag = "6")]
-    scope: Option<String>,
-    #[prost(message, optional, tag = "7")]
-    expires_at: Option<Time>,
-    #[prost(message, repeated, tag = "8")]
-    when: Vec<ConditionRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ConditionRecord {
-    /// 1 subject, 2 resource, 3 action, 4 context.
-    #[prost(uint32, tag = "1")]
-    category: u32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(bool, tag = "3")]
-    equals: bool,
-    #[prost(message, optional, tag = "4")]
-    value: Option<ValueRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ValueRecord {
-    #[prost(oneof = "OneValue", tags = "1, 2, 3")]
-    value: Option<OneValue>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum OneValue {
-    #[prost(string, tag = "1")]
-    String(String),
-    #[prost(bool, tag = "2")]
-    Boolean(bool),
-    #[prost(sint64, tag = "3")]
-    Integer(i64),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct IdentityRecord {
-    #[prost(message, optional, tag = "1")]
-    meta: Option<MetaRecord>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    description: String,
-    #[prost(string, tag = "4")]
-    kind: String,
-    #[prost(btree_map = "string, message", tag = "5")]
-    properties: BTreeMap<String, ValueRecord>,
-    #[prost(bool, tag = "6")]
-    disabled: bool,
-    #[prost(oneof = "AuthenticationRecord", tags = "7, 8, 9")]
-    authentication: Option<AuthenticationRecord>,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum AuthenticationRecord {
-    #[prost(message, tag = "7")]
-    ClaimMatch(ClaimMatchRecord),
-    #[prost(message, tag = "8")]
-    StaticKeys(StaticKeysRecord),
-    #[prost(message, tag = "9")]
-    ClientCertificate(ClientCertificateRecord),
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct MatchRecord {
-    #[prost(string, tag = "1")]
-    text: String,
-    #[prost(bool, tag = "2")]
-    is_pattern: bool,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ClaimMatchRecord {
-    #[prost(message, optional, tag = "1")]
-    issuer: Option<MatchRecord>,
-    #[prost(message, optional, tag = "2")]
-    subject: Option<MatchRecord>,
-    #[prost(message, optional, tag = "3")]
-    audience: Option<MatchRecord>,
-    #[prost(btree_map = "string, string", tag = "4")]
-    claims: BTreeMap<String, String>,
-    #[prost(btree_map = "string, string", tag = "5")]
-    claim_patterns: BTreeMap<String, String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StaticKeysRecord {
-    #[prost(string, tag = "1")]
-    issuer: String,
-    #[prost(string, tag = "2")]
-    subject: String,
-    #[prost(string, tag = "3")]
-    jwks: String,
-    #[prost(message, optional, tag = "4")]
-    expires_at: Option<Time>,
-    #[prost(string, optional, tag = "5")]
-    audience: Option<String>,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ClientCertificateRecord {
-    #[prost(string, tag = "1")]
-    spiffe_id: String,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct ResourceRecord {
-    #[prost(message, optional, tag = "1")]
-    meta: Option<MetaRecord>,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    description: String,
-    #[prost(string, tag = "4")]
-    kind: String,
-    #[prost(btree_map = "string, message", tag = "5")]
-    properties: BTreeMap<String, ValueRecord>,
 }
 
 // === Encoding ===

@@ -21,15 +21,19 @@ pub enum JudgeError {
     Objects(#[from] ObjectsError),
 }
 
-impl From<Box<Refusal>> for JudgeError {
-    fn from(refusal: Box<Refusal>) -> Self {
-        Self::Refused(refusal)
+impl JudgeError {
+    /// The same about an item of a batch.
+    pub(crate) fn of_item(mut self, item: impl FnOnce() -> String) -> Self {
+        if let Self::Refused(refusal) = &mut self {
+            refusal.item = Some(item());
+        }
+        self
     }
 }
 
-impl From<Refusal> for JudgeError {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(Box::new(refusal))
+impl From<Box<Refusal>> for JudgeError {
+    fn from(refusal: Box<Refusal>) -> Self {
+        Self::Refused(refusal)
     }
 }
 
@@ -45,6 +49,8 @@ pub struct Refusal {
     pub rule: Option<Rule>,
     /// Identities that could do it, a few, sorted. Only those that the caller may see bound.
     pub who_could: Vec<PathBuf>,
+    /// The item of a batch that it is about: `role_bindings[3]`.
+    pub item: Option<String>,
 }
 
 /// A reason of a refusal, with what its text and metadata need.
@@ -186,7 +192,7 @@ impl Cause {
 impl Refusal {
     /// A refusal that the caller is told as it is.
     pub(crate) fn open(rule: Option<Rule>, cause: Cause) -> Box<Self> {
-        Box::new(Self { told: cause.clone(), real: cause, rule, who_could: vec![] })
+        Self { told: cause.clone(), real: cause, rule, who_could: vec![], item: None }.into()
     }
 
     /// An object that is not there, or may not be seen.
@@ -198,6 +204,11 @@ impl Refusal {
     pub(crate) fn invalid(field: impl Into<String>, problem: impl Into<String>) -> Box<Self> {
         let (field, problem) = (field.into(), problem.into());
         Self::open(None, Cause::InvalidField { field, problem })
+    }
+
+    /// What it is, of something at a scope whose groups the caller does not see.
+    pub(crate) fn hidden(rule: Option<Rule>, cause: Cause) -> Box<Self> {
+        Self { told: Cause::NotFound, ..*Self::open(rule, cause) }.into()
     }
 
     /// For the audit: where capabilities are missing and which, if that is why.
@@ -215,13 +226,27 @@ impl Refusal {
     #[must_use]
     pub fn audit_text(&self) -> String {
         let rule = self.rule.map(|rule| format!(" [{rule}]")).unwrap_or_default();
-        Text { cause: &self.real, rule: None, who_could: &[] }.to_string() + &rule
+        let text = Text { cause: &self.real, rule: None, who_could: &[] };
+        format!("{}{text}{rule}", self.prefix(&self.real))
+    }
+
+    /// The item of a batch, where it is told. A field names it itself.
+    fn prefix(&self, cause: &Cause) -> String {
+        match (&self.item, cause) {
+            (Some(item), cause)
+                if !matches!(cause, Cause::NotFound | Cause::InvalidField { .. }) =>
+            {
+                format!("{item}: ")
+            }
+            _ => String::new(),
+        }
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = if self.told == self.real { self.rule } else { None };
+        f.write_str(&self.prefix(&self.told))?;
         Text { cause: &self.told, rule, who_could: &self.who_could }.fmt(f)
     }
 }

@@ -52,7 +52,8 @@ use schema::{Kept, Meta, TableError};
 use view::{Snapshot, Tables};
 use writer::Writer;
 
-/// A journal in a file. Its directory is this process's alone until the last reference is dropped.
+/// A journal in a file. Its directory is this process's alone until it is dropped, which writes to the file and blocks
+/// for some milliseconds. Views and watches do not hold it.
 ///
 /// Methods of [`Journal`] must be called in a runtime of tokio.
 #[derive(Debug)]
@@ -195,6 +196,13 @@ impl Shared {
     fn recovered(self: &Arc<Self>) -> Result<Arc<Snapshot>, StoreError> {
         self.lock().reopen(self)?;
         self.latest.load_full().ok_or_else(|| StoreError::Unreachable(ended()))
+    }
+
+    /// Tables of the current state that share nothing with those of readers, which hold some pages.
+    fn fresh_tables(self: &Arc<Self>) -> Result<(Tables, After), StoreError> {
+        let mut writer = self.lock();
+        writer.reopen(self)?;
+        Ok(writer.tables()?)
     }
 
     /// The tables of a snapshot behind a new handle, if nothing was written since. `handle`: what failed.

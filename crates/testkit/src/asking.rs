@@ -447,6 +447,9 @@ impl<'w> Pair<'w> {
         let decision = (found.decision.reason, found.decision.valid_until);
         prop_assert_eq!(decision, expected.decision, "explain {:?} at {:?}", question, self.now);
         prop_assert_eq!(&found.roles, &expected.roles, "roles for {:?}", question);
+        let mut identities = self.world.facts.identities.iter();
+        let disabled = identities.any(|one| one.id.as_str() == identity && one.disabled);
+        prop_assert_eq!(found.disabled, disabled, "explain {:?}", question);
         prop_assert_eq!(found.witness.is_some(), expected.missing.is_empty(), "{:?}", question);
         if let Some(witness) = &found.witness {
             let mut keys = expected.witnesses.iter().map(|binding| key_of(binding));

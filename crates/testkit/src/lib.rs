@@ -17,6 +17,7 @@
 //! - [`worlds()`] loads the named worlds of `worlds/`: `NAME.policy.yaml` (or `.json`) and
 //!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are also examples. Each found
 //!   bug becomes a world, or a line in one.
+//! - [`managed`] is a management plane without a store, for operations and attacks.
 //! - [`tables`] has the reference's table of built-in roles, typed in independently of the built-in
 //!   catalog.
 //!
@@ -47,6 +48,7 @@
 pub mod asking;
 pub mod fuzz;
 pub mod generate;
+pub mod managed;
 pub mod naive;
 pub mod routing;
 pub mod tables;

@@ -45,6 +45,10 @@ const EXEMPT_CLIENT_LIMITS: [(&str, &str); 4] = [
     ("CONNECTION_AGE_JITTER_PART", "random; the age of connections is tested"),
 ];
 
+/// Limits of objects and operations without a test, and the cause.
+const EXEMPT_IAM_LIMITS: [(&str, &str); 1] =
+    [("WHO_COULD_EXAMINED_MAX", "bounds only the work; who could do it is tested")];
+
 #[test]
 fn every_reason_is_expected_by_a_world() {
     let expected: BTreeSet<&str> = worlds()
@@ -141,6 +145,12 @@ fn every_limit_is_named_by_a_test() {
         "left: limits without a test; right: exemptions"
     );
 
+    let iam = root().join("../iam/src");
+    let tests = text_of("../testkit/tests/iam") + &unit_tests(&iam);
+    let limits = fs::read_to_string(iam.join("limits.rs")).unwrap();
+    let exempt = EXEMPT_IAM_LIMITS.map(|(name, _)| name).into();
+    assert_eq!(unnamed(&limits, &tests, 10), exempt, "left: limits without a test; right: exemptions");
+
     let client = root().join("../client");
     let tests = text_of("../client/tests/it") + &unit_tests(&client.join("src"));
     let limits = fs::read_to_string(client.join("src/limits.rs")).unwrap();
@@ -150,6 +160,16 @@ fn every_limit_is_named_by_a_test() {
         exempt,
         "left: limits without a test; right: exemptions"
     );
+}
+
+/// The same for the store, whose tests below redb stand beside it.
+#[test]
+fn every_limit_of_the_store_is_named_by_a_test() {
+    let store = root().join("../store");
+    let tests = text_of("../store/tests/it") + &text_of("../store/src/redb/tests");
+    let tests = tests + &unit_tests(&store.join("src"));
+    let limits = fs::read_to_string(store.join("src/limits.rs")).unwrap();
+    assert_eq!(unnamed(&limits, &tests, 12), BTreeSet::new(), "limits without a test");
 }
 
 /// The constants that the tests do not name. There must be at least `least` constants.

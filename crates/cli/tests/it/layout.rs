@@ -54,6 +54,20 @@ fn crates_depend_only_on_allowed_crates() {
             &["capstan", "capstan-proto", "capstan-testkit", "prost", "tokio", "tonic"],
         ),
         (
+            "crates/iam/Cargo.toml",
+            &[
+                "capstan",
+                "capstan-policy",
+                "capstan-proto",
+                "capstan-server",
+                "capstan-store",
+                "capstan-testkit",
+                "tokio",
+                "tonic",
+                "tracing",
+            ],
+        ),
+        (
             "crates/http2/Cargo.toml",
             &[
                 "capstan",
@@ -64,6 +78,20 @@ fn crates_depend_only_on_allowed_crates() {
                 "capstan-testkit",
                 "h2",
                 "tokio",
+                "tonic",
+            ],
+        ),
+        (
+            "crates/store/Cargo.toml",
+            &[
+                "capstan",
+                "capstan-engine",
+                "capstan-iam",
+                "capstan-policy",
+                "capstan-proto",
+                "capstan-server",
+                "capstan-testkit",
+                "prost",
                 "tonic",
             ],
         ),

@@ -2,7 +2,8 @@
 //!
 //! **Invariant**: a binding *counts* for a question if its scope is the resource or an ancestor of
 //! it, `now < expires_at`, and all its conditions hold (section 5 of the contract). [`Evaluation`] is the only
-//! place where expiries and conditions are evaluated.
+//! place where expiries and conditions are evaluated. A binding of a disabled identity never counts: decisions find
+//! none of them ([`Standing::Disabled`](crate::index::binding::Standing::Disabled)).
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -65,7 +66,7 @@ pub enum Reason {
     ConditionNotMet,
     /// Some binding on the path counts, and none that counts has the capability.
     CapabilityNotInRole,
-    /// Nothing on the path counts.
+    /// Nothing on the path counts, or the identity is disabled.
     NoBinding,
 }
 

@@ -4,9 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::index::read::{is_disabled, is_registered};
+use crate::index::read::{Binding, is_disabled, is_registered};
 use crate::index::scope::{ScopeKind, ScopeRecord};
-use crate::{Path, PathBuf, Properties, Role, RoleBinding, Snapshot};
+use crate::rules::BindingKey;
+use crate::{AttributeCategory, Path, PathBuf, Properties, Role, RoleBinding, Snapshot};
 
 /// What a snapshot knows of an identity, apart from its properties and its bindings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,15 +127,51 @@ impl Snapshot {
     ///
     /// Costs a search among the bindings of each identity, and a hash for each id that is derived.
     pub fn bindings_at(&self, scope: Path<'_>) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        self.some_bindings_at(scope, |_| true)
+    }
+
+    /// Those of [`Self::bindings_at`] that have a condition on this category of attributes. The others cost the search
+    /// only.
+    pub fn conditional_bindings_at(
+        &self,
+        scope: Path<'_>,
+        category: AttributeCategory,
+    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        self.some_bindings_at(scope, move |binding| {
+            binding.conditions().iter().any(|condition| condition.category == category)
+        })
+    }
+
+    fn some_bindings_at<'s, F: Fn(&Binding<'s>) -> bool + Copy>(
+        &'s self,
+        scope: Path<'_>,
+        is_wanted: F,
+    ) -> impl Iterator<Item = RoleBinding> + use<'s, F> {
         let index = self.index();
         let scope = index.scope(scope.as_str());
         scope.into_iter().flat_map(move |(scope, record)| {
             let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
             identities.flat_map(move |identity| {
-                let here = index.stored_at_scope(identity, scope);
+                let here = index.stored_at_scope(identity, scope).filter(is_wanted);
                 here.filter_map(move |binding| index.role_binding(identity, &binding))
             })
         })
+    }
+
+    /// The role binding with this identity, role and scope and this set of conditions, whatever its id and expiry.
+    ///
+    /// Costs a search among the bindings of the identity.
+    #[must_use]
+    pub fn same_binding(&self, binding: &RoleBinding) -> Option<RoleBinding> {
+        let index = self.index();
+        let identity = index.identities().get(binding.identity.as_str())?;
+        let (scope, _) = index.scope(binding.scope.as_str())?;
+        let key = BindingKey::of(binding);
+        let mut here = index.stored_at_scope(identity, scope);
+        let is_same = |one: &Binding<'_>| {
+            index.role_id(one) == &*binding.role && key.has_conditions(one.conditions())
+        };
+        index.role_binding(identity, &here.find(is_same)?)
     }
 
     /// The id that this role binding gets if it is created now: the declared one, the derived one, or the next that is

@@ -54,7 +54,7 @@ impl Snapshot {
         self.index.roles().after(id)
     }
 
-    /// All role bindings of an identity, whether or not they count, sorted by id. Every one has its id, also
+    /// All role bindings of an identity, whether or not they count, sorted by id; those of a disabled one, too. Every one has its id, also
     /// if that is derived, unless its scope is as deep or as long as a path can be. Empty for an unknown
     /// identity.
     #[must_use]
@@ -86,8 +86,8 @@ impl Snapshot {
         self.index.bindings_len()
     }
 
-    /// Bytes of the index: names, bindings, and the tables that find them. Roles, expiries, conditions
-    /// and properties are not counted.
+    /// Bytes of the index: names, bindings, and the tables that find them. Roles, expiries, conditions,
+    /// properties and the bindings of disabled identities are not counted.
     #[must_use]
     pub fn index_bytes(&self) -> usize {
         self.index.bytes()

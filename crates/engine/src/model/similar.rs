@@ -32,9 +32,11 @@ pub fn similar<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> Vec<&'n
     found.into_iter().map(|(_, name)| name).collect()
 }
 
-/// `; did you mean ...?` behind an error message; empty if no name is similar.
+/// `; did you mean ...?` behind an error message; empty if no name is similar. A text with control characters is no
+/// name, although a document may declare it, and is not suggested.
 #[must_use]
 pub fn did_you_mean<'n>(typed: &str, known: impl Iterator<Item = &'n str>) -> String {
+    let known = known.filter(|name| !name.contains(char::is_control));
     match similar(typed, known).as_slice() {
         [] => String::new(),
         names => {
@@ -134,6 +136,9 @@ mod tests {
         assert_eq!((found.len(), &*found), (SIMILAR_MAX, &["role000", "role001", "role002"][..]));
         assert_eq!(did_you_mean("edtor", names.into_iter()), "; did you mean `editor`?");
         assert_eq!(did_you_mean("x", names.into_iter()), "");
+        let declared = ["record.re\u{85}ad", "record.reed"];
+        let expected = "; did you mean `record.reed`?";
+        assert_eq!(did_you_mean("record.read", declared.into_iter()), expected);
     }
 
     #[test]

@@ -22,13 +22,16 @@ fn record(at: u64) -> AuditRecord {
         kind: Kind::Group,
         id: id.clone(),
         before: Some(group("a")),
-        after: (at % 2 == 0).then(|| group("b")),
+        after: at.is_multiple_of(2).then(|| group("b")),
     }];
     let actor = Actor::identity("alice".parse().unwrap());
     AuditRecord::of_change(&actor, &operation, &origin, (at, now), &objects)
 }
 
-fn log(count: u64) -> (AuditHead, Vec<(Vec<u8>, Vec<u8>)>) {
+/// Keys and values.
+type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
+fn log(count: u64) -> (AuditHead, Entries) {
     let mut head = AuditHead::empty();
     let entries = (1..=count).map(|at| head.append(&record(at))).collect();
     (head, entries)
@@ -60,16 +63,16 @@ fn a_log_reads_back_as_it_was_written() {
 #[test]
 fn every_tampering_is_found_and_named() {
     let (head, entries) = log(6);
-    let tampered = |change: &dyn Fn(&mut Vec<(Vec<u8>, Vec<u8>)>)| {
+    let tampered = |change: &dyn Fn(&mut Entries)| {
         let mut entries = entries.clone();
         change(&mut entries);
         verify(head, &entries).unwrap_err()
     };
     // Any byte of any record.
-    for (at, (_, value)) in (1..).zip(&entries) {
+    for ((number, at), (_, value)) in (1..).zip(0usize..).zip(&entries) {
         for byte in 0..value.len() {
-            let found = tampered(&|entries| entries[at as usize - 1].1[byte] ^= 1);
-            assert_eq!(found, BrokenChain::Changed(at), "byte {byte}");
+            let found = tampered(&|entries| entries[at].1[byte] ^= 1);
+            assert_eq!(found, BrokenChain::Changed(number), "byte {byte}");
         }
     }
     assert_eq!(tampered(&|all| drop(all.remove(2))), BrokenChain::Missing { from: 3, to: 3 });
@@ -86,9 +89,8 @@ fn every_tampering_is_found_and_named() {
     // A record is forged with a digest that fits it, and so is the one after it: the head tells.
     let found = tampered(&|all| {
         let mut forger = AuditHead::empty();
-        for at in 1..=6 {
-            let one = AuditRecord { actor: "bob".into(), ..record(at) };
-            all[at as usize - 1] = forger.append(&one);
+        for (at, entry) in (1..).zip(all) {
+            *entry = forger.append(&AuditRecord { actor: "bob".into(), ..record(at) });
         }
     });
     assert_eq!(found, BrokenChain::OtherEnd { last: 6, head: 6 });

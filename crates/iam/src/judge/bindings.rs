@@ -72,7 +72,8 @@ pub(super) fn create_batch(
     };
     let (mut effects, mut made, mut bindings) = (Effects::default(), Made::default(), Vec::new());
     for ((at, new), role) in batch.bindings.iter().enumerate().zip(&roles) {
-        let binding = made.judge(judged_on, new, role, &field(at), context)?;
+        let judged = made.judge(judged_on, new, role, &field(at), context);
+        let binding = judged.map_err(|error| error.of_item(|| field(at)))?;
         effects.create(Object::RoleBinding(binding.clone()));
         bindings.push(binding);
     }
@@ -146,8 +147,7 @@ impl Made {
             expires_at: new.expires_at,
             when: new.when.clone(),
         };
-        let key = Key::of(&fact);
-        if exists(access, &key, None) || !self.keys.insert(key) {
+        if exists(access, &fact, None) || !self.keys.insert(Key::of(&fact)) {
             return Err(same(&new.scope).into());
         }
         let id = match &new.id {
@@ -202,11 +202,10 @@ impl Key {
     }
 }
 
-/// Whether there is a binding with this key, apart from the one with this id.
-fn exists(access: &Access<'_>, key: &Key, but: Option<&PathBuf>) -> bool {
-    let bindings = access.view.snapshot().role_bindings(key.identity.as_path());
-    let mut others = bindings.iter().filter(|one| but.is_none() || one.id.as_ref() != but);
-    others.any(|one| one.scope == key.scope && one.role == key.role && Key::of(one) == *key)
+/// Whether there is the same binding, apart from the one with this id.
+fn exists(access: &Access<'_>, binding: &engine::RoleBinding, but: Option<&PathBuf>) -> bool {
+    let same = access.view.snapshot().same_binding(binding);
+    same.is_some_and(|same| but.is_none() || same.id.as_ref() != but)
 }
 
 fn same(scope: &PathBuf) -> Box<Refusal> {
@@ -252,7 +251,7 @@ pub(super) fn update(
         access.grant(Rule::Grant, &role, scope, after.expires_at, &method)?;
         access.take(before.identity.as_path(), &before.role, scope)?;
     }
-    if exists(access, &Key::of(&after.fact()), Some(&before.id)) {
+    if exists(access, &after.fact(), Some(&before.id)) {
         return Err(same(&before.scope).into());
     }
     let mut effects = Effects::default();
@@ -309,8 +308,9 @@ pub(super) fn delete_batch(
         access.require(&[DELETE], parent)?;
     }
     let mut effects = Effects::default();
-    for id in &batch.ids {
-        effects.delete(Object::RoleBinding(taken(access, id)?));
+    for (at, id) in batch.ids.iter().enumerate() {
+        let taken = taken(access, id).map_err(|error| error.of_item(|| format!("ids[{at}]")))?;
+        effects.delete(Object::RoleBinding(taken));
     }
     Ok(effects.answer(Response::Deleted))
 }

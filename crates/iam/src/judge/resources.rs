@@ -22,14 +22,16 @@ pub(crate) fn capability(catalog: &Catalog, kind: &str, action: &str) -> String 
     (if action == "list" { "groups.list" } else { "groups.update" }).to_owned()
 }
 
+/// Refuses who lacks the capability for an action. Returns its name.
 fn require(
     access: &Access<'_>,
     kind: &str,
     action: &str,
     scope: Path<'_>,
-) -> Result<(), JudgeError> {
+) -> Result<String, JudgeError> {
     let capability = capability(access.view.snapshot().catalog(), kind, action);
-    access.require(&[&capability], scope)
+    access.require(&[&capability], scope)?;
+    Ok(capability)
 }
 
 pub(super) fn create(
@@ -41,18 +43,27 @@ pub(super) fn create(
     check_type("resource.type", &new.kind)?;
     check_properties("resource.properties", &new.properties)?;
     let parent = new.parent.as_ref().map(|parent| parent.as_path());
-    match parent {
-        None => access.only_operator(Rule::AcrossOrganizations, None)?,
-        Some(parent) => {
-            require(access, &new.kind, "create", parent)?;
-            if !access.view.is_group(parent) {
-                return Err(Refusal::not_found().into());
-            }
-        }
+    let Some(parent) = parent else {
+        access.only_operator(Rule::AcrossOrganizations, None)?;
+        return register(access, new, None, "", context);
+    };
+    let method = require(access, &new.kind, "create", parent)?;
+    if !access.view.is_group(parent) {
+        return Err(Refusal::not_found().into());
     }
+    register(access, new, Some(parent), &method, context)
+}
+
+fn register(
+    access: &Access<'_>,
+    new: &CreateResource,
+    parent: Option<Path<'_>>,
+    method: &str,
+    context: &mut Context<'_>,
+) -> Result<Outcome, JudgeError> {
     let id = new_path(access, Kind::Resource, parent, new.id.as_ref(), context)?;
     if !new.properties.is_empty() {
-        access.control_resource(id.as_path())?;
+        access.control_resource(id.as_path(), method)?;
     }
     let resource = Resource {
         id,
@@ -78,7 +89,7 @@ pub(super) fn update(
     }
     // The capability follows from the type. One that is absent is `NOT_FOUND` whatever the caller holds.
     let before = access.view.resource(update.id.as_path())?.ok_or_else(Refusal::not_found)?;
-    require(access, &before.kind, "update", parent_or_self(update.id.as_path()))?;
+    let method = require(access, &before.kind, "update", parent_or_self(update.id.as_path()))?;
     check_etag(update.etag.as_ref(), &before.meta, &before.id)?;
     if update.kind.as_ref().is_some_and(|kind| *kind != before.kind) {
         return Err(Refusal::invalid("resource.type", "it cannot change").into());
@@ -88,7 +99,7 @@ pub(super) fn update(
     after.description = update.description.clone().unwrap_or(after.description);
     after.properties = update.properties.clone().unwrap_or(after.properties);
     if after.properties != before.properties {
-        access.control_resource(after.id.as_path())?;
+        access.control_resource(after.id.as_path(), &method)?;
     }
     let mut effects = Effects::default();
     if after != before {
@@ -101,10 +112,10 @@ pub(super) fn update(
 /// Deletes a resource. The bindings at it go with it, each judged as its own delete.
 pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, JudgeError> {
     let resource = access.view.resource(delete.id.as_path())?.ok_or_else(Refusal::not_found)?;
-    require(access, &resource.kind, "delete", parent_or_self(delete.id.as_path()))?;
+    let method = require(access, &resource.kind, "delete", parent_or_self(delete.id.as_path()))?;
     check_etag(delete.etag.as_ref(), &resource.meta, &resource.id)?;
     if !resource.properties.is_empty() {
-        access.control_resource(resource.id.as_path())?;
+        access.control_resource(resource.id.as_path(), &method)?;
     }
     let mut effects = Effects::default();
     delete_bindings_at(access, &resource.id, &mut effects)?;

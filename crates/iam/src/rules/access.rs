@@ -86,13 +86,15 @@ impl<'s> Access<'s> {
     /// A refusal for something at this scope: told to who holds `groups.list` there, otherwise `NOT_FOUND`.
     pub(crate) fn refuse(&self, rule: Option<Rule>, cause: Cause, scope: Path<'_>) -> JudgeError {
         if self.rules.keeps(Rule::Visibility) && !self.rights.holds("groups.list", scope) {
-            return Refusal { told: Cause::NotFound, real: cause, rule, who_could: vec![] }.into();
+            return Refusal::hidden(rule, cause).into();
         }
         let who_could = match &cause {
             Cause::MissingCapability { missing, .. } => self.who_could(missing, scope),
             _ => vec![],
         };
-        Refusal { told: cause.clone(), real: cause, rule, who_could }.into()
+        let mut refusal = Refusal::open(rule, cause);
+        refusal.who_could = who_could;
+        refusal.into()
     }
 
     /// A few identities that hold all of these capabilities there, by bindings that the actor may see.

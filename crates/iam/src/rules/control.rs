@@ -2,6 +2,7 @@
 
 use capstan_engine::{AttributeCategory, Path, RoleBinding, Timestamp};
 
+use crate::object::parent_or_self;
 use crate::rights::set;
 use crate::rules::access::Access;
 use crate::{JudgeError, Rule};
@@ -83,7 +84,7 @@ impl Access<'_> {
                 }
             }
             Control::Properties => {
-                let tests = |binding: &&RoleBinding| has_test(binding, AttributeCategory::Subject);
+                let tests = |binding: &&RoleBinding| has_subject_test(binding);
                 for binding in bindings.iter().filter(tests) {
                     self.turn_on(binding)?;
                     self.within(&update, parent, binding.expires_at)?;
@@ -95,15 +96,25 @@ impl Access<'_> {
         Ok(())
     }
 
-    /// R8 for the properties of a resource: R1 over every conditional binding at or above it that tests them.
-    pub(crate) fn control_resource(&self, resource: Path<'_>) -> Result<(), JudgeError> {
+    /// R8 for the properties of a resource: R1 over every conditional binding at or above it that tests them. The
+    /// method needs this capability at the parent.
+    pub(crate) fn control_resource(
+        &self,
+        resource: Path<'_>,
+        method: &str,
+    ) -> Result<(), JudgeError> {
         if self.rights.is_operator() {
             return Ok(());
         }
-        let bindings =
-            resource.ancestors().flat_map(|scope| self.view.snapshot().bindings_at(scope));
-        let mut tested = bindings.filter(|one| has_test(one, AttributeCategory::Resource));
-        tested.try_for_each(|binding| self.turn_on(&binding))
+        let (snapshot, category) = (self.view.snapshot(), AttributeCategory::Resource);
+        let method = set(snapshot.catalog(), &[method]);
+        for scope in resource.ancestors() {
+            for binding in snapshot.conditional_bindings_at(scope, category) {
+                self.turn_on(&binding)?;
+                self.within(&method, parent_or_self(resource), binding.expires_at)?;
+            }
+        }
+        Ok(())
     }
 
     /// A change that may make the tests of a binding hold: as granting it.
@@ -114,6 +125,6 @@ impl Access<'_> {
     }
 }
 
-fn has_test(binding: &RoleBinding, category: AttributeCategory) -> bool {
-    binding.when.iter().any(|condition| condition.category == category)
+fn has_subject_test(binding: &RoleBinding) -> bool {
+    binding.when.iter().any(|condition| condition.category == AttributeCategory::Subject)
 }

@@ -150,9 +150,11 @@ impl<'de> Visitor<'de> for Key<'_, 'de> {
     }
 }
 
-/// Refuses a text with U+FFFE or U+FFFF: JSON may have them, YAML only escaped.
+/// Refuses a text with U+FFFE, U+FFFF or a control character that JSON may have and YAML only escaped.
 fn checked<E: Error>(text: &str) -> Result<&str, E> {
-    if !text.is_ascii() && text.contains(['\u{fffe}', '\u{ffff}']) {
+    let is_control = |c| matches!(c, '\u{7f}'..='\u{84}' | '\u{86}'..='\u{9f}');
+    let is_refused = |c| is_control(c) || matches!(c, '\u{fffe}' | '\u{ffff}');
+    if text.as_bytes().contains(&0x7f) || !text.is_ascii() && text.contains(is_refused) {
         return Err(E::custom("a character that YAML does not have"));
     }
     Ok(text)

@@ -1,4 +1,4 @@
-//! Work on a store that no server has open: verifying it, and giving back the space of what was deleted.
+//! Verifying a store, and giving back the space of what was deleted.
 
 use std::fs;
 use std::path::Path;
@@ -6,13 +6,14 @@ use std::path::Path;
 use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::RedbStore;
+use super::commit::After;
 use super::dir::Dir;
 use super::error::OpenError;
 use super::opening::{Opened, open as open_store};
-use super::schema::{TableError, open, read_transaction};
-use super::view::caught;
+use super::schema::{Kept, TableError, open, read_transaction};
+use super::view::{Tables, caught};
 use crate::batch::bytes_of;
-use crate::{Head, Limits};
+use crate::{Head, Limits, StoreError};
 
 /// What [`RedbStore::check`] found in a store without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +47,20 @@ impl RedbStore {
     pub fn check(dir: &Path) -> Result<Checked, OpenError> {
         let dir = Dir::open(dir)?;
         dir.look()?;
-        let opened = open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
-        caught(|| verify(&opened)).map_err(|error| of_file(&dir, error))
+        let Opened { handle: _open, tables, meta } =
+            open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
+        caught(|| verify(&tables, meta.head, meta.kept)).map_err(|error| of_file(&dir, error))
+    }
+
+    /// Reads every record of an open store, as [`Self::check`] does, at the current revision. Writes go on meanwhile.
+    /// This blocks. What is in a cache, of redb or of the kernel, is not read from the disk.
+    ///
+    /// # Errors
+    ///
+    /// The first fault that is found.
+    pub fn scrub(&self) -> Result<Checked, StoreError> {
+        let (tables, After { head, kept }) = self.shared.fresh_tables()?;
+        Ok(caught(|| verify(&tables, head, kept))?)
     }
 
     /// Makes the file of a store as short as its content allows. The store must not be open. This blocks, and a crash
@@ -82,7 +95,7 @@ fn of_file(dir: &Dir, error: TableError) -> OpenError {
     }
 }
 
-fn verify(Opened { tables, meta, .. }: &Opened) -> Result<Checked, TableError> {
+fn verify(tables: &Tables, last: Head, kept: Kept) -> Result<Checked, TableError> {
     let (mut entries, mut entry_bytes) = (0_u64, 0_u64);
     for entry in tables.state.iter()? {
         let (key, record) = entry?;
@@ -93,7 +106,7 @@ fn verify(Opened { tables, meta, .. }: &Opened) -> Result<Checked, TableError> {
     }
     let (mut bytes, mut chunks) = (0_u64, 0_u64);
     let mut before: Option<Head> = None;
-    for seq in meta.kept.from..=meta.head.seq {
+    for seq in kept.from..=last.seq {
         let transaction = read_transaction(&tables.log, seq)?;
         let head = transaction.committed.head;
         let expected = before.unwrap_or(Head {
@@ -112,13 +125,13 @@ fn verify(Opened { tables, meta, .. }: &Opened) -> Result<Checked, TableError> {
         chunks = chunks.saturating_add(u64::from(transaction.chunks));
         before = Some(head);
     }
-    if before.is_some_and(|last| last != meta.head) {
+    if before.is_some_and(|before| before != last) {
         return Err(TableError::Corrupt(
             "the last transaction does not end with the head".to_owned(),
         ));
     }
-    if bytes != meta.kept.bytes || chunks != tables.log.len()? {
+    if bytes != kept.bytes || chunks != tables.log.len()? {
         return Err(TableError::Corrupt("the log holds more or less than it should".to_owned()));
     }
-    Ok(Checked { head: meta.head, entries, entry_bytes, kept_from: meta.kept.from })
+    Ok(Checked { head: last, entries, entry_bytes, kept_from: kept.from })
 }

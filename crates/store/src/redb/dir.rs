@@ -15,7 +15,7 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use ::redb::StorageBackend;
-use rustix::fs::{Advice, OFlags, fadvise};
+use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
 use super::disk::{Disk, FileBackend, Room, room_of};
@@ -151,17 +151,30 @@ impl Dir {
 }
 
 impl Disk for Dir {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>> {
         let file = self.open_file()?;
-        // After a failed fsync the kernel may hold pages as clean that the disk does not have. Without them, what is
-        // read is what the disk has.
-        fadvise(&file, 0, None, Advice::DontNeed)?;
+        if anew {
+            drop_cached(&file)?;
+        }
         Ok(Box::new(FileBackend(file)))
     }
 
     fn room(&self) -> io::Result<Room> {
         room_of(&self.handle)
     }
+}
+
+/// Drops what the kernel has cached of a file. After a failed fsync it may hold pages as clean that the disk does not
+/// have. Without them, what is read is what the disk has.
+#[cfg(target_os = "linux")]
+fn drop_cached(file: &File) -> io::Result<()> {
+    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+}
+
+/// Other kernels have no such call.
+#[cfg(not(target_os = "linux"))]
+fn drop_cached(_: &File) -> io::Result<()> {
+    Ok(())
 }
 
 fn flags(flags: OFlags) -> i32 {

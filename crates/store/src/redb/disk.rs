@@ -13,8 +13,8 @@ use rustix::fs::{StatVfsMountFlags, fstatvfs};
 
 /// Where the bytes of a store are: a file, or what tests put in its place.
 pub(super) trait Disk: Send + Sync + fmt::Debug {
-    /// A new handle, which sees what the disk holds and nothing of what an earlier handle failed to write.
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>>;
+    /// A new handle. `anew`: it reads from the disk, and sees nothing of what an earlier handle failed to write.
+    fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>>;
 
     /// Whether there is room to write.
     fn room(&self) -> io::Result<Room>;

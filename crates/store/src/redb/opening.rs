@@ -80,18 +80,18 @@ pub(super) fn open(
     number: u64,
     verify: bool,
 ) -> Result<Opened, OpenError> {
-    let backend = || {
-        let backend = disk.open().map_err(|error| OpenError::io(path, error))?;
+    let backend = |anew| {
+        let backend = disk.open(anew).map_err(|error| OpenError::io(path, error))?;
         let length = backend.len().map_err(|error| OpenError::io(path, error))?;
         // redb makes a new store in an empty file.
         if length == 0 { Err(OpenError::Empty(path.to_owned())) } else { Ok((backend, length)) }
     };
     if verify {
-        let (file, length) = backend()?;
+        let (file, length) = backend(true)?;
         let overlay = Overlay::over(file, length);
         open_backend(Box::new(overlay), path, limits, number, true)?;
     }
-    open_backend(backend()?.0, path, limits, number, false)
+    open_backend(backend(false)?.0, path, limits, number, false)
 }
 
 /// Opens a handle on a backend that is not empty. `verify`: let redb read and verify every page; it then

@@ -207,9 +207,12 @@ pub(super) fn remove_transaction(
     log: &mut Table<'_, &'static [u8], &'static [u8]>,
     seq: u64,
 ) -> Result<u64, TableError> {
-    let first = read_chunk(log, seq, 0)?;
-    let (chunks, bytes) = start_of(&first).ok_or_else(|| malformed_transaction(seq))?;
-    for chunk in 0..chunks {
+    let key = log_key(seq, 0);
+    let (chunks, bytes) = {
+        let Some(first) = log.remove(key.as_slice())? else { return Err(missing(seq, 0)) };
+        start_of(open(&key, first.value())?).ok_or_else(|| malformed_transaction(seq))?
+    };
+    for chunk in 1..chunks {
         log.remove(log_key(seq, chunk).as_slice())?;
     }
     Ok(bytes)
@@ -220,9 +223,11 @@ fn read_chunk(
     seq: u64,
     chunk: u32,
 ) -> Result<Vec<u8>, TableError> {
-    record(log, &log_key(seq, chunk))?.ok_or_else(|| {
-        TableError::Corrupt(format!("chunk {chunk} of transaction {seq} is missing in the log"))
-    })
+    record(log, &log_key(seq, chunk))?.ok_or_else(|| missing(seq, chunk))
+}
+
+fn missing(seq: u64, chunk: u32) -> TableError {
+    TableError::Corrupt(format!("chunk {chunk} of transaction {seq} is missing in the log"))
 }
 
 /// The number of chunks of a transaction, and the bytes of its keys and values.

@@ -8,14 +8,16 @@ mod sim;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::opening::make;
-use super::schema::{Kept, Meta};
+use super::schema::{Kept, Meta, read_transaction};
 use super::*;
-use crate::{Op, Transaction};
+use crate::limits::LOG_CHUNK_BYTES;
+use crate::{HEAD_BYTES, Op, Transaction};
 use sim::Sim;
 
 type State = BTreeMap<Bytes, Bytes>;
@@ -32,16 +34,16 @@ fn limits() -> Limits {
 
 /// A disk with an empty store, durable.
 fn new_disk() -> Sim {
-    let sim = Sim::default();
-    let backend = Traced { backend: Disk::open(&sim).unwrap(), trace: Arc::default() };
-    let meta = Meta {
-        head: Head::empty(1),
-        kept: Kept { from: 1, bytes: 0 },
-        page_key: [7; 32],
-        created: 9,
-    };
-    make(backend, &meta, &limits()).unwrap().close().unwrap();
-    sim
+    static FILE: OnceLock<Vec<u8>> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let sim = Sim::default();
+        let backend = Traced { backend: sim.open(true).unwrap(), trace: Arc::default() };
+        let kept = Kept { from: 1, bytes: 0 };
+        let meta = Meta { head: Head::empty(1), kept, page_key: [7; 32], created: 9 };
+        make(backend, &meta, &limits()).unwrap().close().unwrap();
+        sim.file()
+    });
+    Sim::of(file.clone())
 }
 
 fn open_sim(sim: &Sim, limits: Limits) -> Result<RedbStore, OpenError> {
@@ -111,4 +113,27 @@ fn random_batch(random: &mut fastrand::Rng) -> Batch {
         batch.side.push(put(format!("side/{}", random.u8(..5)), [random.u8(..)]));
     }
     batch
+}
+
+/// A transaction is cut after [`LOG_CHUNK_BYTES`], and read whole.
+#[test]
+fn a_long_transaction_is_kept_in_chunks() {
+    let sim = new_disk();
+    let store = open_sim(&sim, limits()).unwrap();
+    let mut head = head_of(&store);
+    // Before the value: chunks, bytes, head; kind, length and key; length.
+    let around = 4 + 8 + HEAD_BYTES + 1 + 4 + 1 + 4;
+    for (length, chunks) in [
+        (LOG_CHUNK_BYTES - around, 1),
+        (LOG_CHUNK_BYTES - around + 1, 2),
+        (3 * LOG_CHUNK_BYTES - around, 3),
+    ] {
+        let ops = vec![put("k", vec![1; length])];
+        let batch = Batch { transactions: vec![Transaction { ops }], side: Vec::new() };
+        head = append(&store, &head, &batch).unwrap();
+        let snapshot = recovered(&store).unwrap();
+        let logged = read_transaction(&snapshot.tables.load().log, head.seq).unwrap();
+        assert_eq!(logged.chunks, chunks);
+        assert_eq!(logged.committed, Committed { head, ops: batch.transactions[0].ops.clone() });
+    }
 }

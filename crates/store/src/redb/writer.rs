@@ -71,6 +71,13 @@ impl Writer {
         Snapshot { head, generation: self.generation, kept, tables, shared }
     }
 
+    /// New tables of the state as it is now.
+    pub(super) fn tables(&self) -> Result<(Tables, After), TableError> {
+        let Some(handle) = &self.handle else { return Err(TableError::Failed(pause())) };
+        let tables = caught(|| Tables::latest(handle.database()?, handle.number))?;
+        Ok((tables, self.after))
+    }
+
     /// See [`crate::Journal::append`].
     pub(super) fn append(
         &mut self,
@@ -81,9 +88,9 @@ impl Writer {
         if let Some(reason) = &self.stopped {
             return Err(StoreError::ReadOnly(reason.clone()).into());
         }
-        let has_failed = |handle: &Handle| handle.trace.failure().is_some();
-        if self.handle.as_ref().is_some_and(has_failed) {
-            self.drop_handle(shared); // a reader met the failure
+        // A reader met a failure, or redb one that it could do without.
+        if let Some(cause) = self.handle.as_ref().and_then(|handle| handle.trace.failure()) {
+            self.drop_handle(shared, matches!(definite(cause), StoreError::Full));
         }
         self.reopen(shared)?;
         if self.after.head != *expected {
@@ -111,7 +118,7 @@ impl Writer {
                 // It is durable, whatever comes now.
                 match caught(|| Tables::latest(handle.database()?, handle.number)) {
                     Ok(tables) => shared.publish(self.snapshot(tables, shared)),
-                    Err(_) => self.drop_handle(shared),
+                    Err(_) => self.drop_handle(shared, false),
                 }
                 Ok(after.head)
             }
@@ -135,28 +142,25 @@ impl Writer {
             self.perhaps = failed.perhaps;
             self.generation = self.generation.saturating_add(1);
         }
-        if matches!(answer, StoreError::Full) {
-            // No fault of the disk: what it has is as it was.
-            self.handle = None;
-            let _later = self.reopen(shared);
-        } else {
-            self.drop_handle(shared);
-        }
+        self.drop_handle(shared, matches!(answer, StoreError::Full));
         answer
     }
 
-    /// Drops a handle after a fault of the disk, and opens another one if that is possible now.
-    fn drop_handle(&mut self, shared: &Arc<Shared>) {
+    /// Drops a handle that failed, and opens another one if that is possible now. A full disk is no fault: what it has
+    /// is as it was.
+    fn drop_handle(&mut self, shared: &Arc<Shared>, is_full: bool) {
         self.handle = None;
-        self.verify = true;
-        self.count_failure(&shared.limits);
+        if !is_full {
+            self.verify = true;
+            self.count_failure(&shared.limits);
+        }
         let _later = self.reopen(shared);
     }
 
     /// What a reader calls whose read failed: opens a new handle, if the one it read with is still in use.
     pub(super) fn renew(&mut self, shared: &Arc<Shared>, handle: u64) -> Result<(), StoreError> {
         if self.handle.as_ref().is_some_and(|current| current.number == handle) {
-            self.drop_handle(shared);
+            self.drop_handle(shared, false);
         }
         self.reopen(shared)
     }
@@ -206,8 +210,8 @@ impl Writer {
                 Ok(())
             }
             Err(error) => {
+                // The failure for which it is opened again was counted.
                 self.open_after = Instant::now().checked_add(shared.limits.reopen_pause);
-                self.count_failure(&shared.limits);
                 Err(error)
             }
         }

@@ -1,14 +1,16 @@
 //! What is refused in place of a store, with an error of its own each, and without changing it.
 
 use std::fs::{self, File, Permissions};
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use capstan_store::{Batch, Journal as _, Limits, OpenError, RedbStore};
-use redb::{Database, ReadableDatabase as _, TableDefinition};
+use capstan_store::{Batch, Journal as _, Limits, OpenError, RedbStore, StoreError};
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
 use tempfile::TempDir;
 
 use crate::common::{batch, dump, put};
+
+type Table<'t> = redb::Table<'t, &'static [u8], &'static [u8]>;
 
 /// A directory with a store, in a directory that goes with the test.
 struct Stored {
@@ -172,6 +174,104 @@ fn a_store_of_a_later_version_is_refused() {
         text_of(&error, &stored.dir),
         "the store `DIR/store.redb` has format 2, this program reads format 1: use a later version"
     );
+}
+
+/// What redb itself cannot find: a record under another key, and a history that somebody has changed.
+#[test]
+fn a_record_that_does_not_belong_to_its_key_is_no_value() {
+    let stored = Stored::new();
+    let change = |name: &str, change: &dyn Fn(&mut Table<'_>)| {
+        let database = Database::open(&stored.file).unwrap();
+        let transaction = database.begin_write().unwrap();
+        change(&mut transaction.open_table(TableDefinition::new(name)).unwrap());
+        transaction.commit().unwrap();
+    };
+    let moved = |from: &'static [u8], to: &'static [u8]| {
+        move |table: &mut Table<'_>| {
+            let record = table.get(from).unwrap().unwrap().value().to_vec();
+            table.insert(to, &record[..]).unwrap();
+        }
+    };
+    change("state", &moved(b"key 007", b"key 008"));
+    let run = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let store = stored.open().unwrap();
+    let view = run.block_on(store.view()).unwrap();
+    let corrupt = "the store is corrupt: record `key 008` does not match its checksum";
+    assert_eq!(view.get(b"key 008").unwrap_err().to_string(), corrupt);
+    assert_eq!(view.get(b"key 007").unwrap().unwrap().len(), 500);
+    let mut seen = 0;
+    let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let counted = view.scan(all, &mut |_, _| {
+        seen += 1;
+        true
+    });
+    assert_eq!((counted.unwrap_err().to_string(), seen), (corrupt.to_owned(), 8));
+    drop(store);
+    assert_eq!(
+        text_of(&RedbStore::check(&stored.dir).unwrap_err(), &stored.dir),
+        "the store `DIR/store.redb` is corrupt: record `key 008` does not match its checksum; restore it from a backup"
+    );
+
+    // The checksums are right, but not the digest.
+    let stored = Stored::new();
+    let store = stored.open().unwrap();
+    run.block_on(async {
+        let head = store.head().await.unwrap();
+        let head = store.append(head, batch(vec![put("a", "1")])).await.unwrap();
+        store.append(head, batch(vec![put("b", "1")])).await.unwrap();
+    });
+    drop(store);
+    let database = Database::open(&stored.file).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut log = transaction.open_table(TableDefinition::<&[u8], &[u8]>::new("log")).unwrap();
+        let key = [&2_u64.to_be_bytes()[..], &0_u32.to_be_bytes()].concat();
+        let record = log.get(&key[..]).unwrap().unwrap().value().to_vec();
+        let mut value = record[9..].to_vec();
+        assert_eq!(value.pop(), Some(b'1'));
+        value.push(b'2');
+        let seed = twox_hash::XxHash3_64::oneshot_with_seed(1, &key);
+        let checksum = twox_hash::XxHash3_64::oneshot_with_seed(seed, &value);
+        let record = [&[1][..], &checksum.to_le_bytes(), &value].concat();
+        log.insert(&key[..], &record[..]).unwrap();
+    }
+    transaction.commit().unwrap();
+    drop(database);
+    assert_eq!(
+        text_of(&RedbStore::check(&stored.dir).unwrap_err(), &stored.dir),
+        "the store `DIR/store.redb` is corrupt: the digest of transaction 2 does not follow from it and the one \
+         before; restore it from a backup"
+    );
+}
+
+/// A disk that changes what it holds, while the store is open: what was read is right, and verifying finds the change.
+#[test]
+fn a_bit_that_flips_while_the_store_is_open_is_found() {
+    let stored = Stored::new();
+    let limits = Limits { cache_bytes: 0, ..Limits::default() };
+    let store = RedbStore::open(&stored.dir, limits).unwrap();
+    assert_eq!(store.scrub().unwrap().entries, 200);
+    let whole = fs::read(&stored.file).unwrap();
+    let value = [7; 500];
+    let places = (0..whole.len() - value.len()).filter(|place| whole[*place..].starts_with(&value));
+    let places: Vec<u64> = places.step_by(10).map(|place| place as u64).collect();
+    assert!(places.len() >= 20, "{places:?}");
+    let mut found = 0;
+    for place in &places {
+        let file = File::options().write(true).open(&stored.file).unwrap();
+        file.write_all_at(&[6], *place).unwrap();
+        match store.scrub() {
+            Err(StoreError::Corrupt(reason)) => {
+                assert!(reason.contains("checksum"), "{reason}");
+                found += 1;
+            }
+            Ok(_) => {} // a page that is not in use any more, or that redb has in memory
+            Err(other) => panic!("{other}"),
+        }
+        file.write_all_at(&[7], *place).unwrap();
+    }
+    assert!(found * 4 >= places.len() * 3, "{found} of {} changes were found", places.len());
+    assert_eq!(store.scrub().unwrap().entries, 200);
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn a_batch_has_a_longest_length() {
         let of = |transactions: &[&[&Op]], side: &Op| Batch {
             transactions: transactions
                 .iter()
-                .map(|ops| Transaction { ops: ops.iter().map(|op| Op::clone(op)).collect() })
+                .map(|ops| Transaction { ops: ops.iter().copied().cloned().collect() })
                 .collect(),
             side: vec![side.clone()],
         };

@@ -9,6 +9,8 @@
 
 mod common;
 mod directory;
+mod document;
+mod full_disk;
 mod golden;
 mod limits;
 mod model;

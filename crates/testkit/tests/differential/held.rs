@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_engine::{
-    Attributes, CapabilitySet, Path, PathBuf, RoleBinding, Snapshot, Timestamp,
+    AttributeCategory, Attributes, CapabilitySet, Path, PathBuf, RoleBinding, Snapshot, Timestamp,
     WHO_COULD_EVALUATED_MAX, Writer,
 };
 use capstan_testkit::Naive;
@@ -143,6 +143,21 @@ proptest! {
             found.sort();
             expected.sort();
             prop_assert_eq!(found, expected);
+            for category in [AttributeCategory::Subject, AttributeCategory::Resource] {
+                let tests = |one: &&RoleBinding| one.when.iter().any(|test| test.category == category);
+                let mut tested: Vec<_> = listed.iter().filter(tests).map(key).collect();
+                let found = snapshot.conditional_bindings_at(at, category);
+                let mut found: Vec<_> = found.map(|one| key(&one)).collect();
+                found.sort();
+                tested.sort();
+                prop_assert_eq!(found, tested);
+            }
+            for binding in &listed {
+                let same = snapshot.same_binding(&RoleBinding { id: None, expires_at: None, ..binding.clone() });
+                prop_assert_eq!(same.and_then(|same| same.id), binding.id.clone());
+                let other = RoleBinding { role: "no-such-role".into(), ..binding.clone() };
+                prop_assert!(snapshot.same_binding(&other).is_none());
+            }
             for binding in listed {
                 let whole = snapshot.role_bindings(binding.identity.as_path());
                 let binding = format!("{binding:?}");

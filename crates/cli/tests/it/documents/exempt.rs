@@ -116,6 +116,7 @@ pub(super) const BLOCKS: &[(&str, &str, &str)] = &[
     ("docs/CLIENTS.md", "xml", "a settings.xml; likewise"),
     ("docs/CLIENTS.md", "groovy", "a build.gradle; likewise"),
     ("docs/CLIENTS.md", "toml", "a hosts.toml; registry::container_tools writes the same"),
+    ("docs/STORE.md", "text", "pictures of files and records; tests of crates/store hold them"),
     ("docs/CLIENTS.md", "python", "oras; registry::container_tools runs the same"),
 ];
 

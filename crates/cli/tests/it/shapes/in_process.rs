@@ -154,9 +154,8 @@ impl<'w> Policy<'w> {
             keys
         };
         let holding = answers.identities.as_ref().unwrap();
-        let ids: BTreeSet<_> =
-            self.world.facts.identities.iter().map(|found| found.id.as_str()).collect();
-        let expected = ids.into_iter().filter(|id| holding.iter().all(|other| other != id));
+        let ids = self.world.identities().into_iter().map(|id| id.as_str());
+        let expected = ids.filter(|id| holding.iter().all(|other| other != id));
         let expected = expected.filter_map(|id| {
             let bindings = naive.conditional(id, capability, resource.as_str()).unwrap();
             (!bindings.is_empty()).then(|| (id, expected_keys(bindings)))
@@ -201,6 +200,9 @@ impl<'w> Policy<'w> {
         prop_assert_eq!(&found.missing, &expected.missing, "why {:?}", question);
         prop_assert_eq!(&found.roles, &expected.roles, "why {:?}", question);
         prop_assert_eq!(found.witness.is_some(), found.allowed, "why {:?}", question);
+        let mut identities = self.world.facts.identities.iter();
+        let disabled = identities.any(|one| one.id == *identity && one.disabled);
+        prop_assert_eq!(found.disabled, disabled, "why {:?}", question);
         let causes = |expired, failed| {
             found
                 .uncounted

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 
 /// Images by default. `CAPSTAN_CRASH_IMAGES` asks for another number, 5,000 in the long run.
-const IMAGES: u64 = 400;
+const IMAGES: u64 = 300;
 /// One in so many images loses power again while it is opened.
 const AGAIN: u8 = 10;
 

@@ -193,7 +193,7 @@ fn error(kind: FaultKind) -> io::Error {
 }
 
 impl Disk for Sim {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, _anew: bool) -> io::Result<Box<dyn StorageBackend>> {
         match self.lock().fails(false) {
             Some(kind) => Err(error(kind)),
             None => Ok(Box::new(self.clone())),

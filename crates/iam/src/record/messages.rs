@@ -1,0 +1,181 @@
+//! The messages that records are made of. A field number is never given to another field, and never used again.
+
+use std::collections::BTreeMap;
+
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Time {
+    #[prost(int64, tag = "1")]
+    pub(super) seconds: i64,
+    #[prost(uint32, tag = "2")]
+    pub(super) nanos: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MetaRecord {
+    #[prost(uint64, tag = "1")]
+    pub(super) created: u64,
+    /// 0 if it is `created`.
+    #[prost(uint64, tag = "2")]
+    pub(super) updated: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) create_time: Option<Time>,
+    /// Absent if it is `create_time`.
+    #[prost(message, optional, tag = "4")]
+    pub(super) update_time: Option<Time>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GroupRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RoleRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) capabilities: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct BindingRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) identity: String,
+    #[prost(string, tag = "5")]
+    pub(super) role: String,
+    /// Absent if it is the parent of the id.
+    #[prost(string, optional, tag = "6")]
+    pub(super) scope: Option<String>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) expires_at: Option<Time>,
+    #[prost(message, repeated, tag = "8")]
+    pub(super) when: Vec<ConditionRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ConditionRecord {
+    /// 1 subject, 2 resource, 3 action, 4 context.
+    #[prost(uint32, tag = "1")]
+    pub(super) category: u32,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(bool, tag = "3")]
+    pub(super) equals: bool,
+    #[prost(message, optional, tag = "4")]
+    pub(super) value: Option<ValueRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ValueRecord {
+    #[prost(oneof = "OneValue", tags = "1, 2, 3")]
+    pub(super) value: Option<OneValue>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum OneValue {
+    #[prost(string, tag = "1")]
+    String(String),
+    #[prost(bool, tag = "2")]
+    Boolean(bool),
+    #[prost(sint64, tag = "3")]
+    Integer(i64),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct IdentityRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) kind: String,
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub(super) properties: BTreeMap<String, ValueRecord>,
+    #[prost(bool, tag = "6")]
+    pub(super) disabled: bool,
+    #[prost(oneof = "AuthenticationRecord", tags = "7, 8, 9")]
+    pub(super) authentication: Option<AuthenticationRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum AuthenticationRecord {
+    #[prost(message, tag = "7")]
+    ClaimMatch(ClaimMatchRecord),
+    #[prost(message, tag = "8")]
+    StaticKeys(StaticKeysRecord),
+    #[prost(message, tag = "9")]
+    ClientCertificate(ClientCertificateRecord),
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MatchRecord {
+    #[prost(string, tag = "1")]
+    pub(super) text: String,
+    #[prost(bool, tag = "2")]
+    pub(super) is_pattern: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ClaimMatchRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) issuer: Option<MatchRecord>,
+    #[prost(message, optional, tag = "2")]
+    pub(super) subject: Option<MatchRecord>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) audience: Option<MatchRecord>,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub(super) claims: BTreeMap<String, String>,
+    #[prost(btree_map = "string, string", tag = "5")]
+    pub(super) claim_patterns: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct StaticKeysRecord {
+    #[prost(string, tag = "1")]
+    pub(super) issuer: String,
+    #[prost(string, tag = "2")]
+    pub(super) subject: String,
+    #[prost(string, tag = "3")]
+    pub(super) jwks: String,
+    #[prost(message, optional, tag = "4")]
+    pub(super) expires_at: Option<Time>,
+    #[prost(string, optional, tag = "5")]
+    pub(super) audience: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ClientCertificateRecord {
+    #[prost(string, tag = "1")]
+    pub(super) spiffe_id: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ResourceRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) kind: String,
+    #[prost(btree_map = "string, message", tag = "5")]
+    pub(super) properties: BTreeMap<String, ValueRecord>,
+}

@@ -1,0 +1,247 @@
+//! A management plane without a store: whole objects in a map, beside the engine's writer.
+//!
+//! A test asks for operations as an actor, and sees the outcome or the refusal. Objects can also be put without being
+//! judged. What an identity can do is computed a second time, without code of the product ([`Bindings`]).
+
+mod effective;
+pub mod operations;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use capstan_engine::{Catalog, Change, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
+use capstan_iam::{
+    Actor, Context, JudgeError, Kind, Object, Objects, ObjectsError, Operation, Outcome, Reader,
+    Refusal, RuleSet, State, judge,
+};
+
+pub use effective::{Bindings, Bits, bits, named, role_bits};
+
+/// A state of objects, and the time.
+#[derive(Clone, Debug)]
+pub struct Managed {
+    writer: Writer,
+    snapshot: Arc<Snapshot>,
+    objects: BTreeMap<(Kind, String), Object>,
+    /// The time of operations and reads.
+    pub now: Timestamp,
+    /// The rules that are kept.
+    pub rules: RuleSet,
+    /// The issuers that keys of identities cannot claim.
+    pub reserved_issuers: Vec<String>,
+    ids: u64,
+}
+
+impl Managed {
+    /// No objects, at [`T0`].
+    ///
+    /// # Panics
+    ///
+    /// Never: nothing is a valid policy.
+    #[must_use]
+    #[expect(clippy::expect_used, reason = "for tests only")]
+    pub fn new(catalog: Arc<Catalog>) -> Self {
+        let model = Model::new(catalog, Facts::default()).expect("nothing is a valid policy");
+        let snapshot = Arc::new(Snapshot::build(&model, 1).expect("it is small"));
+        Self {
+            writer: Writer::new(&snapshot),
+            snapshot,
+            objects: BTreeMap::new(),
+            now: T0,
+            rules: RuleSet::FULL,
+            reserved_issuers: vec![],
+            ids: 0,
+        }
+    }
+
+    /// The engine's snapshot.
+    #[must_use]
+    pub const fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// The revision.
+    #[must_use]
+    pub fn revision(&self) -> u64 {
+        self.snapshot.revision()
+    }
+
+    /// All objects, by kind and path.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.objects.values()
+    }
+
+    /// The object of this kind and path.
+    #[must_use]
+    pub fn object(&self, kind: Kind, id: &str) -> Option<&Object> {
+        self.objects.get(&(kind, id.to_owned()))
+    }
+
+    /// The state, to be judged on.
+    #[must_use]
+    pub fn state(&self) -> State<'_> {
+        State { snapshot: &self.snapshot, objects: self }
+    }
+
+    /// Judges an operation and does nothing.
+    ///
+    /// # Errors
+    ///
+    /// It is refused.
+    pub fn judge(&self, actor: &Actor, operation: &Operation) -> Result<Outcome, Box<Refusal>> {
+        let mut ids = self.ids;
+        let mut new_id = || {
+            ids += 1;
+            ids
+        };
+        let mut context = Context {
+            now: self.now,
+            revision: self.revision() + 1,
+            new_id: &mut new_id,
+            reserved_issuers: &self.reserved_issuers,
+        };
+        let judged = judge(&self.rules, &self.state(), actor, operation, &mut context);
+        refused(judged)
+    }
+
+    /// Judges an operation and does it.
+    ///
+    /// # Errors
+    ///
+    /// It is refused.
+    ///
+    /// # Panics
+    ///
+    /// The engine refuses what the rules allow.
+    #[expect(clippy::panic, reason = "for tests only")]
+    pub fn perform(
+        &mut self,
+        actor: &Actor,
+        operation: &Operation,
+    ) -> Result<Outcome, Box<Refusal>> {
+        let outcome = self.judge(actor, operation)?;
+        if let Err(error) = self.apply(&outcome) {
+            panic!("the engine refuses what the rules allow: {error}\n{operation:?}");
+        }
+        Ok(outcome)
+    }
+
+    /// Does what an operation comes to.
+    ///
+    /// # Errors
+    ///
+    /// The engine refuses it.
+    pub fn apply(&mut self, outcome: &Outcome) -> Result<(), capstan_engine::ApplyError> {
+        self.writer.apply(&outcome.changes)?;
+        if !outcome.is_unchanged() {
+            // As many as an operation can have drawn.
+            self.ids += 4_000;
+            self.snapshot = self.writer.publish(self.revision() + 1);
+        }
+        for change in &outcome.objects {
+            let key = (change.kind, change.id.as_str().to_owned());
+            match &change.after {
+                Some(object) => self.objects.insert(key, object.clone()),
+                None => self.objects.remove(&key),
+            };
+        }
+        Ok(())
+    }
+
+    /// Puts a new object without asking anybody.
+    ///
+    /// # Errors
+    ///
+    /// The engine refuses it.
+    pub fn put(&mut self, object: Object) -> Result<(), capstan_engine::ApplyError> {
+        self.writer.apply([match &object {
+            Object::Group(one) => Change::CreateGroup(one.fact()),
+            Object::Role(one) => Change::CreateRole(one.fact()),
+            Object::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
+            Object::Identity(one) => Change::CreateIdentity(one.fact()),
+            Object::Resource(one) => Change::CreateResource(one.fact()),
+        }])?;
+        self.snapshot = self.writer.publish(self.revision() + 1);
+        self.objects.insert((object.kind(), object.id().as_str().to_owned()), object);
+        Ok(())
+    }
+
+    /// Whoever reads as an actor.
+    ///
+    /// # Errors
+    ///
+    /// The actor is not known or disabled.
+    pub fn reader<'s>(&'s self, actor: &'s Actor) -> Result<Reader<'s>, Box<Refusal>> {
+        refused(Reader::new(&self.rules, &self.state(), actor, self.now))
+    }
+
+    /// What an actor gets of an object.
+    ///
+    /// # Errors
+    ///
+    /// It is refused.
+    ///
+    /// # Panics
+    ///
+    /// The id is no path.
+    #[expect(clippy::expect_used, reason = "for tests only")]
+    pub fn get(
+        &self,
+        actor: &Actor,
+        kind: Kind,
+        id: &str,
+    ) -> Result<capstan_iam::Shown, Box<Refusal>> {
+        let id: PathBuf = id.parse().expect("a path");
+        refused(self.reader(actor)?.get(kind, id.as_path()))
+    }
+
+    /// The ids of what an actor sees of a kind, sorted.
+    #[must_use]
+    pub fn list(&self, actor: &Actor, kind: Kind) -> Vec<String> {
+        let Ok(reader) = self.reader(actor) else { return vec![] };
+        let of_kind = self.objects.values().filter(|object| object.kind() == kind);
+        let seen = of_kind.filter(|object| matches!(reader.show(object), Ok(Some(_))));
+        seen.map(|object| object.id().as_str().to_owned()).collect()
+    }
+}
+
+/// The time at which worlds begin: 2026-01-01T00:00:00Z.
+pub const T0: Timestamp = Timestamp::new(1_767_225_600, 0);
+
+/// Some seconds after [`T0`].
+#[must_use]
+pub const fn after(seconds: i64) -> Timestamp {
+    Timestamp::new(T0.seconds() + seconds, 0)
+}
+
+/// A map has no errors.
+#[expect(clippy::panic, reason = "for tests only")]
+fn refused<T>(judged: Result<T, JudgeError>) -> Result<T, Box<Refusal>> {
+    judged.map_err(|error| match error {
+        JudgeError::Refused(refusal) => refusal,
+        JudgeError::Objects(error) => panic!("{error}"),
+    })
+}
+
+impl Objects for Managed {
+    fn get(&self, kind: Kind, id: Path<'_>) -> Result<Option<Object>, ObjectsError> {
+        Ok(self.objects.get(&(kind, id.as_str().to_owned())).cloned())
+    }
+
+    fn below(
+        &self,
+        kind: Kind,
+        at: Option<Path<'_>>,
+        each: &mut dyn FnMut(Object) -> bool,
+    ) -> Result<(), ObjectsError> {
+        let from = (kind, at.map_or("", Path::as_str).to_owned());
+        let of_kind = self.objects.range(from..).take_while(|((found, _), _)| *found == kind);
+        let is_below = |object: &&Object| at.is_none_or(|at| at.contains(object.id().as_path()));
+        for object in of_kind.map(|(_, object)| object).filter(is_below) {
+            if !each(object.clone()) {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

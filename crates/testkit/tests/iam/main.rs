@@ -1,0 +1,22 @@
+//! The privilege rules: tables of what is allowed, refused and how, and attacks that must gain nothing.
+
+#![expect(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "all of this is test code"
+)]
+
+mod attack;
+mod common;
+mod cover;
+mod escalation;
+mod faults;
+mod identities;
+mod isolation;
+mod seeds;
+mod settled;
+mod texts;
+mod visible;
