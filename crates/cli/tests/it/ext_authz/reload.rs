@@ -37,9 +37,8 @@ async fn until(server: &InProcess, http: &Http, status: i32) -> Outcome {
 #[tokio::test]
 async fn a_reload_revokes_credentials_and_bindings() {
     let config = configured("envoy-revoke", &usual_policy(), ROUTES);
-    let capstan_server::feed::source::Source::File { path, .. } = config.source.clone() else {
-        panic!()
-    };
+    let capstan_server::server::Feed::Document(source) = config.feed.clone() else { panic!() };
+    let capstan_server::feed::source::Source::File { path, .. } = source else { panic!() };
     let server = InProcess::start_with(config).await;
     let ci = Http::get("/v2/web/tags").bearer("ci-secret");
     let dev = Http::get("/v2/web/tags").bearer("dev-secret");
