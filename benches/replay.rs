@@ -79,7 +79,10 @@ impl Replay {
         let bytes = world.document();
         fs::write(&document, &bytes)?;
         let config = Config {
-            source: Source::File { path: document, bytes_max: bytes.len() as u64 },
+            feed: server::Feed::Document(Source::File {
+                path: document,
+                bytes_max: bytes.len() as u64,
+            }),
             catalogs: vec![],
             listen: vec![server::Address::Unix(socket.clone())],
             http: None,

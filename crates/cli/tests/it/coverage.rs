@@ -149,7 +149,11 @@ fn every_limit_is_named_by_a_test() {
     let tests = text_of("../testkit/tests/iam") + &unit_tests(&iam);
     let limits = fs::read_to_string(iam.join("limits.rs")).unwrap();
     let exempt = EXEMPT_IAM_LIMITS.map(|(name, _)| name).into();
-    assert_eq!(unnamed(&limits, &tests, 10), exempt, "left: limits without a test; right: exemptions");
+    assert_eq!(
+        unnamed(&limits, &tests, 10),
+        exempt,
+        "left: limits without a test; right: exemptions"
+    );
 
     let client = root().join("../client");
     let tests = text_of("../client/tests/it") + &unit_tests(&client.join("src"));

@@ -229,7 +229,13 @@ mod tests {
     use capstan_iam::{Refusal, Rule};
 
     fn refused(told: Cause, rule: Option<Rule>) -> RequestError {
-        RequestError::from(Refusal { real: told.clone(), told, rule, who_could: vec![] })
+        RequestError::from(Refusal {
+            real: told.clone(),
+            told,
+            rule,
+            who_could: vec![],
+            item: None,
+        })
     }
 
     /// Code and reason of section 7 of the contract.
@@ -310,7 +316,7 @@ mod tests {
         let missing = vec!["groups.list".to_owned()];
         let real = Cause::MissingCapability { scope: "acme".parse().unwrap(), missing };
         let rule = Some(Rule::Visibility);
-        let hidden = Refusal { told: Cause::NotFound, real, rule, who_could: vec![] };
+        let hidden = Refusal { told: Cause::NotFound, real, rule, who_could: vec![], item: None };
         for error in [RequestError::NotFound, hidden.into(), refused(Cause::NotFound, None)] {
             let status = Status::from(error);
             assert_eq!((status.code(), status.message()), (Code::NotFound, "not found"));

@@ -174,7 +174,7 @@ impl Iam {
 
 fn operator_only(scope: Option<PathBuf>) -> RequestError {
     let told = Cause::OperatorOnly { scope, absent: vec![] };
-    Refusal { real: told.clone(), told, rule: None, who_could: vec![] }.into()
+    Refusal { real: told.clone(), told, rule: None, who_could: vec![], item: None }.into()
 }
 
 /// Requires what shows an organization as a whole. The whole policy is the operator's.
