@@ -103,3 +103,21 @@ pub(crate) fn is_empty(range: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
         (Bound::Unbounded, _) | (_, Bound::Unbounded) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Transaction;
+
+    #[test]
+    fn sequence_numbers_have_an_end() {
+        let batch = Batch { transactions: vec![Transaction::default(); 2], side: Vec::new() };
+        let at = |seq| Head { seq, ..Head::empty(1) };
+        let validated = |seq| validate(&at(seq), &batch, &Limits::default());
+        validated((1 << SEQ_BITS) - 3).unwrap();
+        assert_eq!(
+            validated((1 << SEQ_BITS) - 2).unwrap_err().to_string(),
+            "the sequence number 1099511627776 is beyond the last one, 2^40 - 1"
+        );
+    }
+}

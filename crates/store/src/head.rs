@@ -105,3 +105,33 @@ impl Head {
         Self { epoch: self.epoch, seq, n_ops, digest, prev_digest: self.digest }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let head = Head {
+            epoch: EPOCH_MAX,
+            seq: (1 << SEQ_BITS) - 1,
+            n_ops: 7,
+            digest: [1; DIGEST_BYTES],
+            prev_digest: [2; DIGEST_BYTES],
+        };
+        let bytes = head.to_bytes();
+        assert_eq!(Head::from_bytes(&bytes), Some(head));
+        assert_eq!(head.revision(), (1 << 53) - 1, "JSON holds the highest revision exactly");
+        for end in 0..bytes.len() {
+            assert_eq!(Head::from_bytes(&bytes[..end]), None);
+        }
+        assert_eq!(Head::from_bytes(&[&bytes[..], &[0]].concat()), None);
+        for wrong in [
+            Head { epoch: 0, ..head },
+            Head { epoch: EPOCH_MAX + 1, ..head },
+            Head { seq: 1 << SEQ_BITS, ..head },
+        ] {
+            assert_eq!(Head::from_bytes(&wrong.to_bytes()), None);
+        }
+    }
+}

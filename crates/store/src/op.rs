@@ -53,3 +53,35 @@ impl Op {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read is what was written, and nothing that is cut off or changed makes it panic.
+    #[test]
+    fn operations_are_read_as_they_were_written() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut any = || Bytes::from_iter((0..random.usize(..9)).map(|_| random.u8(..)));
+        for number in 0..200 {
+            let op = if number % 3 == 0 {
+                Op::Delete { key: any() }
+            } else {
+                Op::Put { key: any(), value: any() }
+            };
+            let mut encoded = Vec::new();
+            op.encode(&mut |part| encoded.extend_from_slice(part));
+            for end in 0..encoded.len() {
+                assert_eq!(Op::decode(&mut Bytes::copy_from_slice(&encoded[..end])), None);
+            }
+            for bit in 0..encoded.len() * 8 {
+                let mut changed = encoded.clone();
+                changed[bit / 8] ^= 1 << (bit % 8);
+                let _nothing_or_another = Op::decode(&mut changed.into());
+            }
+            let mut two = Bytes::from(encoded.repeat(2));
+            assert_eq!(Op::decode(&mut two).as_ref(), Some(&op));
+            assert_eq!(two, encoded);
+        }
+    }
+}

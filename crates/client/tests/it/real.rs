@@ -33,7 +33,7 @@ impl Drop for Real {
 /// The default configuration of a server.
 pub(crate) fn config(source: Source) -> Config {
     Config {
-        source,
+        feed: capstan_server::server::Feed::Document(source),
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         http: None,

@@ -4,8 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
-use capstan_server::server::Config;
+use capstan_server::server::{Config, Feed};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
@@ -37,8 +38,7 @@ async fn until(server: &InProcess, http: &Http, status: i32) -> Outcome {
 #[tokio::test]
 async fn a_reload_revokes_credentials_and_bindings() {
     let config = configured("envoy-revoke", &usual_policy(), ROUTES);
-    let capstan_server::server::Feed::Document(source) = config.feed.clone() else { panic!() };
-    let capstan_server::feed::source::Source::File { path, .. } = source else { panic!() };
+    let Feed::Document(Source::File { path, .. }) = config.feed.clone() else { panic!() };
     let server = InProcess::start_with(config).await;
     let ci = Http::get("/v2/web/tags").bearer("ci-secret");
     let dev = Http::get("/v2/web/tags").bearer("dev-secret");

@@ -93,6 +93,8 @@ fn each_failing_operation_has_its_error_and_loses_nothing() {
             sim.set_fault(None);
             met += u64::from(is_met);
             assert!(!append_and_judge(&store, &mut known, &batch("end", "1"), &label), "{label}");
+            let checked = store.scrub().unwrap_or_else(|error| panic!("{label}: {error}"));
+            assert_eq!((checked.head, checked.entries), (known.head, known.state.len() as u64));
             drop(store);
             // Nothing unsynced is needed.
             let store = open_sim(&Sim::of(sim.file()), limits()).unwrap();
