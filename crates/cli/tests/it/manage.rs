@@ -3,6 +3,7 @@
 
 mod batches;
 mod contexts;
+mod end_to_end;
 mod lists;
 mod names;
 mod refusals;
