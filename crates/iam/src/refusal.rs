@@ -83,7 +83,7 @@ pub enum Cause {
     },
     /// A field has a value that it cannot have.
     InvalidField {
-        /// The field's path in the request, without the name of the message: `role_bindings[3].role`.
+        /// The field's path in the request: `role_binding.role`, `role_bindings[3].role`.
         field: String,
         /// What is wrong, and what is expected.
         problem: String,

@@ -141,7 +141,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
-        let computing = Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS)));
+        let computing = computing.min(Semaphore::MAX_PERMITS);
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
@@ -149,7 +149,7 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::clone(&computing),
+            computing: Arc::new(Semaphore::new(computing)),
         });
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
@@ -159,7 +159,7 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             message_bytes_max: most,
-            computing,
+            reads: Arc::new(Semaphore::new(computing)),
         });
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),
