@@ -277,7 +277,7 @@ impl fmt::Display for Text<'_> {
             Cause::DurationExceeded { scope, bound } => {
                 write!(
                     f,
-                    "your own right at `{scope}` ends at {}, set an end no later",
+                    "your own right at `{scope}` ends at {}, and what you give would last longer",
                     utc(*bound)
                 )?;
             }

@@ -40,6 +40,8 @@ pub(crate) struct Iam {
     pub(crate) management: Option<Arc<dyn Management>>,
     /// The same of a store as documents.
     pub(crate) documents: Option<Arc<dyn Documents>>,
+    /// Whether everybody may read, as in a policy file.
+    pub(crate) is_demo: bool,
     /// Bytes of a document that is imported, at most.
     pub(crate) document_bytes_max: usize,
     pub(crate) clock: Clock,
@@ -177,7 +179,11 @@ impl Iam {
         let source = match &self.management {
             None => Source::File,
             Some(management) => {
-                let actor = actor(caller, &current.snapshot)?;
+                let actor = match caller {
+                    // Everything of it is seen.
+                    CallerKind::Nobody if self.is_demo => Actor::Operator,
+                    caller => actor(caller, &current.snapshot)?,
+                };
                 let revision = current.snapshot.revision();
                 let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
                 Source::Store { objects: management.objects(Arc::clone(&view)), view, actor }
