@@ -30,6 +30,7 @@ mod iam;
 mod layout;
 mod lifecycle;
 mod limits;
+mod manage;
 mod metrics;
 mod overload;
 mod python;

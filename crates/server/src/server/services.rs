@@ -37,7 +37,7 @@ use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
 use crate::feed::journal::writer::{Queue, Writes};
-use crate::feed::journal::{self, StoreFeed};
+use crate::feed::journal::{self, Store, StoreFeed};
 use crate::feed::management::Management;
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
@@ -141,7 +141,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
-        let computing = Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS)));
+        let computing = computing.min(Semaphore::MAX_PERMITS);
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
@@ -149,17 +149,18 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::clone(&computing),
+            computing: Arc::new(Semaphore::new(computing)),
         });
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
             documents: None,
+            is_demo: matches!(config.feed, Feed::Store(Store::Demo)),
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,
             page_key: self.page_key.clone(),
             message_bytes_max: most,
-            computing,
+            reads: Arc::new(Semaphore::new(computing)),
         });
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),

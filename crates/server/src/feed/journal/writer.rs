@@ -119,9 +119,10 @@ impl Writer {
     pub(super) async fn run(mut self, mut queue: Queue) {
         while let Some(first) = queue.0.recv().await {
             if let Err(failure) = self.settle().await {
-                // Those that wait would only wait longer.
-                let _ = first.answer.send(Err(RequestError::Store(failure.clone())));
-                while let Ok(queued) = queue.0.try_recv() {
+                // Those that wait would only wait longer. Whoever asks after an answer is not among them.
+                let mut failed = vec![first];
+                failed.extend(std::iter::from_fn(|| queue.0.try_recv().ok()));
+                for queued in failed {
                     let _ = queued.answer.send(Err(RequestError::Store(failure.clone())));
                 }
                 continue;

@@ -1,6 +1,7 @@
 //! `PolicyService`: the policy as documents, and its catalog.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::PathBuf;
@@ -19,8 +20,8 @@ use crate::RequestError;
 use crate::authn::caller::CallerKind;
 use crate::error::CallError;
 use crate::feed::management::{
-    Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Export,
-    Import, Origin, SetCatalog,
+    Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Documents,
+    Export, Import, Origin, SetCatalog,
 };
 use crate::limits::{EXPORT_CHUNK_BYTES, PAGE_REST_BYTES};
 use crate::methods::Rpc;
@@ -41,7 +42,7 @@ impl PolicyService for Iam {
     ) -> Result<Response<Chunks>, Status> {
         let reading = self.reading(&request, request.get_ref().consistency.as_ref()).await?;
         let v1::ExportRequest { parent, format, .. } = request.into_inner();
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let parent = optional_path("parent", &parent)?;
         let format = match &*format {
             "" | "yaml" => DocumentFormat::Yaml,
@@ -65,7 +66,7 @@ impl PolicyService for Iam {
         request: Request<Streaming<v1::ImportRequest>>,
     ) -> Result<Response<v1::ImportResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.Import");
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or(CallError::InvalidFraming)?;
@@ -104,7 +105,7 @@ impl PolicyService for Iam {
         request: Request<v1::SetCatalogRequest>,
     ) -> Result<Response<v1::SetCatalogResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.SetCatalog");
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
         self.only_operator(&kind, None).await?;
         let v1::SetCatalogRequest { catalog, dry_run } = request.into_inner();
@@ -122,6 +123,15 @@ impl PolicyService for Iam {
 }
 
 impl Iam {
+    /// The policy of the store as documents.
+    fn documents(&self) -> Result<&Arc<dyn Documents>, Status> {
+        match (&self.documents, &self.management) {
+            (Some(documents), _) => Ok(documents),
+            (None, None) => Err(RequestError::ReadOnly.into()),
+            (None, Some(_)) => Err(CallError::Unimplemented.into()),
+        }
+    }
+
     /// Who calls what only the operator may, and how the call came.
     async fn operator_or<T>(
         &self,
