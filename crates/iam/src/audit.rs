@@ -9,7 +9,7 @@
 //! closing digest, which the head keeps.
 //!
 //! **Invariant**: a record that is changed, removed, inserted or moved does not fit its neighbours, and [`Verifier`]
-//! names it. Field numbers are never used again, as in [`record`](crate::record).
+//! names it. Field numbers are never used again, as in [`record`].
 
 use capstan_engine::{PathBuf, Timestamp};
 use prost::Message as _;
