@@ -41,6 +41,7 @@ mod requests;
 mod routes;
 mod rpc;
 mod shapes;
+mod store;
 mod top;
 mod traces;
 mod transport;

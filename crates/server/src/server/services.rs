@@ -18,7 +18,7 @@ use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
 use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
 use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
@@ -66,6 +66,8 @@ pub(super) struct Shared {
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
+    /// Whether changes can be made.
+    writable: watch::Sender<bool>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -89,8 +91,14 @@ impl Shared {
             page_key,
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
+            writable: watch::Sender::new(false),
             draining: draining.clone(),
         }
+    }
+
+    /// Whether changes can be made; `None` with a policy file.
+    pub(super) fn writable(&self) -> Option<watch::Receiver<bool>> {
+        self.management.as_ref().map(|_| self.writable.subscribe())
     }
 
     /// The documents that feed the services. The routes load first, because no request of Envoy may
@@ -110,7 +118,8 @@ impl Shared {
             }
             (Feed::Store(store), queue) => {
                 let feed = journal::Config { clock, limits: config.limits, give_back };
-                Box::new(StoreFeed::new(feed, shared(), store.clone(), queue))
+                let writable = self.writable.clone();
+                Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }
         };
         vec![Box::new(routes), policy]

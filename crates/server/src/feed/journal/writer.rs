@@ -12,12 +12,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use capstan_engine::Snapshot;
 use capstan_policy::Credentials;
 use capstan_store::{AppendError, Head, Journal, StoreError, View};
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::group::{Base, Group, Judge};
 use super::load;
@@ -29,6 +30,7 @@ use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
 use crate::feed::published::{Current, Published};
 use crate::limits::{WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
+use crate::telemetry::metrics::{Metrics, WriteOutcome};
 
 pub(super) type Answer = Result<Written, RequestError>;
 pub(super) type AnswerTo = oneshot::Sender<Answer>;
@@ -89,6 +91,9 @@ struct State {
 pub(super) struct Writer {
     journal: Arc<dyn Journal>,
     published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    /// Whether the last commit was made, for the health of the management services.
+    writable: watch::Sender<bool>,
     clock: Clock,
     /// Of the demo; empty for a store.
     credentials: Credentials,
@@ -102,15 +107,16 @@ pub(super) struct Writer {
 impl Writer {
     /// A writer that begins with a state that was loaded, and serves it.
     pub(super) fn new(
-        journal: Arc<dyn Journal>,
-        published: Arc<Published>,
+        (journal, credentials): (Arc<dyn Journal>, Credentials),
+        (published, metrics): (Arc<Published>, Arc<Metrics>),
+        writable: watch::Sender<bool>,
         clock: Clock,
-        credentials: Credentials,
         judge: Judge,
         (snapshot, view): (Snapshot, Arc<dyn View>),
     ) -> Self {
         let (states, base) = (vec![], None);
-        let mut writer = Self { journal, published, clock, credentials, judge, states, base };
+        let mut writer =
+            Self { journal, published, metrics, writable, clock, credentials, judge, states, base };
         writer.publish(Base { snapshot, view });
         writer
     }
@@ -171,6 +177,7 @@ impl Writer {
             None => {
                 let served = self.published.current();
                 let bytes = served.map_or(0, |one| one.snapshot.bytes_beside(&snapshot));
+                self.metrics.serves(&snapshot);
                 let current = Current::of_store(snapshot, view, self.credentials.clone());
                 drop(self.published.publish(current, bytes));
             }
@@ -216,10 +223,12 @@ impl Writer {
         match committed {
             Ok(()) => {
                 for (to, answer) in group.answers {
+                    self.metrics.wrote(outcome(&answer), 1);
                     let _ = to.send(answer);
                 }
             }
             Err(failure) => {
+                self.metrics.wrote(WriteOutcome::Failed, group.answers.len() as u64);
                 for (to, _) in group.answers {
                     let _ = to.send(Err(RequestError::Store(failure.clone())));
                 }
@@ -234,6 +243,7 @@ impl Writer {
         };
         let batch = group.finish(&self.judge, self.clock.now());
         let batch = batch.map_err(|error| failure(&error))?;
+        self.metrics.audited(group.audit_records());
         if batch.transactions.is_empty() && batch.side.is_empty() {
             return Ok(());
         }
@@ -242,7 +252,12 @@ impl Writer {
             let counts = std::mem::take(&mut group.counts);
             self.states.push(State { head, snapshot, counts });
         }
+        let began = Instant::now();
         let appended = self.journal.append(head, batch).await;
+        self.metrics.committed(began.elapsed(), appended.is_ok());
+        self.writable.send_if_modified(|writable| {
+            std::mem::replace(writable, appended.is_ok()) != appended.is_ok()
+        });
         // Also after a success the state is what the store says.
         self.base = None;
         match appended {
@@ -257,6 +272,15 @@ impl Writer {
                 Err(StoreFailure::Unreachable)
             }
         }
+    }
+}
+
+const fn outcome(answer: &Answer) -> WriteOutcome {
+    match answer {
+        Ok(_) => WriteOutcome::Made,
+        Err(RequestError::Store(StoreFailure::Quota(_))) => WriteOutcome::Refused,
+        Err(RequestError::Store(_) | RequestError::Unreadable) => WriteOutcome::Failed,
+        Err(_) => WriteOutcome::Refused,
     }
 }
 
