@@ -37,7 +37,7 @@ use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
 use crate::feed::journal::writer::{Queue, Writes};
-use crate::feed::journal::{self, Store, StoreFeed};
+use crate::feed::journal::{self, StoreFeed};
 use crate::feed::management::Management;
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
@@ -164,7 +164,7 @@ impl Shared {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
             documents: None,
-            is_demo: matches!(config.feed, Feed::Store(Store::Demo)),
+            open_reads: config.open_reads,
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,
             page_key: self.page_key.clone(),
