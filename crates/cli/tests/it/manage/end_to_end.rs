@@ -103,7 +103,10 @@ fn an_organization_is_made_structured_delegated_and_audited() {
     // Visible to the next check.
     let check = ["check", "acme/ci", "repo.list", "acme/web/shop"];
     let grpc = format!("http://{}", store.serving.as_ref().unwrap().address("grpc"));
-    let allowed = || command(&[&check[..], &["--addr", &grpc]].concat()).status().unwrap().code();
+    let allowed = || {
+        let asked = command(&[&check[..], &["--addr", &grpc]].concat()).output().unwrap();
+        asked.status.code()
+    };
     assert_eq!(allowed(), Some(0));
     store.done(&["iam", "identities", "disable", "CI bot"]);
     assert_eq!(allowed(), Some(1));
