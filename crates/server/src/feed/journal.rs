@@ -43,7 +43,7 @@ use crate::limits::{Limits, SELF_CHECK_IDENTITIES};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use catalog::StoredCatalog;
-pub use seed::{first_batch, organization};
+pub use seed::{first_batch, objects_of, organization};
 
 /// The store of a server.
 #[derive(Clone, Debug)]
