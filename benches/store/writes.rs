@@ -65,7 +65,7 @@ async fn start(dir: &Path, connections: usize) -> anyhow::Result<Running> {
         organization_changes: u32::MAX,
         ..capstan_server::limits::QUOTAS
     };
-    let journal: Arc<dyn capstan_store::Journal> = recording.clone();
+    let journal = Arc::clone(&recording) as Arc<dyn capstan_store::Journal>;
     let config = Config {
         feed: Feed::Store(Store::Opened(journal)),
         catalogs: vec![],
@@ -95,7 +95,8 @@ async fn start(dir: &Path, connections: usize) -> anyhow::Result<Running> {
     let (ready, is_ready) = oneshot::channel();
     let stopped = async { drop(stopped.await) };
     let run = server.run(stopped, reload::channel(), || ready.send(()).unwrap_or_default());
-    drop(tokio::spawn(run));
+    // It ends with this runtime.
+    drop(tokio::runtime::Handle::current().spawn(run));
     is_ready.await.context("the server did not start")?;
     let connect = || async {
         Channel::from_shared(uri.clone())?.connect().await.map_err(anyhow::Error::from)
@@ -163,7 +164,10 @@ pub(crate) fn visible(options: &Options) -> anyhow::Result<String> {
         anyhow::Ok(times)
     })?;
     times.sort_unstable();
-    let at = |share: usize| milliseconds(times[times.len() * share / 100]);
+    let at = |share: usize| {
+        let time = times.get(times.len() * share / 100).copied();
+        milliseconds(time.unwrap_or_default())
+    };
     Ok(format!(
         "visible: {VISIBLE} writes by one writer, from the write to the first answer that follows it: median {:.2} ms, 90 % \
          {:.2} ms, 99 % {:.2} ms",
@@ -181,8 +185,7 @@ pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
         let connections = usize::try_from(writers.min(8))?;
         let running = start(&dir, connections).await?;
         let began = Instant::now();
-        let writer = |writer: u64| {
-            let channel = &running.channels[usize::try_from(writer).unwrap_or(0) % connections];
+        let writer = |(writer, channel): (u64, &Channel)| {
             let mut bindings = RoleBindingServiceClient::new(channel.clone());
             async move {
                 let mut made = 0_u64;
@@ -193,7 +196,10 @@ pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
                 anyhow::Ok(made)
             }
         };
-        let made: u64 = try_join_all((0..writers).map(writer)).await?.into_iter().sum();
+        let made: u64 = try_join_all((0..writers).zip(running.channels.iter().cycle()).map(writer))
+            .await?
+            .into_iter()
+            .sum();
         anyhow::Ok((made, began.elapsed(), running.recording.take()))
     })?;
     let raw = replay(&options.folder.join(format!("raw-{writers}.redb")), &batches)?;
