@@ -77,6 +77,11 @@ impl Document {
         &self.snapshot
     }
 
+    /// The time of the reading.
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
+    }
+
     /// All bindings of an identity, sorted by scope, role and id.
     pub(crate) fn bindings(&self, identity: Path<'_>) -> Vec<RoleBinding> {
         let mut bindings = self.snapshot.role_bindings(identity);
@@ -156,32 +161,6 @@ impl Document {
             when: binding.when.iter().map(Test::from).collect(),
         }
     }
-}
-
-/// The conditions that registered properties leave open. `None` if the conditions never hold, whatever a request
-/// supplies: a registered property fails one of them, or two of them contradict each other.
-pub(crate) fn open_conditions(
-    when: &[Condition],
-    subject: Option<&Properties>,
-    resource: Option<&Properties>,
-) -> Option<Vec<Condition>> {
-    let mut open = Vec::new();
-    for condition in when {
-        let registered = match condition.category {
-            AttributeCategory::Subject => subject,
-            AttributeCategory::Resource => resource,
-            AttributeCategory::Action | AttributeCategory::Context => None,
-        };
-        match registered.and_then(|properties| properties.get(&condition.name)) {
-            Some(seen) if !condition.accepts(Some(seen)) => return None,
-            Some(_) => {}
-            None if open.iter().any(|other: &Condition| other.contradicts(condition)) => {
-                return None;
-            }
-            None => open.push(condition.clone()),
-        }
-    }
-    Some(open)
 }
 
 /// # Errors
