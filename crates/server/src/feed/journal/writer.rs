@@ -155,11 +155,11 @@ impl Writer {
                 },
             };
             if let Err(failure) = self.settle().await {
-                // Those that wait would only wait longer.
-                first.fail(&failure);
-                while let Ok(queued) = queue.0.try_recv() {
-                    queued.fail(&failure);
-                }
+                // Those that wait would only wait longer. Nobody is answered before all are taken: who then tries again is
+                // none of them.
+                let mut waiting = vec![first];
+                waiting.extend(std::iter::from_fn(|| queue.0.try_recv().ok()));
+                waiting.into_iter().for_each(|queued| queued.fail(&failure));
                 continue;
             }
             match first {

@@ -398,6 +398,8 @@ impl Comparison<'_> {
             }
             let there = || self.snapshot.same_binding(fact).and_then(|same| same.id);
             let id = fact.id.clone().or_else(there);
+            let is_free = |id: &PathBuf| !self.snapshot.is_taken(id.as_path());
+            let id = id.or_else(|| fact.derived_id().filter(is_free));
             let id = id.or_else(|| self.snapshot.free_binding_id(fact));
             let Some(id) = id else {
                 return refused(format!(
@@ -496,11 +498,11 @@ impl Comparison<'_> {
                     }
                     Object::Identity(identity) if identity.is_pull_token() => {}
                     Object::Identity(identity) => {
-                        // Also those elsewhere.
-                        for binding in self.snapshot.role_bindings(identity.id.as_path()) {
-                            if let Some(id) = binding.id {
-                                self.unbind(&id)?;
-                            }
+                        // Also those elsewhere. One that the document declares is another's now.
+                        let theirs = self.snapshot.role_bindings(identity.id.as_path());
+                        let ids = theirs.into_iter().filter_map(|binding| binding.id);
+                        for id in ids.filter(|id| !bindings.contains_key(id)) {
+                            self.unbind(&id)?;
                         }
                         self.change(Some(&object), None);
                     }
