@@ -125,7 +125,7 @@ pub(crate) fn output_of(matches: &ArgMatches) -> anyhow::Result<Option<Output>> 
 }
 
 /// Whether a command asks the server of a context: it could be given `--addr`, and neither that nor `--policy` is given.
-/// The lists of built-in roles need no server unless one is named (contract, section 8).
+/// The lists of built-in roles need no server unless one is named (contract, section 8), and `bench` starts one.
 fn asks_server(matches: &ArgMatches) -> bool {
     let (mut leaf, mut path) = (matches, Vec::new());
     while let Some((name, inner)) = leaf.subcommand() {
@@ -137,13 +137,14 @@ fn asks_server(matches: &ArgMatches) -> bool {
             && leaf.value_source(id) != Some(ValueSource::DefaultValue)
     };
     let takes_addr = leaf.try_contains_id("addr").is_ok();
-    let lists_catalog = matches!(
+    let needs_none = matches!(
         path.as_slice(),
         ["roles", "list" | "compare" | "diff"]
             | ["iam", "roles", "list" | "compare" | "diff"]
             | ["catalog", "capabilities"]
+            | ["bench"]
     );
-    takes_addr && !is_given("addr") && !is_given("policy") && (!lists_catalog || is_chosen())
+    takes_addr && !is_given("addr") && !is_given("policy") && (!needs_none || is_chosen())
 }
 
 #[cfg(test)]
@@ -227,6 +228,7 @@ mod tests {
         assert!(!asks("capstan check a b.c d --policy p"));
         assert!(!asks("capstan check a b.c d --addr unix:/x"));
         assert!(!asks("capstan iam roles list"));
+        assert!(!asks("capstan bench"));
         assert!(!asks("capstan policy validate p"));
         assert!(!asks("capstan context list"));
     }

@@ -82,13 +82,8 @@ enum Command {
         #[arg(long, value_name = "FILTER", conflicts_with = "policy")]
         filter: Option<String>,
 
-        /// The identity that calls, for a server that trusts the caller header [default: that of the context]
-        #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", conflicts_with = "policy",
-            add = completion::managed::identity())]
-        caller: Option<String>,
-
         #[command(flatten)]
-        decider: DeciderArgs,
+        source: SourceArgs,
     },
 
     /// What each role allows, side by side: by the tasks of the reference, or by capabilities
@@ -103,7 +98,7 @@ enum Command {
         by: Option<compare::By>,
 
         #[command(flatten)]
-        decider: DeciderArgs,
+        source: SourceArgs,
     },
 
     /// The capabilities that only one of two roles has
@@ -118,7 +113,7 @@ enum Command {
         b: String,
 
         #[command(flatten)]
-        decider: DeciderArgs,
+        source: SourceArgs,
     },
 
     #[command(flatten)]
@@ -128,31 +123,29 @@ enum Command {
 impl Roles {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::List { only, parent, filter, caller, decider } => {
-                let narrowed = parent.is_some() || filter.is_some() || caller.is_some();
-                let listing = if narrowed {
-                    let addr = decider.addr;
-                    let server = ServerArgs { addr, caller, email: None }.connect().await?;
+            Command::List { only, parent, filter, source } => {
+                let listing = if parent.is_some() || filter.is_some() {
+                    let server = source.server().connect().await?;
                     custom_roles::list(&server, parent.as_deref(), filter).await?
                 } else {
-                    list(&decider).await?
+                    source.list().await?
                 };
                 let listing = listing.only(&only)?;
                 match output {
                     Output::Json => output::json(&listing)?,
                     Output::Id => {
-                        listing.roles.iter().try_for_each(|role| output::line(&role.name))?
+                        listing.roles.iter().try_for_each(|role| output::line(&role.name))?;
                     }
                     Output::Table if only.is_empty() => listing.print()?,
                     Output::Table => listing.print_whole()?,
                     Output::Tree | Output::Junit => output.format().map(drop)?,
                 }
             }
-            Command::Compare { only, by, decider } => {
-                compare::show(&list(&decider).await?.only(&only)?, by, output.format()?)?;
+            Command::Compare { only, by, source } => {
+                compare::show(&source.list().await?.only(&only)?, by, output.format()?)?;
             }
-            Command::Diff { a, b, decider } => {
-                diff::show(&list(&decider).await?, &a, &b, output.format()?)?;
+            Command::Diff { a, b, source } => {
+                diff::show(&source.list().await?, &a, &b, output.format()?)?;
             }
             Command::Custom(_) if output == Output::Junit => drop(output.format()?),
             Command::Custom(custom) => return custom.run(output).await,
@@ -161,11 +154,33 @@ impl Roles {
     }
 }
 
-/// The roles of the chosen policy, server or catalog.
-async fn list(args: &DeciderArgs) -> anyhow::Result<RoleList> {
-    match (&args.policy, &args.addr) {
-        (None, None) if !context::is_chosen() => of_catalog(&args.catalog),
-        _ => args.decider().await?.list_roles().await,
+/// Where roles come from.
+#[derive(Debug, clap::Args)]
+struct SourceArgs {
+    /// The identity that calls, for a server that trusts the caller header [default: that of the context]
+    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", conflicts_with = "policy",
+        add = completion::managed::identity())]
+    caller: Option<String>,
+
+    #[command(flatten)]
+    decider: DeciderArgs,
+}
+
+impl SourceArgs {
+    fn server(&self) -> ServerArgs {
+        ServerArgs { addr: self.decider.addr.clone(), caller: self.caller.clone(), email: None }
+    }
+
+    /// The roles of the chosen policy, server or catalog.
+    async fn list(&self) -> anyhow::Result<RoleList> {
+        let DeciderArgs { policy, addr, catalog, .. } = &self.decider;
+        if policy.is_some() {
+            return self.decider.decider().await?.list_roles().await;
+        }
+        if addr.is_none() && self.caller.is_none() && !context::is_chosen() {
+            return of_catalog(catalog);
+        }
+        custom_roles::list(&self.server().connect().await?, None, None).await
     }
 }
 

@@ -225,13 +225,19 @@ impl Serve {
                 Feed::Store(Store::Demo)
             }
         };
+        let is_local = |address: &Address| match address {
+            Address::Tcp(address) => address.ip().is_loopback(),
+            Address::Unix(_) => true,
+        };
+        let is_local_demo = self.from.demo && self.listen.iter().all(is_local);
         let config = Config {
             feed,
             catalogs: self.catalog,
             listen: self.listen,
             http: self.http.0,
             management,
-            trust_caller_header: self.insecure_trust_caller_header,
+            // In the demo there is nothing to protect, and callers are tried out.
+            trust_caller_header: self.insecure_trust_caller_header || is_local_demo,
             document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
@@ -297,20 +303,20 @@ fn announce(
     for address in grpc {
         output::line(format!("grpc {address}"))?;
     }
-    if let Some(address) = management {
-        output::line(format!("management {address}"))?;
-    }
     if let Some(address) = http {
         output::line(format!("http {address}"))?;
     }
-    if demo && let Some(address) = grpc.first() {
-        output::line(demo_commands(address))?;
+    if let Some(address) = management {
+        output::line(format!("management {address}"))?;
+    }
+    if demo && let (Some(address), Some(management)) = (grpc.first(), management) {
+        output::line(demo_commands(address, management))?;
     }
     Ok(())
 }
 
 /// Commands to copy. A test runs each of them.
-fn demo_commands(address: &Address) -> String {
+fn demo_commands(address: &Address, management: &Address) -> String {
     let addr = match address {
         Address::Tcp(address) if address.port() == 4480 && address.ip().is_loopback() => {
             String::new()
@@ -329,6 +335,11 @@ The organization `acme` is served from memory. In another terminal:
   {program} check acme/auditor groups.list acme{addr}
   {program} capabilities acme/platform/ci acme/platform/images{addr}
   {program} roles list{addr_or_default}
+
+It can be changed, by its identities and by the operator, until it ends:
+
+  {program} iam folders create staging --parent acme --as alice{addr}
+  {program} iam tree acme --addr {management}
 
 Ctrl-C stops it.",
         addr_or_default =

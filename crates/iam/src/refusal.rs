@@ -83,7 +83,7 @@ pub enum Cause {
     },
     /// A field has a value that it cannot have.
     InvalidField {
-        /// The field's path in the request, without the name of the message: `role_bindings[3].role`.
+        /// The field's path in the request: `role_binding.role`, `role_bindings[3].role`.
         field: String,
         /// What is wrong, and what is expected.
         problem: String,
@@ -277,7 +277,7 @@ impl fmt::Display for Text<'_> {
             Cause::DurationExceeded { scope, bound } => {
                 write!(
                     f,
-                    "your own right at `{scope}` ends at {}, set an end no later",
+                    "your own right at `{scope}` ends at {}, and what you give would last longer",
                     utc(*bound)
                 )?;
             }

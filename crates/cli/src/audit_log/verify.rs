@@ -1,6 +1,6 @@
 //! `capstan audit verify`: whether a record of a store's audit log was changed, removed or moved.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -52,7 +52,10 @@ struct Verified {
 
 impl Verify {
     pub(super) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let view = view(&self.data).await?;
+        let what = || format!("--data {}", self.data.display());
+        // A view reads the store, which is closed when it is dropped.
+        let store = RedbStore::open(&self.data, Limits::default()).with_context(what)?;
+        let view = store.view().await.with_context(what)?;
         let mut verified = verify(&*view)?;
         if let (None, Some(digest)) = (&verified.problem, &self.digest)
             && !has_digest(&*view, digest)?
@@ -76,12 +79,6 @@ impl Verify {
         }
         Ok(if verified.valid { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
     }
-}
-
-async fn view(data: &Path) -> anyhow::Result<std::sync::Arc<dyn View>> {
-    let what = || format!("--data {}", data.display());
-    let store = RedbStore::open(data, Limits::default()).with_context(what)?;
-    store.view().await.with_context(what)
 }
 
 /// Verifies all records, up to the first that does not fit.

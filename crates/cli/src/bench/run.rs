@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use super::show;
 use super::world::World;
 use crate::FAILED;
+use crate::context;
 use crate::output::{self, Format};
 use crate::signals::{self, Signal};
 use capstan_bench::against::pairs;
@@ -149,7 +150,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 impl Run {
     /// The child processes end with the run, also when a signal ends it.
-    pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run(mut self, format: Format) -> anyhow::Result<ExitCode> {
+        if self.addr.is_none() && context::is_chosen() {
+            self.addr = Some(context::server(None)?.addr.parse()?);
+        }
         let stop = signals::stop(&[Signal::HangUp])?;
         tokio::select! {
             measured = Box::pin(self.measure(format)) => measured,

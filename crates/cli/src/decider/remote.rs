@@ -49,7 +49,7 @@ pub(crate) struct Remote {
 impl Remote {
     /// # Errors
     ///
-    /// The server cannot be reached within [`CONNECT_TIMEOUT`].
+    /// As of [`channel::connect`].
     pub(super) async fn connect(
         address: &ServerAddress,
         caller: Caller,

@@ -277,11 +277,9 @@ impl Kind for Resource {
         get_resource(GetResourceRequest) -> resource, delete_resource(DeleteResourceRequest));
 }
 
-/// RFC 3339; empty for no time, and for one that it cannot represent.
+/// RFC 3339, to the second; empty for no time, and for one that it cannot represent.
 pub(crate) fn time(time: Option<prost_types::Timestamp>) -> String {
-    let time = time.and_then(|time| {
-        format_timestamp(Timestamp::new(time.seconds, u32::try_from(time.nanos).ok()?))
-    });
+    let time = time.and_then(|time| format_timestamp(Timestamp::new(time.seconds, 0)));
     time.unwrap_or_default()
 }
 

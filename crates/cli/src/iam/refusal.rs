@@ -151,6 +151,12 @@ impl Refusal {
         advice.into()
     }
 
+    /// Whether the message already has everything that is missing.
+    fn names_all(&self) -> bool {
+        let has = |name: &String| self.error.contains(&format!("`{name}`"));
+        self.missing.iter().all(has) && has(&self.scope)
+    }
+
     fn who_could(&self) -> String {
         match self.missing.first() {
             Some(first) if !self.scope.is_empty() => format!(
@@ -169,7 +175,7 @@ impl fmt::Display for Refusal {
             (error, "") => write!(f, "{error} ({})", code_word(self.code))?,
             (error, reason) => write!(f, "{error} ({reason})")?,
         }
-        if !self.missing.is_empty() {
+        if !self.missing.is_empty() && !self.names_all() {
             write!(f, "\n  missing: {}", self.missing.join(", "))?;
             let shown = self.missing.len() as u64;
             if let Some(more) = self.missing_count.and_then(|all| all.checked_sub(shown))
@@ -248,6 +254,22 @@ mod tests {
         assert_eq!(json["missing"], serde_json::json!(["repo.list", "roles.create"]));
         assert_eq!(json["missing_count"], 60);
         assert!(json.get("field").is_none());
+    }
+
+    #[test]
+    fn what_the_message_says_is_not_repeated() {
+        let metadata = std::collections::HashMap::from([
+            ("scope".to_owned(), "acme".to_owned()),
+            ("missing".to_owned(), "repo.list".to_owned()),
+        ]);
+        let details = ErrorDetails::with_error_info("MISSING_CAPABILITY", "capstan", metadata);
+        let text = "missing `repo.list` at `acme`";
+        let status = Status::with_error_details(Code::PermissionDenied, text, details);
+        let shown = Refusal::of(&status).to_string();
+        assert!(
+            shown.starts_with("missing `repo.list` at `acme` (MISSING_CAPABILITY)\n  to do: ask"),
+            "{shown}"
+        );
     }
 
     /// Contract, section 6: these five codes are refusals.

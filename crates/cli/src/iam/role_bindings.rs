@@ -354,9 +354,9 @@ impl RemoveMember {
         };
         let made = server.call(Safety::Write(&write), request, send).await?;
         let id = format!("{identity} in {organization}");
-        let done =
-            Done { verb: "deleted", what: "all bindings of", id: &id, revision: made.revision };
-        let answer = serde_json::json!({ "revision": made.revision });
+        let revision = made.revision;
+        let done = Done { verb: "deleted", what: "every role binding of", id: &id, revision };
+        let answer = serde_json::json!({ "revision": revision });
         show::removed(done, &identity, &answer, &write, output)
     }
 }

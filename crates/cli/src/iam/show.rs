@@ -56,7 +56,8 @@ pub(crate) fn object<K: Kind>(object: &K, revision: u64, output: Output) -> anyh
         Output::Table => {
             let mut table = output::table([K::WORD, ""]);
             let json = object.json()?;
-            for (field, value) in json.as_object().context("a message is an object")? {
+            let fields = json.as_object().context("a message is an object")?;
+            for (field, value) in in_order(fields) {
                 let text = text(value);
                 if !text.is_empty() {
                     table.add_row([field.as_str(), &text]);
@@ -71,6 +72,13 @@ pub(crate) fn object<K: Kind>(object: &K, revision: u64, output: Output) -> anyh
 /// The response message of a call that answers one object.
 fn answer<K: Kind>(object: &K, revision: u64) -> anyhow::Result<Value> {
     Ok(json!({ (K::FIELD): object.json()?, "revision": revision }))
+}
+
+/// The fields with what people look for first at the top.
+fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Value)> {
+    const FIRST: [&str; 3] = ["id", "name", "description"];
+    let first = FIRST.into_iter().filter_map(|name| fields.get_key_value(name));
+    first.chain(fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str())))
 }
 
 /// A value for people: the items of a list and of a mapping on a line each.

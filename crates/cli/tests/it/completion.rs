@@ -121,7 +121,8 @@ fn words_that_bash_divides_are_whole() {
 
 #[test]
 fn a_server_is_asked_for_what_its_calls_list() {
-    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let server = ["--policy", DEMO, "--listen", "127.0.0.1:0", "--http", "none"];
+    let server = Serving::start(&server, 1);
     let addr = format!("http://{}", server.address("grpc"));
     let of = |line: &str| names(tab(&line.replace("S ", &format!("--addr {addr} "))));
     assert_eq!(of("capstan roles list S acme"), ["acme/release "], "custom roles, too");

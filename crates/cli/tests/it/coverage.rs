@@ -132,7 +132,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/limits",
         "tests/it/reload",
         "tests/it/ext_authz",
-        "tests/it/iam",
+        "tests/it/manage",
         "tests/it/transport",
     ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();
@@ -213,7 +213,7 @@ fn unit_tests(folder: &Path) -> String {
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             all += &unit_tests(&path);
-        } else if path.ends_with("tests.rs") {
+        } else if path.ends_with("tests.rs") || folder.ends_with("tests") {
             all += &fs::read_to_string(path).unwrap();
         } else if let Some((_, tests)) =
             fs::read_to_string(path).unwrap().split_once("#[cfg(test)]")

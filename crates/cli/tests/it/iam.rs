@@ -1,5 +1,7 @@
 //! The management services over gRPC, on a policy file: reads are open, writes are refused. And who calls.
 
+mod store;
+
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;

@@ -412,9 +412,8 @@ async fn calls_beyond_the_global_limit_are_refused_except_health() {
     // A plain check needs no permit.
     assert_serves(&server.channel).await;
     assert_overloaded(&open(&server.channel).await.err().unwrap());
-    assert_overloaded(
-        &server.roles().list_roles(iam::ListRolesRequest::default()).await.unwrap_err(),
-    );
+    // Management has permits of its own.
+    server.roles().list_roles(iam::ListRolesRequest::default()).await.unwrap();
     assert_healthy(&server.channel).await;
     assert_healthy(&connect(server.grpc).await).await;
 

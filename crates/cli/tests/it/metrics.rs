@@ -123,8 +123,8 @@ async fn every_call_and_decision_is_counted_once() {
             r#"{rpc="Check",code="INVALID_ARGUMENT"} 1"#,
             r#"{rpc="Check",code="OK"} 5"#,
             r#"{rpc="Explain",code="OK"} 1"#,
-            r#"{rpc="iam.ListRoles",code="OK"} 1"#,
             r#"{rpc="StreamCheck",code="OK"} 1"#,
+            r#"{rpc="iam.ListRoles",code="OK"} 1"#,
             r#"{rpc="other",code="UNIMPLEMENTED"} 1"#,
         ]
     );

@@ -71,9 +71,12 @@ impl Access<'_> {
         match how {
             Control::Authentication(ends) => {
                 self.within(&update, parent, ends)?;
+                // The identity could pass on what it has for ever, as long as it is controlled: its bindings end in
+                // time, too, and not only what it authenticates with.
                 for binding in bindings {
                     let by = self.role_capabilities(&binding.role);
-                    self.within(&by, binding.scope.as_path(), ends)?;
+                    let last = ends.and_then(|ends| Some(ends.max(binding.expires_at?)));
+                    self.within(&by, binding.scope.as_path(), last)?;
                 }
             }
             Control::Enable => {

@@ -85,9 +85,14 @@ fn every_kind_of_authentication_is_read() {
     assert_eq!(found, Authentication::ClientCertificate("spiffe://a.b/c/d".into()));
 }
 
-/// The complete diagnostics of an identity that authenticates so.
+/// The complete diagnostics of an identity that authenticates so, each as column, key below `authentication`, found and
+/// expected.
 fn refused(text: &str, expected: &[&str]) {
-    let expected: Vec<_> = expected.iter().map(|line| format!("5:{line}")).collect();
+    let whole = |line: &&str| {
+        let (column, rest) = line.split_once(' ').unwrap();
+        format!("5:{column}: identities[0].authentication{rest}")
+    };
+    let expected: Vec<_> = expected.iter().map(whole).collect();
     let expected: Vec<_> = expected.iter().map(String::as_str).collect();
     check(policy(&format!("identities:\n- id: i\n  authentication: {text}\n")), &expected);
 }
@@ -97,28 +102,29 @@ fn an_identity_authenticates_in_one_way() {
     refused(
         "{}",
         &[
-            "19: identities[0].authentication: found no way; expected one of `claim_match`, `static_keys` and `client_certificate`",
+            "19 : found no way; expected one of `claim_match`, `static_keys` and `client_certificate`",
         ],
     );
     refused(
         "later",
         &[
-            "19: identities[0].authentication: found the string `later`; expected how the identity authenticates: a mapping with `claim_match`, `static_keys` or `client_certificate`",
+            "19 : found the string `later`; expected how the identity authenticates: a mapping with `claim_match`, \
+             `static_keys` or `client_certificate`",
         ],
     );
     refused(
         "{client_certificate: {spiffe_id: 'spiffe://a/b'}, static_keys: {issuer: i}}",
         &[
-            "19: identities[0].authentication: found several ways; expected one of `claim_match`, `static_keys` and `client_certificate`",
-            "82: identities[0].authentication.static_keys: found no `subject`; expected the key `subject`",
-            "82: identities[0].authentication.static_keys: found no `jwks`; expected the key `jwks`",
+            "19 : found several ways; expected one of `claim_match`, `static_keys` and `client_certificate`",
+            "82 .static_keys: found no `subject`; expected the key `subject`",
+            "82 .static_keys: found no `jwks`; expected the key `jwks`",
         ],
     );
     refused(
         "{password: x}",
         &[
-            "19: identities[0].authentication: found no way; expected one of `claim_match`, `static_keys` and `client_certificate`",
-            "20: identities[0].authentication: found unknown key `password`; expected one of the keys claim_match, static_keys, client_certificate",
+            "19 : found no way; expected one of `claim_match`, `static_keys` and `client_certificate`",
+            "20 : found unknown key `password`; expected one of the keys claim_match, static_keys, client_certificate",
         ],
     );
 }
@@ -128,31 +134,32 @@ fn claims_are_named_once() {
     refused(
         "{claim_match: {}}",
         &[
-            "33: identities[0].authentication.claim_match: found no `issuer` or `issuer_pattern`; expected `issuer` or `issuer_pattern`",
-            "33: identities[0].authentication.claim_match: found no `subject` or `subject_pattern`; expected `subject` or `subject_pattern`",
+            "33 .claim_match: found no `issuer` or `issuer_pattern`; expected `issuer` or `issuer_pattern`",
+            "33 .claim_match: found no `subject` or `subject_pattern`; expected `subject` or `subject_pattern`",
         ],
     );
     refused(
         "{claim_match: {issuer: a, issuer_pattern: ^a$, subject: '', audience: a, audience_pattern: ^a$}}",
         &[
-            "33: identities[0].authentication.claim_match: found two forms of the claim issuer; expected either `issuer` or `issuer_pattern`",
-            "33: identities[0].authentication.claim_match: found two forms of the claim audience; expected either `audience` or `audience_pattern`",
-            "75: identities[0].authentication.claim_match.subject: found an empty text; expected a text that is not empty",
+            "33 .claim_match: found two forms of the claim issuer; expected either `issuer` or `issuer_pattern`",
+            "33 .claim_match: found two forms of the claim audience; expected either `audience` or `audience_pattern`",
+            "75 .claim_match.subject: found an empty text; expected a text that is not empty",
         ],
     );
     refused(
         "{claim_match: {issuer: a, subject: b, claims: {x: 1, '': y}, claim_patterns: {z: z}}}",
         &[
-            "69: identities[0].authentication.claim_match.claims: found the number `1`; expected a text (quote it to make it a string)",
-            "72: identities[0].authentication.claim_match.claims: found ``; expected a claim's name (not empty)",
-            "100: identities[0].authentication.claim_match.claim_patterns: found `z`; expected a pattern that begins with `^` and ends with `$` (it would match a part of the claim)",
+            "69 .claim_match.claims: found the number `1`; expected a text (quote it to make it a string)",
+            "72 .claim_match.claims: found ``; expected a claim's name (not empty)",
+            "100 .claim_match.claim_patterns: found `z`; expected a pattern that begins with `^` and ends with `$` \
+             (it would match a part of the claim)",
         ],
     );
     refused(
         "{claim_match: {issuer: \"a\\u0000\", subject: b, claims: []}}",
         &[
-            "42: identities[0].authentication.claim_match.issuer: found `a\\0`; expected a text (no control characters)",
-            "73: identities[0].authentication.claim_match.claims: found a list; expected a mapping of claims",
+            "42 .claim_match.issuer: found `a\\0`; expected a text (no control characters)",
+            "73 .claim_match.claims: found a list; expected a mapping of claims",
         ],
     );
 }
@@ -165,24 +172,27 @@ fn patterns_match_a_claim_as_a_whole() {
     pattern(
         "^a",
         &[
-            "62: identities[0].authentication.claim_match.subject_pattern: found `^a`; expected a pattern that begins with `^` and ends with `$` (it would match a part of the claim)",
+            "62 .claim_match.subject_pattern: found `^a`; expected a pattern that begins with `^` and ends with \
+             `$` (it would match a part of the claim)",
         ],
     );
     pattern(
         "^a|b$",
         &[
-            "62: identities[0].authentication.claim_match.subject_pattern: found `^a|b$`; expected a pattern that begins with `^` and ends with `$` (it can match a part of the claim; put alternatives in parentheses)",
+            "62 .claim_match.subject_pattern: found `^a|b$`; expected a pattern that begins with `^` and ends with \
+             `$` (it can match a part of the claim; put alternatives in parentheses)",
         ],
     );
     pattern(
         "^(x$",
         &[
-            "62: identities[0].authentication.claim_match.subject_pattern: found `^(x$`; expected a pattern that begins with `^` and ends with `$` (unclosed group)",
+            "62 .claim_match.subject_pattern: found `^(x$`; expected a pattern that begins with `^` and ends with \
+             `$` (unclosed group)",
         ],
     );
     // A character of a class of all of Unicode takes hundreds of bytes.
     let large = format!(
-        "62: identities[0].authentication.claim_match.subject_pattern: found `^(?:\\\\w{{9}}){{9}}$`; expected a \
+        "62 .claim_match.subject_pattern: found `^(?:\\\\w{{9}}){{9}}$`; expected a \
          pattern that begins with `^` and ends with `$` (it takes more than {PATTERN_COMPILED_BYTES_MAX} bytes when \
          it is compiled)"
     );
@@ -190,7 +200,8 @@ fn patterns_match_a_claim_as_a_whole() {
     pattern(
         "",
         &[
-            "62: identities[0].authentication.claim_match.subject_pattern: found ``; expected a pattern that begins with `^` and ends with `$` (it would match a part of the claim)",
+            "62 .claim_match.subject_pattern: found ``; expected a pattern that begins with `^` and ends with `$` \
+             (it would match a part of the claim)",
         ],
     );
 }
@@ -202,53 +213,44 @@ fn keys_are_public_and_there_is_one() {
     };
     keys(
         "[]",
-        &[
-            "63: identities[0].authentication.static_keys.jwks: found a list; expected a JSON Web Key Set: a mapping with `keys`",
-        ],
+        &["63 .static_keys.jwks: found a list; expected a JSON Web Key Set: a mapping with `keys`"],
     );
-    keys(
-        "{}",
-        &[
-            "63: identities[0].authentication.static_keys.jwks: found no `keys`; expected the key `keys`",
-        ],
-    );
-    keys(
-        "{keys: []}",
-        &[
-            "70: identities[0].authentication.static_keys.jwks.keys: found no keys; expected at least one key",
-        ],
-    );
+    keys("{}", &["63 .static_keys.jwks: found no `keys`; expected the key `keys`"]);
+    keys("{keys: []}", &["70 .static_keys.jwks.keys: found no keys; expected at least one key"]);
     keys(
         "{keys: [{kty: EC, d: secret}, {kty: oct, k: secret}, {x: y}, 5, {kty: [EC]}]}",
         &[
-            "71: identities[0].authentication.static_keys.jwks.keys[0]: found a private or symmetric key; expected a public key, which has no member `d`",
-            "93: identities[0].authentication.static_keys.jwks.keys[1]: found a private or symmetric key; expected a public key, which has no member `k`",
-            "116: identities[0].authentication.static_keys.jwks.keys[2]: found a key without a type; expected the string `kty`, such as `kty: EC`",
-            "124: identities[0].authentication.static_keys.jwks.keys[3]: found the number `5`; expected a public key: a mapping",
-            "127: identities[0].authentication.static_keys.jwks.keys[4]: found a key without a type; expected the string `kty`, such as `kty: EC`",
+            "71 .static_keys.jwks.keys[0]: found a private or symmetric key; expected a public key, which has no \
+             member `d`",
+            "93 .static_keys.jwks.keys[1]: found a private or symmetric key; expected a public key, which has no \
+             member `k`",
+            "116 .static_keys.jwks.keys[2]: found a key without a type; expected the string `kty`, such as `kty: EC`",
+            "124 .static_keys.jwks.keys[3]: found the number `5`; expected a public key: a mapping",
+            "127 .static_keys.jwks.keys[4]: found a key without a type; expected the string `kty`, such as `kty: EC`",
         ],
     );
     keys(
         "{keys: [{kty: EC, n: 5, x: {}, y: [1]}]}",
         &[
-            "84: identities[0].authentication.static_keys.jwks.keys[0]: found the number `5`; expected a string, a boolean or a list of strings (quote it to make it a string)",
-            "90: identities[0].authentication.static_keys.jwks.keys[0]: found a mapping; expected a string, a boolean or a list of strings",
-            "98: identities[0].authentication.static_keys.jwks.keys[0][0]: found the number `1`; expected a string (quote it to make it a string)",
+            "84 .static_keys.jwks.keys[0]: found the number `5`; expected a string, a boolean or a list of strings \
+             (quote it to make it a string)",
+            "90 .static_keys.jwks.keys[0]: found a mapping; expected a string, a boolean or a list of strings",
+            "98 .static_keys.jwks.keys[0][0]: found the number `1`; expected a string (quote it to make it a string)",
         ],
     );
     refused(
         "{static_keys: {}}",
         &[
-            "33: identities[0].authentication.static_keys: found no `issuer`; expected the key `issuer`",
-            "33: identities[0].authentication.static_keys: found no `subject`; expected the key `subject`",
-            "33: identities[0].authentication.static_keys: found no `jwks`; expected the key `jwks`",
+            "33 .static_keys: found no `issuer`; expected the key `issuer`",
+            "33 .static_keys: found no `subject`; expected the key `subject`",
+            "33 .static_keys: found no `jwks`; expected the key `jwks`",
         ],
     );
     refused(
         "{static_keys: {issuer: a, subject: b, jwks: {keys: [{kty: EC}]}, expires_at: soon, audience: ''}}",
         &[
-            "96: identities[0].authentication.static_keys.expires_at: found `soon`; expected a time in RFC 3339, such as 2027-01-01T00:00:00Z",
-            "112: identities[0].authentication.static_keys.audience: found an empty text; expected a text that is not empty",
+            "96 .static_keys.expires_at: found `soon`; expected a time in RFC 3339, such as 2027-01-01T00:00:00Z",
+            "112 .static_keys.audience: found an empty text; expected a text that is not empty",
         ],
     );
 }
@@ -257,14 +259,12 @@ fn keys_are_public_and_there_is_one() {
 fn certificates_have_a_spiffe_id() {
     refused(
         "{client_certificate: {}}",
-        &[
-            "40: identities[0].authentication.client_certificate: found no `spiffe_id`; expected the key `spiffe_id`",
-        ],
+        &["40 .client_certificate: found no `spiffe_id`; expected the key `spiffe_id`"],
     );
     refused(
         "{client_certificate: {spiffe_id: 'https://a/b'}}",
         &[
-            "52: identities[0].authentication.client_certificate.spiffe_id: found `https://a/b`; expected a SPIFFE ID (spiffe://trust-domain/path)",
+            "52 .client_certificate.spiffe_id: found `https://a/b`; expected a SPIFFE ID (spiffe://trust-domain/path)",
         ],
     );
 }
@@ -274,9 +274,9 @@ fn descriptions_are_texts() {
     let long = "a".repeat(TEXT_BYTES_MAX + 1);
     check(
         policy(&format!("groups: [{{id: a, description: {long}}}]")),
-        &[
-            "3:31: groups[0].description: found `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…`; expected a text (at most 1024 bytes, not 1025)",
-        ],
+        &["3:31: groups[0].description: found \
+             `aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa…`; expected a text \
+             (at most 1024 bytes, not 1025)"],
     );
     check_acme(
         "role_bindings: [{identity: alice, role: owner, scope: acme, description: 5}]",
@@ -307,7 +307,8 @@ fn a_person_need_not_be_declared() {
     check(
         policy(&format!("groups: [{{id: acme}}, {{id: {PERSON}}}]\n{bound}")),
         &[
-            "4:28: role_bindings[0].identity: found `0123456789abcdef0123456789abcdef01234567`; expected a declared identity",
+            "4:28: role_bindings[0].identity: found `0123456789abcdef0123456789abcdef01234567`; expected a \
+             declared identity",
         ],
     );
     let upper = PERSON.to_uppercase();
@@ -330,7 +331,8 @@ fn a_person_need_not_be_declared() {
             "groups: [{{id: acme}}]\n{bound}credentials: [{{identity: {PERSON}, sha256: {hash}}}]"
         )),
         &[
-            "5:26: credentials[0].identity: found `0123456789abcdef0123456789abcdef01234567`; expected a declared identity",
+            "5:26: credentials[0].identity: found `0123456789abcdef0123456789abcdef01234567`; expected a declared \
+             identity",
         ],
     );
 }

@@ -18,7 +18,7 @@ use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
 use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
 use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
@@ -38,7 +38,7 @@ use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
 use crate::feed::journal::documents::StoreDocuments;
 use crate::feed::journal::writer::{Queue, Writes};
-use crate::feed::journal::{self, StoreFeed};
+use crate::feed::journal::{self, Store, StoreFeed};
 use crate::feed::management::{Documents as PolicyDocuments, Management};
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
@@ -69,6 +69,8 @@ pub(super) struct Shared {
     management: Option<Arc<dyn Management>>,
     /// The policy of a store as documents.
     policy_documents: Option<Arc<dyn PolicyDocuments>>,
+    /// Whether changes can be made.
+    writable: watch::Sender<bool>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -100,8 +102,14 @@ impl Shared {
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
             policy_documents: is_store.then_some(documents),
+            writable: watch::Sender::new(false),
             draining: draining.clone(),
         }
+    }
+
+    /// Whether changes can be made; `None` with a policy file.
+    pub(super) fn writable(&self) -> Option<watch::Receiver<bool>> {
+        self.management.as_ref().map(|_| self.writable.subscribe())
     }
 
     /// The documents that feed the services. The routes load first, because no request of Envoy may
@@ -121,7 +129,8 @@ impl Shared {
             }
             (Feed::Store(store), queue) => {
                 let feed = journal::Config { clock, limits: config.limits, give_back };
-                Box::new(StoreFeed::new(feed, shared(), store.clone(), queue))
+                let writable = self.writable.clone();
+                Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }
         };
         vec![Box::new(routes), policy]
@@ -152,7 +161,7 @@ impl Shared {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
         };
-        let computing = Arc::new(Semaphore::new(computing.min(Semaphore::MAX_PERMITS)));
+        let computing = computing.min(Semaphore::MAX_PERMITS);
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
@@ -160,17 +169,18 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::clone(&computing),
+            computing: Arc::new(Semaphore::new(computing)),
         });
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
             documents: self.policy_documents.clone(),
+            is_demo: matches!(config.feed, Feed::Store(Store::Demo)),
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,
             page_key: self.page_key.clone(),
             message_bytes_max: most,
-            computing,
+            reads: Arc::new(Semaphore::new(computing)),
         });
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),

@@ -236,6 +236,29 @@ fn x11_a_temporary_administrator_makes_nothing_that_lasts() {
     assert_eq!(reason(&refused(&world, "gina", &bind("bob", "reader", "acme"))), "NOT_FOUND");
 }
 
+/// Found by the long attack: keys that end in time on an identity whose own rights do not, which then passed them on.
+#[test]
+fn x11_an_identity_with_lasting_rights_is_not_taken_over_for_a_while() {
+    let mut world = world();
+    does(&mut world, "alice", &bind_until("mallory", "keeper", "acme", after(100)));
+    does(&mut world, "alice", &bind("acme/ci", "keeper", "acme"));
+    let take_over =
+        authenticate("acme/ci", Some(keys("https://idp.example", "1", "1", Some(after(50)))));
+    let refusal = refused(&world, "mallory", &take_over);
+    assert_eq!((reason(&refusal), refusal.rule), ("DURATION_EXCEEDED", Some(Rule::Duration)));
+    let lasting = id_of(&world, "acme/ci", "keeper", "acme");
+    does(&mut world, "alice", &unbind(&lasting));
+    does(&mut world, "alice", &bind_until("acme/ci", "keeper", "acme", after(100)));
+    does(&mut world, "mallory", &take_over);
+    // Who holds for ever what the identity does takes nothing over, however long its own way in is open.
+    let mut world = self::world();
+    does(&mut world, "alice", &role("acme/updater", &["identity.update"]));
+    does(&mut world, "alice", &bind_until("mallory", "acme/updater", "acme", after(100)));
+    does(&mut world, "alice", &bind("mallory", "viewer", "acme"));
+    does(&mut world, "alice", &bind("acme/ci", "viewer", "acme"));
+    does(&mut world, "mallory", &take_over);
+}
+
 #[test]
 fn x12_an_organization_keeps_an_owner_whatever_is_done() {
     let mut world = world();

@@ -21,7 +21,7 @@ fn a_refusal_is_told_in_words() {
         (
             "temp",
             bind("erin", "apk.pull", "acme/shop"),
-            "your own right at `acme/shop` ends at 2026-01-01T00:01:00Z, set an end no later (R14: what is granted ends \
+            "your own right at `acme/shop` ends at 2026-01-01T00:01:00Z, and what you give would last longer (R14: what is granted ends \
              when the granter's own right ends)",
         ),
         (

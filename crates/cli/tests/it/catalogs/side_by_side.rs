@@ -79,7 +79,8 @@ fn compare_applies_the_same_rules_to_other_catalogs_and_custom_roles() {
     let in_process = json_of(&["roles", "compare", "--policy", DEMO, "-o", "json"]);
     assert_eq!(marks(&in_process), owned(&custom));
     assert_eq!(in_process["catalog"], CORRECTED);
-    let server = Serving::start(&["--demo", "--listen", "127.0.0.1:0", "--http", "none"], 1);
+    let server = ["--policy", DEMO, "--listen", "127.0.0.1:0", "--http", "none"];
+    let server = Serving::start(&server, 1);
     let served = ["roles", "compare", "--addr", &server.address("grpc"), "-o", "json"];
     assert_eq!(json_of(&served), in_process);
     let served = ["roles", "diff", "editor", "viewer", "--addr", &server.address("grpc")];

@@ -115,7 +115,9 @@ impl Session {
         let text = text.replace("capstan serve ", &serve);
         let mut process = self.shell(&text);
         process.process_group(0);
-        let serving = Serving::spawn(&mut process, 2);
+        // The operator's socket has a line of its own.
+        let has_store = text.contains("--data ") || text.contains("--demo");
+        let serving = Serving::spawn(&mut process, if has_store { 3 } else { 2 });
         if !serving.lines.iter().any(|line| line.starts_with("grpc ")) {
             let (code, log) = serving.wait();
             return Err(format!("{text}: {code:?}\n{log}"));
@@ -159,8 +161,12 @@ impl Session {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env_remove("CAPSTAN_LOG")
             .env_remove("CAPSTAN_ADDR")
+            .env_remove("CAPSTAN_CONTEXT")
+            .env("XDG_CONFIG_HOME", self.folder.join("config"))
             .stdin(Stdio::null());
-        if let Some(server) = self.servers.last() {
+        // The address in the environment would win over a saved context.
+        let has_contexts = self.folder.join("config/capstan/contexts.toml").exists();
+        if let Some(server) = self.servers.last().filter(|_| !has_contexts) {
             process.env("CAPSTAN_ADDR", &server.grpc);
         }
         process
@@ -173,13 +179,16 @@ fn said(output: &Output) -> String {
     text(&output.stdout) + &text(&output.stderr)
 }
 
-/// The exit code that an output stands for: 2 for an error, 1 for a denial.
+/// The exit code that an output stands for: 2 for an error, 1 for a denial or a refusal.
 fn exit_code(shown: &str) -> i32 {
     let begins = |word: &str| shown.lines().any(|line| line.starts_with(word));
     let is_routed = begins("route ") && shown.trim_end().ends_with("\ndenied");
     if begins("error: ") {
         2
-    } else if (begins("denied  ") && !shown.contains("\nmissing: ")) || is_routed {
+    } else if begins("refused: ")
+        || (begins("denied  ") && !shown.contains("\nmissing: "))
+        || is_routed
+    {
         1
     } else {
         0

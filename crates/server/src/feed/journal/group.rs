@@ -8,13 +8,13 @@ use std::sync::Arc;
 use capstan_engine::{Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord, Origin};
 use capstan_iam::{
-    Context, JudgeError, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
+    Actor, Context, JudgeError, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
 };
 use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
 use sha2::{Digest as _, Sha256};
 
 use super::auditor::{self, RefusalRate};
-use super::overlay::Overlay;
+use super::overlay::{Overlay, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
 use super::requests::{self, RequestId};
 use super::whole::WholeChange;
@@ -93,7 +93,24 @@ impl Group {
             return;
         }
         let answered = self.answer(&write, judge, now);
+        if answered.is_ok() && !write.validate_only {
+            self.saw(&write.actor, now);
+        }
         self.answers.push((answer, answered));
+    }
+
+    /// Keeps when a caller was last seen, to the hour. It is no change: no revision, no etag and no record has it.
+    fn saw(&mut self, actor: &Actor, now: Timestamp) {
+        let Some(caller) = actor.id() else { return };
+        let key = last_seen_key(caller.as_str());
+        let seconds = now.seconds();
+        let hour = seconds.saturating_sub(seconds.rem_euclid(3_600)).to_be_bytes();
+        // What cannot be read is written anew.
+        if !matches!(self.state.value(&key), Ok(Some(last)) if *last == hour) {
+            let op = Op::Put { key: key.into(), value: hour.to_vec().into() };
+            self.state.apply(std::slice::from_ref(&op));
+            self.batch.side.push(op);
+        }
     }
 
     fn answer(&mut self, write: &Write, with: &mut Judge, now: Timestamp) -> Answer {
@@ -191,6 +208,11 @@ impl Group {
         self.state.apply(ops.get(audited..).unwrap_or_default());
         (self.snapshot, self.counts) = (snapshot, counts);
         self.batch.transactions.push(Transaction { ops });
+    }
+
+    /// The number of audit records that are kept then.
+    pub(super) const fn audit_records(&self) -> u64 {
+        self.audit.kept()
     }
 
     /// Bytes of the batch.

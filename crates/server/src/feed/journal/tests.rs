@@ -4,7 +4,7 @@ mod documents;
 
 use std::io;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use capstan_engine::{Attributes, Path, PathBuf, Question, Timestamp};
 use capstan_iam::audit::{AuditHead, AuditRecord, Verifier, number};
@@ -47,13 +47,16 @@ struct Faulty {
     /// Views that fail from now on.
     blind: AtomicUsize,
     appended: AtomicUsize,
+    /// Bytes of the largest batch.
+    largest: AtomicU64,
 }
 
 impl Faulty {
     fn new() -> Arc<Self> {
         let inner = MemoryStore::new(3, capstan_store::Limits::default());
-        let (fault, blind, appended) = (Mutex::default(), 0.into(), 0.into());
-        Arc::new(Self { inner, fault, blind, appended })
+        let fault = Mutex::default();
+        let (blind, appended, largest) = (0.into(), 0.into(), 0.into());
+        Arc::new(Self { inner, fault, blind, appended, largest })
     }
 
     fn fails(&self, fault: Fault) {
@@ -82,6 +85,8 @@ impl Journal for Faulty {
 
     fn append(&self, expected: Head, batch: Batch) -> BoxFuture<'_, Result<Head, AppendError>> {
         self.appended.fetch_add(1, Ordering::Relaxed);
+        let ops = batch.transactions.iter().flat_map(|transaction| &transaction.ops);
+        self.largest.fetch_max(ops.map(capstan_store::Op::bytes).sum(), Ordering::Relaxed);
         let fault = self.fault.lock().unwrap().take();
         Box::pin(async move {
             Err(match fault {
@@ -124,7 +129,13 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let config = Config { clock, limits, give_back: || {} };
     let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>);
     let metrics = Arc::new(Metrics::default());
-    let mut feed = StoreFeed::new(config, (Arc::clone(&published), metrics), store, queue);
+    let mut feed = StoreFeed::new(
+        config,
+        (Arc::clone(&published), metrics),
+        watch::Sender::new(false),
+        store,
+        queue,
+    );
     feed.load().await.unwrap();
     Running { published, writes }
 }
@@ -263,7 +274,7 @@ async fn the_demo_is_a_store_in_memory() {
     let (writes, queue) = writer::queue();
     let config = Config { clock: Clock::System, limits: Limits::default(), give_back: || {} };
     let parts = (Arc::clone(&published), Arc::new(Metrics::default()));
-    let mut feed = StoreFeed::new(config, parts, Store::Demo, queue);
+    let mut feed = StoreFeed::new(config, parts, watch::Sender::new(false), Store::Demo, queue);
     feed.load().await.unwrap();
     let running = Running { published, writes };
     assert_eq!(running.revision(), 1, "its epoch is 0: it promises nothing beyond the process");
@@ -466,6 +477,32 @@ async fn changes_and_refusals_are_audited() {
 }
 
 #[tokio::test]
+async fn callers_were_last_seen_at_an_hour() {
+    let journal = acme().await;
+    let seen = |running: &Running, identity: &str| {
+        let view = running.published.current().unwrap().view().unwrap();
+        let found = running.writes.objects(view).last_seen(identity).unwrap();
+        found.map(Timestamp::seconds)
+    };
+    let running = start_at(&journal, START + 100, |_| {}).await;
+    assert_eq!(seen(&running, "alice"), None);
+    let made = running.as_alice(create("acme/x")).await;
+    let hour = START - START % 3_600;
+    assert_eq!((seen(&running, "alice"), seen(&running, "bob")), (Some(hour), None));
+    let appended = journal.appended.load(Ordering::Relaxed);
+    // Also by a call that changes nothing else; then it is no change.
+    let running = start_at(&journal, START + 3_600, |_| {}).await;
+    let remove = Operation::RemoveMember(capstan_iam::RemoveMember {
+        organization: path("acme"),
+        identity: path("bob"),
+    });
+    assert_eq!(running.as_alice(remove.clone()).await.revision, made.revision);
+    assert_eq!(seen(&running, "alice"), Some(hour + 3_600));
+    running.as_alice(remove).await;
+    assert_eq!(journal.appended.load(Ordering::Relaxed), appended + 1, "once in an hour");
+}
+
+#[tokio::test]
 async fn old_audit_records_are_deleted_and_the_chain_still_fits() {
     let journal = acme().await;
     let running = start_at(&journal, START, |limits| limits.audit_records_max = 5).await;
@@ -523,109 +560,4 @@ async fn quotas_bound_organizations_and_callers() {
     running.as_alice(rename("acme", "e")).await;
 }
 
-#[tokio::test]
-async fn a_failure_changes_nothing_and_is_over_with_the_next_write() {
-    let journal = acme().await;
-    let running = start(&journal).await;
-    let first = running.revision();
-    for (fault, expected) in [
-        (Fault::Full, StoreFailure::Full),
-        (Fault::ReadOnly, StoreFailure::ReadOnly),
-        (Fault::Unreachable, StoreFailure::Unreachable),
-        (Fault::UnknownNotMade, StoreFailure::OutcomeUnknown),
-        (Fault::Conflict, StoreFailure::Unreachable),
-    ] {
-        journal.fails(fault);
-        let failed = running.try_as_alice(create("acme/x")).await;
-        assert!(
-            matches!(&failed, Err(RequestError::Store(found)) if *found == expected),
-            "{failed:?}"
-        );
-        assert_eq!((running.revision(), running.group("acme/x")), (first, None), "{fault:?}");
-        // Checks go on.
-        assert!(running.allows("alice", "repo.list", "acme/x"));
-    }
-    let made = running.as_alice(create("acme/x")).await;
-    assert_eq!(made.revision, first + 1);
-    assert_eq!(running.audit().len(), 2);
-}
-
-#[tokio::test]
-async fn a_write_of_unknown_outcome_is_settled_by_its_request_id() {
-    for (fault, made) in [(Fault::UnknownMade, true), (Fault::UnknownNotMade, false)] {
-        let journal = acme().await;
-        let running = start(&journal).await;
-        let first = running.revision();
-        let asked = || Write { request_id: Some("r".into()), ..write(alice(), create("acme/x")) };
-        journal.fails(fault);
-        // Nor can the store be read for a while.
-        journal.blind.store(2, Ordering::Relaxed);
-        let failed = running.writes.write(asked()).await;
-        assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
-        assert_eq!(running.revision(), first, "what is not known to be made is not shown");
-        for _ in 0..2 {
-            let failed = running.writes.write(asked()).await;
-            assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))));
-        }
-        let settled = running.writes.write(asked()).await.unwrap();
-        assert_eq!((settled.revision, running.revision()), (first + 1, first + 1), "{made}");
-        assert!(running.group("acme/x").is_some());
-        assert_eq!(running.audit().len(), 2, "it was made once");
-    }
-}
-
-#[tokio::test]
-async fn a_change_that_cannot_be_read_is_shown_as_soon_as_it_can() {
-    let journal = acme().await;
-    let running = start(&journal).await;
-    let first = running.revision();
-    journal.blind.store(1, Ordering::Relaxed);
-    let failed = running.try_as_alice(create("acme/x")).await;
-    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
-    assert_eq!(running.revision(), first);
-    running.as_alice(create("acme/y")).await;
-    assert_eq!(running.revision(), first + 2);
-    assert!(running.group("acme/x").is_some());
-}
-
-#[tokio::test]
-async fn a_store_that_another_process_has_changed_is_loaded_anew() {
-    let journal = acme().await;
-    let (running, other) = (start(&journal).await, start(&journal).await);
-    other.as_alice(create("acme/theirs")).await;
-    let failed = running.try_as_alice(create("acme/mine")).await;
-    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))), "{failed:?}");
-    running.as_alice(create("acme/theirs/mine")).await;
-    assert!(running.group("acme/theirs").is_some());
-    running.audit();
-}
-
-#[tokio::test]
-async fn what_nobody_waits_for_is_not_made() {
-    let journal = acme().await;
-    let running = start(&journal).await;
-    let (first, mut dropped) = (running.revision(), vec![]);
-    for at in 0..10 {
-        let (answer, _) = tokio::sync::oneshot::channel();
-        dropped.push((write(alice(), create(&format!("acme/g{at}"))), answer));
-    }
-    running.writes.send_all_for_test(dropped);
-    running.as_alice(create("acme/wanted")).await;
-    assert_eq!(running.revision(), first + 1);
-}
-
-#[tokio::test]
-async fn a_full_queue_refuses_at_once() {
-    let (writes, _queue) = writer::queue();
-    let waiting: Vec<_> = (0..crate::limits::WRITES_QUEUED_MAX)
-        .map(|_| writes.write(write(alice(), create("acme/x"))))
-        .map(|mut waiting| {
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            assert!(waiting.as_mut().poll(&mut context).is_pending());
-            waiting
-        })
-        .collect();
-    let refused = writes.write(write(alice(), create("acme/x"))).await;
-    assert!(matches!(refused, Err(RequestError::Store(StoreFailure::Busy))));
-    drop(waiting);
-}
+mod failures;

@@ -13,12 +13,13 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Instant;
 
 use capstan_engine::Snapshot;
 use capstan_policy::Credentials;
 use capstan_store::{AppendError, Head, Journal, StoreError, View};
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::group::{Base, Group, Judge};
 use super::load;
@@ -31,6 +32,7 @@ use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
 use crate::feed::published::{Current, Published};
 use crate::limits::{WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
+use crate::telemetry::metrics::{Metrics, WriteOutcome};
 
 pub(super) type Answer = Result<Written, RequestError>;
 pub(super) type AnswerTo = oneshot::Sender<Answer>;
@@ -117,6 +119,9 @@ struct State {
 pub(super) struct Writer {
     journal: Arc<dyn Journal>,
     published: Arc<Published>,
+    metrics: Arc<Metrics>,
+    /// Whether the last commit was made, for the health of the management services.
+    writable: watch::Sender<bool>,
     clock: Clock,
     /// Of the demo; empty for a store.
     credentials: Credentials,
@@ -130,15 +135,16 @@ pub(super) struct Writer {
 impl Writer {
     /// A writer that begins with a state that was loaded, and serves it.
     pub(super) fn new(
-        journal: Arc<dyn Journal>,
-        published: Arc<Published>,
+        (journal, credentials): (Arc<dyn Journal>, Credentials),
+        (published, metrics): (Arc<Published>, Arc<Metrics>),
+        writable: watch::Sender<bool>,
         clock: Clock,
-        credentials: Credentials,
         judge: Judge,
         (snapshot, view): (Snapshot, Arc<dyn View>),
     ) -> Self {
         let (states, base) = (vec![], None);
-        let mut writer = Self { journal, published, clock, credentials, judge, states, base };
+        let mut writer =
+            Self { journal, published, metrics, writable, clock, credentials, judge, states, base };
         writer.publish(Base { snapshot, view });
         writer
     }
@@ -155,11 +161,10 @@ impl Writer {
                 },
             };
             if let Err(failure) = self.settle().await {
-                // Those that wait would only wait longer. Nobody is answered before all are taken: who then tries again is
-                // none of them.
-                let mut waiting = vec![first];
-                waiting.extend(std::iter::from_fn(|| queue.0.try_recv().ok()));
-                waiting.into_iter().for_each(|queued| queued.fail(&failure));
+                // Those that wait would only wait longer. Whoever asks after an answer is not among them.
+                let mut failed = vec![first];
+                failed.extend(std::iter::from_fn(|| queue.0.try_recv().ok()));
+                failed.into_iter().for_each(|queued| queued.fail(&failure));
                 continue;
             }
             match first {
@@ -211,6 +216,7 @@ impl Writer {
             None => {
                 let served = self.published.current();
                 let bytes = served.map_or(0, |one| one.snapshot.bytes_beside(&snapshot));
+                self.metrics.serves(&snapshot);
                 let current = Current::of_store(snapshot, view, self.credentials.clone());
                 drop(self.published.publish(current, bytes));
             }
@@ -264,6 +270,7 @@ impl Writer {
             return;
         }
         let replaced = self.try_replace(whole).await;
+        self.metrics.wrote(outcome(&replaced), 1);
         let _ = to.send(replaced);
     }
 
@@ -288,10 +295,12 @@ impl Writer {
         match committed {
             Ok(()) => {
                 for (to, answer) in group.answers {
+                    self.metrics.wrote(outcome(&answer), 1);
                     let _ = to.send(answer);
                 }
             }
             Err(failure) => {
+                self.metrics.wrote(WriteOutcome::Failed, group.answers.len() as u64);
                 for (to, _) in group.answers {
                     let _ = to.send(Err(RequestError::Store(failure.clone())));
                 }
@@ -306,6 +315,7 @@ impl Writer {
         };
         let batch = group.finish(&self.judge, self.clock.now());
         let batch = batch.map_err(|error| failure(&error))?;
+        self.metrics.audited(group.audit_records());
         if batch.transactions.is_empty() && batch.side.is_empty() {
             return Ok(());
         }
@@ -314,7 +324,12 @@ impl Writer {
             let counts = std::mem::take(&mut group.counts);
             self.states.push(State { head, snapshot, counts });
         }
+        let began = Instant::now();
         let appended = self.journal.append(head, batch).await;
+        self.metrics.committed(began.elapsed(), appended.is_ok());
+        self.writable.send_if_modified(|writable| {
+            std::mem::replace(writable, appended.is_ok()) != appended.is_ok()
+        });
         // Also after a success the state is what the store says.
         self.base = None;
         match appended {
@@ -329,6 +344,15 @@ impl Writer {
                 Err(StoreFailure::Unreachable)
             }
         }
+    }
+}
+
+const fn outcome<T>(answer: &Result<T, RequestError>) -> WriteOutcome {
+    match answer {
+        Ok(_) => WriteOutcome::Made,
+        Err(RequestError::Store(StoreFailure::Quota(_))) => WriteOutcome::Refused,
+        Err(RequestError::Store(_) | RequestError::Unreadable) => WriteOutcome::Failed,
+        Err(_) => WriteOutcome::Refused,
     }
 }
 

@@ -56,7 +56,7 @@ fn page(
 ) -> Result<Page<v1::AuditRecord>, RequestError> {
     whole(reading, viewer, wanted.parent.as_ref())?;
     let mut page = Page::new();
-    let Some(view) = reading.current.view() else { return Ok(page) };
+    let Some(view) = reading.view() else { return Ok(page) };
     let organization = wanted.parent.as_ref().map(PathBuf::as_str);
     if organization.is_some_and(|path| path.contains('/')) {
         let problem = "a folder: records are kept by organization, which is its first segment";

@@ -1,6 +1,7 @@
 //! `PolicyService`: the policy as documents, and its catalog.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use capstan_engine::PathBuf;
 use capstan_iam::{Cause, Refusal};
@@ -18,8 +19,8 @@ use crate::RequestError;
 use crate::authn::caller::CallerKind;
 use crate::error::CallError;
 use crate::feed::management::{
-    Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Export,
-    Import, Origin, SetCatalog,
+    Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Documents,
+    Export, Import, Origin, SetCatalog,
 };
 use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
@@ -40,7 +41,7 @@ impl PolicyService for Iam {
     ) -> Result<Response<Chunks>, Status> {
         let reading = self.reading(&request, request.get_ref().consistency.as_ref()).await?;
         let v1::ExportRequest { parent, format, .. } = request.into_inner();
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let parent = optional_path("parent", &parent)?;
         let format = match &*format {
             "" | "yaml" => DocumentFormat::Yaml,
@@ -53,7 +54,7 @@ impl PolicyService for Iam {
             return Err(RequestError::field("parent", problem).into());
         }
         let revision = reading.revision();
-        let Source::Store { objects, actor } = reading.source else {
+        let Source::Store { objects, actor, .. } = reading.source else {
             return Err(RequestError::ReadOnly.into());
         };
         let (current, now) = (reading.current, reading.now);
@@ -70,7 +71,7 @@ impl PolicyService for Iam {
         request: Request<Streaming<v1::ImportRequest>>,
     ) -> Result<Response<v1::ImportResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.Import");
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or(CallError::InvalidFraming)?;
@@ -109,7 +110,7 @@ impl PolicyService for Iam {
         request: Request<v1::SetCatalogRequest>,
     ) -> Result<Response<v1::SetCatalogResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.SetCatalog");
-        let documents = self.documents.as_ref().ok_or(RequestError::ReadOnly)?;
+        let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
         self.only_operator(&kind, None).await?;
         let v1::SetCatalogRequest { catalog, dry_run } = request.into_inner();
@@ -128,6 +129,15 @@ impl PolicyService for Iam {
 }
 
 impl Iam {
+    /// The policy of the store as documents.
+    fn documents(&self) -> Result<&Arc<dyn Documents>, Status> {
+        match (&self.documents, &self.management) {
+            (Some(documents), _) => Ok(documents),
+            (None, None) => Err(RequestError::ReadOnly.into()),
+            (None, Some(_)) => Err(CallError::Unimplemented.into()),
+        }
+    }
+
     /// Who calls what only the operator may, and how the call came.
     async fn operator_or<T>(
         &self,

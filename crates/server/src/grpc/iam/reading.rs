@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use capstan_engine::{Path, PathBuf, Snapshot, Timestamp};
 use capstan_iam::{Actor, Kind, Object, Reader, RuleSet, State};
+use capstan_store::View;
 
 use super::pieces::Pieces;
 use crate::RequestError;
@@ -28,6 +29,8 @@ pub(super) enum Source {
     /// In a store.
     Store {
         objects: Arc<dyn StoredObjects>,
+        /// The state that the objects are of.
+        view: Arc<dyn View>,
         /// Who reads.
         actor: Actor,
     },
@@ -56,7 +59,9 @@ impl Reading {
     ///
     /// [`RequestError::AuthnFailed`]: the reader is not registered, or disabled.
     pub(super) fn viewer(&self) -> Result<Viewer<'_>, RequestError> {
-        let Source::Store { objects, actor } = &self.source else { return Ok(Viewer::Everybody) };
+        let Source::Store { objects, actor, .. } = &self.source else {
+            return Ok(Viewer::Everybody);
+        };
         let state = State { snapshot: &self.current.snapshot, objects: &**objects };
         Ok(Viewer::Actor(Reader::new(&RuleSet::FULL, &state, actor, self.now)?))
     }
@@ -74,6 +79,14 @@ impl Reading {
         match &self.source {
             Source::File => "",
             Source::Store { actor, .. } => actor.id().map_or("the operator", PathBuf::as_str),
+        }
+    }
+
+    /// The state of a store.
+    pub(super) const fn view(&self) -> Option<&Arc<dyn View>> {
+        match &self.source {
+            Source::File => None,
+            Source::Store { view, .. } => Some(view),
         }
     }
 

@@ -10,7 +10,8 @@
 
 use std::sync::Arc;
 
-use capstan_iam::{Actor, Cause, Operation, Response};
+use capstan_engine::Snapshot;
+use capstan_iam::{Actor, Operation, Response};
 use capstan_proto::v1::Consistency;
 use tokio::sync::Semaphore;
 use tonic::Request;
@@ -39,13 +40,15 @@ pub(crate) struct Iam {
     pub(crate) management: Option<Arc<dyn Management>>,
     /// The same of a store as documents.
     pub(crate) documents: Option<Arc<dyn Documents>>,
+    /// Whether everybody may read, as in a policy file.
+    pub(crate) is_demo: bool,
     /// Bytes of a document that is imported, at most.
     pub(crate) document_bytes_max: usize,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
     pub(crate) message_bytes_max: usize,
-    /// Permits to compute, those of decisions, too.
-    pub(crate) computing: Arc<Semaphore>,
+    /// Permits to read. They are not those of decisions: a slow disk must not delay these.
+    pub(crate) reads: Arc<Semaphore>,
 }
 
 /// A list that a caller asks for. All requests for lists have these fields.
@@ -102,11 +105,15 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, RequestError> {
 ///
 /// # Errors
 ///
-/// [`RequestError::AuthnFailed`]: nobody that the server knows.
-fn actor(caller: CallerKind) -> Result<Actor, RequestError> {
+/// [`RequestError::AuthnFailed`]: nobody that the server knows, or an identity that is not registered or disabled.
+fn actor(caller: CallerKind, snapshot: &Snapshot) -> Result<Actor, RequestError> {
     match caller {
         CallerKind::Operator => Ok(Actor::Operator),
-        CallerKind::Identity { path, email } => Ok(Actor::Identity { id: path, email }),
+        CallerKind::Identity { path: id, email } => {
+            let state = snapshot.identity_state(id.as_path());
+            let is_known = state.is_some_and(|state| state.registered && !state.disabled);
+            is_known.then_some(Actor::Identity { id, email }).ok_or(RequestError::AuthnFailed)
+        }
         CallerKind::Nobody => Err(RequestError::AuthnFailed),
     }
 }
@@ -126,15 +133,9 @@ impl Iam {
         let Caller { kind, source } = caller(request)?;
         let origin =
             Origin { method: rpc.full_name(), authentication: kind.authentication(), source };
-        let actor = actor(kind)?;
-        if let Some(identity) = actor.id() {
-            // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
-            let current = self.published.read(Freshness::Any).await?;
-            let state = current.snapshot.identity_state(identity.as_path());
-            if !state.is_some_and(|state| state.registered && !state.disabled) {
-                return Err(RequestError::AuthnFailed);
-            }
-        }
+        // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
+        let current = self.published.read(Freshness::Any).await?;
+        let actor = actor(kind, &current.snapshot)?;
         Ok(Writer { management, actor, origin })
     }
 
@@ -178,14 +179,17 @@ impl Iam {
         let source = match &self.management {
             None => Source::File,
             Some(management) => {
-                let (actor, revision) = (actor(caller)?, current.snapshot.revision());
+                let actor = match caller {
+                    // Everything of it is seen.
+                    CallerKind::Nobody if self.is_demo => Actor::Operator,
+                    caller => actor(caller, &current.snapshot)?,
+                };
+                let revision = current.snapshot.revision();
                 let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
-                Source::Store { objects: management.objects(view), actor }
+                Source::Store { objects: management.objects(Arc::clone(&view)), view, actor }
             }
         };
-        let reading = Reading { current, source, now: self.clock.now() };
-        reading.viewer()?;
-        Ok(reading)
+        Ok(Reading { current, source, now: self.clock.now() })
     }
 
     /// Answers a read on a thread that may block: a store reads files.
@@ -199,9 +203,13 @@ impl Iam {
         answer: impl FnOnce(&Reading, &Viewer<'_>) -> Result<A, RequestError> + Send + 'static,
     ) -> Result<A, RequestError> {
         // The semaphore is never closed.
-        let _permit = self.computing.acquire().await.ok();
-        let answered =
-            tokio::task::spawn_blocking(move || answer(&reading, &reading.viewer()?)).await;
+        let permit = Arc::clone(&self.reads).acquire_owned().await.ok();
+        let answered = tokio::task::spawn_blocking(move || {
+            // Held until the end, also if nobody waits for the answer any more.
+            let _permit = permit;
+            answer(&reading, &reading.viewer()?)
+        });
+        let answered = answered.await;
         match answered {
             Ok(answer) => answer,
             Err(error) => match error.try_into_panic() {
@@ -247,7 +255,7 @@ impl Iam {
             bytes_max: self.message_bytes_max.saturating_sub(PAGE_REST_BYTES),
             after: position.map(|position| position.after),
         };
-        let (current, view) = (Arc::clone(&reading.current), reading.current.view());
+        let (current, view) = (Arc::clone(&reading.current), reading.view().cloned());
         let page = self.blocking(reading, move |reading, viewer| make(reading, viewer, &wanted));
         let Page { entries, ended_at, .. } = page.await?;
         let revision = current.snapshot.revision();
@@ -276,52 +284,11 @@ impl Writer<'_> {
         operation: Operation,
         meta: Meta,
     ) -> Result<(Response, u64), RequestError> {
-        let prefix = message_of(&operation);
         let Self { management, actor, origin } = self;
         let Meta { validate_only, .. } = meta;
         let request_id = request_id(meta.request_id)?;
-        let written =
-            management.write(Write { actor, operation, origin, request_id, validate_only });
-        match written.await {
-            Ok(Written { response, revision }) => Ok((response, revision)),
-            Err(error) => Err(in_request(error, prefix)),
-        }
+        let write = Write { actor, operation, origin, request_id, validate_only };
+        let Written { response, revision } = management.write(write).await?;
+        Ok((response, revision))
     }
-}
-
-/// The name of the request's field with the object, of an operation that has one.
-const fn message_of(operation: &Operation) -> Option<&'static str> {
-    match operation {
-        Operation::CreateGroup(_) | Operation::UpdateGroup(_) => Some("group"),
-        Operation::CreateRole(_) | Operation::UpdateRole(_) => Some("role"),
-        Operation::CreateRoleBinding(_) | Operation::UpdateRoleBinding(_) => Some("role_binding"),
-        Operation::CreateIdentity(_) | Operation::UpdateIdentity(_) => Some("identity"),
-        Operation::CreateResource(_) | Operation::UpdateResource(_) => Some("resource"),
-        Operation::DeleteGroup(_)
-        | Operation::DeleteRole(_)
-        | Operation::DeleteRoleBinding(_)
-        | Operation::BatchCreateRoleBindings(_)
-        | Operation::BatchDeleteRoleBindings(_)
-        | Operation::RemoveMember(_)
-        | Operation::DeleteIdentity(_)
-        | Operation::DeleteResource(_) => None,
-    }
-}
-
-/// Fields of requests that are not the object's.
-const OF_REQUESTS: [&str; 3] = ["parent", "owner", "request_id"];
-
-/// Gives the field of a refusal its path in the request: the rules name it within the object.
-fn in_request(error: RequestError, message: Option<&str>) -> RequestError {
-    let (RequestError::Refused(mut refusal), Some(message)) = (error.clone(), message) else {
-        return error;
-    };
-    for cause in [&mut refusal.told, &mut refusal.real] {
-        if let Cause::InvalidField { field, .. } = cause
-            && !OF_REQUESTS.contains(&&**field)
-        {
-            *field = format!("{message}.{field}");
-        }
-    }
-    RequestError::Refused(refusal)
 }

@@ -11,7 +11,7 @@ use capstan_iam::{
     RoleBinding, UpdateRoleBinding, derived_identity_id,
 };
 use capstan_testkit::managed::operations::*;
-use capstan_testkit::managed::{Managed, T0};
+use capstan_testkit::managed::{Bindings, Managed, T0, bits};
 use fastrand::Rng;
 
 use super::{Attack, ENDS, TIMES};
@@ -104,9 +104,28 @@ fn when(rng: &mut Rng) -> Vec<Condition> {
     }
 }
 
-/// At most 3 organizations, 8 groups, 6 identities, 3 custom roles, 3 resources, 12 bindings; and one or two
-/// identities of an attacker.
+/// A random world in which an attacker has one or two identities, and something to manage.
 pub(crate) fn world(rng: &mut Rng) -> (Managed, Vec<String>) {
+    loop {
+        let (world, own) = any_world(rng);
+        let catalog = Arc::clone(world.snapshot().catalog());
+        let is_managing = |name: &&str| {
+            name.split_once('.')
+                .is_some_and(|(kind, action)| KINDS.contains(&kind) && action != "list")
+        };
+        let managing = bits(&catalog, catalog.capabilities().filter(is_managing));
+        let (bindings, groups) = (Bindings::of(&world), ids(&world, Kind::Group));
+        let manages =
+            |id: &String| groups.iter().any(|group| bindings.caps(id, group, T0) & managing != 0);
+        if own.iter().any(manages) {
+            return (world, own);
+        }
+    }
+}
+
+/// At most 3 organizations, 8 groups, 6 identities, 3 custom roles, 3 resources, 15 bindings; and one or two
+/// identities of an attacker.
+fn any_world(rng: &mut Rng) -> (Managed, Vec<String>) {
     let mut world = Managed::new(catalog(rng));
     let mut groups: Vec<String> = vec![];
     for at in 0..rng.usize(1..=3) {

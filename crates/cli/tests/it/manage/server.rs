@@ -223,8 +223,9 @@ impl State {
         };
         let answer = match name {
             "LookupIdentity" => json!({"id": "0f".repeat(20)}),
-            "RemoveMember" => json!({"revision": self.next(&message), "removed": 2}),
-            "BatchDeleteRoleBindings" => json!({"revision": self.next(&message)}),
+            "RemoveMember" | "BatchDeleteRoleBindings" => {
+                json!({"revision": self.next(&message)})
+            }
             "BatchCreateRoleBindings" => {
                 let made = message["role_bindings"].as_array().unwrap().iter().enumerate();
                 let made = made.map(|(at, one)| {

@@ -1,0 +1,142 @@
+//! A store that fails or is slow, and callers that do not wait.
+
+use capstan_iam::BatchCreateRoleBindings;
+
+use super::*;
+use crate::limits::WRITE_GROUP_BYTES;
+
+#[tokio::test]
+async fn a_failure_changes_nothing_and_is_over_with_the_next_write() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    for (fault, expected) in [
+        (Fault::Full, StoreFailure::Full),
+        (Fault::ReadOnly, StoreFailure::ReadOnly),
+        (Fault::Unreachable, StoreFailure::Unreachable),
+        (Fault::UnknownNotMade, StoreFailure::OutcomeUnknown),
+        (Fault::Conflict, StoreFailure::Unreachable),
+    ] {
+        journal.fails(fault);
+        let failed = running.try_as_alice(create("acme/x")).await;
+        assert!(
+            matches!(&failed, Err(RequestError::Store(found)) if *found == expected),
+            "{failed:?}"
+        );
+        assert_eq!((running.revision(), running.group("acme/x")), (first, None), "{fault:?}");
+        // Checks go on.
+        assert!(running.allows("alice", "repo.list", "acme/x"));
+    }
+    let made = running.as_alice(create("acme/x")).await;
+    assert_eq!(made.revision, first + 1);
+    assert_eq!(running.audit().len(), 2);
+}
+
+#[tokio::test]
+async fn a_write_of_unknown_outcome_is_settled_by_its_request_id() {
+    for (fault, made) in [(Fault::UnknownMade, true), (Fault::UnknownNotMade, false)] {
+        let journal = acme().await;
+        let running = start(&journal).await;
+        let first = running.revision();
+        let asked = || Write { request_id: Some("r".into()), ..write(alice(), create("acme/x")) };
+        journal.fails(fault);
+        // Nor can the store be read for a while.
+        journal.blind.store(2, Ordering::Relaxed);
+        let failed = running.writes.write(asked()).await;
+        assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
+        assert_eq!(running.revision(), first, "what is not known to be made is not shown");
+        for _ in 0..2 {
+            let failed = running.writes.write(asked()).await;
+            assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))));
+        }
+        let settled = running.writes.write(asked()).await.unwrap();
+        assert_eq!((settled.revision, running.revision()), (first + 1, first + 1), "{made}");
+        assert!(running.group("acme/x").is_some());
+        assert_eq!(running.audit().len(), 2, "it was made once");
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_read_is_shown_as_soon_as_it_can() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let first = running.revision();
+    journal.blind.store(1, Ordering::Relaxed);
+    let failed = running.try_as_alice(create("acme/x")).await;
+    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
+    assert_eq!(running.revision(), first);
+    running.as_alice(create("acme/y")).await;
+    assert_eq!(running.revision(), first + 2);
+    assert!(running.group("acme/x").is_some());
+}
+
+#[tokio::test]
+async fn a_store_that_another_process_has_changed_is_loaded_anew() {
+    let journal = acme().await;
+    let (running, other) = (start(&journal).await, start(&journal).await);
+    other.as_alice(create("acme/theirs")).await;
+    let failed = running.try_as_alice(create("acme/mine")).await;
+    assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))), "{failed:?}");
+    running.as_alice(create("acme/theirs/mine")).await;
+    assert!(running.group("acme/theirs").is_some());
+    running.audit();
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_not_made() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let (first, mut dropped) = (running.revision(), vec![]);
+    for at in 0..10 {
+        let (answer, _) = tokio::sync::oneshot::channel();
+        dropped.push((write(alice(), create(&format!("acme/g{at}"))), answer));
+    }
+    running.writes.send_all_for_test(dropped);
+    running.as_alice(create("acme/wanted")).await;
+    assert_eq!(running.revision(), first + 1);
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_at_once() {
+    let (writes, _queue) = writer::queue();
+    let waiting: Vec<_> = (0..crate::limits::WRITES_QUEUED_MAX)
+        .map(|_| writes.write(write(alice(), create("acme/x"))))
+        .map(|mut waiting| {
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            assert!(waiting.as_mut().poll(&mut context).is_pending());
+            waiting
+        })
+        .collect();
+    let refused = writes.write(write(alice(), create("acme/x"))).await;
+    assert!(matches!(refused, Err(RequestError::Store(StoreFailure::Busy))));
+    drop(waiting);
+}
+
+/// The bytes of a commit are bounded, too: further writes wait for the next one.
+#[tokio::test]
+async fn large_writes_share_fewer_commits() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let identity = |at: usize| path(&format!("{at:040x}"));
+    let batch = |first: usize| {
+        let bindings = (first..first + 250).map(|at| NewRoleBinding {
+            id: None,
+            name: "x".repeat(1_000),
+            description: "y".repeat(1_000),
+            identity: identity(at),
+            role: "viewer".into(),
+            scope: path("acme"),
+            expires_at: None,
+            when: vec![],
+        });
+        let (parent, bindings) = (path("acme"), bindings.collect());
+        Operation::BatchCreateRoleBindings(BatchCreateRoleBindings { parent, bindings })
+    };
+    let all = (0..20).map(|at| running.as_alice(batch(at * 250)));
+    futures_util::future::join_all(all).await;
+    let largest = journal.largest.load(Ordering::Relaxed);
+    // Each has half a megabyte of bindings, and the same in its audit record.
+    let one = 1_500_000;
+    assert!(largest > WRITE_GROUP_BYTES / 2 && largest < WRITE_GROUP_BYTES + one, "{largest}");
+    assert!(journal.appended.load(Ordering::Relaxed) >= 3);
+}
