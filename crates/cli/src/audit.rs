@@ -15,8 +15,7 @@ use std::path::{Path as FilePath, PathBuf};
 use crate::completion;
 use anyhow::bail;
 use capstan_engine::{
-    AttributeCategory, Condition, Path, Properties, RoleBinding, Snapshot, Timestamp, Value,
-    did_you_mean, quote,
+    Condition, Path, Properties, RoleBinding, Snapshot, Timestamp, Value, did_you_mean, quote,
 };
 use capstan_policy::{DOCUMENT_BYTES_MAX, Policy, format_timestamp};
 use capstan_server::clock::Clock;
