@@ -285,6 +285,12 @@ impl AuditRecord {
         record
     }
 
+    /// Of an import or of another catalog, which the operator makes. The caller puts what was changed.
+    #[must_use]
+    pub fn of_whole(method: &str, origin: &Origin, at: (u64, Timestamp), object: &str) -> Self {
+        Self { object: object.into(), ..Self::empty(method, origin, at) }
+    }
+
     fn put(&mut self, objects: &[ObjectChange]) {
         let mut bytes = 0_usize;
         for change in objects {

@@ -9,16 +9,19 @@
 //! **Invariants**: a change is durable before it is visible, and visible before it is acknowledged. Each revision
 //! that is served is one that the store has.
 //!
-//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, then `writer`.
+//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, `whole`, `writer`, then
+//! `documents`.
 
 mod auditor;
 mod catalog;
+pub(crate) mod documents;
 mod group;
 mod load;
 mod overlay;
 mod quotas;
 mod requests;
 mod seed;
+mod whole;
 pub(crate) mod writer;
 
 use std::sync::Arc;

@@ -36,9 +36,10 @@ use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
+use crate::feed::journal::documents::StoreDocuments;
 use crate::feed::journal::writer::{Queue, Writes};
 use crate::feed::journal::{self, StoreFeed};
-use crate::feed::management::Management;
+use crate::feed::management::{Documents as PolicyDocuments, Management};
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
@@ -66,6 +67,8 @@ pub(super) struct Shared {
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
+    /// The policy of a store as documents.
+    policy_documents: Option<Arc<dyn PolicyDocuments>>,
     /// Whether changes can be made.
     writable: watch::Sender<bool>,
     /// Ends streams when the drain begins.
@@ -80,10 +83,17 @@ impl Shared {
         writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
+        let published = Arc::new(Published::new(Retention::from(&config.limits)));
+        let documents: Arc<dyn PolicyDocuments> = Arc::new(StoreDocuments::new(
+            writes.clone(),
+            Arc::clone(&published),
+            config.clock,
+            config.catalogs.clone(),
+        ));
         let management: Arc<dyn Management> = Arc::new(writes);
         let is_store = matches!(config.feed, Feed::Store(_));
         Self {
-            published: Arc::new(Published::new(Retention::from(&config.limits))),
+            published,
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
             metrics: Arc::clone(metrics),
             log,
@@ -91,6 +101,7 @@ impl Shared {
             page_key,
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
+            policy_documents: is_store.then_some(documents),
             writable: watch::Sender::new(false),
             draining: draining.clone(),
         }
@@ -163,7 +174,7 @@ impl Shared {
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
-            documents: None,
+            documents: self.policy_documents.clone(),
             open_reads: config.open_reads,
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,

@@ -17,7 +17,8 @@ use super::auditor::{self, RefusalRate};
 use super::overlay::{Overlay, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
 use super::requests::{self, RequestId};
-use super::writer::{Answer, AnswerTo, Queued};
+use super::whole::WholeChange;
+use super::writer::{Answer, AnswerTo};
 use crate::RequestError;
 use crate::error::StoreFailure;
 use crate::feed::management::{Write, Written};
@@ -82,8 +83,12 @@ impl Group {
     }
 
     /// Judges a write, unless nobody waits for it any more.
-    pub(super) fn take(&mut self, queued: Queued, judge: &mut Judge, now: Timestamp) {
-        let Queued { write, answer } = queued;
+    pub(super) fn take(
+        &mut self,
+        (write, answer): (Write, AnswerTo),
+        judge: &mut Judge,
+        now: Timestamp,
+    ) {
         if answer.is_closed() {
             return;
         }
@@ -190,6 +195,19 @@ impl Group {
         self.index = index;
         self.batch.transactions.push(Transaction { ops });
         Ok(written)
+    }
+
+    /// Makes a change of the policy as a whole the only transaction of the group.
+    pub(super) fn replace(&mut self, change: WholeChange) {
+        let WholeChange { mut ops, record, snapshot, counts } = change;
+        let audited = ops.len();
+        ops.push(auditor::record_op(&mut self.audit, &record));
+        ops.push(auditor::head_op(&self.audit));
+        self.head = self.head.next(&ops);
+        debug_assert_eq!(self.head.revision(), snapshot.revision());
+        self.state.apply(ops.get(audited..).unwrap_or_default());
+        (self.snapshot, self.counts) = (snapshot, counts);
+        self.batch.transactions.push(Transaction { ops });
     }
 
     /// The number of audit records that are kept then.

@@ -1,5 +1,7 @@
 //! The writer on a store in memory, and on one that fails.
 
+mod documents;
+
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
