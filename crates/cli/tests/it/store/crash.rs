@@ -306,10 +306,10 @@ impl Run {
     }
 
     /// Kills starting servers, some in a row.
-    fn kill_in_start(&mut self) {
+    async fn kill_in_start(&mut self) {
         for _ in 0..self.random.usize(1..=4) {
             let starting = Serving::spawn(&mut self.data.serve(), 0);
-            std::thread::sleep(Duration::from_millis(self.random.u64(..=50)));
+            tokio::time::sleep(Duration::from_millis(self.random.u64(..=50))).await;
             drop(starting);
             self.seen.kills_in_start += 1;
         }
@@ -415,7 +415,7 @@ async fn no_acknowledged_write_is_lost_and_none_is_invented() {
         run.write_and_kill(server).await;
         let audited = (kill % 5 == 0).then(|| run.audit_of_a_copy());
         if kill % 5 == 4 {
-            run.kill_in_start();
+            run.kill_in_start().await;
         }
         server = run.restart(audited).await;
     }
@@ -423,7 +423,7 @@ async fn no_acknowledged_write_is_lost_and_none_is_invented() {
     let (_, revision) = folders(&operator).await;
     let acknowledged = std::mem::take(&mut *run.acknowledged.lock().unwrap());
     assert_eq!(revision & SEQUENCE, run.before + acknowledged.len() as u64);
-    let (code, log) = server.process.stop("TERM");
+    let (code, log) = server.process.stop("-TERM");
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(audit_records(&run.data.dir), revision & SEQUENCE);
     let writes = acknowledged.len();

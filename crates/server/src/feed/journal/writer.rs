@@ -28,7 +28,7 @@ use crate::clock::Clock;
 use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
 use crate::feed::published::{Current, Published};
-use crate::limits::{WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
+use crate::limits::{SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
 
 pub(super) type Answer = Result<Written, RequestError>;
 pub(super) type AnswerTo = oneshot::Sender<Answer>;
@@ -117,7 +117,7 @@ impl Writer {
 
     /// Takes writes until all senders of the queue are gone.
     pub(super) async fn run(mut self, mut queue: Queue) {
-        while let Some(first) = queue.0.recv().await {
+        while let Some(first) = self.next(&mut queue).await {
             if let Err(failure) = self.settle().await {
                 // Those that wait would only wait longer. Whoever asks after an answer is not among them.
                 let mut failed = vec![first];
@@ -129,6 +129,17 @@ impl Writer {
             }
             self.group(first, &mut queue).await;
         }
+    }
+
+    /// The next write. After a failure the store is asked meanwhile which state it has: the view that is served may be of
+    /// a file that was closed, and reads must not wait for somebody who writes.
+    async fn next(&mut self, queue: &mut Queue) -> Option<Queued> {
+        while self.settle().await.is_err() {
+            if let Ok(next) = tokio::time::timeout(SETTLE_PAUSE, queue.0.recv()).await {
+                return next;
+            }
+        }
+        queue.0.recv().await
     }
 
     /// Finds out which state the store is in, if that is not known.
