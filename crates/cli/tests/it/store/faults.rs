@@ -4,6 +4,8 @@
 //! Tests that begin with `root_` mount a file system, or let `strace` change what the kernel answers the server.
 //! `dev/test` installs strace, and leaves them out where that is not possible, and says so.
 
+#![expect(clippy::print_stdout, reason = "the figures of a run")]
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};

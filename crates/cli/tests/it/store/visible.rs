@@ -1,5 +1,7 @@
 //! When a write is seen: by the next check on any connection, and by each answer whole or not at all.
 
+#![expect(clippy::print_stdout, reason = "the figures of a run")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
