@@ -339,6 +339,9 @@ pub const WRITES_QUEUED_MAX: usize = 1_024;
 pub const WRITE_GROUP_MAX: usize = 256;
 /// Bytes of keys and values of one commit; then no further change joins it.
 pub const WRITE_GROUP_BYTES: u64 = 8 * 1024 * 1024;
+/// Time after a failure of the store until it is asked again which state it has, if nobody writes meanwhile. A store in a
+/// file is opened again at most once a second.
+pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Time for which the answer to a change with a request id is kept for a retry (contract, section 6).
 pub const REQUEST_KEPT: Duration = Duration::from_secs(600);
 /// Records of refusals of one caller in a minute. Further ones are counted, and the next record has their number.

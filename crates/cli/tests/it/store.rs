@@ -205,6 +205,10 @@ impl Caller {
 
     /// All groups at or below a path, and the revision.
     async fn groups(&self, parent: &str) -> (Vec<iam::Group>, u64) {
+        self.try_groups(parent).await.unwrap()
+    }
+
+    async fn try_groups(&self, parent: &str) -> Result<(Vec<iam::Group>, u64), Status> {
         let mut request = iam::ListGroupsRequest {
             parent: parent.into(),
             page_size: 1_000,
@@ -213,10 +217,10 @@ impl Caller {
         let mut all = vec![];
         loop {
             let page: iam::ListGroupsResponse =
-                self.ask("GroupService/ListGroups", request.clone()).await.unwrap();
+                self.ask("GroupService/ListGroups", request.clone()).await?;
             all.extend(page.groups);
             if page.next_page_token.is_empty() {
-                return (all, page.revision);
+                return Ok((all, page.revision));
             }
             request.page_token = page.next_page_token;
         }

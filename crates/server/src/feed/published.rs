@@ -264,7 +264,8 @@ impl Published {
             Freshness::Full | Freshness::Any => 0,
         };
         match self.current() {
-            Some(current) if wanted <= current.snapshot.revision() => Ok(current),
+            // Also one of an earlier epoch is refused: it may name what a restore has undone.
+            Some(current) if is_reached(wanted, current.snapshot.revision()) => Ok(current),
             held => self.wait(wanted, held).await,
         }
     }
@@ -291,6 +292,11 @@ impl Published {
             None => Err(RequestError::NotReady),
         }
     }
+}
+
+/// Whether a revision is at or behind another one in the same epoch. Revision 0 is before all.
+const fn is_reached(wanted: u64, held: u64) -> bool {
+    wanted == 0 || wanted <= held && epoch(wanted) == epoch(held)
 }
 
 #[cfg(test)]

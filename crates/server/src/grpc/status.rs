@@ -121,7 +121,10 @@ impl RequestError {
             }
             _ => {}
         }
-        if let Some(rule) = refusal.rule.filter(|_| refusal.told == refusal.real) {
+        // A reference that is foreign is told as one that is absent, which breaks no rule.
+        let is_field = matches!(refusal.told, Cause::InvalidField { .. });
+        let rule = refusal.rule.filter(|_| refusal.told == refusal.real && !is_field);
+        if let Some(rule) = rule {
             add("rule", rule.number().to_owned());
         }
         metadata
@@ -331,7 +334,10 @@ mod tests {
     #[test]
     fn a_field_is_named_once() {
         let (field, problem) = ("group.id".to_owned(), "two segments".to_owned());
-        let status = Status::from(refused(Cause::InvalidField { field, problem }, None));
+        let told = Cause::InvalidField { field, problem };
+        let status = Status::from(refused(told.clone(), None));
+        let foreign = Status::from(refused(told, Some(Rule::AcrossOrganizations)));
+        assert_eq!(foreign.details(), status.details(), "as if it were absent");
         assert_eq!(status.code(), Code::InvalidArgument);
         let info = status.get_details_error_info().unwrap();
         assert_eq!(info.metadata.get("field").map(String::as_str), Some("group.id"));

@@ -1,6 +1,8 @@
 //! `kill -9` of the server at random moments, also during its start: no acknowledged write is lost, none is invented, and
 //! each is made at most once.
 
+#![expect(clippy::print_stdout, reason = "the figures of a run")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -13,8 +15,8 @@ use super::{CATALOG, Caller, Data, SEQUENCE, Served, audit_records, binding, per
 use crate::common::{PATIENCE, Serving};
 
 const WRITERS: usize = 8;
-/// Objects beside those of the writers.
-const OBJECTS: usize = 10_000;
+/// Objects beside those of the writers: in a long run, and in the short form.
+const OBJECTS: [usize; 2] = [10_000, 1_000];
 /// Groups that a writer keeps.
 const GROUPS_MAX: usize = 16;
 /// Bindings that one write makes.
@@ -203,7 +205,7 @@ async fn send(caller: &Caller, write: &Write) -> Result<u64, Status> {
 }
 
 /// What the server has, by writer, and its revision. Whatever nobody asked for fails.
-async fn folders(operator: &Caller) -> (Vec<Folders>, u64) {
+async fn folders(operator: &Caller, objects: usize) -> (Vec<Folders>, u64) {
     let (groups, revision) = operator.groups("acme").await;
     let (bindings, of_bindings) = operator.bindings("acme").await;
     assert_eq!(revision, of_bindings, "nobody writes");
@@ -225,18 +227,18 @@ async fn folders(operator: &Caller) -> (Vec<Folders>, u64) {
     let mut first: BTreeSet<_> = (0..WRITERS).map(|writer| format!("acme/w{writer}")).collect();
     first.extend(["acme".into(), "acme/objects".into()]);
     assert_eq!(others, first);
-    let mut objects = 0;
+    let mut beside = 0;
     for binding in bindings {
         match writer(&binding.scope) {
             Some(writer) => {
                 let folder = found[writer].get_mut(&binding.scope).unwrap();
                 assert!(folder.bindings.insert(binding.id));
             }
-            None if binding.scope == "acme/objects" => objects += 1,
+            None if binding.scope == "acme/objects" => beside += 1,
             None => assert_eq!(binding.identity, "alice"),
         }
     }
-    assert_eq!(objects, OBJECTS);
+    assert_eq!(beside, objects);
     (found, revision)
 }
 
@@ -253,6 +255,7 @@ struct Seen {
 
 struct Run {
     data: Data,
+    objects: usize,
     writers: Vec<Writer>,
     acknowledged: Arc<Mutex<Vec<Acknowledged>>>,
     /// The number of the last transaction before those of the writers.
@@ -262,7 +265,7 @@ struct Run {
 }
 
 impl Run {
-    async fn begin(seed: u64) -> (Self, Served) {
+    async fn begin(seed: u64, objects: usize) -> (Self, Served) {
         let data = Data::init(CATALOG);
         let server = data.start();
         let operator = server.operator().await;
@@ -270,11 +273,11 @@ impl Run {
         for writer in 0..WRITERS {
             operator.create_group(&format!("acme/w{writer}")).await;
         }
-        let before = operator.bind_all("acme/objects", (0..OBJECTS).map(person)).await & SEQUENCE;
+        let before = operator.bind_all("acme/objects", (0..objects).map(person)).await & SEQUENCE;
         let mut random = fastrand::Rng::with_seed(seed);
         let writers = (0..WRITERS).map(|number| Writer::new(number, random.fork())).collect();
         let (acknowledged, seen) = (Arc::default(), Seen::default());
-        (Self { data, writers, acknowledged, before, random, seen }, server)
+        (Self { data, objects, writers, acknowledged, before, random, seen }, server)
     }
 
     /// Half of the writers are the owner, half the operator.
@@ -306,10 +309,10 @@ impl Run {
     }
 
     /// Kills starting servers, some in a row.
-    fn kill_in_start(&mut self) {
+    async fn kill_in_start(&mut self) {
         for _ in 0..self.random.usize(1..=4) {
             let starting = Serving::spawn(&mut self.data.serve(), 0);
-            std::thread::sleep(Duration::from_millis(self.random.u64(..=50)));
+            tokio::time::sleep(Duration::from_millis(self.random.u64(..=50))).await;
             drop(starting);
             self.seen.kills_in_start += 1;
         }
@@ -329,7 +332,7 @@ impl Run {
         self.seen.slowest_start = self.seen.slowest_start.max(server.started);
         self.seen.starts.push(server.started);
         let operator = server.operator().await;
-        let (found, revision) = folders(&operator).await;
+        let (found, revision) = folders(&operator, self.objects).await;
         let mut made = self.acknowledged.lock().unwrap().len() as u64;
         let mut known = vec![];
         for writer in &self.writers {
@@ -407,23 +410,25 @@ fn assert_ordered(mut all: Vec<Acknowledged>, before: u64) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_write_is_lost_and_none_is_invented() {
-    let kills = std::env::var("CAPSTAN_STORE_KILLS").map_or(30, |kills| kills.parse().unwrap());
+    let kills = std::env::var("CAPSTAN_STORE_KILLS").ok();
+    let [many, few] = OBJECTS;
+    let (kills, objects) = kills.map_or((30, few), |kills| (kills.parse().unwrap(), many));
     let seed = fastrand::u64(..);
     println!("seed {seed}");
-    let (mut run, mut server) = Run::begin(seed).await;
+    let (mut run, mut server) = Run::begin(seed, objects).await;
     for kill in 0..kills {
         run.write_and_kill(server).await;
         let audited = (kill % 5 == 0).then(|| run.audit_of_a_copy());
         if kill % 5 == 4 {
-            run.kill_in_start();
+            run.kill_in_start().await;
         }
         server = run.restart(audited).await;
     }
     let operator = server.operator().await;
-    let (_, revision) = folders(&operator).await;
+    let (_, revision) = folders(&operator, run.objects).await;
     let acknowledged = std::mem::take(&mut *run.acknowledged.lock().unwrap());
     assert_eq!(revision & SEQUENCE, run.before + acknowledged.len() as u64);
-    let (code, log) = server.process.stop("TERM");
+    let (code, log) = server.process.stop("-TERM");
     assert_eq!(code, Some(0), "{log}");
     assert_eq!(audit_records(&run.data.dir), revision & SEQUENCE);
     let writes = acknowledged.len();
@@ -432,7 +437,7 @@ async fn no_acknowledged_write_is_lost_and_none_is_invented() {
     starts.sort();
     let median = starts[starts.len() / 2];
     println!(
-        "{kills} kills, {kills_in_start} of starting servers, {writes} writes acknowledged, {unknown} with an unknown \
+        "{objects} objects, {kills} kills, {kills_in_start} of starting servers, {writes} writes acknowledged, {unknown} with an unknown \
          outcome, of which {unknown_made} were made; ready after {median:?} (median), {slowest_start:?} (slowest)"
     );
     assert!(writes > kills, "{writes} writes");

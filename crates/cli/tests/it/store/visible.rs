@@ -1,5 +1,7 @@
 //! When a write is seen: by the next check on any connection, and by each answer whole or not at all.
 
+#![expect(clippy::print_stdout, reason = "the figures of a run")]
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
@@ -24,11 +26,11 @@ async fn identity(operator: &Caller, id: &str) {
     assert!(made.revision > 0);
 }
 
-/// Each of 10,000 writes on one connection is seen by the next check on another, however fresh it wants its answer.
+/// Each write on one connection is seen by the next check on another, however fresh it wants its answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_write_is_seen_by_the_next_check_on_another_connection() {
     const WRITERS: usize = 4;
-    const WRITES: usize = 2_500;
+    let writes = std::env::var("CAPSTAN_STORE_WRITES").map_or(2_000, |all| all.parse().unwrap());
     let data = Data::init(CATALOG);
     let server = data.start();
     let operator = server.operator().await;
@@ -46,7 +48,7 @@ async fn an_acknowledged_write_is_seen_by_the_next_check_on_another_connection()
         }
         writers.spawn(async move {
             let (id, resource) = (format!("{group}/bound"), format!("{group}/nginx"));
-            for write in 0..WRITES {
+            for write in 0..writes / WRITERS {
                 let is_bound = write % 2 == 0;
                 let revision = if is_bound {
                     let request = iam::CreateRoleBindingRequest {
@@ -82,8 +84,8 @@ async fn an_acknowledged_write_is_seen_by_the_next_check_on_another_connection()
     while let Some(ended) = writers.join_next().await {
         ended.unwrap();
     }
-    let (all, took) = (WRITERS * WRITES, begun.elapsed());
-    println!("{all} writes were each seen by the next check, in {took:?}");
+    let took = begun.elapsed();
+    println!("{writes} writes were each seen by the next check, in {took:?}");
 }
 
 /// Revisions of a session never fall, whichever connection asks, while others write.
@@ -164,8 +166,18 @@ async fn batches_and_lists_see_one_revision_while_a_grant_is_swapped() {
                 let (mut identities, mut revisions) = (vec![], vec![]);
                 loop {
                     let method = "RoleBindingService/ListRoleBindings";
-                    let page: iam::ListRoleBindingsResponse =
-                        caller.ask(method, request.clone()).await.unwrap();
+                    let page: Result<iam::ListRoleBindingsResponse, _> =
+                        caller.ask(method, request.clone()).await;
+                    let page = match page {
+                        Ok(page) => page,
+                        // So many lists were begun meanwhile that this one must begin anew.
+                        Err(gone) => {
+                            assert_eq!(super::reason(&gone), "REVISION_NOT_AVAILABLE", "{gone:?}");
+                            (identities, revisions) = (vec![], vec![]);
+                            request.page_token = String::new();
+                            continue;
+                        }
+                    };
                     identities.extend(page.role_bindings.into_iter().map(|one| one.identity));
                     revisions.push(page.revision);
                     if page.next_page_token.is_empty() {

@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
 use crate::feed::published::{Current, Published};
-use crate::limits::{WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
+use crate::limits::{SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
 use crate::telemetry::metrics::{Metrics, WriteOutcome};
 
 pub(super) type Answer = Result<Written, RequestError>;
@@ -151,15 +151,13 @@ impl Writer {
 
     /// Takes writes until all senders of the queue are gone.
     pub(super) async fn run(mut self, mut queue: Queue) {
-        let mut next = None;
+        let mut alone = None;
         loop {
-            let first = match next.take() {
-                Some(first) => first,
-                None => match queue.0.recv().await {
-                    Some(first) => first,
-                    None => return,
-                },
+            let first = match alone.take() {
+                None => self.next(&mut queue).await,
+                found => found,
             };
+            let Some(first) = first else { return };
             if let Err(failure) = self.settle().await {
                 // Those that wait would only wait longer. Whoever asks after an answer is not among them.
                 let mut failed = vec![first];
@@ -169,11 +167,22 @@ impl Writer {
             }
             match first {
                 Queued::Write(write, answer) => {
-                    next = self.group((write, answer), &mut queue).await;
+                    alone = self.group((write, answer), &mut queue).await;
                 }
                 Queued::Whole(whole, answer) => self.replace(*whole, answer).await,
             }
         }
+    }
+
+    /// The next write. After a failure the store is asked meanwhile which state it has: the view that is served may be of
+    /// a file that was closed, and reads must not wait for somebody who writes.
+    async fn next(&mut self, queue: &mut Queue) -> Option<Queued> {
+        while self.settle().await.is_err() {
+            if let Ok(next) = tokio::time::timeout(SETTLE_PAUSE, queue.0.recv()).await {
+                return next;
+            }
+        }
+        queue.0.recv().await
     }
 
     /// Finds out which state the store is in, if that is not known.

@@ -54,6 +54,23 @@ async fn revisions_are_kept_up_to_a_number_of_bytes() {
     assert_eq!(kept(&published), [52]);
 }
 
+/// A revision of an earlier epoch may name what a restore has undone, so it is refused like one of a later epoch.
+#[tokio::test(start_paused = true)]
+async fn a_revision_of_another_epoch_is_refused() {
+    let published = Published::new(Retention { time: Duration::from_secs(60), bytes_max: 1_000 });
+    let at = |epoch: u64, sequence: u64| (epoch << 40) + sequence;
+    published.publish(revision(at(2, 7)), 1);
+    for wanted in [0, at(2, 1), at(2, 7)] {
+        assert!(published.read(Freshness::AtLeast(wanted)).await.is_ok(), "{wanted}");
+    }
+    for wanted in [1, at(1, 1), at(1, 7), at(3, 1)] {
+        let refused = published.read(Freshness::AtLeast(wanted)).await.unwrap_err();
+        assert_eq!(refused, RequestError::StoreEpoch { wanted, held: at(2, 7) });
+    }
+    let late = published.read(Freshness::AtLeast(at(2, 8))).await.unwrap_err();
+    assert!(matches!(late, RequestError::RevisionNotAvailable { .. }), "{late}");
+}
+
 /// A view of no entries.
 #[derive(Debug)]
 struct Empty(Head);

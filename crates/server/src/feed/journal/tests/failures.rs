@@ -3,7 +3,7 @@
 use capstan_iam::BatchCreateRoleBindings;
 
 use super::*;
-use crate::limits::WRITE_GROUP_BYTES;
+use crate::limits::{SETTLE_PAUSE, WRITE_GROUP_BYTES};
 
 #[tokio::test]
 async fn a_failure_changes_nothing_and_is_over_with_the_next_write() {
@@ -41,7 +41,7 @@ async fn a_write_of_unknown_outcome_is_settled_by_its_request_id() {
         let asked = || Write { request_id: Some("r".into()), ..write(alice(), create("acme/x")) };
         journal.fails(fault);
         // Nor can the store be read for a while.
-        journal.blind.store(2, Ordering::Relaxed);
+        journal.blind.store(usize::MAX, Ordering::Relaxed);
         let failed = running.writes.write(asked()).await;
         assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
         assert_eq!(running.revision(), first, "what is not known to be made is not shown");
@@ -49,6 +49,7 @@ async fn a_write_of_unknown_outcome_is_settled_by_its_request_id() {
             let failed = running.writes.write(asked()).await;
             assert!(matches!(failed, Err(RequestError::Store(StoreFailure::Unreachable))));
         }
+        journal.blind.store(0, Ordering::Relaxed);
         let settled = running.writes.write(asked()).await.unwrap();
         assert_eq!((settled.revision, running.revision()), (first + 1, first + 1), "{made}");
         assert!(running.group("acme/x").is_some());
@@ -61,10 +62,19 @@ async fn a_change_that_cannot_be_read_is_shown_as_soon_as_it_can() {
     let journal = acme().await;
     let running = start(&journal).await;
     let first = running.revision();
-    journal.blind.store(1, Ordering::Relaxed);
+    journal.blind.store(usize::MAX, Ordering::Relaxed);
     let failed = running.try_as_alice(create("acme/x")).await;
     assert!(matches!(failed, Err(RequestError::Store(StoreFailure::OutcomeUnknown))));
     assert_eq!(running.revision(), first);
+    journal.blind.store(0, Ordering::Relaxed);
+    // Nobody writes.
+    let shown = async {
+        while running.revision() == first {
+            tokio::time::sleep(SETTLE_PAUSE / 10).await;
+        }
+    };
+    tokio::time::timeout(SETTLE_PAUSE * 10, shown).await.unwrap();
+    assert_eq!(running.revision(), first + 1);
     running.as_alice(create("acme/y")).await;
     assert_eq!(running.revision(), first + 2);
     assert!(running.group("acme/x").is_some());
