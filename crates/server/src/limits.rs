@@ -294,8 +294,8 @@ pub const EXPORT_PARTS_MAX: usize = 4;
 pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Exports at a time. Each has a thread.
 pub const EXPORTS_MAX: usize = 8;
-/// Imports and changes of the catalog at a time; further ones wait. Each needs memory for its whole document: about 6
-/// times the bytes of the document.
+/// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its
+/// objects and the next index: about 25 times the bytes of the document.
 pub const IMPORTS_MAX: usize = 1;
 /// Bytes of the answer that says who gains or loses what: what fits into one message.
 pub const ACCESS_CHANGES_BYTES_MAX: usize = MESSAGE_BYTES_MAX;

@@ -126,17 +126,20 @@ impl Documents for StoreDocuments {
             let parts = Parts { part: vec![], to: to.clone(), runtime: runtime.clone() };
             let written = export::write(&export, parts);
             let ended = written.and_then(|mut parts| Ok(parts.send_rest()?));
-            if let Err(Ended::Failed(error)) = ended {
-                // Nobody waits for it if this fails.
-                let _ = send(&runtime, &to, Err(error));
-            }
+            let last = match ended {
+                Ok(()) => None,
+                Err(Ended::Failed(error)) => Some(Err(error)),
+                Err(Ended::Gone) => return,
+            };
+            // Nobody waits for it if this fails.
+            let _ = send(&runtime, &to, last);
         };
         // A thread of its own: it waits for a slow client.
         let started = std::thread::Builder::new().name("export".into()).spawn(write);
         if let Err(error) = started {
             return failed(broken(&error.into()));
         }
-        stream::unfold(from, |mut from| async { Some((from.recv().await?, from)) }).boxed()
+        stream::unfold(Some(from), next_part).boxed()
     }
 
     fn import(&self, import: Import) -> BoxFuture<'_, Result<Difference, RequestError>> {
@@ -158,7 +161,22 @@ fn failed(error: RequestError) -> BoxStream<'static, Result<Bytes, RequestError>
     stream::iter([Err(error)]).boxed()
 }
 
-type Part = Result<Bytes, RequestError>;
+/// A part of a document, an error that ends it, or its end.
+type Part = Option<Result<Bytes, RequestError>>;
+
+/// The next part for a client. A document that stops without its end is an error: whoever has a part of it must not take
+/// it for the whole.
+async fn next_part(
+    from: Option<mpsc::Receiver<Part>>,
+) -> Option<(Result<Bytes, RequestError>, Option<mpsc::Receiver<Part>>)> {
+    let mut from = from?;
+    match from.recv().await {
+        Some(Some(Ok(part))) => Some((Ok(part), Some(from))),
+        Some(Some(Err(error))) => Some((Err(error), None)),
+        Some(None) => None,
+        None => Some((Err(RequestError::Store(StoreFailure::Busy)), None)),
+    }
+}
 
 /// Sends a part to the client of an export, and waits for it no longer than [`EXPORT_STALL_MAX`].
 fn send(runtime: &Handle, to: &mpsc::Sender<Part>, part: Part) -> io::Result<()> {
@@ -181,7 +199,7 @@ impl Parts {
             return Ok(());
         }
         let part = std::mem::take(&mut self.part);
-        send(&self.runtime, &self.to, Ok(part.into()))
+        send(&self.runtime, &self.to, Some(Ok(part.into())))
     }
 }
 

@@ -76,12 +76,34 @@ impl<W: io::Write> Exporter<'_, W> {
             id.as_path().ancestors().skip(1).map(PathBuf::from).collect()
         };
         let groups: BTreeSet<PathBuf> = outside.iter().filter(is_foreign).flat_map(above).collect();
-        for id in groups {
+        let (before, after) = self.around(groups);
+        self.foreign_groups(before)?;
+        self.kind(Kind::Group)?;
+        self.foreign_groups(after)?;
+        self.kind(Kind::Role)?;
+        let (before, after) = self.around(outside);
+        self.identities_from_outside(before)?;
+        self.kind(Kind::Identity)?;
+        self.identities_from_outside(after)?;
+        self.kind(Kind::Resource)?;
+        self.kind(Kind::RoleBinding)
+    }
+
+    /// The ids that sort before those of the organization, and those after them.
+    fn around(&self, outside: BTreeSet<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let organization = self.parent().map(|parent| format!("{parent}/")).unwrap_or_default();
+        outside.into_iter().partition(|id| *id.as_str() < *organization)
+    }
+
+    fn foreign_groups(&mut self, ids: Vec<PathBuf>) -> Result<(), Ended> {
+        for id in ids {
             self.writer.group(&engine::Group { id, name: String::new() }, &Details::default())?;
         }
-        self.kind(Kind::Group)?;
-        self.kind(Kind::Role)?;
-        for id in outside {
+        Ok(())
+    }
+
+    fn identities_from_outside(&mut self, ids: Vec<PathBuf>) -> Result<(), Ended> {
+        for id in ids {
             let fact = match self.export.objects.get(Kind::Identity, id.as_path())? {
                 Some(Object::Identity(found)) if found.is_root() => {
                     let fact = engine::Identity::named(id);
@@ -93,9 +115,7 @@ impl<W: io::Write> Exporter<'_, W> {
             };
             self.writer.identity(&fact, &Details::default())?;
         }
-        self.kind(Kind::Identity)?;
-        self.kind(Kind::Resource)?;
-        self.kind(Kind::RoleBinding)
+        Ok(())
     }
 
     fn parent(&self) -> Option<Path<'_>> {

@@ -13,7 +13,10 @@ use crate::feed::management::{
     Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat,
     Documents as _, Export, Import, SetCatalog,
 };
-use crate::limits::{EXPORT_CHUNK_BYTES, EXPORTS_MAX};
+use crate::limits::{
+    ACCESS_CHANGES_BYTES_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORTS_MAX,
+    PROBLEMS_MAX,
+};
 
 const CATALOG: &str = "chainguard-2025-08-14";
 
@@ -328,17 +331,13 @@ async fn a_document_has_only_what_its_reader_may_see() {
 #[tokio::test]
 async fn a_document_is_sent_in_parts_to_few_clients_at_a_time() {
     let running = start(&acme().await).await;
-    let mut document =
-        "version: 1\ncatalog: chainguard-2025-08-14\ngroups:\n  - {id: acme}\n".to_owned();
-    for at in 0..20_000 {
-        document.push_str(&format!("  - {{id: acme/g{at}, name: a group}}\n"));
-    }
-    running.import(&document).await;
+    running.import(&many(20_000, "")).await;
     let documents = running.documents();
     let export = || running.export_of(Actor::Operator, None, DocumentFormat::Json);
     let parts: Vec<_> = documents.export(export()).try_collect().await.unwrap();
     let (last, parts) = parts.split_last().unwrap();
-    assert!(parts.len() > 5 && parts.iter().all(|part| part.len() == EXPORT_CHUNK_BYTES));
+    assert!(parts.len() > EXPORT_PARTS_MAX + 2);
+    assert!(parts.iter().all(|part| part.len() == EXPORT_CHUNK_BYTES));
     assert!((1..=EXPORT_CHUNK_BYTES).contains(&last.len()));
     // Those that are not read keep their places.
     let waiting: Vec<_> = (0..EXPORTS_MAX).map(|_| documents.export(export())).collect();
@@ -350,6 +349,64 @@ async fn a_document_is_sent_in_parts_to_few_clients_at_a_time() {
         assert!(tries.next().is_some());
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
+}
+
+/// A part of a document is never taken for the whole.
+#[tokio::test(start_paused = true)]
+async fn an_export_whose_client_stops_reading_ends_with_an_error() {
+    let running = start(&acme().await).await;
+    running.import(&many(20_000, "")).await;
+    let export = running.export_of(Actor::Operator, None, DocumentFormat::Yaml);
+    let stream = running.documents().export(export);
+    // The thread of the export waits in the time of the runtime, and works in that of the machine.
+    for _ in 0..2 {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        tokio::time::sleep(2 * EXPORT_STALL_MAX).await;
+    }
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    let parts: Vec<_> = futures_util::StreamExt::collect(stream).await;
+    let (last, parts) = parts.split_last().unwrap();
+    assert_eq!(*last, Err(RequestError::Store(StoreFailure::Busy)));
+    assert!(
+        parts.iter().all(Result::is_ok) && parts.len() <= EXPORT_PARTS_MAX + 1,
+        "{}",
+        parts.len()
+    );
+}
+
+#[tokio::test]
+async fn an_answer_is_cut_and_says_so() {
+    let running = start(&acme().await).await;
+    let names: usize = running
+        .published
+        .current()
+        .unwrap()
+        .snapshot
+        .role("owner")
+        .map(|role| role.capabilities.iter().count())
+        .unwrap();
+    // Names have at least five bytes.
+    let identities = ACCESS_CHANGES_BYTES_MAX / names / 5;
+    let bound: String = (0..identities)
+        .map(|at| format!("  - {{identity: acme/i{at}, role: owner, scope: acme}}\n"))
+        .collect();
+    let identities: String =
+        (0..identities).map(|at| format!("  - {{id: acme/i{at}}}\n")).collect();
+    let document = many(1, &format!("identities:\n{identities}role_bindings:\n{bound}"));
+    let made = running.try_import(&document, |import| import.dry_run = true).await.unwrap();
+    assert!(made.truncated && made.access.len() < made.changes.len());
+    let wrong: String =
+        (0..2 * PROBLEMS_MAX).map(|at| format!("  - {{ids: acme/{at}}}\n")).collect();
+    let problem = running.refuses(&many(1, &format!("identities:\n{wrong}")), |_| {}).await;
+    assert_eq!(problem.lines().count(), 1 + PROBLEMS_MAX + 1, "{problem}");
+    assert!(problem.contains("more"), "{problem}");
+}
+
+/// A document with groups.
+fn many(groups: usize, more: &str) -> String {
+    let groups: String =
+        (0..groups).map(|at| format!("  - {{id: acme/g{at}, name: a group}}\n")).collect();
+    format!("version: 1\ncatalog: {CATALOG}\ngroups:\n  - {{id: acme}}\n{groups}{more}")
 }
 
 #[tokio::test]
