@@ -1,6 +1,6 @@
 //! What is written is loaded again as the same facts and details, and written again as the same bytes.
 
-#![allow(clippy::unwrap_used, reason = "test code")]
+#![expect(clippy::panic, clippy::unwrap_used, reason = "helpers of the tests")]
 
 use capstan_engine::{Catalog, Facts};
 use capstan_policy::{

@@ -63,6 +63,12 @@ impl StoreDocuments {
         Self { writes, published, clock, catalogs, exports, imports: Semaphore::new(IMPORTS_MAX) }
     }
 
+    /// Exports that can begin now.
+    #[cfg(test)]
+    pub(super) fn exports_free(&self) -> usize {
+        self.exports.available_permits()
+    }
+
     /// Makes a change of the whole policy, and finds out who gains or loses what.
     async fn replace(&self, whole: Whole) -> Result<Difference, RequestError> {
         let replaced = self.writes.whole(whole).await?;
@@ -88,7 +94,7 @@ impl StoreDocuments {
         };
         let policy = run_on_thread("import", load).await.map_err(|error| broken(&error))??;
         let import = whole::Import { origin, parent, policy, dry_run, prune };
-        self.replace(Whole::Import(import)).await
+        self.replace(Whole::Import(Box::new(import))).await
     }
 
     async fn try_set_catalog(&self, change: SetCatalog) -> Result<Difference, RequestError> {

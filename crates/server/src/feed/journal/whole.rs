@@ -27,7 +27,7 @@ use crate::feed::management::{ChangedObject, Origin};
 /// What is to be changed.
 pub(super) enum Whole {
     /// The policy to what a document says.
-    Import(Import),
+    Import(Box<Import>),
     /// The catalog.
     Catalog(SetCatalog),
 }

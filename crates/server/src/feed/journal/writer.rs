@@ -41,9 +41,9 @@ type WholeTo = oneshot::Sender<Result<Replaced, RequestError>>;
 /// Work in the queue.
 pub(super) enum Queued {
     /// A write, which is committed together with those that wait beside it.
-    Write(Write, AnswerTo),
+    Write(Box<Write>, AnswerTo),
     /// A change of the policy as a whole, which has a commit of its own.
-    Whole(Box<Whole>, WholeTo),
+    Whole(Whole, WholeTo),
 }
 
 impl Queued {
@@ -87,13 +87,13 @@ impl Writes {
 
     /// Changes the policy as a whole.
     pub(super) async fn whole(&self, whole: Whole) -> Result<Replaced, RequestError> {
-        self.ask(|answer| Queued::Whole(Box::new(whole), answer)).await
+        self.ask(|answer| Queued::Whole(whole, answer)).await
     }
 }
 
 impl Management for Writes {
     fn write(&self, write: Write) -> BoxFuture<'_, Answer> {
-        Box::pin(self.ask(|answer| Queued::Write(write, answer)))
+        Box::pin(self.ask(|answer| Queued::Write(Box::new(write), answer)))
     }
 
     fn objects(&self, view: Arc<dyn View>) -> Arc<dyn StoredObjects> {
@@ -167,9 +167,9 @@ impl Writer {
             }
             match first {
                 Queued::Write(write, answer) => {
-                    alone = self.group((write, answer), &mut queue).await;
+                    alone = self.group((*write, answer), &mut queue).await;
                 }
-                Queued::Whole(whole, answer) => self.replace(*whole, answer).await,
+                Queued::Whole(whole, answer) => self.replace(whole, answer).await,
             }
         }
     }
@@ -262,7 +262,7 @@ impl Writer {
             let is_full =
                 group.answers.len() >= WRITE_GROUP_MAX || group.bytes() >= WRITE_GROUP_BYTES;
             next = match if is_full { None } else { queue.0.try_recv().ok() } {
-                Some(Queued::Write(write, answer)) => Some((write, answer)),
+                Some(Queued::Write(write, answer)) => Some((*write, answer)),
                 other => {
                     alone = other;
                     None
@@ -381,7 +381,7 @@ impl Writes {
     /// Queues writes that nobody waits for.
     pub(super) fn send_all_for_test(&self, all: Vec<(Write, AnswerTo)>) {
         for (write, answer) in all {
-            assert!(self.0.try_send(Queued::Write(write, answer)).is_ok());
+            assert!(self.0.try_send(Queued::Write(Box::new(write), answer)).is_ok());
         }
     }
 }

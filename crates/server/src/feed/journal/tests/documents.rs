@@ -357,13 +357,12 @@ async fn an_export_whose_client_stops_reading_ends_with_an_error() {
     let running = start(&acme().await).await;
     running.import(&many(20_000, "")).await;
     let export = running.export_of(Actor::Operator, None, DocumentFormat::Yaml);
-    let stream = running.documents().export(export);
-    // The thread of the export waits in the time of the runtime, and works in that of the machine.
-    for _ in 0..2 {
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        tokio::time::sleep(2 * EXPORT_STALL_MAX).await;
+    let documents = running.documents();
+    let stream = documents.export(export);
+    // The thread of the export works in the time of the machine, and waits in that of the runtime.
+    while documents.exports_free() < EXPORTS_MAX {
+        tokio::time::sleep(EXPORT_STALL_MAX).await;
     }
-    std::thread::sleep(std::time::Duration::from_millis(500));
     let parts: Vec<_> = futures_util::StreamExt::collect(stream).await;
     let (last, parts) = parts.split_last().unwrap();
     assert_eq!(*last, Err(RequestError::Store(StoreFailure::Busy)));
@@ -430,11 +429,23 @@ async fn imports_and_writes_wait_for_each_other() {
     let running = start(&acme().await).await;
     let first = running.revision();
     let writes = (0..20).map(|at| running.as_alice(create(&format!("acme/g{at}"))));
-    let document = acme_document();
-    let (writes, made) =
-        tokio::join!(futures_util::future::join_all(writes), running.import(&document));
+    let documents = running.documents();
+    let import = || Import {
+        origin: origin(),
+        parent: None,
+        document: acme_document().into(),
+        dry_run: false,
+        prune: false,
+    };
+    let (writes, one, other) = tokio::join!(
+        futures_util::future::join_all(writes),
+        documents.import(import()),
+        documents.import(import()),
+    );
     assert_eq!(writes.len(), 20);
-    assert_eq!(made.changes.len(), 8);
+    let mut changes = [one, other].map(|made| made.unwrap().changes.len());
+    changes.sort_unstable();
+    assert_eq!(changes, [0, 8], "the second finds what the first has made");
     assert_eq!(running.revision(), first + 21);
     assert_eq!(running.audit().len(), 22);
 }

@@ -190,7 +190,7 @@ impl Comparison<'_> {
     /// What a document as a whole may not have.
     fn check(&self) -> Found {
         let facts = self.policy.model.facts();
-        if self.policy.credentials.len() > 0 {
+        if !self.policy.credentials.is_empty() {
             return refused("`credentials` are of policy files: a store holds none".into());
         }
         if let Some(parent) = self.parent
@@ -311,20 +311,21 @@ impl Comparison<'_> {
         }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
-        self.compare(before, after)
+        self.compare(before.as_ref(), after);
+        Ok(())
     }
 
     /// Takes up an object if it is another one. It has the times of the one before.
-    fn compare(&mut self, before: Option<Object>, mut after: Object) -> Found {
-        if before.as_ref() == Some(&after) {
-            return Ok(());
+    fn compare(&mut self, before: Option<&Object>, mut after: Object) {
+        if before == Some(&after) {
+            return;
         }
-        let is_another = match (&before, &after) {
+        let is_another = match (before, &after) {
             (Some(Object::Identity(old)), Object::Identity(new)) => old.kind != new.kind,
             (Some(Object::Resource(old)), Object::Resource(new)) => old.kind != new.kind,
             _ => false,
         };
-        let meta = self.meta(before.as_ref().map(Object::meta), is_another);
+        let meta = self.meta(before.map(Object::meta), is_another);
         *match &mut after {
             Object::Group(one) => &mut one.meta,
             Object::Role(one) => &mut one.meta,
@@ -332,8 +333,7 @@ impl Comparison<'_> {
             Object::Identity(one) => &mut one.meta,
             Object::Resource(one) => &mut one.meta,
         } = meta;
-        self.change(before.as_ref(), Some(&after));
-        Ok(())
+        self.change(before, Some(&after));
     }
 
     fn change(&mut self, before: Option<&Object>, after: Option<&Object>) {
@@ -450,7 +450,8 @@ impl Comparison<'_> {
                 when,
                 meta: before.as_ref().map_or_else(|| self.meta(None, false), |one| one.meta),
             };
-            self.compare(before.map(Object::RoleBinding), Object::RoleBinding(after))?;
+            let before = before.map(Object::RoleBinding);
+            self.compare(before.as_ref(), Object::RoleBinding(after));
         }
         Ok(())
     }
