@@ -89,6 +89,7 @@ impl Replay {
             insecure_plaintext: false,
             management: None,
             trust_caller_header: false,
+            open_reads: false,
             document_bytes_max: 0,
             reflection: true,
             drain_delay: Duration::ZERO,

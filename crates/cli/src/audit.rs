@@ -15,8 +15,7 @@ use std::path::{Path as FilePath, PathBuf};
 use crate::completion;
 use anyhow::bail;
 use capstan_engine::{
-    AttributeCategory, Condition, Path, Properties, RoleBinding, Snapshot, Timestamp, Value,
-    did_you_mean, quote,
+    Condition, Path, Properties, RoleBinding, Snapshot, Timestamp, Value, did_you_mean, quote,
 };
 use capstan_policy::{DOCUMENT_BYTES_MAX, Policy, format_timestamp};
 use capstan_server::clock::Clock;
@@ -75,6 +74,11 @@ impl Document {
 
     pub(crate) const fn snapshot(&self) -> &Snapshot {
         &self.snapshot
+    }
+
+    /// The time of the reading.
+    pub(crate) const fn now(&self) -> Timestamp {
+        self.now
     }
 
     /// All bindings of an identity, sorted by scope, role and id.
@@ -156,32 +160,6 @@ impl Document {
             when: binding.when.iter().map(Test::from).collect(),
         }
     }
-}
-
-/// The conditions that registered properties leave open. `None` if the conditions never hold, whatever a request
-/// supplies: a registered property fails one of them, or two of them contradict each other.
-pub(crate) fn open_conditions(
-    when: &[Condition],
-    subject: Option<&Properties>,
-    resource: Option<&Properties>,
-) -> Option<Vec<Condition>> {
-    let mut open = Vec::new();
-    for condition in when {
-        let registered = match condition.category {
-            AttributeCategory::Subject => subject,
-            AttributeCategory::Resource => resource,
-            AttributeCategory::Action | AttributeCategory::Context => None,
-        };
-        match registered.and_then(|properties| properties.get(&condition.name)) {
-            Some(seen) if !condition.accepts(Some(seen)) => return None,
-            Some(_) => {}
-            None if open.iter().any(|other: &Condition| other.contradicts(condition)) => {
-                return None;
-            }
-            None => open.push(condition.clone()),
-        }
-    }
-    Some(open)
 }
 
 /// # Errors

@@ -6,6 +6,7 @@ use anyhow::anyhow;
 use capstan_client::ServerAddress;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, PROBE_TIME_MAX};
@@ -35,6 +36,13 @@ pub(crate) async fn connect_for(
         let cause = error.root_cause();
         anyhow!("cannot reach {address} (start a server: capstan serve --demo): {cause}")
     })
+}
+
+/// Whether a status came in an answer of gRPC. One that the client made up, of another protocol's answer or of a lost
+/// connection, has no such header.
+pub(crate) fn is_grpc(status: &Status) -> bool {
+    let content_type = status.metadata().get("content-type");
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Whether the address answers a request of HTTP/1.1 within [`PROBE_TIME_MAX`]. Asked only after an error

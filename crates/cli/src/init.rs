@@ -57,7 +57,7 @@ pub(crate) struct Init {
     subject: Option<String>,
 
     /// The role of the owner [default: the catalog's role with `owner: true`]
-    #[arg(long, value_name = "ROLE")]
+    #[arg(long, value_name = "ROLE", add = completion::role())]
     role: Option<String>,
 
     /// The catalog: a built-in one's name or a file

@@ -236,6 +236,7 @@ impl Serve {
             listen: self.listen,
             http: self.http.0,
             management,
+            open_reads: self.from.demo,
             // In the demo there is nothing to protect, and callers are tried out.
             trust_caller_header: self.insecure_trust_caller_header || is_local_demo,
             document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),

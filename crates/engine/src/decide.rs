@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: everything here reads; nothing here can change a snapshot, which offers reads only.
 
+pub(crate) mod access;
 mod batch;
 pub(crate) mod capabilities;
 pub(crate) mod check;

@@ -82,6 +82,7 @@ mod model;
 mod rules;
 
 pub use change::{ApplyError, Change, ChangeError};
+pub use decide::access::{AccessChange, AccessChanges, AccessDifference, open_conditions};
 pub use decide::capabilities::{Capabilities, Grant};
 pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
 pub use decide::conditional::{ConditionalGrant, Listed};

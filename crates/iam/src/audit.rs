@@ -9,7 +9,7 @@
 //! closing digest, which the head keeps.
 //!
 //! **Invariant**: a record that is changed, removed, inserted or moved does not fit its neighbours, and [`Verifier`]
-//! names it. Field numbers are never used again, as in [`record`](crate::record).
+//! names it. Field numbers are never used again, as in [`record`].
 
 use capstan_engine::{PathBuf, Timestamp};
 use prost::Message as _;
@@ -283,6 +283,12 @@ impl AuditRecord {
         let mut record = Self::empty(method, origin, at);
         record.put(objects);
         record
+    }
+
+    /// Of an import or of another catalog, which the operator makes. The caller puts what was changed.
+    #[must_use]
+    pub fn of_whole(method: &str, origin: &Origin, at: (u64, Timestamp), object: &str) -> Self {
+        Self { object: object.into(), ..Self::empty(method, origin, at) }
     }
 
     fn put(&mut self, objects: &[ObjectChange]) {

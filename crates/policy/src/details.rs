@@ -9,7 +9,7 @@ mod pattern;
 pub(crate) use authentication::read_authentication;
 pub use authentication::{Authentication, ClaimMatch, Matcher, SPIFFE_ID_BYTES_MAX, StaticKeys};
 pub(crate) use keys::PRIVATE_MEMBERS;
-pub use pattern::PATTERN_COMPILED_BYTES_MAX;
+pub use pattern::{PATTERN_COMPILED_BYTES_MAX, anchored};
 
 use crate::reader::{Node, Reader};
 

@@ -7,7 +7,8 @@
 //!          └── shape errors ──▶ Diagnostics ◀── rule violations, with positions
 //! ```
 //!
-//! A policy in JSON can be read item by item instead ([`stream_policy`]), without diagnostics.
+//! A policy in JSON can be read item by item instead ([`stream_policy`]), without diagnostics. [`PolicyWriter`] writes
+//! a policy, item by item, too.
 //!
 //! The reader consumes YAML events in one pass. It builds no syntax tree and does not recurse. All
 //! errors of a document are reported together, each with line and column (section 3 of the
@@ -30,13 +31,14 @@ mod scalar;
 pub mod schema;
 mod stream;
 mod syntax;
+mod write;
 
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;
 pub use credentials::{Credential, Credentials, SecretHash};
 pub use details::{
     Authentication, ClaimMatch, Details, ListDetails, Matcher, PATTERN_COMPILED_BYTES_MAX,
-    PolicyDetails, SPIFFE_ID_BYTES_MAX, StaticKeys,
+    PolicyDetails, SPIFFE_ID_BYTES_MAX, StaticKeys, anchored,
 };
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
@@ -49,6 +51,7 @@ pub use routes::{
 };
 pub use scalar::{format_timestamp, parse_timestamp, whole};
 pub use stream::{NotStreamed, Streamed, stream_policy};
+pub use write::{PolicyWriter, Style};
 
 /// Default limit of a document's size in bytes (256 MiB); `--max-document-bytes` changes it.
 pub const DOCUMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;

@@ -287,6 +287,22 @@ pub const FILTER_TERMS_MAX: usize = 16;
 pub const SCANNED_MAX: usize = 10_000;
 /// Bytes of the document in one message of an export.
 pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
+/// Parts of an export that wait for a slow client.
+pub const EXPORT_PARTS_MAX: usize = 4;
+/// Time that a part of an export waits for its client. Each export keeps a revision of the store, whose old pages cannot
+/// be used again meanwhile.
+pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
+/// Exports at a time. Each has a thread.
+pub const EXPORTS_MAX: usize = 8;
+/// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its
+/// objects and the next index: about 25 times the bytes of the document.
+pub const IMPORTS_MAX: usize = 1;
+/// Bytes of the answer that says who gains or loses what: what fits into one message.
+pub const ACCESS_CHANGES_BYTES_MAX: usize = MESSAGE_BYTES_MAX;
+/// Time to find out who gains or loses what. Then the answer is cut: the change is made, and its caller waits.
+pub const ACCESS_TIME_MAX: Duration = Duration::from_secs(4);
+/// Problems of a document that the answer to an import names.
+pub const PROBLEMS_MAX: usize = 10;
 /// Bytes of a page of a management list beside its objects: the token, the catalog's name, the revision.
 pub const PAGE_REST_BYTES: usize = 4_096;
 /// Bytes of a page token of a management list. The longest id, with nonce, revision and authentication tag, takes 1,430.

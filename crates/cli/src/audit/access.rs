@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
-use capstan_engine::Path;
+use capstan_engine::{Path, open_conditions};
 use serde::Serialize;
 
-use super::{BindingRow, Document, open_conditions};
+use super::{BindingRow, Document};
 use crate::capabilities::by_resource;
 use crate::output::{self, Format};
 

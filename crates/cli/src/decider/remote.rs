@@ -68,7 +68,9 @@ impl Remote {
             Err(status) if status.get_details_error_info().is_some() => {
                 bail!("{}", status.message())
             }
-            Err(_) if channel::answers_http1(&self.address).await => {
+            Err(status)
+                if !channel::is_grpc(&status) && channel::answers_http1(&self.address).await =>
+            {
                 bail!("{}", channel::not_grpc(&self.address))
             }
             Err(status) => bail!("{:?}: {}", status.code(), status.message()),

@@ -191,9 +191,8 @@ impl Connection {
 
     /// The error of a call that is not repeated.
     pub(crate) async fn error(&self, status: &Status, safety: Safety<'_>) -> anyhow::Error {
-        // What is hidden, and what exists already, has no details either (contract, section 7).
-        let is_ours = matches!(status.code(), Code::NotFound | Code::AlreadyExists);
-        let is_foreign = !is_ours && status.get_details_error_info().is_none();
+        // Some statuses of Capstan have no details either (contract, section 7).
+        let is_foreign = !channel::is_grpc(status) && status.get_details_error_info().is_none();
         if is_foreign && channel::answers_http1(&self.address).await {
             return anyhow!(channel::not_grpc(&self.address));
         }

@@ -35,6 +35,7 @@ pub(crate) fn config(source: Source) -> Config {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         management: None,
         trust_caller_header: false,
+        open_reads: false,
         document_bytes_max: capstan_server::limits::MESSAGE_BYTES_MAX,
         http: Some("127.0.0.1:0".parse().unwrap()),
         insecure_plaintext: false,

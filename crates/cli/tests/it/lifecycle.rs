@@ -47,7 +47,9 @@ fn a_ready_server_reports_ready_over_grpc_and_http() {
     let threads = tokio::runtime::Runtime::new().unwrap();
     threads.block_on(async {
         let mut health = HealthClient::new(connect(&server).await);
-        for name in ["", "capstan.v1.DecisionService"] {
+        // The management services: changes can be made.
+        let management = ["capstan.iam.v1.GroupService", "capstan.iam.v1.PolicyService"];
+        for name in ["", "capstan.v1.DecisionService"].into_iter().chain(management) {
             let request = HealthCheckRequest { service: name.into() };
             let answer = health.check(request).await.unwrap().into_inner();
             assert_eq!(answer.status(), ServingStatus::Serving, "{name:?}");

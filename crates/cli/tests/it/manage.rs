@@ -9,6 +9,7 @@ mod names;
 mod refusals;
 mod server;
 mod transfers;
+mod whole;
 mod writes;
 
 use std::io::Write as _;

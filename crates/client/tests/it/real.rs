@@ -40,6 +40,7 @@ pub(crate) fn config(source: Source) -> Config {
         insecure_plaintext: false,
         management: None,
         trust_caller_header: false,
+        open_reads: false,
         document_bytes_max: 0,
         reflection: false,
         drain_delay: std::time::Duration::ZERO,

@@ -62,6 +62,11 @@ impl Snapshot {
         first.into_keys().filter_map(|id| Path::parse(id).ok()).collect()
     }
 
+    /// The ids of all identities that are registered or bound, in no order.
+    pub fn known_identities(&self) -> impl Iterator<Item = &str> {
+        self.index().identities().iter().map(|entry| entry.key())
+    }
+
     /// Registered identities, by id. Costs a look at every identity.
     #[must_use]
     pub fn identities(&self, range: IdRange<'_>) -> Vec<Path<'_>> {

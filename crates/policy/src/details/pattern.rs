@@ -25,6 +25,12 @@ pub(super) fn read_pattern<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
     }
 }
 
+/// A pattern as a document has it, which matches the same whole claims as this one does.
+#[must_use]
+pub fn anchored(pattern: &str) -> String {
+    if check(pattern).is_ok() { pattern.to_owned() } else { format!("^(?:{pattern})$") }
+}
+
 /// The first and last characters are not enough: `^a|b$` matches `ab`, `a$` with a backslash is no end, and `(?m)` lets
 /// both match within a text. So the expression itself is asked.
 fn check(text: &str) -> Result<(), String> {
@@ -58,6 +64,14 @@ mod tests {
             ["^$", "^a$", "^https://[a-z.]+/x$", "^(a|b)$", "^(?i)x$", "^a$|^b$", r"^\$$", "^(^a)$"]
         {
             assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn every_pattern_can_be_anchored() {
+        assert_eq!(anchored("^(a|b)$"), "^(a|b)$");
+        for text in ["a", "a|b", "^a|b$", "(?m)^a$", ""] {
+            assert_eq!(check(&anchored(text)), Ok(()), "{text}");
         }
     }
 

@@ -9,16 +9,19 @@
 //! **Invariants**: a change is durable before it is visible, and visible before it is acknowledged. Each revision
 //! that is served is one that the store has.
 //!
-//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, then `writer`.
+//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, `whole`, `writer`, then
+//! `documents`.
 
 mod auditor;
 mod catalog;
+pub(crate) mod documents;
 mod group;
 mod load;
 mod overlay;
 mod quotas;
 mod requests;
 mod seed;
+mod whole;
 pub(crate) mod writer;
 
 use std::sync::Arc;
@@ -30,6 +33,7 @@ use capstan_iam::Meta;
 use capstan_policy::{Catalogs, Credentials, Policy};
 use capstan_store::{Head, Journal, MemoryStore};
 use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 
 use self::group::Judge;
 use self::writer::{Queue, Writer};
@@ -42,7 +46,7 @@ use crate::limits::{Limits, SELF_CHECK_IDENTITIES};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use catalog::StoredCatalog;
-pub use seed::{first_batch, organization};
+pub use seed::{first_batch, objects_of, organization};
 
 /// The store of a server.
 #[derive(Clone, Debug)]
@@ -66,6 +70,8 @@ pub(crate) struct StoreFeed {
     config: Config,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    /// Whether changes can be made.
+    writable: watch::Sender<bool>,
     /// Until the first load.
     begin: Option<(Store, Queue)>,
 }
@@ -74,10 +80,11 @@ impl StoreFeed {
     pub(crate) fn new(
         config: Config,
         (published, metrics): (Arc<Published>, Arc<Metrics>),
+        writable: watch::Sender<bool>,
         store: Store,
         queue: Queue,
     ) -> Self {
-        Self { config, published, metrics, begin: Some((store, queue)) }
+        Self { config, published, metrics, writable, begin: Some((store, queue)) }
     }
 
     /// Opens and loads the store, serves it, and starts the writer.
@@ -123,8 +130,11 @@ impl StoreFeed {
         );
         let (clock, limits) = (self.config.clock, self.config.limits);
         let judge = Judge { quotas, refusals: Default::default(), limits };
-        let published = Arc::clone(&self.published);
-        let writer = Writer::new(journal, published, clock, credentials, judge, (snapshot, view));
+        let serving = (Arc::clone(&self.published), Arc::clone(&self.metrics));
+        let writable = self.writable.clone();
+        let store = (journal, credentials);
+        let writer = Writer::new(store, serving, writable, clock, judge, (snapshot, view));
+        self.writable.send_replace(true);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         // A thread of its own: to judge a change may take longer than calls should wait.
         std::thread::Builder::new()

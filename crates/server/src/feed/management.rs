@@ -10,6 +10,7 @@ use capstan_engine::{PathBuf, Timestamp};
 use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Response};
 use capstan_store::View;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
 
 use crate::RequestError;
 use crate::feed::Current;
@@ -88,12 +89,13 @@ pub trait StoredObjects: Objects + Send + Sync {
 
 /// The policy of a store as documents.
 pub trait Documents: Send + Sync + Debug {
-    /// The document of one revision.
+    /// The document of one revision, in parts of at most [`EXPORT_CHUNK_BYTES`](crate::limits::EXPORT_CHUNK_BYTES). An
+    /// error ends it.
     ///
     /// # Errors
     ///
-    /// The store cannot be read.
-    fn export(&self, export: Export) -> BoxFuture<'_, Result<Bytes, RequestError>>;
+    /// The store cannot be read, or too many exports run.
+    fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>>;
 
     /// Changes the policy to what a document says, at once.
     ///
@@ -116,6 +118,10 @@ pub struct Export {
     pub current: Arc<Current>,
     /// Its objects.
     pub objects: Arc<dyn StoredObjects>,
+    /// Who reads, and sees everything of the organization but resources of some types.
+    pub actor: Actor,
+    /// The time of the call.
+    pub now: Timestamp,
     /// The organization; `None` for the whole policy.
     pub parent: Option<PathBuf>,
     /// How the document is written.
@@ -177,12 +183,14 @@ pub enum CatalogSource {
 }
 
 /// What a document or a catalog changes.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Difference {
     /// Objects that are created, changed or deleted, by id.
     pub changes: Vec<ChangedObject>,
     /// What identities gain and lose, by identity and scope.
     pub access: Vec<ChangedAccess>,
+    /// Whether `access` was cut.
+    pub truncated: bool,
     /// The catalog after the change.
     pub catalog: String,
     /// The revision of the change; the served one if nothing changed.

@@ -41,6 +41,8 @@ pub struct Config {
     pub trust_caller_header: bool,
     /// Bytes of a policy document that is imported, at most.
     pub document_bytes_max: usize,
+    /// Whether callers that are not known may read a store, as they may a policy file.
+    pub open_reads: bool,
     /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,
     /// Whether addresses other than loopback may be served without TLS.

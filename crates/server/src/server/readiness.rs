@@ -11,6 +11,33 @@ use crate::http::Phase;
 /// gRPC health names that mean ready: loaded and self-checked (contract, section 9).
 const HEALTH_NAMES: [&str; 2] = ["", "capstan.v1.DecisionService"];
 
+/// gRPC health names that mean that changes can be made: the services that make them.
+fn writing_services() -> impl Iterator<Item = &'static str> {
+    let mut last = "";
+    capstan_proto::methods::METHODS.iter().filter(|method| method.writes).filter_map(
+        move |method| {
+            let service = method.path.trim_start_matches('/').split('/').next()?;
+            (std::mem::replace(&mut last, service) != service).then_some(service)
+        },
+    )
+}
+
+/// Reports whether changes can be made, until the other end is gone.
+pub(super) async fn report_writable(health: HealthReporter, mut writable: watch::Receiver<bool>) {
+    loop {
+        let status = match *writable.borrow_and_update() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        };
+        for service in writing_services() {
+            health.set_service_status(service, status).await;
+        }
+        if writable.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
 /// Sets both reports.
 pub(super) struct Readiness {
     health: HealthReporter,
@@ -45,7 +72,7 @@ impl Readiness {
     /// Ends the health watches of clients, which would delay the drain. The clients have seen the
     /// last change.
     pub(super) async fn end(&self) {
-        for name in HEALTH_NAMES {
+        for name in HEALTH_NAMES.into_iter().chain(writing_services()) {
             self.health.clone().clear_service_status(name).await;
         }
     }

@@ -18,7 +18,7 @@ use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
 use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
 use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
@@ -36,9 +36,10 @@ use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
 use crate::feed::file::{self, PolicyFile};
+use crate::feed::journal::documents::StoreDocuments;
 use crate::feed::journal::writer::{Queue, Writes};
-use crate::feed::journal::{self, Store, StoreFeed};
-use crate::feed::management::Management;
+use crate::feed::journal::{self, StoreFeed};
+use crate::feed::management::{Documents as PolicyDocuments, Management};
 use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
@@ -66,6 +67,10 @@ pub(super) struct Shared {
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
+    /// The policy of a store as documents.
+    policy_documents: Option<Arc<dyn PolicyDocuments>>,
+    /// Whether changes can be made.
+    writable: watch::Sender<bool>,
     /// Ends streams when the drain begins.
     draining: CancellationToken,
 }
@@ -78,10 +83,17 @@ impl Shared {
         writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
+        let published = Arc::new(Published::new(Retention::from(&config.limits)));
+        let documents: Arc<dyn PolicyDocuments> = Arc::new(StoreDocuments::new(
+            writes.clone(),
+            Arc::clone(&published),
+            config.clock,
+            config.catalogs.clone(),
+        ));
         let management: Arc<dyn Management> = Arc::new(writes);
         let is_store = matches!(config.feed, Feed::Store(_));
         Self {
-            published: Arc::new(Published::new(Retention::from(&config.limits))),
+            published,
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
             metrics: Arc::clone(metrics),
             log,
@@ -89,8 +101,15 @@ impl Shared {
             page_key,
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
+            policy_documents: is_store.then_some(documents),
+            writable: watch::Sender::new(false),
             draining: draining.clone(),
         }
+    }
+
+    /// Whether changes can be made; `None` with a policy file.
+    pub(super) fn writable(&self) -> Option<watch::Receiver<bool>> {
+        self.management.as_ref().map(|_| self.writable.subscribe())
     }
 
     /// The documents that feed the services. The routes load first, because no request of Envoy may
@@ -110,7 +129,8 @@ impl Shared {
             }
             (Feed::Store(store), queue) => {
                 let feed = journal::Config { clock, limits: config.limits, give_back };
-                Box::new(StoreFeed::new(feed, shared(), store.clone(), queue))
+                let writable = self.writable.clone();
+                Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }
         };
         vec![Box::new(routes), policy]
@@ -154,8 +174,8 @@ impl Shared {
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
-            documents: None,
-            is_demo: matches!(config.feed, Feed::Store(Store::Demo)),
+            documents: self.policy_documents.clone(),
+            open_reads: config.open_reads,
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,
             page_key: self.page_key.clone(),

@@ -5,6 +5,7 @@
 //! call costs a few relaxed atomic additions; a scrape makes names and text.
 
 mod text;
+mod writes;
 
 use std::fmt;
 use std::ops::Deref;
@@ -25,6 +26,7 @@ use crate::clock;
 use crate::methods::Rpc;
 
 pub use text::Format;
+pub(crate) use writes::WriteOutcome;
 
 /// Upper bounds of the latency buckets, in nanoseconds. A decision takes microseconds, and the
 /// deadline of a call that waits is one second.
@@ -162,6 +164,7 @@ pub struct Metrics {
     revision: AtomicU64,
     identities: AtomicU64,
     bindings: AtomicU64,
+    writes: writes::Writes,
 }
 
 /// The counters of one worker. No other core writes to them; a scrape adds the workers up. The
@@ -309,10 +312,15 @@ impl Metrics {
         last.store(at.seconds().try_into().unwrap_or_default(), Relaxed);
         self.load_nanos.store(nanos(took), Relaxed);
         if let Some(snapshot) = served {
-            self.revision.store(snapshot.revision(), Relaxed);
-            self.identities.store(snapshot.identities_len() as u64, Relaxed);
-            self.bindings.store(snapshot.bindings_len() as u64, Relaxed);
+            self.serves(snapshot);
         }
+    }
+
+    /// Says which snapshot is served.
+    pub(crate) fn serves(&self, snapshot: &Snapshot) {
+        self.revision.store(snapshot.revision(), Relaxed);
+        self.identities.store(snapshot.identities_len() as u64, Relaxed);
+        self.bindings.store(snapshot.bindings_len() as u64, Relaxed);
     }
 }
 
@@ -524,6 +532,7 @@ impl Metrics {
                 .encode_gauge(&value.load(Relaxed))?;
         }
 
+        self.writes.encode(encoder)?;
         encoder
             .encode_descriptor("build", "What is running.", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])

@@ -76,24 +76,6 @@ pub(super) const COMMANDS: &[Exempt] = &[
     exempt("docs/CLIENTS.md", "helm", HOST, Some("container_tools_match_the_golden_file")),
     exempt(
         "docs/MANAGING.md",
-        "capstan policy export",
-        "no store is served with this call yet",
-        Some("a_document_is_exported_to_standard_output_or_a_file"),
-    ),
-    exempt(
-        "docs/MANAGING.md",
-        "capstan policy import",
-        "likewise",
-        Some("a_rehearsed_import_shows_the_difference"),
-    ),
-    exempt(
-        "docs/MANAGING.md",
-        "capstan catalog set",
-        "likewise",
-        Some("a_catalog_is_set_by_its_name_or_a_file"),
-    ),
-    exempt(
-        "docs/MANAGING.md",
         "capstan audit verify",
         "the server of the page runs",
         Some("an_organization_is_made_structured_delegated_and_audited"),

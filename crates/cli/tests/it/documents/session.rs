@@ -115,9 +115,7 @@ impl Session {
         let text = text.replace("capstan serve ", &serve);
         let mut process = self.shell(&text);
         process.process_group(0);
-        // The operator's socket has a line of its own.
-        let has_store = text.contains("--data ") || text.contains("--demo");
-        let serving = Serving::spawn(&mut process, if has_store { 3 } else { 2 });
+        let serving = Serving::spawn(&mut process, 2);
         if !serving.lines.iter().any(|line| line.starts_with("grpc ")) {
             let (code, log) = serving.wait();
             return Err(format!("{text}: {code:?}\n{log}"));

@@ -46,7 +46,7 @@ fn external_types_stay_in_their_rooms() {
         ("capstan_proto::v1", &["grpc", "server/services.rs"][..]),
         ("envoy_types", &["envoy"]),
         ("opentelemetry", &["telemetry/traces"]),
-        ("prometheus_client", &["telemetry/metrics.rs", "http.rs"]),
+        ("prometheus_client", &["telemetry/metrics", "http.rs"]),
         ("dashmap", &["transport/peers.rs", "transport/seats.rs"]),
         ("notify::", &["feed/watched.rs"]),
         ("axum", &["http.rs", "transport/http.rs", "server/services.rs"]),

@@ -8,13 +8,13 @@ use serde_json::Value;
 use crate::common::{Serving, command, folder, stderr, stdout};
 
 /// A store with an organization `acme` of `alice`, and its server.
-struct Store {
-    folder: PathBuf,
+pub(super) struct Store {
+    pub(super) folder: PathBuf,
     serving: Option<Serving>,
 }
 
 impl Store {
-    fn start(name: &str) -> Self {
+    pub(super) fn start(name: &str) -> Self {
         let folder = folder(name);
         let data = folder.join("store");
         let made = command(&[
@@ -34,11 +34,11 @@ impl Store {
         store
     }
 
-    fn data(&self) -> String {
+    pub(super) fn data(&self) -> String {
         self.folder.join("store").to_str().unwrap().to_owned()
     }
 
-    fn serve(&mut self) {
+    pub(super) fn serve(&mut self) {
         let arguments = [
             "--data",
             &self.data(),
@@ -48,11 +48,13 @@ impl Store {
             "--http",
             "none",
         ];
+        // One at a time may have the store.
+        drop(self.serving.take());
         self.serving = Some(Serving::start(&arguments, 2));
     }
 
     /// Runs a command as `alice`, or as the operator with `--operator` in front.
-    fn run(&self, line: &[&str]) -> Output {
+    pub(super) fn run(&self, line: &[&str]) -> Output {
         let grpc = format!("http://{}", self.serving.as_ref().unwrap().address("grpc"));
         let operator = format!("unix:{}/operator.sock", self.data());
         let arguments = match line {
@@ -63,17 +65,17 @@ impl Store {
         command(&arguments).output().unwrap()
     }
 
-    fn done(&self, line: &[&str]) -> String {
+    pub(super) fn done(&self, line: &[&str]) -> String {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(0), "{line:?}: {}", stderr(&output));
         stdout(&output)
     }
 
-    fn json(&self, line: &[&str]) -> Value {
+    pub(super) fn json(&self, line: &[&str]) -> Value {
         serde_json::from_str(&self.done(&[line, &["--output", "json"]].concat())).unwrap()
     }
 
-    fn refused(&self, line: &[&str], reason: &str) {
+    pub(super) fn refused(&self, line: &[&str], reason: &str) {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(1), "{line:?}: {}", stderr(&output));
         let text = stderr(&output);
@@ -103,7 +105,10 @@ fn an_organization_is_made_structured_delegated_and_audited() {
     // Visible to the next check.
     let check = ["check", "acme/ci", "repo.list", "acme/web/shop"];
     let grpc = format!("http://{}", store.serving.as_ref().unwrap().address("grpc"));
-    let allowed = || command(&[&check[..], &["--addr", &grpc]].concat()).status().unwrap().code();
+    let allowed = || {
+        let asked = command(&[&check[..], &["--addr", &grpc]].concat()).output().unwrap();
+        asked.status.code()
+    };
     assert_eq!(allowed(), Some(0));
     store.done(&["iam", "identities", "disable", "CI bot"]);
     assert_eq!(allowed(), Some(1));

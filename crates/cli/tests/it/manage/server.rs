@@ -89,7 +89,8 @@ impl Fake {
                 listener.set_nonblocking(true).unwrap();
                 let listener = TcpListener::from_std(listener).unwrap();
                 let incoming = TcpListenerStream::new(listener);
-                let mut server = tonic::transport::Server::builder();
+                // As Capstan's own server, which answers other protocols with an error.
+                let mut server = tonic::transport::Server::builder().accept_http1(true);
                 let routes = tonic::service::Routes::new(service);
                 server.add_routes(routes).serve_with_incoming(incoming).await.unwrap();
             });

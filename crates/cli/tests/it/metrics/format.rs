@@ -116,7 +116,9 @@ fn assert_is_cumulative(kind: &str, series: &[(&str, BTreeMap<&str, &str>, f64)]
         if bound == f64::INFINITY {
             let same: Vec<_> = series
                 .iter()
-                .filter(|(suffix, other, _)| *suffix == "_count" && other["rpc"] == labels["rpc"])
+                .filter(|(suffix, other, _)| {
+                    *suffix == "_count" && other.get("rpc") == labels.get("rpc")
+                })
                 .collect();
             assert!(matches!(same[..], [(.., count)] if *count == last), "{labels:?}");
             (last, bound) = (0.0, f64::NEG_INFINITY);

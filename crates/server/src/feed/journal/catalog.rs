@@ -11,7 +11,7 @@ use capstan_store::{Op, View};
 use prost::Message as _;
 
 /// The key of the catalog.
-const KEY: &[u8] = b"mcatalog";
+pub(super) const KEY: &[u8] = b"mcatalog";
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct CatalogRecord {
@@ -60,6 +60,20 @@ impl StoredCatalog {
         let value = CatalogRecord { name, document }.encode_to_vec();
         Op::Put { key: KEY.into(), value: value.into() }
     }
+}
+
+/// The catalogs that a document for this state can name: built-in ones, and the state's.
+///
+/// # Errors
+///
+/// As [`of`].
+pub(super) fn known(view: &dyn View) -> anyhow::Result<Catalogs> {
+    let mut catalogs = Catalogs::default();
+    let record = view.get(KEY)?.map(CatalogRecord::decode).transpose()?;
+    if let Some(document) = record.and_then(|record| record.document) {
+        catalogs.load(&document).map_err(|found| anyhow!("{found}"))?;
+    }
+    Ok(catalogs)
 }
 
 /// The catalog of a state.

@@ -8,16 +8,17 @@ use std::sync::Arc;
 use capstan_engine::{Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord, Origin};
 use capstan_iam::{
-    Context, JudgeError, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
+    Actor, Context, JudgeError, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
 };
 use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
 use sha2::{Digest as _, Sha256};
 
 use super::auditor::{self, RefusalRate};
-use super::overlay::Overlay;
+use super::overlay::{Overlay, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
 use super::requests::{self, RequestId};
-use super::writer::{Answer, AnswerTo, Queued};
+use super::whole::WholeChange;
+use super::writer::{Answer, AnswerTo};
 use crate::RequestError;
 use crate::error::StoreFailure;
 use crate::feed::management::{Write, Written};
@@ -82,13 +83,34 @@ impl Group {
     }
 
     /// Judges a write, unless nobody waits for it any more.
-    pub(super) fn take(&mut self, queued: Queued, judge: &mut Judge, now: Timestamp) {
-        let Queued { write, answer } = queued;
+    pub(super) fn take(
+        &mut self,
+        (write, answer): (Write, AnswerTo),
+        judge: &mut Judge,
+        now: Timestamp,
+    ) {
         if answer.is_closed() {
             return;
         }
         let answered = self.answer(&write, judge, now);
+        if answered.is_ok() && !write.validate_only {
+            self.saw(&write.actor, now);
+        }
         self.answers.push((answer, answered));
+    }
+
+    /// Keeps when a caller was last seen, to the hour. It is no change: no revision, no etag and no record has it.
+    fn saw(&mut self, actor: &Actor, now: Timestamp) {
+        let Some(caller) = actor.id() else { return };
+        let key = last_seen_key(caller.as_str());
+        let seconds = now.seconds();
+        let hour = seconds.saturating_sub(seconds.rem_euclid(3_600)).to_be_bytes();
+        // What cannot be read is written anew.
+        if !matches!(self.state.value(&key), Ok(Some(last)) if *last == hour) {
+            let op = Op::Put { key: key.into(), value: hour.to_vec().into() };
+            self.state.apply(std::slice::from_ref(&op));
+            self.batch.side.push(op);
+        }
     }
 
     fn answer(&mut self, write: &Write, with: &mut Judge, now: Timestamp) -> Answer {
@@ -173,6 +195,24 @@ impl Group {
         self.index = index;
         self.batch.transactions.push(Transaction { ops });
         Ok(written)
+    }
+
+    /// Makes a change of the policy as a whole the only transaction of the group.
+    pub(super) fn replace(&mut self, change: WholeChange) {
+        let WholeChange { mut ops, record, snapshot, counts } = change;
+        let audited = ops.len();
+        ops.push(auditor::record_op(&mut self.audit, &record));
+        ops.push(auditor::head_op(&self.audit));
+        self.head = self.head.next(&ops);
+        debug_assert_eq!(self.head.revision(), snapshot.revision());
+        self.state.apply(ops.get(audited..).unwrap_or_default());
+        (self.snapshot, self.counts) = (snapshot, counts);
+        self.batch.transactions.push(Transaction { ops });
+    }
+
+    /// The number of audit records that are kept then.
+    pub(super) const fn audit_records(&self) -> u64 {
+        self.audit.kept()
     }
 
     /// Bytes of the batch.

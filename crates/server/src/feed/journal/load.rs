@@ -36,12 +36,24 @@ pub(super) struct Loaded {
 ///
 /// The store cannot be read, a record is corrupt, or the objects contradict each other.
 pub(super) fn load(view: &Arc<dyn View>) -> anyhow::Result<Loaded> {
-    let catalog = catalog::of(&**view)?;
+    load_under(view, catalog::of(&**view)?, view.head().revision())
+}
+
+/// The same under another catalog, for a later revision.
+///
+/// # Errors
+///
+/// As [`load`], or the catalog lacks what the objects name.
+pub(super) fn load_under(
+    view: &Arc<dyn View>,
+    catalog: Arc<Catalog>,
+    revision: u64,
+) -> anyhow::Result<Loaded> {
     let (sender, receiver) = sync_channel(PARTS_MAX);
     std::thread::scope(|scope| {
         let indexing = scope.spawn({
             let catalog = Arc::clone(&catalog);
-            move || index(&receiver, catalog, view.head().revision())
+            move || index(&receiver, catalog, revision)
         });
         let quotas = read(&**view, &sender);
         drop(sender);
@@ -50,7 +62,7 @@ pub(super) fn load(view: &Arc<dyn View>) -> anyhow::Result<Loaded> {
         let quotas = quotas?;
         let snapshot = match indexed? {
             Some(snapshot) => snapshot,
-            None => index_whole(&**view, catalog)?,
+            None => index_whole(&**view, catalog, revision)?,
         };
         Ok(Loaded { snapshot, quotas })
     })
@@ -136,7 +148,7 @@ fn unnamed(mut binding: RoleBinding) -> RoleBinding {
 }
 
 /// Indexes all objects at once.
-fn index_whole(view: &dyn View, catalog: Arc<Catalog>) -> anyhow::Result<Snapshot> {
+fn index_whole(view: &dyn View, catalog: Arc<Catalog>, revision: u64) -> anyhow::Result<Snapshot> {
     let mut facts = Facts::default();
     for kind in Kind::ALL {
         objects(view, kind, &mut |object| {
@@ -153,5 +165,5 @@ fn index_whole(view: &dyn View, catalog: Arc<Catalog>) -> anyhow::Result<Snapsho
     let model = Model::new(catalog, facts);
     let model = model
         .map_err(|error| anyhow!("the objects of the store contradict each other: {error}"))?;
-    Ok(Snapshot::build(&model, view.head().revision())?)
+    Ok(Snapshot::build(&model, revision)?)
 }

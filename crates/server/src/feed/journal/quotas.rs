@@ -4,13 +4,14 @@
 
 use std::collections::HashMap;
 
-use capstan_engine::Timestamp;
+use capstan_engine::{PathBuf, Timestamp};
 use capstan_iam::record::{self, prefix};
 use capstan_iam::{Actor, Kind, ObjectChange};
 use capstan_store::{Op, StoreError};
 
 use super::overlay::Overlay;
 use crate::error::StoreFailure;
+use crate::feed::management::{Action, ChangedObject};
 use crate::limits::Quotas as Limits;
 
 /// Counts by the first segment of a path, or by the path of a caller.
@@ -49,8 +50,8 @@ fn organization(kind: Kind, id: &str) -> Option<&str> {
 }
 
 /// The key that says who made an object.
-fn creator_key(change: &ObjectChange) -> Vec<u8> {
-    [&[prefix::CREATOR][..], &record::key(change.kind, change.id.as_path())].concat()
+fn creator_key(kind: Kind, id: &PathBuf) -> Vec<u8> {
+    [&[prefix::CREATOR][..], &record::key(kind, id.as_path())].concat()
 }
 
 impl Quotas {
@@ -82,7 +83,7 @@ impl Quotas {
         let caller = actor.id().map(capstan_engine::PathBuf::as_str);
         let (mut organizations, mut creators, mut ops) = (Counts::new(), Counts::new(), vec![]);
         for change in objects {
-            let key = creator_key(change);
+            let key = creator_key(change.kind, &change.id);
             let more = match (&change.before, &change.after) {
                 (None, Some(_)) => {
                     if let Some(caller) = caller {
@@ -131,6 +132,37 @@ impl Quotas {
         add(&mut group.organizations, organizations);
         add(&mut group.creators, creators);
         Ok(Ok(ops))
+    }
+
+    /// Counts what an import creates and deletes. It is the operator's, who has no quota there. Returns operations that
+    /// forget who has made what is deleted.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(super) fn import(
+        changes: &[ChangedObject],
+        state: &Overlay,
+    ) -> Result<(Uncommitted, Vec<Op>), StoreError> {
+        let (mut counts, mut ops) = (Uncommitted::default(), vec![]);
+        for change in changes {
+            let more = match change.action {
+                Action::Created => 1,
+                Action::Updated => 0,
+                Action::Deleted => {
+                    let key = creator_key(change.kind, &change.id);
+                    if let Some(creator) = state.value(&key)? {
+                        count(&mut counts.creators, &String::from_utf8_lossy(&creator), -1);
+                        ops.push(Op::Delete { key: key.into() });
+                    }
+                    -1
+                }
+            };
+            if let Some(organization) = organization(change.kind, change.id.as_str()) {
+                count(&mut counts.organizations, organization, more);
+            }
+        }
+        Ok((counts, ops))
     }
 
     /// Takes over the counts of a group that is committed.

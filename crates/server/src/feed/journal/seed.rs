@@ -76,7 +76,7 @@ fn binding(fact: &capstan_engine::RoleBinding, meta: Meta) -> Option<RoleBinding
 /// The facts of a policy as objects. A binding without an id gets the derived one; one whose scope is too long for
 /// that has no id and is left out.
 #[must_use]
-pub(super) fn objects_of(facts: &Facts, meta: Meta) -> Vec<Object> {
+pub fn objects_of(facts: &Facts, meta: Meta) -> Vec<Object> {
     let groups = facts.groups.iter().map(|one| {
         let (id, name) = (one.id.clone(), one.name.clone());
         Object::Group(Group { id, name, description: String::new(), meta })

@@ -1,5 +1,7 @@
 //! The writer on a store in memory, and on one that fails.
 
+mod documents;
+
 use std::io;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -127,7 +129,13 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let config = Config { clock, limits, give_back: || {} };
     let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>);
     let metrics = Arc::new(Metrics::default());
-    let mut feed = StoreFeed::new(config, (Arc::clone(&published), metrics), store, queue);
+    let mut feed = StoreFeed::new(
+        config,
+        (Arc::clone(&published), metrics),
+        watch::Sender::new(false),
+        store,
+        queue,
+    );
     feed.load().await.unwrap();
     Running { published, writes }
 }
@@ -266,7 +274,7 @@ async fn the_demo_is_a_store_in_memory() {
     let (writes, queue) = writer::queue();
     let config = Config { clock: Clock::System, limits: Limits::default(), give_back: || {} };
     let parts = (Arc::clone(&published), Arc::new(Metrics::default()));
-    let mut feed = StoreFeed::new(config, parts, Store::Demo, queue);
+    let mut feed = StoreFeed::new(config, parts, watch::Sender::new(false), Store::Demo, queue);
     feed.load().await.unwrap();
     let running = Running { published, writes };
     assert_eq!(running.revision(), 1, "its epoch is 0: it promises nothing beyond the process");
@@ -466,6 +474,32 @@ async fn changes_and_refusals_are_audited() {
     let all = [create("other/1"), create("acme/1"), create("other/2"), create("acme/2")];
     futures_util::future::join_all(all.map(|one| running.try_as_alice(one))).await;
     running.audit();
+}
+
+#[tokio::test]
+async fn callers_were_last_seen_at_an_hour() {
+    let journal = acme().await;
+    let seen = |running: &Running, identity: &str| {
+        let view = running.published.current().unwrap().view().unwrap();
+        let found = running.writes.objects(view).last_seen(identity).unwrap();
+        found.map(Timestamp::seconds)
+    };
+    let running = start_at(&journal, START + 100, |_| {}).await;
+    assert_eq!(seen(&running, "alice"), None);
+    let made = running.as_alice(create("acme/x")).await;
+    let hour = START - START % 3_600;
+    assert_eq!((seen(&running, "alice"), seen(&running, "bob")), (Some(hour), None));
+    let appended = journal.appended.load(Ordering::Relaxed);
+    // Also by a call that changes nothing else; then it is no change.
+    let running = start_at(&journal, START + 3_600, |_| {}).await;
+    let remove = Operation::RemoveMember(capstan_iam::RemoveMember {
+        organization: path("acme"),
+        identity: path("bob"),
+    });
+    assert_eq!(running.as_alice(remove.clone()).await.revision, made.revision);
+    assert_eq!(seen(&running, "alice"), Some(hour + 3_600));
+    running.as_alice(remove).await;
+    assert_eq!(journal.appended.load(Ordering::Relaxed), appended + 1, "once in an hour");
 }
 
 #[tokio::test]

@@ -9,7 +9,6 @@ use super::list::message;
 use super::objects;
 use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
-use crate::grpc::convert::timestamp;
 
 pub(super) fn group(
     reading: &Reading,
@@ -58,11 +57,8 @@ pub(super) fn identity(
         let found = reading.snapshot().is_registered(id.as_path());
         found.then(|| kinds::declared_identity(reading.snapshot(), id.as_path()))
     })?;
-    // One that is shown in part has no etag.
-    if let Source::Store { objects, .. } = &reading.source
-        && !identity.etag.is_empty()
-    {
-        identity.last_seen = objects.last_seen(&identity.id)?.map(timestamp);
+    if let Source::Store { objects, .. } = &reading.source {
+        Identities::complete(&**objects, &mut identity)?;
     }
     Ok(identity)
 }

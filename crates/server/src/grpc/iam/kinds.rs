@@ -6,6 +6,8 @@ use capstan_proto::iam::v1;
 
 use super::filter::Listed;
 use super::objects;
+use crate::RequestError;
+use crate::feed::management::StoredObjects;
 use crate::grpc::convert::timestamp;
 
 /// A kind of object.
@@ -26,6 +28,15 @@ pub(super) trait Described: Sized + 'static {
     /// What is left of a message that is shown in part.
     fn in_part(_: Self::Message) -> Self::Message {
         Self::Message::default()
+    }
+
+    /// Adds what a store keeps beside the object.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    fn complete(_: &dyn StoredObjects, _: &mut Self::Message) -> Result<(), RequestError> {
+        Ok(())
     }
 
     /// The objects that a policy file declares, as far as the index keeps them.
@@ -132,6 +143,17 @@ impl Described for Identities {
 
     fn id(message: &v1::Identity) -> &str {
         &message.id
+    }
+
+    /// When it was last seen, unless it is shown in part: then it has no etag.
+    fn complete(
+        objects: &dyn StoredObjects,
+        message: &mut v1::Identity,
+    ) -> Result<(), RequestError> {
+        if !message.etag.is_empty() {
+            message.last_seen = objects.last_seen(&message.id)?.map(timestamp);
+        }
+        Ok(())
     }
 
     /// Id, name and type.

@@ -256,7 +256,10 @@ fn scan<K: Described>(
             Ok(declared::<K>(reading, pieces, after, &mut look))
         }
         Viewer::Actor(reader) => each::<K>(reading, pieces, after, &mut |object| {
-            let shown = reader.show(&object)?.and_then(message::<K>);
+            let mut shown = reader.show(&object)?.and_then(message::<K>);
+            if let (Source::Store { objects, .. }, Some(message)) = (&reading.source, &mut shown) {
+                K::complete(&**objects, message)?;
+            }
             Ok(page.look(wanted, object.id().to_string(), shown))
         }),
     }

@@ -3,13 +3,12 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use capstan_engine::PathBuf;
 use capstan_iam::{Cause, Refusal};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::policy_service_server::PolicyService;
 use capstan_proto::iam::v1::set_catalog_request::Catalog;
-use futures_util::{Stream, stream};
+use futures_util::{Stream, StreamExt as _};
 use prost::Message;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -23,7 +22,7 @@ use crate::feed::management::{
     Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Documents,
     Export, Import, Origin, SetCatalog,
 };
-use crate::limits::{EXPORT_CHUNK_BYTES, PAGE_REST_BYTES};
+use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
 
 /// What shows an organization as a whole (contract, section 6).
@@ -50,15 +49,21 @@ impl PolicyService for Iam {
             _ => return Err(RequestError::field("format", "expected `yaml` or `json`").into()),
         };
         whole(&reading, &reading.viewer()?, parent.as_ref())?;
+        if parent.as_ref().is_some_and(|parent| parent.as_path().parent().is_some()) {
+            let problem = "a folder: a document is of an organization, which is its first segment";
+            return Err(RequestError::field("parent", problem).into());
+        }
         let revision = reading.revision();
-        let Source::Store { objects, .. } = reading.source else {
+        let Source::Store { objects, actor, .. } = reading.source else {
             return Err(RequestError::ReadOnly.into());
         };
-        let export = Export { current: reading.current, objects, parent, format };
-        let document = documents.export(export).await?;
-        let messages =
-            chunks(document).map(move |chunk| Ok(v1::ExportResponse { chunk, revision }));
-        Ok(Response::new(Box::pin(stream::iter(messages))))
+        let (current, now) = (reading.current, reading.now);
+        let export = Export { current, objects, actor, now, parent, format };
+        let messages = documents.export(export).map(move |part| match part {
+            Ok(part) => Ok(v1::ExportResponse { chunk: part.to_vec(), revision }),
+            Err(error) => Err(error.into()),
+        });
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn import(
@@ -115,9 +120,10 @@ impl PolicyService for Iam {
             None => return Err(RequestError::field("name", "set `name` or `document`").into()),
         };
         let difference = documents.set_catalog(SetCatalog { origin, catalog, dry_run }).await?;
-        let Difference { access, catalog, revision, .. } = difference;
+        let Difference { access, catalog, revision, truncated: cut, .. } = difference;
         let mut room = self.message_bytes_max.saturating_sub(PAGE_REST_BYTES);
-        let (access_changes, truncated) = fitting(&access, access_change, &mut room);
+        let (access_changes, more) = fitting(&access, access_change, &mut room);
+        let truncated = cut || more;
         Ok(Response::new(v1::SetCatalogResponse { catalog, access_changes, truncated, revision }))
     }
 }
@@ -166,7 +172,7 @@ impl Iam {
     }
 
     fn import_response(&self, difference: Difference) -> v1::ImportResponse {
-        let Difference { changes, access, revision, .. } = difference;
+        let Difference { changes, access, truncated: cut, revision, .. } = difference;
         let count = |action| changes.iter().filter(|change| change.action == action).count() as u64;
         let counts = v1::ChangeCounts {
             created: count(Action::Created),
@@ -177,7 +183,7 @@ impl Iam {
         // What identities gain or lose matters most: it gets its room first.
         let (access_changes, access_cut) = fitting(&access, access_change, &mut room);
         let (changes, changes_cut) = fitting(&changes, change, &mut room);
-        let truncated = access_cut || changes_cut;
+        let truncated = cut || access_cut || changes_cut;
         v1::ImportResponse { changes, access_changes, counts: Some(counts), truncated, revision }
     }
 }
@@ -205,14 +211,6 @@ pub(super) fn whole(
             Ok(reader.require(&ORGANIZATION, parent.as_path())?)
         }
     }
-}
-
-/// A document in parts of [`EXPORT_CHUNK_BYTES`].
-fn chunks(mut document: Bytes) -> impl Iterator<Item = Vec<u8>> {
-    std::iter::from_fn(move || {
-        let bytes = document.len().min(EXPORT_CHUNK_BYTES);
-        (bytes > 0).then(|| document.split_to(bytes).to_vec())
-    })
 }
 
 /// Bytes of a tag and a length before each message.
@@ -261,16 +259,6 @@ fn access_change(change: &ChangedAccess) -> v1::AccessChange {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_document_is_sent_in_parts() {
-        let document: Vec<u8> = (0..=u8::MAX).cycle().take(2 * EXPORT_CHUNK_BYTES + 1).collect();
-        let parts: Vec<_> = chunks(document.clone().into()).collect();
-        let lengths: Vec<_> = parts.iter().map(Vec::len).collect();
-        assert_eq!(lengths, [EXPORT_CHUNK_BYTES, EXPORT_CHUNK_BYTES, 1]);
-        assert_eq!(parts.concat(), document);
-        assert_eq!(chunks(Bytes::new()).count(), 0);
-    }
 
     #[test]
     fn what_does_not_fit_is_left_out_and_said() {

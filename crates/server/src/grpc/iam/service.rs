@@ -41,7 +41,7 @@ pub(crate) struct Iam {
     /// The same of a store as documents.
     pub(crate) documents: Option<Arc<dyn Documents>>,
     /// Whether everybody may read, as in a policy file.
-    pub(crate) is_demo: bool,
+    pub(crate) open_reads: bool,
     /// Bytes of a document that is imported, at most.
     pub(crate) document_bytes_max: usize,
     pub(crate) clock: Clock,
@@ -181,7 +181,7 @@ impl Iam {
             Some(management) => {
                 let actor = match caller {
                     // Everything of it is seen.
-                    CallerKind::Nobody if self.is_demo => Actor::Operator,
+                    CallerKind::Nobody if self.open_reads => Actor::Operator,
                     caller => actor(caller, &current.snapshot)?,
                 };
                 let revision = current.snapshot.revision();
