@@ -200,7 +200,7 @@ async fn root_a_failed_fsync_is_told_and_survived() {
     assert_eq!(told_first, unknown);
     drop(injected);
     for _ in 0..3 {
-        let then = create(&caller, &failed, PATIENCE).await.unwrap_err();
+        let then = create(&caller, "another", PATIENCE).await.unwrap_err();
         assert_eq!(told(&then), read_only);
     }
     let (found, revision) = groups(&caller).await;
