@@ -50,9 +50,9 @@ groups:
 roles:
   - {id: acme/puller, description: pulls, capabilities: [apk.list, repo.list]}
 identities:
-  - {id: alice}
   - {id: acme/ci, type: service, properties: {n: 12, \"true\": \"12\"}}
   - {id: acme/node, disabled: true, authentication: {client_certificate: {spiffe_id: \"spiffe://a.example/n\"}}}
+  - {id: alice}
 resources:
   - {id: acme/web/shop, type: repo}
 role_bindings:
