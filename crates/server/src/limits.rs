@@ -110,8 +110,9 @@ pub const KEPT_TIME: Duration = Duration::from_secs(60);
 /// the oldest is freed first. It bounds the memory that frequent writes can take.
 pub const KEPT_BYTES_MAX: usize = 1024 * 1024 * 1024;
 /// Earlier revisions that keep their view of the store's objects for a paged list. Each holds the old pages of the
-/// file that later writes replaced. Beyond it the oldest list has to begin anew.
-pub const PINNED_VIEWS_MAX: usize = 64;
+/// file that later writes replaced; the oldest one holds most of them, so a further one costs little. Beyond it the
+/// oldest list has to begin anew.
+pub const PINNED_VIEWS_MAX: usize = 1_024;
 /// Identities whose decisions are compared with the rules before a snapshot may serve. It bounds
 /// the time that the self-check adds to a load.
 pub const SELF_CHECK_IDENTITIES: usize = 256;
@@ -333,10 +334,12 @@ pub const REASON_HEADER_BYTES_MAX: usize = 1024;
 
 // === Changes of a store ===
 
-/// Changes that wait for the writer. It makes some thousand a second, so they wait for less than a second.
-pub const WRITES_QUEUED_MAX: usize = 1_024;
+/// Changes that wait for the writer. It makes some thousand a second, so they wait for less than a second. With those of
+/// one commit they are as many as the permits of management calls, of which none would be left for reads on a slow disk
+/// otherwise.
+pub const WRITES_QUEUED_MAX: usize = 256;
 /// Changes of one commit.
-pub const WRITE_GROUP_MAX: usize = 256;
+pub const WRITE_GROUP_MAX: usize = 128;
 /// Bytes of keys and values of one commit; then no further change joins it.
 pub const WRITE_GROUP_BYTES: u64 = 8 * 1024 * 1024;
 /// Time after a failure of the store until it is asked again which state it has, if nobody writes meanwhile. A store in a
