@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
-use capstan_server::limits::{MANAGEMENT_MAX, WRITE_TIME_MAX, WRITES_QUEUED_MAX};
+use capstan_server::limits::{MANAGEMENT_MAX, WRITE_GROUP_MAX, WRITE_TIME_MAX, WRITES_QUEUED_MAX};
 use capstan_store::limits::FAILURES_MAX;
 use tokio::task::{JoinHandle, JoinSet};
 use tonic::{Code, Request, Status};
