@@ -11,7 +11,7 @@
 //! frees them; a call that still uses one frees it at its end.
 //!
 //! A view holds old pages of the store's file, so an earlier revision keeps its view only if a paged list
-//! needs it ([`Published::pin`]), and at most [`PINNED_VIEWS_MAX`] do.
+//! needs it (`Published::pin`), and at most [`PINNED_VIEWS_MAX`] do.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
