@@ -11,9 +11,10 @@ use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Respons
 use capstan_store::View;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::RequestError;
-use crate::feed::Current;
+use crate::feed::{Current, Freshness, Published};
 
 /// The writer of a store, and the objects of its views.
 pub trait Management: Send + Sync + Debug {
@@ -87,6 +88,44 @@ pub trait StoredObjects: Objects + Send + Sync {
     fn last_seen(&self, identity: &str) -> Result<Option<Timestamp>, ObjectsError>;
 }
 
+/// Tries to get a revision together with its objects. Each fails only if a write is published in the same microsecond.
+const VIEW_TRIES_MAX: usize = 16;
+
+/// The served revision of a store with its objects. A revision that is replaced lets go of them, so it may take several
+/// tries.
+///
+/// # Errors
+///
+/// The revision is not here in time, or each of them was replaced at once.
+pub(crate) async fn viewed(
+    published: &Published,
+    freshness: Freshness,
+) -> Result<(Arc<Current>, Arc<dyn View>), RequestError> {
+    let mut tries = 1..VIEW_TRIES_MAX;
+    loop {
+        let current = published.read(freshness).await?;
+        match (current.view(), tries.next()) {
+            (Some(view), _) => return Ok((current, view)),
+            (None, Some(_)) => {}
+            (None, None) => {
+                return Err(RequestError::RevisionGone { revision: current.snapshot.revision() });
+            }
+        }
+    }
+}
+
+/// The turn of an import. Its document is held in memory meanwhile.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    pub(super) const fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: permit }
+    }
+}
+
 /// The policy of a store as documents.
 pub trait Documents: Send + Sync + Debug {
     /// The document of one revision, in parts of at most [`EXPORT_CHUNK_BYTES`](crate::limits::EXPORT_CHUNK_BYTES). An
@@ -94,15 +133,23 @@ pub trait Documents: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// The store cannot be read, or too many exports run.
+    /// The store cannot be read, or too many exports run, in all or of this caller.
     fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>>;
+
+    /// Waits for the turn of an import, before its document is received.
+    ///
+    /// # Errors
+    ///
+    /// The server ends.
+    fn turn(&self) -> BoxFuture<'_, Result<Turn, RequestError>>;
 
     /// Changes the policy to what a document says, at once.
     ///
     /// # Errors
     ///
     /// The document does not load, or what it asks for is refused.
-    fn import(&self, import: Import) -> BoxFuture<'_, Result<Difference, RequestError>>;
+    fn import(&self, turn: Turn, import: Import)
+    -> BoxFuture<'_, Result<Difference, RequestError>>;
 
     /// Changes the catalog.
     ///

@@ -42,6 +42,7 @@ impl RequestError {
                 iam::Code::Aborted => Code::Aborted,
                 iam::Code::Unauthenticated => Code::Unauthenticated,
             },
+            Self::TooLarge(_) => Code::ResourceExhausted,
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable
                 | StoreFailure::ReadOnly
@@ -66,6 +67,7 @@ impl RequestError {
             Self::ReadOnly => "READ_ONLY",
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
+            Self::TooLarge(_) => "TOO_LARGE",
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable => "STORE_UNREACHABLE",
                 StoreFailure::ReadOnly => "STORE_READ_ONLY",

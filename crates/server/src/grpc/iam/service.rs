@@ -13,7 +13,9 @@ use std::sync::Arc;
 use capstan_engine::Snapshot;
 use capstan_iam::{Actor, Operation, Response};
 use capstan_proto::v1::Consistency;
+use capstan_store::View;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use super::fields::{optional_path, request_id};
@@ -24,7 +26,7 @@ use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
 use crate::clock::Clock;
-use crate::feed::management::{Documents, Management, Origin, Write, Written};
+use crate::feed::management::{Documents, Management, Origin, Write, Written, viewed};
 use crate::feed::{Current, Freshness, Published};
 use crate::grpc::convert::freshness;
 use crate::grpc::decision::not_before;
@@ -47,7 +49,9 @@ pub(crate) struct Iam {
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
     pub(crate) message_bytes_max: usize,
-    /// Permits to read. They are not those of decisions: a slow disk must not delay these.
+    /// Permits to read. They are not those of decisions: a slow disk must not delay these. With one permit a list delays
+    /// other reads for as long as one page takes, which `SCANNED_MAX` and `SCANNED_BYTES_MAX` bound, and no longer than its
+    /// caller waits.
     pub(crate) reads: Arc<Semaphore>,
 }
 
@@ -70,9 +74,6 @@ pub(super) struct ListResponse<M> {
     /// The name of the catalog.
     pub(super) catalog: String,
 }
-
-/// Tries to get a revision together with its objects. Each fails only if a write is published in the same microsecond.
-const VIEW_TRIES_MAX: usize = 16;
 
 /// How one page of a list is made.
 type MakePage<M> = fn(&Reading, &Viewer<'_>, &Wanted) -> Result<Page<M>, RequestError>;
@@ -149,32 +150,33 @@ impl Iam {
         request: &Request<T>,
         consistency: Option<&Consistency>,
     ) -> Result<Reading, RequestError> {
-        let caller = caller(request)?.kind;
-        let mut tries = 1..=VIEW_TRIES_MAX;
-        loop {
-            let current = self.published.read(freshness(consistency)).await?;
-            match self.reading_of(caller.clone(), current) {
-                // It was replaced, and let go of its view, between two steps here.
-                Err(RequestError::RevisionGone { .. }) if tries.next().is_some() => {}
-                reading => return reading,
-            }
-        }
+        self.reading_as(caller(request)?.kind, freshness(consistency)).await
     }
 
-    /// The served revision, for a caller.
+    /// The same for a caller that is known already.
     ///
     /// # Errors
     ///
     /// As [`Self::reading`].
-    pub(super) async fn reading_as(&self, caller: CallerKind) -> Result<Reading, RequestError> {
-        let current = self.published.read(Freshness::Any).await?;
-        self.reading_of(caller, current)
+    pub(super) async fn reading_as(
+        &self,
+        caller: CallerKind,
+        freshness: Freshness,
+    ) -> Result<Reading, RequestError> {
+        if self.management.is_none() {
+            let current = self.published.read(freshness).await?;
+            return self.reading_of(caller, current, None);
+        }
+        let (current, view) = viewed(&self.published, freshness).await?;
+        self.reading_of(caller, current, Some(view))
     }
 
+    /// A revision, with its objects if it is a store's.
     fn reading_of(
         &self,
         caller: CallerKind,
         current: Arc<Current>,
+        view: Option<Arc<dyn View>>,
     ) -> Result<Reading, RequestError> {
         let source = match &self.management {
             None => Source::File,
@@ -185,7 +187,7 @@ impl Iam {
                     caller => actor(caller, &current.snapshot)?,
                 };
                 let revision = current.snapshot.revision();
-                let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
+                let view = view.ok_or(RequestError::RevisionGone { revision })?;
                 Source::Store { objects: management.objects(Arc::clone(&view)), view, actor }
             }
         };
@@ -245,10 +247,15 @@ impl Iam {
             if revision != reading.revision() {
                 let kept = self.published.kept(revision);
                 let kept = kept.ok_or(RequestError::RevisionGone { revision })?;
-                reading = self.reading_of(caller(request)?.kind, kept)?;
+                let view = kept.view();
+                reading = self.reading_of(caller(request)?.kind, kept, view)?;
             }
         }
+        // Whatever ends this call ends the page, which holds a permit.
+        let gone = CancellationToken::new();
+        let _gone = gone.clone().drop_guard();
         let wanted = Wanted {
+            gone,
             parent: optional_path("parent", &parent)?,
             filter: wanted,
             size,

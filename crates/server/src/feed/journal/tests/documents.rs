@@ -14,8 +14,8 @@ use crate::feed::management::{
     Documents as _, Export, Import, SetCatalog,
 };
 use crate::limits::{
-    ACCESS_CHANGES_BYTES_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORTS_MAX,
-    PROBLEMS_MAX,
+    ACCESS_CHANGES_BYTES_MAX, CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX,
+    EXPORT_STALL_MAX, EXPORTS_MAX, PROBLEMS_MAX,
 };
 
 const CATALOG: &str = "chainguard-2025-08-14";
@@ -56,7 +56,8 @@ impl Running {
             prune: false,
         };
         change(&mut import);
-        self.documents().import(import).await
+        let documents = self.documents();
+        documents.import(documents.turn().await?, import).await
     }
 
     async fn import(&self, document: &str) -> Difference {
@@ -340,10 +341,15 @@ async fn a_document_is_sent_in_parts_to_few_clients_at_a_time() {
     assert!(parts.iter().all(|part| part.len() == EXPORT_CHUNK_BYTES));
     assert!((1..=EXPORT_CHUNK_BYTES).contains(&last.len()));
     // Those that are not read keep their places.
-    let waiting: Vec<_> = (0..EXPORTS_MAX).map(|_| documents.export(export())).collect();
-    let refused: Result<Vec<_>, _> = documents.export(export()).try_collect().await;
-    assert_eq!(refused.unwrap_err(), RequestError::Store(StoreFailure::Busy));
-    drop(waiting);
+    let busy = Err(RequestError::Store(StoreFailure::Busy));
+    let caller = |at: usize| path(&format!("caller-{at}"));
+    let by = |at| Export { actor: Actor::identity(caller(at)), ..export() };
+    let waiting: Vec<_> = (0..CALLER_EXPORTS_MAX).map(|_| documents.export(export())).collect();
+    assert_eq!(documents.export(export()).try_collect::<Vec<_>>().await, busy, "of one caller");
+    let others = CALLER_EXPORTS_MAX..EXPORTS_MAX;
+    let others: Vec<_> = others.map(|at| documents.place(Some(caller(at))).unwrap()).collect();
+    assert_eq!(documents.export(by(0)).try_collect::<Vec<_>>().await, busy, "of all");
+    drop((waiting, others));
     let mut tries = 0..1_000;
     while documents.export(export()).try_collect::<Vec<_>>().await.is_err() {
         assert!(tries.next().is_some());
@@ -430,18 +436,18 @@ async fn imports_and_writes_wait_for_each_other() {
     let first = running.revision();
     let writes = (0..20).map(|at| running.as_alice(create(&format!("acme/g{at}"))));
     let documents = running.documents();
-    let import = || Import {
-        origin: origin(),
-        parent: None,
-        document: acme_document().into(),
-        dry_run: false,
-        prune: false,
+    let import = async || {
+        let import = Import {
+            origin: origin(),
+            parent: None,
+            document: acme_document().into(),
+            dry_run: false,
+            prune: false,
+        };
+        documents.import(documents.turn().await?, import).await
     };
-    let (writes, one, other) = tokio::join!(
-        futures_util::future::join_all(writes),
-        documents.import(import()),
-        documents.import(import()),
-    );
+    let (writes, one, other) =
+        tokio::join!(futures_util::future::join_all(writes), import(), import());
     assert_eq!(writes.len(), 20);
     let mut changes = [one, other].map(|made| made.unwrap().changes.len());
     changes.sort_unstable();
