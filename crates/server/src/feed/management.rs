@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_iam::audit::AuditRecord;
+use capstan_iam::audit::{self, AuditRecord};
 use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Response};
 use capstan_store::View;
 use futures_util::future::BoxFuture;
@@ -54,12 +54,24 @@ pub struct Write {
 /// How a call came, for the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The full name of the method, such as `capstan.iam.v1.GroupService/CreateGroup`.
+    /// Service and method, such as `GroupService/CreateGroup`.
     pub method: &'static str,
     /// How the caller was identified.
     pub authentication: &'static str,
     /// The address that the call came from, or `unix`.
     pub source: String,
+    /// SHA-256 of the request; of an import, of its document.
+    pub request: audit::Digest,
+}
+
+impl Origin {
+    /// As audit records have it.
+    #[must_use]
+    pub fn audited(&self) -> audit::Origin {
+        let Self { authentication, source, request, .. } = self;
+        let (authentication, source) = ((*authentication).into(), source.clone());
+        audit::Origin { authentication, source, request: *request }
+    }
 }
 
 /// A change that was made, or with `validate_only` would be.

@@ -140,16 +140,16 @@ impl StoreDocuments {
     async fn try_import(&self, turn: Turn, import: Import) -> Result<Difference, RequestError> {
         let _turn = turn;
         let (_, view) = viewed(&self.published, Freshness::Any).await?;
-        let Import { origin, parent, document, dry_run, prune } = import;
+        let Import { mut origin, parent, document, dry_run, prune } = import;
         let load = move || {
             let catalogs = catalog::known(&*view).map_err(|error| broken(&error))?;
             let policy = load_policy(&document, &catalogs)
-                .map_err(|found| RequestError::field("chunk", problems(&found)));
-            Ok::<_, RequestError>((policy?, Sha256::digest(&document).into()))
+                .map_err(|found| RequestError::field("chunk", problems(&found)))?;
+            origin.request = Sha256::digest(&document).into();
+            Ok::<_, RequestError>(whole::Import { origin, parent, policy, dry_run, prune })
         };
         let loaded = run_on_thread("import", load).await.map_err(|error| broken(&error))?;
-        let (policy, digest) = loaded?;
-        let import = whole::Import { origin, digest, parent, policy, dry_run, prune };
+        let import = loaded?;
         self.replace(Whole::Import(Box::new(import))).await
     }
 
@@ -157,10 +157,6 @@ impl StoreDocuments {
         let _turn = self.take_turn().await?;
         let SetCatalog { origin, catalog, dry_run } = change;
         let names = self.catalogs.clone();
-        let digest = match &catalog {
-            CatalogSource::Document(document) => Sha256::digest(document).into(),
-            CatalogSource::Name(name) => Sha256::digest(name).into(),
-        };
         let load = move || -> Result<_, RequestError> {
             match catalog {
                 CatalogSource::Document(document) => {
@@ -175,7 +171,7 @@ impl StoreDocuments {
         };
         let loaded = run_on_thread("catalog", load).await;
         let (field, catalog) = loaded.map_err(|error| broken(&error))??;
-        let change = whole::SetCatalog { origin, digest, catalog, field, dry_run };
+        let change = whole::SetCatalog { origin, catalog, field, dry_run };
         self.replace(Whole::Catalog(change)).await
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Snapshot, Timestamp, Writer as IndexWriter};
-use capstan_iam::audit::{AuditChange, AuditRecord, Digest, Origin as AuditOrigin};
+use capstan_iam::audit::{AuditChange, AuditRecord};
 use capstan_iam::{Kind, Object, Objects as _, record};
 use capstan_policy::Policy;
 use capstan_store::limits::VALUE_BYTES_MAX;
@@ -37,8 +37,6 @@ pub(super) enum Whole {
 /// A document that is loaded, and what is to be done with it.
 pub(super) struct Import {
     pub(super) origin: Origin,
-    /// SHA-256 of the document.
-    pub(super) digest: Digest,
     pub(super) parent: Option<PathBuf>,
     pub(super) policy: Policy,
     pub(super) dry_run: bool,
@@ -48,8 +46,6 @@ pub(super) struct Import {
 /// A catalog that is loaded.
 pub(super) struct SetCatalog {
     pub(super) origin: Origin,
-    /// SHA-256 of the document or the name.
-    pub(super) digest: Digest,
     pub(super) catalog: StoredCatalog,
     /// The field of the request that says the catalog.
     pub(super) field: &'static str,
@@ -152,7 +148,7 @@ impl Import {
         let object = self.parent.map(|parent| parent.to_string()).unwrap_or_default();
         let mut record = AuditRecord::of_whole(
             self.origin.method,
-            &origin(&self.origin, self.digest),
+            &self.origin.audited(),
             (revision, now),
             &object,
         );
@@ -187,7 +183,7 @@ impl SetCatalog {
         if is_same || self.dry_run {
             return Ok(Judged { replaced: replaced(base.head().revision()), change: None });
         }
-        let origin = origin(&self.origin, self.digest);
+        let origin = self.origin.audited();
         let mut record = AuditRecord::of_whole(self.origin.method, &origin, (revision, now), "");
         let op = self.catalog.op();
         let Op::Put { key, value } = &op else { return Err(RequestError::Unreadable) };
@@ -240,11 +236,6 @@ impl SetCatalog {
 
 /// What a new catalog lacks is named up to this number.
 const LACKING_NAMED: usize = 20;
-
-fn origin(origin: &Origin, request: Digest) -> AuditOrigin {
-    let authentication = origin.authentication.into();
-    AuditOrigin { authentication, source: origin.source.clone(), request }
-}
 
 /// What the store takes of an import: a commit has an audit record and some operations beside it.
 const BESIDE_BYTES: u64 = 2 * capstan_iam::limits::AUDIT_CHANGES_BYTES_MAX as u64;

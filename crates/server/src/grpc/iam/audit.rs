@@ -182,7 +182,7 @@ fn refuses_hidden(
 ) -> Result<bool, ObjectsError> {
     let Ok(path) = Path::parse(&message.object) else { return Ok(false) };
     let Source::Store { objects, .. } = &reading.source else { return Ok(false) };
-    if !message.method.contains(".ResourceService/") {
+    if !message.method.starts_with("ResourceService/") {
         return Ok(false);
     }
     let catalog = reading.snapshot().catalog();

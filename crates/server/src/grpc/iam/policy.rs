@@ -4,12 +4,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_engine::PathBuf;
+use capstan_iam::audit::AuditRecord;
 use capstan_iam::{Cause, Refusal};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::policy_service_server::PolicyService;
 use capstan_proto::iam::v1::set_catalog_request::Catalog;
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use prost::Message;
+use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -87,13 +89,14 @@ impl PolicyService for Iam {
     ) -> Result<Response<v1::ImportResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.Import");
         let documents = self.documents()?;
-        let (origin, kind) = self.operator_or(RPC, &request).await?;
+        let (mut origin, kind) = self.operator_or(RPC, &request).await?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or(CallError::InvalidFraming)?;
         let v1::ImportRequest { parent, chunk, dry_run, prune } = first;
         let parent = optional_path("parent", &parent)?;
         // Before the document is read, however long it is.
-        self.only_operator(kind, parent.clone()).await?;
+        origin.request = Sha256::digest(&chunk).into();
+        self.only_operator(kind, &origin, parent.clone()).await?;
         let prune = match (&*prune, &parent) {
             ("" | "none", _) => false,
             ("subtree", Some(_)) => true,
@@ -118,7 +121,7 @@ impl PolicyService for Iam {
         const RPC: Rpc = Rpc::labelled("iam.SetCatalog");
         let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
-        self.only_operator(kind, None).await?;
+        self.only_operator(kind, &origin, None).await?;
         let v1::SetCatalogRequest { catalog, dry_run } = request.into_inner();
         let catalog = match catalog {
             Some(Catalog::Document(document)) => CatalogSource::Document(document),
@@ -150,34 +153,40 @@ impl Iam {
         rpc: Rpc,
         request: &Request<T>,
     ) -> Result<(Origin, CallerKind), RequestError> {
-        let caller = super::service::caller(request)?;
         // Nobody who is not known is told anything.
-        self.reading(request, None).await?;
-        let method = rpc.full_name();
-        let authentication = caller.kind.authentication();
-        Ok((Origin { method, authentication, source: caller.source }, caller.kind))
+        let origin = self.writer(rpc, request).await?.origin;
+        Ok((origin, super::service::caller(request)?.kind))
     }
 
-    /// Refuses everybody but the operator. Who lists groups at the path is told why; to others it is not there. At the root
-    /// nothing is hidden.
+    /// Refuses everybody but the operator, and audits that.
     async fn only_operator(
         &self,
         caller: CallerKind,
+        origin: &Origin,
         at: Option<PathBuf>,
     ) -> Result<(), RequestError> {
         if caller == CallerKind::Operator {
             return Ok(());
         }
         let reading = self.reading_as(caller, Freshness::Any).await?;
-        let judged = self.blocking(reading, move |_, viewer| match (viewer, at) {
-            (Viewer::Everybody, _) => Err(RequestError::ReadOnly),
-            (Viewer::Actor(_), None) => Err(operator_only(None)),
-            (Viewer::Actor(reader), Some(at)) if reader.holds("groups.list", at.as_path()) => {
-                Err(operator_only(Some(at)))
-            }
-            (Viewer::Actor(_), Some(_)) => Err(RequestError::NotFound),
-        });
-        judged.await
+        let actor = reading.identity().map(ToString::to_string).unwrap_or_default();
+        let at_revision = (reading.revision(), reading.now);
+        let object = at.as_ref().map(ToString::to_string).unwrap_or_default();
+        let judged = self.blocking(reading, move |_, viewer| operator_only(viewer, at.as_ref()));
+        let refusal = judged.await?;
+        if let Some(management) = &self.management {
+            let record =
+                AuditRecord::of_whole(origin.method, &origin.audited(), at_revision, &object);
+            management.refused(AuditRecord {
+                actor,
+                code: refusal.real.code() as u32,
+                reason: refusal.real.reason().unwrap_or_default().into(),
+                text: refusal.audit_text(),
+                scope: object,
+                ..record
+            });
+        }
+        Err(refusal.into())
     }
 
     fn import_response(&self, difference: Difference) -> v1::ImportResponse {
@@ -197,9 +206,18 @@ impl Iam {
     }
 }
 
-fn operator_only(scope: Option<PathBuf>) -> RequestError {
-    let told = Cause::OperatorOnly { scope, absent: vec![] };
-    Refusal { real: told.clone(), told, rule: None, who_could: vec![], item: None }.into()
+/// The refusal of what only the operator may. Who lists groups at the path is told why; to others it is not there. At the
+/// root nothing is hidden.
+///
+/// # Errors
+///
+/// A policy file has no operator.
+fn operator_only(viewer: &Viewer<'_>, at: Option<&PathBuf>) -> Result<Refusal, RequestError> {
+    let Viewer::Actor(reader) = viewer else { return Err(RequestError::ReadOnly) };
+    let real = Cause::OperatorOnly { scope: at.cloned(), absent: vec![] };
+    let is_told = at.is_none_or(|at| reader.holds("groups.list", at.as_path()));
+    let told = if is_told { real.clone() } else { Cause::NotFound };
+    Ok(Refusal { real, told, rule: None, who_could: vec![], item: None })
 }
 
 /// Requires what shows an organization as a whole. The whole policy is the operator's.
@@ -215,7 +233,7 @@ pub(super) fn whole(
     match (viewer, parent) {
         (Viewer::Everybody, _) => Ok(()),
         (Viewer::Actor(_), None) if reading.identity().is_none() => Ok(()),
-        (Viewer::Actor(_), None) => Err(operator_only(None)),
+        (Viewer::Actor(_), None) => Err(operator_only(viewer, None)?.into()),
         (Viewer::Actor(reader), Some(parent)) => {
             Ok(reader.require(&ORGANIZATION, parent.as_path())?)
         }

@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
+use super::authenticated::RequestDigest;
 use super::fields::{optional_path, request_id};
 use super::filter::{Filter, Listed};
 use super::list::{Page, Wanted};
@@ -90,7 +91,8 @@ pub(super) struct Meta {
 pub(super) struct Writer<'s> {
     management: &'s Arc<dyn Management>,
     actor: Actor,
-    origin: Origin,
+    /// How the call came.
+    pub(super) origin: Origin,
 }
 
 /// The caller of a request, which the layer in front of the services has found.
@@ -132,8 +134,9 @@ impl Iam {
     ) -> Result<Writer<'_>, RequestError> {
         let management = self.management.as_ref().ok_or(RequestError::ReadOnly)?;
         let Caller { kind, source } = caller(request)?;
-        let origin =
-            Origin { method: rpc.full_name(), authentication: kind.authentication(), source };
+        let (method, authentication) = (rpc.audited_name(), kind.authentication());
+        let digest = request.extensions().get().map(RequestDigest::get);
+        let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
         // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
         let current = self.published.read(Freshness::Any).await?;
         let actor = actor(kind, &current.snapshot)?;
@@ -178,6 +181,7 @@ impl Iam {
         current: Arc<Current>,
         view: Option<Arc<dyn View>>,
     ) -> Result<Reading, RequestError> {
+        let now = self.clock.now();
         let source = match &self.management {
             None => Source::File,
             Some(management) => {
@@ -186,12 +190,15 @@ impl Iam {
                     CallerKind::Nobody if self.open_reads => Actor::Operator,
                     caller => actor(caller, &current.snapshot)?,
                 };
+                if let Some(id) = actor.id() {
+                    management.saw(id, now);
+                }
                 let revision = current.snapshot.revision();
                 let view = view.ok_or(RequestError::RevisionGone { revision })?;
                 Source::Store { objects: management.objects(Arc::clone(&view)), view, actor }
             }
         };
-        Ok(Reading { current, source, now: self.clock.now() })
+        Ok(Reading { current, source, now })
     }
 
     /// Answers a read on a thread that may block: a store reads files.

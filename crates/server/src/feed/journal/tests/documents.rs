@@ -80,7 +80,8 @@ impl Running {
 }
 
 fn origin() -> Origin {
-    Origin { method: "PolicyService/Import", authentication: "operator", source: "unix".into() }
+    let (method, authentication) = ("PolicyService/Import", "operator");
+    Origin { method, authentication, source: "unix".into(), request: [7; 32] }
 }
 
 /// A store without objects.
