@@ -101,10 +101,16 @@ impl Seen {
     fn is_new(&self, caller: &PathBuf, now: Timestamp) -> bool {
         let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (hour, callers) = &mut *seen;
-        if *hour != last_seen_hour(now) || callers.len() >= SEEN_CALLERS_MAX {
+        if *hour != last_seen_hour(now) {
             (*hour, *callers) = (last_seen_hour(now), HashSet::new());
         }
-        !callers.contains(caller) && callers.insert(caller.clone())
+        if callers.contains(caller) {
+            return false;
+        }
+        if callers.len() >= SEEN_CALLERS_MAX {
+            callers.clear();
+        }
+        callers.insert(caller.clone())
     }
 }
 
