@@ -1,5 +1,7 @@
 //! Export, import and another catalog, on a store in memory.
 
+use std::time::Duration;
+
 use capstan_iam::{Authentication, ClaimMatch, IdentityUpdate, Match, UpdateIdentity};
 use capstan_policy::load_policy;
 use capstan_testkit::{fuzz, generate, written};
@@ -15,7 +17,7 @@ use crate::feed::management::{
 };
 use crate::limits::{
     ACCESS_CHANGES_BYTES_MAX, CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX,
-    EXPORT_STALL_MAX, EXPORTS_MAX, PROBLEMS_MAX,
+    EXPORT_STALL_MAX, EXPORT_TIME_MAX, EXPORTS_MAX, PROBLEMS_MAX,
 };
 
 const CATALOG: &str = "chainguard-2025-08-14";
@@ -380,6 +382,29 @@ async fn an_export_whose_client_stops_reading_ends_with_an_error() {
     );
 }
 
+/// An export keeps a revision of the store, so it ends also for a client that reads, too slowly.
+#[tokio::test(start_paused = true)]
+async fn an_export_that_takes_too_long_ends_with_an_error() {
+    let running = start(&acme().await).await;
+    running.import(&many(60_000, "")).await;
+    let export = || running.export_of(Actor::Operator, None, DocumentFormat::Json);
+    let documents = running.documents();
+    let all = documents.export(export()).try_collect::<Vec<_>>().await.unwrap().len();
+    let pause = EXPORT_STALL_MAX - Duration::from_secs(1);
+    let (mut stream, begun, mut parts) =
+        (documents.export(export()), tokio::time::Instant::now(), 0);
+    let ended = loop {
+        tokio::time::sleep(pause).await;
+        match stream.try_next().await {
+            Ok(Some(_)) => parts += 1,
+            ended => break ended,
+        }
+    };
+    assert_eq!(ended, Err(RequestError::Store(StoreFailure::Busy)));
+    assert!(parts < all, "{parts} of {all}");
+    assert!(begun.elapsed() >= EXPORT_TIME_MAX, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn an_answer_is_cut_and_says_so() {
     let running = start(&acme().await).await;
@@ -406,6 +431,25 @@ async fn an_answer_is_cut_and_says_so() {
     let problem = running.refuses(&many(1, &format!("identities:\n{wrong}")), |_| {}).await;
     assert_eq!(problem.lines().count(), 1 + PROBLEMS_MAX + 1, "{problem}");
     assert!(problem.contains("more"), "{problem}");
+}
+
+/// Otherwise whoever is bound by the derived id would be another identity than who logs in.
+#[tokio::test]
+async fn a_root_identity_with_literal_claims_has_the_derived_id() {
+    let running = start(&acme().await).await;
+    let derived = capstan_iam::derived_identity_id("https://i", "s").unwrap();
+    let document = |id: &str, subject: &str| {
+        let claims = format!("{{claim_match: {{issuer: 'https://i', {subject}}}}}");
+        many(0, &format!("identities:\n  - {{id: {id}, authentication: {claims}}}\n"))
+    };
+    let problem = running.refuses(&document("carol", "subject: s"), |_| {}).await;
+    assert!(problem.contains(&derived) && problem.contains("`carol`"), "{problem}");
+    // Neither a pattern nor an identity of an organization is found by a token alone.
+    for (id, subject) in
+        [(&*derived, "subject: s"), ("carol", "subject_pattern: ^s$"), ("acme/ci", "subject: s")]
+    {
+        running.import(&document(id, subject)).await;
+    }
 }
 
 /// A document with groups.
