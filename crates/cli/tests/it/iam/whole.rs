@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
 use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
-use capstan_server::limits::{AUDIT_OBJECTS_BYTES_MAX, EXPORT_JUDGED_TIME, MESSAGE_BYTES_MAX};
+use capstan_server::limits::{AUDIT_OBJECTS_BYTES_MAX, EXPORT_JUDGED_TIME};
 use prost::Message as _;
 use prost_types::Struct;
 use prost_types::value::Kind;
@@ -83,12 +83,12 @@ async fn an_audit_record_that_is_too_long_for_a_message_is_cut_and_says_so() {
     // The first import changes the organization, and creates all others.
     for (record, before) in records.iter().zip([0..2, 100..GROUPS]) {
         assert!(record.truncated);
-        assert!(record.changes_count as usize >= GROUPS, "{}", record.changes_count);
+        assert!(record.changes_count >= GROUPS as u64, "{}", record.changes_count);
         assert!(before.contains(&objects(record.before.as_ref())));
         assert!((100..GROUPS).contains(&objects(record.after.as_ref())));
         let bytes = record.encoded_len();
         assert!(bytes > AUDIT_OBJECTS_BYTES_MAX / 2, "{bytes}");
-        assert!(bytes < AUDIT_OBJECTS_BYTES_MAX + 4_096 && bytes < MESSAGE_BYTES_MAX, "{bytes}");
+        assert!(bytes < AUDIT_OBJECTS_BYTES_MAX + 4_096, "{bytes}");
     }
     assert_eq!(records[0].request_digest, hex(Sha256::digest(&document)));
 
