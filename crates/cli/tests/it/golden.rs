@@ -1,6 +1,5 @@
 //! Golden files: the decisions of the demo, the access to methods, and the schema. Review them as diffs.
 
-mod management;
 mod methods;
 
 use std::fmt::Write as _;

@@ -16,6 +16,7 @@ use tonic_types::StatusExt as _;
 
 use super::{CATALOG, Caller, Data, types};
 use crate::common::golden;
+use crate::{gzip, raw};
 
 const PACKAGE: &str = "/capstan.iam.v1.";
 
@@ -276,28 +277,38 @@ fn cell(method: &str, answer: Result<Vec<Vec<u8>>, Status>) -> String {
     }
 }
 
-/// The matrix of method × role: for each method what each caller is told, callers with one answer in one line.
+/// The matrix of method × role: for each method what each caller is told, callers with one answer in one line. Of a
+/// catalog that another one corrects, only what it answers otherwise.
 #[tokio::test(flavor = "multi_thread")]
 async fn methods_by_role_match_the_golden_file() {
     let mut matrix = String::from(
         "# What each management method answers to whom, on a small store: to holders of the built-in roles at the\n\
-         # organization, to an identity without bindings, to a disabled one, to one that is not registered, to nobody (no\n\
-         # caller), and to the operator. Writes with validate_only.\n",
+         # organization, to an identity of the organization that holds the owner role, to an identity without bindings, to a\n\
+         # disabled one, to one that is not registered, to nobody (no caller), and to the operator. Writes with validate_only.\n",
     );
-    for catalog in [CATALOG, "chainguard-2023-12-07"] {
-        writeln!(matrix, "\n# === {catalog} ===").unwrap();
-        of_catalog(catalog, &mut matrix).await;
+    let literal = of_catalog(CATALOG).await;
+    let errata = of_catalog("chainguard-2025-08-14+errata").await;
+    assert_eq!(literal.len(), errata.len());
+    let differs = errata.into_iter().filter(|row| !literal.contains(row)).collect();
+    for (title, rows) in [
+        (CATALOG, literal),
+        ("chainguard-2025-08-14+errata, where it differs", differs),
+        ("chainguard-2023-12-07", of_catalog("chainguard-2023-12-07").await),
+    ] {
+        write!(matrix, "\n# === {title} ===\n{}", rows.concat()).unwrap();
     }
-    golden("../it/store/methods-by-role.matrix", &matrix);
+    golden("methods-by-role.matrix", &matrix);
 }
 
-async fn of_catalog(name: &str, matrix: &mut String) {
+/// What each request of [`requests`] is answered, in their order.
+async fn of_catalog(name: &str) -> Vec<String> {
     let catalog = Catalogs::default().get(name).unwrap();
     let data = Data::init(name);
     let server = data.start();
     let operator = server.operator().await;
     objects(&operator, "acme").await;
     let mut callers = vec![];
+    let owner = json!("owner");
     for role in catalog.roles() {
         let id = format!("has-{}", role.name);
         let create = json!({"identity": {"id": id}});
@@ -306,14 +317,23 @@ async fn of_catalog(name: &str, matrix: &mut String) {
         operator.json("RoleBindingService/CreateRoleBinding", &bind).await.unwrap();
         callers.push((role.name.to_string(), server.caller(&id).await));
     }
-    let disabled = json!({"parent": "acme", "role_binding": {"identity": "off", "role": "owner"}});
+    let own = "acme/owning";
     for (method, message) in [
+        ("IdentityService/CreateIdentity", json!({"parent": "acme", "identity": {"id": own}})),
         ("IdentityService/CreateIdentity", json!({"identity": {"id": "on"}})),
         ("IdentityService/CreateIdentity", json!({"identity": {"id": "off", "disabled": true}})),
-        ("RoleBindingService/CreateRoleBinding", disabled),
+        (
+            "RoleBindingService/CreateRoleBinding",
+            json!({"parent": "acme", "role_binding": {"identity": own, "role": owner}}),
+        ),
+        (
+            "RoleBindingService/CreateRoleBinding",
+            json!({"parent": "acme", "role_binding": {"identity": "off", "role": owner}}),
+        ),
     ] {
         operator.json(method, &message).await.unwrap();
     }
+    callers.push(("(owner in acme)".into(), server.caller(own).await));
     callers.push(("(without bindings)".into(), server.caller("on").await));
     callers.push(("(disabled owner)".into(), server.caller("off").await));
     callers.push(("(not registered)".into(), server.caller("ghost").await));
@@ -325,8 +345,9 @@ async fn of_catalog(name: &str, matrix: &mut String) {
     let asked: BTreeSet<_> = requests.iter().map(|(method, ..)| *method).collect();
     assert_eq!(asked, ours.collect(), "left: methods with a row; right: methods of the schema");
     let state = state(&operator).await;
+    let mut rows = vec![];
     for (method, what, message) in &requests {
-        writeln!(matrix, "\n{method}, {what}").unwrap();
+        let mut row = format!("\n{method}, {what}\n");
         let mut answers: Vec<(String, Vec<&str>)> = vec![];
         for (role, caller) in &callers {
             let answer = cell(method, ask(caller, method, message).await);
@@ -336,10 +357,41 @@ async fn of_catalog(name: &str, matrix: &mut String) {
             }
         }
         for (answer, roles) in answers {
-            writeln!(matrix, "  {answer}\n    {}", roles.join(" ")).unwrap();
+            writeln!(row, "  {answer}\n    {}", roles.join(" ")).unwrap();
         }
+        rows.push(row);
     }
     assert_eq!(self::state(&operator).await, state, "a rehearsal changed something");
+    rows
+}
+
+/// Each management call is answered to a compressed message as to a plain one.
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_take_compressed_messages() {
+    let data = Data::init(CATALOG);
+    let server = data.start();
+    objects(&server.operator().await, "acme").await;
+    let address = server.grpc.strip_prefix("http://").unwrap().parse().unwrap();
+    let (mut called, mut done) = (BTreeSet::new(), 0);
+    for (method, what, message) in requests("acme", CATALOG) {
+        let message = DynamicMessage::deserialize(types(method).0, &message).unwrap();
+        let path = format!("{PACKAGE}{method}");
+        let caller = ("x-capstan-caller", "alice");
+        let plain = gzip::call(address, &path, &[caller], raw::framed(&message)).await;
+        let headers = [caller, gzip::REQUEST];
+        let compressed = gzip::call(address, &path, &headers, gzip::gzipped(&message)).await;
+        let [plain, compressed] = [plain, compressed].map(|answer| match answer.code() {
+            // Without the header of its frame.
+            Code::Ok => cell(method, Ok(vec![answer.data[5..].to_vec()])),
+            _ => cell(method, Err(answer.status.unwrap())),
+        });
+        assert_eq!(compressed, plain, "{method}, {what}");
+        called.insert(method);
+        done += usize::from(plain.starts_with("Ok"));
+    }
+    let ours = METHODS.iter().filter_map(|method| method.path.strip_prefix(PACKAGE));
+    assert_eq!(called, ours.collect());
+    assert!(done > 30, "{done} calls of the owner are done");
 }
 
 async fn ask(caller: &Caller, method: &str, message: &Value) -> Result<Vec<Vec<u8>>, Status> {
