@@ -413,8 +413,9 @@ async fn no_acknowledged_write_is_lost_and_none_is_invented() {
     let kills = std::env::var("CAPSTAN_STORE_KILLS").ok();
     let [many, few] = OBJECTS;
     let (kills, objects) = kills.map_or((30, few), |kills| (kills.parse().unwrap(), many));
-    let seed = fastrand::u64(..);
-    println!("seed {seed}");
+    let seed = std::env::var("CAPSTAN_STORE_SEED");
+    let seed = seed.map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+    println!("CAPSTAN_STORE_SEED={seed}");
     let (mut run, mut server) = Run::begin(seed, objects).await;
     for kill in 0..kills {
         run.write_and_kill(server).await;

@@ -14,7 +14,7 @@ use tonic::Request;
 
 use super::{CATALOG, Caller, Data, SEQUENCE, binding};
 
-/// An identity and a binding that is made and deleted in turn.
+/// Creates an identity of `acme`.
 async fn identity(operator: &Caller, id: &str) {
     let request = iam::CreateIdentityRequest {
         parent: "acme".into(),
@@ -26,7 +26,8 @@ async fn identity(operator: &Caller, id: &str) {
     assert!(made.revision > 0);
 }
 
-/// Each write on one connection is seen by the next check on another, however fresh it wants its answer.
+/// Each acknowledged create or delete of a role binding is seen by the next check on another connection, with any
+/// consistency.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_acknowledged_write_is_seen_by_the_next_check_on_another_connection() {
     const WRITERS: usize = 4;
@@ -88,7 +89,8 @@ async fn an_acknowledged_write_is_seen_by_the_next_check_on_another_connection()
     println!("{writes} writes were each seen by the next check, in {took:?}");
 }
 
-/// Revisions of a session never fall, whichever connection asks, while others write.
+/// Whether each of two identities may list repositories at `acme/swapped`, asked in one batch, and the revision of the
+/// answers.
 async fn batch(caller: &Caller, identities: [&str; 2]) -> ([bool; 2], u64) {
     let one = |identity: &str| v1::CheckItem {
         identity: identity.into(),
@@ -106,8 +108,8 @@ async fn batch(caller: &Caller, identities: [&str; 2]) -> ([bool; 2], u64) {
     ([answer.results[0].allowed, answer.results[1].allowed], answer.revision)
 }
 
-/// A grant moves between two identities, and back (M10). Each batch and each list sees one of them, the one of its
-/// revision.
+/// A role binding is changed from one identity to another and back (M10). Each batch and each list sees exactly one of
+/// them, the one of its revision; and on one connection revisions never fall.
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_and_lists_see_one_revision_while_a_grant_is_swapped() {
     const SWAPS: u64 = 1_000;
@@ -219,8 +221,8 @@ async fn batches_and_lists_see_one_revision_while_a_grant_is_swapped() {
     assert!(seen > 50, "{seen}");
 }
 
-/// `fully_consistent` and `at_least` on a store: what was acknowledged is in the answer, what is not there yet is waited
-/// for in vain, and the revision of another epoch is refused.
+/// `fully_consistent` and `at_least` on a store: an acknowledged write is in the answer, a revision that does not come is
+/// REVISION_NOT_AVAILABLE, and one of another epoch is STORE_EPOCH.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revision_that_is_not_there_is_refused() {
     let data = Data::init(CATALOG);
