@@ -26,7 +26,9 @@ Examples:
   capstan audit list --parent acme
   capstan audit list --parent acme --actor alice --since 2026-11-01T00:00:00Z
   capstan audit list --parent acme --refused --output json
-  capstan audit list --addr unix:/var/lib/capstan/operator.sock --limit 0    all of them, for the operator";
+  capstan audit list --addr unix:/var/lib/capstan/operator.sock --limit 0
+                                              all of them, for the operator
+  capstan audit verify --data /var/lib/capstan";
 
 /// The audit log of a server: who changed or tried to change what
 #[derive(Debug, clap::Args)]

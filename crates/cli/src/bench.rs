@@ -21,11 +21,11 @@ Examples:
   capstan bench --mode coalesced --connections 1 --in-flight 2000     through the Rust client
   capstan bench --policy acme.yaml --queries mine.ndjson --verify
   capstan bench --addr http://127.0.0.1:4480 --policy acme.yaml
-  capstan bench --against do-nothing                      Capstan's cost without that of the transport
+  capstan bench --against do-nothing                      Capstan's cost without the transport's
   capstan bench generate big-W > big.json                 a workload as a policy document
 
-With --rate (open loop), a request's latency counts from its scheduled time, so that a stall of the server
-shows in full (no coordinated omission). Without it (closed loop), each slot in flight sends its next
+With --rate (open loop), a request's latency counts from its scheduled time, so that a stall of the server \
+shows in full (no coordinated omission). Without it (closed loop), each slot in flight sends its next \
 request when the last one is answered.
 
 Exit codes: 0 measured; 2 error, no answer at all, or a malformed or wrong answer.";

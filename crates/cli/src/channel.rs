@@ -1,5 +1,6 @@
 //! A connection to a server, and what another protocol at its address is.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -9,23 +10,14 @@ use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use crate::limits::{CALL_TIMEOUT, CONNECT_TIMEOUT, PROBE_TIME_MAX};
+use crate::limits::{CONNECT_TIMEOUT, PROBE_TIME_MAX};
 
-/// Connects to a server. Its calls end after [`CALL_TIMEOUT`].
+/// Connects to a server. Its calls end after a time.
 ///
 /// # Errors
 ///
 /// The server cannot be reached within [`CONNECT_TIMEOUT`].
-pub(crate) async fn connect(address: &ServerAddress) -> anyhow::Result<Channel> {
-    connect_for(address, CALL_TIMEOUT).await
-}
-
-/// As [`connect`], for calls that end after another time.
-///
-/// # Errors
-///
-/// As of [`connect`].
-pub(crate) async fn connect_for(
+pub(crate) async fn connect(
     address: &ServerAddress,
     call_timeout: Duration,
 ) -> anyhow::Result<Channel> {
@@ -34,8 +26,37 @@ pub(crate) async fn connect_for(
         // The errors above the cause repeat its text.
         let error = anyhow::Error::from(error);
         let cause = error.root_cause();
-        anyhow!("cannot reach {address} (start a server: capstan serve --demo): {cause}")
+        let kind = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        anyhow!("cannot reach {address} ({}): {cause}", advice(address, kind))
     })
+}
+
+/// What to do about a server that cannot be reached.
+fn advice(address: &ServerAddress, kind: Option<ErrorKind>) -> String {
+    let Some(path) = address.unix_path() else {
+        return "start a server: capstan serve --demo".into();
+    };
+    match kind {
+        Some(ErrorKind::NotFound) => {
+            "no socket is there: a server makes DIR/operator.sock when it starts, `capstan serve --data DIR`, or the one that \
+             --management or --listen names"
+                .into()
+        }
+        Some(ErrorKind::ConnectionRefused) => {
+            "no server listens there: start it, capstan serve --data DIR".into()
+        }
+        Some(ErrorKind::PermissionDenied) => {
+            "only the user who runs the server may connect: be that user".into()
+        }
+        Some(ErrorKind::InvalidInput) => {
+            let bytes = path.as_os_str().len();
+            format!(
+                "the system takes no path of {bytes} bytes for a socket: give a shorter one, such as a relative path or one \
+                 through a symbolic link"
+            )
+        }
+        _ => "is a server there? start one: capstan serve --data DIR".into(),
+    }
 }
 
 /// Whether a status came in an answer of gRPC. One that the client made up, of another protocol's answer or of a lost

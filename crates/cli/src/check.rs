@@ -29,7 +29,7 @@ Examples:
 A line of the file:
   {\"identity\": \"alice\", \"capability\": \"repo.list\", \"resource\": \"acme/platform/web\"}
 
-Exit codes: 0 allowed, 1 denied, 2 error; with --file 0 if every line was answered, 2 if any was an
+Exit codes: 0 allowed, 1 denied, 2 error; with --file 0 if every line was answered, 2 if any was an \
 error.";
 
 /// May this identity do this here?

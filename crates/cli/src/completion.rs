@@ -45,10 +45,10 @@ Examples:
   source <(capstan completions zsh)       in ~/.zshrc, after compinit
   capstan completions fish | source       in ~/.config/fish/config.fish
 
-The script asks capstan for candidates: the names of the document of --policy or of the server of --addr (of
-$CAPSTAN_ADDR, of the context, or at http://127.0.0.1:4480), and the built-in roles and capabilities without either. No
-call about decisions lists all identities or groups: there, a scope is completed behind an identity, and an identity
-before a capability and a resource. The ids of `capstan iam` are those that its caller may see. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds.
+The script asks capstan for candidates: the names of the document of --policy or of the server of --addr (of \
+$CAPSTAN_ADDR, of the context, or at http://127.0.0.1:4480), and the built-in roles and capabilities without either. No \
+call about decisions lists all identities or groups: there, a scope is completed behind an identity, and an identity \
+before a capability and a resource. The ids of `capstan iam` are those that its caller may see. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds. \
 Source the script anew at each start of a shell, as above: one of another version may give no candidates.";
 
 /// The environment variable by which a script asks for candidates. Its value is the shell.

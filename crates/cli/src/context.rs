@@ -144,7 +144,12 @@ fn asks_server(matches: &ArgMatches) -> bool {
             | ["catalog", "capabilities"]
             | ["bench"]
     );
-    takes_addr && !is_given("addr") && !is_given("policy") && (!needs_none || is_chosen())
+    // Options of the lists of roles that only a server has an answer to.
+    let of_server = ["as_identity", "parent", "filter", "consistency"].into_iter().any(is_given);
+    takes_addr
+        && !is_given("addr")
+        && !is_given("policy")
+        && (!needs_none || of_server || is_chosen())
 }
 
 #[cfg(test)]
@@ -228,6 +233,8 @@ mod tests {
         assert!(!asks("capstan check a b.c d --policy p"));
         assert!(!asks("capstan check a b.c d --addr unix:/x"));
         assert!(!asks("capstan iam roles list"));
+        assert!(asks("capstan iam roles list --parent acme"));
+        assert!(asks("capstan roles diff editor viewer --consistency full"));
         assert!(!asks("capstan bench"));
         assert!(!asks("capstan policy validate p"));
         assert!(!asks("capstan context list"));

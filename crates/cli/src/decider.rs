@@ -19,8 +19,7 @@ use capstan_proto::v1::{self, consistency::Mode};
 use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, Scopes};
 use super::audit::file;
 use super::completion;
-use super::context;
-use super::iam::connection::Caller;
+use super::iam::connection::ServerArgs;
 use super::properties::Properties;
 use super::queries::Query;
 pub(crate) use advice::Advice;
@@ -45,7 +44,7 @@ pub(crate) struct DeciderArgs {
     /// How new the server's data must be: any; at-least=REVISION, such as the revision of an earlier answer; or full,
     /// with every write that was acknowledged before
     #[arg(long, value_name = "MODE", default_value = "any", conflicts_with = "policy")]
-    consistency: Consistency,
+    pub(crate) consistency: Consistency,
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
@@ -118,7 +117,7 @@ pub(crate) enum Decider {
 
 /// Errors of every method: a malformed path, an unknown capability with [`Advice`], or the server's error.
 impl Decider {
-    /// Connects to the server at an address: this one, or that of [`context::server`].
+    /// Connects to the server at an address: this one, or that of [`context::server`](crate::context::server).
     ///
     /// # Errors
     ///
@@ -127,10 +126,9 @@ impl Decider {
         addr: Option<&str>,
         consistency: Consistency,
     ) -> anyhow::Result<Self> {
-        let server = context::server(addr)?;
-        let caller = Caller::new(server.caller, None)?;
-        let remote = Remote::connect(&server.addr.parse()?, caller, consistency).await?;
-        Ok(Self::Remote(remote))
+        let addr = addr.map(str::to_owned);
+        let server = ServerArgs { addr, ..ServerArgs::default() }.connect().await?;
+        Ok(Self::Remote(Remote::new(server, consistency)))
     }
 
     pub(crate) async fn check(&self, query: Query) -> anyhow::Result<Decision> {

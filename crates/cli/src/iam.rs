@@ -40,13 +40,13 @@ Examples:
   capstan iam folders create acme/platform --name Platform
   capstan iam identities create acme/ci --type service --name 'CI bot'
   capstan iam roles create acme/puller --like registry.pull
-  capstan iam role-bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
+  capstan iam bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
   capstan iam tree acme
 
-Names: where something is changed, given or deleted, a text that could be a path is an id. A display name is a text that
+Names: where something is changed, given or deleted, a text that could be a path is an id. A display name is a text that \
 could not, such as one with a blank, or it follows `name:`. Reads take any display name that is the id of nothing.
 
-Every write takes --validate-only. Exit codes: 0 done; 1 refused: not permitted, not found, already there, not in this
+Every write takes --validate-only. Exit codes: 0 done; 1 refused: not permitted, not found, already there, not in this \
 state, or changed meanwhile (PERMISSION_DENIED, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED); 2 error.";
 
 /// Organizations, folders, roles, role bindings, identities and resources of a server

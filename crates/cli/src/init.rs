@@ -15,10 +15,9 @@ use serde_json::json;
 
 use super::completion;
 use super::output::{self, Format};
+use super::roles::CATALOG;
 use super::store_error::exit_code;
 
-/// The catalog of a store unless another one is named.
-const CATALOG: &str = "chainguard-2025-08-14";
 /// The epoch of a new store. A restore of a backup raises it.
 const EPOCH: u16 = 1;
 
@@ -28,7 +27,7 @@ Examples:
   capstan init --data DIR --org acme --issuer https://accounts.example.com --subject 1234567
   capstan init --data DIR --org acme --owner alice --catalog my-catalog.yaml --role admin
 
-Then `capstan serve --data DIR` serves the store. The operator manages it over DIR/operator.sock; further organizations
+Then `capstan serve --data DIR` serves the store. The operator manages it over DIR/operator.sock; further organizations \
 are created there.";
 
 /// Makes a store with an organization and its owner

@@ -62,7 +62,7 @@ Examples:
   capstan policy validate acme.yaml                     is the document valid?
   capstan schema policy > policy.schema.json            a JSON Schema, for your editor
   capstan roles list                                    the built-in roles
-  capstan iam tree acme                                 an organization with its groups and bindings, on a server
+  capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
   capstan bench                                         throughput and latency on this machine
@@ -70,20 +70,24 @@ Examples:
 
 Exit codes: 0 allowed or done, 1 denied or refused, 2 error.";
 
+/// Behind what is a command's own.
+const GLOBAL: &str = "Options of every command";
+
 /// A policy decision point: may this identity do this here?
 #[derive(Debug, Parser)]
 #[command(name = "capstan", version, after_help = EXAMPLES, arg_required_else_help = true)]
 struct Cli {
     /// A table for people, or JSON with the field names of the API's messages [default: that of the context, or table]
-    #[arg(long, short, value_enum, global = true)]
+    #[arg(long, short, value_enum, global = true, help_heading = GLOBAL)]
     output: Option<Output>,
 
     /// Ask the server of this saved context: see `capstan context`
-    #[arg(long, value_name = "NAME", global = true, add = completion::context())]
+    #[arg(long, value_name = "NAME", global = true, help_heading = GLOBAL,
+        add = completion::context())]
     context: Option<String>,
 
     /// Print no result: the exit code says it. Errors are printed
-    #[arg(long, short, global = true)]
+    #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
 
     #[command(subcommand)]
@@ -156,41 +160,41 @@ fn run(cli: Cli, matches: &ArgMatches, errors: &mut Format) -> anyhow::Result<Ex
     };
     *errors = output.of_errors();
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    threads.block_on(async move {
-        match cli.command {
-            // These take the output itself.
-            Command::Roles(roles) => roles.run(output).await,
-            Command::Iam(iam) => iam.run(output).await,
-            Command::Context(context) => context.run(given),
-            Command::Policy(documents) => documents.run(output).await,
-            command => run_in(command, output.format()?).await,
-        }
-    })
+    threads.block_on(run_command(cli.command, given, output))
 }
 
-/// Runs a command that writes a table or JSON.
-async fn run_in(command: Command, format: Format) -> anyhow::Result<ExitCode> {
+/// `given` is the output that the command line says, `output` the one that counts.
+async fn run_command(
+    command: Command,
+    given: Option<Output>,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    // Of the commands that write a table or JSON, and refuse other outputs.
+    let format = || output.format();
     match command {
-        Command::Serve(serve) => serve.run(format).await,
-        Command::Init(init) => init.run(format),
-        Command::Check(check) => check.run(format).await,
-        Command::Capabilities(list) => list.run(format).await,
-        Command::Explain(explain) => explain.run(format).await,
-        Command::Who(who) => who.run(format).await,
-        Command::Where(places) => places.run(format).await,
-        Command::Bindings(bindings) => bindings.run(format),
-        Command::Groups(groups) => groups.run(format),
-        Command::Identities(identities) => identities.run(format),
-        Command::Catalog(catalog) => catalog.run(format).await,
-        Command::Routes(routes) => routes.run(format),
-        Command::Schema(schema) => schema.run(format),
-        Command::Audit(audit) => audit.run(format).await,
-        Command::Bench(bench) => bench.run(format).await,
-        Command::Top(top) => top.run(format).await,
-        Command::Completions { shell } => completion::print_script(shell),
-        // They are run above.
-        Command::Roles(_) | Command::Iam(_) | Command::Context(_) | Command::Policy(_) => {
-            Ok(ExitCode::SUCCESS)
+        Command::Roles(roles) => roles.run(output).await,
+        Command::Iam(iam) => iam.run(output).await,
+        Command::Context(context) => context.run(given),
+        Command::Policy(documents) => documents.run(output).await,
+        Command::Serve(serve) => serve.run(format()?).await,
+        Command::Init(init) => init.run(format()?),
+        Command::Check(check) => check.run(format()?).await,
+        Command::Capabilities(list) => list.run(format()?).await,
+        Command::Explain(explain) => explain.run(format()?).await,
+        Command::Who(who) => who.run(format()?).await,
+        Command::Where(places) => places.run(format()?).await,
+        Command::Bindings(bindings) => bindings.run(format()?),
+        Command::Groups(groups) => groups.run(format()?),
+        Command::Identities(identities) => identities.run(format()?),
+        Command::Catalog(catalog) => catalog.run(format()?).await,
+        Command::Routes(routes) => routes.run(format()?),
+        Command::Schema(schema) => schema.run(format()?),
+        Command::Audit(audit) => audit.run(format()?).await,
+        Command::Bench(bench) => bench.run(format()?).await,
+        Command::Top(top) => top.run(format()?).await,
+        Command::Completions { shell } => {
+            format()?;
+            completion::print_script(shell)
         }
     }
 }
@@ -200,4 +204,32 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
         .any(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A line of a command that is wrapped cannot be copied, and prose is wrapped at the width of the terminal.
+    #[test]
+    fn examples_are_not_wrapped_and_prose_is() {
+        const WIDTH: usize = 100;
+        fn visit(command: &clap::Command, path: &str) {
+            let path = format!("{path} {}", command.get_name());
+            let text = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let is_prose =
+                |line: &str| !line.is_empty() && !line.starts_with(' ') && !line.ends_with(':');
+            let mut before = "";
+            for line in text.lines() {
+                let fits = !line.starts_with("  capstan") || line.chars().count() <= WIDTH;
+                assert!(fits, "{path}: longer than {WIDTH}: {line}");
+                let is_broken =
+                    is_prose(before) && is_prose(line) && !line.starts_with("Exit codes");
+                assert!(!is_broken, "{path}: the line ends within a paragraph: {before}");
+                before = line;
+            }
+            command.get_subcommands().for_each(|command| visit(command, &path));
+        }
+        visit(&Cli::command(), "");
+    }
 }

@@ -14,13 +14,13 @@ use super::answers::{Role, RoleList};
 use super::capabilities::by_resource;
 use super::completion;
 use super::context;
-use super::decider::DeciderArgs;
+use super::decider::{Consistency, DeciderArgs};
 use super::iam::connection::ServerArgs;
-use super::iam::custom_roles::{self, CustomRoles};
+use super::iam::custom_roles::{self, CustomRoles, RoleQuery};
 use super::output::{self, Output};
 use capstan_server::feed::source::load_catalog;
 
-/// The catalog without `--policy`, `--addr` and `--catalog` (contract, section 8).
+/// The catalog of a new store, and of lists of roles, unless another one is named (contract, section 8).
 pub(crate) const CATALOG: &str = "chainguard-2025-08-14";
 
 const EXAMPLES: &str = "\
@@ -44,7 +44,7 @@ Examples:
   capstan roles compare --catalog mine.yaml   the roles of another catalog
   capstan roles compare --policy acme.yaml    custom roles too
 
-By capabilities there is a row for actions that the same roles give. By tasks a role is marked if
+By capabilities there is a row for actions that the same roles give. By tasks a role is marked if \
 it gives:
 
 ";
@@ -124,13 +124,9 @@ impl Roles {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::List { only, parent, filter, source } => {
-                let listing = if parent.is_some() || filter.is_some() {
-                    let server = source.server().connect().await?;
-                    custom_roles::list(&server, parent.as_deref(), filter).await?
-                } else {
-                    source.list().await?
-                };
-                let listing = listing.only(&only)?;
+                let (parent, filter) = (parent.as_deref(), filter.unwrap_or_default());
+                let query = RoleQuery { parent, filter, ..RoleQuery::default() };
+                let listing = source.list(query).await?.only(&only)?;
                 match output {
                     Output::Json => output::json(&listing)?,
                     Output::Id => {
@@ -142,10 +138,14 @@ impl Roles {
                 }
             }
             Command::Compare { only, by, source } => {
-                compare::show(&source.list().await?.only(&only)?, by, output.format()?)?;
+                compare::show(
+                    &source.list(RoleQuery::default()).await?.only(&only)?,
+                    by,
+                    output.format()?,
+                )?;
             }
             Command::Diff { a, b, source } => {
-                diff::show(&source.list().await?, &a, &b, output.format()?)?;
+                diff::show(&source.list(RoleQuery::default()).await?, &a, &b, output.format()?)?;
             }
             Command::Custom(_) if output == Output::Junit => drop(output.format()?),
             Command::Custom(custom) => return custom.run(output).await,
@@ -167,20 +167,25 @@ struct SourceArgs {
 }
 
 impl SourceArgs {
-    fn server(&self) -> ServerArgs {
-        ServerArgs { addr: self.decider.addr.clone(), caller: self.caller.clone(), email: None }
-    }
-
-    /// The roles of the chosen policy, server or catalog.
-    async fn list(&self) -> anyhow::Result<RoleList> {
-        let DeciderArgs { policy, addr, catalog, .. } = &self.decider;
+    /// The roles of the chosen policy, server or catalog. A server is asked if one is named, or by an option that only a
+    /// server has an answer to.
+    async fn list(&self, query: RoleQuery<'_>) -> anyhow::Result<RoleList> {
+        let DeciderArgs { policy, addr, consistency, catalog, .. } = &self.decider;
         if policy.is_some() {
             return self.decider.decider().await?.list_roles().await;
         }
-        if addr.is_none() && self.caller.is_none() && !context::is_chosen() {
+        let is_of_server = addr.is_some()
+            || self.caller.is_some()
+            || *consistency != Consistency::Any
+            || query.parent.is_some()
+            || !query.filter.is_empty()
+            || context::is_chosen();
+        if !is_of_server {
             return of_catalog(catalog);
         }
-        custom_roles::list(&self.server().connect().await?, None, None).await
+        let server = ServerArgs { addr: addr.clone(), caller: self.caller.clone(), email: None };
+        let query = RoleQuery { consistency: consistency.message(), ..query };
+        custom_roles::list(&server.connect().await?, query).await
     }
 }
 
@@ -227,6 +232,9 @@ impl RoleList {
 
     fn print(self) -> anyhow::Result<()> {
         output::line(format!("catalog {}", self.catalog))?;
+        if self.roles.is_empty() {
+            return output::line("no roles");
+        }
         let mut table = output::table(["role", "family", "gives", "description"]);
         for role in self.roles {
             let gives = role.capabilities.len().to_string();

@@ -24,8 +24,10 @@ use capstan_server::feed::source::{Source, in_file, load_catalogs};
 const EXAMPLES: &str = "\
 Examples:
   capstan routes test --routes routes.yaml GET http://registry.example/v2/nginx/tags/list
-  capstan routes test --routes routes.yaml --policy acme.yaml --identity acme/ci PUT /v2/nginx/manifests/1.0
-  capstan routes test --routes routes.yaml --content-type application/grpc POST /my.pkg.Service/Method
+  capstan routes test --routes routes.yaml --policy acme.yaml --identity acme/ci \\
+      PUT /v2/nginx/manifests/1.0
+  capstan routes test --routes routes.yaml --content-type application/grpc \\
+      POST /my.pkg.Service/Method
 
 Exit codes: 0 if a route matches and, with --identity, the request is allowed; 1 if not; 2 error.";
 

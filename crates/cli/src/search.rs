@@ -17,8 +17,8 @@ Examples:
   capstan who repo.list acme --policy acme.yaml
   capstan who repo.list acme --property context.mfa=true
 
-Who has the capability only if the request has further properties is marked, with the bindings
-and what their conditions want; one of the bindings is enough. --property says what the request
+Who has the capability only if the request has further properties is marked, with the bindings \
+and what their conditions want; one of the bindings is enough. --property says what the request \
 has; then such a condition is met, or it is not. In JSON these identities are in `conditional`.";
 
 const WHERE: &str = "\
@@ -27,9 +27,9 @@ Examples:
   capstan where alice repo.delete --output json
   capstan where alice repo.list --policy acme.yaml
 
-Only the topmost scopes are listed. A capability at a scope applies to everything below it. A scope
-where it depends on properties of the resource or of the request is marked, with the bindings and
-what their conditions want; one of the bindings is enough. --property says what the request has,
+Only the topmost scopes are listed. A capability at a scope applies to everything below it. A scope \
+where it depends on properties of the resource or of the request is marked, with the bindings and \
+what their conditions want; one of the bindings is enough. --property says what the request has, \
 except of the resource. In JSON the conditions are in `conditional`.";
 
 const OF_THE_RESOURCE: &str = "(only resources that meet a condition)";

@@ -40,23 +40,23 @@ Examples:
   capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port, which is printed
   capstan serve --policy acme.yaml --decision-log /var/log/capstan.ndjson
 
-When the server is ready, it prints one line for each bound address to standard output, such as
-`grpc 127.0.0.1:4480`. Logs go to standard error. SIGTERM and SIGINT drain the server and exit with 0.
-The policy file is reloaded when it changes, and on SIGHUP; if it does not load, the server keeps the
+When the server is ready, it prints one line for each bound address to standard output, such as \
+`grpc 127.0.0.1:4480`. Logs go to standard error. SIGTERM and SIGINT drain the server and exit with 0. \
+The policy file is reloaded when it changes, and on SIGHUP; if it does not load, the server keeps the \
 policy that it has.
 
-A store is made by `capstan init` and changed while it is served. The peers of the unix socket DIR/operator.sock
-(--management) are the operator, who may do everything. A store that cannot be opened ends the server with 65 (damaged,
+A store is made by `capstan init` and changed while it is served. The peers of the unix socket DIR/operator.sock \
+(--management) are the operator, who may do everything. A store that cannot be opened ends the server with 65 (damaged, \
 or no store), 66 (not there), 74 (the disk fails), 75 (another process has it) or 78 (the directory cannot be used).
 
-Logs are text if standard error is a terminal, otherwise one JSON object a line. The environment variable
-CAPSTAN_LOG sets what is logged: error, warn, info (the default), debug or trace, or one level for each
+Logs are text if standard error is a terminal, otherwise one JSON object a line. The environment variable \
+CAPSTAN_LOG sets what is logged: error, warn, info (the default), debug or trace, or one level for each \
 module, such as CAPSTAN_LOG=info,capstan_server=debug.
 
-The decision log has a line for each check, each item of a batch, and each explanation: `time`, `rpc`,
-`identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` without a decision.
-Properties are not logged. No answer waits for the log: lines that do not fit into its buffer, or cannot
-be written, are dropped, and a line `{\"time\": ..., \"lost\": N}` gives their number. SIGHUP reopens the
+The decision log has a line for each check, each item of a batch, and each explanation: `time`, `rpc`, \
+`identity`, `capability`, `resource`, `allowed`, `reason`, `revision`; or `error` without a decision. \
+Properties are not logged. No answer waits for the log: lines that do not fit into its buffer, or cannot \
+be written, are dropped, and a line `{\"time\": ..., \"lost\": N}` gives their number. SIGHUP reopens the \
 file. With `-` the lines follow the addresses on standard output, and begin with `{`.";
 
 /// Serves decisions over gRPC

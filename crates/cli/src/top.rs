@@ -42,7 +42,7 @@ Examples:
   capstan top --output json                           one line of JSON per interval, until stopped
   capstan top --once -o json | jq '.reasons[] | select(.share > 0.1)'
 
-If standard output is not a terminal, one interval is printed as text. The exit code is 2 if the server
+If standard output is not a terminal, one interval is printed as text. The exit code is 2 if the server \
 cannot be reached at the start; later, failed scrapes are repeated until the server is back.
 
 JSON fields:

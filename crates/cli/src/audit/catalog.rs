@@ -23,7 +23,8 @@ Examples:
   capstan catalog capabilities                        of chainguard-2025-08-14
   capstan catalog capabilities --catalog mine.yaml
   capstan catalog capabilities --policy acme.yaml --output json
-  capstan catalog capabilities --addr http://127.0.0.1:4480     those that the roles of a server give";
+  capstan catalog capabilities --addr http://127.0.0.1:4480
+                                                      those that the roles of a server give";
 
 /// Catalogs: which capabilities exist
 #[derive(Debug, clap::Args)]

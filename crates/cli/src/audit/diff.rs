@@ -19,7 +19,7 @@ Examples:
   git show HEAD:acme.yaml | capstan policy diff - acme.yaml
   capstan policy diff old.yaml new.yaml --output json
 
-A capability at a scope applies to everything below it. `except` names scopes below where nothing changes.
+A capability at a scope applies to everything below it. `except` names scopes below where nothing changes. \
 Registered properties count: whom they rule out loses the capability. A later expiry is no loss.";
 
 /// Shows which identities gain or lose which capability where

@@ -17,11 +17,12 @@ Examples:
   capstan audit verify --data /var/lib/capstan
   capstan audit verify --data backup --output json
 
-Each record has the SHA-256 of itself and the digest before it. They are computed anew from the records as they are
-stored, which no list shows whole: so this reads the store itself, and no server may have it open. Keep the last digest
+Each record has the SHA-256 of itself and the digest before it. They are computed anew from the records as they are \
+stored, which no list shows whole: so this reads the store itself, and no server may have it open. Keep the last digest \
 elsewhere: who can write the store could compute a whole new chain, and the digest tells.
 
-Exit codes: 0 every record fits, 1 a record was changed, removed or moved, 2 error.";
+Exit codes: 0 every record fits; 1 a record was changed, removed or moved, or none has the --digest; 2 nothing was \
+verified: the store is not there, is open elsewhere, or cannot be read.";
 
 /// Whether a record of a store's audit log was changed, removed or moved
 #[derive(Debug, clap::Args)]
@@ -32,8 +33,13 @@ pub(super) struct Verify {
     data: PathBuf,
 
     /// Fails unless the last digest, or that of any other record, is this: one that was printed before
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
     digest: Option<String>,
+}
+
+fn sha256(text: &str) -> Result<String, &'static str> {
+    let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_digest.then(|| text.to_owned()).ok_or("expected 64 hex digits")
 }
 
 /// What was verified.

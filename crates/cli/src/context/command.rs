@@ -19,7 +19,7 @@ Examples:
   CAPSTAN_CONTEXT=prod capstan iam tree acme
   capstan context show                           which server commands ask, and why
 
-Contexts are kept in $XDG_CONFIG_HOME/capstan/contexts.toml, or in ~/.config without it. What says the server, first to
+Contexts are kept in $XDG_CONFIG_HOME/capstan/contexts.toml, or in ~/.config without it. What says the server, first to \
 last: --addr, --context, $CAPSTAN_ADDR, $CAPSTAN_CONTEXT, `capstan context use`, http://127.0.0.1:4480.";
 
 /// Saved servers: which one commands ask, and as whom

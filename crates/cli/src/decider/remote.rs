@@ -4,60 +4,42 @@
 use std::collections::HashMap;
 
 use anyhow::bail;
-use capstan_client::ServerAddress;
 use capstan_engine::Timestamp;
 use capstan_policy::{format_timestamp, whole};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
-use capstan_proto::iam::v1::ListRolesRequest;
-use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test, open_test};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tonic::transport::Channel;
-use tonic::{Code, Response, Status};
+use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::Consistency;
 use crate::answers::{
     Capabilities, ConditionalGrant, ConditionalIdentity, ConditionalScope, Decision, Explanation,
-    FailedTest, Grant, Identities, Role, RoleList, Scope, Scopes, Test, Uncounted,
+    FailedTest, Grant, Identities, RoleList, Scope, Scopes, Test, Uncounted,
 };
 use crate::channel;
-use crate::iam::connection::Caller;
+use crate::iam::connection::Connection;
+use crate::iam::custom_roles::{self, RoleQuery};
 use crate::limits::{MESSAGE_BYTES, MESSAGE_BYTES_MAX};
 use crate::properties::{Namespace, Properties};
 use crate::queries::Query;
 
 /// Page size of ListIdentities and ListScopes. The server reduces it to its own maximum.
 const PAGE_SIZE: i32 = i32::MAX;
-/// Page size of ListRoles to begin with. Roles with many capabilities are large, and a page must fit into
-/// a message.
-const ROLES_PAGE_SIZE: i32 = 100;
-
 /// A connected server.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
-    channel: Channel,
-    address: ServerAddress,
-    /// Sent with management calls. Decisions are for everybody who is let in.
-    caller: Caller,
+    server: Connection,
     /// Sent with every question.
     consistency: Option<v1::Consistency>,
 }
 
 impl Remote {
-    /// # Errors
-    ///
-    /// As of [`channel::connect`].
-    pub(super) async fn connect(
-        address: &ServerAddress,
-        caller: Caller,
-        consistency: Consistency,
-    ) -> anyhow::Result<Self> {
-        let channel = channel::connect(address).await?;
-        let consistency = consistency.message();
-        Ok(Self { channel, address: address.clone(), caller, consistency })
+    pub(super) fn new(server: Connection, consistency: Consistency) -> Self {
+        Self { server, consistency: consistency.message() }
     }
 
     /// The message, or the error as text. The message of a status with ErrorInfo is Capstan's own and is
@@ -69,16 +51,17 @@ impl Remote {
                 bail!("{}", status.message())
             }
             Err(status)
-                if !channel::is_grpc(&status) && channel::answers_http1(&self.address).await =>
+                if !channel::is_grpc(&status)
+                    && channel::answers_http1(&self.server.address).await =>
             {
-                bail!("{}", channel::not_grpc(&self.address))
+                bail!("{}", channel::not_grpc(&self.server.address))
             }
             Err(status) => bail!("{:?}: {}", status.code(), status.message()),
         }
     }
 
     fn decisions(&self) -> DecisionServiceClient<Channel> {
-        DecisionServiceClient::new(self.channel.clone())
+        DecisionServiceClient::new(self.server.channel.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 
@@ -258,32 +241,10 @@ impl Remote {
         }
     }
 
-    /// Halves the page size while a page does not fit into a message.
     pub(super) async fn list_roles(&self) -> anyhow::Result<RoleList> {
-        let caller = self.caller.clone();
-        let mut service = RoleServiceClient::with_interceptor(self.channel.clone(), caller);
-        let mut roles = Vec::new();
-        let mut request = ListRolesRequest { page_size: ROLES_PAGE_SIZE, ..Default::default() };
-        loop {
-            let page = match service.list_roles(request.clone()).await {
-                Err(status) if request.page_size > 1 && is_too_large(&status) => {
-                    request.page_size /= 2;
-                    continue;
-                }
-                page => self.response(page).await?,
-            };
-            roles.extend(page.roles.into_iter().map(Role::from));
-            if page.next_page_token.is_empty() {
-                return Ok(RoleList { catalog: page.catalog, roles });
-            }
-            request.page_token = page.next_page_token;
-        }
+        let query = RoleQuery { consistency: self.consistency, ..RoleQuery::default() };
+        custom_roles::list(&self.server, query).await
     }
-}
-
-fn is_too_large(status: &Status) -> bool {
-    status.code() == Code::ResourceExhausted
-        && status.get_details_error_info().is_some_and(|info| info.reason == "TOO_LARGE")
 }
 
 fn check_item(query: Query) -> CheckItem {

@@ -21,20 +21,24 @@ const CALLER_KEY: &str = "x-capstan-caller";
 /// The metadata key of the caller's verified address.
 const EMAIL_KEY: &str = "x-capstan-caller-email";
 
+/// Their heading in help texts.
+const SERVER: &str = "Server";
+
 /// The options that say which server is asked, and as whom.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServerArgs {
     /// Ask the server at this address: http://HOST:PORT or unix:PATH
     /// [default: that of --context, $CAPSTAN_ADDR, that of `capstan context use`, or http://127.0.0.1:4480]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(crate) addr: Option<String>,
 
     /// The identity that calls, for a server that trusts the caller header [default: that of the context]
-    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", add = completion::managed::identity())]
+    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", help_heading = SERVER,
+        add = completion::managed::identity())]
     pub(crate) caller: Option<String>,
 
     /// The verified e-mail address of the identity that calls
-    #[arg(long = "as-email", value_name = "ADDRESS", requires = "as_identity")]
+    #[arg(long = "as-email", value_name = "ADDRESS", requires = "as_identity", help_heading = SERVER)]
     pub(crate) email: Option<String>,
 }
 
@@ -73,12 +77,12 @@ impl Write {
 
     /// # Errors
     ///
-    /// The request id is given, and with this option each run of the command sends another request: `instead` is what
-    /// makes them the same.
+    /// The request id is given, and with this option another run of the command may send another request: `instead` is
+    /// what makes them the same.
     pub(crate) fn ensure_first(&self, option: &str, instead: &str) -> anyhow::Result<()> {
         ensure!(
             !self.is_given,
-            "--request-id with {option}: a repetition would be another request; give {instead}"
+            "--request-id with {option}: a repetition could be another request; give {instead}"
         );
         Ok(())
     }
@@ -90,6 +94,15 @@ impl Write {
 }
 
 impl WriteArgs {
+    /// The write, and the server that it is sent to.
+    ///
+    /// # Errors
+    ///
+    /// As of [`WriteArgs::write`] and [`ServerArgs::connect`].
+    pub(crate) async fn open(&self) -> anyhow::Result<(Write, Connection)> {
+        Ok((self.write()?, self.server.connect().await?))
+    }
+
     /// # Errors
     ///
     /// The system has no randomness.
@@ -132,7 +145,7 @@ impl ServerArgs {
         let identity = self.caller.clone().or(server.caller);
         let caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
-        let channel = channel::connect_for(&address, call_timeout).await?;
+        let channel = channel::connect(&address, call_timeout).await?;
         Ok(Connection { channel, caller, address })
     }
 }
@@ -175,16 +188,17 @@ pub(crate) enum Safety<'w> {
     Read,
     /// A write is repeated with its request id.
     Write(&'w Write),
-    /// What has no request id is not repeated.
-    Once,
+    /// What has no request id is not repeated. How to find out whether it was done, if its end is unknown.
+    Once { find_out: &'w str },
 }
 
 /// A connected server, and who calls it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    channel: Channel,
+    /// Sends nobody's identity: for decisions, which are for everybody who is let in.
+    pub(crate) channel: Channel,
     caller: Caller,
-    address: ServerAddress,
+    pub(crate) address: ServerAddress,
 }
 
 impl Connection {
@@ -227,16 +241,19 @@ impl Connection {
             return anyhow!(channel::not_grpc(&self.address));
         }
         let mut refusal = Refusal::of(status);
-        if let Safety::Write(write) = safety
-            && !write.validate_only
-            && refusal.leaves_open()
-        {
-            let id = format!("--request-id {}", write.request_id);
-            let with = std::iter::once(&id).chain(&write.repeat_with).cloned();
-            refusal.advise(&format!(
-                "whether it was done is unknown: repeat the command with {} within 10 minutes",
-                with.collect::<Vec<_>>().join(" and ")
-            ));
+        match safety {
+            Safety::Write(write) if !write.validate_only && refusal.leaves_open() => {
+                let id = format!("--request-id {}", write.request_id);
+                let with = std::iter::once(&id).chain(&write.repeat_with).cloned();
+                refusal.advise(&format!(
+                    "whether it was done is unknown: repeat the command with {} within 10 minutes",
+                    with.collect::<Vec<_>>().join(" and ")
+                ));
+            }
+            Safety::Once { find_out } if refusal.leaves_open() => {
+                refusal.advise(&format!("whether it was done is unknown: {find_out}"));
+            }
+            Safety::Read | Safety::Write(_) | Safety::Once { .. } => {}
         }
         refusal.into()
     }
@@ -245,7 +262,7 @@ impl Connection {
 /// How long to wait before the same request is sent again; `None` if it is not.
 fn wait_before_retry(status: &Status, safety: Safety<'_>, repeated: u32) -> Option<Duration> {
     let may = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
-    if !may || repeated >= RETRIES_MAX || matches!(safety, Safety::Once) {
+    if !may || repeated >= RETRIES_MAX || matches!(safety, Safety::Once { .. }) {
         return None;
     }
     let pushback = status.metadata().get(RETRY_PUSHBACK_KEY);
@@ -305,7 +322,7 @@ mod tests {
         assert_eq!(wait(&asked, 0), Some(Duration::from_millis(250)));
         assert_eq!(wait(&asked, RETRIES_MAX - 1), Some(Duration::from_millis(250)));
         assert_eq!(wait(&asked, RETRIES_MAX), None);
-        assert_eq!(wait_before_retry(&asked, Safety::Once, 0), None);
+        assert_eq!(wait_before_retry(&asked, Safety::Once { find_out: "" }, 0), None);
         let overloaded = status(Code::ResourceExhausted, "OVERLOADED", Some("0"));
         assert_eq!(wait(&overloaded, 0), Some(Duration::ZERO));
         for (code, reason, pushback) in [

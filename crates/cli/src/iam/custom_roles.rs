@@ -6,13 +6,14 @@ use anyhow::{bail, ensure};
 use capstan_engine::quote;
 use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::iam::v1::{self as iam, Role};
+use capstan_proto::v1;
 use tonic::Request;
 
 use super::connection::{Connection, Safety, WriteArgs, next_page};
 use super::kind::Kind as _;
-use super::names::{group_or_all, id_of, place_in};
+use super::names::{group_or_all, id_to_write, place_in};
 use super::verbs::{
-    DeleteArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+    ChangeArgs, DeleteArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
 };
 use crate::answers::{self, RoleList};
 use crate::completion;
@@ -113,12 +114,8 @@ pub(crate) struct UpdateRole {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 impl CustomRoles {
@@ -138,23 +135,28 @@ impl CreateRole {
             self.like.is_some() || !self.capability.is_empty(),
             "a role gives something: --capability or --like"
         );
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
+        let (mut write, server) = self.write.open().await?;
+        let (parent, id) =
+            place_in(&server, self.id.as_deref(), self.parent.as_deref(), &mut write).await?;
         if parent.is_empty() {
             bail!("a custom role is in a group: give its whole path, or --parent");
         }
         let mut capabilities = match &self.like {
             Some(like) => {
-                let like = id_of::<Role>(&server, like).await?;
+                write.ensure_first("--like", "--capability instead")?;
+                let like = id_to_write::<Role>(&server, like, &mut write).await?;
                 Role::get(&server, &like, Consistency::Full.message()).await?.0.capabilities
             }
             None => Vec::new(),
         };
         capabilities.extend(self.capability);
+        let capabilities = sorted(capabilities);
+        if self.like.is_some() {
+            let all = capabilities.join(",");
+            write.repeat_with(format!("--capability {all} instead of --like"));
+        }
         let (name, description) = self.text.values();
-        let role =
-            Role { id, name, description, capabilities: sorted(capabilities), ..Role::default() };
+        let role = Role { id, name, description, capabilities, ..Role::default() };
         create(&server, parent, role, &write, output).await
     }
 }
@@ -170,17 +172,16 @@ impl UpdateRole {
             !paths.is_empty(),
             "nothing to change: give --add-capability, --remove-capability, --capability, --name or --description"
         );
-        let mut write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let id = id_of::<Role>(&server, &self.role).await?;
+        let (mut write, server) = self.change.write.open().await?;
+        let id = id_to_write::<Role>(&server, &self.role, &mut write).await?;
         let (etag, capabilities) = if changes {
             let option = "--add-capability and --remove-capability";
-            let read = read_to_change(&server, &id, self.etag, option, &mut write).await?;
+            let read = read_to_change(&server, &id, self.change.etag, option, &mut write).await?;
             let found: Role = read.object;
             let (add, remove) = (self.add_capability, self.remove_capability);
             (read.etag, changed(found.capabilities, add, &remove, read.is_stale)?)
         } else {
-            (self.etag.unwrap_or_default(), sorted(self.capability))
+            (self.change.etag.unwrap_or_default(), sorted(self.capability))
         };
         let (name, description) = self.text.values();
         let role = Role { id, name, description, etag, capabilities, ..Role::default() };
@@ -188,23 +189,27 @@ impl UpdateRole {
     }
 }
 
-/// The roles of a server: with a group the custom ones in and below it, else the built-in ones, too.
+/// Which roles of a server are listed: by default all, the built-in ones, too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RoleQuery<'q> {
+    /// Only the custom ones in and below this group.
+    pub(crate) parent: Option<&'q str>,
+    pub(crate) filter: String,
+    pub(crate) consistency: Option<v1::Consistency>,
+}
+
+/// The roles of a server, in the order of the server, and its catalog.
 ///
 /// # Errors
 ///
 /// The server's refusal, or several groups that have the name.
-pub(crate) async fn list(
-    server: &Connection,
-    parent: Option<&str>,
-    filter: Option<String>,
-) -> anyhow::Result<RoleList> {
-    let parent = group_or_all(server, parent).await?;
-    let filter = filter.unwrap_or_default();
+pub(crate) async fn list(server: &Connection, query: RoleQuery<'_>) -> anyhow::Result<RoleList> {
     let mut request = iam::ListRolesRequest {
-        parent,
-        filter,
+        parent: group_or_all(server, query.parent).await?,
+        filter: query.filter,
         page_size: PAGE_OBJECTS,
-        ..iam::ListRolesRequest::default()
+        page_token: String::new(),
+        consistency: query.consistency,
     };
     let mut roles = Vec::new();
     loop {

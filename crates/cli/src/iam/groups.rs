@@ -8,12 +8,13 @@ use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, Identity};
 use tonic::Request;
 
-use super::connection::{Safety, WriteArgs, present};
+use super::connection::{Connection, Safety, Write, WriteArgs, present};
 use super::kind::Kind as _;
-use super::names::{id_of, only_name, place_in};
+use super::names::{id_to_write, only_name, place_in};
 use super::show;
 use super::verbs::{
-    DeleteArgs, FilterArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, update,
+    ChangeArgs, DeleteArgs, FilterArgs, ListArgs, ReadArgs, TextArgs, create, delete_id, describe,
+    update,
 };
 use crate::completion;
 use crate::output::Output;
@@ -169,12 +170,8 @@ struct UpdateGroup {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -238,13 +235,12 @@ impl OneGroup {
     async fn run(self, word: Option<&'static str>, output: Output) -> anyhow::Result<ExitCode> {
         match self {
             Self::Describe(args) => describe::<Group>(&args.group, &args.read, output).await,
-            Self::Update(args) => {
-                ensure_is(word, &args.group)?;
-                args.run(output).await
-            }
+            Self::Update(args) => args.run(word, output).await,
             Self::Delete(args) => {
                 ensure_is(word, &args.group)?;
-                delete::<Group>(&args.group, &args.delete, output).await
+                let (mut write, server) = args.delete.write.open().await?;
+                let id = id_of_a(word, &server, &args.group, &mut write).await?;
+                delete_id::<Group>(&server, id, (&args.delete, &write), output).await
             }
         }
     }
@@ -252,16 +248,33 @@ impl OneGroup {
 
 /// # Errors
 ///
-/// The path of an organization where a folder is expected, or the other way round.
+/// The path of an organization where a folder is expected, or the other way round. A display name is neither.
 fn ensure_is(word: Option<&'static str>, group: &str) -> anyhow::Result<()> {
     let is = Group::word(group);
+    let article = if group.contains('/') { "a" } else { "an" };
     let expected = word.unwrap_or(is);
     ensure!(
         expected == is || only_name(group).is_some(),
-        "{} is no {expected}: `capstan iam {is}s` is for it",
+        "{} is no {expected} but the path of {article} {is}: `capstan iam {is}s` is for it; a display name follows `name:`",
         quote(group)
     );
     Ok(())
+}
+
+/// The id of a group that is what the command says.
+///
+/// # Errors
+///
+/// As of [`id_to_write`] and [`ensure_is`].
+async fn id_of_a(
+    word: Option<&'static str>,
+    server: &Connection,
+    group: &str,
+    write: &mut Write,
+) -> anyhow::Result<String> {
+    let id = id_to_write::<Group>(server, group, write).await?;
+    ensure_is(word, &id)?;
+    Ok(id)
 }
 
 async fn create_organization(
@@ -275,9 +288,8 @@ async fn create_organization(
         id.as_ref().is_none_or(|id| !id.contains('/')),
         "an organization has a path of one segment; `capstan iam folders create` makes a folder"
     );
-    let write = args.write()?;
-    let server = args.server.connect().await?;
-    let owner = id_of::<Identity>(&server, owner).await?;
+    let (mut write, server) = args.open().await?;
+    let owner = id_to_write::<Identity>(&server, owner, &mut write).await?;
     let (name, description) = text.values();
     let group = Group { id: id.unwrap_or_default(), name, description, ..Group::default() };
     let request = iam::CreateGroupRequest {
@@ -297,9 +309,9 @@ async fn create_organization(
 
 impl CreateFolder {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
+        let (mut write, server) = self.write.open().await?;
+        let (parent, id) =
+            place_in(&server, self.id.as_deref(), self.parent.as_deref(), &mut write).await?;
         if parent.is_empty() {
             bail!(
                 "a folder is in a group: give its whole path, or --parent; `capstan iam organizations create` makes an \
@@ -313,14 +325,14 @@ impl CreateFolder {
 }
 
 impl UpdateGroup {
-    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
+    async fn run(self, word: Option<&'static str>, output: Output) -> anyhow::Result<ExitCode> {
+        ensure_is(word, &self.group)?;
         let paths = self.text.mask();
         ensure!(!paths.is_empty(), "nothing to change: give --name or --description");
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let id = id_of::<Group>(&server, &self.group).await?;
+        let (mut write, server) = self.change.write.open().await?;
+        let id = id_of_a(word, &server, &self.group, &mut write).await?;
         let (name, description) = self.text.values();
-        let etag = self.etag.unwrap_or_default();
+        let etag = self.change.etag.unwrap_or_default();
         let group = Group { id, name, description, etag, ..Group::default() };
         update(&server, (group, paths), "updated", &write, output).await
     }

@@ -11,10 +11,11 @@ use serde_json::json;
 use tonic::Request;
 
 use super::connection::{Safety, ServerArgs, WriteArgs};
-use super::names::{id_of, place_in, term};
+use super::names::{id_to_write, place_in};
 use super::values::{PropertyArgs, properties};
 use super::verbs::{
-    DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+    ChangeArgs, DeleteArgs, ReadArgs, TextArgs, TypedListArgs, create, delete, describe,
+    set_properties, update,
 };
 use crate::completion;
 use crate::output::{self, Output};
@@ -24,7 +25,8 @@ const EXAMPLES: &str = "\
 Examples:
   capstan iam identities create acme/ci --type service --name 'CI bot' --property team=platform
   capstan iam identities create acme/deploy --type service \\
-      --claim-match 'issuer=https://token.actions.example.com,subject-pattern=repo:acme/web:ref:refs/tags/.+'
+      --claim-match issuer=https://token.actions.example.com \\
+      --claim-match 'subject-pattern=repo:acme/web:ref:refs/tags/.+'
   capstan iam identities create acme/signer --type service \\
       --static-keys keys.json --issuer signer.acme.example --subject signer --ttl 90d
   capstan iam identities lookup --issuer https://accounts.example.com --subject 1234
@@ -44,14 +46,7 @@ pub(crate) struct Identities {
 enum Command {
     /// The identities that the caller may see
     #[command(alias = "ls")]
-    List {
-        /// Only those of this type, such as service
-        #[arg(long = "type", value_name = "TYPE")]
-        kind: Option<String>,
-
-        #[command(flatten)]
-        list: ListArgs,
-    },
+    List(TypedListArgs),
 
     /// One identity
     #[command(alias = "get")]
@@ -154,12 +149,8 @@ struct Update {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 #[derive(Debug, clap::Args)]
@@ -168,22 +159,14 @@ struct SwitchArgs {
     #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
     identity: String,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 impl Identities {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::List { kind, list } => {
-                let server = list.connect().await?;
-                let terms = kind.map(|kind| term("type", &kind));
-                list.list::<Identity>(&server, terms, |_| true, output).await
-            }
+            Command::List(list) => list.run::<Identity>(output).await,
             Command::Describe { identity, read } => {
                 describe::<Identity>(&identity, &read, output).await
             }
@@ -226,7 +209,8 @@ impl Create {
         let authentication = self.authentication.authentication(&mut write)?;
         let properties = properties(&self.property)?;
         let server = self.write.server.connect().await?;
-        let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
+        let (parent, id) =
+            place_in(&server, self.id.as_deref(), self.parent.as_deref(), &mut write).await?;
         let (name, description) = self.text.values();
         let identity = Identity {
             id,
@@ -244,7 +228,7 @@ impl Create {
 
 impl Update {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let mut write = self.write.write()?;
+        let mut write = self.change.write.write()?;
         let authentication = self.authentication.authentication(&mut write)?;
         let change = self.properties.change()?;
         let mut paths = self.text.mask();
@@ -259,32 +243,21 @@ impl Update {
             "nothing to change: give --property, --remove-property, --claim-match, --static-keys, --spiffe-id, \
              --no-authentication, --name or --description"
         );
-        let server = self.write.server.connect().await?;
-        let id = id_of::<Identity>(&server, &self.identity).await?;
+        let server = self.change.write.server.connect().await?;
+        let id = id_to_write::<Identity>(&server, &self.identity, &mut write).await?;
         let (name, description) = self.text.values();
         let mut identity =
             Identity { id, name, description, authentication, ..Identity::default() };
-        identity.etag = match change {
-            None => self.etag.unwrap_or_default(),
-            Some(change) => {
-                let option = PropertyArgs::OPTIONS;
-                let read = read_to_change(&server, &identity.id, self.etag, option, &mut write);
-                let read = read.await?;
-                let found: Identity = read.object;
-                identity.properties = change.apply(found.properties, read.is_stale)?;
-                read.etag
-            }
-        };
+        set_properties(&server, &mut identity, (change, self.change.etag), &mut write).await?;
         update(&server, (identity, paths), "updated", &write, output).await
     }
 }
 
 impl SwitchArgs {
     async fn run(self, disabled: bool, output: Output) -> anyhow::Result<ExitCode> {
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let id = id_of::<Identity>(&server, &self.identity).await?;
-        let etag = self.etag.unwrap_or_default();
+        let (mut write, server) = self.change.write.open().await?;
+        let id = id_to_write::<Identity>(&server, &self.identity, &mut write).await?;
+        let etag = self.change.etag.unwrap_or_default();
         let identity = Identity { id, etag, disabled, ..Identity::default() };
         let verb = if disabled { "disabled" } else { "enabled" };
         update(&server, (identity, vec!["disabled".into()]), verb, &write, output).await

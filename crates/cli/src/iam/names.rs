@@ -4,7 +4,7 @@ use anyhow::bail;
 use capstan_engine::{PathBuf, quote};
 use capstan_proto::iam::v1::{Group, Resource};
 
-use super::connection::{Connection, next_page};
+use super::connection::{Connection, Write, next_page};
 use super::kind::{Kind, Query};
 use super::refusal::Refusal;
 use crate::limits::CANDIDATES_SHOWN_MAX;
@@ -33,9 +33,49 @@ pub(crate) async fn id_of<K: Kind>(server: &Connection, text: &str) -> anyhow::R
 /// # Errors
 ///
 /// As of [`id_of`].
-pub(crate) async fn id_of_scope(server: &Connection, text: &str) -> anyhow::Result<String> {
+async fn id_of_scope(server: &Connection, text: &str) -> anyhow::Result<String> {
     let Some(name) = only_name(text) else { return Ok(text.to_owned()) };
     scope_by_name(server, name).await?.ok_or_else(|| Refusal::no_name(SCOPE, name).into())
+}
+
+/// As [`id_of`], for a write that may be repeated: later the name may be that of nothing, or of another object.
+///
+/// # Errors
+///
+/// As of [`id_of`]; a name and `--request-id`.
+pub(crate) async fn id_to_write<K: Kind>(
+    server: &Connection,
+    text: &str,
+    write: &mut Write,
+) -> anyhow::Result<String> {
+    repeatable(text, write, async || id_of::<K>(server, text).await).await
+}
+
+/// As [`id_to_write`], of a group or a registered resource.
+///
+/// # Errors
+///
+/// As of [`id_to_write`].
+pub(crate) async fn scope_to_write(
+    server: &Connection,
+    text: &str,
+    write: &mut Write,
+) -> anyhow::Result<String> {
+    repeatable(text, write, async || id_of_scope(server, text).await).await
+}
+
+async fn repeatable(
+    text: &str,
+    write: &mut Write,
+    id: impl AsyncFnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
+    if only_name(text).is_none() {
+        return Ok(text.to_owned());
+    }
+    write.ensure_first(&format!("the name {}", quote(text)), "the id")?;
+    let id = id().await?;
+    write.repeat_with(format!("the id {id} instead of {}", quote(text)));
+    Ok(id)
 }
 
 /// The id of the object that a read is about: of the object with this id, else of the only one with this display name. A
@@ -196,14 +236,15 @@ pub(crate) fn place(id: Option<&str>, parent: Option<&str>) -> anyhow::Result<(S
 ///
 /// # Errors
 ///
-/// As of [`place`] and [`id_of`].
+/// As of [`place`] and [`id_to_write`].
 pub(crate) async fn place_in(
     server: &Connection,
     id: Option<&str>,
     parent: Option<&str>,
+    write: &mut Write,
 ) -> anyhow::Result<(String, String)> {
     match parent {
-        Some(parent) => place(id, Some(&id_of::<Group>(server, parent).await?)),
+        Some(parent) => place(id, Some(&id_to_write::<Group>(server, parent, write).await?)),
         None => place(id, None),
     }
 }

@@ -132,7 +132,29 @@ impl Refusal {
             (_, "PULL_TOKEN") => "revoke the token and create another one",
             (_, "STORE_EPOCH") => "leave out the revision: it is of another store",
             (_, "REVISION_COMPACTED") => "begin at a newer revision",
-            (_, "QUOTA") => "delete what is not needed, or ask the operator for a larger quota",
+            (_, "INVALID_FIELD") => of_field(&self.field),
+            (_, "QUOTA") => {
+                "wait a minute if it counts changes, delete what is not needed if it counts objects, or ask the operator \
+                 for a larger quota (--quota-… of `capstan serve`)"
+            }
+            (_, "OVERLOADED") => {
+                "repeat the command in a moment; many changes fit into one: `role-bindings create --file`, `policy import`"
+            }
+            (_, "DISK_FULL") => {
+                "the operator: make room where the store is; the server then writes again, without a restart"
+            }
+            (_, "STORE_READ_ONLY") => {
+                "the operator: look into the log of the server, make the store's directory writable, and start the server \
+                 again"
+            }
+            (_, "STORE_UNREACHABLE") => {
+                "repeat the command in a moment, for the server opens its store again by itself; if it stays so, the \
+                 operator: look into the log of the server, and at the disk"
+            }
+            (_, "NOT_READY") => "repeat the command in a moment: the server starts or ends",
+            (_, "REVISION_NOT_AVAILABLE") => {
+                "repeat the command, with a revision of this server in --consistency, or without it"
+            }
             (_, "TOO_LARGE") => "send less at once",
             (Code::NotFound, _) => {
                 "it does not exist, or you may not see it: check the id, and who you are (--as)"
@@ -160,6 +182,20 @@ impl Refusal {
             ),
             _ => "ask somebody who has that".into(),
         }
+    }
+}
+
+/// What to do about a field that names what is not there.
+fn of_field(field: &str) -> &'static str {
+    let last = field.rsplit('.').next().unwrap_or_default();
+    match last.split('[').next().unwrap_or_default() {
+        "owner" | "identity" => {
+            "check the id: `capstan iam identities list` shows those that you may see, and the operator creates people with \
+             `capstan iam identities create`"
+        }
+        "role" => "check the id: `capstan iam roles list` with --addr or --context shows the roles",
+        "capabilities" => "`capstan catalog capabilities` lists them",
+        _ => "",
     }
 }
 
@@ -249,6 +285,39 @@ mod tests {
         assert_eq!(json["missing"], serde_json::json!(["repo.list", "roles.create"]));
         assert_eq!(json["missing_count"], 60);
         assert!(json.get("field").is_none());
+    }
+
+    /// The reasons of the contract, section 7, that are no mistake of the caller's: somebody can do something.
+    #[test]
+    fn a_store_that_does_not_write_has_advice() {
+        for (code, reason, part) in [
+            (Code::Unavailable, "DISK_FULL", "make room where the store is"),
+            (Code::Unavailable, "STORE_READ_ONLY", "make the store's directory writable"),
+            (Code::Unavailable, "STORE_UNREACHABLE", "opens its store again by itself"),
+            (Code::Unavailable, "NOT_READY", "in a moment"),
+            (Code::Unavailable, "REVISION_NOT_AVAILABLE", "in --consistency, or without it"),
+            (Code::ResourceExhausted, "QUOTA", "ask the operator for a larger quota (--quota-"),
+            (Code::ResourceExhausted, "OVERLOADED", "in a moment"),
+        ] {
+            let shown = refused(code, reason, &[]).to_string();
+            assert!(shown.contains("\n  to do: ") && shown.contains(part), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_reference_to_nothing_has_advice() {
+        for (field, part) in [
+            ("owner", "identities list"),
+            ("role_bindings[3].identity", "identities list"),
+            ("role_binding.role", "roles list"),
+            ("role.capabilities[0]", "`capstan catalog capabilities` lists them"),
+        ] {
+            let shown =
+                refused(Code::InvalidArgument, "INVALID_FIELD", &[("field", field)]).to_string();
+            assert!(shown.contains("\n  to do: ") && shown.contains(part), "{field}: {shown}");
+        }
+        let shown = refused(Code::InvalidArgument, "INVALID_FIELD", &[("field", "group.name")]);
+        assert!(!shown.to_string().contains("to do"), "{shown}");
     }
 
     #[test]

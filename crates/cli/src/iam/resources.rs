@@ -6,10 +6,11 @@ use anyhow::ensure;
 use capstan_proto::iam::v1::Resource;
 
 use super::connection::WriteArgs;
-use super::names::{id_of, place_in, term};
+use super::names::{id_to_write, place_in};
 use super::values::{PropertyArgs, properties};
 use super::verbs::{
-    DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+    ChangeArgs, DeleteArgs, ReadArgs, TextArgs, TypedListArgs, create, delete, describe,
+    set_properties, update,
 };
 use crate::completion;
 use crate::output::Output;
@@ -21,7 +22,7 @@ Examples:
   capstan iam resources update acme/platform/nginx --property status=archived
   capstan iam resources delete acme/platform/nginx
 
-A resource need not be registered to be asked about. A registered one can be the scope of a role binding, has properties,
+A resource need not be registered to be asked about. A registered one can be the scope of a role binding, has properties, \
 and is found by search.";
 
 /// Registered resources of other services
@@ -36,14 +37,7 @@ pub(crate) struct Resources {
 enum Command {
     /// The resources that the caller may see
     #[command(alias = "ls")]
-    List {
-        /// Only those of this type, such as repo
-        #[arg(long = "type", value_name = "TYPE")]
-        kind: Option<String>,
-
-        #[command(flatten)]
-        list: ListArgs,
-    },
+    List(TypedListArgs),
 
     /// One resource
     #[command(alias = "get")]
@@ -111,22 +105,14 @@ struct Update {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 impl Resources {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::List { kind, list } => {
-                let server = list.connect().await?;
-                let terms = kind.map(|kind| term("type", &kind));
-                list.list::<Resource>(&server, terms, |_| true, output).await
-            }
+            Command::List(list) => list.run::<Resource>(output).await,
             Command::Describe { resource, read } => {
                 describe::<Resource>(&resource, &read, output).await
             }
@@ -142,9 +128,9 @@ impl Resources {
 impl Create {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let properties = properties(&self.property)?;
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
+        let (mut write, server) = self.write.open().await?;
+        let (parent, id) =
+            place_in(&server, self.id.as_deref(), self.parent.as_deref(), &mut write).await?;
         let (name, description) = self.text.values();
         let r#type = self.kind.unwrap_or_default();
         let resource =
@@ -164,22 +150,11 @@ impl Update {
             !paths.is_empty(),
             "nothing to change: give --property, --remove-property, --name or --description"
         );
-        let mut write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let id = id_of::<Resource>(&server, &self.resource).await?;
+        let (mut write, server) = self.change.write.open().await?;
+        let id = id_to_write::<Resource>(&server, &self.resource, &mut write).await?;
         let (name, description) = self.text.values();
         let mut resource = Resource { id, name, description, ..Resource::default() };
-        resource.etag = match change {
-            None => self.etag.unwrap_or_default(),
-            Some(change) => {
-                let option = PropertyArgs::OPTIONS;
-                let read = read_to_change(&server, &resource.id, self.etag, option, &mut write);
-                let read = read.await?;
-                let found: Resource = read.object;
-                resource.properties = change.apply(found.properties, read.is_stale)?;
-                read.etag
-            }
-        };
+        set_properties(&server, &mut resource, (change, self.change.etag), &mut write).await?;
         update(&server, (resource, paths), "updated", &write, output).await
     }
 }

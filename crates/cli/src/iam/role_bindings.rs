@@ -11,18 +11,21 @@ use capstan_proto::iam::v1::{self as iam, Group, Identity, Role, RoleBinding};
 use tonic::Request;
 
 use super::connection::{Safety, WriteArgs};
-use super::names::{id_of, id_of_scope, place, resolve, resolve_scope, term};
+use super::names::{id_to_write, place, resolve, resolve_scope, scope_to_write, term};
 use super::show::{self, Done};
 use super::values::{EndArgs, condition};
-use super::verbs::{DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, update};
+use super::verbs::{
+    ChangeArgs, DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, update,
+};
 use crate::completion;
 use crate::output::Output;
 
 const EXAMPLES: &str = "\
 Examples:
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
-  capstan iam role-bindings create --identity acme/ci --role acme/puller --scope acme/platform/nginx --ttl 30d
-  capstan iam role-bindings create --identity bob --role viewer --group acme --when 'resource.status!=archived'
+  capstan iam role-bindings create --identity acme/ci --role acme/puller --group acme --ttl 30d
+  capstan iam role-bindings create --identity bob --role viewer --scope acme/platform/nginx \\
+      --when 'resource.status!=archived'
   capstan iam role-bindings create --file bindings.ndjson
   capstan iam role-bindings list --identity alice
   capstan iam role-bindings delete acme/platform/0123456789abcdef --yes
@@ -160,12 +163,8 @@ struct Update {
     #[command(flatten)]
     text: TextArgs,
 
-    /// Change it only if this is its current etag
-    #[arg(long, value_name = "ETAG")]
-    etag: Option<String>,
-
     #[command(flatten)]
-    write: WriteArgs,
+    change: ChangeArgs,
 }
 
 impl RoleBindings {
@@ -214,7 +213,7 @@ impl Create {
         let mut write = self.write.write()?;
         self.end.ensure_repeatable(expires_at, &mut write)?;
         let server = self.write.server.connect().await?;
-        let scope = id_of_scope(&server, scope).await?;
+        let scope = scope_to_write(&server, scope, &mut write).await?;
         let id = match &self.id {
             Some(id) => place(Some(id), Some(&scope))?.1,
             None => String::new(),
@@ -224,8 +223,8 @@ impl Create {
             id,
             name,
             description,
-            identity: id_of::<Identity>(&server, identity).await?,
-            role: id_of::<Role>(&server, role).await?,
+            identity: id_to_write::<Identity>(&server, identity, &mut write).await?,
+            role: id_to_write::<Role>(&server, role, &mut write).await?,
             scope: scope.clone(),
             expires_at,
             when,
@@ -253,19 +252,19 @@ impl Update {
             "nothing to change: give --identity, --role, --expires-at, --ttl, --no-expiry, --when, --no-conditions, --name \
              or --description"
         );
-        let mut write = self.write.write()?;
+        let mut write = self.change.write.write()?;
         self.end.ensure_repeatable(expires_at, &mut write)?;
-        let server = self.write.server.connect().await?;
-        let id = id_of::<RoleBinding>(&server, &self.binding).await?;
+        let server = self.change.write.server.connect().await?;
+        let id = id_to_write::<RoleBinding>(&server, &self.binding, &mut write).await?;
         let mut role_binding = RoleBinding { id, expires_at, when, ..RoleBinding::default() };
         if let Some(identity) = &self.identity {
-            role_binding.identity = id_of::<Identity>(&server, identity).await?;
+            role_binding.identity = id_to_write::<Identity>(&server, identity, &mut write).await?;
         }
         if let Some(role) = &self.role {
-            role_binding.role = id_of::<Role>(&server, role).await?;
+            role_binding.role = id_to_write::<Role>(&server, role, &mut write).await?;
         }
         (role_binding.name, role_binding.description) = self.text.values();
-        role_binding.etag = self.etag.unwrap_or_default();
+        role_binding.etag = self.change.etag.unwrap_or_default();
         update(&server, (role_binding, paths), "updated", &write, output).await
     }
 }
@@ -297,10 +296,9 @@ pub(crate) struct RemoveMember {
 
 impl RemoveMember {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let write = self.write.write()?;
-        let server = self.write.server.connect().await?;
-        let organization = id_of::<Group>(&server, &self.organization).await?;
-        let identity = id_of::<Identity>(&server, &self.identity).await?;
+        let (mut write, server) = self.write.open().await?;
+        let organization = id_to_write::<Group>(&server, &self.organization, &mut write).await?;
+        let identity = id_to_write::<Identity>(&server, &self.identity, &mut write).await?;
         batch::confirm_removal(&server, &identity, &organization, self.yes || write.validate_only)
             .await?;
         let request = iam::RemoveMemberRequest {

@@ -26,15 +26,25 @@ const EXPORT: &str = "\
 Examples:
   capstan policy export --parent acme > acme.yaml
   capstan policy export --parent acme --format json --output-file acme.json
-  capstan policy export --addr unix:/var/lib/capstan/operator.sock    the whole policy, for the operator";
+  capstan policy export --addr unix:/var/lib/capstan/operator.sock
+                                     the whole policy, for the operator";
 
 const IMPORT: &str = "\
 Examples:
-  capstan policy import acme.yaml --dry-run                          what would change, and for whom
+  capstan policy import acme.yaml --dry-run       what would change, and for whom
   capstan policy import acme.yaml --addr unix:/var/lib/capstan/operator.sock
-  capstan policy import acme.yaml --parent acme --prune subtree      what the document lacks is deleted
+  capstan policy import acme.yaml --parent acme --prune subtree
+                                                  what the document lacks is deleted
 
 Only the operator may import. It is one change: all of the document or nothing.";
+
+/// How to find out whether an import was made whose end is unknown.
+const IMPORT_ENDED: &str = "`capstan policy import` with the same options and --dry-run shows no change if it was, and \
+    `capstan audit list --method capstan.iam.v1.PolicyService/Import` has a record of it; to import it again does no harm";
+
+/// The same of a change of the catalog.
+const SET_ENDED: &str = "`capstan audit list --method capstan.iam.v1.PolicyService/SetCatalog` has a record of it if it was; \
+    to set it again does no harm";
 
 /// The policy of a server as a document
 #[derive(Debug, clap::Args)]
@@ -186,11 +196,15 @@ impl Import {
             Prune::Subtree => "subtree",
         };
         let parts = parts(&document, parent, self.dry_run, prune);
-        // It has no request id, so it is sent once.
+        // It has no request id, so it is sent once. A rehearsal changes nothing.
+        let safety = match self.dry_run {
+            true => Safety::Read,
+            false => Safety::Once { find_out: IMPORT_ENDED },
+        };
         let mut service = PolicyServiceClient::new(server.service());
         let made = match service.import(stream::iter(parts)).await {
             Ok(made) => made.into_inner(),
-            Err(status) => return Err(server.error(&status, Safety::Once).await),
+            Err(status) => return Err(server.error(&status, safety).await),
         };
         let counts = made.counts.unwrap_or_default();
         match format {
@@ -277,7 +291,11 @@ impl SetCatalog {
         let send = async |request: Request<_>| {
             PolicyServiceClient::new(server.service()).set_catalog(request).await
         };
-        let made = server.call(Safety::Once, request, send).await?;
+        let safety = match self.dry_run {
+            true => Safety::Read,
+            false => Safety::Once { find_out: SET_ENDED },
+        };
+        let made = server.call(safety, request, send).await?;
         match format {
             Format::Json => output::json(&json::of(&made, "SetCatalogResponse")?)?,
             Format::Table => print_access(&made.access_changes, made.truncated)?,

@@ -1,16 +1,19 @@
 //! What all kinds do alike: list, describe, create, update and delete.
 
+use std::collections::HashMap;
 use std::process::ExitCode;
 
-use capstan_proto::iam::v1::RoleBinding;
+use capstan_proto::iam::v1::{Identity, Resource, RoleBinding};
+use prost_types::Value;
 use serde_json::json;
 
 use super::connection::{Connection, ServerArgs, Write, WriteArgs};
 use super::kind::{self, Kind, Query};
-use super::names::{by_name, group_or_all, id_of, is_certainly_id, only_name, term};
+use super::names::{by_name, group_or_all, id_of, id_to_write, is_certainly_id, only_name, term};
 use super::prompt::confirm;
 use super::refusal::Refusal;
 use super::show::{self, Done};
+use super::values::{PropertyArgs, PropertyChange};
 use crate::completion;
 use crate::decider::Consistency;
 use crate::output::Output;
@@ -36,6 +39,25 @@ pub(crate) struct ListArgs {
 
     #[command(flatten)]
     pub(crate) filter: FilterArgs,
+}
+
+/// The options of a list of objects that have a type.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TypedListArgs {
+    /// Only those of this type, such as service or repo
+    #[arg(long = "type", value_name = "TYPE")]
+    kind: Option<String>,
+
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+impl TypedListArgs {
+    pub(crate) async fn run<K: Kind>(self, output: Output) -> anyhow::Result<ExitCode> {
+        let server = self.list.connect().await?;
+        let terms = self.kind.map(|kind| term("type", &kind));
+        self.list.list::<K>(&server, terms, |_| true, output).await
+    }
 }
 
 /// The options of a list without a group.
@@ -168,6 +190,17 @@ pub(crate) async fn update<K: Kind>(
     show::written(verb, (&made, revision), write, output)
 }
 
+/// The options of an update, beside what is changed.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ChangeArgs {
+    /// Change it only if this is its current etag, as `describe --output json` shows it; else the answer is ABORTED
+    #[arg(long, value_name = "ETAG")]
+    pub(crate) etag: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) write: WriteArgs,
+}
+
 /// An object that is read, changed here and sent back.
 #[derive(Debug)]
 pub(crate) struct ReadToChange<K> {
@@ -201,6 +234,55 @@ pub(crate) async fn read_to_change<K: Kind>(
     Ok(ReadToChange { object, etag, is_stale })
 }
 
+/// A kind whose objects have properties.
+pub(crate) trait HasProperties: Kind {
+    fn properties(&mut self) -> &mut HashMap<String, Value>;
+    fn set_etag(&mut self, etag: String);
+}
+
+macro_rules! has_properties {
+    ($kind:ty) => {
+        impl HasProperties for $kind {
+            fn properties(&mut self) -> &mut HashMap<String, Value> {
+                &mut self.properties
+            }
+
+            fn set_etag(&mut self, etag: String) {
+                self.etag = etag;
+            }
+        }
+    };
+}
+
+has_properties!(Identity);
+has_properties!(Resource);
+
+/// Gives an object the properties that it has after a change, and the etag to send: the one that is given, or else that
+/// of what was read. Without a change nothing is read.
+///
+/// # Errors
+///
+/// As of [`read_to_change`]; a property that is taken away and is not there.
+pub(crate) async fn set_properties<K: HasProperties>(
+    server: &Connection,
+    object: &mut K,
+    (change, etag): (Option<PropertyChange>, Option<String>),
+    write: &mut Write,
+) -> anyhow::Result<()> {
+    let etag = match change {
+        None => etag.unwrap_or_default(),
+        Some(change) => {
+            let option = PropertyArgs::OPTIONS;
+            let mut read = read_to_change::<K>(server, object.id(), etag, option, write).await?;
+            let found = std::mem::take(read.object.properties());
+            *object.properties() = change.apply(found, read.is_stale)?;
+            read.etag
+        }
+    };
+    object.set_etag(etag);
+    Ok(())
+}
+
 /// The options of a delete.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
@@ -208,7 +290,7 @@ pub(crate) struct DeleteArgs {
     #[arg(long, short)]
     pub(crate) yes: bool,
 
-    /// Delete only if this is its current etag
+    /// Delete it only if this is its current etag, as `describe --output json` shows it; else the answer is ABORTED
     #[arg(long, value_name = "ETAG")]
     pub(crate) etag: Option<String>,
 
@@ -223,24 +305,33 @@ pub(crate) async fn delete<K: Kind>(
     args: &DeleteArgs,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
-    let write = args.write.write()?;
-    let server = args.write.server.connect().await?;
-    let id = id_of::<K>(&server, text).await?;
+    let (mut write, server) = args.write.open().await?;
+    let id = id_to_write::<K>(&server, text, &mut write).await?;
+    delete_id::<K>(&server, id, (args, &write), output).await
+}
+
+/// As [`delete`], of the object with this id.
+pub(crate) async fn delete_id<K: Kind>(
+    server: &Connection,
+    id: String,
+    (args, write): (&DeleteArgs, &Write),
+    output: Output,
+) -> anyhow::Result<ExitCode> {
     let what = K::word(&id);
     if !args.yes && !write.validate_only {
         let mut question = vec![format!("delete {what} {id}")];
-        if let Some(object) = to_delete::<K>(&server, &id, &write).await? {
+        if let Some(object) = to_delete::<K>(server, &id, write).await? {
             if !object.name().is_empty() {
                 question = vec![format!("delete {what} {id}  {}", object.name())];
             }
-            question.extend(bindings_with::<K>(&server, &id).await?);
+            question.extend(bindings_with::<K>(server, &id).await?);
         }
         confirm(false, &question)?;
     }
     let etag = args.etag.as_deref().unwrap_or_default();
-    let revision = K::delete(&server, &id, etag, &write).await?;
+    let revision = K::delete(server, &id, etag, write).await?;
     let done = Done { verb: "deleted", what, id: &id, revision };
-    show::done(done, &json!({ "revision": revision }), &write, output)
+    show::done(done, &json!({ "revision": revision }), write, output)
 }
 
 /// The object that a question is about; `None` if it is not there and the request may be a repeated one.

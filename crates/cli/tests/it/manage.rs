@@ -1,6 +1,7 @@
 //! `capstan iam`, `context`, `audit`, `policy export | import` and `catalog set`: the requests that are sent, what is
 //! printed, exit codes, and what is repeated.
 
+mod audit;
 mod batches;
 mod contexts;
 mod end_to_end;

@@ -15,7 +15,7 @@ use crate::audit::{count, file};
 use crate::iam::connection::{Connection, Safety, WriteArgs};
 use crate::iam::json;
 use crate::iam::kind::{self, Query};
-use crate::iam::names::{common_ancestor, id_of, id_of_scope, term};
+use crate::iam::names::{common_ancestor, id_to_write, scope_to_write, term};
 use crate::iam::prompt::confirm;
 use crate::iam::show::{self, Done};
 use crate::iam::verbs::{DeleteArgs, listed, to_delete};
@@ -32,10 +32,9 @@ pub(super) async fn create(
     let opened = File::open(file(path));
     let opened = opened.with_context(|| format!("cannot read {}", path.display()))?;
     let role_bindings = read(BufReader::new(opened)).with_context(|| path.display().to_string())?;
-    let write = args.write()?;
-    let server = args.server.connect().await?;
+    let (mut write, server) = args.open().await?;
     let scope = match scope {
-        Some(scope) => Some(id_of_scope(&server, scope).await?),
+        Some(scope) => Some(scope_to_write(&server, scope, &mut write).await?),
         None => None,
     };
     let parent = parent(&role_bindings, scope.as_deref())?;
@@ -124,12 +123,11 @@ pub(super) async fn delete(
         number <= BATCH_BINDINGS_MAX,
         "{number} role bindings: one change deletes at most {BATCH_BINDINGS_MAX}"
     );
-    let write = args.write.write()?;
-    let server = args.write.server.connect().await?;
+    let (mut write, server) = args.write.open().await?;
     let asks = !args.yes && !write.validate_only;
     let (mut ids, mut found) = (Vec::new(), Vec::new());
     for name in names {
-        let id = id_of::<RoleBinding>(&server, name).await?;
+        let id = id_to_write::<RoleBinding>(&server, name, &mut write).await?;
         if asks {
             found.extend(to_delete::<RoleBinding>(&server, &id, &write).await?);
         }

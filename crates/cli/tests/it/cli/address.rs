@@ -5,7 +5,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::command_limits::PROBE_TIME_MAX;
-use crate::common::{Serving, capstan, stderr};
+use crate::common::{Serving, capstan, folder, stderr};
 
 fn error(addr: &str) -> String {
     let output = capstan(&["check", "alice", "repo.list", "acme", "--addr", addr]);
@@ -30,14 +30,22 @@ fn other_schemes_are_refused_with_what_to_give() {
 
 #[test]
 fn an_unreachable_server_has_one_cause() {
-    for (addr, cause) in [
-        ("http://127.0.0.1:1", "Connection refused"),
-        ("unix:/no/such/socket", "No such file or directory"),
+    let folder = folder("address-sockets");
+    let left = folder.join("left.sock");
+    drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+    let unix = |path: &std::path::Path| format!("unix:{}", path.display());
+    let long = unix(&folder.join("long".repeat(30)));
+    for (addr, advice, cause) in [
+        ("http://127.0.0.1:1", "start a server: capstan serve --demo", "Connection refused"),
+        ("unix:/no/such/socket", "no socket is there: a server makes DIR/operator.sock", "No such"),
+        (&unix(&left), "no server listens there: start it", "Connection refused"),
+        (&long, "the system takes no path of ", "path must be shorter than SUN_LEN"),
     ] {
         let text = error(addr);
-        assert!(text.starts_with(&format!("error: cannot reach {addr} (start a server")), "{text}");
-        assert_eq!(text.matches("os error").count(), 1, "{text}");
-        assert!(text.contains(&format!("--demo): {cause}")), "{text}");
+        let start = format!("error: cannot reach {addr} ({advice}");
+        assert!(text.starts_with(&start), "{text}");
+        assert!(text.contains(&format!("): {cause}")), "{text}");
+        assert!(text.matches("os error").count() <= 1, "{text}");
     }
 }
 

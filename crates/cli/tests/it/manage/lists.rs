@@ -4,6 +4,7 @@ use serde_json::json;
 
 use super::server::Fake;
 use super::{done, failed, json_of};
+use crate::common::{command, stderr};
 
 #[test]
 fn a_list_has_all_pages_in_every_format() {
@@ -23,6 +24,36 @@ fn a_list_has_all_pages_in_every_format() {
     assert_eq!(tree, "acme  Acme Corp\n└── web  Web\n    └── eu  Web\nother  Other\n");
     let (table, _) = done(&server, &["iam", "groups", "list"]);
     assert!(table.contains("│ acme/web/eu ┆ Web       ┆"), "{table}");
+}
+
+/// Each command that lists the roles of a server, with and without a saved address.
+#[test]
+fn roles_are_as_new_as_they_are_asked_for() {
+    let server = Fake::start();
+    for line in [
+        &["roles", "list"][..],
+        &["roles", "list", "--parent", "acme/web"],
+        &["roles", "compare"],
+        &["roles", "diff", "owner", "viewer"],
+    ] {
+        for (mode, sent) in [
+            ("at-least=1099511627777", json!({"at_least": "1099511627777"})),
+            ("full", json!({"fully_consistent": true})),
+        ] {
+            let line = [line, &["--consistency", mode]].concat();
+            done(&server, &line);
+            let calls = server.calls();
+            let lists: Vec<_> =
+                calls.iter().filter(|call| call.method == "RoleService/ListRoles").collect();
+            assert!(!lists.is_empty());
+            for call in lists {
+                assert_eq!(call.message()["consistency"], sent, "{line:?}");
+            }
+            let output = command(&line).env("CAPSTAN_ADDR", &server.addr).output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert!(!server.calls().is_empty(), "a catalog has no revision: {line:?}");
+        }
+    }
 }
 
 #[test]

@@ -117,8 +117,16 @@ fn a_scope_is_an_id_of_either_kind_before_it_is_a_name() {
 fn a_folder_is_no_organization() {
     let server = Fake::start();
     for (kind, id, text) in [
-        ("folders", "acme", "`acme` is no folder: `capstan iam organizations` is for it"),
-        ("organizations", "acme/web", "`acme/web` is no organization: `capstan iam folders` is"),
+        (
+            "folders",
+            "acme",
+            "`acme` is no folder but the path of an organization: `capstan iam organizations` is for it; a display",
+        ),
+        (
+            "organizations",
+            "acme/web",
+            "`acme/web` is no organization but the path of a folder: `capstan iam folders` is for it; a display",
+        ),
     ] {
         for line in [&["delete", id, "--yes"][..], &["update", id, "--name", "x"]] {
             let (code, error) = failed(&server, &[&["iam", kind], line].concat());
@@ -127,8 +135,20 @@ fn a_folder_is_no_organization() {
     }
     assert!(server.calls().is_empty());
     done(&server, &["iam", "groups", "delete", "acme", "--yes"]);
-    let (_, note) = done(&server, &["iam", "folders", "delete", "Acme Corp", "--yes"]);
-    assert!(note.starts_with("deleted organization acme at revision"), "{note}");
+    // Also by a display name, which nobody can tell from the line.
+    server.put("groups", json!({"id": "acme/db", "name": "Data base"}));
+    for (kind, name, id) in
+        [("folders", "Acme Corp", "acme"), ("organizations", "Data base", "acme/db")]
+    {
+        for line in [&["delete", name, "--yes"][..], &["update", name, "--name", "x"]] {
+            server.calls();
+            let (code, error) = failed(&server, &[&["iam", kind], line].concat());
+            assert_eq!((code, error.contains(&format!("`{id}` is no "))), (2, true), "{error}");
+            assert!(server.calls().iter().all(|call| call.method.contains("/List")));
+        }
+    }
+    let (_, note) = done(&server, &["iam", "folders", "delete", "Data base", "--yes"]);
+    assert!(note.starts_with("deleted folder acme/db at revision"), "{note}");
 }
 
 #[test]

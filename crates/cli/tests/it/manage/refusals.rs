@@ -114,6 +114,11 @@ fn the_repetition_that_is_advised_is_the_same_request() {
     let sent = server.calls()[0].message()["role_binding"]["expires_at"].clone();
     let advice = format!(" and --expires-at {} instead of --ttl within", sent.as_str().unwrap());
     assert!(error.contains(&advice), "{error}");
+    unknown("CreateRole");
+    let create = ["iam", "roles", "create", "x", "--parent", "Acme Corp", "--like", "viewer"];
+    let (_, error) = failed(&server, &create);
+    let advice = " and the id acme instead of `Acme Corp` and --capability groups.list,repo.list instead of --like within";
+    assert!(error.contains(advice), "{error}");
 }
 
 #[test]

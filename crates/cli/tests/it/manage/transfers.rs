@@ -121,6 +121,29 @@ fn an_import_is_not_repeated() {
     assert_eq!(server.calls().len(), 1);
 }
 
+/// What nobody knows the end of is found out, not guessed.
+#[test]
+fn an_unclear_end_says_how_to_find_out() {
+    let server = Fake::start();
+    let unknown = || refusal(tonic::Code::Unavailable, "who knows", "COMMIT_OUTCOME_UNKNOWN", &[]);
+    server.script("Import", Err(unknown()));
+    let output = run_with(&server, &["policy", "import", "-"], "version: 1\n");
+    let error = stderr(&output);
+    assert_eq!((output.status.code(), server.calls().len()), (Some(2), 1), "{error}");
+    let audit = "`capstan audit list --method capstan.iam.v1.PolicyService/";
+    for part in ["whether it was done is unknown", "--dry-run shows no change", audit, "Import`"] {
+        assert!(error.contains(part), "{part} in {error}");
+    }
+    server.script("SetCatalog", Err(unknown()));
+    let (code, error) = failed(&server, &["catalog", "set", "chainguard-2025-08-14"]);
+    assert_eq!((code, server.calls().len()), (2, 1), "{error}");
+    assert!(error.contains(audit) && error.contains("SetCatalog` has a record"), "{error}");
+    // A rehearsal leaves nothing open.
+    server.script("Import", Err(unknown()));
+    let output = run_with(&server, &["policy", "import", "-", "--dry-run"], "version: 1\n");
+    assert!(!stderr(&output).contains("whether it was done"), "{}", stderr(&output));
+}
+
 #[test]
 fn a_catalog_is_set_by_its_name_or_a_file() {
     let server = Fake::start();
