@@ -16,7 +16,7 @@ use crate::iam::connection::{Connection, Safety, next_page};
 use crate::iam::json;
 use crate::iam::kind::time;
 use crate::iam::names::{group_or_all, term};
-use crate::iam::refusal::code_word;
+use crate::iam::refusal::{Refusal, code_word};
 use crate::iam::verbs::FilterArgs;
 use crate::limits::{AUDIT_RECORDS_SHOWN, PAGE_OBJECTS};
 use crate::output::{self, Format};
@@ -57,7 +57,7 @@ struct List {
     actor: Option<String>,
 
     /// Only calls of this method, such as capstan.iam.v1.GroupService/CreateGroup
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", add = completion::method())]
     method: Option<String>,
 
     /// Only what was done to the object with this path
@@ -121,7 +121,9 @@ impl List {
             page_token: String::new(),
             consistency: self.filter.read.consistency.message(),
         };
-        let found = self.read(&server, request).await?;
+        let parent = request.parent.clone();
+        let found = self.read(&server, request).await;
+        let found = found.map_err(|error| Refusal::or_of_one(error, &parent))?;
         match format {
             Format::Json => {
                 let records = found.records.iter().map(|one| json::of(one, "AuditRecord"));

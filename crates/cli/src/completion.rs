@@ -25,6 +25,7 @@ use std::thread;
 use std::time::Duration;
 
 use capstan_policy::Catalogs;
+use capstan_proto::methods::METHODS;
 use clap_complete::env::{Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
 use clap_complete::{
     ArgValueCompleter, CompleteEnv, CompletionCandidate, PathCompleter, Shell,
@@ -111,6 +112,17 @@ pub(crate) fn catalog() -> ArgValueCompleter {
         let mut found: Vec<_> = names.map(CompletionCandidate::new).collect();
         found.extend(PathCompleter::file().complete(typed));
         found
+    })
+}
+
+/// The completer of an argument that is a method of the management, as the audit log names it.
+pub(crate) fn method() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let start = typed.to_string_lossy();
+        let names = METHODS.iter().filter_map(|method| method.path.strip_prefix('/'));
+        let names =
+            names.filter(|name| name.starts_with("capstan.iam.") && name.starts_with(&*start));
+        names.map(CompletionCandidate::new).collect()
     })
 }
 

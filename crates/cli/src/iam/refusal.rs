@@ -76,6 +76,18 @@ impl Refusal {
         self.advice = format!("{}{separator}{advice}", self.advice);
     }
 
+    /// The error of a call about everything, which only the operator may make, with advice for others: `--parent` asks
+    /// about one organization. Other errors, and those with a parent, stay as they are.
+    pub(crate) fn or_of_one(mut error: anyhow::Error, parent: &str) -> anyhow::Error {
+        if let Some(refusal) = error.downcast_mut::<Self>()
+            && refusal.reason == "OPERATOR_ONLY"
+            && parent.is_empty()
+        {
+            refusal.advise("anybody who may: of one organization, with --parent ORG");
+        }
+        error
+    }
+
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == Code::NotFound
     }

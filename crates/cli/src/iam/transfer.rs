@@ -16,6 +16,7 @@ use super::connection::{Connection, Safety, ServerArgs};
 use super::difference::{print_access, print_changes};
 use super::json;
 use super::names::{group_or_all, id_of};
+use super::refusal::Refusal;
 use crate::audit::file;
 use crate::completion;
 use crate::decider::Consistency;
@@ -160,10 +161,12 @@ async fn receive(
     request: iam::ExportRequest,
     mut into: impl io::Write,
 ) -> anyhow::Result<u64> {
+    let parent = request.parent.clone();
     let send = async |request: Request<_>| {
         PolicyServiceClient::new(server.service()).export(request).await
     };
-    let mut parts = server.call(Safety::Read, request, send).await?;
+    let parts = server.call(Safety::Read, request, send).await;
+    let mut parts = parts.map_err(|error| Refusal::or_of_one(error, &parent))?;
     let mut revision = 0;
     loop {
         let part = match parts.message().await {

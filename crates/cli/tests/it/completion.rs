@@ -91,6 +91,11 @@ fn built_in_names_need_neither_policy_nor_server() {
     let old = tab("capstan roles list --catalog chainguard-2023-12-07 ");
     assert_eq!(names(old).len(), 4);
     assert_eq!(tab("capstan roles list --catalog chainguard-2023"), ["chainguard-2023-12-07 "]);
+    let method = "capstan.iam.v1.PolicyService/SetCatalog";
+    assert_eq!(
+        tab(&format!("capstan audit list --method {}", &method[..30])),
+        [format!("{method} ")]
+    );
     assert_eq!(tab("capstan check al"), [""; 0], "nobody knows the identities");
     assert_eq!(tab("capstan che"), ["check "]);
     assert_eq!(tab("capstan check --pol"), ["--policy "]);

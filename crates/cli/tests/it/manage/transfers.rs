@@ -36,6 +36,7 @@ fn a_document_is_exported_to_standard_output_or_a_file() {
     server.script("Export", Err(refused));
     let (code, error) = failed(&server, &export);
     assert_eq!((code, error.contains("operator.sock")), (1, true), "{error}");
+    assert!(error.contains("of one organization, with --parent ORG"), "{error}");
     let left: Vec<_> = std::fs::read_dir(file.parent().unwrap()).unwrap().collect();
     assert_eq!(left.len(), 1, "the file from before, whole, and nothing else");
     assert_eq!(std::fs::read_to_string(&file).unwrap(), "version: 1\ngroups: []\n");

@@ -111,6 +111,9 @@ fn what_may_not_be_imported_or_exported_is_refused() {
     store.refused(&["policy", "export", "--parent", "nothing"], "NOT_FOUND");
     // At the root nothing is hidden.
     store.refused(&["policy", "export"], "OPERATOR_ONLY");
+    store.refused(&["audit", "list"], "OPERATOR_ONLY");
+    let refused = stderr(&store.run(&["audit", "list"]));
+    assert!(refused.contains("of one organization, with --parent ORG"), "{refused}");
     store.refused(&["catalog", "set", "chainguard-2025-08-14+errata"], "OPERATOR_ONLY");
     let wrong = store.file("wrong.yaml", &NEXT.replace("scope: acme/web", "scope: acme/wep"));
     let output = store.run(&["--operator", "policy", "import", &wrong]);
