@@ -8,7 +8,7 @@ use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
 use super::RedbStore;
 use super::dir::Dir;
 use super::error::OpenError;
-use super::opening::{Opened, open as open_store};
+use super::opening::{Opened, open as open_store, open_verified};
 use super::schema::{Kept, TableError, open, read_transaction};
 use super::view::{Tables, caught};
 use crate::batch::bytes_of;
@@ -38,7 +38,8 @@ pub struct Compacted {
 
 impl RedbStore {
     /// Reads every record of the store in a directory, and verifies checksums, the head, and the digests of the kept
-    /// transactions. The store must not be open. This blocks. `capstan store check` calls it.
+    /// transactions. The store must not be open. The file is not changed, but made private. This blocks.
+    /// `capstan store check` calls it.
     ///
     /// # Errors
     ///
@@ -47,7 +48,7 @@ impl RedbStore {
         let dir = Dir::open(dir)?;
         dir.look()?;
         let Opened { handle: _open, tables, meta } =
-            open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
+            open_verified(&dir, &dir.file(), &Limits::default(), 1)?;
         caught(|| verify(&tables, meta.head, meta.kept)).map_err(|error| of_file(&dir, error))
     }
 

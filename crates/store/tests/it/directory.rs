@@ -76,6 +76,18 @@ fn a_store_is_private_and_its_first_batch_is_there_from_the_start() {
     assert_eq!((checked.head.seq, checked.head.epoch, checked.head.n_ops), (1, 1, 200));
     assert_eq!((checked.entries, checked.entry_bytes, checked.kept_from), (200, 200 * 507, 1));
 
+    // Who checks a store changes nothing, not even what a crash has left to be repaired.
+    let store = stored.open().unwrap();
+    fs::copy(&stored.file, stored.dir.join("crashed")).unwrap();
+    drop(store);
+    fs::rename(stored.dir.join("crashed"), &stored.file).unwrap();
+    let before =
+        (fs::read(&stored.file).unwrap(), stored.file.metadata().unwrap().modified().unwrap());
+    assert_eq!(RedbStore::check(&stored.dir).unwrap(), checked);
+    let after =
+        (fs::read(&stored.file).unwrap(), stored.file.metadata().unwrap().modified().unwrap());
+    assert!(before == after);
+
     // A restored copy may have the mode of its archive.
     fs::set_permissions(&stored.file, Permissions::from_mode(0o644)).unwrap();
     let store = stored.open().unwrap();

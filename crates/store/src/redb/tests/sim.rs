@@ -177,7 +177,10 @@ impl State {
         let number = self.operations;
         self.operations += 1;
         let fault = self.fault.as_mut()?;
-        if number < fault.at || fault.count == 0 || (matches!(fault.kind, FaultKind::Sync(_)) && !is_sync) {
+        if number < fault.at
+            || fault.count == 0
+            || (matches!(fault.kind, FaultKind::Sync(_)) && !is_sync)
+        {
             return None;
         }
         fault.count -= 1;
