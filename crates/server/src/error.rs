@@ -67,9 +67,18 @@ pub enum RequestError {
     /// The store cannot do what the call needs.
     #[error(transparent)]
     Store(StoreFailure),
+    /// A bug of the server. Its details are in the log only.
+    #[error("internal error {correlation}")]
+    Bug {
+        /// The id of the log line.
+        correlation: String,
+    },
     /// The objects of a revision cannot be read.
     #[error("the store cannot be read: try again, and look into the log of the server")]
     Unreadable,
+    /// A change is larger than the store takes at once: what, and what is possible.
+    #[error("{0}")]
+    TooLarge(String),
     /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {
@@ -131,6 +140,13 @@ impl From<ObjectsError> for RequestError {
 }
 
 impl RequestError {
+    /// The error of a bug, which the log describes.
+    pub(crate) fn bug(text: &str) -> Self {
+        let correlation = format!("{:016x}", fastrand::u64(..));
+        tracing::error!(correlation, "internal error: {text}");
+        Self::Bug { correlation }
+    }
+
     pub(crate) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Field { field: field.into(), problem: format!("{problem}") }
     }

@@ -285,6 +285,12 @@ pub const FILTER_BYTES_MAX: usize = 4_096;
 pub const FILTER_TERMS_MAX: usize = 16;
 /// Objects that one page of a management list looks at. It bounds the time of a page that finds little.
 pub const SCANNED_MAX: usize = 10_000;
+/// Bytes of objects or audit records that one page looks at. It bounds the same if they are long: 32 MiB take some 100 ms
+/// to read and decode.
+pub const SCANNED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of the objects before and after a change that an audit record in a list has: with the largest request before and
+/// after it fits into a page of 4 MiB, whose record in the store may have 12 MiB.
+pub const AUDIT_OBJECTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Bytes of the document in one message of an export.
 pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
 /// Parts of an export that wait for a slow client.
@@ -292,8 +298,16 @@ pub const EXPORT_PARTS_MAX: usize = 4;
 /// Time that a part of an export waits for its client. Each export keeps a revision of the store, whose old pages cannot
 /// be used again meanwhile.
 pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
+/// Time of an export, however fast its client reads. A document of 256 MiB needs 430 KiB a second.
+pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Time after which an export judges its caller again if no other revision is published: a role binding may have ended.
+pub const EXPORT_JUDGED_TIME: Duration = Duration::from_secs(1);
 /// Exports at a time. Each has a thread.
 pub const EXPORTS_MAX: usize = 8;
+/// The same of one caller: a quarter of all.
+pub const CALLER_EXPORTS_MAX: usize = 2;
+/// Time that an import waits for the next part of its document. Other imports wait meanwhile.
+pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its
 /// objects and the next index, many times the bytes of the document.
 pub const IMPORTS_MAX: usize = 1;
@@ -337,6 +351,8 @@ pub const REASON_HEADER_BYTES_MAX: usize = 1024;
 /// one commit they are as many as the permits of management calls, of which none would be left for reads on a slow disk
 /// otherwise.
 pub const WRITES_QUEUED_MAX: usize = 256;
+/// The same of one caller, the operator included: half of all, so that nobody takes all places.
+pub const CALLER_WRITES_QUEUED_MAX: usize = WRITES_QUEUED_MAX / 2;
 /// Changes of one commit.
 pub const WRITE_GROUP_MAX: usize = 128;
 /// Bytes of keys and values of one commit; then no further change joins it.
@@ -346,6 +362,8 @@ pub const WRITE_GROUP_BYTES: u64 = 8 * 1024 * 1024;
 pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Time for which the answer to a change with a request id is kept for a retry (contract, section 6).
 pub const REQUEST_KEPT: Duration = Duration::from_secs(600);
+/// Callers that are remembered as noted in this hour, so that each is noted once an hour.
+pub const SEEN_CALLERS_MAX: usize = 65_536;
 /// Records of refusals of one caller in a minute. Further ones are counted, and the next record has their number.
 pub const REFUSALS_PER_MINUTE: u32 = 60;
 /// Callers whose refusals are counted.
@@ -364,7 +382,7 @@ pub struct Quotas {
     pub creator_objects: u64,
     /// Changes in an organization in a minute.
     pub organization_changes: u32,
-    /// Changes of one caller in a minute.
+    /// Changes that one caller asks for in a minute, also those that are refused or only validated.
     pub creator_changes: u32,
 }
 

@@ -26,6 +26,7 @@ impl RequestError {
             Self::Field { .. } => Code::InvalidArgument,
             Self::AuthnFailed => Code::Unauthenticated,
             Self::NotFound => Code::NotFound,
+            Self::Bug { .. } => Code::Internal,
             Self::NotReady
             | Self::Draining
             | Self::RevisionNotAvailable { .. }
@@ -42,6 +43,7 @@ impl RequestError {
                 iam::Code::Aborted => Code::Aborted,
                 iam::Code::Unauthenticated => Code::Unauthenticated,
             },
+            Self::TooLarge(_) => Code::ResourceExhausted,
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable
                 | StoreFailure::ReadOnly
@@ -57,7 +59,7 @@ impl RequestError {
         Some(match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::AuthnFailed => "AUTHN_FAILED",
-            Self::NotFound => return None,
+            Self::NotFound | Self::Bug { .. } => return None,
             Self::NotReady | Self::Draining => "NOT_READY",
             Self::RevisionNotAvailable { .. }
             | Self::PageTooOld { .. }
@@ -66,6 +68,7 @@ impl RequestError {
             Self::ReadOnly => "READ_ONLY",
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
+            Self::TooLarge(_) => "TOO_LARGE",
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable => "STORE_UNREACHABLE",
                 StoreFailure::ReadOnly => "STORE_READ_ONLY",
@@ -144,7 +147,8 @@ impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
         let text = error.to_string();
         let Some(reason) = error.reason() else {
-            // What carries no reason carries nothing: a hidden object is as an absent one, byte for byte.
+            // What carries no reason carries nothing: a hidden object is as an absent one, byte for byte, and of a bug
+            // the caller learns nothing.
             return Self::new(error.code(), text);
         };
         let (mut details, metadata) = (ErrorDetails::new(), error.metadata());
@@ -269,6 +273,7 @@ mod tests {
                 Code::ResourceExhausted,
                 "QUOTA",
             ),
+            (RequestError::TooLarge("x".into()), Code::ResourceExhausted, "TOO_LARGE"),
             (
                 refused(Cause::OperatorOnly { scope: scope(), absent: vec![] }, None),
                 Code::PermissionDenied,
@@ -291,7 +296,7 @@ mod tests {
             assert_eq!(info.domain, DOMAIN);
             if code == Code::ResourceExhausted {
                 let wait = status.metadata().get(RETRY_PUSHBACK_KEY).unwrap().to_str().unwrap();
-                assert_eq!(wait == "-1", reason == "QUOTA", "{error:?}");
+                assert_eq!(wait == "-1", reason != "OVERLOADED", "{error:?}");
             }
         }
     }

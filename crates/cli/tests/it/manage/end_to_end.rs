@@ -39,9 +39,15 @@ impl Store {
     }
 
     pub(super) fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    /// Serves it anew, with these options.
+    pub(super) fn serve_with(&mut self, more: &[&str]) {
+        let data = self.data();
         let arguments = [
             "--data",
-            &self.data(),
+            &data,
             "--insecure-trust-caller-header",
             "--listen",
             "127.0.0.1:0",
@@ -49,8 +55,12 @@ impl Store {
             "none",
         ];
         // One at a time may have the store.
+        self.stop();
+        self.serving = Some(Serving::start(&[&arguments[..], more].concat(), 2));
+    }
+
+    pub(super) fn stop(&mut self) {
         drop(self.serving.take());
-        self.serving = Some(Serving::start(&arguments, 2));
     }
 
     /// Runs a command as `alice`, or as the operator with `--operator` in front.
@@ -144,7 +154,7 @@ fn an_organization_is_made_structured_delegated_and_audited() {
     store.refused(&["iam", "roles", "update", "viewer", "--name", "x"], "BUILT_IN");
     let own = store.done(&["iam", "role-bindings", "list", "--identity", "alice", "-o", "id"]);
     store.refused(&["iam", "role-bindings", "delete", own.trim(), "--yes"], "LAST_OWNER");
-    store.refused(&["iam", "folders", "delete", "acme", "--yes"], "NOT_EMPTY");
+    store.refused(&["iam", "organizations", "delete", "acme", "--yes"], "NOT_EMPTY");
 
     // The same request twice is done once; a lost update is refused.
     let create = ["iam", "folders", "create", "acme/db", "--request-id", "r1"];

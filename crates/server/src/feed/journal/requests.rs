@@ -49,6 +49,9 @@ struct Answered {
     value: Vec<u8>,
 }
 
+/// An answer that is kept.
+pub(super) struct Kept(Answer);
+
 /// The request id of a write, if it has one.
 pub(super) struct RequestId {
     hash: Hash,
@@ -78,17 +81,24 @@ impl RequestId {
     ///
     /// # Errors
     ///
-    /// The id was used for another operation, or the store cannot be read.
+    /// The store cannot be read.
     pub(super) fn find(
         &self,
         state: &Overlay,
         now: Timestamp,
-    ) -> Result<Option<Written>, RequestError> {
+    ) -> Result<Option<Kept>, RequestError> {
         let Some(value) = state.value(&self.key()).map_err(unreadable)? else { return Ok(None) };
         let answer = Answer::decode(value).map_err(|error| corrupt(&error.to_string()))?;
-        if now.seconds() >= answer.seconds.saturating_add_unsigned(REQUEST_KEPT.as_secs()) {
-            return Ok(None);
-        }
+        let end = answer.seconds.saturating_add_unsigned(REQUEST_KEPT.as_secs());
+        Ok((now.seconds() < end).then_some(Kept(answer)))
+    }
+
+    /// The answer again.
+    ///
+    /// # Errors
+    ///
+    /// The id was used for another operation, or the answer is corrupt.
+    pub(super) fn again(&self, Kept(answer): Kept) -> Result<Written, RequestError> {
         if answer.operation != self.operation {
             let problem = "it was used for another request within 10 minutes: make a new one";
             return Err(RequestError::field("request_id", problem));
@@ -97,7 +107,7 @@ impl RequestId {
         let objects: Vec<_> =
             objects.collect::<Result<_, _>>().map_err(|error| corrupt(&error.to_string()))?;
         let response = response(answer.shape, objects).ok_or_else(|| corrupt("its shape"))?;
-        Ok(Some(Written { response, revision: answer.revision }))
+        Ok(Written { response, revision: answer.revision })
     }
 
     /// Operations that keep an answer.

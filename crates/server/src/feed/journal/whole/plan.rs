@@ -17,7 +17,8 @@ use capstan_engine::{self as engine, Change, Path, PathBuf, Snapshot, Timestamp}
 use capstan_iam::audit::AuditChange;
 use capstan_iam::limits::AUDIT_CHANGES_BYTES_MAX;
 use capstan_iam::{
-    Group, Identity, Kind, Meta, Object, Objects as _, Resource, Role, RoleBinding, record,
+    Group, Identity, Kind, Meta, Object, Objects as _, Resource, Role, RoleBinding,
+    derived_identity_id, record,
 };
 use capstan_policy::{Details, ListDetails, Policy};
 use capstan_store::Op;
@@ -209,9 +210,20 @@ impl Comparison<'_> {
             }
             let list = &self.policy.details.identities;
             if let Some(found) = list.get(at).and_then(|details| details.authentication.as_ref()) {
-                authentication::stored(found)
+                let stored = authentication::stored(found);
+                stored
                     .check()
                     .or_else(|error| refused(format!("authentication of `{id}`: {error}")))?;
+                // Otherwise somebody who is bound by the derived id is another identity than who logs in.
+                if id.as_path().parent().is_none()
+                    && let Some((issuer, subject)) = stored.literal()
+                    && let Ok(derived) = derived_identity_id(issuer, subject)
+                    && derived != id.as_str()
+                {
+                    return refused(format!(
+                        "a root identity with the issuer and subject of `{id}` has the id `{derived}`"
+                    ));
+                }
             }
         }
         Ok(())
