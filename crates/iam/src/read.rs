@@ -131,8 +131,8 @@ impl<'s> Reader<'s> {
 
     /// A root identity is seen by who holds `role_bindings.list` where it is bound.
     fn sees_root(&self, id: Path<'_>) -> bool {
-        let bindings = self.access.view.snapshot().role_bindings(id);
-        bindings.iter().any(|one| self.holds("role_bindings.list", one.scope.as_path()))
+        let mut scopes = self.access.view.snapshot().bound_scopes(id);
+        scopes.any(|scope| self.holds("role_bindings.list", scope))
     }
 
     /// The topmost scopes at which the caller holds one of these capabilities, sorted: what it may list lies there and

@@ -222,16 +222,14 @@ fn root_update(
 /// R13: a root identity that is not the actor: the operator's. Told to who may see it and holds `groups.list` where
 /// it is bound.
 fn root_of_another(access: &Access<'_>, id: Path<'_>) -> Result<(), JudgeError> {
-    let bindings = access.view.snapshot().role_bindings(id);
-    let holds = |capability, scope: &PathBuf| access.rights.holds(capability, scope.as_path());
-    let seen = bindings
-        .iter()
-        .map(|binding| &binding.scope)
-        .find(|scope| holds("role_bindings.list", scope) && holds("groups.list", scope));
-    match seen {
-        Some(scope) => access.only_operator(Rule::AcrossOrganizations, Some(scope.as_path())),
-        None => access.only_operator(Rule::AcrossOrganizations, Some(id)),
-    }
+    let holds = |capability, scope| access.rights.holds(capability, scope);
+    let seen = access
+        .view
+        .snapshot()
+        .bound_scopes(id)
+        .filter(|scope| holds("role_bindings.list", *scope) && holds("groups.list", *scope))
+        .min();
+    access.only_operator(Rule::AcrossOrganizations, Some(seen.unwrap_or(id)))
 }
 
 /// R8 and R17 for what changes.

@@ -171,6 +171,14 @@ proptest! {
             prop_assert!(snapshot.is_registered(identity.id.as_path()));
             prop_assert_eq!(snapshot.is_disabled(identity.id.as_path()), identity.disabled);
         }
+        for identity in identities(&world) {
+            let theirs = facts.role_bindings.iter().filter(|one| one.identity == identity);
+            let mut expected: Vec<_> = theirs.map(|one| one.scope.as_path()).collect();
+            let mut found: Vec<_> = snapshot.bound_scopes(identity.as_path()).collect();
+            expected.sort();
+            found.sort();
+            prop_assert_eq!(found, expected);
+        }
         for id in model.unregistered() {
             prop_assert!(!snapshot.is_registered(id.as_path()));
             prop_assert!(snapshot.identity_state(id.as_path()).is_some_and(|state| state.bound));
