@@ -7,12 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use capstan_engine::Timestamp;
 use regex::{Regex, RegexBuilder};
+use regex_syntax::ParserBuilder;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use crate::limits::{
     CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_BYTES_MAX, JWKS_KEYS_MAX, PATTERN_BYTES_MAX,
-    PATTERN_COMPILED_BYTES_MAX,
+    PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX, PATTERNS_BYTES_MAX,
 };
 
 /// How an identity proves who it is.
@@ -155,7 +156,22 @@ impl Authentication {
 }
 
 impl ClaimMatch {
+    /// Every pattern of it.
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let matches = [Some(&self.issuer), Some(&self.subject), self.audience.as_ref()];
+        let own = matches.into_iter().flatten().filter_map(|one| match one {
+            Match::Pattern(pattern) => Some(pattern.as_str()),
+            Match::Exact(_) => None,
+        });
+        own.chain(self.claim_patterns.values().map(String::as_str))
+    }
+
     fn check(&self) -> Result<(), AuthenticationError> {
+        let bytes: usize = self.patterns().map(str::len).sum();
+        if bytes > PATTERNS_BYTES_MAX {
+            let problem = format!("patterns of {bytes} bytes are more than {PATTERNS_BYTES_MAX}");
+            return Err(AuthenticationError::new("claim_match", problem));
+        }
         self.issuer.check("claim_match.issuer")?;
         self.subject.check("claim_match.subject")?;
         if let Some(audience) = &self.audience {
@@ -194,31 +210,46 @@ impl Match {
     }
 }
 
-/// Compiles a pattern so that it matches whole texts only, in linear time.
+/// Why a pattern cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PatternError {
+    /// It is empty.
+    #[error("an empty pattern; expected a regular expression")]
+    Empty,
+    /// It is no regular expression, or its groups are nested deeper than [`PATTERN_NESTING_MAX`].
+    #[error("not a regular expression whose groups are nested at most {PATTERN_NESTING_MAX} deep")]
+    Malformed,
+    /// It takes more than [`PATTERN_COMPILED_BYTES_MAX`] when it is compiled.
+    #[error("too large when compiled, use fewer or smaller repetitions")]
+    Large,
+}
+
+/// Compiles a pattern, once, so that it matches whole texts only, in linear time.
 ///
 /// # Errors
 ///
 /// The pattern is malformed or too large when compiled.
-pub fn compile_pattern(pattern: &str) -> Result<Regex, regex::Error> {
-    // Compiled alone first: `a)|(b` is no pattern, and would be one inside the parentheses.
-    let limited =
-        |text: &str| RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES_MAX).build();
-    limited(pattern)?;
-    limited(&format!("\\A(?:{pattern})\\z"))
+pub fn compile_pattern(pattern: &str) -> Result<Regex, PatternError> {
+    if pattern.is_empty() {
+        return Err(PatternError::Empty);
+    }
+    // Parsed alone first, which is cheap: `a)|(b` is no pattern, and would be one inside the parentheses.
+    let parsed = ParserBuilder::new().nest_limit(PATTERN_NESTING_MAX).build().parse(pattern);
+    parsed.map_err(|_| PatternError::Malformed)?;
+    let mut whole = RegexBuilder::new(&format!("\\A(?:{pattern})\\z"));
+    whole.size_limit(PATTERN_COMPILED_BYTES_MAX).build().map_err(|error| match error {
+        regex::Error::CompiledTooBig(_) => PatternError::Large,
+        _ => PatternError::Malformed,
+    })
 }
 
 fn check_pattern(field: &str, pattern: &str) -> Result<(), AuthenticationError> {
-    let problem = if pattern.is_empty() {
-        "an empty pattern; expected a regular expression".to_owned()
-    } else if pattern.len() > PATTERN_BYTES_MAX {
+    let problem = if pattern.len() > PATTERN_BYTES_MAX {
         format!("{} bytes are more than {PATTERN_BYTES_MAX}", pattern.len())
     } else {
         match compile_pattern(pattern) {
             Ok(_) => return Ok(()),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                "too large when compiled, use fewer or smaller repetitions".to_owned()
-            }
-            Err(_) => "not a regular expression".to_owned(),
+            Err(error) => error.to_string(),
         }
     };
     Err(AuthenticationError::new(field, problem))

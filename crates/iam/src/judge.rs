@@ -1,11 +1,12 @@
 //! Judges an operation on the state before it: what it does, or why it is refused.
 //!
 //! ```text
-//! is the caller known ▸ are the fields well formed ▸ the method's capability on the path ▸ is it there, with this
-//! etag ▸ are references there ▸ the rules ▸ is there still an owner
+//! is the caller known ▸ are texts, types and properties well formed ▸ the method's capability on the path ▸ can an
+//! identity authenticate so ▸ is it there, with this etag ▸ are references there ▸ the rules ▸ is there still an owner
 //! ```
 //!
-//! The order is part of the contract: a caller that lacks the capability learns nothing of what exists.
+//! The order is part of the contract: a caller that lacks the capability learns nothing of what exists. Nor does it
+//! cost more than to read its request: patterns are compiled after the capability.
 
 mod bindings;
 mod fields;

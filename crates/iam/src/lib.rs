@@ -28,8 +28,8 @@ mod state;
 mod view;
 
 pub use authentication::{
-    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, StaticKeys,
-    compile_pattern, derived_identity_id,
+    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, PatternError,
+    StaticKeys, compile_pattern, derived_identity_id,
 };
 pub use judge::judge;
 pub use object::{

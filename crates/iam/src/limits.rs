@@ -24,6 +24,12 @@ pub const CLAIMS_MAX: usize = 32;
 /// Most bytes of a pattern.
 pub const PATTERN_BYTES_MAX: usize = 2_048;
 
+/// Most bytes of all patterns of one identity: the writer compiles each of them while others wait.
+pub const PATTERNS_BYTES_MAX: usize = 4 * 1_024;
+
+/// How deep the groups of a pattern are nested at most.
+pub const PATTERN_NESTING_MAX: u32 = 50;
+
 /// Most bytes of a compiled pattern: what one pattern may cost in memory, and with it in time per byte of a claim.
 pub const PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1_024;
 
