@@ -158,6 +158,24 @@ impl Snapshot {
         })
     }
 
+    /// The role bindings of an identity at exactly this scope, whether or not they count, in an order that may differ
+    /// between snapshots. None if the identity is not known or the path names no scope.
+    ///
+    /// Costs a search among the bindings of the identity, and a hash for each id that is derived.
+    pub fn role_bindings_at(
+        &self,
+        identity: Path<'_>,
+        scope: Path<'_>,
+    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        let index = self.index();
+        let identity = index.identities().get(identity.as_str());
+        let both = identity.zip(index.scope(scope.as_str()));
+        both.into_iter().flat_map(move |(identity, (scope, _))| {
+            let here = index.stored_at_scope(identity, scope);
+            here.filter_map(move |binding| index.role_binding(identity, &binding))
+        })
+    }
+
     /// The role binding with this identity, role and scope and this set of conditions, whatever its id and expiry.
     ///
     /// Costs a search among the bindings of the identity.

@@ -178,6 +178,16 @@ proptest! {
             expected.sort();
             found.sort();
             prop_assert_eq!(found, expected);
+            for scope in &places {
+                let whole = snapshot.role_bindings(identity.as_path()).into_iter();
+                let here = whole.filter(|one| one.scope == *scope);
+                let found = snapshot.role_bindings_at(identity.as_path(), scope.as_path());
+                let mut expected: Vec<_> = here.map(|one| format!("{one:?}")).collect();
+                let mut found: Vec<_> = found.map(|one| format!("{one:?}")).collect();
+                expected.sort();
+                found.sort();
+                prop_assert_eq!(found, expected);
+            }
         }
         for id in model.unregistered() {
             prop_assert!(!snapshot.is_registered(id.as_path()));
