@@ -1,4 +1,4 @@
-//! Reads: what a caller may see (R18), in one place for Get, List and WhoAmI.
+//! Reads: what a caller may see (R18), in one place for Get, List and Export.
 //!
 //! A Get needs the `.list` capability and is refused as a write would be. A List shows what the caller may see and
 //! refuses nothing.
@@ -9,7 +9,6 @@ use capstan_engine::{Path, PathBuf, Timestamp};
 
 use crate::judge::resource_capability;
 use crate::object::parent_or_self;
-use crate::rights::names;
 use crate::rules::access::Access;
 use crate::{Actor, Identity, JudgeError, Kind, Object, ObjectsError, Refusal, Rule};
 use crate::{RuleSet, State};
@@ -142,22 +141,12 @@ impl<'s> Reader<'s> {
         let catalog = self.access.view.snapshot().catalog();
         let wanted: Vec<_> =
             capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
-        let mut scopes = self.access.rights.by_scope();
-        scopes.retain(|_, given| wanted.iter().any(|one| given.contains(*one)));
-        let is_topmost = |scope: &&PathBuf| {
-            let mut above = scope.as_path().ancestors().skip(1);
-            !above.any(|path| scopes.contains_key(&PathBuf::from(path)))
+        let scopes = self.access.rights.scopes_with(&wanted);
+        let given = scopes.iter().filter_map(|scope| Path::parse(scope).ok());
+        let is_topmost = |scope: &Path<'_>| {
+            !scope.ancestors().skip(1).any(|above| scopes.contains(above.as_str()))
         };
-        scopes.keys().filter(is_topmost).cloned().collect()
-    }
-
-    /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits
-    /// is not repeated there. Empty for the operator.
-    #[must_use]
-    pub fn scopes(&self) -> Vec<(PathBuf, Vec<String>)> {
-        let catalog = self.access.view.snapshot().catalog();
-        let named = |(scope, given): (PathBuf, _)| (scope, names(catalog, &given));
-        self.access.rights.by_scope().into_iter().map(named).collect()
+        given.filter(is_topmost).map(PathBuf::from).collect()
     }
 }
 

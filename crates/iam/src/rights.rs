@@ -3,9 +3,11 @@
 //! `caps` are the capabilities of the bindings at a scope or above it that are in time and without conditions: only
 //! those authorize management calls, and only those can be passed on.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
-use capstan_engine::{CapabilityIx, CapabilitySet, Catalog, Path, PathBuf, Snapshot, Timestamp};
+use capstan_engine::{
+    CapabilityIx, CapabilitySet, Catalog, Path, PathBuf, Role, Snapshot, Timestamp,
+};
 
 use crate::Actor;
 
@@ -16,8 +18,6 @@ pub(crate) struct Rights<'s> {
     /// `None` for the operator, who lacks nothing.
     identity: Option<&'s PathBuf>,
     now: Timestamp,
-    /// Held beside it, by scope. Only tests of masked rules use it.
-    more: Vec<(PathBuf, CapabilitySet)>,
 }
 
 impl<'s> Rights<'s> {
@@ -30,17 +30,11 @@ impl<'s> Rights<'s> {
                 return None;
             }
         }
-        Some(Self { snapshot, identity, now, more: vec![] })
+        Some(Self { snapshot, identity, now })
     }
 
     pub(crate) const fn is_operator(&self) -> bool {
         self.identity.is_none()
-    }
-
-    /// The same with these capabilities at these scopes, too.
-    pub(crate) fn with(mut self, more: impl IntoIterator<Item = (PathBuf, CapabilitySet)>) -> Self {
-        self.more.extend(more);
-        self
     }
 
     /// Whether it holds a capability there. A capability that the catalog lacks is held by nobody.
@@ -60,10 +54,7 @@ impl<'s> Rights<'s> {
 
     fn held(&self, scope: Path<'_>) -> CapabilitySet {
         let Some(identity) = self.identity else { return nothing(self.snapshot.catalog()) };
-        let mut held = self.snapshot.held(identity.as_path(), scope, self.now).capabilities;
-        let more = self.more.iter().filter(|(at, _)| at.as_path().contains(scope));
-        more.for_each(|(_, more)| held.add(more));
-        held
+        self.snapshot.held(identity.as_path(), scope, self.now).capabilities
     }
 
     /// When it first holds one of the capabilities there no more; `None` for never. Those that it does not hold
@@ -73,19 +64,13 @@ impl<'s> Rights<'s> {
         held.first_end(capabilities)
     }
 
-    /// What its bindings without conditions that are in time give, by scope. Nothing for the operator.
-    pub(crate) fn by_scope(&self) -> BTreeMap<PathBuf, CapabilitySet> {
-        let mut scopes = BTreeMap::new();
-        let Some(identity) = self.identity else { return scopes };
-        for binding in self.snapshot.role_bindings(identity.as_path()) {
-            let counts = binding.when.is_empty()
-                && binding.expires_at.is_none_or(|expires_at| self.now < expires_at);
-            if let Some(role) = self.snapshot.role(&binding.role).filter(|_| counts) {
-                let given = scopes.entry(binding.scope);
-                given.or_insert_with(|| nothing(self.snapshot.catalog())).add(&role.capabilities);
-            }
-        }
-        scopes
+    /// The scopes at which bindings without conditions that are in time give one of these capabilities. Nowhere for the
+    /// operator.
+    pub(crate) fn scopes_with(&self, wanted: &[CapabilityIx]) -> BTreeSet<&'s str> {
+        let Some(identity) = self.identity else { return BTreeSet::new() };
+        let given = self.snapshot.given(identity.as_path(), self.now);
+        let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
+        given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str()).collect()
     }
 }
 

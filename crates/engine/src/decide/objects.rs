@@ -16,8 +16,6 @@ pub struct IdentityState {
     pub registered: bool,
     /// Whether it is disabled, so that no binding of it counts.
     pub disabled: bool,
-    /// Whether it has a binding, which may not count.
-    pub bound: bool,
 }
 
 /// What a snapshot knows of a group or a registered resource, apart from its properties.
@@ -27,16 +25,6 @@ pub struct ScopeState {
     pub group: bool,
     /// The number of groups, custom roles, identities and resources whose parent it is.
     pub children: usize,
-    /// The number of role bindings at exactly this scope, whether or not they count.
-    pub bindings: usize,
-}
-
-impl ScopeState {
-    /// Whether the group or resource can be deleted: nothing is below it or bound at it.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.children == 0 && self.bindings == 0
-    }
 }
 
 impl Snapshot {
@@ -44,11 +32,7 @@ impl Snapshot {
     #[must_use]
     pub fn identity_state(&self, identity: Path<'_>) -> Option<IdentityState> {
         let entry = self.index().identities().get(identity.as_str())?;
-        Some(IdentityState {
-            registered: is_registered(entry),
-            disabled: is_disabled(entry),
-            bound: self.index().stored_bindings_of(entry).next().is_some(),
-        })
+        Some(IdentityState { registered: is_registered(entry), disabled: is_disabled(entry) })
     }
 
     /// Whether an identity is registered. Costs one look-up.
@@ -70,7 +54,6 @@ impl Snapshot {
         Some(ScopeState {
             group: record.kind == ScopeKind::Group,
             children: record.children as usize,
-            bindings: record.bound_len(),
         })
     }
 

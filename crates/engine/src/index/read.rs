@@ -138,30 +138,9 @@ impl Index {
         &'s self,
         identity: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
-        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
-    ) {
-        self.on_path_in(packed_bindings(identity.payload()), identity, resource, visit);
-    }
-
-    /// [`Self::on_path`] for the stored bindings of an identity, those of a disabled one, too.
-    pub(crate) fn stored_on_path<'s>(
-        &'s self,
-        identity: Entry<'s, IdentityExtra>,
-        resource: Path<'_>,
-        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
-    ) {
-        let bindings = packed_bindings(stored_payload(identity));
-        self.on_path_in(bindings, identity, resource, visit);
-    }
-
-    #[inline]
-    fn on_path_in<'s>(
-        &'s self,
-        bindings: &'s [[u8; BINDING_BYTES]],
-        identity: Entry<'s, IdentityExtra>,
-        resource: Path<'_>,
         mut visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
+        let bindings = packed_bindings(identity.payload());
         let mut visit = |position, packed: PackedBinding| {
             debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
             let restrictions = restrictions(packed, position, identity);
