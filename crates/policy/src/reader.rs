@@ -14,13 +14,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 use capstan_engine::{Properties, Timestamp, Value as Attribute, did_you_mean, quote};
+use capstan_iam::fields::{check_name, check_text};
 use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
+use crate::NESTING_MAX;
 use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 use crate::locate::Unread;
 use crate::scalar::{INTEGER_MAX, Plain, TIME, parse_timestamp, resolve, whole};
 use crate::syntax::{SyntaxError, explain};
-use crate::{NESTING_MAX, TEXT_BYTES_MAX};
 
 pub(crate) use required::Required;
 
@@ -328,17 +329,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A name, description or purpose: at most [`TEXT_BYTES_MAX`] bytes, no control characters.
+    /// A name, description or purpose: see [`check_text`].
     pub(crate) fn text(&mut self, node: Node<'t>) -> Option<String> {
-        self.parse(node, "a text", |text| {
-            if text.len() > TEXT_BYTES_MAX {
-                return Err(format!("at most {TEXT_BYTES_MAX} bytes, not {}", text.len()));
-            }
-            if text.chars().any(char::is_control) {
-                return Err("no control characters".into());
-            }
-            Ok(text.to_owned())
-        })
+        self.parse(node, "a text", |text| check_text(text).map(|()| text.to_owned()))
     }
 
     /// A boolean.
@@ -406,13 +399,8 @@ impl<'t> Reader<'t> {
         }
         while let Next::Node(key) = self.next() {
             let mark = key.mark;
-            let name = self.parse(key, expected_name, |text| match text {
-                "" => Err("not empty"),
-                "<<" => Err("no merge keys"),
-                _ if text.len() > TEXT_BYTES_MAX => Err("at most 1024 bytes"),
-                _ if text.chars().any(char::is_control) => Err("no control characters"),
-                _ => Ok(text.to_owned()),
-            });
+            let name =
+                self.parse(key, expected_name, |text| check_name(text).map(|()| text.to_owned()));
             let Next::Node(value) = self.next() else {
                 return named;
             };

@@ -1,5 +1,7 @@
 //! Export, import and another catalog, on a store in memory.
 
+mod at_limits;
+
 use capstan_iam::{Authentication, ClaimMatch, IdentityUpdate, Match, UpdateIdentity};
 use capstan_policy::load_policy;
 use capstan_testkit::{fuzz, generate, written};
