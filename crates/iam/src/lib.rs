@@ -45,5 +45,6 @@ pub use operation::{
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
+pub use rules::grant::manages_access;
 pub use rules::{Rule, RuleSet};
 pub use state::{Objects, ObjectsError, State};

@@ -52,3 +52,7 @@ pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
 
 /// Most bindings that are examined to name them.
 pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;
+
+/// Most scopes for which what an actor holds is remembered, within one operation or one page of a list. Then it is computed
+/// anew.
+pub const HELD_SCOPES_MAX: usize = 1_000;

@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 use capstan_engine::{Properties, Timestamp, Value as Attribute, did_you_mean, quote};
 use capstan_iam::fields::{check_name, check_text};
+use capstan_iam::limits::PROPERTY_BYTES_MAX;
 use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
 use crate::NESTING_MAX;
@@ -24,6 +25,10 @@ use crate::scalar::{INTEGER_MAX, Plain, TIME, parse_timestamp, resolve, whole};
 use crate::syntax::{SyntaxError, explain};
 
 pub(crate) use required::Required;
+
+/// Most characters of a key, with its quotes and escapes. YAML has 1,024, which is fewer than the longest name of a
+/// property takes in JSON, where each byte may be an escape of six characters.
+const KEY_CHARS_MAX: usize = 6 * PROPERTY_BYTES_MAX + 2;
 
 /// A position in the text: line and column in characters, both from 1.
 pub(crate) type Mark = (usize, usize);
@@ -111,6 +116,7 @@ impl<'t> Reader<'t> {
             emit_anchor_events: true,
             flow_nesting_limit: NESTING_MAX,
             block_nesting_limit: NESTING_MAX,
+            simple_key_max_lookahead: KEY_CHARS_MAX,
         };
         options.set_emit_comments(false);
         Self { text, ..Self::of(Some(Parser::new_from_str_with_options(text, options))) }

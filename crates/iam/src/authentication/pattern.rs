@@ -118,8 +118,6 @@ fn is_anchored(pattern: &str, parsed: &Hir) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "patterns of the test itself")]
-
     use super::*;
 
     #[test]

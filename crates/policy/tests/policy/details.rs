@@ -340,7 +340,7 @@ fn what_a_store_does_not_hold_is_refused() {
     check_acme(&test("<<", PROPERTY_BYTES_MAX), &[]);
     let bound = |expected: &str| {
         format!(
-            "7:69: role_bindings[0].when[0]: found a condition beyond a limit; expected {expected}"
+            "7:68: role_bindings[0].when[0]: found a condition beyond a limit; expected {expected}"
         )
     };
     let long =
