@@ -9,7 +9,7 @@ pub mod operations;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use capstan_engine::{Catalog, Change, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
+use capstan_engine::{Catalog, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
 use capstan_iam::{
     Actor, Context, JudgeError, Kind, Meta, Object, Objects, ObjectsError, Operation, Outcome,
     Reader, Refusal, Role, RoleBinding, RuleSet, State, judge,
@@ -196,13 +196,7 @@ impl Managed {
     ///
     /// The engine refuses it.
     pub fn put(&mut self, object: Object) -> Result<(), capstan_engine::ApplyError> {
-        self.writer.apply([match &object {
-            Object::Group(one) => Change::CreateGroup(one.fact()),
-            Object::Role(one) => Change::CreateRole(one.fact()),
-            Object::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
-            Object::Identity(one) => Change::CreateIdentity(one.fact()),
-            Object::Resource(one) => Change::CreateResource(one.fact()),
-        }])?;
+        self.writer.apply([object.created()])?;
         self.snapshot = self.writer.publish(self.revision() + 1);
         self.objects.insert((object.kind(), object.id().as_str().to_owned()), object);
         Ok(())

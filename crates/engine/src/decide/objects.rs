@@ -110,32 +110,32 @@ impl Snapshot {
     ///
     /// Costs a search among the bindings of each identity, and a hash for each id that is derived.
     pub fn bindings_at(&self, scope: Path<'_>) -> impl Iterator<Item = RoleBinding> + use<'_> {
-        self.some_bindings_at(scope, |_| true)
-    }
-
-    /// Those of [`Self::bindings_at`] that have a condition on this category of attributes. The others cost the search
-    /// only.
-    pub fn conditional_bindings_at(
-        &self,
-        scope: Path<'_>,
-        category: AttributeCategory,
-    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
-        self.some_bindings_at(scope, move |binding| {
-            binding.conditions().iter().any(|condition| condition.category == category)
-        })
-    }
-
-    fn some_bindings_at<'s, F: Fn(&Binding<'s>) -> bool + Copy>(
-        &'s self,
-        scope: Path<'_>,
-        is_wanted: F,
-    ) -> impl Iterator<Item = RoleBinding> + use<'s, F> {
         let index = self.index();
         let scope = index.scope(scope.as_str());
         scope.into_iter().flat_map(move |(scope, record)| {
             let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
             identities.flat_map(move |identity| {
-                let here = index.stored_at_scope(identity, scope).filter(is_wanted);
+                let here = index.stored_at_scope(identity, scope);
+                here.filter_map(move |binding| index.role_binding(identity, &binding))
+            })
+        })
+    }
+
+    /// Those of [`Self::bindings_at`] that have a condition on this category of attributes.
+    ///
+    /// Costs a look at each identity that is bound there, and nothing for the bindings without conditions.
+    pub fn conditional_bindings_at(
+        &self,
+        scope: Path<'_>,
+        category: AttributeCategory,
+    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        let index = self.index();
+        let scope = index.scope(scope.as_str());
+        scope.into_iter().flat_map(move |(scope, record)| {
+            let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
+            identities.flat_map(move |identity| {
+                let conditional = index.stored_conditional(identity, category);
+                let here = conditional.filter(move |one| one.packed.scope == scope.number());
                 here.filter_map(move |binding| index.role_binding(identity, &binding))
             })
         })

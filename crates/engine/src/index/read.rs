@@ -275,6 +275,20 @@ impl Index {
             .filter(move |one| one.packed.scope == scope.number())
     }
 
+    /// The stored bindings of an identity that have a condition on this category of attributes.
+    pub(crate) fn stored_conditional<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        category: AttributeCategory,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        let restrictions = identity.extra().into_iter().flat_map(|extra| &extra.restrictions);
+        let tests = move |restrictions: &Restrictions| {
+            restrictions.conditions.iter().any(|condition| condition.category == category)
+        };
+        let conditional = restrictions.filter(move |(_, restrictions)| tests(restrictions));
+        conditional.filter_map(move |(position, _)| self.binding_at(identity, *position))
+    }
+
     /// The binding of an identity that has this key, where a binding with it would be `packed`. The identity is
     /// that of the key, so of bindings with the same scope and role only the conditions are compared.
     pub(crate) fn find_same<'s>(

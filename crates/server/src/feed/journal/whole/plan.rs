@@ -66,37 +66,17 @@ impl EngineChanges {
     }
 
     fn add(&mut self, before: Option<&Object>, after: Option<&Object>) {
-        let is_new = before.is_none();
-        let id = || before.map(|object| object.id().clone());
         match (before, after) {
-            (Some(Object::RoleBinding(_)), None) => {
-                self.unbound.extend(id().map(Change::DeleteRoleBinding));
+            (Some(old @ Object::RoleBinding(_)), None) => self.unbound.push(old.deleted()),
+            (Some(Object::Group(old)), None) => self.deleted_groups.push(old.id.clone()),
+            (Some(old), None) => self.deleted.push(old.deleted()),
+            (_, Some(Object::Group(group))) => self.groups.push((before.is_none(), group.fact())),
+            (old, Some(new @ Object::RoleBinding(_))) => {
+                self.unbound.extend(old.map(Object::deleted));
+                self.bound.push(new.created());
             }
-            (Some(Object::Group(_)), None) => self.deleted_groups.extend(id()),
-            (Some(Object::Role(_)), None) => self.deleted.extend(id().map(Change::DeleteRole)),
-            (Some(Object::Identity(_)), None) => {
-                self.deleted.extend(id().map(Change::DeleteIdentity));
-            }
-            (Some(Object::Resource(_)), None) => {
-                self.deleted.extend(id().map(Change::DeleteResource));
-            }
-            (_, Some(Object::Group(group))) => self.groups.push((is_new, group.fact())),
-            (_, Some(Object::Role(role))) => self.others.push(match is_new {
-                true => Change::CreateRole(role.fact()),
-                false => Change::UpdateRole(role.fact()),
-            }),
-            (_, Some(Object::Identity(identity))) => self.others.push(match is_new {
-                true => Change::CreateIdentity(identity.fact()),
-                false => Change::UpdateIdentity(identity.fact()),
-            }),
-            (_, Some(Object::Resource(resource))) => self.others.push(match is_new {
-                true => Change::CreateResource(resource.fact()),
-                false => Change::UpdateResource(resource.fact()),
-            }),
-            (_, Some(Object::RoleBinding(binding))) => {
-                self.unbound.extend(id().map(Change::DeleteRoleBinding));
-                self.bound.push(Change::CreateRoleBinding(binding.fact()));
-            }
+            (None, Some(new)) => self.others.push(new.created()),
+            (Some(_), Some(new)) => self.others.push(new.updated()),
             (None, None) => {}
         }
     }
