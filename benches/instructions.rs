@@ -17,12 +17,15 @@ use std::hint::black_box;
 use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
 use std::{env, fs};
 
 use anyhow::{Context as _, bail, ensure};
 use capstan_benches::replay::{Calls, Replay};
 use capstan_benches::worlds::{Asked, World, questions, viewers};
-use capstan_engine::{Attributes, Cursor, Path as Resource, Question, Snapshot, Timestamp};
+use capstan_engine::{
+    Attributes, Change, Cursor, Model, Path as Resource, Question, Snapshot, Timestamp, Writer,
+};
 
 /// Questions of a row. With this number, the hash seed of the process has a negligible effect.
 const QUESTIONS: u64 = 10_000;
@@ -38,10 +41,11 @@ const TOLERANCE: f64 = 5.0;
 const TOLERANCE_OTHER_COMPILER: f64 = 20.0;
 /// The rows in the order of measurement, with their numbers of parts. The search among very many bindings of
 /// few scopes depends on the hash seed, so its count is the mean of many parts.
-const ROWS: [(&str, usize); 9] = [
+const ROWS: [(&str, usize); 10] = [
     ("parse", 1),
     ("check", 1),
     ("check_batch", 1),
+    ("check, beside changes", CHANGED_PARTS),
     ("check, 16 deep", 1),
     ("check, 10000 bindings each", SEEDS),
     ("an identity of the first page of 10000", 1),
@@ -50,6 +54,9 @@ const ROWS: [(&str, usize); 9] = [
     ("a call, 16 at once", 1),
 ];
 const SEEDS: usize = 10;
+/// Parts of the checks beside changes, and the changes before each of them, which each have a revision of their own.
+const CHANGED_PARTS: usize = 100;
+const CHANGES: usize = 10;
 
 /// Instructions per question of each row.
 type Counts = BTreeMap<String, f64>;
@@ -88,6 +95,7 @@ fn measure_all() -> anyhow::Result<()> {
     measured(&Row::Parse(&asked));
     measured(&Row::Check(&w, &of_w));
     measured(&Row::Batch(&w, &of_w));
+    measure_beside_changes(&of_w)?;
     for (world, seeds) in [(World::Depth(16), 1), (World::EachIdentity(10_000), SEEDS)] {
         let (model, asked) = (world.model(), world.asked(0, QUESTIONS));
         for part in questions(&asked).chunks(asked.len() / seeds) {
@@ -105,6 +113,32 @@ fn measure_all() -> anyhow::Result<()> {
     replay.replay(&warm_up)?;
     let replay = RefCell::new(replay);
     calls.iter().for_each(|calls| measured(&Row::Calls(&replay, calls)));
+    Ok(())
+}
+
+/// Checks while role bindings of W are created, of which the last makes it what it is.
+fn measure_beside_changes(of_w: &[Question<'_>]) -> anyhow::Result<()> {
+    let mut facts = World::W.facts();
+    let every = facts.role_bindings.len() / (CHANGED_PARTS * CHANGES);
+    let (mut kept, mut created) = (vec![], vec![]);
+    for (at, binding) in facts.role_bindings.drain(..).enumerate() {
+        let is_late = at % every == 0 && created.len() < CHANGED_PARTS * CHANGES;
+        if is_late { created.push(binding) } else { kept.push(binding) }
+    }
+    facts.role_bindings = kept;
+    let model = Model::new(World::W.catalog(), facts).context("W without some bindings")?;
+    let first = Snapshot::build(&model, 1)?;
+    drop(model);
+    let (mut writer, mut served, mut revision) = (Writer::new(&first), Arc::new(first), 1);
+    for (part, created) in of_w.chunks(of_w.len() / CHANGED_PARTS).zip(created.chunks(CHANGES)) {
+        for binding in created {
+            writer.apply([Change::CreateRoleBinding(binding.clone())])?;
+            revision += 1;
+            served = writer.publish(revision);
+        }
+        measured(&Row::Check(&served, part));
+    }
+    ensure!(served.bindings_len() == World::W.facts().role_bindings.len(), "not all of W");
     Ok(())
 }
 

@@ -43,8 +43,11 @@ Examples:
   capstan iam role-bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
   capstan iam tree acme
 
-An argument without a slash may be a display name. Every write takes --validate-only. Exit codes: 0 done, 1 refused (not
-permitted, not found, already there, or not in this state), 2 error.";
+Names: where something is changed, given or deleted, a text that could be a path is an id. A display name is a text that
+could not, such as one with a blank, or it follows `name:`. Reads take any display name that is the id of nothing.
+
+Every write takes --validate-only. Exit codes: 0 done; 1 refused: not permitted, not found, already there, not in this
+state, or changed meanwhile (PERMISSION_DENIED, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED); 2 error.";
 
 /// Organizations, folders, roles, role bindings, identities and resources of a server
 #[derive(Debug, clap::Args)]

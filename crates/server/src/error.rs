@@ -67,6 +67,12 @@ pub enum RequestError {
     /// The store cannot do what the call needs.
     #[error(transparent)]
     Store(StoreFailure),
+    /// A bug of the server. Its details are in the log only.
+    #[error("internal error {correlation}")]
+    Bug {
+        /// The id of the log line.
+        correlation: String,
+    },
     /// The objects of a revision cannot be read.
     #[error("the store cannot be read: try again, and look into the log of the server")]
     Unreadable,
@@ -131,6 +137,13 @@ impl From<ObjectsError> for RequestError {
 }
 
 impl RequestError {
+    /// The error of a bug, which the log describes.
+    pub(crate) fn bug(text: &str) -> Self {
+        let correlation = format!("{:016x}", fastrand::u64(..));
+        tracing::error!(correlation, "internal error: {text}");
+        Self::Bug { correlation }
+    }
+
     pub(crate) fn field(field: &str, problem: impl std::fmt::Display) -> Self {
         Self::Field { field: field.into(), problem: format!("{problem}") }
     }

@@ -338,6 +338,8 @@ pub const REASON_HEADER_BYTES_MAX: usize = 1024;
 /// one commit they are as many as the permits of management calls, of which none would be left for reads on a slow disk
 /// otherwise.
 pub const WRITES_QUEUED_MAX: usize = 256;
+/// The same of one caller, the operator included: half of all, so that nobody takes all places.
+pub const CALLER_WRITES_QUEUED_MAX: usize = WRITES_QUEUED_MAX / 2;
 /// Changes of one commit.
 pub const WRITE_GROUP_MAX: usize = 128;
 /// Bytes of keys and values of one commit; then no further change joins it.
@@ -347,6 +349,8 @@ pub const WRITE_GROUP_BYTES: u64 = 8 * 1024 * 1024;
 pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Time for which the answer to a change with a request id is kept for a retry (contract, section 6).
 pub const REQUEST_KEPT: Duration = Duration::from_secs(600);
+/// Callers that are remembered as noted in this hour, so that each is noted once an hour.
+pub const SEEN_CALLERS_MAX: usize = 65_536;
 /// Records of refusals of one caller in a minute. Further ones are counted, and the next record has their number.
 pub const REFUSALS_PER_MINUTE: u32 = 60;
 /// Callers whose refusals are counted.
@@ -365,7 +369,7 @@ pub struct Quotas {
     pub creator_objects: u64,
     /// Changes in an organization in a minute.
     pub organization_changes: u32,
-    /// Changes of one caller in a minute.
+    /// Changes that one caller asks for in a minute, also those that are refused or only validated.
     pub creator_changes: u32,
 }
 

@@ -112,7 +112,7 @@ impl Server {
         let health_service = health::service(&health);
         let readiness = Readiness::new(health.clone()).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let (writes, queue) = journal::writer::queue();
+        let (writes, queue) = journal::writer::queue(&metrics);
         let telemetry = (&metrics, log.clone(), traces.clone());
         let shared = Shared::new(&config, telemetry, page_key, writes, &cut);
         if let Some(writable) = shared.writable() {

@@ -45,8 +45,8 @@ pub(crate) struct WriteArgs {
     #[arg(long)]
     validate_only: bool,
 
-    /// Makes a repetition of this command safe for 10 minutes: with the same id it is done once
-    /// [default: a random one]
+    /// Makes a repetition of this command safe for 10 minutes: with the same id, and all other options the same, it is
+    /// done once [default: a random one]
     #[arg(long, value_name = "ID")]
     request_id: Option<String>,
 
@@ -55,10 +55,38 @@ pub(crate) struct WriteArgs {
 }
 
 /// What every write sends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Write {
     pub(crate) request_id: String,
     pub(crate) validate_only: bool,
+    /// Whether the request id was given, so that the server may have done this already.
+    is_given: bool,
+    /// What a repetition must say, beside what this command says, to be the same request: `--etag 7`.
+    repeat_with: Vec<String>,
+}
+
+impl Write {
+    /// Whether the server may have done this already.
+    pub(crate) fn may_be_repeated(&self) -> bool {
+        self.is_given
+    }
+
+    /// # Errors
+    ///
+    /// The request id is given, and with this option each run of the command sends another request: `instead` is what
+    /// makes them the same.
+    pub(crate) fn ensure_first(&self, option: &str, instead: &str) -> anyhow::Result<()> {
+        ensure!(
+            !self.is_given,
+            "--request-id with {option}: a repetition would be another request; give {instead}"
+        );
+        Ok(())
+    }
+
+    /// Notes what a repetition must say to be the same request.
+    pub(crate) fn repeat_with(&mut self, option: String) {
+        self.repeat_with.push(option);
+    }
 }
 
 impl WriteArgs {
@@ -70,7 +98,9 @@ impl WriteArgs {
             Some(id) => id.clone(),
             None => random_id()?,
         };
-        Ok(Write { request_id, validate_only: self.validate_only })
+        let is_given = self.request_id.is_some();
+        let validate_only = self.validate_only;
+        Ok(Write { request_id, validate_only, is_given, repeat_with: Vec::new() })
     }
 }
 
@@ -197,11 +227,15 @@ impl Connection {
             return anyhow!(channel::not_grpc(&self.address));
         }
         let mut refusal = Refusal::of(status);
-        if let Safety::Write(Write { request_id, validate_only: false }) = safety
+        if let Safety::Write(write) = safety
+            && !write.validate_only
             && refusal.leaves_open()
         {
+            let id = format!("--request-id {}", write.request_id);
+            let with = std::iter::once(&id).chain(&write.repeat_with).cloned();
             refusal.advise(&format!(
-                "whether it was done is unknown: repeat the command with --request-id {request_id} within 10 minutes"
+                "whether it was done is unknown: repeat the command with {} within 10 minutes",
+                with.collect::<Vec<_>>().join(" and ")
             ));
         }
         refusal.into()
@@ -298,7 +332,7 @@ mod tests {
 
     #[test]
     fn an_unclear_end_is_asked_again_with_growing_waits() {
-        let write = Write { request_id: "r".into(), validate_only: false };
+        let write = Write::default();
         let wait =
             |status: &Status, repeated| wait_before_retry(status, Safety::Write(&write), repeated);
         let unknown = status(Code::Unavailable, "COMMIT_OUTCOME_UNKNOWN", None);

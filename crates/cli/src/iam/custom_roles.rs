@@ -6,14 +6,14 @@ use anyhow::{bail, ensure};
 use capstan_engine::quote;
 use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_proto::iam::v1::{self as iam, Role};
-use prost_types::FieldMask;
 use tonic::Request;
 
-use super::connection::{Connection, Safety, WriteArgs, next_page, present};
-use super::groups::TextArgs;
-use super::names::{group_or_all, place_in};
-use super::show::{self, Done};
-use super::verbs::{DeleteArgs, ReadArgs, delete, describe, find};
+use super::connection::{Connection, Safety, WriteArgs, next_page};
+use super::kind::Kind as _;
+use super::names::{group_or_all, id_of, place_in};
+use super::verbs::{
+    DeleteArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+};
 use crate::answers::{self, RoleList};
 use crate::completion;
 use crate::decider::Consistency;
@@ -127,9 +127,7 @@ impl CustomRoles {
             Self::Describe { role, read } => describe::<Role>(&role, &read, output).await,
             Self::Create(create) => create.run(output).await,
             Self::Update(update) => update.run(output).await,
-            Self::Delete { role, delete: args } => {
-                delete::<Role>(&role, |_| "role", &args, output).await
-            }
+            Self::Delete { role, delete: args } => delete::<Role>(&role, &args, output).await,
         }
     }
 }
@@ -147,26 +145,17 @@ impl CreateRole {
             bail!("a custom role is in a group: give its whole path, or --parent");
         }
         let mut capabilities = match &self.like {
-            Some(like) => find::<Role>(&server, like, Consistency::Any).await?.0.capabilities,
+            Some(like) => {
+                let like = id_of::<Role>(&server, like).await?;
+                Role::get(&server, &like, Consistency::Full.message()).await?.0.capabilities
+            }
             None => Vec::new(),
         };
         capabilities.extend(self.capability);
         let (name, description) = self.text.values();
         let role =
             Role { id, name, description, capabilities: sorted(capabilities), ..Role::default() };
-        let request = iam::CreateRoleRequest {
-            parent,
-            role: Some(role),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            RoleServiceClient::new(server.service()).create_role(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let role = present(made.role, "role")?;
-        let done = Done { verb: "created", what: "role", id: &role.id, revision: made.revision };
-        show::written(&role, done, &write, output)
+        create(&server, parent, role, &write, output).await
     }
 }
 
@@ -181,32 +170,21 @@ impl UpdateRole {
             !paths.is_empty(),
             "nothing to change: give --add-capability, --remove-capability, --capability, --name or --description"
         );
-        let write = self.write.write()?;
+        let mut write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let (found, _) = find::<Role>(&server, &self.role, Consistency::Full).await?;
-        // What is changed must still be what was read.
-        let etag =
-            self.etag.unwrap_or_else(|| if changes { found.etag.clone() } else { String::new() });
-        let capabilities = if changes {
-            changed(found.capabilities, self.add_capability, &self.remove_capability)?
+        let id = id_of::<Role>(&server, &self.role).await?;
+        let (etag, capabilities) = if changes {
+            let option = "--add-capability and --remove-capability";
+            let read = read_to_change(&server, &id, self.etag, option, &mut write).await?;
+            let found: Role = read.object;
+            let (add, remove) = (self.add_capability, self.remove_capability);
+            (read.etag, changed(found.capabilities, add, &remove, read.is_stale)?)
         } else {
-            sorted(self.capability)
+            (self.etag.unwrap_or_default(), sorted(self.capability))
         };
         let (name, description) = self.text.values();
-        let role = Role { id: found.id, name, description, etag, capabilities, ..Role::default() };
-        let request = iam::UpdateRoleRequest {
-            role: Some(role),
-            update_mask: Some(FieldMask { paths }),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            RoleServiceClient::new(server.service()).update_role(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let role = present(made.role, "role")?;
-        let done = Done { verb: "updated", what: "role", id: &role.id, revision: made.revision };
-        show::written(&role, done, &write, output)
+        let role = Role { id, name, description, etag, capabilities, ..Role::default() };
+        update(&server, (role, paths), "updated", &write, output).await
     }
 }
 
@@ -248,6 +226,8 @@ fn sorted(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// With `may_be_done` what is taken away may be gone.
+///
 /// # Errors
 ///
 /// A capability that is taken away and is not there.
@@ -255,8 +235,11 @@ fn changed(
     mut now: Vec<String>,
     add: Vec<String>,
     remove: &[String],
+    may_be_done: bool,
 ) -> anyhow::Result<Vec<String>> {
-    if let Some(absent) = remove.iter().find(|name| !now.contains(name)) {
+    if let Some(absent) = remove.iter().find(|name| !now.contains(name))
+        && !may_be_done
+    {
         bail!("--remove-capability: the role does not give {}", quote(absent));
     }
     if let Some(both) = add.iter().find(|name| remove.contains(name)) {
@@ -276,8 +259,10 @@ mod tests {
         let names =
             |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let of = |add: &[&str], remove: &[&str]| {
-            changed(names(&["a.b", "c.d"]), names(add), &names(remove))
+            changed(names(&["a.b", "c.d"]), names(add), &names(remove), false)
         };
+        let again = changed(names(&["a.b"]), names(&["a.b"]), &names(&["c.d"]), true);
+        assert_eq!(again.unwrap(), names(&["a.b"]));
         assert_eq!(of(&["b.c", "a.b"], &["c.d"]).unwrap(), names(&["a.b", "b.c"]));
         assert!(of(&[], &["x.y"]).unwrap_err().to_string().contains("does not give `x.y`"));
         assert!(of(&["a.b"], &["a.b"]).unwrap_err().to_string().contains("both added and removed"));

@@ -3,17 +3,19 @@
 use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
+use capstan_engine::quote;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, Identity};
-use prost_types::FieldMask;
 use tonic::Request;
 
-use super::connection::{Connection, Safety, Write, WriteArgs, present};
-use super::names::{place_in, resolve};
-use super::show::{self, Done};
-use super::verbs::{DeleteArgs, FilterArgs, ListArgs, ReadArgs, delete, describe, find};
+use super::connection::{Safety, WriteArgs, present};
+use super::kind::Kind as _;
+use super::names::{id_of, only_name, place_in};
+use super::show;
+use super::verbs::{
+    DeleteArgs, FilterArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, update,
+};
 use crate::completion;
-use crate::decider::Consistency;
 use crate::output::Output;
 
 const ORGANIZATIONS: &str = "\
@@ -52,17 +54,13 @@ enum OrganizationCommand {
     #[command(alias = "ls")]
     List(FilterArgs),
 
-    /// One organization
-    #[command(alias = "get")]
-    Describe(GroupArgs),
-
     /// Creates an organization with its first owner, which only the operator may
     Create {
         /// Its path, one segment [default: 40 random hex digits]
         #[arg(value_name = "ID")]
         id: Option<String>,
 
-        /// The identity that owns it: an id or a name
+        /// The identity that owns it: an id, or name:NAME
         #[arg(long, id = "owner_identity", value_name = "IDENTITY",
             add = completion::managed::identity())]
         owner: String,
@@ -74,12 +72,8 @@ enum OrganizationCommand {
         write: WriteArgs,
     },
 
-    /// Changes its name and description
-    Update(UpdateArgs),
-
-    /// Deletes an empty organization
-    #[command(alias = "rm")]
-    Delete(DeleteGroup),
+    #[command(flatten)]
+    One(OneGroup),
 }
 
 /// Folders: the groups in groups
@@ -96,19 +90,11 @@ enum FolderCommand {
     #[command(alias = "ls")]
     List(ListArgs),
 
-    /// One folder
-    #[command(alias = "get")]
-    Describe(GroupArgs),
-
     /// Creates a folder in a group
     Create(CreateFolder),
 
-    /// Changes its name and description
-    Update(UpdateArgs),
-
-    /// Deletes an empty folder
-    #[command(alias = "rm")]
-    Delete(DeleteGroup),
+    #[command(flatten)]
+    One(OneGroup),
 }
 
 /// Groups: organizations and folders
@@ -125,57 +111,36 @@ enum GroupCommand {
     #[command(alias = "ls")]
     List(ListArgs),
 
-    /// One group
-    #[command(alias = "get")]
-    Describe(GroupArgs),
-
     /// Creates a folder in a group; `capstan iam organizations create` makes an organization
     Create(CreateFolder),
 
-    /// Changes its name and description
-    Update(UpdateArgs),
+    #[command(flatten)]
+    One(OneGroup),
+}
 
-    /// Deletes an empty group
+/// Commands for a group that is there.
+#[derive(Debug, clap::Subcommand)]
+enum OneGroup {
+    /// Shows one
+    #[command(alias = "get")]
+    Describe(DescribeGroup),
+
+    /// Changes its name and description
+    Update(UpdateGroup),
+
+    /// Deletes it, if it is empty
     #[command(alias = "rm")]
     Delete(DeleteGroup),
 }
 
 #[derive(Debug, clap::Args)]
-struct GroupArgs {
+struct DescribeGroup {
     /// Its path or name
     #[arg(value_name = "GROUP", add = completion::managed::group())]
     group: String,
 
     #[command(flatten)]
     read: ReadArgs,
-}
-
-/// What people read of an object.
-#[derive(Clone, Debug, clap::Args)]
-pub(crate) struct TextArgs {
-    /// Display name
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) name: Option<String>,
-
-    /// Description
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) description: Option<String>,
-}
-
-impl TextArgs {
-    /// The fields of an update that are given.
-    pub(crate) fn mask(&self) -> Vec<String> {
-        let fields = [("name", &self.name), ("description", &self.description)];
-        fields
-            .into_iter()
-            .filter(|(_, value)| value.is_some())
-            .map(|(name, _)| name.into())
-            .collect()
-    }
-
-    pub(crate) fn values(self) -> (String, String) {
-        (self.name.unwrap_or_default(), self.description.unwrap_or_default())
-    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -196,7 +161,7 @@ struct CreateFolder {
 }
 
 #[derive(Debug, clap::Args)]
-struct UpdateArgs {
+struct UpdateGroup {
     /// Its path or name
     #[arg(value_name = "GROUP", add = completion::managed::group())]
     group: String,
@@ -229,24 +194,10 @@ impl Organizations {
                 let list = ListArgs { parent: None, filter };
                 list_groups(&list, |group| !group.id.contains('/'), output).await
             }
-            OrganizationCommand::Describe(args) => {
-                describe::<Group>(&args.group, &args.read, output).await
+            OrganizationCommand::Create { id, owner, text, write } => {
+                create_organization(id, &owner, text, &write, output).await
             }
-            OrganizationCommand::Create { id, owner, text, write: args } => {
-                ensure!(
-                    id.as_ref().is_none_or(|id| !id.contains('/')),
-                    "an organization has a path of one segment; `capstan iam folders create` makes a folder"
-                );
-                let write = args.write()?;
-                let server = args.server.connect().await?;
-                let owner = resolve::<Identity>(&server, &owner).await?;
-                let (name, description) = text.values();
-                let group =
-                    Group { id: id.unwrap_or_default(), name, description, ..Group::default() };
-                create(&server, String::new(), group, owner, &write, output).await
-            }
-            OrganizationCommand::Update(args) => args.run(output).await,
-            OrganizationCommand::Delete(args) => args.run(output).await,
+            OrganizationCommand::One(one) => one.run(Some("organization"), output).await,
         }
     }
 }
@@ -257,12 +208,8 @@ impl Folders {
             FolderCommand::List(list) => {
                 list_groups(&list, |group| group.id.contains('/'), output).await
             }
-            FolderCommand::Describe(args) => {
-                describe::<Group>(&args.group, &args.read, output).await
-            }
             FolderCommand::Create(args) => args.run(output).await,
-            FolderCommand::Update(args) => args.run(output).await,
-            FolderCommand::Delete(args) => args.run(output).await,
+            FolderCommand::One(one) => one.run(Some("folder"), output).await,
         }
     }
 }
@@ -271,12 +218,8 @@ impl Groups {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         match self.command {
             GroupCommand::List(list) => list_groups(&list, |_| true, output).await,
-            GroupCommand::Describe(args) => {
-                describe::<Group>(&args.group, &args.read, output).await
-            }
             GroupCommand::Create(args) => args.run(output).await,
-            GroupCommand::Update(args) => args.run(output).await,
-            GroupCommand::Delete(args) => args.run(output).await,
+            GroupCommand::One(one) => one.run(None, output).await,
         }
     }
 }
@@ -290,9 +233,66 @@ async fn list_groups(
     list.list(&server, [], keep, output).await
 }
 
-/// The word for a group with this path.
-fn word(id: &str) -> &'static str {
-    if id.contains('/') { "folder" } else { "organization" }
+impl OneGroup {
+    /// `word` is what the command says that the group is.
+    async fn run(self, word: Option<&'static str>, output: Output) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Describe(args) => describe::<Group>(&args.group, &args.read, output).await,
+            Self::Update(args) => {
+                ensure_is(word, &args.group)?;
+                args.run(output).await
+            }
+            Self::Delete(args) => {
+                ensure_is(word, &args.group)?;
+                delete::<Group>(&args.group, &args.delete, output).await
+            }
+        }
+    }
+}
+
+/// # Errors
+///
+/// The path of an organization where a folder is expected, or the other way round.
+fn ensure_is(word: Option<&'static str>, group: &str) -> anyhow::Result<()> {
+    let is = Group::word(group);
+    let expected = word.unwrap_or(is);
+    ensure!(
+        expected == is || only_name(group).is_some(),
+        "{} is no {expected}: `capstan iam {is}s` is for it",
+        quote(group)
+    );
+    Ok(())
+}
+
+async fn create_organization(
+    id: Option<String>,
+    owner: &str,
+    text: TextArgs,
+    args: &WriteArgs,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    ensure!(
+        id.as_ref().is_none_or(|id| !id.contains('/')),
+        "an organization has a path of one segment; `capstan iam folders create` makes a folder"
+    );
+    let write = args.write()?;
+    let server = args.server.connect().await?;
+    let owner = id_of::<Identity>(&server, owner).await?;
+    let (name, description) = text.values();
+    let group = Group { id: id.unwrap_or_default(), name, description, ..Group::default() };
+    let request = iam::CreateGroupRequest {
+        parent: String::new(),
+        group: Some(group),
+        request_id: write.request_id.clone(),
+        owner,
+        validate_only: write.validate_only,
+    };
+    let send = async |request: Request<_>| {
+        GroupServiceClient::new(server.service()).create_group(request).await
+    };
+    let made = server.call(Safety::Write(&write), request, send).await?;
+    let group = present(made.group, "group")?;
+    show::written("created", (&group, made.revision), &write, output)
 }
 
 impl CreateFolder {
@@ -308,64 +308,20 @@ impl CreateFolder {
         }
         let (name, description) = self.text.values();
         let group = Group { id, name, description, ..Group::default() };
-        create(&server, parent, group, String::new(), &write, output).await
+        create(&server, parent, group, &write, output).await
     }
 }
 
-async fn create(
-    server: &Connection,
-    parent: String,
-    group: Group,
-    owner: String,
-    write: &Write,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
-    let request = iam::CreateGroupRequest {
-        parent,
-        group: Some(group),
-        request_id: write.request_id.clone(),
-        owner,
-        validate_only: write.validate_only,
-    };
-    let send = async |request: Request<_>| {
-        GroupServiceClient::new(server.service()).create_group(request).await
-    };
-    let made = server.call(Safety::Write(write), request, send).await?;
-    let group = present(made.group, "group")?;
-    let (what, revision) = (word(&group.id), made.revision);
-    let done = Done { verb: "created", what, id: &group.id, revision };
-    show::written(&group, done, write, output)
-}
-
-impl UpdateArgs {
+impl UpdateGroup {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let paths = self.text.mask();
         ensure!(!paths.is_empty(), "nothing to change: give --name or --description");
         let write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let (found, _) = find::<Group>(&server, &self.group, Consistency::Full).await?;
+        let id = id_of::<Group>(&server, &self.group).await?;
         let (name, description) = self.text.values();
         let etag = self.etag.unwrap_or_default();
-        let group = Group { id: found.id, name, description, etag, ..Group::default() };
-        let request = iam::UpdateGroupRequest {
-            group: Some(group),
-            update_mask: Some(FieldMask { paths }),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            GroupServiceClient::new(server.service()).update_group(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let group = present(made.group, "group")?;
-        let (what, revision) = (word(&group.id), made.revision);
-        let done = Done { verb: "updated", what, id: &group.id, revision };
-        show::written(&group, done, &write, output)
-    }
-}
-
-impl DeleteGroup {
-    async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        delete::<Group>(&self.group, |group| word(&group.id), &self.delete, output).await
+        let group = Group { id, name, description, etag, ..Group::default() };
+        update(&server, (group, paths), "updated", &write, output).await
     }
 }

@@ -4,22 +4,19 @@ mod authentication;
 
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
-use capstan_engine::quote;
+use anyhow::ensure;
 use capstan_proto::iam::v1::identity_service_client::IdentityServiceClient;
 use capstan_proto::iam::v1::{self as iam, Identity};
-use prost_types::FieldMask;
 use serde_json::json;
 use tonic::Request;
 
-use super::connection::{Connection, Safety, ServerArgs, Write, WriteArgs, present};
-use super::groups::TextArgs;
-use super::names::{place_in, resolve, term};
-use super::show::{self, Done};
-use super::values::properties;
-use super::verbs::{DeleteArgs, ListArgs, ReadArgs, delete, describe, find};
+use super::connection::{Safety, ServerArgs, WriteArgs};
+use super::names::{id_of, place_in, term};
+use super::values::{PropertyArgs, properties};
+use super::verbs::{
+    DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+};
 use crate::completion;
-use crate::decider::Consistency;
 use crate::output::{self, Output};
 use authentication::AuthenticationArgs;
 
@@ -144,13 +141,8 @@ struct Update {
     #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
     identity: String,
 
-    /// An attribute with its new value; repeat for several. Other attributes stay
-    #[arg(long, value_name = "NAME=VALUE")]
-    property: Vec<String>,
-
-    /// An attribute that it no longer has; repeat for several
-    #[arg(long, value_name = "NAME")]
-    remove_property: Vec<String>,
+    #[command(flatten)]
+    properties: PropertyArgs,
 
     #[command(flatten)]
     authentication: AuthenticationArgs,
@@ -200,7 +192,7 @@ impl Identities {
             Command::Disable(args) => args.run(true, output).await,
             Command::Enable(args) => args.run(false, output).await,
             Command::Delete { identity, delete: args } => {
-                delete::<Identity>(&identity, |_| "identity", &args, output).await
+                delete::<Identity>(&identity, &args, output).await
             }
             Command::Lookup { issuer, subject, server } => {
                 lookup(issuer, subject, &server, output).await
@@ -230,9 +222,9 @@ async fn lookup(
 
 impl Create {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let authentication = self.authentication.authentication()?;
+        let mut write = self.write.write()?;
+        let authentication = self.authentication.authentication(&mut write)?;
         let properties = properties(&self.property)?;
-        let write = self.write.write()?;
         let server = self.write.server.connect().await?;
         let (parent, id) = place_in(&server, self.id.as_deref(), self.parent.as_deref()).await?;
         let (name, description) = self.text.values();
@@ -246,30 +238,17 @@ impl Create {
             authentication,
             ..Identity::default()
         };
-        let request = iam::CreateIdentityRequest {
-            parent,
-            identity: Some(identity),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            IdentityServiceClient::new(server.service()).create_identity(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let identity = present(made.identity, "identity")?;
-        let revision = made.revision;
-        let done = Done { verb: "created", what: "identity", id: &identity.id, revision };
-        show::written(&identity, done, &write, output)
+        create(&server, parent, identity, &write, output).await
     }
 }
 
 impl Update {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let authentication = self.authentication.authentication()?;
-        let added = properties(&self.property)?;
-        let changes_properties = !added.is_empty() || !self.remove_property.is_empty();
+        let mut write = self.write.write()?;
+        let authentication = self.authentication.authentication(&mut write)?;
+        let change = self.properties.change()?;
         let mut paths = self.text.mask();
-        if changes_properties {
+        if change.is_some() {
             paths.push("properties".into());
         }
         if authentication.is_some() || self.no_authentication {
@@ -280,74 +259,34 @@ impl Update {
             "nothing to change: give --property, --remove-property, --claim-match, --static-keys, --spiffe-id, \
              --no-authentication, --name or --description"
         );
-        let write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let (found, _) = find::<Identity>(&server, &self.identity, Consistency::Full).await?;
-        // What is changed must still be what was read.
-        let read = if changes_properties { found.etag } else { String::new() };
-        let mut properties = found.properties;
-        remove(&mut properties, &self.remove_property)?;
-        properties.extend(added);
+        let id = id_of::<Identity>(&server, &self.identity).await?;
         let (name, description) = self.text.values();
-        let identity = Identity {
-            id: found.id,
-            name,
-            description,
-            etag: self.etag.unwrap_or(read),
-            properties: if changes_properties { properties } else { Default::default() },
-            authentication,
-            ..Identity::default()
+        let mut identity =
+            Identity { id, name, description, authentication, ..Identity::default() };
+        identity.etag = match change {
+            None => self.etag.unwrap_or_default(),
+            Some(change) => {
+                let option = PropertyArgs::OPTIONS;
+                let read = read_to_change(&server, &identity.id, self.etag, option, &mut write);
+                let read = read.await?;
+                let found: Identity = read.object;
+                identity.properties = change.apply(found.properties, read.is_stale)?;
+                read.etag
+            }
         };
-        update(&server, identity, paths, "updated", &write, output).await
+        update(&server, (identity, paths), "updated", &write, output).await
     }
-}
-
-/// # Errors
-///
-/// A property that is taken away and is not there.
-pub(super) fn remove<V>(
-    properties: &mut std::collections::HashMap<String, V>,
-    names: &[String],
-) -> anyhow::Result<()> {
-    for name in names {
-        if properties.remove(name).is_none() {
-            bail!("--remove-property: there is no property {}", quote(name));
-        }
-    }
-    Ok(())
 }
 
 impl SwitchArgs {
     async fn run(self, disabled: bool, output: Output) -> anyhow::Result<ExitCode> {
         let write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let id = resolve::<Identity>(&server, &self.identity).await?;
+        let id = id_of::<Identity>(&server, &self.identity).await?;
         let etag = self.etag.unwrap_or_default();
         let identity = Identity { id, etag, disabled, ..Identity::default() };
         let verb = if disabled { "disabled" } else { "enabled" };
-        update(&server, identity, vec!["disabled".into()], verb, &write, output).await
+        update(&server, (identity, vec!["disabled".into()]), verb, &write, output).await
     }
-}
-
-async fn update(
-    server: &Connection,
-    identity: Identity,
-    paths: Vec<String>,
-    verb: &'static str,
-    write: &Write,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
-    let request = iam::UpdateIdentityRequest {
-        identity: Some(identity),
-        update_mask: Some(FieldMask { paths }),
-        request_id: write.request_id.clone(),
-        validate_only: write.validate_only,
-    };
-    let send = async |request: Request<_>| {
-        IdentityServiceClient::new(server.service()).update_identity(request).await
-    };
-    let made = server.call(Safety::Write(write), request, send).await?;
-    let identity = present(made.identity, "identity")?;
-    let done = Done { verb, what: "identity", id: &identity.id, revision: made.revision };
-    show::written(&identity, done, write, output)
 }

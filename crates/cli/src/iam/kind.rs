@@ -1,4 +1,4 @@
-//! The kinds of object: how each is listed, read and deleted, and what a table shows of it.
+//! The kinds of object: how each is listed, read, created, updated and deleted, and what a table shows of it.
 
 use capstan_engine::Timestamp;
 use capstan_policy::format_timestamp;
@@ -7,6 +7,7 @@ use capstan_proto::iam::v1::{
 };
 use capstan_proto::v1::Consistency;
 use prost::Message;
+use prost_types::FieldMask;
 use serde_json::Value;
 use tonic::Request;
 
@@ -45,6 +46,15 @@ pub(crate) trait Kind: Message + Default {
 
     fn id(&self) -> &str;
     fn name(&self) -> &str;
+    fn etag(&self) -> &str;
+    /// The word for an object with this id: [`WORD`](Self::WORD), or a narrower one.
+    fn word(_id: &str) -> &'static str {
+        Self::WORD
+    }
+    /// Before the id, in the note that it was created or updated.
+    fn what(&self) -> String {
+        Self::word(self.id()).to_owned()
+    }
     /// A cell for each of [`COLUMNS`](Self::COLUMNS).
     fn row(&self) -> Vec<String>;
     /// In a tree, behind the segment of its path; may be empty.
@@ -62,6 +72,20 @@ pub(crate) trait Kind: Message + Default {
         server: &Connection,
         id: &str,
         consistency: Option<Consistency>,
+    ) -> anyhow::Result<(Self, u64)>;
+    /// Creates the object. Returns it as it is there, and the revision that it made.
+    async fn create(
+        self,
+        server: &Connection,
+        parent: String,
+        write: &Write,
+    ) -> anyhow::Result<(Self, u64)>;
+    /// Changes the fields of the mask. Returns the whole object, and the revision that it made.
+    async fn update(
+        self,
+        server: &Connection,
+        paths: Vec<String>,
+        write: &Write,
     ) -> anyhow::Result<(Self, u64)>;
     /// Returns the revision that it made.
     async fn delete(
@@ -91,16 +115,22 @@ pub(crate) async fn list<K: Kind>(
     }
 }
 
-/// The three calls that all kinds share.
+/// The five calls that all kinds share. `$more` are fields of a create that the others do not have.
 macro_rules! calls {
     ($module:ident::$client:ident, $list:ident($list_request:ident) -> $objects:ident,
-     $get:ident($get_request:ident) -> $object:ident, $delete:ident($delete_request:ident)) => {
+     $get:ident($get_request:ident) -> $object:ident,
+     $create:ident($create_request:ident $(, $more:ident)*), $update:ident($update_request:ident),
+     $delete:ident($delete_request:ident)) => {
         fn id(&self) -> &str {
             &self.id
         }
 
         fn name(&self) -> &str {
             &self.name
+        }
+
+        fn etag(&self) -> &str {
+            &self.etag
         }
 
         async fn page(
@@ -136,6 +166,45 @@ macro_rules! calls {
             Ok((present(found.$object, Self::FIELD)?, found.revision))
         }
 
+        async fn create(
+            self,
+            server: &Connection,
+            parent: String,
+            write: &Write,
+        ) -> anyhow::Result<(Self, u64)> {
+            let request = iam::$create_request {
+                parent,
+                $object: Some(self),
+                request_id: write.request_id.clone(),
+                validate_only: write.validate_only,
+                $($more: Default::default(),)*
+            };
+            let send = async |request: Request<_>| {
+                iam::$module::$client::new(server.service()).$create(request).await
+            };
+            let made = server.call(Safety::Write(write), request, send).await?;
+            Ok((present(made.$object, Self::FIELD)?, made.revision))
+        }
+
+        async fn update(
+            self,
+            server: &Connection,
+            paths: Vec<String>,
+            write: &Write,
+        ) -> anyhow::Result<(Self, u64)> {
+            let request = iam::$update_request {
+                $object: Some(self),
+                update_mask: Some(FieldMask { paths }),
+                request_id: write.request_id.clone(),
+                validate_only: write.validate_only,
+            };
+            let send = async |request: Request<_>| {
+                iam::$module::$client::new(server.service()).$update(request).await
+            };
+            let made = server.call(Safety::Write(write), request, send).await?;
+            Ok((present(made.$object, Self::FIELD)?, made.revision))
+        }
+
         async fn delete(
             server: &Connection,
             id: &str,
@@ -167,8 +236,13 @@ impl Kind for Group {
         vec![self.id.clone(), self.name.clone(), self.description.clone(), time(self.update_time)]
     }
 
+    fn word(id: &str) -> &'static str {
+        if id.contains('/') { "folder" } else { "organization" }
+    }
+
     calls!(group_service_client::GroupServiceClient, list_groups(ListGroupsRequest) -> groups,
-        get_group(GetGroupRequest) -> group, delete_group(DeleteGroupRequest));
+        get_group(GetGroupRequest) -> group, create_group(CreateGroupRequest, owner),
+        update_group(UpdateGroupRequest), delete_group(DeleteGroupRequest));
 }
 
 impl Kind for Role {
@@ -184,7 +258,8 @@ impl Kind for Role {
     }
 
     calls!(role_service_client::RoleServiceClient, list_roles(ListRolesRequest) -> roles,
-        get_role(GetRoleRequest) -> role, delete_role(DeleteRoleRequest));
+        get_role(GetRoleRequest) -> role, create_role(CreateRoleRequest),
+        update_role(UpdateRoleRequest), delete_role(DeleteRoleRequest));
 }
 
 impl Kind for RoleBinding {
@@ -208,9 +283,16 @@ impl Kind for RoleBinding {
         format!("{}  {}{restrictions}", self.role, self.identity)
     }
 
+    fn what(&self) -> String {
+        let Self { identity, role, scope, .. } = self;
+        format!("role binding of {identity} to {role} at {scope}:")
+    }
+
     calls!(role_binding_service_client::RoleBindingServiceClient,
         list_role_bindings(ListRoleBindingsRequest) -> role_bindings,
         get_role_binding(GetRoleBindingRequest) -> role_binding,
+        create_role_binding(CreateRoleBindingRequest),
+        update_role_binding(UpdateRoleBindingRequest),
         delete_role_binding(DeleteRoleBindingRequest));
 }
 
@@ -247,7 +329,8 @@ impl Kind for Identity {
 
     calls!(identity_service_client::IdentityServiceClient,
         list_identities(ListIdentitiesRequest) -> identities,
-        get_identity(GetIdentityRequest) -> identity, delete_identity(DeleteIdentityRequest));
+        get_identity(GetIdentityRequest) -> identity, create_identity(CreateIdentityRequest),
+        update_identity(UpdateIdentityRequest), delete_identity(DeleteIdentityRequest));
 }
 
 impl Kind for Resource {
@@ -274,7 +357,8 @@ impl Kind for Resource {
 
     calls!(resource_service_client::ResourceServiceClient,
         list_resources(ListResourcesRequest) -> resources,
-        get_resource(GetResourceRequest) -> resource, delete_resource(DeleteResourceRequest));
+        get_resource(GetResourceRequest) -> resource, create_resource(CreateResourceRequest),
+        update_resource(UpdateResourceRequest), delete_resource(DeleteResourceRequest));
 }
 
 /// RFC 3339, to the second; empty for no time, and for one that it cannot represent.

@@ -9,44 +9,63 @@ use super::kind::{Kind, Query};
 use super::refusal::Refusal;
 use crate::limits::CANDIDATES_SHOWN_MAX;
 
-/// The id of the object that a text names.
+/// What a scope is, in messages.
+const SCOPE: &str = "group or resource";
+/// What marks a text as a display name that could be a path, too.
+const NAME_PREFIX: &str = "name:";
+
+/// The id of the object that a write is about, or that it gives something to.
 ///
-/// A path with a slash is an id, and so is what a server generates for a root. Any other text is an id if there is an
-/// object with it, else the display name of one object. A text that names nothing and could be an id stays as it is: the
-/// caller may not see what it refers to, and the server judges it.
+/// **Invariant**: what could be a path is an id, whatever has it as its display name: a name is free for anybody to take,
+/// and must not decide who gets a role or what is deleted. A name is what cannot be a path, such as a text with a blank,
+/// or what follows `name:`.
+///
+/// # Errors
+///
+/// No object, or several, with the name.
+pub(crate) async fn id_of<K: Kind>(server: &Connection, text: &str) -> anyhow::Result<String> {
+    let Some(name) = only_name(text) else { return Ok(text.to_owned()) };
+    by_name::<K>(server, name).await?.ok_or_else(|| Refusal::no_name(K::WORD, name).into())
+}
+
+/// As [`id_of`], of a group or a registered resource.
+///
+/// # Errors
+///
+/// As of [`id_of`].
+pub(crate) async fn id_of_scope(server: &Connection, text: &str) -> anyhow::Result<String> {
+    let Some(name) = only_name(text) else { return Ok(text.to_owned()) };
+    scope_by_name(server, name).await?.ok_or_else(|| Refusal::no_name(SCOPE, name).into())
+}
+
+/// The id of the object that a read is about: of the object with this id, else of the only one with this display name. A
+/// text that names nothing and could be an id stays as it is: the caller may not see what it refers to, and the server
+/// judges it.
 ///
 /// # Errors
 ///
 /// Several objects have the name, or none has it and it cannot be an id.
 pub(crate) async fn resolve<K: Kind>(server: &Connection, text: &str) -> anyhow::Result<String> {
-    match resolve_seen::<K>(server, text).await? {
-        Some(id) => Ok(id),
-        None if is_path(text) => Ok(text.to_owned()),
-        None => Err(Refusal::no_name(K::WORD, text).into()),
+    if only_name(text).is_some() || is_certainly_id(text) || is_seen::<K>(server, text).await? {
+        return id_of::<K>(server, text).await;
     }
+    Ok(by_name::<K>(server, text).await?.unwrap_or_else(|| text.to_owned()))
 }
 
-/// As [`resolve`]; `None` if there is nothing with this id or name that the caller may see.
-async fn resolve_seen<K: Kind>(server: &Connection, text: &str) -> anyhow::Result<Option<String>> {
-    if is_certainly_id(text) {
-        return Ok(Some(text.to_owned()));
-    }
-    if is_path(text) && exists(K::get(server, text, None).await)? {
-        return Ok(Some(text.to_owned()));
-    }
-    by_name::<K>(server, text).await
-}
-
-/// The path of the group or resource that a text names.
+/// As [`resolve`], of a group or a registered resource. The id of either wins over a name.
 ///
 /// # Errors
 ///
 /// As of [`resolve`].
 pub(crate) async fn resolve_scope(server: &Connection, text: &str) -> anyhow::Result<String> {
-    match resolve_seen::<Group>(server, text).await? {
-        Some(id) => Ok(id),
-        None => resolve::<Resource>(server, text).await,
+    if only_name(text).is_some()
+        || is_certainly_id(text)
+        || is_seen::<Group>(server, text).await?
+        || is_seen::<Resource>(server, text).await?
+    {
+        return id_of_scope(server, text).await;
     }
+    Ok(scope_by_name(server, text).await?.unwrap_or_else(|| text.to_owned()))
 }
 
 /// The path of the group that a text names; empty for none.
@@ -73,8 +92,19 @@ pub(crate) async fn by_name<K: Kind>(
     server: &Connection,
     name: &str,
 ) -> anyhow::Result<Option<String>> {
+    only(with_name::<K>(server, name).await?, K::LIST, name)
+}
+
+/// The id of the only group or resource with a display name.
+async fn scope_by_name(server: &Connection, name: &str) -> anyhow::Result<Option<String>> {
+    let mut ids = with_name::<Group>(server, name).await?;
+    ids.extend(with_name::<Resource>(server, name).await?);
+    only(ids, "groups or resources", name)
+}
+
+/// The ids of the objects with a display name: at least one more than is shown, if there are so many.
+async fn with_name<K: Kind>(server: &Connection, name: &str) -> anyhow::Result<Vec<String>> {
     let query = Query { filter: term("name", name), ..Query::default() };
-    // One more than is shown, to know that there are more.
     let most = i32::try_from(CANDIDATES_SHOWN_MAX + 1)?;
     let (mut ids, mut token) = (Vec::new(), String::new());
     loop {
@@ -83,23 +113,26 @@ pub(crate) async fn by_name<K: Kind>(
         let named = page.objects.iter().filter(|object| object.name() == name);
         ids.extend(named.map(|object| object.id().to_owned()));
         if ids.len() > CANDIDATES_SHOWN_MAX || !next_page(&mut token, page.next)? {
-            break;
+            return Ok(ids);
         }
     }
-    match ids.as_slice() {
-        [] => Ok(None),
-        [id] => Ok(Some(id.clone())),
-        several => {
-            let shown = several.iter().take(CANDIDATES_SHOWN_MAX).cloned();
-            let shown = shown.collect::<Vec<_>>().join(", ");
-            let more = if several.len() > CANDIDATES_SHOWN_MAX { ", and others" } else { "" };
-            bail!(
-                "several {} have the name {}: {shown}{more}; give the id",
-                K::LIST.replace('_', " "),
-                quote(name)
-            )
-        }
+}
+
+/// # Errors
+///
+/// There are several ids.
+fn only(mut ids: Vec<String>, kinds: &str, name: &str) -> anyhow::Result<Option<String>> {
+    if ids.len() < 2 {
+        return Ok(ids.pop());
     }
+    let more = if ids.len() > CANDIDATES_SHOWN_MAX { ", and others" } else { "" };
+    ids.truncate(CANDIDATES_SHOWN_MAX);
+    bail!(
+        "several {} have the name {}: {}{more}; give the id",
+        kinds.replace('_', " "),
+        quote(name),
+        ids.join(", ")
+    )
 }
 
 /// A term of a filter: `field = "value"`.
@@ -108,9 +141,9 @@ pub(crate) fn term(field: &str, value: &str) -> String {
     format!("{field} = \"{value}\"")
 }
 
-/// Whether an object is there: found, or refused to this caller.
-fn exists<T>(answer: anyhow::Result<T>) -> anyhow::Result<bool> {
-    match answer {
+/// Whether there is an object with this id: found, or refused to this caller.
+async fn is_seen<K: Kind>(server: &Connection, id: &str) -> anyhow::Result<bool> {
+    match K::get(server, id, None).await {
         Ok(_) => Ok(true),
         Err(error) => match error.downcast_ref::<Refusal>() {
             Some(refusal) if refusal.is_not_found() => Ok(false),
@@ -120,12 +153,15 @@ fn exists<T>(answer: anyhow::Result<T>) -> anyhow::Result<bool> {
     }
 }
 
-fn is_path(text: &str) -> bool {
-    text.parse::<PathBuf>().is_ok()
+/// The display name that a text can only be: what follows the prefix, or what is no path. A text with a slash is a path,
+/// perhaps a malformed one.
+pub(crate) fn only_name(text: &str) -> Option<&str> {
+    let is_path = || text.contains('/') || text.parse::<PathBuf>().is_ok();
+    text.strip_prefix(NAME_PREFIX).or_else(|| (!is_path()).then_some(text))
 }
 
 /// Whether a text has a slash or is a generated root segment (contract, section 2).
-fn is_certainly_id(text: &str) -> bool {
+pub(crate) fn is_certainly_id(text: &str) -> bool {
     let is_hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     text.contains('/') || (text.len() == 40 && text.bytes().all(is_hex))
 }
@@ -160,14 +196,14 @@ pub(crate) fn place(id: Option<&str>, parent: Option<&str>) -> anyhow::Result<(S
 ///
 /// # Errors
 ///
-/// As of [`place`] and [`resolve`].
+/// As of [`place`] and [`id_of`].
 pub(crate) async fn place_in(
     server: &Connection,
     id: Option<&str>,
     parent: Option<&str>,
 ) -> anyhow::Result<(String, String)> {
     match parent {
-        Some(parent) => place(id, Some(&resolve::<Group>(server, parent).await?)),
+        Some(parent) => place(id, Some(&id_of::<Group>(server, parent).await?)),
         None => place(id, None),
     }
 }
@@ -223,6 +259,16 @@ mod tests {
         assert!(is_certainly_id(&"0f".repeat(20)));
         assert!(!is_certainly_id(&"0F".repeat(20)));
         assert!(!is_certainly_id("acme"));
-        assert!(is_path("acme") && !is_path("CI bot") && !is_path(""));
+    }
+
+    #[test]
+    fn a_text_is_a_name_if_it_says_so_or_cannot_be_a_path() {
+        for path in ["acme", "Alice", "acme/ci", "acme//ci", "acme/C I", "a:b"] {
+            assert_eq!(only_name(path), None, "{path}");
+        }
+        let names = [("CI bot", "CI bot"), ("name:acme", "acme"), ("name:a/b", "a/b"), ("", "")];
+        for (text, name) in names {
+            assert_eq!(only_name(text), Some(name), "{text}");
+        }
     }
 }

@@ -80,11 +80,6 @@ impl Refusal {
         self.code == Code::NotFound
     }
 
-    /// Whether what was asked for by its id may be a display name: there is no such id, or it is no path.
-    pub(crate) fn may_be_name(&self) -> bool {
-        self.is_not_found() || (self.code == Code::InvalidArgument && self.field == "id")
-    }
-
     /// Whether the server decided against it (contract, section 6). All else is an error.
     pub(crate) fn is_refused(&self) -> bool {
         matches!(

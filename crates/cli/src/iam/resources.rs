@@ -3,20 +3,15 @@
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use capstan_proto::iam::v1::resource_service_client::ResourceServiceClient;
-use capstan_proto::iam::v1::{self as iam, Resource};
-use prost_types::FieldMask;
-use tonic::Request;
+use capstan_proto::iam::v1::Resource;
 
-use super::connection::{Safety, WriteArgs, present};
-use super::groups::TextArgs;
-use super::identities::remove;
-use super::names::{place_in, term};
-use super::show::{self, Done};
-use super::values::properties;
-use super::verbs::{DeleteArgs, ListArgs, ReadArgs, delete, describe, find};
+use super::connection::WriteArgs;
+use super::names::{id_of, place_in, term};
+use super::values::{PropertyArgs, properties};
+use super::verbs::{
+    DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, read_to_change, update,
+};
 use crate::completion;
-use crate::decider::Consistency;
 use crate::output::Output;
 
 const EXAMPLES: &str = "\
@@ -110,13 +105,8 @@ struct Update {
     #[arg(value_name = "RESOURCE", add = completion::managed::resource())]
     resource: String,
 
-    /// An attribute with its new value; repeat for several. Other attributes stay
-    #[arg(long, value_name = "NAME=VALUE")]
-    property: Vec<String>,
-
-    /// An attribute that it no longer has; repeat for several
-    #[arg(long, value_name = "NAME")]
-    remove_property: Vec<String>,
+    #[command(flatten)]
+    properties: PropertyArgs,
 
     #[command(flatten)]
     text: TextArgs,
@@ -143,7 +133,7 @@ impl Resources {
             Command::Create(create) => create.run(output).await,
             Command::Update(update) => update.run(output).await,
             Command::Delete { resource, delete: args } => {
-                delete::<Resource>(&resource, |_| "resource", &args, output).await
+                delete::<Resource>(&resource, &args, output).await
             }
         }
     }
@@ -159,65 +149,37 @@ impl Create {
         let r#type = self.kind.unwrap_or_default();
         let resource =
             Resource { id, name, description, r#type, properties, ..Resource::default() };
-        let request = iam::CreateResourceRequest {
-            parent,
-            resource: Some(resource),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            ResourceServiceClient::new(server.service()).create_resource(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let resource = present(made.resource, "resource")?;
-        let revision = made.revision;
-        let done = Done { verb: "created", what: "resource", id: &resource.id, revision };
-        show::written(&resource, done, &write, output)
+        create(&server, parent, resource, &write, output).await
     }
 }
 
 impl Update {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        let added = properties(&self.property)?;
-        let changes_properties = !added.is_empty() || !self.remove_property.is_empty();
+        let change = self.properties.change()?;
         let mut paths = self.text.mask();
-        if changes_properties {
+        if change.is_some() {
             paths.push("properties".into());
         }
         ensure!(
             !paths.is_empty(),
             "nothing to change: give --property, --remove-property, --name or --description"
         );
-        let write = self.write.write()?;
+        let mut write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let (found, _) = find::<Resource>(&server, &self.resource, Consistency::Full).await?;
-        // What is changed must still be what was read.
-        let read = if changes_properties { found.etag } else { String::new() };
-        let mut properties = found.properties;
-        remove(&mut properties, &self.remove_property)?;
-        properties.extend(added);
+        let id = id_of::<Resource>(&server, &self.resource).await?;
         let (name, description) = self.text.values();
-        let resource = Resource {
-            id: found.id,
-            name,
-            description,
-            etag: self.etag.unwrap_or(read),
-            properties: if changes_properties { properties } else { Default::default() },
-            ..Resource::default()
+        let mut resource = Resource { id, name, description, ..Resource::default() };
+        resource.etag = match change {
+            None => self.etag.unwrap_or_default(),
+            Some(change) => {
+                let option = PropertyArgs::OPTIONS;
+                let read = read_to_change(&server, &resource.id, self.etag, option, &mut write);
+                let read = read.await?;
+                let found: Resource = read.object;
+                resource.properties = change.apply(found.properties, read.is_stale)?;
+                read.etag
+            }
         };
-        let request = iam::UpdateResourceRequest {
-            resource: Some(resource),
-            update_mask: Some(FieldMask { paths }),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            ResourceServiceClient::new(server.service()).update_resource(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let resource = present(made.resource, "resource")?;
-        let revision = made.revision;
-        let done = Done { verb: "updated", what: "resource", id: &resource.id, revision };
-        show::written(&resource, done, &write, output)
+        update(&server, (resource, paths), "updated", &write, output).await
     }
 }

@@ -8,17 +8,14 @@ use std::process::ExitCode;
 use anyhow::{bail, ensure};
 use capstan_proto::iam::v1::role_binding_service_client::RoleBindingServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, Identity, Role, RoleBinding};
-use prost_types::FieldMask;
 use tonic::Request;
 
-use super::connection::{Safety, Write, WriteArgs, present};
-use super::groups::TextArgs;
-use super::names::{place, resolve, resolve_scope, term};
+use super::connection::{Safety, WriteArgs};
+use super::names::{id_of, id_of_scope, place, resolve, resolve_scope, term};
 use super::show::{self, Done};
 use super::values::{EndArgs, condition};
-use super::verbs::{DeleteArgs, ListArgs, ReadArgs, delete, describe, find};
+use super::verbs::{DeleteArgs, ListArgs, ReadArgs, TextArgs, create, delete, describe, update};
 use crate::completion;
-use crate::decider::Consistency;
 use crate::output::Output;
 
 const EXAMPLES: &str = "\
@@ -98,16 +95,16 @@ struct Create {
     #[arg(long, value_name = "ID", conflicts_with = "file")]
     id: Option<String>,
 
-    /// Who: an id or a name. An id that `capstan iam identities lookup` answers may be bound before it is registered
+    /// Who: an id, or name:NAME. An id that `capstan iam identities lookup` answers may be bound before it is registered
     #[arg(long, value_name = "IDENTITY", required_unless_present = "file",
         add = completion::managed::identity())]
     identity: Option<String>,
 
-    /// Which role: a built-in role's name, or the path or name of a custom one
+    /// Which role: a built-in role, or the path of a custom one, or name:NAME
     #[arg(long, value_name = "ROLE", required_unless_present = "file", add = completion::managed::role())]
     role: Option<String>,
 
-    /// Where: the path or name of a group or registered resource. With --file: of lines that have no scope
+    /// Where: the path of a group or registered resource, or name:NAME. With --file: of lines that have no scope
     #[arg(long, visible_alias = "group", value_name = "SCOPE", required_unless_present = "file",
         add = completion::managed::scope())]
     scope: Option<String>,
@@ -137,11 +134,11 @@ struct Update {
     #[arg(value_name = "BINDING", add = completion::managed::binding())]
     binding: String,
 
-    /// Another identity: an id or a name
+    /// Another identity: an id, or name:NAME
     #[arg(long, value_name = "IDENTITY", add = completion::managed::identity())]
     identity: Option<String>,
 
-    /// Another role: a built-in role's name, or the path or name of a custom one
+    /// Another role: a built-in role, or the path of a custom one, or name:NAME
     #[arg(long, value_name = "ROLE", add = completion::managed::role())]
     role: Option<String>,
 
@@ -199,7 +196,7 @@ impl RoleBindings {
             },
             Command::Update(update) => update.run(output).await,
             Command::Delete { binding, delete: args } => match binding.as_slice() {
-                [one] => delete::<RoleBinding>(one, |_| "role binding", &args, output).await,
+                [one] => delete::<RoleBinding>(one, &args, output).await,
                 several => batch::delete(several, &args, output).await,
             },
         }
@@ -214,9 +211,10 @@ impl Create {
         };
         let expires_at = self.end.end()?;
         let when = self.when.iter().map(|test| condition(test)).collect::<anyhow::Result<_>>()?;
-        let write = self.write.write()?;
+        let mut write = self.write.write()?;
+        self.end.ensure_repeatable(expires_at, &mut write)?;
         let server = self.write.server.connect().await?;
-        let scope = resolve_scope(&server, scope).await?;
+        let scope = id_of_scope(&server, scope).await?;
         let id = match &self.id {
             Some(id) => place(Some(id), Some(&scope))?.1,
             None => String::new(),
@@ -226,40 +224,15 @@ impl Create {
             id,
             name,
             description,
-            identity: resolve::<Identity>(&server, identity).await?,
-            role: resolve::<Role>(&server, role).await?,
+            identity: id_of::<Identity>(&server, identity).await?,
+            role: id_of::<Role>(&server, role).await?,
             scope: scope.clone(),
             expires_at,
             when,
             ..RoleBinding::default()
         };
-        let request = iam::CreateRoleBindingRequest {
-            parent: scope,
-            role_binding: Some(role_binding),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            let mut service = RoleBindingServiceClient::new(server.service());
-            service.create_role_binding(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let binding = present(made.role_binding, "role_binding")?;
-        written("created", &binding, made.revision, &write, output)
+        create(&server, scope, role_binding, &write, output).await
     }
-}
-
-fn written(
-    verb: &'static str,
-    binding: &RoleBinding,
-    revision: u64,
-    write: &Write,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
-    let RoleBinding { identity, role, scope, .. } = binding;
-    let what = format!("role binding of {identity} to {role} at {scope}:");
-    let done = Done { verb, what: &what, id: &binding.id, revision };
-    show::written(binding, done, write, output)
 }
 
 impl Update {
@@ -280,32 +253,20 @@ impl Update {
             "nothing to change: give --identity, --role, --expires-at, --ttl, --no-expiry, --when, --no-conditions, --name \
              or --description"
         );
-        let write = self.write.write()?;
+        let mut write = self.write.write()?;
+        self.end.ensure_repeatable(expires_at, &mut write)?;
         let server = self.write.server.connect().await?;
-        let (found, _) = find::<RoleBinding>(&server, &self.binding, Consistency::Full).await?;
-        let mut role_binding =
-            RoleBinding { id: found.id, expires_at, when, ..RoleBinding::default() };
+        let id = id_of::<RoleBinding>(&server, &self.binding).await?;
+        let mut role_binding = RoleBinding { id, expires_at, when, ..RoleBinding::default() };
         if let Some(identity) = &self.identity {
-            role_binding.identity = resolve::<Identity>(&server, identity).await?;
+            role_binding.identity = id_of::<Identity>(&server, identity).await?;
         }
         if let Some(role) = &self.role {
-            role_binding.role = resolve::<Role>(&server, role).await?;
+            role_binding.role = id_of::<Role>(&server, role).await?;
         }
         (role_binding.name, role_binding.description) = self.text.values();
         role_binding.etag = self.etag.unwrap_or_default();
-        let request = iam::UpdateRoleBindingRequest {
-            role_binding: Some(role_binding),
-            update_mask: Some(FieldMask { paths }),
-            request_id: write.request_id.clone(),
-            validate_only: write.validate_only,
-        };
-        let send = async |request: Request<_>| {
-            let mut service = RoleBindingServiceClient::new(server.service());
-            service.update_role_binding(request).await
-        };
-        let made = server.call(Safety::Write(&write), request, send).await?;
-        let binding = present(made.role_binding, "role_binding")?;
-        written("updated", &binding, made.revision, &write, output)
+        update(&server, (role_binding, paths), "updated", &write, output).await
     }
 }
 
@@ -318,7 +279,7 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = REMOVE)]
 pub(crate) struct RemoveMember {
-    /// Its id or name
+    /// Its id, or name:NAME
     #[arg(value_name = "IDENTITY", add = completion::managed::identity())]
     identity: String,
 
@@ -338,8 +299,8 @@ impl RemoveMember {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let write = self.write.write()?;
         let server = self.write.server.connect().await?;
-        let organization = resolve::<Group>(&server, &self.organization).await?;
-        let identity = resolve::<Identity>(&server, &self.identity).await?;
+        let organization = id_of::<Group>(&server, &self.organization).await?;
+        let identity = id_of::<Identity>(&server, &self.identity).await?;
         batch::confirm_removal(&server, &identity, &organization, self.yes || write.validate_only)
             .await?;
         let request = iam::RemoveMemberRequest {

@@ -129,25 +129,25 @@ impl Done<'_> {
     }
 }
 
-/// Prints an object that a write made or changed.
+/// Prints an object that a write made or changed. `verb` is what was done, such as `created`.
 ///
 /// # Errors
 ///
 /// As of [`list`].
 pub(crate) fn written<K: Kind>(
-    object: &K,
-    done: Done<'_>,
+    verb: &'static str,
+    (object, revision): (&K, u64),
     write: &Write,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     match output {
-        Output::Json => output::json(&answer(object, done.revision)?)?,
+        Output::Json => output::json(&answer(object, revision)?)?,
         // What would be made has no id yet, if the server chooses it.
         Output::Id if !write.validate_only => output::line(object.id())?,
         Output::Id | Output::Table | Output::Tree => {}
         Output::Junit => output.format().map(drop)?,
     }
-    done.note(write)?;
+    Done { verb, what: &object.what(), id: object.id(), revision }.note(write)?;
     Ok(ExitCode::SUCCESS)
 }
 

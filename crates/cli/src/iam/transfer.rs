@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use anyhow::{Context as _, ensure};
 use capstan_policy::{Catalogs, DOCUMENT_BYTES_MAX};
 use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
-use capstan_proto::iam::v1::{self as iam, set_catalog_request::Catalog};
+use capstan_proto::iam::v1::{self as iam, Group, set_catalog_request::Catalog};
 use futures_util::stream;
 use tonic::Request;
 
 use super::connection::{Connection, Safety, ServerArgs};
 use super::difference::{print_access, print_changes};
 use super::json;
-use super::names::group_or_all;
+use super::names::{group_or_all, id_of};
 use crate::audit::file;
 use crate::completion;
 use crate::decider::Consistency;
@@ -177,7 +177,10 @@ impl Import {
         // Read whole before anything is sent: a document that is cut short must not prune.
         let document = read(&self.file, self.max_document_bytes)?;
         let server = self.server.connect_within(TRANSFER_TIMEOUT).await?;
-        let parent = group_or_all(&server, self.parent.as_deref()).await?;
+        let parent = match &self.parent {
+            Some(parent) => id_of::<Group>(&server, parent).await?,
+            None => String::new(),
+        };
         let prune = match self.prune {
             Prune::None => "none",
             Prune::Subtree => "subtree",

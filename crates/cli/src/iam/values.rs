@@ -9,6 +9,9 @@ use capstan_proto::iam::v1::{Condition, condition::Test};
 use capstan_server::clock::Clock;
 use prost_types::{Value, value::Kind};
 
+use super::connection::Write;
+use super::kind::time;
+
 /// `NAME=VALUE` arguments as properties.
 ///
 /// # Errors
@@ -27,6 +30,64 @@ pub(crate) fn properties(arguments: &[String]) -> anyhow::Result<HashMap<String,
         );
     }
     Ok(properties)
+}
+
+/// The options that change properties.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PropertyArgs {
+    /// An attribute with its new value; repeat for several. Other attributes stay
+    #[arg(long, value_name = "NAME=VALUE")]
+    property: Vec<String>,
+
+    /// An attribute that it no longer has; repeat for several
+    #[arg(long, value_name = "NAME")]
+    remove_property: Vec<String>,
+}
+
+/// A change of properties that are there.
+#[derive(Debug)]
+pub(crate) struct PropertyChange {
+    added: HashMap<String, Value>,
+    removed: Vec<String>,
+}
+
+impl PropertyArgs {
+    /// The options, in messages.
+    pub(crate) const OPTIONS: &str = "--property and --remove-property";
+
+    /// The change; `None` if no option is given.
+    ///
+    /// # Errors
+    ///
+    /// As of [`properties`].
+    pub(crate) fn change(self) -> anyhow::Result<Option<PropertyChange>> {
+        let added = properties(&self.property)?;
+        let change = PropertyChange { added, removed: self.remove_property };
+        Ok((!change.added.is_empty() || !change.removed.is_empty()).then_some(change))
+    }
+}
+
+impl PropertyChange {
+    /// Changes properties. With `may_be_done` those that are taken away may be gone.
+    ///
+    /// # Errors
+    ///
+    /// A property that is taken away and is not there.
+    pub(crate) fn apply(
+        self,
+        mut properties: HashMap<String, Value>,
+        may_be_done: bool,
+    ) -> anyhow::Result<HashMap<String, Value>> {
+        for name in self.removed {
+            ensure!(
+                properties.remove(&name).is_some() || may_be_done,
+                "--remove-property: there is no property {}",
+                quote(&name)
+            );
+        }
+        properties.extend(self.added);
+        Ok(properties)
+    }
 }
 
 /// A value as JSON or, if it is none, as a string.
@@ -111,14 +172,29 @@ impl EndArgs {
                             quote(ttl)
                         )
                     })?;
-                Timestamp::new(seconds, now.nanos())
+                // Whoever reads it reads seconds.
+                Timestamp::new(seconds, 0)
             }
         };
-        // Whoever reads it reads seconds.
-        Ok(Some(prost_types::Timestamp {
-            seconds: end.seconds(),
-            nanos: if self.expires_at.is_some() { i32::try_from(end.nanos())? } else { 0 },
-        }))
+        let (seconds, nanos) = (end.seconds(), i32::try_from(end.nanos())?);
+        Ok(Some(prost_types::Timestamp { seconds, nanos }))
+    }
+
+    /// Notes the end in the write: with `--ttl` each run of a command has another one.
+    ///
+    /// # Errors
+    ///
+    /// `--ttl` and `--request-id`.
+    pub(crate) fn ensure_repeatable(
+        &self,
+        end: Option<prost_types::Timestamp>,
+        write: &mut Write,
+    ) -> anyhow::Result<()> {
+        if self.ttl.is_some() {
+            write.ensure_first("--ttl", "--expires-at instead")?;
+            write.repeat_with(format!("--expires-at {} instead of --ttl", time(end)));
+        }
+        Ok(())
     }
 }
 

@@ -1,13 +1,13 @@
-//! What all kinds do alike: list, describe and delete.
+//! What all kinds do alike: list, describe, create, update and delete.
 
 use std::process::ExitCode;
 
 use capstan_proto::iam::v1::RoleBinding;
 use serde_json::json;
 
-use super::connection::{Connection, ServerArgs, WriteArgs};
+use super::connection::{Connection, ServerArgs, Write, WriteArgs};
 use super::kind::{self, Kind, Query};
-use super::names::{by_name, group_or_all, term};
+use super::names::{by_name, group_or_all, id_of, is_certainly_id, only_name, term};
 use super::prompt::confirm;
 use super::refusal::Refusal;
 use super::show::{self, Done};
@@ -82,7 +82,7 @@ impl ListArgs {
     }
 }
 
-/// The object that a text names, by its id or its name.
+/// The object that a read is about: that with this id, else the only one with this display name.
 ///
 /// # Errors
 ///
@@ -92,15 +92,12 @@ pub(crate) async fn find<K: Kind>(
     text: &str,
     read: Consistency,
 ) -> anyhow::Result<(K, u64)> {
-    let error = match K::get(server, text, read.message()).await {
-        Ok(found) => return Ok(found),
-        Err(error) => error,
-    };
-    // A text that cannot be an id is INVALID_ARGUMENT.
-    let may_be_name =
-        !text.contains('/') && error.downcast_ref::<Refusal>().is_some_and(Refusal::may_be_name);
-    if !may_be_name {
-        return Err(error);
+    if only_name(text).is_some() || is_certainly_id(text) {
+        return K::get(server, &id_of::<K>(server, text).await?, read.message()).await;
+    }
+    match K::get(server, text, read.message()).await {
+        Err(error) if error.downcast_ref().is_some_and(Refusal::is_not_found) => {}
+        found => return found,
     }
     match by_name::<K>(server, text).await? {
         Some(id) => K::get(server, &id, read.message()).await,
@@ -119,6 +116,91 @@ pub(crate) async fn describe<K: Kind>(
     Ok(ExitCode::SUCCESS)
 }
 
+/// What people read of an object.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct TextArgs {
+    /// Display name
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) name: Option<String>,
+
+    /// Description
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) description: Option<String>,
+}
+
+impl TextArgs {
+    /// The fields of an update that are given.
+    pub(crate) fn mask(&self) -> Vec<String> {
+        let fields = [("name", &self.name), ("description", &self.description)];
+        fields
+            .into_iter()
+            .filter(|(_, value)| value.is_some())
+            .map(|(name, _)| name.into())
+            .collect()
+    }
+
+    pub(crate) fn values(self) -> (String, String) {
+        (self.name.unwrap_or_default(), self.description.unwrap_or_default())
+    }
+}
+
+/// Creates an object, and prints it.
+pub(crate) async fn create<K: Kind>(
+    server: &Connection,
+    parent: String,
+    object: K,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let (made, revision) = object.create(server, parent, write).await?;
+    show::written("created", (&made, revision), write, output)
+}
+
+/// Changes the fields of the mask, and prints the object. `verb` is what is done: `updated`, or what people say of it.
+pub(crate) async fn update<K: Kind>(
+    server: &Connection,
+    (object, paths): (K, Vec<String>),
+    verb: &'static str,
+    write: &Write,
+    output: Output,
+) -> anyhow::Result<ExitCode> {
+    let (made, revision) = object.update(server, paths, write).await?;
+    show::written(verb, (&made, revision), write, output)
+}
+
+/// An object that is read, changed here and sent back.
+#[derive(Debug)]
+pub(crate) struct ReadToChange<K> {
+    pub(crate) object: K,
+    /// The etag to send: what was read must still be there.
+    pub(crate) etag: String,
+    /// Whether another etag than the current one was given. Then what is to be taken away may be gone already: the
+    /// request is a repeated one, or the server refuses it.
+    pub(crate) is_stale: bool,
+}
+
+/// Reads an object to change it. `option` is what makes that necessary.
+///
+/// # Errors
+///
+/// The server's refusal; or `--request-id` without `--etag`: what is read the second time may differ, and so the request.
+pub(crate) async fn read_to_change<K: Kind>(
+    server: &Connection,
+    id: &str,
+    etag: Option<String>,
+    option: &str,
+    write: &mut Write,
+) -> anyhow::Result<ReadToChange<K>> {
+    if etag.is_none() {
+        write.ensure_first(option, "--etag with the etag that `describe --output json` shows")?;
+    }
+    let (object, _) = K::get(server, id, Consistency::Full.message()).await?;
+    let is_stale = etag.as_ref().is_some_and(|etag| etag != object.etag());
+    let etag = etag.unwrap_or_else(|| object.etag().to_owned());
+    write.repeat_with(format!("--etag {etag}"));
+    Ok(ReadToChange { object, etag, is_stale })
+}
+
 /// The options of a delete.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct DeleteArgs {
@@ -134,28 +216,53 @@ pub(crate) struct DeleteArgs {
     pub(crate) write: WriteArgs,
 }
 
-/// Deletes an object after a question that shows what goes with it. `word` is the object's kind for people.
+/// Deletes an object after a question that shows what goes with it. Without a question it reads nothing: the object of a
+/// repeated request is gone, and the server answers as the first time.
 pub(crate) async fn delete<K: Kind>(
-    id: &str,
-    word: impl Fn(&K) -> &'static str,
+    text: &str,
     args: &DeleteArgs,
     output: Output,
 ) -> anyhow::Result<ExitCode> {
     let write = args.write.write()?;
     let server = args.write.server.connect().await?;
-    let (object, _) = find::<K>(&server, id, Consistency::Full).await?;
-    let what = word(&object);
+    let id = id_of::<K>(&server, text).await?;
+    let what = K::word(&id);
     if !args.yes && !write.validate_only {
-        let name =
-            if object.name().is_empty() { String::new() } else { format!("  {}", object.name()) };
-        let mut question = vec![format!("delete {what} {}{name}", object.id())];
-        question.extend(bindings_with::<K>(&server, object.id()).await?);
+        let mut question = vec![format!("delete {what} {id}")];
+        if let Some(object) = to_delete::<K>(&server, &id, &write).await? {
+            if !object.name().is_empty() {
+                question = vec![format!("delete {what} {id}  {}", object.name())];
+            }
+            question.extend(bindings_with::<K>(&server, &id).await?);
+        }
         confirm(false, &question)?;
     }
     let etag = args.etag.as_deref().unwrap_or_default();
-    let revision = K::delete(&server, object.id(), etag, &write).await?;
-    let done = Done { verb: "deleted", what, id: object.id(), revision };
+    let revision = K::delete(&server, &id, etag, &write).await?;
+    let done = Done { verb: "deleted", what, id: &id, revision };
     show::done(done, &json!({ "revision": revision }), &write, output)
+}
+
+/// The object that a question is about; `None` if it is not there and the request may be a repeated one.
+///
+/// # Errors
+///
+/// The server's refusal.
+pub(crate) async fn to_delete<K: Kind>(
+    server: &Connection,
+    id: &str,
+    write: &Write,
+) -> anyhow::Result<Option<K>> {
+    match K::get(server, id, Consistency::Full.message()).await {
+        Ok((object, _)) => Ok(Some(object)),
+        Err(error)
+            if write.may_be_repeated()
+                && error.downcast_ref().is_some_and(Refusal::is_not_found) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The role bindings that are deleted with an object, a line each below a line with their number.

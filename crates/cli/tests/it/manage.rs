@@ -7,6 +7,7 @@ mod end_to_end;
 mod lists;
 mod names;
 mod refusals;
+mod repeats;
 mod server;
 mod transfers;
 mod whole;

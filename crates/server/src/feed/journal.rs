@@ -9,7 +9,7 @@
 //! **Invariants**: a change is durable before it is visible, and visible before it is acknowledged. Each revision
 //! that is served is one that the store has.
 //!
-//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `quotas`, `group`, `whole`, `writer`, then
+//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `queue`, `quotas`, `group`, `whole`, `writer`, then
 //! `documents`.
 
 mod auditor;
@@ -18,6 +18,7 @@ pub(crate) mod documents;
 mod group;
 mod load;
 mod overlay;
+mod queue;
 mod quotas;
 mod requests;
 mod seed;
@@ -134,7 +135,6 @@ impl StoreFeed {
         let writable = self.writable.clone();
         let store = (journal, credentials);
         let writer = Writer::new(store, serving, writable, clock, judge, (snapshot, view));
-        self.writable.send_replace(true);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         // A thread of its own: to judge a change may take longer than calls should wait.
         std::thread::Builder::new()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::{PathBuf, Timestamp};
+use capstan_iam::audit::AuditRecord;
 use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Response};
 use capstan_store::View;
 use futures_util::future::BoxFuture;
@@ -23,6 +24,12 @@ pub trait Management: Send + Sync + Debug {
     ///
     /// The operation is refused, the store does not answer, or the queue is full.
     fn write(&self, write: Write) -> BoxFuture<'_, Result<Written, RequestError>>;
+
+    /// Notes that a caller was let in, to the hour. It does not wait.
+    fn saw(&self, caller: &PathBuf, now: Timestamp);
+
+    /// Notes an attempt that was refused before it was judged. It does not wait, and of one caller only some are kept.
+    fn refused(&self, record: AuditRecord);
 
     /// The objects of a view.
     fn objects(&self, view: Arc<dyn View>) -> Arc<dyn StoredObjects>;

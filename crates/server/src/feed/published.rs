@@ -14,7 +14,7 @@
 //! needs it (`Published::pin`), and at most [`PINNED_VIEWS_MAX`] do.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwapOption, Guard};
@@ -44,7 +44,18 @@ pub struct Current {
 struct Objects {
     /// `None` for a policy file, and for an earlier revision that is not pinned.
     view: Option<Arc<dyn View>>,
+    /// Whether a paged list needs the view.
     pinned: bool,
+    /// Whether it is an earlier revision.
+    replaced: bool,
+}
+
+impl Objects {
+    fn let_go(&mut self) {
+        if self.replaced && !self.pinned {
+            self.view = None;
+        }
+    }
 }
 
 impl Current {
@@ -58,7 +69,7 @@ impl Current {
     #[must_use]
     pub fn of_store(snapshot: Snapshot, view: Arc<dyn View>, credentials: Credentials) -> Self {
         debug_assert_eq!(snapshot.revision(), view.head().revision());
-        let objects = Mutex::new(Objects { view: Some(view), pinned: false });
+        let objects = Mutex::new(Objects { view: Some(view), ..Objects::default() });
         Self { snapshot, credentials, objects }
     }
 
@@ -76,22 +87,25 @@ impl Current {
         self.objects().view.clone()
     }
 
-    /// Keeps a view of this revision, also if it was let go of meanwhile.
-    fn pin(&self, view: Arc<dyn View>) {
-        *self.objects() = Objects { view: Some(view), pinned: true };
-    }
-
-    /// Lets go of the view unless it is pinned. Returns whether it is.
-    fn replaced(&self) -> bool {
+    /// Keeps a view of this revision, also if it was let go of meanwhile. Returns whether it was not pinned before.
+    fn pin(&self, view: Arc<dyn View>) -> bool {
         let mut objects = self.objects();
-        if !objects.pinned {
-            objects.view = None;
-        }
-        objects.pinned
+        // One that is there may be a later one of the same revision.
+        objects.view.get_or_insert(view);
+        !std::mem::replace(&mut objects.pinned, true)
     }
 
     fn unpin(&self) {
-        *self.objects() = Objects::default();
+        let mut objects = self.objects();
+        objects.pinned = false;
+        objects.let_go();
+    }
+
+    /// Makes it an earlier revision.
+    fn replaced(&self) {
+        let mut objects = self.objects();
+        objects.replaced = true;
+        objects.let_go();
     }
 
     fn objects(&self) -> MutexGuard<'_, Objects> {
@@ -132,6 +146,8 @@ pub struct Published {
     revision: watch::Sender<u64>,
     retention: Retention,
     earlier: Mutex<EarlierRevisions>,
+    /// Revisions whose view a list needs, in the order in which they were pinned. Some may be gone.
+    pinned: Mutex<VecDeque<Weak<Current>>>,
 }
 
 /// Earlier revisions, oldest first.
@@ -161,13 +177,6 @@ impl EarlierRevisions {
         }
         freed
     }
-
-    /// Lets go of the oldest pinned views beyond the limit. Their lists begin anew.
-    fn unpin(&self) {
-        let pinned = self.kept.iter().filter(|one| one.current.objects().pinned);
-        let beyond = pinned.clone().count().saturating_sub(PINNED_VIEWS_MAX);
-        pinned.take(beyond).for_each(|one| one.current.unpin());
-    }
 }
 
 impl Published {
@@ -178,6 +187,7 @@ impl Published {
             revision: watch::Sender::new(0),
             retention,
             earlier: Mutex::default(),
+            pinned: Mutex::default(),
         }
     }
 
@@ -198,8 +208,8 @@ impl Published {
         interleave::point();
         let replaced = self.current.swap(Some(Arc::new(current)));
         interleave::point();
-        if replaced.is_some_and(|replaced| replaced.replaced()) {
-            self.earlier().unpin();
+        if let Some(replaced) = replaced {
+            replaced.replaced();
         }
         let freed = self.earlier().expire(self.retention);
         self.revision.send_replace(revision);
@@ -242,11 +252,20 @@ impl Published {
         at.ok().and_then(|at| Some(Arc::clone(&earlier.kept.get(at)?.current)))
     }
 
-    /// Keeps a view for the next pages of a list, for as long as its revision is kept, up to [`PINNED_VIEWS_MAX`] of them.
-    /// The revision may have been replaced while the first page was made.
-    pub(crate) fn pin(&self, current: &Current, view: Arc<dyn View>) {
-        current.pin(view);
-        self.earlier().unpin();
+    /// Keeps a view for the next pages of a list, for as long as its revision is kept. Of more than [`PINNED_VIEWS_MAX`]
+    /// revisions the one that was pinned first is let go of; its lists begin anew. The revision may have been replaced
+    /// while the first page was made.
+    pub(crate) fn pin(&self, current: &Arc<Current>, view: Arc<dyn View>) {
+        if !current.pin(view) {
+            return;
+        }
+        let mut pinned = self.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        pinned.push_back(Arc::downgrade(current));
+        if pinned.len() > PINNED_VIEWS_MAX
+            && let Some(first) = pinned.pop_front().and_then(|first| first.upgrade())
+        {
+            first.unpin();
+        }
     }
 
     /// A revision as recent as the request requires. Waits up to [`REVISION_WAIT_MAX`] for one that

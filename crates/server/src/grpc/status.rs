@@ -26,6 +26,7 @@ impl RequestError {
             Self::Field { .. } => Code::InvalidArgument,
             Self::AuthnFailed => Code::Unauthenticated,
             Self::NotFound => Code::NotFound,
+            Self::Bug { .. } => Code::Internal,
             Self::NotReady
             | Self::Draining
             | Self::RevisionNotAvailable { .. }
@@ -57,7 +58,7 @@ impl RequestError {
         Some(match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::AuthnFailed => "AUTHN_FAILED",
-            Self::NotFound => return None,
+            Self::NotFound | Self::Bug { .. } => return None,
             Self::NotReady | Self::Draining => "NOT_READY",
             Self::RevisionNotAvailable { .. }
             | Self::PageTooOld { .. }
@@ -144,7 +145,8 @@ impl From<RequestError> for Status {
     fn from(error: RequestError) -> Self {
         let text = error.to_string();
         let Some(reason) = error.reason() else {
-            // What carries no reason carries nothing: a hidden object is as an absent one, byte for byte.
+            // What carries no reason carries nothing: a hidden object is as an absent one, byte for byte, and of a bug
+            // the caller learns nothing.
             return Self::new(error.code(), text);
         };
         let (mut details, metadata) = (ErrorDetails::new(), error.metadata());

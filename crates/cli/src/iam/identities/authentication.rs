@@ -12,6 +12,7 @@ use capstan_proto::iam::v1::{ClaimMatch, ClientCertificate, StaticKeys};
 use serde_json::Value;
 
 use crate::audit::file;
+use crate::iam::connection::Write;
 use crate::iam::values::EndArgs;
 use crate::limits::KEYS_BYTES_MAX;
 
@@ -54,9 +55,14 @@ pub(super) struct AuthenticationArgs {
 impl AuthenticationArgs {
     /// # Errors
     ///
-    /// A claim that is none, keys that cannot be read or that are secret, or no end of the keys.
-    pub(super) fn authentication(&self) -> anyhow::Result<Option<Authentication>> {
+    /// A claim that is none, keys that cannot be read or that are secret, no end of the keys, or one that differs each time
+    /// in a request that may be repeated.
+    pub(super) fn authentication(
+        &self,
+        write: &mut Write,
+    ) -> anyhow::Result<Option<Authentication>> {
         let end = self.end.end()?;
+        self.end.ensure_repeatable(end, write)?;
         if let Some(path) = &self.static_keys {
             let keys = StaticKeys {
                 issuer: self.issuer.clone().unwrap_or_default(),

@@ -12,14 +12,13 @@ use serde_json::json;
 use tonic::Request;
 
 use crate::audit::{count, file};
-use crate::decider::Consistency;
 use crate::iam::connection::{Connection, Safety, WriteArgs};
 use crate::iam::json;
 use crate::iam::kind::{self, Query};
-use crate::iam::names::{common_ancestor, resolve_scope, term};
+use crate::iam::names::{common_ancestor, id_of, id_of_scope, term};
 use crate::iam::prompt::confirm;
 use crate::iam::show::{self, Done};
-use crate::iam::verbs::{DeleteArgs, find, listed};
+use crate::iam::verbs::{DeleteArgs, listed, to_delete};
 use crate::limits::{BATCH_BINDINGS_MAX, LINE_BYTES_MAX};
 use crate::output::{self, Output};
 
@@ -36,7 +35,7 @@ pub(super) async fn create(
     let write = args.write()?;
     let server = args.server.connect().await?;
     let scope = match scope {
-        Some(scope) => Some(resolve_scope(&server, scope).await?),
+        Some(scope) => Some(id_of_scope(&server, scope).await?),
         None => None,
     };
     let parent = parent(&role_bindings, scope.as_deref())?;
@@ -113,7 +112,7 @@ fn parent(bindings: &[RoleBinding], given: Option<&str>) -> anyhow::Result<Strin
     )
 }
 
-/// Deletes several bindings, all or none.
+/// Deletes several bindings, all or none. Reads them only for the question.
 pub(super) async fn delete(
     names: &[String],
     args: &DeleteArgs,
@@ -130,14 +129,11 @@ pub(super) async fn delete(
     let asks = !args.yes && !write.validate_only;
     let (mut ids, mut found) = (Vec::new(), Vec::new());
     for name in names {
-        // Without a question, what has a slash is an id, and need not be read.
-        if asks || !name.contains('/') {
-            let (binding, _) = find::<RoleBinding>(&server, name, Consistency::Full).await?;
-            ids.push(binding.id.clone());
-            found.push(binding);
-        } else {
-            ids.push(name.clone());
+        let id = id_of::<RoleBinding>(&server, name).await?;
+        if asks {
+            found.extend(to_delete::<RoleBinding>(&server, &id, &write).await?);
         }
+        ids.push(id);
     }
     let scopes = ids.iter().map(|id| id.rsplit_once('/').map_or("", |(scope, _)| scope));
     let parent = common_ancestor(scopes).filter(|parent| !parent.is_empty());

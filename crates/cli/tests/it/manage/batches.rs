@@ -16,7 +16,7 @@ fn a_binding_has_its_identity_role_scope_end_and_conditions() {
         "--identity",
         "CI bot",
         "--role",
-        "Puller",
+        "name:Puller",
         "--group",
         "acme/web",
         "--expires-at",
@@ -148,7 +148,7 @@ fn a_binding_is_updated_all_but_its_scope() {
 #[test]
 fn a_member_is_removed_from_an_organization() {
     let server = Fake::start();
-    let remove = ["iam", "remove-member", "Alice", "--organization", "Acme Corp", "--yes"];
+    let remove = ["iam", "remove-member", "name:Alice", "--organization", "Acme Corp", "--yes"];
     let (_, note) = done(&server, &remove);
     assert!(note.starts_with("deleted every role binding of alice in acme at revision"), "{note}");
     let message = server.call("RemoveMember").message().clone();

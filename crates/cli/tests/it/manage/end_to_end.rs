@@ -144,7 +144,7 @@ fn an_organization_is_made_structured_delegated_and_audited() {
     store.refused(&["iam", "roles", "update", "viewer", "--name", "x"], "BUILT_IN");
     let own = store.done(&["iam", "role-bindings", "list", "--identity", "alice", "-o", "id"]);
     store.refused(&["iam", "role-bindings", "delete", own.trim(), "--yes"], "LAST_OWNER");
-    store.refused(&["iam", "folders", "delete", "acme", "--yes"], "NOT_EMPTY");
+    store.refused(&["iam", "organizations", "delete", "acme", "--yes"], "NOT_EMPTY");
 
     // The same request twice is done once; a lost update is refused.
     let create = ["iam", "folders", "create", "acme/db", "--request-id", "r1"];

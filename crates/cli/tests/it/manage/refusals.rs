@@ -92,6 +92,30 @@ fn repetitions_end_and_then_say_how_to_go_on() {
     assert_eq!(server.calls().len(), RETRIES_MAX as usize + 1);
 }
 
+/// What differs each time a command runs is said, too.
+#[test]
+fn the_repetition_that_is_advised_is_the_same_request() {
+    let server = Fake::start();
+    let unknown = |method: &'static str| {
+        for _ in 0..=RETRIES_MAX {
+            let unknown = refusal(Code::Unavailable, "unknown", "COMMIT_OUTCOME_UNKNOWN", &[]);
+            server.script(method, Err(pushed_back(unknown, 1)));
+        }
+    };
+    unknown("UpdateRole");
+    let update = ["iam", "roles", "update", "acme/puller", "--add-capability", "tag.list"];
+    let (_, error) = failed(&server, &update);
+    let id = server.calls()[1].message()["request_id"].as_str().unwrap().to_owned();
+    let advice = format!("repeat the command with --request-id {id} and --etag 5 within");
+    assert!(error.contains(&advice), "{error}");
+    unknown("CreateRoleBinding");
+    let bind = ["iam", "bindings", "create", "--identity", "alice", "--role", "viewer"];
+    let (_, error) = failed(&server, &[&bind[..], &["--group", "acme", "--ttl", "1d"]].concat());
+    let sent = server.calls()[0].message()["role_binding"]["expires_at"].clone();
+    let advice = format!(" and --expires-at {} instead of --ttl within", sent.as_str().unwrap());
+    assert!(error.contains(&advice), "{error}");
+}
+
 #[test]
 fn a_server_that_wants_a_long_wait_or_none_is_not_asked_again() {
     let server = Fake::start();

@@ -14,7 +14,7 @@ fn an_organization_is_created_with_its_owner() {
         "create",
         "newco",
         "--owner",
-        "Alice",
+        "name:Alice",
         "--name",
         "New",
         "-o",
@@ -104,7 +104,8 @@ fn without_a_terminal_a_delete_needs_yes() {
     assert_eq!(out, "acme/web\n");
     assert!(note.starts_with("deleted folder acme/web at revision"), "{note}");
     assert_eq!(server.call("DeleteGroup").message()["id"], "acme/web");
-    let (code, _) = failed(&server, &["iam", "roles", "delete", "Puller", "-y", "--etag", "x"]);
+    let (code, _) =
+        failed(&server, &["iam", "roles", "delete", "name:Puller", "-y", "--etag", "x"]);
     assert_eq!(code, 1, "the etag is another one");
 }
 

@@ -5,20 +5,19 @@
 
 use std::sync::Arc;
 
-use capstan_engine::{Snapshot, Timestamp, Writer as IndexWriter};
+use capstan_engine::{ApplyError, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord, Origin};
 use capstan_iam::{
-    Actor, Context, JudgeError, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
+    Actor, Context, JudgeError, Kind, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
 };
 use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
-use sha2::{Digest as _, Sha256};
 
 use super::auditor::{self, RefusalRate};
-use super::overlay::{Overlay, last_seen_key};
+use super::overlay::{Overlay, last_seen_hour, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
-use super::requests::{self, RequestId};
+use super::requests::{self, Hash, RequestId};
 use super::whole::WholeChange;
-use super::writer::{Answer, AnswerTo};
+use super::writer::Answer;
 use crate::RequestError;
 use crate::error::StoreFailure;
 use crate::feed::management::{Write, Written};
@@ -56,9 +55,12 @@ pub(super) struct Group {
     audit: AuditHead,
     /// Whether the head of the audit log is not in a transaction.
     audited_beside: bool,
-    pub(super) batch: Batch,
+    batch: Batch,
+    /// Bytes of the transactions.
+    pub(super) bytes: u64,
     pub(super) counts: Uncommitted,
-    pub(super) answers: Vec<(AnswerTo, Answer)>,
+    /// One for each write that was judged, in order.
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Group {
@@ -77,51 +79,55 @@ impl Group {
             head: base.head(),
             audited_beside: false,
             batch: Batch::default(),
+            bytes: 0,
             counts: Uncommitted::default(),
             answers: vec![],
         })
     }
 
-    /// Judges a write, unless nobody waits for it any more.
-    pub(super) fn take(
-        &mut self,
-        (write, answer): (Write, AnswerTo),
-        judge: &mut Judge,
-        now: Timestamp,
-    ) {
-        if answer.is_closed() {
-            return;
-        }
-        let answered = self.answer(&write, judge, now);
+    /// Judges a write.
+    pub(super) fn take(&mut self, write: &Write, judge: &mut Judge, now: Timestamp) {
+        let answered = self.answer(write, judge, now);
         if answered.is_ok() && !write.validate_only {
             self.saw(&write.actor, now);
         }
-        self.answers.push((answer, answered));
+        self.answers.push(answered);
     }
 
     /// Keeps when a caller was last seen, to the hour. It is no change: no revision, no etag and no record has it.
-    fn saw(&mut self, actor: &Actor, now: Timestamp) {
-        let Some(caller) = actor.id() else { return };
+    pub(super) fn saw(&mut self, actor: &Actor, now: Timestamp) {
+        // One that has just deleted itself was never here.
+        let Some(caller) = actor.id().filter(|id| self.snapshot.is_registered(id.as_path())) else {
+            return;
+        };
         let key = last_seen_key(caller.as_str());
-        let seconds = now.seconds();
-        let hour = seconds.saturating_sub(seconds.rem_euclid(3_600)).to_be_bytes();
+        let hour = last_seen_hour(now).to_be_bytes();
         // What cannot be read is written anew.
         if !matches!(self.state.value(&key), Ok(Some(last)) if *last == hour) {
-            let op = Op::Put { key: key.into(), value: hour.to_vec().into() };
-            self.state.apply(std::slice::from_ref(&op));
-            self.batch.side.push(op);
+            self.put_beside(vec![Op::Put { key: key.into(), value: hour.to_vec().into() }]);
         }
+    }
+
+    /// Makes operations that are no change.
+    fn put_beside(&mut self, ops: Vec<Op>) {
+        self.state.apply(&ops);
+        self.batch.side.extend(ops);
     }
 
     fn answer(&mut self, write: &Write, with: &mut Judge, now: Timestamp) -> Answer {
         let state = State { snapshot: &self.snapshot, objects: &self.state };
-        let request = RequestId::of(write);
-        if let Some(request) = &request
+        let digest = requests::digest(write);
+        let request = RequestId::of(write, digest);
+        let kept = request.as_ref().map(|request| request.find(&self.state, now)).transpose()?;
+        if let (Some(request), Some(kept)) = (&request, kept.flatten())
             // An answer is given again only to a caller that is still let in.
             && Reader::new(&RuleSet::FULL, &state, &write.actor, now).is_ok()
-            && let Some(written) = request.find(&self.state, now)?
         {
-            return Ok(written);
+            return request.again(kept);
+        }
+        let asked = with.quotas.ask((&write.actor, now), &with.limits.quotas);
+        if let Err(failure) = asked {
+            return self.refuse((write, digest), RequestError::Store(failure), (with, now));
         }
         let mut context = Context {
             now,
@@ -131,61 +137,103 @@ impl Group {
         };
         let judged = judge(&RuleSet::FULL, &state, &write.actor, &write.operation, &mut context);
         match judged {
-            Ok(outcome) => self.accept(write, request.as_ref(), outcome, (with, now)),
+            Ok(outcome) => self.accept((write, digest), request.as_ref(), outcome, (with, now)),
             Err(JudgeError::Objects(error)) => Err(error.into()),
             Err(JudgeError::Refused(refusal)) => {
-                let caller = write.actor.id().map(ToString::to_string).unwrap_or_default();
-                if !write.validate_only
-                    && let Some(suppressed) = with.refusals.admit(&caller, now)
-                {
-                    let at = (self.head.revision(), now);
-                    let (actor, operation) = (&write.actor, &write.operation);
-                    let record =
-                        AuditRecord::of_refusal(actor, operation, &origin(write), at, &refusal);
-                    let record = AuditRecord { suppressed, ..record };
-                    self.batch.side.push(auditor::record_op(&mut self.audit, &record));
-                    self.audited_beside = true;
-                }
+                let at = (self.head.revision(), now);
+                let (actor, operation) = (&write.actor, &write.operation);
+                let origin = origin(write, digest);
+                let record = AuditRecord::of_refusal(actor, operation, &origin, at, &refusal);
+                self.audit_refusal(record, with, now);
                 Err((*refusal).into())
             }
         }
     }
 
+    /// Refuses a write for another reason than the rules.
+    fn refuse(
+        &mut self,
+        (write, digest): (&Write, Hash),
+        error: RequestError,
+        (with, now): (&mut Judge, Timestamp),
+    ) -> Answer {
+        let at = (self.head.revision(), now);
+        let (actor, operation) = (&write.actor, &write.operation);
+        let record = AuditRecord::of_change(actor, operation, &origin(write, digest), at, &[]);
+        // gRPC's RESOURCE_EXHAUSTED.
+        let (code, reason, text) = (8, "QUOTA".into(), error.to_string());
+        self.audit_refusal(AuditRecord { code, reason, text, ..record }, with, now);
+        Err(error)
+    }
+
+    /// Keeps the record of an attempt that was refused, unless the caller has had too many. Attempts that only validate
+    /// are attempts, too.
+    pub(super) fn audit_refusal(&mut self, record: AuditRecord, with: &mut Judge, now: Timestamp) {
+        if let Some(suppressed) = with.refusals.admit(&record.actor, now) {
+            let record = AuditRecord { suppressed, ..record };
+            self.batch.side.push(auditor::record_op(&mut self.audit, &record));
+            self.audited_beside = true;
+        }
+    }
+
     fn accept(
         &mut self,
-        write: &Write,
+        (write, digest): (&Write, Hash),
         request: Option<&RequestId>,
         outcome: Outcome,
         (with, now): (&mut Judge, Timestamp),
     ) -> Answer {
         let Outcome { objects, changes, response } = outcome;
         if objects.is_empty() {
-            return Ok(Written { response, revision: self.head.revision() });
+            let written = Written { response, revision: self.head.revision() };
+            // A late retry must not do what the first one found to be done.
+            if let Some(request) = request {
+                self.put_beside(request.keep(&written, now).into());
+            }
+            return Ok(written);
         }
         let mut index = self.index.clone();
-        index.apply(&changes).map_err(|error| {
-            tracing::error!(%error, method = write.operation.method(), "a judged change does not apply");
-            RequestError::Store(StoreFailure::Unreachable)
-        })?;
+        if let Err(ApplyError { error, .. }) = index.apply(&changes) {
+            return match error {
+                ChangeError::TooManyRoles(_) | ChangeError::IndexFull(_) => {
+                    let full = StoreFailure::Quota(format!("{error}: delete some first"));
+                    self.refuse((write, digest), RequestError::Store(full), (with, now))
+                }
+                error => Err(RequestError::bug(&format!(
+                    "a judged change of {} does not apply: {error}",
+                    write.operation.method()
+                ))),
+            };
+        }
+        let limits = with.limits.quotas;
+        let by = (&write.actor, now);
+        let admitted = with.quotas.judge(&self.counts, by, &objects, (&self.state, &limits));
+        let admitted = match admitted.map_err(unreadable)? {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                return self.refuse((write, digest), RequestError::Store(failure), (with, now));
+            }
+        };
         if write.validate_only {
             return Ok(Written { response, revision: self.head.revision() });
         }
-        let limits = &with.limits.quotas;
-        let creators = with
-            .quotas
-            .admit(&mut self.counts, (&write.actor, now), &objects, (&self.state, limits))
-            .map_err(unreadable)?
-            .map_err(RequestError::Store)?;
+        let creators = with.quotas.count(&mut self.counts, admitted);
         let revision = self.head.revision().saturating_add(1);
         let written = Written { response, revision };
         let mut ops: Vec<Op> = objects.iter().map(object_op).collect();
         ops.extend(creators);
+        let forgotten: Vec<Op> = objects.iter().filter_map(forget_last_seen).collect();
+        if !forgotten.is_empty() {
+            // It may have been seen in this group.
+            self.batch.side.retain(|op| !forgotten.iter().any(|other| other.key() == op.key()));
+            ops.extend(forgotten);
+        }
         if let Some(request) = request {
             ops.extend(request.keep(&written, now));
         }
         let (actor, operation) = (&write.actor, &write.operation);
-        let record =
-            AuditRecord::of_change(actor, operation, &origin(write), (revision, now), &objects);
+        let at = (revision, now);
+        let record = AuditRecord::of_change(actor, operation, &origin(write, digest), at, &objects);
         ops.push(auditor::record_op(&mut self.audit, &record));
         ops.push(auditor::head_op(&self.audit));
         self.head = self.head.next(&ops);
@@ -193,6 +241,7 @@ impl Group {
         self.state.apply(&ops);
         self.snapshot = Snapshot::clone(&index.publish(revision));
         self.index = index;
+        self.bytes = ops.iter().map(Op::bytes).fold(self.bytes, u64::saturating_add);
         self.batch.transactions.push(Transaction { ops });
         Ok(written)
     }
@@ -213,12 +262,6 @@ impl Group {
     /// The number of audit records that are kept then.
     pub(super) const fn audit_records(&self) -> u64 {
         self.audit.kept()
-    }
-
-    /// Bytes of the batch.
-    pub(super) fn bytes(&self) -> u64 {
-        let ops = self.batch.transactions.iter().flat_map(|transaction| &transaction.ops);
-        ops.map(Op::bytes).sum()
     }
 
     /// The batch, with what is done at each commit: answers and audit records whose time is over go.
@@ -246,12 +289,15 @@ fn object_op(change: &ObjectChange) -> Op {
     }
 }
 
-fn origin(write: &Write) -> Origin {
-    Origin {
-        authentication: write.origin.authentication.into(),
-        source: write.origin.source.clone(),
-        request: Sha256::digest(format!("{:?}", write.operation)).into(),
-    }
+/// An identity that is made again under the same id was not seen yet.
+fn forget_last_seen(change: &ObjectChange) -> Option<Op> {
+    let is_gone = change.kind == Kind::Identity && change.after.is_none();
+    is_gone.then(|| Op::Delete { key: last_seen_key(change.id.as_str()).into() })
+}
+
+fn origin(write: &Write, request: Hash) -> Origin {
+    let authentication = write.origin.authentication.into();
+    Origin { authentication, source: write.origin.source.clone(), request }
 }
 
 /// 64 random bits. Ids need not be secret, only new; two that are equal are found when the object is made.

@@ -150,6 +150,12 @@ impl StoredObjects for ViewedObjects {
     }
 }
 
+/// A time as it is kept of a caller that was seen then: the start of its hour, in seconds since 1970.
+pub(super) fn last_seen_hour(now: Timestamp) -> i64 {
+    let seconds = now.seconds();
+    seconds.saturating_sub(seconds.rem_euclid(3_600))
+}
+
 /// The key of the time when an identity was last seen.
 pub(super) fn last_seen_key(identity: &str) -> Vec<u8> {
     [&[prefix::LAST_SEEN], identity.as_bytes()].concat()

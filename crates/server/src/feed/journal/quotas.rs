@@ -41,6 +41,15 @@ pub(super) struct Uncommitted {
     creators: Counts,
 }
 
+/// A change that the quotas allow.
+#[derive(Debug, Default)]
+pub(super) struct Admitted {
+    counts: Uncommitted,
+    ops: Vec<Op>,
+    /// Whether it counts for the minute of its organizations. The operator's do not.
+    is_timed: bool,
+}
+
 /// The organization of an object; `None` if it is in none.
 fn organization(kind: Kind, id: &str) -> Option<&str> {
     match id.split_once('/') {
@@ -67,27 +76,45 @@ impl Quotas {
         count(&mut self.creators, caller, 1);
     }
 
-    /// Judges a change by the quotas, and counts it. Returns operations that keep who has made the new objects; the
-    /// operator's are nobody's.
+    /// Counts a change that a caller asks for. The operator's are not counted.
+    ///
+    /// # Errors
+    ///
+    /// The caller has asked for its share of this minute.
+    pub(super) fn ask(
+        &mut self,
+        (actor, now): (&Actor, Timestamp),
+        limits: &Limits,
+    ) -> Result<(), StoreFailure> {
+        let Some(caller) = actor.id() else { return Ok(()) };
+        self.rate.check([caller.as_str()], limits.creator_changes, now)?;
+        self.rate.count(caller.as_str());
+        Ok(())
+    }
+
+    /// Judges a change by the quotas.
     ///
     /// # Errors
     ///
     /// A quota is used up, or the store cannot be read.
-    pub(super) fn admit(
+    pub(super) fn judge(
         &mut self,
-        group: &mut Uncommitted,
+        group: &Uncommitted,
         (actor, now): (&Actor, Timestamp),
         objects: &[ObjectChange],
         (state, limits): (&Overlay, &Limits),
-    ) -> Result<Result<Vec<Op>, StoreFailure>, StoreError> {
+    ) -> Result<Result<Admitted, StoreFailure>, StoreError> {
         let caller = actor.id().map(capstan_engine::PathBuf::as_str);
-        let (mut organizations, mut creators, mut ops) = (Counts::new(), Counts::new(), vec![]);
+        let mut admitted = Admitted::default();
+        let Admitted { counts: Uncommitted { organizations, creators }, ops, is_timed } =
+            &mut admitted;
+        *is_timed = caller.is_some();
         for change in objects {
             let key = creator_key(change.kind, &change.id);
             let more = match (&change.before, &change.after) {
                 (None, Some(_)) => {
                     if let Some(caller) = caller {
-                        count(&mut creators, caller, 1);
+                        count(creators, caller, 1);
                         let value = caller.to_owned().into();
                         ops.push(Op::Put { key: key.into(), value });
                     }
@@ -95,7 +122,7 @@ impl Quotas {
                 }
                 (Some(_), None) => {
                     if let Some(creator) = state.value(&key)? {
-                        count(&mut creators, &String::from_utf8_lossy(&creator), -1);
+                        count(creators, &String::from_utf8_lossy(&creator), -1);
                         ops.push(Op::Delete { key: key.into() });
                     }
                     -1
@@ -103,7 +130,7 @@ impl Quotas {
                 _ => 0,
             };
             if let Some(organization) = organization(change.kind, change.id.as_str()) {
-                count(&mut organizations, organization, more);
+                count(organizations, organization, more);
             }
         }
         let over = |what: &str, id: &str, most: u64| {
@@ -122,16 +149,25 @@ impl Quotas {
                 return Ok(over("caller", id, limits.creator_objects));
             }
         }
-        if let Some(caller) = caller {
-            let ids = organizations.keys().map(|id| (&**id, limits.organization_changes));
-            let all: Vec<_> = ids.chain([(caller, limits.creator_changes)]).collect();
-            if let Err(failure) = self.rate.admit(&all, now) {
+        if caller.is_some() {
+            let ids = organizations.keys().map(|id| &**id);
+            if let Err(failure) = self.rate.check(ids, limits.organization_changes, now) {
                 return Ok(Err(failure));
             }
         }
+        Ok(Ok(admitted))
+    }
+
+    /// Counts a change that was judged and is made. Returns operations that keep who has made the new objects; the
+    /// operator's are nobody's.
+    pub(super) fn count(&mut self, group: &mut Uncommitted, admitted: Admitted) -> Vec<Op> {
+        let Admitted { counts: Uncommitted { organizations, creators }, ops, is_timed } = admitted;
+        if is_timed {
+            organizations.keys().for_each(|id| self.rate.count(id));
+        }
         add(&mut group.organizations, organizations);
         add(&mut group.creators, creators);
-        Ok(Ok(ops))
+        ops
     }
 
     /// Counts what an import creates and deletes. It is the operator's, who has no quota there. Returns operations that
@@ -173,22 +209,29 @@ impl Quotas {
 }
 
 impl Rate {
-    /// Counts a change for each of these names, unless one has had its share of this minute.
-    fn admit(&mut self, all: &[(&str, u32)], now: Timestamp) -> Result<(), StoreFailure> {
+    /// Whether all of these have a share of this minute left.
+    fn check<'n>(
+        &mut self,
+        names: impl IntoIterator<Item = &'n str>,
+        most: u32,
+        now: Timestamp,
+    ) -> Result<(), StoreFailure> {
         let minute = now.seconds().div_euclid(60);
         if self.minute != minute {
             (self.minute, self.changes) = (minute, HashMap::new());
         }
         let made = |name: &str| self.changes.get(name).copied().unwrap_or(0);
-        if let Some((name, most)) = all.iter().find(|(name, most)| made(name) >= *most) {
-            let text = format!("`{name}` has made {most} changes in this minute, its quota: wait");
-            return Err(StoreFailure::Quota(text));
+        match names.into_iter().find(|name| made(name) >= most) {
+            None => Ok(()),
+            Some(name) => Err(StoreFailure::Quota(format!(
+                "`{name}` has had {most} changes in this minute, its quota: wait for the next one"
+            ))),
         }
-        for (name, _) in all {
-            let made = self.changes.entry((*name).into()).or_default();
-            *made = made.saturating_add(1);
-        }
-        Ok(())
+    }
+
+    fn count(&mut self, name: &str) {
+        let made = self.changes.entry(name.into()).or_default();
+        *made = made.saturating_add(1);
     }
 }
 

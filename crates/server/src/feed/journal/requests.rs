@@ -23,7 +23,7 @@ use crate::feed::management::{Write, Written};
 use crate::limits::REQUEST_KEPT;
 
 /// The hash that a request id is kept under: of caller, method and id.
-type Hash = [u8; 32];
+pub(super) type Hash = [u8; 32];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Answer {
@@ -49,15 +49,23 @@ struct Answered {
     value: Vec<u8>,
 }
 
+/// An answer that is kept.
+pub(super) struct Kept(Answer);
+
 /// The request id of a write, if it has one.
 pub(super) struct RequestId {
     hash: Hash,
     operation: Hash,
 }
 
+/// SHA-256 of what a write asks for: of the text of its operation, which has all fields, in order.
+pub(super) fn digest(write: &Write) -> Hash {
+    Sha256::digest(format!("{:?}", write.operation)).into()
+}
+
 impl RequestId {
-    /// The request id of a write that is to be remembered.
-    pub(super) fn of(write: &Write) -> Option<Self> {
+    /// The request id of a write that is to be remembered. `operation` is its [`digest`].
+    pub(super) fn of(write: &Write, operation: Hash) -> Option<Self> {
         let id = write.request_id.as_deref().filter(|id| !id.is_empty() && !write.validate_only)?;
         let caller = write.actor.id().map(ToString::to_string).unwrap_or_default();
         let mut hash = Sha256::new();
@@ -65,8 +73,6 @@ impl RequestId {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
-        // The text of an operation has all of its fields, in order.
-        let operation = Sha256::digest(format!("{:?}", write.operation)).into();
         Some(Self { hash: hash.finalize().into(), operation })
     }
 
@@ -78,17 +84,24 @@ impl RequestId {
     ///
     /// # Errors
     ///
-    /// The id was used for another operation, or the store cannot be read.
+    /// The store cannot be read.
     pub(super) fn find(
         &self,
         state: &Overlay,
         now: Timestamp,
-    ) -> Result<Option<Written>, RequestError> {
+    ) -> Result<Option<Kept>, RequestError> {
         let Some(value) = state.value(&self.key()).map_err(unreadable)? else { return Ok(None) };
         let answer = Answer::decode(value).map_err(|error| corrupt(&error.to_string()))?;
-        if now.seconds() >= answer.seconds.saturating_add_unsigned(REQUEST_KEPT.as_secs()) {
-            return Ok(None);
-        }
+        let end = answer.seconds.saturating_add_unsigned(REQUEST_KEPT.as_secs());
+        Ok((now.seconds() < end).then_some(Kept(answer)))
+    }
+
+    /// The answer again.
+    ///
+    /// # Errors
+    ///
+    /// The id was used for another operation, or the answer is corrupt.
+    pub(super) fn again(&self, Kept(answer): Kept) -> Result<Written, RequestError> {
         if answer.operation != self.operation {
             let problem = "it was used for another request within 10 minutes: make a new one";
             return Err(RequestError::field("request_id", problem));
@@ -97,7 +110,7 @@ impl RequestId {
         let objects: Vec<_> =
             objects.collect::<Result<_, _>>().map_err(|error| corrupt(&error.to_string()))?;
         let response = response(answer.shape, objects).ok_or_else(|| corrupt("its shape"))?;
-        Ok(Some(Written { response, revision: answer.revision }))
+        Ok(Written { response, revision: answer.revision })
     }
 
     /// Operations that keep an answer.

@@ -1,11 +1,15 @@
 //! The writer on a store in memory, and on one that fails.
 
+mod callers;
 mod documents;
+mod failures;
 
 use std::io;
+use std::ops::Bound;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use bytes::Bytes;
 use capstan_engine::{Attributes, Path, PathBuf, Question, Timestamp};
 use capstan_iam::audit::{AuditHead, AuditRecord, Verifier, number};
 use capstan_iam::record::{KeyRange, prefix};
@@ -64,6 +68,29 @@ impl Faulty {
     }
 }
 
+/// A view in which one key stands for a bug: whoever reads it panics.
+#[derive(Debug)]
+struct Trapped(Arc<dyn View>);
+
+impl View for Trapped {
+    fn head(&self) -> Head {
+        self.0.head()
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+        assert!(!key.ends_with(b"acme/trap"), "a bug");
+        self.0.get(key)
+    }
+
+    fn scan(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), StoreError> {
+        self.0.scan(range, each)
+    }
+}
+
 fn io_error() -> io::Error {
     io::Error::other("injected")
 }
@@ -79,7 +106,10 @@ impl Journal for Faulty {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         match fails {
             Ok(_) => Box::pin(async { Err(StoreError::Unreachable(io_error())) }),
-            Err(_) => self.inner.view(),
+            Err(_) => {
+                let view = self.inner.view();
+                Box::pin(async { Ok(Arc::new(Trapped(view.await?)) as Arc<dyn View>) })
+            }
         }
     }
 
@@ -116,6 +146,9 @@ impl Journal for Faulty {
 struct Running {
     published: Arc<Published>,
     writes: Writes,
+    /// Whether the services say that they can write.
+    writable: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
 }
 
 const START: i64 = 1_800_000_000;
@@ -124,20 +157,16 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let mut limits = Limits::default();
     change(&mut limits);
     let published = Arc::new(Published::new(Retention::from(&limits)));
-    let (writes, queue) = writer::queue();
+    let metrics: Arc<Metrics> = Arc::default();
+    let (writes, queue) = writer::queue(&metrics);
     let clock = Clock::Fixed(Timestamp::new(now, 0));
     let config = Config { clock, limits, give_back: || {} };
     let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>);
-    let metrics = Arc::new(Metrics::default());
-    let mut feed = StoreFeed::new(
-        config,
-        (Arc::clone(&published), metrics),
-        watch::Sender::new(false),
-        store,
-        queue,
-    );
+    let (is_writable, writable) = watch::channel(false);
+    let parts = (Arc::clone(&published), Arc::clone(&metrics));
+    let mut feed = StoreFeed::new(config, parts, is_writable, store, queue);
     feed.load().await.unwrap();
-    Running { published, writes }
+    Running { published, writes, writable, metrics }
 }
 
 /// A store with the organization `acme`, whose owner is `alice`.
@@ -188,6 +217,19 @@ fn create(id: &str) -> Operation {
         name: "n".into(),
         description: String::new(),
         owner: None,
+    })
+}
+
+fn create_identity(id: &str) -> Operation {
+    Operation::CreateIdentity(capstan_iam::CreateIdentity {
+        parent: path(id).as_path().parent().map(Into::into),
+        id: Some(path(id)),
+        name: String::new(),
+        description: String::new(),
+        kind: "service".into(),
+        properties: Default::default(),
+        disabled: false,
+        authentication: None,
     })
 }
 
@@ -271,12 +313,14 @@ impl Running {
 #[tokio::test]
 async fn the_demo_is_a_store_in_memory() {
     let published = Arc::new(Published::new(Retention::from(&Limits::default())));
-    let (writes, queue) = writer::queue();
+    let metrics: Arc<Metrics> = Arc::default();
+    let (writes, queue) = writer::queue(&metrics);
     let config = Config { clock: Clock::System, limits: Limits::default(), give_back: || {} };
-    let parts = (Arc::clone(&published), Arc::new(Metrics::default()));
-    let mut feed = StoreFeed::new(config, parts, watch::Sender::new(false), Store::Demo, queue);
+    let (is_writable, writable) = watch::channel(false);
+    let parts = (Arc::clone(&published), Arc::clone(&metrics));
+    let mut feed = StoreFeed::new(config, parts, is_writable, Store::Demo, queue);
     feed.load().await.unwrap();
-    let running = Running { published, writes };
+    let running = Running { published, writes, writable, metrics };
     assert_eq!(running.revision(), 1, "its epoch is 0: it promises nothing beyond the process");
     let Policy { model, .. } = Source::Demo.load(&Catalogs::default()).unwrap();
     let current = running.published.current().unwrap();
@@ -315,17 +359,17 @@ async fn writes_that_wait_share_a_commit_and_see_each_other() {
     let running = start(&journal).await;
     let first = running.revision();
     // Each is judged on the state after those before it.
-    let operations = (0..50).flat_map(|at| {
+    let operations = (0..40).flat_map(|at| {
         let id = format!("acme/g{at}");
         [create(&id), rename(&id, "new"), create(&format!("{id}/below"))]
     });
     let all = futures_util::future::join_all(operations.map(|one| running.as_alice(one))).await;
     let revisions: Vec<_> = all.iter().map(|written| written.revision).collect();
-    assert_eq!(revisions, (first + 1..=first + 150).collect::<Vec<_>>());
-    assert_eq!(running.revision(), first + 150);
-    assert_eq!(running.group("acme/g49").unwrap().name, "new");
+    assert_eq!(revisions, (first + 1..=first + 120).collect::<Vec<_>>());
+    assert_eq!(running.revision(), first + 120);
+    assert_eq!(running.group("acme/g39").unwrap().name, "new");
     assert!(journal.appended.load(Ordering::Relaxed) < 20, "{journal:?}");
-    assert_eq!(running.audit().len(), 151);
+    assert_eq!(running.audit().len(), 121);
 }
 
 #[tokio::test]
@@ -383,37 +427,6 @@ async fn a_request_id_makes_a_retry_safe() {
 }
 
 #[tokio::test]
-async fn a_disabled_caller_gets_no_answer_again() {
-    let journal = acme().await;
-    let running = start(&journal).await;
-    let bob = "0123456789abcdef0123456789abcdef01234567";
-    let identity = Operation::CreateIdentity(capstan_iam::CreateIdentity {
-        parent: Some(path("acme")),
-        id: Some(path("acme/ci")),
-        name: String::new(),
-        description: String::new(),
-        kind: "service".into(),
-        properties: Default::default(),
-        disabled: false,
-        authentication: None,
-    });
-    running.as_alice(identity).await;
-    running.as_alice(bind("acme/ci", "owner", "acme")).await;
-    let ci = || Actor::identity(path("acme/ci"));
-    let asked = || Write { request_id: Some("r".into()), ..write(ci(), create("acme/x")) };
-    running.writes.write(asked()).await.unwrap();
-    running.writes.write(asked()).await.unwrap();
-    let disable = Operation::UpdateIdentity(capstan_iam::UpdateIdentity {
-        id: path("acme/ci"),
-        update: capstan_iam::IdentityUpdate { disabled: Some(true), ..Default::default() },
-        etag: None,
-    });
-    running.as_alice(disable).await;
-    assert!(matches!(running.writes.write(asked()).await, Err(RequestError::AuthnFailed)));
-    assert!(!running.allows(bob, "repo.list", "acme"));
-}
-
-#[tokio::test]
 async fn what_is_only_validated_changes_nothing() {
     let journal = acme().await;
     let running = start(&journal).await;
@@ -426,11 +439,14 @@ async fn what_is_only_validated_changes_nothing() {
     let made = running.writes.write(validate(create("acme/x"))).await.unwrap();
     assert_eq!(made.revision, first);
     assert!(matches!(made.response, Response::Group(group) if group.id == path("acme/x")));
+    assert_eq!((running.revision(), running.group("acme/x")), (first, None));
+    assert_eq!(journal.appended.load(Ordering::Relaxed), 0);
+    // An attempt that is refused is one, also if it only asks.
     let refused = running.writes.write(validate(create("other/x"))).await;
     assert!(matches!(refused, Err(RequestError::NotFound)), "{refused:?}");
     assert_eq!(running.revision(), first);
-    assert_eq!(running.group("acme/x"), None);
-    assert_eq!(journal.appended.load(Ordering::Relaxed), 0);
+    let last = running.audit().pop().unwrap();
+    assert_eq!((&*last.actor, &*last.object, last.code), ("alice", "other/x", 7));
     // The request id was not remembered.
     running.writes.write(validate(create("acme/y"))).await.unwrap();
 }
@@ -477,32 +493,6 @@ async fn changes_and_refusals_are_audited() {
 }
 
 #[tokio::test]
-async fn callers_were_last_seen_at_an_hour() {
-    let journal = acme().await;
-    let seen = |running: &Running, identity: &str| {
-        let view = running.published.current().unwrap().view().unwrap();
-        let found = running.writes.objects(view).last_seen(identity).unwrap();
-        found.map(Timestamp::seconds)
-    };
-    let running = start_at(&journal, START + 100, |_| {}).await;
-    assert_eq!(seen(&running, "alice"), None);
-    let made = running.as_alice(create("acme/x")).await;
-    let hour = START - START % 3_600;
-    assert_eq!((seen(&running, "alice"), seen(&running, "bob")), (Some(hour), None));
-    let appended = journal.appended.load(Ordering::Relaxed);
-    // Also by a call that changes nothing else; then it is no change.
-    let running = start_at(&journal, START + 3_600, |_| {}).await;
-    let remove = Operation::RemoveMember(capstan_iam::RemoveMember {
-        organization: path("acme"),
-        identity: path("bob"),
-    });
-    assert_eq!(running.as_alice(remove.clone()).await.revision, made.revision);
-    assert_eq!(seen(&running, "alice"), Some(hour + 3_600));
-    running.as_alice(remove).await;
-    assert_eq!(journal.appended.load(Ordering::Relaxed), appended + 1, "once in an hour");
-}
-
-#[tokio::test]
 async fn old_audit_records_are_deleted_and_the_chain_still_fits() {
     let journal = acme().await;
     let running = start_at(&journal, START, |limits| limits.audit_records_max = 5).await;
@@ -515,49 +505,3 @@ async fn old_audit_records_are_deleted_and_the_chain_still_fits() {
     // A commit deletes some of those beyond the limit.
     const { assert!(AUDIT_PRUNED_MAX > WRITE_GROUP_MAX) };
 }
-
-#[tokio::test]
-async fn quotas_bound_organizations_and_callers() {
-    let journal = acme().await;
-    let quotas = Quotas {
-        organization_objects: 7,
-        creator_objects: 4,
-        organization_changes: 1_000,
-        creator_changes: 1_000,
-    };
-    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
-    let over = |result: Result<Written, RequestError>| match result {
-        Err(RequestError::Store(StoreFailure::Quota(text))) => text,
-        other => panic!("{other:?}"),
-    };
-    // The organization has itself and the binding of its owner.
-    for at in 0..4 {
-        running.as_alice(create(&format!("acme/g{at}"))).await;
-    }
-    let text = over(running.try_as_alice(create("acme/g4")).await);
-    assert!(text.starts_with("caller `alice` has 4 objects, its quota"), "{text}");
-    running.writes.write(write(Actor::Operator, create("acme/g4"))).await.unwrap();
-    let text = over(running.writes.write(write(Actor::Operator, create("acme/g5"))).await);
-    assert!(text.starts_with("organization `acme` has 7 objects"), "{text}");
-    // Counts are those of the store after a restart, and what is deleted makes room.
-    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
-    over(running.try_as_alice(create("acme/g5")).await);
-    running.as_alice(delete("acme/g4")).await;
-    over(running.try_as_alice(create("acme/g5")).await);
-    running.as_alice(delete("acme/g0")).await;
-    running.as_alice(create("acme/g5")).await;
-    over(running.try_as_alice(create("acme/g6")).await);
-
-    let quotas = Quotas { creator_changes: 3, ..crate::limits::QUOTAS };
-    let running = start_at(&journal, START, |limits| limits.quotas = quotas).await;
-    for name in ["a", "b", "c"] {
-        running.as_alice(rename("acme", name)).await;
-    }
-    let text = over(running.try_as_alice(rename("acme", "d")).await);
-    assert_eq!(text, "`alice` has made 3 changes in this minute, its quota: wait");
-    running.writes.write(write(Actor::Operator, rename("acme", "d"))).await.unwrap();
-    let running = start_at(&journal, START + 60, |limits| limits.quotas = quotas).await;
-    running.as_alice(rename("acme", "e")).await;
-}
-
-mod failures;

@@ -88,6 +88,14 @@ pub(super) struct Judged {
 }
 
 impl Whole {
+    /// Whether only the difference is wanted.
+    pub(super) const fn is_rehearsal(&self) -> bool {
+        match self {
+            Self::Import(import) => import.dry_run,
+            Self::Catalog(change) => change.dry_run,
+        }
+    }
+
     /// Judges a change on the state before it.
     pub(super) fn judge(self, base: &Base, now: Timestamp) -> Result<Judged, RequestError> {
         match self {

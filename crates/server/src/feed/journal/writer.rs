@@ -10,28 +10,34 @@
 //! the same group. If the commit fails, nothing of the group is visible. After a failure nothing is written until
 //! the store has said which state it has.
 
-use std::fmt;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use capstan_engine::Snapshot;
+use capstan_engine::{PathBuf, Snapshot, Timestamp};
+use capstan_iam::Actor;
+use capstan_iam::audit::AuditRecord;
 use capstan_policy::Credentials;
-use capstan_store::{AppendError, Head, Journal, StoreError, View};
+use capstan_store::{AppendError, Batch, Head, Journal, StoreError, View};
+use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::group::{Base, Group, Judge};
-use super::load;
-use super::overlay::ViewedObjects;
+use super::overlay::{Overlay, ViewedObjects, last_seen_hour};
+#[cfg(test)]
+use super::queue::Place;
+use super::queue::{self, QueueError, Receiver, Sender};
 use super::quotas::Uncommitted;
 use super::whole::{Judged, Replaced, Whole};
+use super::{auditor, load};
 use crate::RequestError;
 use crate::clock::Clock;
 use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
 use crate::feed::published::{Current, Published};
-use crate::limits::{SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITE_GROUP_MAX, WRITES_QUEUED_MAX};
+use crate::limits::{SEEN_CALLERS_MAX, SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITE_GROUP_MAX};
 use crate::telemetry::metrics::{Metrics, WriteOutcome};
 
 pub(super) type Answer = Result<Written, RequestError>;
@@ -44,66 +50,126 @@ pub(super) enum Queued {
     Write(Box<Write>, AnswerTo),
     /// A change of the policy as a whole, which has a commit of its own.
     Whole(Whole, WholeTo),
+    /// A note for the next commit.
+    Note(Note),
+}
+
+/// What is kept and changes nothing.
+pub(super) enum Note {
+    /// An attempt that was refused before it came here.
+    Refused(Box<AuditRecord>),
+    /// A caller that was seen.
+    Saw(PathBuf),
 }
 
 impl Queued {
-    /// Answers that the store does not work.
-    fn fail(self, failure: &StoreFailure) {
+    /// Answers that the store does not work. Returns how many changes that were.
+    fn fail(self, failure: &StoreFailure) -> u64 {
         let error = RequestError::Store(failure.clone());
         match self {
             Self::Write(_, to) => drop(to.send(Err(error))),
             Self::Whole(_, to) => drop(to.send(Err(error))),
+            Self::Note(_) => return 0,
         }
+        1
     }
 }
 
 /// The queue of the writer. Clones share it.
-#[derive(Clone)]
-pub(crate) struct Writes(mpsc::Sender<Queued>);
+#[derive(Clone, Debug)]
+pub(crate) struct Writes {
+    queue: Sender<Queued>,
+    seen: Arc<Seen>,
+    metrics: Arc<Metrics>,
+}
 
 /// The other end of the queue.
-pub(crate) struct Queue(mpsc::Receiver<Queued>);
+pub(crate) struct Queue(Receiver<Queued>);
 
-/// A queue of at most [`WRITES_QUEUED_MAX`] writes.
-pub(crate) fn queue() -> (Writes, Queue) {
-    let (sender, receiver) = mpsc::channel(WRITES_QUEUED_MAX);
-    (Writes(sender), Queue(receiver))
+/// An empty queue.
+pub(crate) fn queue(metrics: &Arc<Metrics>) -> (Writes, Queue) {
+    let (queue, receiver) = queue::channel();
+    (Writes { queue, seen: Arc::default(), metrics: Arc::clone(metrics) }, Queue(receiver))
+}
+
+/// Callers that were noted in this hour, so that each is noted once.
+#[derive(Debug, Default)]
+struct Seen(Mutex<(i64, HashSet<PathBuf>)>);
+
+impl Seen {
+    /// Whether a caller is to be noted now. Of more callers than are remembered, some are noted again.
+    fn is_new(&self, caller: &PathBuf, now: Timestamp) -> bool {
+        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (hour, callers) = &mut *seen;
+        if *hour != last_seen_hour(now) {
+            (*hour, *callers) = (last_seen_hour(now), HashSet::new());
+        }
+        if callers.contains(caller) {
+            return false;
+        }
+        if callers.len() >= SEEN_CALLERS_MAX {
+            callers.clear();
+        }
+        callers.insert(caller.clone())
+    }
 }
 
 impl Writes {
     /// Queues work, and waits for its answer. If the caller stops waiting, work that was not begun is not done.
     async fn ask<T>(
         &self,
+        caller: &str,
         work: impl FnOnce(oneshot::Sender<Result<T, RequestError>>) -> Queued,
     ) -> Result<T, RequestError> {
         let (answer, answered) = oneshot::channel();
-        self.0.try_send(work(answer)).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => RequestError::Store(StoreFailure::Busy),
-            mpsc::error::TrySendError::Closed(_) => RequestError::Draining,
+        let place = self.queue.send(caller, work(answer)).map_err(|error| {
+            self.metrics.wrote(WriteOutcome::Failed, 1);
+            match error {
+                QueueError::Full => RequestError::Store(StoreFailure::Busy),
+                QueueError::Closed => RequestError::Draining,
+            }
         })?;
-        // Without an answer the writer has ended while it had the work.
-        answered.await.unwrap_or(Err(RequestError::Store(StoreFailure::OutcomeUnknown)))
+        let answered = answered.await;
+        drop(place);
+        // Without an answer the writer has ended, or met a bug, while it had the work.
+        answered.unwrap_or(Err(RequestError::Store(StoreFailure::OutcomeUnknown)))
     }
 
-    /// Changes the policy as a whole.
+    /// Changes the policy as a whole, which the operator does.
     pub(super) async fn whole(&self, whole: Whole) -> Result<Replaced, RequestError> {
-        self.ask(|answer| Queued::Whole(whole, answer)).await
+        self.ask("", |answer| Queued::Whole(whole, answer)).await
+    }
+
+    /// Leaves a note, unless there is no place: nobody waits for it.
+    fn note(&self, caller: &str, note: Note) {
+        if let Ok(place) = self.queue.send(caller, Queued::Note(note)) {
+            place.keep();
+        }
     }
 }
 
 impl Management for Writes {
     fn write(&self, write: Write) -> BoxFuture<'_, Answer> {
-        Box::pin(self.ask(|answer| Queued::Write(Box::new(write), answer)))
+        Box::pin(async move {
+            let caller = write.actor.id().cloned();
+            let caller = caller.as_ref().map_or("", PathBuf::as_str);
+            self.ask(caller, |answer| Queued::Write(Box::new(write), answer)).await
+        })
+    }
+
+    fn saw(&self, caller: &PathBuf, now: Timestamp) {
+        if self.seen.is_new(caller, now) {
+            self.note(caller.as_str(), Note::Saw(caller.clone()));
+        }
+    }
+
+    fn refused(&self, record: AuditRecord) {
+        let caller = record.actor.clone();
+        self.note(&caller, Note::Refused(Box::new(record)));
     }
 
     fn objects(&self, view: Arc<dyn View>) -> Arc<dyn StoredObjects> {
         Arc::new(ViewedObjects(view))
-    }
-}
-
-impl fmt::Debug for Writes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Writes").field("capacity", &self.0.capacity()).finish()
     }
 }
 
@@ -130,6 +196,9 @@ pub(super) struct Writer {
     states: Vec<State>,
     /// The state that the store is in. `None` until it has said so.
     base: Option<Base>,
+    /// Whether the last commit was refused because there was no room, or nothing may be written. A trial shows when that
+    /// is over.
+    is_blocked: bool,
 }
 
 impl Writer {
@@ -142,15 +211,25 @@ impl Writer {
         judge: Judge,
         (snapshot, view): (Snapshot, Arc<dyn View>),
     ) -> Self {
-        let (states, base) = (vec![], None);
-        let mut writer =
-            Self { journal, published, metrics, writable, clock, credentials, judge, states, base };
+        let mut writer = Self {
+            journal,
+            published,
+            metrics,
+            writable,
+            clock,
+            credentials,
+            judge,
+            states: vec![],
+            base: None,
+            is_blocked: false,
+        };
         writer.publish(Base { snapshot, view });
+        writer.set_writable(true);
         writer
     }
 
-    /// Takes writes until all senders of the queue are gone.
-    pub(super) async fn run(mut self, mut queue: Queue) {
+    /// Does what is in the queue until all senders are gone.
+    pub(super) async fn run(mut self, Queue(mut queue): Queue) {
         let mut alone = None;
         loop {
             let first = match alone.take() {
@@ -159,30 +238,69 @@ impl Writer {
             };
             let Some(first) = first else { return };
             if let Err(failure) = self.settle().await {
+                self.set_writable(false);
                 // Those that wait would only wait longer. Whoever asks after an answer is not among them.
                 let mut failed = vec![first];
-                failed.extend(std::iter::from_fn(|| queue.0.try_recv().ok()));
-                failed.into_iter().for_each(|queued| queued.fail(&failure));
+                failed.extend(std::iter::from_fn(|| queue.try_recv()));
+                let count = failed.into_iter().map(|queued| queued.fail(&failure)).sum();
+                self.metrics.wrote(WriteOutcome::Failed, count);
                 continue;
             }
-            match first {
-                Queued::Write(write, answer) => {
-                    alone = self.group((*write, answer), &mut queue).await;
-                }
-                Queued::Whole(whole, answer) => self.replace(whole, answer).await,
+            let work = AssertUnwindSafe(self.work(first, &mut queue));
+            alone = work.catch_unwind().await.unwrap_or_else(|_| {
+                // A bug, which is logged. Whoever waits for the work learns that its outcome is not known. The state is
+                // loaded from the store again.
+                self.metrics.panicked();
+                (self.states, self.base) = (vec![], None);
+                None
+            });
+        }
+    }
+
+    /// Does one piece of work, and what joins it. Returns work that waits and does not join.
+    async fn work(&mut self, first: Queued, queue: &mut Receiver<Queued>) -> Option<Queued> {
+        match first {
+            Queued::Whole(whole, answer) => {
+                self.replace(whole, answer).await;
+                None
+            }
+            first => self.group(first, queue).await,
+        }
+    }
+
+    /// The next piece of work. After a failure the store is asked meanwhile which state it has: the view that is served
+    /// may be of a file that was closed, and neither reads nor the health of the services must wait for somebody who
+    /// writes.
+    async fn next(&mut self, queue: &mut Receiver<Queued>) -> Option<Queued> {
+        loop {
+            let is_settled = self.settle().await.is_ok();
+            self.set_writable(is_settled && !self.is_blocked);
+            if is_settled && !self.is_blocked {
+                return queue.recv().await;
+            }
+            if let Ok(next) = tokio::time::timeout(SETTLE_PAUSE, queue.recv()).await {
+                return next;
+            }
+            if is_settled {
+                self.try_commit().await;
             }
         }
     }
 
-    /// The next write. After a failure the store is asked meanwhile which state it has: the view that is served may be of
-    /// a file that was closed, and reads must not wait for somebody who writes.
-    async fn next(&mut self, queue: &mut Queue) -> Option<Queued> {
-        while self.settle().await.is_err() {
-            if let Ok(next) = tokio::time::timeout(SETTLE_PAUSE, queue.0.recv()).await {
-                return next;
-            }
-        }
-        queue.0.recv().await
+    /// Commits nothing new, to see whether that is possible.
+    async fn try_commit(&mut self) {
+        let Some(base) = &self.base else { return };
+        let Ok(audit) = auditor::head_of(&Overlay::new(Arc::clone(&base.view))) else { return };
+        let batch = Batch { transactions: vec![], side: vec![auditor::head_op(&audit)] };
+        let tried = self.journal.append(base.head(), batch).await;
+        // The view may be of a file that was opened anew.
+        self.base = None;
+        self.is_blocked = tried.is_err();
+    }
+
+    fn set_writable(&self, is_writable: bool) {
+        self.writable
+            .send_if_modified(|writable| std::mem::replace(writable, is_writable) != is_writable);
     }
 
     /// Finds out which state the store is in, if that is not known.
@@ -236,41 +354,88 @@ impl Writer {
     }
 
     /// Judges the writes that wait, and commits them together. Returns work that waits and does not join them.
-    async fn group(&mut self, first: (Write, AnswerTo), queue: &mut Queue) -> Option<Queued> {
-        let base = self.base.as_ref()?;
-        let mut group = match Group::new(base) {
+    async fn group(&mut self, first: Queued, queue: &mut Receiver<Queued>) -> Option<Queued> {
+        let base = self.base.clone()?;
+        let mut group = match Group::new(&base) {
             Ok(group) => group,
             Err(error) => {
-                let _ = first.1.send(Err(RequestError::Store(failure(&error))));
+                let count = first.fail(&failure(&error));
+                self.metrics.wrote(WriteOutcome::Failed, count);
                 self.base = None;
                 return None;
             }
         };
-        let (mut next, mut alone) = (Some(first), None);
+        let (mut next, mut alone, mut taken) = (Some(first), None, vec![]);
         while let Some(queued) = next {
             let now = self.clock.now();
-            let judge = &mut self.judge;
-            let taken = catch_unwind(AssertUnwindSafe(|| group.take(queued, judge, now)));
-            if taken.is_err() {
-                // The panic is logged. Whatever it left half done is dropped with the group.
-                let lost = group.answers.into_iter();
-                lost.for_each(|(to, _)| {
-                    let _ = to.send(Err(RequestError::Store(StoreFailure::Unreachable)));
-                });
-                return None;
-            }
-            let is_full =
-                group.answers.len() >= WRITE_GROUP_MAX || group.bytes() >= WRITE_GROUP_BYTES;
-            next = match if is_full { None } else { queue.0.try_recv().ok() } {
-                Some(Queued::Write(write, answer)) => Some((*write, answer)),
-                other => {
-                    alone = other;
-                    None
+            match queued {
+                // Nobody waits for it any more.
+                Queued::Write(_, to) if to.is_closed() => {}
+                Queued::Write(write, to) => {
+                    let judge = &mut self.judge;
+                    let judged = AssertUnwindSafe(|| group.take(&write, judge, now));
+                    if catch_unwind(judged).is_ok() {
+                        taken.push((write, to));
+                    } else {
+                        self.metrics.panicked();
+                        let method = write.operation.method();
+                        let _ = to.send(Err(RequestError::bug(&format!("{method} panicked"))));
+                        // Whatever it left half done goes; the others are judged again.
+                        group = match self.judge_again(&base, &taken, now) {
+                            Ok(group) => group,
+                            Err(error) => {
+                                self.answer(taken, &mut std::iter::repeat(Err(error)));
+                                return None;
+                            }
+                        };
+                    }
                 }
-            };
+                Queued::Note(Note::Saw(caller)) => group.saw(&Actor::identity(caller), now),
+                Queued::Note(Note::Refused(record)) => {
+                    group.audit_refusal(*record, &mut self.judge, now);
+                }
+                whole @ Queued::Whole(..) => {
+                    alone = Some(whole);
+                    break;
+                }
+            }
+            let is_full = taken.len() >= WRITE_GROUP_MAX || group.bytes >= WRITE_GROUP_BYTES;
+            next = if is_full { None } else { queue.try_recv() };
         }
-        self.commit(group).await;
+        match self.append(&mut group).await {
+            Ok(()) => self.answer(taken, &mut group.answers.into_iter()),
+            Err(failure) => {
+                let error = Err(RequestError::Store(failure));
+                self.answer(taken, &mut std::iter::repeat(error));
+            }
+        }
         alone
+    }
+
+    fn judge_again(
+        &mut self,
+        base: &Base,
+        taken: &[(Box<Write>, AnswerTo)],
+        now: Timestamp,
+    ) -> Result<Group, RequestError> {
+        let mut group = Group::new(base).map_err(|error| RequestError::Store(failure(&error)))?;
+        for (write, _) in taken {
+            group.take(write, &mut self.judge, now);
+        }
+        Ok(group)
+    }
+
+    fn answer(
+        &self,
+        taken: Vec<(Box<Write>, AnswerTo)>,
+        answers: &mut dyn Iterator<Item = Answer>,
+    ) {
+        for ((write, to), answer) in taken.into_iter().zip(answers) {
+            if !write.validate_only || answer.is_err() {
+                self.metrics.wrote(outcome(&answer), 1);
+            }
+            let _ = to.send(answer);
+        }
     }
 
     /// Changes the policy as a whole, in one transaction, or says what would change.
@@ -278,8 +443,11 @@ impl Writer {
         if to.is_closed() {
             return;
         }
+        let is_rehearsal = whole.is_rehearsal();
         let replaced = self.try_replace(whole).await;
-        self.metrics.wrote(outcome(&replaced), 1);
+        if !is_rehearsal || replaced.is_err() {
+            self.metrics.wrote(outcome(&replaced), 1);
+        }
         let _ = to.send(replaced);
     }
 
@@ -288,8 +456,10 @@ impl Writer {
         let base = self.base.clone().ok_or_else(unreachable)?;
         let now = self.clock.now();
         let judged = catch_unwind(AssertUnwindSafe(|| whole.judge(&base, now)));
-        // A panic is logged.
-        let Judged { replaced, change } = judged.map_err(|_| unreachable())??;
+        let Judged { replaced, change } = judged.unwrap_or_else(|_| {
+            self.metrics.panicked();
+            Err(RequestError::bug("a change of the whole policy panicked"))
+        })?;
         if let Some(change) = change {
             let group = Group::new(&base);
             let mut group = group.map_err(|error| RequestError::Store(failure(&error)))?;
@@ -297,24 +467,6 @@ impl Writer {
             self.append(&mut group).await.map_err(RequestError::Store)?;
         }
         Ok(replaced)
-    }
-
-    async fn commit(&mut self, mut group: Group) {
-        let committed = self.append(&mut group).await;
-        match committed {
-            Ok(()) => {
-                for (to, answer) in group.answers {
-                    self.metrics.wrote(outcome(&answer), 1);
-                    let _ = to.send(answer);
-                }
-            }
-            Err(failure) => {
-                self.metrics.wrote(WriteOutcome::Failed, group.answers.len() as u64);
-                for (to, _) in group.answers {
-                    let _ = to.send(Err(RequestError::Store(failure.clone())));
-                }
-            }
-        }
     }
 
     /// Makes a group durable and visible.
@@ -336,9 +488,11 @@ impl Writer {
         let began = Instant::now();
         let appended = self.journal.append(head, batch).await;
         self.metrics.committed(began.elapsed(), appended.is_ok());
-        self.writable.send_if_modified(|writable| {
-            std::mem::replace(writable, appended.is_ok()) != appended.is_ok()
-        });
+        self.is_blocked = matches!(
+            &appended,
+            Err(AppendError::Store(StoreError::Full | StoreError::ReadOnly(_)))
+        );
+        self.set_writable(appended.is_ok());
         // Also after a success the state is what the store says.
         self.base = None;
         match appended {
@@ -360,7 +514,9 @@ const fn outcome<T>(answer: &Result<T, RequestError>) -> WriteOutcome {
     match answer {
         Ok(_) => WriteOutcome::Made,
         Err(RequestError::Store(StoreFailure::Quota(_))) => WriteOutcome::Refused,
-        Err(RequestError::Store(_) | RequestError::Unreadable) => WriteOutcome::Failed,
+        Err(RequestError::Store(_) | RequestError::Unreadable | RequestError::Bug { .. }) => {
+            WriteOutcome::Failed
+        }
         Err(_) => WriteOutcome::Refused,
     }
 }
@@ -381,7 +537,31 @@ impl Writes {
     /// Queues writes that nobody waits for.
     pub(super) fn send_all_for_test(&self, all: Vec<(Write, AnswerTo)>) {
         for (write, answer) in all {
-            assert!(self.0.try_send(Queued::Write(Box::new(write), answer)).is_ok());
+            let place = self.queue.send("", Queued::Write(Box::new(write), answer));
+            assert!(place.map(Place::keep).is_ok());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_caller_is_noted_once_an_hour_and_the_memory_is_bounded() {
+        let seen = Seen::default();
+        let caller = |at: usize| format!("u{at}").parse::<PathBuf>().unwrap();
+        let at = |hour: i64| Timestamp::new(hour * 3_600 + 59, 0);
+        assert!(seen.is_new(&caller(0), at(1)));
+        assert!(!seen.is_new(&caller(0), at(1)));
+        assert!(seen.is_new(&caller(0), at(2)));
+        for other in 1..SEEN_CALLERS_MAX {
+            assert!(seen.is_new(&caller(other), at(2)));
+        }
+        assert!(!seen.is_new(&caller(1), at(2)));
+        // One more than are remembered: all may be noted again.
+        assert!(seen.is_new(&caller(SEEN_CALLERS_MAX), at(2)));
+        assert!(seen.is_new(&caller(1), at(2)));
+        assert!(seen.0.lock().unwrap().1.len() <= SEEN_CALLERS_MAX);
     }
 }

@@ -122,14 +122,17 @@ fn an_earlier_revision_keeps_its_view_for_a_list_and_no_other() {
     publish();
     assert!(pinned.iter().all(|one| one.view().is_some()));
     assert!(unlisted.view().is_none());
-    // One more: the oldest list has to begin anew.
+    // One more: the list that began first has to begin anew.
     published.pin(&unlisted, view);
-    assert!(unlisted.view().is_none(), "it is the oldest itself");
+    assert!(unlisted.view().is_some(), "of an old revision, but the newest list");
+    assert!(pinned[0].view().is_none());
     let current = publish();
     published.pin(&current, current.view().unwrap());
+    // Again is no further one.
+    published.pin(&current, current.view().unwrap());
     let last = publish();
-    assert!(pinned[0].view().is_none());
-    assert!(pinned[1..].iter().all(|one| one.view().is_some()));
+    assert!(pinned[1].view().is_none());
+    assert!(pinned[2..].iter().all(|one| one.view().is_some()));
     assert!(current.view().is_some() && last.view().is_some());
 }
 

@@ -3,7 +3,8 @@
 use capstan_iam::BatchCreateRoleBindings;
 
 use super::*;
-use crate::limits::{SETTLE_PAUSE, WRITE_GROUP_BYTES};
+use crate::limits::{CALLER_WRITES_QUEUED_MAX, SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITES_QUEUED_MAX};
+use crate::telemetry::metrics;
 
 #[tokio::test]
 async fn a_failure_changes_nothing_and_is_over_with_the_next_write() {
@@ -106,20 +107,77 @@ async fn what_nobody_waits_for_is_not_made() {
     assert_eq!(running.revision(), first + 1);
 }
 
+fn scrape(metrics: &Arc<Metrics>) -> String {
+    metrics::scrape(&metrics::registry(metrics), metrics::Format::Text).unwrap()
+}
+
+/// Starts a write that waits in the queue.
+fn wait<'w>(writes: &'w Writes, actor: Actor) -> BoxFuture<'w, Result<Written, RequestError>> {
+    let mut waiting = writes.write(write(actor, create("acme/x")));
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(waiting.as_mut().poll(&mut context).is_pending());
+    waiting
+}
+
 #[tokio::test]
 async fn a_full_queue_refuses_at_once() {
-    let (writes, _queue) = writer::queue();
-    let waiting: Vec<_> = (0..crate::limits::WRITES_QUEUED_MAX)
-        .map(|_| writes.write(write(alice(), create("acme/x"))))
-        .map(|mut waiting| {
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            assert!(waiting.as_mut().poll(&mut context).is_pending());
-            waiting
-        })
-        .collect();
+    let metrics: Arc<Metrics> = Arc::default();
+    let (writes, _queue) = writer::queue(&metrics);
+    let mut waiting: Vec<_> =
+        (0..CALLER_WRITES_QUEUED_MAX).map(|_| wait(&writes, alice())).collect();
+    // One caller has half of the places.
     let refused = writes.write(write(alice(), create("acme/x"))).await;
     assert!(matches!(refused, Err(RequestError::Store(StoreFailure::Busy))));
-    drop(waiting);
+    let others = CALLER_WRITES_QUEUED_MAX..WRITES_QUEUED_MAX;
+    waiting.extend(others.map(|_| wait(&writes, Actor::Operator)));
+    let bob = || Actor::identity(path("bob"));
+    let refused = writes.write(write(bob(), create("acme/x"))).await;
+    assert!(matches!(refused, Err(RequestError::Store(StoreFailure::Busy))));
+    // The place of a call that was cancelled is free at once.
+    waiting.pop();
+    waiting.push(wait(&writes, bob()));
+    let text = scrape(&metrics);
+    assert!(text.contains("capstan_writes_total{outcome=\"failed\"} 2"), "{text}");
+}
+
+/// A bug in one write is the failure of that one: those beside it are made.
+#[tokio::test]
+async fn a_write_that_panics_takes_no_other_with_it() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    running.as_alice(create("acme/trap")).await;
+    let first = running.revision();
+    let all = [create("acme/a"), rename("acme/trap", "a"), create("acme/b")];
+    let all = all.into_iter().chain([rename("acme/trap", "b"), create("acme/c")]);
+    let answers = futures_util::future::join_all(all.map(|one| running.try_as_alice(one))).await;
+    let made: Vec<_> = answers.iter().map(|answer| answer.as_ref().ok()).collect();
+    let made: Vec<_> = made.iter().map(|one| one.map(|one| one.revision - first)).collect();
+    assert_eq!(made, [Some(1), None, Some(2), None, Some(3)]);
+    for answer in [&answers[1], &answers[3]] {
+        let Err(RequestError::Bug { correlation }) = answer else { panic!("{answer:?}") };
+        assert_eq!(correlation.len(), 16, "the log has the rest");
+    }
+    assert_eq!(running.audit().len(), 5);
+    running.as_alice(create("acme/d")).await;
+    let text = scrape(&running.metrics);
+    assert!(text.contains("capstan_panics_total 2"), "{text}");
+}
+
+/// The services say that they cannot write, and that they can again, also if nobody writes meanwhile.
+#[tokio::test]
+async fn health_follows_the_store_and_recovers_by_itself() {
+    let journal = acme().await;
+    let mut running = start(&journal).await;
+    for fault in [Fault::Full, Fault::ReadOnly, Fault::Unreachable, Fault::UnknownMade] {
+        assert!(*running.writable.borrow(), "{fault:?}");
+        journal.fails(fault);
+        let failed = running.try_as_alice(rename("acme", "other")).await;
+        assert!(failed.is_err());
+        // It was said before the answer.
+        assert!(running.writable.has_changed().unwrap(), "{fault:?}");
+        let recovered = running.writable.wait_for(|is_writable| *is_writable);
+        tokio::time::timeout(SETTLE_PAUSE * 10, recovered).await.unwrap().unwrap();
+    }
 }
 
 /// The bytes of a commit are bounded, too: further writes wait for the next one.
