@@ -112,8 +112,6 @@ pub(crate) fn names(catalog: &Catalog, capabilities: &CapabilitySet) -> Vec<Stri
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a test that panics fails")]
-
     use capstan_engine::{CatalogFacts, CatalogRole, Facts, Identity, Model, RoleBinding};
 
     use super::*;

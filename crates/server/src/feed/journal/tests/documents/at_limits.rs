@@ -10,7 +10,7 @@ use capstan_iam::{
     ClientCertificate, CreateIdentity, CreateResource, CreateRole, CreateRoleBinding,
     NewRoleBinding, StaticKeys, compile_pattern,
 };
-use capstan_policy::{Catalogs, stream_policy};
+use capstan_policy::Catalogs;
 
 use super::*;
 
@@ -191,17 +191,10 @@ async fn whatever_a_store_holds_is_exported_and_loads() {
         let export = running.export_of(Actor::Operator, None, format);
         let parts: Vec<_> = running.documents().export(export).try_collect().await.unwrap();
         let document = String::from_utf8(parts.concat()).unwrap();
-        // As `serve --policy` reads it.
+        // As `serve --policy` reads it whole, which it does of keys as long as these.
         let loaded = load_policy(document.as_bytes(), &catalogs);
         let warnings = loaded.unwrap_or_else(|found| panic!("{found:.3000}")).warnings;
         assert_eq!(warnings.len(), 1, "the catalog has errata: {warnings:?}");
-        if format == DocumentFormat::Json {
-            // A document with a warning is read whole, and this catalog has errata.
-            let document = document.replacen(CATALOG, &format!("{CATALOG}+errata"), 1);
-            let facts = |_| capstan_engine::Facts::default();
-            let read = stream_policy(document.as_bytes(), &catalogs, facts);
-            assert_eq!(read.map(|read| read.sink.role_bindings.len()).ok(), Some(2));
-        }
         // It changes nothing here, and makes the same elsewhere.
         assert_eq!(running.import(&document).await.changes, vec![]);
         let other = start(&empty(&catalog).await).await;
