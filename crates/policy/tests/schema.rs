@@ -53,7 +53,6 @@ const ONLY_READER: &[(&str, &str)] = &[
     // Regular expressions.
     ("a pattern that begins with `^` and ends with `$`", "`^"),
     // Bounds of several values together.
-    ("how an identity can authenticate", "claim_match: patterns"),
     ("a JSON Web Key Set of public keys", "keys["),
     ("a capability of at most 128 bytes", ""),
     ("a path (at most one `{name...}`)", ""),
