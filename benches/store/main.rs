@@ -6,7 +6,8 @@
 //!
 //! ```text
 //! visible   one writer: from a write that is sent to the first answer that follows it
-//! writes    1 and 64 writers over gRPC, and then the same operations in the same commits by redb alone
+//! journal   1 and 64 writers to a store without a server, and to redb alone, in turns
+//! writes    1 and 64 writers over gRPC, and then the same commits by a store without a server and by redb alone
 //! start     a store with many bindings and audit records: to verify its file, to read its records, to start the program
 //!           on it, and the memory of that
 //! ```
@@ -16,15 +17,16 @@
 //! ```text
 //! --folder PATH       for the stores: a new folder, on the disk that is meant; it is removed at the end
 //! --binary PATH       the program to start; required for `start`
-//! --part PART         visible, writes or start; all without it
+//! --part PART         visible, journal, writes or start; all without it
 //! --bindings N        of the store to start: 3,000,000
 //! --audit-records N   of the store to start: 0
 //! --seconds N         for each number of writers: 5
 //! ```
 //!
-//! The server of the first two parts is in this process, with its clients: what is measured is the server, gRPC and the
+//! The server of `visible` and `writes` is in this process, with its clients: what is measured is the server, gRPC and the
 //! disk together.
 
+mod journal;
 mod raw;
 mod start;
 mod writes;
@@ -55,6 +57,7 @@ pub(crate) struct Options {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
     Visible,
+    Journal,
     Writes,
     Start,
 }
@@ -65,9 +68,10 @@ impl FromStr for Part {
     fn from_str(name: &str) -> anyhow::Result<Self> {
         Ok(match name {
             "visible" => Self::Visible,
+            "journal" => Self::Journal,
             "writes" => Self::Writes,
             "start" => Self::Start,
-            other => bail!("there is no part `{other}`: visible, writes or start"),
+            other => bail!("there is no part `{other}`: visible, journal, writes or start"),
         })
     }
 }
@@ -93,7 +97,7 @@ fn main() -> anyhow::Result<()> {
     let folder: PathBuf =
         folder.context("--folder names a new folder on the disk that is meant")?;
     if matches!(part, None | Some(Part::Start)) && binary.is_none() {
-        bail!("--binary names the program to start; the parts `visible` and `writes` need none");
+        bail!("--binary names the program to start; the other parts need none");
     }
     let time = Duration::from_secs(seconds);
     let options = Options { binary, part, bindings, audit_records, time, folder };
@@ -107,6 +111,11 @@ fn run(options: &Options) -> anyhow::Result<()> {
     let is_wanted = |part| options.part.is_none_or(|wanted| wanted == part);
     if is_wanted(Part::Visible) {
         say(&writes::visible(options)?)?;
+    }
+    if is_wanted(Part::Journal) {
+        for writers in [1, 64] {
+            say(&journal::rates(options, writers)?)?;
+        }
     }
     if is_wanted(Part::Writes) {
         for writers in [1, 64] {
