@@ -27,7 +27,8 @@ const ENGINE: &[&[&str]] =
 
 /// The rooms of iam, from bottom to top.
 const IAM: &[&[&str]] = &[
-    &["limits", "authentication"],
+    &["limits"],
+    &["authentication"],
     &["object"],
     &["operation", "refusal", "state"],
     &["record", "rights", "view"],
