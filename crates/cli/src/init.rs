@@ -19,7 +19,7 @@ use super::store_error::exit_code;
 
 /// The catalog of a store unless another one is named.
 const CATALOG: &str = "chainguard-2025-08-14";
-/// The epoch of a new store. A restore of a backup raises it.
+/// The epoch of a new store.
 const EPOCH: u16 = 1;
 
 const EXAMPLES: &str = "\

@@ -21,7 +21,7 @@ use capstan_server::clock::Clock;
 use capstan_server::feed::journal::Store;
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{FILES_WANTED, Limits};
+use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Quotas};
 use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
@@ -134,6 +134,51 @@ pub(crate) struct Serve {
     /// Maximum size of the policy document, in bytes
     #[arg(long, value_name = "BYTES", default_value_t = DOCUMENT_BYTES_MAX)]
     max_document_bytes: u64,
+
+    #[command(flatten)]
+    of_store: OfStore,
+}
+
+/// What a store may hold, and how fast it may be changed. Refusals name the quota that is used up.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Limits of a store")]
+struct OfStore {
+    /// Objects of an organization; also the operator makes no more
+    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.organization_objects,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    quota_organization_objects: u64,
+
+    /// Objects that one caller has made and that are still there
+    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.creator_objects,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    quota_caller_objects: u64,
+
+    /// Changes in an organization in a minute
+    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.organization_changes,
+          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
+    quota_organization_changes: u32,
+
+    /// Changes that one caller asks for in a minute
+    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.creator_changes,
+          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
+    quota_caller_changes: u32,
+
+    /// Audit records to keep; the oldest of more are deleted
+    #[arg(long, value_name = "RECORDS", default_value_t = AUDIT_RECORDS_MAX,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    audit_records: u64,
+}
+
+impl OfStore {
+    const fn limits(self, limits: Limits) -> Limits {
+        let quotas = Quotas {
+            organization_objects: self.quota_organization_objects,
+            creator_objects: self.quota_caller_objects,
+            organization_changes: self.quota_organization_changes,
+            creator_changes: self.quota_caller_changes,
+        };
+        Limits { quotas, audit_records_max: self.audit_records, ..limits }
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -252,7 +297,7 @@ impl Serve {
                 parent_based: self.otlp_parent_based,
             }),
             clock: Clock::System,
-            limits: Limits::default(),
+            limits: self.of_store.limits(Limits::default()),
             runtime: match (self.runtime, self.workers) {
                 (RuntimeShape::Shared, None) => Runtime::Callers,
                 (RuntimeShape::Shared, Some(_)) => {

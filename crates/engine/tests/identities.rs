@@ -134,6 +134,21 @@ fn a_binding_passes_from_person_to_person() {
     assert_eq!((found.identity, &*found.role), (path(&other), "editor"));
 }
 
+#[test]
+fn bindings_of_an_identity_are_found_by_their_ids() {
+    let mut writer = writer();
+    let named = RoleBinding { id: Some(path("acme/named")), ..binding(PERSON, "editor", None) };
+    let derived = binding(PERSON, "viewer", None);
+    writer.apply([named, derived.clone()].map(Change::CreateRoleBinding)).unwrap();
+    let snapshot = writer.publish(2);
+    let has = |identity: &str, id: &str| {
+        snapshot.has_role_binding(path(identity).as_path(), |one| one == id)
+    };
+    let id = derived.derived_id().unwrap().to_string();
+    assert!(has(PERSON, "acme/named") && has(PERSON, &id));
+    assert!(!has(PERSON, "acme/other") && !has("alice", &id) && !has("nobody", &id));
+}
+
 /// Whatever the reason would be, it is `NO_BINDING`, and the same as before once the identity is enabled.
 #[test]
 fn nothing_of_a_disabled_identity_counts() {

@@ -314,6 +314,22 @@ impl RoleBinding {
     }
 }
 
+/// What the engine keeps of it.
+impl From<RoleBinding> for engine::RoleBinding {
+    fn from(binding: RoleBinding) -> Self {
+        let RoleBinding { id, identity, role, scope, expires_at, when, .. } = binding;
+        Self { id: Some(id), identity, role, scope, expires_at, when }
+    }
+}
+
+/// What the engine keeps of it.
+impl From<Identity> for engine::Identity {
+    fn from(identity: Identity) -> Self {
+        let Identity { id, name, kind, properties, disabled, .. } = identity;
+        Self { id, name, kind, properties, disabled }
+    }
+}
+
 impl Identity {
     /// What the engine keeps of it.
     #[must_use]

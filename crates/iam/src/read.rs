@@ -9,6 +9,7 @@ use capstan_engine::{Path, PathBuf, Timestamp};
 
 use crate::judge::resource_capability;
 use crate::object::parent_or_self;
+use crate::rights::names;
 use crate::rules::access::Access;
 use crate::{Actor, Identity, JudgeError, Kind, Object, ObjectsError, Refusal, Rule};
 use crate::{RuleSet, State};
@@ -147,6 +148,15 @@ impl<'s> Reader<'s> {
             !scope.ancestors().skip(1).any(|above| scopes.contains(above.as_str()))
         };
         given.filter(is_topmost).map(PathBuf::from).collect()
+    }
+
+    /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits is
+    /// not repeated there. Empty for the operator.
+    #[must_use]
+    pub fn given(&self) -> Vec<(PathBuf, Vec<String>)> {
+        let catalog = self.access.view.snapshot().catalog();
+        let named = |(scope, given): (PathBuf, _)| (scope, names(catalog, &given));
+        self.access.rights.by_scope().into_iter().map(named).collect()
     }
 }
 

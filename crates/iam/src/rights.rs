@@ -4,7 +4,7 @@
 //! those authorize management calls, and only those can be passed on.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use capstan_engine::{
@@ -90,6 +90,18 @@ impl<'s> Rights<'s> {
         let given = self.snapshot.given(identity.as_path(), self.now);
         let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
         given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str()).collect()
+    }
+
+    /// What bindings without conditions that are in time give, by scope. Nothing for the operator.
+    pub(crate) fn by_scope(&self) -> BTreeMap<PathBuf, CapabilitySet> {
+        let mut scopes = BTreeMap::new();
+        let Some(identity) = self.identity else { return scopes };
+        for (scope, role) in self.snapshot.given(identity.as_path(), self.now) {
+            let given: &mut CapabilitySet =
+                scopes.entry(scope.into()).or_insert_with(|| nothing(self.snapshot.catalog()));
+            given.add(&role.capabilities);
+        }
+        scopes
     }
 }
 

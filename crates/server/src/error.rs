@@ -76,6 +76,9 @@ pub enum RequestError {
     /// The objects of a revision cannot be read.
     #[error("the store cannot be read: try again, and look into the log of the server")]
     Unreadable,
+    /// A change is larger than the store takes at once: what, and what is possible.
+    #[error("{0}")]
+    TooLarge(String),
     /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {

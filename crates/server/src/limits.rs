@@ -283,9 +283,14 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const FILTER_BYTES_MAX: usize = 4_096;
 /// Terms of the filter of a list. No object has more scalar fields.
 pub const FILTER_TERMS_MAX: usize = 16;
-/// Objects that one page of a management list looks at. It bounds the time of a page that finds little: 10,000 records of a
-/// store take some 50 ms.
+/// Objects that one page of a management list looks at. It bounds the time of a page that finds little.
 pub const SCANNED_MAX: usize = 10_000;
+/// Bytes of objects or audit records that one page looks at. It bounds the same if they are long: 32 MiB take some 100 ms
+/// to read and decode.
+pub const SCANNED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of the objects before and after a change that an audit record in a list has: with the largest request before and
+/// after it fits into a page of 4 MiB, whose record in the store may have 12 MiB.
+pub const AUDIT_OBJECTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 /// Bytes of the document in one message of an export.
 pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
 /// Parts of an export that wait for a slow client.
@@ -293,10 +298,18 @@ pub const EXPORT_PARTS_MAX: usize = 4;
 /// Time that a part of an export waits for its client. Each export keeps a revision of the store, whose old pages cannot
 /// be used again meanwhile.
 pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
+/// Time of an export, however fast its client reads. A document of 256 MiB needs 430 KiB a second.
+pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Time after which an export judges its caller again if no other revision is published: a role binding may have ended.
+pub const EXPORT_JUDGED_TIME: Duration = Duration::from_secs(1);
 /// Exports at a time. Each has a thread.
 pub const EXPORTS_MAX: usize = 8;
+/// The same of one caller: a quarter of all.
+pub const CALLER_EXPORTS_MAX: usize = 2;
+/// Time that an import waits for the next part of its document. Other imports wait meanwhile.
+pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its
-/// objects and the next index: about 25 times the bytes of the document.
+/// objects and the next index, many times the bytes of the document.
 pub const IMPORTS_MAX: usize = 1;
 /// Bytes of the answer that says who gains or loses what: what fits into one message.
 pub const ACCESS_CHANGES_BYTES_MAX: usize = MESSAGE_BYTES_MAX;

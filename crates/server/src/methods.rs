@@ -124,10 +124,10 @@ impl Rpc {
         self.method().label
     }
 
-    /// The full name of a method, such as `capstan.iam.v1.GroupService/CreateGroup`.
-    pub(crate) fn full_name(self) -> &'static str {
+    /// Service and method of a management method, such as `GroupService/CreateGroup`: as audit records have it.
+    pub(crate) fn audited_name(self) -> &'static str {
         let path = self.method().path;
-        path.strip_prefix('/').unwrap_or(path)
+        path.strip_prefix(MANAGEMENT).unwrap_or(path)
     }
 
     /// Whether it is a management method.
@@ -147,6 +147,11 @@ impl Rpc {
     /// Whether the responses are decisions.
     pub(crate) const fn decides(self) -> bool {
         self.method().decides
+    }
+
+    /// Whether it changes the policy.
+    pub(crate) const fn writes(self) -> bool {
+        self.method().writes
     }
 
     /// Whether requests or responses are streams. The client decides how long a stream lives.

@@ -110,16 +110,14 @@ impl Server {
         let Self { config, listeners, metrics, log, traces, page_key } = self;
         let health = tonic_health::server::HealthReporter::new();
         let health_service = health::service(&health);
-        let readiness = Readiness::new(health.clone()).await;
+        let mut readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (writes, queue) = journal::writer::queue(&metrics);
         let telemetry = (&metrics, log.clone(), traces.clone());
         let shared = Shared::new(&config, telemetry, page_key, writes, &cut);
         if let Some(writable) = shared.writable() {
-            let (health, cut) = (health.clone(), cut.clone());
-            tasks.spawn(async move {
-                cut.run_until_cancelled(readiness::report_writable(health, writable)).await
-            });
+            let (reports, cut) = (readiness.report_writable(writable), cut.clone());
+            tasks.spawn(async move { cut.run_until_cancelled(reports).await });
         }
         let calls = || shared.calls(&config, health_service.clone());
         let workers = Workers::start(

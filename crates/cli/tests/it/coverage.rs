@@ -137,6 +137,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/limits",
         "tests/it/reload",
         "tests/it/ext_authz",
+        "tests/it/iam",
         "tests/it/manage",
         "tests/it/transport",
     ];

@@ -1,6 +1,7 @@
 //! The management services over gRPC, on a policy file: reads are open, writes are refused. And who calls.
 
 mod store;
+mod whole;
 
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
@@ -9,6 +10,7 @@ use capstan_proto::iam::v1::identity_service_client::IdentityServiceClient;
 use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
 use capstan_proto::iam::v1::resource_service_client::ResourceServiceClient;
 use capstan_proto::iam::v1::role_binding_service_client::RoleBindingServiceClient;
+use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_server::feed::source::Source;
 use capstan_server::server::{Config, Server};
 use sha2::{Digest as _, Sha256};
@@ -28,6 +30,10 @@ fn bindings(server: &InProcess) -> RoleBindingServiceClient<Channel> {
 
 fn identities(server: &InProcess) -> IdentityServiceClient<Channel> {
     IdentityServiceClient::new(server.channel.clone())
+}
+
+fn roles(server: &InProcess) -> RoleServiceClient<Channel> {
+    server.roles()
 }
 
 fn resources(server: &InProcess) -> ResourceServiceClient<Channel> {

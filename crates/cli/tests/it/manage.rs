@@ -6,6 +6,7 @@ mod contexts;
 mod end_to_end;
 mod lists;
 mod names;
+mod quotas;
 mod refusals;
 mod repeats;
 mod server;

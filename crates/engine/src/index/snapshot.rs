@@ -67,6 +67,21 @@ impl Snapshot {
         found
     }
 
+    /// Whether any role binding of an identity has an id that is wanted. It asks for ids in no order, and makes no
+    /// binding: a fraction of the time of [`Self::role_bindings`].
+    #[must_use]
+    pub fn has_role_binding(
+        &self,
+        identity: Path<'_>,
+        mut is_wanted: impl FnMut(&str) -> bool,
+    ) -> bool {
+        let Some(entry) = self.index.identities().get(identity.as_str()) else { return false };
+        let mut bindings = self.index.stored_bindings_of(entry);
+        bindings.any(|binding| {
+            !binding.is_broken() && is_wanted(&self.index.binding_id(entry, &binding))
+        })
+    }
+
     /// The scopes at which an identity is bound, whether or not the bindings count, those of a disabled one, too. In no
     /// order; a scope comes once for each binding. Empty for an unknown identity.
     ///

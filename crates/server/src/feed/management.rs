@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_iam::audit::AuditRecord;
+use capstan_iam::audit::{self, AuditRecord};
 use capstan_iam::{Actor, Kind, Object, Objects, ObjectsError, Operation, Response};
 use capstan_store::View;
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::RequestError;
-use crate::feed::Current;
+use crate::feed::{Current, Freshness, Published};
 
 /// The writer of a store, and the objects of its views.
 pub trait Management: Send + Sync + Debug {
@@ -53,12 +54,24 @@ pub struct Write {
 /// How a call came, for the audit log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    /// The full name of the method, such as `capstan.iam.v1.GroupService/CreateGroup`.
+    /// Service and method, such as `GroupService/CreateGroup`.
     pub method: &'static str,
     /// How the caller was identified.
     pub authentication: &'static str,
     /// The address that the call came from, or `unix`.
     pub source: String,
+    /// SHA-256 of the request; of an import, of its document.
+    pub request: audit::Digest,
+}
+
+impl Origin {
+    /// As audit records have it.
+    #[must_use]
+    pub fn audited(&self) -> audit::Origin {
+        let Self { authentication, source, request, .. } = self;
+        let (authentication, source) = ((*authentication).into(), source.clone());
+        audit::Origin { authentication, source, request: *request }
+    }
 }
 
 /// A change that was made, or with `validate_only` would be.
@@ -94,6 +107,44 @@ pub trait StoredObjects: Objects + Send + Sync {
     fn last_seen(&self, identity: &str) -> Result<Option<Timestamp>, ObjectsError>;
 }
 
+/// Tries to get a revision together with its objects. Each fails only if a write is published in the same microsecond.
+const VIEW_TRIES_MAX: usize = 16;
+
+/// The served revision of a store with its objects. A revision that is replaced lets go of them, so it may take several
+/// tries.
+///
+/// # Errors
+///
+/// The revision is not here in time, or each of them was replaced at once.
+pub(crate) async fn viewed(
+    published: &Published,
+    freshness: Freshness,
+) -> Result<(Arc<Current>, Arc<dyn View>), RequestError> {
+    let mut tries = 1..VIEW_TRIES_MAX;
+    loop {
+        let current = published.read(freshness).await?;
+        match (current.view(), tries.next()) {
+            (Some(view), _) => return Ok((current, view)),
+            (None, Some(_)) => {}
+            (None, None) => {
+                return Err(RequestError::RevisionGone { revision: current.snapshot.revision() });
+            }
+        }
+    }
+}
+
+/// The turn of an import. Its document is held in memory meanwhile.
+#[derive(Debug)]
+pub struct Turn {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Turn {
+    pub(super) const fn new(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: permit }
+    }
+}
+
 /// The policy of a store as documents.
 pub trait Documents: Send + Sync + Debug {
     /// The document of one revision, in parts of at most [`EXPORT_CHUNK_BYTES`](crate::limits::EXPORT_CHUNK_BYTES). An
@@ -101,15 +152,23 @@ pub trait Documents: Send + Sync + Debug {
     ///
     /// # Errors
     ///
-    /// The store cannot be read, or too many exports run.
+    /// The store cannot be read, or too many exports run, in all or of this caller.
     fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>>;
+
+    /// Waits for the turn of an import, before its document is received.
+    ///
+    /// # Errors
+    ///
+    /// The server ends.
+    fn turn(&self) -> BoxFuture<'_, Result<Turn, RequestError>>;
 
     /// Changes the policy to what a document says, at once.
     ///
     /// # Errors
     ///
     /// The document does not load, or what it asks for is refused.
-    fn import(&self, import: Import) -> BoxFuture<'_, Result<Difference, RequestError>>;
+    fn import(&self, turn: Turn, import: Import)
+    -> BoxFuture<'_, Result<Difference, RequestError>>;
 
     /// Changes the catalog.
     ///

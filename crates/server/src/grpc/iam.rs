@@ -2,13 +2,13 @@
 //!
 //! ```text
 //! authenticated: who calls ─▶ services ─▶ group, role, ... : request to operation ─▶ service ─▶ writer of the store
-//!                                 ├─▶ get, list ─▶ visible: what the caller may see ─▶ objects: message
+//!                                 ├─▶ get, list ─▶ reading: what the caller may see ─▶ objects: message
 //!                                 └─▶ policy: documents and the audit log
 //! ```
 //!
 //! **Invariants**: hidden and absent are one error. A filter and a page token show nothing that the caller may not see.
 //!
-//! Read `service`, `services`, `visible`, `get` and `list`, then `fields`, `mask`, `filter`, `page` and `kinds`.
+//! Read `service`, `services`, `reading`, `get` and `list`, then `fields`, `mask`, `filter`, `page` and `kinds`.
 
 mod audit;
 pub(crate) mod authenticated;

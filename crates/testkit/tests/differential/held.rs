@@ -209,6 +209,8 @@ proptest! {
             let create = |binding: &RoleBinding| capstan_engine::Change::CreateRoleBinding(binding.clone());
             prop_assert_eq!(unnamed.apply([create(binding)]), Ok(()));
             let with_id = RoleBinding { id: free.clone(), ..binding.clone() };
+            prop_assert_eq!(with_id.has_derived_id(), free.is_some() && with_id.id == with_id.derived_id());
+            prop_assert!(binding.id.is_some() || !binding.has_derived_id());
             prop_assert_eq!(named.apply([create(&with_id)]), Ok(()));
             if let Some(id) = &free {
                 let found = unnamed.publish(1).role_binding(id.as_path());

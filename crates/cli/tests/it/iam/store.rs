@@ -1,6 +1,7 @@
 //! The management services over gRPC, on a store: who is let in, what each caller sees, and what a change answers.
 
 use std::collections::BTreeSet;
+use std::time::{Instant, SystemTime};
 
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
@@ -17,17 +18,35 @@ use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::{CALLER, bindings, groups, identities, refusal, resources};
-use crate::common::{InProcess, config, folder};
+use crate::common::{InProcess, PATIENCE, config, folder};
 
 /// A server of the demo in a store in memory.
-async fn store() -> InProcess {
+pub(super) async fn store() -> InProcess {
     let feed = Feed::Store(Store::Demo);
     let config = Config { feed, trust_caller_header: true, ..config(Source::Demo) };
     InProcess::start_with(config).await
 }
 
+/// The same, and a connection to its management socket.
+pub(super) async fn store_of_operator(name: &str) -> (InProcess, Channel) {
+    let path = folder(name).join("operator.sock");
+    let feed = Feed::Store(Store::Demo);
+    let config = Config {
+        feed,
+        management: Some(path.clone()),
+        trust_caller_header: true,
+        document_bytes_max: 64 << 20,
+        ..config(Source::Demo)
+    };
+    let server = InProcess::start_with(config).await;
+    let address: capstan_client::ServerAddress =
+        format!("unix:{}", path.display()).parse().unwrap();
+    let operator = address.endpoint().unwrap().connect().await.unwrap();
+    (server, operator)
+}
+
 /// A request of a caller.
-fn of<T>(caller: &str, message: T) -> Request<T> {
+pub(super) fn of<T>(caller: &str, message: T) -> Request<T> {
     let mut request = Request::new(message);
     request.metadata_mut().insert(CALLER, caller.parse().unwrap());
     request
@@ -37,19 +56,19 @@ fn get_group(id: &str) -> iam::GetGroupRequest {
     iam::GetGroupRequest { id: id.into(), consistency: None }
 }
 
-fn create_group(parent: &str, id: &str) -> iam::CreateGroupRequest {
+pub(super) fn create_group(parent: &str, id: &str) -> iam::CreateGroupRequest {
     let group = iam::Group { id: id.into(), name: "New".into(), ..Default::default() };
     let parent = parent.into();
     iam::CreateGroupRequest { parent, group: Some(group), ..Default::default() }
 }
 
-fn bind(scope: &str, identity: &str, role: &str) -> iam::CreateRoleBindingRequest {
+pub(super) fn bind(scope: &str, identity: &str, role: &str) -> iam::CreateRoleBindingRequest {
     let (identity, role) = (identity.into(), role.into());
     let role_binding = Some(iam::RoleBinding { identity, role, ..Default::default() });
     iam::CreateRoleBindingRequest { parent: scope.into(), role_binding, ..Default::default() }
 }
 
-fn inner<T>(answer: Result<Response<T>, Status>) -> T {
+pub(super) fn inner<T>(answer: Result<Response<T>, Status>) -> T {
     answer.unwrap().into_inner()
 }
 
@@ -382,6 +401,65 @@ async fn root_identities_are_shown_in_part() {
     assert!(listed.iter().all(|one| !one.id.contains('/')), "a filter sees what is shown");
 }
 
+/// A root identity is listed once, however many bindings show it, on whichever page.
+#[tokio::test]
+async fn an_identity_that_is_bound_often_is_listed_once() {
+    let server = store().await;
+    for at in 0..5 {
+        let id = format!("acme/a{at}");
+        inner(groups(&server).create_group(of("alice", create_group("acme", &id))).await);
+        for (identity, role) in [("bob", "viewer"), ("carol", "viewer"), ("bob", "editor")] {
+            inner(
+                bindings(&server).create_role_binding(of("alice", bind(&id, identity, role))).await,
+            );
+        }
+    }
+    let mut all = vec![];
+    for page_size in [1, 2, 3, 1_000] {
+        let (mut ids, mut request) = (vec![], iam::ListIdentitiesRequest::default());
+        request.page_size = page_size;
+        loop {
+            let page =
+                inner(identities(&server).list_identities(of("alice", request.clone())).await);
+            assert!(page.identities.len() <= request.page_size as usize);
+            ids.extend(page.identities.into_iter().map(|one| one.id));
+            if page.next_page_token.is_empty() {
+                break;
+            }
+            request.page_token = page.next_page_token;
+        }
+        for person in ["bob", "carol"] {
+            assert_eq!(ids.iter().filter(|id| *id == person).count(), 1, "{page_size}: {ids:?}");
+        }
+        all.push(ids);
+    }
+    assert!(all.iter().all(|ids| *ids == all[0]), "{all:?}");
+}
+
+/// Who reads was seen, to the hour.
+#[tokio::test]
+async fn a_read_is_a_visit() {
+    let server = store().await;
+    let get = |caller: &'static str| {
+        let mut identities = identities(&server);
+        let request = iam::GetIdentityRequest { id: "acme/auditor".into(), consistency: None };
+        async move { inner(identities.get_identity(of(caller, request)).await).identity.unwrap() }
+    };
+    assert_eq!(get("alice").await.last_seen, None);
+    let mut first = get("acme/auditor").await;
+    let begun = Instant::now();
+    while first.last_seen.is_none() {
+        assert!(begun.elapsed() < PATIENCE);
+        first = get("alice").await;
+    }
+    let seen = first.last_seen.unwrap().seconds;
+    assert_eq!(seen % 3_600, 0);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    assert!((seen..seen + 2 * 3_600).contains(&i64::try_from(now).unwrap()));
+    // It is no change.
+    assert_eq!(first.update_time, first.create_time);
+}
+
 /// The pages of a list are of one revision, whatever is written meanwhile, and of one caller.
 #[tokio::test]
 async fn pages_are_of_one_revision_and_one_caller() {
@@ -506,18 +584,7 @@ async fn the_audit_log_has_changes_and_refusals() {
 /// The operator makes organizations, which nobody else may.
 #[tokio::test]
 async fn the_operator_makes_organizations() {
-    let path = folder("operator").join("operator.sock");
-    let feed = Feed::Store(Store::Demo);
-    let config = Config {
-        feed,
-        management: Some(path.clone()),
-        trust_caller_header: true,
-        ..config(Source::Demo)
-    };
-    let server = InProcess::start_with(config).await;
-    let address: capstan_client::ServerAddress =
-        format!("unix:{}", path.display()).parse().unwrap();
-    let operator: Channel = address.endpoint().unwrap().connect().await.unwrap();
+    let (server, operator) = store_of_operator("operator").await;
     let person = iam::Identity { id: "erin".into(), ..Default::default() };
     let person = iam::CreateIdentityRequest { identity: Some(person), ..Default::default() };
     let mut identities = IdentityServiceClient::new(operator.clone());

@@ -39,9 +39,15 @@ impl Store {
     }
 
     pub(super) fn serve(&mut self) {
+        self.serve_with(&[]);
+    }
+
+    /// Serves it anew, with these options.
+    pub(super) fn serve_with(&mut self, more: &[&str]) {
+        let data = self.data();
         let arguments = [
             "--data",
-            &self.data(),
+            &data,
             "--insecure-trust-caller-header",
             "--listen",
             "127.0.0.1:0",
@@ -49,8 +55,12 @@ impl Store {
             "none",
         ];
         // One at a time may have the store.
+        self.stop();
+        self.serving = Some(Serving::start(&[&arguments[..], more].concat(), 2));
+    }
+
+    pub(super) fn stop(&mut self) {
         drop(self.serving.take());
-        self.serving = Some(Serving::start(&arguments, 2));
     }
 
     /// Runs a command as `alice`, or as the operator with `--operator` in front.

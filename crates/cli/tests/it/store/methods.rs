@@ -347,12 +347,18 @@ async fn ask(caller: &Caller, method: &str, message: &Value) -> Result<Vec<Vec<u
     caller.raw(method, Request::new(tokio_stream::once(message.encode_to_vec()))).await
 }
 
-/// Everything that the operator sees, except the audit log.
+/// Everything that the operator sees, except the audit log and when identities were last seen.
 async fn state(operator: &Caller) -> Vec<Vec<Vec<u8>>> {
     let mut all = vec![];
     for method in METHODS.iter().filter_map(|method| method.path.strip_prefix(PACKAGE)) {
         if method.contains("/List") && !method.starts_with("Audit") {
-            all.push(ask(operator, method, &json!({"page_size": 1_000})).await.unwrap());
+            let mut pages = ask(operator, method, &json!({"page_size": 1_000})).await.unwrap();
+            if method == "IdentityService/ListIdentities" {
+                let mut page = iam::ListIdentitiesResponse::decode(&pages[0][..]).unwrap();
+                page.identities.iter_mut().for_each(|identity| identity.last_seen = None);
+                pages = vec![page.encode_to_vec()];
+            }
+            all.push(pages);
         }
     }
     assert_eq!(all.len(), 5);

@@ -5,8 +5,9 @@
 //! import: document ─▶ load ─▶ writer: compare, one transaction ─▶ who gains or loses what ─▶ answer
 //! ```
 //!
-//! **Invariant**: a document is loaded, and access is compared, away from the writer. The writer compares a document
-//! with the state and commits; other writes wait meanwhile.
+//! **Invariants**: a document is loaded, and access is compared, away from the writer. The writer compares a document
+//! with the state and commits; with another catalog it loads the whole state anew, as only its own state is the last one.
+//! Other writes wait meanwhile. One import at a time holds its document.
 //!
 //! Read `authentication`, `export`, `access`, then `whole`.
 
@@ -14,17 +15,21 @@ mod access;
 pub(super) mod authentication;
 mod export;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use capstan_engine::PathBuf;
 use capstan_policy::{DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Instant;
 
 use self::export::Ended;
 use super::catalog::{self, StoredCatalog};
@@ -33,12 +38,15 @@ use super::writer::Writes;
 use super::{Clock, whole};
 use crate::RequestError;
 use crate::error::StoreFailure;
-use crate::feed::management::{CatalogSource, Difference, Documents, Export, Import, SetCatalog};
-use crate::feed::published::Published;
+use crate::feed::management::{
+    CatalogSource, Difference, Documents, Export, Import, SetCatalog, Turn, viewed,
+};
+use crate::feed::published::{Freshness, Published};
 use crate::feed::reload::run_on_thread;
 use crate::feed::source;
 use crate::limits::{
-    EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORTS_MAX, IMPORTS_MAX, PROBLEMS_MAX,
+    CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORT_TIME_MAX,
+    EXPORTS_MAX, IMPORTS_MAX, PROBLEMS_MAX,
 };
 
 /// The policy of a store as documents.
@@ -49,7 +57,42 @@ pub(crate) struct StoreDocuments {
     /// The values of `--catalog`.
     catalogs: Vec<String>,
     exports: Arc<Semaphore>,
-    imports: Semaphore,
+    callers: Callers,
+    imports: Arc<Semaphore>,
+}
+
+/// Exports by caller; the operator's have no path.
+type Callers = Arc<Mutex<HashMap<Option<PathBuf>, usize>>>;
+
+/// The place of an export that runs.
+pub(super) struct Place {
+    caller: Option<PathBuf>,
+    callers: Callers,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Place {
+    /// `None` if too many run, in all or of this caller.
+    fn take(exports: &Arc<Semaphore>, callers: &Callers, caller: Option<PathBuf>) -> Option<Self> {
+        let permit = Arc::clone(exports).try_acquire_owned().ok()?;
+        let mut counts = callers.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(caller.clone()).or_default();
+        if *count >= CALLER_EXPORTS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { caller, callers: Arc::clone(callers), _permit: permit })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.caller) {
+            *count = count.saturating_sub(1);
+        }
+        counts.retain(|_, count| *count > 0);
+    }
 }
 
 impl StoreDocuments {
@@ -59,8 +102,15 @@ impl StoreDocuments {
         clock: Clock,
         catalogs: Vec<String>,
     ) -> Self {
-        let exports = Arc::new(Semaphore::new(EXPORTS_MAX));
-        Self { writes, published, clock, catalogs, exports, imports: Semaphore::new(IMPORTS_MAX) }
+        let [exports, imports] =
+            [EXPORTS_MAX, IMPORTS_MAX].map(|most| Arc::new(Semaphore::new(most)));
+        let callers = Callers::default();
+        Self { writes, published, clock, catalogs, exports, callers, imports }
+    }
+
+    /// A place for an export of a caller, if one is left.
+    pub(super) fn place(&self, caller: Option<PathBuf>) -> Option<Place> {
+        Place::take(&self.exports, &self.callers, caller)
     }
 
     /// Exports that can begin now.
@@ -82,23 +132,29 @@ impl StoreDocuments {
         run_on_thread("compare", compare).await.map_err(|error| broken(&error))
     }
 
-    async fn try_import(&self, import: Import) -> Result<Difference, RequestError> {
-        let _one = self.imports.acquire().await.map_err(|_| RequestError::Draining)?;
-        let current = self.published.current().ok_or(RequestError::NotReady)?;
-        let view = current.view().ok_or(RequestError::Store(StoreFailure::Busy))?;
-        let Import { origin, parent, document, dry_run, prune } = import;
+    async fn take_turn(&self) -> Result<Turn, RequestError> {
+        let turn = Arc::clone(&self.imports).acquire_owned().await;
+        turn.map(Turn::new).map_err(|_| RequestError::Draining)
+    }
+
+    async fn try_import(&self, turn: Turn, import: Import) -> Result<Difference, RequestError> {
+        let _turn = turn;
+        let (_, view) = viewed(&self.published, Freshness::Any).await?;
+        let Import { mut origin, parent, document, dry_run, prune } = import;
         let load = move || {
             let catalogs = catalog::known(&*view).map_err(|error| broken(&error))?;
-            load_policy(&document, &catalogs)
-                .map_err(|found| RequestError::field("chunk", problems(&found)))
+            let policy = load_policy(&document, &catalogs)
+                .map_err(|found| RequestError::field("chunk", problems(&found)))?;
+            origin.request = Sha256::digest(&document).into();
+            Ok::<_, RequestError>(whole::Import { origin, parent, policy, dry_run, prune })
         };
-        let policy = run_on_thread("import", load).await.map_err(|error| broken(&error))??;
-        let import = whole::Import { origin, parent, policy, dry_run, prune };
+        let loaded = run_on_thread("import", load).await.map_err(|error| broken(&error))?;
+        let import = loaded?;
         self.replace(Whole::Import(Box::new(import))).await
     }
 
     async fn try_set_catalog(&self, change: SetCatalog) -> Result<Difference, RequestError> {
-        let _one = self.imports.acquire().await.map_err(|_| RequestError::Draining)?;
+        let _turn = self.take_turn().await?;
         let SetCatalog { origin, catalog, dry_run } = change;
         let names = self.catalogs.clone();
         let load = move || -> Result<_, RequestError> {
@@ -122,14 +178,16 @@ impl StoreDocuments {
 
 impl Documents for StoreDocuments {
     fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>> {
-        let Ok(permit) = Arc::clone(&self.exports).try_acquire_owned() else {
+        let caller = export.actor.id().cloned();
+        let Some(place) = self.place(caller) else {
             return failed(RequestError::Store(StoreFailure::Busy));
         };
         let (to, from) = mpsc::channel(EXPORT_PARTS_MAX);
         let runtime = Handle::current();
         let write = move || {
-            let _permit = permit;
-            let parts = Parts { part: vec![], to: to.clone(), runtime: runtime.clone() };
+            let _place = place;
+            let out = Out { to, runtime, until: Instant::now() + EXPORT_TIME_MAX };
+            let parts = Parts { part: vec![], out: &out };
             let written = export::write(&export, parts);
             let ended = written.and_then(|mut parts| Ok(parts.send_rest()?));
             let last = match ended {
@@ -138,7 +196,7 @@ impl Documents for StoreDocuments {
                 Err(Ended::Gone) => return,
             };
             // Nobody waits for it if this fails.
-            let _ = send(&runtime, &to, last);
+            let _ = out.send(last);
         };
         // A thread of its own: it waits for a slow client.
         let started = std::thread::Builder::new().name("export".into()).spawn(write);
@@ -148,8 +206,16 @@ impl Documents for StoreDocuments {
         stream::unfold(Some(from), next_part).boxed()
     }
 
-    fn import(&self, import: Import) -> BoxFuture<'_, Result<Difference, RequestError>> {
-        Box::pin(self.try_import(import))
+    fn turn(&self) -> BoxFuture<'_, Result<Turn, RequestError>> {
+        Box::pin(self.take_turn())
+    }
+
+    fn import(
+        &self,
+        turn: Turn,
+        import: Import,
+    ) -> BoxFuture<'_, Result<Difference, RequestError>> {
+        Box::pin(self.try_import(turn, import))
     }
 
     fn set_catalog(&self, change: SetCatalog) -> BoxFuture<'_, Result<Difference, RequestError>> {
@@ -184,32 +250,45 @@ async fn next_part(
     }
 }
 
-/// Sends a part to the client of an export, and waits for it no longer than [`EXPORT_STALL_MAX`].
-fn send(runtime: &Handle, to: &mpsc::Sender<Part>, part: Part) -> io::Result<()> {
-    let sent = runtime.block_on(async {
-        tokio::time::timeout(EXPORT_STALL_MAX, to.send(part)).await.is_ok_and(|sent| sent.is_ok())
-    });
-    if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+/// The way to the client of an export.
+struct Out {
+    to: mpsc::Sender<Part>,
+    runtime: Handle,
+    /// When the export ends in any case.
+    until: Instant,
+}
+
+impl Out {
+    /// Sends a part, and waits for it no longer than [`EXPORT_STALL_MAX`].
+    fn send(&self, part: Part) -> io::Result<()> {
+        let sent = self.runtime.block_on(async {
+            let until = self.until.min(Instant::now() + EXPORT_STALL_MAX);
+            Instant::now() < until
+                && tokio::time::timeout_at(until, self.to.send(part))
+                    .await
+                    .is_ok_and(|sent| sent.is_ok())
+        });
+        if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
+    }
 }
 
 /// A document on its way to a client, in parts of [`EXPORT_CHUNK_BYTES`].
-struct Parts {
+struct Parts<'o> {
     part: Vec<u8>,
-    to: mpsc::Sender<Part>,
-    runtime: Handle,
+    out: &'o Out,
 }
 
-impl Parts {
+impl Parts<'_> {
     fn send_rest(&mut self) -> io::Result<()> {
         if self.part.is_empty() {
             return Ok(());
         }
         let part = std::mem::take(&mut self.part);
-        send(&self.runtime, &self.to, Some(Ok(part.into())))
+        self.out.send(Some(Ok(part.into())))
     }
 }
 
-impl io::Write for Parts {
+impl io::Write for Parts<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let room = EXPORT_CHUNK_BYTES.saturating_sub(self.part.len());
         let (fits, _) = bytes.split_at(room.min(bytes.len()));

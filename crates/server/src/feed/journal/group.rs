@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use capstan_engine::{ApplyError, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
-use capstan_iam::audit::{AuditHead, AuditRecord, Origin};
+use capstan_iam::audit::{AuditHead, AuditRecord};
 use capstan_iam::{
     Actor, Context, JudgeError, Kind, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
 };
@@ -15,7 +15,7 @@ use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
 use super::auditor::{self, RefusalRate};
 use super::overlay::{Overlay, last_seen_hour, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
-use super::requests::{self, Hash, RequestId};
+use super::requests::{self, RequestId};
 use super::whole::WholeChange;
 use super::writer::Answer;
 use crate::RequestError;
@@ -116,8 +116,7 @@ impl Group {
 
     fn answer(&mut self, write: &Write, with: &mut Judge, now: Timestamp) -> Answer {
         let state = State { snapshot: &self.snapshot, objects: &self.state };
-        let digest = requests::digest(write);
-        let request = RequestId::of(write, digest);
+        let request = RequestId::of(write);
         let kept = request.as_ref().map(|request| request.find(&self.state, now)).transpose()?;
         if let (Some(request), Some(kept)) = (&request, kept.flatten())
             // An answer is given again only to a caller that is still let in.
@@ -127,7 +126,7 @@ impl Group {
         }
         let asked = with.quotas.ask((&write.actor, now), &with.limits.quotas);
         if let Err(failure) = asked {
-            return self.refuse((write, digest), RequestError::Store(failure), (with, now));
+            return self.refuse(write, RequestError::Store(failure), (with, now));
         }
         let mut context = Context {
             now,
@@ -137,12 +136,12 @@ impl Group {
         };
         let judged = judge(&RuleSet::FULL, &state, &write.actor, &write.operation, &mut context);
         match judged {
-            Ok(outcome) => self.accept((write, digest), request.as_ref(), outcome, (with, now)),
+            Ok(outcome) => self.accept(write, request.as_ref(), outcome, (with, now)),
             Err(JudgeError::Objects(error)) => Err(error.into()),
             Err(JudgeError::Refused(refusal)) => {
                 let at = (self.head.revision(), now);
                 let (actor, operation) = (&write.actor, &write.operation);
-                let origin = origin(write, digest);
+                let origin = write.origin.audited();
                 let record = AuditRecord::of_refusal(actor, operation, &origin, at, &refusal);
                 self.audit_refusal(record, with, now);
                 Err((*refusal).into())
@@ -153,13 +152,13 @@ impl Group {
     /// Refuses a write for another reason than the rules.
     fn refuse(
         &mut self,
-        (write, digest): (&Write, Hash),
+        write: &Write,
         error: RequestError,
         (with, now): (&mut Judge, Timestamp),
     ) -> Answer {
         let at = (self.head.revision(), now);
         let (actor, operation) = (&write.actor, &write.operation);
-        let record = AuditRecord::of_change(actor, operation, &origin(write, digest), at, &[]);
+        let record = AuditRecord::of_change(actor, operation, &write.origin.audited(), at, &[]);
         // gRPC's RESOURCE_EXHAUSTED.
         let (code, reason, text) = (8, "QUOTA".into(), error.to_string());
         self.audit_refusal(AuditRecord { code, reason, text, ..record }, with, now);
@@ -178,7 +177,7 @@ impl Group {
 
     fn accept(
         &mut self,
-        (write, digest): (&Write, Hash),
+        write: &Write,
         request: Option<&RequestId>,
         outcome: Outcome,
         (with, now): (&mut Judge, Timestamp),
@@ -197,7 +196,7 @@ impl Group {
             return match error {
                 ChangeError::TooManyRoles(_) | ChangeError::IndexFull(_) => {
                     let full = StoreFailure::Quota(format!("{error}: delete some first"));
-                    self.refuse((write, digest), RequestError::Store(full), (with, now))
+                    self.refuse(write, RequestError::Store(full), (with, now))
                 }
                 error => Err(RequestError::bug(&format!(
                     "a judged change of {} does not apply: {error}",
@@ -211,7 +210,7 @@ impl Group {
         let admitted = match admitted.map_err(unreadable)? {
             Ok(admitted) => admitted,
             Err(failure) => {
-                return self.refuse((write, digest), RequestError::Store(failure), (with, now));
+                return self.refuse(write, RequestError::Store(failure), (with, now));
             }
         };
         if write.validate_only {
@@ -233,7 +232,8 @@ impl Group {
         }
         let (actor, operation) = (&write.actor, &write.operation);
         let at = (revision, now);
-        let record = AuditRecord::of_change(actor, operation, &origin(write, digest), at, &objects);
+        let record =
+            AuditRecord::of_change(actor, operation, &write.origin.audited(), at, &objects);
         ops.push(auditor::record_op(&mut self.audit, &record));
         ops.push(auditor::head_op(&self.audit));
         self.head = self.head.next(&ops);
@@ -293,11 +293,6 @@ fn object_op(change: &ObjectChange) -> Op {
 fn forget_last_seen(change: &ObjectChange) -> Option<Op> {
     let is_gone = change.kind == Kind::Identity && change.after.is_none();
     is_gone.then(|| Op::Delete { key: last_seen_key(change.id.as_str()).into() })
-}
-
-fn origin(write: &Write, request: Hash) -> Origin {
-    let authentication = write.origin.authentication.into();
-    Origin { authentication, source: write.origin.source.clone(), request }
 }
 
 /// 64 random bits. Ids need not be secret, only new; two that are equal are found when the object is made.

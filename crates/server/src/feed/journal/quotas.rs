@@ -134,7 +134,7 @@ impl Quotas {
             }
         }
         let over = |what: &str, id: &str, most: u64| {
-            let more = "delete some, or ask the operator for more";
+            let more = "delete some, or ask the operator for a larger one";
             Err(StoreFailure::Quota(format!("{what} `{id}` has {most} objects, its quota: {more}")))
         };
         for (id, more) in organizations.iter().filter(|(_, more)| **more > 0) {

@@ -23,7 +23,7 @@ use crate::feed::management::{Write, Written};
 use crate::limits::REQUEST_KEPT;
 
 /// The hash that a request id is kept under: of caller, method and id.
-pub(super) type Hash = [u8; 32];
+type Hash = [u8; 32];
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Answer {
@@ -58,14 +58,9 @@ pub(super) struct RequestId {
     operation: Hash,
 }
 
-/// SHA-256 of what a write asks for: of the text of its operation, which has all fields, in order.
-pub(super) fn digest(write: &Write) -> Hash {
-    Sha256::digest(format!("{:?}", write.operation)).into()
-}
-
 impl RequestId {
-    /// The request id of a write that is to be remembered. `operation` is its [`digest`].
-    pub(super) fn of(write: &Write, operation: Hash) -> Option<Self> {
+    /// The request id of a write that is to be remembered.
+    pub(super) fn of(write: &Write) -> Option<Self> {
         let id = write.request_id.as_deref().filter(|id| !id.is_empty() && !write.validate_only)?;
         let caller = write.actor.id().map(ToString::to_string).unwrap_or_default();
         let mut hash = Sha256::new();
@@ -73,6 +68,8 @@ impl RequestId {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
         }
+        // The text of an operation has all of its fields, in order.
+        let operation = Sha256::digest(format!("{:?}", write.operation)).into();
         Some(Self { hash: hash.finalize().into(), operation })
     }
 

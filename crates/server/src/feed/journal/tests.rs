@@ -202,7 +202,8 @@ fn path(text: &str) -> PathBuf {
 }
 
 fn write(actor: Actor, operation: Operation) -> Write {
-    let origin = Origin { method: "x", authentication: "caller-header", source: "test".into() };
+    let (method, authentication) = ("x", "caller-header");
+    let origin = Origin { method, authentication, source: "test".into(), request: [7; 32] };
     Write { actor, operation, origin, request_id: None, validate_only: false }
 }
 

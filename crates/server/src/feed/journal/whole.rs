@@ -10,10 +10,11 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Snapshot, Timestamp, Writer as IndexWriter};
-use capstan_iam::audit::{AuditChange, AuditRecord, Origin as AuditOrigin};
-use capstan_iam::{Kind, Object, Objects as _};
+use capstan_iam::audit::{AuditChange, AuditRecord};
+use capstan_iam::{Kind, Object, Objects as _, record};
 use capstan_policy::Policy;
-use capstan_store::{Op, StoreError};
+use capstan_store::limits::VALUE_BYTES_MAX;
+use capstan_store::{Limits, Op, StoreError};
 
 use self::plan::Plan;
 use super::catalog::StoredCatalog;
@@ -23,6 +24,7 @@ use super::overlay::{Overlay, ViewedObjects};
 use super::quotas::{Quotas, Uncommitted};
 use crate::RequestError;
 use crate::feed::management::{ChangedObject, Origin};
+use crate::limits::AUDIT_PRUNED_MAX;
 
 /// What is to be changed.
 pub(super) enum Whole {
@@ -124,6 +126,7 @@ impl Import {
         let plan = Plan::of(&self.policy, (before, &state), about, (revision, now))?;
         drop(self.policy);
         let Plan { changes, mut ops, engine, audited, concerned, resources } = plan;
+        require_fitting(&ops, &Limits::default())?;
         let mut index = IndexWriter::new(before);
         index.apply(engine.into_changes()).map_err(|refused| {
             let problem = format!("the document does not fit to what is there: {}", refused.error);
@@ -145,7 +148,7 @@ impl Import {
         let object = self.parent.map(|parent| parent.to_string()).unwrap_or_default();
         let mut record = AuditRecord::of_whole(
             self.origin.method,
-            &origin(&self.origin),
+            &self.origin.audited(),
             (revision, now),
             &object,
         );
@@ -180,8 +183,8 @@ impl SetCatalog {
         if is_same || self.dry_run {
             return Ok(Judged { replaced: replaced(base.head().revision()), change: None });
         }
-        let mut record =
-            AuditRecord::of_whole(self.origin.method, &origin(&self.origin), (revision, now), "");
+        let origin = self.origin.audited();
+        let mut record = AuditRecord::of_whole(self.origin.method, &origin, (revision, now), "");
         let op = self.catalog.op();
         let Op::Put { key, value } = &op else { return Err(RequestError::Unreadable) };
         let kept = base.view.get(key).map_err(unreadable)?;
@@ -234,16 +237,64 @@ impl SetCatalog {
 /// What a new catalog lacks is named up to this number.
 const LACKING_NAMED: usize = 20;
 
-fn origin(origin: &Origin) -> AuditOrigin {
-    AuditOrigin {
-        authentication: origin.authentication.into(),
-        source: origin.source.clone(),
-        ..AuditOrigin::default()
+/// What the store takes of an import: a commit has an audit record and some operations beside it.
+const BESIDE_BYTES: u64 = 2 * capstan_iam::limits::AUDIT_CHANGES_BYTES_MAX as u64;
+const BESIDE_OPS: usize = 4 * AUDIT_PRUNED_MAX;
+
+/// Refuses an import that is too much for one commit of the store.
+fn require_fitting(ops: &[Op], limits: &Limits) -> Result<(), RequestError> {
+    let ops_max = limits.batch_ops_max.saturating_sub(BESIDE_OPS);
+    let bytes_max = limits.batch_bytes_max.saturating_sub(BESIDE_BYTES);
+    let bytes: u64 = ops.iter().map(Op::bytes).sum();
+    if ops.len() > ops_max || bytes > bytes_max {
+        return Err(RequestError::TooLarge(format!(
+            "the import changes {} objects of {bytes} bytes, and one change of the store has at most {ops_max} of \
+             {bytes_max} bytes: divide the document, such as by organizations",
+            ops.len()
+        )));
     }
+    let length = |op: &Op| if let Op::Put { value, .. } = op { value.len() } else { 0 };
+    let Some(long) = ops.iter().find(|op| length(op) > VALUE_BYTES_MAX) else { return Ok(()) };
+    let id = record::parse_key(long.key()).map(|(_, id)| id.to_string()).unwrap_or_default();
+    Err(RequestError::TooLarge(format!(
+        "`{id}` has {} bytes, and an object of the store at most {VALUE_BYTES_MAX}",
+        length(long)
+    )))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
 fn unreadable(error: StoreError) -> RequestError {
     tracing::error!(%error, "the store cannot be read");
     RequestError::Unreadable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_import_that_one_commit_does_not_take_is_refused_with_numbers() {
+        let put = |bytes: usize| Op::Put {
+            key: record::key(Kind::Group, "acme".parse::<PathBuf>().unwrap().as_path()).into(),
+            value: vec![0; bytes].into(),
+        };
+        let fits = |ops: &[Op], more_ops: usize, more_bytes: u64| {
+            let limits = Limits {
+                batch_ops_max: BESIDE_OPS + more_ops,
+                batch_bytes_max: BESIDE_BYTES + more_bytes,
+                ..Limits::default()
+            };
+            require_fitting(ops, &limits).map_err(|error| error.to_string())
+        };
+        let two = [put(100), put(100)];
+        let bytes: u64 = two.iter().map(Op::bytes).sum();
+        assert_eq!(fits(&two, 2, bytes), Ok(()));
+        for refused in [fits(&two, 1, bytes), fits(&two, 2, bytes - 1)] {
+            let error = refused.unwrap_err();
+            assert!(error.contains("2 objects of 210 bytes"), "{error}");
+        }
+        assert_eq!(fits(&[put(VALUE_BYTES_MAX)], 2, u64::MAX / 2), Ok(()));
+        let error = fits(&[put(VALUE_BYTES_MAX + 1)], 2, u64::MAX / 2).unwrap_err();
+        assert!(error.contains("`acme` has 16777217 bytes"), "{error}");
+    }
 }

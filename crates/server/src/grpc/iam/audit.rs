@@ -1,16 +1,17 @@
 //! `AuditService`: records of the audit log, as the caller may see them.
 //!
-//! **Invariant**: no record has a key or another proof of an identity, and of a root identity only id, name and type.
+//! **Invariants**: no record has a key or another proof of an identity, and of a root identity only id, name and type.
+//! Of resources only those are in it whose type the caller may list. A record fits into a page, whatever it is of.
 
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 
-use capstan_engine::PathBuf;
+use capstan_engine::{Path, PathBuf};
 use capstan_iam::audit::{self, AuditChange, AuditRecord};
 use capstan_iam::record::{self, KeyRange, prefix};
-use capstan_iam::{Object, ObjectsError};
+use capstan_iam::{Kind, Object, ObjectsError, Reader};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::audit_service_server::AuditService;
+use prost::Message as _;
 use prost_types::value::Kind as ValueKind;
 use prost_types::{ListValue, Struct, Value};
 use tonic::{Request, Response, Status};
@@ -20,10 +21,11 @@ use super::kinds::{Described, Identities};
 use super::list::{Page, Wanted};
 use super::objects;
 use super::policy::whole;
-use super::reading::{Reading, Viewer};
+use super::reading::{Reading, Source, Viewer};
 use super::service::{Iam, ListRequest, ListResponse};
 use crate::RequestError;
 use crate::grpc::convert::timestamp;
+use crate::limits::AUDIT_OBJECTS_BYTES_MAX;
 use crate::methods::Rpc;
 
 #[tonic::async_trait]
@@ -48,6 +50,9 @@ impl AuditService for Iam {
     }
 }
 
+/// The first capabilities of a refusal that a record has.
+const MISSING_MAX: usize = 50;
+
 /// A page of records, in the order of their numbers. A policy file has none.
 fn page(
     reading: &Reading,
@@ -69,14 +74,11 @@ fn page(
     let mut broken = None;
     let scanned = view.scan(range.bounds(), &mut |key, value| {
         let number = audit::number(key).unwrap_or_default();
-        match AuditRecord::decode(number, value) {
-            Ok((record, digest)) => {
-                let about = organization.is_none_or(|organization| record.is_about(organization));
-                let shown = about.then(|| message(within(record, organization), &digest));
-                page.look(wanted, number.to_string(), shown) == ControlFlow::Continue(())
-            }
+        page.read(value.len());
+        match shown((number, value), reading, viewer, wanted) {
+            Ok(shown) => page.look(wanted, number.to_string(), shown).is_continue(),
             Err(error) => {
-                broken = Some(ObjectsError(error.to_string()));
+                broken = Some(error);
                 false
             }
         }
@@ -85,30 +87,132 @@ fn page(
     broken.map_or(Ok(page), |error| Err(error.into()))
 }
 
+/// The message of a record; `None` if the viewer may not see it or does not want it.
+fn shown(
+    (number, value): (u64, &[u8]),
+    reading: &Reading,
+    viewer: &Viewer<'_>,
+    wanted: &Wanted,
+) -> Result<Option<v1::AuditRecord>, ObjectsError> {
+    let decoded = AuditRecord::decode(number, value);
+    let (mut record, digest) = decoded.map_err(|error| ObjectsError(error.to_string()))?;
+    let organization = wanted.parent.as_ref().map(PathBuf::as_str);
+    if organization.is_some_and(|organization| !record.is_about(organization)) {
+        return Ok(None);
+    }
+    within(&mut record, organization);
+    let changes = std::mem::take(&mut record.changes);
+    let count = record.changes_count;
+    // The scalar fields first: most records are unwanted by them, and objects are long.
+    let mut message = message(record, &digest);
+    message.truncated = count > 0;
+    if !wanted.filter.matches(&message) {
+        return Ok(None);
+    }
+    let changes = changes.iter().filter_map(Changed::decode).collect();
+    let changes = match viewer {
+        Viewer::Actor(reader) if reading.identity().is_some() => {
+            let visible = visible(changes, (reading, reader), &message)?;
+            let Some(visible) = visible else { return Ok(None) };
+            message.changes_count = visible.len() as u64;
+            visible
+        }
+        Viewer::Actor(_) | Viewer::Everybody => {
+            message.changes_count = count.max(changes.len() as u64);
+            changes
+        }
+    };
+    put(&mut message, changes, AUDIT_OBJECTS_BYTES_MAX.min(wanted.bytes_max / 2));
+    Ok(Some(message))
+}
+
+/// An object before and after a change.
+struct Changed {
+    before: Option<Object>,
+    after: Option<Object>,
+}
+
+impl Changed {
+    /// `None` for what is no object, such as a catalog.
+    fn decode(change: &AuditChange) -> Option<Self> {
+        record::parse_key(&change.key)?;
+        let of = |value: &Option<Vec<u8>>| record::decode(&change.key, value.as_ref()?).ok();
+        Some(Self { before: of(&change.before), after: of(&change.after) })
+    }
+
+    fn objects(&self) -> impl Iterator<Item = &Object> {
+        [&self.before, &self.after].into_iter().flatten()
+    }
+}
+
+/// The changes that a reader may see, who may list all of the organization but resources of some types. `None` if the
+/// record tells of nothing else.
+fn visible(
+    mut changes: Vec<Changed>,
+    (reading, reader): (&Reading, &Reader<'_>),
+    message: &v1::AuditRecord,
+) -> Result<Option<Vec<Changed>>, ObjectsError> {
+    let (mut hidden, mut error) = (false, None);
+    changes.retain(|change| {
+        let resources = change.objects().filter(|object| object.kind() == Kind::Resource);
+        let shows = resources.map(|object| reader.show(object).map(|shown| shown.is_some()));
+        let shows = shows.collect::<Result<Vec<_>, _>>().unwrap_or_else(|found| {
+            error = Some(found);
+            vec![false]
+        });
+        let is_shown = shows.into_iter().all(|shown| shown);
+        hidden |= !is_shown;
+        is_shown
+    });
+    if let Some(error) = error {
+        return Err(error);
+    }
+    if changes.is_empty() && (hidden || refuses_hidden(reading, reader, message)?) {
+        return Ok(None);
+    }
+    Ok(Some(changes))
+}
+
+/// Whether a record without changes is of an attempt on a resource that the reader may not list: one that is there, or
+/// one of a type that the capabilities name.
+fn refuses_hidden(
+    reading: &Reading,
+    reader: &Reader<'_>,
+    message: &v1::AuditRecord,
+) -> Result<bool, ObjectsError> {
+    let Ok(path) = Path::parse(&message.object) else { return Ok(false) };
+    let Source::Store { objects, .. } = &reading.source else { return Ok(false) };
+    if !message.method.starts_with("ResourceService/") {
+        return Ok(false);
+    }
+    let catalog = reading.snapshot().catalog();
+    let hides = |name: &String| {
+        let list = name.rsplit_once('.').map(|(of_type, _)| format!("{of_type}.list"));
+        list.is_some_and(|list| catalog.capability(&list).is_some() && !reader.holds(&list, path))
+    };
+    let found = objects.get(Kind::Resource, path)?;
+    let is_hidden = found.map(|found| reader.show(&found)).transpose()?;
+    Ok(message.missing.iter().any(hides) || matches!(is_hidden, Some(None)))
+}
+
 /// What one organization sees of a record. A change of a root identity concerns every organization where it is bound.
-fn within(mut record: AuditRecord, organization: Option<&str>) -> AuditRecord {
-    let Some(organization) = organization else { return record };
+fn within(record: &mut AuditRecord, organization: Option<&str>) {
+    let Some(organization) = organization else { return };
     let is_in = |path: &str| path.split('/').next() == Some(organization);
+    let object = &record.object;
     record.changes.retain(|change| {
         record::parse_key(&change.key)
-            .is_some_and(|(_, id)| is_in(id.as_str()) || id.as_str() == record.object)
+            .is_some_and(|(_, id)| is_in(id.as_str()) || id.as_str() == object)
     });
     if !is_in(&record.scope) {
         record.scope.clear();
         record.missing.clear();
     }
-    record
 }
 
+/// The message of a record, without its objects.
 fn message(record: AuditRecord, digest: &audit::Digest) -> v1::AuditRecord {
-    let of = |value: fn(&AuditChange) -> Option<&Vec<u8>>| {
-        let objects = record.changes.iter().filter_map(|change| {
-            let object = record::decode(&change.key, value(change)?).ok()?;
-            Some(json(object))
-        });
-        one_or_many(objects.collect())
-    };
-    let (before, after) = (of(|it| it.before.as_ref()), of(|it| it.after.as_ref()));
+    let missing = record.missing.into_iter().take(MISSING_MAX).collect();
     v1::AuditRecord {
         revision: record.revision,
         time: Some(timestamp(record.time)),
@@ -118,15 +222,39 @@ fn message(record: AuditRecord, digest: &audit::Digest) -> v1::AuditRecord {
         object: record.object,
         code: i32::try_from(record.code).unwrap_or(i32::MAX),
         reason: record.reason,
-        missing: record.missing,
-        before,
-        after,
+        missing,
+        before: None,
+        after: None,
         digest: hex(digest),
         scope: record.scope,
         source: record.origin.source,
         request_digest: hex(&record.origin.request),
         suppressed: record.suppressed,
+        changes_count: 0,
+        truncated: false,
     }
+}
+
+/// Bytes of tags and lengths around an object: of its value, and of the list that has it.
+const OBJECT_BYTES: usize = 32;
+
+/// Puts the first objects into a message, as far as they have no more than these bytes.
+fn put(message: &mut v1::AuditRecord, changes: Vec<Changed>, bytes_max: usize) {
+    let (mut before, mut after, mut room) = (vec![], vec![], bytes_max);
+    let mut taken = 0_u64;
+    for change in changes {
+        let [old, new] = [change.before, change.after].map(|object| object.map(json));
+        let bytes = |object: &Struct| object.encoded_len() + OBJECT_BYTES;
+        let bytes = [&old, &new].into_iter().flatten().map(bytes).sum();
+        let Some(left) = room.checked_sub(bytes) else { break };
+        room = left;
+        before.extend(old);
+        after.extend(new);
+        taken += 1;
+    }
+    message.truncated |= taken < message.changes_count;
+    message.before = one_or_many(before);
+    message.after = one_or_many(after);
 }
 
 fn hex(bytes: &[u8]) -> String {

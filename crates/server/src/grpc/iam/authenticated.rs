@@ -1,11 +1,17 @@
 //! The layer in front of the management services: it finds out who calls, once, and puts a
-//! [`Caller`](crate::authn::caller::Caller) into the request's extensions.
+//! [`Caller`](crate::authn::caller::Caller) into the request's extensions. Beside it is the digest of a write's request,
+//! for the audit log.
 
 use std::convert::Infallible;
 use std::future::{Ready, ready};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use capstan_iam::audit::Digest;
+use capstan_proto::frame;
 use futures_util::future::Either;
+use http_body_util::BodyExt as _;
+use sha2::{Digest as _, Sha256};
 use tonic::Status;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
@@ -13,7 +19,53 @@ use tonic::server::NamedService;
 use tower::Service;
 
 use crate::authn::caller::Authentication;
+use crate::methods::Rpc;
 use crate::transport::connection::Remote;
+
+/// SHA-256 of the bytes of a request's message, as they arrive: all of them once the message is decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestDigest(Arc<Mutex<Hashed>>);
+
+#[derive(Clone, Debug)]
+struct Hashed {
+    /// Bytes left of the header of the frame.
+    header: usize,
+    hash: Sha256,
+}
+
+impl RequestDigest {
+    fn new() -> Self {
+        let hashed = Hashed { header: frame::HEADER_BYTES, hash: Sha256::new() };
+        Self(Arc::new(Mutex::new(hashed)))
+    }
+
+    /// Computes it while the body is read, and puts it into the extensions.
+    fn compute(mut request: Request<Body>) -> Request<Body> {
+        let digest = Self::new();
+        request.extensions_mut().insert(digest.clone());
+        request.map(|body| {
+            Body::new(body.map_frame(move |frame| {
+                if let Some(bytes) = frame.data_ref() {
+                    digest.add(bytes);
+                }
+                frame
+            }))
+        })
+    }
+
+    fn add(&self, bytes: &[u8]) {
+        let mut hashed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_header = hashed.header.min(bytes.len());
+        hashed.header -= of_header;
+        hashed.hash.update(bytes.get(of_header..).unwrap_or_default());
+    }
+
+    /// The digest of what has arrived.
+    pub(crate) fn get(&self) -> Digest {
+        let hashed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        hashed.hash.clone().finalize().into()
+    }
+}
 
 /// A service whose calls have a caller.
 #[derive(Clone, Debug)]
@@ -49,9 +101,29 @@ where
         match self.authentication.caller(remote, request.uri(), request.headers()) {
             Ok(caller) => {
                 request.extensions_mut().insert(caller);
+                let rpc = Rpc::from_path(request.uri().path());
+                if rpc.writes() && !rpc.streams() {
+                    request = RequestDigest::compute(request);
+                }
                 Either::Left(self.inner.call(request))
             }
             Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_digest_is_that_of_the_message_in_whatever_parts_it_arrives() {
+        let message = b"as the client sent it";
+        let body = [&[0; frame::HEADER_BYTES][..], message].concat();
+        for length in 1..=body.len() {
+            let digest = RequestDigest::new();
+            body.chunks(length).for_each(|part| digest.add(part));
+            assert_eq!(digest.get(), <Digest>::from(Sha256::digest(message)), "{length}");
         }
     }
 }

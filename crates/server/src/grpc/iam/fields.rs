@@ -13,7 +13,7 @@ use crate::RequestError;
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
 /// Seconds of 0001-01-01T00:00:00Z and 9999-12-31T23:59:59Z: the range of `google.protobuf.Timestamp`.
-const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
+pub(super) const SECONDS: std::ops::RangeInclusive<i64> = -62_135_596_800..=253_402_300_799;
 
 /// A message that must be there.
 ///

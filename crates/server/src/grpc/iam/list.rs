@@ -4,15 +4,18 @@
 //! parts of all ids that may be visible ─▶ scan ─▶ visible? wanted? does it fit? ─▶ page
 //! ```
 //!
-//! **Invariants**: a page ends at its size, before 4 MiB, or after a look at [`SCANNED_MAX`] objects; then there is a token,
-//! and the next page goes on behind the last object that was looked at. Only what a caller may see is looked at, with two
+//! **Invariants**: a page ends at its size, before 4 MiB, or after a look at [`SCANNED_MAX`] objects or
+//! [`SCANNED_BYTES_MAX`] of them; then there is a token, and the next page goes on behind the last object that was looked
+//! at. An object that no page can hold is left out, and logged. Only what a caller may see is looked at, with two
 //! exceptions: resources of another type, and role bindings that show their identities.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 
 use capstan_engine::{IdRange, Path, PathBuf};
 use capstan_iam::{Kind, Object, Reader, Shown};
 use capstan_proto::iam::v1;
+use tokio_util::sync::CancellationToken;
 
 use super::filter::{Filter, Listed};
 use super::kinds::{Described, Identities, Resources, RoleBindings, Roles};
@@ -20,7 +23,7 @@ use super::objects;
 use super::pieces::{Piece, Pieces};
 use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
-use crate::limits::SCANNED_MAX;
+use crate::limits::{SCANNED_BYTES_MAX, SCANNED_MAX};
 
 /// What a page is to have.
 pub(super) struct Wanted {
@@ -33,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) bytes_max: usize,
     /// The place at which the page before ended.
     pub(super) after: Option<String>,
+    /// Cancelled once nobody waits for the page any more: then it ends.
+    pub(super) gone: CancellationToken,
 }
 
 /// A page in the making.
@@ -42,16 +47,29 @@ pub(super) struct Page<M> {
     pub(super) ended_at: Option<String>,
     bytes: usize,
     scanned: usize,
+    scanned_bytes: usize,
     last: String,
 }
 
 /// Bytes of a tag and a length before each message of a page.
-const ENTRY_BYTES: usize = 8;
+pub(super) const ENTRY_BYTES: usize = 8;
 
 impl<M: Listed> Page<M> {
     /// An empty page.
     pub(super) fn new() -> Self {
-        Self { entries: vec![], ended_at: None, bytes: 0, scanned: 0, last: String::new() }
+        Self {
+            entries: vec![],
+            ended_at: None,
+            bytes: 0,
+            scanned: 0,
+            scanned_bytes: 0,
+            last: String::new(),
+        }
+    }
+
+    /// Counts bytes of the store that were read, beside the messages.
+    pub(super) const fn read(&mut self, bytes: usize) {
+        self.scanned_bytes = self.scanned_bytes.saturating_add(bytes);
     }
 
     /// Looks at one object at a place of the list. Without a message it may not be seen. Breaks if the page ends.
@@ -61,20 +79,24 @@ impl<M: Listed> Page<M> {
         place: String,
         message: Option<M>,
     ) -> ControlFlow<()> {
-        if let Some(message) = message.filter(|message| wanted.filter.matches(message)) {
-            let bytes = message.encoded_len() + ENTRY_BYTES;
-            let is_full = self.entries.len() >= wanted.size
-                || (!self.entries.is_empty() && self.bytes + bytes > wanted.bytes_max);
-            if is_full {
+        let message = message.map(|message| (message.encoded_len(), message));
+        self.read(message.as_ref().map_or(0, |(bytes, _)| *bytes));
+        if let Some((bytes, message)) = message.filter(|(_, found)| wanted.filter.matches(found)) {
+            let bytes = bytes + ENTRY_BYTES;
+            if bytes > wanted.bytes_max {
+                tracing::error!(%place, bytes, "an object is too large for a list, and left out");
+            } else if self.entries.len() >= wanted.size || self.bytes + bytes > wanted.bytes_max {
                 self.ended_at = Some(std::mem::take(&mut self.last));
                 return ControlFlow::Break(());
+            } else {
+                self.bytes += bytes;
+                self.entries.push(message);
             }
-            self.bytes += bytes;
-            self.entries.push(message);
         }
         self.scanned += 1;
         self.last = place;
-        if self.scanned >= SCANNED_MAX {
+        let is_long = self.scanned >= SCANNED_MAX || self.scanned_bytes >= SCANNED_BYTES_MAX;
+        if is_long || wanted.gone.is_cancelled() {
             self.ended_at = Some(std::mem::take(&mut self.last));
             return ControlFlow::Break(());
         }
@@ -205,31 +227,29 @@ fn bound_identities(
 ) -> Result<(), RequestError> {
     let pieces = Pieces::below(&reader.topmost(&[RoleBindings::CAPABILITY]), None);
     let after = after.filter(|after| !after.is_empty());
+    // Those whose first binding is in this page or was in an earlier one.
+    let mut seen = HashSet::new();
     let _ = each::<RoleBindings>(reading, &pieces, after, &mut |binding| {
         let Object::RoleBinding(binding) = binding else { return Ok(ControlFlow::Continue(())) };
-        let identity = binding.identity.as_path();
-        let shows = identity.parent().is_none()
-            && identity != own.as_path()
-            && is_first_binding(reading, reader, identity, binding.id.as_path());
-        let found = if shows { reading.stored(Kind::Identity, identity)? } else { None };
-        let shown = found.map(|found| reader.show(&found)).transpose()?.flatten();
         let place = format!("{BOUND}{}", binding.id);
-        Ok(page.look(wanted, place, shown.and_then(message::<Identities>)))
+        let identity = binding.identity;
+        let is_first = identity.as_path().parent().is_none()
+            && identity != *own
+            && seen.insert(identity.clone())
+            && !was_listed(reading, &pieces, identity.as_path(), after);
+        let found =
+            if is_first { reading.stored(Kind::Identity, identity.as_path())? } else { None };
+        // The reader lists this binding, and so sees its identity in part.
+        let shown = found.and_then(Identities::message).map(Identities::in_part);
+        Ok(page.look(wanted, place, shown))
     })?;
     Ok(())
 }
 
-/// Whether a binding is the first of its identity that the reader may list.
-fn is_first_binding(
-    reading: &Reading,
-    reader: &Reader<'_>,
-    identity: Path<'_>,
-    binding: Path<'_>,
-) -> bool {
-    let bindings = reading.snapshot().role_bindings(identity).into_iter();
-    let mut listed =
-        bindings.filter(|one| reader.holds(RoleBindings::CAPABILITY, one.scope.as_path()));
-    listed.next().and_then(|first| first.id).is_some_and(|first| first.as_path() == binding)
+/// Whether an earlier page has listed an identity: it was bound in one of the parts, up to the place where that page ended.
+fn was_listed(reading: &Reading, pieces: &Pieces, identity: Path<'_>, after: Option<&str>) -> bool {
+    let Some(after) = after else { return false };
+    reading.snapshot().has_role_binding(identity, |id| id <= after && pieces.contains(id))
 }
 
 /// The message of what is shown of an object.
@@ -329,7 +349,8 @@ mod tests {
 
     fn wanted(size: usize, bytes_max: usize, filter: &str) -> Wanted {
         let filter = Filter::parse::<v1::Group>(filter).unwrap();
-        Wanted { parent: None, filter, size, bytes_max, after: None }
+        let gone = CancellationToken::new();
+        Wanted { parent: None, filter, size, bytes_max, after: None, gone }
     }
 
     fn group(at: usize) -> v1::Group {
@@ -362,7 +383,7 @@ mod tests {
     #[test]
     fn a_page_ends_before_too_many_bytes() {
         let one = group(0).encoded_len() + ENTRY_BYTES;
-        for (bytes_max, entries) in [(3 * one, 3), (4 * one - 1, 3), (4 * one, 4), (0, 1)] {
+        for (bytes_max, entries) in [(3 * one, 3), (4 * one - 1, 3), (4 * one, 4), (one, 1)] {
             let (page, _) = page_of(&wanted(1_000, bytes_max, ""), |_| true);
             assert_eq!(page.entries.len(), entries, "{bytes_max}");
             assert_eq!(page.ended_at, Some(group(entries - 1).id));
@@ -375,6 +396,34 @@ mod tests {
             revision: u64::MAX,
         };
         assert!(rest.encoded_len() <= crate::limits::PAGE_REST_BYTES);
+    }
+
+    #[test]
+    fn what_no_page_can_hold_is_left_out() {
+        let one = group(0).encoded_len() + ENTRY_BYTES;
+        let long = v1::Group { name: "x".repeat(2 * one), ..group(1) };
+        let (wanted, mut page) = (wanted(1_000, 2 * one, ""), Page::new());
+        for (at, group) in [(0, group(0)), (1, long), (2, group(2))] {
+            assert!(page.look(&wanted, at.to_string(), Some(group)).is_continue());
+        }
+        assert_eq!(page.entries, [group(0), group(2)]);
+    }
+
+    #[test]
+    fn a_page_ends_after_a_number_of_bytes() {
+        let wanted = wanted(1_000, usize::MAX, r#"name = "none""#);
+        let mut page = Page::new();
+        page.read(SCANNED_BYTES_MAX - 1);
+        assert!(page.look(&wanted, "a".into(), None::<v1::Group>).is_continue());
+        assert!(page.look(&wanted, "b".into(), Some(group(0))).is_break());
+        assert_eq!((page.entries.len(), page.ended_at.as_deref()), (0, Some("b")));
+    }
+
+    #[test]
+    fn a_page_that_nobody_waits_for_ends() {
+        let wanted = wanted(7, usize::MAX, "");
+        wanted.gone.cancel();
+        assert_eq!(page_of(&wanted, |_| true).1, 1);
     }
 
     #[test]

@@ -4,25 +4,30 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use capstan_engine::PathBuf;
+use capstan_iam::audit::AuditRecord;
 use capstan_iam::{Cause, Refusal};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::policy_service_server::PolicyService;
 use capstan_proto::iam::v1::set_catalog_request::Catalog;
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use prost::Message;
+use sha2::{Digest as _, Sha256};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::fields::optional_path;
+use super::list::ENTRY_BYTES;
 use super::reading::{Reading, Source, Viewer};
 use super::service::Iam;
 use crate::RequestError;
 use crate::authn::caller::CallerKind;
 use crate::error::CallError;
+use crate::feed::Freshness;
 use crate::feed::management::{
     Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Documents,
     Export, Import, Origin, SetCatalog,
 };
-use crate::limits::PAGE_REST_BYTES;
+use crate::limits::{EXPORT_JUDGED_TIME, IMPORT_STALL_MAX, PAGE_REST_BYTES};
 use crate::methods::Rpc;
 
 /// What shows an organization as a whole (contract, section 6).
@@ -40,6 +45,7 @@ impl PolicyService for Iam {
         request: Request<v1::ExportRequest>,
     ) -> Result<Response<Chunks>, Status> {
         let reading = self.reading(&request, request.get_ref().consistency.as_ref()).await?;
+        let caller = super::service::caller(&request)?.kind;
         let v1::ExportRequest { parent, format, .. } = request.into_inner();
         let documents = self.documents()?;
         let parent = optional_path("parent", &parent)?;
@@ -48,7 +54,12 @@ impl PolicyService for Iam {
             "json" => DocumentFormat::Json,
             _ => return Err(RequestError::field("format", "expected `yaml` or `json`").into()),
         };
-        whole(&reading, &reading.viewer()?, parent.as_ref())?;
+        let at = parent.clone();
+        let judged = self.blocking(reading.clone(), move |reading, viewer| {
+            whole(reading, viewer, at.as_ref())?;
+            Ok(lists(viewer, at.as_ref()))
+        });
+        let held = judged.await?.into();
         if parent.as_ref().is_some_and(|parent| parent.as_path().parent().is_some()) {
             let problem = "a folder: a document is of an organization, which is its first segment";
             return Err(RequestError::field("parent", problem).into());
@@ -58,12 +69,18 @@ impl PolicyService for Iam {
             return Err(RequestError::ReadOnly.into());
         };
         let (current, now) = (reading.current, reading.now);
+        let (iam, last) = (self.clone(), (revision, Instant::now()));
+        let reader = ExportReader { iam, caller, parent: parent.clone(), held, last };
         let export = Export { current, objects, actor, now, parent, format };
-        let messages = documents.export(export).map(move |part| match part {
-            Ok(part) => Ok(v1::ExportResponse { chunk: part.to_vec(), revision }),
-            Err(error) => Err(error.into()),
+        let parts = (documents.export(export), reader);
+        // The first error ends the stream, and with it the export.
+        let messages = stream::try_unfold(parts, move |(mut parts, mut reader)| async move {
+            let Some(part) = parts.next().await.transpose()? else { return Ok(None) };
+            reader.judge_again().await?;
+            let message = v1::ExportResponse { chunk: part.to_vec(), revision };
+            Ok(Some((message, (parts, reader))))
         });
-        Ok(Response::new(Box::pin(messages)))
+        Ok(Response::new(Box::pin(messages.map_err(|error: RequestError| error.into()))))
     }
 
     async fn import(
@@ -72,13 +89,14 @@ impl PolicyService for Iam {
     ) -> Result<Response<v1::ImportResponse>, Status> {
         const RPC: Rpc = Rpc::labelled("iam.Import");
         let documents = self.documents()?;
-        let (origin, kind) = self.operator_or(RPC, &request).await?;
+        let (mut origin, kind) = self.operator_or(RPC, &request).await?;
         let mut messages = request.into_inner();
         let first = messages.message().await?.ok_or(CallError::InvalidFraming)?;
         let v1::ImportRequest { parent, chunk, dry_run, prune } = first;
         let parent = optional_path("parent", &parent)?;
         // Before the document is read, however long it is.
-        self.only_operator(&kind, parent.as_ref()).await?;
+        origin.request = Sha256::digest(&chunk).into();
+        self.only_operator(kind, &origin, parent.clone()).await?;
         let prune = match (&*prune, &parent) {
             ("" | "none", _) => false,
             ("subtree", Some(_)) => true,
@@ -88,20 +106,11 @@ impl PolicyService for Iam {
             }
             _ => return Err(RequestError::field("prune", "expected `none` or `subtree`").into()),
         };
-        let mut document = chunk;
-        while let Some(next) = messages.message().await? {
-            let v1::ImportRequest { parent, chunk, dry_run, prune } = next;
-            if !parent.is_empty() || dry_run || !prune.is_empty() {
-                let problem = "only the first message says more than `chunk`";
-                return Err(RequestError::field("chunk", problem).into());
-            }
-            if document.len() + chunk.len() > self.document_bytes_max {
-                return Err(CallError::TooLarge { bytes_max: self.document_bytes_max }.into());
-            }
-            document.extend(chunk);
-        }
+        // One document at a time is in memory.
+        let turn = documents.turn().await?;
+        let document = received(chunk, messages, self.document_bytes_max).await?;
         let import = Import { origin, parent, document, dry_run, prune };
-        let difference = documents.import(import).await?;
+        let difference = documents.import(turn, import).await?;
         Ok(Response::new(self.import_response(difference)))
     }
 
@@ -112,7 +121,7 @@ impl PolicyService for Iam {
         const RPC: Rpc = Rpc::labelled("iam.SetCatalog");
         let documents = self.documents()?;
         let (origin, kind) = self.operator_or(RPC, &request).await?;
-        self.only_operator(&kind, None).await?;
+        self.only_operator(kind, &origin, None).await?;
         let v1::SetCatalogRequest { catalog, dry_run } = request.into_inner();
         let catalog = match catalog {
             Some(Catalog::Document(document)) => CatalogSource::Document(document),
@@ -144,31 +153,40 @@ impl Iam {
         rpc: Rpc,
         request: &Request<T>,
     ) -> Result<(Origin, CallerKind), RequestError> {
-        let caller = super::service::caller(request)?;
         // Nobody who is not known is told anything.
-        self.reading(request, None).await?;
-        let method = rpc.full_name();
-        let authentication = caller.kind.authentication();
-        Ok((Origin { method, authentication, source: caller.source }, caller.kind))
+        let origin = self.writer(rpc, request).await?.origin;
+        Ok((origin, super::service::caller(request)?.kind))
     }
 
-    /// Refuses everybody but the operator. Who lists groups at the path is told why; to others it is not there.
+    /// Refuses everybody but the operator, and audits that.
     async fn only_operator(
         &self,
-        caller: &CallerKind,
-        at: Option<&PathBuf>,
+        caller: CallerKind,
+        origin: &Origin,
+        at: Option<PathBuf>,
     ) -> Result<(), RequestError> {
-        if *caller == CallerKind::Operator {
+        if caller == CallerKind::Operator {
             return Ok(());
         }
-        let reading = self.reading_as(caller.clone()).await?;
-        let Viewer::Actor(reader) = reading.viewer()? else { return Err(RequestError::ReadOnly) };
-        match at {
-            Some(at) if reader.holds("groups.list", at.as_path()) => {
-                Err(operator_only(Some(at.clone())))
-            }
-            _ => Err(RequestError::NotFound),
+        let reading = self.reading_as(caller, Freshness::Any).await?;
+        let actor = reading.identity().map(ToString::to_string).unwrap_or_default();
+        let at_revision = (reading.revision(), reading.now);
+        let object = at.as_ref().map(ToString::to_string).unwrap_or_default();
+        let judged = self.blocking(reading, move |_, viewer| operator_only(viewer, at.as_ref()));
+        let refusal = judged.await?;
+        if let Some(management) = &self.management {
+            let record =
+                AuditRecord::of_whole(origin.method, &origin.audited(), at_revision, &object);
+            management.refused(AuditRecord {
+                actor,
+                code: refusal.real.code() as u32,
+                reason: refusal.real.reason().unwrap_or_default().into(),
+                text: refusal.audit_text(),
+                scope: object,
+                ..record
+            });
         }
+        Err(refusal.into())
     }
 
     fn import_response(&self, difference: Difference) -> v1::ImportResponse {
@@ -188,9 +206,18 @@ impl Iam {
     }
 }
 
-fn operator_only(scope: Option<PathBuf>) -> RequestError {
-    let told = Cause::OperatorOnly { scope, absent: vec![] };
-    Refusal { real: told.clone(), told, rule: None, who_could: vec![], item: None }.into()
+/// The refusal of what only the operator may. Who lists groups at the path is told why; to others it is not there. At the
+/// root nothing is hidden.
+///
+/// # Errors
+///
+/// A policy file has no operator.
+fn operator_only(viewer: &Viewer<'_>, at: Option<&PathBuf>) -> Result<Refusal, RequestError> {
+    let Viewer::Actor(reader) = viewer else { return Err(RequestError::ReadOnly) };
+    let real = Cause::OperatorOnly { scope: at.cloned(), absent: vec![] };
+    let is_told = at.is_none_or(|at| reader.holds("groups.list", at.as_path()));
+    let told = if is_told { real.clone() } else { Cause::NotFound };
+    Ok(Refusal { real, told, rule: None, who_could: vec![], item: None })
 }
 
 /// Requires what shows an organization as a whole. The whole policy is the operator's.
@@ -206,15 +233,87 @@ pub(super) fn whole(
     match (viewer, parent) {
         (Viewer::Everybody, _) => Ok(()),
         (Viewer::Actor(_), None) if reading.identity().is_none() => Ok(()),
-        (Viewer::Actor(_), None) => Err(RequestError::NotFound),
+        (Viewer::Actor(_), None) => Err(operator_only(viewer, None)?.into()),
         (Viewer::Actor(reader), Some(parent)) => {
             Ok(reader.require(&ORGANIZATION, parent.as_path())?)
         }
     }
 }
 
-/// Bytes of a tag and a length before each message.
-const ENTRY_BYTES: usize = 8;
+/// What a viewer may list in an organization, and where it was given that.
+fn lists(viewer: &Viewer<'_>, parent: Option<&PathBuf>) -> Vec<(PathBuf, Vec<String>)> {
+    let (Viewer::Actor(reader), Some(parent)) = (viewer, parent) else { return vec![] };
+    let mut scopes = reader.given();
+    scopes.retain_mut(|(scope, names)| {
+        names.retain(|name| name.ends_with(".list"));
+        parent.as_path().contains(scope.as_path())
+    });
+    scopes
+}
+
+/// Who reads an export.
+struct ExportReader {
+    iam: Iam,
+    caller: CallerKind,
+    parent: Option<PathBuf>,
+    /// What it might list when the export began.
+    held: Arc<[(PathBuf, Vec<String>)]>,
+    /// The revision that it was judged at last, and when.
+    last: (u64, Instant),
+}
+
+impl ExportReader {
+    /// Judges the caller again if that was at another revision, or some time ago: it still may what it might when the
+    /// export began.
+    async fn judge_again(&mut self) -> Result<(), RequestError> {
+        let served = self.iam.published.current().map(|current| current.snapshot.revision());
+        if served == Some(self.last.0) && self.last.1.elapsed() < EXPORT_JUDGED_TIME {
+            return Ok(());
+        }
+        let reading = self.iam.reading_as(self.caller.clone(), Freshness::Any).await?;
+        self.last = (reading.revision(), Instant::now());
+        let (parent, held) = (self.parent.clone(), Arc::clone(&self.held));
+        let judged = self.iam.blocking(reading, move |reading, viewer| {
+            whole(reading, viewer, parent.as_ref())?;
+            if let Viewer::Actor(reader) = viewer {
+                for (scope, names) in &*held {
+                    let names: Vec<_> = names.iter().map(String::as_str).collect();
+                    reader.require(&names, scope.as_path())?;
+                }
+            }
+            Ok(())
+        });
+        judged.await
+    }
+}
+
+/// The document of an import, whose first part is here already.
+async fn received(
+    first: Vec<u8>,
+    mut messages: impl Stream<Item = Result<v1::ImportRequest, Status>> + Unpin,
+    bytes_max: usize,
+) -> Result<Vec<u8>, Status> {
+    let mut document = vec![];
+    let mut part = Some(first);
+    while let Some(chunk) = part {
+        if document.len() + chunk.len() > bytes_max {
+            return Err(CallError::TooLarge { bytes_max }.into());
+        }
+        document.extend(chunk);
+        let next = tokio::time::timeout(IMPORT_STALL_MAX, messages.next()).await;
+        part = match next.map_err(|_| CallError::DeadlineExceeded)?.transpose()? {
+            None => None,
+            Some(v1::ImportRequest { parent, chunk, dry_run, prune }) => {
+                if !parent.is_empty() || dry_run || !prune.is_empty() {
+                    let problem = "only the first message says more than `chunk`";
+                    return Err(RequestError::field("chunk", problem).into());
+                }
+                Some(chunk)
+            }
+        };
+    }
+    Ok(document)
+}
 
 /// The messages of the first entries that fit into the room that is left, and whether any was left out.
 fn fitting<T, M: Message>(
@@ -259,6 +358,33 @@ fn access_change(change: &ChangedAccess) -> v1::AccessChange {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn part(bytes: usize) -> Result<v1::ImportRequest, Status> {
+        Ok(v1::ImportRequest { chunk: vec![b'x'; bytes], ..Default::default() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_document_is_bounded_from_its_first_part_on() {
+        for (first, rest, fits) in
+            [(10, &[][..], true), (11, &[], false), (4, &[3, 3], true), (4, &[3, 4], false)]
+        {
+            let rest = stream::iter(rest.iter().map(|bytes| part(*bytes)));
+            let document = received(vec![b'x'; first], rest, 10).await;
+            match document {
+                Ok(document) => assert!(fits && document.len() == 10),
+                Err(status) => {
+                    assert!(!fits);
+                    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+                }
+            }
+        }
+        // Whoever stops in the middle keeps others from their imports no longer than this.
+        let began = Instant::now();
+        let stalled = stream::iter([part(1)]).chain(stream::pending());
+        let status = received(vec![], Box::pin(stalled), 10).await.unwrap_err();
+        assert_eq!(status.code(), tonic::Code::DeadlineExceeded);
+        assert_eq!(began.elapsed().as_secs(), IMPORT_STALL_MAX.as_secs());
+    }
 
     #[test]
     fn what_does_not_fit_is_left_out_and_said() {

@@ -13,9 +13,12 @@ use std::sync::Arc;
 use capstan_engine::Snapshot;
 use capstan_iam::{Actor, Operation, Response};
 use capstan_proto::v1::Consistency;
+use capstan_store::View;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
+use super::authenticated::RequestDigest;
 use super::fields::{optional_path, request_id};
 use super::filter::{Filter, Listed};
 use super::list::{Page, Wanted};
@@ -24,7 +27,7 @@ use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
 use crate::clock::Clock;
-use crate::feed::management::{Documents, Management, Origin, Write, Written};
+use crate::feed::management::{Documents, Management, Origin, Write, Written, viewed};
 use crate::feed::{Current, Freshness, Published};
 use crate::grpc::convert::freshness;
 use crate::grpc::decision::not_before;
@@ -47,7 +50,9 @@ pub(crate) struct Iam {
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
     pub(crate) message_bytes_max: usize,
-    /// Permits to read. They are not those of decisions: a slow disk must not delay these.
+    /// Permits to read. They are not those of decisions: a slow disk must not delay these. With one permit a list delays
+    /// other reads for as long as one page takes, which `SCANNED_MAX` and `SCANNED_BYTES_MAX` bound, and no longer than its
+    /// caller waits.
     pub(crate) reads: Arc<Semaphore>,
 }
 
@@ -71,9 +76,6 @@ pub(super) struct ListResponse<M> {
     pub(super) catalog: String,
 }
 
-/// Tries to get a revision together with its objects. Each fails only if a write is published in the same microsecond.
-const VIEW_TRIES_MAX: usize = 16;
-
 /// How one page of a list is made.
 type MakePage<M> = fn(&Reading, &Viewer<'_>, &Wanted) -> Result<Page<M>, RequestError>;
 
@@ -89,7 +91,8 @@ pub(super) struct Meta {
 pub(super) struct Writer<'s> {
     management: &'s Arc<dyn Management>,
     actor: Actor,
-    origin: Origin,
+    /// How the call came.
+    pub(super) origin: Origin,
 }
 
 /// The caller of a request, which the layer in front of the services has found.
@@ -131,8 +134,9 @@ impl Iam {
     ) -> Result<Writer<'_>, RequestError> {
         let management = self.management.as_ref().ok_or(RequestError::ReadOnly)?;
         let Caller { kind, source } = caller(request)?;
-        let origin =
-            Origin { method: rpc.full_name(), authentication: kind.authentication(), source };
+        let (method, authentication) = (rpc.audited_name(), kind.authentication());
+        let digest = request.extensions().get().map(RequestDigest::get);
+        let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
         // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
         let current = self.published.read(Freshness::Any).await?;
         let actor = actor(kind, &current.snapshot)?;
@@ -149,33 +153,35 @@ impl Iam {
         request: &Request<T>,
         consistency: Option<&Consistency>,
     ) -> Result<Reading, RequestError> {
-        let caller = caller(request)?.kind;
-        let mut tries = 1..=VIEW_TRIES_MAX;
-        loop {
-            let current = self.published.read(freshness(consistency)).await?;
-            match self.reading_of(caller.clone(), current) {
-                // It was replaced, and let go of its view, between two steps here.
-                Err(RequestError::RevisionGone { .. }) if tries.next().is_some() => {}
-                reading => return reading,
-            }
-        }
+        self.reading_as(caller(request)?.kind, freshness(consistency)).await
     }
 
-    /// The served revision, for a caller.
+    /// The same for a caller that is known already.
     ///
     /// # Errors
     ///
     /// As [`Self::reading`].
-    pub(super) async fn reading_as(&self, caller: CallerKind) -> Result<Reading, RequestError> {
-        let current = self.published.read(Freshness::Any).await?;
-        self.reading_of(caller, current)
+    pub(super) async fn reading_as(
+        &self,
+        caller: CallerKind,
+        freshness: Freshness,
+    ) -> Result<Reading, RequestError> {
+        if self.management.is_none() {
+            let current = self.published.read(freshness).await?;
+            return self.reading_of(caller, current, None);
+        }
+        let (current, view) = viewed(&self.published, freshness).await?;
+        self.reading_of(caller, current, Some(view))
     }
 
+    /// A revision, with its objects if it is a store's.
     fn reading_of(
         &self,
         caller: CallerKind,
         current: Arc<Current>,
+        view: Option<Arc<dyn View>>,
     ) -> Result<Reading, RequestError> {
+        let now = self.clock.now();
         let source = match &self.management {
             None => Source::File,
             Some(management) => {
@@ -184,12 +190,15 @@ impl Iam {
                     CallerKind::Nobody if self.open_reads => Actor::Operator,
                     caller => actor(caller, &current.snapshot)?,
                 };
+                if let Some(id) = actor.id() {
+                    management.saw(id, now);
+                }
                 let revision = current.snapshot.revision();
-                let view = current.view().ok_or(RequestError::RevisionGone { revision })?;
+                let view = view.ok_or(RequestError::RevisionGone { revision })?;
                 Source::Store { objects: management.objects(Arc::clone(&view)), view, actor }
             }
         };
-        Ok(Reading { current, source, now: self.clock.now() })
+        Ok(Reading { current, source, now })
     }
 
     /// Answers a read on a thread that may block: a store reads files.
@@ -245,10 +254,15 @@ impl Iam {
             if revision != reading.revision() {
                 let kept = self.published.kept(revision);
                 let kept = kept.ok_or(RequestError::RevisionGone { revision })?;
-                reading = self.reading_of(caller(request)?.kind, kept)?;
+                let view = kept.view();
+                reading = self.reading_of(caller(request)?.kind, kept, view)?;
             }
         }
+        // Whatever ends this call ends the page, which holds a permit.
+        let gone = CancellationToken::new();
+        let _gone = gone.clone().drop_guard();
         let wanted = Wanted {
+            gone,
             parent: optional_path("parent", &parent)?,
             filter: wanted,
             size,

@@ -212,8 +212,8 @@ impl RoleBindingService for Iam {
         &self,
         request: Request<v1::BatchCreateRoleBindingsRequest>,
     ) -> RpcResult<v1::BatchCreateRoleBindingsResponse> {
-        let (answer, revision) =
-            write!(self, request, "iam.BatchCreateRoleBindings", role_binding::batch_create);
+        let operation = |request| role_binding::batch_create(request, self.message_bytes_max);
+        let (answer, revision) = write!(self, request, "iam.BatchCreateRoleBindings", operation);
         let all = message!(answer, Answer::RoleBindings, std::convert::identity);
         let all = all.into_iter().flatten().map(objects::role_binding);
         let role_bindings = all.collect();

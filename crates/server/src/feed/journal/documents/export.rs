@@ -185,7 +185,7 @@ impl<W: io::Write> Exporter<'_, W> {
             return Ok(());
         }
         let mut fact = binding.fact();
-        if fact.derived_id() == fact.id {
+        if fact.has_derived_id() {
             fact.id = None;
         }
         let (description, authentication) = (binding.description, None);

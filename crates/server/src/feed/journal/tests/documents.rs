@@ -2,6 +2,8 @@
 
 mod at_limits;
 
+use std::time::Duration;
+
 use capstan_iam::{Authentication, ClaimMatch, IdentityUpdate, Match, UpdateIdentity};
 use capstan_policy::load_policy;
 use capstan_testkit::{fuzz, generate, written};
@@ -16,8 +18,8 @@ use crate::feed::management::{
     Documents as _, Export, Import, SetCatalog,
 };
 use crate::limits::{
-    ACCESS_CHANGES_BYTES_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORTS_MAX,
-    PROBLEMS_MAX,
+    ACCESS_CHANGES_BYTES_MAX, CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX,
+    EXPORT_STALL_MAX, EXPORT_TIME_MAX, EXPORTS_MAX, PROBLEMS_MAX,
 };
 
 const CATALOG: &str = "chainguard-2025-08-14";
@@ -58,7 +60,8 @@ impl Running {
             prune: false,
         };
         change(&mut import);
-        self.documents().import(import).await
+        let documents = self.documents();
+        documents.import(documents.turn().await?, import).await
     }
 
     async fn import(&self, document: &str) -> Difference {
@@ -81,7 +84,8 @@ impl Running {
 }
 
 fn origin() -> Origin {
-    Origin { method: "PolicyService/Import", authentication: "operator", source: "unix".into() }
+    let (method, authentication) = ("PolicyService/Import", "operator");
+    Origin { method, authentication, source: "unix".into(), request: [7; 32] }
 }
 
 /// A store without objects.
@@ -342,10 +346,15 @@ async fn a_document_is_sent_in_parts_to_few_clients_at_a_time() {
     assert!(parts.iter().all(|part| part.len() == EXPORT_CHUNK_BYTES));
     assert!((1..=EXPORT_CHUNK_BYTES).contains(&last.len()));
     // Those that are not read keep their places.
-    let waiting: Vec<_> = (0..EXPORTS_MAX).map(|_| documents.export(export())).collect();
-    let refused: Result<Vec<_>, _> = documents.export(export()).try_collect().await;
-    assert_eq!(refused.unwrap_err(), RequestError::Store(StoreFailure::Busy));
-    drop(waiting);
+    let busy = Err(RequestError::Store(StoreFailure::Busy));
+    let caller = |at: usize| path(&format!("caller-{at}"));
+    let by = |at| Export { actor: Actor::identity(caller(at)), ..export() };
+    let waiting: Vec<_> = (0..CALLER_EXPORTS_MAX).map(|_| documents.export(export())).collect();
+    assert_eq!(documents.export(export()).try_collect::<Vec<_>>().await, busy, "of one caller");
+    let others = CALLER_EXPORTS_MAX..EXPORTS_MAX;
+    let others: Vec<_> = others.map(|at| documents.place(Some(caller(at))).unwrap()).collect();
+    assert_eq!(documents.export(by(0)).try_collect::<Vec<_>>().await, busy, "of all");
+    drop((waiting, others));
     let mut tries = 0..1_000;
     while documents.export(export()).try_collect::<Vec<_>>().await.is_err() {
         assert!(tries.next().is_some());
@@ -375,6 +384,29 @@ async fn an_export_whose_client_stops_reading_ends_with_an_error() {
     );
 }
 
+/// An export keeps a revision of the store, so it ends also for a client that reads, too slowly.
+#[tokio::test(start_paused = true)]
+async fn an_export_that_takes_too_long_ends_with_an_error() {
+    let running = start(&acme().await).await;
+    running.import(&many(60_000, "")).await;
+    let export = || running.export_of(Actor::Operator, None, DocumentFormat::Json);
+    let documents = running.documents();
+    let all = documents.export(export()).try_collect::<Vec<_>>().await.unwrap().len();
+    let pause = EXPORT_STALL_MAX - Duration::from_secs(1);
+    let (mut stream, begun, mut parts) =
+        (documents.export(export()), tokio::time::Instant::now(), 0);
+    let ended = loop {
+        tokio::time::sleep(pause).await;
+        match stream.try_next().await {
+            Ok(Some(_)) => parts += 1,
+            ended => break ended,
+        }
+    };
+    assert_eq!(ended, Err(RequestError::Store(StoreFailure::Busy)));
+    assert!(parts < all, "{parts} of {all}");
+    assert!(begun.elapsed() >= EXPORT_TIME_MAX, "{:?}", begun.elapsed());
+}
+
 #[tokio::test]
 async fn an_answer_is_cut_and_says_so() {
     let running = start(&acme().await).await;
@@ -401,6 +433,25 @@ async fn an_answer_is_cut_and_says_so() {
     let problem = running.refuses(&many(1, &format!("identities:\n{wrong}")), |_| {}).await;
     assert_eq!(problem.lines().count(), 1 + PROBLEMS_MAX + 1, "{problem}");
     assert!(problem.contains("more"), "{problem}");
+}
+
+/// Otherwise whoever is bound by the derived id would be another identity than who logs in.
+#[tokio::test]
+async fn a_root_identity_with_literal_claims_has_the_derived_id() {
+    let running = start(&acme().await).await;
+    let derived = capstan_iam::derived_identity_id("https://i", "s").unwrap();
+    let document = |id: &str, subject: &str| {
+        let claims = format!("{{claim_match: {{issuer: 'https://i', {subject}}}}}");
+        many(0, &format!("identities:\n  - {{id: {id}, authentication: {claims}}}\n"))
+    };
+    let problem = running.refuses(&document("carol", "subject: s"), |_| {}).await;
+    assert!(problem.contains(&derived) && problem.contains("`carol`"), "{problem}");
+    // Neither a pattern nor an identity of an organization is found by a token alone.
+    for (id, subject) in
+        [(&*derived, "subject: s"), ("carol", "subject_pattern: ^s$"), ("acme/ci", "subject: s")]
+    {
+        running.import(&document(id, subject)).await;
+    }
 }
 
 /// A document with groups.
@@ -432,18 +483,18 @@ async fn imports_and_writes_wait_for_each_other() {
     let first = running.revision();
     let writes = (0..20).map(|at| running.as_alice(create(&format!("acme/g{at}"))));
     let documents = running.documents();
-    let import = || Import {
-        origin: origin(),
-        parent: None,
-        document: acme_document().into(),
-        dry_run: false,
-        prune: false,
+    let import = async || {
+        let import = Import {
+            origin: origin(),
+            parent: None,
+            document: acme_document().into(),
+            dry_run: false,
+            prune: false,
+        };
+        documents.import(documents.turn().await?, import).await
     };
-    let (writes, one, other) = tokio::join!(
-        futures_util::future::join_all(writes),
-        documents.import(import()),
-        documents.import(import()),
-    );
+    let (writes, one, other) =
+        tokio::join!(futures_util::future::join_all(writes), import(), import());
     assert_eq!(writes.len(), 20);
     let mut changes = [one, other].map(|made| made.unwrap().changes.len());
     changes.sort_unstable();

@@ -17,7 +17,8 @@ use capstan_engine::{self as engine, Change, Path, PathBuf, Snapshot, Timestamp}
 use capstan_iam::audit::AuditChange;
 use capstan_iam::limits::AUDIT_CHANGES_BYTES_MAX;
 use capstan_iam::{
-    Group, Identity, Kind, Meta, Object, Objects as _, Resource, Role, RoleBinding, record,
+    Group, Identity, Kind, Meta, Object, Objects as _, Resource, Role, RoleBinding,
+    derived_identity_id, record,
 };
 use capstan_policy::{Details, ListDetails, Policy};
 use capstan_store::Op;
@@ -180,10 +181,25 @@ impl Comparison<'_> {
                 "the document does not declare `{parent}`, which it is to be about"
             ));
         }
-        let token = facts.identities.iter().find(|one| one.kind == capstan_iam::PULL_TOKEN);
-        if let Some(token) = token {
-            let id = &token.id;
-            return refused(format!("`{id}` is a pull token, which no document makes or changes"));
+        for (at, identity) in facts.identities.iter().enumerate() {
+            let id = &identity.id;
+            if identity.kind == capstan_iam::PULL_TOKEN {
+                return refused(format!(
+                    "`{id}` is a pull token, which no document makes or changes"
+                ));
+            }
+            // Otherwise somebody who is bound by the derived id is another identity than who logs in.
+            let details = self.policy.details.identities.get(at);
+            let stored = details.and_then(|details| details.authentication.as_ref());
+            if id.as_path().parent().is_none()
+                && let Some((issuer, subject)) = stored.and_then(|stored| stored.literal())
+                && let Ok(derived) = derived_identity_id(issuer, subject)
+                && derived != id.as_str()
+            {
+                return refused(format!(
+                    "a root identity with the issuer and subject of `{id}` has the id `{derived}`"
+                ));
+            }
         }
         Ok(())
     }
