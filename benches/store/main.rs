@@ -1,24 +1,32 @@
-//! What a store costs: `cargo bench -p capstan-benches --bench store -- --binary target/release/capstan`.
+//! What a store costs:
+//!
+//! ```sh
+//! cargo bench -p capstan-benches --bench store -- --folder /var/tmp/bench --binary "$PWD/target/release/capstan"
+//! ```
 //!
 //! ```text
 //! visible   one writer: from a write that is sent to the first answer that follows it
-//! writes    1 and 64 writers over gRPC, and then the same operations in the same commits by redb alone
-//! start     the start of a store with many bindings: ready, memory
+//! journal   1 and 64 writers to a store without a server, and to redb alone, in turns
+//! writes    1 and 64 writers over gRPC, and then the same commits by a store without a server and by redb alone
+//! start     a store with many bindings and audit records: to verify its file, to read its records, to start the program
+//!           on it, and the memory of that
 //! ```
 //!
 //! Options:
 //!
 //! ```text
-//! --binary PATH     the program to start; required for `start`
-//! --part PART       visible, writes or start; all without it
-//! --bindings N      of the store to start: 3,000,000
-//! --seconds N       for each number of writers: 5
-//! --folder PATH     for the stores: a folder for temporary files, which must be on the disk that is meant
+//! --folder PATH       for the stores: a new folder, on the disk that is meant; it is removed at the end
+//! --binary PATH       the program to start; required for `start`
+//! --part PART         visible, journal, writes or start; all without it
+//! --bindings N        of the store to start: 3,000,000
+//! --audit-records N   of the store to start: 0
+//! --seconds N         for each number of writers: 5
 //! ```
 //!
-//! The server of the first two parts is in this process, with its clients: what is measured is the server, gRPC and the
+//! The server of `visible` and `writes` is in this process, with its clients: what is measured is the server, gRPC and the
 //! disk together.
 
+mod journal;
 mod raw;
 mod start;
 mod writes;
@@ -38,51 +46,83 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// What the command line asks for.
 pub(crate) struct Options {
     pub(crate) binary: Option<PathBuf>,
-    part: Option<String>,
+    part: Option<Part>,
     pub(crate) bindings: u32,
+    pub(crate) audit_records: u32,
     pub(crate) time: Duration,
     pub(crate) folder: PathBuf,
 }
 
+/// What is measured.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Visible,
+    Journal,
+    Writes,
+    Start,
+}
+
+impl FromStr for Part {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> anyhow::Result<Self> {
+        Ok(match name {
+            "visible" => Self::Visible,
+            "journal" => Self::Journal,
+            "writes" => Self::Writes,
+            "start" => Self::Start,
+            other => bail!("there is no part `{other}`: visible, journal, writes or start"),
+        })
+    }
+}
+
 fn main() -> anyhow::Result<()> {
-    let mut options = Options {
-        binary: None,
-        part: None,
-        bindings: 3_000_000,
-        time: Duration::from_secs(5),
-        folder: env::temp_dir().join(format!("capstan-store-bench-{}", std::process::id())),
-    };
+    let (mut binary, mut part, mut folder) = (None, None, None);
+    let (mut bindings, mut audit_records, mut seconds) = (3_000_000, 0, 5);
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().with_context(|| format!("{argument} has no value"));
         match argument.as_str() {
-            "--binary" => options.binary = Some(value()?.into()),
-            "--part" => options.part = Some(value()?),
-            "--bindings" => options.bindings = u32::from_str(&value()?)?,
-            "--seconds" => options.time = Duration::from_secs(u64::from_str(&value()?)?),
-            "--folder" => options.folder = value()?.into(),
+            "--binary" => binary = Some(value()?.into()),
+            "--part" => part = Some(Part::from_str(&value()?)?),
+            "--bindings" => bindings = u32::from_str(&value()?)?,
+            "--audit-records" => audit_records = u32::from_str(&value()?)?,
+            "--seconds" => seconds = u64::from_str(&value()?)?,
+            "--folder" => folder = Some(value()?.into()),
             // What cargo adds.
             "--bench" => {}
             other => bail!("unknown argument `{other}`: benches/store/main.rs lists them"),
         }
     }
-    std::fs::create_dir(&options.folder).context("the folder must be a new one")?;
+    let folder: PathBuf =
+        folder.context("--folder names a new folder on the disk that is meant")?;
+    if matches!(part, None | Some(Part::Start)) && binary.is_none() {
+        bail!("--binary names the program to start; the other parts need none");
+    }
+    let time = Duration::from_secs(seconds);
+    let options = Options { binary, part, bindings, audit_records, time, folder };
+    std::fs::create_dir(&options.folder).context("--folder must be a new one")?;
     let measured = run(&options);
     std::fs::remove_dir_all(&options.folder)?;
     measured
 }
 
 fn run(options: &Options) -> anyhow::Result<()> {
-    let is_wanted = |name: &str| options.part.as_ref().is_none_or(|part| part == name);
-    if is_wanted("visible") {
+    let is_wanted = |part| options.part.is_none_or(|wanted| wanted == part);
+    if is_wanted(Part::Visible) {
         say(&writes::visible(options)?)?;
     }
-    if is_wanted("writes") {
+    if is_wanted(Part::Journal) {
+        for writers in [1, 64] {
+            say(&journal::rates(options, writers)?)?;
+        }
+    }
+    if is_wanted(Part::Writes) {
         for writers in [1, 64] {
             say(&writes::rates(options, writers)?)?;
         }
     }
-    if is_wanted("start") {
+    if is_wanted(Part::Start) {
         say(&start::run(options)?)?;
     }
     Ok(())

@@ -9,7 +9,7 @@ use capstan_store::{
 };
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use redb::{Builder, Durability, TableDefinition};
+use redb::{Builder, Database, Durability, TableDefinition};
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("table");
 
@@ -49,28 +49,48 @@ impl Journal for Recording {
     }
 }
 
-/// Makes the same operations in the same commits by redb alone, as durably. Returns how long that takes.
-pub(crate) fn replay(file: &Path, batches: &[Batch]) -> anyhow::Result<Duration> {
+/// A new file of redb alone, with the store's cache.
+pub(crate) fn create(file: &Path) -> anyhow::Result<Database> {
     let mut builder = Builder::new();
     builder.set_cache_size(capstan_store::limits::CACHE_BYTES);
-    let database = builder.create(file)?;
-    let began = Instant::now();
-    for batch in batches {
-        let mut transaction = database.begin_write()?;
-        transaction.set_durability(Durability::Immediate)?;
-        transaction.set_two_phase_commit(true);
-        transaction.set_quick_repair(true);
-        {
-            let mut table = transaction.open_table(TABLE)?;
-            let of_transactions = batch.transactions.iter().flat_map(|one| &one.ops);
-            for op in of_transactions.chain(&batch.side) {
-                match op {
-                    Op::Put { key, value } => drop(table.insert(&**key, &**value)?),
-                    Op::Delete { key } => drop(table.remove(&**key)?),
-                }
+    Ok(builder.create(file)?)
+}
+
+/// Makes the operations of a batch by redb alone, in one table, as durably as the store.
+pub(crate) fn commit(database: &Database, batch: &Batch) -> anyhow::Result<()> {
+    let mut transaction = database.begin_write()?;
+    transaction.set_durability(Durability::Immediate)?;
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(true);
+    {
+        let mut table = transaction.open_table(TABLE)?;
+        let of_transactions = batch.transactions.iter().flat_map(|one| &one.ops);
+        for op in of_transactions.chain(&batch.side) {
+            match op {
+                Op::Put { key, value } => drop(table.insert(&**key, &**value)?),
+                Op::Delete { key } => drop(table.remove(&**key)?),
             }
         }
-        transaction.commit()?;
+    }
+    Ok(transaction.commit()?)
+}
+
+/// Makes the same commits by redb alone. Returns how long that takes.
+pub(crate) fn replay(file: &Path, batches: &[Batch]) -> anyhow::Result<Duration> {
+    let database = create(file)?;
+    let began = Instant::now();
+    batches.iter().try_for_each(|batch| commit(&database, batch))?;
+    Ok(began.elapsed())
+}
+
+/// Makes the same commits by a store, which was made as the one that they are of. Returns how long that takes.
+pub(crate) async fn replay_by_store(
+    store: &RedbStore,
+    batches: &[Batch],
+) -> anyhow::Result<Duration> {
+    let began = Instant::now();
+    for batch in batches {
+        store.append(store.head().await?, batch.clone()).await?;
     }
     Ok(began.elapsed())
 }

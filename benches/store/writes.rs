@@ -22,7 +22,7 @@ use tonic::transport::Channel;
 use tonic::{Request, metadata::MetadataValue};
 
 use crate::Options;
-use crate::raw::{Recording, replay};
+use crate::raw::{Recording, replay, replay_by_store};
 
 const EPOCH: u16 = 1;
 /// Writes that `visible` makes.
@@ -177,7 +177,7 @@ pub(crate) fn visible(options: &Options) -> anyhow::Result<String> {
     ))
 }
 
-/// Writes a second over gRPC, against the same operations in the same commits by redb alone.
+/// Writes a second over gRPC, against the same commits by a store without a server, and by redb alone.
 pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
     let dir = options.folder.join(format!("writes-{writers}"));
     let time = options.time;
@@ -203,13 +203,20 @@ pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
         anyhow::Ok((made, began.elapsed(), running.recording.take()))
     })?;
     let raw = replay(&options.folder.join(format!("raw-{writers}.redb")), &batches)?;
+    let again = options.folder.join(format!("again-{writers}"));
+    init(&again)?;
+    let store = RedbStore::open(&again, capstan_store::Limits::default())?;
+    let stored = runtime()?.block_on(replay_by_store(&store, &batches))?;
     #[expect(clippy::cast_precision_loss, reason = "a rate needs no 16 digits")]
     let rate = |time: Duration| made as f64 / time.as_secs_f64();
     Ok(format!(
-        "writes: {writers} writers made {:.0} writes a second in {} commits; the same commits by redb alone {:.0}; ratio {:.2}",
+        "writes: {writers} writers made {:.0} writes a second over gRPC in {} commits; the same commits by a store without a \
+         server {:.0}, by redb alone {:.0}; ratios to redb {:.2} and {:.2}",
         rate(took),
         batches.len(),
+        rate(stored),
         rate(raw),
-        rate(took) / rate(raw)
+        rate(took) / rate(raw),
+        rate(stored) / rate(raw)
     ))
 }

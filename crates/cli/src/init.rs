@@ -18,7 +18,7 @@ use super::output::{self, Format};
 use super::roles::CATALOG;
 use super::store_error::exit_code;
 
-/// The epoch of a new store. A restore of a backup raises it.
+/// The epoch of a new store.
 const EPOCH: u16 = 1;
 
 const EXAMPLES: &str = "\

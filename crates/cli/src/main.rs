@@ -28,6 +28,7 @@ mod schema;
 mod search;
 mod serve;
 mod signals;
+mod store;
 mod store_error;
 mod top;
 mod validation;
@@ -65,10 +66,12 @@ Examples:
   capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
+  capstan store check --data backup                     is this copy of a store whole?
   capstan bench                                         throughput and latency on this machine
   capstan top                                           rates and latencies of a running server
 
-Exit codes: 0 allowed or done, 1 denied or refused, 2 error.";
+Exit codes: 0 allowed or done, 1 denied or refused, 2 error; of `serve`, `init` and `store` also those that their help \
+lists.";
 
 /// Behind what is a command's own.
 const GLOBAL: &str = "Options of every command";
@@ -114,6 +117,7 @@ enum Command {
     Schema(schema::Schema),
     Iam(Box<iam::Iam>),
     Audit(audit_log::AuditLog),
+    Store(store::StoreCommand),
     Context(context::ContextCommand),
     Bench(Box<bench::Bench>),
     Top(top::Top),
@@ -190,6 +194,7 @@ async fn run_command(
         Command::Routes(routes) => routes.run(format()?),
         Command::Schema(schema) => schema.run(format()?),
         Command::Audit(audit) => audit.run(format()?).await,
+        Command::Store(store) => store.run(format()?),
         Command::Bench(bench) => bench.run(format()?).await,
         Command::Top(top) => top.run(format()?).await,
         Command::Completions { shell } => {

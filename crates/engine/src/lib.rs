@@ -87,7 +87,7 @@ pub use decide::capabilities::{Capabilities, Grant};
 pub use decide::check::{Decision, Question, Reason, UnknownCapabilityError};
 pub use decide::conditional::{ConditionalGrant, Listed};
 pub use decide::explain::{EXPLAINED_BINDINGS_MAX, Explanation, Uncounted};
-pub use decide::held::{Held, WHO_COULD_EVALUATED_MAX};
+pub use decide::held::Held;
 pub use decide::list::{Cursor, Page, Scope};
 pub use decide::objects::{IdentityState, ScopeState};
 pub use decide::scan::IdRange;

@@ -56,8 +56,10 @@ fn refused(writer: &mut Writer, change: Change) -> ChangeError {
 
 fn state(writer: &Writer, identity: &str) -> Option<(bool, bool, bool)> {
     let snapshot: Arc<Snapshot> = writer.publish(2);
-    let state = snapshot.identity_state(Path::parse(identity).unwrap());
-    state.map(|IdentityState { registered, disabled, bound }| (registered, disabled, bound))
+    let identity = Path::parse(identity).unwrap();
+    let is_bound = snapshot.bound_scopes(identity).next().is_some();
+    let state = snapshot.identity_state(identity);
+    state.map(|IdentityState { registered, disabled }| (registered, disabled, is_bound))
 }
 
 #[test]

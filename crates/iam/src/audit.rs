@@ -265,9 +265,13 @@ impl AuditRecord {
     ) -> Self {
         let mut record = Self::new(actor, operation, origin, at);
         record.put(objects);
-        if let [only] = objects {
-            // The id that was made for it.
-            record.object = only.id.to_string();
+        // The id that was made for it. What is made with it, such as the binding of an organization's owner, has another
+        // kind.
+        let is_made = |change: &&ObjectChange| {
+            change.before.is_none() && Some(change.kind) == operation.creates()
+        };
+        if let Some(made) = objects.iter().find(is_made) {
+            record.object = made.id.to_string();
         }
         record
     }
@@ -397,8 +401,8 @@ impl AuditRecord {
         Ok((record, *digest))
     }
 
-    /// The organizations that the record is about: those of the object, of where something was missing, and of every
-    /// changed object.
+    /// Whether the record is about this organization: its object, what was missing or one of the changed objects lies
+    /// there. A root object, such as a person, is an organization of its own here.
     #[must_use]
     pub fn is_about(&self, organization: &str) -> bool {
         let is_in = |path: &str| path.split('/').next() == Some(organization);

@@ -3,17 +3,19 @@
 //! **Invariant**: a pattern is anchored at both ends, whatever it says, and matches in linear time. Everything else
 //! is compared byte for byte.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod keys;
+mod pattern;
+
+use std::collections::BTreeMap;
 
 use capstan_engine::Timestamp;
-use regex::{Regex, RegexBuilder};
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-use crate::limits::{
-    CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_BYTES_MAX, JWKS_KEYS_MAX, PATTERN_BYTES_MAX,
-    PATTERN_COMPILED_BYTES_MAX,
-};
+pub use self::keys::{KEY_TYPES, SECRET_MEMBERS, check_key_set};
+pub use self::pattern::{PatternError, anchored, check_anchored, compile_pattern};
+use crate::fields::{check_bytes, check_name};
+use crate::limits::{CLAIM_BYTES_MAX, CLAIMS_MAX, PATTERNS_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
 
 /// How an identity proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +97,8 @@ impl AuthenticationError {
 ///
 /// One of them is empty, too long or has a control character, so that two pairs could be one text.
 pub fn derived_identity_id(issuer: &str, subject: &str) -> Result<String, AuthenticationError> {
-    check_text("issuer", issuer)?;
-    check_text("subject", subject)?;
+    in_field("issuer", check_claim(issuer))?;
+    in_field("subject", check_claim(subject))?;
     let mut hash = Sha256::new();
     hash.update(issuer.as_bytes());
     hash.update([0]);
@@ -115,7 +117,22 @@ impl Authentication {
         match self {
             Self::ClaimMatch(claims) => claims.check(),
             Self::StaticKeys(keys) => keys.check(),
-            Self::ClientCertificate(certificate) => check_spiffe_id(&certificate.spiffe_id),
+            Self::ClientCertificate(certificate) => {
+                in_field("client_certificate.spiffe_id", check_spiffe_id(&certificate.spiffe_id))
+            }
+        }
+    }
+
+    /// The part of [`Self::check`] that no field can be asked alone: the numbers and names of claims, the bytes of all
+    /// patterns. Whoever reads field by field, such as a document, calls this at the end.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    pub fn check_together(&self) -> Result<(), AuthenticationError> {
+        match self {
+            Self::ClaimMatch(claims) => claims.check_together(),
+            Self::StaticKeys(_) | Self::ClientCertificate(_) => Ok(()),
         }
     }
 
@@ -155,7 +172,18 @@ impl Authentication {
 }
 
 impl ClaimMatch {
+    /// Every pattern of it.
+    fn patterns(&self) -> impl Iterator<Item = &str> {
+        let matches = [Some(&self.issuer), Some(&self.subject), self.audience.as_ref()];
+        let own = matches.into_iter().flatten().filter_map(|one| match one {
+            Match::Pattern(pattern) => Some(pattern.as_str()),
+            Match::Exact(_) => None,
+        });
+        own.chain(self.claim_patterns.values().map(String::as_str))
+    }
+
     fn check(&self) -> Result<(), AuthenticationError> {
+        self.check_together()?;
         self.issuer.check("claim_match.issuer")?;
         self.subject.check("claim_match.subject")?;
         if let Some(audience) = &self.audience {
@@ -163,23 +191,41 @@ impl ClaimMatch {
         }
         for (field, map) in [("claims", &self.claims), ("claim_patterns", &self.claim_patterns)] {
             let field = format!("claim_match.{field}");
+            map.keys().try_for_each(|name| in_field(&field, check_name(name)))?;
+        }
+        for (name, value) in &self.claims {
+            in_field(&format!("claim_match.claims[{name}]"), check_claim(value))?;
+        }
+        for (name, pattern) in &self.claim_patterns {
+            check_pattern(&format!("claim_match.claim_patterns[{name}]"), pattern)?;
+        }
+        Ok(())
+    }
+
+    fn check_together(&self) -> Result<(), AuthenticationError> {
+        // The anchors of one that has none take some bytes more, so that only few are parsed for nothing.
+        let bytes: usize = self.patterns().map(str::len).sum();
+        let bytes = if bytes > PATTERNS_BYTES_MAX {
+            bytes
+        } else {
+            self.patterns().map(|pattern| anchored(pattern).len()).sum()
+        };
+        if bytes > PATTERNS_BYTES_MAX {
+            let problem = format!(
+                "patterns of {bytes} bytes with their anchors are more than {PATTERNS_BYTES_MAX}"
+            );
+            return Err(AuthenticationError::new("claim_match", problem));
+        }
+        for (field, map) in [("claims", &self.claims), ("claim_patterns", &self.claim_patterns)] {
+            let field = format!("claim_match.{field}");
             if map.len() > CLAIMS_MAX {
                 let problem = format!("{} are more than {CLAIMS_MAX}", map.len());
                 return Err(AuthenticationError::new(field, problem));
             }
-            for name in map.keys() {
-                check_text(&field, name)?;
-                if matches!(&**name, "iss" | "sub" | "aud") {
-                    let problem = format!("`{name}` has a field of its own");
-                    return Err(AuthenticationError::new(field, problem));
-                }
+            if let Some(name) = map.keys().find(|name| matches!(&***name, "iss" | "sub" | "aud")) {
+                let problem = format!("the claim {name} has a field of its own");
+                return Err(AuthenticationError::new(field, problem));
             }
-        }
-        for (name, value) in &self.claims {
-            check_text(&format!("claim_match.claims[{name}]"), value)?;
-        }
-        for (name, pattern) in &self.claim_patterns {
-            check_pattern(&format!("claim_match.claim_patterns[{name}]"), pattern)?;
         }
         Ok(())
     }
@@ -188,107 +234,51 @@ impl ClaimMatch {
 impl Match {
     fn check(&self, field: &str) -> Result<(), AuthenticationError> {
         match self {
-            Self::Exact(text) => check_text(field, text),
+            Self::Exact(text) => in_field(field, check_claim(text)),
             Self::Pattern(pattern) => check_pattern(&format!("{field}_pattern"), pattern),
         }
     }
 }
 
-/// Compiles a pattern so that it matches whole texts only, in linear time.
-///
-/// # Errors
-///
-/// The pattern is malformed or too large when compiled.
-pub fn compile_pattern(pattern: &str) -> Result<Regex, regex::Error> {
-    // Compiled alone first: `a)|(b` is no pattern, and would be one inside the parentheses.
-    let limited =
-        |text: &str| RegexBuilder::new(text).size_limit(PATTERN_COMPILED_BYTES_MAX).build();
-    limited(pattern)?;
-    limited(&format!("\\A(?:{pattern})\\z"))
+impl StaticKeys {
+    fn check(&self) -> Result<(), AuthenticationError> {
+        in_field("static_keys.issuer", check_claim(&self.issuer))?;
+        in_field("static_keys.subject", check_claim(&self.subject))?;
+        if let Some(audience) = &self.audience {
+            in_field("static_keys.audience", check_claim(audience))?;
+        }
+        in_field("static_keys.jwks", check_key_set(&self.jwks))
+    }
 }
 
 fn check_pattern(field: &str, pattern: &str) -> Result<(), AuthenticationError> {
-    let problem = if pattern.is_empty() {
-        "an empty pattern; expected a regular expression".to_owned()
-    } else if pattern.len() > PATTERN_BYTES_MAX {
-        format!("{} bytes are more than {PATTERN_BYTES_MAX}", pattern.len())
-    } else {
-        match compile_pattern(pattern) {
-            Ok(_) => return Ok(()),
-            Err(regex::Error::CompiledTooBig(_)) => {
-                "too large when compiled, use fewer or smaller repetitions".to_owned()
-            }
-            Err(_) => "not a regular expression".to_owned(),
-        }
-    };
-    Err(AuthenticationError::new(field, problem))
+    let compiled = compile_pattern(pattern).map(|_| ());
+    in_field(field, compiled.map_err(|error| error.to_string()))
 }
 
-/// 1 to [`CLAIM_BYTES_MAX`] bytes without control characters.
-fn check_text(field: &str, text: &str) -> Result<(), AuthenticationError> {
-    let problem = if text.is_empty() {
-        "empty".to_owned()
-    } else if text.len() > CLAIM_BYTES_MAX {
-        format!("{} bytes are more than {CLAIM_BYTES_MAX}", text.len())
-    } else if text.chars().any(char::is_control) {
-        "a control character".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(AuthenticationError::new(field, problem))
+fn in_field(field: &str, checked: Result<(), String>) -> Result<(), AuthenticationError> {
+    checked.map_err(|problem| AuthenticationError::new(field, problem))
 }
 
-impl StaticKeys {
-    fn check(&self) -> Result<(), AuthenticationError> {
-        check_text("static_keys.issuer", &self.issuer)?;
-        check_text("static_keys.subject", &self.subject)?;
-        if let Some(audience) = &self.audience {
-            check_text("static_keys.audience", audience)?;
-        }
-        check_jwks(&self.jwks)
-            .map_err(|problem| AuthenticationError::new("static_keys.jwks", problem))
+/// The text of a claim: 1 to [`CLAIM_BYTES_MAX`] bytes without control characters.
+///
+/// # Errors
+///
+/// What is wrong.
+pub fn check_claim(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("not empty".into());
     }
+    check_bytes(text, CLAIM_BYTES_MAX)
 }
 
-/// Members of a JSON Web Key that only a secret one has (RFC 7518, sections 6.2.2, 6.3.2 and 6.4).
-const SECRET_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
-
-/// A set of 1 to [`JWKS_KEYS_MAX`] public keys, each with its own `kid` if there are several.
-fn check_jwks(text: &str) -> Result<(), String> {
-    if text.len() > JWKS_BYTES_MAX {
-        return Err(format!("{} bytes are more than {JWKS_BYTES_MAX}", text.len()));
-    }
-    let expected = "expected a JSON Web Key Set: {\"keys\": [...]}";
-    let json: serde_json::Value =
-        serde_json::from_str(text).map_err(|_| format!("not JSON; {expected}"))?;
-    let keys = json.get("keys").and_then(serde_json::Value::as_array);
-    let keys = keys.ok_or_else(|| format!("no `keys`; {expected}"))?;
-    if keys.is_empty() || keys.len() > JWKS_KEYS_MAX {
-        return Err(format!("{} keys; expected 1 to {JWKS_KEYS_MAX}", keys.len()));
-    }
-    let mut ids = BTreeSet::new();
-    for (at, key) in keys.iter().enumerate() {
-        let text = |name: &str| key.get(name).and_then(serde_json::Value::as_str);
-        if !matches!(text("kty"), Some("RSA" | "EC" | "OKP")) {
-            return Err(format!("keys[{at}].kty: expected RSA, EC or OKP"));
-        }
-        if let Some(secret) = SECRET_MEMBERS.iter().find(|name| key.get(**name).is_some()) {
-            return Err(format!("keys[{at}].{secret}: a secret key; give the public one only"));
-        }
-        let is_new = text("kid").is_some_and(|id| !id.is_empty() && ids.insert(id));
-        if keys.len() > 1 && !is_new {
-            return Err(format!(
-                "keys[{at}].kid: expected an id of its own, since there are several keys"
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// `spiffe://TRUST-DOMAIN/PATH` as the SPIFFE-ID standard (section 2) has it.
-fn check_spiffe_id(text: &str) -> Result<(), AuthenticationError> {
-    let field = "client_certificate.spiffe_id";
-    check_text(field, text)?;
+/// `spiffe://TRUST-DOMAIN/PATH`, as the SPIFFE-ID standard (section 2) has it, of a workload: with a path.
+///
+/// # Errors
+///
+/// What is wrong, or what is expected.
+pub fn check_spiffe_id(text: &str) -> Result<(), String> {
+    check_claim(text)?;
     let is_valid = || {
         let (domain, path) = text.strip_prefix("spiffe://")?.split_once('/')?;
         let is_domain = |byte: u8| {
@@ -298,11 +288,52 @@ fn check_spiffe_id(text: &str) -> Result<(), AuthenticationError> {
         let is_segment =
             |segment: &str| !matches!(segment, "" | "." | "..") && segment.bytes().all(is_path);
         let holds = !domain.is_empty()
-            && domain.len() <= 255
+            && domain.len() <= TRUST_DOMAIN_BYTES_MAX
             && domain.bytes().all(is_domain)
             && path.split('/').all(is_segment);
         holds.then_some(())
     };
-    let problem = "expected spiffe://TRUST-DOMAIN/PATH, with a domain in lower case and no empty or dotted segment";
-    is_valid().ok_or_else(|| AuthenticationError::new(field, problem))
+    let expected =
+        "spiffe://TRUST-DOMAIN/PATH, with a domain in lower case and no empty or dotted segment";
+    is_valid().ok_or_else(|| expected.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spiffe_ids_are_those_of_workloads() {
+        let long = |bytes: usize| {
+            let start = "spiffe://example.org/";
+            start.to_owned() + &"a".repeat(bytes - start.len())
+        };
+        let domain = |bytes: usize| format!("spiffe://{}/a", "d".repeat(bytes));
+        let right = ["spiffe://example.org/ns/prod/sa/web", "spiffe://a_b-c.1/X", "spiffe://a/..."];
+        let longest = [long(CLAIM_BYTES_MAX), domain(TRUST_DOMAIN_BYTES_MAX)];
+        for id in right.into_iter().chain(longest.iter().map(String::as_str)) {
+            assert_eq!(check_spiffe_id(id), Ok(()), "{id}");
+        }
+        let wrong = [
+            "",
+            "spiffe://",
+            "spiffe://example.org",
+            "spiffe://example.org/",
+            "spiffe:///a",
+            "spiffe://Example.org/a",
+            "spiffe://example.org/a/",
+            "spiffe://example.org//a",
+            "spiffe://example.org/./a",
+            "spiffe://example.org/..",
+            "spiffe://example.org/a?b",
+            "spiffe://user@example.org/a",
+            "spiffe://example.org:443/a",
+            "https://example.org/a",
+            "spiffe://example.org/a%2Fb",
+        ];
+        let longer = [long(CLAIM_BYTES_MAX + 1), domain(TRUST_DOMAIN_BYTES_MAX + 1)];
+        for id in wrong.into_iter().chain(longer.iter().map(String::as_str)) {
+            assert!(check_spiffe_id(id).is_err(), "{id}");
+        }
+    }
 }

@@ -1,11 +1,12 @@
 //! Judges an operation on the state before it: what it does, or why it is refused.
 //!
 //! ```text
-//! is the caller known ▸ are the fields well formed ▸ the method's capability on the path ▸ is it there, with this
-//! etag ▸ are references there ▸ the rules ▸ is there still an owner
+//! is the caller known ▸ are texts, types and properties well formed ▸ the method's capability on the path ▸ can an
+//! identity authenticate so ▸ is it there, with this etag ▸ are references there ▸ the rules ▸ is there still an owner
 //! ```
 //!
-//! The order is part of the contract: a caller that lacks the capability learns nothing of what exists.
+//! The order is part of the contract: a caller that lacks the capability learns nothing of what exists. Nor does it
+//! cost more than to read its request: patterns are compiled after the capability.
 
 mod bindings;
 mod fields;
@@ -14,7 +15,7 @@ mod identities;
 mod resources;
 mod roles;
 
-use capstan_engine::{Change, PathBuf};
+use capstan_engine::Change;
 
 pub(crate) use resources::capability as resource_capability;
 
@@ -68,44 +69,25 @@ struct Effects {
 
 impl Effects {
     fn create(&mut self, object: Object) {
-        self.changes.push(match &object {
-            Object::Group(one) => Change::CreateGroup(one.fact()),
-            Object::Role(one) => Change::CreateRole(one.fact()),
-            Object::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
-            Object::Identity(one) => Change::CreateIdentity(one.fact()),
-            Object::Resource(one) => Change::CreateResource(one.fact()),
-        });
-        let (kind, id) = (object.kind(), object.id().clone());
-        self.objects.push(ObjectChange { kind, id, before: None, after: Some(object) });
+        self.changes.push(object.created());
+        self.change(None, Some(object));
     }
 
     fn update(&mut self, before: Object, after: Object) {
-        self.changes.push(match &after {
-            Object::Group(one) => Change::UpdateGroup(one.fact()),
-            Object::Role(one) => Change::UpdateRole(one.fact()),
-            Object::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
-            Object::Identity(one) => Change::UpdateIdentity(one.fact()),
-            Object::Resource(one) => Change::UpdateResource(one.fact()),
-        });
-        let (kind, id) = (after.kind(), after.id().clone());
-        self.objects.push(ObjectChange { kind, id, before: Some(before), after: Some(after) });
+        self.changes.push(after.updated());
+        self.change(Some(before), Some(after));
     }
 
     fn delete(&mut self, object: Object) {
-        let id: PathBuf = object.id().clone();
-        self.changes.push(match &object {
-            Object::Group(_) => Change::DeleteGroup(id.clone()),
-            Object::Role(_) => Change::DeleteRole(id.clone()),
-            Object::RoleBinding(_) => Change::DeleteRoleBinding(id.clone()),
-            Object::Identity(_) => Change::DeleteIdentity(id.clone()),
-            Object::Resource(_) => Change::DeleteResource(id.clone()),
-        });
-        self.objects.push(ObjectChange {
-            kind: object.kind(),
-            id,
-            before: Some(object),
-            after: None,
-        });
+        self.changes.push(object.deleted());
+        self.change(Some(object), None);
+    }
+
+    fn change(&mut self, before: Option<Object>, after: Option<Object>) {
+        if let Some(object) = after.as_ref().or(before.as_ref()) {
+            let (kind, id) = (object.kind(), object.id().clone());
+            self.objects.push(ObjectChange { kind, id, before, after });
+        }
     }
 
     fn answer(self, response: Response) -> Outcome {

@@ -15,6 +15,7 @@
 
 pub mod audit;
 mod authentication;
+pub mod fields;
 mod judge;
 pub mod limits;
 mod object;
@@ -28,8 +29,9 @@ mod state;
 mod view;
 
 pub use authentication::{
-    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, Match, StaticKeys,
-    compile_pattern, derived_identity_id,
+    Authentication, AuthenticationError, ClaimMatch, ClientCertificate, KEY_TYPES, Match,
+    PatternError, SECRET_MEMBERS, StaticKeys, anchored, check_anchored, check_claim, check_key_set,
+    check_spiffe_id, compile_pattern, derived_identity_id,
 };
 pub use judge::judge;
 pub use object::{
@@ -43,5 +45,6 @@ pub use operation::{
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
+pub use rules::grant::manages_access;
 pub use rules::{Rule, RuleSet};
 pub use state::{Objects, ObjectsError, State};

@@ -1,10 +1,7 @@
-//! Every limit of objects and operations. Paths and conditions have theirs in the engine.
+//! Every limit of objects and operations, and of objects in documents. Paths and conditions have theirs in the engine.
 
-/// Most bytes of a name or description (contract, section 3).
+/// Most bytes of a name, description, purpose or type (contract, section 3).
 pub const TEXT_BYTES_MAX: usize = 1_024;
-
-/// Most bytes of a type of identities or resources: as long as a segment of a path.
-pub const TYPE_BYTES_MAX: usize = 128;
 
 /// Most bindings that one batch creates or deletes (contract, section 6).
 pub const BATCH_BINDINGS_MAX: usize = 1_000;
@@ -12,17 +9,27 @@ pub const BATCH_BINDINGS_MAX: usize = 1_000;
 /// Most properties of an identity or a resource: as many as a question may have (contract, section 7).
 pub const PROPERTIES_MAX: usize = 256;
 
-/// Most bytes of the name of a property, and of its value if that is a string.
+/// Most bytes of the name of a property, claim or member of a key, and of a property's value if that is a string.
 pub const PROPERTY_BYTES_MAX: usize = 1_024;
 
-/// Most bytes of an issuer, subject, audience, claim or SPIFFE id. A SPIFFE id has at most 2,048 bytes.
+/// Most bytes of an issuer, subject, audience, claim or SPIFFE ID: as many as a SPIFFE ID has (SPIFFE-ID, section 2.3),
+/// which is the subject of some tokens.
 pub const CLAIM_BYTES_MAX: usize = 2_048;
+
+/// Most bytes of the trust domain of a SPIFFE ID (SPIFFE-ID, section 2.1).
+pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
 /// Most claims, and most claim patterns, that one identity demands.
 pub const CLAIMS_MAX: usize = 32;
 
-/// Most bytes of a pattern.
+/// Most bytes of a pattern with its anchors.
 pub const PATTERN_BYTES_MAX: usize = 2_048;
+
+/// Most bytes of all patterns of one identity, with their anchors: the writer compiles each of them while others wait.
+pub const PATTERNS_BYTES_MAX: usize = 4 * 1_024;
+
+/// How deep a pattern is nested at most, with its anchors, which take two levels.
+pub const PATTERN_NESTING_MAX: u32 = 50;
 
 /// Most bytes of a compiled pattern: what one pattern may cost in memory, and with it in time per byte of a claim.
 pub const PATTERN_COMPILED_BYTES_MAX: usize = 256 * 1_024;
@@ -45,3 +52,7 @@ pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
 
 /// Most bindings that are examined to name them.
 pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;
+
+/// Most scopes for which what an actor holds is remembered, within one operation or one page of a list. Then it is computed
+/// anew.
+pub const HELD_SCOPES_MAX: usize = 1_000;

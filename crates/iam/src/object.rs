@@ -6,7 +6,8 @@
 use std::fmt;
 
 use capstan_engine::{
-    self as engine, Condition, CustomRole, Path, PathBuf, Properties, RegisteredResource, Timestamp,
+    self as engine, Change, Condition, CustomRole, Path, PathBuf, Properties, RegisteredResource,
+    Timestamp,
 };
 
 use crate::Authentication;
@@ -232,6 +233,45 @@ impl Object {
 
 // === Engine facts ===
 
+impl Object {
+    /// The change of the engine that makes it.
+    #[must_use]
+    pub fn created(&self) -> Change {
+        match self {
+            Self::Group(one) => Change::CreateGroup(one.fact()),
+            Self::Role(one) => Change::CreateRole(one.fact()),
+            Self::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
+            Self::Identity(one) => Change::CreateIdentity(one.fact()),
+            Self::Resource(one) => Change::CreateResource(one.fact()),
+        }
+    }
+
+    /// The change of the engine that makes the one with its path be as it is.
+    #[must_use]
+    pub fn updated(&self) -> Change {
+        match self {
+            Self::Group(one) => Change::UpdateGroup(one.fact()),
+            Self::Role(one) => Change::UpdateRole(one.fact()),
+            Self::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
+            Self::Identity(one) => Change::UpdateIdentity(one.fact()),
+            Self::Resource(one) => Change::UpdateResource(one.fact()),
+        }
+    }
+
+    /// The change of the engine that deletes it.
+    #[must_use]
+    pub fn deleted(&self) -> Change {
+        let id = self.id().clone();
+        match self {
+            Self::Group(_) => Change::DeleteGroup(id),
+            Self::Role(_) => Change::DeleteRole(id),
+            Self::RoleBinding(_) => Change::DeleteRoleBinding(id),
+            Self::Identity(_) => Change::DeleteIdentity(id),
+            Self::Resource(_) => Change::DeleteResource(id),
+        }
+    }
+}
+
 impl Group {
     /// What the engine keeps of it.
     #[must_use]
@@ -271,6 +311,22 @@ impl RoleBinding {
             expires_at: self.expires_at,
             when: self.when.clone(),
         }
+    }
+}
+
+/// What the engine keeps of it.
+impl From<RoleBinding> for engine::RoleBinding {
+    fn from(binding: RoleBinding) -> Self {
+        let RoleBinding { id, identity, role, scope, expires_at, when, .. } = binding;
+        Self { id: Some(id), identity, role, scope, expires_at, when }
+    }
+}
+
+/// What the engine keeps of it.
+impl From<Identity> for engine::Identity {
+    fn from(identity: Identity) -> Self {
+        let Identity { id, name, kind, properties, disabled, .. } = identity;
+        Self { id, name, kind, properties, disabled }
     }
 }
 

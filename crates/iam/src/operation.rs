@@ -357,6 +357,19 @@ impl Operation {
         }
     }
 
+    /// The kind of the one object that it makes; `None` for changes, deletes and batches.
+    #[must_use]
+    pub const fn creates(&self) -> Option<Kind> {
+        match self {
+            Self::CreateGroup(_) => Some(Kind::Group),
+            Self::CreateRole(_) => Some(Kind::Role),
+            Self::CreateRoleBinding(_) => Some(Kind::RoleBinding),
+            Self::CreateIdentity(_) => Some(Kind::Identity),
+            Self::CreateResource(_) => Some(Kind::Resource),
+            _ => None,
+        }
+    }
+
     /// The path that it names: of the object, or of the parent of one that gets a path. `None` for a new root
     /// object without a path of its own.
     #[must_use]

@@ -1,4 +1,4 @@
-//! Reads: what a caller may see (R18), in one place for Get, List and WhoAmI.
+//! Reads: what a caller may see (R18), in one place for Get, List and Export.
 //!
 //! A Get needs the `.list` capability and is refused as a write would be. A List shows what the caller may see and
 //! refuses nothing.
@@ -131,8 +131,8 @@ impl<'s> Reader<'s> {
 
     /// A root identity is seen by who holds `role_bindings.list` where it is bound.
     fn sees_root(&self, id: Path<'_>) -> bool {
-        let bindings = self.access.view.snapshot().role_bindings(id);
-        bindings.iter().any(|one| self.holds("role_bindings.list", one.scope.as_path()))
+        let mut scopes = self.access.view.snapshot().bound_scopes(id);
+        scopes.any(|scope| self.holds("role_bindings.list", scope))
     }
 
     /// The topmost scopes at which the caller holds one of these capabilities, sorted: what it may list lies there and
@@ -142,19 +142,18 @@ impl<'s> Reader<'s> {
         let catalog = self.access.view.snapshot().catalog();
         let wanted: Vec<_> =
             capabilities.iter().filter_map(|name| catalog.capability(name)).collect();
-        let mut scopes = self.access.rights.by_scope();
-        scopes.retain(|_, given| wanted.iter().any(|one| given.contains(*one)));
-        let is_topmost = |scope: &&PathBuf| {
-            let mut above = scope.as_path().ancestors().skip(1);
-            !above.any(|path| scopes.contains_key(&PathBuf::from(path)))
+        let scopes = self.access.rights.scopes_with(&wanted);
+        let given = scopes.iter().filter_map(|scope| Path::parse(scope).ok());
+        let is_topmost = |scope: &Path<'_>| {
+            !scope.ancestors().skip(1).any(|above| scopes.contains(above.as_str()))
         };
-        scopes.keys().filter(is_topmost).cloned().collect()
+        given.filter(is_topmost).map(PathBuf::from).collect()
     }
 
-    /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits
-    /// is not repeated there. Empty for the operator.
+    /// What the caller's bindings give, by scope: those without conditions that are in time. What a scope inherits is
+    /// not repeated there. Empty for the operator.
     #[must_use]
-    pub fn scopes(&self) -> Vec<(PathBuf, Vec<String>)> {
+    pub fn given(&self) -> Vec<(PathBuf, Vec<String>)> {
         let catalog = self.access.view.snapshot().catalog();
         let named = |(scope, given): (PathBuf, _)| (scope, names(catalog, &given));
         self.access.rights.by_scope().into_iter().map(named).collect()

@@ -281,11 +281,12 @@ fn encode_identity(identity: &Identity) -> IdentityRecord {
 /// The key is that of no object, or the value is no valid message of the kind. What a record says is checked by its
 /// type only: whoever wrote it has judged it.
 pub fn decode(key: &[u8], value: &[u8]) -> Result<Object, RecordError> {
-    let parsed = parse_key(key);
-    let (kind, id) = parsed.ok_or_else(|| RecordError::Key(key.escape_ascii().to_string()))?;
-    let problem =
-        |problem: Problem| RecordError::Value { kind, id: id.clone(), problem: problem.0 };
-    decode_value(kind, id.clone(), value).map_err(problem)
+    let malformed = || RecordError::Key(key.escape_ascii().to_string());
+    let (kind, id) = parse_key(key).ok_or_else(malformed)?;
+    decode_value(kind, id, value).map_err(|Problem(problem)| match parse_key(key) {
+        Some((kind, id)) => RecordError::Value { kind, id, problem },
+        None => malformed(),
+    })
 }
 
 /// What is wrong with a value.

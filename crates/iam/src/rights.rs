@@ -3,11 +3,16 @@
 //! `caps` are the capabilities of the bindings at a scope or above it that are in time and without conditions: only
 //! those authorize management calls, and only those can be passed on.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use capstan_engine::{CapabilityIx, CapabilitySet, Catalog, Path, PathBuf, Snapshot, Timestamp};
+use capstan_engine::{
+    CapabilityIx, CapabilitySet, Catalog, Held, Path, PathBuf, Role, Snapshot, Timestamp,
+};
 
 use crate::Actor;
+use crate::limits::HELD_SCOPES_MAX;
 
 /// What an actor can do, everywhere.
 #[derive(Clone, Debug)]
@@ -16,8 +21,8 @@ pub(crate) struct Rights<'s> {
     /// `None` for the operator, who lacks nothing.
     identity: Option<&'s PathBuf>,
     now: Timestamp,
-    /// Held beside it, by scope. Only tests of masked rules use it.
-    more: Vec<(PathBuf, CapabilitySet)>,
+    /// What it holds, by scope, as far as it was asked: a batch, or a page of a list, asks many times for few scopes.
+    held: RefCell<HashMap<PathBuf, Arc<Held>>>,
 }
 
 impl<'s> Rights<'s> {
@@ -30,24 +35,19 @@ impl<'s> Rights<'s> {
                 return None;
             }
         }
-        Some(Self { snapshot, identity, now, more: vec![] })
+        Some(Self { snapshot, identity, now, held: RefCell::default() })
     }
 
     pub(crate) const fn is_operator(&self) -> bool {
         self.identity.is_none()
     }
 
-    /// The same with these capabilities at these scopes, too.
-    pub(crate) fn with(mut self, more: impl IntoIterator<Item = (PathBuf, CapabilitySet)>) -> Self {
-        self.more.extend(more);
-        self
-    }
-
     /// Whether it holds a capability there. A capability that the catalog lacks is held by nobody.
     pub(crate) fn holds(&self, capability: &str, scope: Path<'_>) -> bool {
         let capability = self.snapshot.catalog().capability(capability);
         self.is_operator()
-            || capability.is_some_and(|capability| self.held(scope).contains(capability))
+            || capability
+                .is_some_and(|capability| self.held(scope).capabilities.contains(capability))
     }
 
     /// Which of the capabilities it does not hold there.
@@ -55,35 +55,51 @@ impl<'s> Rights<'s> {
         if self.is_operator() {
             return nothing(self.snapshot.catalog());
         }
-        capabilities.without(&self.held(scope))
+        capabilities.without(&self.held(scope).capabilities)
     }
 
-    fn held(&self, scope: Path<'_>) -> CapabilitySet {
-        let Some(identity) = self.identity else { return nothing(self.snapshot.catalog()) };
-        let mut held = self.snapshot.held(identity.as_path(), scope, self.now).capabilities;
-        let more = self.more.iter().filter(|(at, _)| at.as_path().contains(scope));
-        more.for_each(|(_, more)| held.add(more));
+    /// What it holds there. The operator holds nothing.
+    fn held(&self, scope: Path<'_>) -> Arc<Held> {
+        let scope = PathBuf::from(scope);
+        if let Some(held) = self.held.borrow().get(&scope) {
+            return Arc::clone(held);
+        }
+        let held = match self.identity {
+            Some(identity) => self.snapshot.held(identity.as_path(), scope.as_path(), self.now),
+            None => Held { capabilities: nothing(self.snapshot.catalog()), ends: vec![] },
+        };
+        let held = Arc::new(held);
+        let mut known = self.held.borrow_mut();
+        if known.len() >= HELD_SCOPES_MAX {
+            known.clear();
+        }
+        known.insert(scope, Arc::clone(&held));
         held
     }
 
     /// When it first holds one of the capabilities there no more; `None` for never. Those that it does not hold
     /// do not count.
     pub(crate) fn until(&self, capabilities: &CapabilitySet, scope: Path<'_>) -> Option<Timestamp> {
-        let held = self.snapshot.held(self.identity?.as_path(), scope, self.now);
-        held.first_end(capabilities)
+        self.held(scope).first_end(capabilities)
     }
 
-    /// What its bindings without conditions that are in time give, by scope. Nothing for the operator.
+    /// The scopes at which bindings without conditions that are in time give one of these capabilities. Nowhere for the
+    /// operator.
+    pub(crate) fn scopes_with(&self, wanted: &[CapabilityIx]) -> BTreeSet<&'s str> {
+        let Some(identity) = self.identity else { return BTreeSet::new() };
+        let given = self.snapshot.given(identity.as_path(), self.now);
+        let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
+        given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str()).collect()
+    }
+
+    /// What bindings without conditions that are in time give, by scope. Nothing for the operator.
     pub(crate) fn by_scope(&self) -> BTreeMap<PathBuf, CapabilitySet> {
         let mut scopes = BTreeMap::new();
         let Some(identity) = self.identity else { return scopes };
-        for binding in self.snapshot.role_bindings(identity.as_path()) {
-            let counts = binding.when.is_empty()
-                && binding.expires_at.is_none_or(|expires_at| self.now < expires_at);
-            if let Some(role) = self.snapshot.role(&binding.role).filter(|_| counts) {
-                let given = scopes.entry(binding.scope);
-                given.or_insert_with(|| nothing(self.snapshot.catalog())).add(&role.capabilities);
-            }
+        for (scope, role) in self.snapshot.given(identity.as_path(), self.now) {
+            let given: &mut CapabilitySet =
+                scopes.entry(scope.into()).or_insert_with(|| nothing(self.snapshot.catalog()));
+            given.add(&role.capabilities);
         }
         scopes
     }
@@ -104,4 +120,53 @@ pub(crate) fn set(catalog: &Catalog, names: &[&str]) -> CapabilitySet {
 pub(crate) fn names(catalog: &Catalog, capabilities: &CapabilitySet) -> Vec<String> {
     let name = |one: CapabilityIx| catalog.capability_name(one).map(str::to_owned);
     capabilities.iter().filter_map(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use capstan_engine::{CatalogFacts, CatalogRole, Facts, Identity, Model, RoleBinding};
+
+    use super::*;
+
+    fn path(text: &str) -> PathBuf {
+        text.parse().unwrap()
+    }
+
+    /// What is held at a scope is computed once, for as many scopes as are remembered.
+    #[test]
+    fn what_is_held_is_remembered() {
+        let capabilities = vec!["open".to_owned()];
+        let name = "opener".to_owned();
+        let role = CatalogRole { name, capabilities: capabilities.clone(), ..Default::default() };
+        let (name, roles) = ("test".to_owned(), vec![role]);
+        let catalog =
+            Catalog::new(CatalogFacts { name, capabilities, roles, ..Default::default() });
+        let binding = RoleBinding {
+            id: None,
+            identity: path("alice"),
+            role: "opener".into(),
+            scope: path("acme"),
+            expires_at: None,
+            when: vec![],
+        };
+        let facts = Facts {
+            groups: vec![capstan_engine::Group { id: path("acme"), name: String::new() }],
+            identities: vec![Identity::named(path("alice"))],
+            role_bindings: vec![binding],
+            ..Facts::default()
+        };
+        let model = Model::new(catalog.unwrap().into(), facts).unwrap();
+        let snapshot = Snapshot::build(&model, 1).unwrap();
+        let alice = Actor::identity(path("alice"));
+        let rights = Rights::of(&snapshot, &alice, Timestamp::UNIX_EPOCH).unwrap();
+        let scope = |at: usize| path(&format!("acme/{at}"));
+        let first = rights.held(scope(0).as_path());
+        for at in 0..HELD_SCOPES_MAX {
+            assert!(rights.holds("open", scope(at).as_path()));
+            assert!(Arc::ptr_eq(&first, &rights.held(scope(0).as_path())), "{at}");
+        }
+        assert!(!rights.holds("open", path("acme2").as_path()));
+        assert_eq!(rights.held.borrow().len(), 1, "the others are forgotten");
+        assert!(!Arc::ptr_eq(&first, &rights.held(scope(0).as_path())), "it was forgotten");
+    }
 }

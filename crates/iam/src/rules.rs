@@ -5,7 +5,7 @@
 //! ```
 //!
 //! **Invariant**: no path goes past these functions. The operator is bound by the structural rules (R4, R11, R12,
-//! R13), not by the others.
+//! R13), not by the others. R15 has no function: nothing here sees a state but the one before the operation.
 
 pub(crate) mod access;
 pub(crate) mod control;
@@ -39,8 +39,6 @@ pub enum Rule {
     AcrossOrganizations,
     /// R14: what is granted ends when the granter's right ends.
     Duration,
-    /// R15: a batch is judged on the state before it.
-    PreState,
     /// R16: an identity may give up its own bindings, and sees itself.
     Own,
     /// R17: taking away needs what is taken.
@@ -53,7 +51,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::Grant,
         Self::RoleCreate,
         Self::RoleUpdate,
@@ -64,7 +62,6 @@ impl Rule {
         Self::Organization,
         Self::AcrossOrganizations,
         Self::Duration,
-        Self::PreState,
         Self::Own,
         Self::Delete,
         Self::Visibility,
@@ -85,7 +82,6 @@ impl Rule {
             Self::Organization => "R12",
             Self::AcrossOrganizations => "R13",
             Self::Duration => "R14",
-            Self::PreState => "R15",
             Self::Own => "R16",
             Self::Delete => "R17",
             Self::Visibility => "R18",
@@ -114,7 +110,6 @@ impl Rule {
                 "only root identities and built-in roles are shared by organizations"
             }
             Self::Duration => "what is granted ends when the granter's own right ends",
-            Self::PreState => "a batch is judged on the state before it",
             Self::Own => "an identity may give up its own bindings",
             Self::Delete => "who takes something away holds it there",
             Self::Visibility => "what is shown follows the `.list` capabilities",

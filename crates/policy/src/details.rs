@@ -4,12 +4,10 @@
 
 mod authentication;
 mod keys;
-mod pattern;
+
+use capstan_iam::Authentication;
 
 pub(crate) use authentication::read_authentication;
-pub use authentication::{Authentication, ClaimMatch, Matcher, SPIFFE_ID_BYTES_MAX, StaticKeys};
-pub(crate) use keys::PRIVATE_MEMBERS;
-pub use pattern::{PATTERN_COMPILED_BYTES_MAX, anchored};
 
 use crate::reader::{Node, Reader};
 

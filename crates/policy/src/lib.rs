@@ -36,10 +36,7 @@ mod write;
 pub use built_in::BUILT_IN;
 pub use catalog::Catalogs;
 pub use credentials::{Credential, Credentials, SecretHash};
-pub use details::{
-    Authentication, ClaimMatch, Details, ListDetails, Matcher, PATTERN_COMPILED_BYTES_MAX,
-    PolicyDetails, SPIFFE_ID_BYTES_MAX, StaticKeys, anchored,
-};
+pub use details::{Details, ListDetails, PolicyDetails};
 pub use diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 pub use policy::{Policy, load_policy};
 pub use policy_test::{Expectation, PolicyTest, PolicyTests, load_policy_tests};
@@ -55,7 +52,7 @@ pub use write::{PolicyWriter, Style};
 
 /// Default limit of a document's size in bytes (256 MiB); `--max-document-bytes` changes it.
 pub const DOCUMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Largest size of a name, description or purpose, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1024;
+/// Largest size of a name, description, purpose or type, in bytes.
+pub const TEXT_BYTES_MAX: usize = capstan_iam::limits::TEXT_BYTES_MAX;
 /// Largest nesting depth of collections. Capstan's own documents need six levels.
 pub const NESTING_MAX: usize = 32;

@@ -7,6 +7,7 @@ use capstan_engine::{
     PathBuf, Properties, RegisteredResource, RoleBinding, Value, check_facts, parse_attribute,
     parse_name, quote,
 };
+use capstan_iam::fields::{check_condition, check_properties, check_type};
 
 use crate::catalog::{CatalogDraft, Catalogs, prove, read_catalog, string, strings, warn_if_empty};
 use crate::credentials::{Credentials, CredentialsDraft};
@@ -240,7 +241,7 @@ pub(crate) fn read_identity<'t>(
             "name" => name = reader.text(value).unwrap_or_default(),
             "description" => details.description = reader.text(value).unwrap_or_default(),
             "type" => kind = kind_word(reader, value),
-            "properties" => properties = reader.properties(value),
+            "properties" => properties = declared_properties(reader, value),
             "disabled" => disabled = reader.boolean(value).unwrap_or_default(),
             _ => details.authentication = read_authentication(reader, value),
         },
@@ -268,7 +269,7 @@ pub(crate) fn read_registered<'t>(
             "type" => kind.read(reader, value, kind_word),
             "name" => name = reader.text(value).unwrap_or_default(),
             "description" => details.description = reader.text(value).unwrap_or_default(),
-            _ => properties = reader.properties(value),
+            _ => properties = declared_properties(reader, value),
         },
     );
     let kind = kind.get(reader, mark, is_mapping);
@@ -353,7 +354,11 @@ fn read_readable_condition<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
         }
     };
     let (category, name) = attribute?;
-    Some(Condition { category, name, equals, value })
+    let condition = Condition { category, name, equals, value };
+    if let Err(expected) = check_condition(&condition) {
+        reader.report(mark, "a condition beyond a limit", expected);
+    }
+    Some(condition)
 }
 
 fn id<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBuf> {
@@ -367,10 +372,20 @@ pub(crate) fn path<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<PathBu
 fn kind_word<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
     let mark = node.mark;
     let text = reader.text(node)?;
-    if text.is_empty() {
+    if check_type(&text).is_err() {
         reader.report(mark, "an empty type", "a word such as `user` or `repo`");
     }
     Some(text)
+}
+
+/// Properties that are registered. Those of a question have other limits.
+fn declared_properties<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Properties {
+    let mark = node.mark;
+    let properties = reader.properties(node);
+    if let Err(expected) = check_properties(&properties) {
+        reader.report(mark, "properties beyond a limit", expected);
+    }
+    properties
 }
 
 /// A built-in role's name (no slash) or a custom role's path (with a slash).

@@ -14,15 +14,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 
 use capstan_engine::{Properties, Timestamp, Value as Attribute, did_you_mean, quote};
+use capstan_iam::fields::{check_name, check_text};
+use capstan_iam::limits::PROPERTY_BYTES_MAX;
 use granit_parser::{Event, Marker, Parser, ScalarStyle, StrInput};
 
+use crate::NESTING_MAX;
 use crate::diagnostics::{DIAGNOSTICS_MAX, Diagnostic, Diagnostics};
 use crate::locate::Unread;
 use crate::scalar::{INTEGER_MAX, Plain, TIME, parse_timestamp, resolve, whole};
 use crate::syntax::{SyntaxError, explain};
-use crate::{NESTING_MAX, TEXT_BYTES_MAX};
 
 pub(crate) use required::Required;
+
+/// Most characters of a key, with its quotes and escapes. YAML has 1,024, which is fewer than the longest name of a
+/// property takes in JSON, where each byte may be an escape of six characters.
+const KEY_CHARS_MAX: usize = 6 * PROPERTY_BYTES_MAX + 2;
 
 /// A position in the text: line and column in characters, both from 1.
 pub(crate) type Mark = (usize, usize);
@@ -110,6 +116,7 @@ impl<'t> Reader<'t> {
             emit_anchor_events: true,
             flow_nesting_limit: NESTING_MAX,
             block_nesting_limit: NESTING_MAX,
+            simple_key_max_lookahead: KEY_CHARS_MAX,
         };
         options.set_emit_comments(false);
         Self { text, ..Self::of(Some(Parser::new_from_str_with_options(text, options))) }
@@ -328,17 +335,9 @@ impl<'t> Reader<'t> {
         }
     }
 
-    /// A name, description or purpose: at most [`TEXT_BYTES_MAX`] bytes, no control characters.
+    /// A name, description or purpose: see [`check_text`].
     pub(crate) fn text(&mut self, node: Node<'t>) -> Option<String> {
-        self.parse(node, "a text", |text| {
-            if text.len() > TEXT_BYTES_MAX {
-                return Err(format!("at most {TEXT_BYTES_MAX} bytes, not {}", text.len()));
-            }
-            if text.chars().any(char::is_control) {
-                return Err("no control characters".into());
-            }
-            Ok(text.to_owned())
-        })
+        self.parse(node, "a text", |text| check_text(text).map(|()| text.to_owned()))
     }
 
     /// A boolean.
@@ -406,13 +405,8 @@ impl<'t> Reader<'t> {
         }
         while let Next::Node(key) = self.next() {
             let mark = key.mark;
-            let name = self.parse(key, expected_name, |text| match text {
-                "" => Err("not empty"),
-                "<<" => Err("no merge keys"),
-                _ if text.len() > TEXT_BYTES_MAX => Err("at most 1024 bytes"),
-                _ if text.chars().any(char::is_control) => Err("no control characters"),
-                _ => Ok(text.to_owned()),
-            });
+            let name =
+                self.parse(key, expected_name, |text| check_name(text).map(|()| text.to_owned()));
             let Next::Node(value) = self.next() else {
                 return named;
             };

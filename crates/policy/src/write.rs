@@ -7,16 +7,18 @@
 //! **Invariants**: whatever is written is loaded again as the same facts and details. The same facts in the same order
 //! give the same bytes. No more than one item is held in memory.
 
+use std::borrow::Cow;
 use std::io;
 
 use capstan_engine::{
     AttributeCategory, Catalog, CatalogFacts, Condition, CustomRole, Family, Group, Identity,
     Properties, RegisteredResource, RoleBinding, Timestamp, Value,
 };
+use capstan_iam::{Authentication, ClaimMatch, Match, StaticKeys, anchored};
 use serde_json::Value as Json;
 
 use crate::scalar::{Plain, resolve};
-use crate::{Authentication, Catalogs, ClaimMatch, Details, Matcher, StaticKeys, format_timestamp};
+use crate::{Catalogs, Details, format_timestamp};
 
 /// How a document is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,7 +355,8 @@ fn write_authentication(item: &mut Mapping<'_>, authentication: &Authentication)
         Authentication::StaticKeys(keys) => {
             item.mapping("static_keys", |item| write_keys(item, keys));
         }
-        Authentication::ClientCertificate(id) => {
+        Authentication::ClientCertificate(certificate) => {
+            let id = &certificate.spiffe_id;
             item.mapping("client_certificate", |item| item.text("spiffe_id", id));
         }
     }
@@ -367,27 +370,29 @@ fn write_claims(item: &mut Mapping<'_>, claims: &ClaimMatch) {
     ];
     for (exactly, pattern, matcher) in all {
         match matcher {
-            Some(Matcher::Exactly(text)) => item.text(exactly, text),
-            Some(Matcher::Pattern(text)) => item.text(pattern, text),
+            Some(Match::Exact(text)) => item.text(exactly, text),
+            Some(Match::Pattern(text)) => item.text(pattern, &anchored(text)),
             None => {}
         }
     }
-    for (key, named) in [("claims", &claims.claims), ("claim_patterns", &claims.claim_patterns)] {
-        if !named.is_empty() {
-            item.mapping(key, |item| {
-                for (name, text) in named {
-                    item.named(name);
-                    write_text(item.out, item.style, text);
-                }
-            });
-        }
+    let texts = claims.claims.iter().map(|(name, text)| (name, Cow::from(text))).collect();
+    let patterns = claims.claim_patterns.iter();
+    let patterns = patterns.map(|(name, pattern)| (name, anchored(pattern))).collect();
+    let named: [(_, Vec<(_, Cow<'_, str>)>); 2] = [("claims", texts), ("claim_patterns", patterns)];
+    for (key, named) in named.into_iter().filter(|(_, named)| !named.is_empty()) {
+        item.mapping(key, |item| {
+            for (name, text) in named {
+                item.named(name);
+                write_text(item.out, item.style, &text);
+            }
+        });
     }
 }
 
 fn write_keys(item: &mut Mapping<'_>, keys: &StaticKeys) {
     item.text("issuer", &keys.issuer);
     item.text("subject", &keys.subject);
-    item.text_if("audience", &keys.audience);
+    item.text_if("audience", keys.audience.as_deref().unwrap_or_default());
     item.time_if("expires_at", keys.expires_at);
     let set: Json = serde_json::from_str(&keys.jwks).unwrap_or_default();
     let set = set.get("keys").and_then(Json::as_array).into_iter().flatten();
@@ -402,8 +407,7 @@ fn write_keys(item: &mut Mapping<'_>, keys: &StaticKeys) {
     });
 }
 
-/// A member of a key. One that no document can have is left out: whoever verifies tokens ignores members that are not
-/// understood (RFC 7517, section 4), and all that are have these types.
+/// A member of a key: a string, a boolean or a list of strings. No key has another.
 fn write_member(item: &mut Mapping<'_>, name: &str, value: &Json) {
     match value {
         Json::String(text) => {

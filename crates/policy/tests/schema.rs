@@ -53,11 +53,14 @@ const ONLY_READER: &[(&str, &str)] = &[
     // Regular expressions.
     ("a pattern that begins with `^` and ends with `$`", "`^"),
     // Bounds of several values together.
+    ("a JSON Web Key Set of public keys", "keys["),
     ("a capability of at most 128 bytes", ""),
     ("a path (at most one `{name...}`)", ""),
     ("a path (at most 16 parameters)", ""),
     // Bounds in bytes, which the schema states in characters.
     ("a text (at most 1024 bytes, not 1200)", "`ä"),
+    ("values: at most 1024 bytes, not 1200", "properties beyond a limit"),
+    ("its value: at most 1024 bytes, not 1200", "a condition beyond a limit"),
     // The calendar.
     ("a time in RFC 3339", "`2027-01-01T23:59:60Z`"),
     ("a time in RFC 3339", "`2027-02-30"),

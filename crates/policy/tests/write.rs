@@ -74,17 +74,29 @@ proptest! {
     }
 }
 
-/// YAML takes a key of more than 1,024 characters only behind a question mark, which JSON does not have.
+/// YAML takes a key of more than 1,024 characters only behind a question mark, which JSON does not have. Escapes count.
 #[test]
-fn the_longest_name_of_a_property_is_written_in_yaml() {
-    let mut facts = Facts::default();
-    let mut identity = capstan_engine::Identity::named("a".parse().unwrap());
-    let name = "p".repeat(capstan_policy::TEXT_BYTES_MAX);
-    identity.properties.insert(name, capstan_engine::Value::Integer(1));
-    facts.identities.push(identity);
+fn the_longest_name_of_a_property_is_written() {
     let catalog = Catalogs::default().get("chainguard-2025-08-14+errata").unwrap();
-    let document = written(Style::Yaml, &catalog, &facts, &PolicyDetails::default());
-    assert_eq!(format!("{:?}", again(&document).model.facts()), format!("{facts:?}"));
+    for of in ["p", "\"", "\u{feff}", "\u{1f600}"] {
+        let mut facts = Facts::default();
+        let mut identity = capstan_engine::Identity::named("a".parse().unwrap());
+        let name = of.repeat(capstan_iam::limits::PROPERTY_BYTES_MAX / of.len());
+        identity.properties.insert(name.clone(), capstan_engine::Value::Integer(1));
+        identity.properties.insert("other".into(), capstan_engine::Value::Integer(2));
+        facts.identities.push(identity);
+        for style in [Style::Yaml, Style::Json] {
+            let document = written(style, &catalog, &facts, &PolicyDetails::default());
+            assert_eq!(format!("{:?}", again(&document).model.facts()), format!("{facts:?}"));
+        }
+    }
+    // Every byte of it as an escape.
+    let name = "\\u0070".repeat(capstan_iam::limits::PROPERTY_BYTES_MAX);
+    let document = format!(
+        "{{\"version\": 1, \"catalog\": \"chainguard-2025-08-14+errata\",
+          \"identities\": [{{\"id\": \"a\", \"properties\": {{\"{name}\": 1}}}}]}}"
+    );
+    assert_eq!(again(&document).model.facts().identities.len(), 1);
 }
 
 #[test]

@@ -283,8 +283,7 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const FILTER_BYTES_MAX: usize = 4_096;
 /// Terms of the filter of a list. No object has more scalar fields.
 pub const FILTER_TERMS_MAX: usize = 16;
-/// Objects that one page of a management list looks at. It bounds the time of a page that finds little: 10,000 records of a
-/// store take some 50 ms.
+/// Objects that one page of a management list looks at. It bounds the time of a page that finds little.
 pub const SCANNED_MAX: usize = 10_000;
 /// Bytes of objects or audit records that one page looks at. It bounds the same if they are long: 32 MiB take some 100 ms
 /// to read and decode.
@@ -310,7 +309,7 @@ pub const CALLER_EXPORTS_MAX: usize = 2;
 /// Time that an import waits for the next part of its document. Other imports wait meanwhile.
 pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its
-/// objects and the next index: about 25 times the bytes of the document.
+/// objects and the next index, many times the bytes of the document.
 pub const IMPORTS_MAX: usize = 1;
 /// Bytes of the answer that says who gains or loses what: what fits into one message.
 pub const ACCESS_CHANGES_BYTES_MAX: usize = MESSAGE_BYTES_MAX;

@@ -243,6 +243,27 @@ mod tests {
         assert_eq!(names.len(), Rpc::COUNT, "two methods have one name in metrics");
     }
 
+    /// R1 asks for more of whoever gives away what manages access: every capability of the management methods, but those
+    /// to list, and those of a resource's type.
+    #[test]
+    fn the_rules_know_what_manages_access() {
+        let mut managing = std::collections::BTreeSet::new();
+        for method in METHODS.iter().filter(|method| method.label.starts_with("iam.")) {
+            let capabilities = match method.access {
+                Access::Open | Access::Operator => &[],
+                Access::Narrowed(capabilities) => capabilities,
+                Access::At(needed) | Access::AtParentOf(needed) => needed.capabilities,
+            };
+            let others = capabilities.iter().filter(|name| !name.starts_with("TYPE."));
+            for name in others {
+                let manages = capstan_iam::manages_access(name);
+                assert_eq!(manages, !name.ends_with(".list"), "{name} of {}", method.path);
+                managing.extend(manages.then_some(*name));
+            }
+        }
+        assert!(managing.len() >= 12, "{managing:?}");
+    }
+
     #[test]
     fn methods_have_limits_by_their_kind() {
         let limits = Limits::default();

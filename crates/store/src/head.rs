@@ -21,7 +21,8 @@ pub const HEAD_BYTES: usize = 2 + 8 + 4 + 2 * DIGEST_BYTES;
 /// (`consistency.md`, C.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The epoch of the store, 1 to [`EPOCH_MAX`]. A restore of a backup raises it.
+    /// The epoch of the store, 1 to [`EPOCH_MAX`]. It is for restores to raise; none does yet. A store in memory that ends with
+    /// its process, such as that of the demo, has epoch 0: its revisions are small numbers, as those of a policy file.
     pub epoch: u16,
     /// The sequence number: 0 for a new store, then one more for each transaction.
     pub seq: u64,

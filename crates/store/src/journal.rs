@@ -43,8 +43,13 @@ pub struct Batch {
     /// Transactions in order. Each gets its own sequence number.
     pub transactions: Vec<Transaction>,
     /// Operations outside the history: they belong to no transaction, move no head, are in no digest of the
-    /// journal, and no watcher sees them. For records of refusals and times of use. They are applied last, in
-    /// order, and use keys that no transaction uses: else the state would not follow from the history.
+    /// journal, and no watcher sees them. They are applied last, in order; of two for one key the later one counts.
+    ///
+    /// So of a key that is ever used here, the state does not follow from the history, even if transactions use it,
+    /// too. These are the audit records and the head of the audit log (a change is recorded in its transaction, a
+    /// refusal here, and the retention deletes here), answers that are kept for retries (kept in the transaction,
+    /// forgotten here), and times of use. All other keys, those of objects above all, must never be used here: who
+    /// replays the history has them exactly.
     pub side: Vec<Op>,
 }
 
@@ -74,8 +79,12 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
     /// Makes a batch durable, if the head is still `expected`. Returns the head after the last transaction.
     ///
+    /// A batch without transactions leaves the head where it is, and is durable like any other. An empty one is
+    /// compared with the head and nothing else.
+    ///
     /// After [`StoreError::OutcomeUnknown`] the batch may have been made or not. [`Self::head`] tells, once it
-    /// answers: the digest is that of one or the other.
+    /// answers: the digest is that of one or the other. Of a batch without transactions it cannot tell; whoever needs
+    /// to know reads what it would have put.
     fn append(&self, expected: Head, batch: Batch) -> BoxFuture<'_, Result<Head, AppendError>>;
 
     /// The transactions from this sequence number on, those that come later, too. The stream ends with the
@@ -89,7 +98,8 @@ pub trait Journal: Send + Sync + fmt::Debug {
     ) -> BoxFuture<'_, Result<BoxStream<'static, Result<Committed, WatchError>>, WatchError>>;
 }
 
-/// The state at one revision. Reads block the thread, for a file by some microseconds an entry.
+/// The state at one revision. Reads block the thread: for a file until the disk has answered, unless the pages are in
+/// memory.
 pub trait View: Send + Sync + fmt::Debug {
     /// The head of this state.
     fn head(&self) -> Head;

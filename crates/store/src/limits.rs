@@ -15,7 +15,7 @@ pub const VALUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 // === Batches ===
 
 /// Operations of a batch, of its transactions and beside them. An import is one transaction, so this bounds
-/// imports. The caller holds a batch in memory, about 100 bytes an operation beside its keys and values: 1.6 GB.
+/// imports. The caller holds a batch in memory, and an operation has 64 bytes beside its key and value: 1 GiB.
 pub const BATCH_OPS_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of the keys and values of a batch. Memory of the caller, like [`BATCH_OPS_MAX`]; the store itself writes pages
 /// out while it goes.
@@ -28,21 +28,24 @@ pub const HISTORY_TRANSACTIONS_MAX: u64 = 10_000;
 /// Bytes of the keys and values of those. A longer transaction is not kept at all: watchers end, and read the state
 /// instead.
 pub const HISTORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Bytes of keys and values that a watcher reads ahead, in whole transactions, at least one. What it has not read
-/// stays in the history, so a slow watcher holds no more than this.
+/// Bytes of keys and values that a watcher reads ahead, in whole transactions: fewer than this, or one. What it has not
+/// read stays in the history, so a slow watcher holds no more than this, or one transaction.
 pub const WATCH_QUEUE_BYTES: u64 = 1024 * 1024;
+/// Transactions that a watcher reads ahead, because each needs memory beside its keys and values. It may have none.
+pub const WATCH_QUEUE_TRANSACTIONS: usize = 1024;
 
 // === The file ===
 
 /// Bytes of one chunk of a transaction in the log. A value that is much longer than a page is written to
 /// neighbouring pages, which become rare in a used file.
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
-/// Bytes of pages in memory. More is slower: the kernel caches the same pages again.
+/// Bytes of pages that redb keeps in memory. The kernel caches the same pages again.
 pub const CACHE_BYTES: usize = 32 * 1024 * 1024;
 /// Bytes that must be free before a batch is written, beside twice the bytes of the batch. With less the batch is refused
 /// before it begins, so that a full disk is no failure, and a start has room for what it writes.
 pub const FREE_BYTES_MIN: u64 = 1024 * 1024;
-/// Failures of the disk within [`FAILURES_PERIOD`] after which nothing is written until an operator says so.
+/// Failures of the disk within [`FAILURES_PERIOD`] after which nothing is written until the store is opened anew. That a
+/// disk is full is none.
 pub const FAILURES_MAX: usize = 3;
 /// See [`FAILURES_MAX`].
 pub const FAILURES_PERIOD: Duration = Duration::from_secs(60);

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::batch::{bytes_of, is_empty, validate};
 use crate::follow::{History, follow};
-use crate::limits::Limits;
+use crate::limits::{Limits, WATCH_QUEUE_TRANSACTIONS};
 use crate::{AppendError, Batch, Committed, Head, Journal, Op, StoreError, View, WatchError};
 
 type Map = RedBlackTreeMapSync<Bytes, Bytes>;
@@ -39,7 +39,8 @@ struct State {
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store. `epoch` may be 0, which no store in a file has: the revisions are then 1, 2, 3 as those of a
+    /// policy file, and a token of one is refused with STORE_EPOCH by a server with a store.
     #[must_use]
     pub fn new(epoch: u16, limits: Limits) -> Self {
         let head = Head::empty(epoch);
@@ -104,19 +105,18 @@ impl State {
         }
     }
 
-    /// Transactions from this sequence number on, about as many bytes as a watcher may hold.
+    /// Transactions from this sequence number on: at least one, and no more than a watcher may hold.
     fn read(&self, from: u64, limits: &Limits) -> Result<VecDeque<Committed>, WatchError> {
         let kept_from = self.head.seq.saturating_add(1).saturating_sub(self.history.len() as u64);
         let Some(skipped) = from.checked_sub(kept_from) else {
             return Err(WatchError::Compacted { kept_from });
         };
         let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
-        let mut bytes = 0_u64;
-        let rest = self.history.iter().skip(skipped);
+        let (mut bytes, mut is_first) = (0_u64, true);
+        let rest = self.history.iter().skip(skipped).take(WATCH_QUEUE_TRANSACTIONS);
         let read = rest.take_while(|transaction| {
-            let is_first = bytes == 0;
-            bytes = bytes.saturating_add(bytes_of(&transaction.ops)).max(1);
-            is_first || bytes <= limits.watch_queue_bytes
+            bytes = bytes.saturating_add(bytes_of(&transaction.ops));
+            std::mem::take(&mut is_first) || bytes <= limits.watch_queue_bytes
         });
         Ok(read.cloned().collect())
     }

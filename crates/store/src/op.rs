@@ -58,6 +58,12 @@ impl Op {
 mod tests {
     use super::*;
 
+    /// The memory that [`crate::limits::BATCH_OPS_MAX`] names.
+    #[test]
+    fn an_operation_has_64_bytes() {
+        assert_eq!(size_of::<Op>(), 64);
+    }
+
     /// What is read is what was written, and nothing that is cut off or changed makes it panic.
     #[test]
     fn operations_are_read_as_they_were_written() {

@@ -107,8 +107,8 @@ impl RedbStore {
         dir.put_new_in_place()
     }
 
-    /// Opens the store of a directory. This verifies the whole file, half a second for a million records, and
-    /// blocks meanwhile.
+    /// Opens the store of a directory. This verifies the whole file, audit records included, and blocks meanwhile:
+    /// the time is that of reading the file, see docs/PERFORMANCE.md.
     ///
     /// # Errors
     ///
@@ -150,12 +150,6 @@ impl RedbStore {
     pub const fn created(&self) -> SystemTime {
         self.created
     }
-
-    /// Writes again after the disk has failed [`FAILURES_MAX`](crate::limits::FAILURES_MAX) times, because an operator
-    /// says so.
-    pub fn resume(&self) {
-        self.shared.lock().resume();
-    }
 }
 
 /// Makes a store in an empty file, with a batch in it.
@@ -196,13 +190,6 @@ impl Shared {
     fn recovered(self: &Arc<Self>) -> Result<Arc<Snapshot>, StoreError> {
         self.lock().reopen(self)?;
         self.latest.load_full().ok_or_else(|| StoreError::Unreachable(ended()))
-    }
-
-    /// Tables of the current state that share nothing with those of readers, which hold some pages.
-    fn fresh_tables(self: &Arc<Self>) -> Result<(Tables, After), StoreError> {
-        let mut writer = self.lock();
-        writer.reopen(self)?;
-        Ok(writer.tables()?)
     }
 
     /// The tables of a snapshot behind a new handle, if nothing was written since. `handle`: what failed.

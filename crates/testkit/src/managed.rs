@@ -9,10 +9,10 @@ pub mod operations;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use capstan_engine::{Catalog, Change, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
+use capstan_engine::{Catalog, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
 use capstan_iam::{
-    Actor, Context, JudgeError, Kind, Object, Objects, ObjectsError, Operation, Outcome, Reader,
-    Refusal, RuleSet, State, judge,
+    Actor, Context, JudgeError, Kind, Meta, Object, Objects, ObjectsError, Operation, Outcome,
+    Reader, Refusal, Role, RoleBinding, RuleSet, State, judge,
 };
 
 pub use effective::{Bindings, Bits, bits, named, role_bits};
@@ -27,6 +27,9 @@ pub struct Managed {
     pub now: Timestamp,
     /// The rules that are kept.
     pub rules: RuleSet,
+    /// R15: operations are judged on the state before them. Without it an actor has what a batch gives it already when
+    /// the batch is judged. The rules have no such mode, so the state is made to be so.
+    pub judges_before: bool,
     /// The issuers that keys of identities cannot claim.
     pub reserved_issuers: Vec<String>,
     ids: u64,
@@ -49,6 +52,7 @@ impl Managed {
             objects: BTreeMap::new(),
             now: T0,
             rules: RuleSet::FULL,
+            judges_before: true,
             reserved_issuers: vec![],
             ids: 0,
         }
@@ -100,8 +104,46 @@ impl Managed {
             new_id: &mut new_id,
             reserved_issuers: &self.reserved_issuers,
         };
-        let judged = judge(&self.rules, &self.state(), actor, operation, &mut context);
-        refused(judged)
+        let helped = (!self.judges_before).then(|| self.helped(actor, operation));
+        let state = helped.as_ref().unwrap_or(self).state();
+        refused(judge(&self.rules, &state, actor, operation, &mut context))
+    }
+
+    /// The state in which an actor has what a batch gives it. It has it by roles of other names, so that no binding of
+    /// the batch is there twice.
+    #[expect(clippy::expect_used, reason = "for tests only")]
+    fn helped(&self, actor: &Actor, operation: &Operation) -> Self {
+        let mut helped = self.clone();
+        let Operation::BatchCreateRoleBindings(batch) = operation else { return helped };
+        let own = batch.bindings.iter().filter(|one| Some(&one.identity) == actor.id());
+        for (at, binding) in own.enumerate() {
+            let catalog = self.snapshot.catalog();
+            let Some(role) = self.snapshot.role(&binding.role) else { continue };
+            let root =
+                binding.scope.as_path().ancestors().last().unwrap_or(binding.scope.as_path());
+            let child = |name: &str| format!("{root}/{name}-{at}").parse().expect("a path");
+            let names = role.capabilities.iter().filter_map(|one| catalog.capability_name(one));
+            let meta = Meta::new(self.revision(), self.now);
+            let (id, name, description) = (child("role-of-batch"), String::new(), String::new());
+            let capabilities = names.map(ToOwned::to_owned).collect();
+            let same = Role { id, name, description, capabilities, meta };
+            let given = RoleBinding {
+                id: child("binding-of-batch"),
+                name: String::new(),
+                description: String::new(),
+                identity: binding.identity.clone(),
+                role: same.id.as_str().into(),
+                scope: binding.scope.clone(),
+                expires_at: binding.expires_at,
+                when: binding.when.clone(),
+                meta,
+            };
+            // What the engine refuses, the batch does not give either.
+            if helped.put(Object::Role(same)).is_ok() {
+                let _ = helped.put(Object::RoleBinding(given));
+            }
+        }
+        helped
     }
 
     /// Judges an operation and does it.
@@ -154,13 +196,7 @@ impl Managed {
     ///
     /// The engine refuses it.
     pub fn put(&mut self, object: Object) -> Result<(), capstan_engine::ApplyError> {
-        self.writer.apply([match &object {
-            Object::Group(one) => Change::CreateGroup(one.fact()),
-            Object::Role(one) => Change::CreateRole(one.fact()),
-            Object::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
-            Object::Identity(one) => Change::CreateIdentity(one.fact()),
-            Object::Resource(one) => Change::CreateResource(one.fact()),
-        }])?;
+        self.writer.apply([object.created()])?;
         self.snapshot = self.writer.publish(self.revision() + 1);
         self.objects.insert((object.kind(), object.id().as_str().to_owned()), object);
         Ok(())

@@ -236,15 +236,6 @@ impl<'f> Naive<'f> {
         held
     }
 
-    /// Every capability that a binding of the identity at or above a scope gives, whether or not it counts.
-    #[must_use]
-    pub fn reach(&self, identity: &str, scope: &str) -> BTreeSet<&'f str> {
-        let bindings = self.facts.role_bindings.iter();
-        let all = bindings.filter(|binding| binding.identity.as_str() == identity);
-        let above = all.filter(|binding| is_at_or_above(binding.scope.as_str(), scope));
-        above.flat_map(|binding| self.gives(binding)).collect()
-    }
-
     /// The registered identities that hold all these capabilities at a scope without end, sorted.
     #[must_use]
     pub fn holders(&self, scope: &str, wanted: &[&str]) -> Vec<&'f str> {

@@ -5,6 +5,7 @@ mod crash;
 mod delegation;
 mod faults;
 mod methods;
+mod offline;
 mod visible;
 
 use std::path::PathBuf;

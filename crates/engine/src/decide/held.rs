@@ -1,8 +1,7 @@
 //! What an identity can give away, and who can: the questions of the rules that decide who may grant what.
 //!
 //! **Invariant**: these are not decisions. Only bindings without conditions count as held, because a caller who must
-//! meet a condition has nothing to grant with. What may be reached counts every binding, whether it counts in a check
-//! or not.
+//! meet a condition has nothing to grant with.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -11,10 +10,7 @@ use crate::decide::list::Bound;
 use crate::index::binding::IdentityExtra;
 use crate::index::read::{Binding, is_disabled, is_registered};
 use crate::index::table::Entry;
-use crate::{CapabilityIx, CapabilitySet, Path, Snapshot, Timestamp};
-
-/// Most identities that one call of [`Snapshot::who_could`] evaluates.
-pub const WHO_COULD_EVALUATED_MAX: usize = 1_000;
+use crate::{CapabilityIx, CapabilitySet, Path, Role, Snapshot, Timestamp};
 
 /// What an identity holds at a scope, and everything below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,13 +44,9 @@ impl Snapshot {
     /// Costs as a check does, and for each binding with an expiry the capabilities of its role.
     #[must_use]
     pub fn held(&self, identity: Path<'_>, scope: Path<'_>, now: Timestamp) -> Held {
-        let entry = self.index().identities().get(identity.as_str());
-        entry.map_or_else(|| Held::nothing(self), |entry| self.held_by(entry, scope, now))
-    }
-
-    fn held_by(&self, identity: Entry<'_, IdentityExtra>, scope: Path<'_>, now: Timestamp) -> Held {
-        let matrix = self.index().roles().matrix();
         let mut held = Held::nothing(self);
+        let Some(identity) = self.index().identities().get(identity.as_str()) else { return held };
+        let matrix = self.index().roles().matrix();
         let mut ending = vec![];
         self.index().on_path(identity, scope, |binding| {
             if is_unconditional(&binding) {
@@ -79,21 +71,25 @@ impl Snapshot {
         held
     }
 
-    /// What an identity could hold at a scope: the capabilities of all its bindings at the scope's path or an ancestor,
-    /// with conditions or without, in time or not, disabled or not. Nothing for one that is neither registered nor
-    /// bound.
+    /// The scope and the role of each binding of an identity that has no conditions and whose time is not over, in no
+    /// order: what it holds, and where. Empty for an identity that is disabled or unknown.
     ///
-    /// Costs as a check does.
-    #[must_use]
-    pub fn reach(&self, identity: Path<'_>, scope: Path<'_>) -> CapabilitySet {
-        let mut reach = self.no_capabilities();
-        let Some(entry) = self.index().identities().get(identity.as_str()) else { return reach };
-        let matrix = self.index().roles().matrix();
-        self.index().stored_on_path(entry, scope, |binding| {
-            reach.extend(matrix.row(binding.packed.role));
-            ControlFlow::Continue(())
+    /// Costs one look-up, and no hash of an id.
+    pub fn given(
+        &self,
+        identity: Path<'_>,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (Path<'_>, &Role)> + use<'_> {
+        let index = self.index();
+        let entry = index.identities().get(identity.as_str());
+        let bindings = entry.into_iter().flat_map(move |entry| index.bindings_of(entry));
+        let counting = bindings.filter(move |binding| {
+            is_unconditional(binding) && binding.expires_at().is_none_or(|end| now < end)
         });
-        reach
+        counting.filter_map(move |binding| {
+            let scope = Path::parse(index.scope_of(&binding)).ok()?;
+            Some((scope, index.roles().get(binding.packed.role)?))
+        })
     }
 
     /// The identities that hold all these capabilities at a scope without condition and without end, registered and not
@@ -135,27 +131,6 @@ impl Snapshot {
             }
         });
         held.covers(capabilities)
-    }
-
-    /// Up to `max` identities, in the order of their ids, that [hold](Self::held) all these capabilities at a scope now:
-    /// who could do what somebody was refused.
-    ///
-    /// Evaluates at most [`WHO_COULD_EVALUATED_MAX`] identities of those that are bound at the scope or an ancestor, in
-    /// the order of their ids, so in a large organization it may name nobody although somebody could.
-    #[must_use]
-    pub fn who_could(
-        &self,
-        scope: Path<'_>,
-        capabilities: &CapabilitySet,
-        now: Timestamp,
-        max: usize,
-    ) -> Vec<&str> {
-        let bound = Bound::on_path(self.index(), scope, None).take(WHO_COULD_EVALUATED_MAX);
-        let could = bound.filter(|entry| {
-            let held = self.held_by(*entry, scope, now);
-            !is_disabled(*entry) && held.capabilities.covers(capabilities)
-        });
-        could.take(max).map(|entry| entry.key()).collect()
     }
 
     fn no_capabilities(&self) -> CapabilitySet {

@@ -16,8 +16,6 @@ pub struct IdentityState {
     pub registered: bool,
     /// Whether it is disabled, so that no binding of it counts.
     pub disabled: bool,
-    /// Whether it has a binding, which may not count.
-    pub bound: bool,
 }
 
 /// What a snapshot knows of a group or a registered resource, apart from its properties.
@@ -27,16 +25,6 @@ pub struct ScopeState {
     pub group: bool,
     /// The number of groups, custom roles, identities and resources whose parent it is.
     pub children: usize,
-    /// The number of role bindings at exactly this scope, whether or not they count.
-    pub bindings: usize,
-}
-
-impl ScopeState {
-    /// Whether the group or resource can be deleted: nothing is below it or bound at it.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.children == 0 && self.bindings == 0
-    }
 }
 
 impl Snapshot {
@@ -44,11 +32,7 @@ impl Snapshot {
     #[must_use]
     pub fn identity_state(&self, identity: Path<'_>) -> Option<IdentityState> {
         let entry = self.index().identities().get(identity.as_str())?;
-        Some(IdentityState {
-            registered: is_registered(entry),
-            disabled: is_disabled(entry),
-            bound: self.index().stored_bindings_of(entry).next().is_some(),
-        })
+        Some(IdentityState { registered: is_registered(entry), disabled: is_disabled(entry) })
     }
 
     /// Whether an identity is registered. Costs one look-up.
@@ -70,7 +54,6 @@ impl Snapshot {
         Some(ScopeState {
             group: record.kind == ScopeKind::Group,
             children: record.children as usize,
-            bindings: record.bound_len(),
         })
     }
 
@@ -127,34 +110,52 @@ impl Snapshot {
     ///
     /// Costs a search among the bindings of each identity, and a hash for each id that is derived.
     pub fn bindings_at(&self, scope: Path<'_>) -> impl Iterator<Item = RoleBinding> + use<'_> {
-        self.some_bindings_at(scope, |_| true)
-    }
-
-    /// Those of [`Self::bindings_at`] that have a condition on this category of attributes. The others cost the search
-    /// only.
-    pub fn conditional_bindings_at(
-        &self,
-        scope: Path<'_>,
-        category: AttributeCategory,
-    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
-        self.some_bindings_at(scope, move |binding| {
-            binding.conditions().iter().any(|condition| condition.category == category)
-        })
-    }
-
-    fn some_bindings_at<'s, F: Fn(&Binding<'s>) -> bool + Copy>(
-        &'s self,
-        scope: Path<'_>,
-        is_wanted: F,
-    ) -> impl Iterator<Item = RoleBinding> + use<'s, F> {
         let index = self.index();
         let scope = index.scope(scope.as_str());
         scope.into_iter().flat_map(move |(scope, record)| {
             let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
             identities.flat_map(move |identity| {
-                let here = index.stored_at_scope(identity, scope).filter(is_wanted);
+                let here = index.stored_at_scope(identity, scope);
                 here.filter_map(move |binding| index.role_binding(identity, &binding))
             })
+        })
+    }
+
+    /// Those of [`Self::bindings_at`] that have a condition on this category of attributes.
+    ///
+    /// Costs a look at each identity that is bound there, and nothing for the bindings without conditions.
+    pub fn conditional_bindings_at(
+        &self,
+        scope: Path<'_>,
+        category: AttributeCategory,
+    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        let index = self.index();
+        let scope = index.scope(scope.as_str());
+        scope.into_iter().flat_map(move |(scope, record)| {
+            let identities = distinct(&record).filter_map(|one| index.identities().entry(one));
+            identities.flat_map(move |identity| {
+                let conditional = index.stored_conditional(identity, category);
+                let here = conditional.filter(move |one| one.packed.scope == scope.number());
+                here.filter_map(move |binding| index.role_binding(identity, &binding))
+            })
+        })
+    }
+
+    /// The role bindings of an identity at exactly this scope, whether or not they count, in an order that may differ
+    /// between snapshots. None if the identity is not known or the path names no scope.
+    ///
+    /// Costs a search among the bindings of the identity, and a hash for each id that is derived.
+    pub fn role_bindings_at(
+        &self,
+        identity: Path<'_>,
+        scope: Path<'_>,
+    ) -> impl Iterator<Item = RoleBinding> + use<'_> {
+        let index = self.index();
+        let identity = index.identities().get(identity.as_str());
+        let both = identity.zip(index.scope(scope.as_str()));
+        both.into_iter().flat_map(move |(identity, (scope, _))| {
+            let here = index.stored_at_scope(identity, scope);
+            here.filter_map(move |binding| index.role_binding(identity, &binding))
         })
     }
 

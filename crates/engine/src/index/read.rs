@@ -138,30 +138,9 @@ impl Index {
         &'s self,
         identity: Entry<'s, IdentityExtra>,
         resource: Path<'_>,
-        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
-    ) {
-        self.on_path_in(packed_bindings(identity.payload()), identity, resource, visit);
-    }
-
-    /// [`Self::on_path`] for the stored bindings of an identity, those of a disabled one, too.
-    pub(crate) fn stored_on_path<'s>(
-        &'s self,
-        identity: Entry<'s, IdentityExtra>,
-        resource: Path<'_>,
-        visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
-    ) {
-        let bindings = packed_bindings(stored_payload(identity));
-        self.on_path_in(bindings, identity, resource, visit);
-    }
-
-    #[inline]
-    fn on_path_in<'s>(
-        &'s self,
-        bindings: &'s [[u8; BINDING_BYTES]],
-        identity: Entry<'s, IdentityExtra>,
-        resource: Path<'_>,
         mut visit: impl FnMut(Binding<'s>) -> ControlFlow<()>,
     ) {
+        let bindings = packed_bindings(identity.payload());
         let mut visit = |position, packed: PackedBinding| {
             debug_assert!(contains(self.scopes.key(packed.scope), resource.as_str()));
             let restrictions = restrictions(packed, position, identity);
@@ -294,6 +273,20 @@ impl Index {
             .map_while(move |at| self.binding_at(identity, u32::try_from(at).ok()?))
             .take_while(move |one| one.packed.fingerprint <= fingerprint)
             .filter(move |one| one.packed.scope == scope.number())
+    }
+
+    /// The stored bindings of an identity that have a condition on this category of attributes.
+    pub(crate) fn stored_conditional<'s>(
+        &'s self,
+        identity: Entry<'s, IdentityExtra>,
+        category: AttributeCategory,
+    ) -> impl Iterator<Item = Binding<'s>> {
+        let restrictions = identity.extra().into_iter().flat_map(|extra| &extra.restrictions);
+        let tests = move |restrictions: &Restrictions| {
+            restrictions.conditions.iter().any(|condition| condition.category == category)
+        };
+        let conditional = restrictions.filter(move |(_, restrictions)| tests(restrictions));
+        conditional.filter_map(move |(position, _)| self.binding_at(identity, *position))
     }
 
     /// The binding of an identity that has this key, where a binding with it would be `packed`. The identity is

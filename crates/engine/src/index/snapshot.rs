@@ -82,6 +82,17 @@ impl Snapshot {
         })
     }
 
+    /// The scopes at which an identity is bound, whether or not the bindings count, those of a disabled one, too. In no
+    /// order; a scope comes once for each binding. Empty for an unknown identity.
+    ///
+    /// Costs one look-up, and no hash of an id: whoever asks only where an identity is bound asks this.
+    pub fn bound_scopes(&self, identity: Path<'_>) -> impl Iterator<Item = Path<'_>> + use<'_> {
+        let entry = self.index.identities().get(identity.as_str());
+        let bindings = entry.into_iter().flat_map(|entry| self.index.stored_bindings_of(entry));
+        // A corrupt binding has no scope, and `/` is no path.
+        bindings.filter_map(|binding| Path::parse(self.index.scope_of(&binding)).ok())
+    }
+
     /// The role binding of this id, explicit or derived.
     #[must_use]
     pub fn role_binding(&self, id: Path<'_>) -> Option<RoleBinding> {

@@ -96,6 +96,15 @@ impl RoleBinding {
     pub fn derived_id(&self) -> Option<PathBuf> {
         binding_id(self.scope.as_str(), BindingKey::of(self).derived_number()).parse().ok()
     }
+
+    /// Whether its id is [`Self::derived_id`]. This makes no text.
+    #[must_use]
+    pub fn has_derived_id(&self) -> bool {
+        let declared = self.id.as_ref().and_then(|id| split_binding_id(id.as_str()));
+        declared.is_some_and(|(scope, number)| {
+            scope == self.scope.as_str() && number == BindingKey::of(self).derived_number()
+        })
+    }
 }
 
 /// The id of a binding at this scope whose last segment is this number: 16 lower-case hex digits.

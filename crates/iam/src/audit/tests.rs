@@ -3,7 +3,7 @@
 use capstan_engine::Path;
 
 use super::*;
-use crate::{Delete, Group, Kind, Meta, Object};
+use crate::{Delete, Group, Kind, Meta, Object, RoleBinding};
 
 fn record(at: u64) -> AuditRecord {
     let id: PathBuf = format!("acme/{at}").parse().unwrap();
@@ -147,4 +147,49 @@ fn a_long_change_is_cut_and_counted() {
         super::cut("ä".repeat(limits::AUDIT_TEXT_BYTES_MAX)).len(),
         limits::AUDIT_TEXT_BYTES_MAX
     );
+}
+
+/// The path of a new object is found out when it is made, and an organization is made with the binding of its owner.
+#[test]
+fn the_object_of_what_is_made_is_the_new_one() {
+    let meta = Meta::new(1, Timestamp::UNIX_EPOCH);
+    let path = |text: &str| -> PathBuf { text.parse().unwrap() };
+    let made = |object: Object| {
+        let (kind, id) = (object.kind(), object.id().clone());
+        ObjectChange { kind, id, before: None, after: Some(object) }
+    };
+    let text = String::new;
+    let group = Group { id: path("new"), name: text(), description: text(), meta };
+    let owner = RoleBinding {
+        id: path("new/owner"),
+        name: text(),
+        description: text(),
+        identity: path("alice"),
+        role: "owner".into(),
+        scope: path("new"),
+        expires_at: None,
+        when: vec![],
+        meta,
+    };
+    let (group, owner) = (made(Object::Group(group)), made(Object::RoleBinding(owner)));
+    let object = |operation: &Operation, objects: &[ObjectChange]| {
+        let (origin, at) = (Origin::default(), (1, Timestamp::UNIX_EPOCH));
+        AuditRecord::of_change(&Actor::Operator, operation, &origin, at, objects).object
+    };
+    let create = Operation::CreateGroup(crate::CreateGroup {
+        parent: None,
+        id: None,
+        name: text(),
+        description: text(),
+        owner: Some(path("alice")),
+    });
+    assert_eq!(object(&create, &[group.clone(), owner.clone()]), "new");
+    assert_eq!(object(&create, &[owner.clone(), group]), "new");
+    // Of a batch and of what is deleted it is what the request names.
+    let remove = Operation::RemoveMember(crate::RemoveMember {
+        organization: path("new"),
+        identity: path("alice"),
+    });
+    let gone = ObjectChange { before: owner.after.clone(), after: None, ..owner };
+    assert_eq!(object(&remove, &[gone]), "new");
 }

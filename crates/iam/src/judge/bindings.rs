@@ -65,30 +65,14 @@ pub(super) fn create_batch(
         .map(|(at, new)| referenced(access, new, &field(at)))
         .collect();
     let roles = roles?;
-    let judged_on = if access.rules.keeps(Rule::PreState) {
-        access
-    } else {
-        &after_batch(access, batch, &roles)
-    };
     let (mut effects, mut made, mut bindings) = (Effects::default(), Made::default(), Vec::new());
     for ((at, new), role) in batch.bindings.iter().enumerate().zip(&roles) {
-        let judged = made.judge(judged_on, new, role, &field(at), context);
+        let judged = made.judge(access, new, role, &field(at), context);
         let binding = judged.map_err(|error| error.of_item(|| field(at)))?;
         effects.create(Object::RoleBinding(binding.clone()));
         bindings.push(binding);
     }
     Ok(effects.answer(Response::RoleBindings(bindings)))
-}
-
-/// Without R15: the actor as the batch leaves it.
-fn after_batch<'s>(
-    access: &Access<'s>,
-    batch: &BatchCreateRoleBindings,
-    roles: &[Arc<Role>],
-) -> Access<'s> {
-    let own = batch.bindings.iter().zip(roles).filter(|(new, _)| access.is(new.identity.as_path()));
-    let given = own.map(|(new, role)| (new.scope.clone(), role.capabilities.clone()));
-    Access { rights: access.rights.clone().with(given), ..access.clone() }
 }
 
 fn check_count(field: &str, count: usize) -> Result<(), Box<Refusal>> {

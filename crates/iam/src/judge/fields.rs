@@ -1,72 +1,35 @@
-//! Checks of single fields, and paths of new objects.
+//! Checks of single fields of a request, and paths of new objects.
 
-use capstan_engine::{CONDITIONS_MAX, Condition, Path, PathBuf, Properties, Value};
+use capstan_engine::{CONDITIONS_MAX, Condition, Path, PathBuf, Properties};
 
-use crate::limits::{PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TYPE_BYTES_MAX};
+use crate::fields;
 use crate::rules::access::Access;
 use crate::{Cause, Context, JudgeError, Kind, Meta, Refusal};
 
-/// The largest integer that JSON holds exactly.
-const INTEGER_MAX: u64 = (1 << 53) - 1;
-
-/// A display name or description: at most [`TEXT_BYTES_MAX`] bytes, no control characters.
-pub(super) fn check_text(field: &str, text: &str) -> Result<(), Box<Refusal>> {
-    if text.len() > TEXT_BYTES_MAX {
-        let problem = format!("{} bytes are more than {TEXT_BYTES_MAX}", text.len());
-        return Err(Refusal::invalid(field, problem));
-    }
-    if text.chars().any(char::is_control) {
-        return Err(Refusal::invalid(field, "a control character"));
-    }
-    Ok(())
+fn in_field(field: impl Into<String>, checked: Result<(), String>) -> Result<(), Box<Refusal>> {
+    checked.map_err(|problem| Refusal::invalid(field, problem))
 }
 
-/// [`check_text`] of `name` and `description` of an object.
+/// `name` and `description` of an object.
 pub(super) fn check_texts(
     object: &str,
     name: Option<&str>,
     description: Option<&str>,
 ) -> Result<(), Box<Refusal>> {
-    name.map_or(Ok(()), |text| check_text(&format!("{object}.name"), text))?;
-    description.map_or(Ok(()), |text| check_text(&format!("{object}.description"), text))
+    for (field, text) in [("name", name), ("description", description)] {
+        let checked = text.map_or(Ok(()), fields::check_text);
+        in_field(format!("{object}.{field}"), checked)?;
+    }
+    Ok(())
 }
 
 /// The `type` of an identity or a resource.
 pub(super) fn check_type(field: &str, text: &str) -> Result<(), Box<Refusal>> {
-    let problem = if text.is_empty() {
-        "empty; expected a word such as `user` or `repo`".to_owned()
-    } else if text.len() > TYPE_BYTES_MAX {
-        format!("{} bytes are more than {TYPE_BYTES_MAX}", text.len())
-    } else if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        "a blank or control character; expected a word such as `user` or `repo`".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::invalid(field, problem))
+    in_field(field, fields::check_type(text))
 }
 
 pub(super) fn check_properties(field: &str, properties: &Properties) -> Result<(), Box<Refusal>> {
-    if properties.len() > PROPERTIES_MAX {
-        let problem = format!("{} properties are more than {PROPERTIES_MAX}", properties.len());
-        return Err(Refusal::invalid(field, problem));
-    }
-    properties.iter().try_for_each(|(name, value)| check_property(field, name, value))
-}
-
-fn check_property(field: &str, name: &str, value: &Value) -> Result<(), Box<Refusal>> {
-    let is_long = |text: &str| text.len() > PROPERTY_BYTES_MAX;
-    let problem = if name.is_empty() {
-        "a property without a name".to_owned()
-    } else if is_long(name) || matches!(value, Value::String(text) if is_long(text)) {
-        format!("a name or value of more than {PROPERTY_BYTES_MAX} bytes")
-    } else if name.chars().any(char::is_control) {
-        "a control character in a name".to_owned()
-    } else if matches!(value, Value::Integer(integer) if integer.unsigned_abs() > INTEGER_MAX) {
-        "an integer beyond ±(2^53 − 1), which JSON does not hold exactly".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(Refusal::invalid(field, problem))
+    in_field(field, fields::check_properties(properties))
 }
 
 /// The conditions of a binding.
@@ -76,7 +39,7 @@ pub(super) fn check_conditions(field: &str, when: &[Condition]) -> Result<(), Bo
         return Err(Refusal::invalid(field, problem));
     }
     for (at, condition) in when.iter().enumerate() {
-        check_property(&format!("{field}[{at}]"), &condition.name, &condition.value)?;
+        in_field(format!("{field}[{at}]"), fields::check_condition(condition))?;
     }
     Ok(())
 }

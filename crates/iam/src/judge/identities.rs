@@ -25,15 +25,16 @@ pub(super) fn create(
         return Err(Refusal::invalid("identity.type", problem).into());
     }
     check_properties("identity.properties", &new.properties)?;
-    check_authentication(new.authentication.as_ref(), context)?;
     let id = match &new.parent {
         None => {
             access.only_operator(Rule::AcrossOrganizations, None)?;
+            check_authentication(new.authentication.as_ref(), context)?;
             root_path(access, new, context)?
         }
         Some(parent) => {
             let parent = parent.as_path();
             access.require(&["identity.create"], parent)?;
+            check_authentication(new.authentication.as_ref(), context)?;
             if !access.view.is_group(parent) {
                 return Err(Refusal::not_found().into());
             }
@@ -55,6 +56,8 @@ pub(super) fn create(
     Ok(effects.answer(Response::Identity(identity)))
 }
 
+/// How an identity authenticates. It compiles patterns, so it comes after the method's capability: whoever may not make
+/// or change the identity cannot occupy the writer with them.
 fn check_authentication(
     authentication: Option<&Authentication>,
     context: &Context<'_>,
@@ -128,7 +131,6 @@ pub(super) fn update(
     if let Some(properties) = &fields.properties {
         check_properties("identity.properties", properties)?;
     }
-    check_authentication(fields.authentication.as_ref().and_then(Option::as_ref), context)?;
     let id = update.id.as_path();
     let parent = id.parent();
     let before = match (access.view.identity(id)?, parent) {
@@ -145,6 +147,7 @@ pub(super) fn update(
         }
         (None, None) => return Err(Refusal::not_found().into()),
     };
+    check_authentication(fields.authentication.as_ref().and_then(Option::as_ref), context)?;
     check_etag(update.etag.as_ref(), &before.meta, &before.id)?;
     if fields.kind.as_ref().is_some_and(|kind| *kind != before.kind) {
         return Err(Refusal::invalid("identity.type", "it cannot change").into());
@@ -222,16 +225,14 @@ fn root_update(
 /// R13: a root identity that is not the actor: the operator's. Told to who may see it and holds `groups.list` where
 /// it is bound.
 fn root_of_another(access: &Access<'_>, id: Path<'_>) -> Result<(), JudgeError> {
-    let bindings = access.view.snapshot().role_bindings(id);
-    let holds = |capability, scope: &PathBuf| access.rights.holds(capability, scope.as_path());
-    let seen = bindings
-        .iter()
-        .map(|binding| &binding.scope)
-        .find(|scope| holds("role_bindings.list", scope) && holds("groups.list", scope));
-    match seen {
-        Some(scope) => access.only_operator(Rule::AcrossOrganizations, Some(scope.as_path())),
-        None => access.only_operator(Rule::AcrossOrganizations, Some(id)),
-    }
+    let holds = |capability, scope| access.rights.holds(capability, scope);
+    let seen = access
+        .view
+        .snapshot()
+        .bound_scopes(id)
+        .filter(|scope| holds("role_bindings.list", *scope) && holds("groups.list", *scope))
+        .min();
+    access.only_operator(Rule::AcrossOrganizations, Some(seen.unwrap_or(id)))
 }
 
 /// R8 and R17 for what changes.

@@ -6,7 +6,8 @@ use crate::rights::{names, set};
 use crate::rules::access::Access;
 use crate::{Cause, JudgeError, Rule};
 
-/// The kinds whose capabilities manage access, `.list` aside: the set M of the rules.
+/// The kinds whose capabilities manage access, `.list` aside: the set M of the rules. A test of the server compares them
+/// with its table of methods.
 const MANAGED: [&str; 8] = [
     "account_associations",
     "group_invites",
@@ -18,8 +19,9 @@ const MANAGED: [&str; 8] = [
     "subscriptions",
 ];
 
-/// Whether a capability manages access: who holds it can change who may do what.
-pub(crate) fn manages_access(capability: &str) -> bool {
+/// Whether a capability manages access: who holds it can change who may do what. R1 asks for more of whoever gives it.
+#[must_use]
+pub fn manages_access(capability: &str) -> bool {
     capability.rsplit_once('.').is_some_and(|(kind, action)| {
         MANAGED.contains(&kind) && matches!(action, "create" | "update" | "delete")
     })

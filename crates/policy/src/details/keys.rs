@@ -1,12 +1,10 @@
-//! JSON Web Key Sets (RFC 7517): shapes only. Whether a key is of use is for whoever verifies tokens to say.
+//! JSON Web Key Sets (RFC 7517), as mappings. Which sets can be is for whoever stores them to say (`capstan-iam`).
 
+use capstan_iam::{KEY_TYPES, SECRET_MEMBERS, check_key_set};
 use serde_json::{Map, Value};
 
 use crate::reader::{Kind, Node, Reader, Required};
 use crate::scalar::{Plain, resolve};
-
-/// Members of private and symmetric keys (RFC 7518, section 6). A document holds no secrets.
-pub(crate) const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
 /// Reads a set of public keys, and writes it as JSON.
 pub(super) fn read_key_set<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<String> {
@@ -28,12 +26,17 @@ pub(super) fn read_key_set<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Optio
                 if is_list && seen == 0 {
                     reader.report(mark, "no keys", "at least one key");
                 }
-                (seen == keys.len()).then_some(keys)
+                (seen == keys.len() && seen > 0).then_some(keys)
             });
         },
     );
     let keys: Vec<Value> = keys.get(reader, mark, is_mapping)?;
-    Some(Value::Object(Map::from_iter([("keys".to_owned(), keys.into())])).to_string())
+    let set = Value::Object(Map::from_iter([("keys".to_owned(), keys.into())])).to_string();
+    if let Err(problem) = check_key_set(&set) {
+        reader.report(mark, problem, "a JSON Web Key Set of public keys");
+        return None;
+    }
+    Some(set)
 }
 
 fn read_key<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Value> {
@@ -43,7 +46,7 @@ fn read_key<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Value> {
     if !is_mapping {
         return None;
     }
-    if let Some(private) = PRIVATE_MEMBERS.iter().find(|name| members.contains_key(**name)) {
+    if let Some(private) = SECRET_MEMBERS.iter().find(|name| members.contains_key(**name)) {
         let expected = format!("a public key, which has no member `{private}`");
         reader.report(mark, "a private or symmetric key", expected);
         return None;
@@ -51,8 +54,10 @@ fn read_key<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Value> {
     let members: Option<Map<String, Value>> =
         members.into_iter().map(|(name, value)| Some((name, value?))).collect();
     let members = members?;
-    if !members.get("kty").is_some_and(Value::is_string) {
-        reader.report(mark, "a key without a type", "the string `kty`, such as `kty: EC`");
+    let kind = members.get("kty").and_then(Value::as_str);
+    if !kind.is_some_and(|kind| KEY_TYPES.contains(&kind)) {
+        let expected = format!("`kty`, which is one of {}", KEY_TYPES.join(", "));
+        reader.report(mark, "a key without the type of a public key", expected);
         return None;
     }
     Some(members.into())

@@ -1,6 +1,8 @@
 //! The keys of how an identity authenticates.
 
-use super::texts::{PATTERN, SPIFFE_ID, TIME, WORD};
+use capstan_iam::limits::JWKS_KEYS_MAX;
+
+use super::texts::{CLAIM, PATTERN, SPIFFE_ID, TIME};
 use super::{Key, Kind, Rule, Shape, Table};
 
 pub(super) const AUTHENTICATION: Table = Table {
@@ -59,7 +61,7 @@ const CLAIM_MATCH: Table = Table {
     keys: &[
         Key::optional(
             "issuer",
-            Kind::Text(&WORD),
+            Kind::Text(&CLAIM),
             "The claim `iss`.",
             r#""https://ci.example.com""#,
         ),
@@ -69,14 +71,14 @@ const CLAIM_MATCH: Table = Table {
             "What the claim `iss` must match.",
             r#""^https://ci[0-9]\\.example\\.com$""#,
         ),
-        Key::optional("subject", Kind::Text(&WORD), "The claim `sub`.", r#""deploy""#),
+        Key::optional("subject", Kind::Text(&CLAIM), "The claim `sub`.", r#""deploy""#),
         Key::optional(
             "subject_pattern",
             Kind::Text(&PATTERN),
             "What the claim `sub` must match.",
             r#""^repo:acme/[a-z-]+:main$""#,
         ),
-        Key::optional("audience", Kind::Text(&WORD), "The claim `aud`.", r#""capstan""#),
+        Key::optional("audience", Kind::Text(&CLAIM), "The claim `aud`.", r#""capstan""#),
         Key::optional(
             "audience_pattern",
             Kind::Text(&PATTERN),
@@ -85,7 +87,7 @@ const CLAIM_MATCH: Table = Table {
         ),
         Key::optional(
             "claims",
-            Kind::Claims(&WORD),
+            Kind::Claims(&CLAIM),
             "Further claims.",
             r#"{"environment": "production"}"#,
         )
@@ -123,6 +125,7 @@ const CLAIM_MATCH: Table = Table {
     ],
     notes: &[
         "A pattern compiles, and every match of it is the whole text: alternatives are in parentheses.",
+        "All patterns of an identity have at most 4 KiB together.",
     ],
     ..Table::EMPTY
 };
@@ -133,11 +136,11 @@ const STATIC_KEYS: Table = Table {
     keys: &[
         Key::required(
             "issuer",
-            Kind::Text(&WORD),
+            Kind::Text(&CLAIM),
             "The claim `iss`.",
             r#""https://robots.example.com""#,
         ),
-        Key::required("subject", Kind::Text(&WORD), "The claim `sub`.", r#""robot-7""#),
+        Key::required("subject", Kind::Text(&CLAIM), "The claim `sub`.", r#""robot-7""#),
         Key::required(
             "jwks",
             Kind::Table(&KEY_SET),
@@ -151,7 +154,7 @@ const STATIC_KEYS: Table = Table {
             "The keys count before this time. Without it, they have no end.",
             r#""2027-01-01T00:00:00Z""#,
         ),
-        Key::optional("audience", Kind::Text(&WORD), "The claim `aud`.", r#""capstan""#),
+        Key::optional("audience", Kind::Text(&CLAIM), "The claim `aud`.", r#""capstan""#),
     ],
     ..Table::EMPTY
 };
@@ -161,10 +164,13 @@ const KEY_SET: Table = Table {
     description: "A JSON Web Key Set (RFC 7517) of public keys.",
     keys: &[Key::required(
         "keys",
-        Kind::List { of: &Kind::PublicKey, min: 1, max: None },
+        Kind::List { of: &Kind::PublicKey, min: 1, max: Some(JWKS_KEYS_MAX) },
         "The keys.",
         r#"[{"kty": "OKP", "crv": "Ed25519", "kid": "1", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]"#,
     )],
+    notes: &[
+        "If there are several keys, each has a `kid` of its own. The set has at most 64 KiB as JSON.",
+    ],
     ..Table::EMPTY
 };
 

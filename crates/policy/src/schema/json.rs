@@ -1,9 +1,10 @@
 //! JSON Schema of a document (draft 2020-12).
 
+use capstan_iam::limits::{CLAIMS_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX};
+use capstan_iam::{KEY_TYPES, SECRET_MEMBERS};
 use serde_json::{Map, Value, json};
 
 use super::{Document, Key, Kind, Rule, Shape, Table, Test, Text, texts};
-use crate::details::PRIVATE_MEMBERS;
 use crate::scalar::INTEGER_MAX;
 
 impl Document {
@@ -70,25 +71,28 @@ fn kind(kind: &Kind) -> Map<String, Value> {
             "type": ["string", "boolean", "integer"],
             "minimum": -INTEGER_MAX,
             "maximum": INTEGER_MAX,
+            "maxLength": PROPERTY_BYTES_MAX,
         }),
         Kind::Attributes => json!({
             "type": "object",
+            "maxProperties": PROPERTIES_MAX,
             "propertyNames": text(&texts::PROPERTY),
             "additionalProperties": self::kind(&Kind::Attribute),
         }),
         Kind::Claims(form) => json!({
             "type": "object",
-            "propertyNames": text(&texts::PROPERTY),
+            "maxProperties": CLAIMS_MAX,
+            "propertyNames": text(&texts::CLAIM_NAME),
             "additionalProperties": text(form),
         }),
         Kind::PublicKey => {
             let mut names = text(&texts::PROPERTY);
-            names.insert("not".into(), json!({"enum": PRIVATE_MEMBERS}));
+            names.insert("not".into(), json!({"enum": SECRET_MEMBERS}));
             json!({
                 "type": "object",
                 "required": ["kty"],
                 "propertyNames": names,
-                "properties": {"kty": {"type": "string"}},
+                "properties": {"kty": {"enum": KEY_TYPES}},
                 "additionalProperties": {
                     "type": ["string", "boolean", "array"],
                     "items": {"type": "string"},

@@ -3,11 +3,12 @@
 //! than the reader if a text is not ASCII.
 
 use capstan_engine::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_SEGMENTS_MAX, SEGMENT_BYTES_MAX};
-
-use crate::{
-    CHALLENGE_BYTES_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX, SPIFFE_ID_BYTES_MAX,
-    TEXT_BYTES_MAX,
+use capstan_iam::limits::{
+    CLAIM_BYTES_MAX, PATTERN_BYTES_MAX, PATTERN_NESTING_MAX, PROPERTY_BYTES_MAX,
+    TRUST_DOMAIN_BYTES_MAX,
 };
+
+use crate::{CHALLENGE_BYTES_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX, TEXT_BYTES_MAX};
 
 /// A form of string.
 #[derive(Debug)]
@@ -190,10 +191,14 @@ pub(super) const HASH: Text = text(
 pub(super) const ATTRIBUTE: Text = Text {
     name: "attribute",
     description: || {
-        "`subject.NAME`, `resource.NAME`, `action.NAME` or `context.NAME`; the name is everything after the first dot"
-            .into()
+        format!(
+            "`subject.NAME`, `resource.NAME`, `action.NAME` or `context.NAME`; the name is everything after the first dot, \
+             1 to {PROPERTY_BYTES_MAX} bytes, no control characters"
+        )
     },
-    pattern: || r"^(?:subject|resource|action|context)\.[\s\S]+$".into(),
+    pattern: || {
+        format!(r"^(?:subject|resource|action|context)\.[^{CONTROL}]{{1,{PROPERTY_BYTES_MAX}}}$")
+    },
     min: 8,
     max: None,
 };
@@ -201,23 +206,47 @@ pub(super) const ATTRIBUTE: Text = Text {
 /// A property's name.
 pub(super) const PROPERTY: Text = text(
     "property name",
-    || format!("1 to {TEXT_BYTES_MAX} bytes, no control characters, not `<<`"),
+    || format!("1 to {PROPERTY_BYTES_MAX} bytes, no control characters, not `<<`"),
     || format!("^(?!<<$)[^{CONTROL}]+$"),
     1,
-    TEXT_BYTES_MAX,
+    PROPERTY_BYTES_MAX,
+);
+
+/// The name of a claim that has no key of its own.
+pub(super) const CLAIM_NAME: Text = text(
+    "claim name",
+    || {
+        format!(
+            "1 to {PROPERTY_BYTES_MAX} bytes, no control characters, not `<<`, `iss`, `sub` or `aud`"
+        )
+    },
+    || format!("^(?!(?:<<|iss|sub|aud)$)[^{CONTROL}]+$"),
+    1,
+    PROPERTY_BYTES_MAX,
+);
+
+/// The text of a claim.
+pub(super) const CLAIM: Text = text(
+    "claim",
+    || format!("1 to {CLAIM_BYTES_MAX} bytes, no control characters"),
+    || format!("^[^{CONTROL}]+$"),
+    1,
+    CLAIM_BYTES_MAX,
 );
 
 /// A pattern of claims.
 pub(super) const PATTERN: Text = text(
     "pattern",
     || {
-        "a regular expression in the syntax of the Rust crate `regex`, which begins with `^` and ends with `$`; it \
-         matches a text as a whole"
-            .into()
+        format!(
+            "a regular expression in the syntax of the Rust crate `regex`, which begins with `^` and ends with `$`; it \
+             matches a text as a whole, has at most {PATTERN_BYTES_MAX} bytes, and is nested at most \
+             {PATTERN_NESTING_MAX} deep"
+        )
     },
     || format!(r"^\^[^{CONTROL}]*\$$"),
     2,
-    TEXT_BYTES_MAX,
+    PATTERN_BYTES_MAX,
 );
 
 /// The SPIFFE ID of a workload.
@@ -225,13 +254,17 @@ pub(super) const SPIFFE_ID: Text = text(
     "SPIFFE ID",
     || {
         format!(
-            "`spiffe://trust-domain/path`, at most {SPIFFE_ID_BYTES_MAX} bytes; the trust domain is of `a-z 0-9 . _ -`, \
+            "`spiffe://trust-domain/path`, at most {CLAIM_BYTES_MAX} bytes; the trust domain is of `a-z 0-9 . _ -`, \
              a segment of the path of `A-Z a-z 0-9 . _ -`, and neither `.` nor `..`"
         )
     },
-    || format!("^spiffe://[a-z0-9._-]{{1,255}}(?:/{NO_DOTS}[A-Za-z0-9._-]+)+$"),
+    || {
+        format!(
+            "^spiffe://[a-z0-9._-]{{1,{TRUST_DOMAIN_BYTES_MAX}}}(?:/{NO_DOTS}[A-Za-z0-9._-]+)+$"
+        )
+    },
     12,
-    SPIFFE_ID_BYTES_MAX,
+    CLAIM_BYTES_MAX,
 );
 
 /// A host without a port.

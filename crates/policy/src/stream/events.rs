@@ -12,8 +12,9 @@ use serde::de::{
 use super::window::Stop;
 use crate::reader::{Kind, Next, Node};
 
-/// Longest key of a mapping, in bytes. YAML has at most 1,024 characters from the start of a key to its colon, blanks
-/// and escapes included: a character of one byte can take six. See also `BLANKS_MAX`.
+/// Longest key of a mapping, in bytes. A document with a longer one is read whole, by a reader that bounds the characters
+/// from the start of a key to its colon, blanks and escapes included: a character of one byte can take six. See also
+/// `BLANKS_MAX`.
 const KEY_BYTES_MAX: usize = 100;
 
 /// Reads the value at the start of these bytes into events. Returns the number of its bytes, with blanks before it. If

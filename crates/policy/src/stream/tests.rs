@@ -103,15 +103,15 @@ proptest! {
 #[test]
 fn a_window_grows_up_to_a_limit() {
     let read = |bytes: usize| {
-        let (start, end) = (r#"{"id": "a", "properties": {"long": ""#, "\"}}");
+        let (start, end) = (r#"{"id": "a/b", "capabilities": [""#, "\"]}");
         let text = "n".repeat(bytes - start.len() - end.len());
         let item = format!("{start}{text}{end}");
         let document = format!(
-            r#"{{"version": 1, "catalog": "chainguard-2025-08-14+errata", "identities": [{item}]}}"#
+            r#"{{"version": 1, "catalog": "chainguard-2025-08-14+errata", "roles": [{item}]}}"#
         );
         let window = Window::new(document.as_bytes());
         let read = read_document(window, &Catalogs::default(), |_| Facts::default());
-        read.map(|read| read.sink.identities.len()).map_err(|why| why.to_string())
+        read.map(|read| read.sink.roles.len()).map_err(|why| why.to_string())
     };
     for bytes in [WINDOW_BYTES - 1, WINDOW_BYTES, WINDOW_BYTES + 1, WINDOW_BYTES_MAX - 1] {
         assert_eq!(read(bytes), Ok(1), "{bytes}");

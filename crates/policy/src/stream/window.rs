@@ -8,8 +8,8 @@ use super::NotStreamed;
 pub(super) const WINDOW_BYTES: usize = 256 * 1024;
 /// The most bytes of a value, and of a window, which grows for it. A longer one is read whole with its document.
 pub(super) const WINDOW_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Most blanks one behind the other, since YAML has at most 1,024 characters from the start of a key to its colon. See
-/// also `KEY_BYTES_MAX`.
+/// Most blanks one behind the other, since a document that is read whole has a bound of the characters from the start of a
+/// key to its colon. See also `KEY_BYTES_MAX`.
 const BLANKS_MAX: usize = 255;
 
 /// Why a value is not read.

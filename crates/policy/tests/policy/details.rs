@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, reason = "documents of the test itself")]
 
 use capstan_engine::{Facts, Timestamp};
-use capstan_policy::{
-    Authentication, ClaimMatch, Details, Matcher, PATTERN_COMPILED_BYTES_MAX, StaticKeys,
-    TEXT_BYTES_MAX, stream_policy,
+use capstan_iam::limits::{
+    CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_KEYS_MAX, PATTERN_COMPILED_BYTES_MAX, PATTERNS_BYTES_MAX,
+    PROPERTIES_MAX, PROPERTY_BYTES_MAX,
 };
+use capstan_iam::{Authentication, ClaimMatch, ClientCertificate, Match, StaticKeys};
+use capstan_policy::{Details, TEXT_BYTES_MAX, stream_policy};
 
 use crate::common::{CATALOGS, check, check_acme, facts, load, policy};
 
@@ -53,9 +55,9 @@ fn every_kind_of_authentication_is_read() {
     );
     let one = |name: &str, value: &str| [(name.to_owned(), value.to_owned())].into();
     let expected = ClaimMatch {
-        issuer: Matcher::Exactly("https://a".into()),
-        subject: Matcher::Pattern("^x.*$".into()),
-        audience: Some(Matcher::Exactly("c".into())),
+        issuer: Match::Exact("https://a".into()),
+        subject: Match::Pattern("^x.*$".into()),
+        audience: Some(Match::Exact("c".into())),
         claims: one("env", "prod"),
         claim_patterns: one("run", "^[0-9]+$"),
     };
@@ -65,7 +67,7 @@ fn every_kind_of_authentication_is_read() {
     else {
         panic!("no claim match")
     };
-    assert_eq!((short.issuer, short.audience), (Matcher::Pattern("^a$".into()), None));
+    assert_eq!((short.issuer, short.audience), (Match::Pattern("^a$".into()), None));
     assert!(short.claims.is_empty() && short.claim_patterns.is_empty());
 
     let found = authentication(
@@ -78,11 +80,12 @@ fn every_kind_of_authentication_is_read() {
         jwks: r#"{"keys":[{"e":"AQAB","ext":true,"key_ops":["verify"],"kty":"RSA","n":"AQ"}]}"#
             .into(),
         expires_at: Some(Timestamp::new(1_798_761_600, 0)),
-        audience: "a".into(),
+        audience: Some("a".into()),
     };
     assert_eq!(found, Authentication::StaticKeys(expected));
     let found = authentication("{client_certificate: {spiffe_id: 'spiffe://a.b/c/d'}}");
-    assert_eq!(found, Authentication::ClientCertificate("spiffe://a.b/c/d".into()));
+    let spiffe_id = "spiffe://a.b/c/d".into();
+    assert_eq!(found, Authentication::ClientCertificate(ClientCertificate { spiffe_id }));
 }
 
 /// The complete diagnostics of an identity that authenticates so, each as column, key below `authentication`, found and
@@ -143,7 +146,7 @@ fn claims_are_named_once() {
         &[
             "33 .claim_match: found two forms of the claim issuer; expected either `issuer` or `issuer_pattern`",
             "33 .claim_match: found two forms of the claim audience; expected either `audience` or `audience_pattern`",
-            "75 .claim_match.subject: found an empty text; expected a text that is not empty",
+            "75 .claim_match.subject: found ``; expected a text (not empty)",
         ],
     );
     refused(
@@ -152,7 +155,7 @@ fn claims_are_named_once() {
             "69 .claim_match.claims: found the number `1`; expected a text (quote it to make it a string)",
             "72 .claim_match.claims: found ``; expected a claim's name (not empty)",
             "100 .claim_match.claim_patterns: found `z`; expected a pattern that begins with `^` and ends with `$` \
-             (it would match a part of the claim)",
+             (it can match a part of the claim; put alternatives in parentheses)",
         ],
     );
     refused(
@@ -173,7 +176,7 @@ fn patterns_match_a_claim_as_a_whole() {
         "^a",
         &[
             "62 .claim_match.subject_pattern: found `^a`; expected a pattern that begins with `^` and ends with \
-             `$` (it would match a part of the claim)",
+             `$` (it can match a part of the claim; put alternatives in parentheses)",
         ],
     );
     pattern(
@@ -194,14 +197,14 @@ fn patterns_match_a_claim_as_a_whole() {
     let large = format!(
         "62 .claim_match.subject_pattern: found `^(?:\\\\w{{9}}){{9}}$`; expected a \
          pattern that begins with `^` and ends with `$` (it takes more than {PATTERN_COMPILED_BYTES_MAX} bytes when \
-         it is compiled)"
+         it is compiled; use fewer or smaller repetitions)"
     );
     pattern(r"^(?:\w{9}){9}$", &[&large]);
     pattern(
         "",
         &[
             "62 .claim_match.subject_pattern: found ``; expected a pattern that begins with `^` and ends with `$` \
-             (it would match a part of the claim)",
+             (it can match a part of the claim; put alternatives in parentheses)",
         ],
     );
 }
@@ -224,9 +227,9 @@ fn keys_are_public_and_there_is_one() {
              member `d`",
             "93 .static_keys.jwks.keys[1]: found a private or symmetric key; expected a public key, which has no \
              member `k`",
-            "116 .static_keys.jwks.keys[2]: found a key without a type; expected the string `kty`, such as `kty: EC`",
+            "116 .static_keys.jwks.keys[2]: found a key without the type of a public key; expected `kty`, which is one of RSA, EC, OKP",
             "124 .static_keys.jwks.keys[3]: found the number `5`; expected a public key: a mapping",
-            "127 .static_keys.jwks.keys[4]: found a key without a type; expected the string `kty`, such as `kty: EC`",
+            "127 .static_keys.jwks.keys[4]: found a key without the type of a public key; expected `kty`, which is one of RSA, EC, OKP",
         ],
     );
     keys(
@@ -250,9 +253,100 @@ fn keys_are_public_and_there_is_one() {
         "{static_keys: {issuer: a, subject: b, jwks: {keys: [{kty: EC}]}, expires_at: soon, audience: ''}}",
         &[
             "96 .static_keys.expires_at: found `soon`; expected a time in RFC 3339, such as 2027-01-01T00:00:00Z",
-            "112 .static_keys.audience: found an empty text; expected a text that is not empty",
+            "112 .static_keys.audience: found ``; expected a text (not empty)",
         ],
     );
+}
+
+/// Limits are those of a store, so that whatever loads can be imported.
+#[test]
+fn what_a_store_does_not_hold_is_refused() {
+    let words = |count: usize, text: &str| {
+        let all: Vec<_> = (0..count).map(|at| format!("c{at}: {text}")).collect();
+        all.join(", ")
+    };
+    let claims = |rest: &str| format!("{{claim_match: {{issuer: a, subject: b, {rest}}}}}");
+    let longest = "x".repeat(CLAIM_BYTES_MAX);
+    authentication(&claims(&format!(
+        "audience: {longest}, claims: {{{}}}",
+        words(CLAIMS_MAX, "x")
+    )));
+    refused(
+        &claims(&format!("claims: {{{}}}", words(CLAIMS_MAX + 1, "x"))),
+        &[&format!(
+            "19 : found claim_match.claims: {} are more than {CLAIMS_MAX}; expected how an identity can authenticate",
+            CLAIMS_MAX + 1
+        )],
+    );
+    refused(
+        &claims("claims: {sub: x}"),
+        &[
+            "19 : found claim_match.claims: the claim sub has a field of its own; expected how an identity can authenticate",
+        ],
+    );
+    let pattern = format!("^{}$", "x".repeat(PATTERNS_BYTES_MAX / 4 - 2));
+    authentication(&claims(&format!("claim_patterns: {{{}}}", words(4, &pattern))));
+    refused(
+        &claims(&format!("claim_patterns: {{{}, d: ^$}}", words(4, &pattern))),
+        &[&format!(
+            "19 : found claim_match: patterns of {} bytes with their anchors are more than {PATTERNS_BYTES_MAX}; \
+             expected how an identity can authenticate",
+            PATTERNS_BYTES_MAX + 2
+        )],
+    );
+    let keys = |count: usize| {
+        let keys: Vec<_> = (0..count).map(|at| format!("{{kty: EC, kid: k{at}}}")).collect();
+        format!("{{static_keys: {{issuer: a, subject: b, jwks: {{keys: [{}]}}}}}}", keys.join(", "))
+    };
+    authentication(&keys(JWKS_KEYS_MAX));
+    refused(
+        &keys(JWKS_KEYS_MAX + 1),
+        &[&format!(
+            "63 .static_keys.jwks: found {} keys; expected 1 to {JWKS_KEYS_MAX}; expected a JSON Web Key Set of \
+             public keys",
+            JWKS_KEYS_MAX + 1
+        )],
+    );
+
+    let properties = |count: usize, bytes: usize| {
+        let value = "x".repeat(bytes);
+        let resource = format!("{{id: a, type: t, properties: {{{}}}}}", words(count, &value));
+        policy(&format!("resources: [{resource}]"))
+    };
+    assert!(load(properties(PROPERTIES_MAX, PROPERTY_BYTES_MAX)).is_ok());
+    check(
+        properties(PROPERTIES_MAX + 1, 1),
+        &[&format!(
+            "3:42: resources[0].properties: found properties beyond a limit; expected at most {PROPERTIES_MAX} \
+             properties, not {}",
+            PROPERTIES_MAX + 1
+        )],
+    );
+    check(
+        properties(1, PROPERTY_BYTES_MAX + 1),
+        &[&format!(
+            "3:42: resources[0].properties: found properties beyond a limit; expected values: at most \
+             {PROPERTY_BYTES_MAX} bytes, not {}",
+            PROPERTY_BYTES_MAX + 1
+        )],
+    );
+    let test = |name: &str, bytes: usize| {
+        let value = "x".repeat(bytes);
+        format!(
+            "role_bindings: [{{identity: alice, role: owner, scope: acme, when: [{{attribute: \"context.{name}\", \
+             equals: {value}}}]}}]"
+        )
+    };
+    check_acme(&test("<<", PROPERTY_BYTES_MAX), &[]);
+    let bound = |expected: &str| {
+        format!(
+            "7:68: role_bindings[0].when[0]: found a condition beyond a limit; expected {expected}"
+        )
+    };
+    let long =
+        format!("its value: at most {PROPERTY_BYTES_MAX} bytes, not {}", PROPERTY_BYTES_MAX + 1);
+    check_acme(&test("a", PROPERTY_BYTES_MAX + 1), &[&bound(&long)]);
+    check_acme(&test("\\n", 1), &[&bound("its name: no control characters")]);
 }
 
 #[test]
@@ -264,7 +358,7 @@ fn certificates_have_a_spiffe_id() {
     refused(
         "{client_certificate: {spiffe_id: 'https://a/b'}}",
         &[
-            "52 .client_certificate.spiffe_id: found `https://a/b`; expected a SPIFFE ID (spiffe://trust-domain/path)",
+            "52 .client_certificate.spiffe_id: found `https://a/b`; expected the SPIFFE ID of a workload (spiffe://TRUST-DOMAIN/PATH, with a domain in lower case and no empty or dotted segment)",
         ],
     );
 }

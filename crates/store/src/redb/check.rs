@@ -6,14 +6,13 @@ use std::path::Path;
 use ::redb::{ReadableTable as _, ReadableTableMetadata as _};
 
 use super::RedbStore;
-use super::commit::After;
 use super::dir::Dir;
 use super::error::OpenError;
-use super::opening::{Opened, open as open_store};
+use super::opening::{Opened, open as open_store, open_verified};
 use super::schema::{Kept, TableError, open, read_transaction};
 use super::view::{Tables, caught};
 use crate::batch::bytes_of;
-use crate::{Head, Limits, StoreError};
+use crate::{Head, Limits};
 
 /// What [`RedbStore::check`] found in a store without a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +38,8 @@ pub struct Compacted {
 
 impl RedbStore {
     /// Reads every record of the store in a directory, and verifies checksums, the head, and the digests of the kept
-    /// transactions. The store must not be open. This blocks.
+    /// transactions. The store must not be open. The file is not changed, but made private. This blocks.
+    /// `capstan store check` calls it.
     ///
     /// # Errors
     ///
@@ -48,23 +48,12 @@ impl RedbStore {
         let dir = Dir::open(dir)?;
         dir.look()?;
         let Opened { handle: _open, tables, meta } =
-            open_store(&dir, &dir.file(), &Limits::default(), 1, true)?;
+            open_verified(&dir, &dir.file(), &Limits::default(), 1)?;
         caught(|| verify(&tables, meta.head, meta.kept)).map_err(|error| of_file(&dir, error))
     }
 
-    /// Reads every record of an open store, as [`Self::check`] does, at the current revision. Writes go on meanwhile.
-    /// This blocks. What is in a cache, of redb or of the kernel, is not read from the disk.
-    ///
-    /// # Errors
-    ///
-    /// The first fault that is found.
-    pub fn scrub(&self) -> Result<Checked, StoreError> {
-        let (tables, After { head, kept }) = self.shared.fresh_tables()?;
-        Ok(caught(|| verify(&tables, head, kept))?)
-    }
-
     /// Makes the file of a store as short as its content allows. The store must not be open. This blocks, and a crash
-    /// meanwhile loses nothing.
+    /// meanwhile loses nothing. `capstan store compact` calls it.
     ///
     /// # Errors
     ///
@@ -95,7 +84,7 @@ fn of_file(dir: &Dir, error: TableError) -> OpenError {
     }
 }
 
-fn verify(tables: &Tables, last: Head, kept: Kept) -> Result<Checked, TableError> {
+pub(super) fn verify(tables: &Tables, last: Head, kept: Kept) -> Result<Checked, TableError> {
     let (mut entries, mut entry_bytes) = (0_u64, 0_u64);
     for entry in tables.state.iter()? {
         let (key, record) = entry?;

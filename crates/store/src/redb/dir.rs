@@ -16,7 +16,8 @@ use std::path::{Path, PathBuf};
 
 use ::redb::StorageBackend;
 use rustix::fs::OFlags;
-use rustix::process::geteuid;
+use rustix::io::Errno;
+use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::disk::{Disk, FileBackend, Room, room_of};
 use super::error::OpenError;
@@ -217,8 +218,7 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                let pid = fs::read_to_string(&path).ok().and_then(|it| it.trim().parse().ok());
-                return Err(OpenError::AlreadyOpen { path: dir.to_owned(), pid });
+                return Err(OpenError::AlreadyOpen { path: dir.to_owned(), pid: holder(&path) });
             }
             Err(TryLockError::Error(error)) => return Err(OpenError::io(&path, error)),
         }
@@ -235,6 +235,15 @@ fn lock(dir: &Path) -> Result<File, OpenError> {
             };
         }
     }
+}
+
+/// The process that a lock file names, if there is such a process: its holder writes its own id only after it has the
+/// lock, and cannot do so on a full disk. Then the file still names one that has ended.
+fn holder(lock: &Path) -> Option<u32> {
+    let pid: u32 = fs::read_to_string(lock).ok()?.trim().parse().ok()?;
+    let process = Pid::from_raw(i32::try_from(pid).ok()?)?;
+    // A process of another user may not be signalled, but is there.
+    (test_kill_process(process) != Err(Errno::SRCH)).then_some(pid)
 }
 
 fn write_pid(file: &File) -> io::Result<()> {

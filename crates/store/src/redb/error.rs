@@ -42,7 +42,7 @@ pub enum OpenError {
     AlreadyOpen {
         /// The directory.
         path: PathBuf,
-        /// The process that has it open, unless it has not yet written it down.
+        /// The process that has it open, if the lock file names one that runs.
         pid: Option<u32>,
     },
     /// The file has no bytes.

@@ -80,18 +80,33 @@ pub(super) fn open(
     number: u64,
     verify: bool,
 ) -> Result<Opened, OpenError> {
-    let backend = |anew| {
-        let backend = disk.open(anew).map_err(|error| OpenError::io(path, error))?;
-        let length = backend.len().map_err(|error| OpenError::io(path, error))?;
-        // redb makes a new store in an empty file.
-        if length == 0 { Err(OpenError::Empty(path.to_owned())) } else { Ok((backend, length)) }
-    };
     if verify {
-        let (file, length) = backend(true)?;
-        let overlay = Overlay::over(file, length);
-        open_backend(Box::new(overlay), path, limits, number, true)?;
+        open_verified(disk, path, limits, number)?;
     }
-    open_backend(backend(false)?.0, path, limits, number, false)
+    let (file, _) = backend(disk, path, false)?;
+    open_backend(file, path, limits, number, false)
+}
+
+/// Reads and verifies every page, and opens a handle whose writes stay in memory.
+pub(super) fn open_verified(
+    disk: &dyn Disk,
+    path: &Path,
+    limits: &Limits,
+    number: u64,
+) -> Result<Opened, OpenError> {
+    let (file, length) = backend(disk, path, true)?;
+    open_backend(Box::new(Overlay::over(file, length)), path, limits, number, true)
+}
+
+/// The bytes of a disk, and how many there are. redb would make a new store of an empty file.
+fn backend(
+    disk: &dyn Disk,
+    path: &Path,
+    anew: bool,
+) -> Result<(Box<dyn StorageBackend>, u64), OpenError> {
+    let backend = disk.open(anew).map_err(|error| OpenError::io(path, error))?;
+    let length = backend.len().map_err(|error| OpenError::io(path, error))?;
+    if length == 0 { Err(OpenError::Empty(path.to_owned())) } else { Ok((backend, length)) }
 }
 
 /// Opens a handle on a backend that is not empty. `verify`: let redb read and verify every page; it then

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::batch::{bytes_of, text_of};
 use crate::head::HEAD_BYTES;
-use crate::limits::LOG_CHUNK_BYTES;
+use crate::limits::{LOG_CHUNK_BYTES, WATCH_QUEUE_TRANSACTIONS};
 use crate::{Committed, Head, Op, StoreError, envelope};
 
 /// The format of this program. A store with a higher one is refused.
@@ -252,8 +252,19 @@ pub(super) fn read_transaction(
     log: &impl ReadableTable<&'static [u8], &'static [u8]>,
     seq: u64,
 ) -> Result<Logged, TableError> {
-    let mut encoded = read_chunk(log, seq, 0)?;
-    let (chunks, _) = start_of(&encoded).ok_or_else(|| malformed_transaction(seq))?;
+    let first = read_chunk(log, seq, 0)?;
+    let (chunks, _) = start_of(&first).ok_or_else(|| malformed_transaction(seq))?;
+    read_rest(log, seq, first, chunks)
+}
+
+/// Reads the chunks of a transaction behind the first one.
+fn read_rest(
+    log: &impl ReadableTable<&'static [u8], &'static [u8]>,
+    seq: u64,
+    first: Vec<u8>,
+    chunks: u32,
+) -> Result<Logged, TableError> {
+    let mut encoded = first;
     for chunk in 1..chunks {
         encoded.extend(read_chunk(log, seq, chunk)?);
     }
@@ -271,8 +282,8 @@ pub(super) fn read_transaction(
     decode(encoded).ok_or_else(|| malformed_transaction(seq))
 }
 
-/// Reads transactions of the log from this sequence number up to `last`, until they have `bytes_max` bytes of keys and
-/// values, at least one.
+/// Reads transactions of the log from this sequence number up to `last`: at least one, and no more than
+/// [`WATCH_QUEUE_TRANSACTIONS`] and `bytes_max` bytes of keys and values allow.
 pub(super) fn read_transactions(
     log: &impl ReadableTable<&'static [u8], &'static [u8]>,
     from: u64,
@@ -281,13 +292,14 @@ pub(super) fn read_transactions(
 ) -> Result<VecDeque<Committed>, TableError> {
     let mut read = VecDeque::new();
     let mut bytes = 0_u64;
-    for seq in from..=last {
-        let transaction = read_transaction(log, seq)?.committed;
-        bytes = bytes.saturating_add(bytes_of(&transaction.ops));
-        read.push_back(transaction);
-        if bytes >= bytes_max {
+    for seq in (from..=last).take(WATCH_QUEUE_TRANSACTIONS) {
+        let first = read_chunk(log, seq, 0)?;
+        let (chunks, more) = start_of(&first).ok_or_else(|| malformed_transaction(seq))?;
+        bytes = bytes.saturating_add(more);
+        if bytes > bytes_max && !read.is_empty() {
             break;
         }
+        read.push_back(read_rest(log, seq, first, chunks)?.committed);
     }
     Ok(read)
 }

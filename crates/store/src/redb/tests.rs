@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::check::verify;
 use super::opening::make;
 use super::schema::{Kept, Meta, read_transaction};
+use super::view::caught;
 use super::*;
 use crate::limits::LOG_CHUNK_BYTES;
 use crate::{HEAD_BYTES, Op, Transaction};
@@ -62,6 +64,15 @@ fn append(store: &RedbStore, expected: &Head, batch: &Batch) -> Result<Head, App
 /// What [`Journal::head`] answers, on this thread.
 fn recovered(store: &RedbStore) -> Result<Arc<Snapshot>, StoreError> {
     store.shared.latest().map_or_else(|| store.shared.recovered(), Ok)
+}
+
+/// Verifies an open store as [`RedbStore::check`] does. Its tables share nothing with those of readers, which hold some
+/// pages.
+fn scrub(store: &RedbStore) -> Result<Checked, StoreError> {
+    let mut writer = store.shared.lock();
+    writer.reopen(&store.shared)?;
+    let (tables, After { head, kept }) = writer.tables()?;
+    Ok(caught(|| verify(&tables, head, kept))?)
 }
 
 fn dump(view: &dyn View) -> Result<State, StoreError> {

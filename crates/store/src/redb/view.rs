@@ -73,7 +73,7 @@ impl Snapshot {
         Ok(caught(|| read(&tables))?)
     }
 
-    /// Transactions from this sequence number on, about as many bytes as a watcher may hold.
+    /// Transactions from this sequence number on: at least one, and no more than a watcher may hold.
     pub(super) fn transactions(
         &self,
         from: u64,

@@ -2,7 +2,7 @@
 //!
 //! redb lets a handle write no more after the disk has failed once. So the handle is dropped, and another one is
 //! opened, which reads what the disk really has. That happens in the call that failed, or, if it is not possible
-//! yet, in a later one. Three failures within a minute end the writing until an operator says otherwise: a
+//! yet, in a later one. Three failures within a minute end the writing until the store is opened anew: a
 //! disk that fails again and again must not be trusted with more.
 
 use std::collections::VecDeque;
@@ -71,13 +71,6 @@ impl Writer {
         Snapshot { head, generation: self.generation, kept, tables, shared }
     }
 
-    /// New tables of the state as it is now.
-    pub(super) fn tables(&self) -> Result<(Tables, After), TableError> {
-        let Some(handle) = &self.handle else { return Err(TableError::Failed(pause())) };
-        let tables = caught(|| Tables::latest(handle.database()?, handle.number))?;
-        Ok((tables, self.after))
-    }
-
     /// See [`crate::Journal::append`].
     pub(super) fn append(
         &mut self,
@@ -85,12 +78,12 @@ impl Writer {
         expected: &Head,
         batch: &Batch,
     ) -> Result<Head, AppendError> {
+        // A reader met a failure, or redb one that it could do without. It may be the one that ends the writing.
+        if let Some(cause) = self.handle.as_ref().and_then(|handle| handle.trace.failure()) {
+            self.drop_handle(shared, Fault::of(&cause, true));
+        }
         if let Some(reason) = &self.stopped {
             return Err(StoreError::ReadOnly(reason.clone()).into());
-        }
-        // A reader met a failure, or redb one that it could do without.
-        if let Some(cause) = self.handle.as_ref().and_then(|handle| handle.trace.failure()) {
-            self.drop_handle(shared, matches!(definite(cause), StoreError::Full));
         }
         self.reopen(shared)?;
         if self.after.head != *expected {
@@ -118,7 +111,7 @@ impl Writer {
                 // It is durable, whatever comes now.
                 match caught(|| Tables::latest(handle.database()?, handle.number)) {
                     Ok(tables) => shared.publish(self.snapshot(tables, shared)),
-                    Err(_) => self.drop_handle(shared, false),
+                    Err(_) => self.drop_handle(shared, Fault::Disk),
                 }
                 Ok(after.head)
             }
@@ -133,25 +126,26 @@ impl Writer {
             (Some(cause), _) | (None, TableError::Failed(cause)) => Ok(cause),
             (None, TableError::Corrupt(reason)) => Err(reason),
         };
+        let is_unknown = failed.perhaps.is_some();
+        let fault = cause.as_ref().map_or(Fault::Disk, |cause| Fault::of(cause, is_unknown));
         let answer = match (failed.perhaps, cause) {
             (Some(_), cause) => StoreError::OutcomeUnknown(cause.unwrap_or_else(io::Error::other)),
             (None, Ok(cause)) => definite(cause),
             (None, Err(reason)) => StoreError::Corrupt(reason),
         };
-        if failed.perhaps.is_some() {
+        if is_unknown {
             self.perhaps = failed.perhaps;
             self.generation = self.generation.saturating_add(1);
         }
-        self.drop_handle(shared, matches!(answer, StoreError::Full));
+        self.drop_handle(shared, fault);
         answer
     }
 
-    /// Drops a handle that failed, and opens another one if that is possible now. A full disk is no fault: what it has
-    /// is as it was.
-    fn drop_handle(&mut self, shared: &Arc<Shared>, is_full: bool) {
+    /// Drops a handle that failed, and opens another one if that is possible now.
+    fn drop_handle(&mut self, shared: &Arc<Shared>, fault: Fault) {
         self.handle = None;
-        if !is_full {
-            self.verify = true;
+        self.verify |= fault != Fault::Full;
+        if fault == Fault::Disk {
             self.count_failure(&shared.limits);
         }
         let _later = self.reopen(shared);
@@ -160,7 +154,7 @@ impl Writer {
     /// What a reader calls whose read failed: opens a new handle, if the one it read with is still in use.
     pub(super) fn renew(&mut self, shared: &Arc<Shared>, handle: u64) -> Result<(), StoreError> {
         if self.handle.as_ref().is_some_and(|current| current.number == handle) {
-            self.drop_handle(shared, false);
+            self.drop_handle(shared, Fault::Disk);
         }
         self.reopen(shared)
     }
@@ -175,12 +169,6 @@ impl Writer {
                 limits.failures_period.as_secs()
             ));
         }
-    }
-
-    /// Writes again after [`FAILURES_MAX`] failures.
-    pub(super) fn resume(&mut self) {
-        self.stopped = None;
-        self.failures.clear();
     }
 
     /// Opens a handle if there is none.
@@ -234,6 +222,13 @@ impl Writer {
 
 #[cfg(test)]
 impl Writer {
+    /// New tables of the state as it is now.
+    pub(super) fn tables(&self) -> Result<(Tables, After), TableError> {
+        let Some(handle) = &self.handle else { return Err(TableError::Failed(pause())) };
+        let tables = caught(|| Tables::latest(handle.database()?, handle.number))?;
+        Ok((tables, self.after))
+    }
+
     /// Lets the next try to open the file begin now.
     pub(super) fn end_pause(&mut self) {
         self.open_after = None;
@@ -245,13 +240,39 @@ impl Writer {
     }
 }
 
+/// What a failure says of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    /// It was full before something was committed: what it has is as it was.
+    Full,
+    /// It was full, perhaps while something was committed: no fault, but it may lack pages that were written.
+    FullMeanwhile,
+    /// It failed.
+    Disk,
+}
+
+impl Fault {
+    /// `is_unknown`: a commit may have been made, or it is not known when the failure was.
+    fn of(cause: &io::Error, is_unknown: bool) -> Self {
+        match (is_full(cause), is_unknown) {
+            (true, false) => Self::Full,
+            (true, true) => Self::FullMeanwhile,
+            (false, _) => Self::Disk,
+        }
+    }
+}
+
+fn is_full(cause: &io::Error) -> bool {
+    use io::ErrorKind;
+    let kinds = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded, ErrorKind::FileTooLarge];
+    kinds.contains(&cause.kind())
+}
+
 /// A failure before which nothing was committed.
 fn definite(cause: io::Error) -> StoreError {
     use io::ErrorKind;
     match cause.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
-            StoreError::Full
-        }
+        _ if is_full(&cause) => StoreError::Full,
         ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
             StoreError::ReadOnly(cause.to_string())
         }

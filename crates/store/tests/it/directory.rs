@@ -1,6 +1,7 @@
 //! What is refused in place of a store, with an error of its own each, and without changing it.
 
 use std::fs::{self, File, Permissions};
+use std::ops::Bound;
 use std::os::unix::fs::{FileExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
@@ -74,6 +75,18 @@ fn a_store_is_private_and_its_first_batch_is_there_from_the_start() {
     let checked = RedbStore::check(&stored.dir).unwrap();
     assert_eq!((checked.head.seq, checked.head.epoch, checked.head.n_ops), (1, 1, 200));
     assert_eq!((checked.entries, checked.entry_bytes, checked.kept_from), (200, 200 * 507, 1));
+
+    // Who checks a store changes nothing, not even what a crash has left to be repaired.
+    let store = stored.open().unwrap();
+    fs::copy(&stored.file, stored.dir.join("crashed")).unwrap();
+    drop(store);
+    fs::rename(stored.dir.join("crashed"), &stored.file).unwrap();
+    let before =
+        (fs::read(&stored.file).unwrap(), stored.file.metadata().unwrap().modified().unwrap());
+    assert_eq!(RedbStore::check(&stored.dir).unwrap(), checked);
+    let after =
+        (fs::read(&stored.file).unwrap(), stored.file.metadata().unwrap().modified().unwrap());
+    assert!(before == after);
 
     // A restored copy may have the mode of its archive.
     fs::set_permissions(&stored.file, Permissions::from_mode(0o644)).unwrap();
@@ -200,7 +213,7 @@ fn a_record_that_does_not_belong_to_its_key_is_no_value() {
     assert_eq!(view.get(b"key 008").unwrap_err().to_string(), corrupt);
     assert_eq!(view.get(b"key 007").unwrap().unwrap().len(), 500);
     let mut seen = 0;
-    let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let all = (Bound::Unbounded, Bound::Unbounded);
     let counted = view.scan(all, &mut |_, _| {
         seen += 1;
         true
@@ -244,13 +257,24 @@ fn a_record_that_does_not_belong_to_its_key_is_no_value() {
     );
 }
 
-/// A disk that changes what it holds, while the store is open: what was read is right, and verifying finds the change.
+/// A disk that changes what it holds, while the store is open: who reads it gets an error.
 #[test]
 fn a_bit_that_flips_while_the_store_is_open_is_found() {
     let stored = Stored::new();
     let limits = Limits { cache_bytes: 0, ..Limits::default() };
     let store = RedbStore::open(&stored.dir, limits).unwrap();
-    assert_eq!(store.scrub().unwrap().entries, 200);
+    let run = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let view = run.block_on(store.view()).unwrap();
+    let read = || {
+        let mut entries = 0;
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        view.scan(all, &mut |_, _| {
+            entries += 1;
+            true
+        })?;
+        Ok(entries)
+    };
+    assert_eq!(read().unwrap(), 200);
     let whole = fs::read(&stored.file).unwrap();
     let value = [7; 500];
     let places = (0..whole.len() - value.len()).filter(|place| whole[*place..].starts_with(&value));
@@ -260,18 +284,18 @@ fn a_bit_that_flips_while_the_store_is_open_is_found() {
     for place in &places {
         let file = File::options().write(true).open(&stored.file).unwrap();
         file.write_all_at(&[6], *place).unwrap();
-        match store.scrub() {
+        match read() {
             Err(StoreError::Corrupt(reason)) => {
                 assert!(reason.contains("checksum"), "{reason}");
                 found += 1;
             }
-            Ok(_) => {} // a page that is not in use any more, or that redb has in memory
+            Ok(_) => {} // a page of the log, one that is not in use any more, or one that redb has in memory
             Err(other) => panic!("{other}"),
         }
         file.write_all_at(&[7], *place).unwrap();
     }
-    assert!(found * 4 >= places.len() * 3, "{found} of {} changes were found", places.len());
-    assert_eq!(store.scrub().unwrap().entries, 200);
+    assert!(found * 4 >= places.len(), "{found} of {} changes were found", places.len());
+    assert_eq!(read().unwrap(), 200);
 }
 
 #[test]

@@ -56,7 +56,8 @@ fn the_page_explains_every_error() {
         OpenError::Foreign { path: path.clone(), reason: String::new() },
         OpenError::Corrupt { path: path.clone(), reason: String::new() },
         OpenError::Newer { path: path.clone(), found: 7, known: 1 },
-        OpenError::ReadOnly { path, source: failed() },
+        OpenError::ReadOnly { path: path.clone(), source: failed() },
+        OpenError::Io { path, source: failed() },
     ];
     let store = [
         StoreError::Full,

@@ -1,6 +1,6 @@
 //! Each limit is met exactly, and exceeded by one.
 
-use capstan_store::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use capstan_store::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, WATCH_QUEUE_TRANSACTIONS};
 use capstan_store::{
     AppendError, Batch, Journal, Limits, MemoryStore, Op, RedbStore, Transaction, WatchError,
 };
@@ -123,7 +123,15 @@ fn the_history_has_a_longest_length() {
 /// `WATCH_QUEUE_BYTES`, with a smaller value: what a watcher has not read ahead is lost to it when it is removed.
 #[test]
 fn a_watcher_reads_ahead_no_more_than_its_queue_holds() {
-    let limits = Limits { history_transactions_max: 10, watch_queue_bytes: 4, ..Limits::default() };
+    // Two transactions of two bytes fit, and a third does not; nor does it into five bytes.
+    for watch_queue_bytes in [4, 5] {
+        let limits =
+            Limits { history_transactions_max: 10, watch_queue_bytes, ..Limits::default() };
+        reads_two_ahead(limits);
+    }
+}
+
+fn reads_two_ahead(limits: Limits) {
     on_both(limits, async |journal| {
         for _ in 0..10 {
             accepted(&*journal, batch(vec![put("k", "v")])).await;
@@ -133,6 +141,42 @@ fn a_watcher_reads_ahead_no_more_than_its_queue_holds() {
             accepted(&*journal, batch(vec![put("k", "v")])).await;
         }
         for seq in 1..=2 {
+            assert_eq!(watch.next().await.unwrap().unwrap().head.seq, seq);
+        }
+        assert!(matches!(watch.next().await, Some(Err(WatchError::TooSlow))));
+    });
+}
+
+/// A transaction that is longer than the queue is read alone, and only a transaction that is longer than what is left ends
+/// what is read at a time.
+#[test]
+fn a_watcher_reads_a_long_transaction_alone() {
+    let limits = Limits { history_transactions_max: 3, watch_queue_bytes: 4, ..Limits::default() };
+    on_both(limits, async |journal| {
+        for length in [1, 9, 1] {
+            accepted(&*journal, batch(vec![put("k", vec![1; length])])).await;
+        }
+        let mut watch = journal.watch(1).await.unwrap();
+        accepted(&*journal, batch(vec![put("k", "v")])).await;
+        assert_eq!(watch.next().await.unwrap().unwrap().head.seq, 1);
+        assert_eq!(watch.next().await.unwrap().unwrap().head.seq, 2);
+        for _ in 0..2 {
+            accepted(&*journal, batch(vec![put("k", "v")])).await;
+        }
+        assert!(matches!(watch.next().await, Some(Err(WatchError::TooSlow))));
+    });
+}
+
+/// Transactions without operations have no bytes, but are not read without end.
+#[test]
+fn a_watcher_reads_ahead_no_more_transactions_than_its_queue_holds() {
+    let limits = Limits { history_transactions_max: 2_000, ..Limits::default() };
+    on_both(limits, async |journal| {
+        let empty = || Batch { transactions: vec![Transaction::default(); 2_000], side: vec![] };
+        accepted(&*journal, empty()).await;
+        let mut watch = journal.watch(1).await.unwrap();
+        accepted(&*journal, empty()).await;
+        for seq in 1..=WATCH_QUEUE_TRANSACTIONS as u64 {
             assert_eq!(watch.next().await.unwrap().unwrap().head.seq, seq);
         }
         assert!(matches!(watch.next().await, Some(Err(WatchError::TooSlow))));

@@ -86,6 +86,26 @@ fn a_second_process_is_refused_and_a_killed_one_leaves_no_lock() {
     }
 }
 
+/// Who has the lock may not have written its process id yet: then the file names a process that has ended.
+#[test]
+fn a_process_that_has_ended_is_not_said_to_have_the_store() {
+    let parent = tempfile::tempdir().unwrap();
+    let dir = parent.path().join("data");
+    RedbStore::init(&dir, 1, &Batch::default(), &Limits::default()).unwrap();
+    let mut ended = Command::new("true").spawn().unwrap();
+    ended.wait().unwrap();
+    for text in [ended.id().to_string(), "0".into(), "-1".into(), "4294967295".into(), "no".into()]
+    {
+        std::fs::write(dir.join("lock"), text).unwrap();
+        let held = std::fs::File::open(dir.join("lock")).unwrap();
+        held.lock().unwrap();
+        let refused = RedbStore::open(&dir, Limits::default()).unwrap_err();
+        let text = format!("the store in `{}` is already open", dir.display());
+        assert_eq!(refused.to_string(), text);
+    }
+    RedbStore::open(&dir, Limits::default()).unwrap();
+}
+
 /// An fsync of the kernel's that fails once, as on a bad disk: the outcome is unknown, the head tells, and writes go on
 /// in the same process.
 #[test]

@@ -296,7 +296,6 @@ proptest! {
                 let state = IdentityState {
                     registered: registered.is_some(),
                     disabled: registered.is_some_and(|one| one.disabled),
-                    bound: world.facts.role_bindings.iter().any(|one| one.identity == *identity),
                 };
                 prop_assert_eq!(snapshot.identity_state(identity.as_path()), Some(state));
             }

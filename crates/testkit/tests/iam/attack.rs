@@ -235,7 +235,7 @@ fn role_content(before: &Managed, who: &str, change: &ObjectChange) -> Option<St
 }
 
 /// The rules whose absence an attack finds.
-pub(crate) const FOUND_BY_ATTACK: [Rule; 12] = [
+pub(crate) const FOUND_BY_ATTACK: [Rule; 11] = [
     Rule::Grant,
     Rule::RoleCreate,
     Rule::RoleUpdate,
@@ -246,6 +246,5 @@ pub(crate) const FOUND_BY_ATTACK: [Rule; 12] = [
     Rule::Organization,
     Rule::AcrossOrganizations,
     Rule::Duration,
-    Rule::PreState,
     Rule::Delete,
 ];

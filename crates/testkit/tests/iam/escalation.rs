@@ -44,12 +44,17 @@ struct Ran {
 }
 
 /// Runs sequences in random worlds until one of them violates something.
-fn run(seed: u64, sequences: u64, rules: RuleSet, ran: &mut Ran) -> Result<(), Box<Violation>> {
+fn run(
+    seed: u64,
+    sequences: u64,
+    set: impl Fn(&mut Managed),
+    ran: &mut Ran,
+) -> Result<(), Box<Violation>> {
     let mut rng = Rng::with_seed(seed);
     let first = ran.sequences;
     while ran.sequences - first < sequences {
         let (mut before, own) = world(&mut rng);
-        before.rules = rules;
+        set(&mut before);
         for _ in 0..SEQUENCES_A_WORLD {
             let mut attack = Attack::new(&before, &own);
             ran.sequences += 1;
@@ -72,7 +77,7 @@ fn run(seed: u64, sequences: u64, rules: RuleSet, ran: &mut Ran) -> Result<(), B
 #[test]
 fn no_sequence_gains_anything() {
     let (sequences, start, mut ran) = (sequences(), Instant::now(), Ran::default());
-    if let Err(violation) = run(7, sequences, RuleSet::FULL, &mut ran) {
+    if let Err(violation) = run(7, sequences, |_| {}, &mut ran) {
         panic!("after {} sequences: {violation}", ran.sequences);
     }
     println!("{ran:?} in {:?}", start.elapsed());
@@ -120,7 +125,8 @@ fn small_worlds_are_enough_to_find_a_missing_rule() {
 fn every_rule_that_is_left_out_is_found() {
     for rule in FOUND_BY_ATTACK {
         let (start, mut ran) = (Instant::now(), Ran::default());
-        let found = run(11, FOUND_WITHIN, RuleSet::FULL.without(rule), &mut ran);
+        let set = |world: &mut Managed| world.rules = RuleSet::FULL.without(rule);
+        let found = run(11, FOUND_WITHIN, set, &mut ran);
         let violation = found.expect_err(rule.number());
         let (number, took) = (rule.number(), start.elapsed());
         println!("{number}: after {} sequences, {took:?}: {violation}", ran.sequences);
@@ -129,4 +135,12 @@ fn every_rule_that_is_left_out_is_found() {
     let others: Vec<_> =
         Rule::ALL.into_iter().filter(|one| !FOUND_BY_ATTACK.contains(one)).collect();
     assert_eq!(others, [Rule::Own, Rule::Visibility, Rule::ClosedCatalog]);
+}
+
+/// R15 is no rule that can be left out: the state that a batch is judged on is made to be another one.
+#[test]
+fn a_batch_that_is_judged_on_what_it_gives_is_found() {
+    let mut ran = Ran::default();
+    let found = run(11, FOUND_WITHIN, |world| world.judges_before = false, &mut ran);
+    println!("R15: after {} sequences: {}", ran.sequences, found.unwrap_err());
 }

@@ -1,7 +1,13 @@
 //! Attacks and mistakes of the catalogue of faults: rows X1, X3, X4, X6, X9 to X14, X18, M2, M4, M5, M7, M8, M9.
 //! X10 is in `settled.rs` (an update of a binding), M8 and M9 likewise (batches, groups that are not empty).
 
-use capstan_iam::{Cause, Kind, Object, Rule};
+use std::cell::Cell;
+
+use capstan_engine::Path;
+use capstan_iam::{
+    Actor, Cause, Context, IdentityUpdate, Kind, Object, Objects, ObjectsError, Operation, Rule,
+    RuleSet, State, UpdateRole, UpdateRoleBinding, judge,
+};
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, after};
 
@@ -186,7 +192,7 @@ fn x9_a_role_is_bound_only_at_or_below_its_home() {
     does(&mut world, "gina", &role("globex/r", &["doc.read"]));
     does(&mut world, "alice", &role("acme/shop/r", &["doc.read"]));
     for role in ["globex/r", "acme/shop/r"] {
-        for who in [actor("alice"), capstan_iam::Actor::Operator] {
+        for who in [actor("alice"), Actor::Operator] {
             let refusal = refused_to(&world, &who, &bind("bob", role, "acme"));
             assert_eq!(
                 (invalid(&refusal), refusal.rule),
@@ -262,31 +268,25 @@ fn x11_an_identity_with_lasting_rights_is_not_taken_over_for_a_while() {
 #[test]
 fn x12_an_organization_keeps_an_owner_whatever_is_done() {
     let mut world = world();
-    done(&mut world, &capstan_iam::Actor::Operator, &identity("acme/second"));
+    done(&mut world, &Actor::Operator, &identity("acme/second"));
     let owner = id_of(&world, "alice", "owner", "acme");
-    let ends =
-        capstan_iam::UpdateRoleBinding { expires_at: Some(Some(after(9))), ..rebinding(&owner) };
-    let tests = capstan_iam::UpdateRoleBinding {
-        when: Some(vec![equals("context.x", "1")]),
-        ..rebinding(&owner)
-    };
-    let other = capstan_iam::UpdateRoleBinding {
-        identity: Some(path(&"0".repeat(40))),
-        ..rebinding(&owner)
-    };
+    let ends = UpdateRoleBinding { expires_at: Some(Some(after(9))), ..rebinding(&owner) };
+    let tests =
+        UpdateRoleBinding { when: Some(vec![equals("context.x", "1")]), ..rebinding(&owner) };
+    let other = UpdateRoleBinding { identity: Some(path(&"0".repeat(40))), ..rebinding(&owner) };
     let paths = [
         unbind(&owner),
         unbind_all("acme", &[&owner]),
         remove("alice", "acme"),
         rebind(&owner, "editor"),
-        capstan_iam::Operation::UpdateRoleBinding(ends),
-        capstan_iam::Operation::UpdateRoleBinding(tests),
-        capstan_iam::Operation::UpdateRoleBinding(other),
+        Operation::UpdateRoleBinding(ends),
+        Operation::UpdateRoleBinding(tests),
+        Operation::UpdateRoleBinding(other),
         delete_identity("alice"),
     ];
     for operation in &paths {
         let who = actor("alice");
-        for who in [&who, &capstan_iam::Actor::Operator] {
+        for who in [&who, &Actor::Operator] {
             let refusal = refused_to(&world, who, operation);
             assert_eq!(
                 refusal.told,
@@ -296,7 +296,7 @@ fn x12_an_organization_keeps_an_owner_whatever_is_done() {
         }
     }
     assert_eq!(
-        reason(&refused_to(&world, &capstan_iam::Actor::Operator, &disable("alice", true))),
+        reason(&refused_to(&world, &Actor::Operator, &disable("alice", true))),
         "LAST_OWNER"
     );
     // A custom role with everything makes an owner, too, until it is made smaller.
@@ -323,6 +323,85 @@ fn x12_an_organization_keeps_an_owner_whatever_is_done() {
     does(&mut world, "bob", &unbind(&half));
 }
 
+/// The objects of a world, and how many were read.
+struct Counted<'w>(&'w Managed, Cell<usize>);
+
+impl Objects for Counted<'_> {
+    fn get(&self, kind: Kind, id: Path<'_>) -> Result<Option<Object>, ObjectsError> {
+        self.1.set(self.1.get() + 1);
+        Objects::get(self.0, kind, id)
+    }
+
+    fn below(
+        &self,
+        _: Kind,
+        _: Option<Path<'_>>,
+        _: &mut dyn FnMut(Object) -> bool,
+    ) -> Result<(), ObjectsError> {
+        panic!("lists are not read")
+    }
+}
+
+/// The objects that are read to judge an operation that is allowed, with the rule of the last owner and without.
+fn reads(world: &Managed, who: &Actor, operation: &Operation) -> [usize; 2] {
+    [RuleSet::FULL, RuleSet::FULL.without(Rule::LastOwner)].map(|rules| {
+        let counted = Counted(world, Cell::new(0));
+        let state = State { snapshot: world.snapshot(), objects: &counted };
+        let mut context = Context {
+            now: world.now,
+            revision: world.revision() + 1,
+            new_id: &mut || 7,
+            reserved_issuers: &[],
+        };
+        judge(&rules, &state, who, operation, &mut context).unwrap();
+        counted.1.get()
+    })
+}
+
+/// The rule looks for owners only if a change can take one, and then for the first one only.
+#[test]
+fn what_takes_no_owner_reads_none() {
+    let mut world = world();
+    let owner = id_of(&world, "alice", "owner", "acme");
+    does(&mut world, "alice", &role("acme/all", &OWNED));
+    for at in 0..30 {
+        let member = format!("acme/m{at}");
+        done(&mut world, &Actor::Operator, &identity(&member));
+        does(&mut world, "alice", &bind(&member, "acme/all", "acme"));
+    }
+    let texts = |id: &str| {
+        change(id, IdentityUpdate { name: Some("Other".into()), ..IdentityUpdate::default() })
+    };
+    let renamed = UpdateRoleBinding { name: Some("Other".into()), ..rebinding(&owner) };
+    let described = UpdateRole {
+        id: path("acme/all"),
+        name: None,
+        description: Some("All".into()),
+        capabilities: None,
+        etag: None,
+    };
+    let same = update_role("acme/all", &OWNED);
+    let nothing_taken = [
+        texts("alice"),
+        texts("acme/m1"),
+        authenticate("acme/m1", Some(keys("https://idp.example", "1", "1", None))),
+        Operation::UpdateRoleBinding(renamed),
+        Operation::UpdateRole(described),
+        same,
+        disable("alice", false),
+    ];
+    for operation in &nothing_taken {
+        let [with, without] = reads(&world, &Actor::Operator, operation);
+        assert_eq!(with, without, "{operation:?}");
+    }
+    // Then a role that is taken from 30, all of whom come before alice, who stays.
+    let [with, without] = reads(&world, &Actor::Operator, &update_role("acme/all", &OWNED[1..]));
+    assert!(with <= without + 2, "{with} {without}");
+    // And one owner of 31 goes: the next one is found.
+    let [with, without] = reads(&world, &Actor::Operator, &unbind(&owner));
+    assert!(with <= without + 2, "{with} {without}");
+}
+
 /// An organization that has no owner is not kept from anything.
 #[test]
 fn an_organization_without_an_owner_is_changed_as_before() {
@@ -342,7 +421,7 @@ fn an_organization_without_an_owner_is_changed_as_before() {
         panic!()
     };
     without.put(Object::RoleBinding(binding.clone())).unwrap();
-    done(&mut without, &capstan_iam::Actor::Operator, &unbind(binding.id.as_str()));
+    done(&mut without, &Actor::Operator, &unbind(binding.id.as_str()));
 }
 
 #[test]

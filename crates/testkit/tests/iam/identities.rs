@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use capstan_iam::limits::{
     CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_BYTES_MAX, JWKS_KEYS_MAX, PATTERN_BYTES_MAX,
-    PATTERN_COMPILED_BYTES_MAX,
+    PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX, PATTERNS_BYTES_MAX, PROPERTY_BYTES_MAX,
 };
 use capstan_iam::{
-    Actor, Authentication, ClaimMatch, ClientCertificate, CreateIdentity, Identity, IdentityUpdate,
-    Kind, Match, Meta, Object, Operation, PULL_TOKEN, Rule, StaticKeys, compile_pattern,
+    Actor, Authentication, Cause, ClaimMatch, ClientCertificate, CreateIdentity, Identity,
+    IdentityUpdate, Kind, Match, Meta, Object, Operation, PULL_TOKEN, Rule, StaticKeys,
+    compile_pattern,
 };
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, T0, after};
@@ -260,13 +261,17 @@ fn claims_are_literal_or_anchored_patterns_within_limits() {
     }
     let pattern = |text: &str| with(&|one| one.audience = Some(Match::Pattern(text.into())));
     allowed(&world, pattern("repo:acme/.*:ref:refs/heads/main"));
-    allowed(&world, pattern(&"x".repeat(PATTERN_BYTES_MAX)));
+    // With its anchors.
+    let whole = |bytes: usize| "x".repeat(bytes - "^(?:)$".len());
+    allowed(&world, pattern(&whole(PATTERN_BYTES_MAX)));
+    allowed(&world, pattern(&format!("^{}$", "x".repeat(PATTERN_BYTES_MAX - 2))));
     for bad in [
         "",
         "(",
         "a)|(b",
         "(?x) a # ",
-        &"x".repeat(PATTERN_BYTES_MAX + 1),
+        "a\nb",
+        &whole(PATTERN_BYTES_MAX + 1),
         "(?:(?:x{500}){500}){500}",
     ] {
         assert_eq!(field(&world, pattern(bad)), "identity.claim_match.audience_pattern", "{bad}");
@@ -279,12 +284,82 @@ fn claims_are_literal_or_anchored_patterns_within_limits() {
         field(&world, with(&|one| one.claims = many(CLAIMS_MAX + 1))),
         "identity.claim_match.claims"
     );
-    for name in ["iss", "sub", "aud"] {
+    let long = "x".repeat(PROPERTY_BYTES_MAX + 1);
+    for name in ["iss", "sub", "aud", "", "<<", "a\0b", &long] {
         let one = || [(name.to_owned(), ".*".to_owned())].into();
         assert_eq!(
             field(&world, with(&|it| it.claim_patterns = one())),
             "identity.claim_match.claim_patterns"
         );
+    }
+}
+
+/// An identity has this much of patterns, and not a byte more, whoever may set each of them.
+#[test]
+fn all_patterns_of_an_identity_have_one_limit() {
+    let world = acme();
+    let with = |first: usize| {
+        let whole = |bytes: usize| "x".repeat(bytes - "^(?:)$".len());
+        let pattern = |bytes| Match::Pattern(whole(bytes));
+        let rest = PATTERNS_BYTES_MAX - 3 * 1_000;
+        Authentication::ClaimMatch(ClaimMatch {
+            issuer: pattern(first),
+            subject: pattern(1_000),
+            audience: Some(pattern(1_000)),
+            claim_patterns: [("c".to_owned(), whole(rest))].into(),
+            ..claims()
+        })
+    };
+    allowed(&world, with(1_000));
+    assert_eq!(field(&world, with(1_001)), "identity.claim_match");
+    let nested = |depth: u32| {
+        let (open, close) = ("(".repeat(depth as usize), ")".repeat(depth as usize));
+        Authentication::ClaimMatch(ClaimMatch {
+            subject: Match::Pattern(format!("{open}x{close}")),
+            ..claims()
+        })
+    };
+    // The anchors take two levels.
+    allowed(&world, nested(PATTERN_NESTING_MAX - 2));
+    assert_eq!(
+        field(&world, nested(PATTERN_NESTING_MAX - 1)),
+        "identity.claim_match.subject_pattern"
+    );
+}
+
+/// Whoever lacks the capability is refused before a pattern is compiled: it does not learn that this one cannot be.
+#[test]
+fn patterns_are_compiled_for_those_who_may_set_them() {
+    let world = acme();
+    let bad = ClaimMatch { subject: Match::Pattern("(".into()), ..claims() };
+    let bad = Authentication::ClaimMatch(bad);
+    let new = |parent: Option<&str>| {
+        Operation::CreateIdentity(CreateIdentity {
+            authentication: Some(bad.clone()),
+            parent: parent.map(path),
+            id: None,
+            ..new_identity("acme/new")
+        })
+    };
+    let change = |id: &str| authenticate(id, Some(bad.clone()));
+    for who in ["mallory", "bob"] {
+        for operation in [new(Some("acme")), change("acme/ci")] {
+            let refusal = refused(&world, who, &operation);
+            assert!(
+                matches!(refusal.real, Cause::MissingCapability { .. }),
+                "{}",
+                refusal.audit_text()
+            );
+        }
+        assert_eq!(reason(&refused(&world, who, &new(None))), "OPERATOR_ONLY");
+        let own = refused(&world, who, &change(who));
+        assert_eq!(reason(&own), "OPERATOR_ONLY");
+    }
+    let at = "identity.claim_match.subject_pattern";
+    assert_eq!(invalid(&refused(&world, "alice", &new(Some("acme")))), at);
+    assert_eq!(invalid(&refused(&world, "alice", &change("acme/ci"))), at);
+    for operation in [new(None), change("bob")] {
+        assert_eq!(invalid(&refused_to(&world, &Actor::Operator, &operation)), at);
     }
 }
 
@@ -327,11 +402,23 @@ fn keys_are_public_and_of_an_issuer_of_their_own() {
     };
     allowed(&world, set(JWKS_KEYS_MAX));
     allowed(&world, with(r#"{"keys": [{"kty": "RSA"}]}"#));
-    let long = format!(r#"{{"keys": [{{"kty": "RSA"}}], "x": "{}"}}"#, "x".repeat(JWKS_BYTES_MAX));
+    let long = |bytes: usize| {
+        let (start, end) = (r#"{"keys": [{"kty": "RSA", "n": ""#, r#""}]}"#);
+        with(&format!("{start}{}{end}", "x".repeat(bytes - start.len() - end.len())))
+    };
+    allowed(&world, long(JWKS_BYTES_MAX));
+    allowed(&world, with(r#"{"keys": [{"kty": "OKP", "ext": true, "x5c": ["a"]}]}"#));
+    let name = "n".repeat(PROPERTY_BYTES_MAX + 1);
     let bad = [
+        // No document can say these.
+        with(r#"{"keys": [{"kty": "RSA", "exp": 1}]}"#),
+        with(r#"{"keys": [{"kty": "RSA", "x5c": [1]}]}"#),
+        with(r#"{"keys": [{"kty": "RSA", "<<": "x"}]}"#),
+        with(&format!(r#"{{"keys": [{{"kty": "RSA", "{name}": "x"}}]}}"#)),
+        with(r#"{"keys": [{"kty": "RSA"}], "more": "x"}"#),
         set(0),
         set(JWKS_KEYS_MAX + 1),
-        with(&long),
+        long(JWKS_BYTES_MAX + 1),
         with("no json"),
         with("[]"),
         with(r#"{"keys": {}}"#),

@@ -1,9 +1,7 @@
 //! Section 6 of the contract, line by line: codes, order of checks, cascades, structure.
 
 use capstan_engine::{CONDITIONS_MAX, Properties, Value};
-use capstan_iam::limits::{
-    BATCH_BINDINGS_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TYPE_BYTES_MAX,
-};
+use capstan_iam::limits::{BATCH_BINDINGS_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX};
 use capstan_iam::{
     Actor, Cause, CreateGroup, CreateIdentity, Delete, IdentityUpdate, Kind, NewRoleBinding,
     Object, Operation, Response, RoleBinding, Rule, UpdateGroup, UpdateRoleBinding,
@@ -240,8 +238,8 @@ fn texts_types_and_properties_have_limits() {
         assert_eq!(invalid(&refusal), "group.name");
     }
     let kind = |kind: &str| resource("acme/thing", kind, Properties::new());
-    assert!(world.judge(&actor("alice"), &kind(&"x".repeat(TYPE_BYTES_MAX))).is_ok());
-    for bad in ["", "a b", &"x".repeat(TYPE_BYTES_MAX + 1)] {
+    assert!(world.judge(&actor("alice"), &kind(&"x".repeat(TEXT_BYTES_MAX))).is_ok());
+    for bad in ["", "a\tb", &"x".repeat(TEXT_BYTES_MAX + 1)] {
         assert_eq!(invalid(&refused(&world, "alice", &kind(bad))), "resource.type");
     }
     let with = |properties| resource("acme/thing", "repo", properties);
@@ -251,6 +249,7 @@ fn texts_types_and_properties_have_limits() {
     let bad = [
         many(PROPERTIES_MAX + 1),
         properties(&[("", "x")]),
+        properties(&[("<<", "x")]),
         properties(&[("x", &long)]),
         properties(&[(&long, "x")]),
         Properties::from([("n".to_owned(), Value::Integer(1 << 53))]),

@@ -2,7 +2,7 @@
 
 use capstan_iam::{Actor, Cause, Kind, Object, Rule, RuleSet};
 use capstan_testkit::managed::operations::*;
-use capstan_testkit::managed::{Bindings, Managed, bits};
+use capstan_testkit::managed::{Bindings, Managed, after, bits};
 use fastrand::Rng;
 
 use crate::attack::draw::world;
@@ -83,23 +83,28 @@ fn a_get_needs_the_list_capability() {
 }
 
 #[test]
-fn scopes_are_those_of_plain_bindings_that_count() {
+fn what_may_be_listed_lies_below_the_topmost_plain_bindings_that_count() {
     let mut world = acme();
-    does(&mut world, "alice", &bind("mallory", "apk.pull", "acme"));
-    does(&mut world, "alice", &bind("mallory", "registry.pull", "acme"));
-    does(&mut world, "alice", &bind("mallory", "apk.pull", "acme/shop"));
-    does(
-        &mut world,
-        "alice",
-        &bind_when("mallory", "owner", "acme/platform", equals("context.x", "1")),
-    );
-    let mallory = actor("mallory");
-    let scopes = world.reader(&mallory).unwrap().scopes();
-    let names: Vec<_> = scopes.iter().map(|(scope, _)| scope.as_str()).collect();
-    assert_eq!(names, ["acme", "acme/shop"]);
-    assert_eq!(scopes[1].1, ["apk.list", "groups.list"]);
-    assert_eq!(scopes[0].1.len(), 9);
-    assert!(world.reader(&Actor::Operator).unwrap().scopes().is_empty());
+    let end = after(60);
+    for new in [
+        bind("mallory", "registry.pull", "acme"),
+        bind("mallory", "apk.pull", "acme/shop"),
+        bind_until("mallory", "apk.pull", "acme/platform", end),
+        bind_when("mallory", "owner", "acme", equals("context.x", "1")),
+    ] {
+        does(&mut world, "alice", &new);
+    }
+    let topmost = |world: &Managed, capabilities: &[&str]| -> Vec<String> {
+        let mallory = actor("mallory");
+        let scopes = world.reader(&mallory).unwrap().topmost(capabilities);
+        scopes.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(topmost(&world, &["groups.list"]), ["acme/platform", "acme/shop"]);
+    assert_eq!(topmost(&world, &["groups.list", "repo.list"]), ["acme"]);
+    assert_eq!(topmost(&world, &["roles.list"]), [""; 0], "only a condition gives it");
+    world.now = end;
+    assert_eq!(topmost(&world, &["groups.list"]), ["acme/shop"]);
+    assert!(world.reader(&Actor::Operator).unwrap().topmost(&["groups.list"]).is_empty());
 }
 
 /// Everything that is shown is shown by a `.list` capability, computed a second time.

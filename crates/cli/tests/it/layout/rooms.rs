@@ -25,6 +25,31 @@ const SERVER: &[&[&str]] = &[
 const ENGINE: &[&[&str]] =
     &[&["model"], &["rules"], &["change"], &["index"], &["decide"], &["measure"]];
 
+/// The rooms of iam, from bottom to top.
+const IAM: &[&[&str]] = &[
+    &["limits"],
+    &["authentication"],
+    &["object"],
+    &["operation", "refusal", "state"],
+    &["record", "rights", "view"],
+    &["audit"],
+    &["rules"],
+    &["judge"],
+    &["read"],
+];
+
+/// The rooms of the store, from bottom to top.
+const STORE: &[&[&str]] =
+    &[&["limits", "head", "journal", "op", "envelope"], &["batch", "follow"], &["memory", "redb"]];
+
+#[test]
+fn no_room_of_iam_or_of_the_store_imports_a_room_above_it() {
+    let edges = assert_order("crates/iam/src", IAM);
+    assert!(edges.contains(&("judge".into(), "rules".into())));
+    let edges = assert_order("crates/store/src", STORE);
+    assert!(edges.contains(&("redb".into(), "batch".into())));
+}
+
 #[test]
 fn no_room_of_the_server_imports_a_room_above_it() {
     let edges = assert_order("crates/server/src", SERVER);

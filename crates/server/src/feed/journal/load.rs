@@ -9,7 +9,7 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, anyhow};
 use capstan_engine::{Catalog, FactSink as _, Facts, Loader, Model, RoleBinding, Snapshot};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Kind, Object};
@@ -22,6 +22,9 @@ use super::quotas::Quotas;
 const PART_OBJECTS: usize = 512;
 /// Parts that wait to be indexed. More would only need memory.
 const PARTS_MAX: usize = 4;
+
+/// Before the error of an object, which names it.
+const CONTRADICTION: &str = "the objects of the store contradict each other";
 
 /// What a store holds.
 #[derive(Debug)]
@@ -118,30 +121,29 @@ fn index(
 ) -> anyhow::Result<Option<Snapshot>> {
     let mut loader = Loader::new(catalog);
     for object in parts.iter().flatten() {
-        let id = object.id().clone();
         let taken = match object {
             Object::Group(one) => loader.group(one.fact()),
             Object::Role(one) => loader.role(one.fact()),
-            Object::Identity(one) => loader.identity(one.fact()),
+            Object::Identity(one) => loader.identity(one.into()),
             Object::Resource(one) => loader.resource(one.fact()),
-            Object::RoleBinding(one) => loader.role_binding(unnamed(one.fact())),
+            Object::RoleBinding(one) => loader.role_binding(unnamed(one.into())),
         };
         match taken {
             Ok(()) => {}
             Err(capstan_engine::LoadError::BindingIds) => return Ok(None),
-            Err(error) => bail!("`{id}` in the store: {error}"),
+            Err(error) => return Err(error).context(CONTRADICTION),
         }
     }
     match loader.finish(revision) {
         Ok(snapshot) => Ok(Some(snapshot)),
         Err(capstan_engine::LoadError::BindingIds) => Ok(None),
-        Err(error) => Err(error).context("the objects of the store contradict each other"),
+        Err(error) => Err(error).context(CONTRADICTION),
     }
 }
 
 /// A binding without its id if that is the derived one, which the index need not keep.
 fn unnamed(mut binding: RoleBinding) -> RoleBinding {
-    if binding.derived_id() == binding.id {
+    if binding.has_derived_id() {
         binding.id = None;
     }
     binding
@@ -163,7 +165,6 @@ fn index_whole(view: &dyn View, catalog: Arc<Catalog>, revision: u64) -> anyhow:
         })?;
     }
     let model = Model::new(catalog, facts);
-    let model = model
-        .map_err(|error| anyhow!("the objects of the store contradict each other: {error}"))?;
+    let model = model.map_err(|error| anyhow!("{CONTRADICTION}: {error}"))?;
     Ok(Snapshot::build(&model, revision)?)
 }

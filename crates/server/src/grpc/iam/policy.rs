@@ -243,7 +243,7 @@ pub(super) fn whole(
 /// What a viewer may list in an organization, and where it was given that.
 fn lists(viewer: &Viewer<'_>, parent: Option<&PathBuf>) -> Vec<(PathBuf, Vec<String>)> {
     let (Viewer::Actor(reader), Some(parent)) = (viewer, parent) else { return vec![] };
-    let mut scopes = reader.scopes();
+    let mut scopes = reader.given();
     scopes.retain_mut(|(scope, names)| {
         names.retain(|name| name.ends_with(".list"));
         parent.as_path().contains(scope.as_path())

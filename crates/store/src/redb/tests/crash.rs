@@ -77,7 +77,7 @@ fn open_image(image: Vec<u8>, allowed: &Allowed, again: bool, label: &str) {
     let found = (snapshot.head, dump(&*snapshot).unwrap());
     let is_allowed = allowed.lock().unwrap().contains(&found);
     assert!(is_allowed, "{label}: {found:?} is none of {allowed:?}");
-    let checked = store.scrub().unwrap_or_else(|error| panic!("{label}: {error}"));
+    let checked = scrub(&store).unwrap_or_else(|error| panic!("{label}: {error}"));
     assert_eq!((checked.head, checked.entries), (found.0, found.1.len() as u64), "{label}");
     // What was found goes on.
     let batch = Batch { side: vec![put("side/after", label)], ..Batch::default() };

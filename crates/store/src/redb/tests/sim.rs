@@ -55,8 +55,8 @@ pub(super) enum FaultKind {
     Error(i32),
     /// A write that leaves its first half behind; other operations fail with EIO.
     ShortWrite,
-    /// A sync fails with EIO; other operations work, and the fault waits for the next sync.
-    Sync,
+    /// A sync fails with this error; other operations work, and the fault waits for the next sync.
+    Sync(i32),
 }
 
 pub(super) const EINTR: i32 = 4;
@@ -177,7 +177,10 @@ impl State {
         let number = self.operations;
         self.operations += 1;
         let fault = self.fault.as_mut()?;
-        if number < fault.at || fault.count == 0 || (fault.kind == FaultKind::Sync && !is_sync) {
+        if number < fault.at
+            || fault.count == 0
+            || (matches!(fault.kind, FaultKind::Sync(_)) && !is_sync)
+        {
             return None;
         }
         fault.count -= 1;
@@ -187,8 +190,8 @@ impl State {
 
 fn error(kind: FaultKind) -> io::Error {
     io::Error::from_raw_os_error(match kind {
-        FaultKind::Error(number) => number,
-        FaultKind::ShortWrite | FaultKind::Sync => EIO,
+        FaultKind::Error(number) | FaultKind::Sync(number) => number,
+        FaultKind::ShortWrite => EIO,
     })
 }
 

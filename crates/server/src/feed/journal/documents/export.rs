@@ -16,7 +16,6 @@ use capstan_engine::{self as engine, Path, PathBuf};
 use capstan_iam::{Identity, Kind, Object, ObjectsError, Reader, RoleBinding, RuleSet, State};
 use capstan_policy::{Details, PolicyWriter, Style};
 
-use super::authentication;
 use crate::RequestError;
 use crate::feed::management::{DocumentFormat, Export};
 
@@ -169,7 +168,6 @@ impl<W: io::Write> Exporter<'_, W> {
             Object::Identity(identity) => {
                 let fact = identity.fact();
                 let Identity { description, authentication, .. } = identity;
-                let authentication = authentication.as_ref().map(authentication::said);
                 self.writer.identity(&fact, &Details { description, authentication })?;
             }
             Object::Resource(resource) => {
@@ -187,7 +185,7 @@ impl<W: io::Write> Exporter<'_, W> {
             return Ok(());
         }
         let mut fact = binding.fact();
-        if fact.derived_id() == fact.id {
+        if fact.has_derived_id() {
             fact.id = None;
         }
         let (description, authentication) = (binding.description, None);

@@ -1,5 +1,7 @@
 //! Export, import and another catalog, on a store in memory.
 
+mod at_limits;
+
 use std::time::Duration;
 
 use capstan_iam::{Authentication, ClaimMatch, IdentityUpdate, Match, UpdateIdentity};

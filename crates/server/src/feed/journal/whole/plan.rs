@@ -67,37 +67,17 @@ impl EngineChanges {
     }
 
     fn add(&mut self, before: Option<&Object>, after: Option<&Object>) {
-        let is_new = before.is_none();
-        let id = || before.map(|object| object.id().clone());
         match (before, after) {
-            (Some(Object::RoleBinding(_)), None) => {
-                self.unbound.extend(id().map(Change::DeleteRoleBinding));
+            (Some(old @ Object::RoleBinding(_)), None) => self.unbound.push(old.deleted()),
+            (Some(Object::Group(old)), None) => self.deleted_groups.push(old.id.clone()),
+            (Some(old), None) => self.deleted.push(old.deleted()),
+            (_, Some(Object::Group(group))) => self.groups.push((before.is_none(), group.fact())),
+            (old, Some(new @ Object::RoleBinding(_))) => {
+                self.unbound.extend(old.map(Object::deleted));
+                self.bound.push(new.created());
             }
-            (Some(Object::Group(_)), None) => self.deleted_groups.extend(id()),
-            (Some(Object::Role(_)), None) => self.deleted.extend(id().map(Change::DeleteRole)),
-            (Some(Object::Identity(_)), None) => {
-                self.deleted.extend(id().map(Change::DeleteIdentity));
-            }
-            (Some(Object::Resource(_)), None) => {
-                self.deleted.extend(id().map(Change::DeleteResource));
-            }
-            (_, Some(Object::Group(group))) => self.groups.push((is_new, group.fact())),
-            (_, Some(Object::Role(role))) => self.others.push(match is_new {
-                true => Change::CreateRole(role.fact()),
-                false => Change::UpdateRole(role.fact()),
-            }),
-            (_, Some(Object::Identity(identity))) => self.others.push(match is_new {
-                true => Change::CreateIdentity(identity.fact()),
-                false => Change::UpdateIdentity(identity.fact()),
-            }),
-            (_, Some(Object::Resource(resource))) => self.others.push(match is_new {
-                true => Change::CreateResource(resource.fact()),
-                false => Change::UpdateResource(resource.fact()),
-            }),
-            (_, Some(Object::RoleBinding(binding))) => {
-                self.unbound.extend(id().map(Change::DeleteRoleBinding));
-                self.bound.push(Change::CreateRoleBinding(binding.fact()));
-            }
+            (None, Some(new)) => self.others.push(new.created()),
+            (Some(_), Some(new)) => self.others.push(new.updated()),
             (None, None) => {}
         }
     }
@@ -208,22 +188,17 @@ impl Comparison<'_> {
                     "`{id}` is a pull token, which no document makes or changes"
                 ));
             }
-            let list = &self.policy.details.identities;
-            if let Some(found) = list.get(at).and_then(|details| details.authentication.as_ref()) {
-                let stored = authentication::stored(found);
-                stored
-                    .check()
-                    .or_else(|error| refused(format!("authentication of `{id}`: {error}")))?;
-                // Otherwise somebody who is bound by the derived id is another identity than who logs in.
-                if id.as_path().parent().is_none()
-                    && let Some((issuer, subject)) = stored.literal()
-                    && let Ok(derived) = derived_identity_id(issuer, subject)
-                    && derived != id.as_str()
-                {
-                    return refused(format!(
-                        "a root identity with the issuer and subject of `{id}` has the id `{derived}`"
-                    ));
-                }
+            // Otherwise somebody who is bound by the derived id is another identity than who logs in.
+            let details = self.policy.details.identities.get(at);
+            let stored = details.and_then(|details| details.authentication.as_ref());
+            if id.as_path().parent().is_none()
+                && let Some((issuer, subject)) = stored.and_then(|stored| stored.literal())
+                && let Ok(derived) = derived_identity_id(issuer, subject)
+                && derived != id.as_str()
+            {
+                return refused(format!(
+                    "a root identity with the issuer and subject of `{id}` has the id `{derived}`"
+                ));
             }
         }
         Ok(())
@@ -264,13 +239,12 @@ impl Comparison<'_> {
         for (at, fact) in facts.identities.iter().enumerate() {
             let Details { description, authentication } = details(&all.identities, at);
             self.object(Kind::Identity, &fact.id, |before, meta| {
-                let new = authentication.as_ref().map(authentication::stored);
                 let old = before.and_then(|object| match object {
                     Object::Identity(old) => old.authentication.as_ref(),
                     _ => None,
                 });
                 let engine::Identity { id, name, kind, properties, disabled } = fact.clone();
-                let authentication = authentication::kept(old, new);
+                let authentication = authentication::kept(old, authentication.as_ref());
                 let new = Identity {
                     id,
                     name,
