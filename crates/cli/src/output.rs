@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
-use comfy_table::{Cell, Color, Table, presets::UTF8_FULL_CONDENSED};
+use comfy_table::{Cell, Color, ColumnConstraint, Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 
 use super::iam::refusal::Refusal;
@@ -134,15 +134,36 @@ pub(crate) fn width() -> Option<usize> {
     Table::new().width().map(usize::from)
 }
 
-/// A table with these columns, coloured if [`coloured`].
+/// Columns of times and ids, which are of no use in parts. Others are broken first, on a line of at least
+/// [`WHOLE_FROM`] characters.
+const WHOLE: [&str; 4] = ["time", "updated", "last seen", "binding"];
+const WHOLE_FROM: usize = 80;
+
+/// A table with these columns, as wide as the terminal at most, and coloured if [`coloured`].
 pub(crate) fn table<'h>(header: impl IntoIterator<Item = &'h str>) -> Table {
+    table_within(width(), header)
+}
+
+fn table_within<'h>(width: Option<usize>, header: impl IntoIterator<Item = &'h str>) -> Table {
+    let names: Vec<_> = header.into_iter().collect();
     let mut table = Table::new();
     table
         .load_style(UTF8_FULL_CONDENSED)
-        .set_header(header.into_iter().map(|name| Cell::new(name).fg(Color::Cyan)));
+        .set_header(names.iter().map(|name| Cell::new(name).fg(Color::Cyan)));
     table.set_content_arrangement(comfy_table::ContentArrangement::Dynamic);
+    if let Some(width) = width {
+        // Said, because a table without colours does not ask the terminal.
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
     if !coloured() {
         table.force_no_tty();
+    }
+    if width.is_some_and(|width| width >= WHOLE_FROM) {
+        for (at, _) in names.iter().enumerate().filter(|(_, name)| WHOLE.contains(name)) {
+            if let Some(column) = table.column_mut(at) {
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
     }
     table
 }
@@ -178,4 +199,28 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
         Style::Red => "31",
     };
     if coloured() && !text.is_empty() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Standard output of tests is no terminal, as with `NO_COLOR` on one.
+    #[test]
+    fn a_table_without_colours_fits_the_terminal_and_breaks_no_time() {
+        let lines = |width| {
+            let mut table = table_within(width, ["time", "method", "object"]);
+            let (time, method) = ("2026-11-29T12:20:10Z", "RoleBindingService/CreateRoleBinding");
+            table.add_row([time, method, "acme/platform/8b92f04867856709, and what is beside it"]);
+            table.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
+        };
+        let widest = |lines: &[String]| lines.iter().map(|line| line.chars().count()).max();
+        assert!(widest(&lines(None)) > Some(100));
+        for width in [40, WHOLE_FROM - 1, WHOLE_FROM, 90] {
+            let lines = lines(Some(width));
+            assert!(widest(&lines) <= Some(width), "{width}: {lines:#?}");
+            let is_whole = lines.iter().any(|line| line.contains("2026-11-29T12:20:10Z"));
+            assert_eq!(is_whole, width >= WHOLE_FROM, "{width}: {lines:#?}");
+        }
+    }
 }
