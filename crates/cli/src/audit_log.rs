@@ -57,7 +57,7 @@ struct List {
     actor: Option<String>,
 
     /// Only calls of this method, such as capstan.iam.v1.GroupService/CreateGroup
-    #[arg(long, value_name = "METHOD", add = completion::method())]
+    #[arg(long, id = "audit_method", value_name = "METHOD", add = completion::method())]
     method: Option<String>,
 
     /// Only what was done to the object with this path

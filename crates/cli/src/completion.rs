@@ -205,7 +205,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 20] = [
+    const NAMING: [&str; 21] = [
         "identity",
         "capability",
         "resource",
@@ -223,6 +223,7 @@ mod tests {
         "like",
         "as_identity",
         "actor",
+        "audit_method",
         "add_capability",
         "remove_capability",
         "saved_context",

@@ -209,14 +209,17 @@ mod tests {
     #[test]
     fn a_table_without_colours_fits_the_terminal_and_breaks_no_time() {
         let lines = |width| {
-            let mut table = table_within(width, ["time", "method", "object"]);
-            let (time, method) = ("2026-11-29T12:20:10Z", "RoleBindingService/CreateRoleBinding");
-            table.add_row([time, method, "acme/platform/8b92f04867856709, and what is beside it"]);
+            let header = ["time", "revision", "actor", "method", "object", "result"];
+            let mut table = table_within(width, header);
+            let time = "2026-11-29T12:20:10Z";
+            let method = "RoleBindingService/CreateRoleBinding";
+            let object = "acme/platform/8b92f04867856709";
+            table.add_row([time, "1099511627787", "alice", method, object, "done"]);
             table.to_string().lines().map(str::to_owned).collect::<Vec<_>>()
         };
         let widest = |lines: &[String]| lines.iter().map(|line| line.chars().count()).max();
-        assert!(widest(&lines(None)) > Some(100));
-        for width in [40, WHOLE_FROM - 1, WHOLE_FROM, 90] {
+        assert!(widest(&lines(None)) > Some(120));
+        for width in [60, WHOLE_FROM, 100] {
             let lines = lines(Some(width));
             assert!(widest(&lines) <= Some(width), "{width}: {lines:#?}");
             let is_whole = lines.iter().any(|line| line.contains("2026-11-29T12:20:10Z"));

@@ -28,6 +28,7 @@ const ENGINE: &[&[&str]] =
 /// The rooms of iam, from bottom to top.
 const IAM: &[&[&str]] = &[
     &["limits"],
+    &["fields"],
     &["authentication"],
     &["object"],
     &["operation", "refusal", "state"],
