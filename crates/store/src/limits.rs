@@ -41,6 +41,11 @@ pub const WATCH_QUEUE_TRANSACTIONS: usize = 1024;
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes of pages that redb keeps in memory. The kernel caches the same pages again.
 pub const CACHE_BYTES: usize = 32 * 1024 * 1024;
+/// Bytes that the kernel is asked to read ahead in one call, before a file is verified.
+pub const READ_AHEAD_BYTES: u64 = 1024 * 1024;
+/// Bytes of a file that are read ahead. What is behind them is read when it is needed: the kernel may have no room to cache
+/// more.
+pub const READ_AHEAD_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 /// Bytes that must be free before a batch is written, beside twice the bytes of the batch. With less the batch is refused
 /// before it begins, so that a full disk is no failure, and a start has room for what it writes.
 pub const FREE_BYTES_MIN: u64 = 1024 * 1024;

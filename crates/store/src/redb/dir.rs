@@ -21,6 +21,8 @@ use rustix::process::{Pid, geteuid, test_kill_process};
 
 use super::disk::{Disk, FileBackend, Room, room_of};
 use super::error::OpenError;
+#[cfg(any(target_os = "linux", test))]
+use crate::limits::{READ_AHEAD_BYTES, READ_AHEAD_BYTES_MAX};
 
 const LOCK: &str = "lock";
 const FILE: &str = "store.redb";
@@ -155,7 +157,7 @@ impl Disk for Dir {
     fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>> {
         let file = self.open_file()?;
         if anew {
-            drop_cached(&file)?;
+            read_anew(&file)?;
         }
         Ok(Box::new(FileBackend(file)))
     }
@@ -165,17 +167,36 @@ impl Disk for Dir {
     }
 }
 
-/// Drops what the kernel has cached of a file. After a failed fsync it may hold pages as clean that the disk does not
-/// have. Without them, what is read is what the disk has.
+/// Lets the kernel drop what it has cached of a file, and read it again. After a failed fsync it may hold pages as clean
+/// that the disk does not have. Without them, what is read is what the disk has.
+///
+/// redb reads pages in the order of its trees. Read in the order of the file, as here, a large one is there in a fraction
+/// of the time (docs/PERFORMANCE.md).
 #[cfg(target_os = "linux")]
-fn drop_cached(file: &File) -> io::Result<()> {
-    Ok(rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?)
+fn read_anew(file: &File) -> io::Result<()> {
+    use std::num::NonZeroU64;
+
+    use rustix::fs::{Advice, fadvise};
+
+    fadvise(file, 0, None, Advice::DontNeed)?;
+    for start in ahead(file.metadata()?.len()) {
+        fadvise(file, start, NonZeroU64::new(READ_AHEAD_BYTES), Advice::WillNeed)?;
+    }
+    Ok(())
 }
 
-/// Other kernels have no such call.
+/// Other kernels have no such calls.
 #[cfg(not(target_os = "linux"))]
-fn drop_cached(_: &File) -> io::Result<()> {
+fn read_anew(_: &File) -> io::Result<()> {
     Ok(())
+}
+
+/// Where the parts begin that are read ahead, of [`READ_AHEAD_BYTES`] each: in one call the kernel reads no more than a
+/// few megabytes. Of a file of this length no more than [`READ_AHEAD_BYTES_MAX`].
+#[cfg(any(target_os = "linux", test))]
+fn ahead(length: u64) -> impl Iterator<Item = u64> {
+    let parts = length.min(READ_AHEAD_BYTES_MAX).div_ceil(READ_AHEAD_BYTES);
+    (0..parts).map(|part| part.saturating_mul(READ_AHEAD_BYTES))
 }
 
 fn flags(flags: OFlags) -> i32 {
@@ -250,4 +271,21 @@ fn write_pid(file: &File) -> io::Result<()> {
     let text = format!("{}\n", std::process::id());
     file.write_all_at(text.as_bytes(), 0)?;
     file.set_len(text.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_read_ahead_in_parts_up_to_a_limit() {
+        let parts = |length| ahead(length).collect::<Vec<_>>();
+        assert_eq!(parts(0), []);
+        assert_eq!(parts(1), [0]);
+        assert_eq!(parts(READ_AHEAD_BYTES), [0]);
+        assert_eq!(parts(READ_AHEAD_BYTES + 1), [0, READ_AHEAD_BYTES]);
+        let last = parts(READ_AHEAD_BYTES_MAX).pop();
+        assert_eq!(last, Some(READ_AHEAD_BYTES_MAX - READ_AHEAD_BYTES));
+        assert_eq!(parts(u64::MAX).pop(), last);
+    }
 }

@@ -1,7 +1,7 @@
 //! A snapshot from the objects of a store.
 //!
 //! ```text
-//! view ──scan, decode: one thread──▶ parts of many objects ──index: another──▶ Snapshot
+//! view ──scan, decode, derived ids: one thread──▶ parts of many facts ──index: another──▶ Snapshot
 //! ```
 //!
 //! The time follows the objects that there are; the history is not read.
@@ -10,7 +10,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, anyhow};
-use capstan_engine::{Catalog, FactSink as _, Facts, Loader, Model, RoleBinding, Snapshot};
+use capstan_engine::{
+    Catalog, CustomRole, FactSink as _, Facts, Group, Identity, Loader, Model, RegisteredResource,
+    RoleBinding, Snapshot,
+};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Kind, Object};
 use capstan_store::View;
@@ -18,13 +21,34 @@ use capstan_store::View;
 use super::catalog;
 use super::quotas::Quotas;
 
-/// Objects that are handed over at a time.
-const PART_OBJECTS: usize = 512;
+/// Facts that are handed over at a time.
+const PART_FACTS: usize = 512;
 /// Parts that wait to be indexed. More would only need memory.
 const PARTS_MAX: usize = 4;
 
 /// Before the error of an object, which names it.
 const CONTRADICTION: &str = "the objects of the store contradict each other";
+
+/// What the index keeps of an object.
+enum Fact {
+    Group(Group),
+    Role(CustomRole),
+    Identity(Identity),
+    Resource(RegisteredResource),
+    RoleBinding(RoleBinding),
+}
+
+impl From<Object> for Fact {
+    fn from(object: Object) -> Self {
+        match object {
+            Object::Group(one) => Self::Group(one.fact()),
+            Object::Role(one) => Self::Role(one.fact()),
+            Object::Identity(one) => Self::Identity(one.into()),
+            Object::Resource(one) => Self::Resource(one.fact()),
+            Object::RoleBinding(one) => Self::RoleBinding(one.into()),
+        }
+    }
+}
 
 /// What a store holds.
 #[derive(Debug)]
@@ -72,19 +96,23 @@ pub(super) fn load_under(
 }
 
 /// Reads all objects, groups first, so that what refers to others comes after them.
-fn read(view: &dyn View, to: &SyncSender<Vec<Object>>) -> anyhow::Result<Quotas> {
+fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
     let mut quotas = Quotas::default();
     let kinds = [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource, Kind::RoleBinding];
     for kind in kinds {
-        let mut part = Vec::with_capacity(PART_OBJECTS);
+        let mut part = Vec::with_capacity(PART_FACTS);
         objects(view, kind, &mut |object| {
             quotas.loaded(kind, object.id().as_str());
-            part.push(object);
-            if part.len() < PART_OBJECTS {
+            part.push(match object.into() {
+                // Here, since to index takes longer than to read.
+                Fact::RoleBinding(binding) => Fact::RoleBinding(unnamed(binding)),
+                fact => fact,
+            });
+            if part.len() < PART_FACTS {
                 return true;
             }
-            let part = std::mem::replace(&mut part, Vec::with_capacity(PART_OBJECTS));
-            // Nobody takes objects any more if one was refused.
+            let part = std::mem::replace(&mut part, Vec::with_capacity(PART_FACTS));
+            // Nobody takes facts any more if one was refused.
             to.send(part).is_ok()
         })?;
         let _ = to.send(part);
@@ -113,20 +141,20 @@ pub(super) fn objects(
     broken.map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Indexes objects that come in parts. `None` if only all of them together tell whether they contradict each other.
+/// Indexes facts that come in parts. `None` if only all of them together tell whether they contradict each other.
 fn index(
-    parts: &Receiver<Vec<Object>>,
+    parts: &Receiver<Vec<Fact>>,
     catalog: Arc<Catalog>,
     revision: u64,
 ) -> anyhow::Result<Option<Snapshot>> {
     let mut loader = Loader::new(catalog);
-    for object in parts.iter().flatten() {
-        let taken = match object {
-            Object::Group(one) => loader.group(one.fact()),
-            Object::Role(one) => loader.role(one.fact()),
-            Object::Identity(one) => loader.identity(one.into()),
-            Object::Resource(one) => loader.resource(one.fact()),
-            Object::RoleBinding(one) => loader.role_binding(unnamed(one.into())),
+    for fact in parts.iter().flatten() {
+        let taken = match fact {
+            Fact::Group(one) => loader.group(one),
+            Fact::Role(one) => loader.role(one),
+            Fact::Identity(one) => loader.identity(one),
+            Fact::Resource(one) => loader.resource(one),
+            Fact::RoleBinding(one) => loader.role_binding(one),
         };
         match taken {
             Ok(()) => {}
@@ -154,12 +182,12 @@ fn index_whole(view: &dyn View, catalog: Arc<Catalog>, revision: u64) -> anyhow:
     let mut facts = Facts::default();
     for kind in Kind::ALL {
         objects(view, kind, &mut |object| {
-            match object {
-                Object::Group(one) => facts.groups.push(one.fact()),
-                Object::Role(one) => facts.roles.push(one.fact()),
-                Object::Identity(one) => facts.identities.push(one.fact()),
-                Object::Resource(one) => facts.resources.push(one.fact()),
-                Object::RoleBinding(one) => facts.role_bindings.push(one.fact()),
+            match object.into() {
+                Fact::Group(one) => facts.groups.push(one),
+                Fact::Role(one) => facts.roles.push(one),
+                Fact::Identity(one) => facts.identities.push(one),
+                Fact::Resource(one) => facts.resources.push(one),
+                Fact::RoleBinding(one) => facts.role_bindings.push(one),
             }
             true
         })?;
