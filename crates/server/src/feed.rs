@@ -8,10 +8,11 @@
 //! **Invariants**: a document is applied whole or not at all. Snapshot and credentials are one
 //! pointer. No call waits for a load.
 //!
-//! Read `published`, `source`, `catalog_files`, `streamed`, `file`, `reload`, `watched`,
+//! Read `published`, `source`, `catalog_files`, `fact`, `streamed`, `file`, `reload`, `watched`,
 //! then `management`.
 
 mod catalog_files;
+mod fact;
 pub mod file;
 pub mod journal;
 pub mod management;

@@ -19,10 +19,7 @@ use capstan_engine::{
 };
 use capstan_policy::{Catalogs, Credentials, Streamed, stream_policy};
 
-/// Facts that are handed over at a time.
-const PART_FACTS: usize = 512;
-/// Parts that wait to be indexed. More would only need memory.
-const PARTS_MAX: usize = 4;
+use super::fact::{Fact, PART_FACTS, PARTS_MAX};
 
 enum Part {
     Begin(Arc<Catalog>),
@@ -31,14 +28,6 @@ enum Part {
     Identities(Vec<Box<str>>, Sender<bool>),
     /// The document was read to its end.
     End,
-}
-
-enum Fact {
-    Group(Group),
-    Role(CustomRole),
-    Identity(Identity),
-    Resource(RegisteredResource),
-    RoleBinding(RoleBinding),
 }
 
 /// Nobody takes facts any more: one was refused.
@@ -110,13 +99,9 @@ fn index<I: Indexer>(
     for part in parts {
         match part {
             Part::Begin(_) => bail!("a second catalog"),
-            Part::Facts(facts) => facts.into_iter().try_for_each(|fact| match fact {
-                Fact::Group(group) => indexer.group(group),
-                Fact::Role(role) => indexer.role(role),
-                Fact::Identity(identity) => indexer.identity(identity),
-                Fact::Resource(resource) => indexer.resource(resource),
-                Fact::RoleBinding(binding) => indexer.role_binding(binding),
-            })?,
+            Part::Facts(facts) => {
+                facts.into_iter().try_for_each(|fact| fact.put(&mut indexer))?;
+            }
             // Without an answer nothing is declared.
             Part::Identities(ids, answer) => {
                 let _ = answer.send(indexer.has_identities(ids.iter().map(|id| &**id)));
@@ -184,15 +169,6 @@ impl FactSink for Parts {
         let here: HashSet<&str> = self.facts.iter().filter_map(Fact::identity).collect();
         let elsewhere: Vec<Box<str>> = ids.filter(|id| !here.contains(id)).map(Box::from).collect();
         elsewhere.is_empty() || self.ask(elsewhere).unwrap_or(false)
-    }
-}
-
-impl Fact {
-    fn identity(&self) -> Option<&str> {
-        match self {
-            Self::Identity(identity) => Some(identity.id.as_str()),
-            _ => None,
-        }
     }
 }
 

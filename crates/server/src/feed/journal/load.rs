@@ -10,45 +10,17 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, anyhow};
-use capstan_engine::{
-    Catalog, CustomRole, FactSink as _, Facts, Group, Identity, Loader, Model, RegisteredResource,
-    RoleBinding, Snapshot,
-};
+use capstan_engine::{Catalog, Facts, Loader, Model, RoleBinding, Snapshot};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Kind, Object};
 use capstan_store::View;
 
 use super::catalog;
 use super::quotas::Quotas;
-
-/// Facts that are handed over at a time.
-const PART_FACTS: usize = 512;
-/// Parts that wait to be indexed. More would only need memory.
-const PARTS_MAX: usize = 4;
+use crate::feed::fact::{Fact, PART_FACTS, PARTS_MAX};
 
 /// Before the error of an object, which names it.
 const CONTRADICTION: &str = "the objects of the store contradict each other";
-
-/// What the index keeps of an object.
-enum Fact {
-    Group(Group),
-    Role(CustomRole),
-    Identity(Identity),
-    Resource(RegisteredResource),
-    RoleBinding(RoleBinding),
-}
-
-impl From<Object> for Fact {
-    fn from(object: Object) -> Self {
-        match object {
-            Object::Group(one) => Self::Group(one.fact()),
-            Object::Role(one) => Self::Role(one.fact()),
-            Object::Identity(one) => Self::Identity(one.into()),
-            Object::Resource(one) => Self::Resource(one.fact()),
-            Object::RoleBinding(one) => Self::RoleBinding(one.into()),
-        }
-    }
-}
 
 /// What a store holds.
 #[derive(Debug)]
@@ -149,14 +121,7 @@ fn index(
 ) -> anyhow::Result<Option<Snapshot>> {
     let mut loader = Loader::new(catalog);
     for fact in parts.iter().flatten() {
-        let taken = match fact {
-            Fact::Group(one) => loader.group(one),
-            Fact::Role(one) => loader.role(one),
-            Fact::Identity(one) => loader.identity(one),
-            Fact::Resource(one) => loader.resource(one),
-            Fact::RoleBinding(one) => loader.role_binding(one),
-        };
-        match taken {
+        match fact.put(&mut loader) {
             Ok(()) => {}
             Err(capstan_engine::LoadError::BindingIds) => return Ok(None),
             Err(error) => return Err(error).context(CONTRADICTION),
@@ -182,13 +147,8 @@ fn index_whole(view: &dyn View, catalog: Arc<Catalog>, revision: u64) -> anyhow:
     let mut facts = Facts::default();
     for kind in Kind::ALL {
         objects(view, kind, &mut |object| {
-            match object.into() {
-                Fact::Group(one) => facts.groups.push(one),
-                Fact::Role(one) => facts.roles.push(one),
-                Fact::Identity(one) => facts.identities.push(one),
-                Fact::Resource(one) => facts.resources.push(one),
-                Fact::RoleBinding(one) => facts.role_bindings.push(one),
-            }
+            // Facts take everything.
+            let Ok(()) = Fact::from(object).put(&mut facts);
             true
         })?;
     }
