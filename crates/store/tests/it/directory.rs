@@ -382,3 +382,24 @@ fn compacting_gives_back_the_space_of_what_was_deleted() {
     let store = stored.open().unwrap();
     assert_eq!(dump(&*run.block_on(store.view()).unwrap()), before);
 }
+
+/// A commit inserts its records in the order of their keys, in whatever order they come: pages are full then.
+#[test]
+fn the_order_of_operations_does_not_make_a_longer_file() {
+    let length = |order: &dyn Fn(u64) -> u64| {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("data");
+        let puts = (0..12_000).map(|at| put(&format!("key {:020}", order(at)), [7; 150]));
+        // Too long for the log.
+        let limits = Limits { history_bytes_max: 1_000, ..Limits::default() };
+        RedbStore::init(&dir, 1, &batch(puts.collect()), &limits).unwrap();
+        RedbStore::compact(&dir).unwrap().after
+    };
+    let ascending = length(&|at| at);
+    // An odd factor repeats no key.
+    let spread = length(&|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let descending = length(&|at| 12_000 - at);
+    for other in [spread, descending] {
+        assert!(other < ascending * 11 / 10, "{other} {ascending}");
+    }
+}
