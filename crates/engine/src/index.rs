@@ -13,6 +13,7 @@
 
 mod apply;
 pub(crate) mod binding;
+mod bound;
 pub(crate) mod build;
 #[cfg(test)]
 pub(crate) mod corrupt;
@@ -37,9 +38,10 @@ use std::sync::Arc;
 use binding::IdentityExtra;
 use hash::Seed;
 use roles::Roles;
+use scope::ScopeExtra;
 use table::Table;
 
-use crate::{Catalog, Properties};
+use crate::Catalog;
 
 /// All tables of one version of the policy. A clone shares them with the original.
 #[derive(Clone)]
@@ -47,8 +49,8 @@ pub(crate) struct Index {
     catalog: Arc<Catalog>,
     roles: Roles,
     identities: Table<IdentityExtra>,
-    /// Groups and registered resources, with the properties of those that have any.
-    scopes: Table<Properties>,
+    /// Groups and registered resources.
+    scopes: Table<ScopeExtra>,
     /// Ids of bindings that are not a number, each with the number of the identity: u32.
     binding_ids: Table<()>,
     bindings: usize,

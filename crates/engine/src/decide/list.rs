@@ -272,7 +272,7 @@ impl<'s> Iterator for Bound<'s> {
 impl<'s> Remaining<'s> {
     /// `None` if nothing is left from this position on.
     fn starting(index: &'s Index, record: ScopeRecord<'s>, position: usize) -> Option<Self> {
-        let first = index.identities().entry(record.identity(position)?)?;
+        let first = index.identities().entry(record.bound.identity(position)?)?;
         Some(Self { record, position, first })
     }
 }

@@ -188,5 +188,5 @@ impl Snapshot {
 /// The identities that a scope lists, each once. They are in the order of their ids.
 fn distinct<'s>(record: &ScopeRecord<'s>) -> impl Iterator<Item = u32> + use<'s> {
     let mut last = None;
-    record.identities().filter(move |one| last.replace(*one) != Some(*one))
+    record.bound.identities().filter(move |one| last.replace(*one) != Some(*one))
 }

@@ -10,14 +10,15 @@ use crate::index::binding::{
     BINDING_BYTES, BindingId, IdentityExtra, IdentityPayload, PackedBinding, Restrictions,
     Standing, numbers, packed_bindings, payload_with, payload_without,
 };
+use crate::index::bound::Parts;
 use crate::index::read::{Binding, is_registered, stored_payload};
 use crate::index::roles::RoleUse;
-use crate::index::scope::{SCOPE_HEADER, ScopeKind, ScopePayload, ScopeRecord};
+use crate::index::scope::{ScopeExtra, ScopeKind, ScopePayload, ScopeRecord, StoredScope};
 use crate::index::table::Entry;
 use crate::rules::{self, BindingKey, BrokenRule, Referenced, View as _};
 use crate::{
-    Change, ChangeError, CustomRole, Family, Identity, Path, PathBuf, Properties,
-    RegisteredResource, Role, RoleBinding,
+    Change, ChangeError, CustomRole, Family, Identity, Path, PathBuf, RegisteredResource, Role,
+    RoleBinding,
 };
 
 type Applied = Result<(), ChangeError>;
@@ -26,17 +27,13 @@ type Applied = Result<(), ChangeError>;
 struct References<'i> {
     identity: Entry<'i, IdentityExtra>,
     role: RoleUse,
-    scope: Entry<'i, Properties>,
+    scope: Entry<'i, ScopeExtra>,
     /// The payload of the scope.
     record: ScopeRecord<'i>,
 }
 
-/// Numbers of the scopes with bindings that are not in order yet. `None` if bindings are inserted in order at
-/// once.
-pub(super) type Unsorted<'u> = Option<&'u mut Vec<u32>>;
-
 impl Index {
-    pub(super) fn apply(&mut self, change: &Change, unsorted: Unsorted<'_>) -> Applied {
+    pub(super) fn apply(&mut self, change: &Change) -> Applied {
         match change {
             Change::CreateGroup(group) => self.create_scope(&group.id, ScopeKind::Group),
             // Its name decides nothing and is not stored here.
@@ -53,8 +50,8 @@ impl Index {
             Change::CreateResource(resource) => self.create_resource(resource),
             Change::UpdateResource(resource) => self.update_resource(resource),
             Change::DeleteResource(id) => self.delete_scope(id, ScopeKind::Resource),
-            Change::CreateRoleBinding(binding) => self.create_binding(binding, unsorted),
-            Change::UpdateRoleBinding(binding) => self.update_binding(binding, unsorted),
+            Change::CreateRoleBinding(binding) => self.create_binding(binding),
+            Change::UpdateRoleBinding(binding) => self.update_binding(binding),
             Change::DeleteRoleBinding(id) => self.delete_binding(id),
         }
     }
@@ -87,7 +84,7 @@ impl Index {
         &self,
         id: &PathBuf,
         kind: ScopeKind,
-    ) -> Result<(Entry<'_, Properties>, ScopeRecord<'_>), ChangeError> {
+    ) -> Result<(Entry<'_, ScopeExtra>, ScopeRecord<'_>), ChangeError> {
         let found = self.scope(id.as_str()).filter(|(_, record)| record.kind == kind);
         found.ok_or_else(|| match kind {
             ScopeKind::Group => ChangeError::not_found("group", id.as_str()),
@@ -97,8 +94,7 @@ impl Index {
 
     fn create_scope(&mut self, id: &PathBuf, kind: ScopeKind) -> Applied {
         self.claim(id)?;
-        let put = self.scopes.put(id.as_str(), &ScopePayload::empty(kind, 0).bytes());
-        put.map(|_| ()).ok_or_else(|| full(id.as_str()))
+        self.put_scope(id.as_str(), ScopePayload::empty(kind, 0).stored())
     }
 
     fn delete_scope(&mut self, id: &PathBuf, kind: ScopeKind) -> Applied {
@@ -116,10 +112,12 @@ impl Index {
 
     fn update_resource(&mut self, resource: &RegisteredResource) -> Applied {
         let (entry, _) = self.expect_scope(&resource.id, ScopeKind::Resource)?;
-        let (number, had_any) = (entry.number(), entry.extra().is_some());
-        let properties = Some(&resource.properties).filter(|properties| !properties.is_empty());
-        if had_any || properties.is_some() {
-            self.scopes.set_extra(number, properties.cloned().map(Arc::new));
+        let (number, old) = (entry.number(), entry.extra());
+        let bound = old.and_then(|old| old.bound.clone());
+        let properties = resource.properties.clone();
+        let extra = ScopeExtra { properties, bound }.stored();
+        if old.is_some() || extra.is_some() {
+            self.scopes.set_extra(number, extra);
         }
         Ok(())
     }
@@ -219,7 +217,7 @@ impl Index {
 
     // === Bindings ===
 
-    fn create_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
+    fn create_binding(&mut self, binding: &RoleBinding) -> Applied {
         let (identity, scope) = (binding.identity.as_str(), binding.scope.as_str());
         self.ensure_identity(binding)?;
         let mut found = self.expect_references(binding)?;
@@ -235,19 +233,21 @@ impl Index {
         let packed = PackedBinding { restricted: !restrictions.is_empty(), ..packed };
 
         let (id, id_number) = self.free_id(binding, &key, &found.record)?;
-        if matches!(id, BindingId::Number(_)) && found.record.numbers().is_none() {
+        if matches!(id, BindingId::Number(_)) && !found.record.numbered {
             self.number_scope(scope)?;
             found = self.expect_references(binding)?;
         }
         let number = found.identity.number();
         let (payload, extra) =
             self.with_binding(found.identity, packed, restrictions, &id, id_number);
-        let bound = self.with_bound(&found, id_number, unsorted);
+        let record = &found.record;
+        let at = self.first_bound(record, |other| other <= found.identity.key_bytes());
+        let bound = record.stored(record.bound.with(at, number, id_number));
         if let BindingId::Text(id) = &id {
             self.binding_ids.put(id, &number.to_le_bytes()).ok_or_else(|| full(id))?;
         }
         self.put_identity(number, identity, payload, extra)?;
-        self.scopes.put(scope, &bound).ok_or_else(|| full(scope))?;
+        self.put_scope(scope, bound)?;
         self.roles.count(packed.role, 1);
         self.bindings += 1;
         Ok(())
@@ -288,7 +288,7 @@ impl Index {
         Ok(References { identity, role, scope, record })
     }
 
-    fn update_binding(&mut self, binding: &RoleBinding, unsorted: Unsorted<'_>) -> Applied {
+    fn update_binding(&mut self, binding: &RoleBinding) -> Applied {
         let id = binding.id.as_ref().ok_or(ChangeError::MissingId)?;
         let (identity, old) = self.expect_binding(id)?;
         if self.scope_of(&old) != binding.scope.as_str() {
@@ -296,7 +296,7 @@ impl Index {
         }
         let (identity, position) = (identity.number(), old.position);
         self.remove_binding(identity, position, id)?;
-        self.create_binding(binding, unsorted)
+        self.create_binding(binding)
     }
 
     fn delete_binding(&mut self, id: &PathBuf) -> Applied {
@@ -331,13 +331,14 @@ impl Index {
             extra
         });
         let id_of_identity = entry.key().to_owned();
+        // While the identity is there: the list is searched by its id.
+        self.remove_from_scope(scope, identity, number.unwrap_or(0))?;
         if is_gone {
             self.identities.remove(&id_of_identity);
             self.unregistered -= 1;
         } else {
             self.put_identity(identity, &id_of_identity, payload, extra)?;
         }
-        self.remove_from_scope(scope, identity, number.unwrap_or(0))?;
         if number.is_none() {
             self.binding_ids.remove(id.as_str());
         }
@@ -407,21 +408,30 @@ impl Index {
 
     // === Who is bound at a scope ===
 
+    /// Stores a scope that is new, or has another list. It keeps its properties.
+    pub(super) fn put_scope(&mut self, id: &str, scope: StoredScope) -> Applied {
+        let number = self.scopes.put(id, &scope.payload).ok_or_else(|| full(id))?;
+        self.set_parts(number, scope.bound);
+        Ok(())
+    }
+
+    /// Sets the list of a scope that is in parts, or that it has none.
+    pub(super) fn set_parts(&mut self, scope: u32, bound: Option<Parts>) {
+        let old = self.scopes.entry(scope).and_then(|entry| entry.extra());
+        if bound.is_some() || old.is_some_and(|old| old.bound.is_some()) {
+            let properties = old.map(|old| old.properties.clone()).unwrap_or_default();
+            self.scopes.set_extra(scope, ScopeExtra { properties, bound }.stored());
+        }
+    }
+
     /// Gives a scope the numbers of its bindings, if it has none.
     fn number_scope(&mut self, scope: &str) -> Applied {
-        let Some((entry, record)) = self.scope(scope) else { return Ok(()) };
-        if record.numbers().is_some() {
+        let Some((_, record)) = self.scope(scope).filter(|(_, record)| !record.numbered) else {
             return Ok(());
-        }
-        if record.unsorted > 0 {
-            let number = entry.number();
-            self.sort_scope(number);
-        }
-        let Some((_, record)) = self.scope(scope) else { return Ok(()) };
+        };
         let mut payload = record.to_payload();
-        let numbers = self.numbers_at(scope, &payload.identities);
-        payload.numbers = Some(numbers);
-        self.scopes.put(scope, &payload.bytes()).map(|_| ()).ok_or_else(|| full(scope))
+        payload.numbers = Some(self.numbers_at(scope, &payload.identities));
+        self.put_scope(scope, payload.stored())
     }
 
     /// The numbers of the bindings at a scope of these identities, which are in the order of their ids.
@@ -438,64 +448,19 @@ impl Index {
         numbers
     }
 
-    /// The payload of a scope with one more binding, whose id has this number.
-    fn with_bound(&self, found: &References<'_>, number: u64, unsorted: Unsorted<'_>) -> Vec<u8> {
-        let References { identity, scope, record, .. } = found;
-        let appended = unsorted.and_then(|scopes| {
-            let appended = record.appended(identity.number(), number)?;
-            if record.unsorted == 0 {
-                scopes.push(scope.number());
-            }
-            Some(appended)
-        });
-        appended.unwrap_or_else(|| {
-            let at = self.first_bound(record, |other| other <= identity.key_bytes());
-            record.with(at, identity.number(), number)
-        })
-    }
-
-    /// Puts the bindings of these scopes in order, and forgets the scopes.
-    pub(super) fn sort_scopes(&mut self, unsorted: &mut Vec<u32>) {
-        unsorted.drain(..).for_each(|scope| self.sort_scope(scope));
-    }
-
-    /// Puts the bindings of a scope in order, if it is still there and they are not.
-    fn sort_scope(&mut self, scope: u32) {
-        let Some(entry) = self.scopes.entry(scope) else { return };
-        let Some(record) = ScopeRecord::read(entry.payload()) else { return };
-        if record.unsorted == 0 {
-            return;
-        }
-        let identities = record.identities().map(|identity| {
-            let id = self.identities.entry(identity).map_or(&[][..], |entry| entry.key_bytes());
-            (id, identity)
-        });
-        let numbers: Option<Vec<u64>> = record.numbers().map(Iterator::collect);
-        let mut numbers = numbers.into_iter().flatten();
-        let mut bound: Vec<_> =
-            identities.map(|(id, identity)| (id, identity, numbers.next())).collect();
-        bound.sort_by_key(|(id, ..)| *id);
-        let identities = bound.iter().flat_map(|(_, identity, _)| identity.to_le_bytes());
-        let numbers_sorted =
-            bound.iter().filter_map(|(.., number)| *number).flat_map(u64::to_le_bytes);
-        let bytes: Vec<u8> = identities.chain(numbers_sorted).collect();
-        self.scopes.write_at(scope, SCOPE_HEADER, &bytes);
-        self.scopes.write_at(scope, ScopeRecord::UNSORTED_AT, &[0; 2]);
-    }
-
     /// Removes a binding of an identity from a scope, both by their numbers.
     fn remove_from_scope(&mut self, scope: u32, identity: u32, number: u64) -> Applied {
         let Some(entry) = self.scopes.entry(scope) else { return Ok(()) };
-        let Some(record) = ScopeRecord::read(entry.payload()) else { return Ok(()) };
-        let found = match record.numbers() {
-            Some(numbers) => numbers
-                .zip(record.identities())
-                .position(|(one, other)| one == number && other == identity),
-            None => record.identities().position(|other| other == identity),
-        };
-        let Some(at) = found else { return Ok(()) };
-        let (id, payload) = (entry.key().to_owned(), record.without(at));
-        self.scopes.put(&id, &payload).map(|_| ()).ok_or_else(|| full(&id))
+        let Some(record) = ScopeRecord::read(entry) else { return Ok(()) };
+        let id = self.identities.key(identity).as_bytes();
+        let first = self.first_bound(&record, |other| other < id);
+        let of_identity = (first..).map_while(|at| Some((at, record.bound.identity(at)?)));
+        let mut of_identity = of_identity.take_while(|(_, other)| *other == identity);
+        let found = of_identity
+            .find(|(at, _)| !record.numbered || record.bound.number(*at) == Some(number));
+        let Some((at, _)) = found else { return Ok(()) };
+        let (id, without) = (entry.key().to_owned(), record.stored(record.bound.without(at)));
+        self.put_scope(&id, without)
     }
 }
 

@@ -19,6 +19,7 @@
 //! The payload of a disabled identity is in its extra value instead of its record ([`Standing::Disabled`]).
 
 use crate::index::hash::{Fingerprint, Seed};
+use crate::index::table::Extra;
 use crate::rules::{ROLES_MAX, split_binding_id};
 use crate::{Condition, PathBuf, Properties, Timestamp};
 
@@ -92,6 +93,8 @@ pub(crate) struct IdentityExtra {
     /// Ids that are not a number, by the position of their binding, ascending.
     pub(crate) ids: Vec<(u32, Box<str>)>,
 }
+
+impl Extra for IdentityExtra {}
 
 impl IdentityExtra {
     pub(crate) fn is_empty(&self) -> bool {

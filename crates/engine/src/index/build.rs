@@ -9,9 +9,10 @@ use crate::index::Index;
 use crate::index::binding::{
     BindingId, IdentityExtra, PackedBinding, Restrictions, Standing, payload_length, write_numbers,
 };
+use crate::index::bound::List;
 use crate::index::plan::Plan;
 use crate::index::roles::Roles;
-use crate::index::scope::{ScopeKind, ScopePayload};
+use crate::index::scope::{SCOPE_HEADER, ScopeExtra, ScopeKind, ScopePayload};
 use crate::index::sort::order_of;
 use crate::index::table::Table;
 use crate::rules::References;
@@ -100,14 +101,15 @@ impl Index {
             // Filled in by `put_bound`.
             let numbers = ids.at_scope(at).then(|| vec![0; bound]);
             let identities = vec![u32::MAX; bound];
-            let payload = ScopePayload { kind, children, unsorted: 0, identities, numbers };
+            let scope = ScopePayload { kind, children, identities, numbers }.stored();
             let id = plan.scope(at, &mut buffer);
-            let number = fits(self.scopes.put(id, &payload.bytes()), id)?;
+            let number = fits(self.scopes.put(id, &scope.payload), id)?;
             put.push(PackedBinding::new(self.scopes.seed(), (number, id), 0));
         }
         for (at, packed) in put.iter().skip(plan.groups_len()).enumerate() {
             if let Some(properties) = plan.resource_properties(at).filter(|all| !all.is_empty()) {
-                self.scopes.set_extra(packed.scope, Some(Arc::new(properties.clone())));
+                let extra = ScopeExtra { properties: properties.clone(), bound: None };
+                self.scopes.set_extra(packed.scope, extra.stored());
             }
         }
         Ok(put)
@@ -238,7 +240,13 @@ impl Index {
                 let here = numbers.get(range).unwrap_or_default();
                 bytes.extend(here.iter().flat_map(|number| number.to_le_bytes()));
             }
-            self.scopes.write_at(packed.scope, crate::index::scope::SCOPE_HEADER, &bytes);
+            match List::new(std::mem::take(&mut bytes), ids.at_scope(at)) {
+                List::InRecord(list) => {
+                    self.scopes.write_at(packed.scope, SCOPE_HEADER, &list);
+                    bytes = list;
+                }
+                List::InParts(parts) => self.set_parts(packed.scope, Some(parts)),
+            }
         }
     }
 }

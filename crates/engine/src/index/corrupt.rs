@@ -35,10 +35,10 @@ impl Index {
 
     /// Replaces the payload of a scope.
     pub(crate) fn corrupt_scope(&mut self, id: &str, change: impl FnOnce(&mut ScopePayload)) {
-        let payload = self.scopes.get(id).unwrap().payload();
-        let mut payload = ScopeRecord::read(payload).unwrap().to_payload();
+        let entry = self.scopes.get(id).unwrap();
+        let mut payload = ScopeRecord::read(entry).unwrap().to_payload();
         change(&mut payload);
-        self.scopes.put(id, &payload.bytes()).unwrap();
+        self.scopes.put(id, &payload.stored().payload).unwrap();
     }
 
     pub(crate) fn forget_scope(&mut self, id: &str) {

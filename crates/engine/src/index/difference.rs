@@ -132,7 +132,7 @@ impl Difference {
             for binding in index.stored_bindings_of(entry) {
                 if !self.bindings.has(entry.number(), binding.position) {
                     let scope = index.scopes.entry(binding.packed.scope);
-                    let record = scope.and_then(|scope| ScopeRecord::read(scope.payload()));
+                    let record = scope.and_then(ScopeRecord::read);
                     self.spend(BINDING_WORK + record.map_or(0, |record| record.bound_len()))?;
                     let id = index.binding_id(entry, &binding).parse();
                     deleted.push(id.map_err(|_| DifferenceError::BindingIds)?);
@@ -149,7 +149,7 @@ impl Difference {
             }
         }
         for entry in index.scopes.iter().filter(|entry| !self.scopes.has(entry.number(), 0)) {
-            let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
+            let Some(record) = ScopeRecord::read(entry) else { continue };
             match record.kind {
                 ScopeKind::Group => groups.extend(entry.key().parse::<PathBuf>().ok()),
                 ScopeKind::Resource => {

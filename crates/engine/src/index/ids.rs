@@ -48,7 +48,7 @@ impl Index {
     /// searched for an equal one, see `writer.rs`.
     fn is_derived_taken(&self, scope: &str, derived: u64, at: &ScopeRecord<'_>) -> bool {
         let id = binding_id(scope, derived);
-        if at.numbers().is_some() { self.is_taken(&id) } else { self.is_named(&id) }
+        if at.numbered { self.is_taken(&id) } else { self.is_named(&id) }
     }
 
     /// See [`Snapshot::free_binding_id`](crate::Snapshot::free_binding_id).

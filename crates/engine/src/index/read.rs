@@ -9,7 +9,7 @@ use crate::index::binding::{
     numbers, packed_bindings,
 };
 use crate::index::roles::RoleUse;
-use crate::index::scope::{ScopeKind, ScopeRecord};
+use crate::index::scope::{ScopeExtra, ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::model::path::contains;
 use crate::rules::{BindingKey, View, binding_id, split_binding_id};
@@ -31,9 +31,9 @@ pub(crate) struct Binding<'s> {
 
 impl Index {
     /// A scope by its path.
-    pub(crate) fn scope(&self, path: &str) -> Option<(Entry<'_, Properties>, ScopeRecord<'_>)> {
+    pub(crate) fn scope(&self, path: &str) -> Option<(Entry<'_, ScopeExtra>, ScopeRecord<'_>)> {
         let entry = self.scopes.get(path)?;
-        Some((entry, ScopeRecord::read(entry.payload())?))
+        Some((entry, ScopeRecord::read(entry)?))
     }
 
     /// The path of a binding's scope. For a scope that is not there, `/`, which is no path and no
@@ -52,7 +52,7 @@ impl Index {
 
     /// The registered properties of the resource of this path.
     pub(crate) fn resource_properties(&self, path: &str) -> Option<&Properties> {
-        self.scopes.get(path)?.extra().map(|properties| &**properties)
+        self.scopes.get(path)?.extra().map(|extra| &extra.properties)
     }
 
     /// The registered properties of the identity of this id.
@@ -69,8 +69,8 @@ impl Index {
     }
 
     /// Every group and resource, in an order that must not be visible outside.
-    pub(crate) fn scopes(&self) -> impl Iterator<Item = (Entry<'_, Properties>, ScopeRecord<'_>)> {
-        let records = self.scopes.iter().map(|entry| (entry, ScopeRecord::read(entry.payload())));
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = (Entry<'_, ScopeExtra>, ScopeRecord<'_>)> {
+        let records = self.scopes.iter().map(|entry| (entry, ScopeRecord::read(entry)));
         records.filter_map(|(entry, record)| Some((entry, record?)))
     }
 
@@ -83,7 +83,7 @@ impl Index {
     pub(crate) fn sample_scopes(
         &self,
         count: usize,
-    ) -> impl Iterator<Item = Entry<'_, Properties>> {
+    ) -> impl Iterator<Item = Entry<'_, ScopeExtra>> {
         self.scopes.every((self.scopes.len() / count.max(1)).max(1))
     }
 
@@ -103,7 +103,7 @@ impl Index {
         let (mut low, mut high) = (0, record.bound_len());
         while low < high {
             let middle = usize::midpoint(low, high);
-            let identity = record.identity(middle);
+            let identity = record.bound.identity(middle);
             let entry = identity.and_then(|number| self.identities.entry(number));
             if before(entry.map_or(&[], |entry| entry.key_bytes())) {
                 low = middle + 1;
@@ -247,25 +247,21 @@ impl Index {
             let mut found = at_scope.filter(|one| self.number_of(identity, one) == Some(number));
             Some((identity, found.next()?))
         };
-        match record.numbers() {
-            Some(numbers) => {
-                let matching = numbers.zip(record.identities()).filter(|(one, _)| *one == number);
-                matching.map(|(_, identity)| identity).find_map(of_identity)
-            }
-            None => {
-                let mut last = None;
-                let mut distinct =
-                    record.identities().filter(|one| last.replace(*one) != Some(*one));
-                distinct.find_map(of_identity)
-            }
+        let identities = record.bound.identities();
+        if record.numbered {
+            let mut matching =
+                record.bound.numbers().zip(identities).filter(|(one, _)| *one == number);
+            return matching.find_map(|(_, identity)| of_identity(identity));
         }
+        let mut last = None;
+        identities.filter(|one| last.replace(*one) != Some(*one)).find_map(of_identity)
     }
 
     /// The stored bindings of an identity at a scope, given by its entry: by search, whatever the number of others.
     pub(crate) fn stored_at_scope<'s>(
         &'s self,
         identity: Entry<'s, IdentityExtra>,
-        scope: Entry<'s, Properties>,
+        scope: Entry<'s, ScopeExtra>,
     ) -> impl Iterator<Item = Binding<'s>> {
         let fingerprint = self.seed().fingerprint(scope.key_bytes());
         let bindings = packed_bindings(stored_payload(identity));
@@ -362,7 +358,7 @@ impl Index {
 impl<'s> View for &'s Index {
     type Identity = Entry<'s, IdentityExtra>;
     type Role = RoleUse;
-    type Scope = (Entry<'s, Properties>, ScopeRecord<'s>);
+    type Scope = (Entry<'s, ScopeExtra>, ScopeRecord<'s>);
 
     fn is_group(&self, id: &str) -> bool {
         (*self).scope(id).is_some_and(|(_, record)| record.kind == ScopeKind::Group)

@@ -28,12 +28,12 @@ impl Index {
         let (identities, identity_numbers) = copied(&self.identities)?;
         (next.scopes, next.identities) = (scopes, identities);
         for entry in self.scopes.iter() {
-            let Some(record) = ScopeRecord::read(entry.payload()) else { continue };
+            let Some(record) = ScopeRecord::read(entry) else { continue };
             let mut payload = record.to_payload();
             for identity in &mut payload.identities {
                 *identity = *identity_numbers.get(identity)?;
             }
-            next.scopes.put(entry.key(), &payload.bytes())?;
+            next.put_scope(entry.key(), payload.stored()).ok()?;
         }
         for entry in self.identities.iter() {
             let mut payload = IdentityPayload::read(stored_payload(entry));

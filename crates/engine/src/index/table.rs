@@ -27,6 +27,8 @@ use crate::index::hash::{Fingerprint, Seed, TEXT_BYTES_MAX};
 
 /// Entries per shard of a new table, at most: a change copies about so many.
 const SHARD_ENTRIES: usize = 192;
+/// A table is made anew once its shards have this many times [`SHARD_ENTRIES`].
+const CROWDED: usize = 2;
 /// Most shards, as a power of two: numbers have 16 bits for the shard.
 const SHARD_BITS_MAX: u32 = 16;
 /// Most shards in a branch, as a power of two: a change can copy the slots of all of them.
@@ -35,6 +37,21 @@ const BRANCH_BITS_MAX: u32 = 6;
 const LINE: usize = 64;
 /// An empty slot, or the offset of a record that is not there.
 pub(crate) const EMPTY: u32 = u32::MAX;
+
+/// An extra value. Bytes that it does not name are not counted as those of the index.
+pub(crate) trait Extra {
+    /// Bytes of the index in it.
+    fn bytes(&self) -> usize {
+        0
+    }
+
+    /// Those that another version of it does not share, at most.
+    fn bytes_beside(&self, _other: &Self) -> usize {
+        self.bytes()
+    }
+}
+
+impl Extra for () {}
 
 /// Texts, each with a payload of bytes, and some with an extra value.
 #[derive(Debug)]
@@ -158,11 +175,10 @@ impl<X> Table<X> {
         self.len
     }
 
-    /// Whether it has over eight times as many entries as it was made for, so that changes cost much more
-    /// than in a larger table.
+    /// Whether its shards have far more entries than those of a table that is made, so that changes cost more.
     pub(crate) fn is_crowded(&self) -> bool {
         self.high + self.low < SHARD_BITS_MAX
-            && self.len >> (self.high + self.low) > SHARD_ENTRIES * 8
+            && self.len >> (self.high + self.low) > SHARD_ENTRIES * CROWDED
     }
 
     /// The branch of a shard, and the shard's number in the table and in the branch.
@@ -266,21 +282,23 @@ impl<X> Table<X> {
             self.len -= 1;
         }
     }
+}
 
-    /// Bytes of the table that another version does not share, at most and without extra values.
+impl<X: Extra> Table<X> {
+    /// Bytes of the table that another version does not share, at most.
     pub(crate) fn bytes_beside(&self, other: &Self) -> usize {
         let branches = self.root.iter().enumerate();
         let bytes = branches.map(|(at, branch)| match other.root.get(at) {
             Some(other) if Arc::ptr_eq(branch, other) => 0,
             Some(other) => branch.memory_beside(other),
-            None => branch.memory(),
+            None => branch.bytes(),
         });
         bytes.sum()
     }
 
-    /// Bytes of the table, without extra values.
+    /// Bytes of the table.
     pub(crate) fn bytes(&self) -> usize {
-        self.root.iter().map(|branch| branch.memory()).sum()
+        self.root.iter().map(|branch| branch.bytes()).sum()
     }
 }
 

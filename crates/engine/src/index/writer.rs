@@ -47,20 +47,15 @@ impl Writer {
         changes: impl IntoIterator<Item = C>,
     ) -> Result<(), ApplyError> {
         let mut next = self.next.clone();
-        let mut unsorted = Vec::new();
         for (position, change) in changes.into_iter().enumerate() {
-            // Of many changes, new bindings of a scope are sorted once.
-            let later = (position > 0).then_some(&mut unsorted);
-            let applied = next.apply(change.borrow(), later);
+            let applied = next.apply(change.borrow());
             applied.map_err(|error| ApplyError { position, error })?;
             // Rare: a table has grown to many times its size. If the larger copy has no place for an
             // entry, the old one stays.
             if next.is_crowded() {
-                next.sort_scopes(&mut unsorted);
                 next = next.resized().unwrap_or(next);
             }
         }
-        next.sort_scopes(&mut unsorted);
         self.next = next;
         Ok(())
     }

@@ -391,3 +391,78 @@ fn grown_tables_give_the_same_answers() {
     let (a, b) = (grown.index_bytes(), built.index_bytes());
     assert!(a < b * 2, "{a} bytes grown, {b} bytes built");
 }
+
+/// A scope with thousands of bindings, which come and go in any order, gives the answers of an index that was built
+/// from those that are left. The list of who is bound there is in the scope's record, then in parts, and in the record again.
+#[test]
+fn a_scope_with_many_bindings_gives_the_same_answers() {
+    let catalog = capstan_policy::Catalogs::default().get("chainguard-2025-08-14").unwrap();
+    // An odd factor visits all, in an order that is neither that of creation nor that of ids.
+    let id = |at: u32| -> PathBuf {
+        let mixed = (u64::from(at) * 0x9E37_79B9 + 1) << 17;
+        format!("{:040x}", u128::from(mixed)).parse().unwrap()
+    };
+    let binding = |at: u32, numbered: bool| capstan_engine::RoleBinding {
+        id: (numbered && at.is_multiple_of(7)).then(|| format!("acme/{at:016x}").parse().unwrap()),
+        identity: id(at / 2),
+        role: ["viewer", "apk.pull"][at as usize % 2].into(),
+        scope: "acme".parse().unwrap(),
+        expires_at: None,
+        when: vec![],
+    };
+    for numbered in [false, true] {
+        let mut facts = Facts::default();
+        facts
+            .groups
+            .push(capstan_engine::Group { id: "acme".parse().unwrap(), name: String::new() });
+        let model = Model::new(Arc::clone(&catalog), facts.clone()).unwrap();
+        let mut writer = Writer::new(&Snapshot::build(&model, 1).unwrap());
+        let first = writer.publish(2);
+        let compare = |writer: &Writer, bound: &[u32]| {
+            let grown = writer.publish(3);
+            let mut facts = facts.clone();
+            facts.role_bindings = bound.iter().map(|at| binding(*at, numbered)).collect();
+            let built =
+                Snapshot::build(&Model::new(Arc::clone(&catalog), facts).unwrap(), 3).unwrap();
+            let now = capstan_engine::Timestamp::UNIX_EPOCH;
+            for snapshot in [&*grown, &built] {
+                self_check(snapshot, usize::MAX, now).unwrap();
+            }
+            let all = |snapshot: &Snapshot| {
+                let acme = "acme".parse::<PathBuf>().unwrap();
+                let none = capstan_engine::Attributes::NONE;
+                let who = snapshot.list_identities("repo.list", acme.as_path(), none, now).unwrap();
+                let who: Vec<_> = who.into_iter().map(str::to_owned).collect();
+                let mut here: Vec<_> = snapshot.bindings_at(acme.as_path()).collect();
+                assert!(here.is_sorted_by_key(|one| one.identity.clone()));
+                here.sort_by(|a, b| a.id.cmp(&b.id));
+                for one in here.iter().step_by(401) {
+                    let by_id = snapshot.role_binding(one.id.as_ref().unwrap().as_path());
+                    assert_eq!(format!("{by_id:?}"), format!("{:?}", Some(one)));
+                }
+                (who, here.len(), format!("{here:?}"))
+            };
+            assert_eq!(all(&grown), all(&built));
+            assert_eq!(all(&grown).1, bound.len());
+            (grown.index_bytes(), built.index_bytes())
+        };
+        let mut bound = vec![];
+        for at in 0..4_000 {
+            writer.apply([Change::CreateRoleBinding(binding(at, numbered))]).unwrap();
+            bound.push(at);
+            if matches!(at, 511..=514 | 2_500 | 3_999) {
+                let (grown, built) = compare(&writer, &bound);
+                assert!(grown < built * 2, "{grown} bytes grown, {built} bytes built");
+            }
+        }
+        while bound.len() > 60 {
+            let at = bound.swap_remove(bound.len() * 7 / 11);
+            let found = writer.publish(4).same_binding(&binding(at, numbered)).unwrap();
+            writer.apply([Change::DeleteRoleBinding(found.id.unwrap())]).unwrap();
+            if matches!(bound.len(), 2_000 | 255..=258 | 60) {
+                compare(&writer, &bound);
+            }
+        }
+        assert_eq!(first.bindings_len(), 0, "a snapshot does not change");
+    }
+}

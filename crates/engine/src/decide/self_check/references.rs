@@ -6,10 +6,10 @@ use crate::decide::self_check::SelfCheckError;
 use crate::index::Index;
 use crate::index::binding::IdentityExtra;
 use crate::index::read::{Binding, is_disabled, is_registered};
-use crate::index::scope::{ScopeKind, ScopeRecord};
+use crate::index::scope::{ScopeExtra, ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::rules::{self, View as _};
-use crate::{ChangeError, Path, Properties, RoleBinding, is_derived_identity};
+use crate::{ChangeError, Path, RoleBinding, is_derived_identity};
 
 type Checked<T = ()> = Result<T, Box<SelfCheckError>>;
 
@@ -55,21 +55,20 @@ pub(super) fn check_binding_id(index: &Index, id: &str) -> Checked {
 }
 
 /// A scope's place in the tree, and the identities that it lists.
-pub(super) fn check_scope(index: &Index, scope: Entry<'_, Properties>) -> Checked {
+pub(super) fn check_scope(index: &Index, scope: Entry<'_, ScopeExtra>) -> Checked {
     let id = scope.key();
     let same = index.scope(id).is_some_and(|(found, _)| found.number() == scope.number());
     expect(same, id, "the scope is not found by its path")?;
     check_path(index, id, Found::Scope)?;
-    let Some(record) = ScopeRecord::read(scope.payload()) else {
-        return Err(SelfCheckError::corrupt(id, "its record is too short"));
+    let Some(record) = ScopeRecord::read(scope) else {
+        return Err(SelfCheckError::corrupt(id, "its record is too short, or has no list"));
     };
-    expect(record.unsorted == 0, id, "it has bindings that are not sorted in")?;
-    if let Some(numbers) = record.numbers() {
+    if record.numbered {
         let problem = "it does not have a number for each binding";
-        expect(numbers.len() == record.bound_len(), id, problem)?;
+        expect(record.bound.numbers().count() == record.bound_len(), id, problem)?;
     }
     let mut identities = Vec::new();
-    for number in record.identities().take(EACH_MAX) {
+    for number in record.bound.identities().take(EACH_MAX) {
         let Some(identity) = index.identities().entry(number) else {
             return Err(SelfCheckError::corrupt(id, "it lists an identity that is not there"));
         };
@@ -85,7 +84,7 @@ pub(super) fn check_scope(index: &Index, scope: Entry<'_, Properties>) -> Checke
 fn check_listed(
     index: &Index,
     identity: Entry<'_, IdentityExtra>,
-    scope: Entry<'_, Properties>,
+    scope: Entry<'_, ScopeExtra>,
     record: &ScopeRecord<'_>,
 ) -> Checked {
     let here = |binding: &Binding<'_>| binding.packed.scope == scope.number();
@@ -94,7 +93,7 @@ fn check_listed(
     let key = |number| index.identities().key(number);
     let first = index.first_bound(record, |id| id < identity.key_bytes());
     let listed = (first..record.bound_len())
-        .map_while(|position| record.identity(position))
+        .map_while(|position| record.bound.identity(position))
         .take_while(|number| key(*number) == identity.key())
         .count();
     let problem =
@@ -192,15 +191,16 @@ fn check_binding(
         && packed.fingerprint == index.seed().fingerprint(path.as_bytes());
     expect(is_right, id, "its fingerprint is not that of its scope")?;
     check_listed(index, identity, scope, &record)?;
-    if let Some(mut numbers) = record.numbers() {
+    if record.numbered {
         let number = index.number_of(identity, binding).unwrap_or(0);
-        expect(numbers.any(|one| one == number), id, "its scope does not have its number")?;
+        let is_there = record.bound.numbers().any(|one| one == number);
+        expect(is_there, id, "its scope does not have its number")?;
     }
     if record.kind == ScopeKind::Group {
         check_path(index, path, Found::Scope)?;
     }
     let has_text = index.number_of(identity, binding).is_none();
-    if has_text || record.numbers().is_some() || record.bound_len() <= DERIVED_MAX {
+    if has_text || record.numbered || record.bound_len() <= DERIVED_MAX {
         let found = index.find_binding(id);
         let found = found.map(|(found, one)| (found.number(), one.position));
         let is_right = found == Some((identity.number(), binding.position));

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::shard::{Record, Records, Shard, length};
-use super::{EMPTY, Entry, number};
+use super::{EMPTY, Entry, Extra, number};
 use crate::index::hash::Fingerprint;
 use crate::index::prefetch::prefetch;
 
@@ -312,18 +312,22 @@ impl<X> Branch<X> {
         }
         *records = numbered.finish(copy);
     }
+}
 
-    /// [`Self::memory`] without the slots and records that another branch shares.
+impl<X: Extra> Branch<X> {
+    /// [`Self::memory`] without the slots, records and extra values that another branch shares.
     pub(super) fn memory_beside(&self, other: &Self) -> usize {
         let slots = Arc::ptr_eq(&self.slots, &other.slots).then(|| size_of_val(&*self.slots));
         let both = self.records.iter().zip(&other.records);
         let records = both.filter(|(one, other)| Arc::ptr_eq(one, other));
         let shared: usize = records.map(|(one, _)| size_of_val(&**one)).sum();
-        self.memory().saturating_sub(shared + slots.unwrap_or(0))
+        let both = self.shards.iter().zip(&other.shards);
+        let extras: usize = both.map(|(one, other)| one.extras_beside(other)).sum();
+        (self.memory() + extras).saturating_sub(shared + slots.unwrap_or(0))
     }
 
     /// Bytes of the branch, without extra values.
-    pub(super) fn memory(&self) -> usize {
+    fn memory(&self) -> usize {
         let records: usize = self.records.iter().map(|records| size_of_val(&**records)).sum();
         let shards: usize = self.shards.iter().map(Shard::memory).sum();
         size_of::<Self>()
@@ -331,6 +335,11 @@ impl<X> Branch<X> {
             + size_of_val(&*self.records)
             + records
             + shards
+    }
+
+    /// Bytes of the branch.
+    pub(super) fn bytes(&self) -> usize {
+        self.memory() + self.shards.iter().map(Shard::extras_bytes).sum::<usize>()
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::EMPTY;
+use super::{EMPTY, Extra};
 use crate::index::hash::Fingerprint;
 
 /// Bytes of a record before its payload.
@@ -273,6 +273,26 @@ impl<X> Shard<X> {
     /// Bytes of the shard, without records and extra values.
     pub(super) fn memory(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.offsets)
+    }
+}
+
+impl<X: Extra> Shard<X> {
+    /// Bytes of the index in extra values.
+    pub(super) fn extras_bytes(&self) -> usize {
+        self.extras.iter().map(|(_, extra)| extra.bytes()).sum()
+    }
+
+    /// Those of [`Self::extras_bytes`] that another shard does not share, at most.
+    pub(super) fn extras_beside(&self, other: &Self) -> usize {
+        if Arc::ptr_eq(&self.extras, &other.extras) {
+            return 0;
+        }
+        let beside = |(within, extra): &(u32, Arc<X>)| match other.extra(*within) {
+            Some(other) if Arc::ptr_eq(extra, other) => 0,
+            Some(other) => extra.bytes_beside(other),
+            None => extra.bytes(),
+        };
+        self.extras.iter().map(beside).sum()
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 
+impl Extra for u32 {}
+
 /// The same numbers on every run.
 struct Draw(u64);
 
