@@ -13,7 +13,7 @@
 
 mod apply;
 pub(crate) mod binding;
-mod bound;
+pub(crate) mod bound;
 pub(crate) mod build;
 #[cfg(test)]
 pub(crate) mod corrupt;

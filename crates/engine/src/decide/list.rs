@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 use crate::decide::check::Evaluation;
 use crate::index::Index;
 use crate::index::binding::IdentityExtra;
-use crate::index::scope::ScopeRecord;
+use crate::index::bound::Identities;
 use crate::index::table::Entry;
 use crate::{Attributes, CapabilityIx, Path, Snapshot, Timestamp, UnknownCapabilityError};
 
@@ -232,9 +232,8 @@ pub(super) struct Bound<'s> {
 
 /// What is left of the list of one scope, and its first identity.
 struct Remaining<'s> {
-    record: ScopeRecord<'s>,
-    position: usize,
     first: Entry<'s, IdentityExtra>,
+    behind: Identities<'s>,
 }
 
 impl<'s> Bound<'s> {
@@ -244,7 +243,7 @@ impl<'s> Bound<'s> {
         let lists = scopes.filter_map(|(_, record)| {
             let position =
                 after.map_or(0, |after| index.first_bound(&record, |id| id <= after.as_bytes()));
-            Remaining::starting(index, record, position)
+            Remaining::of(index, record.bound.identities_from(position))
         });
         Self { index, lists: lists.collect() }
     }
@@ -259,9 +258,8 @@ impl<'s> Iterator for Bound<'s> {
         let index = self.index;
         self.lists.retain_mut(|list| {
             while list.first.number() == least.number() {
-                let (record, position) = (list.record, list.position + 1);
-                let Some(rest) = Remaining::starting(index, record, position) else { return false };
-                *list = rest;
+                let Some(first) = first_of(index, &mut list.behind) else { return false };
+                list.first = first;
             }
             true
         });
@@ -270,9 +268,13 @@ impl<'s> Iterator for Bound<'s> {
 }
 
 impl<'s> Remaining<'s> {
-    /// `None` if nothing is left from this position on.
-    fn starting(index: &'s Index, record: ScopeRecord<'s>, position: usize) -> Option<Self> {
-        let first = index.identities().entry(record.bound.identity(position)?)?;
-        Some(Self { record, position, first })
+    /// `None` if nothing is left.
+    fn of(index: &'s Index, mut behind: Identities<'s>) -> Option<Self> {
+        Some(Self { first: first_of(index, &mut behind)?, behind })
     }
+}
+
+/// Takes the first identity of a list.
+fn first_of<'s>(index: &'s Index, list: &mut Identities<'s>) -> Option<Entry<'s, IdentityExtra>> {
+    index.identities().entry(list.next()?)
 }

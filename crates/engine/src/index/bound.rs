@@ -57,6 +57,38 @@ pub(crate) enum List {
     InParts(Parts),
 }
 
+/// The identities of a list.
+#[derive(Clone, Debug)]
+pub(crate) struct Identities<'s> {
+    here: std::slice::Iter<'s, [u8; 4]>,
+    /// The parts of the list, and which of them is next.
+    behind: Option<(&'s Parts, usize)>,
+}
+
+impl Iterator for Identities<'_> {
+    type Item = u32;
+
+    #[inline]
+    fn next(&mut self) -> Option<u32> {
+        let found = match self.here.next() {
+            Some(found) => found,
+            None => self.next_part()?,
+        };
+        Some(u32::from_le_bytes(*found))
+    }
+}
+
+impl<'s> Identities<'s> {
+    /// The first identity of the next part.
+    #[cold]
+    fn next_part(&mut self) -> Option<&'s [u8; 4]> {
+        let (parts, at) = self.behind.as_mut()?;
+        self.here = parts.part(*at).identities.iter();
+        *at += 1;
+        self.here.next()
+    }
+}
+
 impl<'s> Part<'s> {
     pub(crate) fn read(bytes: &'s [u8], numbered: bool) -> Self {
         if !numbered {
@@ -91,9 +123,13 @@ impl<'s> Part<'s> {
 
 /// One part from several.
 fn joined(parts: &[Part<'_>]) -> Vec<u8> {
-    let identities = parts.iter().flat_map(|part| part.identities.as_flattened());
+    let len = parts.iter().map(Part::len).sum();
+    let numbered = parts.iter().any(|part| part.numbers.is_some());
+    let mut bytes = Vec::with_capacity(part_bytes(len, numbered));
+    parts.iter().for_each(|part| bytes.extend_from_slice(part.identities.as_flattened()));
     let numbers = parts.iter().filter_map(|part| part.numbers);
-    identities.chain(numbers.flat_map(|numbers| numbers.as_flattened())).copied().collect()
+    numbers.for_each(|numbers| bytes.extend_from_slice(numbers.as_flattened()));
+    bytes
 }
 
 /// A part with one more binding at a position. Its number is ignored in a list without numbers.
@@ -231,8 +267,20 @@ impl<'s> Bound<'s> {
     }
 
     /// The numbers of the identities, once for each binding.
-    pub(crate) fn identities(&self) -> impl Iterator<Item = u32> + use<'s> {
-        self.parts().flat_map(|part| part.identities).map(|bytes| u32::from_le_bytes(*bytes))
+    pub(crate) fn identities(&self) -> Identities<'s> {
+        self.identities_from(0)
+    }
+
+    /// [`Self::identities`] from a position on.
+    pub(crate) fn identities_from(&self, position: usize) -> Identities<'s> {
+        let (here, behind) = match *self {
+            Self::InRecord(part) => (part.split_at(position).1, None),
+            Self::InParts(parts) => {
+                let (at, within) = parts.find(position);
+                (parts.part(at).split_at(within).1, Some((parts, at + 1)))
+            }
+        };
+        Identities { here: here.identities.iter(), behind }
     }
 
     /// The numbers of the bindings, in the order of their identities; none in a list without numbers.
@@ -311,6 +359,10 @@ mod tests {
         assert!(bound.numbers().eq(numbers.filter(|_| numbered)));
         for at in [0, model.len() / 3, model.len().saturating_sub(1), model.len()] {
             assert_eq!(bound.identity(at), model.get(at).map(|(identity, _)| *identity));
+            let number = model.get(at).map(|(_, number)| *number);
+            assert_eq!(bound.number(at), number.filter(|_| numbered));
+            let rest = model[at..].iter().map(|(identity, _)| *identity);
+            assert!(bound.identities_from(at).eq(rest));
         }
         if let List::InParts(parts) = list {
             let lens: Vec<_> = (0..parts.parts.len()).map(|at| parts.part(at).len()).collect();
