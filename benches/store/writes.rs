@@ -11,7 +11,9 @@ use capstan_proto::iam::v1::role_binding_service_client::RoleBindingServiceClien
 use capstan_proto::v1;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::clock::Clock;
-use capstan_server::feed::journal::{Store, StoredCatalog, first_batch, organization};
+use capstan_server::feed::journal::{
+    Preloaded, Store, StoredCatalog, first_batch, organization,
+};
 use capstan_server::feed::reload;
 use capstan_server::limits::{Limits, MESSAGE_BYTES_MAX, Quotas};
 use capstan_server::server::{Address, Config, Feed, Runtime, Server};
@@ -67,7 +69,7 @@ async fn start(dir: &Path, connections: usize) -> anyhow::Result<Running> {
     };
     let journal = Arc::clone(&recording) as Arc<dyn capstan_store::Journal>;
     let config = Config {
-        feed: Feed::Store(Store::Opened(journal)),
+        feed: Feed::Store(Store::Opened(journal, Preloaded::default())),
         catalogs: vec![],
         listen: vec!["127.0.0.1:0".parse().map_err(anyhow::Error::msg)?],
         management: None,

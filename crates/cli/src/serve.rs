@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
-use capstan_store::RedbStore;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
 
@@ -18,7 +17,7 @@ use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use super::store_error::exit_code;
 use capstan_server::clock::Clock;
-use capstan_server::feed::journal::Store;
+use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Quotas};
@@ -249,11 +248,11 @@ impl Serve {
             (Some(path), _) => {
                 Feed::Document(Source::File { path, bytes_max: self.max_document_bytes })
             }
-            (None, Some(data)) => match RedbStore::open(&data, capstan_store::Limits::default()) {
-                Ok(store) => {
+            (None, Some(data)) => match journal::open(&data, capstan_store::Limits::default()) {
+                Ok((store, loaded)) => {
                     page_key = Some(PageKey::new(*store.page_key()));
                     management.get_or_insert_with(|| data.join(OPERATOR_SOCKET));
-                    Feed::Store(Store::Opened(Arc::new(store)))
+                    Feed::Store(Store::Opened(Arc::new(store), loaded))
                 }
                 Err(error) => {
                     let code = exit_code(&error);

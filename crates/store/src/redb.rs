@@ -47,7 +47,7 @@ use crate::{
 use commit::{After, commit};
 use dir::Dir;
 use disk::{Disk, FileBackend, Traced};
-use opening::{make, open};
+use opening::{Opened, make, open, open_and_read};
 use schema::{Kept, Meta, TableError};
 use view::{Snapshot, Tables};
 use writer::Writer;
@@ -120,8 +120,42 @@ impl RedbStore {
         Self::open_on(Box::new(dir), path, limits)
     }
 
+    /// Opens the store of a directory as [`Self::open`] does, and reads from it while it is verified.
+    ///
+    /// `read` is called on another thread, with a view of what is *not verified yet*: a damaged file gives errors, or wrong
+    /// records. What it returns is passed on if the whole file was found right and its head is that of the view, else
+    /// dropped. So it must do nothing but read. It may not be called at all. The view ends with the call.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::open`]. Those of `read` are the caller's: a store may be opened without its result.
+    pub fn open_and_read<T: Send>(
+        dir: &Path,
+        limits: Limits,
+        read: impl FnOnce(&Arc<dyn View>) -> Option<T> + Send,
+    ) -> Result<(Self, Option<T>), OpenError> {
+        let dir = Dir::open(dir)?;
+        dir.look()?;
+        let path = dir.file();
+        Self::open_and_read_on(Box::new(dir), path, limits, read)
+    }
+
     fn open_on(disk: Box<dyn Disk>, path: PathBuf, limits: Limits) -> Result<Self, OpenError> {
         let opened = open(&*disk, &path, &limits, 1, true)?;
+        Ok(Self::new(disk, path, limits, opened))
+    }
+
+    fn open_and_read_on<T: Send>(
+        disk: Box<dyn Disk>,
+        path: PathBuf,
+        limits: Limits,
+        read: impl FnOnce(&Arc<dyn View>) -> Option<T> + Send,
+    ) -> Result<(Self, Option<T>), OpenError> {
+        let (opened, read) = open_and_read(&*disk, &path, &limits, 1, read)?;
+        Ok((Self::new(disk, path, limits, opened), read))
+    }
+
+    fn new(disk: Box<dyn Disk>, path: PathBuf, limits: Limits, opened: Opened) -> Self {
         let meta = opened.meta;
         let (writer, tables) = Writer::new(opened);
         let shared = Arc::new(Shared {
@@ -136,7 +170,7 @@ impl RedbStore {
         shared.publish(shared.lock().snapshot(tables, &shared));
         let since_1970 = std::time::Duration::from_secs(meta.created);
         let created = UNIX_EPOCH.checked_add(since_1970).unwrap_or(UNIX_EPOCH);
-        Ok(Self { shared, page_key: meta.page_key, created })
+        Self { shared, page_key: meta.page_key, created }
     }
 
     /// A secret of the store, for tokens of lists: every process that has the store has it.

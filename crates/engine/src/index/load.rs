@@ -79,6 +79,8 @@ pub struct Loader {
     early: Vec<RoleBinding>,
     /// The identity of the last binding, and its position: the next binding has it, or the next identity, often.
     last: (String, usize),
+    /// The scope of the last binding, and its [`scope_of`]: a store has the bindings of a scope next to each other.
+    last_scope: (String, u32),
 }
 
 /// Numbers of ids of bindings, to see whether any two are equal.
@@ -118,6 +120,7 @@ impl Loader {
             orphans: vec![],
             early: vec![],
             last: (String::new(), 0),
+            last_scope: (String::new(), 0),
         }
     }
 
@@ -146,7 +149,8 @@ impl Loader {
                 Some(identity) => identity,
                 None => self.add_unregistered(&binding.identity)?,
             };
-            self.add(binding, References { identity, role, scope })?;
+            let number = BindingKey::of(&binding).derived_number();
+            self.add(binding, number, References { identity, role, scope })?;
         }
         if std::mem::take(&mut self.derived).depend_on_one_another() {
             return Err(LoadError::BindingIds);
@@ -190,10 +194,9 @@ impl Loader {
         Ok(node)
     }
 
-    /// Adds a binding that keeps the rules which compare it with no other.
-    fn add(&mut self, binding: RoleBinding, references: References) -> Loaded {
+    /// Adds a binding that keeps the rules which compare it with no other. `number`: that of its derived id.
+    fn add(&mut self, binding: RoleBinding, number: u64, references: References) -> Loaded {
         let at = self.references.len();
-        let number = BindingKey::of(&binding).derived_number();
         let position = u32::try_from(at).map_err(|_| TooLargeError(binding.scope.to_string()))?;
         match &binding.id {
             None => self.derived.unnamed.push(number),
@@ -275,7 +278,12 @@ impl FactSink for Loader {
         Ok(())
     }
 
-    fn role_binding(&mut self, binding: RoleBinding) -> Loaded {
+    fn role_binding(&mut self, mut binding: RoleBinding) -> Loaded {
+        let number = BindingKey::of(&binding).derived_number();
+        // Then the index need not keep it.
+        if binding.has_id_of(number) {
+            binding.id = None;
+        }
         let mut broken = false;
         let found = rules::check_binding(&&*self, &binding, |_| broken = true);
         match (found.identity, found.role, found.scope) {
@@ -285,7 +293,12 @@ impl FactSink for Loader {
                     self.last.0.push_str(binding.identity.as_str());
                     self.last.1 = identity as usize;
                 }
-                self.add(binding, References { identity, role, scope })
+                if self.last_scope.0 != binding.scope.as_str() {
+                    self.last_scope.0.clear();
+                    self.last_scope.0.push_str(binding.scope.as_str());
+                    self.last_scope.1 = scope;
+                }
+                self.add(binding, number, References { identity, role, scope })
             }
             _ => {
                 self.early.push(binding);
@@ -363,6 +376,10 @@ impl View for &Loader {
     }
 
     fn scope(&self, id: &str) -> Option<u32> {
+        let (last, scope) = &self.last_scope;
+        if last == id {
+            return Some(*scope);
+        }
         let (named, position) = self.paths.named(self.paths.find(id)?);
         scope_of(named, position)
     }

@@ -100,10 +100,13 @@ impl RoleBinding {
     /// Whether its id is [`Self::derived_id`]. This makes no text.
     #[must_use]
     pub fn has_derived_id(&self) -> bool {
+        self.has_id_of(BindingKey::of(self).derived_number())
+    }
+
+    /// Whether its id is the one that this derived number gives.
+    pub(crate) fn has_id_of(&self, derived: u64) -> bool {
         let declared = self.id.as_ref().and_then(|id| split_binding_id(id.as_str()));
-        declared.is_some_and(|(scope, number)| {
-            scope == self.scope.as_str() && number == BindingKey::of(self).derived_number()
-        })
+        declared == Some((self.scope.as_str(), derived))
     }
 }
 

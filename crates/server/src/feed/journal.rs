@@ -25,14 +25,15 @@ mod seed;
 mod whole;
 pub(crate) mod writer;
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use capstan_engine::self_check;
 use capstan_iam::Meta;
 use capstan_policy::{Catalogs, Credentials, Policy};
-use capstan_store::{Head, Journal, MemoryStore};
+use capstan_store::{Head, Journal, MemoryStore, OpenError, RedbStore};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -54,8 +55,45 @@ pub use seed::{first_batch, objects_of, organization};
 pub enum Store {
     /// The demo, in memory.
     Demo,
-    /// A store that is open.
-    Opened(Arc<dyn Journal>),
+    /// A store that is open, and what was loaded while it was opened.
+    Opened(Arc<dyn Journal>, Preloaded),
+}
+
+/// What [`open`] has loaded, if that succeeded. The feed takes it once.
+#[derive(Clone, Debug, Default)]
+pub struct Preloaded(Arc<Mutex<Option<Timed>>>);
+
+/// What was loaded, and how long it took.
+#[derive(Debug)]
+struct Timed {
+    loaded: load::Loaded,
+    took: Duration,
+}
+
+impl Preloaded {
+    /// What was loaded of this revision.
+    fn take(&self, revision: u64) -> Option<Timed> {
+        let found = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        found.filter(|found| found.loaded.snapshot.revision() == revision)
+    }
+}
+
+/// Opens the store of a directory, and loads its objects while its file is verified. If they cannot be loaded, the feed tries
+/// it again, and says why.
+///
+/// # Errors
+///
+/// See [`OpenError`]: then nothing was loaded.
+pub fn open(
+    dir: &Path,
+    limits: capstan_store::Limits,
+) -> Result<(RedbStore, Preloaded), OpenError> {
+    let (store, loaded) = RedbStore::open_and_read(dir, limits, |view| {
+        let started = Instant::now();
+        let loaded = load::load(view).ok()?;
+        Some(Timed { loaded, took: started.elapsed() })
+    })?;
+    Ok((store, Preloaded(Arc::new(Mutex::new(loaded)))))
 }
 
 /// What the feed of a store needs beside the store.
@@ -93,18 +131,26 @@ impl StoreFeed {
         let Some((store, queue)) = self.begin.take() else { return Ok(()) };
         let started = Instant::now();
         let now = self.config.clock.now();
-        let (journal, credentials) = match store {
-            Store::Opened(journal) => (journal, Credentials::default()),
-            Store::Demo => demo(self.config.clock).await?,
+        let (journal, credentials, preloaded) = match store {
+            Store::Opened(journal, loaded) => (journal, Credentials::default(), loaded),
+            Store::Demo => {
+                let (journal, credentials) = demo(self.config.clock).await?;
+                (journal, credentials, Preloaded::default())
+            }
         };
         let view = journal.view().await.context("the store cannot be read")?;
+        let preloaded = preloaded.take(view.head().revision());
+        let took_before = preloaded.as_ref().map_or(Duration::ZERO, |it| it.took);
         let of_view = Arc::clone(&view);
         let give_back = self.config.give_back;
         let loaded = run_on_thread("load", move || {
             // On a thread of its own: what it freed can be given back once it has ended.
             let loaded = std::thread::scope(|scope| {
                 let load = || {
-                    let loaded = load::load(&of_view)?;
+                    let loaded = match preloaded {
+                        Some(Timed { loaded, .. }) => loaded,
+                        None => load::load(&of_view)?,
+                    };
                     let checked = self_check(&loaded.snapshot, SELF_CHECK_IDENTITIES, now);
                     let compared =
                         checked.context("the index fails its self-check, so it will not serve")?;
@@ -118,7 +164,8 @@ impl StoreFeed {
         let outcome = loaded.await?;
         let result = if outcome.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         let snapshot = outcome.as_ref().ok().map(|(loaded, _)| loaded.snapshot.clone());
-        self.metrics.loaded(result, now, started.elapsed(), snapshot.as_ref());
+        let took = took_before.saturating_add(started.elapsed());
+        self.metrics.loaded(result, now, took, snapshot.as_ref());
         let (load::Loaded { snapshot, quotas }, compared) = outcome?;
         tracing::info!(
             revision = snapshot.revision(),
@@ -126,7 +173,7 @@ impl StoreFeed {
             identities = snapshot.identities_len(),
             role_bindings = snapshot.bindings_len(),
             answers_compared = compared,
-            milliseconds = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             "store loaded and checked"
         );
         let (clock, limits) = (self.config.clock, self.config.limits);

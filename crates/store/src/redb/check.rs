@@ -47,8 +47,7 @@ impl RedbStore {
     pub fn check(dir: &Path) -> Result<Checked, OpenError> {
         let dir = Dir::open(dir)?;
         dir.look()?;
-        let Opened { handle: _open, tables, meta } =
-            open_verified(&dir, &dir.file(), &Limits::default(), 1)?;
+        let Opened { handle: _open, tables, meta } = open_verified(&dir, &dir.file(), 1)?;
         caught(|| verify(&tables, meta.head, meta.kept)).map_err(|error| of_file(&dir, error))
     }
 

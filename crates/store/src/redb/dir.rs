@@ -9,6 +9,8 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io;
+#[cfg(any(target_os = "linux", test))]
+use std::ops::Range;
 use std::os::unix::fs::{
     DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
@@ -157,9 +159,14 @@ impl Disk for Dir {
     fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>> {
         let file = self.open_file()?;
         if anew {
-            read_anew(&file)?;
+            forget_cached(&file)?;
         }
         Ok(Box::new(FileBackend(file)))
+    }
+
+    fn read_ahead(&self) {
+        // It is only faster.
+        let _ = self.open_file().and_then(|file| read_ahead(&file));
     }
 
     fn room(&self) -> io::Result<Room> {
@@ -167,36 +174,58 @@ impl Disk for Dir {
     }
 }
 
-/// Lets the kernel drop what it has cached of a file, and read it again. After a failed fsync it may hold pages as clean
-/// that the disk does not have. Without them, what is read is what the disk has.
+/// Lets the kernel drop what it has cached of a file. After a failed fsync it may hold pages as clean that the disk does
+/// not have. Without them, what is read is what the disk has.
+#[cfg(target_os = "linux")]
+fn forget_cached(file: &File) -> io::Result<()> {
+    use rustix::fs::{Advice, fadvise};
+
+    Ok(fadvise(file, 0, None, Advice::DontNeed)?)
+}
+
+/// Lets the kernel read a file.
 ///
 /// redb reads pages in the order of its trees. Read in the order of the file, as here, a large one is there in a fraction
 /// of the time (docs/PERFORMANCE.md).
 #[cfg(target_os = "linux")]
-fn read_anew(file: &File) -> io::Result<()> {
+fn read_ahead(file: &File) -> io::Result<()> {
     use std::num::NonZeroU64;
 
-    use rustix::fs::{Advice, fadvise};
+    use rustix::fs::{Advice, SeekFrom, fadvise, seek};
 
-    fadvise(file, 0, None, Advice::DontNeed)?;
-    for start in ahead(file.metadata()?.len()) {
-        fadvise(file, start, NonZeroU64::new(READ_AHEAD_BYTES), Advice::WillNeed)?;
+    let length = file.metadata()?.len();
+    let mut end = 0;
+    // redb makes a file longer than it needs: the rest is a hole, whose zeros would only need time and memory.
+    while end < length
+        && let Ok(start) = seek(file, SeekFrom::Data(end))
+    {
+        end = seek(file, SeekFrom::Hole(start))?;
+        for start in ahead(start..end) {
+            fadvise(file, start, NonZeroU64::new(READ_AHEAD_BYTES), Advice::WillNeed)?;
+        }
     }
     Ok(())
 }
 
 /// Other kernels have no such calls.
 #[cfg(not(target_os = "linux"))]
-fn read_anew(_: &File) -> io::Result<()> {
+fn forget_cached(_: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Where the parts begin that are read ahead, of [`READ_AHEAD_BYTES`] each: in one call the kernel reads no more than a
-/// few megabytes. Of a file of this length no more than [`READ_AHEAD_BYTES_MAX`].
+/// As [`forget_cached`].
+#[cfg(not(target_os = "linux"))]
+fn read_ahead(_: &File) -> io::Result<()> {
+    Ok(())
+}
+
+/// Where the parts of a range begin that are read ahead, of [`READ_AHEAD_BYTES`] each: in one call the kernel reads no more
+/// than a few megabytes. What is behind [`READ_AHEAD_BYTES_MAX`] is not read ahead.
 #[cfg(any(target_os = "linux", test))]
-fn ahead(length: u64) -> impl Iterator<Item = u64> {
-    let parts = length.min(READ_AHEAD_BYTES_MAX).div_ceil(READ_AHEAD_BYTES);
-    (0..parts).map(|part| part.saturating_mul(READ_AHEAD_BYTES))
+fn ahead(range: Range<u64>) -> impl Iterator<Item = u64> {
+    let bytes = range.end.min(READ_AHEAD_BYTES_MAX).saturating_sub(range.start);
+    let parts = 0..bytes.div_ceil(READ_AHEAD_BYTES);
+    parts.map(move |part| range.start.saturating_add(part.saturating_mul(READ_AHEAD_BYTES)))
 }
 
 fn flags(flags: OFlags) -> i32 {
@@ -279,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_ahead_in_parts_up_to_a_limit() {
-        let parts = |length| ahead(length).collect::<Vec<_>>();
+        let parts = |length| ahead(0..length).collect::<Vec<_>>();
         assert_eq!(parts(0), []);
         assert_eq!(parts(1), [0]);
         assert_eq!(parts(READ_AHEAD_BYTES), [0]);
@@ -287,5 +316,7 @@ mod tests {
         let last = parts(READ_AHEAD_BYTES_MAX).pop();
         assert_eq!(last, Some(READ_AHEAD_BYTES_MAX - READ_AHEAD_BYTES));
         assert_eq!(parts(u64::MAX).pop(), last);
+        let behind_a_hole: Vec<_> = ahead(7..READ_AHEAD_BYTES + 8).collect();
+        assert_eq!(behind_a_hole, [7, READ_AHEAD_BYTES + 7]);
     }
 }

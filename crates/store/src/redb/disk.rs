@@ -16,6 +16,9 @@ pub(super) trait Disk: Send + Sync + fmt::Debug {
     /// A new handle. `anew`: it reads from the disk, and sees nothing of what an earlier handle failed to write.
     fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>>;
 
+    /// Lets the system read the file before it is asked for, where that is possible.
+    fn read_ahead(&self) {}
+
     /// Whether there is room to write.
     fn room(&self) -> io::Result<Room>;
 }
@@ -225,6 +228,42 @@ impl StorageBackend for Overlay {
 
     fn close(&self) -> io::Result<()> {
         self.file.close()
+    }
+}
+
+/// A backend that can be made to fail: then whoever reads through it ends soon.
+#[derive(Debug)]
+pub(super) struct Stoppable {
+    pub(super) backend: Overlay,
+    pub(super) stopped: Arc<AtomicBool>,
+}
+
+impl StorageBackend for Stoppable {
+    fn len(&self) -> io::Result<u64> {
+        self.backend.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.stopped.load(Ordering::Relaxed) {
+            return Err(io::Error::other("nobody needs what is read any more"));
+        }
+        self.backend.read(offset, out)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.backend.set_len(length)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.backend.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.backend.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.backend.close()
     }
 }
 

@@ -3,19 +3,22 @@
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use ::redb::{
     Builder, Database, Durability, ReadableDatabase as _, StorageBackend, WriteTransaction,
 };
 
-use super::disk::{Disk, Overlay, Trace, Traced};
+use super::disk::{Disk, Overlay, Stoppable, Trace, Traced};
 use super::error::OpenError;
 use super::schema::{
     FORMAT, LOG, META, META_CREATED, META_FORMAT, META_HEAD, META_KEPT, META_PAGE_KEY, Meta, STATE,
     TableError, format_of, put, read_meta, read_transaction,
 };
-use super::view::{Tables, caught};
-use crate::Limits;
+use super::view::{Snapshot, Tables, caught};
+use crate::limits::OPENING_CACHE_BYTES;
+use crate::{Limits, View};
 
 /// A handle of redb.
 pub(super) struct Handle {
@@ -81,21 +84,81 @@ pub(super) fn open(
     verify: bool,
 ) -> Result<Opened, OpenError> {
     if verify {
-        open_verified(disk, path, limits, number)?;
+        open_verified(disk, path, number)?;
     }
+    open_for_use(disk, path, limits, number)
+}
+
+fn open_for_use(
+    disk: &dyn Disk,
+    path: &Path,
+    limits: &Limits,
+    number: u64,
+) -> Result<Opened, OpenError> {
     let (file, _) = backend(disk, path, false)?;
-    open_backend(file, path, limits, number, false)
+    open_backend(file, path, limits.cache_bytes, number, false)
 }
 
 /// Reads and verifies every page, and opens a handle whose writes stay in memory.
 pub(super) fn open_verified(
     disk: &dyn Disk,
     path: &Path,
-    limits: &Limits,
     number: u64,
 ) -> Result<Opened, OpenError> {
+    let (opened, _) = open_verified_and(disk, path, number, &AtomicBool::default(), || ())?;
+    Ok(opened)
+}
+
+/// The same, and meanwhile does something else on another thread; `None` if it cannot, or panics. `refused`: whether the file was
+/// found damaged.
+fn open_verified_and<T: Send>(
+    disk: &dyn Disk,
+    path: &Path,
+    number: u64,
+    refused: &AtomicBool,
+    meanwhile: impl FnOnce() -> T + Send,
+) -> Result<(Opened, Option<T>), OpenError> {
     let (file, length) = backend(disk, path, true)?;
-    open_backend(Box::new(Overlay::over(file, length)), path, limits, number, true)
+    thread::scope(|scope| {
+        // Both are only for speed, so a system that has no more threads does without.
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        let _ahead = thread("read-ahead").spawn_scoped(scope, || disk.read_ahead());
+        let meanwhile = thread("read").spawn_scoped(scope, meanwhile).ok();
+        let overlay = Box::new(Overlay::over(file, length));
+        let opened = open_backend(overlay, path, OPENING_CACHE_BYTES, number, true);
+        refused.store(opened.is_err(), Ordering::Relaxed);
+        let done = meanwhile.and_then(|thread| thread.join().ok());
+        Ok((opened?, done))
+    })
+}
+
+/// Opens a handle as [`open`] does that verifies, and meanwhile calls `read` with a view of what is not verified yet. What
+/// it returns is passed on only if it has read what was verified.
+///
+/// Two handles of redb have the same file. None of them changes it, and both begin with the commit that its header says.
+pub(super) fn open_and_read<T: Send>(
+    disk: &dyn Disk,
+    path: &Path,
+    limits: &Limits,
+    number: u64,
+    read: impl FnOnce(&Arc<dyn View>) -> Option<T> + Send,
+) -> Result<(Opened, Option<T>), OpenError> {
+    let refused = Arc::new(AtomicBool::default());
+    let read = || {
+        let (file, length) = backend(disk, path, false).ok()?;
+        let backend = Overlay::over(file, length);
+        let backend = Box::new(Stoppable { backend, stopped: Arc::clone(&refused) });
+        let Opened { handle: _open, tables, meta } =
+            open_backend(backend, path, OPENING_CACHE_BYTES, number, false).ok()?;
+        let view: Arc<dyn View> = Arc::new(Snapshot::unverified(tables, &meta));
+        Some((meta.head, read(&view)?))
+    };
+    let (verified, read) = open_verified_and(disk, path, number, &refused, read)?;
+    drop(verified);
+    let opened = open_for_use(disk, path, limits, number)?;
+    // redb goes back to an earlier commit if the last one is damaged.
+    let read = read.flatten().filter(|(head, _)| *head == opened.meta.head);
+    Ok((opened, read.map(|(_, read)| read)))
 }
 
 /// The bytes of a disk, and how many there are. redb would make a new store of an empty file.
@@ -114,7 +177,7 @@ fn backend(
 fn open_backend(
     backend: Box<dyn StorageBackend>,
     path: &Path,
-    limits: &Limits,
+    cache_bytes: usize,
     number: u64,
     verify: bool,
 ) -> Result<Opened, OpenError> {
@@ -122,7 +185,7 @@ fn open_backend(
     let backend = Traced { backend, trace: Arc::clone(&trace) };
     let opened = caught(|| {
         let mut builder = Builder::new();
-        builder.set_cache_size(limits.cache_bytes).set_check_integrity_on_open(verify);
+        builder.set_cache_size(cache_bytes).set_check_integrity_on_open(verify);
         let database = Some(builder.create_with_backend(backend)?);
         let handle = Handle { database, trace: Arc::clone(&trace), number };
         let Some(format) = format_in(handle.database()?)? else { return Ok(Err(foreign(path))) };

@@ -18,7 +18,7 @@ use super::opening::make;
 use super::schema::{Kept, Meta, read_transaction};
 use super::view::caught;
 use super::*;
-use crate::limits::LOG_CHUNK_BYTES;
+use crate::limits::{LOG_CHUNK_BYTES, OPENING_CACHE_BYTES};
 use crate::{HEAD_BYTES, Op, Transaction};
 use sim::Sim;
 
@@ -147,4 +147,20 @@ fn a_long_transaction_is_kept_in_chunks() {
         assert_eq!(logged.chunks, chunks);
         assert_eq!(logged.committed, Committed { head, ops: batch.transactions[0].ops.clone() });
     }
+}
+
+/// redb reads the file twice to verify it. A larger cache would only be memory of the start.
+#[test]
+fn few_pages_are_kept_while_a_file_is_verified() {
+    let sim = new_disk();
+    let store = open_sim(&sim, limits()).unwrap();
+    let values = 8 * OPENING_CACHE_BYTES / 3_000;
+    let ops = (0..values).map(|at| put(format!("{at}"), vec![7; 3_000])).collect();
+    let batch = Batch { transactions: vec![Transaction { ops }], side: Vec::new() };
+    append(&store, &head_of(&store), &batch).unwrap();
+    drop(store);
+    let before = sim.operations();
+    drop(open_sim(&sim, limits()).unwrap());
+    let (reads, pages) = (sim.operations() - before, values as u64);
+    assert!(reads > 2 * pages * 7 / 8, "{reads} operations on {pages} pages");
 }

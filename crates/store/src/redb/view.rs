@@ -12,7 +12,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 
 use super::Shared;
-use super::schema::{Kept, LOG, META, STATE, TableError, open, read_transactions};
+use super::schema::{Kept, LOG, META, Meta, STATE, TableError, open, read_transactions};
 use crate::batch::is_empty;
 use crate::{Committed, Head, StoreError, View, WatchError};
 
@@ -53,6 +53,13 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
+    /// The state of a handle that is used for reading only, and by nobody else.
+    pub(super) fn unverified(tables: Tables, meta: &Meta) -> Self {
+        let Meta { head, kept, .. } = *meta;
+        let tables = ArcSwap::from_pointee(tables);
+        Self { head, generation: 0, kept, tables, shared: Weak::new() }
+    }
+
     /// Reads, and once more if the handle was closed or had failed and the same state is there behind a new one.
     fn read<T>(
         &self,

@@ -1,7 +1,7 @@
 //! A snapshot from the objects of a store.
 //!
 //! ```text
-//! view ──scan, decode, derived ids: one thread──▶ parts of many facts ──index: another──▶ Snapshot
+//! view ──scan, decode: one thread──▶ parts of many facts ──index: another──▶ Snapshot
 //! ```
 //!
 //! The time follows the objects that there are; the history is not read.
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, anyhow};
-use capstan_engine::{Catalog, Facts, Loader, Model, RoleBinding, Snapshot};
+use capstan_engine::{Catalog, Facts, Loader, Model, Snapshot};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Kind, Object};
 use capstan_store::View;
@@ -75,11 +75,7 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
         let mut part = Vec::with_capacity(PART_FACTS);
         objects(view, kind, &mut |object| {
             quotas.loaded(kind, object.id().as_str());
-            part.push(match object.into() {
-                // Here, since to index takes longer than to read.
-                Fact::RoleBinding(binding) => Fact::RoleBinding(unnamed(binding)),
-                fact => fact,
-            });
+            part.push(object.into());
             if part.len() < PART_FACTS {
                 return true;
             }
@@ -132,14 +128,6 @@ fn index(
         Err(capstan_engine::LoadError::BindingIds) => Ok(None),
         Err(error) => Err(error).context(CONTRADICTION),
     }
-}
-
-/// A binding without its id if that is the derived one, which the index need not keep.
-fn unnamed(mut binding: RoleBinding) -> RoleBinding {
-    if binding.has_derived_id() {
-        binding.id = None;
-    }
-    binding
 }
 
 /// Indexes all objects at once.

@@ -161,7 +161,7 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let (writes, queue) = writer::queue(&metrics);
     let clock = Clock::Fixed(Timestamp::new(now, 0));
     let config = Config { clock, limits, give_back: || {} };
-    let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>);
+    let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>, Preloaded::default());
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
     let mut feed = StoreFeed::new(config, parts, is_writable, store, queue);

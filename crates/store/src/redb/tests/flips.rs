@@ -1,9 +1,36 @@
 //! Flipped bits in a file at rest: refused, or everything that is read is right.
 
+use std::sync::atomic::AtomicUsize;
+
+use ::redb::StorageBackend;
+
+use super::disk::Room;
 use super::*;
 
 /// Copies by default. `CAPSTAN_BIT_FLIPS` asks for another number, 2,000 in the long run.
 const COPIES: u64 = 100;
+
+/// Another file at each turn: it is opened to verify it, to read meanwhile, and for use.
+#[derive(Debug)]
+struct Turns {
+    files: [Sim; 3],
+    opened: Arc<AtomicUsize>,
+}
+
+impl Disk for Turns {
+    fn open(&self, anew: bool) -> io::Result<Box<dyn StorageBackend>> {
+        self.files[self.opened.fetch_add(1, Ordering::Relaxed)].open(anew)
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        self.files[0].room()
+    }
+}
+
+fn open_and_dump(disk: Box<dyn Disk>) -> Result<(RedbStore, Option<State>), OpenError> {
+    let path = PathBuf::from("store.redb");
+    RedbStore::open_and_read_on(disk, path, limits(), |view| dump(&**view).ok())
+}
 
 /// What a store answers to everything that can be asked.
 fn everything(store: &RedbStore) -> Result<(Head, State, Vec<Committed>), String> {
@@ -44,7 +71,15 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
         let mut flipped = file.clone();
         let bit = random.usize(..file.len() * 8);
         flipped[bit / 8] ^= 1 << (bit % 8);
-        match open_sim(&Sim::of(flipped), limits()) {
+        // What is read while a file is verified is right, or is not given.
+        let read_meanwhile = open_and_dump(Box::new(Sim::of(flipped.clone())));
+        let opened = open_sim(&Sim::of(flipped), limits());
+        match (&opened, read_meanwhile) {
+            (Ok(_), Ok((_, read))) => assert!(read.is_none_or(|read| read == expected.1)),
+            (Err(error), Err(again)) => assert_eq!(error.to_string(), again.to_string()),
+            (opened, again) => panic!("copy {copy}, bit {bit}: {opened:?}, then {again:?}"),
+        }
+        match opened {
             Err(error) => {
                 let named = matches!(
                     error,
@@ -65,4 +100,61 @@ fn a_flipped_bit_is_refused_or_changes_nothing() {
     // Most of the file is content, and redb's checksums, which are verified first, have all of it.
     assert!(refused * 3 > wanted, "of {wanted} copies only {refused} were refused");
     assert_eq!(reads_refused, 0);
+}
+
+/// A store with a key, and its file.
+fn file_with(key: &str) -> Vec<u8> {
+    let sim = new_disk();
+    let store = open_sim(&sim, limits()).unwrap();
+    let batch =
+        Batch { transactions: vec![Transaction { ops: vec![put(key, [1])] }], ..Batch::default() };
+    append(&store, &head_of(&store), &batch).unwrap();
+    drop(store);
+    sim.file()
+}
+
+#[test]
+fn a_store_is_read_while_it_is_verified() {
+    let (store, read) = open_and_dump(Box::new(Sim::of(file_with("key")))).unwrap();
+    let snapshot = recovered(&store).unwrap();
+    assert_eq!(read, Some(dump(&*snapshot).unwrap()));
+    assert_eq!(snapshot.get(b"key").unwrap().as_deref(), Some(&[1][..]));
+}
+
+/// The unverified file is whole and the other is damaged: nothing is opened, and the reading ends.
+#[test]
+fn what_was_read_of_a_refused_file_is_dropped() {
+    let read = file_with("key");
+    let mut damaged = read.clone();
+    // Not the header: the pages behind it.
+    damaged[4_096..].fill(0xa5);
+    let (damaged, read) = (Sim::of(damaged), Sim::of(read));
+    let disk = Turns { files: [damaged, read.clone(), read], opened: Arc::default() };
+    let path = PathBuf::from("store.redb");
+    let reads = |view: &Arc<dyn View>| -> Option<()> {
+        while dump(&**view).is_ok() {}
+        Some(())
+    };
+    let refused = RedbStore::open_and_read_on(Box::new(disk), path, limits(), reads);
+    assert!(matches!(refused, Err(OpenError::Corrupt { .. })), "{refused:?}");
+}
+
+/// As if redb had gone back to an earlier commit.
+#[test]
+fn what_was_read_at_another_head_is_dropped() {
+    let (first, second) = (Sim::of(file_with("first")), Sim::of(file_with("second")));
+    let disk = Turns { files: [first.clone(), second, first], opened: Arc::default() };
+    let (store, read) = open_and_dump(Box::new(disk)).unwrap();
+    assert_eq!(read, None);
+    assert!(recovered(&store).unwrap().get(b"first").unwrap().is_some());
+}
+
+/// Reading is only for speed: a store opens without it.
+#[test]
+fn a_panic_of_the_reading_is_no_error() {
+    let path = PathBuf::from("store.redb");
+    let disk = Box::new(Sim::of(file_with("key")));
+    let panics = |_: &Arc<dyn View>| -> Option<()> { panic!("as a test wants it") };
+    let (_, read) = RedbStore::open_and_read_on(disk, path, limits(), panics).unwrap();
+    assert_eq!(read, None);
 }
