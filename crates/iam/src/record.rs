@@ -302,8 +302,8 @@ fn absent(field: &str) -> Problem {
     Problem(format!("{field} is absent"))
 }
 
-fn parse(field: &str, path: &str) -> Result<PathBuf, Problem> {
-    path.parse().map_err(|error| Problem(format!("{field}: {error}")))
+fn parse(field: &str, path: String) -> Result<PathBuf, Problem> {
+    path.try_into().map_err(|error| Problem(format!("{field}: {error}")))
 }
 
 fn decode_value(kind: Kind, id: PathBuf, value: &[u8]) -> Result<Object, Problem> {
@@ -346,14 +346,14 @@ const fn decode_time(time: Time) -> Timestamp {
 fn decode_binding(id: PathBuf, record: BindingRecord) -> Result<RoleBinding, Problem> {
     let BindingRecord { meta, name, description, identity, role, scope, expires_at, when } = record;
     let scope = match scope {
-        Some(scope) => parse("scope", &scope)?,
+        Some(scope) => parse("scope", scope)?,
         None => id.as_path().parent().ok_or_else(|| absent("scope"))?.into(),
     };
     Ok(RoleBinding {
         id,
         name,
         description,
-        identity: parse("identity", &identity)?,
+        identity: parse("identity", identity)?,
         role: role.into(),
         scope,
         expires_at: expires_at.map(decode_time),

@@ -59,6 +59,7 @@ impl Index {
         }
         let ids = Ids::new(&plan);
         let scopes = index.put_scopes(&plan, &ids)?;
+        let are_sorted = identities_are_sorted(&plan);
         let identities = index.put_identities(&plan, &ids, &scopes)?;
         let Identities { numbers, by_identity } = identities;
         // A large policy is built with little memory beside it. Derived numbers need paths.
@@ -69,7 +70,7 @@ impl Index {
         plan.forget_paths();
         plan.forget_references();
         drop(plan);
-        index.put_bound(&ids, &scopes, bound, &numbers);
+        index.put_bound(&ids, &scopes, bound, (&numbers, are_sorted));
         Ok(index)
     }
 
@@ -193,11 +194,18 @@ impl Index {
     }
 
     /// At each scope the identities bound there, in the order of their ids.
-    fn put_bound(&mut self, ids: &Ids, scopes: &[PackedBinding], all: BoundAt, identities: &[u32]) {
-        let texts: Vec<&str> =
-            identities.iter().map(|number| self.identities.key(*number)).collect();
-        let order = order_of(&texts);
-        drop(texts);
+    fn put_bound(
+        &mut self,
+        ids: &Ids,
+        scopes: &[PackedBinding],
+        all: BoundAt,
+        (identities, are_sorted): (&[u32], bool),
+    ) {
+        let order: Vec<u32> = if are_sorted {
+            (0u32..).take(identities.len()).collect()
+        } else {
+            order_of(&identities.iter().map(|at| self.identities.key(*at)).collect::<Vec<_>>())
+        };
         // Counting sort: the bindings come in the order of their identities' ids, and each goes to the next
         // place of its scope.
         let mut next: Vec<usize> = vec![0; scopes.len() + 1];
@@ -249,6 +257,19 @@ impl Index {
             }
         }
     }
+}
+
+/// Whether the identities come in the order of their paths, as those of a store do. Here their texts are next to each other,
+/// and not in the table.
+fn identities_are_sorted(plan: &impl Plan) -> bool {
+    let (mut last, mut buffer) = (String::new(), String::new());
+    (0..plan.identities_len()).all(|at| {
+        let text = plan.identity(at, &mut buffer);
+        let is_next = last.as_str() <= text;
+        last.clear();
+        last.push_str(text);
+        is_next
+    })
 }
 
 /// The scopes of all bindings, those of an identity next to each other.

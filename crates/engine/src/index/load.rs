@@ -29,6 +29,9 @@ use crate::{
 };
 use paths::{Named, Paths};
 
+/// Bindings that are looked at together.
+const PENDING_MAX: usize = 64;
+
 /// Why a loader refuses facts.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum LoadError {
@@ -75,9 +78,11 @@ pub struct Loader {
     derived: DerivedNumbers,
     /// Paths whose parent is not declared yet.
     orphans: Vec<PathBuf>,
+    /// The last bindings, fewer than [`PENDING_MAX`].
+    pending: Vec<RoleBinding>,
     /// Bindings that refer to what is not declared yet.
     early: Vec<RoleBinding>,
-    /// The identity of the last binding, and its position: the next binding has it, or the next identity, often.
+    /// The identity of the last binding, and its position.
     last: (String, usize),
     /// The scope of the last binding, and its [`scope_of`]: a store has the bindings of a scope next to each other.
     last_scope: (String, u32),
@@ -118,6 +123,7 @@ impl Loader {
             texts: vec![],
             derived: DerivedNumbers::default(),
             orphans: vec![],
+            pending: vec![],
             early: vec![],
             last: (String::new(), 0),
             last_scope: (String::new(), 0),
@@ -130,6 +136,7 @@ impl Loader {
     ///
     /// A fact breaks a rule, the ids of bindings depend on one another, or a part of the index is full.
     pub fn finish(mut self, revision: u64) -> Result<Snapshot, LoadError> {
+        self.add_pending()?;
         for orphan in std::mem::take(&mut self.orphans) {
             rules::check_parent(&&self, orphan.as_path()).map_err(ChangeError::from)?;
         }
@@ -152,16 +159,27 @@ impl Loader {
             let number = BindingKey::of(&binding).derived_number();
             self.add(binding, number, References { identity, role, scope })?;
         }
-        if std::mem::take(&mut self.derived).depend_on_one_another() {
-            return Err(LoadError::BindingIds);
-        }
+        let derived = std::mem::take(&mut self.derived);
+        std::thread::scope(|scope| {
+            // Beside the building, which another processor can do.
+            let depend = scope.spawn(|| derived.depend_on_one_another());
+            let index = self.build();
+            match depend.join() {
+                Ok(false) => Ok(Snapshot::new(revision, index?)),
+                Ok(true) => Err(LoadError::BindingIds),
+                Err(panicked) => std::panic::resume_unwind(panicked),
+            }
+        })
+    }
+
+    fn build(mut self) -> Result<Index, TooLargeError> {
         self.paths.forget_table();
         let groups = position(self.groups.len());
         for references in &mut self.references {
             let (kind, position) = (references.scope & 1, references.scope >> 1);
             references.scope = if kind == 0 { position } else { position.saturating_add(groups) };
         }
-        Ok(Snapshot::new(revision, Index::build(self)?))
+        Index::build(self)
     }
 
     /// Adds an identity that is bound and not declared. Returns its position.
@@ -192,6 +210,75 @@ impl Loader {
             self.derived.declared.push(number);
         }
         Ok(node)
+    }
+
+    /// Adds the bindings that wait, or keeps those that refer to what is not declared yet.
+    fn add_pending(&mut self) -> Loaded {
+        let mut pending = std::mem::take(&mut self.pending);
+        let identities = self.positions(&pending);
+        for (mut binding, identity) in pending.drain(..).zip(identities) {
+            if let Some(identity) = identity
+                && self.last.0 != binding.identity.as_str()
+            {
+                self.last.0.clear();
+                self.last.0.push_str(binding.identity.as_str());
+                self.last.1 = identity;
+            }
+            let number = BindingKey::of(&binding).derived_number();
+            if binding.has_id_of(number) {
+                // Then the index need not keep it.
+                binding.id = None;
+            }
+            let mut broken = false;
+            let found = rules::check_binding(&&*self, &binding, |_| broken = true);
+            match (found.identity, found.role, found.scope) {
+                (Some(identity), Some(role), Some(scope)) if !broken => {
+                    if self.last_scope.0 != binding.scope.as_str() {
+                        self.last_scope.0.clear();
+                        self.last_scope.0.push_str(binding.scope.as_str());
+                        self.last_scope.1 = scope;
+                    }
+                    self.add(binding, number, References { identity, role, scope })?;
+                }
+                _ => self.early.push(binding),
+            }
+        }
+        self.pending = pending;
+        Ok(())
+    }
+
+    /// The positions of the identities of bindings that come next.
+    ///
+    /// A loop of its own: in a large policy each look-up waits for memory, and none of them for the one before.
+    fn positions(&self, bindings: &[RoleBinding]) -> Vec<Option<usize>> {
+        let (mut last, mut at) = (&*self.last.0, self.last.1);
+        // A document may list bindings in the order of their identities, a store does not.
+        let mut in_order = true;
+        let mut positions = Vec::with_capacity(bindings.len());
+        for binding in bindings {
+            let id = binding.identity.as_str();
+            if last != id {
+                let next = self.identities.get(at + 1).filter(|_| in_order);
+                let is_next = next.is_some_and(|next| self.paths.is(*next, id));
+                let found = if is_next { Some(position(at + 1)) } else { self.registered(id) };
+                let Some(found) = found.map(|found| found as usize) else {
+                    positions.push(None);
+                    continue;
+                };
+                in_order = found == at + 1;
+                (last, at) = (id, found);
+            }
+            positions.push(Some(at));
+        }
+        positions
+    }
+
+    /// The position of an identity that was declared.
+    fn registered(&self, id: &str) -> Option<u32> {
+        match self.paths.named(self.paths.find(id)?) {
+            (Named::Identity, position) => Some(position),
+            _ => None,
+        }
     }
 
     /// Adds a binding that keeps the rules which compare it with no other. `number`: that of its derived id.
@@ -278,33 +365,9 @@ impl FactSink for Loader {
         Ok(())
     }
 
-    fn role_binding(&mut self, mut binding: RoleBinding) -> Loaded {
-        let number = BindingKey::of(&binding).derived_number();
-        // Then the index need not keep it.
-        if binding.has_id_of(number) {
-            binding.id = None;
-        }
-        let mut broken = false;
-        let found = rules::check_binding(&&*self, &binding, |_| broken = true);
-        match (found.identity, found.role, found.scope) {
-            (Some(identity), Some(role), Some(scope)) if !broken => {
-                if self.last.0 != binding.identity.as_str() {
-                    self.last.0.clear();
-                    self.last.0.push_str(binding.identity.as_str());
-                    self.last.1 = identity as usize;
-                }
-                if self.last_scope.0 != binding.scope.as_str() {
-                    self.last_scope.0.clear();
-                    self.last_scope.0.push_str(binding.scope.as_str());
-                    self.last_scope.1 = scope;
-                }
-                self.add(binding, number, References { identity, role, scope })
-            }
-            _ => {
-                self.early.push(binding);
-                Ok(())
-            }
-        }
+    fn role_binding(&mut self, binding: RoleBinding) -> Loaded {
+        self.pending.push(binding);
+        if self.pending.len() < PENDING_MAX { Ok(()) } else { self.add_pending() }
     }
 
     fn has_identities<'i>(&self, mut ids: impl Iterator<Item = &'i str>) -> bool {
@@ -362,17 +425,7 @@ impl View for &Loader {
 
     fn identity(&self, id: &str) -> Option<u32> {
         let (last, at) = &self.last;
-        if last == id {
-            return Some(position(*at));
-        }
-        // A document may list bindings in the order of their identities.
-        if self.identities.get(at + 1).is_some_and(|next| self.paths.is(*next, id)) {
-            return Some(position(at + 1));
-        }
-        match self.paths.named(self.paths.find(id)?) {
-            (Named::Identity, position) => Some(position),
-            _ => None,
-        }
+        if last == id { Some(position(*at)) } else { self.registered(id) }
     }
 
     fn scope(&self, id: &str) -> Option<u32> {
@@ -512,7 +565,7 @@ impl fmt::Debug for Loader {
         f.debug_struct("Loader")
             .field("catalog", &self.catalog.name())
             .field("identities", &self.identities.len())
-            .field("bindings", &(self.references.len() + self.early.len()))
+            .field("bindings", &(self.references.len() + self.pending.len() + self.early.len()))
             .finish_non_exhaustive()
     }
 }

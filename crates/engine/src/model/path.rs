@@ -369,6 +369,16 @@ impl FromStr for PathBuf {
     }
 }
 
+/// Takes the text over.
+impl TryFrom<String> for PathBuf {
+    type Error = ParsePathError;
+
+    fn try_from(text: String) -> Result<Self, ParsePathError> {
+        Path::parse(&text)?;
+        Ok(Self(text.into()))
+    }
+}
+
 impl fmt::Display for PathBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -119,10 +119,14 @@ pub(crate) fn binding_id(scope: &str, number: u64) -> String {
 
 /// Splits an id that [`binding_id`] can make into scope and number.
 pub(crate) fn split_binding_id(id: &str) -> Option<(&str, u64)> {
-    let (scope, last) = id.rsplit_once('/')?;
+    let (scope, last) = id.split_at_checked(id.len().checked_sub(17)?)?;
+    let digits = last.strip_prefix('/')?;
     let is_digit = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    let is_number = last.len() == 16 && last.bytes().all(is_digit);
-    if is_number { Some((scope, u64::from_str_radix(last, 16).ok()?)) } else { None }
+    if digits.bytes().all(is_digit) {
+        Some((scope, u64::from_str_radix(digits, 16).ok()?))
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
