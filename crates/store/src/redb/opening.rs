@@ -4,7 +4,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Scope};
 
 use ::redb::{
     Builder, Database, Durability, ReadableDatabase as _, StorageBackend, WriteTransaction,
@@ -19,6 +19,11 @@ use super::schema::{
 use super::view::{Snapshot, Tables, caught};
 use crate::limits::OPENING_CACHE_BYTES;
 use crate::{Limits, View};
+
+/// How much the thread that verifies a file gives way to those that read it, see `nice(2)`: of a processor that another one
+/// wants, it gets a tenth.
+#[cfg(target_os = "linux")]
+const VERIFY_NICE: i32 = 10;
 
 /// A handle of redb.
 pub(super) struct Handle {
@@ -105,31 +110,28 @@ pub(super) fn open_verified(
     path: &Path,
     number: u64,
 ) -> Result<Opened, OpenError> {
-    let (opened, _) = open_verified_and(disk, path, number, &AtomicBool::default(), || ())?;
-    Ok(opened)
-}
-
-/// The same, and meanwhile does something else on another thread; `None` if it cannot, or panics. `refused`: whether the file was
-/// found damaged.
-fn open_verified_and<T: Send>(
-    disk: &dyn Disk,
-    path: &Path,
-    number: u64,
-    refused: &AtomicBool,
-    meanwhile: impl FnOnce() -> T + Send,
-) -> Result<(Opened, Option<T>), OpenError> {
     let (file, length) = backend(disk, path, true)?;
     thread::scope(|scope| {
-        // Both are only for speed, so a system that has no more threads does without.
-        let thread = |name: &str| thread::Builder::new().name(name.into());
-        let _ahead = thread("read-ahead").spawn_scoped(scope, || disk.read_ahead());
-        let meanwhile = thread("read").spawn_scoped(scope, meanwhile).ok();
-        let overlay = Box::new(Overlay::over(file, length));
-        let opened = open_backend(overlay, path, OPENING_CACHE_BYTES, number, true);
-        refused.store(opened.is_err(), Ordering::Relaxed);
-        let done = meanwhile.and_then(|thread| thread.join().ok());
-        Ok((opened?, done))
+        read_ahead(scope, disk);
+        verify(file, length, path, number)
     })
+}
+
+/// Lets the system read the file, on another thread. That is only for speed, so a system that has no more threads does
+/// without.
+fn read_ahead<'s>(scope: &'s Scope<'s, '_>, disk: &'s dyn Disk) {
+    drop(
+        thread::Builder::new().name("read-ahead".into()).spawn_scoped(scope, || disk.read_ahead()),
+    );
+}
+
+fn verify(
+    file: Box<dyn StorageBackend>,
+    length: u64,
+    path: &Path,
+    number: u64,
+) -> Result<Opened, OpenError> {
+    open_backend(Box::new(Overlay::over(file, length)), path, OPENING_CACHE_BYTES, number, true)
 }
 
 /// Opens a handle as [`open`] does that verifies, and meanwhile calls `read` with a view of what is not verified yet. What
@@ -153,13 +155,38 @@ pub(super) fn open_and_read<T: Send>(
         let view: Arc<dyn View> = Arc::new(Snapshot::unverified(tables, &meta));
         Some((meta.head, read(&view)?))
     };
-    let (verified, read) = open_verified_and(disk, path, number, &refused, read)?;
-    drop(verified);
+    let (file, length) = backend(disk, path, true)?;
+    let read = thread::scope(|scope| {
+        read_ahead(scope, disk);
+        let thread = |name: &str| thread::Builder::new().name(name.into());
+        let read = thread("read").spawn_scoped(scope, read);
+        let verified = thread("verify").spawn_scoped(scope, || {
+            yield_to_others();
+            let verified = verify(file, length, path, number).map(drop);
+            refused.store(verified.is_err(), Ordering::Relaxed);
+            verified
+        });
+        let verified = verified.map_err(|error| OpenError::io(path, error))?.join();
+        verified.unwrap_or_else(|panicked| panic::resume_unwind(panicked))?;
+        Ok(read.ok().and_then(|thread| thread.join().ok()).flatten())
+    })?;
     let opened = open_for_use(disk, path, limits, number)?;
     // redb goes back to an earlier commit if the last one is damaged.
-    let read = read.flatten().filter(|(head, _)| *head == opened.meta.head);
+    let read = read.filter(|(head, _)| *head == opened.meta.head);
     Ok((opened, read.map(|(_, read)| read)))
 }
+
+/// Lets other threads go first on a busy processor. What is read goes on to be indexed, on one thread at the end; to verify
+/// the file fills the time that they leave.
+#[cfg(target_os = "linux")]
+fn yield_to_others() {
+    // Of this thread only, on Linux. It is only for speed.
+    let _ = rustix::process::nice(VERIFY_NICE);
+}
+
+/// Elsewhere it would be of the whole process.
+#[cfg(not(target_os = "linux"))]
+const fn yield_to_others() {}
 
 /// The bytes of a disk, and how many there are. redb would make a new store of an empty file.
 fn backend(
@@ -272,4 +299,23 @@ pub(super) fn make(backend: Traced, meta: &Meta, limits: &Limits) -> Result<Hand
         transaction.commit()?;
         Ok(handle)
     })
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use rustix::process::getpriority_process;
+
+    use super::*;
+
+    /// The program goes on as before.
+    #[test]
+    fn only_the_thread_that_verifies_gives_way() {
+        let before = getpriority_process(None).unwrap();
+        let verifying = thread::spawn(|| {
+            yield_to_others();
+            getpriority_process(None).unwrap()
+        });
+        assert_eq!(verifying.join().unwrap(), (before + VERIFY_NICE).min(19));
+        assert_eq!(getpriority_process(None).unwrap(), before);
+    }
 }
