@@ -154,6 +154,15 @@ struct Running {
 const START: i64 = 1_800_000_000;
 
 async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limits)) -> Running {
+    start_loaded(journal, Preloaded::default(), now, change).await
+}
+
+async fn start_loaded(
+    journal: &Arc<Faulty>,
+    loaded: Preloaded,
+    now: i64,
+    change: impl FnOnce(&mut Limits),
+) -> Running {
     let mut limits = Limits::default();
     change(&mut limits);
     let published = Arc::new(Published::new(Retention::from(&limits)));
@@ -161,7 +170,7 @@ async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limi
     let (writes, queue) = writer::queue(&metrics);
     let clock = Clock::Fixed(Timestamp::new(now, 0));
     let config = Config { clock, limits, give_back: || {} };
-    let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>, Preloaded::default());
+    let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>, loaded);
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
     let mut feed = StoreFeed::new(config, parts, is_writable, store, queue);
@@ -195,6 +204,54 @@ async fn acme() -> Arc<Faulty> {
 
 async fn start(journal: &Arc<Faulty>) -> Running {
     start_at(journal, START, |_| {}).await
+}
+
+/// What was loaded of a journal, as of this revision, before its server starts.
+async fn preloaded(journal: &Faulty, revision: u64) -> Preloaded {
+    let view = journal.view().await.unwrap();
+    let loaded = load::load_under(&view, catalog::of(&*view).unwrap(), revision).unwrap();
+    let timed = Timed { loaded, took: Duration::from_secs(1) };
+    Preloaded(Arc::new(Mutex::new(Some(timed))))
+}
+
+/// What was loaded while the file was verified is not loaded again: here it is of another store.
+#[tokio::test]
+async fn what_was_loaded_before_is_served() {
+    let (journal, empty) = (acme().await, Faulty::new());
+    let catalog = StoredCatalog::built_in("chainguard-2025-08-14").unwrap();
+    let batch = first_batch(&Head::empty(3), &catalog, vec![], ("init", Timestamp::new(START, 0)));
+    empty.append(Head::empty(3), batch).await.unwrap();
+    let revision = journal.head().await.unwrap().revision();
+
+    let loaded = preloaded(&empty, revision).await;
+    let running = start_loaded(&journal, loaded.clone(), START, |_| {}).await;
+    let snapshot = running.published.current().unwrap().snapshot.clone();
+    assert_eq!((snapshot.revision(), snapshot.bindings_len()), (revision, 0));
+    // It is not kept: the first revision of a large store would need its memory for ever.
+    assert!(loaded.take(revision).is_none());
+}
+
+#[tokio::test]
+async fn a_store_is_loaded_while_it_is_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = StoredCatalog::built_in("chainguard-2025-08-14").unwrap();
+    let (empty, now) = (Head::empty(1), Timestamp::new(START, 0));
+    let batch = first_batch(&empty, &catalog, vec![], ("init", now));
+    let limits = capstan_store::Limits::default();
+    RedbStore::init(dir.path(), 1, &batch, &limits).unwrap();
+    let (store, loaded) = open(dir.path(), limits).unwrap();
+    let revision = store.head().await.unwrap().revision();
+    assert_eq!(loaded.take(revision).unwrap().loaded.snapshot.revision(), revision);
+}
+
+#[tokio::test]
+async fn what_was_loaded_of_another_revision_is_loaded_again() {
+    let journal = acme().await;
+    let revision = journal.head().await.unwrap().revision();
+    let loaded = preloaded(&journal, revision - 1).await;
+    let running = start_loaded(&journal, loaded, START, |_| {}).await;
+    let snapshot = running.published.current().unwrap().snapshot.clone();
+    assert_eq!((snapshot.revision(), snapshot.bindings_len()), (revision, 1));
 }
 
 fn path(text: &str) -> PathBuf {
