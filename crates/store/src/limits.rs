@@ -41,7 +41,8 @@ pub const WATCH_QUEUE_TRANSACTIONS: usize = 1024;
 pub const LOG_CHUNK_BYTES: usize = 256 * 1024;
 /// Bytes of pages that redb keeps in memory. The kernel caches the same pages again.
 pub const CACHE_BYTES: usize = 32 * 1024 * 1024;
-/// The same while a file is verified, and while it is read meanwhile: each page is read once or twice, a long time apart.
+/// The same while a file is verified, and while it is read meanwhile: each page is read two or three times, a long time
+/// apart, and with few pages their memory stays in the caches of the processor.
 pub const OPENING_CACHE_BYTES: usize = 1024 * 1024;
 /// Bytes that the kernel is asked to read ahead in one call, before a file is verified.
 pub const READ_AHEAD_BYTES: u64 = 1024 * 1024;

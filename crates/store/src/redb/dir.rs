@@ -319,4 +319,18 @@ mod tests {
         let behind_a_hole: Vec<_> = ahead(7..READ_AHEAD_BYTES + 8).collect();
         assert_eq!(behind_a_hole, [7, READ_AHEAD_BYTES + 7]);
     }
+
+    /// Data, holes, and nothing else than a hole: it ends.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_file_with_holes_is_read_ahead() {
+        for written in [&[][..], &[0], &[8], &[0, 8]] {
+            let file = tempfile::tempfile().unwrap();
+            file.set_len(10 * READ_AHEAD_BYTES).unwrap();
+            for part in written {
+                file.write_all_at(b"data", part * READ_AHEAD_BYTES).unwrap();
+            }
+            read_ahead(&file).unwrap();
+        }
+    }
 }

@@ -149,7 +149,7 @@ fn a_long_transaction_is_kept_in_chunks() {
     }
 }
 
-/// redb reads the file twice to verify it. A larger cache would only be memory of the start.
+/// redb reads the file several times to verify it. A larger cache would spare one of them, and be memory of each start.
 #[test]
 fn few_pages_are_kept_while_a_file_is_verified() {
     let sim = new_disk();
@@ -162,5 +162,5 @@ fn few_pages_are_kept_while_a_file_is_verified() {
     let before = sim.operations();
     drop(open_sim(&sim, limits()).unwrap());
     let (reads, pages) = (sim.operations() - before, values as u64);
-    assert!(reads > 2 * pages * 7 / 8, "{reads} operations on {pages} pages");
+    assert!(reads > 5 * pages / 2, "{reads} operations on {pages} pages");
 }
