@@ -11,9 +11,7 @@ use capstan_proto::iam::v1::role_binding_service_client::RoleBindingServiceClien
 use capstan_proto::v1;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::clock::Clock;
-use capstan_server::feed::journal::{
-    Preloaded, Store, StoredCatalog, first_batch, organization,
-};
+use capstan_server::feed::journal::{Preloaded, Store, StoredCatalog, first_batch, organization};
 use capstan_server::feed::reload;
 use capstan_server::limits::{Limits, MESSAGE_BYTES_MAX, Quotas};
 use capstan_server::server::{Address, Config, Feed, Runtime, Server};
