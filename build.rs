@@ -9,7 +9,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor, MethodDescriptor, Value};
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "capstan/v1/decision.proto",
     "capstan/iam/v1/options.proto",
     "capstan/iam/v1/common.proto",
@@ -17,6 +17,7 @@ const PROTOS: [&str; 10] = [
     "capstan/iam/v1/role.proto",
     "capstan/iam/v1/role_binding.proto",
     "capstan/iam/v1/identity.proto",
+    "capstan/iam/v1/pull_token.proto",
     "capstan/iam/v1/resource.proto",
     "capstan/iam/v1/policy.proto",
     "capstan/iam/v1/audit.proto",

@@ -12,6 +12,7 @@ mod bindings;
 mod fields;
 mod groups;
 mod identities;
+mod pull_tokens;
 mod resources;
 mod roles;
 
@@ -52,6 +53,8 @@ pub fn judge(
         Operation::CreateIdentity(one) => identities::create(&access, one, context),
         Operation::UpdateIdentity(one) => identities::update(&access, one, context),
         Operation::DeleteIdentity(one) => identities::delete(&access, one),
+        Operation::CreatePullToken(one) => pull_tokens::create(&access, one, context),
+        Operation::RevokePullToken(one) => pull_tokens::revoke(&access, one),
         Operation::CreateResource(one) => resources::create(&access, one, context),
         Operation::UpdateResource(one) => resources::update(&access, one, context),
         Operation::DeleteResource(one) => resources::delete(&access, one),

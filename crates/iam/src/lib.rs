@@ -25,6 +25,7 @@ pub mod record;
 mod refusal;
 mod rights;
 mod rules;
+mod secret;
 mod state;
 mod view;
 
@@ -39,12 +40,13 @@ pub use object::{
 };
 pub use operation::{
     Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context, CreateGroup, CreateIdentity,
-    CreateResource, CreateRole, CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding,
-    ObjectChange, Operation, Outcome, RemoveMember, Response, UpdateGroup, UpdateIdentity,
-    UpdateResource, UpdateRole, UpdateRoleBinding,
+    CreatePullToken, CreateResource, CreateRole, CreateRoleBinding, Delete, IdentityUpdate,
+    NewRoleBinding, ObjectChange, Operation, Outcome, PullToken, RemoveMember, Response,
+    UpdateGroup, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
 pub use rules::grant::manages_access;
 pub use rules::{Rule, RuleSet};
+pub use secret::{Credential, Secret, SecretHash, SecretKind};
 pub use state::{Objects, ObjectsError, State};

@@ -1,5 +1,7 @@
 //! Every limit of objects and operations, and of objects in documents. Paths and conditions have theirs in the engine.
 
+use std::time::Duration;
+
 /// Most bytes of a name, description, purpose or type (contract, section 3).
 pub const TEXT_BYTES_MAX: usize = 1_024;
 
@@ -46,6 +48,12 @@ pub const WHO_COULD_MAX: usize = 3;
 /// Most bytes of the objects before and after a change that its audit record keeps. A batch of the largest requests
 /// fits; of an import only the first objects are kept, and their number.
 pub const AUDIT_CHANGES_BYTES_MAX: usize = 12 * 1_024 * 1_024;
+
+/// How long a pull token lives if its maker names no time (contract, section 6).
+pub const PULL_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// The longest time that a pull token lives (contract, section 6).
+pub const PULL_TOKEN_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
 /// Most bytes of the text of a refusal in the audit log.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;

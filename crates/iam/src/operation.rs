@@ -3,9 +3,13 @@
 //! Texts are parsed to paths, times and values by whoever makes an operation; masks are resolved, too: a field of
 //! an update that is `None` stays as it is. Everything else is checked when the operation is judged.
 
+use std::time::Duration;
+
 use capstan_engine::{Change, Condition, PathBuf, Properties, Timestamp};
 
-use crate::{Authentication, Group, Identity, Kind, Object, Resource, Role, RoleBinding};
+use crate::{
+    Authentication, Group, Identity, Kind, Object, Resource, Role, RoleBinding, SecretHash,
+};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +96,10 @@ pub enum Operation {
     UpdateIdentity(UpdateIdentity),
     /// Deletes an identity and its bindings.
     DeleteIdentity(Delete),
+    /// Makes a pull token with its only binding.
+    CreatePullToken(CreatePullToken),
+    /// Deletes a pull token and its binding.
+    RevokePullToken(Delete),
     /// Registers a resource.
     CreateResource(CreateResource),
     /// Changes a registered resource.
@@ -297,6 +305,22 @@ pub struct UpdateIdentity {
     pub etag: Option<String>,
 }
 
+/// See [`Operation::CreatePullToken`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreatePullToken {
+    /// The group that it lies in, the scope of its binding.
+    pub group: PathBuf,
+    /// A built-in role's name or a custom role's path.
+    pub role: Box<str>,
+    /// Display name.
+    pub name: String,
+    /// How long it lives. Without one, [`PULL_TOKEN_TTL`](crate::limits::PULL_TOKEN_TTL), or as long as the right of its
+    /// maker if that ends earlier.
+    pub ttl: Option<Duration>,
+    /// The hash of its secret.
+    pub secret: SecretHash,
+}
+
 /// See [`Operation::CreateResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateResource {
@@ -351,6 +375,8 @@ impl Operation {
             Self::CreateIdentity(_) => "IdentityService/CreateIdentity",
             Self::UpdateIdentity(_) => "IdentityService/UpdateIdentity",
             Self::DeleteIdentity(_) => "IdentityService/DeleteIdentity",
+            Self::CreatePullToken(_) => "PullTokenService/CreatePullToken",
+            Self::RevokePullToken(_) => "PullTokenService/RevokePullToken",
             Self::CreateResource(_) => "ResourceService/CreateResource",
             Self::UpdateResource(_) => "ResourceService/UpdateResource",
             Self::DeleteResource(_) => "ResourceService/DeleteResource",
@@ -364,7 +390,7 @@ impl Operation {
             Self::CreateGroup(_) => Some(Kind::Group),
             Self::CreateRole(_) => Some(Kind::Role),
             Self::CreateRoleBinding(_) => Some(Kind::RoleBinding),
-            Self::CreateIdentity(_) => Some(Kind::Identity),
+            Self::CreateIdentity(_) | Self::CreatePullToken(_) => Some(Kind::Identity),
             Self::CreateResource(_) => Some(Kind::Resource),
             _ => None,
         }
@@ -386,12 +412,14 @@ impl Operation {
             Self::RemoveMember(one) => Some(&one.organization),
             Self::CreateIdentity(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateIdentity(one) => Some(&one.id),
+            Self::CreatePullToken(one) => Some(&one.group),
             Self::CreateResource(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateResource(one) => Some(&one.id),
             Self::DeleteGroup(one)
             | Self::DeleteRole(one)
             | Self::DeleteRoleBinding(one)
             | Self::DeleteIdentity(one)
+            | Self::RevokePullToken(one)
             | Self::DeleteResource(one) => Some(&one.id),
         }
     }
@@ -422,6 +450,15 @@ pub struct Outcome {
     pub response: Response,
 }
 
+/// A pull token: an identity, and the binding that was made with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PullToken {
+    /// Its type is [`PULL_TOKEN`](crate::PULL_TOKEN).
+    pub identity: Identity,
+    /// The only one that it has.
+    pub binding: RoleBinding,
+}
+
 impl Outcome {
     /// Whether everything is as asked already.
     #[must_use]
@@ -445,6 +482,8 @@ pub enum Response {
     Identity(Identity),
     /// The resource as it is now.
     Resource(Resource),
+    /// The pull token, and the hash of its secret, which is stored beside it.
+    PullToken(Box<PullToken>, SecretHash),
     /// Nothing but the revision.
     Deleted,
 }

@@ -39,6 +39,8 @@ pub mod prefix {
     pub const REQUEST: u8 = b'q';
     /// When identities were last seen.
     pub const LAST_SEEN: u8 = b'l';
+    /// Hashes of secrets, by the identities that they prove.
+    pub const CREDENTIAL: u8 = b't';
     /// Who made an object, for quotas.
     pub const CREATOR: u8 = b'o';
 }

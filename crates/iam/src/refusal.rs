@@ -122,6 +122,13 @@ pub enum Cause {
         /// The token.
         id: PathBuf,
     },
+    /// A role that a pull token cannot have: it manages access.
+    RoleNotAllowed {
+        /// The role.
+        role: String,
+        /// The first capability that is not allowed.
+        capability: String,
+    },
     /// The object was changed in the meantime: its etag is another one.
     Conflict {
         /// The object.
@@ -164,7 +171,8 @@ impl Cause {
             | Self::RoleInUse { .. }
             | Self::BuiltIn { .. }
             | Self::LastOwner { .. }
-            | Self::PullToken { .. } => Code::FailedPrecondition,
+            | Self::PullToken { .. }
+            | Self::RoleNotAllowed { .. } => Code::FailedPrecondition,
             Self::Conflict { .. } => Code::Aborted,
         }
     }
@@ -184,6 +192,7 @@ impl Cause {
             Self::BuiltIn { .. } => "BUILT_IN",
             Self::LastOwner { .. } => "LAST_OWNER",
             Self::PullToken { .. } => "PULL_TOKEN",
+            Self::RoleNotAllowed { .. } => "ROLE_NOT_ALLOWED",
             Self::Conflict { .. } => "CONFLICT",
         })
     }
@@ -312,6 +321,12 @@ impl fmt::Display for Text<'_> {
                     f,
                     "`{id}` is a pull token: only its name and description change, and its role binding is the \
                      one made with it"
+                )?;
+            }
+            Cause::RoleNotAllowed { role, capability } => {
+                write!(
+                    f,
+                    "a pull token cannot have the role `{role}`, which manages access by `{capability}`"
                 )?;
             }
             Cause::Conflict { id } => {

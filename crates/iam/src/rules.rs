@@ -29,6 +29,8 @@ pub enum Rule {
     RoleScope,
     /// R5: an update of a binding is a delete and a create.
     BindingUpdate,
+    /// R7: a pull token has a role that manages no access, and that its maker holds.
+    PullToken,
     /// R8: changing how an identity authenticates, or properties that conditions test.
     CredentialChange,
     /// R11: an organization keeps an owner.
@@ -51,12 +53,13 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Grant,
         Self::RoleCreate,
         Self::RoleUpdate,
         Self::RoleScope,
         Self::BindingUpdate,
+        Self::PullToken,
         Self::CredentialChange,
         Self::LastOwner,
         Self::Organization,
@@ -77,6 +80,7 @@ impl Rule {
             Self::RoleUpdate => "R3",
             Self::RoleScope => "R4",
             Self::BindingUpdate => "R5",
+            Self::PullToken => "R7",
             Self::CredentialChange => "R8",
             Self::LastOwner => "R11",
             Self::Organization => "R12",
@@ -101,6 +105,9 @@ impl Rule {
             Self::RoleUpdate => "who changes a role holds what is added or removed at its group",
             Self::RoleScope => "a custom role is bound at or below the group that owns it",
             Self::BindingUpdate => "changing a binding is deleting it and creating another",
+            Self::PullToken => {
+                "a pull token has a role that manages no access, all of which its maker holds there"
+            }
             Self::CredentialChange => {
                 "who changes how an identity authenticates, or properties that conditions test, holds what they give"
             }

@@ -4,6 +4,7 @@
 //!
 //! **Invariant**: these types know no gRPC code. `grpc/status.rs` turns them into statuses.
 
+use capstan_engine::PathBuf;
 use capstan_iam::{Cause, JudgeError, ObjectsError, Refusal};
 use capstan_proto::contract::epoch;
 use thiserror::Error;
@@ -61,6 +62,14 @@ pub enum RequestError {
     /// A policy file is served, which nobody changes through the server.
     #[error("the policy is a file: change the file, or serve a store with --data")]
     ReadOnly,
+    /// A retry asks for a secret that was shown by an earlier process, or too long ago.
+    #[error(
+        "the token was made by an earlier request, and its secret is not kept: create another one and revoke `{id}`"
+    )]
+    TokenAlreadyIssued {
+        /// The token.
+        id: PathBuf,
+    },
     /// An operation is refused by the rules of management.
     #[error(transparent)]
     Refused(Box<Refusal>),

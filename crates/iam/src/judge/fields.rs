@@ -10,6 +10,11 @@ fn in_field(field: impl Into<String>, checked: Result<(), String>) -> Result<(),
     checked.map_err(|problem| Refusal::invalid(field, problem))
 }
 
+/// A text of a request.
+pub(super) fn check_field(field: &str, text: &str) -> Result<(), Box<Refusal>> {
+    in_field(field, fields::check_text(text))
+}
+
 /// `name` and `description` of an object.
 pub(super) fn check_texts(
     object: &str,

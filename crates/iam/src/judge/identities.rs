@@ -4,6 +4,7 @@ use capstan_engine::{Path, PathBuf};
 
 use super::Effects;
 use super::fields::{check_etag, check_properties, check_texts, check_type, free, new_path};
+use super::pull_tokens::delete_bindings;
 use crate::rules::access::Access;
 use crate::rules::control::Control;
 use crate::{
@@ -287,9 +288,7 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     };
     check_etag(delete.etag.as_ref(), &identity.meta, &identity.id)?;
     let mut effects = Effects::default();
-    for binding in access.view.snapshot().role_bindings(id) {
-        effects.delete(Object::RoleBinding(access.view.whole(binding.id.as_ref())?));
-    }
+    delete_bindings(access, id, &mut effects)?;
     effects.delete(Object::Identity(identity));
     Ok(effects.answer(Response::Deleted))
 }

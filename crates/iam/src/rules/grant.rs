@@ -4,7 +4,7 @@ use capstan_engine::{CapabilitySet, Path, Role, Timestamp};
 
 use crate::rights::{names, set};
 use crate::rules::access::Access;
-use crate::{Cause, JudgeError, Rule};
+use crate::{Cause, JudgeError, Refusal, Rule};
 
 /// The kinds whose capabilities manage access, `.list` aside: the set M of the rules. A test of the server compares them
 /// with its table of methods.
@@ -57,6 +57,27 @@ impl Access<'_> {
         let mut by = set(catalog, &method);
         by.add(&role.capabilities);
         self.within(&by, scope, ends)
+    }
+
+    /// R7: a role that manages no access. It binds the operator, too.
+    pub(crate) fn manages_nothing(&self, role: &Role) -> Result<(), JudgeError> {
+        let catalog = self.view.snapshot().catalog();
+        let mut names = role.capabilities.iter().filter_map(|one| catalog.capability_name(one));
+        match names.find(|name| manages_access(name)) {
+            Some(capability) if self.rules.keeps(Rule::PullToken) => {
+                let (role, capability) = (role.id.to_string(), capability.to_owned());
+                let cause = Cause::RoleNotAllowed { role, capability };
+                Err(Refusal::open(Some(Rule::PullToken), cause).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// When what is given by these capabilities must end at the latest; `None` for never (R14).
+    pub(crate) fn bound(&self, role: &Role, method: &[&str], scope: Path<'_>) -> Option<Timestamp> {
+        let mut by = set(self.view.snapshot().catalog(), method);
+        by.add(&role.capabilities);
+        self.rights.until(&by, scope).filter(|_| self.rules.keeps(Rule::Duration))
     }
 
     /// R14: what is given by these capabilities ends no later than they do.

@@ -24,6 +24,7 @@ mod objects;
 mod page;
 mod pieces;
 mod policy;
+pub(crate) mod pull_token;
 mod reading;
 mod resource;
 mod role;

@@ -33,7 +33,9 @@ impl RequestError {
             | Self::PageTooOld { .. }
             | Self::RevisionGone { .. }
             | Self::Unreadable => Code::Unavailable,
-            Self::StoreEpoch { .. } | Self::ReadOnly => Code::FailedPrecondition,
+            Self::StoreEpoch { .. } | Self::ReadOnly | Self::TokenAlreadyIssued { .. } => {
+                Code::FailedPrecondition
+            }
             Self::Refused(refusal) => match refusal.told.code() {
                 iam::Code::InvalidArgument => Code::InvalidArgument,
                 iam::Code::NotFound => Code::NotFound,
@@ -66,6 +68,7 @@ impl RequestError {
             | Self::RevisionGone { .. } => "REVISION_NOT_AVAILABLE",
             Self::StoreEpoch { .. } => "STORE_EPOCH",
             Self::ReadOnly => "READ_ONLY",
+            Self::TokenAlreadyIssued { .. } => "TOKEN_ALREADY_ISSUED",
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
             Self::TooLarge(_) => "TOO_LARGE",
@@ -254,6 +257,22 @@ mod tests {
             (RequestError::AuthnFailed, Code::Unauthenticated, "AUTHN_FAILED"),
             (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
             (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
+            (
+                RequestError::TokenAlreadyIssued { id: id() },
+                Code::FailedPrecondition,
+                "TOKEN_ALREADY_ISSUED",
+            ),
+            (
+                refused(
+                    Cause::RoleNotAllowed {
+                        role: "owner".into(),
+                        capability: "roles.create".into(),
+                    },
+                    Some(Rule::PullToken),
+                ),
+                Code::FailedPrecondition,
+                "ROLE_NOT_ALLOWED",
+            ),
             (RequestError::Unreadable, Code::Unavailable, "STORE_UNREACHABLE"),
             (
                 RequestError::Store(StoreFailure::Unreachable),

@@ -15,6 +15,7 @@ use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
 use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
 use capstan_proto::iam::v1::identity_service_server::IdentityServiceServer;
 use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
+use capstan_proto::iam::v1::pull_token_service_server::PullTokenServiceServer;
 use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
 use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
@@ -45,6 +46,7 @@ use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
 use crate::grpc::iam::authenticated::Authenticated;
+use crate::grpc::iam::pull_token::Shown;
 use crate::grpc::iam::service::Iam;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
@@ -64,6 +66,7 @@ pub(super) struct Shared {
     log: Option<DecisionLog>,
     traces: Option<Traces>,
     page_key: PageKey,
+    shown: Arc<Shown>,
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
@@ -99,6 +102,7 @@ impl Shared {
             log,
             traces,
             page_key,
+            shown: Arc::default(),
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
             policy_documents: is_store.then_some(documents),
@@ -179,6 +183,7 @@ impl Shared {
             document_bytes_max: config.document_bytes_max,
             clock: config.clock,
             page_key: self.page_key.clone(),
+            shown: Arc::clone(&self.shown),
             message_bytes_max: most,
             reads: Arc::new(Semaphore::new(computing)),
         });
@@ -215,7 +220,12 @@ impl Shared {
             RoleBindingServiceServer,
             IdentityServiceServer
         );
-        manage!(ResourceServiceServer, PolicyServiceServer, AuditServiceServer);
+        manage!(
+            PullTokenServiceServer,
+            ResourceServiceServer,
+            PolicyServiceServer,
+            AuditServiceServer
+        );
         if config.reflection {
             let schema = || {
                 tonic_reflection::server::Builder::configure()

@@ -2,12 +2,14 @@
 
 #![expect(clippy::expect_used, reason = "for tests only")]
 
+use std::time::Duration;
+
 use capstan_engine::{Condition, PathBuf, Properties, Timestamp, Value, parse_attribute};
 use capstan_iam::{
     Actor, Authentication, BatchCreateRoleBindings, BatchDeleteRoleBindings, CreateGroup,
-    CreateIdentity, CreateResource, CreateRole, CreateRoleBinding, Delete, IdentityUpdate,
-    NewRoleBinding, Operation, RemoveMember, StaticKeys, UpdateGroup, UpdateIdentity,
-    UpdateResource, UpdateRole, UpdateRoleBinding,
+    CreateIdentity, CreatePullToken, CreateResource, CreateRole, CreateRoleBinding, Delete,
+    IdentityUpdate, NewRoleBinding, Operation, RemoveMember, SecretHash, StaticKeys, UpdateGroup,
+    UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
 };
 
 /// A path.
@@ -267,6 +269,24 @@ pub fn disable(id: &str, disabled: bool) -> Operation {
 #[must_use]
 pub fn delete_identity(id: &str) -> Operation {
     Operation::DeleteIdentity(delete(id))
+}
+
+/// Makes a pull token that lives for so many seconds, or as long as tokens do.
+#[must_use]
+pub fn pull_token(group: &str, role: &str, seconds: Option<u64>) -> Operation {
+    Operation::CreatePullToken(CreatePullToken {
+        group: path(group),
+        role: role.into(),
+        name: String::new(),
+        ttl: seconds.map(Duration::from_secs),
+        secret: SecretHash::from_bytes([7; 32]),
+    })
+}
+
+/// Revokes a pull token.
+#[must_use]
+pub fn revoke(id: &str) -> Operation {
+    Operation::RevokePullToken(delete(id))
 }
 
 /// Keys of an issuer and a subject, with this key id.

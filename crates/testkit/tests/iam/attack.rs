@@ -13,6 +13,8 @@ use capstan_engine::{Path, Timestamp};
 use capstan_iam::{Actor, Kind, Object, ObjectChange, Operation, Outcome, Rule};
 use capstan_testkit::managed::{Bindings, Bits, Managed, T0, after, bits, named, role_bits};
 
+use crate::common::KINDS;
+
 /// Times at which what can be done is compared: before any binding of a world ends, between, and after.
 pub(crate) const TIMES: [Timestamp; 3] = [T0, after(15), after(25)];
 /// Times at which bindings of a world end.
@@ -153,7 +155,18 @@ fn root(path: &str) -> &str {
     path.split('/').next().unwrap_or(path)
 }
 
-/// R4, R11, R12, R13.
+/// Whether a role has a capability that changes who may do what.
+fn manages(world: &Managed, role: &str) -> bool {
+    let (snapshot, is_managing) = (world.snapshot(), |name: &str| {
+        let change = ["create", "update", "delete"];
+        name.rsplit_once('.')
+            .is_some_and(|(kind, action)| KINDS.contains(&kind) && change.contains(&action))
+    });
+    let names = snapshot.role(role).into_iter().flat_map(|role| role.capabilities.iter());
+    names.filter_map(|one| snapshot.catalog().capability_name(one)).any(is_managing)
+}
+
+/// R4, R7, R11, R12, R13.
 fn structure(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) -> Option<String> {
     let (had, has) = (Bindings::of(before), Bindings::of(after));
     for (binding, _) in has.iter() {
@@ -165,6 +178,17 @@ fn structure(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) ->
             && !Path::parse(home).unwrap().contains(binding.scope.as_path())
         {
             return Some(format!("{} is bound outside its home, at {scope}", binding.role));
+        }
+    }
+    for object in after.objects() {
+        let Object::Identity(identity) = object else { continue };
+        let of = has.iter().filter(|(one, _)| one.identity == identity.id);
+        let roles: Vec<_> = of.map(|(one, _)| &*one.role).collect();
+        // A custom role may get more later, from whoever holds it.
+        let is_new = before.object(Kind::Identity, identity.id.as_str()).is_none();
+        let managing = is_new && roles.iter().any(|role| manages(after, role));
+        if identity.is_pull_token() && (roles.len() > 1 || managing) {
+            return Some(format!("pull token {} has {roles:?}", identity.id));
         }
     }
     for object in after.objects().filter(|one| one.kind() == Kind::Group) {
@@ -235,12 +259,13 @@ fn role_content(before: &Managed, who: &str, change: &ObjectChange) -> Option<St
 }
 
 /// The rules whose absence an attack finds.
-pub(crate) const FOUND_BY_ATTACK: [Rule; 11] = [
+pub(crate) const FOUND_BY_ATTACK: [Rule; 12] = [
     Rule::Grant,
     Rule::RoleCreate,
     Rule::RoleUpdate,
     Rule::RoleScope,
     Rule::BindingUpdate,
+    Rule::PullToken,
     Rule::CredentialChange,
     Rule::LastOwner,
     Rule::Organization,

@@ -16,6 +16,7 @@ mod escalation;
 mod faults;
 mod identities;
 mod isolation;
+mod pull_tokens;
 mod seeds;
 mod settled;
 mod texts;

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use capstan_engine::{ApplyError, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord};
 use capstan_iam::{
-    Actor, Context, JudgeError, Kind, ObjectChange, Outcome, Reader, RuleSet, State, judge, record,
+    Actor, Context, Credential, JudgeError, Kind, Object, ObjectChange, Outcome, Reader, Response,
+    RuleSet, State, judge, record,
 };
 use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
 
@@ -221,6 +222,8 @@ impl Group {
         let written = Written { response, revision };
         let mut ops: Vec<Op> = objects.iter().map(object_op).collect();
         ops.extend(creators);
+        ops.extend(credential_op(&written.response));
+        ops.extend(objects.iter().filter_map(forget_credential));
         let forgotten: Vec<Op> = objects.iter().filter_map(forget_last_seen).collect();
         if !forgotten.is_empty() {
             // It may have been seen in this group.
@@ -286,6 +289,25 @@ fn object_op(change: &ObjectChange) -> Op {
     match &change.after {
         Some(object) => Op::Put { key, value: record::encode(object).into() },
         None => Op::Delete { key },
+    }
+}
+
+/// Keeps what knows the secret of a new pull token.
+fn credential_op(response: &Response) -> Option<Op> {
+    let Response::PullToken(token, secret) = response else { return None };
+    let identity = &token.identity;
+    let credential = Credential { created: identity.meta.created, secret: *secret };
+    let key = Credential::key(identity.id.as_path()).into();
+    Some(Op::Put { key, value: credential.encode().into() })
+}
+
+/// The secret of a pull token goes with it.
+fn forget_credential(change: &ObjectChange) -> Option<Op> {
+    match (&change.before, &change.after) {
+        (Some(Object::Identity(gone)), None) if gone.is_pull_token() => {
+            Some(Op::Delete { key: Credential::key(gone.id.as_path()).into() })
+        }
+        _ => None,
     }
 }
 

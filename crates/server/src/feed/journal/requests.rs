@@ -12,7 +12,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use capstan_engine::Timestamp;
 use capstan_iam::record::{self, prefix};
-use capstan_iam::{Object, Response};
+use capstan_iam::{Object, PullToken, Response, SecretHash};
 use capstan_store::{Op, StoreError};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -34,11 +34,14 @@ struct Answer {
     revision: u64,
     #[prost(int64, tag = "3")]
     seconds: i64,
-    /// 0 nothing, 1 one object, 2 any number of objects.
+    /// 0 nothing, 1 one object, 2 any number of objects, 3 a pull token: its identity and its binding.
     #[prost(uint32, tag = "4")]
     shape: u32,
     #[prost(message, repeated, tag = "5")]
     objects: Vec<Answered>,
+    /// The hash of the secret of a pull token.
+    #[prost(bytes = "vec", tag = "6")]
+    secret: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -106,13 +109,14 @@ impl RequestId {
         let objects = answer.objects.iter().map(|one| record::decode(&one.key, &one.value));
         let objects: Vec<_> =
             objects.collect::<Result<_, _>>().map_err(|error| corrupt(&error.to_string()))?;
-        let response = response(answer.shape, objects).ok_or_else(|| corrupt("its shape"))?;
+        let response = response(answer.shape, objects, &answer.secret);
+        let response = response.ok_or_else(|| corrupt("its shape"))?;
         Ok(Written { response, revision: answer.revision })
     }
 
     /// Operations that keep an answer.
     pub(super) fn keep(&self, written: &Written, now: Timestamp) -> [Op; 2] {
-        let (shape, objects) = parts(&written.response);
+        let (shape, objects, secret) = parts(&written.response);
         let objects = objects.into_iter().map(|object| Answered {
             key: record::key(object.kind(), object.id().as_path()),
             value: record::encode(&object),
@@ -123,6 +127,7 @@ impl RequestId {
             seconds: now.seconds(),
             shape,
             objects: objects.collect(),
+            secret,
         };
         let time = now.seconds().max(0).to_be_bytes();
         let order = [&[prefix::REQUEST, b't'][..], &time, &self.hash].concat();
@@ -163,9 +168,9 @@ pub(super) fn forget(state: &Overlay, now: Timestamp, most: usize) -> Result<Vec
     Ok(ops)
 }
 
-/// A response as a shape and objects.
-fn parts(response: &Response) -> (u32, Vec<Object>) {
-    match response.clone() {
+/// A response as a shape, objects, and the hash of a secret.
+fn parts(response: &Response) -> (u32, Vec<Object>, Vec<u8>) {
+    let (shape, objects) = match response.clone() {
         Response::Deleted => (0, vec![]),
         Response::Group(one) => (1, vec![Object::Group(one)]),
         Response::Role(one) => (1, vec![Object::Role(one)]),
@@ -173,10 +178,16 @@ fn parts(response: &Response) -> (u32, Vec<Object>) {
         Response::Identity(one) => (1, vec![Object::Identity(one)]),
         Response::Resource(one) => (1, vec![Object::Resource(one)]),
         Response::RoleBindings(all) => (2, all.into_iter().map(Object::RoleBinding).collect()),
-    }
+        Response::PullToken(token, secret) => {
+            let PullToken { identity, binding } = *token;
+            let objects = vec![Object::Identity(identity), Object::RoleBinding(binding)];
+            return (3, objects, secret.bytes().to_vec());
+        }
+    };
+    (shape, objects, vec![])
 }
 
-fn response(shape: u32, mut objects: Vec<Object>) -> Option<Response> {
+fn response(shape: u32, mut objects: Vec<Object>, secret: &[u8]) -> Option<Response> {
     Some(match (shape, objects.len()) {
         (0, 0) => Response::Deleted,
         (1, 1) => match objects.pop()? {
@@ -193,6 +204,13 @@ fn response(shape: u32, mut objects: Vec<Object>) -> Option<Response> {
             });
             Response::RoleBindings(bindings.collect::<Option<_>>()?)
         }
+        (3, 2) => match (objects.pop()?, objects.pop()?) {
+            (Object::RoleBinding(binding), Object::Identity(identity)) => {
+                let secret = SecretHash::from_bytes(secret.try_into().ok()?);
+                Response::PullToken(PullToken { identity, binding }.into(), secret)
+            }
+            _ => return None,
+        },
         _ => return None,
     })
 }

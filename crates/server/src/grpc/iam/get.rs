@@ -7,7 +7,7 @@ use super::fields::path;
 use super::kinds::{self, Described, Groups, Identities, Resources, RoleBindings, Roles};
 use super::list::message;
 use super::objects;
-use super::reading::{Reading, Source, Viewer};
+use super::reading::{Reading, Viewer};
 use crate::RequestError;
 
 pub(super) fn group(
@@ -57,9 +57,7 @@ pub(super) fn identity(
         let found = reading.snapshot().is_registered(id.as_path());
         found.then(|| kinds::declared_identity(reading.snapshot(), id.as_path()))
     })?;
-    if let Source::Store { objects, .. } = &reading.source {
-        Identities::complete(&**objects, &mut identity)?;
-    }
+    Identities::complete(reading, &mut identity)?;
     Ok(identity)
 }
 

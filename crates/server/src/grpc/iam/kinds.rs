@@ -4,10 +4,11 @@ use capstan_engine::{IdRange, Path, Snapshot};
 use capstan_iam::{Kind, Object};
 use capstan_proto::iam::v1;
 
+use super::fields::path;
 use super::filter::Listed;
 use super::objects;
+use super::reading::Reading;
 use crate::RequestError;
-use crate::feed::management::StoredObjects;
 use crate::grpc::convert::timestamp;
 
 /// A kind of object.
@@ -35,7 +36,7 @@ pub(super) trait Described: Sized + 'static {
     /// # Errors
     ///
     /// The store cannot be read.
-    fn complete(_: &dyn StoredObjects, _: &mut Self::Message) -> Result<(), RequestError> {
+    fn complete(_: &Reading, _: &mut Self::Message) -> Result<(), RequestError> {
         Ok(())
     }
 
@@ -146,12 +147,9 @@ impl Described for Identities {
     }
 
     /// When it was last seen, unless it is shown in part: then it has no etag.
-    fn complete(
-        objects: &dyn StoredObjects,
-        message: &mut v1::Identity,
-    ) -> Result<(), RequestError> {
+    fn complete(reading: &Reading, message: &mut v1::Identity) -> Result<(), RequestError> {
         if !message.etag.is_empty() {
-            message.last_seen = objects.last_seen(&message.id)?.map(timestamp);
+            message.last_seen = reading.last_seen(&message.id)?;
         }
         Ok(())
     }
@@ -176,6 +174,45 @@ pub(super) fn declared_identity(snapshot: &Snapshot, id: Path<'_>) -> v1::Identi
         properties: properties.unwrap_or_default(),
         disabled: snapshot.is_disabled(id),
         ..Default::default()
+    }
+}
+
+/// Pull tokens: the identities of that type.
+#[derive(Debug)]
+pub(super) struct PullTokens;
+
+impl Described for PullTokens {
+    type Message = v1::PullToken;
+    const KIND: Kind = Kind::Identity;
+    const CAPABILITY: &'static str = "identity.list";
+
+    fn message(object: Object) -> Option<v1::PullToken> {
+        match object {
+            Object::Identity(one) if one.is_pull_token() => Some(objects::pull_token(one)),
+            _ => None,
+        }
+    }
+
+    fn id(message: &v1::PullToken) -> &str {
+        &message.id
+    }
+
+    /// What its binding says, and when it was last used.
+    fn complete(reading: &Reading, message: &mut v1::PullToken) -> Result<(), RequestError> {
+        message.last_seen = reading.last_seen(&message.id)?;
+        let id = path("id", &message.id)?;
+        // It has one, or none any more.
+        if let Some(binding) = reading.snapshot().role_bindings(id.as_path()).pop() {
+            message.role = binding.role.into();
+            message.scope = binding.scope.to_string();
+            message.expires_at = binding.expires_at.map(timestamp);
+        }
+        Ok(())
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::PullToken> {
+        vec![]
     }
 }
 
@@ -232,6 +269,7 @@ mod tests {
         assert_eq!(shown("RoleService/ListRoles"), Roles::CAPABILITY);
         assert_eq!(shown("RoleBindingService/ListRoleBindings"), RoleBindings::CAPABILITY);
         assert_eq!(shown("IdentityService/ListIdentities"), Identities::CAPABILITY);
+        assert_eq!(shown("PullTokenService/ListPullTokens"), PullTokens::CAPABILITY);
         assert_eq!(shown("ResourceService/ListResources"), "TYPE.list");
     }
 }

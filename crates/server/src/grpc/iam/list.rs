@@ -277,8 +277,8 @@ fn scan<K: Described>(
         }
         Viewer::Actor(reader) => each::<K>(reading, pieces, after, &mut |object| {
             let mut shown = reader.show(&object)?.and_then(message::<K>);
-            if let (Source::Store { objects, .. }, Some(message)) = (&reading.source, &mut shown) {
-                K::complete(&**objects, message)?;
+            if let Some(message) = &mut shown {
+                K::complete(reading, message)?;
             }
             Ok(page.look(wanted, object.id().to_string(), shown))
         }),

@@ -98,6 +98,20 @@ pub(super) fn identity(identity: Identity) -> v1::Identity {
     }
 }
 
+/// A pull token without its binding.
+pub(super) fn pull_token(identity: Identity) -> v1::PullToken {
+    let (etag, create_time, update_time) = stamps(&identity.meta);
+    v1::PullToken {
+        id: identity.id.to_string(),
+        name: identity.name,
+        description: identity.description,
+        etag,
+        create_time,
+        update_time,
+        ..Default::default()
+    }
+}
+
 pub(super) fn resource(resource: Resource) -> v1::Resource {
     let (etag, create_time, update_time) = stamps(&resource.meta);
     v1::Resource {
@@ -191,4 +205,8 @@ listed!(
     "identity" => identity, "role" => role, "scope" => scope, "expires_at" => expires_at
 );
 listed!(v1::Identity, "type" => r#type, "last_seen" => last_seen; "disabled" => disabled);
+listed!(
+    v1::PullToken,
+    "role" => role, "scope" => scope, "expires_at" => expires_at, "last_seen" => last_seen
+);
 listed!(v1::Resource, "type" => r#type);

@@ -12,6 +12,7 @@ use super::pieces::Pieces;
 use crate::RequestError;
 use crate::feed::Current;
 use crate::feed::management::StoredObjects;
+use crate::grpc::convert::timestamp;
 
 /// A revision, and who reads it at which time.
 #[derive(Clone)]
@@ -99,6 +100,21 @@ impl Reading {
         match &self.source {
             Source::File => Ok(None),
             Source::Store { objects, .. } => Ok(objects.get(kind, id)?),
+        }
+    }
+
+    /// When an identity of a store was last seen.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(super) fn last_seen(
+        &self,
+        identity: &str,
+    ) -> Result<Option<prost_types::Timestamp>, RequestError> {
+        match &self.source {
+            Source::File => Ok(None),
+            Source::Store { objects, .. } => Ok(objects.last_seen(identity)?.map(timestamp)),
         }
     }
 

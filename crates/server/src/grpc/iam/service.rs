@@ -23,6 +23,7 @@ use super::fields::{optional_path, request_id};
 use super::filter::{Filter, Listed};
 use super::list::{Page, Wanted};
 use super::page::{self, Position, Tokens};
+use super::pull_token::Shown;
 use super::reading::{Reading, Source, Viewer};
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
@@ -49,6 +50,8 @@ pub(crate) struct Iam {
     pub(crate) document_bytes_max: usize,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
+    /// Secrets that were shown, of all workers.
+    pub(crate) shown: Arc<Shown>,
     pub(crate) message_bytes_max: usize,
     /// Permits to read. They are not those of decisions: a slow disk must not delay these. With one permit a list delays
     /// other reads for as long as one page takes, which `SCANNED_MAX` and `SCANNED_BYTES_MAX` bound, and no longer than its

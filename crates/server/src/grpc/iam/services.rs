@@ -1,18 +1,20 @@
-//! The generated services of groups, roles, role bindings, identities and resources: each method lets the caller in, reads
+//! The generated services of groups, roles, role bindings, identities, pull tokens and resources: each method lets the caller in, reads
 //! its request, and does what `service` has for all.
 
 use capstan_iam::Response as Answer;
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::group_service_server::GroupService;
 use capstan_proto::iam::v1::identity_service_server::IdentityService;
+use capstan_proto::iam::v1::pull_token_service_server::PullTokenService;
 use capstan_proto::iam::v1::resource_service_server::ResourceService;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingService;
 use capstan_proto::iam::v1::role_service_server::RoleService;
 use tonic::{Request, Response, Status};
 
-use super::kinds::Groups;
+use super::kinds::{Groups, PullTokens};
 use super::service::{Iam, ListRequest, ListResponse, Meta};
-use super::{get, group, identity, list, objects, resource, role, role_binding};
+use super::{get, group, identity, list, objects, pull_token, resource, role, role_binding};
+use crate::RequestError;
 use crate::error::CallError;
 use crate::methods::Rpc;
 
@@ -290,6 +292,64 @@ impl IdentityService for Iam {
         request: Request<v1::LookupIdentityRequest>,
     ) -> RpcResult<v1::LookupIdentityResponse> {
         Ok(Response::new(identity::lookup(request.get_ref())?))
+    }
+}
+
+#[tonic::async_trait]
+impl PullTokenService for Iam {
+    async fn create_pull_token(
+        &self,
+        request: Request<v1::CreatePullTokenRequest>,
+    ) -> RpcResult<v1::CreatePullTokenResponse> {
+        const RPC: Rpc = Rpc::labelled("iam.CreatePullToken");
+        let writer = self.writer(RPC, &request).await?;
+        let request = request.into_inner();
+        let secret = pull_token::secret()?;
+        let operation = pull_token::create(&request, secret.hash())?;
+        let v1::CreatePullTokenRequest { request_id, validate_only, .. } = request;
+        let is_retried = !request_id.is_empty() && !validate_only;
+        if is_retried {
+            self.shown.keep(&secret, self.clock.now());
+        }
+        let answered = writer.write(operation, Meta { request_id, validate_only }).await;
+        // After an unknown outcome the token may be there, and the retry shows it.
+        if matches!(&answered, Err(error) if !matches!(error, RequestError::Store(_))) {
+            self.shown.forget(&secret);
+        }
+        let (Answer::PullToken(token, hash), revision) = answered? else {
+            return Err(CallError::Bug { correlation: "answer".into() }.into());
+        };
+        let username = token.identity.id.to_string();
+        let secret = if validate_only {
+            String::new()
+        } else if hash == secret.hash() {
+            secret.text()
+        } else {
+            self.shown.forget(&secret);
+            let id = token.identity.id.clone();
+            let earlier = self.shown.find(&hash);
+            earlier.ok_or(RequestError::TokenAlreadyIssued { id })?.text()
+        };
+        let pull_token = Some(pull_token::made(*token));
+        Ok(Response::new(v1::CreatePullTokenResponse { pull_token, username, secret, revision }))
+    }
+
+    async fn list_pull_tokens(
+        &self,
+        request: Request<v1::ListPullTokensRequest>,
+    ) -> RpcResult<v1::ListPullTokensResponse> {
+        let ListResponse { entries, next_page_token, revision, .. } =
+            list!(self, request, "iam.ListPullTokens", list::page::<PullTokens>);
+        let pull_tokens = entries;
+        Ok(Response::new(v1::ListPullTokensResponse { pull_tokens, next_page_token, revision }))
+    }
+
+    async fn revoke_pull_token(
+        &self,
+        request: Request<v1::RevokePullTokenRequest>,
+    ) -> RpcResult<v1::RevokePullTokenResponse> {
+        let (_, revision) = write!(self, request, "iam.RevokePullToken", pull_token::revoke);
+        Ok(Response::new(v1::RevokePullTokenResponse { revision }))
     }
 }
 

@@ -372,7 +372,12 @@ fn others(rng: &mut Rng, attack: &Attack<'_>, scopes: &[String]) -> Option<Opera
     let world = &attack.world;
     let resources = ids(world, Kind::Resource);
     let id: PathBuf = path(&format!("{}/m{}", pick(rng, scopes), rng.usize(..3)));
-    Some(match rng.usize(..30) {
+    Some(match rng.usize(..35) {
+        30..33 => {
+            let ttl = if one_in(rng, 2) { None } else { Some(rng.u64(1..=40)) };
+            pull_token(&pick(rng, scopes), &pick(rng, &roles(world)), ttl)
+        }
+        33..35 => revoke(&someone(rng, attack)),
         0..4 => {
             let is_root = one_in(rng, 3);
             Operation::CreateIdentity(CreateIdentity {

@@ -139,6 +139,9 @@ fn operations(world: &Managed) -> Vec<Operation> {
         all.push(update_role("acme/custom", capabilities));
         all.push(role("acme/shop/new", capabilities));
     }
+    all.extend(roles.iter().map(|role| pull_token("acme/shop", role, None)));
+    let identities = world.objects().filter(|object| object.kind() == Kind::Identity);
+    all.extend(identities.map(|object| revoke(object.id().as_str())));
     all.push(identity("acme/shop/minion"));
     all.push(capstan_testkit::managed::operations::bind("acme/shop/minion", "owner", "acme/shop"));
     all
