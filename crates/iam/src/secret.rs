@@ -11,7 +11,7 @@
 
 use std::fmt;
 
-use capstan_engine::Path;
+use capstan_engine::{Path, PathBuf, Timestamp};
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
@@ -118,12 +118,17 @@ impl SecretHash {
 /// made of it.
 ///
 /// ```text
-/// key `t`, then the path of the identity ─▶ its create revision: u64, big-endian   SHA-256 of the secret: 32 bytes
+/// key `t`, then the path of the identity ─▶ its create revision: u64   seconds and nanoseconds of its end: i64, u32
+///                                           SHA-256 of the secret: 32 bytes
 /// ```
+///
+/// Numbers are big-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// The create revision of the identity: an identity that is made again under the same id has no secret of the old one.
     pub created: u64,
+    /// The secret counts while the time is before this.
+    pub expires_at: Timestamp,
     /// The hash of the secret.
     pub secret: SecretHash,
 }
@@ -138,15 +143,30 @@ impl Credential {
     /// Its value.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        [&self.created.to_be_bytes()[..], self.secret.bytes()].concat()
+        let (seconds, nanos) = (self.expires_at.seconds(), self.expires_at.nanos());
+        let numbers = [&self.created.to_be_bytes()[..], &seconds.to_be_bytes()].concat();
+        [&numbers[..], &nanos.to_be_bytes(), self.secret.bytes()].concat()
+    }
+
+    /// The identity of a key; `None` if the key is that of no credential.
+    #[must_use]
+    pub fn identity(key: &[u8]) -> Option<PathBuf> {
+        let path = key.strip_prefix(&[prefix::CREDENTIAL])?;
+        std::str::from_utf8(path).ok()?.parse().ok()
     }
 
     /// Reads what [`Self::encode`] made; `None` if it is something else.
     #[must_use]
     pub fn decode(value: &[u8]) -> Option<Self> {
-        let (created, secret) = value.split_first_chunk()?;
-        let (created, secret) = (u64::from_be_bytes(*created), secret.try_into().ok()?);
-        Some(Self { created, secret: SecretHash(secret) })
+        let (created, rest) = value.split_first_chunk()?;
+        let (seconds, rest) = rest.split_first_chunk()?;
+        let (nanos, secret) = rest.split_first_chunk()?;
+        let (seconds, nanos) = (i64::from_be_bytes(*seconds), u32::from_be_bytes(*nanos));
+        Some(Self {
+            created: u64::from_be_bytes(*created),
+            expires_at: Timestamp::new(seconds, nanos),
+            secret: SecretHash(secret.try_into().ok()?),
+        })
     }
 }
 
@@ -205,12 +225,16 @@ mod tests {
     /// What is kept must be found again by every later version.
     #[test]
     fn a_credential_is_read_as_it_was_kept() {
-        let credential = Credential { created: 1 << 40 | 7, secret: SecretHash([9; 32]) };
+        let (expires_at, secret) = (Timestamp::new(1_800_000_000, 5), SecretHash([9; 32]));
+        let credential = Credential { created: 1 << 40 | 7, expires_at, secret };
         let value = credential.encode();
         assert_eq!(Credential::decode(&value), Some(credential));
         assert_eq!(Credential::decode(&value[1..]), None);
         assert_eq!(Credential::decode(&[&*value, b"x"].concat()), None);
-        assert_eq!(Credential::key(Path::parse("acme/x").unwrap()), b"tacme/x");
+        let key = Credential::key(Path::parse("acme/x").unwrap());
+        assert_eq!(key, b"tacme/x");
+        assert_eq!(Credential::identity(&key).unwrap().as_str(), "acme/x");
+        assert_eq!(Credential::identity(b"iacme/x"), None);
     }
 
     #[test]

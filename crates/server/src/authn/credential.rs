@@ -7,24 +7,14 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_policy::{Credentials, IdentitySources};
-use sha2::{Digest as _, Sha256};
+use capstan_policy::IdentitySources;
 
 use crate::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX};
 
-/// Maps secrets to identities: those of the policy, and later those that Capstan has issued.
+/// Maps secrets to identities: those of the policy, and those that Capstan has issued.
 pub(crate) trait Verifier {
     /// The identity of this secret, if the secret is valid at this time.
     fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf>;
-}
-
-impl Verifier for Credentials {
-    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
-        let hash = Sha256::digest(secret);
-        let credential = self.get(&hash.into())?;
-        let counts = credential.expires_at.is_none_or(|end| now < end);
-        counts.then(|| credential.identity.clone())
-    }
 }
 
 /// The credentials that a request presents.

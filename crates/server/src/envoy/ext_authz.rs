@@ -32,6 +32,7 @@ use crate::ask::{Ask, Basis};
 use crate::authn::credential::{IdentityError, identify};
 use crate::clock::Clock;
 use crate::error::CallError;
+use crate::feed::management::Management;
 use crate::feed::published::{Current, Freshness, Published, Retention};
 use crate::limits::Limits;
 use crate::methods::{EXT_AUTHZ_PATH, Rpc};
@@ -46,6 +47,8 @@ pub(crate) struct ExtAuthz {
     pub(crate) table: Arc<ArcSwap<Table>>,
     pub(crate) ask: Ask,
     pub(crate) metrics: Arc<Metrics>,
+    /// Notes which tokens of a store are used; `None` with a policy file.
+    pub(crate) management: Option<Arc<dyn Management>>,
     pub(crate) clock: Clock,
 }
 
@@ -84,7 +87,7 @@ impl ExtAuthz {
             }
         };
         let sources = &table.routes.identity;
-        let found = identify(sources, &envoy_request.presented, &current.credentials, now);
+        let found = identify(sources, &envoy_request.presented, &current.secrets, now);
         let identity = match found {
             Ok(identity) => identity,
             Err(error) => {
@@ -95,13 +98,11 @@ impl ExtAuthz {
                 };
             }
         };
-        let context = RequestContext {
-            current,
-            identity: &identity,
-            by_credential: sources.credential && envoy_request.presented.authorization.is_some(),
-            now,
-            span,
-        };
+        let by_credential = sources.credential && envoy_request.presented.authorization.is_some();
+        if let Some(management) = self.management.as_ref().filter(|_| by_credential) {
+            management.saw(&identity, now);
+        }
+        let context = RequestContext { current, identity: &identity, by_credential, now, span };
         let (answered, response) = self.authorize(&context, table, &envoy_request);
         self.metrics.authorized(answered);
         response
@@ -242,6 +243,7 @@ impl Offline {
             table: Arc::new(ArcSwap::from_pointee(table)),
             ask: Ask::silent(),
             metrics: Arc::default(),
+            management: None,
             clock: Clock::System,
         };
         Ok(Self { ext_authz, current: Current::of_document(snapshot, credentials) })

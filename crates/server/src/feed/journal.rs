@@ -166,7 +166,7 @@ impl StoreFeed {
         let snapshot = outcome.as_ref().ok().map(|(loaded, _)| loaded.snapshot.clone());
         let took = took_before.saturating_add(started.elapsed());
         self.metrics.loaded(result, now, took, snapshot.as_ref());
-        let (load::Loaded { snapshot, quotas }, compared) = outcome?;
+        let (load::Loaded { snapshot, quotas, tokens }, compared) = outcome?;
         tracing::info!(
             revision = snapshot.revision(),
             catalog = snapshot.catalog().name(),
@@ -181,7 +181,7 @@ impl StoreFeed {
         let serving = (Arc::clone(&self.published), Arc::clone(&self.metrics));
         let writable = self.writable.clone();
         let store = (journal, credentials);
-        let writer = Writer::new(store, serving, writable, clock, judge, (snapshot, view));
+        let writer = Writer::new(store, serving, writable, clock, judge, (snapshot, tokens, view));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         // A thread of its own: to judge a change may take longer than calls should wait.
         std::thread::Builder::new()

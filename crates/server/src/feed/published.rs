@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::RequestError;
+use crate::authn::secrets::Secrets;
 use crate::interleave;
 use crate::limits::{Limits, PINNED_VIEWS_MAX, REVISION_WAIT_MAX};
 
@@ -35,7 +36,7 @@ pub struct Current {
     /// The snapshot that decides.
     pub snapshot: Snapshot,
     /// The identities that secrets prove.
-    pub credentials: Credentials,
+    pub(crate) secrets: Secrets,
     objects: Mutex<Objects>,
 }
 
@@ -62,15 +63,16 @@ impl Current {
     /// A revision of a policy file.
     #[must_use]
     pub fn of_document(snapshot: Snapshot, credentials: Credentials) -> Self {
-        Self { snapshot, credentials, objects: Mutex::default() }
+        let secrets = Secrets { declared: Arc::new(credentials), ..Secrets::default() };
+        Self { snapshot, secrets, objects: Mutex::default() }
     }
 
     /// A revision of a store. The view is of the same revision as the snapshot.
     #[must_use]
-    pub fn of_store(snapshot: Snapshot, view: Arc<dyn View>, credentials: Credentials) -> Self {
+    pub(crate) fn of_store(snapshot: Snapshot, view: Arc<dyn View>, secrets: Secrets) -> Self {
         debug_assert_eq!(snapshot.revision(), view.head().revision());
         let objects = Mutex::new(Objects { view: Some(view), ..Objects::default() });
-        Self { snapshot, credentials, objects }
+        Self { snapshot, secrets, objects }
     }
 
     /// Shows a later view of the same revision: it may have more of what belongs to no revision, such as audit

@@ -198,6 +198,7 @@ impl Shared {
             table: Arc::clone(&self.table),
             ask,
             metrics: Arc::clone(&self.metrics),
+            management: self.management.clone(),
             clock: config.clock,
         };
         let error_response =

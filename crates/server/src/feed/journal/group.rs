@@ -20,6 +20,7 @@ use super::requests::{self, RequestId};
 use super::whole::WholeChange;
 use super::writer::Answer;
 use crate::RequestError;
+use crate::authn::secrets::Tokens;
 use crate::error::StoreFailure;
 use crate::feed::management::{Write, Written};
 use crate::limits::Limits;
@@ -28,6 +29,7 @@ use crate::limits::Limits;
 #[derive(Clone, Debug)]
 pub(super) struct Base {
     pub(super) snapshot: Snapshot,
+    pub(super) tokens: Tokens,
     pub(super) view: Arc<dyn View>,
 }
 
@@ -50,6 +52,8 @@ pub(super) struct Group {
     index: IndexWriter,
     /// The state after the writes so far.
     pub(super) snapshot: Snapshot,
+    /// Likewise.
+    pub(super) tokens: Tokens,
     state: Overlay,
     /// The head after the transactions so far.
     pub(super) head: Head,
@@ -75,6 +79,7 @@ impl Group {
         Ok(Self {
             index: IndexWriter::new(&base.snapshot),
             snapshot: base.snapshot.clone(),
+            tokens: base.tokens.clone(),
             audit: auditor::head_of(&state)?,
             state,
             head: base.head(),
@@ -222,8 +227,7 @@ impl Group {
         let written = Written { response, revision };
         let mut ops: Vec<Op> = objects.iter().map(object_op).collect();
         ops.extend(creators);
-        ops.extend(credential_op(&written.response));
-        ops.extend(objects.iter().filter_map(forget_credential));
+        ops.extend(self.credential_ops(&written.response, &objects).map_err(unreadable)?);
         let forgotten: Vec<Op> = objects.iter().filter_map(forget_last_seen).collect();
         if !forgotten.is_empty() {
             // It may have been seen in this group.
@@ -247,6 +251,39 @@ impl Group {
         self.bytes = ops.iter().map(Op::bytes).fold(self.bytes, u64::saturating_add);
         self.batch.transactions.push(Transaction { ops });
         Ok(written)
+    }
+
+    /// Keeps what knows the secret of a new pull token, and forgets it with the token.
+    fn credential_ops(
+        &mut self,
+        response: &Response,
+        objects: &[ObjectChange],
+    ) -> Result<Vec<Op>, StoreError> {
+        let mut ops = vec![];
+        if let Response::PullToken(token, secret) = response
+            && let Some(expires_at) = token.binding.expires_at
+        {
+            let identity = &token.identity;
+            let created = identity.meta.created;
+            let credential = Credential { created, expires_at, secret: *secret };
+            self.tokens.insert(identity.id.clone(), &credential);
+            let key = Credential::key(identity.id.as_path()).into();
+            ops.push(Op::Put { key, value: credential.encode().into() });
+        }
+        for change in objects {
+            let (Some(Object::Identity(gone)), None) = (&change.before, &change.after) else {
+                continue;
+            };
+            if gone.is_pull_token() {
+                let key = Credential::key(gone.id.as_path());
+                let value = self.state.value(&key)?;
+                if let Some(credential) = value.and_then(|value| Credential::decode(&value)) {
+                    self.tokens.remove(&credential.secret);
+                }
+                ops.push(Op::Delete { key: key.into() });
+            }
+        }
+        Ok(ops)
     }
 
     /// Makes a change of the policy as a whole the only transaction of the group.
@@ -289,25 +326,6 @@ fn object_op(change: &ObjectChange) -> Op {
     match &change.after {
         Some(object) => Op::Put { key, value: record::encode(object).into() },
         None => Op::Delete { key },
-    }
-}
-
-/// Keeps what knows the secret of a new pull token.
-fn credential_op(response: &Response) -> Option<Op> {
-    let Response::PullToken(token, secret) = response else { return None };
-    let identity = &token.identity;
-    let credential = Credential { created: identity.meta.created, secret: *secret };
-    let key = Credential::key(identity.id.as_path()).into();
-    Some(Op::Put { key, value: credential.encode().into() })
-}
-
-/// The secret of a pull token goes with it.
-fn forget_credential(change: &ObjectChange) -> Option<Op> {
-    match (&change.before, &change.after) {
-        (Some(Object::Identity(gone)), None) if gone.is_pull_token() => {
-            Some(Op::Delete { key: Credential::key(gone.id.as_path()).into() })
-        }
-        _ => None,
     }
 }
 

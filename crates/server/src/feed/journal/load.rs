@@ -12,11 +12,12 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use anyhow::{Context as _, anyhow};
 use capstan_engine::{Catalog, Facts, Loader, Model, Snapshot};
 use capstan_iam::record::{self, KeyRange, prefix};
-use capstan_iam::{Kind, Object};
+use capstan_iam::{Credential, Kind, Object};
 use capstan_store::View;
 
 use super::catalog;
 use super::quotas::Quotas;
+use crate::authn::secrets::Tokens;
 use crate::feed::fact::{Fact, PART_FACTS, PARTS_MAX};
 
 /// Before the error of an object, which names it.
@@ -27,6 +28,7 @@ const CONTRADICTION: &str = "the objects of the store contradict each other";
 pub(super) struct Loaded {
     pub(super) snapshot: Snapshot,
     pub(super) quotas: Quotas,
+    pub(super) tokens: Tokens,
 }
 
 /// Loads all objects. Blocks the thread for seconds if there are millions.
@@ -63,7 +65,7 @@ pub(super) fn load_under(
             Some(snapshot) => snapshot,
             None => index_whole(&**view, catalog, revision)?,
         };
-        Ok(Loaded { snapshot, quotas })
+        Ok(Loaded { snapshot, quotas, tokens: tokens(&**view)? })
     })
 }
 
@@ -90,6 +92,22 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
         true
     })?;
     Ok(quotas)
+}
+
+/// The pull tokens.
+fn tokens(view: &dyn View) -> anyhow::Result<Tokens> {
+    let (mut tokens, mut broken) = (Tokens::default(), None);
+    view.scan(KeyRange::prefix(prefix::CREDENTIAL).bounds(), &mut |key, value| {
+        match Credential::identity(key).zip(Credential::decode(value)) {
+            Some((identity, credential)) => tokens.insert(identity, &credential),
+            None => broken = Some(key.escape_ascii().to_string()),
+        }
+        broken.is_none()
+    })?;
+    match broken {
+        None => Ok(tokens),
+        Some(key) => Err(anyhow!("the record `{key}` is no credential of a pull token")),
+    }
 }
 
 /// Calls `each` with all objects of a kind until it returns false.

@@ -3,6 +3,7 @@
 mod callers;
 mod documents;
 mod failures;
+mod tokens;
 
 use std::io;
 use std::ops::Bound;

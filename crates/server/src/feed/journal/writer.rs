@@ -33,6 +33,7 @@ use super::quotas::Uncommitted;
 use super::whole::{Judged, Replaced, Whole};
 use super::{auditor, load};
 use crate::RequestError;
+use crate::authn::secrets::{Secrets, Tokens};
 use crate::clock::Clock;
 use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
@@ -177,6 +178,7 @@ impl Management for Writes {
 struct State {
     head: Head,
     snapshot: Snapshot,
+    tokens: Tokens,
     /// What it counts beside the state before it.
     counts: Uncommitted,
 }
@@ -190,7 +192,7 @@ pub(super) struct Writer {
     writable: watch::Sender<bool>,
     clock: Clock,
     /// Of the demo; empty for a store.
-    credentials: Credentials,
+    credentials: Arc<Credentials>,
     judge: Judge,
     /// The state that is served, and the one of a group whose commit has begun. The store says which it is in.
     states: Vec<State>,
@@ -209,7 +211,7 @@ impl Writer {
         writable: watch::Sender<bool>,
         clock: Clock,
         judge: Judge,
-        (snapshot, view): (Snapshot, Arc<dyn View>),
+        (snapshot, tokens, view): (Snapshot, Tokens, Arc<dyn View>),
     ) -> Self {
         let mut writer = Self {
             journal,
@@ -217,13 +219,13 @@ impl Writer {
             metrics,
             writable,
             clock,
-            credentials,
+            credentials: Arc::new(credentials),
             judge,
             states: vec![],
             base: None,
             is_blocked: false,
         };
-        writer.publish(Base { snapshot, view });
+        writer.publish(Base { snapshot, tokens, view });
         writer.set_writable(true);
         writer
     }
@@ -311,11 +313,11 @@ impl Writer {
         let view = self.journal.view().await.map_err(|error| failure(&error))?;
         let head = view.head();
         let known = self.states.iter().position(|state| state.head == head);
-        let snapshot = match known {
+        let (snapshot, tokens) = match known {
             Some(known) => {
-                let State { snapshot, counts, .. } = self.states.swap_remove(known);
+                let State { snapshot, tokens, counts, .. } = self.states.swap_remove(known);
                 self.judge.quotas.commit(counts);
-                snapshot
+                (snapshot, tokens)
             }
             None => {
                 let of_view = Arc::clone(&view);
@@ -327,10 +329,10 @@ impl Writer {
                     StoreFailure::Unreachable
                 })?;
                 self.judge.quotas = loaded.quotas;
-                loaded.snapshot
+                (loaded.snapshot, loaded.tokens)
             }
         };
-        self.publish(Base { snapshot, view });
+        self.publish(Base { snapshot, tokens, view });
         Ok(())
     }
 
@@ -344,12 +346,13 @@ impl Writer {
                 let served = self.published.current();
                 let bytes = served.map_or(0, |one| one.snapshot.bytes_beside(&snapshot));
                 self.metrics.serves(&snapshot);
-                let current = Current::of_store(snapshot, view, self.credentials.clone());
+                let (declared, tokens) = (Arc::clone(&self.credentials), base.tokens.clone());
+                let current = Current::of_store(snapshot, view, Secrets { declared, tokens });
                 drop(self.published.publish(current, bytes));
             }
         }
-        let (head, snapshot) = (base.head(), base.snapshot.clone());
-        self.states = vec![State { head, snapshot, counts: Uncommitted::default() }];
+        let (head, snapshot, tokens) = (base.head(), base.snapshot.clone(), base.tokens.clone());
+        self.states = vec![State { head, snapshot, tokens, counts: Uncommitted::default() }];
         self.base = Some(base);
     }
 
@@ -482,8 +485,8 @@ impl Writer {
         }
         if !batch.transactions.is_empty() {
             let (head, snapshot) = (group.head, group.snapshot.clone());
-            let counts = std::mem::take(&mut group.counts);
-            self.states.push(State { head, snapshot, counts });
+            let (tokens, counts) = (group.tokens.clone(), std::mem::take(&mut group.counts));
+            self.states.push(State { head, snapshot, tokens, counts });
         }
         let began = Instant::now();
         let appended = self.journal.append(head, batch).await;

@@ -102,7 +102,7 @@ fn an_earlier_revision_keeps_its_view_for_a_list_and_no_other() {
         head = head.next(&[]);
         let snapshot = revision(head.revision()).snapshot;
         published
-            .publish(Current::of_store(snapshot, Arc::new(Empty(head)), Credentials::default()), 1);
+            .publish(Current::of_store(snapshot, Arc::new(Empty(head)), Secrets::default()), 1);
         published.current().unwrap()
     };
     let unlisted = publish();

@@ -1,0 +1,108 @@
+//! Secrets and the identities that they prove, of one revision: those of a policy document, and those of pull tokens.
+//!
+//! **Invariant**: the pull tokens are those of the same revision as the snapshot, so that a token which is revoked proves
+//! nothing from the next request on.
+
+use std::sync::Arc;
+
+use capstan_engine::{PathBuf, Timestamp};
+use capstan_iam::{Credential, Secret, SecretHash, SecretKind};
+use capstan_policy::Credentials;
+use rpds::HashTrieMapSync;
+use sha2::{Digest as _, Sha256};
+
+use super::credential::Verifier;
+
+/// The pull tokens of a store, by the hash of their secret. A clone shares what does not change.
+#[derive(Clone, Default)]
+pub(crate) struct Tokens(HashTrieMapSync<[u8; 32], Arc<Token>>);
+
+#[derive(Debug)]
+struct Token {
+    identity: PathBuf,
+    expires_at: Timestamp,
+}
+
+impl Tokens {
+    /// Adds the token of an identity.
+    pub(crate) fn insert(&mut self, identity: PathBuf, credential: &Credential) {
+        let token = Token { identity, expires_at: credential.expires_at };
+        self.0.insert_mut(*credential.secret.bytes(), Arc::new(token));
+    }
+
+    /// Removes a token.
+    pub(crate) fn remove(&mut self, secret: &SecretHash) {
+        self.0.remove_mut(secret.bytes());
+    }
+
+    /// The number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        self.0.size()
+    }
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Tokens({})", self.len())
+    }
+}
+
+/// What proves identities at a revision.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets {
+    /// Of a policy document; of a store, those of the demo.
+    pub(crate) declared: Arc<Credentials>,
+    /// Of a store.
+    pub(crate) tokens: Tokens,
+}
+
+impl Verifier for Secrets {
+    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
+        let text = std::str::from_utf8(secret).ok();
+        if let Some(secret) = text.and_then(|text| Secret::parse(SecretKind::PullToken, text)) {
+            // The time of the look-up depends on the hash, which nobody can choose.
+            let token = self.tokens.0.get(secret.hash().bytes())?;
+            return (now < token.expires_at).then(|| token.identity.clone());
+        }
+        let hash = Sha256::digest(secret);
+        let credential = self.declared.get(&hash.into())?;
+        let counts = credential.expires_at.is_none_or(|end| now < end);
+        counts.then(|| credential.identity.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(at: u8) -> Secret {
+        Secret::new(SecretKind::PullToken, [at; 32])
+    }
+
+    fn credential(at: u8, ends: i64) -> Credential {
+        let (expires_at, secret) = (Timestamp::new(ends, 0), secret(at).hash());
+        Credential { created: 1, expires_at, secret }
+    }
+
+    #[test]
+    fn a_token_proves_its_identity_until_it_ends_or_is_removed() {
+        let mut secrets = Secrets::default();
+        let path = |text: &str| text.parse::<PathBuf>().unwrap();
+        let (a, b) = (path("acme/a"), path("acme/b"));
+        secrets.tokens.insert(a.clone(), &credential(1, 100));
+        secrets.tokens.insert(b.clone(), &credential(2, 200));
+        let verify = |secrets: &Secrets, at: u8, now| {
+            secrets.verify(secret(at).text().as_bytes(), Timestamp::new(now, 0))
+        };
+        assert_eq!(verify(&secrets, 1, 99), Some(a));
+        assert_eq!(verify(&secrets, 1, 100), None);
+        assert_eq!(verify(&secrets, 2, 100), Some(b.clone()));
+        assert_eq!(verify(&secrets, 3, 0), None);
+        let before = secrets.clone();
+        secrets.tokens.remove(&secret(2).hash());
+        assert_eq!(verify(&secrets, 2, 0), None);
+        assert_eq!(verify(&before, 2, 0), Some(b), "an earlier revision has it still");
+        assert_eq!((secrets.tokens.len(), before.tokens.len()), (1, 2));
+        assert_eq!(format!("{:?}", secrets.tokens), "Tokens(1)");
+    }
+}
