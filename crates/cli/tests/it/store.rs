@@ -6,6 +6,7 @@ mod delegation;
 mod faults;
 mod methods;
 mod offline;
+mod tokens;
 mod visible;
 
 use std::path::PathBuf;
