@@ -1,7 +1,8 @@
 """Starts and stops a registry, a static file server, Capstan, and Envoy in front of them.
 
-stack.py FOLDER CAPSTAN [PORT METRICS]    the folder for their files, the program, and the ports of
-                                          Envoy and of Capstan's metrics (0: any free port)
+stack.py FOLDER CAPSTAN [PORT METRICS [DATA]]    the folder for their files, the program, the ports of Envoy
+                                                 and of Capstan's metrics (0: any free port), and the
+                                                 folder of a store instead of policy.yaml
 """
 
 import contextlib
@@ -26,6 +27,8 @@ import envoy
 
 HERE = Path(__file__).resolve().parent
 PORT, METRICS = 5080, 5081
+# The operator's socket, if the policy is in a store.
+MANAGEMENT = "operator.sock"
 # Longer than any start or request takes on any machine, in seconds.
 PATIENCE = 60
 
@@ -153,7 +156,8 @@ class Local(http.client.HTTPConnection):
 class Stack:
     """All four processes. `port` 0 is a free port. `behind` are other names of the sockets of the
     registry and the files, so that a test can put relays in front of them. `http` is the address of
-    Capstan's metrics. `show` gets each line of Capstan's log.
+    Capstan's metrics. `show` gets each line of Capstan's log. `data` is the folder of a store, which is made if
+    it is not there: then pull tokens log in, and `policy.yaml` is not used.
     """
 
     def __init__(
@@ -164,12 +168,13 @@ class Stack:
         behind=("registry.sock", "files.sock"),
         http="none",
         show=None,
+        data=None,
     ):
         self.folder, self.capstan_program = Path(folder), capstan
         self.folder.mkdir(parents=True, exist_ok=True)
         self.policy, self.routes = HERE / "policy.yaml", HERE / "routes.yaml"
         self.sockets = [self.folder / name for name in behind]
-        self.port, self.http, self.show = port, http, show
+        self.port, self.http, self.show, self.data = port, http, show, data
         self.running = []
 
     def __enter__(self):
@@ -206,14 +211,35 @@ class Stack:
         self.running.append(self.registry)
         self.registry.wait_for("listening on")
 
+    def policy_of(self):
+        """The arguments that name the policy: the document, or a store."""
+        if self.data is None:
+            return ["--policy", self.policy]
+        if not Path(self.data).exists():
+            init = "init --org acme --owner owner --catalog chainguard-2025-08-14+errata --data"
+            subprocess.run(
+                [self.capstan_program, *init.split(), self.data],
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+        # The length of a socket's path is limited, so it is in the folder where Capstan runs.
+        return ["--data", self.data, "--management", f"unix:{MANAGEMENT}"]
+
+    def manage(self, *arguments):
+        """What the operator's `capstan` prints."""
+        command = [self.capstan_program, *arguments, "--addr", f"unix:{MANAGEMENT}"]
+        run = subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
+        if run.returncode != 0:
+            raise Failed(f"capstan {' '.join(arguments)}:\n{run.stderr}")
+        return run.stdout
+
     def start_capstan(self):
         self.capstan = Program(
             "capstan",
             [
                 self.capstan_program,
                 "serve",
-                "--policy",
-                self.policy,
+                *self.policy_of(),
                 "--routes",
                 self.routes,
                 "--listen",
@@ -289,6 +315,27 @@ Envoy logs each decision with its reason to {folder}/access.log. Ctrl-C stops al
 """
 
 
+ASK_STORE = """
+A registry at 127.0.0.1:{port}. The permissions are in the store {data}. In another terminal:
+
+  operate() {{ {capstan} "$@" --addr unix:{folder}/operator.sock; }}
+  operate iam roles create release --parent acme --capability manifest.create --capability manifest.list \
+    --capability repo.list --capability repo.update --capability tag.create --capability tag.list
+  operate auth pull-token create --group acme --role acme/release
+  operate auth pull-token create --group acme --role registry.pull
+
+Each token is shown once, with its user name. Push with the first, and pull with the second:
+
+  skopeo copy --insecure-policy --dest-tls-verify=false --dest-creds USER:SECRET \
+    oci:{image}:latest docker://127.0.0.1:{port}/team/hello:1
+  skopeo login --tls-verify=false -u USER 127.0.0.1:{port}
+  skopeo inspect --tls-verify=false docker://127.0.0.1:{port}/team/hello:1
+  operate auth pull-token revoke USER --yes    # the next request is refused
+
+Envoy logs each decision with its reason to {folder}/access.log. Ctrl-C stops all processes.
+"""
+
+
 def show(line):
     """Prints a line of Capstan's log for people."""
     try:
@@ -301,14 +348,15 @@ def show(line):
     print(f"capstan {level.lower()}:", message, *rest, file=sys.stderr, flush=True)
 
 
-def main(folder, capstan, port=PORT, metrics=METRICS):
+def main(folder, capstan, port=PORT, metrics=METRICS, data=None):
     ended, asked = threading.Event(), []
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, lambda *_: (asked.append(True), ended.set()))
     folder = Path(folder)
     artifacts.image(folder / "image", "hello\n")
     with contextlib.ExitStack() as stop:
-        stack = Stack(folder, capstan, int(port), http=f"127.0.0.1:{metrics}", show=show)
+        http = f"127.0.0.1:{metrics}"
+        stack = Stack(folder, capstan, int(port), http=http, show=show, data=data)
         try:
             stop.enter_context(stack)
         except Failed as failure:
@@ -317,7 +365,9 @@ def main(folder, capstan, port=PORT, metrics=METRICS):
             print(said.split(":\n")[0] if said.startswith("capstan ") else said, file=sys.stderr)
             return 1
         image = folder / "image"
-        print(ASK.format(port=stack.port, image=image, folder=folder, http=stack.http), flush=True)
+        ask = ASK if data is None else ASK_STORE
+        about = {"port": stack.port, "image": image, "folder": folder, "http": stack.http}
+        print(ask.format(**about, data=data, capstan=capstan), flush=True)
         programs = [stack.registry, stack.capstan, stack.envoy]
         for program in programs:
             program.when_ended(ended.set)

@@ -65,6 +65,13 @@ fn spellings_reach_the_upstream_as_their_canonical_form() {
     assert_eq!(report.lines().count(), 2, "{report}");
 }
 
+/// A pull token that the command line makes logs the real skopeo in, until it is revoked.
+#[test]
+fn a_pull_token_of_a_store_logs_in_until_it_is_revoked() {
+    let report = registry("tokens");
+    assert_eq!(report.lines().count(), 7, "{report}");
+}
+
 #[test]
 fn revoked_access_is_refused_and_no_request_passes_without_a_decision() {
     let report = registry("faults");

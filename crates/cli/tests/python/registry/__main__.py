@@ -5,6 +5,7 @@ registry tricks FOLDER CAPSTAN    prints the outcomes of requests that try to ev
 registry clients FOLDER CAPSTAN    prints what real package managers install, and say
 registry containers FOLDER CAPSTAN  prints what real container tools pull and push, and say
 registry spellings FOLDER CAPSTAN tries generated spellings of paths, with both settings of Envoy
+registry tokens FOLDER CAPSTAN    a pull token of a store logs in, pulls, and is revoked
 registry faults FOLDER CAPSTAN    expired and revoked permissions, and requests without a decision
 """
 
@@ -16,6 +17,7 @@ from containers import containers
 from faults import faults
 from roles import roles
 from spellings import spellings
+from tokens import tokens
 from tricks import tricks
 
 parts = {
@@ -23,6 +25,7 @@ parts = {
     "containers": containers,
     "roles": roles,
     "spellings": spellings,
+    "tokens": tokens,
     "tricks": tricks,
     "faults": faults,
 }

@@ -23,8 +23,8 @@ BEHIND = ("registry-behind.sock", "files-behind.sock")
 class World(Stack):
     """The example with relays, and with a policy and routes that tests can change."""
 
-    def __init__(self, folder, capstan):
-        super().__init__(folder, capstan, behind=BEHIND)
+    def __init__(self, folder, capstan, data=None):
+        super().__init__(folder, capstan, behind=BEHIND, data=data)
         for name in ("policy", "routes"):
             copy = self.folder / f"{name}.yaml"
             copy.write_text(getattr(self, name).read_text())
