@@ -205,7 +205,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 21] = [
+    const NAMING: [&str; 22] = [
         "identity",
         "capability",
         "resource",
@@ -218,6 +218,7 @@ mod tests {
         "group",
         "parent",
         "binding",
+        "pull_token",
         "owner_identity",
         "organization",
         "like",

@@ -17,14 +17,14 @@ pub(crate) mod json;
 pub(crate) mod kind;
 pub(crate) mod names;
 mod organization;
-mod prompt;
+pub(crate) mod prompt;
 pub(crate) mod refusal;
 mod resources;
 mod role_bindings;
 pub(crate) mod show;
 pub(crate) mod transfer;
 mod tree;
-mod values;
+pub(crate) mod values;
 pub(crate) mod verbs;
 
 use std::process::ExitCode;
@@ -80,9 +80,7 @@ enum Command {
 
 impl Iam {
     pub(crate) async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
-        if output == Output::Junit {
-            output.format()?;
-        }
+        output.of_management()?;
         match self.command {
             Command::Organizations(organizations) => organizations.run(output).await,
             Command::Folders(folders) => folders.run(output).await,

@@ -62,3 +62,5 @@ pub(crate) const TREE_LISTINGS_MAX: usize = 3;
 pub(crate) const CHUNK_BYTES: usize = 1024 * 1024;
 /// How many records `capstan audit list` shows unless `--limit` says another number.
 pub(crate) const AUDIT_RECORDS_SHOWN: usize = 1_000;
+/// Maximum length of a user name that apk takes in a URL, in bytes (`URL_USERLEN` of its libfetch).
+pub(crate) const APK_USER_BYTES_MAX: usize = 256;

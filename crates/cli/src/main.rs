@@ -4,6 +4,7 @@
 mod answers;
 mod audit;
 mod audit_log;
+mod auth;
 mod bench;
 mod capabilities;
 mod channel;
@@ -65,6 +66,7 @@ Examples:
   capstan roles list                                    the built-in roles
   capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
+  capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
   capstan store check --data backup                     is this copy of a store whole?
   capstan bench                                         throughput and latency on this machine
@@ -116,6 +118,7 @@ enum Command {
     Routes(routes::Routes),
     Schema(schema::Schema),
     Iam(Box<iam::Iam>),
+    Auth(auth::Auth),
     Audit(audit_log::AuditLog),
     Store(store::StoreCommand),
     Context(context::ContextCommand),
@@ -178,6 +181,7 @@ async fn run_command(
     match command {
         Command::Roles(roles) => roles.run(output).await,
         Command::Iam(iam) => iam.run(output).await,
+        Command::Auth(auth) => auth.run(output).await,
         Command::Context(context) => context.run(given),
         Command::Policy(documents) => documents.run(output).await,
         Command::Serve(serve) => serve.run(format()?).await,

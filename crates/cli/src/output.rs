@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::OnceLock;
 
 use anyhow::Context as _;
+use clap::builder::PossibleValue;
 use comfy_table::{Cell, Color, ColumnConstraint, Table, presets::UTF8_FULL_CONDENSED};
 use serde::{Deserialize, Serialize};
 
@@ -17,17 +18,63 @@ pub(crate) enum Format {
 }
 
 /// The argument of `--output`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Output {
     Table,
     Json,
-    /// A tree by path: `iam` alone writes it
+    /// A tree by path: `iam` and lists of `auth` alone write it.
     Tree,
-    /// One id a line: `iam` alone writes it
+    /// One id a line: likewise.
     Id,
-    /// JUnit XML, for test reports of CI systems: `policy test` alone writes it
+    /// JUnit XML, for test reports of CI systems: `policy test` alone writes it.
     Junit,
+    /// The configuration of a client: `auth pull-token create` alone writes it.
+    #[serde(skip)]
+    Client(Client),
+}
+
+/// A client that takes a pull token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Client {
+    Env,
+    Docker,
+    Pip,
+    Npm,
+    Maven,
+    Apk,
+}
+
+impl clap::ValueEnum for Output {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [Output; 11] = [
+            Output::Table,
+            Output::Json,
+            Output::Tree,
+            Output::Id,
+            Output::Junit,
+            Output::Client(Client::Env),
+            Output::Client(Client::Docker),
+            Output::Client(Client::Pip),
+            Output::Client(Client::Npm),
+            Output::Client(Client::Maven),
+            Output::Client(Client::Apk),
+        ];
+        &ALL
+    }
+
+    /// The clients are offered by the command that writes for them.
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let value = PossibleValue::new(self.word());
+        Some(match self {
+            Self::Table | Self::Json => value,
+            Self::Tree => value.help("A tree by path: `iam` and `auth` alone write it"),
+            Self::Id => value.help("One id a line: `iam` and `auth` alone write it"),
+            Self::Junit => value
+                .help("JUnit XML, for test reports of CI systems: `policy test` alone writes it"),
+            Self::Client(_) => value.hide(true),
+        })
+    }
 }
 
 impl Output {
@@ -39,6 +86,9 @@ impl Output {
             Self::Table => Ok(Format::Table),
             Self::Json => Ok(Format::Json),
             Self::Junit => anyhow::bail!("only `capstan policy test` writes JUnit"),
+            Self::Client(_) => anyhow::bail!(
+                "only `capstan auth pull-token create` writes the configuration of a client"
+            ),
             Self::Tree | Self::Id => {
                 anyhow::bail!(
                     "this command writes a table or JSON: --output table or --output json"
@@ -47,11 +97,21 @@ impl Output {
         }
     }
 
+    /// # Errors
+    ///
+    /// A format that no command of the management writes.
+    pub(crate) fn of_management(self) -> anyhow::Result<()> {
+        match self {
+            Self::Table | Self::Json | Self::Tree | Self::Id => Ok(()),
+            Self::Junit | Self::Client(_) => self.format().map(drop),
+        }
+    }
+
     /// The format of errors.
     pub(crate) const fn of_errors(self) -> Format {
         match self {
             Self::Json => Format::Json,
-            Self::Table | Self::Tree | Self::Id | Self::Junit => Format::Table,
+            Self::Table | Self::Tree | Self::Id | Self::Junit | Self::Client(_) => Format::Table,
         }
     }
 
@@ -62,6 +122,12 @@ impl Output {
             Self::Tree => "tree",
             Self::Id => "id",
             Self::Junit => "junit",
+            Self::Client(Client::Env) => "env",
+            Self::Client(Client::Docker) => "docker",
+            Self::Client(Client::Pip) => "pip",
+            Self::Client(Client::Npm) => "npm",
+            Self::Client(Client::Maven) => "maven",
+            Self::Client(Client::Apk) => "apk",
         }
     }
 }
@@ -136,7 +202,7 @@ pub(crate) fn width() -> Option<usize> {
 
 /// Columns of times and ids, which are of no use in parts. Others are broken first, on a line of at least
 /// [`WHOLE_FROM`] characters.
-const WHOLE: [&str; 4] = ["time", "updated", "last seen", "binding"];
+const WHOLE: [&str; 5] = ["time", "updated", "expires", "last seen", "binding"];
 const WHOLE_FROM: usize = 80;
 
 /// A table with these columns, as wide as the terminal at most, and coloured if [`coloured`].

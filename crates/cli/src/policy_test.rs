@@ -159,7 +159,7 @@ impl Report {
             Output::Json => output::json(self),
             Output::Table => self.print(),
             Output::Junit => output::line(junit::of(self)?.trim_end()),
-            Output::Tree | Output::Id => output.format().map(drop),
+            Output::Tree | Output::Id | Output::Client(_) => output.format().map(drop),
         }
     }
 

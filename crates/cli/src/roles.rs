@@ -134,7 +134,9 @@ impl Roles {
                     }
                     Output::Table if only.is_empty() => listing.print()?,
                     Output::Table => listing.print_whole()?,
-                    Output::Tree | Output::Junit => output.format().map(drop)?,
+                    Output::Tree | Output::Junit | Output::Client(_) => {
+                        output.format().map(drop)?;
+                    }
                 }
             }
             Command::Compare { only, by, source } => {
@@ -147,8 +149,10 @@ impl Roles {
             Command::Diff { a, b, source } => {
                 diff::show(&source.list(RoleQuery::default()).await?, &a, &b, output.format()?)?;
             }
-            Command::Custom(_) if output == Output::Junit => drop(output.format()?),
-            Command::Custom(custom) => return custom.run(output).await,
+            Command::Custom(custom) => {
+                output.of_management()?;
+                return custom.run(output).await;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

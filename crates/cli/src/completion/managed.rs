@@ -1,16 +1,16 @@
-//! The ids of what a server manages: groups, roles, role bindings, identities and resources.
+//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens and resources.
 //!
 //! They are listed as the caller of the command line, so nothing is offered that the command could not see. Behind a slash
 //! only what is below the typed path is listed.
 
-use capstan_proto::iam::v1::{Group, Identity, Resource, Role, RoleBinding};
+use capstan_proto::iam::v1::{Group, Identity, PullToken, Resource, Role, RoleBinding};
 use clap_complete::ArgValueCompleter;
 
 use super::line::Line;
 use super::{Kind, completer};
 use crate::context;
 use crate::iam::connection::{Connection, ServerArgs, next_page};
-use crate::iam::kind::{self, Query};
+use crate::iam::kind::{Listed, Query};
 use crate::limits::{COMPLETION_CALLS_MAX, PAGE_OBJECTS};
 
 /// What an argument of a management command names.
@@ -20,6 +20,7 @@ pub(super) enum Managed {
     Role,
     Binding,
     Identity,
+    PullToken,
     Resource,
     /// A group or a resource.
     Scope,
@@ -43,6 +44,11 @@ pub(crate) fn binding() -> ArgValueCompleter {
 /// The completer of an argument that is the path of an identity of a server.
 pub(crate) fn identity() -> ArgValueCompleter {
     completer(Kind::Managed(Managed::Identity))
+}
+
+/// The completer of an argument that is the path of a pull token.
+pub(crate) fn pull_token() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::PullToken))
 }
 
 /// The completer of an argument that is the path of a registered resource.
@@ -78,6 +84,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
             Managed::Role => listed::<Role>(&server, &query).await,
             Managed::Binding => listed::<RoleBinding>(&server, &query).await,
             Managed::Identity => listed::<Identity>(&server, &query).await,
+            Managed::PullToken => listed::<PullToken>(&server, &query).await,
             Managed::Resource => listed::<Resource>(&server, &query).await,
             Managed::Scope => {
                 let mut ids = listed::<Group>(&server, &query).await?;
@@ -89,7 +96,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
 }
 
 /// The first pages of a list: at most [`COMPLETION_CALLS_MAX`].
-async fn listed<K: kind::Kind>(server: &Connection, query: &Query) -> Option<Vec<String>> {
+async fn listed<K: Listed>(server: &Connection, query: &Query) -> Option<Vec<String>> {
     let (mut ids, mut token) = (Vec::new(), String::new());
     for _ in 0..COMPLETION_CALLS_MAX {
         let page = K::page(server, query, PAGE_OBJECTS, &token).await.ok()?;

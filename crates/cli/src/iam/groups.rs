@@ -9,7 +9,7 @@ use capstan_proto::iam::v1::{self as iam, Group, Identity};
 use tonic::Request;
 
 use super::connection::{Connection, Safety, Write, WriteArgs, present};
-use super::kind::Kind as _;
+use super::kind::Listed as _;
 use super::names::{id_to_write, only_name, place_in};
 use super::show;
 use super::verbs::{

@@ -198,7 +198,7 @@ async fn lookup(
     let found = server.call(Safety::Read, request, send).await?;
     match output {
         Output::Json => output::json(&json!({ "id": found.id }))?,
-        Output::Table | Output::Tree | Output::Id | Output::Junit => output::line(found.id)?,
+        _ => output::line(found.id)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -3,7 +3,7 @@
 use capstan_engine::Timestamp;
 use capstan_policy::format_timestamp;
 use capstan_proto::iam::v1::{
-    self as iam, Group, Identity, Resource, Role, RoleBinding, condition, identity,
+    self as iam, Group, Identity, PullToken, Resource, Role, RoleBinding, condition, identity,
 };
 use capstan_proto::v1::Consistency;
 use prost::Message;
@@ -32,13 +32,12 @@ pub(crate) struct Page<T> {
     pub(crate) revision: u64,
 }
 
-/// A kind of object that the management API has calls for.
-pub(crate) trait Kind: Message + Default {
+/// A kind of object that the management API lists.
+pub(crate) trait Listed: Message + Default {
     /// In messages: `role binding`.
     const WORD: &'static str;
-    /// The message, and its field in responses: `RoleBinding`, `role_binding`.
+    /// The message: `RoleBinding`.
     const MESSAGE: &'static str;
-    const FIELD: &'static str;
     /// The field of a list: `role_bindings`.
     const LIST: &'static str;
     /// The columns of a table.
@@ -46,7 +45,6 @@ pub(crate) trait Kind: Message + Default {
 
     fn id(&self) -> &str;
     fn name(&self) -> &str;
-    fn etag(&self) -> &str;
     /// The word for an object with this id: [`WORD`](Self::WORD), or a narrower one.
     fn word(_id: &str) -> &'static str {
         Self::WORD
@@ -68,6 +66,18 @@ pub(crate) trait Kind: Message + Default {
         size: i32,
         token: &str,
     ) -> anyhow::Result<Page<Self>>;
+
+    fn json(&self) -> anyhow::Result<Value> {
+        json::of(self, Self::MESSAGE)
+    }
+}
+
+/// A kind of object that is also read, created, updated and deleted, each with one call.
+pub(crate) trait Kind: Listed {
+    /// The field of the object in responses: `role_binding`.
+    const FIELD: &'static str;
+
+    fn etag(&self) -> &str;
     async fn get(
         server: &Connection,
         id: &str,
@@ -94,14 +104,10 @@ pub(crate) trait Kind: Message + Default {
         etag: &str,
         write: &Write,
     ) -> anyhow::Result<u64>;
-
-    fn json(&self) -> anyhow::Result<Value> {
-        json::of(self, Self::MESSAGE)
-    }
 }
 
 /// All objects that a list answers, and the revision of the list.
-pub(crate) async fn list<K: Kind>(
+pub(crate) async fn list<K: Listed>(
     server: &Connection,
     query: &Query,
 ) -> anyhow::Result<(Vec<K>, u64)> {
@@ -115,22 +121,15 @@ pub(crate) async fn list<K: Kind>(
     }
 }
 
-/// The five calls that all kinds share. `$more` are fields of a create that the others do not have.
-macro_rules! calls {
-    ($module:ident::$client:ident, $list:ident($list_request:ident) -> $objects:ident,
-     $get:ident($get_request:ident) -> $object:ident,
-     $create:ident($create_request:ident $(, $more:ident)*), $update:ident($update_request:ident),
-     $delete:ident($delete_request:ident)) => {
+/// The call that all kinds share, and what a list needs of an object.
+macro_rules! list_call {
+    ($module:ident::$client:ident, $list:ident($list_request:ident) -> $objects:ident) => {
         fn id(&self) -> &str {
             &self.id
         }
 
         fn name(&self) -> &str {
             &self.name
-        }
-
-        fn etag(&self) -> &str {
-            &self.etag
         }
 
         async fn page(
@@ -151,6 +150,17 @@ macro_rules! calls {
             };
             let page = server.call(Safety::Read, request, send).await?;
             Ok(Page { objects: page.$objects, next: page.next_page_token, revision: page.revision })
+        }
+    };
+}
+
+/// The other four calls. `$more` are fields of a create that the others do not have.
+macro_rules! calls {
+    ($module:ident::$client:ident, $get:ident($get_request:ident) -> $object:ident,
+     $create:ident($create_request:ident $(, $more:ident)*), $update:ident($update_request:ident),
+     $delete:ident($delete_request:ident)) => {
+        fn etag(&self) -> &str {
+            &self.etag
         }
 
         async fn get(
@@ -225,10 +235,9 @@ macro_rules! calls {
     };
 }
 
-impl Kind for Group {
+impl Listed for Group {
     const WORD: &'static str = "group";
     const MESSAGE: &'static str = "Group";
-    const FIELD: &'static str = "group";
     const LIST: &'static str = "groups";
     const COLUMNS: &'static [&'static str] = &["group", "name", "description", "updated"];
 
@@ -240,15 +249,20 @@ impl Kind for Group {
         if id.contains('/') { "folder" } else { "organization" }
     }
 
-    calls!(group_service_client::GroupServiceClient, list_groups(ListGroupsRequest) -> groups,
+    list_call!(group_service_client::GroupServiceClient, list_groups(ListGroupsRequest) -> groups);
+}
+
+impl Kind for Group {
+    const FIELD: &'static str = "group";
+
+    calls!(group_service_client::GroupServiceClient,
         get_group(GetGroupRequest) -> group, create_group(CreateGroupRequest, owner),
         update_group(UpdateGroupRequest), delete_group(DeleteGroupRequest));
 }
 
-impl Kind for Role {
+impl Listed for Role {
     const WORD: &'static str = "role";
     const MESSAGE: &'static str = "Role";
-    const FIELD: &'static str = "role";
     const LIST: &'static str = "roles";
     const COLUMNS: &'static [&'static str] = &["role", "family", "gives", "description"];
 
@@ -257,15 +271,20 @@ impl Kind for Role {
         vec![self.id.clone(), self.family.clone(), gives, self.description.clone()]
     }
 
-    calls!(role_service_client::RoleServiceClient, list_roles(ListRolesRequest) -> roles,
+    list_call!(role_service_client::RoleServiceClient, list_roles(ListRolesRequest) -> roles);
+}
+
+impl Kind for Role {
+    const FIELD: &'static str = "role";
+
+    calls!(role_service_client::RoleServiceClient,
         get_role(GetRoleRequest) -> role, create_role(CreateRoleRequest),
         update_role(UpdateRoleRequest), delete_role(DeleteRoleRequest));
 }
 
-impl Kind for RoleBinding {
+impl Listed for RoleBinding {
     const WORD: &'static str = "role binding";
     const MESSAGE: &'static str = "RoleBinding";
-    const FIELD: &'static str = "role_binding";
     const LIST: &'static str = "role_bindings";
     const COLUMNS: &'static [&'static str] =
         &["identity", "role", "scope", "restrictions", "binding"];
@@ -288,18 +307,22 @@ impl Kind for RoleBinding {
         format!("role binding of {identity} to {role} at {scope}:")
     }
 
+    list_call!(role_binding_service_client::RoleBindingServiceClient, list_role_bindings(ListRoleBindingsRequest) -> role_bindings);
+}
+
+impl Kind for RoleBinding {
+    const FIELD: &'static str = "role_binding";
+
     calls!(role_binding_service_client::RoleBindingServiceClient,
-        list_role_bindings(ListRoleBindingsRequest) -> role_bindings,
         get_role_binding(GetRoleBindingRequest) -> role_binding,
         create_role_binding(CreateRoleBindingRequest),
         update_role_binding(UpdateRoleBindingRequest),
         delete_role_binding(DeleteRoleBindingRequest));
 }
 
-impl Kind for Identity {
+impl Listed for Identity {
     const WORD: &'static str = "identity";
     const MESSAGE: &'static str = "Identity";
-    const FIELD: &'static str = "identity";
     const LIST: &'static str = "identities";
     const COLUMNS: &'static [&'static str] =
         &["identity", "type", "name", "authentication", "state", "last seen"];
@@ -327,16 +350,42 @@ impl Kind for Identity {
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
     }
 
+    list_call!(identity_service_client::IdentityServiceClient, list_identities(ListIdentitiesRequest) -> identities);
+}
+
+impl Kind for Identity {
+    const FIELD: &'static str = "identity";
+
     calls!(identity_service_client::IdentityServiceClient,
-        list_identities(ListIdentitiesRequest) -> identities,
         get_identity(GetIdentityRequest) -> identity, create_identity(CreateIdentityRequest),
         update_identity(UpdateIdentityRequest), delete_identity(DeleteIdentityRequest));
 }
 
-impl Kind for Resource {
+impl Listed for PullToken {
+    const WORD: &'static str = "pull token";
+    const MESSAGE: &'static str = "PullToken";
+    const LIST: &'static str = "pull_tokens";
+    const COLUMNS: &'static [&'static str] =
+        &["pull token", "name", "role", "scope", "expires", "last seen"];
+
+    fn row(&self) -> Vec<String> {
+        let Self { id, name, role, scope, .. } = self.clone();
+        vec![id, name, role, scope, time(self.expires_at), time(self.last_seen)]
+    }
+
+    fn label(&self) -> String {
+        let until = format!("until {}", time(self.expires_at));
+        let parts = [&*self.role, &*self.name, &*until];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    }
+
+    list_call!(pull_token_service_client::PullTokenServiceClient,
+        list_pull_tokens(ListPullTokensRequest) -> pull_tokens);
+}
+
+impl Listed for Resource {
     const WORD: &'static str = "resource";
     const MESSAGE: &'static str = "Resource";
-    const FIELD: &'static str = "resource";
     const LIST: &'static str = "resources";
     const COLUMNS: &'static [&'static str] = &["resource", "type", "name", "properties"];
 
@@ -355,8 +404,13 @@ impl Kind for Resource {
         parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
     }
 
+    list_call!(resource_service_client::ResourceServiceClient, list_resources(ListResourcesRequest) -> resources);
+}
+
+impl Kind for Resource {
+    const FIELD: &'static str = "resource";
+
     calls!(resource_service_client::ResourceServiceClient,
-        list_resources(ListResourcesRequest) -> resources,
         get_resource(GetResourceRequest) -> resource, create_resource(CreateResourceRequest),
         update_resource(UpdateResourceRequest), delete_resource(DeleteResourceRequest));
 }

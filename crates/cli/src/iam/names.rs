@@ -5,7 +5,7 @@ use capstan_engine::{PathBuf, quote};
 use capstan_proto::iam::v1::{Group, Resource};
 
 use super::connection::{Connection, Write, next_page};
-use super::kind::{Kind, Query};
+use super::kind::{Kind, Listed, Query};
 use super::refusal::Refusal;
 use crate::limits::CANDIDATES_SHOWN_MAX;
 
@@ -23,7 +23,7 @@ const NAME_PREFIX: &str = "name:";
 /// # Errors
 ///
 /// No object, or several, with the name.
-pub(crate) async fn id_of<K: Kind>(server: &Connection, text: &str) -> anyhow::Result<String> {
+pub(crate) async fn id_of<K: Listed>(server: &Connection, text: &str) -> anyhow::Result<String> {
     let Some(name) = only_name(text) else { return Ok(text.to_owned()) };
     by_name::<K>(server, name).await?.ok_or_else(|| Refusal::no_name(K::WORD, name).into())
 }
@@ -43,7 +43,7 @@ async fn id_of_scope(server: &Connection, text: &str) -> anyhow::Result<String> 
 /// # Errors
 ///
 /// As of [`id_of`]; a name and `--request-id`.
-pub(crate) async fn id_to_write<K: Kind>(
+pub(crate) async fn id_to_write<K: Listed>(
     server: &Connection,
     text: &str,
     write: &mut Write,
@@ -128,7 +128,7 @@ pub(crate) async fn group_or_all(
 /// # Errors
 ///
 /// Several objects have it.
-pub(crate) async fn by_name<K: Kind>(
+pub(crate) async fn by_name<K: Listed>(
     server: &Connection,
     name: &str,
 ) -> anyhow::Result<Option<String>> {
@@ -143,7 +143,7 @@ async fn scope_by_name(server: &Connection, name: &str) -> anyhow::Result<Option
 }
 
 /// The ids of the objects with a display name: at least one more than is shown, if there are so many.
-async fn with_name<K: Kind>(server: &Connection, name: &str) -> anyhow::Result<Vec<String>> {
+async fn with_name<K: Listed>(server: &Connection, name: &str) -> anyhow::Result<Vec<String>> {
     let query = Query { filter: term("name", name), ..Query::default() };
     let most = i32::try_from(CANDIDATES_SHOWN_MAX + 1)?;
     let (mut ids, mut token) = (Vec::new(), String::new());

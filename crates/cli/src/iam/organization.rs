@@ -9,7 +9,7 @@ use capstan_server::clock::Clock;
 use serde_json::{Map, Value};
 
 use super::connection::Connection;
-use super::kind::{self, Kind, Query, restrictions};
+use super::kind::{self, Kind as _, Listed, Query, restrictions};
 use super::refusal::Refusal;
 use super::tree::Node;
 use super::verbs::{ReadArgs, find};
@@ -133,7 +133,7 @@ fn by_place<'c, T>(objects: &'c [T], place: impl Fn(&'c T) -> &'c str) -> ByPlac
     all
 }
 
-fn by_group<K: Kind>(objects: &[K]) -> ByPlace<'_, K> {
+fn by_group<K: Listed>(objects: &[K]) -> ByPlace<'_, K> {
     by_place(objects, |object| object.id().rsplit_once('/').map_or("", |(parent, _)| parent))
 }
 
@@ -188,8 +188,8 @@ impl Places<'_> {
         let all = |values: &mut dyn Iterator<Item = anyhow::Result<Value>>| {
             values.collect::<anyhow::Result<Vec<_>>>().map(Value::from)
         };
-        node.insert("roles".into(), all(&mut at(&self.roles, id).map(Kind::json))?);
-        node.insert("identities".into(), all(&mut at(&self.identities, id).map(Kind::json))?);
+        node.insert("roles".into(), all(&mut at(&self.roles, id).map(Listed::json))?);
+        node.insert("identities".into(), all(&mut at(&self.identities, id).map(Listed::json))?);
         let mut resources =
             at(&self.resources, id).map(|one| self.with_bindings(one).map(Value::from));
         node.insert("resources".into(), all(&mut resources)?);
@@ -198,8 +198,8 @@ impl Places<'_> {
         Ok(node.into())
     }
 
-    fn with_bindings<K: Kind>(&self, object: &K) -> anyhow::Result<Map<String, Value>> {
-        let bindings = at(&self.bindings, object.id()).map(Kind::json);
+    fn with_bindings<K: Listed>(&self, object: &K) -> anyhow::Result<Map<String, Value>> {
+        let bindings = at(&self.bindings, object.id()).map(Listed::json);
         let bindings = bindings.collect::<anyhow::Result<Vec<_>>>()?;
         let mut fields = match object.json()? {
             Value::Object(fields) => fields,

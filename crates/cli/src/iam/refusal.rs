@@ -116,7 +116,8 @@ impl Refusal {
         let advice = match (self.code, self.reason.as_str()) {
             (_, "MISSING_CAPABILITY") => return self.who_could(),
             (_, "DURATION_EXCEEDED") => {
-                "give it an end that is no later than that of your own right: --expires-at or --ttl"
+                "give it an end that is no later than that of your own right: --expires-at, or a shorter --ttl; a pull token \
+                 without --ttl ends with your right, and after 30 days at the latest"
             }
             (_, "OPERATOR_ONLY") => {
                 "the operator may: on the machine of the server, --addr unix:DIR/operator.sock"
@@ -140,7 +141,14 @@ impl Refusal {
             (_, "READ_ONLY") => {
                 "the server's policy is a file: change that file, or serve a store (capstan serve --data DIR)"
             }
-            (_, "ROLE_NOT_ALLOWED") => "choose a role without capabilities of the management",
+            (_, "ROLE_NOT_ALLOWED") => {
+                "choose a role of the catalog that manages nothing, such as one of the pull roles: `capstan iam roles list` \
+                 shows the roles, and `capstan iam roles describe ROLE` what one gives"
+            }
+            (_, "TOKEN_ALREADY_ISSUED") => {
+                "its secret is not known any more: create another one with a new --request-id or without, and revoke this \
+                 one with `capstan auth pull-token revoke`"
+            }
             (_, "PULL_TOKEN") => "revoke the token and create another one",
             (_, "STORE_EPOCH") => "leave out the revision: it is of another store",
             (_, "REVISION_COMPACTED") => "begin at a newer revision",

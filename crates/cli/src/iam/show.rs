@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 
 use super::connection::Write;
-use super::kind::Kind;
+use super::kind::{Kind, Listed};
 use super::tree::{Node, by_path};
 use crate::output::{self, Output};
 
@@ -15,7 +15,7 @@ use crate::output::{self, Output};
 /// # Errors
 ///
 /// Standard output cannot be written, or an object is none of the schema.
-pub(crate) fn list<K: Kind>(objects: &[K], revision: u64, output: Output) -> anyhow::Result<()> {
+pub(crate) fn list<K: Listed>(objects: &[K], revision: u64, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => {
             let all = objects.iter().map(K::json).collect::<anyhow::Result<Vec<_>>>()?;
@@ -39,7 +39,7 @@ pub(crate) fn list<K: Kind>(objects: &[K], revision: u64, output: Output) -> any
             }
             output::line(table)
         }
-        Output::Junit => output.format().map(drop),
+        Output::Junit | Output::Client(_) => output.format().map(drop),
     }
 }
 
@@ -65,7 +65,7 @@ pub(crate) fn object<K: Kind>(object: &K, revision: u64, output: Output) -> anyh
             }
             output::line(table)
         }
-        Output::Junit => output.format().map(drop),
+        Output::Junit | Output::Client(_) => output.format().map(drop),
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) fn written<K: Kind>(
         // What would be made has no id yet, if the server chooses it.
         Output::Id if !write.validate_only => output::line(object.id())?,
         Output::Id | Output::Table | Output::Tree => {}
-        Output::Junit => output.format().map(drop)?,
+        Output::Junit | Output::Client(_) => output.format().map(drop)?,
     }
     Done { verb, what: &object.what(), id: object.id(), revision }.note(write)?;
     Ok(ExitCode::SUCCESS)
@@ -181,7 +181,7 @@ pub(crate) fn removed(
         Output::Json => output::json(answer)?,
         Output::Id => output::line(id)?,
         Output::Table | Output::Tree => {}
-        Output::Junit => output.format().map(drop)?,
+        Output::Junit | Output::Client(_) => output.format().map(drop)?,
     }
     done.note(write)?;
     Ok(ExitCode::SUCCESS)

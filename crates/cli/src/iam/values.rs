@@ -166,12 +166,7 @@ impl EndArgs {
             (None, Some(ttl)) => {
                 let seconds = duration(ttl)
                     .and_then(|seconds| now.seconds().checked_add(seconds))
-                    .with_context(|| {
-                        format!(
-                            "--ttl {}: expected a number with s, m, h, d or w, such as 30d",
-                            quote(ttl)
-                        )
-                    })?;
+                    .with_context(|| format!("--ttl {}: {TTL_EXPECTED}", quote(ttl)))?;
                 // Whoever reads it reads seconds.
                 Timestamp::new(seconds, 0)
             }
@@ -198,8 +193,11 @@ impl EndArgs {
     }
 }
 
+/// What `--ttl` is, in messages.
+pub(crate) const TTL_EXPECTED: &str = "expected a number with s, m, h, d or w, such as 30d";
+
 /// Seconds of a duration such as `30d`; `None` if it is none, or zero.
-fn duration(text: &str) -> Option<i64> {
+pub(crate) fn duration(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
         "s" => 1,

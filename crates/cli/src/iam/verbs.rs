@@ -8,7 +8,7 @@ use prost_types::Value;
 use serde_json::json;
 
 use super::connection::{Connection, ServerArgs, Write, WriteArgs};
-use super::kind::{self, Kind, Query};
+use super::kind::{self, Kind, Listed, Query};
 use super::names::{by_name, group_or_all, id_of, id_to_write, is_certainly_id, only_name, term};
 use super::prompt::confirm;
 use super::refusal::Refusal;
@@ -53,7 +53,7 @@ pub(crate) struct TypedListArgs {
 }
 
 impl TypedListArgs {
-    pub(crate) async fn run<K: Kind>(self, output: Output) -> anyhow::Result<ExitCode> {
+    pub(crate) async fn run<K: Listed>(self, output: Output) -> anyhow::Result<ExitCode> {
         let server = self.list.connect().await?;
         let terms = self.kind.map(|kind| term("type", &kind));
         self.list.list::<K>(&server, terms, |_| true, output).await
@@ -80,7 +80,7 @@ impl FilterArgs {
 
 impl ListArgs {
     /// Lists the objects of a kind with further terms of a filter, and those alone that `keep` keeps.
-    pub(crate) async fn list<K: Kind>(
+    pub(crate) async fn list<K: Listed>(
         &self,
         server: &Connection,
         terms: impl IntoIterator<Item = String>,

@@ -52,7 +52,7 @@ pub(super) async fn create(
     match output {
         Output::Id if write.validate_only => {}
         Output::Json | Output::Id => show::list(&made.role_bindings, made.revision, output)?,
-        Output::Table | Output::Tree | Output::Junit => {}
+        Output::Table | Output::Tree | Output::Junit | Output::Client(_) => {}
     }
     let what = count(made.role_bindings.len(), "role bindings");
     let id = format!("at and below {parent}");
@@ -157,7 +157,7 @@ pub(super) async fn delete(
     match output {
         Output::Json => output::json(&json!({ "revision": made.revision }))?,
         Output::Id => ids.iter().try_for_each(output::line)?,
-        Output::Table | Output::Tree | Output::Junit => {}
+        Output::Table | Output::Tree | Output::Junit | Output::Client(_) => {}
     }
     let what = count(number, "role bindings");
     let id = format!("at and below {parent}");
