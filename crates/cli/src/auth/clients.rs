@@ -99,7 +99,17 @@ impl ClientArgs {
             Client::Env => Configuration::Env,
             Client::Maven => Configuration::Maven { server_id: self.server_id()? },
             Client::Docker => Configuration::Docker(self.address(word)?),
-            Client::Pip => Configuration::Pip(self.address(word)?),
+            Client::Pip => {
+                let address = self.address(word)?;
+                // pip looks for the host in a text whose user name has plain slashes (`str(Link)`), and finds another
+                // one. It does so only where the host must be trusted: without TLS.
+                ensure!(
+                    address.scheme == "https",
+                    "pip takes no user name with a slash over http://, and that of a token has one: give a registry with \
+                     https://"
+                );
+                Configuration::Pip(address)
+            }
             Client::Npm => Configuration::Npm(self.address(word)?),
             Client::Apk => Configuration::Apk(self.address(word)?),
         }))
@@ -217,20 +227,22 @@ impl Configuration {
         Ok(())
     }
 
-    /// Where the text belongs. People read it behind `Write this to`.
-    pub(super) const fn place(&self) -> &'static str {
+    /// What people do with the text.
+    pub(super) const fn what_to_do(&self) -> &'static str {
         match self {
-            Self::Env => "the environment of a job, such as by `eval`",
+            Self::Env => "a shell reads these lines with `eval`",
             Self::Docker(_) => {
-                "~/.docker/config.json, or to a file that podman and skopeo are given with --authfile, with mode 600"
+                "write this to ~/.docker/config.json, or to a file that podman and skopeo are given with --authfile, with mode 600"
             }
-            Self::Pip(_) => "pip.conf (`pip config list -v` shows where), with mode 600",
-            Self::Npm(_) => "~/.npmrc, with mode 600",
+            Self::Pip(_) => {
+                "write this to pip.conf (`pip config list -v` shows where), with mode 600"
+            }
+            Self::Npm(_) => "write this to ~/.npmrc, with mode 600",
             Self::Maven { .. } => {
-                "~/.m2/settings.xml, with mode 600; the repository in the pom.xml has the same id"
+                "write this to ~/.m2/settings.xml, with mode 600; the repository in the pom.xml has the same id"
             }
             Self::Apk(_) => {
-                "/etc/apk/repositories, as a line of its own, readable by root alone (mode 600)"
+                "write this to /etc/apk/repositories, as a line of its own, readable by root alone (mode 600)"
             }
         }
     }
@@ -257,7 +269,8 @@ impl Configuration {
                 let auths = json!({ "auths": { (registry): { "auth": credential.basic() } } });
                 format!("{auths:#}")
             }
-            // pip decodes both parts (`split_auth_from_netloc`), and reads the file without interpolation of `%`.
+            // pip decodes both parts (`split_auth_from_netloc`), sends them without being asked, and reads the file
+            // without interpolation of `%` (`RawConfigParser`).
             Self::Pip(at) => format!("[global]\nindex-url = {}/", at.with(credential)),
             // A key begins with `//` and ends with a slash (npm's documentation of `.npmrc`, "Auth related
             // configuration"). npm has no `always-auth` since version 7: it sends the header to this URL always.
@@ -334,10 +347,6 @@ mod tests {
         assert_eq!(text(Client::Apk, &at), format!("https://{USER}@host.example:8443/a/b"));
         let plain = args(None, Some("http://[::1]:80"), None);
         assert_eq!(text(Client::Apk, &plain), format!("http://{USER}@[::1]:80"));
-        assert_eq!(
-            text(Client::Pip, &plain),
-            format!("[global]\nindex-url = http://{USER}@[::1]:80/")
-        );
         let is_open = |args: &ClientArgs| {
             args.configuration(Output::Client(Client::Npm)).unwrap().unwrap().is_open()
         };

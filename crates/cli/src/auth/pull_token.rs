@@ -230,9 +230,9 @@ fn print(
     Done { verb: "created", what: &what, id, revision: made.revision }.note(write)?;
     if let Some(configuration) = configuration.filter(|_| !write.validate_only) {
         output::note(format!(
-            "it is valid until {}; its secret is shown only here: write this to {}",
+            "it is valid until {}; its secret is shown only here: {}",
             time(token.expires_at),
-            configuration.place()
+            configuration.what_to_do()
         ))?;
         if configuration.is_open() {
             output::note("warning: with http:// the client sends the secret unencrypted")?;

@@ -1,4 +1,4 @@
-//! `capstan iam`, `context`, `audit`, `policy export | import` and `catalog set`: the requests that are sent, what is
+//! `capstan iam`, `auth`, `context`, `audit`, `policy export | import` and `catalog set`: the requests that are sent, what is
 //! printed, exit codes, and what is repeated.
 
 mod audit;
@@ -7,8 +7,10 @@ mod contexts;
 mod end_to_end;
 mod lists;
 mod names;
+mod pull_tokens;
 mod quotas;
 mod refusals;
+mod registry;
 mod repeats;
 mod server;
 mod transfers;

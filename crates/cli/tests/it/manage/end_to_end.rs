@@ -75,6 +75,12 @@ impl Store {
         command(&arguments).output().unwrap()
     }
 
+    /// Runs a command about decisions, which takes no caller.
+    pub(super) fn run_without_caller(&self, line: &[&str]) -> Output {
+        let grpc = format!("http://{}", self.serving.as_ref().unwrap().address("grpc"));
+        command(&[line, &["--addr", &grpc]].concat()).output().unwrap()
+    }
+
     pub(super) fn done(&self, line: &[&str]) -> String {
         let output = self.run(line);
         assert_eq!(output.status.code(), Some(0), "{line:?}: {}", stderr(&output));
@@ -114,11 +120,7 @@ fn an_organization_is_made_structured_delegated_and_audited() {
     store.refused(&[&bind[..], &["--group", "Web shop", "--ttl", "1d"]].concat(), "ALREADY_EXISTS");
     // Visible to the next check.
     let check = ["check", "acme/ci", "repo.list", "acme/web/shop"];
-    let grpc = format!("http://{}", store.serving.as_ref().unwrap().address("grpc"));
-    let allowed = || {
-        let asked = command(&[&check[..], &["--addr", &grpc]].concat()).output().unwrap();
-        asked.status.code()
-    };
+    let allowed = || store.run_without_caller(&check).status.code();
     assert_eq!(allowed(), Some(0));
     store.done(&["iam", "identities", "disable", "CI bot"]);
     assert_eq!(allowed(), Some(1));

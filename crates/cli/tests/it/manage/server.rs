@@ -25,6 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(capstan_proto::DESCRIPTOR_SET).unwrap());
 const NAMES: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
+/// The secret of each pull token.
+pub(super) const SECRET: &str =
+    "capstan_pt_fivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivaplndqyy";
 /// Objects of a page: few, so that every list has several pages.
 const PAGE: usize = 2;
 
@@ -66,11 +69,12 @@ pub(super) struct Fake {
 }
 
 /// The kinds: service, object, and the field of a list.
-const KINDS: [(&str, &str, &str, &str); 6] = [
+const KINDS: [(&str, &str, &str, &str); 7] = [
     ("GroupService", "Group", "group", "groups"),
     ("RoleService", "Role", "role", "roles"),
     ("RoleBindingService", "RoleBinding", "role_binding", "role_bindings"),
     ("IdentityService", "Identity", "identity", "identities"),
+    ("PullTokenService", "PullToken", "pull_token", "pull_tokens"),
     ("ResourceService", "Resource", "resource", "resources"),
     ("AuditService", "AuditRecord", "audit_record", "audit_records"),
 ];
@@ -172,6 +176,17 @@ fn world() -> BTreeMap<&'static str, Vec<Value>> {
             ]),
         ),
         (
+            "pull_tokens",
+            json!([
+                {"id": "acme/b0b0b0b0b0b0b0b0", "name": "nightly", "role": "registry.pull", "scope": "acme",
+                 "expires_at": "2099-01-01T00:00:00Z", "last_seen": time},
+                {"id": "acme/web/c1c1c1c1c1c1c1c1", "role": "apk.pull", "scope": "acme/web",
+                 "expires_at": "2099-01-01T00:00:00Z"},
+                {"id": "other/d2d2d2d2d2d2d2d2", "role": "apk.pull", "scope": "other",
+                 "expires_at": "2099-01-01T00:00:00Z"},
+            ]),
+        ),
+        (
             "resources",
             json!([{"id": "acme/web/nginx", "type": "repo", "name": "", "etag": "11",
                 "properties": {"visibility": "private"}}]),
@@ -223,6 +238,11 @@ impl State {
             return Err(Status::unimplemented(""));
         };
         let answer = match name {
+            "CreatePullToken" => self.create_token(&message),
+            "RevokePullToken" => {
+                self.find(list, message["id"].as_str().unwrap())?;
+                json!({"revision": self.next(&message)})
+            }
             "LookupIdentity" => json!({"id": "0f".repeat(20)}),
             "RemoveMember" | "BatchDeleteRoleBindings" => {
                 json!({"revision": self.next(&message)})
@@ -322,6 +342,18 @@ impl State {
             self.objects.entry(list).or_default().push(object.clone());
         }
         Ok(json!({(field): object, "revision": self.next(message)}))
+    }
+
+    fn create_token(&mut self, message: &Value) -> Value {
+        let group = &message["group"];
+        let id = format!("{}/0123456789abcdef", group.as_str().unwrap());
+        let secret = if message["validate_only"] == true { "" } else { SECRET };
+        let mut token = json!({"id": id, "role": message["role"], "scope": group,
+            "expires_at": "2099-01-01T00:00:00Z"});
+        if let Some(name) = message.get("name") {
+            token["name"] = name.clone();
+        }
+        json!({"pull_token": token, "username": id, "secret": secret, "revision": self.next(message)})
     }
 
     fn update(&mut self, field: &str, list: &str, message: &Value) -> Result<Value, Status> {
