@@ -20,8 +20,41 @@ use crate::{gzip, raw};
 
 const PACKAGE: &str = "/capstan.iam.v1.";
 
-/// Requests about an organization with [`objects`], which change nothing: method, what is asked, and the message.
-fn requests(org: &str, catalog: &str) -> Vec<(&'static str, &'static str, Value)> {
+/// The roles that pull tokens are asked for, if the catalog has them.
+const TOKEN_ROLES: [(&str, &str); 8] = [
+    ("registry.pull", "with registry.pull"),
+    ("apk.pull", "with apk.pull"),
+    ("libraries.java.pull", "with libraries.java.pull"),
+    ("libraries.javascript.pull", "with libraries.javascript.pull"),
+    ("libraries.python.pull", "with libraries.python.pull"),
+    ("registry.pull_token_creator", "with registry.pull_token_creator"),
+    ("viewer", "with viewer"),
+    ("owner", "with owner"),
+];
+
+/// Requests about an organization with [`objects`], which change nothing: method, what is asked, and the message. `token`
+/// is the last segment of the pull token.
+fn requests(org: &str, catalog: &str, token: &str) -> Vec<(&'static str, &'static str, Value)> {
+    let known = Catalogs::default().get(catalog).unwrap();
+    let roles = TOKEN_ROLES
+        .iter()
+        .filter(|(name, _)| known.roles().iter().any(|role| &*role.name == *name));
+    let tokens = roles.map(|(role, what)| {
+        let message = json!({"group": format!("{org}/team"), "role": role, "validate_only": true});
+        ("PullTokenService/CreatePullToken", *what, message)
+    });
+    let mut all = requests_of_objects(org, catalog, token);
+    let before = all.iter().position(|(method, ..)| method.starts_with("PullToken")).unwrap();
+    all.splice(before..before, tokens);
+    all
+}
+
+/// All [`requests`] but those of tokens with a built-in role.
+fn requests_of_objects(
+    org: &str,
+    catalog: &str,
+    token: &str,
+) -> Vec<(&'static str, &'static str, Value)> {
     let id = |rest: &str| format!("{org}/{rest}");
     let write = |mut message: Value| {
         message["validate_only"] = true.into();
@@ -148,6 +181,18 @@ fn requests(org: &str, catalog: &str) -> Vec<(&'static str, &'static str, Value)
             json!({"issuer": "https://issuer.example", "subject": "1"}),
         ),
         (
+            "PullTokenService/CreatePullToken",
+            "with a custom role",
+            write(json!({"group": id("team"), "role": lister})),
+        ),
+        ("PullTokenService/ListPullTokens", "at the organization", json!({"parent": org})),
+        (
+            "PullTokenService/RevokePullToken",
+            "of the organization",
+            delete(&format!("tokens/{token}")),
+        ),
+        ("PullTokenService/RevokePullToken", "an identity that is none", delete("bot")),
+        (
             "ResourceService/CreateResource",
             "of a type with capabilities",
             write(
@@ -189,13 +234,14 @@ fn requests(org: &str, catalog: &str) -> Vec<(&'static str, &'static str, Value)
     ]
 }
 
-/// Makes what [`requests`] ask about.
-async fn objects(operator: &Caller, org: &str) {
+/// Makes what [`requests`] ask about. Returns the last segment of the pull token.
+async fn objects(operator: &Caller, org: &str) -> String {
     let id = |rest: &str| format!("{org}/{rest}");
     let member = format!("{org}-member");
     for (method, message) in [
         ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("team")}})),
         ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("empty")}})),
+        ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("tokens")}})),
         (
             "RoleService/CreateRole",
             json!({"parent": org, "role": {"id": id("lister"), "capabilities": ["groups.list"]}}),
@@ -230,6 +276,11 @@ async fn objects(operator: &Caller, org: &str) {
     ] {
         operator.json(method, &message).await.unwrap_or_else(|error| panic!("{method}: {error}"));
     }
+    let group = id("tokens");
+    let token = iam::CreatePullTokenRequest { group, role: "viewer".into(), ..Default::default() };
+    let made: iam::CreatePullTokenResponse =
+        operator.ask("PullTokenService/CreatePullToken", token).await.unwrap();
+    made.username.rsplit_once('/').unwrap().1.to_owned()
 }
 
 /// What a caller is told in a cell of the matrix.
@@ -306,7 +357,7 @@ async fn of_catalog(name: &str) -> Vec<String> {
     let data = Data::init(name);
     let server = data.start();
     let operator = server.operator().await;
-    objects(&operator, "acme").await;
+    let token = objects(&operator, "acme").await;
     let mut callers = vec![];
     let owner = json!("owner");
     for role in catalog.roles() {
@@ -340,7 +391,7 @@ async fn of_catalog(name: &str) -> Vec<String> {
     callers.push(("(nobody)".into(), server.caller("").await));
     callers.push(("(operator)".into(), operator.clone()));
 
-    let requests = requests("acme", name);
+    let requests = requests("acme", name, &token);
     let ours = METHODS.iter().filter_map(|method| method.path.strip_prefix(PACKAGE));
     let asked: BTreeSet<_> = requests.iter().map(|(method, ..)| *method).collect();
     assert_eq!(asked, ours.collect(), "left: methods with a row; right: methods of the schema");
@@ -350,7 +401,7 @@ async fn of_catalog(name: &str) -> Vec<String> {
         let mut row = format!("\n{method}, {what}\n");
         let mut answers: Vec<(String, Vec<&str>)> = vec![];
         for (role, caller) in &callers {
-            let answer = cell(method, ask(caller, method, message).await);
+            let answer = cell(method, ask(caller, method, message).await).replace(&token, "TOKEN");
             match answers.iter_mut().find(|(known, _)| *known == answer) {
                 Some((_, roles)) => roles.push(role),
                 None => answers.push((answer, vec![role])),
@@ -370,10 +421,10 @@ async fn of_catalog(name: &str) -> Vec<String> {
 async fn methods_take_compressed_messages() {
     let data = Data::init(CATALOG);
     let server = data.start();
-    objects(&server.operator().await, "acme").await;
+    let token = objects(&server.operator().await, "acme").await;
     let address = server.grpc.strip_prefix("http://").unwrap().parse().unwrap();
     let (mut called, mut done) = (BTreeSet::new(), 0);
-    for (method, what, message) in requests("acme", CATALOG) {
+    for (method, what, message) in requests("acme", CATALOG, &token) {
         let message = DynamicMessage::deserialize(types(method).0, &message).unwrap();
         let path = format!("{PACKAGE}{method}");
         let caller = ("x-capstan-caller", "alice");
@@ -413,7 +464,7 @@ async fn state(operator: &Caller) -> Vec<Vec<Vec<u8>>> {
             all.push(pages);
         }
     }
-    assert_eq!(all.len(), 5);
+    assert_eq!(all.len(), 6);
     all
 }
 
@@ -440,12 +491,13 @@ async fn nothing_of_another_organization_is_seen_or_changed() {
     operator.json("IdentityService/CreateIdentity", &create).await.unwrap();
     let create = json!({"group": {"id": OTHER}, "owner": "other-owner"});
     operator.json("GroupService/CreateGroup", &create).await.unwrap();
-    objects(&operator, OTHER).await;
+    let token = objects(&operator, OTHER).await;
+    let of = |org: &str| requests(org, CATALOG, &token);
     let owners = [server.caller("alice").await, server.caller("acme-member").await];
     let before = state(&operator).await;
     let mut compared = 0;
     for caller in &owners {
-        for (other, absent) in requests(OTHER, CATALOG).into_iter().zip(requests(ABSENT, CATALOG)) {
+        for (other, absent) in of(OTHER).into_iter().zip(of(ABSENT)) {
             let (method, what, mut other) = other;
             let (_, _, mut absent) = absent;
             if other == absent {
