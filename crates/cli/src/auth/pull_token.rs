@@ -49,8 +49,7 @@ Examples:
       --output apk --registry apk.example.com/acme >> /etc/apk/repositories
 
 The secret is shown once, and the server keeps only a hash of it. Before a redirection, `umask 077` keeps what is written \
-from others. The user name is the id of the token; a registry reads it up to the last colon of user name and password, \
-for the names of groups may have colons.";
+from others. The user name is the id of the token.";
 
 /// Pull tokens: a secret with one role at one group, which ends by itself
 #[derive(Debug, clap::Args)]

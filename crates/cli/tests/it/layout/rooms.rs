@@ -33,7 +33,7 @@ const IAM: &[&[&str]] = &[
     &["object"],
     &["operation", "refusal", "state"],
     &["record", "rights", "view"],
-    &["audit"],
+    &["audit", "secret"],
     &["rules"],
     &["judge"],
     &["read"],

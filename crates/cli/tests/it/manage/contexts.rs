@@ -174,4 +174,12 @@ fn ids_and_names_of_contexts_are_completed() {
     assert_eq!(ids("capstan iam resources describe "), ["acme/web/nginx"]);
     assert_eq!(ids("capstan iam roles describe acme"), ["acme/puller"]);
     assert_eq!(ids("capstan policy export --parent o"), ["other"]);
+    let tokens = ["acme/b0b0b0b0b0b0b0b0", "acme/web/c1c1c1c1c1c1c1c1"];
+    assert_eq!(ids("capstan auth pull-token revoke ac"), tokens);
+    let create = "capstan auth pull-token create";
+    assert_eq!(ids(&format!("{create} --role acme/")), ["acme/puller"]);
+    assert_eq!(ids(&format!("{create} --group o")), ["other"]);
+    // The formats of this command, and not those that only others write.
+    let formats = ["table", "json", "env", "docker", "pip", "npm", "maven", "apk"];
+    assert_eq!(ids(&format!("{create} --output ")), formats);
 }
