@@ -71,6 +71,12 @@ pub(super) const COMMANDS: &[Exempt] = &[
     exempt("docs/CLIENTS.md", "uv", HOST, Some("package_managers_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "docker", HOST, Some("container_tools_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "podman", HOST, Some("container_tools_match_the_golden_file")),
+    exempt(
+        "deploy/examples/registry/README.md",
+        "capstan auth pull-token",
+        EXAMPLE,
+        Some("a_pull_token_of_a_store_logs_in_until_it_is_revoked"),
+    ),
     exempt("docs/CLIENTS.md", "skopeo", HOST, Some("container_tools_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "ctr", HOST, Some("container_tools_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "helm", HOST, Some("container_tools_match_the_golden_file")),
