@@ -31,7 +31,7 @@ pub(super) struct ClientArgs {
     #[arg(long, value_name = "HOST[/PATH]", conflicts_with = "url")]
     registry: Option<String>,
 
-    /// The registry as a URL: https://HOST[:PORT][/PATH], or http://, which sends the secret unencrypted
+    /// The registry as a URL, such as https://registry.example.com/team; http:// sends the secret unencrypted
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
