@@ -31,7 +31,7 @@ pub(super) struct ClientArgs {
     #[arg(long, value_name = "HOST[/PATH]", conflicts_with = "url")]
     registry: Option<String>,
 
-    /// The registry as a URL, such as https://registry.example.com/team; http:// sends the secret unencrypted
+    /// The registry as a URL, with a path or without; with the scheme http the secret is sent unencrypted
     #[arg(long, value_name = "URL")]
     url: Option<String>,
 
