@@ -126,8 +126,8 @@ pub enum Cause {
     RoleNotAllowed {
         /// The role.
         role: String,
-        /// The first capability that is not allowed.
-        capability: String,
+        /// The first capability that is not allowed; `None` if the caller may not see what the role holds.
+        capability: Option<String>,
     },
     /// The object was changed in the meantime: its etag is another one.
     Conflict {
@@ -324,10 +324,10 @@ impl fmt::Display for Text<'_> {
                 )?;
             }
             Cause::RoleNotAllowed { role, capability } => {
-                write!(
-                    f,
-                    "a pull token cannot have the role `{role}`, which manages access by `{capability}`"
-                )?;
+                write!(f, "a pull token cannot have the role `{role}`, which manages access")?;
+                if let Some(capability) = capability {
+                    write!(f, " by `{capability}`")?;
+                }
             }
             Cause::Conflict { id } => {
                 write!(

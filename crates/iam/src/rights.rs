@@ -13,6 +13,7 @@ use capstan_engine::{
 
 use crate::Actor;
 use crate::limits::HELD_SCOPES_MAX;
+use crate::rules::grant::manages_access;
 
 /// What an actor can do, everywhere.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Rights<'s> {
     /// `None` for the operator, who lacks nothing.
     identity: Option<&'s PathBuf>,
     now: Timestamp,
+    /// Capabilities that do not count, whatever gives them (R7).
+    barred: Option<CapabilitySet>,
     /// What it holds, by scope, as far as it was asked: a batch, or a page of a list, asks many times for few scopes.
     held: RefCell<HashMap<PathBuf, Arc<Held>>>,
 }
@@ -35,7 +38,22 @@ impl<'s> Rights<'s> {
                 return None;
             }
         }
-        Some(Self { snapshot, identity, now, held: RefCell::default() })
+        Some(Self { snapshot, identity, now, barred: None, held: RefCell::default() })
+    }
+
+    /// Those of a pull token: what manages access does not count, whatever its role has come to hold since it was made.
+    pub(crate) fn of_pull_token(self) -> Self {
+        let catalog = self.snapshot.catalog();
+        let managing: Vec<_> = catalog.capabilities().filter(|name| manages_access(name)).collect();
+        Self { barred: Some(set(catalog, &managing)), ..self }
+    }
+
+    /// What counts of a role.
+    fn counting(&self, mut capabilities: CapabilitySet) -> CapabilitySet {
+        if let Some(barred) = &self.barred {
+            capabilities = capabilities.without(barred);
+        }
+        capabilities
     }
 
     pub(crate) const fn is_operator(&self) -> bool {
@@ -68,7 +86,7 @@ impl<'s> Rights<'s> {
             Some(identity) => self.snapshot.held(identity.as_path(), scope.as_path(), self.now),
             None => Held { capabilities: nothing(self.snapshot.catalog()), ends: vec![] },
         };
-        let held = Arc::new(held);
+        let held = Arc::new(Held { capabilities: self.counting(held.capabilities), ..held });
         let mut known = self.held.borrow_mut();
         if known.len() >= HELD_SCOPES_MAX {
             known.clear();
@@ -88,7 +106,10 @@ impl<'s> Rights<'s> {
     pub(crate) fn scopes_with(&self, wanted: &[CapabilityIx]) -> BTreeSet<&'s str> {
         let Some(identity) = self.identity else { return BTreeSet::new() };
         let given = self.snapshot.given(identity.as_path(), self.now);
-        let gives = |role: &Role| wanted.iter().any(|one| role.capabilities.contains(*one));
+        let barred = |one| self.barred.as_ref().is_some_and(|barred| barred.contains(one));
+        let gives = |role: &Role| {
+            wanted.iter().any(|one| role.capabilities.contains(*one) && !barred(*one))
+        };
         given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str()).collect()
     }
 
@@ -99,7 +120,7 @@ impl<'s> Rights<'s> {
         for (scope, role) in self.snapshot.given(identity.as_path(), self.now) {
             let given: &mut CapabilitySet =
                 scopes.entry(scope.into()).or_insert_with(|| nothing(self.snapshot.catalog()));
-            given.add(&role.capabilities);
+            given.add(&self.counting(role.capabilities.clone()));
         }
         scopes
     }

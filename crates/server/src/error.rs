@@ -64,7 +64,8 @@ pub enum RequestError {
     ReadOnly,
     /// A retry asks for a secret that was shown by an earlier process, or too long ago.
     #[error(
-        "the token was made by an earlier request, and its secret is not kept: create another one and revoke `{id}`"
+        "the token `{id}` was made by an earlier request, and its secret is not known any more: create another one, and \
+         revoke this one if it is still there"
     )]
     TokenAlreadyIssued {
         /// The token.

@@ -363,8 +363,10 @@ pub const SETTLE_PAUSE: Duration = Duration::from_secs(1);
 /// Time for which the answer to a change with a request id is kept for a retry (contract, section 6).
 pub const REQUEST_KEPT: Duration = Duration::from_secs(600);
 /// Secrets that are remembered for a retry of the request that has made them, for as long as its answer is kept. Of more, the
-/// oldest are forgotten.
+/// oldest of the caller who has most are forgotten.
 pub const SHOWN_SECRETS_MAX: usize = 4_096;
+/// Those of one caller. Of more, its oldest are forgotten.
+pub const SHOWN_SECRETS_OF_CALLER_MAX: usize = 512;
 /// Callers that are remembered as noted in this hour, so that each is noted once an hour.
 pub const SEEN_CALLERS_MAX: usize = 65_536;
 /// Records of refusals of one caller in a minute. Further ones are counted, and the next record has their number.

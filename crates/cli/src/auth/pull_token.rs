@@ -175,7 +175,7 @@ impl Create {
         if printed.is_err() && !write.validate_only {
             output::note(format!(
                 "the pull token was created and its secret is lost: revoke it with `capstan auth pull-token revoke {}`",
-                quote(&token.id)
+                token.id
             ))?;
         }
         printed.map(|()| ExitCode::SUCCESS)

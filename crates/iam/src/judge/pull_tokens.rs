@@ -9,7 +9,7 @@ use super::fields::{check_field, new_path};
 use crate::limits::{PULL_TOKEN_TTL, PULL_TOKEN_TTL_MAX};
 use crate::rules::access::Access;
 use crate::{
-    Context, CreatePullToken, Delete, Identity, JudgeError, Kind, Meta, Object, Outcome,
+    Cause, Context, CreatePullToken, Delete, Identity, JudgeError, Kind, Meta, Object, Outcome,
     PULL_TOKEN, PullToken, Refusal, Response, RoleBinding, Rule,
 };
 
@@ -46,7 +46,7 @@ pub(super) fn create(
     access.grant(Rule::PullToken, &role, group, Some(ends), &CREATE)?;
     let meta = Meta::new(context.revision, context.now);
     let identity = Identity {
-        id: new_path(access, Kind::Identity, Some(group), None, context)?,
+        id: new_path(access, Kind::Identity, Some(group), None, context).map_err(of_group)?,
         name: new.name.clone(),
         description: String::new(),
         kind: PULL_TOKEN.into(),
@@ -61,6 +61,18 @@ pub(super) fn create(
     effects.create(Object::RoleBinding(binding.clone()));
     let token = PullToken { identity, binding };
     Ok(effects.answer(Response::PullToken(token.into(), new.secret)))
+}
+
+/// A refusal of the parent of what is made: here that is the group.
+fn of_group(mut error: JudgeError) -> JudgeError {
+    if let JudgeError::Refused(refusal) = &mut error {
+        for cause in [&mut refusal.told, &mut refusal.real] {
+            if let Cause::InvalidField { field, .. } = cause {
+                "group".clone_into(field);
+            }
+        }
+    }
+    error
 }
 
 fn after(now: Timestamp, ttl: Duration) -> Timestamp {

@@ -28,8 +28,16 @@ impl<'s> Access<'s> {
         now: Timestamp,
     ) -> Result<Self, JudgeError> {
         let rights = Rights::of(state.snapshot, actor, now);
-        let rights = rights.ok_or_else(|| Refusal::open(None, Cause::AuthnFailed))?;
-        Ok(Self { rules, view: View(state), actor, rights, now })
+        let mut rights = rights.ok_or_else(|| Refusal::open(None, Cause::AuthnFailed))?;
+        let view = View(state);
+        // Pull tokens are below groups.
+        if let Some(id) = actor.id().filter(|id| id.as_path().parent().is_some())
+            && rules.keeps(Rule::PullToken)
+            && view.identity(id.as_path())?.is_some_and(|one| one.is_pull_token())
+        {
+            rights = rights.of_pull_token();
+        }
+        Ok(Self { rules, view, actor, rights, now })
     }
 
     /// Whether the actor is this identity.

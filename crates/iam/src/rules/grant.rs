@@ -65,9 +65,17 @@ impl Access<'_> {
         let mut names = role.capabilities.iter().filter_map(|one| catalog.capability_name(one));
         match names.find(|name| manages_access(name)) {
             Some(capability) if self.rules.keeps(Rule::PullToken) => {
-                let (role, capability) = (role.id.to_string(), capability.to_owned());
-                let cause = Cause::RoleNotAllowed { role, capability };
-                Err(Refusal::open(Some(Rule::PullToken), cause).into())
+                let home = role.id.rsplit_once('/').and_then(|(home, _)| Path::parse(home).ok());
+                // Everybody sees the built-in roles.
+                let is_seen = home.is_none_or(|home| self.rights.holds("roles.list", home));
+                let cause = |capability| {
+                    let role = role.id.to_string();
+                    Cause::RoleNotAllowed { role, capability }
+                };
+                let real = cause(Some(capability.to_owned()));
+                let told = if is_seen { real.clone() } else { cause(None) };
+                Err(Box::new(Refusal { told, ..*Refusal::open(Some(Rule::PullToken), real) })
+                    .into())
             }
             _ => Ok(()),
         }

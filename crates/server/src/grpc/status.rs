@@ -266,7 +266,7 @@ mod tests {
                 refused(
                     Cause::RoleNotAllowed {
                         role: "owner".into(),
-                        capability: "roles.create".into(),
+                        capability: Some("roles.create".into()),
                     },
                     Some(Rule::PullToken),
                 ),

@@ -175,6 +175,48 @@ fn what_a_token_may_not_be_or_do() {
     assert!(!exists(&world, Kind::Identity, id) && exists(&world, Kind::Identity, other.as_str()));
 }
 
+/// A role that comes to manage access later gives its tokens nothing of that (R7), and whoever cannot see a role does not
+/// learn what it holds.
+#[test]
+fn a_role_that_comes_to_manage_access_does_not_make_its_tokens_do_so() {
+    let mut world = acme();
+    does(&mut world, "alice", &role("acme/puller", &["repo.list"]));
+    let made = token(&mut world, "alice", "acme/puller", None);
+    let (id, create) = (made.identity.id.as_str(), identity("acme/evil"));
+    let more = ["groups.list", "identity.create", "repo.list", "role_bindings.create"];
+    does(&mut world, "alice", &update_role("acme/puller", &more));
+    misses(&refused(&world, id, &create), None, "acme", &["identity.create"]);
+    let state = world.state();
+    let who = actor(id);
+    let reader = capstan_iam::Reader::new(&world.rules, &state, &who, world.now).unwrap();
+    let given = reader.given();
+    assert_eq!(given[0].1, ["groups.list", "repo.list"]);
+    assert!(reader.topmost(&["identity.create"]).is_empty());
+    // The same role makes no new token.
+    let refusal = refused(&world, "alice", &pull_token("acme", "acme/puller", None));
+    assert!(refusal.to_string().contains("by `identity.create`"), "{refusal}");
+    // mallory makes tokens in the shop, and sees no role of acme.
+    does(&mut world, "alice", &role("acme/maker", &["identity.create", "role_bindings.create"]));
+    does(&mut world, "alice", &bind("mallory", "acme/maker", "acme/shop"));
+    let refusal = refused(&world, "mallory", &pull_token("acme/shop", "acme/puller", None));
+    assert_eq!(reason(&refusal), "ROLE_NOT_ALLOWED");
+    assert!(!refusal.to_string().contains("identity.create"), "{refusal}");
+    assert!(refusal.audit_text().contains("by `identity.create`"));
+}
+
+/// A group so deep that nothing is made below it: the field is that of the request.
+#[test]
+fn a_token_fits_below_its_group() {
+    let mut world = acme();
+    let mut group = "acme".to_owned();
+    for _ in 1..16 {
+        group += "/g";
+        done(&mut world, &Actor::Operator, &folder(&group));
+    }
+    let refusal = refused(&world, "alice", &pull_token(&group, "apk.pull", None));
+    assert_eq!(invalid(&refusal), "group");
+}
+
 #[test]
 fn what_is_no_token_is_not_revoked_and_what_is_no_group_has_none() {
     let mut world = acme();

@@ -128,8 +128,14 @@ impl Import {
         let Plan { changes, mut ops, engine, audited, concerned, resources } = plan;
         require_fitting(&ops, &Limits::default())?;
         let mut index = IndexWriter::new(before);
+        let prunes = self.parent.is_some() && self.prune;
         index.apply(engine.into_changes()).map_err(|refused| {
-            let problem = format!("the document does not fit to what is there: {}", refused.error);
+            let mut problem =
+                format!("the document does not fit to what is there: {}", refused.error);
+            if prunes {
+                problem +=
+                    "; no document has or deletes pull tokens: revoke those in what it lacks first";
+            }
             RequestError::field("chunk", problem)
         })?;
         let is_same = changes.is_empty();

@@ -12,7 +12,7 @@ use super::fields::{optional_path, path};
 use super::objects;
 use crate::RequestError;
 use crate::grpc::convert::timestamp;
-use crate::limits::{REQUEST_KEPT, SHOWN_SECRETS_MAX};
+use crate::limits::{REQUEST_KEPT, SHOWN_SECRETS_MAX, SHOWN_SECRETS_OF_CALLER_MAX};
 
 pub(super) fn create(
     request: &v1::CreatePullTokenRequest,
@@ -76,32 +76,67 @@ pub(crate) struct Shown(Mutex<Kept>);
 #[derive(Default)]
 struct Kept {
     secrets: HashMap<[u8; 32], Secret>,
-    /// In the order in which they were made.
-    order: VecDeque<(Timestamp, [u8; 32])>,
+    /// Of each caller, in the order in which they were made.
+    callers: HashMap<String, VecDeque<(Timestamp, [u8; 32])>>,
+}
+
+impl Kept {
+    /// Forgets the oldest secret of a caller.
+    fn forget_oldest(&mut self, caller: &str) {
+        let Some(own) = self.callers.get_mut(caller) else { return };
+        if let Some((_, hash)) = own.pop_front() {
+            self.secrets.remove(&hash);
+        }
+        if own.is_empty() {
+            self.callers.remove(caller);
+        }
+    }
+
+    /// Forgets what no retry asks for any more.
+    fn forget_ended(&mut self, now: Timestamp) {
+        let Self { secrets, callers } = self;
+        let end = |made: &Timestamp| made.seconds().saturating_add_unsigned(REQUEST_KEPT.as_secs());
+        callers.retain(|_, own| {
+            while let Some((_, hash)) = own.pop_front_if(|(made, _)| end(made) < now.seconds()) {
+                secrets.remove(&hash);
+            }
+            !own.is_empty()
+        });
+    }
 }
 
 impl Shown {
-    /// Remembers a secret, before the request is made that shows it.
-    pub(super) fn keep(&self, secret: &Secret, now: Timestamp) {
+    /// Remembers a secret, before the request is made that shows it. Callers that make many forget their own.
+    pub(super) fn keep(&self, caller: &str, secret: &Secret, now: Timestamp) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let end = |made: &Timestamp| made.seconds().saturating_add_unsigned(REQUEST_KEPT.as_secs());
-        while let Some((made, hash)) = kept.order.front().copied()
-            && (end(&made) < now.seconds() || kept.order.len() >= SHOWN_SECRETS_MAX)
-        {
-            kept.order.pop_front();
-            kept.secrets.remove(&hash);
+        if kept.callers.get(caller).is_some_and(|own| own.len() >= SHOWN_SECRETS_OF_CALLER_MAX) {
+            kept.forget_oldest(caller);
+        }
+        if kept.secrets.len() >= SHOWN_SECRETS_MAX {
+            kept.forget_ended(now);
+        }
+        if kept.secrets.len() >= SHOWN_SECRETS_MAX {
+            let most = kept.callers.iter().max_by_key(|(_, own)| own.len());
+            if let Some(most) = most.map(|(caller, _)| caller.clone()) {
+                kept.forget_oldest(&most);
+            }
         }
         let hash = *secret.hash().bytes();
-        kept.order.push_back((now, hash));
+        kept.callers.entry(caller.to_owned()).or_default().push_back((now, hash));
         kept.secrets.insert(hash, secret.clone());
     }
 
     /// Forgets a secret that was not shown.
-    pub(super) fn forget(&self, secret: &Secret) {
+    pub(super) fn forget(&self, caller: &str, secret: &Secret) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let hash = *secret.hash().bytes();
         kept.secrets.remove(&hash);
-        kept.order.retain(|(_, other)| *other != hash);
+        if let Some(own) = kept.callers.get_mut(caller) {
+            own.retain(|(_, other)| *other != hash);
+            if own.is_empty() {
+                kept.callers.remove(caller);
+            }
+        }
     }
 
     /// The secret of a hash.
@@ -127,27 +162,48 @@ mod tests {
         Secret::new(SecretKind::PullToken, bytes)
     }
 
-    #[test]
-    fn secrets_are_remembered_for_retries_and_not_longer() {
-        let (shown, at) = (Shown::default(), |second| Timestamp::new(second, 0));
-        let is_kept = |one: &Secret| shown.find(&one.hash()) == Some(one.clone());
-        shown.keep(&secret(0), at(0));
-        shown.keep(&secret(1), at(600));
-        assert!(is_kept(&secret(0)) && is_kept(&secret(1)));
-        shown.keep(&secret(2), at(601));
-        assert!(!is_kept(&secret(0)) && is_kept(&secret(1)) && is_kept(&secret(2)));
-        shown.forget(&secret(2));
-        assert!(is_kept(&secret(1)) && !is_kept(&secret(2)));
+    fn is_kept(shown: &Shown, at: usize) -> bool {
+        shown.find(&secret(at).hash()) == Some(secret(at))
     }
 
     #[test]
-    fn of_too_many_secrets_the_oldest_are_forgotten() {
-        let shown = Shown::default();
-        for at in 0..=SHOWN_SECRETS_MAX {
-            shown.keep(&secret(at), Timestamp::UNIX_EPOCH);
+    fn secrets_are_remembered_for_retries() {
+        let (shown, now) = (Shown::default(), Timestamp::UNIX_EPOCH);
+        shown.keep("alice", &secret(0), now);
+        shown.keep("bob", &secret(1), now);
+        assert!(is_kept(&shown, 0) && is_kept(&shown, 1) && !is_kept(&shown, 2));
+        shown.forget("bob", &secret(1));
+        assert!(is_kept(&shown, 0) && !is_kept(&shown, 1));
+        assert_eq!(shown.0.lock().unwrap().callers.len(), 1);
+    }
+
+    #[test]
+    fn a_caller_who_makes_many_forgets_its_own() {
+        let (shown, now) = (Shown::default(), Timestamp::UNIX_EPOCH);
+        shown.keep("alice", &secret(0), now);
+        for at in 1..=SHOWN_SECRETS_OF_CALLER_MAX + 1 {
+            shown.keep("mallory", &secret(at), now);
         }
+        assert!(is_kept(&shown, 0) && !is_kept(&shown, 1) && is_kept(&shown, 2));
+    }
+
+    #[test]
+    fn of_too_many_secrets_those_of_the_callers_with_most_are_forgotten() {
+        let (shown, at) = (Shown::default(), |second| Timestamp::new(second, 0));
+        shown.keep("alice", &secret(0), at(0));
+        shown.keep("alice", &secret(1), at(600));
+        for number in 2..=SHOWN_SECRETS_MAX {
+            let caller = format!("mallory-{}", number % 9);
+            shown.keep(&caller, &secret(number), at(600));
+        }
+        assert!(is_kept(&shown, 0) && is_kept(&shown, 1));
+        // First what no retry asks for any more, then another one of a caller with many.
+        shown.keep("alice", &secret(1_000_000), at(601));
+        assert!(!is_kept(&shown, 0) && is_kept(&shown, 1));
+        shown.keep("alice", &secret(1_000_001), at(601));
         let kept = shown.0.lock().unwrap();
-        assert_eq!((kept.secrets.len(), kept.order.len()), (SHOWN_SECRETS_MAX, SHOWN_SECRETS_MAX));
-        assert!(!kept.secrets.contains_key(secret(0).hash().bytes()));
+        assert_eq!(kept.secrets.len(), SHOWN_SECRETS_MAX);
+        let all: usize = kept.callers.values().map(VecDeque::len).sum();
+        assert_eq!((all, kept.callers["alice"].len()), (SHOWN_SECRETS_MAX, 3));
     }
 }

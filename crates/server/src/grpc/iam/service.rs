@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use capstan_engine::Snapshot;
+use capstan_engine::{PathBuf, Snapshot};
 use capstan_iam::{Actor, Operation, Response};
 use capstan_proto::v1::Consistency;
 use capstan_store::View;
@@ -291,6 +291,11 @@ impl Iam {
 }
 
 impl Writer<'_> {
+    /// The path of who calls; empty for the operator.
+    pub(super) fn caller(&self) -> &str {
+        self.actor.id().map_or("", PathBuf::as_str)
+    }
+
     /// Makes a change.
     ///
     /// # Errors

@@ -15,7 +15,7 @@ use super::kinds::{Groups, PullTokens};
 use super::service::{Iam, ListRequest, ListResponse, Meta};
 use super::{get, group, identity, list, objects, pull_token, resource, role, role_binding};
 use crate::RequestError;
-use crate::error::CallError;
+use crate::error::{CallError, StoreFailure};
 use crate::methods::Rpc;
 
 type RpcResult<T> = Result<Response<T>, Status>;
@@ -307,14 +307,15 @@ impl PullTokenService for Iam {
         let secret = pull_token::secret()?;
         let operation = pull_token::create(&request, secret.hash())?;
         let v1::CreatePullTokenRequest { request_id, validate_only, .. } = request;
-        let is_retried = !request_id.is_empty() && !validate_only;
-        if is_retried {
-            self.shown.keep(&secret, self.clock.now());
+        let caller = writer.caller().to_owned();
+        if !request_id.is_empty() && !validate_only {
+            self.shown.keep(&caller, &secret, self.clock.now());
         }
         let answered = writer.write(operation, Meta { request_id, validate_only }).await;
+        let unknown = RequestError::Store(StoreFailure::OutcomeUnknown);
         // After an unknown outcome the token may be there, and the retry shows it.
-        if matches!(&answered, Err(error) if !matches!(error, RequestError::Store(_))) {
-            self.shown.forget(&secret);
+        if matches!(&answered, Err(error) if *error != unknown) {
+            self.shown.forget(&caller, &secret);
         }
         let (Answer::PullToken(token, hash), revision) = answered? else {
             return Err(CallError::Bug { correlation: "answer".into() }.into());
@@ -325,7 +326,7 @@ impl PullTokenService for Iam {
         } else if hash == secret.hash() {
             secret.text()
         } else {
-            self.shown.forget(&secret);
+            self.shown.forget(&caller, &secret);
             let id = token.identity.id.clone();
             let earlier = self.shown.find(&hash);
             earlier.ok_or(RequestError::TokenAlreadyIssued { id })?.text()
