@@ -91,6 +91,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(writes, 20);
+        assert_eq!(writes, 22);
     }
 }
