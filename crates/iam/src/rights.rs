@@ -13,7 +13,6 @@ use capstan_engine::{
 
 use crate::Actor;
 use crate::limits::HELD_SCOPES_MAX;
-use crate::rules::grant::manages_access;
 
 /// What an actor can do, everywhere.
 #[derive(Clone, Debug)]
@@ -22,7 +21,7 @@ pub(crate) struct Rights<'s> {
     /// `None` for the operator, who lacks nothing.
     identity: Option<&'s PathBuf>,
     now: Timestamp,
-    /// Capabilities that do not count, whatever gives them (R7).
+    /// Capabilities that do not count.
     barred: Option<CapabilitySet>,
     /// What it holds, by scope, as far as it was asked: a batch, or a page of a list, asks many times for few scopes.
     held: RefCell<HashMap<PathBuf, Arc<Held>>>,
@@ -41,11 +40,10 @@ impl<'s> Rights<'s> {
         Some(Self { snapshot, identity, now, barred: None, held: RefCell::default() })
     }
 
-    /// Those of a pull token: what manages access does not count, whatever its role has come to hold since it was made.
-    pub(crate) fn of_pull_token(self) -> Self {
-        let catalog = self.snapshot.catalog();
-        let managing: Vec<_> = catalog.capabilities().filter(|name| manages_access(name)).collect();
-        Self { barred: Some(set(catalog, &managing)), ..self }
+    /// The same without some capabilities, whatever gives them.
+    pub(crate) fn without(self, barred: &[&str]) -> Self {
+        let barred = Some(set(self.snapshot.catalog(), barred));
+        Self { barred, ..self }
     }
 
     /// What counts of a role.

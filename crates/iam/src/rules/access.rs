@@ -6,6 +6,7 @@ use capstan_engine::{CapabilitySet, Path, PathBuf, Timestamp};
 
 use crate::limits::{WHO_COULD_EXAMINED_MAX, WHO_COULD_MAX};
 use crate::rights::{Rights, names, nothing, set};
+use crate::rules::grant::manages_access;
 use crate::view::View;
 use crate::{Actor, Cause, JudgeError, Refusal, Rule, RuleSet, State};
 
@@ -35,7 +36,9 @@ impl<'s> Access<'s> {
             && rules.keeps(Rule::PullToken)
             && view.identity(id.as_path())?.is_some_and(|one| one.is_pull_token())
         {
-            rights = rights.of_pull_token();
+            // R7, also if its role has come to hold more since the token was made.
+            let all = state.snapshot.catalog().capabilities();
+            rights = rights.without(&all.filter(|name| manages_access(name)).collect::<Vec<_>>());
         }
         Ok(Self { rules, view, actor, rights, now })
     }
