@@ -38,7 +38,7 @@ pub(super) fn create(
         Some(ttl) => after(context.now, ttl),
         // As long as the maker's own right lasts, if that is shorter.
         None => {
-            let bound = access.bound(&role, &CREATE, group);
+            let bound = access.bound_of(&role, &CREATE, group);
             let ends = after(context.now, PULL_TOKEN_TTL);
             bound.map_or(ends, |bound| bound.min(ends))
         }

@@ -82,10 +82,20 @@ impl Access<'_> {
     }
 
     /// When what is given by these capabilities must end at the latest; `None` for never (R14).
-    pub(crate) fn bound(&self, role: &Role, method: &[&str], scope: Path<'_>) -> Option<Timestamp> {
+    fn bound(&self, by: &CapabilitySet, scope: Path<'_>) -> Option<Timestamp> {
+        self.rights.until(by, scope).filter(|_| self.rules.keeps(Rule::Duration))
+    }
+
+    /// [`Self::bound`] of a role that is given by a method which needs these capabilities.
+    pub(crate) fn bound_of(
+        &self,
+        role: &Role,
+        method: &[&str],
+        scope: Path<'_>,
+    ) -> Option<Timestamp> {
         let mut by = set(self.view.snapshot().catalog(), method);
         by.add(&role.capabilities);
-        self.rights.until(&by, scope).filter(|_| self.rules.keeps(Rule::Duration))
+        self.bound(&by, scope)
     }
 
     /// R14: what is given by these capabilities ends no later than they do.
@@ -95,10 +105,7 @@ impl Access<'_> {
         scope: Path<'_>,
         ends: Option<Timestamp>,
     ) -> Result<(), JudgeError> {
-        let bound = match self.rights.until(by, scope) {
-            Some(bound) if self.rules.keeps(Rule::Duration) => bound,
-            _ => return Ok(()),
-        };
+        let Some(bound) = self.bound(by, scope) else { return Ok(()) };
         if ends.is_some_and(|ends| ends <= bound) {
             return Ok(());
         }

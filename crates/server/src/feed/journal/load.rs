@@ -94,20 +94,35 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
     Ok(quotas)
 }
 
-/// The pull tokens.
+/// The pull tokens. A credential proves the identity that it was made with, and no later one of the same id.
 fn tokens(view: &dyn View) -> anyhow::Result<Tokens> {
-    let (mut tokens, mut broken) = (Tokens::default(), None);
+    let (mut found, mut broken) = (vec![], None);
     view.scan(KeyRange::prefix(prefix::CREDENTIAL).bounds(), &mut |key, value| {
         match Credential::identity(key).zip(Credential::decode(value)) {
-            Some((identity, credential)) => tokens.insert(identity, &credential),
+            Some(one) => found.push(one),
             None => broken = Some(key.escape_ascii().to_string()),
         }
         broken.is_none()
     })?;
-    match broken {
-        None => Ok(tokens),
-        Some(key) => Err(anyhow!("the record `{key}` is no credential of a pull token")),
+    if let Some(key) = broken {
+        return Err(anyhow!("the record `{key}` is no credential of a pull token"));
     }
+    let mut tokens = Tokens::default();
+    for (identity, credential) in found {
+        let key = record::key(Kind::Identity, identity.as_path());
+        let object = view.get(&key)?.map(|value| record::decode(&key, &value)).transpose()?;
+        let is_its_own = matches!(
+            object,
+            Some(Object::Identity(one))
+                if one.is_pull_token() && one.meta.created == credential.created
+        );
+        anyhow::ensure!(
+            is_its_own,
+            "{CONTRADICTION}: `{identity}` has the secret of another token"
+        );
+        tokens.insert(identity, &credential);
+    }
+    Ok(tokens)
 }
 
 /// Calls `each` with all objects of a kind until it returns false.

@@ -122,6 +122,26 @@ async fn a_store_with_a_credential_that_is_none_is_not_served() {
     assert_eq!(error, "the record `tacme/x` is no credential of a pull token");
 }
 
+#[tokio::test]
+async fn a_secret_proves_no_later_identity_of_the_same_id() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let made = token(&running.as_alice(make(1)).await);
+    let (id, created) = (made.identity.id, made.identity.meta.created);
+    let expires_at = made.binding.expires_at.unwrap();
+    for (id, created, fits) in
+        [(&id, created, true), (&id, created + 1, false), (&path("alice"), created, false)]
+    {
+        let credential = Credential { created, expires_at, secret: secret(1).hash() };
+        let key = Credential::key(id.as_path()).into();
+        let side = vec![capstan_store::Op::Put { key, value: credential.encode().into() }];
+        let head = journal.head().await.unwrap();
+        journal.append(head, Batch { side, ..Batch::default() }).await.unwrap();
+        let loaded = load::load(&journal.view().await.unwrap());
+        assert_eq!(loaded.is_ok(), fits, "{loaded:?}");
+    }
+}
+
 /// No record of the audit log and no export has the secret or its hash.
 #[tokio::test]
 async fn the_hash_is_only_in_its_own_record_and_the_answer_for_a_retry() {
