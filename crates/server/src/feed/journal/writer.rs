@@ -10,11 +10,11 @@
 //! the same group. If the commit fails, nothing of the group is visible. After a failure nothing is written until
 //! the store has said which state it has.
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use capstan_engine::{PathBuf, Snapshot, Timestamp};
 use capstan_iam::Actor;
 use capstan_iam::audit::AuditRecord;
@@ -22,6 +22,7 @@ use capstan_policy::Credentials;
 use capstan_store::{AppendError, Batch, Head, Journal, StoreError, View};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use rpds::HashTrieSetSync;
 use tokio::sync::{oneshot, watch};
 
 use super::group::{Base, Group, Judge};
@@ -93,25 +94,31 @@ pub(crate) fn queue(metrics: &Arc<Metrics>) -> (Writes, Queue) {
     (Writes { queue, seen: Arc::default(), metrics: Arc::clone(metrics) }, Queue(receiver))
 }
 
-/// Callers that were noted in this hour, so that each is noted once.
+/// Callers that were noted in this hour, so that each is noted once. Whoever is noted is found without a lock: each request of
+/// Envoy asks.
 #[derive(Debug, Default)]
-struct Seen(Mutex<(i64, HashSet<PathBuf>)>);
+struct Seen(ArcSwap<SeenInHour>);
+
+#[derive(Debug, Default)]
+struct SeenInHour {
+    hour: i64,
+    callers: HashTrieSetSync<PathBuf>,
+}
 
 impl Seen {
     /// Whether a caller is to be noted now. Of more callers than are remembered, some are noted again.
     fn is_new(&self, caller: &PathBuf, now: Timestamp) -> bool {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (hour, callers) = &mut *seen;
-        if *hour != last_seen_hour(now) {
-            (*hour, *callers) = (last_seen_hour(now), HashSet::new());
-        }
-        if callers.contains(caller) {
+        let hour = last_seen_hour(now);
+        let knows = |seen: &SeenInHour| seen.hour == hour && seen.callers.contains(caller);
+        if knows(&self.0.load()) {
             return false;
         }
-        if callers.len() >= SEEN_CALLERS_MAX {
-            callers.clear();
-        }
-        callers.insert(caller.clone())
+        let before = self.0.rcu(|seen| {
+            let goes_on = seen.hour == hour && seen.callers.size() < SEEN_CALLERS_MAX;
+            let callers = if goes_on { seen.callers.clone() } else { HashTrieSetSync::new_sync() };
+            SeenInHour { hour, callers: callers.insert(caller.clone()) }
+        });
+        !knows(&before)
     }
 }
 
@@ -565,6 +572,6 @@ mod tests {
         // One more than are remembered: all may be noted again.
         assert!(seen.is_new(&caller(SEEN_CALLERS_MAX), at(2)));
         assert!(seen.is_new(&caller(1), at(2)));
-        assert!(seen.0.lock().unwrap().1.len() <= SEEN_CALLERS_MAX);
+        assert!(seen.0.load().callers.size() <= SEEN_CALLERS_MAX);
     }
 }
