@@ -9,7 +9,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor, MethodDescriptor, Value};
 
-const PROTOS: [&str; 11] = [
+const PROTOS: [&str; 12] = [
     "capstan/v1/decision.proto",
     "capstan/iam/v1/options.proto",
     "capstan/iam/v1/common.proto",
@@ -18,6 +18,7 @@ const PROTOS: [&str; 11] = [
     "capstan/iam/v1/role_binding.proto",
     "capstan/iam/v1/identity.proto",
     "capstan/iam/v1/pull_token.proto",
+    "capstan/iam/v1/group_invite.proto",
     "capstan/iam/v1/resource.proto",
     "capstan/iam/v1/policy.proto",
     "capstan/iam/v1/audit.proto",

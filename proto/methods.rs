@@ -91,6 +91,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(writes, 22);
+        assert_eq!(writes, 26);
     }
 }

@@ -10,6 +10,7 @@
 
 mod bindings;
 mod fields;
+mod group_invites;
 mod groups;
 mod identities;
 mod pull_tokens;
@@ -36,6 +37,10 @@ pub fn judge(
     operation: &Operation,
     context: &mut Context<'_>,
 ) -> Result<Outcome, JudgeError> {
+    if let Operation::AcceptGroupInvite(one) = operation {
+        // Who asks need not be registered, and takes nothing away.
+        return group_invites::accept(*rules, state, actor, one, context);
+    }
     let access = Access::new(*rules, *state, actor, context.now)?;
     let outcome = match operation {
         Operation::CreateGroup(one) => groups::create(&access, one, context),
@@ -55,6 +60,12 @@ pub fn judge(
         Operation::DeleteIdentity(one) => identities::delete(&access, one),
         Operation::CreatePullToken(one) => pull_tokens::create(&access, one, context),
         Operation::RevokePullToken(one) => pull_tokens::revoke(&access, one),
+        Operation::CreateGroupInvite(one) => group_invites::create(&access, one, context),
+        Operation::UpdateGroupInvite(one) => group_invites::update(&access, one, context),
+        Operation::DeleteGroupInvite(one) => group_invites::delete(&access, one),
+        Operation::AcceptGroupInvite(one) => {
+            group_invites::accept(*rules, state, actor, one, context)
+        }
         Operation::CreateResource(one) => resources::create(&access, one, context),
         Operation::UpdateResource(one) => resources::update(&access, one, context),
         Operation::DeleteResource(one) => resources::delete(&access, one),
@@ -72,17 +83,17 @@ struct Effects {
 
 impl Effects {
     fn create(&mut self, object: Object) {
-        self.changes.push(object.created());
+        self.changes.extend(object.created());
         self.change(None, Some(object));
     }
 
     fn update(&mut self, before: Object, after: Object) {
-        self.changes.push(after.updated());
+        self.changes.extend(after.updated());
         self.change(Some(before), Some(after));
     }
 
     fn delete(&mut self, object: Object) {
-        self.changes.push(object.deleted());
+        self.changes.extend(object.deleted());
         self.change(Some(object), None);
     }
 

@@ -36,17 +36,19 @@ pub use authentication::{
 };
 pub use judge::judge;
 pub use object::{
-    Group, Identity, Kind, Meta, Object, PULL_TOKEN, Resource, Role, RoleBinding, USER,
+    Group, GroupInvite, Identity, Incarnation, Kind, Meta, Object, PULL_TOKEN, Resource, Role,
+    RoleBinding, USER, check_email,
 };
 pub use operation::{
-    Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context, CreateGroup, CreateIdentity,
-    CreatePullToken, CreateResource, CreateRole, CreateRoleBinding, Delete, IdentityUpdate,
-    NewRoleBinding, ObjectChange, Operation, Outcome, PullToken, RemoveMember, Response,
-    UpdateGroup, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
+    AcceptGroupInvite, Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context,
+    CreateGroup, CreateGroupInvite, CreateIdentity, CreatePullToken, CreateResource, CreateRole,
+    CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding, ObjectChange, Operation, Outcome,
+    PullToken, RemoveMember, Response, UpdateGroup, UpdateGroupInvite, UpdateIdentity,
+    UpdateResource, UpdateRole, UpdateRoleBinding,
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};
 pub use rules::grant::manages_access;
 pub use rules::{Rule, RuleSet};
-pub use secret::{Credential, Secret, SecretHash, SecretKind};
+pub use secret::{Credential, InviteCode, Secret, SecretHash, SecretKind};
 pub use state::{Objects, ObjectsError, State};

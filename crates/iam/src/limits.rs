@@ -55,6 +55,15 @@ pub const PULL_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// The longest time that a pull token lives (contract, section 6).
 pub const PULL_TOKEN_TTL_MAX: Duration = Duration::from_secs(365 * 24 * 3_600);
 
+/// How long an invite can be accepted if its creator names no time (privileges, R6).
+pub const INVITE_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// The longest time for which an invite can be accepted (privileges, R6).
+pub const INVITE_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
+
+/// Bytes of an e-mail address of a caller (RFC 5321: a local part of 64, `@`, a domain of 255).
+pub const EMAIL_BYTES_MAX: usize = 320;
+
 /// Most bytes of the text of a refusal in the audit log.
 pub const AUDIT_TEXT_BYTES_MAX: usize = 4 * 1_024;
 

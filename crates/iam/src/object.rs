@@ -1,7 +1,9 @@
-//! The objects of the management plane: groups, roles, role bindings, identities and resources, whole.
+//! The objects of the management plane: groups, roles, role bindings, identities, resources and group invites, whole.
 //!
 //! The engine keeps of them what decides a question. The rest (descriptions, times, how an identity proves who it
-//! is) is read from the store. An object's `id` is its path, unique across all kinds.
+//! is, and all of an invite) is read from the store. An object's `id` is its path, unique across all kinds.
+
+mod group_invite;
 
 use std::fmt;
 
@@ -11,6 +13,8 @@ use capstan_engine::{
 };
 
 use crate::Authentication;
+
+pub use group_invite::{GroupInvite, check_email};
 
 /// The type of an identity that `PullTokenService` makes, and nothing else.
 pub const PULL_TOKEN: &str = "pull_token";
@@ -48,6 +52,15 @@ impl Meta {
     pub fn etag(&self) -> String {
         format!("{:x}", self.updated)
     }
+}
+
+/// An object of one life: another one that is made under the same id later is not it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incarnation {
+    /// Its path.
+    pub id: PathBuf,
+    /// The revision that made it.
+    pub created: u64,
 }
 
 /// A node of the tree: a root group is an organization, the others are folders.
@@ -152,12 +165,23 @@ pub enum Kind {
     Identity,
     /// [`Resource`].
     Resource,
+    /// [`GroupInvite`].
+    GroupInvite,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Group, Self::Role, Self::RoleBinding, Self::Identity, Self::Resource];
+    pub const ALL: [Self; 6] = [
+        Self::Group,
+        Self::Role,
+        Self::RoleBinding,
+        Self::Identity,
+        Self::Resource,
+        Self::GroupInvite,
+    ];
+
+    /// The kinds that decide no question: the engine does not know their objects.
+    pub const BESIDE: [Self; 1] = [Self::GroupInvite];
 
     /// Its name in events and audit records.
     #[must_use]
@@ -168,6 +192,7 @@ impl Kind {
             Self::RoleBinding => "role_binding",
             Self::Identity => "identity",
             Self::Resource => "resource",
+            Self::GroupInvite => "group_invite",
         }
     }
 }
@@ -191,6 +216,8 @@ pub enum Object {
     Identity(Identity),
     /// A resource.
     Resource(Resource),
+    /// A group invite.
+    GroupInvite(GroupInvite),
 }
 
 impl Object {
@@ -203,6 +230,7 @@ impl Object {
             Self::RoleBinding(_) => Kind::RoleBinding,
             Self::Identity(_) => Kind::Identity,
             Self::Resource(_) => Kind::Resource,
+            Self::GroupInvite(_) => Kind::GroupInvite,
         }
     }
 
@@ -215,6 +243,7 @@ impl Object {
             Self::RoleBinding(one) => &one.id,
             Self::Identity(one) => &one.id,
             Self::Resource(one) => &one.id,
+            Self::GroupInvite(one) => &one.id,
         }
     }
 
@@ -227,6 +256,35 @@ impl Object {
             Self::RoleBinding(one) => &one.meta,
             Self::Identity(one) => &one.meta,
             Self::Resource(one) => &one.meta,
+            Self::GroupInvite(one) => &one.meta,
+        }
+    }
+
+    /// The same, to be changed.
+    #[must_use]
+    pub const fn meta_mut(&mut self) -> &mut Meta {
+        match self {
+            Self::Group(one) => &mut one.meta,
+            Self::Role(one) => &mut one.meta,
+            Self::RoleBinding(one) => &mut one.meta,
+            Self::Identity(one) => &mut one.meta,
+            Self::Resource(one) => &mut one.meta,
+            Self::GroupInvite(one) => &mut one.meta,
+        }
+    }
+}
+
+impl Object {
+    /// The role that an object which the engine does not know promises; `None` for all others.
+    #[must_use]
+    pub fn promises(&self) -> Option<&str> {
+        match self {
+            Self::GroupInvite(one) => Some(&one.role),
+            Self::Group(_)
+            | Self::Role(_)
+            | Self::RoleBinding(_)
+            | Self::Identity(_)
+            | Self::Resource(_) => None,
         }
     }
 }
@@ -234,41 +292,44 @@ impl Object {
 // === Engine facts ===
 
 impl Object {
-    /// The change of the engine that makes it.
+    /// The change of the engine that makes it; `None` for what decides nothing.
     #[must_use]
-    pub fn created(&self) -> Change {
-        match self {
+    pub fn created(&self) -> Option<Change> {
+        Some(match self {
             Self::Group(one) => Change::CreateGroup(one.fact()),
             Self::Role(one) => Change::CreateRole(one.fact()),
             Self::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
             Self::Identity(one) => Change::CreateIdentity(one.fact()),
             Self::Resource(one) => Change::CreateResource(one.fact()),
-        }
+            Self::GroupInvite(_) => return None,
+        })
     }
 
-    /// The change of the engine that makes the one with its path be as it is.
+    /// The change of the engine that makes the one with its path be as it is; `None` for what decides nothing.
     #[must_use]
-    pub fn updated(&self) -> Change {
-        match self {
+    pub fn updated(&self) -> Option<Change> {
+        Some(match self {
             Self::Group(one) => Change::UpdateGroup(one.fact()),
             Self::Role(one) => Change::UpdateRole(one.fact()),
             Self::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
             Self::Identity(one) => Change::UpdateIdentity(one.fact()),
             Self::Resource(one) => Change::UpdateResource(one.fact()),
-        }
+            Self::GroupInvite(_) => return None,
+        })
     }
 
-    /// The change of the engine that deletes it.
+    /// The change of the engine that deletes it; `None` for what decides nothing.
     #[must_use]
-    pub fn deleted(&self) -> Change {
+    pub fn deleted(&self) -> Option<Change> {
         let id = self.id().clone();
-        match self {
+        Some(match self {
             Self::Group(_) => Change::DeleteGroup(id),
             Self::Role(_) => Change::DeleteRole(id),
             Self::RoleBinding(_) => Change::DeleteRoleBinding(id),
             Self::Identity(_) => Change::DeleteIdentity(id),
             Self::Resource(_) => Change::DeleteResource(id),
-        }
+            Self::GroupInvite(_) => return None,
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use capstan_engine::{Change, Condition, PathBuf, Properties, Timestamp};
 
 use crate::{
-    Authentication, Group, Identity, Kind, Object, Resource, Role, RoleBinding, SecretHash,
+    Authentication, Group, GroupInvite, Identity, Kind, Object, Resource, Role, RoleBinding,
+    SecretHash,
 };
 
 /// Who asks.
@@ -100,6 +101,14 @@ pub enum Operation {
     CreatePullToken(CreatePullToken),
     /// Deletes a pull token and its binding.
     RevokePullToken(Delete),
+    /// Makes an invite.
+    CreateGroupInvite(CreateGroupInvite),
+    /// Changes the texts of an invite.
+    UpdateGroupInvite(UpdateGroupInvite),
+    /// Deletes an invite.
+    DeleteGroupInvite(Delete),
+    /// Binds the caller to the role of an invite.
+    AcceptGroupInvite(AcceptGroupInvite),
     /// Registers a resource.
     CreateResource(CreateResource),
     /// Changes a registered resource.
@@ -321,6 +330,55 @@ pub struct CreatePullToken {
     pub secret: SecretHash,
 }
 
+/// See [`Operation::CreateGroupInvite`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateGroupInvite {
+    /// The group.
+    pub parent: PathBuf,
+    /// The path; one is made if there is none.
+    pub id: Option<PathBuf>,
+    /// Display name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// A built-in role's name or a custom role's path.
+    pub role: Box<str>,
+    /// Who may accept it.
+    pub email: Option<String>,
+    /// Whether the first who accepts uses it up.
+    pub single_use: bool,
+    /// How long it can be accepted. Without one, [`INVITE_TTL`](crate::limits::INVITE_TTL).
+    pub ttl: Option<Duration>,
+    /// The hash of its code.
+    pub code: SecretHash,
+}
+
+/// See [`Operation::UpdateGroupInvite`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateGroupInvite {
+    /// The invite.
+    pub id: PathBuf,
+    /// Display name.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// The role, which must be what it is.
+    pub role: Option<String>,
+    /// The address, which must be what it is.
+    pub email: Option<String>,
+    /// Whether it is used up, which must be what it is.
+    pub single_use: Option<bool>,
+    /// The etag that the object must have.
+    pub etag: Option<String>,
+}
+
+/// See [`Operation::AcceptGroupInvite`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AcceptGroupInvite {
+    /// The hash of the code; `None` if the text is no code at all.
+    pub code: Option<SecretHash>,
+}
+
 /// See [`Operation::CreateResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateResource {
@@ -377,6 +435,10 @@ impl Operation {
             Self::DeleteIdentity(_) => "IdentityService/DeleteIdentity",
             Self::CreatePullToken(_) => "PullTokenService/CreatePullToken",
             Self::RevokePullToken(_) => "PullTokenService/RevokePullToken",
+            Self::CreateGroupInvite(_) => "GroupInviteService/CreateGroupInvite",
+            Self::UpdateGroupInvite(_) => "GroupInviteService/UpdateGroupInvite",
+            Self::DeleteGroupInvite(_) => "GroupInviteService/DeleteGroupInvite",
+            Self::AcceptGroupInvite(_) => "GroupInviteService/AcceptGroupInvite",
             Self::CreateResource(_) => "ResourceService/CreateResource",
             Self::UpdateResource(_) => "ResourceService/UpdateResource",
             Self::DeleteResource(_) => "ResourceService/DeleteResource",
@@ -389,7 +451,8 @@ impl Operation {
         match self {
             Self::CreateGroup(_) => Some(Kind::Group),
             Self::CreateRole(_) => Some(Kind::Role),
-            Self::CreateRoleBinding(_) => Some(Kind::RoleBinding),
+            Self::CreateRoleBinding(_) | Self::AcceptGroupInvite(_) => Some(Kind::RoleBinding),
+            Self::CreateGroupInvite(_) => Some(Kind::GroupInvite),
             Self::CreateIdentity(_) | Self::CreatePullToken(_) => Some(Kind::Identity),
             Self::CreateResource(_) => Some(Kind::Resource),
             _ => None,
@@ -413,6 +476,9 @@ impl Operation {
             Self::CreateIdentity(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateIdentity(one) => Some(&one.id),
             Self::CreatePullToken(one) => Some(&one.group),
+            Self::CreateGroupInvite(one) => one.id.as_ref().or(Some(&one.parent)),
+            Self::UpdateGroupInvite(one) => Some(&one.id),
+            Self::AcceptGroupInvite(_) => None,
             Self::CreateResource(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateResource(one) => Some(&one.id),
             Self::DeleteGroup(one)
@@ -420,6 +486,7 @@ impl Operation {
             | Self::DeleteRoleBinding(one)
             | Self::DeleteIdentity(one)
             | Self::RevokePullToken(one)
+            | Self::DeleteGroupInvite(one)
             | Self::DeleteResource(one) => Some(&one.id),
         }
     }
@@ -484,6 +551,10 @@ pub enum Response {
     Resource(Resource),
     /// The pull token, and the hash of its secret, which is stored beside it.
     PullToken(Box<PullToken>, SecretHash),
+    /// The invite as it is now.
+    GroupInvite(GroupInvite),
+    /// A new invite, and the hash of its code, which is stored beside it.
+    NewGroupInvite(Box<GroupInvite>, SecretHash),
     /// Nothing but the revision.
     Deleted,
 }

@@ -125,6 +125,7 @@ impl<'s> Reader<'s> {
                 let capability = resource_capability(catalog, &resource.kind, "list");
                 holds(&capability, parent_or_self(resource.id.as_path()))
             }
+            Object::GroupInvite(invite) => holds("group_invites.list", invite.group()),
         };
         if is_seen { shown(false, object.clone()) } else { Ok(None) }
     }
@@ -167,6 +168,7 @@ const fn list_capability(kind: Kind) -> &'static str {
         Kind::Role => "roles.list",
         Kind::RoleBinding => "role_bindings.list",
         Kind::Identity => "identity.list",
+        Kind::GroupInvite => "group_invites.list",
     }
 }
 

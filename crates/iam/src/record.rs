@@ -1,7 +1,7 @@
 //! Objects as the store keeps them: a key and a value each.
 //!
 //! ```text
-//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource   then the path
+//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource, v invite   then the path
 //! value:  a protobuf message of this file, without the path
 //! ```
 //!
@@ -25,8 +25,8 @@ use thiserror::Error;
 use self::messages::*;
 use crate::object::parent_or_self;
 use crate::{
-    Authentication, ClaimMatch, ClientCertificate, Group, Identity, Kind, Match, Meta, Object,
-    Resource, Role, RoleBinding, StaticKeys,
+    Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Incarnation, Kind,
+    Match, Meta, Object, Resource, Role, RoleBinding, StaticKeys,
 };
 
 /// First bytes of keys that hold no object.
@@ -43,6 +43,10 @@ pub mod prefix {
     pub const CREDENTIAL: u8 = b't';
     /// Who made an object, for quotas.
     pub const CREATOR: u8 = b'o';
+    /// Invites, by the hashes of their codes.
+    pub const INVITE_CODE: u8 = b'c';
+    /// Objects that promise a role, by the role.
+    pub const PROMISE: u8 = b'p';
 }
 
 /// What is not the record of an object.
@@ -70,6 +74,7 @@ const fn prefix_of(kind: Kind) -> u8 {
         Kind::Identity => b'i',
         Kind::RoleBinding => b'b',
         Kind::Resource => b's',
+        Kind::GroupInvite => b'v',
     }
 }
 
@@ -155,6 +160,24 @@ impl KeyRange {
     }
 }
 
+/// The key that says that an object promises a role: the role, a NUL byte, and the key of the object. It has no value.
+#[must_use]
+pub fn promise_key(role: &str, object: &[u8]) -> Vec<u8> {
+    [&[prefix::PROMISE], role.as_bytes(), &[0], object].concat()
+}
+
+/// The range of the keys of a role's promises.
+#[must_use]
+pub fn promises_of(role: &str) -> KeyRange {
+    let start = promise_key(role, &[]);
+    let mut end = start.clone();
+    // The byte after the NUL.
+    if let Some(last) = end.last_mut() {
+        *last = 1;
+    }
+    KeyRange { start, end }
+}
+
 // === Encoding ===
 
 /// The value of an object.
@@ -183,6 +206,22 @@ pub fn encode(object: &Object) -> Vec<u8> {
             }
             .encode_to_vec()
         }
+        Object::GroupInvite(invite) => encode_invite(invite).encode_to_vec(),
+    }
+}
+
+fn encode_invite(invite: &GroupInvite) -> InviteRecord {
+    InviteRecord {
+        meta: Some(encode_meta(&invite.meta)),
+        name: invite.name.clone(),
+        description: invite.description.clone(),
+        role: invite.role.to_string(),
+        role_created: invite.role_created,
+        email: invite.email.clone(),
+        single_use: invite.single_use,
+        expires_at: Some(encode_time(invite.expires_at)),
+        creator: invite.creator.as_ref().map(|it| it.id.to_string()),
+        creator_created: invite.creator.as_ref().map_or(0, |it| it.created),
     }
 }
 
@@ -329,6 +368,27 @@ fn decode_value(kind: Kind, id: PathBuf, value: &[u8]) -> Result<Object, Problem
             let (meta, properties) = (decode_meta(meta)?, decode_properties(properties)?);
             Object::Resource(Resource { id, name, description, kind, properties, meta })
         }
+        Kind::GroupInvite => Object::GroupInvite(decode_invite(id, InviteRecord::decode(value)?)?),
+    })
+}
+
+fn decode_invite(id: PathBuf, record: InviteRecord) -> Result<GroupInvite, Problem> {
+    let InviteRecord { meta, name, description, role, role_created, email, .. } = record;
+    let creator = record.creator.map(|creator| {
+        let created = record.creator_created;
+        Ok::<_, Problem>(Incarnation { id: parse("creator", creator)?, created })
+    });
+    Ok(GroupInvite {
+        id,
+        name,
+        description,
+        role: role.into(),
+        role_created,
+        email,
+        single_use: record.single_use,
+        expires_at: decode_time(record.expires_at.ok_or_else(|| absent("expires_at"))?),
+        creator: creator.transpose()?,
+        meta: decode_meta(meta)?,
     })
 }
 

@@ -102,7 +102,7 @@ pub enum Cause {
         /// What is there.
         contents: Kind,
     },
-    /// The role is bound.
+    /// The role is bound or promised.
     RoleInUse {
         /// The role.
         id: PathBuf,
@@ -129,6 +129,9 @@ pub enum Cause {
         /// The first capability that is not allowed; `None` if the caller may not see what the role holds.
         capability: Option<String>,
     },
+    /// A code that lets nobody join: unknown, used, ended, for somebody else, or of a creator who could not give the role
+    /// any more.
+    InviteInvalid,
     /// The object was changed in the meantime: its etag is another one.
     Conflict {
         /// The object.
@@ -161,7 +164,7 @@ impl Cause {
     pub const fn code(&self) -> Code {
         match self {
             Self::AuthnFailed => Code::Unauthenticated,
-            Self::NotFound => Code::NotFound,
+            Self::NotFound | Self::InviteInvalid => Code::NotFound,
             Self::MissingCapability { .. }
             | Self::OperatorOnly { .. }
             | Self::DurationExceeded { .. } => Code::PermissionDenied,
@@ -193,6 +196,7 @@ impl Cause {
             Self::LastOwner { .. } => "LAST_OWNER",
             Self::PullToken { .. } => "PULL_TOKEN",
             Self::RoleNotAllowed { .. } => "ROLE_NOT_ALLOWED",
+            Self::InviteInvalid => "INVITE_INVALID",
             Self::Conflict { .. } => "CONFLICT",
         })
     }
@@ -305,7 +309,7 @@ impl fmt::Display for Text<'_> {
                 )?;
             }
             Cause::RoleInUse { id } => {
-                write!(f, "role `{id}` is still bound, delete its role bindings first")?;
+                write!(f, "role `{id}` is still in use, delete its role bindings and invites first")?;
             }
             Cause::BuiltIn { id } => {
                 write!(
@@ -319,8 +323,8 @@ impl fmt::Display for Text<'_> {
             Cause::PullToken { id } => {
                 write!(
                     f,
-                    "`{id}` is a pull token: only its name and description change, and its role binding is the \
-                     one made with it"
+                    "`{id}` is a pull token: only its name and description change, its role binding is the one \
+                     made with it, and it accepts no invite"
                 )?;
             }
             Cause::RoleNotAllowed { role, capability } => {
@@ -329,6 +333,10 @@ impl fmt::Display for Text<'_> {
                     write!(f, " by `{capability}`")?;
                 }
             }
+            Cause::InviteInvalid => f.write_str(
+                "the invite cannot be accepted: its code is wrong or used, it has ended, it is for another e-mail address, or \
+                 whoever made it may not invite any more; ask for a new one",
+            )?,
             Cause::Conflict { id } => {
                 write!(
                     f,

@@ -29,6 +29,8 @@ pub enum Rule {
     RoleScope,
     /// R5: an update of a binding is a delete and a create.
     BindingUpdate,
+    /// R6: an invite promises what its creator holds, now and when it is accepted; one that manages access is for one address.
+    Invite,
     /// R7: a pull token has a role that manages no access, and that its maker holds.
     PullToken,
     /// R8: changing how an identity authenticates, or properties that conditions test.
@@ -53,12 +55,13 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Grant,
         Self::RoleCreate,
         Self::RoleUpdate,
         Self::RoleScope,
         Self::BindingUpdate,
+        Self::Invite,
         Self::PullToken,
         Self::CredentialChange,
         Self::LastOwner,
@@ -80,6 +83,7 @@ impl Rule {
             Self::RoleUpdate => "R3",
             Self::RoleScope => "R4",
             Self::BindingUpdate => "R5",
+            Self::Invite => "R6",
             Self::PullToken => "R7",
             Self::CredentialChange => "R8",
             Self::LastOwner => "R11",
@@ -105,6 +109,9 @@ impl Rule {
             Self::RoleUpdate => "who changes a role holds what is added or removed at its group",
             Self::RoleScope => "a custom role is bound at or below the group that owns it",
             Self::BindingUpdate => "changing a binding is deleting it and creating another",
+            Self::Invite => {
+                "an invite promises what its creator holds there, when it is made and when it is accepted"
+            }
             Self::PullToken => {
                 "a pull token has a role that manages no access, all of which its maker holds there"
             }

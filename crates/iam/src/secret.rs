@@ -28,6 +28,8 @@ const CHECKSUM_CHARS: usize = 7;
 pub enum SecretKind {
     /// A pull token.
     PullToken,
+    /// A group invite.
+    GroupInvite,
 }
 
 impl SecretKind {
@@ -36,6 +38,7 @@ impl SecretKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::PullToken => "capstan_pt_",
+            Self::GroupInvite => "capstan_inv_",
         }
     }
 }
@@ -170,6 +173,50 @@ impl Credential {
     }
 }
 
+/// What the store keeps to find an invite by its code, apart from the invite.
+///
+/// ```text
+/// key `c` `h`, then SHA-256 of the code: 32 bytes ─▶ create revision of the invite: u64, then its path
+/// key `c` `i`, then the path of the invite        ─▶ SHA-256 of the code: 32 bytes
+/// ```
+///
+/// Numbers are big-endian. The second one is for the delete of an invite, whose code is not known then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InviteCode {
+    /// The path of the invite.
+    pub invite: PathBuf,
+    /// Its create revision: an invite that is made again under the same id has another code.
+    pub created: u64,
+}
+
+impl InviteCode {
+    /// The key by the hash of the code.
+    #[must_use]
+    pub fn key(code: &SecretHash) -> Vec<u8> {
+        [&[prefix::INVITE_CODE, b'h'], &code.bytes()[..]].concat()
+    }
+
+    /// The key by the path of the invite. Its value is the hash.
+    #[must_use]
+    pub fn key_of_invite(invite: Path<'_>) -> Vec<u8> {
+        [&[prefix::INVITE_CODE, b'i'], invite.as_str().as_bytes()].concat()
+    }
+
+    /// The value by the hash of the code.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        [&self.created.to_be_bytes(), self.invite.as_str().as_bytes()].concat()
+    }
+
+    /// Reads what [`Self::encode`] made; `None` if it is something else.
+    #[must_use]
+    pub fn decode(value: &[u8]) -> Option<Self> {
+        let (created, path) = value.split_first_chunk()?;
+        let invite = std::str::from_utf8(path).ok()?.parse().ok()?;
+        Some(Self { invite, created: u64::from_be_bytes(*created) })
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Secret").field("kind", &self.kind).finish_non_exhaustive()
@@ -235,6 +282,26 @@ mod tests {
         assert_eq!(key, b"tacme/x");
         assert_eq!(Credential::identity(&key).unwrap().as_str(), "acme/x");
         assert_eq!(Credential::identity(b"iacme/x"), None);
+    }
+
+    #[test]
+    fn a_code_is_found_again_as_it_was_kept() {
+        let code = InviteCode { invite: "acme/x".parse().unwrap(), created: 1 << 40 | 7 };
+        assert_eq!(InviteCode::decode(&code.encode()), Some(code.clone()));
+        assert_eq!(InviteCode::decode(&code.encode()[..8]), None, "no path");
+        assert_eq!(InviteCode::decode(b"short"), None);
+        assert_eq!(InviteCode::key(&SecretHash([9; 32])), [&b"ch"[..], &[9; 32]].concat());
+        assert_eq!(InviteCode::key_of_invite(code.invite.as_path()), b"ciacme/x");
+    }
+
+    /// A secret of one kind is none of another, and has another hash.
+    #[test]
+    fn kinds_of_secrets_are_told_apart() {
+        let [token, invite] =
+            [SecretKind::PullToken, SecretKind::GroupInvite].map(|kind| Secret::new(kind, [7; 32]));
+        assert!(!token.hash().is(&invite.hash()));
+        assert_eq!(Secret::parse(SecretKind::PullToken, &invite.text()), None);
+        assert_eq!(Secret::parse(SecretKind::GroupInvite, &invite.text()), Some(invite));
     }
 
     #[test]

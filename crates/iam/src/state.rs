@@ -3,7 +3,7 @@
 use capstan_engine::{Path, Snapshot};
 use thiserror::Error;
 
-use crate::{Kind, Object};
+use crate::{InviteCode, Kind, Object, SecretHash};
 
 /// The objects could not be read, so nothing is judged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -31,6 +31,38 @@ pub trait Objects {
         at: Option<Path<'_>>,
         each: &mut dyn FnMut(Object) -> bool,
     ) -> Result<(), ObjectsError>;
+
+    /// The path and the create revision of the invite with this code.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    fn invite(&self, code: &SecretHash) -> Result<Option<InviteCode>, ObjectsError>;
+
+    /// Whether an object that the engine does not know promises this role (see [`Object::promises`]).
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    fn is_promised(&self, role: &str) -> Result<bool, ObjectsError>;
+
+    /// Whether the path names an object that the engine does not know.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    fn is_taken_beside(&self, id: Path<'_>) -> Result<bool, ObjectsError> {
+        // None of them is at the root.
+        if id.parent().is_none() {
+            return Ok(false);
+        }
+        for kind in Kind::BESIDE {
+            if self.get(kind, id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 /// One revision: the state before an operation.

@@ -2,7 +2,7 @@
 
 use capstan_engine::{Path, PathBuf, Snapshot};
 
-use crate::{Group, Identity, Kind, Object, ObjectsError, Resource, Role, State};
+use crate::{Group, GroupInvite, Identity, Kind, Object, ObjectsError, Resource, Role, State};
 
 /// A state, with the reads that the rules share.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +57,14 @@ impl<'s> View<'s> {
         }
     }
 
+    pub(crate) fn invite(&self, id: Path<'_>) -> Result<Option<GroupInvite>, ObjectsError> {
+        match self.get(Kind::GroupInvite, id)? {
+            Some(Object::GroupInvite(found)) => Ok(Some(found)),
+            Some(_) => Err(other_kind(id)),
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn is_group(&self, id: Path<'_>) -> bool {
         self.snapshot().is_group(id)
     }
@@ -68,12 +76,15 @@ impl<'s> View<'s> {
 
     /// Whether the path names anything. An identity that is bound and not registered is there for everything but
     /// its own registration.
-    pub(crate) fn is_taken(&self, id: Path<'_>, by: Kind) -> bool {
+    pub(crate) fn is_taken(&self, id: Path<'_>, by: Kind) -> Result<bool, ObjectsError> {
         let is_its_own = || {
             let state = self.snapshot().identity_state(id);
             state.is_some_and(|state| !state.registered)
         };
-        self.snapshot().is_taken(id) && !(by == Kind::Identity && is_its_own())
+        if self.snapshot().is_taken(id) {
+            return Ok(!(by == Kind::Identity && is_its_own()));
+        }
+        self.0.objects.is_taken_beside(id)
     }
 
     /// The first kind of object below a group that keeps it from being deleted.

@@ -322,11 +322,6 @@ pub const PAGE_REST_BYTES: usize = 4_096;
 /// Bytes of a page token of a management list. The longest id, with nonce, revision and authentication tag, takes 1,430.
 pub const PAGE_TOKEN_BYTES_MAX: usize = 2_048;
 
-// === Callers ===
-
-/// Bytes of an e-mail address of a caller (RFC 5321: a local part of 64, `@`, a domain of 255).
-pub const EMAIL_BYTES_MAX: usize = 320;
-
 // === Requests of Envoy ===
 
 /// Bytes of the path and query of a request that Envoy asks about: what common servers take.

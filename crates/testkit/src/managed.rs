@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use capstan_engine::{Catalog, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
 use capstan_iam::{
-    Actor, Context, JudgeError, Kind, Meta, Object, Objects, ObjectsError, Operation, Outcome,
-    Reader, Refusal, Role, RoleBinding, RuleSet, State, judge,
+    Actor, Context, InviteCode, JudgeError, Kind, Meta, Object, Objects, ObjectsError, Operation,
+    Outcome, Reader, Refusal, Response, Role, RoleBinding, RuleSet, SecretHash, State, judge,
 };
 
 pub use effective::{Bindings, Bits, bits, named, role_bits};
@@ -23,6 +23,8 @@ pub struct Managed {
     writer: Writer,
     snapshot: Arc<Snapshot>,
     objects: BTreeMap<(Kind, String), Object>,
+    /// Invites by the hashes of their codes.
+    codes: BTreeMap<[u8; 32], InviteCode>,
     /// The time of operations and reads.
     pub now: Timestamp,
     /// The rules that are kept.
@@ -50,6 +52,7 @@ impl Managed {
             writer: Writer::new(&snapshot),
             snapshot,
             objects: BTreeMap::new(),
+            codes: BTreeMap::new(),
             now: T0,
             rules: RuleSet::FULL,
             judges_before: true,
@@ -180,6 +183,10 @@ impl Managed {
             self.ids += 4_000;
             self.snapshot = self.writer.publish(self.revision() + 1);
         }
+        if let Response::NewGroupInvite(invite, code) = &outcome.response {
+            let found = InviteCode { invite: invite.id.clone(), created: invite.meta.created };
+            self.codes.insert(*code.bytes(), found);
+        }
         for change in &outcome.objects {
             let key = (change.kind, change.id.as_str().to_owned());
             match &change.after {
@@ -196,10 +203,21 @@ impl Managed {
     ///
     /// The engine refuses it.
     pub fn put(&mut self, object: Object) -> Result<(), capstan_engine::ApplyError> {
-        self.writer.apply([object.created()])?;
+        self.writer.apply(object.created())?;
         self.snapshot = self.writer.publish(self.revision() + 1);
         self.objects.insert((object.kind(), object.id().as_str().to_owned()), object);
         Ok(())
+    }
+
+    /// Replaces an object that decides nothing.
+    pub fn replace(&mut self, object: Object) {
+        self.objects.insert((object.kind(), object.id().as_str().to_owned()), object);
+    }
+
+    /// The path of the invite with the code of this number.
+    #[must_use]
+    pub fn invite(&self, code: u8) -> Option<PathBuf> {
+        self.codes.get(&[code; 32]).map(|found| found.invite.clone())
     }
 
     /// Whoever reads as an actor.
@@ -279,5 +297,13 @@ impl Objects for Managed {
             }
         }
         Ok(())
+    }
+
+    fn invite(&self, code: &SecretHash) -> Result<Option<InviteCode>, ObjectsError> {
+        Ok(self.codes.get(code.bytes()).cloned())
+    }
+
+    fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
+        Ok(self.objects.values().any(|object| object.promises() == Some(role)))
     }
 }

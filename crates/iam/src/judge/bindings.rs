@@ -6,7 +6,7 @@ use std::sync::Arc;
 use capstan_engine::{self as engine, Condition, PathBuf, Role};
 
 use super::Effects;
-use super::fields::{check_conditions, check_etag, check_texts, new_path};
+use super::fields::{check_conditions, check_etag, check_texts, free_binding_id, new_path};
 use crate::limits::BATCH_BINDINGS_MAX;
 use crate::object::parent_or_self;
 use crate::rules::access::Access;
@@ -142,11 +142,7 @@ impl Made {
                 );
             }
             Some(_) => new_path(access, Kind::RoleBinding, Some(scope), new.id.as_ref(), context)?,
-            None => {
-                let deep =
-                    || Refusal::invalid("parent", "it is as deep or as long as a path can be");
-                access.view.snapshot().free_binding_id(&fact).ok_or_else(deep)?
-            }
+            None => free_binding_id(access, &fact, "parent", context)?,
         };
         if !self.ids.insert(id.clone()) {
             let cause = Cause::AlreadyExists { id, same_binding: false };

@@ -1,12 +1,19 @@
 //! Checks of single fields of a request, and paths of new objects.
 
-use capstan_engine::{CONDITIONS_MAX, Condition, Path, PathBuf, Properties};
+use std::time::Duration;
+
+use capstan_engine::{
+    self as engine, CONDITIONS_MAX, Condition, Path, PathBuf, Properties, Timestamp,
+};
 
 use crate::fields;
 use crate::rules::access::Access;
 use crate::{Cause, Context, JudgeError, Kind, Meta, Refusal};
 
-fn in_field(field: impl Into<String>, checked: Result<(), String>) -> Result<(), Box<Refusal>> {
+pub(super) fn in_field(
+    field: impl Into<String>,
+    checked: Result<(), String>,
+) -> Result<(), Box<Refusal>> {
     checked.map_err(|problem| Refusal::invalid(field, problem))
 }
 
@@ -75,7 +82,7 @@ pub(super) fn new_path(
     let Some(id) = id else {
         loop {
             let made = made_path(parent, context)?;
-            if !access.view.is_taken(made.as_path(), kind) {
+            if !access.view.is_taken(made.as_path(), kind)? {
                 return Ok(made);
             }
         }
@@ -85,9 +92,33 @@ pub(super) fn new_path(
     Ok(id.clone())
 }
 
+/// The path of a new binding without one: derived from it, or a new one if that is taken. `field` is what is refused if none
+/// fits below the scope.
+pub(super) fn free_binding_id(
+    access: &Access<'_>,
+    binding: &engine::RoleBinding,
+    field: &str,
+    context: &mut Context<'_>,
+) -> Result<PathBuf, JudgeError> {
+    let deep = || Refusal::invalid(field, "it is as deep or as long as a path can be");
+    let id = access.view.snapshot().free_binding_id(binding).ok_or_else(deep)?;
+    if access.view.0.objects.is_taken_beside(id.as_path())? {
+        return new_path(access, Kind::RoleBinding, Some(binding.scope.as_path()), None, context);
+    }
+    Ok(id)
+}
+
+/// The time a while later.
+pub(super) fn after(now: Timestamp, ttl: Duration) -> Timestamp {
+    let nanos = now.nanos() + ttl.subsec_nanos();
+    let (more, nanos) = if nanos < 1_000_000_000 { (0, nanos) } else { (1, nanos - 1_000_000_000) };
+    let seconds = now.seconds().saturating_add_unsigned(ttl.as_secs()).saturating_add(more);
+    Timestamp::new(seconds, nanos)
+}
+
 /// A path that names nothing yet.
 pub(super) fn free(access: &Access<'_>, kind: Kind, id: &PathBuf) -> Result<(), JudgeError> {
-    if access.view.is_taken(id.as_path(), kind) {
+    if access.view.is_taken(id.as_path(), kind)? {
         let cause = Cause::AlreadyExists { id: id.clone(), same_binding: false };
         return Err(Refusal::open(None, cause).into());
     }

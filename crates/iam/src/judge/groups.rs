@@ -4,6 +4,7 @@ use capstan_engine::{self as engine, PathBuf};
 
 use super::Effects;
 use super::fields::{check_etag, check_texts, new_path};
+use super::group_invites;
 use crate::rules::access::Access;
 use crate::{
     Cause, Context, CreateGroup, Delete, Group, JudgeError, Kind, Meta, Object, Outcome, Refusal,
@@ -107,7 +108,7 @@ pub(super) fn update(
     Ok(effects.answer(Response::Group(after)))
 }
 
-/// Deletes a group that is empty. The bindings at it go with it, each judged as its own delete.
+/// Deletes a group that is empty. The bindings and invites at it go with it, each judged as its own delete.
 pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, JudgeError> {
     let id = delete.id.as_path();
     access.require(&["groups.delete"], id)?;
@@ -118,6 +119,7 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     }
     let mut effects = Effects::default();
     delete_bindings_at(access, &group.id, &mut effects)?;
+    group_invites::delete_all_at(access, id, &mut effects)?;
     effects.delete(Object::Group(group));
     Ok(effects.answer(Response::Deleted))
 }

@@ -1,11 +1,9 @@
 //! Pull tokens (R7): identities with one binding, which a secret proves.
 
-use std::time::Duration;
-
 use capstan_engine::{self as engine, Path, Properties, Timestamp};
 
 use super::Effects;
-use super::fields::{check_field, new_path};
+use super::fields::{after, check_field, free_binding_id, new_path};
 use crate::limits::{PULL_TOKEN_TTL, PULL_TOKEN_TTL_MAX};
 use crate::rules::access::Access;
 use crate::{
@@ -55,7 +53,7 @@ pub(super) fn create(
         authentication: None,
         meta,
     };
-    let binding = binding(access, &identity, new, ends)?;
+    let binding = binding(access, &identity, new, ends, context)?;
     let mut effects = Effects::default();
     effects.create(Object::Identity(identity.clone()));
     effects.create(Object::RoleBinding(binding.clone()));
@@ -75,20 +73,14 @@ fn of_group(mut error: JudgeError) -> JudgeError {
     error
 }
 
-fn after(now: Timestamp, ttl: Duration) -> Timestamp {
-    let nanos = now.nanos() + ttl.subsec_nanos();
-    let (more, nanos) = if nanos < 1_000_000_000 { (0, nanos) } else { (1, nanos - 1_000_000_000) };
-    let seconds = now.seconds().saturating_add_unsigned(ttl.as_secs()).saturating_add(more);
-    Timestamp::new(seconds, nanos)
-}
-
 /// The only binding of a token.
 fn binding(
     access: &Access<'_>,
     identity: &Identity,
     new: &CreatePullToken,
     ends: Timestamp,
-) -> Result<RoleBinding, Box<Refusal>> {
+    context: &mut Context<'_>,
+) -> Result<RoleBinding, JudgeError> {
     let fact = engine::RoleBinding {
         id: None,
         identity: identity.id.clone(),
@@ -97,8 +89,7 @@ fn binding(
         expires_at: Some(ends),
         when: vec![],
     };
-    let deep = || Refusal::invalid("group", "it is as deep or as long as a path can be");
-    let id = access.view.snapshot().free_binding_id(&fact).ok_or_else(deep)?;
+    let id = free_binding_id(access, &fact, "group", context)?;
     Ok(RoleBinding {
         id,
         name: String::new(),

@@ -108,7 +108,8 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     let role = access.view.role(delete.id.as_path())?.ok_or_else(Refusal::not_found)?;
     check_etag(delete.etag.as_ref(), &role.meta, &role.id)?;
     let bindings = access.view.snapshot().role_bindings_len(role.id.as_str());
-    if bindings.is_some_and(|bindings| bindings > 0) {
+    let is_bound = bindings.is_some_and(|bindings| bindings > 0);
+    if is_bound || access.view.0.objects.is_promised(role.id.as_str())? {
         return Err(Refusal::open(None, Cause::RoleInUse { id: role.id }).into());
     }
     let mut effects = Effects::default();

@@ -179,3 +179,29 @@ pub(super) struct ResourceRecord {
     #[prost(btree_map = "string, message", tag = "5")]
     pub(super) properties: BTreeMap<String, ValueRecord>,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InviteRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) role: String,
+    /// Absent for a built-in role.
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) role_created: Option<u64>,
+    #[prost(string, optional, tag = "6")]
+    pub(super) email: Option<String>,
+    #[prost(bool, tag = "7")]
+    pub(super) single_use: bool,
+    #[prost(message, optional, tag = "8")]
+    pub(super) expires_at: Option<Time>,
+    /// Absent for the operator.
+    #[prost(string, optional, tag = "9")]
+    pub(super) creator: Option<String>,
+    #[prost(uint64, tag = "10")]
+    pub(super) creator_created: u64,
+}

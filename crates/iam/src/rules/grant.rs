@@ -45,11 +45,8 @@ impl Access<'_> {
             return Ok(());
         }
         let catalog = self.view.snapshot().catalog();
-        let manages = role
-            .capabilities
-            .iter()
-            .any(|one| catalog.capability_name(one).is_some_and(manages_access));
-        let method: Vec<_> = method.iter().copied().chain(manages.then_some(UNDO)).collect();
+        let undo = self.manages(role).then_some(UNDO);
+        let method: Vec<_> = method.iter().copied().chain(undo).collect();
         if self.rules.keeps(rule) {
             let missing = self.rights.lacks(&role.capabilities, scope);
             self.miss_also(rule, &missing, &method, scope)?;
@@ -57,6 +54,13 @@ impl Access<'_> {
         let mut by = set(catalog, &method);
         by.add(&role.capabilities);
         self.within(&by, scope, ends)
+    }
+
+    /// Whether a role manages access.
+    pub(crate) fn manages(&self, role: &Role) -> bool {
+        let catalog = self.view.snapshot().catalog();
+        let mut names = role.capabilities.iter().filter_map(|one| catalog.capability_name(one));
+        names.any(manages_access)
     }
 
     /// R7: a role that manages no access. It binds the operator, too.

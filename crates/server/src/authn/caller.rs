@@ -12,11 +12,11 @@
 use std::net::IpAddr;
 
 use capstan_engine::PathBuf;
+use capstan_iam::check_email;
 use tonic::codegen::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
 use tonic::codegen::http::uri::{Authority, Uri};
 
 use crate::RequestError;
-use crate::limits::EMAIL_BYTES_MAX;
 use crate::transport::connection::Remote;
 
 /// The metadata that names the identity of the caller (contract, section 6).
@@ -130,10 +130,10 @@ fn by_header(uri: &Uri, headers: &HeaderMap) -> Result<CallerKind, RequestError>
         return Err(refused("only if :authority is localhost or a loopback address"));
     }
     let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
-    if let Some(email) = email
-        && !is_email(email)
-    {
-        return Err(RequestError::field(CALLER_EMAIL.as_str(), "no e-mail address"));
+    if let Some(email) = email {
+        check_email(email).map_err(|expected| {
+            RequestError::field(CALLER_EMAIL.as_str(), format!("expected {expected}"))
+        })?;
     }
     Ok(CallerKind::Identity { path, email: email.map(Into::into) })
 }
@@ -174,16 +174,10 @@ fn is_loopback_name(authority: &Authority) -> bool {
         || address.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Whether the text can be an e-mail address. No more is known until mail arrives there.
-fn is_email(text: &str) -> bool {
-    let is_plain =
-        |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_graphic());
-    text.len() <= EMAIL_BYTES_MAX
-        && text.rsplit_once('@').is_some_and(|(local, domain)| is_plain(local) && is_plain(domain))
-}
-
 #[cfg(test)]
 mod tests {
+    use capstan_iam::limits::EMAIL_BYTES_MAX;
+
     use super::*;
 
     const TRUSTING: Authentication = Authentication { trust_caller_header: true };

@@ -18,6 +18,18 @@ pub(super) enum Fact {
 }
 
 impl Fact {
+    /// What the index keeps of an object; `None` if that is nothing.
+    pub(super) fn of(object: Object) -> Option<Self> {
+        Some(match object {
+            Object::Group(one) => Self::Group(one.fact()),
+            Object::Role(one) => Self::Role(one.fact()),
+            Object::Identity(one) => Self::Identity(one.into()),
+            Object::Resource(one) => Self::Resource(one.fact()),
+            Object::RoleBinding(one) => Self::RoleBinding(one.into()),
+            Object::GroupInvite(_) => return None,
+        })
+    }
+
     /// Gives it to a sink.
     ///
     /// # Errors
@@ -38,18 +50,6 @@ impl Fact {
         match self {
             Self::Identity(identity) => Some(identity.id.as_str()),
             _ => None,
-        }
-    }
-}
-
-impl From<Object> for Fact {
-    fn from(object: Object) -> Self {
-        match object {
-            Object::Group(one) => Self::Group(one.fact()),
-            Object::Role(one) => Self::Role(one.fact()),
-            Object::Identity(one) => Self::Identity(one.into()),
-            Object::Resource(one) => Self::Resource(one.fact()),
-            Object::RoleBinding(one) => Self::RoleBinding(one.into()),
         }
     }
 }

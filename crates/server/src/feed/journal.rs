@@ -9,10 +9,11 @@
 //! **Invariants**: a change is durable before it is visible, and visible before it is acknowledged. Each revision
 //! that is served is one that the store has.
 //!
-//! Read `overlay`, `catalog`, `seed`, `load`, `requests`, `auditor`, `queue`, `quotas`, `group`, `whole`, `writer`, then
+//! Read `overlay`, `catalog`, `seed`, `load`, `beside`, `requests`, `auditor`, `queue`, `quotas`, `group`, `whole`, `writer`, then
 //! `documents`.
 
 mod auditor;
+mod beside;
 mod catalog;
 pub(crate) mod documents;
 mod group;

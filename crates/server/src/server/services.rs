@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
+use capstan_proto::iam::v1::group_invite_service_server::GroupInviteServiceServer;
 use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
 use capstan_proto::iam::v1::identity_service_server::IdentityServiceServer;
 use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
@@ -46,8 +47,8 @@ use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
 use crate::grpc::iam::authenticated::Authenticated;
-use crate::grpc::iam::pull_token::Shown;
 use crate::grpc::iam::service::Iam;
+use crate::grpc::iam::shown::Shown;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
 use crate::limits::Limits;
@@ -223,6 +224,7 @@ impl Shared {
         );
         manage!(
             PullTokenServiceServer,
+            GroupInviteServiceServer,
             ResourceServiceServer,
             PolicyServiceServer,
             AuditServiceServer

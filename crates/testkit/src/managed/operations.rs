@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use capstan_engine::{Condition, PathBuf, Properties, Timestamp, Value, parse_attribute};
 use capstan_iam::{
-    Actor, Authentication, BatchCreateRoleBindings, BatchDeleteRoleBindings, CreateGroup,
-    CreateIdentity, CreatePullToken, CreateResource, CreateRole, CreateRoleBinding, Delete,
-    IdentityUpdate, NewRoleBinding, Operation, RemoveMember, SecretHash, StaticKeys, UpdateGroup,
-    UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
+    AcceptGroupInvite, Actor, Authentication, BatchCreateRoleBindings, BatchDeleteRoleBindings,
+    CreateGroup, CreateGroupInvite, CreateIdentity, CreatePullToken, CreateResource, CreateRole,
+    CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding, Operation, RemoveMember, SecretHash,
+    StaticKeys, UpdateGroup, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
 };
 
 /// A path.
@@ -338,4 +338,41 @@ pub fn update_resource(id: &str, properties: Properties) -> Operation {
 #[must_use]
 pub fn delete_resource(id: &str) -> Operation {
     Operation::DeleteResource(delete(id))
+}
+
+/// An invite to a group, with a code of this number.
+#[must_use]
+pub fn new_invite(group: &str, role: &str, code: u8) -> CreateGroupInvite {
+    CreateGroupInvite {
+        parent: path(group),
+        id: None,
+        name: String::new(),
+        description: String::new(),
+        role: role.into(),
+        email: None,
+        single_use: true,
+        ttl: None,
+        code: SecretHash::from_bytes([code; 32]),
+    }
+}
+
+/// Makes an invite for an address, or for anybody.
+#[must_use]
+pub fn invite(group: &str, role: &str, email: Option<&str>, code: u8) -> Operation {
+    let email = email.map(ToOwned::to_owned);
+    Operation::CreateGroupInvite(CreateGroupInvite { email, ..new_invite(group, role, code) })
+}
+
+/// Accepts the invite with the code of this number.
+#[must_use]
+pub const fn accept(code: u8) -> Operation {
+    Operation::AcceptGroupInvite(AcceptGroupInvite {
+        code: Some(SecretHash::from_bytes([code; 32])),
+    })
+}
+
+/// Deletes an invite.
+#[must_use]
+pub fn delete_invite(id: &str) -> Operation {
+    Operation::DeleteGroupInvite(delete(id))
 }

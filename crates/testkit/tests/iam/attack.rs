@@ -13,10 +13,13 @@ use capstan_engine::{Path, Timestamp};
 use capstan_iam::{Actor, Kind, Object, ObjectChange, Operation, Outcome, Rule};
 use capstan_testkit::managed::{Bindings, Bits, Managed, T0, after, bits, named, role_bits};
 
-use crate::common::KINDS;
-
+/// Every kind whose management methods an attacker tries.
+pub(crate) const KINDS: [&str; 5] =
+    ["groups", "roles", "role_bindings", "identity", "group_invites"];
 /// Times at which what can be done is compared: before any binding of a world ends, between, and after.
 pub(crate) const TIMES: [Timestamp; 3] = [T0, after(15), after(25)];
+/// The e-mail address of all identities of an attacker.
+pub(crate) const EMAIL: &str = "mallory@example.com";
 /// Times at which bindings of a world end.
 pub(crate) const ENDS: [Timestamp; 2] = [after(10), after(20)];
 
@@ -73,7 +76,7 @@ impl<'w> Attack<'w> {
         who: &str,
         operation: &Operation,
     ) -> Result<bool, Box<Violation>> {
-        let actor = Actor::identity(who.parse().unwrap());
+        let actor = Actor::Identity { id: who.parse().unwrap(), email: Some(EMAIL.into()) };
         let Ok(outcome) = self.world.judge(&actor, operation) else { return Ok(false) };
         self.operations.push((who.to_owned(), operation.clone()));
         let mut next = self.world.clone();
@@ -166,7 +169,7 @@ fn manages(world: &Managed, role: &str) -> bool {
     names.filter_map(|one| snapshot.catalog().capability_name(one)).any(is_managing)
 }
 
-/// R4, R7, R11, R12, R13.
+/// R4, R6, R7, R11, R12, R13.
 fn structure(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) -> Option<String> {
     let (had, has) = (Bindings::of(before), Bindings::of(after));
     for (binding, _) in has.iter() {
@@ -189,6 +192,13 @@ fn structure(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) ->
         let managing = is_new && roles.iter().any(|role| manages(after, role));
         if identity.is_pull_token() && (roles.len() > 1 || managing) {
             return Some(format!("pull token {} has {roles:?}", identity.id));
+        }
+    }
+    for object in after.objects() {
+        let Object::GroupInvite(invite) = object else { continue };
+        let is_new = before.object(Kind::GroupInvite, invite.id.as_str()).is_none();
+        if is_new && invite.email.is_none() && manages(after, &invite.role) {
+            return Some(format!("invites anybody to {}", invite.role));
         }
     }
     for object in after.objects().filter(|one| one.kind() == Kind::Group) {
@@ -259,12 +269,13 @@ fn role_content(before: &Managed, who: &str, change: &ObjectChange) -> Option<St
 }
 
 /// The rules whose absence an attack finds.
-pub(crate) const FOUND_BY_ATTACK: [Rule; 12] = [
+pub(crate) const FOUND_BY_ATTACK: [Rule; 13] = [
     Rule::Grant,
     Rule::RoleCreate,
     Rule::RoleUpdate,
     Rule::RoleScope,
     Rule::BindingUpdate,
+    Rule::Invite,
     Rule::PullToken,
     Rule::CredentialChange,
     Rule::LastOwner,

@@ -5,8 +5,8 @@ use std::cell::Cell;
 
 use capstan_engine::Path;
 use capstan_iam::{
-    Actor, Cause, Context, IdentityUpdate, Kind, Object, Objects, ObjectsError, Operation, Rule,
-    RuleSet, State, UpdateRole, UpdateRoleBinding, judge,
+    Actor, Cause, Context, IdentityUpdate, InviteCode, Kind, Object, Objects, ObjectsError,
+    Operation, Rule, RuleSet, SecretHash, State, UpdateRole, UpdateRoleBinding, judge,
 };
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, after};
@@ -339,6 +339,15 @@ impl Objects for Counted<'_> {
         _: &mut dyn FnMut(Object) -> bool,
     ) -> Result<(), ObjectsError> {
         panic!("lists are not read")
+    }
+
+    fn invite(&self, _: &SecretHash) -> Result<Option<InviteCode>, ObjectsError> {
+        panic!("no invite is asked for")
+    }
+
+    fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
+        self.1.set(self.1.get() + 1);
+        self.0.is_promised(role)
     }
 }
 

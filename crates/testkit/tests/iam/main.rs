@@ -14,6 +14,7 @@ mod common;
 mod cover;
 mod escalation;
 mod faults;
+mod group_invites;
 mod identities;
 mod isolation;
 mod pull_tokens;

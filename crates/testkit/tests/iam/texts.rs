@@ -37,7 +37,7 @@ fn a_refusal_is_told_in_words() {
         (
             "alice",
             delete_role("acme/r"),
-            "role `acme/r` is still bound, delete its role bindings first",
+            "role `acme/r` is still in use, delete its role bindings and invites first",
         ),
         (
             "alice",

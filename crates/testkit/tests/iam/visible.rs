@@ -128,6 +128,7 @@ fn shows_too_much(world: &Managed, who: &str) -> Option<String> {
                 one.identity.as_str() == id && holds("role_bindings.list", one.scope.as_str())
             }),
             Object::Resource(_) => holds("groups.list", above),
+            Object::GroupInvite(_) => holds("group_invites.list", above),
         };
         let shown = world.get(&actor(who), object.kind(), id);
         let listed = world.list(&actor(who), object.kind()).iter().any(|one| one == id);

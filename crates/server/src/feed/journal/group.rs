@@ -14,6 +14,7 @@ use capstan_iam::{
 use capstan_store::{Batch, Head, Op, StoreError, Transaction, View};
 
 use super::auditor::{self, RefusalRate};
+use super::beside;
 use super::overlay::{Overlay, last_seen_hour, last_seen_key};
 use super::quotas::{Quotas, Uncommitted};
 use super::requests::{self, RequestId};
@@ -228,6 +229,13 @@ impl Group {
         let mut ops: Vec<Op> = objects.iter().map(object_op).collect();
         ops.extend(creators);
         ops.extend(self.credential_ops(&written.response, &objects).map_err(unreadable)?);
+        for change in &objects {
+            let (before, after) = (change.before.as_ref(), change.after.as_ref());
+            ops.extend(beside::ops(&self.state, before, after).map_err(unreadable)?);
+        }
+        if let Response::NewGroupInvite(invite, code) = &written.response {
+            ops.extend(beside::code_ops(invite, code));
+        }
         let forgotten: Vec<Op> = objects.iter().filter_map(forget_last_seen).collect();
         if !forgotten.is_empty() {
             // It may have been seen in this group.

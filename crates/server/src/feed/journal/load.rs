@@ -77,7 +77,7 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
         let mut part = Vec::with_capacity(PART_FACTS);
         objects(view, kind, &mut |object| {
             quotas.loaded(kind, object.id().as_str());
-            part.push(object.into());
+            part.extend(Fact::of(object));
             if part.len() < PART_FACTS {
                 return true;
             }
@@ -86,6 +86,12 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
             to.send(part).is_ok()
         })?;
         let _ = to.send(part);
+    }
+    for kind in Kind::BESIDE {
+        objects(view, kind, &mut |object| {
+            quotas.loaded(kind, object.id().as_str());
+            true
+        })?;
     }
     view.scan(KeyRange::prefix(prefix::CREATOR).bounds(), &mut |_, creator| {
         quotas.loaded_creator(&String::from_utf8_lossy(creator));
@@ -168,8 +174,10 @@ fn index_whole(view: &dyn View, catalog: Arc<Catalog>, revision: u64) -> anyhow:
     let mut facts = Facts::default();
     for kind in Kind::ALL {
         objects(view, kind, &mut |object| {
-            // Facts take everything.
-            let Ok(()) = Fact::from(object).put(&mut facts);
+            if let Some(fact) = Fact::of(object) {
+                // Facts take everything.
+                let Ok(()) = fact.put(&mut facts);
+            }
             true
         })?;
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use capstan_engine::{Path, Timestamp};
 use capstan_iam::record::{self, KeyRange, prefix};
-use capstan_iam::{Kind, Object, Objects, ObjectsError};
+use capstan_iam::{InviteCode, Kind, Object, Objects, ObjectsError, SecretHash};
 use capstan_store::{Op, StoreError, View};
 
 use crate::feed::management::StoredObjects;
@@ -101,6 +101,14 @@ impl Objects for Overlay {
         let scan: Scan<'_> = &|range, each| self.scan(range, each);
         below(&|key| self.value(key), scan, (kind, at), each)
     }
+
+    fn invite(&self, code: &SecretHash) -> Result<Option<InviteCode>, ObjectsError> {
+        invite(self.value(&InviteCode::key(code)))
+    }
+
+    fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
+        is_promised(&|range, each| self.scan(range, each), role)
+    }
 }
 
 // === The objects of a view ===
@@ -123,6 +131,14 @@ impl Objects for ViewedObjects {
     ) -> Result<(), ObjectsError> {
         let scan: Scan<'_> = &|range, each| self.0.scan(range, each);
         below(&|key| self.0.get(key), scan, (kind, at), each)
+    }
+
+    fn invite(&self, code: &SecretHash) -> Result<Option<InviteCode>, ObjectsError> {
+        invite(self.0.get(&InviteCode::key(code)))
+    }
+
+    fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
+        is_promised(&|range, each| self.0.scan(range, each), role)
     }
 }
 
@@ -211,6 +227,22 @@ fn decoded(
     let value = value.map_err(|error| unreadable(&error))?;
     let object = value.map(|value| record::decode(key, &value)).transpose();
     object.map_err(|error| ObjectsError(error.to_string()))
+}
+
+fn invite(value: Result<Option<Bytes>, StoreError>) -> Result<Option<InviteCode>, ObjectsError> {
+    let Some(value) = value.map_err(|error| unreadable(&error))? else { return Ok(None) };
+    let invalid = || ObjectsError("the record of an invite's code is not valid".into());
+    InviteCode::decode(&value).map(Some).ok_or_else(invalid)
+}
+
+fn is_promised(scan: Scan<'_>, role: &str) -> Result<bool, ObjectsError> {
+    let (range, mut found) = (record::promises_of(role), false);
+    let scanned = scan(range.bounds(), &mut |_, _| {
+        found = true;
+        false
+    });
+    scanned.map_err(|error| unreadable(&error))?;
+    Ok(found)
 }
 
 fn unreadable(error: &StoreError) -> ObjectsError {

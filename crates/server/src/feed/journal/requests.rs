@@ -12,7 +12,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use capstan_engine::Timestamp;
 use capstan_iam::record::{self, prefix};
-use capstan_iam::{Object, PullToken, Response, SecretHash};
+use capstan_iam::{AcceptGroupInvite, Object, Operation, PullToken, Response, SecretHash};
 use capstan_store::{Op, StoreError};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -34,12 +34,12 @@ struct Answer {
     revision: u64,
     #[prost(int64, tag = "3")]
     seconds: i64,
-    /// 0 nothing, 1 one object, 2 any number of objects, 3 a pull token: its identity and its binding.
+    /// 0 nothing, 1 one object, 2 any number of objects, 3 a pull token: its identity and its binding, 4 a new invite.
     #[prost(uint32, tag = "4")]
     shape: u32,
     #[prost(message, repeated, tag = "5")]
     objects: Vec<Answered>,
-    /// The hash of the secret of a pull token.
+    /// The hash of the secret of a pull token, or of the code of an invite.
     #[prost(bytes = "vec", tag = "6")]
     secret: Vec<u8>,
 }
@@ -72,8 +72,14 @@ impl RequestId {
             hash.update(part.as_bytes());
         }
         // The text of an operation has all of its fields, in order.
-        let operation = Sha256::digest(format!("{:?}", write.operation)).into();
-        Some(Self { hash: hash.finalize().into(), operation })
+        let mut operation = Sha256::new_with_prefix(format!("{:?}", write.operation));
+        // But for secrets: those that are made are no part of a request, the code of an invite is.
+        if let Operation::AcceptGroupInvite(AcceptGroupInvite { code: Some(code) }) =
+            &write.operation
+        {
+            operation.update(code.bytes());
+        }
+        Some(Self { hash: hash.finalize().into(), operation: operation.finalize().into() })
     }
 
     fn key(&self) -> Vec<u8> {
@@ -177,6 +183,10 @@ fn parts(response: &Response) -> (u32, Vec<Object>, Vec<u8>) {
         Response::RoleBinding(one) => (1, vec![Object::RoleBinding(one)]),
         Response::Identity(one) => (1, vec![Object::Identity(one)]),
         Response::Resource(one) => (1, vec![Object::Resource(one)]),
+        Response::GroupInvite(one) => (1, vec![Object::GroupInvite(one)]),
+        Response::NewGroupInvite(one, code) => {
+            return (4, vec![Object::GroupInvite(*one)], code.bytes().to_vec());
+        }
         Response::RoleBindings(all) => (2, all.into_iter().map(Object::RoleBinding).collect()),
         Response::PullToken(token, secret) => {
             let PullToken { identity, binding } = *token;
@@ -196,6 +206,7 @@ fn response(shape: u32, mut objects: Vec<Object>, secret: &[u8]) -> Option<Respo
             Object::RoleBinding(one) => Response::RoleBinding(one),
             Object::Identity(one) => Response::Identity(one),
             Object::Resource(one) => Response::Resource(one),
+            Object::GroupInvite(one) => Response::GroupInvite(one),
         },
         (2, _) => {
             let bindings = objects.into_iter().map(|object| match object {
@@ -208,6 +219,13 @@ fn response(shape: u32, mut objects: Vec<Object>, secret: &[u8]) -> Option<Respo
             (Object::RoleBinding(binding), Object::Identity(identity)) => {
                 let secret = SecretHash::from_bytes(secret.try_into().ok()?);
                 Response::PullToken(PullToken { identity, binding }.into(), secret)
+            }
+            _ => return None,
+        },
+        (4, 1) => match objects.pop()? {
+            Object::GroupInvite(invite) => {
+                let code = SecretHash::from_bytes(secret.try_into().ok()?);
+                Response::NewGroupInvite(invite.into(), code)
             }
             _ => return None,
         },

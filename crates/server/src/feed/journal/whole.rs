@@ -205,17 +205,20 @@ impl SetCatalog {
         Ok(Judged { replaced, change: Some(change) })
     }
 
-    /// Refuses a catalog that lacks a role that is bound, or a capability of a custom role.
+    /// Refuses a catalog that lacks a role that is bound or promised, or a capability of a custom role.
     fn require_all_in_use(&self, base: &Base) -> Result<(), RequestError> {
         let (snapshot, catalog) = (&base.snapshot, self.catalog.catalog());
         let has_role = |name: &str| catalog.roles().iter().any(|role| role.name == name);
         let is_bound = |name: &str| snapshot.role_bindings_len(name).is_some_and(|len| len > 0);
-        let names = snapshot.catalog().roles().iter().map(|role| &*role.name);
-        let mut lacking: BTreeSet<String> = names
-            .filter(|name| !has_role(name) && is_bound(name))
-            .map(|name| format!("role `{name}`"))
-            .collect();
-        ViewedObjects(Arc::clone(&base.view)).below(Kind::Role, None, &mut |object| {
+        let objects = ViewedObjects(Arc::clone(&base.view));
+        let mut lacking: BTreeSet<String> = BTreeSet::new();
+        for role in snapshot.catalog().roles() {
+            let name = &*role.name;
+            if !has_role(name) && (is_bound(name) || objects.is_promised(name)?) {
+                lacking.insert(format!("role `{name}`"));
+            }
+        }
+        objects.below(Kind::Role, None, &mut |object| {
             if let Object::Role(role) = object {
                 let unknown = role.capabilities.iter();
                 let unknown = unknown.filter(|name| catalog.capability(name).is_none());

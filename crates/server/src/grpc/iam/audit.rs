@@ -304,6 +304,11 @@ fn json(object: Object) -> Struct {
             add(&mut all, "properties", map(identity.properties));
             all
         }
+        Object::GroupInvite(invite) => {
+            let invite = objects::group_invite(invite);
+            let names = ["id", "name", "description", "role", "email", "single_use", "expires_at"];
+            scalars(&invite, &names)
+        }
         Object::Resource(resource) => {
             let resource = objects::resource(resource);
             let mut all = scalars(&resource, &["id", "name", "description", "type"]);

@@ -3,6 +3,7 @@
 //! **Invariant**: every refusal names the field by its path in the request, such as `role_binding.expires_at`.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use capstan_engine::{Condition, PathBuf, Properties, Timestamp, Value, parse_attribute};
 use capstan_policy::whole;
@@ -90,6 +91,33 @@ pub(super) fn optional_timestamp(
     time: Option<prost_types::Timestamp>,
 ) -> Result<Option<Timestamp>, RequestError> {
     time.map(|time| timestamp(field, time)).transpose()
+}
+
+/// A duration of 0 or more; `None` if it is absent.
+///
+/// # Errors
+///
+/// It is negative, or its nanoseconds are not below a second.
+pub(super) fn optional_duration(
+    field: &str,
+    duration: Option<prost_types::Duration>,
+) -> Result<Option<Duration>, RequestError> {
+    let Some(prost_types::Duration { seconds, nanos }) = duration else { return Ok(None) };
+    match (u64::try_from(seconds), u32::try_from(nanos)) {
+        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => {
+            Ok(Some(Duration::new(seconds, nanos)))
+        }
+        _ => Err(RequestError::field(field, "not a duration of 0 or more seconds")),
+    }
+}
+
+/// The id of a role, built in or custom.
+///
+/// # Errors
+///
+/// It is empty.
+pub(super) fn role(field: &str, id: String) -> Result<Box<str>, RequestError> {
+    if id.is_empty() { Err(RequestError::field(field, "missing")) } else { Ok(id.into()) }
 }
 
 /// Properties. Unlike in a question, every value must be of a known type.

@@ -26,6 +26,19 @@ impl<'m> From<&'m String> for Scalar<'m> {
     }
 }
 
+impl From<&bool> for Scalar<'_> {
+    fn from(flag: &bool) -> Self {
+        Self::Boolean(*flag)
+    }
+}
+
+/// One that is absent is false.
+impl From<&Option<bool>> for Scalar<'_> {
+    fn from(flag: &Option<bool>) -> Self {
+        Self::Boolean(flag.unwrap_or_default())
+    }
+}
+
 impl<'m> From<&'m Option<prost_types::Timestamp>> for Scalar<'m> {
     fn from(time: &'m Option<prost_types::Timestamp>) -> Self {
         Self::Time(time.as_ref())

@@ -4,7 +4,9 @@ use capstan_engine::PathBuf;
 use capstan_proto::iam::v1;
 
 use super::fields::path;
-use super::kinds::{self, Described, Groups, Identities, Resources, RoleBindings, Roles};
+use super::kinds::{
+    self, Described, GroupInvites, Groups, Identities, Resources, RoleBindings, Roles,
+};
 use super::list::message;
 use super::objects;
 use super::reading::{Reading, Viewer};
@@ -59,6 +61,15 @@ pub(super) fn identity(
     })?;
     Identities::complete(reading, &mut identity)?;
     Ok(identity)
+}
+
+/// A policy file declares none.
+pub(super) fn group_invite(
+    _: &Reading,
+    viewer: &Viewer<'_>,
+    id: &str,
+) -> Result<v1::GroupInvite, RequestError> {
+    get::<GroupInvites>(viewer, id, |_| None)
 }
 
 pub(super) fn resource(

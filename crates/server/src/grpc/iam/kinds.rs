@@ -216,6 +216,29 @@ impl Described for PullTokens {
     }
 }
 
+/// Group invites.
+#[derive(Debug)]
+pub(super) struct GroupInvites;
+
+impl Described for GroupInvites {
+    type Message = v1::GroupInvite;
+    const KIND: Kind = Kind::GroupInvite;
+    const CAPABILITY: &'static str = "group_invites.list";
+
+    fn message(object: Object) -> Option<v1::GroupInvite> {
+        if let Object::GroupInvite(one) = object { Some(objects::group_invite(one)) } else { None }
+    }
+
+    fn id(message: &v1::GroupInvite) -> &str {
+        &message.id
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::GroupInvite> {
+        vec![]
+    }
+}
+
 /// Registered resources.
 #[derive(Debug)]
 pub(super) struct Resources;
@@ -270,6 +293,7 @@ mod tests {
         assert_eq!(shown("RoleBindingService/ListRoleBindings"), RoleBindings::CAPABILITY);
         assert_eq!(shown("IdentityService/ListIdentities"), Identities::CAPABILITY);
         assert_eq!(shown("PullTokenService/ListPullTokens"), PullTokens::CAPABILITY);
+        assert_eq!(shown("GroupInviteService/ListGroupInvites"), GroupInvites::CAPABILITY);
         assert_eq!(shown("ResourceService/ListResources"), "TYPE.list");
     }
 }

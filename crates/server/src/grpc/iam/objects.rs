@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use capstan_engine::{Condition, Properties, Snapshot};
 use capstan_iam::{
-    Authentication, ClaimMatch, ClientCertificate, Group, Identity, Match, Meta, Resource, Role,
-    RoleBinding, StaticKeys,
+    Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Match, Meta,
+    Resource, Role, RoleBinding, StaticKeys,
 };
 use capstan_proto::iam::v1::claim_match::{AudienceMatch, IssuerMatch, SubjectMatch};
 use capstan_proto::iam::v1::condition::Test;
@@ -112,6 +112,22 @@ pub(super) fn pull_token(identity: Identity) -> v1::PullToken {
     }
 }
 
+pub(super) fn group_invite(invite: GroupInvite) -> v1::GroupInvite {
+    let (etag, create_time, update_time) = stamps(&invite.meta);
+    v1::GroupInvite {
+        id: invite.id.to_string(),
+        name: invite.name,
+        description: invite.description,
+        etag,
+        create_time,
+        update_time,
+        role: invite.role.into(),
+        email: invite.email.unwrap_or_default(),
+        single_use: Some(invite.single_use),
+        expires_at: Some(timestamp(invite.expires_at)),
+    }
+}
+
 pub(super) fn resource(resource: Resource) -> v1::Resource {
     let (etag, create_time, update_time) = stamps(&resource.meta);
     v1::Resource {
@@ -179,7 +195,7 @@ fn authentication(authentication: Authentication) -> identity::Authentication {
 
 /// Implements [`Listed`] for a message: the common fields, and those of the kind.
 macro_rules! listed {
-    ($message:ty $(, $name:literal => $field:ident)* $(; $flag:literal => $boolean:ident)?) => {
+    ($message:ty $(, $name:literal => $field:ident)*) => {
         impl Listed for $message {
             fn scalar(&self, field: &str) -> Option<Scalar<'_>> {
                 Some(match field {
@@ -190,7 +206,6 @@ macro_rules! listed {
                     "create_time" => (&self.create_time).into(),
                     "update_time" => (&self.update_time).into(),
                     $($name => (&self.$field).into(),)*
-                    $($flag => Scalar::Boolean(self.$boolean),)?
                     _ => return None,
                 })
             }
@@ -204,9 +219,13 @@ listed!(
     v1::RoleBinding,
     "identity" => identity, "role" => role, "scope" => scope, "expires_at" => expires_at
 );
-listed!(v1::Identity, "type" => r#type, "last_seen" => last_seen; "disabled" => disabled);
+listed!(v1::Identity, "type" => r#type, "last_seen" => last_seen, "disabled" => disabled);
 listed!(
     v1::PullToken,
     "role" => role, "scope" => scope, "expires_at" => expires_at, "last_seen" => last_seen
+);
+listed!(
+    v1::GroupInvite,
+    "role" => role, "email" => email, "single_use" => single_use, "expires_at" => expires_at
 );
 listed!(v1::Resource, "type" => r#type);

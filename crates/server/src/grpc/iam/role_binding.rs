@@ -9,7 +9,7 @@ use capstan_proto::iam::v1;
 use prost::Message as _;
 
 use super::fields::{
-    SECONDS, conditions, optional, optional_path, optional_timestamp, path, required,
+    SECONDS, conditions, optional, optional_path, optional_timestamp, path, required, role,
 };
 use super::group::deleted;
 use super::list::ENTRY_BYTES;
@@ -99,11 +99,6 @@ fn new(
         expires_at: optional_timestamp(&field("expires_at"), binding.expires_at)?,
         when: conditions(&field("when"), binding.when)?,
     })
-}
-
-/// The id of a role, built in or custom.
-fn role(field: &str, id: String) -> Result<Box<str>, RequestError> {
-    if id.is_empty() { Err(RequestError::field(field, "missing")) } else { Ok(id.into()) }
 }
 
 pub(super) fn update(request: v1::UpdateRoleBindingRequest) -> Result<Operation, RequestError> {

@@ -23,8 +23,8 @@ use super::fields::{optional_path, request_id};
 use super::filter::{Filter, Listed};
 use super::list::{Page, Wanted};
 use super::page::{self, Position, Tokens};
-use super::pull_token::Shown;
 use super::reading::{Reading, Source, Viewer};
+use super::shown::Shown;
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
 use crate::clock::Clock;
@@ -135,15 +135,44 @@ impl Iam {
         rpc: Rpc,
         request: &Request<T>,
     ) -> Result<Writer<'_>, RequestError> {
+        let (management, kind, origin) = self.begin(rpc, request)?;
+        // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
+        let current = self.published.read(Freshness::Any).await?;
+        let actor = actor(kind, &current.snapshot)?;
+        Ok(Writer { management, actor, origin })
+    }
+
+    /// Begins a write of a caller that need not be registered: the writer judges who it is.
+    ///
+    /// # Errors
+    ///
+    /// The policy is a file, or the caller is not known.
+    pub(super) fn joiner<T>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+    ) -> Result<Writer<'_>, RequestError> {
+        let (management, kind, origin) = self.begin(rpc, request)?;
+        let actor = match kind {
+            CallerKind::Operator => Actor::Operator,
+            CallerKind::Identity { path: id, email } => Actor::Identity { id, email },
+            CallerKind::Nobody => return Err(RequestError::AuthnFailed),
+        };
+        Ok(Writer { management, actor, origin })
+    }
+
+    /// Who writes, and how the call came.
+    fn begin<T>(
+        &self,
+        rpc: Rpc,
+        request: &Request<T>,
+    ) -> Result<(&Arc<dyn Management>, CallerKind, Origin), RequestError> {
         let management = self.management.as_ref().ok_or(RequestError::ReadOnly)?;
         let Caller { kind, source } = caller(request)?;
         let (method, authentication) = (rpc.audited_name(), kind.authentication());
         let digest = request.extensions().get().map(RequestDigest::get);
         let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
-        // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
-        let current = self.published.read(Freshness::Any).await?;
-        let actor = actor(kind, &current.snapshot)?;
-        Ok(Writer { management, actor, origin })
+        Ok((management, kind, origin))
     }
 
     /// The revision and the objects of a read.

@@ -1,7 +1,7 @@
-//! The generated services of groups, roles, role bindings, identities, pull tokens and resources: each method lets the caller in, reads
-//! its request, and does what `service` has for all.
+//! The generated services of all kinds: each method lets the caller in, reads its request, and does what `service` has for
+//! all.
 
-use capstan_iam::Response as Answer;
+use capstan_iam::{Response as Answer, SecretKind};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::group_service_server::GroupService;
 use capstan_proto::iam::v1::identity_service_server::IdentityService;
@@ -13,9 +13,9 @@ use tonic::{Request, Response, Status};
 
 use super::kinds::{Groups, PullTokens};
 use super::service::{Iam, ListRequest, ListResponse, Meta};
+use super::shown::new_secret;
 use super::{get, group, identity, list, objects, pull_token, resource, role, role_binding};
-use crate::RequestError;
-use crate::error::{CallError, StoreFailure};
+use crate::error::CallError;
 use crate::methods::Rpc;
 
 type RpcResult<T> = Result<Response<T>, Status>;
@@ -67,6 +67,8 @@ macro_rules! message {
         }
     };
 }
+
+mod group_invites;
 
 #[tonic::async_trait]
 impl GroupService for Iam {
@@ -304,33 +306,16 @@ impl PullTokenService for Iam {
         const RPC: Rpc = Rpc::labelled("iam.CreatePullToken");
         let writer = self.writer(RPC, &request).await?;
         let request = request.into_inner();
-        let secret = pull_token::secret()?;
+        let secret = new_secret(SecretKind::PullToken)?;
         let operation = pull_token::create(&request, secret.hash())?;
         let v1::CreatePullTokenRequest { request_id, validate_only, .. } = request;
-        let caller = writer.caller().to_owned();
-        if !request_id.is_empty() && !validate_only {
-            self.shown.keep(&caller, &secret, self.clock.now());
-        }
-        let answered = writer.write(operation, Meta { request_id, validate_only }).await;
-        let unknown = RequestError::Store(StoreFailure::OutcomeUnknown);
-        // After an unknown outcome the token may be there, and the retry shows it.
-        if matches!(&answered, Err(error) if *error != unknown) {
-            self.shown.forget(&caller, &secret);
-        }
-        let (Answer::PullToken(token, hash), revision) = answered? else {
+        let meta = Meta { request_id, validate_only };
+        let (answer, revision, secret) =
+            self.write_and_show(writer, operation, &secret, meta).await?;
+        let Answer::PullToken(token, _) = answer else {
             return Err(CallError::Bug { correlation: "answer".into() }.into());
         };
         let username = token.identity.id.to_string();
-        let secret = if validate_only {
-            String::new()
-        } else if hash == secret.hash() {
-            secret.text()
-        } else {
-            self.shown.forget(&caller, &secret);
-            let id = token.identity.id.clone();
-            let earlier = self.shown.find(&hash);
-            earlier.ok_or(RequestError::TokenAlreadyIssued { id })?.text()
-        };
         let pull_token = Some(pull_token::made(*token));
         Ok(Response::new(v1::CreatePullTokenResponse { pull_token, username, secret, revision }))
     }

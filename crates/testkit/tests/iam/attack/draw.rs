@@ -14,8 +14,7 @@ use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Bindings, Managed, T0, bits};
 use fastrand::Rng;
 
-use super::{Attack, ENDS, TIMES};
-use crate::common::KINDS;
+use super::{Attack, EMAIL, ENDS, KINDS, TIMES};
 
 /// Capabilities that manage nothing.
 const PLAIN: [&str; 6] = ["doc.read", "doc.write", "img.list", "img.pull", "img.push", "key.use"];
@@ -292,6 +291,9 @@ pub(crate) fn operation(rng: &mut Rng, attack: &mut Attack<'_>) -> Option<(Strin
     if scopes.is_empty() {
         return None;
     }
+    if one_in(rng, 10) {
+        return Some(inviting(rng, attack, &scopes, who));
+    }
     let operation = match rng.usize(..100) {
         0..24 => {
             let scope = pick(rng, &scopes);
@@ -318,6 +320,22 @@ pub(crate) fn operation(rng: &mut Rng, attack: &mut Attack<'_>) -> Option<(Strin
         _ => others(rng, attack, &scopes)?,
     };
     Some((who, operation))
+}
+
+/// An invite, or one that is accepted: by an identity of the attacker, or by one that nobody has registered.
+fn inviting(
+    rng: &mut Rng,
+    attack: &Attack<'_>,
+    scopes: &[String],
+    who: String,
+) -> (String, Operation) {
+    let code = rng.u8(..3);
+    if one_in(rng, 2) {
+        let stranger = derived_identity_id("https://mallory.example", &code.to_string()).unwrap();
+        return (if one_in(rng, 3) { stranger } else { who }, accept(code));
+    }
+    let email = if one_in(rng, 3) { None } else { Some(EMAIL) };
+    (who, invite(&pick(rng, scopes), &pick(rng, &roles(&attack.world)), email, code))
 }
 
 fn other_bindings_and_roles(

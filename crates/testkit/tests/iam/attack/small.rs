@@ -11,16 +11,22 @@ use capstan_iam::{Group, Identity, Kind, Meta, Object, Operation, Role, RoleBind
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, T0, after};
 
-use super::{Attack, Violation};
-use crate::common::{KINDS, catalog};
+use super::{Attack, EMAIL, KINDS, Violation};
+use crate::common::catalog;
 
 const ROLES: [(&str, &[&str]); 5] = [
     (
         "binder",
-        &["groups.list", "role_bindings.create", "role_bindings.delete", "role_bindings.update"],
+        &[
+            "group_invites.create",
+            "groups.list",
+            "role_bindings.create",
+            "role_bindings.delete",
+            "role_bindings.update",
+        ],
     ),
     ("keeper", &["groups.list", "identity.create", "identity.update", "identity.delete"]),
-    ("smith", &["groups.list", "roles.create", "roles.update"]),
+    ("smith", &["group_invites.create", "groups.list", "roles.create", "roles.update"]),
     ("reader", &["doc.read"]),
     ("writer", &["doc.write", "doc.read"]),
 ];
@@ -142,6 +148,10 @@ fn operations(world: &Managed) -> Vec<Operation> {
     all.extend(roles.iter().map(|role| pull_token("acme/shop", role, None)));
     let identities = world.objects().filter(|object| object.kind() == Kind::Identity);
     all.extend(identities.map(|object| revoke(object.id().as_str())));
+    for role in roles {
+        all.push(invite("acme/shop", role, Some(EMAIL), 1));
+    }
+    all.push(accept(1));
     all.push(identity("acme/shop/minion"));
     all.push(capstan_testkit::managed::operations::bind("acme/shop/minion", "owner", "acme/shop"));
     all
@@ -186,13 +196,7 @@ fn fingerprint(attack: &Attack<'_>) -> String {
     let mut text = format!("{:?}", attack.controlled);
     for object in attack.world.objects() {
         let mut object = object.clone();
-        match &mut object {
-            Object::Group(one) => one.meta = META,
-            Object::Role(one) => one.meta = META,
-            Object::RoleBinding(one) => one.meta = META,
-            Object::Identity(one) => one.meta = META,
-            Object::Resource(one) => one.meta = META,
-        }
+        *object.meta_mut() = META;
         text.push_str(&format!("{object:?}"));
     }
     text

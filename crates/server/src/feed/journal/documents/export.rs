@@ -174,6 +174,8 @@ impl<W: io::Write> Exporter<'_, W> {
                 self.writer.resource(&resource.fact(), &described(resource.description))?;
             }
             Object::RoleBinding(binding) => self.binding(binding)?,
+            // No document has them.
+            Object::GroupInvite(_) => {}
         }
         Ok(())
     }

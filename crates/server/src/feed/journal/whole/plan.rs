@@ -23,8 +23,9 @@ use capstan_iam::{
 use capstan_policy::{Details, ListDetails, Policy};
 use capstan_store::Op;
 
-use super::Concerned;
+use super::{Concerned, unreadable};
 use crate::RequestError;
+use crate::feed::journal::beside;
 use crate::feed::journal::documents::authentication;
 use crate::feed::journal::overlay::Overlay;
 use crate::feed::management::{Action, ChangedObject};
@@ -68,16 +69,16 @@ impl EngineChanges {
 
     fn add(&mut self, before: Option<&Object>, after: Option<&Object>) {
         match (before, after) {
-            (Some(old @ Object::RoleBinding(_)), None) => self.unbound.push(old.deleted()),
+            (Some(old @ Object::RoleBinding(_)), None) => self.unbound.extend(old.deleted()),
             (Some(Object::Group(old)), None) => self.deleted_groups.push(old.id.clone()),
-            (Some(old), None) => self.deleted.push(old.deleted()),
+            (Some(old), None) => self.deleted.extend(old.deleted()),
             (_, Some(Object::Group(group))) => self.groups.push((before.is_none(), group.fact())),
             (old, Some(new @ Object::RoleBinding(_))) => {
-                self.unbound.extend(old.map(Object::deleted));
-                self.bound.push(new.created());
+                self.unbound.extend(old.and_then(Object::deleted));
+                self.bound.extend(new.created());
             }
-            (None, Some(new)) => self.others.push(new.created()),
-            (Some(_), Some(new)) => self.others.push(new.updated()),
+            (None, Some(new)) => self.others.extend(new.created()),
+            (Some(_), Some(new)) => self.others.extend(new.updated()),
             (None, None) => {}
         }
     }
@@ -92,7 +93,7 @@ struct Comparison<'p> {
     state: &'p Overlay,
     parent: Option<&'p PathBuf>,
     at: (u64, Timestamp),
-    /// Bindings that are gone already.
+    /// Bindings and invites that are gone already.
     gone: HashSet<PathBuf>,
     plan: Plan,
     audited_bytes: usize,
@@ -295,16 +296,18 @@ impl Comparison<'_> {
         {
             return refused(format!("`{id}` is a pull token, which no document changes"));
         }
+        if before.is_none() {
+            self.free_of_invites(id)?;
+        }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
-        self.compare(before.as_ref(), after);
-        Ok(())
+        self.compare(before.as_ref(), after)
     }
 
     /// Takes up an object if it is another one. It has the times of the one before.
-    fn compare(&mut self, before: Option<&Object>, mut after: Object) {
+    fn compare(&mut self, before: Option<&Object>, mut after: Object) -> Found {
         if before == Some(&after) {
-            return;
+            return Ok(());
         }
         let is_another = match (before, &after) {
             (Some(Object::Identity(old)), Object::Identity(new)) => old.kind != new.kind,
@@ -312,18 +315,12 @@ impl Comparison<'_> {
             _ => false,
         };
         let meta = self.meta(before.map(Object::meta), is_another);
-        *match &mut after {
-            Object::Group(one) => &mut one.meta,
-            Object::Role(one) => &mut one.meta,
-            Object::RoleBinding(one) => &mut one.meta,
-            Object::Identity(one) => &mut one.meta,
-            Object::Resource(one) => &mut one.meta,
-        } = meta;
-        self.change(before, Some(&after));
+        *after.meta_mut() = meta;
+        self.change(before, Some(&after))
     }
 
-    fn change(&mut self, before: Option<&Object>, after: Option<&Object>) {
-        let Some(object) = after.or(before) else { return };
+    fn change(&mut self, before: Option<&Object>, after: Option<&Object>) -> Found {
+        let Some(object) = after.or(before) else { return Ok(()) };
         let (kind, id) = (object.kind(), object.id().clone());
         let key = record::key(kind, id.as_path());
         let [old, new] = [before, after].map(|object| object.map(record::encode));
@@ -341,6 +338,7 @@ impl Comparison<'_> {
             Some(value) => Op::Put { key: key.into(), value: value.into() },
             None => Op::Delete { key: key.into() },
         });
+        self.plan.ops.extend(beside::ops(self.state, before, after).map_err(unreadable)?);
         for object in [before, after].into_iter().flatten() {
             match object {
                 Object::RoleBinding(binding) => {
@@ -355,7 +353,7 @@ impl Comparison<'_> {
                 }
                 // A role that is new or deleted is bound by bindings that are, too.
                 Object::Role(_) => self.concerns_all |= before.is_some() && after.is_some(),
-                Object::Group(_) => {}
+                Object::Group(_) | Object::GroupInvite(_) => {}
             }
         }
         self.plan.engine.add(before, after);
@@ -365,6 +363,7 @@ impl Comparison<'_> {
             _ => Action::Updated,
         };
         self.plan.changes.push(ChangedObject { action, kind, id });
+        Ok(())
     }
 
     // === Role bindings ===
@@ -418,6 +417,9 @@ impl Comparison<'_> {
             {
                 self.unbind(&same)?;
             }
+            if before.is_none() {
+                self.free_of_invites(id)?;
+            }
             if let Some(before) = &before
                 && self.is_token(&before.identity)?
             {
@@ -437,7 +439,7 @@ impl Comparison<'_> {
                 meta: before.as_ref().map_or_else(|| self.meta(None, false), |one| one.meta),
             };
             let before = before.map(Object::RoleBinding);
-            self.compare(before.as_ref(), Object::RoleBinding(after));
+            self.compare(before.as_ref(), Object::RoleBinding(after))?;
         }
         Ok(())
     }
@@ -446,7 +448,7 @@ impl Comparison<'_> {
         if self.gone.insert(id.clone())
             && let Some(binding) = self.get(Kind::RoleBinding, id)?
         {
-            self.change(Some(&binding), None);
+            self.change(Some(&binding), None)?;
         }
         Ok(())
     }
@@ -474,6 +476,7 @@ impl Comparison<'_> {
                 Kind::Role => facts.roles.iter().map(|one| &one.id).collect(),
                 Kind::Resource => facts.resources.iter().map(|one| &one.id).collect(),
                 Kind::Group => facts.groups.iter().map(|one| &one.id).collect(),
+                Kind::GroupInvite => continue,
             };
             for object in self.lacking(kind, parent, &declared)? {
                 match &object {
@@ -491,13 +494,66 @@ impl Comparison<'_> {
                         for id in ids.filter(|id| !bindings.contains_key(id)) {
                             self.unbind(&id)?;
                         }
-                        self.change(Some(&object), None);
+                        self.change(Some(&object), None)?;
                     }
-                    Object::Group(_) | Object::Role(_) | Object::Resource(_) => {
-                        self.change(Some(&object), None);
+                    Object::Group(group) => {
+                        self.uninvite(&self.invites_at(&group.id)?)?;
+                        self.change(Some(&object), None)?;
                     }
+                    Object::Role(role) => {
+                        self.uninvite(&self.invites_of(role.id.as_str())?)?;
+                        self.change(Some(&object), None)?;
+                    }
+                    Object::Resource(_) => self.change(Some(&object), None)?,
+                    // No document has them.
+                    Object::GroupInvite(_) => {}
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// The invites to a group.
+    fn invites_at(&self, group: &PathBuf) -> Found<Vec<Object>> {
+        let mut invites = vec![];
+        self.state.below(Kind::GroupInvite, Some(group.as_path()), &mut |object| {
+            if object.id().as_path().parent() == Some(group.as_path()) {
+                invites.push(object);
+            }
+            true
+        })?;
+        Ok(invites)
+    }
+
+    /// The invites that promise a role.
+    fn invites_of(&self, role: &str) -> Found<Vec<Object>> {
+        let (range, mut keys) = (record::promises_of(role), vec![]);
+        let scanned = self.state.scan(range.bounds(), &mut |key, _| {
+            keys.extend(key.get(record::promise_key(role, &[]).len()..).map(<[u8]>::to_vec));
+            true
+        });
+        scanned.map_err(unreadable)?;
+        let ids = keys.iter().filter_map(|key| record::parse_key(key));
+        let found = ids.map(|(kind, id)| self.get(kind, &id));
+        found.filter_map(Result::transpose).collect()
+    }
+
+    /// Deletes invites with what they are to or promise.
+    fn uninvite(&mut self, invites: &[Object]) -> Found {
+        for invite in invites {
+            if self.gone.insert(invite.id().clone()) {
+                self.change(Some(invite), None)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses the path of something new if no document knows what has it.
+    fn free_of_invites(&self, id: &PathBuf) -> Found {
+        if self.state.is_taken_beside(id.as_path())? {
+            return refused(format!(
+                "`{id}` is the path of a group invite, which no document changes: delete it first, or take another path"
+            ));
         }
         Ok(())
     }

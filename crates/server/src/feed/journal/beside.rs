@@ -1,0 +1,51 @@
+//! Records that go with objects: each is made and deleted in the transaction of its object.
+//!
+//! ```text
+//! invite ─▶ its code, both ways        object that promises a role ─▶ promise of that role
+//! ```
+
+use capstan_iam::{InviteCode, Object, SecretHash, record};
+use capstan_store::{Op, StoreError};
+
+use super::overlay::Overlay;
+
+/// Operations that go with the change of an object.
+///
+/// # Errors
+///
+/// The store cannot be read.
+pub(super) fn ops(
+    state: &Overlay,
+    before: Option<&Object>,
+    after: Option<&Object>,
+) -> Result<Vec<Op>, StoreError> {
+    let mut ops = vec![];
+    let [old, new] = [before, after].map(|object| object.and_then(promise));
+    if old != new {
+        ops.extend(old.map(|key| Op::Delete { key: key.into() }));
+        ops.extend(new.map(|key| Op::Put { key: key.into(), value: Default::default() }));
+    }
+    if let (Some(Object::GroupInvite(gone)), None) = (before, after) {
+        let key = InviteCode::key_of_invite(gone.id.as_path());
+        let hash = state.value(&key)?.and_then(|hash| Some(*hash.first_chunk()?));
+        let hash = hash.map(SecretHash::from_bytes);
+        ops.extend(hash.map(|hash| Op::Delete { key: InviteCode::key(&hash).into() }));
+        ops.push(Op::Delete { key: key.into() });
+    }
+    Ok(ops)
+}
+
+fn promise(object: &Object) -> Option<Vec<u8>> {
+    let key = record::key(object.kind(), object.id().as_path());
+    object.promises().map(|role| record::promise_key(role, &key))
+}
+
+/// Operations that keep the code of a new invite.
+pub(super) fn code_ops(invite: &capstan_iam::GroupInvite, code: &SecretHash) -> [Op; 2] {
+    let found = InviteCode { invite: invite.id.clone(), created: invite.meta.created };
+    let by_invite = InviteCode::key_of_invite(invite.id.as_path());
+    [
+        Op::Put { key: InviteCode::key(code).into(), value: found.encode().into() },
+        Op::Put { key: by_invite.into(), value: code.bytes().to_vec().into() },
+    ]
+}
