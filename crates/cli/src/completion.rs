@@ -205,7 +205,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 22] = [
+    const NAMING: [&str; 23] = [
         "identity",
         "capability",
         "resource",
@@ -219,6 +219,7 @@ mod tests {
         "parent",
         "binding",
         "pull_token",
+        "invite",
         "owner_identity",
         "organization",
         "like",

@@ -1,4 +1,4 @@
-//! `capstan iam`: the management of organizations, roles, identities and role bindings on a server.
+//! `capstan iam`: the management of organizations, roles, identities, role bindings and invites on a server.
 //!
 //! ```text
 //! command ─▶ connection: who calls, request id ─▶ capstan.iam.v1 over gRPC ─┬─▶ show: table, JSON, tree or ids
@@ -11,6 +11,7 @@
 pub(crate) mod connection;
 pub(crate) mod custom_roles;
 mod difference;
+mod group_invites;
 mod groups;
 mod identities;
 pub(crate) mod json;
@@ -41,6 +42,7 @@ Examples:
   capstan iam identities create acme/ci --type service --name 'CI bot'
   capstan iam roles create acme/puller --like registry.pull
   capstan iam bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
+  capstan iam group-invites create --group acme/platform --role viewer --email ann@example.com
   capstan iam tree acme
 
 Names: where something is changed, given or deleted, a text that could be a path is an id. A display name is a text that \
@@ -49,7 +51,7 @@ could not, such as one with a blank, or it follows `name:`. Reads take any displ
 Every write takes --validate-only. Exit codes: 0 done; 1 refused: not permitted, not found, already there, not in this \
 state, or changed meanwhile (PERMISSION_DENIED, NOT_FOUND, ALREADY_EXISTS, FAILED_PRECONDITION, ABORTED); 2 error.";
 
-/// Organizations, folders, roles, role bindings, identities and resources of a server
+/// Organizations, folders, roles, role bindings, identities, resources and invites of a server
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Iam {
@@ -74,6 +76,8 @@ enum Command {
     Identities(identities::Identities),
     #[command(alias = "resource")]
     Resources(resources::Resources),
+    #[command(aliases = ["group-invite", "invites", "invite"])]
+    GroupInvites(group_invites::GroupInvites),
     Tree(organization::Tree),
     RemoveMember(role_bindings::RemoveMember),
 }
@@ -89,6 +93,7 @@ impl Iam {
             Command::RoleBindings(bindings) => bindings.run(output).await,
             Command::Identities(identities) => identities.run(output).await,
             Command::Resources(resources) => resources.run(output).await,
+            Command::GroupInvites(invites) => invites.run(output).await,
             Command::Tree(tree) => tree.run(output).await,
             Command::RemoveMember(member) => member.run(output).await,
         }

@@ -2,8 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
-use capstan_engine::quote;
+use anyhow::ensure;
 use capstan_proto::iam::v1::pull_token_service_client::PullTokenServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, PullToken, Role};
 use clap::ValueEnum as _;
@@ -20,7 +19,7 @@ use crate::iam::names::id_to_write;
 use crate::iam::prompt::confirm;
 use crate::iam::refusal::Refusal;
 use crate::iam::show::{self, Done};
-use crate::iam::values::{TTL_EXPECTED, duration};
+use crate::iam::values::ttl;
 use crate::iam::verbs::ListArgs;
 use crate::output::{self, Client, Output};
 
@@ -193,16 +192,6 @@ const OUTPUTS: [Output; 8] = [
     Output::Client(Client::Maven),
     Output::Client(Client::Apk),
 ];
-
-/// # Errors
-///
-/// No duration.
-fn ttl(text: &str) -> anyhow::Result<prost_types::Duration> {
-    match duration(text) {
-        Some(seconds) => Ok(prost_types::Duration { seconds, nanos: 0 }),
-        None => bail!("--ttl {}: {TTL_EXPECTED}", quote(text)),
-    }
-}
 
 /// Prints a token that was made, or what would be made, to standard output, and what was done to standard error.
 ///

@@ -1,9 +1,11 @@
-//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens and resources.
+//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens, invites and resources.
 //!
 //! They are listed as the caller of the command line, so nothing is offered that the command could not see. Behind a slash
 //! only what is below the typed path is listed.
 
-use capstan_proto::iam::v1::{Group, Identity, PullToken, Resource, Role, RoleBinding};
+use capstan_proto::iam::v1::{
+    Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding,
+};
 use clap_complete::ArgValueCompleter;
 
 use super::line::Line;
@@ -21,6 +23,7 @@ pub(super) enum Managed {
     Binding,
     Identity,
     PullToken,
+    Invite,
     Resource,
     /// A group or a resource.
     Scope,
@@ -49,6 +52,11 @@ pub(crate) fn identity() -> ArgValueCompleter {
 /// The completer of an argument that is the path of a pull token.
 pub(crate) fn pull_token() -> ArgValueCompleter {
     completer(Kind::Managed(Managed::PullToken))
+}
+
+/// The completer of an argument that is the path of a group invite.
+pub(crate) fn invite() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Invite))
 }
 
 /// The completer of an argument that is the path of a registered resource.
@@ -85,6 +93,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
             Managed::Binding => listed::<RoleBinding>(&server, &query).await,
             Managed::Identity => listed::<Identity>(&server, &query).await,
             Managed::PullToken => listed::<PullToken>(&server, &query).await,
+            Managed::Invite => listed::<GroupInvite>(&server, &query).await,
             Managed::Resource => listed::<Resource>(&server, &query).await,
             Managed::Scope => {
                 let mut ids = listed::<Group>(&server, &query).await?;

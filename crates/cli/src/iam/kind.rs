@@ -3,7 +3,8 @@
 use capstan_engine::Timestamp;
 use capstan_policy::format_timestamp;
 use capstan_proto::iam::v1::{
-    self as iam, Group, Identity, PullToken, Resource, Role, RoleBinding, condition, identity,
+    self as iam, Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding, condition,
+    identity,
 };
 use capstan_proto::v1::Consistency;
 use prost::Message;
@@ -381,6 +382,40 @@ impl Listed for PullToken {
 
     list_call!(pull_token_service_client::PullTokenServiceClient,
         list_pull_tokens(ListPullTokensRequest) -> pull_tokens);
+}
+
+impl Listed for GroupInvite {
+    const WORD: &'static str = "group invite";
+    const MESSAGE: &'static str = "GroupInvite";
+    const LIST: &'static str = "group_invites";
+    const COLUMNS: &'static [&'static str] = &["invite", "name", "role", "for", "expires"];
+
+    fn row(&self) -> Vec<String> {
+        let whom = if self.email.is_empty() { "anybody who has the code" } else { &*self.email };
+        let often =
+            if self.single_use.unwrap_or(true) { "once" } else { "as often as it is accepted" };
+        let Self { id, name, role, .. } = self.clone();
+        vec![id, name, role, format!("{whom}, {often}"), time(self.expires_at)]
+    }
+
+    fn label(&self) -> String {
+        let until = format!("until {}", time(self.expires_at));
+        let parts = [&*self.role, &*self.email, &*self.name, &*until];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    }
+
+    list_call!(group_invite_service_client::GroupInviteServiceClient,
+        list_group_invites(ListGroupInvitesRequest) -> group_invites);
+}
+
+impl Kind for GroupInvite {
+    const FIELD: &'static str = "group_invite";
+
+    calls!(group_invite_service_client::GroupInviteServiceClient,
+        get_group_invite(GetGroupInviteRequest) -> group_invite,
+        create_group_invite(CreateGroupInviteRequest, ttl),
+        update_group_invite(UpdateGroupInviteRequest),
+        delete_group_invite(DeleteGroupInviteRequest));
 }
 
 impl Listed for Resource {

@@ -129,7 +129,7 @@ impl Refusal {
                 "delete what is in it first: `capstan iam tree` and `capstan iam groups list --parent` show it"
             }
             (_, "ROLE_IN_USE") => {
-                "delete its bindings first: `capstan iam role-bindings list --role ROLE` shows them"
+                "delete its bindings and invites first: `capstan iam role-bindings list --role ROLE` and `capstan iam group-invites list` show them"
             }
             (_, "BUILT_IN") => {
                 "create a custom role from it: capstan iam roles create GROUP/NAME --like ROLE"
@@ -146,8 +146,11 @@ impl Refusal {
                  shows the roles, and `capstan iam roles describe ROLE` what one gives"
             }
             (_, "TOKEN_ALREADY_ISSUED") => {
-                "its secret is not known any more: create another one with a new --request-id or without, and revoke this \
-                 one with `capstan auth pull-token revoke`"
+                "its secret is not known any more: create another one with a new --request-id or without, and take this one \
+                 away: `capstan auth pull-token revoke` of a token, `capstan iam group-invites delete` of an invite"
+            }
+            (_, "INVITE_INVALID") => {
+                "ask who invited you for a new one; one that is for an e-mail address needs that you are known by it"
             }
             (_, "PULL_TOKEN") => "revoke the token and create another one",
             (_, "STORE_EPOCH") => "leave out the revision: it is of another store",

@@ -193,11 +193,23 @@ impl EndArgs {
     }
 }
 
+/// The value of `--ttl` as a message.
+///
+/// # Errors
+///
+/// No duration.
+pub(crate) fn ttl(text: &str) -> anyhow::Result<prost_types::Duration> {
+    match duration(text) {
+        Some(seconds) => Ok(prost_types::Duration { seconds, nanos: 0 }),
+        None => bail!("--ttl {}: {TTL_EXPECTED}", quote(text)),
+    }
+}
+
 /// What `--ttl` is, in messages.
-pub(crate) const TTL_EXPECTED: &str = "expected a number with s, m, h, d or w, such as 30d";
+const TTL_EXPECTED: &str = "expected a number with s, m, h, d or w, such as 30d";
 
 /// Seconds of a duration such as `30d`; `None` if it is none, or zero.
-pub(crate) fn duration(text: &str) -> Option<i64> {
+fn duration(text: &str) -> Option<i64> {
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let unit = match unit {
         "s" => 1,

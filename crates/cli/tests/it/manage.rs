@@ -5,6 +5,7 @@ mod audit;
 mod batches;
 mod contexts;
 mod end_to_end;
+mod group_invites;
 mod lists;
 mod names;
 mod pull_tokens;

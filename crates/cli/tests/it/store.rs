@@ -4,6 +4,7 @@
 mod crash;
 mod delegation;
 mod faults;
+mod invites;
 mod methods;
 mod offline;
 mod tokens;

@@ -160,7 +160,9 @@ impl From<RequestError> for Status {
             details.add_bad_request_violation(field, problem.unwrap_or(&text));
         }
         let retry = error.retry();
-        details.set_retry_info(retry);
+        if retry.is_some() {
+            details.set_retry_info(retry);
+        }
         details.set_error_info(reason, DOMAIN, metadata);
         let mut status = Self::with_error_details(error.code(), text, details);
         if matches!(error, RequestError::RevisionGone { .. } | RequestError::PageTooOld { .. }) {

@@ -176,6 +176,10 @@ fn ids_and_names_of_contexts_are_completed() {
     assert_eq!(ids("capstan policy export --parent o"), ["other"]);
     let tokens = ["acme/b0b0b0b0b0b0b0b0", "acme/web/c1c1c1c1c1c1c1c1"];
     assert_eq!(ids("capstan auth pull-token revoke ac"), tokens);
+    assert_eq!(
+        ids("capstan iam group-invites delete ac"),
+        ["acme/open", "acme/web/e3e3e3e3e3e3e3e3"]
+    );
     let create = "capstan auth pull-token create";
     assert_eq!(ids(&format!("{create} --role acme/")), ["acme/puller"]);
     assert_eq!(ids(&format!("{create} --group o")), ["other"]);

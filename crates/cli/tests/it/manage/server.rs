@@ -25,6 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 static POOL: LazyLock<DescriptorPool> =
     LazyLock::new(|| DescriptorPool::decode(capstan_proto::DESCRIPTOR_SET).unwrap());
 const NAMES: SerializeOptions = SerializeOptions::new().use_proto_field_name(true);
+/// The code of each invite.
+pub(super) const CODE: &str =
+    "capstan_inv_fivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivbcpyyca";
 /// The secret of each pull token.
 pub(super) const SECRET: &str =
     "capstan_pt_fivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivcukrkfivaplndqyy";
@@ -69,12 +72,13 @@ pub(super) struct Fake {
 }
 
 /// The kinds: service, object, and the field of a list.
-const KINDS: [(&str, &str, &str, &str); 7] = [
+const KINDS: [(&str, &str, &str, &str); 8] = [
     ("GroupService", "Group", "group", "groups"),
     ("RoleService", "Role", "role", "roles"),
     ("RoleBindingService", "RoleBinding", "role_binding", "role_bindings"),
     ("IdentityService", "Identity", "identity", "identities"),
     ("PullTokenService", "PullToken", "pull_token", "pull_tokens"),
+    ("GroupInviteService", "GroupInvite", "group_invite", "group_invites"),
     ("ResourceService", "Resource", "resource", "resources"),
     ("AuditService", "AuditRecord", "audit_record", "audit_records"),
 ];
@@ -187,6 +191,15 @@ fn world() -> BTreeMap<&'static str, Vec<Value>> {
             ]),
         ),
         (
+            "group_invites",
+            json!([
+                {"id": "acme/web/e3e3e3e3e3e3e3e3", "name": "Ann", "role": "viewer", "email": "ann@example.com",
+                 "single_use": true, "expires_at": "2099-01-01T00:00:00Z", "etag": "13"},
+                {"id": "acme/open", "role": "registry.pull", "single_use": false,
+                 "expires_at": "2099-01-01T00:00:00Z", "etag": "14"},
+            ]),
+        ),
+        (
             "resources",
             json!([{"id": "acme/web/nginx", "type": "repo", "name": "", "etag": "11",
                 "properties": {"visibility": "private"}}]),
@@ -242,6 +255,19 @@ impl State {
             "RevokePullToken" => {
                 self.find(list, message["id"].as_str().unwrap())?;
                 json!({"revision": self.next(&message)})
+            }
+            "CreateGroupInvite" => {
+                let mut made = self.create(field, list, &message)?;
+                if message["validate_only"] != true {
+                    made["code"] = json!(CODE);
+                }
+                made["group_invite"]["expires_at"] = json!("2099-01-01T00:00:00Z");
+                made
+            }
+            "AcceptGroupInvite" => {
+                let binding = json!({"id": "acme/web/0123456789abcdef", "identity": "alice",
+                    "role": "viewer", "scope": "acme/web"});
+                json!({"role_binding": binding, "revision": self.next(&message)})
             }
             "LookupIdentity" => json!({"id": "0f".repeat(20)}),
             "RemoveMember" | "BatchDeleteRoleBindings" => {

@@ -193,6 +193,36 @@ fn requests_of_objects(
         ),
         ("PullTokenService/RevokePullToken", "an identity that is none", delete("bot")),
         (
+            "GroupInviteService/CreateGroupInvite",
+            "with viewer",
+            write(json!({"parent": id("team"), "group_invite": {"role": "viewer"}})),
+        ),
+        (
+            "GroupInviteService/CreateGroupInvite",
+            "with owner, for one address",
+            write(json!({"parent": id("team"),
+                "group_invite": {"role": "owner", "email": "ann@example.com"}})),
+        ),
+        (
+            "GroupInviteService/CreateGroupInvite",
+            "with owner, for anybody",
+            write(json!({"parent": id("team"), "group_invite": {"role": "owner"}})),
+        ),
+        ("GroupInviteService/GetGroupInvite", "of the organization", get("invites/one")),
+        ("GroupInviteService/GetGroupInvite", "absent", get("invites/none")),
+        ("GroupInviteService/ListGroupInvites", "at the organization", json!({"parent": org})),
+        (
+            "GroupInviteService/UpdateGroupInvite",
+            "its name",
+            update("group_invite", json!({"name": "New"}), "invites/one"),
+        ),
+        ("GroupInviteService/DeleteGroupInvite", "of the organization", delete("invites/one")),
+        (
+            "GroupInviteService/AcceptGroupInvite",
+            "an unknown code",
+            write(json!({"code": "capstan_inv_"})),
+        ),
+        (
             "ResourceService/CreateResource",
             "of a type with capabilities",
             write(
@@ -242,6 +272,12 @@ async fn objects(operator: &Caller, org: &str) -> String {
         ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("team")}})),
         ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("empty")}})),
         ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("tokens")}})),
+        ("GroupService/CreateGroup", json!({"parent": org, "group": {"id": id("invites")}})),
+        (
+            "GroupInviteService/CreateGroupInvite",
+            json!({"parent": id("invites"),
+                "group_invite": {"id": id("invites/one"), "role": "viewer"}}),
+        ),
         (
             "RoleService/CreateRole",
             json!({"parent": org, "role": {"id": id("lister"), "capabilities": ["groups.list"]}}),
@@ -464,7 +500,7 @@ async fn state(operator: &Caller) -> Vec<Vec<Vec<u8>>> {
             all.push(pages);
         }
     }
-    assert_eq!(all.len(), 6);
+    assert_eq!(all.len(), 7);
     all
 }
 
