@@ -117,6 +117,30 @@ fn objects() -> Vec<Object> {
             properties: properties(),
             meta: meta(),
         }),
+        Object::GroupInvite(GroupInvite {
+            id: path("acme/invite"),
+            name: "For Ann".into(),
+            description: "d".into(),
+            role: "acme/deployer".into(),
+            role_created: Some(7),
+            email: Some("ann@example.com".into()),
+            single_use: true,
+            expires_at: Timestamp::new(1_800_000_000, 5),
+            creator: Some(Incarnation { id: path("alice"), created: 1 << 40 }),
+            meta: meta(),
+        }),
+        Object::GroupInvite(GroupInvite {
+            id: path("acme/open"),
+            name: String::new(),
+            description: String::new(),
+            role: "viewer".into(),
+            role_created: None,
+            email: None,
+            single_use: false,
+            expires_at: Timestamp::new(1_800_000_000, 0),
+            creator: None,
+            meta: meta(),
+        }),
     ]
 }
 
@@ -206,4 +230,17 @@ fn what_is_no_record_is_refused() {
     assert_eq!(refused(b"bacme/1", &record(other)), "5 is no category of attributes");
     let other = ConditionRecord { value: Some(ValueRecord { value: None }), ..condition };
     assert_eq!(refused(b"bacme/1", &record(other)), "a value is absent");
+}
+
+/// The promises of a role are one range, without those of a role whose id only begins alike.
+#[test]
+fn promises_of_a_role_are_one_range() {
+    let object = key(Kind::GroupInvite, path("acme/x").as_path());
+    let range = promises_of("viewer");
+    let (Bound::Included(start), Bound::Excluded(end)) = range.bounds() else { panic!() };
+    let is_in = |key: &[u8]| start <= key && key < end;
+    assert!(is_in(&promise_key("viewer", &object)));
+    for other in ["viewe", "viewer.", "viewer2", "viewer/x", "Viewer"] {
+        assert!(!is_in(&promise_key(other, &object)), "{other}");
+    }
 }
