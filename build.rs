@@ -9,7 +9,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor, MethodDescriptor, Value};
 
-const PROTOS: [&str; 12] = [
+const PROTOS: [&str; 13] = [
     "capstan/v1/decision.proto",
     "capstan/iam/v1/options.proto",
     "capstan/iam/v1/common.proto",
@@ -19,6 +19,7 @@ const PROTOS: [&str; 12] = [
     "capstan/iam/v1/identity.proto",
     "capstan/iam/v1/pull_token.proto",
     "capstan/iam/v1/group_invite.proto",
+    "capstan/iam/v1/subscription.proto",
     "capstan/iam/v1/resource.proto",
     "capstan/iam/v1/policy.proto",
     "capstan/iam/v1/audit.proto",

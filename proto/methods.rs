@@ -65,10 +65,16 @@ mod tests {
         let needed = Needed { capabilities: &["groups.update"], field: "group.id" };
         let update = find("/capstan.iam.v1.GroupService/UpdateGroup");
         assert_eq!((update.access, update.writes), (Access::At(needed), true));
-        assert_eq!(named(|method| method.streams), ["StreamCheck", "Export", "Import"]);
+        assert_eq!(
+            named(|method| method.streams),
+            ["StreamCheck", "Export", "Import", "Watch", "Backup"]
+        );
         let decide = ["Check", "BatchCheck", "StreamCheck", "Explain"];
         assert_eq!(named(|method| method.decides), decide);
-        assert_eq!(named(|method| method.access == Access::Operator), ["Import", "SetCatalog"]);
+        assert_eq!(
+            named(|method| method.access == Access::Operator),
+            ["Import", "Backup", "SetCatalog"]
+        );
     }
 
     /// A method that takes a request id changes something, and every change can be rehearsed.
@@ -91,6 +97,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(writes, 26);
+        assert_eq!(writes, 30);
     }
 }

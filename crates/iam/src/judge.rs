@@ -16,6 +16,7 @@ mod identities;
 mod pull_tokens;
 mod resources;
 mod roles;
+mod subscriptions;
 
 use capstan_engine::Change;
 
@@ -66,6 +67,10 @@ pub fn judge(
         Operation::AcceptGroupInvite(one) => {
             group_invites::accept(*rules, state, actor, one, context)
         }
+        Operation::CreateSubscription(one) => subscriptions::create(&access, one, context),
+        Operation::UpdateSubscription(one) => subscriptions::update(&access, one, context),
+        Operation::DeleteSubscription(one) => subscriptions::delete(&access, one),
+        Operation::SetSubscriptionState(one) => subscriptions::set_state(&access, one, context),
         Operation::CreateResource(one) => resources::create(&access, one, context),
         Operation::UpdateResource(one) => resources::update(&access, one, context),
         Operation::DeleteResource(one) => resources::delete(&access, one),

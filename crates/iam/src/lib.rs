@@ -37,14 +37,15 @@ pub use authentication::{
 pub use judge::judge;
 pub use object::{
     Group, GroupInvite, Identity, Incarnation, Kind, Meta, Object, PULL_TOKEN, Resource, Role,
-    RoleBinding, USER, check_email,
+    RoleBinding, Subscription, USER, check_email, check_event_type, check_sink,
 };
 pub use operation::{
     AcceptGroupInvite, Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context,
     CreateGroup, CreateGroupInvite, CreateIdentity, CreatePullToken, CreateResource, CreateRole,
-    CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding, ObjectChange, Operation, Outcome,
-    PullToken, RemoveMember, Response, UpdateGroup, UpdateGroupInvite, UpdateIdentity,
-    UpdateResource, UpdateRole, UpdateRoleBinding,
+    CreateRoleBinding, CreateSubscription, Delete, IdentityUpdate, NewRoleBinding, ObjectChange,
+    Operation, Outcome, PullToken, RemoveMember, Response, SetSubscriptionState, SubscriptionState,
+    UpdateGroup, UpdateGroupInvite, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
+    UpdateSubscription,
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};

@@ -61,6 +61,15 @@ pub const INVITE_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 /// The longest time for which an invite can be accepted (privileges, R6).
 pub const INVITE_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3_600);
 
+/// Most bytes of the URL of a sink: as many as servers take.
+pub const SINK_BYTES_MAX: usize = 2_048;
+
+/// Most prefixes of types of one subscription.
+pub const EVENT_TYPES_MAX: usize = 32;
+
+/// Most bytes of a prefix of types.
+pub const EVENT_TYPE_BYTES_MAX: usize = 128;
+
 /// Bytes of an e-mail address of a caller (RFC 5321: a local part of 64, `@`, a domain of 255).
 pub const EMAIL_BYTES_MAX: usize = 320;
 

@@ -4,6 +4,7 @@
 //! is, and all of an invite) is read from the store. An object's `id` is its path, unique across all kinds.
 
 mod group_invite;
+mod subscription;
 
 use std::fmt;
 
@@ -15,6 +16,7 @@ use capstan_engine::{
 use crate::Authentication;
 
 pub use group_invite::{GroupInvite, check_email};
+pub use subscription::{Subscription, check_event_type, check_sink};
 
 /// The type of an identity that `PullTokenService` makes, and nothing else.
 pub const PULL_TOKEN: &str = "pull_token";
@@ -167,21 +169,24 @@ pub enum Kind {
     Resource,
     /// [`GroupInvite`].
     GroupInvite,
+    /// [`Subscription`].
+    Subscription,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Group,
         Self::Role,
         Self::RoleBinding,
         Self::Identity,
         Self::Resource,
         Self::GroupInvite,
+        Self::Subscription,
     ];
 
     /// The kinds that decide no question: the engine does not know their objects.
-    pub const BESIDE: [Self; 1] = [Self::GroupInvite];
+    pub const BESIDE: [Self; 2] = [Self::GroupInvite, Self::Subscription];
 
     /// Its name in events and audit records.
     #[must_use]
@@ -193,6 +198,7 @@ impl Kind {
             Self::Identity => "identity",
             Self::Resource => "resource",
             Self::GroupInvite => "group_invite",
+            Self::Subscription => "subscription",
         }
     }
 }
@@ -218,6 +224,8 @@ pub enum Object {
     Resource(Resource),
     /// A group invite.
     GroupInvite(GroupInvite),
+    /// A subscription.
+    Subscription(Subscription),
 }
 
 impl Object {
@@ -231,6 +239,7 @@ impl Object {
             Self::Identity(_) => Kind::Identity,
             Self::Resource(_) => Kind::Resource,
             Self::GroupInvite(_) => Kind::GroupInvite,
+            Self::Subscription(_) => Kind::Subscription,
         }
     }
 
@@ -244,6 +253,7 @@ impl Object {
             Self::Identity(one) => &one.id,
             Self::Resource(one) => &one.id,
             Self::GroupInvite(one) => &one.id,
+            Self::Subscription(one) => &one.id,
         }
     }
 
@@ -257,6 +267,7 @@ impl Object {
             Self::Identity(one) => &one.meta,
             Self::Resource(one) => &one.meta,
             Self::GroupInvite(one) => &one.meta,
+            Self::Subscription(one) => &one.meta,
         }
     }
 
@@ -270,6 +281,7 @@ impl Object {
             Self::Identity(one) => &mut one.meta,
             Self::Resource(one) => &mut one.meta,
             Self::GroupInvite(one) => &mut one.meta,
+            Self::Subscription(one) => &mut one.meta,
         }
     }
 }
@@ -284,7 +296,8 @@ impl Object {
             | Self::Role(_)
             | Self::RoleBinding(_)
             | Self::Identity(_)
-            | Self::Resource(_) => None,
+            | Self::Resource(_)
+            | Self::Subscription(_) => None,
         }
     }
 }
@@ -301,7 +314,7 @@ impl Object {
             Self::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
             Self::Identity(one) => Change::CreateIdentity(one.fact()),
             Self::Resource(one) => Change::CreateResource(one.fact()),
-            Self::GroupInvite(_) => return None,
+            Self::GroupInvite(_) | Self::Subscription(_) => return None,
         })
     }
 
@@ -314,7 +327,7 @@ impl Object {
             Self::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
             Self::Identity(one) => Change::UpdateIdentity(one.fact()),
             Self::Resource(one) => Change::UpdateResource(one.fact()),
-            Self::GroupInvite(_) => return None,
+            Self::GroupInvite(_) | Self::Subscription(_) => return None,
         })
     }
 
@@ -328,7 +341,7 @@ impl Object {
             Self::RoleBinding(_) => Change::DeleteRoleBinding(id),
             Self::Identity(_) => Change::DeleteIdentity(id),
             Self::Resource(_) => Change::DeleteResource(id),
-            Self::GroupInvite(_) => return None,
+            Self::GroupInvite(_) | Self::Subscription(_) => return None,
         })
     }
 }

@@ -9,7 +9,7 @@ use capstan_engine::{Change, Condition, PathBuf, Properties, Timestamp};
 
 use crate::{
     Authentication, Group, GroupInvite, Identity, Kind, Object, Resource, Role, RoleBinding,
-    SecretHash,
+    SecretHash, Subscription,
 };
 
 /// Who asks.
@@ -109,6 +109,14 @@ pub enum Operation {
     DeleteGroupInvite(Delete),
     /// Binds the caller to the role of an invite.
     AcceptGroupInvite(AcceptGroupInvite),
+    /// Makes a subscription.
+    CreateSubscription(CreateSubscription),
+    /// Changes a subscription.
+    UpdateSubscription(UpdateSubscription),
+    /// Deletes a subscription.
+    DeleteSubscription(Delete),
+    /// Keeps what is known of the sink of a subscription.
+    SetSubscriptionState(SetSubscriptionState),
     /// Registers a resource.
     CreateResource(CreateResource),
     /// Changes a registered resource.
@@ -379,6 +387,66 @@ pub struct AcceptGroupInvite {
     pub code: Option<SecretHash>,
 }
 
+/// See [`Operation::CreateSubscription`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateSubscription {
+    /// The group.
+    pub parent: PathBuf,
+    /// The path; one is made if there is none.
+    pub id: Option<PathBuf>,
+    /// Display name.
+    pub name: String,
+    /// What it is for.
+    pub description: String,
+    /// Where events are delivered.
+    pub sink: String,
+    /// Prefixes of types.
+    pub types: Vec<String>,
+    /// Whether it begins disabled.
+    pub disabled: bool,
+}
+
+/// See [`Operation::UpdateSubscription`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpdateSubscription {
+    /// The subscription.
+    pub id: PathBuf,
+    /// Display name.
+    pub name: Option<String>,
+    /// What it is for.
+    pub description: Option<String>,
+    /// Where events are delivered.
+    pub sink: Option<String>,
+    /// Prefixes of types.
+    pub types: Option<Vec<String>>,
+    /// Whether nothing is delivered.
+    pub disabled: Option<bool>,
+    /// The etag that the object must have.
+    pub etag: Option<String>,
+}
+
+/// See [`Operation::SetSubscriptionState`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetSubscriptionState {
+    /// The subscription.
+    pub id: PathBuf,
+    /// The create revision that it must have.
+    pub created: u64,
+    /// The sink that it must have.
+    pub sink: String,
+    /// What is known.
+    pub state: SubscriptionState,
+}
+
+/// What is known of a sink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// It wants events.
+    Consented,
+    /// Nothing can be delivered, for this reason.
+    Disabled(String),
+}
+
 /// See [`Operation::CreateResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateResource {
@@ -439,6 +507,10 @@ impl Operation {
             Self::UpdateGroupInvite(_) => "GroupInviteService/UpdateGroupInvite",
             Self::DeleteGroupInvite(_) => "GroupInviteService/DeleteGroupInvite",
             Self::AcceptGroupInvite(_) => "GroupInviteService/AcceptGroupInvite",
+            Self::CreateSubscription(_) => "SubscriptionService/CreateSubscription",
+            Self::UpdateSubscription(_) => "SubscriptionService/UpdateSubscription",
+            Self::DeleteSubscription(_) => "SubscriptionService/DeleteSubscription",
+            Self::SetSubscriptionState(_) => "SubscriptionService/ConfirmSubscription",
             Self::CreateResource(_) => "ResourceService/CreateResource",
             Self::UpdateResource(_) => "ResourceService/UpdateResource",
             Self::DeleteResource(_) => "ResourceService/DeleteResource",
@@ -453,6 +525,7 @@ impl Operation {
             Self::CreateRole(_) => Some(Kind::Role),
             Self::CreateRoleBinding(_) | Self::AcceptGroupInvite(_) => Some(Kind::RoleBinding),
             Self::CreateGroupInvite(_) => Some(Kind::GroupInvite),
+            Self::CreateSubscription(_) => Some(Kind::Subscription),
             Self::CreateIdentity(_) | Self::CreatePullToken(_) => Some(Kind::Identity),
             Self::CreateResource(_) => Some(Kind::Resource),
             _ => None,
@@ -479,6 +552,9 @@ impl Operation {
             Self::CreateGroupInvite(one) => one.id.as_ref().or(Some(&one.parent)),
             Self::UpdateGroupInvite(one) => Some(&one.id),
             Self::AcceptGroupInvite(_) => None,
+            Self::CreateSubscription(one) => one.id.as_ref().or(Some(&one.parent)),
+            Self::UpdateSubscription(one) => Some(&one.id),
+            Self::SetSubscriptionState(one) => Some(&one.id),
             Self::CreateResource(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateResource(one) => Some(&one.id),
             Self::DeleteGroup(one)
@@ -487,6 +563,7 @@ impl Operation {
             | Self::DeleteIdentity(one)
             | Self::RevokePullToken(one)
             | Self::DeleteGroupInvite(one)
+            | Self::DeleteSubscription(one)
             | Self::DeleteResource(one) => Some(&one.id),
         }
     }
@@ -555,6 +632,8 @@ pub enum Response {
     GroupInvite(GroupInvite),
     /// A new invite, and the hash of its code, which is stored beside it.
     NewGroupInvite(Box<GroupInvite>, SecretHash),
+    /// The subscription as it is now.
+    Subscription(Subscription),
     /// Nothing but the revision.
     Deleted,
 }

@@ -126,6 +126,7 @@ impl<'s> Reader<'s> {
                 holds(&capability, parent_or_self(resource.id.as_path()))
             }
             Object::GroupInvite(invite) => holds("group_invites.list", invite.group()),
+            Object::Subscription(one) => holds("subscriptions.list", one.group()),
         };
         if is_seen { shown(false, object.clone()) } else { Ok(None) }
     }
@@ -169,6 +170,7 @@ const fn list_capability(kind: Kind) -> &'static str {
         Kind::RoleBinding => "role_bindings.list",
         Kind::Identity => "identity.list",
         Kind::GroupInvite => "group_invites.list",
+        Kind::Subscription => "subscriptions.list",
     }
 }
 

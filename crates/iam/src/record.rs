@@ -1,7 +1,8 @@
 //! Objects as the store keeps them: a key and a value each.
 //!
 //! ```text
-//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource, v invite   then the path
+//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource, v invite,
+//!         w subscription   then the path
 //! value:  a protobuf message of this file, without the path
 //! ```
 //!
@@ -26,7 +27,7 @@ use self::messages::*;
 use crate::object::parent_or_self;
 use crate::{
     Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Incarnation, Kind,
-    Match, Meta, Object, Resource, Role, RoleBinding, StaticKeys,
+    Match, Meta, Object, Resource, Role, RoleBinding, StaticKeys, Subscription,
 };
 
 /// First bytes of keys that hold no object.
@@ -75,6 +76,7 @@ const fn prefix_of(kind: Kind) -> u8 {
         Kind::RoleBinding => b'b',
         Kind::Resource => b's',
         Kind::GroupInvite => b'v',
+        Kind::Subscription => b'w',
     }
 }
 
@@ -207,6 +209,22 @@ pub fn encode(object: &Object) -> Vec<u8> {
             .encode_to_vec()
         }
         Object::GroupInvite(invite) => encode_invite(invite).encode_to_vec(),
+        Object::Subscription(one) => encode_subscription(one).encode_to_vec(),
+    }
+}
+
+fn encode_subscription(subscription: &Subscription) -> SubscriptionRecord {
+    SubscriptionRecord {
+        meta: Some(encode_meta(&subscription.meta)),
+        name: subscription.name.clone(),
+        description: subscription.description.clone(),
+        sink: subscription.sink.clone(),
+        types: subscription.types.clone(),
+        disabled: subscription.disabled,
+        disabled_reason: subscription.disabled_reason.clone(),
+        consented: subscription.consented,
+        creator: subscription.creator.as_ref().map(|it| it.id.to_string()),
+        creator_created: subscription.creator.as_ref().map_or(0, |it| it.created),
     }
 }
 
@@ -369,15 +387,33 @@ fn decode_value(kind: Kind, id: PathBuf, value: &[u8]) -> Result<Object, Problem
             Object::Resource(Resource { id, name, description, kind, properties, meta })
         }
         Kind::GroupInvite => Object::GroupInvite(decode_invite(id, InviteRecord::decode(value)?)?),
+        Kind::Subscription => {
+            let record = SubscriptionRecord::decode(value)?;
+            let SubscriptionRecord { meta, name, description, sink, types, disabled, .. } = record;
+            Object::Subscription(Subscription {
+                id,
+                name,
+                description,
+                sink,
+                types,
+                disabled,
+                disabled_reason: record.disabled_reason,
+                consented: record.consented,
+                creator: decode_creator(record.creator, record.creator_created)?,
+                meta: decode_meta(meta)?,
+            })
+        }
     })
+}
+
+/// Who made an object; `None` for the operator.
+fn decode_creator(id: Option<String>, created: u64) -> Result<Option<Incarnation>, Problem> {
+    let creator = |id| Ok(Incarnation { id: parse("creator", id)?, created });
+    id.map(creator).transpose()
 }
 
 fn decode_invite(id: PathBuf, record: InviteRecord) -> Result<GroupInvite, Problem> {
     let InviteRecord { meta, name, description, role, role_created, email, .. } = record;
-    let creator = record.creator.map(|creator| {
-        let created = record.creator_created;
-        Ok::<_, Problem>(Incarnation { id: parse("creator", creator)?, created })
-    });
     Ok(GroupInvite {
         id,
         name,
@@ -387,7 +423,7 @@ fn decode_invite(id: PathBuf, record: InviteRecord) -> Result<GroupInvite, Probl
         email,
         single_use: record.single_use,
         expires_at: decode_time(record.expires_at.ok_or_else(|| absent("expires_at"))?),
-        creator: creator.transpose()?,
+        creator: decode_creator(record.creator, record.creator_created)?,
         meta: decode_meta(meta)?,
     })
 }

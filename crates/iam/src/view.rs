@@ -2,7 +2,9 @@
 
 use capstan_engine::{Path, PathBuf, Snapshot};
 
-use crate::{Group, GroupInvite, Identity, Kind, Object, ObjectsError, Resource, Role, State};
+use crate::{
+    Group, GroupInvite, Identity, Kind, Object, ObjectsError, Resource, Role, State, Subscription,
+};
 
 /// A state, with the reads that the rules share.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +62,14 @@ impl<'s> View<'s> {
     pub(crate) fn invite(&self, id: Path<'_>) -> Result<Option<GroupInvite>, ObjectsError> {
         match self.get(Kind::GroupInvite, id)? {
             Some(Object::GroupInvite(found)) => Ok(Some(found)),
+            Some(_) => Err(other_kind(id)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn subscription(&self, id: Path<'_>) -> Result<Option<Subscription>, ObjectsError> {
+        match self.get(Kind::Subscription, id)? {
+            Some(Object::Subscription(found)) => Ok(Some(found)),
             Some(_) => Err(other_kind(id)),
             None => Ok(None),
         }

@@ -89,6 +89,14 @@ pub enum RequestError {
     /// A change is larger than the store takes at once: what, and what is possible.
     #[error("{0}")]
     TooLarge(String),
+    /// The changes from a revision on are not all kept any more.
+    #[error(
+        "the changes from revision {revision} on are not all kept: read the state anew, and watch from the revision behind it"
+    )]
+    RevisionCompacted {
+        /// The revision.
+        revision: u64,
+    },
     /// The revision of a paged list is no longer kept.
     #[error("revision {revision}, which the list began with, is no longer kept: begin it anew")]
     RevisionGone {

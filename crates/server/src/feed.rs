@@ -9,9 +9,10 @@
 //! pointer. No call waits for a load.
 //!
 //! Read `published`, `source`, `catalog_files`, `fact`, `streamed`, `file`, `reload`, `watched`,
-//! then `management`.
+//! `management`, then `change_log`.
 
 mod catalog_files;
+pub(crate) mod change_log;
 mod fact;
 pub mod file;
 pub mod journal;

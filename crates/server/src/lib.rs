@@ -48,6 +48,7 @@ mod interleave;
 mod jitter;
 pub mod limits;
 pub mod methods;
+mod places;
 pub mod server;
 pub mod telemetry;
 mod transport;

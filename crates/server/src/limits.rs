@@ -302,6 +302,16 @@ pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
 pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// Time after which an export judges its caller again if no other revision is published: a role binding may have ended.
 pub const EXPORT_JUDGED_TIME: Duration = Duration::from_secs(1);
+/// Watches at a time. Each reads the change log when something changes.
+pub const WATCHES_MAX: usize = 256;
+/// The same of one caller: a sixteenth of all.
+pub const CALLER_WATCHES_MAX: usize = 16;
+/// Time after which a watch without changes says how far it is (contract, section 6).
+pub const WATCH_CHECKPOINT: Duration = Duration::from_secs(10);
+/// Revisions that a watch reads at a time.
+pub const WATCH_READ_REVISIONS: usize = 256;
+/// Bytes of changes after which it reads no further revision before they are sent.
+pub const WATCH_READ_BYTES: usize = 1024 * 1024;
 /// Exports at a time. Each has a thread.
 pub const EXPORTS_MAX: usize = 8;
 /// The same of one caller: a quarter of all.

@@ -58,7 +58,7 @@ pub(super) fn create(
         email: new.email.clone(),
         single_use: new.single_use,
         expires_at: after(context.now, new.ttl.unwrap_or(INVITE_TTL)),
-        creator: creator(access)?,
+        creator: access.incarnation()?,
         meta: Meta::new(context.revision, context.now),
     };
     let mut effects = Effects::default();
@@ -92,13 +92,6 @@ fn role_created(view: &View<'_>, role: &str) -> Result<Option<u64>, JudgeError> 
         return Ok(None);
     };
     Ok(view.role(path)?.map(|role| role.meta.created))
-}
-
-/// Who promises; `None` for the operator.
-fn creator(access: &Access<'_>) -> Result<Option<Incarnation>, JudgeError> {
-    let Some(id) = access.actor.id() else { return Ok(None) };
-    let found = access.view.identity(id.as_path())?.ok_or_else(Refusal::not_found)?;
-    Ok(Some(Incarnation { id: found.id, created: found.meta.created }))
 }
 
 // === Accept ===
@@ -279,22 +272,4 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     let mut effects = Effects::default();
     effects.delete(Object::GroupInvite(invite));
     Ok(effects.answer(Response::Deleted))
-}
-
-/// Deletes the invites to a group that is deleted, each judged as its own delete.
-pub(super) fn delete_all_at(
-    access: &Access<'_>,
-    group: Path<'_>,
-    effects: &mut Effects,
-) -> Result<(), JudgeError> {
-    let mut invites = vec![];
-    access.view.0.objects.below(Kind::GroupInvite, Some(group), &mut |object| {
-        invites.push(object);
-        true
-    })?;
-    for invite in invites {
-        access.require(&[DELETE], group)?;
-        effects.delete(invite);
-    }
-    Ok(())
 }

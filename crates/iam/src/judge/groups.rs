@@ -1,10 +1,9 @@
 //! Groups: organizations and folders.
 
-use capstan_engine::{self as engine, PathBuf};
+use capstan_engine::{self as engine, Path, PathBuf};
 
 use super::Effects;
 use super::fields::{check_etag, check_texts, new_path};
-use super::group_invites;
 use crate::rules::access::Access;
 use crate::{
     Cause, Context, CreateGroup, Delete, Group, JudgeError, Kind, Meta, Object, Outcome, Refusal,
@@ -108,7 +107,7 @@ pub(super) fn update(
     Ok(effects.answer(Response::Group(after)))
 }
 
-/// Deletes a group that is empty. The bindings and invites at it go with it, each judged as its own delete.
+/// Deletes a group that is empty. The bindings at it go with it, and so do invites and subscriptions, each judged as its own delete.
 pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, JudgeError> {
     let id = delete.id.as_path();
     access.require(&["groups.delete"], id)?;
@@ -119,9 +118,33 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     }
     let mut effects = Effects::default();
     delete_bindings_at(access, &group.id, &mut effects)?;
-    group_invites::delete_all_at(access, id, &mut effects)?;
+    delete_beside(access, id, &mut effects)?;
     effects.delete(Object::Group(group));
     Ok(effects.answer(Response::Deleted))
+}
+
+/// What deletes the objects that are no content of their group, and go with it.
+const BESIDE: [(Kind, &str); 2] =
+    [(Kind::GroupInvite, "group_invites.delete"), (Kind::Subscription, "subscriptions.delete")];
+
+/// Deletes what the engine does not know of a group that is deleted, each judged as its own delete.
+fn delete_beside(
+    access: &Access<'_>,
+    group: Path<'_>,
+    effects: &mut Effects,
+) -> Result<(), JudgeError> {
+    for (kind, capability) in BESIDE {
+        let mut found = vec![];
+        access.view.0.objects.below(kind, Some(group), &mut |object| {
+            found.push(object);
+            true
+        })?;
+        for object in found {
+            access.require(&[capability], group)?;
+            effects.delete(object);
+        }
+    }
+    Ok(())
 }
 
 /// Deletes the bindings at a scope that is deleted, each judged as its own delete.

@@ -205,3 +205,28 @@ pub(super) struct InviteRecord {
     #[prost(uint64, tag = "10")]
     pub(super) creator_created: u64,
 }
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SubscriptionRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) sink: String,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) types: Vec<String>,
+    #[prost(bool, tag = "6")]
+    pub(super) disabled: bool,
+    #[prost(string, tag = "7")]
+    pub(super) disabled_reason: String,
+    #[prost(bool, tag = "8")]
+    pub(super) consented: bool,
+    /// Absent for the operator.
+    #[prost(string, optional, tag = "9")]
+    pub(super) creator: Option<String>,
+    #[prost(uint64, tag = "10")]
+    pub(super) creator_created: u64,
+}

@@ -8,7 +8,7 @@ use crate::limits::{WHO_COULD_EXAMINED_MAX, WHO_COULD_MAX};
 use crate::rights::{Rights, names, nothing, set};
 use crate::rules::grant::manages_access;
 use crate::view::View;
-use crate::{Actor, Cause, JudgeError, Refusal, Rule, RuleSet, State};
+use crate::{Actor, Cause, Incarnation, JudgeError, Refusal, Rule, RuleSet, State};
 
 /// An actor before a state, at a time.
 #[derive(Clone, Debug)]
@@ -46,6 +46,13 @@ impl<'s> Access<'s> {
     /// Whether the actor is this identity.
     pub(crate) fn is(&self, identity: Path<'_>) -> bool {
         self.actor.id().is_some_and(|id| id.as_path() == identity)
+    }
+
+    /// The actor, as what it promises or sends names it; `None` for the operator.
+    pub(crate) fn incarnation(&self) -> Result<Option<Incarnation>, JudgeError> {
+        let Some(id) = self.actor.id() else { return Ok(None) };
+        let found = self.view.identity(id.as_path())?.ok_or_else(Refusal::not_found)?;
+        Ok(Some(Incarnation { id: found.id, created: found.meta.created }))
     }
 
     /// The capabilities that a method needs at a scope. One that the catalog lacks makes it the operator's (R19).

@@ -26,7 +26,7 @@ impl Fact {
             Object::Identity(one) => Self::Identity(one.into()),
             Object::Resource(one) => Self::Resource(one.fact()),
             Object::RoleBinding(one) => Self::RoleBinding(one.into()),
-            Object::GroupInvite(_) => return None,
+            Object::GroupInvite(_) | Object::Subscription(_) => return None,
         })
     }
 

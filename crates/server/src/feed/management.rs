@@ -285,6 +285,18 @@ pub enum Action {
     Deleted,
 }
 
+impl Action {
+    /// Its name in messages and in the types of events.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Updated => "updated",
+            Self::Deleted => "deleted",
+        }
+    }
+}
+
 /// What an identity gains and loses at a scope, and so below it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangedAccess {

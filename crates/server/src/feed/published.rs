@@ -193,6 +193,13 @@ impl Published {
         }
     }
 
+    /// Waits for a revision behind this one.
+    pub(crate) async fn later_than(&self, revision: u64) {
+        let mut revisions = self.revision.subscribe();
+        // The sender lives as long as this.
+        let _ = revisions.wait_for(|served| *served > revision).await;
+    }
+
     /// Serves a revision; its number must be higher than all before. `replaced_bytes` are the bytes
     /// of the replaced revision that the new one does not share. Returns the revisions that are no
     /// longer kept, for the writer to free.

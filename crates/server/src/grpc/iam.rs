@@ -33,3 +33,5 @@ mod role_binding;
 pub(crate) mod service;
 mod services;
 pub(crate) mod shown;
+mod subscription;
+mod watch;

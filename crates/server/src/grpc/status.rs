@@ -33,9 +33,10 @@ impl RequestError {
             | Self::PageTooOld { .. }
             | Self::RevisionGone { .. }
             | Self::Unreadable => Code::Unavailable,
-            Self::StoreEpoch { .. } | Self::ReadOnly | Self::TokenAlreadyIssued { .. } => {
-                Code::FailedPrecondition
-            }
+            Self::StoreEpoch { .. }
+            | Self::ReadOnly
+            | Self::TokenAlreadyIssued { .. }
+            | Self::RevisionCompacted { .. } => Code::FailedPrecondition,
             Self::Refused(refusal) => match refusal.told.code() {
                 iam::Code::InvalidArgument => Code::InvalidArgument,
                 iam::Code::NotFound => Code::NotFound,
@@ -68,6 +69,7 @@ impl RequestError {
             | Self::RevisionGone { .. } => "REVISION_NOT_AVAILABLE",
             Self::StoreEpoch { .. } => "STORE_EPOCH",
             Self::ReadOnly => "READ_ONLY",
+            Self::RevisionCompacted { .. } => "REVISION_COMPACTED",
             Self::TokenAlreadyIssued { .. } => "TOKEN_ALREADY_ISSUED",
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",

@@ -20,6 +20,7 @@ use capstan_proto::iam::v1::pull_token_service_server::PullTokenServiceServer;
 use capstan_proto::iam::v1::resource_service_server::ResourceServiceServer;
 use capstan_proto::iam::v1::role_binding_service_server::RoleBindingServiceServer;
 use capstan_proto::iam::v1::role_service_server::RoleServiceServer;
+use capstan_proto::iam::v1::subscription_service_server::SubscriptionServiceServer;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
@@ -51,8 +52,9 @@ use crate::grpc::iam::service::Iam;
 use crate::grpc::iam::shown::Shown;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
-use crate::limits::Limits;
+use crate::limits::{CALLER_WATCHES_MAX, Limits, WATCHES_MAX};
 use crate::methods::{Probe, Rpc};
+use crate::places::Places;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
@@ -68,6 +70,7 @@ pub(super) struct Shared {
     traces: Option<Traces>,
     page_key: PageKey,
     shown: Arc<Shown>,
+    watches: Places,
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
@@ -104,6 +107,7 @@ impl Shared {
             traces,
             page_key,
             shown: Arc::default(),
+            watches: Places::new(WATCHES_MAX, CALLER_WATCHES_MAX),
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
             policy_documents: is_store.then_some(documents),
@@ -186,6 +190,8 @@ impl Shared {
             page_key: self.page_key.clone(),
             shown: Arc::clone(&self.shown),
             message_bytes_max: most,
+            watches: self.watches.clone(),
+            draining: self.draining.clone(),
             reads: Arc::new(Semaphore::new(computing)),
         });
         let fast = Arc::new(FastCheck {
@@ -225,6 +231,7 @@ impl Shared {
         manage!(
             PullTokenServiceServer,
             GroupInviteServiceServer,
+            SubscriptionServiceServer,
             ResourceServiceServer,
             PolicyServiceServer,
             AuditServiceServer

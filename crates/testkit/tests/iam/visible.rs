@@ -129,6 +129,7 @@ fn shows_too_much(world: &Managed, who: &str) -> Option<String> {
             }),
             Object::Resource(_) => holds("groups.list", above),
             Object::GroupInvite(_) => holds("group_invites.list", above),
+            Object::Subscription(_) => holds("subscriptions.list", above),
         };
         let shown = world.get(&actor(who), object.kind(), id);
         let listed = world.list(&actor(who), object.kind()).iter().any(|one| one == id);

@@ -8,6 +8,7 @@ use tonic::Code;
 use super::end_to_end::Store;
 use super::server::{CODE, Fake, pushed_back, refusal};
 use super::{done, failed, json_of, run_with};
+use crate::command_limits::CODE_BYTES_MAX;
 use crate::common::{command, stderr, stdout};
 
 const CREATE: [&str; 7] =
@@ -77,7 +78,8 @@ fn what_would_lose_the_code_sends_nothing() {
         let (code, error) = failed(&server, &line);
         assert_eq!((code, error.contains(part)), (2, true), "{line:?}: {error}");
     }
-    let long = run_with(&server, &["iam", "invites", "accept", "-"], &"x".repeat(1_025));
+    let long =
+        run_with(&server, &["iam", "invites", "accept", "-"], &"x".repeat(CODE_BYTES_MAX + 1));
     assert!(stderr(&long).contains("more than 1024 bytes"), "{}", stderr(&long));
     assert!(server.calls().is_empty());
 }

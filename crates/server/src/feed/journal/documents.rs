@@ -15,10 +15,9 @@ mod access;
 pub(super) mod authentication;
 mod export;
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::PathBuf;
@@ -28,7 +27,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use self::export::Ended;
@@ -48,6 +47,7 @@ use crate::limits::{
     CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORT_TIME_MAX,
     EXPORTS_MAX, IMPORTS_MAX, PROBLEMS_MAX,
 };
+use crate::places::{Place, Places};
 
 /// The policy of a store as documents.
 pub(crate) struct StoreDocuments {
@@ -56,43 +56,8 @@ pub(crate) struct StoreDocuments {
     clock: Clock,
     /// The values of `--catalog`.
     catalogs: Vec<String>,
-    exports: Arc<Semaphore>,
-    callers: Callers,
+    exports: Places,
     imports: Arc<Semaphore>,
-}
-
-/// Exports by caller; the operator's have no path.
-type Callers = Arc<Mutex<HashMap<Option<PathBuf>, usize>>>;
-
-/// The place of an export that runs.
-pub(super) struct Place {
-    caller: Option<PathBuf>,
-    callers: Callers,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// `None` if too many run, in all or of this caller.
-    fn take(exports: &Arc<Semaphore>, callers: &Callers, caller: Option<PathBuf>) -> Option<Self> {
-        let permit = Arc::clone(exports).try_acquire_owned().ok()?;
-        let mut counts = callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(caller.clone()).or_default();
-        if *count >= CALLER_EXPORTS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Self { caller, callers: Arc::clone(callers), _permit: permit })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.caller) {
-            *count = count.saturating_sub(1);
-        }
-        counts.retain(|_, count| *count > 0);
-    }
 }
 
 impl StoreDocuments {
@@ -102,21 +67,20 @@ impl StoreDocuments {
         clock: Clock,
         catalogs: Vec<String>,
     ) -> Self {
-        let [exports, imports] =
-            [EXPORTS_MAX, IMPORTS_MAX].map(|most| Arc::new(Semaphore::new(most)));
-        let callers = Callers::default();
-        Self { writes, published, clock, catalogs, exports, callers, imports }
+        let exports = Places::new(EXPORTS_MAX, CALLER_EXPORTS_MAX);
+        let imports = Arc::new(Semaphore::new(IMPORTS_MAX));
+        Self { writes, published, clock, catalogs, exports, imports }
     }
 
     /// A place for an export of a caller, if one is left.
     pub(super) fn place(&self, caller: Option<PathBuf>) -> Option<Place> {
-        Place::take(&self.exports, &self.callers, caller)
+        self.exports.take(caller)
     }
 
     /// Exports that can begin now.
     #[cfg(test)]
     pub(super) fn exports_free(&self) -> usize {
-        self.exports.available_permits()
+        self.exports.free()
     }
 
     /// Makes a change of the whole policy, and finds out who gains or loses what.

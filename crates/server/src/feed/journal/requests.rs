@@ -184,6 +184,7 @@ fn parts(response: &Response) -> (u32, Vec<Object>, Vec<u8>) {
         Response::Identity(one) => (1, vec![Object::Identity(one)]),
         Response::Resource(one) => (1, vec![Object::Resource(one)]),
         Response::GroupInvite(one) => (1, vec![Object::GroupInvite(one)]),
+        Response::Subscription(one) => (1, vec![Object::Subscription(one)]),
         Response::NewGroupInvite(one, code) => {
             return (4, vec![Object::GroupInvite(*one)], code.bytes().to_vec());
         }
@@ -207,6 +208,7 @@ fn response(shape: u32, mut objects: Vec<Object>, secret: &[u8]) -> Option<Respo
             Object::Identity(one) => Response::Identity(one),
             Object::Resource(one) => Response::Resource(one),
             Object::GroupInvite(one) => Response::GroupInvite(one),
+            Object::Subscription(one) => Response::Subscription(one),
         },
         (2, _) => {
             let bindings = objects.into_iter().map(|object| match object {

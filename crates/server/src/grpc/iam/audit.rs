@@ -1,12 +1,12 @@
 //! `AuditService`: records of the audit log, as the caller may see them.
 //!
 //! **Invariants**: no record has a key or another proof of an identity, and of a root identity only id, name and type.
-//! Of resources only those are in it whose type the caller may list. A record fits into a page, whatever it is of.
+//! Of resources only those are in it whose type the caller may list, and of invites and subscriptions none without their capability. A record fits into a page, whatever it is of.
 
 use std::collections::BTreeMap;
 
 use capstan_engine::{Path, PathBuf};
-use capstan_iam::audit::{self, AuditChange, AuditRecord};
+use capstan_iam::audit::{self, AuditRecord};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Kind, Object, ObjectsError, Reader};
 use capstan_proto::iam::v1;
@@ -17,13 +17,14 @@ use prost_types::{ListValue, Struct, Value};
 use tonic::{Request, Response, Status};
 
 use super::filter::{Listed, Scalar};
-use super::kinds::{Described, Identities};
+use super::kinds::{Described, GroupInvites, Identities, Subscriptions};
 use super::list::{Page, Wanted};
 use super::objects;
 use super::policy::whole;
 use super::reading::{Reading, Source, Viewer};
 use super::service::{Iam, ListRequest, ListResponse};
 use crate::RequestError;
+use crate::feed::change_log::Changed;
 use crate::grpc::convert::timestamp;
 use crate::limits::AUDIT_OBJECTS_BYTES_MAX;
 use crate::methods::Rpc;
@@ -126,27 +127,14 @@ fn shown(
     Ok(Some(message))
 }
 
-/// An object before and after a change.
-struct Changed {
-    before: Option<Object>,
-    after: Option<Object>,
-}
+/// Services of kinds that the four capabilities of an organization do not show, and what shows them.
+const SHOWN_BY: [(&str, &str); 2] = [
+    ("GroupInviteService/", GroupInvites::CAPABILITY),
+    ("SubscriptionService/", Subscriptions::CAPABILITY),
+];
 
-impl Changed {
-    /// `None` for what is no object, such as a catalog.
-    fn decode(change: &AuditChange) -> Option<Self> {
-        record::parse_key(&change.key)?;
-        let of = |value: &Option<Vec<u8>>| record::decode(&change.key, value.as_ref()?).ok();
-        Some(Self { before: of(&change.before), after: of(&change.after) })
-    }
-
-    fn objects(&self) -> impl Iterator<Item = &Object> {
-        [&self.before, &self.after].into_iter().flatten()
-    }
-}
-
-/// The changes that a reader may see, who may list all of the organization but resources of some types. `None` if the
-/// record tells of nothing else.
+/// The changes that a reader may see, who may list all of the organization but resources of some types, and kinds that need
+/// another capability. `None` if the record tells of nothing else.
 fn visible(
     mut changes: Vec<Changed>,
     (reading, reader): (&Reading, &Reader<'_>),
@@ -154,8 +142,10 @@ fn visible(
 ) -> Result<Option<Vec<Changed>>, ObjectsError> {
     let (mut hidden, mut error) = (false, None);
     changes.retain(|change| {
-        let resources = change.objects().filter(|object| object.kind() == Kind::Resource);
-        let shows = resources.map(|object| reader.show(object).map(|shown| shown.is_some()));
+        let others = change.objects().filter(|object| {
+            object.kind() == Kind::Resource || Kind::BESIDE.contains(&object.kind())
+        });
+        let shows = others.map(|object| reader.show(object).map(|shown| shown.is_some()));
         let shows = shows.collect::<Result<Vec<_>, _>>().unwrap_or_else(|found| {
             error = Some(found);
             vec![false]
@@ -173,14 +163,17 @@ fn visible(
     Ok(Some(changes))
 }
 
-/// Whether a record without changes is of an attempt on a resource that the reader may not list: one that is there, or
-/// one of a type that the capabilities name.
+/// Whether a record without changes is of an attempt on what the reader may not list: an object of such a kind, or a resource
+/// that is there, or one of a type that the capabilities name.
 fn refuses_hidden(
     reading: &Reading,
     reader: &Reader<'_>,
     message: &v1::AuditRecord,
 ) -> Result<bool, ObjectsError> {
     let Ok(path) = Path::parse(&message.object) else { return Ok(false) };
+    if let Some((_, list)) = SHOWN_BY.iter().find(|(of, _)| message.method.starts_with(of)) {
+        return Ok(!reader.holds(list, path));
+    }
     let Source::Store { objects, .. } = &reading.source else { return Ok(false) };
     if !message.method.starts_with("ResourceService/") {
         return Ok(false);
@@ -195,16 +188,20 @@ fn refuses_hidden(
     Ok(message.missing.iter().any(hides) || matches!(is_hidden, Some(None)))
 }
 
+/// Whether a path is that of an organization or below it.
+pub(super) fn is_in(path: &str, organization: &str) -> bool {
+    path.split('/').next() == Some(organization)
+}
+
 /// What one organization sees of a record. A change of a root identity concerns every organization where it is bound.
 fn within(record: &mut AuditRecord, organization: Option<&str>) {
     let Some(organization) = organization else { return };
-    let is_in = |path: &str| path.split('/').next() == Some(organization);
     let object = &record.object;
     record.changes.retain(|change| {
         record::parse_key(&change.key)
-            .is_some_and(|(_, id)| is_in(id.as_str()) || id.as_str() == object)
+            .is_some_and(|(_, id)| is_in(id.as_str(), organization) || id.as_str() == object)
     });
-    if !is_in(&record.scope) {
+    if !is_in(&record.scope, organization) {
         record.scope.clear();
         record.missing.clear();
     }
@@ -274,7 +271,7 @@ fn one_or_many(mut objects: Vec<Struct>) -> Option<Struct> {
 // === Objects as JSON ===
 
 /// An object with the field names of its message. Empty fields are left out, as in JSON of protobuf.
-fn json(object: Object) -> Struct {
+pub(super) fn json(object: Object) -> Struct {
     match object {
         Object::Group(group) => {
             let group = objects::group(group);
@@ -302,6 +299,16 @@ fn json(object: Object) -> Struct {
             let identity = if is_root { Identities::in_part(identity) } else { identity };
             let mut all = scalars(&identity, &["id", "name", "description", "type", "disabled"]);
             add(&mut all, "properties", map(identity.properties));
+            all
+        }
+        Object::Subscription(one) => {
+            let one = objects::subscription(one);
+            let mut all = scalars(&one, &["id", "name", "description", "sink"]);
+            let types = one.types.iter().cloned().map(text).collect();
+            add(&mut all, "types", list(types));
+            for (name, value) in scalars(&one, &["disabled", "disabled_reason", "creator"]).fields {
+                all.fields.insert(name, value);
+            }
             all
         }
         Object::GroupInvite(invite) => {

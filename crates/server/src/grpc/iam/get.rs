@@ -6,6 +6,7 @@ use capstan_proto::iam::v1;
 use super::fields::path;
 use super::kinds::{
     self, Described, GroupInvites, Groups, Identities, Resources, RoleBindings, Roles,
+    Subscriptions,
 };
 use super::list::message;
 use super::objects;
@@ -70,6 +71,15 @@ pub(super) fn group_invite(
     id: &str,
 ) -> Result<v1::GroupInvite, RequestError> {
     get::<GroupInvites>(viewer, id, |_| None)
+}
+
+/// A policy file declares none.
+pub(super) fn subscription(
+    _: &Reading,
+    viewer: &Viewer<'_>,
+    id: &str,
+) -> Result<v1::Subscription, RequestError> {
+    get::<Subscriptions>(viewer, id, |_| None)
 }
 
 pub(super) fn resource(

@@ -239,6 +239,29 @@ impl Described for GroupInvites {
     }
 }
 
+/// Subscriptions.
+#[derive(Debug)]
+pub(super) struct Subscriptions;
+
+impl Described for Subscriptions {
+    type Message = v1::Subscription;
+    const KIND: Kind = Kind::Subscription;
+    const CAPABILITY: &'static str = "subscriptions.list";
+
+    fn message(object: Object) -> Option<v1::Subscription> {
+        if let Object::Subscription(one) = object { Some(objects::subscription(one)) } else { None }
+    }
+
+    fn id(message: &v1::Subscription) -> &str {
+        &message.id
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::Subscription> {
+        vec![]
+    }
+}
+
 /// Registered resources.
 #[derive(Debug)]
 pub(super) struct Resources;
@@ -294,6 +317,7 @@ mod tests {
         assert_eq!(shown("IdentityService/ListIdentities"), Identities::CAPABILITY);
         assert_eq!(shown("PullTokenService/ListPullTokens"), PullTokens::CAPABILITY);
         assert_eq!(shown("GroupInviteService/ListGroupInvites"), GroupInvites::CAPABILITY);
+        assert_eq!(shown("SubscriptionService/ListSubscriptions"), Subscriptions::CAPABILITY);
         assert_eq!(shown("ResourceService/ListResources"), "TYPE.list");
     }
 }

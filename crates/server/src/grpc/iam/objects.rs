@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use capstan_engine::{Condition, Properties, Snapshot};
 use capstan_iam::{
     Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Match, Meta,
-    Resource, Role, RoleBinding, StaticKeys,
+    Resource, Role, RoleBinding, StaticKeys, Subscription,
 };
 use capstan_proto::iam::v1::claim_match::{AudienceMatch, IssuerMatch, SubjectMatch};
 use capstan_proto::iam::v1::condition::Test;
@@ -128,6 +128,27 @@ pub(super) fn group_invite(invite: GroupInvite) -> v1::GroupInvite {
     }
 }
 
+/// What a subscription that nobody has consented to says instead of a reason.
+const UNCONFIRMED: &str = "the sink has not consented yet";
+
+pub(super) fn subscription(one: Subscription) -> v1::Subscription {
+    let (etag, create_time, update_time) = stamps(&one.meta);
+    let waits = !one.disabled && !one.consented;
+    v1::Subscription {
+        id: one.id.to_string(),
+        name: one.name,
+        description: one.description,
+        etag,
+        create_time,
+        update_time,
+        sink: one.sink,
+        types: one.types,
+        disabled: one.disabled,
+        disabled_reason: if waits { UNCONFIRMED.into() } else { one.disabled_reason },
+        creator: one.creator.map(|creator| creator.id.to_string()).unwrap_or_default(),
+    }
+}
+
 pub(super) fn resource(resource: Resource) -> v1::Resource {
     let (etag, create_time, update_time) = stamps(&resource.meta);
     v1::Resource {
@@ -227,5 +248,9 @@ listed!(
 listed!(
     v1::GroupInvite,
     "role" => role, "email" => email, "single_use" => single_use, "expires_at" => expires_at
+);
+listed!(
+    v1::Subscription,
+    "sink" => sink, "disabled" => disabled, "disabled_reason" => disabled_reason, "creator" => creator
 );
 listed!(v1::Resource, "type" => r#type);

@@ -19,6 +19,7 @@ use super::fields::optional_path;
 use super::list::ENTRY_BYTES;
 use super::reading::{Reading, Source, Viewer};
 use super::service::Iam;
+use super::watch::Watched;
 use crate::RequestError;
 use crate::authn::caller::CallerKind;
 use crate::error::CallError;
@@ -34,6 +35,7 @@ use crate::methods::Rpc;
 pub(super) const ORGANIZATION: [&str; 4] =
     ["groups.list", "roles.list", "role_bindings.list", "identity.list"];
 
+type Backup = Pin<Box<dyn Stream<Item = Result<v1::BackupResponse, Status>> + Send>>;
 type Chunks = Pin<Box<dyn Stream<Item = Result<v1::ExportResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -81,6 +83,18 @@ impl PolicyService for Iam {
             Ok(Some((message, (parts, reader))))
         });
         Ok(Response::new(Box::pin(messages.map_err(|error: RequestError| error.into()))))
+    }
+
+    type WatchStream = Watched;
+
+    async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Watched>, Status> {
+        self.watch_changes(request).await
+    }
+
+    type BackupStream = Backup;
+
+    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Backup>, Status> {
+        Err(CallError::Unimplemented.into())
     }
 
     async fn import(

@@ -35,6 +35,7 @@ use crate::grpc::decision::not_before;
 use crate::grpc::page::PageKey;
 use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
+use crate::places::Places;
 
 /// The management services of one worker.
 #[derive(Clone, Debug)]
@@ -53,6 +54,10 @@ pub(crate) struct Iam {
     /// Secrets that were shown, of all workers.
     pub(crate) shown: Arc<Shown>,
     pub(crate) message_bytes_max: usize,
+    /// Places for watches, of all workers.
+    pub(crate) watches: Places,
+    /// Ends watches when the drain begins.
+    pub(crate) draining: CancellationToken,
     /// Permits to read. They are not those of decisions: a slow disk must not delay these. With one permit a list delays
     /// other reads for as long as one page takes, which `SCANNED_MAX` and `SCANNED_BYTES_MAX` bound, and no longer than its
     /// caller waits.

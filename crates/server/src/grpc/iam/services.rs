@@ -69,6 +69,7 @@ macro_rules! message {
 }
 
 mod group_invites;
+mod subscriptions;
 
 #[tonic::async_trait]
 impl GroupService for Iam {

@@ -175,7 +175,7 @@ impl<W: io::Write> Exporter<'_, W> {
             }
             Object::RoleBinding(binding) => self.binding(binding)?,
             // No document has them.
-            Object::GroupInvite(_) => {}
+            Object::GroupInvite(_) | Object::Subscription(_) => {}
         }
         Ok(())
     }

@@ -93,7 +93,7 @@ struct Comparison<'p> {
     state: &'p Overlay,
     parent: Option<&'p PathBuf>,
     at: (u64, Timestamp),
-    /// Bindings and invites that are gone already.
+    /// Bindings, and objects that no document has, that are gone already.
     gone: HashSet<PathBuf>,
     plan: Plan,
     audited_bytes: usize,
@@ -297,7 +297,7 @@ impl Comparison<'_> {
             return refused(format!("`{id}` is a pull token, which no document changes"));
         }
         if before.is_none() {
-            self.free_of_invites(id)?;
+            self.free_beside(id)?;
         }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
@@ -353,7 +353,7 @@ impl Comparison<'_> {
                 }
                 // A role that is new or deleted is bound by bindings that are, too.
                 Object::Role(_) => self.concerns_all |= before.is_some() && after.is_some(),
-                Object::Group(_) | Object::GroupInvite(_) => {}
+                Object::Group(_) | Object::GroupInvite(_) | Object::Subscription(_) => {}
             }
         }
         self.plan.engine.add(before, after);
@@ -418,7 +418,7 @@ impl Comparison<'_> {
                 self.unbind(&same)?;
             }
             if before.is_none() {
-                self.free_of_invites(id)?;
+                self.free_beside(id)?;
             }
             if let Some(before) = &before
                 && self.is_token(&before.identity)?
@@ -476,7 +476,7 @@ impl Comparison<'_> {
                 Kind::Role => facts.roles.iter().map(|one| &one.id).collect(),
                 Kind::Resource => facts.resources.iter().map(|one| &one.id).collect(),
                 Kind::Group => facts.groups.iter().map(|one| &one.id).collect(),
-                Kind::GroupInvite => continue,
+                Kind::GroupInvite | Kind::Subscription => continue,
             };
             for object in self.lacking(kind, parent, &declared)? {
                 match &object {
@@ -497,36 +497,38 @@ impl Comparison<'_> {
                         self.change(Some(&object), None)?;
                     }
                     Object::Group(group) => {
-                        self.uninvite(&self.invites_at(&group.id)?)?;
+                        self.delete_beside(&self.beside_at(&group.id)?)?;
                         self.change(Some(&object), None)?;
                     }
                     Object::Role(role) => {
-                        self.uninvite(&self.invites_of(role.id.as_str())?)?;
+                        self.delete_beside(&self.promised(role.id.as_str())?)?;
                         self.change(Some(&object), None)?;
                     }
                     Object::Resource(_) => self.change(Some(&object), None)?,
                     // No document has them.
-                    Object::GroupInvite(_) => {}
+                    Object::GroupInvite(_) | Object::Subscription(_) => {}
                 }
             }
         }
         Ok(())
     }
 
-    /// The invites to a group.
-    fn invites_at(&self, group: &PathBuf) -> Found<Vec<Object>> {
-        let mut invites = vec![];
-        self.state.below(Kind::GroupInvite, Some(group.as_path()), &mut |object| {
-            if object.id().as_path().parent() == Some(group.as_path()) {
-                invites.push(object);
-            }
-            true
-        })?;
-        Ok(invites)
+    /// The objects of a group that no document has, and that go with it.
+    fn beside_at(&self, group: &PathBuf) -> Found<Vec<Object>> {
+        let mut found = vec![];
+        for kind in Kind::BESIDE {
+            self.state.below(kind, Some(group.as_path()), &mut |object| {
+                if object.id().as_path().parent() == Some(group.as_path()) {
+                    found.push(object);
+                }
+                true
+            })?;
+        }
+        Ok(found)
     }
 
-    /// The invites that promise a role.
-    fn invites_of(&self, role: &str) -> Found<Vec<Object>> {
+    /// The objects that promise a role.
+    fn promised(&self, role: &str) -> Found<Vec<Object>> {
         let (range, mut keys) = (record::promises_of(role), vec![]);
         let scanned = self.state.scan(range.bounds(), &mut |key, _| {
             keys.extend(key.get(record::promise_key(role, &[]).len()..).map(<[u8]>::to_vec));
@@ -538,21 +540,22 @@ impl Comparison<'_> {
         found.filter_map(Result::transpose).collect()
     }
 
-    /// Deletes invites with what they are to or promise.
-    fn uninvite(&mut self, invites: &[Object]) -> Found {
-        for invite in invites {
-            if self.gone.insert(invite.id().clone()) {
-                self.change(Some(invite), None)?;
+    /// Deletes objects with their group, or with the role that they promise.
+    fn delete_beside(&mut self, objects: &[Object]) -> Found {
+        for object in objects {
+            if self.gone.insert(object.id().clone()) {
+                self.change(Some(object), None)?;
             }
         }
         Ok(())
     }
 
     /// Refuses the path of something new if no document knows what has it.
-    fn free_of_invites(&self, id: &PathBuf) -> Found {
+    fn free_beside(&self, id: &PathBuf) -> Found {
         if self.state.is_taken_beside(id.as_path())? {
             return refused(format!(
-                "`{id}` is the path of a group invite, which no document changes: delete it first, or take another path"
+                "`{id}` is the path of an object that no document changes, such as a group invite: delete it first, or take \
+                 another path"
             ));
         }
         Ok(())
