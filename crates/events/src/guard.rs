@@ -96,7 +96,11 @@ impl Policy {
     pub fn parse<T: AsRef<str>>(allowed: impl IntoIterator<Item = T>) -> Result<Self, PolicyError> {
         let parse = |text: T| {
             let text = text.as_ref();
-            text.parse().map_err(|_| PolicyError::NotANetwork(text.to_owned()))
+            // By the parser of the standard library: that of `ipnet` reads 010.0.0.0 as 10.0.0.0, others as 8.0.0.0.
+            let network = text.split_once('/').and_then(|(address, prefix)| {
+                IpNet::new(address.parse().ok()?, prefix.parse().ok()?).ok()
+            });
+            network.ok_or_else(|| PolicyError::NotANetwork(text.to_owned()))
         };
         Self::new(allowed.into_iter().map(parse).collect::<Result<Vec<_>, _>>()?)
     }
