@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{ISSUER, event, new_key};
 
 /// Made by `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
-const OPENSSL_KEY: &str = "\
+pub(crate) const OPENSSL_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+cW/0y6lyDto74XI
 YkWGuNDODMQoBY/3w0OpVIxEk4ihRANCAARmN+6UOILog5nm0RBjpwXhtLrO6c8v
