@@ -92,7 +92,7 @@ async fn main() {
 
 fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+    rates.get(rates.len() / 2).copied().unwrap()
 }
 
 async fn setting() -> Setting {
@@ -143,7 +143,7 @@ async fn setting() -> Setting {
     Setting { address, bare: TlsConnector::from(Arc::new(bare)), client, signer, sink, event }
 }
 
-/// Answers 204 to everything, on a thread of its own.
+/// Answers 204 to everything.
 async fn serve(config: ServerConfig) -> SocketAddr {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -31,14 +31,32 @@ pub trait Resolve: fmt::Debug + Send + Sync {
 }
 
 /// The resolver of the system (`getaddrinfo`): `/etc/hosts`, search domains and DNS, as for other programs.
-#[derive(Debug)]
 pub struct SystemResolver {
     places: Arc<Semaphore>,
+    lookup: Arc<Blocking>,
 }
+
+/// A lookup that blocks its thread.
+type Blocking = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 impl Default for SystemResolver {
     fn default() -> Self {
-        Self { places: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+        Self::with(|name| {
+            let mut found = Vec::new();
+            for address in (name, 0).to_socket_addrs()? {
+                // An address is there once for each kind of socket. The caller refuses a longer list.
+                if found.len() <= ADDRESSES_MAX && !found.contains(&address.ip()) {
+                    found.push(address.ip());
+                }
+            }
+            Ok(found)
+        })
+    }
+}
+
+impl SystemResolver {
+    fn with(lookup: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self { places: Arc::new(Semaphore::new(LOOKUPS_MAX)), lookup: Arc::new(lookup) }
     }
 }
 
@@ -47,24 +65,20 @@ impl Resolve for SystemResolver {
         Box::pin(async move {
             let place = Arc::clone(&self.places).acquire_owned().await;
             let place = place.map_err(io::Error::other)?;
-            let name = name.to_owned();
-            let lookup = tokio::task::spawn_blocking(move || {
-                let addresses = (name, 0).to_socket_addrs();
+            let (lookup, name) = (Arc::clone(&self.lookup), name.to_owned());
+            let answer = tokio::task::spawn_blocking(move || {
+                let answer = lookup(&name);
                 drop(place);
-                addresses
+                answer
             });
-            let mut found: Vec<IpAddr> = Vec::new();
-            for address in lookup.await.map_err(io::Error::other)?? {
-                if !found.contains(&address.ip()) {
-                    found.push(address.ip());
-                }
-                // The caller refuses more, and the search above is quadratic.
-                if found.len() > ADDRESSES_MAX {
-                    break;
-                }
-            }
-            Ok(found)
+            answer.await.map_err(io::Error::other)?
         })
+    }
+}
+
+impl fmt::Debug for SystemResolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SystemResolver").finish_non_exhaustive()
     }
 }
 
@@ -107,4 +121,42 @@ pub(crate) async fn judged_addresses(
         policy.judge(*address)?;
     }
     Ok(found.into_iter().map(|address| SocketAddr::new(address, sink.port())).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Condvar, Mutex};
+
+    use super::*;
+
+    /// Lookups that hang keep their places, also when nobody waits for them any longer.
+    #[tokio::test]
+    async fn lookups_that_hang_are_bounded() {
+        let gate = Arc::new((Mutex::new(false), Condvar::new()));
+        let begun = Arc::new(AtomicUsize::new(0));
+        let (held, count) = (Arc::clone(&gate), Arc::clone(&begun));
+        let resolver = Arc::new(SystemResolver::with(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            let (open, changed) = &*held;
+            drop(changed.wait_while(open.lock().unwrap(), |open| !*open).unwrap());
+            Ok(vec![Ipv4Addr::LOCALHOST.into()])
+        }));
+        let mut waiting = tokio::task::JoinSet::new();
+        for _ in 0..2 * LOOKUPS_MAX {
+            let resolver = Arc::clone(&resolver);
+            waiting
+                .spawn(async move { resolver.resolve("a.example").await.map(|found| found.len()) });
+        }
+        while begun.load(Ordering::SeqCst) < LOOKUPS_MAX {
+            tokio::task::yield_now().await;
+        }
+        waiting.shutdown().await;
+        assert!(timeout(std::time::Duration::ZERO, resolver.resolve("a.example")).await.is_err());
+        assert_eq!(begun.load(Ordering::SeqCst), LOOKUPS_MAX);
+        *gate.0.lock().unwrap() = true;
+        gate.1.notify_all();
+        assert_eq!(resolver.resolve("a.example").await.unwrap(), [Ipv4Addr::LOCALHOST]);
+    }
 }

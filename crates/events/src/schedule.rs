@@ -101,6 +101,7 @@ mod tests {
             waits.push(circuit.next_at.since(now).as_secs());
             now = circuit.next_at;
         }
+        assert_eq!(RETRY_WAIT_FIRST.as_secs(), 1);
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 3600, 3600]);
     }
 

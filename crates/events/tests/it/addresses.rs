@@ -3,13 +3,19 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
-use capstan_events::limits::{ADDRESSES_MAX, ALLOWED_NETWORKS_MAX, URL_BYTES_MAX};
+use capstan_events::limits::{
+    ADDRESSES_MAX, ALLOWED_NETWORKS_MAX, CONNECT_TIME_MAX, HTTPS_PORT, LOOKUP_TIME_MAX,
+    SINK_PORT_MIN, URL_BYTES_MAX,
+};
 use capstan_events::{
     FailureKind, Lookup, Outcome, Policy, PolicyError, Resolve, Sink, SinkError, SinkHost,
     SystemResolver,
 };
 use proptest::prelude::*;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::server::{Authority, Reply, Server};
 use crate::{Answers, Sender, event};
@@ -125,7 +131,7 @@ fn what_is_no_sink_says_why() {
     for text in ["https://hooks.example.com/#", "https://hooks.example.com/a#b"] {
         assert_eq!(Sink::parse(text, &allowed_everywhere), Err(SinkError::Fragment), "{text}");
     }
-    for port in [0, 1, 22, 25, 80, 110, 389, 442, 444, 465, 993, 1023] {
+    for port in [0, 1, 22, 25, 80, 110, 389, 442, HTTPS_PORT + 1, 465, 993, SINK_PORT_MIN - 1] {
         let text = format!("https://hooks.example.com:{port}/");
         assert_eq!(Sink::parse(&text, &allowed_everywhere), Err(SinkError::Port(port)), "{text}");
     }
@@ -506,6 +512,38 @@ async fn every_address_is_tried() {
     assert_eq!(sender.deliver(&sink, &event("01")).await, Outcome::Delivered);
 }
 
+/// An address that drops what is sent to it holds a delivery up for a moment only.
+#[tokio::test]
+async fn addresses_that_do_not_answer_are_passed_over() {
+    let authority = Authority::new();
+    let server = Server::start(&authority, |_| Reply::status(200, "")).await;
+    // A listener whose queue is full answers nothing: Linux drops the requests for connections.
+    let silent = tokio::net::TcpSocket::new_v4().unwrap();
+    silent.bind((Ipv4Addr::new(127, 0, 0, 2), server.address.port()).into()).unwrap();
+    let silent = silent.listen(0).unwrap();
+    let mut queued = Vec::new();
+    while let Ok(connected) =
+        timeout(Duration::from_millis(200), TcpStream::connect(silent.local_addr().unwrap())).await
+    {
+        queued.push(connected.unwrap());
+    }
+    let answers = |last: &str| Answers::new(vec![vec![ip("127.0.0.2"), ip(last)]]);
+    let sender = Sender::new(&authority, answers("127.0.0.1"));
+    let sink = sender.sink(&server.url());
+    let only_silent = Sender::new(&authority, answers("127.0.0.2"));
+    let event = event("01");
+    let (delivered, failed) =
+        tokio::join!(sender.deliver(&sink, &event), only_silent.deliver(&sink, &event));
+    assert_eq!(delivered, Outcome::Delivered);
+    match failed {
+        Outcome::Failed(failure) => {
+            assert_eq!(failure.kind, FailureKind::Connect);
+            assert_eq!(failure.detail, format!("no connection within {CONNECT_TIME_MAX:?}"));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[derive(Debug)]
 struct Broken(bool);
 
@@ -526,9 +564,10 @@ async fn lookups_fail_in_time_and_have_few_answers() {
     let authority = Authority::new();
     let server = Server::start(&authority, |_| Reply::status(200, "")).await;
     let addresses = |count: usize| vec![vec![ip("127.0.0.1"); count]];
+    let late = format!("longer than {LOOKUP_TIME_MAX:?}");
     let resolvers: [(Arc<dyn Resolve>, Option<&str>); 5] = [
         (Arc::new(Broken(false)), Some("SERVFAIL")),
-        (Arc::new(Broken(true)), Some("longer than")),
+        (Arc::new(Broken(true)), Some(&late)),
         (Answers::new(addresses(0)), Some("no address")),
         (Answers::new(addresses(ADDRESSES_MAX + 1)), Some("more than 32")),
         (Answers::new(addresses(ADDRESSES_MAX)), None),

@@ -3,7 +3,9 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use capstan_events::limits::{BODY_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX};
+use capstan_events::limits::{
+    BODY_BYTES_MAX, BODY_TIME_MAX, CA_FILE_BYTES_MAX, HEAD_BYTES_MAX, HEADERS_MAX,
+};
 use capstan_events::{FailureKind, Outcome, Roots, RootsError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -69,7 +71,7 @@ async fn a_body_without_end_is_cut_off() {
 async fn a_body_that_drips_is_cut_off() {
     let drip = || {
         Reply::raw("HTTP/1.1 200 OK\r\ncontent-length: 4096\r\n\r\n")
-            .repeat(b"x", Duration::from_millis(100))
+            .repeat(b"x", BODY_TIME_MAX / 10)
     };
     assert_eq!(against(drip).await, Outcome::Delivered);
 }
@@ -203,7 +205,7 @@ fn authorities_are_certificates() {
     }
     let half = good.clone() + "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
     assert!(matches!(load(half.as_bytes()), Err(RootsError::Format(_))));
-    let long = good + &"#".repeat(1 << 20);
+    let long = good + &"#".repeat(usize::try_from(CA_FILE_BYTES_MAX).unwrap());
     assert!(matches!(load(long.as_bytes()), Err(RootsError::TooLong(_))));
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(Roots::load(Some(&path)), Err(RootsError::File { .. })));
