@@ -29,7 +29,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -99,7 +99,12 @@ impl Receiver {
             return Err(unauthorized("the token is of another type"));
         }
         let key = self.keys.get(&header.kid.unwrap_or_default()).await?;
-        let mut validation = Validation::new(Algorithm::ES256);
+        // The key decides the algorithm, not the token.
+        let algorithm = match key.algorithm {
+            AlgorithmParameters::OctetKeyPair(_) => Algorithm::EdDSA,
+            _ => Algorithm::ES256,
+        };
+        let mut validation = Validation::new(algorithm);
         validation.set_audience(&[&self.audience]);
         let key = DecodingKey::from_jwk(&key).map_err(unauthorized)?;
         let claims = jsonwebtoken::decode::<Claims>(token, &key, &validation);

@@ -1,14 +1,17 @@
 //! The token of a delivery, and the keys that receivers verify it with.
 //!
 //! ```text
-//! event, sink, group ─▶ {"iss", "sub", "aud", "iat", "exp", "jti", "webhook": {"digest"}} ─▶ ES256 ─▶ Authorization: Bearer
+//! event, sink, group ─▶ {"iss", "sub", "aud", "iat", "exp", "jti", "webhook": {"digest"}} ─▶ EdDSA ─▶ Authorization: Bearer
 //!                                                              keys ─▶ public part ─▶ {"keys": [...]} at .well-known/jwks.json
 //! ```
 //!
 //! The token says that this service sends this body, as this event, to this origin, for a subscription of this group. It is
 //! no token of the API: its `typ` is [`TOKEN_TYPE`], and its audience is the sink (RFC 8725, sections 3.9 and 3.11).
 //!
-//! The algorithm is ES256: every library for JWT has it. To change the key: publish the next one as a further key, wait until
+//! The key decides the algorithm: Ed25519 signs with `EdDSA`, which [`SigningKey::generate`] makes, because it takes half the
+//! time; P-256 signs with `ES256`, for receivers whose libraries have nothing else.
+//!
+//! To change the key: publish the next one as a further key, wait until
 //! receivers have read it, sign with it and publish the former one as a further key, and remove that after five minutes
 //! ([`TOKEN_LIFETIME`]) or later.
 //!
@@ -23,7 +26,9 @@ use std::path::Path;
 
 use aws_lc_rs::encoding::AsBigEndian as _;
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, Signature,
+};
 use aws_lc_rs::{digest, hkdf, hmac};
 use data_encoding::{BASE64, BASE64URL_NOPAD, HEXLOWER};
 use http::HeaderValue;
@@ -40,10 +45,15 @@ use crate::sink::Sink;
 /// `typ` in the header of the tokens.
 pub const TOKEN_TYPE: &str = "capstan-webhook+jwt";
 
-/// A key that signs tokens (P-256).
+/// A key that signs tokens.
 pub struct SigningKey {
-    pair: EcdsaKeyPair,
+    pair: Pair,
     jwk: Jwk,
+}
+
+enum Pair {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
 }
 
 /// Signs tokens with one key, and publishes it and further ones.
@@ -77,10 +87,10 @@ pub enum KeyError {
         /// Its mode.
         mode: u32,
     },
-    /// Not a private key of P-256 in PKCS#8, as PEM.
+    /// Not a private key of Ed25519 or P-256 in PKCS#8, as PEM.
     #[error(
-        "signing key: not a P-256 private key in PEM (PKCS#8). `openssl genpkey -algorithm EC -pkeyopt \
-         ec_paramgen_curve:P-256` makes one"
+        "signing key: not a private key of Ed25519 or P-256 in PEM (PKCS#8). `openssl genpkey -algorithm ed25519` makes \
+         one"
     )]
     Format,
     /// More keys than [`KEYS_MAX`].
@@ -100,15 +110,15 @@ pub enum KeyError {
 pub struct SignError;
 
 impl SigningKey {
-    /// Makes a key and keeps it in a new file that only its owner can read (mode 0600).
+    /// Makes a key of Ed25519 and keeps it in a new file that only its owner can read (mode 0600).
     ///
     /// # Errors
     ///
     /// If the file exists or cannot be written.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
+        // Version 1 of PKCS#8, which every tool reads.
         let document =
-            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
-                .map_err(|_| KeyError::Random)?;
+            Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
         let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
         for line in document.as_ref().chunks(48) {
             BASE64.encode_append(line, &mut pem);
@@ -150,17 +160,23 @@ impl SigningKey {
     ///
     /// # Errors
     ///
-    /// If it is not a P-256 private key in PKCS#8.
+    /// If it is not a private key of Ed25519 or P-256 in PKCS#8.
     pub fn from_pem(pem: &[u8]) -> Result<Self, KeyError> {
         let der = PrivatePkcs8KeyDer::from_pem_slice(pem).map_err(|_| KeyError::Format)?;
         Self::from_pkcs8(der.secret_pkcs8_der())
     }
 
     fn from_pkcs8(der: &[u8]) -> Result<Self, KeyError> {
-        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der)
-            .map_err(|_| KeyError::Format)?;
-        let jwk = Jwk::new(pair.public_key().as_ref()).ok_or(KeyError::Format)?;
-        Ok(Self { pair, jwk })
+        let (pair, jwk) = if let Ok(pair) = Ed25519KeyPair::from_pkcs8(der) {
+            let jwk = Jwk::ed25519(pair.public_key().as_ref());
+            (Pair::Ed25519(pair), Some(jwk))
+        } else {
+            let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der);
+            let pair = pair.map_err(|_| KeyError::Format)?;
+            let jwk = Jwk::p256(pair.public_key().as_ref());
+            (Pair::P256(pair), jwk)
+        };
+        Ok(Self { pair, jwk: jwk.ok_or(KeyError::Format)? })
     }
 
     /// Its id in tokens and in the published keys.
@@ -169,13 +185,29 @@ impl SigningKey {
         &self.jwk.kid
     }
 
+    fn sign(&self, message: &[u8]) -> Result<Signature, SignError> {
+        let signature = match &self.pair {
+            Pair::Ed25519(pair) => pair.try_sign(message),
+            Pair::P256(pair) => pair.sign(&SystemRandom::new(), message),
+        };
+        signature.map_err(|_| SignError)
+    }
+
     /// A key for HMAC-SHA256 that follows from the private key and a purpose.
     fn derive(&self, purpose: &[u8]) -> Result<hmac::Key, KeyError> {
-        let secret = self.pair.private_key().as_be_bytes().map_err(|_| KeyError::Format)?;
-        let derived = hkdf::Salt::none(hkdf::HKDF_SHA256).extract(secret.as_ref());
+        let salt = hkdf::Salt::none(hkdf::HKDF_SHA256);
+        let failed = |_| KeyError::Format;
+        let derived = match &self.pair {
+            Pair::Ed25519(pair) => {
+                salt.extract(pair.seed().map_err(failed)?.as_be_bytes().map_err(failed)?.as_ref())
+            }
+            Pair::P256(pair) => {
+                salt.extract(pair.private_key().as_be_bytes().map_err(failed)?.as_ref())
+            }
+        };
         let purpose = [purpose];
         let derived = derived.expand(&purpose, hkdf::HKDF_SHA256.hmac_algorithm());
-        Ok(derived.map_err(|_| KeyError::Format)?.into())
+        Ok(derived.map_err(failed)?.into())
     }
 }
 
@@ -233,7 +265,7 @@ impl Signer {
         event: &Event,
         now: UnixMillis,
     ) -> Result<Token, SignError> {
-        let header = Header { typ: TOKEN_TYPE, alg: "ES256", kid: self.key.kid() };
+        let header = Header { typ: TOKEN_TYPE, alg: self.key.jwk.alg, kid: self.key.kid() };
         let body = digest::digest(&digest::SHA256, event.data());
         let claims = Claims {
             iss: self.issuer.as_str(),
@@ -250,7 +282,7 @@ impl Signer {
         text.push('.');
         encode(&claims, &mut text)?;
         let signed = text.get(start..).unwrap_or_default().as_bytes();
-        let signature = self.key.pair.sign(&SystemRandom::new(), signed).map_err(|_| SignError)?;
+        let signature = self.key.sign(signed)?;
         text.push('.');
         BASE64URL_NOPAD.encode_append(signature.as_ref(), &mut text);
         let mut value = HeaderValue::try_from(text).map_err(|_| SignError)?;
@@ -305,13 +337,14 @@ struct Webhook {
     digest: String,
 }
 
-/// The public part of a key (RFC 7518, section 6.2).
+/// The public part of a key (RFC 7518, section 6.2, and RFC 8037, section 2).
 #[derive(Debug, Serialize)]
 struct Jwk {
     kty: &'static str,
     crv: &'static str,
     x: String,
-    y: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    y: Option<String>,
     #[serde(rename = "use")]
     usage: &'static str,
     alg: &'static str,
@@ -319,14 +352,22 @@ struct Jwk {
 }
 
 impl Jwk {
+    fn ed25519(point: &[u8]) -> Self {
+        let x = BASE64URL_NOPAD.encode(point);
+        let kid = thumbprint(&format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#));
+        Self { kty: "OKP", crv: "Ed25519", x, y: None, usage: "sig", alg: "EdDSA", kid }
+    }
+
     /// Of an uncompressed point: 4, then 32 bytes each of x and y.
-    fn new(point: &[u8]) -> Option<Self> {
+    fn p256(point: &[u8]) -> Option<Self> {
         let (x, y) = point.strip_prefix(&[4])?.split_at_checked(32)?;
         let (x, y) = (BASE64URL_NOPAD.encode(x), BASE64URL_NOPAD.encode(y));
-        // The members in this order, without spaces (RFC 7638, section 3.2).
-        let members = format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#);
-        let thumbprint = digest::digest(&digest::SHA256, members.as_bytes());
-        let kid = BASE64URL_NOPAD.encode(thumbprint.as_ref());
-        Some(Self { kty: "EC", crv: "P-256", x, y, usage: "sig", alg: "ES256", kid })
+        let kid = thumbprint(&format!(r#"{{"crv":"P-256","kty":"EC","x":"{x}","y":"{y}"}}"#));
+        Some(Self { kty: "EC", crv: "P-256", x, y: Some(y), usage: "sig", alg: "ES256", kid })
     }
+}
+
+/// Of the required members, sorted, without spaces (RFC 7638, section 3).
+fn thumbprint(members: &str) -> String {
+    BASE64URL_NOPAD.encode(digest::digest(&digest::SHA256, members.as_bytes()).as_ref())
 }

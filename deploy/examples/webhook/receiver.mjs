@@ -59,7 +59,7 @@ async function verify(authorization, body) {
   let claims;
   try {
     ({ payload: claims } = await jwtVerify(token, keys, {
-      algorithms: ["ES256"],
+      algorithms: ["EdDSA", "ES256"],
       typ: "capstan-webhook+jwt",
       issuer: options.issuer,
       audience: options.audience,

@@ -65,7 +65,7 @@ class Receiver:
             decoded = jwt.decode_complete(
                 token,
                 key,
-                algorithms=["ES256"],
+                algorithms=["EdDSA", "ES256"],
                 issuer=self.issuer,
                 audience=self.audience,
                 subject=self.subject,

@@ -26,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::server::{Authority, Reply, Server};
-use crate::tokens::OPENSSL_KEY;
+use crate::tokens::{ED25519_KEY, P256_KEY};
 use crate::{Answers, Sender};
 
 fn workspace() -> PathBuf {
@@ -43,9 +43,8 @@ fn installed(path: &str, by: &str) -> PathBuf {
 #[tokio::test]
 async fn python_takes_what_is_signed_and_nothing_else() {
     let python = installed("webhook/python/bin/python", "dev/test");
-    let mut command = Command::new(python);
-    command.arg(workspace().join("deploy/examples/webhook/receiver.py"));
-    exercise(command).await;
+    let program = workspace().join("deploy/examples/webhook/receiver.py");
+    exercise(&|| command(&python, &program)).await;
 }
 
 #[tokio::test]
@@ -54,9 +53,7 @@ async fn node_takes_what_is_signed_and_nothing_else() {
     let folder = installed("webhook/node/node_modules", "dev/test").parent().unwrap().to_owned();
     let program = folder.join("receiver.mjs");
     fs::copy(workspace().join("deploy/examples/webhook/receiver.mjs"), &program).unwrap();
-    let mut command = Command::new("node");
-    command.arg(program);
-    exercise(command).await;
+    exercise(&|| command(Path::new("node"), &program)).await;
 }
 
 #[tokio::test]
@@ -66,7 +63,13 @@ async fn rust_takes_what_is_signed_and_nothing_else() {
     let program = tests.parent().unwrap().parent().unwrap().join("examples/receiver");
     let by = "cargo build -p capstan-events --examples";
     assert!(program.exists(), "{} is missing: `{by}` makes it", program.display());
-    exercise(Command::new(program)).await;
+    exercise(&|| Command::new(&program)).await;
+}
+
+fn command(interpreter: &Path, program: &Path) -> Command {
+    let mut command = Command::new(interpreter);
+    command.arg(program);
+    command
 }
 
 /// A receiver that runs, and is killed at the end.
@@ -157,7 +160,13 @@ fn printed(id: &str) -> Value {
     })
 }
 
-async fn exercise(command: Command) {
+/// With a receiver of its own for each kind of key.
+async fn exercise(command: &dyn Fn() -> Command) {
+    exercise_with(command(), ED25519_KEY, Algorithm::EdDSA).await;
+    exercise_with(command(), P256_KEY, Algorithm::ES256).await;
+}
+
+async fn exercise_with(command: Command, pem: &str, algorithm: Algorithm) {
     let authority = Authority::new();
     let folder = tempfile::tempdir().unwrap();
 
@@ -176,9 +185,9 @@ async fn exercise(command: Command) {
     .await;
     let issuer = format!("https://localhost:{}", keys.address.port());
     let mut sender = Sender::new(&authority, Answers::loopback());
-    let key = capstan_events::SigningKey::from_pem(OPENSSL_KEY.as_bytes()).unwrap();
+    let signing = capstan_events::SigningKey::from_pem(pem.as_bytes()).unwrap();
     let url = PublicUrl::parse(&issuer).unwrap();
-    sender.signer = capstan_events::Signer::new(url.clone(), key, Vec::new()).unwrap();
+    sender.signer = capstan_events::Signer::new(url.clone(), signing, Vec::new()).unwrap();
     let options = |url| {
         let mut options = ClientOptions::new(
             sender.client.policy().clone(),
@@ -232,7 +241,12 @@ async fn exercise(command: Command) {
         assert_eq!(status(outcome), 401, "{what}");
     }
 
-    forgeries(&authority, &receiver, &sender, &issuer, &third).await;
+    let forger = Forger {
+        kid: capstan_events::SigningKey::from_pem(pem.as_bytes()).unwrap().kid().to_owned(),
+        pem,
+        algorithm,
+    };
+    forgeries(&authority, &receiver, &sender, &forger, &third).await;
 
     assert_eq!(
         deliver(&sender, &sink, &known, &third, &third, UnixMillis::now()).await,
@@ -254,20 +268,30 @@ async fn exercise(command: Command) {
     assert_eq!(events[1..], ["01", "02", "03"].map(printed));
 }
 
+/// Who has the key of the signer.
+struct Forger<'a> {
+    pem: &'a str,
+    kid: String,
+    algorithm: Algorithm,
+}
+
 /// Tokens that this crate cannot make, signed with its key where they are signed.
 async fn forgeries(
     authority: &Authority,
     receiver: &Receiver,
     sender: &Sender,
-    issuer: &str,
+    forger: &Forger<'_>,
     event: &Event,
 ) {
-    let kid =
-        capstan_events::SigningKey::from_pem(OPENSSL_KEY.as_bytes()).unwrap().kid().to_owned();
-    let der = PrivatePkcs8KeyDer::from_pem_slice(OPENSSL_KEY.as_bytes()).unwrap();
-    let key = EncodingKey::from_ec_der(der.secret_pkcs8_der());
+    let issuer = sender.signer.issuer().as_str();
+    let kid = &forger.kid;
+    let der = PrivatePkcs8KeyDer::from_pem_slice(forger.pem.as_bytes()).unwrap();
+    let key = match forger.algorithm {
+        Algorithm::EdDSA => EncodingKey::from_ed_der(der.secret_pkcs8_der()),
+        _ => EncodingKey::from_ec_der(der.secret_pkcs8_der()),
+    };
     let typed = |typ: Option<&str>| {
-        let mut header = Header::new(Algorithm::ES256);
+        let mut header = Header::new(forger.algorithm);
         (header.typ, header.kid) = (typ.map(str::to_owned), Some(kid.clone()));
         header
     };

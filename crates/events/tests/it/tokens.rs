@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{ISSUER, event, new_key};
 
 /// Made by `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256`.
-pub(crate) const OPENSSL_KEY: &str = "\
+pub(crate) const P256_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg+cW/0y6lyDto74XI
 YkWGuNDODMQoBY/3w0OpVIxEk4ihRANCAARmN+6UOILog5nm0RBjpwXhtLrO6c8v
@@ -39,8 +39,14 @@ cOqKz69+XQOkrbE+JtpjlWYqUgHB+b06N7Kr0CWJLSV3g31Tyn2MHmBGuCFhHRDf
 +eiXMaBlYVHUrUhL4yEx65V2j2vGfNjI6iEGhjlZSfVnwfGKVB36ujo=
 -----END PRIVATE KEY-----
 ";
+/// Made by `openssl genpkey -algorithm x25519`.
+const X25519_KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIJA98cFM/qQlAPOtOOG8pXRcfHTHEXB3BfOWOOGFMl5u
+-----END PRIVATE KEY-----
+";
 /// Made by `openssl genpkey -algorithm ed25519`.
-const ED25519_KEY: &str = "\
+pub(crate) const ED25519_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MC4CAQAwBQYDK2VwBCIEIAmzsL0ydLzmw2hGjia+hTIy9259/MnlNt122lUUzjZm
 -----END PRIVATE KEY-----
@@ -66,7 +72,7 @@ fn verified(token: &str, jwks: &str) -> jsonwebtoken::errors::Result<TokenData<V
     let header = jsonwebtoken::decode_header(token)?;
     let key =
         keys.find(&header.kid.unwrap()).ok_or(jsonwebtoken::errors::ErrorKind::InvalidToken)?;
-    let mut validation = Validation::new(Algorithm::ES256);
+    let mut validation = Validation::new(header.alg);
     validation.set_audience(&["https://hooks.example.com:8443"]);
     validation.set_issuer(&[ISSUER]);
     validation.set_required_spec_claims(&["exp", "aud", "iss", "sub"]);
@@ -80,7 +86,7 @@ fn a_token_says_who_sends_what_to_whom() {
     let token = token(&signer, &event, now);
     let TokenData { header, claims, .. } = verified(&token, &signer.jwks()).unwrap();
     assert_eq!(header.typ.as_deref(), Some(TOKEN_TYPE));
-    assert_eq!(header.alg, Algorithm::ES256);
+    assert_eq!(header.alg, Algorithm::EdDSA);
     let digest = Sha256::digest(event.data());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(
@@ -140,17 +146,32 @@ fn keys_can_be_changed() {
     for key in keys {
         let mut members: Vec<_> = key.as_object().unwrap().keys().collect();
         members.sort_unstable();
-        assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x", "y"], "nothing private");
+        assert_eq!(members, ["alg", "crv", "kid", "kty", "use", "x"], "nothing private");
     }
 }
 
 /// RFC 7638: the id of a key follows from the key, and is what other libraries compute.
 #[test]
 fn a_kid_is_the_thumbprint() {
-    let signer = signer(SigningKey::from_pem(OPENSSL_KEY.as_bytes()).unwrap(), Vec::new());
-    let keys: JwkSet = serde_json::from_str(&signer.jwks()).unwrap();
-    let thumbprint = keys.keys[0].thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256);
-    assert_eq!(keys.keys[0].common.key_id, Some(thumbprint.unwrap()));
+    for pem in [ED25519_KEY, P256_KEY] {
+        let signer = signer(SigningKey::from_pem(pem.as_bytes()).unwrap(), Vec::new());
+        let keys: JwkSet = serde_json::from_str(&signer.jwks()).unwrap();
+        let thumbprint = keys.keys[0].thumbprint(jsonwebtoken::jwk::ThumbprintHash::SHA256);
+        assert_eq!(keys.keys[0].common.key_id, Some(thumbprint.unwrap()));
+    }
+}
+
+#[test]
+fn the_key_decides_the_algorithm() {
+    for (pem, algorithm) in [(ED25519_KEY, Algorithm::EdDSA), (P256_KEY, Algorithm::ES256)] {
+        let signer = signer(SigningKey::from_pem(pem.as_bytes()).unwrap(), vec![new_key()]);
+        let token = token(&signer, &event("7f01"), UnixMillis::now());
+        let found = verified(&token, &signer.jwks()).unwrap();
+        assert_eq!(found.header.alg, algorithm);
+        let jwks: Value = serde_json::from_str(&signer.jwks()).unwrap();
+        assert_eq!(jwks["keys"][0]["alg"], format!("{algorithm:?}"));
+        assert_eq!(jwks["keys"][0]["d"], Value::Null, "nothing private");
+    }
 }
 
 #[test]
@@ -159,7 +180,7 @@ fn too_many_and_equal_keys_are_refused() {
     let keys = |count: usize| (0..count).map(|_| new_key()).collect();
     assert!(Signer::new(url(), new_key(), keys(KEYS_MAX - 1)).is_ok());
     assert!(matches!(Signer::new(url(), new_key(), keys(KEYS_MAX)), Err(KeyError::TooMany)));
-    let key = || SigningKey::from_pem(OPENSSL_KEY.as_bytes()).unwrap();
+    let key = || SigningKey::from_pem(P256_KEY.as_bytes()).unwrap();
     let twice = Signer::new(url(), key(), vec![new_key(), key()]).unwrap_err();
     assert_eq!(twice.to_string(), format!("signing key {} is given twice", key().kid()));
 }
@@ -194,7 +215,7 @@ fn a_key_file_is_for_its_owner_only() {
 }
 
 #[test]
-fn only_p256_keys_in_pkcs8_are_taken() {
+fn only_keys_in_pkcs8_are_taken() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key.pem");
     let load = |pem: &str| {
@@ -202,17 +223,19 @@ fn only_p256_keys_in_pkcs8_are_taken() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         SigningKey::load(&path)
     };
-    let key = load(OPENSSL_KEY).unwrap();
-    assert!(!format!("{key:?}").contains(OPENSSL_KEY.lines().nth(1).unwrap()));
+    for pem in [P256_KEY, ED25519_KEY] {
+        let key = load(pem).unwrap();
+        assert!(!format!("{key:?}").contains(pem.lines().nth(1).unwrap()));
+    }
     for (pem, what) in [
         ("", "empty"),
         ("-----BEGIN PRIVATE KEY-----\nMAA=\n-----END PRIVATE KEY-----\n", "no key"),
         (SEC1_KEY, "SEC 1"),
         (P384_KEY, "another curve"),
-        (ED25519_KEY, "another algorithm"),
-        (&OPENSSL_KEY.replace("PRIVATE", "PUBLIC"), "a public key"),
+        (X25519_KEY, "a key that does not sign"),
+        (&P256_KEY.replace("PRIVATE", "PUBLIC"), "a public key"),
         (
-            &format!("{OPENSSL_KEY}{}", "#".repeat(usize::try_from(KEY_FILE_BYTES_MAX).unwrap())),
+            &format!("{P256_KEY}{}", "#".repeat(usize::try_from(KEY_FILE_BYTES_MAX).unwrap())),
             "too long",
         ),
     ] {
