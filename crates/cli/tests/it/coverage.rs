@@ -183,6 +183,15 @@ fn every_limit_of_the_store_is_named_by_a_test() {
     assert_eq!(unnamed(&limits, &tests, 12), BTreeSet::new(), "limits without a test");
 }
 
+/// The same for the delivery of events.
+#[test]
+fn every_limit_of_events_is_named_by_a_test() {
+    let events = root().join("../events");
+    let tests = text_of("../events/tests/it") + &unit_tests(&events.join("src"));
+    let limits = fs::read_to_string(events.join("src/limits.rs")).unwrap();
+    assert_eq!(unnamed(&limits, &tests, 25), BTreeSet::new(), "limits without a test");
+}
+
 /// The constants that the tests do not name. There must be at least `least` constants.
 fn unnamed<'l>(limits: &'l str, tests: &str, least: usize) -> BTreeSet<&'l str> {
     let words: BTreeSet<&str> =

@@ -26,7 +26,12 @@ use exempt::{BLOCKS, COMMANDS, Exempt, PARTS, Part};
 use session::Session;
 
 /// Documents outside of `docs/`.
-const OTHERS: [&str; 3] = ["README.md", "CONTRIBUTING.md", "deploy/examples/registry/README.md"];
+const OTHERS: [&str; 4] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "deploy/examples/registry/README.md",
+    "deploy/examples/webhook/README.md",
+];
 const REGISTRY: &str = "deploy/examples/registry";
 
 /// Files that a reader has: document, file, and where its text is.

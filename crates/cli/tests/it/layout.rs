@@ -96,6 +96,21 @@ fn crates_depend_only_on_allowed_crates() {
             ],
         ),
         (
+            "crates/events/Cargo.toml",
+            &[
+                "capstan",
+                "capstan-engine",
+                "capstan-iam",
+                "capstan-policy",
+                "capstan-proto",
+                "capstan-server",
+                "capstan-store",
+                "capstan-testkit",
+                "prost",
+                "tonic",
+            ],
+        ),
+        (
             "crates/server/Cargo.toml",
             &[
                 "capstan",

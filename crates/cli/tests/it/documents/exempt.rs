@@ -24,6 +24,7 @@ const MINUTES: &str = "needs minutes or an idle machine";
 const NETWORK: &str = "installs from the network";
 const EXAMPLE: &str = "needs the running example, with Envoy and a registry";
 const HOST: &str = "needs the host r.example with TLS; the test has the same settings over HTTP";
+const RECEIVER: &str = "needs certificates of the reader, and serves until it is stopped";
 const PROFILER: &str = "needs a profiler, and its figures are read by people";
 
 /// Each is checked without being run: `capstan` takes the arguments, `cargo` has the package, the test and the filter,
@@ -66,6 +67,27 @@ pub(super) const COMMANDS: &[Exempt] = &[
         "skopeo",
         EXAMPLE,
         Some("container_tools_match_the_golden_file"),
+    ),
+    exempt("deploy/examples/webhook/README.md", "python3 -m venv", "dev/test does it", None),
+    exempt("deploy/examples/webhook/README.md", "venv/bin/pip install", NETWORK, None),
+    exempt(
+        "deploy/examples/webhook/README.md",
+        "venv/bin/python receiver.py",
+        RECEIVER,
+        Some("python_takes_what_is_signed_and_nothing_else"),
+    ),
+    exempt("deploy/examples/webhook/README.md", "npm ci", NETWORK, None),
+    exempt(
+        "deploy/examples/webhook/README.md",
+        "node receiver.mjs",
+        RECEIVER,
+        Some("node_takes_what_is_signed_and_nothing_else"),
+    ),
+    exempt(
+        "deploy/examples/webhook/README.md",
+        "cargo run -p capstan-events --example receiver",
+        RECEIVER,
+        Some("rust_takes_what_is_signed_and_nothing_else"),
     ),
     exempt("docs/CLIENTS.md", "pip", HOST, Some("package_managers_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "uv", HOST, Some("package_managers_match_the_golden_file")),

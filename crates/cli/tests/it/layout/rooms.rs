@@ -43,6 +43,23 @@ const IAM: &[&[&str]] = &[
 const STORE: &[&[&str]] =
     &[&["limits", "head", "journal", "op", "envelope"], &["batch", "follow"], &["memory", "redb"]];
 
+/// The rooms of events, from bottom to top.
+const EVENTS: &[&[&str]] = &[
+    &["limits", "clock"],
+    &["guard"],
+    &["sink", "event", "schedule", "roots", "pool", "outcome"],
+    &["public_url", "resolve"],
+    &["signer"],
+    &["handshake"],
+    &["client"],
+];
+
+#[test]
+fn no_room_of_events_imports_a_room_above_it() {
+    let edges = assert_order("crates/events/src", EVENTS);
+    assert!(edges.contains(&("client".into(), "guard".into())));
+}
+
 #[test]
 fn no_room_of_iam_or_of_the_store_imports_a_room_above_it() {
     let edges = assert_order("crates/iam/src", IAM);

@@ -1,0 +1,267 @@
+//! A scripted HTTPS server, and an authority that lasts as long as a test.
+//!
+//! ```text
+//! connection ─▶ TLS ─▶ request, whole ─▶ script ─▶ Reply: bytes, then keep open, close, hang, repeat or drip
+//! ```
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+
+/// An authority of certificates.
+pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    pub(crate) fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(rcgen::DnType::CommonName, "Throw-away authority");
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub(crate) fn pem(&self) -> String {
+        self.0.pem()
+    }
+
+    /// A certificate and its key, as PEM.
+    pub(crate) fn certificate(
+        &self,
+        names: &[&str],
+        expired: bool,
+    ) -> (rcgen::Certificate, KeyPair) {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        // Python takes only certificates that name their authority's key.
+        params.use_authority_key_identifier_extension = true;
+        if expired {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
+        let key = KeyPair::generate().unwrap();
+        (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    pub(crate) fn server_config(&self, names: &[&str], expired: bool) -> ServerConfig {
+        let (certificate, key) = self.certificate(names, expired);
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap()
+    }
+}
+
+/// A request as it was received.
+#[derive(Clone, Debug)]
+pub(crate) struct Received {
+    /// The connection it came over, from 1 up.
+    pub(crate) connection: usize,
+    /// Its number on that connection, from 1 up.
+    pub(crate) number: usize,
+    pub(crate) line: String,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Received {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(found, _)| found == name);
+        let value = values.next();
+        assert!(values.next().is_none(), "{name} twice");
+        value.map(|(_, value)| &**value)
+    }
+}
+
+/// What the server does with a request.
+pub(crate) struct Reply {
+    bytes: Vec<u8>,
+    then: Then,
+}
+
+enum Then {
+    Keep,
+    Close,
+    Hang,
+    /// Writes these bytes again and again, with this pause.
+    Repeat(Vec<u8>, Duration),
+}
+
+impl Reply {
+    pub(crate) fn status(status: u16, headers: &str) -> Self {
+        let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 0\r\n{headers}\r\n");
+        Self { bytes: head.into(), then: Then::Keep }
+    }
+
+    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+        Self { bytes: bytes.into(), then: Then::Keep }
+    }
+
+    pub(crate) fn close(self) -> Self {
+        Self { then: Then::Close, ..self }
+    }
+
+    pub(crate) fn hang(self) -> Self {
+        Self { then: Then::Hang, ..self }
+    }
+
+    pub(crate) fn repeat(self, bytes: &[u8], pause: Duration) -> Self {
+        Self { then: Then::Repeat(bytes.to_vec(), pause), ..self }
+    }
+}
+
+type Script = dyn Fn(&Received) -> Reply + Send + Sync;
+
+#[derive(Default)]
+struct Seen {
+    connections: usize,
+    requests: Vec<Received>,
+}
+
+/// A server of one certificate. It ends with the runtime of its test.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    seen: Arc<Mutex<Seen>>,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Over TLS, with a certificate for `sink.test`, on 127.0.0.1.
+    pub(crate) async fn start(
+        authority: &Authority,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let config = authority.server_config(&["sink.test"], false);
+        Self::listen(Ipv4Addr::LOCALHOST, config, script).await
+    }
+
+    pub(crate) async fn listen(
+        ip: Ipv4Addr,
+        config: ServerConfig,
+        script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind((ip, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Seen>>::default();
+        let tasks = TaskTracker::new();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let (accepted, script, inner): (_, Arc<Script>, _) =
+            (Arc::clone(&seen), Arc::new(script), tasks.clone());
+        tasks.spawn(async move {
+            loop {
+                let Ok((stream, _)) = listener.accept().await else { return };
+                let connection = {
+                    let mut seen = accepted.lock().unwrap();
+                    seen.connections += 1;
+                    seen.connections
+                };
+                let (seen, script) = (Arc::clone(&accepted), Arc::clone(&script));
+                let acceptor = acceptor.clone();
+                inner.spawn(async move {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        serve(stream, connection, &seen, &*script).await;
+                    }
+                });
+            }
+        });
+        Self { address, seen, tasks }
+    }
+
+    /// A URL of this server by its name.
+    pub(crate) fn url(&self) -> String {
+        format!("https://sink.test:{}/hook?key=7", self.address.port())
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Received> {
+        self.seen.lock().unwrap().requests.clone()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.seen.lock().unwrap().connections
+    }
+
+    /// Waits until no connection is open. The task that accepts remains.
+    pub(crate) async fn closed(&self) {
+        while self.tasks.len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    connection: usize,
+    seen: &Mutex<Seen>,
+    script: &Script,
+) {
+    for number in 1.. {
+        let Some(mut request) = read(&mut stream).await else { return };
+        (request.connection, request.number) = (connection, number);
+        seen.lock().unwrap().requests.push(request.clone());
+        let reply = script(&request);
+        if stream.write_all(&reply.bytes).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
+        match reply.then {
+            Then::Keep => {}
+            Then::Close => {
+                let _ = stream.shutdown().await;
+                return;
+            }
+            // Until the peer closes.
+            Then::Hang => {
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+                return;
+            }
+            Then::Repeat(bytes, pause) => loop {
+                let written =
+                    stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
+                if !written {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+            },
+        }
+    }
+}
+
+async fn read<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Received> {
+    let mut bytes = Vec::new();
+    let head = loop {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        if stream.read_buf(&mut bytes).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let text = String::from_utf8(bytes[..head].to_vec()).unwrap();
+    let mut lines = text.split("\r\n");
+    let line = lines.next().unwrap().to_owned();
+    let split = |line: &str| {
+        let (name, value) = line.split_once(": ").unwrap();
+        (name.to_ascii_lowercase(), value.to_owned())
+    };
+    let headers: Vec<_> = lines.map(split).collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length: usize = length.map_or(0, |(_, value)| value.parse().unwrap());
+    let mut body = bytes.split_off(head + 4);
+    while body.len() < length {
+        if stream.read_buf(&mut body).await.ok()? == 0 {
+            return None;
+        }
+    }
+    assert_eq!(body.len(), length, "bytes behind the request");
+    Some(Received { connection: 0, number: 0, line, headers, body })
+}
