@@ -2,12 +2,13 @@
 
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
+use capstan_events::{Policy, PublicUrl};
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing_subscriber::EnvFilter;
@@ -24,6 +25,7 @@ use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Qu
 use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
+use capstan_server::webhooks;
 
 use crate::memory;
 
@@ -136,6 +138,9 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     of_store: OfStore,
+
+    #[command(flatten)]
+    webhooks: WebhookArgs,
 }
 
 /// What a store may hold, and how fast it may be changed. Refusals name the quota that is used up.
@@ -177,6 +182,45 @@ impl OfStore {
             creator_changes: self.quota_caller_changes,
         };
         Limits { quotas, audit_records_max: self.audit_records, ..limits }
+    }
+}
+
+/// Where events of a store are delivered, and who they say sends them. Without a URL none are.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Events of a store")]
+struct WebhookArgs {
+    /// The https URL under which this server is known: the source of events, and the issuer of what they are signed with.
+    /// Receivers read the keys at URL/.well-known/jwks.json, which the HTTP address serves
+    #[arg(long, value_name = "URL", requires = "data", value_parser = public_url)]
+    public_url: Option<PublicUrl>,
+
+    /// The private key that events are signed with: PEM of Ed25519 or P-256, for its owner only; made if it is not there
+    /// [default: DIR/webhook.key]
+    #[arg(long, value_name = "FILE", requires = "public_url")]
+    webhook_key: Option<PathBuf>,
+
+    /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
+    #[arg(long, value_name = "CIDR", requires = "public_url")]
+    webhook_allow: Vec<String>,
+
+    /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
+    #[arg(long, value_name = "FILE", requires = "public_url")]
+    webhook_ca: Option<PathBuf>,
+}
+
+fn public_url(text: &str) -> Result<PublicUrl, String> {
+    PublicUrl::parse(text).map_err(|error| error.to_string())
+}
+
+impl WebhookArgs {
+    /// # Errors
+    ///
+    /// A network that is none.
+    fn options(self, data: Option<&Path>) -> anyhow::Result<Option<webhooks::Options>> {
+        let (Some(public_url), Some(data)) = (self.public_url, data) else { return Ok(None) };
+        let policy = Policy::parse(&self.webhook_allow).context("--webhook-allow")?;
+        let key = self.webhook_key.unwrap_or_else(|| data.join("webhook.key"));
+        Ok(Some(webhooks::Options { public_url, key, policy, ca: self.webhook_ca }))
     }
 }
 
@@ -241,6 +285,7 @@ impl Serve {
             stop.await;
         };
         raise_file_limit();
+        let webhooks = self.webhooks.options(self.from.data.as_deref())?;
         let (mut page_key, mut management) = (None, self.management.map(|found| found.0));
         // Its folder is removed when the server ends.
         let mut demo_folder = None;
@@ -288,6 +333,7 @@ impl Serve {
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             routes: self.routes,
+            webhooks,
             decision_log: self.decision_log,
             page_key,
             traces: self.otlp_endpoint.map(|endpoint| Export {

@@ -71,6 +71,28 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What the owner of the subscription may be told: the step, and the status. Nothing that the sink said is in it.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let what = match self.kind {
+            FailureKind::Lookup => {
+                "the name of the sink has no address, too many, or could not be looked up"
+            }
+            FailureKind::Connect => "the sink accepts no connection",
+            FailureKind::Tls => "TLS with the sink failed",
+            FailureKind::Timeout => "the sink did not answer in time",
+            FailureKind::Protocol => "the sink did not answer with HTTP",
+            FailureKind::Redirect => "the sink answered with a redirect",
+            FailureKind::Status => "the sink answered with an error",
+        };
+        match self.status {
+            Some(status) => format!("{what}, status {status}"),
+            None => what.to_owned(),
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.detail)

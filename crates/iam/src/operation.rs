@@ -510,7 +510,10 @@ impl Operation {
             Self::CreateSubscription(_) => "SubscriptionService/CreateSubscription",
             Self::UpdateSubscription(_) => "SubscriptionService/UpdateSubscription",
             Self::DeleteSubscription(_) => "SubscriptionService/DeleteSubscription",
-            Self::SetSubscriptionState(_) => "SubscriptionService/ConfirmSubscription",
+            Self::SetSubscriptionState(one) => match one.state {
+                SubscriptionState::Consented => "SubscriptionService/ConfirmSubscription",
+                SubscriptionState::Disabled(_) => "SubscriptionService/UpdateSubscription",
+            },
             Self::CreateResource(_) => "ResourceService/CreateResource",
             Self::UpdateResource(_) => "ResourceService/UpdateResource",
             Self::DeleteResource(_) => "ResourceService/DeleteResource",

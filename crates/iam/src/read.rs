@@ -131,6 +131,27 @@ impl<'s> Reader<'s> {
         if is_seen { shown(false, object.clone()) } else { Ok(None) }
     }
 
+    /// Whether the caller holds the `.list` capability of an object where that is needed. Unlike [`Self::show`], an identity
+    /// that is the caller's own needs it, too, and a root identity is the operator's.
+    #[must_use]
+    pub fn lists(&self, object: &Object) -> bool {
+        let scope = match object {
+            Object::Group(group) => group.id.as_path(),
+            Object::RoleBinding(binding) => binding.scope.as_path(),
+            other => match other.id().as_path().parent() {
+                Some(parent) => parent,
+                None => return self.access.rights.is_operator(),
+            },
+        };
+        match object {
+            Object::Resource(resource) => {
+                let catalog = self.access.view.snapshot().catalog();
+                self.holds(&resource_capability(catalog, &resource.kind, "list"), scope)
+            }
+            other => self.holds(list_capability(other.kind()), scope),
+        }
+    }
+
     /// A root identity is seen by who holds `role_bindings.list` where it is bound.
     fn sees_root(&self, id: Path<'_>) -> bool {
         let mut scopes = self.access.view.snapshot().bound_scopes(id);

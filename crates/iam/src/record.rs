@@ -48,6 +48,8 @@ pub mod prefix {
     pub const INVITE_CODE: u8 = b'c';
     /// Objects that promise a role, by the role.
     pub const PROMISE: u8 = b'p';
+    /// Where the delivery of subscriptions is.
+    pub const POSITION: u8 = b'd';
 }
 
 /// What is not the record of an object.

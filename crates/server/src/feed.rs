@@ -9,7 +9,7 @@
 //! pointer. No call waits for a load.
 //!
 //! Read `published`, `source`, `catalog_files`, `fact`, `streamed`, `file`, `reload`, `watched`,
-//! `management`, then `change_log`.
+//! `management`, `change_log`, then `position`.
 
 mod catalog_files;
 pub(crate) mod change_log;
@@ -17,6 +17,7 @@ mod fact;
 pub mod file;
 pub mod journal;
 pub mod management;
+pub mod position;
 pub mod published;
 pub mod reload;
 pub mod source;

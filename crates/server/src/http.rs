@@ -1,10 +1,10 @@
-//! The HTTP port: `/livez`, `/readyz` and `/metrics`. A call that is meant for the gRPC port gets 415 and a sentence.
+//! The HTTP port: `/livez`, `/readyz`, `/metrics`, and the keys that events are signed with. A call that is meant for the gRPC port gets 415 and a sentence.
 //!
 //! **Invariant**: no request here reads a policy or decides anything.
 
 use std::sync::Arc;
 
-use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, routing::get};
@@ -32,10 +32,17 @@ pub(crate) enum Phase {
 }
 
 /// The routes of the HTTP port.
-pub(crate) fn router(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> Router {
+pub(crate) fn router(
+    phase: watch::Receiver<Phase>,
+    metrics: &Arc<Metrics>,
+    jwks: Option<String>,
+) -> Router {
     let registry = Arc::new(metrics::registry(metrics));
-    Router::new()
-        .route("/metrics", get(scrape))
+    let keys = match jwks {
+        Some(jwks) => Router::new().route("/.well-known/jwks.json", get(async || jwks_of(jwks))),
+        None => Router::new(),
+    };
+    keys.route("/metrics", get(scrape))
         .with_state(registry)
         // Liveness means that the runtime still runs tasks. It does not depend on the policy.
         .route("/livez", get(|| async { "ok\n" }))
@@ -82,6 +89,12 @@ fn is_call(path: &str, headers: &HeaderMap) -> bool {
         || Probe::of(path).is_some()
         || is_of("application/grpc")
         || is_of("application/connect+")
+}
+
+/// Receivers may keep the keys for five minutes: a key that signs no more stays published for longer.
+fn jwks_of(jwks: String) -> impl IntoResponse {
+    let kind = (CONTENT_TYPE, "application/jwk-set+json");
+    ([kind, (CACHE_CONTROL, "public, max-age=300")], jwks)
 }
 
 async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {

@@ -41,6 +41,7 @@ mod authn;
 pub mod clock;
 pub mod envoy;
 mod error;
+mod events;
 pub mod feed;
 pub mod grpc;
 mod http;
@@ -52,5 +53,6 @@ mod places;
 pub mod server;
 pub mod telemetry;
 mod transport;
+pub mod webhooks;
 
 pub use error::{RequestError, StoreFailure};

@@ -312,6 +312,20 @@ pub const WATCH_CHECKPOINT: Duration = Duration::from_secs(10);
 pub const WATCH_READ_REVISIONS: usize = 256;
 /// Bytes of changes after which it reads no further revision before they are sent.
 pub const WATCH_READ_BYTES: usize = 1024 * 1024;
+/// Subscriptions that are delivered at a time. More are told nothing, and the log says which.
+pub const SUBSCRIPTIONS_SERVED_MAX: usize = 4_096;
+/// Attempts at a time at sinks that failed last or have not consented: a quarter of all attempts.
+pub const SUSPECTS_MAX: usize = 16;
+/// Revisions of the change log that a delivery reads at a time.
+pub const DELIVERY_READ_REVISIONS: usize = 64;
+/// Objects that changed after which it reads no further revision.
+pub const DELIVERY_READ_CHANGES: usize = 256;
+/// Time between two saves of how far deliveries are. After a crash so much is delivered again.
+pub const POSITIONS_SAVED: Duration = Duration::from_secs(1);
+/// Wait of a delivery after the store could not be read or written.
+pub const DELIVERY_PAUSE: Duration = Duration::from_secs(1);
+/// Time after which a challenge is posted again to a sink that has not consented: half of its life.
+pub const CHALLENGE_PAUSE: Duration = Duration::from_secs(12 * 60 * 60);
 /// Exports at a time. Each has a thread.
 pub const EXPORTS_MAX: usize = 8;
 /// The same of one caller: a quarter of all.

@@ -32,6 +32,7 @@ use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
 use crate::transport::workers::Workers;
+use crate::webhooks::Webhooks;
 use listeners::Listeners;
 use readiness::Readiness;
 use services::Shared;
@@ -50,6 +51,7 @@ pub struct Server {
     log: Option<DecisionLog>,
     traces: Option<Traces>,
     page_key: PageKey,
+    webhooks: Option<Webhooks>,
 }
 
 impl Server {
@@ -67,7 +69,8 @@ impl Server {
         let log = config.decision_log.as_ref().map(open).transpose()?;
         let traces = config.traces.as_ref().map(Traces::open).transpose()?;
         let page_key = config.page_key.clone().map_or_else(PageKey::random, Ok)?;
-        Ok(Self { config, listeners, metrics, log, traces, page_key })
+        let webhooks = config.webhooks.as_ref().map(Webhooks::open).transpose()?;
+        Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks })
     }
 
     /// The bound gRPC addresses, with the ports that the system chose.
@@ -107,14 +110,14 @@ impl Server {
         (reload, wakes): (Reload, mpsc::Receiver<Wake>),
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
-        let Self { config, listeners, metrics, log, traces, page_key } = self;
+        let Self { config, listeners, metrics, log, traces, page_key, webhooks } = self;
         let health = tonic_health::server::HealthReporter::new();
         let health_service = health::service(&health);
         let mut readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (writes, queue) = journal::writer::queue(&metrics);
         let telemetry = (&metrics, log.clone(), traces.clone());
-        let shared = Shared::new(&config, telemetry, page_key, writes, &cut);
+        let shared = Shared::new(&config, telemetry, (page_key, webhooks), writes, &cut);
         if let Some(writable) = shared.writable() {
             let (reports, cut) = (readiness.report_writable(writable), cut.clone());
             tasks.spawn(async move { cut.run_until_cancelled(reports).await });
@@ -127,7 +130,9 @@ impl Server {
             &cut,
             &tasks,
         )?;
-        listeners.serve(&workers, readiness.phase(), &metrics, (&config.limits, &cut, &tasks))?;
+        let jwks = shared.jwks();
+        let http = (readiness.phase(), &metrics, jwks);
+        listeners.serve(&workers, http, (&config.limits, &cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);
         let mut documents = shared.documents(&config, queue);
@@ -140,6 +145,7 @@ impl Server {
             }
         };
         if outcome.is_ok() {
+            shared.deliver_events(config.clock)?;
             readiness.set(Phase::Ready).await;
             ready();
             log.iter().for_each(DecisionLog::begin);

@@ -18,6 +18,7 @@
 //!   `NAME.tests.yaml`, in the formats of `capstan policy test`, so that they are also examples. Each found
 //!   bug becomes a world, or a line in one.
 //! - [`managed`] is a management plane without a store, for operations and attacks.
+//! - `https`, with the feature of this name, is a scripted HTTPS server with an authority of its own.
 //! - [`tables`] has the reference's table of built-in roles, typed in independently of the built-in
 //!   catalog.
 //!
@@ -48,6 +49,8 @@
 pub mod asking;
 pub mod fuzz;
 pub mod generate;
+#[cfg(feature = "https")]
+pub mod https;
 pub mod managed;
 pub mod naive;
 pub mod routing;

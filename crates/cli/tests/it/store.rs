@@ -3,6 +3,7 @@
 
 mod crash;
 mod delegation;
+mod events;
 mod faults;
 mod invites;
 mod methods;

@@ -17,8 +17,8 @@ use proptest::prelude::*;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::server::{Authority, Reply, Server};
 use crate::{Answers, Sender, event};
+use capstan_testkit::https::{Authority, Reply, Server};
 
 fn parse(text: &str) -> Result<Sink, SinkError> {
     Sink::parse(text, &Policy::default())

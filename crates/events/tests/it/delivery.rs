@@ -11,8 +11,8 @@ use capstan_events::{Challenged, Challenges, Consent, FailureKind, Outcome, Unix
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::server::{Authority, Received, Reply, Server};
 use crate::{Answers, Sender, event};
+use capstan_testkit::https::{Authority, Received, Reply, Server};
 
 fn ok(_: &Received) -> Reply {
     Reply::status(204, "")

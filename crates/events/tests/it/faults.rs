@@ -10,8 +10,8 @@ use capstan_events::{FailureKind, Outcome, Roots, RootsError};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::server::{Authority, Reply, Server};
 use crate::{Answers, Sender, event};
+use capstan_testkit::https::{Authority, Reply, Server};
 
 fn kind(outcome: &Outcome) -> FailureKind {
     match outcome {

@@ -17,7 +17,6 @@ mod addresses;
 mod delivery;
 mod faults;
 mod receivers;
-mod server;
 mod tokens;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,12 +66,12 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(authority: &server::Authority, resolver: Arc<dyn Resolve>) -> Self {
+    fn new(authority: &capstan_testkit::https::Authority, resolver: Arc<dyn Resolve>) -> Self {
         Self::with(authority, resolver, Policy::parse(["127.0.0.0/8"]).unwrap(), ISSUER)
     }
 
     fn with(
-        authority: &server::Authority,
+        authority: &capstan_testkit::https::Authority,
         resolver: Arc<dyn Resolve>,
         policy: Policy,
         issuer: &str,

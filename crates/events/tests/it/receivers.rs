@@ -25,9 +25,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::server::{Authority, Reply, Server};
 use crate::tokens::{ED25519_KEY, P256_KEY};
 use crate::{Answers, Sender};
+use capstan_testkit::https::{Authority, Reply, Server};
 
 fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -15,6 +15,7 @@ use futures_util::stream::BoxStream;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::RequestError;
+use crate::feed::position::Position;
 use crate::feed::{Current, Freshness, Published};
 
 /// The writer of a store, and the objects of its views.
@@ -31,6 +32,9 @@ pub trait Management: Send + Sync + Debug {
 
     /// Notes an attempt that was refused before it was judged. It does not wait, and of one caller only some are kept.
     fn refused(&self, record: AuditRecord);
+
+    /// Keeps how far the deliveries of subscriptions are. It does not wait.
+    fn positions(&self, positions: Vec<(PathBuf, Position)>);
 
     /// The objects of a view.
     fn objects(&self, view: Arc<dyn View>) -> Arc<dyn StoredObjects>;

@@ -18,6 +18,7 @@ mod get;
 mod group;
 mod group_invite;
 mod identity;
+pub(crate) mod json;
 mod kinds;
 mod list;
 mod mask;

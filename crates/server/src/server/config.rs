@@ -15,6 +15,7 @@ use crate::telemetry::decision_log::Target;
 use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
 use crate::transport::workers::Runtime;
+use crate::webhooks;
 
 /// Where a policy comes from.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The route table for Envoy's requests; `None` for an empty one.
     pub routes: Option<PathBuf>,
+    /// What events are delivered with; `None` for none, as with a policy file.
+    pub webhooks: Option<webhooks::Options>,
     /// The target of the decision log; `None` for no log.
     pub decision_log: Option<Target>,
     /// The export of traces; `None` for no traces.

@@ -67,8 +67,7 @@ impl Listeners {
     pub(super) fn serve(
         self,
         workers: &Workers,
-        phase: watch::Receiver<Phase>,
-        metrics: &Arc<Metrics>,
+        (phase, metrics, jwks): (watch::Receiver<Phase>, &Arc<Metrics>, Option<String>),
         (limits, stop, tasks): (&Limits, &CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
         for listener in self.grpc.into_iter().chain(self.management) {
@@ -78,7 +77,7 @@ impl Listeners {
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
-            let router = http::router(phase, metrics);
+            let router = http::router(phase, metrics, jwks);
             tasks.spawn(http::serve(listener, router, *limits, stop.clone()));
         }
         Ok(())

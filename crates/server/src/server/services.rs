@@ -35,9 +35,11 @@ use crate::admission::{
 };
 use crate::ask::Ask;
 use crate::authn::caller::Authentication;
+use crate::clock::Clock;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
 use crate::envoy::routes::{RoutesFile, Table};
+use crate::events::Dispatcher;
 use crate::feed::file::{self, PolicyFile};
 use crate::feed::journal::documents::StoreDocuments;
 use crate::feed::journal::writer::{Queue, Writes};
@@ -60,6 +62,7 @@ use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::http2::{Calls, Intake, Kind};
 use crate::transport::workers::Runtime;
+use crate::webhooks::Webhooks;
 
 /// The state that the services of all workers share.
 pub(super) struct Shared {
@@ -71,6 +74,7 @@ pub(super) struct Shared {
     page_key: PageKey,
     shown: Arc<Shown>,
     watches: Places,
+    webhooks: Option<Webhooks>,
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
@@ -86,7 +90,7 @@ impl Shared {
     pub(super) fn new(
         config: &Config,
         (metrics, log, traces): (&Arc<Metrics>, Option<DecisionLog>, Option<Traces>),
-        page_key: PageKey,
+        (page_key, webhooks): (PageKey, Option<Webhooks>),
         writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
@@ -107,6 +111,7 @@ impl Shared {
             traces,
             page_key,
             shown: Arc::default(),
+            webhooks: webhooks.filter(|_| is_store),
             watches: Places::new(WATCHES_MAX, CALLER_WATCHES_MAX),
             permits: AllPermits::new(&config.limits),
             management: is_store.then_some(management),
@@ -114,6 +119,25 @@ impl Shared {
             writable: watch::Sender::new(false),
             draining: draining.clone(),
         }
+    }
+
+    /// The keys that events are signed with.
+    pub(super) fn jwks(&self) -> Option<String> {
+        self.webhooks.as_ref().map(|webhooks| webhooks.signer().jwks())
+    }
+
+    /// Begins to deliver events, until the drain begins.
+    ///
+    /// # Errors
+    ///
+    /// No thread can be started.
+    pub(super) fn deliver_events(&self, clock: Clock) -> anyhow::Result<()> {
+        let (Some(webhooks), Some(management)) = (&self.webhooks, &self.management) else {
+            return Ok(());
+        };
+        let served = (Arc::clone(&self.published), Arc::clone(&self.metrics));
+        let (management, webhooks) = (Arc::clone(management), webhooks.clone());
+        Dispatcher::new(served, management, webhooks, clock, self.draining.clone()).start()
     }
 
     /// Whether changes can be made; `None` with a policy file.
@@ -191,6 +215,7 @@ impl Shared {
             shown: Arc::clone(&self.shown),
             message_bytes_max: most,
             watches: self.watches.clone(),
+            webhooks: self.webhooks.clone(),
             draining: self.draining.clone(),
             reads: Arc::new(Semaphore::new(computing)),
         });

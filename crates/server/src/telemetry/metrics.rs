@@ -4,6 +4,7 @@
 //! reason, `true` or `false`. No text of a caller becomes a label, so no caller can add a series. A
 //! call costs a few relaxed atomic additions; a scrape makes names and text.
 
+mod events;
 mod text;
 mod writes;
 
@@ -25,6 +26,7 @@ use tonic::Code;
 use crate::clock;
 use crate::methods::Rpc;
 
+pub(crate) use events::EventOutcome;
 pub use text::Format;
 pub(crate) use writes::WriteOutcome;
 
@@ -165,6 +167,7 @@ pub struct Metrics {
     identities: AtomicU64,
     bindings: AtomicU64,
     writes: writes::Writes,
+    events: events::Events,
 }
 
 /// The counters of one worker. No other core writes to them; a scrape adds the workers up. The
@@ -533,6 +536,7 @@ impl Metrics {
         }
 
         self.writes.encode(encoder)?;
+        self.events.encode(encoder)?;
         encoder
             .encode_descriptor("build", "What is running.", None, MetricType::Info)?
             .encode_info(&[("version", env!("CARGO_PKG_VERSION"))])

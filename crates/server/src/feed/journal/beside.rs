@@ -2,22 +2,24 @@
 //!
 //! ```text
 //! invite ─▶ its code, both ways        object that promises a role ─▶ promise of that role
+//! subscription ─▶ where its delivery begins
 //! ```
 
 use capstan_iam::{InviteCode, Object, SecretHash, record};
 use capstan_store::{Op, StoreError};
 
 use super::overlay::Overlay;
+use crate::feed::position::Position;
 
-/// Operations that go with the change of an object.
+/// Operations that go with the change of an object, whose audit record has this number.
 ///
 /// # Errors
 ///
 /// The store cannot be read.
 pub(super) fn ops(
     state: &Overlay,
-    before: Option<&Object>,
-    after: Option<&Object>,
+    (before, after): (Option<&Object>, Option<&Object>),
+    record: u64,
 ) -> Result<Vec<Op>, StoreError> {
     let mut ops = vec![];
     let [old, new] = [before, after].map(|object| object.and_then(promise));
@@ -31,6 +33,21 @@ pub(super) fn ops(
         let hash = hash.map(SecretHash::from_bytes);
         ops.extend(hash.map(|hash| Op::Delete { key: InviteCode::key(&hash).into() }));
         ops.push(Op::Delete { key: key.into() });
+    }
+    match (before, after) {
+        (Some(Object::Subscription(gone)), None) => {
+            ops.push(Op::Delete { key: Position::key(gone.id.as_path()).into() });
+        }
+        (old, Some(Object::Subscription(new))) => {
+            let was_disabled = matches!(old, Some(Object::Subscription(old)) if old.disabled);
+            // It is told what changes from now on.
+            if old.is_none() || (was_disabled && !new.disabled) {
+                let position = Position::beginning(new.meta.created, record);
+                let key = Position::key(new.id.as_path()).into();
+                ops.push(Op::Put { key, value: position.encode().into() });
+            }
+        }
+        _ => {}
     }
     Ok(ops)
 }

@@ -5,8 +5,10 @@
 
 use std::sync::Arc;
 
+use capstan_engine::PathBuf;
 use capstan_engine::{ApplyError, ChangeError, Snapshot, Timestamp, Writer as IndexWriter};
 use capstan_iam::audit::{AuditHead, AuditRecord};
+use capstan_iam::record::prefix;
 use capstan_iam::{
     Actor, Context, Credential, JudgeError, Kind, Object, ObjectChange, Outcome, Reader, Response,
     RuleSet, State, judge, record,
@@ -24,6 +26,7 @@ use crate::RequestError;
 use crate::authn::secrets::Tokens;
 use crate::error::StoreFailure;
 use crate::feed::management::{Write, Written};
+use crate::feed::position::Position;
 use crate::limits::Limits;
 
 /// The committed state that a group begins with.
@@ -112,6 +115,22 @@ impl Group {
         // What cannot be read is written anew.
         if !matches!(self.state.value(&key), Ok(Some(last)) if *last == hour) {
             self.put_beside(vec![Op::Put { key: key.into(), value: hour.to_vec().into() }]);
+        }
+    }
+
+    /// Keeps how far deliveries are. One that was begun anew meanwhile does not go back.
+    pub(super) fn put_positions(&mut self, positions: &[(PathBuf, Position)]) {
+        for (subscription, position) in positions {
+            let key = Position::key(subscription.as_path());
+            let Ok(Some(kept)) = self.state.value(&key) else { continue };
+            let goes_on = Position::decode(&kept).is_some_and(|kept| {
+                kept.created == position.created
+                    && (kept.next, kept.event) <= (position.next, position.event)
+            });
+            if goes_on {
+                let value = position.encode().into();
+                self.put_beside(vec![Op::Put { key: key.into(), value }]);
+            }
         }
     }
 
@@ -231,16 +250,22 @@ impl Group {
         ops.extend(self.credential_ops(&written.response, &objects).map_err(unreadable)?);
         for change in &objects {
             let (before, after) = (change.before.as_ref(), change.after.as_ref());
-            ops.extend(beside::ops(&self.state, before, after).map_err(unreadable)?);
+            let more = beside::ops(&self.state, (before, after), self.audit.next);
+            ops.extend(more.map_err(unreadable)?);
         }
         if let Response::NewGroupInvite(invite, code) = &written.response {
             ops.extend(beside::code_ops(invite, code));
         }
-        let forgotten: Vec<Op> = objects.iter().filter_map(forget_last_seen).collect();
-        if !forgotten.is_empty() {
-            // It may have been seen in this group.
-            self.batch.side.retain(|op| !forgotten.iter().any(|other| other.key() == op.key()));
-            ops.extend(forgotten);
+        ops.extend(objects.iter().filter_map(forget_last_seen));
+        // It may have been put beside in this group, and what is beside would come last.
+        let is_beside = |op: &&Op| {
+            op.key()
+                .first()
+                .is_some_and(|first| [prefix::LAST_SEEN, prefix::POSITION].contains(first))
+        };
+        let both_ways: Vec<_> = ops.iter().filter(is_beside).map(|op| op.key().to_vec()).collect();
+        if !both_ways.is_empty() {
+            self.batch.side.retain(|op| !both_ways.iter().any(|key| *key == *op.key()));
         }
         if let Some(request) = request {
             ops.extend(request.keep(&written, now));

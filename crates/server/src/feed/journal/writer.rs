@@ -38,6 +38,7 @@ use crate::authn::secrets::{Secrets, Tokens};
 use crate::clock::Clock;
 use crate::error::StoreFailure;
 use crate::feed::management::{Management, StoredObjects, Write, Written};
+use crate::feed::position::Position;
 use crate::feed::published::{Current, Published};
 use crate::limits::{SEEN_CALLERS_MAX, SETTLE_PAUSE, WRITE_GROUP_BYTES, WRITE_GROUP_MAX};
 use crate::telemetry::metrics::{Metrics, WriteOutcome};
@@ -62,6 +63,8 @@ pub(super) enum Note {
     Refused(Box<AuditRecord>),
     /// A caller that was seen.
     Saw(PathBuf),
+    /// How far deliveries are.
+    Positions(Vec<(PathBuf, Position)>),
 }
 
 impl Queued {
@@ -174,6 +177,10 @@ impl Management for Writes {
     fn refused(&self, record: AuditRecord) {
         let caller = record.actor.clone();
         self.note(&caller, Note::Refused(Box::new(record)));
+    }
+
+    fn positions(&self, positions: Vec<(PathBuf, Position)>) {
+        self.note("", Note::Positions(positions));
     }
 
     fn objects(&self, view: Arc<dyn View>) -> Arc<dyn StoredObjects> {
@@ -401,6 +408,7 @@ impl Writer {
                     }
                 }
                 Queued::Note(Note::Saw(caller)) => group.saw(&Actor::identity(caller), now),
+                Queued::Note(Note::Positions(positions)) => group.put_positions(&positions),
                 Queued::Note(Note::Refused(record)) => {
                     group.audit_refusal(*record, &mut self.judge, now);
                 }

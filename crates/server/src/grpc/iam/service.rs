@@ -36,6 +36,7 @@ use crate::grpc::page::PageKey;
 use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
 use crate::places::Places;
+use crate::webhooks::Webhooks;
 
 /// The management services of one worker.
 #[derive(Clone, Debug)]
@@ -54,6 +55,8 @@ pub(crate) struct Iam {
     /// Secrets that were shown, of all workers.
     pub(crate) shown: Arc<Shown>,
     pub(crate) message_bytes_max: usize,
+    /// What events are delivered with; `None` if none are.
+    pub(crate) webhooks: Option<Webhooks>,
     /// Places for watches, of all workers.
     pub(crate) watches: Places,
     /// Ends watches when the drain begins.

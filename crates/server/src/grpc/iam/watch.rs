@@ -19,8 +19,9 @@ use prost::Message as _;
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::audit::{is_in, json};
+use super::audit::is_in;
 use super::fields::optional_path;
+use super::json::json;
 use super::policy::whole;
 use super::reading::{Reading, Viewer};
 use super::service::Iam;

@@ -338,7 +338,7 @@ impl Comparison<'_> {
             Some(value) => Op::Put { key: key.into(), value: value.into() },
             None => Op::Delete { key: key.into() },
         });
-        self.plan.ops.extend(beside::ops(self.state, before, after).map_err(unreadable)?);
+        self.plan.ops.extend(beside::ops(self.state, (before, after), 0).map_err(unreadable)?);
         for object in [before, after].into_iter().flatten() {
             match object {
                 Object::RoleBinding(binding) => {

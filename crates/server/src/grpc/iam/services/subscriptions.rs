@@ -5,6 +5,7 @@ use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::subscription_service_server::SubscriptionService;
 use tonic::{Request, Response};
 
+use super::super::fields::path;
 use super::super::kinds::Subscriptions;
 use super::super::service::{Iam, ListRequest, ListResponse, Meta};
 use super::super::{get, list, objects, subscription};
@@ -18,8 +19,9 @@ impl SubscriptionService for Iam {
         &self,
         request: Request<v1::CreateSubscriptionRequest>,
     ) -> RpcResult<v1::CreateSubscriptionResponse> {
-        let (answer, revision) =
-            write!(self, request, "iam.CreateSubscription", subscription::create);
+        let (answer, revision) = write!(self, request, "iam.CreateSubscription", |request| {
+            subscription::create(request, self.webhooks.as_ref())
+        });
         let subscription = message!(answer, Answer::Subscription, objects::subscription);
         Ok(Response::new(v1::CreateSubscriptionResponse { subscription, revision }))
     }
@@ -53,8 +55,9 @@ impl SubscriptionService for Iam {
         &self,
         request: Request<v1::UpdateSubscriptionRequest>,
     ) -> RpcResult<v1::UpdateSubscriptionResponse> {
-        let (answer, revision) =
-            write!(self, request, "iam.UpdateSubscription", subscription::update);
+        let (answer, revision) = write!(self, request, "iam.UpdateSubscription", |request| {
+            subscription::update(request, self.webhooks.as_ref())
+        });
         let subscription = message!(answer, Answer::Subscription, objects::subscription);
         Ok(Response::new(v1::UpdateSubscriptionResponse { subscription, revision }))
     }
@@ -69,8 +72,21 @@ impl SubscriptionService for Iam {
 
     async fn confirm_subscription(
         &self,
-        _: Request<v1::ConfirmSubscriptionRequest>,
+        request: Request<v1::ConfirmSubscriptionRequest>,
     ) -> RpcResult<v1::ConfirmSubscriptionResponse> {
-        Err(CallError::Unimplemented.into())
+        const RPC: Rpc = Rpc::labelled("iam.ConfirmSubscription");
+        let writer = self.writer(RPC, &request).await?;
+        let reading = self.reading(&request, None).await?;
+        let v1::ConfirmSubscriptionRequest { id, challenge, request_id, validate_only } =
+            request.into_inner();
+        let id = path("id", &id)?;
+        let webhooks = self.webhooks.clone();
+        let operation = self.blocking(reading, move |reading, _| {
+            subscription::confirm(reading, id, &challenge, webhooks.as_ref())
+        });
+        let meta = Meta { request_id, validate_only };
+        let (answer, revision) = writer.write(operation.await?, meta).await?;
+        let subscription = message!(answer, Answer::Subscription, objects::subscription);
+        Ok(Response::new(v1::ConfirmSubscriptionResponse { subscription, revision }))
     }
 }

@@ -4,6 +4,8 @@
 //! connection ─▶ TLS ─▶ request, whole ─▶ script ─▶ Reply: bytes, then keep open, close, hang, repeat or drip
 //! ```
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "for tests only")]
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,10 +19,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 
 /// An authority of certificates.
-pub(crate) struct Authority(CertifiedIssuer<'static, KeyPair>);
+#[derive(Debug)]
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    pub(crate) fn new() -> Self {
+    /// A new one.
+    ///
+    /// # Panics
+    ///
+    /// The system has no random numbers.
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
@@ -28,16 +36,17 @@ impl Authority {
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    pub(crate) fn pem(&self) -> String {
+    /// Its certificate.
+    pub fn pem(&self) -> String {
         self.0.pem()
     }
 
-    /// A certificate and its key, as PEM.
-    pub(crate) fn certificate(
-        &self,
-        names: &[&str],
-        expired: bool,
-    ) -> (rcgen::Certificate, KeyPair) {
+    /// A certificate and its key.
+    ///
+    /// # Panics
+    ///
+    /// A name is none.
+    pub fn certificate(&self, names: &[&str], expired: bool) -> (rcgen::Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         // Python takes only certificates that name their authority's key.
@@ -50,7 +59,12 @@ impl Authority {
         (params.signed_by(&key, &self.0).unwrap(), key)
     }
 
-    pub(crate) fn server_config(&self, names: &[&str], expired: bool) -> ServerConfig {
+    /// What a server with a certificate of these names is made of.
+    ///
+    /// # Panics
+    ///
+    /// A name is none.
+    pub fn server_config(&self, names: &[&str], expired: bool) -> ServerConfig {
         let (certificate, key) = self.certificate(names, expired);
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -65,18 +79,26 @@ impl Authority {
 
 /// A request as it was received.
 #[derive(Clone, Debug)]
-pub(crate) struct Received {
+pub struct Received {
     /// The connection it came over, from 1 up.
-    pub(crate) connection: usize,
+    pub connection: usize,
     /// Its number on that connection, from 1 up.
-    pub(crate) number: usize,
-    pub(crate) line: String,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) body: Vec<u8>,
+    pub number: usize,
+    /// The request line.
+    pub line: String,
+    /// Names in lower case, and values.
+    pub headers: Vec<(String, String)>,
+    /// The whole body.
+    pub body: Vec<u8>,
 }
 
 impl Received {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+    /// The only value of a header.
+    ///
+    /// # Panics
+    ///
+    /// It is there twice.
+    pub fn header(&self, name: &str) -> Option<&str> {
         let mut values = self.headers.iter().filter(|(found, _)| found == name);
         let value = values.next();
         assert!(values.next().is_none(), "{name} twice");
@@ -85,11 +107,13 @@ impl Received {
 }
 
 /// What the server does with a request.
-pub(crate) struct Reply {
+#[derive(Debug)]
+pub struct Reply {
     bytes: Vec<u8>,
     then: Then,
 }
 
+#[derive(Debug)]
 enum Then {
     Keep,
     Close,
@@ -99,46 +123,57 @@ enum Then {
 }
 
 impl Reply {
-    pub(crate) fn status(status: u16, headers: &str) -> Self {
+    /// A status without a body, and these further header lines.
+    pub fn status(status: u16, headers: &str) -> Self {
         let head = format!("HTTP/1.1 {status} Any\r\ncontent-length: 0\r\n{headers}\r\n");
         Self { bytes: head.into(), then: Then::Keep }
     }
 
-    pub(crate) fn raw(bytes: impl Into<Vec<u8>>) -> Self {
+    /// These bytes.
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self { bytes: bytes.into(), then: Then::Keep }
     }
 
-    pub(crate) fn close(self) -> Self {
+    /// Closes the connection then.
+    pub fn close(self) -> Self {
         Self { then: Then::Close, ..self }
     }
 
-    pub(crate) fn hang(self) -> Self {
+    /// Says nothing then, until the peer closes.
+    pub fn hang(self) -> Self {
         Self { then: Then::Hang, ..self }
     }
 
-    pub(crate) fn repeat(self, bytes: &[u8], pause: Duration) -> Self {
+    /// Writes these bytes again and again then, with this pause.
+    pub fn repeat(self, bytes: &[u8], pause: Duration) -> Self {
         Self { then: Then::Repeat(bytes.to_vec(), pause), ..self }
     }
 }
 
 type Script = dyn Fn(&Received) -> Reply + Send + Sync;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Seen {
     connections: usize,
     requests: Vec<Received>,
 }
 
 /// A server of one certificate. It ends with the runtime of its test.
-pub(crate) struct Server {
-    pub(crate) address: SocketAddr,
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
     seen: Arc<Mutex<Seen>>,
     tasks: TaskTracker,
 }
 
 impl Server {
     /// Over TLS, with a certificate for `sink.test`, on 127.0.0.1.
-    pub(crate) async fn start(
+    ///
+    /// # Panics
+    ///
+    /// The address cannot be bound.
+    pub async fn start(
         authority: &Authority,
         script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
     ) -> Self {
@@ -146,7 +181,12 @@ impl Server {
         Self::listen(Ipv4Addr::LOCALHOST, config, script).await
     }
 
-    pub(crate) async fn listen(
+    /// On this address, with a port that the system chooses.
+    ///
+    /// # Panics
+    ///
+    /// The address cannot be bound.
+    pub async fn listen(
         ip: Ipv4Addr,
         config: ServerConfig,
         script: impl Fn(&Received) -> Reply + Send + Sync + 'static,
@@ -179,20 +219,30 @@ impl Server {
     }
 
     /// A URL of this server by its name.
-    pub(crate) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("https://sink.test:{}/hook?key=7", self.address.port())
     }
 
-    pub(crate) fn requests(&self) -> Vec<Received> {
+    /// The requests so far.
+    ///
+    /// # Panics
+    ///
+    /// The script has panicked.
+    pub fn requests(&self) -> Vec<Received> {
         self.seen.lock().unwrap().requests.clone()
     }
 
-    pub(crate) fn connections(&self) -> usize {
+    /// The number of connections so far.
+    ///
+    /// # Panics
+    ///
+    /// The script has panicked.
+    pub fn connections(&self) -> usize {
         self.seen.lock().unwrap().connections
     }
 
     /// Waits until no connection is open. The task that accepts remains.
-    pub(crate) async fn closed(&self) {
+    pub async fn closed(&self) {
         while self.tasks.len() > 1 {
             tokio::task::yield_now().await;
         }

@@ -1,0 +1,89 @@
+//! What a server needs to deliver events: its URL, its key, and the client.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use capstan_events::{
+    Challenged, Challenges, Client, ClientOptions, Policy, PublicUrl, Roots, Signer, SigningKey,
+    Sink, SinkError, UnixMillis,
+};
+use capstan_iam::Subscription;
+
+/// Where events come from, and how they are delivered.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The URL under which the service is known.
+    pub public_url: PublicUrl,
+    /// The file of the key that signs. It is made if it is not there.
+    pub key: PathBuf,
+    /// Networks that may be connected to beside public addresses.
+    pub policy: Policy,
+    /// Certificates of authorities to trust beside those of the system.
+    pub ca: Option<PathBuf>,
+}
+
+/// Delivers events, and proves who sends them. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Webhooks(Arc<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    client: Client,
+    signer: Signer,
+    challenges: Challenges,
+}
+
+impl Webhooks {
+    /// Reads the key and the certificates.
+    ///
+    /// # Errors
+    ///
+    /// The key or the certificates cannot be read, or TLS cannot be configured.
+    pub(crate) fn open(options: &Options) -> anyhow::Result<Self> {
+        let Options { public_url, key, policy, ca } = options;
+        let key = if key.exists() { SigningKey::load(key) } else { SigningKey::generate(key) };
+        let signer = Signer::new(public_url.clone(), key?, vec![])?;
+        let roots = Roots::load(ca.as_deref()).context("--webhook-ca")?;
+        let client = Client::new(public_url, ClientOptions::new(policy.clone(), roots))?;
+        let challenges = Challenges::new(&signer)?;
+        Ok(Self(Arc::new(Parts { client, signer, challenges })))
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.0.client
+    }
+
+    pub(crate) fn signer(&self) -> &Signer {
+        &self.0.signer
+    }
+
+    /// A challenge for the sink of a subscription.
+    ///
+    /// # Errors
+    ///
+    /// The sink may not be connected to, or the system has no random numbers.
+    pub(crate) fn challenge(&self, of: &Subscription, now: UnixMillis) -> anyhow::Result<String> {
+        let sink = self.sink(&of.sink)?;
+        Ok(self.0.challenges.issue(challenged(of, &sink), now)?)
+    }
+
+    /// Whether a challenge was made for the sink of a subscription, and is not too old.
+    pub(crate) fn confirms(&self, of: &Subscription, challenge: &str, now: UnixMillis) -> bool {
+        let Ok(sink) = self.sink(&of.sink) else { return false };
+        self.0.challenges.verify(challenge, challenged(of, &sink), now).is_ok()
+    }
+
+    /// A sink that may be connected to, as far as its URL says.
+    ///
+    /// # Errors
+    ///
+    /// See [`SinkError`].
+    pub(crate) fn sink(&self, text: &str) -> Result<Sink, SinkError> {
+        Sink::parse(text, self.client().policy())
+    }
+}
+
+fn challenged<'c>(of: &'c Subscription, sink: &'c Sink) -> Challenged<'c> {
+    Challenged { subscription: of.id.as_str(), incarnation: of.meta.created, sink }
+}
