@@ -10,6 +10,7 @@ mod methods;
 mod offline;
 mod tokens;
 mod visible;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::Command;
