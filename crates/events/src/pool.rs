@@ -46,7 +46,6 @@ impl Connection {
     {
         let (sender, connection) = Builder::new()
             .max_buf_size(HEAD_BYTES_MAX)
-            .max_header_size(HEAD_BYTES_MAX)
             .max_headers(HEADERS_MAX)
             .handshake(TokioIo::new(stream))
             .await?;

@@ -263,10 +263,9 @@ async fn exchanges_at_once_are_bounded() {
         tokio::task::yield_now().await;
     }
     assert_eq!(server.connections(), EXCHANGES_MAX);
-    // Who gives up closes its connection, and makes place for the others.
+    // Who gives up closes its connection.
     deliveries.shutdown().await;
     server.closed().await;
-    assert_eq!(server.connections(), EXCHANGES_MAX);
 }
 
 #[tokio::test]

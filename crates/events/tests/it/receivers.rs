@@ -53,7 +53,7 @@ async fn node_takes_what_is_signed_and_nothing_else() {
     let folder = installed("webhook/node/node_modules", "dev/test").parent().unwrap().to_owned();
     let program = folder.join("receiver.mjs");
     fs::copy(workspace().join("deploy/examples/webhook/receiver.mjs"), &program).unwrap();
-    let node = installed("webhook/python/bin/node", "dev/test");
+    let node = installed("webhook/node/node", "dev/test");
     exercise(&|| command(&node, &program)).await;
 }
 
