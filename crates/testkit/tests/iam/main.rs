@@ -20,5 +20,6 @@ mod isolation;
 mod pull_tokens;
 mod seeds;
 mod settled;
+mod subscriptions;
 mod texts;
 mod visible;

@@ -8,6 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use capstan_server::limits::{
+    DELIVERY_READ_CHANGES, DELIVERY_READ_REVISIONS, POSITIONS_SAVED, SUSPECTS_MAX,
+};
 use capstan_testkit::https::{Authority, Received, Reply, Server};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -349,7 +352,7 @@ async fn hostile_sinks_hold_up_nobody() {
             }
         })
         .await;
-    for _ in 0..30 {
+    for _ in 0..SUSPECTS_MAX + 14 {
         subscribe(&alice, "acme", &hostile, &["dev.capstan.iam.group."]).await;
     }
     let sink = world.sink(willing).await;
@@ -358,7 +361,7 @@ async fn hostile_sinks_hold_up_nobody() {
         alice.create_group(&format!("acme/{}", "g".repeat(1 + at))).await;
     }
     until("the willing sink is told", async || subjects(&sink).len() == 20).await;
-    assert!(subjects(&hostile).len() < 20 * 30);
+    assert!(subjects(&hostile).len() < 20 * SUSPECTS_MAX);
 }
 
 /// W7: kills while events are delivered lose none, and what comes again comes in order. `CAPSTAN_KILLS=1000` is the long form.
@@ -429,6 +432,47 @@ async fn kills_lose_no_event() {
         told.len(),
         subjects(&sink).len() - told.len()
     );
+}
+
+/// What waits for consent is told then, however much that is; and what was told is not told again after an orderly pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_told_whole_and_once() {
+    let world = World::new();
+    let server = world.start();
+    let alice = server.caller("alice").await;
+    let consents = Arc::new(AtomicBool::new(false));
+    let does = Arc::clone(&consents);
+    let sink = world
+        .sink(move |request| {
+            let is_withheld = !is_event(request) && !does.load(SeqCst);
+            if is_withheld { Reply::status(405, "") } else { willing(request) }
+        })
+        .await;
+    let types = ["dev.capstan.iam.group.", "dev.capstan.iam.role_binding."];
+    subscribe(&alice, "acme", &sink, &types).await;
+    let mut expected = vec![];
+    for at in 0..DELIVERY_READ_REVISIONS + 10 {
+        alice.create_group(&format!("acme/g{at}")).await;
+        expected.push(format!("acme/g{at}"));
+    }
+    for at in 0..2 {
+        let group = format!("acme/g{at}");
+        alice.bind_all(&group, (0..DELIVERY_READ_CHANGES + 1).map(person)).await;
+        expected.push(group);
+    }
+    consents.store(true, SeqCst);
+    let events = || {
+        let told = told(&sink).into_iter().filter(|(kind, _)| !kind.contains("challenge"));
+        told.map(|(_, subject)| subject).collect::<Vec<_>>()
+    };
+    until("all of it arrives", async || events().len() >= expected.len()).await;
+    assert_eq!(events(), expected);
+    tokio::time::sleep(3 * POSITIONS_SAVED).await;
+    server.kill();
+    let server = world.start();
+    server.caller("alice").await.create_group("acme/next").await;
+    until("the next one arrives", async || events().contains(&"acme/next".into())).await;
+    assert_eq!(events().len(), expected.len() + 1, "nothing again");
 }
 
 /// W1: a sink that is not public is refused with its field, unless it is allowed.
