@@ -94,6 +94,7 @@ impl Replay {
             reflection: true,
             drain_delay: Duration::ZERO,
             routes: None,
+            webhooks: None,
             decision_log: None,
             traces: None,
             page_key: None,

@@ -8,6 +8,8 @@
 //! visible   one writer: from a write that is sent to the first answer that follows it
 //! journal   1 and 64 writers to a store without a server, and to redb alone, in turns
 //! writes    1 and 64 writers over gRPC, and then the same commits by a store without a server and by redb alone
+//! events    1 and 100 subscriptions: events delivered a second, and the same bytes posted by a bare client; and writes
+//!           beside sinks that hang
 //! start     a store with many bindings and audit records: to verify its file, to read its records, to start the program
 //!           on it, and the memory of that
 //! ```
@@ -17,7 +19,7 @@
 //! ```text
 //! --folder PATH       for the stores: a new folder, on the disk that is meant; it is removed at the end
 //! --binary PATH       the program to start; required for `start`
-//! --part PART         visible, journal, writes or start; all without it
+//! --part PART         visible, journal, writes, events or start; all without it
 //! --bindings N        of the store to start: 3,000,000
 //! --audit-records N   of the store to start: 0
 //! --seconds N         for each number of writers: 5
@@ -26,6 +28,7 @@
 //! The server of `visible` and `writes` is in this process, with its clients: what is measured is the server, gRPC and the
 //! disk together.
 
+mod events;
 mod journal;
 mod raw;
 mod start;
@@ -59,6 +62,7 @@ enum Part {
     Visible,
     Journal,
     Writes,
+    Events,
     Start,
 }
 
@@ -70,8 +74,9 @@ impl FromStr for Part {
             "visible" => Self::Visible,
             "journal" => Self::Journal,
             "writes" => Self::Writes,
+            "events" => Self::Events,
             "start" => Self::Start,
-            other => bail!("there is no part `{other}`: visible, journal, writes or start"),
+            other => bail!("there is no part `{other}`: visible, journal, writes, events or start"),
         })
     }
 }
@@ -121,6 +126,10 @@ fn run(options: &Options) -> anyhow::Result<()> {
         for writers in [1, 64] {
             say(&writes::rates(options, writers)?)?;
         }
+    }
+    if is_wanted(Part::Events) {
+        say(&events::delivered(options)?)?;
+        say(&events::beside_slow_sinks(options)?)?;
     }
     if is_wanted(Part::Start) {
         say(&start::run(options)?)?;

@@ -15,6 +15,7 @@ use capstan_server::feed::journal::{Preloaded, Store, StoredCatalog, first_batch
 use capstan_server::feed::reload;
 use capstan_server::limits::{Limits, MESSAGE_BYTES_MAX, Quotas};
 use capstan_server::server::{Address, Config, Feed, Runtime, Server};
+use capstan_server::webhooks;
 use capstan_store::{Head, RedbStore};
 use futures_util::future::try_join_all;
 use tokio::sync::oneshot;
@@ -49,14 +50,18 @@ pub(crate) fn init(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// A server that runs as long as this is kept.
-struct Running {
+pub(crate) struct Running {
     recording: Arc<Recording>,
-    channels: Vec<Channel>,
+    pub(crate) channels: Vec<Channel>,
     _stop: oneshot::Sender<()>,
 }
 
 /// Starts a server on a new store, with this many connections to it.
-async fn start(dir: &Path, connections: usize) -> anyhow::Result<Running> {
+pub(crate) async fn start(
+    dir: &Path,
+    connections: usize,
+    webhooks: Option<webhooks::Options>,
+) -> anyhow::Result<Running> {
     init(dir)?;
     let store = RedbStore::open(dir, capstan_store::Limits::default())?;
     let recording = Arc::new(Recording { store, batches: Default::default() });
@@ -79,6 +84,7 @@ async fn start(dir: &Path, connections: usize) -> anyhow::Result<Running> {
         reflection: false,
         drain_delay: Duration::ZERO,
         routes: None,
+        webhooks,
         decision_log: None,
         traces: None,
         page_key: None,
@@ -124,7 +130,7 @@ fn bind(number: u64) -> Request<iam::CreateRoleBindingRequest> {
     request
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
 }
 
@@ -135,7 +141,7 @@ fn milliseconds(time: Duration) -> f64 {
 /// From a write that is sent to the first answer that follows it. A second connection asks all the time.
 pub(crate) fn visible(options: &Options) -> anyhow::Result<String> {
     let mut times = runtime()?.block_on(async {
-        let running = start(&options.folder.join("visible"), 2).await?;
+        let running = start(&options.folder.join("visible"), 2, None).await?;
         let [writer, asker] = &running.channels[..] else { anyhow::bail!("two connections") };
         let mut bindings = RoleBindingServiceClient::new(writer.clone());
         let mut times = vec![];
@@ -183,7 +189,7 @@ pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
     let time = options.time;
     let (made, took, batches) = runtime()?.block_on(async {
         let connections = usize::try_from(writers.min(8))?;
-        let running = start(&dir, connections).await?;
+        let running = start(&dir, connections, None).await?;
         let began = Instant::now();
         let writer = |(writer, channel): (u64, &Channel)| {
             let mut bindings = RoleBindingServiceClient::new(channel.clone());
@@ -219,4 +225,26 @@ pub(crate) fn rates(options: &Options, writers: u64) -> anyhow::Result<String> {
         rate(took) / rate(raw),
         rate(stored) / rate(raw)
     ))
+}
+
+/// Makes changes for a while, by so many writers, each with numbers of its own. Returns how many a second.
+pub(crate) async fn make(
+    running: &Running,
+    writers: u64,
+    time: Duration,
+    change: impl AsyncFn(&Channel, u64) -> anyhow::Result<()>,
+) -> anyhow::Result<f64> {
+    let began = Instant::now();
+    let writer = async |writer: u64, channel: &Channel| {
+        let mut made = 0_u64;
+        while began.elapsed() < time {
+            change(channel, writer + made * writers).await?;
+            made += 1;
+        }
+        anyhow::Ok(made)
+    };
+    let writers = (0..writers).zip(running.channels.iter().cycle());
+    let made = try_join_all(writers.map(|(number, channel)| writer(number, channel))).await?;
+    #[expect(clippy::cast_precision_loss, reason = "a rate needs no 16 digits")]
+    Ok(made.into_iter().sum::<u64>() as f64 / began.elapsed().as_secs_f64())
 }
