@@ -17,7 +17,7 @@ const EXEMPT_REASONS: [(&str, &str); 0] = [];
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
 /// Limits without a test, and the cause.
-const EXEMPT_LIMITS: [(&str, &str); 16] = [
+const EXEMPT_LIMITS: [(&str, &str); 19] = [
     ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
     ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
     ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
@@ -39,6 +39,12 @@ const EXEMPT_LIMITS: [(&str, &str); 16] = [
         "ACCESS_TIME_MAX",
         "reaching it takes millions of identities; an answer that is cut is tested",
     ),
+    ("CHALLENGE_PAUSE", "reaching it takes 12 hours"),
+    (
+        "DELIVERY_PAUSE",
+        "a store that cannot be read; deliveries that go on after a kill are tested",
+    ),
+    ("SUBSCRIPTIONS_SERVED_MAX", "reaching it takes thousands of subscriptions, each with a task"),
     ("IMPORTS_MAX", "bounds memory only; imports that wait for each other are tested"),
 ];
 
@@ -86,7 +92,7 @@ fn every_rpc_is_called_by_a_test() {
 
 #[test]
 fn every_error_reason_is_provoked_by_a_test() {
-    let tests = text_of("tests/it") + &unit_tests_of_the_server();
+    let tests = text_of("tests/it") + &text_of("tests/it/store") + &unit_tests_of_the_server();
     let status = fs::read_to_string(root().join("../server/src/grpc/status.rs")).unwrap();
     let status = status.split("#[cfg(test)]").next().unwrap();
     let is_reason =
@@ -140,6 +146,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/ext_authz",
         "tests/it/iam",
         "tests/it/manage",
+        "tests/it/store",
         "tests/it/transport",
     ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();

@@ -10,7 +10,7 @@ use super::{files, workspace};
 /// The rooms of the server, from bottom to top. A room is a file or folder of `src`. It may import itself
 /// and the rooms of earlier lines, and no other room of its own line.
 const SERVER: &[&[&str]] = &[
-    &["error", "limits", "jitter", "interleave"],
+    &["error", "limits", "jitter", "interleave", "places", "webhooks"],
     &["clock"],
     &["methods"],
     &["telemetry"],
@@ -18,6 +18,7 @@ const SERVER: &[&[&str]] = &[
     &["authn"],
     &["admission", "feed", "ask", "http"],
     &["grpc", "envoy"],
+    &["events"],
     &["server"],
 ];
 
