@@ -1,5 +1,6 @@
 //! `capstan audit`: the audit log of a server, and whether that of a store is whole.
 
+pub(crate) mod chain;
 mod verify;
 
 use std::process::ExitCode;

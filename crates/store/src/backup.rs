@@ -86,5 +86,5 @@ pub enum BackupError {
     },
     /// The system did not read it.
     #[error("the backup cannot be read: {0}")]
-    Io(#[source] io::Error),
+    Io(io::Error),
 }

@@ -157,10 +157,10 @@ fn what_is_damaged_is_named() {
     let corrupt = |at: usize, reason: &str| format!("the backup is corrupt at byte {at}: {reason}");
     assert_eq!(with(first + 5, b"F"), corrupt(first, "record `fFrst` does not match its checksum"));
     assert_eq!(
-        with(first, &(KEY_BYTES_MAX as u32 + 1).to_le_bytes()),
+        with(first, &u32::try_from(KEY_BYTES_MAX + 1).unwrap().to_le_bytes()),
         corrupt(first, "a key of 2049 bytes, at most 2048 are possible")
     );
-    let longer = (VALUE_BYTES_MAX as u32 + 10).to_le_bytes();
+    let longer = u32::try_from(VALUE_BYTES_MAX + 10).unwrap().to_le_bytes();
     assert_eq!(
         with(first + 9, &longer),
         corrupt(

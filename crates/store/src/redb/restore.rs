@@ -7,6 +7,7 @@
 //! **Invariants**: there is no store before the whole backup was found right and everything is durable; a crash before
 //! that leaves a file of no use. A store that is there is never overwritten. The memory is that of one batch.
 
+use std::error::Error;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,9 +26,11 @@ use super::{RedbStore, new_meta};
 use crate::batch::validate;
 use crate::limits::RESTORE_OP_BYTES;
 use crate::{
-    Backup, BackupError, BackupReader, Batch, EPOCH_MAX, Head, Limits, Op, StoreError, Transaction,
-    View,
+    Backup, BackupError, BackupReader, Batch, EPOCH_MAX, Head, Limits, Op, Transaction, View,
 };
+
+/// What is wrong with the state of a backup, for whoever makes its first transaction.
+type ContentError = Box<dyn Error + Send + Sync>;
 
 /// What was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,9 +51,9 @@ pub enum RestoreError {
     /// The store cannot be made there.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// What is restored does not fit together.
+    /// What is restored is not the state of a store.
     #[error("the backup does not hold what a store needs: {0}")]
-    Content(#[source] StoreError),
+    Content(ContentError),
     /// The store cannot be in this epoch.
     #[error("the epoch of the restored store must be {from} to {EPOCH_MAX}, not {wanted}: the backup is of epoch {}", .from.saturating_sub(1))]
     Epoch {
@@ -82,7 +85,7 @@ impl RedbStore {
         backup: BackupReader<impl Read>,
         epoch: Option<u16>,
         limits: &Limits,
-        last: impl FnOnce(&Arc<dyn View>, &Backup) -> Result<Transaction, StoreError>,
+        last: impl FnOnce(&Arc<dyn View>, &Backup) -> Result<Transaction, ContentError>,
     ) -> Result<Restored, RestoreError> {
         let start = backup.head().restored(epoch_after(backup.head().epoch, epoch)?);
         let dir = Dir::create(dir)?;
@@ -115,7 +118,7 @@ fn fill(
     start: Head,
     mut backup: BackupReader<impl Read>,
     limits: &Limits,
-    last: impl FnOnce(&Arc<dyn View>, &Backup) -> Result<Transaction, StoreError>,
+    last: impl FnOnce(&Arc<dyn View>, &Backup) -> Result<Transaction, ContentError>,
 ) -> Result<Restored, RestoreError> {
     let failed = |error| OpenError::of_file(dir, error);
     let meta = new_meta(start).map_err(failed)?;

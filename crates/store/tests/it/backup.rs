@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use capstan_store::{
     Backup, BackupReader, Batch, EPOCH_MAX, Head, Journal, Limits, MemoryStore, OpenError,
-    RedbStore, RestoreError, Restored, StoreError, Transaction, View, write_backup,
+    RedbStore, RestoreError, Restored, Transaction, View, write_backup,
 };
 
 use crate::common::{batch, dump, put};
@@ -37,7 +37,10 @@ fn backup_of(store: &dyn Journal) -> (Vec<u8>, Backup) {
     (bytes, backup)
 }
 
-fn last(_: &Arc<dyn View>, _: &Backup) -> Result<Transaction, StoreError> {
+fn last(
+    _: &Arc<dyn View>,
+    _: &Backup,
+) -> Result<Transaction, Box<dyn std::error::Error + Send + Sync>> {
     Ok(Transaction { ops: vec![put("restored", "yes")] })
 }
 
@@ -174,9 +177,9 @@ fn nothing_is_overwritten_and_what_is_not_whole_is_not_restored() {
     *flipped.last_mut().unwrap() ^= 1;
     assert!(restore(&other, &flipped, None).unwrap_err().to_string().contains("the digest is not"));
     let reader = BackupReader::new(&bytes[..]).unwrap();
-    let broken = |_: &Arc<dyn View>, _: &Backup| Err(StoreError::Corrupt("no head".to_owned()));
+    let broken = |_: &Arc<dyn View>, _: &Backup| Err("no head".into());
     let error = RedbStore::restore(&other, reader, None, &Limits::default(), broken).unwrap_err();
-    assert!(error.to_string().ends_with("what a store needs: the store is corrupt: no head"));
+    assert!(error.to_string().ends_with("what a store needs: no head"));
     assert_eq!(files(&other), ["lock"]);
     let missing = RedbStore::open(&other, Limits::default()).unwrap_err();
     assert!(matches!(missing, OpenError::Missing(_)), "{missing}");
