@@ -352,6 +352,9 @@ async fn only_the_operator_backs_up_and_others_are_audited() {
         assert_eq!((&record["actor"], &record["code"]), (&json!("alice"), &json!(7)));
         assert_eq!(record["reason"], "OPERATOR_ONLY");
     }
+    let method = "capstan.iam.v1.PolicyService/Backup";
+    let list = ["audit", "list", "--addr", &server.operator, "--method", method, "-o", "json"];
+    assert_eq!(done(&capstan(&list))["audit_records"].as_array().unwrap().len(), 2);
     // What belongs to no revision, such as the refusals, is in a backup, too.
     back_up(&server, &file);
     let entries = entries_of(&fs::read(&file).unwrap());
