@@ -55,6 +55,10 @@ fn measured(command: &mut Command) -> anyhow::Result<String> {
         }
         // A process that has ended meanwhile has no memory.
         peak = peak.max(memory(child.id(), "VmHWM:").unwrap_or(0.0));
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the memory of another process tells nobody"
+        )]
         thread::sleep(PERIOD);
     };
     ensure!(status.success(), "{command:?} ended with {status}");
