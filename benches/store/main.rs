@@ -12,14 +12,15 @@
 //!           beside sinks that hang
 //! start     a store with many bindings and audit records: to verify its file, to read its records, to start the program
 //!           on it, and the memory of that
+//! backup    of such a store while it is served, verified, and restored: time and memory
 //! ```
 //!
 //! Options:
 //!
 //! ```text
 //! --folder PATH       for the stores: a new folder, on the disk that is meant; it is removed at the end
-//! --binary PATH       the program to start; required for `start`
-//! --part PART         visible, journal, writes, events or start; all without it
+//! --binary PATH       the program to start; required for `start` and `backup`
+//! --part PART         visible, journal, writes, events, start or backup; all without it
 //! --bindings N        of the store to start: 3,000,000
 //! --audit-records N   of the store to start: 0
 //! --seconds N         for each number of writers: 5
@@ -28,6 +29,7 @@
 //! The server of `visible` and `writes` is in this process, with its clients: what is measured is the server, gRPC and the
 //! disk together.
 
+mod backup;
 mod events;
 mod journal;
 mod raw;
@@ -64,6 +66,7 @@ enum Part {
     Writes,
     Events,
     Start,
+    Backup,
 }
 
 impl FromStr for Part {
@@ -76,7 +79,12 @@ impl FromStr for Part {
             "writes" => Self::Writes,
             "events" => Self::Events,
             "start" => Self::Start,
-            other => bail!("there is no part `{other}`: visible, journal, writes, events or start"),
+            "backup" => Self::Backup,
+            other => {
+                bail!(
+                    "there is no part `{other}`: visible, journal, writes, events, start or backup"
+                )
+            }
         })
     }
 }
@@ -101,7 +109,7 @@ fn main() -> anyhow::Result<()> {
     }
     let folder: PathBuf =
         folder.context("--folder names a new folder on the disk that is meant")?;
-    if matches!(part, None | Some(Part::Start)) && binary.is_none() {
+    if matches!(part, None | Some(Part::Start | Part::Backup)) && binary.is_none() {
         bail!("--binary names the program to start; the other parts need none");
     }
     let time = Duration::from_secs(seconds);
@@ -133,6 +141,9 @@ fn run(options: &Options) -> anyhow::Result<()> {
     }
     if is_wanted(Part::Start) {
         say(&start::run(options)?)?;
+    }
+    if is_wanted(Part::Backup) {
+        say(&backup::run(options)?)?;
     }
     Ok(())
 }

@@ -22,7 +22,32 @@ const ROUNDS: usize = 3;
 /// Audit records in a commit.
 const COMMIT_RECORDS: u32 = 50_000;
 
-struct Server(Child);
+/// The program that serves a store. Dropping it ends it.
+pub(crate) struct Server(Child);
+
+impl Server {
+    /// Starts it. Returns how many seconds it took until it was ready, too.
+    pub(crate) fn start(program: &Path, dir: &Path) -> anyhow::Result<(Self, f64)> {
+        let began = Instant::now();
+        let child = Command::new(program)
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "none", "--data"])
+            .arg(dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .env("CAPSTAN_LOG", "error")
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let mut server = Self(child);
+        let mut line = String::new();
+        BufReader::new(server.0.stdout.take().context("no output")?).read_line(&mut line)?;
+        anyhow::ensure!(line.starts_with("grpc "), "{} does not serve", program.display());
+        Ok((server, began.elapsed().as_secs_f64()))
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
 
 impl Drop for Server {
     fn drop(&mut self) {
@@ -38,29 +63,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<String> {
     let dir = options.folder.join("start");
     let (bindings, records) = (options.bindings, options.audit_records);
     say(&format!("start: making a store of {bindings} bindings and {records} audit records"))?;
-    let change = make(options, &dir)?;
-    add_audit_records(records, change, &dir)?;
+    make_with_records(options, &dir)?;
     let bytes = fs::metadata(dir.join("store.redb"))?.len() / 1_000_000;
     for _ in 0..ROUNDS {
         say(&format!("start: file of {bytes} MB; {}", open(&dir)?))?;
     }
     let mut rounds = vec![];
     for _ in 0..ROUNDS {
-        let began = Instant::now();
-        let child = Command::new(program)
-            .args(["serve", "--listen", "127.0.0.1:0", "--http", "none", "--data"])
-            .arg(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .env("CAPSTAN_LOG", "error")
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let mut server = Server(child);
-        let mut line = String::new();
-        BufReader::new(server.0.stdout.take().context("no output")?).read_line(&mut line)?;
-        anyhow::ensure!(line.starts_with("grpc "), "{} does not serve", program.display());
-        let ready = began.elapsed().as_secs_f64();
-        let pid = server.0.id();
+        let (server, ready) = Server::start(program, &dir)?;
+        let pid = server.pid();
         let (peak, stays) = (memory(pid, "VmHWM:")?, memory(pid, "VmRSS:")?);
         rounds.push(format!(
             "{ready:.2} s, peak {peak:.0} MB, stays {stays:.0} MB ({:.2})",
@@ -91,6 +102,12 @@ fn open(dir: &Path) -> anyhow::Result<String> {
 
 fn block_on<F: Future>(future: F) -> anyhow::Result<F::Output> {
     Ok(tokio::runtime::Builder::new_current_thread().build()?.block_on(future))
+}
+
+/// Makes a store of a world, with audit records.
+pub(crate) fn make_with_records(options: &Options, dir: &Path) -> anyhow::Result<()> {
+    let change = make(options, dir)?;
+    add_audit_records(options.audit_records, change, dir)
 }
 
 /// Adds audit records, each of a role binding that was created. `change`: one of them.
@@ -137,7 +154,7 @@ fn make(options: &Options, dir: &Path) -> anyhow::Result<ObjectChange> {
 }
 
 /// A line of `/proc/PID/status`, which has kibibytes, in megabytes.
-fn memory(pid: u32, name: &str) -> anyhow::Result<f64> {
+pub(crate) fn memory(pid: u32, name: &str) -> anyhow::Result<f64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kibibytes = line.and_then(|line| line.split_whitespace().next()).context("no such line")?;

@@ -1,5 +1,6 @@
 //! `capstan audit`: the audit log of a server, and whether that of a store is whole.
 
+pub(crate) mod chain;
 mod verify;
 
 use std::process::ExitCode;
@@ -20,6 +21,9 @@ use crate::iam::refusal::{Refusal, code_word};
 use crate::iam::verbs::FilterArgs;
 use crate::limits::{AUDIT_RECORDS_SHOWN, PAGE_OBJECTS};
 use crate::output::{self, Format};
+
+/// The package of the methods of records.
+const PACKAGE: &str = "capstan.iam.v1.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -111,9 +115,11 @@ impl List {
     async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let server = self.filter.read.server.connect().await?;
         let parent = group_or_all(&server, self.parent.as_deref()).await?;
-        let fields = [("actor", &self.actor), ("method", &self.method), ("object", &self.object)];
-        let terms =
-            fields.into_iter().filter_map(|(field, value)| Some(term(field, value.as_deref()?)));
+        // Records have a method without its package.
+        let method = self.method.as_deref().map(|name| name.strip_prefix(PACKAGE).unwrap_or(name));
+        let (actor, object) = (self.actor.as_deref(), self.object.as_deref());
+        let fields = [("actor", actor), ("method", method), ("object", object)];
+        let terms = fields.into_iter().filter_map(|(field, value)| Some(term(field, value?)));
         let request = ListAuditRecordsRequest {
             parent,
             filter: self.filter.joined(terms),
@@ -197,7 +203,7 @@ fn row(record: &AuditRecord) -> [String; 6] {
         (_, reason) => format!("{reason}: {} at {}", record.missing.join(" "), record.scope),
     };
     let actor = if record.actor.is_empty() { &record.authentication } else { &record.actor };
-    let method = record.method.strip_prefix("capstan.iam.v1.").unwrap_or(&record.method);
+    let method = record.method.strip_prefix(PACKAGE).unwrap_or(&record.method);
     [
         time(record.time),
         record.revision.to_string(),

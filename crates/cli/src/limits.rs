@@ -8,7 +8,7 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Maximum time for a call to a server.
 pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
-/// Maximum time for an export, an import or a change of the catalog: the largest takes minutes.
+/// Maximum time for an export, a backup, an import or a change of the catalog: the largest takes minutes.
 pub(crate) const TRANSFER_TIMEOUT: Duration = Duration::from_secs(600);
 /// Maximum size of a message from a server, in bytes (contract, section 7).
 pub(crate) const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -60,6 +60,8 @@ pub(crate) const TREE_NAMES_MAX: usize = 100;
 pub(crate) const TREE_LISTINGS_MAX: usize = 3;
 /// Size of the chunks of `capstan policy import`, in bytes: below [`MESSAGE_BYTES_MAX`].
 pub(crate) const CHUNK_BYTES: usize = 1024 * 1024;
+/// Chunks of `capstan backup` that wait to be verified.
+pub(crate) const BACKUP_CHUNKS_MAX: usize = 16;
 /// How many records `capstan audit list` shows unless `--limit` says another number.
 pub(crate) const AUDIT_RECORDS_SHOWN: usize = 1_000;
 /// Maximum length of a user name that apk takes in a URL, in bytes (`URL_USERLEN` of its libfetch).

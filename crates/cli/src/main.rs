@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod audit_log;
 mod auth;
+mod backup;
 mod bench;
 mod capabilities;
 mod channel;
@@ -18,11 +19,13 @@ mod iam;
 mod init;
 mod limits;
 mod memory;
+mod new_file;
 mod output;
 mod policy;
 mod policy_test;
 mod properties;
 mod queries;
+mod restore;
 mod roles;
 mod routes;
 mod schema;
@@ -68,11 +71,13 @@ Examples:
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
   capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
-  capstan store check --data backup                     is this copy of a store whole?
+  capstan backup FILE --addr unix:DIR/operator.sock     everything of a server's store, while it runs
+  capstan restore FILE --data DIR                       a new store from a backup
+  capstan store verify FILE                             is this backup whole?
   capstan bench                                         throughput and latency on this machine
   capstan top                                           rates and latencies of a running server
 
-Exit codes: 0 allowed or done, 1 denied or refused, 2 error; of `serve`, `init` and `store` also those that their help \
+Exit codes: 0 allowed or done, 1 denied or refused, 2 error; of `serve`, `init`, `restore` and `store` also those that their help \
 lists.";
 
 /// Behind what is a command's own.
@@ -120,6 +125,8 @@ enum Command {
     Iam(Box<iam::Iam>),
     Auth(auth::Auth),
     Audit(audit_log::AuditLog),
+    Backup(backup::BackupCommand),
+    Restore(restore::Restore),
     Store(store::StoreCommand),
     Context(context::ContextCommand),
     Bench(Box<bench::Bench>),
@@ -198,6 +205,8 @@ async fn run_command(
         Command::Routes(routes) => routes.run(format()?),
         Command::Schema(schema) => schema.run(format()?),
         Command::Audit(audit) => audit.run(format()?).await,
+        Command::Backup(backup) => backup.run(format()?).await,
+        Command::Restore(restore) => restore.run(format()?),
         Command::Store(store) => store.run(format()?),
         Command::Bench(bench) => bench.run(format()?).await,
         Command::Top(top) => top.run(format()?).await,

@@ -1,27 +1,31 @@
-//! `capstan store`: looks after the file of a store that no server has open.
+//! `capstan store`: looks after the file of a store that no server has open, and after backups.
+
+pub(crate) mod verify;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use capstan_store::{OpenError, RedbStore};
-use serde_json::json;
+use capstan_store::{Checked, OpenError, RedbStore};
+use serde_json::{Value, json};
 
 use super::audit::count;
+use super::audit_log::chain::hex;
 use super::output::{self, Format};
 use super::store_error::exit_code;
 
 const EXAMPLES: &str = "\
 Examples:
-  capstan store check --data backup
-  capstan store check --data backup --output json
+  capstan store verify capstan.backup
+  capstan store verify /var/lib/capstan
+  capstan store check --data /var/lib/capstan --output json
   capstan store compact --data /var/lib/capstan
 
-They take the lock of the store: no server may have it open. Whether the audit log is whole says `capstan audit verify`.
+They take the lock of a store: no server may have it open.
 
 Exit codes: 0 done, 2 the arguments are wrong, 65 it is damaged or no store, 66 there is none, 74 the disk fails, 75 \
 another process has it, 78 the directory cannot be used.";
 
-/// Looks after the file of a store: whether it is whole, and how long it is
+/// Looks after stores and backups: whether they are whole, and how long the file of a store is
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct StoreCommand {
@@ -37,6 +41,7 @@ enum Command {
     /// records against their checksums, and the kept history against its digests.
     #[command(after_help = EXAMPLES)]
     Check(Data),
+    Verify(verify::Verify),
     /// Makes the file as short as its content allows
     ///
     /// The space of what was deleted is used again, but the file does not become shorter by itself. A crash meanwhile
@@ -55,6 +60,7 @@ struct Data {
 impl StoreCommand {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         let done = match &self.command {
+            Command::Verify(verify) => return verify.run(format),
             Command::Check(Data { data }) => {
                 RedbStore::check(data).map(|checked| show_checked(data, &checked, format))
             }
@@ -75,34 +81,35 @@ fn refused(error: OpenError, format: Format) -> ExitCode {
     code
 }
 
-fn show_checked(
-    data: &Path,
-    checked: &capstan_store::Checked,
-    format: Format,
-) -> anyhow::Result<()> {
+/// What is known of a store, as JSON.
+fn described(data: &Path, checked: &Checked) -> Value {
     let head = &checked.head;
-    let digest: String = head.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "data": data,
+        "revision": head.revision(),
+        "epoch": head.epoch,
+        "transaction": head.seq,
+        "digest": hex(&head.digest),
+        "records": checked.entries,
+        "record_bytes": checked.entry_bytes,
+        "history_from": checked.kept_from,
+    })
+}
+
+fn show_checked(data: &Path, checked: &Checked, format: Format) -> anyhow::Result<()> {
     if format == Format::Json {
-        return output::json(&json!({
-            "data": data,
-            "revision": head.revision(),
-            "epoch": head.epoch,
-            "transaction": head.seq,
-            "digest": digest,
-            "records": checked.entries,
-            "record_bytes": checked.entry_bytes,
-            "history_from": checked.kept_from,
-        }));
+        return output::json(&described(data, checked));
     }
-    let word = output::verdict(true, "ok");
+    let (head, word) = (&checked.head, output::verdict(true, "ok"));
     let records = count(usize::try_from(checked.entries)?, "records");
     output::line(format!("{word}: every record of {} is whole", data.display()))?;
     output::line(format!(
-        "{records} with {} bytes, revision {} (transaction {} of epoch {}), digest {digest}",
+        "{records} with {} bytes, revision {} (transaction {} of epoch {}), digest {}",
         checked.entry_bytes,
         head.revision(),
         head.seq,
-        head.epoch
+        head.epoch,
+        hex(&head.digest)
     ))
 }
 

@@ -1,12 +1,13 @@
-//! Exit codes for a store that cannot be opened, as `sysexits.h` numbers them, so that a supervisor can tell a store
+//! Exit codes for a store that cannot be opened and a backup that cannot be read, as `sysexits.h` numbers them, so that a supervisor can tell a store
 //! that needs a person from one that is only busy.
 
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
-use capstan_store::OpenError;
+use capstan_store::{BackupError, OpenError, RestoreError};
 
 /// EX_DATAERR: the file is not one that this program can read.
-const DATA: u8 = 65;
+pub(crate) const DATA: u8 = 65;
 /// EX_NOINPUT: there is no store.
 const NO_INPUT: u8 = 66;
 /// EX_IOERR: the disk does not work.
@@ -30,4 +31,24 @@ pub(crate) fn exit_code(error: &OpenError) -> ExitCode {
         // Also whatever else a later version of the store may refuse.
         _ => CONFIG,
     })
+}
+
+/// The exit code for a backup that cannot be read.
+pub(crate) fn exit_code_of_backup(error: &BackupError) -> ExitCode {
+    ExitCode::from(match error {
+        BackupError::Io(error) if error.kind() == ErrorKind::NotFound => NO_INPUT,
+        BackupError::Io(_) => IO,
+        // Damaged, cut off, foreign or later.
+        _ => DATA,
+    })
+}
+
+/// The exit code for a backup that is not restored.
+pub(crate) fn exit_code_of_restore(error: &RestoreError) -> ExitCode {
+    match error {
+        RestoreError::Backup(error) => exit_code_of_backup(error),
+        RestoreError::Store(error) => exit_code(error),
+        RestoreError::Content(_) => ExitCode::from(DATA),
+        _ => ExitCode::from(CONFIG),
+    }
 }

@@ -143,7 +143,7 @@ pub struct AuditRecord {
     pub code: u32,
     /// Of a refusal, its reason. It may be one that the caller was not told.
     pub reason: String,
-    /// Of a refusal, the whole text.
+    /// Of a refusal, the whole text; of a restore, what was restored.
     pub text: String,
     /// Of a refusal, what the caller lacked, sorted.
     pub missing: Vec<String>,
@@ -287,6 +287,12 @@ impl AuditRecord {
         let mut record = Self::empty(method, origin, at);
         record.put(objects);
         record
+    }
+
+    /// Of a restore, whose store has this first record of its own.
+    #[must_use]
+    pub fn of_restore(origin: &Origin, at: (u64, Timestamp), text: String) -> Self {
+        Self { text: cut(text), ..Self::empty("restore", origin, at) }
     }
 
     /// Of an import or of another catalog, which the operator makes. The caller puts what was changed.
@@ -455,16 +461,26 @@ pub enum BrokenChain {
 /// Verifies records in order.
 #[derive(Clone, Debug)]
 pub struct Verifier {
-    head: AuditHead,
-    next: u64,
+    /// The number of the next record, once it is known.
+    next: Option<u64>,
+    /// The digest of the record before it.
     digest: Digest,
+    /// The first record, if the one before it is not known yet.
+    unproved: Option<(u64, Vec<u8>)>,
 }
 
 impl Verifier {
     /// A verifier of the records that this head says there are.
     #[must_use]
-    pub const fn new(head: AuditHead) -> Self {
-        Self { head, next: head.first, digest: head.closing }
+    pub const fn new(head: &AuditHead) -> Self {
+        Self { next: Some(head.first), digest: head.closing, unproved: None }
+    }
+
+    /// A verifier of records that are read before their head is, as in the order of their keys. It keeps the first one until
+    /// the end.
+    #[must_use]
+    pub const fn before_head() -> Self {
+        Self { next: None, digest: [0; 32], unproved: None }
     }
 
     /// Verifies the next record, by its number and value.
@@ -473,33 +489,39 @@ impl Verifier {
     ///
     /// It is not the next one, or does not fit the one before it.
     pub fn next(&mut self, number: u64, value: &[u8]) -> Result<(), BrokenChain> {
-        if number < self.next {
-            return Err(BrokenChain::Misplaced(number));
-        }
-        if number > self.next {
-            return Err(BrokenChain::Missing { from: self.next, to: number.saturating_sub(1) });
-        }
         let (stored, message) = value.split_first_chunk().ok_or(BrokenChain::Changed(number))?;
-        self.digest = digest(&self.digest, number, message);
-        if self.digest != *stored {
-            return Err(BrokenChain::Changed(number));
+        match self.next {
+            None => self.unproved = Some((number, value.to_vec())),
+            Some(next) if number < next => return Err(BrokenChain::Misplaced(number)),
+            Some(next) if number > next => {
+                return Err(BrokenChain::Missing { from: next, to: number.saturating_sub(1) });
+            }
+            Some(_) if digest(&self.digest, number, message) != *stored => {
+                return Err(BrokenChain::Changed(number));
+            }
+            Some(_) => {}
         }
-        self.next = self.next.saturating_add(1);
+        self.digest = *stored;
+        self.next = Some(number.saturating_add(1));
         Ok(())
     }
 
-    /// Whether the records end where the head says.
+    /// Whether the records are those that the head says.
     ///
     /// # Errors
     ///
-    /// They do not.
-    pub fn finish(self) -> Result<(), BrokenChain> {
-        let (last, head) = (self.next.saturating_sub(1), self.head.next.saturating_sub(1));
-        if last < head {
-            return Err(BrokenChain::Missing { from: self.next, to: head });
+    /// They are not.
+    pub fn finish(self, head: &AuditHead) -> Result<(), BrokenChain> {
+        let Some(next) = self.next else { return Self::new(head).finish(head) };
+        if let Some((number, value)) = &self.unproved {
+            Self::new(head).next(*number, value)?;
         }
-        if last > head || self.digest != self.head.digest {
-            return Err(BrokenChain::OtherEnd { last, head });
+        let (last, of_head) = (next.saturating_sub(1), head.next.saturating_sub(1));
+        if last < of_head {
+            return Err(BrokenChain::Missing { from: next, to: of_head });
+        }
+        if last > of_head || self.digest != head.digest {
+            return Err(BrokenChain::OtherEnd { last, head: of_head });
         }
         Ok(())
     }

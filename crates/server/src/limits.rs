@@ -291,14 +291,15 @@ pub const SCANNED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Bytes of the objects before and after a change that an audit record in a list has: with the largest request before and
 /// after it fits into a page of 4 MiB, whose record in the store may have 12 MiB.
 pub const AUDIT_OBJECTS_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
-/// Bytes of the document in one message of an export.
+/// Bytes in one message of an export or a backup.
 pub const EXPORT_CHUNK_BYTES: usize = 64 * 1024;
-/// Parts of an export that wait for a slow client.
+/// Parts of an export or a backup that wait for a slow client.
 pub const EXPORT_PARTS_MAX: usize = 4;
-/// Time that a part of an export waits for its client. Each export keeps a revision of the store, whose old pages cannot
+/// Time that a part of an export or a backup waits for its client. Each of them keeps a revision of the store, whose old pages cannot
 /// be used again meanwhile.
 pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
-/// Time of an export, however fast its client reads. A document of 256 MiB needs 430 KiB a second.
+/// Time of an export or a backup, however fast its client reads. A document of 256 MiB needs 430 KiB a second, a backup of
+/// 5 GiB 9 MiB.
 pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// Time after which an export judges its caller again if no other revision is published: a role binding may have ended.
 pub const EXPORT_JUDGED_TIME: Duration = Duration::from_secs(1);
@@ -330,6 +331,8 @@ pub const CHALLENGE_PAUSE: Duration = Duration::from_secs(12 * 60 * 60);
 pub const EXPORTS_MAX: usize = 8;
 /// The same of one caller: a quarter of all.
 pub const CALLER_EXPORTS_MAX: usize = 2;
+/// Backups at a time. Each has a thread, reads the whole store, and keeps a revision of it.
+pub const BACKUPS_MAX: usize = 2;
 /// Time that an import waits for the next part of its document. Other imports wait meanwhile.
 pub const IMPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Imports and changes of the catalog at a time; further ones wait. An import needs memory for its whole document, its

@@ -21,8 +21,8 @@ pub const HEAD_BYTES: usize = 2 + 8 + 4 + 2 * DIGEST_BYTES;
 /// (`consistency.md`, C.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// The epoch of the store, 1 to [`EPOCH_MAX`]. It is for restores to raise; none does yet. A store in memory that ends with
-    /// its process, such as that of the demo, has epoch 0: its revisions are small numbers, as those of a policy file.
+    /// The epoch of the store, 1 to [`EPOCH_MAX`]. A restore raises it. A store in memory that ends with its process, such as
+    /// that of the demo, has epoch 0: its revisions are small numbers, as those of a policy file.
     pub epoch: u16,
     /// The sequence number: 0 for a new store, then one more for each transaction.
     pub seq: u64,
@@ -65,9 +65,14 @@ impl Head {
     }
 
     /// Reads [`Self::to_bytes`]. `None` if the length is another, or the epoch or the sequence number is one that no
-    /// store has.
+    /// store in a file has.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        Self::decode(bytes).filter(|head| head.epoch > 0)
+    }
+
+    /// The same, also of a store in memory.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let (epoch, rest) = bytes.split_first_chunk()?;
         let (seq, rest) = rest.split_first_chunk()?;
         let (n_ops, rest) = rest.split_first_chunk()?;
@@ -79,7 +84,13 @@ impl Head {
             digest: *digest,
             prev_digest: prev_digest.try_into().ok()?,
         };
-        ((1..=EPOCH_MAX).contains(&head.epoch) && head.seq < 1 << SEQ_BITS).then_some(head)
+        (head.epoch <= EPOCH_MAX && head.seq < 1 << SEQ_BITS).then_some(head)
+    }
+
+    /// The head of a store that is restored from one with this head: the same sequence number and digest, in another epoch.
+    /// So its transactions go on where the digests of the restored history end.
+    pub(crate) const fn restored(&self, epoch: u16) -> Self {
+        Self { epoch, ..*self }
     }
 
     /// The head after one more transaction with these operations. The digest is SHA-256 of the following

@@ -12,8 +12,9 @@
 //! **Invariants**: each transaction has the next sequence number, and is visible wholly or not at all. What
 //! `append` has acknowledged is durable. A record that does not match its checksum is an error, never a value.
 //!
-//! Read `journal`, then `head`.
+//! Read `journal`, `head`, then `backup`.
 
+mod backup;
 mod batch;
 mod envelope;
 mod follow;
@@ -24,10 +25,11 @@ mod memory;
 mod op;
 mod redb;
 
+pub use backup::{Backup, BackupError, BackupReader, EntryRef, WriteBackupError, write_backup};
 pub use head::{DIGEST_BYTES, Digest, EPOCH_MAX, HEAD_BYTES, Head, SEQ_BITS};
 pub use journal::{
     AppendError, Batch, Committed, Entry, Journal, Op, StoreError, Transaction, View, WatchError,
 };
 pub use limits::Limits;
 pub use memory::MemoryStore;
-pub use redb::{Checked, Compacted, OpenError, RedbStore};
+pub use redb::{Checked, Compacted, OpenError, RedbStore, RestoreError, Restored};

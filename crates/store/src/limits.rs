@@ -60,6 +60,13 @@ pub const FAILURES_PERIOD: Duration = Duration::from_secs(60);
 /// Time after a failed try to open the file again, until a call may try once more.
 pub const REOPEN_PAUSE: Duration = Duration::from_secs(1);
 
+// === Restores ===
+
+/// Bytes of entries that a restore commits at a time: what it holds in memory, and one entry more.
+pub const RESTORE_BATCH_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes that count for an entry beside its key and value: what holds them.
+pub const RESTORE_OP_BYTES: u64 = 128;
+
 /// Limits that can differ between stores, such as those of tests. All other limits are constants.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -75,6 +82,8 @@ pub struct Limits {
     pub batch_bytes_max: u64,
     /// See [`CACHE_BYTES`].
     pub cache_bytes: usize,
+    /// See [`RESTORE_BATCH_BYTES`].
+    pub restore_batch_bytes: u64,
     /// See [`FAILURES_PERIOD`].
     pub failures_period: Duration,
     /// See [`REOPEN_PAUSE`].
@@ -90,6 +99,7 @@ impl Default for Limits {
             batch_ops_max: BATCH_OPS_MAX,
             batch_bytes_max: BATCH_BYTES_MAX,
             cache_bytes: CACHE_BYTES,
+            restore_batch_bytes: RESTORE_BATCH_BYTES,
             failures_period: FAILURES_PERIOD,
             reopen_pause: REOPEN_PAUSE,
         }

@@ -9,7 +9,7 @@
 //! Writes run on tokio's threads for blocking work, one at a time. They go on if the caller stops waiting. Reads of a
 //! view run on the thread that asks.
 //!
-//! docs/STORE.md draws the file. Read `schema`, `opening`, `commit`, `writer`, then `view`; `dir` and `disk` are below
+//! docs/STORE.md draws the file. Read `schema`, `opening`, `commit`, `writer`, `view`, then `restore`; `dir` and `disk` are below
 //! redb.
 
 mod check;
@@ -18,6 +18,7 @@ mod dir;
 mod disk;
 mod error;
 mod opening;
+mod restore;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,7 @@ use tokio::sync::watch;
 
 pub use check::{Checked, Compacted};
 pub use error::OpenError;
+pub use restore::{RestoreError, Restored};
 
 use crate::batch::validate;
 use crate::follow::{History, follow};
@@ -100,10 +102,7 @@ impl RedbStore {
         let dir = Dir::create(dir)?;
         let file = dir.create_new()?;
         let backend = Traced { backend: Box::new(FileBackend(file)), trace: Arc::default() };
-        fill(backend, head, first, limits).map_err(|error| match error {
-            TableError::Failed(error) => OpenError::io(dir.file(), error),
-            TableError::Corrupt(reason) => OpenError::Corrupt { path: dir.file(), reason },
-        })?;
+        fill(backend, head, first, limits).map_err(|error| OpenError::of_file(&dir, error))?;
         dir.put_new_in_place()
     }
 
@@ -188,15 +187,20 @@ impl RedbStore {
 
 /// Makes a store in an empty file, with a batch in it.
 fn fill(backend: Traced, head: Head, first: &Batch, limits: &Limits) -> Result<(), TableError> {
+    let meta = new_meta(head)?;
+    let handle = make(backend, &meta, limits)?;
+    let committed = commit(&handle, After { head, kept: meta.kept }, first, limits);
+    committed.map_err(|failed| failed.error)?;
+    handle.close()
+}
+
+/// The records about a store that begins behind a head.
+fn new_meta(head: Head) -> Result<Meta, TableError> {
     let mut page_key = [0; 32];
     getrandom::fill(&mut page_key).map_err(|error| TableError::Failed(io::Error::other(error)))?;
     let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let kept = Kept { from: 1, bytes: 0 };
-    let handle =
-        make(backend, &Meta { head, kept, page_key, created: since_1970.as_secs() }, limits)?;
-    let committed = commit(&handle, After { head, kept }, first, limits);
-    committed.map_err(|failed| failed.error)?;
-    handle.close()
+    let kept = Kept { from: head.seq.saturating_add(1), bytes: 0 };
+    Ok(Meta { head, kept, page_key, created: since_1970.as_secs() })
 }
 
 impl Shared {

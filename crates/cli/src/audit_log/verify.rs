@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use capstan_iam::audit::{AuditHead, BrokenChain, HEAD_KEY, Verifier, number};
+use capstan_iam::audit::{AuditHead, HEAD_KEY};
 use capstan_iam::record::{KeyRange, prefix};
 use capstan_store::{Journal as _, Limits, RedbStore, View};
-use serde::Serialize;
 
+use super::chain::{Chain, Verified, hex};
 use crate::DENIED;
 use crate::output::{self, Format};
 
@@ -40,20 +40,6 @@ pub(super) struct Verify {
 fn sha256(text: &str) -> Result<String, &'static str> {
     let is_digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     is_digest.then(|| text.to_owned()).ok_or("expected 64 hex digits")
-}
-
-/// What was verified.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Verified {
-    valid: bool,
-    /// How many records fit.
-    records: u64,
-    /// The number of the first record that is kept: older ones were deleted by the retention.
-    first: u64,
-    /// The digest of the last record that fits.
-    digest: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    problem: Option<String>,
 }
 
 impl Verify {
@@ -93,33 +79,12 @@ impl Verify {
 ///
 /// The store cannot be read.
 fn verify(view: &dyn View) -> anyhow::Result<Verified> {
-    let head = match view.get(HEAD_KEY)? {
-        Some(bytes) => AuditHead::decode(&bytes).context("the head of the audit log is corrupt")?,
-        None => AuditHead::empty(),
-    };
-    let mut verifier = Verifier::new(head);
-    let (mut records, mut digest, mut problem) = (0_u64, head.closing, None);
-    view.scan(KeyRange::prefix(prefix::AUDIT).bounds(), &mut |key, value| {
-        let fits = match number(key) {
-            Some(number) => verifier.next(number, value),
-            // No record has such a key.
-            None => Err(BrokenChain::Misplaced(0)),
-        };
-        match fits {
-            Ok(()) => {
-                records = records.saturating_add(1);
-                digest = value.first_chunk().copied().unwrap_or_default();
-                true
-            }
-            Err(broken) => {
-                problem = Some(broken.to_string());
-                false
-            }
-        }
-    })?;
-    let problem = problem.or_else(|| verifier.finish().err().map(|broken| broken.to_string()));
-    let (valid, first) = (problem.is_none(), head.first);
-    Ok(Verified { valid, records, first, digest: hex(&digest), problem })
+    let mut chain = Chain::new();
+    view.scan(KeyRange::prefix(prefix::AUDIT).bounds(), &mut |key, value| chain.entry(key, value))?;
+    if let Some(head) = view.get(HEAD_KEY)? {
+        chain.entry(HEAD_KEY, &head);
+    }
+    Ok(chain.finish())
 }
 
 /// Whether a record, or the one before the first, has a digest.
@@ -132,10 +97,6 @@ fn has_digest(view: &dyn View, wanted: &str) -> anyhow::Result<bool> {
         !found
     })?;
     Ok(found)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
@@ -217,5 +178,14 @@ mod tests {
         swapped.0.insert(key(2), third);
         swapped.0.insert(key(3), second);
         assert!(problem(&swapped).unwrap().contains("record 2 was changed"));
+        let mut first = log(4);
+        *first.0.get_mut(&key(1)).unwrap().last_mut().unwrap() ^= 1;
+        assert!(problem(&first).unwrap().contains("record 1 was changed"));
+        let mut other = log(4);
+        other.0.insert([key(2), vec![0]].concat(), vec![]);
+        assert!(problem(&other).unwrap().contains("in the wrong place"));
+        let mut headless = log(4);
+        headless.0.insert(HEAD_KEY.to_vec(), vec![1]);
+        assert_eq!(problem(&headless).unwrap(), "the head of the audit log is corrupt");
     }
 }

@@ -1,6 +1,6 @@
 //! `capstan policy export | import` and `capstan catalog set`: the policy of a server as a whole.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,6 +21,7 @@ use crate::audit::file;
 use crate::completion;
 use crate::decider::Consistency;
 use crate::limits::{CHUNK_BYTES, TRANSFER_TIMEOUT};
+use crate::new_file::{NewFile, Readers};
 use crate::output::{self, Format};
 
 const EXPORT: &str = "\
@@ -132,27 +133,14 @@ impl Export {
                 receive(&server, request, io::stdout()).await?;
             }
             Some(path) => {
-                let what = || format!("cannot write {}", path.display());
-                let next = beside(path);
-                let revision = {
-                    let mut new = File::create(&next).with_context(what)?;
-                    let received = receive(&server, request, &mut new).await;
-                    let synced = received.and_then(|it| Ok(new.sync_all().map(|()| it)?));
-                    let renamed = synced.and_then(|it| Ok(fs::rename(&next, path).map(|()| it)?));
-                    renamed.inspect_err(|_| drop(fs::remove_file(&next)))?
-                };
+                let mut new = NewFile::beside(path, Readers::Everybody)?;
+                let revision = receive(&server, request, new.file()).await?;
+                new.put_in_place()?;
                 output::note(format!("exported revision {revision} to {}", path.display()))?;
             }
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// A name beside the file, to be renamed once it is complete.
-fn beside(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.part", std::process::id()));
-    path.with_file_name(name)
 }
 
 /// Writes the parts of a document as they come. Returns its revision.
@@ -326,12 +314,5 @@ mod tests {
         assert_eq!((&*sent[0].parent, sent[0].dry_run, &*sent[0].prune), ("acme", true, "subtree"));
         assert_eq!((&*sent[1].parent, sent[1].dry_run, &*sent[1].prune), ("", false, ""));
         assert_eq!(parts(&[], String::new(), false, "none").len(), 1);
-    }
-
-    #[test]
-    fn an_incomplete_file_has_another_name() {
-        let next = beside(Path::new("some/acme.yaml"));
-        assert_eq!(next.parent(), Some(Path::new("some")));
-        assert_ne!(next.file_name(), Some("acme.yaml".as_ref()));
     }
 }

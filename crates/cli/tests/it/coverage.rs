@@ -236,7 +236,7 @@ fn unit_tests(folder: &Path) -> String {
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
             all += &unit_tests(&path);
-        } else if path.ends_with("tests.rs") || folder.ends_with("tests") {
+        } else if path.ends_with("tests.rs") || folder.iter().any(|part| part == "tests") {
             all += &fs::read_to_string(path).unwrap();
         } else if let Some((_, tests)) =
             fs::read_to_string(path).unwrap().split_once("#[cfg(test)]")

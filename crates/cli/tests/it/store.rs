@@ -1,6 +1,7 @@
 //! Stores of the real binary, `capstan serve --data`: what they keep through crashes and faults of the disk, when a write
 //! is seen, and who may do what.
 
+mod backup;
 mod crash;
 mod delegation;
 mod events;

@@ -38,11 +38,18 @@ fn log(count: u64) -> (AuditHead, Entries) {
 }
 
 fn verify(head: AuditHead, entries: &[(Vec<u8>, Vec<u8>)]) -> Result<(), BrokenChain> {
-    let mut verifier = Verifier::new(head);
+    verify_by(Verifier::new(&head), head, entries)
+}
+
+fn verify_by(
+    mut verifier: Verifier,
+    head: AuditHead,
+    entries: &[(Vec<u8>, Vec<u8>)],
+) -> Result<(), BrokenChain> {
     for (key, value) in entries {
         verifier.next(number(key).unwrap(), value)?;
     }
-    verifier.finish()
+    verifier.finish(&head)
 }
 
 #[test]
@@ -99,6 +106,37 @@ fn every_tampering_is_found_and_named() {
         all.push(forger.append(&record(7)));
     });
     assert_eq!(more, BrokenChain::OtherEnd { last: 7, head: 6 });
+}
+
+/// Whose head is read last finds the same. Of the first record and the second one it may name either.
+#[test]
+fn records_before_their_head_are_verified() {
+    let verify = |head, entries: &Entries| verify_by(Verifier::before_head(), head, entries);
+    let (head, entries) = log(4);
+    assert_eq!(verify(head, &entries), Ok(()));
+    assert_eq!(verify(AuditHead::empty(), &vec![]), Ok(()));
+    assert_eq!(verify(head, &vec![]), Err(BrokenChain::Missing { from: 1, to: 4 }));
+    for at in 0..entries.len() {
+        for byte in 0..entries[at].1.len() {
+            let mut changed = entries.clone();
+            changed[at].1[byte] ^= 1;
+            let found = verify(head, &changed).unwrap_err();
+            let named = at as u64 + 1;
+            let is_named =
+                found == BrokenChain::Changed(named) || at == 0 && found == BrokenChain::Changed(2);
+            assert!(is_named, "byte {byte} of record {named}: {found:?}");
+        }
+        let mut less = entries.clone();
+        less.remove(at);
+        let number = at as u64 + 1;
+        let missing = BrokenChain::Missing { from: number, to: number };
+        assert_eq!(verify(head, &less), Err(missing));
+    }
+    let (mut later, mut kept) = (head, entries.clone());
+    later.delete_first(&kept.remove(0).1).unwrap();
+    assert_eq!(verify(later, &kept), Ok(()));
+    assert_eq!(verify(later, &entries), Err(BrokenChain::Misplaced(1)));
+    assert_eq!(verify(log(3).0, &entries), Err(BrokenChain::OtherEnd { last: 4, head: 3 }));
 }
 
 #[test]

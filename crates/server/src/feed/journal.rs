@@ -49,7 +49,7 @@ use crate::limits::{Limits, SELF_CHECK_IDENTITIES};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use catalog::StoredCatalog;
-pub use seed::{first_batch, objects_of, organization};
+pub use seed::{first_batch, objects_of, organization, restored};
 
 /// The store of a server.
 #[derive(Clone, Debug)]

@@ -159,6 +159,14 @@ pub trait Documents: Send + Sync + Debug {
     /// The store cannot be read, or too many exports run, in all or of this caller.
     fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>>;
 
+    /// Everything that a view has, as a backup, in parts as those of an export. An error ends it. It holds the view, so old
+    /// pages of the file, until it ends.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read, the client is too slow, or too many backups run.
+    fn backup(&self, view: Arc<dyn View>) -> BoxStream<'static, Result<Bytes, RequestError>>;
+
     /// Waits for the turn of an import, before its document is received.
     ///
     /// # Errors

@@ -45,10 +45,24 @@ impl RedbStore {
     ///
     /// The first fault that is found: [`OpenError::Corrupt`] names the record. Else see [`OpenError`].
     pub fn check(dir: &Path) -> Result<Checked, OpenError> {
+        Self::check_each(dir, &mut |_, _| {})
+    }
+
+    /// The same, and calls `each` with the entries of the state, in ascending order of their keys. What it saw was found
+    /// right only if this returns no error.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Self::check`].
+    pub fn check_each(
+        dir: &Path,
+        each: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<Checked, OpenError> {
         let dir = Dir::open(dir)?;
         dir.look()?;
         let Opened { handle: _open, tables, meta } = open_verified(&dir, &dir.file(), 1)?;
-        caught(|| verify(&tables, meta.head, meta.kept)).map_err(|error| of_file(&dir, error))
+        caught(|| verify(&tables, meta.head, meta.kept, each))
+            .map_err(|error| OpenError::of_file(&dir, error))
     }
 
     /// Makes the file of a store as short as its content allows. The store must not be open. This blocks, and a crash
@@ -71,19 +85,17 @@ impl RedbStore {
             database.compact()?;
             handle.close()
         });
-        compacted.map_err(|error| of_file(&dir, error))?;
+        compacted.map_err(|error| OpenError::of_file(&dir, error))?;
         Ok(Compacted { before, after: length()? })
     }
 }
 
-fn of_file(dir: &Dir, error: TableError) -> OpenError {
-    match error {
-        TableError::Failed(error) => OpenError::io(dir.file(), error),
-        TableError::Corrupt(reason) => OpenError::Corrupt { path: dir.file(), reason },
-    }
-}
-
-pub(super) fn verify(tables: &Tables, last: Head, kept: Kept) -> Result<Checked, TableError> {
+pub(super) fn verify(
+    tables: &Tables,
+    last: Head,
+    kept: Kept,
+    each: &mut dyn FnMut(&[u8], &[u8]),
+) -> Result<Checked, TableError> {
     let (mut entries, mut entry_bytes) = (0_u64, 0_u64);
     for entry in tables.state.iter()? {
         let (key, record) = entry?;
@@ -91,6 +103,7 @@ pub(super) fn verify(tables: &Tables, last: Head, kept: Kept) -> Result<Checked,
         entries = entries.saturating_add(1);
         let bytes = key.value().len().saturating_add(value.len());
         entry_bytes = entry_bytes.saturating_add(bytes as u64);
+        each(key.value(), value);
     }
     let (mut bytes, mut chunks) = (0_u64, 0_u64);
     let mut before: Option<Head> = None;

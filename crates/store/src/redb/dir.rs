@@ -146,6 +146,11 @@ impl Dir {
         options.open(&path).map_err(|error| OpenError::io(path, error))
     }
 
+    /// Deletes the file of [`Self::create_new`], which is of no use. If that fails, the next one deletes it.
+    pub(super) fn remove_new(&self) {
+        let _ = fs::remove_file(self.path.join(NEW));
+    }
+
     /// Makes the file of [`Self::create_new`] the store.
     pub(super) fn put_new_in_place(&self) -> Result<(), OpenError> {
         let new = self.path.join(NEW);

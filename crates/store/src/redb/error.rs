@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use super::dir::Dir;
+use super::schema::TableError;
 use crate::StoreError;
 
 /// Why a store in a directory cannot be made or opened. Nothing that was there is changed.
@@ -103,6 +105,14 @@ fn holder(pid: Option<u32>) -> String {
 }
 
 impl OpenError {
+    /// A fault of the file in a directory.
+    pub(super) fn of_file(dir: &Dir, error: TableError) -> Self {
+        match error {
+            TableError::Failed(error) => Self::io(dir.file(), error),
+            TableError::Corrupt(reason) => Self::Corrupt { path: dir.file(), reason },
+        }
+    }
+
     /// An error of the system at a path.
     pub(super) fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
         let path = path.into();

@@ -7,6 +7,7 @@
     reason = "all of this is test code, not only the test functions"
 )]
 
+mod backup;
 mod common;
 mod directory;
 mod document;

@@ -41,8 +41,12 @@ const IAM: &[&[&str]] = &[
 ];
 
 /// The rooms of the store, from bottom to top.
-const STORE: &[&[&str]] =
-    &[&["limits", "head", "journal", "op", "envelope"], &["batch", "follow"], &["memory", "redb"]];
+const STORE: &[&[&str]] = &[
+    &["limits", "head", "journal", "op", "envelope"],
+    &["batch", "follow"],
+    &["backup"],
+    &["memory", "redb"],
+];
 
 /// The rooms of events, from bottom to top.
 const EVENTS: &[&[&str]] = &[

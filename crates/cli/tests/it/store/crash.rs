@@ -14,7 +14,7 @@ use tonic::Status;
 use super::{CATALOG, Caller, Data, SEQUENCE, Served, audit_records, binding, person};
 use crate::common::{PATIENCE, Serving};
 
-const WRITERS: usize = 8;
+pub(super) const WRITERS: usize = 8;
 /// Objects beside those of the writers: in a long run, and in the short form.
 const OBJECTS: [usize; 2] = [10_000, 1_000];
 /// Groups that a writer keeps.
@@ -24,7 +24,7 @@ const BOUND: usize = 3;
 
 /// A change of one writer's groups. Each changes something.
 #[derive(Clone, Debug)]
-enum Action {
+pub(super) enum Action {
     Create(String),
     Rename(String, String),
     Bind(String, [String; BOUND]),
@@ -34,9 +34,9 @@ enum Action {
 
 /// A write that was sent.
 #[derive(Clone, Debug)]
-struct Write {
-    request_id: String,
-    action: Action,
+pub(super) struct Write {
+    pub(super) request_id: String,
+    pub(super) action: Action,
     sent: Instant,
 }
 
@@ -49,14 +49,14 @@ struct Acknowledged {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Folder {
+pub(super) struct Folder {
     name: String,
-    bindings: BTreeSet<String>,
+    pub(super) bindings: BTreeSet<String>,
 }
 
-type Folders = BTreeMap<String, Folder>;
+pub(super) type Folders = BTreeMap<String, Folder>;
 
-fn apply(folders: &mut Folders, action: &Action) {
+pub(super) fn apply(folders: &mut Folders, action: &Action) {
     match action.clone() {
         Action::Create(id) => drop(folders.insert(id, Folder::default())),
         Action::Rename(id, name) => folders.get_mut(&id).unwrap().name = name,
@@ -70,12 +70,12 @@ fn apply(folders: &mut Folders, action: &Action) {
 
 /// A writer, which changes groups of its own.
 #[derive(Debug)]
-struct Writer {
+pub(super) struct Writer {
     number: usize,
     /// Requests so far.
     requests: usize,
     /// What it has, by what was acknowledged.
-    folders: Folders,
+    pub(super) folders: Folders,
     /// What was sent and not answered.
     unknown: Option<Write>,
     last: Option<Acknowledged>,
@@ -83,12 +83,12 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(number: usize, random: fastrand::Rng) -> Self {
+    pub(super) fn new(number: usize, random: fastrand::Rng) -> Self {
         let folders = Folders::new();
         Self { number, requests: 0, folders, unknown: None, last: None, random }
     }
 
-    fn next(&mut self) -> Write {
+    pub(super) fn next(&mut self) -> Write {
         self.requests += 1;
         let (writer, request) = (self.number, self.requests);
         let ids: Vec<_> = self.folders.keys().cloned().collect();
@@ -146,7 +146,7 @@ fn assert_unknown(status: &Status) {
     assert!(is_broken, "{status:?}");
 }
 
-async fn send(caller: &Caller, write: &Write) -> Result<u64, Status> {
+pub(super) async fn send(caller: &Caller, write: &Write) -> Result<u64, Status> {
     let request_id = write.request_id.clone();
     match write.action.clone() {
         Action::Create(id) => {
@@ -205,7 +205,7 @@ async fn send(caller: &Caller, write: &Write) -> Result<u64, Status> {
 }
 
 /// What the server has, by writer, and its revision. Whatever nobody asked for fails.
-async fn folders(operator: &Caller, objects: usize) -> (Vec<Folders>, u64) {
+pub(super) async fn folders(operator: &Caller, objects: usize) -> (Vec<Folders>, u64) {
     let (groups, revision) = operator.groups("acme").await;
     let (bindings, of_bindings) = operator.bindings("acme").await;
     assert_eq!(revision, of_bindings, "nobody writes");

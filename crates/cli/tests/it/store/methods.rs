@@ -258,6 +258,7 @@ fn requests_of_objects(
             "a rehearsal",
             json!({"parent": org, "dry_run": true, "chunk": document}),
         ),
+        ("PolicyService/Backup", "everything", json!({})),
         ("PolicyService/SetCatalog", "a rehearsal", json!({"name": catalog, "dry_run": true})),
         ("AuditService/ListAuditRecords", "of the organization", json!({"parent": org})),
         ("AuditService/ListAuditRecords", "all", json!({})),

@@ -1,7 +1,8 @@
-//! The policy of a store as documents: export, import, and its catalog.
+//! The policy of a store as documents: export, import, and its catalog. And all of the store as a backup.
 //!
 //! ```text
 //! export: view ─▶ objects, one by one ─▶ parts of a document ─▶ client
+//! backup: view ─▶ entries, one by one ─▶ parts of a backup ─▶ client
 //! import: document ─▶ load ─▶ writer: compare, one transaction ─▶ who gains or loses what ─▶ answer
 //! ```
 //!
@@ -9,28 +10,25 @@
 //! with the state and commits; with another catalog it loads the whole state anew, as only its own state is the last one.
 //! Other writes wait meanwhile. One import at a time holds its document.
 //!
-//! Read `authentication`, `export`, `access`, then `whole`.
+//! Read `authentication`, `export`, `parts`, `access`, then `whole`.
 
 mod access;
 pub(super) mod authentication;
 mod export;
+mod parts;
 
 use std::fmt;
-use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use capstan_engine::PathBuf;
 use capstan_policy::{DOCUMENT_BYTES_MAX, Diagnostics, load_policy};
+use capstan_store::{View, write_backup};
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt as _, stream};
 use sha2::{Digest as _, Sha256};
-use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
+use tokio::sync::Semaphore;
 
-use self::export::Ended;
 use super::catalog::{self, StoredCatalog};
 use super::whole::{Replaced, Whole};
 use super::writer::Writes;
@@ -43,10 +41,7 @@ use crate::feed::management::{
 use crate::feed::published::{Freshness, Published};
 use crate::feed::reload::run_on_thread;
 use crate::feed::source;
-use crate::limits::{
-    CALLER_EXPORTS_MAX, EXPORT_CHUNK_BYTES, EXPORT_PARTS_MAX, EXPORT_STALL_MAX, EXPORT_TIME_MAX,
-    EXPORTS_MAX, IMPORTS_MAX, PROBLEMS_MAX,
-};
+use crate::limits::{BACKUPS_MAX, CALLER_EXPORTS_MAX, EXPORTS_MAX, IMPORTS_MAX, PROBLEMS_MAX};
 use crate::places::{Place, Places};
 
 /// The policy of a store as documents.
@@ -57,6 +52,7 @@ pub(crate) struct StoreDocuments {
     /// The values of `--catalog`.
     catalogs: Vec<String>,
     exports: Places,
+    backups: Places,
     imports: Arc<Semaphore>,
 }
 
@@ -68,8 +64,9 @@ impl StoreDocuments {
         catalogs: Vec<String>,
     ) -> Self {
         let exports = Places::new(EXPORTS_MAX, CALLER_EXPORTS_MAX);
+        let backups = Places::new(BACKUPS_MAX, BACKUPS_MAX);
         let imports = Arc::new(Semaphore::new(IMPORTS_MAX));
-        Self { writes, published, clock, catalogs, exports, imports }
+        Self { writes, published, clock, catalogs, exports, backups, imports }
     }
 
     /// A place for an export of a caller, if one is left.
@@ -81,6 +78,12 @@ impl StoreDocuments {
     #[cfg(test)]
     pub(super) fn exports_free(&self) -> usize {
         self.exports.free()
+    }
+
+    /// Backups that can begin now.
+    #[cfg(test)]
+    pub(super) fn backups_free(&self) -> usize {
+        self.backups.free()
     }
 
     /// Makes a change of the whole policy, and finds out who gains or loses what.
@@ -144,30 +147,19 @@ impl Documents for StoreDocuments {
     fn export(&self, export: Export) -> BoxStream<'static, Result<Bytes, RequestError>> {
         let caller = export.actor.id().cloned();
         let Some(place) = self.place(caller) else {
-            return failed(RequestError::Store(StoreFailure::Busy));
+            return parts::failed(RequestError::Store(StoreFailure::Busy));
         };
-        let (to, from) = mpsc::channel(EXPORT_PARTS_MAX);
-        let runtime = Handle::current();
-        let write = move || {
-            let _place = place;
-            let out = Out { to, runtime, until: Instant::now() + EXPORT_TIME_MAX };
-            let parts = Parts { part: vec![], out: &out };
-            let written = export::write(&export, parts);
-            let ended = written.and_then(|mut parts| Ok(parts.send_rest()?));
-            let last = match ended {
-                Ok(()) => None,
-                Err(Ended::Failed(error)) => Some(Err(error)),
-                Err(Ended::Gone) => return,
-            };
-            // Nobody waits for it if this fails.
-            let _ = out.send(last);
+        parts::streamed("export", place, move |parts| export::write(&export, parts))
+    }
+
+    fn backup(&self, view: Arc<dyn View>) -> BoxStream<'static, Result<Bytes, RequestError>> {
+        let Some(place) = self.backups.take(None) else {
+            return parts::failed(RequestError::Store(StoreFailure::Busy));
         };
-        // A thread of its own: it waits for a slow client.
-        let started = std::thread::Builder::new().name("export".into()).spawn(write);
-        if let Err(error) = started {
-            return failed(broken(&error.into()));
-        }
-        stream::unfold(Some(from), next_part).boxed()
+        parts::streamed("backup", place, move |mut parts| {
+            write_backup(&*view, &mut parts)?;
+            Ok(parts)
+        })
     }
 
     fn turn(&self) -> BoxFuture<'_, Result<Turn, RequestError>> {
@@ -190,81 +182,6 @@ impl Documents for StoreDocuments {
 impl fmt::Debug for StoreDocuments {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreDocuments").field("writes", &self.writes).finish_non_exhaustive()
-    }
-}
-
-fn failed(error: RequestError) -> BoxStream<'static, Result<Bytes, RequestError>> {
-    stream::iter([Err(error)]).boxed()
-}
-
-/// A part of a document, an error that ends it, or its end.
-type Part = Option<Result<Bytes, RequestError>>;
-
-/// The next part for a client. A document that stops without its end is an error: whoever has a part of it must not take
-/// it for the whole.
-async fn next_part(
-    from: Option<mpsc::Receiver<Part>>,
-) -> Option<(Result<Bytes, RequestError>, Option<mpsc::Receiver<Part>>)> {
-    let mut from = from?;
-    match from.recv().await {
-        Some(Some(Ok(part))) => Some((Ok(part), Some(from))),
-        Some(Some(Err(error))) => Some((Err(error), None)),
-        Some(None) => None,
-        None => Some((Err(RequestError::Store(StoreFailure::Busy)), None)),
-    }
-}
-
-/// The way to the client of an export.
-struct Out {
-    to: mpsc::Sender<Part>,
-    runtime: Handle,
-    /// When the export ends in any case.
-    until: Instant,
-}
-
-impl Out {
-    /// Sends a part, and waits for it no longer than [`EXPORT_STALL_MAX`].
-    fn send(&self, part: Part) -> io::Result<()> {
-        let sent = self.runtime.block_on(async {
-            let until = self.until.min(Instant::now() + EXPORT_STALL_MAX);
-            Instant::now() < until
-                && tokio::time::timeout_at(until, self.to.send(part))
-                    .await
-                    .is_ok_and(|sent| sent.is_ok())
-        });
-        if sent { Ok(()) } else { Err(io::ErrorKind::BrokenPipe.into()) }
-    }
-}
-
-/// A document on its way to a client, in parts of [`EXPORT_CHUNK_BYTES`].
-struct Parts<'o> {
-    part: Vec<u8>,
-    out: &'o Out,
-}
-
-impl Parts<'_> {
-    fn send_rest(&mut self) -> io::Result<()> {
-        if self.part.is_empty() {
-            return Ok(());
-        }
-        let part = std::mem::take(&mut self.part);
-        self.out.send(Some(Ok(part.into())))
-    }
-}
-
-impl io::Write for Parts<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = EXPORT_CHUNK_BYTES.saturating_sub(self.part.len());
-        let (fits, _) = bytes.split_at(room.min(bytes.len()));
-        self.part.extend_from_slice(fits);
-        if self.part.len() >= EXPORT_CHUNK_BYTES {
-            self.send_rest()?;
-        }
-        Ok(fits.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

@@ -1,14 +1,17 @@
-//! The first content of a store.
+//! The first content of a store, made or restored.
+
+use std::sync::Arc;
 
 use capstan_engine::{Facts, PathBuf, Timestamp};
 use capstan_iam::audit::{AuditHead, AuditRecord, Origin};
 use capstan_iam::{
     Group, Identity, Meta, Object, ObjectChange, Resource, Role, RoleBinding, record,
 };
-use capstan_store::{Batch, Head, Op, Transaction};
+use capstan_store::{Backup, Batch, Head, Op, Transaction, View};
 
 use super::auditor;
-use super::catalog::StoredCatalog;
+use super::catalog::{self, StoredCatalog};
+use super::overlay::Overlay;
 
 /// One transaction that makes all of these objects in an empty store: the catalog, the objects, and an audit record
 /// of `method`. The objects keep all rules between them.
@@ -40,6 +43,28 @@ pub fn first_batch(
     ops.push(auditor::record_op(&mut audit, &audited));
     ops.push(auditor::head_op(&audit));
     Batch { transactions: vec![Transaction { ops }], side: vec![] }
+}
+
+/// The first transaction of a store that was restored from a backup: an audit record behind those that were restored. It has
+/// the digest of the backup in place of a request's.
+///
+/// # Errors
+///
+/// The restored state has no catalog that this version knows, or no head of an audit log: it is not that of a server.
+pub fn restored(
+    view: &Arc<dyn View>,
+    backup: &Backup,
+    now: Timestamp,
+) -> anyhow::Result<Transaction> {
+    catalog::of(&**view)?;
+    let mut audit = auditor::head_of(&Overlay::new(Arc::clone(view)))?;
+    let at = (view.head().revision().saturating_add(1), now);
+    let origin =
+        Origin { authentication: "offline".into(), request: backup.digest, ..Origin::default() };
+    let text = format!("from a backup of revision {}", backup.head.revision());
+    let record = AuditRecord::of_restore(&origin, at, text);
+    let ops = vec![auditor::record_op(&mut audit, &record), auditor::head_op(&audit)];
+    Ok(Transaction { ops })
 }
 
 /// An organization and its owner, a root identity, as `capstan init` makes them.

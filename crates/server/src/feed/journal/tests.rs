@@ -355,7 +355,8 @@ impl Running {
     fn audit(&self) -> Vec<AuditRecord> {
         let view = self.published.current().unwrap().view().unwrap();
         let head = view.get(capstan_iam::audit::HEAD_KEY).unwrap().unwrap();
-        let mut verifier = Verifier::new(AuditHead::decode(&head).unwrap());
+        let head = AuditHead::decode(&head).unwrap();
+        let mut verifier = Verifier::new(&head);
         let mut records = vec![];
         view.scan(KeyRange::prefix(prefix::AUDIT).bounds(), &mut |key, value| {
             let number = number(key).unwrap();
@@ -364,7 +365,7 @@ impl Running {
             true
         })
         .unwrap();
-        verifier.finish().unwrap();
+        verifier.finish(&head).unwrap();
         records
     }
 }

@@ -540,7 +540,7 @@ const fn outcome<T>(answer: &Result<T, RequestError>) -> WriteOutcome {
 }
 
 /// What callers are told. The log has the error.
-fn failure(error: &StoreError) -> StoreFailure {
+pub(super) fn failure(error: &StoreError) -> StoreFailure {
     tracing::error!(%error, "the store does not answer");
     match error {
         StoreError::Full => StoreFailure::Full,

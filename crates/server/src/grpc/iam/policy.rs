@@ -1,8 +1,9 @@
-//! `PolicyService`: the policy as documents, and its catalog.
+//! `PolicyService`: the policy as documents, its catalog, and backups.
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use capstan_engine::PathBuf;
 use capstan_iam::audit::AuditRecord;
 use capstan_iam::{Cause, Refusal};
@@ -26,7 +27,7 @@ use crate::error::CallError;
 use crate::feed::Freshness;
 use crate::feed::management::{
     Action, CatalogSource, ChangedAccess, ChangedObject, Difference, DocumentFormat, Documents,
-    Export, Import, Origin, SetCatalog,
+    Export, Import, Origin, SetCatalog, viewed,
 };
 use crate::limits::{EXPORT_JUDGED_TIME, IMPORT_STALL_MAX, PAGE_REST_BYTES};
 use crate::methods::Rpc;
@@ -93,8 +94,28 @@ impl PolicyService for Iam {
 
     type BackupStream = Backup;
 
-    async fn backup(&self, _: Request<v1::BackupRequest>) -> Result<Response<Backup>, Status> {
-        Err(CallError::Unimplemented.into())
+    async fn backup(
+        &self,
+        request: Request<v1::BackupRequest>,
+    ) -> Result<Response<Backup>, Status> {
+        const RPC: Rpc = Rpc::labelled("iam.Backup");
+        let documents = self.documents()?;
+        let (origin, kind) = self.operator_or(RPC, &request).await?;
+        self.only_operator(kind, &origin, None).await?;
+        let (_, view) = viewed(&self.published, Freshness::Any).await?;
+        let revision = view.head().revision();
+        let parts = (documents.backup(view), self.draining.clone());
+        // The first error ends the stream. Nothing takes the operator's rights away meanwhile; a drain does not wait for it.
+        let messages = stream::try_unfold(parts, move |(mut parts, draining)| async move {
+            let part = tokio::select! {
+                biased;
+                () = draining.cancelled() => return Err(RequestError::Draining),
+                part = parts.next() => part.transpose()?,
+            };
+            let message = |part: Bytes| v1::BackupResponse { chunk: part.to_vec(), revision };
+            Ok(part.map(|part| (message(part), (parts, draining))))
+        });
+        Ok(Response::new(Box::pin(messages.map_err(|error: RequestError| error.into()))))
     }
 
     async fn import(

@@ -1,6 +1,7 @@
 //! Export, import and another catalog, on a store in memory.
 
 mod at_limits;
+mod backups;
 
 use std::time::Duration;
 
