@@ -12,6 +12,7 @@ mod check;
 mod completion;
 mod context;
 mod decider;
+mod events;
 mod explain;
 mod figures;
 mod iam;
@@ -67,6 +68,7 @@ Examples:
   capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
   capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
+  capstan events tail --parent acme                     what changes there, as it happens
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
   capstan store check --data backup                     is this copy of a store whole?
   capstan bench                                         throughput and latency on this machine
@@ -119,6 +121,7 @@ enum Command {
     Schema(schema::Schema),
     Iam(Box<iam::Iam>),
     Auth(auth::Auth),
+    Events(Box<events::Events>),
     Audit(audit_log::AuditLog),
     Store(store::StoreCommand),
     Context(context::ContextCommand),
@@ -182,6 +185,7 @@ async fn run_command(
         Command::Roles(roles) => roles.run(output).await,
         Command::Iam(iam) => iam.run(output).await,
         Command::Auth(auth) => auth.run(output).await,
+        Command::Events(events) => events.run(output).await,
         Command::Context(context) => context.run(given),
         Command::Policy(documents) => documents.run(output).await,
         Command::Serve(serve) => serve.run(format()?).await,
