@@ -100,9 +100,17 @@ impl Tail {
             Some(revision) => revision,
             None => revision(&server, &parent).await?.saturating_add(1),
         };
-        let (place, types, left) = (Place::at(from), self.types, self.limit);
-        let watch =
-            Watch { server, parent, format, types, left, place, failures: 0, state: State::New };
+        let watch = Watch {
+            server,
+            parent,
+            format,
+            is_from_now: self.from.is_none(),
+            types: self.types,
+            left: self.limit,
+            place: Place::at(from),
+            failures: 0,
+            state: State::New,
+        };
         watch.run().await
     }
 }
@@ -175,6 +183,7 @@ struct Watch {
     server: Connection,
     parent: String,
     format: Format,
+    is_from_now: bool,
     /// Empty for all.
     types: Vec<EventType>,
     /// How many changes are still to be shown; `None` without a limit.
@@ -225,11 +234,14 @@ impl Watch {
         };
         let what = if self.parent.is_empty() { "everything" } else { &*self.parent };
         match std::mem::replace(&mut self.state, State::Going) {
-            State::New => output::note(format!("{what} from revision {start_revision} on:"))?,
+            // Who says where it begins knows that.
+            State::New if self.is_from_now => {
+                output::note(format!("{what} from revision {start_revision} on"))?;
+            }
             State::Interrupted => {
                 output::note(format!("goes on with revision {start_revision}"))?;
             }
-            State::Going => {}
+            State::New | State::Going => {}
         }
         loop {
             let ended = match responses.message().await {

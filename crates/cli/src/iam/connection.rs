@@ -281,15 +281,16 @@ pub(crate) fn wait_before_retry(
 }
 
 /// How long to wait before a stream that ended with this status goes on, after so many failures in a row; `None` if it does
-/// not. What is refused for now, and a lost connection, have no end of attempts: the server may be started again.
+/// not. A lost connection, and a server that starts, drains or is behind, have no end of attempts: somebody starts it again.
 pub(crate) fn wait_before_resume(status: &Status, failures: u32) -> Option<Duration> {
     let failures = failures.min(RETRIES_MAX - 1);
-    // The server sends no cause, so one that has one is of the connection.
-    let is_lost = std::error::Error::source(status).is_some();
-    if is_lost {
-        return Some(RETRY_WAIT * 2_u32.pow(failures));
+    if status.metadata().contains_key(RETRY_PUSHBACK_KEY) {
+        return wait_before_retry(status, Safety::Read, failures);
     }
-    wait_before_retry(status, Safety::Read, failures)
+    // The server sends no cause, so a status that has one is of the connection.
+    let is_lost = std::error::Error::source(status).is_some();
+    let may = is_lost || status.code() == Code::Unavailable;
+    may.then(|| RETRY_WAIT * 2_u32.pow(failures))
 }
 
 /// # Errors
@@ -381,8 +382,12 @@ mod tests {
         lost.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
         assert_eq!(wait_before_resume(&lost, 0), Some(RETRY_WAIT));
         assert_eq!(wait_before_resume(&lost, 1_000), Some(RETRY_WAIT * 8));
-        let drains = status(Code::Unavailable, "NOT_READY", Some("250"));
-        assert_eq!(wait_before_resume(&drains, 1_000), Some(Duration::from_millis(250)));
+        let drains = status(Code::Unavailable, "NOT_READY", None);
+        assert_eq!(wait_before_resume(&drains, 2), Some(RETRY_WAIT * 4));
+        let busy = status(Code::ResourceExhausted, "OVERLOADED", Some("250"));
+        assert_eq!(wait_before_resume(&busy, 1_000), Some(Duration::from_millis(250)));
+        let never = status(Code::Unavailable, "NOT_READY", Some("-1"));
+        assert_eq!(wait_before_resume(&never, 0), None);
         for (code, reason) in [
             (Code::FailedPrecondition, "REVISION_COMPACTED"),
             (Code::PermissionDenied, "MISSING_CAPABILITY"),

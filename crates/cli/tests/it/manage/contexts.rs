@@ -182,7 +182,7 @@ fn ids_and_names_of_contexts_are_completed() {
     );
     let subscriptions = "capstan events subscriptions";
     assert_eq!(ids(&format!("{subscriptions} confirm ac")), ["acme/s1", "acme/web/s2"]);
-    let types = ["role_binding.created", "role_binding.deleted", "role_binding.updated"];
+    let types = ["role_binding.created", "role_binding.updated", "role_binding.deleted"];
     assert_eq!(ids(&format!("{subscriptions} create --type role_binding.")), types);
     assert_eq!(ids("capstan events tail --type policy.u"), ["policy.updated"]);
     assert_eq!(ids("capstan events tail --parent o"), ["other"]);
