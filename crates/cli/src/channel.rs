@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use capstan_client::ServerAddress;
+use capstan_client::limits::{KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::Status;
@@ -22,6 +23,10 @@ pub(crate) async fn connect(
     call_timeout: Duration,
 ) -> anyhow::Result<Channel> {
     let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(call_timeout);
+    // A stream that waits for the next message finds out so that its server is gone.
+    let endpoint = endpoint
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT);
     endpoint.tcp_nodelay(true).connect().await.map_err(|error| {
         // The errors above the cause repeat its text.
         let error = anyhow::Error::from(error);

@@ -34,6 +34,7 @@ use clap_complete::{
 
 use super::FAILED;
 use super::context::file::Contexts;
+use super::events::types;
 use super::limits::COMPLETION_TIME_MAX;
 use bash::Bash;
 use line::Line;
@@ -49,7 +50,7 @@ Examples:
 The script asks capstan for candidates: the names of the document of --policy or of the server of --addr (of \
 $CAPSTAN_ADDR, of the context, or at http://127.0.0.1:4480), and the built-in roles and capabilities without either. No \
 call about decisions lists all identities or groups: there, a scope is completed behind an identity, and an identity \
-before a capability and a resource. The ids of `capstan iam` are those that its caller may see. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds. \
+before a capability and a resource. The ids of `capstan iam` and `capstan events` are those that the caller may see. A TAB waits for at most 500 ms; $CAPSTAN_COMPLETE_MS says another number of milliseconds. \
 Source the script anew at each start of a shell, as above: one of another version may give no candidates.";
 
 /// The environment variable by which a script asks for candidates. Its value is the shell.
@@ -123,6 +124,15 @@ pub(crate) fn method() -> ArgValueCompleter {
         let names =
             names.filter(|name| name.starts_with("capstan.iam.") && name.starts_with(&*start));
         names.map(CompletionCandidate::new).collect()
+    })
+}
+
+/// The completer of an argument that is a type of events, in short.
+pub(crate) fn event_type() -> ArgValueCompleter {
+    ArgValueCompleter::new(|typed: &OsStr| {
+        let start = typed.to_string_lossy();
+        let forms = types::short_forms().filter(|form| form.starts_with(&*start));
+        forms.map(CompletionCandidate::new).collect()
     })
 }
 
@@ -205,7 +215,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 23] = [
+    const NAMING: [&str; 25] = [
         "identity",
         "capability",
         "resource",
@@ -220,6 +230,8 @@ mod tests {
         "binding",
         "pull_token",
         "invite",
+        "subscription",
+        "event_type",
         "owner_identity",
         "organization",
         "like",

@@ -66,5 +66,6 @@ pub(crate) const BACKUP_CHUNKS_MAX: usize = 16;
 pub(crate) const AUDIT_RECORDS_SHOWN: usize = 1_000;
 /// Maximum length of a user name that apk takes in a URL, in bytes (`URL_USERLEN` of its libfetch).
 pub(crate) const APK_USER_BYTES_MAX: usize = 256;
-/// Maximum size of the code of an invite on standard input, in bytes: more than any code has, with white space around it.
+/// Maximum size of the code of an invite, or of the challenge of a sink, on standard input, in bytes: more than any has, with
+/// white space around it.
 pub(crate) const CODE_BYTES_MAX: usize = 1024;

@@ -13,6 +13,7 @@ mod check;
 mod completion;
 mod context;
 mod decider;
+mod events;
 mod explain;
 mod figures;
 mod iam;
@@ -70,6 +71,7 @@ Examples:
   capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
   capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
+  capstan events tail --parent acme                     what changes there, as it happens
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
   capstan backup FILE --addr unix:DIR/operator.sock     everything of a server's store, while it runs
   capstan restore FILE --data DIR                       a new store from a backup
@@ -124,6 +126,7 @@ enum Command {
     Schema(schema::Schema),
     Iam(Box<iam::Iam>),
     Auth(auth::Auth),
+    Events(Box<events::Events>),
     Audit(audit_log::AuditLog),
     Backup(backup::BackupCommand),
     Restore(restore::Restore),
@@ -189,6 +192,7 @@ async fn run_command(
         Command::Roles(roles) => roles.run(output).await,
         Command::Iam(iam) => iam.run(output).await,
         Command::Auth(auth) => auth.run(output).await,
+        Command::Events(events) => events.run(output).await,
         Command::Context(context) => context.run(given),
         Command::Policy(documents) => documents.run(output).await,
         Command::Serve(serve) => serve.run(format()?).await,

@@ -23,7 +23,7 @@ pub(crate) enum Format {
 pub(crate) enum Output {
     Table,
     Json,
-    /// A tree by path: `iam` and lists of `auth` alone write it.
+    /// A tree by path: `iam`, `events subscriptions` and lists of `auth` alone write it.
     Tree,
     /// One id a line: likewise.
     Id,
@@ -68,8 +68,8 @@ impl clap::ValueEnum for Output {
         let value = PossibleValue::new(self.word());
         Some(match self {
             Self::Table | Self::Json => value,
-            Self::Tree => value.help("A tree by path: `iam` and `auth` alone write it"),
-            Self::Id => value.help("One id a line: `iam` and `auth` alone write it"),
+            Self::Tree => value.help("A tree by path: `iam`, `auth` and `events` alone write it"),
+            Self::Id => value.help("One id a line: `iam`, `auth` and `events` alone write it"),
             Self::Junit => value
                 .help("JUnit XML, for test reports of CI systems: `policy test` alone writes it"),
             Self::Client(_) => value.hide(true),

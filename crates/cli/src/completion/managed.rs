@@ -1,10 +1,11 @@
-//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens, invites and resources.
+//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens, invites, subscriptions and
+//! resources.
 //!
 //! They are listed as the caller of the command line, so nothing is offered that the command could not see. Behind a slash
 //! only what is below the typed path is listed.
 
 use capstan_proto::iam::v1::{
-    Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding,
+    Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding, Subscription,
 };
 use clap_complete::ArgValueCompleter;
 
@@ -24,6 +25,7 @@ pub(super) enum Managed {
     Identity,
     PullToken,
     Invite,
+    Subscription,
     Resource,
     /// A group or a resource.
     Scope,
@@ -57,6 +59,11 @@ pub(crate) fn pull_token() -> ArgValueCompleter {
 /// The completer of an argument that is the path of a group invite.
 pub(crate) fn invite() -> ArgValueCompleter {
     completer(Kind::Managed(Managed::Invite))
+}
+
+/// The completer of an argument that is the path of a subscription.
+pub(crate) fn subscription() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Subscription))
 }
 
 /// The completer of an argument that is the path of a registered resource.
@@ -94,6 +101,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
             Managed::Identity => listed::<Identity>(&server, &query).await,
             Managed::PullToken => listed::<PullToken>(&server, &query).await,
             Managed::Invite => listed::<GroupInvite>(&server, &query).await,
+            Managed::Subscription => listed::<Subscription>(&server, &query).await,
             Managed::Resource => listed::<Resource>(&server, &query).await,
             Managed::Scope => {
                 let mut ids = listed::<Group>(&server, &query).await?;

@@ -260,7 +260,11 @@ impl Connection {
 }
 
 /// How long to wait before the same request is sent again; `None` if it is not.
-fn wait_before_retry(status: &Status, safety: Safety<'_>, repeated: u32) -> Option<Duration> {
+pub(crate) fn wait_before_retry(
+    status: &Status,
+    safety: Safety<'_>,
+    repeated: u32,
+) -> Option<Duration> {
     let may = matches!(status.code(), Code::Unavailable | Code::ResourceExhausted);
     if !may || repeated >= RETRIES_MAX || matches!(safety, Safety::Once { .. }) {
         return None;
@@ -274,6 +278,19 @@ fn wait_before_retry(status: &Status, safety: Safety<'_>, repeated: u32) -> Opti
     let info = status.get_details_error_info();
     let is_open = info.is_none_or(|info| info.reason == "COMMIT_OUTCOME_UNKNOWN");
     (status.code() == Code::Unavailable && is_open).then(|| RETRY_WAIT * 2_u32.pow(repeated))
+}
+
+/// How long to wait before a stream that ended with this status goes on, after so many failures in a row; `None` if it does
+/// not. A lost connection, and a server that starts, drains or is behind, have no end of attempts: somebody starts it again.
+pub(crate) fn wait_before_resume(status: &Status, failures: u32) -> Option<Duration> {
+    let failures = failures.min(RETRIES_MAX - 1);
+    if status.metadata().contains_key(RETRY_PUSHBACK_KEY) {
+        return wait_before_retry(status, Safety::Read, failures);
+    }
+    // The server sends no cause, so a status that has one is of the connection.
+    let is_lost = std::error::Error::source(status).is_some();
+    let may = is_lost || status.code() == Code::Unavailable;
+    may.then(|| RETRY_WAIT * 2_u32.pow(failures))
 }
 
 /// # Errors
@@ -356,6 +373,28 @@ mod tests {
         let waits: Vec<_> = (0..=RETRIES_MAX).map(|repeated| wait(&unknown, repeated)).collect();
         assert_eq!(waits, [1, 2, 4, 8, 0].map(|n| (n > 0).then(|| RETRY_WAIT * n)));
         assert_eq!(wait(&status(Code::Unavailable, "", None), 0), Some(RETRY_WAIT));
+    }
+
+    #[test]
+    fn a_stream_goes_on_as_long_as_the_server_may_be_back() {
+        let mut lost = Status::new(Code::Unknown, "connection reset");
+        assert_eq!(wait_before_resume(&lost, 0), None);
+        lost.set_source(std::sync::Arc::new(std::io::Error::other("connection reset")));
+        assert_eq!(wait_before_resume(&lost, 0), Some(RETRY_WAIT));
+        assert_eq!(wait_before_resume(&lost, 1_000), Some(RETRY_WAIT * 8));
+        let drains = status(Code::Unavailable, "NOT_READY", None);
+        assert_eq!(wait_before_resume(&drains, 2), Some(RETRY_WAIT * 4));
+        let busy = status(Code::ResourceExhausted, "OVERLOADED", Some("250"));
+        assert_eq!(wait_before_resume(&busy, 1_000), Some(Duration::from_millis(250)));
+        let never = status(Code::Unavailable, "NOT_READY", Some("-1"));
+        assert_eq!(wait_before_resume(&never, 0), None);
+        for (code, reason) in [
+            (Code::FailedPrecondition, "REVISION_COMPACTED"),
+            (Code::PermissionDenied, "MISSING_CAPABILITY"),
+            (Code::Unauthenticated, "AUTHN_FAILED"),
+        ] {
+            assert_eq!(wait_before_resume(&status(code, reason, None), 0), None, "{reason}");
+        }
     }
 
     #[test]

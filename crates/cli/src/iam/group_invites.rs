@@ -1,9 +1,8 @@
 //! `capstan iam group-invites`: codes that let whoever has them join a group.
 
-use std::io::Read as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use capstan_proto::iam::v1::group_invite_service_client::GroupInviteServiceClient;
 use capstan_proto::iam::v1::{self as iam, Group, GroupInvite, Role};
 use tonic::Request;
@@ -13,12 +12,11 @@ use super::json;
 use super::kind::{Listed as _, time};
 use super::names::{id_to_write, place};
 use super::show::{self, Done};
-use super::values::ttl;
+use super::values::{code, ttl};
 use super::verbs::{
     ChangeArgs, DeleteArgs, ListArgs, ReadArgs, TextArgs, delete, describe, update,
 };
 use crate::completion;
-use crate::limits::CODE_BYTES_MAX;
 use crate::output::{self, Output};
 
 const EXAMPLES: &str = "\
@@ -287,9 +285,8 @@ impl Update {
 impl Accept {
     async fn run(self, output: Output) -> anyhow::Result<ExitCode> {
         let (write, server) = self.write.open().await?;
-        let code = if self.code == "-" { from_input()? } else { self.code };
         let request = iam::AcceptGroupInviteRequest {
-            code: code.trim().to_owned(),
+            code: code(self.code)?,
             request_id: write.request_id.clone(),
             validate_only: write.validate_only,
         };
@@ -300,19 +297,4 @@ impl Accept {
         let binding = present(made.role_binding, "role_binding")?;
         show::written("created", (&binding, made.revision), &write, output)
     }
-}
-
-/// # Errors
-///
-/// Standard input cannot be read, or has more than a code.
-fn from_input() -> anyhow::Result<String> {
-    let mut code = String::new();
-    let most = u64::try_from(CODE_BYTES_MAX).unwrap_or(u64::MAX);
-    let read = std::io::stdin().lock().take(most.saturating_add(1)).read_to_string(&mut code);
-    read.context("standard input cannot be read as a code")?;
-    ensure!(
-        code.len() <= CODE_BYTES_MAX,
-        "standard input has more than {CODE_BYTES_MAX} bytes, and a code is shorter"
-    );
-    Ok(code)
 }

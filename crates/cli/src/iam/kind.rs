@@ -3,8 +3,8 @@
 use capstan_engine::Timestamp;
 use capstan_policy::format_timestamp;
 use capstan_proto::iam::v1::{
-    self as iam, Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding, condition,
-    identity,
+    self as iam, Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding,
+    Subscription, condition, identity,
 };
 use capstan_proto::v1::Consistency;
 use prost::Message;
@@ -14,6 +14,7 @@ use tonic::Request;
 
 use super::connection::{Connection, Safety, Write, next_page, present};
 use super::json;
+use crate::events::types;
 use crate::limits::PAGE_OBJECTS;
 
 /// What a list asks for.
@@ -448,6 +449,47 @@ impl Kind for Resource {
     calls!(resource_service_client::ResourceServiceClient,
         get_resource(GetResourceRequest) -> resource, create_resource(CreateResourceRequest),
         update_resource(UpdateResourceRequest), delete_resource(DeleteResourceRequest));
+}
+
+impl Listed for Subscription {
+    const WORD: &'static str = "subscription";
+    const MESSAGE: &'static str = "Subscription";
+    const LIST: &'static str = "subscriptions";
+    const COLUMNS: &'static [&'static str] = &["subscription", "name", "state", "sink", "types"];
+
+    fn row(&self) -> Vec<String> {
+        let Self { id, name, sink, types, .. } = self.clone();
+        vec![id, name, state(self), sink, types::shown(&types)]
+    }
+
+    fn label(&self) -> String {
+        let state = state(self);
+        let parts = [&*self.sink, &*self.name, &*state];
+        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("  ")
+    }
+
+    list_call!(subscription_service_client::SubscriptionServiceClient,
+        list_subscriptions(ListSubscriptionsRequest) -> subscriptions);
+}
+
+impl Kind for Subscription {
+    const FIELD: &'static str = "subscription";
+
+    calls!(subscription_service_client::SubscriptionServiceClient,
+        get_subscription(GetSubscriptionRequest) -> subscription,
+        create_subscription(CreateSubscriptionRequest),
+        update_subscription(UpdateSubscriptionRequest),
+        delete_subscription(DeleteSubscriptionRequest));
+}
+
+/// Whether a subscription is delivered, and why not. One that is not disabled has a reason only until its sink consents.
+fn state(subscription: &Subscription) -> String {
+    match (subscription.disabled, &*subscription.disabled_reason) {
+        (false, "") => "delivering".into(),
+        (false, _) => "waits for consent".into(),
+        (true, "") => "disabled".into(),
+        (true, reason) => format!("disabled: {reason}"),
+    }
 }
 
 /// RFC 3339, to the second; empty for no time, and for one that it cannot represent.

@@ -154,7 +154,10 @@ impl Refusal {
             }
             (_, "PULL_TOKEN") => "revoke the token and create another one",
             (_, "STORE_EPOCH") => "leave out the revision: it is of another store",
-            (_, "REVISION_COMPACTED") => "begin at a newer revision",
+            (_, "REVISION_COMPACTED") => {
+                "what changed there is not kept any more: read the state anew, such as with `capstan policy export`, and go on \
+                 with --from the revision behind that; without --from, `capstan events tail` begins now"
+            }
             (_, "INVALID_FIELD") => of_field(&self.field),
             (_, "QUOTA") => {
                 "wait a minute if it counts changes, delete what is not needed if it counts objects, or ask the operator \
@@ -218,6 +221,17 @@ fn of_field(field: &str) -> &'static str {
         }
         "role" => "check the id: `capstan iam roles list` with --addr or --context shows the roles",
         "capabilities" => "`capstan catalog capabilities` lists them",
+        "sink" => {
+            "give an https URL whose host is in the public internet; which others are allowed is the operator's to say \
+             (--webhook-allow of `capstan serve`)"
+        }
+        "types" => {
+            "give at most 32, as KIND or KIND.ACTION, such as role_binding.created, or none for all"
+        }
+        "challenge" => {
+            "give the latest one that was posted to the sink: it counts for a day, for this subscription and this sink. A server \
+             without --public-url posts none"
+        }
         _ => "",
     }
 }
@@ -334,6 +348,9 @@ mod tests {
             ("role_bindings[3].identity", "identities list"),
             ("role_binding.role", "roles list"),
             ("role.capabilities[0]", "`capstan catalog capabilities` lists them"),
+            ("subscription.sink", "--webhook-allow of `capstan serve`"),
+            ("subscription.types[0]", "KIND.ACTION"),
+            ("challenge", "the latest one that was posted to the sink"),
         ] {
             let shown =
                 refused(Code::InvalidArgument, "INVALID_FIELD", &[("field", field)]).to_string();

@@ -1,6 +1,7 @@
 //! Values of arguments: properties, conditions and times.
 
 use std::collections::HashMap;
+use std::io::Read as _;
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use capstan_engine::{Timestamp, parse_attribute, quote};
@@ -11,6 +12,7 @@ use prost_types::{Value, value::Kind};
 
 use super::connection::Write;
 use super::kind::time;
+use crate::limits::CODE_BYTES_MAX;
 
 /// `NAME=VALUE` arguments as properties.
 ///
@@ -203,6 +205,26 @@ pub(crate) fn ttl(text: &str) -> anyhow::Result<prost_types::Duration> {
         Some(seconds) => Ok(prost_types::Duration { seconds, nanos: 0 }),
         None => bail!("--ttl {}: {TTL_EXPECTED}", quote(text)),
     }
+}
+
+/// A code that is given, or that standard input has if `-` is given: so other users of the machine do not see it.
+///
+/// # Errors
+///
+/// Standard input cannot be read, or has more than a code.
+pub(crate) fn code(given: String) -> anyhow::Result<String> {
+    let mut code = given;
+    if code == "-" {
+        code.clear();
+        let most = u64::try_from(CODE_BYTES_MAX).unwrap_or(u64::MAX);
+        let read = std::io::stdin().lock().take(most.saturating_add(1)).read_to_string(&mut code);
+        read.context("standard input cannot be read as a code")?;
+        ensure!(
+            code.len() <= CODE_BYTES_MAX,
+            "standard input has more than {CODE_BYTES_MAX} bytes, and a code is shorter"
+        );
+    }
+    Ok(code.trim().to_owned())
 }
 
 /// What `--ttl` is, in messages.

@@ -1,10 +1,11 @@
-//! `capstan iam`, `auth`, `context`, `audit`, `policy export | import` and `catalog set`: the requests that are sent, what is
+//! `capstan iam`, `auth`, `events`, `context`, `audit`, `policy export | import` and `catalog set`: the requests that are sent, what is
 //! printed, exit codes, and what is repeated.
 
 mod audit;
 mod batches;
 mod contexts;
 mod end_to_end;
+mod events;
 mod group_invites;
 mod lists;
 mod names;

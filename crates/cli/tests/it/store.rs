@@ -43,6 +43,8 @@ static POOL: LazyLock<DescriptorPool> =
 const CATALOG: &str = "chainguard-2025-08-14";
 /// The low bits of a revision: the number of the transaction.
 const SEQUENCE: u64 = (1 << 40) - 1;
+/// The call whose responses have no end.
+const WATCH: &str = "PolicyService/Watch";
 
 /// The directory of a store. Dropping it deletes it.
 struct Data {
@@ -164,7 +166,7 @@ impl Caller {
         Ok(answer.serialize_with_options(serde_json::value::Serializer, &names).unwrap())
     }
 
-    /// A call with encoded messages, whatever of it is streamed.
+    /// A call with encoded messages, whatever of it is streamed; of a watch, which has no end, the first response.
     async fn raw<S>(&self, method: &str, mut request: Request<S>) -> Result<Vec<Vec<u8>>, Status>
     where
         S: Stream<Item = Vec<u8>> + Send + 'static,
@@ -177,6 +179,9 @@ impl Caller {
         let mut all = vec![];
         while let Some(answer) = answers.message().await? {
             all.push(answer);
+            if method == WATCH {
+                break;
+            }
         }
         Ok(all)
     }

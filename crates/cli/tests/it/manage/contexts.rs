@@ -180,6 +180,12 @@ fn ids_and_names_of_contexts_are_completed() {
         ids("capstan iam group-invites delete ac"),
         ["acme/open", "acme/web/e3e3e3e3e3e3e3e3"]
     );
+    let subscriptions = "capstan events subscriptions";
+    assert_eq!(ids(&format!("{subscriptions} confirm ac")), ["acme/s1", "acme/web/s2"]);
+    let types = ["role_binding.created", "role_binding.updated", "role_binding.deleted"];
+    assert_eq!(ids(&format!("{subscriptions} create --type role_binding.")), types);
+    assert_eq!(ids("capstan events tail --type policy.u"), ["policy.updated"]);
+    assert_eq!(ids("capstan events tail --parent o"), ["other"]);
     let create = "capstan auth pull-token create";
     assert_eq!(ids(&format!("{create} --role acme/")), ["acme/puller"]);
     assert_eq!(ids(&format!("{create} --group o")), ["other"]);

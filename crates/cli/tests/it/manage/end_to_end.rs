@@ -63,6 +63,12 @@ impl Store {
         drop(self.serving.take());
     }
 
+    /// Stops it as an operator does, so that it drains.
+    pub(super) fn drain(&mut self) {
+        let (code, log) = self.serving.take().unwrap().stop("-TERM");
+        assert_eq!(code, Some(0), "{log}");
+    }
+
     /// Runs a command as `alice`, or as the operator with `--operator` in front.
     pub(super) fn run(&self, line: &[&str]) -> Output {
         let grpc = format!("http://{}", self.serving.as_ref().unwrap().address("grpc"));

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Poll};
 
-use futures_util::stream;
+use futures_util::{StreamExt as _, stream};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
 use serde_json::{Value, json};
@@ -58,11 +58,28 @@ struct State {
     revision: u64,
     calls: Vec<Call>,
     /// What methods answer instead of what they would, in turn.
-    scripted: Vec<(&'static str, Answer)>,
+    scripted: Vec<(&'static str, Scripted)>,
 }
 
 /// An answer: messages of a stream, or one.
 pub(super) type Answer = Result<Vec<Value>, Status>;
+
+/// An answer, and how the stream of its messages ends.
+#[derive(Debug)]
+struct Scripted {
+    answer: Answer,
+    end: End,
+}
+
+/// How a stream ends behind its messages.
+#[derive(Debug, Default)]
+pub(super) enum End {
+    #[default]
+    Well,
+    With(Status),
+    /// It does not: the next message never comes.
+    Never,
+}
 
 /// A running server. It ends with the runtime.
 #[derive(Clone, Debug)]
@@ -72,13 +89,14 @@ pub(super) struct Fake {
 }
 
 /// The kinds: service, object, and the field of a list.
-const KINDS: [(&str, &str, &str, &str); 8] = [
+const KINDS: [(&str, &str, &str, &str); 9] = [
     ("GroupService", "Group", "group", "groups"),
     ("RoleService", "Role", "role", "roles"),
     ("RoleBindingService", "RoleBinding", "role_binding", "role_bindings"),
     ("IdentityService", "Identity", "identity", "identities"),
     ("PullTokenService", "PullToken", "pull_token", "pull_tokens"),
     ("GroupInviteService", "GroupInvite", "group_invite", "group_invites"),
+    ("SubscriptionService", "Subscription", "subscription", "subscriptions"),
     ("ResourceService", "Resource", "resource", "resources"),
     ("AuditService", "AuditRecord", "audit_record", "audit_records"),
 ];
@@ -112,7 +130,12 @@ impl Fake {
 
     /// The next call of this method has this answer.
     pub(super) fn script(&self, method: &'static str, answer: Answer) {
-        self.state().scripted.push((method, answer));
+        self.state().scripted.push((method, Scripted { answer, end: End::Well }));
+    }
+
+    /// The next call of this method has a stream of these messages, and this end.
+    pub(super) fn script_stream(&self, method: &'static str, messages: Vec<Value>, end: End) {
+        self.state().scripted.push((method, Scripted { answer: Ok(messages), end }));
     }
 
     pub(super) fn put(&self, list: &'static str, object: Value) {
@@ -200,6 +223,17 @@ fn world() -> BTreeMap<&'static str, Vec<Value>> {
             ]),
         ),
         (
+            "subscriptions",
+            json!([
+                {"id": "acme/s1", "name": "Chat", "sink": "https://chat.example/events", "etag": "15",
+                 "types": ["dev.capstan.iam.role_binding.", "dev.capstan.iam.group.created."], "creator": "alice"},
+                {"id": "acme/web/s2", "sink": "https://web.example/events", "etag": "16", "creator": "alice",
+                 "disabled_reason": "the sink has not consented yet"},
+                {"id": "other/s3", "sink": "https://gone.example/", "etag": "17", "disabled": true,
+                 "disabled_reason": "the sink answered 410 Gone"},
+            ]),
+        ),
+        (
             "resources",
             json!([{"id": "acme/web/nginx", "type": "repo", "name": "", "etag": "11",
                 "properties": {"visibility": "private"}}]),
@@ -240,13 +274,22 @@ pub(super) fn pushed_back(mut status: Status, millis: i64) -> Status {
 // === Answers ===
 
 impl State {
+    /// The scripted answer to a call, or that of the state.
+    fn respond(&mut self, call: Call) -> Scripted {
+        let of = |(of, _): &(&str, Scripted)| call.method.rsplit('/').next() == Some(of);
+        match self.scripted.iter().position(of) {
+            Some(at) => {
+                self.calls.push(call);
+                self.scripted.remove(at).1
+            }
+            None => Scripted { answer: self.answer(call), end: End::Well },
+        }
+    }
+
     fn answer(&mut self, call: Call) -> Answer {
         let (method, message) = (call.method.clone(), call.message().clone());
         self.calls.push(call);
         let (service, name) = method.split_once('/').unwrap();
-        if let Some(at) = self.scripted.iter().position(|(of, _)| *of == name) {
-            return self.scripted.remove(at).1;
-        }
         let Some(&(_, _, field, list)) = KINDS.iter().find(|kind| kind.0 == service) else {
             return Err(Status::unimplemented(""));
         };
@@ -263,6 +306,15 @@ impl State {
                 }
                 made["group_invite"]["expires_at"] = json!("2099-01-01T00:00:00Z");
                 made
+            }
+            "CreateSubscription" => {
+                let mut made = self.create(field, list, &message)?;
+                made["subscription"]["disabled_reason"] = json!("the sink has not consented yet");
+                made
+            }
+            "ConfirmSubscription" => {
+                let found = self.find(list, message["id"].as_str().unwrap())?.clone();
+                json!({(field): found, "revision": self.next(&message)})
             }
             "AcceptGroupInvite" => {
                 let binding = json!({"id": "acme/web/0123456789abcdef", "identity": "alice",
@@ -454,7 +506,7 @@ struct OneCall {
     state: Arc<Mutex<State>>,
 }
 
-type Answers = stream::Iter<std::vec::IntoIter<Result<Vec<u8>, Status>>>;
+type Answers = stream::BoxStream<'static, Result<Vec<u8>, Status>>;
 
 impl StreamingService<Vec<u8>> for OneCall {
     type Response = Vec<u8>;
@@ -478,9 +530,14 @@ impl StreamingService<Vec<u8>> for OneCall {
             }
             let method = path.rsplit('.').next().unwrap().to_owned();
             let call = Call { method, messages, caller, email };
-            let answers = state.lock().unwrap().answer(call)?;
-            let answers = answers.into_iter().map(|json| Ok(written(&output, json)));
-            Ok(Response::new(stream::iter(answers.collect::<Vec<_>>())))
+            let Scripted { answer, end } = state.lock().unwrap().respond(call);
+            let answers = answer?.into_iter().map(|json| Ok(written(&output, json)));
+            let answers = stream::iter(answers.collect::<Vec<_>>());
+            Ok(Response::new(match end {
+                End::Well => answers.boxed(),
+                End::With(status) => answers.chain(stream::iter([Err(status)])).boxed(),
+                End::Never => answers.chain(stream::pending()).boxed(),
+            }))
         })
     }
 }
