@@ -8,6 +8,7 @@ mod faults;
 mod invites;
 mod methods;
 mod offline;
+mod resolved;
 mod tokens;
 mod visible;
 mod watch;

@@ -1,6 +1,7 @@
 //! Export, import and another catalog, on a store in memory.
 
 mod at_limits;
+mod resolved;
 
 use std::time::Duration;
 
