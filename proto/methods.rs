@@ -97,6 +97,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(writes, 30);
+        assert_eq!(writes, 39);
     }
 }

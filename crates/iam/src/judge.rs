@@ -8,11 +8,14 @@
 //! The order is part of the contract: a caller that lacks the capability learns nothing of what exists. Nor does it
 //! cost more than to read its request: patterns are compiled after the capability.
 
+mod account_associations;
 mod bindings;
 mod fields;
 mod group_invites;
+mod group_role_mappings;
 mod groups;
 mod identities;
+mod identity_providers;
 mod pull_tokens;
 mod resources;
 mod roles;
@@ -74,6 +77,23 @@ pub fn judge(
         Operation::CreateResource(one) => resources::create(&access, one, context),
         Operation::UpdateResource(one) => resources::update(&access, one, context),
         Operation::DeleteResource(one) => resources::delete(&access, one),
+        Operation::CreateIdentityProvider(one) => identity_providers::create(&access, one, context),
+        Operation::UpdateIdentityProvider(one) => identity_providers::update(&access, one, context),
+        Operation::DeleteIdentityProvider(one) => identity_providers::delete(&access, one),
+        Operation::CreateGroupRoleMapping(one) => {
+            group_role_mappings::create(&access, one, context)
+        }
+        Operation::UpdateGroupRoleMapping(one) => {
+            group_role_mappings::update(&access, one, context)
+        }
+        Operation::DeleteGroupRoleMapping(one) => group_role_mappings::delete(&access, one),
+        Operation::CreateAccountAssociation(one) => {
+            account_associations::create(&access, one, context)
+        }
+        Operation::UpdateAccountAssociation(one) => {
+            account_associations::update(&access, one, context)
+        }
+        Operation::DeleteAccountAssociation(one) => account_associations::delete(&access, one),
     }?;
     access.keep_owner(&outcome.objects)?;
     Ok(outcome)

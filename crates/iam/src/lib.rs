@@ -36,15 +36,20 @@ pub use authentication::{
 };
 pub use judge::judge;
 pub use object::{
-    Group, GroupInvite, Identity, Incarnation, Kind, Meta, Object, PULL_TOKEN, Resource, Role,
-    RoleBinding, Subscription, USER, check_email, check_event_type, check_sink,
+    AccountAssociation, Accounts, Aws, Azure, Github, Google, Group, GroupInvite, GroupRoleMapping,
+    Identity, IdentityProvider, Incarnation, Kind, Meta, Object, Oidc, PULL_TOKEN, Reference,
+    Resource, Role, RoleBinding, Subscription, USER, check_email, check_event_type,
+    check_external_group, check_issuer, check_sink,
 };
 pub use operation::{
-    AcceptGroupInvite, Actor, BatchCreateRoleBindings, BatchDeleteRoleBindings, Context,
-    CreateGroup, CreateGroupInvite, CreateIdentity, CreatePullToken, CreateResource, CreateRole,
-    CreateRoleBinding, CreateSubscription, Delete, IdentityUpdate, NewRoleBinding, ObjectChange,
-    Operation, Outcome, PullToken, RemoveMember, Response, SetSubscriptionState, SubscriptionState,
-    UpdateGroup, UpdateGroupInvite, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
+    AcceptGroupInvite, AccountAssociationUpdate, Actor, BatchCreateRoleBindings,
+    BatchDeleteRoleBindings, Context, CreateAccountAssociation, CreateGroup, CreateGroupInvite,
+    CreateGroupRoleMapping, CreateIdentity, CreateIdentityProvider, CreatePullToken,
+    CreateResource, CreateRole, CreateRoleBinding, CreateSubscription, Delete,
+    IdentityProviderUpdate, IdentityUpdate, NewRoleBinding, ObjectChange, Operation, Outcome,
+    PullToken, RemoveMember, Response, SetSubscriptionState, SubscriptionState,
+    UpdateAccountAssociation, UpdateGroup, UpdateGroupInvite, UpdateGroupRoleMapping,
+    UpdateIdentity, UpdateIdentityProvider, UpdateResource, UpdateRole, UpdateRoleBinding,
     UpdateSubscription,
 };
 pub use read::{Reader, Shown};

@@ -82,3 +82,28 @@ pub const WHO_COULD_EXAMINED_MAX: usize = 1_000;
 /// Most scopes for which what an actor holds is remembered, within one operation or one page of a list. Then it is computed
 /// anew.
 pub const HELD_SCOPES_MAX: usize = 1_000;
+
+/// Most audiences of an identity provider.
+pub const AUDIENCES_MAX: usize = 32;
+
+/// Most bytes of the name of a group of an identity provider. Distinguished names of directories are some hundreds long.
+pub const EXTERNAL_GROUP_BYTES_MAX: usize = 1_024;
+
+/// Most mappings of one identity provider: all of them are read when one is added, and when the provider changes.
+pub const MAPPINGS_MAX: usize = 2_000;
+
+/// Most identities that are judged when an identity provider is made, changed or deleted: those of its organization that name
+/// its issuer, and those that name issuers by a pattern. With more of them only the operator may.
+pub const RESOLVED_MAX: usize = 100_000;
+
+/// Most patterns of issuers that are compiled for that. Further ones count as if they matched.
+pub const ISSUER_PATTERNS_MAX: usize = 64;
+
+/// Most applications of an account association's Azure tenant.
+pub const CLIENT_IDS_MAX: usize = 100;
+
+/// Most installations at GitHub of an account association.
+pub const INSTALLATIONS_MAX: usize = 100;
+
+/// Most services of an account association.
+pub const SERVICES_MAX: usize = 100;

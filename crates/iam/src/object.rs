@@ -1,9 +1,13 @@
-//! The objects of the management plane: groups, roles, role bindings, identities, resources and group invites, whole.
+//! The objects of the management plane, whole: groups, roles, role bindings, identities, resources, group invites, identity
+//! providers with their mappings, and account associations.
 //!
 //! The engine keeps of them what decides a question. The rest (descriptions, times, how an identity proves who it
-//! is, and all of an invite) is read from the store. An object's `id` is its path, unique across all kinds.
+//! is, and all of the kinds in [`Kind::BESIDE`]) is read from the store. An object's `id` is its path, unique across all kinds
+//! but account associations, which have the path of their group.
 
+mod account_association;
 mod group_invite;
+mod identity_provider;
 mod subscription;
 
 use std::fmt;
@@ -13,9 +17,14 @@ use capstan_engine::{
     Timestamp,
 };
 
-use crate::Authentication;
+use crate::{Authentication, ClaimMatch, Match, StaticKeys};
 
+pub(crate) use account_association::check_services;
+pub use account_association::{AccountAssociation, Accounts, Aws, Azure, Github, Google};
 pub use group_invite::{GroupInvite, check_email};
+pub use identity_provider::{
+    GroupRoleMapping, IdentityProvider, Oidc, check_external_group, check_issuer,
+};
 pub use subscription::{Subscription, check_event_type, check_sink};
 
 /// The type of an identity that `PullTokenService` makes, and nothing else.
@@ -171,11 +180,17 @@ pub enum Kind {
     GroupInvite,
     /// [`Subscription`].
     Subscription,
+    /// [`IdentityProvider`].
+    IdentityProvider,
+    /// [`GroupRoleMapping`].
+    GroupRoleMapping,
+    /// [`AccountAssociation`].
+    AccountAssociation,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::Group,
         Self::Role,
         Self::RoleBinding,
@@ -183,10 +198,25 @@ impl Kind {
         Self::Resource,
         Self::GroupInvite,
         Self::Subscription,
+        Self::IdentityProvider,
+        Self::GroupRoleMapping,
+        Self::AccountAssociation,
     ];
 
     /// The kinds that decide no question: the engine does not know their objects.
-    pub const BESIDE: [Self; 2] = [Self::GroupInvite, Self::Subscription];
+    pub const BESIDE: [Self; 5] = [
+        Self::GroupInvite,
+        Self::Subscription,
+        Self::IdentityProvider,
+        Self::GroupRoleMapping,
+        Self::AccountAssociation,
+    ];
+
+    /// Whether its objects have paths that nothing else has. An account association has that of its group.
+    #[must_use]
+    pub const fn has_own_path(self) -> bool {
+        !matches!(self, Self::AccountAssociation)
+    }
 
     /// Its name in events and audit records.
     #[must_use]
@@ -199,6 +229,9 @@ impl Kind {
             Self::Resource => "resource",
             Self::GroupInvite => "group_invite",
             Self::Subscription => "subscription",
+            Self::IdentityProvider => "identity_provider",
+            Self::GroupRoleMapping => "group_role_mapping",
+            Self::AccountAssociation => "account_association",
         }
     }
 }
@@ -226,6 +259,12 @@ pub enum Object {
     GroupInvite(GroupInvite),
     /// A subscription.
     Subscription(Subscription),
+    /// An identity provider.
+    IdentityProvider(IdentityProvider),
+    /// A group of a provider whose members have a role.
+    GroupRoleMapping(GroupRoleMapping),
+    /// Accounts of a group elsewhere.
+    AccountAssociation(AccountAssociation),
 }
 
 impl Object {
@@ -240,6 +279,9 @@ impl Object {
             Self::Resource(_) => Kind::Resource,
             Self::GroupInvite(_) => Kind::GroupInvite,
             Self::Subscription(_) => Kind::Subscription,
+            Self::IdentityProvider(_) => Kind::IdentityProvider,
+            Self::GroupRoleMapping(_) => Kind::GroupRoleMapping,
+            Self::AccountAssociation(_) => Kind::AccountAssociation,
         }
     }
 
@@ -254,6 +296,9 @@ impl Object {
             Self::Resource(one) => &one.id,
             Self::GroupInvite(one) => &one.id,
             Self::Subscription(one) => &one.id,
+            Self::IdentityProvider(one) => &one.id,
+            Self::GroupRoleMapping(one) => &one.id,
+            Self::AccountAssociation(one) => &one.id,
         }
     }
 
@@ -268,6 +313,9 @@ impl Object {
             Self::Resource(one) => &one.meta,
             Self::GroupInvite(one) => &one.meta,
             Self::Subscription(one) => &one.meta,
+            Self::IdentityProvider(one) => &one.meta,
+            Self::GroupRoleMapping(one) => &one.meta,
+            Self::AccountAssociation(one) => &one.meta,
         }
     }
 
@@ -282,6 +330,9 @@ impl Object {
             Self::Resource(one) => &mut one.meta,
             Self::GroupInvite(one) => &mut one.meta,
             Self::Subscription(one) => &mut one.meta,
+            Self::IdentityProvider(one) => &mut one.meta,
+            Self::GroupRoleMapping(one) => &mut one.meta,
+            Self::AccountAssociation(one) => &mut one.meta,
         }
     }
 }
@@ -292,14 +343,64 @@ impl Object {
     pub fn promises(&self) -> Option<&str> {
         match self {
             Self::GroupInvite(one) => Some(&one.role),
+            Self::IdentityProvider(one) => one.default_role.as_deref(),
+            Self::GroupRoleMapping(one) => Some(&one.role),
             Self::Group(_)
             | Self::Role(_)
             | Self::RoleBinding(_)
             | Self::Identity(_)
             | Self::Resource(_)
-            | Self::Subscription(_) => None,
+            | Self::Subscription(_)
+            | Self::AccountAssociation(_) => None,
         }
     }
+
+    /// What others look for to find it, apart from its path.
+    #[must_use]
+    pub fn reference(&self) -> Option<Reference<'_>> {
+        match self {
+            Self::Identity(one) if !one.is_root() => {
+                let organization = root_of(one.id.as_path());
+                Some(match one.authentication.as_ref()? {
+                    Authentication::ClaimMatch(ClaimMatch {
+                        issuer: Match::Pattern(_), ..
+                    }) => Reference::IssuerPattern { organization },
+                    Authentication::ClaimMatch(ClaimMatch {
+                        issuer: Match::Exact(issuer), ..
+                    })
+                    | Authentication::StaticKeys(StaticKeys { issuer, .. }) => {
+                        Reference::Issuer { organization, issuer }
+                    }
+                    Authentication::ClientCertificate(_) => return None,
+                })
+            }
+            Self::IdentityProvider(one) => Some(Reference::Issuer {
+                organization: one.organization(),
+                issuer: &one.oidc.issuer,
+            }),
+            Self::GroupRoleMapping(one) => Some(Reference::Scope(one.scope.as_path())),
+            _ => None,
+        }
+    }
+}
+
+/// What an object says of something that is looked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reference<'o> {
+    /// This issuer: an identity of the organization, or its provider.
+    Issuer {
+        /// The organization.
+        organization: Path<'o>,
+        /// `iss`, byte for byte.
+        issuer: &'o str,
+    },
+    /// Issuers that a pattern matches: an identity of the organization.
+    IssuerPattern {
+        /// The organization.
+        organization: Path<'o>,
+    },
+    /// A role at this group that is no role binding.
+    Scope(Path<'o>),
 }
 
 // === Engine facts ===
@@ -314,7 +415,11 @@ impl Object {
             Self::RoleBinding(one) => Change::CreateRoleBinding(one.fact()),
             Self::Identity(one) => Change::CreateIdentity(one.fact()),
             Self::Resource(one) => Change::CreateResource(one.fact()),
-            Self::GroupInvite(_) | Self::Subscription(_) => return None,
+            Self::GroupInvite(_)
+            | Self::Subscription(_)
+            | Self::IdentityProvider(_)
+            | Self::GroupRoleMapping(_)
+            | Self::AccountAssociation(_) => return None,
         })
     }
 
@@ -327,7 +432,11 @@ impl Object {
             Self::RoleBinding(one) => Change::UpdateRoleBinding(one.fact()),
             Self::Identity(one) => Change::UpdateIdentity(one.fact()),
             Self::Resource(one) => Change::UpdateResource(one.fact()),
-            Self::GroupInvite(_) | Self::Subscription(_) => return None,
+            Self::GroupInvite(_)
+            | Self::Subscription(_)
+            | Self::IdentityProvider(_)
+            | Self::GroupRoleMapping(_)
+            | Self::AccountAssociation(_) => return None,
         })
     }
 
@@ -341,7 +450,11 @@ impl Object {
             Self::RoleBinding(_) => Change::DeleteRoleBinding(id),
             Self::Identity(_) => Change::DeleteIdentity(id),
             Self::Resource(_) => Change::DeleteResource(id),
-            Self::GroupInvite(_) | Self::Subscription(_) => return None,
+            Self::GroupInvite(_)
+            | Self::Subscription(_)
+            | Self::IdentityProvider(_)
+            | Self::GroupRoleMapping(_)
+            | Self::AccountAssociation(_) => return None,
         })
     }
 }

@@ -3,13 +3,26 @@
 //! Texts are parsed to paths, times and values by whoever makes an operation; masks are resolved, too: a field of
 //! an update that is `None` stays as it is. Everything else is checked when the operation is judged.
 
+mod group_invite;
+mod resolved;
+mod subscription;
+
 use std::time::Duration;
 
 use capstan_engine::{Change, Condition, PathBuf, Properties, Timestamp};
 
+pub use self::group_invite::{AcceptGroupInvite, CreateGroupInvite, UpdateGroupInvite};
+pub use self::resolved::{
+    AccountAssociationUpdate, CreateAccountAssociation, CreateGroupRoleMapping,
+    CreateIdentityProvider, IdentityProviderUpdate, UpdateAccountAssociation,
+    UpdateGroupRoleMapping, UpdateIdentityProvider,
+};
+pub use self::subscription::{
+    CreateSubscription, SetSubscriptionState, SubscriptionState, UpdateSubscription,
+};
 use crate::{
-    Authentication, Group, GroupInvite, Identity, Kind, Object, Resource, Role, RoleBinding,
-    SecretHash, Subscription,
+    AccountAssociation, Authentication, Group, GroupInvite, GroupRoleMapping, Identity,
+    IdentityProvider, Kind, Object, Resource, Role, RoleBinding, SecretHash, Subscription,
 };
 
 /// Who asks.
@@ -123,6 +136,24 @@ pub enum Operation {
     UpdateResource(UpdateResource),
     /// Deletes a registered resource and the bindings at it.
     DeleteResource(Delete),
+    /// Makes an identity provider.
+    CreateIdentityProvider(CreateIdentityProvider),
+    /// Changes an identity provider: all but its issuer.
+    UpdateIdentityProvider(UpdateIdentityProvider),
+    /// Deletes an identity provider and its mappings.
+    DeleteIdentityProvider(Delete),
+    /// Gives a group of an identity provider a role.
+    CreateGroupRoleMapping(CreateGroupRoleMapping),
+    /// Changes the texts of a mapping.
+    UpdateGroupRoleMapping(UpdateGroupRoleMapping),
+    /// Deletes a mapping.
+    DeleteGroupRoleMapping(Delete),
+    /// Makes the account association of a group.
+    CreateAccountAssociation(CreateAccountAssociation),
+    /// Changes an account association.
+    UpdateAccountAssociation(UpdateAccountAssociation),
+    /// Deletes the account association of a group.
+    DeleteAccountAssociation(Delete),
 }
 
 /// Deletes an object.
@@ -338,115 +369,6 @@ pub struct CreatePullToken {
     pub secret: SecretHash,
 }
 
-/// See [`Operation::CreateGroupInvite`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateGroupInvite {
-    /// The group.
-    pub parent: PathBuf,
-    /// The path; one is made if there is none.
-    pub id: Option<PathBuf>,
-    /// Display name.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// A built-in role's name or a custom role's path.
-    pub role: Box<str>,
-    /// Who may accept it.
-    pub email: Option<String>,
-    /// Whether the first who accepts uses it up.
-    pub single_use: bool,
-    /// How long it can be accepted. Without one, [`INVITE_TTL`](crate::limits::INVITE_TTL).
-    pub ttl: Option<Duration>,
-    /// The hash of its code.
-    pub code: SecretHash,
-}
-
-/// See [`Operation::UpdateGroupInvite`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpdateGroupInvite {
-    /// The invite.
-    pub id: PathBuf,
-    /// Display name.
-    pub name: Option<String>,
-    /// What it is for.
-    pub description: Option<String>,
-    /// The role, which must be what it is.
-    pub role: Option<String>,
-    /// The address, which must be what it is.
-    pub email: Option<String>,
-    /// Whether it is used up, which must be what it is.
-    pub single_use: Option<bool>,
-    /// The etag that the object must have.
-    pub etag: Option<String>,
-}
-
-/// See [`Operation::AcceptGroupInvite`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AcceptGroupInvite {
-    /// The hash of the code; `None` if the text is no code at all.
-    pub code: Option<SecretHash>,
-}
-
-/// See [`Operation::CreateSubscription`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateSubscription {
-    /// The group.
-    pub parent: PathBuf,
-    /// The path; one is made if there is none.
-    pub id: Option<PathBuf>,
-    /// Display name.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// Where events are delivered.
-    pub sink: String,
-    /// Prefixes of types.
-    pub types: Vec<String>,
-    /// Whether it begins disabled.
-    pub disabled: bool,
-}
-
-/// See [`Operation::UpdateSubscription`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UpdateSubscription {
-    /// The subscription.
-    pub id: PathBuf,
-    /// Display name.
-    pub name: Option<String>,
-    /// What it is for.
-    pub description: Option<String>,
-    /// Where events are delivered.
-    pub sink: Option<String>,
-    /// Prefixes of types.
-    pub types: Option<Vec<String>>,
-    /// Whether nothing is delivered.
-    pub disabled: Option<bool>,
-    /// The etag that the object must have.
-    pub etag: Option<String>,
-}
-
-/// See [`Operation::SetSubscriptionState`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SetSubscriptionState {
-    /// The subscription.
-    pub id: PathBuf,
-    /// The create revision that it must have.
-    pub created: u64,
-    /// The sink that it must have.
-    pub sink: String,
-    /// What is known.
-    pub state: SubscriptionState,
-}
-
-/// What is known of a sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SubscriptionState {
-    /// It wants events.
-    Consented,
-    /// Nothing can be delivered, for this reason.
-    Disabled(String),
-}
-
 /// See [`Operation::CreateResource`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CreateResource {
@@ -517,6 +439,21 @@ impl Operation {
             Self::CreateResource(_) => "ResourceService/CreateResource",
             Self::UpdateResource(_) => "ResourceService/UpdateResource",
             Self::DeleteResource(_) => "ResourceService/DeleteResource",
+            Self::CreateIdentityProvider(_) => "IdentityProviderService/CreateIdentityProvider",
+            Self::UpdateIdentityProvider(_) => "IdentityProviderService/UpdateIdentityProvider",
+            Self::DeleteIdentityProvider(_) => "IdentityProviderService/DeleteIdentityProvider",
+            Self::CreateGroupRoleMapping(_) => "GroupRoleMappingService/CreateGroupRoleMapping",
+            Self::UpdateGroupRoleMapping(_) => "GroupRoleMappingService/UpdateGroupRoleMapping",
+            Self::DeleteGroupRoleMapping(_) => "GroupRoleMappingService/DeleteGroupRoleMapping",
+            Self::CreateAccountAssociation(_) => {
+                "AccountAssociationService/CreateAccountAssociation"
+            }
+            Self::UpdateAccountAssociation(_) => {
+                "AccountAssociationService/UpdateAccountAssociation"
+            }
+            Self::DeleteAccountAssociation(_) => {
+                "AccountAssociationService/DeleteAccountAssociation"
+            }
         }
     }
 
@@ -531,6 +468,9 @@ impl Operation {
             Self::CreateSubscription(_) => Some(Kind::Subscription),
             Self::CreateIdentity(_) | Self::CreatePullToken(_) => Some(Kind::Identity),
             Self::CreateResource(_) => Some(Kind::Resource),
+            Self::CreateIdentityProvider(_) => Some(Kind::IdentityProvider),
+            Self::CreateGroupRoleMapping(_) => Some(Kind::GroupRoleMapping),
+            Self::CreateAccountAssociation(_) => Some(Kind::AccountAssociation),
             _ => None,
         }
     }
@@ -560,6 +500,12 @@ impl Operation {
             Self::SetSubscriptionState(one) => Some(&one.id),
             Self::CreateResource(one) => one.id.as_ref().or(one.parent.as_ref()),
             Self::UpdateResource(one) => Some(&one.id),
+            Self::CreateIdentityProvider(one) => one.id.as_ref().or(Some(&one.parent)),
+            Self::UpdateIdentityProvider(one) => Some(&one.id),
+            Self::CreateGroupRoleMapping(one) => one.id.as_ref().or(Some(&one.parent)),
+            Self::UpdateGroupRoleMapping(one) => Some(&one.id),
+            Self::CreateAccountAssociation(one) => Some(&one.parent),
+            Self::UpdateAccountAssociation(one) => Some(&one.id),
             Self::DeleteGroup(one)
             | Self::DeleteRole(one)
             | Self::DeleteRoleBinding(one)
@@ -567,7 +513,10 @@ impl Operation {
             | Self::RevokePullToken(one)
             | Self::DeleteGroupInvite(one)
             | Self::DeleteSubscription(one)
-            | Self::DeleteResource(one) => Some(&one.id),
+            | Self::DeleteResource(one)
+            | Self::DeleteIdentityProvider(one)
+            | Self::DeleteGroupRoleMapping(one)
+            | Self::DeleteAccountAssociation(one) => Some(&one.id),
         }
     }
 }
@@ -639,4 +588,10 @@ pub enum Response {
     Subscription(Subscription),
     /// Nothing but the revision.
     Deleted,
+    /// The identity provider as it is now.
+    IdentityProvider(IdentityProvider),
+    /// The mapping as it is now.
+    GroupRoleMapping(GroupRoleMapping),
+    /// The account association as it is now.
+    AccountAssociation(AccountAssociation),
 }

@@ -73,7 +73,7 @@ impl<'s> Reader<'s> {
         }
         // Otherwise the refusal says no more than the path does.
         let scope = match (&found, kind) {
-            (_, Kind::Group) => id,
+            (_, Kind::Group | Kind::AccountAssociation) => id,
             (Some(Object::RoleBinding(binding)), _) => binding.scope.as_path(),
             _ => parent_or_self(id),
         };
@@ -127,6 +127,15 @@ impl<'s> Reader<'s> {
             }
             Object::GroupInvite(invite) => holds("group_invites.list", invite.group()),
             Object::Subscription(one) => holds("subscriptions.list", one.group()),
+            Object::IdentityProvider(provider) => {
+                holds("identity_providers.list", provider.organization())
+            }
+            Object::GroupRoleMapping(mapping) => {
+                holds("identity_providers.list", mapping.provider())
+            }
+            Object::AccountAssociation(association) => {
+                holds("account_associations.list", association.id.as_path())
+            }
         };
         if is_seen { shown(false, object.clone()) } else { Ok(None) }
     }
@@ -192,6 +201,8 @@ const fn list_capability(kind: Kind) -> &'static str {
         Kind::Identity => "identity.list",
         Kind::GroupInvite => "group_invites.list",
         Kind::Subscription => "subscriptions.list",
+        Kind::IdentityProvider | Kind::GroupRoleMapping => "identity_providers.list",
+        Kind::AccountAssociation => "account_associations.list",
     }
 }
 

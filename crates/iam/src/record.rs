@@ -1,8 +1,8 @@
 //! Objects as the store keeps them: a key and a value each.
 //!
 //! ```text
-//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource, v invite,
-//!         w subscription   then the path
+//! key:    kind, 1 byte: g group, r role, i identity, b role binding, s resource, v invite, w subscription,
+//!         e identity provider, y group role mapping, x account association   then the path
 //! value:  a protobuf message of this file, without the path
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! was there. A test keeps bytes of this version.
 
 mod messages;
+mod resolved;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -21,13 +22,15 @@ use capstan_engine::{
     AttributeCategory, Condition, Path, PathBuf, Properties, Timestamp, Value as EngineValue,
 };
 use prost::Message as _;
+use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 use self::messages::*;
+use self::resolved::*;
 use crate::object::parent_or_self;
 use crate::{
     Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Incarnation, Kind,
-    Match, Meta, Object, Resource, Role, RoleBinding, StaticKeys, Subscription,
+    Match, Meta, Object, Reference, Resource, Role, RoleBinding, StaticKeys, Subscription,
 };
 
 /// First bytes of keys that hold no object.
@@ -50,6 +53,8 @@ pub mod prefix {
     pub const PROMISE: u8 = b'p';
     /// Where the delivery of subscriptions is.
     pub const POSITION: u8 = b'd';
+    /// Objects that refer to an issuer or a scope, by that.
+    pub const REFERENCE: u8 = b'n';
 }
 
 /// What is not the record of an object.
@@ -79,6 +84,9 @@ const fn prefix_of(kind: Kind) -> u8 {
         Kind::Resource => b's',
         Kind::GroupInvite => b'v',
         Kind::Subscription => b'w',
+        Kind::IdentityProvider => b'e',
+        Kind::GroupRoleMapping => b'y',
+        Kind::AccountAssociation => b'x',
     }
 }
 
@@ -182,6 +190,50 @@ pub fn promises_of(role: &str) -> KeyRange {
     KeyRange { start, end }
 }
 
+/// The key that says that an object has a reference: the reference, and the key of the object. It has no value.
+///
+/// ```text
+/// n = SHA-256 of organization, NUL byte, issuer: 32 bytes   object
+/// n ~ organization, NUL byte                                object: a pattern of issuers
+/// n @ scope, NUL byte                                       object
+/// ```
+#[must_use]
+pub fn reference_key(to: &Reference<'_>, object: &[u8]) -> Vec<u8> {
+    [&*start_of(to), object].concat()
+}
+
+fn start_of(to: &Reference<'_>) -> Vec<u8> {
+    let named = |kind: u8, path: Path<'_>| {
+        [&[prefix::REFERENCE, kind], path.as_str().as_bytes(), &[0]].concat()
+    };
+    match to {
+        // An issuer may be longer than a key.
+        Reference::Issuer { organization, issuer } => {
+            let mut hash = Sha256::new_with_prefix(organization.as_str());
+            hash.update([0]);
+            hash.update(issuer);
+            [&[prefix::REFERENCE, b'='][..], &hash.finalize()].concat()
+        }
+        Reference::IssuerPattern { organization } => named(b'~', *organization),
+        Reference::Scope(scope) => named(b'@', *scope),
+    }
+}
+
+/// The range of the keys that have a reference.
+#[must_use]
+pub fn references_to(to: &Reference<'_>) -> KeyRange {
+    let start = start_of(to);
+    // No key of an object begins with this byte.
+    let end = [&*start, &[0xff]].concat();
+    KeyRange { start, end }
+}
+
+/// The object of a key that says that it has this reference.
+#[must_use]
+pub fn referring_object(to: &Reference<'_>, key: &[u8]) -> Option<(Kind, PathBuf)> {
+    parse_key(key.strip_prefix(&*start_of(to))?)
+}
+
 // === Encoding ===
 
 /// The value of an object.
@@ -212,6 +264,9 @@ pub fn encode(object: &Object) -> Vec<u8> {
         }
         Object::GroupInvite(invite) => encode_invite(invite).encode_to_vec(),
         Object::Subscription(one) => encode_subscription(one).encode_to_vec(),
+        Object::IdentityProvider(provider) => encode_provider(provider).encode_to_vec(),
+        Object::GroupRoleMapping(mapping) => encode_mapping(mapping).encode_to_vec(),
+        Object::AccountAssociation(one) => encode_association(one).encode_to_vec(),
     }
 }
 
@@ -404,6 +459,15 @@ fn decode_value(kind: Kind, id: PathBuf, value: &[u8]) -> Result<Object, Problem
                 creator: decode_creator(record.creator, record.creator_created)?,
                 meta: decode_meta(meta)?,
             })
+        }
+        Kind::IdentityProvider => {
+            Object::IdentityProvider(decode_provider(id, ProviderRecord::decode(value)?)?)
+        }
+        Kind::GroupRoleMapping => {
+            Object::GroupRoleMapping(decode_mapping(id, MappingRecord::decode(value)?)?)
+        }
+        Kind::AccountAssociation => {
+            Object::AccountAssociation(decode_association(id, AssociationRecord::decode(value)?)?)
         }
     })
 }

@@ -95,6 +95,13 @@ pub enum Cause {
         /// Whether it is the same binding.
         same_binding: bool,
     },
+    /// Something that there can be once is there.
+    Duplicate {
+        /// What has it.
+        id: PathBuf,
+        /// What there can be once.
+        what: &'static str,
+    },
     /// There is something below the group.
     NotEmpty {
         /// The group.
@@ -169,7 +176,7 @@ impl Cause {
             | Self::OperatorOnly { .. }
             | Self::DurationExceeded { .. } => Code::PermissionDenied,
             Self::InvalidField { .. } => Code::InvalidArgument,
-            Self::AlreadyExists { .. } => Code::AlreadyExists,
+            Self::AlreadyExists { .. } | Self::Duplicate { .. } => Code::AlreadyExists,
             Self::NotEmpty { .. }
             | Self::RoleInUse { .. }
             | Self::BuiltIn { .. }
@@ -184,7 +191,7 @@ impl Cause {
     #[must_use]
     pub const fn reason(&self) -> Option<&'static str> {
         Some(match self {
-            Self::NotFound | Self::AlreadyExists { .. } => return None,
+            Self::NotFound | Self::AlreadyExists { .. } | Self::Duplicate { .. } => return None,
             Self::AuthnFailed => "AUTHN_FAILED",
             Self::MissingCapability { .. } => "MISSING_CAPABILITY",
             Self::OperatorOnly { .. } => "OPERATOR_ONLY",
@@ -302,14 +309,20 @@ impl fmt::Display for Text<'_> {
                 )?;
             }
             Cause::AlreadyExists { id, same_binding: false } => write!(f, "`{id}` exists already")?,
+            Cause::Duplicate { id, what } => write!(f, "`{id}` has {what} already")?,
             Cause::NotEmpty { id, contents } => {
+                let article = if contents.as_str().starts_with('i') { "an" } else { "a" };
                 write!(
                     f,
-                    "`{id}` is not empty, delete what is below it first: there is a {contents}"
+                    "`{id}` is not empty, delete what is below it first: there is {article} {contents}"
                 )?;
             }
             Cause::RoleInUse { id } => {
-                write!(f, "role `{id}` is still in use, delete its role bindings and invites first")?;
+                write!(
+                    f,
+                    "role `{id}` is still in use, delete its role bindings, invites and group role mappings first, and let no \
+                     identity provider have it as default role"
+                )?;
             }
             Cause::BuiltIn { id } => {
                 write!(

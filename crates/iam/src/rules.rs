@@ -12,6 +12,7 @@ pub(crate) mod control;
 pub(crate) mod grant;
 mod owner;
 mod references;
+mod resolve;
 mod take;
 
 use std::fmt;
@@ -35,6 +36,8 @@ pub enum Rule {
     PullToken,
     /// R8: changing how an identity authenticates, or properties that conditions test.
     CredentialChange,
+    /// R9: identity providers, their mappings and account associations.
+    IdentityProvider,
     /// R11: an organization keeps an owner.
     LastOwner,
     /// R12: the operator makes organizations, with an owner.
@@ -55,7 +58,7 @@ pub enum Rule {
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Grant,
         Self::RoleCreate,
         Self::RoleUpdate,
@@ -64,6 +67,7 @@ impl Rule {
         Self::Invite,
         Self::PullToken,
         Self::CredentialChange,
+        Self::IdentityProvider,
         Self::LastOwner,
         Self::Organization,
         Self::AcrossOrganizations,
@@ -86,6 +90,7 @@ impl Rule {
             Self::Invite => "R6",
             Self::PullToken => "R7",
             Self::CredentialChange => "R8",
+            Self::IdentityProvider => "R9",
             Self::LastOwner => "R11",
             Self::Organization => "R12",
             Self::AcrossOrganizations => "R13",
@@ -117,6 +122,10 @@ impl Rule {
             }
             Self::CredentialChange => {
                 "who changes how an identity authenticates, or properties that conditions test, holds what they give"
+            }
+            Self::IdentityProvider => {
+                "who decides whom an identity provider, a mapping or an account association resolves to holds all that these \
+                 have"
             }
             Self::LastOwner => "an organization keeps an owner",
             Self::Organization => "organizations are made by the operator, each with an owner",

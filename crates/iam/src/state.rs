@@ -1,9 +1,9 @@
 //! What operations are judged on: the engine's snapshot, and whole objects.
 
-use capstan_engine::{Path, Snapshot};
+use capstan_engine::{Path, PathBuf, Snapshot};
 use thiserror::Error;
 
-use crate::{InviteCode, Kind, Object, SecretHash};
+use crate::{InviteCode, Kind, Object, Reference, SecretHash};
 
 /// The objects could not be read, so nothing is judged.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -46,6 +46,18 @@ pub trait Objects {
     /// As [`Self::get`].
     fn is_promised(&self, role: &str) -> Result<bool, ObjectsError>;
 
+    /// Calls `each` with the kinds and paths of the objects that have this reference (see [`Object::reference`]), in an order
+    /// that is always the same, until it returns false.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::get`].
+    fn referring(
+        &self,
+        to: &Reference<'_>,
+        each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+    ) -> Result<(), ObjectsError>;
+
     /// Whether the path names an object that the engine does not know.
     ///
     /// # Errors
@@ -56,7 +68,7 @@ pub trait Objects {
         if id.parent().is_none() {
             return Ok(false);
         }
-        for kind in Kind::BESIDE {
+        for kind in Kind::BESIDE.into_iter().filter(|kind| kind.has_own_path()) {
             if self.get(kind, id)?.is_some() {
                 return Ok(true);
             }

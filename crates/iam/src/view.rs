@@ -3,7 +3,8 @@
 use capstan_engine::{Path, PathBuf, Snapshot};
 
 use crate::{
-    Group, GroupInvite, Identity, Kind, Object, ObjectsError, Resource, Role, State, Subscription,
+    AccountAssociation, Group, GroupInvite, GroupRoleMapping, Identity, IdentityProvider, Kind,
+    Object, ObjectsError, Resource, Role, State, Subscription,
 };
 
 /// A state, with the reads that the rules share.
@@ -75,6 +76,33 @@ impl<'s> View<'s> {
         }
     }
 
+    pub(crate) fn provider(&self, id: Path<'_>) -> Result<Option<IdentityProvider>, ObjectsError> {
+        match self.get(Kind::IdentityProvider, id)? {
+            Some(Object::IdentityProvider(found)) => Ok(Some(found)),
+            Some(_) => Err(other_kind(id)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn mapping(&self, id: Path<'_>) -> Result<Option<GroupRoleMapping>, ObjectsError> {
+        match self.get(Kind::GroupRoleMapping, id)? {
+            Some(Object::GroupRoleMapping(found)) => Ok(Some(found)),
+            Some(_) => Err(other_kind(id)),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn association(
+        &self,
+        id: Path<'_>,
+    ) -> Result<Option<AccountAssociation>, ObjectsError> {
+        match self.get(Kind::AccountAssociation, id)? {
+            Some(Object::AccountAssociation(found)) => Ok(Some(found)),
+            Some(_) => Err(other_kind(id)),
+            None => Ok(None),
+        }
+    }
+
     pub(crate) fn is_group(&self, id: Path<'_>) -> bool {
         self.snapshot().is_group(id)
     }
@@ -99,16 +127,22 @@ impl<'s> View<'s> {
 
     /// The first kind of object below a group that keeps it from being deleted.
     pub(crate) fn contents(&self, group: Path<'_>) -> Result<Option<Kind>, ObjectsError> {
-        if self.snapshot().scope_state(group).is_none_or(|state| state.children == 0) {
-            return Ok(None);
-        }
-        for kind in [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource] {
+        let has = |kind| {
             let mut found = false;
             self.0.objects.below(kind, Some(group), &mut |object| {
                 found = object.id().as_path() != group;
                 !found
             })?;
-            if found {
+            Ok::<_, ObjectsError>(found)
+        };
+        if self.snapshot().scope_state(group).is_none_or(|state| state.children == 0) {
+            // The index does not know providers, which only organizations have.
+            let is_root = group.parent().is_none();
+            let has_provider = is_root && has(Kind::IdentityProvider)?;
+            return Ok(has_provider.then_some(Kind::IdentityProvider));
+        }
+        for kind in [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource] {
+            if has(kind)? {
                 return Ok(Some(kind));
             }
         }

@@ -59,6 +59,9 @@ pub enum RequestError {
     /// It is not there, or the caller may not see it. One text for both.
     #[error("not found")]
     NotFound,
+    /// It is in the schema and not implemented: what, and what is.
+    #[error("{0}")]
+    Unimplemented(&'static str),
     /// A policy file is served, which nobody changes through the server.
     #[error("the policy is a file: change the file, or serve a store with --data")]
     ReadOnly,

@@ -400,6 +400,9 @@ pub const AUDIT_RECORDS_MAX: u64 = 10_000_000;
 /// Audit records beyond that number that one commit deletes.
 pub const AUDIT_PRUNED_MAX: usize = 1_024;
 
+/// References that a start writes at once into a store of an earlier version.
+pub(crate) const REFERENCES_AT_ONCE: usize = 100_000;
+
 /// Quotas of organizations and of callers. The operator has none but that of objects of an organization.
 #[derive(Clone, Copy, Debug)]
 pub struct Quotas {

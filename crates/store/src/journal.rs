@@ -48,7 +48,7 @@ pub struct Batch {
     /// So of a key that is ever used here, the state does not follow from the history, even if transactions use it,
     /// too. These are the audit records and the head of the audit log (a change is recorded in its transaction, a
     /// refusal here, and the retention deletes here), answers that are kept for retries (kept in the transaction,
-    /// forgotten here), and times of use. All other keys, those of objects above all, must never be used here: who
+    /// forgotten here), times of use, and what is derived from objects of an earlier version, once. All other keys, those of objects above all, must never be used here: who
     /// replays the history has them exactly.
     pub side: Vec<Op>,
 }

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use capstan_engine::{Catalog, Facts, Model, Path, PathBuf, Snapshot, Timestamp, Writer};
 use capstan_iam::{
     Actor, Context, InviteCode, JudgeError, Kind, Meta, Object, Objects, ObjectsError, Operation,
-    Outcome, Reader, Refusal, Response, Role, RoleBinding, RuleSet, SecretHash, State, judge,
+    Outcome, Reader, Reference, Refusal, Response, Role, RoleBinding, RuleSet, SecretHash, State,
+    judge,
 };
 
 pub use effective::{Bindings, Bits, bits, named, role_bits};
@@ -305,5 +306,19 @@ impl Objects for Managed {
 
     fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
         Ok(self.objects.values().any(|object| object.promises() == Some(role)))
+    }
+
+    fn referring(
+        &self,
+        to: &Reference<'_>,
+        each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+    ) -> Result<(), ObjectsError> {
+        let refers = |object: &&Object| object.reference() == Some(*to);
+        for object in self.objects.values().filter(refers) {
+            if !each(object.kind(), object.id().clone()) {
+                break;
+            }
+        }
+        Ok(())
     }
 }

@@ -9,6 +9,7 @@ mod faults;
 mod invites;
 mod methods;
 mod offline;
+mod resolved;
 mod tokens;
 mod visible;
 mod watch;

@@ -87,7 +87,7 @@ fn promise(
 }
 
 /// The create revision of a custom role.
-fn role_created(view: &View<'_>, role: &str) -> Result<Option<u64>, JudgeError> {
+pub(super) fn role_created(view: &View<'_>, role: &str) -> Result<Option<u64>, JudgeError> {
     let Some(path) = role.contains('/').then(|| Path::parse(role).ok()).flatten() else {
         return Ok(None);
     };

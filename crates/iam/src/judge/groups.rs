@@ -4,6 +4,7 @@ use capstan_engine::{self as engine, Path, PathBuf};
 
 use super::Effects;
 use super::fields::{check_etag, check_texts, new_path};
+use super::{account_associations, group_role_mappings};
 use crate::rules::access::Access;
 use crate::{
     Cause, Context, CreateGroup, Delete, Group, JudgeError, Kind, Meta, Object, Outcome, Refusal,
@@ -107,7 +108,8 @@ pub(super) fn update(
     Ok(effects.answer(Response::Group(after)))
 }
 
-/// Deletes a group that is empty. The bindings at it go with it, and so do invites and subscriptions, each judged as its own delete.
+/// Deletes a group that is empty. The bindings at it go with it, and so do invites, subscriptions, mappings to it and its account
+/// association, each judged as its own delete.
 pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, JudgeError> {
     let id = delete.id.as_path();
     access.require(&["groups.delete"], id)?;
@@ -119,6 +121,8 @@ pub(super) fn delete(access: &Access<'_>, delete: &Delete) -> Result<Outcome, Ju
     let mut effects = Effects::default();
     delete_bindings_at(access, &group.id, &mut effects)?;
     delete_beside(access, id, &mut effects)?;
+    group_role_mappings::delete_all_at(access, id, &mut effects)?;
+    account_associations::delete_of(access, id, &mut effects)?;
     effects.delete(Object::Group(group));
     Ok(effects.answer(Response::Deleted))
 }

@@ -4,6 +4,7 @@ use capstan_engine::{Path, PathBuf};
 
 use super::Effects;
 use super::fields::{check_etag, check_properties, check_texts, check_type, free, new_path};
+use super::identity_providers::check_keys;
 use super::pull_tokens::delete_bindings;
 use crate::rules::access::Access;
 use crate::rules::control::Control;
@@ -39,6 +40,7 @@ pub(super) fn create(
             if !access.view.is_group(parent) {
                 return Err(Refusal::not_found().into());
             }
+            check_keys(access, parent, new.authentication.as_ref())?;
             new_path(access, Kind::Identity, Some(parent), new.id.as_ref(), context)?
         }
     };
@@ -150,6 +152,9 @@ pub(super) fn update(
     };
     check_authentication(fields.authentication.as_ref().and_then(Option::as_ref), context)?;
     check_etag(update.etag.as_ref(), &before.meta, &before.id)?;
+    if let Some(parent) = parent {
+        check_keys(access, parent, fields.authentication.as_ref().and_then(Option::as_ref))?;
+    }
     if fields.kind.as_ref().is_some_and(|kind| *kind != before.kind) {
         return Err(Refusal::invalid("identity.type", "it cannot change").into());
     }

@@ -230,3 +230,116 @@ pub(super) struct SubscriptionRecord {
     #[prost(uint64, tag = "10")]
     pub(super) creator_created: u64,
 }
+
+/// An object with its create revision.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct IncarnationRecord {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(uint64, tag = "2")]
+    pub(super) created: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ProviderRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, optional, tag = "4")]
+    pub(super) default_role: Option<String>,
+    /// Absent for a built-in role.
+    #[prost(uint64, optional, tag = "5")]
+    pub(super) role_created: Option<u64>,
+    /// Absent for the operator.
+    #[prost(message, optional, tag = "6")]
+    pub(super) creator: Option<IncarnationRecord>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) oidc: Option<OidcRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct OidcRecord {
+    #[prost(string, tag = "1")]
+    pub(super) issuer: String,
+    #[prost(string, tag = "2")]
+    pub(super) client_id: String,
+    #[prost(string, repeated, tag = "3")]
+    pub(super) audiences: Vec<String>,
+    #[prost(string, optional, tag = "4")]
+    pub(super) jwks: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    pub(super) groups_claim: Option<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MappingRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(string, tag = "4")]
+    pub(super) external_group: String,
+    #[prost(string, tag = "5")]
+    pub(super) role: String,
+    /// Absent for a built-in role.
+    #[prost(uint64, optional, tag = "6")]
+    pub(super) role_created: Option<u64>,
+    #[prost(string, tag = "7")]
+    pub(super) scope: String,
+    /// Absent for the operator.
+    #[prost(message, optional, tag = "8")]
+    pub(super) creator: Option<IncarnationRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AssociationRecord {
+    #[prost(message, optional, tag = "1")]
+    pub(super) meta: Option<MetaRecord>,
+    #[prost(string, tag = "2")]
+    pub(super) name: String,
+    #[prost(string, tag = "3")]
+    pub(super) description: String,
+    #[prost(message, optional, tag = "4")]
+    pub(super) aws: Option<AwsRecord>,
+    #[prost(message, optional, tag = "5")]
+    pub(super) google: Option<GoogleRecord>,
+    #[prost(message, optional, tag = "6")]
+    pub(super) azure: Option<AzureRecord>,
+    #[prost(message, optional, tag = "7")]
+    pub(super) github: Option<GithubRecord>,
+    #[prost(btree_map = "string, message", tag = "8")]
+    pub(super) services: BTreeMap<String, IncarnationRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AwsRecord {
+    #[prost(string, tag = "1")]
+    pub(super) account: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GoogleRecord {
+    #[prost(string, tag = "1")]
+    pub(super) project_id: String,
+    #[prost(string, tag = "2")]
+    pub(super) project_number: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AzureRecord {
+    #[prost(string, tag = "1")]
+    pub(super) tenant_id: String,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) client_ids: Vec<String>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GithubRecord {
+    #[prost(btree_map = "string, uint64", tag = "1")]
+    pub(super) installations: BTreeMap<String, u64>,
+}

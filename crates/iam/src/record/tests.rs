@@ -1,6 +1,10 @@
 //! Records read back as they were written, and bytes of this version stay what they are.
 
 use super::*;
+use crate::{
+    AccountAssociation, Accounts, Aws, Azure, Github, Google, GroupRoleMapping, IdentityProvider,
+    Oidc,
+};
 
 fn meta() -> Meta {
     Meta {
@@ -141,7 +145,129 @@ fn objects() -> Vec<Object> {
             creator: None,
             meta: meta(),
         }),
+        provider(Some("acme/deployer"), Some("{\"keys\": []}")),
+        provider(None, None),
+        mapping(Some(Incarnation { id: path("alice"), created: 1 << 40 })),
+        mapping(None),
+        association(),
+        Object::AccountAssociation(AccountAssociation {
+            id: path("acme"),
+            name: String::new(),
+            description: String::new(),
+            accounts: Accounts::default(),
+            services: BTreeMap::new(),
+            meta: meta(),
+        }),
     ]
+}
+
+fn provider(default_role: Option<&str>, jwks: Option<&str>) -> Object {
+    let text = |text: &str| default_role.map(|_| text.to_owned());
+    Object::IdentityProvider(IdentityProvider {
+        id: path("acme/okta"),
+        name: "Okta".into(),
+        description: "d".into(),
+        oidc: Oidc {
+            issuer: "https://acme.okta.example".into(),
+            client_id: text("capstan").unwrap_or_default(),
+            audiences: text("a").into_iter().chain(text("b")).collect(),
+            jwks: jwks.map(ToOwned::to_owned),
+            groups_claim: text("groups"),
+        },
+        default_role: default_role.map(Into::into),
+        role_created: default_role.map(|_| 9),
+        creator: default_role.map(|_| Incarnation { id: path("alice"), created: 1 << 40 }),
+        meta: meta(),
+    })
+}
+
+fn mapping(creator: Option<Incarnation>) -> Object {
+    Object::GroupRoleMapping(GroupRoleMapping {
+        id: path("acme/okta/admins"),
+        name: "n".into(),
+        description: "d".into(),
+        external_group: "CN=Admins".into(),
+        role: "acme/deployer".into(),
+        role_created: creator.as_ref().map(|one| one.created),
+        scope: path("acme/x"),
+        creator,
+        meta: meta(),
+    })
+}
+
+fn association() -> Object {
+    let uuid = || "01234567-89ab-cdef-0123-456789abcdef".to_owned();
+    let installations = [("acme".to_owned(), u64::MAX), ("beta".into(), 1)].into();
+    let one = Incarnation { id: path("acme/ci"), created: 7 };
+    Object::AccountAssociation(AccountAssociation {
+        id: path("acme/x"),
+        name: "n".into(),
+        description: "d".into(),
+        accounts: Accounts {
+            aws: Some(Aws { account: "012345678901".into() }),
+            google: Some(Google { project_id: "acme-1".into(), project_number: "12".into() }),
+            azure: Some(Azure { tenant_id: uuid(), client_ids: vec![uuid()] }),
+            github: Some(Github { installations }),
+        },
+        services: [("INGESTER".to_owned(), one.clone()), ("x".into(), one)].into(),
+        meta: meta(),
+    })
+}
+
+/// Keys of one kind are those of no other, and none is that of something else.
+#[test]
+fn every_kind_has_a_first_byte_of_its_own() {
+    use prefix::*;
+    let others = [META, AUDIT, REQUEST, LAST_SEEN, CREDENTIAL, CREATOR, INVITE_CODE, PROMISE];
+    let mut all: Vec<u8> = others.into_iter().chain([REFERENCE, POSITION]).collect();
+    all.extend(Kind::ALL.map(prefix_of));
+    let count = all.len();
+    all.sort_unstable();
+    all.dedup();
+    assert_eq!(all.len(), count);
+}
+
+#[test]
+fn what_refers_to_something_is_one_range() {
+    let (acme, beta) = (path("acme"), path("beta"));
+    let issuer = |organization, issuer| Reference::Issuer { organization, issuer };
+    let longest = format!("https://{}", "x".repeat(2_040));
+    let all = [
+        issuer(acme.as_path(), "https://a"),
+        issuer(acme.as_path(), "https://ab"),
+        issuer(beta.as_path(), "https://a"),
+        issuer(acme.as_path(), &longest),
+        Reference::IssuerPattern { organization: acme.as_path() },
+        Reference::IssuerPattern { organization: beta.as_path() },
+        Reference::Scope(acme.as_path()),
+        Reference::Scope(beta.as_path()),
+    ];
+    let object = (Kind::Identity, path("acme/ci"));
+    let keys = all.map(|one| reference_key(&one, &key(object.0, object.1.as_path())));
+    for (at, to) in all.iter().enumerate() {
+        let range = references_to(to);
+        let (Bound::Included(start), Bound::Excluded(end)) = range.bounds() else { panic!() };
+        for (of, key) in keys.iter().enumerate() {
+            assert_eq!(start <= &**key && &**key < end, at == of, "{to:?} {of}");
+            assert_eq!(referring_object(to, key), (at == of).then(|| object.clone()));
+        }
+    }
+    assert!(keys.iter().all(|key| parse_key(key).is_none()));
+}
+
+#[test]
+fn what_an_object_refers_to() {
+    let all = objects();
+    let found: Vec<_> = all.iter().filter_map(Object::reference).collect();
+    let acme = path("acme");
+    let organization = acme.as_path();
+    let of = |issuer| Reference::Issuer { organization, issuer };
+    let scope = path("acme/x");
+    let scope = Reference::Scope(scope.as_path());
+    let okta = of("https://acme.okta.example");
+    let pattern = Reference::IssuerPattern { organization };
+    let ci = of("https://ci.example");
+    assert_eq!(found, [of("https://idp.example"), pattern, ci, okta, okta, scope, scope]);
 }
 
 #[test]
@@ -203,7 +329,7 @@ fn what_is_below_a_path_is_one_range() {
 fn what_is_no_record_is_refused() {
     let group = &objects()[0];
     let value = encode(group);
-    for key in [&b""[..], b"g", b"xacme", b"acme", b"g/acme", b"g\xff", b"maudit"] {
+    for key in [&b""[..], b"g", b"zacme", b"acme", b"g/acme", b"g\xff", b"maudit"] {
         assert!(matches!(decode(key, &value), Err(RecordError::Key(_))), "{key:?}");
     }
     let refused = |key: &[u8], value: &[u8]| match decode(key, value) {

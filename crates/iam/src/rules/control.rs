@@ -1,4 +1,4 @@
-//! R8 and R17 for identities: who controls an identity has all that it reaches. R8 for resources.
+//! R8, R9 and R17 for identities: who controls an identity has all that it reaches. R8 for resources.
 
 use capstan_engine::{AttributeCategory, Path, RoleBinding, Timestamp};
 
@@ -22,6 +22,10 @@ pub(crate) enum Control {
     Disable,
     /// It and its bindings are deleted.
     Delete,
+    /// A provider or an association resolves to it, without end.
+    Resolve,
+    /// A provider or an association resolves to it no more.
+    Unresolve,
 }
 
 const UPDATE: &str = "identity.update";
@@ -29,7 +33,7 @@ const CREATE_BINDING: &str = "role_bindings.create";
 const DELETE_BINDING: &str = "role_bindings.delete";
 
 impl Access<'_> {
-    /// R8 and R17: a change of an identity below `parent`, by an actor that has the method's own capability. Root
+    /// R8, R9 and R17: a change of an identity below `parent`, by an actor that has the method's own capability. Root
     /// identities are not judged by this: R13 leaves them to themselves and the operator.
     pub(crate) fn control(
         &self,
@@ -42,6 +46,7 @@ impl Access<'_> {
         }
         let (rule, takes) = match how {
             Control::Disable | Control::Delete => (Rule::Delete, true),
+            Control::Resolve | Control::Unresolve => (Rule::IdentityProvider, false),
             _ => (Rule::CredentialChange, false),
         };
         if takes && self.is(identity) {
@@ -93,8 +98,15 @@ impl Access<'_> {
                     self.within(&update, parent, binding.expires_at)?;
                 }
             }
+            Control::Resolve => {
+                for binding in bindings {
+                    let by = self.role_capabilities(&binding.role);
+                    self.within(&by, binding.scope.as_path(), None)?;
+                }
+            }
             // Taking away needs no bound.
-            Control::NoAuthentication | Control::Disable | Control::Delete => {}
+            Control::NoAuthentication | Control::Disable | Control::Delete | Control::Unresolve => {
+            }
         }
         Ok(())
     }

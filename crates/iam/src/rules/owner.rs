@@ -13,7 +13,8 @@ use capstan_engine::{CapabilitySet, Path, PathBuf};
 use crate::rights::nothing;
 use crate::rules::access::Access;
 use crate::{
-    Cause, Identity, JudgeError, Object, ObjectChange, ObjectsError, Refusal, RoleBinding, Rule,
+    Cause, Identity, JudgeError, Kind, Object, ObjectChange, ObjectsError, Refusal, RoleBinding,
+    Rule,
 };
 
 impl Access<'_> {
@@ -73,7 +74,8 @@ impl Access<'_> {
             }
         }
         let is_deleted = |root: &PathBuf| {
-            changes.iter().any(|change| change.id == *root && change.after.is_none())
+            let is_it = |change: &ObjectChange| change.kind == Kind::Group && change.id == *root;
+            changes.iter().any(|change| is_it(change) && change.after.is_none())
         };
         concerned.retain(|root| self.view.is_group(root.as_path()) && !is_deleted(root));
         concerned

@@ -26,7 +26,11 @@ impl Fact {
             Object::Identity(one) => Self::Identity(one.into()),
             Object::Resource(one) => Self::Resource(one.fact()),
             Object::RoleBinding(one) => Self::RoleBinding(one.into()),
-            Object::GroupInvite(_) | Object::Subscription(_) => return None,
+            Object::GroupInvite(_)
+            | Object::Subscription(_)
+            | Object::IdentityProvider(_)
+            | Object::GroupRoleMapping(_)
+            | Object::AccountAssociation(_) => return None,
         })
     }
 

@@ -34,7 +34,7 @@ use anyhow::{Context as _, anyhow};
 use capstan_engine::self_check;
 use capstan_iam::Meta;
 use capstan_policy::{Catalogs, Credentials, Policy};
-use capstan_store::{Head, Journal, MemoryStore, OpenError, RedbStore};
+use capstan_store::{Batch, Head, Journal, MemoryStore, Op, OpenError, RedbStore, View};
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
@@ -45,7 +45,7 @@ use super::reload::{Document, run_on_thread};
 use super::source::Source;
 use super::watched::WatchedFile;
 use crate::clock::Clock;
-use crate::limits::{Limits, SELF_CHECK_IDENTITIES};
+use crate::limits::{Limits, REFERENCES_AT_ONCE, SELF_CHECK_IDENTITIES};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 pub use catalog::StoredCatalog;
@@ -167,7 +167,8 @@ impl StoreFeed {
         let snapshot = outcome.as_ref().ok().map(|(loaded, _)| loaded.snapshot.clone());
         let took = took_before.saturating_add(started.elapsed());
         self.metrics.loaded(result, now, took, snapshot.as_ref());
-        let (load::Loaded { snapshot, quotas, tokens }, compared) = outcome?;
+        let (load::Loaded { snapshot, quotas, tokens, references }, compared) = outcome?;
+        let view = refer(&*journal, view, references).await?;
         tracing::info!(
             revision = snapshot.revision(),
             catalog = snapshot.catalog().name(),
@@ -190,6 +191,27 @@ impl StoreFeed {
             .spawn(move || runtime.block_on(writer.run(queue)))?;
         Ok(())
     }
+}
+
+/// Writes references that a store of an earlier version lacks. They are no change: no revision has them.
+async fn refer(
+    journal: &dyn Journal,
+    view: Arc<dyn View>,
+    mut missing: Vec<Op>,
+) -> anyhow::Result<Arc<dyn View>> {
+    if missing.is_empty() {
+        return Ok(view);
+    }
+    tracing::info!(
+        operations = missing.len(),
+        "the store is of an earlier version: writing references"
+    );
+    while !missing.is_empty() {
+        let rest = missing.split_off(missing.len().min(REFERENCES_AT_ONCE));
+        let side = std::mem::replace(&mut missing, rest);
+        journal.append(view.head(), Batch { transactions: vec![], side }).await?;
+    }
+    Ok(journal.view().await?)
 }
 
 /// A store in memory with the demo's policy.

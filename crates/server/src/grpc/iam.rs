@@ -10,6 +10,7 @@
 //!
 //! Read `service`, `services`, `reading`, `get` and `list`, then `fields`, `mask`, `filter`, `page` and `kinds`.
 
+mod account_association;
 mod audit;
 pub(crate) mod authenticated;
 mod fields;
@@ -17,7 +18,9 @@ mod filter;
 mod get;
 mod group;
 mod group_invite;
+mod group_role_mapping;
 mod identity;
+mod identity_provider;
 pub(crate) mod json;
 mod kinds;
 mod list;

@@ -27,6 +27,7 @@ impl RequestError {
             Self::AuthnFailed => Code::Unauthenticated,
             Self::NotFound => Code::NotFound,
             Self::Bug { .. } => Code::Internal,
+            Self::Unimplemented(_) => Code::Unimplemented,
             Self::NotReady
             | Self::Draining
             | Self::RevisionNotAvailable { .. }
@@ -62,7 +63,7 @@ impl RequestError {
         Some(match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::AuthnFailed => "AUTHN_FAILED",
-            Self::NotFound | Self::Bug { .. } => return None,
+            Self::NotFound | Self::Bug { .. } | Self::Unimplemented(_) => return None,
             Self::NotReady | Self::Draining => "NOT_READY",
             Self::RevisionNotAvailable { .. }
             | Self::PageTooOld { .. }

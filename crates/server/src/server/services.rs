@@ -11,9 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use capstan_proto::iam::v1::account_association_service_server::AccountAssociationServiceServer;
 use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
 use capstan_proto::iam::v1::group_invite_service_server::GroupInviteServiceServer;
+use capstan_proto::iam::v1::group_role_mapping_service_server::GroupRoleMappingServiceServer;
 use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
+use capstan_proto::iam::v1::identity_provider_service_server::IdentityProviderServiceServer;
 use capstan_proto::iam::v1::identity_service_server::IdentityServiceServer;
 use capstan_proto::iam::v1::policy_service_server::PolicyServiceServer;
 use capstan_proto::iam::v1::pull_token_service_server::PullTokenServiceServer;
@@ -260,6 +263,11 @@ impl Shared {
             ResourceServiceServer,
             PolicyServiceServer,
             AuditServiceServer
+        );
+        manage!(
+            IdentityProviderServiceServer,
+            GroupRoleMappingServiceServer,
+            AccountAssociationServiceServer
         );
         if config.reflection {
             let schema = || {

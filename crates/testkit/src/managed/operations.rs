@@ -2,6 +2,8 @@
 
 #![expect(clippy::expect_used, reason = "for tests only")]
 
+mod resolved;
+
 use std::time::Duration;
 
 use capstan_engine::{Condition, PathBuf, Properties, Timestamp, Value, parse_attribute};
@@ -11,6 +13,8 @@ use capstan_iam::{
     CreateRoleBinding, Delete, IdentityUpdate, NewRoleBinding, Operation, RemoveMember, SecretHash,
     StaticKeys, UpdateGroup, UpdateIdentity, UpdateResource, UpdateRole, UpdateRoleBinding,
 };
+
+pub use resolved::*;
 
 /// A path.
 ///

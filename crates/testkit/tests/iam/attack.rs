@@ -4,9 +4,10 @@
 //! later time. Rules that take nothing from the attacker when they are left out have a property of their own.
 
 pub(crate) mod draw;
+mod resolved;
 pub(crate) mod small;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use capstan_engine::{Path, Timestamp};
@@ -14,8 +15,17 @@ use capstan_iam::{Actor, Kind, Object, ObjectChange, Operation, Outcome, Rule};
 use capstan_testkit::managed::{Bindings, Bits, Managed, T0, after, bits, named, role_bits};
 
 /// Every kind whose management methods an attacker tries.
-pub(crate) const KINDS: [&str; 5] =
-    ["groups", "roles", "role_bindings", "identity", "group_invites"];
+pub(crate) const KINDS: [&str; 7] = [
+    "groups",
+    "roles",
+    "role_bindings",
+    "identity",
+    "group_invites",
+    "identity_providers",
+    "account_associations",
+];
+/// Issuers of providers and of claims that identities match.
+pub(crate) const ISSUERS: [&str; 2] = ["https://idp.example", "https://okta.example"];
 /// Times at which what can be done is compared: before any binding of a world ends, between, and after.
 pub(crate) const TIMES: [Timestamp; 3] = [T0, after(15), after(25)];
 /// The e-mail address of all identities of an attacker.
@@ -49,6 +59,10 @@ pub(crate) struct Attack<'w> {
     pub(crate) world: Managed,
     /// Those that it controls, with the time at which that ends.
     pub(crate) controlled: BTreeMap<String, Option<Timestamp>>,
+    /// Providers whose tokens it can make.
+    providers: BTreeSet<String>,
+    /// Roles that providers give its members, with their scopes. An identity of its own stands for each.
+    sessions: BTreeSet<(String, String)>,
     pub(crate) operations: Vec<(String, Operation)>,
     pub(crate) done: usize,
 }
@@ -56,7 +70,16 @@ pub(crate) struct Attack<'w> {
 impl<'w> Attack<'w> {
     pub(crate) fn new(before: &'w Managed, own: &'w [String]) -> Self {
         let controlled = own.iter().map(|id| (id.clone(), None)).collect();
-        Self { before, own, world: before.clone(), controlled, operations: vec![], done: 0 }
+        Self {
+            before,
+            own,
+            world: before.clone(),
+            controlled,
+            providers: BTreeSet::new(),
+            sessions: BTreeSet::new(),
+            operations: vec![],
+            done: 0,
+        }
     }
 
     /// Those that can ask now.
@@ -94,6 +117,7 @@ impl<'w> Attack<'w> {
             return Err(self.violation(what));
         }
         self.control(&outcome);
+        self.resolve(&outcome);
         self.gain().map_or(Ok(true), |what| Err(self.violation(what)))
     }
 
@@ -150,6 +174,7 @@ impl<'w> Attack<'w> {
 /// Properties of single operations.
 fn broken(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) -> Option<String> {
     structure(before, after, who, outcome)
+        .or_else(|| resolved::structure(after))
         .or_else(|| outcome.objects.iter().find_map(|change| taken(before, who, change)))
         .or_else(|| outcome.objects.iter().find_map(|change| role_content(before, who, change)))
 }
@@ -247,6 +272,13 @@ fn taken(before: &Managed, who: &str, change: &ObjectChange) -> Option<String> {
             let mut of = bindings.iter().filter(|(one, _)| one.identity == old.id);
             of.find_map(|(one, bits)| lacks(one.scope.as_str(), *bits))
         }
+        (Some(Object::GroupRoleMapping(old)), None) => {
+            lacks(old.scope.as_str(), role_bits(before, &old.role))
+        }
+        (Some(Object::IdentityProvider(old)), None) => old
+            .default_role
+            .as_ref()
+            .and_then(|role| lacks(old.organization().as_str(), role_bits(before, role))),
         _ => None,
     }
 }
@@ -269,7 +301,7 @@ fn role_content(before: &Managed, who: &str, change: &ObjectChange) -> Option<St
 }
 
 /// The rules whose absence an attack finds.
-pub(crate) const FOUND_BY_ATTACK: [Rule; 13] = [
+pub(crate) const FOUND_BY_ATTACK: [Rule; 14] = [
     Rule::Grant,
     Rule::RoleCreate,
     Rule::RoleUpdate,
@@ -278,6 +310,7 @@ pub(crate) const FOUND_BY_ATTACK: [Rule; 13] = [
     Rule::Invite,
     Rule::PullToken,
     Rule::CredentialChange,
+    Rule::IdentityProvider,
     Rule::LastOwner,
     Rule::Organization,
     Rule::AcrossOrganizations,

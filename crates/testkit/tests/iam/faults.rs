@@ -3,10 +3,10 @@
 
 use std::cell::Cell;
 
-use capstan_engine::Path;
+use capstan_engine::{Path, PathBuf};
 use capstan_iam::{
     Actor, Cause, Context, IdentityUpdate, InviteCode, Kind, Object, Objects, ObjectsError,
-    Operation, Rule, RuleSet, SecretHash, State, UpdateRole, UpdateRoleBinding, judge,
+    Operation, Reference, Rule, RuleSet, SecretHash, State, UpdateRole, UpdateRoleBinding, judge,
 };
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, after};
@@ -348,6 +348,15 @@ impl Objects for Counted<'_> {
     fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
         self.1.set(self.1.get() + 1);
         self.0.is_promised(role)
+    }
+
+    fn referring(
+        &self,
+        to: &Reference<'_>,
+        each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+    ) -> Result<(), ObjectsError> {
+        self.1.set(self.1.get() + 1);
+        self.0.referring(to, each)
     }
 }
 

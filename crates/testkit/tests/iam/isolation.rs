@@ -15,7 +15,8 @@ use crate::attack::draw::{operation, world};
 fn alone(world: &Managed, organization: &str) -> Managed {
     let mut alone = Managed::new(std::sync::Arc::clone(world.snapshot().catalog()));
     let is_of = |path: &str| path == organization || path.starts_with(&format!("{organization}/"));
-    for kind in [Kind::Group, Kind::Identity, Kind::Role, Kind::Resource, Kind::RoleBinding] {
+    let kinds = [Kind::Group, Kind::Identity, Kind::Role, Kind::Resource, Kind::RoleBinding];
+    for kind in kinds.into_iter().chain(Kind::BESIDE) {
         for object in world.objects().filter(|object| object.kind() == kind) {
             let id = object.id().as_str();
             let is_person = kind == Kind::Identity && !id.contains('/');

@@ -9,13 +9,16 @@
     reason = "all of this is test code"
 )]
 
+mod account_associations;
 mod attack;
 mod common;
 mod cover;
 mod escalation;
 mod faults;
 mod group_invites;
+mod group_role_mappings;
 mod identities;
+mod identity_providers;
 mod isolation;
 mod pull_tokens;
 mod seeds;

@@ -37,7 +37,8 @@ fn a_refusal_is_told_in_words() {
         (
             "alice",
             delete_role("acme/r"),
-            "role `acme/r` is still in use, delete its role bindings and invites first",
+            "role `acme/r` is still in use, delete its role bindings, invites and group role mappings first, and let no identity \
+             provider have it as default role",
         ),
         (
             "alice",

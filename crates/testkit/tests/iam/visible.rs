@@ -130,6 +130,10 @@ fn shows_too_much(world: &Managed, who: &str) -> Option<String> {
             Object::Resource(_) => holds("groups.list", above),
             Object::GroupInvite(_) => holds("group_invites.list", above),
             Object::Subscription(_) => holds("subscriptions.list", above),
+            Object::IdentityProvider(_) | Object::GroupRoleMapping(_) => {
+                holds("identity_providers.list", above)
+            }
+            Object::AccountAssociation(_) => holds("account_associations.list", id),
         };
         let shown = world.get(&actor(who), object.kind(), id);
         let listed = world.list(&actor(who), object.kind()).iter().any(|one| one == id);

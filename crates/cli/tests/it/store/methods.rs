@@ -1,6 +1,8 @@
 //! Who may do what: every management method, asked with well-formed requests by holders of every built-in role, by the
 //! operator, and by callers without any right. And that one organization sees nothing of another.
 
+mod resolved;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
@@ -46,6 +48,7 @@ fn requests(org: &str, catalog: &str, token: &str) -> Vec<(&'static str, &'stati
     let mut all = requests_of_objects(org, catalog, token);
     let before = all.iter().position(|(method, ..)| method.starts_with("PullToken")).unwrap();
     all.splice(before..before, tokens);
+    all.extend(resolved::requests(org));
     all
 }
 
@@ -347,6 +350,9 @@ async fn objects(operator: &Caller, org: &str) -> String {
     ] {
         operator.json(method, &message).await.unwrap_or_else(|error| panic!("{method}: {error}"));
     }
+    for (method, message) in resolved::objects(org) {
+        operator.json(method, &message).await.unwrap_or_else(|error| panic!("{method}: {error}"));
+    }
     let group = id("tokens");
     let token = iam::CreatePullTokenRequest { group, role: "viewer".into(), ..Default::default() };
     let made: iam::CreatePullTokenResponse =
@@ -538,7 +544,7 @@ async fn state(operator: &Caller) -> Vec<Vec<Vec<u8>>> {
             all.push(pages);
         }
     }
-    assert_eq!(all.len(), 8);
+    assert_eq!(all.len(), 11);
     all
 }
 

@@ -1,8 +1,9 @@
 //! Records that go with objects: each is made and deleted in the transaction of its object.
 //!
 //! ```text
-//! invite ─▶ its code, both ways        object that promises a role ─▶ promise of that role
+//! invite ─▶ its code, both ways                      object that promises a role ─▶ promise of that role
 //! subscription ─▶ where its delivery begins
+//! identity, provider ─▶ reference to its issuer       mapping ─▶ reference to its scope
 //! ```
 
 use capstan_iam::{InviteCode, Object, SecretHash, record};
@@ -22,10 +23,12 @@ pub(super) fn ops(
     record: u64,
 ) -> Result<Vec<Op>, StoreError> {
     let mut ops = vec![];
-    let [old, new] = [before, after].map(|object| object.and_then(promise));
-    if old != new {
-        ops.extend(old.map(|key| Op::Delete { key: key.into() }));
-        ops.extend(new.map(|key| Op::Put { key: key.into(), value: Default::default() }));
+    for key_of in [promise, reference] {
+        let [old, new] = [before, after].map(|object| object.and_then(key_of));
+        if old != new {
+            ops.extend(old.map(|key| Op::Delete { key: key.into() }));
+            ops.extend(new.map(|key| Op::Put { key: key.into(), value: Default::default() }));
+        }
     }
     if let (Some(Object::GroupInvite(gone)), None) = (before, after) {
         let key = InviteCode::key_of_invite(gone.id.as_path());
@@ -55,6 +58,12 @@ pub(super) fn ops(
 fn promise(object: &Object) -> Option<Vec<u8>> {
     let key = record::key(object.kind(), object.id().as_path());
     object.promises().map(|role| record::promise_key(role, &key))
+}
+
+/// The key by which an object is found from what it refers to.
+pub(super) fn reference(object: &Object) -> Option<Vec<u8>> {
+    let key = record::key(object.kind(), object.id().as_path());
+    object.reference().map(|to| record::reference_key(&to, &key))
 }
 
 /// Operations that keep the code of a new invite.

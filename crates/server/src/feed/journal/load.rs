@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
 use capstan_engine::{Catalog, Facts, Loader, Model, Snapshot};
 use capstan_iam::record::{self, KeyRange, prefix};
 use capstan_iam::{Credential, Kind, Object};
-use capstan_store::View;
+use capstan_store::{Op, View};
 
-use super::catalog;
 use super::quotas::Quotas;
+use super::{beside, catalog};
 use crate::authn::secrets::Tokens;
 use crate::feed::fact::{Fact, PART_FACTS, PARTS_MAX};
 
@@ -29,6 +30,9 @@ pub(super) struct Loaded {
     pub(super) snapshot: Snapshot,
     pub(super) quotas: Quotas,
     pub(super) tokens: Tokens,
+    /// Operations that make the references what the objects say. A store that was written before there were any has none of
+    /// them, and without them a rule would find nobody; all others need none.
+    pub(super) references: Vec<Op>,
 }
 
 /// Loads all objects. Blocks the thread for seconds if there are millions.
@@ -56,27 +60,37 @@ pub(super) fn load_under(
             let catalog = Arc::clone(&catalog);
             move || index(&receiver, catalog, revision)
         });
-        let quotas = read(&**view, &sender);
+        let read = read(&**view, &sender);
         drop(sender);
         let indexed = indexing.join().map_err(|_| anyhow!("loading failed; the log says why"))?;
         // If the objects cannot be read, the index is not complete.
-        let quotas = quotas?;
+        let Read { quotas, references } = read?;
+        let references = missing_references(&**view, references)?;
         let snapshot = match indexed? {
             Some(snapshot) => snapshot,
             None => index_whole(&**view, catalog, revision)?,
         };
-        Ok(Loaded { snapshot, quotas, tokens: tokens(&**view)? })
+        Ok(Loaded { snapshot, quotas, tokens: tokens(&**view)?, references })
     })
 }
 
+/// What is counted while the objects are read.
+#[derive(Default)]
+struct Read {
+    quotas: Quotas,
+    /// Objects that refer to something.
+    references: u64,
+}
+
 /// Reads all objects, groups first, so that what refers to others comes after them.
-fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
-    let mut quotas = Quotas::default();
+fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Read> {
+    let Read { mut quotas, mut references } = Read::default();
     let kinds = [Kind::Group, Kind::Role, Kind::Identity, Kind::Resource, Kind::RoleBinding];
     for kind in kinds {
         let mut part = Vec::with_capacity(PART_FACTS);
         objects(view, kind, &mut |object| {
             quotas.loaded(kind, object.id().as_str());
+            references += u64::from(object.reference().is_some());
             part.extend(Fact::of(object));
             if part.len() < PART_FACTS {
                 return true;
@@ -90,6 +104,7 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
     for kind in Kind::BESIDE {
         objects(view, kind, &mut |object| {
             quotas.loaded(kind, object.id().as_str());
+            references += u64::from(object.reference().is_some());
             true
         })?;
     }
@@ -97,7 +112,32 @@ fn read(view: &dyn View, to: &SyncSender<Vec<Fact>>) -> anyhow::Result<Quotas> {
         quotas.loaded_creator(&String::from_utf8_lossy(creator));
         true
     })?;
-    Ok(quotas)
+    Ok(Read { quotas, references })
+}
+
+/// See [`Loaded::references`]. Each change of an object brings its reference, so that their number tells.
+fn missing_references(view: &dyn View, expected: u64) -> anyhow::Result<Vec<Op>> {
+    let (all, mut there) = (KeyRange::prefix(prefix::REFERENCE), 0);
+    view.scan(all.bounds(), &mut |_, _| {
+        there += 1;
+        true
+    })?;
+    if there == expected {
+        return Ok(vec![]);
+    }
+    let mut ops = vec![];
+    view.scan(all.bounds(), &mut |key, _| {
+        ops.push(Op::Delete { key: Bytes::copy_from_slice(key) });
+        true
+    })?;
+    for kind in Kind::ALL {
+        objects(view, kind, &mut |object| {
+            let put = |key: Vec<u8>| Op::Put { key: key.into(), value: Bytes::new() };
+            ops.extend(beside::reference(&object).map(put));
+            true
+        })?;
+    }
+    Ok(ops)
 }
 
 /// The pull tokens. A credential proves the identity that it was made with, and no later one of the same id.

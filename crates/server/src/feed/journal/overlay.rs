@@ -5,9 +5,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use capstan_engine::{Path, Timestamp};
+use capstan_engine::{Path, PathBuf, Timestamp};
 use capstan_iam::record::{self, KeyRange, prefix};
-use capstan_iam::{InviteCode, Kind, Object, Objects, ObjectsError, SecretHash};
+use capstan_iam::{InviteCode, Kind, Object, Objects, ObjectsError, Reference, SecretHash};
 use capstan_store::{Op, StoreError, View};
 
 use crate::feed::management::StoredObjects;
@@ -109,6 +109,14 @@ impl Objects for Overlay {
     fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
         is_promised(&|range, each| self.scan(range, each), role)
     }
+
+    fn referring(
+        &self,
+        to: &Reference<'_>,
+        each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+    ) -> Result<(), ObjectsError> {
+        referring(&|range, each| self.scan(range, each), to, each)
+    }
 }
 
 // === The objects of a view ===
@@ -139,6 +147,14 @@ impl Objects for ViewedObjects {
 
     fn is_promised(&self, role: &str) -> Result<bool, ObjectsError> {
         is_promised(&|range, each| self.0.scan(range, each), role)
+    }
+
+    fn referring(
+        &self,
+        to: &Reference<'_>,
+        each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+    ) -> Result<(), ObjectsError> {
+        referring(&|range, each| self.0.scan(range, each), to, each)
     }
 }
 
@@ -243,6 +259,24 @@ fn is_promised(scan: Scan<'_>, role: &str) -> Result<bool, ObjectsError> {
     });
     scanned.map_err(|error| unreadable(&error))?;
     Ok(found)
+}
+
+fn referring(
+    scan: Scan<'_>,
+    to: &Reference<'_>,
+    each: &mut dyn FnMut(Kind, PathBuf) -> bool,
+) -> Result<(), ObjectsError> {
+    let (range, mut broken) = (record::references_to(to), None);
+    let scanned = scan(range.bounds(), &mut |key, _| match record::referring_object(to, key) {
+        Some((kind, id)) => each(kind, id),
+        None => {
+            let text = format!("the record `{}` is no reference", key.escape_ascii());
+            broken = Some(ObjectsError(text));
+            false
+        }
+    });
+    scanned.map_err(|error| unreadable(&error))?;
+    broken.map_or(Ok(()), Err)
 }
 
 fn unreadable(error: &StoreError) -> ObjectsError {

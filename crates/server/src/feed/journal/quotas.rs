@@ -54,7 +54,7 @@ pub(super) struct Admitted {
 fn organization(kind: Kind, id: &str) -> Option<&str> {
     match id.split_once('/') {
         Some((organization, _)) => Some(organization),
-        None => (kind == Kind::Group).then_some(id),
+        None => matches!(kind, Kind::Group | Kind::AccountAssociation).then_some(id),
     }
 }
 

@@ -188,6 +188,9 @@ fn parts(response: &Response) -> (u32, Vec<Object>, Vec<u8>) {
         Response::NewGroupInvite(one, code) => {
             return (4, vec![Object::GroupInvite(*one)], code.bytes().to_vec());
         }
+        Response::IdentityProvider(one) => (1, vec![Object::IdentityProvider(one)]),
+        Response::GroupRoleMapping(one) => (1, vec![Object::GroupRoleMapping(one)]),
+        Response::AccountAssociation(one) => (1, vec![Object::AccountAssociation(one)]),
         Response::RoleBindings(all) => (2, all.into_iter().map(Object::RoleBinding).collect()),
         Response::PullToken(token, secret) => {
             let PullToken { identity, binding } = *token;
@@ -209,6 +212,9 @@ fn response(shape: u32, mut objects: Vec<Object>, secret: &[u8]) -> Option<Respo
             Object::Resource(one) => Response::Resource(one),
             Object::GroupInvite(one) => Response::GroupInvite(one),
             Object::Subscription(one) => Response::Subscription(one),
+            Object::IdentityProvider(one) => Response::IdentityProvider(one),
+            Object::GroupRoleMapping(one) => Response::GroupRoleMapping(one),
+            Object::AccountAssociation(one) => Response::AccountAssociation(one),
         },
         (2, _) => {
             let bindings = objects.into_iter().map(|object| match object {

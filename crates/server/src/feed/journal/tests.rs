@@ -79,7 +79,7 @@ impl View for Trapped {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        assert!(!key.ends_with(b"acme/trap"), "a bug");
+        assert!(key != b"gacme/trap", "a bug");
         self.0.get(key)
     }
 

@@ -17,7 +17,10 @@ use prost_types::{ListValue, Struct};
 use tonic::{Request, Response, Status};
 
 use super::json::{json, value};
-use super::kinds::{Described, GroupInvites, Subscriptions};
+use super::kinds::{
+    AccountAssociations, Described, GroupInvites, GroupRoleMappings, IdentityProviders,
+    Subscriptions,
+};
 use super::list::{Page, Wanted};
 use super::policy::whole;
 use super::reading::{Reading, Source, Viewer};
@@ -127,9 +130,12 @@ fn shown(
 }
 
 /// Services of kinds that the four capabilities of an organization do not show, and what shows them.
-const SHOWN_BY: [(&str, &str); 2] = [
+const SHOWN_BY: [(&str, &str); 5] = [
     ("GroupInviteService/", GroupInvites::CAPABILITY),
     ("SubscriptionService/", Subscriptions::CAPABILITY),
+    ("IdentityProviderService/", IdentityProviders::CAPABILITY),
+    ("GroupRoleMappingService/", GroupRoleMappings::CAPABILITY),
+    ("AccountAssociationService/", AccountAssociations::CAPABILITY),
 ];
 
 /// The changes that a reader may see, who may list all of the organization but resources of some types, and kinds that need

@@ -5,8 +5,8 @@ use capstan_proto::iam::v1;
 
 use super::fields::path;
 use super::kinds::{
-    self, Described, GroupInvites, Groups, Identities, Resources, RoleBindings, Roles,
-    Subscriptions,
+    self, AccountAssociations, Described, GroupInvites, GroupRoleMappings, Groups, Identities,
+    IdentityProviders, Resources, RoleBindings, Roles, Subscriptions,
 };
 use super::list::message;
 use super::objects;
@@ -80,6 +80,33 @@ pub(super) fn subscription(
     id: &str,
 ) -> Result<v1::Subscription, RequestError> {
     get::<Subscriptions>(viewer, id, |_| None)
+}
+
+/// A policy file declares none.
+pub(super) fn identity_provider(
+    _: &Reading,
+    viewer: &Viewer<'_>,
+    id: &str,
+) -> Result<v1::IdentityProvider, RequestError> {
+    get::<IdentityProviders>(viewer, id, |_| None)
+}
+
+/// A policy file declares none.
+pub(super) fn group_role_mapping(
+    _: &Reading,
+    viewer: &Viewer<'_>,
+    id: &str,
+) -> Result<v1::GroupRoleMapping, RequestError> {
+    get::<GroupRoleMappings>(viewer, id, |_| None)
+}
+
+/// A policy file declares none.
+pub(super) fn account_association(
+    _: &Reading,
+    viewer: &Viewer<'_>,
+    id: &str,
+) -> Result<v1::AccountAssociation, RequestError> {
+    get::<AccountAssociations>(viewer, id, |_| None)
 }
 
 pub(super) fn resource(

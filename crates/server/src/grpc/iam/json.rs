@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use capstan_iam::Object;
-use capstan_proto::iam::v1;
+use capstan_proto::iam::v1::{self, identity_provider::Configuration};
 use prost_types::value::Kind as ValueKind;
 use prost_types::{ListValue, Struct, Value};
 
@@ -59,6 +59,34 @@ pub(crate) fn json(object: Object) -> Struct {
             let names = ["id", "name", "description", "role", "email", "single_use", "expires_at"];
             scalars(&invite, &names)
         }
+        Object::IdentityProvider(provider) => {
+            let provider = objects::identity_provider(provider);
+            let mut all = scalars(&provider, &["id", "name", "description", "default_role"]);
+            // Without its keys, which are a proof of identities.
+            let mut oidc = scalars(&provider, &["issuer", "client_id", "groups_claim"]);
+            if let Some(Configuration::Oidc(found)) = provider.configuration {
+                let audiences = found.audiences.into_iter().map(text).collect();
+                add(&mut oidc, "audiences", list(audiences));
+            }
+            add(&mut all, "oidc", map(oidc.fields));
+            all
+        }
+        Object::GroupRoleMapping(mapping) => {
+            let mapping = objects::group_role_mapping(mapping);
+            let names = [
+                "id",
+                "name",
+                "description",
+                "identity_provider",
+                "external_group",
+                "role",
+                "scope",
+            ];
+            scalars(&mapping, &names)
+        }
+        Object::AccountAssociation(association) => {
+            association_json(objects::account_association(association))
+        }
         Object::Resource(resource) => {
             let resource = objects::resource(resource);
             let mut all = scalars(&resource, &["id", "name", "description", "type"]);
@@ -66,6 +94,28 @@ pub(crate) fn json(object: Object) -> Struct {
             all
         }
     }
+}
+
+fn association_json(association: v1::AccountAssociation) -> Struct {
+    let mut all = scalars(&association, &["id", "name", "description"]);
+    let part = |names: &[&str]| scalars(&association, names).fields;
+    add(&mut all, "aws", map(part(&["account"])));
+    add(&mut all, "google", map(part(&["project_id", "project_number"])));
+    let mut azure = part(&["tenant_id"]);
+    let named = |(name, id): (String, String)| (name, text(id));
+    if let Some(found) = association.azure {
+        let clients = list(found.client_ids.into_iter().map(text).collect());
+        azure.extend(clients.map(|clients| ("client_ids".to_owned(), clients)));
+    }
+    add(&mut all, "azure", map(azure));
+    if let Some(found) = association.github {
+        // As text: a number of JSON does not hold all of them.
+        let ids = found.installations.into_iter().map(|(login, id)| (login, id.to_string()));
+        let installations = map(ids.map(named)).map(|ids| ("installations".to_owned(), ids));
+        add(&mut all, "github", map(installations));
+    }
+    add(&mut all, "services", map(association.services.into_iter().map(named)));
+    all
 }
 
 /// Some scalar fields of a message.

@@ -262,6 +262,87 @@ impl Described for Subscriptions {
     }
 }
 
+/// Identity providers.
+#[derive(Debug)]
+pub(super) struct IdentityProviders;
+
+impl Described for IdentityProviders {
+    type Message = v1::IdentityProvider;
+    const KIND: Kind = Kind::IdentityProvider;
+    const CAPABILITY: &'static str = "identity_providers.list";
+
+    fn message(object: Object) -> Option<v1::IdentityProvider> {
+        if let Object::IdentityProvider(one) = object {
+            Some(objects::identity_provider(one))
+        } else {
+            None
+        }
+    }
+
+    fn id(message: &v1::IdentityProvider) -> &str {
+        &message.id
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::IdentityProvider> {
+        vec![]
+    }
+}
+
+/// Groups of identity providers that have roles.
+#[derive(Debug)]
+pub(super) struct GroupRoleMappings;
+
+impl Described for GroupRoleMappings {
+    type Message = v1::GroupRoleMapping;
+    const KIND: Kind = Kind::GroupRoleMapping;
+    const CAPABILITY: &'static str = "identity_providers.list";
+
+    fn message(object: Object) -> Option<v1::GroupRoleMapping> {
+        if let Object::GroupRoleMapping(one) = object {
+            Some(objects::group_role_mapping(one))
+        } else {
+            None
+        }
+    }
+
+    fn id(message: &v1::GroupRoleMapping) -> &str {
+        &message.id
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::GroupRoleMapping> {
+        vec![]
+    }
+}
+
+/// Account associations.
+#[derive(Debug)]
+pub(super) struct AccountAssociations;
+
+impl Described for AccountAssociations {
+    type Message = v1::AccountAssociation;
+    const KIND: Kind = Kind::AccountAssociation;
+    const CAPABILITY: &'static str = "account_associations.list";
+
+    fn message(object: Object) -> Option<v1::AccountAssociation> {
+        if let Object::AccountAssociation(one) = object {
+            Some(objects::account_association(one))
+        } else {
+            None
+        }
+    }
+
+    fn id(message: &v1::AccountAssociation) -> &str {
+        &message.id
+    }
+
+    /// A document declares none.
+    fn declared(_: &Snapshot, _: IdRange<'_>) -> Vec<v1::AccountAssociation> {
+        vec![]
+    }
+}
+
 /// Registered resources.
 #[derive(Debug)]
 pub(super) struct Resources;
@@ -318,6 +399,12 @@ mod tests {
         assert_eq!(shown("PullTokenService/ListPullTokens"), PullTokens::CAPABILITY);
         assert_eq!(shown("GroupInviteService/ListGroupInvites"), GroupInvites::CAPABILITY);
         assert_eq!(shown("SubscriptionService/ListSubscriptions"), Subscriptions::CAPABILITY);
+        let providers = shown("IdentityProviderService/ListIdentityProviders");
+        assert_eq!(providers, IdentityProviders::CAPABILITY);
+        let mappings = shown("GroupRoleMappingService/ListGroupRoleMappings");
+        assert_eq!(mappings, GroupRoleMappings::CAPABILITY);
+        let associations = shown("AccountAssociationService/ListAccountAssociations");
+        assert_eq!(associations, AccountAssociations::CAPABILITY);
         assert_eq!(shown("ResourceService/ListResources"), "TYPE.list");
     }
 }

@@ -1,5 +1,7 @@
 //! Objects to messages.
 
+mod resolved;
+
 use std::collections::HashMap;
 
 use capstan_engine::{Condition, Properties, Snapshot};
@@ -11,6 +13,7 @@ use capstan_proto::iam::v1::claim_match::{AudienceMatch, IssuerMatch, SubjectMat
 use capstan_proto::iam::v1::condition::Test;
 use capstan_proto::iam::v1::{self, identity};
 
+pub(super) use self::resolved::{account_association, group_role_mapping, identity_provider};
 use super::filter::{Listed, Scalar};
 use crate::grpc::convert::{timestamp, value};
 
@@ -233,6 +236,8 @@ macro_rules! listed {
         }
     };
 }
+
+use listed;
 
 listed!(v1::Group);
 listed!(v1::Role, "family" => family);

@@ -68,7 +68,10 @@ macro_rules! message {
     };
 }
 
+mod account_associations;
 mod group_invites;
+mod group_role_mappings;
+mod identity_providers;
 mod subscriptions;
 
 #[tonic::async_trait]

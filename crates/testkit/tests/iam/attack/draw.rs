@@ -1,20 +1,22 @@
 //! Random worlds and random operations of an attacker.
 
+mod resolved;
+
 use std::sync::Arc;
 
 use capstan_engine::{
     Catalog, CatalogFacts, CatalogResource, CatalogRole, Condition, PathBuf, Properties, Timestamp,
 };
 use capstan_iam::{
-    Authentication, BatchCreateRoleBindings, ClaimMatch, CreateGroup, CreateIdentity, Group,
-    Identity, IdentityUpdate, Kind, Match, Meta, NewRoleBinding, Object, Operation, Resource, Role,
-    RoleBinding, UpdateRoleBinding, derived_identity_id,
+    Authentication, BatchCreateRoleBindings, CreateGroup, CreateIdentity, Group, Identity,
+    IdentityUpdate, Kind, Meta, NewRoleBinding, Object, Operation, Resource, Role, RoleBinding,
+    UpdateRoleBinding, derived_identity_id,
 };
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Bindings, Managed, T0, bits};
 use fastrand::Rng;
 
-use super::{Attack, EMAIL, ENDS, KINDS, TIMES};
+use super::{Attack, EMAIL, ENDS, ISSUERS, KINDS, TIMES};
 
 /// Capabilities that manage nothing.
 const PLAIN: [&str; 6] = ["doc.read", "doc.write", "img.list", "img.pull", "img.push", "key.use"];
@@ -150,7 +152,7 @@ fn any_world(rng: &mut Rng) -> (Managed, Vec<String>) {
             kind: "user".into(),
             properties: some_properties(rng, "team"),
             disabled: at > 0 && one_in(rng, 8),
-            authentication: None,
+            authentication: if one_in(rng, 2) { None } else { resolved::claims(rng) },
             meta: META,
         };
         world.put(Object::Identity(identity)).unwrap();
@@ -175,6 +177,7 @@ fn any_world(rng: &mut Rng) -> (Managed, Vec<String>) {
     }
     let own = identities.iter().take(rng.usize(1..=2)).cloned().collect();
     bindings(rng, &mut world, &groups, &identities);
+    resolved::put(rng, &mut world, &groups);
     (world, own)
 }
 
@@ -261,17 +264,11 @@ fn authentication(rng: &mut Rng) -> Option<Authentication> {
     let subject = rng.usize(..3).to_string();
     match rng.usize(..6) {
         0 => None,
-        1 => Some(Authentication::ClaimMatch(ClaimMatch {
-            issuer: Match::Exact("https://idp.example".into()),
-            subject: Match::Pattern(".*".into()),
-            audience: None,
-            claims: Default::default(),
-            claim_patterns: Default::default(),
-        })),
+        1 => resolved::claims(rng),
         key => {
             let key = key.to_string();
             let ends = if one_in(rng, 2) { None } else { Some(pick(rng, &ENDS)) };
-            Some(keys("https://idp.example", &subject, &key, ends))
+            Some(keys(ISSUERS[0], &subject, &key, ends))
         }
     }
 }
@@ -293,6 +290,9 @@ pub(crate) fn operation(rng: &mut Rng, attack: &mut Attack<'_>) -> Option<(Strin
     }
     if one_in(rng, 10) {
         return Some(inviting(rng, attack, &scopes, who));
+    }
+    if one_in(rng, 5) {
+        return Some((who, resolved::operation(rng, attack, &scopes)));
     }
     let operation = match rng.usize(..100) {
         0..24 => {

@@ -7,11 +7,11 @@
 use std::collections::HashSet;
 
 use capstan_engine::Timestamp;
-use capstan_iam::{Group, Identity, Kind, Meta, Object, Operation, Role, RoleBinding};
+use capstan_iam::{Group, Identity, Kind, Match, Meta, Object, Operation, Role, RoleBinding};
 use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Managed, T0, after};
 
-use super::{Attack, EMAIL, KINDS, Violation};
+use super::{Attack, EMAIL, ISSUERS, KINDS, Violation};
 use crate::common::catalog;
 
 const ROLES: [(&str, &[&str]); 5] = [
@@ -20,12 +20,24 @@ const ROLES: [(&str, &[&str]); 5] = [
         &[
             "group_invites.create",
             "groups.list",
+            "identity_providers.create",
+            "identity_providers.update",
             "role_bindings.create",
             "role_bindings.delete",
             "role_bindings.update",
         ],
     ),
-    ("keeper", &["groups.list", "identity.create", "identity.update", "identity.delete"]),
+    (
+        "keeper",
+        &[
+            "account_associations.create",
+            "groups.list",
+            "identity.create",
+            "identity.update",
+            "identity.delete",
+            "identity_providers.create",
+        ],
+    ),
     ("smith", &["group_invites.create", "groups.list", "roles.create", "roles.update"]),
     ("reader", &["doc.read"]),
     ("writer", &["doc.write", "doc.read"]),
@@ -87,7 +99,7 @@ fn base() -> Managed {
             kind: "user".into(),
             properties: Default::default(),
             disabled: false,
-            authentication: None,
+            authentication: (id == "acme/victim").then(|| claims(Match::Exact(ISSUERS[1].into()))),
             meta: META,
         };
         world.put(Object::Identity(identity)).unwrap();
@@ -152,6 +164,16 @@ fn operations(world: &Managed) -> Vec<Operation> {
         all.push(invite("acme/shop", role, Some(EMAIL), 1));
     }
     all.push(accept(1));
+    // One proves the victim, and the other one nobody.
+    for issuer in ["https://other.example", ISSUERS[1]] {
+        all.push(provider("acme/idp", issuer, None));
+        all.extend(roles.iter().map(|role| provider("acme/idp", issuer, Some(role))));
+    }
+    all.push(rekey("acme/idp", "2"));
+    for scope in SCOPES {
+        all.extend(roles.iter().map(|role| map("acme/idp", "admins", role, scope)));
+    }
+    all.push(associate("acme/shop", &[("x", "acme/victim")]));
     all.push(identity("acme/shop/minion"));
     all.push(capstan_testkit::managed::operations::bind("acme/shop/minion", "owner", "acme/shop"));
     all

@@ -175,7 +175,11 @@ impl<W: io::Write> Exporter<'_, W> {
             }
             Object::RoleBinding(binding) => self.binding(binding)?,
             // No document has them.
-            Object::GroupInvite(_) | Object::Subscription(_) => {}
+            Object::GroupInvite(_)
+            | Object::Subscription(_)
+            | Object::IdentityProvider(_)
+            | Object::GroupRoleMapping(_)
+            | Object::AccountAssociation(_) => {}
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 mod at_limits;
 mod backups;
+mod resolved;
 
 use std::time::Duration;
 

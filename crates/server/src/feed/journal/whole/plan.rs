@@ -10,6 +10,8 @@
 //!
 //! **Invariant**: a pull token and its binding are never changed or deleted.
 
+mod beside;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
@@ -25,7 +27,6 @@ use capstan_store::Op;
 
 use super::{Concerned, unreadable};
 use crate::RequestError;
-use crate::feed::journal::beside;
 use crate::feed::journal::documents::authentication;
 use crate::feed::journal::overlay::Overlay;
 use crate::feed::management::{Action, ChangedObject};
@@ -94,7 +95,7 @@ struct Comparison<'p> {
     parent: Option<&'p PathBuf>,
     at: (u64, Timestamp),
     /// Bindings, and objects that no document has, that are gone already.
-    gone: HashSet<PathBuf>,
+    gone: HashSet<(Kind, PathBuf)>,
     plan: Plan,
     audited_bytes: usize,
     concerned: BTreeSet<PathBuf>,
@@ -301,6 +302,7 @@ impl Comparison<'_> {
         }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
+        self.free_of_providers(&after)?;
         self.compare(before.as_ref(), after)
     }
 
@@ -338,7 +340,8 @@ impl Comparison<'_> {
             Some(value) => Op::Put { key: key.into(), value: value.into() },
             None => Op::Delete { key: key.into() },
         });
-        self.plan.ops.extend(beside::ops(self.state, (before, after), 0).map_err(unreadable)?);
+        let beside = crate::feed::journal::beside::ops(self.state, (before, after), 0);
+        self.plan.ops.extend(beside.map_err(unreadable)?);
         for object in [before, after].into_iter().flatten() {
             match object {
                 Object::RoleBinding(binding) => {
@@ -353,7 +356,12 @@ impl Comparison<'_> {
                 }
                 // A role that is new or deleted is bound by bindings that are, too.
                 Object::Role(_) => self.concerns_all |= before.is_some() && after.is_some(),
-                Object::Group(_) | Object::GroupInvite(_) | Object::Subscription(_) => {}
+                Object::Group(_)
+                | Object::GroupInvite(_)
+                | Object::Subscription(_)
+                | Object::IdentityProvider(_)
+                | Object::GroupRoleMapping(_)
+                | Object::AccountAssociation(_) => {}
             }
         }
         self.plan.engine.add(before, after);
@@ -445,7 +453,7 @@ impl Comparison<'_> {
     }
 
     fn unbind(&mut self, id: &PathBuf) -> Found {
-        if self.gone.insert(id.clone())
+        if self.gone.insert((Kind::RoleBinding, id.clone()))
             && let Some(binding) = self.get(Kind::RoleBinding, id)?
         {
             self.change(Some(&binding), None)?;
@@ -476,7 +484,11 @@ impl Comparison<'_> {
                 Kind::Role => facts.roles.iter().map(|one| &one.id).collect(),
                 Kind::Resource => facts.resources.iter().map(|one| &one.id).collect(),
                 Kind::Group => facts.groups.iter().map(|one| &one.id).collect(),
-                Kind::GroupInvite | Kind::Subscription => continue,
+                Kind::GroupInvite
+                | Kind::Subscription
+                | Kind::IdentityProvider
+                | Kind::GroupRoleMapping
+                | Kind::AccountAssociation => continue,
             };
             for object in self.lacking(kind, parent, &declared)? {
                 match &object {
@@ -497,66 +509,22 @@ impl Comparison<'_> {
                         self.change(Some(&object), None)?;
                     }
                     Object::Group(group) => {
-                        self.delete_beside(&self.beside_at(&group.id)?)?;
+                        self.empty(&group.id)?;
                         self.change(Some(&object), None)?;
                     }
                     Object::Role(role) => {
-                        self.delete_beside(&self.promised(role.id.as_str())?)?;
+                        self.break_promises(role.id.as_str())?;
                         self.change(Some(&object), None)?;
                     }
                     Object::Resource(_) => self.change(Some(&object), None)?,
                     // No document has them.
-                    Object::GroupInvite(_) | Object::Subscription(_) => {}
+                    Object::GroupInvite(_)
+                    | Object::Subscription(_)
+                    | Object::IdentityProvider(_)
+                    | Object::GroupRoleMapping(_)
+                    | Object::AccountAssociation(_) => {}
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// The objects of a group that no document has, and that go with it.
-    fn beside_at(&self, group: &PathBuf) -> Found<Vec<Object>> {
-        let mut found = vec![];
-        for kind in Kind::BESIDE {
-            self.state.below(kind, Some(group.as_path()), &mut |object| {
-                if object.id().as_path().parent() == Some(group.as_path()) {
-                    found.push(object);
-                }
-                true
-            })?;
-        }
-        Ok(found)
-    }
-
-    /// The objects that promise a role.
-    fn promised(&self, role: &str) -> Found<Vec<Object>> {
-        let (range, mut keys) = (record::promises_of(role), vec![]);
-        let scanned = self.state.scan(range.bounds(), &mut |key, _| {
-            keys.extend(key.get(record::promise_key(role, &[]).len()..).map(<[u8]>::to_vec));
-            true
-        });
-        scanned.map_err(unreadable)?;
-        let ids = keys.iter().filter_map(|key| record::parse_key(key));
-        let found = ids.map(|(kind, id)| self.get(kind, &id));
-        found.filter_map(Result::transpose).collect()
-    }
-
-    /// Deletes objects with their group, or with the role that they promise.
-    fn delete_beside(&mut self, objects: &[Object]) -> Found {
-        for object in objects {
-            if self.gone.insert(object.id().clone()) {
-                self.change(Some(object), None)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Refuses the path of something new if no document knows what has it.
-    fn free_beside(&self, id: &PathBuf) -> Found {
-        if self.state.is_taken_beside(id.as_path())? {
-            return refused(format!(
-                "`{id}` is the path of an object that no document changes, such as a group invite: delete it first, or take \
-                 another path"
-            ));
         }
         Ok(())
     }
