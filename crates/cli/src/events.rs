@@ -18,7 +18,7 @@ const EXAMPLES: &str = "\
 Examples:
   capstan events tail --parent acme
   capstan events tail --parent acme --type role_binding --output json
-  capstan events subscriptions create --group acme --sink https://example.com/events --type role_binding
+  capstan events subscriptions create --group acme --sink https://example.com/events
   capstan events subscriptions list --parent acme
   capstan events subscriptions confirm acme/0123456789abcdef -  < challenge";
 

@@ -30,7 +30,7 @@ Examples:
 const CREATE: &str = "\
 Examples:
   capstan iam group-invites create --group acme/platform --role viewer --email ann@example.com
-  capstan iam group-invites create --group acme --role registry.pull --reusable --ttl 1d --output json
+  capstan iam group-invites create --group acme --role registry.pull --reusable --ttl 1d -o json
 
 The code is shown once, and the server keeps only a hash of it: hand it over to who is invited. It is worth what you hold: \
 once you could not give the role any more, nobody joins with it. A role that manages access needs --email.";
