@@ -8,12 +8,15 @@
 //!
 //! Standard output has results only. What a write did is said on standard error.
 
+mod account_associations;
 pub(crate) mod connection;
 pub(crate) mod custom_roles;
 mod difference;
 mod group_invites;
+mod group_role_mappings;
 mod groups;
 mod identities;
+mod identity_providers;
 pub(crate) mod json;
 pub(crate) mod kind;
 pub(crate) mod names;
@@ -43,6 +46,7 @@ Examples:
   capstan iam roles create acme/puller --like registry.pull
   capstan iam bindings create --identity acme/ci --role acme/puller --group acme/platform --ttl 90d
   capstan iam group-invites create --group acme/platform --role viewer --email ann@example.com
+  capstan iam identity-providers create acme/okta --issuer https://acme.okta.com --client-id capstan
   capstan iam tree acme
 
 Names: where something is changed, given or deleted, a text that could be a path is an id. A display name is a text that \
@@ -78,6 +82,12 @@ enum Command {
     Resources(resources::Resources),
     #[command(aliases = ["group-invite", "invites", "invite"])]
     GroupInvites(group_invites::GroupInvites),
+    #[command(aliases = ["identity-provider", "idps", "idp"])]
+    IdentityProviders(identity_providers::IdentityProviders),
+    #[command(aliases = ["group-role-mapping", "mappings", "mapping"])]
+    GroupRoleMappings(group_role_mappings::GroupRoleMappings),
+    #[command(aliases = ["account-association", "associations", "association"])]
+    AccountAssociations(account_associations::AccountAssociations),
     Tree(organization::Tree),
     RemoveMember(role_bindings::RemoveMember),
 }
@@ -94,6 +104,9 @@ impl Iam {
             Command::Identities(identities) => identities.run(output).await,
             Command::Resources(resources) => resources.run(output).await,
             Command::GroupInvites(invites) => invites.run(output).await,
+            Command::IdentityProviders(providers) => providers.run(output).await,
+            Command::GroupRoleMappings(mappings) => mappings.run(output).await,
+            Command::AccountAssociations(associations) => associations.run(output).await,
             Command::Tree(tree) => tree.run(output).await,
             Command::RemoveMember(member) => member.run(output).await,
         }

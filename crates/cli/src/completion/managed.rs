@@ -1,11 +1,12 @@
-//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens, invites, subscriptions and
-//! resources.
+//! The ids of what a server manages: groups, roles, role bindings, identities, pull tokens, invites, subscriptions, resources,
+//! identity providers and mappings.
 //!
 //! They are listed as the caller of the command line, so nothing is offered that the command could not see. Behind a slash
 //! only what is below the typed path is listed.
 
 use capstan_proto::iam::v1::{
-    Group, GroupInvite, Identity, PullToken, Resource, Role, RoleBinding, Subscription,
+    Group, GroupInvite, GroupRoleMapping, Identity, IdentityProvider, PullToken, Resource, Role,
+    RoleBinding, Subscription,
 };
 use clap_complete::ArgValueCompleter;
 
@@ -27,6 +28,8 @@ pub(super) enum Managed {
     Invite,
     Subscription,
     Resource,
+    Provider,
+    Mapping,
     /// A group or a resource.
     Scope,
 }
@@ -71,6 +74,16 @@ pub(crate) fn resource() -> ArgValueCompleter {
     completer(Kind::Managed(Managed::Resource))
 }
 
+/// The completer of an argument that is the path of an identity provider.
+pub(crate) fn provider() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Provider))
+}
+
+/// The completer of an argument that is the path of a group role mapping.
+pub(crate) fn mapping() -> ArgValueCompleter {
+    completer(Kind::Managed(Managed::Mapping))
+}
+
 /// The completer of an argument that is the path of a group or a registered resource.
 pub(crate) fn scope() -> ArgValueCompleter {
     completer(Kind::Managed(Managed::Scope))
@@ -103,6 +116,8 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
             Managed::Invite => listed::<GroupInvite>(&server, &query).await,
             Managed::Subscription => listed::<Subscription>(&server, &query).await,
             Managed::Resource => listed::<Resource>(&server, &query).await,
+            Managed::Provider => listed::<IdentityProvider>(&server, &query).await,
+            Managed::Mapping => listed::<GroupRoleMapping>(&server, &query).await,
             Managed::Scope => {
                 let mut ids = listed::<Group>(&server, &query).await?;
                 ids.extend(listed::<Resource>(&server, &query).await?);

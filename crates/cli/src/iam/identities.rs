@@ -20,6 +20,7 @@ use super::verbs::{
 use crate::completion;
 use crate::output::{self, Output};
 use authentication::AuthenticationArgs;
+pub(super) use authentication::public_keys;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -237,6 +237,8 @@ macro_rules! calls {
     };
 }
 
+mod resolved;
+
 impl Listed for Group {
     const WORD: &'static str = "group";
     const MESSAGE: &'static str = "Group";

@@ -129,7 +129,8 @@ impl Refusal {
                 "delete what is in it first: `capstan iam tree` and `capstan iam groups list --parent` show it"
             }
             (_, "ROLE_IN_USE") => {
-                "delete its bindings and invites first: `capstan iam role-bindings list --role ROLE` and `capstan iam group-invites list` show them"
+                "delete what gives it first: `capstan iam role-bindings list --role ROLE`, `capstan iam group-invites list`, `capstan iam \
+                 group-role-mappings list --role ROLE` and `capstan iam identity-providers list` show it"
             }
             (_, "BUILT_IN") => {
                 "create a custom role from it: capstan iam roles create GROUP/NAME --like ROLE"

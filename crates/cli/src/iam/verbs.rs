@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::process::ExitCode;
 
-use capstan_proto::iam::v1::{Identity, Resource, RoleBinding};
+use capstan_proto::iam::v1::{GroupRoleMapping, Identity, Resource, RoleBinding};
 use prost_types::Value;
 use serde_json::json;
 
@@ -356,13 +356,18 @@ pub(crate) async fn to_delete<K: Kind>(
     }
 }
 
-/// The role bindings that are deleted with an object, a line each below a line with their number.
+/// The role bindings or mappings that are deleted with an object, a line each below a line with their number.
 async fn bindings_with<K: Kind>(server: &Connection, id: &str) -> anyhow::Result<Vec<String>> {
     let query = match K::FIELD {
         "group" | "resource" => {
             Query { parent: id.to_owned(), filter: term("scope", id), ..Query::default() }
         }
         "identity" => Query { filter: term("identity", id), ..Query::default() },
+        "identity_provider" => {
+            let query = Query { parent: id.to_owned(), ..Query::default() };
+            let (mappings, _) = kind::list::<GroupRoleMapping>(server, &query).await?;
+            return Ok(lines("group role mappings", mappings.iter().map(Listed::label)));
+        }
         // A role that is bound is not deleted, and nothing goes with a binding.
         _ => return Ok(Vec::new()),
     };
@@ -372,10 +377,15 @@ async fn bindings_with<K: Kind>(server: &Connection, id: &str) -> anyhow::Result
 
 /// Bindings below a line with their number; nothing if there are none.
 pub(crate) fn listed(bindings: &[RoleBinding]) -> Vec<String> {
-    if bindings.is_empty() {
+    let line = |binding: &RoleBinding| format!("{} at {}", binding.label(), binding.scope);
+    lines("role bindings", bindings.iter().map(line))
+}
+
+/// Lines below one with their number; nothing if there are none.
+fn lines(what: &'static str, of: impl ExactSizeIterator<Item = String>) -> Vec<String> {
+    if of.len() == 0 {
         return Vec::new();
     }
-    let head = format!("  with {}:", crate::audit::count(bindings.len(), "role bindings"));
-    let line = |binding: &RoleBinding| format!("    {} at {}", binding.label(), binding.scope);
-    std::iter::once(head).chain(bindings.iter().map(line)).collect()
+    let head = format!("  with {}:", crate::audit::count(of.len(), what));
+    std::iter::once(head).chain(of.map(|line| format!("    {line}"))).collect()
 }

@@ -14,6 +14,7 @@ mod quotas;
 mod refusals;
 mod registry;
 mod repeats;
+mod resolved;
 mod server;
 mod transfers;
 mod whole;

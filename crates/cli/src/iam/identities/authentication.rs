@@ -67,7 +67,7 @@ impl AuthenticationArgs {
             let keys = StaticKeys {
                 issuer: self.issuer.clone().unwrap_or_default(),
                 subject: self.subject.clone().unwrap_or_default(),
-                jwks: public_keys(path)?,
+                jwks: public_keys("--static-keys", path)?,
                 expires_at: end,
                 audience: self.audience.clone().unwrap_or_default(),
             };
@@ -85,13 +85,13 @@ impl AuthenticationArgs {
     }
 }
 
-/// A key set as it is in a file.
+/// A key set as it is in the file of an option.
 ///
 /// # Errors
 ///
 /// The file is longer than [`KEYS_BYTES_MAX`], is no key set, or has a secret key: that never leaves its machine.
-fn public_keys(path: &Path) -> anyhow::Result<String> {
-    let what = || format!("--static-keys {}", path.display());
+pub(in crate::iam) fn public_keys(option: &str, path: &Path) -> anyhow::Result<String> {
+    let what = || format!("{option} {}", path.display());
     let mut text = String::new();
     let opened = File::open(file(path)).with_context(what)?;
     opened.take(KEYS_BYTES_MAX + 1).read_to_string(&mut text).with_context(what)?;
