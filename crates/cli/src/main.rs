@@ -73,7 +73,7 @@ Examples:
   capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
   capstan events tail --parent acme                     what changes there, as it happens
   capstan context add dev --addr http://127.0.0.1:4480 --as alice
-  capstan backup FILE --addr unix:DIR/operator.sock     everything of a server's store, while it runs
+  capstan backup FILE --addr unix:DIR/operator.sock     all of a server's store, while it runs
   capstan restore FILE --data DIR                       a new store from a backup
   capstan store verify FILE                             is this backup whole?
   capstan bench                                         throughput and latency on this machine

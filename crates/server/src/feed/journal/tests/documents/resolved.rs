@@ -77,7 +77,7 @@ async fn documents_leave_them_out_and_never_prune_them() {
     // A document cannot take the path of one.
     let other = document.replace("acme/shop", "acme/okta");
     let problem = running.refuses(&other, about("acme")).await;
-    assert!(problem.contains("`acme/okta` is the path of a group invite, an identity provider"));
+    assert!(problem.contains("`acme/okta` is the path of an object that no document changes"));
 }
 
 #[tokio::test]

@@ -83,8 +83,8 @@ impl Comparison<'_> {
     pub(super) fn free_beside(&self, id: &PathBuf) -> Found {
         if self.state.is_taken_beside(id.as_path())? {
             return refused(format!(
-                "`{id}` is the path of a group invite, an identity provider or a mapping, which no document changes: delete that \
-                 first, or take another path"
+                "`{id}` is the path of an object that no document changes, such as a group invite: delete it first, or take \
+                 another path"
             ));
         }
         Ok(())
