@@ -172,21 +172,19 @@ impl KeyRange {
     }
 }
 
-/// The key that says that an object promises a role: the role, a NUL byte, and the key of the object. It has no value.
+/// The key that says that an object promises a role: SHA-256 of the role, and the key of the object. It has no value. Both as
+/// they are would be longer than a key.
 #[must_use]
 pub fn promise_key(role: &str, object: &[u8]) -> Vec<u8> {
-    [&[prefix::PROMISE], role.as_bytes(), &[0], object].concat()
+    [&[prefix::PROMISE], &*Sha256::digest(role), object].concat()
 }
 
 /// The range of the keys of a role's promises.
 #[must_use]
 pub fn promises_of(role: &str) -> KeyRange {
     let start = promise_key(role, &[]);
-    let mut end = start.clone();
-    // The byte after the NUL.
-    if let Some(last) = end.last_mut() {
-        *last = 1;
-    }
+    // No key of an object begins with this byte.
+    let end = [&*start, &[0xff]].concat();
     KeyRange { start, end }
 }
 
@@ -195,7 +193,7 @@ pub fn promises_of(role: &str) -> KeyRange {
 /// ```text
 /// n = SHA-256 of organization, NUL byte, issuer: 32 bytes   object
 /// n ~ organization, NUL byte                                object: a pattern of issuers
-/// n @ scope, NUL byte                                       object
+/// n @ SHA-256 of scope: 32 bytes                            object
 /// ```
 #[must_use]
 pub fn reference_key(to: &Reference<'_>, object: &[u8]) -> Vec<u8> {
@@ -203,19 +201,20 @@ pub fn reference_key(to: &Reference<'_>, object: &[u8]) -> Vec<u8> {
 }
 
 fn start_of(to: &Reference<'_>) -> Vec<u8> {
-    let named = |kind: u8, path: Path<'_>| {
-        [&[prefix::REFERENCE, kind], path.as_str().as_bytes(), &[0]].concat()
-    };
     match to {
-        // An issuer may be longer than a key.
+        // Issuers and scopes as they are would be longer than a key.
         Reference::Issuer { organization, issuer } => {
             let mut hash = Sha256::new_with_prefix(organization.as_str());
             hash.update([0]);
             hash.update(issuer);
             [&[prefix::REFERENCE, b'='][..], &hash.finalize()].concat()
         }
-        Reference::IssuerPattern { organization } => named(b'~', *organization),
-        Reference::Scope(scope) => named(b'@', *scope),
+        Reference::IssuerPattern { organization } => {
+            [&[prefix::REFERENCE, b'~'], organization.as_str().as_bytes(), &[0]].concat()
+        }
+        Reference::Scope(scope) => {
+            [&[prefix::REFERENCE, b'@'][..], &Sha256::digest(scope.as_str())].concat()
+        }
     }
 }
 

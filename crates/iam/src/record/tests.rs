@@ -370,3 +370,23 @@ fn promises_of_a_role_are_one_range() {
         assert!(!is_in(&promise_key(other, &object)), "{other}");
     }
 }
+
+/// Every key fits into a store, whose keys have at most 2,048 bytes.
+#[test]
+fn the_longest_keys_fit_into_a_store() {
+    let segments = |count: usize| vec!["s".repeat(124); count].join("/");
+    let longest = path(&format!("{}/{}", segments(8), "s".repeat(24)));
+    assert_eq!(longest.as_str().len(), 1_024);
+    let object = key(Kind::GroupRoleMapping, longest.as_path());
+    let organization = path(&"s".repeat(124));
+    let keys = [
+        promise_key(longest.as_str(), &object),
+        reference_key(&Reference::Scope(longest.as_path()), &object),
+        reference_key(
+            &Reference::Issuer { organization: organization.as_path(), issuer: longest.as_str() },
+            &object,
+        ),
+        reference_key(&Reference::IssuerPattern { organization: organization.as_path() }, &object),
+    ];
+    assert!(keys.iter().all(|key| key.len() <= 2_048), "{:?}", keys.map(|key| key.len()));
+}

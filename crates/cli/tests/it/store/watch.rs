@@ -262,3 +262,23 @@ async fn watchers_beside_writers_miss_nothing() {
         assert_eq!(watcher.await.unwrap(), made);
     }
 }
+
+/// Revisions of others are no reason to say that all was sent: a checkpoint is behind everything that the caller may see.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_revisions_of_others_hide_none_of_ones_own() {
+    let data = Data::init(CATALOG);
+    let server = data.start();
+    let (alice, operator) = (server.caller("alice").await, server.operator().await);
+    let first = alice.create_group("acme/first").await;
+    let other = json!({"group": {"id": "globex"}, "owner": "alice"});
+    operator.json("GroupService/CreateGroup", &other).await.unwrap();
+    for at in 0..WATCH_READ_REVISIONS + 10 {
+        let update = json!({"group": {"id": "globex", "description": at.to_string()}});
+        operator.json("GroupService/UpdateGroup", &update).await.unwrap();
+    }
+    let last = alice.create_group("acme/last").await;
+    let mut watch = watch(&alice, "acme", first + 1).await.unwrap();
+    // The first response of all is of the last change.
+    let response = next(&mut watch).await.unwrap();
+    assert_eq!((response.revision, response.changes.len()), (last, 1));
+}

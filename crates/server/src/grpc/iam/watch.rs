@@ -36,6 +36,15 @@ use crate::places::Place;
 /// The responses of a watch.
 pub(super) type Watched = Pin<Box<dyn Stream<Item = Result<v1::WatchResponse, Status>> + Send>>;
 
+/// What was read at once.
+struct Read {
+    responses: Vec<v1::WatchResponse>,
+    /// The revision that was read.
+    revision: u64,
+    /// Whether the log has more of it.
+    is_behind: bool,
+}
+
 /// A watch between two reads.
 struct Watcher {
     iam: Iam,
@@ -43,8 +52,6 @@ struct Watcher {
     parent: Option<PathBuf>,
     /// The number of the next record of the log.
     next: u64,
-    /// The revision up to which everything was sent.
-    sent: u64,
     _place: Place,
 }
 
@@ -63,7 +70,7 @@ impl Iam {
         };
         let reading = self.reading_as(caller.clone(), freshness).await?;
         let parent = optional_path("parent", &parent)?;
-        let (at, revision) = (parent.clone(), reading.revision());
+        let at = parent.clone();
         let place = self.watches.take(reading.identity().cloned());
         let place = place.ok_or(RequestError::Store(StoreFailure::Busy))?;
         let begin = self.blocking(reading, move |reading, viewer| {
@@ -82,8 +89,7 @@ impl Iam {
             }
         });
         let next = begin.await?;
-        let sent = if start_revision == 0 { revision } else { start_revision.saturating_sub(1) };
-        let watcher = Watcher { iam: self.clone(), caller, parent, next, sent, _place: place };
+        let watcher = Watcher { iam: self.clone(), caller, parent, next, _place: place };
         let batches = stream::try_unfold(watcher, |mut watcher| async move {
             let responses = watcher.step().await?;
             Ok::<_, RequestError>(Some((stream::iter(responses.into_iter().map(Ok)), watcher)))
@@ -102,12 +108,15 @@ impl Watcher {
             if self.iam.draining.is_cancelled() {
                 return Err(RequestError::Draining);
             }
-            let (responses, revision) = self.read().await?;
+            let Read { responses, revision, is_behind } = self.read().await?;
             if !responses.is_empty() {
                 return Ok(responses);
             }
+            // Nothing of what was read is for this caller: that is no reason to wait, nor to say that all was sent.
+            if is_behind {
+                continue;
+            }
             if Instant::now() >= until {
-                self.sent = revision;
                 return Ok(vec![v1::WatchResponse { revision, changes: vec![] }]);
             }
             tokio::select! {
@@ -119,7 +128,7 @@ impl Watcher {
     }
 
     /// What changed since the last read, as far as one read goes, and the revision that was read.
-    async fn read(&mut self) -> Result<(Vec<v1::WatchResponse>, u64), RequestError> {
+    async fn read(&mut self) -> Result<Read, RequestError> {
         let reading = self.iam.reading_as(self.caller.clone(), Freshness::Any).await?;
         let revision = reading.revision();
         let (parent, next) = (self.parent.clone(), self.next);
@@ -128,48 +137,47 @@ impl Watcher {
             whole(reading, viewer, parent.as_ref())?;
             changes(reading, viewer, (parent.as_ref(), next), bytes_max)
         });
-        let (responses, next) = read.await?;
+        let (responses, next, is_behind) = read.await?;
         self.next = next;
-        if let Some(last) = responses.last() {
-            self.sent = last.revision;
-        }
-        Ok((responses, revision))
+        Ok(Read { responses, revision, is_behind })
     }
 }
 
-/// The responses from a record of the log on, and the number of the record behind them.
+/// The responses from a record of the log on, the number of the record behind them, and whether there is more.
 fn changes(
     reading: &Reading,
     viewer: &Viewer<'_>,
     (parent, from): (Option<&PathBuf>, u64),
     bytes_max: usize,
-) -> Result<(Vec<v1::WatchResponse>, u64), RequestError> {
+) -> Result<(Vec<v1::WatchResponse>, u64, bool), RequestError> {
     let view = reading.view().ok_or(RequestError::ReadOnly)?;
-    if from < change_log::head(&**view)?.first {
+    let head = change_log::head(&**view)?;
+    if from < head.first {
         // It was too slow: what it needs next is not kept any more.
         return Err(RequestError::RevisionCompacted { revision: reading.revision() });
     }
     let (mut responses, mut bytes, mut read, mut failed) = (vec![], 0_usize, 0_usize, None);
     let next = change_log::read(&**view, from, &mut |found| {
-        let revision = found.record.revision;
-        if found.is_cut {
-            failed = Some(RequestError::RevisionCompacted { revision });
-            return false;
-        }
-        match messages(viewer, parent, found.changes) {
+        let (number, revision) = (found.number, found.record.revision);
+        let messages = match found.is_cut {
+            true => Err(RequestError::RevisionCompacted { revision }),
+            false => messages(viewer, parent, found.changes).map_err(Into::into),
+        };
+        match messages {
             Ok(messages) => {
                 bytes = messages.iter().fold(bytes, |bytes, one| bytes + one.encoded_len());
                 responses.extend(in_responses(revision, messages, bytes_max));
             }
-            Err(error) => failed = Some(error.into()),
+            Err(error) => failed = Some((number, error)),
         }
         read += 1;
         failed.is_none() && read < WATCH_READ_REVISIONS && bytes < WATCH_READ_BYTES
     })?;
-    // What was before it is sent first.
     match failed {
-        Some(error) if responses.is_empty() => Err(error),
-        _ => Ok((responses, next)),
+        Some((_, error)) if responses.is_empty() => Err(error),
+        // What was before it is sent first.
+        Some((number, _)) => Ok((responses, number, true)),
+        None => Ok((responses, next, next < head.next)),
     }
 }
 
