@@ -66,10 +66,10 @@ impl Sink {
         });
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let shared = Arc::clone(&state);
-        tokio::spawn(async move {
+        tokio::runtime::Handle::current().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, state) = (acceptor.clone(), Arc::clone(&shared));
-                tokio::spawn(async move {
+                tokio::runtime::Handle::current().spawn(async move {
                     stream.set_nodelay(true)?;
                     let stream = acceptor.accept(stream).await?;
                     let answer = service_fn(|request| answer(Arc::clone(&state), request));
@@ -149,7 +149,7 @@ async fn change(channel: &Channel, number: usize) -> anyhow::Result<()> {
 }
 
 async fn start(dir: &Path, connections: usize) -> anyhow::Result<(Running, Authority)> {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let ca = dir.with_extension("pem");
     std::fs::write(&ca, authority.pem())?;
     let options = webhooks::Options {
@@ -227,7 +227,7 @@ async fn bare(
         let stream = tls.connect("127.0.0.1".try_into()?, stream).await?;
         let (sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-        tokio::spawn(connection);
+        tokio::runtime::Handle::current().spawn(connection);
         senders.push(sender);
     }
     let begun = Instant::now();

@@ -28,7 +28,8 @@ impl Authority {
     /// # Panics
     ///
     /// The system has no random numbers.
-    pub fn new() -> Self {
+    #[must_use]
+    pub fn generate() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];

@@ -449,7 +449,7 @@ fn only_one(authority: &Authority, resolver: Arc<dyn Resolve>) -> Sender {
 /// W2: the name has an allowed address first, then another.
 #[tokio::test]
 async fn a_name_that_moves_inside_is_refused() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = everywhere(&authority).await;
     let resolver = Answers::new(vec![
         vec![ip("127.0.0.1")],
@@ -479,7 +479,7 @@ async fn a_name_that_moves_inside_is_refused() {
 
 #[tokio::test]
 async fn consent_is_not_asked_for_inside() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = everywhere(&authority).await;
     let sender = only_one(&authority, Answers::new(vec![vec![ip("127.0.0.2")]]));
     let answer = sender.client.ask_consent(&sender.sink(&server.url()), None).await;
@@ -490,7 +490,7 @@ async fn consent_is_not_asked_for_inside() {
 /// An address in a URL is judged again by the client: the sink may have been stored under another policy.
 #[tokio::test]
 async fn a_sink_of_another_policy_is_refused() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = everywhere(&authority).await;
     let wide = Policy::parse(["127.0.0.0/8"]).unwrap();
     let text = format!("https://127.0.0.2:{}/", server.address.port());
@@ -504,7 +504,7 @@ async fn a_sink_of_another_policy_is_refused() {
 /// The next address is tried where one does not answer.
 #[tokio::test]
 async fn every_address_is_tried() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |_| Reply::status(200, "")).await;
     let resolver = Answers::new(vec![vec![ip("127.0.0.3"), ip("127.0.0.2"), ip("127.0.0.1")]]);
     let sender = Sender::new(&authority, resolver);
@@ -515,7 +515,7 @@ async fn every_address_is_tried() {
 /// An address that drops what is sent to it holds a delivery up for a moment only.
 #[tokio::test]
 async fn addresses_that_do_not_answer_are_passed_over() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |_| Reply::status(200, "")).await;
     // A listener whose queue is full answers nothing: Linux drops the requests for connections.
     let silent = tokio::net::TcpSocket::new_v4().unwrap();
@@ -561,7 +561,7 @@ impl Resolve for Broken {
 
 #[tokio::test]
 async fn lookups_fail_in_time_and_have_few_answers() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |_| Reply::status(200, "")).await;
     let addresses = |count: usize| vec![vec![ip("127.0.0.1"); count]];
     let late = format!("longer than {LOOKUP_TIME_MAX:?}");

@@ -27,7 +27,7 @@ fn failed(outcome: Outcome) -> (FailureKind, Option<u16>, Option<Duration>) {
 
 #[tokio::test]
 async fn events_arrive_as_they_are_over_one_connection() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, ok).await;
     let resolver = Answers::loopback();
     let sender = Sender::new(&authority, Arc::clone(&resolver) as _);
@@ -73,7 +73,7 @@ async fn events_arrive_as_they_are_over_one_connection() {
 
 #[tokio::test]
 async fn every_2xx_is_delivered_and_410_is_gone() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let statuses = [200, 201, 202, 204, 299];
     let server = Server::start(&authority, move |request| {
         Reply::status(*statuses.get(request.number - 1).unwrap_or(&410), "")
@@ -90,7 +90,7 @@ async fn every_2xx_is_delivered_and_410_is_gone() {
 /// W3. The target of the redirect is the server itself, which would see a second request.
 #[tokio::test]
 async fn redirects_are_failures() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let statuses = [301, 302, 303, 307, 308, 300, 304];
     let server = Server::start(&authority, move |request| {
         Reply::status(statuses[request.number - 1], "location: /elsewhere\r\n")
@@ -107,7 +107,7 @@ async fn redirects_are_failures() {
 
 #[tokio::test]
 async fn other_statuses_are_failures_and_some_say_when_to_return() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let replies = [
         (500, ""),
         (404, ""),
@@ -133,7 +133,7 @@ async fn other_statuses_are_failures_and_some_say_when_to_return() {
 
 #[tokio::test]
 async fn cookies_are_not_kept() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server =
         Server::start(&authority, |_| Reply::status(200, "set-cookie: session=7; Path=/\r\n"))
             .await;
@@ -148,7 +148,7 @@ async fn cookies_are_not_kept() {
 /// W4: a body that inflates to 64 MiB. It is neither asked for nor inflated: 4 KiB of it are read, as of any body.
 #[tokio::test]
 async fn bodies_are_not_decompressed() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let mut zip = GzEncoder::new(Vec::new(), Compression::best());
     for _ in 0..64 {
         zip.write_all(&vec![0; 1 << 20]).unwrap();
@@ -181,7 +181,7 @@ async fn bodies_are_not_decompressed() {
 /// A sink may close an idle connection at any time, also while the next request is on its way.
 #[tokio::test]
 async fn an_event_is_sent_again_when_an_idle_connection_was_closed() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |request| match request.number {
         1 => Reply::status(204, ""),
         _ => Reply::raw("").close(),
@@ -203,7 +203,7 @@ async fn an_event_is_sent_again_when_an_idle_connection_was_closed() {
 
 #[tokio::test]
 async fn connections_that_the_sink_closes_are_not_used_again() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server =
         Server::start(&authority, |_| Reply::status(200, "connection: close\r\n").close()).await;
     let sender = Sender::new(&authority, Answers::loopback());
@@ -217,7 +217,7 @@ async fn connections_that_the_sink_closes_are_not_used_again() {
 /// An idle connection belongs to host and port, never to the address behind them.
 #[tokio::test]
 async fn sinks_with_one_address_do_not_share_connections() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let config = authority.server_config(&["sink.test", "other.test"], false);
     let server = Server::listen(std::net::Ipv4Addr::LOCALHOST, config, ok).await;
     let sender = Sender::new(&authority, Answers::loopback());
@@ -246,7 +246,7 @@ fn proxies_of_the_environment_are_not_used() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn exchanges_at_once_are_bounded() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |_| Reply::raw("").hang()).await;
     let sender = Arc::new(Sender::new(&authority, Answers::loopback()));
     let sink = sender.sink(&server.url());
@@ -270,7 +270,7 @@ async fn exchanges_at_once_are_bounded() {
 
 #[tokio::test]
 async fn consent_is_asked_for_with_options() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |request| match request.number {
         1 => Reply::status(200, "allow: OPTIONS, POST\r\n"), // Flask
         2 => Reply::status(405, "allow: POST\r\n"),          // aiohttp, Node
@@ -306,7 +306,7 @@ async fn consent_is_asked_for_with_options() {
 
 #[tokio::test]
 async fn a_challenge_that_was_posted_can_be_returned() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, ok).await;
     let sender = Sender::new(&authority, Answers::loopback());
     let sink = sender.sink(&server.url());

@@ -28,7 +28,7 @@ fn kind(outcome: &Outcome) -> FailureKind {
 
 /// Delivers to a server that answers so, waits until the connection is closed, and returns the outcome.
 async fn against(reply: fn() -> Reply) -> Outcome {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, move |_| reply()).await;
     let sender = Sender::new(&authority, Answers::loopback());
     let outcome = sender.deliver(&sender.sink(&server.url()), &event("01")).await;
@@ -45,7 +45,7 @@ async fn sinks_that_keep_us_waiting_time_out() {
     let interim =
         || Reply::raw("").repeat(b"HTTP/1.1 103 Early\r\n\r\n", Duration::from_millis(20));
     let no_tls = async {
-        let authority = Authority::new();
+        let authority = Authority::generate();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let sender = Sender::new(&authority, Answers::loopback());
         let port = listener.local_addr().unwrap().port();
@@ -82,7 +82,7 @@ async fn a_body_that_drips_is_cut_off() {
 
 #[tokio::test]
 async fn a_body_of_the_limit_is_read_and_one_byte_more_is_not() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let server = Server::start(&authority, |request| {
         let length = if request.number <= 2 { BODY_BYTES_MAX } else { BODY_BYTES_MAX + 1 };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n");
@@ -130,7 +130,7 @@ async fn what_is_no_http_is_refused() {
 
 #[tokio::test]
 async fn certificates_are_verified() {
-    let (authority, stranger) = (Authority::new(), Authority::new());
+    let (authority, stranger) = (Authority::generate(), Authority::generate());
     for (what, config) in [
         ("another name", authority.server_config(&["other.test"], false)),
         ("expired", authority.server_config(&["sink.test"], true)),
@@ -146,7 +146,7 @@ async fn certificates_are_verified() {
 
 #[tokio::test]
 async fn plain_http_is_refused() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let sender = Sender::new(&authority, Answers::loopback());
     let port = listener.local_addr().unwrap().port();
@@ -167,7 +167,7 @@ async fn plain_http_is_refused() {
 /// A sink whose host is an address has a certificate for this address.
 #[tokio::test]
 async fn a_certificate_may_name_an_address() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     for (name, expected) in [("127.0.0.1", true), ("127.0.0.2", false)] {
         let config = authority.server_config(&[name], false);
         let server = Server::listen(Ipv4Addr::LOCALHOST, config, |_| Reply::status(200, "")).await;
@@ -180,7 +180,7 @@ async fn a_certificate_may_name_an_address() {
 
 #[tokio::test]
 async fn a_port_without_a_server_is_a_failed_connection() {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     drop(listener);
@@ -197,9 +197,9 @@ fn authorities_are_certificates() {
         std::fs::write(&path, content).unwrap();
         Roots::load(Some(&path))
     };
-    let good = Authority::new().pem();
+    let good = Authority::generate().pem();
     assert!(load(good.as_bytes()).is_ok());
-    assert!(load((good.clone() + &Authority::new().pem()).as_bytes()).is_ok());
+    assert!(load((good.clone() + &Authority::generate().pem()).as_bytes()).is_ok());
     for (content, what) in [
         ("", "empty"),
         ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "no certificate"),

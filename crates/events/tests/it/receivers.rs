@@ -168,7 +168,7 @@ async fn exercise(command: &dyn Fn() -> Command) {
 }
 
 async fn exercise_with(command: Command, pem: &str, algorithm: Algorithm) {
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let folder = tempfile::tempdir().unwrap();
 
     // The keys are known once the signer is, whose issuer has the port of this server.

@@ -435,7 +435,7 @@ fn a_tail_of_a_store_survives_its_server() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subscription_of_a_store_is_confirmed_and_told() {
     let mut store = Store::start("manage-events-subscription");
-    let authority = Authority::new();
+    let authority = Authority::generate();
     let ca = store.folder.join("ca.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
     let url = "https://iam.example.com";

@@ -35,7 +35,7 @@ struct World {
 impl World {
     fn new() -> Self {
         let data = Data::init(CATALOG);
-        let authority = Authority::new();
+        let authority = Authority::generate();
         let ca = data.parent.path().join("ca.pem");
         std::fs::write(&ca, authority.pem()).unwrap();
         Self { data, authority, ca }
@@ -366,6 +366,7 @@ async fn hostile_sinks_hold_up_nobody() {
 
 /// W7: kills while events are delivered lose none, and what comes again comes in order. `CAPSTAN_KILLS=1000` is the long form.
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::print_stdout, reason = "figures of the long form")]
 async fn kills_lose_no_event() {
     let kills: usize = std::env::var("CAPSTAN_KILLS").map_or(6, |kills| kills.parse().unwrap());
     let world = World::new();
@@ -386,7 +387,7 @@ async fn kills_lose_no_event() {
         let writing = Arc::new(AtomicBool::new(true));
         let task = {
             let (made, writing) = (Arc::clone(&made), Arc::clone(&writing));
-            tokio::spawn(async move {
+            tokio::runtime::Handle::current().spawn(async move {
                 let mut number = number;
                 while writing.load(SeqCst) {
                     let id = format!("acme/g{number}");

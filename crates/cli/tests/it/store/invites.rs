@@ -11,7 +11,7 @@ use super::{CATALOG, Caller, Data, person, reason};
 const CREATE: &str = "GroupInviteService/CreateGroupInvite";
 const ACCEPT: &str = "GroupInviteService/AcceptGroupInvite";
 
-fn create(role: &str, more: Value) -> Value {
+fn create(role: &str, more: &Value) -> Value {
     let mut request = json!({"parent": "acme", "group_invite": {"role": role}});
     for (name, value) in more.as_object().unwrap() {
         match name.as_str() {
@@ -44,7 +44,7 @@ async fn a_code_is_shown_once_and_again_to_a_retry_of_the_same_process() {
     let data = Data::init(CATALOG);
     let server = data.start();
     let alice = server.caller("alice").await;
-    let request = create("viewer", json!({"name": "Ann", "request_id": "r1", "ttl": "3600s"}));
+    let request = create("viewer", &json!({"name": "Ann", "request_id": "r1", "ttl": "3600s"}));
     let made = alice.json(CREATE, &request).await.unwrap();
     let (invite, code) = (&made["group_invite"], text(&made, "code"));
     assert!(code.starts_with("capstan_inv_") && code.len() == 71, "{code}");
@@ -111,7 +111,7 @@ async fn of_a_hundred_callers_at_once_one_joins() {
     let server = data.start();
     let alice = server.caller("alice").await;
     for round in 0..3 {
-        let made = alice.json(CREATE, &create("viewer", json!({}))).await.unwrap();
+        let made = alice.json(CREATE, &create("viewer", &json!({}))).await.unwrap();
         let code = json!({"code": text(&made, "code")});
         let mut callers = vec![];
         for at in 0..100 {
@@ -144,7 +144,7 @@ async fn an_invite_is_refused_with_its_reason() {
     let data = Data::init(CATALOG);
     let server = data.start();
     let (alice, operator) = (server.caller("alice").await, server.operator().await);
-    let with = |name: &str, value: Value| create("viewer", json!({name: value}));
+    let with = |name: &str, value: Value| create("viewer", &json!({name: value}));
     for (request, field) in [
         (with("ttl", "0s".into()), "ttl"),
         (with("ttl", "-1s".into()), "ttl"),
@@ -153,7 +153,7 @@ async fn an_invite_is_refused_with_its_reason() {
         (with("role", "".into()), "group_invite.role"),
         (with("role", "none".into()), "group_invite.role"),
         (with("expires_at", "2099-01-01T00:00:00Z".into()), "group_invite.expires_at"),
-        (create("owner", json!({})), "group_invite.email"),
+        (create("owner", &json!({})), "group_invite.email"),
         (json!({"parent": "acme"}), "group_invite"),
         (with("request_id", "a b".into()), "request_id"),
     ] {
@@ -165,7 +165,7 @@ async fn an_invite_is_refused_with_its_reason() {
         }
     }
     // For one address, whatever the case of its domain.
-    let owner = create("owner", json!({"email": "ann@example.com"}));
+    let owner = create("owner", &json!({"email": "ann@example.com"}));
     let made = alice.json(CREATE, &owner).await.unwrap();
     let code = text(&made, "code");
     let ann = server.caller(&person(1)).await;
@@ -175,7 +175,7 @@ async fn an_invite_is_refused_with_its_reason() {
     assert_eq!(reason(&refused), "INVITE_INVALID");
     accept_with_email(&ann, code, "ann@EXAMPLE.com").await.unwrap();
     // Of the catalog of 2025 nobody but the operator changes an invite; an owner deletes it.
-    let made = ann.json(CREATE, &create("viewer", json!({}))).await.unwrap();
+    let made = ann.json(CREATE, &create("viewer", &json!({}))).await.unwrap();
     let id = text(&made["group_invite"], "id");
     let update = json!({"group_invite": {"id": id, "name": "x"}, "update_mask": "name"});
     let refused = ann.json("GroupInviteService/UpdateGroupInvite", &update).await.unwrap_err();
@@ -213,8 +213,8 @@ async fn documents_leave_invites_alone() {
     let in_web = alice.json(CREATE, &in_web).await.unwrap();
     let role = json!({"parent": "acme", "role": {"id": "acme/r", "capabilities": ["repo.list"]}});
     alice.json("RoleService/CreateRole", &role).await.unwrap();
-    let of_role = alice.json(CREATE, &create("acme/r", json!({}))).await.unwrap();
-    let kept = alice.json(CREATE, &create("viewer", json!({}))).await.unwrap();
+    let of_role = alice.json(CREATE, &create("acme/r", &json!({}))).await.unwrap();
+    let kept = alice.json(CREATE, &create("viewer", &json!({}))).await.unwrap();
     let refused = alice.json("RoleService/DeleteRole", &json!({"id": "acme/r"})).await.unwrap_err();
     assert_eq!(reason(&refused), "ROLE_IN_USE");
 

@@ -227,7 +227,7 @@ async fn watchers_beside_writers_miss_nothing() {
     let writers: Vec<_> = (0..4)
         .map(|writer| {
             let alice = alice.clone();
-            tokio::spawn(async move {
+            tokio::runtime::Handle::current().spawn(async move {
                 let mut made = BTreeMap::new();
                 for at in 0..30 {
                     let id = format!("acme/w{writer}-{at}");
@@ -240,7 +240,7 @@ async fn watchers_beside_writers_miss_nothing() {
     let watchers: Vec<_> = (0..3)
         .map(|_| {
             let alice = alice.clone();
-            tokio::spawn(async move {
+            tokio::runtime::Handle::current().spawn(async move {
                 let mut watch = watch(&alice, "acme", first + 1).await.unwrap();
                 let mut seen = vec![];
                 while seen.len() < 120 {
