@@ -215,7 +215,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     /// The arguments that name something, by their ids.
-    const NAMING: [&str; 25] = [
+    const NAMING: [&str; 28] = [
         "identity",
         "capability",
         "resource",
@@ -231,6 +231,9 @@ mod tests {
         "pull_token",
         "invite",
         "subscription",
+        "provider",
+        "mapping",
+        "default_role",
         "event_type",
         "owner_identity",
         "organization",

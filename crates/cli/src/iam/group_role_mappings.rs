@@ -15,7 +15,8 @@ use crate::output::Output;
 
 const EXAMPLES: &str = "\
 Examples:
-  capstan iam group-role-mappings create --provider acme/okta --external-group admins --role owner --scope acme
+  capstan iam group-role-mappings create --provider acme/okta --external-group admins \\
+      --role owner --scope acme
   capstan iam group-role-mappings list --provider acme/okta
   capstan iam group-role-mappings delete acme/okta/0123456789abcdef
 

@@ -19,7 +19,7 @@ use crate::output::Output;
 const EXAMPLES: &str = "\
 Examples:
   capstan iam identity-providers create acme/okta --issuer https://acme.okta.com --client-id capstan
-  capstan iam identity-providers create acme/ci --issuer https://ci.acme.example --jwks keys.json --audience capstan
+  capstan iam identity-providers create acme/ci --issuer https://ci.acme.example --jwks keys.json
   capstan iam identity-providers list --parent acme
   capstan iam identity-providers update acme/okta --groups-claim groups --default-role viewer
   capstan iam identity-providers delete acme/okta
