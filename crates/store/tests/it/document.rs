@@ -7,7 +7,7 @@ use capstan_store::limits::{
     BATCH_BYTES_MAX, BATCH_OPS_MAX, FAILURES_MAX, FAILURES_PERIOD, FREE_BYTES_MIN,
     HISTORY_BYTES_MAX, HISTORY_TRANSACTIONS_MAX, KEY_BYTES_MAX, LOG_CHUNK_BYTES, VALUE_BYTES_MAX,
 };
-use capstan_store::{HEAD_BYTES, OpenError, StoreError};
+use capstan_store::{BackupError, HEAD_BYTES, OpenError, RestoreError, StoreError};
 
 fn page() -> String {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/STORE.md");
@@ -65,10 +65,25 @@ fn the_page_explains_every_error() {
         StoreError::Unreachable(failed()),
         StoreError::OutcomeUnknown(failed()),
     ];
+    let restore = [
+        RestoreError::Backup(BackupError::Foreign),
+        RestoreError::Backup(BackupError::Newer { found: 7, known: 1 }),
+        RestoreError::Backup(BackupError::Truncated(7)),
+        RestoreError::Backup(BackupError::Corrupt { at: 7, reason: String::new() }),
+        RestoreError::Backup(BackupError::Io(failed())),
+        RestoreError::Content("text".into()),
+        RestoreError::Epoch { wanted: 1, from: 2 },
+        RestoreError::LastEpoch,
+    ];
     let errors = open.iter().map(ToString::to_string).chain(store.iter().map(ToString::to_string));
+    let errors = errors.chain(restore.iter().map(ToString::to_string));
     let table = page.split_once("## Errors").unwrap().1.lines();
     let cells = table.filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
-    let words = |cell: &str| cell.replace("process N", "process 7").replace("format N", "format 7");
+    let words = |cell: &str| {
+        cell.replace("process N", "process 7")
+            .replace("format N", "format 7")
+            .replace("version N", "version 7")
+    };
     let rows: Vec<String> = cells.map(words).collect();
     let phrases: Vec<&str> =
         rows.iter().flat_map(|row| row.split('`')).filter(|it| it.len() > 2).collect(); // not `, `
