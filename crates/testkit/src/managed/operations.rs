@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "for tests only")]
 
 mod resolved;
+mod subscriptions;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use capstan_iam::{
 };
 
 pub use resolved::*;
+pub use subscriptions::*;
 
 /// A path.
 ///

@@ -6,6 +6,7 @@
 pub(crate) mod draw;
 mod resolved;
 pub(crate) mod small;
+mod subscriptions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -15,7 +16,7 @@ use capstan_iam::{Actor, Kind, Object, ObjectChange, Operation, Outcome, Rule};
 use capstan_testkit::managed::{Bindings, Bits, Managed, T0, after, bits, named, role_bits};
 
 /// Every kind whose management methods an attacker tries.
-pub(crate) const KINDS: [&str; 7] = [
+pub(crate) const KINDS: [&str; 8] = [
     "groups",
     "roles",
     "role_bindings",
@@ -23,6 +24,7 @@ pub(crate) const KINDS: [&str; 7] = [
     "group_invites",
     "identity_providers",
     "account_associations",
+    "subscriptions",
 ];
 /// Issuers of providers and of claims that identities match.
 pub(crate) const ISSUERS: [&str; 2] = ["https://idp.example", "https://okta.example"];
@@ -177,6 +179,9 @@ fn broken(before: &Managed, after: &Managed, who: &str, outcome: &Outcome) -> Op
         .or_else(|| resolved::structure(after))
         .or_else(|| outcome.objects.iter().find_map(|change| taken(before, who, change)))
         .or_else(|| outcome.objects.iter().find_map(|change| role_content(before, who, change)))
+        .or_else(|| {
+            outcome.objects.iter().find_map(|change| subscriptions::told(before, who, change))
+        })
 }
 
 fn root(path: &str) -> &str {

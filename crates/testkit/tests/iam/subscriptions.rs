@@ -2,8 +2,7 @@
 
 use capstan_iam::limits::{EVENT_TYPES_MAX, SINK_BYTES_MAX};
 use capstan_iam::{
-    Actor, CreateSubscription, Kind, Object, Operation, Response, SetSubscriptionState,
-    Subscription, SubscriptionState, UpdateSubscription,
+    Actor, CreateSubscription, Kind, Object, Operation, Response, Subscription, SubscriptionState,
 };
 use capstan_testkit::managed::Managed;
 use capstan_testkit::managed::operations::*;
@@ -13,15 +12,7 @@ use crate::common::*;
 const SINK: &str = "https://example.com/hook";
 
 fn new(parent: &str) -> CreateSubscription {
-    CreateSubscription {
-        parent: path(parent),
-        id: None,
-        name: String::new(),
-        description: String::new(),
-        sink: SINK.into(),
-        types: vec![],
-        disabled: false,
-    }
+    new_subscription(parent, SINK)
 }
 
 fn made(world: &mut Managed, who: &Actor, new: CreateSubscription) -> Subscription {
@@ -31,30 +22,11 @@ fn made(world: &mut Managed, who: &Actor, new: CreateSubscription) -> Subscripti
     }
 }
 
-fn update(id: &str, change: impl FnOnce(&mut UpdateSubscription)) -> Operation {
-    let mut update = UpdateSubscription {
-        id: path(id),
-        name: None,
-        description: None,
-        sink: None,
-        types: None,
-        disabled: None,
-        etag: None,
-    };
-    change(&mut update);
-    Operation::UpdateSubscription(update)
-}
-
 fn updated(world: &mut Managed, who: &str, operation: &Operation) -> Subscription {
     match does(world, who, operation).response {
         Response::Subscription(found) => found,
         other => panic!("{other:?}"),
     }
-}
-
-fn set(of: &Subscription, state: SubscriptionState) -> Operation {
-    let (id, created, sink) = (of.id.clone(), of.meta.created, of.sink.clone());
-    Operation::SetSubscriptionState(SetSubscriptionState { id, created, sink, state })
 }
 
 fn creator(of: &Subscription) -> Option<&str> {
@@ -74,7 +46,7 @@ fn who_makes_a_subscription() {
     let id = one.id.as_str();
     assert!(world.get(&actor("bob"), Kind::Subscription, id).is_ok());
     assert_eq!(world.list(&actor("gina"), Kind::Subscription), [""; 0]);
-    let delete = Operation::DeleteSubscription(capstan_iam::Delete { id: path(id), etag: None });
+    let delete = unsubscribe(id);
     misses(&refused(&world, "bob", &delete), None, "acme/shop", &["subscriptions.delete"]);
     does(&mut world, "erin", &delete);
     assert!(!exists(&world, Kind::Subscription, id));
@@ -112,29 +84,31 @@ fn whose_rights_count() {
     let mut world = acme();
     let one = made(&mut world, &actor("alice"), new("acme"));
     let id = one.id.as_str();
-    does(&mut world, "alice", &set(&one, SubscriptionState::Consented));
-    let named = updated(&mut world, "erin", &update(id, |one| one.name = Some("Audit".into())));
+    does(&mut world, "alice", &set_subscription(&one, SubscriptionState::Consented));
+    let named =
+        updated(&mut world, "erin", &resubscribe(id, |one| one.name = Some("Audit".into())));
     assert_eq!((creator(&named), named.consented), (Some("alice"), true));
     let types = vec!["dev.capstan.iam.role.".into(), "dev.capstan.iam.group.".into()];
-    let typed = updated(&mut world, "erin", &update(id, |one| one.types = Some(types)));
+    let typed = updated(&mut world, "erin", &resubscribe(id, |one| one.types = Some(types)));
     assert_eq!((creator(&typed), typed.consented), (Some("erin"), true));
     assert_eq!(typed.types, ["dev.capstan.iam.group.", "dev.capstan.iam.role."], "sorted");
     // The same sink again makes its setter the creator, too, and needs no other consent.
-    let same = updated(&mut world, "alice", &update(id, |one| one.sink = Some(SINK.into())));
+    let same = updated(&mut world, "alice", &resubscribe(id, |one| one.sink = Some(SINK.into())));
     assert_eq!((creator(&same), same.consented), (Some("alice"), true));
     let other = "https://example.com/other".to_owned();
-    let moved = updated(&mut world, "erin", &update(id, |one| one.sink = Some(other)));
+    let moved = updated(&mut world, "erin", &resubscribe(id, |one| one.sink = Some(other)));
     assert_eq!((creator(&moved), moved.consented), (Some("erin"), false));
     // A challenge for the sink of before is none for this one, nor for another subscription of the same id.
-    let refusal = refused(&world, "alice", &set(&same, SubscriptionState::Consented));
+    let refusal = refused(&world, "alice", &set_subscription(&same, SubscriptionState::Consented));
     assert_eq!(invalid(&refusal), "challenge");
     let earlier =
         Subscription { meta: capstan_iam::Meta { created: 1, ..moved.meta }, ..moved.clone() };
-    let refusal = refused(&world, "alice", &set(&earlier, SubscriptionState::Consented));
+    let refusal =
+        refused(&world, "alice", &set_subscription(&earlier, SubscriptionState::Consented));
     assert_eq!(invalid(&refusal), "challenge");
-    let missing = refused(&world, "bob", &set(&moved, SubscriptionState::Consented));
+    let missing = refused(&world, "bob", &set_subscription(&moved, SubscriptionState::Consented));
     misses(&missing, None, "acme", &["subscriptions.update"]);
-    does(&mut world, "alice", &set(&moved, SubscriptionState::Consented));
+    does(&mut world, "alice", &set_subscription(&moved, SubscriptionState::Consented));
 }
 
 #[test]
@@ -143,12 +117,12 @@ fn what_the_server_says_ends_with_what_somebody_says() {
     let one = made(&mut world, &actor("alice"), new("acme"));
     let id = one.id.as_str();
     let state = SubscriptionState::Disabled("the sink answered 410 Gone".into());
-    done(&mut world, &Actor::Operator, &set(&one, state));
+    done(&mut world, &Actor::Operator, &set_subscription(&one, state));
     let Some(Object::Subscription(off)) = world.object(Kind::Subscription, id) else { panic!() };
     assert_eq!((off.disabled, &*off.disabled_reason), (true, "the sink answered 410 Gone"));
-    let named = updated(&mut world, "alice", &update(id, |one| one.name = Some("x".into())));
+    let named = updated(&mut world, "alice", &resubscribe(id, |one| one.name = Some("x".into())));
     assert!(!named.disabled_reason.is_empty());
-    let on = updated(&mut world, "alice", &update(id, |one| one.disabled = Some(false)));
+    let on = updated(&mut world, "alice", &resubscribe(id, |one| one.disabled = Some(false)));
     assert_eq!((on.disabled, &*on.disabled_reason), (false, ""));
 }
 

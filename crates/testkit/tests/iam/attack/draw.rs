@@ -16,20 +16,20 @@ use capstan_testkit::managed::operations::*;
 use capstan_testkit::managed::{Bindings, Managed, T0, bits};
 use fastrand::Rng;
 
-use super::{Attack, EMAIL, ENDS, ISSUERS, KINDS, TIMES};
+use super::{Attack, EMAIL, ENDS, ISSUERS, KINDS, TIMES, subscriptions};
 
 /// Capabilities that manage nothing.
 const PLAIN: [&str; 6] = ["doc.read", "doc.write", "img.list", "img.pull", "img.push", "key.use"];
 
 const GROUPS_MAX: usize = 8;
 const IDENTITIES_MAX: usize = 6;
-const META: Meta = Meta { created: 1, updated: 1, create_time: T0, update_time: T0 };
+pub(super) const META: Meta = Meta { created: 1, updated: 1, create_time: T0, update_time: T0 };
 
-fn pick<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
+pub(super) fn pick<T: Clone>(rng: &mut Rng, from: &[T]) -> T {
     from[rng.usize(..from.len())].clone()
 }
 
-fn one_in(rng: &mut Rng, count: usize) -> bool {
+pub(super) fn one_in(rng: &mut Rng, count: usize) -> bool {
     rng.usize(..count) == 0
 }
 
@@ -175,9 +175,10 @@ fn any_world(rng: &mut Rng) -> (Managed, Vec<String>) {
         };
         world.put(Object::Resource(resource)).unwrap();
     }
-    let own = identities.iter().take(rng.usize(1..=2)).cloned().collect();
+    let own: Vec<_> = identities.iter().take(rng.usize(1..=2)).cloned().collect();
     bindings(rng, &mut world, &groups, &identities);
     resolved::put(rng, &mut world, &groups);
+    subscriptions::put(rng, &mut world, &groups, &own);
     (world, own)
 }
 
@@ -231,7 +232,7 @@ fn root(path: &str) -> &str {
     path.split('/').next().unwrap_or(path)
 }
 
-fn ids(world: &Managed, kind: Kind) -> Vec<String> {
+pub(super) fn ids(world: &Managed, kind: Kind) -> Vec<String> {
     let of_kind = world.objects().filter(|object| object.kind() == kind);
     of_kind.map(|object| object.id().as_str().to_owned()).collect()
 }
@@ -293,6 +294,9 @@ pub(crate) fn operation(rng: &mut Rng, attack: &mut Attack<'_>) -> Option<(Strin
     }
     if one_in(rng, 5) {
         return Some((who, resolved::operation(rng, attack, &scopes)));
+    }
+    if one_in(rng, 12) {
+        return Some((who, subscriptions::operation(rng, &attack.world, &scopes)));
     }
     let operation = match rng.usize(..100) {
         0..24 => {
