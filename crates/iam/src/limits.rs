@@ -92,6 +92,10 @@ pub const EXTERNAL_GROUP_BYTES_MAX: usize = 1_024;
 /// Most mappings of one identity provider: all of them are read when one is added, and when the provider changes.
 pub const MAPPINGS_MAX: usize = 2_000;
 
+/// Most subscriptions of one organization: a server delivers for a bounded number of them, and none may take the places of all
+/// others.
+pub const SUBSCRIPTIONS_MAX: usize = 256;
+
 /// Most identities that are judged when an identity provider is made, changed or deleted: those of its organization that name
 /// its issuer, and those that name issuers by a pattern. With more of them only the operator may.
 pub const RESOLVED_MAX: usize = 100_000;

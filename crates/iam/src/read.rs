@@ -147,6 +147,7 @@ impl<'s> Reader<'s> {
         let scope = match object {
             Object::Group(group) => group.id.as_path(),
             Object::RoleBinding(binding) => binding.scope.as_path(),
+            Object::AccountAssociation(association) => association.id.as_path(),
             other => match other.id().as_path().parent() {
                 Some(parent) => parent,
                 None => return self.access.rights.is_operator(),

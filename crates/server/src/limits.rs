@@ -321,6 +321,8 @@ pub const SUSPECTS_MAX: usize = 16;
 pub const DELIVERY_READ_REVISIONS: usize = 64;
 /// Objects that changed after which it reads no further revision.
 pub const DELIVERY_READ_CHANGES: usize = 256;
+/// Time after which what a creator may list is judged again between two events of one revision: a binding may have ended.
+pub const DELIVERY_JUDGED_FOR: Duration = Duration::from_secs(10);
 /// Time between two saves of how far deliveries are. After a crash so much is delivered again.
 pub const POSITIONS_SAVED: Duration = Duration::from_secs(1);
 /// Wait of a delivery after the store could not be read or written.

@@ -8,6 +8,7 @@ use super::fields::{check_etag, check_texts, in_field, new_path};
 use super::group_invites::role_created;
 use crate::limits::MAPPINGS_MAX;
 use crate::object::{check_external_group, parent_or_self};
+use crate::rights::set;
 use crate::rules::access::Access;
 use crate::{
     Cause, Context, CreateGroupRoleMapping, Delete, GroupRoleMapping, JudgeError, Kind, Meta,
@@ -46,6 +47,8 @@ pub(super) fn create(
     }
     let role = access.bindable_role(&new.role, scope, "group_role_mapping.role")?;
     access.grant(Rule::IdentityProvider, &role, scope, None, &[CREATE, BIND])?;
+    // It is made at the organization, and does not end.
+    access.within(&set(access.view.snapshot().catalog(), &[CREATE]), organization, None)?;
     let mapping = GroupRoleMapping {
         id: new_path(access, Kind::GroupRoleMapping, Some(provider), new.id.as_ref(), context)?,
         name: new.name.clone(),

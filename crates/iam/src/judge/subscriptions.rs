@@ -5,8 +5,8 @@
 
 use super::Effects;
 use super::fields::{check_etag, check_texts, in_field, new_path};
-use crate::limits::EVENT_TYPES_MAX;
-use crate::object::parent_or_self;
+use crate::limits::{EVENT_TYPES_MAX, SUBSCRIPTIONS_MAX};
+use crate::object::{parent_or_self, root_of};
 use crate::rules::access::Access;
 use crate::{
     Context, CreateSubscription, Delete, JudgeError, Kind, Meta, Object, Outcome, Refusal,
@@ -28,6 +28,17 @@ pub(super) fn create(
     access.require(&["subscriptions.create"], group)?;
     if !access.view.is_group(group) {
         return Err(Refusal::not_found().into());
+    }
+    let (organization, mut count) = (root_of(group), 0);
+    access.view.0.objects.below(Kind::Subscription, Some(organization), &mut |_| {
+        count += 1;
+        count < SUBSCRIPTIONS_MAX
+    })?;
+    if count >= SUBSCRIPTIONS_MAX {
+        let problem = format!(
+            "`{organization}` has {SUBSCRIPTIONS_MAX} subscriptions already, the most it can have"
+        );
+        return Err(Refusal::invalid("parent", problem).into());
     }
     let subscription = Subscription {
         id: new_path(access, Kind::Subscription, Some(group), new.id.as_ref(), context)?,

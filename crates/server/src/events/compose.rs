@@ -143,11 +143,12 @@ impl Draft<'_> {
     }
 }
 
-/// The group that an object is in: a group is its own. `None` for root identities and resources, which are in none.
+/// The group that an object is in: a group is its own, and an account association has the path of its group. `None` for root identities and resources, which are in none.
 fn group_of(object: &Object) -> Option<Path<'_>> {
     match object {
         Object::Group(group) => Some(group.id.as_path()),
         Object::RoleBinding(binding) => Some(binding.scope.as_path()),
+        Object::AccountAssociation(association) => Some(association.id.as_path()),
         other => other.id().as_path().parent(),
     }
 }

@@ -21,7 +21,8 @@ use capstan_iam::{
 };
 use capstan_store::View;
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::Instant;
 
 use super::compose::{Composed, Wanted};
 use crate::RequestError;
@@ -31,7 +32,8 @@ use crate::feed::management::{Management, Origin, StoredObjects, Write, viewed};
 use crate::feed::position::Position;
 use crate::feed::{Current, Freshness, Published};
 use crate::limits::{
-    CHALLENGE_PAUSE, DELIVERY_PAUSE, DELIVERY_READ_CHANGES, DELIVERY_READ_REVISIONS,
+    CHALLENGE_PAUSE, DELIVERY_JUDGED_FOR, DELIVERY_PAUSE, DELIVERY_READ_CHANGES,
+    DELIVERY_READ_REVISIONS,
 };
 use crate::telemetry::metrics::{EventOutcome, Metrics};
 use crate::webhooks::Webhooks;
@@ -126,6 +128,12 @@ impl Delivery {
     }
 
     async fn step(&mut self) -> Result<Step, RequestError> {
+        let shared = Arc::clone(&self.shared);
+        let mut place = None;
+        if self.is_suspect() && self.circuit().is_due(shared.now()) {
+            // Before anything is looked at: the wait may be long, and rights may end in it. It is never closed.
+            place = shared.suspects.acquire().await.ok();
+        }
         let (current, view) = viewed(&self.shared.published, Freshness::Any).await?;
         let revision = current.snapshot.revision();
         let objects = self.shared.management.objects(Arc::clone(&view));
@@ -142,12 +150,17 @@ impl Delivery {
             self.set_circuit(Circuit::default());
             (self.position.interval_millis, self.challenged) = (0, None);
         }
+        if found.consented && self.position.is_asking {
+            // That it had not consented is no failure of a delivery.
+            self.consented();
+        }
         self.sink = Some(found.sink.clone());
         let Some(actor) = creator(&seen, &found)? else {
             return self.disable(&found, "its creator is gone").await;
         };
         let circuit = self.circuit();
         if !circuit.is_due(self.shared.now()) {
+            drop(place);
             let wait = circuit.next_at.since(self.shared.now());
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -161,9 +174,25 @@ impl Delivery {
             Err(error) => return self.disable(&found, &error.to_string()).await,
         };
         if !found.consented {
-            return self.ask_consent(&found, &sink).await;
+            if place.is_none() {
+                place = shared.suspects.acquire().await.ok();
+            }
+            let asked = self.ask_consent(&found, &sink).await;
+            drop(place);
+            return asked;
         }
-        self.deliver_all(&seen, &found, (&actor, &sink)).await
+        self.deliver_all(&seen, &found, (&actor, &sink), place).await
+    }
+
+    /// Whether the last attempt failed, or the sink has not consented.
+    fn is_suspect(&self) -> bool {
+        !self.circuit().is_closed() || self.challenged.is_some() || self.position.is_asking
+    }
+
+    fn consented(&mut self) {
+        self.set_circuit(Circuit::default());
+        (self.position.is_asking, self.challenged) = (false, None);
+        self.shared.save(&self.id, self.position);
     }
 
     /// Delivers what the log has, as long as the served revision is the one that was seen.
@@ -172,6 +201,7 @@ impl Delivery {
         seen: &Seen,
         subscription: &Subscription,
         (actor, sink): (&Actor, &Sink),
+        mut place: Option<SemaphorePermit<'_>>,
     ) -> Result<Step, RequestError> {
         let revision = seen.current.snapshot.revision();
         loop {
@@ -182,15 +212,18 @@ impl Delivery {
                     return self.disable(subscription, reason).await;
                 }
                 self.read(&*seen.view)?;
+                // All deliveries share a thread, and a long log may have nothing for this one.
+                tokio::task::yield_now().await;
             }
             let Some(next) = self.read.front() else {
+                drop(place);
                 self.shared.published.later_than(revision).await;
                 return Ok(Step::Again);
             };
             let Some(events) = self.compose(seen, (subscription, actor), next)? else {
                 return self.disable(subscription, "its creator is disabled").await;
             };
-            let number = next.number;
+            let (number, judged) = (next.number, Instant::now());
             for (at, event) in events {
                 let event = match event {
                     Ok(event) => event,
@@ -205,6 +238,7 @@ impl Delivery {
                 if outcome != Outcome::Delivered {
                     return self.failed(subscription, &outcome).await;
                 }
+                place = None;
                 self.set_circuit(Circuit::default());
                 self.position.event = u32::try_from(at).unwrap_or(u32::MAX).saturating_add(1);
                 self.shared.save(&self.id, self.position);
@@ -213,7 +247,7 @@ impl Delivery {
                     tokio::time::sleep(pause).await;
                 }
                 // What the creator may list, and the subscription, may be others by now.
-                if self.is_replaced(revision) {
+                if self.is_replaced(revision) || judged.elapsed() > DELIVERY_JUDGED_FOR {
                     return Ok(Step::Again);
                 }
             }
@@ -279,12 +313,6 @@ impl Delivery {
         event: &Event,
     ) -> Result<Outcome, RequestError> {
         let (webhooks, now) = (&self.shared.webhooks, self.shared.now());
-        // The semaphore is never closed.
-        let _place = if self.circuit().is_closed() && self.challenged.is_none() {
-            None
-        } else {
-            self.shared.suspects.acquire().await.ok()
-        };
         let token = webhooks.signer().sign(sink, group, event, now);
         let token = token.map_err(|error| RequestError::bug(&error.to_string()))?;
         let outcome = webhooks.client().deliver(sink, event, &token, now).await;
@@ -303,18 +331,13 @@ impl Delivery {
         subscription: &Subscription,
         sink: &Sink,
     ) -> Result<Step, RequestError> {
-        let asked = {
-            // The semaphore is never closed.
-            let _place = self.shared.suspects.acquire().await.ok();
-            self.shared.webhooks.client().ask_consent(sink, None).await
-        };
+        let asked = self.shared.webhooks.client().ask_consent(sink, None).await;
+        self.position.is_asking = true;
         match asked {
             Ok(consent @ Consent::Granted { .. }) => {
                 let interval = consent.interval().as_millis();
                 self.position.interval_millis = u64::try_from(interval).unwrap_or(u64::MAX);
-                self.set_circuit(Circuit::default());
-                self.shared.save(&self.id, self.position);
-                self.challenged = None;
+                self.consented();
                 self.set(subscription, SubscriptionState::Consented).await?;
                 Ok(Step::Again)
             }
@@ -403,6 +426,8 @@ impl Delivery {
         match self.circuit().failed(self.shared.now(), retry_after, fastrand::f64()) {
             Verdict::Retry(circuit) => {
                 self.set_circuit(circuit);
+                // It is read again then: until then others need the memory.
+                self.read = VecDeque::new();
                 self.shared.save(&self.id, self.position);
                 Ok(Step::Again)
             }

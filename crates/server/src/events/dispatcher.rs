@@ -107,8 +107,8 @@ impl Dispatcher {
                 !concerns
             })?;
         }
-        self.looked = Some(head.next);
         if !concerns {
+            self.looked = Some(head.next);
             return Ok(revision);
         }
         let objects = self.shared.management.objects(Arc::clone(&view));
@@ -143,6 +143,8 @@ impl Dispatcher {
             let task = self.tasks.spawn(delivery.run());
             self.running.insert(id, (created, task));
         }
+        // Not before: after an error everything is looked at again.
+        self.looked = Some(head.next);
         Ok(revision)
     }
 }

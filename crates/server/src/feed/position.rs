@@ -28,6 +28,8 @@ pub struct Position {
     pub next_at: u64,
     /// Least milliseconds between two events, as the sink asked for.
     pub interval_millis: u64,
+    /// Whether the sink was asked for its consent last: what failed was that, and no delivery.
+    pub is_asking: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
@@ -46,6 +48,8 @@ struct PositionRecord {
     next_at: u64,
     #[prost(uint64, tag = "7")]
     interval_millis: u64,
+    #[prost(bool, tag = "8")]
+    is_asking: bool,
 }
 
 impl Position {
@@ -64,8 +68,16 @@ impl Position {
     /// Its value.
     #[must_use]
     pub fn encode(self) -> Vec<u8> {
-        let Self { created, next, event, attempts, first_failed_at, next_at, interval_millis } =
-            self;
+        let Self {
+            created,
+            next,
+            event,
+            attempts,
+            first_failed_at,
+            next_at,
+            interval_millis,
+            is_asking,
+        } = self;
         let record = PositionRecord {
             created,
             next,
@@ -74,6 +86,7 @@ impl Position {
             first_failed_at,
             next_at,
             interval_millis,
+            is_asking,
         };
         record.encode_to_vec()
     }
@@ -90,8 +103,18 @@ impl Position {
             first_failed_at,
             next_at,
             interval_millis,
+            is_asking,
         } = record;
-        Some(Self { created, next, event, attempts, first_failed_at, next_at, interval_millis })
+        Some(Self {
+            created,
+            next,
+            event,
+            attempts,
+            first_failed_at,
+            next_at,
+            interval_millis,
+            is_asking,
+        })
     }
 }
 
@@ -110,11 +133,12 @@ mod tests {
             first_failed_at: 1_800_000_000_000,
             next_at: 1_800_000_001_000,
             interval_millis: 50,
+            is_asking: true,
         };
         let value = position.encode();
         assert_eq!(Position::decode(&value), Some(position));
         let hex: String = value.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0887808080802010ac02180220032880a0f1c2b13430e8a7f1c2b1343832");
+        assert_eq!(hex, "0887808080802010ac02180220032880a0f1c2b13430e8a7f1c2b13438324001");
         assert_eq!(Position::decode(b"\xff"), None);
         let key = Position::key(Path::parse("acme/s").unwrap());
         assert_eq!(key, b"dacme/s");

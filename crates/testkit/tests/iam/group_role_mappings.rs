@@ -69,6 +69,12 @@ fn a_mapping_gives_what_its_maker_holds() {
     does(&mut world, "alice", &bind_until("acme/temp", "owner", "acme", after(100)));
     let refusal = refused(&world, "acme/temp", &elsewhere);
     assert_eq!(reason(&refusal), "DURATION_EXCEEDED");
+    // Nor does a right to make mappings that ends, which is of the organization.
+    done(&mut world, &Actor::Operator, &identity("acme/lead"));
+    does(&mut world, "alice", &bind("acme/lead", "owner", "acme/platform"));
+    does(&mut world, "alice", &bind_until("acme/lead", "owner", "acme", after(100)));
+    let refusal = refused(&world, "acme/lead", &elsewhere);
+    assert_eq!(reason(&refusal), "DURATION_EXCEEDED");
     does(&mut world, "alice", &owners);
     // The provider's keys decide who is an owner from now on.
     let refusal = refused(&world, "mallory", &rekey("acme/okta", "2"));

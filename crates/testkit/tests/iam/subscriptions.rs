@@ -1,6 +1,6 @@
 //! Subscriptions: who makes and changes them, whose rights they have, and what goes with a group.
 
-use capstan_iam::limits::{EVENT_TYPES_MAX, SINK_BYTES_MAX};
+use capstan_iam::limits::{EVENT_TYPES_MAX, SINK_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use capstan_iam::{
     Actor, CreateSubscription, Kind, Object, Operation, Response, Subscription, SubscriptionState,
 };
@@ -76,6 +76,23 @@ fn fields_of_a_subscription() {
     ] {
         assert_eq!(invalid(&refused(&world, "alice", &operation)), field, "{operation:?}");
     }
+}
+
+/// One organization does not take the places of all others.
+#[test]
+fn an_organization_has_so_many_subscriptions() {
+    let mut world = acme();
+    for at in 1..SUBSCRIPTIONS_MAX {
+        let group = ["acme", "acme/shop"][at % 2];
+        does(&mut world, "alice", &Operation::CreateSubscription(new(group)));
+    }
+    let last = made(&mut world, &Actor::Operator, new("acme"));
+    for (who, group) in [(actor("alice"), "acme"), (Actor::Operator, "acme/shop")] {
+        let more = Operation::CreateSubscription(new(group));
+        assert_eq!(invalid(&refused_to(&world, &who, &more)), "parent");
+    }
+    does(&mut world, "alice", &unsubscribe(last.id.as_str()));
+    made(&mut world, &actor("alice"), new("acme"));
 }
 
 /// X15: who sets where events go, or which, is the one whose rights they are filtered by.

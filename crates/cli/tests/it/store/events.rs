@@ -162,6 +162,12 @@ async fn changes_of_a_group_are_told_in_order() {
     let digest = <sha2::Sha256 as sha2::Digest>::digest(&first.body);
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     assert_eq!(claims["webhook"]["digest"], format!("sha256:{hex}"));
+    // An account association has the path of its group, and is in it.
+    let association = json!({"parent": "acme/g0", "account_association": {"services": {}}});
+    let method = "AccountAssociationService/CreateAccountAssociation";
+    alice.json(method, &association).await.unwrap();
+    let associated = ("dev.capstan.iam.account_association.created.v1".into(), "acme/g0".into());
+    until("the association is told", async || told(&sink).contains(&associated)).await;
     // Ids are of digits, each once, ascending.
     let ids: Vec<_> = requests.iter().filter_map(|one| one.header("ce-id")).collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");

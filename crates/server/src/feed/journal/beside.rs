@@ -45,9 +45,13 @@ pub(super) fn ops(
             let was_disabled = matches!(old, Some(Object::Subscription(old)) if old.disabled);
             // It is told what changes from now on.
             if old.is_none() || (was_disabled && !new.disabled) {
-                let position = Position::beginning(new.meta.created, record);
-                let key = Position::key(new.id.as_path()).into();
-                ops.push(Op::Put { key, value: position.encode().into() });
+                let key = Position::key(new.id.as_path());
+                let mut position = Position::beginning(new.meta.created, record);
+                // The rate that its sink asked for.
+                let kept = state.value(&key)?.and_then(|value| Position::decode(&value));
+                let kept = kept.filter(|kept| kept.created == position.created);
+                position.interval_millis = kept.map_or(0, |kept| kept.interval_millis);
+                ops.push(Op::Put { key: key.into(), value: position.encode().into() });
             }
         }
         _ => {}

@@ -142,7 +142,7 @@ impl Group {
 
     fn answer(&mut self, write: &Write, with: &mut Judge, now: Timestamp) -> Answer {
         let state = State { snapshot: &self.snapshot, objects: &self.state };
-        let request = RequestId::of(write);
+        let request = RequestId::of(write, &state)?;
         let kept = request.as_ref().map(|request| request.find(&self.state, now)).transpose()?;
         if let (Some(request), Some(kept)) = (&request, kept.flatten())
             // An answer is given again only to a caller that is still let in.

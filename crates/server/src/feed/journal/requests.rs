@@ -12,7 +12,9 @@ use std::ops::Bound;
 use bytes::Bytes;
 use capstan_engine::Timestamp;
 use capstan_iam::record::{self, prefix};
-use capstan_iam::{AcceptGroupInvite, Object, Operation, PullToken, Response, SecretHash};
+use capstan_iam::{
+    AcceptGroupInvite, Kind, Object, Operation, PullToken, Response, SecretHash, State,
+};
 use capstan_store::{Op, StoreError};
 use prost::Message as _;
 use sha2::{Digest as _, Sha256};
@@ -63,10 +65,22 @@ pub(super) struct RequestId {
 
 impl RequestId {
     /// The request id of a write that is to be remembered.
-    pub(super) fn of(write: &Write) -> Option<Self> {
-        let id = write.request_id.as_deref().filter(|id| !id.is_empty() && !write.validate_only)?;
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(super) fn of(write: &Write, state: &State<'_>) -> Result<Option<Self>, RequestError> {
+        let id = write.request_id.as_deref().filter(|id| !id.is_empty() && !write.validate_only);
+        let Some(id) = id else { return Ok(None) };
         let caller = write.actor.id().map(ToString::to_string).unwrap_or_default();
         let mut hash = Sha256::new();
+        // Another identity may get the path of one that was deleted, and is not answered in its place. Root identities are of
+        // one person for ever, and the first request of one may register it.
+        if let Some(caller) = write.actor.id().filter(|id| id.as_path().parent().is_some())
+            && let Some(found) = state.objects.get(Kind::Identity, caller.as_path())?
+        {
+            hash.update(found.meta().created.to_be_bytes());
+        }
         for part in [&caller, write.operation.method(), id] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());
@@ -79,7 +93,7 @@ impl RequestId {
         {
             operation.update(code.bytes());
         }
-        Some(Self { hash: hash.finalize().into(), operation: operation.finalize().into() })
+        Ok(Some(Self { hash: hash.finalize().into(), operation: operation.finalize().into() }))
     }
 
     fn key(&self) -> Vec<u8> {

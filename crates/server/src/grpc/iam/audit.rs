@@ -175,7 +175,9 @@ fn refuses_hidden(
     reader: &Reader<'_>,
     message: &v1::AuditRecord,
 ) -> Result<bool, ObjectsError> {
-    let Ok(path) = Path::parse(&message.object) else { return Ok(false) };
+    // Whoever accepts an invite names none: it is at the group that the record names.
+    let of = if message.object.is_empty() { &message.scope } else { &message.object };
+    let Ok(path) = Path::parse(of) else { return Ok(false) };
     if let Some((_, list)) = SHOWN_BY.iter().find(|(of, _)| message.method.starts_with(of)) {
         return Ok(!reader.holds(list, path));
     }

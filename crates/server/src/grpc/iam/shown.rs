@@ -120,11 +120,9 @@ impl Shown {
     /// Remembers a secret, before the request is made that shows it. Callers that make many forget their own.
     fn keep(&self, caller: &str, secret: &Secret, now: Timestamp) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.forget_ended(now);
         if kept.callers.get(caller).is_some_and(|own| own.len() >= SHOWN_SECRETS_OF_CALLER_MAX) {
             kept.forget_oldest(caller);
-        }
-        if kept.secrets.len() >= SHOWN_SECRETS_MAX {
-            kept.forget_ended(now);
         }
         if kept.secrets.len() >= SHOWN_SECRETS_MAX {
             let most = kept.callers.iter().max_by_key(|(_, own)| own.len());

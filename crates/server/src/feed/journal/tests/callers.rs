@@ -134,3 +134,21 @@ async fn quotas_bound_organizations_and_callers() {
     let running = start_at(&journal, START + 60, |limits| limits.quotas = quotas).await;
     running.as_alice(rename("acme", "e")).await;
 }
+
+/// Who gets the path of an identity that was deleted is not answered what that one asked.
+#[tokio::test]
+async fn a_request_id_is_of_one_identity_and_not_of_its_path() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    running.as_alice(create_identity("acme/ci")).await;
+    running.as_alice(bind("acme/ci", "owner", "acme")).await;
+    let ci = || Actor::identity(path("acme/ci"));
+    let asked = || Write { request_id: Some("r".into()), ..write(ci(), create("acme/x")) };
+    let first = running.writes.write(asked()).await.unwrap();
+    assert_eq!(running.writes.write(asked()).await.unwrap().revision, first.revision);
+    let delete = capstan_iam::Delete { id: path("acme/ci"), etag: None };
+    running.as_alice(Operation::DeleteIdentity(delete)).await;
+    running.as_alice(create_identity("acme/ci")).await;
+    let refused = running.writes.write(asked()).await.unwrap_err();
+    assert!(matches!(refused, RequestError::NotFound), "{refused:?}");
+}

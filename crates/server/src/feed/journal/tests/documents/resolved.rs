@@ -21,6 +21,8 @@ async fn world() -> (Arc<Faulty>, Running) {
         make::map("acme/okta", "a", "viewer", "acme/shop"),
         make::map("acme/okta", "a", "viewer", "acme"),
         make::associate("acme/shop", &[("x", "acme/ci")]),
+        make::subscribe("acme/shop", "https://hooks.example/shop"),
+        make::subscribe("acme", "https://hooks.example/acme"),
     ] {
         running.as_alice(one).await;
     }
@@ -91,8 +93,11 @@ async fn what_goes_takes_them_with_it() {
     // The folder, with the mapping to it and its association.
     let smaller = without("acme/shop", &document);
     let difference = running.try_import(&smaller, pruned("acme")).await.unwrap();
-    assert_eq!(difference.changes.len(), 3, "{:?}", difference.changes);
+    assert_eq!(difference.changes.len(), 4, "{:?}", difference.changes);
     assert_eq!(all(&running, Kind::AccountAssociation), []);
+    let told: Vec<_> = all(&running, Kind::Subscription);
+    let told: Vec<_> = told.iter().filter_map(|one| one.id().as_path().parent()).collect();
+    assert_eq!(told, [path("acme").as_path()]);
     assert_eq!(all(&running, Kind::GroupRoleMapping).len(), 2);
     are_whole(&running, 3);
     // The role, with the mapping that promises it. The provider stays, without a default role.

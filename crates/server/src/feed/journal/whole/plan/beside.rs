@@ -1,7 +1,7 @@
 //! What no document has: it goes with what a document lacks, and keeps a document from what contradicts it.
 //!
 //! ```text
-//! group that goes ─▶ invites and mappings to it, its account association
+//! group that goes ─▶ invites and mappings to it, its subscriptions, its account association
 //! role that goes  ─▶ invites and mappings that promise it; an identity provider is left without it
 //! ```
 
@@ -19,15 +19,17 @@ impl Comparison<'_> {
         self.delete_beside(&self.beside_at(group)?)
     }
 
-    /// What goes with a group: invites to it, mappings to it, its account association.
+    /// What goes with a group: invites to it, mappings to it, its subscriptions, its account association.
     fn beside_at(&self, group: &PathBuf) -> Found<Vec<Object>> {
         let mut all = vec![];
-        self.state.below(Kind::GroupInvite, Some(group.as_path()), &mut |object| {
-            if object.id().as_path().parent() == Some(group.as_path()) {
-                all.push(object);
-            }
-            true
-        })?;
+        for kind in [Kind::GroupInvite, Kind::Subscription] {
+            self.state.below(kind, Some(group.as_path()), &mut |object| {
+                if object.id().as_path().parent() == Some(group.as_path()) {
+                    all.push(object);
+                }
+                true
+            })?;
+        }
         let mut mappings = vec![];
         self.state.referring(&Reference::Scope(group.as_path()), &mut |kind, id| {
             mappings.push((kind, id));
