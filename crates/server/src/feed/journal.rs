@@ -102,6 +102,8 @@ pub fn open(
 pub(crate) struct Config {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
+    /// Issuers that neither a provider nor an identity's keys can have: they are trusted for others.
+    pub(crate) reserved_issuers: Vec<String>,
     pub(crate) give_back: fn(),
 }
 
@@ -179,7 +181,8 @@ impl StoreFeed {
             "store loaded and checked"
         );
         let (clock, limits) = (self.config.clock, self.config.limits);
-        let judge = Judge { quotas, refusals: Default::default(), limits };
+        let reserved_issuers = self.config.reserved_issuers.clone();
+        let judge = Judge { quotas, refusals: Default::default(), limits, reserved_issuers };
         let serving = (Arc::clone(&self.published), Arc::clone(&self.metrics));
         let writable = self.writable.clone();
         let store = (journal, credentials);

@@ -164,7 +164,10 @@ impl Shared {
                 Box::new(PolicyFile::new(feed, published, metrics))
             }
             (Feed::Store(store), queue) => {
-                let feed = journal::Config { clock, limits: config.limits, give_back };
+                // Of tokens that this server signs itself.
+                let own = config.webhooks.iter().map(|it| it.public_url.as_str().to_owned());
+                let (limits, reserved_issuers) = (config.limits, own.collect());
+                let feed = journal::Config { clock, limits, reserved_issuers, give_back };
                 let writable = self.writable.clone();
                 Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }

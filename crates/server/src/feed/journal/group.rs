@@ -49,6 +49,7 @@ pub(super) struct Judge {
     pub(super) quotas: Quotas,
     pub(super) refusals: RefusalRate,
     pub(super) limits: Limits,
+    pub(super) reserved_issuers: Vec<String>,
 }
 
 /// Writes that are judged and not committed yet.
@@ -158,7 +159,7 @@ impl Group {
             now,
             revision: self.head.revision().saturating_add(1),
             new_id: &mut random,
-            reserved_issuers: &[],
+            reserved_issuers: &with.reserved_issuers,
         };
         let judged = judge(&RuleSet::FULL, &state, &write.actor, &write.operation, &mut context);
         match judged {

@@ -152,6 +152,9 @@ struct Running {
     metrics: Arc<Metrics>,
 }
 
+/// An issuer that is trusted for others.
+const RESERVED: &str = "https://capstan.example";
+
 const START: i64 = 1_800_000_000;
 
 async fn start_at(journal: &Arc<Faulty>, now: i64, change: impl FnOnce(&mut Limits)) -> Running {
@@ -170,7 +173,8 @@ async fn start_loaded(
     let metrics: Arc<Metrics> = Arc::default();
     let (writes, queue) = writer::queue(&metrics);
     let clock = Clock::Fixed(Timestamp::new(now, 0));
-    let config = Config { clock, limits, give_back: || {} };
+    let reserved_issuers = vec![RESERVED.to_owned()];
+    let config = Config { clock, limits, reserved_issuers, give_back: || {} };
     let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>, loaded);
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
@@ -375,7 +379,8 @@ async fn the_demo_is_a_store_in_memory() {
     let published = Arc::new(Published::new(Retention::from(&Limits::default())));
     let metrics: Arc<Metrics> = Arc::default();
     let (writes, queue) = writer::queue(&metrics);
-    let config = Config { clock: Clock::System, limits: Limits::default(), give_back: || {} };
+    let (clock, limits, reserved_issuers) = (Clock::System, Limits::default(), vec![]);
+    let config = Config { clock, limits, reserved_issuers, give_back: || {} };
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
     let mut feed = StoreFeed::new(config, parts, is_writable, Store::Demo, queue);

@@ -180,3 +180,15 @@ async fn a_store_without_references_gets_them() {
         assert_eq!(refusal.rule, Some(capstan_iam::Rule::IdentityProvider));
     }
 }
+
+#[tokio::test]
+async fn an_issuer_that_is_trusted_for_others_is_no_providers() {
+    let (_journal, running) = world().await;
+    let keys = make::keys(RESERVED, "ci", "1", None);
+    for one in
+        [make::provider("acme/own", RESERVED, None), make::authenticate("acme/ci", Some(keys))]
+    {
+        let refused = running.try_as_alice(one).await.unwrap_err();
+        assert!(refused.to_string().contains("issuer"), "{refused}");
+    }
+}
