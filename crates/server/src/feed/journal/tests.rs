@@ -3,6 +3,7 @@
 mod callers;
 mod documents;
 mod failures;
+mod subscriptions;
 mod tokens;
 
 use std::io;

@@ -6,7 +6,8 @@
 //!                                      └▶ refused: forgotten
 //! ```
 //!
-//! **Invariant**: a secret is in the memory of this process only, and no longer than a retry may ask for it.
+//! **Invariant**: a secret is in the memory of this process only. Once no retry may ask for it, it is forgotten when the next
+//! one is made.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -184,6 +185,16 @@ mod tests {
         shown.forget("bob", &secret(1));
         assert!(is_kept(&shown, 0) && !is_kept(&shown, 1));
         assert_eq!(shown.0.lock().unwrap().callers.len(), 1);
+    }
+
+    #[test]
+    fn what_no_retry_asks_for_is_forgotten_when_the_next_one_is_made() {
+        let (shown, end) = (Shown::default(), REQUEST_KEPT.as_secs().try_into().unwrap());
+        shown.keep("alice", &secret(0), Timestamp::UNIX_EPOCH);
+        shown.keep("bob", &secret(1), Timestamp::new(end, 0));
+        assert!(is_kept(&shown, 0));
+        shown.keep("bob", &secret(2), Timestamp::new(end + 1, 0));
+        assert!(!is_kept(&shown, 0) && is_kept(&shown, 1));
     }
 
     #[test]
