@@ -139,6 +139,43 @@ async fn of_a_hundred_callers_at_once_one_joins() {
     }
 }
 
+/// Why a creator cannot invite any more is for those who may list invites, also if somebody tried to accept one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_accept_is_audited_for_those_who_list_invites() {
+    let data = Data::init(CATALOG);
+    let server = data.start();
+    let alice = server.caller("alice").await;
+    let lists = ["groups.list", "identity.list", "role_bindings.list", "roles.list"];
+    let role = json!({"parent": "acme", "role": {"id": "acme/auditor", "capabilities": lists}});
+    alice.json("RoleService/CreateRole", &role).await.unwrap();
+    let bind = |identity: &str, role: &str| {
+        json!({"parent": "acme", "role_binding":
+            {"identity": identity, "role": role, "scope": "acme"}})
+    };
+    let mut bound = vec![];
+    for (id, role) in [("acme/auditing", "acme/auditor"), ("acme/inviting", "owner")] {
+        let identity = json!({"parent": "acme", "identity": {"id": id, "type": "service"}});
+        alice.json("IdentityService/CreateIdentity", &identity).await.unwrap();
+        let method = "RoleBindingService/CreateRoleBinding";
+        bound.push(alice.json(method, &bind(id, role)).await.unwrap());
+    }
+    let inviting = server.caller("acme/inviting").await;
+    let made = inviting.json(CREATE, &create("viewer", &json!({}))).await.unwrap();
+    let binding = json!({"id": bound[1]["role_binding"]["id"]});
+    alice.json("RoleBindingService/DeleteRoleBinding", &binding).await.unwrap();
+    let code = json!({"code": text(&made, "code")});
+    let refused = server.caller(&person(5)).await.json(ACCEPT, &code).await.unwrap_err();
+    assert_eq!(reason(&refused), "INVITE_INVALID");
+    for (who, is_seen) in [("alice", true), ("acme/auditing", false)] {
+        let audited = server.caller(who).await;
+        let of = json!({"parent": "acme"});
+        let audited = audited.json("AuditService/ListAuditRecords", &of).await.unwrap();
+        let audited = audited.to_string();
+        assert!(audited.contains("RoleBindingService/DeleteRoleBinding"), "{audited}");
+        assert_eq!(audited.contains(ACCEPT), is_seen, "{who}: {audited}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_invite_is_refused_with_its_reason() {
     let data = Data::init(CATALOG);
