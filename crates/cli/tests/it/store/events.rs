@@ -6,11 +6,13 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use capstan_server::feed::position::Position;
 use capstan_server::limits::{
     DELIVERY_READ_CHANGES, DELIVERY_READ_REVISIONS, POSITIONS_SAVED, SUSPECTS_MAX,
 };
+use capstan_store::{Journal as _, Limits, RedbStore};
 use capstan_testkit::https::{Authority, Received, Reply, Server};
 use serde_json::{Value, json};
 use tonic::Code;
@@ -284,6 +286,42 @@ async fn a_sink_consents_before_it_is_told() {
     until("the other one is asked", async || !told(&other).is_empty()).await;
     assert!(told(&other).iter().all(|(kind, _)| kind.contains("challenge")));
     assert!(!subjects(&sink).contains(&"acme/two".into()));
+}
+
+/// The wait for a consent is no failure of a delivery: the three days of those begin with the first that fails.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_before_the_consent_is_forgotten_with_it() {
+    let world = World::new();
+    let server = world.start();
+    let alice = server.caller("alice").await;
+    let is_challenge = |request: &Received| {
+        request.header("ce-type").is_some_and(|kind| kind.contains("subscription.challenge"))
+    };
+    let sink = world
+        .sink(move |request| match (is_event(request), is_challenge(request)) {
+            (true, true) => Reply::status(204, ""),
+            (true, false) => Reply::status(503, ""),
+            (false, _) => Reply::status(405, ""),
+        })
+        .await;
+    let id = subscribe(&alice, "acme", &sink, &[]).await;
+    alice.create_group("acme/one").await;
+    until("the challenge arrives", async || sink.requests().iter().any(is_challenge)).await;
+    let posted = sink.requests().into_iter().find(is_challenge).unwrap();
+    let body: Value = serde_json::from_slice(&posted.body).unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let confirm = json!({"id": id, "challenge": body["challenge"]});
+    alice.json("SubscriptionService/ConfirmSubscription", &confirm).await.unwrap();
+    let is_delivery = |request: &Received| is_event(request) && !is_challenge(request);
+    until("a delivery fails", async || sink.requests().iter().any(is_delivery)).await;
+    tokio::time::sleep(2 * POSITIONS_SAVED).await;
+    server.kill();
+    let store = RedbStore::open(&world.data.dir, Limits::default()).unwrap();
+    let key = Position::key(capstan_engine::Path::parse(&id).unwrap());
+    let kept = store.view().await.unwrap().get(&key).unwrap().unwrap();
+    let kept = Position::decode(&kept).unwrap();
+    assert!(kept.attempts > 0 && !kept.is_asking, "{kept:?}");
+    assert!(u128::from(kept.first_failed_at) >= now.as_millis(), "{kept:?}");
 }
 
 /// Failures are tried again, and do not change the order; 410 ends it.
