@@ -33,7 +33,7 @@ Examples:
   capstan events subscriptions create --group acme/web --sink https://example.com/events \\
       --type role_binding --type group_invite.created
 
-The sink is told of what you may list, as long as you may. Nothing is delivered before it has consented: it answers a request \
+The sink is told what you may list, as long as you may. Nothing is delivered before it has consented: it answers a request \
 of the server by itself (the header WebHook-Allowed-Origin), or whoever reads its log returns the challenge that was \
 posted to it: `capstan events subscriptions confirm`.
 
