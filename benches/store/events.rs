@@ -35,7 +35,7 @@ use crate::Options;
 use crate::writes::{self, Running, runtime};
 
 /// Events that each subscription is told, with one subscription and with many.
-const EVENTS: [(usize, usize); 2] = [(1, 3_000), (100, 200)];
+const EVENTS: [(usize, usize); 2] = [(1, 5_000), (100, 1_000)];
 /// Sinks that hang.
 const SLOW: usize = 100;
 

@@ -1,4 +1,4 @@
-//! Delivers one event to one sink.
+//! Delivers one event to one sink, or reads one document.
 //!
 //! ```text
 //! sink ─▶ idle connection? ─────────────────────────────────────────┐
@@ -18,13 +18,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, HOST, HeaderMap, HeaderValue,
+    USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Body as _, Incoming};
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_util::task::TaskTracker;
@@ -34,7 +35,8 @@ use crate::event::Event;
 use crate::guard::Policy;
 use crate::handshake::{Consent, REQUEST_ORIGIN, REQUEST_RATE};
 use crate::limits::{
-    BODY_BYTES_MAX, BODY_TIME_MAX, CONNECT_TIME_MAX, EXCHANGE_TIME_MAX, EXCHANGES_MAX,
+    BODY_BYTES_MAX, BODY_TIME_MAX, CONNECT_TIME_MAX, DOCUMENT_BYTES_MAX, EXCHANGE_TIME_MAX,
+    EXCHANGES_MAX,
 };
 use crate::outcome::{Failure, FailureKind, Outcome};
 use crate::pool::{Connection, Pool, WholeRequest};
@@ -71,15 +73,24 @@ impl ClientOptions {
 pub struct ClientError(#[from] rustls::Error);
 
 /// Delivers events to sinks. Any number of tasks may use one client.
+///
+/// A connection is driven by the runtime that opened it. Tasks of several runtimes may use one client; it is faster if each
+/// runtime has its own ([`Client::with_own_connections`]).
 pub struct Client {
     origin: HeaderValue,
     policy: Policy,
     resolver: Arc<dyn Resolve>,
     tls: TlsConnector,
     pool: Pool,
-    places: Semaphore,
+    places: Arc<Semaphore>,
     tasks: TaskTracker,
 }
+
+/// Makes a request: once more if an idle connection turns out to be closed.
+type MakeRequest<'r> = dyn Fn() -> WholeRequest + Sync + 'r;
+
+/// Room for the headers of a delivery.
+const REQUEST_HEADERS: usize = 16;
 
 /// Why an exchange has no response.
 enum Stop {
@@ -101,9 +112,23 @@ impl Client {
             resolver,
             tls: TlsConnector::from(Arc::new(roots.client_config()?)),
             pool: Pool::default(),
-            places: Semaphore::new(EXCHANGES_MAX),
+            places: Arc::new(Semaphore::new(EXCHANGES_MAX)),
             tasks: TaskTracker::new(),
         })
+    }
+
+    /// A client with idle connections of its own, and the same places for exchanges.
+    #[must_use]
+    pub fn with_own_connections(&self) -> Self {
+        Self {
+            origin: self.origin.clone(),
+            policy: self.policy.clone(),
+            resolver: Arc::clone(&self.resolver),
+            tls: self.tls.clone(),
+            pool: Pool::default(),
+            places: Arc::clone(&self.places),
+            tasks: TaskTracker::new(),
+        }
     }
 
     /// Which addresses may be connected to: [`Sink::parse`] needs it.
@@ -124,11 +149,16 @@ impl Client {
         token: &Token,
         now: UnixMillis,
     ) -> Outcome {
-        let mut request = self.request(Method::POST, sink, event.data().clone());
-        let headers = request.headers_mut();
-        headers.extend(event.headers().clone());
-        headers.insert(AUTHORIZATION, token.authorization().clone());
-        match self.exchange(sink, request).await {
+        let request = || {
+            let mut request = self.request(Method::POST, sink, event.data().clone());
+            let headers = request.headers_mut();
+            for (name, value) in event.headers() {
+                headers.insert(name, value.clone());
+            }
+            headers.insert(AUTHORIZATION, token.authorization().clone());
+            request
+        };
+        match self.exchange(sink, &request).await {
             Ok((status, headers)) => Outcome::read(status, &headers, now),
             Err(Stop::Failed(failure)) => Outcome::Failed(failure),
             Err(Stop::Refused(error)) => Outcome::Refused(error),
@@ -145,49 +175,105 @@ impl Client {
         sink: &Sink,
         rate: Option<NonZeroU32>,
     ) -> Result<Consent, Outcome> {
-        let mut request = self.request(Method::OPTIONS, sink, Bytes::new());
-        if let Some(rate) = rate {
-            request.headers_mut().insert(REQUEST_RATE, rate.get().into());
-        }
-        match self.exchange(sink, request).await {
+        let request = || {
+            let mut request = self.request(Method::OPTIONS, sink, Bytes::new());
+            if let Some(rate) = rate {
+                request.headers_mut().insert(REQUEST_RATE, rate.get().into());
+            }
+            request
+        };
+        match self.exchange(sink, &request).await {
             Ok((status, headers)) => Ok(Consent::read(status, &headers, &self.origin)),
             Err(Stop::Failed(failure)) => Err(Outcome::Failed(failure)),
             Err(Stop::Refused(error)) => Err(Outcome::Refused(error)),
         }
     }
 
+    /// Reads the document at a URL, such as what an issuer of tokens publishes: at most [`DOCUMENT_BYTES_MAX`] of it, in
+    /// at most [`EXCHANGE_TIME_MAX`] once a place among [`EXCHANGES_MAX`] is free. Only the status 200 has one.
+    ///
+    /// # Errors
+    ///
+    /// [`Outcome::Failed`], [`Outcome::Gone`] or [`Outcome::Refused`] if there is no document.
+    pub async fn fetch(&self, url: &Sink) -> Result<Bytes, Outcome> {
+        let request = || {
+            let mut request = self.request(Method::GET, url, Bytes::new());
+            request.headers_mut().insert(ACCEPT, HeaderValue::from_static("application/json"));
+            request
+        };
+        let outcome = |stop| match stop {
+            Stop::Failed(failure) => Outcome::Failed(failure),
+            Stop::Refused(error) => Outcome::Refused(error),
+        };
+        let _place = self.place().await.map_err(outcome)?;
+        let fetched = timeout(EXCHANGE_TIME_MAX, self.document(url, &request)).await;
+        fetched.map_err(|_| late()).flatten().map_err(outcome)?
+    }
+
+    async fn document(
+        &self,
+        url: &Sink,
+        request: &MakeRequest<'_>,
+    ) -> Result<Result<Bytes, Outcome>, Stop> {
+        let (connection, response) = self.send(url, request).await?;
+        let (head, body) = response.into_parts();
+        if head.status != StatusCode::OK {
+            // When to ask again is not for this to say.
+            return Ok(Err(match Outcome::read(head.status, &HeaderMap::new(), UnixMillis(0)) {
+                Outcome::Delivered => {
+                    let status = head.status.as_u16();
+                    let failure = Failure::new(FailureKind::Status, &"no document");
+                    Outcome::Failed(Failure { status: Some(status), ..failure })
+                }
+                other => other,
+            }));
+        }
+        match Limited::new(body, DOCUMENT_BYTES_MAX).collect().await {
+            Ok(body) => {
+                self.pool.put(url.origin(), connection);
+                Ok(Ok(body.to_bytes()))
+            }
+            Err(error) => Err(failed(FailureKind::Protocol, &error)),
+        }
+    }
+
     /// A request with the headers that all have.
     fn request(&self, method: Method, sink: &Sink, body: Bytes) -> WholeRequest {
         let length = body.len();
-        let has_body = method == Method::POST;
+        let (has_body, is_document) = (method == Method::POST, method == Method::GET);
         let mut request = Request::new(Full::new(body));
+        *request.headers_mut() = HeaderMap::with_capacity(REQUEST_HEADERS);
         *request.method_mut() = method;
         *request.uri_mut() = Uri::from(sink.target().clone());
         let headers = request.headers_mut();
         headers.insert(HOST, sink.authority().clone());
         headers.insert(USER_AGENT, AGENT);
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert(REQUEST_ORIGIN, self.origin.clone());
+        if !is_document {
+            headers.insert(REQUEST_ORIGIN, self.origin.clone());
+        }
         if has_body {
             headers.insert(CONTENT_LENGTH, length.into());
         }
         request
     }
 
+    /// A place among [`EXCHANGES_MAX`].
+    async fn place(&self) -> Result<SemaphorePermit<'_>, Stop> {
+        // The semaphore is never closed. If it were, nothing would be sent.
+        let closed = |_| failed(FailureKind::Connect, &"the client is closed");
+        self.places.acquire().await.map_err(closed)
+    }
+
     /// Sends a request. Returns the head of the response.
     async fn exchange(
         &self,
         sink: &Sink,
-        request: WholeRequest,
+        request: &MakeRequest<'_>,
     ) -> Result<(StatusCode, HeaderMap), Stop> {
-        // The semaphore is never closed. If it were, nothing would be sent.
-        let Ok(_place) = self.places.acquire().await else {
-            return Err(failed(FailureKind::Connect, &"the client is closed"));
-        };
-        let late =
-            |_| failed(FailureKind::Timeout, &format_args!("longer than {EXCHANGE_TIME_MAX:?}"));
-        let sent = timeout(EXCHANGE_TIME_MAX, self.send(sink, request)).await.map_err(late)?;
-        let (connection, response) = sent?;
+        let _place = self.place().await?;
+        let sent = timeout(EXCHANGE_TIME_MAX, self.send(sink, request)).await;
+        let (connection, response) = sent.map_err(|_| late())??;
         let (head, body) = response.into_parts();
         if matches!(timeout(BODY_TIME_MAX, ends_soon(body)).await, Ok(true)) {
             self.pool.put(sink.origin(), connection);
@@ -198,10 +284,10 @@ impl Client {
     async fn send(
         &self,
         sink: &Sink,
-        request: WholeRequest,
+        request: &MakeRequest<'_>,
     ) -> Result<(Connection, Response<Incoming>), Stop> {
         if let Some(mut connection) = self.pool.take(sink.origin()) {
-            match connection.send(request.clone()).await {
+            match connection.send(request()).await {
                 Ok(response) => return Ok((connection, response)),
                 // The sink began to answer: another attempt would get the same.
                 Err(error) if error.is_parse() => {
@@ -211,7 +297,7 @@ impl Client {
             }
         }
         let mut connection = self.open(sink).await?;
-        let response = connection.send(request).await;
+        let response = connection.send(request()).await;
         let response = response.map_err(|error| failed(FailureKind::Protocol, &error))?;
         Ok((connection, response))
     }
@@ -235,6 +321,10 @@ impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("origin", &self.origin).finish_non_exhaustive()
     }
+}
+
+fn late() -> Stop {
+    failed(FailureKind::Timeout, &format_args!("longer than {EXCHANGE_TIME_MAX:?}"))
 }
 
 fn failed(kind: FailureKind, detail: &dyn std::fmt::Display) -> Stop {

@@ -1,4 +1,5 @@
-//! Delivers one CloudEvent to one webhook, signed, and only to addresses that may be connected to.
+//! Delivers one CloudEvent to one webhook, signed, and only to addresses that may be connected to. Documents of others, such
+//! as the keys of an issuer, are read under the same rules ([`Client::fetch`]).
 //!
 //! ```text
 //! URL ───────▶ Sink ──────────────┐           ┌ lookup ─ guard ─ TCP ─ TLS ┐

@@ -48,6 +48,9 @@ pub const HEADERS_MAX: usize = 64;
 /// Most bytes of a response's body that are read. A longer body ends the connection, and changes nothing else.
 pub const BODY_BYTES_MAX: usize = 4 * 1_024;
 
+/// Most bytes of a document that is read ([`Client::fetch`](crate::Client::fetch)). A longer one is an error.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1_024;
+
 /// Longest wait for the body of a response. A later body ends the connection, and changes nothing else.
 pub const BODY_TIME_MAX: Duration = Duration::from_secs(1);
 

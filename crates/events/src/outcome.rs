@@ -1,7 +1,7 @@
 //! What became of one attempt.
 //!
-//! **Invariants**: nothing of a response but its status and `Retry-After` leaves this crate, so a subscription cannot be
-//! used to read what another server answers.
+//! **Invariants**: nothing of a sink's response but its status and `Retry-After` leaves this crate, so a subscription cannot
+//! be used to read what another server answers.
 
 use std::fmt;
 use std::time::Duration;
@@ -72,19 +72,17 @@ impl Failure {
 }
 
 impl Failure {
-    /// What the owner of the subscription may be told: the step, and the status. Nothing that the sink said is in it.
+    /// What the owner of the subscription may be told: the step, and the status. Nothing that the peer said is in it.
     #[must_use]
     pub fn reason(&self) -> String {
         let what = match self.kind {
-            FailureKind::Lookup => {
-                "the name of the sink has no address, too many, or could not be looked up"
-            }
-            FailureKind::Connect => "the sink accepts no connection",
-            FailureKind::Tls => "TLS with the sink failed",
-            FailureKind::Timeout => "the sink did not answer in time",
-            FailureKind::Protocol => "the sink did not answer with HTTP",
-            FailureKind::Redirect => "the sink answered with a redirect",
-            FailureKind::Status => "the sink answered with an error",
+            FailureKind::Lookup => "the name has no address, too many, or could not be looked up",
+            FailureKind::Connect => "no connection is accepted",
+            FailureKind::Tls => "TLS failed",
+            FailureKind::Timeout => "no answer came in time",
+            FailureKind::Protocol => "the answer is not HTTP, or broke off",
+            FailureKind::Redirect => "the answer is a redirect",
+            FailureKind::Status => "the answer is an error",
         };
         match self.status {
             Some(status) => format!("{what}, status {status}"),

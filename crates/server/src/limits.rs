@@ -317,12 +317,26 @@ pub const WATCH_READ_BYTES: usize = 1024 * 1024;
 pub const SUBSCRIPTIONS_SERVED_MAX: usize = 4_096;
 /// Attempts at a time at sinks that failed last or have not consented: a quarter of all attempts.
 pub const SUSPECTS_MAX: usize = 16;
+/// Time to ask an issuer for its discovery document and its keys, when a provider without keys of its own is saved.
+pub const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(3);
+/// Keys that an issuer publishes.
+pub const DISCOVERED_KEYS_MAX: usize = 100;
+/// Threads that deliver events, if the machine has as many cores. They give way to those that decide.
+pub const EVENT_THREADS_MAX: usize = 4;
+/// Last revisions of the change log that deliveries share.
+pub const RECENT_REVISIONS_MAX: usize = 1_024;
+/// Bytes of their records. As objects they take a few times as many.
+pub const RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Time after which a delivery that has nothing to do passes over what does not concern it.
+pub const DELIVERY_PASSES_OVER: Duration = Duration::from_secs(10);
 /// Revisions of the change log that a delivery reads at a time.
 pub const DELIVERY_READ_REVISIONS: usize = 64;
 /// Objects that changed after which it reads no further revision.
 pub const DELIVERY_READ_CHANGES: usize = 256;
 /// Time after which what a creator may list is judged again between two events of one revision: a binding may have ended.
 pub const DELIVERY_JUDGED_FOR: Duration = Duration::from_secs(10);
+/// Time of an attempt after which its revision is let go, and another one is looked at for the next event.
+pub const REVISION_HELD: Duration = Duration::from_millis(100);
 /// Time between two saves of how far deliveries are. After a crash so much is delivered again.
 pub const POSITIONS_SAVED: Duration = Duration::from_secs(1);
 /// Wait of a delivery after the store could not be read or written.

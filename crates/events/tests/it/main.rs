@@ -2,6 +2,7 @@
 //!
 //! - `addresses`: which URLs and addresses are refused, also when a name's answers change.
 //! - `delivery`: what each answer of a sink means, and what is sent.
+//! - `documents`: what is read from others, within which bounds.
 //! - `faults`: sinks that hang, never end, or are not who they should be.
 //! - `tokens`: tokens and keys, read by code that did not make them.
 //! - `receivers`: the sample receivers, with the SDKs of their languages.
@@ -15,6 +16,7 @@
 
 mod addresses;
 mod delivery;
+mod documents;
 mod faults;
 mod receivers;
 mod tokens;

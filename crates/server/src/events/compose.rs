@@ -3,6 +3,10 @@
 //! ```text
 //! revision ─▶ each object, or a batch as one ─▶ in the group? wanted? may the creator list it? ─▶ event
 //! ```
+//!
+//! The event of one object is the same for all subscriptions, so it is made once.
+
+use std::sync::{Arc, OnceLock};
 
 use capstan_engine::{Path, PathBuf};
 use capstan_events::{Event, EventError, EventFields, UnixMillis};
@@ -31,8 +35,18 @@ struct Draft<'r> {
     at: usize,
 }
 
+type EventResult = Result<Arc<Event>, EventError>;
+
 /// Events, each with its place among those of its revision.
-pub(super) type Composed = Vec<(usize, Result<Event, EventError>)>;
+pub(super) type Composed = Vec<(usize, EventResult)>;
+
+/// A revision, with the events that were made of it.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) revision: Revision,
+    /// By the place of the object among those that changed.
+    events: Box<[OnceLock<EventResult>]>,
+}
 
 /// Whom events are for.
 pub(super) struct Wanted<'w> {
@@ -46,35 +60,37 @@ pub(super) struct Wanted<'w> {
 impl Wanted<'_> {
     /// The events of a revision. Those before `from` were delivered. Each has its place among the events of the revision,
     /// which does not depend on what the creator may list.
-    pub(super) fn events(&self, revision: &Revision, from: usize) -> Composed {
-        let mut drafts = vec![];
+    pub(super) fn events(&self, told: &Told, from: usize) -> Composed {
+        let revision = &told.revision;
+        let mut composed = vec![];
         if revision.record.method == BATCH {
-            drafts.extend(self.batch(revision));
+            composed.extend(self.of_draft(self.batch(revision), from));
         } else {
-            let changes = revision.changes.iter().enumerate();
-            drafts.extend(changes.filter_map(|(at, change)| self.single(revision, at, change)));
+            for (at, change) in revision.changes.iter().enumerate().skip(from) {
+                if self.is_told(change) && self.subscription.wants(&kind_of(change)) {
+                    composed.extend(told.event(at, self.source).map(|event| (at, event)));
+                }
+            }
         }
         if revision.is_cut {
-            drafts.extend(self.cut(revision));
+            composed.extend(self.of_draft(self.cut(revision), from));
         }
+        composed
+    }
+
+    fn of_draft(&self, draft: Option<Draft<'_>>, from: usize) -> Option<(usize, EventResult)> {
         let is_left = |draft: &Draft<'_>| draft.at >= from && self.subscription.wants(&draft.kind);
-        let left = drafts.into_iter().filter(is_left);
-        left.map(|draft| (draft.at, draft.event(self.source))).collect()
+        draft.filter(is_left).map(|draft| (draft.at, draft.event(self.source).map(Arc::new)))
     }
 
     fn is_inside(&self, group: Path<'_>) -> bool {
         self.subscription.group().contains(group)
     }
 
-    fn single<'r>(&self, revision: &'r Revision, at: usize, change: &Changed) -> Option<Draft<'r>> {
-        let object = change.last()?;
-        let group = group_of(object)?;
-        if !self.is_inside(group) || !self.reader.lists(object) {
-            return None;
-        }
-        let kind = format!("{PREFIX}.{}.{}.v1", change.kind, change.action().as_str());
-        let (group, body) = (PathBuf::from(group), struct_json(object_json(object.clone())));
-        Some(Draft { kind, subject: change.id.to_string(), group, body, revision, at })
+    fn is_told(&self, change: &Changed) -> bool {
+        change.last().is_some_and(|object| {
+            group_of(object).is_some_and(|group| self.is_inside(group)) && self.reader.lists(object)
+        })
     }
 
     /// One event for all bindings of a batch.
@@ -121,6 +137,31 @@ impl Wanted<'_> {
     }
 }
 
+impl Told {
+    pub(super) fn new(revision: Revision) -> Self {
+        let events = revision.changes.iter().map(|_| OnceLock::new()).collect();
+        Self { revision, events }
+    }
+
+    /// The event of one object; `None` if it is in no group.
+    fn event(&self, at: usize, source: &str) -> Option<EventResult> {
+        let change = self.revision.changes.get(at)?;
+        let object = change.last()?;
+        let group = group_of(object)?.into();
+        let made = self.events.get(at)?.get_or_init(|| {
+            let (kind, subject) = (kind_of(change), change.id.to_string());
+            let body = struct_json(object_json(object.clone()));
+            let draft = Draft { kind, subject, group, body, revision: &self.revision, at };
+            draft.event(source).map(Arc::new)
+        });
+        Some(made.clone())
+    }
+}
+
+fn kind_of(change: &Changed) -> String {
+    format!("{PREFIX}.{}.{}.v1", change.kind, change.action().as_str())
+}
+
 impl Draft<'_> {
     fn event(self, source: &str) -> Result<Event, EventError> {
         let record = &self.revision.record;
@@ -144,7 +185,7 @@ impl Draft<'_> {
 }
 
 /// The group that an object is in: a group is its own, and an account association has the path of its group. `None` for root identities and resources, which are in none.
-fn group_of(object: &Object) -> Option<Path<'_>> {
+pub(super) fn group_of(object: &Object) -> Option<Path<'_>> {
     match object {
         Object::Group(group) => Some(group.id.as_path()),
         Object::RoleBinding(binding) => Some(binding.scope.as_path()),

@@ -8,12 +8,14 @@
 //! ```
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use capstan_engine::{PathBuf, Timestamp};
 use capstan_events::{
-    CHALLENGE_EVENT_TYPE, Circuit, Consent, Event, EventFields, Outcome, Sink, UnixMillis, Verdict,
+    CHALLENGE_EVENT_TYPE, Circuit, Client, Consent, Event, EventFields, Outcome, Sink, UnixMillis,
+    Verdict,
 };
 use capstan_iam::{
     Actor, JudgeError, Kind, Object, Operation, Reader, RuleSet, SetSubscriptionState, State,
@@ -22,18 +24,19 @@ use capstan_iam::{
 use capstan_store::View;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
-use super::compose::{Composed, Wanted};
+use super::compose::{Composed, Told, Wanted};
+use super::recent::{Batch, Recent};
+use super::wakes::{Wake, organization_of};
 use crate::RequestError;
 use crate::clock::Clock;
-use crate::feed::change_log::{self, Revision};
+use crate::feed::change_log;
 use crate::feed::management::{Management, Origin, StoredObjects, Write, viewed};
 use crate::feed::position::Position;
 use crate::feed::{Current, Freshness, Published};
 use crate::limits::{
-    CHALLENGE_PAUSE, DELIVERY_JUDGED_FOR, DELIVERY_PAUSE, DELIVERY_READ_CHANGES,
-    DELIVERY_READ_REVISIONS,
+    CHALLENGE_PAUSE, DELIVERY_JUDGED_FOR, DELIVERY_PASSES_OVER, DELIVERY_PAUSE, REVISION_HELD,
 };
 use crate::telemetry::metrics::{EventOutcome, Metrics};
 use crate::webhooks::Webhooks;
@@ -50,6 +53,7 @@ pub(super) struct Shared {
     pub(super) suspects: Semaphore,
     /// Positions that are not saved yet.
     pub(super) positions: Mutex<HashMap<PathBuf, Position>>,
+    pub(super) recent: Mutex<Recent>,
 }
 
 impl Shared {
@@ -59,7 +63,14 @@ impl Shared {
 
     fn save(&self, subscription: &PathBuf, position: Position) {
         let mut positions = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
-        positions.insert(subscription.clone(), position);
+        match positions.get_mut(subscription) {
+            Some(unsaved) => *unsaved = position,
+            None => drop(positions.insert(subscription.clone(), position)),
+        }
+    }
+
+    pub(super) fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The positions that changed since the last call.
@@ -80,8 +91,12 @@ pub(super) struct Delivery {
     id: PathBuf,
     created: u64,
     position: Position,
+    /// Says when the log has more for it.
+    wake: Wake,
+    /// Delivers, with the connections of its thread.
+    client: Arc<Client>,
     /// Revisions that were read and are not delivered.
-    read: VecDeque<Revision>,
+    read: VecDeque<Arc<Told>>,
     /// The sink that the failures are of.
     sink: Option<String>,
     /// When the challenge was posted last.
@@ -97,7 +112,8 @@ enum Step {
     End,
 }
 
-/// One revision, as a step sees it.
+/// One revision, as a step sees it. It is not held while a sink or another revision is waited for: what the store has
+/// replaced since could not be used for other changes, and its file would grow.
 struct Seen {
     current: Arc<Current>,
     view: Arc<dyn View>,
@@ -105,9 +121,14 @@ struct Seen {
 }
 
 impl Delivery {
-    pub(super) fn new(shared: Arc<Shared>, id: PathBuf, position: Position) -> Self {
-        let created = position.created;
-        Self { shared, id, created, position, read: VecDeque::new(), sink: None, challenged: None }
+    pub(super) fn new(
+        (shared, client): (Arc<Shared>, Arc<Client>),
+        id: PathBuf,
+        position: Position,
+        wake: Wake,
+    ) -> Self {
+        let (created, read) = (position.created, VecDeque::new());
+        Self { shared, id, created, position, wake, client, read, sink: None, challenged: None }
     }
 
     /// Delivers until the subscription is gone or disabled.
@@ -135,7 +156,6 @@ impl Delivery {
             place = shared.suspects.acquire().await.ok();
         }
         let (current, view) = viewed(&self.shared.published, Freshness::Any).await?;
-        let revision = current.snapshot.revision();
         let objects = self.shared.management.objects(Arc::clone(&view));
         let seen = Seen { current, view, objects };
         let found = match seen.objects.get(Kind::Subscription, self.id.as_path())? {
@@ -162,10 +182,14 @@ impl Delivery {
         if !circuit.is_due(self.shared.now()) {
             drop(place);
             let wait = circuit.next_at.since(self.shared.now());
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.shared.published.later_than(revision) => {}
-            }
+            let next = change_log::head(&*seen.view)?.next;
+            drop(seen);
+            // The subscription may be another one by then. Other changes are not worth a look each.
+            let changed = async {
+                self.wake.wait(next).await;
+                tokio::time::sleep(DELIVERY_PAUSE).await;
+            };
+            let _ = timeout(wait, changed).await;
             return Ok(Step::Again);
         }
         let sink = match self.shared.webhooks.sink(&found.sink) {
@@ -174,6 +198,7 @@ impl Delivery {
             Err(error) => return self.disable(&found, &error.to_string()).await,
         };
         if !found.consented {
+            drop(seen);
             if place.is_none() {
                 place = shared.suspects.acquire().await.ok();
             }
@@ -181,7 +206,7 @@ impl Delivery {
             drop(place);
             return asked;
         }
-        self.deliver_all(&seen, &found, (&actor, &sink), place).await
+        self.deliver_all(seen, &found, (&actor, &sink), place).await
     }
 
     /// Whether the last attempt failed, or the sink has not consented.
@@ -198,32 +223,33 @@ impl Delivery {
     /// Delivers what the log has, as long as the served revision is the one that was seen.
     async fn deliver_all(
         &mut self,
-        seen: &Seen,
+        seen: Seen,
         subscription: &Subscription,
         (actor, sink): (&Actor, &Sink),
         mut place: Option<SemaphorePermit<'_>>,
     ) -> Result<Step, RequestError> {
         let revision = seen.current.snapshot.revision();
-        loop {
+        let mut seen = Some(seen);
+        while let Some(now) = &seen {
             if self.read.is_empty() {
-                if self.position.next < change_log::head(&*seen.view)?.first {
+                if self.position.next < change_log::head(&*now.view)?.first {
                     let reason =
                         "it fell behind: changes that it was not told of are not kept any more";
                     return self.disable(subscription, reason).await;
                 }
-                self.read(&*seen.view)?;
-                // All deliveries share a thread, and a long log may have nothing for this one.
+                self.read(&*now.view, revision)?;
+                // Deliveries share few threads, and a long log may have nothing for this one.
                 tokio::task::yield_now().await;
             }
             let Some(next) = self.read.front() else {
-                drop(place);
-                self.shared.published.later_than(revision).await;
+                drop((place, seen));
+                self.wait().await;
                 return Ok(Step::Again);
             };
-            let Some(events) = self.compose(seen, (subscription, actor), next)? else {
+            let Some(events) = self.compose(now, (subscription, actor), next)? else {
                 return self.disable(subscription, "its creator is disabled").await;
             };
-            let (number, judged) = (next.number, Instant::now());
+            let (number, judged) = (next.revision.number, Instant::now());
             for (at, event) in events {
                 let event = match event {
                     Ok(event) => event,
@@ -234,7 +260,16 @@ impl Delivery {
                     }
                 };
                 let group = subscription.group();
-                let outcome = self.attempt(sink, group.as_str(), &event).await?;
+                let outcome = {
+                    let mut attempt = pin!(self.attempt(sink, group.as_str(), &event));
+                    match timeout(REVISION_HELD, attempt.as_mut()).await {
+                        Ok(outcome) => outcome?,
+                        Err(_) => {
+                            seen = None;
+                            attempt.await?
+                        }
+                    }
+                };
                 if outcome != Outcome::Delivered {
                     return self.failed(subscription, &outcome).await;
                 }
@@ -244,6 +279,7 @@ impl Delivery {
                 self.shared.save(&self.id, self.position);
                 let pause = Duration::from_millis(self.position.interval_millis);
                 if !pause.is_zero() {
+                    seen = None;
                     tokio::time::sleep(pause).await;
                 }
                 // What the creator may list, and the subscription, may be others by now.
@@ -255,9 +291,10 @@ impl Delivery {
             self.shared.save(&self.id, self.position);
             self.read.pop_front();
             if self.is_replaced(revision) {
-                return Ok(Step::Again);
+                break;
             }
         }
+        Ok(Step::Again)
     }
 
     /// The events of a revision that are left to be delivered; `None` if the creator is disabled.
@@ -265,7 +302,7 @@ impl Delivery {
         &self,
         seen: &Seen,
         (subscription, actor): (&Subscription, &Actor),
-        revision: &Revision,
+        told: &Told,
     ) -> Result<Option<Composed>, RequestError> {
         let now = self.shared.clock.now();
         let state = State { snapshot: &seen.current.snapshot, objects: &*seen.objects };
@@ -277,28 +314,47 @@ impl Delivery {
         let source = self.shared.webhooks.signer().issuer().as_str();
         let wanted = Wanted { subscription, reader: &reader, source };
         let from = usize::try_from(self.position.event).unwrap_or(usize::MAX);
-        Ok(Some(wanted.events(revision, from)))
+        Ok(Some(wanted.events(told, from)))
     }
 
     fn is_replaced(&self, revision: u64) -> bool {
         self.shared.published.load().as_ref().is_none_or(|it| it.snapshot.revision() != revision)
     }
 
-    /// Reads some revisions of the log.
-    fn read(&mut self, view: &dyn View) -> Result<(), RequestError> {
-        let (mut found, mut changes) = (VecDeque::new(), 0_usize);
-        let next = change_log::read(view, self.position.next, &mut |revision| {
-            changes = changes.saturating_add(revision.changes.len());
-            found.push_back(revision);
-            found.len() < DELIVERY_READ_REVISIONS && changes < DELIVERY_READ_CHANGES
-        })?;
-        if found.is_empty() && next != self.position.next {
-            // Nothing but refusals.
-            self.position.next = next;
+    /// Reads some revisions of the log, up to the one that was seen.
+    fn read(&mut self, view: &dyn View, revision: u64) -> Result<(), RequestError> {
+        let (from, organization) = (self.position.next, organization_of(self.id.as_path()));
+        let recent = self.shared.recent().read(from, revision, organization);
+        let (batch, next) = match recent {
+            Some(recent) => recent,
+            None => {
+                let mut batch = Batch::default();
+                let each = &mut |revision| batch.push(Arc::new(Told::new(revision)));
+                let next = change_log::read(view, from, each)?;
+                (batch, next)
+            }
+        };
+        self.read = batch.revisions;
+        if self.read.is_empty() {
+            self.pass_over(next);
+        }
+        Ok(())
+    }
+
+    /// Waits until the log has more that may concern the subscription.
+    async fn wait(&mut self) {
+        let next = self.position.next;
+        if timeout(DELIVERY_PASSES_OVER, self.wake.wait(next)).await.is_err() {
+            self.pass_over(self.wake.passed_over(next));
+        }
+    }
+
+    /// Moves the position on: what is before this record does not concern the subscription.
+    fn pass_over(&mut self, next: u64) {
+        if next != self.position.next {
+            (self.position.next, self.position.event) = (next, 0);
             self.shared.save(&self.id, self.position);
         }
-        self.read = found;
-        Ok(())
     }
 
     /// Makes one attempt.
@@ -315,7 +371,7 @@ impl Delivery {
         let (webhooks, now) = (&self.shared.webhooks, self.shared.now());
         let token = webhooks.signer().sign(sink, group, event, now);
         let token = token.map_err(|error| RequestError::bug(&error.to_string()))?;
-        let outcome = webhooks.client().deliver(sink, event, &token, now).await;
+        let outcome = self.client.deliver(sink, event, &token, now).await;
         self.shared.metrics.event(match &outcome {
             Outcome::Delivered => EventOutcome::Delivered,
             Outcome::Gone => EventOutcome::Gone,
@@ -331,7 +387,7 @@ impl Delivery {
         subscription: &Subscription,
         sink: &Sink,
     ) -> Result<Step, RequestError> {
-        let asked = self.shared.webhooks.client().ask_consent(sink, None).await;
+        let asked = self.client.ask_consent(sink, None).await;
         self.position.is_asking = true;
         match asked {
             Ok(consent @ Consent::Granted { .. }) => {

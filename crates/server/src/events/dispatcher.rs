@@ -1,23 +1,43 @@
-//! The dispatcher: a task for each subscription that is enabled, on a thread of their own.
+//! The dispatcher: a task for each subscription that is enabled, on threads of their own.
 
 use std::collections::HashMap;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use capstan_engine::PathBuf;
+use capstan_events::Client;
+use capstan_iam::audit::AuditHead;
 use capstan_iam::{Kind, Object};
+use capstan_store::View;
+use tokio::runtime::Handle;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::compose::Told;
 use super::delivery::{Delivery, Shared};
+use super::wakes::{Wakes, organization_of};
 use crate::RequestError;
 use crate::clock::Clock;
+use crate::feed::change_log::{self, Changed};
 use crate::feed::management::{Management, viewed};
 use crate::feed::position::Position;
-use crate::feed::{Freshness, Published, change_log};
-use crate::limits::{DELIVERY_PAUSE, POSITIONS_SAVED, SUBSCRIPTIONS_SERVED_MAX, SUSPECTS_MAX};
+use crate::feed::{Freshness, Published};
+use crate::limits::{
+    DELIVERY_PAUSE, EVENT_THREADS_MAX, POSITIONS_SAVED, SUBSCRIPTIONS_SERVED_MAX, SUSPECTS_MAX,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::webhooks::Webhooks;
+
+/// A thread that delivers.
+struct Thread {
+    runtime: Handle,
+    client: Arc<Client>,
+}
+
+/// Of the threads that deliver: a fifth of the processor's time of a thread that is not nice to it.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 7;
 
 /// Delivers the events of a store.
 pub(crate) struct Dispatcher {
@@ -26,8 +46,12 @@ pub(crate) struct Dispatcher {
     tasks: JoinSet<()>,
     /// The create revision of each subscription that has a task.
     running: HashMap<PathBuf, (u64, AbortHandle)>,
-    /// The number of the first record of the log that was not looked at.
+    threads: Vec<Thread>,
+    wakes: Wakes,
+    /// The number of the first record of the log that was not looked at; `None` before the first look.
     looked: Option<u64>,
+    /// Whether a subscription may have no task though it is enabled.
+    is_missing: bool,
 }
 
 impl Dispatcher {
@@ -40,26 +64,40 @@ impl Dispatcher {
         stop: CancellationToken,
     ) -> Self {
         let suspects = tokio::sync::Semaphore::new(SUSPECTS_MAX);
-        let positions = Default::default();
+        let (positions, recent) = Default::default();
         let shared =
-            Shared { published, management, webhooks, clock, metrics, suspects, positions };
-        let (tasks, running) = (JoinSet::new(), HashMap::new());
-        Self { shared: shared.into(), stop, tasks, running, looked: None }
+            Shared { published, management, webhooks, clock, metrics, suspects, positions, recent };
+        let (tasks, running, threads) = Default::default();
+        let (shared, wakes) = (Arc::new(shared), Wakes::default());
+        Self { shared, stop, tasks, running, threads, wakes, looked: None, is_missing: true }
     }
 
-    /// Starts its thread, which ends with `stop`.
+    /// Starts its threads, which end with `stop`. Each has a runtime and connections of its own: what an event needs stays on
+    /// one thread.
     ///
     /// # Errors
     ///
-    /// The thread cannot be started.
-    pub(crate) fn start(self) -> anyhow::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    /// A thread cannot be started.
+    pub(crate) fn start(mut self) -> anyhow::Result<()> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let mut runtimes = vec![];
+        for _ in 0..cores.min(EVENT_THREADS_MAX) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let client = Arc::new(self.shared.webhooks.client().with_own_connections());
+            self.threads.push(Thread { runtime: runtime.handle().clone(), client });
+            runtimes.push(runtime);
+        }
         let stop = self.stop.clone();
-        std::thread::Builder::new().name("events".into()).spawn(move || {
-            runtime.block_on(async {
-                stop.run_until_cancelled(self.run()).await;
-            });
-        })?;
+        if let Some(first) = self.threads.first() {
+            first.runtime.clone().spawn(self.run());
+        }
+        for runtime in runtimes {
+            let stop = stop.clone();
+            std::thread::Builder::new().name("events".into()).spawn(move || {
+                give_way();
+                runtime.block_on(stop.cancelled());
+            })?;
+        }
         Ok(())
     }
 
@@ -84,34 +122,55 @@ impl Dispatcher {
                 },
                 Some(_) = self.tasks.join_next() => {
                     self.running.retain(|_, (_, task)| !task.is_finished());
+                    self.wakes.forget_unused();
                     // One that ended while its subscription was enabled again begins anew.
-                    self.looked = None;
+                    self.is_missing = true;
                     seen = 0;
                 }
             }
         }
     }
 
-    /// Starts what is to be delivered at the served revision, which it returns. Ends nothing: deliveries see themselves that
-    /// they are over.
+    /// Wakes those whom the changes up to the served revision concern, and starts what is to be delivered. Returns the
+    /// revision. Ends nothing: deliveries see themselves that they are over.
     async fn look(&mut self) -> Result<u64, RequestError> {
         let (current, view) = viewed(&self.shared.published, Freshness::Any).await?;
-        let revision = current.snapshot.revision();
         let head = change_log::head(&*view)?;
-        let mut concerns = self.looked.is_none_or(|looked| looked < head.first);
-        if let Some(looked) = self.looked.filter(|_| !concerns) {
-            change_log::read(&*view, looked, &mut |revision| {
-                let is_one = |kind| kind == Kind::Subscription;
-                concerns =
-                    revision.is_cut || revision.changes.iter().any(|change| is_one(change.kind));
-                !concerns
-            })?;
+        self.read(&*view, head)?;
+        if self.is_missing {
+            self.start_missing(&view, head.next)?;
         }
-        if !concerns {
-            self.looked = Some(head.next);
-            return Ok(revision);
-        }
-        let objects = self.shared.management.objects(Arc::clone(&view));
+        Ok(current.snapshot.revision())
+    }
+
+    /// Reads the log from where it was read last.
+    fn read(&mut self, view: &dyn View, head: AuditHead) -> Result<(), RequestError> {
+        let Some(looked) = self.looked.filter(|looked| *looked >= head.first) else {
+            // What was not read may have been anything.
+            self.shared.recent().begin(head.next);
+            self.wakes.tell_all(head.next.saturating_sub(1));
+            self.wakes.looked(head.next);
+            (self.looked, self.is_missing) = (Some(head.next), true);
+            return Ok(());
+        };
+        let is_subscription = |change: &Changed| change.kind == Kind::Subscription;
+        let next = change_log::read(view, looked, &mut |revision| {
+            self.is_missing |= revision.is_cut || revision.changes.iter().any(is_subscription);
+            self.looked = Some(revision.number.saturating_add(1));
+            let told = Arc::new(Told::new(revision));
+            self.shared.recent().push(Arc::clone(&told));
+            self.wakes.tell(&told.revision);
+            true
+        })?;
+        self.shared.recent().looked(next);
+        self.wakes.looked(next);
+        self.looked = Some(next);
+        Ok(())
+    }
+
+    /// Starts the deliveries of subscriptions that are enabled and have none.
+    fn start_missing(&mut self, view: &Arc<dyn View>, next: u64) -> Result<(), RequestError> {
+        let objects = self.shared.management.objects(Arc::clone(view));
         let mut enabled = vec![];
         objects.below(Kind::Subscription, None, &mut |object| {
             if let Object::Subscription(found) = object
@@ -138,14 +197,27 @@ impl Dispatcher {
             let kept = kept.map_err(|error| capstan_iam::ObjectsError(error.to_string()))?;
             let kept = kept.and_then(|value| Position::decode(&value));
             let position = kept.filter(|kept| kept.created == created);
-            let position = position.unwrap_or_else(|| Position::beginning(created, head.next));
-            let delivery = Delivery::new(Arc::clone(&self.shared), id.clone(), position);
-            let task = self.tasks.spawn(delivery.run());
+            let position = position.unwrap_or_else(|| Position::beginning(created, next));
+            let wake = self.wakes.wake(organization_of(id.as_path()));
+            // In turn: what was started last may end first, but few are started after the beginning.
+            let at = self.running.len() % self.threads.len().max(1);
+            let Some(Thread { runtime, client }) = self.threads.get(at) else { break };
+            let with = (Arc::clone(&self.shared), Arc::clone(client));
+            let delivery = Delivery::new(with, id.clone(), position, wake);
+            let task = self.tasks.spawn_on(delivery.run(), runtime);
             self.running.insert(id, (created, task));
         }
-        // Not before: after an error everything is looked at again.
-        self.looked = Some(head.next);
-        Ok(revision)
+        // Not before: after an error it is done again.
+        self.is_missing = false;
+        Ok(())
+    }
+}
+
+/// Gives way to threads that decide. On Linux a priority is that of the thread, elsewhere that of the whole process.
+fn give_way() {
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
+        tracing::debug!(%error, "events are delivered without giving way");
     }
 }
 

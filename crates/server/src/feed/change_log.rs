@@ -67,6 +67,8 @@ pub(crate) struct Revision {
     pub(crate) changes: Vec<Changed>,
     /// Whether the record has only the first of them.
     pub(crate) is_cut: bool,
+    /// Bytes of the whole record in the store.
+    pub(crate) bytes: usize,
 }
 
 /// Where in the log the changes from a revision on begin.
@@ -160,7 +162,7 @@ fn revision(number: u64, value: &[u8]) -> Result<Option<Revision>, ObjectsError>
     }
     let is_cut = record.changes_count > changes.len() as u64;
     let changes = changes.iter().filter_map(Changed::decode).collect();
-    Ok(Some(Revision { number, record, changes, is_cut }))
+    Ok(Some(Revision { number, record, changes, is_cut, bytes: value.len() }))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "an argument of map_err")]
