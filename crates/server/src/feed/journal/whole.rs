@@ -98,17 +98,27 @@ impl Whole {
         }
     }
 
-    /// Judges a change on the state before it.
-    pub(super) fn judge(self, base: &Base, now: Timestamp) -> Result<Judged, RequestError> {
+    /// Judges a change on the state before it. Identities have no keys of their own for the reserved issuers (R8).
+    pub(super) fn judge(
+        self,
+        base: &Base,
+        now: Timestamp,
+        reserved_issuers: &[String],
+    ) -> Result<Judged, RequestError> {
         match self {
-            Self::Import(import) => import.judge(base, now),
+            Self::Import(import) => import.judge(base, now, reserved_issuers),
             Self::Catalog(change) => change.judge(base, now),
         }
     }
 }
 
 impl Import {
-    fn judge(self, base: &Base, now: Timestamp) -> Result<Judged, RequestError> {
+    fn judge(
+        self,
+        base: &Base,
+        now: Timestamp,
+        reserved_issuers: &[String],
+    ) -> Result<Judged, RequestError> {
         let before = &base.snapshot;
         let (ours, theirs) = (before.catalog(), self.policy.model.catalog());
         if ours.facts() != theirs.facts() {
@@ -123,7 +133,8 @@ impl Import {
         let revision = base.head().revision().saturating_add(1);
         let state = Overlay::new(Arc::clone(&base.view));
         let about = self.parent.as_ref().map(|parent| (parent, self.prune));
-        let plan = Plan::of(&self.policy, (before, &state), about, (revision, now))?;
+        let plan =
+            Plan::of((&self.policy, reserved_issuers), (before, &state), about, (revision, now))?;
         drop(self.policy);
         let Plan { changes, mut ops, engine, audited, concerned, resources } = plan;
         require_fitting(&ops, &Limits::default())?;

@@ -473,7 +473,9 @@ impl Writer {
         let unreachable = || RequestError::Store(StoreFailure::Unreachable);
         let base = self.base.clone().ok_or_else(unreachable)?;
         let now = self.clock.now();
-        let judged = catch_unwind(AssertUnwindSafe(|| whole.judge(&base, now)));
+        let judged = catch_unwind(AssertUnwindSafe(|| {
+            whole.judge(&base, now, &self.judge.reserved_issuers)
+        }));
         let Judged { replaced, change } = judged.unwrap_or_else(|_| {
             self.metrics.panicked();
             Err(RequestError::bug("a change of the whole policy panicked"))

@@ -90,6 +90,8 @@ type Found<T = ()> = Result<T, RequestError>;
 /// A comparison that is under way.
 struct Comparison<'p> {
     policy: &'p Policy,
+    /// Issuers that no identity may have keys of its own for.
+    reserved_issuers: &'p [String],
     snapshot: &'p Snapshot,
     state: &'p Overlay,
     parent: Option<&'p PathBuf>,
@@ -110,7 +112,7 @@ impl Plan {
     ///
     /// The document is not about that group, or has what no import changes, or the state cannot be read.
     pub(super) fn of(
-        policy: &Policy,
+        (policy, reserved_issuers): (&Policy, &[String]),
         (snapshot, state): (&Snapshot, &Overlay),
         about: Option<(&PathBuf, bool)>,
         at: (u64, Timestamp),
@@ -126,6 +128,7 @@ impl Plan {
         };
         let mut comparison = Comparison {
             policy,
+            reserved_issuers,
             snapshot,
             state,
             parent,
@@ -302,7 +305,7 @@ impl Comparison<'_> {
         }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
-        self.free_of_providers(&after)?;
+        self.has_own_keys(&after)?;
         self.compare(before.as_ref(), after)
     }
 

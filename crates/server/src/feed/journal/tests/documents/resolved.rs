@@ -124,9 +124,9 @@ async fn what_goes_takes_them_with_it() {
     are_whole(&start(&journal).await, 2);
 }
 
-/// R8: whoever imports cannot give an identity keys for the issuer of a provider either.
+/// R8: whoever imports cannot give an identity keys for the issuer of a provider, or for the server's own, either.
 #[tokio::test]
-async fn no_document_gives_keys_for_the_issuer_of_a_provider() {
+async fn no_document_gives_keys_for_the_issuer_of_others() {
     let (_, running) = world().await;
     let keys = |issuer: &str| {
         format!(
@@ -137,6 +137,8 @@ async fn no_document_gives_keys_for_the_issuer_of_a_provider() {
     };
     let problem = running.refuses(&keys(OKTA), about("acme")).await;
     assert!(problem.contains("`acme/bot` has keys of its own for"), "{problem}");
+    let problem = running.refuses(&keys(RESERVED), about("acme")).await;
+    assert!(problem.contains("which is the server's own issuer"), "{problem}");
     running.try_import(&keys("https://bot.example"), about("acme")).await.unwrap();
     are_whole(&running, 5);
 }

@@ -92,14 +92,19 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Refuses keys of an identity for the issuer of an identity provider of its organization (R8).
-    pub(super) fn free_of_providers(&self, after: &Object) -> Found {
+    /// Refuses keys of an identity for a reserved issuer, and for that of an identity provider of its organization (R8).
+    pub(super) fn has_own_keys(&self, after: &Object) -> Found {
         let Object::Identity(identity) = after else { return Ok(()) };
-        let (Some(Authentication::StaticKeys(keys)), Some(to @ Reference::Issuer { .. })) =
-            (&identity.authentication, after.reference())
-        else {
+        let Some(Authentication::StaticKeys(keys)) = &identity.authentication else {
             return Ok(());
         };
+        if self.reserved_issuers.contains(&keys.issuer) {
+            return refused(format!(
+                "`{}` has keys of its own for `{}`, which is the server's own issuer",
+                identity.id, keys.issuer
+            ));
+        }
+        let Some(to @ Reference::Issuer { .. }) = after.reference() else { return Ok(()) };
         let mut taken = false;
         self.state.referring(&to, &mut |kind, _| {
             taken = kind == Kind::IdentityProvider;
