@@ -11,6 +11,9 @@ pub const BATCH_CHECKS_MAX: usize = 1_000;
 /// (gRFC A6).
 pub const RETRY_PUSHBACK_KEY: &str = "grpc-retry-pushback-ms";
 
+/// The metadata key of a warning: what was asked is done, and there is more to know about it. Visible ASCII.
+pub const WARNING_KEY: &str = "capstan-warning";
+
 /// The header that names the compression of the messages that follow (gRPC over HTTP/2).
 pub const ENCODING_KEY: &str = "grpc-encoding";
 

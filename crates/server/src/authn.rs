@@ -3,8 +3,9 @@
 //! **Invariant**: each way into the server makes one [`Caller`](caller::Caller) for a call, once,
 //! before anything is decided.
 //!
-//! Read `caller`, then `credential` and `secrets`.
+//! Read `caller`, then `credential`, `secrets` and `discovery`.
 
 pub(crate) mod caller;
 pub(crate) mod credential;
+pub(crate) mod discovery;
 pub(crate) mod secrets;

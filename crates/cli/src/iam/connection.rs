@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
 use capstan_client::ServerAddress;
-use capstan_proto::contract::RETRY_PUSHBACK_KEY;
+use capstan_proto::contract::{RETRY_PUSHBACK_KEY, WARNING_KEY};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use super::refusal::Refusal;
 use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
-use crate::{channel, completion, context};
+use crate::{channel, completion, context, output};
 
 /// The metadata key of the caller's identity (contract, section 6).
 const CALLER_KEY: &str = "x-capstan-caller";
@@ -222,7 +222,13 @@ impl Connection {
         let mut repeated = 0;
         loop {
             let status = match send(Request::new(message.clone())).await {
-                Ok(response) => return Ok(response.into_inner()),
+                Ok(response) => {
+                    let warning = response.metadata().get(WARNING_KEY);
+                    if let Some(warning) = warning.and_then(|warning| warning.to_str().ok()) {
+                        output::note(format_args!("warning: {warning}"))?;
+                    }
+                    return Ok(response.into_inner());
+                }
                 Err(status) => status,
             };
             match wait_before_retry(&status, safety, repeated) {

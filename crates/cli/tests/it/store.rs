@@ -4,6 +4,7 @@
 mod backup;
 mod crash;
 mod delegation;
+mod discovery;
 mod events;
 mod faults;
 mod invites;

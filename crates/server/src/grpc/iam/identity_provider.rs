@@ -1,17 +1,21 @@
 //! Requests of `IdentityProviderService` to operations.
 //!
-//! A provider without `jwks` has the keys of its issuer's discovery document (R9: verified when it is saved). The server asks
-//! no other one yet, so that is not verified here, and nothing uses a provider: whoever makes the server ask has to verify it
-//! between [`create`] or [`update`] and the write, before the writer is asked, which must not wait for others.
+//! A provider without `jwks` has the keys of its issuer's discovery document (R9: verified when it is saved). The issuer is asked
+//! before the writer, which must not wait for others, and only for a caller who may save providers: [`issuer_to_ask`].
+//!
+//! What the issuer answers decides. If it does not answer, the provider is saved, and the response says so in the metadata
+//! `capstan-warning`: without keys it proves nobody, and a provider can be managed while the issuer has a problem.
 
 use capstan_iam::{
-    CreateIdentityProvider, IdentityProviderUpdate, Oidc, Operation, UpdateIdentityProvider,
+    CreateIdentityProvider, IdentityProviderUpdate, Kind, Object, Oidc, Operation,
+    UpdateIdentityProvider,
 };
 use capstan_proto::iam::v1::{self, identity_provider::Configuration};
 
 use super::fields::{optional, optional_path, path, required};
 use super::group::deleted;
 use super::mask::{Fields, Mask};
+use super::reading::{Reading, Viewer};
 use crate::RequestError;
 
 const FIELDS: Fields = Fields {
@@ -116,6 +120,37 @@ pub(super) fn delete(
 ) -> Result<Operation, RequestError> {
     let v1::DeleteIdentityProviderRequest { id, etag, .. } = request;
     Ok(Operation::DeleteIdentityProvider(deleted(&id, etag)?))
+}
+
+/// The issuer whose keys a provider will have by this operation, if the reader may make it do so.
+///
+/// # Errors
+///
+/// The store cannot be read.
+pub(super) fn issuer_to_ask(
+    reading: &Reading,
+    viewer: &Viewer<'_>,
+    operation: &Operation,
+) -> Result<Option<String>, RequestError> {
+    let Viewer::Actor(reader) = viewer else { return Ok(None) };
+    let (capability, organization, issuer) = match operation {
+        Operation::CreateIdentityProvider(one)
+            if one.oidc.jwks.is_none() && one.oidc.check().is_ok() =>
+        {
+            ("identity_providers.create", one.parent.clone(), one.oidc.issuer.clone())
+        }
+        Operation::UpdateIdentityProvider(one) if one.update.jwks == Some(None) => {
+            match reading.stored(Kind::IdentityProvider, one.id.as_path())? {
+                Some(Object::IdentityProvider(found)) => {
+                    let organization = found.organization().into();
+                    ("identity_providers.update", organization, found.oidc.issuer)
+                }
+                _ => return Ok(None),
+            }
+        }
+        _ => return Ok(None),
+    };
+    Ok(reader.holds(capability, organization.as_path()).then_some(issuer))
 }
 
 #[cfg(test)]

@@ -11,12 +11,13 @@
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Snapshot};
-use capstan_iam::{Actor, Operation, Response};
+use capstan_iam::{Actor, Operation, Response as Answer};
+use capstan_proto::contract::WARNING_KEY;
 use capstan_proto::v1::Consistency;
 use capstan_store::View;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use super::authenticated::RequestDigest;
 use super::fields::{optional_path, request_id};
@@ -327,6 +328,15 @@ impl Iam {
     }
 }
 
+/// A response with a warning.
+pub(super) fn warned<T>(message: T, warning: Option<&str>) -> Response<T> {
+    let mut response = Response::new(message);
+    if let Some(value) = warning.and_then(|text| text.parse().ok()) {
+        response.metadata_mut().insert(WARNING_KEY, value);
+    }
+    response
+}
+
 impl Writer<'_> {
     /// The path of who calls; empty for the operator.
     pub(super) fn caller(&self) -> &str {
@@ -342,7 +352,7 @@ impl Writer<'_> {
         self,
         operation: Operation,
         meta: Meta,
-    ) -> Result<(Response, u64), RequestError> {
+    ) -> Result<(Answer, u64), RequestError> {
         let Self { management, actor, origin } = self;
         let Meta { validate_only, .. } = meta;
         let request_id = request_id(meta.request_id)?;

@@ -1,16 +1,52 @@
 //! The generated service of identity providers.
 
-use capstan_iam::Response as Answer;
+use capstan_iam::{Operation, Response as Answer};
 use capstan_proto::iam::v1;
 use capstan_proto::iam::v1::identity_provider_service_server::IdentityProviderService;
 use tonic::{Request, Response};
 
 use super::super::kinds::IdentityProviders;
-use super::super::service::{Iam, ListRequest, ListResponse, Meta};
+use super::super::reading::Reading;
+use super::super::service::{Iam, ListRequest, ListResponse, Meta, warned};
 use super::super::{get, identity_provider, list, objects};
 use super::RpcResult;
+use crate::RequestError;
+use crate::authn::discovery::{Discovered, discover};
 use crate::error::CallError;
 use crate::methods::Rpc;
+
+impl Iam {
+    /// Asks the issuer whose keys a provider will have by this operation. Gives a warning if it does not answer.
+    ///
+    /// # Errors
+    ///
+    /// What it answers gives no keys, or the store cannot be read.
+    async fn discover(
+        &self,
+        reading: Reading,
+        operation: Operation,
+    ) -> Result<Option<String>, RequestError> {
+        let issuer = self.blocking(reading, move |reading, viewer| {
+            identity_provider::issuer_to_ask(reading, viewer, &operation)
+        });
+        let Some(issuer) = issuer.await? else { return Ok(None) };
+        let discovered = match &self.webhooks {
+            Some(webhooks) => discover(webhooks.client(), &issuer).await,
+            None => Discovered::Unanswered("the server asks nobody without --public-url".into()),
+        };
+        match discovered {
+            Discovered::Keys => Ok(None),
+            Discovered::Unanswered(problem) => Ok(Some(format!(
+                "the keys of {issuer} could not be read ({problem}): until they can be, no token of it is taken. If the server \
+                 may not connect to it, give its keys (jwks)"
+            ))),
+            Discovered::Wrong(problem) => Err(RequestError::field(
+                "identity_provider.oidc.issuer",
+                format!("{problem}; correct the issuer, or give its keys (jwks)"),
+            )),
+        }
+    }
+}
 
 #[tonic::async_trait]
 impl IdentityProviderService for Iam {
@@ -18,11 +54,19 @@ impl IdentityProviderService for Iam {
         &self,
         request: Request<v1::CreateIdentityProviderRequest>,
     ) -> RpcResult<v1::CreateIdentityProviderResponse> {
+        const RPC: Rpc = Rpc::labelled("iam.CreateIdentityProvider");
+        let writer = self.writer(RPC, &request).await?;
+        let reading = self.reading(&request, None).await?;
+        let request = request.into_inner();
+        let (request_id, validate_only) = (request.request_id.clone(), request.validate_only);
+        let operation = identity_provider::create(request)?;
+        let warning = self.discover(reading, operation.clone()).await?;
         let (answer, revision) =
-            write!(self, request, "iam.CreateIdentityProvider", identity_provider::create);
+            writer.write(operation, Meta { request_id, validate_only }).await?;
         let identity_provider =
             message!(answer, Answer::IdentityProvider, objects::identity_provider);
-        Ok(Response::new(v1::CreateIdentityProviderResponse { identity_provider, revision }))
+        let response = v1::CreateIdentityProviderResponse { identity_provider, revision };
+        Ok(warned(response, warning.as_deref()))
     }
 
     async fn get_identity_provider(
@@ -54,11 +98,19 @@ impl IdentityProviderService for Iam {
         &self,
         request: Request<v1::UpdateIdentityProviderRequest>,
     ) -> RpcResult<v1::UpdateIdentityProviderResponse> {
+        const RPC: Rpc = Rpc::labelled("iam.UpdateIdentityProvider");
+        let writer = self.writer(RPC, &request).await?;
+        let reading = self.reading(&request, None).await?;
+        let request = request.into_inner();
+        let (request_id, validate_only) = (request.request_id.clone(), request.validate_only);
+        let operation = identity_provider::update(request)?;
+        let warning = self.discover(reading, operation.clone()).await?;
         let (answer, revision) =
-            write!(self, request, "iam.UpdateIdentityProvider", identity_provider::update);
+            writer.write(operation, Meta { request_id, validate_only }).await?;
         let identity_provider =
             message!(answer, Answer::IdentityProvider, objects::identity_provider);
-        Ok(Response::new(v1::UpdateIdentityProviderResponse { identity_provider, revision }))
+        let response = v1::UpdateIdentityProviderResponse { identity_provider, revision };
+        Ok(warned(response, warning.as_deref()))
     }
 
     async fn delete_identity_provider(
