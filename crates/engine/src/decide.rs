@@ -11,5 +11,6 @@ pub(crate) mod explain;
 pub(crate) mod held;
 pub(crate) mod list;
 pub(crate) mod objects;
+mod resources;
 pub(crate) mod scan;
 pub(crate) mod self_check;

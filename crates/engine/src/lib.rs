@@ -104,7 +104,7 @@ pub use model::condition::{
     AttributeCategory, Attributes, CONDITIONS_MAX, Condition, Properties, Value, parse_attribute,
 };
 pub use model::facts::{
-    CustomRole, FactSink, Facts, Group, Identity, RegisteredResource, RoleBinding,
+    CustomRole, FactSink, Facts, Group, Identity, RegisteredResource, RoleBinding, USER,
 };
 pub use model::name::{NAME_BYTES_MAX, ParseNameError, parse_capability_name, parse_name, quote};
 pub use model::path::{

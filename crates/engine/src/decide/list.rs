@@ -125,7 +125,8 @@ impl Snapshot {
         Ok(page.entries)
     }
 
-    fn can(
+    /// Whether an identity can do something at a resource.
+    pub(super) fn can(
         &self,
         identity: Entry<'_, IdentityExtra>,
         capability: CapabilityIx,
@@ -189,10 +190,21 @@ impl Snapshot {
         attributes: &Attributes,
         now: Timestamp,
     ) -> (Vec<Scope<'_>>, usize) {
+        match self.index().identities().get(identity.as_str()) {
+            Some(entry) => self.topmost_scopes_of(entry, capability, attributes, now),
+            None => (vec![], 0),
+        }
+    }
+
+    /// The topmost scopes at which an identity can do something, and how many bindings were evaluated.
+    pub(super) fn topmost_scopes_of<'s>(
+        &'s self,
+        entry: Entry<'s, IdentityExtra>,
+        capability: CapabilityIx,
+        attributes: &Attributes,
+        now: Timestamp,
+    ) -> (Vec<Scope<'s>>, usize) {
         let index = self.index();
-        let Some(entry) = index.identities().get(identity.as_str()) else {
-            return (vec![], 0);
-        };
         let evaluation =
             Evaluation { index, identity: entry, resource: None, supplied: attributes, now };
         let mut evaluated = 0;

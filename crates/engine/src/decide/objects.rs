@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::index::read::{Binding, is_disabled, is_registered};
+use crate::index::read::{Binding, is_disabled, is_registered, kind_of_identity};
 use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::rules::BindingKey;
 use crate::{AttributeCategory, Path, PathBuf, Properties, Role, RoleBinding, Snapshot};
@@ -78,6 +78,19 @@ impl Snapshot {
         self.index().is_taken(path.as_str())
     }
 
+    /// The type of an identity; `None` if it is neither registered nor bound anywhere. One that is not registered is a
+    /// [`USER`](crate::USER). Costs one look-up.
+    #[must_use]
+    pub fn identity_kind(&self, identity: Path<'_>) -> Option<&str> {
+        self.index().identities().get(identity.as_str()).map(kind_of_identity)
+    }
+
+    /// The type of a registered resource; `None` for any other path. Costs one look-up.
+    #[must_use]
+    pub fn resource_kind(&self, resource: Path<'_>) -> Option<&str> {
+        self.index().resource_kind(resource.as_str())
+    }
+
     /// The registered properties of an identity; `None` if it has none. Costs one look-up.
     #[must_use]
     pub fn identity_properties(&self, identity: Path<'_>) -> Option<&Properties> {
@@ -88,7 +101,8 @@ impl Snapshot {
     /// The registered properties of a registered resource; `None` if it has none. Costs one look-up.
     #[must_use]
     pub fn resource_properties(&self, resource: Path<'_>) -> Option<&Properties> {
-        self.index().resource_properties(resource.as_str())
+        let properties = self.index().resource_properties(resource.as_str());
+        properties.filter(|properties| !properties.is_empty())
     }
 
     /// The role of this id: a built-in role's name, or a custom role's path. Costs one look-up.

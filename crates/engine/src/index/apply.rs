@@ -114,11 +114,8 @@ impl Index {
         let (entry, _) = self.expect_scope(&resource.id, ScopeKind::Resource)?;
         let (number, old) = (entry.number(), entry.extra());
         let bound = old.and_then(|old| old.bound.clone());
-        let properties = resource.properties.clone();
-        let extra = ScopeExtra { properties, bound }.stored();
-        if old.is_some() || extra.is_some() {
-            self.scopes.set_extra(number, extra);
-        }
+        let (kind, properties) = (Some((*resource.kind).into()), resource.properties.clone());
+        self.scopes.set_extra(number, ScopeExtra { kind, properties, bound }.stored());
         Ok(())
     }
 
@@ -190,6 +187,7 @@ impl Index {
         let entry = entry.ok_or_else(|| ChangeError::not_found("identity", id))?;
         let (number, payload) = (entry.number(), stored_payload(entry).to_vec());
         let mut extra = entry.extra().map(|extra| (**extra).clone()).unwrap_or_default();
+        extra.kind = IdentityExtra::kept_kind(&identity.kind);
         extra.properties.clone_from(&identity.properties);
         extra.standing = match identity.disabled {
             true => Standing::Disabled([].into()),
@@ -419,8 +417,8 @@ impl Index {
     pub(super) fn set_parts(&mut self, scope: u32, bound: Option<Parts>) {
         let old = self.scopes.entry(scope).and_then(|entry| entry.extra());
         if bound.is_some() || old.is_some_and(|old| old.bound.is_some()) {
-            let properties = old.map(|old| old.properties.clone()).unwrap_or_default();
-            self.scopes.set_extra(scope, ScopeExtra { properties, bound }.stored());
+            let old = old.map(|old| (**old).clone()).unwrap_or_default();
+            self.scopes.set_extra(scope, ScopeExtra { bound, ..old }.stored());
         }
     }
 

@@ -18,10 +18,12 @@
 //!
 //! The payload of a disabled identity is in its extra value instead of its record ([`Standing::Disabled`]).
 
+use std::sync::Arc;
+
 use crate::index::hash::{Fingerprint, Seed};
 use crate::index::table::Extra;
 use crate::rules::{ROLES_MAX, split_binding_id};
-use crate::{Condition, PathBuf, Properties, Timestamp};
+use crate::{Condition, PathBuf, Properties, Timestamp, USER};
 
 /// Bytes of a binding.
 pub(crate) const BINDING_BYTES: usize = 24;
@@ -85,6 +87,8 @@ pub(crate) enum Standing {
 /// The extra value of an identity: properties, and what few identities and few of the bindings have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdentityExtra {
+    /// The type, unless it is [`USER`](crate::USER).
+    pub(crate) kind: Option<Arc<str>>,
     /// The registered properties.
     pub(crate) properties: Properties,
     pub(crate) standing: Standing,
@@ -97,8 +101,14 @@ pub(crate) struct IdentityExtra {
 impl Extra for IdentityExtra {}
 
 impl IdentityExtra {
+    /// The type that is kept of an identity.
+    pub(crate) fn kept_kind(kind: &str) -> Option<Arc<str>> {
+        (kind != USER).then(|| kind.into())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
-        self.properties.is_empty()
+        self.kind.is_none()
+            && self.properties.is_empty()
             && matches!(self.standing, Standing::Registered)
             && self.restrictions.is_empty()
             && self.ids.is_empty()

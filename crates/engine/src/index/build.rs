@@ -16,7 +16,7 @@ use crate::index::scope::{SCOPE_HEADER, ScopeExtra, ScopeKind, ScopePayload};
 use crate::index::sort::order_of;
 use crate::index::table::Table;
 use crate::rules::References;
-use crate::{Family, Role};
+use crate::{Family, Map, Role, USER};
 
 /// The policy is larger than an index can be.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -107,11 +107,21 @@ impl Index {
             let number = fits(self.scopes.put(id, &scope.payload), id)?;
             put.push(PackedBinding::new(self.scopes.seed(), (number, id), 0));
         }
+        // Resources of one type share what they have in common: most have nothing else.
+        let mut plain: Map<&str, Arc<ScopeExtra>> = Map::default();
         for (at, packed) in put.iter().skip(plan.groups_len()).enumerate() {
-            if let Some(properties) = plan.resource_properties(at).filter(|all| !all.is_empty()) {
-                let extra = ScopeExtra { properties: properties.clone(), bound: None };
-                self.scopes.set_extra(packed.scope, extra.stored());
-            }
+            let kind = plan.resource_kind(at);
+            let plain = plain.entry(kind).or_insert_with(|| {
+                Arc::new(ScopeExtra { kind: Some(kind.into()), ..ScopeExtra::default() })
+            });
+            let extra = match plan.resource_properties(at).filter(|all| !all.is_empty()) {
+                None => Arc::clone(plain),
+                Some(properties) => {
+                    let (kind, properties) = (plain.kind.clone(), properties.clone());
+                    Arc::new(ScopeExtra { kind, properties, bound: None })
+                }
+            };
+            self.scopes.set_extra(packed.scope, Some(extra));
         }
         Ok(put)
     }
@@ -145,6 +155,7 @@ impl Index {
         let mut uses = vec![0i32; self.roles.ordered().len()];
         let (mut entries, mut payload) = (Vec::<Stored>::new(), Vec::new());
         let mut numbers = Vec::with_capacity(count);
+        let mut plain: Map<&str, Arc<IdentityExtra>> = Map::default();
         for at in 0..count {
             for place in by_identity.of(at) {
                 let Some(References { role, scope, .. }) =
@@ -183,9 +194,23 @@ impl Index {
             }
             let properties = plan.identity_properties(at).cloned().unwrap_or_default();
             let extra = IdentityExtra { properties, ..extra };
-            if !extra.is_empty() {
-                self.identities.set_extra(number, Some(Arc::new(extra)));
+            let kind = plan.identity_kind(at);
+            if kind == USER {
+                if !extra.is_empty() {
+                    self.identities.set_extra(number, Some(Arc::new(extra)));
+                }
+                continue;
             }
+            // As with resources.
+            let plain = plain.entry(kind).or_insert_with(|| {
+                let kind = IdentityExtra::kept_kind(kind);
+                Arc::new(IdentityExtra { kind, ..IdentityExtra::default() })
+            });
+            let extra = match extra.is_empty() {
+                true => Arc::clone(plain),
+                false => Arc::new(IdentityExtra { kind: plain.kind.clone(), ..extra }),
+            };
+            self.identities.set_extra(number, Some(extra));
         }
         for (role, bindings) in (0u32..).zip(uses) {
             self.roles.count(role, bindings);

@@ -17,7 +17,9 @@ use thiserror::Error;
 
 use crate::index::Index;
 use crate::index::binding::{BindingId, IdentityExtra, PackedBinding, numbers, packed_bindings};
-use crate::index::read::{Binding, id_text, is_disabled, is_registered, stored_payload};
+use crate::index::read::{
+    Binding, id_text, is_disabled, is_registered, kind_of_identity, stored_payload,
+};
 use crate::index::scope::{ScopeKind, ScopeRecord};
 use crate::index::table::{Entry, Table};
 use crate::rules::{BindingKey, View as _};
@@ -226,7 +228,8 @@ impl FactSink for Difference {
             Some(extra) => extra.properties == identity.properties,
             None => identity.properties.is_empty(),
         };
-        let is_same = has_properties && is_disabled(entry) == identity.disabled;
+        let has_kind = kind_of_identity(entry) == identity.kind;
+        let is_same = has_properties && has_kind && is_disabled(entry) == identity.disabled;
         if is_same { Ok(()) } else { self.change(Change::UpdateIdentity(identity)) }
     }
 
@@ -235,10 +238,12 @@ impl FactSink for Difference {
             return self.change(Change::CreateResource(resource));
         }
         let base = self.base.clone();
-        let is_same = match base.index().resource_properties(resource.id.as_str()) {
+        let id = resource.id.as_str();
+        let has_properties = match base.index().resource_properties(id) {
             Some(properties) => *properties == resource.properties,
             None => resource.properties.is_empty(),
         };
+        let is_same = has_properties && base.index().resource_kind(id) == Some(&*resource.kind);
         if is_same { Ok(()) } else { self.change(Change::UpdateResource(resource)) }
     }
 

@@ -10,6 +10,7 @@
 //! **Invariant**: what the loader accepts, [`Model::new`](crate::Model::new) accepts, and both give the same
 //! index. The loader refuses more, and does not say all that is wrong: then the facts are to be judged as a whole.
 
+mod kinds;
 mod paths;
 
 use std::fmt;
@@ -27,6 +28,7 @@ use crate::{
     Catalog, ChangeError, CustomRole, FactSink, Group, Identity, Map, PathBuf, Properties,
     RegisteredResource, RoleBinding, Snapshot,
 };
+use kinds::Kinds;
 use paths::{Named, Paths};
 
 /// Bindings that are looked at together.
@@ -61,6 +63,7 @@ pub struct Loader {
     identities: Vec<u32>,
     roles: Vec<CustomRole>,
     role_nodes: Vec<u32>,
+    kinds: Kinds,
     /// Of the few that have any, by position, ascending.
     resource_properties: Vec<(u32, Properties)>,
     identity_properties: Vec<(u32, Properties)>,
@@ -113,6 +116,7 @@ impl Loader {
             identities: vec![],
             roles: vec![],
             role_nodes: vec![],
+            kinds: Kinds::default(),
             resource_properties: vec![],
             identity_properties: vec![],
             disabled: vec![],
@@ -316,7 +320,7 @@ impl Loader {
     }
 }
 
-/// Names of groups, and names and types of identities and resources, are not kept. A role binding that breaks a rule
+/// Names of groups, identities and resources are not kept. A role binding that breaks a rule
 /// may be refused at the end only.
 impl FactSink for Loader {
     type Error = LoadError;
@@ -346,6 +350,7 @@ impl FactSink for Loader {
         let at = self.identities.len();
         let node = self.claim(identity.id, Named::Identity, at)?;
         self.identities.push(node);
+        self.kinds.push_identity(position(at), &identity.kind);
         if !identity.properties.is_empty() {
             self.identity_properties.push((position(at), identity.properties));
         }
@@ -359,6 +364,7 @@ impl FactSink for Loader {
         let at = self.resources.len();
         let node = self.claim(resource.id, Named::Resource, at)?;
         self.resources.push(node);
+        self.kinds.push_resource(&resource.kind);
         if !resource.properties.is_empty() {
             self.resource_properties.push((position(at), resource.properties));
         }
@@ -510,6 +516,14 @@ impl Plan for Loader {
             }
         }
         children
+    }
+
+    fn resource_kind(&self, at: usize) -> &str {
+        self.kinds.of_resource(at)
+    }
+
+    fn identity_kind(&self, at: usize) -> &str {
+        self.kinds.of_identity(position(at))
     }
 
     fn resource_properties(&self, at: usize) -> Option<&Properties> {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::index::binding::{BindingId, Restrictions};
 use crate::index::hash::Seed;
 use crate::rules::{BindingKey, References};
-use crate::{Catalog, CustomRole, Map, Model, Properties};
+use crate::{Catalog, CustomRole, Map, Model, Properties, USER};
 
 /// Facts for [`Index::build`](crate::index::Index::build).
 pub(crate) trait Plan {
@@ -30,6 +30,9 @@ pub(crate) trait Plan {
     fn identity<'b>(&'b self, at: usize, buffer: &'b mut String) -> &'b str;
     /// For each scope, how many groups, roles, identities and resources have it as their parent.
     fn children(&self) -> Vec<u32>;
+    /// The type of the resource at a position among resources.
+    fn resource_kind(&self, at: usize) -> &str;
+    fn identity_kind(&self, at: usize) -> &str;
     /// The properties of the resource at a position among resources.
     fn resource_properties(&self, at: usize) -> Option<&Properties>;
     fn identity_properties(&self, at: usize) -> Option<&Properties>;
@@ -119,6 +122,14 @@ impl Plan for &Model {
             }
         }
         children
+    }
+
+    fn resource_kind(&self, at: usize) -> &str {
+        self.facts().resources.get(at).map_or("", |resource| &resource.kind)
+    }
+
+    fn identity_kind(&self, at: usize) -> &str {
+        self.facts().identities.get(at).map_or(USER, |identity| &identity.kind)
     }
 
     fn resource_properties(&self, at: usize) -> Option<&Properties> {

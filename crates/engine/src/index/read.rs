@@ -13,7 +13,7 @@ use crate::index::scope::{ScopeExtra, ScopeKind, ScopeRecord};
 use crate::index::table::Entry;
 use crate::model::path::contains;
 use crate::rules::{BindingKey, View, binding_id, split_binding_id};
-use crate::{AttributeCategory, Condition, Path, Properties, RoleBinding, Timestamp};
+use crate::{AttributeCategory, Condition, Path, Properties, RoleBinding, Timestamp, USER};
 
 /// Up to this many bindings of one identity are compared one by one. Of more, those on the path are
 /// found by search.
@@ -27,6 +27,11 @@ pub(crate) struct Binding<'s> {
     pub(crate) position: u32,
     /// `None` for unrestricted bindings and for corrupt ones (see [`Self::is_broken`]).
     pub(crate) restrictions: Option<&'s Restrictions>,
+}
+
+/// The type of an identity. One that is not registered will be a user.
+pub(crate) fn kind_of_identity(identity: Entry<'_, IdentityExtra>) -> &str {
+    identity.extra().and_then(|extra| extra.kind.as_deref()).unwrap_or(USER)
 }
 
 impl Index {
@@ -53,6 +58,11 @@ impl Index {
     /// The registered properties of the resource of this path.
     pub(crate) fn resource_properties(&self, path: &str) -> Option<&Properties> {
         self.scopes.get(path)?.extra().map(|extra| &extra.properties)
+    }
+
+    /// The type of the resource of this path.
+    pub(crate) fn resource_kind(&self, path: &str) -> Option<&str> {
+        self.scopes.get(path)?.extra()?.kind.as_deref()
     }
 
     /// The registered properties of the identity of this id.

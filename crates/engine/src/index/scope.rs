@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! record        kind: u8   has numbers: 1, list is in parts: 2: u8   nothing: u16   children: u32   list (`bound.rs`)
-//! extra value   properties, and a list that is in parts; scopes with neither have none
+//! extra value   type and properties of a resource, and a list that is in parts; scopes with none of them have none
 //! ```
 //!
 //! The number of a binding is that in the last segment of its id (see
@@ -44,6 +44,8 @@ pub(crate) struct ScopeRecord<'s> {
 /// The extra value of a scope.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScopeExtra {
+    /// The type of a resource; `None` for a group.
+    pub(crate) kind: Option<Arc<str>>,
     /// The registered properties of a resource.
     pub(crate) properties: Properties,
     /// A list that is in parts.
@@ -71,7 +73,8 @@ pub(crate) struct StoredScope {
 impl ScopeExtra {
     /// The extra value, unless it would be empty.
     pub(crate) fn stored(self) -> Option<Arc<Self>> {
-        (!self.properties.is_empty() || self.bound.is_some()).then(|| Arc::new(self))
+        let is_empty = self.kind.is_none() && self.properties.is_empty() && self.bound.is_none();
+        (!is_empty).then(|| Arc::new(self))
     }
 }
 

@@ -121,6 +121,9 @@ pub struct CustomRole {
     pub capabilities: Vec<String>,
 }
 
+/// The type of an identity that declares none.
+pub const USER: &str = "user";
+
 /// A person, service or pull token that questions are about.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -128,7 +131,7 @@ pub struct Identity {
     pub id: PathBuf,
     /// Display name, may be empty.
     pub name: String,
-    /// `user` unless declared otherwise.
+    /// [`USER`] unless declared otherwise.
     pub kind: String,
     /// What conditions may test as `subject.*`.
     pub properties: Properties,
@@ -140,7 +143,7 @@ impl Identity {
     /// A user with no display name and no properties, who is not disabled.
     #[must_use]
     pub fn named(id: PathBuf) -> Self {
-        let (kind, properties) = ("user".into(), Properties::new());
+        let (kind, properties) = (USER.into(), Properties::new());
         Self { id, name: String::new(), kind, properties, disabled: false }
     }
 }

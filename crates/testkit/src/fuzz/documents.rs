@@ -113,7 +113,7 @@ fn streamed(document: &[u8], whole: Option<&Policy>) {
     }
 }
 
-/// Compares two snapshots of the same facts: roles, bindings with their ids, and who may do what.
+/// Compares two snapshots of the same facts: roles, types, bindings with their ids, and who may do what.
 ///
 /// # Panics
 ///
@@ -134,6 +134,7 @@ pub fn same_snapshots(one: &Snapshot, other: &Snapshot, facts: &Facts) {
     for identity in registered.chain(bound).collect::<BTreeSet<_>>() {
         let state = |snapshot: &Snapshot| snapshot.identity_state(identity);
         assert_eq!(state(one), state(other), "{identity}");
+        assert_eq!(one.identity_kind(identity), other.identity_kind(identity), "{identity}");
         // Those without an id have no order.
         let of_identity = |snapshot: &Snapshot| {
             let all = snapshot.role_bindings(identity);
@@ -142,6 +143,11 @@ pub fn same_snapshots(one: &Snapshot, other: &Snapshot, facts: &Facts) {
             all
         };
         assert_eq!(of_identity(one), of_identity(other));
+    }
+    for resource in &facts.resources {
+        let kind =
+            |snapshot: &Snapshot| snapshot.resource_kind(resource.id.as_path()).map(str::to_owned);
+        assert_eq!((kind(one), kind(other)), (Some(resource.kind.clone()), kind(one)));
     }
     let names: Vec<_> = one.catalog().capabilities().collect();
     let groups = facts.groups.iter().map(|group| &group.id);

@@ -124,7 +124,8 @@ impl Builder {
     ) {
         if let Some(id) = self.claim(parent, segment) {
             let properties = has.iter().cloned().collect();
-            let identity = Identity { properties, disabled, ..Identity::named(id) };
+            let kind = if segment.len().is_multiple_of(2) { "user" } else { "service" }.into();
+            let identity = Identity { kind, properties, disabled, ..Identity::named(id) };
             self.world.facts.identities.push(identity);
         }
     }
@@ -139,7 +140,8 @@ impl Builder {
     fn resource(&mut self, parent: Option<Place>, segment: &str, has: PropertiesDraw<'_>) {
         if let Some(id) = self.claim(parent, segment) {
             let (name, properties) = (String::new(), has.iter().cloned().collect());
-            let resource = RegisteredResource { id, name, kind: "repo".into(), properties };
+            let kind = if segment.len().is_multiple_of(2) { "image" } else { "repo" }.into();
+            let resource = RegisteredResource { id, name, kind, properties };
             self.world.facts.resources.push(resource);
         }
     }

@@ -67,7 +67,7 @@ fn changed(facts: &Facts, changes: &[(u8, Index)]) -> Facts {
     let end = Some(Timestamp::UNIX_EPOCH);
     for (kind, at) in changes {
         let place = |length: usize| (length > 0).then(|| at.index(length));
-        match kind % 10 {
+        match kind % 12 {
             0 => drop(place(facts.role_bindings.len()).map(|at| facts.role_bindings.remove(at))),
             1 => drop(place(facts.identities.len()).map(|at| facts.identities.remove(at))),
             2 => drop(place(facts.groups.len()).map(|at| facts.groups.remove(at))),
@@ -75,6 +75,16 @@ fn changed(facts: &Facts, changes: &[(u8, Index)]) -> Facts {
             4 => drop(place(facts.roles.len()).map(|at| facts.roles.remove(at))),
             5 => drop(place(facts.roles.len()).map(|at| facts.roles[at].capabilities.pop())),
             6 => drop(place(facts.role_bindings.len()).map(|at| facts.role_bindings[at].id = None)),
+            10 => {
+                if let Some(at) = place(facts.identities.len()) {
+                    facts.identities[at].kind = "robot".into();
+                }
+            }
+            11 => {
+                if let Some(at) = place(facts.resources.len()) {
+                    facts.resources[at].kind = "chart".into();
+                }
+            }
             9 => {
                 if let Some(at) = place(facts.identities.len()) {
                     facts.identities[at].disabled ^= true;

@@ -113,6 +113,7 @@ proptest! {
             prop_assert_eq!(snapshot.is_resource(at), resource.is_some());
             let properties = resource.map(|one| &one.properties).filter(|all| !all.is_empty());
             prop_assert_eq!(snapshot.resource_properties(at), properties);
+            prop_assert_eq!(snapshot.resource_kind(at), resource.map(|one| &*one.kind));
             let is_child = |id: &&PathBuf| id.as_path().parent() == Some(at);
             let groups = facts.groups.iter().map(|one| &one.id);
             let resources = facts.resources.iter().map(|one| &one.id);
@@ -159,6 +160,7 @@ proptest! {
         for identity in &facts.identities {
             let properties = Some(&identity.properties).filter(|all| !all.is_empty());
             prop_assert_eq!(snapshot.identity_properties(identity.id.as_path()), properties);
+            prop_assert_eq!(snapshot.identity_kind(identity.id.as_path()), Some(&*identity.kind));
             prop_assert!(snapshot.is_registered(identity.id.as_path()));
             prop_assert_eq!(snapshot.is_disabled(identity.id.as_path()), identity.disabled);
         }

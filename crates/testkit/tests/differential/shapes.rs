@@ -3,8 +3,9 @@
 use std::collections::BTreeSet;
 
 use capstan_engine::{
-    AttributeCategory, Attributes, CatalogFacts, CatalogRole, Condition, Facts, Grant, Group,
-    Identity, PathBuf, Properties, Reason, RoleBinding, Timestamp, Value,
+    AttributeCategory, Attributes, CatalogFacts, CatalogRole, Condition, Cursor, Facts, Grant,
+    Group, Identity, PathBuf, Properties, Reason, RegisteredResource, RoleBinding, Timestamp,
+    Value,
 };
 use capstan_testkit::generate::{self, Question, World};
 use capstan_testkit::naive::is_at_or_above;
@@ -80,6 +81,41 @@ proptest! {
                 let mut over = listed.iter().filter(|(s, _)| is_at_or_above(s, resource.as_str()));
                 let covered = over.next().is_some();
                 prop_assert!(covered || !allowed(&snapshot, &asked, world.now), "{:?}", asked);
+            }
+        }
+    }
+
+    /// Resources of a type are listed if a check of them is allowed, in pages of any size.
+    #[test]
+    fn list_resources_agrees_with_checks((world, questions) in generate::asked(), limit in 1usize..4) {
+        let (_, snapshot) = build(&world)?;
+        for question in &questions {
+            let Question { identity, capability, attributes, .. } = question;
+            let page = |kind: &str, after, limit| {
+                let cursor = Cursor { after, limit };
+                snapshot.list_resources_page(identity.as_path(), capability, kind, attributes, world.now, cursor)
+            };
+            if page("repo", None, 1).is_err() {
+                prop_assert!(check(&snapshot, question, world.now).is_err());
+                continue;
+            }
+            for kind in ["repo", "image", "spaceship"] {
+                let of_kind = world.facts.resources.iter().filter(|one| one.kind == kind);
+                let asked = |one: &&RegisteredResource| {
+                    allowed(&snapshot, &Question { resource: one.id.clone(), ..question.clone() }, world.now)
+                };
+                let expected: BTreeSet<&str> = of_kind.filter(asked).map(|one| one.id.as_str()).collect();
+                let mut found: Vec<&str> = vec![];
+                loop {
+                    let one = page(kind, found.last().copied(), limit).unwrap();
+                    prop_assert!(one.entries.len() <= limit);
+                    found.extend(&one.entries);
+                    if !one.has_more {
+                        break;
+                    }
+                    prop_assert_eq!(one.entries.len(), limit);
+                }
+                prop_assert!(found.iter().eq(&expected), "{:?}: {:?} and {:?}", question, found, expected);
             }
         }
     }
