@@ -94,6 +94,7 @@ impl Replay {
             reflection: true,
             drain_delay: Duration::ZERO,
             routes: None,
+            public_url: None,
             webhooks: None,
             decision_log: None,
             traces: None,

@@ -84,6 +84,7 @@ pub(crate) async fn start(
         reflection: false,
         drain_delay: Duration::ZERO,
         routes: None,
+        public_url: None,
         webhooks,
         decision_log: None,
         traces: None,

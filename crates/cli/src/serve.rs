@@ -187,24 +187,24 @@ impl OfStore {
 
 /// Where events of a store are delivered, and who they say sends them. Without a URL none are.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Events of a store")]
+#[command(next_help_heading = "AuthZEN, and events of a store")]
 struct WebhookArgs {
-    /// The https URL under which this server is known: the source of events, and the issuer of what they are signed with.
-    /// Receivers read the keys at URL/.well-known/jwks.json, which the HTTP address serves
-    #[arg(long, value_name = "URL", requires = "data", value_parser = public_url)]
+    /// The https URL under which this server is known: the base of the metadata of AuthZEN, the source of events, and the
+    /// issuer of what they are signed with. Receivers read the keys at URL/.well-known/jwks.json, which the HTTP address serves
+    #[arg(long, value_name = "URL", value_parser = public_url)]
     public_url: Option<PublicUrl>,
 
     /// The private key that events are signed with: PEM of Ed25519 or P-256, for its owner only; made if it is not there
     /// [default: DIR/webhook.key]
-    #[arg(long, value_name = "FILE", requires = "public_url")]
+    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
     webhook_key: Option<PathBuf>,
 
     /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
-    #[arg(long, value_name = "CIDR", requires = "public_url")]
+    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"])]
     webhook_allow: Vec<String>,
 
     /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
-    #[arg(long, value_name = "FILE", requires = "public_url")]
+    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
     webhook_ca: Option<PathBuf>,
 }
 
@@ -285,6 +285,7 @@ impl Serve {
             stop.await;
         };
         raise_file_limit();
+        let public_url = self.webhooks.public_url.clone();
         let webhooks = self.webhooks.options(self.from.data.as_deref())?;
         let (mut page_key, mut management) = (None, self.management.map(|found| found.0));
         // Its folder is removed when the server ends.
@@ -333,6 +334,7 @@ impl Serve {
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             routes: self.routes,
+            public_url,
             webhooks,
             decision_log: self.decision_log,
             page_key,

@@ -40,6 +40,13 @@ impl PublicUrl {
         &self.text
     }
 
+    /// Its path, without a slash at the end; empty if it has none.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        let rest = self.text.get("https://".len()..).unwrap_or_default();
+        rest.find('/').and_then(|at| rest.get(at..)).unwrap_or_default()
+    }
+
     /// The host: what a receiver allows in `WebHook-Allowed-Origin`.
     pub(crate) const fn origin(&self) -> &HeaderValue {
         &self.origin
@@ -54,7 +61,8 @@ mod tests {
     fn a_public_url_is_an_issuer() {
         let url = PublicUrl::parse("https://IAM.example.com:8443/base/").unwrap();
         assert_eq!(url.as_str(), "https://IAM.example.com:8443/base");
-        assert_eq!(url.origin(), "iam.example.com");
+        assert_eq!((url.origin().to_str(), url.path()), (Ok("iam.example.com"), "/base"));
+        assert_eq!(PublicUrl::parse("https://iam.example.com/").unwrap().path(), "");
         for text in [
             "http://iam.example.com",
             "https://",

@@ -108,6 +108,19 @@ impl AllPermits {
         }
     }
 
+    /// A permit for a decision that comes by another way than gRPC.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError::Overloaded`]: none is left, and the shed call is counted.
+    pub(crate) fn for_decision(
+        &self,
+        metrics: &WorkerMetrics,
+        peer: Peer,
+    ) -> Result<Permit, CallError> {
+        Permit::acquire(&self.decisions, metrics, peer)
+    }
+
     fn of(&self, class: Class) -> &Arc<Permits> {
         match class {
             Class::Decision => &self.decisions,
@@ -131,7 +144,7 @@ struct Permits {
 
 /// One permit. Dropped, it is released.
 #[derive(Debug)]
-struct Permit {
+pub(crate) struct Permit {
     permits: Arc<Permits>,
     metrics: WorkerMetrics,
     peer: Peer,

@@ -4,7 +4,7 @@
 //! published revision ─▶ dispatcher: which subscriptions are there ─▶ a task each
 //!                         └─▶ recent revisions, decoded once ─▶ wakes those whom they concern
 //!                                                                     │
-//! recent revisions, or the change log from the position on ─▶ compose ─▶ deliver ─▶ position, saved once a second
+//! recent revisions, or the change log from the position on ─▶ compose ─▶ deliver ─▶ position, saved five times a second
 //!                                                                        └─ failed: again later, for three days
 //! ```
 //!

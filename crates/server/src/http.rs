@@ -1,6 +1,9 @@
-//! The HTTP port: `/livez`, `/readyz`, `/metrics`, and the keys that events are signed with. A call that is meant for the gRPC port gets 415 and a sentence.
+//! The HTTP port: `/livez`, `/readyz`, `/metrics`, the keys that events are signed with, and AuthZEN. A call that is meant
+//! for the gRPC port gets 415 and a sentence.
 //!
-//! **Invariant**: no request here reads a policy or decides anything.
+//! **Invariant**: only AuthZEN reads a policy and decides.
+
+mod authzen;
 
 use std::sync::Arc;
 
@@ -8,6 +11,7 @@ use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, extract::State, routing::get};
+use capstan_events::PublicUrl;
 use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -18,7 +22,9 @@ use crate::limits::{HTTP_DRAIN_MAX, Limits};
 use crate::methods::{Probe, Rpc};
 use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::foreign;
-use crate::transport::http::LimitedListener;
+use crate::transport::http::{Client, LimitedListener};
+
+pub(crate) use authzen::AuthZen;
 
 /// The phase of a server, as `/readyz` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +42,7 @@ pub(crate) fn router(
     phase: watch::Receiver<Phase>,
     metrics: &Arc<Metrics>,
     jwks: Option<String>,
+    (authzen, url): (AuthZen, Option<&PublicUrl>),
 ) -> Router {
     let registry = Arc::new(metrics::registry(metrics));
     let keys = match jwks {
@@ -48,6 +55,7 @@ pub(crate) fn router(
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(phase)
+        .merge(authzen::router(authzen, url))
         .fallback(other)
 }
 
@@ -60,6 +68,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let listener = LimitedListener::new(listener, &limits);
+    let router = router.into_make_service_with_connect_info::<Client>();
     let serving =
         axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::select! {

@@ -317,6 +317,8 @@ pub const WATCH_READ_BYTES: usize = 1024 * 1024;
 pub const SUBSCRIPTIONS_SERVED_MAX: usize = 4_096;
 /// Attempts at a time at sinks that failed last or have not consented: a quarter of all attempts.
 pub const SUSPECTS_MAX: usize = 16;
+/// Identities that one page of a subject search evaluates: a page with fewer results has a token as well.
+pub const SEARCH_EVALUATED_MAX: usize = 100_000;
 /// Time to ask an issuer for its discovery document and its keys, when a provider without keys of its own is saved.
 pub const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(3);
 /// Keys that an issuer publishes.
@@ -338,7 +340,7 @@ pub const DELIVERY_JUDGED_FOR: Duration = Duration::from_secs(10);
 /// Time of an attempt after which its revision is let go, and another one is looked at for the next event.
 pub const REVISION_HELD: Duration = Duration::from_millis(100);
 /// Time between two saves of how far deliveries are. After a crash so much is delivered again.
-pub const POSITIONS_SAVED: Duration = Duration::from_secs(1);
+pub const POSITIONS_SAVED: Duration = Duration::from_millis(200);
 /// Wait of a delivery after the store could not be read or written.
 pub const DELIVERY_PAUSE: Duration = Duration::from_secs(1);
 /// Time after which a challenge is posted again to a sink that has not consented: half of its life.

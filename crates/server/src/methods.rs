@@ -1,4 +1,4 @@
-//! The table of methods: those of the schema, made from its descriptors, and Envoy's.
+//! The table of methods: those of the schema, made from its descriptors, Envoy's, and the endpoints of AuthZEN.
 //!
 //! ```text
 //! path of a request ─▶ Rpc ─▶ name, deadline, sizes, streaming, decisions
@@ -50,13 +50,29 @@ const TABLE: [Method; Rpc::COUNT] = {
         decides: true,
         ..OTHER
     };
+    // They are served on the HTTP port, so no path of a call names them.
+    let mut at = 0;
+    while at < AUTHZEN.len() {
+        let (label, decides) = AUTHZEN[at];
+        table[METHODS.len() + 2 + at] = Method { name: label, label, decides, ..OTHER };
+        at += 1;
+    }
     table
 };
+
+/// The endpoints of AuthZEN: their names, and whether the answers are decisions.
+const AUTHZEN: [(&str, bool); 5] = [
+    ("authzen.Evaluation", true),
+    ("authzen.Evaluations", true),
+    ("authzen.SearchSubject", false),
+    ("authzen.SearchResource", false),
+    ("authzen.SearchAction", false),
+];
 
 #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 256 methods")]
 impl Rpc {
     /// The number of methods, [`Rpc::OTHER`] included.
-    pub const COUNT: usize = METHODS.len() + 2;
+    pub const COUNT: usize = METHODS.len() + 2 + AUTHZEN.len();
 
     /// `DecisionService.Check`.
     pub const CHECK: Self = Self::labelled("Check");
@@ -76,6 +92,16 @@ impl Rpc {
     pub const EXT_AUTHZ: Self = Self(METHODS.len() as u8);
     /// Any path that is not served.
     pub const OTHER: Self = Self(METHODS.len() as u8 + 1);
+    /// AuthZEN's access evaluation.
+    pub(crate) const EVALUATION: Self = Self(METHODS.len() as u8 + 2);
+    /// AuthZEN's access evaluations.
+    pub(crate) const EVALUATIONS: Self = Self(METHODS.len() as u8 + 3);
+    /// AuthZEN's subject search.
+    pub(crate) const SEARCH_SUBJECT: Self = Self(METHODS.len() as u8 + 4);
+    /// AuthZEN's resource search.
+    pub(crate) const SEARCH_RESOURCE: Self = Self(METHODS.len() as u8 + 5);
+    /// AuthZEN's action search.
+    pub(crate) const SEARCH_ACTION: Self = Self(METHODS.len() as u8 + 6);
 
     /// The schema's method with this label. An unknown label does not compile.
     pub(crate) const fn labelled(label: &str) -> Self {
@@ -117,7 +143,8 @@ impl Rpc {
         self.0 as usize
     }
 
-    /// The name in metrics and logs, unique: the schema's (of management methods after `iam.`), `ExtAuthz` or `other`.
+    /// The name in metrics and logs, unique: the schema's (of management methods after `iam.`), `ExtAuthz`, AuthZEN's after
+    /// `authzen.`, or `other`.
     #[must_use]
     #[expect(clippy::misnamed_getters, reason = "a name that is unique among all services")]
     pub const fn name(self) -> &'static str {
@@ -171,7 +198,8 @@ impl Rpc {
 }
 
 /// Methods whose requests may be as long as any message.
-const LONG: [Rpc; 6] = [
+const LONG: [Rpc; 7] = [
+    Rpc::EVALUATIONS,
     Rpc::BATCH_CHECK,
     Rpc::STREAM_CHECK,
     Rpc::EXT_AUTHZ,

@@ -130,9 +130,8 @@ impl Server {
             &cut,
             &tasks,
         )?;
-        let jwks = shared.jwks();
-        let http = (readiness.phase(), &metrics, jwks);
-        listeners.serve(&workers, http, (&config.limits, &cut, &tasks))?;
+        let http = (readiness.phase(), &metrics, &shared);
+        listeners.serve(&workers, http, &config, (&cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);
         let mut documents = shared.documents(&config, queue);

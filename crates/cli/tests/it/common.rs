@@ -42,6 +42,7 @@ pub(crate) fn config(source: Source) -> Config {
         reflection: true,
         drain_delay: Duration::ZERO,
         routes: None,
+        public_url: None,
         webhooks: None,
         decision_log: None,
         traces: None,

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! It is made with the subscription, in one transaction, so that no change after it is missed. Then it is saved beside
-//! transactions, once a second: after a crash some events are delivered again.
+//! transactions, five times a second: after a crash some events are delivered again.
 
 use capstan_engine::Path;
 use capstan_iam::record::prefix;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
+use capstan_events::PublicUrl;
 
 use crate::clock::Clock;
 use crate::feed::journal::Store;
@@ -55,6 +56,8 @@ pub struct Config {
     pub drain_delay: Duration,
     /// The route table for Envoy's requests; `None` for an empty one.
     pub routes: Option<PathBuf>,
+    /// The https URL under which the server is known, if it has one: the base of the metadata of AuthZEN.
+    pub public_url: Option<PublicUrl>,
     /// What events are delivered with; `None` for none, as with a policy file.
     pub webhooks: Option<webhooks::Options>,
     /// The target of the decision log; `None` for no log.

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::Config;
+use super::services::Shared;
 use crate::http::{self, Phase};
-use crate::limits::Limits;
 use crate::telemetry::metrics::Metrics;
 use crate::transport::listen::{Address, Listener};
 use crate::transport::workers::Workers;
@@ -67,8 +67,9 @@ impl Listeners {
     pub(super) fn serve(
         self,
         workers: &Workers,
-        (phase, metrics, jwks): (watch::Receiver<Phase>, &Arc<Metrics>, Option<String>),
-        (limits, stop, tasks): (&Limits, &CancellationToken, &TaskTracker),
+        (phase, metrics, shared): (watch::Receiver<Phase>, &Arc<Metrics>, &Shared),
+        config: &Config,
+        (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
         for listener in self.grpc.into_iter().chain(self.management) {
             let for_operator = matches!(listener, Listener::Management(..));
@@ -77,8 +78,9 @@ impl Listeners {
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
-            let router = http::router(phase, metrics, jwks);
-            tasks.spawn(http::serve(listener, router, *limits, stop.clone()));
+            let authzen = (shared.authzen(config), config.public_url.as_ref());
+            let router = http::router(phase, metrics, shared.jwks(), authzen);
+            tasks.spawn(http::serve(listener, router, config.limits, stop.clone()));
         }
         Ok(())
     }

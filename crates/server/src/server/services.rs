@@ -57,6 +57,7 @@ use crate::grpc::iam::service::Iam;
 use crate::grpc::iam::shown::Shown;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
+use crate::http::AuthZen;
 use crate::limits::{CALLER_WATCHES_MAX, Limits, WATCHES_MAX};
 use crate::methods::{Probe, Rpc};
 use crate::places::Places;
@@ -173,6 +174,23 @@ impl Shared {
             }
         };
         vec![Box::new(routes), policy]
+    }
+
+    /// What the endpoints of AuthZEN share.
+    pub(super) fn authzen(&self, config: &Config) -> AuthZen {
+        let metrics = WorkerMetrics::new(&self.metrics);
+        AuthZen {
+            published: Arc::clone(&self.published),
+            ask: Ask::new(metrics.clone(), self.log.clone()),
+            clock: config.clock,
+            page_key: self.page_key.clone(),
+            limits: config.limits,
+            permits: self.permits.clone(),
+            metrics,
+            computing: Arc::new(Semaphore::new(
+                config.limits.computing_max.min(Semaphore::MAX_PERMITS),
+            )),
+        }
     }
 
     /// The calls of one worker. Reference counts that every call changes belong to the worker, so that

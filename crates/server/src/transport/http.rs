@@ -62,6 +62,24 @@ pub(crate) struct LimitedStream {
     open: Arc<Open>,
 }
 
+/// The peer of a connection, for the handlers of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Client(Peer);
+
+impl Client {
+    pub(crate) const fn peer(self) -> Peer {
+        self.0
+    }
+}
+
+impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, LimitedListener>>
+    for Client
+{
+    fn connect_info(stream: axum::serve::IncomingStream<'_, LimitedListener>) -> Self {
+        Self(stream.io().peer)
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Waits for a request.

@@ -144,6 +144,8 @@ pub(super) const COMMANDS: &[Exempt] = &[
 /// Blocks of other languages than shells that no test runs or reads: document, language, and why.
 pub(super) const BLOCKS: &[(&str, &str, &str)] = &[
     ("README.md", "text", "a picture"),
+    ("docs/AUTHZEN.md", "http", "authzen::the_page_has_an_answer_of_the_demo sends it"),
+    ("docs/AUTHZEN.md", "json", "and reads it"),
     ("docs/MANAGING.md", "json", "a file that the command below it reads"),
     ("docs/CLIENTS.md", "", "a .netrc; registry::package_managers writes the same"),
     ("docs/CLIENTS.md", "ini", "a .npmrc; likewise"),

@@ -1,0 +1,337 @@
+//! Requests as JSON: entities, their properties, and which field is wrong.
+//!
+//! Unknown fields are ignored, also in entities. A field that comes twice is an error: other readers might see the other
+//! value.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
+
+use capstan_engine::{Attributes, Properties, Value};
+use capstan_policy::whole;
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::RequestError;
+use crate::limits::PROPERTIES_MAX;
+
+/// A subject or a resource.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Entity {
+    #[serde(rename = "type")]
+    pub(super) kind: Option<String>,
+    pub(super) id: Option<String>,
+    properties: Option<Object>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Action {
+    name: Option<String>,
+    properties: Option<Object>,
+}
+
+/// An object whose members tests may use.
+#[derive(Clone, Debug, Default)]
+struct Object {
+    /// Texts, booleans and whole numbers. Anything else counts as absent.
+    known: Properties,
+    /// Members of any kind.
+    count: usize,
+}
+
+/// One evaluation, or what all of a request have in common.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Evaluation {
+    pub(super) subject: Option<Entity>,
+    pub(super) action: Option<Action>,
+    pub(super) resource: Option<Entity>,
+    context: Option<Object>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Evaluations<'r> {
+    pub(super) subject: Option<Entity>,
+    pub(super) action: Option<Action>,
+    pub(super) resource: Option<Entity>,
+    context: Option<Object>,
+    /// Each is read by itself: one that is malformed does not spoil the others.
+    #[serde(borrow)]
+    pub(super) evaluations: Option<Vec<&'r RawValue>>,
+    pub(super) options: Option<Options>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Options {
+    evaluations_semantic: Option<String>,
+}
+
+/// When to stop evaluating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Semantic {
+    ExecuteAll,
+    DenyOnFirstDeny,
+    PermitOnFirstPermit,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Search {
+    pub(super) subject: Option<Entity>,
+    pub(super) action: Option<Action>,
+    pub(super) resource: Option<Entity>,
+    context: Option<Object>,
+    pub(super) page: Option<Page>,
+}
+
+/// Which part of the results is wanted.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Page {
+    pub(super) token: Option<String>,
+    pub(super) limit: Option<i32>,
+}
+
+/// Reads a body.
+///
+/// # Errors
+///
+/// It is not JSON, or a field has another type; the error names the field.
+pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, RequestError> {
+    if body.is_empty() {
+        return Err(RequestError::field("body", "empty: expected a JSON object"));
+    }
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let parsed = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        // What is no JSON may break off where there is no field.
+        let field = if matches!(&*path, "." | "?") { "body" } else { &path };
+        RequestError::field(field, error.inner())
+    })?;
+    json.end().map_err(|error| RequestError::field("body", error))?;
+    Ok(parsed)
+}
+
+impl Evaluation {
+    /// With what it lacks taken from defaults, each entity whole.
+    pub(super) fn or(self, defaults: &Evaluations<'_>) -> Self {
+        Self {
+            subject: self.subject.or_else(|| defaults.subject.clone()),
+            action: self.action.or_else(|| defaults.action.clone()),
+            resource: self.resource.or_else(|| defaults.resource.clone()),
+            context: self.context.or_else(|| defaults.context.clone()),
+        }
+    }
+
+    /// Subject, action and resource, and what tests may use.
+    ///
+    /// # Errors
+    ///
+    /// A field is missing, or there are too many properties.
+    pub(super) fn complete(&self) -> Result<(Entities<'_>, Attributes), RequestError> {
+        let (subject, action, resource) = (&self.subject, &self.action, &self.resource);
+        let entities = Entities {
+            subject: required("subject", subject)?.identified("subject")?,
+            action: required("action", action)?.name()?,
+            resource: required("resource", resource)?.identified("resource")?,
+        };
+        let (subject, action, resource) =
+            (properties(subject), action.as_ref(), properties(resource));
+        let action = action.and_then(|action| action.properties.as_ref());
+        Ok((entities, attributes([subject, resource, action, self.context.as_ref()])?))
+    }
+}
+
+impl<'r> Evaluations<'r> {
+    /// The request without its list: a single evaluation.
+    pub(super) fn single(self) -> Evaluation {
+        let Self { subject, action, resource, context, .. } = self;
+        Evaluation { subject, action, resource, context }
+    }
+}
+
+impl Options {
+    /// # Errors
+    ///
+    /// A semantic that the API does not have.
+    pub(super) fn semantic(&self) -> Result<Semantic, RequestError> {
+        match self.evaluations_semantic.as_deref() {
+            None | Some("execute_all") => Ok(Semantic::ExecuteAll),
+            Some("deny_on_first_deny") => Ok(Semantic::DenyOnFirstDeny),
+            Some("permit_on_first_permit") => Ok(Semantic::PermitOnFirstPermit),
+            Some(_) => Err(RequestError::field(
+                "options.evaluations_semantic",
+                "expected execute_all, deny_on_first_deny or permit_on_first_permit",
+            )),
+        }
+    }
+}
+
+impl Search {
+    /// What tests may use.
+    ///
+    /// # Errors
+    ///
+    /// Too many properties.
+    pub(super) fn attributes(&self) -> Result<Attributes, RequestError> {
+        let action = self.action.as_ref().and_then(|action| action.properties.as_ref());
+        let (subject, resource) = (properties(&self.subject), properties(&self.resource));
+        attributes([subject, resource, action, self.context.as_ref()])
+    }
+}
+
+/// Type and id of a subject, name of an action, type and id of a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entities<'r> {
+    pub(super) subject: (&'r str, &'r str),
+    pub(super) action: &'r str,
+    pub(super) resource: (&'r str, &'r str),
+}
+
+impl Entity {
+    /// # Errors
+    ///
+    /// It has no type.
+    pub(super) fn kind(&self, name: &str) -> Result<&str, RequestError> {
+        self.kind.as_deref().ok_or_else(|| missing(&format!("{name}.type")))
+    }
+
+    /// Its type and its id.
+    ///
+    /// # Errors
+    ///
+    /// One is missing.
+    pub(super) fn identified(&self, name: &str) -> Result<(&str, &str), RequestError> {
+        let kind = self.kind(name)?;
+        Ok((kind, self.id.as_deref().ok_or_else(|| missing(&format!("{name}.id")))?))
+    }
+}
+
+impl Action {
+    /// # Errors
+    ///
+    /// It has no name.
+    pub(super) fn name(&self) -> Result<&str, RequestError> {
+        self.name.as_deref().ok_or_else(|| missing("action.name"))
+    }
+}
+
+/// # Errors
+///
+/// The field is missing.
+pub(super) fn required<'r, T>(name: &str, field: &'r Option<T>) -> Result<&'r T, RequestError> {
+    field.as_ref().ok_or_else(|| missing(name))
+}
+
+fn missing(field: &str) -> RequestError {
+    RequestError::field(field, "missing")
+}
+
+fn properties(entity: &Option<Entity>) -> Option<&Object> {
+    entity.as_ref()?.properties.as_ref()
+}
+
+/// Of subject, resource, action and context.
+fn attributes(all: [Option<&Object>; 4]) -> Result<Attributes, RequestError> {
+    let count: usize = all.iter().flatten().map(|object| object.count).sum();
+    if count > PROPERTIES_MAX {
+        let problem = format!("{count} properties: at most {PROPERTIES_MAX} are allowed");
+        return Err(RequestError::field("properties", problem));
+    }
+    let [subject, resource, action, context] =
+        all.map(|object| object.map(|object| object.known.clone()).unwrap_or_default());
+    Ok(Attributes { subject, resource, action, context })
+}
+
+// === Properties ===
+
+impl<'de> Deserialize<'de> for Object {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Object;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Object, M::Error> {
+        let mut all: BTreeMap<String, Option<Value>> = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            match all.entry(name) {
+                Entry::Occupied(twice) => {
+                    let problem = format!("the member `{}` comes twice", twice.key());
+                    return Err(Error::custom(problem));
+                }
+                Entry::Vacant(free) => drop(free.insert(map.next_value::<Known>()?.0)),
+            }
+        }
+        let count = all.len();
+        let known = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        Ok(Object { known: known.collect(), count })
+    }
+}
+
+/// A text, a boolean or a whole number; `None` for anything else.
+struct Known(Option<Value>);
+
+impl<'de> Deserialize<'de> for Known {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KnownVisitor)
+    }
+}
+
+struct KnownVisitor;
+
+impl<'de> Visitor<'de> for KnownVisitor {
+    type Value = Known;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("any value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Known, E> {
+        Ok(Known(Some(Value::Boolean(value))))
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "what a double does not hold exactly is none of ours"
+    )]
+    fn visit_i64<E>(self, value: i64) -> Result<Known, E> {
+        Ok(Known(whole(value as f64).filter(|found| *found == value).map(Value::Integer)))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Known, E> {
+        i64::try_from(value).map_or(Ok(Known(None)), |value| self.visit_i64(value))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Known, E> {
+        Ok(Known(whole(value).map(Value::Integer)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Known, E> {
+        Ok(Known(Some(Value::String(value.to_owned()))))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Known, E> {
+        Ok(Known(Some(Value::String(value))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Known, E> {
+        Ok(Known(None))
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Known, S::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Known(None))
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Known, M::Error> {
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Known(None))
+    }
+}
