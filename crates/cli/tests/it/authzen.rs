@@ -5,10 +5,12 @@ mod limits;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::path::Path;
+use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::common::{PATIENCE, Serving, folder};
+use crate::common::{PATIENCE, Serving, folder, stderr, stdout};
 
 /// The fixture of the scenario (its section "Required Fixture"), as a policy.
 const FIXTURE: &str = "\
@@ -26,6 +28,7 @@ identities:
   - {id: alice}
   - {id: bob, properties: {role: admin}}
   - {id: robot, type: service}
+  - {id: \"auth:agent:agentmesh:bot\", type: ai_agent}
 resources:
   - {id: record-1, type: record, properties: {status: active}}
   - {id: record-2, type: record, properties: {status: archived}}
@@ -40,6 +43,7 @@ role_bindings:
   - {identity: bob, role: writer, scope: record-1, when: [{attribute: subject.role, equals: admin}, {attribute: resource.status, equals: archived}]}
   - {identity: bob, role: writer, scope: record-2, when: [{attribute: subject.role, equals: admin}, {attribute: resource.status, equals: archived}]}
   - {identity: robot, role: reader, scope: record-1}
+  - {identity: \"auth:agent:agentmesh:bot\", role: reader, scope: record-1}
 ";
 
 const EVALUATION: &str = "/access/v1/evaluation";
@@ -622,4 +626,19 @@ fn the_page_has_an_answer_of_the_demo() {
     let json = "content-type: application/json\r\n";
     let found = post_to(&server.address("http"), EVALUATION, json, body.trim()).json();
     assert_eq!(found, serde_json::from_str::<Value>(block("json")).unwrap());
+}
+
+/// Clients of others, over TCP.
+#[test]
+fn clients_of_pypi_get_their_decisions() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = workspace.join("target/python/bin/python");
+    assert!(python.exists(), "{} is missing: dev/test installs it", python.display());
+    let point = Point::start("authzen-python", &[]);
+    let script = workspace.join("crates/cli/tests/python/authzen.py");
+    let url = format!("http://{}", point.address);
+    let output = Command::new(&python).arg(script).arg(url).output().unwrap();
+    let (text, errors) = (stdout(&output), stderr(&output));
+    assert!(output.status.success(), "{text}\n{errors}");
+    assert!(text.contains("12 answers of three clients"), "{text}");
 }
