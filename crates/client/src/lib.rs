@@ -47,6 +47,8 @@ mod error;
 mod failure;
 pub mod limits;
 mod properties;
+#[cfg(feature = "protect")]
+pub mod protect;
 mod queue;
 mod session;
 mod shared;

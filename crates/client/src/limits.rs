@@ -40,6 +40,10 @@ pub const PUSHBACK_MAX: Duration = Duration::from_secs(5);
 pub const CONNECTION_AGE_JITTER_PART: u32 = 5;
 /// Maximum of timeouts and of the other durations in [`Options`]. Longer ones are reduced to it.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Bytes of the request that the layer of `protect` reads to find the resource.
+pub const PROTECTED_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Time to read and decide a call whose caller has no deadline, or a later one.
+pub const PROTECTED_TIME_MAX: Duration = Duration::from_secs(10);
 /// Minimum of the durations in [`Options`] other than timeouts. Shorter ones are raised to it.
 pub const TIME_MIN: Duration = Duration::from_millis(10);
 /// Highest revision of a store (contract, section 5).

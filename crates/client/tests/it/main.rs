@@ -5,6 +5,7 @@
 //! - `faults`: no fault of a server leads to a wrong allow or an endless wait.
 //! - `restarts`: servers that drain or are killed under load.
 //! - `bounds`: deadlines, back-pressure, size limits, shutdown.
+//! - `protect`: the layer in front of services of others.
 //! - `consistency`: revisions, and the requirements of calls on them.
 
 #![expect(
@@ -20,6 +21,7 @@ mod bounds;
 mod consistency;
 mod fake;
 mod faults;
+mod protect;
 mod raw;
 mod real;
 mod restarts;

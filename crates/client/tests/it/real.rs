@@ -48,6 +48,7 @@ pub(crate) fn config(source: Source) -> Config {
         limits: Limits::default(),
         runtime: capstan_server::server::Runtime::PerCore(2),
         routes: None,
+        public_url: None,
         webhooks: None,
         decision_log: None,
         traces: None,

@@ -146,6 +146,8 @@ pub(super) const BLOCKS: &[(&str, &str, &str)] = &[
     ("README.md", "text", "a picture"),
     ("docs/AUTHZEN.md", "http", "authzen::the_page_has_an_answer_of_the_demo sends it"),
     ("docs/AUTHZEN.md", "json", "and reads it"),
+    ("docs/SERVICES.md", "proto", "shop.proto of examples/services has the same"),
+    ("docs/SERVICES.md", "rust", "lib.rs of examples/services has the same, and is tested"),
     ("docs/MANAGING.md", "json", "a file that the command below it reads"),
     ("docs/CLIENTS.md", "", "a .netrc; registry::package_managers writes the same"),
     ("docs/CLIENTS.md", "ini", "a .npmrc; likewise"),
