@@ -61,7 +61,7 @@ mod tests {
     fn a_public_url_is_an_issuer() {
         let url = PublicUrl::parse("https://IAM.example.com:8443/base/").unwrap();
         assert_eq!(url.as_str(), "https://IAM.example.com:8443/base");
-        assert_eq!((url.origin().to_str(), url.path()), (Ok("iam.example.com"), "/base"));
+        assert_eq!((url.origin().as_bytes(), url.path()), (&b"iam.example.com"[..], "/base"));
         assert_eq!(PublicUrl::parse("https://iam.example.com/").unwrap().path(), "");
         for text in [
             "http://iam.example.com",
