@@ -8,6 +8,8 @@
 //! What a method needs is an option of the method, `capstan.v1.authorization` of `capstan/v1/options.proto`, which
 //! [`Rules`] reads from the descriptors of the service. Who calls is for the service to say: [`Identify`].
 //!
+//! With the feature `axum`, `Routes` does the same for routes of axum.
+//!
 //! - **Fail closed**: a method without a rule is refused, and so is a call without a decision, whatever the reason.
 //! - **Deadlines**: the caller's (`grpc-timeout`) ends the question, too.
 //! - **Revisions**: the revision that decided is at hand in the service ([`decided_at`]). [`CarryRevision`] sends it to the next service,
@@ -31,8 +33,12 @@
 mod layer;
 mod message;
 mod revision;
+#[cfg(feature = "axum")]
+mod routes;
 mod rules;
 
 pub use layer::{Caller, Identify, Protect, Protected};
 pub use revision::{CarryRevision, REVISION_KEY, decided_at};
+#[cfg(feature = "axum")]
+pub use routes::{Needs, Routes};
 pub use rules::{Rules, RulesError};

@@ -410,8 +410,8 @@ fn batch() {
         "resource": record("record-1"), "evaluations": [{}, {"action": {"name": "delete"}}, {"subject": {"id": "bob"}}]});
     assert_eq!(decisions(&merged), [true, false, false]);
     let context = json!({"subject": user("alice"), "action": {"name": "audit"}, "resource": record("record-1"),
-        "context": {"shift": 2}, "evaluations": [{}, {"context": {}}, {"context": {"shift": 3}}]});
-    assert_eq!(decisions(&context), [true, false, false]);
+        "context": {"shift": 2}, "evaluations": [{}, {"context": {}}, {"context": {"shift": 3}}, {}]});
+    assert_eq!(decisions(&context), [true, false, false, true]);
     let subjects = json!({"action": {"name": "write"}, "resource": archived, "evaluations": [
         {"subject": {"type": "user", "id": "bob", "properties": {"role": "admin"}}}, {"subject": user("alice")}]});
     assert_eq!(decisions(&subjects), [true, false]);

@@ -134,10 +134,9 @@ impl Shared {
             rule.ok_or_else(|| Status::unimplemented("no rule lets this method be called"))?;
         let Rule::Needs { capability, place } = rule else { return Ok((request, None)) };
         let (head, body) = request.into_parts();
-        let caller = self.identify.identify(&head);
-        let caller = caller.ok_or_else(|| Status::unauthenticated("nobody that is known calls"))?;
-        let time = time_left(&head.headers)?.unwrap_or(PROTECTED_TIME_MAX);
-        let end = Instant::now() + time.min(PROTECTED_TIME_MAX);
+        // Before anything is read of somebody who is not known.
+        let caller = caller(&*self.identify, &head)?;
+        let end = end(&head.headers)?;
         let late = |_| Status::deadline_exceeded("the deadline passed before the call was decided");
         let (resource, body) = match place {
             Place::At(path) => (path.clone(), body),
@@ -153,25 +152,77 @@ impl Shared {
                 (resource, body)
             }
         };
-        let mut check = Check::new(&caller.identity, capability, &resource);
-        if let Some(revision) = asked_revision(&head.headers)?.filter(|_| caller.may_ask_revision) {
+        let question = Question { capability, resource: &resource };
+        let at = question.ask_for(&self.client, &caller, (&head.headers, end)).await?;
+        Ok((Request::from_parts(head, body), Some(at)))
+    }
+}
+
+/// What a call needs.
+pub(super) struct Question<'q> {
+    pub(super) capability: &'q str,
+    pub(super) resource: &'q str,
+}
+
+impl Question<'_> {
+    /// Asks whether whoever sent a request with this head may. Returns the revision that decided so.
+    ///
+    /// # Errors
+    ///
+    /// The caller is not known or may not, the head is malformed, or there is no decision.
+    #[cfg(feature = "axum")]
+    pub(super) async fn ask(
+        &self,
+        client: &Client,
+        identify: &dyn Identify,
+        head: &Parts,
+    ) -> Result<u64, Status> {
+        let caller = caller(identify, head)?;
+        self.ask_for(client, &caller, (&head.headers, end(&head.headers)?)).await
+    }
+
+    async fn ask_for(
+        &self,
+        client: &Client,
+        caller: &Caller,
+        (headers, end): (&HeaderMap, Instant),
+    ) -> Result<u64, Status> {
+        let Self { capability, resource } = *self;
+        let mut check = Check::new(&caller.identity, capability, resource);
+        if let Some(revision) = asked_revision(headers)?.filter(|_| caller.may_ask_revision) {
             check = check.at_least(revision);
         }
-        let left = end.saturating_duration_since(Instant::now());
         // Without a deadline of the caller, the client's own counts.
-        let check =
-            if head.headers.contains_key(TIMEOUT_KEY) { check.timeout(left) } else { check };
-        let decision = self.client.check(check).await;
+        if headers.contains_key(TIMEOUT_KEY) {
+            check = check.timeout(end.saturating_duration_since(Instant::now()));
+        }
+        let decision = client.check(check).await;
         let Decision { allowed, reason, revision, .. } =
             decision.map_err(|error| status(&error))?;
         if allowed {
-            return Ok((Request::from_parts(head, body), Some(revision)));
+            return Ok(revision);
         }
-        Err(Status::permission_denied(format!(
-            "{capability} is required at {resource}: {}",
-            reason.as_str_name()
-        )))
+        let reason = reason.as_str_name();
+        Err(Status::permission_denied(format!("{capability} is required at {resource}: {reason}")))
     }
+}
+
+/// # Errors
+///
+/// Nobody that is known.
+fn caller(identify: &dyn Identify, head: &Parts) -> Result<Caller, Status> {
+    let caller = identify.identify(head);
+    caller.ok_or_else(|| Status::unauthenticated("nobody that is known calls"))
+}
+
+/// When a call must be decided.
+///
+/// # Errors
+///
+/// The deadline of the caller is malformed.
+fn end(headers: &HeaderMap) -> Result<Instant, Status> {
+    let time = time_left(headers)?.unwrap_or(PROTECTED_TIME_MAX);
+    Ok(Instant::now() + time.min(PROTECTED_TIME_MAX))
 }
 
 /// The status of a call without a decision: never one that lets it through.

@@ -5,7 +5,7 @@
 //! - `faults`: no fault of a server leads to a wrong allow or an endless wait.
 //! - `restarts`: servers that drain or are killed under load.
 //! - `bounds`: deadlines, back-pressure, size limits, shutdown.
-//! - `protect`: the layer in front of services of others.
+//! - `protect`, `routes`: the layer in front of services of others, and routes of axum.
 //! - `consistency`: revisions, and the requirements of calls on them.
 
 #![expect(
@@ -25,6 +25,7 @@ mod protect;
 mod raw;
 mod real;
 mod restarts;
+mod routes;
 
 use std::time::Duration;
 

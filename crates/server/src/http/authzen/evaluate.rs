@@ -1,9 +1,10 @@
 //! Evaluations: one, or many of one request.
 
+use capstan_engine::Attributes;
 use serde::Serialize;
 
 use super::names;
-use super::request::{Evaluation, Evaluations, Semantic, parse};
+use super::request::{Entities, Evaluation, Evaluations, Semantic, parse};
 use crate::RequestError;
 use crate::ask::{Ask, Basis};
 use crate::limits::BATCH_CHECKS_MAX;
@@ -60,7 +61,7 @@ impl Decided {
 ///
 /// The request is malformed.
 pub(super) fn one(ask: &Ask, basis: Basis<'_>, body: &[u8]) -> Result<Decided, RequestError> {
-    decide(ask, basis, &parse(body)?)
+    decide(ask, basis, &mut parse(body)?, &mut Evaluation::default())
 }
 
 /// Answers many evaluations, or the request itself if it lists none.
@@ -72,8 +73,9 @@ pub(super) fn many(ask: &Ask, basis: Basis<'_>, body: &[u8]) -> Result<Answer, R
     let mut request: Evaluations<'_> = parse(body)?;
     let semantic = request.options.take().unwrap_or_default().semantic()?;
     let listed = request.evaluations.take().unwrap_or_default();
+    let mut common = request.common();
     if listed.is_empty() {
-        return decide(ask, basis, &request.single()).map(Answer::One);
+        return decide(ask, basis, &mut common, &mut Evaluation::default()).map(Answer::One);
     }
     if listed.len() > BATCH_CHECKS_MAX {
         let problem = format!("{}: at most {BATCH_CHECKS_MAX} are allowed", listed.len());
@@ -82,7 +84,7 @@ pub(super) fn many(ask: &Ask, basis: Basis<'_>, body: &[u8]) -> Result<Answer, R
     let mut evaluations = Vec::with_capacity(listed.len());
     for one in listed {
         let one = parse::<Evaluation>(one.get().as_bytes());
-        let decided = one.and_then(|one| decide(ask, basis, &one.or(&request)));
+        let decided = one.and_then(|mut one| decide(ask, basis, &mut one, &mut common));
         let decided = decided.unwrap_or_else(|error| Decided::failed(&error));
         let decision = decided.decision;
         evaluations.push(decided);
@@ -94,10 +96,23 @@ pub(super) fn many(ask: &Ask, basis: Basis<'_>, body: &[u8]) -> Result<Answer, R
     Ok(Answer::Many { evaluations })
 }
 
-fn decide(ask: &Ask, basis: Basis<'_>, one: &Evaluation) -> Result<Decided, RequestError> {
-    let (entities, attributes) = one.complete()?;
+fn decide(
+    ask: &Ask,
+    basis: Basis<'_>,
+    one: &mut Evaluation,
+    defaults: &mut Evaluation,
+) -> Result<Decided, RequestError> {
+    one.ask(defaults, |entities, attributes| decide_about(ask, basis, entities, attributes))?
+}
+
+fn decide_about(
+    ask: &Ask,
+    basis: Basis<'_>,
+    entities: &Entities<'_>,
+    attributes: &Attributes,
+) -> Result<Decided, RequestError> {
     let mut capability = String::new();
-    let asked = names::question(basis.snapshot, &entities, &mut capability);
+    let asked = names::question(basis.snapshot, entities, &mut capability);
     let names = match asked {
         Ok(names) => names,
         Err(denial) => {
@@ -107,7 +122,7 @@ fn decide(ask: &Ask, basis: Basis<'_>, one: &Evaluation) -> Result<Decided, Requ
             return Ok(Decided::denied(denial.reason, message));
         }
     };
-    let decision = ask.check(basis, names, &attributes)?;
+    let decision = ask.check(basis, names, attributes)?;
     let reason = Some(decision.reason.as_str());
     let context = DecisionContext { reason, ..DecisionContext::default() };
     Ok(Decided { decision: decision.allowed(), context })

@@ -17,7 +17,7 @@ use crate::RequestError;
 use crate::limits::PROPERTIES_MAX;
 
 /// A subject or a resource.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Entity {
     #[serde(rename = "type")]
     pub(super) kind: Option<String>,
@@ -25,14 +25,14 @@ pub(super) struct Entity {
     properties: Option<Object>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Action {
     name: Option<String>,
     properties: Option<Object>,
 }
 
 /// An object whose members tests may use.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 struct Object {
     /// Texts, booleans and whole numbers. Anything else counts as absent.
     known: Properties,
@@ -41,19 +41,19 @@ struct Object {
 }
 
 /// One evaluation, or what all of a request have in common.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Evaluation {
-    pub(super) subject: Option<Entity>,
-    pub(super) action: Option<Action>,
-    pub(super) resource: Option<Entity>,
+    subject: Option<Entity>,
+    action: Option<Action>,
+    resource: Option<Entity>,
     context: Option<Object>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Evaluations<'r> {
-    pub(super) subject: Option<Entity>,
-    pub(super) action: Option<Action>,
-    pub(super) resource: Option<Entity>,
+    subject: Option<Entity>,
+    action: Option<Action>,
+    resource: Option<Entity>,
     context: Option<Object>,
     /// Each is read by itself: one that is malformed does not spoil the others.
     #[serde(borrow)]
@@ -111,38 +111,52 @@ pub(super) fn parse<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Request
 }
 
 impl Evaluation {
-    /// With what it lacks taken from defaults, each entity whole.
-    pub(super) fn or(self, defaults: &Evaluations<'_>) -> Self {
-        Self {
-            subject: self.subject.or_else(|| defaults.subject.clone()),
-            action: self.action.or_else(|| defaults.action.clone()),
-            resource: self.resource.or_else(|| defaults.resource.clone()),
-            context: self.context.or_else(|| defaults.context.clone()),
-        }
-    }
-
-    /// Subject, action and resource, and what tests may use.
+    /// Asks about an evaluation, with what it lacks taken from defaults, each entity whole. Nothing is copied: a thousand
+    /// evaluations may have long properties in common.
     ///
     /// # Errors
     ///
     /// A field is missing, or there are too many properties.
-    pub(super) fn complete(&self) -> Result<(Entities<'_>, Attributes), RequestError> {
-        let (subject, action, resource) = (&self.subject, &self.action, &self.resource);
-        let entities = Entities {
-            subject: required("subject", subject)?.identified("subject")?,
-            action: required("action", action)?.name()?,
-            resource: required("resource", resource)?.identified("resource")?,
-        };
-        let (subject, action, resource) =
-            (properties(subject), action.as_ref(), properties(resource));
-        let action = action.and_then(|action| action.properties.as_ref());
-        Ok((entities, attributes([subject, resource, action, self.context.as_ref()])?))
+    pub(super) fn ask<T>(
+        &mut self,
+        defaults: &mut Self,
+        ask: impl FnOnce(&Entities<'_>, &Attributes) -> T,
+    ) -> Result<T, RequestError> {
+        let subject = self.subject.as_mut().or(defaults.subject.as_mut());
+        let action = self.action.as_mut().or(defaults.action.as_mut());
+        let resource = self.resource.as_mut().or(defaults.resource.as_mut());
+        let Entity { kind, id, properties: of_subject } =
+            subject.ok_or_else(|| missing("subject"))?;
+        let subject = identified("subject", kind.as_deref(), id.as_deref())?;
+        let Action { name, properties: of_action } = action.ok_or_else(|| missing("action"))?;
+        let action = name.as_deref().ok_or_else(|| missing("action.name"))?;
+        let Entity { kind, id, properties: of_resource } =
+            resource.ok_or_else(|| missing("resource"))?;
+        let resource = identified("resource", kind.as_deref(), id.as_deref())?;
+        let context = self.context.as_mut().or(defaults.context.as_mut());
+        let mut all = [of_subject.as_mut(), of_resource.as_mut(), of_action.as_mut(), context];
+        check_count(all.iter().flatten().map(|object| object.count).sum())?;
+        let mut attributes = Attributes::default();
+        swap(&mut all, &mut attributes);
+        let answer = ask(&Entities { subject, action, resource }, &attributes);
+        swap(&mut all, &mut attributes);
+        Ok(answer)
     }
 }
 
-impl<'r> Evaluations<'r> {
-    /// The request without its list: a single evaluation.
-    pub(super) fn single(self) -> Evaluation {
+/// Exchanges the properties of subject, resource, action and context.
+fn swap(all: &mut [Option<&mut Object>; 4], attributes: &mut Attributes) {
+    let Attributes { subject, resource, action, context } = attributes;
+    for (object, properties) in all.iter_mut().zip([subject, resource, action, context]) {
+        if let Some(object) = object {
+            std::mem::swap(&mut object.known, properties);
+        }
+    }
+}
+
+impl Evaluations<'_> {
+    /// What it says of all its evaluations: without a list, a single one.
+    pub(super) fn common(self) -> Evaluation {
         let Self { subject, action, resource, context, .. } = self;
         Evaluation { subject, action, resource, context }
     }
@@ -200,8 +214,7 @@ impl Entity {
     ///
     /// One is missing.
     pub(super) fn identified(&self, name: &str) -> Result<(&str, &str), RequestError> {
-        let kind = self.kind(name)?;
-        Ok((kind, self.id.as_deref().ok_or_else(|| missing(&format!("{name}.id")))?))
+        identified(name, self.kind.as_deref(), self.id.as_deref())
     }
 }
 
@@ -212,6 +225,15 @@ impl Action {
     pub(super) fn name(&self) -> Result<&str, RequestError> {
         self.name.as_deref().ok_or_else(|| missing("action.name"))
     }
+}
+
+fn identified<'r>(
+    name: &str,
+    kind: Option<&'r str>,
+    id: Option<&'r str>,
+) -> Result<(&'r str, &'r str), RequestError> {
+    let kind = kind.ok_or_else(|| missing(&format!("{name}.type")))?;
+    Ok((kind, id.ok_or_else(|| missing(&format!("{name}.id")))?))
 }
 
 /// # Errors
@@ -229,13 +251,17 @@ fn properties(entity: &Option<Entity>) -> Option<&Object> {
     entity.as_ref()?.properties.as_ref()
 }
 
-/// Of subject, resource, action and context.
-fn attributes(all: [Option<&Object>; 4]) -> Result<Attributes, RequestError> {
-    let count: usize = all.iter().flatten().map(|object| object.count).sum();
+fn check_count(count: usize) -> Result<(), RequestError> {
     if count > PROPERTIES_MAX {
         let problem = format!("{count} properties: at most {PROPERTIES_MAX} are allowed");
         return Err(RequestError::field("properties", problem));
     }
+    Ok(())
+}
+
+/// Of subject, resource, action and context.
+fn attributes(all: [Option<&Object>; 4]) -> Result<Attributes, RequestError> {
+    check_count(all.iter().flatten().map(|object| object.count).sum())?;
     let [subject, resource, action, context] =
         all.map(|object| object.map(|object| object.known.clone()).unwrap_or_default());
     Ok(Attributes { subject, resource, action, context })
