@@ -33,6 +33,7 @@ mod lifecycle;
 mod limits;
 mod manage;
 mod metrics;
+mod node;
 mod overload;
 mod python;
 mod raw;
