@@ -7,15 +7,15 @@
 //! Options: `--binary PATH` (the program to start; without it that of the release build), `--connections N` (16), `--seconds
 //! N` of each turn (1), `--turns N` (10), `--quick` (one short turn, to see that the command works).
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{env, thread};
 
 use anyhow::{Context as _, bail, ensure};
+use capstan_benches::started::{Started, quartiles};
 
 const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 const QUESTION: &str = r#"{"subject": {"type": "user", "id": "alice"}, "action": {"name": "list"}, "resource": {"type": "repo", "id": "acme/platform/nginx"}}"#;
@@ -29,8 +29,7 @@ struct Options {
 
 impl Options {
     fn parse() -> anyhow::Result<Self> {
-        let binary =
-            PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/capstan"));
+        let binary = Started::release();
         let mut options = Self { binary, connections: 16, time: Duration::from_secs(1), turns: 10 };
         let mut arguments = env::args().skip(1);
         while let Some(name) = arguments.next() {
@@ -46,45 +45,6 @@ impl Options {
             }
         }
         Ok(options)
-    }
-}
-
-/// A started program, which ends with this.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-impl Server {
-    /// Serves the demo. Returns the HTTP address.
-    fn start(binary: &Path) -> anyhow::Result<(Self, String)> {
-        let child = Command::new(binary)
-            .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .env("CAPSTAN_LOG", "error")
-            .spawn()
-            .with_context(|| format!("cannot start {}", binary.display()))?;
-        let mut server = Self(child);
-        let output = BufReader::new(server.0.stdout.take().context("no output")?);
-        for line in output.lines() {
-            if let Some(address) = line?.strip_prefix("http ") {
-                return Ok((server, address.to_owned()));
-            }
-        }
-        bail!("{} does not serve HTTP", binary.display())
-    }
-
-    /// CPU seconds of the process: fields 14 and 15 of `/proc/PID/stat`, in hundredths.
-    fn cpu(&self) -> anyhow::Result<f64> {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0.id()))?;
-        let (_, fields) = stat.rsplit_once(')').context("no name")?;
-        let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
-        Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
     }
 }
 
@@ -107,14 +67,14 @@ fn ask(address: &str, request: &str, expected: &str, end: &AtomicBool) -> anyhow
 /// Microseconds of the server's CPU a request.
 #[expect(clippy::disallowed_methods, reason = "a turn has a length")]
 fn turn(
-    (server, address): &(Server, String),
+    server: &Started,
     (request, expected): (&str, &str),
     options: &Options,
 ) -> anyhow::Result<f64> {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
         let asking: Vec<_> = (0..options.connections)
-            .map(|_| scope.spawn(|| ask(address, request, expected, &end)))
+            .map(|_| scope.spawn(|| ask(&server.http, request, expected, &end)))
             .collect();
         let before = server.cpu()?;
         thread::sleep(options.time);
@@ -129,14 +89,9 @@ fn turn(
     })
 }
 
-fn median(all: &mut [f64]) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all.get(all.len() / 2).copied().unwrap_or_default()
-}
-
 fn main() -> anyhow::Result<()> {
     let options = Options::parse()?;
-    let server = Server::start(&options.binary)?;
+    let server = Started::demo(&options.binary)?;
     let post = format!(
         "POST /access/v1/evaluation HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{QUESTION}",
         QUESTION.len()
@@ -150,16 +105,13 @@ fn main() -> anyhow::Result<()> {
         evaluations.push(evaluated);
         ratios.push(evaluated / probe);
     }
-    let ratio = median(&mut ratios);
-    let quarter = |at: usize| ratios.get(ratios.len() * at / 4).copied().unwrap_or_default();
+    let [low, ratio, high] = quartiles(&mut ratios);
+    let [_, evaluated, _] = quartiles(&mut evaluations);
+    let [_, probed, _] = quartiles(&mut probes);
     writeln!(
         io::stdout(),
-        "evaluation over /livez, CPU of the server a request: {ratio:.2} (quartiles {:.2}, {:.2}); {:.1} and {:.1} us, {} turns of {:?}, \
-         {} connections",
-        quarter(1),
-        quarter(3),
-        median(&mut evaluations),
-        median(&mut probes),
+        "evaluation over /livez, CPU of the server a request: {ratio:.2} (quartiles {low:.2}, {high:.2}); {evaluated:.1} and {probed:.1} us, \
+         {} turns of {:?}, {} connections",
         options.turns,
         options.time,
         options.connections,

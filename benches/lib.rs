@@ -12,5 +12,6 @@
 pub mod clock;
 pub mod counting;
 pub mod replay;
+pub mod started;
 pub mod worlds;
 pub mod yardstick;

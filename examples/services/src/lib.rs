@@ -54,6 +54,16 @@ pub async fn serve_stock(listener: TcpListener, capstan: Client) -> anyhow::Resu
     Ok(server.serve_with_incoming(TcpListenerStream::new(listener)).await?)
 }
 
+/// Serves the stock to everybody: what the layer is measured against.
+///
+/// # Errors
+///
+/// The server fails.
+pub async fn serve_bare_stock(listener: TcpListener) -> anyhow::Result<()> {
+    let server = Server::builder().add_service(StockServer::new(Shelf));
+    Ok(server.serve_with_incoming(TcpListenerStream::new(listener)).await?)
+}
+
 /// Serves orders, which ask the stock at this channel.
 ///
 /// # Errors

@@ -1,0 +1,92 @@
+//! The program in a process of its own, whose CPU is measured from outside.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context as _, bail};
+
+/// A started program that serves the demo. It ends with this.
+#[derive(Debug)]
+pub struct Started {
+    child: Child,
+    /// Its gRPC address.
+    pub grpc: String,
+    /// Its HTTP address.
+    pub http: String,
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Started {
+    /// The program of the release build.
+    #[must_use]
+    pub fn release() -> PathBuf {
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/capstan").into()
+    }
+
+    /// Starts a program, and waits until it serves.
+    ///
+    /// # Errors
+    ///
+    /// It does not start, or says no address.
+    pub fn demo(binary: &Path) -> anyhow::Result<Self> {
+        let child = Command::new(binary)
+            .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .env("CAPSTAN_LOG", "error")
+            .spawn()
+            .with_context(|| format!("cannot start {}", binary.display()))?;
+        let (grpc, http) = Default::default();
+        let mut started = Self { child, grpc, http };
+        let output = BufReader::new(started.child.stdout.take().context("no output")?);
+        for line in output.lines() {
+            let line = line?;
+            match line.split_once(' ') {
+                Some(("grpc", address)) => address.clone_into(&mut started.grpc),
+                Some(("http", address)) => address.clone_into(&mut started.http),
+                _ => {}
+            }
+            if !started.grpc.is_empty() && !started.http.is_empty() {
+                return Ok(started);
+            }
+        }
+        bail!("{} does not serve", binary.display())
+    }
+
+    /// Its CPU seconds so far.
+    ///
+    /// # Errors
+    ///
+    /// It has ended.
+    pub fn cpu(&self) -> anyhow::Result<f64> {
+        cpu(&self.child.id().to_string())
+    }
+}
+
+/// CPU seconds of a process, or of this one (`self`): fields 14 and 15 of `/proc/PID/stat`, in hundredths.
+///
+/// # Errors
+///
+/// There is no such process.
+pub fn cpu(pid: &str) -> anyhow::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The second field is a name in parentheses, which may hold spaces.
+    let (_, fields) = stat.rsplit_once(')').context("no name")?;
+    let ticks = fields.split_whitespace().skip(11).take(2).map(str::parse::<f64>);
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
+}
+
+/// The middle of some figures, and the quartiles. Sorts them.
+#[must_use]
+pub fn quartiles(all: &mut [f64]) -> [f64; 3] {
+    all.sort_by(f64::total_cmp);
+    [1, 2, 3].map(|at| all.get(all.len() * at / 4).copied().unwrap_or_default())
+}
