@@ -361,3 +361,118 @@ impl<'de> Visitor<'de> for KnownVisitor {
         Ok(Known(None))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn json() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            Just("subject"),
+            Just("action"),
+            Just("resource"),
+            Just("context"),
+            Just("type"),
+            Just("id"),
+            Just("name"),
+            Just("properties"),
+            Just("evaluations"),
+            Just("options"),
+            Just("evaluations_semantic"),
+            Just("page"),
+            Just("token"),
+            Just("limit"),
+            Just("x"),
+        ];
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            Just("1".to_owned()),
+            Just("-1".to_owned()),
+            Just("1.5".to_owned()),
+            Just("9223372036854775807".to_owned()),
+            Just("1e400".to_owned()),
+            Just("\"alice\"".to_owned()),
+            Just("\"\\ud800\"".to_owned()),
+            Just("\"\"".to_owned()),
+        ];
+        leaf.prop_recursive(5, 40, 6, move |inner| {
+            let member = (word.clone(), inner.clone())
+                .prop_map(|(name, value)| format!("\"{name}\": {value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..4).prop_map(|all| format!("[{}]", all.join(","))),
+                prop::collection::vec(member, 0..6)
+                    .prop_map(|all| format!("{{{}}}", all.join(","))),
+            ]
+        })
+    }
+
+    /// Everything that a request asks about, twice: the answers are the same.
+    fn read(body: &[u8]) {
+        let mut seen = vec![];
+        for _ in 0..2 {
+            let mut one: Result<Evaluation, _> = parse(body);
+            let mut none = Evaluation::default();
+            let asked = one.as_mut().map(|one| {
+                let mut ask = || {
+                    one.ask(&mut none, |entities, attributes| {
+                        format!("{entities:?} {attributes:?}")
+                    })
+                };
+                let first = ask();
+                assert_eq!(first, ask(), "properties do not come back");
+                first
+            });
+            seen.push(format!("{asked:?}"));
+        }
+        assert_eq!(seen.first(), seen.last());
+        if let Ok(search) = parse::<Search>(body) {
+            let _ = search.attributes();
+        }
+        let Ok(mut many) = parse::<Evaluations<'_>>(body) else { return };
+        let _ = many.options.take().unwrap_or_default().semantic();
+        let listed = many.evaluations.take().unwrap_or_default();
+        let mut common = many.common();
+        let before = format!("{common:?}");
+        for one in listed {
+            let Ok(mut one) = parse::<Evaluation>(one.get().as_bytes()) else { continue };
+            let _ = one.ask(&mut common, |_, _| ());
+            assert_eq!(format!("{common:?}"), before, "what all have in common is changed");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_or_refused(body in prop::collection::vec(any::<u8>(), 0..200)) {
+            read(&body);
+        }
+
+        #[test]
+        fn any_json_is_read_or_refused(body in json()) {
+            read(body.as_bytes());
+        }
+    }
+
+    #[test]
+    fn values_are_texts_booleans_and_whole_numbers() {
+        let body = r#"{"subject": {"type": "t", "id": "i", "properties": {
+            "text": "x", "yes": true, "one": 1, "whole": 2.0, "half": 0.5, "large": 9007199254740993, "most": 9007199254740991,
+            "huge": 18446744073709551615, "none": null, "list": [1, [2]], "object": {"a": {}}}},
+            "action": {"name": "a"}, "resource": {"type": "t", "id": "r"}}"#;
+        let mut one: Evaluation = parse(body.as_bytes()).unwrap();
+        let known = one
+            .ask(&mut Evaluation::default(), |_, attributes| attributes.subject.clone())
+            .unwrap();
+        let expected = [
+            ("most", Value::Integer(9_007_199_254_740_991)),
+            ("one", Value::Integer(1)),
+            ("text", Value::String("x".into())),
+            ("whole", Value::Integer(2)),
+            ("yes", Value::Boolean(true)),
+        ];
+        let found: Vec<_> = known.iter().map(|(name, value)| (&**name, value.clone())).collect();
+        assert_eq!(found, expected);
+    }
+}
