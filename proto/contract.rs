@@ -2,6 +2,8 @@
 //!
 //! Source: the public contract, sections 5 and 7.
 
+use std::time::Duration;
+
 use crate::v1;
 
 /// Most checks in a batch (contract, section 7).
@@ -19,6 +21,28 @@ pub const ENCODING_KEY: &str = "grpc-encoding";
 
 /// The header that names the compressions that are understood.
 pub const ACCEPT_ENCODING_KEY: &str = "grpc-accept-encoding";
+
+/// The header of the time that a caller still waits (gRPC over HTTP/2).
+pub const TIMEOUT_KEY: &str = "grpc-timeout";
+
+/// The value of [`TIMEOUT_KEY`]: one to eight digits and a unit. `None` if it is none.
+#[must_use]
+pub fn timeout(text: &[u8]) -> Option<Duration> {
+    let (unit, digits) = text.split_last()?;
+    if digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = str::from_utf8(digits).ok()?.parse().ok()?;
+    match unit {
+        b'H' => Some(Duration::from_secs(count * 3_600)),
+        b'M' => Some(Duration::from_secs(count * 60)),
+        b'S' => Some(Duration::from_secs(count)),
+        b'm' => Some(Duration::from_millis(count)),
+        b'u' => Some(Duration::from_micros(count)),
+        b'n' => Some(Duration::from_nanos(count)),
+        _ => None,
+    }
+}
 
 /// The epoch of a revision: the bits from 40 up (contract, section 5). The bits below are the
 /// sequence number.
@@ -45,5 +69,18 @@ mod tests {
         assert_eq!(v1::Reason::CapabilityNotInRole.word(), "CAPABILITY_NOT_IN_ROLE");
         assert_eq!(epoch((3 << 40) + 7), 3);
         assert_eq!(epoch((1 << 40) - 1), 0);
+    }
+
+    #[test]
+    fn a_timeout_is_up_to_eight_digits_and_a_unit() {
+        assert_eq!(timeout(b"99999999H"), Some(Duration::from_secs(99_999_999 * 3_600)));
+        assert_eq!(timeout(b"2M"), Some(Duration::from_secs(120)));
+        assert_eq!(timeout(b"3S"), Some(Duration::from_secs(3)));
+        assert_eq!(timeout(b"4m"), Some(Duration::from_millis(4)));
+        assert_eq!(timeout(b"5u"), Some(Duration::from_micros(5)));
+        assert_eq!(timeout(b"0n"), Some(Duration::ZERO));
+        for malformed in ["", "1", "S", "100000000S", "+1S", "-1S", " 1S", "1s", "1 S", "\u{661}S"] {
+            assert_eq!(timeout(malformed.as_bytes()), None, "{malformed}");
+        }
     }
 }

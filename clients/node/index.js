@@ -160,6 +160,7 @@ function protect(client, { protos, includeDirs = [], services, identify, openSer
   const open = new Set(openServices);
 
   async function ask(rule, metadata, message, deadline) {
+    if (rule === undefined) throw { code: grpc.status.UNIMPLEMENTED, details: 'no rule lets this method be called' };
     const caller = identify(metadata);
     if (!caller) throw { code: grpc.status.UNAUTHENTICATED, details: 'nobody that is known calls' };
     const resource = rule.fields ? rule.fields.reduce(fieldOf, message) : rule.at;
@@ -190,25 +191,30 @@ function protect(client, { protos, includeDirs = [], services, identify, openSer
     if (isOpen) return new grpc.ServerInterceptingCall(call);
     const rule = rules.get(method.path);
     let metadata;
-    let deciding_;
+    let decided;
+    // All of a call waits for one decision, and runs with its revision.
     const decide = (message, next) => {
-      if (rule === undefined) {
-        call.sendStatus({ code: grpc.status.UNIMPLEMENTED, details: 'no rule lets this method be called' });
-        return;
+      if (decided === undefined) {
+        decided = ask(rule, metadata, message, deadlineOf(call));
+        decided.catch(({ code, details }) => {
+          const isStatus = typeof code === 'number';
+          call.sendStatus(isStatus ? { code, details } : { code: grpc.status.UNAVAILABLE, details: 'not decided' });
+        });
       }
-      // Later messages of a stream wait for the decision of the first one, too.
-      deciding_ ??= ask(rule, metadata, message, deadlineOf(call));
-      deciding_.then(
-        (revision) => deciding.run(revision, () => next(message)),
-        ({ code, details }) => call.sendStatus({ code: code ?? grpc.status.UNAVAILABLE, details: details ?? 'not decided' }),
+      decided.then(
+        (revision) => deciding.run(revision, next),
+        () => {},
       );
     };
     const listener = new grpc.ServerListenerBuilder()
       .withOnReceiveMetadata((received, next) => {
         metadata = received;
-        next(received);
+        // The method of a stream starts with the metadata. Only a request has fields to wait for.
+        if (rule?.fields) next(received);
+        else decide(undefined, () => next(received));
       })
-      .withOnReceiveMessage(decide)
+      .withOnReceiveMessage((message, next) => decide(message, () => next(message)))
+      .withOnReceiveHalfClose((next) => decide(undefined, next))
       .build();
     return new grpc.ServerInterceptingCall(call, new grpc.ResponderBuilder().withStart((next) => next(listener)).build());
   };

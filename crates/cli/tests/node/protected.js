@@ -4,6 +4,7 @@
 'use strict';
 
 const assert = require('node:assert/strict');
+const http2 = require('node:http2');
 const path = require('node:path');
 const { createRequire } = require('node:module');
 
@@ -74,9 +75,10 @@ async function serve(interceptor, behind) {
     Move: (call, answer) => answer(null, { text: call.request.to.repo }),
     Status: (call, answer) => answer(null, { text: 'status' }),
     Upload: (call, answer) => {
+      seen.push(decidedAt());
       const all = [];
       call.on('data', (request) => all.push(request.repo));
-      call.on('end', () => answer(null, { text: all.join(',') }));
+      call.on('end', () => answer(null, { text: [...all, decidedAt()].join(',') }));
     },
     Version: (call, answer) => answer(null, { text: String(decidedAt()) }),
   });
@@ -85,7 +87,7 @@ async function serve(interceptor, behind) {
     server.bindAsync('127.0.0.1:0', grpc.ServerCredentials.createInsecure(), bound);
   });
   const client = (options) => new Images(`127.0.0.1:${port}`, grpc.credentials.createInsecure(), options);
-  return { client, seen, server };
+  return { client, port, seen, server };
 }
 
 const call = (client, method, request, headers = {}, deadline = 20_000) => {
@@ -129,10 +131,14 @@ async function theInterceptor() {
   same(await codeOf(() => call(client, 'Move', {}, alice)), status.INVALID_ARGUMENT);
   same(await call(client, 'Status', {}, alice), 'status');
   const many = [{ repo: 'a' }, { repo: 'b' }];
-  same(await call(client, 'Upload', many, alice), 'a,b');
-  same(await codeOf(() => call(client, 'Upload', many, bob)), status.PERMISSION_DENIED);
+  same(await call(client, 'Upload', many, alice), 'a,b,1');
+  same(await call(client, 'Upload', [], alice), '1');
+  for (const messages of [many, []]) {
+    same(await codeOf(() => call(client, 'Upload', messages, bob)), status.PERMISSION_DENIED);
+  }
   same(await call(client, 'Version', {}), 'undefined');
-  same(near.seen.length, 1);
+  // No method has started but those that were allowed.
+  same(near.seen.slice(1), [1n, 1n]);
   // A service with a method that says nothing, or what cannot be kept to, does not start.
   for (const name of ['Unannotated', 'Streams', 'NoField', 'NoText', 'Listed', 'Nowhere', 'Nothing', 'Both']) {
     assert.throws(() => guard(capstan, [`shop.v1.${name}`]), TypeError, name);
@@ -140,7 +146,10 @@ async function theInterceptor() {
   }
   // Without a rule nothing is let through, and an open service is.
   const other = await serve(guard(capstan, []));
-  same(await codeOf(() => call(other.client(), 'Get', { repo: NGINX }, bob)), status.UNIMPLEMENTED);
+  for (const [method, request] of [['Get', { repo: NGINX }], ['Upload', []]]) {
+    same(await codeOf(() => call(other.client(), method, request, alice)), status.UNIMPLEMENTED);
+  }
+  same(other.seen.length, 0);
   const open = await serve(guard(capstan, [], { openServices: ['shop.v1.Images'] }));
   same(await call(open.client(), 'Get', { repo: 'any' }), 'any');
   // Without Capstan every call is refused within its deadline.
@@ -150,8 +159,44 @@ async function theInterceptor() {
   same(alone.seen.length, 0);
 }
 
+/** A call whose end comes after its decision has the revision, too, and one that ends without a request is refused. */
+async function theEndOfACall() {
+  const capstan = new Client(tcp, { timeout: 20_000 });
+  let hasDecided;
+  const whenDecided = new Promise((resolve) => (hasDecided = resolve));
+  const check = async (...asked) => {
+    const decision = await capstan.check(...asked);
+    setImmediate(hasDecided);
+    return decision;
+  };
+  const { port, seen } = await serve(guard({ check }));
+  const session = http2.connect(`http://127.0.0.1:${port}`);
+  const start = () => {
+    const headers = { ':method': 'POST', ':path': '/shop.v1.Images/Get', 'content-type': 'application/grpc', te: 'trailers' };
+    const stream = session.request({ ...headers, 'x-identity': 'bob' }, { endStream: false });
+    const ended = new Promise((resolve, reject) => {
+      let code;
+      const status = (all) => (code ??= all['grpc-status']);
+      stream.on('response', status).on('trailers', status).on('error', reject).on('end', () => resolve(Number(code))).resume();
+    });
+    return { stream, ended };
+  };
+  const whole = start();
+  whole.stream.write(Buffer.concat([Buffer.from([0, 0, 0, 0, NGINX.length + 2, 10, NGINX.length]), Buffer.from(NGINX)]));
+  await whenDecided;
+  whole.stream.end();
+  same(await whole.ended, status.OK);
+  same(seen, [[1n, undefined]]);
+  const empty = start();
+  empty.stream.end();
+  same(await empty.ended, status.INVALID_ARGUMENT);
+  same(seen.length, 1);
+  session.close();
+}
+
 theClient()
   .then(theInterceptor)
+  .then(theEndOfACall)
   .then(() => {
     console.log(`${answers} answers`);
     process.exit(0);

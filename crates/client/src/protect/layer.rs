@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capstan_proto::contract::{TIMEOUT_KEY, timeout};
 use http::request::Parts;
 use http::{HeaderMap, Request, Response};
 use tokio::time::{Instant, timeout_at};
@@ -202,7 +203,7 @@ impl Question<'_> {
         if allowed {
             return Ok(revision);
         }
-        let reason = reason.as_str_name();
+        let reason = reason.word();
         Err(Status::permission_denied(format!("{capability} is required at {resource}: {reason}")))
     }
 }
@@ -241,31 +242,13 @@ fn status(error: &Error) -> Status {
     }
 }
 
-/// The header of a caller's deadline (gRPC over HTTP/2).
-const TIMEOUT_KEY: &str = "grpc-timeout";
-
 /// # Errors
 ///
 /// The header is not one.
 fn time_left(headers: &HeaderMap) -> Result<Option<Duration>, Status> {
     let Some(value) = headers.get(TIMEOUT_KEY) else { return Ok(None) };
-    let malformed = || Status::invalid_argument("grpc-timeout: at most 8 digits and a unit");
-    let text = value.to_str().map_err(|_| malformed())?;
-    let (digits, unit) =
-        text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(malformed)?;
-    if digits.len() > 8 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(malformed());
-    }
-    let count: u64 = digits.parse().map_err(|_| malformed())?;
-    Ok(Some(match unit {
-        "H" => Duration::from_secs(count * 3_600),
-        "M" => Duration::from_secs(count * 60),
-        "S" => Duration::from_secs(count),
-        "m" => Duration::from_millis(count),
-        "u" => Duration::from_micros(count),
-        "n" => Duration::from_nanos(count),
-        _ => return Err(malformed()),
-    }))
+    let malformed = || Status::invalid_argument("grpc-timeout: expected up to 8 digits and a unit");
+    timeout(value.as_bytes()).map(Some).ok_or_else(malformed)
 }
 
 /// # Errors

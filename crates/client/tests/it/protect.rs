@@ -150,9 +150,9 @@ async fn a_call_reaches_the_service_if_it_is_allowed() {
             "nobody",
             get(nginx),
             Code::PermissionDenied,
-            "repo.list is required at acme/platform/images/nginx: REASON_UNKNOWN_IDENTITY",
+            "repo.list is required at acme/platform/images/nginx: UNKNOWN_IDENTITY",
         ),
-        ("Get", "bob", get("other"), Code::PermissionDenied, "REASON_NO_BINDING"),
+        ("Get", "bob", get("other"), Code::PermissionDenied, "at other: NO_BINDING"),
         ("Get", "bob", [get(nginx), get("other")].concat(), Code::PermissionDenied, "at other"),
         ("Move", "bob", moved(nginx), Code::PermissionDenied, "repo.update is required"),
         ("Get", "", get(nginx), Code::Unauthenticated, "nobody that is known"),
@@ -178,10 +178,13 @@ async fn what_cannot_be_read_is_refused() {
     let bob = [("x-identity", "bob")];
     let mut compressed = framed(&get("acme"));
     compressed[0] = 1;
+    let mut neither = framed(&get("acme"));
+    neither[0] = 2;
     let mut long = framed(&[]);
     long[1..5].copy_from_slice(&u32::try_from(PROTECTED_BYTES_MAX + 1).unwrap().to_be_bytes());
     for (body, code) in [
         (compressed, Code::Unimplemented),
+        (neither, Code::InvalidArgument),
         (long, Code::ResourceExhausted),
         (vec![], Code::InvalidArgument),
         (framed(&get("acme"))[..7].to_vec(), Code::InvalidArgument),
@@ -193,6 +196,7 @@ async fn what_cannot_be_read_is_refused() {
         ("grpc-timeout", "5"),
         ("grpc-timeout", "123456789S"),
         ("grpc-timeout", "x1S"),
+        ("grpc-timeout", "+1S"),
         (REVISION_KEY, "-1"),
     ] {
         let headers = [bob[0], (name, value)];

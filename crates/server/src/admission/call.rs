@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capstan_proto::contract::{TIMEOUT_KEY, timeout};
 use http_body::Frame;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::body::Body;
@@ -334,25 +335,7 @@ pub(super) fn has_expired(headers: &HeaderMap) -> bool {
 
 fn client_timeout(headers: &HeaderMap) -> Option<Duration> {
     // Requests have few headers: comparing their names is faster than hashing one.
-    let (_, text) = headers.iter().find(|(name, _)| *name == "grpc-timeout")?;
+    let (_, text) = headers.iter().find(|(name, _)| *name == TIMEOUT_KEY)?;
+    // Any other value is ignored, as tonic does.
     timeout(text.as_bytes())
-}
-
-/// The value of `grpc-timeout`: at most eight digits and a unit (gRPC over HTTP/2). Any other value is
-/// ignored, as tonic does.
-fn timeout(text: &[u8]) -> Option<Duration> {
-    let (unit, digits) = text.split_last()?;
-    if digits.len() > 8 {
-        return None;
-    }
-    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
-    match unit {
-        b'H' => Some(Duration::from_secs(count * 3600)),
-        b'M' => Some(Duration::from_secs(count * 60)),
-        b'S' => Some(Duration::from_secs(count)),
-        b'm' => Some(Duration::from_millis(count)),
-        b'u' => Some(Duration::from_micros(count)),
-        b'n' => Some(Duration::from_nanos(count)),
-        _ => None,
-    }
 }
