@@ -79,7 +79,8 @@ mod tests {
         assert_eq!(timeout(b"4m"), Some(Duration::from_millis(4)));
         assert_eq!(timeout(b"5u"), Some(Duration::from_micros(5)));
         assert_eq!(timeout(b"0n"), Some(Duration::ZERO));
-        for malformed in ["", "1", "S", "100000000S", "+1S", "-1S", " 1S", "1s", "1 S", "\u{661}S"] {
+        for malformed in ["", "1", "S", "100000000S", "+1S", "-1S", " 1S", "1s", "1 S", "\u{661}S"]
+        {
             assert_eq!(timeout(malformed.as_bytes()), None, "{malformed}");
         }
     }

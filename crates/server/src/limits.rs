@@ -321,6 +321,10 @@ pub const SUSPECTS_MAX: usize = 16;
 pub const SEARCH_EVALUATED_MAX: usize = 100_000;
 /// Time to ask an issuer for its discovery document and its keys, when a provider without keys of its own is saved.
 pub const DISCOVERY_TIME_MAX: Duration = Duration::from_secs(3);
+/// Issuers that are asked at a time. Of more, a provider is saved with a warning.
+pub const DISCOVERIES_MAX: usize = 16;
+/// The same of one caller: an eighth of all.
+pub const CALLER_DISCOVERIES_MAX: usize = 2;
 /// Keys that an issuer publishes.
 pub const DISCOVERED_KEYS_MAX: usize = 100;
 /// Threads that deliver events, if the machine has as many cores. They give way to those that decide.

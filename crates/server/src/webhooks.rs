@@ -1,14 +1,19 @@
-//! What a server needs to deliver events: its URL, its key, and the client.
+//! What a server needs to deliver events and to ask issuers: its URL, its key, and the clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use capstan_engine::PathBuf as Path;
 use capstan_events::{
     Challenged, Challenges, Client, ClientOptions, Policy, PublicUrl, Roots, Signer, SigningKey,
     Sink, SinkError, UnixMillis,
 };
 use capstan_iam::Subscription;
+
+use crate::authn::discovery::{Discovered, discover};
+use crate::limits::{CALLER_DISCOVERIES_MAX, DISCOVERIES_MAX};
+use crate::places::Places;
 
 /// Where events come from, and how they are delivered.
 #[derive(Clone, Debug)]
@@ -30,6 +35,9 @@ pub(crate) struct Webhooks(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     client: Client,
+    /// Reads documents. It has connections and lookups of its own: an issuer that does not answer delays no delivery.
+    documents: Client,
+    discoveries: Places,
     signer: Signer,
     challenges: Challenges,
 }
@@ -45,9 +53,15 @@ impl Webhooks {
         let key = if key.exists() { SigningKey::load(key) } else { SigningKey::generate(key) };
         let signer = Signer::new(public_url.clone(), key?, vec![])?;
         let roots = Roots::load(ca.as_deref()).context("--webhook-ca")?;
-        let client = Client::new(public_url, ClientOptions::new(policy.clone(), roots))?;
-        let challenges = Challenges::new(&signer)?;
-        Ok(Self(Arc::new(Parts { client, signer, challenges })))
+        let new_client =
+            || Client::new(public_url, ClientOptions::new(policy.clone(), roots.clone()));
+        Ok(Self(Arc::new(Parts {
+            client: new_client()?,
+            documents: new_client()?,
+            discoveries: Places::new(DISCOVERIES_MAX, CALLER_DISCOVERIES_MAX),
+            challenges: Challenges::new(&signer)?,
+            signer,
+        })))
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -56,6 +70,16 @@ impl Webhooks {
 
     pub(crate) fn signer(&self) -> &Signer {
         &self.0.signer
+    }
+
+    /// Asks an issuer for its keys, for a caller; the operator has no path. Nobody is asked while as many issuers are asked as may be.
+    pub(crate) async fn discover(&self, caller: Option<Path>, issuer: &str) -> Discovered {
+        match self.0.discoveries.take(caller) {
+            Some(_place) => discover(&self.0.documents, issuer).await,
+            None => {
+                Discovered::Unanswered("too many issuers are being asked; save it again".into())
+            }
+        }
     }
 
     /// A challenge for the sink of a subscription.

@@ -1,14 +1,17 @@
 //! What the issuer of an identity provider publishes decides whether a provider without keys is saved (R9).
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use capstan_proto::contract::WARNING_KEY;
 use capstan_proto::iam::v1 as iam;
-use capstan_server::limits::{DISCOVERED_KEYS_MAX, DISCOVERY_TIME_MAX};
+use capstan_server::limits::{
+    CALLER_DISCOVERIES_MAX, DISCOVERED_KEYS_MAX, DISCOVERIES_MAX, DISCOVERY_TIME_MAX,
+};
 use capstan_testkit::https::{Authority, Reply, Server};
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
@@ -179,6 +182,8 @@ async fn an_issuer_that_does_not_answer_decides_nothing_and_is_told() {
     let issuer = Issuer::start(&authority).await;
     let server = Served::start(with_discovery(&data, &authority));
     let alice = server.caller("alice").await;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = listener.local_addr().unwrap();
     let warning = async |id: &str, issuer: &str| {
         let warning = discovery_warning(&alice, id, issuer).await.unwrap();
         assert!(warning.contains("no token of it is taken"), "{warning}");
@@ -205,8 +210,16 @@ async fn an_issuer_that_does_not_answer_decides_nothing_and_is_told() {
         let said = warning(id, at).await;
         assert!(said.contains(why), "{said}");
     }
+    // One caller cannot have all places: of one issuer more nobody is asked.
+    const { assert!(CALLER_DISCOVERIES_MAX < DISCOVERIES_MAX) };
+    let ids: Vec<String> = (0..=CALLER_DISCOVERIES_MAX).map(|n| format!("acme/hangs{n}")).collect();
+    let urls: Vec<String> =
+        ids.iter().map(|id| format!("https://127.0.0.1:{}/{id}", silent.port())).collect();
+    let told = join_all(ids.iter().zip(&urls).map(|(id, url)| warning(id, url))).await;
+    let not_asked = told.iter().filter(|said| said.contains("too many issuers are being asked"));
+    assert_eq!(not_asked.count(), 1, "{told:?}");
     drop(server);
-    // Without a public URL the server connects to nobody.
+    // Without a public URL no issuer is asked.
     let server = data.start();
     let alice = server.caller("alice").await;
     let said = discovery_warning(&alice, "acme/e", "https://idp.example").await.unwrap();

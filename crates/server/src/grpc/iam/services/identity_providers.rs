@@ -11,9 +11,26 @@ use super::super::service::{Iam, ListRequest, ListResponse, Meta, warned};
 use super::super::{get, identity_provider, list, objects};
 use super::RpcResult;
 use crate::RequestError;
-use crate::authn::discovery::{Discovered, discover};
+use crate::authn::discovery::Discovered;
 use crate::error::CallError;
 use crate::methods::Rpc;
+
+/// Saves a provider after its issuer was asked. Gives the provider, the revision and a warning.
+macro_rules! save {
+    ($self:ident, $request:ident, $label:literal, $operation:path) => {{
+        const RPC: Rpc = Rpc::labelled($label);
+        let writer = $self.writer(RPC, &$request).await?;
+        let reading = $self.reading(&$request, None).await?;
+        let request = $request.into_inner();
+        let (request_id, validate_only) = (request.request_id.clone(), request.validate_only);
+        let operation = $operation(request)?;
+        let warning = $self.discover(reading, operation.clone()).await?;
+        let (answer, revision) =
+            writer.write(operation, Meta { request_id, validate_only }).await?;
+        let provider = message!(answer, Answer::IdentityProvider, objects::identity_provider);
+        (provider, revision, warning)
+    }};
+}
 
 impl Iam {
     /// Asks the issuer whose keys a provider will have by this operation. Gives a warning if it does not answer.
@@ -26,12 +43,13 @@ impl Iam {
         reading: Reading,
         operation: Operation,
     ) -> Result<Option<String>, RequestError> {
+        let caller = reading.identity().cloned();
         let issuer = self.blocking(reading, move |reading, viewer| {
             identity_provider::issuer_to_ask(reading, viewer, &operation)
         });
         let Some(issuer) = issuer.await? else { return Ok(None) };
         let discovered = match &self.webhooks {
-            Some(webhooks) => discover(webhooks.client(), &issuer).await,
+            Some(webhooks) => webhooks.discover(caller, &issuer).await,
             None => Discovered::Unanswered("the server asks nobody without --public-url".into()),
         };
         match discovered {
@@ -54,17 +72,8 @@ impl IdentityProviderService for Iam {
         &self,
         request: Request<v1::CreateIdentityProviderRequest>,
     ) -> RpcResult<v1::CreateIdentityProviderResponse> {
-        const RPC: Rpc = Rpc::labelled("iam.CreateIdentityProvider");
-        let writer = self.writer(RPC, &request).await?;
-        let reading = self.reading(&request, None).await?;
-        let request = request.into_inner();
-        let (request_id, validate_only) = (request.request_id.clone(), request.validate_only);
-        let operation = identity_provider::create(request)?;
-        let warning = self.discover(reading, operation.clone()).await?;
-        let (answer, revision) =
-            writer.write(operation, Meta { request_id, validate_only }).await?;
-        let identity_provider =
-            message!(answer, Answer::IdentityProvider, objects::identity_provider);
+        let (identity_provider, revision, warning) =
+            save!(self, request, "iam.CreateIdentityProvider", identity_provider::create);
         let response = v1::CreateIdentityProviderResponse { identity_provider, revision };
         Ok(warned(response, warning.as_deref()))
     }
@@ -98,17 +107,8 @@ impl IdentityProviderService for Iam {
         &self,
         request: Request<v1::UpdateIdentityProviderRequest>,
     ) -> RpcResult<v1::UpdateIdentityProviderResponse> {
-        const RPC: Rpc = Rpc::labelled("iam.UpdateIdentityProvider");
-        let writer = self.writer(RPC, &request).await?;
-        let reading = self.reading(&request, None).await?;
-        let request = request.into_inner();
-        let (request_id, validate_only) = (request.request_id.clone(), request.validate_only);
-        let operation = identity_provider::update(request)?;
-        let warning = self.discover(reading, operation.clone()).await?;
-        let (answer, revision) =
-            writer.write(operation, Meta { request_id, validate_only }).await?;
-        let identity_provider =
-            message!(answer, Answer::IdentityProvider, objects::identity_provider);
+        let (identity_provider, revision, warning) =
+            save!(self, request, "iam.UpdateIdentityProvider", identity_provider::update);
         let response = v1::UpdateIdentityProviderResponse { identity_provider, revision };
         Ok(warned(response, warning.as_deref()))
     }
