@@ -4,49 +4,18 @@
 //! started program ◀─ connections that are kept, each asking again and again ─▶ CPU of the program a request, in turns
 //! ```
 //!
-//! Options: `--binary PATH` (the program to start; without it that of the release build), `--connections N` (16), `--seconds
-//! N` of each turn (1), `--turns N` (10), `--quick` (one short turn, to see that the command works).
+//! Options: see [`capstan_benches::started::Options`].
 
 use std::io::{self, Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
-use std::{env, thread};
+use std::thread;
 
-use anyhow::{Context as _, bail, ensure};
-use capstan_benches::started::{Started, quartiles};
+use anyhow::{bail, ensure};
+use capstan_benches::started::{Options, Started, quartiles};
 
 const LIVEZ: &str = "GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
 const QUESTION: &str = r#"{"subject": {"type": "user", "id": "alice"}, "action": {"name": "list"}, "resource": {"type": "repo", "id": "acme/platform/nginx"}}"#;
-
-struct Options {
-    binary: PathBuf,
-    connections: usize,
-    time: Duration,
-    turns: usize,
-}
-
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        let binary = Started::release();
-        let mut options = Self { binary, connections: 16, time: Duration::from_secs(1), turns: 10 };
-        let mut arguments = env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
-            match &*name {
-                "--binary" => options.binary = value()?.into(),
-                "--connections" => options.connections = value()?.parse()?,
-                "--seconds" => options.time = Duration::from_secs(value()?.parse()?),
-                "--turns" => options.turns = value()?.parse()?,
-                "--quick" => (options.time, options.turns) = (Duration::from_millis(100), 1),
-                "--bench" => {}
-                other => bail!("unknown option {other}"),
-            }
-        }
-        Ok(options)
-    }
-}
 
 /// Asks over one connection until the end. Returns how often.
 fn ask(address: &str, request: &str, expected: &str, end: &AtomicBool) -> anyhow::Result<usize> {
@@ -73,7 +42,7 @@ fn turn(
 ) -> anyhow::Result<f64> {
     let end = AtomicBool::new(false);
     thread::scope(|scope| {
-        let asking: Vec<_> = (0..options.connections)
+        let asking: Vec<_> = (0..options.in_flight)
             .map(|_| scope.spawn(|| ask(&server.http, request, expected, &end)))
             .collect();
         let before = server.cpu()?;
@@ -114,7 +83,7 @@ fn main() -> anyhow::Result<()> {
          {} turns of {:?}, {} connections",
         options.turns,
         options.time,
-        options.connections,
+        options.in_flight,
     )?;
     Ok(())
 }

@@ -5,16 +5,12 @@
 //!                    └─▶ the same behind the layer ─▶ Capstan, a process of its own         ┘
 //! ```
 //!
-//! The CPU of the caller is in both. Options: `--binary PATH` (Capstan; without it the release build), `--calls N` at a time (16),
-//! `--seconds N` of each turn (1), `--turns N` (10), `--quick`.
+//! The CPU of the caller is in both. Options: see [`capstan_benches::started::Options`].
 
-use std::env;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, bail};
-use capstan_benches::started::{Started, cpu, quartiles};
+use capstan_benches::started::{Options, Started, cpu, quartiles};
 use capstan_client::Client;
 use capstan_example_services::shop::CountRequest;
 use capstan_example_services::shop::stock_client::StockClient;
@@ -24,34 +20,6 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
-
-struct Options {
-    binary: PathBuf,
-    calls: usize,
-    time: Duration,
-    turns: usize,
-}
-
-impl Options {
-    fn parse() -> anyhow::Result<Self> {
-        let (calls, time, turns) = (16, Duration::from_secs(1), 10);
-        let mut options = Self { binary: Started::release(), calls, time, turns };
-        let mut arguments = env::args().skip(1);
-        while let Some(name) = arguments.next() {
-            let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
-            match &*name {
-                "--binary" => options.binary = value()?.into(),
-                "--calls" => options.calls = value()?.parse()?,
-                "--seconds" => options.time = Duration::from_secs(value()?.parse()?),
-                "--turns" => options.turns = value()?.parse()?,
-                "--quick" => (options.time, options.turns) = (Duration::from_millis(100), 1),
-                "--bench" => {}
-                other => bail!("unknown option {other}"),
-            }
-        }
-        Ok(options)
-    }
-}
 
 async fn listen() -> anyhow::Result<(TcpListener, Channel)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -69,7 +37,7 @@ async fn count(client: &mut StockClient<Channel>) -> anyhow::Result<()> {
 /// Microseconds of this process's CPU a call.
 async fn turn(channel: &Channel, options: &Options) -> anyhow::Result<f64> {
     let (before, begun) = (cpu("self")?, Instant::now());
-    let calling = (0..options.calls).map(|_| {
+    let calling = (0..options.in_flight).map(|_| {
         let mut client = StockClient::new(channel.clone());
         async move {
             let mut calls = 0_u32;
@@ -114,7 +82,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
          {bare:.1} us, and {cores:.2} cores of Capstan, {} turns of {:?}, {} calls at a time",
         options.turns,
         options.time,
-        options.calls,
+        options.in_flight,
     )?;
     Ok(())
 }

@@ -8,15 +8,12 @@
 //! The client allocates nothing while it replays, and takes few instructions: what is counted is the server's.
 
 use std::path::PathBuf;
-use std::time::Duration;
 use std::{env, fs, process};
 
 use anyhow::{Context as _, bail, ensure};
 use capstan_proto::{frame, v1};
-use capstan_server::clock::Clock;
 use capstan_server::feed::reload;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::Limits;
 use capstan_server::server::{self, Config, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -78,32 +75,14 @@ impl Replay {
         let (document, socket) = (folder.0.join("policy.json"), folder.0.join("socket"));
         let bytes = world.document();
         fs::write(&document, &bytes)?;
+        let feed =
+            server::Feed::Document(Source::File { path: document, bytes_max: bytes.len() as u64 });
+        // The caller's runtime, so that one thread does everything.
         let config = Config {
-            feed: server::Feed::Document(Source::File {
-                path: document,
-                bytes_max: bytes.len() as u64,
-            }),
-            catalogs: vec![],
             listen: vec![server::Address::Unix(socket.clone())],
-            http: None,
-            insecure_plaintext: false,
-            management: None,
-            trust_caller_header: false,
-            open_reads: false,
-            document_bytes_max: 0,
             reflection: true,
-            drain_delay: Duration::ZERO,
-            routes: None,
-            public_url: None,
-            webhooks: None,
-            decision_log: None,
-            traces: None,
-            page_key: None,
-            clock: Clock::System,
-            limits: Limits::default(),
-            // The caller's runtime, so that one thread does everything.
             runtime: server::Runtime::Callers,
-            give_back: || {},
+            ..Config::new(feed)
         };
         drop(bytes);
         let runtime = Builder::new_current_thread().enable_all().build()?;

@@ -1,11 +1,51 @@
 //! The program in a process of its own, whose CPU is measured from outside.
 
-use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context as _, bail};
+
+/// How a bench runs.
+#[derive(Debug)]
+pub struct Options {
+    /// `--binary PATH`: the program to start. Without it that of the release build.
+    pub binary: PathBuf,
+    /// `--in-flight N`: connections, or calls on one (16).
+    pub in_flight: usize,
+    /// `--seconds N`: length of each turn (1).
+    pub time: Duration,
+    /// `--turns N` (10).
+    pub turns: usize,
+}
+
+impl Options {
+    /// Reads the arguments of the process. `--quick` is one short turn, to see that the command works.
+    ///
+    /// # Errors
+    ///
+    /// An option that is not known, or whose value is missing or no number.
+    pub fn parse() -> anyhow::Result<Self> {
+        let binary = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/capstan").into();
+        let mut options = Self { binary, in_flight: 16, time: Duration::from_secs(1), turns: 10 };
+        let mut arguments = env::args().skip(1);
+        while let Some(name) = arguments.next() {
+            let mut value = || arguments.next().with_context(|| format!("{name} needs a value"));
+            match &*name {
+                "--binary" => options.binary = value()?.into(),
+                "--in-flight" => options.in_flight = value()?.parse()?,
+                "--seconds" => options.time = Duration::from_secs(value()?.parse()?),
+                "--turns" => options.turns = value()?.parse()?,
+                "--quick" => (options.time, options.turns) = (Duration::from_millis(100), 1),
+                "--bench" => {}
+                other => bail!("unknown option {other}"),
+            }
+        }
+        Ok(options)
+    }
+}
 
 /// A started program that serves the demo. It ends with this.
 #[derive(Debug)]
@@ -25,12 +65,6 @@ impl Drop for Started {
 }
 
 impl Started {
-    /// The program of the release build.
-    #[must_use]
-    pub fn release() -> PathBuf {
-        concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/capstan").into()
-    }
-
     /// Starts a program, and waits until it serves.
     ///
     /// # Errors

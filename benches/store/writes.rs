@@ -13,8 +13,8 @@ use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{Preloaded, Store, StoredCatalog, first_batch, organization};
 use capstan_server::feed::reload;
-use capstan_server::limits::{Limits, MESSAGE_BYTES_MAX, Quotas};
-use capstan_server::server::{Address, Config, Feed, Runtime, Server};
+use capstan_server::limits::{Limits, Quotas};
+use capstan_server::server::{Address, Config, Feed, Server};
 use capstan_server::webhooks;
 use capstan_store::{Head, RedbStore};
 use futures_util::future::try_join_all;
@@ -71,28 +71,12 @@ pub(crate) async fn start(
         ..capstan_server::limits::QUOTAS
     };
     let journal = Arc::clone(&recording) as Arc<dyn capstan_store::Journal>;
+    let feed = Feed::Store(Store::Opened(journal, Preloaded::default()));
     let config = Config {
-        feed: Feed::Store(Store::Opened(journal, Preloaded::default())),
-        catalogs: vec![],
-        listen: vec!["127.0.0.1:0".parse().map_err(anyhow::Error::msg)?],
-        management: None,
         trust_caller_header: true,
-        open_reads: false,
-        document_bytes_max: MESSAGE_BYTES_MAX,
-        http: None,
-        insecure_plaintext: false,
-        reflection: false,
-        drain_delay: Duration::ZERO,
-        routes: None,
-        public_url: None,
         webhooks,
-        decision_log: None,
-        traces: None,
-        page_key: None,
-        clock: Clock::System,
         limits: Limits { quotas, ..Limits::default() },
-        runtime: Runtime::per_core(),
-        give_back: || {},
+        ..Config::new(feed)
     };
     let server = Server::bind(config).await?;
     let addresses = server.grpc_addresses();

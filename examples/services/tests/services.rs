@@ -9,9 +9,7 @@ use capstan_example_services::shop::orders_client::OrdersClient;
 use capstan_example_services::shop::stock_client::StockClient;
 use capstan_example_services::shop::{CountRequest, PlaceRequest};
 use capstan_example_services::{serve_orders, serve_stock};
-use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::Limits;
 use capstan_server::server::{Config, Feed, Runtime, Server};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -20,29 +18,7 @@ use tonic::{Code, Request};
 
 /// A Capstan of a policy, until the test ends. Returns its address.
 async fn capstan(source: Source) -> String {
-    let config = Config {
-        feed: Feed::Document(source),
-        catalogs: vec![],
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        management: None,
-        trust_caller_header: false,
-        document_bytes_max: 0,
-        open_reads: false,
-        http: None,
-        insecure_plaintext: false,
-        reflection: false,
-        drain_delay: Duration::ZERO,
-        routes: None,
-        public_url: None,
-        webhooks: None,
-        decision_log: None,
-        traces: None,
-        page_key: None,
-        clock: Clock::System,
-        limits: Limits::default(),
-        runtime: Runtime::PerCore(1),
-        give_back: || {},
-    };
+    let config = Config { runtime: Runtime::PerCore(1), ..Config::new(Feed::Document(source)) };
     let server = Server::bind(config).await.unwrap();
     let address = format!("http://{}", server.grpc_addresses()[0]);
     let (ready, is_ready) = tokio::sync::oneshot::channel();

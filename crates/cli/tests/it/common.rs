@@ -30,27 +30,10 @@ pub(crate) struct InProcess {
 /// The default configuration of a server in this process.
 pub(crate) fn config(source: Source) -> Config {
     Config {
-        feed: Feed::Document(source),
-        catalogs: vec![],
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        management: None,
-        trust_caller_header: false,
-        open_reads: false,
-        document_bytes_max: capstan_server::limits::MESSAGE_BYTES_MAX,
         http: Some("127.0.0.1:0".parse().unwrap()),
-        insecure_plaintext: false,
         reflection: true,
-        drain_delay: Duration::ZERO,
-        routes: None,
-        public_url: None,
-        webhooks: None,
-        decision_log: None,
-        traces: None,
-        page_key: None,
-        clock: Clock::System,
-        limits: Limits::default(),
         runtime: Runtime::PerCore(2),
-        give_back: || {},
+        ..Config::new(Feed::Document(source))
     }
 }
 

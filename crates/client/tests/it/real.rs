@@ -3,11 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use capstan_client::{Client, Options};
-use capstan_server::clock::Clock;
 use capstan_server::feed::reload::Reload;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::Limits;
-use capstan_server::server::{Address, Config, Server};
+use capstan_server::server::{self, Address, Config, Feed, Server};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -32,29 +30,7 @@ impl Drop for Real {
 
 /// The default configuration of a server.
 pub(crate) fn config(source: Source) -> Config {
-    Config {
-        feed: capstan_server::server::Feed::Document(source),
-        catalogs: vec![],
-        listen: vec!["127.0.0.1:0".parse().unwrap()],
-        http: None,
-        insecure_plaintext: false,
-        management: None,
-        trust_caller_header: false,
-        open_reads: false,
-        document_bytes_max: 0,
-        reflection: false,
-        drain_delay: std::time::Duration::ZERO,
-        clock: Clock::System,
-        limits: Limits::default(),
-        runtime: capstan_server::server::Runtime::PerCore(2),
-        routes: None,
-        public_url: None,
-        webhooks: None,
-        decision_log: None,
-        traces: None,
-        page_key: None,
-        give_back: || {},
-    }
+    Config { runtime: server::Runtime::PerCore(2), ..Config::new(Feed::Document(source)) }
 }
 
 impl Real {

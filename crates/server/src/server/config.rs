@@ -1,6 +1,6 @@
 //! The configuration of a server. It is checked before anything binds.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::clock::Clock;
 use crate::feed::journal::Store;
 use crate::feed::source::Source;
 use crate::grpc::page::PageKey;
-use crate::limits::Limits;
+use crate::limits::{Limits, MESSAGE_BYTES_MAX};
 use crate::telemetry::decision_log::Target;
 use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
@@ -79,6 +79,35 @@ pub struct Config {
 }
 
 impl Config {
+    /// A server of this policy on a free port of loopback, and nothing else: no HTTP port, reflection, log or event. It can be
+    /// managed by nobody, and stops at once. A thread per core answers calls.
+    #[must_use]
+    pub fn new(feed: Feed) -> Self {
+        Self {
+            feed,
+            catalogs: vec![],
+            listen: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
+            management: None,
+            trust_caller_header: false,
+            document_bytes_max: MESSAGE_BYTES_MAX,
+            open_reads: false,
+            http: None,
+            insecure_plaintext: false,
+            reflection: false,
+            drain_delay: Duration::ZERO,
+            routes: None,
+            public_url: None,
+            webhooks: None,
+            decision_log: None,
+            traces: None,
+            page_key: None,
+            clock: Clock::System,
+            limits: Limits::default(),
+            runtime: Runtime::per_core(),
+            give_back: || {},
+        }
+    }
+
     /// Checks the configuration.
     ///
     /// # Errors
