@@ -18,7 +18,7 @@ const REVISION_KEY = 'capstan-revision';
 const OPTION = '(capstan.v1.authorization)';
 /** Milliseconds that a call of a client has, unless it says otherwise. */
 const TIMEOUT = 1000;
-/** Milliseconds to decide a call whose caller has no deadline, or a later one. */
+/** Milliseconds to decide a call whose caller has a later deadline. Without one, the client's own timeout counts. */
 const TIME_MAX = 10_000;
 
 const decision = grpc.loadPackageDefinition(
@@ -172,7 +172,7 @@ function protect(client, { protos, includeDirs = [], services, identify, openSer
       throw { code: grpc.status.INVALID_ARGUMENT, details: `${REVISION_KEY}: expected the number of a revision` };
     }
     const atLeast = caller.mayAskRevision === false ? undefined : asked;
-    const left = deadline === undefined ? TIME_MAX : Math.min(deadline - Date.now(), TIME_MAX);
+    const left = deadline === undefined ? undefined : Math.min(deadline - Date.now(), TIME_MAX);
     let found;
     try {
       found = await client.check(caller.identity, rule.capability, resource, { atLeast, timeout: left });

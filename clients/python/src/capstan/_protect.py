@@ -15,7 +15,7 @@ from capstan.v1 import options_pb2
 from ._client import Client
 
 REVISION_KEY = "capstan-revision"
-#: Seconds to decide a call whose caller has no deadline, or a later one.
+#: Seconds to decide a call whose caller has a later deadline. Without one, the client's own timeout counts.
 TIME_MAX = 10.0
 
 _decided_at: contextvars.ContextVar[int | None] = contextvars.ContextVar("decided_at", default=None)
@@ -166,7 +166,7 @@ class Protect(grpc.ServerInterceptor):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
             at_least = int(text)
         left = context.time_remaining()
-        timeout = TIME_MAX if left is None else min(left, TIME_MAX)
+        timeout = None if left is None else min(left, TIME_MAX)
         try:
             decision = self._client.check(
                 caller.identity, rule.capability, resource, at_least=at_least, timeout=timeout

@@ -2,10 +2,11 @@
 //! of its sections are the names here), and what the contract adds.
 
 mod limits;
+mod search;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -56,6 +57,7 @@ const ACTIONS: &str = "/access/v1/search/action";
 struct Point {
     server: Serving,
     address: String,
+    policy: PathBuf,
 }
 
 /// A response: status, head in lower case, body.
@@ -108,7 +110,7 @@ impl Point {
         let fixed = ["--policy", file.to_str().unwrap(), "--listen", "127.0.0.1:0"];
         let server = Serving::start(&[&fixed[..], &["--http", "127.0.0.1:0"], options].concat(), 2);
         let address = server.address("http");
-        Self { server, address }
+        Self { server, address, policy: file }
     }
 
     fn post_as(&self, path: &str, headers: &str, body: &str) -> Response {
@@ -448,106 +450,6 @@ fn batch() {
             one["evaluations"] = list;
         }
         assert_eq!(point.post(EVALUATIONS, &one).json()["decision"], true);
-    }
-}
-
-#[test]
-fn search() {
-    let point = Point::start("authzen-search", &[]);
-    let subjects = json!({"subject": {"type": "user"}, "action": {"name": "read"}, "resource": record("record-1")});
-    let resources = json!({"subject": user("alice"), "action": {"name": "read"}, "resource": {"type": "record"}});
-    let actions = json!({"subject": user("alice"), "resource": record("record-1")});
-    let at =
-        [(SUBJECTS, subjects.clone()), (RESOURCES, resources.clone()), (ACTIONS, actions.clone())];
-    let expected: [&[&str]; 3] = [&["alice", "bob"], &["record-1", "record-2"], &["read", "write"]];
-    for ((path, body), expected) in at.iter().zip(expected) {
-        assert_eq!(
-            point.found(path, body),
-            (expected.iter().map(|id| (*id).to_owned()).collect(), String::new())
-        );
-        // A context changes nothing, and neither does the id of what is searched for.
-        let mut more = body.clone();
-        more["context"] = json!({"time": "2025-06-27T18:03-07:00", "ip": "192.168.1.1"});
-        match *path {
-            SUBJECTS => more["subject"]["id"] = json!("bob"),
-            RESOURCES => more["resource"]["id"] = json!("record-2"),
-            _ => more["action"] = json!({"name": "delete"}),
-        }
-        assert_eq!(point.found(path, &more), point.found(path, body), "{more}");
-    }
-    let first = &point.post(SUBJECTS, &subjects).json()["results"][0];
-    assert_eq!(first, &json!({"type": "user", "id": "alice"}));
-    // With properties.
-    let archived =
-        json!({"type": "record", "id": "record-2", "properties": {"status": "archived"}});
-    let admin = json!({"type": "user", "id": "bob", "properties": {"role": "admin"}});
-    let write =
-        with(with(subjects.clone(), "/action/name", json!("write")), "/resource", archived.clone());
-    assert_eq!(point.found(SUBJECTS, &write).0, ["bob"]);
-    let write =
-        with(with(resources.clone(), "/action/name", json!("write")), "/subject", admin.clone());
-    assert_eq!(point.found(RESOURCES, &write).0, ["record-2"]);
-    assert_eq!(point.found(ACTIONS, &json!({"subject": admin, "resource": archived})).0, ["write"]);
-    let mut soft = actions.clone();
-    soft["action"] = json!({"properties": {"soft": true}});
-    assert_eq!(point.found(ACTIONS, &soft).0, ["delete", "read", "write"]);
-    let services = with(subjects.clone(), "/subject/type", json!("service"));
-    assert_eq!(point.found(SUBJECTS, &services).0, ["robot"]);
-    // What is unknown has no results.
-    for (path, body, changes) in [
-        (
-            SUBJECTS,
-            &subjects,
-            vec![
-                ("/subject/type", "spaceship"),
-                ("/action/name", "fly"),
-                ("/resource/type", "spaceship"),
-                ("/resource/id", "none"),
-                ("/resource/id", "a b"),
-            ],
-        ),
-        (
-            RESOURCES,
-            &resources,
-            vec![
-                ("/subject/type", "service"),
-                ("/subject/id", "nobody"),
-                ("/subject/id", "a b"),
-                ("/action/name", "fly"),
-                ("/resource/type", "spaceship"),
-            ],
-        ),
-        (
-            ACTIONS,
-            &actions,
-            vec![
-                ("/subject/id", "nobody"),
-                ("/subject/type", "service"),
-                ("/resource/type", "spaceship"),
-                ("/resource/id", "none"),
-            ],
-        ),
-    ] {
-        for (at, value) in changes {
-            let body = with(body.clone(), at, json!(value));
-            assert_eq!(point.found(path, &body), (vec![], String::new()), "{body}");
-        }
-    }
-    // Page by page. The pages that follow need no limit (which is no part of the search), and have another default.
-    for ((path, body), expected) in at.iter().zip(expected) {
-        let mut body = body.clone();
-        body["page"] = json!({"limit": 1, "properties": {"x": 1}});
-        let (first, token) = point.found(path, &body);
-        assert_eq!(first, expected[..1]);
-        assert!(!token.is_empty());
-        body["page"] = json!({"token": token});
-        assert_eq!(
-            point.found(path, &body),
-            (expected[1..].iter().map(|id| (*id).to_owned()).collect(), String::new())
-        );
-        // It is of this search only.
-        body["context"] = json!({"shift": 1});
-        assert_eq!(point.post(path, &body).status, 400);
     }
 }
 

@@ -33,7 +33,6 @@ use crate::clock::Clock;
 use crate::feed::Published;
 use crate::grpc::page::PageKey;
 use crate::limits::Limits;
-use crate::methods::Rpc;
 use crate::telemetry::metrics::WorkerMetrics;
 
 /// What the endpoints share.
@@ -73,8 +72,3 @@ const EVALUATIONS: &str = "/access/v1/evaluations";
 const SEARCH_SUBJECT: &str = "/access/v1/search/subject";
 const SEARCH_RESOURCE: &str = "/access/v1/search/resource";
 const SEARCH_ACTION: &str = "/access/v1/search/action";
-
-/// Bytes of the body of a request: those of a message of the call of gRPC that does the same.
-fn body_bytes_max(rpc: Rpc, limits: &Limits) -> usize {
-    rpc.request_bytes_max(limits)
-}

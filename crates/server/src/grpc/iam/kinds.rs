@@ -166,11 +166,12 @@ impl Described for Identities {
     }
 }
 
-/// An identity as the index keeps it: without name, type and description.
+/// An identity as the index keeps it: without name and description.
 pub(super) fn declared_identity(snapshot: &Snapshot, id: Path<'_>) -> v1::Identity {
     let properties = snapshot.identity_properties(id).map(objects::properties);
     v1::Identity {
         id: id.to_string(),
+        r#type: snapshot.identity_kind(id).unwrap_or_default().into(),
         properties: properties.unwrap_or_default(),
         disabled: snapshot.is_disabled(id),
         ..Default::default()
@@ -366,11 +367,12 @@ impl Described for Resources {
     }
 }
 
-/// A resource as the index keeps it: without name, type and description.
+/// A resource as the index keeps it: without name and description.
 pub(super) fn declared_resource(snapshot: &Snapshot, id: Path<'_>) -> v1::Resource {
     let properties = snapshot.resource_properties(id).map(objects::properties);
     v1::Resource {
         id: id.to_string(),
+        r#type: snapshot.resource_kind(id).unwrap_or_default().into(),
         properties: properties.unwrap_or_default(),
         ..Default::default()
     }

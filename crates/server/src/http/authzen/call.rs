@@ -11,7 +11,7 @@ use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::search::Searching;
-use super::{AuthZen, body_bytes_max, evaluate};
+use super::{AuthZen, evaluate};
 use crate::RequestError;
 use crate::ask::Basis;
 use crate::error::CallError;
@@ -34,8 +34,14 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REVISION: HeaderName = HeaderName::from_static("capstan-revision");
 
 type Peer = ConnectInfo<Client>;
-/// Answers a body, at a revision.
-type Answer = fn(&AuthZen, &Arc<Current>, Freshness, &[u8]) -> Result<Vec<u8>, RequestError>;
+/// Answers a body, at a revision or that of its page token.
+type Answer = fn(&AuthZen, &Arc<Current>, Freshness, &[u8]) -> Result<Answered, RequestError>;
+
+/// The revision that answered, and the body.
+pub(super) struct Answered {
+    revision: u64,
+    body: Vec<u8>,
+}
 
 pub(super) async fn evaluation(
     State(all): State<AuthZen>,
@@ -43,7 +49,8 @@ pub(super) async fn evaluation(
     request: Request,
 ) -> Response {
     all.call(Rpc::EVALUATION, peer, request, |all, current, _, body| {
-        json(&evaluate::one(&all.ask, all.basis(Rpc::EVALUATION, current), body)?)
+        let basis = all.basis(Rpc::EVALUATION, current);
+        json(current.snapshot.revision(), &evaluate::one(&all.ask, basis, body)?)
     })
     .await
 }
@@ -54,7 +61,8 @@ pub(super) async fn evaluations(
     request: Request,
 ) -> Response {
     all.call(Rpc::EVALUATIONS, peer, request, |all, current, _, body| {
-        json(&evaluate::many(&all.ask, all.basis(Rpc::EVALUATIONS, current), body)?)
+        let basis = all.basis(Rpc::EVALUATIONS, current);
+        json(current.snapshot.revision(), &evaluate::many(&all.ask, basis, body)?)
     })
     .await
 }
@@ -65,7 +73,7 @@ pub(super) async fn search_subject(
     request: Request,
 ) -> Response {
     all.call(Rpc::SEARCH_SUBJECT, peer, request, |all, current, freshness, body| {
-        json(&all.searching(current, freshness).subjects(body)?)
+        all.searching(current, freshness).subjects(body)?.answer()
     })
     .await
 }
@@ -76,7 +84,7 @@ pub(super) async fn search_resource(
     request: Request,
 ) -> Response {
     all.call(Rpc::SEARCH_RESOURCE, peer, request, |all, current, freshness, body| {
-        json(&all.searching(current, freshness).resources(body)?)
+        all.searching(current, freshness).resources(body)?.answer()
     })
     .await
 }
@@ -87,13 +95,18 @@ pub(super) async fn search_action(
     request: Request,
 ) -> Response {
     all.call(Rpc::SEARCH_ACTION, peer, request, |all, current, freshness, body| {
-        json(&all.searching(current, freshness).actions(body)?)
+        all.searching(current, freshness).actions(body)?.answer()
     })
     .await
 }
 
-fn json(answer: &impl Serialize) -> Result<Vec<u8>, RequestError> {
-    serde_json::to_vec(answer).map_err(|error| RequestError::bug(&error.to_string()))
+/// # Errors
+///
+/// Never: an answer can be written.
+pub(super) fn json(revision: u64, answer: &impl Serialize) -> Result<Answered, RequestError> {
+    let body = serde_json::to_vec(answer);
+    let body = body.map_err(|error| RequestError::bug(&error.to_string()))?;
+    Ok(Answered { revision, body })
 }
 
 /// Why a request has no answer.
@@ -138,7 +151,7 @@ impl AuthZen {
             }
         };
         let (code, mut response) = match answered {
-            Ok((revision, body)) => (Code::Ok, answer_of(revision, body)),
+            Ok(answered) => (Code::Ok, answered.into_response()),
             Err(failure) => error_of(failure),
         };
         if let Some(id) = id {
@@ -154,17 +167,16 @@ impl AuthZen {
         ConnectInfo(client): Peer,
         request: Request,
         answer: Answer,
-    ) -> Result<(u64, Vec<u8>), Failure> {
+    ) -> Result<Answered, Failure> {
         let _permit = self.permits.for_decision(&self.metrics, client.peer())?;
         let (head, body) = request.into_parts();
         let freshness = freshness(&head.headers)?;
-        let body = read(&head.headers, body, body_bytes_max(rpc, &self.limits)).await?;
+        let body = read(&head.headers, body, rpc.request_bytes_max(&self.limits)).await?;
         let current = self.published.read(freshness).await?;
         let is_search =
             [Rpc::SEARCH_SUBJECT, Rpc::SEARCH_RESOURCE, Rpc::SEARCH_ACTION].contains(&rpc);
-        let revision = current.snapshot.revision();
         if !is_search && body.len() <= SHORT_BODY_MAX {
-            return Ok((revision, answer(self, &current, freshness, &body)?));
+            return Ok(answer(self, &current, freshness, &body)?);
         }
         // The semaphore is never closed.
         let permit = Arc::clone(&self.computing).acquire_owned().await.ok();
@@ -175,7 +187,7 @@ impl AuthZen {
             answer(&all, &current, freshness, &body)
         });
         match answered.await {
-            Ok(answered) => Ok((revision, answered?)),
+            Ok(answered) => Ok(answered?),
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime is shutting down.
@@ -222,9 +234,11 @@ async fn read(headers: &HeaderMap, body: Body, bytes_max: usize) -> Result<Bytes
     })
 }
 
-fn answer_of(revision: u64, body: Vec<u8>) -> Response {
-    let json = HeaderValue::from_static("application/json");
-    ([(CONTENT_TYPE, json), (REVISION, revision.into())], body).into_response()
+impl IntoResponse for Answered {
+    fn into_response(self) -> Response {
+        let json = HeaderValue::from_static("application/json");
+        ([(CONTENT_TYPE, json), (REVISION, self.revision.into())], self.body).into_response()
+    }
 }
 
 /// The sentence of an error, and its status: 400 for what the caller can correct, 503 for what may be gone soon.

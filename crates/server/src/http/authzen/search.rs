@@ -5,6 +5,7 @@ use std::sync::Arc;
 use capstan_engine::{Attributes, Cursor, Snapshot, Timestamp};
 use serde::Serialize;
 
+use super::call::{Answered, json};
 use super::names;
 use super::request::{Page as Wanted, Search, parse, required};
 use crate::RequestError;
@@ -16,6 +17,9 @@ use crate::methods::Rpc;
 /// One page of results.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Found {
+    /// The revision that answers: that of the first page.
+    #[serde(skip)]
+    revision: u64,
     page: FoundPage,
     results: Vec<FoundEntity>,
 }
@@ -38,6 +42,15 @@ enum FoundEntity {
     Action {
         name: String,
     },
+}
+
+impl Found {
+    /// # Errors
+    ///
+    /// Never: see [`json`].
+    pub(super) fn answer(&self) -> Result<Answered, RequestError> {
+        json(self.revision, self)
+    }
 }
 
 /// What a search is made with.
@@ -196,17 +209,17 @@ impl Searching<'_> {
         };
         let page = Page::parse(self.key, limit, token, &list, &current.snapshot, self.now);
         let page = page.map_err(in_page)?;
+        let revision = current.snapshot.revision();
         if let Freshness::AtLeast(wanted) = self.freshness
-            && current.snapshot.revision() < wanted
+            && revision < wanted
         {
-            let revision = current.snapshot.revision();
             return Err(RequestError::PageTooOld { revision, wanted });
         }
         let Entries { entries, last, has_more } = find(&current.snapshot, &attributes, &page);
         let next_token = page.next_token(last.as_deref(), has_more);
         let count = entries.len();
         let results = entries.into_iter().map(entity).collect();
-        Ok(Found { page: FoundPage { next_token, count }, results })
+        Ok(Found { revision, page: FoundPage { next_token, count }, results })
     }
 }
 

@@ -305,7 +305,7 @@ impl Comparison<'_> {
         }
         let meta = before.as_ref().map(Object::meta).copied();
         let after = make(before.as_ref(), meta.unwrap_or_else(|| self.meta(None, false)));
-        self.has_own_keys(&after)?;
+        self.keys_beside(&after)?;
         self.compare(before.as_ref(), after)
     }
 

@@ -93,7 +93,7 @@ impl Comparison<'_> {
     }
 
     /// Refuses keys of an identity for a reserved issuer, and for that of an identity provider of its organization (R8).
-    pub(super) fn has_own_keys(&self, after: &Object) -> Found {
+    pub(super) fn keys_beside(&self, after: &Object) -> Found {
         let Object::Identity(identity) = after else { return Ok(()) };
         let Some(Authentication::StaticKeys(keys)) = &identity.authentication else {
             return Ok(());
