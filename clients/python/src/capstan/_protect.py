@@ -17,6 +17,8 @@ from ._client import Client
 REVISION_KEY = "capstan-revision"
 #: Seconds to decide a call whose caller has a later deadline. Without one, the client's own timeout counts.
 TIME_MAX = 10.0
+#: What is longer is no deadline: grpcio says 9.2e18 seconds of a call without one (`findings/grpcio-no-deadline.sh`).
+_DEADLINE_MAX = 1e10
 
 _decided_at: contextvars.ContextVar[int | None] = contextvars.ContextVar("decided_at", default=None)
 
@@ -166,7 +168,7 @@ class Protect(grpc.ServerInterceptor):
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, problem)
             at_least = int(text)
         left = context.time_remaining()
-        timeout = None if left is None else min(left, TIME_MAX)
+        timeout = None if left is None or left > _DEADLINE_MAX else min(left, TIME_MAX)
         try:
             decision = self._client.check(
                 caller.identity, rule.capability, resource, at_least=at_least, timeout=timeout

@@ -58,5 +58,5 @@ fn the_python_package_asks_and_protects() {
         .unwrap();
     let (text, errors) = (stdout(&output), stderr(&output));
     assert!(output.status.success(), "{text}\n{errors}");
-    assert!(text.contains("43 answers"), "{text}");
+    assert!(text.contains("45 answers"), "{text}");
 }

@@ -152,6 +152,15 @@ async function theInterceptor() {
   same(other.seen.length, 0);
   const open = await serve(guard(capstan, [], { openServices: ['shop.v1.Images'] }));
   same(await call(open.client(), 'Get', { repo: 'any' }), 'any');
+  // Without a deadline of the caller, the client's own timeout counts.
+  const timeouts = [];
+  const check = async (identity, capability, resource, { timeout }) => {
+    timeouts.push(timeout);
+    return { allowed: true, reason: 'GRANTED', revision: 1n };
+  };
+  const asked = await serve(guard({ check }));
+  for (const deadline of [Infinity, 100_000]) await call(asked.client(), 'Get', { repo: NGINX }, bob, deadline);
+  same(timeouts, [undefined, 10_000]);
   // Without Capstan every call is refused within its deadline.
   const alone = await serve(guard(new Client('http://127.0.0.1:1')));
   const refused = await codeOf(() => call(alone.client(), 'Get', { repo: NGINX }, bob, 500));

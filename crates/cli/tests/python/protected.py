@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_tools import protoc
 
-from capstan import Caller, CarryRevision, Client, Protect, decided_at
+from capstan import Caller, CarryRevision, Client, Decision, Protect, decided_at
 
 tcp, unix, capstan_protos, shop_protos, generated = sys.argv[1:]
 well_known = Path(protoc.__file__).parent / "_proto"
@@ -120,6 +120,7 @@ def the_interceptor():
     moved = shop_pb2.MoveRequest(to=shop_pb2.GetRequest(repo=NGINX))
     same(stub.Move(moved, metadata=[("x-identity", "alice")], timeout=20).text, NGINX)
     same(code(lambda: stub.Move(moved, metadata=[("x-identity", "bob")], timeout=20)), grpc.StatusCode.PERMISSION_DENIED)
+    same(code(lambda: stub.Upload(iter(()), metadata=[("x-identity", "bob")], timeout=20)), grpc.StatusCode.PERMISSION_DENIED)
     many = [shop_pb2.GetRequest(repo=repo) for repo in "ab"]
     same(stub.Upload(iter(many), metadata=[("x-identity", "alice")], timeout=20).text, "a,b")
     same(code(lambda: stub.Upload(iter(many), metadata=[("x-identity", "bob")], timeout=20)), grpc.StatusCode.PERMISSION_DENIED)
@@ -130,6 +131,19 @@ def the_interceptor():
             Protect(Client(tcp), [services[name]], identify)
         except ValueError:
             same(True, True)
+    # Without a deadline of the caller, the client's own timeout counts.
+    class Asked:
+        timeouts = []
+
+        def check(self, *_, timeout, **__):
+            self.timeouts.append(timeout)
+            return Decision(allowed=True, reason="GRANTED", revision=1)
+
+    asked, channel = serve(Protect(Asked(), [services["Images"]], identify), Images())
+    ask = shop_pb2_grpc.ImagesStub(channel).Get
+    for timeout in [None, 100]:
+        ask(shop_pb2.GetRequest(repo=NGINX), metadata=[("x-identity", "bob")], timeout=timeout)
+    same(Asked.timeouts, [None, 10])
     # Without Capstan every call is refused within its deadline.
     alone, channel = serve(Protect(Client("http://127.0.0.1:1"), [services["Images"]], identify), Images())
     stub = shop_pb2_grpc.ImagesStub(channel)
@@ -137,7 +151,7 @@ def the_interceptor():
     refused = code(lambda: stub.Get(request, metadata=[("x-identity", "bob")], timeout=0.5))
     same(refused in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED), True)
     same(time.monotonic() - begun < 20, True)
-    for server in [behind, front, alone]:
+    for server in [behind, front, asked, alone]:
         server.stop(None)
 
 
