@@ -3,9 +3,8 @@
 //! **Invariant**: each way into the server makes one [`Caller`](caller::Caller) for a call, once,
 //! before anything is decided.
 //!
-//! Read `caller`, then `credential`, `secrets` and `discovery`.
+//! Read `caller`, then `credential` and `secrets`.
 
 pub(crate) mod caller;
 pub(crate) mod credential;
-pub(crate) mod discovery;
 pub(crate) mod secrets;

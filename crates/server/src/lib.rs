@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! server                                     bind, load, serve, drain
+//! events                                     deliveries to webhooks
 //! grpc        envoy                          services: request to question, decision to response
 //! admission   feed   ask   http              permits, deadlines; revisions; decisions; probes
 //! authn                                      the caller; the identity that a credential proves
 //! transport                                  sockets, connections, workers, peers
 //! telemetry                                  metrics, traces, decision log
 //! methods                                    the table of methods
+//! webhooks  discovery                        what connects to others; what an issuer publishes
 //! error  limits  clock  jitter  interleave   plain values and small helpers
 //! ```
 //!
@@ -39,6 +41,7 @@ mod admission;
 pub mod ask;
 mod authn;
 pub mod clock;
+mod discovery;
 pub mod envoy;
 mod error;
 mod events;

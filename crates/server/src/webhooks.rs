@@ -11,7 +11,7 @@ use capstan_events::{
 };
 use capstan_iam::Subscription;
 
-use crate::authn::discovery::{Discovered, discover};
+use crate::discovery::{Discovered, discover};
 use crate::limits::{CALLER_DISCOVERIES_MAX, DISCOVERIES_MAX};
 use crate::places::Places;
 

@@ -10,9 +10,9 @@ use super::{files, workspace};
 /// The rooms of the server, from bottom to top. A room is a file or folder of `src`. It may import itself
 /// and the rooms of earlier lines, and no other room of its own line.
 const SERVER: &[&[&str]] = &[
-    &["error", "limits", "jitter", "interleave", "places", "webhooks"],
-    &["clock"],
-    &["methods"],
+    &["error", "limits", "jitter", "interleave", "places"],
+    &["clock", "discovery"],
+    &["methods", "webhooks"],
     &["telemetry"],
     &["transport"],
     &["authn"],

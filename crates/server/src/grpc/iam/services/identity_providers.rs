@@ -11,7 +11,7 @@ use super::super::service::{Iam, ListRequest, ListResponse, Meta, warned};
 use super::super::{get, identity_provider, list, objects};
 use super::RpcResult;
 use crate::RequestError;
-use crate::authn::discovery::Discovered;
+use crate::discovery::Discovered;
 use crate::error::CallError;
 use crate::methods::Rpc;
 
