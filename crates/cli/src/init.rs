@@ -10,7 +10,7 @@ use capstan_policy::DOCUMENT_BYTES_MAX;
 use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{StoredCatalog, first_batch, organization};
 use capstan_server::feed::source;
-use capstan_store::{Head, Limits, RedbStore};
+use capstan_store::{Head, Limits, OpenError, RedbStore};
 use serde_json::json;
 
 use super::completion;
@@ -62,6 +62,10 @@ pub(crate) struct Init {
     /// The catalog: a built-in one's name or a file
     #[arg(long, value_name = "NAME|FILE", default_value = CATALOG, add = completion::catalog())]
     catalog: String,
+
+    /// Do nothing, and exit with 0, if the directory has a store already: for a container that runs before each start
+    #[arg(long)]
+    if_missing: bool,
 }
 
 impl Init {
@@ -96,7 +100,19 @@ impl Init {
         }
         let objects = organization(&self.org, (&owner, &role), meta);
         let batch = first_batch(&empty, &catalog, objects, ("init", now));
-        if let Err(error) = RedbStore::init(&self.data, EPOCH, &batch, &Limits::default()) {
+        let made = RedbStore::init(&self.data, EPOCH, &batch, &Limits::default());
+        if let Err(OpenError::Exists(file)) = &made
+            && self.if_missing
+        {
+            match format {
+                Format::Json => output::json(&json!({ "data": self.data, "made": false }))?,
+                Format::Table => {
+                    output::line(format!("{} is there: nothing is changed", file.display()))?;
+                }
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let Err(error) = made {
             let code = exit_code(&error);
             output::error(format, &error.into());
             return Ok(code);
@@ -105,6 +121,7 @@ impl Init {
         match format {
             Format::Json => output::json(&json!({
                 "data": self.data,
+                "made": true,
                 "organization": self.org.to_string(),
                 "owner": owner.id.to_string(),
                 "role": role,

@@ -90,6 +90,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS|none", default_value = "127.0.0.1:4481", value_parser = http)]
     http: Http,
 
+    /// Address for probes of other machines, such as kubelet's and Prometheus': gRPC health, /livez, /readyz and /metrics, and
+    /// no decision; always without TLS
+    #[arg(long, value_name = "IP:PORT")]
+    probes: Option<SocketAddr>,
+
     /// Allow addresses other than loopback without TLS
     #[arg(long)]
     insecure_plaintext: bool,
@@ -325,6 +330,7 @@ impl Serve {
             catalogs: self.catalog,
             listen: self.listen,
             http: self.http.0,
+            probes: self.probes,
             management,
             open_reads: self.from.demo,
             // In the demo there is nothing to protect, and callers are tried out.
@@ -359,11 +365,12 @@ impl Serve {
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
+        let probes = server.probes_address();
         let management = server.management_address();
         let announce = || {
             // A closed standard output does not stop the server.
             let for_demo = self.from.demo && format == Format::Table;
-            let _ = announce(&grpc, management.as_ref(), http, for_demo);
+            let _ = announce(&grpc, management.as_ref(), (http, probes), for_demo);
         };
         let (reload, wakes) = reload::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
@@ -390,7 +397,7 @@ fn raise_file_limit() {
 fn announce(
     grpc: &[Address],
     management: Option<&Address>,
-    http: Option<SocketAddr>,
+    (http, probes): (Option<SocketAddr>, Option<SocketAddr>),
     demo: bool,
 ) -> anyhow::Result<()> {
     for address in grpc {
@@ -398,6 +405,9 @@ fn announce(
     }
     if let Some(address) = http {
         output::line(format!("http {address}"))?;
+    }
+    if let Some(address) = probes {
+        output::line(format!("probes {address}"))?;
     }
     if let Some(address) = management {
         output::line(format!("management {address}"))?;

@@ -1,30 +1,34 @@
 //! The HTTP port: `/livez`, `/readyz`, `/metrics`, the keys that events are signed with, and AuthZEN. A call that is meant
-//! for the gRPC port gets 415 and a sentence.
+//! for the gRPC port gets 415 and a sentence. And the port for probes, which has the first three and the health service.
 //!
-//! **Invariant**: only AuthZEN reads a policy and decides.
+//! **Invariants**: only AuthZEN reads a policy and decides. The port for probes, which is open to other machines without
+//! TLS, tells nothing of a policy but how large it is.
 
 mod authzen;
+mod connections;
 
 use std::sync::Arc;
 
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::{Router, extract::State, routing::get};
+use axum::{Router, body::Body, extract::State, routing::get};
 use capstan_events::PublicUrl;
 use prometheus_client::registry::Registry;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::limits::{HTTP_DRAIN_MAX, Limits};
+use crate::RequestError;
+use crate::limits::HEALTH_BYTES_MAX;
 use crate::methods::{Probe, Rpc};
 use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::foreign;
-use crate::transport::http::{Client, LimitedListener};
 
 pub(crate) use authzen::AuthZen;
+pub(crate) use connections::{Protocols, serve};
+
+const ONLY_HEALTH: &str = "the calls of this address: it is for probes, and of gRPC it answers health only (see --listen)";
 
 /// The phase of a server, as `/readyz` reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,45 +48,48 @@ pub(crate) fn router(
     jwks: Option<String>,
     (authzen, url): (AuthZen, Option<&PublicUrl>),
 ) -> Router {
-    let registry = Arc::new(metrics::registry(metrics));
     let keys = match jwks {
         Some(jwks) => Router::new().route("/.well-known/jwks.json", get(async || jwks_of(jwks))),
         None => Router::new(),
     };
-    keys.route("/metrics", get(scrape))
-        .with_state(registry)
+    keys.merge(reports(phase, metrics)).merge(authzen::router(authzen, url)).fallback(other)
+}
+
+/// The routes of the port for probes.
+pub(crate) fn probes(
+    phase: watch::Receiver<Phase>,
+    metrics: &Arc<Metrics>,
+    health: HealthServer<impl Health>,
+) -> Router {
+    let health = health.max_decoding_message_size(HEALTH_BYTES_MAX);
+    reports(phase, metrics)
+        .route_service("/grpc.health.v1.Health/{method}", health)
+        .fallback(no_probe)
+}
+
+fn reports(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .with_state(Arc::new(metrics::registry(metrics)))
         // Liveness means that the runtime still runs tasks. It does not depend on the policy.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .with_state(phase)
-        .merge(authzen::router(authzen, url))
-        .fallback(other)
-}
-
-/// Serves until `stop`. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
-/// connection would delay the drain.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    router: Router,
-    limits: Limits,
-    stop: CancellationToken,
-) {
-    let listener = LimitedListener::new(listener, &limits);
-    let router = router.into_make_service_with_connect_info::<Client>();
-    let serving =
-        axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::select! {
-        served = serving => if let Err(error) = served {
-            tracing::error!(%error, "the HTTP listener failed");
-        },
-        () = async { stop.cancelled().await; sleep(HTTP_DRAIN_MAX).await } => {}
-    }
 }
 
 /// A request for anything else: not found, or a call for the gRPC port.
 async fn other(uri: Uri, headers: HeaderMap) -> Response {
     if is_call(uri.path(), &headers) {
         return (StatusCode::UNSUPPORTED_MEDIA_TYPE, foreign::HTTP_PORT.as_str()).into_response();
+    }
+    StatusCode::NOT_FOUND.into_response()
+}
+
+/// The same at the port for probes. A call of gRPC gets a status, which its client reads.
+async fn no_probe(headers: HeaderMap) -> Response {
+    let kind = headers.get(CONTENT_TYPE).map_or(&b""[..], |kind| kind.as_bytes());
+    if kind.starts_with(b"application/grpc") {
+        return Status::from(RequestError::Unimplemented(ONLY_HEALTH)).into_http::<Body>();
     }
     StatusCode::NOT_FOUND.into_response()
 }

@@ -240,6 +240,16 @@ pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 /// Time for which an HTTP connection may wait for its first request, and time for an answer and the
 /// wait for the next request together.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Open streams of an HTTP/2 connection to the address for probes. A prober has one.
+pub const PROBE_STREAMS_MAX: u32 = 16;
+/// Bytes that a stream of such a connection may send before they are read: a few requests of health, each of at
+/// most [`HEALTH_BYTES_MAX`].
+pub const PROBE_STREAM_WINDOW: u32 = 16 << 10;
+/// The same of a whole such connection, the one that HTTP/2 begins with. What all [`HTTP_CONNECTIONS_MAX`] of them send
+/// takes at most 16 MiB.
+pub const PROBE_CONNECTION_WINDOW: u32 = 65_535;
+/// Bytes of the headers of a request on such a connection.
+pub const PROBE_HEADER_LIST_MAX: u32 = 16 << 10;
 /// Wait for HTTP connections to close in a drain. Short, because every HTTP response is quick.
 pub const HTTP_DRAIN_MAX: Duration = Duration::from_millis(500);
 

@@ -91,6 +91,12 @@ impl Server {
         self.listeners.http_address()
     }
 
+    /// The bound address for probes, with the port that the system chose.
+    #[must_use]
+    pub fn probes_address(&self) -> Option<SocketAddr> {
+        self.listeners.probes_address()
+    }
+
     /// The decision log, for a log rotation to reopen.
     #[must_use]
     pub fn decision_log(&self) -> Option<DecisionLog> {
@@ -131,7 +137,7 @@ impl Server {
             &tasks,
         )?;
         let http = (readiness.phase(), &metrics, &shared);
-        listeners.serve(&workers, http, &config, (&cut, &tasks))?;
+        listeners.serve(&workers, http, health_service, &config, (&cut, &tasks))?;
         tasks.close();
         tokio::pin!(stop);
         let mut documents = shared.documents(&config, queue);

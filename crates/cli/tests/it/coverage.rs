@@ -158,6 +158,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/reload",
         "tests/it/ext_authz",
         "tests/it/iam",
+        "tests/it/kubernetes",
         "tests/it/manage",
         "tests/it/store",
         "tests/it/transport",

@@ -26,11 +26,12 @@ use exempt::{BLOCKS, COMMANDS, Exempt, PARTS, Part};
 use session::Session;
 
 /// Documents outside of `docs/`.
-const OTHERS: [&str; 4] = [
+const OTHERS: [&str; 5] = [
     "README.md",
     "CONTRIBUTING.md",
     "deploy/examples/registry/README.md",
     "deploy/examples/webhook/README.md",
+    "deploy/kubernetes/README.md",
 ];
 const REGISTRY: &str = "deploy/examples/registry";
 

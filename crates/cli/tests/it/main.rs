@@ -28,6 +28,7 @@ mod foreign;
 mod golden;
 mod gzip;
 mod iam;
+mod kubernetes;
 mod layout;
 mod lifecycle;
 mod limits;

@@ -47,7 +47,9 @@ pub struct Config {
     pub open_reads: bool,
     /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,
-    /// Whether addresses other than loopback may be served without TLS.
+    /// The address for probes, `None` for none: health, `/livez`, `/readyz` and `/metrics`, without TLS on any interface.
+    pub probes: Option<SocketAddr>,
+    /// Whether addresses other than loopback may be served without TLS. The address for probes always may.
     pub insecure_plaintext: bool,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
@@ -92,6 +94,7 @@ impl Config {
             document_bytes_max: MESSAGE_BYTES_MAX,
             open_reads: false,
             http: None,
+            probes: None,
             insecure_plaintext: false,
             reflection: false,
             drain_delay: Duration::ZERO,

@@ -7,10 +7,11 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::Config;
 use super::services::Shared;
-use crate::http::{self, Phase};
+use crate::http::{self, Phase, Protocols};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::listen::{Address, Listener};
 use crate::transport::workers::Workers;
@@ -21,6 +22,7 @@ pub(super) struct Listeners {
     grpc: Vec<Listener>,
     management: Option<Listener>,
     http: Option<TcpListener>,
+    probes: Option<TcpListener>,
 }
 
 impl Listeners {
@@ -38,13 +40,9 @@ impl Listeners {
             Some(path) => Some(Listener::bind_management(path).await?),
             None => None,
         };
-        let http = match config.http {
-            Some(address) => Some(TcpListener::bind(address).await.with_context(|| {
-                format!("cannot listen on {address} (another address: --http; none: --http none)")
-            })?),
-            None => None,
-        };
-        Ok(Self { grpc, management, http })
+        let http = bind(config.http, "another address: --http; none: --http none").await?;
+        let probes = bind(config.probes, "another address: --probes").await?;
+        Ok(Self { grpc, management, http, probes })
     }
 
     pub(super) fn grpc_addresses(&self) -> Vec<Address> {
@@ -59,15 +57,20 @@ impl Listeners {
         self.http.as_ref().and_then(|listener| listener.local_addr().ok())
     }
 
+    pub(super) fn probes_address(&self) -> Option<SocketAddr> {
+        self.probes.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
     /// Accepts connections until `stop`, each address in a task of its own.
     ///
     /// # Errors
     ///
-    /// The HTTP address cannot be read back.
+    /// An HTTP address cannot be read back.
     pub(super) fn serve(
         self,
         workers: &Workers,
         (phase, metrics, shared): (watch::Receiver<Phase>, &Arc<Metrics>, &Shared),
+        health: HealthServer<impl Health>,
         config: &Config,
         (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
@@ -76,12 +79,28 @@ impl Listeners {
             tracing::info!(address = %listener.address(), for_operator, "listening for gRPC");
             tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
         }
+        if let Some(listener) = self.probes {
+            tracing::info!(address = %listener.local_addr()?, "listening for probes");
+            let router = http::probes(phase.clone(), metrics, health);
+            let both = Protocols::Http1AndHttp2;
+            tasks.spawn(http::serve(listener, router, both, config.limits, stop.clone()));
+        }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
             let router = http::router(phase, metrics, shared.jwks(), authzen);
-            tasks.spawn(http::serve(listener, router, config.limits, stop.clone()));
+            let http1 = Protocols::Http1;
+            tasks.spawn(http::serve(listener, router, http1, config.limits, stop.clone()));
         }
         Ok(())
     }
+}
+
+async fn bind(
+    address: Option<SocketAddr>,
+    advice: &'static str,
+) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = TcpListener::bind(address).await;
+    bound.map(Some).with_context(|| format!("cannot listen on {address} ({advice})"))
 }

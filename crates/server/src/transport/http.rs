@@ -11,7 +11,6 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,7 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Duration, Instant, Sleep, sleep};
 
-use crate::limits::Limits;
+use crate::limits::{ACCEPT_PAUSE, Limits};
 use crate::transport::connection::Remote;
 use crate::transport::peers::{Peer, Peers};
 
@@ -72,14 +71,6 @@ impl Client {
     }
 }
 
-impl axum::extract::connect_info::Connected<axum::serve::IncomingStream<'_, LimitedListener>>
-    for Client
-{
-    fn connect_info(stream: axum::serve::IncomingStream<'_, LimitedListener>) -> Self {
-        Self(stream.io().peer)
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Waits for a request.
@@ -94,6 +85,25 @@ impl LimitedListener {
     pub(crate) fn new(listener: TcpListener, limits: &Limits) -> Self {
         let (connections, peers) = (Mutex::default(), Peers::default());
         Self { listener, open: Arc::new(Open { connections, peers, limits: *limits }) }
+    }
+
+    /// The next connection that has a place. An accept that fails is tried again after [`ACCEPT_PAUSE`].
+    pub(crate) async fn accept(&self) -> (LimitedStream, Client) {
+        loop {
+            let (stream, address) = match self.listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(_) => {
+                    sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let peer = Peer::of(Some(&Remote::Ip(address)));
+            let Some(state) = self.open.place(peer) else { continue };
+            let until = Box::pin(sleep(self.open.limits.http_idle_max));
+            let open = Arc::clone(&self.open);
+            let stream = LimitedStream { stream, step: Step::Idle, until, state, peer, open };
+            return (stream, Client(peer));
+        }
     }
 }
 
@@ -132,26 +142,6 @@ impl Drop for LimitedStream {
     fn drop(&mut self) {
         self.open.connections().retain(|other| !Arc::ptr_eq(other, &self.state));
         self.open.peers.release(self.peer);
-    }
-}
-
-impl axum::serve::Listener for LimitedListener {
-    type Io = LimitedStream;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (LimitedStream, SocketAddr) {
-        loop {
-            let (stream, address) = axum::serve::Listener::accept(&mut self.listener).await;
-            let peer = Peer::of(Some(&Remote::Ip(address)));
-            let Some(state) = self.open.place(peer) else { continue };
-            let until = Box::pin(sleep(self.open.limits.http_idle_max));
-            let open = Arc::clone(&self.open);
-            return (LimitedStream { stream, step: Step::Idle, until, state, peer, open }, address);
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
     }
 }
 

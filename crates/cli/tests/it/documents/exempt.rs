@@ -24,6 +24,7 @@ const MINUTES: &str = "needs minutes or an idle machine";
 const NETWORK: &str = "installs from the network";
 const EXAMPLE: &str = "needs the running example, with Envoy and a registry";
 const HOST: &str = "needs the host r.example with TLS; the test has the same settings over HTTP";
+const CLUSTER: &str = "needs a cluster";
 const RECEIVER: &str = "needs certificates of the reader, and serves until it is stopped";
 const PROFILER: &str = "needs a profiler, and its figures are read by people";
 
@@ -92,6 +93,14 @@ pub(super) const COMMANDS: &[Exempt] = &[
     exempt("docs/CLIENTS.md", "pip", HOST, Some("package_managers_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "uv", HOST, Some("package_managers_match_the_golden_file")),
     exempt("docs/CLIENTS.md", "docker", HOST, Some("container_tools_match_the_golden_file")),
+    exempt("deploy/kubernetes/README.md", "deploy/kubernetes/image/build", MINUTES, None),
+    exempt("deploy/kubernetes/README.md", "kubectl", CLUSTER, Some("probes_work_as_written")),
+    exempt(
+        "deploy/kubernetes/README.md",
+        "helm",
+        CLUSTER,
+        Some("three_sets_of_values_match_the_golden_files"),
+    ),
     exempt("docs/CLIENTS.md", "podman", HOST, Some("container_tools_match_the_golden_file")),
     exempt(
         "deploy/examples/registry/README.md",
@@ -146,6 +155,11 @@ pub(super) const BLOCKS: &[(&str, &str, &str)] = &[
     ("README.md", "text", "a picture"),
     ("docs/AUTHZEN.md", "http", "authzen::the_page_has_an_answer_of_the_demo sends it"),
     ("docs/AUTHZEN.md", "json", "and reads it"),
+    (
+        "deploy/kubernetes/README.md",
+        "yaml",
+        "kubernetes::monitoring starts Prometheus with the same",
+    ),
     ("docs/SERVICES.md", "proto", "shop.proto of examples/services has the same"),
     ("docs/SERVICES.md", "rust", "lib.rs of examples/services has the same, and is tested"),
     ("docs/MANAGING.md", "json", "a file that the command below it reads"),

@@ -97,7 +97,7 @@ fn external_types_stay_in_their_rooms() {
         ("prometheus_client", &["telemetry/metrics", "http.rs"]),
         ("dashmap", &["transport/peers.rs", "transport/seats.rs"]),
         ("notify::", &["feed/watched.rs"]),
-        ("axum", &["http.rs", "http/authzen", "transport/http.rs", "server/services.rs"]),
+        ("axum", &["http.rs", "http/authzen", "http/connections.rs", "server/services.rs"]),
     ];
     let source = workspace().join("crates/server/src");
     for (word, places) in allowed {
