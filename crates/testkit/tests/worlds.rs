@@ -85,7 +85,8 @@ fn every_test_passes_in_the_naive_model_and_the_engine() {
 
 #[test]
 fn every_world_has_tests_of_every_kind() {
-    for world in worlds() {
+    // Those of others have the tests that are published with them.
+    for world in worlds().into_iter().filter(|world| !world.name.starts_with("published-")) {
         let shapes: BTreeSet<_> = world
             .tests
             .tests

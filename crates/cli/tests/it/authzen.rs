@@ -2,6 +2,7 @@
 //! of its sections are the names here), and what the contract adds.
 
 mod limits;
+mod published;
 mod search;
 
 use std::io::{Read as _, Write as _};
