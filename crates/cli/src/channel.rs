@@ -12,6 +12,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::limits::{CONNECT_TIMEOUT, PROBE_TIME_MAX};
+use crate::tls::TlsFiles;
 
 /// Connects to a server. Its calls end after a time.
 ///
@@ -20,9 +21,13 @@ use crate::limits::{CONNECT_TIMEOUT, PROBE_TIME_MAX};
 /// The server cannot be reached within [`CONNECT_TIMEOUT`].
 pub(crate) async fn connect(
     address: &ServerAddress,
+    files: &TlsFiles,
     call_timeout: Duration,
 ) -> anyhow::Result<Channel> {
-    let endpoint = address.endpoint()?.connect_timeout(CONNECT_TIMEOUT).timeout(call_timeout);
+    let endpoint = address
+        .endpoint_with(&files.load()?)?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(call_timeout);
     // A stream that waits for the next message finds out so that its server is gone.
     let endpoint = endpoint
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -39,7 +44,15 @@ pub(crate) async fn connect(
 /// What to do about a server that cannot be reached.
 fn advice(address: &ServerAddress, kind: Option<ErrorKind>) -> String {
     let Some(path) = address.unix_path() else {
-        return "start a server: capstan serve --demo".into();
+        return match (address.is_tls(), kind) {
+            (true, Some(ErrorKind::InvalidData)) => {
+                "is the certificate of another authority (--ca) or for another name (--server-name)?".into()
+            }
+            (true, Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe)) => {
+                "does it speak TLS, and want a client certificate (--cert, --key)?".into()
+            }
+            _ => "start a server: capstan serve --demo".into(),
+        };
     };
     match kind {
         Some(ErrorKind::NotFound) => {
@@ -74,7 +87,7 @@ pub(crate) fn is_grpc(status: &Status) -> bool {
 /// Whether the address answers a request of HTTP/1.1 within [`PROBE_TIME_MAX`]. Asked only after an error
 /// that no Capstan server sends.
 pub(crate) async fn answers_http1(address: &ServerAddress) -> bool {
-    if address.unix_path().is_some() {
+    if address.unix_path().is_some() || address.is_tls() {
         return false;
     }
     let authority = address.authority();

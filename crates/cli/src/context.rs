@@ -20,6 +20,7 @@ pub(crate) use command::ContextCommand;
 use file::{Contexts, Saved};
 
 use crate::output::Output;
+use crate::tls::TlsFiles;
 
 /// The address without any other (contract, section 8).
 pub(crate) const ADDRESS: &str = "http://127.0.0.1:4480";
@@ -39,6 +40,8 @@ pub(crate) struct Server {
     pub(crate) caller: Option<String>,
     /// The output format of the context.
     pub(crate) output: Option<Output>,
+    /// The files of TLS of the context.
+    pub(crate) tls: TlsFiles,
     pub(crate) from: Origin,
 }
 
@@ -93,7 +96,13 @@ fn resolve(
     variable: impl Fn(&str) -> Option<String>,
     load: impl FnOnce() -> anyhow::Result<Contexts>,
 ) -> anyhow::Result<Server> {
-    let at = |addr: String, from| Server { addr, caller: None, output: None, from };
+    let at = |addr: String, from| Server {
+        addr,
+        caller: None,
+        output: None,
+        tls: TlsFiles::default(),
+        from,
+    };
     let (name, by) = match (addr, chosen) {
         (Some(_), Some(_)) => bail!("--addr and --context both say the server: give one of them"),
         (Some(addr), None) => return Ok(at(addr.to_owned(), Origin::Option)),
@@ -108,8 +117,8 @@ fn resolve(
     let Some(name) = name.or_else(|| contexts.current.clone()) else {
         return Ok(at(ADDRESS.to_owned(), Origin::Default));
     };
-    let Saved { addr, caller, output } = contexts.get(&name)?.clone();
-    Ok(Server { addr, caller, output, from: Origin::Context { name, by } })
+    let Saved { addr, caller, output, tls } = contexts.get(&name)?.clone();
+    Ok(Server { addr, caller, output, tls, from: Origin::Context { name, by } })
 }
 
 /// The output format of the context that a command uses; `None` if it uses none.

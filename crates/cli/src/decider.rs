@@ -36,7 +36,7 @@ pub(crate) struct DeciderArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "addr")]
     pub(crate) policy: Option<PathBuf>,
 
-    /// Ask the server at this address: http://HOST:PORT or unix:PATH
+    /// Ask the server at this address: http://HOST:PORT, https://HOST:PORT or unix:PATH
     /// [default: that of --context, $CAPSTAN_ADDR, that of `capstan context use`, or http://127.0.0.1:4480]
     #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,

@@ -69,3 +69,6 @@ pub(crate) const APK_USER_BYTES_MAX: usize = 256;
 /// Maximum size of the code of an invite, or of the challenge of a sink, on standard input, in bytes: more than any has, with
 /// white space around it.
 pub(crate) const CODE_BYTES_MAX: usize = 1024;
+
+/// Bytes of a file of TLS. A hundred certificates take 200 KiB.
+pub(crate) const TLS_FILE_BYTES_MAX: u64 = 1 << 20;

@@ -35,6 +35,7 @@ mod serve;
 mod signals;
 mod store;
 mod store_error;
+mod tls;
 mod top;
 mod validation;
 
@@ -98,6 +99,9 @@ struct Cli {
         add = completion::context())]
     context: Option<String>,
 
+    #[command(flatten)]
+    tls: tls::TlsFiles,
+
     /// Print no result: the exit code says it. Errors are printed
     #[arg(long, short, global = true, help_heading = GLOBAL)]
     quiet: bool,
@@ -108,7 +112,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     Init(init::Init),
     Check(check::Check),
     Capabilities(capabilities::ListCapabilities),
@@ -154,6 +158,9 @@ fn main() -> ExitCode {
     }
     if let Some(name) = cli.context.clone() {
         context::choose(name);
+    }
+    if !cli.tls.is_empty() {
+        tls::choose(cli.tls.clone());
     }
     let mut errors = cli.output.map_or(Format::Table, Output::of_errors);
     match run(cli, &matches, &mut errors) {

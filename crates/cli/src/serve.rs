@@ -22,7 +22,7 @@ use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Quotas};
-use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server};
+use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server, TlsOptions};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 use capstan_server::webhooks;
@@ -95,8 +95,11 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "IP:PORT")]
     probes: Option<SocketAddr>,
 
+    #[command(flatten)]
+    tls: TlsArgs,
+
     /// Allow addresses other than loopback without TLS
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tls_cert")]
     insecure_plaintext: bool,
 
     /// Enable gRPC server reflection (always with --demo)
@@ -146,6 +149,31 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     webhooks: WebhookArgs,
+}
+
+/// Files of TLS. They are loaded again when they change.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+struct TlsArgs {
+    /// The certificate, in PEM, followed by those between it and an authority: the TCP addresses of gRPC speak TLS 1.3, and so
+    /// does the HTTP address
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM, which others may not read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Authorities, in PEM: clients must present a certificate of one of them
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    fn options(self) -> Option<TlsOptions> {
+        let (certificate, key) = self.tls_cert.zip(self.tls_key)?;
+        Some(TlsOptions { certificate, key, client_authorities: self.client_ca })
+    }
 }
 
 /// What a store may hold, and how fast it may be changed. Refusals name the quota that is used up.
@@ -336,6 +364,7 @@ impl Serve {
             // In the demo there is nothing to protect, and callers are tried out.
             trust_caller_header: self.insecure_trust_caller_header || is_local_demo,
             document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
+            tls: self.tls.options(),
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),

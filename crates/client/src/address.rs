@@ -8,24 +8,27 @@ use thiserror::Error;
 use tonic::codegen::http::uri::{Authority, Uri};
 use tonic::transport::{Channel, Endpoint};
 
+use crate::error::ConnectError;
 use crate::limits::{CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::tls::TlsOptions;
 
-/// The address of a server to connect to, over HTTP/2 without TLS.
+/// The address of a server to connect to, over HTTP/2.
 ///
 /// Parsed from text with [`FromStr`], in one of these forms:
 ///
-/// - `http://HOST:PORT` or `HOST:PORT`: TCP. HOST is a name, an IPv4 address, or an IPv6 address in
+/// - `http://HOST:PORT` or `HOST:PORT`: TCP without TLS. HOST is a name, an IPv4 address, or an IPv6 address in
 ///   brackets. PORT is required. A single `/` may follow.
+/// - `https://HOST:PORT`: the same with TLS. Nothing is ever sent in plain text instead.
 /// - `unix:PATH`: a Unix domain socket.
 ///
-/// [`Display`](fmt::Display) prints the first or the last form.
+/// [`Display`](fmt::Display) prints the first, the third or the last form.
 ///
 /// ```
 /// use capstan_client::ServerAddress;
 ///
 /// let address: ServerAddress = "localhost:4480".parse()?;
 /// assert_eq!(address.to_string(), "http://localhost:4480");
-/// assert!("https://localhost:4480".parse::<ServerAddress>().is_err());
+/// assert!("https://localhost:4480".parse::<ServerAddress>()?.is_tls());
 /// # Ok::<(), capstan_client::ParseAddressError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -35,13 +38,15 @@ pub struct ServerAddress(Kind);
 enum Kind {
     /// `HOST:PORT`; always a valid [`Authority`].
     Tcp(String),
+    /// The same with TLS.
+    Tls(String),
     /// The path of the socket; never empty.
     Unix(String),
 }
 
 /// The text is not a [`ServerAddress`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` is no address: {advice}http://HOST:PORT or unix:PATH", advice = advice(.0))]
+#[error("`{0}` is no address: {advice}http://HOST:PORT, https://HOST:PORT or unix:PATH", advice = advice(.0))]
 pub struct ParseAddressError(
     /// The text.
     pub String,
@@ -50,20 +55,25 @@ pub struct ParseAddressError(
 /// What is wrong with the scheme of a text that is no address; empty if the scheme is not the problem.
 fn advice(text: &str) -> String {
     match text.split_once("://") {
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => String::new(),
-        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => {
-            "TLS is not supported yet, and nothing is sent in plain text instead. Give ".into()
+        Some((scheme, _)) if is_http(scheme).is_none() => {
+            format!("the scheme `{scheme}` is not supported. Give ")
         }
-        Some((scheme, _)) => format!("the scheme `{scheme}` is not supported. Give "),
-        None => String::new(),
+        _ => String::new(),
     }
 }
 
-/// The text after `http://`, in any case (RFC 3986, section 3.1); the whole text if it has no scheme.
-fn without_scheme(text: &str) -> &str {
-    match text.split_once("://") {
-        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-        _ => text,
+/// Whether a scheme, in any case (RFC 3986, section 3.1), is `https`; `None` if it is neither that nor `http`.
+fn is_http(scheme: &str) -> Option<bool> {
+    [("http", false), ("https", true)]
+        .into_iter()
+        .find_map(|(known, is_tls)| scheme.eq_ignore_ascii_case(known).then_some(is_tls))
+}
+
+/// The text after the scheme, and whether that is `https`; the whole text if it has no scheme.
+fn without_scheme(text: &str) -> (&str, bool) {
+    match text.split_once("://").map(|(scheme, rest)| (is_http(scheme), rest)) {
+        Some((Some(is_tls), rest)) => (rest, is_tls),
+        _ => (text, false),
     }
 }
 
@@ -79,12 +89,12 @@ impl FromStr for ServerAddress {
                 Ok(Self(Kind::Unix(path.into())))
             };
         }
-        let rest = without_scheme(text);
+        let (rest, is_tls) = without_scheme(text);
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let authority: Authority = rest.parse().map_err(|_| invalid())?;
         let has_host = !authority.host().is_empty() && !rest.contains('@');
         if has_host && authority.port_u16().is_some() {
-            Ok(Self(Kind::Tcp(rest.into())))
+            Ok(Self(if is_tls { Kind::Tls(rest.into()) } else { Kind::Tcp(rest.into()) }))
         } else {
             Err(invalid())
         }
@@ -97,30 +107,52 @@ impl ServerAddress {
     #[must_use]
     pub fn authority(&self) -> &str {
         match &self.0 {
-            Kind::Tcp(authority) => authority,
+            Kind::Tcp(authority) | Kind::Tls(authority) => authority,
             Kind::Unix(_) => "localhost",
         }
+    }
+
+    /// Whether the server is asked with TLS.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        matches!(self.0, Kind::Tls(_))
     }
 
     /// The path of the Unix domain socket; `None` for TCP.
     #[must_use]
     pub fn unix_path(&self) -> Option<&Path> {
         match &self.0 {
-            Kind::Tcp(_) => None,
+            Kind::Tcp(_) | Kind::Tls(_) => None,
             Kind::Unix(path) => Some(Path::new(path)),
         }
     }
 
-    /// A tonic endpoint for this address, with tonic's default options.
+    /// A tonic endpoint for this address, with tonic's default options. TLS trusts the authorities of the platform.
     ///
     /// # Errors
     ///
     /// tonic does not accept the address. No text that this type parses is known to cause that.
-    pub fn endpoint(&self) -> Result<Endpoint, ParseAddressError> {
+    pub fn endpoint(&self) -> Result<Endpoint, ConnectError> {
+        self.endpoint_with(&TlsOptions::default())
+    }
+
+    /// As [`Self::endpoint`], with these options of TLS.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::endpoint`]; or options of TLS are given and the address is not `https`, or they are not PEM.
+    pub fn endpoint_with(&self, tls: &TlsOptions) -> Result<Endpoint, ConnectError> {
         let url = self.to_string();
         let endpoint = Endpoint::from_shared(url.clone()).map_err(|_| ParseAddressError(url))?;
+        if !self.is_tls() && !tls.is_default() {
+            return Err(ConnectError::NoTls(self.clone()));
+        }
         Ok(match self.0 {
             Kind::Tcp(_) => endpoint,
+            Kind::Tls(_) => {
+                let refused = |error: tonic::transport::Error| ConnectError::Tls(chain(&error));
+                endpoint.tls_config(tls.config()).map_err(refused)?
+            }
             // tonic would send a name of its own as `:authority`.
             Kind::Unix(_) => endpoint.origin(Uri::from_static("http://localhost")),
         })
@@ -131,15 +163,19 @@ impl fmt::Display for ServerAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
             Kind::Tcp(authority) => write!(f, "http://{authority}"),
+            Kind::Tls(authority) => write!(f, "https://{authority}"),
             Kind::Unix(path) => write!(f, "unix:{path}"),
         }
     }
 }
 
 /// The endpoint of the client's own connections, with its timeouts and keepalive.
-pub(crate) fn client_endpoint(address: &ServerAddress) -> Result<Endpoint, ParseAddressError> {
+pub(crate) fn client_endpoint(
+    address: &ServerAddress,
+    tls: &TlsOptions,
+) -> Result<Endpoint, ConnectError> {
     Ok(address
-        .endpoint()?
+        .endpoint_with(tls)?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -180,12 +216,17 @@ mod tests {
             ("127.0.0.1:4480", "http://127.0.0.1:4480", "127.0.0.1:4480"),
             ("HTTP://localhost:1", "http://localhost:1", "localhost:1"),
             ("localhost:1", "http://localhost:1", "localhost:1"),
+            ("https://capstan.example:1", "https://capstan.example:1", "capstan.example:1"),
+            ("HttpS://[::1]:4480/", "https://[::1]:4480", "[::1]:4480"),
             ("unix:/run/c.sock", "unix:/run/c.sock", "localhost"),
             ("unix:c.sock", "unix:c.sock", "localhost"),
         ] {
             let address: ServerAddress = text.parse().unwrap();
             assert_eq!((&*address.to_string(), address.authority()), (printed, authority));
-            assert!(client_endpoint(&address).is_ok(), "{text}");
+            assert!(client_endpoint(&address, &TlsOptions::default()).is_ok(), "{text}");
+            assert_eq!(address.is_tls(), printed.starts_with("https:"));
+            let named = TlsOptions { server_name: Some("x".into()), ..TlsOptions::default() };
+            assert_eq!(address.endpoint_with(&named).is_ok(), address.is_tls(), "{text}");
             let path = text.strip_prefix("unix:").map(Path::new);
             assert_eq!(address.unix_path(), path, "{text}");
         }
@@ -196,8 +237,8 @@ mod tests {
         for text in [
             "",
             "unix:",
-            "https://a:1",
-            "HTTPS://a:1",
+            "https://a",
+            "HTTPS://",
             "grpc://a:1",
             "https://unix:a",
             "://a:1",
@@ -216,10 +257,10 @@ mod tests {
         ] {
             let error = text.parse::<ServerAddress>().unwrap_err();
             assert_eq!(error, ParseAddressError(text.into()));
-            assert!(error.to_string().ends_with("http://HOST:PORT or unix:PATH"), "{error}");
+            let forms = "http://HOST:PORT, https://HOST:PORT or unix:PATH";
+            assert!(error.to_string().ends_with(forms), "{error}");
         }
         let error = |text: &str| text.parse::<ServerAddress>().unwrap_err().to_string();
-        assert!(error("HttpS://a:1").contains("TLS is not supported"), "{}", error("HttpS://a:1"));
         assert!(error("ftp://a:1").contains("the scheme `ftp` is not supported"));
     }
 }

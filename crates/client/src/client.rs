@@ -11,6 +11,7 @@ use crate::check_future::CheckFuture;
 use crate::error::{ConnectError, Error};
 use crate::limits::Options;
 use crate::shared::{CloseOnDrop, Shared};
+use crate::tls::TlsOptions;
 use crate::{session, unary};
 
 /// A client of a Capstan server.
@@ -33,8 +34,8 @@ impl Drop for Tasks {
 }
 
 impl Client {
-    /// A client with default [`Options`] of the server at this address: `http://HOST:PORT`, `HOST:PORT` or
-    /// `unix:PATH` (see [`ServerAddress`]).
+    /// A client with default [`Options`] of the server at this address: `http://HOST:PORT`, `https://HOST:PORT`,
+    /// `HOST:PORT` or `unix:PATH` (see [`ServerAddress`]).
     ///
     /// It connects in the background and reconnects after failures. An unreachable server is not an error
     /// here; calls wait for it until their deadline.
@@ -52,7 +53,20 @@ impl Client {
     ///
     /// As [`Client::connect`].
     pub fn connect_with(address: &str, options: Options) -> Result<Self, ConnectError> {
-        let endpoint = client_endpoint(&address.parse::<ServerAddress>()?)?;
+        Self::connect_tls(address, options, &TlsOptions::default())
+    }
+
+    /// As [`Client::connect_with`], with these options of TLS.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect`]; or options of TLS are given and the address is not `https`, or they are not PEM.
+    pub fn connect_tls(
+        address: &str,
+        options: Options,
+        tls: &TlsOptions,
+    ) -> Result<Self, ConnectError> {
+        let endpoint = client_endpoint(&address.parse::<ServerAddress>()?, tls)?;
         let _runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let options = options.clamped();
         let shared = Arc::new(Shared::new(options));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tonic::Code;
 
-use crate::address::ParseAddressError;
+use crate::address::{ParseAddressError, ServerAddress};
 
 /// A client could not be created.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -13,6 +13,12 @@ pub enum ConnectError {
     /// The text is not an address.
     #[error(transparent)]
     Address(#[from] ParseAddressError),
+    /// Options of TLS are given, and the address is not `https`.
+    #[error("{0} has no TLS: options of TLS are for https://HOST:PORT")]
+    NoTls(ServerAddress),
+    /// Options of TLS cannot be used: what is wrong.
+    #[error("TLS: {0}")]
+    Tls(String),
     /// Not called inside a tokio runtime, which the client needs for its background tasks.
     #[error("no tokio runtime here: a client is made inside one")]
     NoRuntime,

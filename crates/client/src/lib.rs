@@ -53,6 +53,7 @@ mod queue;
 mod session;
 mod shared;
 mod sync;
+mod tls;
 mod unary;
 mod wire;
 
@@ -63,4 +64,5 @@ pub use client::Client;
 pub use error::{ConnectError, Error, Refusal};
 pub use limits::Options;
 pub use properties::{Properties, Value};
+pub use tls::TlsOptions;
 pub use tonic::Code;

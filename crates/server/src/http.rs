@@ -7,8 +7,10 @@
 mod authzen;
 mod connections;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -16,17 +18,18 @@ use axum::{Router, body::Body, extract::State, routing::get};
 use capstan_events::PublicUrl;
 use prometheus_client::registry::Registry;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::RequestError;
-use crate::limits::HEALTH_BYTES_MAX;
+use crate::limits::{HEALTH_BYTES_MAX, PROBE_METRICS_SHARED};
 use crate::methods::{Probe, Rpc};
 use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::foreign;
 
 pub(crate) use authzen::AuthZen;
-pub(crate) use connections::{Protocols, serve};
+pub(crate) use connections::{Protocols, Security, serve};
 
 const ONLY_HEALTH: &str = "the calls of this address: it is for probes, and of gRPC it answers health only (see --listen)";
 
@@ -52,7 +55,9 @@ pub(crate) fn router(
         Some(jwks) => Router::new().route("/.well-known/jwks.json", get(async || jwks_of(jwks))),
         None => Router::new(),
     };
-    keys.merge(reports(phase, metrics)).merge(authzen::router(authzen, url)).fallback(other)
+    keys.merge(reports(phase, metrics, Duration::ZERO))
+        .merge(authzen::router(authzen, url))
+        .fallback(other)
 }
 
 /// The routes of the port for probes.
@@ -62,15 +67,16 @@ pub(crate) fn probes(
     health: HealthServer<impl Health>,
 ) -> Router {
     let health = health.max_decoding_message_size(HEALTH_BYTES_MAX);
-    reports(phase, metrics)
+    reports(phase, metrics, PROBE_METRICS_SHARED)
         .route_service("/grpc.health.v1.Health/{method}", health)
         .fallback(no_probe)
 }
 
-fn reports(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>) -> Router {
+fn reports(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>, shared: Duration) -> Router {
+    let scrapes = Scrapes { registry: metrics::registry(metrics), shared, last: Mutex::default() };
     Router::new()
         .route("/metrics", get(scrape))
-        .with_state(Arc::new(metrics::registry(metrics)))
+        .with_state(Arc::new(scrapes))
         // Liveness means that the runtime still runs tasks. It does not depend on the policy.
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
@@ -121,12 +127,36 @@ async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'st
     }
 }
 
-async fn scrape(State(registry): State<Arc<Registry>>, headers: HeaderMap) -> impl IntoResponse {
+/// The metrics, and the last answer with them. An answer that is not read is held for as long as its connection lasts, so that
+/// peers which read nothing would make the server hold one for each of their requests.
+struct Scrapes {
+    registry: Registry,
+    /// How long an answer is given to others, too.
+    shared: Duration,
+    last: Mutex<Option<(Instant, Format, Bytes)>>,
+}
+
+impl Scrapes {
+    fn get(&self, format: Format) -> Result<Bytes, std::fmt::Error> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, of, text)) = &*last
+            && *of == format
+            && at.elapsed() < self.shared
+        {
+            return Ok(text.clone());
+        }
+        let text = Bytes::from(metrics::scrape(&self.registry, format)?);
+        *last = Some((Instant::now(), format, text.clone()));
+        Ok(text)
+    }
+}
+
+async fn scrape(State(scrapes): State<Arc<Scrapes>>, headers: HeaderMap) -> impl IntoResponse {
     let accept = headers.get_all(ACCEPT).iter().filter_map(|one| one.to_str().ok());
     let format = Format::accepted(&accept.collect::<Vec<_>>().join(","));
     // Writing to a string does not fail. Should it fail, an empty response would look like a server
     // without calls.
-    match metrics::scrape(&registry, format) {
+    match scrapes.get(format) {
         Ok(text) => Ok(([(CONTENT_TYPE, format.content_type()), (VARY, "accept")], text)),
         Err(_) => Err(StatusCode::INTERNAL_SERVER_ERROR),
     }

@@ -218,6 +218,15 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// connections that end meanwhile.
 pub const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 
+// === TLS ===
+
+/// Time between two looks whether a file of TLS has changed. One that has is loaded when it has rested for as long.
+pub const TLS_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a file of TLS. A hundred certificates take 200 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of answers that a connection holds encrypted, until its peer reads them: one record of TLS.
+pub const TLS_BUFFER_MAX: usize = 16 << 10;
+
 // === Drain ===
 
 /// Time from the stop signal to the end of the drain; then open connections are cut off. The final
@@ -241,7 +250,10 @@ pub const HTTP_HEAD_MAX: Duration = Duration::from_secs(5);
 /// wait for the next request together.
 pub const HTTP_IDLE_MAX: Duration = Duration::from_secs(30);
 /// Open streams of an HTTP/2 connection to the address for probes. A prober has one.
-pub const PROBE_STREAMS_MAX: u32 = 16;
+pub const PROBE_STREAMS_MAX: u32 = 4;
+/// Time for which an answer with the metrics at that address is given to others, too. Peers that do not read theirs then hold ten of
+/// them a second, of 45 KB each, and not one for each request.
+pub const PROBE_METRICS_SHARED: Duration = Duration::from_millis(100);
 /// Bytes that a stream of such a connection may send before they are read: a few requests of health, each of at
 /// most [`HEALTH_BYTES_MAX`].
 pub const PROBE_STREAM_WINDOW: u32 = 16 << 10;

@@ -18,7 +18,7 @@ mod services;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::anyhow;
+use anyhow::{Context as _, anyhow};
 use futures_util::future::OptionFuture;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -31,6 +31,7 @@ use crate::limits::DRAIN_MAX;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::traces::Traces;
+use crate::transport::tls::Tls;
 use crate::transport::workers::Workers;
 use crate::webhooks::Webhooks;
 use listeners::Listeners;
@@ -39,6 +40,7 @@ use services::Shared;
 
 pub use crate::grpc::page::PageKey;
 pub use crate::transport::listen::Address;
+pub use crate::transport::tls::Options as TlsOptions;
 pub use crate::transport::workers::Runtime;
 pub use config::{Config, Feed};
 
@@ -52,6 +54,7 @@ pub struct Server {
     traces: Option<Traces>,
     page_key: PageKey,
     webhooks: Option<Webhooks>,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -60,9 +63,10 @@ impl Server {
     /// # Errors
     ///
     /// The configuration is invalid, an address is in use, the file of the decision log cannot be
-    /// opened, the endpoint of traces is malformed, or the system provides no random numbers.
+    /// opened, the endpoint of traces is malformed, a file of TLS is wrong, or the system provides no random numbers.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.check()?;
+        let tls = config.tls.clone().map(Tls::open).transpose().context("TLS")?;
         let listeners = Listeners::bind(&config).await?;
         let metrics = Arc::new(Metrics::default());
         let open = |target| DecisionLog::open(target, &config.limits, config.clock, &metrics);
@@ -70,7 +74,7 @@ impl Server {
         let traces = config.traces.as_ref().map(Traces::open).transpose()?;
         let page_key = config.page_key.clone().map_or_else(PageKey::random, Ok)?;
         let webhooks = config.webhooks.as_ref().map(Webhooks::open).transpose()?;
-        Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks })
+        Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks, tls })
     }
 
     /// The bound gRPC addresses, with the ports that the system chose.
@@ -116,7 +120,7 @@ impl Server {
         (reload, wakes): (Reload, mpsc::Receiver<Wake>),
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
-        let Self { config, listeners, metrics, log, traces, page_key, webhooks } = self;
+        let Self { config, listeners, metrics, log, traces, page_key, webhooks, tls } = self;
         let health = tonic_health::server::HealthReporter::new();
         let health_service = health::service(&health);
         let mut readiness = Readiness::new(health).await;
@@ -133,11 +137,16 @@ impl Server {
             config.runtime,
             calls,
             (&config.limits, &metrics, config.give_back),
+            tls.as_ref(),
             &cut,
             &tasks,
         )?;
         let http = (readiness.phase(), &metrics, &shared);
-        listeners.serve(&workers, http, health_service, &config, (&cut, &tasks))?;
+        listeners.serve(&workers, http, health_service, (&config, tls.as_ref()), (&cut, &tasks))?;
+        if let Some(tls) = tls {
+            let (following, cut) = (tls.follow(Arc::clone(&metrics)), cut.clone());
+            tasks.spawn(async move { cut.run_until_cancelled(following).await });
+        }
         tasks.close();
         tokio::pin!(stop);
         let mut documents = shared.documents(&config, queue);

@@ -4,13 +4,14 @@
 //! listen: bind ─▶ workers: accept, limit, dispatch ─▶ connection: a socket in its worker
 //!                    └─ peers, seats: who is connected    └▶ http2: streams become calls
 //!                                                            └─ budget: bytes held for peers
+//! tls: certificates from files, for the handshakes of both ports
 //! http: the listener of the HTTP port, with its own limits
 //! foreign: what clients of other protocols are told
 //! ```
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, then `http`.
+//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, `tls`, then `http`.
 
 pub(crate) mod budget;
 pub(crate) mod connection;
@@ -20,4 +21,5 @@ pub(crate) mod http2;
 pub(crate) mod listen;
 pub(crate) mod peers;
 pub(crate) mod seats;
+pub(crate) mod tls;
 pub(crate) mod workers;

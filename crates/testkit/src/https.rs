@@ -42,6 +42,12 @@ impl Authority {
         self.0.pem()
     }
 
+    /// The same in DER.
+    #[must_use]
+    pub fn der(&self) -> rustls::pki_types::CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
     /// A certificate and its key.
     ///
     /// # Panics

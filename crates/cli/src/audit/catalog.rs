@@ -42,7 +42,7 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         policy: Option<PathBuf>,
 
-        /// The catalog of the server at this address, as far as its roles give it: http://HOST:PORT or unix:PATH
+        /// The catalog of the server at this address, as far as its roles give it: http://HOST:PORT, https://HOST:PORT or unix:PATH
         #[arg(long, value_name = "URL", conflicts_with = "policy")]
         addr: Option<String>,
 

@@ -31,7 +31,7 @@ use capstan_server::limits::CONNECTION_STREAMS_MAX;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
     /// Measure the server at this address, http://HOST:PORT or unix:PATH, instead of starting one
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = without_tls)]
     addr: Option<ServerAddress>,
 
     /// The process id of that server, to measure its CPU time; known without this on a Unix socket
@@ -277,4 +277,15 @@ impl Run {
         let svg = plot::svg(&title, &curves)?;
         fs::write(path, svg).with_context(|| format!("cannot write {}", path.display()))
     }
+}
+
+/// # Errors
+///
+/// No address, or one with TLS.
+fn without_tls(text: &str) -> Result<ServerAddress, String> {
+    let address: ServerAddress = text.parse().map_err(|error| format!("{error}"))?;
+    if address.is_tls() {
+        return Err("the load generator has no TLS: measure an address without".into());
+    }
+    Ok(address)
 }

@@ -1,5 +1,6 @@
 //! `capstan context`: adds, chooses, shows and removes contexts.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::bail;
@@ -9,6 +10,7 @@ use super::file::{Contexts, Saved};
 use super::{Choice, Origin, server};
 use crate::completion;
 use crate::output::{self, Format, Output};
+use crate::tls::{self, TlsFiles};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -43,13 +45,14 @@ enum Command {
         saved_context: String,
     },
 
-    /// Saves a context, or replaces the one of the same name. With --output, its commands write that format
+    /// Saves a context, or replaces the one of the same name. With --output, its commands write that format; with --ca, --cert,
+    /// --key and --server-name, they ask with these files
     Add {
         /// A name: 1 to 64 of A-Z a-z 0-9 - . _
         #[arg(value_name = "NAME")]
         name: String,
 
-        /// The address of the server: http://HOST:PORT or unix:PATH
+        /// The address of the server: http://HOST:PORT, https://HOST:PORT or unix:PATH
         #[arg(long = "addr", id = "server", value_name = "URL")]
         addr: String,
 
@@ -83,6 +86,13 @@ struct Row<'c> {
     saved: &'c Saved,
 }
 
+/// The files as they are found from every folder.
+fn absolute(files: TlsFiles) -> anyhow::Result<TlsFiles> {
+    let of = |file: Option<PathBuf>| file.map(std::path::absolute).transpose();
+    let TlsFiles { ca, cert, key, server_name } = files;
+    Ok(TlsFiles { ca: of(ca)?, cert: of(cert)?, key: of(key)?, server_name })
+}
+
 /// What `capstan context show` prints.
 #[derive(Debug, Serialize)]
 struct Shown {
@@ -93,6 +103,8 @@ struct Shown {
     caller: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output: Option<Output>,
+    #[serde(skip_serializing_if = "TlsFiles::is_empty")]
+    tls: TlsFiles,
     /// What says the server.
     from: String,
 }
@@ -101,7 +113,7 @@ impl ContextCommand {
     /// `output` is `--output`, if it is given.
     pub(crate) fn run(self, output: Option<Output>) -> anyhow::Result<ExitCode> {
         if let Command::Add { name, addr, caller } = self.command {
-            let saved = Saved { addr, caller, output };
+            let saved = Saved { addr, caller, output, tls: absolute(tls::chosen())? };
             let replaced = Contexts::change(|contexts| contexts.add(&name, saved))?;
             let done = if replaced { "replaced" } else { "added" };
             output::note(format!("{done} context {name}; use it: capstan context use {name}"))?;
@@ -172,7 +184,8 @@ fn show(format: Format) -> anyhow::Result<()> {
         }
     };
     let (addr, caller, output) = (server.addr, server.caller, server.output);
-    let shown = Shown { context, addr, caller, output, from: from.into() };
+    let tls = tls::chosen().or(server.tls);
+    let shown = Shown { context, addr, caller, output, tls, from: from.into() };
     match format {
         Format::Json => output::json(&shown),
         Format::Table => {
@@ -182,6 +195,9 @@ fn show(format: Format) -> anyhow::Result<()> {
             table.add_row(["address", &shown.addr]);
             table.add_row(["as", shown.caller.as_deref().unwrap_or("nobody")]);
             table.add_row(["output", shown.output.map_or("table", Output::word)]);
+            for (option, value) in shown.tls.given() {
+                table.add_row([option, &value]);
+            }
             table.add_row(["said by", &shown.from]);
             output::line(table)
         }

@@ -10,6 +10,10 @@
 //! addr = "http://127.0.0.1:4480"
 //! as = "alice"
 //! output = "json"
+//!
+//! [contexts.far]
+//! addr = "https://capstan.example.com:4480"
+//! tls = { ca = "/etc/capstan/ca.pem" }
 //! ```
 //!
 //! It is 0600 in a folder that is 0700, and is replaced whole: a reader sees the file before a change or after it.
@@ -27,6 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{CONTEXT_NAME_MAX, CONTEXTS_BYTES_MAX};
 use crate::output::Output;
+use crate::tls::TlsFiles;
 
 /// All saved contexts.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +56,9 @@ pub(crate) struct Saved {
     /// The output format without `--output`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) output: Option<Output>,
+    /// The files of TLS, for an https address. Absolute, so that they are found from every folder.
+    #[serde(default, skip_serializing_if = "TlsFiles::is_empty")]
+    pub(crate) tls: TlsFiles,
 }
 
 /// Where the contexts are: `$XDG_CONFIG_HOME/capstan/contexts.toml`, or in `~/.config`. `None` without a home folder.
@@ -238,7 +246,7 @@ mod tests {
     use super::*;
 
     fn saved(addr: &str) -> Saved {
-        Saved { addr: addr.into(), caller: None, output: None }
+        Saved { addr: addr.into(), caller: None, output: None, tls: TlsFiles::default() }
     }
 
     fn folder(name: &str) -> PathBuf {
@@ -257,6 +265,7 @@ mod tests {
             addr: "unix:/run/x".into(),
             caller: Some("acme/ci".into()),
             output: Some(Output::Json),
+            tls: TlsFiles { ca: Some("/ca.pem".into()), ..TlsFiles::default() },
         };
         Contexts::change_in(&path, |contexts| {
             contexts.add("prod", full.clone())?;

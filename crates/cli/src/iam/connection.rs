@@ -14,7 +14,7 @@ use tonic_types::StatusExt as _;
 
 use super::refusal::Refusal;
 use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
-use crate::{channel, completion, context, output};
+use crate::{channel, completion, context, output, tls};
 
 /// The metadata key of the caller's identity (contract, section 6).
 const CALLER_KEY: &str = "x-capstan-caller";
@@ -27,7 +27,7 @@ const SERVER: &str = "Server";
 /// The options that say which server is asked, and as whom.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ServerArgs {
-    /// Ask the server at this address: http://HOST:PORT or unix:PATH
+    /// Ask the server at this address: http://HOST:PORT, https://HOST:PORT or unix:PATH
     /// [default: that of --context, $CAPSTAN_ADDR, that of `capstan context use`, or http://127.0.0.1:4480]
     #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(crate) addr: Option<String>,
@@ -145,7 +145,8 @@ impl ServerArgs {
         let identity = self.caller.clone().or(server.caller);
         let caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
-        let channel = channel::connect(&address, call_timeout).await?;
+        let files = tls::chosen().or(server.tls);
+        let channel = channel::connect(&address, &files, call_timeout).await?;
         Ok(Connection { channel, caller, address })
     }
 }

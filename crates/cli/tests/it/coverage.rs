@@ -161,6 +161,7 @@ fn every_limit_is_named_by_a_test() {
         "tests/it/kubernetes",
         "tests/it/manage",
         "tests/it/store",
+        "tests/it/tls",
         "tests/it/transport",
     ];
     let tests = folders.map(text_of).concat() + &unit_tests_of_the_server();

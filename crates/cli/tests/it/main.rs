@@ -45,6 +45,7 @@ mod routes;
 mod rpc;
 mod shapes;
 mod store;
+mod tls;
 mod top;
 mod traces;
 mod transport;

@@ -2,6 +2,7 @@
 
     kubernetes.py render CHART VALUES...    lints each, renders each; JSON: {NAME: {"text": ..., "objects": [...]}}
     kubernetes.py refuse CHART VALUES       one line for each wrong value: what Helm says of it
+    kubernetes.py odd CHART VALUES          renders values that surprise YAML; how many
     kubernetes.py read MANIFEST             JSON: the objects
     kubernetes.py yaml FILE                 JSON of a file that is no manifest
     kubernetes.py publish CHART VALUES HOST FOLDER    pushes the chart to a registry, pulls it, renders what was pulled
@@ -20,6 +21,52 @@ import yaml
 VERSIONS = ["1.29", "1.37"]
 # Of the Prometheus operator, whose schemas are not those of Kubernetes.
 FOREIGN = {"PodMonitor", "PrometheusRule"}
+
+
+# What surprises YAML, and must come out as it went in.
+ODD = [
+    {"fullnameOverride": "a" * 70},
+    {"fullnameOverride": "a" * 50 + "---b"},
+    {"nameOverride": "123"},
+    {"nameOverride": "yes"},
+    {"policy": {"document": "  version: 1\n  groups: []\n"}},
+    {"policy": {"document": "version: 1 #\rimmutable: true\rbinaryData: {a: b}\r"}},
+    {"policy": {"document": "version: 1 #\u2028immutable: true\n"}},
+    {"policy": {"document": "a: {{ .Values }}\n\tb"}},
+    {"policy": {"key": "true"}},
+    {"policy": {"key": "123"}},
+    {"policy": {"document": "", "existingConfigMap": "123"}},
+    {"serviceAccount": {"name": "true"}},
+    {"priorityClassName": "1"},
+    {"replicaCount": 1000000, "terminationGracePeriodSeconds": 1000000},
+    {"podLabels": {"app.kubernetes.io/name": "x", "b": "yes"}},
+    {"networkPolicy": {"clients": [], "monitoring": []}},
+    {"networkPolicy": {"enabled": False}},
+    {"otlpEndpoint": "http://otel.observability:4317"},
+    {"listenAddress": "[::]"},
+    {"replicaCount": 1},
+]
+
+
+def odd(path, good):
+    good = values_of(good)
+    with helm_python.Chart.load(path) as chart:
+        for more in ODD:
+            values = merged(copy.deepcopy(good), copy.deepcopy(more))
+            for release in ["capstan", "123", "r" * 53]:
+                files = chart.render(values, name=release, namespace="123")
+                text = "---\n".join(text for name, text in files.items() if not name.endswith("NOTES.txt"))
+                objects = {it["kind"]: it for it in objects_of(text)}
+                pod = objects["Deployment"]["spec"]["template"]
+                for key, value in objects["Deployment"]["spec"]["selector"]["matchLabels"].items():
+                    assert pod["metadata"]["labels"][key] == value, more
+                name = objects["Service"]["metadata"]["name"]
+                assert len(name) <= 52 and not name.endswith("-"), name
+                if "document" in more.get("policy", {}) and more["policy"]["document"]:
+                    found = objects["ConfigMap"]
+                    assert found["data"] == {"policy.yaml": more["policy"]["document"]}, found
+                    assert set(found) == {"apiVersion", "kind", "metadata", "data"}, found
+    print(len(ODD))
 
 
 def values_of(path):
@@ -76,7 +123,18 @@ WRONG = [
     ("a number as text", {"replicaCount": "3"}),
     ("no pod", {"replicaCount": 0}),
     ("a tag as digest", {"image": {"digest": "latest"}}),
-    ("http to receivers", {"store": {"publicUrl": "http://capstan.example.com"}}),
+    ("http to receivers", {"publicUrl": "http://capstan.example.com"}),
+    ("a URL for nothing", {"publicUrl": "https://capstan.example.com"}),
+    ("values of a store without a store", {"store": {"owner": "alice"}}),
+    ("plain text beside TLS", {"tls": {"secretName": "capstan-tls"}}),
+    ("no address outside", {"service": {"headless": True, "type": "LoadBalancer"}}),
+    ("a budget that keeps every node", {"podDisruptionBudget": {"minAvailable": 2}}),
+    ("a budget below nothing", {"podDisruptionBudget": {"minAvailable": -1}}),
+    ("an argument that the chart gives", {"extraArgs": ["--workers=4"]}),
+    ("a name that is none", {"fullnameOverride": "my.pdp"}),
+    ("a name with a field", {"priorityClassName": "x\n  hostNetwork: true"}),
+    ("a key that is none", {"policy": {"key": ".."}}),
+    ("blanks as a policy", {"policy": {"document": " \n"}}),
     ("too little time to drain", {"terminationGracePeriodSeconds": 5}),
 ]
 
@@ -130,6 +188,8 @@ if __name__ == "__main__":
         render(first, rest)
     elif verb == "refuse":
         refuse(first, *rest)
+    elif verb == "odd":
+        odd(first, *rest)
     elif verb == "read":
         print(json.dumps(objects_of(pathlib.Path(first).read_text())))
     elif verb == "yaml":

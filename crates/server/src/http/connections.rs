@@ -4,6 +4,7 @@
 //! what a connection holds.
 
 use std::pin::pin;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -16,14 +17,17 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_rustls::server::TlsStream;
+use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
 use crate::limits::{
     HTTP_DRAIN_MAX, Limits, PROBE_CONNECTION_WINDOW, PROBE_HEADER_LIST_MAX, PROBE_STREAM_WINDOW,
     PROBE_STREAMS_MAX,
 };
-use crate::transport::http::LimitedListener;
+use crate::telemetry::metrics::Metrics;
+use crate::transport::http::{LimitedListener, LimitedStream};
+use crate::transport::tls::{self, Tls};
 
 /// What the connections of an address speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,39 @@ pub(crate) enum Protocols {
     /// HTTP/1.1, or HTTP/2 from the first byte on.
     Http1AndHttp2,
 }
+
+/// How the connections of an address are secured.
+#[derive(Clone, Debug)]
+pub(crate) enum Security {
+    Plain,
+    Tls(Tls, Arc<Metrics>),
+    /// Whichever the client begins with: for an address of this machine.
+    Either(Tls, Arc<Metrics>),
+}
+
+type Stream = Either<LimitedStream, Box<TlsStream<LimitedStream>>>;
+
+impl Security {
+    /// `None` if there is no handshake. The deadlines of the stream hold for it.
+    async fn open(&self, stream: LimitedStream) -> Option<Stream> {
+        let (tls, metrics) = match self {
+            Self::Plain => return Some(Either::Left(stream)),
+            Self::Tls(tls, metrics) => (tls, metrics),
+            Self::Either(tls, metrics) => match stream.first().await? {
+                TLS_HANDSHAKE => (tls, metrics),
+                _ => return Some(Either::Left(stream)),
+            },
+        };
+        let made = tls.http().accept(stream).await;
+        metrics.handshake(made.is_ok());
+        let mut stream = made.ok()?;
+        tls::bound(&mut stream);
+        Some(Either::Right(Box::new(stream)))
+    }
+}
+
+/// The first byte of a handshake of TLS (RFC 8446, section 5.1). No request of HTTP begins with it.
+const TLS_HANDSHAKE: u8 = 22;
 
 impl Protocols {
     fn builder(self) -> Builder<TokioExecutor> {
@@ -59,6 +96,7 @@ pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
     protocols: Protocols,
+    security: Security,
     limits: Limits,
     stop: CancellationToken,
 ) {
@@ -77,10 +115,15 @@ pub(crate) async fn serve(
             request.extensions_mut().insert(ConnectInfo(client));
             router.clone().oneshot(request.map(Body::new))
         });
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
-        let (connection, end) = (graceful.watch(connection), end.clone());
-        // Its errors are those of its peer.
-        connections.spawn(async move { end.run_until_cancelled(connection).await });
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        let (security, end) = (security.clone(), end.clone());
+        let serving = async move {
+            let Some(stream) = security.open(stream).await else { return };
+            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            // Its errors are those of its peer.
+            let _ = watcher.watch(connection.into_owned()).await;
+        };
+        connections.spawn(async move { end.run_until_cancelled(serving).await });
     }
     let _ = timeout(HTTP_DRAIN_MAX, graceful.shutdown()).await;
 }

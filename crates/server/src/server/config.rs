@@ -15,6 +15,7 @@ use crate::limits::{Limits, MESSAGE_BYTES_MAX};
 use crate::telemetry::decision_log::Target;
 use crate::telemetry::traces::Export;
 use crate::transport::listen::Address;
+use crate::transport::tls;
 use crate::transport::workers::Runtime;
 use crate::webhooks;
 
@@ -49,6 +50,9 @@ pub struct Config {
     pub http: Option<SocketAddr>,
     /// The address for probes, `None` for none: health, `/livez`, `/readyz` and `/metrics`, without TLS on any interface.
     pub probes: Option<SocketAddr>,
+    /// The files of TLS, which every TCP address of gRPC then speaks, and the HTTP address, too. On an address of this machine
+    /// HTTP stays possible without. `None` for no TLS.
+    pub tls: Option<tls::Options>,
     /// Whether addresses other than loopback may be served without TLS. The address for probes always may.
     pub insecure_plaintext: bool,
     /// Whether gRPC reflection is served.
@@ -95,6 +99,7 @@ impl Config {
             open_reads: false,
             http: None,
             probes: None,
+            tls: None,
             insecure_plaintext: false,
             reflection: false,
             drain_delay: Duration::ZERO,
@@ -135,10 +140,16 @@ impl Config {
         }
         if let Some(open) = tcp.chain(&self.http).find(|address| !address.ip().is_loopback())
             && !self.insecure_plaintext
+            && self.tls.is_none()
         {
             bail!(
                 "{open} can be reached by other machines, and would be served in plain text: \
-                 listen on 127.0.0.1, or give --insecure-plaintext to accept that"
+                 listen on 127.0.0.1, give --tls-cert and --tls-key, or give --insecure-plaintext to accept that"
+            );
+        }
+        if self.tls.is_some() && self.insecure_plaintext {
+            bail!(
+                "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext"
             );
         }
         if !self.clock.is_plausible() {

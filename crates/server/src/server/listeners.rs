@@ -11,9 +11,10 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use super::Config;
 use super::services::Shared;
-use crate::http::{self, Phase, Protocols};
+use crate::http::{self, Phase, Protocols, Security};
 use crate::telemetry::metrics::Metrics;
 use crate::transport::listen::{Address, Listener};
+use crate::transport::tls::Tls;
 use crate::transport::workers::Workers;
 
 /// Bound addresses.
@@ -71,7 +72,7 @@ impl Listeners {
         workers: &Workers,
         (phase, metrics, shared): (watch::Receiver<Phase>, &Arc<Metrics>, &Shared),
         health: HealthServer<impl Health>,
-        config: &Config,
+        (config, tls): (&Config, Option<&Tls>),
         (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
         for listener in self.grpc.into_iter().chain(self.management) {
@@ -83,14 +84,21 @@ impl Listeners {
             tracing::info!(address = %listener.local_addr()?, "listening for probes");
             let router = http::probes(phase.clone(), metrics, health);
             let both = Protocols::Http1AndHttp2;
-            tasks.spawn(http::serve(listener, router, both, config.limits, stop.clone()));
+            let (limits, stop) = (config.limits, stop.clone());
+            tasks.spawn(http::serve(listener, router, both, Security::Plain, limits, stop));
         }
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
             let router = http::router(phase, metrics, shared.jwks(), authzen);
-            let http1 = Protocols::Http1;
-            tasks.spawn(http::serve(listener, router, http1, config.limits, stop.clone()));
+            let is_local = listener.local_addr()?.ip().is_loopback();
+            let security = match tls {
+                None => Security::Plain,
+                Some(tls) if is_local => Security::Either(tls.clone(), Arc::clone(metrics)),
+                Some(tls) => Security::Tls(tls.clone(), Arc::clone(metrics)),
+            };
+            let (http1, limits, stop) = (Protocols::Http1, config.limits, stop.clone());
+            tasks.spawn(http::serve(listener, router, http1, security, limits, stop));
         }
         Ok(())
     }

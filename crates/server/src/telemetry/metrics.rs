@@ -6,11 +6,12 @@
 
 mod events;
 mod text;
+mod tls;
 mod writes;
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use crate::methods::Rpc;
 
 pub(crate) use events::EventOutcome;
 pub use text::Format;
+use tls::TlsCounts;
 pub(crate) use writes::WriteOutcome;
 
 /// Upper bounds of the latency buckets, in nanoseconds. A decision takes microseconds, and the
@@ -158,6 +160,9 @@ pub struct Metrics {
     loads_rejected: AtomicU64,
     routes_applied: AtomicU64,
     routes_rejected: AtomicU64,
+    /// Whether the last load was rejected: of the policy, the routes, the certificates.
+    stale: [AtomicBool; 3],
+    tls: TlsCounts,
     load_nanos: AtomicU64,
     /// Time of the last applied load of the policy, in seconds since 1970; 0 if none.
     applied_at: AtomicU64,
@@ -296,6 +301,7 @@ impl Metrics {
             LoadOutcome::Rejected => &self.routes_rejected,
         };
         count.fetch_add(1, Relaxed);
+        self.stale[1].store(outcome == LoadOutcome::Rejected, Relaxed);
     }
 
     /// Counts a load of the policy. `at` is when it ended and `took` how long it took. `served` is
@@ -312,6 +318,7 @@ impl Metrics {
             LoadOutcome::Rejected => (&self.loads_rejected, &self.rejected_at),
         };
         count.fetch_add(1, Relaxed);
+        self.stale[0].store(outcome == LoadOutcome::Rejected, Relaxed);
         last.store(at.seconds().try_into().unwrap_or_default(), Relaxed);
         self.load_nanos.store(nanos(took), Relaxed);
         if let Some(snapshot) = served {
@@ -491,6 +498,16 @@ impl Metrics {
             encoder.encode_descriptor("route_loads", help, None, MetricType::Counter)?;
         count(&mut family, [("outcome", "applied")], self.routes_applied.load(Relaxed))?;
         count(&mut family, [("outcome", "rejected")], self.routes_rejected.load(Relaxed))?;
+
+        self.tls.encode(encoder)?;
+
+        let help = "Whether the newest policy, routes or certificates are served: 0 if their last load was rejected.";
+        let mut family =
+            encoder.encode_descriptor("newest_served", help, None, MetricType::Gauge)?;
+        for (document, stale) in ["policy", "routes", "certificates"].into_iter().zip(&self.stale) {
+            let served = u64::from(!stale.load(Relaxed));
+            family.encode_family(&[("document", document)])?.encode_gauge(&served)?;
+        }
 
         let help = "When a load of the policy last ended so, since 1970; 0 if none has.";
         let (unit, kind) = (Some(&Unit::Seconds), MetricType::Gauge);

@@ -1,4 +1,4 @@
-//! A gRPC connection in its worker: TCP or a unix socket. It holds a permit until it closes.
+//! A gRPC connection in its worker: TCP, with TLS or without, or a unix socket. It holds a permit until it closes.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -10,11 +10,13 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::{Duration, Sleep, sleep};
+use tokio::time::{Duration, Instant, Sleep, sleep_until, timeout_at};
+use tokio_rustls::server::TlsStream;
 
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::{Seat, Seats};
+use crate::transport::tls::{self, Tls};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,11 +66,16 @@ impl Traffic {
         self.0.is_blocked.load(Relaxed)
     }
 
-    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        // Only the task of the connection writes, so no other thread changes these.
-        if written.is_pending() != self.is_blocked() {
-            self.0.is_blocked.store(written.is_pending(), Relaxed);
+    /// Notes whether the peer does not read.
+    fn is_blocked_as(&self, is_blocked: bool) {
+        // Only the task of the connection writes, so no other thread changes this.
+        if is_blocked != self.is_blocked() {
+            self.0.is_blocked.store(is_blocked, Relaxed);
         }
+    }
+
+    fn wrote(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.is_blocked_as(written.is_pending());
         if let Poll::Ready(Ok(bytes)) = &written {
             self.0.sent.fetch_add(*bytes as u64, Relaxed);
         }
@@ -151,27 +158,36 @@ const PREFACE_BYTES: usize = 24;
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
     Unix(UnixStream),
 }
 
 impl Connection {
-    /// Registers the connection with the current runtime. A read fails with `TimedOut` if the
-    /// connection preface does not arrive within `greeting_max`.
+    /// Registers the connection with the current runtime, and makes the handshake of TLS if it is TCP and there is
+    /// TLS. A read fails with `TimedOut` if the connection preface does not arrive within `greeting_max`, counted from here.
     ///
     /// # Errors
     ///
-    /// The runtime cannot register the socket.
-    pub(crate) fn new(
+    /// The runtime cannot register the socket, or there is no handshake within `greeting_max`.
+    pub(crate) async fn open(
         (accepted, permit): (Accepted, ConnectionPermit),
+        tls: Option<&Tls>,
         greeting_max: Duration,
     ) -> io::Result<Self> {
         let remote = accepted.remote();
-        let socket = match accepted {
-            Accepted::Tcp(stream, _) => Socket::Tcp(TcpStream::from_std(stream)?),
-            Accepted::Unix(stream, ..) => Socket::Unix(UnixStream::from_std(stream)?),
+        let until = Instant::now() + greeting_max;
+        let socket = match (accepted, tls) {
+            (Accepted::Tcp(stream, _), Some(tls)) => {
+                let accepting = tls.grpc().accept(TcpStream::from_std(stream)?);
+                let mut stream = timeout_at(until, accepting).await??;
+                tls::bound(&mut stream);
+                Socket::Tls(Box::new(stream))
+            }
+            (Accepted::Tcp(stream, _), None) => Socket::Tcp(TcpStream::from_std(stream)?),
+            (Accepted::Unix(stream, ..), _) => Socket::Unix(UnixStream::from_std(stream)?),
         };
         let preface =
-            PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep(greeting_max)) };
+            PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep_until(until)) };
         let traffic = Traffic::default();
         Ok(Self { socket, remote, traffic, preface: Some(preface), permit })
     }
@@ -200,6 +216,10 @@ macro_rules! either {
         match &mut $self.get_mut().socket {
             Socket::Tcp(stream) => {
                 let $stream = Pin::new(stream);
+                $does
+            }
+            Socket::Tls(stream) => {
+                let $stream = Pin::new(&mut **stream);
                 $does
             }
             Socket::Unix(stream) => {
@@ -262,8 +282,12 @@ impl AsyncWrite for Connection {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        either!(self, stream => stream.poll_flush(cx))
+    /// Sends what TLS holds encrypted. Others hold nothing.
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Socket::Tls(stream) = &mut self.socket else { return Poll::Ready(Ok(())) };
+        let flushed = Pin::new(&mut **stream).poll_flush(cx);
+        self.traffic.is_blocked_as(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

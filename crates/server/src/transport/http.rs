@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Duration, Instant, Sleep, sleep};
+use tokio::time::{Duration, Instant, Sleep, sleep, timeout};
 
 use crate::limits::{ACCEPT_PAUSE, Limits};
 use crate::transport::connection::Remote;
@@ -146,6 +146,13 @@ impl Drop for LimitedStream {
 }
 
 impl LimitedStream {
+    /// The first byte of the first request, which stays to be read. `None` if none comes in time.
+    pub(crate) async fn first(&self) -> Option<u8> {
+        let mut first = [0];
+        let peeked = timeout(self.open.limits.http_idle_max, self.stream.peek(&mut first)).await;
+        matches!(peeked, Ok(Ok(1))).then_some(first[0])
+    }
+
     /// Begins a step, with its own deadline.
     fn begin(&mut self, step: Step, most: Duration) {
         self.step = step;

@@ -531,6 +531,12 @@ impl<C: Calls> Driver<C> {
                 Poll::Pending => break,
             }
         }
+        if !self.traffic.is_blocked() || state.connection.pending().is_empty() {
+            // What TLS holds goes out, too, or the task is woken when it can.
+            if let Poll::Ready(Err(_)) = Pin::new(&mut self.socket).poll_flush(cx) {
+                return false;
+            }
+        }
         state.connection.wake();
         let is_over = state.connection.is_over();
         !is_over

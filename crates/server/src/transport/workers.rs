@@ -25,11 +25,12 @@ use crate::transport::http2::{self, Calls};
 use crate::transport::listen::{Accepted, Listener};
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::Seats;
+use crate::transport::tls::Tls;
 use anyhow::Context as _;
 use tokio::runtime::Builder;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Duration, Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -126,6 +127,7 @@ impl Workers {
         runtime: Runtime,
         calls: impl Fn() -> anyhow::Result<C>,
         (limits, metrics, give_back): (&Limits, &Arc<Metrics>, fn()),
+        tls: Option<&Tls>,
         stop: &CancellationToken,
         tasks: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -140,7 +142,8 @@ impl Workers {
             let (sender, accepted) = mpsc::channel(ACCEPTED_MAX);
             let held = (*limits, Arc::clone(&budget));
             let until = (stop.clone(), kill.clone());
-            let serving = serve(accepted, calls()?, held, give_back, until);
+            let handshakes = Handshakes { tls: tls.cloned(), metrics: Arc::clone(metrics) };
+            let serving = serve(accepted, calls()?, held, handshakes, give_back, until);
             if runtime == Runtime::Callers {
                 tasks.spawn(serving);
             } else {
@@ -227,11 +230,35 @@ fn is_peer_error(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// How connections are opened.
+#[derive(Clone, Debug)]
+struct Handshakes {
+    tls: Option<Tls>,
+    metrics: Arc<Metrics>,
+}
+
+impl Handshakes {
+    /// `None` if there is no handshake, or the runtime has no room for the socket, which is closed then.
+    async fn open(
+        &self,
+        accepted: PermittedConnection,
+        greeting_max: Duration,
+    ) -> Option<Connection> {
+        let is_tls = self.tls.is_some() && matches!(accepted.0, Accepted::Tcp(..));
+        let opened = Connection::open(accepted, self.tls.as_ref(), greeting_max).await;
+        if is_tls {
+            self.metrics.handshake(opened.is_ok());
+        }
+        opened.ok()
+    }
+}
+
 /// Serves the connections of one worker until `stop`, and then until all have ended, or until `kill`.
 async fn serve<C: Calls>(
     mut accepted: mpsc::Receiver<PermittedConnection>,
     calls: C,
     (limits, budget): (Limits, Arc<Budget>),
+    handshakes: Handshakes,
     give_back: fn(),
     (stop, kill): (CancellationToken, CancellationToken),
 ) {
@@ -267,10 +294,14 @@ async fn serve<C: Calls>(
             () = stop.cancelled() => break,
             () = kill.cancelled() => return,
         };
-        // An error means that the runtime has no room for the socket, which closes it.
-        if let Ok(connection) = Connection::new((accepted, permit), limits.greeting_max) {
-            connections.spawn(http2::serve(connection, calls.clone(), shared.clone()));
-        }
+        let (handshakes, calls) = (handshakes.clone(), calls.clone());
+        let (shared, stop) = (shared.clone(), stop.clone());
+        connections.spawn(async move {
+            let opening = handshakes.open((accepted, permit), limits.greeting_max);
+            if let Some(Some(connection)) = stop.run_until_cancelled(opening).await {
+                http2::serve(connection, calls, shared).await;
+            }
+        });
     }
     stopping.send_replace(());
     let all_ended = async {

@@ -1,23 +1,24 @@
 {{- define "capstan.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimAll "-" }}
 {{- end }}
 
+{{/* At most 52 letters: the label of a StatefulSet's revision has ten more, and a label has 63. */}}
 {{- define "capstan.fullname" -}}
 {{- if .Values.fullnameOverride }}
-{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- .Values.fullnameOverride | trunc 52 | trimAll "-" }}
 {{- else }}
 {{- $name := include "capstan.name" . }}
 {{- if contains $name .Release.Name }}
-{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- .Release.Name | trunc 52 | trimAll "-" }}
 {{- else }}
-{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimAll "-" }}
 {{- end }}
 {{- end }}
 {{- end }}
 
 {{- define "capstan.selector" -}}
-app.kubernetes.io/name: {{ include "capstan.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "capstan.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end }}
 
 {{- define "capstan.labels" -}}
@@ -44,6 +45,35 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (printf "%s-policy" (include "capstan.fullname" .)) .Values.policy.existingConfigMap }}
 {{- end }}
 
+{{/* Labels that a user adds. Those of the chart stay as they are: selectors look for them. */}}
+{{- define "capstan.added" -}}
+{{- with omit . "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" }}
+{{- toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What every object is called. */}}
+{{- define "capstan.metadata" -}}
+name: {{ include "capstan.fullname" . | quote }}
+namespace: {{ .Release.Namespace | quote }}
+labels:
+  {{- include "capstan.labels" . | nindent 2 }}
+{{- end }}
+
+{{/* A file of a ConfigMap. A block of YAML would end at line ends of other kinds than \n, which JSON escapes. */}}
+{{- define "capstan.data" -}}
+{{- if regexMatch "[\r\\x{85}\\x{2028}\\x{2029}]" .text -}}
+{{ .key | quote }}: {{ .text | toJson }}
+{{- else }}
+{{- toYaml (dict .key .text) }}
+{{- end }}
+{{- end }}
+
+{{/* Whether port 4481 is served: for AuthZEN, and for the keys that events are signed with. */}}
+{{- define "capstan.http" -}}
+{{- if or .Values.authzen.enabled (and .Values.store.enabled .Values.publicUrl) }}true{{ end }}
+{{- end }}
+
 {{/* What cannot be meant. Lint shows these as notes. */}}
 {{- define "capstan.check" -}}
 {{- $sources := 0 }}
@@ -56,8 +86,33 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and .Values.store.enabled (not (and .Values.store.organization .Values.store.owner)) }}
 {{- fail "store.organization and store.owner are needed: a new store is made for them" }}
 {{- end }}
-{{- if not .Values.acceptPlaintext }}
-{{- fail "acceptPlaintext: whoever can connect may ask about every identity, and there is no TLS yet. Say in networkPolicy.clients who may connect, and set acceptPlaintext=true" }}
+{{- if and (not .Values.store.enabled) (or .Values.store.organization .Values.store.owner .Values.store.webhookAllow) }}
+{{- fail "store: its values need store.enabled=true" }}
+{{- end }}
+{{- if and .Values.publicUrl (not (include "capstan.http" .)) }}
+{{- fail "publicUrl: is for AuthZEN and for the events of a store: set authzen.enabled or store.enabled" }}
+{{- end }}
+{{- if and .Values.store.webhookAllow (not .Values.publicUrl) }}
+{{- fail "store.webhookAllow: events are sent only with publicUrl" }}
+{{- end }}
+{{- if and (not .Values.acceptPlaintext) (not .Values.tls.secretName) }}
+{{- fail "acceptPlaintext: whoever can connect may ask about every identity, and nothing is encrypted. Give tls.secretName; or say in networkPolicy.clients who may connect, and set acceptPlaintext=true" }}
+{{- end }}
+{{- if and .Values.acceptPlaintext .Values.tls.secretName }}
+{{- fail "acceptPlaintext: with tls.secretName nothing is served in plain text" }}
+{{- end }}
+{{- if and .Values.service.headless (ne .Values.service.type "ClusterIP") }}
+{{- fail "service.headless: only a Service of the type ClusterIP can be without an address" }}
+{{- end }}
+{{- $least := .Values.podDisruptionBudget.minAvailable }}
+{{- if and .Values.podDisruptionBudget.enabled (not .Values.store.enabled) (gt (int .Values.replicaCount) 1) (not (kindIs "string" $least)) (ge (int $least) (int .Values.replicaCount)) }}
+{{- fail "podDisruptionBudget.minAvailable: must be less than replicaCount, or no node can be drained" }}
+{{- end }}
+{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" }}
+{{- range .Values.extraArgs }}
+{{- if has (regexFind "^[^=]*" .) $own }}
+{{- fail (printf "extraArgs: the chart says %s: there is a value for it" .) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -66,20 +121,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 metadata:
   labels:
     {{- include "capstan.labels" . | nindent 4 }}
-    {{- with .Values.podLabels }}
-    {{- toYaml . | nindent 4 }}
+    {{- with include "capstan.added" .Values.podLabels }}
+    {{- . | nindent 4 }}
     {{- end }}
   {{- with .Values.podAnnotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 spec:
-  serviceAccountName: {{ include "capstan.serviceAccount" . }}
+  serviceAccountName: {{ include "capstan.serviceAccount" . | quote }}
   automountServiceAccountToken: false
   enableServiceLinks: false
-  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
+  terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds | int64 }}
   {{- with .Values.priorityClassName }}
-  priorityClassName: {{ . }}
+  priorityClassName: {{ . | quote }}
   {{- end }}
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets:
@@ -96,7 +151,7 @@ spec:
   {{- if .Values.store.enabled }}
   initContainers:
     - name: init
-      image: {{ include "capstan.image" . }}
+      image: {{ include "capstan.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
         - init
@@ -112,25 +167,33 @@ spec:
   {{- end }}
   containers:
     - name: capstan
-      image: {{ include "capstan.image" . }}
+      image: {{ include "capstan.image" . | quote }}
       imagePullPolicy: {{ .Values.image.pullPolicy }}
       args:
         - serve
         {{- if .Values.store.enabled }}
         - --data=/var/lib/capstan/store
-        {{- with .Values.store.publicUrl }}
-        - {{ printf "--public-url=%s" . | quote }}
-        {{- end }}
         {{- range .Values.store.webhookAllow }}
         - {{ printf "--webhook-allow=%s" . | quote }}
         {{- end }}
         {{- else }}
         - {{ printf "--policy=/etc/capstan/policy/%s" .Values.policy.key | quote }}
         {{- end }}
-        - --listen=0.0.0.0:4480
-        - --http={{ if .Values.authzen.enabled }}0.0.0.0:4481{{ else }}none{{ end }}
-        - --probes=0.0.0.0:4482
+        {{- with .Values.publicUrl }}
+        - {{ printf "--public-url=%s" . | quote }}
+        {{- end }}
+        - {{ printf "--listen=%s:4480" .Values.listenAddress | quote }}
+        - {{ if include "capstan.http" . }}{{ printf "--http=%s:4481" .Values.listenAddress | quote }}{{ else }}--http=none{{ end }}
+        - {{ printf "--probes=%s:4482" .Values.listenAddress | quote }}
+        {{- if .Values.tls.secretName }}
+        - --tls-cert=/etc/capstan/tls/tls.crt
+        - --tls-key=/etc/capstan/tls/tls.key
+        {{- if .Values.tls.clientCertificates }}
+        - --client-ca=/etc/capstan/tls/ca.crt
+        {{- end }}
+        {{- else }}
         - --insecure-plaintext
+        {{- end }}
         # Not ready, and still answering, until every balancer has noticed.
         - --drain-delay-ms=5000
         {{- if .Values.envoy.routes }}
@@ -143,7 +206,7 @@ spec:
         - {{ printf "--otlp-endpoint=%s" . | quote }}
         {{- end }}
         {{- with .Values.workers }}
-        - --workers={{ . }}
+        - --workers={{ . | int64 }}
         {{- end }}
         {{- range .Values.extraArgs }}
         - {{ . | quote }}
@@ -154,7 +217,7 @@ spec:
       ports:
         - name: grpc
           containerPort: 4480
-        {{- if .Values.authzen.enabled }}
+        {{- if include "capstan.http" . }}
         - name: http
           containerPort: 4481
         {{- end }}
@@ -166,7 +229,7 @@ spec:
           port: 4482
         periodSeconds: 2
         timeoutSeconds: 2
-        failureThreshold: {{ max 1 (div .Values.startupSeconds 2) }}
+        failureThreshold: {{ max 1 (div .Values.startupSeconds 2) | int64 }}
       readinessProbe:
         grpc:
           port: 4482
@@ -198,17 +261,29 @@ spec:
           mountPath: /etc/capstan/routes
           readOnly: true
         {{- end }}
-  {{- if or (not .Values.store.enabled) .Values.envoy.routes }}
+        {{- if .Values.tls.secretName }}
+        - name: tls
+          mountPath: /etc/capstan/tls
+          readOnly: true
+        {{- end }}
+  {{- if or (not .Values.store.enabled) .Values.envoy.routes .Values.tls.secretName }}
   volumes:
     {{- if not .Values.store.enabled }}
     - name: policy
       configMap:
-        name: {{ include "capstan.policyConfigMap" . }}
+        name: {{ include "capstan.policyConfigMap" . | quote }}
     {{- end }}
     {{- if .Values.envoy.routes }}
     - name: routes
       configMap:
-        name: {{ include "capstan.fullname" . }}-routes
+        name: {{ printf "%s-routes" (include "capstan.fullname" .) | quote }}
+    {{- end }}
+    {{- with .Values.tls.secretName }}
+    - name: tls
+      secret:
+        secretName: {{ . | quote }}
+        # For the group of the pod, and for nobody else: a key that others may read is refused.
+        defaultMode: 0440
     {{- end }}
   {{- end }}
   {{- with .Values.nodeSelector }}

@@ -49,6 +49,7 @@ const FIGURES: &[(&str, Held)] = &[
     ("p50 to p99.99", Held::Test("every_mode_counts_its_requests_and_verifies_every_decision")),
     ("Envoy ext_authz v3", Held::Name),
     ("(ext_authz v3 over gRPC)", Held::Name),
+    ("TLS 1.3", Held::Test("only_tls_1_3_and_the_protocol_of_the_port_are_spoken")),
     ("Apache-2.0", Held::Name),
     ("HTTP/2 frames", Held::Name),
 ];

@@ -25,6 +25,7 @@ const NETWORK: &str = "installs from the network";
 const EXAMPLE: &str = "needs the running example, with Envoy and a registry";
 const HOST: &str = "needs the host r.example with TLS; the test has the same settings over HTTP";
 const CLUSTER: &str = "needs a cluster";
+const CERTIFICATES: &str = "needs certificates of the reader";
 const RECEIVER: &str = "needs certificates of the reader, and serves until it is stopped";
 const PROFILER: &str = "needs a profiler, and its figures are read by people";
 
@@ -116,6 +117,18 @@ pub(super) const COMMANDS: &[Exempt] = &[
         "capstan audit verify",
         "the server of the page runs",
         Some("an_organization_is_made_structured_delegated_and_audited"),
+    ),
+    exempt(
+        "docs/OPERATING.md",
+        "capstan serve --policy acme.yaml --listen 0.0.0.0:4480 --tls-cert",
+        CERTIFICATES,
+        Some("clients_must_have_a_certificate_of_the_authority"),
+    ),
+    exempt(
+        "docs/OPERATING.md",
+        "capstan check alice repo.list acme --addr https://",
+        CERTIFICATES,
+        Some("clients_must_have_a_certificate_of_the_authority"),
     ),
     exempt("docs/OPERATING.md", "cargo build --release", MINUTES, None),
     exempt("docs/OPERATING.md", "cargo bench", MINUTES, None),

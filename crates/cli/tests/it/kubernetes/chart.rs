@@ -25,6 +25,13 @@ fn wrong_values_are_refused_with_the_value() {
     golden("kubernetes.refused", &python("refuse", &[deploy().join("chart"), values("central")]));
 }
 
+/// Numbers and words of YAML as names, long names, and documents with every kind of line end come out as they went in.
+#[test]
+fn odd_values_are_rendered_as_they_are() {
+    let count = python("odd", &[deploy().join("chart"), values("central")]);
+    assert!(count.trim().parse::<usize>().unwrap() >= 20, "{count}");
+}
+
 /// Names lead somewhere: selectors select the pods, ports and volumes are there.
 #[test]
 fn names_in_manifests_lead_to_something() {
@@ -80,9 +87,10 @@ fn names_in_manifests_lead_to_something() {
                     for endpoint in list(object, "/spec/podMetricsEndpoints") {
                         assert!(has_port(&endpoint["port"]), "{name}: {endpoint}");
                     }
-                    // The rules and the dashboard name the job.
-                    let job = object["spec"]["jobLabel"].as_str().unwrap();
-                    assert_eq!(labels[job], "capstan", "{name}");
+                    // The alerts name the job.
+                    let endpoints = list(object, "/spec/podMetricsEndpoints");
+                    let job = json!({"targetLabel": "job", "replacement": "capstan"});
+                    assert_eq!(endpoints[0]["relabelings"], json!([job]), "{name}");
                 }
                 _ => {}
             }

@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
+use capstan_testkit::https::Authority;
 use serde_json::Value;
-use tonic::transport::Channel;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Code, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
@@ -26,12 +27,13 @@ struct Pod {
     name: String,
     root: PathBuf,
     objects: Vec<Value>,
+    authority: Authority,
 }
 
 impl Pod {
     fn new(name: String, objects: Vec<Value>) -> Self {
         let root = folder(&format!("pod-{name}"));
-        Self { name, root, objects }
+        Self { name, root, objects, authority: Authority::generate() }
     }
 
     fn workload(&self) -> &Value {
@@ -47,6 +49,11 @@ impl Pod {
             let Some(volume) = volumes.iter().find(|volume| volume["name"] == mount["name"]) else {
                 continue;
             };
+            if volume.get("secret").is_some() {
+                assert_eq!(volume["secret"]["defaultMode"], 0o440);
+                self.write_certificates(&folder);
+                continue;
+            }
             let of = &volume["configMap"]["name"];
             let map = self
                 .objects
@@ -62,6 +69,37 @@ impl Pod {
             };
             write_atomically(&folder, 1, &data);
         }
+    }
+
+    /// A Secret, as cert-manager makes it.
+    fn write_certificates(&self, folder: &Path) {
+        let (certificate, key) = self.authority.certificate(&["localhost", POD], false);
+        let files = [
+            ("tls.crt", certificate.pem()),
+            ("tls.key", key.serialize_pem()),
+            ("ca.crt", self.authority.pem()),
+        ];
+        for (name, text) in files {
+            let file = folder.join(name);
+            std::fs::write(&file, text).unwrap();
+            std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o440)).unwrap();
+        }
+    }
+
+    /// A connection to a port of gRPC, with TLS where the server has it.
+    async fn channel(&self, address: &str) -> Channel {
+        let arguments = self.arguments(container(self.workload()));
+        let has = |option: &str| arguments.iter().any(|it| it.starts_with(option));
+        assert_ne!(has("--tls-cert"), has("--insecure-plaintext") || self.name == "sidecar");
+        if !has("--tls-cert") {
+            return channel(address).await;
+        }
+        let (certificate, key) = self.authority.certificate(&["orders"], false);
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(self.authority.pem()))
+            .identity(Identity::from_pem(certificate.pem(), key.serialize_pem()));
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+        endpoint.tls_config(tls).unwrap().connect().await.unwrap()
     }
 
     fn inside(&self, path: &str) -> PathBuf {
@@ -82,7 +120,9 @@ impl Pod {
                     format!("{address}:0")
                 }
                 "--otlp-endpoint" => "http://127.0.0.1:1".to_owned(),
-                "--policy" | "--routes" | "--data" => self.inside(value).display().to_string(),
+                "--policy" | "--routes" | "--data" | "--tls-cert" | "--tls-key" | "--client-ca" => {
+                    self.inside(value).display().to_string()
+                }
                 _ => value.to_owned(),
             };
             format!("{option}={value}")
@@ -207,7 +247,7 @@ async fn probes_work_as_written() {
         let is_sidecar = pod.name == "sidecar";
         assert_eq!(TcpStream::connect(&decisions).is_err(), is_sidecar, "{}", pod.name);
         let near = if is_sidecar { server.address("grpc") } else { decisions };
-        let mut decisions = DecisionServiceClient::new(channel(&near).await);
+        let mut decisions = DecisionServiceClient::new(pod.channel(&near).await);
         decisions.check(raw::check()).await.unwrap();
 
         server.signal("-TERM");

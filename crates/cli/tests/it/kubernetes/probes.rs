@@ -4,15 +4,19 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use capstan_server::limits::{
-    HEALTH_BYTES_MAX, PROBE_CONNECTION_WINDOW, PROBE_HEADER_LIST_MAX, PROBE_STREAM_WINDOW,
-    PROBE_STREAMS_MAX,
+    HEALTH_BYTES_MAX, HTTP_HEAD_MAX, PROBE_CONNECTION_WINDOW, PROBE_HEADER_LIST_MAX,
+    PROBE_METRICS_SHARED, PROBE_STREAM_WINDOW, PROBE_STREAMS_MAX,
 };
 use tokio::time::timeout;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::common::{PATIENCE, Serving, connect};
-use crate::raw::{END_HEADERS, Frames, HEADERS, RST_STREAM, WINDOW_UPDATE, header_block};
+use crate::common::{Serving, connect};
+use crate::raw::{
+    END_HEADERS, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE, header_block,
+    literal,
+};
+use crate::transport::bounds::resident;
 
 fn start() -> (Serving, SocketAddr) {
     let server = Serving::start(
@@ -60,6 +64,37 @@ async fn long_requests_are_refused() {
     health.check(HealthCheckRequest::default()).await.unwrap();
 }
 
+/// Peers that ask for the metrics and do not read them hold little: the answer is one for all who ask at a time.
+#[tokio::test]
+async fn answers_that_are_not_read_take_little() {
+    const INITIAL_WINDOW_SIZE: u16 = 4;
+    assert!(PROBE_METRICS_SHARED <= Duration::from_millis(100));
+    let (server, address) = start();
+    // Once, so that what the first answers take for ever is there.
+    HealthClient::new(connect(address).await).check(HealthCheckRequest::default()).await.unwrap();
+    let before = resident(&server);
+    let mut peers = Vec::new();
+    let closed = [&INITIAL_WINDOW_SIZE.to_be_bytes()[..], &[0; 4]].concat();
+    let heads =
+        [(":method", "GET"), (":scheme", "http"), (":path", "/metrics"), (":authority", "x")];
+    let block: Vec<_> =
+        heads.into_iter().flat_map(|(name, value)| literal(0, name, value)).collect();
+    for _ in 0..60 {
+        let mut peer = Frames::connect(address).await;
+        peer.send(SETTINGS, 0, 0, &closed).await;
+        for at in 0..PROBE_STREAMS_MAX {
+            peer.send(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * at, &block).await;
+        }
+        peers.push(peer);
+    }
+    for peer in &mut peers {
+        // The heads have arrived, so the answers are there.
+        while peer.next().await.0 != HEADERS {}
+    }
+    let each = (resident(&server).saturating_sub(before)) / 60;
+    assert!(each < 128 << 10, "{each} bytes for each connection");
+}
+
 /// The limits of HTTP connections hold for HTTP/2, too: one that sends part of a frame and nothing more is closed.
 #[tokio::test]
 async fn slow_connections_are_closed() {
@@ -67,5 +102,5 @@ async fn slow_connections_are_closed() {
     let mut peer = Frames::connect(address).await;
     peer.send_bytes(&[0, 0, 9]).await;
     let ended = async { while peer.next_or_end().await.is_some() {} };
-    timeout(PATIENCE + Duration::from_secs(5), ended).await.expect("the connection stays open");
+    timeout(3 * HTTP_HEAD_MAX, ended).await.expect("the connection stays open");
 }

@@ -47,7 +47,7 @@ async fn wait_until_nothing_is_held(server: &InProcess) {
 }
 
 /// Resident memory of the server, in bytes.
-pub(super) fn resident(server: &Serving) -> u64 {
+pub(crate) fn resident(server: &Serving) -> u64 {
     memory(server, "VmRSS:")
 }
 

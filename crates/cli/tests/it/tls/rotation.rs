@@ -1,0 +1,84 @@
+//! Certificates that are replaced while the server runs.
+
+use std::time::{Duration, Instant};
+
+use capstan_proto::v1::decision_service_client::DecisionServiceClient;
+use capstan_server::limits::TLS_LOOK;
+use capstan_testkit::https::Authority;
+use tokio::runtime::Handle;
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+
+use super::Files;
+use crate::common::PATIENCE;
+use crate::raw;
+
+async fn connect(address: &str, authority: &Authority) -> Result<Channel, tonic::transport::Error> {
+    let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
+    Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await
+}
+
+/// New connections get the new certificate, and a client that asks without a pause sees no failure. A pair that does not fit is not
+/// served, and the one before is.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_replaced_without_a_failed_check() {
+    let files = Files::new("tls-rotation");
+    let mut server = files.serve(&[]);
+    let address = server.address("grpc");
+    let old = connect(&address, &files.authority).await.unwrap();
+    let mut asking = DecisionServiceClient::new(old);
+    let asked = Handle::current().spawn(async move {
+        let (begun, mut count) = (Instant::now(), 0);
+        while begun.elapsed() < 6 * TLS_LOOK {
+            asking.check(raw::check()).await.unwrap();
+            count += 1;
+        }
+        count
+    });
+    let next = Authority::generate();
+    // First only half of the pair, and for longer than a look.
+    let (certificate, key) = next.certificate(&["localhost", "127.0.0.1"], false);
+    files.write("server.pem", &certificate.pem());
+    tokio::task::block_in_place(|| server.wait_for_log("the certificates are not loaded again"));
+    connect(&address, &files.authority).await.unwrap();
+    assert!(connect(&address, &next).await.is_err());
+    files.write("server.key", &key.serialize_pem());
+    let begun = Instant::now();
+    while connect(&address, &next).await.is_err() {
+        assert!(begun.elapsed() < PATIENCE, "the new certificate is not served");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(connect(&address, &files.authority).await.is_err());
+    assert!(asked.await.unwrap() > 0);
+}
+
+/// A client's authority that is taken away lets in nobody any more, resumed sessions included.
+#[tokio::test(flavor = "multi_thread")]
+async fn authorities_of_clients_are_replaced() {
+    let files = Files::new("tls-client-rotation");
+    files.certificate("orders", &["orders.example"]);
+    files.write("clients.pem", &files.authority.pem());
+    let server = files.serve(&["--client-ca", &files.path("clients.pem")]);
+    let addr = format!("https://{}", server.address("grpc"));
+    let read = |name: &str| std::fs::read(files.path(name)).unwrap();
+    let identity = tonic::transport::Identity::from_pem(read("orders.pem"), read("orders.key"));
+    let ca = Certificate::from_pem(files.authority.pem());
+    let tls = ClientTlsConfig::new().ca_certificate(ca).identity(identity);
+    // One configuration, so that its sessions are resumed.
+    let endpoint = Endpoint::from_shared(addr).unwrap().tls_config(tls).unwrap();
+    let ask = async || {
+        let channel = endpoint.connect().await.map_err(drop)?;
+        DecisionServiceClient::new(channel).check(raw::check()).await.map_err(drop)
+    };
+    for _ in 0..3 {
+        ask().await.unwrap();
+    }
+    files.write("clients.pem", &Authority::generate().pem());
+    let begun = Instant::now();
+    while ask().await.is_ok() {
+        assert!(begun.elapsed() < PATIENCE, "the old authority is trusted on");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    for _ in 0..3 {
+        assert!(ask().await.is_err());
+    }
+}

@@ -1,0 +1,151 @@
+//! What is spoken at the ports.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use capstan_server::limits::{GREETING_MAX, TLS_BUFFER_MAX};
+use rustls::pki_types::ServerName;
+use rustls::version::{TLS12, TLS13};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+};
+
+use super::Files;
+use crate::common::{PATIENCE, Serving, capstan, stderr};
+
+/// A connection with TLS, after its handshake; or what went wrong.
+fn handshake(
+    files: &Files,
+    address: &str,
+    version: &'static SupportedProtocolVersion,
+    protocols: &[&str],
+) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(files.authority.der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut stream = StreamOwned::new(session, socket);
+    while stream.conn.is_handshaking() {
+        stream.conn.complete_io(&mut stream.sock)?;
+    }
+    Ok(stream)
+}
+
+#[test]
+fn only_tls_1_3_and_the_protocol_of_the_port_are_spoken() {
+    let files = Files::new("tls-versions");
+    let server = files.serve(&[]);
+    let (grpc, http) = (server.address("grpc"), server.address("http"));
+    for (address, protocol, other) in [(&grpc, "h2", "http/1.1"), (&http, "http/1.1", "h2")] {
+        let stream = handshake(&files, address, &TLS13, &[protocol]).unwrap();
+        assert_eq!(stream.conn.alpn_protocol(), Some(protocol.as_bytes()));
+        assert!(handshake(&files, address, &TLS12, &[protocol]).is_err());
+        assert!(handshake(&files, address, &TLS13, &[other]).is_err());
+        handshake(&files, address, &TLS13, &[]).unwrap();
+    }
+}
+
+/// A client that speaks plain text to the gRPC port is not answered in it, and one that says nothing is cut off.
+#[test]
+fn plain_text_is_refused() {
+    let files = Files::new("tls-plain");
+    let server = files.serve(&[]);
+    let grpc = server.address("grpc");
+    for bytes in [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03"]
+    {
+        let mut stream = TcpStream::connect(&grpc).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        let (begun, mut answer) = (Instant::now(), Vec::new());
+        let _ = stream.read_to_end(&mut answer);
+        assert!(begun.elapsed() < GREETING_MAX + PATIENCE, "the connection stays open");
+        // At most an alert.
+        assert!(answer.len() <= 7 && !answer.starts_with(b"HTTP"), "{answer:?}");
+    }
+}
+
+/// The HTTP address of this machine speaks both; another one only TLS.
+#[test]
+fn http_is_plain_on_this_machine_only() {
+    let files = Files::new("tls-http");
+    let ask = |stream: &mut dyn Exchange| {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        String::from_utf8(answer).unwrap_or_default()
+    };
+    let near = files.serve(&[]);
+    let http = near.address("http");
+    let (cert, key) = (files.path("server.pem"), files.path("server.key"));
+    let tls = ["--tls-cert", &cert, "--tls-key", &key, "--http", "0.0.0.0:0"];
+    let far = Serving::start(&[&["--demo", "--listen", "127.0.0.1:0"], &tls[..]].concat(), 18);
+    let far = format!("127.0.0.1:{}", far_port(&far.address("http")));
+    for address in [&http, &far] {
+        let mut stream = handshake(&files, address, &TLS13, &["http/1.1"]).unwrap();
+        let answer = ask(&mut stream);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    for (address, is_plain) in [(&http, true), (&far, false)] {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(ask(&mut stream).starts_with("HTTP/1.1 200"), is_plain, "{address}");
+    }
+}
+
+fn far_port(address: &str) -> &str {
+    address.rsplit_once(':').unwrap().1
+}
+
+trait Exchange: std::io::Read + std::io::Write {}
+impl<T: std::io::Read + std::io::Write> Exchange for T {}
+
+/// Unix sockets, and the operator's, stay as they are.
+#[test]
+fn unix_sockets_have_no_tls() {
+    let files = Files::new("tls-unix");
+    let socket = format!("unix:{}", files.path("grpc.sock"));
+    let (cert, key) = (files.path("server.pem"), files.path("server.key"));
+    let server = Serving::start(
+        &["--demo", "--http", "none", "--listen", &socket, "--tls-cert", &cert, "--tls-key", &key],
+        18,
+    );
+    for addr in [socket.clone(), server.address("management")] {
+        let output = capstan(&["check", "alice", "repo.list", "acme", "--addr", &addr]);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    }
+}
+
+/// A client that asks and does not read: what is encrypted for it is bounded, and the connection is not read from any more.
+#[test]
+fn answers_that_are_not_read_are_bounded() {
+    let files = Files::new("tls-unread");
+    let server = files.serve(&[]);
+    let mut stream = handshake(&files, &server.address("grpc"), &TLS13, &["h2"]).unwrap();
+    stream.sock.set_write_timeout(Some(Duration::from_secs(1))).unwrap();
+    stream.write_all(crate::raw::PREFACE).unwrap();
+    stream.write_all(&crate::raw::frame(crate::raw::SETTINGS, 0, 0, &[])).unwrap();
+    let ping = crate::raw::frame(crate::raw::PING, 0, 0, &[7; 8]);
+    let pings = ping.repeat(4_096);
+    // The system has buffers of megabytes for each direction.
+    let (mut sent, most) = (0, (64 << 20) + TLS_BUFFER_MAX);
+    while sent < most && stream.write_all(&pings).is_ok() {
+        sent += pings.len();
+    }
+    assert!(sent < most, "the server reads on");
+    // Others are served.
+    let ca = files.path("ca.pem");
+    let addr = format!("https://{}", server.address("grpc"));
+    let output = capstan(&["check", "alice", "repo.list", "acme", "--addr", &addr, "--ca", &ca]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}

@@ -1,0 +1,197 @@
+//! TLS: certificates from files, which are loaded again when they change, and handshakes with a deadline.
+//!
+//! ```text
+//! files ─▶ load: both agree? ─▶ the configuration of the next handshake
+//!   └ every TLS_LOOK: changed? ─▶ load again; on an error the one before serves on
+//! ```
+//!
+//! **Invariants**: TLS 1.3 and nothing below. A file that others may read or that does not fit is refused, and nothing is half
+//! loaded: certificate, key and authorities are replaced together. A connection that is open keeps what its handshake has proved.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail, ensure};
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig, version};
+use tokio::time::{Instant, interval_at};
+use tokio_rustls::TlsAcceptor;
+
+use crate::limits::{TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_LOOK};
+use crate::telemetry::metrics::{LoadOutcome, Metrics};
+
+/// The files of TLS.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// PEM of the certificate, followed by those between it and an authority.
+    pub certificate: PathBuf,
+    /// PEM of its private key, which others may not read.
+    pub key: PathBuf,
+    /// PEM of the authorities whose certificates clients must present; `None` if clients need none.
+    pub client_authorities: Option<PathBuf>,
+}
+
+/// What the next handshakes do. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tls(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    options: Options,
+    current: ArcSwap<Acceptors>,
+}
+
+/// An acceptor for each protocol: they differ in the ALPN names that they know.
+#[derive(Clone)]
+struct Acceptors {
+    grpc: TlsAcceptor,
+    http: TlsAcceptor,
+}
+
+impl std::fmt::Debug for Acceptors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Acceptors")
+    }
+}
+
+impl Tls {
+    /// Loads the files.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, is too long or has nothing of its kind; others may read the key; or key and certificate do not
+    /// belong together.
+    pub(crate) fn open(options: Options) -> anyhow::Result<Self> {
+        let current = ArcSwap::from_pointee(load(&options)?);
+        Ok(Self(Arc::new(Shared { options, current })))
+    }
+
+    /// Accepts connections of gRPC.
+    pub(crate) fn grpc(&self) -> TlsAcceptor {
+        self.0.current.load().grpc.clone()
+    }
+
+    /// Accepts connections of HTTP/1.1.
+    pub(crate) fn http(&self) -> TlsAcceptor {
+        self.0.current.load().http.clone()
+    }
+
+    /// Loads the files again whenever one has changed. Never returns.
+    pub(crate) async fn follow(self, metrics: Arc<Metrics>) {
+        let Shared { options, current } = &*self.0;
+        let mut seen = stamps(options);
+        let (mut loaded, mut failed) = (seen.clone(), None);
+        let mut ticks = interval_at(Instant::now() + TLS_LOOK, TLS_LOOK);
+        loop {
+            ticks.tick().await;
+            let now = stamps(options);
+            // Files that are replaced one after another are loaded when they rest.
+            let rests = now == seen;
+            seen = now;
+            if !rests || seen == loaded || failed.as_ref() == Some(&seen) {
+                continue;
+            }
+            match load(options) {
+                Ok(new) => {
+                    current.store(Arc::new(new));
+                    loaded.clone_from(&seen);
+                    failed = None;
+                    metrics.tls_loaded(LoadOutcome::Applied);
+                    tracing::info!("certificates loaded");
+                }
+                Err(error) => {
+                    failed = Some(seen.clone());
+                    metrics.tls_loaded(LoadOutcome::Rejected);
+                    tracing::warn!(
+                        "the certificates are not loaded again, the ones before serve on: {error:#}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// What changes when a file does; empty for one that cannot be read.
+fn stamps(options: &Options) -> String {
+    let files =
+        [Some(&options.certificate), Some(&options.key), options.client_authorities.as_ref()];
+    let mut stamps = String::new();
+    for file in files.into_iter().flatten() {
+        if let Ok(found) = fs::metadata(file) {
+            let (dev, inode, len) = (found.dev(), found.ino(), found.len());
+            let times = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
+            let _ = write!(stamps, "{dev} {inode} {len} {times:?} {:o}", found.mode());
+        }
+        stamps.push('\n');
+    }
+    stamps
+}
+
+fn load(options: &Options) -> anyhow::Result<Acceptors> {
+    let chain = certificates(&options.certificate)?;
+    let provider = Arc::new(default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&version::TLS13])?;
+    let builder = match &options.client_authorities {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates(file)? {
+                roots.add(certificate).with_context(|| file.display().to_string())?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build()?)
+        }
+    };
+    let names = || format!("{} and {}", options.certificate.display(), options.key.display());
+    let mut config = builder.with_single_cert(chain, key(&options.key)?).with_context(names)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let grpc = Arc::new(config.clone());
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Acceptors { grpc: grpc.into(), http: Arc::new(config).into() })
+}
+
+fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let name = || file.display().to_string();
+    let text = read(file)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
+    let found = found.with_context(name)?;
+    ensure!(!found.is_empty(), "{}: no certificate in PEM", file.display());
+    Ok(found)
+}
+
+fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    let mode = fs::metadata(file).with_context(|| file.display().to_string())?.mode() & 0o777;
+    if mode & 0o007 != 0 {
+        bail!(
+            "{}: everybody may read the private key (mode {mode:o}): chmod o= {0}",
+            file.display()
+        );
+    }
+    let text = read(file)?;
+    PrivateKeyDer::from_pem_slice(&text)
+        .with_context(|| format!("{}: no private key in PEM that is not encrypted", file.display()))
+}
+
+fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let name = || file.display().to_string();
+    let mut bytes = Vec::new();
+    let opened = fs::File::open(file).with_context(name)?;
+    opened.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(name)?;
+    let is_short = bytes.len() as u64 <= TLS_FILE_BYTES_MAX;
+    ensure!(is_short, "{}: longer than {TLS_FILE_BYTES_MAX} bytes", file.display());
+    Ok(bytes)
+}
+
+/// Bounds what a connection holds of answers that its peer does not read.
+pub(crate) fn bound<S>(stream: &mut tokio_rustls::server::TlsStream<S>) {
+    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
+}
