@@ -208,7 +208,11 @@ impl Contexts {
 
 impl Saved {
     fn check(&self) -> anyhow::Result<()> {
-        self.addr.parse::<ServerAddress>()?;
+        let address: ServerAddress = self.addr.parse()?;
+        ensure!(
+            self.tls.is_empty() || address.is_tls(),
+            "{address} has no TLS: --ca, --cert, --key and --server-name are for https://HOST:PORT"
+        );
         let may = matches!(self.output, None | Some(Output::Table | Output::Json));
         ensure!(
             may,
@@ -262,7 +266,7 @@ mod tests {
         let path = folder.join("capstan/contexts.toml");
         assert_eq!(Contexts::load_from(&path).unwrap(), Contexts::default());
         let full = Saved {
-            addr: "unix:/run/x".into(),
+            addr: "https://capstan.example:4480".into(),
             caller: Some("acme/ci".into()),
             output: Some(Output::Json),
             tls: TlsFiles { ca: Some("/ca.pem".into()), ..TlsFiles::default() },

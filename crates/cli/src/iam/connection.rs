@@ -32,7 +32,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(crate) addr: Option<String>,
 
-    /// The identity that calls, for a server that trusts the caller header [default: that of the context]
+    /// The identity that calls: the client certificate proves it, or the server trusts the caller header [default: that of the
+    /// context]
     #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", help_heading = SERVER,
         add = completion::managed::identity())]
     pub(crate) caller: Option<String>,

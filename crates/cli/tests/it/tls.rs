@@ -1,6 +1,7 @@
 //! TLS: certificates, clients of an authority, rotation, and what does not speak it.
 
 mod client;
+mod identity;
 mod rotation;
 mod wire;
 

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! management socket ─▶ operator
+//! x-capstan-caller with a client certificate ─▶ identity, if the certificate is its own
 //! x-capstan-caller, if it is trusted ─▶ identity, as the header names it
 //! everything else ─▶ nobody
 //! ```
 //!
 //! **Invariants**: a source of identity that is malformed is refused, never ignored. Nothing here looks at the policy:
-//! whether an identity is registered and enabled is asked of the snapshot that the call is judged on.
+//! whether an identity is registered and enabled is asked of the snapshot that the call is judged on, and whether a certificate is
+//! its own of the store (`grpc/iam/authenticated`).
 
 use std::net::IpAddr;
 
@@ -18,6 +20,7 @@ use tonic::codegen::http::uri::{Authority, Uri};
 
 use crate::RequestError;
 use crate::transport::connection::Remote;
+use crate::transport::tls::ClientCertificate;
 
 /// The metadata that names the identity of the caller (contract, section 6).
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-capstan-caller");
@@ -44,9 +47,20 @@ pub(crate) enum CallerKind {
         path: PathBuf,
         /// An e-mail address that is verified to be the identity's.
         email: Option<String>,
+        /// What proves it.
+        proof: Proof,
     },
     /// Nobody that the server knows.
     Nobody,
+}
+
+/// What proves an identity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// The header itself, which is trusted.
+    Header,
+    /// A client certificate, which must be the identity's.
+    Certificate(ClientCertificate),
 }
 
 impl CallerKind {
@@ -54,7 +68,8 @@ impl CallerKind {
     pub(crate) const fn authentication(&self) -> &'static str {
         match self {
             Self::Operator => "operator",
-            Self::Identity { .. } => "caller-header",
+            Self::Identity { proof: Proof::Header, .. } => "caller-header",
+            Self::Identity { proof: Proof::Certificate(_), .. } => "client-certificate",
             Self::Nobody => "",
         }
     }
@@ -73,10 +88,10 @@ impl Authentication {
     /// # Errors
     ///
     /// A field that names the caller's header: it is sent over the management socket, from a web page, under another
-    /// name of this machine, twice, or is no path.
+    /// name of this machine, twice, or is no path; or an address comes with a certificate.
     pub(crate) fn caller(
         self,
-        remote: Option<&Remote>,
+        (remote, certificate): (Option<&Remote>, Option<&ClientCertificate>),
         uri: &Uri,
         headers: &HeaderMap,
     ) -> Result<Caller, RequestError> {
@@ -92,6 +107,7 @@ impl Authentication {
                 }
                 CallerKind::Operator
             }
+            Some(_) if certificate.is_some() => by_certificate(certificate, headers)?,
             Some(remote) if self.trust_caller_header && is_of_this_machine(*remote) => {
                 by_header(uri, headers)?
             }
@@ -107,6 +123,25 @@ fn is_of_this_machine(remote: Remote) -> bool {
         Remote::Ip(address) => address.ip().to_canonical().is_loopback(),
         Remote::Process(_) | Remote::Operator(_) => true,
     }
+}
+
+/// The identity that the header names and the certificate must prove. Without the header the certificate is nobody's: several
+/// identities, of several organizations, may have the same (R13 of the privilege rules: what is no root identity with a literal
+/// subject is reached only by naming it).
+fn by_certificate(
+    certificate: Option<&ClientCertificate>,
+    headers: &HeaderMap,
+) -> Result<CallerKind, RequestError> {
+    if headers.contains_key(&CALLER_EMAIL) {
+        let problem = "a client certificate verifies no address: leave it out";
+        return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
+    }
+    let (Some(path), Some(certificate)) = (text(headers, &CALLER)?, certificate) else {
+        return Ok(CallerKind::Nobody);
+    };
+    let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
+    let proof = Proof::Certificate(certificate.clone());
+    Ok(CallerKind::Identity { path, email: None, proof })
 }
 
 /// The identity that the headers name.
@@ -135,7 +170,7 @@ fn by_header(uri: &Uri, headers: &HeaderMap) -> Result<CallerKind, RequestError>
             RequestError::field(CALLER_EMAIL.as_str(), format!("expected {expected}"))
         })?;
     }
-    Ok(CallerKind::Identity { path, email: email.map(Into::into) })
+    Ok(CallerKind::Identity { path, email: email.map(Into::into), proof: Proof::Header })
 }
 
 /// The value of a header; `None` if it is absent.
@@ -177,6 +212,7 @@ fn is_loopback_name(authority: &Authority) -> bool {
 #[cfg(test)]
 mod tests {
     use capstan_iam::limits::EMAIL_BYTES_MAX;
+    use tonic::codegen::http::HeaderValue;
 
     use super::*;
 
@@ -198,7 +234,7 @@ mod tests {
             let value = tonic::codegen::http::HeaderValue::from_str(value).unwrap();
             all.append(*name, value);
         }
-        match TRUSTING.caller(Some(&remote), &uri, &all) {
+        match TRUSTING.caller((Some(&remote), None), &uri, &all) {
             Ok(caller) => Ok(caller.kind),
             Err(RequestError::Field { field, .. }) => Err(field),
             Err(other) => panic!("{other}"),
@@ -207,7 +243,7 @@ mod tests {
 
     fn alice(email: Option<&str>) -> CallerKind {
         let path = "acme/alice".parse().unwrap();
-        CallerKind::Identity { path, email: email.map(Into::into) }
+        CallerKind::Identity { path, email: email.map(Into::into), proof: Proof::Header }
     }
 
     const ALICE: (&str, &str) = ("x-capstan-caller", "acme/alice");
@@ -226,9 +262,41 @@ mod tests {
         assert_eq!(caller(elsewhere, "localhost", &[ALICE]), Ok(CallerKind::Nobody));
         let untrusting = Authentication { trust_caller_header: false };
         let headers = [(CALLER, "acme/alice".parse().unwrap())].into_iter().collect();
-        let found =
-            untrusting.caller(Some(&local()), &"http://localhost/".parse().unwrap(), &headers);
+        let found = untrusting.caller(
+            (Some(&local()), None),
+            &"http://localhost/".parse().unwrap(),
+            &headers,
+        );
         assert_eq!(found.unwrap().kind, CallerKind::Nobody);
+    }
+
+    /// From anywhere, and whether the header is trusted or not: a certificate that is there must prove the caller.
+    #[test]
+    fn a_certificate_must_prove_whom_the_header_names() {
+        let certificate = ClientCertificate::named("spiffe://acme.example/ci");
+        let elsewhere = Remote::Ip("192.0.2.1:1".parse().unwrap());
+        for trust_caller_header in [false, true] {
+            for remote in [elsewhere, local()] {
+                let caller = |headers: &[(HeaderName, &'static str)]| {
+                    let of = |(name, value): &(HeaderName, &'static str)| {
+                        (name.clone(), HeaderValue::from_static(value))
+                    };
+                    let headers = headers.iter().map(of).collect();
+                    let connection = (Some(&remote), Some(&certificate));
+                    let uri = Uri::from_static("https://capstan.example/x");
+                    Authentication { trust_caller_header }.caller(connection, &uri, &headers)
+                };
+                let found = caller(&[(CALLER, "acme/ci")]).unwrap().kind;
+                assert_eq!(found.authentication(), "client-certificate");
+                let proof = Proof::Certificate(certificate.clone());
+                let path = "acme/ci".parse().unwrap();
+                assert_eq!(found, CallerKind::Identity { path, email: None, proof });
+                assert_eq!(caller(&[]).unwrap().kind, CallerKind::Nobody);
+                assert!(caller(&[(CALLER, "/")]).is_err());
+                let email = [(CALLER, "acme/ci"), (CALLER_EMAIL, "a@example.com")];
+                assert!(caller(&email).is_err());
+            }
+        }
     }
 
     #[test]
@@ -290,7 +358,7 @@ mod tests {
         // Without any name nothing is trusted.
         let headers = [(CALLER, "acme/alice".parse().unwrap())].into_iter().collect();
         let uri = Uri::from_static("/x");
-        assert!(TRUSTING.caller(Some(&local()), &uri, &headers).is_err());
+        assert!(TRUSTING.caller((Some(&local()), None), &uri, &headers).is_err());
     }
 
     #[test]
@@ -301,7 +369,7 @@ mod tests {
         assert_eq!(caller(operator, "x", &[(EMAIL, "a@x")]), Err(EMAIL.into()));
         let source = |remote: Remote| {
             TRUSTING
-                .caller(Some(&remote), &Uri::from_static("/"), &HeaderMap::new())
+                .caller((Some(&remote), None), &Uri::from_static("/"), &HeaderMap::new())
                 .unwrap()
                 .source
         };

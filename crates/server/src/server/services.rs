@@ -268,7 +268,7 @@ impl Shared {
                 let server = $server::from_arc(Arc::clone(&iam))
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most);
-                routes = routes.add_service(Authenticated::new(server, authentication));
+                routes = routes.add_service(Authenticated::new(server, authentication, Arc::clone(&iam)));
             })* };
         }
         manage!(

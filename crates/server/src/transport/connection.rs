@@ -16,7 +16,7 @@ use tokio_rustls::server::TlsStream;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::{Seat, Seats};
-use crate::transport::tls::{self, Tls};
+use crate::transport::tls::{self, ClientCertificate, Tls};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,6 +138,8 @@ impl Drop for ConnectionPermit {
 pub(crate) struct Connection {
     socket: Socket,
     remote: Remote,
+    /// Of the client, if it has proved one.
+    certificate: Option<ClientCertificate>,
     traffic: Traffic,
     /// `None` once the connection preface has arrived.
     preface: Option<PrefaceTimeout>,
@@ -188,8 +190,12 @@ impl Connection {
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep_until(until)) };
+        let certificate = match &socket {
+            Socket::Tls(stream) => ClientCertificate::of(stream),
+            Socket::Tcp(_) | Socket::Unix(_) => None,
+        };
         let traffic = Traffic::default();
-        Ok(Self { socket, remote, traffic, preface: Some(preface), permit })
+        Ok(Self { socket, remote, certificate, traffic, preface: Some(preface), permit })
     }
 }
 
@@ -197,6 +203,11 @@ impl Connection {
     /// The remote address.
     pub(crate) const fn remote(&self) -> Remote {
         self.remote
+    }
+
+    /// The certificate that the client has proved.
+    pub(crate) fn certificate(&self) -> Option<ClientCertificate> {
+        self.certificate.clone()
     }
 
     /// The connection among all.

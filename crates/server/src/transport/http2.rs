@@ -68,6 +68,7 @@ use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
 use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
+use crate::transport::tls::ClientCertificate;
 use chunks::Chunks;
 use gate::Gate;
 use inbound::Inbound;
@@ -96,7 +97,8 @@ pub(crate) trait Calls: Clone + Send + 'static {
     /// Counts plain calls that were answered in this time each.
     fn answered(&self, calls: u64, took: Duration);
 
-    /// Starts any other call. The request has a [`Remote`] among its extensions.
+    /// Starts any other call. The request has a [`Remote`] among its extensions, and the [`ClientCertificate`] if the client has
+    /// proved one.
     fn call(&mut self, request: Request<Body>) -> Self::Future;
 }
 
@@ -162,6 +164,7 @@ impl Default for Turns {
 pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
     let Shared { limits, budget, stop, tasks, turns } = shared;
     let (remote, traffic, seat) = (connection.remote(), connection.traffic(), connection.seat());
+    let certificate = connection.certificate();
     let (gate, waker) = Gate::new();
     let stop_signal = {
         let mut stop = stop.clone();
@@ -179,6 +182,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         calls,
         known: None,
         remote,
+        certificate,
         timers: Timers::new(&limits, Instant::now()),
         stalled_stream_max: limits.stalled_stream_max,
         tasks,
@@ -238,6 +242,7 @@ struct Driver<C: Calls> {
     /// The last head, and what is done with its calls. It keeps no head in memory.
     known: Option<(Weak<Head>, Intake)>,
     remote: Remote,
+    certificate: Option<ClientCertificate>,
     timers: Timers,
     stalled_stream_max: Duration,
     tasks: TaskTracker,
@@ -498,6 +503,9 @@ impl<C: Calls> Driver<C> {
             self.bodies.insert(stream, inbound);
         }
         call.extensions.insert(self.remote);
+        if let Some(certificate) = &self.certificate {
+            call.extensions.insert(certificate.clone());
+        }
         let deflating = call.intake.deflates.then(|| Arc::clone(&self.turns.deflating));
         let answer = self.calls.call(call.request(Body::new(body)));
         let responder = Responder {

@@ -24,6 +24,8 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::time::{Instant, interval_at};
 use tokio_rustls::TlsAcceptor;
+use x509_parser::extensions::GeneralName;
+use x509_parser::parse_x509_certificate;
 
 use crate::limits::{TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_LOOK};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
@@ -189,6 +191,38 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     let is_short = bytes.len() as u64 <= TLS_FILE_BYTES_MAX;
     ensure!(is_short, "{}: longer than {TLS_FILE_BYTES_MAX} bytes", file.display());
     Ok(bytes)
+}
+
+/// The SPIFFE ID of the certificate that a client has proved in the handshake (X.509-SVID, section 2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ClientCertificate(Arc<str>);
+
+impl ClientCertificate {
+    /// That of a connection. `None` without a certificate, and of one that has not exactly one URI, or another than a SPIFFE ID:
+    /// such a certificate is nobody's.
+    pub(crate) fn of<S>(stream: &tokio_rustls::server::TlsStream<S>) -> Option<Self> {
+        Self::read(stream.get_ref().1.peer_certificates()?.first()?)
+    }
+
+    fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        });
+        let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
+        uri.starts_with("spiffe://").then(|| Self(uri.into()))
+    }
+
+    pub(crate) fn spiffe_id(&self) -> &str {
+        &self.0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn named(spiffe_id: &str) -> Self {
+        Self(spiffe_id.into())
+    }
 }
 
 /// Bounds what a connection holds of answers that its peer does not read.

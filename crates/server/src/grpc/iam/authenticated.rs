@@ -1,15 +1,16 @@
-//! The layer in front of the management services: it finds out who calls, once, and puts a
+//! The layer in front of the management services: it finds out who calls, once, has a client certificate compared with that of
+//! the identity, and puts a
 //! [`Caller`](crate::authn::caller::Caller) into the request's extensions. Beside it is the digest of a write's request,
 //! for the audit log.
 
 use std::convert::Infallible;
-use std::future::{Ready, ready};
+use std::future::ready;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use capstan_iam::audit::Digest;
 use capstan_proto::frame;
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
 use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
@@ -18,9 +19,12 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tower::Service;
 
-use crate::authn::caller::Authentication;
+use super::service::Iam;
+use crate::RequestError;
+use crate::authn::caller::{Authentication, CallerKind, Proof};
 use crate::methods::Rpc;
 use crate::transport::connection::Remote;
+use crate::transport::tls::ClientCertificate;
 
 /// SHA-256 of the bytes of a request's message, as they arrive: all of them once the message is decoded.
 #[derive(Clone, Debug)]
@@ -72,11 +76,13 @@ impl RequestDigest {
 pub(crate) struct Authenticated<S> {
     inner: S,
     authentication: Authentication,
+    /// Knows which certificate an identity has.
+    iam: Arc<Iam>,
 }
 
 impl<S> Authenticated<S> {
-    pub(crate) const fn new(inner: S, authentication: Authentication) -> Self {
-        Self { inner, authentication }
+    pub(crate) const fn new(inner: S, authentication: Authentication, iam: Arc<Iam>) -> Self {
+        Self { inner, authentication, iam }
     }
 }
 
@@ -86,29 +92,49 @@ impl<S: NamedService> NamedService for Authenticated<S> {
 
 impl<S> Service<Request<Body>> for Authenticated<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+        + Clone
+        + Send
+        + 'static,
+    S::Future: Send,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = Either<S::Future, Ready<Result<Response<Body>, Infallible>>>;
+    type Future = Either<S::Future, BoxFuture<'static, Result<Response<Body>, Infallible>>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let remote = request.extensions().get::<Remote>();
-        match self.authentication.caller(remote, request.uri(), request.headers()) {
-            Ok(caller) => {
-                request.extensions_mut().insert(caller);
-                let rpc = Rpc::from_path(request.uri().path());
-                if rpc.writes() && !rpc.streams() {
-                    request = RequestDigest::compute(request);
-                }
-                Either::Left(self.inner.call(request))
+        let extensions = request.extensions();
+        let connection = (extensions.get::<Remote>(), extensions.get::<ClientCertificate>());
+        let caller = self.authentication.caller(connection, request.uri(), request.headers());
+        let refused = |error| Ok(Status::from(error).into_http());
+        let caller = match caller {
+            Ok(caller) => caller,
+            Err(error) => return Either::Right(Box::pin(ready(refused(error)))),
+        };
+        let claim = match &caller.kind {
+            CallerKind::Identity { path, proof: Proof::Certificate(own), .. } => {
+                Some((path.clone(), own.clone()))
             }
-            Err(error) => Either::Right(ready(Ok(Status::from(error).into_http()))),
+            _ => None,
+        };
+        request.extensions_mut().insert(caller);
+        let rpc = Rpc::from_path(request.uri().path());
+        if rpc.writes() && !rpc.streams() {
+            request = RequestDigest::compute(request);
         }
+        let Some((path, own)) = claim else { return Either::Left(self.inner.call(request)) };
+        let (mut inner, iam) = (self.inner.clone(), Arc::clone(&self.iam));
+        Either::Right(Box::pin(async move {
+            match iam.has_certificate(path, own).await {
+                Ok(true) => inner.call(request).await,
+                Ok(false) => refused(RequestError::AuthnFailed),
+                Err(error) => refused(error),
+            }
+        }))
     }
 }
 

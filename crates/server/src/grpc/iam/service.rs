@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Snapshot};
-use capstan_iam::{Actor, Operation, Response as Answer};
+use capstan_iam::{Actor, Authentication, Kind, Object, Operation, Response as Answer};
 use capstan_proto::contract::WARNING_KEY;
 use capstan_proto::v1::Consistency;
 use capstan_store::View;
@@ -37,6 +37,7 @@ use crate::grpc::page::PageKey;
 use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
 use crate::places::Places;
+use crate::transport::tls::ClientCertificate;
 use crate::webhooks::Webhooks;
 
 /// The management services of one worker.
@@ -124,7 +125,7 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, RequestError> {
 fn actor(caller: CallerKind, snapshot: &Snapshot) -> Result<Actor, RequestError> {
     match caller {
         CallerKind::Operator => Ok(Actor::Operator),
-        CallerKind::Identity { path: id, email } => {
+        CallerKind::Identity { path: id, email, .. } => {
             let state = snapshot.identity_state(id.as_path());
             let is_known = state.is_some_and(|state| state.registered && !state.disabled);
             is_known.then_some(Actor::Identity { id, email }).ok_or(RequestError::AuthnFailed)
@@ -164,7 +165,7 @@ impl Iam {
         let (management, kind, origin) = self.begin(rpc, request)?;
         let actor = match kind {
             CallerKind::Operator => Actor::Operator,
-            CallerKind::Identity { path: id, email } => Actor::Identity { id, email },
+            CallerKind::Identity { path: id, email, .. } => Actor::Identity { id, email },
             CallerKind::Nobody => return Err(RequestError::AuthnFailed),
         };
         Ok(Writer { management, actor, origin })
@@ -182,6 +183,32 @@ impl Iam {
         let digest = request.extensions().get().map(RequestDigest::get);
         let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
         Ok((management, kind, origin))
+    }
+
+    /// Whether a client certificate is the one that an identity has, by the served revision.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    pub(super) async fn has_certificate(
+        &self,
+        identity: PathBuf,
+        certificate: ClientCertificate,
+    ) -> Result<bool, RequestError> {
+        // A policy file has no callers: everybody may read it, and nobody may change it.
+        let Some(management) = &self.management else { return Ok(true) };
+        let (_, view) = viewed(&self.published, Freshness::Any).await?;
+        let objects = management.objects(view);
+        self.on_a_thread(move || {
+            let found = objects.get(Kind::Identity, identity.as_path());
+            let found = found.map_err(|_| RequestError::Unreadable)?;
+            let Some(Object::Identity(found)) = found else { return Ok(false) };
+            Ok(matches!(
+                found.authentication,
+                Some(Authentication::ClientCertificate(own)) if own.spiffe_id == certificate.spiffe_id()
+            ))
+        })
+        .await
     }
 
     /// The revision and the objects of a read.
@@ -252,12 +279,19 @@ impl Iam {
         reading: Reading,
         answer: impl FnOnce(&Reading, &Viewer<'_>) -> Result<A, RequestError> + Send + 'static,
     ) -> Result<A, RequestError> {
+        self.on_a_thread(move || answer(&reading, &reading.viewer()?)).await
+    }
+
+    async fn on_a_thread<A: Send + 'static>(
+        &self,
+        answer: impl FnOnce() -> Result<A, RequestError> + Send + 'static,
+    ) -> Result<A, RequestError> {
         // The semaphore is never closed.
         let permit = Arc::clone(&self.reads).acquire_owned().await.ok();
         let answered = tokio::task::spawn_blocking(move || {
             // Held until the end, also if nobody waits for the answer any more.
             let _permit = permit;
-            answer(&reading, &reading.viewer()?)
+            answer()
         });
         let answered = answered.await;
         match answered {
