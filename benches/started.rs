@@ -71,8 +71,18 @@ impl Started {
     ///
     /// It does not start, or says no address.
     pub fn demo(binary: &Path) -> anyhow::Result<Self> {
+        Self::demo_with(binary, &[])
+    }
+
+    /// As [`Self::demo`], with more options.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::demo`].
+    pub fn demo_with(binary: &Path, options: &[String]) -> anyhow::Result<Self> {
         let child = Command::new(binary)
             .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .env("CAPSTAN_LOG", "error")
