@@ -84,28 +84,52 @@ pub(crate) fn is_grpc(status: &Status) -> bool {
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// Whether the address answers a request of HTTP/1.1 within [`PROBE_TIME_MAX`]. Asked only after an error
-/// that no Capstan server sends.
-pub(crate) async fn answers_http1(address: &ServerAddress) -> bool {
-    if address.unix_path().is_some() || address.is_tls() {
-        return false;
+/// What else the address speaks than it was asked in, as an error; `None` if it is not known. Asked only after an error that no
+/// Capstan server sends.
+pub(crate) async fn other_protocol(address: &ServerAddress, status: &Status) -> Option<String> {
+    if address.is_tls() {
+        return wants_certificate(status).then(|| {
+            format!("{address} wants a certificate of the client: give --cert and --key, of an authority that it trusts")
+        });
     }
-    let authority = address.authority();
-    let probe = async {
-        let mut stream = TcpStream::connect(authority).await?;
-        let request = format!("GET /livez HTTP/1.1\r\nHost: {authority}\r\n\r\n");
-        stream.write_all(request.as_bytes()).await?;
-        let mut start = [0; 7];
-        stream.read_exact(&mut start).await?;
-        std::io::Result::Ok(start == *b"HTTP/1.")
-    };
-    matches!(tokio::time::timeout(PROBE_TIME_MAX, probe).await, Ok(Ok(true)))
+    if address.unix_path().is_some() {
+        return None;
+    }
+    match tokio::time::timeout(PROBE_TIME_MAX, first_byte(address.authority())).await {
+        Ok(Ok(b'H')) => Some(format!(
+            "{address} answers HTTP/1.1 and not gRPC. It may be the HTTP address of a server (health and metrics). --addr \
+             takes the gRPC address, which is http://127.0.0.1:4480 by default"
+        )),
+        Ok(Ok(TLS_ALERT)) => {
+            Some(format!("{address} speaks TLS: ask https://{}", address.authority()))
+        }
+        _ => None,
+    }
 }
 
-/// The error for an address that [`answers_http1`].
-pub(crate) fn not_grpc(address: &ServerAddress) -> String {
-    format!(
-        "{address} answers HTTP/1.1 and not gRPC. It may be the HTTP address of a server (health and metrics). --addr \
-         takes the gRPC address, which is http://127.0.0.1:4480 by default"
-    )
+/// The first byte of what TLS answers to plain text (RFC 8446, section 5.1).
+const TLS_ALERT: u8 = 21;
+
+/// The first byte of the answer to a request of HTTP/1.1.
+async fn first_byte(authority: &str) -> std::io::Result<u8> {
+    let mut stream = TcpStream::connect(authority).await?;
+    let request = format!("GET /livez HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    stream.read_u8().await
+}
+
+/// Whether a call has ended because the client has no certificate that the server takes: TLS 1.3 says so after the handshake.
+fn wants_certificate(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if ["CertificateRequired", "UnknownCA", "CertificateExpired", "BadCertificate"]
+            .iter()
+            .any(|alert| text.contains(alert))
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }

@@ -159,9 +159,6 @@ fn main() -> ExitCode {
     if let Some(name) = cli.context.clone() {
         context::choose(name);
     }
-    if !cli.tls.is_empty() {
-        tls::choose(cli.tls.clone());
-    }
     let mut errors = cli.output.map_or(Format::Table, Output::of_errors);
     match run(cli, &matches, &mut errors) {
         Ok(code) => code,
@@ -183,6 +180,10 @@ fn run(cli: Cli, matches: &ArgMatches, errors: &mut Format) -> anyhow::Result<Ex
         None => context::output_of(matches)?.unwrap_or(Output::Table),
     };
     *errors = output.of_errors();
+    if !cli.tls.is_empty() {
+        tls::ensure_asks(matches)?;
+        tls::choose(cli.tls);
+    }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     threads.block_on(run_command(cli.command, given, output))
 }

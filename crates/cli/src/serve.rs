@@ -352,7 +352,8 @@ impl Serve {
             Address::Tcp(address) => address.ip().is_loopback(),
             Address::Unix(_) => true,
         };
-        let is_local_demo = self.from.demo && self.listen.iter().all(is_local);
+        let proves = self.tls.client_ca.is_some();
+        let is_local_demo = self.from.demo && !proves && self.listen.iter().all(is_local);
         let config = Config {
             feed,
             catalogs: self.catalog,

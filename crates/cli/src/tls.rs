@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail, ensure};
 use capstan_client::TlsOptions;
+use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::TLS_FILE_BYTES_MAX;
@@ -45,6 +46,33 @@ static CHOSEN: OnceLock<TlsFiles> = OnceLock::new();
 /// Sets the files of the options, once.
 pub(crate) fn choose(files: TlsFiles) {
     let _ = CHOSEN.set(files);
+}
+
+/// Refuses the options for a command that asks no server with TLS: nobody may believe that they count.
+///
+/// # Errors
+///
+/// It is such a command.
+pub(crate) fn ensure_asks(matches: &ArgMatches) -> anyhow::Result<()> {
+    let (mut leaf, mut path) = (matches, Vec::new());
+    while let Some((name, inner)) = leaf.subcommand() {
+        path.push(name);
+        leaf = inner;
+    }
+    let takes = |id: &str| leaf.try_contains_id(id).is_ok();
+    let has_policy = leaf.try_contains_id("policy").is_ok_and(|given| given);
+    let asks = (takes("addr") || takes("server")) && !has_policy;
+    if asks && !matches!(path.first(), Some(&("bench" | "top"))) {
+        return Ok(());
+    }
+    let other = match path.first() {
+        Some(&"serve") => "; a server has --tls-cert, --tls-key and --client-ca",
+        _ => "",
+    };
+    bail!(
+        "--ca, --cert, --key and --server-name are for commands that ask a server at https://HOST:PORT, and `{}` does not{other}",
+        path.join(" ")
+    )
 }
 
 /// The files of the options.

@@ -51,13 +51,24 @@ pub(crate) fn router(
     jwks: Option<String>,
     (authzen, url): (AuthZen, Option<&PublicUrl>),
 ) -> Router {
+    open(phase, metrics, jwks).merge(authzen::router(authzen, url)).fallback(other)
+}
+
+/// Those of them that tell nothing of a policy.
+pub(crate) fn without_decisions(
+    phase: watch::Receiver<Phase>,
+    metrics: &Arc<Metrics>,
+    jwks: Option<String>,
+) -> Router {
+    open(phase, metrics, jwks).fallback(other)
+}
+
+fn open(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>, jwks: Option<String>) -> Router {
     let keys = match jwks {
         Some(jwks) => Router::new().route("/.well-known/jwks.json", get(async || jwks_of(jwks))),
         None => Router::new(),
     };
     keys.merge(reports(phase, metrics, Duration::ZERO))
-        .merge(authzen::router(authzen, url))
-        .fallback(other)
 }
 
 /// The routes of the port for probes.

@@ -222,6 +222,10 @@ pub const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 
 /// Time between two looks whether a file of TLS has changed. One that has is loaded when it has rested for as long.
 pub const TLS_LOOK: Duration = Duration::from_secs(1);
+/// Time after which files of TLS that did not load are tried again although they are the same: there may be a descriptor again.
+pub const TLS_RETRY: Duration = Duration::from_secs(30);
+/// Bytes that a handshake reads, of gRPC: a greeting has 2 KB, and a client's chain of certificates up to 10.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of answers that a connection holds encrypted, until its peer reads them: one record of TLS.

@@ -50,13 +50,15 @@ impl Remote {
             Err(status) if status.get_details_error_info().is_some() => {
                 bail!("{}", status.message())
             }
-            Err(status)
+            Err(status) => {
                 if !channel::is_grpc(&status)
-                    && channel::answers_http1(&self.server.address).await =>
-            {
-                bail!("{}", channel::not_grpc(&self.server.address))
+                    && let Some(other) =
+                        channel::other_protocol(&self.server.address, &status).await
+                {
+                    bail!("{other}")
+                }
+                bail!("{:?}: {}", status.code(), status.message())
             }
-            Err(status) => bail!("{:?}: {}", status.code(), status.message()),
         }
     }
 

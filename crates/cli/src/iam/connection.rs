@@ -245,8 +245,8 @@ impl Connection {
     pub(crate) async fn error(&self, status: &Status, safety: Safety<'_>) -> anyhow::Error {
         // Some statuses of Capstan have no details either (contract, section 7).
         let is_foreign = !channel::is_grpc(status) && status.get_details_error_info().is_none();
-        if is_foreign && channel::answers_http1(&self.address).await {
-            return anyhow!(channel::not_grpc(&self.address));
+        if is_foreign && let Some(other) = channel::other_protocol(&self.address, status).await {
+            return anyhow!(other);
         }
         let mut refusal = Refusal::of(status);
         match safety {

@@ -59,8 +59,8 @@ pub(crate) enum CallerKind {
 pub(crate) enum Proof {
     /// The header itself, which is trusted.
     Header,
-    /// A client certificate, which must be the identity's.
-    Certificate(ClientCertificate),
+    /// The SPIFFE ID of a client certificate, which must be the identity's.
+    Certificate(Box<str>),
 }
 
 impl CallerKind {
@@ -136,11 +136,12 @@ fn by_certificate(
         let problem = "a client certificate verifies no address: leave it out";
         return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
     }
-    let (Some(path), Some(certificate)) = (text(headers, &CALLER)?, certificate) else {
+    let spiffe_id = certificate.and_then(ClientCertificate::spiffe_id);
+    let (Some(path), Some(spiffe_id)) = (text(headers, &CALLER)?, spiffe_id) else {
         return Ok(CallerKind::Nobody);
     };
     let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
-    let proof = Proof::Certificate(certificate.clone());
+    let proof = Proof::Certificate(spiffe_id.into());
     Ok(CallerKind::Identity { path, email: None, proof })
 }
 
@@ -273,7 +274,8 @@ mod tests {
     /// From anywhere, and whether the header is trusted or not: a certificate that is there must prove the caller.
     #[test]
     fn a_certificate_must_prove_whom_the_header_names() {
-        let certificate = ClientCertificate::named("spiffe://acme.example/ci");
+        let id = "spiffe://acme.example/ci";
+        let certificate = ClientCertificate::named(Some(id));
         let elsewhere = Remote::Ip("192.0.2.1:1".parse().unwrap());
         for trust_caller_header in [false, true] {
             for remote in [elsewhere, local()] {
@@ -288,13 +290,23 @@ mod tests {
                 };
                 let found = caller(&[(CALLER, "acme/ci")]).unwrap().kind;
                 assert_eq!(found.authentication(), "client-certificate");
-                let proof = Proof::Certificate(certificate.clone());
+                let proof = Proof::Certificate(id.into());
                 let path = "acme/ci".parse().unwrap();
                 assert_eq!(found, CallerKind::Identity { path, email: None, proof });
                 assert_eq!(caller(&[]).unwrap().kind, CallerKind::Nobody);
                 assert!(caller(&[(CALLER, "/")]).is_err());
                 let email = [(CALLER, "acme/ci"), (CALLER_EMAIL, "a@example.com")];
                 assert!(caller(&email).is_err());
+                // One without a SPIFFE ID is nobody's, and does not leave the header to be trusted.
+                let nobody = ClientCertificate::named(None);
+                let headers = [(CALLER, HeaderValue::from_static("acme/ci"))];
+                let connection = (Some(&remote), Some(&nobody));
+                let found = Authentication { trust_caller_header }.caller(
+                    connection,
+                    &Uri::from_static("http://localhost/x"),
+                    &headers.into_iter().collect(),
+                );
+                assert_eq!(found.unwrap().kind, CallerKind::Nobody);
             }
         }
     }

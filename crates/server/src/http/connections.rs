@@ -43,19 +43,19 @@ pub(crate) enum Protocols {
 pub(crate) enum Security {
     Plain,
     Tls(Tls, Arc<Metrics>),
-    /// Whichever the client begins with: for an address of this machine.
-    Either(Tls, Arc<Metrics>),
+    /// Whichever the client begins with, for an address of this machine. In plain text this router answers.
+    Either(Tls, Arc<Metrics>, Router),
 }
 
 type Stream = Either<LimitedStream, Box<TlsStream<LimitedStream>>>;
 
 impl Security {
     /// `None` if there is no handshake. The deadlines of the stream hold for it.
-    async fn open(&self, stream: LimitedStream) -> Option<Stream> {
+    async fn open(&self, mut stream: LimitedStream) -> Option<Stream> {
         let (tls, metrics) = match self {
             Self::Plain => return Some(Either::Left(stream)),
             Self::Tls(tls, metrics) => (tls, metrics),
-            Self::Either(tls, metrics) => match stream.first().await? {
+            Self::Either(tls, metrics, _) => match stream.first().await? {
                 TLS_HANDSHAKE => (tls, metrics),
                 _ => return Some(Either::Left(stream)),
             },
@@ -111,14 +111,18 @@ pub(crate) async fn serve(
             () = &mut stopped => break,
         };
         let router = router.clone();
-        let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(ConnectInfo(client));
-            router.clone().oneshot(request.map(Body::new))
-        });
         let (builder, watcher) = (builder.clone(), graceful.watcher());
         let (security, end) = (security.clone(), end.clone());
         let serving = async move {
             let Some(stream) = security.open(stream).await else { return };
+            let router = match (security, &stream) {
+                (Security::Either(_, _, plain), Either::Left(_)) => plain,
+                _ => router,
+            };
+            let service = service_fn(move |mut request: Request<Incoming>| {
+                request.extensions_mut().insert(ConnectInfo(client));
+                router.clone().oneshot(request.map(Body::new))
+            });
             let connection = builder.serve_connection(TokioIo::new(stream), service);
             // Its errors are those of its peer.
             let _ = watcher.watch(connection.into_owned()).await;

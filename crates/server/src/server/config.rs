@@ -147,6 +147,14 @@ impl Config {
                  listen on 127.0.0.1, give --tls-cert and --tls-key, or give --insecure-plaintext to accept that"
             );
         }
+        let wants_certificates =
+            self.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
+        if wants_certificates && self.trust_caller_header {
+            bail!(
+                "--client-ca proves who calls, and --insecure-trust-caller-header would let everybody of this machine say it: \
+                 leave one of them out"
+            );
+        }
         if self.tls.is_some() && self.insecure_plaintext {
             bail!(
                 "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext"

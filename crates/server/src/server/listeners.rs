@@ -90,11 +90,15 @@ impl Listeners {
         if let Some(listener) = self.http {
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
+            let without = http::without_decisions(phase.clone(), metrics, shared.jwks());
             let router = http::router(phase, metrics, shared.jwks(), authzen);
             let is_local = listener.local_addr()?.ip().is_loopback();
             let security = match tls {
                 None => Security::Plain,
-                Some(tls) if is_local => Security::Either(tls.clone(), Arc::clone(metrics)),
+                Some(tls) if is_local => {
+                    let plain = if tls.wants_certificates() { without } else { router.clone() };
+                    Security::Either(tls.clone(), Arc::clone(metrics), plain)
+                }
                 Some(tls) => Security::Tls(tls.clone(), Arc::clone(metrics)),
             };
             let (http1, limits, stop) = (Protocols::Http1, config.limits, stop.clone());

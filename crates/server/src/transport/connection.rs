@@ -1,5 +1,6 @@
 //! A gRPC connection in its worker: TCP, with TLS or without, or a unix socket. It holds a permit until it closes.
 
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -16,7 +17,7 @@ use tokio_rustls::server::TlsStream;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::{Seat, Seats};
-use crate::transport::tls::{self, ClientCertificate, Tls};
+use crate::transport::tls::{self, ClientCertificate, HandshakeLimited, Tls};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +101,17 @@ pub(crate) struct ConnectionPermit {
     seat: Arc<Seat>,
 }
 
+impl ConnectionPermit {
+    /// Waits until the connection is asked to yield to another one.
+    pub(crate) fn yielded(&self) -> impl Future<Output = ()> + use<> {
+        let seat = Arc::clone(&self.seat);
+        poll_fn(move |cx| {
+            seat.register(cx.waker());
+            if seat.yields() { Poll::Ready(()) } else { Poll::Pending }
+        })
+    }
+}
+
 impl ConnectionCount {
     pub(crate) fn get(&self) -> usize {
         self.0.load(Relaxed)
@@ -160,7 +172,7 @@ const PREFACE_BYTES: usize = 24;
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<HandshakeLimited<TcpStream>>>),
     Unix(UnixStream),
 }
 
@@ -180,8 +192,9 @@ impl Connection {
         let until = Instant::now() + greeting_max;
         let socket = match (accepted, tls) {
             (Accepted::Tcp(stream, _), Some(tls)) => {
-                let accepting = tls.grpc().accept(TcpStream::from_std(stream)?);
-                let mut stream = timeout_at(until, accepting).await??;
+                let stream = HandshakeLimited::new(TcpStream::from_std(stream)?);
+                let mut stream = timeout_at(until, tls.grpc().accept(stream)).await??;
+                stream.get_mut().0.end();
                 tls::bound(&mut stream);
                 Socket::Tls(Box::new(stream))
             }

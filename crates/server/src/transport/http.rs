@@ -10,6 +10,7 @@
 //! needs.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -19,7 +20,7 @@ use std::task::{Context, Poll};
 use futures_util::task::AtomicWaker;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Duration, Instant, Sleep, sleep, timeout};
+use tokio::time::{Duration, Instant, Sleep, sleep};
 
 use crate::limits::{ACCEPT_PAUSE, Limits};
 use crate::transport::connection::Remote;
@@ -147,10 +148,14 @@ impl Drop for LimitedStream {
 
 impl LimitedStream {
     /// The first byte of the first request, which stays to be read. `None` if none comes in time.
-    pub(crate) async fn first(&self) -> Option<u8> {
+    pub(crate) async fn first(&mut self) -> Option<u8> {
         let mut first = [0];
-        let peeked = timeout(self.open.limits.http_idle_max, self.stream.peek(&mut first)).await;
-        matches!(peeked, Ok(Ok(1))).then_some(first[0])
+        let peeked = poll_fn(|cx| {
+            self.check(cx)?;
+            self.stream.poll_peek(cx, &mut ReadBuf::new(&mut first))
+        });
+        let peeked = peeked.await;
+        matches!(peeked, Ok(1)).then_some(first[0])
     }
 
     /// Begins a step, with its own deadline.

@@ -539,14 +539,17 @@ impl<C: Calls> Driver<C> {
                 Poll::Pending => break,
             }
         }
+        let mut is_sent = true;
         if !self.traffic.is_blocked() || state.connection.pending().is_empty() {
             // What TLS holds goes out, too, or the task is woken when it can.
-            if let Poll::Ready(Err(_)) = Pin::new(&mut self.socket).poll_flush(cx) {
-                return false;
+            match Pin::new(&mut self.socket).poll_flush(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return false,
+                Poll::Pending => is_sent = false,
             }
         }
         state.connection.wake();
-        let is_over = state.connection.is_over();
+        let is_over = state.connection.is_over() && is_sent;
         !is_over
     }
 

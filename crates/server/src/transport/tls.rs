@@ -6,28 +6,34 @@
 //! ```
 //!
 //! **Invariants**: TLS 1.3 and nothing below. A file that others may read or that does not fit is refused, and nothing is half
-//! loaded: certificate, key and authorities are replaced together. A connection that is open keeps what its handshake has proved.
+//! loaded: certificate, key and authorities are replaced together. A connection that is open keeps what its handshake has proved; where
+//! clients have certificates no session is resumed, because nobody would look at the certificate again.
 
 use std::fmt::Write as _;
 use std::fs;
-use std::io::Read as _;
+use std::io::{self, IoSlice, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use anyhow::{Context as _, bail, ensure};
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, interval_at};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use crate::limits::{TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_LOOK};
+use crate::limits::{
+    TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_HANDSHAKE_BYTES_MAX, TLS_LOOK, TLS_RETRY,
+};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// The files of TLS.
@@ -76,6 +82,11 @@ impl Tls {
         Ok(Self(Arc::new(Shared { options, current })))
     }
 
+    /// Whether clients must have certificates.
+    pub(crate) fn wants_certificates(&self) -> bool {
+        self.0.options.client_authorities.is_some()
+    }
+
     /// Accepts connections of gRPC.
     pub(crate) fn grpc(&self) -> TlsAcceptor {
         self.0.current.load().grpc.clone()
@@ -90,7 +101,7 @@ impl Tls {
     pub(crate) async fn follow(self, metrics: Arc<Metrics>) {
         let Shared { options, current } = &*self.0;
         let mut seen = stamps(options);
-        let (mut loaded, mut failed) = (seen.clone(), None);
+        let (mut loaded, mut failed) = (seen.clone(), None::<(String, Instant)>);
         let mut ticks = interval_at(Instant::now() + TLS_LOOK, TLS_LOOK);
         loop {
             ticks.tick().await;
@@ -98,7 +109,12 @@ impl Tls {
             // Files that are replaced one after another are loaded when they rest.
             let rests = now == seen;
             seen = now;
-            if !rests || seen == loaded || failed.as_ref() == Some(&seen) {
+            let is_done = match &failed {
+                None => seen == loaded,
+                // What has failed may not be the fault of the files.
+                Some((of, at)) => *of == seen && at.elapsed() < TLS_RETRY,
+            };
+            if !rests || is_done {
                 continue;
             }
             match load(options) {
@@ -110,7 +126,7 @@ impl Tls {
                     tracing::info!("certificates loaded");
                 }
                 Err(error) => {
-                    failed = Some(seen.clone());
+                    failed = Some((seen.clone(), Instant::now()));
                     metrics.tls_loaded(LoadOutcome::Rejected);
                     tracing::warn!(
                         "the certificates are not loaded again, the ones before serve on: {error:#}"
@@ -153,8 +169,13 @@ fn load(options: &Options) -> anyhow::Result<Acceptors> {
             builder.with_client_cert_verifier(verifier.build()?)
         }
     };
+    let resumes = options.client_authorities.is_none();
     let names = || format!("{} and {}", options.certificate.display(), options.key.display());
     let mut config = builder.with_single_cert(chain, key(&options.key)?).with_context(names)?;
+    if !resumes {
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     config.alpn_protocols = vec![b"h2".to_vec()];
     let grpc = Arc::new(config.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
@@ -193,18 +214,19 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The SPIFFE ID of the certificate that a client has proved in the handshake (X.509-SVID, section 2).
+/// The certificate that a client has proved in the handshake: its SPIFFE ID (X.509-SVID, section 2). One that has not exactly one URI,
+/// or another than a SPIFFE ID, has none, and is nobody's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientCertificate(Arc<str>);
+pub(crate) struct ClientCertificate(Option<Arc<str>>);
 
 impl ClientCertificate {
-    /// That of a connection. `None` without a certificate, and of one that has not exactly one URI, or another than a SPIFFE ID:
-    /// such a certificate is nobody's.
+    /// That of a connection; `None` without a certificate.
     pub(crate) fn of<S>(stream: &tokio_rustls::server::TlsStream<S>) -> Option<Self> {
-        Self::read(stream.get_ref().1.peer_certificates()?.first()?)
+        let first = stream.get_ref().1.peer_certificates()?.first()?;
+        Some(Self(Self::read(first)))
     }
 
-    fn read(certificate: &CertificateDer<'_>) -> Option<Self> {
+    fn read(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
         let (_, certificate) = parse_x509_certificate(certificate).ok()?;
         let names = certificate.subject_alternative_name().ok()??;
         let mut uris = names.value.general_names.iter().filter_map(|name| match name {
@@ -212,16 +234,89 @@ impl ClientCertificate {
             _ => None,
         });
         let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
-        uri.starts_with("spiffe://").then(|| Self(uri.into()))
+        uri.starts_with("spiffe://").then(|| uri.into())
     }
 
-    pub(crate) fn spiffe_id(&self) -> &str {
-        &self.0
+    pub(crate) fn spiffe_id(&self) -> Option<&str> {
+        self.0.as_deref()
     }
 
     #[cfg(test)]
-    pub(crate) fn named(spiffe_id: &str) -> Self {
-        Self(spiffe_id.into())
+    pub(crate) fn named(spiffe_id: Option<&str>) -> Self {
+        Self(spiffe_id.map(Into::into))
+    }
+}
+
+/// A socket from which a handshake reads a limited number of bytes: before it is known who is there, nobody may make the server
+/// hold more.
+#[derive(Debug)]
+pub(crate) struct HandshakeLimited<S> {
+    stream: S,
+    /// `None` after the handshake.
+    left: Option<usize>,
+}
+
+impl<S> HandshakeLimited<S> {
+    pub(crate) const fn new(stream: S) -> Self {
+        Self { stream, left: Some(TLS_HANDSHAKE_BYTES_MAX) }
+    }
+
+    /// The handshake is over.
+    pub(crate) const fn end(&mut self) {
+        self.left = None;
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for HandshakeLimited<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(left) = self.left else {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        };
+        if left == 0 {
+            return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+        }
+        let mut part = buffer.take(left);
+        let read = Pin::new(&mut self.stream).poll_read(cx, &mut part);
+        let bytes = part.filled().len();
+        // The bytes are initialized: they were read.
+        buffer.initialize_unfilled_to(bytes);
+        buffer.advance(bytes);
+        self.left = Some(left - bytes);
+        read
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for HandshakeLimited<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
 

@@ -245,7 +245,12 @@ impl Handshakes {
         greeting_max: Duration,
     ) -> Option<Connection> {
         let is_tls = self.tls.is_some() && matches!(accepted.0, Accepted::Tcp(..));
-        let opened = Connection::open(accepted, self.tls.as_ref(), greeting_max).await;
+        let yielded = accepted.1.yielded();
+        let opened = tokio::select! {
+            opened = Connection::open(accepted, self.tls.as_ref(), greeting_max) => opened,
+            // A handshake is idle, too, when another connection needs its place.
+            () = yielded => Err(io::ErrorKind::ConnectionAborted.into()),
+        };
         if is_tls {
             self.metrics.handshake(opened.is_ok());
         }

@@ -40,7 +40,35 @@ fn the_command_line_asks_with_tls() {
     let (code, said) = check(&["--addr", &plain, "--ca", &ca]);
     assert_eq!(code, Some(2));
     assert!(said.contains("has no TLS: options of TLS are for https://HOST:PORT"), "{said}");
-    assert_eq!(check(&["--addr", &plain]).0, Some(2));
+    let (code, said) = check(&["--addr", &plain]);
+    assert_eq!(code, Some(2));
+    assert!(said.contains("speaks TLS: ask https://"), "{said}");
+}
+
+/// Options of a client that a command would not use are refused: a server that gets them is not one with TLS.
+#[test]
+fn options_of_clients_are_refused_elsewhere() {
+    let files = Files::new("tls-elsewhere");
+    let ca = files.path("ca.pem");
+    for command in [
+        &["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "none"][..],
+        &["check", "alice", "repo.list", "acme", "--policy", "none"],
+        &["bench", "generate", "W"],
+        &["top", "--once"],
+        &["store", "verify", "none"],
+    ] {
+        for option in [["--ca", &ca], ["--server-name", "x"]] {
+            let output = capstan(&[command, &option].concat());
+            assert_eq!(output.status.code(), Some(2), "{command:?}");
+            let said = stderr(&output);
+            assert!(
+                said.contains("are for commands that ask a server") || said.contains("unexpected"),
+                "{said}"
+            );
+        }
+    }
+    let serve = capstan(&["serve", "--demo", "--ca", &ca]);
+    assert!(stderr(&serve).contains("a server has --tls-cert, --tls-key and --client-ca"));
 }
 
 #[test]
@@ -85,6 +113,7 @@ fn clients_must_have_a_certificate_of_the_authority() {
     }
     let (code, said) = check(&["--addr", &addr, "--ca", &files.path("ca.pem")]);
     assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("wants a certificate of the client: give --cert and --key"), "{said}");
     // A certificate and a key that do not belong together, and half of both.
     let (cert, key) = (files.path("orders.pem"), files.path("foreign.key"));
     let ca = files.path("ca.pem");
@@ -140,6 +169,12 @@ fn wrong_files_are_refused_at_the_start() {
         ("other.pem", "server.key", &[], "server.key: "),
         ("server.pem", "server.key", &["--client-ca", "none"], "none: No such file"),
         ("server.pem", "server.key", &["--insecure-plaintext"], "cannot be used with"),
+        (
+            "server.pem",
+            "server.key",
+            &["--client-ca", &files.path("ca.pem"), "--insecure-trust-caller-header"],
+            "--client-ca proves who calls",
+        ),
     ] {
         let said = serve(cert, key, more);
         assert!(said.contains(wanted), "{cert} {key}: {said}");

@@ -1,10 +1,11 @@
 //! Callers of the management services that a client certificate proves.
 
+use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use super::Files;
-use crate::common::{Serving, capstan, stderr, stdout};
+use crate::common::{Serving, capstan, command, stderr, stdout};
 
 const CI: &str = "spiffe://acme.example/ci";
 
@@ -116,7 +117,24 @@ fn a_certificate_that_is_taken_away_proves_nothing() {
     store.operate(&["identities", "enable", "acme/ci"]);
     assert!(store.with("ci", &list).status.success());
     let other = ["--spiffe-id", "spiffe://acme.example/other"];
+    // A stream that was let in with it ends, too.
+    let addr = format!("https://{}", store.server.address("grpc"));
+    let file = |name: &str| store.files.path(name);
+    let (cert, key, ca) = (file("ci.pem"), file("ci.key"), file("ca.pem"));
+    let tls = ["--addr", &addr, "--ca", &ca, "--cert", &cert, "--key", &key];
+    // From the first revision on, so that nothing depends on when it begins.
+    let from = ((1_u64 << 40) + 2).to_string();
+    let tail = ["events", "tail", "--parent", "acme", "--as", "acme/ci", "--from", &from];
+    let mut tail = command(&[&tail[..], &tls].concat());
+    let mut tail = tail.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    store.operate(&["folders", "create", "before", "--parent", "acme"]);
+    let mut lines = BufReader::new(tail.stdout.take().unwrap()).lines();
+    while !lines.next().unwrap().unwrap().contains("acme/before") {}
     store.operate(&[&["identities", "update", "acme/ci"], &other[..]].concat());
+    store.operate(&["folders", "create", "after", "--parent", "acme"]);
+    assert!(!lines.any(|line| line.unwrap().contains("acme/after")));
+    let ended = tail.wait_with_output().unwrap();
+    assert!(stderr(&ended).contains("AUTHN_FAILED"), "{ended:?}");
     assert!(stderr(&store.with("ci", &list)).contains("AUTHN_FAILED"));
     assert!(store.with("other", &list).status.success());
     // The files of the server stay for it alone.

@@ -51,6 +51,18 @@ async fn certificates_are_replaced_without_a_failed_check() {
     assert!(asked.await.unwrap() > 0);
 }
 
+/// Files that are wrong for a while, and then as they were: what is served is the newest again.
+#[test]
+fn files_that_come_back_are_served_as_the_newest() {
+    let files = Files::new("tls-back");
+    let mut server = files.serve(&[]);
+    let good = std::fs::read_to_string(files.path("server.pem")).unwrap();
+    files.write("server.pem", "no certificate");
+    server.wait_for_log("the certificates are not loaded again");
+    files.write("server.pem", &good);
+    server.wait_for_log("certificates loaded");
+}
+
 /// A client's authority that is taken away lets in nobody any more, resumed sessions included.
 #[tokio::test(flavor = "multi_thread")]
 async fn authorities_of_clients_are_replaced() {

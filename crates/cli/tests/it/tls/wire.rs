@@ -5,11 +5,12 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_server::limits::{GREETING_MAX, TLS_BUFFER_MAX};
-use rustls::pki_types::ServerName;
+use capstan_server::limits::{GREETING_MAX, TLS_BUFFER_MAX, TLS_HANDSHAKE_BYTES_MAX};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
+    SupportedProtocolVersion,
 };
 
 use super::Files;
@@ -109,6 +110,87 @@ fn far_port(address: &str) -> &str {
 
 trait Exchange: std::io::Read + std::io::Write {}
 impl<T: std::io::Read + std::io::Write> Exchange for T {}
+
+/// Where clients must have certificates, HTTP in plain text has no decision, on this machine either.
+#[test]
+fn http_in_plain_text_decides_nothing_beside_certificates() {
+    let files = Files::new("tls-http-certificates");
+    let server = files.serve(&["--client-ca", &files.path("ca.pem")]);
+    let ask = |path: &str| {
+        let mut stream = TcpStream::connect(server.address("http")).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(
+            stream,
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+        )
+        .unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    };
+    assert!(ask("/access/v1/evaluation").starts_with("HTTP/1.1 404"));
+    assert!(ask("/livez").starts_with("HTTP/1.1 405"));
+}
+
+/// A certificate is looked at in each handshake: no session goes on without it.
+#[test]
+fn sessions_with_certificates_are_not_resumed() {
+    let files = Files::new("tls-resumption");
+    let (certificate, key) = files.authority.workload(&["spiffe://acme.example/ci"]);
+    for wants in [false, true] {
+        let ca = files.path("ca.pem");
+        let more = ["--client-ca", &*ca];
+        let server = files.serve(if wants { &more } else { &[] });
+        let mut roots = RootCertStore::empty();
+        roots.add(files.authority.der()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let own = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate.der().clone()], own)
+            .unwrap();
+        let config = Arc::new(config);
+        let connect = || {
+            let name = ServerName::try_from("localhost").unwrap();
+            let session = ClientConnection::new(Arc::clone(&config), name).unwrap();
+            let socket = TcpStream::connect(server.address("http")).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut stream = StreamOwned::new(session, socket);
+            stream
+                .write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = Vec::new();
+            let _ = stream.read_to_end(&mut answer);
+            assert!(answer.starts_with(b"HTTP/1.1 200"));
+            stream.conn.handshake_kind().unwrap()
+        };
+        assert_eq!(connect(), HandshakeKind::Full);
+        assert_eq!(connect() == HandshakeKind::Full, wants);
+    }
+}
+
+/// A handshake reads little, and one that waits has its place only until another connection needs it.
+#[test]
+fn half_handshakes_hold_little_and_yield() {
+    let files = Files::new("tls-half");
+    let server = files.serve(&[]);
+    // A greeting that says it has 60,000 bytes more, in records of 16,000.
+    let head = [1, 0, 0xea, 0x60];
+    let record = |bytes: &[u8]| {
+        let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        [&[22, 3, 1], &length[..], bytes].concat()
+    };
+    let sent = [record(&[&head[..], &[0; 12_000]].concat()), record(&[0; 12_000])].concat();
+    assert!(sent.len() > TLS_HANDSHAKE_BYTES_MAX);
+    let mut stream = TcpStream::connect(server.address("grpc")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let begun = Instant::now();
+    let _ = stream.write_all(&sent);
+    let _ = stream.read_to_end(&mut Vec::new());
+    assert!(begun.elapsed() < GREETING_MAX, "it is read on");
+}
 
 /// Unix sockets, and the operator's, stay as they are.
 #[test]

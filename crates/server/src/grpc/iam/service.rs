@@ -37,7 +37,6 @@ use crate::grpc::page::PageKey;
 use crate::limits::PAGE_REST_BYTES;
 use crate::methods::Rpc;
 use crate::places::Places;
-use crate::transport::tls::ClientCertificate;
 use crate::webhooks::Webhooks;
 
 /// The management services of one worker.
@@ -193,7 +192,7 @@ impl Iam {
     pub(super) async fn has_certificate(
         &self,
         identity: PathBuf,
-        certificate: ClientCertificate,
+        spiffe_id: Box<str>,
     ) -> Result<bool, RequestError> {
         // A policy file has no callers: everybody may read it, and nobody may change it.
         let Some(management) = &self.management else { return Ok(true) };
@@ -205,7 +204,7 @@ impl Iam {
             let Some(Object::Identity(found)) = found else { return Ok(false) };
             Ok(matches!(
                 found.authentication,
-                Some(Authentication::ClientCertificate(own)) if own.spiffe_id == certificate.spiffe_id()
+                Some(Authentication::ClientCertificate(own)) if *own.spiffe_id == *spiffe_id
             ))
         })
         .await
