@@ -89,7 +89,9 @@ pub(crate) fn is_grpc(status: &Status) -> bool {
 pub(crate) async fn other_protocol(address: &ServerAddress, status: &Status) -> Option<String> {
     if address.is_tls() {
         return wants_certificate(status).then(|| {
-            format!("{address} wants a certificate of the client: give --cert and --key, of an authority that it trusts")
+            format!(
+                "{address} wants a certificate of the client, of an authority that it trusts: give --cert and --key"
+            )
         });
     }
     if address.unix_path().is_some() {

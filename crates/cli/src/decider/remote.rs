@@ -57,7 +57,14 @@ impl Remote {
                 {
                     bail!("{other}")
                 }
-                bail!("{:?}: {}", status.code(), status.message())
+                let (code, text) = (status.code(), status.message());
+                if !channel::is_grpc(&status) && self.server.address.is_tls() {
+                    // Whether the alert of TLS is read before the end of the connection is a matter of luck.
+                    let advice =
+                        "does the server want a certificate of the client? give --cert and --key";
+                    bail!("{code:?}: {text} ({advice})")
+                }
+                bail!("{code:?}: {text}")
             }
         }
     }

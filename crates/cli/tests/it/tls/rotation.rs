@@ -12,7 +12,10 @@ use super::Files;
 use crate::common::PATIENCE;
 use crate::raw;
 
-async fn connect(address: &str, authority: &Authority) -> Result<Channel, tonic::transport::Error> {
+pub(super) async fn connect(
+    address: &str,
+    authority: &Authority,
+) -> Result<Channel, tonic::transport::Error> {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(authority.pem()));
     Endpoint::from_shared(format!("https://{address}"))?.tls_config(tls)?.connect().await
 }

@@ -5,16 +5,21 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use capstan_server::limits::{GREETING_MAX, TLS_BUFFER_MAX, TLS_HANDSHAKE_BYTES_MAX};
+use capstan_server::feed::reload;
+use capstan_server::limits::{GREETING_MAX, Limits, TLS_BUFFER_MAX, TLS_HANDSHAKE_BYTES_MAX};
+use capstan_server::server::{Address, Config, Server, TlsOptions};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     SupportedProtocolVersion,
 };
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::Files;
-use crate::common::{PATIENCE, Serving, capstan, stderr};
+use super::rotation::connect;
+use crate::common::{PATIENCE, Serving, capstan, config_within, stderr};
 
 /// A connection with TLS, after its handshake; or what went wrong.
 fn handshake(
@@ -171,9 +176,9 @@ fn sessions_with_certificates_are_not_resumed() {
     }
 }
 
-/// A handshake reads little, and one that waits has its place only until another connection needs it.
+/// A handshake reads little.
 #[test]
-fn half_handshakes_hold_little_and_yield() {
+fn half_handshakes_hold_little() {
     let files = Files::new("tls-half");
     let server = files.serve(&[]);
     // A greeting that says it has 60,000 bytes more, in records of 16,000.
@@ -230,4 +235,28 @@ fn answers_that_are_not_read_are_bounded() {
     let addr = format!("https://{}", server.address("grpc"));
     let output = capstan(&["check", "alice", "repo.list", "acme", "--addr", &addr, "--ca", &ca]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+/// Handshakes that wait hold the places only until somebody else comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_handshakes_yield_their_places() {
+    let files = Files::new("tls-yield");
+    let limits = Limits { connections_max: 2, yield_idle_min: Duration::ZERO, ..Limits::default() };
+    let tls = TlsOptions {
+        certificate: files.folder.join("server.pem"),
+        key: files.folder.join("server.key"),
+        client_authorities: None,
+    };
+    let config = Config { tls: Some(tls), ..config_within(limits) };
+    let server = Server::bind(config).await.unwrap();
+    let [Address::Tcp(grpc)] = server.grpc_addresses()[..] else { panic!("one address") };
+    let (_stop, stopped) = oneshot::channel::<()>();
+    let stopped = async { drop(stopped.await) };
+    Handle::current().spawn(server.run(stopped, reload::channel(), || {}));
+    let silent = [(); 2].map(|()| TcpStream::connect(grpc).unwrap());
+    // So that both are accepted before.
+    for _ in 0..3 {
+        connect(&grpc.to_string(), &files.authority).await.unwrap();
+    }
+    drop(silent);
 }
