@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Duration, Instant, Sleep, sleep_until, timeout_at};
 use tokio_rustls::server::TlsStream;
 
+use crate::limits::TLS_BUFFER_MAX;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::{Seat, Seats};
@@ -221,6 +222,14 @@ impl Connection {
     /// The certificate that the client has proved.
     pub(crate) fn certificate(&self) -> Option<ClientCertificate> {
         self.certificate.clone()
+    }
+
+    /// The most that TLS holds encrypted for a peer that does not read.
+    pub(crate) fn held(&self) -> usize {
+        match self.socket {
+            Socket::Tls(_) if self.traffic.is_blocked() => TLS_BUFFER_MAX,
+            Socket::Tls(_) | Socket::Tcp(_) | Socket::Unix(_) => 0,
+        }
     }
 
     /// The connection among all.

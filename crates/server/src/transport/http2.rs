@@ -555,7 +555,7 @@ impl<C: Calls> Driver<C> {
 
     /// Charges for what is held. False if there is no room for it.
     fn charge(&mut self) -> bool {
-        let mut held = self.rest.len() + self.wire.lock().connection.held();
+        let mut held = self.rest.len() + self.wire.lock().connection.held() + self.socket.held();
         if self.traffic.is_blocked() && !self.new_calls.is_empty() {
             // The bodies of calls that wait are in the connection's window. Each has a head, too.
             held += CONNECTION_WINDOW as usize;

@@ -54,6 +54,8 @@ pub(crate) struct Tls(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     options: Options,
+    /// What the files were when they were loaded first.
+    first: String,
     current: ArcSwap<Acceptors>,
 }
 
@@ -78,8 +80,10 @@ impl Tls {
     /// A file cannot be read, is too long or has nothing of its kind; others may read the key; or key and certificate do not
     /// belong together.
     pub(crate) fn open(options: Options) -> anyhow::Result<Self> {
+        // Before the files are read: what changes meanwhile is loaded again.
+        let first = stamps(&options);
         let current = ArcSwap::from_pointee(load(&options)?);
-        Ok(Self(Arc::new(Shared { options, current })))
+        Ok(Self(Arc::new(Shared { options, first, current })))
     }
 
     /// Whether clients must have certificates.
@@ -99,9 +103,9 @@ impl Tls {
 
     /// Loads the files again whenever one has changed. Never returns.
     pub(crate) async fn follow(self, metrics: Arc<Metrics>) {
-        let Shared { options, current } = &*self.0;
-        let mut seen = stamps(options);
-        let (mut loaded, mut failed) = (seen.clone(), None::<(String, Instant)>);
+        let Shared { options, first, current } = &*self.0;
+        let (mut seen, mut loaded) = (first.clone(), first.clone());
+        let mut failed = None::<(String, Instant)>;
         let mut ticks = interval_at(Instant::now() + TLS_LOOK, TLS_LOOK);
         loop {
             ticks.tick().await;
