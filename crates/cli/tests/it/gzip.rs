@@ -324,13 +324,20 @@ async fn bombs_take_no_memory() {
     let grown = memory(&server, "VmHWM:") - before;
     assert!(grown < 8 << 20, "{grown} bytes for bombs");
 
-    // Batches of the longest kind, which decompress well: one of a worker is decompressed at a time.
+    // Batches of the longest kind, which decompress well: one of a worker is decompressed at a time. A connection whose
+    // peer holds its share of memory may be ended, and on a busy machine no call ends in time.
     let bytes = gzipped(&batch_of(MESSAGE_BYTES_MAX));
     assert!(bytes.len() < 8_000, "{}", bytes.len());
-    let many = (0..1_000).map(|_| call(address, BATCH_CHECK, &[REQUEST], bytes.clone()));
-    let answers = futures_util::future::join_all(many).await;
-    let codes: Vec<Code> = answers.iter().map(Answer::code).collect();
-    assert!(codes.contains(&Code::Ok));
+    let fits = call(address, BATCH_CHECK, &[REQUEST], bytes.clone()).await;
+    assert_eq!(fits.code(), Code::Ok);
+    let call_one = || raw::call(address, BATCH_CHECK, &[REQUEST], (bytes.clone(), Body::Whole));
+    let answers = futures_util::future::join_all((0..1_000).map(|_| call_one())).await;
+    let ended = answers.iter().filter_map(|answer| answer.as_ref().err());
+    for error in ended {
+        assert_eq!(error.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM), "{error}");
+    }
+    let codes: Vec<Code> = answers.iter().flatten().map(Answer::code).collect();
+    assert!(codes.len() > 500, "{} answers", codes.len());
     let known = [Code::Ok, Code::ResourceExhausted, Code::DeadlineExceeded];
     assert!(codes.iter().all(|code| known.contains(code)), "{codes:?}");
     let grown = memory(&server, "VmHWM:") - before;

@@ -28,13 +28,14 @@
 //!
 //! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
 //!
-//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`,
+//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`, `linger`,
 //! `timers`, then `gate`.
 
 mod chunks;
 mod gate;
 mod gzip;
 mod inbound;
+mod linger;
 mod new_call;
 mod outbound;
 mod timers;
@@ -50,7 +51,7 @@ use std::time::Duration;
 
 use capstan_http2::{Event, Head, Reason};
 use http_body::Body as HttpBody;
-use tokio::io::{AsyncRead as _, AsyncWrite as _, AsyncWriteExt as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -61,8 +62,8 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, Request, Response};
 
 use crate::limits::{
-    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits,
-    READ_BYTES, ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
+    ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
@@ -72,6 +73,7 @@ use crate::transport::tls::ClientCertificate;
 use chunks::Chunks;
 use gate::Gate;
 use inbound::Inbound;
+use linger::linger;
 use new_call::NewCall;
 use outbound::{Responder, exchange};
 use timers::{Due, Timers};
@@ -193,6 +195,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         is_busy: false,
         is_used: false,
         has_backlog: false,
+        is_turned_away: false,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -202,33 +205,12 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Sh
         waker,
     };
     poll_fn(|cx| driver.poll(cx)).await;
-    let must_linger = driver.wire.lock().connection.must_linger();
+    let must_linger = driver.is_turned_away || driver.wire.lock().connection.must_linger();
     while driver.end() {
         tokio::task::yield_now().await;
     }
     if must_linger {
         let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
-    }
-}
-
-/// Closes the connection's own side, and reads on until the peer closes its side, or sends more than was on its way.
-/// A socket that is closed with unread bytes resets the connection, and the peer could lose the last answers.
-async fn linger(socket: &mut Connection) {
-    let mut left = LINGER_BYTES_MAX;
-    let _ = socket.shutdown().await;
-    loop {
-        let read = poll_fn(|cx| {
-            READ.with_borrow_mut(|buffer| {
-                let mut buffer = ReadBuf::new(buffer);
-                let polled = Pin::new(&mut *socket).poll_read(cx, &mut buffer);
-                polled.map_ok(|()| buffer.filled().len())
-            })
-        });
-        match read.await {
-            Ok(bytes) if bytes > 0 && bytes <= left => left -= bytes,
-            _ => return,
-        }
-        tokio::task::yield_now().await;
     }
 }
 
@@ -256,6 +238,8 @@ struct Driver<C: Calls> {
     is_used: bool,
     /// Whether calls could start, but not in the last turn, which had started enough of them.
     has_backlog: bool,
+    /// Whether it ends because there is no room for its bytes, and its peer was told so.
+    is_turned_away: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -308,7 +292,11 @@ impl<C: Calls> Driver<C> {
             if !was_blocked {
                 self.start_new_calls(now, &mut calls_left);
             }
-            if !self.write(&mut cx, now) || !self.charge() {
+            if !self.write(&mut cx, now) {
+                return Poll::Ready(());
+            }
+            if !self.charge() {
+                self.turn_away(&mut cx, now);
                 return Poll::Ready(());
             }
             let mut sends = false;
@@ -568,6 +556,15 @@ impl<C: Calls> Driver<C> {
         }
         self.unsent.release(charged.saturating_sub(held));
         self.unsent.add(held.saturating_sub(charged))
+    }
+
+    /// Tells the peer that there is no room for its bytes. A socket that is only closed resets the connection: the peer would
+    /// not know why, and lose what was answered.
+    fn turn_away(&mut self, cx: &mut Context<'_>, now: Instant) {
+        self.rest = Vec::new();
+        self.wire.lock().connection.close(Reason::ENHANCE_YOUR_CALM);
+        // A peer that does not read is not waited for.
+        self.is_turned_away = !self.write(cx, now) && !self.traffic.is_blocked();
     }
 
     /// Calls that have not ended learn that nobody waits for them, some of them each time. Returns whether there are

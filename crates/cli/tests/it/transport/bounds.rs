@@ -21,8 +21,8 @@ use super::{BATCH, CHECK, STREAM};
 use crate::common::{InProcess, PATIENCE, Serving, connect, folder};
 use crate::metrics::{of, scrape};
 use crate::raw::{
-    self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, HEADERS, RST_STREAM,
-    SETTINGS, WINDOW_UPDATE, batch, call, check, frame, framed, reason,
+    self, Body, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, Frames, GOAWAY, HEADERS,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, batch, call, check, frame, framed, reason,
 };
 
 const HEALTH: &str = "/grpc.health.v1.Health/Check";
@@ -144,6 +144,36 @@ async fn a_peer_holds_at_most_its_share() {
     other.batch_check(batch(700)).await.unwrap();
     drop(peers);
     drop(third);
+    wait_until_nothing_is_held(&server).await;
+}
+
+/// A connection without room for the frame that it has begun is told so before it ends.
+#[tokio::test]
+async fn a_peer_without_room_for_a_frame_is_told() {
+    let limits =
+        Limits { peer_held_bytes_max: 17_000, unary_time_max: PATIENCE, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut holds = Frames::connect(server.grpc).await;
+    holds.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
+    holds.send(DATA, 0, 1, &framed(&batch(1_000))[..15_000]).await;
+    let began = Instant::now();
+    while of(&server, "capstan_held_bytes").await < 15_000.0 {
+        assert!(began.elapsed() < PATIENCE, "the body never arrives");
+    }
+    let mut late = Frames::connect(server.grpc).await;
+    late.send(HEADERS, END_HEADERS, 1, &raw::header_block(BATCH)).await;
+    late.send_bytes(&frame(DATA, 0, 1, &[0; 10_000])[..9_000]).await;
+    let reason = loop {
+        let (kind, _, _, payload) = late.next().await;
+        if kind == GOAWAY {
+            break u32::from_be_bytes(payload[4..8].try_into().unwrap());
+        }
+    };
+    assert_eq!(reason, ENHANCE_YOUR_CALM);
+    // The rest of the frame is still taken, so that nothing resets the connection.
+    late.send_bytes(&[0; 1_009]).await;
+    assert_eq!(late.next_or_end().await, None);
+    drop((holds, late));
     wait_until_nothing_is_held(&server).await;
 }
 
