@@ -9,7 +9,7 @@ use std::{env, error::Error, fs, path::PathBuf};
 
 use protox::prost_reflect::{DescriptorPool, Kind, MessageDescriptor, MethodDescriptor, Value};
 
-const PROTOS: [&str; 16] = [
+const PROTOS: [&str; 17] = [
     "capstan/v1/decision.proto",
     "capstan/iam/v1/options.proto",
     "capstan/iam/v1/common.proto",
@@ -23,6 +23,7 @@ const PROTOS: [&str; 16] = [
     "capstan/iam/v1/resource.proto",
     "capstan/iam/v1/policy.proto",
     "capstan/iam/v1/audit.proto",
+    "capstan/iam/v1/auth.proto",
     "capstan/iam/v1/identity_provider.proto",
     "capstan/iam/v1/group_role_mapping.proto",
     "capstan/iam/v1/account_association.proto",

@@ -10,6 +10,7 @@
 mod command;
 pub(crate) mod file;
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use anyhow::bail;
@@ -42,6 +43,8 @@ pub(crate) struct Server {
     pub(crate) output: Option<Output>,
     /// The files of TLS of the context.
     pub(crate) tls: TlsFiles,
+    /// The file of the caller's token of the context.
+    pub(crate) token_file: Option<PathBuf>,
     pub(crate) from: Origin,
 }
 
@@ -101,6 +104,7 @@ fn resolve(
         caller: None,
         output: None,
         tls: TlsFiles::default(),
+        token_file: None,
         from,
     };
     let (name, by) = match (addr, chosen) {
@@ -117,8 +121,8 @@ fn resolve(
     let Some(name) = name.or_else(|| contexts.current.clone()) else {
         return Ok(at(ADDRESS.to_owned(), Origin::Default));
     };
-    let Saved { addr, caller, output, tls } = contexts.get(&name)?.clone();
-    Ok(Server { addr, caller, output, tls, from: Origin::Context { name, by } })
+    let Saved { addr, caller, output, tls, token_file } = contexts.get(&name)?.clone();
+    Ok(Server { addr, caller, output, tls, token_file, from: Origin::Context { name, by } })
 }
 
 /// The output format of the context that a command uses; `None` if it uses none.
@@ -154,7 +158,8 @@ fn asks_server(matches: &ArgMatches) -> bool {
             | ["bench"]
     );
     // Options of the lists of roles that only a server has an answer to.
-    let of_server = ["as_identity", "parent", "filter", "consistency"].into_iter().any(is_given);
+    let of_server =
+        ["as_identity", "token_file", "parent", "filter", "consistency"].into_iter().any(is_given);
     takes_addr
         && !is_given("addr")
         && !is_given("policy")

@@ -36,6 +36,7 @@ mod signals;
 mod store;
 mod store_error;
 mod tls;
+mod token;
 mod top;
 mod validation;
 

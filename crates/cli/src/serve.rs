@@ -17,6 +17,7 @@ use super::completion;
 use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use super::store_error::exit_code;
+use capstan_server::callers::{self, TrustedIssuer};
 use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
@@ -98,6 +99,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     tls: TlsArgs,
 
+    #[command(flatten)]
+    tokens: TokenArgs,
+
     /// Allow addresses other than loopback without TLS
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_plaintext: bool,
@@ -173,6 +177,39 @@ impl TlsArgs {
     fn options(self) -> Option<TlsOptions> {
         let (certificate, key) = self.tls_cert.zip(self.tls_key)?;
         Some(TlsOptions { certificate, key, client_authorities: self.client_ca })
+    }
+}
+
+/// Whose tokens prove who calls what manages a store. Providers of organizations are part of the store.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Callers with tokens")]
+struct TokenArgs {
+    /// An issuer of OpenID Connect whose tokens prove people in every organization: its https URL, whose keys are discovered,
+    /// or URL,FILE with its keys as a JSON Web Key Set; repeat for several
+    #[arg(long, value_name = "URL[,FILE]", value_parser = trusted_issuer, conflicts_with_all = ["policy", "demo"])]
+    trust_issuer: Vec<TrustedIssuer>,
+
+    /// An audience (`aud`) that tokens for this server have; repeat for several [default: that of --public-url]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["policy", "demo"])]
+    token_audience: Vec<String>,
+}
+
+fn trusted_issuer(text: &str) -> Result<TrustedIssuer, String> {
+    let (issuer, keys) = match text.split_once(',') {
+        Some((issuer, file)) => (issuer, Some(PathBuf::from(file))),
+        None => (text, None),
+    };
+    capstan_iam::check_issuer(issuer).map_err(|expected| format!("expected {expected}"))?;
+    Ok(TrustedIssuer { issuer: issuer.to_owned(), keys })
+}
+
+impl TokenArgs {
+    fn options(self, public_url: Option<&PublicUrl>) -> callers::Options {
+        let audiences = match self.token_audience {
+            none if none.is_empty() => public_url.iter().map(|url| url.as_str().into()).collect(),
+            audiences => audiences,
+        };
+        callers::Options { trusted: self.trust_issuer, audiences }
     }
 }
 
@@ -366,6 +403,7 @@ impl Serve {
             trust_caller_header: self.insecure_trust_caller_header || is_local_demo,
             document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
             tls: self.tls.options(),
+            tokens: self.tokens.options(public_url.as_ref()),
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),

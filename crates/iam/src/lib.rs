@@ -47,10 +47,10 @@ pub use operation::{
     CreateGroupRoleMapping, CreateIdentity, CreateIdentityProvider, CreatePullToken,
     CreateResource, CreateRole, CreateRoleBinding, CreateSubscription, Delete,
     IdentityProviderUpdate, IdentityUpdate, NewRoleBinding, ObjectChange, Operation, Outcome,
-    PullToken, RemoveMember, Response, SetSubscriptionState, SubscriptionState,
-    UpdateAccountAssociation, UpdateGroup, UpdateGroupInvite, UpdateGroupRoleMapping,
-    UpdateIdentity, UpdateIdentityProvider, UpdateResource, UpdateRole, UpdateRoleBinding,
-    UpdateSubscription,
+    PullToken, RemoveMember, Response, Session, SessionGrant, SetSubscriptionState,
+    SubscriptionState, UpdateAccountAssociation, UpdateGroup, UpdateGroupInvite,
+    UpdateGroupRoleMapping, UpdateIdentity, UpdateIdentityProvider, UpdateResource, UpdateRole,
+    UpdateRoleBinding, UpdateSubscription,
 };
 pub use read::{Reader, Shown};
 pub use refusal::{Cause, Code, JudgeError, Refusal};

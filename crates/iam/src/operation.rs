@@ -3,20 +3,24 @@
 //! Texts are parsed to paths, times and values by whoever makes an operation; masks are resolved, too: a field of
 //! an update that is `None` stays as it is. Everything else is checked when the operation is judged.
 
+mod actor;
 mod group_invite;
 mod resolved;
+mod session;
 mod subscription;
 
 use std::time::Duration;
 
 use capstan_engine::{Change, Condition, PathBuf, Properties, Timestamp};
 
+pub use self::actor::Actor;
 pub use self::group_invite::{AcceptGroupInvite, CreateGroupInvite, UpdateGroupInvite};
 pub use self::resolved::{
     AccountAssociationUpdate, CreateAccountAssociation, CreateGroupRoleMapping,
     CreateIdentityProvider, IdentityProviderUpdate, UpdateAccountAssociation,
     UpdateGroupRoleMapping, UpdateIdentityProvider,
 };
+pub use self::session::{Session, SessionGrant};
 pub use self::subscription::{
     CreateSubscription, SetSubscriptionState, SubscriptionState, UpdateSubscription,
 };
@@ -24,37 +28,6 @@ use crate::{
     AccountAssociation, Authentication, Group, GroupInvite, GroupRoleMapping, Identity,
     IdentityProvider, Kind, Object, Resource, Role, RoleBinding, SecretHash, Subscription,
 };
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Actor {
-    /// Whoever holds the machine.
-    Operator,
-    /// An identity that has proved who it is.
-    Identity {
-        /// Its path.
-        id: PathBuf,
-        /// Its verified e-mail address, if it has one.
-        email: Option<String>,
-    },
-}
-
-impl Actor {
-    /// An identity without a verified address.
-    #[must_use]
-    pub const fn identity(id: PathBuf) -> Self {
-        Self::Identity { id, email: None }
-    }
-
-    /// Its path; `None` for the operator.
-    #[must_use]
-    pub const fn id(&self) -> Option<&PathBuf> {
-        match self {
-            Self::Operator => None,
-            Self::Identity { id, .. } => Some(id),
-        }
-    }
-}
 
 /// What an operation is judged with beside the state.
 pub struct Context<'c> {
@@ -64,8 +37,10 @@ pub struct Context<'c> {
     pub revision: u64,
     /// Gives 64 random bits, for ids.
     pub new_id: &'c mut dyn FnMut() -> u64,
-    /// Issuers that the keys of an identity cannot claim: Capstan's own, and those that the whole server trusts.
+    /// Capstan's own issuers: neither a provider nor the keys of an identity can have one.
     pub reserved_issuers: &'c [String],
+    /// Issuers that the whole server trusts: the keys of an identity cannot have one (R8), and a provider can (R9).
+    pub trusted_issuers: &'c [String],
 }
 
 impl std::fmt::Debug for Context<'_> {

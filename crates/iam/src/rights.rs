@@ -14,12 +14,22 @@ use capstan_engine::{
 use crate::Actor;
 use crate::limits::HELD_SCOPES_MAX;
 
+/// A role of a session that counts.
+#[derive(Clone, Debug)]
+pub(crate) struct Counting<'s> {
+    pub(crate) scope: Path<'s>,
+    pub(crate) capabilities: CapabilitySet,
+    pub(crate) ends: Timestamp,
+}
+
 /// What an actor can do, everywhere.
 #[derive(Clone, Debug)]
 pub(crate) struct Rights<'s> {
     snapshot: &'s Snapshot,
     /// `None` for the operator, who lacks nothing.
     identity: Option<&'s PathBuf>,
+    /// What its credential gives beside bindings.
+    session: Vec<Counting<'s>>,
     now: Timestamp,
     /// Capabilities that do not count.
     barred: Option<CapabilitySet>,
@@ -37,7 +47,13 @@ impl<'s> Rights<'s> {
                 return None;
             }
         }
-        Some(Self { snapshot, identity, now, barred: None, held: RefCell::default() })
+        let (session, barred, held) = (vec![], None, RefCell::default());
+        Some(Self { snapshot, identity, session, now, barred, held })
+    }
+
+    /// The same with what a credential gives.
+    pub(crate) fn with_session(self, session: Vec<Counting<'s>>) -> Self {
+        Self { session, ..self }
     }
 
     /// The same without some capabilities, whatever gives them.
@@ -81,7 +97,13 @@ impl<'s> Rights<'s> {
             return Arc::clone(held);
         }
         let held = match self.identity {
-            Some(identity) => self.snapshot.held(identity.as_path(), scope.as_path(), self.now),
+            Some(identity) => {
+                let held = self.snapshot.held(identity.as_path(), scope.as_path(), self.now);
+                self.session
+                    .iter()
+                    .filter(|one| one.scope.contains(scope.as_path()))
+                    .fold(held, add)
+            }
             None => Held { capabilities: nothing(self.snapshot.catalog()), ends: vec![] },
         };
         let held = Arc::new(Held { capabilities: self.counting(held.capabilities), ..held });
@@ -108,20 +130,43 @@ impl<'s> Rights<'s> {
         let gives = |role: &Role| {
             wanted.iter().any(|one| role.capabilities.contains(*one) && !barred(*one))
         };
-        given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str()).collect()
+        let bound = given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str());
+        let of_session = self.session.iter().filter(|one| {
+            wanted.iter().any(|name| one.capabilities.contains(*name) && !barred(*name))
+        });
+        bound.chain(of_session.map(|one| one.scope.as_str())).collect()
     }
 
     /// What bindings without conditions that are in time give, by scope. Nothing for the operator.
     pub(crate) fn by_scope(&self) -> BTreeMap<PathBuf, CapabilitySet> {
         let mut scopes = BTreeMap::new();
         let Some(identity) = self.identity else { return scopes };
-        for (scope, role) in self.snapshot.given(identity.as_path(), self.now) {
+        let bound = self.snapshot.given(identity.as_path(), self.now);
+        let bound = bound.map(|(scope, role)| (scope, &role.capabilities));
+        let of_session = self.session.iter().map(|one| (one.scope, &one.capabilities));
+        for (scope, capabilities) in bound.chain(of_session) {
             let given: &mut CapabilitySet =
                 scopes.entry(scope.into()).or_insert_with(|| nothing(self.snapshot.catalog()));
-            given.add(&self.counting(role.capabilities.clone()));
+            given.add(&self.counting(capabilities.clone()));
         }
         scopes
     }
+}
+
+/// What is held together with a role of a session: what is held without end is not ended by it.
+fn add(held: Held, of_session: &Counting<'_>) -> Held {
+    let Held { mut capabilities, ends } = held;
+    let mut ends: BTreeMap<CapabilityIx, Timestamp> = ends.into_iter().collect();
+    for capability in of_session.capabilities.iter() {
+        let end = of_session.ends;
+        if !capabilities.contains(capability) {
+            ends.insert(capability, end);
+        } else if let Some(known) = ends.get_mut(&capability) {
+            *known = end.max(*known);
+        }
+    }
+    capabilities.add(&of_session.capabilities);
+    Held { capabilities, ends: ends.into_iter().collect() }
 }
 
 /// No capabilities.

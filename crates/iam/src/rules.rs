@@ -13,6 +13,7 @@ pub(crate) mod grant;
 mod owner;
 mod references;
 mod resolve;
+mod session;
 mod take;
 
 use std::fmt;

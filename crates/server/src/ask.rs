@@ -13,6 +13,8 @@ use capstan_engine::{
     Attributes, Decision, Explanation, Path, Question, Reason, Snapshot, Timestamp,
 };
 
+use capstan_iam::Session;
+
 use crate::RequestError;
 use crate::limits::BATCH_CHECKS_MAX;
 use crate::methods::Rpc;
@@ -29,6 +31,21 @@ pub struct Ask {
     metrics: WorkerMetrics,
     /// `None` if the operator wants no decision log.
     log: Option<DecisionLog>,
+}
+
+/// What the roles of a session allow; `None` if they do not. An identity that is not registered, or disabled, has none.
+fn carried(basis: Basis<'_>, question: &Question<'_>, session: &Session) -> Option<Decision> {
+    let snapshot = basis.snapshot;
+    let state = snapshot.identity_state(question.identity)?;
+    let capability = snapshot.catalog().capability(question.capability)?;
+    let gives = session.grants.iter().any(|grant| {
+        let role = snapshot.role(&grant.role);
+        grant.scope.as_path().contains(question.resource)
+            && role.is_some_and(|role| role.capabilities.contains(capability))
+    });
+    let counts = state.registered && !state.disabled && basis.now < session.ends;
+    let valid_until = Some(session.ends);
+    (counts && gives).then_some(Decision { reason: Reason::Granted, valid_until })
 }
 
 /// The snapshot and the time of a call, and the method that asks.
@@ -107,9 +124,28 @@ impl Ask {
         basis: Basis<'_>,
         question: &Question<'_>,
     ) -> Result<Decision, RequestError> {
+        self.decide_carrying(basis, question, None)
+    }
+
+    /// The same for an identity whose credential gives roles beside its bindings.
+    ///
+    /// # Errors
+    ///
+    /// The catalog lacks the capability.
+    pub(crate) fn decide_carrying(
+        &self,
+        basis: Basis<'_>,
+        question: &Question<'_>,
+        session: Option<&Session>,
+    ) -> Result<Decision, RequestError> {
         let decision = basis.snapshot.check(question, basis.now);
         let unknown = |_| unknown_capability(basis.snapshot, question.capability);
-        let decision = decision.map_err(unknown);
+        let decision = decision.map_err(unknown).map(|decision| match session {
+            Some(session) if !decision.allowed() => {
+                carried(basis, question, session).unwrap_or(decision)
+            }
+            _ => decision,
+        });
         self.tell(basis, names(question), decision.as_ref().copied());
         decision
     }

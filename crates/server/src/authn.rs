@@ -3,8 +3,14 @@
 //! **Invariant**: each way into the server makes one [`Caller`](caller::Caller) for a call, once,
 //! before anything is decided.
 //!
-//! Read `caller`, then `credential` and `secrets`.
+//! Read `caller`, then `credential` and `secrets`; of tokens `token`, `keys`, `matching`, `issuers` and `remembered`.
 
 pub(crate) mod caller;
 pub(crate) mod credential;
+pub(crate) mod issuers;
+pub(crate) mod keys;
+pub(crate) mod matching;
+pub(crate) mod remembered;
 pub(crate) mod secrets;
+mod strict_json;
+pub(crate) mod token;

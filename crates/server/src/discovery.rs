@@ -29,10 +29,23 @@ pub(crate) enum Discovered {
     Wrong(String),
 }
 
+/// The keys of an issuer, and what it says of them.
+#[derive(Clone, Debug)]
+pub(crate) struct PublishedKeys {
+    /// `jwks_uri`.
+    pub(crate) url: String,
+    /// `id_token_signing_alg_values_supported`; `None` if it does not say.
+    pub(crate) algorithms: Option<Vec<String>>,
+    /// A JSON Web Key Set.
+    pub(crate) keys: Bytes,
+}
+
 #[derive(Deserialize)]
 struct Document {
     issuer: String,
     jwks_uri: String,
+    #[serde(default)]
+    id_token_signing_alg_values_supported: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -42,18 +55,43 @@ struct KeySet {
 
 /// Asks an issuer, for at most [`DISCOVERY_TIME_MAX`].
 pub(crate) async fn discover(client: &Client, issuer: &str) -> Discovered {
-    match timeout(DISCOVERY_TIME_MAX, ask(client, issuer)).await {
-        Ok(Ok(())) => Discovered::Keys,
-        Ok(Err(other)) => other,
-        Err(_) => Discovered::Unanswered(late(DISCOVERY_TIME_MAX)),
+    match published_keys(client, issuer).await {
+        Ok(_) => Discovered::Keys,
+        Err(other) => other,
     }
+}
+
+/// Asks an issuer for its keys, for at most [`DISCOVERY_TIME_MAX`].
+///
+/// # Errors
+///
+/// It was not asked, does not answer, or publishes none.
+pub(crate) async fn published_keys(
+    client: &Client,
+    issuer: &str,
+) -> Result<PublishedKeys, Discovered> {
+    in_time(ask(client, issuer)).await
+}
+
+/// Reads the keys again of an issuer that was asked before, at the same time limit.
+///
+/// # Errors
+///
+/// As [`published_keys`].
+pub(crate) async fn keys_at(client: &Client, url: &str) -> Result<Bytes, Discovered> {
+    in_time(read_keys(client, url)).await
+}
+
+async fn in_time<T>(asked: impl Future<Output = Result<T, Discovered>>) -> Result<T, Discovered> {
+    let late = |_| Err(Discovered::Unanswered(late(DISCOVERY_TIME_MAX)));
+    timeout(DISCOVERY_TIME_MAX, asked).await.unwrap_or_else(late)
 }
 
 fn late(time: Duration) -> String {
     format!("it did not answer within {time:?}")
 }
 
-async fn ask(client: &Client, issuer: &str) -> Result<(), Discovered> {
+async fn ask(client: &Client, issuer: &str) -> Result<PublishedKeys, Discovered> {
     let url = format!("{}{DISCOVERY_PATH}", issuer.strip_suffix('/').unwrap_or(issuer));
     let document = fetch(client, &url, "the discovery document").await?;
     let document: Document = parse("the discovery document", &document)?;
@@ -61,12 +99,18 @@ async fn ask(client: &Client, issuer: &str) -> Result<(), Discovered> {
     if document.issuer != issuer {
         return wrong("the discovery document is of another issuer");
     }
-    let keys = fetch(client, &document.jwks_uri, "`jwks_uri`").await?;
-    let keys: KeySet = parse("`jwks_uri`", &keys)?;
+    let keys = read_keys(client, &document.jwks_uri).await?;
+    let algorithms = document.id_token_signing_alg_values_supported;
+    Ok(PublishedKeys { url: document.jwks_uri, algorithms, keys })
+}
+
+async fn read_keys(client: &Client, url: &str) -> Result<Bytes, Discovered> {
+    let document = fetch(client, url, "`jwks_uri`").await?;
+    let keys: KeySet = parse("`jwks_uri`", &document)?;
     if keys.keys.is_empty() || keys.keys.len() > DISCOVERED_KEYS_MAX {
         return wrong(&format!("`jwks_uri` must have 1 to {DISCOVERED_KEYS_MAX} keys"));
     }
-    Ok(())
+    Ok(document)
 }
 
 fn wrong<T>(problem: &str) -> Result<T, Discovered> {

@@ -40,6 +40,7 @@
 mod admission;
 pub mod ask;
 mod authn;
+pub mod callers;
 pub mod clock;
 mod discovery;
 pub mod envoy;

@@ -5,7 +5,11 @@
 //! **Invariant**: every limit has a test, or a named exemption in `crates/cli/tests/it/coverage.rs`.
 
 use std::num::NonZero;
+mod tokens;
+
 use std::time::Duration;
+
+pub use tokens::*;
 
 // === Messages and headers ===
 
@@ -407,8 +411,8 @@ pub const TARGET_SEGMENTS_MAX: usize = 64;
 pub const QUERY_PARAMETERS_MAX: usize = 64;
 /// Headers of the request. Envoy's own default is 100.
 pub const HTTP_HEADERS_MAX: usize = 256;
-/// Bytes of an `Authorization` header; a longer one proves no identity.
-pub const AUTHORIZATION_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of an `Authorization` header; a longer one proves no identity. A token as the password of `Basic` takes a third more.
+pub const AUTHORIZATION_BYTES_MAX: usize = 12 * 1024;
 /// Colons in the user and password of `Basic`; with more, they prove no identity. The password is
 /// hashed once for each.
 pub const BASIC_COLONS_MAX: usize = 32;

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use crate::callers::Trust;
 use crate::feed::journal;
 use crate::feed::reload::{self, Reload, Wake};
 use crate::http::Phase;
@@ -54,6 +55,7 @@ pub struct Server {
     traces: Option<Traces>,
     page_key: PageKey,
     webhooks: Option<Webhooks>,
+    trust: Trust,
     tls: Option<Tls>,
 }
 
@@ -63,7 +65,7 @@ impl Server {
     /// # Errors
     ///
     /// The configuration is invalid, an address is in use, the file of the decision log cannot be
-    /// opened, the endpoint of traces is malformed, a file of TLS is wrong, or the system provides no random numbers.
+    /// opened, the endpoint of traces is malformed, a file of TLS or of keys of an issuer is wrong, or the system provides no random numbers.
     pub async fn bind(config: Config) -> anyhow::Result<Self> {
         config.check()?;
         let tls = config.tls.clone().map(Tls::open).transpose().context("TLS")?;
@@ -74,7 +76,8 @@ impl Server {
         let traces = config.traces.as_ref().map(Traces::open).transpose()?;
         let page_key = config.page_key.clone().map_or_else(PageKey::random, Ok)?;
         let webhooks = config.webhooks.as_ref().map(Webhooks::open).transpose()?;
-        Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks, tls })
+        let trust = Trust::open(&config.tokens, webhooks.is_some())?;
+        Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks, trust, tls })
     }
 
     /// The bound gRPC addresses, with the ports that the system chose.
@@ -120,14 +123,14 @@ impl Server {
         (reload, wakes): (Reload, mpsc::Receiver<Wake>),
         ready: impl FnOnce(),
     ) -> anyhow::Result<()> {
-        let Self { config, listeners, metrics, log, traces, page_key, webhooks, tls } = self;
+        let Self { config, listeners, metrics, log, traces, page_key, webhooks, trust, tls } = self;
         let health = tonic_health::server::HealthReporter::new();
         let health_service = health::service(&health);
         let mut readiness = Readiness::new(health).await;
         let (cut, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (writes, queue) = journal::writer::queue(&metrics);
         let telemetry = (&metrics, log.clone(), traces.clone());
-        let shared = Shared::new(&config, telemetry, (page_key, webhooks), writes, &cut);
+        let shared = Shared::new(&config, telemetry, (page_key, webhooks, trust), writes, &cut);
         if let Some(writable) = shared.writable() {
             let (reports, cut) = (readiness.report_writable(writable), cut.clone());
             tasks.spawn(async move { cut.run_until_cancelled(reports).await });

@@ -82,6 +82,11 @@ impl Webhooks {
         }
     }
 
+    /// Another client that reads documents, with connections of its own.
+    pub(crate) fn documents(&self) -> Client {
+        self.0.documents.with_own_connections()
+    }
+
     /// A challenge for the sink of a subscription.
     ///
     /// # Errors

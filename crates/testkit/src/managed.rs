@@ -33,8 +33,10 @@ pub struct Managed {
     /// R15: operations are judged on the state before them. Without it an actor has what a batch gives it already when
     /// the batch is judged. The rules have no such mode, so the state is made to be so.
     pub judges_before: bool,
-    /// The issuers that keys of identities cannot claim.
+    /// The issuers that neither providers nor keys of identities can have.
     pub reserved_issuers: Vec<String>,
+    /// The issuers that keys of identities cannot have.
+    pub trusted_issuers: Vec<String>,
     ids: u64,
 }
 
@@ -58,6 +60,7 @@ impl Managed {
             rules: RuleSet::FULL,
             judges_before: true,
             reserved_issuers: vec![],
+            trusted_issuers: vec![],
             ids: 0,
         }
     }
@@ -107,6 +110,7 @@ impl Managed {
             revision: self.revision() + 1,
             new_id: &mut new_id,
             reserved_issuers: &self.reserved_issuers,
+            trusted_issuers: &self.trusted_issuers,
         };
         let helped = (!self.judges_before).then(|| self.helped(actor, operation));
         let state = helped.as_ref().unwrap_or(self).state();

@@ -14,6 +14,7 @@ pub(super) struct Line {
     pub(super) context: Option<String>,
     pub(super) caller: Option<String>,
     pub(super) email: Option<String>,
+    pub(super) token_file: Option<PathBuf>,
     /// Whether the command could ask a server.
     pub(super) has_addr: bool,
     /// Whether the command asks a server if there is no policy file.
@@ -53,6 +54,10 @@ impl Line {
             context,
             caller: text(matches, "as_identity"),
             email: text(matches, "email"),
+            token_file: values(matches, "token_file")
+                .into_iter()
+                .next()
+                .map(|file| expanded(file).into()),
             has_addr,
             policy: values(matches, "policy").into_iter().next().map(|file| expanded(file).into()),
             catalogs: texts(matches, "catalog"),

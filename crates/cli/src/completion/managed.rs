@@ -101,6 +101,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
         addr: line.addr.clone(),
         caller: line.caller.clone(),
         email: line.email.clone(),
+        token_file: line.token_file.clone(),
     };
     let parent = typed.rsplit_once('/').map_or("", |(parent, _)| parent);
     let query = Query { parent: parent.to_owned(), ..Query::default() };

@@ -59,6 +59,10 @@ enum Command {
         /// The identity that calls
         #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", add = completion::managed::identity())]
         caller: Option<String>,
+
+        /// A file with the token that proves who calls
+        #[arg(long, value_name = "FILE")]
+        token_file: Option<PathBuf>,
     },
 
     /// Removes a context
@@ -105,6 +109,8 @@ struct Shown {
     output: Option<Output>,
     #[serde(skip_serializing_if = "TlsFiles::is_empty")]
     tls: TlsFiles,
+    #[serde(rename = "token-file", skip_serializing_if = "Option::is_none")]
+    token_file: Option<PathBuf>,
     /// What says the server.
     from: String,
 }
@@ -112,8 +118,9 @@ struct Shown {
 impl ContextCommand {
     /// `output` is `--output`, if it is given.
     pub(crate) fn run(self, output: Option<Output>) -> anyhow::Result<ExitCode> {
-        if let Command::Add { name, addr, caller } = self.command {
-            let saved = Saved { addr, caller, output, tls: absolute(tls::chosen())? };
+        if let Command::Add { name, addr, caller, token_file } = self.command {
+            let token_file = token_file.map(std::path::absolute).transpose()?;
+            let saved = Saved { addr, caller, output, tls: absolute(tls::chosen())?, token_file };
             let replaced = Contexts::change(|contexts| contexts.add(&name, saved))?;
             let done = if replaced { "replaced" } else { "added" };
             output::note(format!("{done} context {name}; use it: capstan context use {name}"))?;
@@ -184,8 +191,8 @@ fn show(format: Format) -> anyhow::Result<()> {
         }
     };
     let (addr, caller, output) = (server.addr, server.caller, server.output);
-    let tls = tls::chosen().or(server.tls);
-    let shown = Shown { context, addr, caller, output, tls, from: from.into() };
+    let (tls, token_file) = (tls::chosen().or(server.tls), server.token_file);
+    let shown = Shown { context, addr, caller, output, tls, token_file, from: from.into() };
     match format {
         Format::Json => output::json(&shown),
         Format::Table => {
@@ -197,6 +204,9 @@ fn show(format: Format) -> anyhow::Result<()> {
             table.add_row(["output", shown.output.map_or("table", Output::word)]);
             for (option, value) in shown.tls.given() {
                 table.add_row([option, &value]);
+            }
+            if let Some(file) = &shown.token_file {
+                table.add_row(["token file", &file.display().to_string()]);
             }
             table.add_row(["said by", &shown.from]);
             output::line(table)

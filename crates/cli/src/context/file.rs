@@ -59,6 +59,9 @@ pub(crate) struct Saved {
     /// The files of TLS, for an https address. Absolute, so that they are found from every folder.
     #[serde(default, skip_serializing_if = "TlsFiles::is_empty")]
     pub(crate) tls: TlsFiles,
+    /// The file with the caller's token, as for `--token-file`. Absolute, too.
+    #[serde(default, rename = "token-file", skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// Where the contexts are: `$XDG_CONFIG_HOME/capstan/contexts.toml`, or in `~/.config`. `None` without a home folder.
@@ -250,7 +253,13 @@ mod tests {
     use super::*;
 
     fn saved(addr: &str) -> Saved {
-        Saved { addr: addr.into(), caller: None, output: None, tls: TlsFiles::default() }
+        Saved {
+            addr: addr.into(),
+            caller: None,
+            output: None,
+            tls: TlsFiles::default(),
+            token_file: None,
+        }
     }
 
     fn folder(name: &str) -> PathBuf {
@@ -270,6 +279,7 @@ mod tests {
             caller: Some("acme/ci".into()),
             output: Some(Output::Json),
             tls: TlsFiles { ca: Some("/ca.pem".into()), ..TlsFiles::default() },
+            token_file: Some("/run/token".into()),
         };
         Contexts::change_in(&path, |contexts| {
             contexts.add("prod", full.clone())?;

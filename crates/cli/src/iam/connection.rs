@@ -1,5 +1,6 @@
 //! A server as a caller, and the calls to it: who calls, and what is repeated.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
@@ -14,12 +15,15 @@ use tonic_types::StatusExt as _;
 
 use super::refusal::Refusal;
 use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
-use crate::{channel, completion, context, output, tls};
+use crate::{channel, completion, context, output, tls, token};
 
 /// The metadata key of the caller's identity (contract, section 6).
 const CALLER_KEY: &str = "x-capstan-caller";
 /// The metadata key of the caller's verified address.
 const EMAIL_KEY: &str = "x-capstan-caller-email";
+
+/// The metadata key of a token.
+const AUTHORIZATION_KEY: &str = "authorization";
 
 /// Their heading in help texts.
 const SERVER: &str = "Server";
@@ -32,8 +36,8 @@ pub(crate) struct ServerArgs {
     #[arg(long, value_name = "URL", help_heading = SERVER)]
     pub(crate) addr: Option<String>,
 
-    /// The identity that calls: the client certificate proves it, or the server trusts the caller header [default: that of the
-    /// context]
+    /// The identity that calls: a client certificate or a token proves it, or the server trusts the caller header [default: that
+    /// of the context]
     #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", help_heading = SERVER,
         add = completion::managed::identity())]
     pub(crate) caller: Option<String>,
@@ -41,6 +45,11 @@ pub(crate) struct ServerArgs {
     /// The verified e-mail address of the identity that calls
     #[arg(long = "as-email", value_name = "ADDRESS", requires = "as_identity", help_heading = SERVER)]
     pub(crate) email: Option<String>,
+
+    /// A file with the token that proves who calls: of an issuer that the server believes, or a pull token [default: that of the
+    /// context]
+    #[arg(long, value_name = "FILE", help_heading = SERVER)]
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// The options of a write.
@@ -144,8 +153,11 @@ impl ServerArgs {
     ) -> anyhow::Result<Connection> {
         let server = context::server(self.addr.as_deref())?;
         let identity = self.caller.clone().or(server.caller);
-        let caller = Caller::new(identity, self.email.clone())?;
+        let mut caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
+        if let Some(file) = self.token_file.as_ref().or(server.token_file.as_ref()) {
+            caller.authorization = Some(token::bearer(file, &address)?);
+        }
         let files = tls::chosen().or(server.tls);
         let channel = channel::connect(&address, &files, call_timeout).await?;
         Ok(Connection { channel, caller, address })
@@ -157,6 +169,7 @@ impl ServerArgs {
 pub(crate) struct Caller {
     identity: Option<MetadataValue<Ascii>>,
     email: Option<MetadataValue<Ascii>>,
+    authorization: Option<MetadataValue<Ascii>>,
 }
 
 impl Caller {
@@ -168,13 +181,19 @@ impl Caller {
             let value = text.map(|text| text.parse::<MetadataValue<Ascii>>());
             value.transpose().with_context(|| format!("{name}: not visible ASCII"))
         };
-        Ok(Self { identity: value("--as", identity)?, email: value("--as-email", email)? })
+        let (identity, email) = (value("--as", identity)?, value("--as-email", email)?);
+        Ok(Self { identity, email, authorization: None })
     }
 }
 
 impl Interceptor for Caller {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        for (key, value) in [(CALLER_KEY, &self.identity), (EMAIL_KEY, &self.email)] {
+        let all = [
+            (CALLER_KEY, &self.identity),
+            (EMAIL_KEY, &self.email),
+            (AUTHORIZATION_KEY, &self.authorization),
+        ];
+        for (key, value) in all {
             if let Some(value) = value {
                 request.metadata_mut().insert(key, value.clone());
             }

@@ -2,7 +2,7 @@
 
 pub(crate) mod body;
 mod bytes;
-mod envoy;
+pub(crate) mod envoy;
 mod identity;
 mod reload;
 mod tricks;

@@ -46,6 +46,7 @@ mod rpc;
 mod shapes;
 mod store;
 mod tls;
+mod tokens;
 mod top;
 mod traces;
 mod transport;

@@ -3,6 +3,7 @@
 mod format;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use capstan_proto::iam::v1 as iam;
@@ -19,8 +20,8 @@ use tonic::codegen::http::uri::PathAndQuery;
 use crate::common::{InProcess, PATIENCE, folder};
 
 /// The head and the body of an answer to a scrape with these lines in its head.
-async fn raw(server: &InProcess, lines: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(server.http).await.unwrap();
+async fn raw(http: SocketAddr, lines: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(http).await.unwrap();
     let request = format!("GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
@@ -32,7 +33,12 @@ async fn raw(server: &InProcess, lines: &str) -> (String, String) {
 
 /// Every series with its value.
 pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
-    let (_, body) = raw(server, "").await;
+    scrape_at(server.http).await
+}
+
+/// The same of the server with this HTTP address.
+pub(crate) async fn scrape_at(http: SocketAddr) -> BTreeMap<String, f64> {
+    let (_, body) = raw(http, "").await;
     let series = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, value) = line.rsplit_once(' ').unwrap();
         (name.to_owned(), value.parse().unwrap())

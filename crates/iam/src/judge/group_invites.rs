@@ -106,7 +106,7 @@ pub(super) fn accept(
     context: &mut Context<'_>,
 ) -> Result<Outcome, JudgeError> {
     let view = View(*state);
-    let Actor::Identity { id, email } = actor else {
+    let Actor::Identity { id, email, .. } = actor else {
         let problem = "the operator is no identity that could join: accept it as one";
         return Err(Refusal::invalid("code", problem).into());
     };

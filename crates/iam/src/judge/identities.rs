@@ -70,7 +70,10 @@ fn check_authentication(
         |field: &str, problem: &str| Refusal::invalid(format!("identity.{field}"), problem);
     authentication.check().map_err(|error| invalid(&error.field, &error.problem))?;
     match authentication {
-        Authentication::StaticKeys(keys) if context.reserved_issuers.contains(&keys.issuer) => {
+        Authentication::StaticKeys(keys)
+            if context.reserved_issuers.contains(&keys.issuer)
+                || context.trusted_issuers.contains(&keys.issuer) =>
+        {
             let problem =
                 "the issuer is trusted for others, so that no identity can have keys for it";
             Err(invalid("static_keys.issuer", problem))

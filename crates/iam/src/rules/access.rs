@@ -7,6 +7,7 @@ use capstan_engine::{CapabilitySet, Path, PathBuf, Timestamp};
 use crate::limits::{WHO_COULD_EXAMINED_MAX, WHO_COULD_MAX};
 use crate::rights::{Rights, names, nothing, set};
 use crate::rules::grant::manages_access;
+use crate::rules::session::counting;
 use crate::view::View;
 use crate::{Actor, Cause, Incarnation, JudgeError, Refusal, Rule, RuleSet, State};
 
@@ -31,6 +32,7 @@ impl<'s> Access<'s> {
         let rights = Rights::of(state.snapshot, actor, now);
         let mut rights = rights.ok_or_else(|| Refusal::open(None, Cause::AuthnFailed))?;
         let view = View(state);
+        rights = rights.with_session(counting(&view, actor, now)?);
         // Pull tokens are below groups.
         if let Some(id) = actor.id().filter(|id| id.as_path().parent().is_some())
             && rules.keeps(Rule::PullToken)

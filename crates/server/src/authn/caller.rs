@@ -3,21 +3,25 @@
 //! ```text
 //! management socket ─▶ operator
 //! x-capstan-caller with a client certificate ─▶ identity, if the certificate is its own
+//! Authorization, with x-capstan-caller or without ─▶ identity that the token or secret proves
 //! x-capstan-caller, if it is trusted ─▶ identity, as the header names it
 //! everything else ─▶ nobody
 //! ```
 //!
-//! **Invariants**: a source of identity that is malformed is refused, never ignored. Nothing here looks at the policy:
-//! whether an identity is registered and enabled is asked of the snapshot that the call is judged on, and whether a certificate is
-//! its own of the store (`grpc/iam/authenticated`).
+//! **Invariants**: a source of identity that is malformed is refused, never ignored, and so are two. Nothing here looks at the
+//! policy: whether an identity is registered and enabled is asked of the snapshot that the call is judged on, and whether a
+//! certificate, token or secret is its own of the store (`callers`).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use capstan_engine::PathBuf;
-use capstan_iam::check_email;
-use tonic::codegen::http::header::{HOST, HeaderMap, HeaderName, ORIGIN};
+use capstan_engine::{PathBuf, Timestamp};
+use capstan_iam::{Actor, Session, check_email};
+use tonic::codegen::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use tonic::codegen::http::uri::{Authority, Uri};
 
+use super::remembered::Verified;
+use super::secrets::ProvedBy;
 use crate::RequestError;
 use crate::transport::connection::Remote;
 use crate::transport::tls::ClientCertificate;
@@ -61,6 +65,31 @@ pub(crate) enum Proof {
     Header,
     /// The SPIFFE ID of a client certificate, which must be the identity's.
     Certificate(Box<str>),
+    /// A signed token, and the roles that it carries.
+    Token(Arc<Verified>, Option<Arc<Session>>),
+    /// A secret that Capstan has made, such as a pull token.
+    Secret(ProvedBy),
+}
+
+/// What a call says of its caller, before the store was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// There is nothing to ask.
+    Settled(CallerKind),
+    /// An identity, whose client certificate must have this SPIFFE ID.
+    Certificate {
+        /// Its path.
+        path: PathBuf,
+        /// Of the certificate.
+        spiffe_id: Box<str>,
+    },
+    /// Whom the `Authorization` header proves.
+    Authorization {
+        /// The header.
+        header: Box<str>,
+        /// The identity that it must prove, if the call names one.
+        named: Option<PathBuf>,
+    },
 }
 
 impl CallerKind {
@@ -70,7 +99,33 @@ impl CallerKind {
             Self::Operator => "operator",
             Self::Identity { proof: Proof::Header, .. } => "caller-header",
             Self::Identity { proof: Proof::Certificate(_), .. } => "client-certificate",
+            Self::Identity { proof: Proof::Token(..), .. } => "token",
+            Self::Identity { proof: Proof::Secret(_), .. } => "secret",
             Self::Nobody => "",
+        }
+    }
+
+    /// Who acts; `None` for nobody. Whether it is registered and enabled is asked of the state.
+    pub(crate) fn actor(self) -> Option<Actor> {
+        match self {
+            Self::Operator => Some(Actor::Operator),
+            Self::Identity { path: id, email, proof } => {
+                let session = match proof {
+                    Proof::Token(_, session) => session,
+                    Proof::Header | Proof::Certificate(_) | Proof::Secret(_) => None,
+                };
+                Some(Actor::Identity { id, email, session })
+            }
+            Self::Nobody => None,
+        }
+    }
+
+    /// When the credential ends; `None` if it does not end by itself.
+    pub(crate) fn expires_at(&self) -> Option<Timestamp> {
+        match self {
+            Self::Identity { proof: Proof::Token(token, _), .. } => Some(token.claims.expires_at),
+            Self::Identity { proof: Proof::Secret(secret), .. } => secret.expires_at,
+            _ => None,
         }
     }
 }
@@ -83,22 +138,22 @@ pub(crate) struct Authentication {
 }
 
 impl Authentication {
-    /// The caller of a management call.
+    /// The caller of a management call, as it says.
     ///
     /// # Errors
     ///
     /// A field that names the caller's header: it is sent over the management socket, from a web page, under another
-    /// name of this machine, twice, or is no path; or an address comes with a certificate.
+    /// name of this machine, twice, or is no path; or an address comes with a certificate or a token.
+    /// [`RequestError::AuthnFailed`]: two proofs.
     pub(crate) fn caller(
         self,
         (remote, certificate): (Option<&Remote>, Option<&ClientCertificate>),
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Caller, RequestError> {
-        let source = remote.map(Remote::to_string).unwrap_or_default();
+    ) -> Result<Claim, RequestError> {
         let kind = match remote {
             Some(Remote::Operator(_)) => {
-                for name in [CALLER, CALLER_EMAIL] {
+                for name in [CALLER, CALLER_EMAIL, AUTHORIZATION] {
                     if headers.contains_key(&name) {
                         let problem =
                             "the caller of the management socket is the operator: leave it out";
@@ -107,13 +162,23 @@ impl Authentication {
                 }
                 CallerKind::Operator
             }
-            Some(_) if certificate.is_some() => by_certificate(certificate, headers)?,
-            Some(remote) if self.trust_caller_header && is_of_this_machine(*remote) => {
+            Some(_) if certificate.is_some() => return by_certificate(certificate, headers),
+            Some(remote) if self.trusts_header(*remote) && headers.contains_key(CALLER) => {
+                // One of them would have to count more than the other.
+                if headers.contains_key(AUTHORIZATION) {
+                    return Err(RequestError::AuthnFailed);
+                }
                 by_header(uri, headers)?
             }
+            Some(_) if headers.contains_key(AUTHORIZATION) => return by_authorization(headers),
+            Some(remote) if self.trusts_header(*remote) => by_header(uri, headers)?,
             Some(_) | None => CallerKind::Nobody,
         };
-        Ok(Caller { kind, source })
+        Ok(Claim::Settled(kind))
+    }
+
+    fn trusts_header(self, remote: Remote) -> bool {
+        self.trust_caller_header && is_of_this_machine(remote)
     }
 }
 
@@ -131,18 +196,35 @@ fn is_of_this_machine(remote: Remote) -> bool {
 fn by_certificate(
     certificate: Option<&ClientCertificate>,
     headers: &HeaderMap,
-) -> Result<CallerKind, RequestError> {
+) -> Result<Claim, RequestError> {
     if headers.contains_key(&CALLER_EMAIL) {
         let problem = "a client certificate verifies no address: leave it out";
         return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
     }
+    // Two proofs, of whom each could be another one's.
+    if headers.contains_key(AUTHORIZATION) {
+        return Err(RequestError::AuthnFailed);
+    }
     let spiffe_id = certificate.and_then(ClientCertificate::spiffe_id);
     let (Some(path), Some(spiffe_id)) = (text(headers, &CALLER)?, spiffe_id) else {
-        return Ok(CallerKind::Nobody);
+        return Ok(Claim::Settled(CallerKind::Nobody));
     };
     let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
-    let proof = Proof::Certificate(spiffe_id.into());
-    Ok(CallerKind::Identity { path, email: None, proof })
+    Ok(Claim::Certificate { path, spiffe_id: spiffe_id.into() })
+}
+
+/// The identity that a token or a secret must prove: the one that the caller's header names, if it is there.
+fn by_authorization(headers: &HeaderMap) -> Result<Claim, RequestError> {
+    if headers.contains_key(&CALLER_EMAIL) {
+        let problem = "a token says its own address: leave it out";
+        return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
+    }
+    // What is wrong with a credential is never told.
+    let header = text(headers, &AUTHORIZATION).map_err(|_| RequestError::AuthnFailed)?;
+    let header = header.unwrap_or_default().into();
+    let named = text(headers, &CALLER)?.map(str::parse).transpose();
+    let named = named.map_err(|error| RequestError::field(CALLER.as_str(), error))?;
+    Ok(Claim::Authorization { header, named })
 }
 
 /// The identity that the headers name.
@@ -236,7 +318,8 @@ mod tests {
             all.append(*name, value);
         }
         match TRUSTING.caller((Some(&remote), None), &uri, &all) {
-            Ok(caller) => Ok(caller.kind),
+            Ok(Claim::Settled(kind)) => Ok(kind),
+            Ok(other) => panic!("{other:?}"),
             Err(RequestError::Field { field, .. }) => Err(field),
             Err(other) => panic!("{other}"),
         }
@@ -268,7 +351,7 @@ mod tests {
             &"http://localhost/".parse().unwrap(),
             &headers,
         );
-        assert_eq!(found.unwrap().kind, CallerKind::Nobody);
+        assert_eq!(found.unwrap(), Claim::Settled(CallerKind::Nobody));
     }
 
     /// From anywhere, and whether the header is trusted or not: a certificate that is there must prove the caller.
@@ -288,12 +371,15 @@ mod tests {
                     let uri = Uri::from_static("https://capstan.example/x");
                     Authentication { trust_caller_header }.caller(connection, &uri, &headers)
                 };
-                let found = caller(&[(CALLER, "acme/ci")]).unwrap().kind;
-                assert_eq!(found.authentication(), "client-certificate");
-                let proof = Proof::Certificate(id.into());
                 let path = "acme/ci".parse().unwrap();
-                assert_eq!(found, CallerKind::Identity { path, email: None, proof });
-                assert_eq!(caller(&[]).unwrap().kind, CallerKind::Nobody);
+                let claim = Claim::Certificate { path, spiffe_id: id.into() };
+                assert_eq!(caller(&[(CALLER, "acme/ci")]).unwrap(), claim);
+                assert_eq!(caller(&[]).unwrap(), Claim::Settled(CallerKind::Nobody));
+                // One proof, and no other beside it.
+                let token = (AUTHORIZATION, "Bearer x.y.z");
+                for headers in [&[token.clone()][..], &[(CALLER, "acme/ci"), token]] {
+                    assert!(matches!(caller(headers), Err(RequestError::AuthnFailed)));
+                }
                 assert!(caller(&[(CALLER, "/")]).is_err());
                 let email = [(CALLER, "acme/ci"), (CALLER_EMAIL, "a@example.com")];
                 assert!(caller(&email).is_err());
@@ -306,9 +392,54 @@ mod tests {
                     &Uri::from_static("http://localhost/x"),
                     &headers.into_iter().collect(),
                 );
-                assert_eq!(found.unwrap().kind, CallerKind::Nobody);
+                assert_eq!(found.unwrap(), Claim::Settled(CallerKind::Nobody));
             }
         }
+    }
+
+    #[test]
+    fn an_authorization_is_one_proof_of_whom_is_named() {
+        let elsewhere = Remote::Ip("192.0.2.1:1".parse().unwrap());
+        let caller = |trusts: bool, remote: Remote, headers: &[(HeaderName, &'static str)]| {
+            let mut all = HeaderMap::new();
+            for (name, value) in headers {
+                all.append(name.clone(), HeaderValue::from_static(value));
+            }
+            let authentication = Authentication { trust_caller_header: trusts };
+            authentication.caller(
+                (Some(&remote), None),
+                &Uri::from_static("http://localhost/x"),
+                &all,
+            )
+        };
+        let token = (AUTHORIZATION, "Bearer x.y.z");
+        let claim = |named: Option<&str>| {
+            let named = named.map(|path| path.parse().unwrap());
+            Claim::Authorization { header: "Bearer x.y.z".into(), named }
+        };
+        for (trusts, remote) in
+            [(false, elsewhere), (true, elsewhere), (false, local()), (true, local())]
+        {
+            assert_eq!(caller(trusts, remote, std::slice::from_ref(&token)).unwrap(), claim(None));
+            let twice = [token.clone(), token.clone()];
+            assert!(matches!(caller(trusts, remote, &twice), Err(RequestError::AuthnFailed)));
+            let email = [token.clone(), (CALLER_EMAIL, "a@example.com")];
+            assert!(caller(trusts, remote, &email).is_err());
+            let named = [token.clone(), (CALLER, "acme/ci")];
+            match trusts && is_of_this_machine(remote) {
+                // The header would be believed by itself, so it and the token are two.
+                true => assert!(matches!(
+                    caller(trusts, remote, &named),
+                    Err(RequestError::AuthnFailed)
+                )),
+                false => {
+                    assert_eq!(caller(trusts, remote, &named).unwrap(), claim(Some("acme/ci")))
+                }
+            }
+            assert!(caller(trusts, remote, &[token.clone(), (CALLER, "/")]).is_err());
+        }
+        let operator = Remote::Operator(None);
+        assert!(matches!(caller(false, operator, &[token]), Err(RequestError::Field { .. })));
     }
 
     #[test]
@@ -379,13 +510,7 @@ mod tests {
         assert_eq!(caller(operator, "localhost", &[]), Ok(CallerKind::Operator));
         assert_eq!(caller(operator, "localhost", &[ALICE]), Err("x-capstan-caller".into()));
         assert_eq!(caller(operator, "x", &[(EMAIL, "a@x")]), Err(EMAIL.into()));
-        let source = |remote: Remote| {
-            TRUSTING
-                .caller((Some(&remote), None), &Uri::from_static("/"), &HeaderMap::new())
-                .unwrap()
-                .source
-        };
-        assert_eq!(source(operator), "unix");
-        assert_eq!(source(Remote::Ip("[::ffff:127.0.0.1]:7".parse().unwrap())), "127.0.0.1");
+        assert_eq!(operator.to_string(), "unix");
+        assert_eq!(Remote::Ip("[::ffff:127.0.0.1]:7".parse().unwrap()).to_string(), "127.0.0.1");
     }
 }

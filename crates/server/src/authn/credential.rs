@@ -1,4 +1,4 @@
-//! The identity that a request proves: by a secret, a verified token, or a verified certificate.
+//! The identity that a request proves: by a secret, a token, or a verified certificate.
 //!
 //! **Invariants**: if several sources are present, the request is refused; none has priority. All
 //! refused credentials are the same to the client. It learns neither whether an identity exists, nor
@@ -9,7 +9,11 @@ use base64::engine::general_purpose::STANDARD;
 use capstan_engine::{PathBuf, Timestamp};
 use capstan_policy::IdentitySources;
 
+use super::token::is_token;
 use crate::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX};
+
+/// The user name of `Basic` that stands for whoever the password proves.
+pub(crate) const ANY_USER: &str = "_token";
 
 /// Maps secrets to identities: those of the policy, and those that Capstan has issued.
 pub(crate) trait Verifier {
@@ -69,36 +73,75 @@ fn path_after(prefix: &str, name: Option<&str>) -> Result<PathBuf, IdentityError
     path.ok_or(IdentityError::NotAPath)
 }
 
-/// The identity that an `Authorization` header proves. The header is `Bearer SECRET`, or `Basic`
-/// with the identity's path as user and the secret as password.
-fn by_authorization(header: &str, verifier: &impl Verifier, now: Timestamp) -> Option<PathBuf> {
-    if header.len() > AUTHORIZATION_BYTES_MAX {
-        return None;
+/// The identity that an `Authorization` header proves.
+pub(crate) fn by_authorization(
+    header: &str,
+    verifier: &impl Verifier,
+    now: Timestamp,
+) -> Option<PathBuf> {
+    Authorization::read(header)?.prove(|secret| verifier.verify(secret, now))
+}
+
+/// What an `Authorization` header presents: `Bearer SECRET`, or `Basic` with the identity's path or [`ANY_USER`] as user and
+/// the secret as password.
+pub(crate) enum Authorization<'h> {
+    Bearer(&'h str),
+    Basic(Vec<u8>),
+}
+
+impl<'h> Authorization<'h> {
+    /// `None` for another scheme, one that is too long, or no text of it.
+    pub(crate) fn read(header: &'h str) -> Option<Self> {
+        if header.len() > AUTHORIZATION_BYTES_MAX {
+            return None;
+        }
+        let (scheme, rest) = header.split_once(' ')?;
+        let rest = rest.trim_matches(' ');
+        if rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return None;
+        }
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(Self::Bearer(rest));
+        }
+        if !scheme.eq_ignore_ascii_case("basic") {
+            return None;
+        }
+        let decoded = STANDARD.decode(rest).ok()?;
+        let colons = decoded.iter().filter(|byte| **byte == b':').count();
+        (colons <= BASIC_COLONS_MAX).then_some(Self::Basic(decoded))
     }
-    let (scheme, rest) = header.split_once(' ')?;
-    let rest = rest.trim_matches(' ');
-    if rest.is_empty() || !rest.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return None;
+
+    /// The identity that its secret proves.
+    pub(crate) fn prove(&self, find: impl Fn(&[u8]) -> Option<PathBuf>) -> Option<PathBuf> {
+        let decoded = match self {
+            Self::Bearer(secret) => return find(secret.as_bytes()),
+            Self::Basic(decoded) => decoded,
+        };
+        // A path may contain colons, and so may a secret: the secret's hash shows which colon is meant.
+        let colons = (0..decoded.len()).filter(|at| decoded.get(*at) == Some(&b':'));
+        let mut fitting = colons.filter_map(|colon| {
+            let (user, password) = decoded.split_at_checked(colon)?;
+            let identity = find(password.get(1..)?)?;
+            let is_user = user == ANY_USER.as_bytes() || identity.as_str().as_bytes() == user;
+            is_user.then_some(identity)
+        });
+        match (fitting.next(), fitting.next()) {
+            (Some(identity), None) => Some(identity),
+            _ => None, // With two, it is not known who it is.
+        }
     }
-    if scheme.eq_ignore_ascii_case("bearer") {
-        return verifier.verify(rest.as_bytes(), now);
-    }
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let decoded = STANDARD.decode(rest).ok()?;
-    // A path may contain colons, and so may a secret: the secret's hash shows which colon is meant.
-    let colons = (0..decoded.len()).filter(|at| decoded.get(*at) == Some(&b':'));
-    if colons.clone().count() > BASIC_COLONS_MAX {
-        return None;
-    }
-    let mut fitting = colons.filter_map(|colon| {
-        let (user, password) = decoded.split_at_checked(colon)?;
-        let identity = verifier.verify(password.get(1..)?, now)?;
-        (identity.as_str().as_bytes() == user).then_some(identity)
-    });
-    match (fitting.next(), fitting.next()) {
-        (Some(identity), None) => Some(identity),
-        _ => None, // With two, it is not known who it is.
+
+    /// A signed token, and the identity that the user of `Basic` names. `None` if the secret is none.
+    pub(crate) fn token(&self) -> Option<(&str, Option<PathBuf>)> {
+        let (user, secret) = match self {
+            Self::Bearer(secret) => (None, *secret),
+            Self::Basic(decoded) => {
+                // No token has a colon.
+                let (user, secret) = std::str::from_utf8(decoded).ok()?.rsplit_once(':')?;
+                (Some(user).filter(|user| *user != ANY_USER), secret)
+            }
+        };
+        let named = user.map(str::parse).transpose().ok()?;
+        is_token(secret).then_some((secret, named))
     }
 }

@@ -47,6 +47,31 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
+/// The secret that proved an identity, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ProvedBy {
+    secret: Digest,
+    /// When it ends; `None` for never.
+    pub(crate) expires_at: Option<Timestamp>,
+}
+
+/// Of which kind a secret is, and its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Digest {
+    Token([u8; 32]),
+    Declared([u8; 32]),
+}
+
+impl Digest {
+    fn of(secret: &[u8]) -> Self {
+        let text = std::str::from_utf8(secret).ok();
+        match text.and_then(|text| Secret::parse(SecretKind::PullToken, text)) {
+            Some(secret) => Self::Token(*secret.hash().bytes()),
+            None => Self::Declared(Sha256::digest(secret).into()),
+        }
+    }
+}
+
 /// What proves identities at a revision.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets {
@@ -56,18 +81,38 @@ pub(crate) struct Secrets {
     pub(crate) tokens: Tokens,
 }
 
+impl Secrets {
+    /// The identity of a secret, and what proves it.
+    pub(crate) fn prove(&self, secret: &[u8], now: Timestamp) -> Option<(PathBuf, ProvedBy)> {
+        let secret = Digest::of(secret);
+        let (identity, expires_at) = self.find(secret, now)?;
+        Some((identity.clone(), ProvedBy { secret, expires_at }))
+    }
+
+    /// Whether a secret still proves an identity.
+    pub(crate) fn proves(&self, by: &ProvedBy, identity: &PathBuf, now: Timestamp) -> bool {
+        self.find(by.secret, now).is_some_and(|(found, _)| found == identity)
+    }
+
+    /// The identity of a secret that counts. The time of the look-up depends on the hash, which nobody can choose.
+    fn find(&self, secret: Digest, now: Timestamp) -> Option<(&PathBuf, Option<Timestamp>)> {
+        let (identity, expires_at) = match secret {
+            Digest::Token(hash) => {
+                let token = self.tokens.0.get(&hash)?;
+                (&token.identity, Some(token.expires_at))
+            }
+            Digest::Declared(hash) => {
+                let credential = self.declared.get(&hash)?;
+                (&credential.identity, credential.expires_at)
+            }
+        };
+        expires_at.is_none_or(|end| now < end).then_some((identity, expires_at))
+    }
+}
+
 impl Verifier for Secrets {
     fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
-        let text = std::str::from_utf8(secret).ok();
-        if let Some(secret) = text.and_then(|text| Secret::parse(SecretKind::PullToken, text)) {
-            // The time of the look-up depends on the hash, which nobody can choose.
-            let token = self.tokens.0.get(secret.hash().bytes())?;
-            return (now < token.expires_at).then(|| token.identity.clone());
-        }
-        let hash = Sha256::digest(secret);
-        let credential = self.declared.get(&hash.into())?;
-        let counts = credential.expires_at.is_none_or(|end| now < end);
-        counts.then(|| credential.identity.clone())
+        self.find(Digest::of(secret), now).map(|(identity, _)| identity.clone())
     }
 }
 
@@ -98,9 +143,20 @@ mod tests {
         assert_eq!(verify(&secrets, 1, 100), None);
         assert_eq!(verify(&secrets, 2, 100), Some(b.clone()));
         assert_eq!(verify(&secrets, 3, 0), None);
+        let text = secret(2).text().to_owned();
+        let proved =
+            |secrets: &Secrets, now| secrets.prove(text.as_bytes(), Timestamp::new(now, 0));
+        let (identity, by) = proved(&secrets, 199).unwrap();
+        assert_eq!((&identity, by.expires_at), (&b, Some(Timestamp::new(200, 0))));
+        let proves = |secrets: &Secrets, identity: &PathBuf, now| {
+            secrets.proves(&by, identity, Timestamp::new(now, 0))
+        };
+        assert!(proves(&secrets, &b, 199) && !proves(&secrets, &b, 200));
+        assert!(!proves(&secrets, &path("acme/a"), 199));
         let before = secrets.clone();
         secrets.tokens.remove(&secret(2).hash());
         assert_eq!(verify(&secrets, 2, 0), None);
+        assert!(!proves(&secrets, &b, 0) && proves(&before, &b, 0));
         assert_eq!(verify(&before, 2, 0), Some(b), "an earlier revision has it still");
         assert_eq!((secrets.tokens.len(), before.tokens.len()), (1, 2));
         assert_eq!(format!("{:?}", secrets.tokens), "Tokens(1)");

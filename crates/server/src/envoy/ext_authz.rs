@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
+use capstan_iam::Session;
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, Route, load_policy, load_routes};
 use capstan_proto::codec::Codec;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
@@ -28,8 +29,12 @@ use tonic::{Code, Status};
 use super::answer::{self, Allowed, Denial};
 use super::request::EnvoyRequest;
 use super::routes::{MalformedRequestError, Required, RouteError, Table};
+use crate::RequestError;
 use crate::ask::{Ask, Basis};
-use crate::authn::credential::{IdentityError, identify};
+use crate::authn::credential::{Authorization, IdentityError, Verifier, identify};
+use crate::authn::remembered::Remembered;
+use crate::authn::secrets::Secrets;
+use crate::callers::{Callers, Trust};
 use crate::clock::Clock;
 use crate::error::CallError;
 use crate::feed::management::Management;
@@ -49,6 +54,8 @@ pub(crate) struct ExtAuthz {
     pub(crate) metrics: Arc<Metrics>,
     /// Notes which tokens of a store are used; `None` with a policy file.
     pub(crate) management: Option<Arc<dyn Management>>,
+    /// Finds out whose a signed token is.
+    pub(crate) callers: Callers,
     pub(crate) clock: Clock,
 }
 
@@ -58,10 +65,11 @@ impl ExtAuthz {
         request: &CheckRequest,
         span: Option<&CallSpan>,
     ) -> CheckResponse {
-        match self.published.read(Freshness::Any).await {
-            Ok(current) => {
+        match self.basis(request).await {
+            Ok((current, token)) => {
                 let (table, now) = (self.table.load(), self.clock.now());
-                self.answer(&current, &table, request, now, span)
+                let proofs = Proofs { secrets: &current.secrets, token: token.as_ref() };
+                self.answer((&current, &proofs), &table, request, now, span)
             }
             Err(error) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
@@ -70,10 +78,59 @@ impl ExtAuthz {
         }
     }
 
+    /// The served revision, and the request's signed token, judged at that revision.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is served yet, or the store cannot be read.
+    async fn basis(
+        &self,
+        request: &CheckRequest,
+    ) -> Result<(Arc<Current>, Option<ProvedToken>), RequestError> {
+        let mut tries = 1..TOKEN_TRIES_MAX;
+        loop {
+            let token = self.token(request).await?;
+            let current = self.published.read(Freshness::Any).await?;
+            let revision = current.snapshot.revision();
+            if token.as_ref().is_none_or(|token| token.found.revision == revision) {
+                return Ok((current, token));
+            }
+            if tries.next().is_none() {
+                return Err(RequestError::RevisionGone { revision });
+            }
+        }
+    }
+
+    /// The signed token of a request, and whose it is; `None` without one, or if it proves nothing.
+    ///
+    /// # Errors
+    ///
+    /// The store cannot be read.
+    async fn token(&self, request: &CheckRequest) -> Result<Option<ProvedToken>, RequestError> {
+        let presented = {
+            let table = self.table.load();
+            if self.management.is_none() || !table.routes.identity.credential {
+                return Ok(None);
+            }
+            let Ok(read) = EnvoyRequest::read(request, None) else { return Ok(None) };
+            let header = read.presented.authorization.flatten();
+            let shown = header.and_then(Authorization::read);
+            shown.and_then(|shown| shown.token().map(|(text, named)| (text.to_owned(), named)))
+        };
+        let Some((text, named)) = presented else { return Ok(None) };
+        let found = self.callers.by_token(&text, named).await;
+        self.metrics.credential(found.is_ok());
+        match found {
+            Ok(found) => Ok(Some(ProvedToken { text, found })),
+            Err(RequestError::AuthnFailed) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Answers one request at one time, without waiting.
     fn answer(
         &self,
-        current: &Current,
+        (current, proofs): (&Current, &Proofs<'_>),
         table: &Table,
         request: &CheckRequest,
         now: Timestamp,
@@ -87,7 +144,7 @@ impl ExtAuthz {
             }
         };
         let sources = &table.routes.identity;
-        let found = identify(sources, &envoy_request.presented, &current.secrets, now);
+        let found = identify(sources, &envoy_request.presented, proofs, now);
         let identity = match found {
             Ok(identity) => identity,
             Err(error) => {
@@ -102,7 +159,12 @@ impl ExtAuthz {
         if let Some(management) = self.management.as_ref().filter(|_| by_credential) {
             management.saw(&identity, now);
         }
-        let context = RequestContext { current, identity: &identity, by_credential, now, span };
+        // Of a token that proved this request.
+        let session =
+            proofs.token.filter(|token| by_credential && token.found.identity == identity);
+        let session = session.and_then(|token| token.found.session.as_deref());
+        let identity = &identity;
+        let context = RequestContext { current, identity, session, by_credential, now, span };
         let (answered, response) = self.authorize(&context, table, &envoy_request);
         self.metrics.authorized(answered);
         response
@@ -194,7 +256,7 @@ impl ExtAuthz {
         capability: &str,
         resource: &PathBuf,
     ) -> Option<&'static str> {
-        let RequestContext { current, identity, now, span, .. } = *context;
+        let RequestContext { current, identity, session, now, span, .. } = *context;
         let question = Question {
             identity: identity.as_path(),
             capability,
@@ -202,7 +264,7 @@ impl ExtAuthz {
             attributes: Attributes::NONE,
         };
         let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span };
-        match self.ask.decide(basis, &question) {
+        match self.ask.decide_carrying(basis, &question, session) {
             Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
             // The route table names an unknown capability. An error could pass under
             // `failure_mode_allow`, so the request is denied.
@@ -211,11 +273,36 @@ impl ExtAuthz {
     }
 }
 
+/// A signed token of a request, and the identity that it proves.
+struct ProvedToken {
+    text: String,
+    found: Remembered,
+}
+
+/// Tries to judge a token at the revision that decides. Each fails only if a write is published in the same microsecond.
+const TOKEN_TRIES_MAX: usize = 16;
+
+/// What proves identities in a request: secrets of the revision, and the request's own token.
+struct Proofs<'a> {
+    secrets: &'a Secrets,
+    token: Option<&'a ProvedToken>,
+}
+
+impl Verifier for Proofs<'_> {
+    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
+        let is_token = |token: &&ProvedToken| token.text.as_bytes() == secret;
+        let by_token = || self.token.filter(is_token).map(|token| token.found.identity.clone());
+        self.secrets.verify(secret, now).or_else(by_token)
+    }
+}
+
 /// A request whose identity is proved: its revision, identity, time and span.
 #[derive(Clone, Copy)]
 struct RequestContext<'a> {
     current: &'a Current,
     identity: &'a PathBuf,
+    /// The roles that its token carries.
+    session: Option<&'a Session>,
     by_credential: bool,
     now: Timestamp,
     span: Option<&'a CallSpan>,
@@ -238,12 +325,21 @@ impl Offline {
         let Policy { model, credentials, .. } = load_policy(policy, &Catalogs::default())?;
         let table = Table::new(load_routes(routes)?);
         let snapshot = Snapshot::build(&model, 1)?;
+        let published = Arc::new(Published::new(Retention::from(&Limits::default())));
+        let metrics = Arc::default();
         let ext_authz = ExtAuthz {
-            published: Arc::new(Published::new(Retention::from(&Limits::default()))),
+            published: Arc::clone(&published),
             table: Arc::new(ArcSwap::from_pointee(table)),
             ask: Ask::silent(),
-            metrics: Arc::default(),
+            metrics: Arc::clone(&metrics),
             management: None,
+            callers: Callers::new(
+                (&published, None),
+                None,
+                Trust::default(),
+                Clock::System,
+                &metrics,
+            ),
             clock: Clock::System,
         };
         Ok(Self { ext_authz, current: Current::of_document(snapshot, credentials) })
@@ -253,7 +349,8 @@ impl Offline {
     #[must_use]
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
-        self.ext_authz.answer(&self.current, &table, request, now, None)
+        let proofs = Proofs { secrets: &self.current.secrets, token: None };
+        self.ext_authz.answer((&self.current, &proofs), &table, request, now, None)
     }
 }
 

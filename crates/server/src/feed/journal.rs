@@ -102,8 +102,10 @@ pub fn open(
 pub(crate) struct Config {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
-    /// Issuers that neither a provider nor an identity's keys can have: they are trusted for others.
+    /// Issuers that neither a provider nor an identity's keys can have: the server's own.
     pub(crate) reserved_issuers: Vec<String>,
+    /// Issuers that an identity's keys cannot have: they are trusted for others.
+    pub(crate) trusted_issuers: Vec<String>,
     pub(crate) give_back: fn(),
 }
 
@@ -181,8 +183,9 @@ impl StoreFeed {
             "store loaded and checked"
         );
         let (clock, limits) = (self.config.clock, self.config.limits);
-        let reserved_issuers = self.config.reserved_issuers.clone();
-        let judge = Judge { quotas, refusals: Default::default(), limits, reserved_issuers };
+        let Config { reserved_issuers, trusted_issuers, .. } = self.config.clone();
+        let refusals = Default::default();
+        let judge = Judge { quotas, refusals, limits, reserved_issuers, trusted_issuers };
         let serving = (Arc::clone(&self.published), Arc::clone(&self.metrics));
         let writable = self.writable.clone();
         let store = (journal, credentials);

@@ -12,6 +12,7 @@
 
 mod account_association;
 mod audit;
+mod auth;
 pub(crate) mod authenticated;
 mod fields;
 mod filter;

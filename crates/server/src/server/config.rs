@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use capstan_events::PublicUrl;
 
+use crate::callers;
 use crate::clock::Clock;
 use crate::feed::journal::Store;
 use crate::feed::source::Source;
@@ -42,6 +43,8 @@ pub struct Config {
     /// Whether the metadata `x-capstan-caller` says who calls. Only for addresses of this machine: whoever can connect is
     /// whoever they say.
     pub trust_caller_header: bool,
+    /// Whose tokens prove who calls, beside those of providers of organizations and keys of identities' own.
+    pub tokens: callers::Options,
     /// Bytes of a policy document that is imported, at most.
     pub document_bytes_max: usize,
     /// Whether callers that are not known may read a store, as they may a policy file.
@@ -95,6 +98,7 @@ impl Config {
             listen: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
             management: None,
             trust_caller_header: false,
+            tokens: callers::Options::default(),
             document_bytes_max: MESSAGE_BYTES_MAX,
             open_reads: false,
             http: None,
@@ -153,6 +157,12 @@ impl Config {
             bail!(
                 "--client-ca proves who calls, and --insecure-trust-caller-header would let everybody of this machine say it: \
                  leave one of them out"
+            );
+        }
+        if !self.tokens.trusted.is_empty() && self.trust_caller_header {
+            bail!(
+                "--trust-issuer has tokens prove who calls, and --insecure-trust-caller-header would let everybody of this machine \
+                 say it: leave one of them out"
             );
         }
         if self.tls.is_some() && self.insecure_plaintext {

@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use capstan_proto::iam::v1::account_association_service_server::AccountAssociationServiceServer;
 use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
+use capstan_proto::iam::v1::auth_service_server::AuthServiceServer;
 use capstan_proto::iam::v1::group_invite_service_server::GroupInviteServiceServer;
 use capstan_proto::iam::v1::group_role_mapping_service_server::GroupRoleMappingServiceServer;
 use capstan_proto::iam::v1::group_service_server::GroupServiceServer;
@@ -38,6 +39,8 @@ use crate::admission::{
 };
 use crate::ask::Ask;
 use crate::authn::caller::Authentication;
+use crate::authn::issuers::Issuers;
+use crate::callers::{Callers, Trust};
 use crate::clock::Clock;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
@@ -82,6 +85,8 @@ pub(super) struct Shared {
     permits: AllPermits,
     /// The writer of a store; `None` with a policy file.
     management: Option<Arc<dyn Management>>,
+    /// Finds out who calls.
+    callers: Callers,
     /// The policy of a store as documents.
     policy_documents: Option<Arc<dyn PolicyDocuments>>,
     /// Whether changes can be made.
@@ -94,7 +99,7 @@ impl Shared {
     pub(super) fn new(
         config: &Config,
         (metrics, log, traces): (&Arc<Metrics>, Option<DecisionLog>, Option<Traces>),
-        (page_key, webhooks): (PageKey, Option<Webhooks>),
+        (page_key, webhooks, trust): (PageKey, Option<Webhooks>, Trust),
         writes: Writes,
         draining: &CancellationToken,
     ) -> Self {
@@ -107,7 +112,13 @@ impl Shared {
         ));
         let management: Arc<dyn Management> = Arc::new(writes);
         let is_store = matches!(config.feed, Feed::Store(_));
+        let webhooks = webhooks.filter(|_| is_store);
+        let management = is_store.then_some(management);
+        let issuers = webhooks.as_ref().map(|it| Issuers::new(it.documents(), Arc::clone(metrics)));
+        let store = (&published, management.as_ref());
+        let callers = Callers::new(store, issuers, trust, config.clock, metrics);
         Self {
+            callers,
             published,
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
             metrics: Arc::clone(metrics),
@@ -115,10 +126,10 @@ impl Shared {
             traces,
             page_key,
             shown: Arc::default(),
-            webhooks: webhooks.filter(|_| is_store),
+            webhooks,
             watches: Places::new(WATCHES_MAX, CALLER_WATCHES_MAX),
             permits: AllPermits::new(&config.limits),
-            management: is_store.then_some(management),
+            management,
             policy_documents: is_store.then_some(documents),
             writable: watch::Sender::new(false),
             draining: draining.clone(),
@@ -167,8 +178,14 @@ impl Shared {
             (Feed::Store(store), queue) => {
                 // Of tokens that this server signs itself.
                 let own = config.webhooks.iter().map(|it| it.public_url.as_str().to_owned());
-                let (limits, reserved_issuers) = (config.limits, own.collect());
-                let feed = journal::Config { clock, limits, reserved_issuers, give_back };
+                let trusted = config.tokens.trusted.iter().map(|trusted| trusted.issuer.clone());
+                let feed = journal::Config {
+                    clock,
+                    limits: config.limits,
+                    reserved_issuers: own.collect(),
+                    trusted_issuers: trusted.collect(),
+                    give_back,
+                };
                 let writable = self.writable.clone();
                 Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }
@@ -231,6 +248,7 @@ impl Shared {
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),
             management: self.management.clone(),
+            callers: self.callers.clone(),
             documents: self.policy_documents.clone(),
             open_reads: config.open_reads,
             document_bytes_max: config.document_bytes_max,
@@ -255,6 +273,7 @@ impl Shared {
             ask,
             metrics: Arc::clone(&self.metrics),
             management: self.management.clone(),
+            callers: self.callers.clone(),
             clock: config.clock,
         };
         let error_response =
@@ -268,7 +287,7 @@ impl Shared {
                 let server = $server::from_arc(Arc::clone(&iam))
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most);
-                routes = routes.add_service(Authenticated::new(server, authentication, Arc::clone(&iam)));
+                routes = routes.add_service(Authenticated::new(server, authentication, self.callers.clone()));
             })* };
         }
         manage!(
@@ -283,7 +302,8 @@ impl Shared {
             SubscriptionServiceServer,
             ResourceServiceServer,
             PolicyServiceServer,
-            AuditServiceServer
+            AuditServiceServer,
+            AuthServiceServer
         );
         manage!(
             IdentityProviderServiceServer,

@@ -4,6 +4,7 @@
 //! reason, `true` or `false`. No text of a caller becomes a label, so no caller can add a series. A
 //! call costs a few relaxed atomic additions; a scrape makes names and text.
 
+mod credentials;
 mod events;
 mod text;
 mod tls;
@@ -27,6 +28,7 @@ use tonic::Code;
 use crate::clock;
 use crate::methods::Rpc;
 
+use credentials::CredentialCounts;
 pub(crate) use events::EventOutcome;
 pub use text::Format;
 use tls::TlsCounts;
@@ -163,6 +165,7 @@ pub struct Metrics {
     /// Whether the last load was rejected: of the policy, the routes, the certificates.
     stale: [AtomicBool; 3],
     tls: TlsCounts,
+    credentials: CredentialCounts,
     load_nanos: AtomicU64,
     /// Time of the last applied load of the policy, in seconds since 1970; 0 if none.
     applied_at: AtomicU64,
@@ -500,6 +503,7 @@ impl Metrics {
         count(&mut family, [("outcome", "rejected")], self.routes_rejected.load(Relaxed))?;
 
         self.tls.encode(encoder)?;
+        self.credentials.encode(encoder)?;
 
         let help = "Whether the newest policy, routes or certificates are served: 0 if their last load was rejected.";
         let mut family =

@@ -370,6 +370,7 @@ fn reads(world: &Managed, who: &Actor, operation: &Operation) -> [usize; 2] {
             revision: world.revision() + 1,
             new_id: &mut || 7,
             reserved_issuers: &[],
+            trusted_issuers: &[],
         };
         judge(&rules, &state, who, operation, &mut context).unwrap();
         counted.1.get()

@@ -156,6 +156,13 @@ fn an_issuer_is_one_providers() {
         let reserved = provider("acme/capstan", "https://capstan.example", None);
         assert_eq!(invalid(&refused_to(&world, &who, &reserved)), "identity_provider.oidc.issuer");
     }
+    // What the whole server trusts is no identity's, and may be a provider's.
+    world.trusted_issuers = vec!["https://google.example".into()];
+    does(&mut world, "alice", &provider("acme/google", "https://google.example", None));
+    let claimed = authenticate("acme/ci", Some(keys("https://google.example", "ci", "1", None)));
+    for who in [actor("alice"), Actor::Operator] {
+        assert_eq!(invalid(&refused_to(&world, &who, &claimed)), "identity.static_keys.issuer");
+    }
     // Keys of an identity and a provider exclude each other, whichever comes first.
     let own = |issuer: &str| Some(keys(issuer, "ci", "1", None));
     for who in [actor("alice"), Actor::Operator] {
@@ -444,8 +451,13 @@ fn more_identities_than_are_judged_are_the_operators() {
         let many = Many(&world, identities);
         let state = State { snapshot: world.snapshot(), objects: &many };
         let mut new_id = || 7;
-        let mut context =
-            Context { now: world.now, revision: 99, new_id: &mut new_id, reserved_issuers: &[] };
+        let mut context = Context {
+            now: world.now,
+            revision: 99,
+            new_id: &mut new_id,
+            reserved_issuers: &[],
+            trusted_issuers: &[],
+        };
         let operation = provider("acme/okta", OKTA, None);
         judge(&RuleSet::FULL, &state, who, &operation, &mut context).map_err(|error| match error {
             capstan_iam::JudgeError::Refused(refusal) => reason(&refusal),

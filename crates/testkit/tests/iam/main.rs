@@ -22,6 +22,7 @@ mod identity_providers;
 mod isolation;
 mod pull_tokens;
 mod seeds;
+mod sessions;
 mod settled;
 mod subscriptions;
 mod texts;

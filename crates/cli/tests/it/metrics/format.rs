@@ -138,9 +138,9 @@ async fn asked() -> InProcess {
 #[tokio::test]
 async fn both_formats_keep_their_rules_and_say_the_same() {
     let server = asked().await;
-    let (head, text) = raw(&server, "").await;
+    let (head, text) = raw(server.http, "").await;
     assert!(head.contains(TEXT) && head.contains("vary: accept"), "{head}");
-    let (head, open) = raw(&server, "Accept: application/openmetrics-text\r\n").await;
+    let (head, open) = raw(server.http, "Accept: application/openmetrics-text\r\n").await;
     assert!(head.contains(OPEN) && head.contains("vary: accept"), "{head}");
     let (text, open) = (read(&text, false), read(&open, true));
     assert_eq!(text.len(), open.len());
@@ -169,7 +169,7 @@ async fn the_format_is_the_one_that_is_asked_for() {
         ("Accept: text/plain;q=0.5\r\nAccept: application/openmetrics-text;q=0.6\r\n", OPEN),
         ("Accept: \u{e4}\r\n", TEXT),
     ] {
-        let (head, body) = raw(&server, accept).await;
+        let (head, body) = raw(server.http, accept).await;
         assert!(head.contains(wanted), "{accept}: {head}");
         let _ = read(&body, wanted == OPEN);
     }
@@ -185,7 +185,7 @@ async fn promtool_has_nothing_to_say() {
     let tool = tool.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut tool =
         tool.expect("dev/test installs promtool, and `--without promtool` leaves this test out");
-    let (_, text) = raw(&asked().await, "").await;
+    let (_, text) = raw(asked().await.http, "").await;
     tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = tool.wait_with_output().unwrap();
     let said = [output.stdout, output.stderr].concat();

@@ -293,6 +293,7 @@ fn requests_of_objects(
         ("PolicyService/SetCatalog", "a rehearsal", json!({"name": catalog, "dry_run": true})),
         ("AuditService/ListAuditRecords", "of the organization", json!({"parent": org})),
         ("AuditService/ListAuditRecords", "all", json!({})),
+        ("AuthService/WhoAmI", "who calls", json!({})),
     ]
 }
 

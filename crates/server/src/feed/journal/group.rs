@@ -50,6 +50,7 @@ pub(super) struct Judge {
     pub(super) refusals: RefusalRate,
     pub(super) limits: Limits,
     pub(super) reserved_issuers: Vec<String>,
+    pub(super) trusted_issuers: Vec<String>,
 }
 
 /// Writes that are judged and not committed yet.
@@ -160,6 +161,7 @@ impl Group {
             revision: self.head.revision().saturating_add(1),
             new_id: &mut random,
             reserved_issuers: &with.reserved_issuers,
+            trusted_issuers: &with.trusted_issuers,
         };
         let judged = judge(&RuleSet::FULL, &state, &write.actor, &write.operation, &mut context);
         match judged {

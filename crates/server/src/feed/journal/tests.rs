@@ -175,7 +175,8 @@ async fn start_loaded(
     let (writes, queue) = writer::queue(&metrics);
     let clock = Clock::Fixed(Timestamp::new(now, 0));
     let reserved_issuers = vec![RESERVED.to_owned()];
-    let config = Config { clock, limits, reserved_issuers, give_back: || {} };
+    let config =
+        Config { clock, limits, reserved_issuers, trusted_issuers: vec![], give_back: || {} };
     let store = Store::Opened(Arc::clone(journal) as Arc<dyn Journal>, loaded);
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
@@ -381,7 +382,8 @@ async fn the_demo_is_a_store_in_memory() {
     let metrics: Arc<Metrics> = Arc::default();
     let (writes, queue) = writer::queue(&metrics);
     let (clock, limits, reserved_issuers) = (Clock::System, Limits::default(), vec![]);
-    let config = Config { clock, limits, reserved_issuers, give_back: || {} };
+    let config =
+        Config { clock, limits, reserved_issuers, trusted_issuers: vec![], give_back: || {} };
     let (is_writable, writable) = watch::channel(false);
     let parts = (Arc::clone(&published), Arc::clone(&metrics));
     let mut feed = StoreFeed::new(config, parts, is_writable, Store::Demo, queue);

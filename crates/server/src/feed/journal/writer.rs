@@ -474,7 +474,9 @@ impl Writer {
         let base = self.base.clone().ok_or_else(unreachable)?;
         let now = self.clock.now();
         let judged = catch_unwind(AssertUnwindSafe(|| {
-            whole.judge(&base, now, &self.judge.reserved_issuers)
+            let Judge { reserved_issuers, trusted_issuers, .. } = &self.judge;
+            let not_for_keys = [&reserved_issuers[..], trusted_issuers].concat();
+            whole.judge(&base, now, &not_for_keys)
         }));
         let Judged { replaced, change } = judged.unwrap_or_else(|_| {
             self.metrics.panicked();

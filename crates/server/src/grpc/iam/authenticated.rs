@@ -1,6 +1,5 @@
-//! The layer in front of the management services: it finds out who calls, once, has a client certificate compared with that of
-//! the identity, and puts a
-//! [`Caller`](crate::authn::caller::Caller) into the request's extensions. Beside it is the digest of a write's request,
+//! The layer in front of the management services: it finds out who calls, once, has what proves it compared with the store, and
+//! puts a [`Caller`](crate::authn::caller::Caller) into the request's extensions. Beside it is the digest of a write's request,
 //! for the audit log.
 
 use std::convert::Infallible;
@@ -15,13 +14,13 @@ use http_body_util::BodyExt as _;
 use sha2::{Digest as _, Sha256};
 use tonic::Status;
 use tonic::body::Body;
+use tonic::codegen::http::header::AUTHORIZATION;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tower::Service;
 
-use super::service::Iam;
-use crate::RequestError;
-use crate::authn::caller::{Authentication, CallerKind, Proof};
+use crate::authn::caller::{Authentication, Caller, Claim};
+use crate::callers::Callers;
 use crate::methods::Rpc;
 use crate::transport::connection::Remote;
 use crate::transport::tls::ClientCertificate;
@@ -76,13 +75,12 @@ impl RequestDigest {
 pub(crate) struct Authenticated<S> {
     inner: S,
     authentication: Authentication,
-    /// Knows which certificate an identity has.
-    iam: Arc<Iam>,
+    callers: Callers,
 }
 
 impl<S> Authenticated<S> {
-    pub(crate) const fn new(inner: S, authentication: Authentication, iam: Arc<Iam>) -> Self {
-        Self { inner, authentication, iam }
+    pub(crate) const fn new(inner: S, authentication: Authentication, callers: Callers) -> Self {
+        Self { inner, authentication, callers }
     }
 }
 
@@ -108,30 +106,32 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let extensions = request.extensions();
-        let connection = (extensions.get::<Remote>(), extensions.get::<ClientCertificate>());
-        let caller = self.authentication.caller(connection, request.uri(), request.headers());
+        let remote = extensions.get::<Remote>();
+        let source = remote.map(Remote::to_string).unwrap_or_default();
+        let connection = (remote, extensions.get::<ClientCertificate>());
+        let claim = self.authentication.caller(connection, request.uri(), request.headers());
         let refused = |error| Ok(Status::from(error).into_http());
-        let caller = match caller {
-            Ok(caller) => caller,
+        let claim = match claim {
+            Ok(claim) => claim,
             Err(error) => return Either::Right(Box::pin(ready(refused(error)))),
         };
-        let claim = match &caller.kind {
-            CallerKind::Identity { path, proof: Proof::Certificate(own), .. } => {
-                Some((path.clone(), own.clone()))
-            }
-            _ => None,
-        };
-        request.extensions_mut().insert(caller);
+        // Nothing behind this looks at a credential, so nothing there can tell it.
+        request.headers_mut().remove(AUTHORIZATION);
         let rpc = Rpc::from_path(request.uri().path());
         if rpc.writes() && !rpc.streams() {
             request = RequestDigest::compute(request);
         }
-        let Some((path, own)) = claim else { return Either::Left(self.inner.call(request)) };
-        let (mut inner, iam) = (self.inner.clone(), Arc::clone(&self.iam));
+        if let Claim::Settled(kind) = claim {
+            request.extensions_mut().insert(Caller { kind, source });
+            return Either::Left(self.inner.call(request));
+        }
+        let (mut inner, callers) = (self.inner.clone(), self.callers.clone());
         Either::Right(Box::pin(async move {
-            match iam.has_certificate(path, own).await {
-                Ok(true) => inner.call(request).await,
-                Ok(false) => refused(RequestError::AuthnFailed),
+            match callers.resolve(claim).await {
+                Ok(kind) => {
+                    request.extensions_mut().insert(Caller { kind, source });
+                    inner.call(request).await
+                }
                 Err(error) => refused(error),
             }
         }))

@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Snapshot};
-use capstan_iam::{Actor, Authentication, Kind, Object, Operation, Response as Answer};
+use capstan_iam::{Actor, Operation, Response as Answer};
 use capstan_proto::contract::WARNING_KEY;
 use capstan_proto::v1::Consistency;
 use capstan_store::View;
@@ -28,6 +28,7 @@ use super::reading::{Reading, Source, Viewer};
 use super::shown::Shown;
 use crate::RequestError;
 use crate::authn::caller::{Caller, CallerKind};
+use crate::callers::Callers;
 use crate::clock::Clock;
 use crate::feed::management::{Documents, Management, Origin, Write, Written, viewed};
 use crate::feed::{Current, Freshness, Published};
@@ -45,6 +46,8 @@ pub(crate) struct Iam {
     pub(crate) published: Arc<Published>,
     /// The store's; `None` if the policy is a file.
     pub(crate) management: Option<Arc<dyn Management>>,
+    /// Finds out who calls.
+    pub(crate) callers: Callers,
     /// The same of a store as documents.
     pub(crate) documents: Option<Arc<dyn Documents>>,
     /// Whether everybody may read, as in a policy file.
@@ -122,15 +125,13 @@ pub(super) fn caller<T>(request: &Request<T>) -> Result<Caller, RequestError> {
 ///
 /// [`RequestError::AuthnFailed`]: nobody that the server knows, or an identity that is not registered or disabled.
 fn actor(caller: CallerKind, snapshot: &Snapshot) -> Result<Actor, RequestError> {
-    match caller {
-        CallerKind::Operator => Ok(Actor::Operator),
-        CallerKind::Identity { path: id, email, .. } => {
+    let actor = caller.actor().filter(|actor| {
+        actor.id().is_none_or(|id| {
             let state = snapshot.identity_state(id.as_path());
-            let is_known = state.is_some_and(|state| state.registered && !state.disabled);
-            is_known.then_some(Actor::Identity { id, email }).ok_or(RequestError::AuthnFailed)
-        }
-        CallerKind::Nobody => Err(RequestError::AuthnFailed),
-    }
+            state.is_some_and(|state| state.registered && !state.disabled)
+        })
+    });
+    actor.ok_or(RequestError::AuthnFailed)
 }
 
 impl Iam {
@@ -162,11 +163,7 @@ impl Iam {
         request: &Request<T>,
     ) -> Result<Writer<'_>, RequestError> {
         let (management, kind, origin) = self.begin(rpc, request)?;
-        let actor = match kind {
-            CallerKind::Operator => Actor::Operator,
-            CallerKind::Identity { path: id, email, .. } => Actor::Identity { id, email },
-            CallerKind::Nobody => return Err(RequestError::AuthnFailed),
-        };
+        let actor = kind.actor().ok_or(RequestError::AuthnFailed)?;
         Ok(Writer { management, actor, origin })
     }
 
@@ -182,32 +179,6 @@ impl Iam {
         let digest = request.extensions().get().map(RequestDigest::get);
         let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
         Ok((management, kind, origin))
-    }
-
-    /// Whether a client certificate is the one that an identity has, by the served revision.
-    ///
-    /// # Errors
-    ///
-    /// The store cannot be read.
-    pub(super) async fn has_certificate(
-        &self,
-        identity: PathBuf,
-        spiffe_id: Box<str>,
-    ) -> Result<bool, RequestError> {
-        // A policy file has no callers: everybody may read it, and nobody may change it.
-        let Some(management) = &self.management else { return Ok(true) };
-        let (_, view) = viewed(&self.published, Freshness::Any).await?;
-        let objects = management.objects(view);
-        self.on_a_thread(move || {
-            let found = objects.get(Kind::Identity, identity.as_path());
-            let found = found.map_err(|_| RequestError::Unreadable)?;
-            let Some(Object::Identity(found)) = found else { return Ok(false) };
-            Ok(matches!(
-                found.authentication,
-                Some(Authentication::ClientCertificate(own)) if *own.spiffe_id == *spiffe_id
-            ))
-        })
-        .await
     }
 
     /// The revision and the objects of a read.
@@ -239,6 +210,18 @@ impl Iam {
         }
         let (current, view) = viewed(&self.published, freshness).await?;
         self.reading_of(caller, current, Some(view))
+    }
+
+    /// The same for a caller of a stream, whose credential may count no more.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::reading`].
+    pub(super) async fn reading_again(&self, caller: &CallerKind) -> Result<Reading, RequestError> {
+        if !self.callers.still_proves(caller).await? {
+            return Err(RequestError::AuthnFailed);
+        }
+        self.reading_as(caller.clone(), Freshness::Any).await
     }
 
     /// A revision, with its objects if it is a store's.

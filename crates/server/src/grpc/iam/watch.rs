@@ -26,7 +26,7 @@ use super::policy::whole;
 use super::reading::{Reading, Viewer};
 use super::service::Iam;
 use crate::RequestError;
-use crate::authn::caller::{CallerKind, Proof};
+use crate::authn::caller::CallerKind;
 use crate::error::StoreFailure;
 use crate::feed::Freshness;
 use crate::feed::change_log::{self, Changed, Start};
@@ -129,12 +129,7 @@ impl Watcher {
 
     /// What changed since the last read, as far as one read goes, and the revision that was read.
     async fn read(&mut self) -> Result<Read, RequestError> {
-        if let CallerKind::Identity { path, proof: Proof::Certificate(own), .. } = &self.caller
-            && !self.iam.has_certificate(path.clone(), own.clone()).await?
-        {
-            return Err(RequestError::AuthnFailed);
-        }
-        let reading = self.iam.reading_as(self.caller.clone(), Freshness::Any).await?;
+        let reading = self.iam.reading_again(&self.caller).await?;
         let revision = reading.revision();
         let (parent, next) = (self.parent.clone(), self.next);
         let bytes_max = self.iam.message_bytes_max.saturating_sub(PAGE_REST_BYTES);

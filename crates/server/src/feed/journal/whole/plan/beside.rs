@@ -100,7 +100,7 @@ impl Comparison<'_> {
         };
         if self.reserved_issuers.contains(&keys.issuer) {
             return refused(format!(
-                "`{}` has keys of its own for `{}`, which is the server's own issuer",
+                "`{}` has keys of its own for `{}`, an issuer that is trusted for others",
                 identity.id, keys.issuer
             ));
         }

@@ -1,0 +1,147 @@
+//! Tokens of an issuer that others have written: npm's oidc-provider.
+//!
+//! `dev/test --without receivers` leaves it out by the name of this module.
+
+use std::io::{BufRead as _, BufReader, Lines, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use capstan_server::limits::KEYS_PAUSE;
+use capstan_testkit::https::Authority;
+
+use super::{AUDIENCE, Caller, World};
+use crate::common::PATIENCE;
+
+/// The process. Dropped, it ends.
+struct Issuer {
+    process: Child,
+    asks: ChildStdin,
+    says: Lines<BufReader<ChildStdout>>,
+    url: String,
+}
+
+impl Issuer {
+    /// With the files of a folder, on a port; 0 for any.
+    fn start(folder: &Path, port: u16) -> Self {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let (node, modules) =
+            (workspace.join("target/webhook/node/node"), workspace.join("target/issuer"));
+        assert!(node.exists() && modules.exists(), "dev/test installs {}", modules.display());
+        let file = |name: &str| folder.join(name);
+        let mut process = Command::new(node)
+            .arg(workspace.join("crates/cli/tests/node/issuer/issuer.mjs"))
+            .args([modules.canonicalize().unwrap(), port.to_string().into()])
+            .args([file("issuer.pem"), file("issuer.key"), file("issuer.jwks")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut says = BufReader::new(process.stdout.take().unwrap()).lines();
+        let url = said(&mut says, "issuer ");
+        Self { asks: process.stdin.take().unwrap(), says, url, process }
+    }
+
+    /// An access token of a client.
+    fn token(&mut self, client: &str, algorithm: &str, audience: &str) -> String {
+        writeln!(self.asks, "{client} {algorithm} {audience}").unwrap();
+        said(&mut self.says, "token ")
+    }
+
+    fn port(&self) -> u16 {
+        self.url.rsplit_once(':').unwrap().1.parse().unwrap()
+    }
+}
+
+/// What follows this word in the next line that begins with it.
+fn said(lines: &mut Lines<BufReader<ChildStdout>>, word: &str) -> String {
+    let mut lines = lines.map(|line| line.unwrap());
+    lines.find_map(|line| line.strip_prefix(word).map(str::to_owned)).unwrap()
+}
+
+impl Drop for Issuer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Every algorithm that it signs with, its groups, an outage, and other keys after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_a_real_issuer_count() {
+    let authority = Authority::generate();
+    let world = World::start_of(&authority, None).await;
+    let caller = world.caller().await;
+    let folder = world.folder.path();
+    let (certificate, key) = authority.certificate(&["127.0.0.1"], false);
+    std::fs::write(folder.join("issuer.pem"), certificate.pem()).unwrap();
+    std::fs::write(folder.join("issuer.key"), key.serialize_pem()).unwrap();
+    let mut issuer = Issuer::start(folder, 0);
+    world.operate(&[
+        "identity-providers",
+        "create",
+        "acme/real",
+        "--issuer",
+        &issuer.url,
+        "--groups-claim",
+        "groups",
+    ]);
+    world.operate(&[
+        "group-role-mappings",
+        "create",
+        "--provider",
+        "acme/real",
+        "--external-group",
+        "devs",
+        "--role",
+        "viewer",
+        "--scope",
+        "acme",
+    ]);
+    let claims = format!("issuer={},subject=builder", issuer.url);
+    world.operate(&[
+        "identities",
+        "create",
+        "acme/builder",
+        "--type",
+        "service",
+        "--claim-match",
+        &claims,
+    ]);
+    let named = Some("acme/builder");
+    let first = Instant::now();
+    for algorithm in ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"] {
+        let token = issuer.token("builder", algorithm, AUDIENCE);
+        let found = caller.by(&token, named).await;
+        assert_eq!(found.expect(algorithm), "acme/builder");
+        let bearer = format!("Bearer {token}");
+        let metadata = [("authorization", &*bearer), ("x-capstan-caller", "acme/builder")];
+        let found = caller.who(&metadata).await.unwrap();
+        assert_eq!(found.scopes[0].scope, "acme", "{algorithm}: the role of its group");
+    }
+    Caller::assert_refused(
+        caller.by(&issuer.token("ann", "ES256", AUDIENCE), named).await,
+        "another client",
+    );
+    let elsewhere = issuer.token("builder", "ES256", "https://other.example");
+    Caller::assert_refused(caller.by(&elsewhere, named).await, "another audience");
+
+    // It is away: what it has signed counts on.
+    let (before, late) =
+        (issuer.token("builder", "RS256", AUDIENCE), issuer.token("builder", "ES256", AUDIENCE));
+    let port = issuer.port();
+    drop(issuer);
+    assert_eq!(caller.by(&before, named).await.unwrap(), "acme/builder");
+    // It is back with other keys. A token of them is found once the issuer may be asked again, and then none of the old keys.
+    std::fs::remove_file(folder.join("issuer.jwks")).unwrap();
+    let mut issuer = Issuer::start(folder, port);
+    let new = issuer.token("builder", "Ed25519", AUDIENCE);
+    while caller.by(&new, named).await.is_err() {
+        assert!(first.elapsed() < KEYS_PAUSE + PATIENCE, "the new key is never found");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for old in [&before, &late] {
+        Caller::assert_refused(caller.by(old, named).await, "a key that is gone");
+    }
+}

@@ -1,0 +1,122 @@
+//! Tokens that were verified, so that the next call with one verifies no signature.
+//!
+//! **Invariants**: at most [`TOKENS_REMEMBERED_MAX`] are kept, and none by its text: a dump of the memory of this map shows no
+//! token. That one is remembered lets nobody in: whether its identity is what it was, and its key still counts, is asked again.
+
+use std::sync::Arc;
+
+use capstan_engine::{PathBuf, Timestamp};
+use capstan_iam::Session;
+use dashmap::DashMap;
+use sha2::{Digest as _, Sha256};
+
+use super::keys::KeyDigest;
+use super::token::Claims;
+use crate::limits::TOKENS_REMEMBERED_MAX;
+
+/// A token, and the identity that its sender names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct TokenDigest([u8; 32]);
+
+impl TokenDigest {
+    pub(crate) fn of(token: &str, named: Option<&PathBuf>) -> Self {
+        // No token has a NUL byte.
+        let hash = Sha256::new().chain_update(token).chain_update([0]);
+        Self(hash.chain_update(named.map_or("", PathBuf::as_str)).finalize().into())
+    }
+}
+
+/// A token whose signature was verified.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Verified {
+    pub(crate) claims: Claims,
+    /// The identity that its sender names.
+    pub(crate) named: Option<PathBuf>,
+    /// What has signed it.
+    pub(crate) key: KeyDigest,
+}
+
+/// Whom a token proves, at a revision.
+#[derive(Clone, Debug)]
+pub(crate) struct Remembered {
+    pub(crate) verified: Arc<Verified>,
+    pub(crate) identity: PathBuf,
+    /// The roles that it carries.
+    pub(crate) session: Option<Arc<Session>>,
+    pub(crate) revision: u64,
+    /// The issuer whose key it must still be; `None` if the key is of the revision, or of a file of the operator's.
+    pub(crate) issuer: Option<Arc<str>>,
+}
+
+/// Tokens by their digests.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(DashMap<TokenDigest, Remembered>);
+
+impl Tokens {
+    /// A token that still counts.
+    pub(crate) fn get(&self, token: &TokenDigest, now: Timestamp) -> Option<Remembered> {
+        let found = self.0.get(token)?.clone();
+        if found.verified.claims.counts_at(now) {
+            return Some(found);
+        }
+        self.0.remove(token);
+        None
+    }
+
+    pub(crate) fn insert(&self, token: TokenDigest, found: Remembered, now: Timestamp) {
+        if self.0.len() >= TOKENS_REMEMBERED_MAX {
+            self.0.retain(|_, one| one.verified.claims.counts_at(now));
+        }
+        if self.0.len() >= TOKENS_REMEMBERED_MAX {
+            let any = self.0.iter().nth(fastrand::usize(..TOKENS_REMEMBERED_MAX / 16));
+            let any = any.map(|entry| *entry.key());
+            any.map(|any| self.0.remove(&any));
+        }
+        self.0.insert(token, found);
+    }
+
+    pub(crate) fn remove(&self, token: &TokenDigest) {
+        self.0.remove(token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remembered(at: i64) -> Remembered {
+        let (issuer, subject) = ("https://a".to_owned(), "s".to_owned());
+        let (audiences, expires_at) = (vec![], Timestamp::new(at, 0));
+        let claims = Claims { issuer, subject, audiences, expires_at, all: Default::default() };
+        let verified = Arc::new(Verified { claims, named: None, key: [0; 32] });
+        let identity = "a".parse().unwrap();
+        Remembered { verified, identity, session: None, revision: 1, issuer: None }
+    }
+
+    #[test]
+    fn so_many_are_remembered_and_none_longer_than_it_counts() {
+        let (tokens, now) = (Tokens::default(), Timestamp::new(1_000, 0));
+        let digest = |at: usize| TokenDigest::of(&at.to_string(), None);
+        for at in 0..TOKENS_REMEMBERED_MAX + 10 {
+            tokens.insert(digest(at), remembered(1_000), now);
+        }
+        assert_eq!(tokens.0.len(), TOKENS_REMEMBERED_MAX);
+        assert!(tokens.get(&digest(TOKENS_REMEMBERED_MAX + 9), now).is_some());
+        let late = Timestamp::new(1_060, 0);
+        assert!(tokens.get(&digest(TOKENS_REMEMBERED_MAX + 9), late).is_none());
+        for at in [10_000, 10_001] {
+            tokens.insert(digest(at), remembered(2_000), late);
+        }
+        assert_eq!(tokens.0.len(), 2, "those that are over make room");
+        tokens.remove(&digest(10_000));
+        assert!(tokens.get(&digest(10_000), late).is_none());
+    }
+
+    #[test]
+    fn a_token_of_another_named_identity_is_another_one() {
+        let (a, b): (PathBuf, PathBuf) = ("a".parse().unwrap(), "b".parse().unwrap());
+        let all = [None, Some(&a), Some(&b)].map(|named| TokenDigest::of("x.y.z", named));
+        assert!(all[0] != all[1] && all[1] != all[2]);
+        assert_eq!(all[1], TokenDigest::of("x.y.z", Some(&a)));
+    }
+}
