@@ -73,5 +73,10 @@ pub(crate) const CODE_BYTES_MAX: usize = 1024;
 /// Bytes of a file with the token of a caller: twice what a server takes.
 pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 16 * 1024;
 
+/// Bytes of a configuration file.
+pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
+/// Problems of a configuration file that are told.
+pub(crate) const CONFIG_PROBLEMS_MAX: usize = 100;
+
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub(crate) const TLS_FILE_BYTES_MAX: u64 = 1 << 20;

@@ -11,6 +11,7 @@ mod capabilities;
 mod channel;
 mod check;
 mod completion;
+mod config;
 mod context;
 mod decider;
 mod events;
@@ -137,6 +138,7 @@ enum Command {
     Restore(restore::Restore),
     Store(store::StoreCommand),
     Context(context::ContextCommand),
+    Config(config::ConfigCommand),
     Bench(Box<bench::Bench>),
     Top(top::Top),
     /// Prints a script that completes commands, and the names of a policy or server, in a shell
@@ -152,7 +154,15 @@ fn main() -> ExitCode {
     if let Some(code) = completion::answer(Cli::command) {
         return code;
     }
-    let matches = Cli::command().get_matches();
+    let words: Vec<_> = std::env::args_os().collect();
+    let words = match config::expand(words, Cli::command()) {
+        Ok(words) => words,
+        Err(error) => {
+            output::error(Format::Table, &error);
+            return ExitCode::from(FAILED);
+        }
+    };
+    let matches = Cli::command().get_matches_from(words);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     if cli.quiet {
         output::be_quiet();
@@ -206,6 +216,7 @@ async fn run_command(
         Command::Policy(documents) => documents.run(output).await,
         Command::Serve(serve) => serve.run(format()?).await,
         Command::Init(init) => init.run(format()?),
+        Command::Config(config) => config.run(format()?),
         Command::Check(check) => check.run(format()?).await,
         Command::Capabilities(list) => list.run(format()?).await,
         Command::Explain(explain) => explain.run(format()?).await,

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use capstan_events::{Policy, PublicUrl};
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
 use super::completion;
@@ -41,6 +42,7 @@ Examples:
   capstan serve --policy acme.yaml --listen unix:/run/capstan.sock --http none
   capstan serve --policy acme.yaml --listen 127.0.0.1:0      any free port, which is printed
   capstan serve --policy acme.yaml --decision-log /var/log/capstan.ndjson
+  capstan serve --config /etc/capstan/capstan.toml
 
 When the server is ready, it prints one line for each bound address to standard output, such as \
 `grpc 127.0.0.1:4480`. Logs go to standard error. SIGTERM and SIGINT drain the server and exit with 0. \
@@ -67,6 +69,11 @@ file. With `-` the lines follow the addresses on standard output, and begin with
 pub(crate) struct Serve {
     #[command(flatten)]
     from: From,
+
+    /// Take options from this file: TOML, with the names of options as keys; see `capstan config`. Options of the command line and
+    /// CAPSTAN_SERVE_... go before it
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 
     /// Additional catalogs that the policy document can name: a built-in catalog's name or a file;
     /// repeat for several
@@ -353,6 +360,7 @@ impl Serve {
         let stop = signals::stop(&[])?;
         let stop = async move {
             stop.await;
+            tell_manager(NotifyState::Stopping);
         };
         raise_file_limit();
         let public_url = self.webhooks.public_url.clone();
@@ -439,6 +447,7 @@ impl Serve {
             // A closed standard output does not stop the server.
             let for_demo = self.from.demo && format == Format::Table;
             let _ = announce(&grpc, management.as_ref(), (http, probes), for_demo);
+            tell_manager(NotifyState::Ready);
         };
         let (reload, wakes) = reload::channel();
         let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
@@ -448,6 +457,14 @@ impl Serve {
         }
         drop(demo_folder);
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Tells the service manager, if one has started the server, such as systemd for `Type=notify`. One that does not listen
+/// changes nothing.
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "the service manager is not told");
     }
 }
 

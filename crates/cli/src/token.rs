@@ -54,7 +54,7 @@ mod tests {
             bearer(&file, &to.parse().unwrap())
         };
         for to in [
-            "https://capstan.example",
+            "https://capstan.example:4480",
             "unix:/run/capstan.sock",
             "http://127.0.0.1:4480",
             "http://[::1]:4480",

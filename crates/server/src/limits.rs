@@ -4,9 +4,9 @@
 //!
 //! **Invariant**: every limit has a test, or a named exemption in `crates/cli/tests/it/coverage.rs`.
 
-use std::num::NonZero;
 mod tokens;
 
+use std::num::NonZero;
 use std::time::Duration;
 
 pub use tokens::*;

@@ -25,8 +25,7 @@ Examples:
   capstan iam identity-providers delete acme/okta
 
 Whoever decides which tokens are a provider's must hold what they give: the default role, what the provider's mappings give, \
-and what the identities of the organization hold that name the issuer (--claim-match of capstan iam identities). Nothing uses \
-providers yet: no caller proves with a token who it is.";
+and what the identities of the organization hold that name the issuer (--claim-match of capstan iam identities).";
 
 /// Identity providers: whose tokens an organization believes
 #[derive(Debug, clap::Args)]

@@ -43,6 +43,11 @@ const FILES: &[(&str, &str, From)] = &[
     ("docs/OPERATING.md", "acme.yaml", From::Block("README.md", "`acme.yaml`:")),
     ("docs/ENVOY.md", "acme.yaml", From::File("deploy/examples/registry/policy.yaml")),
     ("docs/ENVOY.md", "routes.yaml", From::File("deploy/examples/registry/routes.yaml")),
+    (
+        "docs/HARDENING.md",
+        "capstan.toml",
+        From::Block("docs/HARDENING.md", "mean and their defaults."),
+    ),
     ("docs/MANAGING.md", "bindings.ndjson", From::Block("docs/MANAGING.md", "`bindings.ndjson`:")),
     ("docs/PERFORMANCE.md", "W.json", From::Output("capstan bench generate W")),
 ];

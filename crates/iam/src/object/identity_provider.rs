@@ -6,8 +6,7 @@
 //!                                                     └▶ groups that the token names ─▶ mappings: roles, each at its scope
 //! ```
 //!
-//! Nothing here decides yet: no caller proves with a token who it is. What a provider would give is judged all the same
-//! (R9).
+//! What a provider gives is judged when it is made (R9), and counts by `rules/session`.
 
 use capstan_engine::{Path, PathBuf};
 

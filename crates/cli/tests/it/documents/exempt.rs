@@ -27,6 +27,7 @@ const HOST: &str = "needs the host r.example with TLS; the test has the same set
 const CLUSTER: &str = "needs a cluster";
 const CERTIFICATES: &str = "needs certificates of the reader";
 const RECEIVER: &str = "needs certificates of the reader, and serves until it is stopped";
+const ISSUER: &str = "needs an issuer of the reader, and its tokens";
 const PROFILER: &str = "needs a profiler, and its figures are read by people";
 
 /// Each is checked without being run: `capstan` takes the arguments, `cargo` has the package, the test and the filter,
@@ -55,6 +56,30 @@ pub(super) const COMMANDS: &[Exempt] = &[
         "deploy/examples/registry/run",
         EXAMPLE,
         Some("permissions_of_every_role_match_the_golden_file"),
+    ),
+    exempt(
+        "docs/CALLERS.md",
+        "capstan serve --data store",
+        ISSUER,
+        Some("a_token_counts_or_is_refused_as_all_others_are"),
+    ),
+    exempt(
+        "docs/CALLERS.md",
+        "capstan auth whoami",
+        ISSUER,
+        Some("a_command_calls_with_the_token_of_a_file"),
+    ),
+    exempt(
+        "docs/CALLERS.md",
+        "capstan iam",
+        ISSUER,
+        Some("a_token_counts_or_is_refused_as_all_others_are"),
+    ),
+    exempt(
+        "docs/HARDENING.md",
+        "capstan serve --config capstan.toml",
+        "needs the store that it names",
+        Some("options_go_before_the_environment_and_that_before_the_file"),
     ),
     exempt("CONTRIBUTING.md", "dev/test", THIS, None),
     exempt("CONTRIBUTING.md", ".ci/run", THIS, None),
@@ -182,6 +207,9 @@ pub(super) const BLOCKS: &[(&str, &str, &str)] = &[
     ("docs/CLIENTS.md", "xml", "a settings.xml; likewise"),
     ("docs/CLIENTS.md", "groovy", "a build.gradle; likewise"),
     ("docs/CLIENTS.md", "toml", "a hosts.toml; registry::container_tools writes the same"),
+    ("docs/HARDENING.md", "toml", "the command below it reads it"),
+    ("docs/HARDENING.md", "text", "needs root, and a machine that systemd runs"),
+    ("docs/THREATS.md", "text", "a picture"),
     ("docs/STORE.md", "text", "pictures of files and records; tests of crates/store hold them"),
     ("docs/CLIENTS.md", "python", "oras; registry::container_tools runs the same"),
 ];
