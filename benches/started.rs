@@ -80,8 +80,17 @@ impl Started {
     ///
     /// As of [`Self::demo`].
     pub fn demo_with(binary: &Path, options: &[String]) -> anyhow::Result<Self> {
+        Self::serve(binary, &[&["--demo".to_owned()], options].concat())
+    }
+
+    /// Starts a program that serves by these options, on free ports of loopback.
+    ///
+    /// # Errors
+    ///
+    /// As of [`Self::demo`].
+    pub fn serve(binary: &Path, options: &[String]) -> anyhow::Result<Self> {
         let child = Command::new(binary)
-            .args(["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
+            .args(["serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"])
             .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_iam::{Authentication, Kind, Object};
+use capstan_iam::{Authentication, Identity, Kind, Object};
 use tokio::sync::Semaphore;
 
 use crate::RequestError;
@@ -58,8 +58,10 @@ struct Parts {
     remembered: Tokens,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// Permits to read the store. With one read at a time tokens that prove nothing delay those that do, and no decision.
+    /// Permits to read the store, for what was proved before.
     reads: Arc<Semaphore>,
+    /// The same for tokens that have proved nothing yet: they delay nobody who has.
+    strangers: Arc<Semaphore>,
 }
 
 impl Callers {
@@ -71,6 +73,11 @@ impl Callers {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let Trust { trusted, audiences } = trust;
+        for (issuer, keys) in &trusted {
+            if let (None, Some(issuers)) = (keys, &issuers) {
+                issuers.keep(issuer);
+            }
+        }
         Self(Arc::new(Parts {
             published: Arc::clone(published),
             management: management.cloned(),
@@ -81,6 +88,7 @@ impl Callers {
             clock,
             metrics: Arc::clone(metrics),
             reads: Arc::new(Semaphore::new(TOKEN_READS_MAX)),
+            strangers: Arc::new(Semaphore::new(TOKEN_READS_MAX)),
         }))
     }
 
@@ -92,12 +100,7 @@ impl Callers {
     pub(crate) async fn resolve(&self, claim: Claim) -> Result<CallerKind, RequestError> {
         let resolved = match claim {
             Claim::Settled(kind) => return Ok(kind),
-            Claim::Certificate { path, spiffe_id } => {
-                let is_its_own = self.has_certificate(path.clone(), spiffe_id.clone()).await?;
-                let proof = Proof::Certificate(spiffe_id);
-                let kind = CallerKind::Identity { path, email: None, proof };
-                is_its_own.then_some(kind).ok_or(RequestError::AuthnFailed)
-            }
+            Claim::Certificate { path, spiffe_id } => self.by_certificate(path, spiffe_id).await,
             // Everybody may read a policy file.
             Claim::Authorization { .. } if self.0.management.is_none() => {
                 return Ok(CallerKind::Nobody);
@@ -108,27 +111,43 @@ impl Callers {
         resolved
     }
 
-    /// Whether what proved a caller still does: for a stream, which outlives the revision that it began at.
+    /// The caller as it is proved now: time passes between the head of a call and its body, in a wait for a revision, and in a
+    /// stream. What is as it was costs a comparison.
     ///
     /// # Errors
     ///
-    /// The store cannot be read.
-    pub(crate) async fn still_proves(&self, kind: &CallerKind) -> Result<bool, RequestError> {
-        let CallerKind::Identity { path, proof, .. } = kind else { return Ok(true) };
+    /// As [`Self::resolve`].
+    pub(crate) async fn prove_again(&self, kind: CallerKind) -> Result<CallerKind, RequestError> {
+        let CallerKind::Identity { path, email, proof } = kind else { return Ok(kind) };
         let now = self.0.clock.now();
+        let current = self.0.published.read(Freshness::Any).await?;
+        let revision_now = current.snapshot.revision();
         match proof {
-            Proof::Header => Ok(true),
-            Proof::Certificate(own) => self.has_certificate(path.clone(), own.clone()).await,
-            Proof::Secret(by) => {
-                let current = self.0.published.read(Freshness::Any).await?;
-                Ok(current.secrets.proves(by, path, now))
+            Proof::Certificate { spiffe_id, revision } if revision != revision_now => {
+                self.by_certificate(path, spiffe_id).await
             }
-            Proof::Token(token, _) => match self.judge(token, now).await {
-                Ok(found) => Ok(found.identity == *path),
-                Err(RequestError::AuthnFailed) => Ok(false),
-                Err(error) => Err(error),
-            },
+            Proof::Secret(by) if !current.secrets.proves(&by, &path, now) => {
+                Err(refused("a secret counts no more"))
+            }
+            Proof::Token(found) if now >= found.counts_until => {
+                Err(refused("the time of a token is over"))
+            }
+            Proof::Token(found) if !self.is_current(&found, revision_now) => {
+                let found = self.judge(&found.verified, now).await?;
+                let is_same = found.identity == path;
+                is_same.then(|| identity(found)).ok_or_else(|| refused("a token of somebody else"))
+            }
+            proof => Ok(CallerKind::Identity { path, email, proof }),
         }
+    }
+
+    /// Whether a token is still of whom it was, as nothing has changed.
+    fn is_current(&self, found: &Remembered, revision: u64) -> bool {
+        found.revision == revision
+            && found.issuer.as_ref().is_none_or(|issuer| {
+                let issuers = self.0.issuers.as_ref();
+                issuers.is_some_and(|issuers| issuers.has_key(issuer, &found.verified.key))
+            })
     }
 
     /// Whom a signed token proves, at a revision: the identity that is named, if one is.
@@ -145,27 +164,26 @@ impl Callers {
         let digest = TokenDigest::of(text, named.as_ref());
         if let Some(found) = self.0.remembered.get(&digest, now) {
             let current = self.0.published.read(Freshness::Any).await?;
-            let is_current = found.revision == current.snapshot.revision();
-            if is_current && self.has_key(found.issuer.as_deref(), &found.verified.key) {
+            if self.is_current(&found, current.snapshot.revision()) {
                 return Ok(found);
             }
-            return match self.judge(&found.verified, now).await {
+            match self.judge(&found.verified, now).await {
                 Ok(found) => {
                     self.0.remembered.insert(digest, found.clone(), now);
-                    Ok(found)
+                    return Ok(found);
                 }
-                Err(error) => {
-                    self.0.remembered.remove(&digest);
-                    Err(error)
-                }
-            };
+                // Its key may have another name now: it is looked at as if it had never been seen.
+                Err(RequestError::AuthnFailed) => self.0.remembered.remove(&digest),
+                Err(error) => return Err(error),
+            }
         }
         let token = Token::read(text, now).map_err(|problem| refused(&problem.to_string()))?;
-        let claims = token.claims.clone();
-        let (whose, revision) = self.whose(claims, named.clone(), now).await?;
-        let (key, issuer) = self.signed_by(&whose.keys, &token).await?;
-        let verified = Arc::new(Verified { claims: token.claims, named, key });
-        let found = remembered(verified, whose, revision, issuer);
+        let (claims, wanted) = (token.claims.clone(), named.clone());
+        let candidate = self.find(&self.0.strangers, now, claims, move |it| it.candidate(wanted));
+        let keys = candidate.await?.0.keys;
+        let key = self.signed_by(&keys, &token).await?;
+        let verified = Arc::new(Verified { body: token.body.into(), named, key });
+        let found = self.judge(&verified, now).await?;
         self.0.remembered.insert(digest, found.clone(), now);
         Ok(found)
     }
@@ -207,104 +225,119 @@ impl Callers {
         self.by_token(&token, named).await.map(identity)
     }
 
-    /// Judges a token again whose signature was verified: whom it is of now, and whether its key still counts.
+    /// Judges a token whose signature was verified, at the served revision: whom it is of, and whether its key counts.
     async fn judge(
         &self,
         token: &Arc<Verified>,
         now: Timestamp,
     ) -> Result<Remembered, RequestError> {
-        if !token.claims.counts_at(now) {
-            return Err(refused("the time of a token is over"));
-        }
-        let (whose, revision) = self.whose(token.claims.clone(), token.named.clone(), now).await?;
-        let issuer: Option<Arc<str>> = match &whose.keys {
-            Keys::Given(keys) if keys.contains(&token.key) => None,
-            Keys::Published => {
-                let issuer = &token.claims.issuer;
-                let Some(issuers) = &self.0.issuers else { return Err(no_keys()) };
-                if !issuers.still_has_key(issuer, &token.key).await {
-                    return Err(no_keys());
-                }
-                Some(issuer.as_str().into())
+        let claims = Claims::read(&token.body, now);
+        let claims = claims.map_err(|problem| refused(&problem.to_string()))?;
+        let (issuer, expires_at) = (claims.issuer.clone(), claims.expires_at);
+        let counts_until = claims.counts_until();
+        let (named, key) = (token.named.clone(), token.key);
+        let judged = self.find(&self.0.reads, now, claims, move |finder| {
+            let candidate = finder.candidate(named)?;
+            let is_published = match &candidate.keys {
+                Keys::Given(keys) if !keys.contains(&key) => return Err(no_keys()),
+                Keys::Given(_) => false,
+                Keys::Published => true,
+            };
+            Ok((finder.judge(candidate, &key)?, is_published))
+        });
+        let ((whose, is_published), revision) = judged.await?;
+        let issuer: Option<Arc<str>> = is_published.then(|| issuer.into());
+        if let Some(issuer) = &issuer {
+            let issuers = self.0.issuers.as_ref().ok_or_else(no_keys)?;
+            if !issuers.still_has_key(issuer, &token.key).await {
+                return Err(no_keys());
             }
-            Keys::Given(_) => return Err(no_keys()),
-        };
-        Ok(remembered(Arc::clone(token), whose, revision, issuer))
-    }
-
-    fn has_key(&self, issuer: Option<&str>, key: &KeyDigest) -> bool {
-        issuer.is_none_or(|issuer| {
-            self.0.issuers.as_ref().is_some_and(|issuers| issuers.has_key(issuer, key))
+        }
+        let Whose { identity, email, session, keys_end } = whose;
+        let until = |end: Timestamp| keys_end.map_or(end, |keys| keys.min(end));
+        Ok(Remembered {
+            verified: Arc::clone(token),
+            identity,
+            email,
+            session,
+            revision,
+            issuer,
+            expires_at: until(expires_at),
+            counts_until: until(counts_until),
         })
     }
 
-    /// The key that has signed a token, and the issuer if it is a published one.
-    async fn signed_by(
-        &self,
-        keys: &Keys,
-        token: &Token<'_>,
-    ) -> Result<(KeyDigest, Option<Arc<str>>), RequestError> {
-        let issuer = &token.claims.issuer;
-        let (key, issuer) = match keys {
-            Keys::Given(keys) => (keys.verify(token), None),
+    /// The key that has signed a token.
+    async fn signed_by(&self, keys: &Keys, token: &Token<'_>) -> Result<KeyDigest, RequestError> {
+        let key = match keys {
+            Keys::Given(keys) => keys.verify(token),
             Keys::Published => {
-                let Some(issuers) = &self.0.issuers else { return Err(no_keys()) };
-                let keys = issuers.keys(issuer, token).await.ok_or_else(no_keys)?;
-                (keys.verify(token), Some(issuer.as_str().into()))
+                let issuers = self.0.issuers.as_ref().ok_or_else(no_keys)?;
+                let keys = issuers.keys(&token.claims.issuer, token).await.ok_or_else(no_keys)?;
+                keys.verify(token)
             }
         };
-        key.map(|key| (key, issuer))
-            .ok_or_else(|| refused("the signature is of no key that counts"))
+        key.ok_or_else(|| refused("the signature is of no key that counts"))
     }
 
-    /// Whom the claims of a token are of, by the served revision.
-    async fn whose(
+    /// Compares claims with the store at the served revision, on a thread that may block.
+    async fn find<A: Send + 'static>(
         &self,
-        claims: Claims,
-        named: Option<PathBuf>,
+        permits: &Arc<Semaphore>,
         now: Timestamp,
-    ) -> Result<(Whose, u64), RequestError> {
+        claims: Claims,
+        find: impl FnOnce(&Finder<'_>) -> Result<A, RequestError> + Send + 'static,
+    ) -> Result<(A, u64), RequestError> {
         let Some(management) = &self.0.management else { return Err(RequestError::AuthnFailed) };
         let (current, view) = viewed(&self.0.published, Freshness::Any).await?;
         let objects = management.objects(view);
         let parts = Arc::clone(&self.0);
-        let find = move || {
+        let found = self.read(permits, move || {
             let (trusted, own) = (&parts.trusted, &parts.audiences[..]);
-            Finder { objects: &*objects, trusted, own, claims: &claims, now }.find(named)
-        };
-        let whose = self.read(find).await?;
-        Ok((whose, current.snapshot.revision()))
+            find(&Finder { objects: &*objects, trusted, own, claims: &claims, now })
+        });
+        Ok((found.await?, current.snapshot.revision()))
     }
 
     /// Whether a client certificate is the one that an identity has, by the served revision.
-    async fn has_certificate(
+    async fn by_certificate(
         &self,
-        identity: PathBuf,
+        path: PathBuf,
         spiffe_id: Box<str>,
-    ) -> Result<bool, RequestError> {
+    ) -> Result<CallerKind, RequestError> {
+        let caller = |revision| {
+            let proof = Proof::Certificate { spiffe_id: spiffe_id.clone(), revision };
+            CallerKind::Identity { path: path.clone(), email: None, proof }
+        };
         // A policy file has no callers: everybody may read it, and nobody may change it.
-        let Some(management) = &self.0.management else { return Ok(true) };
-        let (_, view) = viewed(&self.0.published, Freshness::Any).await?;
+        let Some(management) = &self.0.management else {
+            let current = self.0.published.read(Freshness::Any).await?;
+            return Ok(caller(current.snapshot.revision()));
+        };
+        let (current, view) = viewed(&self.0.published, Freshness::Any).await?;
         let objects = management.objects(view);
-        self.read(move || {
-            let found = objects.get(Kind::Identity, identity.as_path());
-            let found = found.map_err(|_| RequestError::Unreadable)?;
-            let Some(Object::Identity(found)) = found else { return Ok(false) };
-            Ok(matches!(
-                found.authentication,
-                Some(Authentication::ClientCertificate(own)) if *own.spiffe_id == *spiffe_id
-            ))
-        })
-        .await
+        let id = path.clone();
+        let found = self.read(&self.0.reads, move || {
+            let found = objects.get(Kind::Identity, id.as_path());
+            found.map_err(|_| RequestError::Unreadable)
+        });
+        match found.await? {
+            Some(Object::Identity(Identity {
+                authentication: Some(Authentication::ClientCertificate(own)),
+                ..
+            })) if *own.spiffe_id == *spiffe_id => Ok(caller(current.snapshot.revision())),
+            _ => Err(refused("a certificate of another identity")),
+        }
     }
 
     /// Reads the store on a thread that may block.
     async fn read<A: Send + 'static>(
         &self,
+        permits: &Arc<Semaphore>,
         read: impl FnOnce() -> Result<A, RequestError> + Send + 'static,
     ) -> Result<A, RequestError> {
         // The semaphore is never closed.
-        let permit = Arc::clone(&self.0.reads).acquire_owned().await.ok();
+        let permit = Arc::clone(permits).acquire_owned().await.ok();
         let answered = tokio::task::spawn_blocking(move || {
             // Held until the end, also if nobody waits for the answer any more.
             let _permit = permit;
@@ -322,21 +355,9 @@ impl Callers {
     }
 }
 
-fn remembered(
-    verified: Arc<Verified>,
-    whose: Whose,
-    revision: u64,
-    issuer: Option<Arc<str>>,
-) -> Remembered {
-    let identity = whose.identity.clone();
-    let session = whose.session(&verified.key, &verified.claims);
-    Remembered { verified, identity, session, revision, issuer }
-}
-
 fn identity(found: Remembered) -> CallerKind {
-    let Remembered { verified, identity: path, session, .. } = found;
-    let email = verified.claims.verified_email().map(str::to_owned);
-    CallerKind::Identity { path, email, proof: Proof::Token(verified, session) }
+    let (path, email) = (found.identity.clone(), found.email.clone());
+    CallerKind::Identity { path, email, proof: Proof::Token(Box::new(found)) }
 }
 
 /// The reason is logged, once a second at most, and the caller is not told it.

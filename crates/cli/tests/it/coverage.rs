@@ -59,8 +59,8 @@ const EXEMPT_LIMITS: [(&str, &str); 29] = [
     ("REVISION_HELD", "how long a revision is held shows in the growth of the file only"),
     ("SUBSCRIPTIONS_SERVED_MAX", "reaching it takes thousands of subscriptions, each with a task"),
     (
-        "PROVIDERS_LOOKED_AT_MAX",
-        "reaching it takes a thousand identity providers; roles of two organizations are tested",
+        "ORGANIZATIONS_LOOKED_AT_MAX",
+        "reaching it takes a thousand organizations; roles of two are tested",
     ),
     ("REFUSAL_LOGGED", "how often a line is logged; that it is, is tested"),
     ("TOKEN_READS_MAX", "bounds only the work at a time"),

@@ -6,6 +6,7 @@ mod groups;
 mod issuers;
 mod lives;
 mod real;
+mod revoked;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -30,6 +31,9 @@ use crate::common::{PATIENCE, Serving, capstan, stderr, stdout};
 
 /// The audience of the server.
 const AUDIENCE: &str = "https://iam.example.com";
+
+/// An issuer that nobody can ask.
+const PINNED: &str = "https://pinned.example";
 
 fn now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
@@ -152,12 +156,14 @@ impl Issuers {
 /// - `people` is an issuer that the operator trusts; `ann` of it is a viewer of `acme`.
 /// - `ci` is the issuer of a provider of `acme`. `acme/ci`, an owner, is whoever builds the main branch.
 /// - `acme/bot`, a viewer, has keys of its own.
+/// - [`PINNED`] is another issuer that the operator trusts, by a file of its keys.
 struct World {
     folder: TempDir,
     issuers: Issuers,
     people: Key,
     ci: Key,
     bot: Key,
+    pinned: Key,
     /// The id of `ann`.
     ann: String,
     server: Serving,
@@ -193,8 +199,15 @@ impl World {
         } else {
             &[]
         };
-        let server = serve(folder.path(), &issuers.url("people"), more);
-        let mut world = Self { folder, issuers, people, ci, bot, ann: String::new(), server };
+        // An issuer whose keys are in a file.
+        let pinned = Key::new("f1", Algorithm::ES256);
+        let file = folder.path().join("pinned.jwks");
+        std::fs::write(&file, key_set(&[&pinned]).to_string()).unwrap();
+        let by_file = format!("{PINNED},{}", file.display());
+        let more = [&["--trust-issuer", &by_file][..], more].concat();
+        let server = serve(folder.path(), &issuers.url("people"), &more);
+        let mut world =
+            Self { folder, issuers, people, ci, bot, pinned, ann: String::new(), server };
         world.fill();
         world
     }

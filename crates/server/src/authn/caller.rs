@@ -13,14 +13,13 @@
 //! certificate, token or secret is its own of the store (`callers`).
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_iam::{Actor, Session, check_email};
+use capstan_iam::{Actor, check_email};
 use tonic::codegen::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use tonic::codegen::http::uri::{Authority, Uri};
 
-use super::remembered::Verified;
+use super::remembered::Remembered;
 use super::secrets::ProvedBy;
 use crate::RequestError;
 use crate::transport::connection::Remote;
@@ -63,16 +62,21 @@ pub(crate) enum CallerKind {
 pub(crate) enum Proof {
     /// The header itself, which is trusted.
     Header,
-    /// The SPIFFE ID of a client certificate, which must be the identity's.
-    Certificate(Box<str>),
-    /// A signed token, and the roles that it carries.
-    Token(Arc<Verified>, Option<Arc<Session>>),
+    /// A client certificate with the SPIFFE ID of the identity.
+    Certificate {
+        /// Of both.
+        spiffe_id: Box<str>,
+        /// The revision that the identity had it at.
+        revision: u64,
+    },
+    /// A signed token.
+    Token(Box<Remembered>),
     /// A secret that Capstan has made, such as a pull token.
     Secret(ProvedBy),
 }
 
 /// What a call says of its caller, before the store was asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Claim {
     /// There is nothing to ask.
     Settled(CallerKind),
@@ -92,13 +96,26 @@ pub(crate) enum Claim {
     },
 }
 
+impl std::fmt::Debug for Claim {
+    /// Without the credential.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Settled(kind) => f.debug_tuple("Settled").field(kind).finish(),
+            Self::Certificate { path, .. } => f.debug_tuple("Certificate").field(path).finish(),
+            Self::Authorization { named, .. } => {
+                f.debug_tuple("Authorization").field(named).finish()
+            }
+        }
+    }
+}
+
 impl CallerKind {
     /// How the caller was identified, for the audit log.
     pub(crate) const fn authentication(&self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Identity { proof: Proof::Header, .. } => "caller-header",
-            Self::Identity { proof: Proof::Certificate(_), .. } => "client-certificate",
+            Self::Identity { proof: Proof::Certificate { .. }, .. } => "client-certificate",
             Self::Identity { proof: Proof::Token(..), .. } => "token",
             Self::Identity { proof: Proof::Secret(_), .. } => "secret",
             Self::Nobody => "",
@@ -111,8 +128,8 @@ impl CallerKind {
             Self::Operator => Some(Actor::Operator),
             Self::Identity { path: id, email, proof } => {
                 let session = match proof {
-                    Proof::Token(_, session) => session,
-                    Proof::Header | Proof::Certificate(_) | Proof::Secret(_) => None,
+                    Proof::Token(token) => token.session,
+                    Proof::Header | Proof::Certificate { .. } | Proof::Secret(_) => None,
                 };
                 Some(Actor::Identity { id, email, session })
             }
@@ -120,10 +137,18 @@ impl CallerKind {
         }
     }
 
+    /// The time from which the credential counts no more, whatever changes; `None` if it does not end by itself.
+    pub(crate) fn counts_until(&self) -> Option<Timestamp> {
+        match self {
+            Self::Identity { proof: Proof::Token(token), .. } => Some(token.counts_until),
+            other => other.expires_at(),
+        }
+    }
+
     /// When the credential ends; `None` if it does not end by itself.
     pub(crate) fn expires_at(&self) -> Option<Timestamp> {
         match self {
-            Self::Identity { proof: Proof::Token(token, _), .. } => Some(token.claims.expires_at),
+            Self::Identity { proof: Proof::Token(token), .. } => Some(token.expires_at),
             Self::Identity { proof: Proof::Secret(secret), .. } => secret.expires_at,
             _ => None,
         }

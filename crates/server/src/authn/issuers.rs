@@ -3,6 +3,7 @@
 //! ```text
 //! key of a token ─▶ known and fresh? ─▶ keys
 //!                     ├ known, not fresh ─▶ keys, and the issuer is asked in the background
+//!                     ├ known, stale ─▶ asked as if they were not known; they count if it does not answer
 //!                     └ not known ─▶ asked at most every 30 seconds, once for all who wait ─▶ keys, or none
 //! ```
 //!
@@ -11,11 +12,13 @@
 //! [`KEYS_KEPT_MAX`].
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use capstan_events::Client;
 use dashmap::DashMap;
+use dashmap::mapref::multiple::RefMulti;
 use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -24,7 +27,9 @@ use tokio_util::task::TaskTracker;
 use super::keys::{KeyDigest, KeySet};
 use super::token::Token;
 use crate::discovery::{Discovered, PublishedKeys, keys_at, published_keys};
-use crate::limits::{ISSUERS_MAX, KEYS_FRESH, KEYS_KEPT_MAX, KEYS_PAUSE, KEYS_URL_KEPT};
+use crate::limits::{
+    ISSUERS_MAX, KEYS_FRESH, KEYS_KEPT_MAX, KEYS_PAUSE, KEYS_STALE, KEYS_URL_KEPT,
+};
 use crate::telemetry::metrics::Metrics;
 
 /// The keys of all issuers that were asked. Clones share them.
@@ -54,6 +59,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     issuers: DashMap<String, Arc<Issuer>>,
     readings: TaskTracker,
+    began: Instant,
 }
 
 #[derive(Debug)]
@@ -61,7 +67,10 @@ struct Issuer {
     known: ArcSwapOption<Known>,
     /// Held while the issuer is asked. When it was asked last.
     asked: Arc<Mutex<Option<Instant>>>,
-    made: Instant,
+    /// Whether it is never forgotten.
+    is_kept: bool,
+    /// Milliseconds from the start to when it was used last.
+    used: AtomicU64,
 }
 
 /// Keys of an issuer, and where they were read.
@@ -88,7 +97,12 @@ impl Issuers {
 
     fn asking(ask: Box<Ask>, metrics: Arc<Metrics>) -> Self {
         let (issuers, readings) = (DashMap::new(), TaskTracker::new());
-        Self(Arc::new(Parts { ask, metrics, issuers, readings }))
+        Self(Arc::new(Parts { ask, metrics, issuers, readings, began: Instant::now() }))
+    }
+
+    /// Keeps an issuer, whatever else is asked.
+    pub(crate) fn keep(&self, issuer: &str) {
+        self.0.issuers.insert(issuer.to_owned(), Arc::new(Issuer::new(true, 0)));
     }
 
     /// The keys of an issuer that may have signed a token. `None` if it has none, or is not asked now.
@@ -100,7 +114,7 @@ impl Issuers {
     pub(crate) fn has_key(&self, issuer: &str, key: &KeyDigest) -> bool {
         let found = self.0.issuers.get(issuer).map(|found| Arc::clone(&found));
         let Some(found) = found else { return false };
-        self.known(issuer, &found, |keys| keys.contains(key)).is_some()
+        !found.is_stale() && self.known(issuer, &found, |keys| keys.contains(key)).is_some()
     }
 
     /// The same, and the issuer is asked if it may have it now.
@@ -110,12 +124,16 @@ impl Issuers {
 
     async fn keys_with(&self, issuer: &str, wanted: impl Fn(&KeySet) -> bool) -> Option<Arc<Keys>> {
         let entry = self.entry(issuer);
-        if let Some(keys) = self.known(issuer, &entry, &wanted) {
+        let is_stale = entry.is_stale();
+        if let Some(keys) = self.known(issuer, &entry, &wanted)
+            && !is_stale
+        {
             return Some(keys);
         }
         let reading = self.read(issuer, Arc::clone(&entry));
         // The task goes on if this call ends.
         let _ = self.0.readings.spawn(reading).await;
+        // Those that are stale count if the issuer does not answer.
         self.known(issuer, &entry, wanted)
     }
 
@@ -139,18 +157,20 @@ impl Issuers {
     }
 
     fn entry(&self, issuer: &str) -> Arc<Issuer> {
+        let now = u64::try_from(self.0.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         if let Some(found) = self.0.issuers.get(issuer) {
+            found.used.store(now, Relaxed);
             return Arc::clone(&found);
         }
         if self.0.issuers.len() >= ISSUERS_MAX {
-            let first = self.0.issuers.iter().min_by_key(|entry| entry.made);
-            let first = first.map(|entry| entry.key().clone());
+            let of_less_use = |entry: &RefMulti<'_, String, Arc<Issuer>>| {
+                (entry.known.load().is_some(), entry.used.load(Relaxed))
+            };
+            let others = self.0.issuers.iter().filter(|entry| !entry.is_kept);
+            let first = others.min_by_key(of_less_use).map(|entry| entry.key().clone());
             first.map(|first| self.0.issuers.remove(&first));
         }
-        let made = || {
-            let (known, asked) = (ArcSwapOption::empty(), Arc::default());
-            Arc::new(Issuer { known, asked, made: Instant::now() })
-        };
+        let made = || Arc::new(Issuer::new(false, now));
         Arc::clone(&self.0.issuers.entry(issuer.to_owned()).or_insert_with(made))
     }
 
@@ -189,6 +209,21 @@ impl Issuers {
                 }
             }
         }
+    }
+}
+
+impl Issuer {
+    fn new(is_kept: bool, used: u64) -> Self {
+        let (known, asked, used) = (ArcSwapOption::empty(), Arc::default(), AtomicU64::new(used));
+        Self { known, asked, is_kept, used }
+    }
+
+    /// Whether nobody has asked the issuer for so long that it is asked before its keys count. While it does not answer it is
+    /// asked in the background, and nobody waits.
+    fn is_stale(&self) -> bool {
+        let is_old = |at: Instant| at.elapsed() >= KEYS_STALE;
+        self.known.load().as_ref().is_some_and(|known| is_old(known.read))
+            && self.asked.try_lock().is_ok_and(|asked| asked.is_none_or(is_old))
     }
 }
 
@@ -325,6 +360,7 @@ mod tests {
         assert_eq!(world.asked(), 2, "it was asked in the background");
         tokio::time::sleep(KEYS_KEPT_MAX - KEYS_FRESH - Duration::from_secs(10)).await;
         assert!(has(&issuers, "a").await);
+        assert_eq!(world.asked(), 3, "it was asked before they counted");
         tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(!has(&issuers, "a").await);
         // It is back: where its keys are is asked again, and a key that is gone counts no more.
@@ -355,13 +391,22 @@ mod tests {
         let world = World::default();
         world.publish(Some(&["a"]));
         let issuers = world.issuers();
-        for at in 0..=ISSUERS_MAX {
-            issuers.entry(&at.to_string());
+        issuers.keep("trusted");
+        let next = async |name: &str| {
+            issuers.entry(name);
             tokio::time::advance(Duration::from_millis(1)).await;
+        };
+        // One with keys, and then as many without as there are places.
+        assert!(has(&issuers, "a").await);
+        for at in 0..ISSUERS_MAX {
+            next(&at.to_string()).await;
         }
         assert_eq!(issuers.0.issuers.len(), ISSUERS_MAX);
-        let kept = |at: usize| issuers.0.issuers.contains_key(&at.to_string());
-        assert!(!kept(0) && kept(1) && kept(ISSUERS_MAX));
+        let kept = |name: &str| issuers.0.issuers.contains_key(name);
+        assert!(kept("trusted") && kept("i") && !kept("0") && !kept("1") && kept("2"));
+        next("2").await;
+        next("more").await;
+        assert!(kept("2") && !kept("3"), "the one that was used first goes");
         assert_eq!(format!("{issuers:?}"), format!("Issuers({ISSUERS_MAX})"));
     }
 }

@@ -165,7 +165,11 @@ impl Key {
             (None, Some(says)) => says.to_vec(),
             (None, None) => vec![kind.usual()],
         };
-        let algorithms: Vec<_> = algorithms.into_iter().filter(|one| kind.verifies(*one)).collect();
+        let mut algorithms: Vec<_> =
+            algorithms.into_iter().filter(|one| kind.verifies(*one)).collect();
+        // An issuer may list them in another order the next time.
+        algorithms.sort_unstable();
+        algorithms.dedup();
         let id = match key.get("kid") {
             None => None,
             Some(id) => Some(id.as_str().filter(|id| is_key_id(id))?.to_owned()),

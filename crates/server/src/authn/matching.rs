@@ -38,26 +38,39 @@ pub(crate) fn is_for(claims: &Claims, own: Audiences<'_>) -> bool {
 }
 
 fn has(claims: &Claims, wanted: &ClaimMatch, own: Audiences<'_>) -> bool {
+    let text = |name: &str| claims.all.get(name).and_then(Value::as_str);
+    let of_claims = [(&wanted.issuer, &claims.issuer), (&wanted.subject, &claims.subject)];
+    // Texts first: a pattern is compiled for each look.
+    let has_texts = of_claims.iter().all(|(wanted, text)| match wanted {
+        Match::Exact(exact) => exact == *text,
+        Match::Pattern(_) => true,
+    });
     let is_for_it = match &wanted.audience {
         None => is_for(claims, own),
-        Some(audience) => claims.audiences.iter().any(|one| fits(audience, one)),
+        Some(Match::Exact(exact)) => claims.audiences.contains(exact),
+        Some(Match::Pattern(_)) => true,
     };
-    let text = |name: &str| claims.all.get(name).and_then(Value::as_str);
-    is_for_it
-        && fits(&wanted.issuer, &claims.issuer)
-        && fits(&wanted.subject, &claims.subject)
-        && wanted.claims.iter().all(|(name, value)| text(name) == Some(value))
+    let named = wanted.claims.iter().all(|(name, value)| text(name) == Some(value));
+    let has_names = wanted.claim_patterns.keys().all(|name| text(name).is_some());
+    let fits_audience = || match &wanted.audience {
+        Some(Match::Pattern(pattern)) => {
+            claims.audiences.iter().any(|one| is_matched(pattern, one))
+        }
+        _ => true,
+    };
+    has_texts
+        && is_for_it
+        && named
+        && has_names
+        && of_claims.iter().all(|(wanted, text)| match wanted {
+            Match::Exact(_) => true,
+            Match::Pattern(pattern) => is_matched(pattern, text),
+        })
+        && fits_audience()
         && wanted
             .claim_patterns
             .iter()
             .all(|(name, pattern)| text(name).is_some_and(|text| is_matched(pattern, text)))
-}
-
-fn fits(wanted: &Match, text: &str) -> bool {
-    match wanted {
-        Match::Exact(exact) => exact == text,
-        Match::Pattern(pattern) => is_matched(pattern, text),
-    }
 }
 
 /// A pattern that does not compile was refused when it was written, and matches nothing.

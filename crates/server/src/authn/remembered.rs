@@ -11,7 +11,6 @@ use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 
 use super::keys::KeyDigest;
-use super::token::Claims;
 use crate::limits::TOKENS_REMEMBERED_MAX;
 
 /// A token, and the identity that its sender names.
@@ -29,7 +28,8 @@ impl TokenDigest {
 /// A token whose signature was verified.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Verified {
-    pub(crate) claims: Claims,
+    /// Its claims, as it has them: read, they take many times as much memory.
+    pub(crate) body: Box<str>,
     /// The identity that its sender names.
     pub(crate) named: Option<PathBuf>,
     /// What has signed it.
@@ -37,15 +37,21 @@ pub(crate) struct Verified {
 }
 
 /// Whom a token proves, at a revision.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Remembered {
     pub(crate) verified: Arc<Verified>,
     pub(crate) identity: PathBuf,
+    /// An address that an issuer of people has verified.
+    pub(crate) email: Option<String>,
     /// The roles that it carries.
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) revision: u64,
     /// The issuer whose key it must still be; `None` if the key is of the revision, or of a file of the operator's.
     pub(crate) issuer: Option<Arc<str>>,
+    /// When the token or the keys of its identity end.
+    pub(crate) expires_at: Timestamp,
+    /// The time from which it counts no more, whatever is served.
+    pub(crate) counts_until: Timestamp,
 }
 
 /// Tokens by their digests.
@@ -56,7 +62,7 @@ impl Tokens {
     /// A token that still counts.
     pub(crate) fn get(&self, token: &TokenDigest, now: Timestamp) -> Option<Remembered> {
         let found = self.0.get(token)?.clone();
-        if found.verified.claims.counts_at(now) {
+        if now < found.counts_until {
             return Some(found);
         }
         self.0.remove(token);
@@ -65,7 +71,7 @@ impl Tokens {
 
     pub(crate) fn insert(&self, token: TokenDigest, found: Remembered, now: Timestamp) {
         if self.0.len() >= TOKENS_REMEMBERED_MAX {
-            self.0.retain(|_, one| one.verified.claims.counts_at(now));
+            self.0.retain(|_, one| now < one.counts_until);
         }
         if self.0.len() >= TOKENS_REMEMBERED_MAX {
             let any = self.0.iter().nth(fastrand::usize(..TOKENS_REMEMBERED_MAX / 16));
@@ -85,12 +91,18 @@ mod tests {
     use super::*;
 
     fn remembered(at: i64) -> Remembered {
-        let (issuer, subject) = ("https://a".to_owned(), "s".to_owned());
-        let (audiences, expires_at) = (vec![], Timestamp::new(at, 0));
-        let claims = Claims { issuer, subject, audiences, expires_at, all: Default::default() };
-        let verified = Arc::new(Verified { claims, named: None, key: [0; 32] });
-        let identity = "a".parse().unwrap();
-        Remembered { verified, identity, session: None, revision: 1, issuer: None }
+        let verified = Arc::new(Verified { body: "".into(), named: None, key: [0; 32] });
+        let (expires_at, counts_until) = (Timestamp::new(at, 0), Timestamp::new(at + 60, 0));
+        Remembered {
+            verified,
+            identity: "a".parse().unwrap(),
+            email: None,
+            session: None,
+            revision: 1,
+            issuer: None,
+            expires_at,
+            counts_until,
+        }
     }
 
     #[test]

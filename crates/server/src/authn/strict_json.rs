@@ -1,36 +1,51 @@
 //! JSON in which no mapping has a member twice, at any depth. Readers disagree about which of the two counts (RFC 8725,
 //! section 2.4), so a token with one could mean something else to whoever signed it.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+
+use crate::limits::TOKEN_VALUES_MAX;
 
 /// Reads a mapping.
 ///
 /// # Errors
 ///
-/// It is no JSON, no mapping, nested deeper than `serde_json` reads (128), or has a member twice. The text quotes nothing.
+/// It is no JSON, no mapping, nested deeper than `serde_json` reads (128), has a member twice, or more than
+/// [`TOKEN_VALUES_MAX`] values. The text quotes nothing.
 pub(super) fn mapping(bytes: &[u8]) -> Result<Map<String, Value>, &'static str> {
-    match serde_json::from_slice(bytes) {
-        Ok(Strict(Value::Object(members))) => Ok(members),
+    let values = Cell::new(0);
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let read = Strict(&values).deserialize(&mut reader);
+    match read.and_then(|value| reader.end().map(|()| value)) {
+        Ok(Value::Object(members)) => Ok(members),
         Ok(_) => Err("no mapping"),
-        Err(error) if error.is_data() => Err("a member is there twice, or a number is none"),
+        Err(error) if error.is_data() => {
+            Err("a member is there twice, a number is none, or too many values")
+        }
         Err(_) => Err("not JSON"),
     }
 }
 
-struct Strict(Value);
+/// Reads a value, and counts it. A value in memory takes many times its text.
+#[derive(Clone, Copy)]
+struct Strict<'c>(&'c Cell<usize>);
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Reader).map(Self)
+impl<'de> DeserializeSeed<'de> for Strict<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.0.set(self.0.get() + 1);
+        if self.0.get() > TOKEN_VALUES_MAX {
+            return Err(D::Error::custom("too many values"));
+        }
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Reader;
-
-impl<'de> Visitor<'de> for Reader {
+impl<'de> Visitor<'de> for Strict<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,7 +79,7 @@ impl<'de> Visitor<'de> for Reader {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut all = vec![];
-        while let Some(Strict(value)) = access.next_element()? {
+        while let Some(value) = access.next_element_seed(self)? {
             all.push(value);
         }
         Ok(Value::Array(all))
@@ -73,7 +88,7 @@ impl<'de> Visitor<'de> for Reader {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let mut members = Map::new();
         while let Some(name) = access.next_key::<String>()? {
-            let Strict(value) = access.next_value()?;
+            let value = access.next_value_seed(self)?;
             if members.insert(name, value).is_some() {
                 return Err(A::Error::custom("a member is there twice"));
             }
@@ -100,5 +115,8 @@ mod tests {
             assert!(mapping(other.as_bytes()).is_err(), "{other}");
         }
         assert_eq!(mapping("[".repeat(100_000).as_bytes()), Err("not JSON"));
+        let many = |values: usize| format!(r#"{{"a": [{}]}}"#, vec!["0"; values].join(","));
+        assert!(mapping(many(TOKEN_VALUES_MAX - 2).as_bytes()).is_ok());
+        assert!(mapping(many(TOKEN_VALUES_MAX - 1).as_bytes()).is_err());
     }
 }

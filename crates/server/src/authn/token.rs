@@ -36,7 +36,7 @@ const fn refused<T>(part: &'static str, problem: &'static str) -> Result<T, Toke
 }
 
 /// Signatures that are taken (RFC 7518, section 3.1; RFC 8037; RFC 9864): with public keys, and none that RFC 8725 advises against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Algorithm {
     Rs256,
     Rs384,
@@ -74,6 +74,8 @@ pub(crate) struct Token<'t> {
     /// `kid`.
     pub(crate) key_id: Option<String>,
     pub(crate) claims: Claims,
+    /// Its second part, in base64url.
+    pub(crate) body: &'t str,
     /// What is signed.
     pub(crate) message: &'t str,
     /// In base64url.
@@ -96,6 +98,15 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
+    /// Reads the second part of a token at this time.
+    ///
+    /// # Errors
+    ///
+    /// The first part that is not as it must be.
+    pub(crate) fn read(body: &str, now: Timestamp) -> Result<Self, TokenError> {
+        read_claims(decoded("claims", body)?, now)
+    }
+
     /// The e-mail address, if it is verified: only the boolean `true` says so.
     pub(crate) fn verified_email(&self) -> Option<&str> {
         let is_verified = self.all.get("email_verified") == Some(&Value::Bool(true));
@@ -103,9 +114,9 @@ impl Claims {
         check_email(email).ok().map(|()| email)
     }
 
-    /// Whether it still counts, with [`TOKEN_LEEWAY`] for clocks that differ.
-    pub(crate) fn counts_at(&self, now: Timestamp) -> bool {
-        now.seconds() < self.expires_at.seconds().saturating_add(TOKEN_LEEWAY)
+    /// The time from which it counts no more, with [`TOKEN_LEEWAY`] for clocks that differ.
+    pub(crate) fn counts_until(&self) -> Timestamp {
+        Timestamp::new(self.expires_at.seconds().saturating_add(TOKEN_LEEWAY), 0)
     }
 }
 
@@ -132,11 +143,12 @@ impl<'t> Token<'t> {
             return refused("token", "not three parts");
         };
         let (algorithm, key_id) = read_header(&decoded("header", header)?)?;
-        let claims = read_claims(decoded("claims", claims)?, now)?;
+        let body = claims;
+        let claims = Claims::read(body, now)?;
         if URL_SAFE_NO_PAD.decode(signature).is_err() {
             return refused("signature", "not base64url");
         }
-        Ok(Self { algorithm, key_id, claims, message, signature })
+        Ok(Self { algorithm, key_id, claims, body, message, signature })
     }
 }
 
@@ -159,7 +171,8 @@ fn read_header(header: &Map<String, Value>) -> Result<(Algorithm, Option<String>
         Some(Some(kind)) => {
             let kind = kind.to_ascii_lowercase();
             let kind = kind.strip_prefix("application/").unwrap_or(&kind);
-            if !["jwt", "at+jwt"].contains(&kind) {
+            // SPIFFE's tokens may be `JOSE`.
+            if !["jwt", "at+jwt", "jose"].contains(&kind) {
                 return refused("header.typ", "of another type");
             }
         }
@@ -273,7 +286,7 @@ mod tests {
     fn what_the_standards_allow_is_read() {
         let header = json!({"alg": "RS256", "kid": "a/../b'", "typ": "JWT"});
         assert_eq!(read(&text(&header, &claims())).unwrap().audiences, ["c"]);
-        for kind in ["jwt", "at+jwt", "application/at+JWT"] {
+        for kind in ["jwt", "at+jwt", "application/at+JWT", "JOSE"] {
             assert!(
                 read(&text(&json!({"alg": "Ed25519", "typ": kind}), &claims())).is_ok(),
                 "{kind}"

@@ -1,19 +1,20 @@
 //! Whom the claims of a token are of, whose keys must have signed it, and which roles it carries.
 //!
 //! ```text
-//! identity that is named, or derived ─▶ its authentication, and the provider of its organization ─▶ keys
-//! providers of the issuer ─▶ default roles, and roles that groups of the token are mapped to ─▶ carried roles
+//! identity that is named, or derived ─▶ keys: of its own, of its provider, or of an issuer that is trusted
+//!     ─▶ signature ─▶ its claims ─▶ default roles, and roles that groups of the token are mapped to
 //! ```
 //!
-//! Everything is of one revision, and nothing is believed before the signature was verified.
+//! **Invariants**: before the signature was verified only some look-ups are made, whatever a token says: no pattern is
+//! compared, and no mapping read. Everything else is judged at one revision.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use capstan_engine::{Path, PathBuf, Timestamp};
 use capstan_iam::{
-    Authentication, Identity, IdentityProvider, Incarnation, Kind, Object, ObjectsError, Session,
-    SessionGrant, derived_identity_id,
+    Authentication, Identity, IdentityProvider, Incarnation, Kind, Object, ObjectsError, Reference,
+    Session, SessionGrant, derived_identity_id,
 };
 use serde_json::Value;
 
@@ -23,7 +24,7 @@ use crate::authn::keys::{KeyDigest, KeySet};
 use crate::authn::matching::{is_for, is_of};
 use crate::authn::token::Claims;
 use crate::feed::management::StoredObjects;
-use crate::limits::{PROVIDERS_LOOKED_AT_MAX, SESSION_ROLES_MAX, TOKEN_GROUPS_MAX};
+use crate::limits::{ORGANIZATIONS_LOOKED_AT_MAX, SESSION_ROLES_MAX, TOKEN_GROUPS_MAX};
 
 /// Whose keys must have signed a token.
 #[derive(Clone, Debug)]
@@ -34,30 +35,23 @@ pub(super) enum Keys {
     Published,
 }
 
-/// Whom a token is of, if the signature is that of one of the keys.
-#[derive(Debug)]
+/// Whom a token may be of, by its issuer, and whose keys must have signed it then.
+pub(super) struct Candidate {
+    id: PathBuf,
+    /// `None` if nothing but the id says whose it is.
+    how: Option<Authentication>,
+    /// The provider of its organization that has the issuer.
+    provider: Option<IdentityProvider>,
+    pub(super) keys: Keys,
+}
+
+/// Whom a token is of that its key has signed.
 pub(super) struct Whose {
     pub(super) identity: PathBuf,
-    pub(super) keys: Keys,
-    carried: Vec<Carried>,
-}
-
-/// A role that a token carries, if one of these keys has signed it: those of the provider. Without any, whatever proves the
-/// issuer.
-#[derive(Clone, Debug)]
-struct Carried {
-    grant: SessionGrant,
-    keys: Option<KeySet>,
-}
-
-impl Whose {
-    /// The roles that a token carries which this key has signed.
-    pub(super) fn session(self, key: &KeyDigest, claims: &Claims) -> Option<Arc<Session>> {
-        let is_signed = |one: &Carried| one.keys.as_ref().is_none_or(|keys| keys.contains(key));
-        let grants: Vec<_> =
-            self.carried.into_iter().filter(is_signed).map(|one| one.grant).collect();
-        (!grants.is_empty()).then(|| Arc::new(Session { grants, ends: claims.expires_at }))
-    }
+    pub(super) email: Option<String>,
+    pub(super) session: Option<Arc<Session>>,
+    /// When the keys of the identity end.
+    pub(super) keys_end: Option<Timestamp>,
 }
 
 /// The claims of a token, and what they are compared with.
@@ -72,12 +66,12 @@ pub(super) struct Finder<'f> {
 }
 
 impl Finder<'_> {
-    /// Whom the token is of: who is named, or the root identity of its issuer and subject.
+    /// Whom the token may be of: who is named, or the root identity of its issuer and subject. It takes some look-ups.
     ///
     /// # Errors
     ///
     /// [`RequestError::AuthnFailed`]: nobody. Or the store cannot be read.
-    pub(super) fn find(&self, named: Option<PathBuf>) -> Result<Whose, RequestError> {
+    pub(super) fn candidate(&self, named: Option<PathBuf>) -> Result<Candidate, RequestError> {
         let claims = self.claims;
         let derived = derived_identity_id(&claims.issuer, &claims.subject).ok();
         let derived: Option<PathBuf> = derived.and_then(|id| id.parse().ok());
@@ -86,66 +80,81 @@ impl Finder<'_> {
             return Err(refused("issuer and subject are no identity's"));
         };
         let found = self.objects.get(Kind::Identity, id.as_path()).map_err(unreadable)?;
-        let Some(Object::Identity(Identity { authentication: Some(how), .. })) = found else {
-            // Nothing but its id says whose it is. It may not be there yet: an invite registers it.
-            if derived.as_ref() != Some(&id) || !is_for(claims, &texts(self.own)) {
-                return Err(refused("no identity has this issuer and subject"));
-            }
-            return self.root(id);
+        let how = match found {
+            Some(Object::Identity(Identity { authentication, .. })) => authentication,
+            _ => None,
         };
-        if !is_named && how.literal() != Some((&claims.issuer, &claims.subject)) {
-            return Err(refused("the identity of this issuer and subject proves itself otherwise"));
-        }
-        match how {
-            Authentication::StaticKeys(ref keys) => {
+        let (provider, keys) = match &how {
+            // Nothing but its id says whose it is. It may not be there yet: an invite registers it.
+            None if derived.as_ref() == Some(&id) => (None, self.trusted_keys()?),
+            None => return Err(refused("no identity has this issuer and subject")),
+            Some(how) if !is_named && how.literal() != Some((&claims.issuer, &claims.subject)) => {
+                return Err(refused(
+                    "the identity of this issuer and subject proves itself otherwise",
+                ));
+            }
+            Some(Authentication::StaticKeys(keys)) => {
                 // Whoever may set keys must not be able to be somebody else's issuer.
-                if self.trusted.contains_key(&keys.issuer) {
-                    return Err(refused("keys of an identity's own for an issuer that is trusted"));
+                if keys.issuer != claims.issuer || self.trusted.contains_key(&keys.issuer) {
+                    return Err(refused("keys of an identity's own for another issuer"));
                 }
-                self.require(&how, self.own)?;
                 let keys = KeySet::read(keys.jwks.as_bytes(), None).map_err(refused)?;
-                Ok(Whose { identity: id, keys: Keys::Given(keys), carried: vec![] })
+                (None, Keys::Given(keys))
             }
-            Authentication::ClaimMatch(_) if id.as_path().parent().is_none() => {
-                self.require(&how, self.own)?;
-                self.root(id)
-            }
-            Authentication::ClaimMatch(_) => {
+            Some(Authentication::ClaimMatch(_)) => {
                 let organization = id.as_path().ancestors().last();
-                let provider = self.providers(organization)?.pop();
-                let Some(provider) = provider else {
-                    self.require(&how, self.own)?;
-                    let keys = self.trusted_keys()?;
-                    return Ok(Whose { identity: id, keys, carried: vec![] });
-                };
-                self.require(&how, &self.audiences(&provider))?;
-                let keys = match keys_of(&provider)? {
+                let organization = organization.filter(|_| id.as_path().parent().is_some());
+                let provider = organization.map(|at| self.provider(at)).transpose()?.flatten();
+                let keys = match provider.as_ref().map(keys_of).transpose()?.flatten() {
                     Some(keys) => Keys::Given(keys),
-                    None => Keys::Published,
+                    // What the operator says of an issuer goes before what the issuer publishes.
+                    None if provider.is_some() => self.trusted_keys().unwrap_or(Keys::Published),
+                    None => self.trusted_keys()?,
                 };
-                let mut carried = vec![];
-                self.carry(&provider, &mut carried)?;
-                Ok(Whose { identity: id, keys, carried })
+                (provider, keys)
             }
-            Authentication::ClientCertificate(_) => {
-                Err(refused("the identity proves itself by a certificate"))
+            Some(Authentication::ClientCertificate(_)) => {
+                return Err(refused("the identity proves itself by a certificate"));
             }
-        }
+        };
+        Ok(Candidate { id, how, provider, keys })
     }
 
-    /// A root identity: the operator must trust the issuer, and every organization may have roles for it.
-    fn root(&self, identity: PathBuf) -> Result<Whose, RequestError> {
-        let keys = self.trusted_keys()?;
-        let mut carried = vec![];
-        for provider in self.providers(None)? {
-            self.carry(&provider, &mut carried)?;
+    /// Whether the token, which this key has signed, is of the candidate, and what it carries.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::candidate`].
+    pub(super) fn judge(&self, of: Candidate, key: &KeyDigest) -> Result<Whose, RequestError> {
+        let Candidate { id, how, provider, .. } = of;
+        let own = match &provider {
+            Some(provider) => self.audiences(provider),
+            None => self.own.to_vec(),
+        };
+        let is_of_it = match &how {
+            None => is_for(self.claims, &texts(&own)),
+            Some(how) => is_of(self.claims, how, &texts(&own), self.now),
+        };
+        if !is_of_it {
+            return Err(refused("its claims are not those of the identity"));
         }
-        Ok(Whose { identity, keys, carried })
-    }
-
-    fn require(&self, how: &Authentication, own: &[String]) -> Result<(), RequestError> {
-        let is_of_it = is_of(self.claims, how, &texts(own), self.now);
-        is_of_it.then_some(()).ok_or_else(|| refused("its claims are not those of the identity"))
+        if let Some(Authentication::StaticKeys(keys)) = how {
+            let (email, session, keys_end) = (None, None, keys.expires_at);
+            return Ok(Whose { identity: id, email, session, keys_end });
+        }
+        let mut grants = vec![];
+        // A person: the operator trusts the issuer, and every organization may have roles for it.
+        let is_person = id.as_path().parent().is_none();
+        match provider {
+            Some(provider) => self.carry(&provider, key, &mut grants)?,
+            None if is_person => self.carry_everywhere(key, &mut grants)?,
+            None => {}
+        }
+        // Who may say what the addresses of people are is for the operator to say.
+        let email = self.claims.verified_email().filter(|_| is_person).map(str::to_owned);
+        let ends = self.claims.expires_at;
+        let session = (!grants.is_empty()).then(|| Arc::new(Session { grants, ends }));
+        Ok(Whose { identity: id, email, session, keys_end: None })
     }
 
     /// The keys of an issuer that the operator trusts.
@@ -155,29 +164,23 @@ impl Finder<'_> {
         found.ok_or_else(|| refused("its issuer is not trusted where the identity is"))
     }
 
-    /// The providers of the token's issuer, of an organization or of all, as far as they are looked at.
-    fn providers(
-        &self,
-        organization: Option<Path<'_>>,
-    ) -> Result<Vec<IdentityProvider>, RequestError> {
-        let (mut found, mut seen) = (vec![], 0);
-        let each = &mut |object| {
-            if let Object::IdentityProvider(provider) = object
-                && provider.oidc.issuer == self.claims.issuer
-            {
-                found.push(provider);
-            }
-            seen += 1;
-            seen < PROVIDERS_LOOKED_AT_MAX
+    /// The provider of an organization that has the token's issuer: there is one at most, and it comes before the identities that
+    /// have the issuer.
+    fn provider(&self, organization: Path<'_>) -> Result<Option<IdentityProvider>, RequestError> {
+        let issuer = &self.claims.issuer;
+        let mut first = None;
+        let to = Reference::Issuer { organization, issuer };
+        let each = &mut |kind, id| {
+            first = Some((kind, id));
+            false
         };
-        self.objects.below(Kind::IdentityProvider, organization, each).map_err(unreadable)?;
-        if seen >= PROVIDERS_LOOKED_AT_MAX {
-            tracing::warn!(
-                PROVIDERS_LOOKED_AT_MAX,
-                "more identity providers than are looked at: roles of the others are not carried"
-            );
-        }
-        Ok(found)
+        self.objects.referring(&to, each).map_err(unreadable)?;
+        let Some((Kind::IdentityProvider, id)) = first else { return Ok(None) };
+        let found = self.objects.get(Kind::IdentityProvider, id.as_path()).map_err(unreadable)?;
+        Ok(match found {
+            Some(Object::IdentityProvider(provider)) => Some(provider),
+            _ => None,
+        })
     }
 
     /// The audiences of tokens of a provider.
@@ -187,44 +190,88 @@ impl Finder<'_> {
         if all.is_empty() { self.own.to_vec() } else { all }
     }
 
+    /// Adds what the providers of all organizations give, as far as they are looked at: one organization cannot add to them.
+    fn carry_everywhere(
+        &self,
+        key: &KeyDigest,
+        to: &mut Vec<SessionGrant>,
+    ) -> Result<(), RequestError> {
+        let mut after: Option<String> = None;
+        for _ in 0..ORGANIZATIONS_LOOKED_AT_MAX {
+            let mut next = None;
+            let each = &mut |object: Object| {
+                next = Some(object.id().clone());
+                false
+            };
+            let scanned = self.objects.scan(Kind::IdentityProvider, "", after.as_deref(), each);
+            scanned.map_err(unreadable)?;
+            let Some(next) = next else { return Ok(()) };
+            let Some(organization) = next.as_path().ancestors().last() else { return Ok(()) };
+            if let Some(provider) = self.provider(organization)? {
+                self.carry(&provider, key, to)?;
+            }
+            // Behind everything below the organization.
+            after = Some(format!("{organization}/\u{10ffff}"));
+        }
+        tracing::warn!(
+            ORGANIZATIONS_LOOKED_AT_MAX,
+            "more organizations have identity providers than are looked at for the roles of people"
+        );
+        Ok(())
+    }
+
     /// Adds what a provider gives to a token of it.
     fn carry(
         &self,
         provider: &IdentityProvider,
-        to: &mut Vec<Carried>,
+        key: &KeyDigest,
+        to: &mut Vec<SessionGrant>,
     ) -> Result<(), RequestError> {
-        if !is_for(self.claims, &texts(&self.audiences(provider))) {
+        // Without keys of its own, whatever proves the issuer.
+        let is_signed = keys_of(provider)?.is_none_or(|keys| keys.contains(key));
+        if !is_signed || !is_for(self.claims, &texts(&self.audiences(provider))) {
             return Ok(());
         }
-        let keys = keys_of(provider)?;
-        let mut add = |id: &PathBuf, created: u64, role: &str, scope: Path<'_>| {
+        let grant = |id: &PathBuf, created: u64, role: &str, scope: Path<'_>| {
             let source = Incarnation { id: id.clone(), created };
-            let grant = SessionGrant { source, role: role.into(), scope: scope.into() };
-            to.push(Carried { grant, keys: keys.clone() });
-            to.len() < SESSION_ROLES_MAX
+            SessionGrant { source, role: role.into(), scope: scope.into() }
         };
-        if let Some(role) = &provider.default_role {
-            add(&provider.id, provider.meta.created, role, provider.organization());
+        if let Some(role) = &provider.default_role
+            && self.is_promised(role, provider.role_created)?
+        {
+            let created = provider.meta.created;
+            to.push(grant(&provider.id, created, role, provider.organization()));
         }
         let groups = self.groups(provider.oidc.groups_claim.as_deref());
         if groups.is_empty() {
             return Ok(());
         }
-        let mut is_full = false;
+        let mut mapped = vec![];
         let each = &mut |object| {
             if let Object::GroupRoleMapping(one) = object
                 && groups.contains(&*one.external_group)
             {
-                is_full = !add(&one.id, one.meta.created, &one.role, one.scope.as_path());
+                mapped.push(one);
             }
-            !is_full
+            mapped.len() < SESSION_ROLES_MAX
         };
         let at = Some(provider.id.as_path());
         self.objects.below(Kind::GroupRoleMapping, at, each).map_err(unreadable)?;
-        if is_full {
-            tracing::warn!(SESSION_ROLES_MAX, "a token has more roles than are carried");
+        for one in mapped {
+            if self.is_promised(&one.role, one.role_created)? {
+                to.push(grant(&one.id, one.meta.created, &one.role, one.scope.as_path()));
+            }
         }
         Ok(())
+    }
+
+    /// Whether a role is the one that was promised: a custom one may have been made again.
+    fn is_promised(&self, role: &str, created: Option<u64>) -> Result<bool, RequestError> {
+        let (Some(created), Ok(role)) = (created, role.parse::<PathBuf>()) else {
+            return Ok(created.is_none());
+        };
+        let found = self.objects.get(Kind::Role, role.as_path()).map_err(unreadable)?;
+        Ok(matches!(found, Some(Object::Role(role)) if role.meta.created == created))
     }
 
     /// The groups that the token lists. None if the claim is no list of texts, or of too many.

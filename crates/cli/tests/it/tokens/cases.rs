@@ -260,5 +260,19 @@ async fn a_provider_says_for_whom_tokens_are() {
     Caller::assert_refused(by("web", AUDIENCE, "acme/web").await, "the server's own");
     assert_eq!(by("own", "own", "acme/own").await.unwrap(), "acme/own");
     Caller::assert_refused(by("own", "api", "acme/own").await, "the identity has another one");
+    // What the operator says of an issuer goes before what the issuer publishes, also for a provider without keys.
+    world.operate(&[
+        "identity-providers",
+        "create",
+        "acme/pinned",
+        "--issuer",
+        super::PINNED,
+        "--audience",
+        "api",
+    ]);
+    let claims_of = format!("issuer={},subject=dan", super::PINNED);
+    world.operate(&["identities", "create", "acme/dan", "--claim-match", &claims_of]);
+    let dan = world.pinned.sign(&with(claims(super::PINNED, "dan"), "aud", "api"));
+    assert_eq!(caller.by(&dan, Some("acme/dan")).await.unwrap(), "acme/dan");
     assert_eq!(world.issuers.server.requests().len(), asked, "nobody was asked");
 }

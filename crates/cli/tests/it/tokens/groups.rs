@@ -187,7 +187,8 @@ async fn a_default_role_is_for_whoever_comes() {
         mappings.create_group_role_mapping(request).await.unwrap();
     }
     let all = world.ci.sign(&with(claims.clone(), "roles", json!(folders)));
-    assert_eq!(scopes(&caller, &all, Some("acme/deployer")).await.len(), SESSION_ROLES_MAX);
+    // Beside the default role.
+    assert_eq!(scopes(&caller, &all, Some("acme/deployer")).await.len(), SESSION_ROLES_MAX + 1);
     // An identity with keys of its own comes with no token of the provider, and a certificate carries nothing.
     let bot = world.bot.sign(&with(world.of_bot(), "roles", json!(folders)));
     assert_eq!(scopes(&caller, &bot, Some("acme/bot")).await, ["acme"]);

@@ -66,6 +66,26 @@ async fn a_change_of_the_identity_is_seen_by_the_next_call() {
     Caller::assert_refused(caller.by(&bot, Some("acme/bot")).await, "its old keys");
     let new = next.sign(&world.of_bot());
     assert_eq!(caller.by(&new, Some("acme/bot")).await.unwrap(), "acme/bot");
+    // The same key without a name is still the one that has signed it.
+    let nameless = super::without(next.public.clone(), "kid");
+    std::fs::write(&file, json!({"keys": [nameless]}).to_string()).unwrap();
+    let header = super::without(next.header(), "kid");
+    let unnamed = next.sign_with(&header, &world.of_bot());
+    assert_eq!(caller.by(&unnamed, Some("acme/bot")).await.unwrap(), "acme/bot");
+    world.operate(&[
+        "identities",
+        "update",
+        "acme/bot",
+        "--static-keys",
+        &file,
+        "--issuer",
+        "bots",
+        "--subject",
+        "bot",
+        "--ttl",
+        "30d",
+    ]);
+    assert_eq!(caller.by(&unnamed, Some("acme/bot")).await.unwrap(), "acme/bot", "at once");
     world.operate(&["identity-providers", "delete", "acme/ci-idp", "--yes"]);
     Caller::assert_refused(caller.by(&ci, Some("acme/ci")).await, "no provider");
     world.operate(&["identities", "delete", &world.ann, "--yes"]);
@@ -244,6 +264,21 @@ async fn the_first_login_accepts_an_invite() {
         assert_eq!(crate::raw::reason(&refused), "INVITE_INVALID");
     }
     let verified = with(bob.clone(), "email_verified", true);
+    // Whoever signs for itself has no address, whatever it says.
+    let claimed = with(with(world.of_bot(), "email", "bob@example.com"), "email_verified", true);
+    let claimed = [
+        ("authorization", format!("Bearer {}", world.bot.sign(&claimed))),
+        ("x-capstan-caller", "acme/bot".to_owned()),
+    ];
+    let mut request =
+        Request::new(iam::AcceptGroupInviteRequest { code: code.into(), ..Default::default() });
+    for (name, value) in claimed {
+        request.metadata_mut().insert(name, value.parse().unwrap());
+    }
+    let mut invites =
+        iam::group_invite_service_client::GroupInviteServiceClient::new(caller.0.clone());
+    let refused = invites.accept_group_invite(request).await.unwrap_err();
+    assert_eq!(crate::raw::reason(&refused), "INVITE_INVALID");
     accept(&verified).await.unwrap();
     let found = caller.by(&world.people.sign(&bob), None).await.unwrap();
     let id = world.operate(&[

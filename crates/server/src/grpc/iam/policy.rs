@@ -305,7 +305,7 @@ impl ExportReader {
         if served == Some(self.last.0) && self.last.1.elapsed() < EXPORT_JUDGED_TIME {
             return Ok(());
         }
-        let reading = self.iam.reading_again(&self.caller).await?;
+        let reading = self.iam.reading_as(self.caller.clone(), Freshness::Any).await?;
         self.last = (reading.revision(), Instant::now());
         let (parent, held) = (self.parent.clone(), Arc::clone(&self.held));
         let judged = self.iam.blocking(reading, move |reading, viewer| {

@@ -145,7 +145,7 @@ impl Iam {
         rpc: Rpc,
         request: &Request<T>,
     ) -> Result<Writer<'_>, RequestError> {
-        let (management, kind, origin) = self.begin(rpc, request)?;
+        let (management, kind, origin) = self.begin(rpc, request).await?;
         // The writer judges this again. Here it keeps strangers from learning which fields are malformed.
         let current = self.published.read(Freshness::Any).await?;
         let actor = actor(kind, &current.snapshot)?;
@@ -157,18 +157,18 @@ impl Iam {
     /// # Errors
     ///
     /// The policy is a file, or the caller is not known.
-    pub(super) fn joiner<T>(
+    pub(super) async fn joiner<T>(
         &self,
         rpc: Rpc,
         request: &Request<T>,
     ) -> Result<Writer<'_>, RequestError> {
-        let (management, kind, origin) = self.begin(rpc, request)?;
+        let (management, kind, origin) = self.begin(rpc, request).await?;
         let actor = kind.actor().ok_or(RequestError::AuthnFailed)?;
         Ok(Writer { management, actor, origin })
     }
 
-    /// Who writes, and how the call came.
-    fn begin<T>(
+    /// Who writes, and how the call came. The body may have come long after the head.
+    async fn begin<T>(
         &self,
         rpc: Rpc,
         request: &Request<T>,
@@ -176,6 +176,7 @@ impl Iam {
         let management = self.management.as_ref().ok_or(RequestError::ReadOnly)?;
         let Caller { kind, source } = caller(request)?;
         let (method, authentication) = (rpc.audited_name(), kind.authentication());
+        let kind = self.callers.prove_again(kind).await?;
         let digest = request.extensions().get().map(RequestDigest::get);
         let origin = Origin { method, authentication, source, request: digest.unwrap_or_default() };
         Ok((management, kind, origin))
@@ -209,19 +210,9 @@ impl Iam {
             return self.reading_of(caller, current, None);
         }
         let (current, view) = viewed(&self.published, freshness).await?;
+        // Behind the wait for the revision.
+        let caller = self.callers.prove_again(caller).await?;
         self.reading_of(caller, current, Some(view))
-    }
-
-    /// The same for a caller of a stream, whose credential may count no more.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::reading`].
-    pub(super) async fn reading_again(&self, caller: &CallerKind) -> Result<Reading, RequestError> {
-        if !self.callers.still_proves(caller).await? {
-            return Err(RequestError::AuthnFailed);
-        }
-        self.reading_as(caller.clone(), Freshness::Any).await
     }
 
     /// A revision, with its objects if it is a store's.
@@ -312,7 +303,8 @@ impl Iam {
                 let kept = self.published.kept(revision);
                 let kept = kept.ok_or(RequestError::RevisionGone { revision })?;
                 let view = kept.view();
-                reading = self.reading_of(caller(request)?.kind, kept, view)?;
+                let caller = self.callers.prove_again(caller(request)?.kind).await?;
+                reading = self.reading_of(caller, kept, view)?;
             }
         }
         // Whatever ends this call ends the page, which holds a permit.

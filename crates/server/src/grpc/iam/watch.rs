@@ -10,6 +10,7 @@
 //! one that the caller may not see: whoever misses one for another reason is told that the watch is over.
 
 use std::pin::Pin;
+use std::time::Duration;
 
 use capstan_engine::PathBuf;
 use capstan_iam::{Kind, ObjectsError};
@@ -119,6 +120,11 @@ impl Watcher {
             if Instant::now() >= until {
                 return Ok(vec![v1::WatchResponse { revision, changes: vec![] }]);
             }
+            // Its credential may end before.
+            let now = self.iam.clock.now().seconds();
+            let ends = self.caller.counts_until().map(|end| end.seconds().saturating_sub(now));
+            let ends = ends.map(|seconds| Duration::from_secs(seconds.try_into().unwrap_or(0)));
+            let until = ends.map_or(until, |ends| until.min(Instant::now() + ends));
             tokio::select! {
                 () = self.iam.draining.cancelled() => {}
                 () = self.iam.published.later_than(revision) => {}
@@ -129,7 +135,7 @@ impl Watcher {
 
     /// What changed since the last read, as far as one read goes, and the revision that was read.
     async fn read(&mut self) -> Result<Read, RequestError> {
-        let reading = self.iam.reading_again(&self.caller).await?;
+        let reading = self.iam.reading_as(self.caller.clone(), Freshness::Any).await?;
         let revision = reading.revision();
         let (parent, next) = (self.parent.clone(), self.next);
         let bytes_max = self.iam.message_bytes_max.saturating_sub(PAGE_REST_BYTES);

@@ -77,7 +77,7 @@ impl GroupInviteService for Iam {
         request: Request<v1::AcceptGroupInviteRequest>,
     ) -> RpcResult<v1::AcceptGroupInviteResponse> {
         const RPC: Rpc = Rpc::labelled("iam.AcceptGroupInvite");
-        let joiner = self.joiner(RPC, &request)?;
+        let joiner = self.joiner(RPC, &request).await?;
         let v1::AcceptGroupInviteRequest { code, request_id, validate_only } = request.into_inner();
         let operation = group_invite::accept(&code);
         let (answer, revision) =
