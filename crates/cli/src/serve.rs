@@ -24,7 +24,9 @@ use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Quotas};
-use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server, TlsOptions};
+use capstan_server::server::{
+    Address, Config, Feed, PageKey, Runtime, Server, SocketAccess, TlsOptions,
+};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 use capstan_server::webhooks;
@@ -83,6 +85,14 @@ pub(crate) struct Serve {
     /// gRPC addresses: IP:PORT or unix:PATH; repeat for several
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
+
+    /// Permissions of the unix sockets of --listen, in octal, such as 660 [default: by the umask; with --socket-group 660]
+    #[arg(long, value_name = "MODE", value_parser = socket_mode)]
+    socket_mode: Option<u32>,
+
+    /// Group of the unix sockets of --listen, by its name in /etc/group or its number: whoever is in it may connect
+    #[arg(long, value_name = "GROUP", value_parser = group)]
+    socket_group: Option<u32>,
 
     /// Unix socket whose peers are the operator: unix:PATH; its file is for its owner only [default with --data:
     /// unix:DIR/operator.sock]
@@ -338,6 +348,23 @@ fn management(text: &str) -> Result<Management, String> {
     }
 }
 
+/// Whoever connects must be able to write.
+fn socket_mode(text: &str) -> Result<u32, String> {
+    let mode = u32::from_str_radix(text, 8).ok().filter(|mode| (0o200..=0o777).contains(mode));
+    mode.ok_or_else(|| "expected three octal digits, such as 660".into())
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let groups = std::fs::read_to_string("/etc/group").map_err(|error| error.to_string())?;
+    let fields = groups.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = fields.filter(|fields| fields.first() == Some(&text));
+    let number = found.filter_map(|fields| fields.get(2)?.parse().ok()).next();
+    number.ok_or_else(|| "no group of this name in /etc/group; expected a name or a number".into())
+}
+
 fn http(text: &str) -> Result<Http, String> {
     match text {
         "none" => Ok(Http(None)),
@@ -403,6 +430,7 @@ impl Serve {
             feed,
             catalogs: self.catalog,
             listen: self.listen,
+            sockets: SocketAccess { mode: self.socket_mode, group: self.socket_group },
             http: self.http.0,
             probes: self.probes,
             management,

@@ -40,7 +40,7 @@ use readiness::Readiness;
 use services::Shared;
 
 pub use crate::grpc::page::PageKey;
-pub use crate::transport::listen::Address;
+pub use crate::transport::listen::{Address, SocketAccess};
 pub use crate::transport::tls::Options as TlsOptions;
 pub use crate::transport::workers::Runtime;
 pub use config::{Config, Feed};

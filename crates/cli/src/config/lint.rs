@@ -64,6 +64,11 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         "use a folder of the server's own, such as /run/capstan",
                     );
                 }
+                "socket-mode" if value.ends_with(['2', '3', '6', '7']) => {
+                    let problem =
+                        format!("mode {value} lets every process of this machine connect");
+                    add("open-socket", setting, problem, "give 660 and socket-group");
+                }
                 "tls-key" | "webhook-key" => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem = format!(
@@ -187,6 +192,8 @@ mod tests {
             (format!("{tls}client-ca = \"/ca\"\nlisten = \"[::]:4480\""), &[]),
             ("probes = \"0.0.0.0:4482\"".into(), &[]),
             ("listen = \"unix:/tmp/c.sock\"".into(), &["shared-folder"]),
+            ("socket-mode = 666".into(), &["open-socket"]),
+            ("socket-mode = \"660\"\nsocket-group = 0".into(), &[]),
             (
                 "insecure-plaintext = true\nreflection = true\ndemo = true".into(),
                 &["insecure-plaintext", "reflection", "demo"],

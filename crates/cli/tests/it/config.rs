@@ -1,5 +1,6 @@
 //! `capstan serve --config`, and `capstan config`.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::Output;
 
@@ -127,4 +128,40 @@ fn dangerous_settings_are_found() {
     assert!(stderr(&check(&begun)).contains("required"), "{}", stderr(&check(&begun)));
     let begun = files.write(&stdout(&template).replace("#demo = false", "demo = true"));
     assert!(stdout(&check(&begun)).contains("demo"), "{}", stderr(&check(&begun)));
+}
+
+/// Who may connect to a unix socket is said with it, and not by the umask.
+#[test]
+fn a_unix_socket_has_the_mode_and_the_group_that_it_is_given() {
+    let files = Files::new("config-sockets");
+    let (policy, socket) = (files.path("policy.yaml"), files.path("grpc.sock"));
+    let group = std::fs::metadata(&files.0).unwrap().gid();
+    let number = group.to_string();
+    let fixed = ["--policy", &policy, "--listen", &format!("unix:{socket}"), "--http", "none"];
+    for (options, mode) in [
+        (&["--socket-mode", "620"][..], 0o620),
+        (&["--socket-group", &number], 0o660),
+        (&["--socket-mode", "600", "--socket-group", &number], 0o600),
+    ] {
+        let server = Serving::start(&[&fixed[..], options].concat(), 1);
+        let found = std::fs::metadata(&socket).unwrap();
+        assert_eq!((found.mode() & 0o777, found.gid()), (mode, group), "{options:?}");
+        let addr = format!("unix:{socket}");
+        let asked = capstan(&["check", "alice", "repo.list", "acme", "--addr", &addr]);
+        assert_ne!(asked.status.code(), Some(2), "{}", stderr(&asked));
+        drop(server);
+    }
+    // By its name: that of root is everywhere.
+    let by_name = files.write("socket-group = \"root\"\nsocket-mode = 660\ndemo = true\n");
+    assert_eq!(check(&by_name).status.code(), Some(1), "demo alone: {}", stderr(&check(&by_name)));
+    for (options, said) in [
+        (["--socket-mode", "888"], "expected three octal digits"),
+        (["--socket-mode", "100"], "expected three octal digits"),
+        (["--socket-mode", "1777"], "expected three octal digits"),
+        (["--socket-group", "nobody-has-this-group"], "no group of this name"),
+    ] {
+        let refused = capstan(&[&["serve"], &fixed[..], &options].concat());
+        assert_eq!(refused.status.code(), Some(2));
+        assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
+    }
 }

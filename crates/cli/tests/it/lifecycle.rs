@@ -374,3 +374,15 @@ fn an_open_stream_ends_with_the_drain() {
     assert_eq!(code, Some(0));
     assert!(!log.contains("cutting off"), "{log}");
 }
+
+/// Whoever listens where other machines connect is told what that means.
+#[test]
+fn an_open_address_is_warned_of() {
+    const WARNING: &str = "may ask about every identity";
+    let log = |listen: &str| {
+        let arguments = ["--demo", "--listen", listen, "--http", "none", "--insecure-plaintext"];
+        Serving::start(&arguments, 1).stop("-TERM").1
+    };
+    assert!(log("0.0.0.0:0").contains(WARNING));
+    assert!(!log("127.0.0.1:0").contains(WARNING));
+}

@@ -372,6 +372,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_key_that_was_withdrawn_while_nobody_called_counts_no_more() {
+        let world = World::default();
+        world.publish(Some(&["a", "b"]));
+        let issuers = world.issuers();
+        assert!(has(&issuers, "a").await && has(&issuers, "b").await);
+        world.publish(Some(&["b"]));
+        tokio::time::sleep(KEYS_STALE).await;
+        assert!(!has(&issuers, "a").await && has(&issuers, "b").await);
+        assert_eq!(world.asked(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn fresh_keys_are_read_where_they_were_for_an_hour() {
         let world = World::default();
         world.publish(Some(&["a"]));

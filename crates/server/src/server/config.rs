@@ -15,7 +15,7 @@ use crate::grpc::page::PageKey;
 use crate::limits::{Limits, MESSAGE_BYTES_MAX};
 use crate::telemetry::decision_log::Target;
 use crate::telemetry::traces::Export;
-use crate::transport::listen::Address;
+use crate::transport::listen::{Address, SocketAccess};
 use crate::transport::tls;
 use crate::transport::workers::Runtime;
 use crate::webhooks;
@@ -38,6 +38,8 @@ pub struct Config {
     pub catalogs: Vec<String>,
     /// gRPC addresses, at least one.
     pub listen: Vec<Address>,
+    /// Who may connect to the unix sockets of `listen`.
+    pub sockets: SocketAccess,
     /// The path of the management socket, whose peers are the operator; `None` for no such socket.
     pub management: Option<PathBuf>,
     /// Whether the metadata `x-capstan-caller` says who calls. Only for addresses of this machine: whoever can connect is
@@ -96,6 +98,7 @@ impl Config {
             feed,
             catalogs: vec![],
             listen: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
+            sockets: SocketAccess::default(),
             management: None,
             trust_caller_header: false,
             tokens: callers::Options::default(),

@@ -35,7 +35,7 @@ impl Listeners {
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
         let mut grpc = Vec::new();
         for address in &config.listen {
-            grpc.push(Listener::bind(address).await?);
+            grpc.push(Listener::bind(address, config.sockets).await?);
         }
         let management = match &config.management {
             Some(path) => Some(Listener::bind_management(path).await?),
@@ -77,7 +77,18 @@ impl Listeners {
     ) -> anyhow::Result<()> {
         for listener in self.grpc.into_iter().chain(self.management) {
             let for_operator = matches!(listener, Listener::Management(..));
-            tracing::info!(address = %listener.address(), for_operator, "listening for gRPC");
+            let address = listener.address();
+            tracing::info!(%address, for_operator, "listening for gRPC");
+            let is_proved = config.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
+            if let Address::Tcp(open) = address
+                && !open.ip().to_canonical().is_loopback()
+                && !is_proved
+            {
+                tracing::warn!(
+                    address = %open,
+                    "whoever can reach the address may ask about every identity: give --client-ca, or keep others away from it"
+                );
+            }
             tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
         }
         if let Some(listener) = self.probes {

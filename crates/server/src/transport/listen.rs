@@ -2,6 +2,7 @@
 //!
 //! **Invariant**: every address is bound before any document is loaded.
 
+use std::fs::Permissions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr};
@@ -47,6 +48,15 @@ impl fmt::Display for Address {
     }
 }
 
+/// Who may connect to the unix sockets of `listen`. Without them the umask of the process says it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketAccess {
+    /// The permissions of the files, such as `0o660`.
+    pub mode: Option<u32>,
+    /// The group of the files, by its number. The process must be root or in it.
+    pub group: Option<u32>,
+}
+
 /// A listener on a bound address.
 #[derive(Debug)]
 pub(crate) enum Listener {
@@ -72,8 +82,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// The address is in use, or may not be bound.
-    pub(crate) async fn bind(address: &Address) -> anyhow::Result<Self> {
+    /// The address is in use, or may not be bound, or the access cannot be given.
+    pub(crate) async fn bind(address: &Address, access: SocketAccess) -> anyhow::Result<Self> {
         match address {
             Address::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await.with_context(|| {
@@ -84,7 +94,7 @@ impl Listener {
             }
             Address::Unix(path) => {
                 remove_stale(path).await?;
-                let listener = UnixListener::bind(path)
+                let listener = bind_unix(path, access)
                     .with_context(|| format!("cannot listen on unix:{}", path.display()))?;
                 Ok(Self::Unix(listener, SocketFile(path.clone())))
             }
@@ -98,7 +108,8 @@ impl Listener {
     /// The path is in use, or may not be bound; or others may open it.
     pub(crate) async fn bind_management(path: &PathBuf) -> anyhow::Result<Self> {
         remove_stale(path).await?;
-        let listener = bind_private(path).with_context(|| {
+        let access = SocketAccess { mode: Some(PRIVATE), group: None };
+        let listener = bind_unix(path, access).with_context(|| {
             format!("cannot listen on unix:{} (another path: --management)", path.display())
         })?;
         let file = SocketFile(path.clone());
@@ -127,15 +138,26 @@ const PRIVATE: u32 = 0o600;
 /// Connections that wait to be accepted, as the standard library has it.
 const BACKLOG: i32 = 128;
 
-/// Binds a unix socket with the mode [`PRIVATE`]. The mode is set before the file is there: set later, it would leave a
-/// moment in which others could connect.
-fn bind_private(path: &PathBuf) -> io::Result<UnixListener> {
+/// Binds a unix socket. If its access is given, the file is its owner's alone when it is made, and nobody can connect before the
+/// rest is set: set later, it would leave a moment in which others could.
+fn bind_unix(path: &PathBuf, access: SocketAccess) -> anyhow::Result<UnixListener> {
+    let SocketAccess { mode, group } = access;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    rustix::fs::fchmod(&socket, Mode::from_raw_mode(PRIVATE))?;
+    if mode.is_some() || group.is_some() {
+        rustix::fs::fchmod(&socket, Mode::from_raw_mode(PRIVATE))?;
+    }
     socket.bind(&SockAddr::unix(path)?)?;
+    if let Some(group) = group {
+        std::os::unix::fs::lchown(path, None, Some(group))
+            .with_context(|| format!("cannot give it to group {group} (--socket-group)"))?;
+    }
+    // A group without a mode may connect, as its owner may.
+    if let Some(mode) = mode.or_else(|| group.map(|_| 0o660)).filter(|mode| *mode != PRIVATE) {
+        std::fs::set_permissions(path, Permissions::from_mode(mode))?;
+    }
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    UnixListener::from_std(OwnedFd::from(socket).into())
+    Ok(UnixListener::from_std(OwnedFd::from(socket).into())?)
 }
 
 /// Removes a socket file without a listener: a killed server leaves one behind. Any other file
