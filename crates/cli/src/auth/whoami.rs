@@ -6,6 +6,7 @@ use capstan_proto::iam::v1::auth_service_client::AuthServiceClient;
 use capstan_proto::iam::v1::{self as iam, ScopeCapabilities, WhoAmIResponse};
 use tonic::Request;
 
+use crate::capabilities::by_resource;
 use crate::iam::connection::{Safety, ServerArgs};
 use crate::iam::json;
 use crate::iam::kind::time;
@@ -59,9 +60,12 @@ fn show(found: WhoAmIResponse) -> anyhow::Result<()> {
     if scopes.is_empty() {
         return output::line("no role binding counts: nothing may be managed");
     }
-    let mut table = output::table(["scope", "capabilities"]);
+    let mut table = output::table(["scope", "resource", "actions"]);
     for ScopeCapabilities { scope, capabilities } in scopes {
-        table.add_row([scope, capabilities.join(", ")]);
+        let mut scope = Some(scope);
+        for (kind, actions) in by_resource(&capabilities) {
+            table.add_row([scope.take().unwrap_or_default(), kind.to_owned(), actions.join(" ")]);
+        }
     }
     output::line(table)?;
     if truncated {

@@ -71,8 +71,9 @@ fn plain(text: &str) -> String {
 
 /// The programs that a command runs, with their arguments.
 fn calls(text: &str, folder: &Path) -> Result<Vec<Vec<String>>, String> {
+    // One write for a call: those of a pipeline run at once.
     let tell =
-        "command_not_found_handle() { printf '%s\\037' \"$@\" >>calls; printf '\\036' >>calls; }";
+        "command_not_found_handle() { local IFS=$'\\037'; printf '%s\\037\\036' \"$*\" >>calls; }";
     // fish's `source` reads standard input.
     let source = "source() { [ $# = 0 ] || . \"$1\"; }";
     let told = folder.join("calls");
