@@ -212,6 +212,15 @@ impl World {
         world
     }
 
+    /// Makes (`create`) or changes (`update`) `acme/bot` with these keys, that end as `ends` says.
+    fn keys_of_bot(&self, verb: &str, keys: &Value, ends: &[&str]) {
+        let file = self.folder.path().join("bot.jwks").display().to_string();
+        std::fs::write(&file, keys.to_string()).unwrap();
+        let kind: &[&str] = if verb == "create" { &["--type", "service"] } else { &[] };
+        let of_keys = ["--static-keys", &file, "--issuer", "bots", "--subject", "bot"];
+        self.operate(&[&["identities", verb, "acme/bot"], kind, &of_keys, ends].concat());
+    }
+
     fn fill(&mut self) {
         let (people, ci) = (self.issuers.url("people"), self.issuers.url("ci"));
         let found = self.operate(&[
@@ -242,23 +251,7 @@ impl World {
             "--claim-match",
             &of_ci,
         ]);
-        let keys = self.folder.path().join("bot.jwks").display().to_string();
-        std::fs::write(&keys, key_set(&[&self.bot]).to_string()).unwrap();
-        self.operate(&[
-            "identities",
-            "create",
-            "acme/bot",
-            "--type",
-            "service",
-            "--static-keys",
-            &keys,
-            "--issuer",
-            "bots",
-            "--subject",
-            "bot",
-            "--ttl",
-            "30d",
-        ]);
+        self.keys_of_bot("create", &key_set(&[&self.bot]), &["--ttl", "30d"]);
         for (identity, role) in [(&*ann, "viewer"), ("acme/ci", "owner"), ("acme/bot", "viewer")] {
             self.operate(&[
                 "role-bindings",

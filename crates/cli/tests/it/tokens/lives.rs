@@ -48,43 +48,16 @@ async fn a_change_of_the_identity_is_seen_by_the_next_call() {
     }
     // Other keys, another claim, and no provider any more.
     let next = Key::new("b2", Algorithm::ES256);
-    let file = world.folder.path().join("next.jwks").display().to_string();
-    std::fs::write(&file, key_set(&[&next]).to_string()).unwrap();
-    world.operate(&[
-        "identities",
-        "update",
-        "acme/bot",
-        "--static-keys",
-        &file,
-        "--issuer",
-        "bots",
-        "--subject",
-        "bot",
-        "--ttl",
-        "30d",
-    ]);
+    world.keys_of_bot("update", &key_set(&[&next]), &["--ttl", "30d"]);
     Caller::assert_refused(caller.by(&bot, Some("acme/bot")).await, "its old keys");
     let new = next.sign(&world.of_bot());
     assert_eq!(caller.by(&new, Some("acme/bot")).await.unwrap(), "acme/bot");
     // The same key without a name is still the one that has signed it.
     let nameless = super::without(next.public.clone(), "kid");
-    std::fs::write(&file, json!({"keys": [nameless]}).to_string()).unwrap();
     let header = super::without(next.header(), "kid");
     let unnamed = next.sign_with(&header, &world.of_bot());
     assert_eq!(caller.by(&unnamed, Some("acme/bot")).await.unwrap(), "acme/bot");
-    world.operate(&[
-        "identities",
-        "update",
-        "acme/bot",
-        "--static-keys",
-        &file,
-        "--issuer",
-        "bots",
-        "--subject",
-        "bot",
-        "--ttl",
-        "30d",
-    ]);
+    world.keys_of_bot("update", &json!({"keys": [nameless]}), &["--ttl", "30d"]);
     assert_eq!(caller.by(&unnamed, Some("acme/bot")).await.unwrap(), "acme/bot", "at once");
     world.operate(&["identity-providers", "delete", "acme/ci-idp", "--yes"]);
     Caller::assert_refused(caller.by(&ci, Some("acme/ci")).await, "no provider");

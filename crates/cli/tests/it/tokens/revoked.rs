@@ -20,22 +20,9 @@ use crate::raw::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, framed};
 async fn keys_that_end_prove_nothing_more() {
     let world = World::start().await;
     let caller = world.caller().await;
-    let file = world.folder.path().join("bot.jwks").display().to_string();
     let ends = now() + 5;
     let end = prost_types::Timestamp { seconds: ends, nanos: 0 }.to_string();
-    world.operate(&[
-        "identities",
-        "update",
-        "acme/bot",
-        "--static-keys",
-        &file,
-        "--issuer",
-        "bots",
-        "--subject",
-        "bot",
-        "--expires-at",
-        &end,
-    ]);
+    world.keys_of_bot("update", &key_set(&[&world.bot]), &["--expires-at", &end]);
     let token = world.bot.sign(&world.of_bot());
     let bearer = format!("Bearer {token}");
     let metadata = [("authorization", &*bearer), ("x-capstan-caller", "acme/bot")];
@@ -126,21 +113,7 @@ async fn a_body_that_comes_late_finds_its_credential_gone() {
     peer.send(DATA, END_STREAM, 5, &create("acme/between")).await;
     assert!(peer.answer(5).await.is_some(), "made");
     let next = Key::new("b2", Algorithm::EdDSA);
-    let file = world.folder.path().join("next.jwks").display().to_string();
-    std::fs::write(&file, key_set(&[&next]).to_string()).unwrap();
-    world.operate(&[
-        "identities",
-        "update",
-        "acme/bot",
-        "--static-keys",
-        &file,
-        "--issuer",
-        "bots",
-        "--subject",
-        "bot",
-        "--ttl",
-        "30d",
-    ]);
+    world.keys_of_bot("update", &key_set(&[&next]), &["--ttl", "30d"]);
     peer.send(DATA, END_STREAM, 3, &create("acme/late")).await;
     assert_eq!(peer.answer(3).await, None, "an error");
     let groups = world.operate(&["folders", "list", "--parent", "acme", "-o", "id"]);
