@@ -1,14 +1,15 @@
 //! `capstan serve`: starts the server.
 
+mod arguments;
+
 use std::io::{self, IsTerminal as _};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use capstan_events::{Policy, PublicUrl};
+use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
@@ -18,20 +19,17 @@ use super::completion;
 use super::output::{self, Format};
 use super::signals::{self, Signal, Signals};
 use super::store_error::exit_code;
-use capstan_server::callers::{self, TrustedIssuer};
 use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{AUDIT_RECORDS_MAX, FILES_WANTED, Limits, QUOTAS, Quotas};
-use capstan_server::server::{
-    Address, Config, Feed, PageKey, Runtime, Server, SocketAccess, TlsOptions,
-};
+use capstan_server::limits::{FILES_WANTED, Limits};
+use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server, SocketAccess};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
-use capstan_server::webhooks;
 
 use crate::memory;
+use arguments::{AskerArgs, OfStore, TlsArgs, TokenArgs, WebhookArgs};
 
 /// The name of the management socket in the directory of a store.
 const OPERATOR_SOCKET: &str = "operator.sock";
@@ -119,6 +117,9 @@ pub(crate) struct Serve {
     #[command(flatten)]
     tokens: TokenArgs,
 
+    #[command(flatten)]
+    askers: AskerArgs,
+
     /// Allow addresses other than loopback without TLS
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_plaintext: bool,
@@ -170,145 +171,6 @@ pub(crate) struct Serve {
 
     #[command(flatten)]
     webhooks: WebhookArgs,
-}
-
-/// Files of TLS. They are loaded again when they change.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "TLS")]
-struct TlsArgs {
-    /// The certificate, in PEM, followed by those between it and an authority: the TCP addresses of gRPC speak TLS 1.3, and so
-    /// does the HTTP address
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
-    tls_cert: Option<PathBuf>,
-
-    /// Its private key, in PEM, which others may not read
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    tls_key: Option<PathBuf>,
-
-    /// Authorities, in PEM: clients must present a certificate of one of them
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
-    client_ca: Option<PathBuf>,
-}
-
-impl TlsArgs {
-    fn options(self) -> Option<TlsOptions> {
-        let (certificate, key) = self.tls_cert.zip(self.tls_key)?;
-        Some(TlsOptions { certificate, key, client_authorities: self.client_ca })
-    }
-}
-
-/// Whose tokens prove who calls what manages a store. Providers of organizations are part of the store.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "Callers with tokens")]
-struct TokenArgs {
-    /// An issuer of OpenID Connect whose tokens prove people in every organization: its https URL, whose keys are discovered,
-    /// or URL,FILE with its keys as a JSON Web Key Set; repeat for several
-    #[arg(long, value_name = "URL[,FILE]", value_parser = trusted_issuer, conflicts_with_all = ["policy", "demo"])]
-    trust_issuer: Vec<TrustedIssuer>,
-
-    /// An audience (`aud`) that tokens for this server have; repeat for several [default: that of --public-url]
-    #[arg(long, value_name = "TEXT", conflicts_with_all = ["policy", "demo"])]
-    token_audience: Vec<String>,
-}
-
-fn trusted_issuer(text: &str) -> Result<TrustedIssuer, String> {
-    let (issuer, keys) = match text.split_once(',') {
-        Some((issuer, file)) => (issuer, Some(PathBuf::from(file))),
-        None => (text, None),
-    };
-    capstan_iam::check_issuer(issuer).map_err(|expected| format!("expected {expected}"))?;
-    Ok(TrustedIssuer { issuer: issuer.to_owned(), keys })
-}
-
-impl TokenArgs {
-    fn options(self, public_url: Option<&PublicUrl>) -> callers::Options {
-        let audiences = match self.token_audience {
-            none if none.is_empty() => public_url.iter().map(|url| url.as_str().into()).collect(),
-            audiences => audiences,
-        };
-        callers::Options { trusted: self.trust_issuer, audiences }
-    }
-}
-
-/// What a store may hold, and how fast it may be changed. Refusals name the quota that is used up.
-#[derive(Clone, Copy, Debug, clap::Args)]
-#[command(next_help_heading = "Limits of a store")]
-struct OfStore {
-    /// Objects of an organization; also the operator makes no more
-    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.organization_objects,
-          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
-    quota_organization_objects: u64,
-
-    /// Objects that one caller has made and that are still there
-    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.creator_objects,
-          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
-    quota_caller_objects: u64,
-
-    /// Changes in an organization in a minute
-    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.organization_changes,
-          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
-    quota_organization_changes: u32,
-
-    /// Changes that one caller asks for in a minute
-    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.creator_changes,
-          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
-    quota_caller_changes: u32,
-
-    /// Audit records to keep; the oldest of more are deleted
-    #[arg(long, value_name = "RECORDS", default_value_t = AUDIT_RECORDS_MAX,
-          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
-    audit_records: u64,
-}
-
-impl OfStore {
-    const fn limits(self, limits: Limits) -> Limits {
-        let quotas = Quotas {
-            organization_objects: self.quota_organization_objects,
-            creator_objects: self.quota_caller_objects,
-            organization_changes: self.quota_organization_changes,
-            creator_changes: self.quota_caller_changes,
-        };
-        Limits { quotas, audit_records_max: self.audit_records, ..limits }
-    }
-}
-
-/// Where events of a store are delivered, and who they say sends them. Without a URL none are.
-#[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "AuthZEN, and events of a store")]
-struct WebhookArgs {
-    /// The https URL under which this server is known: the base of the metadata of AuthZEN, the source of events, and the
-    /// issuer of what they are signed with. Receivers read the keys at URL/.well-known/jwks.json, which the HTTP address serves
-    #[arg(long, value_name = "URL", value_parser = public_url)]
-    public_url: Option<PublicUrl>,
-
-    /// The private key that events are signed with: PEM of Ed25519 or P-256, for its owner only; made if it is not there
-    /// [default: DIR/webhook.key]
-    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
-    webhook_key: Option<PathBuf>,
-
-    /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
-    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"])]
-    webhook_allow: Vec<String>,
-
-    /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
-    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
-    webhook_ca: Option<PathBuf>,
-}
-
-fn public_url(text: &str) -> Result<PublicUrl, String> {
-    PublicUrl::parse(text).map_err(|error| error.to_string())
-}
-
-impl WebhookArgs {
-    /// # Errors
-    ///
-    /// A network that is none.
-    fn options(self, data: Option<&Path>) -> anyhow::Result<Option<webhooks::Options>> {
-        let (Some(public_url), Some(data)) = (self.public_url, data) else { return Ok(None) };
-        let policy = Policy::parse(&self.webhook_allow).context("--webhook-allow")?;
-        let key = self.webhook_key.unwrap_or_else(|| data.join("webhook.key"));
-        Ok(Some(webhooks::Options { public_url, key, policy, ca: self.webhook_ca }))
-    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -440,6 +302,8 @@ impl Serve {
             document_bytes_max: usize::try_from(self.max_document_bytes).unwrap_or(usize::MAX),
             tls: self.tls.options(),
             tokens: self.tokens.options(public_url.as_ref()),
+            callers: self.askers.callers,
+            insecure_open_decisions: self.askers.insecure_open_decisions,
             insecure_plaintext: self.insecure_plaintext,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),

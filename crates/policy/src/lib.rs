@@ -1,4 +1,4 @@
-//! Loads Capstan's documents (policies, catalogs, policy tests, route tables), in YAML or JSON,
+//! Loads Capstan's documents (policies, catalogs, policy tests, route tables, callers), in YAML or JSON,
 //! into the engine's facts.
 //!
 //! ```text
@@ -18,6 +18,7 @@
 //! **Invariant**: a document loads completely, or yields diagnostics only.
 
 mod built_in;
+mod callers;
 mod catalog;
 mod credentials;
 mod details;
@@ -34,6 +35,7 @@ mod syntax;
 mod write;
 
 pub use built_in::BUILT_IN;
+pub use callers::{Asks, CALLERS_MAX, Caller, Callers, Proves, load_callers};
 pub use catalog::Catalogs;
 pub use credentials::{Credential, Credentials, SecretHash};
 pub use details::{Details, ListDetails, PolicyDetails};

@@ -3,6 +3,7 @@
 //! schema, mutation by mutation (`tests/schema.rs`).
 
 mod authentication;
+mod callers;
 mod catalog;
 mod json;
 mod markdown;
@@ -15,8 +16,13 @@ pub use markdown::reference;
 pub use texts::Text;
 
 /// All documents, in the order of the reference.
-pub const DOCUMENTS: [&Document; 4] =
-    [&policy::DOCUMENT, &catalog::DOCUMENT, &routes::DOCUMENT, &policy_test::DOCUMENT];
+pub const DOCUMENTS: [&Document; 5] = [
+    &policy::DOCUMENT,
+    &catalog::DOCUMENT,
+    &routes::DOCUMENT,
+    &callers::DOCUMENT,
+    &policy_test::DOCUMENT,
+];
 
 /// A kind of document.
 #[derive(Debug)]

@@ -137,10 +137,12 @@ fn changed(document: &str, changes: &[Change]) -> Vec<u8> {
 }
 
 const ROUTES: &str = include_str!("../../../fuzz/seeds/policy/routes.yaml");
+const CALLERS: &str = include_str!("../../../fuzz/seeds/policy/callers.yaml");
 
 /// Loads a document as each kind of document. True if it is a policy.
 fn load_all(document: &[u8]) -> bool {
-    let _ = (fuzz::policy_tests(document), fuzz::catalog(document), fuzz::routes(document));
+    let _ = (fuzz::policy_tests(document), fuzz::catalog(document));
+    let _ = (fuzz::routes(document), fuzz::callers(document));
     fuzz::policy(document)
 }
 
@@ -151,6 +153,7 @@ fn the_documents_load_before_they_are_changed() {
     assert!(fuzz::catalog(CATALOG.as_bytes()));
     assert!(fuzz::policy_tests(TESTS.as_bytes()));
     assert!(fuzz::routes(ROUTES.as_bytes()));
+    assert!(fuzz::callers(CALLERS.as_bytes()));
 }
 
 proptest! {
@@ -210,5 +213,10 @@ proptest! {
         changes in prop::collection::vec(any_change(), 1..6),
     ) {
         load_all(&changed(ROUTES, &changes));
+    }
+
+    #[test]
+    fn changed_callers_are_loaded_or_refused(changes in prop::collection::vec(any_change(), 1..6)) {
+        load_all(&changed(CALLERS, &changes));
     }
 }

@@ -57,13 +57,15 @@ pub struct Basis<'a> {
     pub(crate) now: Timestamp,
     /// The span of the call, if it is sampled.
     pub(crate) span: Option<&'a CallSpan>,
+    /// What every question must be about: resources at or below this path. `None` for all.
+    pub(crate) within: Option<Path<'a>>,
 }
 
 impl<'a> Basis<'a> {
     /// The basis of a call without a span.
     #[must_use]
     pub const fn new(rpc: Rpc, snapshot: &'a Snapshot, now: Timestamp) -> Self {
-        Self { rpc, snapshot, now, span: None }
+        Self { rpc, snapshot, now, span: None, within: None }
     }
 }
 
@@ -87,7 +89,7 @@ impl Ask {
     ///
     /// # Errors
     ///
-    /// A malformed path, or a capability that the catalog lacks.
+    /// A malformed path, a capability that the catalog lacks, or a resource that the caller may not ask about.
     pub(crate) fn check(
         &self,
         basis: Basis<'_>,
@@ -118,7 +120,7 @@ impl Ask {
     ///
     /// # Errors
     ///
-    /// The catalog lacks the capability.
+    /// The catalog lacks the capability, or the caller may not ask about the resource.
     pub(crate) fn decide(
         &self,
         basis: Basis<'_>,
@@ -131,13 +133,17 @@ impl Ask {
     ///
     /// # Errors
     ///
-    /// The catalog lacks the capability.
+    /// As [`Ask::decide`].
     pub(crate) fn decide_carrying(
         &self,
         basis: Basis<'_>,
         question: &Question<'_>,
         session: Option<&Session>,
     ) -> Result<Decision, RequestError> {
+        if let Err(error) = hold(basis.within, question.resource) {
+            self.tell(basis, names(question), Err(&error));
+            return Err(error);
+        }
         let decision = basis.snapshot.check(question, basis.now);
         let unknown = |_| unknown_capability(basis.snapshot, question.capability);
         let decision = decision.map_err(unknown).map(|decision| match session {
@@ -177,7 +183,12 @@ impl Ask {
         let mut indices = Vec::with_capacity(length);
         for (at, (names, attributes)) in checks.enumerate() {
             let attributes = attributes.map_err(RequestError::clone);
-            match attributes.and_then(|attributes| question(names, attributes)) {
+            let question = attributes.and_then(|attributes| question(names, attributes));
+            let held = question.and_then(|question| {
+                hold(basis.within, question.resource)?;
+                Ok(question)
+            });
+            match held {
                 Ok(question) => {
                     questions.push(question);
                     indices.push(at);
@@ -220,6 +231,7 @@ impl Ask {
         attributes: &Attributes,
     ) -> Result<Explanation<'s>, RequestError> {
         let explanation = question(names, attributes).and_then(|question| {
+            hold(basis.within, question.resource)?;
             let found = basis.snapshot.explain(&question, basis.now);
             found.map_err(|_| unknown_capability(basis.snapshot, question.capability))
         });
@@ -229,7 +241,7 @@ impl Ask {
 
     /// Counts, logs and traces one decision. An error is logged only.
     fn tell(&self, basis: Basis<'_>, names: Names<'_>, decision: Result<Decision, &RequestError>) {
-        let Basis { rpc, snapshot, now, span } = basis;
+        let Basis { rpc, snapshot, now, span, within: _ } = basis;
         if let Ok(decision) = decision {
             self.metrics.decided(rpc, decision.reason, 1);
             if let Some(span) = span {
@@ -253,6 +265,21 @@ fn question<'r>(
 ) -> Result<Question<'r>, RequestError> {
     let (identity, resource) = (path("identity", identity)?, path("resource", resource)?);
     Ok(Question { identity, capability, resource, attributes })
+}
+
+/// Whether a caller may ask about a resource: it is at or below this path, if there is one.
+///
+/// # Errors
+///
+/// It is not.
+pub(crate) fn hold(within: Option<Path<'_>>, resource: Path<'_>) -> Result<(), RequestError> {
+    match within {
+        Some(subtree) if !subtree.contains(resource) => {
+            let problem = format!("it may ask about {subtree} and what is below");
+            Err(RequestError::CallerNotAllowed { problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn names<'q>(question: &Question<'q>) -> Names<'q> {

@@ -111,6 +111,20 @@ impl Callers {
         resolved
     }
 
+    /// Whom a claim proves, also with a policy file: its secrets prove identities.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::resolve`].
+    pub(crate) async fn prove(&self, claim: Claim) -> Result<CallerKind, RequestError> {
+        let proved = match claim {
+            Claim::Authorization { header, named } => self.by_authorization(&header, named).await,
+            other => return self.resolve(other).await,
+        };
+        self.0.metrics.credential(proved.is_ok());
+        proved
+    }
+
     /// The caller as it is proved now: time passes between the head of a call and its body, in a wait for a revision, and in a
     /// stream. What is as it was costs a comparison.
     ///
@@ -360,13 +374,17 @@ fn identity(found: Remembered) -> CallerKind {
     CallerKind::Identity { path, email, proof: Proof::Token(Box::new(found)) }
 }
 
-/// The reason is logged, once a second at most, and the caller is not told it.
 fn refused(reason: &str) -> RequestError {
+    logged("a credential proves nothing", reason)
+}
+
+/// The reason is logged, once a second at most, and the caller is not told it.
+pub(crate) fn logged(what: &str, reason: &str) -> RequestError {
     static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
     let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
     if logged.is_none_or(|at| at.elapsed() >= REFUSAL_LOGGED) {
         *logged = Some(Instant::now());
-        tracing::info!(reason, "a credential proves nothing");
+        tracing::info!(reason, "{what}");
     }
     RequestError::AuthnFailed
 }

@@ -56,6 +56,12 @@ pub enum RequestError {
     /// The caller is not known, not registered or disabled. One text for all.
     #[error("the caller is not authenticated")]
     AuthnFailed,
+    /// A caller of decisions may not ask this: why.
+    #[error("this caller may not ask this: {problem}")]
+    CallerNotAllowed {
+        /// What it may do, or not.
+        problem: String,
+    },
     /// It is not there, or the caller may not see it. One text for both.
     #[error("not found")]
     NotFound,

@@ -8,6 +8,7 @@
 //! events                                     deliveries to webhooks
 //! grpc        envoy                          services: request to question, decision to response
 //! admission   feed   ask   http              permits, deadlines; revisions; decisions; probes
+//! callers  askers                            who calls; who may ask
 //! authn                                      the caller; the identity that a credential proves
 //! transport                                  sockets, connections, workers, peers
 //! telemetry                                  metrics, traces, decision log
@@ -39,6 +40,7 @@
 
 mod admission;
 pub mod ask;
+pub mod askers;
 mod authn;
 pub mod callers;
 pub mod clock;

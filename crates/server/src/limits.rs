@@ -331,6 +331,8 @@ pub const EXPORT_STALL_MAX: Duration = Duration::from_secs(30);
 /// Time of an export or a backup, however fast its client reads. A document of 256 MiB needs 430 KiB a second, a backup of
 /// 5 GiB 9 MiB.
 pub const EXPORT_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Bytes of a document of callers.
+pub const CALLERS_BYTES_MAX: u64 = 1024 * 1024;
 /// Time after which an export judges its caller again if no other revision is published: a role binding may have ended.
 pub const EXPORT_JUDGED_TIME: Duration = Duration::from_secs(1);
 /// Watches at a time. Each reads the change log when something changes.

@@ -11,6 +11,7 @@
 
 use std::time::Duration;
 
+use capstan_policy::Asks;
 use capstan_proto::methods::{Access, METHODS, Method};
 
 use crate::limits::{HEALTH_BYTES_MAX, Limits, REQUEST_BYTES_MAX};
@@ -82,6 +83,12 @@ impl Rpc {
     pub const STREAM_CHECK: Self = Self::labelled("StreamCheck");
     /// `DecisionService.Explain`.
     pub const EXPLAIN: Self = Self::labelled("Explain");
+    /// `DecisionService.ListCapabilities`.
+    pub(crate) const LIST_CAPABILITIES: Self = Self::labelled("ListCapabilities");
+    /// `DecisionService.ListIdentities`.
+    pub(crate) const LIST_IDENTITIES: Self = Self::labelled("ListIdentities");
+    /// `DecisionService.ListScopes`.
+    pub(crate) const LIST_SCOPES: Self = Self::labelled("ListScopes");
     /// `RoleBindingService.BatchCreateRoleBindings`.
     pub(crate) const BATCH_CREATE: Self = Self::labelled("iam.BatchCreateRoleBindings");
     /// `RoleBindingService.BatchDeleteRoleBindings`.
@@ -155,6 +162,28 @@ impl Rpc {
     pub(crate) fn audited_name(self) -> &'static str {
         let path = self.method().path;
         path.strip_prefix(MANAGEMENT).unwrap_or(path)
+    }
+
+    /// The set of methods that it is in for callers of decisions; `None` if none of them may use it: it changes something, or is not
+    /// served.
+    pub(crate) fn asks(self) -> Option<Asks> {
+        match self.name() {
+            "Check"
+            | "BatchCheck"
+            | "StreamCheck"
+            | "authzen.Evaluation"
+            | "authzen.Evaluations" => Some(Asks::Check),
+            "ListCapabilities" => Some(Asks::Capabilities),
+            "Explain" => Some(Asks::Explain),
+            "ListIdentities"
+            | "ListScopes"
+            | "authzen.SearchSubject"
+            | "authzen.SearchResource"
+            | "authzen.SearchAction" => Some(Asks::Search),
+            "ExtAuthz" => Some(Asks::Authorize),
+            _ if self.manages() && !self.writes() => Some(Asks::Policy),
+            _ => None,
+        }
     }
 
     /// Whether it is a management method.
@@ -269,6 +298,15 @@ mod tests {
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), Rpc::COUNT, "two methods have one name in metrics");
+    }
+
+    #[test]
+    fn every_method_that_changes_nothing_can_be_given_to_a_caller() {
+        for rpc in Rpc::all() {
+            let wanted = rpc != Rpc::OTHER && !rpc.writes();
+            assert_eq!(rpc.asks().is_some(), wanted, "{}", rpc.name());
+            assert_eq!(rpc.asks() == Some(Asks::Policy), wanted && rpc.manages(), "{}", rpc.name());
+        }
     }
 
     /// R1 asks for more of whoever gives away what manages access: every capability of the management methods, but those

@@ -13,6 +13,6 @@ mod texts;
 mod world;
 
 pub use connection::connection;
-pub use documents::{catalog, policy, policy_tests, routes, same_snapshots};
+pub use documents::{callers, catalog, policy, policy_tests, routes, same_snapshots};
 pub use texts::path;
 pub use world::world;

@@ -44,15 +44,6 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         "give tls-cert and tls-key, or listen on 127.0.0.1",
                     );
                 }
-                "listen" | "http" if is_open(value) && !has("client-ca") => {
-                    let problem = format!("whoever can reach {value} may ask about every identity");
-                    add(
-                        "open-decisions",
-                        setting,
-                        problem,
-                        "give client-ca, or keep others away from the port",
-                    );
-                }
                 "listen"
                     if value.starts_with("unix:/tmp/") || value.starts_with("unix:/var/tmp/") =>
                 {
@@ -129,6 +120,12 @@ const FLAGS: &[(&str, &str, &str, &str)] = &[
         "give tls-cert and tls-key",
     ),
     (
+        "insecure-open-decisions",
+        "open-decisions",
+        "whoever can reach the server may ask about every identity",
+        "name who may ask: callers, or client-ca",
+    ),
+    (
         "insecure-trust-caller-header",
         "trusted-header",
         "every process of this machine can call as anybody",
@@ -188,7 +185,8 @@ mod tests {
             ("listen = [\"127.0.0.1:1\", \"[::1]:1\", \"unix:/run/capstan/c.sock\"]".into(), &[]),
             ("listen = \"0.0.0.0:4480\"".into(), &["plain-text"]),
             ("http = \"192.0.2.1:4481\"".into(), &["plain-text"]),
-            (format!("{tls}listen = \"[::]:4480\""), &["open-decisions"]),
+            (format!("{tls}listen = \"[::]:4480\""), &[]),
+            (format!("{tls}insecure-open-decisions = true"), &["open-decisions"]),
             (format!("{tls}client-ca = \"/ca\"\nlisten = \"[::]:4480\""), &[]),
             ("probes = \"0.0.0.0:4482\"".into(), &[]),
             ("listen = \"unix:/tmp/c.sock\"".into(), &["shared-folder"]),

@@ -63,10 +63,10 @@ struct Point {
 
 /// A response: status, head in lower case, body.
 #[derive(Debug)]
-struct Response {
-    status: u16,
+pub(crate) struct Response {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Response {
@@ -94,7 +94,7 @@ fn send_to(address: &str, request: &[u8]) -> Response {
     Response { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
-fn post_to(address: &str, path: &str, headers: &str, body: &str) -> Response {
+pub(crate) fn post_to(address: &str, path: &str, headers: &str, body: &str) -> Response {
     let length = body.len();
     let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{headers}");
     send_to(address, format!("{head}content-length: {length}\r\n\r\n{body}").as_bytes())

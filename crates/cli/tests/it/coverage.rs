@@ -160,6 +160,7 @@ fn every_capability_of_every_built_in_catalog_is_checked_by_a_world() {
 fn every_limit_is_named_by_a_test() {
     let folders = [
         "tests/it",
+        "tests/it/askers",
         "tests/it/cli",
         "tests/it/limits",
         "tests/it/reload",

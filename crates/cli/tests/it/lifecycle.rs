@@ -379,10 +379,19 @@ fn an_open_stream_ends_with_the_drain() {
 #[test]
 fn an_open_address_is_warned_of() {
     const WARNING: &str = "may ask about every identity";
-    let log = |listen: &str| {
+    const CLOSED: &str = "callers of other machines are refused";
+    let log = |listen: &str, more: &[&str]| {
         let arguments = ["--demo", "--listen", listen, "--http", "none", "--insecure-plaintext"];
-        Serving::start(&arguments, 1).stop("-TERM").1
+        Serving::start(&[&arguments[..], more].concat(), 1).stop("-TERM").1
     };
-    assert!(log("0.0.0.0:0").contains(WARNING));
-    assert!(!log("127.0.0.1:0").contains(WARNING));
+    let open = ["--insecure-open-decisions"];
+    for (listen, more, warned, closed) in [
+        ("0.0.0.0:0", &open[..], true, false),
+        ("0.0.0.0:0", &[], false, true),
+        ("127.0.0.1:0", &open, false, false),
+        ("127.0.0.1:0", &[], false, false),
+    ] {
+        let log = log(listen, more);
+        assert_eq!((log.contains(WARNING), log.contains(CLOSED)), (warned, closed), "{log}");
+    }
 }

@@ -14,6 +14,7 @@ mod common;
 #[path = "../../src/limits.rs"]
 mod command_limits;
 
+mod askers;
 mod authzen;
 mod bench;
 mod catalogs;

@@ -9,7 +9,8 @@ use crate::index::scope::ScopeKind;
 use crate::{Attributes, Path, Snapshot, Timestamp, UnknownCapabilityError};
 
 impl Snapshot {
-    /// At which registered resources of this type can this identity do this, at this time? One page, sorted.
+    /// At which registered resources of this type, at or below this path if there is one, can this identity do this, at this time? One
+    /// page, sorted.
     ///
     /// The index has no order of paths: a page costs a look at every group and resource, and an evaluation of those of the
     /// type, behind the cursor and below a scope that may grant, as far as they come before the end of the page.
@@ -21,7 +22,7 @@ impl Snapshot {
         &self,
         identity: Path<'_>,
         capability: &str,
-        kind: &str,
+        (kind, within): (&str, Option<Path<'_>>),
         attributes: &Attributes,
         now: Timestamp,
         cursor: Cursor<'_>,
@@ -47,6 +48,9 @@ impl Snapshot {
                 continue;
             }
             let Ok(resource) = Path::parse(id) else { continue };
+            if within.is_some_and(|within| !within.contains(resource)) {
+                continue;
+            }
             page.evaluated += 1;
             if self.can(identity, capability, resource, attributes, now) {
                 first.insert(id, ());

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
 use capstan_policy::schema::DOCUMENTS;
-use capstan_policy::{BUILT_IN, Catalogs, Diagnostic, load_policy, load_policy_tests, load_routes};
+use capstan_policy::{
+    BUILT_IN, Catalogs, Diagnostic, load_callers, load_policy, load_policy_tests, load_routes,
+};
 use granit_parser::{Event, Parser, ScalarStyle};
 use serde_json::{Map, Value};
 
@@ -36,6 +38,7 @@ pub(crate) fn read(kind: usize, text: &str) -> Vec<Diagnostic> {
         "policy" => load_policy(text, &CATALOGS).err(),
         "catalog" => Catalogs::default().load(text).err(),
         "routes" => load_routes(text).err(),
+        "callers" => load_callers(text).err(),
         _ => load_policy_tests(text).err(),
     };
     refused.map(|found| found.iter().cloned().collect()).unwrap_or_default()

@@ -203,15 +203,7 @@ impl Authentication {
     }
 
     fn trusts_header(self, remote: Remote) -> bool {
-        self.trust_caller_header && is_of_this_machine(remote)
-    }
-}
-
-/// Whether the other end of a connection is on this machine.
-fn is_of_this_machine(remote: Remote) -> bool {
-    match remote {
-        Remote::Ip(address) => address.ip().to_canonical().is_loopback(),
-        Remote::Process(_) | Remote::Operator(_) => true,
+        self.trust_caller_header && remote.is_of_this_machine()
     }
 }
 
@@ -239,7 +231,11 @@ fn by_certificate(
 }
 
 /// The identity that a token or a secret must prove: the one that the caller's header names, if it is there.
-fn by_authorization(headers: &HeaderMap) -> Result<Claim, RequestError> {
+///
+/// # Errors
+///
+/// As [`Authentication::caller`].
+pub(crate) fn by_authorization(headers: &HeaderMap) -> Result<Claim, RequestError> {
     if headers.contains_key(&CALLER_EMAIL) {
         let problem = "a token says its own address: leave it out";
         return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
-use capstan_engine::{Attributes, PathBuf, Question, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Path as EnginePath, PathBuf, Question, Snapshot, Timestamp};
 use capstan_iam::Session;
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, Route, load_policy, load_routes};
 use capstan_proto::codec::Codec;
@@ -31,6 +31,7 @@ use super::request::EnvoyRequest;
 use super::routes::{MalformedRequestError, Required, RouteError, Table};
 use crate::RequestError;
 use crate::ask::{Ask, Basis};
+use crate::askers::{Asker, Askers, Right, Rule};
 use crate::authn::credential::{Authorization, IdentityError, Verifier, identify};
 use crate::authn::remembered::Remembered;
 use crate::authn::secrets::Secrets;
@@ -56,6 +57,8 @@ pub(crate) struct ExtAuthz {
     pub(crate) management: Option<Arc<dyn Management>>,
     /// Finds out whose a signed token is.
     pub(crate) callers: Callers,
+    /// Knows which proxies may ask.
+    pub(crate) askers: Askers,
     pub(crate) clock: Clock,
 }
 
@@ -64,12 +67,28 @@ impl ExtAuthz {
         &self,
         request: &CheckRequest,
         span: Option<&CallSpan>,
+        mut asker: Asker,
     ) -> CheckResponse {
+        let right = match asker.may(Rpc::EXT_AUTHZ).await {
+            Ok(right) => right,
+            // An error could pass under `failure_mode_allow`.
+            Err(RequestError::AuthnFailed | RequestError::CallerNotAllowed { .. }) => {
+                self.metrics.authorized(AuthorizationOutcome::Denied);
+                return answer::denied(&Denial {
+                    reason: "CALLER_NOT_ALLOWED",
+                    ..Denial::default()
+                });
+            }
+            Err(error) => {
+                self.metrics.authorized(AuthorizationOutcome::Unavailable);
+                return answer::unavailable(&error.to_string());
+            }
+        };
         match self.basis(request).await {
             Ok((current, token)) => {
                 let (table, now) = (self.table.load(), self.clock.now());
                 let proofs = Proofs { secrets: &current.secrets, token: token.as_ref() };
-                self.answer((&current, &proofs), &table, request, now, span)
+                self.answer((&current, &proofs, &right), &table, request, now, span)
             }
             Err(error) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
@@ -130,7 +149,7 @@ impl ExtAuthz {
     /// Answers one request at one time, without waiting.
     fn answer(
         &self,
-        (current, proofs): (&Current, &Proofs<'_>),
+        (current, proofs, right): (&Current, &Proofs<'_>, &Right),
         table: &Table,
         request: &CheckRequest,
         now: Timestamp,
@@ -164,7 +183,9 @@ impl ExtAuthz {
             proofs.token.filter(|token| by_credential && token.found.identity == identity);
         let session = session.and_then(|token| token.found.session.as_deref());
         let identity = &identity;
-        let context = RequestContext { current, identity, session, by_credential, now, span };
+        let within = right.within();
+        let context =
+            RequestContext { current, identity, session, by_credential, now, span, within };
         let (answered, response) = self.authorize(&context, table, &envoy_request);
         self.metrics.authorized(answered);
         response
@@ -256,16 +277,17 @@ impl ExtAuthz {
         capability: &str,
         resource: &PathBuf,
     ) -> Option<&'static str> {
-        let RequestContext { current, identity, session, now, span, .. } = *context;
+        let RequestContext { current, identity, session, now, span, within, .. } = *context;
         let question = Question {
             identity: identity.as_path(),
             capability,
             resource: resource.as_path(),
             attributes: Attributes::NONE,
         };
-        let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span };
+        let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span, within };
         match self.ask.decide_carrying(basis, &question, session) {
             Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
+            Err(RequestError::CallerNotAllowed { .. }) => Some("CALLER_NOT_ALLOWED"),
             // The route table names an unknown capability. An error could pass under
             // `failure_mode_allow`, so the request is denied.
             Err(_) => Some("UNKNOWN_CAPABILITY"),
@@ -306,6 +328,8 @@ struct RequestContext<'a> {
     by_credential: bool,
     now: Timestamp,
     span: Option<&'a CallSpan>,
+    /// What the proxy may ask about.
+    within: Option<EnginePath<'a>>,
 }
 
 /// The same answers without a server, for tests with arbitrary bytes.
@@ -327,19 +351,18 @@ impl Offline {
         let snapshot = Snapshot::build(&model, 1)?;
         let published = Arc::new(Published::new(Retention::from(&Limits::default())));
         let metrics = Arc::default();
+        let (store, trust) = ((&published, None), Trust::default());
+        let callers = Callers::new(store, None, trust, Clock::System, &metrics);
+        let askers =
+            Askers::new(Rule::Open, callers.clone(), Arc::clone(&published), Arc::clone(&metrics));
         let ext_authz = ExtAuthz {
             published: Arc::clone(&published),
             table: Arc::new(ArcSwap::from_pointee(table)),
             ask: Ask::silent(),
             metrics: Arc::clone(&metrics),
             management: None,
-            callers: Callers::new(
-                (&published, None),
-                None,
-                Trust::default(),
-                Clock::System,
-                &metrics,
-            ),
+            callers,
+            askers,
             clock: Clock::System,
         };
         Ok(Self { ext_authz, current: Current::of_document(snapshot, credentials) })
@@ -350,7 +373,8 @@ impl Offline {
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
         let proofs = Proofs { secrets: &self.current.secrets, token: None };
-        self.ext_authz.answer((&self.current, &proofs), &table, request, now, None)
+        let all = (&self.current, &proofs, &Right::Everything);
+        self.ext_authz.answer(all, &table, request, now, None)
     }
 }
 
@@ -465,7 +489,8 @@ impl UnaryService<CheckRequest> for Check {
         let ext_authz = Arc::clone(&self.0);
         Box::pin(async move {
             let span = request.extensions().get::<CallSpan>().cloned();
-            let answer = ext_authz.check(request.get_ref(), span.as_ref()).await;
+            let asker = ext_authz.askers.asker(request.extensions(), request.metadata().as_ref());
+            let answer = ext_authz.check(request.get_ref(), span.as_ref(), asker).await;
             Ok(tonic::Response::new(answer))
         })
     }

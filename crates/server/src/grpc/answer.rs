@@ -2,7 +2,11 @@
 //!
 //! **Invariant**: nothing here waits. Every decision comes from [`Ask`], which counts and logs it.
 
-use capstan_engine::{Attributes, Listed, Snapshot, Timestamp};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use capstan_engine::{Attributes, Listed, Path, Scope, Snapshot, Timestamp};
 use capstan_proto::v1;
 use prost::Message;
 
@@ -163,15 +167,9 @@ pub fn list_scopes(
     now: Timestamp,
 ) -> Result<v1::ListScopesResponse, RequestError> {
     let v1::ListScopesRequest { capability, page_size, page_token, .. } = request;
-    let identity = ask::path("identity", &request.identity)?;
-    if request.properties.as_ref().is_some_and(|properties| !properties.resource.is_empty()) {
-        let problem = "tests on the resource are left open here, so nothing can be said of it";
-        return Err(RequestError::field("properties.resource", problem));
-    }
-    let attributes = convert::attributes(request.properties.as_ref())?;
-    let fields = [&**capability, &*request.identity];
+    let (identity, attributes) = scopes_question(request)?;
     let conditional = request.include_conditional;
-    let list = List { method: "ListScopes", fields, attributes: &attributes, conditional };
+    let list = scopes_list(request, &attributes);
     let page = Page::parse(key, *page_size, page_token, &list, snapshot, now)?;
     let (now, cursor, revision) = (page.now, page.cursor(), snapshot.revision());
     let unknown = |_| ask::unknown_capability(snapshot, capability);
@@ -197,6 +195,79 @@ pub fn list_scopes(
         revision,
         conditional: entries.into_iter().filter_map(|(.., conditional)| conditional).collect(),
     })
+}
+
+/// ListScopes for a caller that may ask about one subtree. A scope above it is shown as the subtree itself: what is granted there counts
+/// in all of it.
+///
+/// # Errors
+///
+/// As [`list_scopes`]; or conditional grants are asked for, which may be above the subtree.
+pub(crate) fn list_scopes_within(
+    key: &PageKey,
+    snapshot: &Snapshot,
+    request: &v1::ListScopesRequest,
+    now: Timestamp,
+    within: Path<'_>,
+) -> Result<v1::ListScopesResponse, RequestError> {
+    if request.include_conditional {
+        let problem = format!("it may ask about {within}, and conditional grants may be above");
+        return Err(RequestError::CallerNotAllowed { problem });
+    }
+    let (identity, attributes) = scopes_question(request)?;
+    let v1::ListScopesRequest { capability, page_size, page_token, .. } = request;
+    let page = Page::parse(
+        key,
+        *page_size,
+        page_token,
+        &scopes_list(request, &attributes),
+        snapshot,
+        now,
+    )?;
+    let found = snapshot.list_scopes(identity, capability, &attributes, page.now);
+    let found = found.map_err(|_| ask::unknown_capability(snapshot, capability))?;
+    let mut shown: BTreeMap<&str, bool> = BTreeMap::new();
+    for Scope { scope, conditional } in found {
+        let Ok(path) = Path::parse(scope) else { continue };
+        let scope = if within.contains(path) {
+            scope
+        } else if path.contains(within) {
+            within.as_str()
+        } else {
+            continue;
+        };
+        *shown.entry(scope).or_insert(true) &= conditional;
+    }
+    let behind = page.after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rest = shown.range::<str, _>((behind, Bound::Unbounded));
+    let entries: Vec<_> = rest.by_ref().take(page.size).collect();
+    let last = entries.last().map(|(scope, _)| **scope);
+    Ok(v1::ListScopesResponse {
+        next_page_token: page.next_token(last, rest.next().is_some()),
+        scopes: entries
+            .into_iter()
+            .map(|(scope, conditional)| convert::scope(Scope { scope, conditional: *conditional }))
+            .collect(),
+        revision: snapshot.revision(),
+        conditional: vec![],
+    })
+}
+
+/// The identity and the properties of ListScopes.
+fn scopes_question(
+    request: &v1::ListScopesRequest,
+) -> Result<(Path<'_>, Cow<'_, Attributes>), RequestError> {
+    let identity = ask::path("identity", &request.identity)?;
+    if request.properties.as_ref().is_some_and(|properties| !properties.resource.is_empty()) {
+        let problem = "tests on the resource are left open here, so nothing can be said of it";
+        return Err(RequestError::field("properties.resource", problem));
+    }
+    Ok((identity, convert::attributes(request.properties.as_ref())?))
+}
+
+fn scopes_list<'r>(request: &'r v1::ListScopesRequest, attributes: &'r Attributes) -> List<'r> {
+    let fields = [&*request.capability, &*request.identity];
+    List { method: "ListScopes", fields, attributes, conditional: request.include_conditional }
 }
 
 /// The entries of a page, each with whether it holds, and its conditions as a message if it has any. The page ends when

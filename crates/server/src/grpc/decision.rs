@@ -17,7 +17,8 @@ use super::batch::Batch;
 use super::convert::freshness;
 use super::page::PageKey;
 use crate::RequestError;
-use crate::ask::{Ask, Basis};
+use crate::ask::{self, Ask, Basis, hold};
+use crate::askers::{Asker, Askers, Right};
 use crate::clock::Clock;
 use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
@@ -29,6 +30,8 @@ use crate::telemetry::traces::CallSpan;
 pub(crate) struct Services {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
+    /// Knows who may ask.
+    pub(crate) askers: Askers,
     /// Whether calls can have spans.
     pub(crate) traced: bool,
     pub(crate) clock: Clock,
@@ -67,6 +70,16 @@ impl Services {
         }
     }
 
+    /// What the asker of a call may do.
+    async fn right<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Right, RequestError> {
+        self.asker(request).may(rpc).await
+    }
+
+    /// Who asks in a call.
+    pub(super) fn asker<T>(&self, request: &Request<T>) -> Asker {
+        self.askers.asker(request.extensions(), request.metadata().as_ref())
+    }
+
     /// The span of a call, if it has one.
     fn span<T>(&self, request: &Request<T>) -> Option<CallSpan> {
         if self.traced { request.extensions().get().cloned() } else { None }
@@ -77,15 +90,17 @@ impl Services {
         &self,
         rpc: Rpc,
         request: BatchRequest,
+        asker: &mut Asker,
     ) -> Result<v1::BatchCheckResponse, Status> {
+        let right = asker.may(rpc).await?;
         if let BatchRequest::Long(pieces) = request {
-            return self.long_batch(rpc, pieces).await;
+            return self.long_batch(rpc, pieces, &right).await;
         }
         let (batch, consistency) = Batch::of(&request)?;
         let current = self.published.read(freshness(consistency)).await?;
         let is_long = batch.len() > SHORT_BATCH_MAX;
         let _permit = if is_long { self.permit().await } else { None };
-        let basis = Basis::new(rpc, &current.snapshot, self.clock.now());
+        let basis = self.basis(rpc, &current, &right);
         Ok(batch.answer(&self.ask, basis)?)
     }
 
@@ -94,6 +109,7 @@ impl Services {
         &self,
         rpc: Rpc,
         mut pieces: Pieces,
+        right: &Right,
     ) -> Result<v1::BatchCheckResponse, Status> {
         let _permit = self.permit().await;
         while pieces.decode()? {
@@ -101,7 +117,7 @@ impl Services {
         }
         let v1::BatchCheckRequest { checks, consistency } = pieces.finish();
         let current = self.published.read(freshness(consistency.as_ref())).await?;
-        let basis = Basis::new(rpc, &current.snapshot, self.clock.now());
+        let basis = self.basis(rpc, &current, right);
         let mut results = Vec::with_capacity(checks.len());
         for some in checks.chunks(SHORT_BATCH_MAX) {
             tokio::task::yield_now().await;
@@ -110,15 +126,21 @@ impl Services {
         Ok(v1::BatchCheckResponse { results, revision: current.snapshot.revision() })
     }
 
-    /// One response for each batch, in order. The first error ends the stream. In a drain, the
+    fn basis<'a>(&self, rpc: Rpc, current: &'a Current, right: &'a Right) -> Basis<'a> {
+        let basis = Basis::new(rpc, &current.snapshot, self.clock.now());
+        Basis { within: right.within(), ..basis }
+    }
+
+    /// One response for each batch, in order. Whether the asker still may ask is looked at for each. The first error ends the stream. In a drain, the
     /// stream ends when it has no batch ready, and after [`STREAM_DRAIN_MAX`] at the latest.
     pub(super) fn stream(
         self: Arc<Self>,
         requests: impl Stream<Item = Result<BatchRequest, Status>> + Send + Unpin + 'static,
+        asker: Asker,
     ) -> ResponseStream {
-        let open = Some((self, requests, None));
+        let open = Some((self, (requests, asker), None));
         Box::pin(stream::unfold(open, |open| async {
-            let (services, mut requests, mut draining) = open?;
+            let (services, (mut requests, mut asker), mut draining) = open?;
             if services.draining.is_cancelled() {
                 let since = draining.get_or_insert_with(Instant::now);
                 if since.elapsed() >= STREAM_DRAIN_MAX {
@@ -132,10 +154,10 @@ impl Services {
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
             };
             let answer = match request {
-                Ok(batch) => services.batch(Rpc::STREAM_CHECK, batch).await,
+                Ok(batch) => services.batch(Rpc::STREAM_CHECK, batch, &mut asker).await,
                 Err(status) => Err(status),
             };
-            let open = answer.is_ok().then_some((services, requests, draining));
+            let open = answer.is_ok().then_some((services, (requests, asker), draining));
             Some((answer, open))
         }))
     }
@@ -168,10 +190,10 @@ pub(super) type ResponseStream =
 impl DecisionService for Services {
     async fn check(&self, request: Request<v1::CheckRequest>) -> RpcResult<v1::CheckResponse> {
         let span = self.span(&request);
+        let right = self.right(Rpc::CHECK, &request).await?;
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
-        let basis = Basis::new(Rpc::CHECK, &current.snapshot, self.clock.now());
-        let basis = Basis { span: span.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..self.basis(Rpc::CHECK, &current, &right) };
         Ok(Response::new(answer::check(&self.ask, basis, request)?))
     }
 
@@ -181,8 +203,9 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> RpcResult<v1::BatchCheckResponse> {
+        let mut asker = self.asker(&request);
         let batch = BatchRequest::Decoded(request.into_inner());
-        Ok(Response::new(self.batch(Rpc::BATCH_CHECK, batch).await?))
+        Ok(Response::new(self.batch(Rpc::BATCH_CHECK, batch, &mut asker).await?))
     }
 
     type StreamCheckStream = ResponseStream;
@@ -192,15 +215,18 @@ impl DecisionService for Services {
         &self,
         request: Request<Streaming<v1::BatchCheckRequest>>,
     ) -> RpcResult<Self::StreamCheckStream> {
+        let asker = self.asker(&request);
         let batches = request.into_inner().map(|batch| batch.map(BatchRequest::Decoded));
-        Ok(Response::new(Arc::new(self.clone()).stream(batches)))
+        Ok(Response::new(Arc::new(self.clone()).stream(batches, asker)))
     }
 
     async fn list_capabilities(
         &self,
         request: Request<v1::ListCapabilitiesRequest>,
     ) -> RpcResult<v1::ListCapabilitiesResponse> {
+        let right = self.right(Rpc::LIST_CAPABILITIES, &request).await?;
         let request = request.get_ref();
+        hold(right.within(), ask::path("resource", &request.resource)?)?;
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
         let now = self.clock.now();
@@ -211,7 +237,9 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::ListIdentitiesRequest>,
     ) -> RpcResult<v1::ListIdentitiesResponse> {
+        let right = self.right(Rpc::LIST_IDENTITIES, &request).await?;
         let request = request.get_ref();
+        hold(right.within(), ask::path("resource", &request.resource)?)?;
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
@@ -224,11 +252,15 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::ListScopesRequest>,
     ) -> RpcResult<v1::ListScopesResponse> {
+        let right = self.right(Rpc::LIST_SCOPES, &request).await?;
         let request = request.get_ref();
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
-        let page = answer::list_scopes(key, snapshot, request, now)?;
+        let page = match right.within() {
+            None => answer::list_scopes(key, snapshot, request, now)?,
+            Some(within) => answer::list_scopes_within(key, snapshot, request, now, within)?,
+        };
         not_before(request.consistency.as_ref(), snapshot.revision())?;
         Ok(Response::new(page))
     }
@@ -238,11 +270,11 @@ impl DecisionService for Services {
         request: Request<v1::ExplainRequest>,
     ) -> RpcResult<v1::ExplainResponse> {
         let span = self.span(&request);
+        let right = self.right(Rpc::EXPLAIN, &request).await?;
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
-        let basis = Basis::new(Rpc::EXPLAIN, &current.snapshot, self.clock.now());
-        let basis = Basis { span: span.as_ref(), ..basis };
+        let basis = Basis { span: span.as_ref(), ..self.basis(Rpc::EXPLAIN, &current, &right) };
         Ok(Response::new(answer::explain(&self.ask, basis, request)?))
     }
 }

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use capstan_engine::Attributes;
+use capstan_engine::{Attributes, Path};
 use capstan_proto::contract::ENCODING_KEY;
 use capstan_proto::frame::{Header, append};
 use capstan_proto::plain::names;
@@ -18,6 +18,7 @@ use tonic::codegen::http::request::Parts;
 
 use super::convert;
 use crate::ask::{Ask, Basis};
+use crate::askers::{Askers, Entry};
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
@@ -27,6 +28,7 @@ use crate::methods::Rpc;
 pub(crate) struct FastCheck {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
+    pub(crate) askers: Askers,
     pub(crate) clock: Clock,
     pub(crate) message_bytes_max: usize,
 }
@@ -38,11 +40,17 @@ impl FastCheck {
         rpc == Rpc::CHECK
             && head.method == Method::POST
             && !self.ask.logs()
+            && self.askers.may_be_plain(&head.headers)
             && !head.headers.keys().any(|name| name == ENCODING_KEY)
     }
 
-    /// Appends the framed response to a body, if it is one plain check and the answer needs no wait.
-    pub(crate) fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
+    /// Appends the framed response to a body, if it is one plain check, the answer needs no wait, and the connection alone says that
+    /// it may be asked.
+    pub(crate) fn answer(&self, entry: &Entry, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
+        self.askers.plain(entry, |within| self.answer_within(within, body, to))
+    }
+
+    fn answer_within(&self, within: Option<Path<'_>>, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
         let (header, message) = Header::read(body)?;
         let whole = Header { compressed: false, length: message.len() };
         if header != whole || message.len() > self.message_bytes_max {
@@ -50,7 +58,7 @@ impl FastCheck {
         }
         let current = self.published.load();
         let snapshot = &current.as_deref()?.snapshot;
-        let basis = Basis::new(Rpc::CHECK, snapshot, self.clock.now());
+        let basis = Basis { within, ..Basis::new(Rpc::CHECK, snapshot, self.clock.now()) };
         // An error takes the usual way.
         let decision = self.ask.check(basis, names(message)?, Attributes::NONE).ok()?;
         append(to, &convert::check_response(decision, snapshot.revision()));

@@ -70,8 +70,9 @@ impl tower::Service<Request<Body>> for RawBatches {
                     Ok(grpc.streaming(BatchMethods(services), request).await)
                 });
             }
+            let asker = services.askers.asker(request.extensions(), request.headers());
             let batches = Batches::new(request.into_body(), self.message_bytes_max);
-            Box::pin(ready(Ok(raw_stream::response(services.stream(batches)))))
+            Box::pin(ready(Ok(raw_stream::response(services.stream(batches, asker)))))
         } else {
             tower::Service::call(&mut self.others, request)
         }
@@ -87,7 +88,8 @@ impl UnaryService<BatchRequest> for BatchMethods {
     fn call(&mut self, request: tonic::Request<BatchRequest>) -> Self::Future {
         let services = Arc::clone(&self.0);
         Box::pin(async move {
-            let answer = services.batch(Rpc::BATCH_CHECK, request.into_inner()).await?;
+            let mut asker = services.asker(&request);
+            let answer = services.batch(Rpc::BATCH_CHECK, request.into_inner(), &mut asker).await?;
             Ok(tonic::Response::new(answer))
         })
     }
@@ -99,7 +101,8 @@ impl StreamingService<BatchRequest> for BatchMethods {
     type Future = BoxFuture<tonic::Response<ResponseStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<BatchRequest>>) -> Self::Future {
-        let answers = Arc::clone(&self.0).stream(request.into_inner());
+        let asker = self.0.asker(&request);
+        let answers = Arc::clone(&self.0).stream(request.into_inner(), asker);
         Box::pin(async move { Ok(tonic::Response::new(answers)) })
     }
 }

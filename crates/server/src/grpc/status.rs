@@ -25,6 +25,7 @@ impl RequestError {
         match self {
             Self::Field { .. } => Code::InvalidArgument,
             Self::AuthnFailed => Code::Unauthenticated,
+            Self::CallerNotAllowed { .. } => Code::PermissionDenied,
             Self::NotFound => Code::NotFound,
             Self::Bug { .. } => Code::Internal,
             Self::Unimplemented(_) => Code::Unimplemented,
@@ -63,6 +64,7 @@ impl RequestError {
         Some(match self {
             Self::Field { .. } => "INVALID_FIELD",
             Self::AuthnFailed => "AUTHN_FAILED",
+            Self::CallerNotAllowed { .. } => "CALLER_NOT_ALLOWED",
             Self::NotFound | Self::Bug { .. } | Self::Unimplemented(_) => return None,
             Self::NotReady | Self::Draining => "NOT_READY",
             Self::RevisionNotAvailable { .. }
@@ -260,6 +262,13 @@ mod tests {
         let scope = || Some("acme".parse().unwrap());
         let cases = [
             (RequestError::AuthnFailed, Code::Unauthenticated, "AUTHN_FAILED"),
+            (
+                RequestError::CallerNotAllowed {
+                    problem: "Explain is not among its methods".into(),
+                },
+                Code::PermissionDenied,
+                "CALLER_NOT_ALLOWED",
+            ),
             (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
             (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
             (

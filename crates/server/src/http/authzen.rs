@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 
 use crate::admission::AllPermits;
 use crate::ask::Ask;
+use crate::askers::Askers;
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::grpc::page::PageKey;
@@ -40,6 +41,8 @@ use crate::telemetry::metrics::WorkerMetrics;
 pub(crate) struct AuthZen {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
+    /// Knows who may ask.
+    pub(crate) askers: Askers,
     pub(crate) clock: Clock,
     pub(crate) page_key: PageKey,
     pub(crate) limits: Limits,

@@ -27,7 +27,7 @@ use crate::limits::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::transport::http::{LimitedListener, LimitedStream};
-use crate::transport::tls::{self, Tls};
+use crate::transport::tls::{self, ClientCertificate, Tls};
 
 /// What the connections of an address speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +106,7 @@ pub(crate) async fn serve(
     let _end = end.clone().drop_guard();
     let mut stopped = pin!(stop.cancelled());
     loop {
-        let (stream, client) = tokio::select! {
+        let (stream, mut client) = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stopped => break,
         };
@@ -119,8 +119,11 @@ pub(crate) async fn serve(
                 (Security::Either(_, _, plain), Either::Left(_)) => plain,
                 _ => router,
             };
+            if let Either::Right(tls) = &stream {
+                client.certificate = ClientCertificate::of(tls);
+            }
             let service = service_fn(move |mut request: Request<Incoming>| {
-                request.extensions_mut().insert(ConnectInfo(client));
+                request.extensions_mut().insert(ConnectInfo(client.clone()));
                 router.clone().oneshot(request.map(Body::new))
             });
             let connection = builder.serve_connection(TokioIo::new(stream), service);

@@ -47,6 +47,10 @@ pub struct Config {
     pub trust_caller_header: bool,
     /// Whose tokens prove who calls, beside those of providers of organizations and keys of identities' own.
     pub tokens: callers::Options,
+    /// The document of callers, which says who may ask for decisions. `None`: whoever is on this machine, or has a client certificate.
+    pub callers: Option<PathBuf>,
+    /// Whether everybody may ask, from everywhere.
+    pub insecure_open_decisions: bool,
     /// Bytes of a policy document that is imported, at most.
     pub document_bytes_max: usize,
     /// Whether callers that are not known may read a store, as they may a policy file.
@@ -102,6 +106,8 @@ impl Config {
             management: None,
             trust_caller_header: false,
             tokens: callers::Options::default(),
+            callers: None,
+            insecure_open_decisions: false,
             document_bytes_max: MESSAGE_BYTES_MAX,
             open_reads: false,
             http: None,
@@ -166,6 +172,11 @@ impl Config {
             bail!(
                 "--trust-issuer has tokens prove who calls, and --insecure-trust-caller-header would let everybody of this machine \
                  say it: leave one of them out"
+            );
+        }
+        if self.callers.is_some() && self.insecure_open_decisions {
+            bail!(
+                "--callers says who may ask, and --insecure-open-decisions would let everybody: leave one of them out"
             );
         }
         if self.tls.is_some() && self.insecure_plaintext {

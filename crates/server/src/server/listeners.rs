@@ -79,16 +79,7 @@ impl Listeners {
             let for_operator = matches!(listener, Listener::Management(..));
             let address = listener.address();
             tracing::info!(%address, for_operator, "listening for gRPC");
-            let is_proved = config.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
-            if let Address::Tcp(open) = address
-                && !open.ip().to_canonical().is_loopback()
-                && !is_proved
-            {
-                tracing::warn!(
-                    address = %open,
-                    "whoever can reach the address may ask about every identity: give --client-ca, or keep others away from it"
-                );
-            }
+            warn_of(&address, config);
             tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
         }
         if let Some(listener) = self.probes {
@@ -116,6 +107,27 @@ impl Listeners {
             tasks.spawn(http::serve(listener, router, http1, security, limits, stop));
         }
         Ok(())
+    }
+}
+
+/// Warns of an address where everybody may ask, or nobody of another machine.
+fn warn_of(address: &Address, config: &Config) {
+    let Address::Tcp(open) = address else { return };
+    let is_proved = config.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
+    if open.ip().to_canonical().is_loopback() || config.callers.is_some() {
+        return;
+    }
+    if config.insecure_open_decisions {
+        tracing::warn!(
+            address = %open,
+            "whoever can reach the address may ask about every identity: give --callers instead of --insecure-open-decisions"
+        );
+    } else if !is_proved {
+        tracing::info!(
+            address = %open,
+            "callers of other machines are refused: name them with --callers, have them present certificates with --client-ca, or \
+             give --insecure-open-decisions"
+        );
     }
 }
 

@@ -38,6 +38,7 @@ use crate::admission::{
     Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
 };
 use crate::ask::Ask;
+use crate::askers::{Askers, AskersFile, Entry, Named, Rule};
 use crate::authn::caller::Authentication;
 use crate::authn::issuers::Issuers;
 use crate::callers::{Callers, Trust};
@@ -55,7 +56,7 @@ use crate::feed::published::{Published, Retention};
 use crate::feed::reload::{Document, Documents};
 use crate::grpc::decision::Services;
 use crate::grpc::fast_check::FastCheck;
-use crate::grpc::iam::authenticated::Authenticated;
+use crate::grpc::iam::authenticated::{Authenticated, Readers};
 use crate::grpc::iam::service::Iam;
 use crate::grpc::iam::shown::Shown;
 use crate::grpc::page::PageKey;
@@ -67,7 +68,9 @@ use crate::places::Places;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
+use crate::transport::connection::Remote;
 use crate::transport::http2::{Calls, Intake, Kind};
+use crate::transport::tls::ClientCertificate;
 use crate::transport::workers::Runtime;
 use crate::webhooks::Webhooks;
 
@@ -87,6 +90,9 @@ pub(super) struct Shared {
     management: Option<Arc<dyn Management>>,
     /// Finds out who calls.
     callers: Callers,
+    /// Knows who may ask, and the document of callers that says it.
+    askers: Askers,
+    named: Option<Arc<ArcSwap<Named>>>,
     /// The policy of a store as documents.
     policy_documents: Option<Arc<dyn PolicyDocuments>>,
     /// Whether changes can be made.
@@ -117,7 +123,17 @@ impl Shared {
         let issuers = webhooks.as_ref().map(|it| Issuers::new(it.documents(), Arc::clone(metrics)));
         let store = (&published, management.as_ref());
         let callers = Callers::new(store, issuers, trust, config.clock, metrics);
+        let named =
+            config.callers.as_ref().map(|_| Arc::new(ArcSwap::from_pointee(Named::default())));
+        let rule = match &named {
+            Some(named) => Rule::Named(Arc::clone(named)),
+            None if config.insecure_open_decisions => Rule::Open,
+            None => Rule::Proved,
+        };
+        let (of, to) = (Arc::clone(&published), Arc::clone(metrics));
         Self {
+            askers: Askers::new(rule, callers.clone(), of, to),
+            named,
             callers,
             published,
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
@@ -190,7 +206,13 @@ impl Shared {
                 Box::new(StoreFeed::new(feed, shared(), writable, store.clone(), queue))
             }
         };
-        vec![Box::new(routes), policy]
+        let mut documents: Documents = vec![Box::new(routes)];
+        if let (Some(path), Some(named)) = (&config.callers, &self.named) {
+            let (named, metrics) = (Arc::clone(named), Arc::clone(&self.metrics));
+            documents.push(Box::new(AskersFile::new(path.clone(), named, metrics)));
+        }
+        documents.push(policy);
+        documents
     }
 
     /// What the endpoints of AuthZEN share.
@@ -199,6 +221,7 @@ impl Shared {
         AuthZen {
             published: Arc::clone(&self.published),
             ask: Ask::new(metrics.clone(), self.log.clone()),
+            askers: self.askers.clone(),
             clock: config.clock,
             page_key: self.page_key.clone(),
             limits: config.limits,
@@ -231,6 +254,7 @@ impl Shared {
         let most = limits.message_bytes_max;
         let metrics = WorkerMetrics::new(&self.metrics);
         let ask = Ask::new(metrics.clone(), self.log.clone());
+        let askers = self.askers.of_worker();
         let computing = match config.runtime {
             Runtime::PerCore(_) => limits.computing_max.min(1),
             Runtime::Callers => limits.computing_max,
@@ -239,6 +263,7 @@ impl Shared {
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
+            askers: askers.clone(),
             traced: self.traces.is_some(),
             clock: config.clock,
             page_key: self.page_key.clone(),
@@ -264,6 +289,7 @@ impl Shared {
         let fast = Arc::new(FastCheck {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
+            askers: askers.clone(),
             clock: config.clock,
             message_bytes_max: most,
         });
@@ -274,6 +300,7 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             management: self.management.clone(),
             callers: self.callers.clone(),
+            askers,
             clock: config.clock,
         };
         let error_response =
@@ -281,13 +308,19 @@ impl Shared {
         let mut routes = Routes::new(health)
             .add_service(RawBatches::new(services, most))
             .add_service(AuthorizationService::new(ext_authz, most));
+        let readers = match self.management {
+            None => Readers::OfFile(self.askers.clone()),
+            Some(_) if config.open_reads => Readers::Open(self.askers.clone()),
+            Some(_) => Readers::Known,
+        };
         let authentication = Authentication { trust_caller_header: config.trust_caller_header };
         macro_rules! manage {
             ($($server:ident),*) => { $({
                 let server = $server::from_arc(Arc::clone(&iam))
                     .max_decoding_message_size(most)
                     .max_encoding_message_size(most);
-                routes = routes.add_service(Authenticated::new(server, authentication, self.callers.clone()));
+                let identified = (self.callers.clone(), readers.clone());
+                routes = routes.add_service(Authenticated::new(server, authentication, identified));
             })* };
         }
         manage!(
@@ -323,7 +356,8 @@ impl Shared {
         let telemetry = (metrics, self.traces.clone());
         let routes = routes.prepare();
         let admission = Admission::new(routes, limits, &self.permits, telemetry, error_response);
-        Ok(WorkerCalls { fast, admission, limits })
+        let entry = Entry::new(None, None);
+        Ok(WorkerCalls { fast, admission, limits, entry })
     }
 }
 
@@ -333,11 +367,17 @@ pub(super) struct WorkerCalls {
     fast: Arc<FastCheck>,
     admission: Admission<Routes>,
     limits: Limits,
+    /// Of the connection.
+    entry: Entry,
 }
 
 impl Calls for WorkerCalls {
     type Body = ResponseBody;
     type Future = ResponseFuture<<Routes as tower::Service<Request<Body>>>::Future>;
+
+    fn connected(&mut self, remote: Remote, certificate: Option<&ClientCertificate>) {
+        self.entry = Entry::new(Some(remote), certificate.cloned());
+    }
 
     fn intake(&self, head: &Parts) -> Intake {
         let path = head.uri.path();
@@ -372,7 +412,8 @@ impl Calls for WorkerCalls {
 
     fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> bool {
         // After a panic the call takes the usual way, where the panic is counted and logged.
-        matches!(catch_unwind(AssertUnwindSafe(|| self.fast.answer(body, to))), Ok(Some(())))
+        let answered = catch_unwind(AssertUnwindSafe(|| self.fast.answer(&self.entry, body, to)));
+        matches!(answered, Ok(Some(())))
     }
 
     fn answered(&self, calls: u64, took: Duration) {

@@ -28,6 +28,7 @@ use tonic::Code;
 use crate::clock;
 use crate::methods::Rpc;
 
+pub(crate) use credentials::AskerRefusal;
 use credentials::CredentialCounts;
 pub(crate) use events::EventOutcome;
 pub use text::Format;
@@ -162,8 +163,8 @@ pub struct Metrics {
     loads_rejected: AtomicU64,
     routes_applied: AtomicU64,
     routes_rejected: AtomicU64,
-    /// Whether the last load was rejected: of the policy, the routes, the certificates.
-    stale: [AtomicBool; 3],
+    /// Whether the last load was rejected: of the policy, the routes, the certificates, the callers.
+    stale: [AtomicBool; 4],
     tls: TlsCounts,
     credentials: CredentialCounts,
     load_nanos: AtomicU64,
@@ -305,6 +306,11 @@ impl Metrics {
         };
         count.fetch_add(1, Relaxed);
         self.stale[1].store(outcome == LoadOutcome::Rejected, Relaxed);
+    }
+
+    /// Notes a load of the callers.
+    pub(crate) fn callers_loaded(&self, outcome: LoadOutcome) {
+        self.stale[3].store(outcome == LoadOutcome::Rejected, Relaxed);
     }
 
     /// Counts a load of the policy. `at` is when it ended and `took` how long it took. `served` is
@@ -505,10 +511,11 @@ impl Metrics {
         self.tls.encode(encoder)?;
         self.credentials.encode(encoder)?;
 
-        let help = "Whether the newest policy, routes or certificates are served: 0 if their last load was rejected.";
+        let help = "Whether the newest policy, routes, certificates or callers are served: 0 if their last load was rejected.";
         let mut family =
             encoder.encode_descriptor("newest_served", help, None, MetricType::Gauge)?;
-        for (document, stale) in ["policy", "routes", "certificates"].into_iter().zip(&self.stale) {
+        let documents = ["policy", "routes", "certificates", "callers"];
+        for (document, stale) in documents.into_iter().zip(&self.stale) {
             let served = u64::from(!stale.load(Relaxed));
             family.encode_family(&[("document", document)])?.encode_gauge(&served)?;
         }

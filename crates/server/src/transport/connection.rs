@@ -31,6 +31,16 @@ pub(crate) enum Remote {
     Operator(Option<i32>),
 }
 
+impl Remote {
+    /// Whether it is on this machine.
+    pub(crate) fn is_of_this_machine(self) -> bool {
+        match self {
+            Self::Ip(address) => address.ip().to_canonical().is_loopback(),
+            Self::Process(_) | Self::Operator(_) => true,
+        }
+    }
+}
+
 impl std::fmt::Display for Remote {
     /// The address without its port, which changes with each connection, or `unix`.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -25,6 +25,7 @@ use tokio::time::{Duration, Instant, Sleep, sleep};
 use crate::limits::{ACCEPT_PAUSE, Limits};
 use crate::transport::connection::Remote;
 use crate::transport::peers::{Peer, Peers};
+use crate::transport::tls::ClientCertificate;
 
 /// A listener whose connections have limits.
 #[derive(Debug)]
@@ -62,13 +63,17 @@ pub(crate) struct LimitedStream {
     open: Arc<Open>,
 }
 
-/// The peer of a connection, for the handlers of its requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Client(Peer);
+/// The client of a connection, for the handlers of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) remote: Remote,
+    /// That it has proved.
+    pub(crate) certificate: Option<ClientCertificate>,
+}
 
 impl Client {
-    pub(crate) const fn peer(self) -> Peer {
-        self.0
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::of(Some(&self.remote))
     }
 }
 
@@ -98,12 +103,13 @@ impl LimitedListener {
                     continue;
                 }
             };
-            let peer = Peer::of(Some(&Remote::Ip(address)));
+            let client = Client { remote: Remote::Ip(address), certificate: None };
+            let peer = client.peer();
             let Some(state) = self.open.place(peer) else { continue };
             let until = Box::pin(sleep(self.open.limits.http_idle_max));
             let open = Arc::clone(&self.open);
             let stream = LimitedStream { stream, step: Step::Idle, until, state, peer, open };
-            return (stream, Client(peer));
+            return (stream, client);
         }
     }
 }

@@ -86,6 +86,9 @@ pub(crate) trait Calls: Clone + Send + 'static {
     /// A call.
     type Future: Future<Output = Response<Self::Body>> + Send + 'static;
 
+    /// Begins with the calls of one connection: where they come from, and what its client has proved.
+    fn connected(&mut self, remote: Remote, certificate: Option<&ClientCertificate>);
+
     /// What is done with a call, by its head. The same head gets the same.
     fn intake(&self, head: &Parts) -> Intake;
 
@@ -163,10 +166,11 @@ impl Default for Turns {
 
 /// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its
 /// last one.
-pub(crate) async fn serve<C: Calls>(connection: Connection, calls: C, shared: Shared) {
+pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared: Shared) {
     let Shared { limits, budget, stop, tasks, turns } = shared;
     let (remote, traffic, seat) = (connection.remote(), connection.traffic(), connection.seat());
     let certificate = connection.certificate();
+    calls.connected(remote, certificate.as_ref());
     let (gate, waker) = Gate::new();
     let stop_signal = {
         let mut stop = stop.clone();

@@ -8,8 +8,8 @@ use capstan_engine::{
     Attributes, Facts, Loader, Model, Question, Snapshot, Timestamp, parse_name, self_check,
 };
 use capstan_policy::{
-    BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, Streamed, load_policy,
-    load_policy_tests, load_routes, stream_policy,
+    BUILT_IN, Catalogs, DIAGNOSTICS_MAX, Diagnostic, Diagnostics, Policy, Streamed, load_callers,
+    load_policy, load_policy_tests, load_routes, stream_policy,
 };
 
 use crate::{Naive, written};
@@ -226,6 +226,24 @@ pub fn routes(document: &[u8]) -> bool {
         let known: Vec<_> = route.path.parameters().chain(bound).collect();
         let mut named = route.requires.iter().flat_map(|required| required.resource.parameters());
         assert!(named.all(|name| known.contains(&name)), "{route:?}");
+    }
+    true
+}
+
+/// Tests a document of callers by the rules of this module. Returns whether it loads.
+///
+/// # Panics
+///
+/// If a rule does not hold.
+#[must_use]
+pub fn callers(document: &[u8]) -> bool {
+    let loaded = load_callers(document);
+    assert_eq!(loaded, load_callers(document), "two loads of one document");
+    let Some(all) = judged(document, loaded) else { return false };
+    for caller in &all.callers {
+        assert!(!caller.methods.is_empty() && parse_name(&caller.name).is_ok(), "{caller:?}");
+        let same = all.callers.iter().filter(|one| one.proves == caller.proves);
+        assert_eq!(same.count(), 1, "{caller:?}");
     }
     true
 }

@@ -93,7 +93,14 @@ proptest! {
             let Question { identity, capability, attributes, .. } = question;
             let page = |kind: &str, after, limit| {
                 let cursor = Cursor { after, limit };
-                snapshot.list_resources_page(identity.as_path(), capability, kind, attributes, world.now, cursor)
+                snapshot.list_resources_page(
+                    identity.as_path(),
+                    capability,
+                    (kind, None),
+                    attributes,
+                    world.now,
+                    cursor,
+                )
             };
             if page("repo", None, 1).is_err() {
                 prop_assert!(check(&snapshot, question, world.now).is_err());

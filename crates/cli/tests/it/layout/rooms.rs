@@ -18,6 +18,7 @@ const SERVER: &[&[&str]] = &[
     &["authn"],
     &["admission", "feed", "ask"],
     &["callers"],
+    &["askers"],
     &["grpc", "envoy"],
     &["events", "http"],
     &["server"],

@@ -19,7 +19,8 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tower::Service;
 
-use crate::authn::caller::{Authentication, Caller, Claim};
+use crate::askers::Askers;
+use crate::authn::caller::{Authentication, Caller, CallerKind, Claim};
 use crate::callers::Callers;
 use crate::methods::Rpc;
 use crate::transport::connection::Remote;
@@ -76,11 +77,38 @@ pub(crate) struct Authenticated<S> {
     inner: S,
     authentication: Authentication,
     callers: Callers,
+    readers: Readers,
+}
+
+/// Who may read without being known.
+#[derive(Clone, Debug)]
+pub(crate) enum Readers {
+    /// Nobody.
+    Known,
+    /// Whoever is known, and callers of decisions that may read the policy.
+    Open(Askers),
+    /// The latter only: a policy file has no identities that call.
+    OfFile(Askers),
+}
+
+impl Readers {
+    /// What says whether such a caller may read; `None` if its identity does.
+    const fn of(&self, kind: &CallerKind) -> Option<&Askers> {
+        match (self, kind) {
+            (_, CallerKind::Operator) | (Self::Known, _) => None,
+            (Self::Open(_), CallerKind::Identity { .. }) => None,
+            (Self::Open(askers) | Self::OfFile(askers), _) => Some(askers),
+        }
+    }
 }
 
 impl<S> Authenticated<S> {
-    pub(crate) const fn new(inner: S, authentication: Authentication, callers: Callers) -> Self {
-        Self { inner, authentication, callers }
+    pub(crate) fn new(
+        inner: S,
+        authentication: Authentication,
+        (callers, readers): (Callers, Readers),
+    ) -> Self {
+        Self { inner, authentication, callers, readers }
     }
 }
 
@@ -115,20 +143,35 @@ where
             Ok(claim) => claim,
             Err(error) => return Either::Right(Box::pin(ready(refused(error)))),
         };
+        let asker = match &self.readers {
+            Readers::Known => None,
+            Readers::Open(askers) | Readers::OfFile(askers) => {
+                Some(askers.asker(request.extensions(), request.headers()))
+            }
+        };
         // Nothing behind this looks at a credential, so nothing there can tell it.
         request.headers_mut().remove(AUTHORIZATION);
         let rpc = Rpc::from_path(request.uri().path());
         if rpc.writes() && !rpc.streams() {
             request = RequestDigest::compute(request);
         }
-        if let Claim::Settled(kind) = claim {
+        if let Claim::Settled(kind) = &claim
+            && self.readers.of(kind).is_none()
+        {
+            let kind = kind.clone();
             request.extensions_mut().insert(Caller { kind, source });
             return Either::Left(self.inner.call(request));
         }
         let (mut inner, callers) = (self.inner.clone(), self.callers.clone());
+        let readers = self.readers.clone();
         Either::Right(Box::pin(async move {
             match callers.resolve(claim).await {
                 Ok(kind) => {
+                    if let (Some(_), Some(mut asker)) = (readers.of(&kind), asker)
+                        && let Err(error) = asker.may(rpc).await
+                    {
+                        return refused(error);
+                    }
                     request.extensions_mut().insert(Caller { kind, source });
                     inner.call(request).await
                 }

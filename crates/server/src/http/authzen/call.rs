@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use super::search::Searching;
 use super::{AuthZen, evaluate};
 use crate::RequestError;
 use crate::ask::Basis;
+use crate::askers::Right;
 use crate::error::CallError;
 use crate::feed::{Current, Freshness};
 use crate::limits::SHORT_BODY_MAX;
@@ -35,7 +36,14 @@ const REVISION: HeaderName = HeaderName::from_static("capstan-revision");
 
 type Peer = ConnectInfo<Client>;
 /// Answers a body, at a revision or that of its page token.
-type Answer = fn(&AuthZen, &Arc<Current>, Freshness, &[u8]) -> Result<Answered, RequestError>;
+type Answer = fn(&AuthZen, &Asked, &[u8]) -> Result<Answered, RequestError>;
+
+/// What a request is answered with.
+struct Asked {
+    current: Arc<Current>,
+    freshness: Freshness,
+    right: Right,
+}
 
 /// The revision that answered, and the body.
 pub(super) struct Answered {
@@ -48,9 +56,9 @@ pub(super) async fn evaluation(
     peer: Peer,
     request: Request,
 ) -> Response {
-    all.call(Rpc::EVALUATION, peer, request, |all, current, _, body| {
-        let basis = all.basis(Rpc::EVALUATION, current);
-        json(current.snapshot.revision(), &evaluate::one(&all.ask, basis, body)?)
+    all.call(Rpc::EVALUATION, peer, request, |all, asked, body| {
+        let basis = all.basis(Rpc::EVALUATION, asked);
+        json(basis.snapshot.revision(), &evaluate::one(&all.ask, basis, body)?)
     })
     .await
 }
@@ -60,9 +68,9 @@ pub(super) async fn evaluations(
     peer: Peer,
     request: Request,
 ) -> Response {
-    all.call(Rpc::EVALUATIONS, peer, request, |all, current, _, body| {
-        let basis = all.basis(Rpc::EVALUATIONS, current);
-        json(current.snapshot.revision(), &evaluate::many(&all.ask, basis, body)?)
+    all.call(Rpc::EVALUATIONS, peer, request, |all, asked, body| {
+        let basis = all.basis(Rpc::EVALUATIONS, asked);
+        json(basis.snapshot.revision(), &evaluate::many(&all.ask, basis, body)?)
     })
     .await
 }
@@ -72,8 +80,8 @@ pub(super) async fn search_subject(
     peer: Peer,
     request: Request,
 ) -> Response {
-    all.call(Rpc::SEARCH_SUBJECT, peer, request, |all, current, freshness, body| {
-        all.searching(current, freshness).subjects(body)?.answer()
+    all.call(Rpc::SEARCH_SUBJECT, peer, request, |all, asked, body| {
+        all.searching(asked).subjects(body)?.answer()
     })
     .await
 }
@@ -83,8 +91,8 @@ pub(super) async fn search_resource(
     peer: Peer,
     request: Request,
 ) -> Response {
-    all.call(Rpc::SEARCH_RESOURCE, peer, request, |all, current, freshness, body| {
-        all.searching(current, freshness).resources(body)?.answer()
+    all.call(Rpc::SEARCH_RESOURCE, peer, request, |all, asked, body| {
+        all.searching(asked).resources(body)?.answer()
     })
     .await
 }
@@ -94,8 +102,8 @@ pub(super) async fn search_action(
     peer: Peer,
     request: Request,
 ) -> Response {
-    all.call(Rpc::SEARCH_ACTION, peer, request, |all, current, freshness, body| {
-        all.searching(current, freshness).actions(body)?.answer()
+    all.call(Rpc::SEARCH_ACTION, peer, request, |all, asked, body| {
+        all.searching(asked).actions(body)?.answer()
     })
     .await
 }
@@ -129,13 +137,16 @@ impl From<CallError> for Failure {
 }
 
 impl AuthZen {
-    fn basis<'a>(&self, rpc: Rpc, current: &'a Current) -> Basis<'a> {
-        Basis::new(rpc, &current.snapshot, self.clock.now())
+    fn basis<'a>(&self, rpc: Rpc, asked: &'a Asked) -> Basis<'a> {
+        let basis = Basis::new(rpc, &asked.current.snapshot, self.clock.now());
+        Basis { within: asked.right.within(), ..basis }
     }
 
-    fn searching<'a>(&'a self, current: &'a Arc<Current>, freshness: Freshness) -> Searching<'a> {
+    fn searching<'a>(&'a self, asked: &'a Asked) -> Searching<'a> {
+        let Asked { current, freshness, right } = asked;
         let (published, key, now) = (&*self.published, &self.page_key, self.clock.now());
-        Searching { published, current, freshness, key, now }
+        let (freshness, within) = (*freshness, right.within());
+        Searching { published, current, freshness, key, now, within }
     }
 
     async fn call(self, rpc: Rpc, peer: Peer, request: Request, answer: Answer) -> Response {
@@ -169,14 +180,23 @@ impl AuthZen {
         answer: Answer,
     ) -> Result<Answered, Failure> {
         let _permit = self.permits.for_decision(&self.metrics, client.peer())?;
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        head.extensions.insert(client.remote);
+        if let Some(certificate) = client.certificate {
+            head.extensions.insert(certificate);
+        }
+        let mut asker = self.askers.asker(&head.extensions, &head.headers);
+        // Nobody who may not ask makes the server read a body.
+        asker.may(rpc).await?;
         let freshness = freshness(&head.headers)?;
         let body = read(&head.headers, body, rpc.request_bytes_max(&self.limits)).await?;
         let current = self.published.read(freshness).await?;
+        // The body may have come long after the head.
+        let asked = Asked { current, freshness, right: asker.may(rpc).await? };
         let is_search =
             [Rpc::SEARCH_SUBJECT, Rpc::SEARCH_RESOURCE, Rpc::SEARCH_ACTION].contains(&rpc);
         if !is_search && body.len() <= SHORT_BODY_MAX {
-            return Ok(answer(self, &current, freshness, &body)?);
+            return Ok(answer(self, &asked, &body)?);
         }
         // The semaphore is never closed.
         let permit = Arc::clone(&self.computing).acquire_owned().await.ok();
@@ -184,7 +204,7 @@ impl AuthZen {
         let answered = tokio::task::spawn_blocking(move || {
             // Held until the end, also if nobody waits for the answer any more.
             let _permit = permit;
-            answer(&all, &current, freshness, &body)
+            answer(&all, &asked, &body)
         });
         match answered.await {
             Ok(answered) => Ok(answered?),
@@ -253,6 +273,8 @@ fn error_of(failure: Failure) -> (Code, Response) {
             | RequestError::Draining
             | RequestError::RevisionNotAvailable { .. }
             | RequestError::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::AuthnFailed => StatusCode::UNAUTHORIZED,
+            RequestError::CallerNotAllowed { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         },
         Failure::Call(CallError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -266,6 +288,10 @@ fn error_of(failure: Failure) -> (Code, Response) {
         Failure::Call(error) => (error.to_string(), error.into()),
     };
     let mut response = (http, text).into_response();
+    if http == StatusCode::UNAUTHORIZED {
+        let challenge = HeaderValue::from_static("Bearer realm=\"capstan\"");
+        response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
     if http == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }

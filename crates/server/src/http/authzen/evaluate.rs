@@ -50,7 +50,8 @@ impl Decided {
     }
 
     fn failed(error: &RequestError) -> Self {
-        let error = Some(ItemError { status: 400, message: error.to_string() });
+        let status = if let RequestError::CallerNotAllowed { .. } = error { 403 } else { 400 };
+        let error = Some(ItemError { status, message: error.to_string() });
         Self { decision: false, context: DecisionContext { error, ..DecisionContext::default() } }
     }
 }

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use capstan_engine::{Attributes, Cursor, Snapshot, Timestamp};
+use capstan_engine::{Attributes, Cursor, Path, Snapshot, Timestamp};
 use serde::Serialize;
 
 use super::call::{Answered, json};
 use super::names;
 use super::request::{Page as Wanted, Search, parse, required};
 use crate::RequestError;
+use crate::ask::hold;
 use crate::feed::{Current, Freshness, Published};
 use crate::grpc::page::{self, List, Page, PageKey};
 use crate::limits::SEARCH_EVALUATED_MAX;
@@ -60,6 +61,8 @@ pub(super) struct Searching<'a> {
     pub(super) freshness: Freshness,
     pub(super) key: &'a PageKey,
     pub(super) now: Timestamp,
+    /// What the caller may ask about.
+    pub(super) within: Option<Path<'a>>,
 }
 
 /// Entries of a page, in order, the last one that was looked at, and whether there are more behind it.
@@ -84,6 +87,7 @@ impl Searching<'_> {
         let kind = required("subject", &search.subject)?.kind("subject")?;
         let action = required("action", &search.action)?.name()?;
         let resource = required("resource", &search.resource)?.identified("resource")?;
+        self.hold(resource.1)?;
         let fields = [kind, action, resource.0, resource.1];
         let entity = |id| FoundEntity::Entity { kind: kind.to_owned(), id };
         self.page((Rpc::SEARCH_SUBJECT, &fields), &search, entity, |snapshot, attributes, page| {
@@ -136,10 +140,11 @@ impl Searching<'_> {
             if names::capability_of(snapshot, kind, action, &mut capability).is_err() {
                 return Entries::NONE;
             }
+            let of = (kind, self.within);
             let found = snapshot.list_resources_page(
                 path,
                 &capability,
-                kind,
+                of,
                 attributes,
                 page.now,
                 page.cursor(),
@@ -161,6 +166,7 @@ impl Searching<'_> {
         let search: Search = parse(body)?;
         let subject = required("subject", &search.subject)?.identified("subject")?;
         let resource = required("resource", &search.resource)?.identified("resource")?;
+        self.hold(resource.1)?;
         let fields = [subject.0, subject.1, resource.0, resource.1];
         let entity = |name| FoundEntity::Action { name };
         self.page((Rpc::SEARCH_ACTION, &fields), &search, entity, |snapshot, attributes, page| {
@@ -184,6 +190,15 @@ impl Searching<'_> {
             actions.truncate(page.size);
             Entries { last: actions.last().cloned(), entries: actions, has_more }
         })
+    }
+
+    /// Whether the caller may ask about a resource. What is no path is answered as for others: it is nothing's.
+    ///
+    /// # Errors
+    ///
+    /// It may not.
+    fn hold(&self, resource: &str) -> Result<(), RequestError> {
+        Path::parse(resource).map_or(Ok(()), |resource| hold(self.within, resource))
     }
 
     /// One page of a search.

@@ -1,0 +1,163 @@
+//! Groups of options of `serve`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use capstan_events::{Policy, PublicUrl};
+use capstan_server::callers::{self, TrustedIssuer};
+use capstan_server::limits::{AUDIT_RECORDS_MAX, Limits, QUOTAS, Quotas};
+use capstan_server::server::TlsOptions;
+use capstan_server::webhooks;
+
+/// Files of TLS. They are loaded again when they change.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "TLS")]
+pub(super) struct TlsArgs {
+    /// The certificate, in PEM, followed by those between it and an authority: the TCP addresses of gRPC speak TLS 1.3, and so
+    /// does the HTTP address
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// Its private key, in PEM, which others may not read
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Authorities, in PEM: clients must present a certificate of one of them
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(super) client_ca: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    pub(super) fn options(self) -> Option<TlsOptions> {
+        let (certificate, key) = self.tls_cert.zip(self.tls_key)?;
+        Some(TlsOptions { certificate, key, client_authorities: self.client_ca })
+    }
+}
+
+/// Who may ask for decisions. Callers of this machine may, unless the document names them, too.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Callers of decisions")]
+pub(super) struct AskerArgs {
+    /// Name who may ask from other machines, what, and about which part of the tree: a document, see `capstan schema callers`
+    /// [default: whoever has a certificate of --client-ca]
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure_open_decisions")]
+    pub(super) callers: Option<PathBuf>,
+
+    /// Let whoever can reach the server ask about everybody
+    #[arg(long)]
+    pub(super) insecure_open_decisions: bool,
+}
+
+/// Whose tokens prove who calls what manages a store. Providers of organizations are part of the store.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Callers with tokens")]
+pub(super) struct TokenArgs {
+    /// An issuer of OpenID Connect whose tokens prove people in every organization: its https URL, whose keys are discovered,
+    /// or URL,FILE with its keys as a JSON Web Key Set; repeat for several
+    #[arg(long, value_name = "URL[,FILE]", value_parser = trusted_issuer, conflicts_with_all = ["policy", "demo"])]
+    trust_issuer: Vec<TrustedIssuer>,
+
+    /// An audience (`aud`) that tokens for this server have; repeat for several [default: that of --public-url]
+    #[arg(long, value_name = "TEXT", conflicts_with_all = ["policy", "demo"])]
+    token_audience: Vec<String>,
+}
+
+fn trusted_issuer(text: &str) -> Result<TrustedIssuer, String> {
+    let (issuer, keys) = match text.split_once(',') {
+        Some((issuer, file)) => (issuer, Some(PathBuf::from(file))),
+        None => (text, None),
+    };
+    capstan_iam::check_issuer(issuer).map_err(|expected| format!("expected {expected}"))?;
+    Ok(TrustedIssuer { issuer: issuer.to_owned(), keys })
+}
+
+impl TokenArgs {
+    pub(super) fn options(self, public_url: Option<&PublicUrl>) -> callers::Options {
+        let audiences = match self.token_audience {
+            none if none.is_empty() => public_url.iter().map(|url| url.as_str().into()).collect(),
+            audiences => audiences,
+        };
+        callers::Options { trusted: self.trust_issuer, audiences }
+    }
+}
+
+/// What a store may hold, and how fast it may be changed. Refusals name the quota that is used up.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[command(next_help_heading = "Limits of a store")]
+pub(super) struct OfStore {
+    /// Objects of an organization; also the operator makes no more
+    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.organization_objects,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    quota_organization_objects: u64,
+
+    /// Objects that one caller has made and that are still there
+    #[arg(long, value_name = "OBJECTS", default_value_t = QUOTAS.creator_objects,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    quota_caller_objects: u64,
+
+    /// Changes in an organization in a minute
+    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.organization_changes,
+          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
+    quota_organization_changes: u32,
+
+    /// Changes that one caller asks for in a minute
+    #[arg(long, value_name = "CHANGES", default_value_t = QUOTAS.creator_changes,
+          value_parser = clap::value_parser!(u32).range(1..), conflicts_with = "policy")]
+    quota_caller_changes: u32,
+
+    /// Audit records to keep; the oldest of more are deleted
+    #[arg(long, value_name = "RECORDS", default_value_t = AUDIT_RECORDS_MAX,
+          value_parser = clap::value_parser!(u64).range(1..), conflicts_with = "policy")]
+    audit_records: u64,
+}
+
+impl OfStore {
+    pub(super) const fn limits(self, limits: Limits) -> Limits {
+        let quotas = Quotas {
+            organization_objects: self.quota_organization_objects,
+            creator_objects: self.quota_caller_objects,
+            organization_changes: self.quota_organization_changes,
+            creator_changes: self.quota_caller_changes,
+        };
+        Limits { quotas, audit_records_max: self.audit_records, ..limits }
+    }
+}
+
+/// Where events of a store are delivered, and who they say sends them. Without a URL none are.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "AuthZEN, and events of a store")]
+pub(super) struct WebhookArgs {
+    /// The https URL under which this server is known: the base of the metadata of AuthZEN, the source of events, and the
+    /// issuer of what they are signed with. Receivers read the keys at URL/.well-known/jwks.json, which the HTTP address serves
+    #[arg(long, value_name = "URL", value_parser = public_url)]
+    pub(super) public_url: Option<PublicUrl>,
+
+    /// The private key that events are signed with: PEM of Ed25519 or P-256, for its owner only; made if it is not there
+    /// [default: DIR/webhook.key]
+    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
+    webhook_key: Option<PathBuf>,
+
+    /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
+    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"])]
+    webhook_allow: Vec<String>,
+
+    /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
+    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
+    webhook_ca: Option<PathBuf>,
+}
+
+fn public_url(text: &str) -> Result<PublicUrl, String> {
+    PublicUrl::parse(text).map_err(|error| error.to_string())
+}
+
+impl WebhookArgs {
+    /// # Errors
+    ///
+    /// A network that is none.
+    pub(super) fn options(self, data: Option<&Path>) -> anyhow::Result<Option<webhooks::Options>> {
+        let (Some(public_url), Some(data)) = (self.public_url, data) else { return Ok(None) };
+        let policy = Policy::parse(&self.webhook_allow).context("--webhook-allow")?;
+        let key = self.webhook_key.unwrap_or_else(|| data.join("webhook.key"));
+        Ok(Some(webhooks::Options { public_url, key, policy, ca: self.webhook_ca }))
+    }
+}
