@@ -41,6 +41,10 @@ pub(crate) struct DeciderArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,
 
+    /// A file with the token that proves who asks, for a server that names its callers [default: that of the context]
+    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
+    pub(crate) token_file: Option<PathBuf>,
+
     /// How new the server's data must be: any; at-least=REVISION, such as the revision of an earlier answer; or full,
     /// with every write that was acknowledged before
     #[arg(long, value_name = "MODE", default_value = "any", conflicts_with = "policy")]
@@ -103,7 +107,11 @@ impl DeciderArgs {
                 let built = source.build(&catalogs, 1, None, Clock::System.now())?;
                 Ok(Decider::InProcess(InProcess(built.snapshot)))
             }
-            None => Decider::connect(self.addr.as_deref(), self.consistency).await,
+            None => {
+                let (addr, token_file) = (self.addr.clone(), self.token_file.clone());
+                let server = ServerArgs { addr, token_file, ..ServerArgs::default() };
+                Decider::connect(server, self.consistency).await
+            }
         }
     }
 }
@@ -117,17 +125,16 @@ pub(crate) enum Decider {
 
 /// Errors of every method: a malformed path, an unknown capability with [`Advice`], or the server's error.
 impl Decider {
-    /// Connects to the server at an address: this one, or that of [`context::server`](crate::context::server).
+    /// Connects to a server: this one, or that of [`context::server`](crate::context::server).
     ///
     /// # Errors
     ///
     /// No address of a server, or no server there.
     pub(crate) async fn connect(
-        addr: Option<&str>,
+        server: ServerArgs,
         consistency: Consistency,
     ) -> anyhow::Result<Self> {
-        let addr = addr.map(str::to_owned);
-        let server = ServerArgs { addr, ..ServerArgs::default() }.connect().await?;
+        let server = server.connect().await?;
         Ok(Self::Remote(Remote::new(server, consistency)))
     }
 

@@ -70,9 +70,6 @@ pub(crate) const APK_USER_BYTES_MAX: usize = 256;
 /// white space around it.
 pub(crate) const CODE_BYTES_MAX: usize = 1024;
 
-/// Bytes of a file with the token of a caller: twice what a server takes.
-pub(crate) const TOKEN_FILE_BYTES_MAX: u64 = 16 * 1024;
-
 /// Bytes of a configuration file.
 pub(crate) const CONFIG_BYTES_MAX: u64 = 1 << 20;
 /// Problems of a configuration file that are told.

@@ -37,7 +37,6 @@ mod signals;
 mod store;
 mod store_error;
 mod tls;
-mod token;
 mod top;
 mod validation;
 

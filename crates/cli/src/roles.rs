@@ -4,7 +4,6 @@ mod compare;
 mod diff;
 mod suggest;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::anyhow;
@@ -167,10 +166,6 @@ struct SourceArgs {
         add = completion::managed::identity())]
     caller: Option<String>,
 
-    /// A file with the token that proves who calls [default: that of the context]
-    #[arg(long, value_name = "FILE", conflicts_with = "policy")]
-    token_file: Option<PathBuf>,
-
     #[command(flatten)]
     decider: DeciderArgs,
 }
@@ -185,7 +180,7 @@ impl SourceArgs {
         }
         let is_of_server = addr.is_some()
             || self.caller.is_some()
-            || self.token_file.is_some()
+            || self.decider.token_file.is_some()
             || *consistency != Consistency::Any
             || query.parent.is_some()
             || !query.filter.is_empty()
@@ -193,7 +188,7 @@ impl SourceArgs {
         if !is_of_server {
             return of_catalog(catalog);
         }
-        let (caller, token_file) = (self.caller.clone(), self.token_file.clone());
+        let (caller, token_file) = (self.caller.clone(), self.decider.token_file.clone());
         let server = ServerArgs { addr: addr.clone(), caller, email: None, token_file };
         let query = RoleQuery { consistency: consistency.message(), ..query };
         custom_roles::list(&server.connect().await?, query).await

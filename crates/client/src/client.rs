@@ -1,5 +1,6 @@
 //! The client: a handle to its shared state and background tasks.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -12,6 +13,7 @@ use crate::error::{ConnectError, Error};
 use crate::limits::Options;
 use crate::shared::{CloseOnDrop, Shared};
 use crate::tls::TlsOptions;
+use crate::token::TokenFile;
 use crate::{session, unary};
 
 /// A client of a Capstan server.
@@ -56,6 +58,22 @@ impl Client {
         Self::connect_tls(address, options, &TlsOptions::default())
     }
 
+    /// As [`Client::connect_tls`], of a caller that the token of this file proves. It is read when a connection begins, which is at least
+    /// every [`Options::connection_age`]: renew it in place before that time is left of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::connect_tls`]; or the server is asked in plain text on another machine. A file that cannot be read is an error of checks.
+    pub fn connect_as(
+        address: &str,
+        options: Options,
+        tls: &TlsOptions,
+        token_file: impl Into<PathBuf>,
+    ) -> Result<Self, ConnectError> {
+        let token = TokenFile::new(token_file, &address.parse()?)?;
+        Self::start(address, options, tls, Some(token))
+    }
+
     /// As [`Client::connect_with`], with these options of TLS.
     ///
     /// # Errors
@@ -66,10 +84,19 @@ impl Client {
         options: Options,
         tls: &TlsOptions,
     ) -> Result<Self, ConnectError> {
+        Self::start(address, options, tls, None)
+    }
+
+    fn start(
+        address: &str,
+        options: Options,
+        tls: &TlsOptions,
+        token: Option<TokenFile>,
+    ) -> Result<Self, ConnectError> {
         let endpoint = client_endpoint(&address.parse::<ServerAddress>()?, tls)?;
         let _runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let options = options.clamped();
-        let shared = Arc::new(Shared::new(options));
+        let shared = Arc::new(Shared::new(options, token));
         let tracker = TaskTracker::new();
         for _ in 0..options.connections {
             let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());

@@ -19,6 +19,12 @@ pub enum ConnectError {
     /// Options of TLS cannot be used: what is wrong.
     #[error("TLS: {0}")]
     Tls(String),
+    /// A token is given, and other machines would see it on its way.
+    #[error("{to} is asked in plain text, and everybody on the way would see the token: ask https://{}", to.authority())]
+    PlainToken {
+        /// The server.
+        to: ServerAddress,
+    },
     /// Not called inside a tokio runtime, which the client needs for its background tasks.
     #[error("no tokio runtime here: a client is made inside one")]
     NoRuntime,

@@ -54,6 +54,7 @@ mod session;
 mod shared;
 mod sync;
 mod tls;
+mod token;
 mod unary;
 mod wire;
 
@@ -65,4 +66,5 @@ pub use error::{ConnectError, Error, Refusal};
 pub use limits::Options;
 pub use properties::{Properties, Value};
 pub use tls::TlsOptions;
+pub use token::TokenFile;
 pub use tonic::Code;

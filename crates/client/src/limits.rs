@@ -35,6 +35,8 @@ pub const RETRY_WAIT_MIN: Duration = Duration::from_millis(10);
 pub const RETRY_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Maximum push-back that is honoured: a server's mistake must not stop its clients.
 pub const PUSHBACK_MAX: Duration = Duration::from_secs(5);
+/// Maximum size of a file with a token, in bytes: twice what a server takes.
+pub const TOKEN_FILE_BYTES_MAX: u64 = 16 * 1024;
 /// A connection's maximum age is reduced by a random part of up to one in this many, so that clients that
 /// started together do not reconnect together.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 5;

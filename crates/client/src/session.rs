@@ -10,7 +10,6 @@ use tokio::time::sleep;
 use tokio_stream::Stream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::Request;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -116,7 +115,10 @@ async fn exchange(shared: &Arc<Shared>, channel: Channel, id: u64, answered: &mu
     if let Err(error) = grpc.ready().await {
         return Failure::lost(format!("connection lost: {}", crate::address::chain(&error)));
     }
-    let requests = Request::new(Requests { shared: Arc::clone(shared), id });
+    let requests = match shared.request(Requests { shared: Arc::clone(shared), id }) {
+        Ok(requests) => requests,
+        Err(failure) => return failure,
+    };
     let path = PathAndQuery::from_static(STREAM_CHECK);
     let mut replies = match grpc.streaming(requests, path, BatchCodec).await {
         Ok(replies) => replies.into_inner(),

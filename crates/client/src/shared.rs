@@ -12,6 +12,7 @@ use capstan_proto::v1;
 use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tonic::Request;
 
 use crate::check::{Check, Consistency};
 use crate::error::Error;
@@ -19,6 +20,7 @@ use crate::failure::Failure;
 use crate::limits::{Options, REVISION_MAX, TIME_MAX};
 use crate::queue::{Call, Effects, MinRevision, Outcome, PushEffects, Queue, SealedBatch, permits};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::token::TokenFile;
 use crate::wire::{CheckEncoder, EncodedBatch, Reply, decision};
 
 /// Minimum time between two sweeps: deadlines are kept to about this precision.
@@ -28,6 +30,8 @@ const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: Options,
+    /// What proves who asks.
+    token: Option<TokenFile>,
     queue: Mutex<Queue>,
     /// Free permits of [`Options::pending_max`].
     permits: Semaphore,
@@ -42,9 +46,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options) -> Self {
+    pub(crate) fn new(options: Options, token: Option<TokenFile>) -> Self {
         Self {
             options,
+            token,
             queue: Mutex::new(Queue::new(options)),
             permits: Semaphore::new(options.pending_max),
             highest: AtomicU64::new(0),
@@ -52,6 +57,24 @@ impl Shared {
             unary_ready: Notify::new(),
             stop: CancellationToken::new(),
         }
+    }
+
+    /// A request that says who asks.
+    ///
+    /// # Errors
+    ///
+    /// The token cannot be read.
+    pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
+        let mut request = Request::new(message);
+        if let Some(token) = &self.token {
+            let value = token.authorization().map_err(|error| {
+                // Also if no batch has been sent.
+                self.record_problem(&error.to_string());
+                Failure::lost(error.to_string())
+            })?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tonic::Request;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -42,7 +41,7 @@ pub(crate) async fn run(shared: Arc<Shared>, endpoint: Endpoint) {
 }
 
 async fn send(shared: Arc<Shared>, channel: Channel, id: u64, batch: EncodedBatch, attempts: u32) {
-    let reply = timeout(shared.options.stall, call(channel, batch)).await;
+    let reply = timeout(shared.options.stall, call(&shared, channel, batch)).await;
     match reply.unwrap_or_else(|_| Err(Failure::lost("the server has stalled"))) {
         Ok(reply) => shared.unary_reply(id, reply),
         Err(failure) => {
@@ -55,11 +54,12 @@ async fn send(shared: Arc<Shared>, channel: Channel, id: u64, batch: EncodedBatc
     }
 }
 
-async fn call(channel: Channel, batch: EncodedBatch) -> Result<Reply, Failure> {
+async fn call(shared: &Shared, channel: Channel, batch: EncodedBatch) -> Result<Reply, Failure> {
+    let request = shared.request(batch)?;
     let mut grpc = Grpc::new(channel).max_decoding_message_size(ANSWER_BYTES_MAX);
     let lost = |error| Failure::lost(format!("cannot connect: {}", crate::address::chain(&error)));
     grpc.ready().await.map_err(lost)?;
     let path = PathAndQuery::from_static(BATCH_CHECK);
-    let answer = grpc.unary(Request::new(batch), path, BatchCodec).await;
+    let answer = grpc.unary(request, path, BatchCodec).await;
     answer.map(tonic::Response::into_inner).map_err(|status| Failure::of(&status))
 }

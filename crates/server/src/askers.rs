@@ -295,3 +295,6 @@ impl Asker {
 }
 
 const NOT_NAMED: &str = "another machine asks, and no caller is named: give --callers, --client-ca or --insecure-open-decisions";
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,7 @@ use crate::capabilities::by_resource;
 use crate::completion;
 use crate::context;
 use crate::decider::{Consistency, Decider};
+use crate::iam::connection::ServerArgs;
 use crate::iam::transfer::SetCatalog;
 use crate::output::{self, Format};
 
@@ -75,7 +76,8 @@ impl CatalogCommand {
                 Listing::of(document.policy.model.catalog())
             }
             (None, addr) if addr.is_some() || context::is_chosen() => {
-                let server = Decider::connect(addr.as_deref(), Consistency::Any).await?;
+                let server = ServerArgs { addr, ..ServerArgs::default() };
+                let server = Decider::connect(server, Consistency::Any).await?;
                 Listing::of_roles(server.list_roles().await?)
             }
             (None, _) => {

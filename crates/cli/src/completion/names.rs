@@ -16,6 +16,7 @@ use crate::answers::Role;
 use crate::audit::Document;
 use crate::context;
 use crate::decider::{Consistency, Decider};
+use crate::iam::connection::ServerArgs;
 use crate::limits::COMPLETION_CALLS_MAX;
 use crate::properties::Properties;
 use crate::roles;
@@ -76,7 +77,9 @@ fn of_server(kind: Kind, line: &Line) -> Option<Vec<String>> {
         context::choose(name);
     }
     threads.block_on(async {
-        let server = Decider::connect(line.addr.as_deref(), Consistency::Any).await.ok()?;
+        let (addr, token_file) = (line.addr.clone(), line.token_file.clone());
+        let server = ServerArgs { addr, token_file, ..ServerArgs::default() };
+        let server = Decider::connect(server, Consistency::Any).await.ok()?;
         let none = Properties::default();
         let Line { identity, capability, resource, .. } = line;
         let names = match (kind, identity, capability, resource) {

@@ -11,6 +11,7 @@ use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, BatchCheckRequest, CheckItem, failed_test, open_test};
 use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Response, Status};
 use tonic_types::StatusExt as _;
@@ -21,7 +22,7 @@ use crate::answers::{
     FailedTest, Grant, Identities, RoleList, Scope, Scopes, Test, Uncounted,
 };
 use crate::channel;
-use crate::iam::connection::Connection;
+use crate::iam::connection::{Caller, Connection};
 use crate::iam::custom_roles::{self, RoleQuery};
 use crate::limits::{MESSAGE_BYTES, MESSAGE_BYTES_MAX};
 use crate::properties::{Namespace, Properties};
@@ -69,8 +70,8 @@ impl Remote {
         }
     }
 
-    fn decisions(&self) -> DecisionServiceClient<Channel> {
-        DecisionServiceClient::new(self.server.channel.clone())
+    fn decisions(&self) -> DecisionServiceClient<InterceptedService<Channel, Caller>> {
+        DecisionServiceClient::new(self.server.decisions())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
 

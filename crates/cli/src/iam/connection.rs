@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
-use capstan_client::ServerAddress;
+use capstan_client::{ServerAddress, TokenFile};
 use capstan_proto::contract::{RETRY_PUSHBACK_KEY, WARNING_KEY};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -15,7 +15,7 @@ use tonic_types::StatusExt as _;
 
 use super::refusal::Refusal;
 use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
-use crate::{channel, completion, context, output, tls, token};
+use crate::{channel, completion, context, output, tls};
 
 /// The metadata key of the caller's identity (contract, section 6).
 const CALLER_KEY: &str = "x-capstan-caller";
@@ -156,7 +156,8 @@ impl ServerArgs {
         let mut caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
         if let Some(file) = self.token_file.as_ref().or(server.token_file.as_ref()) {
-            caller.authorization = Some(token::bearer(file, &address)?);
+            let token = TokenFile::new(file, &address)?.authorization();
+            caller.authorization = Some(token.context("--token-file")?);
         }
         let files = tls::chosen().or(server.tls);
         let channel = channel::connect(&address, &files, call_timeout).await?;
@@ -216,8 +217,7 @@ pub(crate) enum Safety<'w> {
 /// A connected server, and who calls it.
 #[derive(Clone, Debug)]
 pub(crate) struct Connection {
-    /// Sends nobody's identity: for decisions, which are for everybody who is let in.
-    pub(crate) channel: Channel,
+    channel: Channel,
     caller: Caller,
     pub(crate) address: ServerAddress,
 }
@@ -227,6 +227,13 @@ impl Connection {
     /// server's longest ([`MESSAGE_BYTES_MAX`](crate::limits::MESSAGE_BYTES_MAX)).
     pub(crate) fn service(&self) -> InterceptedService<Channel, Caller> {
         InterceptedService::new(self.channel.clone(), self.caller.clone())
+    }
+
+    /// The same for decisions, which a name alone proves nobody for: only a token is sent, and whom it is for.
+    pub(crate) fn decisions(&self) -> InterceptedService<Channel, Caller> {
+        let is_proved = self.caller.authorization.is_some();
+        let caller = if is_proved { self.caller.clone() } else { Caller::default() };
+        InterceptedService::new(self.channel.clone(), caller)
     }
 
     /// Sends a request, and again if the server asks for it or may be back soon: at most [`RETRIES_MAX`] times.

@@ -1,6 +1,7 @@
 //! Who may ask: callers of a document, by a credential or a certificate, each with its methods and its subtree. The document names
 //! callers of this machine, too, since the tests are on it.
 
+mod clients;
 mod subtree;
 
 use std::collections::BTreeMap;
@@ -109,7 +110,7 @@ impl Files {
 }
 
 fn secret(identity: &str) -> String {
-    format!("the secret of {identity}")
+    format!("the_secret_of_{identity}")
 }
 
 /// The header of a caller.

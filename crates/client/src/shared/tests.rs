@@ -43,7 +43,7 @@ fn explore(scenario: fn()) {
 
 fn shared(pending_max: usize) -> Arc<Shared> {
     let options = Options { pending_max, batch_checks_max: 2, ..Options::default() };
-    Arc::new(Shared::new(options.clamped()))
+    Arc::new(Shared::new(options.clamped(), None))
 }
 
 /// Answers each check with the number in its identity as `valid_until`.

@@ -447,7 +447,7 @@ mod tests {
             let email = [token.clone(), (CALLER_EMAIL, "a@example.com")];
             assert!(caller(trusts, remote, &email).is_err());
             let named = [token.clone(), (CALLER, "acme/ci")];
-            match trusts && is_of_this_machine(remote) {
+            match trusts && remote.is_of_this_machine() {
                 // The header would be believed by itself, so it and the token are two.
                 true => assert!(matches!(
                     caller(trusts, remote, &named),

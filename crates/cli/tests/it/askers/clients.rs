@@ -1,0 +1,98 @@
+//! Clients that show a token: the command line and the Rust client.
+
+use capstan_client::{Check, Client, Error, Options, TlsOptions};
+use capstan_policy::Asks;
+
+use super::{Files, NGINX, secret};
+use crate::common::{PATIENCE, capstan, stderr, stdout};
+
+/// Commands that ask for decisions take the token of a file.
+#[tokio::test]
+async fn commands_show_a_token() {
+    let mut files = Files::new("askers-commands");
+    files.add("all", &Asks::ALL, None);
+    files.add("checks", &[Asks::Check], None);
+    let server = files.serve().await;
+    let addr = format!("http://{}", server.grpc);
+    for name in ["all", "checks"] {
+        std::fs::write(files.path(name), secret(&format!("acme/{name}"))).unwrap();
+    }
+    let ask = |name: &str, command: &[&str]| {
+        let file = files.path(name).display().to_string();
+        let (command, addr) = (command.iter().map(|it| (*it).to_owned()), addr.clone());
+        let mut arguments: Vec<String> = command.collect();
+        arguments.extend(["--addr".into(), addr]);
+        if !name.is_empty() {
+            arguments.extend(["--token-file".into(), file]);
+        }
+        async move {
+            let run = move || capstan(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+            tokio::task::spawn_blocking(run).await.unwrap()
+        }
+    };
+    let check = ["check", "acme/reader", "repo.list", NGINX];
+    for (name, command, code) in [
+        ("all", &check[..], 0),
+        ("checks", &check, 0),
+        ("", &check, 2),
+        ("all", &["capabilities", "acme/reader", NGINX], 0),
+        ("checks", &["capabilities", "acme/reader", NGINX], 2),
+        ("all", &["explain", "acme/reader", "repo.list", "other/app"], 0),
+        ("all", &["who", "repo.list", NGINX], 0),
+        ("all", &["where", "acme/reader", "repo.list"], 0),
+        ("checks", &["where", "acme/reader", "repo.list"], 2),
+        ("all", &["roles", "list"], 0),
+        ("checks", &["roles", "list"], 1),
+        ("all", &["iam", "groups", "list"], 0),
+        ("", &["iam", "groups", "list"], 2),
+    ] {
+        let output = ask(name, command).await;
+        let said = (stdout(&output), stderr(&output));
+        assert_eq!(output.status.code(), Some(code), "{name} {command:?}: {said:?}");
+        if said.0.is_empty() {
+            let is_told = said.1.contains("is not among") || said.1.contains("not authenticated");
+            assert!(is_told, "{name} {command:?}: {}", said.1);
+        }
+    }
+}
+
+/// The token of a file proves the client, by its stream and by its unary calls; without it, and with another, checks are refused.
+#[tokio::test]
+async fn the_rust_client_shows_a_token() {
+    let mut files = Files::new("askers-client");
+    files.add("all", &[Asks::Check], None);
+    let server = files.serve().await;
+    let (addr, file) = (server.grpc.to_string(), files.path("token"));
+    let connect = || {
+        let (options, tls) = (Options::default(), TlsOptions::default());
+        Client::connect_as(&addr, options, &tls, &file).unwrap()
+    };
+    let check = || Check::new("acme/reader", "repo.list", NGINX).timeout(PATIENCE);
+    std::fs::write(&file, secret("acme/all")).unwrap();
+    let client = connect();
+    assert!(client.check(check()).await.unwrap().allowed);
+    // A revision that may have to be waited for is asked by a unary call.
+    let revision = client.revision();
+    assert!(revision > 0);
+    assert!(client.check(check().at_least(revision)).await.unwrap().allowed);
+
+    std::fs::write(&file, "another").unwrap();
+    let Err(Error::Refused(refusal)) = connect().check(check()).await else { panic!() };
+    assert_eq!(refusal.reason, "AUTHN_FAILED");
+    let plain = Client::connect(&addr).unwrap();
+    let Err(Error::Refused(refusal)) = plain.check(check()).await else { panic!() };
+    assert_eq!(refusal.reason, "AUTHN_FAILED");
+
+    // A file that is not there yet is waited for until the deadline.
+    std::fs::remove_file(&file).unwrap();
+    let short = check().timeout(std::time::Duration::from_millis(300));
+    let Err(Error::DeadlineExceeded(Some(last))) = connect().check(short).await else { panic!() };
+    assert!(last.contains("token: "), "{last}");
+    let late = connect();
+    let waiting = late.check(check());
+    let written = async {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        std::fs::write(&file, secret("acme/all")).unwrap();
+    };
+    assert!(tokio::join!(waiting, written).0.unwrap().allowed);
+}

@@ -1,0 +1,116 @@
+//! The token of a client, from a file.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use tonic::metadata::{Ascii, MetadataValue};
+
+use crate::address::ServerAddress;
+use crate::error::ConnectError;
+use crate::limits::TOKEN_FILE_BYTES_MAX;
+
+/// A file with the token that proves who asks: of an issuer that the server believes, or a secret of Capstan's, such as a pull token.
+/// It is read whenever a connection begins, so that a token which is renewed in place goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenFile(PathBuf);
+
+impl TokenFile {
+    /// The file, for a server at this address. Nothing is read yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::PlainToken`]: other machines would see the token on its way.
+    pub fn new(file: impl Into<PathBuf>, to: &ServerAddress) -> Result<Self, ConnectError> {
+        let is_local = to.unix_path().is_some() || is_of_this_machine(to.authority());
+        if !to.is_tls() && !is_local {
+            return Err(ConnectError::PlainToken { to: to.clone() });
+        }
+        Ok(Self(file.into()))
+    }
+
+    /// The `authorization` of calls. It is never printed.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not one line of visible ASCII of at most [`TOKEN_FILE_BYTES_MAX`] bytes.
+    pub fn authorization(&self) -> io::Result<MetadataValue<Ascii>> {
+        let named = |error: io::Error| {
+            io::Error::new(error.kind(), format!("{}: {error}", self.0.display()))
+        };
+        self.read().map_err(named)
+    }
+
+    fn read(&self) -> io::Result<MetadataValue<Ascii>> {
+        let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem);
+        let mut text = String::new();
+        File::open(&self.0)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
+            return Err(invalid("too long for a token"));
+        }
+        let token = text.trim();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(invalid("expected one token: a line without spaces"));
+        }
+        let value = format!("Bearer {token}").parse();
+        let mut value: MetadataValue<Ascii> = value.map_err(|_| invalid("no token"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+fn is_of_this_machine(authority: &str) -> bool {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address: Result<IpAddr, _> = host.parse();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn bearer(file: &Path, to: &str) -> Result<MetadataValue<Ascii>, String> {
+        let file = TokenFile::new(file, &to.parse().unwrap()).map_err(|error| error.to_string())?;
+        file.authorization().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_token_is_sent_where_nobody_else_sees_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        let read = |text: &str, to: &str| {
+            std::fs::write(&file, text).unwrap();
+            bearer(&file, to)
+        };
+        for to in [
+            "https://capstan.example:4480",
+            "unix:/run/capstan.sock",
+            "http://127.0.0.1:4480",
+            "http://[::1]:4480",
+            "http://LOCALHOST:1",
+        ] {
+            let value = read("a.b.c\n", to).unwrap();
+            assert_eq!(
+                (value.as_bytes(), value.is_sensitive()),
+                (&b"Bearer a.b.c"[..], true),
+                "{to}"
+            );
+            assert!(!format!("{value:?}").contains("a.b.c"));
+        }
+        for to in ["http://capstan.example:4480", "http://10.0.0.1:1", "http://127.0.0.1.example:1"]
+        {
+            let error = read("a.b.c", to).unwrap_err().to_string();
+            assert!(error.contains("https://") && !error.contains("a.b.c"), "{error}");
+        }
+        let longest = "x".repeat(usize::try_from(TOKEN_FILE_BYTES_MAX).unwrap());
+        assert!(read(&longest, "unix:/x").is_ok());
+        for text in ["", " \n", "a b", "a\nb", "\u{e4}", &format!("{longest}x")] {
+            assert!(read(text, "unix:/x").is_err(), "{text}");
+        }
+        assert!(bearer(&folder.path().join("absent"), "unix:/x").is_err());
+    }
+}

@@ -1,0 +1,134 @@
+//! Where a call comes from, and what may be asked from there. The addresses are of other machines, which no test can call from.
+
+use capstan_policy::load_callers;
+use tonic::codegen::http::HeaderValue;
+
+use super::*;
+use crate::callers::Trust;
+use crate::clock::Clock;
+use crate::feed::published::Retention;
+use crate::limits::Limits;
+
+const DOCUMENT: &str = "\
+version: 1
+callers:
+  - {name: ci, spiffe_id: spiffe://example.com/ci, subtree: acme, methods: [check, explain]}
+";
+
+fn askers(rule: Rule) -> Askers {
+    let published = Arc::new(Published::new(Retention::from(&Limits::default())));
+    let metrics = Arc::default();
+    let store = (&published, None);
+    let callers = Callers::new(store, None, Trust::default(), Clock::System, &metrics);
+    Askers::new(rule, callers, published, metrics)
+}
+
+fn named(more: &str) -> Rule {
+    let document = DOCUMENT.replace("version: 1\n", &format!("version: 1\n{more}"));
+    let all = load_callers(document.as_bytes()).unwrap();
+    Rule::Named(Arc::new(ArcSwap::from_pointee(all.into())))
+}
+
+fn elsewhere() -> Remote {
+    Remote::Ip("192.0.2.1:1".parse().unwrap())
+}
+
+fn here() -> Remote {
+    // As a listener of IPv6 sees a client of IPv4.
+    Remote::Ip("[::ffff:127.0.0.1]:1".parse().unwrap())
+}
+
+const CI: Option<Option<&str>> = Some(Some("spiffe://example.com/ci"));
+const OTHER: Option<Option<&str>> = Some(Some("spiffe://example.com/ci/more"));
+const UNNAMED: Option<Option<&str>> = Some(None);
+
+/// What a call from there may do: `all`, the subtree that it is held to, or the error.
+async fn may(
+    askers: &Askers,
+    remote: Remote,
+    certificate: Option<Option<&str>>,
+    authorization: Option<&'static str>,
+) -> String {
+    let certificate = certificate.map(ClientCertificate::named);
+    let entry = Entry::new(Some(remote), certificate.clone());
+    let mut headers = HeaderMap::new();
+    if let Some(value) = authorization {
+        headers.insert(AUTHORIZATION, HeaderValue::from_static(value));
+    }
+    let mut extensions = Extensions::new();
+    extensions.insert(remote);
+    certificate.map(|it| extensions.insert(it));
+    let within = |within: Option<Path<'_>>| within.map_or("all".into(), |it| it.to_string());
+    let mut asker = askers.asker(&extensions, &headers);
+    let told = match asker.may(Rpc::CHECK).await {
+        Ok(right) => within(right.within()),
+        Err(error) => error.to_string(),
+    };
+    // The fast way says the same, or nothing.
+    if askers.may_be_plain(&headers) {
+        let plain = askers.plain(&entry, |found| Some(within(found)));
+        let is_refused = told.contains(' ');
+        assert_eq!(plain, (!is_refused).then(|| told.clone()), "{remote:?} {entry:?}");
+    }
+    told
+}
+
+const REFUSED: &str = "the caller is not authenticated";
+/// A token is compared with what is served, and nothing is.
+const LOOKED_UP: &str = "not ready: the policy is being loaded";
+
+#[tokio::test]
+async fn who_may_ask_depends_on_where_and_on_what_is_proved() {
+    let operator = Remote::Operator(None);
+    let socket = Remote::Process(Some(1));
+    let token = Some("Bearer x");
+    let (open, proved) = (askers(Rule::Open), askers(Rule::Proved));
+    let (named_elsewhere, named_all) = (askers(named("")), askers(named("this_machine: named\n")));
+    // From where, with which certificate, with which header; what each of the four says.
+    let cases: &[(Remote, Option<Option<&str>>, Option<&'static str>, [&str; 4])] = &[
+        (here(), None, None, ["all", "all", "all", REFUSED]),
+        (here(), None, token, ["all", "all", "all", LOOKED_UP]),
+        (socket, None, None, ["all", "all", "all", REFUSED]),
+        (operator, None, None, ["all", "all", "all", "all"]),
+        (here(), CI, None, ["all", "all", "all", "acme"]),
+        (elsewhere(), None, None, ["all", REFUSED, REFUSED, REFUSED]),
+        (elsewhere(), None, token, ["all", REFUSED, LOOKED_UP, LOOKED_UP]),
+        (elsewhere(), CI, None, ["all", "all", "acme", "acme"]),
+        (elsewhere(), CI, token, ["all", "all", REFUSED, REFUSED]),
+        (elsewhere(), OTHER, None, ["all", "all", REFUSED, REFUSED]),
+        (elsewhere(), UNNAMED, None, ["all", "all", REFUSED, REFUSED]),
+    ];
+    for (remote, certificate, header, expected) in cases {
+        let all = [&open, &proved, &named_elsewhere, &named_all];
+        for (at, (askers, expected)) in all.into_iter().zip(expected).enumerate() {
+            // A certificate and a token are two proofs; the fast way does not take such a call.
+            let told = may(askers, *remote, *certificate, *header).await;
+            assert_eq!(told, *expected, "{remote:?} {certificate:?} {header:?} {at}");
+        }
+    }
+    // No transport has said where a call comes from.
+    let mut nowhere = proved.asker(&Extensions::new(), &HeaderMap::new());
+    assert_eq!(nowhere.may(Rpc::CHECK).await.unwrap_err(), RequestError::AuthnFailed);
+}
+
+#[tokio::test]
+async fn a_caller_has_only_the_methods_that_are_named() {
+    let askers = askers(named(""));
+    let mut extensions = Extensions::new();
+    extensions.insert(elsewhere());
+    extensions.insert(ClientCertificate::named(Some("spiffe://example.com/ci")));
+    for rpc in Rpc::all() {
+        let mut asker = askers.asker(&extensions, &HeaderMap::new());
+        let may = asker.may(rpc).await.is_ok();
+        let wanted = matches!(rpc.asks(), Some(Asks::Check | Asks::Explain));
+        assert_eq!(may, wanted, "{}", rpc.name());
+    }
+}
+
+/// Until the document is loaded, nobody is a caller.
+#[tokio::test]
+async fn nobody_may_ask_before_the_document_is_there() {
+    let askers = askers(Rule::Named(Arc::default()));
+    assert_eq!(may(&askers, elsewhere(), CI, None).await, REFUSED);
+    assert_eq!(may(&askers, here(), None, None).await, "all");
+}
