@@ -1,6 +1,6 @@
 //! `capstan config`: checks a configuration file, and writes one to begin with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction};
@@ -21,7 +21,7 @@ Examples:
 The keys of a file are the names of the options of `capstan serve`. What counts, first to last: options, environment variables \
 (CAPSTAN_SERVE_LISTEN for --listen; several values with spaces between them), the file.
 
-`check` reads the file as `serve` does, and looks for settings that are dangerous. Exit codes: 0 nothing was found, 1 something \
+`check` reads the file and the callers that it names as `serve` does, and looks for settings that are dangerous. Exit codes: 0 nothing was found, 1 something \
 is dangerous, 2 the file cannot be used.";
 
 /// The configuration file of a server
@@ -62,9 +62,14 @@ impl ConfigCommand {
     }
 }
 
-fn check(file: &std::path::Path, format: Format) -> anyhow::Result<ExitCode> {
+fn check(file: &Path, format: Format) -> anyhow::Result<ExitCode> {
     let settings = read(file, &serve())?;
     together(file, &settings)?;
+    for setting in settings.iter().filter(|setting| setting.key == "callers") {
+        for path in &setting.values {
+            capstan_server::askers::load(Path::new(path))?;
+        }
+    }
     let findings = findings(&settings);
     let code = if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) };
     match format {
@@ -88,7 +93,7 @@ fn check(file: &std::path::Path, format: Format) -> anyhow::Result<ExitCode> {
 }
 
 /// What only all options together show: two that exclude each other, or one that needs another.
-fn together(file: &std::path::Path, settings: &[Setting]) -> anyhow::Result<()> {
+fn together(file: &Path, settings: &[Setting]) -> anyhow::Result<()> {
     let words = settings.iter().flat_map(Setting::arguments);
     let Err(error) = serve().try_get_matches_from(words) else { return Ok(()) };
     let text = error.to_string();

@@ -165,3 +165,25 @@ fn a_unix_socket_has_the_mode_and_the_group_that_it_is_given() {
         assert!(stderr(&refused).contains(said), "{}", stderr(&refused));
     }
 }
+
+/// The callers that a configuration names are read with it, and what is wrong with them is told.
+#[test]
+fn callers_are_checked_with_the_configuration() {
+    let folder = Files::new("config-callers");
+    let callers = folder.path("callers.yaml");
+    let file = folder.write(&format!("demo = true\ncallers = {callers:?}\n"));
+    for (document, code, said) in [
+        ("{version: 1, callers: []}", 1, "demo"),
+        ("{version: 1, callers: [{name: a, methods: [check]}]}", 2, "callers[0]: found neither"),
+        ("version: 2", 2, "expected the number 1"),
+    ] {
+        std::fs::write(&callers, document).unwrap();
+        let output = check(&file);
+        let told = stdout(&output) + &stderr(&output);
+        assert_eq!((output.status.code(), told.contains(said)), (Some(code), true), "{told}");
+    }
+    let both = folder.write(&format!("callers = {callers:?}\ninsecure-open-decisions = true\n"));
+    let output = check(&both);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("cannot be used with"), "{}", stderr(&output));
+}

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use capstan_policy::{Catalogs, load_policy, load_policy_tests, load_routes};
+use capstan_policy::{Catalogs, load_callers, load_policy, load_policy_tests, load_routes};
 
 use crate::common::{InProcess, folder, stderr, stdout};
 use blocks::{Block, Command, blocks, matches, prose, read, root};
@@ -290,6 +290,7 @@ fn is_read(text: &str, part: Option<&Part>) -> bool {
     load_policy(text, &Catalogs::default()).is_ok()
         || Catalogs::default().load(text).is_ok()
         || load_routes(text).is_ok()
+        || load_callers(text).is_ok()
         || load_policy_tests(text).is_ok()
 }
 

@@ -101,6 +101,12 @@ labels:
 {{- if and .Values.acceptPlaintext .Values.tls.secretName }}
 {{- fail "acceptPlaintext: with tls.secretName nothing is served in plain text" }}
 {{- end }}
+{{- if and .Values.tls.secretName (not .Values.tls.clientCertificates) (not .Values.callers) (not .Values.acceptOpenDecisions) }}
+{{- fail "callers: nobody could ask. Say who may, set tls.clientCertificates, or set acceptOpenDecisions=true for whoever can connect" }}
+{{- end }}
+{{- if and .Values.acceptOpenDecisions (or .Values.callers .Values.tls.clientCertificates (not .Values.tls.secretName)) }}
+{{- fail "acceptOpenDecisions: is for TLS without callers and without tls.clientCertificates" }}
+{{- end }}
 {{- if and .Values.service.headless (ne .Values.service.type "ClusterIP") }}
 {{- fail "service.headless: only a Service of the type ClusterIP can be without an address" }}
 {{- end }}
@@ -108,7 +114,7 @@ labels:
 {{- if and .Values.podDisruptionBudget.enabled (not .Values.store.enabled) (gt (int .Values.replicaCount) 1) (not (kindIs "string" $least)) (ge (int $least) (int .Values.replicaCount)) }}
 {{- fail "podDisruptionBudget.minAvailable: must be less than replicaCount, or no node can be drained" }}
 {{- end }}
-{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" }}
+{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" "--callers" "--insecure-open-decisions" }}
 {{- range .Values.extraArgs }}
 {{- if has (regexFind "^[^=]*" .) $own }}
 {{- fail (printf "extraArgs: the chart says %s: there is a value for it" .) }}
@@ -194,6 +200,11 @@ spec:
         {{- else }}
         - --insecure-plaintext
         {{- end }}
+        {{- if .Values.callers }}
+        - --callers=/etc/capstan/callers/callers.yaml
+        {{- else if not .Values.tls.clientCertificates }}
+        - --insecure-open-decisions
+        {{- end }}
         # Not ready, and still answering, until every balancer has noticed.
         - --drain-delay-ms=5000
         {{- if .Values.envoy.routes }}
@@ -261,12 +272,17 @@ spec:
           mountPath: /etc/capstan/routes
           readOnly: true
         {{- end }}
+        {{- if .Values.callers }}
+        - name: callers
+          mountPath: /etc/capstan/callers
+          readOnly: true
+        {{- end }}
         {{- if .Values.tls.secretName }}
         - name: tls
           mountPath: /etc/capstan/tls
           readOnly: true
         {{- end }}
-  {{- if or (not .Values.store.enabled) .Values.envoy.routes .Values.tls.secretName }}
+  {{- if or (not .Values.store.enabled) .Values.envoy.routes .Values.callers .Values.tls.secretName }}
   volumes:
     {{- if not .Values.store.enabled }}
     - name: policy
@@ -277,6 +293,11 @@ spec:
     - name: routes
       configMap:
         name: {{ printf "%s-routes" (include "capstan.fullname" .) | quote }}
+    {{- end }}
+    {{- if .Values.callers }}
+    - name: callers
+      configMap:
+        name: {{ printf "%s-callers" (include "capstan.fullname" .) | quote }}
     {{- end }}
     {{- with .Values.tls.secretName }}
     - name: tls

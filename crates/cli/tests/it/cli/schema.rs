@@ -35,5 +35,8 @@ fn an_unknown_kind_of_document_is_an_error_that_lists_the_kinds() {
     let output = capstan(&["schema", "policies"]);
     assert_eq!(output.status.code(), Some(2));
     let message = stderr(&output);
-    assert!(message.contains("[possible values: policy, catalog, routes, tests]"), "{message}");
+    assert!(
+        message.contains("[possible values: policy, catalog, routes, callers, tests]"),
+        "{message}"
+    );
 }

@@ -183,7 +183,7 @@ fn the_demo_has_what_its_head_says() {
     assert!(facts.role_bindings.iter().filter(|binding| binding.expires_at.is_some()).count() >= 2);
 }
 
-/// README says that another address than loopback is refused, and that callers need no credential.
+/// README says that another address than loopback is refused, and who may ask.
 #[test]
 fn who_is_authenticated_is_said_and_tested() {
     let text = text();
@@ -192,7 +192,11 @@ fn who_is_authenticated_is_said_and_tested() {
             "refuses other addresses unless `--insecure-plaintext` allows them",
             "invalid_configurations_are_refused_with_advice",
         ),
-        ("whoever can connect may ask about every identity", "the_demo_commands_work_as_printed"),
+        (
+            "Whoever is on the same machine may ask for decisions",
+            "the_demo_commands_work_as_printed",
+        ),
+        ("from other machines only callers that a document names may", "nobody_else_may_ask"),
     ] {
         assert!(text.contains(claim), "{claim}");
         assert!(names::is_test(test), "{test}");

@@ -120,9 +120,8 @@ impl Pod {
                     format!("{address}:0")
                 }
                 "--otlp-endpoint" => "http://127.0.0.1:1".to_owned(),
-                "--policy" | "--routes" | "--data" | "--tls-cert" | "--tls-key" | "--client-ca" => {
-                    self.inside(value).display().to_string()
-                }
+                "--policy" | "--routes" | "--callers" | "--data" | "--tls-cert" | "--tls-key"
+                | "--client-ca" => self.inside(value).display().to_string(),
                 _ => value.to_owned(),
             };
             format!("{option}={value}")
