@@ -41,6 +41,11 @@ pub(crate) struct DeciderArgs {
     #[arg(long, value_name = "URL")]
     pub(crate) addr: Option<String>,
 
+    /// The identity that asks, which the token must prove: for one below a group [default: that of the context]
+    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", conflicts_with = "policy",
+        add = completion::managed::identity())]
+    pub(crate) caller: Option<String>,
+
     /// A file with the token that proves who asks, for a server that names its callers [default: that of the context]
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
     pub(crate) token_file: Option<PathBuf>,
@@ -108,8 +113,13 @@ impl DeciderArgs {
                 Ok(Decider::InProcess(InProcess(built.snapshot)))
             }
             None => {
-                let (addr, token_file) = (self.addr.clone(), self.token_file.clone());
-                let server = ServerArgs { addr, token_file, ..ServerArgs::default() };
+                let Self { addr, caller, token_file, .. } = self;
+                let server = ServerArgs {
+                    addr: addr.clone(),
+                    caller: caller.clone(),
+                    email: None,
+                    token_file: token_file.clone(),
+                };
                 Decider::connect(server, self.consistency).await
             }
         }

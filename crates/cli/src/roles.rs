@@ -161,11 +161,6 @@ impl Roles {
 /// Where roles come from.
 #[derive(Debug, clap::Args)]
 struct SourceArgs {
-    /// The identity that calls, for a server that trusts the caller header [default: that of the context]
-    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY", conflicts_with = "policy",
-        add = completion::managed::identity())]
-    caller: Option<String>,
-
     #[command(flatten)]
     decider: DeciderArgs,
 }
@@ -179,7 +174,7 @@ impl SourceArgs {
             return self.decider.decider().await?.list_roles().await;
         }
         let is_of_server = addr.is_some()
-            || self.caller.is_some()
+            || self.decider.caller.is_some()
             || self.decider.token_file.is_some()
             || *consistency != Consistency::Any
             || query.parent.is_some()
@@ -188,7 +183,7 @@ impl SourceArgs {
         if !is_of_server {
             return of_catalog(catalog);
         }
-        let (caller, token_file) = (self.caller.clone(), self.decider.token_file.clone());
+        let (caller, token_file) = (self.decider.caller.clone(), self.decider.token_file.clone());
         let server = ServerArgs { addr: addr.clone(), caller, email: None, token_file };
         let query = RoleQuery { consistency: consistency.message(), ..query };
         custom_roles::list(&server.connect().await?, query).await

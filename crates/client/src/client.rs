@@ -1,6 +1,5 @@
 //! The client: a handle to its shared state and background tasks.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::runtime::Handle;
@@ -9,11 +8,11 @@ use tokio_util::task::TaskTracker;
 use crate::address::{ServerAddress, client_endpoint};
 use crate::check::{Check, Decision};
 use crate::check_future::CheckFuture;
+use crate::credential::Credential;
 use crate::error::{ConnectError, Error};
 use crate::limits::Options;
 use crate::shared::{CloseOnDrop, Shared};
 use crate::tls::TlsOptions;
-use crate::token::TokenFile;
 use crate::{session, unary};
 
 /// A client of a Capstan server.
@@ -58,8 +57,8 @@ impl Client {
         Self::connect_tls(address, options, &TlsOptions::default())
     }
 
-    /// As [`Client::connect_tls`], of a caller that the token of this file proves. It is read when a connection begins, which is at least
-    /// every [`Options::connection_age`]: renew it in place before that time is left of it.
+    /// As [`Client::connect_tls`], of a caller that this credential proves. Its file is read for each stream, at least every
+    /// [`Options::connection_age`]: renew the token in place before that time is left of it.
     ///
     /// # Errors
     ///
@@ -68,10 +67,10 @@ impl Client {
         address: &str,
         options: Options,
         tls: &TlsOptions,
-        token_file: impl Into<PathBuf>,
+        credential: Credential,
     ) -> Result<Self, ConnectError> {
-        let token = TokenFile::new(token_file, &address.parse()?)?;
-        Self::start(address, options, tls, Some(token))
+        credential.ensure_hidden_on_its_way_to(&address.parse()?)?;
+        Self::start(address, options, tls, Some(credential))
     }
 
     /// As [`Client::connect_with`], with these options of TLS.
@@ -91,12 +90,12 @@ impl Client {
         address: &str,
         options: Options,
         tls: &TlsOptions,
-        token: Option<TokenFile>,
+        credential: Option<Credential>,
     ) -> Result<Self, ConnectError> {
         let endpoint = client_endpoint(&address.parse::<ServerAddress>()?, tls)?;
         let _runtime = Handle::try_current().map_err(|_| ConnectError::NoRuntime)?;
         let options = options.clamped();
-        let shared = Arc::new(Shared::new(options, token));
+        let shared = Arc::new(Shared::new(options, credential));
         let tracker = TaskTracker::new();
         for _ in 0..options.connections {
             let (shared, endpoint) = (Arc::clone(&shared), endpoint.clone());

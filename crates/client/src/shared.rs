@@ -15,12 +15,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use crate::check::{Check, Consistency};
+use crate::credential::Credential;
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::limits::{Options, REVISION_MAX, TIME_MAX};
 use crate::queue::{Call, Effects, MinRevision, Outcome, PushEffects, Queue, SealedBatch, permits};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
-use crate::token::TokenFile;
 use crate::wire::{CheckEncoder, EncodedBatch, Reply, decision};
 
 /// Minimum time between two sweeps: deadlines are kept to about this precision.
@@ -31,7 +31,7 @@ const SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(1);
 pub(crate) struct Shared {
     pub(crate) options: Options,
     /// What proves who asks.
-    token: Option<TokenFile>,
+    credential: Option<Credential>,
     queue: Mutex<Queue>,
     /// Free permits of [`Options::pending_max`].
     permits: Semaphore,
@@ -46,10 +46,10 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(options: Options, token: Option<TokenFile>) -> Self {
+    pub(crate) fn new(options: Options, credential: Option<Credential>) -> Self {
         Self {
             options,
-            token,
+            credential,
             queue: Mutex::new(Queue::new(options)),
             permits: Semaphore::new(options.pending_max),
             highest: AtomicU64::new(0),
@@ -66,13 +66,12 @@ impl Shared {
     /// The token cannot be read.
     pub(crate) fn request<T>(&self, message: T) -> Result<Request<T>, Failure> {
         let mut request = Request::new(message);
-        if let Some(token) = &self.token {
-            let value = token.authorization().map_err(|error| {
+        if let Some(credential) = &self.credential {
+            credential.add_to(&mut request).map_err(|error| {
                 // Also if no batch has been sent.
                 self.record_problem(&error.to_string());
                 Failure::lost(error.to_string())
             })?;
-            request.metadata_mut().insert("authorization", value);
         }
         Ok(request)
     }

@@ -15,6 +15,7 @@
 //!   holds one from its start.
 //! - A check that the connection's own task answers (`grpc::fast_check`) needs no permit. A client that
 //!   holds every permit therefore does not block such checks.
+//! - Whoever may not ask, as the head of a call shows, is refused before a permit is taken.
 //! - Any other call is shed while no permit is left, even if it would not wait.
 //! - Every call is counted exactly once.
 //! - A panic ends its own call only.
@@ -60,6 +61,10 @@ pub(crate) use body::ResponseBody;
 /// Makes a method's own response to an error that ends a call; `None` for a gRPC status.
 pub(crate) type ErrorResponder = fn(Rpc, &CallError) -> Option<Response<Body>>;
 
+/// Answers a call of somebody who may not make it, by its head alone; `None` for all others. Also the code that is counted.
+pub(crate) type Gate =
+    Arc<dyn Fn(Rpc, &Request<Body>) -> Option<(Code, Response<Body>)> + Send + Sync>;
+
 /// A service with admission in front of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Admission<S> {
@@ -69,13 +74,19 @@ pub(crate) struct Admission<S> {
 
 /// The state that the calls of one worker share. Its reference count belongs to the worker, so no
 /// other core writes to it.
-#[derive(Debug)]
 struct WorkerState {
     limits: Limits,
     permits: AllPermits,
     metrics: WorkerMetrics,
     traces: Option<Traces>,
     error_responder: ErrorResponder,
+    gate: Gate,
+}
+
+impl std::fmt::Debug for WorkerState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerState").field("permits", &self.permits).finish_non_exhaustive()
+    }
 }
 
 /// What a call is for. Each class has permits of its own.
@@ -241,10 +252,10 @@ where
         limits: Limits,
         permits: &AllPermits,
         (metrics, traces): (WorkerMetrics, Option<Traces>),
-        error_responder: ErrorResponder,
+        (error_responder, gate): (ErrorResponder, Gate),
     ) -> Self {
         let permits = permits.clone();
-        let worker = WorkerState { limits, permits, metrics, traces, error_responder };
+        let worker = WorkerState { limits, permits, metrics, traces, error_responder, gate };
         Self { inner, worker: Arc::new(worker) }
     }
 
@@ -276,6 +287,12 @@ where
             let rpc = Rpc::from_path(request.uri().path());
             self.worker.metrics.ended(rpc, Code::Unknown, started.elapsed());
             return ResponseFuture::Ready(Some(content_type::unsupported()));
+        }
+        // Strangers take no permit, and nothing of their bodies is decoded.
+        let rpc = Rpc::from_path(request.uri().path());
+        if let Some((code, refused)) = (self.worker.gate)(rpc, &request) {
+            self.worker.metrics.ended(rpc, code, started.elapsed());
+            return ResponseFuture::Ready(Some(refused.map(|body| ResponseBody::new(body, None))));
         }
         let call = match Call::admit(&self.worker, started, &mut request) {
             Ok(call) => call,

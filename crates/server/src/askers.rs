@@ -14,11 +14,13 @@
 mod document;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Path, PathBuf};
 use capstan_policy::{Asks, Caller, Proves};
+use tokio::sync::Semaphore;
 use tonic::codegen::http::Extensions;
 use tonic::codegen::http::header::{AUTHORIZATION, HeaderMap};
 
@@ -26,6 +28,7 @@ use crate::RequestError;
 use crate::authn::caller::{CallerKind, Claim, by_authorization};
 use crate::callers::{Callers, logged};
 use crate::feed::{Freshness, Published};
+use crate::limits::ASKERS_LOOKED_UP_MAX;
 use crate::methods::Rpc;
 use crate::telemetry::metrics::{AskerRefusal, Metrics};
 use crate::transport::connection::Remote;
@@ -44,6 +47,8 @@ struct Shared {
     callers: Callers,
     published: Arc<Published>,
     metrics: Arc<Metrics>,
+    /// Places to look up what a credential proves. They are not those of calls: strangers take none of these.
+    lookups: Arc<Semaphore>,
 }
 
 #[derive(Clone, Debug)]
@@ -57,11 +62,19 @@ pub(crate) enum Rule {
 }
 
 /// A document, by what callers prove.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Named {
     names_this_machine: bool,
     by_spiffe_id: HashMap<Box<str>, Arc<Caller>>,
     by_identity: HashMap<PathBuf, Arc<Caller>>,
+}
+
+impl Default for Named {
+    /// Nobody: no document is loaded.
+    fn default() -> Self {
+        let (by_spiffe_id, by_identity) = <(HashMap<_, _>, HashMap<_, _>)>::default();
+        Self { names_this_machine: true, by_spiffe_id, by_identity }
+    }
 }
 
 impl From<capstan_policy::Callers> for Named {
@@ -152,7 +165,8 @@ impl Askers {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Shared { rule, callers, published, metrics }))
+        let lookups = Arc::new(Semaphore::new(ASKERS_LOOKED_UP_MAX));
+        Self(Arc::new(Shared { rule, callers, published, metrics, lookups }))
     }
 
     /// The same for the calls of one worker, so that cores share no count of references.
@@ -185,11 +199,8 @@ impl Askers {
     }
 
     /// Whether plain checks of a connection may be answered by [`Self::plain`]: what proves a caller is not in the call.
-    pub(crate) fn may_be_plain(&self, headers: &HeaderMap) -> bool {
-        match self.0.rule {
-            Rule::Open | Rule::Proved => true,
-            Rule::Named(_) => !headers.contains_key(AUTHORIZATION),
-        }
+    pub(crate) fn may_be_plain(headers: &HeaderMap) -> bool {
+        !headers.keys().any(|name| name == AUTHORIZATION)
     }
 
     /// Who asks in a call. The extensions are those of the transport.
@@ -200,6 +211,15 @@ impl Askers {
         Asker { askers: self.clone(), entry, shown, proved: None }
     }
 
+    /// The error of a call that nobody who may ask makes, as its head shows; `None` for all others.
+    pub(crate) fn refused_by_head(
+        &self,
+        extensions: &Extensions,
+        headers: &HeaderMap,
+    ) -> Option<RequestError> {
+        self.asker(extensions, headers).by_head().err()
+    }
+
     fn refused(&self, by: AskerRefusal, error: RequestError) -> RequestError {
         self.0.metrics.asker_refused(by);
         error
@@ -207,7 +227,9 @@ impl Askers {
 
     /// Whoever has proved nothing. The log says what would help, once a second at most.
     fn unknown(&self, reason: &str) -> RequestError {
-        self.refused(AskerRefusal::Unknown, logged("somebody who may not ask", reason))
+        static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+        let error = logged(&LOGGED, "somebody asks who may not", reason);
+        self.refused(AskerRefusal::Unknown, error)
     }
 }
 
@@ -227,39 +249,55 @@ pub(crate) struct Asker {
     proved: Option<CallerKind>,
 }
 
+/// Who asks, by the head of a call.
+enum ByHead {
+    Everybody,
+    Caller(Arc<Caller>),
+    /// Whom the credential proves.
+    Shown,
+}
+
 impl Asker {
+    /// # Errors
+    ///
+    /// [`RequestError::AuthnFailed`]: nobody who may ask, whatever the body is.
+    fn by_head(&self) -> Result<ByHead, RequestError> {
+        let Self { askers, entry, shown, .. } = self;
+        if entry.certificate.is_some() && shown.is_some() {
+            return Err(askers.unknown("a client certificate and an authorization: two proofs"));
+        }
+        match &askers.0.rule {
+            Rule::Open => Ok(ByHead::Everybody),
+            Rule::Proved if is_proved(entry) => Ok(ByHead::Everybody),
+            Rule::Proved => Err(askers.unknown(NOT_NAMED)),
+            Rule::Named(named) => match (named.load().seen(entry), shown) {
+                (Seen::Everybody, _) => Ok(ByHead::Everybody),
+                (Seen::Caller(caller), _) => Ok(ByHead::Caller(Arc::clone(caller))),
+                (Seen::Unsaid, Some(Ok(_))) => Ok(ByHead::Shown),
+                (Seen::Nobody, _) => Err(askers.unknown("a certificate of no caller")),
+                (Seen::Unsaid, Some(Err(_))) => Err(askers.unknown("a malformed credential")),
+                (Seen::Unsaid, None) => {
+                    Err(askers.unknown("a call shows neither a certificate nor a token"))
+                }
+            },
+        }
+    }
+
     /// What this asker may do with a method, now. Asked again, what was proved is compared with what is served now.
     ///
     /// # Errors
     ///
-    /// [`RequestError::AuthnFailed`]: nobody who may ask. [`RequestError::CallerNotAllowed`]: somebody who may not ask this. Or the store cannot be
-    /// read.
+    /// [`RequestError::AuthnFailed`]: nobody who may ask. [`RequestError::CallerNotAllowed`]: somebody who may not ask this.
+    /// [`RequestError::CredentialsWait`]: too many credentials are looked up. Or the store cannot be read.
     pub(crate) async fn may(&mut self, rpc: Rpc) -> Result<Right, RequestError> {
-        let askers = self.askers.clone();
-        let named = match &askers.0.rule {
-            Rule::Open => return Ok(Right::Everything),
-            Rule::Proved if is_proved(&self.entry) => return Ok(Right::Everything),
-            Rule::Proved => return Err(askers.unknown(NOT_NAMED)),
-            Rule::Named(named) => named,
+        let caller = match self.by_head()? {
+            ByHead::Everybody => return Ok(Right::Everything),
+            ByHead::Caller(caller) => Some(caller),
+            ByHead::Shown => self.named().await?,
         };
-        let by_connection = match named.load().seen(&self.entry) {
-            Seen::Everybody => return Ok(Right::Everything),
-            Seen::Caller(_) if self.shown.is_some() => {
-                return Err(askers.unknown("a client certificate and an authorization"));
-            }
-            Seen::Caller(caller) => Some(Some(Arc::clone(caller))),
-            Seen::Nobody => Some(None),
-            Seen::Unsaid => None,
-        };
-        let caller = match by_connection {
-            Some(caller) => caller,
-            None => {
-                let identity = self.identity().await?;
-                named.load().by_identity.get(&identity).cloned()
-            }
-        };
+        let askers = &self.askers;
         let Some(caller) = caller else {
-            return Err(askers.unknown("it is no caller of --callers"));
+            return Err(askers.unknown("an identity that is no caller"));
         };
         if rpc.asks().is_none_or(|asks| !caller.methods.contains(&asks)) {
             let problem = format!("{} is not among its methods", rpc.name());
@@ -269,28 +307,38 @@ impl Asker {
         Ok(Right::Of(caller))
     }
 
-    /// The identity that the call proves, if it is registered and enabled.
-    async fn identity(&mut self) -> Result<PathBuf, RequestError> {
-        let Shared { callers, published, .. } = &*self.askers.0;
-        let kind = match (self.proved.take(), &self.shown) {
-            (Some(proved), _) => callers.prove_again(proved).await?,
-            (None, Some(Ok(claim))) => callers.prove(claim.clone()).await?,
-            (None, Some(Err(error))) => return Err(error.clone()),
-            (None, None) => {
-                return Err(self.askers.unknown("a call shows neither a certificate nor a token"));
-            }
+    /// The caller whose identity the call proves.
+    async fn named(&mut self) -> Result<Option<Arc<Caller>>, RequestError> {
+        let proved = self.prove().await;
+        let counted = |error| match error {
+            RequestError::AuthnFailed => self.askers.refused(AskerRefusal::Unknown, error),
+            error => error,
         };
-        let CallerKind::Identity { path, .. } = &kind else {
-            return Err(self.askers.unknown("a credential of no identity"));
-        };
-        let path = path.clone();
-        let current = published.read(Freshness::Any).await?;
+        let kind = proved.map_err(counted)?;
+        let Rule::Named(named) = &self.askers.0.rule else { return Ok(None) };
+        let CallerKind::Identity { path, .. } = &kind else { return Ok(None) };
+        let current = self.askers.0.published.read(Freshness::Any).await?;
         let state = current.snapshot.identity_state(path.as_path());
         if state.is_none_or(|state| !state.registered || state.disabled) {
             return Err(self.askers.unknown("an identity that is not registered, or disabled"));
         }
+        let caller = named.load().by_identity.get(path).cloned();
         self.proved = Some(kind);
-        Ok(path)
+        Ok(caller)
+    }
+
+    async fn prove(&mut self) -> Result<CallerKind, RequestError> {
+        let Shared { callers, lookups, .. } = &*self.askers.0;
+        if let Some(proved) = self.proved.take() {
+            return callers.prove_again(proved).await;
+        }
+        let Some(Ok(claim)) = &self.shown else { return Err(RequestError::AuthnFailed) };
+        if let Some(known) = callers.known(claim) {
+            return Ok(known);
+        }
+        // Of those that wait for an issuer or for the disk there are a few, and of these anybody can be one.
+        let _place = lookups.try_acquire().map_err(|_| RequestError::CredentialsWait)?;
+        callers.prove(claim.clone()).await
     }
 }
 

@@ -16,6 +16,7 @@
 mod trust;
 mod whose;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -30,6 +31,7 @@ use crate::authn::credential::Authorization;
 use crate::authn::issuers::Issuers;
 use crate::authn::keys::{KeyDigest, KeySet};
 use crate::authn::remembered::{Remembered, TokenDigest, Tokens, Verified};
+use crate::authn::secrets::Secrets;
 use crate::authn::token::{Claims, Token};
 use crate::clock::Clock;
 use crate::feed::management::{Management, viewed};
@@ -48,7 +50,7 @@ pub(crate) struct Callers(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     published: Arc<Published>,
-    /// The store's; `None` if the policy is a file: everybody may read that, and nobody changes it.
+    /// The store's; `None` if the policy is a file: who may read that is a matter of `askers`, and nobody changes it.
     management: Option<Arc<dyn Management>>,
     /// `None` if nothing is discovered.
     issuers: Option<Issuers>,
@@ -101,7 +103,7 @@ impl Callers {
         let resolved = match claim {
             Claim::Settled(kind) => return Ok(kind),
             Claim::Certificate { path, spiffe_id } => self.by_certificate(path, spiffe_id).await,
-            // Everybody may read a policy file.
+            // Who may read a policy file is a matter of `askers`.
             Claim::Authorization { .. } if self.0.management.is_none() => {
                 return Ok(CallerKind::Nobody);
             }
@@ -109,6 +111,20 @@ impl Callers {
         };
         self.0.metrics.credential(resolved.is_ok());
         resolved
+    }
+
+    /// Whom a claim proves, if that is known without looking anything up; `None` if it is not, or proves nobody.
+    pub(crate) fn known(&self, claim: &Claim) -> Option<CallerKind> {
+        let Claim::Authorization { header, named } = claim else { return None };
+        let shown = Authorization::read(header)?;
+        let (current, now) = (self.0.published.current()?, self.0.clock.now());
+        if let Some(found) = by_secret(&shown, &current.secrets, named.as_ref(), now) {
+            return found.ok();
+        }
+        let (token, user) = shown.token()?;
+        let named = one_of(named.clone(), user).ok()?;
+        let found = self.0.remembered.get(&TokenDigest::of(token, named.as_ref()), now)?;
+        self.is_current(&found, current.snapshot.revision()).then(|| identity(found))
     }
 
     /// Whom a claim proves, also with a policy file: its secrets prove identities.
@@ -212,30 +228,15 @@ impl Callers {
         };
         let current = self.0.published.read(Freshness::Any).await?;
         let now = self.0.clock.now();
-        let proved_by = std::cell::RefCell::new(None);
-        let found = shown.prove(|secret| {
-            let (identity, by) = current.secrets.prove(secret, now)?;
-            proved_by.replace(Some(by));
-            Some(identity)
-        });
-        let proved_by = proved_by.into_inner();
-        if let (Some(path), Some(by)) = (found, proved_by) {
-            if named.is_some_and(|named| named != path) {
-                return Err(refused("a secret of another identity than the one that is named"));
-            }
-            return Ok(CallerKind::Identity { path, email: None, proof: Proof::Secret(by) });
+        if let Some(found) = by_secret(&shown, &current.secrets, named.as_ref(), now) {
+            return found;
         }
         let Some((token, user)) = shown.token() else {
             return Err(refused("neither a secret of an identity nor a token"));
         };
         let token = token.to_owned();
         drop(shown);
-        let named = match (named, user) {
-            (Some(named), Some(user)) if named != user => {
-                return Err(refused("two identities are named"));
-            }
-            (named, user) => named.or(user),
-        };
+        let named = one_of(named, user)?;
         self.by_token(&token, named).await.map(identity)
     }
 
@@ -323,7 +324,7 @@ impl Callers {
             let proof = Proof::Certificate { spiffe_id: spiffe_id.clone(), revision };
             CallerKind::Identity { path: path.clone(), email: None, proof }
         };
-        // A policy file has no callers: everybody may read it, and nobody may change it.
+        // A policy file has no callers: who may read it is a matter of `askers`, and nobody may change it.
         let Some(management) = &self.0.management else {
             let current = self.0.published.read(Freshness::Any).await?;
             return Ok(caller(current.snapshot.revision()));
@@ -369,19 +370,55 @@ impl Callers {
     }
 }
 
+/// Whom a secret proves; `None` if it is none.
+///
+/// # Errors
+///
+/// Another identity is named.
+fn by_secret(
+    shown: &Authorization<'_>,
+    secrets: &Secrets,
+    named: Option<&PathBuf>,
+    now: Timestamp,
+) -> Option<Result<CallerKind, RequestError>> {
+    let proved_by = RefCell::new(None);
+    let path = shown.prove(|secret| {
+        let (identity, by) = secrets.prove(secret, now)?;
+        proved_by.replace(Some(by));
+        Some(identity)
+    })?;
+    let by = proved_by.into_inner()?;
+    if named.is_some_and(|named| *named != path) {
+        return Some(Err(refused("a secret of another identity than the one that is named")));
+    }
+    Some(Ok(CallerKind::Identity { path, email: None, proof: Proof::Secret(by) }))
+}
+
+/// The identity that a call names, in a header of its own and as the user of `Basic`.
+///
+/// # Errors
+///
+/// They are two.
+fn one_of(named: Option<PathBuf>, user: Option<PathBuf>) -> Result<Option<PathBuf>, RequestError> {
+    match (named, user) {
+        (Some(named), Some(user)) if named != user => Err(refused("two identities are named")),
+        (named, user) => Ok(named.or(user)),
+    }
+}
+
 fn identity(found: Remembered) -> CallerKind {
     let (path, email) = (found.identity.clone(), found.email.clone());
     CallerKind::Identity { path, email, proof: Proof::Token(Box::new(found)) }
 }
 
 fn refused(reason: &str) -> RequestError {
-    logged("a credential proves nothing", reason)
+    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
+    logged(&LOGGED, "a credential proves nothing", reason)
 }
 
 /// The reason is logged, once a second at most, and the caller is not told it.
-pub(crate) fn logged(what: &str, reason: &str) -> RequestError {
-    static LOGGED: Mutex<Option<Instant>> = Mutex::new(None);
-    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+pub(crate) fn logged(last: &Mutex<Option<Instant>>, what: &str, reason: &str) -> RequestError {
+    let mut logged = last.lock().unwrap_or_else(PoisonError::into_inner);
     if logged.is_none_or(|at| at.elapsed() >= REFUSAL_LOGGED) {
         *logged = Some(Instant::now());
         tracing::info!(reason, "{what}");

@@ -62,6 +62,9 @@ pub enum RequestError {
         /// What it may do, or not.
         problem: String,
     },
+    /// Too many callers show credentials that are not known yet.
+    #[error("too many credentials are looked up: try again in a moment")]
+    CredentialsWait,
     /// It is not there, or the caller may not see it. One text for both.
     #[error("not found")]
     NotFound,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, ensure};
-use capstan_client::{ServerAddress, TokenFile};
+use capstan_client::{Credential, ServerAddress};
 use capstan_proto::contract::{RETRY_PUSHBACK_KEY, WARNING_KEY};
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -156,8 +156,9 @@ impl ServerArgs {
         let mut caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
         if let Some(file) = self.token_file.as_ref().or(server.token_file.as_ref()) {
-            let token = TokenFile::new(file, &address)?.authorization();
-            caller.authorization = Some(token.context("--token-file")?);
+            let token = Credential::file(file);
+            token.ensure_hidden_on_its_way_to(&address)?;
+            caller.authorization = Some(token.authorization().context("--token-file")?);
         }
         let files = tls::chosen().or(server.tls);
         let channel = channel::connect(&address, &files, call_timeout).await?;

@@ -13,7 +13,7 @@ use capstan_policy::Asks;
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::v1;
 use capstan_server::feed::source::Source;
-use capstan_server::limits::CALLERS_BYTES_MAX;
+use capstan_server::limits::{CALLERS_BYTES_MAX, Limits};
 use capstan_server::server::Config;
 use capstan_testkit::https::Authority;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest as EnvoyRequest;
@@ -371,6 +371,21 @@ async fn nobody_else_may_ask() {
             vec![("authorization", good.clone()), (named_wrongly.0, named_wrongly.1.into())],
         ),
         ("a name alone", vec![("x-capstan-caller", "acme/all".into())]),
+        (
+            "an address",
+            vec![
+                ("authorization", good.clone()),
+                ("x-capstan-caller-email", "a@example.com".into()),
+            ],
+        ),
+        (
+            "two names",
+            vec![
+                ("authorization", good.clone()),
+                ("x-capstan-caller", "acme/all".into()),
+                ("x-capstan-caller", "acme/all".into()),
+            ],
+        ),
     ];
     for (what, headers) in &cases {
         let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
@@ -379,6 +394,11 @@ async fn nobody_else_may_ask() {
                 raw::call(server.grpc, path, &headers, (bytes, Body::Whole)).await.unwrap();
             if path == EXT_AUTHZ {
                 assert_eq!(envoy_status(&answer), Code::PermissionDenied as i32, "{what}");
+                continue;
+            }
+            if path.starts_with("/capstan.iam.v1.") && ["an address", "two names"].contains(what) {
+                // Management methods say which header is wrong, to whoever sends it.
+                assert_eq!(answer.code(), Code::InvalidArgument, "{what} {path}");
                 continue;
             }
             assert_eq!(answer.code(), Code::Unauthenticated, "{what} {path}");
@@ -397,6 +417,47 @@ async fn nobody_else_may_ask() {
     assert!(of(&server, r#"capstan_refused_callers_total{reason="unknown"}"#).await > 50.0);
     let checked = call_as(&server, "all", CHECK, &check(NGINX)).await;
     assert!(message::<v1::CheckResponse>(&checked).allowed);
+}
+
+/// A stranger takes no permit, whether it sends a body or not, and keeps no stream open.
+#[tokio::test]
+async fn strangers_take_no_permits() {
+    let mut files = Files::new("askers-permits");
+    files.add("all", &Asks::ALL, None);
+    files.write();
+    let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
+    let server = InProcess::start_with(Config { limits, ..files.config() }).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let of = |path: &str, header: Option<&str>| {
+        let mut block = raw::header_block(path);
+        block.extend(header.map(|it| raw::literal(0, "authorization", it)).unwrap_or_default());
+        block
+    };
+    let bogus = format!("Basic {}", STANDARD.encode("acme/all:x"));
+    for (at, path) in [STREAM, BATCH, CHECK, STREAM].into_iter().enumerate() {
+        let stream = 2 * u32::try_from(at).unwrap() + 1;
+        let header = (at == 3).then_some(&*bogus);
+        peer.send(raw::HEADERS, raw::END_HEADERS, stream, &of(path, header)).await;
+        if path == BATCH {
+            peer.send(raw::DATA, 0, stream, &framed(&long_batch())[..20]).await;
+        }
+    }
+    let mut ended = std::collections::BTreeSet::new();
+    while ended.len() < 4 {
+        let (kind, flags, stream, _) = peer.next().await;
+        assert_ne!(kind, raw::DATA);
+        if kind == raw::HEADERS && flags & raw::END_STREAM != 0 {
+            ended.insert(stream);
+        }
+        let checked = call_as(&server, "all", CHECK, &slow_check()).await;
+        assert!([Code::Ok, Code::ResourceExhausted].contains(&checked.code()));
+    }
+    for _ in 0..10 {
+        let checked = call_as(&server, "all", CHECK, &slow_check()).await;
+        assert_eq!(checked.code(), Code::Ok);
+        let (_, path, body) = &requests()[0];
+        assert_eq!(post(&server, None, path, body).await.0, 401);
+    }
 }
 
 /// A document that is changed counts from the next call on, and from the next batch of a stream that is open; one that does not load

@@ -26,7 +26,13 @@ where
 {
     let limits = Limits::default();
     let telemetry = (WorkerMetrics::new(metrics), None);
-    Admission::new(inner, limits, &AllPermits::new(&limits), telemetry, |_, _| None)
+    Admission::new(
+        inner,
+        limits,
+        &AllPermits::new(&limits),
+        telemetry,
+        (|_, _| None, Arc::new(|_, _| None)),
+    )
 }
 
 /// Admission around a service that answers each call with this future.
@@ -194,7 +200,8 @@ async fn management_calls_have_permits_of_their_own() {
     let waits = tower::service_fn(|_: Request<Body>| -> BoxFuture { Box::pin(pending()) });
     let telemetry = (WorkerMetrics::new(&metrics), None);
     let permits = AllPermits::new(&limits);
-    let mut service = Admission::new(waits, limits, &permits, telemetry, |_, _| None);
+    let mut service =
+        Admission::new(waits, limits, &permits, telemetry, (|_, _| None, Arc::new(|_, _| None)));
     let mut call = |path: &str, peer: &str| {
         let mut request = Request::post(path).body(Body::empty()).unwrap();
         request.headers_mut().insert(CONTENT_TYPE, GRPC_CONTENT_TYPE);

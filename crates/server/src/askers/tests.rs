@@ -65,7 +65,7 @@ async fn may(
         Err(error) => error.to_string(),
     };
     // The fast way says the same, or nothing.
-    if askers.may_be_plain(&headers) {
+    if Askers::may_be_plain(&headers) {
         let plain = askers.plain(&entry, |found| Some(within(found)));
         let is_refused = told.contains(' ');
         assert_eq!(plain, (!is_refused).then(|| told.clone()), "{remote:?} {entry:?}");
@@ -94,7 +94,8 @@ async fn who_may_ask_depends_on_where_and_on_what_is_proved() {
         (elsewhere(), None, None, ["all", REFUSED, REFUSED, REFUSED]),
         (elsewhere(), None, token, ["all", REFUSED, LOOKED_UP, LOOKED_UP]),
         (elsewhere(), CI, None, ["all", "all", "acme", "acme"]),
-        (elsewhere(), CI, token, ["all", "all", REFUSED, REFUSED]),
+        (elsewhere(), CI, token, [REFUSED; 4]),
+        (here(), CI, token, [REFUSED; 4]),
         (elsewhere(), OTHER, None, ["all", "all", REFUSED, REFUSED]),
         (elsewhere(), UNNAMED, None, ["all", "all", REFUSED, REFUSED]),
     ];
@@ -130,5 +131,20 @@ async fn a_caller_has_only_the_methods_that_are_named() {
 async fn nobody_may_ask_before_the_document_is_there() {
     let askers = askers(Rule::Named(Arc::default()));
     assert_eq!(may(&askers, elsewhere(), CI, None).await, REFUSED);
-    assert_eq!(may(&askers, here(), None, None).await, "all");
+    assert_eq!(may(&askers, here(), None, None).await, REFUSED);
+}
+
+/// Those who show a credential that is not known take no more than their places.
+#[tokio::test]
+async fn lookups_have_places_of_their_own() {
+    assert_eq!(ASKERS_LOOKED_UP_MAX, 64);
+    let askers = askers(named(""));
+    let all = u32::try_from(ASKERS_LOOKED_UP_MAX).unwrap();
+    let taken = askers.0.lookups.try_acquire_many(all).unwrap();
+    let worker = askers.of_worker();
+    let told = may(&worker, elsewhere(), None, Some("Bearer x")).await;
+    assert_eq!(told, RequestError::CredentialsWait.to_string());
+    assert_eq!(may(&worker, elsewhere(), CI, None).await, "acme");
+    drop(taken);
+    assert_eq!(may(&worker, elsewhere(), None, Some("Bearer x")).await, LOOKED_UP);
 }

@@ -57,6 +57,9 @@ pub(super) struct Denial<'a> {
 }
 
 /// The JSON body that the client gets. npm prints `error`, and OCI clients print `errors`.
+/// The reason of a denial to a proxy that may not ask.
+pub(super) const NOT_A_CALLER: &str = "CALLER_NOT_ALLOWED";
+
 #[derive(Serialize)]
 struct DenialBody<'a> {
     error: &'a str,
@@ -126,6 +129,7 @@ pub(super) fn denied(denial: &Denial<'_>) -> CheckResponse {
         }
         (Some(capability), None) => format!("{capability} is required: {reason}"),
         _ if reason == "FORM_BODY" => "this route takes no forms".into(),
+        _ if reason == NOT_A_CALLER => "the proxy is no caller that may ask this".into(),
         _ => "no route says what this request requires".into(),
     };
     rejection(DENIED, denial, &message, vec![])
@@ -259,6 +263,16 @@ pub(crate) fn error_response(error: &CallError) -> Response<Body> {
             rejection(BAD_REQUEST, &denial, &message, vec![])
         }
     })
+}
+
+/// The proxy that asks is not among those that may. An error could let the request pass.
+pub(super) fn not_a_caller() -> CheckResponse {
+    denied(&Denial { reason: NOT_A_CALLER, ..Denial::default() })
+}
+
+/// The same, instead of a gRPC error.
+pub(crate) fn not_a_caller_response() -> Response<Body> {
+    framed(&not_a_caller())
 }
 
 /// An answer as a complete gRPC response.

@@ -71,17 +71,19 @@ impl ExtAuthz {
     ) -> CheckResponse {
         let right = match asker.may(Rpc::EXT_AUTHZ).await {
             Ok(right) => right,
-            // An error could pass under `failure_mode_allow`.
-            Err(RequestError::AuthnFailed | RequestError::CallerNotAllowed { .. }) => {
-                self.metrics.authorized(AuthorizationOutcome::Denied);
-                return answer::denied(&Denial {
-                    reason: "CALLER_NOT_ALLOWED",
-                    ..Denial::default()
-                });
-            }
-            Err(error) => {
+            Err(
+                error @ (RequestError::NotReady
+                | RequestError::Draining
+                | RequestError::CredentialsWait
+                | RequestError::Unreadable),
+            ) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
                 return answer::unavailable(&error.to_string());
+            }
+            // An error could pass under `failure_mode_allow`.
+            Err(_) => {
+                self.metrics.authorized(AuthorizationOutcome::Denied);
+                return answer::not_a_caller();
             }
         };
         match self.basis(request).await {
@@ -287,7 +289,7 @@ impl ExtAuthz {
         let basis = Basis { rpc: Rpc::EXT_AUTHZ, snapshot: &current.snapshot, now, span, within };
         match self.ask.decide_carrying(basis, &question, session) {
             Ok(decision) => (!decision.allowed()).then_some(decision.reason.as_str()),
-            Err(RequestError::CallerNotAllowed { .. }) => Some("CALLER_NOT_ALLOWED"),
+            Err(RequestError::CallerNotAllowed { .. }) => Some(answer::NOT_A_CALLER),
             // The route table names an unknown capability. An error could pass under
             // `failure_mode_allow`, so the request is denied.
             Err(_) => Some("UNKNOWN_CAPABILITY"),

@@ -89,8 +89,18 @@ pub fn explain(
     let names = [&**identity, &**capability, &**resource];
     let attributes = convert::attributes(properties.as_ref());
     let attributes = attributes.map_err(|error| ask.refuse(basis, names, error))?;
-    let found = ask.explain(basis, names, &attributes)?;
+    let mut found = ask.explain(basis, names, &attributes)?;
+    if let Some(within) = basis.within {
+        // What is beside the path of the question may be outside.
+        found.elsewhere.retain(|grant| is_within(grant.scope, within));
+        found.similar.clear();
+    }
     Ok(convert::explain_response(found, capability, basis.snapshot.revision()))
+}
+
+/// Whether a scope is at or below a path.
+fn is_within(scope: &str, within: Path<'_>) -> bool {
+    Path::parse(scope).is_ok_and(|scope| within.contains(scope))
 }
 
 /// ListCapabilities: what can this identity do here?
@@ -108,6 +118,42 @@ pub fn list_capabilities(
     let attributes = convert::attributes(request.properties.as_ref())?;
     let found = snapshot.list_capabilities(identity, resource, &attributes, now);
     Ok(convert::capabilities_response(found, snapshot))
+}
+
+/// ListCapabilities for a caller that may ask about one subtree: grants above it are not named.
+///
+/// # Errors
+///
+/// As [`list_capabilities`].
+pub(crate) fn list_capabilities_within(
+    snapshot: &Snapshot,
+    request: &v1::ListCapabilitiesRequest,
+    now: Timestamp,
+    within: Option<Path<'_>>,
+) -> Result<v1::ListCapabilitiesResponse, RequestError> {
+    let mut found = list_capabilities(snapshot, request, now)?;
+    if let Some(within) = within {
+        found.grants.retain(|grant| is_within(&grant.scope, within));
+    }
+    Ok(found)
+}
+
+/// Refuses conditional grants to a caller with a subtree: they may be above.
+///
+/// # Errors
+///
+/// Such a caller asks for them.
+pub(crate) fn no_conditional(
+    within: Option<Path<'_>>,
+    include_conditional: bool,
+) -> Result<(), RequestError> {
+    match within {
+        Some(within) if include_conditional => {
+            let problem = format!("it may ask about {within}, and conditional grants may be above");
+            Err(RequestError::CallerNotAllowed { problem })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// ListIdentities: who can do this here, and on request who could with further properties? One page.
@@ -210,10 +256,7 @@ pub(crate) fn list_scopes_within(
     now: Timestamp,
     within: Path<'_>,
 ) -> Result<v1::ListScopesResponse, RequestError> {
-    if request.include_conditional {
-        let problem = format!("it may ask about {within}, and conditional grants may be above");
-        return Err(RequestError::CallerNotAllowed { problem });
-    }
+    no_conditional(Some(within), request.include_conditional)?;
     let (identity, attributes) = scopes_question(request)?;
     let v1::ListScopesRequest { capability, page_size, page_token, .. } = request;
     let page = Page::parse(

@@ -141,6 +141,10 @@ impl Services {
         let open = Some((self, (requests, asker), None));
         Box::pin(stream::unfold(open, |open| async {
             let (services, (mut requests, mut asker), mut draining) = open?;
+            // Nobody who may not ask keeps a stream open.
+            if let Err(error) = asker.may(Rpc::STREAM_CHECK).await {
+                return Some((Err(error.into()), None));
+            }
             if services.draining.is_cancelled() {
                 let since = draining.get_or_insert_with(Instant::now);
                 if since.elapsed() >= STREAM_DRAIN_MAX {
@@ -230,7 +234,8 @@ impl DecisionService for Services {
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
         let now = self.clock.now();
-        Ok(Response::new(answer::list_capabilities(&current.snapshot, request, now)?))
+        let (snapshot, within) = (&current.snapshot, right.within());
+        Ok(Response::new(answer::list_capabilities_within(snapshot, request, now, within)?))
     }
 
     async fn list_identities(
@@ -239,6 +244,7 @@ impl DecisionService for Services {
     ) -> RpcResult<v1::ListIdentitiesResponse> {
         let right = self.right(Rpc::LIST_IDENTITIES, &request).await?;
         let request = request.get_ref();
+        answer::no_conditional(right.within(), request.include_conditional)?;
         hold(right.within(), ask::path("resource", &request.resource)?)?;
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;

@@ -40,7 +40,7 @@ impl FastCheck {
         rpc == Rpc::CHECK
             && head.method == Method::POST
             && !self.ask.logs()
-            && self.askers.may_be_plain(&head.headers)
+            && Askers::may_be_plain(&head.headers)
             && !head.headers.keys().any(|name| name == ENCODING_KEY)
     }
 

@@ -48,7 +48,7 @@ impl RequestError {
                 iam::Code::Aborted => Code::Aborted,
                 iam::Code::Unauthenticated => Code::Unauthenticated,
             },
-            Self::TooLarge(_) => Code::ResourceExhausted,
+            Self::TooLarge(_) | Self::CredentialsWait => Code::ResourceExhausted,
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable
                 | StoreFailure::ReadOnly
@@ -77,6 +77,7 @@ impl RequestError {
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
             Self::TooLarge(_) => "TOO_LARGE",
+            Self::CredentialsWait => "OVERLOADED",
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable => "STORE_UNREACHABLE",
                 StoreFailure::ReadOnly => "STORE_READ_ONLY",
@@ -95,6 +96,7 @@ impl RequestError {
                 Some(REVISION_WAIT_MAX)
             }
             Self::Unreadable
+            | Self::CredentialsWait
             | Self::Store(
                 StoreFailure::Unreachable | StoreFailure::OutcomeUnknown | StoreFailure::Busy,
             ) => Some(jittered(RETRY_PUSHBACK, 2)),
@@ -270,6 +272,7 @@ mod tests {
                 "CALLER_NOT_ALLOWED",
             ),
             (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
+            (RequestError::CredentialsWait, Code::ResourceExhausted, "OVERLOADED"),
             (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
             (
                 RequestError::TokenAlreadyIssued { id: id() },

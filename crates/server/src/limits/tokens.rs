@@ -19,6 +19,8 @@ pub const TOKEN_LIFETIME_MAX: i64 = 24 * 60 * 60;
 pub const TOKENS_REMEMBERED_MAX: usize = 4_096;
 /// Callers at a time whose identity is read from the store. Others wait: a token that proves nothing takes a read, too.
 pub const TOKEN_READS_MAX: usize = 2;
+/// Callers of decisions at a time whose credential is looked up, because it is not known: no more of them hold a place of those that are.
+pub const ASKERS_LOOKED_UP_MAX: usize = 64;
 /// Time between two lines of the log about credentials that prove nothing.
 pub const REFUSAL_LOGGED: Duration = Duration::from_secs(1);
 /// Groups that a token lists; of more none counts.

@@ -53,7 +53,7 @@ pub struct Config {
     pub insecure_open_decisions: bool,
     /// Bytes of a policy document that is imported, at most.
     pub document_bytes_max: usize,
-    /// Whether callers that are not known may read a store, as they may a policy file.
+    /// Whether callers that are not known may read a store, as they may a policy file if they may ask.
     pub open_reads: bool,
     /// The HTTP address; `None` for no HTTP port.
     pub http: Option<SocketAddr>,

@@ -90,6 +90,7 @@ impl Listeners {
             tasks.spawn(http::serve(listener, router, both, Security::Plain, limits, stop));
         }
         if let Some(listener) = self.http {
+            warn_of(&Address::Tcp(listener.local_addr()?), config);
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
             let without = http::without_decisions(phase.clone(), metrics, shared.jwks());

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use capstan_policy::Asks;
 use capstan_proto::iam::v1::account_association_service_server::AccountAssociationServiceServer;
 use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
 use capstan_proto::iam::v1::auth_service_server::AuthServiceServer;
@@ -32,10 +33,12 @@ use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, Request};
 use tonic::server::NamedService;
 use tonic::service::Routes;
+use tonic::{Code, Status};
 
 use super::config::{Config, Feed};
 use crate::admission::{
-    Admission, AllPermits, Encoding, ResponseBody, ResponseFuture, is_grpc, takes_gzip,
+    Admission, AllPermits, Encoding, ErrorResponder, Gate, ResponseBody, ResponseFuture, is_grpc,
+    takes_gzip,
 };
 use crate::ask::Ask;
 use crate::askers::{Askers, AskersFile, Entry, Named, Rule};
@@ -300,7 +303,7 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             management: self.management.clone(),
             callers: self.callers.clone(),
-            askers,
+            askers: askers.clone(),
             clock: config.clock,
         };
         let error_response =
@@ -355,10 +358,23 @@ impl Shared {
         }
         let telemetry = (metrics, self.traces.clone());
         let routes = routes.prepare();
-        let admission = Admission::new(routes, limits, &self.permits, telemetry, error_response);
+        let answers = (error_response as ErrorResponder, gate(askers));
+        let admission = Admission::new(routes, limits, &self.permits, telemetry, answers);
         let entry = Entry::new(None, None);
         Ok(WorkerCalls { fast, admission, limits, entry })
     }
+}
+
+/// Refuses whoever may not ask for decisions, by the head of a call.
+fn gate(askers: Askers) -> Gate {
+    Arc::new(move |rpc, request| {
+        let asks = rpc.asks().filter(|asks| *asks != Asks::Policy)?;
+        let error = askers.refused_by_head(request.extensions(), request.headers())?;
+        Some(match asks {
+            Asks::Authorize => (Code::Ok, envoy::answer::not_a_caller_response()),
+            _ => (Code::Unauthenticated, Status::from(error).into_http()),
+        })
+    })
 }
 
 /// The calls of one worker: plain checks first, all others by the routes behind admission.

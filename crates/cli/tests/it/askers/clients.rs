@@ -1,6 +1,6 @@
 //! Clients that show a token: the command line and the Rust client.
 
-use capstan_client::{Check, Client, Error, Options, TlsOptions};
+use capstan_client::{Check, Client, Credential, Error, Options, TlsOptions};
 use capstan_policy::Asks;
 
 use super::{Files, NGINX, secret};
@@ -65,7 +65,7 @@ async fn the_rust_client_shows_a_token() {
     let (addr, file) = (server.grpc.to_string(), files.path("token"));
     let connect = || {
         let (options, tls) = (Options::default(), TlsOptions::default());
-        Client::connect_as(&addr, options, &tls, &file).unwrap()
+        Client::connect_as(&addr, options, &tls, Credential::file(&file)).unwrap()
     };
     let check = || Check::new("acme/reader", "repo.list", NGINX).timeout(PATIENCE);
     std::fs::write(&file, secret("acme/all")).unwrap();
@@ -75,6 +75,14 @@ async fn the_rust_client_shows_a_token() {
     let revision = client.revision();
     assert!(revision > 0);
     assert!(client.check(check().at_least(revision)).await.unwrap().allowed);
+
+    let named = |identity: &str| {
+        let (options, tls) = (Options::default(), TlsOptions::default());
+        Client::connect_as(&addr, options, &tls, Credential::file(&file).of(identity)).unwrap()
+    };
+    assert!(named("acme/all").check(check()).await.unwrap().allowed);
+    let Err(Error::Refused(refusal)) = named("acme/reader").check(check()).await else { panic!() };
+    assert_eq!(refusal.reason, "AUTHN_FAILED");
 
     std::fs::write(&file, "another").unwrap();
     let Err(Error::Refused(refusal)) = connect().check(check()).await else { panic!() };

@@ -19,7 +19,8 @@ use tonic::codegen::http::{Request, Response};
 use tonic::server::NamedService;
 use tower::Service;
 
-use crate::askers::Askers;
+use crate::RequestError;
+use crate::askers::{Askers, Right};
 use crate::authn::caller::{Authentication, Caller, CallerKind, Claim};
 use crate::callers::Callers;
 use crate::methods::Rpc;
@@ -167,10 +168,17 @@ where
         Either::Right(Box::pin(async move {
             match callers.resolve(claim).await {
                 Ok(kind) => {
-                    if let (Some(_), Some(mut asker)) = (readers.of(&kind), asker)
-                        && let Err(error) = asker.may(rpc).await
-                    {
-                        return refused(error);
+                    if let (Some(_), Some(mut asker)) = (readers.of(&kind), asker) {
+                        match asker.may(rpc).await {
+                            // It would go on when the caller is one no more.
+                            Ok(Right::Of(_)) if rpc.streams() => {
+                                let problem =
+                                    format!("{} is for identities of a store", rpc.name());
+                                return refused(RequestError::CallerNotAllowed { problem });
+                            }
+                            Ok(_) => {}
+                            Err(error) => return refused(error),
+                        }
                     }
                     request.extensions_mut().insert(Caller { kind, source });
                     inner.call(request).await

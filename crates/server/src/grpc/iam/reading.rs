@@ -25,7 +25,7 @@ pub(super) struct Reading {
 /// Where the objects are.
 #[derive(Clone)]
 pub(super) enum Source {
-    /// In a policy file, as far as the index keeps them. Everybody reads, as decisions are open.
+    /// In a policy file, as far as the index keeps them. Whoever is let in reads.
     File,
     /// In a store.
     Store {

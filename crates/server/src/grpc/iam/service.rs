@@ -6,7 +6,7 @@
 //! ```
 //!
 //! **Invariants**: nothing is answered to a caller that is not known, not registered or disabled. If the policy is a file,
-//! reads are open and writes are refused.
+//! whoever may ask reads, and writes are refused.
 
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub(crate) struct Iam {
     pub(crate) callers: Callers,
     /// The same of a store as documents.
     pub(crate) documents: Option<Arc<dyn Documents>>,
-    /// Whether everybody may read, as in a policy file.
+    /// Whether whoever is let in may read, as in a policy file.
     pub(crate) open_reads: bool,
     /// Bytes of a document that is imported, at most.
     pub(crate) document_bytes_max: usize,

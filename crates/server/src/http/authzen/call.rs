@@ -179,14 +179,18 @@ impl AuthZen {
         request: Request,
         answer: Answer,
     ) -> Result<Answered, Failure> {
-        let _permit = self.permits.for_decision(&self.metrics, client.peer())?;
         let (mut head, body) = request.into_parts();
+        let peer = client.peer();
         head.extensions.insert(client.remote);
         if let Some(certificate) = client.certificate {
             head.extensions.insert(certificate);
         }
+        // Nobody who may not ask takes a permit, or makes the server read a body.
+        if let Some(error) = self.askers.refused_by_head(&head.extensions, &head.headers) {
+            return Err(error.into());
+        }
+        let _permit = self.permits.for_decision(&self.metrics, peer)?;
         let mut asker = self.askers.asker(&head.extensions, &head.headers);
-        // Nobody who may not ask makes the server read a body.
         asker.may(rpc).await?;
         let freshness = freshness(&head.headers)?;
         let body = read(&head.headers, body, rpc.request_bytes_max(&self.limits)).await?;
@@ -272,6 +276,7 @@ fn error_of(failure: Failure) -> (Code, Response) {
             RequestError::NotReady
             | RequestError::Draining
             | RequestError::RevisionNotAvailable { .. }
+            | RequestError::CredentialsWait
             | RequestError::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::AuthnFailed => StatusCode::UNAUTHORIZED,
             RequestError::CallerNotAllowed { .. } => StatusCode::FORBIDDEN,

@@ -1,12 +1,12 @@
 //! Evaluations: one, or many of one request.
 
-use capstan_engine::Attributes;
+use capstan_engine::{Attributes, Path};
 use serde::Serialize;
 
 use super::names;
 use super::request::{Entities, Evaluation, Evaluations, Semantic, parse};
 use crate::RequestError;
-use crate::ask::{Ask, Basis};
+use crate::ask::{Ask, Basis, hold};
 use crate::limits::BATCH_CHECKS_MAX;
 
 /// A decision.
@@ -112,6 +112,13 @@ fn decide_about(
     entities: &Entities<'_>,
     attributes: &Attributes,
 ) -> Result<Decided, RequestError> {
+    // Before anything is looked up: what is there, and of which type, is told of nothing outside.
+    if let Ok(resource) = Path::parse(entities.resource.1) {
+        hold(basis.within, resource).map_err(|error| {
+            let names = [entities.subject.1, entities.action, entities.resource.1];
+            ask.refuse(basis, names, error)
+        })?;
+    }
     let mut capability = String::new();
     let asked = names::question(basis.snapshot, entities, &mut capability);
     let names = match asked {

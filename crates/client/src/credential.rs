@@ -1,43 +1,76 @@
-//! The token of a client, from a file.
+//! What proves who a client is: a token in a file.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use tonic::Request;
 use tonic::metadata::{Ascii, MetadataValue};
 
 use crate::address::ServerAddress;
 use crate::error::ConnectError;
 use crate::limits::TOKEN_FILE_BYTES_MAX;
 
-/// A file with the token that proves who asks: of an issuer that the server believes, or a secret of Capstan's, such as a pull token.
-/// It is read whenever a connection begins, so that a token which is renewed in place goes on.
+/// What proves who asks: the token in a file, of an issuer that the server believes, or a secret of Capstan's, such as a pull token. The file
+/// is read again and again, so that a token which is renewed in place goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TokenFile(PathBuf);
+pub struct Credential {
+    file: PathBuf,
+    identity: Option<String>,
+}
 
-impl TokenFile {
-    /// The file, for a server at this address. Nothing is read yet.
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectError::PlainToken`]: other machines would see the token on its way.
-    pub fn new(file: impl Into<PathBuf>, to: &ServerAddress) -> Result<Self, ConnectError> {
-        let is_local = to.unix_path().is_some() || is_of_this_machine(to.authority());
-        if !to.is_tls() && !is_local {
-            return Err(ConnectError::PlainToken { to: to.clone() });
-        }
-        Ok(Self(file.into()))
+impl Credential {
+    /// The token in this file. Nothing is read yet.
+    #[must_use]
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self { file: path.into(), identity: None }
     }
 
-    /// The `authorization` of calls. It is never printed.
+    /// Names the identity that the token proves, which one below a group needs (R13 of the privilege rules).
+    #[must_use]
+    pub fn of(mut self, identity: impl Into<String>) -> Self {
+        self.identity = Some(identity.into());
+        self
+    }
+
+    /// Whether only the server at this address would see the token.
     ///
     /// # Errors
     ///
-    /// The file cannot be read, or is not one line of visible ASCII of at most [`TOKEN_FILE_BYTES_MAX`] bytes.
+    /// [`ConnectError::PlainToken`]: other machines would, on its way.
+    pub fn ensure_hidden_on_its_way_to(&self, to: &ServerAddress) -> Result<(), ConnectError> {
+        let is_local = to.unix_path().is_some() || is_of_this_machine(to.authority());
+        if to.is_tls() || is_local {
+            return Ok(());
+        }
+        Err(ConnectError::PlainToken { to: to.clone() })
+    }
+
+    /// Adds it to the metadata of a request. It is never printed.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is not one line of visible ASCII of at most [`TOKEN_FILE_BYTES_MAX`] bytes; or the identity is no text of metadata.
+    pub fn add_to<T>(&self, request: &mut Request<T>) -> io::Result<()> {
+        request.metadata_mut().insert("authorization", self.authorization()?);
+        if let Some(identity) = &self.identity {
+            let value = identity.parse().map_err(|_| {
+                io::Error::new(io::ErrorKind::InvalidInput, "the identity is not visible ASCII")
+            })?;
+            request.metadata_mut().insert("x-capstan-caller", value);
+        }
+        Ok(())
+    }
+
+    /// The `authorization` of calls.
+    ///
+    /// # Errors
+    ///
+    /// As [`Credential::add_to`].
     pub fn authorization(&self) -> io::Result<MetadataValue<Ascii>> {
         let named = |error: io::Error| {
-            io::Error::new(error.kind(), format!("{}: {error}", self.0.display()))
+            io::Error::new(error.kind(), format!("{}: {error}", self.file.display()))
         };
         self.read().map_err(named)
     }
@@ -45,7 +78,7 @@ impl TokenFile {
     fn read(&self) -> io::Result<MetadataValue<Ascii>> {
         let invalid = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem);
         let mut text = String::new();
-        File::open(&self.0)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+        File::open(&self.file)?.take(TOKEN_FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
         if text.len() as u64 > TOKEN_FILE_BYTES_MAX {
             return Err(invalid("too long for a token"));
         }
@@ -74,8 +107,10 @@ mod tests {
     use super::*;
 
     fn bearer(file: &Path, to: &str) -> Result<MetadataValue<Ascii>, String> {
-        let file = TokenFile::new(file, &to.parse().unwrap()).map_err(|error| error.to_string())?;
-        file.authorization().map_err(|error| error.to_string())
+        let credential = Credential::file(file);
+        let hidden = credential.ensure_hidden_on_its_way_to(&to.parse().unwrap());
+        hidden.map_err(|error| error.to_string())?;
+        credential.authorization().map_err(|error| error.to_string())
     }
 
     #[test]
