@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
 };
 use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -34,7 +35,8 @@ impl Authority {
     pub fn generate() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        params.key_usages =
+            vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::CrlSign];
         params.distinguished_name.push(rcgen::DnType::CommonName, "Throw-away authority");
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
@@ -74,12 +76,48 @@ impl Authority {
     ///
     /// A URI is none.
     pub fn workload(&self, uris: &[&str]) -> (rcgen::Certificate, KeyPair) {
+        self.numbered(uris, None)
+    }
+
+    /// The same with a serial number, for [`Self::revoking`].
+    ///
+    /// # Panics
+    ///
+    /// A URI is none.
+    pub fn numbered(&self, uris: &[&str], serial: Option<u64>) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.use_authority_key_identifier_extension = true;
         let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
         params.subject_alt_names = names.collect();
+        params.serial_number = serial.map(SerialNumber::from);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// Its list of revoked certificates, in PEM, with these serial numbers.
+    ///
+    /// # Panics
+    ///
+    /// The list cannot be made.
+    #[must_use]
+    pub fn revoking(&self, serials: &[u64], expired: bool) -> String {
+        let next_update = if expired { (2021, 1, 1) } else { (2120, 1, 1) };
+        let (year, month, day) = next_update;
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 2, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(year, month, day),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// What a server with a certificate of these names is made of.

@@ -25,12 +25,22 @@ pub(super) struct TlsArgs {
     /// Authorities, in PEM: clients must present a certificate of one of them
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub(super) client_ca: Option<PathBuf>,
+
+    /// Lists of revoked certificates, in PEM, one of each of these authorities: a client whose certificate is on its list, or whose list is
+    /// missing or over, is refused; repeat for several
+    #[arg(long, value_name = "FILE", requires = "client_ca")]
+    client_crl: Vec<PathBuf>,
 }
 
 impl TlsArgs {
     pub(super) fn options(self) -> Option<TlsOptions> {
         let (certificate, key) = self.tls_cert.zip(self.tls_key)?;
-        Some(TlsOptions { certificate, key, client_authorities: self.client_ca })
+        Some(TlsOptions {
+            certificate,
+            key,
+            client_authorities: self.client_ca,
+            revocations: self.client_crl,
+        })
     }
 }
 

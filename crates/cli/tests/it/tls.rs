@@ -2,6 +2,7 @@
 
 mod client;
 mod identity;
+mod revoked;
 mod rotation;
 mod wire;
 

@@ -22,7 +22,7 @@ use anyhow::{Context as _, bail, ensure};
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -45,6 +45,8 @@ pub struct Options {
     pub key: PathBuf,
     /// PEM of the authorities whose certificates clients must present; `None` if clients need none.
     pub client_authorities: Option<PathBuf>,
+    /// PEM of lists of revoked certificates, at least one of each authority of clients; none if nothing is revoked.
+    pub revocations: Vec<PathBuf>,
 }
 
 /// What the next handshakes do. Clones share it.
@@ -143,10 +145,10 @@ impl Tls {
 
 /// What changes when a file does; empty for one that cannot be read.
 fn stamps(options: &Options) -> String {
-    let files =
-        [Some(&options.certificate), Some(&options.key), options.client_authorities.as_ref()];
+    let Options { certificate, key, client_authorities, revocations } = options;
+    let files = [certificate, key].into_iter().chain(client_authorities).chain(revocations);
     let mut stamps = String::new();
-    for file in files.into_iter().flatten() {
+    for file in files {
         if let Ok(found) = fs::metadata(file) {
             let (dev, inode, len) = (found.dev(), found.ino(), found.len());
             let times = (found.mtime(), found.mtime_nsec(), found.ctime(), found.ctime_nsec());
@@ -170,7 +172,10 @@ fn load(options: &Options) -> anyhow::Result<Acceptors> {
                 roots.add(certificate).with_context(|| file.display().to_string())?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-            builder.with_client_cert_verifier(verifier.build()?)
+            // Of each certificate it must be known that it is not revoked: a list that is missing or too old lets in nobody.
+            let verifier = verifier.with_crls(revocations(&options.revocations)?);
+            let verifier = verifier.enforce_revocation_expiration().build();
+            builder.with_client_cert_verifier(verifier.context("lists of revoked certificates")?)
         }
     };
     let resumes = options.client_authorities.is_none();
@@ -193,6 +198,20 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     let found = found.with_context(name)?;
     ensure!(!found.is_empty(), "{}: no certificate in PEM", file.display());
     Ok(found)
+}
+
+/// All lists of some files.
+fn revocations(files: &[PathBuf]) -> anyhow::Result<Vec<CertificateRevocationListDer<'static>>> {
+    let mut all = vec![];
+    for file in files {
+        let text = read(file)?;
+        let found: Result<Vec<_>, _> =
+            CertificateRevocationListDer::pem_slice_iter(&text).collect();
+        let found = found.with_context(|| file.display().to_string())?;
+        ensure!(!found.is_empty(), "{}: no list of revoked certificates in PEM", file.display());
+        all.extend(found);
+    }
+    Ok(all)
 }
 
 fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {

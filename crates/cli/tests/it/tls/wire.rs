@@ -246,6 +246,7 @@ async fn half_handshakes_yield_their_places() {
         certificate: files.folder.join("server.pem"),
         key: files.folder.join("server.key"),
         client_authorities: None,
+        revocations: vec![],
     };
     let config = Config { tls: Some(tls), ..config_within(limits) };
     let server = Server::bind(config).await.unwrap();
