@@ -84,6 +84,10 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
 
+    /// gRPC addresses for what manages a store, and nothing else: then those of --listen serve decisions only; repeat for several
+    #[arg(long, value_name = "ADDRESS")]
+    listen_management: Vec<Address>,
+
     /// Permissions of the unix sockets of --listen, in octal, such as 660 [default: by the umask; with --socket-group 660]
     #[arg(long, value_name = "MODE", value_parser = socket_mode)]
     socket_mode: Option<u32>,
@@ -123,6 +127,10 @@ pub(crate) struct Serve {
     /// Allow addresses other than loopback without TLS
     #[arg(long, conflicts_with = "tls_cert")]
     insecure_plaintext: bool,
+
+    /// Allow addresses of --listen-management other than loopback without TLS
+    #[arg(long, conflicts_with = "tls_cert", requires = "listen_management")]
+    insecure_plaintext_management: bool,
 
     /// Enable gRPC server reflection (always with --demo)
     #[arg(long)]
@@ -287,7 +295,9 @@ impl Serve {
             Address::Unix(_) => true,
         };
         let proves = self.tls.client_ca.is_some();
-        let is_local_demo = self.from.demo && !proves && self.listen.iter().all(is_local);
+        let is_local_demo = self.from.demo
+            && !proves
+            && self.listen.iter().chain(&self.listen_management).all(is_local);
         let config = Config {
             feed,
             catalogs: self.catalog,
@@ -305,6 +315,8 @@ impl Serve {
             callers: self.askers.callers,
             insecure_open_decisions: self.askers.insecure_open_decisions,
             insecure_plaintext: self.insecure_plaintext,
+            listen_management: self.listen_management,
+            insecure_plaintext_management: self.insecure_plaintext_management,
             reflection: self.reflection || self.from.demo,
             drain_delay: Duration::from_millis(self.drain_delay_ms),
             routes: self.routes,
@@ -333,12 +345,12 @@ impl Serve {
         };
         let server = Server::bind(config).await?;
         let (grpc, http) = (server.grpc_addresses(), server.http_address());
-        let probes = server.probes_address();
+        let (probes, manages) = (server.probes_address(), server.managing_addresses());
         let management = server.management_address();
         let announce = || {
             // A closed standard output does not stop the server.
             let for_demo = self.from.demo && format == Format::Table;
-            let _ = announce(&grpc, management.as_ref(), (http, probes), for_demo);
+            let _ = announce((&grpc, &manages), management.as_ref(), (http, probes), for_demo);
             tell_manager(NotifyState::Ready);
         };
         let (reload, wakes) = reload::channel();
@@ -372,13 +384,16 @@ fn raise_file_limit() {
 }
 
 fn announce(
-    grpc: &[Address],
+    (grpc, manages): (&[Address], &[Address]),
     management: Option<&Address>,
     (http, probes): (Option<SocketAddr>, Option<SocketAddr>),
     demo: bool,
 ) -> anyhow::Result<()> {
     for address in grpc {
         output::line(format!("grpc {address}"))?;
+    }
+    for address in manages {
+        output::line(format!("grpc-management {address}"))?;
     }
     if let Some(address) = http {
         output::line(format!("http {address}"))?;
@@ -390,20 +405,22 @@ fn announce(
         output::line(format!("management {address}"))?;
     }
     if demo && let (Some(address), Some(management)) = (grpc.first(), management) {
-        output::line(demo_commands(address, management))?;
+        let manages = manages.first().unwrap_or(address);
+        output::line(demo_commands(address, manages, management))?;
     }
     Ok(())
 }
 
 /// Commands to copy. A test runs each of them.
-fn demo_commands(address: &Address, management: &Address) -> String {
-    let addr = match address {
+fn demo_commands(address: &Address, manages: &Address, management: &Address) -> String {
+    let addr_of = |address: &Address| match address {
         Address::Tcp(address) if address.port() == 4480 && address.ip().is_loopback() => {
             String::new()
         }
         Address::Tcp(address) => format!(" --addr http://{address}"),
         Address::Unix(_) => format!(" --addr {address}"),
     };
+    let (addr, manages) = (addr_of(address), addr_of(manages));
     let program = program();
     format!(
         "
@@ -418,12 +435,12 @@ The organization `acme` is served from memory. In another terminal:
 
 It can be changed, by its identities and by the operator, until it ends:
 
-  {program} iam folders create staging --parent acme --as alice{addr}
+  {program} iam folders create staging --parent acme --as alice{manages}
   {program} iam tree acme --addr {management}
 
 Ctrl-C stops it.",
         addr_or_default =
-            if addr.is_empty() { " --addr http://127.0.0.1:4480".into() } else { addr.clone() },
+            if manages.is_empty() { " --addr http://127.0.0.1:4480" } else { &manages },
     )
 }
 

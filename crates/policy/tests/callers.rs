@@ -1,5 +1,7 @@
 //! Documents of callers: what they say, and every diagnostic.
 
+#![expect(clippy::panic, reason = "all of this is test code, not only the test functions")]
+
 use capstan_policy::{Asks, CALLERS_MAX, Callers, Proves, load_callers};
 
 fn load(document: &str) -> Callers {

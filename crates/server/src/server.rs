@@ -86,6 +86,12 @@ impl Server {
         self.listeners.grpc_addresses()
     }
 
+    /// The bound gRPC addresses for what manages alone, with the ports that the system chose.
+    #[must_use]
+    pub fn managing_addresses(&self) -> Vec<Address> {
+        self.listeners.managing_addresses()
+    }
+
     /// The management socket.
     #[must_use]
     pub fn management_address(&self) -> Option<Address> {

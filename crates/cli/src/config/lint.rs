@@ -35,7 +35,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
     for setting in settings {
         for value in &setting.values {
             match setting.key.as_str() {
-                "listen" | "http" if is_open(value) && !has("tls-cert") => {
+                "listen" | "listen-management" | "http" if is_open(value) && !has("tls-cert") => {
                     let problem = format!("{value} can be reached by other machines, without TLS");
                     add(
                         "plain-text",
@@ -117,6 +117,12 @@ const FLAGS: &[(&str, &str, &str, &str)] = &[
         "insecure-plaintext",
         "insecure-plaintext",
         "what is asked and answered can be read and changed on its way",
+        "give tls-cert and tls-key",
+    ),
+    (
+        "insecure-plaintext-management",
+        "insecure-plaintext",
+        "credentials and changes can be read, and used, on their way",
         "give tls-cert and tls-key",
     ),
     (

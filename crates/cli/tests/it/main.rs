@@ -34,6 +34,7 @@ mod kubernetes;
 mod layout;
 mod lifecycle;
 mod limits;
+mod listeners;
 mod manage;
 mod metrics;
 mod node;

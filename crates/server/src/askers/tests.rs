@@ -73,6 +73,9 @@ async fn may(
     told
 }
 
+/// From where, with which certificate and header; and what each of four servers says.
+type Case = (Remote, Option<Option<&'static str>>, Option<&'static str>, [&'static str; 4]);
+
 const REFUSED: &str = "the caller is not authenticated";
 /// A token is compared with what is served, and nothing is.
 const LOOKED_UP: &str = "not ready: the policy is being loaded";
@@ -84,8 +87,7 @@ async fn who_may_ask_depends_on_where_and_on_what_is_proved() {
     let token = Some("Bearer x");
     let (open, proved) = (askers(Rule::Open), askers(Rule::Proved));
     let (named_elsewhere, named_all) = (askers(named("")), askers(named("this_machine: named\n")));
-    // From where, with which certificate, with which header; what each of the four says.
-    let cases: &[(Remote, Option<Option<&str>>, Option<&'static str>, [&str; 4])] = &[
+    let cases: &[Case] = &[
         (here(), None, None, ["all", "all", "all", REFUSED]),
         (here(), None, token, ["all", "all", "all", LOOKED_UP]),
         (socket, None, None, ["all", "all", "all", REFUSED]),

@@ -38,7 +38,9 @@ pub struct Config {
     pub catalogs: Vec<String>,
     /// gRPC addresses, at least one.
     pub listen: Vec<Address>,
-    /// Who may connect to the unix sockets of `listen`.
+    /// gRPC addresses for what manages, and for nothing else. If there are any, those of `listen` serve decisions only.
+    pub listen_management: Vec<Address>,
+    /// Who may connect to the unix sockets of both.
     pub sockets: SocketAccess,
     /// The path of the management socket, whose peers are the operator; `None` for no such socket.
     pub management: Option<PathBuf>,
@@ -62,8 +64,10 @@ pub struct Config {
     /// The files of TLS, which every TCP address of gRPC then speaks, and the HTTP address, too. On an address of this machine
     /// HTTP stays possible without. `None` for no TLS.
     pub tls: Option<tls::Options>,
-    /// Whether addresses other than loopback may be served without TLS. The address for probes always may.
+    /// Whether addresses other than loopback may be served without TLS, but those of `listen_management`. The address for probes always may.
     pub insecure_plaintext: bool,
+    /// The same for those of `listen_management`.
+    pub insecure_plaintext_management: bool,
     /// Whether gRPC reflection is served.
     pub reflection: bool,
     /// How long calls are still served after the stop signal while health says not ready, so that
@@ -102,6 +106,7 @@ impl Config {
             feed,
             catalogs: vec![],
             listen: vec![Address::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))],
+            listen_management: vec![],
             sockets: SocketAccess::default(),
             management: None,
             trust_caller_header: false,
@@ -114,6 +119,7 @@ impl Config {
             probes: None,
             tls: None,
             insecure_plaintext: false,
+            insecure_plaintext_management: false,
             reflection: false,
             drain_delay: Duration::ZERO,
             routes: None,
@@ -139,11 +145,16 @@ impl Config {
         if self.listen.is_empty() {
             bail!("nowhere to listen: give --listen");
         }
-        let tcp = self.listen.iter().filter_map(|address| match address {
-            Address::Tcp(address) => Some(address),
-            Address::Unix(_) => None,
-        });
-        if let Some(open) = tcp.clone().find(|address| !address.ip().is_loopback())
+        fn tcp(all: &[Address]) -> impl Iterator<Item = &SocketAddr> + Clone {
+            all.iter().filter_map(|address| match address {
+                Address::Tcp(address) => Some(address),
+                Address::Unix(_) => None,
+            })
+        }
+        let manages = tcp(&self.listen_management);
+        let tcp = tcp(&self.listen);
+        let mut all = tcp.clone().chain(manages.clone());
+        if let Some(open) = all.find(|address| !address.ip().is_loopback())
             && self.trust_caller_header
         {
             bail!(
@@ -158,6 +169,15 @@ impl Config {
             bail!(
                 "{open} can be reached by other machines, and would be served in plain text: \
                  listen on 127.0.0.1, give --tls-cert and --tls-key, or give --insecure-plaintext to accept that"
+            );
+        }
+        if let Some(open) = manages.into_iter().find(|address| !address.ip().is_loopback())
+            && !self.insecure_plaintext_management
+            && self.tls.is_none()
+        {
+            bail!(
+                "{open} can be reached by other machines, and what manages would be served in plain text: listen on 127.0.0.1, give \
+                 --tls-cert and --tls-key, or give --insecure-plaintext-management to accept that"
             );
         }
         let wants_certificates =
@@ -179,9 +199,10 @@ impl Config {
                 "--callers says who may ask, and --insecure-open-decisions would let everybody: leave one of them out"
             );
         }
-        if self.tls.is_some() && self.insecure_plaintext {
+        if self.tls.is_some() && (self.insecure_plaintext || self.insecure_plaintext_management) {
             bail!(
-                "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext"
+                "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext and \
+                 --insecure-plaintext-management"
             );
         }
         if !self.clock.is_plausible() {

@@ -13,7 +13,7 @@ use super::Config;
 use super::services::Shared;
 use crate::http::{self, Phase, Protocols, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::listen::{Address, Listener};
+use crate::transport::listen::{Address, Listener, Serves};
 use crate::transport::tls::Tls;
 use crate::transport::workers::Workers;
 
@@ -21,6 +21,8 @@ use crate::transport::workers::Workers;
 #[derive(Debug)]
 pub(super) struct Listeners {
     grpc: Vec<Listener>,
+    /// For what manages, and nothing else.
+    manages: Vec<Listener>,
     management: Option<Listener>,
     http: Option<TcpListener>,
     probes: Option<TcpListener>,
@@ -33,9 +35,13 @@ impl Listeners {
     ///
     /// An address is in use or cannot be bound.
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
-        let mut grpc = Vec::new();
-        for address in &config.listen {
-            grpc.push(Listener::bind(address, config.sockets).await?);
+        let (mut grpc, mut manages) = (Vec::new(), Vec::new());
+        for (addresses, listeners) in
+            [(&config.listen, &mut grpc), (&config.listen_management, &mut manages)]
+        {
+            for address in addresses {
+                listeners.push(Listener::bind(address, config.sockets).await?);
+            }
         }
         let management = match &config.management {
             Some(path) => Some(Listener::bind_management(path).await?),
@@ -43,11 +49,15 @@ impl Listeners {
         };
         let http = bind(config.http, "another address: --http; none: --http none").await?;
         let probes = bind(config.probes, "another address: --probes").await?;
-        Ok(Self { grpc, management, http, probes })
+        Ok(Self { grpc, manages, management, http, probes })
     }
 
     pub(super) fn grpc_addresses(&self) -> Vec<Address> {
         self.grpc.iter().map(Listener::address).collect()
+    }
+
+    pub(super) fn managing_addresses(&self) -> Vec<Address> {
+        self.manages.iter().map(Listener::address).collect()
     }
 
     pub(super) fn management_address(&self) -> Option<Address> {
@@ -75,12 +85,18 @@ impl Listeners {
         (config, tls): (&Config, Option<&Tls>),
         (stop, tasks): (&CancellationToken, &TaskTracker),
     ) -> anyhow::Result<()> {
-        for listener in self.grpc.into_iter().chain(self.management) {
+        let serves = if self.manages.is_empty() { Serves::Everything } else { Serves::Decisions };
+        let grpc = self.grpc.into_iter().map(|listener| (listener, serves));
+        let manages = self.manages.into_iter().map(|listener| (listener, Serves::Management));
+        let operator = self.management.map(|listener| (listener, Serves::Everything));
+        for (listener, serves) in grpc.chain(manages).chain(operator) {
             let for_operator = matches!(listener, Listener::Management(..));
             let address = listener.address();
-            tracing::info!(%address, for_operator, "listening for gRPC");
-            warn_of(&address, config);
-            tasks.spawn(workers.accept(listener, Arc::clone(metrics), stop.clone()));
+            tracing::info!(%address, for_operator, ?serves, "listening for gRPC");
+            if serves != Serves::Management {
+                warn_of(&address, config);
+            }
+            tasks.spawn(workers.accept((listener, serves), Arc::clone(metrics), stop.clone()));
         }
         if let Some(listener) = self.probes {
             tracing::info!(address = %listener.local_addr()?, "listening for probes");

@@ -36,6 +36,7 @@ use tonic::service::Routes;
 use tonic::{Code, Status};
 
 use super::config::{Config, Feed};
+use crate::RequestError;
 use crate::admission::{
     Admission, AllPermits, Encoding, ErrorResponder, Gate, ResponseBody, ResponseFuture, is_grpc,
     takes_gzip,
@@ -73,6 +74,7 @@ use crate::telemetry::metrics::{Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::connection::Remote;
 use crate::transport::http2::{Calls, Intake, Kind};
+use crate::transport::listen::Serves;
 use crate::transport::tls::ClientCertificate;
 use crate::transport::workers::Runtime;
 use crate::webhooks::Webhooks;
@@ -360,15 +362,36 @@ impl Shared {
         let routes = routes.prepare();
         let answers = (error_response as ErrorResponder, gate(askers));
         let admission = Admission::new(routes, limits, &self.permits, telemetry, answers);
-        let entry = Entry::new(None, None);
-        Ok(WorkerCalls { fast, admission, limits, entry })
+        let (entry, serves) = (Entry::new(None, None), Serves::Everything);
+        Ok(WorkerCalls { fast, admission, limits, entry, serves })
     }
 }
 
-/// Refuses whoever may not ask for decisions, by the head of a call.
+/// What the address of a call does not serve.
+const NO_DECISIONS: &str =
+    "decisions: they are at another address (--listen), this one is for management";
+const NO_MANAGEMENT: &str =
+    "management: it is at another address (--listen-management), this one is for decisions";
+
+/// Refuses what the address of a call does not serve, and whoever may not ask for decisions, by the head of a call.
 fn gate(askers: Askers) -> Gate {
     Arc::new(move |rpc, request| {
-        let asks = rpc.asks().filter(|asks| *asks != Asks::Policy)?;
+        let serves = request.extensions().get().copied().unwrap_or(Serves::Everything);
+        let elsewhere = |what| {
+            let error = RequestError::Unimplemented(what);
+            Some((Code::Unimplemented, Status::from(error).into_http()))
+        };
+        if rpc.manages() {
+            return if serves == Serves::Decisions { elsewhere(NO_MANAGEMENT) } else { None };
+        }
+        let asks = rpc.asks()?;
+        if serves == Serves::Management && asks != Asks::Authorize {
+            return elsewhere(NO_DECISIONS);
+        }
+        if serves == Serves::Management {
+            // An error could let a request of Envoy's pass.
+            return Some((Code::Ok, envoy::answer::not_a_caller_response()));
+        }
         let error = askers.refused_by_head(request.extensions(), request.headers())?;
         Some(match asks {
             Asks::Authorize => (Code::Ok, envoy::answer::not_a_caller_response()),
@@ -385,11 +408,16 @@ pub(super) struct WorkerCalls {
     limits: Limits,
     /// Of the connection.
     entry: Entry,
+    serves: Serves,
 }
 
 impl Calls for WorkerCalls {
     type Body = ResponseBody;
     type Future = ResponseFuture<<Routes as tower::Service<Request<Body>>>::Future>;
+
+    fn only(&mut self, serves: Serves) {
+        self.serves = serves;
+    }
 
     fn connected(&mut self, remote: Remote, certificate: Option<&ClientCertificate>) {
         self.entry = Entry::new(Some(remote), certificate.cloned());
@@ -408,7 +436,10 @@ impl Calls for WorkerCalls {
         let message_bytes_max = rpc.request_bytes_max(&self.limits);
         let kind = if !is_grpc(&head.headers) {
             Kind::Unary // Its answer is an error.
-        } else if self.fast.takes(rpc, head) && Admission::<Routes>::may_be_plain(head) {
+        } else if self.serves != Serves::Management
+            && self.fast.takes(rpc, head)
+            && Admission::<Routes>::may_be_plain(head)
+        {
             Kind::Plain
         } else if rpc.streams() {
             Kind::Stream
@@ -436,7 +467,8 @@ impl Calls for WorkerCalls {
         self.admission.answered(Rpc::CHECK, calls, took);
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        request.extensions_mut().insert(self.serves);
         self.admission.call(request)
     }
 }

@@ -29,7 +29,7 @@
 //! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
 //!
 //! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`, `linger`,
-//! `timers`, then `gate`.
+//! `timers`, `turns`, then `gate`.
 
 mod chunks;
 mod gate;
@@ -39,6 +39,7 @@ mod linger;
 mod new_call;
 mod outbound;
 mod timers;
+mod turns;
 mod wire;
 
 use std::cell::RefCell;
@@ -52,7 +53,7 @@ use std::time::Duration;
 use capstan_http2::{Event, Head, Reason};
 use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
@@ -67,6 +68,7 @@ use crate::limits::{
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
+use crate::transport::listen::Serves;
 use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
 use crate::transport::tls::ClientCertificate;
@@ -77,6 +79,7 @@ use linger::linger;
 use new_call::NewCall;
 use outbound::{Responder, exchange};
 use timers::{Due, Timers};
+pub(crate) use turns::Turns;
 use wire::{State, Wire};
 
 /// What answers the calls of connections.
@@ -85,6 +88,9 @@ pub(crate) trait Calls: Clone + Send + 'static {
     type Body: HttpBody<Data = Bytes, Error = Status> + Send + 'static;
     /// A call.
     type Future: Future<Output = Response<Self::Body>> + Send + 'static;
+
+    /// Keeps to the calls that a listener serves.
+    fn only(&mut self, serves: Serves);
 
     /// Begins with the calls of one connection: where they come from, and what its client has proved.
     fn connected(&mut self, remote: Remote, certificate: Option<&ClientCertificate>);
@@ -143,25 +149,6 @@ pub(crate) struct Shared {
     /// The tasks of calls that were not over in their first poll. They end with their connection.
     pub(crate) tasks: TaskTracker,
     pub(crate) turns: Turns,
-}
-
-/// What one worker does with one message at a time. Nothing waits for two turns, or for anything else in its turn
-/// but the call that decodes.
-#[derive(Clone, Debug)]
-pub(crate) struct Turns {
-    /// For the long message that is decoded.
-    decoding: Arc<Semaphore>,
-    /// For the long message that is decompressed.
-    inflating: Arc<Semaphore>,
-    /// For the answer that is compressed.
-    deflating: Arc<Semaphore>,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        let [decoding, inflating, deflating] = [(); 3].map(|()| Arc::new(Semaphore::new(1)));
-        Self { decoding, inflating, deflating }
-    }
 }
 
 /// Serves a connection until it ends. After the stop signal it takes no more calls and ends with its

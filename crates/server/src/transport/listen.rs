@@ -57,6 +57,16 @@ pub struct SocketAccess {
     pub group: Option<u32>,
 }
 
+/// What the peers of a listener may call. Health and reflection are everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Serves {
+    Everything,
+    /// Decisions, and Envoy's requests.
+    Decisions,
+    /// The methods that manage.
+    Management,
+}
+
 /// A listener on a bound address.
 #[derive(Debug)]
 pub(crate) enum Listener {
@@ -87,7 +97,9 @@ impl Listener {
         match address {
             Address::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await.with_context(|| {
-                    format!("cannot listen on {wanted} (another address: --listen; port 0 picks a free one)")
+                    format!(
+                        "cannot listen on {wanted} (give another address; port 0 picks a free one)"
+                    )
                 })?;
                 let bound = listener.local_addr()?;
                 Ok(Self::Tcp(listener, bound))

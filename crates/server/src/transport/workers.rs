@@ -22,7 +22,7 @@ use crate::telemetry::metrics::{Metrics, ShedScope};
 use crate::transport::budget::Budget;
 use crate::transport::connection::{Connection, ConnectionCount, ConnectionPermit};
 use crate::transport::http2::{self, Calls};
-use crate::transport::listen::{Accepted, Listener};
+use crate::transport::listen::{Accepted, Listener, Serves};
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::Seats;
 use crate::transport::tls::Tls;
@@ -52,6 +52,8 @@ impl Runtime {
 }
 
 type PermittedConnection = (Accepted, ConnectionPermit);
+/// The same, and what its listener serves.
+type Arrived = (PermittedConnection, Serves);
 
 /// The workers of one server. Dropped, they stop at once.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl ConnectionLimits {
 #[derive(Debug)]
 struct Worker {
     connections: ConnectionCount,
-    sender: mpsc::Sender<PermittedConnection>,
+    sender: mpsc::Sender<Arrived>,
 }
 
 impl Drop for Workers {
@@ -176,7 +178,7 @@ impl Workers {
     /// `stop`, which drains the whole server.
     pub(crate) fn accept(
         &self,
-        listener: Listener,
+        (listener, serves): (Listener, Serves),
         metrics: Arc<Metrics>,
         stop: CancellationToken,
     ) -> impl Future<Output = ()> + Send + use<> {
@@ -184,7 +186,7 @@ impl Workers {
         async move {
             tokio::select! {
                 () = stop.cancelled() => {}
-                () = dispatch(&workers, &listener, &limits, &metrics) => {
+                () = dispatch(&workers, (&listener, serves), &limits, &metrics) => {
                     tracing::error!("a worker has ended: nobody serves its connections");
                     stop.cancel();
                 }
@@ -196,7 +198,7 @@ impl Workers {
 /// Dispatches each connection to the worker with the fewest. Returns when a worker has ended.
 async fn dispatch(
     workers: &[Worker],
-    listener: &Listener,
+    (listener, serves): (&Listener, Serves),
     limits: &ConnectionLimits,
     metrics: &Metrics,
 ) {
@@ -218,7 +220,7 @@ async fn dispatch(
             metrics.shed(ShedScope::Connections);
             continue; // Dropping the connection closes it.
         };
-        if worker.sender.send((accepted, permit)).await.is_err() {
+        if worker.sender.send(((accepted, permit), serves)).await.is_err() {
             return; // The worker has ended.
         }
     }
@@ -260,7 +262,7 @@ impl Handshakes {
 
 /// Serves the connections of one worker until `stop`, and then until all have ended, or until `kill`.
 async fn serve<C: Calls>(
-    mut accepted: mpsc::Receiver<PermittedConnection>,
+    mut accepted: mpsc::Receiver<Arrived>,
     calls: C,
     (limits, budget): (Limits, Arc<Budget>),
     handshakes: Handshakes,
@@ -281,7 +283,7 @@ async fn serve<C: Calls>(
                 None => std::future::pending().await,
             }
         };
-        let (accepted, permit) = tokio::select! {
+        let (accepted, serves) = tokio::select! {
             next = accepted.recv() => match next {
                 Some(next) => next,
                 None => break,
@@ -299,10 +301,11 @@ async fn serve<C: Calls>(
             () = stop.cancelled() => break,
             () = kill.cancelled() => return,
         };
-        let (handshakes, calls) = (handshakes.clone(), calls.clone());
+        let (handshakes, mut calls) = (handshakes.clone(), calls.clone());
+        calls.only(serves);
         let (shared, stop) = (shared.clone(), stop.clone());
         connections.spawn(async move {
-            let opening = handshakes.open((accepted, permit), limits.greeting_max);
+            let opening = handshakes.open(accepted, limits.greeting_max);
             if let Some(Some(connection)) = stop.run_until_cancelled(opening).await {
                 http2::serve(connection, calls, shared).await;
             }
