@@ -20,9 +20,24 @@ export interface CheckOptions {
   timeout?: number;
 }
 
-/** Asks one Capstan: `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`. */
+export interface ClientOptions {
+  /** Milliseconds of a call that does not say otherwise. */
+  timeout?: number;
+  /** A file in PEM with the authorities that are trusted instead of those of the system. With `https` only, as the next two. */
+  ca?: string;
+  /** Files in PEM with what the client proves itself by: its certificate, and its private key. */
+  certificate?: string;
+  key?: string;
+  /** A file with a token or a secret that proves the caller. It is read for each call, so that it can be renewed in place. */
+  tokenFile?: string;
+  /** The identity that the token proves, which one below a group needs. */
+  identity?: string;
+}
+
+/** Asks one Capstan: `http://HOST:PORT`, `https://HOST:PORT`, `HOST:PORT` or `unix:PATH`. */
 export class Client {
-  constructor(address: string, options?: { timeout?: number });
+  /** Throws if the options do not fit the address, or others could read the token on its way. */
+  constructor(address: string, options?: ClientOptions);
   /** Whether an identity has a capability at a resource. Rejects if there is no decision in time. */
   check(identity: string, capability: string, resource: string, options?: CheckOptions): Promise<Decision>;
   close(): void;

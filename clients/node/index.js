@@ -5,6 +5,7 @@
 
 const { AsyncLocalStorage } = require('node:async_hooks');
 const fs = require('node:fs');
+const net = require('node:net');
 const path = require('node:path');
 const grpc = require('@grpc/grpc-js');
 const loader = require('@grpc/proto-loader');
@@ -32,14 +33,24 @@ const decision = grpc.loadPackageDefinition(
   }),
 );
 
-/** The target of gRPC for `http://HOST:PORT`, `HOST:PORT` or `unix:PATH`. A scheme that is not spoken is never left out. */
+/** The target of gRPC for an address, and whether it has TLS. A scheme that is not spoken is never left out. */
 function targetOf(address) {
-  if (address.startsWith('unix:')) return address;
+  if (address.startsWith('unix:')) return { target: address, isTls: false };
   const [, scheme, rest] = /^(?:([^/]*):\/\/)?(.*)$/s.exec(address);
-  if (scheme !== undefined && scheme !== 'http') throw new TypeError(`${address}: only http:// and unix: are spoken`);
+  if (scheme !== undefined && !['http', 'https'].includes(scheme)) {
+    throw new TypeError(`${address}: only http://, https:// and unix: are spoken`);
+  }
   const target = rest.replace(/\/$/, '');
-  if (target === '' || target.includes('/')) throw new TypeError(`${address}: expected http://HOST:PORT or unix:PATH`);
-  return target;
+  if (target === '' || target.includes('/')) {
+    throw new TypeError(`${address}: expected http://HOST:PORT, https://HOST:PORT or unix:PATH`);
+  }
+  return { target, isTls: scheme === 'https' };
+}
+
+function isOfThisMachine(target) {
+  if (target.startsWith('unix:')) return true;
+  const host = target.replace(/:[^:]*$/, '').replace(/^\[(.*)\]$/, '$1');
+  return host.toLowerCase() === 'localhost' || host === '::1' || (net.isIPv4(host) && host.startsWith('127.'));
 }
 
 function value(of) {
@@ -58,13 +69,41 @@ function value(of) {
 class Client {
   #stub;
   #timeout;
+  #tokenFile;
+  #identity;
 
-  constructor(address, { timeout = TIMEOUT } = {}) {
+  constructor(address, { timeout = TIMEOUT, ca, certificate, key, tokenFile, identity } = {}) {
     this.#timeout = timeout;
-    this.#stub = new decision.capstan.v1.DecisionService(targetOf(address), grpc.credentials.createInsecure(), {
+    this.#tokenFile = tokenFile;
+    this.#identity = identity;
+    const { target, isTls } = targetOf(address);
+    if (!isTls && [ca, certificate, key].some((file) => file !== undefined)) {
+      throw new TypeError(`${address}: ca, certificate and key are for https://HOST:PORT`);
+    }
+    if ((certificate === undefined) !== (key === undefined)) throw new TypeError('certificate and key belong together');
+    if (tokenFile !== undefined && !isTls && !isOfThisMachine(target)) {
+      throw new TypeError(`${address} is asked in plain text, and others would see the token: ask https://${target}`);
+    }
+    if (identity !== undefined && tokenFile === undefined) throw new TypeError('identity is what tokenFile proves');
+    const read = (file) => (file === undefined ? null : fs.readFileSync(file));
+    const credentials = isTls
+      ? grpc.credentials.createSsl(read(ca), read(key), read(certificate))
+      : grpc.credentials.createInsecure();
+    this.#stub = new decision.capstan.v1.DecisionService(target, credentials, {
       // Names of proxies are for other servers.
       'grpc.enable_http_proxy': 0,
     });
+  }
+
+  /** What proves who asks. It is read for each call, so that it can be renewed in place. */
+  async #metadata() {
+    const metadata = new grpc.Metadata();
+    if (this.#tokenFile === undefined) return metadata;
+    const token = (await fs.promises.readFile(this.#tokenFile, 'latin1')).trim();
+    if (!/^[!-~]+$/.test(token)) throw new TypeError(`${this.#tokenFile}: expected one token: a line without spaces`);
+    metadata.set('authorization', `Bearer ${token}`);
+    if (this.#identity !== undefined) metadata.set('x-capstan-caller', this.#identity);
+    return metadata;
   }
 
   /** Whether an identity has a capability at a resource. Rejects if there is no decision in time. */
@@ -75,8 +114,9 @@ class Client {
       request.properties = Object.fromEntries(Object.entries(properties).map(([category, all]) => [category, values(all)]));
     }
     if (atLeast !== undefined) request.consistency = { at_least: String(atLeast) };
+    const metadata = await this.#metadata();
     const response = await new Promise((resolve, reject) => {
-      this.#stub.Check(request, { deadline: Date.now() + timeout }, (error, answer) => (error ? reject(error) : resolve(answer)));
+      this.#stub.Check(request, metadata, { deadline: Date.now() + timeout }, (error, answer) => (error ? reject(error) : resolve(answer)));
     });
     const reason = response.reason.replace(/^REASON_/, '');
     // Allowed and granted are one: an answer of which only one is so is none.

@@ -4,7 +4,7 @@
 mod clients;
 mod subtree;
 
-use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -518,57 +518,73 @@ async fn this_machine_is_open_unless_it_is_named() {
     }
 }
 
+/// A server with TLS that names its callers, and the files of its clients.
+struct Secure {
+    files: Files,
+    server: Serving,
+}
+
+impl Secure {
+    /// `acme/all` has a secret, and two workloads have certificates, of whom one is named.
+    fn start(name: &str, wants_certificates: bool) -> Self {
+        let mut files = Files::new(name);
+        files.add("all", &Asks::ALL, None);
+        files.write();
+        let ci = "  - {name: ci, spiffe_id: 'spiffe://acme.example/ci', subtree: acme/images, methods: [check]}\n";
+        files.write_callers(&(files.callers.concat() + ci));
+        let authority = Authority::generate();
+        let (server, key) = authority.certificate(&["localhost", "127.0.0.1"], false);
+        let mut all = vec![
+            ("ca.pem".to_owned(), authority.pem()),
+            ("server.pem".into(), server.pem()),
+            ("server.key".into(), key.serialize_pem()),
+            ("token".into(), secret("acme/all")),
+        ];
+        for name in ["ci", "other"] {
+            let (certificate, key) =
+                authority.workload(&[&format!("spiffe://acme.example/{name}")]);
+            all.push((format!("{name}.pem"), certificate.pem()));
+            all.push((format!("{name}.key"), key.serialize_pem()));
+        }
+        for (name, text) in all {
+            std::fs::write(files.path(&name), text).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(files.path(&name), mode).unwrap();
+        }
+        let path = |name: &str| files.path(name).display().to_string();
+        let mut arguments =
+            vec!["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "none".into()];
+        for (option, name) in [
+            ("--policy", "policy.yaml"),
+            ("--callers", "callers.yaml"),
+            ("--tls-cert", "server.pem"),
+            ("--tls-key", "server.key"),
+        ] {
+            arguments.extend([option.to_owned(), path(name)]);
+        }
+        if wants_certificates {
+            arguments.extend(["--client-ca".to_owned(), path("ca.pem")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let server = Serving::start(&arguments, 1);
+        Self { files, server }
+    }
+
+    fn addr(&self) -> String {
+        format!("https://{}", self.server.address("grpc"))
+    }
+}
+
 /// Clients with certificates: named ones use the fast way, too.
 #[test]
 fn a_certificate_names_a_caller() {
-    let files = Files::new("askers-certificates");
-    files.write();
-    files.write_callers(
-        "  - {name: ci, spiffe_id: 'spiffe://acme.example/ci', subtree: acme/images, methods: [check]}\n",
-    );
-    let authority = Authority::generate();
-    let write = |name: &str, text: String| {
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::write(files.path(name), text).unwrap();
-        let mode = std::fs::Permissions::from_mode(0o600);
-        std::fs::set_permissions(files.path(name), mode).unwrap();
-        files.path(name).display().to_string()
-    };
-    let ca = write("ca.pem", authority.pem());
-    let (certificate, key) = authority.certificate(&["localhost", "127.0.0.1"], false);
-    let server = [write("server.pem", certificate.pem()), write("server.key", key.serialize_pem())];
-    let mut clients = BTreeMap::new();
-    for (name, uris) in
-        [("ci", &["spiffe://acme.example/ci"][..]), ("other", &["spiffe://acme.example/o"])]
-    {
-        let (certificate, key) = authority.workload(uris);
-        let pem = write(&format!("{name}.pem"), certificate.pem());
-        clients.insert(name, (pem, write(&format!("{name}.key"), key.serialize_pem())));
-    }
-    let (policy, callers) = (files.path("policy.yaml"), files.path("callers.yaml"));
-    let serving = Serving::start(
-        &[
-            "--policy",
-            policy.to_str().unwrap(),
-            "--callers",
-            callers.to_str().unwrap(),
-            "--listen",
-            "127.0.0.1:0",
-            "--http",
-            "none",
-            "--tls-cert",
-            &server[0],
-            "--tls-key",
-            &server[1],
-            "--client-ca",
-            &ca,
-        ],
-        1,
-    );
-    let addr = format!("https://{}", serving.address("grpc"));
+    let secure = Secure::start("askers-certificates", true);
+    let addr = secure.addr();
     let ask = |client: &str, command: &[&str]| {
-        let (cert, key) = &clients[client];
-        let tls = ["--addr", &addr, "--ca", &ca, "--cert", cert, "--key", key];
+        let path = |name: &str| secure.files.path(name).display().to_string();
+        let (ca, cert, key) =
+            (path("ca.pem"), path(&format!("{client}.pem")), path(&format!("{client}.key")));
+        let tls = ["--addr", &addr, "--ca", &ca, "--cert", &cert, "--key", &key];
         capstan(&[command, &tls].concat())
     };
     let check = |resource: &'static str| ["check", "acme/reader", "repo.list", resource];

@@ -43,7 +43,7 @@ async function theClient() {
     same(await codeOf(() => client.check('bob', 'no.such', NGINX)), status.INVALID_ARGUMENT);
     client.close();
   }
-  for (const address of ['https://127.0.0.1:1', 'http://', 'http://a/b', '']) {
+  for (const address of ['ftp://127.0.0.1:1', 'http://', 'http://a/b', '']) {
     assert.throws(() => new Client(address), TypeError);
   }
   const nobody = new Client('http://127.0.0.1:1', { timeout: 300 });

@@ -48,7 +48,7 @@ def the_client():
             same(client.check("nobody", "repo.list", NGINX).reason, "UNKNOWN_IDENTITY")
             same(client.check("bob", "repo.list", NGINX, at_least=1).allowed, True)
             same(code(lambda: client.check("bob", "no.such", NGINX)), grpc.StatusCode.INVALID_ARGUMENT)
-    for address in ["https://127.0.0.1:1", "http://", "http://a/b", ""]:
+    for address in ["ftp://127.0.0.1:1", "http://", "http://a/b", ""]:
         try:
             Client(address)
         except ValueError:

@@ -1,9 +1,12 @@
-//! Clients that show a token: the command line and the Rust client.
+//! Clients that say who they are: the command line, and the clients for Rust, Python and Node.js.
+
+use std::path::Path;
+use std::process::Command;
 
 use capstan_client::{Check, Client, Credential, Error, Options, TlsOptions};
 use capstan_policy::Asks;
 
-use super::{Files, NGINX, secret};
+use super::{Files, NGINX, Secure, secret};
 use crate::common::{PATIENCE, capstan, stderr, stdout};
 
 /// Commands that ask for decisions take the token of a file.
@@ -103,4 +106,42 @@ async fn the_rust_client_shows_a_token() {
         std::fs::write(&file, secret("acme/all")).unwrap();
     };
     assert!(tokio::join!(waiting, written).0.unwrap().allowed);
+}
+
+/// The client of a language, with TLS, a certificate or a token. A server that wants certificates takes no tokens.
+fn asks_with(name: &str, command: &mut Command) {
+    let secure = Secure::start(&format!("askers-{name}"), false);
+    let with_certificates = Secure::start(&format!("askers-{name}-mutual"), true);
+    for (secure, certificates) in [(&secure, false), (&with_certificates, true)] {
+        let folder = secure.files.path("");
+        let mut command = clone(command);
+        let output = command.arg(secure.addr()).arg(folder).arg(certificates.to_string());
+        let output = output.output().unwrap();
+        let (text, errors) = (stdout(&output), stderr(&output));
+        assert!(output.status.success(), "{certificates}: {text}\n{errors}");
+        let answers = if certificates { "5 answers" } else { "14 answers" };
+        assert!(text.contains(answers), "{text}");
+    }
+}
+
+fn clone(command: &Command) -> Command {
+    let mut other = Command::new(command.get_program());
+    other.args(command.get_args());
+    other
+}
+
+#[test]
+fn the_python_client_says_who_it_is() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut python = Command::new(workspace.join("target/python/bin/python"));
+    asks_with("python", python.arg(workspace.join("crates/cli/tests/python/secure.py")));
+}
+
+#[test]
+fn the_node_client_says_who_it_is() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut node = Command::new(workspace.join("target/webhook/node/node"));
+    node.arg(workspace.join("crates/cli/tests/node/secure.js"));
+    node.arg(workspace.join("target/node").canonicalize().unwrap());
+    asks_with("node", &mut node);
 }
