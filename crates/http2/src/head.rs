@@ -16,6 +16,13 @@ pub struct Head {
     pub(crate) content_length: Option<u64>,
 }
 
+impl From<Parts> for Head {
+    /// A head that says nothing of its body.
+    fn from(parts: Parts) -> Self {
+        Self { parts, content_length: None }
+    }
+}
+
 /// What is wrong with a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {

@@ -13,12 +13,14 @@
 
 mod document;
 
+use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Path, PathBuf};
+use capstan_http2::Head;
 use capstan_policy::{Asks, Caller, Proves};
 use tokio::sync::Semaphore;
 use tonic::codegen::http::Extensions;
@@ -119,6 +121,20 @@ impl Entry {
     }
 }
 
+/// A plain check, before its body.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Asking<'c> {
+    /// Of the connection.
+    pub(crate) entry: &'c Entry,
+    pub(crate) head: &'c Arc<Head>,
+    /// Of the connection, too.
+    pub(crate) proved: &'c ProvedHead,
+}
+
+/// The last head of a connection that has proved an identity, and what it has proved. A client sends the same head again and again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ProvedHead(RefCell<Option<(Weak<Head>, CallerKind)>>);
+
 /// Who asks, by the connection alone.
 enum Seen<'n> {
     Everybody,
@@ -174,33 +190,55 @@ impl Askers {
         Self(Arc::new(Shared::clone(&self.0)))
     }
 
-    /// Answers a plain check with the subtree that its question is held to; `None`, and nothing is called, if the connection alone
-    /// does not say that it may be asked.
+    /// Answers a plain check with the subtree that its question is held to; `None`, and nothing is called, if it is not known without a
+    /// wait that it may be asked.
     pub(crate) fn plain<R>(
         &self,
-        entry: &Entry,
+        asking: Asking<'_>,
         answer: impl FnOnce(Option<Path<'_>>) -> Option<R>,
     ) -> Option<R> {
-        match &self.0.rule {
-            Rule::Open => answer(None),
-            Rule::Proved if is_proved(entry) => answer(None),
-            Rule::Proved => None,
-            Rule::Named(named) => {
-                let named = named.load();
-                match named.seen(entry) {
-                    Seen::Everybody => answer(None),
-                    Seen::Caller(caller) if caller.methods.contains(&Asks::Check) => {
-                        answer(caller.subtree.as_ref().map(PathBuf::as_path))
-                    }
-                    _ => None,
-                }
-            }
+        let Asking { entry, head, proved } = asking;
+        let shows = || head.parts.headers.keys().any(|name| name == AUTHORIZATION);
+        if entry.certificate.is_some() && shows() {
+            return None; // Two proofs.
+        }
+        let named = match &self.0.rule {
+            Rule::Open => return answer(None),
+            Rule::Proved => return if is_proved(entry) { answer(None) } else { None },
+            Rule::Named(named) => named.load(),
+        };
+        match named.seen(entry) {
+            Seen::Everybody => answer(None),
+            Seen::Caller(caller) => check_of(caller, answer),
+            Seen::Nobody => None,
+            Seen::Unsaid if shows() => self.proved(head, proved, |identity| {
+                check_of(named.by_identity.get(identity)?, answer)
+            }),
+            Seen::Unsaid => None,
         }
     }
 
-    /// Whether plain checks of a connection may be answered by [`Self::plain`]: what proves a caller is not in the call.
-    pub(crate) fn may_be_plain(headers: &HeaderMap) -> bool {
-        !headers.keys().any(|name| name == AUTHORIZATION)
+    /// Answers with the identity that a head proves, if that is known without a wait.
+    fn proved<R>(
+        &self,
+        head: &Arc<Head>,
+        ProvedHead(last): &ProvedHead,
+        answer: impl FnOnce(&PathBuf) -> Option<R>,
+    ) -> Option<R> {
+        let Shared { callers, published, .. } = &*self.0;
+        let current = published.load();
+        let current = current.as_deref()?;
+        let mut last = last.borrow_mut();
+        let is_known = last.as_ref().is_some_and(|(of, kind)| {
+            of.as_ptr() == Arc::as_ptr(head) && callers.still(kind, current)
+        });
+        if !is_known {
+            let claim = by_authorization(&head.parts.headers).ok()?;
+            *last = Some((Arc::downgrade(head), callers.known(&claim)?));
+        }
+        let Some((_, CallerKind::Identity { path, .. })) = &*last else { return None };
+        let state = current.snapshot.identity_state(path.as_path())?;
+        if state.registered && !state.disabled { answer(path) } else { None }
     }
 
     /// Who asks in a call. The extensions are those of the transport.
@@ -231,6 +269,12 @@ impl Askers {
         let error = logged(&LOGGED, "somebody asks who may not", reason);
         self.refused(AskerRefusal::Unknown, error)
     }
+}
+
+/// Answers a check of a caller, if it may check.
+fn check_of<R>(caller: &Caller, answer: impl FnOnce(Option<Path<'_>>) -> Option<R>) -> Option<R> {
+    let within = caller.subtree.as_ref().map(PathBuf::as_path);
+    if caller.methods.contains(&Asks::Check) { answer(within) } else { None }
 }
 
 /// Of whom is no document.

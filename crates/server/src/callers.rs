@@ -35,7 +35,7 @@ use crate::authn::secrets::Secrets;
 use crate::authn::token::{Claims, Token};
 use crate::clock::Clock;
 use crate::feed::management::{Management, viewed};
-use crate::feed::{Freshness, Published};
+use crate::feed::{Current, Freshness, Published};
 use crate::limits::{REFUSAL_LOGGED, TOKEN_READS_MAX};
 use crate::telemetry::metrics::Metrics;
 use whose::{Finder, Keys, Whose};
@@ -125,6 +125,19 @@ impl Callers {
         let named = one_of(named.clone(), user).ok()?;
         let found = self.0.remembered.get(&TokenDigest::of(token, named.as_ref()), now)?;
         self.is_current(&found, current.snapshot.revision()).then(|| identity(found))
+    }
+
+    /// Whether what [`Self::known`] has found counts as it did, without looking anything up.
+    pub(crate) fn still(&self, kind: &CallerKind, current: &Current) -> bool {
+        let CallerKind::Identity { path, proof, .. } = kind else { return false };
+        let now = self.0.clock.now();
+        match proof {
+            Proof::Secret(by) => current.secrets.proves(by, path, now),
+            Proof::Token(found) => {
+                now < found.counts_until && self.is_current(found, current.snapshot.revision())
+            }
+            Proof::Header | Proof::Certificate { .. } => false,
+        }
     }
 
     /// Whom a claim proves, also with a policy file: its secrets prove identities.

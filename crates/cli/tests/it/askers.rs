@@ -505,6 +505,43 @@ async fn callers_are_replaced_while_they_ask() {
     assert_eq!(other.code(), Code::Ok);
 }
 
+/// What a connection has proved is looked at with each check, also with one that has the same head as the last.
+#[tokio::test]
+async fn a_secret_that_is_gone_proves_nothing_in_the_next_check() {
+    let mut files = Files::new("askers-same-head");
+    files.add("all", &Asks::ALL, None);
+    let server = files.serve().await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let mut block = raw::header_block(CHECK);
+    block.extend(raw::literal(0, "authorization", &basic("acme/all")));
+    let mut stream = 1;
+    let mut ask = async || {
+        let head = raw::frame(raw::HEADERS, raw::END_HEADERS, stream, &block);
+        let body = raw::frame(raw::DATA, raw::END_STREAM, stream, &framed(&check(NGINX)));
+        peer.send_bytes(&[head, body].concat()).await;
+        stream += 2;
+        peer.answer(stream - 2).await
+    };
+    for _ in 0..5 {
+        assert!(ask().await.is_some());
+    }
+    let policy = std::fs::read_to_string(files.path("policy.yaml")).unwrap();
+    let disabled = policy.replace("{id: acme/all}", "{id: acme/all, disabled: true}");
+    let without = policy.lines().filter(|line| !line.contains("identity: acme/all, sha256"));
+    let without: String = without.map(|line| format!("{line}\n")).collect();
+    for changed in [disabled, without] {
+        assert_ne!(changed, policy);
+        for (text, wanted) in [(&changed, false), (&policy, true)] {
+            std::fs::write(files.path("policy.new"), text).unwrap();
+            std::fs::rename(files.path("policy.new"), files.path("policy.yaml")).unwrap();
+            let began = std::time::Instant::now();
+            while ask().await.is_some() != wanted {
+                assert!(began.elapsed() < PATIENCE, "the change is never seen");
+            }
+        }
+    }
+}
+
 /// Without a word on this machine, whoever is on it may ask as before.
 #[tokio::test]
 async fn this_machine_is_open_unless_it_is_named() {

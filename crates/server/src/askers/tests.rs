@@ -1,7 +1,7 @@
 //! Where a call comes from, and what may be asked from there. The addresses are of other machines, which no test can call from.
 
 use capstan_policy::load_callers;
-use tonic::codegen::http::HeaderValue;
+use tonic::codegen::http::{HeaderValue, Request};
 
 use super::*;
 use crate::callers::Trust;
@@ -65,11 +65,16 @@ async fn may(
         Err(error) => error.to_string(),
     };
     // The fast way says the same, or nothing.
-    if Askers::may_be_plain(&headers) {
-        let plain = askers.plain(&entry, |found| Some(within(found)));
-        let is_refused = told.contains(' ');
-        assert_eq!(plain, (!is_refused).then(|| told.clone()), "{remote:?} {entry:?}");
-    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.headers = headers;
+    let asking = Asking {
+        entry: &entry,
+        head: &Arc::new(Head::from(parts)),
+        proved: &ProvedHead::default(),
+    };
+    let plain = askers.plain(asking, |found| Some(within(found)));
+    let is_refused = told.contains(' ');
+    assert_eq!(plain, (!is_refused).then(|| told.clone()), "{remote:?} {entry:?}");
     told
 }
 

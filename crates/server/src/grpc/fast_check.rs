@@ -18,7 +18,7 @@ use tonic::codegen::http::request::Parts;
 
 use super::convert;
 use crate::ask::{Ask, Basis};
-use crate::askers::{Askers, Entry};
+use crate::askers::{Askers, Asking};
 use crate::clock::Clock;
 use crate::feed::Published;
 use crate::methods::Rpc;
@@ -40,14 +40,13 @@ impl FastCheck {
         rpc == Rpc::CHECK
             && head.method == Method::POST
             && !self.ask.logs()
-            && Askers::may_be_plain(&head.headers)
             && !head.headers.keys().any(|name| name == ENCODING_KEY)
     }
 
-    /// Appends the framed response to a body, if it is one plain check, the answer needs no wait, and the connection alone says that
+    /// Appends the framed response to a body, if it is one plain check, the answer needs no wait, and it is known without a wait that
     /// it may be asked.
-    pub(crate) fn answer(&self, entry: &Entry, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
-        self.askers.plain(entry, |within| self.answer_within(within, body, to))
+    pub(crate) fn answer(&self, asking: Asking<'_>, body: &[u8], to: &mut Vec<u8>) -> Option<()> {
+        self.askers.plain(asking, |within| self.answer_within(within, body, to))
     }
 
     fn answer_within(&self, within: Option<Path<'_>>, body: &[u8], to: &mut Vec<u8>) -> Option<()> {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use capstan_http2::Head;
 use capstan_policy::Asks;
 use capstan_proto::iam::v1::account_association_service_server::AccountAssociationServiceServer;
 use capstan_proto::iam::v1::audit_service_server::AuditServiceServer;
@@ -42,7 +43,7 @@ use crate::admission::{
     takes_gzip,
 };
 use crate::ask::Ask;
-use crate::askers::{Askers, AskersFile, Entry, Named, Rule};
+use crate::askers::{Askers, AskersFile, Asking, Entry, Named, ProvedHead, Rule};
 use crate::authn::caller::Authentication;
 use crate::authn::issuers::Issuers;
 use crate::callers::{Callers, Trust};
@@ -362,8 +363,9 @@ impl Shared {
         let routes = routes.prepare();
         let answers = (error_response as ErrorResponder, gate(askers));
         let admission = Admission::new(routes, limits, &self.permits, telemetry, answers);
-        let (entry, serves) = (Entry::new(None, None), Serves::Everything);
-        Ok(WorkerCalls { fast, admission, limits, entry, serves })
+        let (entry, proved) = (Entry::new(None, None), ProvedHead::default());
+        let serves = Serves::Everything;
+        Ok(WorkerCalls { fast, admission, limits, entry, proved, serves })
     }
 }
 
@@ -408,6 +410,7 @@ pub(super) struct WorkerCalls {
     limits: Limits,
     /// Of the connection.
     entry: Entry,
+    proved: ProvedHead,
     serves: Serves,
 }
 
@@ -457,9 +460,10 @@ impl Calls for WorkerCalls {
         self.admission.is_sampled(head, extensions)
     }
 
-    fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> bool {
+    fn answer(&self, head: &Arc<Head>, body: &[u8], to: &mut Vec<u8>) -> bool {
+        let asking = Asking { entry: &self.entry, head, proved: &self.proved };
         // After a panic the call takes the usual way, where the panic is counted and logged.
-        let answered = catch_unwind(AssertUnwindSafe(|| self.fast.answer(&self.entry, body, to)));
+        let answered = catch_unwind(AssertUnwindSafe(|| self.fast.answer(asking, body, to)));
         matches!(answered, Ok(Some(())))
     }
 

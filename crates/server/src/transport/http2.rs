@@ -101,9 +101,9 @@ pub(crate) trait Calls: Clone + Send + 'static {
     /// Draws whether this plain call is traced, and must go to [`Calls::call`] for that. Adds what was drawn.
     fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool;
 
-    /// Appends the framed message of an OK response to a plain call with this body. False, and nothing
+    /// Appends the framed message of an OK response to a plain call with this head and body. False, and nothing
     /// counts of what was appended, if the call must go to [`Calls::call`].
-    fn answer(&self, body: &[u8], to: &mut Vec<u8>) -> bool;
+    fn answer(&self, head: &Arc<Head>, body: &[u8], to: &mut Vec<u8>) -> bool;
 
     /// Counts plain calls that were answered in this time each.
     fn answered(&self, calls: u64, took: Duration);
@@ -431,7 +431,7 @@ impl<C: Calls> Driver<C> {
                 call.body.concat()
             });
             let body = joined.as_deref().unwrap_or(data);
-            if connection.respond_ok(stream, |to| self.calls.answer(body, to)) {
+            if connection.respond_ok(stream, |to| self.calls.answer(&call.head, body, to)) {
                 self.new_calls.remove(at);
                 return true;
             }
