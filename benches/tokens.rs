@@ -124,7 +124,7 @@ fn world(options: &Options, folder: &Path) -> anyhow::Result<World> {
     ])?;
     let made = of(&["auth", "pull-token", "create", "--group", "acme", "--role", "registry.pull"])?;
     let text = |name| made.get(name).and_then(Value::as_str).context("no pull token");
-    let (secret, puller) = (text("secret")?.to_owned(), text("id")?);
+    let (secret, puller) = (text("secret")?.to_owned(), text("username")?);
     let caller = |name, identity| json!({"name": name, "identity": identity, "methods": ["check"]});
     let named = [caller("bot", &*identity), caller("puller", puller)];
     let document = json!({"version": 1, "this_machine": "named", "callers": named});

@@ -49,8 +49,8 @@ function targetOf(address) {
 
 function isOfThisMachine(target) {
   if (target.startsWith('unix:')) return true;
-  const host = target.replace(/:[^:]*$/, '').replace(/^\[(.*)\]$/, '$1');
-  return host.toLowerCase() === 'localhost' || host === '::1' || (net.isIPv4(host) && host.startsWith('127.'));
+  const host = target.replace(/:[^:]*$/, '');
+  return host.toLowerCase() === 'localhost' || host === '[::1]' || (net.isIPv4(host) && host.startsWith('127.'));
 }
 
 function value(of) {

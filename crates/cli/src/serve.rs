@@ -84,7 +84,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:4480")]
     listen: Vec<Address>,
 
-    /// gRPC addresses for what manages a store, and nothing else: then those of --listen serve decisions only; repeat for several
+    /// gRPC addresses for what manages a store, and nothing else: then those of --listen serve decisions only. A
+    /// unix socket is for the server's own user; repeat for several
     #[arg(long, value_name = "ADDRESS")]
     listen_management: Vec<Address>,
 

@@ -241,6 +241,15 @@ impl Connection {
         }
     }
 
+    /// Takes no more streams, whether the peer has answered [`Connection::leave`] or not: one that never answers could otherwise open
+    /// streams for ever. Those that are open go on.
+    pub fn leave_now(&mut self) {
+        if matches!(self.state, State::Open | State::Leaving) {
+            self.state = State::Left { last: self.last };
+            self.put_goaway(self.last, Reason::NO_ERROR);
+        }
+    }
+
     /// Ends the connection once everything is written, and all its streams at once. [`Connection::wake_ended`] wakes who
     /// waits for them.
     pub fn close(&mut self, reason: Reason) {

@@ -127,6 +127,17 @@ impl Callers {
         self.is_current(&found, current.snapshot.revision()).then(|| identity(found))
     }
 
+    /// Whether a claim's token was verified before, at whichever revision: it is no stranger's.
+    pub(crate) fn is_remembered(&self, claim: &Claim) -> bool {
+        let Claim::Authorization { header, named } = claim else { return false };
+        let token = Authorization::read(header).and_then(|shown| {
+            let (token, user) = shown.token()?;
+            let named = one_of(named.clone(), user).ok()?;
+            Some(TokenDigest::of(token, named.as_ref()))
+        });
+        token.is_some_and(|token| self.0.remembered.get(&token, self.0.clock.now()).is_some())
+    }
+
     /// Whether what [`Self::known`] has found counts as it did, without looking anything up.
     pub(crate) fn still(&self, kind: &CallerKind, current: &Current) -> bool {
         let CallerKind::Identity { path, proof, .. } = kind else { return false };

@@ -192,6 +192,8 @@ pub const CONNECTION_AGE: Duration = Duration::from_secs(10 * 60);
 /// Jitter of [`CONNECTION_AGE`], as a divisor: 10 means up to a tenth below or above. Each connection
 /// draws its own, so clients that connected together do not leave together.
 pub const CONNECTION_AGE_JITTER_PART: u32 = 10;
+/// Time that a peer has to leave a connection at its age. One that does not answer can open no more streams then.
+pub const LEAVING_MAX: Duration = Duration::from_secs(10);
 /// Idle time of a connection after which the server sends a ping. A peer that vanished would
 /// otherwise hold streams, tasks and the drain. Also the idle time before TCP keepalive probes.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
@@ -232,6 +234,8 @@ pub const TLS_RETRY: Duration = Duration::from_secs(30);
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Bytes of a file with lists of revoked certificates: about 400,000 of them.
+pub const TLS_LIST_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of answers that a connection holds encrypted, until its peer reads them: one record of TLS.
 pub const TLS_BUFFER_MAX: usize = 16 << 10;
 
@@ -541,6 +545,8 @@ pub struct Limits {
     pub kept_bytes_max: usize,
     /// See [`CONNECTION_AGE`].
     pub connection_age: Duration,
+    /// [`LEAVING_MAX`].
+    pub leaving_max: Duration,
     /// See [`KEEPALIVE_INTERVAL`].
     pub keepalive_interval: Duration,
     /// See [`KEEPALIVE_TIMEOUT`].
@@ -582,6 +588,7 @@ impl Default for Limits {
             kept_time: KEPT_TIME,
             kept_bytes_max: KEPT_BYTES_MAX,
             connection_age: CONNECTION_AGE,
+            leaving_max: LEAVING_MAX,
             keepalive_interval: KEEPALIVE_INTERVAL,
             keepalive_timeout: KEEPALIVE_TIMEOUT,
             decision_log_lines_max: DECISION_LOG_LINES_MAX,

@@ -48,7 +48,11 @@ def target_of(address: str) -> tuple[str, bool]:
 def _is_of_this_machine(target: str) -> bool:
     if target.startswith("unix:"):
         return True
-    host = target.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    host = target.rpartition(":")[0]
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        return False  # No address of IPv6 stands without brackets.
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -68,7 +72,8 @@ class Client:
     `ca`, `certificate` and `key` are files in PEM for an `https` address: the authorities that are trusted instead of those of the
     system, and what the client proves itself by. `token_file` has a token or a secret that proves the caller, and is read
     for each call, so that it can be renewed in place; `identity` is the one that it proves, which one below a group needs.
-    Raises `ValueError` if they do not fit the address, or others could read the token on its way.
+    Raises `ValueError` if they do not fit the address, or others could read the token on its way. Where a `channel` of the
+    caller's goes, and whether it hides a token, is the caller's matter.
     """
 
     def __init__(
@@ -88,6 +93,8 @@ class Client:
         self._identity = identity
         # A channel has an address of its own.
         target, is_tls = target_of(address) if channel is None else ("unix:", False)
+        if channel is not None and any(file is not None for file in (ca, certificate, key)):
+            raise ValueError("ca, certificate and key are for a channel that is made here")
         if not is_tls and any(file is not None for file in (ca, certificate, key)):
             raise ValueError(f"{address}: ca, certificate and key are for https://HOST:PORT")
         if (certificate is None) != (key is None):

@@ -175,6 +175,9 @@ class Protect(grpc.ServerInterceptor):
             )
         except grpc.RpcError as error:
             context.abort(*_without_decision(error))
+        except (OSError, ValueError):
+            # Of the token of this service: nothing that its callers need to know.
+            context.abort(grpc.StatusCode.UNAVAILABLE, "not decided: this service cannot say who asks")
         if not decision.allowed:
             problem = f"{rule.capability} is required at {resource}: {decision.reason}"
             context.abort(grpc.StatusCode.PERMISSION_DENIED, problem)

@@ -44,7 +44,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         "give tls-cert and tls-key, or listen on 127.0.0.1",
                     );
                 }
-                "listen"
+                "listen" | "listen-management"
                     if value.starts_with("unix:/tmp/") || value.starts_with("unix:/var/tmp/") =>
                 {
                     let problem = format!("everybody can make files beside {value}");

@@ -173,6 +173,24 @@ fn long_heads_are_continued() {
     assert_eq!((kinds[2].0, kinds[2].1, kinds.len()), (CONTINUATION, END_HEADERS, 3));
 }
 
+/// A peer that does not answer can open no more streams either.
+#[test]
+fn a_peer_that_does_not_leave_is_made_to() {
+    let mut peer = Peer::new();
+    peer.send(&head(1, true));
+    peer.connection.leave();
+    peer.written();
+    peer.connection.leave_now();
+    assert_eq!(peer.written(), [goaway(1, Reason::NO_ERROR)]);
+    peer.connection.leave_now();
+    assert_eq!(peer.send(&head(3, true)), []);
+    assert_eq!(peer.events, ["1: / true"]);
+    assert!(!peer.connection.is_over());
+    assert!(peer.connection.respond_ok(1, |_| true));
+    peer.written();
+    assert!(peer.connection.is_over());
+}
+
 /// GOAWAY twice: streams that cross the first one are taken, streams behind the second one are not.
 #[test]
 fn a_connection_leaves_without_losing_a_stream() {

@@ -14,16 +14,16 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_rustls::server::TlsStream;
 use tokio_util::{either::Either, sync::CancellationToken, task::TaskTracker};
 use tower::ServiceExt as _;
 
+use crate::jitter::jittered;
 use crate::limits::{
-    HTTP_DRAIN_MAX, Limits, PROBE_CONNECTION_WINDOW, PROBE_HEADER_LIST_MAX, PROBE_STREAM_WINDOW,
-    PROBE_STREAMS_MAX,
+    CONNECTION_AGE_JITTER_PART, HTTP_DRAIN_MAX, Limits, PROBE_CONNECTION_WINDOW,
+    PROBE_HEADER_LIST_MAX, PROBE_STREAM_WINDOW, PROBE_STREAMS_MAX,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::transport::http::{LimitedListener, LimitedStream};
@@ -90,7 +90,7 @@ impl Protocols {
     }
 }
 
-/// Serves until `stop`. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
+/// Serves until `stop`, each connection until its age at most: it ends behind the answer that is sent then. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
 /// connection would delay the drain.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -101,7 +101,7 @@ pub(crate) async fn serve(
     stop: CancellationToken,
 ) {
     let listener = LimitedListener::new(listener, &limits);
-    let (builder, graceful) = (protocols.builder(), GracefulShutdown::new());
+    let builder = protocols.builder();
     let (connections, end) = (TaskTracker::new(), CancellationToken::new());
     let _end = end.clone().drop_guard();
     let mut stopped = pin!(stop.cancelled());
@@ -111,8 +111,9 @@ pub(crate) async fn serve(
             () = &mut stopped => break,
         };
         let router = router.clone();
-        let (builder, watcher) = (builder.clone(), graceful.watcher());
-        let (security, end) = (security.clone(), end.clone());
+        let (builder, security) = (builder.clone(), security.clone());
+        let (leaving, end) = (stop.clone(), end.clone());
+        let age = jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART);
         let serving = async move {
             let Some(stream) = security.open(stream).await else { return };
             let router = match (security, &stream) {
@@ -127,10 +128,17 @@ pub(crate) async fn serve(
                 router.clone().oneshot(request.map(Body::new))
             });
             let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let mut connection = pin!(connection.into_owned());
+            let leaves = timeout(age, leaving.cancelled());
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                _ = leaves => connection.as_mut().graceful_shutdown(),
+            }
             // Its errors are those of its peer.
-            let _ = watcher.watch(connection.into_owned()).await;
+            let _ = connection.await;
         };
         connections.spawn(async move { end.run_until_cancelled(serving).await });
     }
-    let _ = timeout(HTTP_DRAIN_MAX, graceful.shutdown()).await;
+    connections.close();
+    let _ = timeout(HTTP_DRAIN_MAX, connections.wait()).await;
 }

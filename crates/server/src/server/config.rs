@@ -40,7 +40,7 @@ pub struct Config {
     pub listen: Vec<Address>,
     /// gRPC addresses for what manages, and for nothing else. If there are any, those of `listen` serve decisions only.
     pub listen_management: Vec<Address>,
-    /// Who may connect to the unix sockets of both.
+    /// Who may connect to the unix sockets of `listen`. Those of `listen_management` are for the server's own user.
     pub sockets: SocketAccess,
     /// The path of the management socket, whose peers are the operator; `None` for no such socket.
     pub management: Option<PathBuf>,

@@ -13,7 +13,7 @@ use super::Config;
 use super::services::Shared;
 use crate::http::{self, Phase, Protocols, Security};
 use crate::telemetry::metrics::Metrics;
-use crate::transport::listen::{Address, Listener, Serves};
+use crate::transport::listen::{Address, Listener, Serves, SocketAccess};
 use crate::transport::tls::Tls;
 use crate::transport::workers::Workers;
 
@@ -36,12 +36,12 @@ impl Listeners {
     /// An address is in use or cannot be bound.
     pub(super) async fn bind(config: &Config) -> anyhow::Result<Self> {
         let (mut grpc, mut manages) = (Vec::new(), Vec::new());
-        for (addresses, listeners) in
-            [(&config.listen, &mut grpc), (&config.listen_management, &mut manages)]
-        {
-            for address in addresses {
-                listeners.push(Listener::bind(address, config.sockets).await?);
-            }
+        for address in &config.listen {
+            grpc.push(Listener::bind(address, config.sockets).await?);
+        }
+        for address in &config.listen_management {
+            // Whoever asks may not therefore manage.
+            manages.push(Listener::bind(address, SocketAccess::PRIVATE).await?);
         }
         let management = match &config.management {
             Some(path) => Some(Listener::bind_management(path).await?),

@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Extensions, Request};
+use tonic::codegen::http::{Extensions, Request, Response};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -71,7 +71,7 @@ use crate::limits::{CALLER_WATCHES_MAX, Limits, WATCHES_MAX};
 use crate::methods::{Probe, Rpc};
 use crate::places::Places;
 use crate::telemetry::decision_log::DecisionLog;
-use crate::telemetry::metrics::{Metrics, WorkerMetrics};
+use crate::telemetry::metrics::{AuthorizationOutcome, Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
 use crate::transport::connection::Remote;
 use crate::transport::http2::{Calls, Intake, Kind};
@@ -361,7 +361,7 @@ impl Shared {
         }
         let telemetry = (metrics, self.traces.clone());
         let routes = routes.prepare();
-        let answers = (error_response as ErrorResponder, gate(askers));
+        let answers = (error_response as ErrorResponder, gate(askers, Arc::clone(&self.metrics)));
         let admission = Admission::new(routes, limits, &self.permits, telemetry, answers);
         let (entry, proved) = (Entry::new(None, None), ProvedHead::default());
         let serves = Serves::Everything;
@@ -376,7 +376,7 @@ const NO_MANAGEMENT: &str =
     "management: it is at another address (--listen-management), this one is for decisions";
 
 /// Refuses what the address of a call does not serve, and whoever may not ask for decisions, by the head of a call.
-fn gate(askers: Askers) -> Gate {
+fn gate(askers: Askers, metrics: Arc<Metrics>) -> Gate {
     Arc::new(move |rpc, request| {
         let serves = request.extensions().get().copied().unwrap_or(Serves::Everything);
         let elsewhere = |what| {
@@ -391,15 +391,20 @@ fn gate(askers: Askers) -> Gate {
             return elsewhere(NO_DECISIONS);
         }
         if serves == Serves::Management {
-            // An error could let a request of Envoy's pass.
-            return Some((Code::Ok, envoy::answer::not_a_caller_response()));
+            return Some(denial(&metrics));
         }
         let error = askers.refused_by_head(request.extensions(), request.headers())?;
         Some(match asks {
-            Asks::Authorize => (Code::Ok, envoy::answer::not_a_caller_response()),
+            Asks::Authorize => denial(&metrics),
             _ => (Code::Unauthenticated, Status::from(error).into_http()),
         })
     })
+}
+
+/// What Envoy is told instead of an error, which could let a request pass.
+fn denial(metrics: &Metrics) -> (Code, Response<Body>) {
+    metrics.authorized(AuthorizationOutcome::Denied);
+    (Code::Ok, envoy::answer::not_a_caller_response())
 }
 
 /// The calls of one worker: plain checks first, all others by the routes behind admission.

@@ -294,11 +294,12 @@ impl<C: Calls> Driver<C> {
             if self.is_greeted() {
                 let waiting = self.new_calls.first().map(|call| call.since);
                 let due = self.timers.poll(now, &self.traffic, waiting, &waker);
-                sends = matches!(due, Due::Ping | Due::Age);
+                sends = !matches!(due, Due::Nothing);
                 match due {
                     Due::Nothing => {}
                     Due::Ping => self.wire.lock().connection.ping(),
                     Due::Age => self.wire.lock().connection.leave(),
+                    Due::Leave => self.wire.lock().connection.leave_now(),
                     Due::Dead => return Poll::Ready(()),
                 }
             }

@@ -67,6 +67,11 @@ pub(crate) enum Serves {
     Management,
 }
 
+impl SocketAccess {
+    /// For the server's own user.
+    pub(crate) const PRIVATE: Self = Self { mode: Some(PRIVATE), group: None };
+}
+
 /// A listener on a bound address.
 #[derive(Debug)]
 pub(crate) enum Listener {
@@ -120,8 +125,7 @@ impl Listener {
     /// The path is in use, or may not be bound; or others may open it.
     pub(crate) async fn bind_management(path: &PathBuf) -> anyhow::Result<Self> {
         remove_stale(path).await?;
-        let access = SocketAccess { mode: Some(PRIVATE), group: None };
-        let listener = bind_unix(path, access).with_context(|| {
+        let listener = bind_unix(path, SocketAccess::PRIVATE).with_context(|| {
             format!("cannot listen on unix:{} (another path: --management)", path.display())
         })?;
         let file = SocketFile(path.clone());

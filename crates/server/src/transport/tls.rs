@@ -9,6 +9,7 @@
 //! loaded: certificate, key and authorities are replaced together. A connection that is open keeps what its handshake has proved; where
 //! clients have certificates no session is resumed, because nobody would look at the certificate again.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{self, IoSlice, Read as _};
@@ -29,10 +30,11 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, interval_at};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
-use x509_parser::parse_x509_certificate;
+use x509_parser::{parse_x509_certificate, parse_x509_crl};
 
 use crate::limits::{
-    TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_HANDSHAKE_BYTES_MAX, TLS_LOOK, TLS_RETRY,
+    TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_HANDSHAKE_BYTES_MAX, TLS_LIST_BYTES_MAX, TLS_LOOK,
+    TLS_RETRY,
 };
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
@@ -45,7 +47,7 @@ pub struct Options {
     pub key: PathBuf,
     /// PEM of the authorities whose certificates clients must present; `None` if clients need none.
     pub client_authorities: Option<PathBuf>,
-    /// PEM of lists of revoked certificates, at least one of each authority of clients; none if nothing is revoked.
+    /// PEM of lists of revoked certificates, one of each authority of clients; none if nothing is revoked.
     pub revocations: Vec<PathBuf>,
 }
 
@@ -202,14 +204,25 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
 
 /// All lists of some files.
 fn revocations(files: &[PathBuf]) -> anyhow::Result<Vec<CertificateRevocationListDer<'static>>> {
-    let mut all = vec![];
+    let (mut all, mut issuers) = (vec![], HashSet::new());
     for file in files {
-        let text = read(file)?;
+        let text = read_within(file, TLS_LIST_BYTES_MAX)?;
         let found: Result<Vec<_>, _> =
             CertificateRevocationListDer::pem_slice_iter(&text).collect();
         let found = found.with_context(|| file.display().to_string())?;
         ensure!(!found.is_empty(), "{}: no list of revoked certificates in PEM", file.display());
-        all.extend(found);
+        for list in found {
+            let (_, read) = parse_x509_crl(&list).with_context(|| file.display().to_string())?;
+            // Only the first one of an authority would be looked at, and what the others revoke would be let in.
+            let issuer = read.issuer().as_raw().to_vec();
+            ensure!(
+                issuers.insert(issuer),
+                "{}: a second list of {}: give the newest one only",
+                file.display(),
+                read.issuer()
+            );
+            all.push(list);
+        }
     }
     Ok(all)
 }
@@ -228,12 +241,16 @@ fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
+    read_within(file, TLS_FILE_BYTES_MAX)
+}
+
+fn read_within(file: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let name = || file.display().to_string();
     let mut bytes = Vec::new();
     let opened = fs::File::open(file).with_context(name)?;
-    opened.take(TLS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).with_context(name)?;
-    let is_short = bytes.len() as u64 <= TLS_FILE_BYTES_MAX;
-    ensure!(is_short, "{}: longer than {TLS_FILE_BYTES_MAX} bytes", file.display());
+    opened.take(bytes_max + 1).read_to_end(&mut bytes).with_context(name)?;
+    let is_short = bytes.len() as u64 <= bytes_max;
+    ensure!(is_short, "{}: longer than {bytes_max} bytes", file.display());
     Ok(bytes)
 }
 

@@ -260,6 +260,31 @@ async fn slow_http_connections_are_closed() {
     assert!(silent >= limits.http_idle_max, "{silent:?}");
 }
 
+/// A connection of HTTP that is used again and again ends at its age, behind a whole answer.
+#[tokio::test]
+async fn http_connections_end_at_their_age() {
+    let limits = Limits { connection_age: Duration::from_millis(100), ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut stream = TcpStream::connect(server.http).await.unwrap();
+    let ask = async {
+        let mut answers = 0;
+        loop {
+            let sent = stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await;
+            let mut answer = vec![0; 1_024];
+            let read = stream.read(&mut answer).await.unwrap_or_default();
+            if sent.is_err() || read == 0 {
+                return answers;
+            }
+            let answer = String::from_utf8_lossy(&answer[..read]).to_lowercase();
+            assert!(answer.starts_with("http/1.1 200") && answer.ends_with("ok\n"), "{answer}");
+            answers += 1;
+        }
+    };
+    let began = Instant::now();
+    let answers: u32 = tokio::time::timeout(PATIENCE, ask).await.expect("it never ends");
+    assert!(answers > 0 && began.elapsed() >= Duration::from_millis(80), "{answers}");
+}
+
 /// A client that asks and does not read its answers: their deadline is absolute, too.
 #[tokio::test]
 async fn http_answers_that_are_not_read_end_their_connection() {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use capstan_server::limits::TLS_LIST_BYTES_MAX;
 use capstan_testkit::https::Authority;
 
 use super::Files;
@@ -70,6 +71,46 @@ fn without_a_list_that_counts_nobody_is_let_in() {
         let server = files.serve(&["--client-ca", &ca, "--client-crl", &list]);
         assert!(!asks(&files, &server.address("grpc"), "seven"), "{name}");
     }
+}
+
+/// Of two lists of one authority only the first would count.
+#[test]
+fn an_authority_has_one_list() {
+    let files = files("tls-revoked-twice");
+    let (first, second) =
+        (files.authority.revoking(&[7], false), files.authority.revoking(&[8], false));
+    files.write("first.pem", &first);
+    files.write("second.pem", &second);
+    files.write("both.pem", &(first + &second));
+    files.write("foreign.pem", &Authority::generate().revoking(&[], false));
+    let (cert, key, ca) =
+        (files.path("server.pem"), files.path("server.key"), files.path("ca.pem"));
+    let serve = |lists: &[&str]| {
+        let mut arguments = vec![
+            "serve",
+            "--demo",
+            "--listen",
+            "127.0.0.1:0",
+            "--http",
+            "none",
+            "--tls-cert",
+            &cert,
+        ];
+        arguments.extend(["--tls-key", &key, "--client-ca", &ca]);
+        let lists: Vec<_> = lists.iter().map(|name| files.path(name)).collect();
+        arguments.extend(lists.iter().flat_map(|list| ["--client-crl", list]));
+        let output = capstan(&arguments);
+        assert_eq!(output.status.code(), Some(2));
+        stderr(&output)
+    };
+    for lists in [&["first.pem", "second.pem"][..], &["both.pem"]] {
+        let said = serve(lists);
+        assert!(said.contains("a second list of CN=Throw-away authority"), "{said}");
+    }
+    assert_eq!(TLS_LIST_BYTES_MAX, 16 << 20);
+    files.write("long.pem", &"x".repeat((16 << 20) + 1));
+    let said = serve(&["long.pem"]);
+    assert!(said.contains("longer than 16777216 bytes"), "{said}");
 }
 
 #[test]

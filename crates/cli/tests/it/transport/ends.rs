@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{
-    ENDED_CALLS_MAX, FAULTS_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES, UNCHARGED_MAX,
+    ENDED_CALLS_MAX, FAULTS_MAX, LEAVING_MAX, LINGER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
+    UNCHARGED_MAX,
 };
 use tokio::time::{Instant, timeout};
 
@@ -101,6 +102,41 @@ async fn a_connection_that_has_left_is_read_until_its_peer_closes() {
         assert!(began.elapsed() < PATIENCE, "it is read for ever");
         tokio::time::sleep(LINGER_MAX / 10).await;
     }
+}
+
+/// A peer that never answers the ping of a connection at its age, and goes on to call, is served for `LEAVING_MAX` only.
+#[tokio::test]
+async fn a_peer_that_does_not_leave_is_not_served_on() {
+    assert_eq!(LEAVING_MAX, Duration::from_secs(10));
+    let limits = Limits {
+        connection_age: Duration::from_millis(50),
+        leaving_max: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let server = InProcess::start_within(limits).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let (began, mut stream, mut answered) = (Instant::now(), 1, 0);
+    loop {
+        let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(CHECK));
+        let call = [head, frame(DATA, END_STREAM, stream, &framed(&check()))].concat();
+        if peer.try_send_bytes(&call).await.is_err() {
+            break;
+        }
+        let is_answered = loop {
+            match peer.next_or_end().await {
+                None => break false,
+                Some((_, flags, of, _)) if of == stream && flags & END_STREAM != 0 => break true,
+                Some(_) => {}
+            }
+        };
+        if !is_answered {
+            break;
+        }
+        (answered, stream) = (answered + 1, stream + 2);
+        assert!(began.elapsed() < PATIENCE, "it is served for ever");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(answered > 0 && began.elapsed() >= limits.leaving_max);
 }
 
 /// A peer that does not stop sending is not read for as long as the others.

@@ -23,6 +23,8 @@ pub(super) enum Due {
     Ping,
     /// The connection has reached its age: no more calls are to be taken.
     Age,
+    /// The peer has not left long after that: it can open no more streams.
+    Leave,
     /// The peer has not answered a ping, or has not read for too long: the connection is dead.
     Dead,
 }
@@ -31,6 +33,7 @@ pub(super) struct Timers {
     interval: Duration,
     timeout: Duration,
     stalled_max: Duration,
+    leaving_max: Duration,
     /// When the last byte arrived.
     heard: Instant,
     /// Bytes that had arrived then.
@@ -41,6 +44,8 @@ pub(super) struct Timers {
     pinged: Option<Instant>,
     /// `None` once it is reached.
     age: Option<Instant>,
+    /// When a peer that was told to leave must have done it; `None` before, and once it is reached.
+    leaves: Option<Instant>,
     timer: Pin<Box<Sleep>>,
 }
 
@@ -52,11 +57,13 @@ impl Timers {
             interval,
             timeout,
             stalled_max: limits.stalled_connection_max,
+            leaving_max: limits.leaving_max,
             heard: now,
             received: 0,
             stalled: None,
             pinged: None,
             age: now.checked_add(age),
+            leaves: None,
             timer: Box::pin(sleep_until(now)),
         }
     }
@@ -90,23 +97,29 @@ impl Timers {
         }
         if aged {
             self.age = None;
+            self.leaves = Some(now + self.leaving_max);
+        }
+        let must_leave = self.leaves.is_some_and(|end| now >= end);
+        if must_leave {
+            self.leaves = None;
         }
         // A ping cannot be sent either, and the limit of a stalled peer holds instead.
         let pings = self.pinged.is_none() && stalled.is_none() && now >= self.heard + self.interval;
         if pings {
             self.pinged = Some(now);
         }
-        let ends = self.age.into_iter().chain(stalled);
+        let ends = self.age.into_iter().chain(self.leaves).chain(stalled);
         let waiting = waiting.map(|since| since + SHORT_WAIT_MAX);
         let alive = match self.pinged {
             Some(pinged) => pinged + self.timeout,
             None => self.heard + self.interval,
         };
         self.set(now, ends.chain(waiting).fold(alive.max(now), Instant::min), waker);
-        match (aged, pings) {
-            (true, _) => Due::Age,
-            (false, true) => Due::Ping,
-            (false, false) => Due::Nothing,
+        match (aged, must_leave, pings) {
+            (true, ..) => Due::Age,
+            (_, true, _) => Due::Leave,
+            (.., true) => Due::Ping,
+            (false, false, false) => Due::Nothing,
         }
     }
 
