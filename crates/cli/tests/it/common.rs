@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc;
+use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
 use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
@@ -13,6 +13,7 @@ use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
 use capstan_server::server::{Address, Config, Feed, Runtime, Server};
+use regex::Regex;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
@@ -113,7 +114,44 @@ pub(crate) fn stdout(output: &Output) -> String {
 }
 
 pub(crate) fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_tells_no_secret(&text);
+    text
+}
+
+/// Secrets of Capstan's, signed tokens, what headers show, and private keys. Whatever a test reads of logs, of errors and of metrics is
+/// searched for them.
+static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
+    let all = [
+        "capstan_(pt|inv)_[a-z2-7]{16}",
+        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8}",
+        "(?i:bearer|basic) [A-Za-z0-9+/._-]{12}",
+        "-----BEGIN [A-Z ]*PRIVATE KEY",
+    ];
+    Regex::new(&all.join("|")).unwrap()
+});
+
+#[track_caller]
+pub(crate) fn assert_tells_no_secret(text: &str) {
+    if let Some(found) = SECRETS.find(text) {
+        panic!("{:?} is told in {text}", found.as_str());
+    }
+}
+
+#[test]
+fn secrets_are_found_wherever_they_are_told() {
+    for secret in [
+        "capstan_pt_abcdefghijklmnop234567",
+        "capstan_inv_abcdefghijklmnop234567",
+        "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJib3RzIn0.c2lnbmF0dXJl",
+        "authorization: Bearer 0123456789abc",
+        "Basic YWNtZS9hbGw6eA==",
+        "-----BEGIN EC PRIVATE KEY-----",
+    ] {
+        let told = std::panic::catch_unwind(|| assert_tells_no_secret(&format!("a {secret} b")));
+        assert!(told.is_err(), "{secret}");
+    }
+    assert_tells_no_secret("a token: capstan_pt_ and 59 characters; Bearer realm=\"capstan\"");
 }
 
 /// A server process. Dropping it kills the process.
@@ -168,7 +206,10 @@ impl Serving {
     pub(crate) fn wait_for_log(&mut self, text: &str) {
         while !self.seen.contains(text) {
             match self.log.recv_timeout(PATIENCE) {
-                Ok(line) => self.seen.push_str(&line),
+                Ok(line) => {
+                    assert_tells_no_secret(&line);
+                    self.seen.push_str(&line);
+                }
                 Err(_) => panic!("no {text:?} in {}", self.seen),
             }
         }
@@ -196,6 +237,7 @@ impl Serving {
         std::io::Read::read_to_string(&mut self.rest, &mut rest).unwrap();
         let mut log = std::mem::take(&mut self.seen);
         log.extend(self.log.iter());
+        assert_tells_no_secret(&log);
         (self.child.wait().unwrap().code(), log)
     }
 }
@@ -204,6 +246,10 @@ impl Drop for Serving {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if !std::thread::panicking() {
+            // The log ends with the process.
+            self.log.iter().for_each(|line| assert_tells_no_secret(&line));
+        }
     }
 }
 

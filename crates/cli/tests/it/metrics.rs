@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::codegen::http::uri::PathAndQuery;
 
-use crate::common::{InProcess, PATIENCE, folder};
+use crate::common::{InProcess, PATIENCE, assert_tells_no_secret, folder};
 
 /// The head and the body of an answer to a scrape with these lines in its head.
 async fn raw(http: SocketAddr, lines: &str) -> (String, String) {
@@ -39,6 +39,7 @@ pub(crate) async fn scrape(server: &InProcess) -> BTreeMap<String, f64> {
 /// The same of the server with this HTTP address.
 pub(crate) async fn scrape_at(http: SocketAddr) -> BTreeMap<String, f64> {
     let (_, body) = raw(http, "").await;
+    assert_tells_no_secret(&body);
     let series = body.lines().filter(|line| !line.starts_with('#')).map(|line| {
         let (name, value) = line.rsplit_once(' ').unwrap();
         (name.to_owned(), value.parse().unwrap())
