@@ -13,7 +13,7 @@ use prost::Message as _;
 use prost_types::{ListValue, Struct, Value, value::Kind};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 use super::Consistency;
@@ -48,6 +48,11 @@ impl Remote {
     async fn response<T>(&self, answer: Result<Response<T>, Status>) -> anyhow::Result<T> {
         match answer {
             Ok(response) => Ok(response.into_inner()),
+            Err(status) if status.code() == Code::Unauthenticated => {
+                let advice = "say who asks: --token-file, or --cert and --key. The server says with --callers who may ask, and its log why it \
+                              refuses";
+                bail!("{} ({advice})", status.message())
+            }
             Err(status) if status.get_details_error_info().is_some() => {
                 bail!("{}", status.message())
             }
