@@ -17,10 +17,10 @@ mod trust;
 mod whose;
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use capstan_engine::{PathBuf, Timestamp};
 use capstan_iam::{Authentication, Identity, Kind, Object};
 use tokio::sync::Semaphore;
@@ -29,7 +29,7 @@ use crate::RequestError;
 use crate::authn::caller::{CallerKind, Claim, Proof};
 use crate::authn::credential::Authorization;
 use crate::authn::issuers::Issuers;
-use crate::authn::keys::{KeyDigest, KeySet};
+use crate::authn::keys::KeyDigest;
 use crate::authn::remembered::{Remembered, TokenDigest, Tokens, Verified};
 use crate::authn::secrets::Secrets;
 use crate::authn::token::{Claims, Token};
@@ -38,10 +38,11 @@ use crate::feed::management::{Management, viewed};
 use crate::feed::{Current, Freshness, Published};
 use crate::limits::{REFUSAL_LOGGED, TOKEN_READS_MAX};
 use crate::telemetry::metrics::Metrics;
+use trust::Trusted;
 use whose::{Finder, Keys, Whose};
 
-pub(crate) use trust::Trust;
 pub use trust::{Options, TrustedIssuer};
+pub(crate) use trust::{Trust, TrustFiles};
 
 /// Finds out who calls. Clones share what they know.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ struct Parts {
     /// `None` if nothing is discovered.
     issuers: Option<Issuers>,
     /// The keys of issuers that the operator trusts; `None` for discovered ones.
-    trusted: HashMap<String, Option<KeySet>>,
+    trusted: Arc<ArcSwap<Trusted>>,
     audiences: Vec<String>,
     remembered: Tokens,
     clock: Clock,
@@ -75,7 +76,7 @@ impl Callers {
         metrics: &Arc<Metrics>,
     ) -> Self {
         let Trust { trusted, audiences } = trust;
-        for (issuer, keys) in &trusted {
+        for (issuer, keys) in &trusted.load().keys {
             if let (None, Some(issuers)) = (keys, &issuers) {
                 issuers.keep(issuer);
             }
@@ -198,6 +199,7 @@ impl Callers {
     /// Whether a token is still of whom it was, as nothing has changed.
     fn is_current(&self, found: &Remembered, revision: u64) -> bool {
         found.revision == revision
+            && found.trust == self.0.trusted.load().generation
             && found.issuer.as_ref().is_none_or(|issuer| {
                 let issuers = self.0.issuers.as_ref();
                 issuers.is_some_and(|issuers| issuers.has_key(issuer, &found.verified.key))
@@ -274,6 +276,8 @@ impl Callers {
         let claims = claims.map_err(|problem| refused(&problem.to_string()))?;
         let (issuer, expires_at) = (claims.issuer.clone(), claims.expires_at);
         let counts_until = claims.counts_until();
+        // Before the keys are looked at: what is read meanwhile has it judged again.
+        let trust = self.0.trusted.load().generation;
         let (named, key) = (token.named.clone(), token.key);
         let judged = self.find(&self.0.reads, now, claims, move |finder| {
             let candidate = finder.candidate(named)?;
@@ -300,6 +304,7 @@ impl Callers {
             email,
             session,
             revision,
+            trust,
             issuer,
             expires_at: until(expires_at),
             counts_until: until(counts_until),
@@ -332,8 +337,8 @@ impl Callers {
         let objects = management.objects(view);
         let parts = Arc::clone(&self.0);
         let found = self.read(permits, move || {
-            let (trusted, own) = (&parts.trusted, &parts.audiences[..]);
-            find(&Finder { objects: &*objects, trusted, own, claims: &claims, now })
+            let (trusted, own) = (parts.trusted.load(), &parts.audiences[..]);
+            find(&Finder { objects: &*objects, trusted: &trusted.keys, own, claims: &claims, now })
         });
         Ok((found.await?, current.snapshot.revision()))
     }

@@ -46,6 +46,8 @@ pub(crate) struct Remembered {
     /// The roles that it carries.
     pub(crate) session: Option<Arc<Session>>,
     pub(crate) revision: u64,
+    /// Which reading of the keys of trusted issuers.
+    pub(crate) trust: u64,
     /// The issuer whose key it must still be; `None` if the key is of the revision, or of a file of the operator's.
     pub(crate) issuer: Option<Arc<str>>,
     /// When the token or the keys of its identity end.
@@ -99,6 +101,7 @@ mod tests {
             email: None,
             session: None,
             revision: 1,
+            trust: 0,
             issuer: None,
             expires_at,
             counts_until,

@@ -1,13 +1,20 @@
 //! Whom the operator trusts: issuers of tokens for people of every organization.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
+use arc_swap::ArcSwap;
 use capstan_iam::{check_claim, check_issuer};
+use futures_util::future::BoxFuture;
 
 use crate::authn::keys::KeySet;
-use crate::limits::{AUDIENCES_MAX, TRUSTED_ISSUERS_MAX};
+use crate::feed::reload::{Document, run_on_thread};
+use crate::feed::watched::WatchedFile;
+use crate::limits::{AUDIENCES_MAX, KEY_FILE_BYTES_MAX, TRUSTED_ISSUERS_MAX};
+use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
 /// Whose tokens the operator trusts for the whole server, and for whom tokens are.
 #[derive(Clone, Debug, Default)]
@@ -23,14 +30,23 @@ pub struct Options {
 pub struct TrustedIssuer {
     /// `iss`, byte for byte: an https URL.
     pub issuer: String,
-    /// A file with its public keys, a JSON Web Key Set, which is read once. Without one they are discovered.
+    /// A file with its public keys, a JSON Web Key Set, which is read again when it changes. Without one they are discovered.
     pub keys: Option<PathBuf>,
 }
 
-/// The keys of trusted issuers that have a file.
+/// Trusted issuers.
+#[derive(Debug, Default)]
+pub(crate) struct Trusted {
+    /// Their keys, of those that have a file.
+    pub(super) keys: HashMap<String, Option<KeySet>>,
+    /// One more each time that they are read: what was verified before is judged again.
+    pub(super) generation: u64,
+}
+
+/// Whom the operator trusts. Clones share the keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
-    pub(super) trusted: HashMap<String, Option<KeySet>>,
+    pub(super) trusted: Arc<ArcSwap<Trusted>>,
     pub(super) audiences: Vec<String>,
 }
 
@@ -54,7 +70,7 @@ impl Trust {
         }
         let mut all = HashMap::new();
         for TrustedIssuer { issuer, keys } in trusted {
-            let named = || format!("trusted issuer `{}`", issuer.escape_debug());
+            let named = || named(issuer);
             if let Err(expected) = check_issuer(issuer) {
                 bail!("{}: expected {expected}", named());
             }
@@ -64,19 +80,85 @@ impl Trust {
                     named()
                 );
             }
-            let read = |file: &PathBuf| {
-                let text = std::fs::read(file)?;
-                let keys = KeySet::read(&text, None).map_err(anyhow::Error::msg)?;
-                ensure!(!keys.is_empty(), "no key that verifies signatures is in it");
-                Ok(keys)
-            };
-            let keys = keys.as_ref().map(|file| {
-                read(file).with_context(|| format!("{}: keys of {}", named(), file.display()))
-            });
-            if all.insert(issuer.clone(), keys.transpose()?).is_some() {
+            let keys = keys.as_ref().map(|file| read(issuer, file)).transpose()?;
+            if all.insert(issuer.clone(), keys).is_some() {
                 bail!("{} is named twice", named());
             }
         }
-        Ok(Self { trusted: all, audiences: audiences.clone() })
+        let trusted = Arc::new(ArcSwap::from_pointee(Trusted { keys: all, generation: 0 }));
+        Ok(Self { trusted, audiences: audiences.clone() })
+    }
+}
+
+fn named(issuer: &str) -> String {
+    format!("trusted issuer `{}`", issuer.escape_debug())
+}
+
+/// The keys of an issuer.
+fn read(issuer: &str, file: &Path) -> anyhow::Result<KeySet> {
+    let read = || {
+        let mut text = Vec::new();
+        std::fs::File::open(file)?.take(KEY_FILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+        ensure!(text.len() as u64 <= KEY_FILE_BYTES_MAX, "longer than {KEY_FILE_BYTES_MAX} bytes");
+        let keys = KeySet::read(&text, None).map_err(anyhow::Error::msg)?;
+        ensure!(!keys.is_empty(), "no key that verifies signatures is in it");
+        Ok(keys)
+    };
+    read().with_context(|| format!("{}: keys of {}", named(issuer), file.display()))
+}
+
+/// The files of keys, which are read again when one changes.
+pub(crate) struct TrustFiles {
+    issuers: Vec<TrustedIssuer>,
+    files: Vec<WatchedFile>,
+    trusted: Arc<ArcSwap<Trusted>>,
+    metrics: Arc<Metrics>,
+}
+
+impl TrustFiles {
+    /// `None` if there is no file.
+    pub(crate) fn new(options: &Options, trust: &Trust, metrics: &Arc<Metrics>) -> Option<Self> {
+        let issuers = options.trusted.clone();
+        let files = issuers.iter().filter_map(|issuer| issuer.keys.clone());
+        let files: Vec<_> = files.map(|file| WatchedFile::new(Some(file))).collect();
+        let (trusted, metrics) = (Arc::clone(&trust.trusted), Arc::clone(metrics));
+        (!files.is_empty()).then_some(Self { issuers, files, trusted, metrics })
+    }
+
+    async fn load(&mut self) -> anyhow::Result<()> {
+        self.files.iter_mut().for_each(WatchedFile::record_state);
+        let issuers = self.issuers.clone();
+        let read = move || {
+            let keys = issuers.into_iter().map(|TrustedIssuer { issuer, keys }| {
+                let keys = keys.map(|file| read(&issuer, &file)).transpose()?;
+                anyhow::Ok((issuer, keys))
+            });
+            keys.collect::<anyhow::Result<HashMap<_, _>>>()
+        };
+        let loaded = run_on_thread("issuers", read).await.flatten();
+        let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
+        self.metrics.issuers_loaded(outcome);
+        let failed = |error: &anyhow::Error| {
+            self.files.iter_mut().for_each(|file| file.failed(error));
+        };
+        let keys = loaded.inspect_err(failed)?;
+        let generation = self.trusted.load().generation + 1;
+        self.trusted.store(Arc::new(Trusted { keys, generation }));
+        tracing::info!("keys of trusted issuers loaded");
+        Ok(())
+    }
+}
+
+impl Document for TrustFiles {
+    fn not_reloaded(&self) -> &'static str {
+        "the keys of trusted issuers are not reloaded, the old ones count on"
+    }
+
+    fn files(&self) -> &[WatchedFile] {
+        &self.files
+    }
+
+    fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
+        Box::pin(self.load())
     }
 }

@@ -31,6 +31,8 @@ pub const SESSION_ROLES_MAX: usize = 256;
 pub const ORGANIZATIONS_LOOKED_AT_MAX: usize = 1_024;
 /// Issuers that `--trust-issuer` names.
 pub const TRUSTED_ISSUERS_MAX: usize = 64;
+/// Bytes of a file with the keys of a trusted issuer.
+pub const KEY_FILE_BYTES_MAX: u64 = 256 * 1024;
 /// Time after which the keys of an issuer are read again, while those that are known go on to count.
 pub const KEYS_FRESH: Duration = Duration::from_secs(5 * 60);
 /// Time after which a reading is waited for, because keys may have been withdrawn while nobody called.

@@ -46,7 +46,7 @@ use crate::ask::Ask;
 use crate::askers::{Askers, AskersFile, Asking, Entry, Named, ProvedHead, Rule};
 use crate::authn::caller::Authentication;
 use crate::authn::issuers::Issuers;
-use crate::callers::{Callers, Trust};
+use crate::callers::{Callers, Trust, TrustFiles};
 use crate::clock::Clock;
 use crate::envoy;
 use crate::envoy::ext_authz::{AuthorizationService, ExtAuthz};
@@ -96,6 +96,7 @@ pub(super) struct Shared {
     management: Option<Arc<dyn Management>>,
     /// Finds out who calls.
     callers: Callers,
+    trust: Trust,
     /// Knows who may ask, and the document of callers that says it.
     askers: Askers,
     named: Option<Arc<ArcSwap<Named>>>,
@@ -128,7 +129,7 @@ impl Shared {
         let management = is_store.then_some(management);
         let issuers = webhooks.as_ref().map(|it| Issuers::new(it.documents(), Arc::clone(metrics)));
         let store = (&published, management.as_ref());
-        let callers = Callers::new(store, issuers, trust, config.clock, metrics);
+        let callers = Callers::new(store, issuers, trust.clone(), config.clock, metrics);
         let named =
             config.callers.as_ref().map(|_| Arc::new(ArcSwap::from_pointee(Named::default())));
         let rule = match &named {
@@ -140,6 +141,7 @@ impl Shared {
         Self {
             askers: Askers::new(rule, callers.clone(), of, to),
             named,
+            trust,
             callers,
             published,
             table: Arc::new(ArcSwap::from_pointee(Table::default())),
@@ -216,6 +218,9 @@ impl Shared {
         if let (Some(path), Some(named)) = (&config.callers, &self.named) {
             let (named, metrics) = (Arc::clone(named), Arc::clone(&self.metrics));
             documents.push(Box::new(AskersFile::new(path.clone(), named, metrics)));
+        }
+        if let Some(files) = TrustFiles::new(&config.tokens, &self.trust, &self.metrics) {
+            documents.push(Box::new(files));
         }
         documents.push(policy);
         documents

@@ -163,8 +163,8 @@ pub struct Metrics {
     loads_rejected: AtomicU64,
     routes_applied: AtomicU64,
     routes_rejected: AtomicU64,
-    /// Whether the last load was rejected: of the policy, the routes, the certificates, the callers.
-    stale: [AtomicBool; 4],
+    /// Whether the last load was rejected: of the policy, the routes, the certificates, the callers, the keys of issuers.
+    stale: [AtomicBool; 5],
     tls: TlsCounts,
     credentials: CredentialCounts,
     load_nanos: AtomicU64,
@@ -311,6 +311,11 @@ impl Metrics {
     /// Notes a load of the callers.
     pub(crate) fn callers_loaded(&self, outcome: LoadOutcome) {
         self.stale[3].store(outcome == LoadOutcome::Rejected, Relaxed);
+    }
+
+    /// Notes a load of the keys of trusted issuers.
+    pub(crate) fn issuers_loaded(&self, outcome: LoadOutcome) {
+        self.stale[4].store(outcome == LoadOutcome::Rejected, Relaxed);
     }
 
     /// Counts a load of the policy. `at` is when it ended and `took` how long it took. `served` is
@@ -511,10 +516,10 @@ impl Metrics {
         self.tls.encode(encoder)?;
         self.credentials.encode(encoder)?;
 
-        let help = "Whether the newest policy, routes, certificates or callers are served: 0 if their last load was rejected.";
+        let help = "Whether the newest policy, routes, certificates, callers or keys of issuers are served: 0 if their last load was rejected.";
         let mut family =
             encoder.encode_descriptor("newest_served", help, None, MetricType::Gauge)?;
-        let documents = ["policy", "routes", "certificates", "callers"];
+        let documents = ["policy", "routes", "certificates", "callers", "issuers"];
         for (document, stale) in documents.into_iter().zip(&self.stale) {
             let served = u64::from(!stale.load(Relaxed));
             family.encode_family(&[("document", document)])?.encode_gauge(&served)?;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use capstan_server::limits::KEYS_PAUSE;
+use capstan_server::limits::{KEY_FILE_BYTES_MAX, KEYS_PAUSE};
 use futures_util::future::join_all;
 use jsonwebtoken::Algorithm;
 
-use super::{Caller, Key, World, with};
-use crate::common::PATIENCE;
+use super::{Caller, Key, PINNED, World, claims, key_set, with};
+use crate::common::{PATIENCE, capstan, stderr};
 
 /// A4: however many tokens name keys that nobody has, an issuer is asked twice a minute, and tokens that are known go on.
 #[tokio::test(flavor = "multi_thread")]
@@ -84,4 +84,56 @@ async fn an_issuer_that_never_answered_proves_nobody() {
     Caller::assert_refused(caller.by(&world.people.sign(&world.of_ann()), None).await, "no keys");
     let found = caller.by(&world.bot.sign(&world.of_bot()), Some("acme/bot")).await;
     assert_eq!(found.unwrap(), "acme/bot");
+}
+
+/// Keys in a file of the operator's: one that is taken away counts no more, also for a token that is remembered, and a new one does. A file
+/// that is wrong changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_in_a_file_are_replaced_while_they_are_used() {
+    let mut world = World::start().await;
+    let caller = world.caller().await;
+    let found = ["identities", "lookup", "--issuer", PINNED, "--subject", "dan", "-o", "json"];
+    let found: serde_json::Value = serde_json::from_str(&world.operate(&found)).unwrap();
+    let dan = found["id"].as_str().unwrap().to_owned();
+    let matched = format!("issuer={PINNED},subject=dan");
+    world.operate(&["identities", "create", &dan, "--claim-match", &matched]);
+    let next = Key::new("f2", Algorithm::EdDSA);
+    let [old, new] = [&world.pinned, &next].map(|key| key.sign(&claims(PINNED, "dan")));
+    assert_eq!(caller.by(&old, None).await.unwrap(), dan);
+    Caller::assert_refused(caller.by(&new, None).await, "a key that is not there yet");
+
+    let file = world.folder.path().join("pinned.jwks");
+    let write = |text: String| {
+        let beside = file.with_extension("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, &file).unwrap();
+    };
+    write(key_set(&[&next]).to_string());
+    let began = Instant::now();
+    while caller.by(&old, None).await.is_ok() {
+        assert!(began.elapsed() < PATIENCE, "the old key counts on");
+    }
+    assert_eq!(caller.by(&new, None).await.unwrap(), dan);
+
+    write("{}".into());
+    world.server.wait_for_log("the keys of trusted issuers are not reloaded");
+    assert_eq!(caller.by(&new, None).await.unwrap(), dan);
+    write(key_set(&[&world.pinned, &next]).to_string());
+    let began = Instant::now();
+    while caller.by(&old, None).await.is_err() {
+        assert!(began.elapsed() < PATIENCE, "the key is never read again");
+    }
+
+    assert_eq!(KEY_FILE_BYTES_MAX, 256 << 10);
+    write(" ".repeat((256 << 10) + 1));
+    let (data, by_file) =
+        (world.folder.path().join("other"), format!("{PINNED},{}", file.display()));
+    let data = data.display().to_string();
+    assert!(
+        capstan(&["init", "--data", &data, "--org", "acme", "--owner", "alice"]).status.success()
+    );
+    let trusts = ["--trust-issuer", &by_file, "--token-audience", "x", "--http", "none"];
+    let serve = ["serve", "--data", &data, "--listen", "127.0.0.1:0"];
+    let refused = capstan(&[&serve[..], &trusts].concat());
+    assert!(stderr(&refused).contains("longer than 262144 bytes"), "{}", stderr(&refused));
 }
