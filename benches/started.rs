@@ -114,6 +114,12 @@ impl Started {
         bail!("{} does not serve", binary.display())
     }
 
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Its CPU seconds so far.
     ///
     /// # Errors

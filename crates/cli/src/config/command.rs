@@ -170,7 +170,7 @@ mod tests {
         let defaults: String = text
             .lines()
             .filter(|line| {
-                ["#listen", "#http ", "#quota-", "#drain"].iter().any(|key| line.starts_with(key))
+                ["#listen ", "#http ", "#quota-", "#drain"].iter().any(|key| line.starts_with(key))
             })
             .map(|line| format!("{}\n", &line[1..]))
             .collect();
