@@ -27,6 +27,7 @@ use tonic::codegen::http::Extensions;
 use tonic::codegen::http::header::{AUTHORIZATION, HeaderMap};
 
 use crate::RequestError;
+use crate::ask::{self, hold};
 use crate::authn::caller::{CallerKind, Claim, by_authorization};
 use crate::callers::{Callers, logged};
 use crate::feed::{Freshness, Published};
@@ -170,6 +171,18 @@ impl Right {
         match self {
             Self::Everything => None,
             Self::Of(caller) => caller.subtree.as_ref().map(PathBuf::as_path),
+        }
+    }
+
+    /// Whether the `resource` of a request may be asked about.
+    ///
+    /// # Errors
+    ///
+    /// It may not, or it is no path. A caller that may ask about everything has its fields looked at in their order, later.
+    pub(crate) fn hold(&self, resource: &str) -> Result<(), RequestError> {
+        match self.within() {
+            None => Ok(()),
+            within => hold(within, ask::path("resource", resource)?),
         }
     }
 }

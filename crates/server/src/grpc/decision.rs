@@ -17,7 +17,7 @@ use super::batch::Batch;
 use super::convert::freshness;
 use super::page::PageKey;
 use crate::RequestError;
-use crate::ask::{self, Ask, Basis, hold};
+use crate::ask::{Ask, Basis};
 use crate::askers::{Asker, Askers, Right};
 use crate::clock::Clock;
 use crate::feed::{Current, Published};
@@ -230,7 +230,7 @@ impl DecisionService for Services {
     ) -> RpcResult<v1::ListCapabilitiesResponse> {
         let right = self.right(Rpc::LIST_CAPABILITIES, &request).await?;
         let request = request.get_ref();
-        hold(right.within(), ask::path("resource", &request.resource)?)?;
+        right.hold(&request.resource)?;
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;
         let now = self.clock.now();
@@ -245,7 +245,7 @@ impl DecisionService for Services {
         let right = self.right(Rpc::LIST_IDENTITIES, &request).await?;
         let request = request.get_ref();
         answer::no_conditional(right.within(), request.include_conditional)?;
-        hold(right.within(), ask::path("resource", &request.resource)?)?;
+        right.hold(&request.resource)?;
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
