@@ -12,7 +12,7 @@ mod remote;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use anyhow::anyhow;
+use anyhow::{anyhow, ensure};
 use capstan_policy::DOCUMENT_BYTES_MAX;
 use capstan_proto::v1::{self, consistency::Mode};
 
@@ -144,7 +144,13 @@ impl Decider {
         server: ServerArgs,
         consistency: Consistency,
     ) -> anyhow::Result<Self> {
+        let is_named = server.caller.is_some();
         let server = server.connect().await?;
+        // Nobody may believe that it counts.
+        ensure!(
+            !is_named || server.shows_a_token(),
+            "--as says whom a token proves, and a name alone proves nobody: give --token-file"
+        );
         Ok(Self::Remote(Remote::new(server, consistency)))
     }
 

@@ -230,10 +230,13 @@ impl Connection {
         InterceptedService::new(self.channel.clone(), self.caller.clone())
     }
 
+    pub(crate) fn shows_a_token(&self) -> bool {
+        self.caller.authorization.is_some()
+    }
+
     /// The same for decisions, which a name alone proves nobody for: only a token is sent, and whom it is for.
     pub(crate) fn decisions(&self) -> InterceptedService<Channel, Caller> {
-        let is_proved = self.caller.authorization.is_some();
-        let caller = if is_proved { self.caller.clone() } else { Caller::default() };
+        let caller = if self.shows_a_token() { self.caller.clone() } else { Caller::default() };
         InterceptedService::new(self.channel.clone(), caller)
     }
 
