@@ -1,10 +1,10 @@
 //! Who may ask: callers of a document, by a credential or a certificate, each with its methods and its subtree. The document names
 //! callers of this machine, too, since the tests are on it.
 
+mod certificates;
 mod clients;
 mod subtree;
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use base64::Engine as _;
@@ -15,12 +15,11 @@ use capstan_proto::v1;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{CALLERS_BYTES_MAX, Limits};
 use capstan_server::server::Config;
-use capstan_testkit::https::Authority;
 use envoy_types::pb::envoy::service::auth::v3::CheckRequest as EnvoyRequest;
 use sha2::{Digest as _, Sha256};
 use tonic::Code;
 
-use crate::common::{InProcess, PATIENCE, Serving, capstan, config, folder, stderr, stdout};
+use crate::common::{InProcess, PATIENCE, capstan, config, folder, stderr};
 use crate::metrics::of;
 use crate::raw::{self, Answer, Body, Frames, framed};
 
@@ -552,91 +551,5 @@ async fn this_machine_is_open_unless_it_is_named() {
     for (_, path, bytes) in calls() {
         let answer = raw::call(server.grpc, path, &[], (bytes, Body::Whole)).await.unwrap();
         assert_eq!(answer.code(), Code::Ok, "{path}");
-    }
-}
-
-/// A server with TLS that names its callers, and the files of its clients.
-struct Secure {
-    files: Files,
-    server: Serving,
-}
-
-impl Secure {
-    /// `acme/all` has a secret, and two workloads have certificates, of whom one is named.
-    fn start(name: &str, wants_certificates: bool) -> Self {
-        let mut files = Files::new(name);
-        files.add("all", &Asks::ALL, None);
-        files.write();
-        let ci = "  - {name: ci, spiffe_id: 'spiffe://acme.example/ci', subtree: acme/images, methods: [check]}\n";
-        files.write_callers(&(files.callers.concat() + ci));
-        let authority = Authority::generate();
-        let (server, key) = authority.certificate(&["localhost", "127.0.0.1"], false);
-        let mut all = vec![
-            ("ca.pem".to_owned(), authority.pem()),
-            ("server.pem".into(), server.pem()),
-            ("server.key".into(), key.serialize_pem()),
-            ("token".into(), secret("acme/all")),
-        ];
-        for name in ["ci", "other"] {
-            let (certificate, key) =
-                authority.workload(&[&format!("spiffe://acme.example/{name}")]);
-            all.push((format!("{name}.pem"), certificate.pem()));
-            all.push((format!("{name}.key"), key.serialize_pem()));
-        }
-        for (name, text) in all {
-            std::fs::write(files.path(&name), text).unwrap();
-            let mode = std::fs::Permissions::from_mode(0o600);
-            std::fs::set_permissions(files.path(&name), mode).unwrap();
-        }
-        let path = |name: &str| files.path(name).display().to_string();
-        let mut arguments =
-            vec!["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "none".into()];
-        for (option, name) in [
-            ("--policy", "policy.yaml"),
-            ("--callers", "callers.yaml"),
-            ("--tls-cert", "server.pem"),
-            ("--tls-key", "server.key"),
-        ] {
-            arguments.extend([option.to_owned(), path(name)]);
-        }
-        if wants_certificates {
-            arguments.extend(["--client-ca".to_owned(), path("ca.pem")]);
-        }
-        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        let server = Serving::start(&arguments, 1);
-        Self { files, server }
-    }
-
-    fn addr(&self) -> String {
-        format!("https://{}", self.server.address("grpc"))
-    }
-}
-
-/// Clients with certificates: named ones use the fast way, too.
-#[test]
-fn a_certificate_names_a_caller() {
-    let secure = Secure::start("askers-certificates", true);
-    let addr = secure.addr();
-    let ask = |client: &str, command: &[&str]| {
-        let path = |name: &str| secure.files.path(name).display().to_string();
-        let (ca, cert, key) =
-            (path("ca.pem"), path(&format!("{client}.pem")), path(&format!("{client}.key")));
-        let tls = ["--addr", &addr, "--ca", &ca, "--cert", &cert, "--key", &key];
-        capstan(&[command, &tls].concat())
-    };
-    let check = |resource: &'static str| ["check", "acme/reader", "repo.list", resource];
-    let allowed = ask("ci", &check(NGINX));
-    assert_eq!(allowed.status.code(), Some(0), "{}", stderr(&allowed));
-    assert!(stdout(&allowed).contains("GRANTED"), "{}", stdout(&allowed));
-    for (client, command, reason) in [
-        ("ci", &check("acme/other")[..], "may ask about acme/images and"),
-        ("ci", &["capabilities", "acme/reader", NGINX], "ListCapabilities is not among"),
-        ("ci", &["who", "repo.list", NGINX], "ListIdentities is not among"),
-        ("other", &check(NGINX), "the caller is not authenticated"),
-    ] {
-        let refused = ask(client, command);
-        assert_eq!(refused.status.code(), Some(2), "{client} {command:?}: {}", stdout(&refused));
-        let said = stderr(&refused);
-        assert!(said.contains(reason), "{client} {command:?}: {said}");
     }
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 use capstan_client::{Check, Client, Credential, Error, Options, TlsOptions};
 use capstan_policy::Asks;
 
-use super::{Files, NGINX, Secure, secret};
+use super::certificates::Secure;
+use super::{Files, NGINX, secret};
 use crate::common::{PATIENCE, capstan, stderr, stdout};
 
 /// Commands that ask for decisions take the token of a file.
@@ -34,6 +35,10 @@ async fn commands_show_a_token() {
         }
     };
     let check = ["check", "acme/reader", "repo.list", NGINX];
+    let named = [&check[..], &["--as", "acme/all"]].concat();
+    assert_eq!(ask("all", &named).await.status.code(), Some(0));
+    let alone = stderr(&ask("", &named).await);
+    assert!(alone.contains("a name alone proves nobody: give --token-file"), "{alone}");
     for (name, command, code) in [
         ("all", &check[..], 0),
         ("checks", &check, 0),

@@ -1,0 +1,95 @@
+//! Callers by their client certificates, and servers with TLS for other clients.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use capstan_policy::Asks;
+use capstan_testkit::https::Authority;
+
+use super::{Files, NGINX, secret};
+use crate::common::{Serving, capstan, stderr, stdout};
+
+/// A server with TLS that names its callers, and the files of its clients.
+pub(super) struct Secure {
+    pub(super) files: Files,
+    server: Serving,
+}
+
+impl Secure {
+    /// `acme/all` has a secret, and two workloads have certificates, of whom one is named.
+    pub(super) fn start(name: &str, wants_certificates: bool) -> Self {
+        let mut files = Files::new(name);
+        files.add("all", &Asks::ALL, None);
+        files.write();
+        let ci = "  - {name: ci, spiffe_id: 'spiffe://acme.example/ci', subtree: acme/images, methods: [check]}\n";
+        files.write_callers(&(files.callers.concat() + ci));
+        let authority = Authority::generate();
+        let (server, key) = authority.certificate(&["localhost", "127.0.0.1"], false);
+        let mut all = vec![
+            ("ca.pem".to_owned(), authority.pem()),
+            ("server.pem".into(), server.pem()),
+            ("server.key".into(), key.serialize_pem()),
+            ("token".into(), secret("acme/all")),
+        ];
+        for name in ["ci", "other"] {
+            let (certificate, key) =
+                authority.workload(&[&format!("spiffe://acme.example/{name}")]);
+            all.push((format!("{name}.pem"), certificate.pem()));
+            all.push((format!("{name}.key"), key.serialize_pem()));
+        }
+        for (name, text) in all {
+            std::fs::write(files.path(&name), text).unwrap();
+            let mode = std::fs::Permissions::from_mode(0o600);
+            std::fs::set_permissions(files.path(&name), mode).unwrap();
+        }
+        let path = |name: &str| files.path(name).display().to_string();
+        let mut arguments =
+            vec!["--listen".into(), "127.0.0.1:0".into(), "--http".into(), "none".into()];
+        for (option, name) in [
+            ("--policy", "policy.yaml"),
+            ("--callers", "callers.yaml"),
+            ("--tls-cert", "server.pem"),
+            ("--tls-key", "server.key"),
+        ] {
+            arguments.extend([option.to_owned(), path(name)]);
+        }
+        if wants_certificates {
+            arguments.extend(["--client-ca".to_owned(), path("ca.pem")]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let server = Serving::start(&arguments, 1);
+        Self { files, server }
+    }
+
+    pub(super) fn addr(&self) -> String {
+        format!("https://{}", self.server.address("grpc"))
+    }
+}
+
+/// Clients with certificates: named ones use the fast way, too.
+#[test]
+fn a_certificate_names_a_caller() {
+    let secure = Secure::start("askers-certificates", true);
+    let addr = secure.addr();
+    let ask = |client: &str, command: &[&str]| {
+        let path = |name: &str| secure.files.path(name).display().to_string();
+        let (ca, cert, key) =
+            (path("ca.pem"), path(&format!("{client}.pem")), path(&format!("{client}.key")));
+        let tls = ["--addr", &addr, "--ca", &ca, "--cert", &cert, "--key", &key];
+        capstan(&[command, &tls].concat())
+    };
+    let check = |resource: &'static str| ["check", "acme/reader", "repo.list", resource];
+    let allowed = ask("ci", &check(NGINX));
+    assert_eq!(allowed.status.code(), Some(0), "{}", stderr(&allowed));
+    assert!(stdout(&allowed).contains("GRANTED"), "{}", stdout(&allowed));
+    for (client, command, reason) in [
+        ("ci", &check("acme/other")[..], "may ask about acme/images and"),
+        ("ci", &["capabilities", "acme/reader", NGINX], "ListCapabilities is not among"),
+        ("ci", &["who", "repo.list", NGINX], "ListIdentities is not among"),
+        ("other", &check(NGINX), "the caller is not authenticated"),
+    ] {
+        let refused = ask(client, command);
+        assert_eq!(refused.status.code(), Some(2), "{client} {command:?}: {}", stdout(&refused));
+        let said = stderr(&refused);
+        assert!(said.contains(reason), "{client} {command:?}: {said}");
+    }
+}
