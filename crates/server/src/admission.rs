@@ -61,9 +61,10 @@ pub(crate) use body::ResponseBody;
 /// Makes a method's own response to an error that ends a call; `None` for a gRPC status.
 pub(crate) type ErrorResponder = fn(Rpc, &CallError) -> Option<Response<Body>>;
 
-/// Answers a call of somebody who may not make it, by its head alone; `None` for all others. Also the code that is counted.
+/// Answers a call of somebody who may not make it, by its head alone, with the code that is counted; `None` for all others, and adds who they
+/// are.
 pub(crate) type Gate =
-    Arc<dyn Fn(Rpc, &Request<Body>) -> Option<(Code, Response<Body>)> + Send + Sync>;
+    Arc<dyn Fn(Rpc, &mut Request<Body>) -> Option<(Code, Response<Body>)> + Send + Sync>;
 
 /// A service with admission in front of it.
 #[derive(Clone, Debug)]
@@ -290,7 +291,7 @@ where
         }
         // Strangers take no permit, and nothing of their bodies is decoded.
         let rpc = Rpc::from_path(request.uri().path());
-        if let Some((code, refused)) = (self.worker.gate)(rpc, &request) {
+        if let Some((code, refused)) = (self.worker.gate)(rpc, &mut request) {
             self.worker.metrics.ended(rpc, code, started.elapsed());
             return ResponseFuture::Ready(Some(refused.map(|body| ResponseBody::new(body, None))));
         }

@@ -22,7 +22,6 @@ use arc_swap::ArcSwap;
 use capstan_engine::{Path, PathBuf};
 use capstan_http2::Head;
 use capstan_policy::{Asks, Caller, Proves};
-use tokio::sync::Semaphore;
 use tonic::codegen::http::Extensions;
 use tonic::codegen::http::header::{AUTHORIZATION, HeaderMap};
 
@@ -31,10 +30,12 @@ use crate::ask::{self, hold};
 use crate::authn::caller::{CallerKind, Claim, by_authorization};
 use crate::callers::{Callers, logged};
 use crate::feed::{Freshness, Published};
-use crate::limits::ASKERS_LOOKED_UP_MAX;
+use crate::limits::{ASKERS_LOOKED_UP_MAX, PEER_ASKERS_LOOKED_UP_MAX};
 use crate::methods::Rpc;
+use crate::places::Places;
 use crate::telemetry::metrics::{AskerRefusal, Metrics};
 use crate::transport::connection::Remote;
+use crate::transport::peers::Peer;
 use crate::transport::tls::ClientCertificate;
 
 pub(crate) use document::AskersFile;
@@ -51,7 +52,7 @@ struct Shared {
     published: Arc<Published>,
     metrics: Arc<Metrics>,
     /// Places to look up what a credential proves. They are not those of calls: strangers take none of these.
-    lookups: Arc<Semaphore>,
+    lookups: Places<Peer>,
 }
 
 #[derive(Clone, Debug)]
@@ -194,7 +195,7 @@ impl Askers {
         published: Arc<Published>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let lookups = Arc::new(Semaphore::new(ASKERS_LOOKED_UP_MAX));
+        let lookups = Places::new(ASKERS_LOOKED_UP_MAX, PEER_ASKERS_LOOKED_UP_MAX);
         Self(Arc::new(Shared { rule, callers, published, metrics, lookups }))
     }
 
@@ -262,15 +263,6 @@ impl Askers {
         Asker { askers: self.clone(), entry, shown, proved: None }
     }
 
-    /// The error of a call that nobody who may ask makes, as its head shows; `None` for all others.
-    pub(crate) fn refused_by_head(
-        &self,
-        extensions: &Extensions,
-        headers: &HeaderMap,
-    ) -> Option<RequestError> {
-        self.asker(extensions, headers).by_head().err()
-    }
-
     fn refused(&self, by: AskerRefusal, error: RequestError) -> RequestError {
         self.0.metrics.asker_refused(by);
         error
@@ -290,13 +282,13 @@ fn check_of<R>(caller: &Caller, answer: impl FnOnce(Option<Path<'_>>) -> Option<
     if caller.methods.contains(&Asks::Check) { answer(within) } else { None }
 }
 
-/// Of whom is no document.
+/// Whether whoever asks may, where no document says it.
 fn is_proved(entry: &Entry) -> bool {
     entry.is_of_this_machine() || entry.certificate.is_some()
 }
 
 /// Who asks in a call.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Asker {
     askers: Askers,
     entry: Entry,
@@ -315,9 +307,24 @@ enum ByHead {
 }
 
 impl Asker {
+    /// The asker of a call that was let in.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::AuthnFailed`]: nobody has looked who asks.
+    pub(crate) fn of_call(extensions: &Extensions) -> Result<Self, RequestError> {
+        extensions.get().cloned().ok_or(RequestError::AuthnFailed)
+    }
+
+    /// Looks at the head of the call alone.
+    ///
     /// # Errors
     ///
     /// [`RequestError::AuthnFailed`]: nobody who may ask, whatever the body is.
+    pub(crate) fn let_in(&self) -> Result<(), RequestError> {
+        self.by_head().map(drop)
+    }
+
     fn by_head(&self) -> Result<ByHead, RequestError> {
         let Self { askers, entry, shown, .. } = self;
         if entry.certificate.is_some() && shown.is_some() {
@@ -394,11 +401,12 @@ impl Asker {
             return Ok(known);
         }
         // Anybody can show a token that nobody has seen. One that counted before is judged again after each change.
-        let place = match callers.is_remembered(claim) {
-            true => None,
-            false => Some(lookups.try_acquire().map_err(|_| RequestError::CredentialsWait)?),
+        let _place = if callers.is_remembered(claim) {
+            None
+        } else {
+            let peer = Peer::of(self.entry.remote.as_ref());
+            Some(lookups.take(peer).ok_or(RequestError::CredentialsWait)?)
         };
-        let _place = place;
         callers.prove(claim.clone()).await
     }
 }

@@ -122,20 +122,15 @@ impl Callers {
         if let Some(found) = by_secret(&shown, &current.secrets, named.as_ref(), now) {
             return found.ok();
         }
-        let (token, user) = shown.token()?;
-        let named = one_of(named.clone(), user).ok()?;
-        let found = self.0.remembered.get(&TokenDigest::of(token, named.as_ref()), now)?;
+        let found = self.0.remembered.get(&digest_of(&shown, named.as_ref())?, now)?;
         self.is_current(&found, current.snapshot.revision()).then(|| identity(found))
     }
 
     /// Whether a claim's token was verified before, at whichever revision: it is no stranger's.
     pub(crate) fn is_remembered(&self, claim: &Claim) -> bool {
         let Claim::Authorization { header, named } = claim else { return false };
-        let token = Authorization::read(header).and_then(|shown| {
-            let (token, user) = shown.token()?;
-            let named = one_of(named.clone(), user).ok()?;
-            Some(TokenDigest::of(token, named.as_ref()))
-        });
+        let shown = Authorization::read(header);
+        let token = shown.and_then(|shown| digest_of(&shown, named.as_ref()));
         token.is_some_and(|token| self.0.remembered.get(&token, self.0.clock.now()).is_some())
     }
 
@@ -421,6 +416,13 @@ fn by_secret(
         return Some(Err(refused("a secret of another identity than the one that is named")));
     }
     Some(Ok(CallerKind::Identity { path, email: None, proof: Proof::Secret(by) }))
+}
+
+/// The digest of a signed token; `None` if what is shown is none, or names two identities.
+fn digest_of(shown: &Authorization<'_>, named: Option<&PathBuf>) -> Option<TokenDigest> {
+    let (token, user) = shown.token()?;
+    let named = one_of(named.cloned(), user).ok()?;
+    Some(TokenDigest::of(token, named.as_ref()))
 }
 
 /// The identity that a call names, in a header of its own and as the user of `Basic`.

@@ -5,10 +5,11 @@
 //!
 //! ```text
 //! server                                     bind, load, serve, drain
-//! events                                     deliveries to webhooks
+//! events      http                           deliveries to webhooks; probes and AuthZEN
 //! grpc        envoy                          services: request to question, decision to response
-//! admission   feed   ask   http              permits, deadlines; revisions; decisions; probes
-//! callers  askers                            who calls; who may ask
+//! askers                                     who may ask
+//! callers                                    who calls
+//! admission   feed   ask                     permits, deadlines; revisions; decisions
 //! authn                                      the caller; the identity that a credential proves
 //! transport                                  sockets, connections, workers, peers
 //! telemetry                                  metrics, traces, decision log

@@ -234,7 +234,7 @@ pub const TLS_RETRY: Duration = Duration::from_secs(30);
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 << 10;
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
-/// Bytes of a file with lists of revoked certificates: about 400,000 of them.
+/// Bytes of a file with lists of revoked certificates.
 pub const TLS_LIST_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of answers that a connection holds encrypted, until its peer reads them: one record of TLS.
 pub const TLS_BUFFER_MAX: usize = 16 << 10;

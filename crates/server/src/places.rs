@@ -1,47 +1,48 @@
-//! Places for calls that last: so many in all, and so many of one caller.
+//! Places for what lasts: so many in all, and so many of one caller, or of one peer.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use capstan_engine::PathBuf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Calls by caller; the operator's have no path.
-type Callers = Arc<Mutex<HashMap<Option<PathBuf>, usize>>>;
+/// The number of places of each.
+type Counts<K> = Arc<Mutex<HashMap<K, usize>>>;
 
-/// Places that calls take until they end. Clones share them.
+/// Places that are taken until something ends: by callers, of whom the operator has no path, or by others. Clones share them.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
+pub(crate) struct Places<K: Eq + Hash = Option<PathBuf>> {
     all: Arc<Semaphore>,
-    callers: Callers,
-    caller_max: usize,
+    counts: Counts<K>,
+    each_max: usize,
 }
 
 /// A place that is taken. Dropping it gives it back.
 #[derive(Debug)]
-pub(crate) struct Place {
-    caller: Option<PathBuf>,
-    callers: Callers,
+pub(crate) struct Place<K: Eq + Hash = Option<PathBuf>> {
+    of: K,
+    counts: Counts<K>,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Places {
-    /// So many places, and so many of one caller.
-    pub(crate) fn new(all: usize, caller_max: usize) -> Self {
-        Self { all: Arc::new(Semaphore::new(all)), callers: Callers::default(), caller_max }
+impl<K: Clone + Eq + Hash> Places<K> {
+    /// So many places, and so many of each.
+    pub(crate) fn new(all: usize, each_max: usize) -> Self {
+        Self { all: Arc::new(Semaphore::new(all)), counts: Counts::default(), each_max }
     }
 
-    /// A place for a call; `None` if all are taken, or all that one caller may have.
-    pub(crate) fn take(&self, caller: Option<PathBuf>) -> Option<Place> {
+    /// A place; `None` if all are taken, or all that one may have.
+    pub(crate) fn take(&self, of: K) -> Option<Place<K>> {
         let permit = Arc::clone(&self.all).try_acquire_owned().ok()?;
-        let mut counts = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(caller.clone()).or_default();
-        if *count >= self.caller_max {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(of.clone()).or_default();
+        if *count >= self.each_max {
             return None;
         }
         *count = count.saturating_add(1);
         drop(counts);
-        Some(Place { caller, callers: Arc::clone(&self.callers), _permit: permit })
+        Some(Place { of, counts: Arc::clone(&self.counts), _permit: permit })
     }
 
     /// Places that are free.
@@ -51,10 +52,10 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl<K: Eq + Hash> Drop for Place<K> {
     fn drop(&mut self) {
-        let mut counts = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.caller) {
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.of) {
             *count = count.saturating_sub(1);
         }
         counts.retain(|_, count| *count > 0);
@@ -68,13 +69,13 @@ mod tests {
     #[test]
     fn places_are_bounded_in_all_and_by_caller() {
         let places = Places::new(3, 2);
-        let caller = |name: &str| Some(name.parse().unwrap());
+        let caller = Some;
         let mut taken = vec![places.take(None).unwrap(), places.take(None).unwrap()];
         assert!(places.take(None).is_none(), "of one caller");
         taken.push(places.take(caller("alice")).unwrap());
         assert!(places.take(caller("bob")).is_none(), "in all");
         assert_eq!(places.free(), 0);
         drop(taken);
-        assert_eq!((places.free(), places.callers.lock().unwrap().len()), (3, 0));
+        assert_eq!((places.free(), places.counts.lock().unwrap().len()), (3, 0));
     }
 }

@@ -144,10 +144,15 @@ async fn nobody_may_ask_before_the_document_is_there() {
 /// Those who show a credential that is not known take no more than their places.
 #[tokio::test]
 async fn lookups_have_places_of_their_own() {
-    assert_eq!(ASKERS_LOOKED_UP_MAX, 64);
+    assert_eq!((ASKERS_LOOKED_UP_MAX, PEER_ASKERS_LOOKED_UP_MAX), (64, 32));
     let askers = askers(named(""));
-    let all = u32::try_from(ASKERS_LOOKED_UP_MAX).unwrap();
-    let taken = askers.0.lookups.try_acquire_many(all).unwrap();
+    let peer = |last: u8| Peer::Ip([192, 0, 2, last].into());
+    // One peer has half of them, and all peers have all.
+    let mut taken: Vec<_> = std::iter::from_fn(|| askers.0.lookups.take(peer(9))).collect();
+    assert_eq!(taken.len(), PEER_ASKERS_LOOKED_UP_MAX);
+    assert_eq!(may(&askers, elsewhere(), None, Some("Bearer x")).await, LOOKED_UP);
+    taken.extend(std::iter::from_fn(|| askers.0.lookups.take(peer(8))));
+    assert_eq!(taken.len(), ASKERS_LOOKED_UP_MAX);
     let worker = askers.of_worker();
     let told = may(&worker, elsewhere(), None, Some("Bearer x")).await;
     assert_eq!(told, RequestError::CredentialsWait.to_string());

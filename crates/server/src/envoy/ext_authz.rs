@@ -31,7 +31,7 @@ use super::request::EnvoyRequest;
 use super::routes::{MalformedRequestError, Required, RouteError, Table};
 use crate::RequestError;
 use crate::ask::{Ask, Basis};
-use crate::askers::{Asker, Askers, Right, Rule};
+use crate::askers::{Asker, Right};
 use crate::authn::credential::{Authorization, IdentityError, Verifier, identify};
 use crate::authn::remembered::Remembered;
 use crate::authn::secrets::Secrets;
@@ -57,8 +57,6 @@ pub(crate) struct ExtAuthz {
     pub(crate) management: Option<Arc<dyn Management>>,
     /// Finds out whose a signed token is.
     pub(crate) callers: Callers,
-    /// Knows which proxies may ask.
-    pub(crate) askers: Askers,
     pub(crate) clock: Clock,
 }
 
@@ -67,9 +65,13 @@ impl ExtAuthz {
         &self,
         request: &CheckRequest,
         span: Option<&CallSpan>,
-        mut asker: Asker,
+        asker: Result<Asker, RequestError>,
     ) -> CheckResponse {
-        let right = match asker.may(Rpc::EXT_AUTHZ).await {
+        let right = match asker {
+            Ok(mut asker) => asker.may(Rpc::EXT_AUTHZ).await,
+            Err(error) => Err(error),
+        };
+        let right = match right {
             Ok(right) => right,
             Err(
                 error @ (RequestError::NotReady
@@ -355,8 +357,6 @@ impl Offline {
         let metrics = Arc::default();
         let (store, trust) = ((&published, None), Trust::default());
         let callers = Callers::new(store, None, trust, Clock::System, &metrics);
-        let askers =
-            Askers::new(Rule::Open, callers.clone(), Arc::clone(&published), Arc::clone(&metrics));
         let ext_authz = ExtAuthz {
             published: Arc::clone(&published),
             table: Arc::new(ArcSwap::from_pointee(table)),
@@ -364,7 +364,6 @@ impl Offline {
             metrics: Arc::clone(&metrics),
             management: None,
             callers,
-            askers,
             clock: Clock::System,
         };
         Ok(Self { ext_authz, current: Current::of_document(snapshot, credentials) })
@@ -491,7 +490,7 @@ impl UnaryService<CheckRequest> for Check {
         let ext_authz = Arc::clone(&self.0);
         Box::pin(async move {
             let span = request.extensions().get::<CallSpan>().cloned();
-            let asker = ext_authz.askers.asker(request.extensions(), request.metadata().as_ref());
+            let asker = Asker::of_call(request.extensions());
             let answer = ext_authz.check(request.get_ref(), span.as_ref(), asker).await;
             Ok(tonic::Response::new(answer))
         })

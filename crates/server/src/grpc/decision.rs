@@ -18,7 +18,7 @@ use super::convert::freshness;
 use super::page::PageKey;
 use crate::RequestError;
 use crate::ask::{Ask, Basis};
-use crate::askers::{Asker, Askers, Right};
+use crate::askers::{Asker, Right};
 use crate::clock::Clock;
 use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
@@ -30,8 +30,6 @@ use crate::telemetry::traces::CallSpan;
 pub(crate) struct Services {
     pub(crate) published: Arc<Published>,
     pub(crate) ask: Ask,
-    /// Knows who may ask.
-    pub(crate) askers: Askers,
     /// Whether calls can have spans.
     pub(crate) traced: bool,
     pub(crate) clock: Clock,
@@ -71,13 +69,8 @@ impl Services {
     }
 
     /// What the asker of a call may do.
-    async fn right<T>(&self, rpc: Rpc, request: &Request<T>) -> Result<Right, RequestError> {
-        self.asker(request).may(rpc).await
-    }
-
-    /// Who asks in a call.
-    pub(super) fn asker<T>(&self, request: &Request<T>) -> Asker {
-        self.askers.asker(request.extensions(), request.metadata().as_ref())
+    async fn right<T>(rpc: Rpc, request: &Request<T>) -> Result<Right, RequestError> {
+        Asker::of_call(request.extensions())?.may(rpc).await
     }
 
     /// The span of a call, if it has one.
@@ -194,7 +187,7 @@ pub(super) type ResponseStream =
 impl DecisionService for Services {
     async fn check(&self, request: Request<v1::CheckRequest>) -> RpcResult<v1::CheckResponse> {
         let span = self.span(&request);
-        let right = self.right(Rpc::CHECK, &request).await?;
+        let right = Self::right(Rpc::CHECK, &request).await?;
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let basis = Basis { span: span.as_ref(), ..self.basis(Rpc::CHECK, &current, &right) };
@@ -207,7 +200,7 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::BatchCheckRequest>,
     ) -> RpcResult<v1::BatchCheckResponse> {
-        let mut asker = self.asker(&request);
+        let mut asker = Asker::of_call(request.extensions())?;
         let batch = BatchRequest::Decoded(request.into_inner());
         Ok(Response::new(self.batch(Rpc::BATCH_CHECK, batch, &mut asker).await?))
     }
@@ -219,7 +212,7 @@ impl DecisionService for Services {
         &self,
         request: Request<Streaming<v1::BatchCheckRequest>>,
     ) -> RpcResult<Self::StreamCheckStream> {
-        let asker = self.asker(&request);
+        let asker = Asker::of_call(request.extensions())?;
         let batches = request.into_inner().map(|batch| batch.map(BatchRequest::Decoded));
         Ok(Response::new(Arc::new(self.clone()).stream(batches, asker)))
     }
@@ -228,7 +221,7 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::ListCapabilitiesRequest>,
     ) -> RpcResult<v1::ListCapabilitiesResponse> {
-        let right = self.right(Rpc::LIST_CAPABILITIES, &request).await?;
+        let right = Self::right(Rpc::LIST_CAPABILITIES, &request).await?;
         let request = request.get_ref();
         right.hold(&request.resource)?;
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
@@ -242,7 +235,7 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::ListIdentitiesRequest>,
     ) -> RpcResult<v1::ListIdentitiesResponse> {
-        let right = self.right(Rpc::LIST_IDENTITIES, &request).await?;
+        let right = Self::right(Rpc::LIST_IDENTITIES, &request).await?;
         let request = request.get_ref();
         answer::no_conditional(right.within(), request.include_conditional)?;
         right.hold(&request.resource)?;
@@ -258,7 +251,7 @@ impl DecisionService for Services {
         &self,
         request: Request<v1::ListScopesRequest>,
     ) -> RpcResult<v1::ListScopesResponse> {
-        let right = self.right(Rpc::LIST_SCOPES, &request).await?;
+        let right = Self::right(Rpc::LIST_SCOPES, &request).await?;
         let request = request.get_ref();
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
         let _permit = self.permit().await;
@@ -276,7 +269,7 @@ impl DecisionService for Services {
         request: Request<v1::ExplainRequest>,
     ) -> RpcResult<v1::ExplainResponse> {
         let span = self.span(&request);
-        let right = self.right(Rpc::EXPLAIN, &request).await?;
+        let right = Self::right(Rpc::EXPLAIN, &request).await?;
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
         let _permit = self.permit().await;

@@ -20,6 +20,7 @@ use tonic::{Status, Streaming};
 
 use super::decision::{ResponseStream, Services};
 use super::raw_stream::{self, Batches};
+use crate::askers::Asker;
 use crate::methods::Rpc;
 
 /// The decision service, with batches that borrow their names.
@@ -70,7 +71,10 @@ impl tower::Service<Request<Body>> for RawBatches {
                     Ok(grpc.streaming(BatchMethods(services), request).await)
                 });
             }
-            let asker = services.askers.asker(request.extensions(), request.headers());
+            let asker = match Asker::of_call(request.extensions()) {
+                Ok(asker) => asker,
+                Err(error) => return Box::pin(ready(Ok(Status::from(error).into_http()))),
+            };
             let batches = Batches::new(request.into_body(), self.message_bytes_max);
             Box::pin(ready(Ok(raw_stream::response(services.stream(batches, asker)))))
         } else {
@@ -88,7 +92,7 @@ impl UnaryService<BatchRequest> for BatchMethods {
     fn call(&mut self, request: tonic::Request<BatchRequest>) -> Self::Future {
         let services = Arc::clone(&self.0);
         Box::pin(async move {
-            let mut asker = services.asker(&request);
+            let mut asker = Asker::of_call(request.extensions())?;
             let answer = services.batch(Rpc::BATCH_CHECK, request.into_inner(), &mut asker).await?;
             Ok(tonic::Response::new(answer))
         })
@@ -101,8 +105,10 @@ impl StreamingService<BatchRequest> for BatchMethods {
     type Future = BoxFuture<tonic::Response<ResponseStream>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<BatchRequest>>) -> Self::Future {
-        let asker = self.0.asker(&request);
-        let answers = Arc::clone(&self.0).stream(request.into_inner(), asker);
-        Box::pin(async move { Ok(tonic::Response::new(answers)) })
+        let services = Arc::clone(&self.0);
+        Box::pin(async move {
+            let asker = Asker::of_call(request.extensions())?;
+            Ok(tonic::Response::new(services.stream(request.into_inner(), asker)))
+        })
     }
 }

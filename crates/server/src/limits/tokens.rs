@@ -21,6 +21,8 @@ pub const TOKENS_REMEMBERED_MAX: usize = 4_096;
 pub const TOKEN_READS_MAX: usize = 2;
 /// Callers of decisions at a time whose credential is looked up, because it is not known: no more of them hold a place of those that are.
 pub const ASKERS_LOOKED_UP_MAX: usize = 64;
+/// The same of one peer.
+pub const PEER_ASKERS_LOOKED_UP_MAX: usize = ASKERS_LOOKED_UP_MAX / 2;
 /// Time between two lines of the log about credentials that prove nothing.
 pub const REFUSAL_LOGGED: Duration = Duration::from_secs(1);
 /// Groups that a token lists; of more none counts.

@@ -274,7 +274,6 @@ impl Shared {
         let services = Arc::new(Services {
             published: Arc::clone(&self.published),
             ask: ask.clone(),
-            askers: askers.clone(),
             traced: self.traces.is_some(),
             clock: config.clock,
             page_key: self.page_key.clone(),
@@ -311,7 +310,6 @@ impl Shared {
             metrics: Arc::clone(&self.metrics),
             management: self.management.clone(),
             callers: self.callers.clone(),
-            askers: askers.clone(),
             clock: config.clock,
         };
         let error_response =
@@ -380,7 +378,8 @@ const NO_DECISIONS: &str =
 const NO_MANAGEMENT: &str =
     "management: it is at another address (--listen-management), this one is for decisions";
 
-/// Refuses what the address of a call does not serve, and whoever may not ask for decisions, by the head of a call.
+/// Refuses what the address of a call does not serve, and whoever may not ask for decisions, by the head of a call. To all others' calls it
+/// adds the [`Asker`](crate::askers::Asker).
 fn gate(askers: Askers, metrics: Arc<Metrics>) -> Gate {
     Arc::new(move |rpc, request| {
         let serves = request.extensions().get().copied().unwrap_or(Serves::Everything);
@@ -398,11 +397,15 @@ fn gate(askers: Askers, metrics: Arc<Metrics>) -> Gate {
         if serves == Serves::Management {
             return Some(denial(&metrics));
         }
-        let error = askers.refused_by_head(request.extensions(), request.headers())?;
-        Some(match asks {
-            Asks::Authorize => denial(&metrics),
-            _ => (Code::Unauthenticated, Status::from(error).into_http()),
-        })
+        let asker = askers.asker(request.extensions(), request.headers());
+        if let Err(error) = asker.let_in() {
+            return Some(match asks {
+                Asks::Authorize => denial(&metrics),
+                _ => (Code::Unauthenticated, Status::from(error).into_http()),
+            });
+        }
+        request.extensions_mut().insert(asker);
+        None
     })
 }
 

@@ -103,7 +103,7 @@ impl Listener {
             Address::Tcp(wanted) => {
                 let listener = TcpListener::bind(wanted).await.with_context(|| {
                     format!(
-                        "cannot listen on {wanted} (give another address; port 0 picks a free one)"
+                        "cannot listen on {wanted} (another address: --listen, --listen-management; port 0 picks a free one)"
                     )
                 })?;
                 let bound = listener.local_addr()?;

@@ -186,11 +186,9 @@ impl AuthZen {
             head.extensions.insert(certificate);
         }
         // Nobody who may not ask takes a permit, or makes the server read a body.
-        if let Some(error) = self.askers.refused_by_head(&head.extensions, &head.headers) {
-            return Err(error.into());
-        }
-        let _permit = self.permits.for_decision(&self.metrics, peer)?;
         let mut asker = self.askers.asker(&head.extensions, &head.headers);
+        asker.let_in()?;
+        let _permit = self.permits.for_decision(&self.metrics, peer)?;
         asker.may(rpc).await?;
         let freshness = freshness(&head.headers)?;
         let body = read(&head.headers, body, rpc.request_bytes_max(&self.limits)).await?;
