@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use capstan_policy::{Callers, load_callers};
+use capstan_policy::{Callers, Proves, load_callers};
 use futures_util::future::BoxFuture;
 
 use super::Named;
@@ -31,14 +31,34 @@ fn load_by(reading: Reading, path: &Path) -> anyhow::Result<Callers> {
 /// The file of the callers. Until it is loaded, nobody is one.
 pub(crate) struct AskersFile {
     file: WatchedFile,
+    /// Whether clients of other machines have certificates; then they have no tokens.
+    takes_certificates: bool,
     is_loaded: bool,
     named: Arc<ArcSwap<Named>>,
     metrics: Arc<Metrics>,
 }
 
 impl AskersFile {
-    pub(crate) fn new(path: PathBuf, named: Arc<ArcSwap<Named>>, metrics: Arc<Metrics>) -> Self {
-        Self { file: WatchedFile::new(Some(path)), is_loaded: false, named, metrics }
+    pub(crate) fn new(
+        (path, takes_certificates): (PathBuf, bool),
+        named: Arc<ArcSwap<Named>>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let file = WatchedFile::new(Some(path));
+        Self { file, takes_certificates, is_loaded: false, named, metrics }
+    }
+
+    /// Warns of callers that cannot prove who they are, wherever they call from.
+    fn warn_of(&self, all: &Callers) {
+        for caller in &all.callers {
+            let advice = match (&caller.proves, self.takes_certificates) {
+                (Proves::SpiffeId(_), false) => "give --client-ca, or name its identity",
+                // By unix sockets and loopback there are tokens, too.
+                (Proves::Identity(_), true) if !all.names_this_machine => "name its spiffe_id",
+                _ => continue,
+            };
+            tracing::warn!(caller = caller.name, advice, "this caller cannot prove who it is");
+        }
     }
 
     async fn load(&mut self) -> anyhow::Result<()> {
@@ -49,6 +69,7 @@ impl AskersFile {
         let outcome = if loaded.is_ok() { LoadOutcome::Applied } else { LoadOutcome::Rejected };
         self.metrics.callers_loaded(outcome);
         let loaded = loaded.inspect_err(|error| self.file.failed(error))?;
+        self.warn_of(&loaded);
         tracing::info!(callers = loaded.callers.len(), "callers loaded");
         self.named.store(Arc::new(loaded.into()));
         self.is_loaded = true;

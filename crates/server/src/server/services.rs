@@ -217,7 +217,10 @@ impl Shared {
         let mut documents: Documents = vec![Box::new(routes)];
         if let (Some(path), Some(named)) = (&config.callers, &self.named) {
             let (named, metrics) = (Arc::clone(named), Arc::clone(&self.metrics));
-            documents.push(Box::new(AskersFile::new(path.clone(), named, metrics)));
+            let tls = config.tls.as_ref();
+            let takes_certificates = tls.is_some_and(|tls| tls.client_authorities.is_some());
+            let file = (path.clone(), takes_certificates);
+            documents.push(Box::new(AskersFile::new(file, named, metrics)));
         }
         if let Some(files) = TrustFiles::new(&config.tokens, &self.trust, &self.metrics) {
             documents.push(Box::new(files));

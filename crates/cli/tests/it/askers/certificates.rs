@@ -93,3 +93,18 @@ fn a_certificate_names_a_caller() {
         assert!(said.contains(reason), "{client} {command:?}: {said}");
     }
 }
+
+/// Who can never prove who they are is told to the operator.
+#[test]
+fn callers_that_cannot_prove_themselves_are_warned_of() {
+    let warned = |name: &str, wants_certificates| {
+        let secure = Secure::start(name, wants_certificates);
+        let log = secure.server.stop("-TERM").1;
+        let lines = log.lines().filter(|line| line.contains("cannot prove who it is"));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let [line] = &warned("askers-unproved", false)[..] else { panic!("one caller") };
+    assert!(line.contains(r#""caller":"ci""#) && line.contains("--client-ca"), "{line}");
+    // A unix socket would have tokens, since this machine is named, too.
+    assert_eq!(warned("askers-unproved-mutual", true), [""; 0]);
+}
