@@ -20,7 +20,7 @@ pub use self::resolved::{
     CreateIdentityProvider, IdentityProviderUpdate, UpdateAccountAssociation,
     UpdateGroupRoleMapping, UpdateIdentityProvider,
 };
-pub use self::session::{Session, SessionGrant};
+pub use self::session::{Narrowing, Session, SessionGrant};
 pub use self::subscription::{
     CreateSubscription, SetSubscriptionState, SubscriptionState, UpdateSubscription,
 };

@@ -106,13 +106,13 @@ impl<'s> Reader<'s> {
             Object::Group(group) => holds("groups.list", group.id.as_path()),
             Object::Role(role) => holds("roles.list", role.home()),
             Object::RoleBinding(binding) => {
-                access.is(binding.identity.as_path())
+                access.is_shown_itself(binding.identity.as_path())
                     || holds("role_bindings.list", binding.scope.as_path())
             }
             Object::Identity(identity) => {
                 let id = identity.id.as_path();
                 match id.parent() {
-                    _ if access.is(id) => true,
+                    _ if access.is_shown_itself(id) => true,
                     Some(parent) => holds("identity.list", parent),
                     None if self.sees_root(id) => {
                         return shown(true, Object::Identity(in_part(identity)));

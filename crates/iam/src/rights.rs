@@ -11,8 +11,8 @@ use capstan_engine::{
     CapabilityIx, CapabilitySet, Catalog, Held, Path, PathBuf, Role, Snapshot, Timestamp,
 };
 
-use crate::Actor;
 use crate::limits::HELD_SCOPES_MAX;
+use crate::{Actor, Narrowing};
 
 /// A role of a session that counts.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub(crate) struct Rights<'s> {
     now: Timestamp,
     /// Capabilities that do not count.
     barred: Option<CapabilitySet>,
+    /// Where they count: at this group and below it. `None` for everywhere.
+    within: Option<Path<'s>>,
     /// What it holds, by scope, as far as it was asked: a batch, or a page of a list, asks many times for few scopes.
     held: RefCell<HashMap<PathBuf, Arc<Held>>>,
 }
@@ -47,8 +49,8 @@ impl<'s> Rights<'s> {
                 return None;
             }
         }
-        let (session, barred, held) = (vec![], None, RefCell::default());
-        Some(Self { snapshot, identity, session, now, barred, held })
+        let (session, barred, within, held) = (vec![], None, None, RefCell::default());
+        Some(Self { snapshot, identity, session, now, barred, within, held })
     }
 
     /// The same with what a credential gives.
@@ -58,8 +60,34 @@ impl<'s> Rights<'s> {
 
     /// The same without some capabilities, whatever gives them.
     pub(crate) fn without(self, barred: &[&str]) -> Self {
-        let barred = Some(set(self.snapshot.catalog(), barred));
-        Self { barred, ..self }
+        let mut all = set(self.snapshot.catalog(), barred);
+        if let Some(barred) = &self.barred {
+            all.add(barred);
+        }
+        Self { barred: Some(all), ..self }
+    }
+
+    /// The same, held to what a credential is held to (R21).
+    pub(crate) fn narrowed(self, to: &'s Narrowing) -> Self {
+        let within = to.subtree.as_ref().map(PathBuf::as_path);
+        let narrowed = Self { within, ..self };
+        // Events would be delivered by the rights of the identity, not by those of the credential.
+        let narrowed = narrowed.without(&["subscriptions.create", "subscriptions.update"]);
+        let Some(kept) = &to.capabilities else { return narrowed };
+        let all = narrowed.snapshot.catalog().capabilities();
+        narrowed.without(&all.filter(|name| !kept.contains(*name)).collect::<Vec<_>>())
+    }
+
+    /// Where a role that is given at a scope counts; `None` for nowhere.
+    fn counts_at<'p>(&self, scope: Path<'p>) -> Option<Path<'p>>
+    where
+        's: 'p,
+    {
+        match self.within {
+            None => Some(scope),
+            Some(within) if within.contains(scope) => Some(scope),
+            Some(within) => scope.contains(within).then_some(within),
+        }
     }
 
     /// What counts of a role.
@@ -96,7 +124,8 @@ impl<'s> Rights<'s> {
         if let Some(held) = self.held.borrow().get(&scope) {
             return Arc::clone(held);
         }
-        let held = match self.identity {
+        let is_within = self.within.is_none_or(|within| within.contains(scope.as_path()));
+        let held = match self.identity.filter(|_| is_within) {
             Some(identity) => {
                 let held = self.snapshot.held(identity.as_path(), scope.as_path(), self.now);
                 self.session
@@ -130,11 +159,12 @@ impl<'s> Rights<'s> {
         let gives = |role: &Role| {
             wanted.iter().any(|one| role.capabilities.contains(*one) && !barred(*one))
         };
-        let bound = given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope.as_str());
+        let bound = given.filter(|(_, role)| gives(role)).map(|(scope, _)| scope);
         let of_session = self.session.iter().filter(|one| {
             wanted.iter().any(|name| one.capabilities.contains(*name) && !barred(*name))
         });
-        bound.chain(of_session.map(|one| one.scope.as_str())).collect()
+        let scopes = bound.chain(of_session.map(|one| one.scope));
+        scopes.filter_map(|scope| self.counts_at(scope)).map(Path::as_str).collect()
     }
 
     /// What bindings without conditions that are in time give, by scope. Nothing for the operator.
@@ -145,6 +175,7 @@ impl<'s> Rights<'s> {
         let bound = bound.map(|(scope, role)| (scope, &role.capabilities));
         let of_session = self.session.iter().map(|one| (one.scope, &one.capabilities));
         for (scope, capabilities) in bound.chain(of_session) {
+            let Some(scope) = self.counts_at(scope) else { continue };
             let given: &mut CapabilitySet =
                 scopes.entry(scope.into()).or_insert_with(|| nothing(self.snapshot.catalog()));
             given.add(&self.counting(capabilities.clone()));

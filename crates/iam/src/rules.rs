@@ -55,11 +55,13 @@ pub enum Rule {
     Visibility,
     /// R19: only capabilities of the catalog exist.
     ClosedCatalog,
+    /// R21: what a credential is narrowed to holds.
+    Narrowed,
 }
 
 impl Rule {
     /// Every rule.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Grant,
         Self::RoleCreate,
         Self::RoleUpdate,
@@ -77,6 +79,7 @@ impl Rule {
         Self::Delete,
         Self::Visibility,
         Self::ClosedCatalog,
+        Self::Narrowed,
     ];
 
     /// Its number.
@@ -100,6 +103,7 @@ impl Rule {
             Self::Delete => "R17",
             Self::Visibility => "R18",
             Self::ClosedCatalog => "R19",
+            Self::Narrowed => "R21",
         }
     }
 
@@ -140,6 +144,7 @@ impl Rule {
             Self::ClosedCatalog => {
                 "only capabilities of the catalog exist, and what no role holds only the operator does"
             }
+            Self::Narrowed => "a narrowed credential can what it was narrowed to, and nothing else",
         }
     }
 }

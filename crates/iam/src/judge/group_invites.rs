@@ -106,10 +106,14 @@ pub(super) fn accept(
     context: &mut Context<'_>,
 ) -> Result<Outcome, JudgeError> {
     let view = View(*state);
-    let Actor::Identity { id, email, .. } = actor else {
+    let Actor::Identity { id, email, narrowing, .. } = actor else {
         let problem = "the operator is no identity that could join: accept it as one";
         return Err(Refusal::invalid("code", problem).into());
     };
+    if narrowing.is_some() && rules.keeps(Rule::Narrowed) {
+        let problem = "a narrowed token joins nothing: accept it with one that is not narrowed";
+        return Err(Refusal::invalid("code", problem).into());
+    }
     let registered = registered(&view, id)?;
     if registered.as_ref().is_some_and(Identity::is_pull_token) {
         return Err(Refusal::open(None, Cause::PullToken { id: id.clone() }).into());

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use capstan_engine::PathBuf;
 
-use super::Session;
+use super::{Narrowing, Session};
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Actor {
         email: Option<String>,
         /// What its credential gives beside role bindings.
         session: Option<Arc<Session>>,
+        /// What its credential is held to.
+        narrowing: Option<Arc<Narrowing>>,
     },
 }
 
@@ -26,7 +28,7 @@ impl Actor {
     /// An identity without a verified address, whose credential gives nothing.
     #[must_use]
     pub const fn identity(id: PathBuf) -> Self {
-        Self::Identity { id, email: None, session: None }
+        Self::Identity { id, email: None, session: None, narrowing: None }
     }
 
     /// What its credential gives; `None` for nothing.
@@ -34,6 +36,14 @@ impl Actor {
         match self {
             Self::Operator => None,
             Self::Identity { session, .. } => session.as_deref(),
+        }
+    }
+
+    /// What its credential is held to; `None` for nothing.
+    pub(crate) fn narrowing(&self) -> Option<&Narrowing> {
+        match self {
+            Self::Operator => None,
+            Self::Identity { narrowing, .. } => narrowing.as_deref(),
         }
     }
 

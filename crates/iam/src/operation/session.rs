@@ -1,4 +1,6 @@
-//! What the credential of a caller gives beside role bindings.
+//! What the credential of a caller gives beside role bindings, and what it is held to.
+
+use std::collections::BTreeSet;
 
 use capstan_engine::{PathBuf, Timestamp};
 
@@ -22,4 +24,13 @@ pub struct SessionGrant {
     pub role: Box<str>,
     /// Where it is given: a group.
     pub scope: PathBuf,
+}
+
+/// What a credential is held to: less than what its identity can, never more (R21 of the privilege rules).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// Only what is at or below this group counts; `None` for everywhere.
+    pub subtree: Option<PathBuf>,
+    /// Only these capabilities count; `None` for all. One that the catalog lacks is held by nobody.
+    pub capabilities: Option<BTreeSet<String>>,
 }

@@ -42,11 +42,23 @@ impl<'s> Access<'s> {
             let all = state.snapshot.catalog().capabilities();
             rights = rights.without(&all.filter(|name| manages_access(name)).collect::<Vec<_>>());
         }
+        if let Some(narrowing) = actor.narrowing()
+            && rules.keeps(Rule::Narrowed)
+        {
+            rights = rights.narrowed(narrowing);
+        }
         Ok(Self { rules, view, actor, rights, now })
     }
 
-    /// Whether the actor is this identity.
+    /// Whether the actor is this identity, and may do to itself what everybody may (R16). Whoever has a narrowed credential may
+    /// not: it is for what it says, and nothing else (R21).
     pub(crate) fn is(&self, identity: Path<'_>) -> bool {
+        let is_narrowed = self.actor.narrowing().is_some() && self.rules.keeps(Rule::Narrowed);
+        self.is_shown_itself(identity) && !is_narrowed
+    }
+
+    /// Whether the actor is this identity.
+    pub(crate) fn is_shown_itself(&self, identity: Path<'_>) -> bool {
         self.actor.id().is_some_and(|id| id.as_path() == identity)
     }
 

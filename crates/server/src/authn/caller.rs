@@ -131,7 +131,7 @@ impl CallerKind {
                     Proof::Token(token) => token.session,
                     Proof::Header | Proof::Certificate { .. } | Proof::Secret(_) => None,
                 };
-                Some(Actor::Identity { id, email, session })
+                Some(Actor::Identity { id, email, session, narrowing: None })
             }
             Self::Nobody => None,
         }

@@ -101,8 +101,12 @@ impl<'w> Attack<'w> {
         who: &str,
         operation: &Operation,
     ) -> Result<bool, Box<Violation>> {
-        let actor =
-            Actor::Identity { id: who.parse().unwrap(), email: Some(EMAIL.into()), session: None };
+        let actor = Actor::Identity {
+            id: who.parse().unwrap(),
+            email: Some(EMAIL.into()),
+            session: None,
+            narrowing: None,
+        };
         let Ok(outcome) = self.world.judge(&actor, operation) else { return Ok(false) };
         self.operations.push((who.to_owned(), operation.clone()));
         let mut next = self.world.clone();

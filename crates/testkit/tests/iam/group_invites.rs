@@ -17,7 +17,7 @@ fn stranger(subject: &str) -> String {
 }
 
 fn mailed(who: &str, email: &str) -> Actor {
-    Actor::Identity { id: path(who), email: Some(email.into()), session: None }
+    Actor::Identity { id: path(who), email: Some(email.into()), session: None, narrowing: None }
 }
 
 fn made(world: &mut Managed, who: &Actor, operation: &Operation) -> GroupInvite {

@@ -20,6 +20,7 @@ mod group_role_mappings;
 mod identities;
 mod identity_providers;
 mod isolation;
+mod narrowed;
 mod pull_tokens;
 mod seeds;
 mod sessions;

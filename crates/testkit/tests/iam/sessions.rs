@@ -45,7 +45,7 @@ fn grant(source: Incarnation, role: &str, scope: &str) -> SessionGrant {
 /// An identity with these roles of its credential.
 fn with(who: &str, grants: Vec<SessionGrant>) -> Actor {
     let session = Some(Arc::new(Session { grants, ends: after(SECONDS) }));
-    Actor::Identity { id: path(who), email: None, session }
+    Actor::Identity { id: path(who), email: None, session, narrowing: None }
 }
 
 /// With what the provider of [`with_mapping`] gives.
