@@ -19,6 +19,7 @@ mod explain;
 mod figures;
 mod iam;
 mod init;
+mod keys;
 mod limits;
 mod memory;
 mod new_file;
@@ -78,6 +79,7 @@ Examples:
   capstan backup FILE --addr unix:DIR/operator.sock     all of a server's store, while it runs
   capstan restore FILE --data DIR                       a new store from a backup
   capstan store verify FILE                             is this backup whole?
+  capstan keys list --data DIR                          what a server signs events and tokens with
   capstan bench                                         throughput and latency on this machine
   capstan top                                           rates and latencies of a running server
 
@@ -136,6 +138,7 @@ enum Command {
     Backup(backup::BackupCommand),
     Restore(restore::Restore),
     Store(store::StoreCommand),
+    Keys(keys::KeysCommand),
     Context(context::ContextCommand),
     Config(config::ConfigCommand),
     Bench(Box<bench::Bench>),
@@ -231,6 +234,7 @@ async fn run_command(
         Command::Backup(backup) => backup.run(format()?).await,
         Command::Restore(restore) => restore.run(format()?),
         Command::Store(store) => store.run(format()?),
+        Command::Keys(keys) => keys.run(format()?),
         Command::Bench(bench) => bench.run(format()?).await,
         Command::Top(top) => top.run(format()?).await,
         Command::Completions { shell } => {

@@ -29,6 +29,7 @@ use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 
 use crate::memory;
+pub(crate) use arguments::KEYS;
 use arguments::{AskerArgs, OfStore, TlsArgs, TokenArgs, WebhookArgs};
 
 /// The name of the management socket in the directory of a store.

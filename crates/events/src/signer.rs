@@ -246,6 +246,12 @@ impl Signer {
         &self.issuer
     }
 
+    /// The id of the key that signs.
+    #[must_use]
+    pub fn key_id(&self) -> &str {
+        self.key.kid()
+    }
+
     /// The published keys (RFC 7517, section 5), the one that signs first. Media type `application/jwk-set+json`.
     #[must_use]
     pub fn jwks(&self) -> String {
@@ -276,18 +282,31 @@ impl Signer {
             jti: event.id(),
             webhook: Webhook { digest: format!("sha256:{}", HEXLOWER.encode(body.as_ref())) },
         };
-        let mut text = String::from("Bearer ");
-        let start = text.len();
-        encode(&header, &mut text)?;
-        text.push('.');
-        encode(&claims, &mut text)?;
-        let signed = text.get(start..).unwrap_or_default().as_bytes();
-        let signature = self.key.sign(signed)?;
-        text.push('.');
-        BASE64URL_NOPAD.encode_append(signature.as_ref(), &mut text);
-        let mut value = HeaderValue::try_from(text).map_err(|_| SignError)?;
+        let text = self.signed(&header, &claims)?;
+        let mut value = HeaderValue::try_from(format!("Bearer {text}")).map_err(|_| SignError)?;
         value.set_sensitive(true);
         Ok(Token(value))
+    }
+
+    /// A token of another type with these claims, in the compact form. `typ` is its media type, without `application/`.
+    ///
+    /// # Errors
+    ///
+    /// If the claims are no JSON, or the system has no random numbers.
+    pub fn sign_claims(&self, typ: &str, claims: &impl Serialize) -> Result<String, SignError> {
+        let header = Header { typ, alg: self.key.jwk.alg, kid: self.key.kid() };
+        self.signed(&header, claims)
+    }
+
+    fn signed(&self, header: &Header<'_>, claims: &impl Serialize) -> Result<String, SignError> {
+        let mut text = String::new();
+        encode(header, &mut text)?;
+        text.push('.');
+        encode(claims, &mut text)?;
+        let signature = self.key.sign(text.as_bytes())?;
+        text.push('.');
+        BASE64URL_NOPAD.encode_append(signature.as_ref(), &mut text);
+        Ok(text)
     }
 
     /// Keys for HMAC-SHA256 for one purpose, that of the key which signs first.

@@ -248,7 +248,8 @@ impl Askers {
         });
         if !is_known {
             let claim = by_authorization(&head.parts.headers).ok()?;
-            *last = Some((Arc::downgrade(head), callers.known(&claim)?));
+            let known = callers.known(&claim).filter(|kind| !kind.is_narrowed())?;
+            *last = Some((Arc::downgrade(head), known));
         }
         let Some((_, CallerKind::Identity { path, .. })) = &*last else { return None };
         let state = current.snapshot.identity_state(path.as_path())?;
@@ -379,6 +380,10 @@ impl Asker {
             error => error,
         };
         let kind = proved.map_err(counted)?;
+        // It is for what it says, and asking about others is not among it.
+        if kind.is_narrowed() {
+            return Err(self.askers.unknown("a narrowed token"));
+        }
         let Rule::Named(named) = &self.askers.0.rule else { return Ok(None) };
         let CallerKind::Identity { path, .. } = &kind else { return Ok(None) };
         let current = self.askers.0.published.read(Freshness::Any).await?;

@@ -13,6 +13,7 @@
 //! must be trusted by the operator; for one of an organization, by the operator or by a provider of that organization. Keys of an
 //! identity's own prove no other identity. All credentials that prove nothing are one error, and the log says why.
 
+mod own;
 mod trust;
 mod whose;
 
@@ -30,17 +31,19 @@ use crate::authn::caller::{CallerKind, Claim, Proof};
 use crate::authn::credential::Authorization;
 use crate::authn::issuers::Issuers;
 use crate::authn::keys::KeyDigest;
-use crate::authn::remembered::{Remembered, TokenDigest, Tokens, Verified};
+use crate::authn::remembered::{Named, Remembered, TokenDigest, Tokens, Verified};
 use crate::authn::secrets::Secrets;
 use crate::authn::token::{Claims, Token};
 use crate::clock::Clock;
 use crate::feed::management::{Management, viewed};
 use crate::feed::{Current, Freshness, Published};
 use crate::limits::{REFUSAL_LOGGED, TOKEN_READS_MAX};
+use crate::signing::Signing;
 use crate::telemetry::metrics::Metrics;
 use trust::Trusted;
 use whose::{Finder, Keys, Whose};
 
+pub(crate) use own::{ExchangeError, Exchanged};
 pub use trust::{Options, TrustedIssuer};
 pub(crate) use trust::{Trust, TrustFiles};
 
@@ -55,6 +58,8 @@ struct Parts {
     management: Option<Arc<dyn Management>>,
     /// `None` if nothing is discovered.
     issuers: Option<Issuers>,
+    /// What the server signs with; `None` if it signs nothing.
+    signing: Option<Signing>,
     /// The keys of issuers that the operator trusts; `None` for discovered ones.
     trusted: Arc<ArcSwap<Trusted>>,
     audiences: Vec<String>,
@@ -70,7 +75,7 @@ struct Parts {
 impl Callers {
     pub(crate) fn new(
         (published, management): (&Arc<Published>, Option<&Arc<dyn Management>>),
-        issuers: Option<Issuers>,
+        (issuers, signing): (Option<Issuers>, Option<Signing>),
         trust: Trust,
         clock: Clock,
         metrics: &Arc<Metrics>,
@@ -85,6 +90,7 @@ impl Callers {
             published: Arc::clone(published),
             management: management.cloned(),
             issuers,
+            signing,
             trusted,
             audiences,
             remembered: Tokens::default(),
@@ -195,6 +201,7 @@ impl Callers {
     fn is_current(&self, found: &Remembered, revision: u64) -> bool {
         found.revision == revision
             && found.trust == self.0.trusted.load().generation
+            && found.verified.issued.as_ref().is_none_or(|issued| self.signs_with(&issued.key))
             && found.issuer.as_ref().is_none_or(|issuer| {
                 let issuers = self.0.issuers.as_ref();
                 issuers.is_some_and(|issuers| issuers.has_key(issuer, &found.verified.key))
@@ -228,15 +235,28 @@ impl Callers {
                 Err(error) => return Err(error),
             }
         }
-        let token = Token::read(text, now).map_err(|problem| refused(&problem.to_string()))?;
-        let (claims, wanted) = (token.claims.clone(), named.clone());
-        let candidate = self.find(&self.0.strangers, now, claims, move |it| it.candidate(wanted));
-        let keys = candidate.await?.0.keys;
-        let key = self.signed_by(&keys, &token).await?;
-        let verified = Arc::new(Verified { body: token.body.into(), named, key });
+        let verified = Arc::new(self.verify(text, named.into(), now).await?);
         let found = self.judge(&verified, now).await?;
         self.0.remembered.insert(digest, found.clone(), now);
         Ok(found)
+    }
+
+    /// Reads a token and verifies its signature. Whom it proves is not judged yet.
+    async fn verify(
+        &self,
+        text: &str,
+        named: Named,
+        now: Timestamp,
+    ) -> Result<Verified, RequestError> {
+        let token = Token::read(text, now).map_err(|problem| refused(&problem.to_string()))?;
+        if self.is_own(&token) {
+            return self.verify_own(&token, &named);
+        }
+        let (claims, wanted) = (token.claims.clone(), named.clone());
+        let candidate = self.find(&self.0.strangers, now, claims, move |it| it.candidate(&wanted));
+        let keys = candidate.await?.0.keys;
+        let key = self.signed_by(&keys, &token).await?;
+        Ok(Verified { body: token.body.into(), named, key, issued: None })
     }
 
     async fn by_authorization(
@@ -267,15 +287,22 @@ impl Callers {
         token: &Arc<Verified>,
         now: Timestamp,
     ) -> Result<Remembered, RequestError> {
-        let claims = Claims::read(&token.body, now);
-        let claims = claims.map_err(|problem| refused(&problem.to_string()))?;
+        let issued = token.issued.as_ref();
+        let claims = Claims::read(&token.body, issued.map_or(now, |issued| issued.at));
+        let mut claims = claims.map_err(|problem| refused(&problem.to_string()))?;
+        if let Some(issued) = issued {
+            if !self.signs_with(&issued.key) {
+                return Err(refused("the key of an access token counts no more"));
+            }
+            claims.expires_at = issued.ends;
+        }
         let (issuer, expires_at) = (claims.issuer.clone(), claims.expires_at);
         let counts_until = claims.counts_until();
         // Before the keys are looked at: what is read meanwhile has it judged again.
         let trust = self.0.trusted.load().generation;
         let (named, key) = (token.named.clone(), token.key);
         let judged = self.find(&self.0.reads, now, claims, move |finder| {
-            let candidate = finder.candidate(named)?;
+            let candidate = finder.candidate(&named)?;
             let is_published = match &candidate.keys {
                 Keys::Given(keys) if !keys.contains(&key) => return Err(no_keys()),
                 Keys::Given(_) => false,
@@ -291,16 +318,23 @@ impl Callers {
                 return Err(no_keys());
             }
         }
-        let Whose { identity, email, session, keys_end } = whose;
+        let Whose { identity, email, session, keys_end, created } = whose;
+        if let Some(issued) = issued
+            && !(issued.identity == identity && issued.is_of(&identity, created))
+        {
+            return Err(refused("an access token of another identity"));
+        }
         let until = |end: Timestamp| keys_end.map_or(end, |keys| keys.min(end));
         Ok(Remembered {
             verified: Arc::clone(token),
             identity,
+            created,
             email,
             session,
             revision,
             trust,
             issuer,
+            keys_end,
             expires_at: until(expires_at),
             counts_until: until(counts_until),
         })

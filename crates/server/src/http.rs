@@ -1,4 +1,4 @@
-//! The HTTP port: `/livez`, `/readyz`, `/metrics`, the keys that events are signed with, and AuthZEN. A call that is meant
+//! The HTTP port: `/livez`, `/readyz`, `/metrics`, access tokens and the keys that they and events are signed with, and AuthZEN. A call that is meant
 //! for the gRPC port gets 415 and a sentence. And the port for probes, which has the first three and the health service.
 //!
 //! **Invariants**: only AuthZEN reads a policy and decides. The port for probes, which is open to other machines without
@@ -6,6 +6,7 @@
 
 mod authzen;
 mod connections;
+mod tokens;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,11 +26,13 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::RequestError;
 use crate::limits::{HEALTH_BYTES_MAX, PROBE_METRICS_SHARED};
 use crate::methods::{Probe, Rpc};
+use crate::signing::Signing;
 use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::foreign;
 
 pub(crate) use authzen::AuthZen;
 pub(crate) use connections::{Protocols, Security, serve};
+pub(crate) use tokens::Tokens;
 
 const ONLY_HEALTH: &str = "the calls of this address: it is for probes, and of gRPC it answers health only (see --listen)";
 
@@ -48,27 +51,33 @@ pub(crate) enum Phase {
 pub(crate) fn router(
     phase: watch::Receiver<Phase>,
     metrics: &Arc<Metrics>,
-    jwks: Option<String>,
+    tokens: Option<&Tokens>,
     (authzen, url): (AuthZen, Option<&PublicUrl>),
 ) -> Router {
-    open(phase, metrics, jwks).merge(authzen::router(authzen, url)).fallback(other)
+    open(phase, metrics, tokens, url).merge(authzen::router(authzen, url)).fallback(other)
 }
 
 /// Those of them that tell nothing of a policy.
 pub(crate) fn without_decisions(
     phase: watch::Receiver<Phase>,
     metrics: &Arc<Metrics>,
-    jwks: Option<String>,
+    tokens: Option<&Tokens>,
+    url: Option<&PublicUrl>,
 ) -> Router {
-    open(phase, metrics, jwks).fallback(other)
+    open(phase, metrics, tokens, url).fallback(other)
 }
 
-fn open(phase: watch::Receiver<Phase>, metrics: &Arc<Metrics>, jwks: Option<String>) -> Router {
-    let keys = match jwks {
-        Some(jwks) => Router::new().route("/.well-known/jwks.json", get(async || jwks_of(jwks))),
-        None => Router::new(),
-    };
-    keys.merge(reports(phase, metrics, Duration::ZERO))
+fn open(
+    phase: watch::Receiver<Phase>,
+    metrics: &Arc<Metrics>,
+    tokens: Option<&Tokens>,
+    url: Option<&PublicUrl>,
+) -> Router {
+    let reports = reports(phase, metrics, Duration::ZERO);
+    let Some((tokens, url)) = tokens.zip(url) else { return reports };
+    let signing = tokens.signing().clone();
+    let keys = get(async move || jwks_of(&signing));
+    reports.route("/.well-known/jwks.json", keys).merge(tokens::router(tokens.clone(), url))
 }
 
 /// The routes of the port for probes.
@@ -125,9 +134,9 @@ fn is_call(path: &str, headers: &HeaderMap) -> bool {
 }
 
 /// Receivers may keep the keys for five minutes: a key that signs no more stays published for longer.
-fn jwks_of(jwks: String) -> impl IntoResponse {
+fn jwks_of(signing: &Signing) -> impl IntoResponse + use<> {
     let kind = (CONTENT_TYPE, "application/jwk-set+json");
-    ([kind, (CACHE_CONTROL, "public, max-age=300")], jwks)
+    ([kind, (CACHE_CONTROL, "public, max-age=300")], signing.load().jwks.clone())
 }
 
 async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {

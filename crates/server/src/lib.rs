@@ -58,6 +58,7 @@ pub mod limits;
 pub mod methods;
 mod places;
 pub mod server;
+pub mod signing;
 pub mod telemetry;
 mod transport;
 pub mod webhooks;

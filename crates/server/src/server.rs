@@ -75,7 +75,8 @@ impl Server {
         let log = config.decision_log.as_ref().map(open).transpose()?;
         let traces = config.traces.as_ref().map(Traces::open).transpose()?;
         let page_key = config.page_key.clone().map_or_else(PageKey::random, Ok)?;
-        let webhooks = config.webhooks.as_ref().map(Webhooks::open).transpose()?;
+        let webhooks =
+            config.webhooks.as_ref().map(|it| Webhooks::open(it, config.clock)).transpose()?;
         let trust = Trust::open(&config.tokens, webhooks.is_some())?;
         Ok(Self { config, listeners, metrics, log, traces, page_key, webhooks, trust, tls })
     }

@@ -1,4 +1,4 @@
-//! What a server needs to deliver events and to ask issuers: its URL, its key, and the clients.
+//! What a server needs to deliver events, to sign tokens, and to ask issuers: its URL, its keys, and the clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,22 +6,23 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use capstan_engine::PathBuf as Path;
 use capstan_events::{
-    Challenged, Challenges, Client, ClientOptions, Policy, PublicUrl, Roots, Signer, SigningKey,
-    Sink, SinkError, UnixMillis,
+    Challenged, Client, ClientOptions, Policy, PublicUrl, Roots, Sink, SinkError, UnixMillis,
 };
 use capstan_iam::Subscription;
 
+use crate::clock::Clock;
 use crate::discovery::{Discovered, discover};
 use crate::limits::{CALLER_DISCOVERIES_MAX, DISCOVERIES_MAX};
 use crate::places::Places;
+use crate::signing::{self, Signing};
 
 /// Where events come from, and how they are delivered.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The URL under which the service is known.
     pub public_url: PublicUrl,
-    /// The file of the key that signs. It is made if it is not there.
-    pub key: PathBuf,
+    /// The keys that sign.
+    pub keys: signing::Options,
     /// Networks that may be connected to beside public addresses.
     pub policy: Policy,
     /// Certificates of authorities to trust beside those of the system.
@@ -38,8 +39,8 @@ struct Parts {
     /// Reads documents. It has connections and lookups of its own: an issuer that does not answer delays no delivery.
     documents: Client,
     discoveries: Places,
-    signer: Signer,
-    challenges: Challenges,
+    url: PublicUrl,
+    signing: Signing,
 }
 
 impl Webhooks {
@@ -48,10 +49,9 @@ impl Webhooks {
     /// # Errors
     ///
     /// The key or the certificates cannot be read, or TLS cannot be configured.
-    pub(crate) fn open(options: &Options) -> anyhow::Result<Self> {
-        let Options { public_url, key, policy, ca } = options;
-        let key = if key.exists() { SigningKey::load(key) } else { SigningKey::generate(key) };
-        let signer = Signer::new(public_url.clone(), key?, vec![])?;
+    pub(crate) fn open(options: &Options, clock: Clock) -> anyhow::Result<Self> {
+        let Options { public_url, keys, policy, ca } = options;
+        let signing = Signing::open(public_url, keys, clock)?;
         let roots = Roots::load(ca.as_deref()).context("--webhook-ca")?;
         let new_client =
             || Client::new(public_url, ClientOptions::new(policy.clone(), roots.clone()));
@@ -59,8 +59,8 @@ impl Webhooks {
             client: new_client()?,
             documents: new_client()?,
             discoveries: Places::new(DISCOVERIES_MAX, CALLER_DISCOVERIES_MAX),
-            challenges: Challenges::new(&signer)?,
-            signer,
+            url: public_url.clone(),
+            signing,
         })))
     }
 
@@ -68,8 +68,13 @@ impl Webhooks {
         &self.0.client
     }
 
-    pub(crate) fn signer(&self) -> &Signer {
-        &self.0.signer
+    /// The URL of the service: the source of events, and the issuer of its tokens.
+    pub(crate) fn url(&self) -> &str {
+        self.0.url.as_str()
+    }
+
+    pub(crate) fn signing(&self) -> &Signing {
+        &self.0.signing
     }
 
     /// Asks an issuer for its keys, for a caller; the operator has no path. Nobody is asked while as many issuers are asked as may be.
@@ -94,13 +99,13 @@ impl Webhooks {
     /// The sink may not be connected to, or the system has no random numbers.
     pub(crate) fn challenge(&self, of: &Subscription, now: UnixMillis) -> anyhow::Result<String> {
         let sink = self.sink(&of.sink)?;
-        Ok(self.0.challenges.issue(challenged(of, &sink), now)?)
+        Ok(self.0.signing.load().challenges.issue(challenged(of, &sink), now)?)
     }
 
     /// Whether a challenge was made for the sink of a subscription, and is not too old.
     pub(crate) fn confirms(&self, of: &Subscription, challenge: &str, now: UnixMillis) -> bool {
         let Ok(sink) = self.sink(&of.sink) else { return false };
-        self.0.challenges.verify(challenge, challenged(of, &sink), now).is_ok()
+        self.0.signing.load().challenges.verify(challenge, challenged(of, &sink), now).is_ok()
     }
 
     /// A sink that may be connected to, as far as its URL says.

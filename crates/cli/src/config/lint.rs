@@ -60,7 +60,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         format!("mode {value} lets every process of this machine connect");
                     add("open-socket", setting, problem, "give 660 and socket-group");
                 }
-                "tls-key" | "webhook-key" => {
+                "tls-key" => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem = format!(
                             "{value} has mode {mode:03o}: others can read or change a secret key"

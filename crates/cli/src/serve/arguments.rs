@@ -1,13 +1,20 @@
 //! Groups of options of `serve`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use capstan_events::{Policy, PublicUrl};
 use capstan_server::callers::{self, TrustedIssuer};
 use capstan_server::limits::{AUDIT_RECORDS_MAX, Limits, QUOTAS, Quotas};
 use capstan_server::server::TlsOptions;
+use capstan_server::signing::{self, KeyFolder};
 use capstan_server::webhooks;
+
+/// The folder of signing keys in the directory of a store.
+pub(crate) const KEYS: &str = "keys";
+/// How many days a signing key signs.
+const KEY_DAYS: u16 = 30;
 
 /// Files of TLS. They are loaded again when they change.
 #[derive(Clone, Debug, clap::Args)]
@@ -142,10 +149,15 @@ pub(super) struct WebhookArgs {
     #[arg(long, value_name = "URL", value_parser = public_url)]
     pub(super) public_url: Option<PublicUrl>,
 
-    /// The private key that events are signed with: PEM of Ed25519 or P-256, for its owner only; made if it is not there
-    /// [default: DIR/webhook.key]
-    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
-    webhook_key: Option<PathBuf>,
+    /// The private keys that events and access tokens are signed with: a folder of PEM files of Ed25519 or P-256, for their owner
+    /// only, each named by the time from which it signs; made if it is not there. `capstan keys` shows and changes them
+    /// [default: DIR/keys]
+    #[arg(long, value_name = "FOLDER", requires_all = ["public_url", "data"])]
+    signing_keys: Option<PathBuf>,
+
+    /// How many days a key signs before the server makes the next one; 0 for ever
+    #[arg(long, value_name = "DAYS", default_value_t = KEY_DAYS, value_parser = clap::value_parser!(u16).range(..=3650))]
+    rotate_keys: u16,
 
     /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
     #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"])]
@@ -167,7 +179,9 @@ impl WebhookArgs {
     pub(super) fn options(self, data: Option<&Path>) -> anyhow::Result<Option<webhooks::Options>> {
         let (Some(public_url), Some(data)) = (self.public_url, data) else { return Ok(None) };
         let policy = Policy::parse(&self.webhook_allow).context("--webhook-allow")?;
-        let key = self.webhook_key.unwrap_or_else(|| data.join("webhook.key"));
-        Ok(Some(webhooks::Options { public_url, key, policy, ca: self.webhook_ca }))
+        let folder = KeyFolder::new(self.signing_keys.unwrap_or_else(|| data.join(KEYS)));
+        let days = Duration::from_secs(u64::from(self.rotate_keys) * 24 * 60 * 60);
+        let keys = signing::Options { folder, rotated: Some(days).filter(|days| !days.is_zero()) };
+        Ok(Some(webhooks::Options { public_url, keys, policy, ca: self.webhook_ca }))
     }
 }

@@ -72,9 +72,62 @@ pub struct Github {
     pub installations: BTreeMap<String, u64>,
 }
 
+/// Where Amazon Web Services issues tokens (IAM outbound identity federation): below a label for each account.
+const AWS_ISSUERS: &str = ".tokens.sts.global.api.aws";
+const GOOGLE_ISSUER: &str = "https://accounts.google.com";
+const GITHUB_ISSUER: &str = "https://token.actions.githubusercontent.com";
+
+impl Aws {
+    /// Whether tokens of this issuer are of Amazon Web Services. Which account they are of is a claim.
+    #[must_use]
+    pub fn issues(issuer: &str) -> bool {
+        let host = issuer.strip_prefix("https://");
+        let label = host.and_then(|host| host.strip_suffix(AWS_ISSUERS)).unwrap_or_default();
+        let is_of_label = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        (1..=63).contains(&label.len()) && label.bytes().all(is_of_label)
+    }
+}
+
+impl Google {
+    /// Whether tokens of this issuer are of Google.
+    #[must_use]
+    pub fn issues(issuer: &str) -> bool {
+        issuer == GOOGLE_ISSUER
+    }
+}
+
+impl Azure {
+    /// Whether tokens of this issuer are of the tenant, of version 2 or 1.
+    #[must_use]
+    pub fn issues(&self, issuer: &str) -> bool {
+        let rest = issuer.strip_prefix("https://login.microsoftonline.com/");
+        let rest = rest.and_then(|rest| rest.strip_suffix("/v2.0"));
+        let first = issuer.strip_prefix("https://sts.windows.net/");
+        let first = first.and_then(|rest| rest.strip_suffix('/'));
+        rest.or(first) == Some(&self.tenant_id)
+    }
+}
+
+impl Github {
+    /// Whether tokens of this issuer are of GitHub Actions.
+    #[must_use]
+    pub fn issues(issuer: &str) -> bool {
+        issuer == GITHUB_ISSUER
+    }
+}
+
 type Checked = Result<(), (String, String)>;
 
 impl Accounts {
+    /// Whether a token of this issuer may be of one of the accounts.
+    #[must_use]
+    pub fn may_be_of(&self, issuer: &str) -> bool {
+        self.aws.is_some() && Aws::issues(issuer)
+            || self.google.is_some() && Google::issues(issuer)
+            || self.azure.as_ref().is_some_and(|azure| azure.issues(issuer))
+            || self.github.is_some() && Github::issues(issuer)
+    }
+
     /// Checks what can be checked without any state.
     ///
     /// # Errors

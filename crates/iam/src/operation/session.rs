@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use capstan_engine::{PathBuf, Timestamp};
+use capstan_engine::{Path, PathBuf, Timestamp};
 
 use crate::Incarnation;
 
@@ -33,4 +33,14 @@ pub struct Narrowing {
     pub subtree: Option<PathBuf>,
     /// Only these capabilities count; `None` for all. One that the catalog lacks is held by nobody.
     pub capabilities: Option<BTreeSet<String>>,
+}
+
+impl Narrowing {
+    /// Whether a capability counts at a resource, if the identity has it there.
+    #[must_use]
+    pub fn allows(&self, capability: &str, resource: Path<'_>) -> bool {
+        let Self { subtree, capabilities } = self;
+        subtree.as_ref().is_none_or(|subtree| subtree.as_path().contains(resource))
+            && capabilities.as_ref().is_none_or(|all| all.contains(capability))
+    }
 }

@@ -1,12 +1,13 @@
 //! R9: who decides whom tokens of an issuer prove holds all that these identities reach.
 //!
 //! ```text
-//! issuer ─▶ identities of the organization that name it, or a pattern that matches it ─▶ control of each
+//! issuer ─▶ identities of the organization that name it, or a pattern that matches it ─┬▶ control of each
+//!        └▶ identities that act for accounts whose tokens it makes ────────────────────┘
 //! ```
 //!
 //! Root identities are not among them: a provider of an organization proves none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use capstan_engine::{Path, PathBuf};
 use regex::Regex;
@@ -33,7 +34,8 @@ impl Access<'_> {
         }
         let mut found = self.referring(&Reference::Issuer { organization, issuer })?;
         found.extend(self.referring(&Reference::IssuerPattern { organization })?);
-        if found.len() > RESOLVED_MAX {
+        let acting = self.acting(organization, issuer)?;
+        if found.len() + acting.len() > RESOLVED_MAX {
             let cause = Cause::OperatorOnly { scope: Some(organization.into()), absent: vec![] };
             return Err(self.refuse(Some(Rule::IdentityProvider), cause, organization));
         }
@@ -44,7 +46,33 @@ impl Access<'_> {
                 self.control(id.as_path(), parent, how)?;
             }
         }
+        for id in acting {
+            self.control(id.as_path(), parent_or_self(id.as_path()), how)?;
+        }
         Ok(())
+    }
+
+    /// Identities that account associations of an organization name for accounts of this issuer, up to one more than are judged.
+    fn acting(&self, organization: Path<'_>, issuer: &str) -> Result<Vec<PathBuf>, JudgeError> {
+        let mut named = BTreeSet::new();
+        let at = Some(organization);
+        self.view.0.objects.below(Kind::AccountAssociation, at, &mut |object| {
+            if let Object::AccountAssociation(one) = object
+                && one.accounts.may_be_of(issuer)
+            {
+                named.extend(one.services.into_values().map(|one| (one.id, one.created)));
+            }
+            named.len() <= RESOLVED_MAX
+        })?;
+        let mut acting = vec![];
+        for (id, created) in named {
+            // One that was made again is not the one that was named.
+            let found = self.view.identity(id.as_path())?;
+            if found.is_some_and(|identity| identity.meta.created == created) {
+                acting.push(id);
+            }
+        }
+        Ok(acting)
     }
 
     /// What has a reference, up to one more than are judged.

@@ -19,7 +19,7 @@ fn askers(rule: Rule) -> Askers {
     let published = Arc::new(Published::new(Retention::from(&Limits::default())));
     let metrics = Arc::default();
     let store = (&published, None);
-    let callers = Callers::new(store, None, Trust::default(), Clock::System, &metrics);
+    let callers = Callers::new(store, (None, None), Trust::default(), Clock::System, &metrics);
     Askers::new(rule, callers, published, metrics)
 }
 

@@ -111,12 +111,14 @@ impl std::fmt::Debug for Claim {
 
 impl CallerKind {
     /// How the caller was identified, for the audit log.
-    pub(crate) const fn authentication(&self) -> &'static str {
+    pub(crate) fn authentication(&self) -> &'static str {
         match self {
             Self::Operator => "operator",
             Self::Identity { proof: Proof::Header, .. } => "caller-header",
             Self::Identity { proof: Proof::Certificate { .. }, .. } => "client-certificate",
-            Self::Identity { proof: Proof::Token(..), .. } => "token",
+            Self::Identity { proof: Proof::Token(token), .. } => {
+                if token.verified.issued.is_some() { "access-token" } else { "token" }
+            }
             Self::Identity { proof: Proof::Secret(_), .. } => "secret",
             Self::Nobody => "",
         }
@@ -127,11 +129,11 @@ impl CallerKind {
         match self {
             Self::Operator => Some(Actor::Operator),
             Self::Identity { path: id, email, proof } => {
-                let session = match proof {
-                    Proof::Token(token) => token.session,
-                    Proof::Header | Proof::Certificate { .. } | Proof::Secret(_) => None,
+                let (session, narrowing) = match proof {
+                    Proof::Token(token) => (token.session.clone(), token.narrowing().cloned()),
+                    Proof::Header | Proof::Certificate { .. } | Proof::Secret(_) => (None, None),
                 };
-                Some(Actor::Identity { id, email, session, narrowing: None })
+                Some(Actor::Identity { id, email, session, narrowing })
             }
             Self::Nobody => None,
         }
@@ -143,6 +145,11 @@ impl CallerKind {
             Self::Identity { proof: Proof::Token(token), .. } => Some(token.counts_until),
             other => other.expires_at(),
         }
+    }
+
+    /// Whether the credential is held to less than its identity can.
+    pub(crate) fn is_narrowed(&self) -> bool {
+        matches!(self, Self::Identity { proof: Proof::Token(token), .. } if token.narrowing().is_some())
     }
 
     /// When the credential ends; `None` if it does not end by itself.

@@ -6,12 +6,36 @@
 use std::sync::Arc;
 
 use capstan_engine::{PathBuf, Timestamp};
-use capstan_iam::Session;
+use capstan_iam::{Narrowing, Session};
 use dashmap::DashMap;
 use sha2::{Digest as _, Sha256};
 
+use super::issued::Issued;
 use super::keys::KeyDigest;
 use crate::limits::TOKENS_REMEMBERED_MAX;
+
+/// Whom the sender of a token says that it is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// Nobody: the root identity of its issuer and subject is meant.
+    #[default]
+    Nobody,
+    /// This identity.
+    Identity(PathBuf),
+    /// The identity that does this for the group of an account association.
+    Service {
+        /// The path of the group.
+        association: PathBuf,
+        /// The name of the service there.
+        service: Box<str>,
+    },
+}
+
+impl From<Option<PathBuf>> for Named {
+    fn from(named: Option<PathBuf>) -> Self {
+        named.map_or(Self::Nobody, Self::Identity)
+    }
+}
 
 /// A token, and the identity that its sender names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,10 +54,12 @@ impl TokenDigest {
 pub(crate) struct Verified {
     /// Its claims, as it has them: read, they take many times as much memory.
     pub(crate) body: Box<str>,
-    /// The identity that its sender names.
-    pub(crate) named: Option<PathBuf>,
+    /// Whom its sender names.
+    pub(crate) named: Named,
     /// What has signed it.
     pub(crate) key: KeyDigest,
+    /// What the access token says that was made for it; `None` if it was shown itself.
+    pub(crate) issued: Option<Issued>,
 }
 
 /// Whom a token proves, at a revision.
@@ -41,6 +67,8 @@ pub(crate) struct Verified {
 pub(crate) struct Remembered {
     pub(crate) verified: Arc<Verified>,
     pub(crate) identity: PathBuf,
+    /// The revision that made the identity, if it is registered.
+    pub(crate) created: Option<u64>,
     /// An address that an issuer of people has verified.
     pub(crate) email: Option<String>,
     /// The roles that it carries.
@@ -50,10 +78,19 @@ pub(crate) struct Remembered {
     pub(crate) trust: u64,
     /// The issuer whose key it must still be; `None` if the key is of the revision, or of a file of the operator's.
     pub(crate) issuer: Option<Arc<str>>,
+    /// When the keys of its identity end.
+    pub(crate) keys_end: Option<Timestamp>,
     /// When the token or the keys of its identity end.
     pub(crate) expires_at: Timestamp,
     /// The time from which it counts no more, whatever is served.
     pub(crate) counts_until: Timestamp,
+}
+
+impl Remembered {
+    /// What it is held to.
+    pub(crate) fn narrowing(&self) -> Option<&Arc<Narrowing>> {
+        self.verified.issued.as_ref()?.narrowing.as_ref()
+    }
 }
 
 /// Tokens by their digests.
@@ -93,16 +130,23 @@ mod tests {
     use super::*;
 
     fn remembered(at: i64) -> Remembered {
-        let verified = Arc::new(Verified { body: "".into(), named: None, key: [0; 32] });
+        let verified = Arc::new(Verified {
+            body: "".into(),
+            named: Named::Nobody,
+            key: [0; 32],
+            issued: None,
+        });
         let (expires_at, counts_until) = (Timestamp::new(at, 0), Timestamp::new(at + 60, 0));
         Remembered {
             verified,
             identity: "a".parse().unwrap(),
+            created: None,
             email: None,
             session: None,
             revision: 1,
             trust: 0,
             issuer: None,
+            keys_end: None,
             expires_at,
             counts_until,
         }

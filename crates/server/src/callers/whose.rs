@@ -13,15 +13,17 @@ use std::sync::Arc;
 
 use capstan_engine::{Path, PathBuf, Timestamp};
 use capstan_iam::{
-    Authentication, Identity, IdentityProvider, Incarnation, Kind, Object, ObjectsError, Reference,
-    Session, SessionGrant, derived_identity_id,
+    AccountAssociation, Accounts, Authentication, Identity, IdentityProvider, Incarnation, Kind,
+    Object, ObjectsError, Reference, Session, SessionGrant, derived_identity_id,
 };
 use serde_json::Value;
 
 use super::refused;
 use crate::RequestError;
+use crate::authn::clouds;
 use crate::authn::keys::{KeyDigest, KeySet};
 use crate::authn::matching::{is_for, is_of};
+use crate::authn::remembered::Named;
 use crate::authn::token::Claims;
 use crate::feed::management::StoredObjects;
 use crate::limits::{ORGANIZATIONS_LOOKED_AT_MAX, SESSION_ROLES_MAX, TOKEN_GROUPS_MAX};
@@ -42,6 +44,10 @@ pub(super) struct Candidate {
     how: Option<Authentication>,
     /// The provider of its organization that has the issuer.
     provider: Option<IdentityProvider>,
+    /// The accounts that the token must be of, if it is to be of one that acts for a group.
+    accounts: Option<Accounts>,
+    /// The revision that made the identity, if it is registered.
+    created: Option<u64>,
     pub(super) keys: Keys,
 }
 
@@ -52,6 +58,8 @@ pub(super) struct Whose {
     pub(super) session: Option<Arc<Session>>,
     /// When the keys of the identity end.
     pub(super) keys_end: Option<Timestamp>,
+    /// The revision that made the identity, if it is registered.
+    pub(super) created: Option<u64>,
 }
 
 /// The claims of a token, and what they are compared with.
@@ -71,7 +79,50 @@ impl Finder<'_> {
     /// # Errors
     ///
     /// [`RequestError::AuthnFailed`]: nobody. Or the store cannot be read.
-    pub(super) fn candidate(&self, named: Option<PathBuf>) -> Result<Candidate, RequestError> {
+    pub(super) fn candidate(&self, named: &Named) -> Result<Candidate, RequestError> {
+        match named {
+            Named::Nobody => self.identity(None),
+            Named::Identity(id) => self.identity(Some(id.clone())),
+            Named::Service { association, service } => self.service(association.as_path(), service),
+        }
+    }
+
+    /// The identity that a service of an account association is, if nothing has replaced it.
+    fn service(&self, group: Path<'_>, service: &str) -> Result<Candidate, RequestError> {
+        let found = self.objects.get(Kind::AccountAssociation, group).map_err(unreadable)?;
+        let Some(Object::AccountAssociation(AccountAssociation { accounts, services, .. })) = found
+        else {
+            return Err(refused("the group has no account association"));
+        };
+        let named = services.get(service);
+        let Incarnation { id, created } =
+            named.ok_or_else(|| refused("the account association has no such service"))?.clone();
+        match self.objects.get(Kind::Identity, id.as_path()).map_err(unreadable)? {
+            Some(Object::Identity(identity)) if identity.meta.created == created => {}
+            _ => return Err(refused("the identity of the service is another one now")),
+        }
+        let (provider, keys) = self.of_organization(id.as_path())?;
+        let accounts = Some(accounts);
+        Ok(Candidate { id, how: None, provider, accounts, created: Some(created), keys })
+    }
+
+    /// The provider of an identity's organization that has the issuer, and the keys of the issuer there.
+    fn of_organization(
+        &self,
+        id: Path<'_>,
+    ) -> Result<(Option<IdentityProvider>, Keys), RequestError> {
+        let organization = id.ancestors().last().filter(|_| id.parent().is_some());
+        let provider = organization.map(|at| self.provider(at)).transpose()?.flatten();
+        let keys = match provider.as_ref().map(keys_of).transpose()?.flatten() {
+            Some(keys) => Keys::Given(keys),
+            // What the operator says of an issuer goes before what the issuer publishes.
+            None if provider.is_some() => self.trusted_keys().unwrap_or(Keys::Published),
+            None => self.trusted_keys()?,
+        };
+        Ok((provider, keys))
+    }
+
+    fn identity(&self, named: Option<PathBuf>) -> Result<Candidate, RequestError> {
         let claims = self.claims;
         let derived = derived_identity_id(&claims.issuer, &claims.subject).ok();
         let derived: Option<PathBuf> = derived.and_then(|id| id.parse().ok());
@@ -80,9 +131,11 @@ impl Finder<'_> {
             return Err(refused("issuer and subject are no identity's"));
         };
         let found = self.objects.get(Kind::Identity, id.as_path()).map_err(unreadable)?;
-        let how = match found {
-            Some(Object::Identity(Identity { authentication, .. })) => authentication,
-            _ => None,
+        let (how, created) = match found {
+            Some(Object::Identity(Identity { authentication, meta, .. })) => {
+                (authentication, Some(meta.created))
+            }
+            _ => (None, None),
         };
         let (provider, keys) = match &how {
             // Nothing but its id says whose it is. It may not be there yet: an invite registers it.
@@ -101,23 +154,12 @@ impl Finder<'_> {
                 let keys = KeySet::read(keys.jwks.as_bytes(), None).map_err(refused)?;
                 (None, Keys::Given(keys))
             }
-            Some(Authentication::ClaimMatch(_)) => {
-                let organization = id.as_path().ancestors().last();
-                let organization = organization.filter(|_| id.as_path().parent().is_some());
-                let provider = organization.map(|at| self.provider(at)).transpose()?.flatten();
-                let keys = match provider.as_ref().map(keys_of).transpose()?.flatten() {
-                    Some(keys) => Keys::Given(keys),
-                    // What the operator says of an issuer goes before what the issuer publishes.
-                    None if provider.is_some() => self.trusted_keys().unwrap_or(Keys::Published),
-                    None => self.trusted_keys()?,
-                };
-                (provider, keys)
-            }
+            Some(Authentication::ClaimMatch(_)) => self.of_organization(id.as_path())?,
             Some(Authentication::ClientCertificate(_)) => {
                 return Err(refused("the identity proves itself by a certificate"));
             }
         };
-        Ok(Candidate { id, how, provider, keys })
+        Ok(Candidate { id, how, provider, accounts: None, created, keys })
     }
 
     /// Whether the token, which this key has signed, is of the candidate, and what it carries.
@@ -126,7 +168,7 @@ impl Finder<'_> {
     ///
     /// As [`Self::candidate`].
     pub(super) fn judge(&self, of: Candidate, key: &KeyDigest) -> Result<Whose, RequestError> {
-        let Candidate { id, how, provider, .. } = of;
+        let Candidate { id, how, provider, accounts, created, .. } = of;
         let own = match &provider {
             Some(provider) => self.audiences(provider),
             None => self.own.to_vec(),
@@ -138,9 +180,17 @@ impl Finder<'_> {
         if !is_of_it {
             return Err(refused("its claims are not those of the identity"));
         }
+        if let Some(accounts) = accounts {
+            // Roles by groups are for who is in them: an account is nobody.
+            let is_of_account = clouds::is_of(self.claims, &accounts);
+            let (email, session, keys_end) = (None, None, None);
+            return is_of_account
+                .then_some(Whose { identity: id, email, session, keys_end, created })
+                .ok_or_else(|| refused("its claims are of no account of the association"));
+        }
         if let Some(Authentication::StaticKeys(keys)) = how {
             let (email, session, keys_end) = (None, None, keys.expires_at);
-            return Ok(Whose { identity: id, email, session, keys_end });
+            return Ok(Whose { identity: id, email, session, keys_end, created });
         }
         let mut grants = vec![];
         // A person: the operator trusts the issuer, and every organization may have roles for it.
@@ -154,7 +204,7 @@ impl Finder<'_> {
         let email = self.claims.verified_email().filter(|_| is_person).map(str::to_owned);
         let ends = self.claims.expires_at;
         let session = (!grants.is_empty()).then(|| Arc::new(Session { grants, ends }));
-        Ok(Whose { identity: id, email, session, keys_end: None })
+        Ok(Whose { identity: id, email, session, keys_end: None, created })
     }
 
     /// The keys of an issuer that the operator trusts.

@@ -56,10 +56,12 @@ pub(super) struct Denial<'a> {
     pub(super) resource: Option<&'a str>,
 }
 
-/// The JSON body that the client gets. npm prints `error`, and OCI clients print `errors`.
+/// The reason of a denial by what a token is held to.
+pub(super) const NARROWED: &str = "NARROWED";
 /// The reason of a denial to a proxy that may not ask.
 pub(super) const NOT_A_CALLER: &str = "CALLER_NOT_ALLOWED";
 
+/// The JSON body that the client gets. npm prints `error`, and OCI clients print `errors`.
 #[derive(Serialize)]
 struct DenialBody<'a> {
     error: &'a str,

@@ -16,7 +16,7 @@ use std::task::{Context, Poll};
 
 use arc_swap::ArcSwap;
 use capstan_engine::{Attributes, Path as EnginePath, PathBuf, Question, Snapshot, Timestamp};
-use capstan_iam::Session;
+use capstan_iam::{Narrowing, Session};
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, Route, load_policy, load_routes};
 use capstan_proto::codec::Codec;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
@@ -185,11 +185,20 @@ impl ExtAuthz {
         // Of a token that proved this request.
         let session =
             proofs.token.filter(|token| by_credential && token.found.identity == identity);
+        let narrowing = session.and_then(|token| token.found.narrowing().map(|one| &**one));
         let session = session.and_then(|token| token.found.session.as_deref());
         let identity = &identity;
         let within = right.within();
-        let context =
-            RequestContext { current, identity, session, by_credential, now, span, within };
+        let context = RequestContext {
+            current,
+            identity,
+            session,
+            narrowing,
+            by_credential,
+            now,
+            span,
+            within,
+        };
         let (answered, response) = self.authorize(&context, table, &envoy_request);
         self.metrics.authorized(answered);
         response
@@ -281,7 +290,11 @@ impl ExtAuthz {
         capability: &str,
         resource: &PathBuf,
     ) -> Option<&'static str> {
-        let RequestContext { current, identity, session, now, span, within, .. } = *context;
+        let RequestContext { current, identity, session, narrowing, now, span, within, .. } =
+            *context;
+        if narrowing.is_some_and(|to| !to.allows(capability, resource.as_path())) {
+            return Some(answer::NARROWED);
+        }
         let question = Question {
             identity: identity.as_path(),
             capability,
@@ -329,6 +342,8 @@ struct RequestContext<'a> {
     identity: &'a PathBuf,
     /// The roles that its token carries.
     session: Option<&'a Session>,
+    /// What its token is held to.
+    narrowing: Option<&'a Narrowing>,
     by_credential: bool,
     now: Timestamp,
     span: Option<&'a CallSpan>,
@@ -356,7 +371,7 @@ impl Offline {
         let published = Arc::new(Published::new(Retention::from(&Limits::default())));
         let metrics = Arc::default();
         let (store, trust) = ((&published, None), Trust::default());
-        let callers = Callers::new(store, None, trust, Clock::System, &metrics);
+        let callers = Callers::new(store, (None, None), trust, Clock::System, &metrics);
         let ext_authz = ExtAuthz {
             published: Arc::clone(&published),
             table: Arc::new(ArcSwap::from_pointee(table)),

@@ -311,7 +311,7 @@ impl Delivery {
             Err(JudgeError::Objects(error)) => return Err(error.into()),
             Err(JudgeError::Refused(_)) => return Ok(None),
         };
-        let source = self.shared.webhooks.signer().issuer().as_str();
+        let source = self.shared.webhooks.url();
         let wanted = Wanted { subscription, reader: &reader, source };
         let from = usize::try_from(self.position.event).unwrap_or(usize::MAX);
         Ok(Some(wanted.events(told, from)))
@@ -369,7 +369,7 @@ impl Delivery {
         event: &Event,
     ) -> Result<Outcome, RequestError> {
         let (webhooks, now) = (&self.shared.webhooks, self.shared.now());
-        let token = webhooks.signer().sign(sink, group, event, now);
+        let token = webhooks.signing().load().signer.sign(sink, group, event, now);
         let token = token.map_err(|error| RequestError::bug(&error.to_string()))?;
         let outcome = self.client.deliver(sink, event, &token, now).await;
         self.shared.metrics.event(match &outcome {
@@ -422,7 +422,7 @@ impl Delivery {
         let data = json!({ "subscription": self.id.as_str(), "challenge": challenge });
         let event = Event::new(EventFields {
             id: &format!("{:016x}{:016x}", self.created, now.0),
-            source: self.shared.webhooks.signer().issuer().as_str(),
+            source: self.shared.webhooks.url(),
             kind: CHALLENGE_EVENT_TYPE,
             subject: self.id.as_str(),
             group: subscription.group().as_str(),

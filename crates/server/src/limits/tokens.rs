@@ -48,3 +48,19 @@ pub const KEYS_URL_KEPT: Duration = Duration::from_secs(60 * 60);
 /// Issuers whose keys are kept, beside those that the operator trusts. For a further one another is forgotten: one without keys, else
 /// the one that was used first.
 pub const ISSUERS_MAX: usize = 1_024;
+/// Seconds for which an access token counts that the server signs.
+pub const ACCESS_TOKEN_LIFETIME: i64 = 60 * 60;
+/// Tokens that are exchanged at a time.
+pub const EXCHANGES_MAX: usize = 64;
+/// The same of one peer: a quarter of all.
+pub const PEER_EXCHANGES_MAX: usize = 16;
+/// Bytes of a request for an access token: two tokens of the longest kind, and what it is to be narrowed to.
+pub const TOKEN_REQUEST_BYTES_MAX: usize = 32 * 1024;
+/// Capabilities that an access token is narrowed to.
+pub const TOKEN_CAPABILITIES_MAX: usize = 100;
+/// Time for which the next signing key is published before it signs. Receivers keep the published keys for five minutes.
+pub const KEY_PUBLISHED_AHEAD: Duration = Duration::from_secs(15 * 60);
+/// Time for which a signing key is published after it signs no more: an access token lives for an hour, and clocks differ.
+pub const KEY_PUBLISHED_AFTER: Duration = Duration::from_secs(90 * 60);
+/// Signing keys in a folder: the one that signs, the next one, former ones, and what an operator has put there.
+pub const KEY_FILES_MAX: usize = 4;

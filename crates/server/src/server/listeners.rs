@@ -109,8 +109,11 @@ impl Listeners {
             warn_of(&Address::Tcp(listener.local_addr()?), config);
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
-            let without = http::without_decisions(phase.clone(), metrics, shared.jwks());
-            let router = http::router(phase, metrics, shared.jwks(), authzen);
+            let tokens = shared.tokens(config);
+            let tokens = tokens.as_ref();
+            let url = config.public_url.as_ref();
+            let without = http::without_decisions(phase.clone(), metrics, tokens, url);
+            let router = http::router(phase, metrics, tokens, authzen);
             let is_local = listener.local_addr()?.ip().is_loopback();
             let security = match tls {
                 None => Security::Plain,

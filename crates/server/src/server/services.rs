@@ -66,10 +66,11 @@ use crate::grpc::iam::service::Iam;
 use crate::grpc::iam::shown::Shown;
 use crate::grpc::page::PageKey;
 use crate::grpc::raw_batches::RawBatches;
-use crate::http::AuthZen;
+use crate::http::{AuthZen, Tokens};
 use crate::limits::{CALLER_WATCHES_MAX, Limits, WATCHES_MAX};
 use crate::methods::{Probe, Rpc};
 use crate::places::Places;
+use crate::signing::KeyRing;
 use crate::telemetry::decision_log::DecisionLog;
 use crate::telemetry::metrics::{AuthorizationOutcome, Metrics, WorkerMetrics};
 use crate::telemetry::traces::Traces;
@@ -129,7 +130,9 @@ impl Shared {
         let management = is_store.then_some(management);
         let issuers = webhooks.as_ref().map(|it| Issuers::new(it.documents(), Arc::clone(metrics)));
         let store = (&published, management.as_ref());
-        let callers = Callers::new(store, issuers, trust.clone(), config.clock, metrics);
+        let signing = webhooks.as_ref().map(|webhooks| webhooks.signing().clone());
+        let of_tokens = (issuers, signing);
+        let callers = Callers::new(store, of_tokens, trust.clone(), config.clock, metrics);
         let named =
             config.callers.as_ref().map(|_| Arc::new(ArcSwap::from_pointee(Named::default())));
         let rule = match &named {
@@ -160,9 +163,11 @@ impl Shared {
         }
     }
 
-    /// The keys that events are signed with.
-    pub(super) fn jwks(&self) -> Option<String> {
-        self.webhooks.as_ref().map(|webhooks| webhooks.signer().jwks())
+    /// What makes access tokens; `None` if nothing is signed.
+    pub(super) fn tokens(&self, config: &Config) -> Option<Tokens> {
+        let signing = self.webhooks.as_ref().map(|webhooks| webhooks.signing().clone())?;
+        let metrics = WorkerMetrics::new(&self.metrics);
+        Some(Tokens::new(self.callers.clone(), signing, config.limits, metrics))
     }
 
     /// Begins to deliver events, until the drain begins.
@@ -224,6 +229,11 @@ impl Shared {
         }
         if let Some(files) = TrustFiles::new(&config.tokens, &self.trust, &self.metrics) {
             documents.push(Box::new(files));
+        }
+        if let (Some(webhooks), Some(options)) = (&self.webhooks, &config.webhooks) {
+            let (url, keys) = (options.public_url.clone(), options.keys.clone());
+            let signing = webhooks.signing().clone();
+            documents.push(Box::new(KeyRing::new(url, keys, config.clock, signing)));
         }
         documents.push(policy);
         documents

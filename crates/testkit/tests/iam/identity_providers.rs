@@ -208,6 +208,34 @@ fn who_makes_a_provider_needs_the_capability() {
     assert_eq!(refused(&world, "alice", &rekey("acme/none", "2")).told, Cause::NotFound);
 }
 
+/// R9, too: a token of a cloud proves whoever an account association names for its accounts.
+#[test]
+fn a_provider_of_a_cloud_needs_what_services_hold() {
+    const AWS: &str = "https://abc-1.tokens.sts.global.api.aws";
+    let mut world = with_manager();
+    does(&mut world, "alice", &bind("acme/ci", "registry.pull", "acme"));
+    does(&mut world, "alice", &associate("acme/shop", &[("INGESTER", "acme/ci")]));
+    let refusal = refused(&world, "mallory", &provider("acme/aws", AWS, None));
+    assert_eq!(refusal.rule, Some(Rule::IdentityProvider), "{refusal}");
+    assert!(refusal.missing().1.iter().any(|one| one == "manifest.list"), "{refusal}");
+    // Of another cloud, or of nobody's, it proves none of them.
+    for other in ["https://accounts.google.com", "https://abc-1.tokens.sts.global.api.aws.example"]
+    {
+        assert!(
+            world.judge(&actor("mallory"), &provider("acme/x", other, None)).is_ok(),
+            "{other}"
+        );
+    }
+    does(&mut world, "alice", &provider("acme/aws", AWS, None));
+    let refusal = refused(&world, "mallory", &rekey("acme/aws", "2"));
+    assert_eq!(refusal.rule, Some(Rule::IdentityProvider), "{refusal}");
+    // An identity that was made again is not the one that is named.
+    does(&mut world, "alice", &delete_identity("acme/ci"));
+    does(&mut world, "alice", &identity("acme/ci"));
+    does(&mut world, "alice", &bind("acme/ci", "registry.pull", "acme"));
+    assert!(world.judge(&actor("mallory"), &rekey("acme/aws", "2")).is_ok());
+}
+
 /// R9: whoever decides which tokens are a provider's has what the identities have that these prove.
 #[test]
 fn a_provider_needs_what_its_identities_hold() {
