@@ -13,6 +13,7 @@ use capstan_events::{Policy, PublicUrl};
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
 use capstan_proto::iam::v1::subscription_service_client::SubscriptionServiceClient;
+use capstan_server::signing::{self, KeyFolder};
 use capstan_server::webhooks;
 use capstan_testkit::https::Authority;
 use futures_util::future::try_join_all;
@@ -154,7 +155,10 @@ async fn start(dir: &Path, connections: usize) -> anyhow::Result<(Running, Autho
     std::fs::write(&ca, authority.pem())?;
     let options = webhooks::Options {
         public_url: PublicUrl::parse("https://iam.example.com")?,
-        key: dir.with_extension("key"),
+        keys: signing::Options {
+            folder: KeyFolder::new(dir.with_extension("keys")),
+            rotated: None,
+        },
         policy: Policy::parse(["127.0.0.0/8"])?,
         ca: Some(ca),
     };

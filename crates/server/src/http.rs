@@ -77,7 +77,7 @@ fn open(
     let Some((tokens, url)) = tokens.zip(url) else { return reports };
     let signing = tokens.signing().clone();
     let keys = get(async move || jwks_of(&signing));
-    reports.route("/.well-known/jwks.json", keys).merge(tokens::router(tokens.clone(), url))
+    reports.route("/.well-known/jwks.json", keys).merge(tokens::router(tokens, url))
 }
 
 /// The routes of the port for probes.

@@ -8,13 +8,14 @@
 //! events      http                           deliveries to webhooks; probes and AuthZEN
 //! grpc        envoy                          services: request to question, decision to response
 //! askers                                     who may ask
-//! callers                                    who calls
+//! callers     webhooks                       who calls; what connects to others
+//! signing                                    the keys of events and access tokens
 //! admission   feed   ask                     permits, deadlines; revisions; decisions
 //! authn                                      the caller; the identity that a credential proves
 //! transport                                  sockets, connections, workers, peers
 //! telemetry                                  metrics, traces, decision log
 //! methods                                    the table of methods
-//! webhooks  discovery                        what connects to others; what an issuer publishes
+//! discovery                                  what an issuer publishes
 //! error  limits  clock  jitter  interleave   plain values and small helpers
 //! ```
 //!

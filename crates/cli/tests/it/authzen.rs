@@ -70,13 +70,13 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.status, 200, "{self:?}");
         assert_eq!(self.header("content-type").as_deref(), Some("application/json"), "{self:?}");
         serde_json::from_str(&self.body).unwrap()
     }
 
-    fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         let found = self.head.lines().filter_map(|line| line.split_once(": "));
         found.filter(|(found, _)| *found == name).map(|(_, value)| value.to_owned()).next()
     }
@@ -92,6 +92,11 @@ fn send_to(address: &str, request: &[u8]) -> Response {
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Response { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
+pub(crate) fn get_from(address: &str, path: &str) -> Response {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n");
+    send_to(address, head.as_bytes())
 }
 
 pub(crate) fn post_to(address: &str, path: &str, headers: &str, body: &str) -> Response {
@@ -123,11 +128,7 @@ impl Point {
     }
 
     fn get(&self, path: &str) -> Response {
-        send_to(
-            &self.address,
-            format!("GET {path} HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
-                .as_bytes(),
-        )
+        get_from(&self.address, path)
     }
 
     #[track_caller]

@@ -2,6 +2,7 @@
 
 mod cases;
 mod command_line;
+mod exchanged;
 mod groups;
 mod issuers;
 mod lives;
@@ -89,6 +90,10 @@ impl Key {
             jsonwebtoken::crypto::sign(message.as_bytes(), &self.private, self.algorithm);
         format!("{message}.{}", signature.unwrap())
     }
+}
+
+fn encode_basic(user: &str, password: &str) -> String {
+    base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"))
 }
 
 fn encode(text: &str) -> String {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capstan_engine::{PathBuf, Timestamp};
+use capstan_events::Signer;
 use capstan_iam::Narrowing;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +24,6 @@ use super::keys::KeyDigest;
 use super::remembered::{Named, Verified};
 use super::token::Claims;
 use crate::limits::{ACCESS_TOKEN_LIFETIME, TOKEN_BYTES_MAX};
-use crate::signing;
 
 /// `typ` of the header (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
@@ -140,7 +140,7 @@ pub(crate) struct Asked<'a> {
 ///
 /// See [`IssueError`].
 pub(crate) fn issue(
-    keys: &signing::Keys,
+    signer: &Signer,
     asked: &Asked<'_>,
     now: Timestamp,
 ) -> Result<AccessToken, IssueError> {
@@ -166,7 +166,7 @@ pub(crate) fn issue(
     getrandom::fill(&mut id).map_err(|_| IssueError::Random)?;
     let scope = narrowing.and_then(scope_of);
     let body = Body {
-        iss: keys.signer.issuer().as_str(),
+        iss: signer.issuer().as_str(),
         sub: identity.as_str(),
         aud: audience,
         client_id: identity.as_str(),
@@ -177,7 +177,7 @@ pub(crate) fn issue(
         subtree: narrowing.and_then(|all| all.subtree.as_ref()).map(PathBuf::as_str),
         subject_token: &subject_token,
     };
-    let text = keys.signer.sign_claims(TYPE, &body).map_err(|_| IssueError::Random)?;
+    let text = signer.sign_claims(TYPE, &body).map_err(|_| IssueError::Random)?;
     if text.len() > TOKEN_BYTES_MAX {
         return Err(IssueError::TooLong);
     }
@@ -242,12 +242,12 @@ pub(crate) fn within(first: Option<&Narrowing>, then: Narrowing) -> Option<Narro
 
 #[cfg(test)]
 mod tests {
-    use capstan_events::PublicUrl;
+    use capstan_events::{PublicUrl, SigningKey};
 
     use super::*;
+    use crate::authn::keys::KeySet;
     use crate::authn::token::Token;
     use crate::clock::Clock;
-    use crate::signing::{KeyFolder, Options, Signing};
 
     fn narrowing(subtree: Option<&str>, scope: Option<&str>) -> Narrowing {
         let subtree = subtree.map(|path| path.parse().unwrap());
@@ -259,18 +259,17 @@ mod tests {
         Verified { body: body.into(), named, key: [7; 32], issued: None }
     }
 
-    fn signing() -> (tempfile::TempDir, Signing) {
+    fn signer() -> Signer {
         let at = tempfile::tempdir().unwrap();
         let url = PublicUrl::parse("https://iam.example.com").unwrap();
-        let options = Options { folder: KeyFolder::new(at.path().join("keys")), rotated: None };
-        let signing = Signing::open(&url, &options, Clock::System).unwrap();
-        (at, signing)
+        let key = SigningKey::generate(&at.path().join("key.pem")).unwrap();
+        Signer::new(url, key, vec![]).unwrap()
     }
 
     #[test]
     fn what_is_issued_is_read_as_it_was_asked_for() {
-        let (_at, signing) = signing();
-        let keys = signing.load();
+        let signer = signer();
+        let keys = KeySet::read(signer.jwks().as_bytes(), None).unwrap();
         let now = Clock::System.now();
         let identity: PathBuf = "acme/ci".parse().unwrap();
         let service = Named::Service { association: "acme".parse().unwrap(), service: "S".into() };
@@ -289,9 +288,9 @@ mod tests {
                 narrowing: narrowing.as_ref(),
                 ends,
             };
-            let made = issue(&keys, &asked, now).unwrap();
+            let made = issue(&signer, &asked, now).unwrap();
             let token = Token::read(&made.text, now).unwrap();
-            let key = keys.verifying.verify(&token).unwrap();
+            let key = keys.verify(&token).unwrap();
             let read = read(&token.claims, key).unwrap();
             let (body, named) = (read.body.clone(), read.named.clone());
             assert_eq!((body, named, read.key), (verified.body, verified.named, [7; 32]));
@@ -312,7 +311,7 @@ mod tests {
             narrowing: None,
             ends: None,
         };
-        assert_eq!(issue(&keys, &asked, now), Err(IssueError::TooLong));
+        assert_eq!(issue(&signer, &asked, now), Err(IssueError::TooLong));
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Callers {
             narrowing: narrowing.as_ref(),
             ends,
         };
-        let token = issued::issue(&signing.load(), &asked, now).map_err(ExchangeError::Issue)?;
+        let token =
+            issued::issue(&signing.load().signer, &asked, now).map_err(ExchangeError::Issue)?;
         Ok(Exchanged { token, narrowing, now })
     }
 

@@ -30,7 +30,9 @@ use tokio::time::timeout;
 use crate::RequestError;
 use crate::authn::issued::{IssueError, scope_of};
 use crate::callers::{Callers, ExchangeError, Exchanged};
-use crate::limits::{EXCHANGES_MAX, Limits, PEER_EXCHANGES_MAX, TOKEN_REQUEST_BYTES_MAX};
+use crate::limits::{
+    EXCHANGE_TIME_MAX, EXCHANGES_MAX, PEER_EXCHANGES_MAX, TOKEN_REQUEST_BYTES_MAX,
+};
 use crate::places::Places;
 use crate::signing::Signing;
 use crate::telemetry::metrics::WorkerMetrics;
@@ -49,19 +51,13 @@ pub(crate) struct Tokens {
     callers: Callers,
     signing: Signing,
     places: Places<Peer>,
-    limits: Limits,
     metrics: WorkerMetrics,
 }
 
 impl Tokens {
-    pub(crate) fn new(
-        callers: Callers,
-        signing: Signing,
-        limits: Limits,
-        metrics: WorkerMetrics,
-    ) -> Self {
+    pub(crate) fn new(callers: Callers, signing: Signing, metrics: WorkerMetrics) -> Self {
         let places = Places::new(EXCHANGES_MAX, PEER_EXCHANGES_MAX);
-        Self { callers, signing, places, limits, metrics }
+        Self { callers, signing, places, metrics }
     }
 
     pub(crate) const fn signing(&self) -> &Signing {
@@ -70,7 +66,7 @@ impl Tokens {
 }
 
 /// The endpoint, at the root and at the path of the public URL, and what it is found by.
-pub(super) fn router(tokens: Tokens, url: &PublicUrl) -> Router {
+pub(super) fn router(tokens: &Tokens, url: &PublicUrl) -> Router {
     let endpoint = Router::new().route(TOKEN, post(exchange)).with_state(tokens.clone());
     let document = metadata(url);
     let answer = move || {
@@ -164,7 +160,7 @@ async fn exchange(
     ConnectInfo(client): ConnectInfo<Client>,
     request: Request,
 ) -> Response {
-    let answered = timeout(tokens.limits.unary_time_max, tokens.answer(&client, request));
+    let answered = timeout(EXCHANGE_TIME_MAX, tokens.answer(&client, request));
     let answered = match AssertUnwindSafe(answered).catch_unwind().await {
         Ok(Ok(answered)) => answered,
         Ok(Err(_)) => Err(Refusal::unavailable("it took too long")),

@@ -109,7 +109,7 @@ impl Listeners {
             warn_of(&Address::Tcp(listener.local_addr()?), config);
             tracing::info!(address = %listener.local_addr()?, "listening for HTTP");
             let authzen = (shared.authzen(config), config.public_url.as_ref());
-            let tokens = shared.tokens(config);
+            let tokens = shared.tokens();
             let tokens = tokens.as_ref();
             let url = config.public_url.as_ref();
             let without = http::without_decisions(phase.clone(), metrics, tokens, url);

@@ -164,10 +164,10 @@ impl Shared {
     }
 
     /// What makes access tokens; `None` if nothing is signed.
-    pub(super) fn tokens(&self, config: &Config) -> Option<Tokens> {
+    pub(super) fn tokens(&self) -> Option<Tokens> {
         let signing = self.webhooks.as_ref().map(|webhooks| webhooks.signing().clone())?;
         let metrics = WorkerMetrics::new(&self.metrics);
-        Some(Tokens::new(self.callers.clone(), signing, config.limits, metrics))
+        Some(Tokens::new(self.callers.clone(), signing, metrics))
     }
 
     /// Begins to deliver events, until the drain begins.

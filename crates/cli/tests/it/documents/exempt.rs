@@ -28,6 +28,7 @@ const CLUSTER: &str = "needs a cluster";
 const CERTIFICATES: &str = "needs certificates of the reader";
 const RECEIVER: &str = "needs certificates of the reader, and serves until it is stopped";
 const ISSUER: &str = "needs an issuer of the reader, and its tokens";
+const STORE: &str = "needs the store that it names";
 const PROFILER: &str = "needs a profiler, and its figures are read by people";
 
 /// Each is checked without being run: `capstan` takes the arguments, `cargo` has the package, the test and the filter,
@@ -77,6 +78,18 @@ pub(super) const COMMANDS: &[Exempt] = &[
     ),
     exempt(
         "docs/CALLERS.md",
+        "curl https://iam.example.com",
+        ISSUER,
+        Some("a_narrowed_token_can_what_it_says_and_nothing_else"),
+    ),
+    exempt(
+        "docs/OPERATING.md",
+        "capstan keys",
+        STORE,
+        Some("what_takes_the_first_token_away_takes_the_access_token_away"),
+    ),
+    exempt(
+        "docs/CALLERS.md",
         "capstan iam",
         ISSUER,
         Some("a_token_counts_or_is_refused_as_all_others_are"),
@@ -90,7 +103,7 @@ pub(super) const COMMANDS: &[Exempt] = &[
     exempt(
         "docs/HARDENING.md",
         "capstan serve --config capstan.toml",
-        "needs the store that it names",
+        STORE,
         Some("options_go_before_the_environment_and_that_before_the_file"),
     ),
     exempt("CONTRIBUTING.md", "dev/test", THIS, None),

@@ -12,12 +12,13 @@ use super::{files, workspace};
 const SERVER: &[&[&str]] = &[
     &["error", "limits", "jitter", "interleave", "places"],
     &["clock", "discovery"],
-    &["methods", "webhooks"],
+    &["methods"],
     &["telemetry"],
     &["transport"],
     &["authn"],
     &["admission", "feed", "ask"],
-    &["callers"],
+    &["signing"],
+    &["callers", "webhooks"],
     &["askers"],
     &["grpc", "envoy"],
     &["events", "http"],
@@ -107,7 +108,16 @@ fn external_types_stay_in_their_rooms() {
             ],
         ),
         ("notify::", &["feed/watched.rs"]),
-        ("axum", &["http.rs", "http/authzen", "http/connections.rs", "server/services.rs"]),
+        (
+            "axum",
+            &[
+                "http.rs",
+                "http/authzen",
+                "http/connections.rs",
+                "http/tokens",
+                "server/services.rs",
+            ],
+        ),
     ];
     let source = workspace().join("crates/server/src");
     for (word, places) in allowed {

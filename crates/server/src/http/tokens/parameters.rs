@@ -75,7 +75,8 @@ impl Parameters {
             let problem = format!("expected {EXCHANGE}");
             return Err(Refusal::new("unsupported_grant_type", problem));
         }
-        let subject_token = form.needed("subject_token")?;
+        // A file often ends with a line feed.
+        let subject_token = form.needed("subject_token")?.trim_ascii().to_owned();
         if !TYPES.contains(&&*form.needed("subject_token_type")?) {
             let problem = format!("subject_token_type: expected one of {}", TYPES.join(", "));
             return Err(Refusal::new("invalid_request", problem));
@@ -136,7 +137,7 @@ mod tests {
         let grant = form_urlencoded::Serializer::new(String::new())
             .append_pair("grant_type", EXCHANGE)
             .finish();
-        let body = format!("{grant}&{JWT}&subject_token=a.b.c&{rest}");
+        let body = format!("{grant}&{JWT}&subject_token=a.b.c%0A&{rest}");
         Parameters::read(body.as_bytes()).map_err(|refusal| (refusal.error, refusal.description))
     }
 

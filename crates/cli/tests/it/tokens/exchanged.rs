@@ -1,0 +1,412 @@
+//! Access tokens that the server makes for tokens of others (RFC 8693): for whom, held to what, and what takes them away.
+
+use std::time::{Duration, Instant};
+
+use capstan_proto::iam::v1 as iam;
+use capstan_proto::iam::v1::group_invite_service_client::GroupInviteServiceClient;
+use capstan_server::limits::{
+    ACCESS_TOKEN_LIFETIME, KEY_FILES_MAX, PEER_EXCHANGES_MAX, TOKEN_BYTES_MAX,
+    TOKEN_REQUEST_BYTES_MAX,
+};
+use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
+use serde_json::{Value, json};
+use tonic::Request;
+
+use super::{AUDIENCE, Caller, World, claims, now, with};
+use crate::authzen::{Response, get_from, post_to};
+use crate::common::{PATIENCE, capstan, stderr, stdout};
+use crate::ext_authz::envoy::{Http, outcome};
+
+const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
+const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
+const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
+
+impl World {
+    fn ask(&self, headers: &str, parameters: &[(&str, &str)]) -> Response {
+        let mut form = form_urlencoded::Serializer::new(String::new());
+        form.append_pair("grant_type", EXCHANGE).append_pair("subject_token_type", JWT);
+        for (name, value) in parameters {
+            form.append_pair(name, value);
+        }
+        post_to(&self.server.address("http"), "/oauth2/token", headers, &form.finish())
+    }
+
+    /// The answer to a token that is exchanged.
+    #[track_caller]
+    fn exchange(&self, token: &str, more: &[(&str, &str)]) -> Value {
+        let answer = self.ask(FORM, &[&[("subject_token", token)], more].concat());
+        assert_eq!(answer.header("cache-control").as_deref(), Some("no-store"), "{answer:?}");
+        answer.json()
+    }
+
+    #[track_caller]
+    fn access_token(&self, token: &str, more: &[(&str, &str)]) -> String {
+        self.exchange(token, more)["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The error of a token that is not exchanged, which is shown nowhere.
+    #[track_caller]
+    fn not_exchanged(&self, token: &str, more: &[(&str, &str)]) -> String {
+        let answer = self.ask(FORM, &[&[("subject_token", token)], more].concat());
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(!answer.body.contains(token), "{answer:?}");
+        let body: Value = serde_json::from_str(&answer.body).unwrap();
+        body["error"].as_str().unwrap().to_owned()
+    }
+
+    fn keys(&self, arguments: &[&str]) -> Value {
+        let data = self.folder.path().join("data").display().to_string();
+        let output = capstan(&[&["keys"], arguments, &["--data", &data, "-o", "json"]].concat());
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        serde_json::from_str(&stdout(&output)).unwrap()
+    }
+
+    /// The published keys.
+    fn published(&self) -> JwkSet {
+        let found = get_from(&self.server.address("http"), "/.well-known/jwks.json");
+        serde_json::from_str(&found.body).unwrap()
+    }
+}
+
+async fn scopes(caller: &Caller, token: &str) -> Vec<(String, Vec<String>)> {
+    let found = caller.who(&[("authorization", &format!("Bearer {token}"))]).await.unwrap();
+    found.scopes.into_iter().map(|one| (one.scope, one.capabilities)).collect()
+}
+
+async fn until(what: &str, mut is: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !is().await {
+        assert!(began.elapsed() < PATIENCE, "{what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_exchanged_for_one_that_everybody_can_verify() {
+    let world = World::start().await;
+    let caller = world.caller().await;
+    let answer = world.exchange(&world.people.sign(&world.of_ann()), &[]);
+    assert_eq!(answer["token_type"], "Bearer");
+    assert_eq!(answer["issued_token_type"], "urn:ietf:params:oauth:token-type:access_token");
+    assert_eq!(answer["expires_in"], ACCESS_TOKEN_LIFETIME);
+    assert_eq!((answer.get("scope"), answer.get("subtree")), (None, None));
+    let token = answer["access_token"].as_str().unwrap();
+    for _ in 0..2 {
+        let found = caller.who(&[("authorization", &format!("Bearer {token}"))]).await.unwrap();
+        assert_eq!((&found.identity, &*found.authentication), (&world.ann, "access-token"));
+        let ends = found.expires_at.unwrap().seconds;
+        assert!((ends - now() - ACCESS_TOKEN_LIFETIME).abs() < 60, "it outlives what it is for");
+    }
+    assert_eq!(caller.by(token, Some(&world.ann)).await.unwrap(), world.ann);
+    Caller::assert_refused(caller.by(token, Some("acme/ci")).await, "another one is named");
+
+    // By the documents, as others do.
+    let http = world.server.address("http");
+    for path in ["/.well-known/openid-configuration", "/.well-known/oauth-authorization-server"] {
+        let document = get_from(&http, path).json();
+        assert_eq!(document["issuer"], AUDIENCE);
+        assert_eq!(document["jwks_uri"], format!("{AUDIENCE}/.well-known/jwks.json"));
+        assert_eq!(document["token_endpoint"], format!("{AUDIENCE}/oauth2/token"));
+        assert_eq!(document["grant_types_supported"], json!([EXCHANGE]));
+    }
+    let key = DecodingKey::from_jwk(&world.published().keys[0]).unwrap();
+    let mut validation = Validation::new(Algorithm::EdDSA);
+    validation.set_audience(&[AUDIENCE]);
+    validation.set_issuer(&[AUDIENCE]);
+    let read = jsonwebtoken::decode::<Value>(token, &key, &validation).unwrap();
+    assert_eq!(
+        (read.header.typ.as_deref(), &read.claims["sub"]),
+        (Some("at+jwt"), &json!(world.ann))
+    );
+
+    // Of identities of an organization: by claims, and by keys of their own, with which it ends.
+    let ci = world.access_token(&world.ci.sign(&world.of_ci()), &[("identity", "acme/ci")]);
+    assert_eq!(caller.by(&ci, None).await.unwrap(), "acme/ci");
+    assert_eq!(scopes(&caller, &ci).await[0].0, "acme");
+    let bot = world.exchange(&world.bot.sign(&world.of_bot()), &[("identity", "acme/bot")]);
+    assert_eq!(caller.by(bot["access_token"].as_str().unwrap(), None).await.unwrap(), "acme/bot");
+    // As the password of a registry.
+    let basic = format!("Basic {}", super::encode_basic("_token", &ci));
+    assert_eq!(caller.who(&[("authorization", &basic)]).await.unwrap().identity, "acme/ci");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_proves_nobody_or_asks_for_too_much_is_refused() {
+    let world = World::start().await;
+    let ann = world.people.sign(&world.of_ann());
+    let ci = world.ci.sign(&world.of_ci());
+    let later = world.people.sign(&with(world.of_ann(), "exp", now() - 100));
+    let elsewhere = world.people.sign(&with(world.of_ann(), "aud", "https://other.example"));
+    let tag = claims(&world.issuers.url("ci"), "repo:acme/web:ref:refs/tags/v1");
+    let forged = world.ci.sign(&world.of_ann());
+    for (token, named) in [
+        ("a.b.c", None),
+        (&*later, None),
+        (&elsewhere, None),
+        (&forged, None),
+        (&ci, None),
+        (&ci, Some("acme/bot")),
+        (&ann, Some("acme/ci")),
+        (&world.ci.sign(&tag), Some("acme/ci")),
+        (&world.people.sign(&claims(&world.issuers.url("nobody"), "x")), None),
+    ] {
+        let named: Vec<_> = named.map(|named| ("identity", named)).into_iter().collect();
+        assert_eq!(world.not_exchanged(token, &named), "invalid_request");
+    }
+    for (more, error) in [
+        (&[("audience", "https://other.example")][..], "invalid_target"),
+        (&[("association", "acme"), ("service", "X")], "invalid_request"),
+        (&[("association", "acme")], "invalid_request"),
+        (&[("actor_token", "a.b.c")], "invalid_request"),
+        (&[("subtree", "acme//x")], "invalid_request"),
+        (&[("subject_token", "again")], "invalid_request"),
+    ] {
+        assert_eq!(world.not_exchanged(&ann, more), error, "{more:?}");
+    }
+    // One credential, a form, and not too long.
+    let with_header = format!("{FORM}authorization: Bearer {ann}\r\n");
+    assert_eq!(world.ask(&with_header, &[("subject_token", &ann)]).status, 400);
+    let no_form = world.ask("content-type: application/json\r\n", &[("subject_token", &ann)]);
+    assert!(no_form.status == 400 && no_form.body.contains("content type"), "{no_form:?}");
+    let long = "x".repeat(TOKEN_REQUEST_BYTES_MAX);
+    let long = world.ask(FORM, &[("subject_token", &ann), ("more", &long)]);
+    assert!(long.status == 400 && long.body.contains("bytes"), "{long:?}");
+    let wide =
+        world.people.sign(&with(world.of_ann(), "more", "x".repeat(TOKEN_BYTES_MAX * 2 / 3)));
+    let wide = world.ask(FORM, &[("subject_token", &wide)]);
+    assert!(wide.body.contains("too long to be exchanged"), "{wide:?}");
+    let get = get_from(&world.server.address("http"), "/oauth2/token");
+    assert_eq!(get.status, 405);
+    // A disabled identity gets none, and one that was never seen may: it has yet to accept an invite.
+    world.operate(&["identities", "disable", &world.ann]);
+    assert_eq!(world.not_exchanged(&ann, &[]), "invalid_request");
+    let new = world.people.sign(&claims(&world.issuers.url("people"), "new"));
+    world.access_token(&new, &[]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrowed_token_can_what_it_says_and_nothing_else() {
+    let world = World::start_with(Some(
+        "version: 1
+identity: [credential]
+routes:
+- {name: shop, methods: [GET], path: /shop, require: [{capability: repo.list, resource: acme/shop/web}]}
+- {name: tags, methods: [GET], path: /tags, require: [{capability: tag.list, resource: acme/shop/web}]}
+- {name: other, methods: [GET], path: /other, require: [{capability: repo.list, resource: acme/other}]}
+",
+    ))
+    .await;
+    let caller = world.caller().await;
+    for folder in ["shop", "other"] {
+        world.operate(&["folders", "create", folder, "--parent", "acme"]);
+    }
+    let first = world.ci.sign(&world.of_ci());
+    let ask =
+        [("identity", "acme/ci"), ("subtree", "acme/shop"), ("scope", "repo.list groups.list")];
+    let answer = world.exchange(&first, &ask);
+    assert_eq!(
+        (&answer["scope"], &answer["subtree"]),
+        (&json!("groups.list repo.list"), &json!("acme/shop"))
+    );
+    let narrowed = answer["access_token"].as_str().unwrap();
+    let given = vec!["groups.list".to_owned(), "repo.list".to_owned()];
+    assert_eq!(scopes(&caller, narrowed).await, [("acme/shop".to_owned(), given)]);
+
+    // At Envoy.
+    let mut envoy = AuthorizationClient::new(caller.0.clone());
+    let mut sees = async |token: &str, path: &str| {
+        let http = Http::get(path).bearer(token);
+        let found = envoy.check(http.check_request()).await.unwrap().into_inner();
+        outcome(found, &http).status()
+    };
+    let whole = world.access_token(&first, &ask[..1]);
+    for (path, expected) in [("/shop", 200), ("/tags", 403), ("/other", 403)] {
+        assert_eq!(sees(narrowed, path).await, expected, "{path}");
+        assert_eq!(sees(&whole, path).await, 200, "{path}");
+    }
+
+    // Where the store is managed.
+    let file = |name: &str, token: &str| {
+        let path = world.folder.path().join(name);
+        std::fs::write(&path, token).unwrap();
+        path.display().to_string()
+    };
+    let (narrowed_file, whole_file) = (file("narrowed", narrowed), file("whole", &whole));
+    let addr = format!("http://{}", world.server.address("grpc"));
+    let iam = |token: &str, arguments: &[&str]| {
+        capstan(&[&["iam"], arguments, &["--addr", &addr, "--token-file", token]].concat())
+    };
+    let listed = stdout(&iam(&narrowed_file, &["folders", "list"]));
+    assert!(listed.contains("acme/shop") && !listed.contains("acme/other"), "{listed}");
+    let make = ["folders", "create", "x", "--parent", "acme/shop"];
+    assert_eq!(iam(&narrowed_file, &make).status.code(), Some(1));
+    assert!(iam(&whole_file, &make).status.success());
+
+    // Exchanged again it gets narrower, ends no later, and never wider.
+    let again = world.exchange(narrowed, &[("scope", "repo.list")]);
+    assert_eq!((&again["scope"], &again["subtree"]), (&json!("repo.list"), &json!("acme/shop")));
+    let ends = |answer: &Value| answer["expires_in"].as_i64().unwrap();
+    assert!(ends(&again) <= ends(&answer));
+    for wider in [("scope", "tag.list"), ("subtree", "acme"), ("subtree", "acme/other")] {
+        assert_eq!(world.not_exchanged(narrowed, &[wider]), "invalid_scope", "{wider:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_takes_the_first_token_away_takes_the_access_token_away() {
+    let mut world = World::start().await;
+    let caller = world.caller().await;
+    let first = world.ci.sign(&world.of_ci());
+    let exchange = |world: &World| world.access_token(&first, &[("identity", "acme/ci")]);
+    let token = exchange(&world);
+    let is_known = async |token: &str| caller.by(token, None).await.is_ok();
+    assert!(is_known(&token).await);
+    // The identity: disabled, proved otherwise, and another one of its id.
+    world.operate(&["identities", "disable", "acme/ci"]);
+    assert!(!is_known(&token).await);
+    world.operate(&["identities", "enable", "acme/ci"]);
+    assert!(is_known(&token).await);
+    let ci = world.issuers.url("ci");
+    let proves =
+        |subject: &str| format!("issuer={ci},subject-pattern={subject},claim.environment=prod");
+    let (web, tags) = (proves("repo:acme/web:.+"), proves("repo:acme/web:ref:refs/tags/.+"));
+    world.operate(&["identities", "update", "acme/ci", "--claim-match", &tags]);
+    assert!(!is_known(&token).await);
+    world.operate(&["identities", "update", "acme/ci", "--claim-match", &web]);
+    assert!(is_known(&token).await);
+    world.operate(&["identities", "delete", "acme/ci", "--yes"]);
+    world.operate(&["identities", "create", "acme/ci", "--type", "service", "--claim-match", &web]);
+    Caller::assert_refused(caller.by(&token, None).await, "an identity that was made again");
+    let token = exchange(&world);
+    assert!(is_known(&token).await);
+
+    // The key of the server: rotated, it counts on; revoked, it does not.
+    assert_eq!(world.published().keys.len(), 1);
+    world.keys(&["rotate"]);
+    until("the next key is published", async || world.published().keys.len() == 2).await;
+    assert!(is_known(&token).await);
+    let keys = world.keys(&["list"]);
+    let states: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| &key["state"]).collect();
+    assert_eq!(states, ["signs", "next"]);
+    world.keys(&["revoke", keys["keys"][0]["kid"].as_str().unwrap()]);
+    until("a revoked key counts no more", async || !is_known(&token).await).await;
+    let token = exchange(&world);
+    assert!(is_known(&token).await, "another key signs");
+    let wrong = world.folder.path().join("data/keys");
+    for at in 0..=KEY_FILES_MAX {
+        std::fs::write(wrong.join(format!("2030010{at}T000000Z.pem")), "no key").unwrap();
+    }
+    world.server.wait_for_log("old ones sign on");
+    assert!(is_known(&exchange(&world)).await);
+
+    // The provider, and with it all that it proves.
+    world.operate(&["identity-providers", "delete", "acme/ci-idp", "--yes"]);
+    assert!(!is_known(&token).await);
+}
+
+/// An account at a cloud acts for a group, as the identity that its association names.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cloud_identity_is_exchanged_by_an_account_association() {
+    const AWS: &str = "https://abc-123.tokens.sts.global.api.aws";
+    let world = World::start().await;
+    let caller = world.caller().await;
+    let file = world.folder.path().join("aws.jwks").display().to_string();
+    std::fs::write(&file, super::key_set(&[&world.pinned]).to_string()).unwrap();
+    world.operate(&["identity-providers", "create", "acme/aws", "--issuer", AWS, "--jwks", &file]);
+    world.operate(&["folders", "create", "shop", "--parent", "acme"]);
+    let service = "INGESTER=acme/bot";
+    let associate = ["account-associations", "create", "acme/shop", "--aws", "012345678901"];
+    world.operate(&[&associate[..], &["--service", service]].concat());
+    let of = |account: &str| {
+        let role = format!("arn:aws:iam::{account}:role/ingest");
+        let claims =
+            with(claims(AWS, &role), "https://sts.amazonaws.com/", json!({"aws_account": account}));
+        world.pinned.sign(&claims)
+    };
+    let token = of("012345678901");
+    let named =
+        |group: &'static str, service: &'static str| [("association", group), ("service", service)];
+    let access = world.access_token(&token, &named("acme/shop", "INGESTER"));
+    assert_eq!(caller.by(&access, None).await.unwrap(), "acme/bot");
+    for (token, group, service) in [
+        (&*of("012345678902"), "acme/shop", "INGESTER"),
+        (&token, "acme/shop", "ingester"),
+        (&token, "acme", "INGESTER"),
+        (&world.pinned.sign(&claims(AWS, "x")), "acme/shop", "INGESTER"),
+        (&world.ci.sign(&world.of_ci()), "acme/shop", "INGESTER"),
+    ] {
+        assert_eq!(world.not_exchanged(token, &named(group, service)), "invalid_request");
+    }
+    // It is no token of the identity's own.
+    Caller::assert_refused(caller.by(&token, Some("acme/bot")).await, "not exchanged");
+    assert_eq!(world.not_exchanged(&token, &[("identity", "acme/bot")]), "invalid_request");
+    // Another account, and the access token is over.
+    world.operate(&["account-associations", "update", "acme/shop", "--aws", "999999999999"]);
+    Caller::assert_refused(caller.by(&access, None).await, "another account");
+}
+
+/// The first thing that a person does may be to accept an invite with an access token.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_is_accepted_with_an_access_token() {
+    let world = World::start().await;
+    let caller = world.caller().await;
+    let invite = [
+        "group-invites",
+        "create",
+        "--group",
+        "acme",
+        "--role",
+        "viewer",
+        "--email",
+        "new@example.com",
+    ];
+    let invite = world.operate(&[&invite[..], &["-o", "json"]].concat());
+    let invite: Value = serde_json::from_str(&invite).unwrap();
+    let code = invite["code"].as_str().unwrap();
+    let new = with(claims(&world.issuers.url("people"), "new"), "email", "new@example.com");
+    let verified = world.people.sign(&with(new.clone(), "email_verified", true));
+    let accept = async |token: &str| {
+        let mut request =
+            Request::new(iam::AcceptGroupInviteRequest { code: code.into(), ..Default::default() });
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        GroupInviteServiceClient::new(caller.0.clone()).accept_group_invite(request).await
+    };
+    let unverified = world.access_token(&world.people.sign(&new), &[]);
+    assert!(accept(&unverified).await.is_err());
+    let narrowed = world.access_token(&verified, &[("subtree", "acme")]);
+    assert!(accept(&narrowed).await.unwrap_err().message().contains("narrowed"));
+    let access = world.access_token(&verified, &[]);
+    Caller::assert_refused(caller.by(&access, None).await, "not registered yet");
+    accept(&access).await.unwrap();
+    assert_eq!(scopes(&caller, &access).await[0].0, "acme");
+}
+
+/// Who sends slowly holds places of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_requests_are_limited() {
+    use std::io::Write as _;
+    let world = World::start().await;
+    let address = world.server.address("http");
+    let head =
+        format!("POST /oauth2/token HTTP/1.1\r\nhost: x\r\n{FORM}content-length: 100\r\n\r\n");
+    let open = || {
+        let mut stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream
+    };
+    let mut slow: Vec<_> = (0..PEER_EXCHANGES_MAX).map(|_| open()).collect();
+    let ann = world.people.sign(&world.of_ann());
+    until("all places are taken", async || {
+        // The test's own request may have had one of the places.
+        slow.push(open());
+        world.ask(FORM, &[("subject_token", &ann)]).status == 503
+    })
+    .await;
+    drop(slow);
+    until("they are free again", async || {
+        world.ask(FORM, &[("subject_token", &ann)]).status == 200
+    })
+    .await;
+}
