@@ -11,7 +11,7 @@
 //! callers     webhooks                       who calls; what connects to others
 //! signing                                    the keys of events and access tokens
 //! admission   feed   ask                     permits, deadlines; revisions; decisions
-//! authn                                      the caller; the identity that a credential proves
+//! authn       turns                          the identity that a credential proves; turns to compute
 //! transport                                  sockets, connections, workers, peers
 //! telemetry                                  metrics, traces, decision log
 //! methods                                    the table of methods
@@ -62,6 +62,7 @@ pub mod server;
 pub mod signing;
 pub mod telemetry;
 mod transport;
+mod turns;
 pub mod webhooks;
 
 pub use error::{RequestError, StoreFailure};

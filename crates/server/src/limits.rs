@@ -353,6 +353,9 @@ pub const WATCH_READ_BYTES: usize = 1024 * 1024;
 pub const SUBSCRIPTIONS_SERVED_MAX: usize = 4_096;
 /// Attempts at a time at sinks that failed last or have not consented: a quarter of all attempts.
 pub const SUSPECTS_MAX: usize = 16;
+/// The longest that a call is expected to wait for its turn to compute, from how long turns take: half of the time that a call has.
+/// One that would wait for longer is refused at once.
+pub const TURN_WAIT_MAX: Duration = Duration::from_millis(500);
 /// Identities that one page of a subject search evaluates: a page with fewer results has a token as well.
 pub const SEARCH_EVALUATED_MAX: usize = 100_000;
 /// Time to ask an issuer for its discovery document and its keys, when a provider without keys of its own is saved.

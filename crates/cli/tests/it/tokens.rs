@@ -181,11 +181,12 @@ impl World {
 
     /// With a route table for requests of Envoy.
     async fn start_with(routes: Option<&str>) -> Self {
-        Self::start_of(&Authority::generate(), routes).await
+        let routes = routes.map(|routes| ("--routes", routes));
+        Self::start_of(&Authority::generate(), routes.as_slice()).await
     }
 
-    /// With issuers whose certificates are of this authority.
-    async fn start_of(authority: &Authority, routes: Option<&str>) -> Self {
+    /// With issuers whose certificates are of this authority, and options with files of these texts.
+    async fn start_of(authority: &Authority, files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
         let issuers = Issuers::start(authority).await;
@@ -196,20 +197,19 @@ impl World {
         let data = folder.path().join("data").display().to_string();
         let made = capstan(&["init", "--data", &data, "--org", "acme", "--owner", "alice"]);
         assert!(made.status.success(), "{}", stderr(&made));
-        let file = folder.path().join("routes.yaml").display().to_string();
-        let with_routes = ["--routes", &file];
-        let more = if let Some(routes) = routes {
-            std::fs::write(&file, routes).unwrap();
-            &with_routes[..]
-        } else {
-            &[]
-        };
+        let mut more = vec![];
+        for (option, text) in files {
+            let file = folder.path().join(format!("{}.yaml", &option[2..]));
+            std::fs::write(&file, text).unwrap();
+            more.extend([(*option).to_owned(), file.display().to_string()]);
+        }
         // An issuer whose keys are in a file.
         let pinned = Key::new("f1", Algorithm::ES256);
         let file = folder.path().join("pinned.jwks");
         std::fs::write(&file, key_set(&[&pinned]).to_string()).unwrap();
         let by_file = format!("{PINNED},{}", file.display());
-        let more = [&["--trust-issuer", &by_file][..], more].concat();
+        let more = more.iter().map(String::as_str);
+        let more: Vec<_> = ["--trust-issuer", &by_file].into_iter().chain(more).collect();
         let server = serve(folder.path(), &issuers.url("people"), &more);
         let mut world =
             Self { folder, issuers, people, ci, bot, pinned, ann: String::new(), server };

@@ -40,7 +40,8 @@ impl Actor {
     }
 
     /// What its credential is held to; `None` for nothing.
-    pub(crate) fn narrowing(&self) -> Option<&Narrowing> {
+    #[must_use]
+    pub fn narrowing(&self) -> Option<&Narrowing> {
         match self {
             Self::Operator => None,
             Self::Identity { narrowing, .. } => narrowing.as_deref(),

@@ -7,7 +7,6 @@ use capstan_proto::plain::{BatchRequest, Pieces};
 use capstan_proto::v1::consistency::Mode;
 use capstan_proto::v1::{self, decision_service_server::DecisionService};
 use futures_util::{Stream, StreamExt as _, stream};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -24,6 +23,7 @@ use crate::feed::{Current, Published};
 use crate::limits::{SHORT_BATCH_MAX, STREAM_DRAIN_MAX};
 use crate::methods::Rpc;
 use crate::telemetry::traces::CallSpan;
+use crate::turns::{Turn, Turns};
 
 /// The services of one worker.
 #[derive(Clone, Debug)]
@@ -37,21 +37,20 @@ pub(crate) struct Services {
     /// Ends streams when the drain begins. Otherwise they would delay it for as long as clients
     /// like.
     pub(crate) draining: CancellationToken,
-    /// Permits to compute; see [`Services::permit`].
-    pub(crate) computing: Arc<Semaphore>,
+    /// Turns to compute; see [`Services::turn`].
+    pub(crate) computing: Turns,
 }
 
 impl Services {
-    /// Waits for a permit to compute. Lists, explanations and long batches need one: they can take
+    /// Waits for a turn to compute. Lists, explanations and long batches need one: they can take
     /// milliseconds, and hundreds of them at once would delay Check and health for seconds. A call
     /// that waits here counts as in flight and ends at its deadline.
-    async fn permit(&self) -> Option<SemaphorePermit<'_>> {
-        // The semaphore is never closed.
-        let permit = self.computing.acquire().await.ok();
+    async fn turn(&self) -> Result<Turn, RequestError> {
+        let turn = self.computing.take().await?;
         // The computation itself has no await point. Without this one, each call would end in its
         // first poll. No call would be seen waiting, and the queue would be the runtime's.
         tokio::task::yield_now().await;
-        permit
+        Ok(turn)
     }
 
     /// The revision for one page of a list: that of the list's first page if it is still kept.
@@ -92,7 +91,7 @@ impl Services {
         let (batch, consistency) = Batch::of(&request)?;
         let current = self.published.read(freshness(consistency)).await?;
         let is_long = batch.len() > SHORT_BATCH_MAX;
-        let _permit = if is_long { self.permit().await } else { None };
+        let _turn = if is_long { Some(self.turn().await?) } else { None };
         let basis = self.basis(rpc, &current, &right);
         Ok(batch.answer(&self.ask, basis)?)
     }
@@ -104,7 +103,7 @@ impl Services {
         mut pieces: Pieces,
         right: &Right,
     ) -> Result<v1::BatchCheckResponse, Status> {
-        let _permit = self.permit().await;
+        let _turn = self.turn().await?;
         while pieces.decode()? {
             tokio::task::yield_now().await;
         }
@@ -225,7 +224,7 @@ impl DecisionService for Services {
         let request = request.get_ref();
         right.hold(&request.resource)?;
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
-        let _permit = self.permit().await;
+        let _turn = self.turn().await?;
         let now = self.clock.now();
         let (snapshot, within) = (&current.snapshot, right.within());
         Ok(Response::new(answer::list_capabilities_within(snapshot, request, now, within)?))
@@ -240,7 +239,7 @@ impl DecisionService for Services {
         answer::no_conditional(right.within(), request.include_conditional)?;
         right.hold(&request.resource)?;
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
-        let _permit = self.permit().await;
+        let _turn = self.turn().await?;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         let page = answer::list_identities(key, snapshot, request, now)?;
         not_before(request.consistency.as_ref(), snapshot.revision())?;
@@ -254,7 +253,7 @@ impl DecisionService for Services {
         let right = Self::right(Rpc::LIST_SCOPES, &request).await?;
         let request = request.get_ref();
         let current = self.page_revision(&request.page_token, request.consistency.as_ref()).await?;
-        let _permit = self.permit().await;
+        let _turn = self.turn().await?;
         let (key, snapshot, now) = (&self.page_key, &current.snapshot, self.clock.now());
         let page = match right.within() {
             None => answer::list_scopes(key, snapshot, request, now)?,
@@ -272,7 +271,7 @@ impl DecisionService for Services {
         let right = Self::right(Rpc::EXPLAIN, &request).await?;
         let request = request.get_ref();
         let current = self.published.read(freshness(request.consistency.as_ref())).await?;
-        let _permit = self.permit().await;
+        let _turn = self.turn().await?;
         let basis = Basis { span: span.as_ref(), ..self.basis(Rpc::EXPLAIN, &current, &right) };
         Ok(Response::new(answer::explain(&self.ask, basis, request)?))
     }

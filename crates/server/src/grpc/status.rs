@@ -48,7 +48,7 @@ impl RequestError {
                 iam::Code::Aborted => Code::Aborted,
                 iam::Code::Unauthenticated => Code::Unauthenticated,
             },
-            Self::TooLarge(_) | Self::CredentialsWait => Code::ResourceExhausted,
+            Self::TooLarge(_) | Self::CredentialsWait | Self::TurnsTaken => Code::ResourceExhausted,
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable
                 | StoreFailure::ReadOnly
@@ -77,7 +77,7 @@ impl RequestError {
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
             Self::TooLarge(_) => "TOO_LARGE",
-            Self::CredentialsWait => "OVERLOADED",
+            Self::CredentialsWait | Self::TurnsTaken => "OVERLOADED",
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable => "STORE_UNREACHABLE",
                 StoreFailure::ReadOnly => "STORE_READ_ONLY",
@@ -97,6 +97,7 @@ impl RequestError {
             }
             Self::Unreadable
             | Self::CredentialsWait
+            | Self::TurnsTaken
             | Self::Store(
                 StoreFailure::Unreachable | StoreFailure::OutcomeUnknown | StoreFailure::Busy,
             ) => Some(jittered(RETRY_PUSHBACK, 2)),
@@ -273,6 +274,7 @@ mod tests {
             ),
             (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
             (RequestError::CredentialsWait, Code::ResourceExhausted, "OVERLOADED"),
+            (RequestError::TurnsTaken, Code::ResourceExhausted, "OVERLOADED"),
             (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
             (
                 RequestError::TokenAlreadyIssued { id: id() },

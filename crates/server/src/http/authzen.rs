@@ -25,7 +25,6 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::post;
 use capstan_events::PublicUrl;
-use tokio::sync::Semaphore;
 
 use crate::admission::AllPermits;
 use crate::ask::Ask;
@@ -35,6 +34,7 @@ use crate::feed::Published;
 use crate::grpc::page::PageKey;
 use crate::limits::Limits;
 use crate::telemetry::metrics::WorkerMetrics;
+use crate::turns::Turns;
 
 /// What the endpoints share.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ pub(crate) struct AuthZen {
     pub(crate) limits: Limits,
     pub(crate) permits: AllPermits,
     pub(crate) metrics: WorkerMetrics,
-    /// Permits for searches and for what is long: each may take milliseconds of a thread.
-    pub(crate) computing: Arc<Semaphore>,
+    /// Turns of searches and of what is long: each may take milliseconds of a thread.
+    pub(crate) computing: Turns,
 }
 
 /// The endpoints, at the root and at the path of the public URL, and the metadata if there is such a URL.

@@ -79,6 +79,7 @@ use crate::transport::http2::{Calls, Intake, Kind};
 use crate::transport::listen::Serves;
 use crate::transport::tls::ClientCertificate;
 use crate::transport::workers::Runtime;
+use crate::turns::Turns;
 use crate::webhooks::Webhooks;
 
 /// The state that the services of all workers share.
@@ -251,9 +252,7 @@ impl Shared {
             limits: config.limits,
             permits: self.permits.clone(),
             metrics,
-            computing: Arc::new(Semaphore::new(
-                config.limits.computing_max.min(Semaphore::MAX_PERMITS),
-            )),
+            computing: Turns::new(config.limits.computing_max, Arc::clone(&self.metrics)),
         }
     }
 
@@ -291,7 +290,7 @@ impl Shared {
             clock: config.clock,
             page_key: self.page_key.clone(),
             draining: self.draining.clone(),
-            computing: Arc::new(Semaphore::new(computing)),
+            computing: Turns::new(computing, Arc::clone(&self.metrics)),
         });
         let iam = Arc::new(Iam {
             published: Arc::clone(&self.published),

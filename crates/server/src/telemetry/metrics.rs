@@ -90,6 +90,8 @@ pub enum ShedScope {
     Probes,
     /// Bytes held for peers: of a connection, of a peer or in the whole server.
     Bytes,
+    /// Calls that would wait too long to be computed.
+    Turns,
 }
 
 /// The outcome of a request that Envoy asked about, for counting.
@@ -154,6 +156,7 @@ pub struct Metrics {
     shed_management: AtomicU64,
     shed_probes: AtomicU64,
     shed_bytes: AtomicU64,
+    shed_turns: AtomicU64,
     panics: AtomicU64,
     log_written: AtomicU64,
     log_lost: AtomicU64,
@@ -283,6 +286,7 @@ impl Metrics {
             ShedScope::Management => &self.shed_management,
             ShedScope::Probes => &self.shed_probes,
             ShedScope::Bytes => &self.shed_bytes,
+            ShedScope::Turns => &self.shed_turns,
         };
         count.fetch_add(1, Relaxed);
     }
@@ -473,14 +477,15 @@ impl Metrics {
     }
 
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls refused because too many were in flight or too many bytes were held, and \
-                    connections closed because too many were open, by the limit.";
+        let help = "Calls refused because too many were in flight or would wait too long, or too many bytes were held, \
+                    and connections closed because too many were open, by the limit.";
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
         count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
         count(&mut family, [("scope", "management")], self.shed_management.load(Relaxed))?;
         count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
         count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
+        count(&mut family, [("scope", "turns")], self.shed_turns.load(Relaxed))?;
         let connections = self.shed_connections.load(Relaxed);
         count(&mut family, [("scope", "connections")], connections)?;
 

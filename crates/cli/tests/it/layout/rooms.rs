@@ -15,7 +15,7 @@ const SERVER: &[&[&str]] = &[
     &["methods"],
     &["telemetry"],
     &["transport"],
-    &["authn"],
+    &["authn", "turns"],
     &["admission", "feed", "ask"],
     &["signing"],
     &["callers", "webhooks"],

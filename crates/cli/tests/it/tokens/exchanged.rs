@@ -4,10 +4,13 @@ use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::group_invite_service_client::GroupInviteServiceClient;
+use capstan_proto::v1::CheckRequest;
+use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::limits::{
     ACCESS_TOKEN_LIFETIME, KEY_FILES_MAX, PEER_EXCHANGES_MAX, TOKEN_BYTES_MAX,
     TOKEN_REQUEST_BYTES_MAX,
 };
+use capstan_testkit::https::Authority;
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
 use jsonwebtoken::jwk::JwkSet;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};
@@ -251,6 +254,33 @@ routes:
     assert!(ends(&again) <= ends(&answer));
     for wider in [("scope", "tag.list"), ("subtree", "acme"), ("subtree", "acme/other")] {
         assert_eq!(world.not_exchanged(narrowed, &[wider]), "invalid_scope", "{wider:?}");
+    }
+}
+
+/// Whoever asks for decisions shows a token that can all that it is for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_narrowed_token_proves_no_caller_of_decisions() {
+    let callers = "version: 1
+callers: [{name: ci, identity: acme/ci, methods: [check]}]
+this_machine: named
+";
+    let world = World::start_of(&Authority::generate(), &[("--callers", callers)]).await;
+    let first = world.ci.sign(&world.of_ci());
+    let whole = world.access_token(&first, &[("identity", "acme/ci")]);
+    let narrowed = world.access_token(&first, &[("identity", "acme/ci"), ("subtree", "acme")]);
+    let mut decisions = DecisionServiceClient::new(world.caller().await.0);
+    let mut check = async |token: &str| {
+        let (identity, capability) = ("acme/ci".into(), "repo.list".into());
+        let resource = "acme/web".into();
+        let mut request =
+            Request::new(CheckRequest { identity, capability, resource, ..Default::default() });
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        decisions.check(request).await.map(|answer| answer.into_inner().allowed)
+    };
+    for _ in 0..2 {
+        assert!(check(&whole).await.unwrap());
+        let refused = check(&narrowed).await.unwrap_err();
+        assert_eq!(crate::raw::reason(&refused), "AUTHN_FAILED");
     }
 }
 

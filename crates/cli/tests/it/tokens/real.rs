@@ -71,7 +71,7 @@ impl Drop for Issuer {
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_of_a_real_issuer_count() {
     let authority = Authority::generate();
-    let world = World::start_of(&authority, None).await;
+    let world = World::start_of(&authority, &[]).await;
     let caller = world.caller().await;
     let folder = world.folder.path();
     let (certificate, key) = authority.certificate(&["127.0.0.1"], false);

@@ -81,6 +81,10 @@ impl RequestId {
         {
             hash.update(found.meta().created.to_be_bytes());
         }
+        // What was answered to all that an identity can is not answered to less: it may have a secret.
+        if let Some(narrowing) = write.actor.narrowing() {
+            hash.update(format!("{narrowing:?}"));
+        }
         for part in [&caller, write.operation.method(), id] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part.as_bytes());

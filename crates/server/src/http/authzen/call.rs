@@ -200,12 +200,11 @@ impl AuthZen {
         if !is_search && body.len() <= SHORT_BODY_MAX {
             return Ok(answer(self, &asked, &body)?);
         }
-        // The semaphore is never closed.
-        let permit = Arc::clone(&self.computing).acquire_owned().await.ok();
+        let turn = self.computing.take().await?;
         let all = self.clone();
         let answered = tokio::task::spawn_blocking(move || {
             // Held until the end, also if nobody waits for the answer any more.
-            let _permit = permit;
+            let _turn = turn;
             answer(&all, &asked, &body)
         });
         match answered.await {
@@ -275,6 +274,7 @@ fn error_of(failure: Failure) -> (Code, Response) {
             | RequestError::Draining
             | RequestError::RevisionNotAvailable { .. }
             | RequestError::CredentialsWait
+            | RequestError::TurnsTaken
             | RequestError::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
             RequestError::AuthnFailed => StatusCode::UNAUTHORIZED,
             RequestError::CallerNotAllowed { .. } => StatusCode::FORBIDDEN,

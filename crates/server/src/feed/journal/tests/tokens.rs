@@ -1,8 +1,9 @@
 //! Pull tokens in a store: who is proved by which secret, after a restart, a revocation and a failure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use capstan_iam::{Credential, PullToken, Secret, SecretKind};
+use capstan_iam::{Credential, Narrowing, PullToken, Secret, SecretKind};
 
 use super::*;
 use crate::authn::credential::Verifier as _;
@@ -108,6 +109,20 @@ async fn a_retry_is_answered_with_the_first_token() {
     let Response::PullToken(_, hash) = again.response else { panic!("no token") };
     assert_eq!(hash, secret(1).hash());
     assert_eq!((running.proved(1, 0).is_some(), running.proved(2, 0)), (true, None));
+}
+
+/// A credential that is held to less is not answered with the secret of one that is not.
+#[tokio::test]
+async fn a_retry_by_a_narrowed_credential_is_another_request() {
+    let journal = acme().await;
+    let running = start(&journal).await;
+    let asked = |actor: Actor| Write { request_id: Some("r".into()), ..write(actor, make(1)) };
+    running.writes.write(asked(alice())).await.unwrap();
+    let narrowing = Narrowing { subtree: None, capabilities: Some([].into()) };
+    let narrowing = Some(Arc::new(narrowing));
+    let narrowed = Actor::Identity { id: path("alice"), email: None, session: None, narrowing };
+    assert!(running.writes.write(asked(narrowed)).await.is_err());
+    assert!(running.writes.write(asked(alice())).await.is_ok());
 }
 
 #[tokio::test]
