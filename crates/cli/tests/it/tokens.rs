@@ -5,6 +5,7 @@ mod command_line;
 mod groups;
 mod issuers;
 mod lives;
+mod login;
 mod real;
 mod revoked;
 
