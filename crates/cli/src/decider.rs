@@ -20,6 +20,7 @@ use super::answers::{Capabilities, Decision, Explanation, Identities, RoleList, 
 use super::audit::file;
 use super::completion;
 use super::iam::connection::ServerArgs;
+use super::logins::Refresh;
 use super::properties::Properties;
 use super::queries::Query;
 pub(crate) use advice::Advice;
@@ -46,7 +47,8 @@ pub(crate) struct DeciderArgs {
         add = completion::managed::identity())]
     pub(crate) caller: Option<String>,
 
-    /// A file with the token that proves who asks, for a server that names its callers [default: that of the context]
+    /// A file with the token that proves who asks, for a server that names its callers [default: that of the context, or what `capstan
+    /// auth login` has kept for the server]
     #[arg(long, value_name = "FILE", conflicts_with = "policy")]
     pub(crate) token_file: Option<PathBuf>,
 
@@ -119,6 +121,7 @@ impl DeciderArgs {
                     caller: caller.clone(),
                     email: None,
                     token_file: token_file.clone(),
+                    refresh: Refresh::Yes,
                 };
                 Decider::connect(server, self.consistency).await
             }
@@ -149,7 +152,7 @@ impl Decider {
         // Nobody may believe that it counts.
         ensure!(
             !is_named || server.shows_a_token(),
-            "--as says whom a token proves, and a name alone proves nobody: give --token-file"
+            "--as says whom a token proves, and a name alone proves nobody: give --token-file, or log in (capstan auth login)"
         );
         Ok(Self::Remote(Remote::new(server, consistency)))
     }

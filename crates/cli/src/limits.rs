@@ -77,3 +77,38 @@ pub(crate) const CONFIG_PROBLEMS_MAX: usize = 100;
 
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub(crate) const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Maximum time for one request to an issuer of a login.
+pub(crate) const LOGIN_REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Maximum size of an issuer's answer, in bytes. Discovery documents have about 5 KiB.
+pub(crate) const LOGIN_BODY_BYTES_MAX: usize = 256 * 1024;
+/// Maximum size of a token that is sent with calls, in bytes: a server takes no longer one.
+pub(crate) const LOGIN_TOKEN_BYTES_MAX: usize = 8 * 1024;
+/// Maximum size of the file with a client's secret, in bytes.
+pub(crate) const CLIENT_SECRET_BYTES_MAX: u64 = 4 * 1024;
+/// How long `capstan auth login` waits for the browser.
+pub(crate) const BROWSER_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// Connections of the browser at a time: it opens some that it does not use.
+pub(crate) const BROWSER_CONNECTIONS_MAX: usize = 16;
+/// Maximum time for one connection of the browser.
+pub(crate) const BROWSER_CONNECTION_TIME_MAX: Duration = Duration::from_secs(30);
+/// Maximum size of the head of a browser's request, in bytes. A code has some hundred.
+pub(crate) const BROWSER_HEAD_BYTES_MAX: usize = 32 * 1024;
+/// How long `capstan auth login --device` waits at most, whatever the issuer says.
+pub(crate) const DEVICE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// How often an issuer is asked whether the person is done, if it does not say (RFC 8628, section 3.2).
+pub(crate) const DEVICE_INTERVAL: Duration = Duration::from_secs(5);
+/// The longest time between two such requests.
+pub(crate) const DEVICE_INTERVAL_MAX: Duration = Duration::from_secs(60);
+/// How much longer that time is when the issuer asks for it (RFC 8628, section 3.5).
+pub(crate) const DEVICE_SLOWER: Duration = Duration::from_secs(5);
+/// How long before its end a kept token is refreshed.
+pub(crate) const REFRESH_BEFORE: Duration = Duration::from_secs(30);
+/// How far the clock of an issuer may be from this machine's.
+pub(crate) const LOGIN_CLOCKS_APART: Duration = Duration::from_secs(60);
+/// Maximum size of the file of the kept logins, in bytes.
+pub(crate) const LOGINS_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a command waits for another one that changes the logins: longer than one refresh.
+pub(crate) const LOGINS_LOCK_TIME_MAX: Duration = Duration::from_secs(30);
+/// Wait between two looks whether it is done.
+pub(crate) const LOGINS_LOCK_PAUSE: Duration = Duration::from_millis(50);

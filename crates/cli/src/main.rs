@@ -21,6 +21,7 @@ mod iam;
 mod init;
 mod keys;
 mod limits;
+mod logins;
 mod memory;
 mod new_file;
 mod output;
@@ -73,6 +74,7 @@ Examples:
   capstan roles list                                    the built-in roles
   capstan iam tree acme                                 an organization of a server
   capstan iam role-bindings create --identity alice --role editor --group acme/platform
+  capstan auth login --issuer URL --client-id ID        log in, in the browser
   capstan auth pull-token create --group acme --role registry.pull --output docker --registry HOST
   capstan events tail --parent acme                     what changes there, as it happens
   capstan context add dev --addr http://127.0.0.1:4480 --as alice

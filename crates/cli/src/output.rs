@@ -172,6 +172,11 @@ pub(crate) fn note(text: impl std::fmt::Display) -> anyhow::Result<()> {
     writeln!(io::stderr(), "{text}").context("cannot write to standard error")
 }
 
+/// Prints what somebody has to do before the command goes on to standard error, also if quiet.
+pub(crate) fn instruction(text: impl std::fmt::Display) -> anyhow::Result<()> {
+    writeln!(io::stderr(), "{text}").context("cannot write to standard error")
+}
+
 /// Prints the error that ended a command: as JSON to standard output, unless that is quiet or cannot be written; then, and
 /// as text, to standard error.
 pub(crate) fn error(format: Format, error: &anyhow::Error) {

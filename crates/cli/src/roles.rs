@@ -184,7 +184,7 @@ impl SourceArgs {
             return of_catalog(catalog);
         }
         let (caller, token_file) = (self.decider.caller.clone(), self.decider.token_file.clone());
-        let server = ServerArgs { addr: addr.clone(), caller, email: None, token_file };
+        let server = ServerArgs { addr: addr.clone(), caller, token_file, ..ServerArgs::default() };
         let query = RoleQuery { consistency: consistency.message(), ..query };
         custom_roles::list(&server.connect().await?, query).await
     }

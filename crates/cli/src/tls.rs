@@ -62,7 +62,9 @@ pub(crate) fn ensure_asks(matches: &ArgMatches) -> anyhow::Result<()> {
     let takes = |id: &str| leaf.try_contains_id(id).is_ok();
     let has_policy = leaf.try_contains_id("policy").is_ok_and(|given| given);
     let asks = (takes("addr") || takes("server")) && !has_policy;
-    if asks && !matches!(path.first(), Some(&("bench" | "top"))) {
+    // They say which server, and do not ask it.
+    let only_names = matches!(path.as_slice(), ["auth", "status" | "token" | "logout"]);
+    if asks && !only_names && !matches!(path.first(), Some(&("bench" | "top"))) {
         return Ok(());
     }
     let other = match path.first() {
@@ -126,7 +128,12 @@ impl TlsFiles {
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+/// The bytes of a file: at most [`TLS_FILE_BYTES_MAX`].
+///
+/// # Errors
+///
+/// It cannot be read or is longer.
+pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     let name = || path.display().to_string();
     let mut bytes = Vec::new();
     let file = File::open(path).with_context(name)?;

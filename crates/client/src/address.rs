@@ -1,6 +1,7 @@
 //! Addresses of servers: one parser for the client, the command line and the load generator.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -127,6 +128,19 @@ impl ServerAddress {
         }
     }
 
+    /// Whether nobody else sees a token that is sent there: it is encrypted, or stays on this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError::PlainToken`]: other machines would, on its way.
+    pub fn ensure_hides_tokens(&self) -> Result<(), ConnectError> {
+        let is_local = self.unix_path().is_some() || is_of_this_machine(self.authority());
+        if self.is_tls() || is_local {
+            return Ok(());
+        }
+        Err(ConnectError::PlainToken { to: self.clone() })
+    }
+
     /// A tonic endpoint for this address, with tonic's default options. TLS trusts the authorities of the platform.
     ///
     /// # Errors
@@ -167,6 +181,13 @@ impl fmt::Display for ServerAddress {
             Kind::Unix(path) => write!(f, "unix:{path}"),
         }
     }
+}
+
+fn is_of_this_machine(authority: &str) -> bool {
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let address: Result<IpAddr, _> = host.parse();
+    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// The endpoint of the client's own connections, with its timeouts and keepalive.

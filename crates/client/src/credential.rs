@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use tonic::Request;
@@ -40,11 +39,7 @@ impl Credential {
     ///
     /// [`ConnectError::PlainToken`]: other machines would, on its way.
     pub fn ensure_hidden_on_its_way_to(&self, to: &ServerAddress) -> Result<(), ConnectError> {
-        let is_local = to.unix_path().is_some() || is_of_this_machine(to.authority());
-        if to.is_tls() || is_local {
-            return Ok(());
-        }
-        Err(ConnectError::PlainToken { to: to.clone() })
+        to.ensure_hides_tokens()
     }
 
     /// Adds it to the metadata of a request. It is never printed.
@@ -91,13 +86,6 @@ impl Credential {
         value.set_sensitive(true);
         Ok(value)
     }
-}
-
-fn is_of_this_machine(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let address: Result<IpAddr, _> = host.parse();
-    host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

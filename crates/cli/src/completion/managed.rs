@@ -16,6 +16,7 @@ use crate::context;
 use crate::iam::connection::{Connection, ServerArgs, next_page};
 use crate::iam::kind::{Listed, Query};
 use crate::limits::{COMPLETION_CALLS_MAX, PAGE_OBJECTS};
+use crate::logins::Refresh;
 
 /// What an argument of a management command names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,6 +103,7 @@ pub(super) fn ids(what: Managed, line: &Line, typed: &str) -> Option<Vec<String>
         caller: line.caller.clone(),
         email: line.email.clone(),
         token_file: line.token_file.clone(),
+        refresh: Refresh::No,
     };
     let parent = typed.rsplit_once('/').map_or("", |(parent, _)| parent);
     let query = Query { parent: parent.to_owned(), ..Query::default() };

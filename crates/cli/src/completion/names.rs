@@ -18,6 +18,7 @@ use crate::context;
 use crate::decider::{Consistency, Decider};
 use crate::iam::connection::ServerArgs;
 use crate::limits::COMPLETION_CALLS_MAX;
+use crate::logins::Refresh;
 use crate::properties::Properties;
 use crate::roles;
 use capstan_policy::DOCUMENT_BYTES_MAX;
@@ -78,7 +79,8 @@ fn of_server(kind: Kind, line: &Line) -> Option<Vec<String>> {
     }
     threads.block_on(async {
         let (addr, token_file) = (line.addr.clone(), line.token_file.clone());
-        let server = ServerArgs { addr, token_file, ..ServerArgs::default() };
+        let refresh = Refresh::No;
+        let server = ServerArgs { addr, token_file, refresh, ..ServerArgs::default() };
         let server = Decider::connect(server, Consistency::Any).await.ok()?;
         let none = Properties::default();
         let Line { identity, capability, resource, .. } = line;

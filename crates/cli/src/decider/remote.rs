@@ -49,7 +49,7 @@ impl Remote {
         match answer {
             Ok(response) => Ok(response.into_inner()),
             Err(status) if status.code() == Code::Unauthenticated => {
-                let advice = "say who asks: --token-file, or --cert and --key. The server says with --callers who may ask, and its log why it \
+                let advice = "say who asks: capstan auth login, --token-file, or --cert and --key. The server says with --callers who may ask, and its log why it \
                               refuses";
                 bail!("{} ({advice})", status.message())
             }

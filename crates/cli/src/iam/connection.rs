@@ -15,6 +15,7 @@ use tonic_types::StatusExt as _;
 
 use super::refusal::Refusal;
 use crate::limits::{CALL_TIMEOUT, RETRIES_MAX, RETRY_WAIT, RETRY_WAIT_MAX};
+use crate::logins::{self, Refresh};
 use crate::{channel, completion, context, output, tls};
 
 /// The metadata key of the caller's identity (contract, section 6).
@@ -47,9 +48,13 @@ pub(crate) struct ServerArgs {
     pub(crate) email: Option<String>,
 
     /// A file with the token that proves who calls: of an issuer that the server believes, or a pull token [default: that of the
-    /// context]
+    /// context, or what `capstan auth login` has kept for the server]
     #[arg(long, value_name = "FILE", help_heading = SERVER)]
     pub(crate) token_file: Option<PathBuf>,
+
+    /// Whether the kept login is refreshed if it is over.
+    #[arg(skip)]
+    pub(crate) refresh: Refresh,
 }
 
 /// The options of a write.
@@ -137,7 +142,7 @@ fn random_id() -> anyhow::Result<String> {
 impl ServerArgs {
     /// # Errors
     ///
-    /// No address of a server, an identity that cannot be sent, or no server there.
+    /// No address of a server, an identity that cannot be sent, a login that is over, or no server there.
     pub(crate) async fn connect(&self) -> anyhow::Result<Connection> {
         self.connect_within(CALL_TIMEOUT).await
     }
@@ -155,12 +160,15 @@ impl ServerArgs {
         let identity = self.caller.clone().or(server.caller);
         let mut caller = Caller::new(identity, self.email.clone())?;
         let address: ServerAddress = server.addr.parse()?;
+        let files = tls::chosen().or(server.tls);
         if let Some(file) = self.token_file.as_ref().or(server.token_file.as_ref()) {
             let token = Credential::file(file);
             token.ensure_hidden_on_its_way_to(&address)?;
             caller.authorization = Some(token.authorization().context("--token-file")?);
+        } else if files.cert.is_none() {
+            // A call has one credential.
+            caller.authorization = logins::authorization(&address, self.refresh).await?;
         }
-        let files = tls::chosen().or(server.tls);
         let channel = channel::connect(&address, &files, call_timeout).await?;
         Ok(Connection { channel, caller, address })
     }

@@ -123,7 +123,7 @@ impl Refusal {
                 "the operator may: on the machine of the server, --addr unix:DIR/operator.sock"
             }
             (_, "AUTHN_FAILED") => {
-                "say who calls: a token (--token-file), a client certificate (--cert, --key) or, if the server trusts it, --as IDENTITY \
+                "say who calls: a login (capstan auth login), a token (--token-file), a client certificate (--cert, --key) or, if the server trusts it, --as IDENTITY \
                  alone, of one that is registered and not disabled; or the operator's socket as --addr. The log of the server says \
                  what is wrong with a credential"
             }

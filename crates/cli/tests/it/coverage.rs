@@ -17,7 +17,7 @@ const EXEMPT_REASONS: [(&str, &str); 0] = [];
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
 /// Limits without a test, and the cause.
-const EXEMPT_LIMITS: [(&str, &str); 29] = [
+const EXEMPT_LIMITS: [(&str, &str); 31] = [
     ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
     ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
     ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
@@ -33,6 +33,8 @@ const EXEMPT_LIMITS: [(&str, &str); 29] = [
         "what an allocator keeps shows in resident memory only; the bench `loading` measures it",
     ),
     ("WATCH_PERIOD", "depends on the clock; changes of watched files are tested"),
+    ("BROWSER_TIME_MAX", "reaching it takes 10 minutes"),
+    ("BROWSER_CONNECTION_TIME_MAX", "reaching it takes half a minute; idle connections are tested"),
     ("CALL_TIMEOUT", "reaching it takes 30 s; other tests find calls that never end"),
     ("TLS_RETRY", "half a minute, after an error that is not of the files"),
     ("TRANSFER_TIMEOUT", "reaching it takes 10 minutes"),

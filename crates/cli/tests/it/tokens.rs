@@ -6,6 +6,7 @@ mod exchanged;
 mod groups;
 mod issuers;
 mod lives;
+mod login;
 mod real;
 mod revoked;
 

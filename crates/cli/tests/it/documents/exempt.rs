@@ -76,6 +76,8 @@ pub(super) const COMMANDS: &[Exempt] = &[
         ISSUER,
         Some("a_command_calls_with_the_token_of_a_file"),
     ),
+    exempt("docs/CALLERS.md", "capstan auth", ISSUER, Some("a_person_logs_in_by_the_browser")),
+    exempt("docs/CALLERS.md", "curl", ISSUER, Some("a_login_is_kept_for_its_owner_alone")),
     exempt(
         "docs/CALLERS.md",
         "curl https://iam.example.com",

@@ -2,6 +2,9 @@
 //!
 //! `dev/test --without receivers` leaves it out by the name of this module.
 
+mod browser;
+mod login;
+
 use std::io::{BufRead as _, BufReader, Lines, Write as _};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};

@@ -3,6 +3,9 @@
 // Arguments: the folder with node_modules, the port (0 for any), the certificate, its key, and a file with private keys as a
 // JSON Web Key Set, which is made if it is not there. Prints `issuer URL` when it listens.
 //
+// People log in by its own pages for development: with any name and password. `capstan` and `brief` are public clients of the
+// command line; ID tokens of `brief` end after 20 seconds, so that each command refreshes them. `secretive` has a secret.
+//
 // Each line on standard input, `CLIENT ALGORITHM AUDIENCE`, asks its token endpoint, and prints `token JWT`, the
 // access token. Other lines are notices.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
@@ -30,16 +33,35 @@ const issuer = `https://127.0.0.1:${server.address().port}`;
 const provider = new Provider(issuer, {
   jwks: JSON.parse(readFileSync(keys, 'utf8')),
   enabledJWA: { idTokenSigningAlgValues: ['RS256', 'PS256', 'ES256', 'Ed25519'] },
-  clients: ['builder', 'ann'].map((id) => ({
-    client_id: id,
-    client_secret: `${id}-secret`,
-    grant_types: ['client_credentials'],
-    redirect_uris: [],
-    response_types: [],
-  })),
+  clients: [
+    ...['builder', 'ann'].map((id) => ({
+      client_id: id,
+      client_secret: `${id}-secret`,
+      grant_types: ['client_credentials'],
+      redirect_uris: [],
+      response_types: [],
+    })),
+    ...['capstan', 'brief', 'secretive'].map((id) => ({
+      client_id: id,
+      ...(id === 'secretive' ? { client_secret: 's%cret:' } : { token_endpoint_auth_method: 'none' }),
+      application_type: 'native',
+      grant_types: ['authorization_code', 'refresh_token', 'urn:ietf:params:oauth:grant-type:device_code'],
+      redirect_uris: ['http://127.0.0.1/callback'],
+      response_types: ['code'],
+    })),
+  ],
+  claims: { openid: ['sub'], email: ['email', 'email_verified'] },
+  conformIdTokenClaims: false,
+  findAccount: (_, accountId) => ({
+    accountId,
+    claims: () => ({ sub: accountId, email: `${accountId}@people.example`, email_verified: true }),
+  }),
+  rotateRefreshToken: true,
   features: {
     clientCredentials: { enabled: true },
-    devInteractions: { enabled: false },
+    devInteractions: { enabled: true },
+    deviceFlow: { enabled: true },
+    revocation: { enabled: true },
     resourceIndicators: {
       enabled: true,
       // The resource is `urn:ALGORITHM:AUDIENCE`.
@@ -50,7 +72,10 @@ const provider = new Provider(issuer, {
       },
     },
   },
-  ttl: { ClientCredentials: 300 },
+  ttl: {
+    ClientCredentials: 300,
+    IdToken: (_, __, client) => (client.clientId === 'brief' ? 20 : 600),
+  },
   extraTokenClaims: () => ({ groups: ['devs'] }),
 });
 server.on('request', provider.callback());
