@@ -61,8 +61,9 @@ pub(crate) fn ensure_asks(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let takes = |id: &str| leaf.try_contains_id(id).is_ok();
     let has_policy = leaf.try_contains_id("policy").is_ok_and(|given| given);
-    let asks = (takes("addr") || takes("server")) && !has_policy;
-    if asks && !matches!(path.first(), Some(&("bench" | "top"))) {
+    // `bench` measures a server on questions about a policy.
+    let asks = takes("addr") || takes("server") || takes("metrics");
+    if asks && (!has_policy || path == ["bench"]) {
         return Ok(());
     }
     let other = match path.first() {
