@@ -1,12 +1,12 @@
 //! Certificates of clients that are revoked: lists of them, which are replaced while the server runs.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use capstan_client::TlsOptions;
 use capstan_client::connector::{Protocol, TlsConnector};
 use capstan_proto::v1;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_server::limits::{HTTP_IDLE_MAX, TLS_LIST_BYTES_MAX};
+use capstan_server::limits::{HTTP_IDLE_MAX, TLS_LIST_BYTES_MAX, TLS_LOOK, TLS_SPREAD_MAX};
 use capstan_testkit::https::Authority;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -233,7 +233,7 @@ async fn idle_connections_end_when_their_certificate_is_revoked() {
     files.write("revoked.pem", &files.authority.revoking(&[7], false));
     // It is told by itself, within some seconds.
     let mut told = false;
-    let ping = timeout(Duration::from_secs(8), async {
+    let ping = timeout(TLS_LOOK * 5 + TLS_SPREAD_MAX, async {
         loop {
             let (kind, flags, _, payload) = peer.next().await;
             told |= kind == GOAWAY;

@@ -3,7 +3,7 @@
 //! ```text
 //! handshake ─▶ ClientCertificate: SPIFFE ID, chain, the generation that it was verified at
 //! files are loaded again ─▶ Trust: the next generation ─┬─▶ each call and batch: the same generation? else the chain is verified again
-//!                                                       └─▶ each connection wakes ─▶ refused: it takes no more calls
+//!                                                       └─▶ each connection and stream wakes, by and by ─▶ refused: it ends
 //! ```
 //!
 //! **Invariants**: what a certificate proves counts only while the authorities and lists that are loaded now accept it. A call whose
@@ -12,15 +12,18 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::Context;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
+use tokio::time::sleep;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
+
+use crate::limits::TLS_SPREAD_MAX;
 
 /// Generations are even. In what a certificate notes, the lowest bit says that it was refused.
 const NEXT: u64 = 2;
@@ -138,9 +141,7 @@ impl ClientCertificate {
     pub(crate) async fn refused(&self) {
         let mut changes = self.0.trust.changes.subscribe();
         while self.counts() {
-            if changes.changed().await.is_err() {
-                std::future::pending().await
-            }
+            changed(&mut changes).await;
         }
     }
 
@@ -155,6 +156,14 @@ impl ClientCertificate {
     pub(crate) fn revoke(&self) {
         self.0.trust.replace(None);
     }
+}
+
+/// Waits until the files have changed, and then for a time of its own: not all certificates are verified at once.
+async fn changed(changes: &mut watch::Receiver<()>) {
+    if changes.changed().await.is_err() {
+        std::future::pending().await
+    }
+    sleep(TLS_SPREAD_MAX.mul_f64(fastrand::f64())).await;
 }
 
 fn read(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
@@ -195,8 +204,8 @@ impl Watch {
         loop {
             self.changes.mark_unchanged();
             let mut changes = self.changes.clone();
-            self.wake = Box::pin(async move { drop(changes.changed().await) });
-            if let Poll::Pending = self.wake.as_mut().poll(cx) {
+            self.wake = Box::pin(async move { changed(&mut changes).await });
+            if self.wake.as_mut().poll(cx).is_pending() {
                 return !self.certificate.counts();
             }
         }
@@ -209,8 +218,8 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn a_certificate_is_held_against_what_is_loaded_now() {
+    #[tokio::test(start_paused = true)]
+    async fn a_certificate_is_held_against_what_is_loaded_now() {
         let certificate = ClientCertificate::named(None);
         let of_call = certificate.clone();
         let mut watch = Watch::new(certificate.clone());
@@ -219,11 +228,13 @@ mod tests {
         let mut refused = Box::pin(of_call.refused());
         assert!(refused.as_mut().poll(&mut cx).is_pending());
         certificate.revoke();
-        assert!(refused.as_mut().poll(&mut cx).is_ready());
         assert!(!of_call.counts() && watch.is_refused(&mut cx));
         // Said once: the connection takes no more calls then.
         assert!(!watch.is_refused(&mut cx));
         assert_eq!(certificate.0.seen.load(Ordering::Relaxed), NEXT | REFUSED);
+        let begun = tokio::time::Instant::now();
+        refused.await;
+        assert!(begun.elapsed() <= TLS_SPREAD_MAX);
     }
 
     /// A handshake that began before a change of the files ends behind it.
