@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use anyhow::{Context as _, anyhow};
 use capstan_client::ServerAddress;
 
-use crate::load::MeasuredServer;
+use crate::load::{Access, MeasuredServer};
 
 /// A server in a child process. Dropping it kills the process.
 #[derive(Debug)]
@@ -55,8 +55,8 @@ impl Server {
         let line = line.await?.unwrap_or_default();
         let address = line.trim_end().strip_prefix("grpc ");
         let address = address.ok_or_else(|| anyhow!("the server to measure did not start"))?;
-        let measured =
-            MeasuredServer { address: address.parse::<ServerAddress>()?, pid: Some(pid) };
+        let address = address.parse::<ServerAddress>()?;
+        let measured = MeasuredServer { address, access: Access::default(), pid: Some(pid) };
         Ok(Self { _process: process, measured })
     }
 

@@ -8,6 +8,7 @@
 //!
 //! A gRPC client library costs 14 to 36 µs of CPU per request, which would dominate the measurement.
 //! Here requests are encoded before the start, and only the counted fields of an answer are decoded.
+//! At an `https` address the frames go through TLS, whose CPU is the generator's.
 //! [`Mode::Coalesced`] is the exception: it measures the Rust client together with the server.
 
 mod coalesced;
@@ -24,19 +25,18 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use capstan_client::{Client, ServerAddress};
+use capstan_client::{Client, Credential, ServerAddress, TlsOptions};
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{interval, sleep_until, timeout};
-use tonic::codegen::http::Request;
 
 use crate::cpu;
 use crate::figures::as_f64;
 use crate::questions::Questions;
 pub use code::ErrorName;
-use connection::Connection;
+use connection::{Connection, Target};
 use pace::{Pace, Schedule, Window};
 use slot::{Generator, InFlight, Progress};
 pub use tally::Tally;
@@ -89,11 +89,22 @@ pub struct Plan {
     pub duration: Duration,
 }
 
+/// How a server is asked: whom TLS trusts and shows, and what proves who asks.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Options of TLS; the defaults unless the address is `https`.
+    pub tls: TlsOptions,
+    /// Sent with every call.
+    pub credential: Option<Credential>,
+}
+
 /// A server to measure.
 #[derive(Clone, Debug)]
 pub struct MeasuredServer {
     /// Where it listens.
     pub address: ServerAddress,
+    /// How it is asked.
+    pub access: Access,
     /// Its process on this machine; `None` if unknown, and then its CPU time is unknown too.
     pub pid: Option<u32>,
 }
@@ -137,9 +148,10 @@ pub async fn run(
     line: &ProgressBar,
 ) -> anyhow::Result<Measurement> {
     let progress = Arc::new(Progress::default());
+    let target = Target::of(server, questions.mode)?;
     let mut threads = Vec::new();
     for thread in 0..plan.threads {
-        threads.push(Thread::start(thread, plan, server, questions, &progress)?);
+        threads.push(Thread::start(thread, plan, &target, questions, &progress)?);
     }
     for thread in &mut threads {
         let connected = &mut thread.connected;
@@ -209,17 +221,17 @@ impl Thread {
     fn start(
         thread: usize,
         plan: &Plan,
-        server: &MeasuredServer,
+        target: &Target,
         questions: &Arc<Questions>,
         progress: &Arc<Progress>,
     ) -> anyhow::Result<Self> {
         let (say_connected, connected) = oneshot::channel();
         let (go, wait_for_go) = oneshot::channel();
         let (say_done, done) = oneshot::channel();
-        let (plan, address) = (plan.clone(), server.address.clone());
+        let (plan, target) = (plan.clone(), target.clone());
         let (questions, progress) = (Arc::clone(questions), Arc::clone(progress));
         let work = move || async move {
-            let connections = match connect(thread, &plan, &address, &questions).await {
+            let connections = match connect(thread, &plan, &target, &questions).await {
                 Ok(connections) => connections,
                 Err(error) => {
                     // `run` returns this error; the one below is never read.
@@ -229,7 +241,7 @@ impl Thread {
             };
             let _ = say_connected.send(Ok(()));
             let window = wait_for_go.await?;
-            let head = head(&address, questions.mode)?;
+            let head = target.head.clone();
             // Each thread starts at another question.
             let next = Cell::new(questions.len() * thread / plan.threads.max(1));
             let pace = Pace::new(window, schedule(thread, &plan, window)?);
@@ -263,28 +275,21 @@ enum Connections {
 async fn connect(
     thread: usize,
     plan: &Plan,
-    address: &ServerAddress,
+    target: &Target,
     questions: &Questions,
 ) -> anyhow::Result<Connections> {
     let share = (thread..plan.connections).step_by(plan.threads.max(1));
     if questions.mode == Mode::Coalesced {
         let connections = share.len();
         let tasks = connections * plan.in_flight;
-        let client = coalesced::client(address, connections, tasks, questions).await?;
+        let client = coalesced::client(target, connections, tasks, questions).await?;
         return Ok(Connections::Client(client, connections));
     }
     let mut connections = Vec::new();
     for _ in share {
-        connections.push(Connection::open(address).await?);
+        connections.push(Connection::open(target).await?);
     }
     Ok(Connections::Frames(connections))
-}
-
-fn head(address: &ServerAddress, mode: Mode) -> anyhow::Result<Request<()>> {
-    Ok(Request::post(format!("http://{}{}", address.authority(), mode.path()))
-        .header("content-type", "application/grpc")
-        .header("te", "trailers")
-        .body(())?)
 }
 
 async fn generate(

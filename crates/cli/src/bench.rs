@@ -21,6 +21,7 @@ Examples:
   capstan bench --mode coalesced --connections 1 --in-flight 2000     through the Rust client
   capstan bench --policy acme.yaml --queries mine.ndjson --verify
   capstan bench --addr http://127.0.0.1:4480 --policy acme.yaml
+  capstan bench --addr https://pdp-1:4480 --ca ca.pem --policy acme.yaml
   capstan bench --against do-nothing                      Capstan's cost without the transport's
   capstan bench generate big-W > big.json                 a workload as a policy document
 

@@ -77,6 +77,33 @@ fn advice(address: &ServerAddress, kind: Option<ErrorKind>) -> String {
     }
 }
 
+/// What to do about an address that was asked in another protocol than its own, or a handshake of TLS that failed; `None` if the error is
+/// another one.
+pub(crate) fn tls_advice(error: &anyhow::Error, is_tls: bool) -> Option<&'static str> {
+    let text = format!("{error:#}");
+    let says = |part: &&str| text.contains(*part);
+    if !is_tls {
+        let is_alert = says(&"invalid HTTP version parsed");
+        return is_alert.then_some("does it speak TLS? ask https://HOST:PORT");
+    }
+    if says(&"invalid peer certificate") {
+        return Some(
+            "is the certificate of another authority (--ca) or for another name (--server-name)?",
+        );
+    }
+    let ends = [
+        "received fatal alert",
+        "connection closed",
+        "reset by peer",
+        "broken pipe",
+        "handshake eof",
+    ];
+    if ends.iter().any(says) {
+        return Some("does the server want a certificate of the client? give --cert and --key");
+    }
+    says(&"corrupt message").then_some("does it speak TLS, and is this its port?")
+}
+
 /// Whether a status came in an answer of gRPC. One that the client made up, of another protocol's answer or of a lost
 /// connection, has no such header.
 pub(crate) fn is_grpc(status: &Status) -> bool {

@@ -129,6 +129,9 @@ impl DeciderArgs {
     }
 }
 
+/// The error of `--as` without a token, for decisions.
+const NAME_ALONE: &str = "--as says whom a token proves, and a name alone proves nobody: give --token-file, or log in (capstan auth login)";
+
 /// Answers questions. Both variants give the same answers and the same error messages.
 #[derive(Clone, Debug)]
 pub(crate) enum Decider {
@@ -150,10 +153,7 @@ impl Decider {
         let is_named = server.caller.is_some();
         let server = server.connect().await?;
         // Nobody may believe that it counts.
-        ensure!(
-            !is_named || server.shows_a_token(),
-            "--as says whom a token proves, and a name alone proves nobody: give --token-file, or log in (capstan auth login)"
-        );
+        ensure!(!is_named || server.shows_a_token(), NAME_ALONE);
         Ok(Self::Remote(Remote::new(server, consistency)))
     }
 

@@ -61,10 +61,11 @@ pub(crate) fn ensure_asks(matches: &ArgMatches) -> anyhow::Result<()> {
     }
     let takes = |id: &str| leaf.try_contains_id(id).is_ok();
     let has_policy = leaf.try_contains_id("policy").is_ok_and(|given| given);
-    let asks = (takes("addr") || takes("server")) && !has_policy;
+    // `bench` measures a server on questions about a policy.
+    let asks = takes("addr") || takes("server") || takes("metrics");
     // They say which server, and do not ask it.
     let only_names = matches!(path.as_slice(), ["auth", "status" | "token" | "logout"]);
-    if asks && !only_names && !matches!(path.first(), Some(&("bench" | "top"))) {
+    if asks && !only_names && (!has_policy || path == ["bench"]) {
         return Ok(());
     }
     let other = match path.first() {

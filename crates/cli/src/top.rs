@@ -24,6 +24,7 @@ use tokio::time::Instant;
 
 use super::limits::{TOP_INTERVAL_MAX, TOP_INTERVAL_MIN};
 use super::output::{self, Format};
+use super::{context, tls};
 use capstan_server::clock::Clock;
 use live::Board;
 use sample::Sample;
@@ -38,9 +39,12 @@ const EXAMPLES: &str = "\
 Examples:
   capstan top                                         a live screen; ? shows the keys
   capstan top --metrics http://pdp-1:4481 --interval 5
+  capstan top --metrics https://pdp-1:4481 --ca ca.pem
   capstan top --once                                  totals since the server started
   capstan top --output json                           one line of JSON per interval, until stopped
   capstan top --once -o json | jq '.reasons[] | select(.share > 0.1)'
+
+At an https address --ca, --cert, --key and --server-name count, or those of --context. Metrics need no token.
 
 If standard output is not a terminal, one interval is printed as text. The exit code is 2 if the server \
 cannot be reached at the start; later, failed scrapes are repeated until the server is back.
@@ -68,7 +72,7 @@ JSON fields:
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Top {
-    /// The HTTP address of the server, or the URL of its metrics
+    /// The HTTP address of the server, or the URL of its metrics: http://HOST:PORT or https://HOST:PORT
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:4481")]
     metrics: String,
 
@@ -90,7 +94,11 @@ fn interval(text: &str) -> Result<Duration, String> {
 
 impl Top {
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
-        let metrics = Metrics::at(&self.metrics)?;
+        let mut files = tls::chosen();
+        if context::is_chosen() {
+            files = files.or(context::server(None)?.tls);
+        }
+        let metrics = Metrics::at(&self.metrics, &files)?;
         // Only the first scrape must succeed.
         let first = metrics.sample().await?;
         let is_terminal = io::stdout().is_terminal();

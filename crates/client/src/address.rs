@@ -113,6 +113,14 @@ impl ServerAddress {
         }
     }
 
+    /// The host of [`Self::authority`]: a name, an IPv4 address, or an IPv6 address in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        // Every address of TCP has a port.
+        let authority = self.authority();
+        authority.rsplit_once(':').map_or(authority, |(host, _)| host)
+    }
+
     /// Whether the server is asked with TLS.
     #[must_use]
     pub fn is_tls(&self) -> bool {
@@ -250,6 +258,9 @@ mod tests {
             assert_eq!(address.endpoint_with(&named).is_ok(), address.is_tls(), "{text}");
             let path = text.strip_prefix("unix:").map(Path::new);
             assert_eq!(address.unix_path(), path, "{text}");
+            assert!(
+                ["127.0.0.1", "[::1]", "localhost", "capstan.example"].contains(&address.host())
+            );
         }
     }
 

@@ -43,6 +43,8 @@ mod backoff;
 mod check;
 mod check_future;
 mod client;
+#[cfg(feature = "connector")]
+pub mod connector;
 mod credential;
 mod error;
 mod failure;

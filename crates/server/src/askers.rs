@@ -9,7 +9,7 @@
 //! Without a document whoever is on this machine or has a client certificate may ask everything, and nobody else anything.
 //!
 //! **Invariants**: what is not said is refused. Two proofs are refused. A caller that is taken out of the document is refused from its next
-//! call or batch on, also on a connection or stream that is open.
+//! call or batch on, also on a connection or stream that is open; so is one whose certificate is revoked, and its open stream ends.
 
 mod document;
 
@@ -118,6 +118,11 @@ impl Entry {
         self.remote.is_some_and(Remote::is_of_this_machine)
     }
 
+    /// Whether the certificate of the client counts no more.
+    fn is_revoked(&self) -> bool {
+        self.certificate.as_ref().is_some_and(|certificate| !certificate.counts())
+    }
+
     fn is_operator(&self) -> bool {
         matches!(self.remote, Some(Remote::Operator(_)))
     }
@@ -212,6 +217,9 @@ impl Askers {
         answer: impl FnOnce(Option<Path<'_>>) -> Option<R>,
     ) -> Option<R> {
         let Asking { entry, head, proved } = asking;
+        if entry.is_revoked() {
+            return None;
+        }
         let shows = || head.parts.headers.keys().any(|name| name == AUTHORIZATION);
         if entry.certificate.is_some() && shows() {
             return None; // Two proofs.
@@ -326,8 +334,20 @@ impl Asker {
         self.by_head().map(drop)
     }
 
+    /// Waits until the certificate of the client counts no more. Who has none is not refused.
+    pub(crate) async fn refused(&self) -> RequestError {
+        match &self.entry.certificate {
+            Some(certificate) => certificate.refused().await,
+            None => std::future::pending().await,
+        }
+        self.askers.unknown(REVOKED)
+    }
+
     fn by_head(&self) -> Result<ByHead, RequestError> {
         let Self { askers, entry, shown, .. } = self;
+        if entry.is_revoked() {
+            return Err(askers.unknown(REVOKED));
+        }
         if entry.certificate.is_some() && shown.is_some() {
             return Err(askers.unknown("a client certificate and an authorization: two proofs"));
         }
@@ -416,6 +436,7 @@ impl Asker {
     }
 }
 
+const REVOKED: &str = "a certificate that is revoked, or that no authority is trusted for any more";
 const NOT_NAMED: &str = "another machine asks, and no caller is named: give --callers, --client-ca or --insecure-open-decisions";
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use crate::feed::{Current, Freshness, Published};
 use crate::limits::{REFUSAL_LOGGED, TOKEN_READS_MAX};
 use crate::signing::Signing;
 use crate::telemetry::metrics::Metrics;
+use crate::transport::tls::ClientCertificate;
 use trust::Trusted;
 use whose::{Finder, Keys, Whose};
 
@@ -109,7 +110,9 @@ impl Callers {
     pub(crate) async fn resolve(&self, claim: Claim) -> Result<CallerKind, RequestError> {
         let resolved = match claim {
             Claim::Settled(kind) => return Ok(kind),
-            Claim::Certificate { path, spiffe_id } => self.by_certificate(path, spiffe_id).await,
+            Claim::Certificate { path, certificate } => {
+                self.by_certificate(path, certificate).await
+            }
             // Who may read a policy file is a matter of `askers`.
             Claim::Authorization { .. } if self.0.management.is_none() => {
                 return Ok(CallerKind::Nobody);
@@ -179,8 +182,10 @@ impl Callers {
         let current = self.0.published.read(Freshness::Any).await?;
         let revision_now = current.snapshot.revision();
         match proof {
-            Proof::Certificate { spiffe_id, revision } if revision != revision_now => {
-                self.by_certificate(path, spiffe_id).await
+            Proof::Certificate { certificate, revision }
+                if revision != revision_now || !certificate.counts() =>
+            {
+                self.by_certificate(path, certificate).await
             }
             Proof::Secret(by) if !current.secrets.proves(&by, &path, now) => {
                 Err(refused("a secret counts no more"))
@@ -376,10 +381,15 @@ impl Callers {
     async fn by_certificate(
         &self,
         path: PathBuf,
-        spiffe_id: Box<str>,
+        certificate: ClientCertificate,
     ) -> Result<CallerKind, RequestError> {
+        if !certificate.counts() {
+            return Err(refused(
+                "a certificate that is revoked, or that no authority is trusted for any more",
+            ));
+        }
         let caller = |revision| {
-            let proof = Proof::Certificate { spiffe_id: spiffe_id.clone(), revision };
+            let proof = Proof::Certificate { certificate: certificate.clone(), revision };
             CallerKind::Identity { path: path.clone(), email: None, proof }
         };
         // A policy file has no callers: who may read it is a matter of `askers`, and nobody may change it.
@@ -398,7 +408,9 @@ impl Callers {
             Some(Object::Identity(Identity {
                 authentication: Some(Authentication::ClientCertificate(own)),
                 ..
-            })) if *own.spiffe_id == *spiffe_id => Ok(caller(current.snapshot.revision())),
+            })) if certificate.spiffe_id() == Some(&*own.spiffe_id) => {
+                Ok(caller(current.snapshot.revision()))
+            }
             _ => Err(refused("a certificate of another identity")),
         }
     }

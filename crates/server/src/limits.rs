@@ -222,14 +222,15 @@ pub const ACCEPTED_MAX: usize = 256;
 /// Pause after a failed accept. The likely cause is a lack of file descriptors, and another
 /// connection may free one soon. Without the pause the acceptor would spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// Wait after the end of a connection, until its worker gives back the memory that was freed. One time for all
-/// connections that end meanwhile.
+/// Wait after the end of a connection, until its worker gives back the memory that was freed. One time for all that end meanwhile.
 pub const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 
 // === TLS ===
 
 /// Time between two looks whether a file of TLS has changed. One that has is loaded when it has rested for as long.
 pub const TLS_LOOK: Duration = Duration::from_secs(1);
+/// Time over which certificates of open connections are verified again behind a change, so that checks do not wait for thousands of them.
+pub const TLS_SPREAD_MAX: Duration = Duration::from_secs(2);
 /// Time after which files of TLS that did not load are tried again although they are the same: there may be a descriptor again.
 pub const TLS_RETRY: Duration = Duration::from_secs(30);
 /// Bytes that a handshake reads, of gRPC: a greeting has 2 KB, and a client's chain of certificates up to 10.

@@ -4,12 +4,12 @@
 use std::rc::Rc;
 
 use anyhow::Context as _;
-use capstan_client::{Client, Decision, Error, Options, ServerAddress};
+use capstan_client::{Client, Decision, Error, Options};
 use tokio::task::{JoinSet, yield_now};
 use tonic::Code;
 
 use super::code::{self, ErrorName, TRANSPORT};
-use super::connection::Connection;
+use super::connection::{Connection, Target};
 use super::slot::{Generator, InFlight};
 use super::tally::Answer;
 use crate::questions::Questions;
@@ -21,17 +21,21 @@ use crate::questions::Questions;
 ///
 /// The server cannot be reached.
 pub(crate) async fn client(
-    address: &ServerAddress,
+    target: &Target,
     connections: usize,
     tasks: usize,
     questions: &Questions,
 ) -> anyhow::Result<Client> {
     // The client retries until a call's deadline; an unreachable server must be an error at once.
-    drop(Connection::open(address).await?);
+    drop(Connection::open(target).await?);
     let default = Options::default();
     let pending_max = default.pending_max.max(tasks);
     let options = Options { connections, pending_max, ..default };
-    let client = Client::connect_with(&address.to_string(), options)?;
+    let (address, tls) = (target.address.to_string(), &target.access.tls);
+    let client = match &target.access.credential {
+        Some(credential) => Client::connect_as(&address, options, tls, credential.clone())?,
+        None => Client::connect_tls(&address, options, tls)?,
+    };
     if let Some(call) = questions.call(0) {
         // Opens a connection before the measured window. The outcome is not counted.
         let _ = client.check(call.check()).await;

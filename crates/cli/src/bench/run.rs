@@ -5,24 +5,23 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use clap::ValueEnum;
 use tokio::net::UnixStream;
 
 use super::show;
 use super::world::World;
-use crate::FAILED;
-use crate::context;
 use crate::output::{self, Format};
 use crate::signals::{self, Signal};
+use crate::{FAILED, channel, completion, context, decider, tls};
 use capstan_bench::against::pairs;
 use capstan_bench::child::{Folder, Server};
 use capstan_bench::do_nothing::Runtime;
-use capstan_bench::load::{MeasuredServer, Measurement, Mode, Plan, progress_line, run};
+use capstan_bench::load::{Access, MeasuredServer, Measurement, Mode, Plan, progress_line, run};
 use capstan_bench::plot;
 use capstan_bench::questions::Questions;
 use capstan_bench::report::{Comparison, Report, RunInfo, Totals};
-use capstan_client::ServerAddress;
+use capstan_client::{ConnectError, Credential, ServerAddress};
 use capstan_proto::contract::BATCH_CHECKS_MAX;
 use capstan_server::clock::Clock;
 use capstan_server::limits::CONNECTION_STREAMS_MAX;
@@ -30,9 +29,19 @@ use capstan_server::limits::CONNECTION_STREAMS_MAX;
 /// The options of a run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Run {
-    /// Measure the server at this address, http://HOST:PORT or unix:PATH, instead of starting one
-    #[arg(long, value_name = "URL", value_parser = without_tls)]
+    /// Measure the server at this address, http://HOST:PORT, https://HOST:PORT or unix:PATH, instead of starting one
+    /// [default: that of --context, if it is given]
+    #[arg(long, value_name = "URL")]
     addr: Option<ServerAddress>,
+
+    /// The identity that asks, which the token must prove: for one below a group [default: that of the context]
+    #[arg(long = "as", id = "as_identity", value_name = "IDENTITY",
+        add = completion::managed::identity())]
+    caller: Option<String>,
+
+    /// A file with the token that proves who asks, for a server that names its callers [default: that of the context]
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
 
     /// The process id of that server, to measure its CPU time; known without this on a Unix socket
     #[arg(long, value_name = "PID", requires = "addr")]
@@ -151,17 +160,56 @@ fn seconds(text: &str) -> Result<Duration, String> {
 impl Run {
     /// The child processes end with the run, also when a signal ends it.
     pub(crate) async fn run(mut self, format: Format) -> anyhow::Result<ExitCode> {
-        if self.addr.is_none() && context::is_chosen() {
-            self.addr = Some(context::server(None)?.addr.parse()?);
-        }
+        let access = self.access()?;
         let stop = signals::stop(&[Signal::HangUp])?;
         tokio::select! {
-            measured = Box::pin(self.measure(format)) => measured,
+            measured = Box::pin(self.measure(format, access)) => measured,
             signal = stop => bail!("stopped by {signal}"),
         }
     }
 
-    async fn measure(self, format: Format) -> anyhow::Result<ExitCode> {
+    /// How the server is asked that the options or a context say; its address is then that of `addr`.
+    ///
+    /// # Errors
+    ///
+    /// Options that do not count, since no server is named or its address has no TLS; a token that others would see.
+    fn access(&mut self) -> anyhow::Result<Access> {
+        let files = tls::chosen();
+        if self.addr.is_none() && !context::is_chosen() {
+            ensure!(
+                files.is_empty() && self.caller.is_none() && self.token_file.is_none(),
+                "--ca, --cert, --key, --server-name, --token-file and --as are for a server that is measured: give --addr"
+            );
+            return Ok(Access::default());
+        }
+        let given = self.addr.as_ref().map(ToString::to_string);
+        let server = context::server(given.as_deref())?;
+        let address: ServerAddress = server.addr.parse()?;
+        let files = files.or(server.tls);
+        ensure!(address.is_tls() || files.is_empty(), ConnectError::NoTls(address));
+        ensure!(
+            !address.is_tls() || self.against.is_none(),
+            "--against: the yardstick has no TLS, so measure the server without"
+        );
+        let token = self.token_file.take().or(server.token_file).map(Credential::file);
+        ensure!(
+            token.is_some() || self.caller.is_none(),
+            "--as says whom a token proves, and a name alone proves nobody: give --token-file"
+        );
+        let identity = self.caller.take().or(server.caller);
+        let credential = token.map(|token| match identity {
+            Some(identity) => token.of(identity),
+            None => token,
+        });
+        if let Some(credential) = &credential {
+            credential.ensure_hidden_on_its_way_to(&address)?;
+        }
+        let access = Access { tls: files.load()?, credential };
+        self.addr = Some(address);
+        Ok(access)
+    }
+
+    async fn measure(self, format: Format, access: Access) -> anyhow::Result<ExitCode> {
         self.load.fits()?;
         let line = progress_line();
         line.set_message("preparing the questions");
@@ -174,7 +222,7 @@ impl Run {
         line.set_message("starting");
         line.tick();
         let folder = Folder::new()?;
-        let (child, server) = self.server(&folder).await?;
+        let (child, server) = self.server(&folder, access).await?;
         let plan = self.plan();
         let info = RunInfo {
             target: server.address.to_string(),
@@ -201,7 +249,9 @@ impl Run {
             self.draw(&[("capstan", &totals.server), ("do-nothing", &totals.yardstick)])?;
             comparison.server.is_sound() && comparison.yardstick.is_sound()
         } else {
-            let measurement = run(&plan, &server, &questions, &line).await?;
+            let is_tls = server.address.is_tls();
+            let measured = run(&plan, &server, &questions, &line).await;
+            let measurement = measured.map_err(|error| advised(error, is_tls))?;
             let report = Report::new(&info, &plan, &measurement);
             line.finish_and_clear();
             match format {
@@ -225,7 +275,11 @@ impl Run {
     }
 
     /// The server to measure, and its child process if it was started here.
-    async fn server(&self, folder: &Folder) -> anyhow::Result<(Option<Server>, MeasuredServer)> {
+    async fn server(
+        &self,
+        folder: &Folder,
+        access: Access,
+    ) -> anyhow::Result<(Option<Server>, MeasuredServer)> {
         let Some(address) = self.addr.clone() else {
             let mut arguments = self.world.serve(folder)?;
             arguments.extend(["--listen".into(), self.listen(folder, "server.sock")?]);
@@ -241,7 +295,7 @@ impl Run {
             }
             (_, pid) => pid,
         };
-        Ok((None, MeasuredServer { address, pid }))
+        Ok((None, MeasuredServer { address, access, pid }))
     }
 
     async fn start_yardstick(&self, folder: &Folder) -> anyhow::Result<Server> {
@@ -279,13 +333,10 @@ impl Run {
     }
 }
 
-/// # Errors
-///
-/// No address, or one with TLS.
-fn without_tls(text: &str) -> Result<ServerAddress, String> {
-    let address: ServerAddress = text.parse().map_err(|error| format!("{error}"))?;
-    if address.is_tls() {
-        return Err("the load generator has no TLS: measure an address without".into());
+/// The error of a server that cannot be reached, with what to do where TLS is the cause.
+fn advised(error: anyhow::Error, is_tls: bool) -> anyhow::Error {
+    match channel::tls_advice(&error, is_tls) {
+        Some(advice) => anyhow!("{error:#} ({advice})"),
+        None => error,
     }
-    Ok(address)
 }

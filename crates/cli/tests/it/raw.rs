@@ -149,6 +149,11 @@ impl Frames {
         Self::over(UnixStream::connect(path).await.unwrap()).await.0
     }
 
+    /// The same over a connection with TLS.
+    pub(crate) async fn connect_over(socket: impl Socket + 'static) -> Self {
+        Self::over(socket).await.0
+    }
+
     async fn over(socket: impl Socket + 'static) -> (Self, BTreeMap<u16, u32>) {
         let mut frames = Self(Box::new(socket));
         frames.0.write_all(PREFACE).await.unwrap();

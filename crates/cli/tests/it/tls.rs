@@ -2,6 +2,7 @@
 
 mod client;
 mod identity;
+mod load;
 mod revoked;
 mod rotation;
 mod wire;

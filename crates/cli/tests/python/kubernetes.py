@@ -110,6 +110,9 @@ def render(path, paths):
     print(json.dumps(found))
 
 
+STORE = {"policy": {"document": ""}, "store": {"enabled": True, "organization": "acme", "owner": "alice"}}
+TLS = {"acceptPlaintext": False, "tls": {"secretName": "capstan-tls", "clientCertificates": True}}
+
 # Each with the value that makes it wrong.
 WRONG = [
     ("nothing says where the policy comes from", {"policy": {"document": ""}}),
@@ -131,6 +134,11 @@ WRONG = [
     ("a budget that keeps every node", {"podDisruptionBudget": {"minAvailable": 2}}),
     ("a budget below nothing", {"podDisruptionBudget": {"minAvailable": -1}}),
     ("an argument that the chart gives", {"extraArgs": ["--workers=4"]}),
+    ("an address that the chart gives", {"extraArgs": ["--listen-management=0.0.0.0:4483"]}),
+    ("management of a policy document", {"management": {"enabled": True}}),
+    ("management in plain text that nobody accepted", {**STORE, "management": {"enabled": True}}),
+    ("management in plain text beside TLS", {**STORE, **TLS, "management": {"enabled": True, "acceptPlaintext": True}}),
+    ("plain text of no management", {"management": {"acceptPlaintext": True}}),
     ("a name that is none", {"fullnameOverride": "my.pdp"}),
     ("a name with a field", {"priorityClassName": "x\n  hostNetwork: true"}),
     ("a key that is none", {"policy": {"key": ".."}}),
@@ -153,7 +161,7 @@ def refuse(path, good):
     with helm_python.Chart.load(path) as chart:
         for name, wrong in WRONG:
             try:
-                values = merged(copy.deepcopy(good), wrong)
+                values = merged(copy.deepcopy(good), copy.deepcopy(wrong))
                 chart.validate_schema(chart.merge_values(values))
                 chart.render(values, name="capstan", namespace="auth")
             except helm_python.HelmError as error:

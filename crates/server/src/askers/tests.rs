@@ -119,6 +119,32 @@ async fn who_may_ask_depends_on_where_and_on_what_is_proved() {
     assert_eq!(nowhere.may(Rpc::CHECK).await.unwrap_err(), RequestError::AuthnFailed);
 }
 
+/// Whoever may ask without a certificate, too: the handshake would refuse it.
+#[tokio::test]
+async fn a_certificate_that_is_revoked_is_refused_everywhere() {
+    for askers in [askers(Rule::Open), askers(Rule::Proved), askers(named(""))] {
+        for remote in [here(), elsewhere()] {
+            let certificate = ClientCertificate::named(CI.flatten());
+            let mut extensions = Extensions::new();
+            extensions.insert(remote);
+            extensions.insert(certificate.clone());
+            let mut asker = askers.asker(&extensions, &HeaderMap::new());
+            asker.may(Rpc::CHECK).await.unwrap();
+            let (parts, ()) = Request::new(()).into_parts();
+            let head = Arc::new(Head::from(parts));
+            let entry = Entry::new(Some(remote), Some(certificate.clone()));
+            let proved = ProvedHead::default();
+            let asking = Asking { entry: &entry, head: &head, proved: &proved };
+            assert!(askers.plain(asking, |_| Some(())).is_some());
+            certificate.revoke();
+            assert!(askers.plain(asking, |_| Some(())).is_none(), "the fast way");
+            assert_eq!(asker.let_in().unwrap_err(), RequestError::AuthnFailed);
+            assert_eq!(asker.may(Rpc::CHECK).await.unwrap_err(), RequestError::AuthnFailed);
+            assert_eq!(asker.refused().await, RequestError::AuthnFailed);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_caller_has_only_the_methods_that_are_named() {
     let askers = askers(named(""));

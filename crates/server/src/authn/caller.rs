@@ -64,8 +64,8 @@ pub(crate) enum Proof {
     Header,
     /// A client certificate with the SPIFFE ID of the identity.
     Certificate {
-        /// Of both.
-        spiffe_id: Box<str>,
+        /// With that SPIFFE ID.
+        certificate: ClientCertificate,
         /// The revision that the identity had it at.
         revision: u64,
     },
@@ -84,8 +84,8 @@ pub(crate) enum Claim {
     Certificate {
         /// Its path.
         path: PathBuf,
-        /// Of the certificate.
-        spiffe_id: Box<str>,
+        /// Which has one.
+        certificate: ClientCertificate,
     },
     /// Whom the `Authorization` header proves.
     Authorization {
@@ -150,6 +150,16 @@ impl CallerKind {
     /// Whether the credential is held to less than its identity can.
     pub(crate) fn is_narrowed(&self) -> bool {
         matches!(self, Self::Identity { proof: Proof::Token(token), .. } if token.narrowing().is_some())
+    }
+
+    /// Waits until a credential counts no more that does not end by itself and that the store does not know of.
+    pub(crate) async fn refused(&self) {
+        match self {
+            Self::Identity { proof: Proof::Certificate { certificate, .. }, .. } => {
+                certificate.refused().await;
+            }
+            _ => std::future::pending().await,
+        }
     }
 
     /// When the credential ends; `None` if it does not end by itself.
@@ -229,12 +239,12 @@ fn by_certificate(
     if headers.contains_key(AUTHORIZATION) {
         return Err(RequestError::AuthnFailed);
     }
-    let spiffe_id = certificate.and_then(ClientCertificate::spiffe_id);
-    let (Some(path), Some(spiffe_id)) = (text(headers, &CALLER)?, spiffe_id) else {
+    let certificate = certificate.filter(|certificate| certificate.spiffe_id().is_some());
+    let (Some(path), Some(certificate)) = (text(headers, &CALLER)?, certificate) else {
         return Ok(Claim::Settled(CallerKind::Nobody));
     };
     let path = path.parse().map_err(|error| RequestError::field(CALLER.as_str(), error))?;
-    Ok(Claim::Certificate { path, spiffe_id: spiffe_id.into() })
+    Ok(Claim::Certificate { path, certificate: certificate.clone() })
 }
 
 /// The identity that a token or a secret must prove: the one that the caller's header names, if it is there.
@@ -400,7 +410,7 @@ mod tests {
                     Authentication { trust_caller_header }.caller(connection, &uri, &headers)
                 };
                 let path = "acme/ci".parse().unwrap();
-                let claim = Claim::Certificate { path, spiffe_id: id.into() };
+                let claim = Claim::Certificate { path, certificate: certificate.clone() };
                 assert_eq!(caller(&[(CALLER, "acme/ci")]).unwrap(), claim);
                 assert_eq!(caller(&[]).unwrap(), Claim::Settled(CallerKind::Nobody));
                 // One proof, and no other beside it.

@@ -123,7 +123,8 @@ impl Services {
         Basis { within: right.within(), ..basis }
     }
 
-    /// One response for each batch, in order. Whether the asker still may ask is looked at for each. The first error ends the stream. In a drain, the
+    /// One response for each batch, in order. Whether the asker still may ask is looked at for each, and a certificate that counts no more ends the
+    /// stream without one. The first error ends it, too. In a drain, the
     /// stream ends when it has no batch ready, and after [`STREAM_DRAIN_MAX`] at the latest.
     pub(super) fn stream(
         self: Arc<Self>,
@@ -148,6 +149,7 @@ impl Services {
                 biased;
                 request = requests.next() => request?,
                 () = services.draining.cancelled() => Err(RequestError::Draining.into()),
+                error = asker.refused() => Err(error.into()),
             };
             let answer = match request {
                 Ok(batch) => services.batch(Rpc::STREAM_CHECK, batch, &mut asker).await,

@@ -27,7 +27,7 @@ use crate::limits::{
 };
 use crate::telemetry::metrics::Metrics;
 use crate::transport::http::{LimitedListener, LimitedStream};
-use crate::transport::tls::{self, ClientCertificate, Tls};
+use crate::transport::tls::{ClientCertificate, Tls};
 
 /// What the connections of an address speak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,21 +50,20 @@ pub(crate) enum Security {
 type Stream = Either<LimitedStream, Box<TlsStream<LimitedStream>>>;
 
 impl Security {
-    /// `None` if there is no handshake. The deadlines of the stream hold for it.
-    async fn open(&self, mut stream: LimitedStream) -> Option<Stream> {
+    /// The connection, and the certificate that its client has proved. `None` if there is no handshake. The deadlines of the stream hold for it.
+    async fn open(&self, mut stream: LimitedStream) -> Option<(Stream, Option<ClientCertificate>)> {
         let (tls, metrics) = match self {
-            Self::Plain => return Some(Either::Left(stream)),
+            Self::Plain => return Some((Either::Left(stream), None)),
             Self::Tls(tls, metrics) => (tls, metrics),
             Self::Either(tls, metrics, _) => match stream.first().await? {
                 TLS_HANDSHAKE => (tls, metrics),
-                _ => return Some(Either::Left(stream)),
+                _ => return Some((Either::Left(stream), None)),
             },
         };
         let made = tls.http().accept(stream).await;
         metrics.handshake(made.is_ok());
-        let mut stream = made.ok()?;
-        tls::bound(&mut stream);
-        Some(Either::Right(Box::new(stream)))
+        let (stream, certificate) = made.ok()?;
+        Some((Either::Right(Box::new(stream)), certificate))
     }
 }
 
@@ -90,7 +89,7 @@ impl Protocols {
     }
 }
 
-/// Serves until `stop`, each connection until its age at most: it ends behind the answer that is sent then. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
+/// Serves until `stop`, each connection until its age at most, and while the certificate of its client counts: it ends behind the answer that is sent then. Then waits up to [`HTTP_DRAIN_MAX`] for connections to close: an idle
 /// connection would delay the drain.
 pub(crate) async fn serve(
     listener: TcpListener,
@@ -115,14 +114,12 @@ pub(crate) async fn serve(
         let (leaving, end) = (stop.clone(), end.clone());
         let age = jittered(limits.connection_age, CONNECTION_AGE_JITTER_PART);
         let serving = async move {
-            let Some(stream) = security.open(stream).await else { return };
+            let Some((stream, certificate)) = security.open(stream).await else { return };
             let router = match (security, &stream) {
                 (Security::Either(_, _, plain), Either::Left(_)) => plain,
                 _ => router,
             };
-            if let Either::Right(tls) = &stream {
-                client.certificate = ClientCertificate::of(tls);
-            }
+            client.certificate.clone_from(&certificate);
             let service = service_fn(move |mut request: Request<Incoming>| {
                 request.extensions_mut().insert(ConnectInfo(client.clone()));
                 router.clone().oneshot(request.map(Body::new))
@@ -132,8 +129,10 @@ pub(crate) async fn serve(
             let leaves = timeout(age, leaving.cancelled());
             tokio::select! {
                 _ = connection.as_mut() => return,
-                _ = leaves => connection.as_mut().graceful_shutdown(),
+                _ = leaves => {}
+                () = refused(certificate) => {}
             }
+            connection.as_mut().graceful_shutdown();
             // Its errors are those of its peer.
             let _ = connection.await;
         };
@@ -141,4 +140,12 @@ pub(crate) async fn serve(
     }
     connections.close();
     let _ = timeout(HTTP_DRAIN_MAX, connections.wait()).await;
+}
+
+/// Waits until the certificate of a client counts no more.
+async fn refused(certificate: Option<ClientCertificate>) {
+    match certificate {
+        Some(certificate) => certificate.refused().await,
+        None => std::future::pending().await,
+    }
 }

@@ -18,7 +18,7 @@ use crate::limits::TLS_BUFFER_MAX;
 use crate::transport::listen::Accepted;
 use crate::transport::peers::{Peer, Peers};
 use crate::transport::seats::{Seat, Seats};
-use crate::transport::tls::{self, ClientCertificate, HandshakeLimited, Tls};
+use crate::transport::tls::{ClientCertificate, HandshakeLimited, Tls};
 
 /// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,12 +201,13 @@ impl Connection {
     ) -> io::Result<Self> {
         let remote = accepted.remote();
         let until = Instant::now() + greeting_max;
+        let mut certificate = None;
         let socket = match (accepted, tls) {
             (Accepted::Tcp(stream, _), Some(tls)) => {
                 let stream = HandshakeLimited::new(TcpStream::from_std(stream)?);
-                let mut stream = timeout_at(until, tls.grpc().accept(stream)).await??;
+                let (mut stream, proved) = timeout_at(until, tls.grpc().accept(stream)).await??;
                 stream.get_mut().0.end();
-                tls::bound(&mut stream);
+                certificate = proved;
                 Socket::Tls(Box::new(stream))
             }
             (Accepted::Tcp(stream, _), None) => Socket::Tcp(TcpStream::from_std(stream)?),
@@ -214,10 +215,6 @@ impl Connection {
         };
         let preface =
             PrefaceTimeout { missing_bytes: PREFACE_BYTES, until: Box::pin(sleep_until(until)) };
-        let certificate = match &socket {
-            Socket::Tls(stream) => ClientCertificate::of(stream),
-            Socket::Tcp(_) | Socket::Unix(_) => None,
-        };
         let traffic = Traffic::default();
         Ok(Self { socket, remote, certificate, traffic, preface: Some(preface), permit })
     }

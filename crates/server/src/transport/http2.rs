@@ -23,8 +23,8 @@
 //!   of answers that the peer has not read. A connection whose peer does not read takes no input.
 //! - An idle connection holds no buffer: what is read goes through one buffer of the thread.
 //! - A connection ends when its peer closes it, breaks the protocol, leaves a ping unanswered or does
-//!   not read for too long, or when it is idle after the stop signal, after its age, or while a new
-//!   connection has no place.
+//!   not read for too long, or when it is idle after the stop signal, after its age, when the certificate of its client counts no
+//!   more, or while a new connection has no place.
 //!
 //! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
 //!
@@ -71,7 +71,7 @@ use crate::transport::connection::{Connection, Remote, Traffic};
 use crate::transport::listen::Serves;
 use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
-use crate::transport::tls::ClientCertificate;
+use crate::transport::tls::{ClientCertificate, Watch};
 use chunks::Chunks;
 use gate::Gate;
 use inbound::Inbound;
@@ -175,6 +175,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         calls,
         known: None,
         remote,
+        watch: certificate.clone().map(Watch::new),
         certificate,
         timers: Timers::new(&limits, Instant::now()),
         stalled_stream_max: limits.stalled_stream_max,
@@ -216,6 +217,8 @@ struct Driver<C: Calls> {
     known: Option<(Weak<Head>, Intake)>,
     remote: Remote,
     certificate: Option<ClientCertificate>,
+    /// Of the certificate, until it counts no more.
+    watch: Option<Watch>,
     timers: Timers,
     stalled_stream_max: Duration,
     tasks: TaskTracker,
@@ -270,6 +273,11 @@ impl<C: Calls> Driver<C> {
             self.gate.again();
             if !self.look_at_signals() {
                 return Poll::Ready(());
+            }
+            if self.watch.as_mut().is_some_and(|watch| watch.is_refused(&mut cx)) {
+                self.watch = None;
+                // As at its age: calls that have begun say why they end.
+                self.timers.age(now);
             }
             let was_blocked = self.traffic.is_blocked();
             let read = match (was_blocked, self.has_backlog) {

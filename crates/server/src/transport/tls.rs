@@ -1,13 +1,16 @@
 //! TLS: certificates from files, which are loaded again when they change, and handshakes with a deadline.
 //!
 //! ```text
-//! files ─▶ load: both agree? ─▶ the configuration of the next handshake
+//! files ─▶ load: both agree? ─┬─▶ the configuration of the next handshake
+//!   │                         └─▶ what certificates of open connections are held against (`clients`)
 //!   └ every TLS_LOOK: changed? ─▶ load again; on an error the one before serves on
 //! ```
 //!
 //! **Invariants**: TLS 1.3 and nothing below. A file that others may read or that does not fit is refused, and nothing is half
-//! loaded: certificate, key and authorities are replaced together. A connection that is open keeps what its handshake has proved; where
-//! clients have certificates no session is resumed, because nobody would look at the certificate again.
+//! loaded: certificate, key, authorities and lists are replaced together. Where clients have certificates no session is resumed, because a
+//! resumed one shows none.
+
+mod clients;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -24,19 +27,22 @@ use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, interval_at};
 use tokio_rustls::TlsAcceptor;
-use x509_parser::extensions::GeneralName;
-use x509_parser::{parse_x509_certificate, parse_x509_crl};
+use tokio_rustls::server::TlsStream;
+use x509_parser::parse_x509_crl;
 
 use crate::limits::{
     TLS_BUFFER_MAX, TLS_FILE_BYTES_MAX, TLS_HANDSHAKE_BYTES_MAX, TLS_LIST_BYTES_MAX, TLS_LOOK,
     TLS_RETRY,
 };
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
+use clients::Trust;
+pub(crate) use clients::{ClientCertificate, Watch};
 
 /// The files of TLS.
 #[derive(Clone, Debug)]
@@ -61,18 +67,45 @@ struct Shared {
     /// What the files were when they were loaded first.
     first: String,
     current: ArcSwap<Acceptors>,
+    trust: Arc<Trust>,
 }
 
 /// An acceptor for each protocol: they differ in the ALPN names that they know.
-#[derive(Clone)]
 struct Acceptors {
     grpc: TlsAcceptor,
     http: TlsAcceptor,
+    /// Of what they hold certificates of clients against.
+    generation: u64,
 }
 
 impl std::fmt::Debug for Acceptors {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Acceptors")
+    }
+}
+
+/// Makes a handshake.
+pub(crate) struct Acceptor {
+    acceptor: TlsAcceptor,
+    generation: u64,
+    trust: Arc<Trust>,
+}
+
+impl Acceptor {
+    /// The connection, and the certificate that its client has proved.
+    ///
+    /// # Errors
+    ///
+    /// There is no handshake.
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
+        self,
+        stream: S,
+    ) -> io::Result<(TlsStream<S>, Option<ClientCertificate>)> {
+        let mut stream = self.acceptor.accept(stream).await?;
+        // Bounds what the connection holds of answers that its peer does not read.
+        stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
+        let certificate = ClientCertificate::of(&stream, &self.trust, self.generation);
+        Ok((stream, certificate))
     }
 }
 
@@ -86,8 +119,11 @@ impl Tls {
     pub(crate) fn open(options: Options) -> anyhow::Result<Self> {
         // Before the files are read: what changes meanwhile is loaded again.
         let first = stamps(&options);
-        let current = ArcSwap::from_pointee(load(&options)?);
-        Ok(Self(Arc::new(Shared { options, first, current })))
+        let trust = Arc::<Trust>::default();
+        let (acceptors, verifier) = load(&options, trust.next())?;
+        trust.replace(verifier);
+        let current = ArcSwap::from_pointee(acceptors);
+        Ok(Self(Arc::new(Shared { options, first, current, trust })))
     }
 
     /// Whether clients must have certificates.
@@ -96,18 +132,24 @@ impl Tls {
     }
 
     /// Accepts connections of gRPC.
-    pub(crate) fn grpc(&self) -> TlsAcceptor {
-        self.0.current.load().grpc.clone()
+    pub(crate) fn grpc(&self) -> Acceptor {
+        self.acceptor(|all| &all.grpc)
     }
 
     /// Accepts connections of HTTP/1.1.
-    pub(crate) fn http(&self) -> TlsAcceptor {
-        self.0.current.load().http.clone()
+    pub(crate) fn http(&self) -> Acceptor {
+        self.acceptor(|all| &all.http)
+    }
+
+    fn acceptor(&self, of: impl FnOnce(&Acceptors) -> &TlsAcceptor) -> Acceptor {
+        let current = self.0.current.load();
+        let (acceptor, trust) = (of(&current).clone(), Arc::clone(&self.0.trust));
+        Acceptor { acceptor, generation: current.generation, trust }
     }
 
     /// Loads the files again whenever one has changed. Never returns.
     pub(crate) async fn follow(self, metrics: Arc<Metrics>) {
-        let Shared { options, first, current } = &*self.0;
+        let Shared { options, first, current, trust } = &*self.0;
         let (mut seen, mut loaded) = (first.clone(), first.clone());
         let mut failed = None::<(String, Instant)>;
         let mut ticks = interval_at(Instant::now() + TLS_LOOK, TLS_LOOK);
@@ -125,8 +167,10 @@ impl Tls {
             if !rests || is_done {
                 continue;
             }
-            match load(options) {
-                Ok(new) => {
+            match load(options, trust.next()) {
+                Ok((new, verifier)) => {
+                    // First: no handshake is of a generation that has not begun.
+                    trust.replace(verifier);
                     current.store(Arc::new(new));
                     loaded.clone_from(&seen);
                     failed = None;
@@ -161,13 +205,16 @@ fn stamps(options: &Options) -> String {
     stamps
 }
 
-fn load(options: &Options) -> anyhow::Result<Acceptors> {
+type Verifier = Arc<dyn ClientCertVerifier>;
+
+/// The acceptors of a generation, and what they hold certificates of clients against.
+fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option<Verifier>)> {
     let chain = certificates(&options.certificate)?;
     let provider = Arc::new(default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&version::TLS13])?;
-    let builder = match &options.client_authorities {
-        None => builder.with_no_client_auth(),
+    let verifier = match &options.client_authorities {
+        None => None,
         Some(file) => {
             let mut roots = RootCertStore::empty();
             for certificate in certificates(file)? {
@@ -177,10 +224,14 @@ fn load(options: &Options) -> anyhow::Result<Acceptors> {
             // Of each certificate it must be known that it is not revoked: a list that is missing or too old lets in nobody.
             let verifier = verifier.with_crls(revocations(&options.revocations)?);
             let verifier = verifier.enforce_revocation_expiration().build();
-            builder.with_client_cert_verifier(verifier.context("lists of revoked certificates")?)
+            Some(verifier.context("lists of revoked certificates")?)
         }
     };
-    let resumes = options.client_authorities.is_none();
+    let builder = match &verifier {
+        None => builder.with_no_client_auth(),
+        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+    };
+    let resumes = verifier.is_none();
     let names = || format!("{} and {}", options.certificate.display(), options.key.display());
     let mut config = builder.with_single_cert(chain, key(&options.key)?).with_context(names)?;
     if !resumes {
@@ -190,7 +241,8 @@ fn load(options: &Options) -> anyhow::Result<Acceptors> {
     config.alpn_protocols = vec![b"h2".to_vec()];
     let grpc = Arc::new(config.clone());
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Acceptors { grpc: grpc.into(), http: Arc::new(config).into() })
+    let acceptors = Acceptors { grpc: grpc.into(), http: Arc::new(config).into(), generation };
+    Ok((acceptors, verifier))
 }
 
 fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
@@ -252,39 +304,6 @@ fn read_within(file: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let is_short = bytes.len() as u64 <= bytes_max;
     ensure!(is_short, "{}: longer than {bytes_max} bytes", file.display());
     Ok(bytes)
-}
-
-/// The certificate that a client has proved in the handshake: its SPIFFE ID (X.509-SVID, section 2). One that has not exactly one URI,
-/// or another than a SPIFFE ID, has none, and is nobody's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClientCertificate(Option<Arc<str>>);
-
-impl ClientCertificate {
-    /// That of a connection; `None` without a certificate.
-    pub(crate) fn of<S>(stream: &tokio_rustls::server::TlsStream<S>) -> Option<Self> {
-        let first = stream.get_ref().1.peer_certificates()?.first()?;
-        Some(Self(Self::read(first)))
-    }
-
-    fn read(certificate: &CertificateDer<'_>) -> Option<Arc<str>> {
-        let (_, certificate) = parse_x509_certificate(certificate).ok()?;
-        let names = certificate.subject_alternative_name().ok()??;
-        let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-            GeneralName::URI(uri) => Some(*uri),
-            _ => None,
-        });
-        let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
-        uri.starts_with("spiffe://").then(|| uri.into())
-    }
-
-    pub(crate) fn spiffe_id(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn named(spiffe_id: Option<&str>) -> Self {
-        Self(spiffe_id.map(Into::into))
-    }
 }
 
 /// A socket from which a handshake reads a limited number of bytes: before it is known who is there, nobody may make the server
@@ -358,9 +377,4 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for HandshakeLimited<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
-}
-
-/// Bounds what a connection holds of answers that its peer does not read.
-pub(crate) fn bound<S>(stream: &mut tokio_rustls::server::TlsStream<S>) {
-    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
 }

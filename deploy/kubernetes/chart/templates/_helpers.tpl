@@ -107,6 +107,15 @@ labels:
 {{- if and .Values.acceptOpenDecisions (or .Values.callers .Values.tls.clientCertificates (not .Values.tls.secretName)) }}
 {{- fail "acceptOpenDecisions: is for TLS without callers and without tls.clientCertificates" }}
 {{- end }}
+{{- if and .Values.management.enabled (not .Values.store.enabled) }}
+{{- fail "management.enabled: only a store is managed: set store.enabled" }}
+{{- end }}
+{{- if and .Values.management.enabled (not .Values.tls.secretName) (not .Values.management.acceptPlaintext) }}
+{{- fail "management.acceptPlaintext: the credentials of those who manage are not encrypted. Give tls.secretName; or say in networkPolicy.management who may connect, and set management.acceptPlaintext=true" }}
+{{- end }}
+{{- if and .Values.management.acceptPlaintext (or .Values.tls.secretName (not .Values.management.enabled)) }}
+{{- fail "management.acceptPlaintext: is for management.enabled without tls.secretName" }}
+{{- end }}
 {{- if and .Values.service.headless (ne .Values.service.type "ClusterIP") }}
 {{- fail "service.headless: only a Service of the type ClusterIP can be without an address" }}
 {{- end }}
@@ -114,7 +123,7 @@ labels:
 {{- if and .Values.podDisruptionBudget.enabled (not .Values.store.enabled) (gt (int .Values.replicaCount) 1) (not (kindIs "string" $least)) (ge (int $least) (int .Values.replicaCount)) }}
 {{- fail "podDisruptionBudget.minAvailable: must be less than replicaCount, or no node can be drained" }}
 {{- end }}
-{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" "--callers" "--insecure-open-decisions" }}
+{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" "--callers" "--insecure-open-decisions" "--listen-management" "--insecure-plaintext-management" }}
 {{- range .Values.extraArgs }}
 {{- if has (regexFind "^[^=]*" .) $own }}
 {{- fail (printf "extraArgs: the chart says %s: there is a value for it" .) }}
@@ -189,6 +198,12 @@ spec:
         - {{ printf "--public-url=%s" . | quote }}
         {{- end }}
         - {{ printf "--listen=%s:4480" .Values.listenAddress | quote }}
+        {{- if .Values.management.enabled }}
+        - {{ printf "--listen-management=%s:4483" .Values.listenAddress | quote }}
+        {{- if not .Values.tls.secretName }}
+        - --insecure-plaintext-management
+        {{- end }}
+        {{- end }}
         - {{ if include "capstan.http" . }}{{ printf "--http=%s:4481" .Values.listenAddress | quote }}{{ else }}--http=none{{ end }}
         - {{ printf "--probes=%s:4482" .Values.listenAddress | quote }}
         {{- if .Values.tls.secretName }}
@@ -228,6 +243,10 @@ spec:
       ports:
         - name: grpc
           containerPort: 4480
+        {{- if .Values.management.enabled }}
+        - name: management
+          containerPort: 4483
+        {{- end }}
         {{- if include "capstan.http" . }}
         - name: http
           containerPort: 4481

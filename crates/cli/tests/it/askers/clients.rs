@@ -65,6 +65,33 @@ async fn commands_show_a_token() {
     }
 }
 
+/// The load generator shows a token, too, by its own frames and through the client; over TLS alone, unless the server is on this machine.
+#[test]
+fn the_load_generator_shows_a_token() {
+    let secure = Secure::start("askers-bench", false);
+    let path = |name: &str| secure.files.path(name).display().to_string();
+    let (policy, token, ca) = (path("policy.yaml"), path("token"), path("ca.pem"));
+    let bench = |addr: &str, more: &[&str]| {
+        let fixed = ["bench", "--policy", &policy, "--questions", "100", "--output", "json"];
+        let short = ["--warm-up", "0.1", "--duration", "0.2", "--addr", addr];
+        capstan(&[&fixed[..], &short, more].concat())
+    };
+    for mode in ["check", "coalesced"] {
+        let asked = ["--ca", &ca, "--mode", mode];
+        let named = ["--token-file", &token, "--as", "acme/all"];
+        let measured = bench(&secure.addr(), &[&asked[..], &named].concat());
+        assert_eq!(measured.status.code(), Some(0), "{mode}: {}", stderr(&measured));
+        let report: serde_json::Value = serde_json::from_slice(&measured.stdout).unwrap();
+        assert_eq!(report["errors"], serde_json::json!({}), "{report}");
+        let refused = bench(&secure.addr(), &asked);
+        let said = stdout(&refused);
+        assert!(said.contains("UNAUTHENTICATED"), "{mode}: {said} {}", stderr(&refused));
+    }
+    let told = bench("http://192.0.2.1:4480", &["--token-file", &token]);
+    let said = stdout(&told) + &stderr(&told);
+    assert!(said.contains("everybody on the way would see the token"), "{said}");
+}
+
 /// The token of a file proves the client, by its stream and by its unary calls; without it, and with another, checks are refused.
 #[tokio::test]
 async fn the_rust_client_shows_a_token() {

@@ -7,6 +7,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use capstan_proto::iam::v1::ListGroupsRequest;
+use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_testkit::https::Authority;
 use serde_json::Value;
@@ -114,9 +116,9 @@ impl Pod {
                 return argument.to_owned();
             };
             let value = match option {
-                "--listen" | "--http" | "--probes" if value != "none" => {
+                "--listen" | "--listen-management" | "--http" | "--probes" if value != "none" => {
                     let (address, port) = value.rsplit_once(':').unwrap();
-                    assert!(["4480", "4481", "4482"].contains(&port), "{argument}");
+                    assert!(["4480", "4481", "4482", "4483"].contains(&port), "{argument}");
                     format!("{address}:0")
                 }
                 "--otlp-endpoint" => "http://127.0.0.1:1".to_owned(),
@@ -262,6 +264,42 @@ async fn probes_work_as_written() {
             // A sidecar ends after its service.
             assert_eq!(server.wait().0, Some(0));
         }
+    }
+}
+
+/// Where management has a port of its own, each port serves its calls and no others, with the certificates of the pod.
+#[tokio::test]
+async fn management_has_a_port_of_its_own() {
+    let (name, objects) = all().into_iter().find(|(name, _)| name == "store").unwrap();
+    let pod = Pod::new(format!("{name}-management"), objects);
+    let has_port = |kind: &str, pointer: &str| {
+        let of_kind = |it: &&Value| it["kind"] == kind;
+        let object = pod.objects.iter().find(of_kind).unwrap();
+        list(object, pointer)
+            .iter()
+            .any(|port| port["port"] == 4483 || port["port"] == "management")
+    };
+    assert!(has_port("Service", "/spec/ports"));
+    assert!(has_port("NetworkPolicy", "/spec/ingress/1/ports"));
+    assert!(!has_port("NetworkPolicy", "/spec/ingress/0/ports"), "clients manage");
+    pod.mount();
+    let template = &pod.workload()["spec"]["template"]["spec"];
+    let init = pod.arguments(&list(template, "/initContainers")[0]);
+    assert!(capstan(&init.iter().map(String::as_str).collect::<Vec<_>>()).status.success());
+    let server = pod.start();
+    let (decides, manages) = (port(&server, "grpc"), port(&server, "grpc-management"));
+    for (address, serves_decisions) in [(&decides, true), (&manages, false)] {
+        let channel = pod.channel(address).await;
+        let check = DecisionServiceClient::new(channel.clone()).check(raw::check()).await;
+        let mut groups = GroupServiceClient::new(channel);
+        let groups = groups.list_groups(ListGroupsRequest::default()).await;
+        // Who is on this machine may ask, and nobody manages by this certificate. What is not served says where it is.
+        let expected = match serves_decisions {
+            true => (Code::Ok, Code::Unimplemented),
+            false => (Code::Unimplemented, Code::Unauthenticated),
+        };
+        let code = |error: Option<Status>| error.map_or(Code::Ok, |status| status.code());
+        assert_eq!((code(check.err()), code(groups.err())), expected, "{address}");
     }
 }
 

@@ -54,7 +54,6 @@ fn options_of_clients_are_refused_elsewhere() {
         &["serve", "--demo", "--listen", "127.0.0.1:0", "--http", "none"][..],
         &["check", "alice", "repo.list", "acme", "--policy", "none"],
         &["bench", "generate", "W"],
-        &["top", "--once"],
         &["store", "verify", "none"],
     ] {
         for option in [["--ca", &ca], ["--server-name", "x"]] {

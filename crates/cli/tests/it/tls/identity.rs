@@ -4,8 +4,15 @@ use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Output, Stdio};
 
+use capstan_proto::iam::v1 as iam;
+use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
+use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
+use tonic::Code;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
 use super::Files;
-use crate::common::{Serving, capstan, command, stderr, stdout};
+use crate::common::{PATIENCE, Serving, capstan, command, stderr, stdout};
+use crate::raw::reason;
 
 const CI: &str = "spiffe://acme.example/ci";
 
@@ -18,6 +25,11 @@ struct Store {
 
 impl Store {
     fn start(name: &str) -> Self {
+        Self::start_with(name, |_| vec![])
+    }
+
+    /// With more arguments of the server, of its files.
+    fn start_with(name: &str, more: impl FnOnce(&Files) -> Vec<String>) -> Self {
         let files = Files::new(name);
         let data = files.path("store");
         let made = ["init", "--data", &data, "--org", "acme", "--owner", "alice"];
@@ -26,7 +38,9 @@ impl Store {
             (files.path("server.pem"), files.path("server.key"), files.path("ca.pem"));
         let tls = ["--tls-cert", &cert, "--tls-key", &key, "--client-ca", &ca];
         let fixed = ["--data", &data, "--listen", "127.0.0.1:0", "--http", "none"];
-        let server = Serving::start(&[&fixed[..], &tls].concat(), 2);
+        let more = more(&files);
+        let more: Vec<&str> = more.iter().map(String::as_str).collect();
+        let server = Serving::start(&[&fixed[..], &tls, &more].concat(), 2);
         let operator = server.address("management");
         let store = Self { files, server, operator };
         store.operate(&["identities", "create", "acme/ci", "--type", "service", "--spiffe-id", CI]);
@@ -40,14 +54,14 @@ impl Store {
             "--group",
             "acme",
         ]);
-        for (name, uris) in [
-            ("ci", &[CI][..]),
-            ("other", &["spiffe://acme.example/other"]),
-            ("two", &[CI, "spiffe://acme.example/other"]),
-            ("none", &[]),
-            ("web", &["https://acme.example/ci"]),
+        for (name, uris, serial) in [
+            ("ci", &[CI][..], 7),
+            ("other", &["spiffe://acme.example/other"], 8),
+            ("two", &[CI, "spiffe://acme.example/other"], 9),
+            ("none", &[], 10),
+            ("web", &["https://acme.example/ci"], 11),
         ] {
-            let (certificate, key) = store.files.authority.workload(uris);
+            let (certificate, key) = store.files.authority.numbered(uris, Some(serial));
             store.files.write(&format!("{name}.pem"), &certificate.pem());
             store.files.write(&format!("{name}.key"), &key.serialize_pem());
         }
@@ -104,6 +118,57 @@ fn a_certificate_proves_the_identity_that_is_named() {
     let records = capstan(&[&records[..], &[&store.operator]].concat());
     let records = stdout(&records);
     assert!(records.contains("\"client-certificate\""), "{records}");
+}
+
+/// A certificate that is revoked while its connection is open: a stream ends, though nothing changes in the store, and so does the next call.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_certificate_manages_no_more() {
+    let store = Store::start_with("tls-identity-listed", |files| {
+        files.write("revoked.pem", &files.authority.revoking(&[], false));
+        vec!["--client-crl".into(), files.path("revoked.pem")]
+    });
+    let files = &store.files;
+    let read = |name: &str| std::fs::read(files.path(name)).unwrap();
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(files.authority.pem()))
+        .identity(Identity::from_pem(read("ci.pem"), read("ci.key")));
+    let addr = format!("https://{}", store.server.address("grpc"));
+    let endpoint = Endpoint::from_shared(addr).unwrap().tls_config(tls).unwrap();
+    let channel = endpoint.connect().await.unwrap();
+    fn as_ci<T>(message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        request.metadata_mut().insert("x-capstan-caller", "acme/ci".parse().unwrap());
+        request
+    }
+    let list = || as_ci(iam::ListGroupsRequest { parent: "acme".into(), ..Default::default() });
+    let mut groups = GroupServiceClient::new(channel.clone());
+    groups.list_groups(list()).await.unwrap();
+    let watch = as_ci(iam::WatchRequest { parent: "acme".into(), ..Default::default() });
+    let mut watched = PolicyServiceClient::new(channel).watch(watch).await.unwrap().into_inner();
+    files.write("revoked.pem", &files.authority.revoking(&[7], false));
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match watched.message().await {
+                // Checkpoints.
+                Ok(message) => assert!(message.unwrap().changes.is_empty()),
+                Err(status) => return status,
+            }
+        }
+    });
+    let ended = ended.await.expect("the stream goes on");
+    assert_eq!((ended.code(), &*reason(&ended)), (Code::Unauthenticated, "AUTHN_FAILED"));
+    groups.list_groups(list()).await.unwrap_err();
+    // Others manage on.
+    assert!(!store.with("other", &LIST).status.success());
+    store.operate(&[
+        "identities",
+        "update",
+        "acme/ci",
+        "--spiffe-id",
+        "spiffe://acme.example/other",
+    ]);
+    let listed = store.with("other", &[&LIST[..], &["--as", "acme/ci"]].concat());
+    assert!(listed.status.success(), "{}", stderr(&listed));
 }
 
 /// What a certificate proves is asked with each call, also of one connection.

@@ -2,11 +2,24 @@
 
 use std::time::Instant;
 
-use capstan_server::limits::TLS_LIST_BYTES_MAX;
+use capstan_client::TlsOptions;
+use capstan_client::connector::{Protocol, TlsConnector};
+use capstan_proto::v1;
+use capstan_proto::v1::decision_service_client::DecisionServiceClient;
+use capstan_server::limits::{HTTP_IDLE_MAX, TLS_LIST_BYTES_MAX, TLS_LOOK, TLS_SPREAD_MAX};
 use capstan_testkit::https::Authority;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::{Code, Status, Streaming};
 
 use super::Files;
-use crate::common::{PATIENCE, capstan, stderr};
+use crate::common::{PATIENCE, Serving, capstan, stderr};
+use crate::raw::{
+    self, ACK, DATA, END_HEADERS, END_STREAM, Frames, GOAWAY, HEADERS, PING, batch, frame, framed,
+};
 
 /// A client with a certificate of this number, and one of the next.
 fn files(name: &str) -> Files {
@@ -118,4 +131,140 @@ fn lists_are_for_certificates_of_clients() {
     let output = capstan(&["serve", "--demo", "--client-crl", "revoked.pem"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--client-ca"), "{}", stderr(&output));
+}
+
+const CHECK: &str = "/capstan.v1.DecisionService/Check";
+
+/// A server whose clients' authority and list are in files of their own.
+fn serve(files: &Files) -> Serving {
+    files.write("clients.pem", &files.authority.pem());
+    files.write("revoked.pem", &files.authority.revoking(&[], false));
+    let (clients, list) = (files.path("clients.pem"), files.path("revoked.pem"));
+    files.serve(&["--client-ca", &clients, "--client-crl", &list])
+}
+
+/// An open StreamCheck, which has answered once.
+struct Asking {
+    batches: mpsc::Sender<v1::BatchCheckRequest>,
+    answers: Streaming<v1::BatchCheckResponse>,
+}
+
+impl Asking {
+    async fn open(files: &Files, address: &str, name: &str) -> Self {
+        let read = |kind: &str| std::fs::read(files.path(&format!("{name}.{kind}"))).unwrap();
+        let tls = ClientTlsConfig::new()
+            .ca_certificate(Certificate::from_pem(files.authority.pem()))
+            .identity(Identity::from_pem(read("pem"), read("key")));
+        let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect().await.unwrap();
+        let (batches, sent) = mpsc::channel(1);
+        let mut client = DecisionServiceClient::new(channel);
+        batches.send(batch(2)).await.unwrap();
+        let answers = client.stream_check(ReceiverStream::new(sent)).await.unwrap().into_inner();
+        let mut asking = Self { batches, answers };
+        asking.answer().await.unwrap();
+        asking
+    }
+
+    async fn answer(&mut self) -> Result<(), Status> {
+        let answer = timeout(PATIENCE, self.answers.message()).await.expect("the stream goes on");
+        answer.map(|answer| assert_eq!(answer.unwrap().results.len(), 2))
+    }
+
+    async fn ask(&mut self) -> Result<(), Status> {
+        // The receiver of a stream that has ended is gone.
+        let _ = self.batches.send(batch(2)).await;
+        self.answer().await
+    }
+}
+
+#[track_caller]
+fn assert_refused(ended: &Status) {
+    assert_eq!((ended.code(), &*raw::reason(ended)), (Code::Unauthenticated, "AUTHN_FAILED"));
+}
+
+/// A stream that asks nothing ends by itself, one that asks without a pause with one of its next batches, and others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_streams_end_when_their_certificate_is_revoked() {
+    let files = files("tls-revoked-stream");
+    let server = serve(&files);
+    let grpc = server.address("grpc");
+    let mut idle = Asking::open(&files, &grpc, "seven").await;
+    let mut busy = Asking::open(&files, &grpc, "seven").await;
+    let mut other = Asking::open(&files, &grpc, "eight").await;
+    files.write("revoked.pem", &files.authority.revoking(&[7], false));
+    let begun = Instant::now();
+    let ended = loop {
+        if let Err(status) = busy.ask().await {
+            break status;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it goes on");
+    };
+    assert_refused(&ended);
+    assert_refused(&idle.answer().await.unwrap_err());
+    // It was verified again, and once more by the next list.
+    other.ask().await.unwrap();
+    // An authority that is taken away, as all its certificates.
+    files.write("clients.pem", &Authority::generate().pem());
+    assert_refused(&other.answer().await.unwrap_err());
+}
+
+/// A connection that is idle is told to leave. What its client asks until then is refused, by the fast way and by the other.
+#[tokio::test]
+async fn idle_connections_end_when_their_certificate_is_revoked() {
+    let files = files("tls-revoked-idle");
+    let server = serve(&files);
+    let grpc = server.address("grpc");
+    let read = |name: &str| std::fs::read(files.path(name)).unwrap();
+    let tls = TlsOptions {
+        authorities: Some(read("ca.pem")),
+        identity: Some((read("seven.pem"), read("seven.key"))),
+        server_name: None,
+    };
+    let connector = TlsConnector::new(&tls, "127.0.0.1", Protocol::Http2).unwrap();
+    let stream = connector.connect(TcpStream::connect(&grpc).await.unwrap()).await.unwrap();
+    let mut peer = Frames::connect_over(stream).await;
+    let ask = |stream: u32| {
+        let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(CHECK));
+        [head, frame(DATA, END_STREAM, stream, &framed(&raw::check()))].concat()
+    };
+    peer.send_bytes(&ask(1)).await;
+    assert!(peer.answer(1).await.is_some());
+    files.write("revoked.pem", &files.authority.revoking(&[7], false));
+    // It is told by itself, within some seconds.
+    let mut told = false;
+    let ping = timeout(TLS_LOOK * 5 + TLS_SPREAD_MAX, async {
+        loop {
+            let (kind, flags, _, payload) = peer.next().await;
+            told |= kind == GOAWAY;
+            if kind == PING && flags == 0 {
+                return payload;
+            }
+        }
+    });
+    let ping = ping.await.expect("the connection stays");
+    assert!(told);
+    // A client that does not know yet.
+    peer.send_bytes(&ask(3)).await;
+    assert_eq!(peer.answer(3).await, None, "it is answered");
+    peer.send(PING, ACK, 0, &ping).await;
+    while peer.next_or_end().await.is_some() {}
+}
+
+/// The same over HTTP: a connection that is kept is closed.
+#[test]
+fn kept_connections_of_http_end_when_their_certificate_is_revoked() {
+    use std::io::{Read as _, Write as _};
+    let files = files("tls-revoked-http");
+    let server = serve(&files);
+    let mut stream = super::wire::with_certificate(&files, &server.address("http"), "seven");
+    write!(stream, "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut first = [0; 12];
+    stream.read_exact(&mut first).unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    files.write("revoked.pem", &files.authority.revoking(&[7], false));
+    let begun = Instant::now();
+    let _ = stream.read_to_end(&mut Vec::new());
+    // Before it would end for being idle.
+    assert!(begun.elapsed() < HTTP_IDLE_MAX / 2, "{:?}", begun.elapsed());
 }

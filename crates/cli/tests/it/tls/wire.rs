@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use capstan_server::feed::reload;
 use capstan_server::limits::{GREETING_MAX, Limits, TLS_BUFFER_MAX, TLS_HANDSHAKE_BYTES_MAX};
 use capstan_server::server::{Address, Config, Server, TlsOptions};
-use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
@@ -46,6 +47,32 @@ fn handshake(
         stream.conn.complete_io(&mut stream.sock)?;
     }
     Ok(stream)
+}
+
+/// A connection of HTTP/1.1, whose client shows this certificate.
+pub(super) fn with_certificate(
+    files: &Files,
+    address: &str,
+    name: &str,
+) -> StreamOwned<ClientConnection, TcpStream> {
+    let mut roots = RootCertStore::empty();
+    roots.add(files.authority.der()).unwrap();
+    let read = |kind: &str| std::fs::read(files.path(&format!("{name}.{kind}"))).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_client_auth_cert(
+            vec![CertificateDer::from_pem_slice(&read("pem")).unwrap()],
+            PrivateKeyDer::from_pem_slice(&read("key")).unwrap(),
+        )
+        .unwrap();
+    let name = ServerName::try_from("localhost").unwrap();
+    let session = ClientConnection::new(Arc::new(config), name).unwrap();
+    let socket = TcpStream::connect(address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    StreamOwned::new(session, socket)
 }
 
 #[test]

@@ -129,6 +129,7 @@ impl Watcher {
                 () = self.iam.draining.cancelled() => {}
                 () = self.iam.published.later_than(revision) => {}
                 () = tokio::time::sleep_until(until) => {}
+                () = self.caller.refused() => {}
             }
         }
     }

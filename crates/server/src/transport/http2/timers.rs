@@ -68,6 +68,11 @@ impl Timers {
         }
     }
 
+    /// The connection has reached its age now, if it has not before.
+    pub(super) fn age(&mut self, now: Instant) {
+        self.age = self.age.map(|age| age.min(now));
+    }
+
     /// Takes note of what has passed, and says what is due at `now`. `waiting` is since when the oldest
     /// new call waits for its body.
     pub(super) fn poll(
