@@ -1,6 +1,7 @@
 //! `capstan auth`: credentials, and who calls.
 
 mod clients;
+mod exchange;
 mod login;
 mod logout;
 mod pull_token;
@@ -27,6 +28,7 @@ enum Command {
     Login(Box<login::LogIn>),
     Status(status::Status),
     Token(token::Token),
+    Exchange(Box<exchange::Exchange>),
     Logout(logout::LogOut),
     #[command(alias = "pull-tokens")]
     PullToken(pull_token::PullTokens),
@@ -61,6 +63,7 @@ impl Auth {
                 output.format()?;
                 token.run().await
             }
+            Command::Exchange(exchange) => exchange.run(output.format()?).await,
             Command::Logout(logout) => logout.run(output.format()?).await,
             Command::PullToken(tokens) => tokens.run(output).await,
             Command::WhoAmI(who) => who.run(output).await,

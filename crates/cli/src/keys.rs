@@ -17,8 +17,8 @@ use crate::serve::KEYS;
 const EXAMPLES: &str = "\
 Examples:
   capstan keys list --data /var/lib/capstan
-  capstan keys rotate --data /var/lib/capstan            a next key, which signs in a quarter of an hour
-  capstan keys revoke KID --folder /etc/capstan/keys     what this key has signed counts no more
+  capstan keys rotate --data /var/lib/capstan            the next key, which signs in 15 minutes
+  capstan keys revoke KID --folder /etc/capstan/keys     what it has signed counts no more
 
 A server that runs sees a change within seconds. Receivers of events keep the published keys for up to five minutes.
 

@@ -14,6 +14,7 @@
 mod browser;
 mod device;
 mod endpoint;
+mod exchange;
 mod file;
 mod http;
 mod id_token;
@@ -28,6 +29,7 @@ use capstan_client::ServerAddress;
 use tonic::metadata::{Ascii, MetadataValue};
 
 pub(crate) use browser::Browser;
+pub(crate) use exchange::exchange;
 pub(crate) use file::{Client, Locked, Login, Logins, Sends, ServerKey};
 use id_token::Expected;
 pub(crate) use provider::read_secret;

@@ -62,7 +62,7 @@ pub(crate) fn ensure_asks(matches: &ArgMatches) -> anyhow::Result<()> {
     let takes = |id: &str| leaf.try_contains_id(id).is_ok();
     let has_policy = leaf.try_contains_id("policy").is_ok_and(|given| given);
     // `bench` measures a server on questions about a policy.
-    let asks = takes("addr") || takes("server") || takes("metrics");
+    let asks = takes("addr") || takes("server") || takes("metrics") || takes("url");
     // They say which server, and do not ask it.
     let only_names = matches!(path.as_slice(), ["auth", "status" | "token" | "logout"]);
     if asks && !only_names && (!has_policy || path == ["bench"]) {

@@ -113,8 +113,8 @@ mod tests {
     #[tokio::test]
     async fn nobody_waits_for_longer_than_a_call_has() {
         let turns = Turns::new(2, Arc::default());
-        let took = TURN_WAIT_MAX / 10;
-        turns.queue.took.store(took.as_nanos() as u64, Relaxed);
+        let took = u64::try_from((TURN_WAIT_MAX / 10).as_nanos()).unwrap();
+        turns.queue.took.store(took, Relaxed);
         let (first, second) = (turns.take().await.unwrap(), turns.take().await.unwrap());
         // Twenty wait for ten rounds, and no more.
         let mut waiting: Vec<_> = (0..20).map(|_| Box::pin(turns.take())).collect();

@@ -13,7 +13,7 @@ use super::show;
 use super::world::World;
 use crate::output::{self, Format};
 use crate::signals::{self, Signal};
-use crate::{FAILED, channel, completion, context, decider, tls};
+use crate::{FAILED, channel, completion, context, tls};
 use capstan_bench::against::pairs;
 use capstan_bench::child::{Folder, Server};
 use capstan_bench::do_nothing::Runtime;

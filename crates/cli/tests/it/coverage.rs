@@ -17,7 +17,7 @@ const EXEMPT_REASONS: [(&str, &str); 0] = [];
 const EXEMPT_CAPABILITIES: [(&str, &str, &str); 0] = [];
 
 /// Limits without a test, and the cause.
-const EXEMPT_LIMITS: [(&str, &str); 31] = [
+const EXEMPT_LIMITS: [(&str, &str); 32] = [
     ("FILES_WANTED", "a hard limit, as in tests, replaces this value"),
     ("DECISION_LOG_FLUSH_MAX", "decision_log.rs tests a reader that blocks the shutdown"),
     ("DECISION_LOG_LOST_PAUSE", "depends on the clock; reports of lost lines are tested"),
@@ -66,6 +66,7 @@ const EXEMPT_LIMITS: [(&str, &str); 31] = [
     ),
     ("REFUSAL_LOGGED", "how often a line is logged; that it is, is tested"),
     ("TOKEN_READS_MAX", "bounds only the work at a time"),
+    ("EXCHANGES_MAX", "reaching it takes peers of several addresses; that of one is tested"),
     ("IMPORTS_MAX", "bounds memory only; imports that wait for each other are tested"),
 ];
 

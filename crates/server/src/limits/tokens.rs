@@ -55,7 +55,7 @@ pub const EXCHANGES_MAX: usize = 64;
 /// The same of one peer: a quarter of all.
 pub const PEER_EXCHANGES_MAX: usize = 16;
 /// Time of a request for an access token, its body included. An issuer that has to be asked for its keys has three seconds of it.
-pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(5);
+pub const EXCHANGE_TIME_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a request for an access token: two tokens of the longest kind, and what it is to be narrowed to.
 pub const TOKEN_REQUEST_BYTES_MAX: usize = 32 * 1024;
 /// Capabilities that an access token is narrowed to.

@@ -477,8 +477,7 @@ impl Metrics {
     }
 
     fn encode_server(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let help = "Calls refused because too many were in flight or would wait too long, or too many bytes were held, \
-                    and connections closed because too many were open, by the limit.";
+        let help = "Calls refused and connections closed because there were too many, by limit.";
         let mut family = encoder.encode_descriptor("shed", help, None, MetricType::Counter)?;
         count(&mut family, [("scope", "global")], self.shed_global.load(Relaxed))?;
         count(&mut family, [("scope", "peer")], self.shed_peer.load(Relaxed))?;
@@ -486,8 +485,7 @@ impl Metrics {
         count(&mut family, [("scope", "probes")], self.shed_probes.load(Relaxed))?;
         count(&mut family, [("scope", "bytes")], self.shed_bytes.load(Relaxed))?;
         count(&mut family, [("scope", "turns")], self.shed_turns.load(Relaxed))?;
-        let connections = self.shed_connections.load(Relaxed);
-        count(&mut family, [("scope", "connections")], connections)?;
+        count(&mut family, [("scope", "connections")], self.shed_connections.load(Relaxed))?;
 
         let help = "Calls that panicked: each is a bug, and in the log.";
         encoder

@@ -7,7 +7,7 @@ use capstan_proto::iam::v1::group_invite_service_client::GroupInviteServiceClien
 use capstan_proto::v1::CheckRequest;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_server::limits::{
-    ACCESS_TOKEN_LIFETIME, KEY_FILES_MAX, PEER_EXCHANGES_MAX, TOKEN_BYTES_MAX,
+    ACCESS_TOKEN_LIFETIME, EXCHANGE_TIME_MAX, KEY_FILES_MAX, PEER_EXCHANGES_MAX, TOKEN_BYTES_MAX,
     TOKEN_REQUEST_BYTES_MAX,
 };
 use capstan_testkit::https::Authority;
@@ -413,14 +413,67 @@ async fn an_invite_is_accepted_with_an_access_token() {
     assert_eq!(scopes(&caller, &access).await[0].0, "acme");
 }
 
+/// The command prints the access token alone, and its errors say what to do, without a token.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_exchanges_a_token() {
+    let world = World::start().await;
+    let first = world.ci.sign(&world.of_ci());
+    let file = world.folder.path().join("first");
+    std::fs::write(&file, format!("{first}\n")).unwrap();
+    let file = file.display().to_string();
+    let url = format!("http://{}/", world.server.address("http"));
+    let run = |more: &[&str]| capstan(&[&["auth", "exchange", "--url", &url], more].concat());
+    let asked = ["--token-file", &file, "--identity", "acme/ci"];
+    let done = run(&asked);
+    assert!(done.status.success(), "{}", stderr(&done));
+    let caller = world.caller().await;
+    assert_eq!(caller.by(stdout(&done).trim(), None).await.unwrap(), "acme/ci");
+    let narrowed =
+        ["--subtree", "acme", "--capability", "repo.list", "--capability", "groups.list"];
+    let done = run(&[&asked[..], &narrowed, &["-o", "json"]].concat());
+    let answer: Value = serde_json::from_str(&stdout(&done)).unwrap();
+    assert_eq!(
+        (&answer["scope"], &answer["subtree"]),
+        (&json!("groups.list repo.list"), &json!("acme"))
+    );
+
+    let long = world.folder.path().join("long").display().to_string();
+    std::fs::write(&long, "x".repeat(TOKEN_BYTES_MAX + 1)).unwrap();
+    for (more, says) in [
+        (&["--token-file", &file][..], "invalid_request"),
+        (&["--token-file", &file, "--identity", "acme/bot"], "proves nobody here"),
+        (&["--token-file", &long], "longer than"),
+        (&["--token-file", "/dev/null"], "expected one token"),
+        (
+            &["--token-file", &file, "--identity", "a", "--association", "b", "--service", "c"],
+            "cannot be used",
+        ),
+        (&["--token-file", &file, "--cert", &file, "--key", &file], "the token is the proof"),
+    ] {
+        let refused = run(more);
+        let said = stderr(&refused);
+        assert_eq!(refused.status.code(), Some(2), "{more:?}");
+        assert!(said.contains(says) && !said.contains(&first), "{more:?}: {said}");
+    }
+    for (url, says) in [
+        ("http://iam.example.com", "this machine only"),
+        ("ftp://iam.example.com", "expected https"),
+        (&*format!("{url}x"), "no JSON"),
+    ] {
+        let refused = capstan(&["auth", "exchange", "--url", url, "--token-file", &file]);
+        assert!(stderr(&refused).contains(says), "{url}: {}", stderr(&refused));
+    }
+}
+
 /// Who sends slowly holds places of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_requests_are_limited() {
-    use std::io::Write as _;
+    use std::io::{Read as _, Write as _};
     let world = World::start().await;
     let address = world.server.address("http");
     let head =
         format!("POST /oauth2/token HTTP/1.1\r\nhost: x\r\n{FORM}content-length: 100\r\n\r\n");
+    let began = Instant::now();
     let open = || {
         let mut stream = std::net::TcpStream::connect(&address).unwrap();
         stream.write_all(head.as_bytes()).unwrap();
@@ -434,6 +487,12 @@ async fn slow_requests_are_limited() {
         world.ask(FORM, &[("subject_token", &ann)]).status == 503
     })
     .await;
+    // A body that does not come is not waited for.
+    let mut answer = [0; 12];
+    slow[0].set_read_timeout(Some(PATIENCE)).unwrap();
+    slow[0].read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 503");
+    assert!(began.elapsed() >= EXCHANGE_TIME_MAX);
     drop(slow);
     until("they are free again", async || {
         world.ask(FORM, &[("subject_token", &ann)]).status == 200
