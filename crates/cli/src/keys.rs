@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use capstan_engine::Timestamp;
-use capstan_server::signing::{KeyFolder, KeyState};
+use capstan_server::signing::{KeyFile, KeyFolder, KeyState};
 use serde::Serialize;
 
 use crate::DENIED;
@@ -78,7 +78,10 @@ impl Place {
 
 #[derive(Debug, Serialize)]
 struct Row {
-    kid: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kid: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
     state: &'static str,
     signs_from: String,
     file: String,
@@ -116,15 +119,14 @@ impl KeysCommand {
 
 fn list(folder: &KeyFolder, now: Timestamp, format: Format) -> anyhow::Result<()> {
     let files = folder.list(now)?;
-    let rows: anyhow::Result<Vec<_>> = files
-        .iter()
-        .map(|file| {
-            let (kid, state) = (folder.key_id(file)?, file.state.as_str());
-            let signs_from = capstan_policy::format_timestamp(file.from).unwrap_or_default();
-            Ok(Row { kid, state, signs_from, file: file.name.clone() })
-        })
-        .collect();
-    let rows = rows?;
+    let row = |file: &KeyFile| Row {
+        kid: file.key_id.clone().ok(),
+        problem: file.key_id.clone().err(),
+        state: file.state.as_str(),
+        signs_from: capstan_policy::format_timestamp(file.from).unwrap_or_default(),
+        file: file.name.clone(),
+    };
+    let rows: Vec<_> = files.iter().map(row).collect();
     if format == Format::Json {
         return output::json(&serde_json::json!({ "keys": rows }));
     }
@@ -134,9 +136,13 @@ fn list(folder: &KeyFolder, now: Timestamp, format: Format) -> anyhow::Result<()
     }
     let mut table = output::table(["kid", "state", "signs from", "file"]);
     for (row, file) in rows.iter().zip(&files) {
-        let state = output::verdict(file.state == KeyState::Signs, row.state);
-        let state = if file.state == KeyState::Signs { state } else { row.state.to_owned() };
-        table.add_row([row.kid.clone(), state, row.signs_from.clone(), row.file.clone()]);
+        let state = match file.state {
+            KeyState::Signs => output::verdict(true, row.state),
+            KeyState::Unusable => output::verdict(false, row.state),
+            _ => row.state.to_owned(),
+        };
+        let kid = row.kid.as_ref().or(row.problem.as_ref()).cloned().unwrap_or_default();
+        table.add_row([kid, state, row.signs_from.clone(), row.file.clone()]);
     }
     output::line(table)
 }

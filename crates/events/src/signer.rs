@@ -19,13 +19,14 @@
 //! the key's thumbprint (RFC 7638), so one key has one `kid` everywhere.
 
 use std::fmt;
-use std::fs::OpenOptions;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use aws_lc_rs::encoding::AsBigEndian as _;
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::pkcs8::Document;
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, Signature,
 };
@@ -110,29 +111,46 @@ pub enum KeyError {
 pub struct SignError;
 
 impl SigningKey {
-    /// Makes a key of Ed25519 and keeps it in a new file that only its owner can read (mode 0600).
+    /// Makes a key of Ed25519 and keeps it in a new file that only its owner can read (mode 0600). The file is whole once it has its
+    /// name.
     ///
     /// # Errors
     ///
     /// If the file exists or cannot be written.
     pub fn generate(path: &Path) -> Result<Self, KeyError> {
-        // Version 1 of PKCS#8, which every tool reads.
-        let document =
-            Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| KeyError::Random)?;
+        let document = new_ed25519()?;
         let mut pem = "-----BEGIN PRIVATE KEY-----\n".to_owned();
         for line in document.as_ref().chunks(48) {
             BASE64.encode_append(line, &mut pem);
             pem.push('\n');
         }
         pem.push_str("-----END PRIVATE KEY-----\n");
+        let mut random = [0; 8];
+        SystemRandom::new().fill(&mut random).map_err(|_| KeyError::Random)?;
+        let unfinished = path.with_extension(HEXLOWER.encode(&random));
         let write = || {
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+            let mut file = OpenOptions::new();
+            let mut file = file.write(true).create_new(true).mode(0o600).open(&unfinished)?;
             file.write_all(pem.as_bytes())?;
-            file.sync_all()
+            file.sync_all()?;
+            // Unlike a rename it replaces nothing.
+            fs::hard_link(&unfinished, path)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
         };
-        write().map_err(|error| KeyError::File { path: path.display().to_string(), error })?;
+        let written = write();
+        let _ = fs::remove_file(&unfinished);
+        written.map_err(|error| KeyError::File { path: path.display().to_string(), error })?;
         Self::from_pkcs8(document.as_ref())
+    }
+
+    /// Makes a key of Ed25519 that ends with the process.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no random numbers.
+    pub fn not_kept() -> Result<Self, KeyError> {
+        Self::from_pkcs8(new_ed25519()?.as_ref())
     }
 
     /// Reads a key from a file.
@@ -325,6 +343,11 @@ impl Token {
     pub const fn authorization(&self) -> &HeaderValue {
         &self.0
     }
+}
+
+/// Of version 1 of PKCS#8, which every tool reads.
+fn new_ed25519() -> Result<Document, KeyError> {
+    Ed25519KeyPair::generate_pkcs8v1(&SystemRandom::new()).map_err(|_| KeyError::Random)
 }
 
 fn encode(part: &impl Serialize, text: &mut String) -> Result<(), SignError> {

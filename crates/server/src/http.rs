@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use axum::http::header::{ACCEPT, CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::{Router, body::Body, extract::State, routing::get};
@@ -26,7 +26,6 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::RequestError;
 use crate::limits::{HEALTH_BYTES_MAX, PROBE_METRICS_SHARED};
 use crate::methods::{Probe, Rpc};
-use crate::signing::Signing;
 use crate::telemetry::metrics::{self, Format, Metrics};
 use crate::transport::foreign;
 
@@ -75,9 +74,7 @@ fn open(
 ) -> Router {
     let reports = reports(phase, metrics, Duration::ZERO);
     let Some((tokens, url)) = tokens.zip(url) else { return reports };
-    let signing = tokens.signing().clone();
-    let keys = get(async move || jwks_of(&signing));
-    reports.route("/.well-known/jwks.json", keys).merge(tokens::router(tokens, url))
+    reports.merge(tokens::router(tokens, url))
 }
 
 /// The routes of the port for probes.
@@ -131,12 +128,6 @@ fn is_call(path: &str, headers: &HeaderMap) -> bool {
         || Probe::of(path).is_some()
         || is_of("application/grpc")
         || is_of("application/connect+")
-}
-
-/// Receivers may keep the keys for five minutes: a key that signs no more stays published for longer.
-fn jwks_of(signing: &Signing) -> impl IntoResponse + use<> {
-    let kind = (CONTENT_TYPE, "application/jwk-set+json");
-    ([kind, (CACHE_CONTROL, "public, max-age=300")], signing.load().jwks.clone())
 }
 
 async fn ready(State(phase): State<watch::Receiver<Phase>>) -> (StatusCode, &'static str) {

@@ -9,24 +9,26 @@
 //! A key is a file `20261130T111044Z.pem`: the UTC time from which it signs. The server makes the next one by itself, and looks at
 //! the folder every few seconds, so that a key which is deleted counts no more.
 //!
-//! **Invariants**: a key is published before it signs, unless there is no other. What a deleted key has signed proves nothing. A
-//! folder that cannot be read, or that holds what is no key, changes nothing: the keys that are known sign on.
+//! **Invariants**: a key is published before it signs, unless there is no other. What a deleted key has signed proves nothing, whatever else
+//! is wrong: where no other key is there and none can be kept, one signs that is nowhere kept. What is no key is told and passed
+//! over. A folder that cannot be read changes nothing.
 
 mod folder;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::ensure;
 use arc_swap::{ArcSwap, Guard};
-use capstan_engine::Timestamp;
-use capstan_events::{Challenges, PublicUrl, Signer};
+use capstan_events::{Challenges, PublicUrl, Signer, SigningKey};
 use futures_util::future::BoxFuture;
 
 use crate::authn::keys::KeySet;
 use crate::clock::Clock;
-use crate::feed::reload::{Document, run_on_thread};
+use crate::feed::reload::Document;
 use crate::feed::watched::WatchedFile;
 
+use folder::Prepared;
 pub use folder::{KeyFile, KeyFolder, KeyState};
 
 /// The keys of a server, and for how long each signs.
@@ -59,11 +61,15 @@ impl Signing {
     ///
     /// # Errors
     ///
-    /// The folder cannot be read or written, or holds what is no key.
+    /// The folder cannot be read, or has no key and none can be made.
     pub(crate) fn open(url: &PublicUrl, options: &Options, clock: Clock) -> anyhow::Result<Self> {
-        let now = clock.now();
-        let files = options.folder.prepare(now, options.rotated)?;
-        Ok(Self(Arc::new(ArcSwap::from_pointee(Keys::load(url, &options.folder, files)?))))
+        let prepared = options.folder.prepare(clock.now(), options.rotated)?;
+        let problems = prepared.problems.join("; ");
+        if !problems.is_empty() {
+            tracing::warn!(problems, "signing keys that are not used");
+        }
+        ensure!(prepared.signs(), "no signing key: {problems}");
+        Ok(Self(Arc::new(ArcSwap::from_pointee(Keys::load(url, prepared)?))))
     }
 
     /// The keys that count now.
@@ -73,8 +79,19 @@ impl Signing {
 }
 
 impl Keys {
-    fn load(url: &PublicUrl, folder: &KeyFolder, files: Vec<KeyFile>) -> anyhow::Result<Self> {
-        let (key, further) = folder.keys(&files)?;
+    fn load(url: &PublicUrl, prepared: Prepared) -> anyhow::Result<Self> {
+        let files = prepared.files();
+        let (mut signs, mut further) = (None, vec![]);
+        for (file, key) in prepared.keys {
+            match file.state {
+                KeyState::Signs => signs = Some(key),
+                _ => further.push(key),
+            }
+        }
+        let key = match signs {
+            Some(key) => key,
+            None => SigningKey::not_kept()?,
+        };
         let signer = Signer::new(url.clone(), key, further)?;
         let (challenges, jwks) = (Challenges::new(&signer)?, signer.jwks());
         let verifying = KeySet::read(jwks.as_bytes(), None).map_err(anyhow::Error::msg)?;
@@ -89,7 +106,7 @@ pub(crate) struct KeyRing {
     clock: Clock,
     signing: Signing,
     /// What was said last, so that it is said once.
-    failed: Option<String>,
+    problem: String,
 }
 
 impl KeyRing {
@@ -99,31 +116,23 @@ impl KeyRing {
         clock: Clock,
         signing: Signing,
     ) -> Self {
-        Self { url, options, clock, signing, failed: None }
+        Self { url, options, clock, signing, problem: String::new() }
     }
 
     /// Makes and deletes keys whose time has come, and takes what is in the folder then.
-    fn look(
-        (url, options): (&PublicUrl, &Options),
-        now: Timestamp,
-        known: &Keys,
-    ) -> anyhow::Result<Option<Keys>> {
-        let files = options.folder.prepare(now, options.rotated)?;
-        if files == known.files {
-            return Ok(None);
+    fn look(&mut self) -> anyhow::Result<()> {
+        let prepared = self.options.folder.prepare(self.clock.now(), self.options.rotated)?;
+        let problem = prepared.problems.join("; ");
+        if !problem.is_empty() && problem != self.problem {
+            let has_key = prepared.signs();
+            tracing::error!(problem, has_key, "signing keys that are not used");
         }
-        Keys::load(url, &options.folder, files).map(Some)
-    }
-
-    fn took(&mut self, looked: anyhow::Result<Option<Keys>>) -> anyhow::Result<()> {
-        match looked {
-            Ok(None) => self.failed = None,
-            Ok(Some(keys)) => {
-                tracing::info!(key = keys.signer.key_id(), "signing keys loaded");
-                self.signing.0.store(Arc::new(keys));
-                self.failed = None;
-            }
-            Err(error) => return Err(error),
+        self.problem = problem;
+        // A key that is nowhere kept signs on until there is another.
+        if prepared.files() != self.signing.load().files {
+            let keys = Keys::load(&self.url, prepared)?;
+            tracing::info!(key = keys.signer.key_id(), "signing keys loaded");
+            self.signing.0.store(Arc::new(keys));
         }
         Ok(())
     }
@@ -138,26 +147,17 @@ impl Document for KeyRing {
         &[]
     }
 
+    /// The folder is small: a look at it is some calls of the system.
     fn load(&mut self) -> BoxFuture<'_, anyhow::Result<()>> {
-        Box::pin(async move {
-            let (url, options) = (self.url.clone(), self.options.clone());
-            let (now, signing) = (self.clock.now(), self.signing.clone());
-            let look = move || Self::look((&url, &options), now, &signing.load());
-            let looked = run_on_thread("signing-keys", look).await.flatten();
-            self.took(looked)
-        })
+        Box::pin(async move { self.look() })
     }
 
-    /// The folder is small: a look at it is some calls of the system.
     fn on_tick(&mut self) {
-        let known = self.signing.load();
-        let looked = Self::look((&self.url, &self.options), self.clock.now(), &known);
-        drop(known);
-        if let Err(error) = self.took(looked) {
-            let text = format!("{error:#}");
-            if self.failed.as_ref() != Some(&text) {
-                tracing::error!("{}: {text}", self.not_reloaded());
-                self.failed = Some(text);
+        if let Err(error) = self.look() {
+            let problem = format!("{error:#}");
+            if self.problem != problem {
+                tracing::error!("{}: {problem}", self.not_reloaded());
+                self.problem = problem;
             }
         }
     }
@@ -183,18 +183,46 @@ mod tests {
         let wrong = at.path().join("keys/20200101T000000Z.pem");
         std::fs::write(&wrong, "no key").unwrap();
         ring.on_tick();
-        assert!(ring.failed.as_ref().unwrap().contains("20200101T000000Z.pem"));
+        assert!(ring.problem.contains("20200101T000000Z.pem"));
         assert_eq!(signing.load().signer.key_id(), first);
-        std::fs::remove_file(&wrong).unwrap();
-        ring.on_tick();
-        assert_eq!(ring.failed, None);
 
-        // A deleted key counts no more, and another one is made.
+        // A deleted key counts no more, whatever else is there, and another one is made.
         let now = Clock::System.now();
         assert!(folder.revoke(&first, now).unwrap());
         ring.on_tick();
-        let keys = signing.load();
-        assert_ne!(keys.signer.key_id(), first);
-        assert!(!keys.jwks.contains(&first));
+        let second = signing.load().signer.key_id().to_owned();
+        assert!(second != first && !signing.load().jwks.contains(&first));
+        std::fs::remove_file(&wrong).unwrap();
+        ring.on_tick();
+        assert_eq!(ring.problem, "");
+    }
+
+    /// Also where no other key can be kept.
+    #[test]
+    fn a_deleted_key_counts_no_more_where_none_can_be_made() {
+        let at = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::new(at.path().join("keys"));
+        let url = PublicUrl::parse("https://iam.example.com").unwrap();
+        let options = Options { folder: folder.clone(), rotated: None };
+        let signing = Signing::open(&url, &options, Clock::System).unwrap();
+        let first = signing.load().signer.key_id().to_owned();
+        let mut ring = KeyRing::new(url.clone(), options.clone(), Clock::System, signing.clone());
+        std::fs::remove_dir_all(folder.path()).unwrap();
+        std::fs::write(at.path().join("keys"), "no folder").unwrap();
+        ring.on_tick();
+        assert_eq!(signing.load().signer.key_id(), first, "who knows what is there");
+        std::fs::remove_file(at.path().join("keys")).unwrap();
+        // A link to nowhere: it is not there, and cannot be made.
+        std::os::unix::fs::symlink("nowhere/at/all", at.path().join("keys")).unwrap();
+        ring.on_tick();
+        let second = signing.load().signer.key_id().to_owned();
+        assert!(second != first && !signing.load().jwks.contains(&first));
+        ring.on_tick();
+        assert_eq!(signing.load().signer.key_id(), second, "it signs on");
+        assert!(Signing::open(&url, &options, Clock::System).is_err(), "no server starts so");
+        std::fs::remove_file(at.path().join("keys")).unwrap();
+        ring.on_tick();
+        let kept = folder.list(Clock::System.now()).unwrap()[0].key_id.clone().unwrap();
+        assert_eq!(signing.load().signer.key_id(), kept);
     }
 }

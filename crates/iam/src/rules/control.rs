@@ -52,6 +52,15 @@ impl Access<'_> {
         if takes && self.is(identity) {
             return Ok(()); // R17: or being it
         }
+        // R8: a narrowed credential makes none of its own identity that is held to nothing.
+        if !takes
+            && self.actor.narrowing().is_some()
+            && self.is_shown_itself(identity)
+            && self.rules.keeps(Rule::Narrowed)
+        {
+            let missing = set(self.view.snapshot().catalog(), &[UPDATE]);
+            return self.miss(Some(Rule::Narrowed), &missing, parent);
+        }
         let mut bindings = self.view.snapshot().role_bindings(identity);
         bindings.sort_by(|a, b| (&a.scope, &a.id).cmp(&(&b.scope, &b.id)));
         if self.rules.keeps(rule) {

@@ -28,7 +28,7 @@ use crate::limits::{ACCESS_TOKEN_LIFETIME, TOKEN_BYTES_MAX};
 /// `typ` of the header (RFC 9068, section 2.1).
 const TYPE: &str = "at+jwt";
 /// The claim with what the token was made for.
-const SUBJECT_TOKEN: &str = "subject_token";
+pub(crate) const SUBJECT_TOKEN: &str = "subject_token";
 
 /// What an access token says beside what it was made for.
 #[derive(Clone, Debug, PartialEq, Eq)]

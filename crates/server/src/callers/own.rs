@@ -75,6 +75,9 @@ impl Callers {
         let now = self.0.clock.now();
         let of_first = issued.map(|issued| issued.ends);
         let ends = [of_first, found.keys_end].into_iter().flatten().min();
+        if ends.is_some_and(|end| end <= now) {
+            return Err(ExchangeError::Request(refused("what it would end with is over")));
+        }
         let asked = Asked {
             verified,
             identity: &found.identity,
@@ -85,6 +88,8 @@ impl Callers {
         };
         let token =
             issued::issue(&signing.load().signer, &asked, now).map_err(ExchangeError::Issue)?;
+        let (identity, is_narrowed) = (&found.identity, narrowing.is_some());
+        tracing::info!(%identity, is_narrowed, named = ?verified.named, "a token was exchanged");
         Ok(Exchanged { token, narrowing, now })
     }
 

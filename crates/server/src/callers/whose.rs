@@ -97,9 +97,21 @@ impl Finder<'_> {
         let named = services.get(service);
         let Incarnation { id, created } =
             named.ok_or_else(|| refused("the account association has no such service"))?.clone();
+        // Whoever may make associations of a group must not therefore become somebody of another group, or somebody who
+        // proves itself otherwise: bindings are all that R9 compares them by.
+        if !group.contains(id.as_path()) {
+            return Err(refused("the identity of the service is not below the group"));
+        }
         match self.objects.get(Kind::Identity, id.as_path()).map_err(unreadable)? {
-            Some(Object::Identity(identity)) if identity.meta.created == created => {}
-            _ => return Err(refused("the identity of the service is another one now")),
+            Some(Object::Identity(identity)) if identity.meta.created != created => {
+                return Err(refused("the identity of the service is another one now"));
+            }
+            Some(Object::Identity(identity)) if identity.authentication.is_none() => {}
+            _ => {
+                return Err(refused(
+                    "the identity of the service proves itself otherwise, or is gone",
+                ));
+            }
         }
         let (provider, keys) = self.of_organization(id.as_path())?;
         let accounts = Some(accounts);

@@ -14,6 +14,7 @@ use envoy_types::pb::google::protobuf::{Struct, value::Kind};
 
 use super::answer::{IDENTITY, REVISION};
 use crate::authn::credential::PresentedCredentials;
+use crate::authn::issued::SUBJECT_TOKEN;
 use crate::envoy::routes::{CanonicalRequest, MalformedRequestError};
 use crate::limits::HTTP_HEADERS_MAX;
 
@@ -87,6 +88,10 @@ impl<'r> EnvoyRequest<'r> {
 fn claim<'r>(source: &JwtSource, verified: &'r Struct) -> Option<Option<&'r str>> {
     let payload = verified.fields.get(&source.payload)?;
     let Some(Kind::StructValue(claims)) = &payload.kind else { return Some(None) };
+    // An access token of Capstan may be held to less than its identity can, and is judged by `credential` alone.
+    if claims.fields.contains_key(SUBJECT_TOKEN) {
+        return Some(None);
+    }
     let claim = claims.fields.get(&source.claim).and_then(|claim| claim.kind.as_ref());
     Some(match claim {
         Some(Kind::StringValue(text)) => Some(text),

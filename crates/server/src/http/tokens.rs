@@ -2,11 +2,11 @@
 //! keys (RFC 8414; OpenID Connect Discovery 1.0).
 //!
 //! ```text
-//! POST form ─▶ place of the peer, deadline, length ─▶ parameters, each once ─▶ exchange ─▶ JSON, never kept
+//! POST form ─▶ deadline, length ─▶ parameters, each once ─▶ place of the peer ─▶ exchange ─▶ JSON, never kept
 //! ```
 //!
-//! **Invariants**: a parameter that would narrow the token and is not understood is refused, never ignored. What is wrong with a
-//! token is not told. Every answer says `no-store`. No client is authenticated: the token that is exchanged is the proof, so that
+//! **Invariants**: parameters that nobody knows are ignored (RFC 6749, section 3.2), and the answer says what the token is held to. What is
+//! wrong with a token is not told. Every answer says `no-store`. No client is authenticated: the token that is exchanged is the proof, so that
 //! a credential beside it is refused.
 
 mod parameters;
@@ -42,6 +42,7 @@ use parameters::{ACCESS_TOKEN, EXCHANGE, Parameters};
 
 /// The token endpoint, below the public URL.
 const TOKEN: &str = "/oauth2/token";
+const JWKS: &str = "/.well-known/jwks.json";
 const OPENID: &str = "/.well-known/openid-configuration";
 const OAUTH: &str = "/.well-known/oauth-authorization-server";
 
@@ -59,13 +60,9 @@ impl Tokens {
         let places = Places::new(EXCHANGES_MAX, PEER_EXCHANGES_MAX);
         Self { callers, signing, places, metrics }
     }
-
-    pub(crate) const fn signing(&self) -> &Signing {
-        &self.signing
-    }
 }
 
-/// The endpoint, at the root and at the path of the public URL, and what it is found by.
+/// The endpoint and the keys, at the root and at the path of the public URL, and what they are found by.
 pub(super) fn router(tokens: &Tokens, url: &PublicUrl) -> Router {
     let endpoint = Router::new().route(TOKEN, post(exchange)).with_state(tokens.clone());
     let document = metadata(url);
@@ -75,11 +72,19 @@ pub(super) fn router(tokens: &Tokens, url: &PublicUrl) -> Router {
     };
     // RFC 8414 puts the well-known path before that of the URL, OpenID Connect behind it.
     let oauth = format!("{OAUTH}{}", url.path());
-    let documents = Router::new().route(&oauth, get(answer.clone())).route(OPENID, get(answer));
+    let signing = tokens.signing.clone();
+    let keys = get(async move || jwks_of(&signing));
+    let both = endpoint.route(JWKS, keys).route(OPENID, get(answer.clone()));
     match url.path() {
-        "" => endpoint.merge(documents),
-        path => endpoint.clone().merge(Router::new().nest(path, endpoint)).merge(documents),
+        "" => both.route(&oauth, get(answer)),
+        path => both.clone().merge(Router::new().nest(path, both)).route(&oauth, get(answer)),
     }
+}
+
+/// Receivers may keep the keys for five minutes: a key that signs no more stays published for longer.
+fn jwks_of(signing: &Signing) -> impl IntoResponse + use<> {
+    let kind = (CONTENT_TYPE, "application/jwk-set+json");
+    ([kind, (CACHE_CONTROL, "public, max-age=300")], signing.load().jwks.clone())
 }
 
 /// One document for both standards: the keys, and the token endpoint. There is no page to log in at, so no response type works.
@@ -87,7 +92,7 @@ fn metadata(url: &PublicUrl) -> String {
     let at = |path: &str| format!("{}{path}", url.as_str());
     json!({
         "issuer": url.as_str(),
-        "jwks_uri": at("/.well-known/jwks.json"),
+        "jwks_uri": at(JWKS),
         "token_endpoint": at(TOKEN),
         "token_endpoint_auth_methods_supported": ["none"],
         "grant_types_supported": [EXCHANGE],
@@ -188,11 +193,11 @@ impl Tokens {
             let problem = "send the token as subject_token only, without an Authorization header";
             return Err(Refusal::new("invalid_request", problem));
         }
-        // Whoever sends a body slowly holds places of its own peer.
+        let parameters = Parameters::read(&read(&head.headers, body).await?)?;
+        // Behind the body: connections are limited, and whoever sends slowly holds nothing else.
         let place = self.places.take(client.peer());
         let _place =
             place.ok_or_else(|| Refusal::unavailable("too many tokens are being exchanged"))?;
-        let parameters = Parameters::read(&read(&head.headers, body).await?)?;
         let Parameters { subject_token, named, narrowing, audience } = parameters;
         let exchanged =
             self.callers.exchange(&subject_token, named, narrowing, audience.as_deref());

@@ -64,5 +64,7 @@ pub const TOKEN_CAPABILITIES_MAX: usize = 100;
 pub const KEY_PUBLISHED_AHEAD: Duration = Duration::from_secs(15 * 60);
 /// Time for which a signing key is published after it signs no more: an access token lives for an hour, and clocks differ.
 pub const KEY_PUBLISHED_AFTER: Duration = Duration::from_secs(90 * 60);
-/// Signing keys in a folder: the one that signs, the next one, former ones, and what an operator has put there.
+/// Files of the folder of signing keys that are looked at.
+pub const KEY_FILES_READ_MAX: usize = 64;
+/// Signing keys that are published: the one that signs, the next one, former ones, and what an operator has put there.
 pub const KEY_FILES_MAX: usize = 4;

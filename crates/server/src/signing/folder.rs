@@ -1,5 +1,8 @@
 //! A folder of private keys, each with the time from which it signs.
+//!
+//! **Invariants**: what is no key of a time is told and passed over, and takes no other key away. A file is whole when it has its name.
 
+use std::collections::HashSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -8,10 +11,11 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use capstan_engine::Timestamp;
 use capstan_events::SigningKey;
+use rustix::process::geteuid;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::limits::{KEY_FILES_MAX, KEY_PUBLISHED_AFTER, KEY_PUBLISHED_AHEAD};
+use crate::limits::{KEY_FILES_MAX, KEY_FILES_READ_MAX, KEY_PUBLISHED_AFTER, KEY_PUBLISHED_AHEAD};
 
 /// A folder of private keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,8 @@ pub struct KeyFile {
     pub from: Timestamp,
     /// What it is for now.
     pub state: KeyState,
+    /// Its `kid`, or why it is no key.
+    pub key_id: Result<String, String>,
     /// Device, inode, length, and the last change in seconds and nanoseconds.
     version: (u64, u64, u64, i64, i64),
 }
@@ -41,6 +47,8 @@ pub enum KeyState {
     Former,
     /// It counts no more.
     Over,
+    /// It is no key that can be used.
+    Unusable,
 }
 
 impl KeyState {
@@ -52,9 +60,36 @@ impl KeyState {
             Self::Signs => "signs",
             Self::Former => "former",
             Self::Over => "over",
+            Self::Unusable => "unusable",
         }
     }
+
+    const fn is_published(self) -> bool {
+        matches!(self, Self::Next | Self::Signs | Self::Former)
+    }
 }
+
+/// The keys that count, and what is wrong in the folder.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    /// Those that are published.
+    pub(super) keys: Vec<(KeyFile, SigningKey)>,
+    pub(super) problems: Vec<String>,
+}
+
+impl Prepared {
+    /// Their files.
+    pub(super) fn files(&self) -> Vec<KeyFile> {
+        self.keys.iter().map(|(file, _)| file.clone()).collect()
+    }
+
+    /// Whether one of them signs.
+    pub(super) fn signs(&self) -> bool {
+        self.keys.iter().any(|(file, _)| file.state == KeyState::Signs)
+    }
+}
+
+type Read = Vec<(KeyFile, Option<SigningKey>)>;
 
 impl KeyFolder {
     /// A folder, which need not be there.
@@ -69,51 +104,61 @@ impl KeyFolder {
         &self.0
     }
 
-    /// Its keys, by the time from which they sign. None if it is not there.
+    fn place(&self) -> String {
+        format!("signing keys in {}", self.0.display())
+    }
+
+    /// Its files, by the time from which they sign. None if the folder is not there.
     ///
     /// # Errors
     ///
-    /// It cannot be read, has a `.pem` whose name is no time, or more than [`KEY_FILES_MAX`].
+    /// It cannot be read, or others than its owner can write it.
     pub fn list(&self, now: Timestamp) -> anyhow::Result<Vec<KeyFile>> {
-        self.read(now).with_context(|| format!("signing keys in {}", self.0.display()))
+        Ok(self.read(now)?.into_iter().map(|(file, _)| file).collect())
     }
 
-    fn read(&self, now: Timestamp) -> anyhow::Result<Vec<KeyFile>> {
+    fn read(&self, now: Timestamp) -> anyhow::Result<Read> {
         let entries = match fs::read_dir(&self.0) {
             Ok(entries) => entries,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error).with_context(|| self.place()),
         };
+        let mode = fs::metadata(&self.0).with_context(|| self.place())?.mode();
+        ensure!(mode & 0o022 == 0, "{}: others can put keys there: chmod go-w it", self.place());
         let mut all = vec![];
-        for entry in entries {
-            let entry = entry?;
+        for entry in entries.take(KEY_FILES_READ_MAX) {
+            let entry = entry.with_context(|| self.place())?;
             let name = entry.file_name().to_string_lossy().into_owned();
-            let Some(time) = name.strip_suffix(".pem") else { continue };
-            let Some(from) = time_of(time) else {
-                bail!(
-                    "{name}: expected the UTC time from which it signs as its name, such as 20261130T111044Z.pem"
-                );
-            };
-            ensure!(all.len() < KEY_FILES_MAX, "more than {KEY_FILES_MAX} keys: delete old ones");
-            // Of a link, the file that it leads to.
-            let found = fs::metadata(entry.path()).with_context(|| name.clone())?;
-            let changed = (found.ctime(), found.ctime_nsec());
-            let version = (found.dev(), found.ino(), found.len(), changed.0, changed.1);
-            all.push(KeyFile { name, from, state: KeyState::Next, version });
+            if let Some(time) = name.strip_suffix(".pem") {
+                all.push(self.open(name.clone(), time_of(time)));
+            }
         }
-        all.sort_by_key(|key| key.from);
-        let signs = all.iter().rposition(|key| key.from <= now);
-        let ends: Vec<_> = all.iter().skip(1).map(|next| next.from).collect();
-        for (at, key) in all.iter_mut().enumerate() {
-            let ends = ends.get(at).map(|end| later(*end, KEY_PUBLISHED_AFTER));
-            key.state = match signs {
-                Some(signs) if at == signs => KeyState::Signs,
-                Some(signs) if at < signs && ends.is_some_and(|end| end <= now) => KeyState::Over,
-                Some(signs) if at < signs => KeyState::Former,
-                _ => KeyState::Next,
-            };
-        }
+        all.sort_by(|(a, _), (b, _)| (a.from, &a.name).cmp(&(b.from, &b.name)));
+        say_states(&mut all, now);
         Ok(all)
+    }
+
+    /// A file, and its key.
+    fn open(&self, name: String, from: Option<Timestamp>) -> (KeyFile, Option<SigningKey>) {
+        let path = self.0.join(&name);
+        let mut version = (0, 0, 0, 0, 0);
+        let mut load = || {
+            let from = from.context(
+                "expected the UTC time from which it signs as its name, such as 20261130T111044Z.pem",
+            )?;
+            // Of a link, the file that it leads to.
+            let found = fs::metadata(&path)?;
+            version = (found.dev(), found.ino(), found.len(), found.ctime(), found.ctime_nsec());
+            let owner = found.uid();
+            let is_ours = owner == geteuid().as_raw() || owner == 0;
+            ensure!(is_ours, "it is of another user: chown it");
+            anyhow::Ok((from, SigningKey::load(&path)?))
+        };
+        let (from, key_id, key) = match load() {
+            Ok((from, key)) => (from, Ok(key.kid().to_owned()), Some(key)),
+            Err(error) => (from.unwrap_or(Timestamp::UNIX_EPOCH), Err(format!("{error:#}")), None),
+        };
+        (KeyFile { name, from, state: KeyState::Unusable, key_id, version }, key)
     }
 
     /// Makes a key that signs from a time on, in a file that only its owner can read.
@@ -122,10 +167,10 @@ impl KeyFolder {
     ///
     /// There is one for this second, or the folder cannot be written.
     pub fn make(&self, from: Timestamp) -> anyhow::Result<String> {
-        let folder = || format!("signing keys in {}", self.0.display());
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.0).with_context(folder)?;
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true).mode(0o700).create(&self.0).with_context(|| self.place())?;
         let name = format!("{}.pem", name_of(from).context("a time that no file can have")?);
-        SigningKey::generate(&self.0.join(&name)).with_context(folder)?;
+        SigningKey::generate(&self.0.join(&name)).with_context(|| self.place())?;
         Ok(name)
     }
 
@@ -133,14 +178,19 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// There is a next one already, or as [`Self::make`].
+    /// There is a next one already, or as many as are published, or as [`Self::make`].
     pub fn rotate(&self, now: Timestamp) -> anyhow::Result<String> {
         let all = self.list(now)?;
         if let Some(next) = all.iter().find(|key| key.state == KeyState::Next) {
             bail!("{} is the next key already: it signs at its time", next.name);
         }
-        let is_first = all.is_empty();
-        self.make(if is_first { now } else { later(now, KEY_PUBLISHED_AHEAD) })
+        let count = all.iter().filter(|key| key.state.is_published()).count();
+        ensure!(
+            count < KEY_FILES_MAX,
+            "{count} keys are published, which are all that may be: wait until a former one is over, or revoke one"
+        );
+        let signs = all.iter().any(|key| key.state == KeyState::Signs);
+        self.make(if signs { later(now, KEY_PUBLISHED_AHEAD) } else { now })
     }
 
     /// Deletes the key with this `kid`, so that what it has signed counts no more; makes another one if no key signs then.
@@ -148,85 +198,100 @@ impl KeyFolder {
     ///
     /// # Errors
     ///
-    /// The folder cannot be read or written.
+    /// The folder cannot be read or written. The key may be deleted then, and no other one made.
     pub fn revoke(&self, kid: &str, now: Timestamp) -> anyhow::Result<bool> {
-        for file in self.list(now)? {
+        let is_it = |file: &KeyFile| file.key_id.as_deref() == Ok(kid);
+        let found: Vec<_> = self.list(now)?.into_iter().filter(is_it).collect();
+        for file in &found {
             let path = self.0.join(&file.name);
-            if SigningKey::load(&path)?.kid() != kid {
-                continue;
-            }
             fs::remove_file(&path).with_context(|| path.display().to_string())?;
-            let signs = |key: &KeyFile| key.state == KeyState::Signs;
-            if !self.list(now)?.iter().any(signs) {
-                self.make(now)?;
-            }
-            return Ok(true);
         }
-        Ok(false)
+        if !found.is_empty() && !self.list(now)?.iter().any(|key| key.state == KeyState::Signs) {
+            self.make(now)?;
+        }
+        Ok(!found.is_empty())
     }
 
-    /// The `kid` of a key.
+    /// Makes keys and deletes them as their time has come. What it returns does not change until it is called again. No key
+    /// signs if there is none and none can be made.
     ///
     /// # Errors
     ///
-    /// It cannot be read, others can read it, or it is no key.
-    pub fn key_id(&self, file: &KeyFile) -> anyhow::Result<String> {
-        Ok(self.key(file)?.kid().to_owned())
-    }
-
-    fn key(&self, file: &KeyFile) -> anyhow::Result<SigningKey> {
-        let path = self.0.join(&file.name);
-        SigningKey::load(&path).with_context(|| path.display().to_string())
-    }
-
-    /// Makes keys and deletes them as their time has come. What it returns does not change until it is called again.
+    /// As [`Self::list`].
     pub(super) fn prepare(
         &self,
         now: Timestamp,
         rotated: Option<Duration>,
-    ) -> anyhow::Result<Vec<KeyFile>> {
+    ) -> anyhow::Result<Prepared> {
         let all = self.list(now)?;
-        let signs = all.iter().find(|key| key.state == KeyState::Signs);
-        let is_last = all.last().is_some_and(|last| last.state == KeyState::Signs);
-        let next = match (signs, rotated) {
-            (None, _) => Some(now),
-            (Some(signs), Some(rotated)) if is_last => {
-                let (end, soon) = (later(signs.from, rotated), later(now, KEY_PUBLISHED_AHEAD));
-                (end <= soon).then_some(soon)
-            }
-            _ => None,
-        };
-        let is_over = |key: &&KeyFile| key.state == KeyState::Over;
-        let is_as_it_must_be = next.is_none() && !all.iter().any(|key| is_over(&key));
-        if is_as_it_must_be {
-            return Ok(all);
-        }
-        for key in all.iter().filter(is_over) {
+        for key in all.iter().filter(|key| key.state == KeyState::Over) {
             // One that cannot be deleted is not published either.
             if let Err(error) = fs::remove_file(self.0.join(&key.name)) {
                 tracing::debug!(key = key.name, %error, "a key that is over is not deleted");
             }
         }
-        if let Some(from) = next {
-            let name = self.make(from)?;
-            tracing::info!(key = name, "a signing key was made");
-        }
-        let all = self.list(now)?;
-        Ok(all.into_iter().filter(|key| key.state != KeyState::Over).collect())
-    }
-
-    /// The key that signs, and those that are published with it.
-    pub(super) fn keys(&self, of: &[KeyFile]) -> anyhow::Result<(SigningKey, Vec<SigningKey>)> {
-        let (mut signs, mut further) = (None, vec![]);
-        for file in of {
-            let key = self.key(file)?;
-            match file.state {
-                KeyState::Signs => signs = Some(key),
-                KeyState::Next | KeyState::Former => further.push(key),
-                KeyState::Over => {}
+        let mut problems = vec![];
+        if let Some(from) = wanted(&all, now, rotated) {
+            match self.make(from) {
+                Ok(name) => tracing::info!(key = name, "a signing key was made"),
+                Err(error) => problems.push(format!("{error:#}")),
             }
         }
-        Ok((signs.context("no key signs now")?, further))
+        let mut keys = vec![];
+        for (file, key) in self.read(now)? {
+            match (&file.key_id, key) {
+                (Err(problem), _) => problems.push(format!("{}: {problem}", file.name)),
+                (Ok(_), Some(key)) if file.state.is_published() => keys.push((file, key)),
+                _ => {}
+            }
+        }
+        Ok(Prepared { keys, problems })
+    }
+}
+
+/// From when the next key must sign that is to be made now; `None` if none is.
+fn wanted(all: &[KeyFile], now: Timestamp, rotated: Option<Duration>) -> Option<Timestamp> {
+    let Some(signs) = all.iter().find(|key| key.state == KeyState::Signs) else { return Some(now) };
+    let (rotated, soon) = (rotated?, later(now, KEY_PUBLISHED_AHEAD));
+    // A clock that was wrong once may have made a key for a time that is far away.
+    let last = later(soon, rotated);
+    let has_next = all.iter().any(|key| key.state == KeyState::Next && key.from <= last);
+    (!has_next && later(signs.from, rotated) <= soon).then_some(soon)
+}
+
+/// Says what each is for. They are sorted by their times.
+fn say_states(all: &mut Read, now: Timestamp) {
+    let mut seen = HashSet::new();
+    for (file, key) in &mut *all {
+        if let Ok(id) = &file.key_id
+            && !seen.insert(id.clone())
+        {
+            file.key_id = Err("the key of another file".to_owned());
+            *key = None;
+        }
+    }
+    let mut usable: Vec<_> =
+        all.iter_mut().map(|(file, _)| file).filter(|file| file.key_id.is_ok()).collect();
+    let signs = usable.iter().rposition(|key| key.from <= now);
+    let ends: Vec<_> = usable.iter().skip(1).map(|next| next.from).collect();
+    for (at, key) in usable.iter_mut().enumerate() {
+        let ends = ends.get(at).map(|end| later(*end, KEY_PUBLISHED_AFTER));
+        key.state = match signs {
+            Some(signs) if at == signs => KeyState::Signs,
+            Some(signs) if at < signs && ends.is_some_and(|end| end <= now) => KeyState::Over,
+            Some(signs) if at < signs => KeyState::Former,
+            _ => KeyState::Next,
+        };
+    }
+    // The one that signs and what is nearest to it: former ones go first, the oldest first, and then the last of the next ones.
+    let mut count = usable.iter().filter(|key| key.state.is_published()).count();
+    while count > KEY_FILES_MAX {
+        let former = usable.iter().position(|key| key.state == KeyState::Former);
+        let next = usable.iter().rposition(|key| key.state == KeyState::Next);
+        let Some(key) = former.or(next).and_then(|at| usable.get_mut(at)) else { break };
+        key.state = KeyState::Unusable;
+        key.key_id = Err(format!("more than {KEY_FILES_MAX} keys: delete old ones"));
+        count -= 1;
     }
 }
 
@@ -303,7 +368,8 @@ mod tests {
             (KEY_PUBLISHED_AHEAD.as_secs() as i64, KEY_PUBLISHED_AFTER.as_secs() as i64);
         let prepared = |seconds: i64| {
             let all = folder.prepare(at(seconds), Some(day)).unwrap();
-            all.iter().map(|key| key.state.as_str()).collect::<Vec<_>>()
+            assert_eq!(all.problems, [""; 0]);
+            all.keys.iter().map(|(key, _)| key.state.as_str()).collect::<Vec<_>>()
         };
         assert_eq!(prepared(0), ["signs"]);
         assert_eq!(prepared(86_400 - ahead - 1), ["signs"]);
@@ -316,7 +382,10 @@ mod tests {
         // After a long sleep the next one is published first, all the same.
         assert_eq!(prepared(10 * 86_400), ["signs", "next"]);
         // Without rotation nothing is made.
-        assert_eq!(folder.prepare(at(100 * 86_400), None).unwrap().len(), 1);
+        assert_eq!(folder.prepare(at(100 * 86_400), None).unwrap().keys.len(), 1);
+        // One for a time that is far away is no next key.
+        folder.make(at(5_000 * 86_400)).unwrap();
+        assert_eq!(prepared(11 * 86_400 + 1), ["signs", "next", "next"]);
         let mode = fs::metadata(folder.path()).unwrap().mode() & 0o777;
         assert_eq!(mode, 0o700);
     }
@@ -330,28 +399,91 @@ mod tests {
         folder.rotate(at(10)).unwrap();
         assert_eq!(states(&folder, 10), ["signs", "next"]);
         assert!(folder.rotate(at(11)).unwrap_err().to_string().contains("next key already"));
-        let first = folder.key_id(&folder.list(at(10)).unwrap()[0]).unwrap();
+        let first = folder.list(at(10)).unwrap()[0].key_id.clone().unwrap();
         assert!(!folder.revoke("no such", at(10)).unwrap());
+        // A broken file keeps no other from being revoked.
+        fs::write(place.path().join("20200101T000000Z.pem"), "no key").unwrap();
         assert!(folder.revoke(&first, at(10)).unwrap());
-        assert_eq!(states(&folder, 10), ["signs", "next"], "another one signs at once");
-        assert_ne!(folder.key_id(&folder.list(at(10)).unwrap()[0]).unwrap(), first);
+        assert_eq!(states(&folder, 10), ["unusable", "signs", "next"], "another one signs at once");
+        assert_ne!(folder.list(at(10)).unwrap()[1].key_id.clone().unwrap(), first);
     }
 
     #[test]
-    fn what_is_no_key_of_a_time_is_refused() {
+    fn rotating_again_and_again_ends_in_time() {
         let place = tempfile::tempdir().unwrap();
         let folder = KeyFolder::new(place.path().to_owned());
-        fs::write(place.path().join("README"), "").unwrap();
-        assert_eq!(states(&folder, 0), [""; 0]);
-        fs::write(place.path().join("mine.pem"), "").unwrap();
-        let refused = format!("{:#}", folder.list(at(0)).unwrap_err());
-        assert!(refused.contains("mine.pem: expected the UTC time"), "{refused}");
-        fs::remove_file(place.path().join("mine.pem")).unwrap();
-        for second in 0..=KEY_FILES_MAX as i64 {
-            let name = format!("{}.pem", name_of(at(second)).unwrap());
-            fs::write(place.path().join(name), "").unwrap();
+        let ahead = KEY_PUBLISHED_AHEAD.as_secs() as i64;
+        folder.rotate(at(0)).unwrap();
+        let mut time = 1;
+        for _ in 1..KEY_FILES_MAX {
+            folder.rotate(at(time)).unwrap();
+            time += ahead;
         }
-        let refused = format!("{:#}", folder.list(at(0)).unwrap_err());
-        assert!(refused.contains("more than"), "{refused}");
+        let refused = folder.rotate(at(time)).unwrap_err().to_string();
+        assert!(refused.contains("all that may be"), "{refused}");
+        // By hand there may be more: the one that signs counts, and no file is deleted that is not over.
+        folder.make(at(time - 1)).unwrap();
+        let prepared = folder.prepare(at(time), None).unwrap();
+        assert!(prepared.signs() && prepared.keys.len() == KEY_FILES_MAX);
+        assert!(prepared.problems[0].contains("more than"), "{:?}", prepared.problems);
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), KEY_FILES_MAX + 1);
+    }
+
+    #[test]
+    fn what_is_no_key_of_a_time_is_told_and_passed_over() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let place = tempfile::tempdir().unwrap();
+        let folder = KeyFolder::new(place.path().to_owned());
+        folder.rotate(at(0)).unwrap();
+        let write = |name: &str, text: &[u8]| {
+            let path = place.path().join(name);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        write("README", b"");
+        write("mine.pem", b"");
+        write("20261130T111045Z.pem", b"half of a k");
+        std::os::unix::fs::symlink("nowhere", place.path().join("20261130T111046Z.pem")).unwrap();
+        let listed = folder.list(at(10)).unwrap();
+        let signs = listed.iter().find(|key| key.state == KeyState::Signs).unwrap();
+        let text = fs::read(place.path().join(&signs.name)).unwrap();
+        // The same key again, and one that others can read.
+        let open = place.path().join("20261130T111047Z.pem");
+        write("20261130T111048Z.pem", &text);
+        SigningKey::generate(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o644)).unwrap();
+        let prepared = folder.prepare(at(10), None).unwrap();
+        let names: Vec<_> = prepared.keys.iter().map(|(key, _)| &key.name).collect();
+        assert_eq!(names, [&signs.name]);
+        for (name, says) in [
+            ("mine.pem", "expected the UTC time"),
+            ("45Z.pem", "not a private key"),
+            ("46Z.pem", "No such file"),
+            ("47Z.pem", "chmod 600"),
+            ("48Z.pem", "the key of another file"),
+        ] {
+            let told = |problem: &&String| problem.contains(name) && problem.contains(says);
+            assert!(
+                prepared.problems.iter().any(|one| told(&one)),
+                "{name}: {:?}",
+                prepared.problems
+            );
+        }
+        assert_eq!(prepared.problems.len(), 5);
+
+        // A folder that others can write is none.
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = format!("{:#}", folder.prepare(at(10), None).unwrap_err());
+        assert!(refused.contains("chmod go-w"), "{refused}");
+    }
+
+    #[test]
+    fn a_folder_is_read_so_far() {
+        let place = tempfile::tempdir().unwrap();
+        for at in 0..KEY_FILES_READ_MAX + 10 {
+            fs::write(place.path().join(format!("{at}.pem")), "").unwrap();
+        }
+        let folder = KeyFolder::new(place.path().to_owned());
+        assert_eq!(folder.list(at(0)).unwrap().len(), KEY_FILES_READ_MAX);
     }
 }

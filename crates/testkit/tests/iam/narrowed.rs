@@ -103,6 +103,21 @@ fn it_does_nothing_to_its_own_identity_and_joins_nothing() {
     let sink = subscribe("acme/shop", "https://example.com/");
     assert!(world.judge(&actor("alice"), &sink).is_ok());
     assert!(world.judge(&narrowed("alice", None, None), &sink).is_err());
+    // Nor does it get another credential by the rights that it has.
+    let mut other = acme();
+    does(&mut other, "alice", &authenticate("acme/ci", key("1")));
+    does(&mut other, "alice", &bind("acme/ci", "owner", "acme"));
+    let owner = narrowed("acme/ci", Some("acme"), None);
+    for operation in [
+        authenticate("acme/ci", key("2")),
+        authenticate("acme/ci", None),
+        associate("acme/shop", &[("X", "acme/ci")]),
+    ] {
+        assert!(other.judge(&actor("acme/ci"), &operation).is_ok(), "{operation:?}");
+        let refusal = refused_to(&other, &owner, &operation);
+        assert_eq!(refusal.rule, Some(Rule::Narrowed), "{operation:?}");
+    }
+    done(&mut other, &owner, &rename_group("acme/shop", "x"));
     // It sees itself.
     assert!(world.get(&ci, Kind::Identity, "acme/ci").is_ok());
 

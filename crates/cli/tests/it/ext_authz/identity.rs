@@ -201,6 +201,8 @@ async fn a_verified_token_authenticates_its_claim() {
         json!({"sub": true}),
         json!({"sub": null}),
         json!({"Sub": "id/acme/ci"}),
+        // An access token of Capstan's own: it may be held to less.
+        json!({"sub": "id/acme/ci", "subject_token": {}}),
         json!("id/acme/ci"),
         json!(null),
     ] {

@@ -1,5 +1,6 @@
 //! Access tokens that the server makes for tokens of others (RFC 8693): for whom, held to what, and what takes them away.
 
+use std::io::{Read as _, Write as _};
 use std::time::{Duration, Instant};
 
 use capstan_proto::iam::v1 as iam;
@@ -26,14 +27,19 @@ const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
+/// Asks the server at an address of HTTP for an access token.
+fn ask(http: &str, headers: &str, parameters: &[(&str, &str)]) -> Response {
+    let mut form = form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", EXCHANGE).append_pair("subject_token_type", JWT);
+    for (name, value) in parameters {
+        form.append_pair(name, value);
+    }
+    post_to(http, "/oauth2/token", headers, &form.finish())
+}
+
 impl World {
     fn ask(&self, headers: &str, parameters: &[(&str, &str)]) -> Response {
-        let mut form = form_urlencoded::Serializer::new(String::new());
-        form.append_pair("grant_type", EXCHANGE).append_pair("subject_token_type", JWT);
-        for (name, value) in parameters {
-            form.append_pair(name, value);
-        }
-        post_to(&self.server.address("http"), "/oauth2/token", headers, &form.finish())
+        ask(&self.server.address("http"), headers, parameters)
     }
 
     /// The answer to a token that is exchanged.
@@ -45,7 +51,7 @@ impl World {
     }
 
     #[track_caller]
-    fn access_token(&self, token: &str, more: &[(&str, &str)]) -> String {
+    pub(super) fn access_token(&self, token: &str, more: &[(&str, &str)]) -> String {
         self.exchange(token, more)["access_token"].as_str().unwrap().to_owned()
     }
 
@@ -328,7 +334,7 @@ async fn what_takes_the_first_token_away_takes_the_access_token_away() {
     for at in 0..=KEY_FILES_MAX {
         std::fs::write(wrong.join(format!("2030010{at}T000000Z.pem")), "no key").unwrap();
     }
-    world.server.wait_for_log("old ones sign on");
+    world.server.wait_for_log("signing keys that are not used");
     assert!(is_known(&exchange(&world)).await);
 
     // The provider, and with it all that it proves.
@@ -346,9 +352,20 @@ async fn a_cloud_identity_is_exchanged_by_an_account_association() {
     std::fs::write(&file, super::key_set(&[&world.pinned]).to_string()).unwrap();
     world.operate(&["identity-providers", "create", "acme/aws", "--issuer", AWS, "--jwks", &file]);
     world.operate(&["folders", "create", "shop", "--parent", "acme"]);
-    let service = "INGESTER=acme/bot";
-    let associate = ["account-associations", "create", "acme/shop", "--aws", "012345678901"];
-    world.operate(&[&associate[..], &["--service", service]].concat());
+    for identity in ["acme/shop/ingester", "acme/other"] {
+        world.operate(&["identities", "create", identity, "--type", "service"]);
+    }
+    world.operate(&[
+        "account-associations",
+        "create",
+        "acme/shop",
+        "--aws",
+        "012345678901",
+        "--service",
+        "INGESTER=acme/shop/ingester",
+        "--service",
+        "OTHER=acme/other",
+    ]);
     let of = |account: &str| {
         let role = format!("arn:aws:iam::{account}:role/ingest");
         let claims =
@@ -359,8 +376,10 @@ async fn a_cloud_identity_is_exchanged_by_an_account_association() {
     let named =
         |group: &'static str, service: &'static str| [("association", group), ("service", service)];
     let access = world.access_token(&token, &named("acme/shop", "INGESTER"));
-    assert_eq!(caller.by(&access, None).await.unwrap(), "acme/bot");
+    assert_eq!(caller.by(&access, None).await.unwrap(), "acme/shop/ingester");
     for (token, group, service) in [
+        // Somebody of another group: whoever may make associations here must not become that.
+        (&*token, "acme/shop", "OTHER"),
         (&*of("012345678902"), "acme/shop", "INGESTER"),
         (&token, "acme/shop", "ingester"),
         (&token, "acme", "INGESTER"),
@@ -370,11 +389,19 @@ async fn a_cloud_identity_is_exchanged_by_an_account_association() {
         assert_eq!(world.not_exchanged(token, &named(group, service)), "invalid_request");
     }
     // It is no token of the identity's own.
-    Caller::assert_refused(caller.by(&token, Some("acme/bot")).await, "not exchanged");
-    assert_eq!(world.not_exchanged(&token, &[("identity", "acme/bot")]), "invalid_request");
+    let named = Some("acme/shop/ingester");
+    Caller::assert_refused(caller.by(&token, named).await, "not exchanged");
+    let named = [("identity", "acme/shop/ingester")];
+    assert_eq!(world.not_exchanged(&token, &named), "invalid_request");
     // Another account, and the access token is over.
     world.operate(&["account-associations", "update", "acme/shop", "--aws", "999999999999"]);
     Caller::assert_refused(caller.by(&access, None).await, "another account");
+    world.operate(&["account-associations", "update", "acme/shop", "--aws", "012345678901"]);
+    assert!(caller.by(&access, None).await.is_ok());
+    // An identity that proves itself otherwise is none that an association makes.
+    let own = format!("issuer={AWS},subject=x");
+    world.operate(&["identities", "update", "acme/shop/ingester", "--claim-match", &own]);
+    Caller::assert_refused(caller.by(&access, None).await, "it proves itself otherwise");
 }
 
 /// The first thing that a person does may be to accept an invite with an access token.
@@ -465,37 +492,51 @@ async fn a_command_exchanges_a_token() {
     }
 }
 
-/// Who sends slowly holds places of its own.
+/// Exchanges of one peer that wait for an issuer take places of its own, and a body that does not come is not waited for.
 #[tokio::test(flavor = "multi_thread")]
-async fn slow_requests_are_limited() {
-    use std::io::{Read as _, Write as _};
+async fn exchanges_of_a_peer_are_limited() {
     let world = World::start().await;
     let address = world.server.address("http");
+    // It accepts and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let issuer = format!("https://{}/x", silent.local_addr().unwrap());
+    world.operate(&["identity-providers", "create", "acme/silent", "--issuer", &issuer]);
+    let own = format!("issuer={issuer},subject=x");
+    world.operate(&["identities", "create", "acme/x", "--type", "service", "--claim-match", &own]);
+    let ann = world.people.sign(&world.of_ann());
+    let began = Instant::now();
     let head =
         format!("POST /oauth2/token HTTP/1.1\r\nhost: x\r\n{FORM}content-length: 100\r\n\r\n");
-    let began = Instant::now();
-    let open = || {
-        let mut stream = std::net::TcpStream::connect(&address).unwrap();
-        stream.write_all(head.as_bytes()).unwrap();
-        stream
+    let mut slow = std::net::TcpStream::connect(&address).unwrap();
+    slow.write_all(head.as_bytes()).unwrap();
+    let waits = world.ci.sign(&claims(&issuer, "x"));
+    let ask = |token: &str, identity: &'static str| {
+        let (address, token) = (address.clone(), token.to_owned());
+        tokio::task::spawn_blocking(move || {
+            let asked = [("subject_token", &*token), ("identity", identity)];
+            ask(&address, FORM, &asked).status
+        })
     };
-    let mut slow: Vec<_> = (0..PEER_EXCHANGES_MAX).map(|_| open()).collect();
-    let ann = world.people.sign(&world.of_ann());
-    until("all places are taken", async || {
-        // The test's own request may have had one of the places.
-        slow.push(open());
-        world.ask(FORM, &[("subject_token", &ann)]).status == 503
+    let mut waiting = vec![];
+    until("nobody is refused", async || {
+        waiting.extend((0..PEER_EXCHANGES_MAX).map(|_| ask(&waits, "acme/x")));
+        let mut is_full = false;
+        for _ in 0..5 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            is_full |= ask(&ann, "").await.unwrap() == 503;
+        }
+        is_full
     })
     .await;
-    // A body that does not come is not waited for.
+    let mut ended = vec![];
+    for one in waiting {
+        ended.push(one.await.unwrap());
+    }
+    assert!(ended.contains(&400), "their issuer does not answer: {ended:?}");
+    assert_eq!(ask(&ann, "").await.unwrap(), 200, "the places are free again");
     let mut answer = [0; 12];
-    slow[0].set_read_timeout(Some(PATIENCE)).unwrap();
-    slow[0].read_exact(&mut answer).unwrap();
+    slow.set_read_timeout(Some(PATIENCE)).unwrap();
+    slow.read_exact(&mut answer).unwrap();
     assert_eq!(&answer, b"HTTP/1.1 503");
     assert!(began.elapsed() >= EXCHANGE_TIME_MAX);
-    drop(slow);
-    until("they are free again", async || {
-        world.ask(FORM, &[("subject_token", &ann)]).status == 200
-    })
-    .await;
 }

@@ -122,6 +122,11 @@ async fn tokens_of_a_real_issuer_count() {
         let metadata = [("authorization", &*bearer), ("x-capstan-caller", "acme/builder")];
         let found = caller.who(&metadata).await.unwrap();
         assert_eq!(found.scopes[0].scope, "acme", "{algorithm}: the role of its group");
+        let access = world.access_token(&token, &[("identity", "acme/builder")]);
+        let bearer = format!("Bearer {access}");
+        let found = caller.who(&[("authorization", &bearer)]).await.unwrap();
+        assert_eq!((&*found.identity, &*found.authentication), ("acme/builder", "access-token"));
+        assert_eq!(found.scopes[0].scope, "acme", "{algorithm}: the same role, in exchange");
     }
     Caller::assert_refused(
         caller.by(&issuer.token("ann", "ES256", AUDIENCE), named).await,
@@ -131,6 +136,8 @@ async fn tokens_of_a_real_issuer_count() {
     Caller::assert_refused(caller.by(&elsewhere, named).await, "another audience");
 
     // It is away: what it has signed counts on.
+    let access = [("identity", "acme/builder")];
+    let access = world.access_token(&issuer.token("builder", "RS256", AUDIENCE), &access);
     let (before, late) =
         (issuer.token("builder", "RS256", AUDIENCE), issuer.token("builder", "ES256", AUDIENCE));
     let port = issuer.port();
@@ -144,7 +151,7 @@ async fn tokens_of_a_real_issuer_count() {
         assert!(first.elapsed() < KEYS_PAUSE + PATIENCE, "the new key is never found");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    for old in [&before, &late] {
+    for old in [&before, &late, &access] {
         Caller::assert_refused(caller.by(old, named).await, "a key that is gone");
     }
 }

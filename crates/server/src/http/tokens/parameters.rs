@@ -87,10 +87,13 @@ impl Parameters {
             return Err(Refusal::new("invalid_request", problem));
         }
         // A delegation that is not made must not look like one that is.
-        for actor in ["actor_token", "actor_token_type"] {
-            if form.take(actor).is_some() {
-                let problem = format!("{actor}: nobody can act for others here");
-                return Err(Refusal::new("invalid_request", problem));
+        for (name, problem) in [
+            ("actor_token", "nobody can act for others here"),
+            ("actor_token_type", "nobody can act for others here"),
+            ("authorization_details", "narrow it by scope and subtree"),
+        ] {
+            if form.take(name).is_some() {
+                return Err(Refusal::new("invalid_request", format!("{name}: {problem}")));
             }
         }
         let named = named(&mut form)?;
@@ -175,6 +178,7 @@ mod tests {
             ("service=X", "invalid_request", "association and service"),
             ("identity=a&association=acme&service=X", "invalid_request", "association and service"),
             ("actor_token=x", "invalid_request", "actor_token"),
+            ("authorization_details=x", "invalid_request", "by scope"),
             (
                 "requested_token_type=urn:ietf:params:oauth:token-type:saml2",
                 "invalid_request",
