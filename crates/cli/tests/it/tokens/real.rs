@@ -13,8 +13,10 @@ use std::time::{Duration, Instant};
 use capstan_server::limits::KEYS_PAUSE;
 use capstan_testkit::https::Authority;
 
+use serde_json::{Value, json};
+
 use super::{AUDIENCE, Caller, World};
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, stderr, stdout};
 
 /// The process. Dropped, it ends.
 struct Issuer {
@@ -27,14 +29,9 @@ struct Issuer {
 impl Issuer {
     /// With the files of a folder, on a port; 0 for any.
     fn start(folder: &Path, port: u16) -> Self {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let (node, modules) =
-            (workspace.join("target/webhook/node/node"), workspace.join("target/issuer"));
-        assert!(node.exists() && modules.exists(), "dev/test installs {}", modules.display());
         let file = |name: &str| folder.join(name);
-        let mut process = Command::new(node)
-            .arg(workspace.join("crates/cli/tests/node/issuer/issuer.mjs"))
-            .args([modules.canonicalize().unwrap(), port.to_string().into()])
+        let mut process = node("issuer.mjs")
+            .arg(port.to_string())
             .args([file("issuer.pem"), file("issuer.key"), file("issuer.jwks")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -55,6 +52,42 @@ impl Issuer {
     fn port(&self) -> u16 {
         self.url.rsplit_once(':').unwrap().1.parse().unwrap()
     }
+}
+
+/// A script of Node, with the folder of its packages as its first argument.
+fn node(script: &str) -> Command {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let (node, modules) =
+        (workspace.join("target/webhook/node/node"), workspace.join("target/issuer"));
+    assert!(node.exists() && modules.exists(), "dev/test installs {}", modules.display());
+    let mut command = Command::new(node);
+    command.arg(workspace.join("crates/cli/tests/node/issuer").join(script));
+    command.arg(modules.canonicalize().unwrap());
+    command
+}
+
+/// A client that others have written exchanges a token, narrowed, and reads the answer as the standard has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_client_exchanges_a_token() {
+    let world = World::start().await;
+    let token = world.ci.sign(&world.of_ci());
+    let endpoint = format!("http://{}/oauth2/token", world.server.address("http"));
+    let run = |identity: &str| {
+        let asked = [identity, "scope=repo.list groups.list", "subtree=acme"];
+        node("exchange.mjs").args([&endpoint, &token]).args(asked).output().unwrap()
+    };
+    let done = run("identity=acme/ci");
+    assert!(done.status.success(), "{}", stderr(&done));
+    let answer: Value = serde_json::from_str(&stdout(&done)).unwrap();
+    assert_eq!(
+        (&answer["token_type"], &answer["scope"]),
+        (&json!("bearer"), &json!("groups.list repo.list"))
+    );
+    let access = answer["access_token"].as_str().unwrap();
+    assert_eq!(world.caller().await.by(access, None).await.unwrap(), "acme/ci");
+    let refused = run("identity=acme/bot");
+    let said = stderr(&refused);
+    assert!(!refused.status.success() && said.contains("invalid_request"), "{said}");
 }
 
 /// What follows this word in the next line that begins with it.
