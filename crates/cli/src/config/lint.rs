@@ -73,6 +73,14 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         );
                     }
                 }
+                "signing-keys" => {
+                    if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
+                        let problem = format!(
+                            "{value} has mode {mode:03o}: others can see which keys there are, or bring their own"
+                        );
+                        add("readable-key", setting, problem, "chmod 700");
+                    }
+                }
                 "data" => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem =
@@ -235,5 +243,7 @@ mod tests {
         assert_eq!(of(0o600, 0o700), [""; 0]);
         assert_eq!(of(0o640, 0o700), ["readable-key"]);
         assert_eq!(of(0o604, 0o755), ["readable-key", "readable-store"]);
+        let text = format!("data = \"/d\"\nsigning-keys = {:?}\n", folder.path());
+        assert_eq!(rules(&text), ["readable-key"]);
     }
 }
