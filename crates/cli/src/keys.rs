@@ -49,7 +49,8 @@ enum Command {
     /// Where no other key signs, one is made that signs at once.
     Revoke {
         /// Its id, as `list` and the tokens have it
-        #[arg(value_name = "KID")]
+        // One of 64 begins with a hyphen.
+        #[arg(value_name = "KID", allow_hyphen_values = true)]
         kid: String,
 
         #[command(flatten)]

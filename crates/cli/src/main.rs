@@ -17,6 +17,7 @@ mod decider;
 mod events;
 mod explain;
 mod figures;
+mod http1;
 mod iam;
 mod init;
 mod keys;

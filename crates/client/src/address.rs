@@ -142,7 +142,7 @@ impl ServerAddress {
     ///
     /// [`ConnectError::PlainToken`]: other machines would, on its way.
     pub fn ensure_hides_tokens(&self) -> Result<(), ConnectError> {
-        let is_local = self.unix_path().is_some() || is_of_this_machine(self.authority());
+        let is_local = self.unix_path().is_some() || is_of_this_machine(self.host());
         if self.is_tls() || is_local {
             return Ok(());
         }
@@ -191,8 +191,8 @@ impl fmt::Display for ServerAddress {
     }
 }
 
-fn is_of_this_machine(authority: &str) -> bool {
-    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+/// Whether a host is this machine by its name: an IPv6 address is in brackets.
+fn is_of_this_machine(host: &str) -> bool {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let address: Result<IpAddr, _> = host.parse();
     host.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())

@@ -79,11 +79,7 @@ impl Roots {
     }
 
     /// TLS 1.2 and 1.3 for HTTP/1.1, without a certificate of our own.
-    ///
-    /// # Errors
-    ///
-    /// If TLS cannot be configured.
-    pub fn client_config(self) -> Result<ClientConfig, rustls::Error> {
+    pub(crate) fn client_config(self) -> Result<ClientConfig, rustls::Error> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?

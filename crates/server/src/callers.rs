@@ -6,12 +6,14 @@
 //! token ─▶ remembered, at this revision? ──────────────────────────────────────────────┐
 //!    └▶ read ─▶ identity that is named, or the one derived from issuer and subject      ├▶ identity
 //!           ─▶ how it authenticates, and whose keys ─▶ signature ─▶ remembered ─────────┘
+//! access token ─▶ signature of the server's own key ─▶ the token that it was made for, as above
 //! ```
 //!
 //! **Invariants** (R9 and R13 of the privilege rules): a token alone finds a root identity with this literal issuer and
 //! subject, and no other. Identities below a group, and patterns, are reached by naming them. For a root identity the issuer
 //! must be trusted by the operator; for one of an organization, by the operator or by a provider of that organization. Keys of an
-//! identity's own prove no other identity. All credentials that prove nothing are one error, and the log says why.
+//! identity's own prove no other identity. By an account association a token finds an identity below its group that has no other way to
+//! prove itself, and only in exchange. All credentials that prove nothing are one error, and the log says why.
 
 mod own;
 mod trust;
@@ -194,7 +196,7 @@ impl Callers {
                 Err(refused("the time of a token is over"))
             }
             Proof::Token(found) if !self.is_current(&found, revision_now) => {
-                let found = self.judge(&found.verified, now).await?;
+                let found = self.judge(&self.0.reads, &found.verified, now).await?;
                 let is_same = found.identity == path;
                 is_same.then(|| identity(found)).ok_or_else(|| refused("a token of somebody else"))
             }
@@ -230,7 +232,7 @@ impl Callers {
             if self.is_current(&found, current.snapshot.revision()) {
                 return Ok(found);
             }
-            match self.judge(&found.verified, now).await {
+            match self.judge(&self.0.reads, &found.verified, now).await {
                 Ok(found) => {
                     self.0.remembered.insert(digest, found.clone(), now);
                     return Ok(found);
@@ -241,7 +243,7 @@ impl Callers {
             }
         }
         let verified = Arc::new(self.verify(text, named.into(), now).await?);
-        let found = self.judge(&verified, now).await?;
+        let found = self.judge(&self.0.reads, &verified, now).await?;
         self.0.remembered.insert(digest, found.clone(), now);
         Ok(found)
     }
@@ -289,6 +291,7 @@ impl Callers {
     /// Judges a token whose signature was verified, at the served revision: whom it is of, and whether its key counts.
     async fn judge(
         &self,
+        permits: &Arc<Semaphore>,
         token: &Arc<Verified>,
         now: Timestamp,
     ) -> Result<Remembered, RequestError> {
@@ -306,7 +309,7 @@ impl Callers {
         // Before the keys are looked at: what is read meanwhile has it judged again.
         let trust = self.0.trusted.load().generation;
         let (named, key) = (token.named.clone(), token.key);
-        let judged = self.find(&self.0.reads, now, claims, move |finder| {
+        let judged = self.find(permits, now, claims, move |finder| {
             let candidate = finder.candidate(&named)?;
             let is_published = match &candidate.keys {
                 Keys::Given(keys) if !keys.contains(&key) => return Err(no_keys()),

@@ -162,7 +162,7 @@ pub const UNARY_TIME_MAX: Duration = Duration::from_secs(1);
 pub const WRITE_TIME_MAX: Duration = Duration::from_secs(10);
 /// A `grpc-timeout` below this has passed when the request arrives: the call is refused at once.
 pub const TIMEOUT_MIN: Duration = Duration::from_micros(1);
-/// Checks of a batch that is answered without a permit to compute. Such a batch takes about 20 µs,
+/// Checks of a batch that is answered without a turn to compute. Such a batch takes about 20 µs,
 /// which delays no other call noticeably.
 pub const SHORT_BATCH_MAX: usize = 64;
 /// Calls in flight in the whole server. A call that waits for nothing ends in microseconds, so
@@ -468,11 +468,11 @@ pub struct Limits {
     pub in_flight_max: usize,
     /// See [`PEER_IN_FLIGHT_MAX`].
     pub peer_in_flight_max: usize,
-    /// Permits to compute: calls that compute at once, in the whole server. Check and batches of up
+    /// Turns to compute: calls that compute at once, in the whole server. Check and batches of up
     /// to [`SHORT_BATCH_MAX`] checks need none, because they take microseconds. The default is the
-    /// number of processors: further calls then wait for a permit, where they are counted as in
+    /// number of processors: further calls then wait for their turn, where they are counted as in
     /// flight, and not in the runtime's queue. With `Runtime::PerCore`
-    /// each worker has one permit, or none if this is 0.
+    /// each worker has one turn, or none if this is 0.
     pub computing_max: usize,
     /// See [`MANAGEMENT_MAX`].
     pub management_max: usize,

@@ -167,15 +167,21 @@ impl Document for KeyRing {
 mod tests {
     use super::*;
 
-    #[test]
-    fn keys_are_taken_from_the_folder_and_kept_while_it_cannot_be_read() {
+    /// A folder of keys, and what looks at it.
+    fn ring() -> (tempfile::TempDir, KeyFolder, Signing, KeyRing) {
         let at = tempfile::tempdir().unwrap();
         let folder = KeyFolder::new(at.path().join("keys"));
         let url = PublicUrl::parse("https://iam.example.com").unwrap();
         let options = Options { folder: folder.clone(), rotated: None };
         let signing = Signing::open(&url, &options, Clock::System).unwrap();
+        let ring = KeyRing::new(url, options, Clock::System, signing.clone());
+        (at, folder, signing, ring)
+    }
+
+    #[test]
+    fn keys_are_taken_from_the_folder_and_kept_while_it_cannot_be_read() {
+        let (at, folder, signing, mut ring) = ring();
         let first = signing.load().signer.key_id().to_owned();
-        let mut ring = KeyRing::new(url, options, Clock::System, signing.clone());
         ring.on_tick();
         assert_eq!(signing.load().signer.key_id(), first);
 
@@ -200,13 +206,8 @@ mod tests {
     /// Also where no other key can be kept.
     #[test]
     fn a_deleted_key_counts_no_more_where_none_can_be_made() {
-        let at = tempfile::tempdir().unwrap();
-        let folder = KeyFolder::new(at.path().join("keys"));
-        let url = PublicUrl::parse("https://iam.example.com").unwrap();
-        let options = Options { folder: folder.clone(), rotated: None };
-        let signing = Signing::open(&url, &options, Clock::System).unwrap();
+        let (at, folder, signing, mut ring) = ring();
         let first = signing.load().signer.key_id().to_owned();
-        let mut ring = KeyRing::new(url.clone(), options.clone(), Clock::System, signing.clone());
         std::fs::remove_dir_all(folder.path()).unwrap();
         std::fs::write(at.path().join("keys"), "no folder").unwrap();
         ring.on_tick();
@@ -219,7 +220,8 @@ mod tests {
         assert!(second != first && !signing.load().jwks.contains(&first));
         ring.on_tick();
         assert_eq!(signing.load().signer.key_id(), second, "it signs on");
-        assert!(Signing::open(&url, &options, Clock::System).is_err(), "no server starts so");
+        let opened = Signing::open(&ring.url, &ring.options, Clock::System);
+        assert!(opened.is_err(), "no server starts so");
         std::fs::remove_file(at.path().join("keys")).unwrap();
         ring.on_tick();
         let kept = folder.list(Clock::System.now()).unwrap()[0].key_id.clone().unwrap();

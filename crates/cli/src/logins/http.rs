@@ -9,25 +9,21 @@
 //! no proxy is asked: a request goes to the host of its URL or fails. What is sent is in no error.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
-use capstan_events::{Roots, RootsError};
-use http_body_util::{BodyExt as _, Full, Limited};
+use capstan_client::TlsOptions;
+use capstan_client::connector::{Protocol, TlsConnector};
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, LOCATION, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::{Method, Request, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
 use super::endpoint::Endpoint;
 use crate::limits::{LOGIN_BODY_BYTES_MAX, LOGIN_REQUEST_TIME_MAX};
-use crate::tls;
+use crate::{http1, tls};
 
 const AGENT: HeaderValue = HeaderValue::from_static(concat!("capstan/", env!("CARGO_PKG_VERSION")));
 const FORM: HeaderValue = HeaderValue::from_static("application/x-www-form-urlencoded");
@@ -110,25 +106,13 @@ impl Http {
         if !url.is_tls() {
             return answer(stream, request).await;
         }
-        let name = ServerName::try_from(host)?;
-        let stream = self.connector()?.connect(name, stream).await.map_err(|error| {
+        let authorities = self.ca.as_deref().map(tls::read).transpose()?;
+        let options = TlsOptions { authorities, ..TlsOptions::default() };
+        let connector = TlsConnector::new(&options, &host, Protocol::Http1)?;
+        let stream = connector.connect(stream).await.map_err(|error| {
             anyhow!("{error}: is its certificate of another authority? give --ca")
         })?;
         answer(stream, request).await
-    }
-
-    fn connector(&self) -> anyhow::Result<TlsConnector> {
-        let roots = match &self.ca {
-            Some(file) => Roots::from_pem(&tls::read(file)?)
-                .with_context(|| format!("--ca {}", file.display()))?,
-            None => Roots::load(None).map_err(|error| match error {
-                RootsError::None => anyhow!(
-                    "this machine has no certificate authorities: install `ca-certificates`, or give --ca"
-                ),
-                error => error.into(),
-            })?,
-        };
-        Ok(TlsConnector::from(Arc::new(roots.client_config()?)))
     }
 }
 
@@ -151,22 +135,7 @@ async fn answer<S>(stream: S, request: Request<Full<Bytes>>) -> anyhow::Result<A
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        read(response).await
-    };
-    tokio::pin!(exchange);
-    tokio::select! {
-        biased;
-        answer = &mut exchange => answer,
-        // The end of the connection ends the exchange, which says how.
-        _ = connection => exchange.await,
-    }
-}
-
-async fn read(response: Response<hyper::body::Incoming>) -> anyhow::Result<Answer> {
-    let (head, body) = response.into_parts();
+    let (head, body) = http1::send(stream, request, LOGIN_BODY_BYTES_MAX).await?.into_parts();
     if head.status.is_redirection() {
         let to = head.headers.get(LOCATION).and_then(|to| to.to_str().ok());
         let to = to.map_or("elsewhere", |to| to.split(['?', '#']).next().unwrap_or_default());
@@ -176,12 +145,5 @@ async fn read(response: Response<hyper::body::Incoming>) -> anyhow::Result<Answe
             capstan_engine::quote(to)
         );
     }
-    let body = Limited::new(body, LOGIN_BODY_BYTES_MAX).collect().await.map_err(|error| {
-        if error.is::<http_body_util::LengthLimitError>() {
-            anyhow!("the answer is longer than {LOGIN_BODY_BYTES_MAX} bytes")
-        } else {
-            anyhow!(error)
-        }
-    })?;
-    Ok(Answer { status: head.status, body: body.to_bytes() })
+    Ok(Answer { status: head.status, body })
 }

@@ -6,19 +6,16 @@
 
 use anyhow::{Context as _, bail, ensure};
 use capstan_client::connector::{Protocol, TlsConnector};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper::body::Bytes;
-use hyper::client::conn::http1;
+use http_body_util::Full;
 use hyper::header::{ACCEPT, HOST};
 use hyper::{Request, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::sample::Sample;
-use crate::channel;
 use crate::limits::{SCRAPE_BYTES_MAX, SCRAPE_TIME_MAX};
 use crate::tls::TlsFiles;
+use crate::{channel, http1};
 use capstan_server::telemetry::metrics::Format;
 
 /// The metrics of a server.
@@ -97,32 +94,16 @@ impl Metrics {
         &self,
         stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     ) -> anyhow::Result<String> {
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let path = self.uri.path_and_query().map_or("/", |path| path.as_str());
         let host = self.uri.authority().map_or("", |authority| authority.as_str());
         let request = Request::get(path)
             .header(HOST, host)
             .header(ACCEPT, Format::OpenMetrics.content_type())
-            .body(Empty::<Bytes>::new())?;
-        let exchange = async move {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            if !status.is_success() {
-                bail!("it answers {status}");
-            }
-            let body = Limited::new(response.into_body(), SCRAPE_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow::anyhow!(error))?;
-            String::from_utf8(body.to_bytes().into()).context("its metrics are not text")
-        };
-        tokio::pin!(exchange, connection);
-        tokio::select! {
-            text = &mut exchange => text,
-            // The end of the connection may come with that of the answer, and its error says more than that of the exchange.
-            ended = &mut connection => {
-                ended?;
-                exchange.await
-            }
-        }
+            .body(Full::default())?;
+        let answer = http1::send(stream, request, SCRAPE_BYTES_MAX).await?;
+        let status = answer.status();
+        ensure!(status.is_success(), "it answers {status}");
+        String::from_utf8(answer.into_body().into()).context("its metrics are not text")
     }
 }
 

@@ -130,7 +130,10 @@ impl CallerKind {
             Self::Operator => Some(Actor::Operator),
             Self::Identity { path: id, email, proof } => {
                 let (session, narrowing) = match proof {
-                    Proof::Token(token) => (token.session.clone(), token.narrowing().cloned()),
+                    Proof::Token(token) => {
+                        let narrowing = token.narrowing().cloned();
+                        (token.session, narrowing)
+                    }
                     Proof::Header | Proof::Certificate { .. } | Proof::Secret(_) => (None, None),
                 };
                 Some(Actor::Identity { id, email, session, narrowing })

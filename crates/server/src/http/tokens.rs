@@ -98,7 +98,7 @@ fn metadata(url: &PublicUrl) -> String {
         "grant_types_supported": [EXCHANGE],
         "response_types_supported": ["none"],
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["EdDSA", "Ed25519", "ES256"],
+        "id_token_signing_alg_values_supported": ["EdDSA", "ES256"],
     })
     .to_string()
 }

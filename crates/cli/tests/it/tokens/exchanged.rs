@@ -326,6 +326,11 @@ async fn what_takes_the_first_token_away_takes_the_access_token_away() {
     let keys = world.keys(&["list"]);
     let states: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| &key["state"]).collect();
     assert_eq!(states, ["signs", "next"]);
+    // An id may begin with a hyphen.
+    let data = world.folder.path().join("data").display().to_string();
+    let none = capstan(&["keys", "revoke", "-0dKKbFFVZrTfNVlWKE7P", "--data", &data]);
+    assert_eq!(none.status.code(), Some(1), "{}", stderr(&none));
+    assert!(stderr(&none).contains("no key has the id -0dKKb"), "{}", stderr(&none));
     world.keys(&["revoke", keys["keys"][0]["kid"].as_str().unwrap()]);
     until("a revoked key counts no more", async || !is_known(&token).await).await;
     let token = exchange(&world);

@@ -1,222 +1,23 @@
 //! `capstan auth login` and the kept logins, with an issuer that does what none should.
 
-use std::collections::VecDeque;
+mod fake;
+
 use std::fs::{self, Permissions};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, Output, Stdio};
-use std::sync::{Arc, Mutex};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use capstan_testkit::https::{Authority, Received, Reply, Server};
-use jsonwebtoken::Algorithm;
+use capstan_testkit::https::{Authority, Reply};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use url::Url;
 
-use super::{Key, World, claims, now, with};
+use fake::{Fake, Instead, SERVER};
+pub(super) use fake::{Pending, within};
+
+use super::{World, now, with};
 use crate::command_limits::{LOGIN_BODY_BYTES_MAX, LOGIN_REQUEST_TIME_MAX};
-use crate::common::{PATIENCE, assert_tells_no_secret, command, stderr, stdout};
-
-/// Runs `capstan` with its contexts and logins in this folder.
-pub(super) fn within(config: &Path, arguments: &[&str]) -> Output {
-    command(arguments).env("XDG_CONFIG_HOME", config).output().unwrap()
-}
-
-/// An issuer that answers what it is told to.
-struct Fake {
-    folder: TempDir,
-    server: Server,
-    state: Arc<Mutex<State>>,
-    key: Key,
-}
-
-type Instead = fn() -> Reply;
-
-#[derive(Default)]
-struct State {
-    /// Members of the discovery document that differ.
-    document: Vec<(&'static str, Value)>,
-    /// What it answers instead of the document.
-    instead: Option<Instead>,
-    /// What the token endpoint answers, in turn; then `invalid_grant`.
-    tokens: VecDeque<Value>,
-    device: Value,
-    revocation: u16,
-}
-
-fn reply(status: u16, body: &Value) -> Reply {
-    let body = body.to_string();
-    Reply::raw(format!("HTTP/1.1 {status} Any\r\ncontent-length: {}\r\n\r\n{body}", body.len()))
-}
-
-fn answer(request: &Received, state: &mut State) -> Reply {
-    let url = format!("https://{}", request.header("host").unwrap());
-    match request.line.split(' ').nth(1).unwrap() {
-        "/.well-known/openid-configuration" => {
-            if let Some(instead) = state.instead {
-                return instead();
-            }
-            let mut document = json!({
-                "issuer": url,
-                "authorization_endpoint": format!("{url}/auth"),
-                "token_endpoint": format!("{url}/token"),
-                "device_authorization_endpoint": format!("{url}/device"),
-                "revocation_endpoint": format!("{url}/revoke"),
-                "scopes_supported": ["openid", "offline_access"],
-            });
-            for (name, value) in &state.document {
-                document[name] = value.clone();
-            }
-            reply(200, &document)
-        }
-        "/token" => match state.tokens.pop_front() {
-            Some(tokens) if tokens.get("error").is_none() => reply(200, &tokens),
-            Some(error) => reply(400, &error),
-            None => reply(400, &json!({"error": "invalid_grant"})),
-        },
-        "/device" => reply(200, &state.device),
-        "/revoke" => reply(state.revocation, &json!({})),
-        _ => Reply::status(404, ""),
-    }
-}
-
-/// A server that nobody asks.
-const SERVER: &str = "https://capstan.example:4480";
-
-impl Fake {
-    async fn start() -> Self {
-        Self::of(&Authority::generate()).await
-    }
-
-    async fn of(authority: &Authority) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("ca.pem"), authority.pem()).unwrap();
-        let state = Arc::new(Mutex::new(State { revocation: 200, ..State::default() }));
-        let answers = Arc::clone(&state);
-        let config = authority.server_config(&["127.0.0.1"], false);
-        let server = Server::listen(Ipv4Addr::LOCALHOST, config, move |request| {
-            answer(request, &mut answers.lock().unwrap())
-        })
-        .await;
-        Self { folder, server, state, key: Key::new("f1", Algorithm::ES256) }
-    }
-
-    fn url(&self) -> String {
-        format!("https://{}", self.server.address)
-    }
-
-    fn ca(&self) -> String {
-        self.folder.path().join("ca.pem").display().to_string()
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        change(&mut self.state.lock().unwrap());
-    }
-
-    /// An ID token of `ann` for the client `cli`.
-    fn id_token(&self, change: impl FnOnce(Value) -> Value) -> String {
-        self.key.sign(&change(with(claims(&self.url(), "ann"), "aud", "cli")))
-    }
-
-    fn arguments<'a>(&'a self, url: &'a str, ca: &'a str, more: &[&'a str]) -> Vec<&'a str> {
-        let fixed =
-            ["auth", "login", "--addr", SERVER, "--issuer", url, "--client-id", "cli", "--ca", ca];
-        [&fixed, more].concat()
-    }
-
-    /// A login that ends before a person does anything.
-    fn refused(&self, more: &[&str]) -> String {
-        let (url, ca) = (self.url(), self.ca());
-        let output = within(self.folder.path(), &self.arguments(&url, &ca, more));
-        assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
-        stderr(&output)
-    }
-
-    fn begin(&self) -> Pending {
-        let (url, ca) = (self.url(), self.ca());
-        let arguments = self.arguments(&url, &ca, &["--no-browser"]);
-        Pending::start(self.folder.path(), &arguments, "https://")
-    }
-
-    /// The forms that were sent to a path.
-    fn forms(&self, path: &str) -> Vec<String> {
-        let line = format!("POST {path} HTTP/1.1");
-        let requests = self.server.requests().into_iter().filter(|request| request.line == line);
-        requests.map(|request| String::from_utf8(request.body).unwrap()).collect()
-    }
-}
-
-/// A login that somebody has to go on with. Dropped, it ends.
-pub(super) struct Pending {
-    process: Child,
-    says: BufReader<ChildStderr>,
-    /// What follows in the line that was waited for.
-    pub(super) found: String,
-}
-
-impl Pending {
-    /// Starts it with its logins in this folder, and waits for a line that begins so.
-    pub(super) fn start(config: &Path, arguments: &[&str], line: &str) -> Self {
-        let mut command = command(arguments);
-        let command = command.env("XDG_CONFIG_HOME", config);
-        let mut process = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-        let says = BufReader::new(process.stderr.take().unwrap());
-        let mut pending = Self { process, says, found: String::new() };
-        let mut said = String::new();
-        loop {
-            let mut next = String::new();
-            assert!(pending.says.read_line(&mut next).unwrap() > 0, "no {line:?} in {said}");
-            if let Some(rest) = next.strip_prefix(line) {
-                rest.trim_end().clone_into(&mut pending.found);
-                return pending;
-            }
-            said += &next;
-        }
-    }
-
-    fn url(&self) -> Url {
-        Url::parse(&format!("https://{}", self.found)).unwrap()
-    }
-
-    fn parameter(&self, name: &str) -> String {
-        self.url().query_pairs().find(|(found, _)| found == name).unwrap().1.into_owned()
-    }
-
-    /// The browser comes back with this. Returns the page.
-    fn back(&self, query: &str) -> String {
-        let to = Url::parse(&self.parameter("redirect_uri")).unwrap();
-        let host = format!("127.0.0.1:{}", to.port().unwrap());
-        let mut stream = TcpStream::connect(&host).unwrap();
-        write!(stream, "GET {}?{query} HTTP/1.1\r\nhost: {host}\r\n\r\n", to.path()).unwrap();
-        let mut page = String::new();
-        stream.read_to_string(&mut page).unwrap();
-        page
-    }
-
-    /// The same with the state and these parameters.
-    fn back_with(&self, query: &str) {
-        let page = self.back(&format!("state={}&{query}", self.parameter("state")));
-        assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
-    }
-
-    /// Waits for its end. Returns the exit code, and what it said at last.
-    pub(super) fn end(mut self) -> (Option<i32>, String) {
-        let mut said = String::new();
-        self.says.read_to_string(&mut said).unwrap();
-        assert_tells_no_secret(&said);
-        (self.process.wait().unwrap().code(), said)
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::common::{PATIENCE, command, stderr, stdout};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_is_not_as_it_must_be_is_refused() {
