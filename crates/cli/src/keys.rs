@@ -46,7 +46,7 @@ enum Command {
 
     /// Deletes a key that others may know: what it has signed counts no more, and access tokens are refused
     ///
-    /// Where no other key signs, one is made that signs at once.
+    /// The key before it signs again if it is still published. Otherwise one is made that signs at once.
     Revoke {
         /// Its id, as `list` and the tokens have it
         // One of 64 begins with a hyphen.

@@ -20,7 +20,7 @@ use tonic::Request;
 
 use super::{AUDIENCE, Caller, World, claims, now, with};
 use crate::authzen::{Response, get_from, post_to};
-use crate::common::{PATIENCE, capstan, stderr, stdout};
+use crate::common::{PATIENCE, Serving, capstan, stderr, stdout};
 use crate::ext_authz::envoy::{Http, outcome};
 
 const FORM: &str = "content-type: application/x-www-form-urlencoded\r\n";
@@ -443,6 +443,34 @@ async fn an_invite_is_accepted_with_an_access_token() {
     Caller::assert_refused(caller.by(&access, None).await, "not registered yet");
     accept(&access).await.unwrap();
     assert_eq!(scopes(&caller, &access).await[0].0, "acme");
+}
+
+/// With a path in the public URL, everything is where the documents say it is, and where each standard looks for it.
+#[test]
+fn a_public_url_with_a_path_has_its_documents_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let made = capstan(&["init", "--data", &data, "--org", "acme", "--owner", "alice"]);
+    assert!(made.status.success(), "{}", stderr(&made));
+    let url = "https://iam.example.com/base";
+    let fixed = ["--data", &data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];
+    let server = Serving::start(&[&fixed[..], &["--public-url", url]].concat(), 3);
+    let http = server.address("http");
+    for path in [
+        "/base/.well-known/openid-configuration",
+        "/.well-known/oauth-authorization-server/base",
+        "/.well-known/openid-configuration",
+    ] {
+        let document = get_from(&http, path).json();
+        assert_eq!(document["issuer"], url, "{path}");
+        let keys = document["jwks_uri"].as_str().unwrap().strip_prefix("https://iam.example.com");
+        let keys: JwkSet = serde_json::from_str(&get_from(&http, keys.unwrap()).body).unwrap();
+        assert_eq!(keys.keys.len(), 1);
+        let endpoint = document["token_endpoint"].as_str().unwrap();
+        let endpoint = endpoint.strip_prefix("https://iam.example.com").unwrap();
+        let refused = post_to(&http, endpoint, FORM, "grant_type=password");
+        assert!(refused.body.contains("unsupported_grant_type"), "{refused:?}");
+    }
 }
 
 /// The command prints the access token alone, and its errors say what to do, without a token.
