@@ -98,7 +98,9 @@ impl KeysCommand {
                 let name = folder.rotate(now)?;
                 match format {
                     Format::Json => list(&folder, now, format)?,
-                    Format::Table => output::line(format!("made {name}"))?,
+                    Format::Table => output::line(format!(
+                        "made {name}: it signs from the time of its name on, and is published now"
+                    ))?,
                 }
             }
             Command::Revoke { kid, place } => {

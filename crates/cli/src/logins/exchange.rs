@@ -36,7 +36,22 @@ pub(crate) async fn exchange(
     if answer.status.is_success() {
         return Ok(body);
     }
-    let text = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
-    let (error, description) = (quote(text("error")), quote(text("error_description")));
+    // A URL may be wrong, and whoever answers there may repeat what it was sent.
+    let tells =
+        |text: &&str| !asked.iter().any(|(name, value)| is_secret(name) && text.contains(value));
+    let text = |name: &str| body.get(name).and_then(Value::as_str).filter(tells);
+    let error = quote(text("error").unwrap_or("unknown error"));
+    let description = text("error_description").unwrap_or_default().chars();
+    let description: String =
+        description.take(SAID_CHARS_MAX).flat_map(char::escape_debug).collect();
+    // Quotation marks need no escape here.
+    let description = description.replace("\\\"", "\"").replace("\\'", "'");
     bail!("the token is not exchanged: {error}: {description}")
+}
+
+/// Characters of a sentence of the server that are shown.
+const SAID_CHARS_MAX: usize = 300;
+
+fn is_secret(parameter: &str) -> bool {
+    parameter == "subject_token"
 }

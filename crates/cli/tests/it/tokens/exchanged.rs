@@ -501,7 +501,7 @@ async fn a_command_exchanges_a_token() {
     std::fs::write(&long, "x".repeat(TOKEN_BYTES_MAX + 1)).unwrap();
     for (more, says) in [
         (&["--token-file", &file][..], "invalid_request"),
-        (&["--token-file", &file, "--identity", "acme/bot"], "proves nobody here"),
+        (&["--token-file", &file, "--identity", "acme/bot"], "the server's log says why"),
         (&["--token-file", &long], "longer than"),
         (&["--token-file", "/dev/null"], "expected one token"),
         (
@@ -515,6 +515,21 @@ async fn a_command_exchanges_a_token() {
         assert_eq!(refused.status.code(), Some(2), "{more:?}");
         assert!(said.contains(says) && !said.contains(&first), "{more:?}: {said}");
     }
+    // Whoever is asked by mistake may repeat the token.
+    let body = format!(r#"{{"error": "{first}", "error_description": "no {first}"}}"#);
+    let length = body.len();
+    let echo = format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {length}\r\n\r\n{body}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url_of_echo = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.read_exact(&mut [0; 64]).unwrap();
+        stream.write_all(echo.as_bytes()).unwrap();
+        let _ = stream.read_to_end(&mut vec![]);
+    });
+    let echoed = capstan(&["auth", "exchange", "--url", &url_of_echo, "--token-file", &file]);
+    let said = stderr(&echoed);
+    assert!(said.contains("unknown error") && !said.contains(&first), "{said}");
     for (url, says) in [
         ("http://iam.example.com", "this machine only"),
         ("ftp://iam.example.com", "expected https"),
