@@ -55,6 +55,8 @@ pub struct Started {
     pub grpc: String,
     /// Its HTTP address.
     pub http: String,
+    /// Its address for probes, if it has one.
+    pub probes: String,
 }
 
 impl Drop for Started {
@@ -97,17 +99,20 @@ impl Started {
             .env("CAPSTAN_LOG", "error")
             .spawn()
             .with_context(|| format!("cannot start {}", binary.display()))?;
-        let (grpc, http) = Default::default();
-        let mut started = Self { child, grpc, http };
+        let (grpc, http, probes) = Default::default();
+        let mut started = Self { child, grpc, http, probes };
+        let has_probes = options.iter().any(|option| option == "--probes");
         let output = BufReader::new(started.child.stdout.take().context("no output")?);
         for line in output.lines() {
             let line = line?;
             match line.split_once(' ') {
                 Some(("grpc", address)) => address.clone_into(&mut started.grpc),
                 Some(("http", address)) => address.clone_into(&mut started.http),
+                Some(("probes", address)) => address.clone_into(&mut started.probes),
                 _ => {}
             }
-            if !started.grpc.is_empty() && !started.http.is_empty() {
+            let has_all = !started.http.is_empty() && has_probes != started.probes.is_empty();
+            if !started.grpc.is_empty() && has_all {
                 return Ok(started);
             }
         }

@@ -38,11 +38,13 @@ use futures_util::FutureExt as _;
 use futures_util::future::CatchUnwind;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
-use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::Service;
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Extensions, Request, Response};
+use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
+use tonic::{Code, Status};
+
+use capstan_policy::Asks;
 
 use crate::error::CallError;
 use crate::interleave;
@@ -50,6 +52,7 @@ use crate::limits::Limits;
 use crate::methods::Rpc;
 use crate::telemetry::metrics::{Metrics, ShedScope, WorkerMetrics};
 use crate::telemetry::traces::{Sampled, Traces};
+use crate::transport::connection::Remote;
 use crate::transport::peers::{Peer, Peers};
 
 use call::Call;
@@ -82,7 +85,12 @@ struct WorkerState {
     traces: Option<Traces>,
     error_responder: ErrorResponder,
     gate: Gate,
+    /// The fields of answers to calls that are shed. They differ in the time after which to try again.
+    shed: [HeaderMap; SHED_ANSWERS],
 }
+
+/// Answers to calls that are shed, which are made once: one that is made for each call takes several times what is saved by shedding it.
+const SHED_ANSWERS: usize = 16;
 
 impl std::fmt::Debug for WorkerState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -182,21 +190,22 @@ impl Permits {
         self.class != Class::Probe
     }
 
+    /// Whose permits are all taken, so that a call from this peer would get none; `None` if it would get one.
+    fn exhausted(&self, peer: Peer) -> Option<ShedScope> {
+        let available = self.available.available_permits();
+        if available == 0 {
+            return Some(ShedScope::Global);
+        }
+        // Most of the time few permits are taken in total, and the look-up of the peer is skipped.
+        let is_peers = self.total - available >= self.peer_max;
+        (is_peers && self.peers.count(peer) >= self.peer_max).then_some(ShedScope::Peer)
+    }
+
     /// Whether a call from this peer would get no permit. Counts the shed call if so.
     fn would_shed(&self, peer: Peer, metrics: &Metrics) -> bool {
-        let available = self.available.available_permits();
-        let scope = if available == 0 {
-            ShedScope::Global
-        } else if self.total - available >= self.peer_max && self.peers.count(peer) >= self.peer_max
-        {
-            // Most of the time few permits are taken in total, and the look-up of the peer is
-            // skipped.
-            ShedScope::Peer
-        } else {
-            return false;
-        };
-        self.shed(metrics, scope);
-        true
+        let scope = self.exhausted(peer);
+        scope.into_iter().for_each(|scope| self.shed(metrics, scope));
+        scope.is_some()
     }
 }
 
@@ -256,7 +265,11 @@ where
         (error_responder, gate): (ErrorResponder, Gate),
     ) -> Self {
         let permits = permits.clone();
-        let worker = WorkerState { limits, permits, metrics, traces, error_responder, gate };
+        let shed = [(); SHED_ANSWERS].map(|()| {
+            let answer: Response<Body> = Status::from(CallError::Overloaded).into_http();
+            answer.into_parts().0.headers
+        });
+        let worker = WorkerState { limits, permits, metrics, traces, error_responder, gate, shed };
         Self { inner, worker: Arc::new(worker) }
     }
 
@@ -279,6 +292,34 @@ where
         for _ in 0..calls {
             self.worker.metrics.ended(rpc, Code::Ok, took);
         }
+    }
+
+    /// The fields of the whole answer to a call, if it is of a unary method that decides and its peer has no permit left. It is counted then.
+    /// `None` for all others: [`Admission::call`] sheds them, too, but makes an answer for each. Whether the call is sampled is drawn, as by
+    /// [`Admission::is_sampled`], if it matters.
+    pub(crate) fn shed(
+        &self,
+        head: &Parts,
+        remote: Option<&Remote>,
+        extensions: &mut Extensions,
+    ) -> Option<&HeaderMap> {
+        let WorkerState { permits, metrics, shed, .. } = &*self.worker;
+        let (permits, peer) = (permits.of(Class::Decision), Peer::of(remote));
+        let scope = permits.exhausted(peer)?;
+        let rpc = Rpc::from_path(head.uri.path());
+        // Envoy has answers of its own.
+        let decides = !rpc.manages() && rpc.asks().is_some_and(|asks| asks != Asks::Authorize);
+        let is_good = is_grpc(&head.headers) && Self::may_be_plain(head);
+        if !decides || rpc.streams() || !is_good || Encoding::of(&head.headers) == Encoding::Unknown
+        {
+            return None;
+        }
+        if self.is_sampled(head, extensions) {
+            return None;
+        }
+        permits.shed(metrics, scope);
+        metrics.ended(rpc, Code::ResourceExhausted, Duration::ZERO);
+        shed.get(fastrand::usize(..SHED_ANSWERS))
     }
 
     /// Starts a call.

@@ -107,6 +107,11 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// Where it came from; `None` if that is not known.
+    pub(crate) const fn remote(&self) -> Option<&Remote> {
+        self.remote.as_ref()
+    }
+
     pub(crate) const fn new(
         remote: Option<Remote>,
         certificate: Option<ClientCertificate>,

@@ -59,7 +59,7 @@ pub const READ_BYTES: usize = 64 * 1024;
 /// Streams of one connection on which the peer may break a rule of HTTP/2, or that it may open above
 /// [`CONNECTION_STREAMS_MAX`]; then the connection ends.
 pub const FAULTS_MAX: u32 = 1_024;
-/// Wait for a peer to close a connection that has ended after a GOAWAY. It reads its last answers meanwhile.
+/// Wait for a peer to close a connection that has ended after a GOAWAY, or whose handshake has failed. It reads its last answers meanwhile.
 pub const LINGER_MAX: Duration = Duration::from_millis(500);
 /// Bytes that are read and dropped meanwhile: the peer's bodies on their way, and as many bytes of frames beside them.
 pub const LINGER_BYTES_MAX: usize = 2 * CONNECTION_WINDOW as usize;
@@ -92,6 +92,9 @@ pub const POLLS_MAX: u32 = 16;
 /// Calls other than plain checks that a connection starts in one wake; further ones wait until others had their turn, and
 /// meanwhile the connection reads nothing. A batch of 100 checks takes 30 microseconds.
 pub const STARTED_CALLS_MAX: usize = 4;
+/// Time for which a connection reads nothing after a call of it was shed, because its peer has no permit left. Then it sheds many at once: one
+/// by one, reading and answering them would take a third of a core at ten times what it can do.
+pub const SHED_REST: Duration = Duration::from_millis(5);
 /// Calls that learn at once that their connection has ended. Those that are left learn it after other connections had
 /// their turn: each runs to be dropped, and a connection has up to [`CONNECTION_STREAMS_MAX`].
 pub const ENDED_CALLS_MAX: usize = 8;
@@ -206,8 +209,8 @@ pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const GREETING_MAX: Duration = Duration::from_secs(5);
 /// Open gRPC connections. For a further one the connection yields that has been idle longest; if none is
 /// idle, the further one is closed as soon as it is accepted. Each takes a file
-/// descriptor and about 30 KiB, so all take about 240 MiB.
-pub const CONNECTIONS_MAX: usize = 8_192;
+/// descriptor and about 30 KiB, so all take about 300 MiB.
+pub const CONNECTIONS_MAX: usize = 10_240;
 /// Open gRPC connections from one peer: half of all, so that no single peer can hold all of them.
 pub const PEER_CONNECTIONS_MAX: usize = CONNECTIONS_MAX / 2;
 /// Idle time after which a connection yields to a new one that has no place. Clients that call again and

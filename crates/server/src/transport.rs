@@ -11,13 +11,14 @@
 //!
 //! **Invariant**: this room knows no method, no service and no policy.
 //!
-//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, `tls`, then `http`.
+//! Read `listen`, `connection`, `peers`, `seats`, `workers`, `budget`, `http2`, `foreign`, `linger`, `tls`, then `http`.
 
 pub(crate) mod budget;
 pub(crate) mod connection;
 pub(crate) mod foreign;
 pub(crate) mod http;
 pub(crate) mod http2;
+mod linger;
 pub(crate) mod listen;
 pub(crate) mod peers;
 pub(crate) mod seats;

@@ -85,7 +85,24 @@ impl Authority {
     ///
     /// A URI is none.
     pub fn numbered(&self, uris: &[&str], serial: Option<u64>) -> (rcgen::Certificate, KeyPair) {
+        self.ending(uris, serial, None)
+    }
+
+    /// The same, good until so many seconds after 1970.
+    ///
+    /// # Panics
+    ///
+    /// A URI is none.
+    pub fn ending(
+        &self,
+        uris: &[&str],
+        serial: Option<u64>,
+        end: Option<u64>,
+    ) -> (rcgen::Certificate, KeyPair) {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
+        if let Some(end) = end {
+            params.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(end);
+        }
         params.use_authority_key_identifier_extension = true;
         let names = uris.iter().map(|uri| SanType::URI((*uri).try_into().unwrap()));
         params.subject_alt_names = names.collect();
@@ -101,8 +118,17 @@ impl Authority {
     /// The list cannot be made.
     #[must_use]
     pub fn revoking(&self, serials: &[u64], expired: bool) -> String {
-        let next_update = if expired { (2021, 1, 1) } else { (2120, 1, 1) };
-        let (year, month, day) = next_update;
+        // 2021 or 2120.
+        self.revoking_until(serials, if expired { 1_609_459_200 } else { 4_733_510_400 })
+    }
+
+    /// The same, good until so many seconds after 1970.
+    ///
+    /// # Panics
+    ///
+    /// The list cannot be made.
+    #[must_use]
+    pub fn revoking_until(&self, serials: &[u64], end: u64) -> String {
         let revoked = |serial: &u64| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2020, 2, 1),
@@ -111,7 +137,7 @@ impl Authority {
         };
         let list = CertificateRevocationListParams {
             this_update: date_time_ymd(2020, 1, 1),
-            next_update: date_time_ymd(year, month, day),
+            next_update: date_time_ymd(1970, 1, 1) + Duration::from_secs(end),
             crl_number: SerialNumber::from(1),
             issuing_distribution_point: None,
             revoked_certs: serials.iter().map(revoked).collect(),

@@ -135,6 +135,8 @@ WRONG = [
     ("a budget below nothing", {"podDisruptionBudget": {"minAvailable": -1}}),
     ("an argument that the chart gives", {"extraArgs": ["--workers=4"]}),
     ("an address that the chart gives", {"extraArgs": ["--listen-management=0.0.0.0:4483"]}),
+    ("lists of revoked certificates that nobody presents", {"tls": {"clientRevocations": ["revoked.crl"]}}),
+    ("an argument of revoked certificates", {"extraArgs": ["--client-crl=/etc/revoked.crl"]}),
     ("management of a policy document", {"management": {"enabled": True}}),
     ("management in plain text that nobody accepted", {**STORE, "management": {"enabled": True}}),
     ("management in plain text beside TLS", {**STORE, **TLS, "management": {"enabled": True, "acceptPlaintext": True}}),

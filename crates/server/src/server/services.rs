@@ -31,7 +31,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Extensions, Request, Response};
+use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::{Code, Status};
@@ -494,6 +494,13 @@ impl Calls for WorkerCalls {
 
     fn answered(&self, calls: u64, took: Duration) {
         self.admission.answered(Rpc::CHECK, calls, took);
+    }
+
+    fn shed(&self, head: &Parts, extensions: &mut Extensions) -> Option<&HeaderMap> {
+        if self.serves == Serves::Management {
+            return None;
+        }
+        self.admission.shed(head, self.entry.remote(), extensions)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {

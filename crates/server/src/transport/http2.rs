@@ -5,7 +5,7 @@
 //!                         │ Plain ─▶ body is read here ─▶ Calls::answer ─▶ sent
 //!                         │                   │             └ no answer ─┐
 //!                         │ Unary ─▶ body is read here ◀─────────────────┘
-//!                         │              └ whole, long or late ─▶ Calls::call, polled once, else a task
+//!                         │              └ whole, long or late ─▶ Calls::shed, or Calls::call, polled once, else a task
 //!                         └ Stream ─────────────────────────────▶ Calls::call, the same
 //! ```
 //!
@@ -28,14 +28,14 @@
 //!
 //! A peer that speaks HTTP/1.1 gets an answer in HTTP/1.1 (`transport/foreign`), and the connection ends.
 //!
-//! The protocol itself is `capstan-http2`. Read this file, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`, `linger`,
+//! The protocol itself is `capstan-http2`. Read this file, `calls`, `wire`, `new_call`, `chunks`, `inbound`, `gzip`, `outbound`,
 //! `timers`, `turns`, then `gate`.
 
+mod calls;
 mod chunks;
 mod gate;
 mod gzip;
 mod inbound;
-mod linger;
 mod new_call;
 mod outbound;
 mod timers;
@@ -51,93 +51,32 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use capstan_http2::{Event, Head, Reason};
-use http_body::Body as HttpBody;
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Bytes;
-use tonic::codegen::http::request::Parts;
-use tonic::codegen::http::{Extensions, Request, Response};
+use tonic::codegen::http::{Extensions, StatusCode};
 
 use crate::limits::{
-    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, LINGER_MAX, Limits, READ_BYTES,
-    ROUNDS_MAX, STARTED_CALLS_MAX, UNCHARGED_MAX,
+    CONNECTION_WINDOW, ENDED_CALLS_MAX, HEADER_BYTES_MAX, Limits, READ_BYTES, ROUNDS_MAX,
+    SHED_REST, STARTED_CALLS_MAX, UNCHARGED_MAX,
 };
 use crate::transport::budget::{Budget, Charge, ConnectionBudget};
 use crate::transport::connection::{Connection, Remote, Traffic};
-use crate::transport::listen::Serves;
+use crate::transport::linger::linger;
 use crate::transport::peers::Peer;
 use crate::transport::seats::Seat;
 use crate::transport::tls::{ClientCertificate, Watch};
+pub(crate) use calls::{Calls, Intake, Kind};
 use chunks::Chunks;
 use gate::Gate;
 use inbound::Inbound;
-use linger::linger;
 use new_call::NewCall;
 use outbound::{Responder, exchange};
 use timers::{Due, Timers};
 pub(crate) use turns::Turns;
 use wire::{State, Wire};
-
-/// What answers the calls of connections.
-pub(crate) trait Calls: Clone + Send + 'static {
-    /// The body of a response.
-    type Body: HttpBody<Data = Bytes, Error = Status> + Send + 'static;
-    /// A call.
-    type Future: Future<Output = Response<Self::Body>> + Send + 'static;
-
-    /// Keeps to the calls that a listener serves.
-    fn only(&mut self, serves: Serves);
-
-    /// Begins with the calls of one connection: where they come from, and what its client has proved.
-    fn connected(&mut self, remote: Remote, certificate: Option<&ClientCertificate>);
-
-    /// What is done with a call, by its head. The same head gets the same.
-    fn intake(&self, head: &Parts) -> Intake;
-
-    /// Draws whether this plain call is traced, and must go to [`Calls::call`] for that. Adds what was drawn.
-    fn is_sampled(&self, head: &Parts, extensions: &mut Extensions) -> bool;
-
-    /// Appends the framed message of an OK response to a plain call with this head and body. False, and nothing
-    /// counts of what was appended, if the call must go to [`Calls::call`].
-    fn answer(&self, head: &Arc<Head>, body: &[u8], to: &mut Vec<u8>) -> bool;
-
-    /// Counts plain calls that were answered in this time each.
-    fn answered(&self, calls: u64, took: Duration);
-
-    /// Starts any other call. The request has a [`Remote`] among its extensions, and the [`ClientCertificate`] if the client has
-    /// proved one.
-    fn call(&mut self, request: Request<Body>) -> Self::Future;
-}
-
-/// What is done with a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Intake {
-    pub(crate) kind: Kind,
-    /// Bytes of one message of its request.
-    pub(crate) message_bytes_max: usize,
-    /// Whether a long message takes so long to decode that others must be served in between.
-    pub(crate) decodes_in_turn: bool,
-    /// Whether messages of its request may be compressed with gzip. The call gets them decompressed, and a head that
-    /// does not name gzip.
-    pub(crate) inflates: bool,
-    /// Whether long messages of its answer are compressed with gzip.
-    pub(crate) deflates: bool,
-}
-
-/// When a call starts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Its body is read, and [`Calls::answer`] may answer it.
-    Plain,
-    /// Its body is read, and it starts with the whole body.
-    Unary,
-    /// It starts at once: its body is a stream of messages.
-    Stream,
-}
 
 /// What the connections of one worker have in common.
 #[derive(Clone, Debug)]
@@ -188,6 +127,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         is_used: false,
         has_backlog: false,
         is_turned_away: false,
+        rests_until: None,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -202,7 +142,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         tokio::task::yield_now().await;
     }
     if must_linger {
-        let _ = timeout(LINGER_MAX, linger(&mut driver.socket)).await;
+        linger(&mut driver.socket).await;
     }
 }
 
@@ -234,6 +174,8 @@ struct Driver<C: Calls> {
     has_backlog: bool,
     /// Whether it ends because there is no room for its bytes, and its peer was told so.
     is_turned_away: bool,
+    /// Until when nothing is read, because calls were shed.
+    rests_until: Option<Instant>,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -280,7 +222,8 @@ impl<C: Calls> Driver<C> {
                 self.timers.age(now);
             }
             let was_blocked = self.traffic.is_blocked();
-            let read = match (was_blocked, self.has_backlog) {
+            self.rests_until = self.rests_until.filter(|end| now < *end);
+            let read = match (was_blocked || self.rests_until.is_some(), self.has_backlog) {
                 (true, _) => Read::Nothing,
                 (false, true) => Read::Again,
                 (false, false) => self.read(&mut cx, now, &mut bytes_read),
@@ -301,7 +244,8 @@ impl<C: Calls> Driver<C> {
             let mut sends = false;
             if self.is_greeted() {
                 let waiting = self.new_calls.first().map(|call| call.since);
-                let due = self.timers.poll(now, &self.traffic, waiting, &waker);
+                let waits = (waiting, self.rests_until);
+                let due = self.timers.poll(now, &self.traffic, waits, &waker);
                 sends = !matches!(due, Due::Nothing);
                 match due {
                     Due::Nothing => {}
@@ -464,9 +408,12 @@ impl<C: Calls> Driver<C> {
             return;
         }
         let calls = std::mem::take(&mut self.new_calls);
-        for call in calls {
+        for mut call in calls {
             if !call.starts(now) {
                 self.new_calls.push(call);
+            } else if self.is_shed(&mut call) {
+                // What costs most is to read a few calls at a time.
+                self.rests_until = Some(now + SHED_REST);
             } else if *left == 0 {
                 self.has_backlog = true;
                 self.new_calls.push(call);
@@ -475,6 +422,21 @@ impl<C: Calls> Driver<C> {
                 self.start(call);
             }
         }
+    }
+
+    /// Whether there is no room for a call, whose client is told so. More calls than can be answered must cost little, so nothing is
+    /// made for them.
+    fn is_shed(&self, call: &mut NewCall) -> bool {
+        // A body that goes on would be reset.
+        if !call.is_whole || call.intake.kind == Kind::Stream {
+            return false;
+        }
+        let Some(fields) = self.calls.shed(&call.head.parts, &mut call.extensions) else {
+            return false;
+        };
+        // An error means that the stream is gone.
+        let _ = self.wire.with(|wire| wire.respond(call.stream, StatusCode::OK, fields, true));
+        true
     }
 
     /// Starts a call that is not answered as a plain one.

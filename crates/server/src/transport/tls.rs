@@ -27,7 +27,6 @@ use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
-use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig, version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -41,8 +40,9 @@ use crate::limits::{
     TLS_RETRY,
 };
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
-use clients::Trust;
+use crate::transport::linger::linger;
 pub(crate) use clients::{ClientCertificate, Watch};
+use clients::{Trust, Verifier};
 
 /// The files of TLS.
 #[derive(Clone, Debug)]
@@ -101,7 +101,15 @@ impl Acceptor {
         self,
         stream: S,
     ) -> io::Result<(TlsStream<S>, Option<ClientCertificate>)> {
-        let mut stream = self.acceptor.accept(stream).await?;
+        let made = self.acceptor.accept(stream).into_fallible().await;
+        let mut stream = match made {
+            Ok(stream) => stream,
+            Err((error, mut stream)) => {
+                // The peer is to read why, and not that it was cut off.
+                linger(&mut stream).await;
+                return Err(error);
+            }
+        };
         // Bounds what the connection holds of answers that its peer does not read.
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
         let certificate = ClientCertificate::of(&stream, &self.trust, self.generation);
@@ -205,8 +213,6 @@ fn stamps(options: &Options) -> String {
     stamps
 }
 
-type Verifier = Arc<dyn ClientCertVerifier>;
-
 /// The acceptors of a generation, and what they hold certificates of clients against.
 fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option<Verifier>)> {
     let chain = certificates(&options.certificate)?;
@@ -222,14 +228,15 @@ fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             // Of each certificate it must be known that it is not revoked: a list that is missing or too old lets in nobody.
-            let verifier = verifier.with_crls(revocations(&options.revocations)?);
-            let verifier = verifier.enforce_revocation_expiration().build();
-            Some(verifier.context("lists of revoked certificates")?)
+            let (lists, until) = revocations(&options.revocations)?;
+            let verifier = verifier.with_crls(lists).enforce_revocation_expiration().build();
+            let verifier = verifier.context("lists of revoked certificates")?;
+            Some(Verifier { verifier, until })
         }
     };
     let builder = match &verifier {
         None => builder.with_no_client_auth(),
-        Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        Some(held) => builder.with_client_cert_verifier(Arc::clone(&held.verifier)),
     };
     let resumes = verifier.is_none();
     let names = || format!("{} and {}", options.certificate.display(), options.key.display());
@@ -254,9 +261,11 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-/// All lists of some files.
-fn revocations(files: &[PathBuf]) -> anyhow::Result<Vec<CertificateRevocationListDer<'static>>> {
-    let (mut all, mut issuers) = (vec![], HashSet::new());
+/// All lists of some files, and the second from which the first of them is too old.
+fn revocations(
+    files: &[PathBuf],
+) -> anyhow::Result<(Vec<CertificateRevocationListDer<'static>>, u64)> {
+    let (mut all, mut issuers, mut until) = (vec![], HashSet::new(), u64::MAX);
     for file in files {
         let text = read_within(file, TLS_LIST_BYTES_MAX)?;
         let found: Result<Vec<_>, _> =
@@ -273,10 +282,13 @@ fn revocations(files: &[PathBuf]) -> anyhow::Result<Vec<CertificateRevocationLis
                 file.display(),
                 read.issuer()
             );
+            if let Some(next) = read.next_update() {
+                until = until.min(next.timestamp().try_into().unwrap_or_default());
+            }
             all.push(list);
         }
     }
-    Ok(all)
+    Ok((all, until))
 }
 
 fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {

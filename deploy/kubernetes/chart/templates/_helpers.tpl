@@ -107,6 +107,9 @@ labels:
 {{- if and .Values.acceptOpenDecisions (or .Values.callers .Values.tls.clientCertificates (not .Values.tls.secretName)) }}
 {{- fail "acceptOpenDecisions: is for TLS without callers and without tls.clientCertificates" }}
 {{- end }}
+{{- if and .Values.tls.clientRevocations (or (not .Values.tls.clientCertificates) (not .Values.tls.secretName)) }}
+{{- fail "tls.clientRevocations: is for certificates of clients: set tls.clientCertificates" }}
+{{- end }}
 {{- if and .Values.management.enabled (not .Values.store.enabled) }}
 {{- fail "management.enabled: only a store is managed: set store.enabled" }}
 {{- end }}
@@ -123,7 +126,7 @@ labels:
 {{- if and .Values.podDisruptionBudget.enabled (not .Values.store.enabled) (gt (int .Values.replicaCount) 1) (not (kindIs "string" $least)) (ge (int $least) (int .Values.replicaCount)) }}
 {{- fail "podDisruptionBudget.minAvailable: must be less than replicaCount, or no node can be drained" }}
 {{- end }}
-{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" "--callers" "--insecure-open-decisions" "--listen-management" "--insecure-plaintext-management" }}
+{{- $own := list "--policy" "--data" "--listen" "--http" "--probes" "--insecure-plaintext" "--drain-delay-ms" "--routes" "--decision-log" "--otlp-endpoint" "--workers" "--public-url" "--webhook-allow" "--tls-cert" "--tls-key" "--client-ca" "--client-crl" "--callers" "--insecure-open-decisions" "--listen-management" "--insecure-plaintext-management" }}
 {{- range .Values.extraArgs }}
 {{- if has (regexFind "^[^=]*" .) $own }}
 {{- fail (printf "extraArgs: the chart says %s: there is a value for it" .) }}
@@ -211,6 +214,9 @@ spec:
         - --tls-key=/etc/capstan/tls/tls.key
         {{- if .Values.tls.clientCertificates }}
         - --client-ca=/etc/capstan/tls/ca.crt
+        {{- range .Values.tls.clientRevocations }}
+        - {{ printf "--client-crl=/etc/capstan/tls/%s" . | quote }}
+        {{- end }}
         {{- end }}
         {{- else }}
         - --insecure-plaintext

@@ -80,6 +80,7 @@ impl Pod {
             ("tls.crt", certificate.pem()),
             ("tls.key", key.serialize_pem()),
             ("ca.crt", self.authority.pem()),
+            ("revoked.crl", self.authority.revoking(&[], false)),
         ];
         for (name, text) in files {
             let file = folder.join(name);
@@ -123,7 +124,7 @@ impl Pod {
                 }
                 "--otlp-endpoint" => "http://127.0.0.1:1".to_owned(),
                 "--policy" | "--routes" | "--callers" | "--data" | "--tls-cert" | "--tls-key"
-                | "--client-ca" => self.inside(value).display().to_string(),
+                | "--client-ca" | "--client-crl" => self.inside(value).display().to_string(),
                 _ => value.to_owned(),
             };
             format!("{option}={value}")

@@ -1,6 +1,6 @@
 //! Certificates of clients that are revoked: lists of them, which are replaced while the server runs.
 
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use capstan_client::TlsOptions;
 use capstan_client::connector::{Protocol, TlsConnector};
@@ -207,6 +207,44 @@ async fn open_streams_end_when_their_certificate_is_revoked() {
     // An authority that is taken away, as all its certificates.
     files.write("clients.pem", &Authority::generate().pem());
     assert_refused(&other.answer().await.unwrap_err());
+}
+
+/// A certificate, or a list, that is good when the stream begins, and soon no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_streams_end_when_something_is_over() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let end = now + 4;
+    for of in ["certificate", "list"] {
+        let files = files(&format!("tls-over-{of}"));
+        let mut server = serve(&files);
+        let grpc = server.address("grpc");
+        match of {
+            "certificate" => {
+                let uri = ["spiffe://acme.example/seven"];
+                let (certificate, key) = files.authority.ending(&uri, Some(7), Some(end));
+                files.write("seven.pem", &certificate.pem());
+                files.write("seven.key", &key.serialize_pem());
+            }
+            _ => {
+                let end = now + 2 * TLS_LOOK.as_secs() + 8;
+                files.write("revoked.pem", &files.authority.revoking_until(&[9], end));
+                let loaded = "certificates loaded";
+                tokio::task::block_in_place(|| server.wait_for_log(loaded));
+            }
+        }
+        let mut idle = Asking::open(&files, &grpc, "seven").await;
+        let mut busy = Asking::open(&files, &grpc, "seven").await;
+        let begun = Instant::now();
+        let ended = loop {
+            if let Err(status) = busy.ask().await {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it goes on");
+        };
+        assert_refused(&ended);
+        assert_refused(&idle.answer().await.unwrap_err());
+        assert!(SystemTime::now() >= UNIX_EPOCH + Duration::from_secs(end), "too early");
+    }
 }
 
 /// A connection that is idle is told to leave. What its client asks until then is refused, by the fast way and by the other.

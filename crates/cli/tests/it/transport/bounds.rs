@@ -8,7 +8,7 @@ use capstan_server::feed::source::Source;
 use capstan_server::limits::{
     CONNECTION_HELD_BYTES_MAX, HEALTH_BYTES_MAX, HELD_BYTES_MAX, Limits, MESSAGE_BYTES_MAX,
     PEER_HELD_BYTES_MAX, PEER_PROBES_MAX, POLLS_MAX, PROBES_MAX, PROPERTIES_MAX, REQUEST_BYTES_MAX,
-    ROUNDS_MAX, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
+    ROUNDS_MAX, SHED_REST, STALLED_CONNECTION_MAX, STALLED_STREAM_MAX, UNSENT_MAX,
 };
 use capstan_server::server::{Config, Runtime};
 use prost::Message as _;
@@ -36,6 +36,7 @@ fn the_bounds_have_their_documented_values() {
     assert_eq!(STALLED_CONNECTION_MAX, Duration::from_secs(60));
     assert_eq!(PROBES_MAX, 2 * PEER_PROBES_MAX);
     assert_eq!((UNSENT_MAX, ROUNDS_MAX, POLLS_MAX), (256 << 10, 2, 16));
+    assert_eq!(SHED_REST, Duration::from_millis(5));
 }
 
 /// Waits until the server holds no bytes.
@@ -283,6 +284,47 @@ async fn long_batches_leave_room_for_short_calls() {
         let results = answer.into_inner().results;
         assert!(results.len() == 700 && results.iter().all(|result| result.allowed));
     }
+}
+
+/// More calls than there are permits are refused all at once, and the connection reads what comes behind them when it has rested.
+#[tokio::test]
+async fn a_connection_whose_calls_are_shed_rests() {
+    const CALLS: u32 = 200;
+    let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
+    let server = InProcess::start_within(limits).await;
+    let mut holder = Frames::connect(server.grpc).await;
+    holder.send(HEADERS, END_HEADERS, 1, &raw::header_block(STREAM)).await;
+    let began = Instant::now();
+    while of(&server, "capstan_in_flight").await < 1.0 {
+        assert!(began.elapsed() < PATIENCE, "the stream takes no permit");
+    }
+    let mut peer = Frames::connect(server.grpc).await;
+    let call = |stream: u32, path: &str, message: &[u8]| {
+        let head = frame(HEADERS, END_HEADERS, stream, &raw::header_block(path));
+        [head, frame(DATA, END_STREAM, stream, message)].concat()
+    };
+    let streams = (0..CALLS).map(|at| 2 * at + 1);
+    let calls: Vec<_> = streams.map(|stream| call(stream, BATCH, &framed(&batch(1)))).collect();
+    let began = Instant::now();
+    peer.send_bytes(&calls.concat()).await;
+    let mut refused = 0;
+    while refused < CALLS {
+        let (kind, flags, _, fields) = peer.next().await;
+        if kind == HEADERS {
+            assert_ne!(flags & END_STREAM, 0, "it is answered");
+            let has = |text: &[u8]| fields.windows(text.len()).any(|some| some == text);
+            assert!(has(b"grpc-retry-pushback-ms") && has(b"grpc-status\x018"));
+            refused += 1;
+        }
+    }
+    // A plain check needs no permit.
+    peer.send_bytes(&call(2 * CALLS + 1, CHECK, &framed(&check()))).await;
+    assert!(peer.answer(2 * CALLS + 1).await.is_some());
+    assert!(began.elapsed() >= SHED_REST);
+    let scraped = scrape(&server).await;
+    assert_eq!(scraped["capstan_shed_total{scope=\"global\"}"], f64::from(CALLS));
+    let exhausted = "capstan_requests_total{rpc=\"BatchCheck\",code=\"RESOURCE_EXHAUSTED\"}";
+    assert_eq!(scraped[exhausted], f64::from(CALLS));
 }
 
 #[tokio::test]

@@ -33,7 +33,6 @@ use tonic::codegen::http::Request;
 use super::CHECK;
 use super::bounds::{memory, resident};
 use crate::common::{PATIENCE, Serving};
-use crate::overload::share;
 use crate::raw::{ACK, PING, PREFACE, SETTINGS, check, frame, framed};
 use bytes::{FLOODS, Flood, Kind};
 
@@ -311,6 +310,11 @@ async fn given_back(server: &Serving, before: u64) -> (u64, Duration) {
         }
         sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// A quantile of sorted latencies.
+fn share(sorted: &[Duration], per_mille: usize) -> Duration {
+    sorted.get(sorted.len().saturating_sub(1) * per_mille / 1_000).copied().unwrap_or_default()
 }
 
 #[expect(clippy::print_stdout, reason = "a long run prints figures")]

@@ -1,5 +1,5 @@
-//! The times of one connection, on one timer: keepalive, age, a peer that does not read, and new
-//! calls that wait for their bodies.
+//! The times of one connection, on one timer: keepalive, age, a peer that does not read, new
+//! calls that wait for their bodies, and a rest after calls that were shed.
 //!
 //! The timer is set again only when it fires or when something is due earlier, so a call that is
 //! answered at once sets no timer.
@@ -74,12 +74,12 @@ impl Timers {
     }
 
     /// Takes note of what has passed, and says what is due at `now`. `waiting` is since when the oldest
-    /// new call waits for its body.
+    /// new call waits for its body, and `rests` until when nothing is read.
     pub(super) fn poll(
         &mut self,
         now: Instant,
         traffic: &Traffic,
-        waiting: Option<Instant>,
+        (waiting, rests): (Option<Instant>, Option<Instant>),
         waker: &Waker,
     ) -> Due {
         let received = traffic.received();
@@ -119,7 +119,7 @@ impl Timers {
             Some(pinged) => pinged + self.timeout,
             None => self.heard + self.interval,
         };
-        self.set(now, ends.chain(waiting).fold(alive.max(now), Instant::min), waker);
+        self.set(now, ends.chain(waiting).chain(rests).fold(alive.max(now), Instant::min), waker);
         match (aged, must_leave, pings) {
             (true, ..) => Due::Age,
             (_, true, _) => Due::Leave,

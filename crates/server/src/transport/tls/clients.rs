@@ -1,18 +1,20 @@
 //! Certificates of clients, and whether they still count.
 //!
 //! ```text
-//! handshake ─▶ ClientCertificate: SPIFFE ID, chain, the generation that it was verified at
+//! handshake ─▶ ClientCertificate: SPIFFE ID, chain, the generation that it was verified at, and until when that holds
 //! files are loaded again ─▶ Trust: the next generation ─┬─▶ each call and batch: the same generation? else the chain is verified again
-//!                                                       └─▶ each connection and stream wakes, by and by ─▶ refused: it ends
+//! a certificate or a list is too old ───────────────────┴─▶ each connection and stream wakes, by and by ─▶ refused: it ends
 //! ```
 //!
-//! **Invariants**: what a certificate proves counts only while the authorities and lists that are loaded now accept it. A call whose
-//! certificate is of the current generation compares one number. A chain is verified once in a generation, whatever its client asks.
+//! **Invariants**: what a certificate proves counts only while the authorities and lists that are loaded now accept it, now. A call whose
+//! certificate is of the current generation compares that and the time. A chain is verified once in a generation, and when one of its
+//! certificates or a list has become too old, whatever its client asks.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Context;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
@@ -29,10 +31,17 @@ use crate::limits::TLS_SPREAD_MAX;
 const NEXT: u64 = 2;
 const REFUSED: u64 = 1;
 
+/// What certificates of clients are held against in a generation.
+pub(super) struct Verifier {
+    pub(super) verifier: Arc<dyn ClientCertVerifier>,
+    /// The second from which one of its lists is too old; the largest number if none ever is.
+    pub(super) until: u64,
+}
+
 /// The authorities and lists that certificates of clients are held against.
 pub(super) struct Trust {
     /// `None` before the files are loaded, and if clients need no certificates.
-    verifier: ArcSwapOption<Arc<dyn ClientCertVerifier>>,
+    verifier: ArcSwapOption<Verifier>,
     generation: AtomicU64,
     /// Changes behind each generation.
     changes: watch::Sender<()>,
@@ -52,17 +61,24 @@ impl Trust {
     }
 
     /// Holds certificates against this from now on, those of open connections included. Only the task that loads the files calls this.
-    pub(super) fn replace(&self, verifier: Option<Arc<dyn ClientCertVerifier>>) {
+    pub(super) fn replace(&self, verifier: Option<Verifier>) {
         // Whoever sees the generation sees its verifier, or a later one.
         self.verifier.store(verifier.map(Arc::new));
         self.generation.fetch_add(NEXT, Ordering::Release);
         self.changes.send_replace(());
     }
 
-    fn accepts(&self, chain: &[CertificateDer<'_>]) -> bool {
-        let Some(verifier) = self.verifier.load_full() else { return false };
+    fn accepts(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> bool {
+        let Some(held) = self.verifier.load_full() else { return false };
         let Some((first, others)) = chain.split_first() else { return false };
-        verifier.verify_client_cert(first, others, UnixTime::now()).is_ok()
+        held.verifier.verify_client_cert(first, others, now).is_ok()
+    }
+
+    /// The second after this one from which what is known of a chain may hold no more, because a certificate or a list is too old.
+    fn holds_until(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> u64 {
+        let lists = self.verifier.load().as_ref().map(|held| held.until);
+        let ends = chain.iter().filter_map(end).chain(lists);
+        ends.filter(|end| *end > now.as_secs()).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -84,6 +100,8 @@ struct Proved {
     trust: Arc<Trust>,
     /// The generation that it was verified at last, and [`REFUSED`].
     seen: AtomicU64,
+    /// The second from which it is verified again.
+    due: AtomicU64,
 }
 
 impl fmt::Debug for Proved {
@@ -109,31 +127,42 @@ impl ClientCertificate {
     ) -> Option<Self> {
         let chain = stream.get_ref().1.peer_certificates()?;
         let spiffe_id = read(chain.first()?);
-        let chain = chain.iter().map(|one| one.clone().into_owned()).collect();
+        let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
         let (trust, seen) = (Arc::clone(trust), AtomicU64::new(generation));
-        Some(Self(Arc::new(Proved { spiffe_id, chain, trust, seen })))
+        let due = AtomicU64::new(trust.holds_until(&chain, UnixTime::now()));
+        Some(Self(Arc::new(Proved { spiffe_id, chain, trust, seen, due })))
     }
 
     pub(crate) fn spiffe_id(&self) -> Option<&str> {
         self.0.spiffe_id.as_deref()
     }
 
-    /// Whether what it proves still counts. One that was verified before a change of authorities or lists is verified again.
+    /// Whether what it proves still counts. One that was verified before a change of authorities or lists, or that may have become too old,
+    /// is verified again.
     #[inline]
     pub(crate) fn counts(&self) -> bool {
         let Proved { trust, seen, .. } = &*self.0;
-        let now = trust.generation.load(Ordering::Acquire);
-        seen.load(Ordering::Relaxed) == now || self.counts_at(now)
+        let generation = trust.generation.load(Ordering::Acquire);
+        let now = UnixTime::now();
+        let is_known = seen.load(Ordering::Relaxed) == generation && !self.is_due(now);
+        is_known || self.counts_at(generation, now)
+    }
+
+    #[inline]
+    fn is_due(&self, now: UnixTime) -> bool {
+        now.as_secs() >= self.0.due.load(Ordering::Relaxed)
     }
 
     #[cold]
-    fn counts_at(&self, now: u64) -> bool {
-        let Proved { chain, trust, seen, .. } = &*self.0;
-        if seen.load(Ordering::Relaxed) == now | REFUSED {
+    fn counts_at(&self, generation: u64, now: UnixTime) -> bool {
+        let Proved { chain, trust, seen, due, .. } = &*self.0;
+        // What was refused may be good later only by other files.
+        if seen.load(Ordering::Relaxed) == generation | REFUSED {
             return false;
         }
-        let counts = trust.accepts(chain);
-        seen.store(if counts { now } else { now | REFUSED }, Ordering::Relaxed);
+        let counts = trust.accepts(chain, now);
+        due.store(trust.holds_until(chain, now), Ordering::Relaxed);
+        seen.store(if counts { generation } else { generation | REFUSED }, Ordering::Relaxed);
         counts
     }
 
@@ -141,14 +170,26 @@ impl ClientCertificate {
     pub(crate) async fn refused(&self) {
         let mut changes = self.0.trust.changes.subscribe();
         while self.counts() {
-            changed(&mut changes).await;
+            self.doubted(&mut changes).await;
+        }
+    }
+
+    /// Waits until it must be verified again: the files have changed, or something is too old.
+    async fn doubted(&self, changes: &mut watch::Receiver<()>) {
+        let left = self.0.due.load(Ordering::Relaxed).saturating_sub(UnixTime::now().as_secs());
+        // Its second has begun when it wakes.
+        let left = Duration::from_secs(left.saturating_add(1));
+        tokio::select! {
+            () = changed(changes) => {}
+            () = sleep(left) => {}
         }
     }
 
     #[cfg(test)]
     pub(crate) fn named(spiffe_id: Option<&str>) -> Self {
         let (spiffe_id, trust) = (spiffe_id.map(Into::into), Arc::default());
-        Self(Arc::new(Proved { spiffe_id, chain: vec![], trust, seen: AtomicU64::new(0) }))
+        let (seen, due) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Self(Arc::new(Proved { spiffe_id, chain: vec![], trust, seen, due }))
     }
 
     /// Has the lists changed so that it counts no more.
@@ -166,6 +207,12 @@ async fn changed(changes: &mut watch::Receiver<()>) {
     sleep(TLS_SPREAD_MAX.mul_f64(fastrand::f64())).await;
 }
 
+/// The second from which a certificate is too old (RFC 5280, section 4.1.2.5: its last one is still good).
+fn end(certificate: &CertificateDer<'_>) -> Option<u64> {
+    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
+    Some(u64::try_from(certificate.validity().not_after.timestamp()).ok()?.saturating_add(1))
+}
+
 fn read(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     let names = certificate.subject_alternative_name().ok()??;
@@ -177,7 +224,7 @@ fn read(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
     uri.starts_with("spiffe://").then(|| uri.into())
 }
 
-/// Has the task of a connection look again at its client's certificate when the files have changed.
+/// Has the task of a connection look again at its client's certificate when the files have changed, or it may be too old.
 pub(crate) struct Watch {
     certificate: ClientCertificate,
     changes: watch::Receiver<()>,
@@ -196,17 +243,21 @@ impl Watch {
     /// has changed.
     #[inline]
     pub(crate) fn is_refused(&mut self, cx: &mut Context<'_>) -> bool {
-        self.changes.has_changed().unwrap_or(false) && self.looks(cx)
+        let is_doubted =
+            self.changes.has_changed().unwrap_or(false) || self.certificate.is_due(UnixTime::now());
+        is_doubted && self.looks(cx)
     }
 
     #[cold]
     fn looks(&mut self, cx: &mut Context<'_>) -> bool {
         loop {
             self.changes.mark_unchanged();
-            let mut changes = self.changes.clone();
-            self.wake = Box::pin(async move { changed(&mut changes).await });
+            // First: it says until when it counts.
+            let counts = self.certificate.counts();
+            let (certificate, mut changes) = (self.certificate.clone(), self.changes.clone());
+            self.wake = Box::pin(async move { certificate.doubted(&mut changes).await });
             if self.wake.as_mut().poll(cx).is_pending() {
-                return !self.certificate.counts();
+                return !counts;
             }
         }
     }
@@ -238,8 +289,8 @@ mod tests {
     }
 
     /// A handshake that began before a change of the files ends behind it.
-    #[test]
-    fn what_has_changed_since_the_handshake_is_seen() {
+    #[tokio::test]
+    async fn what_has_changed_since_the_handshake_is_seen() {
         let certificate = ClientCertificate::named(None);
         certificate.revoke();
         let mut cx = Context::from_waker(Waker::noop());
