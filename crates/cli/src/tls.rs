@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -116,10 +117,13 @@ impl TlsFiles {
     ///
     /// # Errors
     ///
-    /// A certificate without its key, or the reverse; or a file that cannot be read or is too long.
+    /// A certificate without its key, or the reverse; a key that everybody may read; or a file that cannot be read or is too long.
     pub(crate) fn load(&self) -> anyhow::Result<TlsOptions> {
         let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some((read(cert)?, read(key)?)),
+            (Some(cert), Some(key)) => {
+                ensure_private(key)?;
+                Some((read(cert)?, read(key)?))
+            }
             (None, None) => None,
             (Some(_), None) => bail!("--cert needs --key, the private key of the certificate"),
             (None, Some(_)) => bail!("--key needs --cert, the certificate of the private key"),
@@ -127,6 +131,19 @@ impl TlsFiles {
         let authorities = self.ca.as_deref().map(read).transpose()?;
         Ok(TlsOptions { authorities, identity, server_name: self.server_name.clone() })
     }
+}
+
+/// # Errors
+///
+/// Everybody may read the private key, or it is not there.
+fn ensure_private(key: &Path) -> anyhow::Result<()> {
+    let mode = std::fs::metadata(key).with_context(|| key.display().to_string())?.mode() & 0o777;
+    ensure!(
+        mode & 0o007 == 0,
+        "{}: everybody may read the private key (mode {mode:o}): chmod o= {0}",
+        key.display()
+    );
+    Ok(())
 }
 
 /// The bytes of a file: at most [`TLS_FILE_BYTES_MAX`].

@@ -300,7 +300,7 @@ where
     pub(crate) fn shed(
         &self,
         head: &Parts,
-        remote: Option<&Remote>,
+        (remote, is_let_in): (Option<&Remote>, impl FnOnce() -> bool),
         extensions: &mut Extensions,
     ) -> Option<&HeaderMap> {
         let WorkerState { permits, metrics, shed, .. } = &*self.worker;
@@ -310,11 +310,20 @@ where
         // Envoy has answers of its own.
         let decides = !rpc.manages() && rpc.asks().is_some_and(|asks| asks != Asks::Authorize);
         let is_good = is_grpc(&head.headers) && Self::may_be_plain(head);
-        if !decides || rpc.streams() || !is_good || Encoding::of(&head.headers) == Encoding::Unknown
+        if !is_let_in()
+            || !decides
+            || rpc.streams()
+            || !is_good
+            || Encoding::of(&head.headers) == Encoding::Unknown
         {
             return None;
         }
-        if self.is_sampled(head, extensions) {
+        // A call that waits for its turn comes again, and its span was drawn then.
+        let is_sampled = match extensions.get() {
+            Some(Sampled(span)) => span.is_some(),
+            None => self.is_sampled(head, extensions),
+        };
+        if is_sampled {
             return None;
         }
         permits.shed(metrics, scope);

@@ -93,7 +93,8 @@ pub const POLLS_MAX: u32 = 16;
 /// meanwhile the connection reads nothing. A batch of 100 checks takes 30 microseconds.
 pub const STARTED_CALLS_MAX: usize = 4;
 /// Time for which a connection reads nothing after a call of it was shed, because its peer has no permit left. Then it sheds many at once: one
-/// by one, reading and answering them would take a third of a core at ten times what it can do.
+/// by one, reading and answering them would take a third of a core at ten times what it can do. Not if
+/// plain checks were answered in the same wake.
 pub const SHED_REST: Duration = Duration::from_millis(5);
 /// Calls that learn at once that their connection has ended. Those that are left learn it after other connections had
 /// their turn: each runs to be dropped, and a connection has up to [`CONNECTION_STREAMS_MAX`].
@@ -234,6 +235,8 @@ pub const GIVE_BACK_WAIT: Duration = Duration::from_secs(1);
 pub const TLS_LOOK: Duration = Duration::from_secs(1);
 /// Time over which certificates of open connections are verified again behind a change, so that checks do not wait for thousands of them.
 pub const TLS_SPREAD_MAX: Duration = Duration::from_secs(2);
+/// Time after which a certificate of an open connection is looked at again at the latest: whoever sets a clock, or suspends a machine, wakes no task.
+pub const TLS_DOUBT_MAX: Duration = Duration::from_secs(60);
 /// Time after which files of TLS that did not load are tried again although they are the same: there may be a descriptor again.
 pub const TLS_RETRY: Duration = Duration::from_secs(30);
 /// Bytes that a handshake reads, of gRPC: a greeting has 2 KB, and a client's chain of certificates up to 10.

@@ -58,16 +58,44 @@ impl Authority {
     ///
     /// A name is none.
     pub fn certificate(&self, names: &[&str], expired: bool) -> (rcgen::Certificate, KeyPair) {
+        self.odd(names, |params| {
+            if expired {
+                params.not_before = date_time_ymd(2020, 1, 1);
+                params.not_after = date_time_ymd(2021, 1, 1);
+            }
+        })
+    }
+
+    /// A certificate that is changed before it is signed, and its key.
+    ///
+    /// # Panics
+    ///
+    /// A name is none.
+    pub fn odd(
+        &self,
+        names: &[&str],
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (rcgen::Certificate, KeyPair) {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
         // Python takes only certificates that name their authority's key.
         params.use_authority_key_identifier_extension = true;
-        if expired {
-            params.not_before = date_time_ymd(2020, 1, 1);
-            params.not_after = date_time_ymd(2021, 1, 1);
-        }
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         (params.signed_by(&key, &self.0).unwrap(), key)
+    }
+
+    /// An authority below this one.
+    ///
+    /// # Panics
+    ///
+    /// The system has no random numbers.
+    #[must_use]
+    pub fn below(&self) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        Self(CertifiedIssuer::signed_by(params, key, &self.0).unwrap())
     }
 
     /// A certificate with these URIs, as SPIFFE names workloads, and its key.

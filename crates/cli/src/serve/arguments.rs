@@ -160,12 +160,17 @@ pub(super) struct WebhookArgs {
     rotate_keys: u16,
 
     /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
-    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"])]
+    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"], value_parser = network)]
     webhook_allow: Vec<String>,
 
     /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
     #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
     webhook_ca: Option<PathBuf>,
+}
+
+/// A network, as text: all together they are judged again.
+fn network(text: &str) -> Result<String, String> {
+    Policy::parse([text]).map(|_| text.to_owned()).map_err(|error| error.to_string())
 }
 
 fn public_url(text: &str) -> Result<PublicUrl, String> {

@@ -196,6 +196,52 @@ async fn a_response_waits_for_the_body_of_its_request() {
     }
 }
 
+/// A path is a method's or none: nothing of it is made better first, so that what judges a path and what serves it never differ.
+#[tokio::test]
+async fn a_path_is_taken_as_it_is() {
+    let server = InProcess::start(Source::Demo).await;
+    let mut peer = Frames::connect(server.grpc).await;
+    let mut stream = 1;
+    for (service, method) in
+        [("capstan.v1.DecisionService", "Check"), ("capstan.iam.v1.GroupService", "ListGroups")]
+    {
+        let (low, high) = (method.to_lowercase(), service.to_uppercase());
+        for path in [
+            format!("{service}/{method}"),
+            format!("//{service}/{method}"),
+            format!("/{service}//{method}"),
+            format!("/{service}/{method}/"),
+            format!("/{service}/./{method}"),
+            format!("/x/../{service}/{method}"),
+            format!("/{service}%2F{method}"),
+            format!("/{service}/%{:X}{}", method.as_bytes()[0], &method[1..]),
+            format!("/{service}/{low}"),
+            format!("/{high}/{method}"),
+            format!("/{service}/{method}x"),
+            format!("/{service}/{method};x"),
+            format!("/{service}"),
+        ] {
+            peer.send(HEADERS, END_HEADERS, stream, &raw::header_block(&path)).await;
+            peer.send(DATA, END_STREAM, stream, &framed(&check())).await;
+            loop {
+                let (kind, flags, of, fields) = peer.next().await;
+                if of != stream {
+                    continue;
+                }
+                if kind == RST_STREAM {
+                    break;
+                }
+                if kind == HEADERS {
+                    let has = |text: &[u8]| fields.windows(text.len()).any(|some| some == text);
+                    assert!(flags & END_STREAM != 0 && has(b"grpc-status\x0212"), "{path}");
+                    break;
+                }
+            }
+            stream += 2;
+        }
+    }
+}
+
 /// The windows that the server announces bound what it holds of bodies that nobody reads.
 #[tokio::test]
 async fn the_windows_have_their_sizes() {

@@ -136,6 +136,7 @@ WRONG = [
     ("an argument that the chart gives", {"extraArgs": ["--workers=4"]}),
     ("an address that the chart gives", {"extraArgs": ["--listen-management=0.0.0.0:4483"]}),
     ("lists of revoked certificates that nobody presents", {"tls": {"clientRevocations": ["revoked.crl"]}}),
+    ("a private key as a list", {**TLS, "tls": {**TLS["tls"], "clientRevocations": ["tls.key"]}}),
     ("an argument of revoked certificates", {"extraArgs": ["--client-crl=/etc/revoked.crl"]}),
     ("management of a policy document", {"management": {"enabled": True}}),
     ("management in plain text that nobody accepted", {**STORE, "management": {"enabled": True}}),

@@ -60,7 +60,7 @@ impl Security {
                 _ => return Some((Either::Left(stream), None)),
             },
         };
-        let made = tls.http().accept(stream).await;
+        let made = tls.http().accept(stream, |_| ()).await;
         metrics.handshake(made.is_ok());
         let (stream, certificate) = made.ok()?;
         Some((Either::Right(Box::new(stream)), certificate))

@@ -496,11 +496,14 @@ impl Calls for WorkerCalls {
         self.admission.answered(Rpc::CHECK, calls, took);
     }
 
-    fn shed(&self, head: &Parts, extensions: &mut Extensions) -> Option<&HeaderMap> {
+    fn shed(&self, head: &Arc<Head>, extensions: &mut Extensions) -> Option<&HeaderMap> {
         if self.serves == Serves::Management {
             return None;
         }
-        self.admission.shed(head, self.entry.remote(), extensions)
+        // Strangers are told that they are, and not how busy the server is.
+        let is_let_in =
+            || self.fast.lets_in(Asking { entry: &self.entry, head, proved: &self.proved });
+        self.admission.shed(&head.parts, (self.entry.remote(), is_let_in), extensions)
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {

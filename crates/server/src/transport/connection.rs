@@ -205,8 +205,8 @@ impl Connection {
         let socket = match (accepted, tls) {
             (Accepted::Tcp(stream, _), Some(tls)) => {
                 let stream = HandshakeLimited::new(TcpStream::from_std(stream)?);
-                let (mut stream, proved) = timeout_at(until, tls.grpc().accept(stream)).await??;
-                stream.get_mut().0.end();
+                let handshake = tls.grpc().accept(stream, HandshakeLimited::end);
+                let (stream, proved) = timeout_at(until, handshake).await??;
                 certificate = proved;
                 Socket::Tls(Box::new(stream))
             }

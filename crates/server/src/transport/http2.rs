@@ -128,6 +128,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         has_backlog: false,
         is_turned_away: false,
         rests_until: None,
+        has_served: false,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -176,6 +177,8 @@ struct Driver<C: Calls> {
     is_turned_away: bool,
     /// Until when nothing is read, because calls were shed.
     rests_until: Option<Instant>,
+    /// Whether a plain call was answered in this wake.
+    has_served: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -207,6 +210,7 @@ enum Read {
 impl<C: Calls> Driver<C> {
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
         self.gate.open(task);
+        self.has_served = false;
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         let now = Instant::now();
@@ -336,6 +340,7 @@ impl<C: Calls> Driver<C> {
         }
         drop(state);
         if answered > 0 {
+            self.has_served = true;
             self.calls.answered(answered, now.elapsed());
         }
     }
@@ -404,16 +409,17 @@ impl<C: Calls> Driver<C> {
     /// Starts calls that wait for nothing more, the oldest first, as many as the turn has left.
     fn start_new_calls(&mut self, now: Instant, left: &mut usize) {
         self.has_backlog = false;
-        if !self.new_calls.iter().any(|call| call.starts(now)) {
+        let rests = self.rests_until.is_some();
+        if !self.new_calls.iter().any(|call| call.starts(now, rests)) {
             return;
         }
         let calls = std::mem::take(&mut self.new_calls);
+        let mut has_shed = false;
         for mut call in calls {
-            if !call.starts(now) {
+            if !call.starts(now, rests) {
                 self.new_calls.push(call);
             } else if self.is_shed(&mut call) {
-                // What costs most is to read a few calls at a time.
-                self.rests_until = Some(now + SHED_REST);
+                has_shed = true;
             } else if *left == 0 {
                 self.has_backlog = true;
                 self.new_calls.push(call);
@@ -421,6 +427,10 @@ impl<C: Calls> Driver<C> {
                 *left -= 1;
                 self.start(call);
             }
+        }
+        // What costs most is to read a few calls at a time. Plain calls on the same connection do not wait for that.
+        if has_shed && !self.has_served {
+            self.rests_until = Some(now + SHED_REST);
         }
     }
 
@@ -431,7 +441,7 @@ impl<C: Calls> Driver<C> {
         if !call.is_whole || call.intake.kind == Kind::Stream {
             return false;
         }
-        let Some(fields) = self.calls.shed(&call.head.parts, &mut call.extensions) else {
+        let Some(fields) = self.calls.shed(&call.head, &mut call.extensions) else {
             return false;
         };
         // An error means that the stream is gone.

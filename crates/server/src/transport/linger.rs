@@ -13,6 +13,7 @@ const PART: usize = 4 << 10;
 pub(crate) async fn linger(socket: &mut (impl AsyncRead + AsyncWrite + Unpin)) {
     let lingering = async {
         let (mut left, mut part) = (LINGER_BYTES_MAX, vec![0; PART]);
+        let _ = socket.flush().await;
         let _ = socket.shutdown().await;
         while let Ok(bytes @ 1..) = socket.read(&mut part).await
             && bytes <= left

@@ -92,7 +92,7 @@ pub(crate) struct Acceptor {
 }
 
 impl Acceptor {
-    /// The connection, and the certificate that its client has proved.
+    /// The connection, and the certificate that its client has proved. `ended` is told that the handshake is over, whether it was made or not.
     ///
     /// # Errors
     ///
@@ -100,16 +100,19 @@ impl Acceptor {
     pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         self,
         stream: S,
+        ended: impl FnOnce(&mut S),
     ) -> io::Result<(TlsStream<S>, Option<ClientCertificate>)> {
         let made = self.acceptor.accept(stream).into_fallible().await;
         let mut stream = match made {
             Ok(stream) => stream,
             Err((error, mut stream)) => {
+                ended(&mut stream);
                 // The peer is to read why, and not that it was cut off.
                 linger(&mut stream).await;
                 return Err(error);
             }
         };
+        ended(stream.get_mut().0);
         // Bounds what the connection holds of answers that its peer does not read.
         stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER_MAX));
         let certificate = ClientCertificate::of(&stream, &self.trust, self.generation);
@@ -228,10 +231,10 @@ fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             // Of each certificate it must be known that it is not revoked: a list that is missing or too old lets in nobody.
-            let (lists, until) = revocations(&options.revocations)?;
+            let (lists, ends) = revocations(&options.revocations)?;
             let verifier = verifier.with_crls(lists).enforce_revocation_expiration().build();
             let verifier = verifier.context("lists of revoked certificates")?;
-            Some(Verifier { verifier, until })
+            Some(Verifier { verifier, ends })
         }
     };
     let builder = match &verifier {
@@ -261,11 +264,11 @@ fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
     Ok(found)
 }
 
-/// All lists of some files, and the second from which the first of them is too old.
+/// All lists of some files, and the seconds from which they are too old.
 fn revocations(
     files: &[PathBuf],
-) -> anyhow::Result<(Vec<CertificateRevocationListDer<'static>>, u64)> {
-    let (mut all, mut issuers, mut until) = (vec![], HashSet::new(), u64::MAX);
+) -> anyhow::Result<(Vec<CertificateRevocationListDer<'static>>, Vec<u64>)> {
+    let (mut all, mut issuers, mut ends) = (vec![], HashSet::new(), vec![]);
     for file in files {
         let text = read_within(file, TLS_LIST_BYTES_MAX)?;
         let found: Result<Vec<_>, _> =
@@ -282,13 +285,12 @@ fn revocations(
                 file.display(),
                 read.issuer()
             );
-            if let Some(next) = read.next_update() {
-                until = until.min(next.timestamp().try_into().unwrap_or_default());
-            }
+            let next = read.next_update();
+            ends.extend(next.and_then(|next| u64::try_from(next.timestamp()).ok()));
             all.push(list);
         }
     }
-    Ok((all, until))
+    Ok((all, ends))
 }
 
 fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {

@@ -3,6 +3,9 @@
 use capstan_client::{Check, Client, ConnectError, Options, TlsOptions};
 use capstan_server::limits::TLS_FILE_BYTES_MAX;
 use capstan_testkit::https::Authority;
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd,
+};
 
 use super::{Files, set_mode};
 use crate::common::{capstan, folder, stderr, stdout};
@@ -120,6 +123,49 @@ fn clients_must_have_a_certificate_of_the_authority() {
     let pair = ["--addr", &addr, "--ca", &ca, "--cert", &cert, "--key", &key];
     assert_eq!(check(&pair).0, Some(2));
     assert!(check(&pair[..6]).1.contains("--cert needs --key"));
+}
+
+/// Of the authority, and still none that a client may have.
+#[test]
+fn odd_certificates_prove_nothing() {
+    let files = Files::new("tls-odd");
+    let write = |name: &str, (certificate, key): (rcgen::Certificate, KeyPair), chain: &str| {
+        files.write(&format!("{name}.pem"), &(certificate.pem() + chain));
+        files.write(&format!("{name}.key"), &key.serialize_pem());
+    };
+    let authority = &files.authority;
+    let odd = |name: &str, change: fn(&mut CertificateParams)| {
+        write(name, authority.odd(&["orders.example"], change), "");
+    };
+    odd("good", |of| of.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]);
+    odd("early", |of| of.not_before = date_time_ymd(2120, 1, 1));
+    odd("server-only", |of| of.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]);
+    odd("authority", |of| of.is_ca = IsCa::Ca(BasicConstraints::Unconstrained));
+    let mut chain = String::new();
+    let mut last = authority.below();
+    for depth in 1..=10 {
+        chain.insert_str(0, &last.pem());
+        write(&format!("depth-{depth}"), last.certificate(&["orders.example"], false), &chain);
+        last = last.below();
+    }
+    let server = files.serve(&["--client-ca", &files.path("ca.pem")]);
+    let addr = format!("https://{}", server.address("grpc"));
+    let with = |name: &str| {
+        let (cert, key) = (files.path(&format!("{name}.pem")), files.path(&format!("{name}.key")));
+        check(&["--addr", &addr, "--ca", &files.path("ca.pem"), "--cert", &cert, "--key", &key])
+    };
+    for name in ["good", "depth-1", "depth-2"] {
+        let (code, said) = with(name);
+        assert_eq!(code, Some(0), "{name}: {said}");
+    }
+    for name in ["early", "server-only", "authority", "depth-10"] {
+        let (code, said) = with(name);
+        assert_eq!(code, Some(2), "{name}: {said}");
+    }
+    // A private key that everybody may read is none.
+    set_mode(&files.folder.join("good.key"), 0o644);
+    let (code, said) = with("good");
+    assert!(code == Some(2) && said.contains("everybody may read the private key"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

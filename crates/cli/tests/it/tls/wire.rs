@@ -1,6 +1,6 @@
 //! What is spoken at the ports.
 
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,9 +100,11 @@ fn plain_text_is_refused() {
         let mut stream = TcpStream::connect(&grpc).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();
-        let (begun, mut answer) = (Instant::now(), Vec::new());
-        let _ = stream.read_to_end(&mut answer);
-        assert!(begun.elapsed() < GREETING_MAX + PATIENCE, "the connection stays open");
+        let mut answer = Vec::new();
+        // A connection that stays open ends in the time of the read, which is longer than that of a handshake.
+        assert!(GREETING_MAX < PATIENCE);
+        let ended = stream.read_to_end(&mut answer).map_err(|error| error.kind());
+        assert!(matches!(ended, Ok(_) | Err(ErrorKind::ConnectionReset)), "{ended:?}");
         // At most an alert.
         assert!(answer.len() <= 7 && !answer.starts_with(b"HTTP"), "{answer:?}");
     }

@@ -43,7 +43,7 @@ pub(crate) trait Calls: Clone + Send + 'static {
 
     /// The fields that are the whole answer to a unary call for which there is no room; the call is counted. `None` if it must go to
     /// [`Calls::call`]. Adds to its extensions what was drawn.
-    fn shed(&self, head: &Parts, extensions: &mut Extensions) -> Option<&HeaderMap>;
+    fn shed(&self, head: &Arc<Head>, extensions: &mut Extensions) -> Option<&HeaderMap>;
 
     /// Starts any other call. The request has a [`Remote`] among its extensions, and the [`ClientCertificate`] if the client has
     /// proved one.

@@ -27,12 +27,13 @@ pub(super) struct NewCall {
 }
 
 impl NewCall {
-    /// Whether the call starts now, although it is not answered as a plain one.
-    pub(super) fn starts(&self, now: Instant) -> bool {
+    /// Whether the call starts now, although it is not answered as a plain one. While the connection `rests`, nobody is late: the body may have
+    /// come.
+    pub(super) fn starts(&self, now: Instant, rests: bool) -> bool {
         self.is_whole
             || self.intake.kind == Kind::Stream
             || self.body.bytes() > SHORT_BODY_MAX
-            || now.duration_since(self.since) >= SHORT_WAIT_MAX
+            || !rests && now.duration_since(self.since) >= SHORT_WAIT_MAX
     }
 
     /// The request, with this body.

@@ -25,7 +25,7 @@ use tokio::time::sleep;
 use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
-use crate::limits::TLS_SPREAD_MAX;
+use crate::limits::{TLS_DOUBT_MAX, TLS_SPREAD_MAX};
 
 /// Generations are even. In what a certificate notes, the lowest bit says that it was refused.
 const NEXT: u64 = 2;
@@ -34,8 +34,8 @@ const REFUSED: u64 = 1;
 /// What certificates of clients are held against in a generation.
 pub(super) struct Verifier {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
-    /// The second from which one of its lists is too old; the largest number if none ever is.
-    pub(super) until: u64,
+    /// The seconds from which its lists are too old, each from one.
+    pub(super) ends: Vec<u64>,
 }
 
 /// The authorities and lists that certificates of clients are held against.
@@ -76,7 +76,8 @@ impl Trust {
 
     /// The second after this one from which what is known of a chain may hold no more, because a certificate or a list is too old.
     fn holds_until(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> u64 {
-        let lists = self.verifier.load().as_ref().map(|held| held.until);
+        let held = self.verifier.load();
+        let lists = held.iter().flat_map(|held| held.ends.iter().copied());
         let ends = chain.iter().filter_map(end).chain(lists);
         ends.filter(|end| *end > now.as_secs()).min().unwrap_or(u64::MAX)
     }
@@ -161,7 +162,10 @@ impl ClientCertificate {
             return false;
         }
         let counts = trust.accepts(chain, now);
-        due.store(trust.holds_until(chain, now), Ordering::Relaxed);
+        if counts {
+            // First: whoever sees that it counts sees until when. For one that is refused others are still to look, too.
+            due.store(trust.holds_until(chain, now), Ordering::Relaxed);
+        }
         seen.store(if counts { generation } else { generation | REFUSED }, Ordering::Relaxed);
         counts
     }
@@ -178,7 +182,7 @@ impl ClientCertificate {
     async fn doubted(&self, changes: &mut watch::Receiver<()>) {
         let left = self.0.due.load(Ordering::Relaxed).saturating_sub(UnixTime::now().as_secs());
         // Its second has begun when it wakes.
-        let left = Duration::from_secs(left.saturating_add(1));
+        let left = Duration::from_secs(left.saturating_add(1)).min(TLS_DOUBT_MAX);
         tokio::select! {
             () = changed(changes) => {}
             () = sleep(left) => {}
@@ -228,6 +232,8 @@ fn read(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
 pub(crate) struct Watch {
     certificate: ClientCertificate,
     changes: watch::Receiver<()>,
+    /// The second from which it looks again: another clone of the certificate may have been verified meanwhile.
+    due: u64,
     wake: BoxFuture<'static, ()>,
 }
 
@@ -236,7 +242,7 @@ impl Watch {
         let mut changes = certificate.0.trust.changes.subscribe();
         // They may have changed since the handshake.
         changes.mark_changed();
-        Self { certificate, changes, wake: Box::pin(std::future::ready(())) }
+        Self { certificate, changes, due: 0, wake: Box::pin(std::future::ready(())) }
     }
 
     /// Whether the certificate was looked at now, and counts no more. The task wakes for the next change. Costs a comparison where nothing
@@ -244,7 +250,7 @@ impl Watch {
     #[inline]
     pub(crate) fn is_refused(&mut self, cx: &mut Context<'_>) -> bool {
         let is_doubted =
-            self.changes.has_changed().unwrap_or(false) || self.certificate.is_due(UnixTime::now());
+            self.changes.has_changed().unwrap_or(false) || UnixTime::now().as_secs() >= self.due;
         is_doubted && self.looks(cx)
     }
 
@@ -254,6 +260,8 @@ impl Watch {
             self.changes.mark_unchanged();
             // First: it says until when it counts.
             let counts = self.certificate.counts();
+            let most = UnixTime::now().as_secs().saturating_add(TLS_DOUBT_MAX.as_secs());
+            self.due = self.certificate.0.due.load(Ordering::Relaxed).min(most);
             let (certificate, mut changes) = (self.certificate.clone(), self.changes.clone());
             self.wake = Box::pin(async move { certificate.doubted(&mut changes).await });
             if self.wake.as_mut().poll(cx).is_pending() {
