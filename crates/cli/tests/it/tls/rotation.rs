@@ -1,9 +1,10 @@
 //! Certificates that are replaced while the server runs.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
-use capstan_server::limits::TLS_LOOK;
 use capstan_testkit::https::Authority;
 use tokio::runtime::Handle;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
@@ -27,17 +28,27 @@ async fn certificates_are_replaced_without_a_failed_check() {
     let files = Files::new("tls-rotation");
     let mut server = files.serve(&[]);
     let address = server.address("grpc");
-    let old = connect(&address, &files.authority).await.unwrap();
-    let mut asking = DecisionServiceClient::new(old);
-    let asked = Handle::current().spawn(async move {
-        let (begun, mut count) = (Instant::now(), 0);
-        while begun.elapsed() < 6 * TLS_LOOK {
-            asking.check(raw::check()).await.unwrap();
-            count += 1;
-        }
-        count
-    });
     let next = Authority::generate();
+    let done = Arc::new(AtomicBool::new(false));
+    // One connection from before, and new ones all the time, which trust both authorities.
+    let old = connect(&address, &files.authority).await.unwrap();
+    let both = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(files.authority.pem() + &next.pem()));
+    let endpoint = Endpoint::from_shared(format!("https://{address}")).unwrap();
+    let endpoint = endpoint.tls_config(both).unwrap();
+    let asked = Handle::current().spawn({
+        let done = Arc::clone(&done);
+        async move {
+            let (mut asking, mut count) = (DecisionServiceClient::new(old), 0);
+            while !done.load(Relaxed) {
+                asking.check(raw::check()).await.unwrap();
+                let new = endpoint.connect().await.unwrap();
+                DecisionServiceClient::new(new).check(raw::check()).await.unwrap();
+                count += 1;
+            }
+            count
+        }
+    });
     // First only half of the pair, and for longer than a look.
     let (certificate, key) = next.certificate(&["localhost", "127.0.0.1"], false);
     files.write("server.pem", &certificate.pem());
@@ -51,6 +62,7 @@ async fn certificates_are_replaced_without_a_failed_check() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert!(connect(&address, &files.authority).await.is_err());
+    done.store(true, Relaxed);
     assert!(asked.await.unwrap() > 0);
 }
 
