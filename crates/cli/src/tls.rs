@@ -2,12 +2,12 @@
 
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, bail, ensure};
 use capstan_client::TlsOptions;
+use capstan_server::server::ensure_private_key;
 use clap::ArgMatches;
 use serde::{Deserialize, Serialize};
 
@@ -121,7 +121,7 @@ impl TlsFiles {
     pub(crate) fn load(&self) -> anyhow::Result<TlsOptions> {
         let identity = match (&self.cert, &self.key) {
             (Some(cert), Some(key)) => {
-                ensure_private(key)?;
+                ensure_private_key(key)?;
                 Some((read(cert)?, read(key)?))
             }
             (None, None) => None,
@@ -131,19 +131,6 @@ impl TlsFiles {
         let authorities = self.ca.as_deref().map(read).transpose()?;
         Ok(TlsOptions { authorities, identity, server_name: self.server_name.clone() })
     }
-}
-
-/// # Errors
-///
-/// Everybody may read the private key, or it is not there.
-fn ensure_private(key: &Path) -> anyhow::Result<()> {
-    let mode = std::fs::metadata(key).with_context(|| key.display().to_string())?.mode() & 0o777;
-    ensure!(
-        mode & 0o007 == 0,
-        "{}: everybody may read the private key (mode {mode:o}): chmod o= {0}",
-        key.display()
-    );
-    Ok(())
 }
 
 /// The bytes of a file: at most [`TLS_FILE_BYTES_MAX`].

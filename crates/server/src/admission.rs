@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use capstan_policy::Asks;
 use futures_util::FutureExt as _;
 use futures_util::future::CatchUnwind;
 use tokio::sync::Semaphore;
@@ -43,8 +44,6 @@ use tonic::codegen::Service;
 use tonic::codegen::http::request::Parts;
 use tonic::codegen::http::{Extensions, HeaderMap, Request, Response};
 use tonic::{Code, Status};
-
-use capstan_policy::Asks;
 
 use crate::error::CallError;
 use crate::interleave;
@@ -310,11 +309,11 @@ where
         // Envoy has answers of its own.
         let decides = !rpc.manages() && rpc.asks().is_some_and(|asks| asks != Asks::Authorize);
         let is_good = is_grpc(&head.headers) && Self::may_be_plain(head);
-        if !is_let_in()
-            || !decides
+        if !decides
             || rpc.streams()
             || !is_good
             || Encoding::of(&head.headers) == Encoding::Unknown
+            || !is_let_in()
         {
             return None;
         }

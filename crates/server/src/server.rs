@@ -41,7 +41,7 @@ use services::Shared;
 
 pub use crate::grpc::page::PageKey;
 pub use crate::transport::listen::{Address, SocketAccess};
-pub use crate::transport::tls::Options as TlsOptions;
+pub use crate::transport::tls::{Options as TlsOptions, ensure_private_key};
 pub use crate::transport::workers::Runtime;
 pub use config::{Config, Feed};
 

@@ -459,6 +459,29 @@ async fn strangers_take_no_permits() {
     }
 }
 
+/// Whoever may not ask is told so, and not how busy the server is, although no permit is left; a caller is told that.
+#[tokio::test]
+async fn strangers_are_told_so_while_the_server_is_busy() {
+    let mut files = Files::new("askers-busy");
+    files.add("all", &Asks::ALL, None);
+    files.write();
+    let limits = Limits { in_flight_max: 1, peer_in_flight_max: 1, ..Limits::default() };
+    let server = InProcess::start_with(Config { limits, ..files.config() }).await;
+    let mut holder = Frames::connect(server.grpc).await;
+    let mut block = raw::header_block(STREAM);
+    block.extend(raw::literal(0, "authorization", &basic("acme/all")));
+    let began = std::time::Instant::now();
+    holder.send(raw::HEADERS, raw::END_HEADERS, 1, &block).await;
+    while of(&server, "capstan_in_flight").await < 1.0 {
+        assert!(began.elapsed() < PATIENCE, "the stream takes no permit");
+    }
+    let busy = call_as(&server, "all", BATCH, &batch(&[NGINX])).await;
+    assert_eq!(busy.code(), Code::ResourceExhausted);
+    // What a credential proves is looked up with a permit.
+    let stranger = call(&server, &[], BATCH, &batch(&[NGINX])).await;
+    assert_eq!(stranger.code(), Code::Unauthenticated);
+}
+
 /// A document that is changed counts from the next call on, and from the next batch of a stream that is open; one that does not load
 /// changes nothing.
 #[tokio::test]

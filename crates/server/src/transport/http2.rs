@@ -128,7 +128,7 @@ pub(crate) async fn serve<C: Calls>(connection: Connection, mut calls: C, shared
         has_backlog: false,
         is_turned_away: false,
         rests_until: None,
-        has_served: false,
+        has_answered: false,
         new_calls: Vec::new(),
         bodies: BTreeMap::new(),
         unsent: Charge::new(Arc::clone(&budget)),
@@ -178,7 +178,7 @@ struct Driver<C: Calls> {
     /// Until when nothing is read, because calls were shed.
     rests_until: Option<Instant>,
     /// Whether a plain call was answered in this wake.
-    has_served: bool,
+    has_answered: bool,
     /// Calls that have arrived and have not started, the oldest first.
     new_calls: Vec<NewCall>,
     /// Bodies of started calls that have not ended, by their streams.
@@ -210,7 +210,7 @@ enum Read {
 impl<C: Calls> Driver<C> {
     fn poll(&mut self, task: &mut Context<'_>) -> Poll<()> {
         self.gate.open(task);
-        self.has_served = false;
+        self.has_answered = false;
         let waker = self.waker.clone();
         let mut cx = Context::from_waker(&waker);
         let now = Instant::now();
@@ -340,7 +340,7 @@ impl<C: Calls> Driver<C> {
         }
         drop(state);
         if answered > 0 {
-            self.has_served = true;
+            self.has_answered = true;
             self.calls.answered(answered, now.elapsed());
         }
     }
@@ -429,7 +429,7 @@ impl<C: Calls> Driver<C> {
             }
         }
         // What costs most is to read a few calls at a time. Plain calls on the same connection do not wait for that.
-        if has_shed && !self.has_served {
+        if has_shed && !self.has_answered {
             self.rests_until = Some(now + SHED_REST);
         }
     }

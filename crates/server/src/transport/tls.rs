@@ -22,7 +22,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use arc_swap::ArcSwap;
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject as _;
@@ -293,14 +293,23 @@ fn revocations(
     Ok((all, ends))
 }
 
-fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+/// Refuses a file with a private key that others than its owner and group may open.
+///
+/// # Errors
+///
+/// They may, or there is no such file.
+pub fn ensure_private_key(file: &Path) -> anyhow::Result<()> {
     let mode = fs::metadata(file).with_context(|| file.display().to_string())?.mode() & 0o777;
-    if mode & 0o007 != 0 {
-        bail!(
-            "{}: everybody may read the private key (mode {mode:o}): chmod o= {0}",
-            file.display()
-        );
-    }
+    let name = file.display();
+    ensure!(
+        mode & 0o007 == 0,
+        "{name}: everybody may read the private key (mode {mode:o}): chmod o= {name}"
+    );
+    Ok(())
+}
+
+fn key(file: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    ensure_private_key(file)?;
     let text = read(file)?;
     PrivateKeyDer::from_pem_slice(&text)
         .with_context(|| format!("{}: no private key in PEM that is not encrypted", file.display()))

@@ -176,6 +176,18 @@ impl Asking {
         let _ = self.batches.send(batch(2)).await;
         self.answer().await
     }
+
+    /// Asks without a pause.
+    async fn asks_until_refused(&mut self) {
+        let begun = Instant::now();
+        let ended = loop {
+            if let Err(status) = self.ask().await {
+                break status;
+            }
+            assert!(begun.elapsed() < PATIENCE, "it goes on");
+        };
+        assert_refused(&ended);
+    }
 }
 
 #[track_caller]
@@ -193,14 +205,7 @@ async fn open_streams_end_when_their_certificate_is_revoked() {
     let mut busy = Asking::open(&files, &grpc, "seven").await;
     let mut other = Asking::open(&files, &grpc, "eight").await;
     files.write("revoked.pem", &files.authority.revoking(&[7], false));
-    let begun = Instant::now();
-    let ended = loop {
-        if let Err(status) = busy.ask().await {
-            break status;
-        }
-        assert!(begun.elapsed() < PATIENCE, "it goes on");
-    };
-    assert_refused(&ended);
+    busy.asks_until_refused().await;
     assert_refused(&idle.answer().await.unwrap_err());
     // It was verified again, and once more by the next list.
     other.ask().await.unwrap();
@@ -236,14 +241,7 @@ async fn open_streams_end_when_something_is_over() {
         }
         let mut idle = Asking::open(&files, &grpc, "seven").await;
         let mut busy = Asking::open(&files, &grpc, "seven").await;
-        let begun = Instant::now();
-        let ended = loop {
-            if let Err(status) = busy.ask().await {
-                break status;
-            }
-            assert!(begun.elapsed() < PATIENCE, "it goes on");
-        };
-        assert_refused(&ended);
+        busy.asks_until_refused().await;
         assert_refused(&idle.answer().await.unwrap_err());
         assert!(SystemTime::now() >= UNIX_EPOCH + Duration::from_secs(end), "too early");
     }

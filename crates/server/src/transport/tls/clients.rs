@@ -298,6 +298,16 @@ mod tests {
 
     /// A handshake that began before a change of the files ends behind it.
     #[tokio::test]
+    async fn a_connection_looks_again_although_nothing_has_changed() {
+        let mut watch = Watch::new(ClientCertificate::named(None));
+        let before = UnixTime::now().as_secs();
+        assert!(!watch.is_refused(&mut Context::from_waker(Waker::noop())));
+        let after = UnixTime::now().as_secs();
+        let most = TLS_DOUBT_MAX.as_secs();
+        assert!((before + most..=after + most).contains(&watch.due), "{}", watch.due);
+    }
+
+    #[tokio::test]
     async fn what_has_changed_since_the_handshake_is_seen() {
         let certificate = ClientCertificate::named(None);
         certificate.revoke();
