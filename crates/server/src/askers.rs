@@ -221,7 +221,7 @@ impl Askers {
         asking: Asking<'_>,
         answer: impl FnOnce(Option<Path<'_>>) -> Option<R>,
     ) -> Option<R> {
-        let Asking { entry, head, proved } = asking;
+        let Asking { entry, head, .. } = asking;
         if entry.is_revoked() {
             return None;
         }
@@ -238,9 +238,9 @@ impl Askers {
             Seen::Everybody => answer(None),
             Seen::Caller(caller) => check_of(caller, answer),
             Seen::Nobody => None,
-            Seen::Unsaid if shows() => self.proved(head, proved, |identity| {
-                check_of(named.by_identity.get(identity)?, answer)
-            }),
+            Seen::Unsaid if shows() => {
+                self.proved(asking, |identity| check_of(named.by_identity.get(identity)?, answer))
+            }
             Seen::Unsaid => None,
         }
     }
@@ -248,8 +248,7 @@ impl Askers {
     /// Answers with the identity that a head proves, if that is known without a wait.
     fn proved<R>(
         &self,
-        head: &Arc<Head>,
-        ProvedHead(last): &ProvedHead,
+        Asking { entry, head, proved: ProvedHead(last) }: Asking<'_>,
         answer: impl FnOnce(&PathBuf) -> Option<R>,
     ) -> Option<R> {
         let Shared { callers, published, .. } = &*self.0;
@@ -260,7 +259,7 @@ impl Askers {
             of.as_ptr() == Arc::as_ptr(head) && callers.still(kind, current)
         });
         if !is_known {
-            let claim = by_authorization(&head.parts.headers).ok()?;
+            let claim = by_authorization(entry.remote(), &head.parts.headers).ok()?;
             let known = callers.known(&claim).filter(|kind| !kind.is_narrowed())?;
             *last = Some((Arc::downgrade(head), known));
         }
@@ -273,7 +272,8 @@ impl Askers {
     pub(crate) fn asker(&self, extensions: &Extensions, headers: &HeaderMap) -> Asker {
         let (remote, certificate) = (extensions.get::<Remote>(), extensions.get());
         let entry = Entry::new(remote.copied(), certificate.cloned());
-        let shown = headers.contains_key(AUTHORIZATION).then(|| by_authorization(headers));
+        let shown = headers.contains_key(AUTHORIZATION);
+        let shown = shown.then(|| by_authorization(entry.remote(), headers));
         Asker { askers: self.clone(), entry, shown, proved: None }
     }
 

@@ -19,7 +19,7 @@ mod own;
 mod trust;
 mod whose;
 
-use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use crate::RequestError;
 use crate::authn::caller::{CallerKind, Claim, Proof};
 use crate::authn::credential::Authorization;
+use crate::authn::guesses::{Attempt, Guesses, Place};
 use crate::authn::issuers::Issuers;
 use crate::authn::keys::KeyDigest;
 use crate::authn::remembered::{Named, Remembered, TokenDigest, Tokens, Verified};
@@ -67,6 +68,7 @@ struct Parts {
     trusted: Arc<ArcSwap<Trusted>>,
     audiences: Vec<String>,
     remembered: Tokens,
+    guesses: Guesses,
     clock: Clock,
     metrics: Arc<Metrics>,
     /// Permits to read the store, for what was proved before.
@@ -97,6 +99,7 @@ impl Callers {
             trusted,
             audiences,
             remembered: Tokens::default(),
+            guesses: Guesses::default(),
             clock,
             metrics: Arc::clone(metrics),
             reads: Arc::new(Semaphore::new(TOKEN_READS_MAX)),
@@ -119,7 +122,9 @@ impl Callers {
             Claim::Authorization { .. } if self.0.management.is_none() => {
                 return Ok(CallerKind::Nobody);
             }
-            Claim::Authorization { header, named } => self.by_authorization(&header, named).await,
+            Claim::Authorization { header, named, place } => {
+                self.by_authorization(&header, named, place).await
+            }
         };
         self.0.metrics.credential(resolved.is_ok());
         resolved
@@ -127,10 +132,11 @@ impl Callers {
 
     /// Whom a claim proves, if that is known without looking anything up; `None` if it is not, or proves nobody.
     pub(crate) fn known(&self, claim: &Claim) -> Option<CallerKind> {
-        let Claim::Authorization { header, named } = claim else { return None };
+        let Claim::Authorization { header, named, place } = claim else { return None };
         let shown = Authorization::read(header)?;
         let (current, now) = (self.0.published.current()?, self.0.clock.now());
-        if let Some(found) = by_secret(&shown, &current.secrets, named.as_ref(), now) {
+        let attempt = self.attempt(&current.secrets, *place, now);
+        if let Some(found) = by_secret(&shown, &attempt, named.as_ref()) {
             return found.ok();
         }
         let found = self.0.remembered.get(&digest_of(&shown, named.as_ref())?, now)?;
@@ -139,7 +145,7 @@ impl Callers {
 
     /// Whether a claim's token was verified before, at whichever revision: it is no stranger's.
     pub(crate) fn is_remembered(&self, claim: &Claim) -> bool {
-        let Claim::Authorization { header, named } = claim else { return false };
+        let Claim::Authorization { header, named, .. } = claim else { return false };
         let shown = Authorization::read(header);
         let token = shown.and_then(|shown| digest_of(&shown, named.as_ref()));
         token.is_some_and(|token| self.0.remembered.get(&token, self.0.clock.now()).is_some())
@@ -165,7 +171,9 @@ impl Callers {
     /// As [`Self::resolve`].
     pub(crate) async fn prove(&self, claim: Claim) -> Result<CallerKind, RequestError> {
         let proved = match claim {
-            Claim::Authorization { header, named } => self.by_authorization(&header, named).await,
+            Claim::Authorization { header, named, place } => {
+                self.by_authorization(&header, named, place).await
+            }
             other => return self.resolve(other).await,
         };
         self.0.metrics.credential(proved.is_ok());
@@ -270,22 +278,40 @@ impl Callers {
         &self,
         header: &str,
         named: Option<PathBuf>,
+        place: Place,
     ) -> Result<CallerKind, RequestError> {
         let Some(shown) = Authorization::read(header) else {
             return Err(refused("a header of another scheme, or too long"));
         };
         let current = self.0.published.read(Freshness::Any).await?;
         let now = self.0.clock.now();
-        if let Some(found) = by_secret(&shown, &current.secrets, named.as_ref(), now) {
+        let attempt = self.attempt(&current.secrets, place, now);
+        if let Some(found) = by_secret(&shown, &attempt, named.as_ref()) {
             return found;
         }
         let Some((token, user)) = shown.token() else {
+            attempt.failed()?;
             return Err(refused("neither a secret of an identity nor a token"));
         };
         let token = token.to_owned();
         drop(shown);
         let named = one_of(named, user)?;
         self.by_token(&token, named).await.map(identity)
+    }
+
+    /// A look at secrets that a call shows.
+    fn attempt<'a>(&'a self, secrets: &'a Secrets, place: Place, now: Timestamp) -> Attempt<'a> {
+        Attempt::new((secrets, &self.0.guesses), place, now)
+    }
+
+    /// What Envoy shows that its client has sent from there: a look at it.
+    pub(crate) fn attempt_of_client<'a>(
+        &'a self,
+        secrets: &'a Secrets,
+        client: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Attempt<'a> {
+        self.attempt(secrets, client.map_or_else(|| Place::of(None), Place::of_address), now)
     }
 
     /// Judges a token whose signature was verified, at the served revision: whom it is of, and whether its key counts.
@@ -450,17 +476,11 @@ impl Callers {
 /// Another identity is named.
 fn by_secret(
     shown: &Authorization<'_>,
-    secrets: &Secrets,
+    attempt: &Attempt<'_>,
     named: Option<&PathBuf>,
-    now: Timestamp,
 ) -> Option<Result<CallerKind, RequestError>> {
-    let proved_by = RefCell::new(None);
-    let path = shown.prove(|secret| {
-        let (identity, by) = secrets.prove(secret, now)?;
-        proved_by.replace(Some(by));
-        Some(identity)
-    })?;
-    let by = proved_by.into_inner()?;
+    let path = shown.prove(|secret| attempt.find(secret))?;
+    let by = attempt.proved()?;
     if named.is_some_and(|named| *named != path) {
         return Some(Err(refused("a secret of another identity than the one that is named")));
     }

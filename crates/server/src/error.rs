@@ -65,6 +65,9 @@ pub enum RequestError {
     /// Too many callers show credentials that are not known yet.
     #[error("too many credentials are looked up: try again in a moment")]
     CredentialsWait,
+    /// Too many secrets from this address have proved nothing.
+    #[error("too many secrets from this address have proved nothing: try again in a second")]
+    GuessesWait,
     /// Too many calls wait to be computed.
     #[error("too many calls wait to be computed: ask again in a moment")]
     TurnsTaken,

@@ -1,13 +1,15 @@
 //! Where a call comes from, and what may be asked from there. The addresses are of other machines, which no test can call from.
 
-use capstan_policy::load_callers;
+use capstan_engine::Snapshot;
+use capstan_policy::{Catalogs, load_callers, load_policy};
+use sha2::{Digest as _, Sha256};
 use tonic::codegen::http::{HeaderValue, Request};
 
 use super::*;
 use crate::callers::Trust;
 use crate::clock::Clock;
-use crate::feed::published::Retention;
-use crate::limits::Limits;
+use crate::feed::published::{Current, Retention};
+use crate::limits::{GUESS_EVERY, GUESSES_AT_ONCE_MAX, Limits};
 
 const DOCUMENT: &str = "\
 version: 1
@@ -165,6 +167,50 @@ async fn nobody_may_ask_before_the_document_is_there() {
     let askers = askers(Rule::Named(Arc::default()));
     assert_eq!(may(&askers, elsewhere(), CI, None).await, REFUSED);
     assert_eq!(may(&askers, here(), None, None).await, REFUSED);
+}
+
+const POLICY_WITH_SECRETS: &str = "\
+version: 1
+catalog: {name: c, resources: [{name: r, actions: [get]}]}
+groups: [{id: acme}]
+identities: [{id: acme/ci}, {id: acme/dev}]
+credentials: [{identity: acme/ci, sha256: CI}, {identity: acme/dev, sha256: DEV}]
+";
+
+fn hash(secret: &str) -> String {
+    Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Another machine that guesses secrets is not listened to for a while, right or wrong: the fast way neither.
+#[tokio::test(start_paused = true)]
+async fn who_guesses_secrets_is_limited() {
+    let document = "\
+version: 1
+callers:
+- {name: ci, identity: acme/ci, subtree: acme, methods: [check]}
+- {name: dev, identity: acme/dev, methods: [check]}
+";
+    let all = load_callers(document.as_bytes()).unwrap();
+    let askers = askers(Rule::Named(Arc::new(ArcSwap::from_pointee(all.into()))));
+    let policy = POLICY_WITH_SECRETS.replace("CI", &hash("ci")).replace("DEV", &hash("dev"));
+    let policy = load_policy(policy.as_bytes(), &Catalogs::default()).unwrap();
+    let snapshot = Snapshot::build(&policy.model, 1).unwrap();
+    let current = Current::of_document(snapshot, policy.credentials);
+    drop(askers.0.published.publish(current, 1));
+    let ask = |header| may(&askers, elsewhere(), None, Some(header));
+    assert_eq!(ask("Bearer ci").await, "acme");
+    for _ in 0..GUESSES_AT_ONCE_MAX {
+        assert_eq!(ask("Bearer wrong").await, REFUSED);
+    }
+    let limited = RequestError::GuessesWait.to_string();
+    assert_eq!(ask("Bearer wrong").await, limited);
+    assert_eq!(ask("Bearer dev").await, limited, "it has proved nobody yet");
+    assert_eq!(ask("Bearer ci").await, "acme", "it has");
+    tokio::time::advance(GUESS_EVERY).await;
+    assert_eq!(ask("Bearer dev").await, "all");
+    assert_eq!(ask("Bearer wrong").await, REFUSED);
+    assert_eq!(ask("Bearer wrong").await, limited);
+    assert_eq!(ask("Bearer dev").await, "all");
 }
 
 /// Those who show a credential that is not known take no more than their places.

@@ -19,6 +19,7 @@ use capstan_iam::{Actor, check_email};
 use tonic::codegen::http::header::{AUTHORIZATION, HOST, HeaderMap, HeaderName, ORIGIN};
 use tonic::codegen::http::uri::{Authority, Uri};
 
+use super::guesses::Place;
 use super::remembered::Remembered;
 use super::secrets::ProvedBy;
 use crate::RequestError;
@@ -93,6 +94,8 @@ pub(crate) enum Claim {
         header: Box<str>,
         /// The identity that it must prove, if the call names one.
         named: Option<PathBuf>,
+        /// Where it comes from.
+        place: Place,
     },
 }
 
@@ -215,7 +218,9 @@ impl Authentication {
                 }
                 by_header(uri, headers)?
             }
-            Some(_) if headers.contains_key(AUTHORIZATION) => return by_authorization(headers),
+            Some(_) if headers.contains_key(AUTHORIZATION) => {
+                return by_authorization(remote, headers);
+            }
             Some(remote) if self.trusts_header(*remote) => by_header(uri, headers)?,
             Some(_) | None => CallerKind::Nobody,
         };
@@ -255,7 +260,10 @@ fn by_certificate(
 /// # Errors
 ///
 /// As [`Authentication::caller`].
-pub(crate) fn by_authorization(headers: &HeaderMap) -> Result<Claim, RequestError> {
+pub(crate) fn by_authorization(
+    remote: Option<&Remote>,
+    headers: &HeaderMap,
+) -> Result<Claim, RequestError> {
     if headers.contains_key(&CALLER_EMAIL) {
         let problem = "a token says its own address: leave it out";
         return Err(RequestError::field(CALLER_EMAIL.as_str(), problem));
@@ -265,7 +273,7 @@ pub(crate) fn by_authorization(headers: &HeaderMap) -> Result<Claim, RequestErro
     let header = header.unwrap_or_default().into();
     let named = text(headers, &CALLER)?.map(str::parse).transpose();
     let named = named.map_err(|error| RequestError::field(CALLER.as_str(), error))?;
-    Ok(Claim::Authorization { header, named })
+    Ok(Claim::Authorization { header, named, place: Place::of(remote) })
 }
 
 /// The identity that the headers name.
@@ -456,7 +464,8 @@ mod tests {
         let token = (AUTHORIZATION, "Bearer x.y.z");
         let claim = |named: Option<&str>| {
             let named = named.map(|path| path.parse().unwrap());
-            Claim::Authorization { header: "Bearer x.y.z".into(), named }
+            let place = Place::of(Some(&local()));
+            Claim::Authorization { header: "Bearer x.y.z".into(), named, place }
         };
         for (trusts, remote) in
             [(false, elsewhere), (true, elsewhere), (false, local()), (true, local())]

@@ -6,7 +6,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use capstan_engine::{PathBuf, Timestamp};
+use capstan_engine::PathBuf;
 use capstan_policy::IdentitySources;
 
 use super::token::is_token;
@@ -17,8 +17,8 @@ pub(crate) const ANY_USER: &str = "_token";
 
 /// Maps secrets to identities: those of the policy, and those that Capstan has issued.
 pub(crate) trait Verifier {
-    /// The identity of this secret, if the secret is valid at this time.
-    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf>;
+    /// The identity of this secret, if the secret is valid now.
+    fn verify(&self, secret: &[u8]) -> Option<PathBuf>;
 }
 
 /// The credentials that a request presents.
@@ -51,10 +51,9 @@ pub(crate) fn identify(
     sources: &IdentitySources,
     presented: &PresentedCredentials<'_>,
     verifier: &impl Verifier,
-    now: Timestamp,
 ) -> Result<PathBuf, IdentityError> {
     let credential = presented.authorization.filter(|_| sources.credential);
-    let by_credential = |header: Option<&str>| by_authorization(header?, verifier, now);
+    let by_credential = |header: Option<&str>| by_authorization(header?, verifier);
     let credential = credential.map(|header| by_credential(header).ok_or(IdentityError::Unproved));
     let token = sources.jwt.as_ref().zip(presented.token);
     let token = token.map(|(source, claim)| path_after(&source.prefix, claim));
@@ -74,12 +73,8 @@ fn path_after(prefix: &str, name: Option<&str>) -> Result<PathBuf, IdentityError
 }
 
 /// The identity that an `Authorization` header proves.
-pub(crate) fn by_authorization(
-    header: &str,
-    verifier: &impl Verifier,
-    now: Timestamp,
-) -> Option<PathBuf> {
-    Authorization::read(header)?.prove(|secret| verifier.verify(secret, now))
+pub(crate) fn by_authorization(header: &str, verifier: &impl Verifier) -> Option<PathBuf> {
+    Authorization::read(header)?.prove(|secret| verifier.verify(secret))
 }
 
 /// What an `Authorization` header presents: `Bearer SECRET`, or `Basic` with the identity's path or [`ANY_USER`] as user and

@@ -11,8 +11,6 @@ use capstan_policy::Credentials;
 use rpds::HashTrieMapSync;
 use sha2::{Digest as _, Sha256};
 
-use super::credential::Verifier;
-
 /// The pull tokens of a store, by the hash of their secret. A clone shares what does not change.
 #[derive(Clone, Default)]
 pub(crate) struct Tokens(HashTrieMapSync<[u8; 32], Arc<Token>>);
@@ -50,19 +48,31 @@ impl std::fmt::Debug for Tokens {
 /// The secret that proved an identity, without the secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ProvedBy {
-    secret: Digest,
+    secret: SecretDigest,
     /// When it ends; `None` for never.
     pub(crate) expires_at: Option<Timestamp>,
 }
 
+impl ProvedBy {
+    /// Of the secret.
+    pub(crate) const fn digest(&self) -> SecretDigest {
+        self.secret
+    }
+
+    #[cfg(test)]
+    pub(crate) fn declared(secret: &[u8]) -> Self {
+        Self { secret: SecretDigest::of(secret), expires_at: None }
+    }
+}
+
 /// Of which kind a secret is, and its hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Digest {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum SecretDigest {
     Token([u8; 32]),
     Declared([u8; 32]),
 }
 
-impl Digest {
+impl SecretDigest {
     fn of(secret: &[u8]) -> Self {
         let text = std::str::from_utf8(secret).ok();
         match text.and_then(|text| Secret::parse(SecretKind::PullToken, text)) {
@@ -84,7 +94,7 @@ pub(crate) struct Secrets {
 impl Secrets {
     /// The identity of a secret, and what proves it.
     pub(crate) fn prove(&self, secret: &[u8], now: Timestamp) -> Option<(PathBuf, ProvedBy)> {
-        let secret = Digest::of(secret);
+        let secret = SecretDigest::of(secret);
         let (identity, expires_at) = self.find(secret, now)?;
         Some((identity.clone(), ProvedBy { secret, expires_at }))
     }
@@ -95,24 +105,18 @@ impl Secrets {
     }
 
     /// The identity of a secret that counts. The time of the look-up depends on the hash, which nobody can choose.
-    fn find(&self, secret: Digest, now: Timestamp) -> Option<(&PathBuf, Option<Timestamp>)> {
+    fn find(&self, secret: SecretDigest, now: Timestamp) -> Option<(&PathBuf, Option<Timestamp>)> {
         let (identity, expires_at) = match secret {
-            Digest::Token(hash) => {
+            SecretDigest::Token(hash) => {
                 let token = self.tokens.0.get(&hash)?;
                 (&token.identity, Some(token.expires_at))
             }
-            Digest::Declared(hash) => {
+            SecretDigest::Declared(hash) => {
                 let credential = self.declared.get(&hash)?;
                 (&credential.identity, credential.expires_at)
             }
         };
         expires_at.is_none_or(|end| now < end).then_some((identity, expires_at))
-    }
-}
-
-impl Verifier for Secrets {
-    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
-        self.find(Digest::of(secret), now).map(|(identity, _)| identity.clone())
     }
 }
 
@@ -137,7 +141,8 @@ mod tests {
         secrets.tokens.insert(a.clone(), &credential(1, 100));
         secrets.tokens.insert(b.clone(), &credential(2, 200));
         let verify = |secrets: &Secrets, at: u8, now| {
-            secrets.verify(secret(at).text().as_bytes(), Timestamp::new(now, 0))
+            let proved = secrets.prove(secret(at).text().as_bytes(), Timestamp::new(now, 0));
+            proved.map(|(identity, _)| identity)
         };
         assert_eq!(verify(&secrets, 1, 99), Some(a));
         assert_eq!(verify(&secrets, 1, 100), None);

@@ -21,6 +21,7 @@ use tonic::codegen::http::header::CONTENT_TYPE;
 use tonic::codegen::http::{HeaderMap, HeaderValue as HttpHeaderValue, Response};
 use tonic::metadata::GRPC_CONTENT_TYPE;
 
+use crate::RequestError;
 use crate::envoy::routes::MalformedRequestError;
 use crate::error::CallError;
 use crate::limits::REASON_HEADER_BYTES_MAX;
@@ -95,6 +96,8 @@ const UNAUTHENTICATED: RejectionCodes =
     RejectionCodes { http: 401, grpc: Code::Unauthenticated, oci: "UNAUTHORIZED" };
 const DENIED: RejectionCodes =
     RejectionCodes { http: 403, grpc: Code::PermissionDenied, oci: "DENIED" };
+const MANY_GUESSES: RejectionCodes =
+    RejectionCodes { http: 429, grpc: Code::ResourceExhausted, oci: "TOOMANYREQUESTS" };
 const UNAVAILABLE: RejectionCodes =
     RejectionCodes { http: 503, grpc: Code::Unavailable, oci: "UNAVAILABLE" };
 
@@ -143,6 +146,13 @@ pub(super) fn unauthenticated(challenge: Option<&str>) -> CheckResponse {
     let challenge = challenge.map(|challenge| header("www-authenticate", challenge));
     let challenge = challenge.into_iter().collect();
     rejection(UNAUTHENTICATED, &denial, "authentication is required", challenge)
+}
+
+/// Too many secrets of the client's address have proved nothing.
+pub(super) fn many_guesses() -> CheckResponse {
+    let denial = Denial { reason: "OVERLOADED", ..Denial::default() };
+    let message = RequestError::GuessesWait.to_string();
+    rejection(MANY_GUESSES, &denial, &message, vec![header("retry-after", "1")])
 }
 
 /// A verified token or certificate names no identity. Another credential would not help.

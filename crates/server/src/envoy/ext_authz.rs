@@ -10,6 +10,7 @@
 //! decides, so one reload replaces both.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,6 +20,7 @@ use capstan_engine::{Attributes, Path as EnginePath, PathBuf, Question, Snapshot
 use capstan_iam::{Narrowing, Session};
 use capstan_policy::{Catalogs, Policy, REQUIREMENTS_MAX, Route, load_policy, load_routes};
 use capstan_proto::codec::Codec;
+use envoy_types::pb::envoy::config::core::v3::address::Address;
 use envoy_types::pb::envoy::service::auth::v3::{CheckRequest, CheckResponse};
 
 use tonic::body::Body;
@@ -33,8 +35,8 @@ use crate::RequestError;
 use crate::ask::{Ask, Basis};
 use crate::askers::{Asker, Right};
 use crate::authn::credential::{Authorization, IdentityError, Verifier, identify};
+use crate::authn::guesses::Attempt;
 use crate::authn::remembered::Remembered;
-use crate::authn::secrets::Secrets;
 use crate::callers::{Callers, Trust};
 use crate::clock::Clock;
 use crate::error::CallError;
@@ -77,6 +79,7 @@ impl ExtAuthz {
                 error @ (RequestError::NotReady
                 | RequestError::Draining
                 | RequestError::CredentialsWait
+                | RequestError::GuessesWait
                 | RequestError::Unreadable),
             ) => {
                 self.metrics.authorized(AuthorizationOutcome::Unavailable);
@@ -91,7 +94,9 @@ impl ExtAuthz {
         match self.basis(request).await {
             Ok((current, token)) => {
                 let (table, now) = (self.table.load(), self.clock.now());
-                let proofs = Proofs { secrets: &current.secrets, token: token.as_ref() };
+                let attempt =
+                    self.callers.attempt_of_client(&current.secrets, client(request), now);
+                let proofs = Proofs { attempt, token: token.as_ref() };
                 self.answer((&current, &proofs, &right), &table, request, now, span)
             }
             Err(error) => {
@@ -167,11 +172,17 @@ impl ExtAuthz {
             }
         };
         let sources = &table.routes.identity;
-        let found = identify(sources, &envoy_request.presented, proofs, now);
+        let found = identify(sources, &envoy_request.presented, proofs);
         let identity = match found {
             Ok(identity) => identity,
             Err(error) => {
                 self.metrics.authorized(AuthorizationOutcome::Unauthenticated);
+                let shown = envoy_request.presented.authorization.filter(|_| sources.credential);
+                let shown = shown.flatten().and_then(Authorization::read);
+                let is_guess = shown.is_some_and(|shown| shown.token().is_none());
+                if is_guess && proofs.attempt.failed().is_err() {
+                    return answer::many_guesses();
+                }
                 return match error {
                     IdentityError::Unproved => answer::unauthenticated(table.routes.challenge()),
                     IdentityError::NotAPath => answer::not_an_identity(),
@@ -179,6 +190,9 @@ impl ExtAuthz {
             }
         };
         let by_credential = sources.credential && envoy_request.presented.authorization.is_some();
+        if by_credential {
+            proofs.attempt.proved();
+        }
         if let Some(management) = self.management.as_ref().filter(|_| by_credential) {
             management.saw(&identity, now);
         }
@@ -318,20 +332,30 @@ struct ProvedToken {
     found: Remembered,
 }
 
+/// The client of a request, as Envoy sees it; `None` if it has no IP address.
+fn client(request: &CheckRequest) -> Option<IpAddr> {
+    let address =
+        request.attributes.as_ref()?.source.as_ref()?.address.as_ref()?.address.as_ref()?;
+    match address {
+        Address::SocketAddress(socket) => socket.address.parse().ok(),
+        _ => None,
+    }
+}
+
 /// Tries to judge a token at the revision that decides. Each fails only if a write is published in the same microsecond.
 const TOKEN_TRIES_MAX: usize = 16;
 
 /// What proves identities in a request: secrets of the revision, and the request's own token.
 struct Proofs<'a> {
-    secrets: &'a Secrets,
+    attempt: Attempt<'a>,
     token: Option<&'a ProvedToken>,
 }
 
 impl Verifier for Proofs<'_> {
-    fn verify(&self, secret: &[u8], now: Timestamp) -> Option<PathBuf> {
+    fn verify(&self, secret: &[u8]) -> Option<PathBuf> {
         let is_token = |token: &&ProvedToken| token.text.as_bytes() == secret;
         let by_token = || self.token.filter(is_token).map(|token| token.found.identity.clone());
-        self.secrets.verify(secret, now).or_else(by_token)
+        self.attempt.find(secret).or_else(by_token)
     }
 }
 
@@ -388,7 +412,8 @@ impl Offline {
     #[must_use]
     pub fn check(&self, request: &CheckRequest, now: Timestamp) -> CheckResponse {
         let table = self.ext_authz.table.load();
-        let proofs = Proofs { secrets: &self.current.secrets, token: None };
+        let attempt = self.ext_authz.callers.attempt_of_client(&self.current.secrets, None, now);
+        let proofs = Proofs { attempt, token: None };
         let all = (&self.current, &proofs, &Right::Everything);
         self.ext_authz.answer(all, &table, request, now, None)
     }

@@ -15,7 +15,7 @@ use tonic_types::{ErrorDetails, StatusExt as _};
 use crate::RequestError;
 use crate::error::{CallError, StoreFailure};
 use crate::jitter::jittered;
-use crate::limits::{RETRY_PUSHBACK, REVISION_WAIT_MAX};
+use crate::limits::{GUESS_EVERY, RETRY_PUSHBACK, REVISION_WAIT_MAX};
 
 /// `ErrorInfo.domain` of every error.
 const DOMAIN: &str = "capstan";
@@ -48,7 +48,9 @@ impl RequestError {
                 iam::Code::Aborted => Code::Aborted,
                 iam::Code::Unauthenticated => Code::Unauthenticated,
             },
-            Self::TooLarge(_) | Self::CredentialsWait | Self::TurnsTaken => Code::ResourceExhausted,
+            Self::TooLarge(_) | Self::CredentialsWait | Self::GuessesWait | Self::TurnsTaken => {
+                Code::ResourceExhausted
+            }
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable
                 | StoreFailure::ReadOnly
@@ -77,7 +79,7 @@ impl RequestError {
             Self::Refused(refusal) => return refusal.told.reason(),
             Self::Unreadable => "STORE_UNREACHABLE",
             Self::TooLarge(_) => "TOO_LARGE",
-            Self::CredentialsWait | Self::TurnsTaken => "OVERLOADED",
+            Self::CredentialsWait | Self::GuessesWait | Self::TurnsTaken => "OVERLOADED",
             Self::Store(failure) => match failure {
                 StoreFailure::Unreachable => "STORE_UNREACHABLE",
                 StoreFailure::ReadOnly => "STORE_READ_ONLY",
@@ -101,6 +103,7 @@ impl RequestError {
             | Self::Store(
                 StoreFailure::Unreachable | StoreFailure::OutcomeUnknown | StoreFailure::Busy,
             ) => Some(jittered(RETRY_PUSHBACK, 2)),
+            Self::GuessesWait => Some(GUESS_EVERY),
             _ => None,
         }
     }
@@ -274,6 +277,7 @@ mod tests {
             ),
             (refused(Cause::AuthnFailed, None), Code::Unauthenticated, "AUTHN_FAILED"),
             (RequestError::CredentialsWait, Code::ResourceExhausted, "OVERLOADED"),
+            (RequestError::GuessesWait, Code::ResourceExhausted, "OVERLOADED"),
             (RequestError::TurnsTaken, Code::ResourceExhausted, "OVERLOADED"),
             (RequestError::ReadOnly, Code::FailedPrecondition, "READ_ONLY"),
             (

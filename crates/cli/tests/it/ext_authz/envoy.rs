@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use envoy_types::pb::envoy::config::core::v3::header_value_option::HeaderAppendAction;
+use envoy_types::pb::envoy::config::core::v3::socket_address::PortSpecifier;
 use envoy_types::pb::envoy::config::core::v3::{
-    HeaderMap, HeaderValue, HeaderValueOption, Metadata, header_value_option::HeaderAppendAction,
+    Address, HeaderMap, HeaderValue, HeaderValueOption, Metadata, SocketAddress, address,
 };
 use envoy_types::pb::envoy::service::auth::v3::attribute_context::{HttpRequest, Peer, Request};
 use envoy_types::pb::envoy::service::auth::v3::authorization_client::AuthorizationClient;
@@ -25,6 +27,8 @@ pub(crate) struct Http {
     /// Whether Envoy sends repeated headers separately instead of joined (`encode_raw_headers`).
     pub(crate) raw: bool,
     pub(crate) principal: String,
+    /// The address of the client, as Envoy sees it; none if it is empty.
+    pub(crate) client: String,
     /// The payload of a verified token, under the key `jwt_payload`.
     pub(crate) token: Option<Json>,
     pub(crate) extensions: HashMap<String, String>,
@@ -39,6 +43,7 @@ impl Http {
             headers: vec![],
             raw: false,
             principal: String::new(),
+            client: String::new(),
             token: None,
             extensions: HashMap::new(),
         }
@@ -69,6 +74,11 @@ impl Http {
 
     pub(crate) fn peer(mut self, principal: &str) -> Self {
         self.principal = principal.into();
+        self
+    }
+
+    pub(crate) fn client(mut self, address: &str) -> Self {
+        self.client = address.into();
         self
     }
 
@@ -118,7 +128,11 @@ impl Http {
             ("envoy.filters.http.jwt_authn".to_owned(), Struct { fields: payload })
         });
         let attributes = AttributeContext {
-            source: Some(Peer { principal: self.principal.clone(), ..Peer::default() }),
+            source: Some(Peer {
+                principal: self.principal.clone(),
+                address: (!self.client.is_empty()).then(|| socket_address(&self.client)),
+                ..Peer::default()
+            }),
             request: Some(Request { http: Some(http), ..Request::default() }),
             context_extensions: self.extensions.clone(),
             metadata_context: Some(Metadata {
@@ -129,6 +143,12 @@ impl Http {
         };
         CheckRequest { attributes: Some(attributes) }
     }
+}
+
+fn socket_address(ip: &str) -> Address {
+    let port_specifier = Some(PortSpecifier::PortValue(1));
+    let socket = SocketAddress { address: ip.into(), port_specifier, ..SocketAddress::default() };
+    Address { address: Some(address::Address::SocketAddress(socket)) }
 }
 
 fn value(json: &Json) -> Value {

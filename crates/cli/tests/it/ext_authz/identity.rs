@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use capstan_engine::Timestamp;
 use capstan_server::clock::Clock;
-use capstan_server::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX};
+use capstan_server::limits::{AUTHORIZATION_BYTES_MAX, BASIC_COLONS_MAX, GUESSES_AT_ONCE_MAX};
 use capstan_server::server::Config;
 use serde_json::{Value as Json, json};
 
@@ -143,6 +143,49 @@ async fn the_longest_secret_is_accepted() {
     let longer = policy(&[("acme/ci", &format!("{secret}s"), "")]);
     let server = start("envoy-longer", &longer, ROUTES).await;
     assert_eq!(send(&server, &Http::get("/v2/").bearer(&format!("{secret}s"))).await.status(), 401);
+}
+
+/// Who guesses from an address that Envoy names is not listened to there for a while, right or wrong. Others are.
+#[tokio::test]
+async fn an_address_that_guesses_is_limited() {
+    let server = start("envoy-guesses", &usual_policy(), ROUTES).await;
+    let ask = async |client: &str, header: String| {
+        let http = Http::get("/v2/").client(client).header("authorization", header);
+        send(&server, &http).await
+    };
+    let (there, near) = ("2001:db8::1", "2001:db8::2");
+    let dev = || "Bearer dev-secret".to_owned();
+    assert_eq!(ask(there, dev()).await.upstream_header("x-capstan-identity"), ["acme/dev"]);
+    // Neither tokens nor other schemes are guesses.
+    for header in ["Bearer a.b.c", "Bearer eyJhbGciOiJub25lIn0.e30.", "Negotiate x"] {
+        for _ in 0..=GUESSES_AT_ONCE_MAX {
+            assert_eq!(ask(there, header.into()).await.status(), 401, "{header}");
+        }
+    }
+    // Each colon is a guess of its own. The clock runs on: one more a second.
+    let mut guesses = 0;
+    while ask(there, basic("acme/ci:a:b")).await.status() == 401 {
+        guesses += 2;
+        assert!(guesses < 4 * GUESSES_AT_ONCE_MAX);
+    }
+    assert!(guesses >= GUESSES_AT_ONCE_MAX, "{guesses}");
+    let limited = ask(near, "Bearer wrong".into()).await;
+    let Outcome::Refused { status, ref body, ref challenge } = limited else {
+        panic!("{limited:?}")
+    };
+    assert_eq!((status, challenge.as_deref()), (429, None));
+    assert_eq!(body["reason"], "OVERLOADED");
+    assert_eq!(body["errors"][0]["code"], "TOOMANYREQUESTS");
+    // A secret that has proved nobody yet is not told from a wrong one; one that has goes on to count.
+    assert_eq!(ask(near, "Bearer ci-secret".into()).await, limited);
+    assert_eq!(ask(near, dev()).await.upstream_header("x-capstan-identity"), ["acme/dev"]);
+    for elsewhere in ["2001:db8:0:1::1", "127.0.0.1", "", "not an address"] {
+        let outcome = ask(elsewhere, "Bearer ci-secret".into()).await;
+        assert_eq!(outcome.upstream_header("x-capstan-identity"), ["acme/ci"], "{elsewhere}");
+    }
+    // It has proved somebody, elsewhere.
+    assert_eq!(ask(near, "Bearer ci-secret".into()).await.status(), 200);
+    assert_eq!(ask(near, "Bearer wrong".into()).await, limited);
 }
 
 #[tokio::test]

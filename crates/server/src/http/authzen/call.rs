@@ -262,7 +262,7 @@ impl IntoResponse for Answered {
     }
 }
 
-/// The sentence of an error, and its status: 400 for what the caller can correct, 503 for what may be gone soon.
+/// The sentence of an error, and its status: 400 for what the caller can correct, 429 and 503 for what may be gone soon.
 fn error_of(failure: Failure) -> (Code, Response) {
     let http = match &failure {
         Failure::Request(error) => match error {
@@ -276,6 +276,7 @@ fn error_of(failure: Failure) -> (Code, Response) {
             | RequestError::CredentialsWait
             | RequestError::TurnsTaken
             | RequestError::Unreadable => StatusCode::SERVICE_UNAVAILABLE,
+            RequestError::GuessesWait => StatusCode::TOO_MANY_REQUESTS,
             RequestError::AuthnFailed => StatusCode::UNAUTHORIZED,
             RequestError::CallerNotAllowed { .. } => StatusCode::FORBIDDEN,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
@@ -295,7 +296,7 @@ fn error_of(failure: Failure) -> (Code, Response) {
         let challenge = HeaderValue::from_static("Bearer realm=\"capstan\"");
         response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
-    if http == StatusCode::SERVICE_UNAVAILABLE {
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS].contains(&http) {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     }
     (status.code(), response)

@@ -6,7 +6,6 @@ use std::time::Duration;
 use capstan_iam::{Credential, Narrowing, PullToken, Secret, SecretKind};
 
 use super::*;
-use crate::authn::credential::Verifier as _;
 
 fn secret(at: u8) -> Secret {
     Secret::new(SecretKind::PullToken, [at; 32])
@@ -32,8 +31,8 @@ impl Running {
     fn proved(&self, at: u8, later: i64) -> Option<String> {
         let current = self.published.current().unwrap();
         let text = secret(at).text();
-        let found = current.secrets.verify(text.as_bytes(), Timestamp::new(START + later, 0));
-        found.map(|id| id.to_string())
+        let found = current.secrets.prove(text.as_bytes(), Timestamp::new(START + later, 0));
+        found.map(|(id, _)| id.to_string())
     }
 
     fn keys(&self) -> usize {
