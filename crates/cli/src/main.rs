@@ -155,6 +155,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    memory::hide();
     // Before threads are started, and before anything is written.
     if let Some(code) = completion::answer(Cli::command) {
         return code;

@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
 
@@ -229,6 +229,12 @@ impl Serving {
     pub(crate) fn stop(self, signal: &str) -> (Option<i32>, String) {
         self.signal(signal);
         self.wait()
+    }
+
+    /// Sends a signal that ends it. Returns how it ended.
+    pub(crate) fn killed_by(mut self, signal: &str) -> ExitStatus {
+        self.signal(signal);
+        self.child.wait().unwrap()
     }
 
     /// Waits for the exit. Returns the exit code and the log.

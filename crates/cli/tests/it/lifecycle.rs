@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Stdio;
 use std::time::Instant;
 
@@ -57,6 +58,26 @@ fn a_ready_server_reports_ready_over_grpc_and_http() {
         let unknown = HealthCheckRequest { service: "nope".into() };
         assert_eq!(health.check(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
     });
+}
+
+/// A core file would have keys and credentials.
+#[test]
+fn a_server_leaves_no_core_file() {
+    // Whoever wants one gets it: a shell that ends in the same way is dumped.
+    let wanted = "ulimit -c $(ulimit -H -c); exec \"$@\"";
+    let dumped = |program: &[&str], lines: usize| {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", wanted, "sh"]).args(program).current_dir(folder("core"));
+        if lines == 0 {
+            return command.status().unwrap();
+        }
+        Serving::spawn(&mut command, lines).killed_by("-ABRT")
+    };
+    let shell = dumped(&["sh", "-c", "kill -ABRT $$"], 0);
+    assert!(shell.core_dumped(), "this machine writes no core files: {shell}");
+    let serve = [&[env!("CARGO_BIN_EXE_capstan"), "serve", "--demo"], &FREE[..]].concat();
+    let server = dumped(&serve, 18);
+    assert_eq!((server.signal(), server.core_dumped()), (Some(6), false), "{server}");
 }
 
 #[test]

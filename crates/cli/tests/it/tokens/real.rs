@@ -14,8 +14,10 @@ use capstan_server::limits::KEYS_PAUSE;
 use capstan_testkit::https::Authority;
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tonic::Status;
 
-use super::{AUDIENCE, Caller, World};
+use super::{AUDIENCE, Caller, World, encode};
 use crate::common::{PATIENCE, stderr, stdout};
 
 /// The process. Dropped, it ends.
@@ -47,6 +49,12 @@ impl Issuer {
     fn token(&mut self, client: &str, algorithm: &str, audience: &str) -> String {
         writeln!(self.asks, "{client} {algorithm} {audience}").unwrap();
         said(&mut self.says, "token ")
+    }
+
+    /// How often its keys were read.
+    fn reads(&mut self) -> u64 {
+        writeln!(self.asks, "reads").unwrap();
+        said(&mut self.says, "reads ").parse().unwrap()
     }
 
     fn port(&self) -> u16 {
@@ -103,17 +111,15 @@ impl Drop for Issuer {
     }
 }
 
-/// Every algorithm that it signs with, its groups, an outage, and other keys after it.
-#[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_a_real_issuer_count() {
+/// A world with an issuer beside its own: `acme/builder` is a client of it, and its groups have roles in `acme`.
+async fn start() -> (World, Issuer) {
     let authority = Authority::generate();
     let world = World::start_of(&authority, &[]).await;
-    let caller = world.caller().await;
     let folder = world.folder.path();
     let (certificate, key) = authority.certificate(&["127.0.0.1"], false);
     std::fs::write(folder.join("issuer.pem"), certificate.pem()).unwrap();
     std::fs::write(folder.join("issuer.key"), key.serialize_pem()).unwrap();
-    let mut issuer = Issuer::start(folder, 0);
+    let issuer = Issuer::start(folder, 0);
     world.operate(&[
         "identity-providers",
         "create",
@@ -145,6 +151,14 @@ async fn tokens_of_a_real_issuer_count() {
         "--claim-match",
         &claims,
     ]);
+    (world, issuer)
+}
+
+/// Every algorithm that it signs with, its groups, an outage, and other keys after it.
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_a_real_issuer_count() {
+    let (world, mut issuer) = start().await;
+    let (caller, folder) = (world.caller().await, world.folder.path());
     let named = Some("acme/builder");
     let first = Instant::now();
     for algorithm in ["RS256", "PS256", "ES256", "Ed25519", "EdDSA"] {
@@ -187,4 +201,64 @@ async fn tokens_of_a_real_issuer_count() {
     for old in [&before, &late, &access] {
         Caller::assert_refused(caller.by(old, named).await, "a key that is gone");
     }
+}
+
+/// A4: 1,000 tokens a second name keys that nobody has. The issuer is asked twice a minute, and tokens that are known go on to count.
+///
+/// The default run takes some seconds. `CAPSTAN_STORM_SECONDS=70` has it last so long, and the rate must be met:
+///
+/// ```text
+/// CAPSTAN_STORM_SECONDS=70 cargo test --release -p capstan --test it tokens::real::a_storm -- --nocapture
+/// ```
+#[expect(clippy::print_stdout, reason = "a long run prints figures")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_unknown_keys_reaches_the_issuer_twice_a_minute() {
+    const A_SECOND: u32 = 1_000;
+    const IN_FLIGHT_MAX: usize = 200;
+    let long = std::env::var("CAPSTAN_STORM_SECONDS").ok();
+    let time = long.as_ref().map_or(4, |seconds| seconds.parse().expect("a number"));
+    let time = Duration::from_secs(time);
+    let (world, mut issuer) = start().await;
+    let caller = world.caller().await;
+    let named = Some("acme/builder");
+    let token = issuer.token("builder", "ES256", AUDIENCE);
+    let began = Instant::now();
+    assert_eq!(caller.by(&token, named).await.unwrap(), "acme/builder");
+    // The same token under other names of keys: its signature is never looked at.
+    let (_, rest) = token.split_once('.').unwrap();
+    let unknown = |at: u32| {
+        let header = json!({"alg": "ES256", "typ": "JWT", "kid": format!("unknown-{at}")});
+        format!("{}.{rest}", encode(&header.to_string()))
+    };
+    let (mut calls, mut refused, mut known) = (JoinSet::new(), 0, 0_u32);
+    let is_refused =
+        |found: Result<_, Status>| Caller::assert_refused(found, "a key that nobody has");
+    for at in 0.. {
+        let due = began + Duration::from_secs(1) * at / A_SECOND;
+        if due > began + time {
+            break;
+        }
+        if at % 10 == 0 {
+            tokio::time::sleep_until(due.into()).await;
+            assert_eq!(caller.by(&token, named).await.expect("known"), "acme/builder");
+            known += 1;
+        }
+        // More at a time would be shed.
+        while calls.len() >= IN_FLIGHT_MAX {
+            is_refused(calls.join_next().await.unwrap().unwrap());
+            refused += 1;
+        }
+        let (caller, token) = (caller.clone(), unknown(at));
+        calls.spawn(async move { caller.by(&token, named).await });
+    }
+    let rest = calls.join_all().await;
+    refused += rest.len();
+    rest.into_iter().for_each(is_refused);
+    let elapsed = began.elapsed();
+    let (reads, most) = (issuer.reads(), 1 + elapsed.as_secs() / KEYS_PAUSE.as_secs());
+    assert!((1..=most).contains(&reads), "{reads} readings in {elapsed:?}, at most {most}");
+    println!(
+        "{refused} tokens with unknown keys in {elapsed:.1?}, {known} calls with a known token: {reads} readings"
+    );
+    assert!(long.is_none() || elapsed < time + time / 10, "fewer than {A_SECOND} a second");
 }

@@ -7,7 +7,7 @@
 // command line; ID tokens of `brief` end after 20 seconds, so that each command refreshes them. `secretive` has a secret.
 //
 // Each line on standard input, `CLIENT ALGORITHM AUDIENCE`, asks its token endpoint, and prints `token JWT`, the
-// access token. Other lines are notices.
+// access token. The line `reads` prints `reads N`: how often its keys were read. Other lines are notices.
 import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { createServer, request } from 'node:https';
@@ -78,6 +78,8 @@ const provider = new Provider(issuer, {
   },
   extraTokenClaims: () => ({ groups: ['devs'] }),
 });
+let reads = 0;
+server.on('request', ({ url }) => { if (url === '/jwks') reads += 1; });
 server.on('request', provider.callback());
 console.log(`issuer ${issuer}`);
 
@@ -105,6 +107,6 @@ const token = (client, algorithm, audience) => new Promise((done, fail) => {
 });
 
 for await (const line of createInterface({ input: process.stdin })) {
-  console.log(`token ${await token(...line.split(' '))}`);
+  console.log(line === 'reads' ? `reads ${reads}` : `token ${await token(...line.split(' '))}`);
 }
 process.exit(0);
