@@ -32,6 +32,10 @@ const CONNECTIONS: usize = 16;
 const IDENTITIES: usize = 20_000;
 /// Calls that are due and were not begun. Further ones are not counted as sent.
 const WAITING_MAX: usize = 4_096;
+/// The goals: answers over the highest rate, the 99th percentile of health, and the first call afterwards.
+const KEPT_MIN: f64 = 0.9;
+const HEALTH_MAX: Duration = Duration::from_millis(100);
+const RECOVERY_MAX: Duration = Duration::from_secs(5);
 /// Rest of the sender, in which the other thread has its core.
 const REST: Duration = Duration::from_micros(200);
 /// Time between two requests of health at one address.
@@ -250,12 +254,13 @@ fn measure(
         })?;
         let cpu = (server.cpu()? - before) / (time + time / 4).as_secs_f64();
         let Tally { answered, refused, late, not_sent } = tally;
+        let kept = answers / highest;
         writeln!(
             out,
             "{name} at {times} times: {answers:.0} answers a second ({:.2}), p50 {:.1?}, p99 {:.1?}; {refused} refused, \
              {late} late, {not_sent} not sent; {cpu:.2} of a core; health p99 {:.1?} (most {:.1?}), at the address for \
              probes {:.1?} (most {:.1?}) of {} and {}",
-            answers / highest,
+            kept,
             share(&answered, 500),
             share(&answered, 990),
             share(&beside, 990),
@@ -265,6 +270,9 @@ fn measure(
             beside.len(),
             probes.len(),
         )?;
+        ensure!(times < 1.0 || kept >= KEPT_MIN, "fewer than {KEPT_MIN} are answered");
+        let slowest = share(&beside, 990).max(share(&probes, 990));
+        ensure!(slowest < HEALTH_MAX, "health takes {slowest:.1?}");
     }
     let begun = Instant::now();
     let mut first = connections.swap_remove(0);
@@ -278,6 +286,7 @@ fn measure(
         first.turn(|_, due| took = Some(due.elapsed()))?;
     };
     writeln!(out, "{name}: the first call afterwards took {took:.1?}")?;
+    ensure!(took < RECOVERY_MAX, "that is too long");
     Ok(())
 }
 

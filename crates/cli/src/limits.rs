@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Threads of a server beside those of the runtime and its workers: for files, the store, events and signatures.
+pub(crate) const THREADS_SPARE: usize = 16;
 /// Maximum time for connecting to a server.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum time to find out, after a failed call, whether a server speaks HTTP/1.1.

@@ -23,6 +23,7 @@ mod init;
 mod keys;
 mod limits;
 mod logins;
+mod machine;
 mod memory;
 mod new_file;
 mod output;
@@ -155,7 +156,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    memory::hide();
+    machine::hide();
     // Before threads are started, and before anything is written.
     if let Some(code) = completion::answer(Cli::command) {
         return code;
@@ -200,6 +201,9 @@ fn run(cli: Cli, matches: &ArgMatches, errors: &mut Format) -> anyhow::Result<Ex
     if !cli.tls.is_empty() {
         tls::ensure_asks(matches)?;
         tls::choose(cli.tls);
+    }
+    if let Command::Serve(serve) = &cli.command {
+        machine::ensure_threads(serve.threads())?;
     }
     let threads = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     threads.block_on(run_command(cli.command, given, output))

@@ -1,4 +1,4 @@
-//! The memory of the process: the allocator, how it gives memory back, and who may read it.
+//! The allocator of the binary, and how it gives memory back.
 //!
 //! h2, hyper and prost make dozens of small allocations a call, which take a fifth of a batch's time with glibc's
 //! allocator. Without the feature `mimalloc` it is the platform's, which gives memory back by itself.
@@ -6,18 +6,6 @@
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Keeps the memory of this process, which has keys and credentials, out of core files and from other processes of its user. Root can
-/// still debug it.
-pub(crate) fn hide() {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::process::{DumpableBehavior, set_dumpable_behavior};
-
-        // The kernel refuses only other values.
-        let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
-    }
-}
 
 /// Gives memory that this thread and ended threads have freed back to the system. By itself mimalloc keeps it for
 /// a second, and until the next call of a thread that happens to notice.

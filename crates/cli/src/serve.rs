@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use anyhow::bail;
 use capstan_policy::DOCUMENT_BYTES_MAX;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use tracing_subscriber::EnvFilter;
 
@@ -23,12 +22,13 @@ use capstan_server::clock::Clock;
 use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
-use capstan_server::limits::{FILES_WANTED, Limits};
+use capstan_server::limits::Limits;
 use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server, SocketAccess};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
 
-use crate::memory;
+use crate::limits::THREADS_SPARE;
+use crate::{machine, memory};
 pub(crate) use arguments::KEYS;
 use arguments::{AskerArgs, OfStore, TlsArgs, TokenArgs, WebhookArgs};
 
@@ -253,6 +253,12 @@ fn ratio(text: &str) -> Result<f64, String> {
 }
 
 impl Serve {
+    /// The threads that it needs at least.
+    pub(crate) fn threads(&self) -> usize {
+        let workers = self.workers.map_or_else(machine::processors, usize::from);
+        machine::processors() + workers + THREADS_SPARE
+    }
+
     pub(crate) async fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         log_to_stderr();
         // Before anything is loaded, so that a signal during the start stops it too.
@@ -261,7 +267,7 @@ impl Serve {
             stop.await;
             tell_manager(NotifyState::Stopping);
         };
-        raise_file_limit();
+        machine::raise_file_limit();
         let public_url = self.webhooks.public_url.clone();
         let webhooks = self.webhooks.options(self.from.data.as_deref())?;
         let (mut page_key, mut management) = (None, self.management.map(|found| found.0));
@@ -371,17 +377,6 @@ impl Serve {
 fn tell_manager(state: NotifyState<'_>) {
     if let Err(error) = sd_notify::notify(&[state]) {
         tracing::warn!(%error, "the service manager is not told");
-    }
-}
-
-/// Raises the soft limit of file descriptors to the hard limit, or to [`FILES_WANTED`] without a hard limit.
-/// Each connection needs one, and the usual soft limit is 1,024.
-fn raise_file_limit() {
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    if current < maximum || maximum.is_none() {
-        let wanted = Some(maximum.unwrap_or(FILES_WANTED).max(current.unwrap_or(0)));
-        // On an error the current limit stays, which may be enough.
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: wanted, maximum });
     }
 }
 

@@ -35,6 +35,7 @@ mod layout;
 mod lifecycle;
 mod limits;
 mod listeners;
+mod machine;
 mod manage;
 mod metrics;
 mod node;

@@ -222,6 +222,8 @@ async fn a_storm_of_unknown_keys_reaches_the_issuer_twice_a_minute() {
     let caller = world.caller().await;
     let named = Some("acme/builder");
     let token = issuer.token("builder", "ES256", AUDIENCE);
+    // They were read when the provider was saved.
+    let saved = issuer.reads();
     let began = Instant::now();
     assert_eq!(caller.by(&token, named).await.unwrap(), "acme/builder");
     // The same token under other names of keys: its signature is never looked at.
@@ -255,7 +257,7 @@ async fn a_storm_of_unknown_keys_reaches_the_issuer_twice_a_minute() {
     refused += rest.len();
     rest.into_iter().for_each(is_refused);
     let elapsed = began.elapsed();
-    let (reads, most) = (issuer.reads(), 1 + elapsed.as_secs() / KEYS_PAUSE.as_secs());
+    let (reads, most) = (issuer.reads() - saved, 1 + elapsed.as_secs() / KEYS_PAUSE.as_secs());
     assert!((1..=most).contains(&reads), "{reads} readings in {elapsed:?}, at most {most}");
     println!(
         "{refused} tokens with unknown keys in {elapsed:.1?}, {known} calls with a known token: {reads} readings"

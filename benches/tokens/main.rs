@@ -1,4 +1,4 @@
-//! What it costs the server to know who calls: `cargo bench -p capstan-benches --bench tokens`.
+//! What it costs the server to know who calls, and what its refusals tell: `cargo bench -p capstan-benches --bench tokens`.
 //!
 //! ```text
 //! WhoAmI of one client ─▶ a store, by the caller header that is trusted ─▶ CPU of the server a call ┐
@@ -9,6 +9,8 @@
 //! ```
 //!
 //! Options: see [`capstan_benches::started::Options`].
+
+mod refusals;
 
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -60,6 +62,8 @@ struct World {
     server: Started,
     signer: Signer,
     identity: String,
+    /// The user of the secret, a pull token.
+    puller: String,
     secret: String,
     /// The same store's kind, open to callers of this machine.
     open: Started,
@@ -89,8 +93,7 @@ fn world(options: &Options, folder: &Path) -> anyhow::Result<World> {
         &callers,
     ];
     let server = Started::serve(&options.binary, &served.map(str::to_owned))?;
-    let pair = KeyPair::generate_for(&PKCS_ED25519)?;
-    let x = URL_SAFE_NO_PAD.encode(pair.der_bytes());
+    let (signer, x) = signer()?;
     let keys = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]});
     std::fs::write(folder.join("keys.json"), keys.to_string())?;
     let operator = ["--addr", &socket];
@@ -131,11 +134,17 @@ fn world(options: &Options, folder: &Path) -> anyhow::Result<World> {
     // As everybody replaces a file that is read.
     std::fs::write(path("callers.new"), document.to_string())?;
     std::fs::rename(path("callers.new"), &callers)?;
+    let open = Started::demo(&options.binary)?;
+    Ok(World { server, signer, identity, puller: puller.to_owned(), secret, open })
+}
+
+/// A new key, and its public half.
+fn signer() -> anyhow::Result<(Signer, String)> {
+    let pair = KeyPair::generate_for(&PKCS_ED25519)?;
     let ends = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() + 3_600;
     let key = EncodingKey::from_ed_der(&pair.serialize_der());
-    let open = Started::demo(&options.binary)?;
-    let signer = Signer { key, next: AtomicU64::new(0), ends };
-    Ok(World { server, signer, identity, secret, open })
+    let x = URL_SAFE_NO_PAD.encode(pair.der_bytes());
+    Ok((Signer { key, next: AtomicU64::new(0), ends }, x))
 }
 
 async fn who_am_i(
@@ -258,7 +267,7 @@ async fn run(options: &Options) -> anyhow::Result<()> {
     }
     print("WhoAmI", "the caller header", calls, options)?;
     print("Check", "nobody where everybody may ask", checks, options)?;
-    Ok(())
+    refusals::run(&world, connect(&world.server).await?, options.time).await
 }
 
 fn main() -> anyhow::Result<()> {
