@@ -15,7 +15,10 @@ use thiserror::Error;
 pub use self::keys::{KEY_TYPES, SECRET_MEMBERS, check_key_set};
 pub use self::pattern::{PatternError, anchored, check_anchored, compile_pattern};
 use crate::fields::{check_bytes, check_name};
-use crate::limits::{CLAIM_BYTES_MAX, CLAIMS_MAX, PATTERNS_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX};
+use crate::limits::{
+    CLAIM_BYTES_MAX, CLAIMS_MAX, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, PATTERNS_BYTES_MAX,
+    TRUST_DOMAIN_BYTES_MAX,
+};
 
 /// How an identity proves who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,11 +70,13 @@ pub struct StaticKeys {
     pub audience: Option<String>,
 }
 
-/// A client certificate.
+/// A client certificate, by the name among its subject alternative names that proves the identity. Its common name never does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ClientCertificate {
+pub enum ClientCertificate {
     /// Its one URI: `spiffe://TRUST-DOMAIN/PATH`.
-    pub spiffe_id: String,
+    SpiffeId(String),
+    /// One of its DNS names, of a certificate without a URI.
+    DnsName(String),
 }
 
 /// Why an [`Authentication`] cannot be.
@@ -117,8 +122,11 @@ impl Authentication {
         match self {
             Self::ClaimMatch(claims) => claims.check(),
             Self::StaticKeys(keys) => keys.check(),
-            Self::ClientCertificate(certificate) => {
-                in_field("client_certificate.spiffe_id", check_spiffe_id(&certificate.spiffe_id))
+            Self::ClientCertificate(ClientCertificate::SpiffeId(id)) => {
+                in_field("client_certificate.spiffe_id", check_spiffe_id(id))
+            }
+            Self::ClientCertificate(ClientCertificate::DnsName(name)) => {
+                in_field("client_certificate.dns_name", check_dns_name(name))
             }
         }
     }
@@ -298,6 +306,37 @@ pub fn check_spiffe_id(text: &str) -> Result<(), String> {
     is_valid().ok_or_else(|| expected.into())
 }
 
+/// The DNS name of a host, as an identity or a caller names it: labels of letters in lower case, digits and hyphens (RFC 1123,
+/// section 2.1). One label is enough. What ends in a number could be an address, and is none.
+///
+/// # Errors
+///
+/// What is wrong, or what is expected.
+pub fn check_dns_name(text: &str) -> Result<(), String> {
+    if text.is_empty() {
+        return Err("not empty".into());
+    }
+    check_bytes(text, DNS_NAME_BYTES_MAX)?;
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    let is_label = |label: &str| {
+        (1..=DNS_LABEL_BYTES_MAX).contains(&label.len())
+            && label.bytes().all(is_inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let ends_in_number = text.rsplit('.').next().is_some_and(is_number);
+    if text.split('.').all(is_label) && !ends_in_number {
+        return Ok(());
+    }
+    Err("a host name in lower case, of labels of a-z 0-9 - joined by dots, with no wildcard, no dot at either end, and \
+         no IP address"
+        .into())
+}
+
+fn is_number(label: &str) -> bool {
+    label.bytes().all(|byte| byte.is_ascii_digit())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,6 +373,52 @@ mod tests {
         let longer = [long(CLAIM_BYTES_MAX + 1), domain(TRUST_DOMAIN_BYTES_MAX + 1)];
         for id in wrong.into_iter().chain(longer.iter().map(String::as_str)) {
             assert!(check_spiffe_id(id).is_err(), "{id}");
+        }
+    }
+
+    #[test]
+    fn dns_names_are_those_of_hosts() {
+        let label = "l".repeat(DNS_LABEL_BYTES_MAX);
+        let long = |bytes: usize| {
+            let labels = vec![&*label; 4].join(".");
+            labels.get(..bytes).unwrap().to_owned()
+        };
+        assert_eq!(long(DNS_NAME_BYTES_MAX).len(), 253);
+        let right = ["a", "ci.acme.example", "localhost", "1.a", "4-2.x1", "xn--bcher-kva.example"];
+        let longest = [long(DNS_NAME_BYTES_MAX), format!("{label}.example")];
+        for name in right.into_iter().chain(longest.iter().map(String::as_str)) {
+            assert_eq!(check_dns_name(name), Ok(()), "{name}");
+        }
+        let wrong = [
+            "",
+            ".",
+            "CI.acme.example",
+            "ci.acme.example.",
+            ".acme.example",
+            "ci..example",
+            "*.acme.example",
+            "*",
+            "c*.acme.example",
+            "-ci.example",
+            "ci-.example",
+            "ci_1.example",
+            "ci.example:443",
+            "ci.example/x",
+            "user@ci.example",
+            "bücher.example",
+            "a b",
+            "a\n",
+            "a\0",
+            "192.0.2.1",
+            "192.0.2",
+            "7",
+            "a.7",
+            "::1",
+            "[::1]",
+        ];
+        let longer = [long(DNS_NAME_BYTES_MAX + 1), format!("{label}l.example")];
+        for name in wrong.into_iter().chain(longer.iter().map(String::as_str)) {
+            assert!(check_dns_name(name).is_err(), "{name}");
         }
     }
 }

@@ -21,6 +21,12 @@ pub const CLAIM_BYTES_MAX: usize = 2_048;
 /// Most bytes of the trust domain of a SPIFFE ID (SPIFFE-ID, section 2.1).
 pub const TRUST_DOMAIN_BYTES_MAX: usize = 255;
 
+/// Most bytes of a DNS name: 255 octets on the wire (RFC 1035, section 2.3.4), which are two more than its text.
+pub const DNS_NAME_BYTES_MAX: usize = 253;
+
+/// Most bytes of a label of a DNS name (RFC 1035, section 2.3.4).
+pub const DNS_LABEL_BYTES_MAX: usize = 63;
+
 /// Most claims, and most claim patterns, that one identity demands.
 pub const CLAIMS_MAX: usize = 32;
 

@@ -12,6 +12,7 @@
 //! never used again for another meaning; fields are only added, and an absent one has the meaning it had before it
 //! was there. A test keeps bytes of this version.
 
+mod authentication;
 mod messages;
 mod resolved;
 
@@ -25,12 +26,13 @@ use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
+use self::authentication::{decode_authentication, encode_authentication};
 use self::messages::*;
 use self::resolved::*;
 use crate::object::parent_or_self;
 use crate::{
-    Authentication, ClaimMatch, ClientCertificate, Group, GroupInvite, Identity, Incarnation, Kind,
-    Match, Meta, Object, Reference, Resource, Role, RoleBinding, StaticKeys, Subscription,
+    Group, GroupInvite, Identity, Incarnation, Kind, Meta, Object, Reference, Resource, Role,
+    RoleBinding, Subscription,
 };
 
 /// First bytes of keys that hold no object.
@@ -352,30 +354,6 @@ fn encode_properties(properties: &Properties) -> BTreeMap<String, ValueRecord> {
 }
 
 fn encode_identity(identity: &Identity) -> IdentityRecord {
-    let matched = |it: &Match| match it {
-        Match::Exact(text) => MatchRecord { text: text.clone(), is_pattern: false },
-        Match::Pattern(text) => MatchRecord { text: text.clone(), is_pattern: true },
-    };
-    let authentication = identity.authentication.as_ref().map(|it| match it {
-        Authentication::ClaimMatch(it) => AuthenticationRecord::ClaimMatch(ClaimMatchRecord {
-            issuer: Some(matched(&it.issuer)),
-            subject: Some(matched(&it.subject)),
-            audience: it.audience.as_ref().map(matched),
-            claims: it.claims.clone(),
-            claim_patterns: it.claim_patterns.clone(),
-        }),
-        Authentication::StaticKeys(it) => AuthenticationRecord::StaticKeys(StaticKeysRecord {
-            issuer: it.issuer.clone(),
-            subject: it.subject.clone(),
-            jwks: it.jwks.clone(),
-            expires_at: it.expires_at.map(encode_time),
-            audience: it.audience.clone(),
-        }),
-        Authentication::ClientCertificate(it) => {
-            let spiffe_id = it.spiffe_id.clone();
-            AuthenticationRecord::ClientCertificate(ClientCertificateRecord { spiffe_id })
-        }
-    });
     IdentityRecord {
         meta: Some(encode_meta(&identity.meta)),
         name: identity.name.clone(),
@@ -383,7 +361,7 @@ fn encode_identity(identity: &Identity) -> IdentityRecord {
         kind: identity.kind.clone(),
         properties: encode_properties(&identity.properties),
         disabled: identity.disabled,
-        authentication,
+        authentication: identity.authentication.as_ref().map(encode_authentication),
     }
 }
 
@@ -554,32 +532,6 @@ fn decode_properties(records: BTreeMap<String, ValueRecord>) -> Result<Propertie
 fn decode_identity(id: PathBuf, record: IdentityRecord) -> Result<Identity, Problem> {
     let IdentityRecord { meta, name, description, kind, properties, disabled, authentication } =
         record;
-    let authentication = match authentication {
-        None => None,
-        Some(AuthenticationRecord::ClaimMatch(it)) => {
-            let matched = |it: MatchRecord| match it.is_pattern {
-                false => Match::Exact(it.text),
-                true => Match::Pattern(it.text),
-            };
-            Some(Authentication::ClaimMatch(ClaimMatch {
-                issuer: matched(it.issuer.ok_or_else(|| absent("issuer"))?),
-                subject: matched(it.subject.ok_or_else(|| absent("subject"))?),
-                audience: it.audience.map(matched),
-                claims: it.claims,
-                claim_patterns: it.claim_patterns,
-            }))
-        }
-        Some(AuthenticationRecord::StaticKeys(it)) => {
-            let StaticKeysRecord { issuer, subject, jwks, expires_at, audience } = it;
-            let expires_at = expires_at.map(decode_time);
-            let keys = StaticKeys { issuer, subject, jwks, expires_at, audience };
-            Some(Authentication::StaticKeys(keys))
-        }
-        Some(AuthenticationRecord::ClientCertificate(it)) => {
-            let spiffe_id = it.spiffe_id;
-            Some(Authentication::ClientCertificate(ClientCertificate { spiffe_id }))
-        }
-    };
     Ok(Identity {
         id,
         name,
@@ -587,7 +539,7 @@ fn decode_identity(id: PathBuf, record: IdentityRecord) -> Result<Identity, Prob
         kind,
         properties: decode_properties(properties)?,
         disabled,
-        authentication,
+        authentication: authentication.map(decode_authentication).transpose()?,
         meta: decode_meta(meta)?,
     })
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use capstan_engine::{PathBuf, parse_name, quote};
-use capstan_iam::check_spiffe_id;
+use capstan_iam::{check_dns_name, check_spiffe_id};
 
 use crate::diagnostics::Diagnostics;
 use crate::policy::{decode, path};
@@ -40,6 +40,8 @@ pub struct Caller {
 pub enum Proves {
     /// Its client certificate has this SPIFFE ID.
     SpiffeId(String),
+    /// Its client certificate has no URI and this DNS name.
+    DnsName(String),
     /// It is this identity, by a token or a secret.
     Identity(PathBuf),
 }
@@ -156,8 +158,8 @@ fn read_caller<'t>(reader: &mut Reader<'t>, node: Node<'t>, taken: &mut Taken) -
     let (mut ways, mut proves, mut subtree) = (0, None, None);
     let is_mapping = reader.mapping(
         node,
-        "a caller: a mapping with `name`, `methods`, and `spiffe_id` or `identity`",
-        &["name", "spiffe_id", "identity", "subtree", "methods"],
+        "a caller: a mapping with `name`, `methods`, and `spiffe_id`, `dns_name` or `identity`",
+        &["name", "spiffe_id", "dns_name", "identity", "subtree", "methods"],
         |reader, key, value| match key {
             "name" => name.read(reader, value, |reader, node| {
                 let mark = node.mark;
@@ -166,19 +168,21 @@ fn read_caller<'t>(reader: &mut Reader<'t>, node: Node<'t>, taken: &mut Taken) -
                 once(reader, mark, &mut taken.names, (name.clone(), &name));
                 Some(name)
             }),
-            "spiffe_id" | "identity" => {
+            "spiffe_id" | "dns_name" | "identity" => {
                 ways += 1;
                 let mark = value.mark;
-                let found = if key == "identity" {
-                    path(reader, value).map(Proves::Identity)
-                } else {
-                    let checked =
-                        |text: &str| check_spiffe_id(text).map(|()| Proves::SpiffeId(text.into()));
-                    reader.parse(value, "a SPIFFE ID", checked)
+                let found = match key {
+                    "spiffe_id" => reader.parse(value, "a SPIFFE ID", |text| {
+                        check_spiffe_id(text).map(|()| Proves::SpiffeId(text.into()))
+                    }),
+                    "dns_name" => reader.parse(value, "a DNS name", |text| {
+                        check_dns_name(text).map(|()| Proves::DnsName(text.into()))
+                    }),
+                    _ => path(reader, value).map(Proves::Identity),
                 };
                 if let Some(found) = found {
                     let shown = match &found {
-                        Proves::SpiffeId(id) => id.clone(),
+                        Proves::SpiffeId(text) | Proves::DnsName(text) => text.clone(),
                         Proves::Identity(path) => path.as_str().to_owned(),
                     };
                     once(reader, mark, &mut taken.proves, (found.clone(), &shown));
@@ -192,8 +196,8 @@ fn read_caller<'t>(reader: &mut Reader<'t>, node: Node<'t>, taken: &mut Taken) -
     let (name, methods) =
         (name.get(reader, mark, is_mapping), methods.get(reader, mark, is_mapping));
     if is_mapping && ways != 1 {
-        let found = if ways == 0 { "neither" } else { "both" };
-        reader.report(mark, found, "either `spiffe_id` or `identity`");
+        let found = if ways == 0 { "no proof" } else { "several proofs" };
+        reader.report(mark, found, "one of `spiffe_id`, `dns_name` and `identity`");
     }
     let methods = methods?;
     if subtree.is_some() && methods.contains(&Asks::Policy) {

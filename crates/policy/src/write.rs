@@ -14,7 +14,7 @@ use capstan_engine::{
     AttributeCategory, Catalog, CatalogFacts, Condition, CustomRole, Family, Group, Identity,
     Properties, RegisteredResource, RoleBinding, Timestamp, Value,
 };
-use capstan_iam::{Authentication, ClaimMatch, Match, StaticKeys, anchored};
+use capstan_iam::{Authentication, ClaimMatch, ClientCertificate, Match, StaticKeys, anchored};
 use serde_json::Value as Json;
 
 use crate::scalar::{Plain, resolve};
@@ -356,8 +356,10 @@ fn write_authentication(item: &mut Mapping<'_>, authentication: &Authentication)
             item.mapping("static_keys", |item| write_keys(item, keys));
         }
         Authentication::ClientCertificate(certificate) => {
-            let id = &certificate.spiffe_id;
-            item.mapping("client_certificate", |item| item.text("spiffe_id", id));
+            item.mapping("client_certificate", |item| match certificate {
+                ClientCertificate::SpiffeId(id) => item.text("spiffe_id", id),
+                ClientCertificate::DnsName(name) => item.text("dns_name", name),
+            });
         }
     }
 }

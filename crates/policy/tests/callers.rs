@@ -26,15 +26,17 @@ fn a_document_says_who_may_ask_what_and_where() {
     let all = load(
         "version: 1\nthis_machine: named\ncallers:\n\
          - {name: registry, spiffe_id: spiffe://example.com/registry, subtree: acme/images, methods: [search, check, check]}\n\
-         - {name: console, identity: acme/console, methods: [policy]}\n",
+         - {name: console, identity: acme/console, methods: [policy]}\n\
+         - {name: build, dns_name: build.example.com, methods: [check]}\n",
     );
     assert!(all.names_this_machine);
-    let [registry, console] = &all.callers[..] else { panic!("{all:?}") };
+    let [registry, console, build] = &all.callers[..] else { panic!("{all:?}") };
     assert_eq!(registry.name, "registry");
     assert_eq!(registry.proves, Proves::SpiffeId("spiffe://example.com/registry".into()));
     assert_eq!(registry.subtree.as_ref().unwrap().as_str(), "acme/images");
     assert_eq!(registry.methods, [Asks::Check, Asks::Search]);
     assert_eq!(console.proves, Proves::Identity("acme/console".parse().unwrap()));
+    assert_eq!(build.proves, Proves::DnsName("build.example.com".into()));
     assert_eq!((&console.subtree, &console.methods[..]), (&None, &[Asks::Policy][..]));
     assert_eq!(load("{version: 1, callers: [], this_machine: open}"), Callers::default());
     for asks in Asks::ALL {
@@ -78,13 +80,13 @@ fn a_caller_has_one_proof_and_says_its_methods() {
         &[
             "3:3: callers[0]: found no `name`; expected the key `name`",
             "3:3: callers[0]: found no `methods`; expected the key `methods`",
-            "3:3: callers[0]: found neither; expected either `spiffe_id` or `identity`",
+            "3:3: callers[0]: found no proof; expected one of `spiffe_id`, `dns_name` and `identity`",
         ],
     );
     check(
         "- {name: a, methods: [], identity: a, spiffe_id: 'spiffe://a/b'}\n",
         &[
-            "3:3: callers[0]: found both; expected either `spiffe_id` or `identity`",
+            "3:3: callers[0]: found several proofs; expected one of `spiffe_id`, `dns_name` and `identity`",
             "3:22: callers[0].methods: found no method; expected at least one method",
         ],
     );
@@ -105,7 +107,31 @@ fn a_caller_has_one_proof_and_says_its_methods() {
 }
 
 #[test]
+fn a_dns_name_is_that_of_a_host() {
+    let host = "a host name in lower case, of labels of a-z 0-9 - joined by dots, with no wildcard, no dot at either \
+                end, and no IP address";
+    for name in ["*.example.com", "Build.example.com", "build.example.com.", "192.0.2.1", "::1"] {
+        let expected =
+            format!("3:23: callers[0].dns_name: found `{name}`; expected a DNS name ({host})");
+        check(&format!("- {{name: a, dns_name: '{name}', methods: [check]}}\n"), &[&expected]);
+    }
+    check(
+        "- {name: a, dns_name: b.c, spiffe_id: 'spiffe://a/b', methods: [check]}\n",
+        &[
+            "3:3: callers[0]: found several proofs; expected one of `spiffe_id`, `dns_name` and `identity`",
+        ],
+    );
+}
+
+#[test]
 fn no_two_callers_have_the_same() {
+    check(
+        "- {name: a, dns_name: x.y, methods: [check]}\n- {name: b, identity: x.y, methods: [check]}\n\
+         - {name: c, dns_name: x.y, methods: [check]}\n",
+        &[
+            "5:23: callers[2].dns_name: found `x.y`, already used in line 3; expected one that no other caller has",
+        ],
+    );
     check(
         "- {name: a, identity: x, methods: [check]}\n- {name: a, identity: y, methods: [check]}\n\
          - {name: b, identity: x, methods: [check]}\n",

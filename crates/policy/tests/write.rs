@@ -126,6 +126,7 @@ identities:
       static_keys: {issuer: 'https://i.example', subject: s, audience: x, expires_at: 2027-01-01T00:00:00.5Z,
                     jwks: {keys: [{kty: EC, kid: "1", x5c: [a, b], ext: true}]}}
   - {id: acme/d, authentication: {client_certificate: {spiffe_id: 'spiffe://example.com/ns/x'}}}
+  - {id: acme/e, authentication: {client_certificate: {dns_name: 'null'}}}
 resources: [{id: acme/r, type: repo, description: "a resource", properties: {n: 7, "true": "false"}}]
 role_bindings:
   - {id: acme/own, identity: a, role: viewer, scope: acme, description: why, expires_at: 2027-01-01T00:00:00Z,
@@ -133,7 +134,7 @@ role_bindings:
   - {identity: 0123456789abcdef0123456789abcdef01234567, role: acme/puller, scope: acme/r}
 "#;
     let Policy { model, details, .. } = again(document);
-    assert_eq!((details.groups.len(), details.identities.len()), (1, 4));
+    assert_eq!((details.groups.len(), details.identities.len()), (1, 5));
     check(model.catalog(), model.facts(), &details);
     let yaml = written(Style::Yaml, model.catalog(), model.facts(), &details);
     let lines: Vec<_> = yaml.lines().collect();

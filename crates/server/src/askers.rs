@@ -36,7 +36,7 @@ use crate::places::Places;
 use crate::telemetry::metrics::{AskerRefusal, Metrics};
 use crate::transport::connection::Remote;
 use crate::transport::peers::Peer;
-use crate::transport::tls::ClientCertificate;
+use crate::transport::tls::{ClientCertificate, Names};
 
 pub(crate) use document::AskersFile;
 pub use document::load;
@@ -70,14 +70,16 @@ pub(crate) enum Rule {
 pub(crate) struct Named {
     names_this_machine: bool,
     by_spiffe_id: HashMap<Box<str>, Arc<Caller>>,
+    by_dns_name: HashMap<Box<str>, Arc<Caller>>,
     by_identity: HashMap<PathBuf, Arc<Caller>>,
 }
 
 impl Default for Named {
     /// Nobody: no document is loaded.
     fn default() -> Self {
-        let (by_spiffe_id, by_identity) = <(HashMap<_, _>, HashMap<_, _>)>::default();
-        Self { names_this_machine: true, by_spiffe_id, by_identity }
+        let (by_spiffe_id, by_dns_name) = <(HashMap<_, _>, HashMap<_, _>)>::default();
+        let by_identity = HashMap::default();
+        Self { names_this_machine: true, by_spiffe_id, by_dns_name, by_identity }
     }
 }
 
@@ -89,6 +91,9 @@ impl From<capstan_policy::Callers> for Named {
             match &caller.proves {
                 Proves::SpiffeId(id) => {
                     named.by_spiffe_id.insert(id.as_str().into(), caller);
+                }
+                Proves::DnsName(name) => {
+                    named.by_dns_name.insert(name.as_str().into(), caller);
                 }
                 Proves::Identity(path) => {
                     named.by_identity.insert(path.clone(), caller);
@@ -151,6 +156,8 @@ pub(crate) struct ProvedHead(RefCell<Option<(Weak<Head>, CallerKind)>>);
 enum Seen<'n> {
     Everybody,
     Caller(&'n Arc<Caller>),
+    /// A certificate that could be of more than one caller.
+    Several,
     Nobody,
     /// The call must say it.
     Unsaid,
@@ -162,8 +169,23 @@ impl Named {
             return Seen::Everybody;
         }
         let Some(certificate) = &entry.certificate else { return Seen::Unsaid };
-        let caller = certificate.spiffe_id().and_then(|id| self.by_spiffe_id.get(id));
-        caller.map_or(Seen::Nobody, Seen::Caller)
+        self.seen_by(certificate.names())
+    }
+
+    fn seen_by(&self, names: &Names) -> Seen<'_> {
+        match names {
+            Names::Nobody => Seen::Nobody,
+            Names::SpiffeId(id) => self.by_spiffe_id.get(id).map_or(Seen::Nobody, Seen::Caller),
+            Names::Dns(names) => {
+                let mut callers = names.iter().filter_map(|name| self.by_dns_name.get(name));
+                match (callers.next(), callers.next()) {
+                    (None, _) => Seen::Nobody,
+                    (Some(caller), None) => Seen::Caller(caller),
+                    // Each name is there once, and a caller has one: these are two, of whom neither counts more.
+                    (Some(_), Some(_)) => Seen::Several,
+                }
+            }
+        }
     }
 }
 
@@ -237,7 +259,7 @@ impl Askers {
         match named.seen(entry) {
             Seen::Everybody => answer(None),
             Seen::Caller(caller) => check_of(caller, answer),
-            Seen::Nobody => None,
+            Seen::Several | Seen::Nobody => None,
             Seen::Unsaid if shows() => {
                 self.proved(asking, |identity| check_of(named.by_identity.get(identity)?, answer))
             }
@@ -364,6 +386,9 @@ impl Asker {
                 (Seen::Everybody, _) => Ok(ByHead::Everybody),
                 (Seen::Caller(caller), _) => Ok(ByHead::Caller(Arc::clone(caller))),
                 (Seen::Unsaid, Some(Ok(_))) => Ok(ByHead::Shown),
+                (Seen::Several, _) => {
+                    Err(askers.unknown("a certificate with the DNS names of several callers"))
+                }
                 (Seen::Nobody, _) => Err(askers.unknown("a certificate of no caller")),
                 (Seen::Unsaid, Some(Err(_))) => Err(askers.unknown("a malformed credential")),
                 (Seen::Unsaid, None) => {

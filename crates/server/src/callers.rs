@@ -1,7 +1,7 @@
 //! Who calls: what a call says of its caller, compared with the store.
 //!
 //! ```text
-//! certificate ─▶ identity that is named ─▶ its SPIFFE ID is the certificate's?
+//! certificate ─▶ identity that is named ─▶ its SPIFFE ID or DNS name is the certificate's?
 //! secret ─▶ hash ─▶ pull token of the served revision
 //! token ─▶ remembered, at this revision? ──────────────────────────────────────────────┐
 //!    └▶ read ─▶ identity that is named, or the one derived from issuer and subject      ├▶ identity
@@ -437,9 +437,7 @@ impl Callers {
             Some(Object::Identity(Identity {
                 authentication: Some(Authentication::ClientCertificate(own)),
                 ..
-            })) if certificate.spiffe_id() == Some(&*own.spiffe_id) => {
-                Ok(caller(current.snapshot.revision()))
-            }
+            })) if certificate.names().has(&own) => Ok(caller(current.snapshot.revision())),
             _ => Err(refused("a certificate of another identity")),
         }
     }

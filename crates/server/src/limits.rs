@@ -241,6 +241,8 @@ pub const TLS_DOUBT_MAX: Duration = Duration::from_secs(60);
 pub const TLS_RETRY: Duration = Duration::from_secs(30);
 /// Bytes that a handshake reads, of gRPC: a greeting has 2 KB, and a client's chain of certificates up to 10.
 pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 << 10;
+/// DNS names that are read of a client's certificate: each call looks for a caller of each. Whoever has more is nobody.
+pub const TLS_DNS_NAMES_MAX: usize = 32;
 /// Bytes of a file of TLS. A hundred certificates take 200 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 /// Bytes of a file with lists of revoked certificates.

@@ -30,6 +30,7 @@ Examples:
       --claim-match 'subject-pattern=repo:acme/web:ref:refs/tags/.+'
   capstan iam identities create acme/signer --type service \\
       --static-keys keys.json --issuer signer.acme.example --subject signer --ttl 90d
+  capstan iam identities create acme/build --type service --dns-name build.acme.example
   capstan iam identities lookup --issuer https://accounts.example.com --subject 1234
   capstan iam identities list --parent acme --type service
   capstan iam identities disable acme/ci
@@ -242,7 +243,7 @@ impl Update {
         ensure!(
             !paths.is_empty(),
             "nothing to change: give --property, --remove-property, --claim-match, --static-keys, --spiffe-id, \
-             --no-authentication, --name or --description"
+             --dns-name, --no-authentication, --name or --description"
         );
         let server = self.change.write.server.connect().await?;
         let id = id_to_write::<Identity>(&server, &self.identity, &mut write).await?;

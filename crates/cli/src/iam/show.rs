@@ -58,7 +58,7 @@ pub(crate) fn object<K: Kind>(object: &K, revision: u64, output: Output) -> anyh
             let json = object.json()?;
             let fields = json.as_object().context("a message is an object")?;
             for (field, value) in in_order(fields) {
-                let text = text(value);
+                let text = field_text(field, value);
                 if !text.is_empty() {
                     table.add_row([field.as_str(), &text]);
                 }
@@ -79,6 +79,18 @@ fn in_order(fields: &Map<String, Value>) -> impl Iterator<Item = (&String, &Valu
     const FIRST: [&str; 3] = ["id", "name", "description"];
     let first = FIRST.into_iter().filter_map(|name| fields.get_key_value(name));
     first.chain(fields.iter().filter(|(name, _)| !FIRST.contains(&name.as_str())))
+}
+
+/// A field for people. A message is shown without what is empty in it, such as the name that a certificate does not have. An attribute may be
+/// empty, and is shown.
+fn field_text(field: &str, value: &Value) -> String {
+    match value {
+        Value::Object(fields) if field != "properties" => {
+            let said = fields.iter().filter(|(_, value)| *value != "");
+            text(&said.map(|(name, value)| (name.clone(), value.clone())).collect())
+        }
+        value => text(value),
+    }
 }
 
 /// A value for people: the items of a list and of a mapping on a line each.

@@ -162,8 +162,11 @@ pub(super) struct StaticKeysRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ClientCertificateRecord {
+    /// Empty if it is known by the other name.
     #[prost(string, tag = "1")]
     pub(super) spiffe_id: String,
+    #[prost(string, tag = "2")]
+    pub(super) dns_name: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    AccountAssociation, Accounts, Aws, Azure, Github, Google, GroupRoleMapping, IdentityProvider,
-    Oidc,
+    AccountAssociation, Accounts, Authentication, Aws, Azure, ClaimMatch, ClientCertificate,
+    Github, Google, GroupRoleMapping, IdentityProvider, Match, Oidc, StaticKeys,
 };
 
 fn meta() -> Meta {
@@ -110,9 +110,9 @@ fn objects() -> Vec<Object> {
             expires_at: Some(Timestamp::UNIX_EPOCH),
             audience: Some(String::new()),
         }))),
-        identity(Some(Authentication::ClientCertificate(ClientCertificate {
-            spiffe_id: "spiffe://example.org/ci".into(),
-        }))),
+        identity(Some(Authentication::ClientCertificate(ClientCertificate::SpiffeId(
+            "spiffe://example.org/ci".into(),
+        )))),
         Object::Resource(Resource {
             id: path("acme/repo"),
             name: String::new(),
@@ -158,6 +158,10 @@ fn objects() -> Vec<Object> {
             services: BTreeMap::new(),
             meta: meta(),
         }),
+        // Behind the others, whose bytes stay where they are.
+        identity(Some(Authentication::ClientCertificate(ClientCertificate::DnsName(
+            "ci.example.org".into(),
+        )))),
     ]
 }
 
@@ -356,6 +360,19 @@ fn what_is_no_record_is_refused() {
     assert_eq!(refused(b"bacme/1", &record(other)), "5 is no category of attributes");
     let other = ConditionRecord { value: Some(ValueRecord { value: None }), ..condition };
     assert_eq!(refused(b"bacme/1", &record(other)), "a value is absent");
+    // Nor is a name of a certificate.
+    let certificate = |spiffe_id: &str, dns_name: &str| {
+        let names = (spiffe_id.to_owned(), dns_name.to_owned());
+        let certificate = ClientCertificateRecord { spiffe_id: names.0, dns_name: names.1 };
+        let authentication = Some(AuthenticationRecord::ClientCertificate(certificate));
+        let record = IdentityRecord { meta: meta.clone(), authentication, ..Default::default() };
+        record.encode_to_vec()
+    };
+    assert!(decode(b"iacme/ci", &certificate("spiffe://a/b", "")).is_ok());
+    assert!(decode(b"iacme/ci", &certificate("", "a")).is_ok());
+    assert_eq!(refused(b"iacme/ci", &certificate("", "")), "a name of a certificate is absent");
+    let both = certificate("spiffe://a/b", "a");
+    assert_eq!(refused(b"iacme/ci", &both), "two names of a certificate");
 }
 
 /// The promises of a role are one range, without those of a role whose id only begins alike.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use capstan_iam::{
     Authentication, ClaimMatch, ClientCertificate, Match, StaticKeys, check_anchored, check_claim,
-    check_spiffe_id,
+    check_dns_name, check_spiffe_id,
 };
 
 use super::keys::read_key_set;
@@ -146,16 +146,28 @@ fn read_static_keys<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<Stati
 
 fn read_certificate<'t>(reader: &mut Reader<'t>, node: Node<'t>) -> Option<ClientCertificate> {
     let mark = node.mark;
-    let mut spiffe_id = Required::new("spiffe_id");
-    let is_mapping =
-        reader.mapping(node, "a mapping with `spiffe_id`", &["spiffe_id"], |reader, _, value| {
-            spiffe_id.read(reader, value, |reader, node| {
-                reader.parse(node, "the SPIFFE ID of a workload", |text| {
-                    check_spiffe_id(text).map(|()| text.to_owned())
-                })
-            });
-        });
-    Some(ClientCertificate { spiffe_id: spiffe_id.get(reader, mark, is_mapping)? })
+    let (mut ways, mut certificate) = (0, None);
+    let is_mapping = reader.mapping(
+        node,
+        "a mapping with `spiffe_id` or `dns_name`",
+        &["spiffe_id", "dns_name"],
+        |reader, key, value| {
+            ways += 1;
+            certificate = match key {
+                "spiffe_id" => reader.parse(value, "the SPIFFE ID of a workload", |text| {
+                    check_spiffe_id(text).map(|()| ClientCertificate::SpiffeId(text.into()))
+                }),
+                _ => reader.parse(value, "the DNS name of a host", |text| {
+                    check_dns_name(text).map(|()| ClientCertificate::DnsName(text.into()))
+                }),
+            };
+        },
+    );
+    if is_mapping && ways != 1 {
+        let found = if ways == 0 { "neither" } else { "both" };
+        reader.report(mark, found, "either `spiffe_id` or `dns_name`");
+    }
+    certificate
 }
 
 /// The text of a claim.

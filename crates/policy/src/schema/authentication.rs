@@ -2,7 +2,7 @@
 
 use capstan_iam::limits::JWKS_KEYS_MAX;
 
-use super::texts::{CLAIM, PATTERN, SPIFFE_ID, TIME};
+use super::texts::{CLAIM, DNS_NAME, PATTERN, SPIFFE_ID, TIME};
 use super::{Key, Kind, Rule, Shape, Table};
 
 pub(super) const AUTHENTICATION: Table = Table {
@@ -28,7 +28,7 @@ pub(super) const AUTHENTICATION: Table = Table {
         Key::optional(
             "client_certificate",
             Kind::Table(&CLIENT_CERTIFICATE),
-            "By a certificate with a SPIFFE ID.",
+            "By a certificate with a SPIFFE ID or a DNS name.",
             r#"{"spiffe_id": "spiffe://example.com/ns/prod/sa/node"}"#,
         ),
     ],
@@ -176,12 +176,27 @@ const KEY_SET: Table = Table {
 
 const CLIENT_CERTIFICATE: Table = Table {
     name: "client certificate",
-    description: "The certificate that proves the identity.",
-    keys: &[Key::required(
-        "spiffe_id",
-        Kind::Text(&SPIFFE_ID),
-        "The URI in its subject alternative name.",
-        r#""spiffe://example.com/ns/prod/sa/node""#,
-    )],
+    description: "The certificate that proves the identity, by a subject alternative name. Its common name never counts.",
+    keys: &[
+        Key::optional(
+            "spiffe_id",
+            Kind::Text(&SPIFFE_ID),
+            "Its only URI.",
+            r#""spiffe://example.com/ns/prod/sa/node""#,
+        ),
+        Key::optional(
+            "dns_name",
+            Kind::Text(&DNS_NAME),
+            "One of its DNS names. A certificate with a URI is not known by them.",
+            r#""build.example.com""#,
+        ),
+    ],
+    rules: &[Rule {
+        description: "Either `spiffe_id` or `dns_name`.",
+        shapes: &[
+            Shape { has: &["spiffe_id"], lacks: &["dns_name"], tests: &[] },
+            Shape { has: &["dns_name"], lacks: &["spiffe_id"], tests: &[] },
+        ],
+    }],
     ..Table::EMPTY
 };

@@ -1,6 +1,6 @@
 //! The keys of a document of callers.
 
-use super::texts::{NAME, PATH, SPIFFE_ID};
+use super::texts::{DNS_NAME, NAME, PATH, SPIFFE_ID};
 use super::{Document, Key, Kind, Rule, Shape, Table};
 use crate::callers::{Asks, CALLERS_MAX};
 
@@ -20,6 +20,9 @@ callers:
     spiffe_id: spiffe://example.com/ns/prod/sa/registry
     subtree: acme/images
     methods: [check, capabilities, authorize]
+  - name: build
+    dns_name: build.example.com
+    methods: [check]
   - name: console
     identity: acme/console
     methods: [check, explain, search, policy]
@@ -45,7 +48,7 @@ const CALLERS: Table = Table {
             r#"[{"name": "console", "identity": "acme/console", "methods": ["check", "explain", "search", "policy"]}]"#,
         ),
     ],
-    notes: &["Callers have unique names, and no two have the same SPIFFE ID or identity."],
+    notes: &["Callers have unique names, and no two have the same SPIFFE ID, DNS name or identity."],
     ..Table::EMPTY
 };
 
@@ -59,6 +62,13 @@ const CALLER: Table = Table {
             Kind::Text(&SPIFFE_ID),
             "The SPIFFE ID of its client certificate.",
             r#""spiffe://example.com/ns/prod/sa/registry""#,
+        ),
+        Key::optional(
+            "dns_name",
+            Kind::Text(&DNS_NAME),
+            "A DNS name of its client certificate, which has no URI. A certificate with the DNS names of several callers is \
+             refused.",
+            r#""build.example.com""#,
         ),
         Key::optional(
             "identity",
@@ -86,10 +96,11 @@ const CALLER: Table = Table {
         ),
     ],
     rules: &[Rule {
-        description: "Either `spiffe_id` or `identity`.",
+        description: "One of `spiffe_id`, `dns_name` and `identity`.",
         shapes: &[
-            Shape { has: &["spiffe_id"], lacks: &["identity"], tests: &[] },
-            Shape { has: &["identity"], lacks: &["spiffe_id"], tests: &[] },
+            Shape { has: &["spiffe_id"], lacks: &["dns_name", "identity"], tests: &[] },
+            Shape { has: &["dns_name"], lacks: &["spiffe_id", "identity"], tests: &[] },
+            Shape { has: &["identity"], lacks: &["spiffe_id", "dns_name"], tests: &[] },
         ],
     }],
     notes: &["A caller with a `subtree` has no method `policy`: a policy is read as a whole."],

@@ -53,6 +53,9 @@ identities:
   - id: acme/node
     type: service
     authentication: {client_certificate: {spiffe_id: spiffe://example.com/ns/prod/sa/node}}
+  - id: acme/build
+    type: service
+    authentication: {client_certificate: {dns_name: build.example.com}}
   - {id: acme/old, type: service, disabled: true}
   - id: acme/any-branch
     type: service

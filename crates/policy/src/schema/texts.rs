@@ -4,8 +4,8 @@
 
 use capstan_engine::{NAME_BYTES_MAX, PATH_BYTES_MAX, PATH_SEGMENTS_MAX, SEGMENT_BYTES_MAX};
 use capstan_iam::limits::{
-    CLAIM_BYTES_MAX, PATTERN_BYTES_MAX, PATTERN_NESTING_MAX, PROPERTY_BYTES_MAX,
-    TRUST_DOMAIN_BYTES_MAX,
+    CLAIM_BYTES_MAX, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, PATTERN_BYTES_MAX,
+    PATTERN_NESTING_MAX, PROPERTY_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX,
 };
 
 use crate::{CHALLENGE_BYTES_MAX, ROUTE_PATH_BYTES_MAX, ROUTE_SEGMENTS_MAX, TEXT_BYTES_MAX};
@@ -265,6 +265,24 @@ pub(super) const SPIFFE_ID: Text = text(
     },
     12,
     CLAIM_BYTES_MAX,
+);
+
+/// A DNS name of a certificate.
+pub(super) const DNS_NAME: Text = text(
+    "DNS name",
+    || {
+        format!(
+            "labels joined by `.`, at most {DNS_NAME_BYTES_MAX} bytes; a label is 1 to {DNS_LABEL_BYTES_MAX} of \
+             `a-z 0-9 -` without `-` at either end, and the last one is no number; so no wildcard and no IP address"
+        )
+    },
+    || {
+        let inner = DNS_LABEL_BYTES_MAX - 2;
+        let label = format!("[a-z0-9](?:[a-z0-9-]{{0,{inner}}}[a-z0-9])?");
+        format!(r"^(?!(?:.*\.)?[0-9]+$){label}(?:\.{label})*$")
+    },
+    1,
+    DNS_NAME_BYTES_MAX,
 );
 
 /// A host without a port.

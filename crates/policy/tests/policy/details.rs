@@ -84,8 +84,11 @@ fn every_kind_of_authentication_is_read() {
     };
     assert_eq!(found, Authentication::StaticKeys(expected));
     let found = authentication("{client_certificate: {spiffe_id: 'spiffe://a.b/c/d'}}");
-    let spiffe_id = "spiffe://a.b/c/d".into();
-    assert_eq!(found, Authentication::ClientCertificate(ClientCertificate { spiffe_id }));
+    let spiffe_id = ClientCertificate::SpiffeId("spiffe://a.b/c/d".into());
+    assert_eq!(found, Authentication::ClientCertificate(spiffe_id));
+    let found = authentication("{client_certificate: {dns_name: a-1.b}}");
+    let dns_name = ClientCertificate::DnsName("a-1.b".into());
+    assert_eq!(found, Authentication::ClientCertificate(dns_name));
 }
 
 /// The complete diagnostics of an identity that authenticates so, each as column, key below `authentication`, found and
@@ -350,15 +353,32 @@ fn what_a_store_does_not_hold_is_refused() {
 }
 
 #[test]
-fn certificates_have_a_spiffe_id() {
+fn certificates_have_one_name() {
     refused(
         "{client_certificate: {}}",
-        &["40 .client_certificate: found no `spiffe_id`; expected the key `spiffe_id`"],
+        &["40 .client_certificate: found neither; expected either `spiffe_id` or `dns_name`"],
     );
     refused(
         "{client_certificate: {spiffe_id: 'https://a/b'}}",
         &[
             "52 .client_certificate.spiffe_id: found `https://a/b`; expected the SPIFFE ID of a workload (spiffe://TRUST-DOMAIN/PATH, with a domain in lower case and no empty or dotted segment)",
+        ],
+    );
+    refused(
+        "{client_certificate: {dns_name: a.b, spiffe_id: 'spiffe://a/b'}}",
+        &["40 .client_certificate: found both; expected either `spiffe_id` or `dns_name`"],
+    );
+    refused(
+        "{client_certificate: {dns_name: '*.a.b'}}",
+        &[
+            "51 .client_certificate.dns_name: found `*.a.b`; expected the DNS name of a host (a host name in lower case, of labels of a-z 0-9 - joined by dots, with no wildcard, no dot at either end, and no IP address)",
+        ],
+    );
+    refused(
+        "{client_certificate: {common_name: a}}",
+        &[
+            "40 .client_certificate: found neither; expected either `spiffe_id` or `dns_name`",
+            "41 .client_certificate: found unknown key `common_name`; expected one of the keys spiffe_id, dns_name",
         ],
     );
 }

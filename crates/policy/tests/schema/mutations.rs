@@ -170,6 +170,16 @@ fn strings(text: &str) -> Vec<String> {
         "spiffe://A/b",
         "spiffe://a/",
         "spiffe://a",
+        "a.b-c.1d",
+        "*.a.b",
+        "A.b",
+        "-a.b",
+        "a-.b",
+        "a_b.c",
+        "192.0.2.1",
+        "a.1",
+        "7",
+        "0.a",
         "subject.",
         "subject.a",
         "subject.\n",
@@ -221,7 +231,7 @@ fn strings(text: &str) -> Vec<String> {
     ]
     .map(String::from)
     .into();
-    for count in [17, 18, 64, 65, 128, 129, 255, 256, 257, 1_023, 1_024, 1_025] {
+    for count in [17, 18, 63, 64, 65, 128, 129, 255, 256, 257, 1_023, 1_024, 1_025] {
         all.push("a".repeat(count));
         all.push(format!("a/{}", "b".repeat(count)));
         all.push(format!("/{}", "b".repeat(count)));
@@ -232,6 +242,9 @@ fn strings(text: &str) -> Vec<String> {
         all.push((0..count).map(|at| format!("/{{x{at}}}")).collect());
     }
     all.push("ä".repeat(600));
+    // A DNS name of 253 bytes, and one of 254.
+    let labels = vec!["a".repeat(63); 3].join(".");
+    all.extend([61, 62].map(|more| format!("{labels}.{}", "b".repeat(more))));
     // A path of 1,024 bytes, and one of 1,025.
     let segments = vec!["a".repeat(127); 8].join("/");
     all.extend([segments.clone() + "b", segments.clone() + "bb"]);

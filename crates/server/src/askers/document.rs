@@ -52,9 +52,13 @@ impl AskersFile {
     fn warn_of(&self, all: &Callers) {
         for caller in &all.callers {
             let advice = match (&caller.proves, self.takes_certificates) {
-                (Proves::SpiffeId(_), false) => "give --client-ca, or name its identity",
+                (Proves::SpiffeId(_) | Proves::DnsName(_), false) => {
+                    "give --client-ca, or name its identity"
+                }
                 // By unix sockets and loopback there are tokens, too.
-                (Proves::Identity(_), true) if !all.names_this_machine => "name its spiffe_id",
+                (Proves::Identity(_), true) if !all.names_this_machine => {
+                    "name its spiffe_id or dns_name"
+                }
                 _ => continue,
             };
             tracing::warn!(caller = caller.name, advice, "this caller cannot prove who it is");

@@ -15,6 +15,8 @@ const DOCUMENT: &str = "\
 version: 1
 callers:
   - {name: ci, spiffe_id: spiffe://example.com/ci, subtree: acme, methods: [check, explain]}
+  - {name: web, dns_name: web.example.com, subtree: acme/web, methods: [check]}
+  - {name: shop, dns_name: shop.example.com, subtree: acme/shop, methods: [check]}
 ";
 
 fn askers(rule: Rule) -> Askers {
@@ -51,7 +53,15 @@ async fn may(
     certificate: Option<Option<&str>>,
     authorization: Option<&'static str>,
 ) -> String {
-    let certificate = certificate.map(ClientCertificate::named);
+    may_with(askers, remote, certificate.map(ClientCertificate::named), authorization).await
+}
+
+async fn may_with(
+    askers: &Askers,
+    remote: Remote,
+    certificate: Option<ClientCertificate>,
+    authorization: Option<&'static str>,
+) -> String {
     let entry = Entry::new(Some(remote), certificate.clone());
     let mut headers = HeaderMap::new();
     if let Some(value) = authorization {
@@ -119,6 +129,34 @@ async fn who_may_ask_depends_on_where_and_on_what_is_proved() {
     // No transport has said where a call comes from.
     let mut nowhere = proved.asker(&Extensions::new(), &HeaderMap::new());
     assert_eq!(nowhere.may(Rpc::CHECK).await.unwrap_err(), RequestError::AuthnFailed);
+}
+
+/// Several callers have the names of one certificate: it is none of them, whatever the order is.
+#[tokio::test]
+async fn dns_names_are_those_of_one_caller() {
+    let (named, all) = (askers(named("")), askers(Rule::Proved));
+    for (names, expected) in [
+        (&["web.example.com"][..], "acme/web"),
+        (&["shop.example.com"], "acme/shop"),
+        (&["a", "web.example.com", "z.example.com"], "acme/web"),
+        (&["shop.example.com", "web.example.com"], REFUSED),
+        (&["web.example.com", "shop.example.com"], REFUSED),
+        (&["a", "shop.example.com", "u", "web.example.com"], REFUSED),
+        (&["example.com"], REFUSED),
+        (&["x.web.example.com"], REFUSED),
+    ] {
+        let certificate = || Some(ClientCertificate::of_hosts(names));
+        assert_eq!(may_with(&named, elsewhere(), certificate(), None).await, expected, "{names:?}");
+        assert_eq!(may_with(&all, elsewhere(), certificate(), None).await, "all", "{names:?}");
+        let token = may_with(&named, elsewhere(), certificate(), Some("Bearer x")).await;
+        assert_eq!(token, REFUSED, "{names:?}");
+    }
+    // A SPIFFE ID is no DNS name, and the other way round.
+    for name in [CI.flatten().unwrap(), "spiffe://web.example.com"] {
+        let certificate = Some(ClientCertificate::of_hosts(&[name]));
+        assert_eq!(may_with(&named, elsewhere(), certificate, None).await, REFUSED, "{name}");
+    }
+    assert_eq!(may(&named, elsewhere(), Some(Some("web.example.com")), None).await, REFUSED);
 }
 
 /// Whoever may ask without a certificate, too: the handshake would refuse it.

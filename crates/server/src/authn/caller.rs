@@ -24,7 +24,7 @@ use super::remembered::Remembered;
 use super::secrets::ProvedBy;
 use crate::RequestError;
 use crate::transport::connection::Remote;
-use crate::transport::tls::ClientCertificate;
+use crate::transport::tls::{ClientCertificate, Names};
 
 /// The metadata that names the identity of the caller (contract, section 6).
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-capstan-caller");
@@ -63,9 +63,9 @@ pub(crate) enum CallerKind {
 pub(crate) enum Proof {
     /// The header itself, which is trusted.
     Header,
-    /// A client certificate with the SPIFFE ID of the identity.
+    /// A client certificate with the SPIFFE ID or DNS name of the identity.
     Certificate {
-        /// With that SPIFFE ID.
+        /// With that name.
         certificate: ClientCertificate,
         /// The revision that the identity had it at.
         revision: u64,
@@ -81,11 +81,11 @@ pub(crate) enum Proof {
 pub(crate) enum Claim {
     /// There is nothing to ask.
     Settled(CallerKind),
-    /// An identity, whose client certificate must have this SPIFFE ID.
+    /// An identity, whose SPIFFE ID or DNS name this client certificate must have.
     Certificate {
         /// Its path.
         path: PathBuf,
-        /// Which has one.
+        /// Which has a name.
         certificate: ClientCertificate,
     },
     /// Whom the `Authorization` header proves.
@@ -247,7 +247,7 @@ fn by_certificate(
     if headers.contains_key(AUTHORIZATION) {
         return Err(RequestError::AuthnFailed);
     }
-    let certificate = certificate.filter(|certificate| certificate.spiffe_id().is_some());
+    let certificate = certificate.filter(|certificate| *certificate.names() != Names::Nobody);
     let (Some(path), Some(certificate)) = (text(headers, &CALLER)?, certificate) else {
         return Ok(Claim::Settled(CallerKind::Nobody));
     };
@@ -432,7 +432,7 @@ mod tests {
                 assert!(caller(&[(CALLER, "/")]).is_err());
                 let email = [(CALLER, "acme/ci"), (CALLER_EMAIL, "a@example.com")];
                 assert!(caller(&email).is_err());
-                // One without a SPIFFE ID is nobody's, and does not leave the header to be trusted.
+                // One without a name is nobody's, and does not leave the header to be trusted.
                 let nobody = ClientCertificate::named(None);
                 let headers = [(CALLER, HeaderValue::from_static("acme/ci"))];
                 let connection = (Some(&remote), Some(&nobody));

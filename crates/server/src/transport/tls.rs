@@ -11,6 +11,7 @@
 //! resumed one shows none.
 
 mod clients;
+mod names;
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -43,6 +44,7 @@ use crate::telemetry::metrics::{LoadOutcome, Metrics};
 use crate::transport::linger::linger;
 pub(crate) use clients::{ClientCertificate, Watch};
 use clients::{Trust, Verifier};
+pub(crate) use names::Names;
 
 /// The files of TLS.
 #[derive(Clone, Debug)]

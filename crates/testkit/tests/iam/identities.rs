@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use capstan_iam::limits::{
-    CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_BYTES_MAX, JWKS_KEYS_MAX, PATTERN_BYTES_MAX,
-    PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX, PATTERNS_BYTES_MAX, PROPERTY_BYTES_MAX,
+    CLAIM_BYTES_MAX, CLAIMS_MAX, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, JWKS_BYTES_MAX,
+    JWKS_KEYS_MAX, PATTERN_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX,
+    PATTERNS_BYTES_MAX, PROPERTY_BYTES_MAX,
 };
 use capstan_iam::{
     Actor, Authentication, Cause, ClaimMatch, ClientCertificate, CreateIdentity, Identity,
@@ -437,8 +438,7 @@ fn keys_are_public_and_of_an_issuer_of_their_own() {
 #[test]
 fn certificates_name_one_spiffe_id() {
     let world = acme();
-    let with =
-        |id: &str| Authentication::ClientCertificate(ClientCertificate { spiffe_id: id.into() });
+    let with = |id: &str| Authentication::ClientCertificate(ClientCertificate::SpiffeId(id.into()));
     allowed(&world, with("spiffe://acme.example/ns/prod/sa/ci"));
     for bad in [
         "",
@@ -454,5 +454,39 @@ fn certificates_name_one_spiffe_id() {
         "spiffe:///x",
     ] {
         assert_eq!(field(&world, with(bad)), "identity.client_certificate.spiffe_id", "{bad}");
+    }
+}
+
+#[test]
+fn certificates_name_one_host() {
+    let world = acme();
+    let with =
+        |name: &str| Authentication::ClientCertificate(ClientCertificate::DnsName(name.into()));
+    let label = "l".repeat(DNS_LABEL_BYTES_MAX);
+    let labels = vec![&*label; 4].join(".");
+    let long = |bytes: usize| labels.get(..bytes).unwrap();
+    for right in ["ci.acme.example", "ci", "4.acme-2", &label, long(DNS_NAME_BYTES_MAX)] {
+        allowed(&world, with(right));
+    }
+    for bad in [
+        "",
+        "*.acme.example",
+        "*",
+        "CI.acme.example",
+        "ci.acme.example.",
+        ".acme.example",
+        "ci..example",
+        "-ci.example",
+        "ci-.example",
+        "ci_1.example",
+        "bücher.example",
+        "192.0.2.1",
+        "::1",
+        "ci.acme.example:443",
+        "spiffe://acme.example/ci",
+        &format!("{label}l"),
+        long(DNS_NAME_BYTES_MAX + 1),
+    ] {
+        assert_eq!(field(&world, with(bad)), "identity.client_certificate.dns_name", "{bad}");
     }
 }

@@ -19,7 +19,7 @@ use crate::limits::KEYS_BYTES_MAX;
 /// The members of a JSON Web Key that are secret (RFC 7518, section 6).
 const SECRETS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
 
-/// The options that say how an identity proves who it is. At most one of the three ways.
+/// The options that say how an identity proves who it is. At most one of them.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct AuthenticationArgs {
     /// A token whose claims match: issuer=, subject=, audience= and claim.NAME= exactly, or with -pattern a regular
@@ -35,6 +35,10 @@ pub(super) struct AuthenticationArgs {
     /// A client certificate with this as its only URI name, such as spiffe://example.org/ci
     #[arg(long, value_name = "URI", group = "how")]
     spiffe_id: Option<String>,
+
+    /// A client certificate without URI names and with this DNS name, such as ci.example.org: in lower case, no wildcard
+    #[arg(long, value_name = "NAME", group = "how")]
+    dns_name: Option<String>,
 
     /// With --static-keys: the `iss` claim of its tokens
     #[arg(long, value_name = "ISSUER", requires = "static_keys")]
@@ -74,8 +78,11 @@ impl AuthenticationArgs {
             return Ok(Some(Authentication::StaticKeys(keys)));
         }
         ensure!(end.is_none(), "--expires-at and --ttl are the end of --static-keys");
-        if let Some(spiffe_id) = self.spiffe_id.clone() {
-            let certificate = ClientCertificate { spiffe_id };
+        if self.spiffe_id.is_some() || self.dns_name.is_some() {
+            let certificate = ClientCertificate {
+                spiffe_id: self.spiffe_id.clone().unwrap_or_default(),
+                dns_name: self.dns_name.clone().unwrap_or_default(),
+            };
             return Ok(Some(Authentication::ClientCertificate(certificate)));
         }
         if self.claim_match.is_empty() {

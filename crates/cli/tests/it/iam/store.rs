@@ -541,7 +541,10 @@ async fn the_audit_log_has_changes_and_refusals() {
         name: "Robot".into(),
         r#type: "service".into(),
         authentication: Some(iam::identity::Authentication::ClientCertificate(
-            iam::ClientCertificate { spiffe_id: "spiffe://robots.example/one".into() },
+            iam::ClientCertificate {
+                spiffe_id: "spiffe://robots.example/one".into(),
+                ..Default::default()
+            },
         )),
         ..Default::default()
     };

@@ -52,6 +52,7 @@ roles:
 identities:
   - {id: acme/ci, type: service, properties: {n: 12, \"true\": \"12\"}}
   - {id: acme/node, disabled: true, authentication: {client_certificate: {spiffe_id: \"spiffe://a.example/n\"}}}
+  - {id: acme/web/build, authentication: {client_certificate: {dns_name: n.a.example}}}
   - {id: alice}
 resources:
   - {id: acme/web/shop, type: repo}
@@ -66,7 +67,7 @@ fn a_policy_makes_the_round_trip_through_documents() {
     let mut store = Store::start("manage-round-trip");
     assert_eq!(store.done(&["policy", "export", "--parent", "acme"]), FIRST);
     let asked = store.import(NEXT, &["--dry-run"]);
-    assert_eq!(asked["counts"], json!({"created": 7, "updated": 1, "deleted": 0}));
+    assert_eq!(asked["counts"], json!({"created": 8, "updated": 1, "deleted": 0}));
     let access = &asked["access_changes"];
     assert_eq!(access[0]["identity"], "acme/ci");
     assert_eq!(access[0]["gained"], json!(["apk.list", "repo.list"]));
@@ -97,7 +98,7 @@ fn a_policy_makes_the_round_trip_through_documents() {
     assert_eq!(valid.status.code(), Some(0), "{}", stderr(&valid));
 
     let pruned = store.import(FIRST, &["--parent", "acme", "--prune", "subtree"]);
-    assert_eq!(pruned["counts"], json!({"created": 0, "updated": 1, "deleted": 7}));
+    assert_eq!(pruned["counts"], json!({"created": 0, "updated": 1, "deleted": 8}));
     assert_eq!(store.done(&["policy", "export", "--parent", "acme"]), FIRST);
     let log = store.done(&["audit", "list", "--parent", "acme", "--output", "json"]);
     assert_eq!(log.matches("PolicyService/Import").count(), 2, "{log}");

@@ -214,11 +214,16 @@ fn an_identity_has_properties_and_an_authentication() {
     let call = server.call("UpdateIdentity");
     assert_eq!(call.message()["update_mask"], "authentication");
     assert_eq!(call.message()["identity"]["client_certificate"]["spiffe_id"], "spiffe://a/b");
-    let (code, error) = failed(
-        &server,
-        &["iam", "identities", "create", "acme/x", "--spiffe-id", "s", "--claim-match", "issuer=i"],
-    );
-    assert_eq!((code, error.contains("cannot be used with")), (2, true), "{error}");
+    done(&server, &["iam", "identities", "update", "acme/ci", "--dns-name", "ci.example"]);
+    let call = server.call("UpdateIdentity");
+    assert_eq!(call.message()["update_mask"], "authentication");
+    let sent = &call.message()["identity"]["client_certificate"];
+    assert_eq!(*sent, json!({"dns_name": "ci.example"}));
+    for other in [["--claim-match", "issuer=i"], ["--dns-name", "a.b"]] {
+        let create = ["iam", "identities", "create", "acme/x", "--spiffe-id", "s"];
+        let (code, error) = failed(&server, &[&create[..], &other].concat());
+        assert_eq!((code, error.contains("cannot be used with")), (2, true), "{error}");
+    }
 }
 
 #[test]

@@ -7,6 +7,8 @@ use std::process::{Output, Stdio};
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
 use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
+use capstan_server::limits::TLS_DNS_NAMES_MAX;
+use rcgen::{DnType, SanType};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -118,6 +120,99 @@ fn a_certificate_proves_the_identity_that_is_named() {
     let records = capstan(&[&records[..], &[&store.operator]].concat());
     let records = stdout(&records);
     assert!(records.contains("\"client-certificate\""), "{records}");
+}
+
+const BUILD: &str = "build.acme.example";
+
+impl Store {
+    /// Writes a certificate with these subject alternative names and this common name.
+    fn add(&self, name: &str, names: &[SanType], common: &str) {
+        let (certificate, key) = self.files.authority.odd(&[], |params| {
+            params.subject_alt_names = names.to_vec();
+            params.distinguished_name.push(DnType::CommonName, common);
+        });
+        self.files.write(&format!("{name}.pem"), &certificate.pem());
+        self.files.write(&format!("{name}.key"), &key.serialize_pem());
+    }
+
+    /// Whether the certificate lets in whoever says to be this identity.
+    fn lets_in(&self, certificate: &str, identity: &str) -> bool {
+        let listed = self.with(certificate, &[&LIST[..], &["--as", identity]].concat());
+        let said = stderr(&listed);
+        assert!(listed.status.success() || said.contains("AUTHN_FAILED"), "{certificate}: {said}");
+        listed.status.success()
+    }
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+fn uri(name: &str) -> SanType {
+    SanType::URI(name.try_into().unwrap())
+}
+
+#[test]
+fn a_dns_name_proves_the_identity_that_is_named() {
+    let store = Store::start("tls-identity-dns");
+    let create = ["identities", "create", "acme/build", "--type", "service", "--dns-name", BUILD];
+    store.operate(&create);
+    let bind = ["role-bindings", "create", "--role", "owner", "--group", "acme"];
+    store.operate(&[&bind[..], &["--identity", "acme/build"]].concat());
+    let shown = store.operate(&["identities", "describe", "acme/build"]);
+    assert!(shown.contains("dns_name") && shown.contains(BUILD), "{shown}");
+    assert!(!shown.contains("spiffe_id"), "{shown}");
+    let many = |count: usize| -> Vec<_> {
+        let more = (1..count).map(|at| dns(&format!("h{at}.acme.example")));
+        more.chain([dns(BUILD)]).collect()
+    };
+    let (build, address) = (dns(BUILD), SanType::IpAddress([192, 0, 2, 1].into()));
+    let other = "spiffe://acme.example/other";
+    for (name, names, is_build) in [
+        ("one", &[build.clone()][..], true),
+        ("upper", &[dns("BUILD.Acme.example")], true),
+        ("among", &[dns("a"), address, build.clone(), dns("*.acme.example")], true),
+        ("most", &many(TLS_DNS_NAMES_MAX), true),
+        ("more", &many(TLS_DNS_NAMES_MAX + 1), false),
+        ("another", &[dns("other.acme.example")], false),
+        ("below", &[dns("x.build.acme.example")], false),
+        ("above", &[dns("acme.example")], false),
+        ("wildcard", &[dns("*.acme.example")], false),
+        ("dotted", &[dns("build.acme.example.")], false),
+        ("common", &[], false),
+        ("mail", &[SanType::Rfc822Name(BUILD.try_into().unwrap())], false),
+        ("uri", &[uri(BUILD)], false),
+        ("workload", &[build.clone(), uri(other)], false),
+        ("two-uris", &[build.clone(), uri(CI), uri(other)], false),
+        ("web-and-host", &[build.clone(), uri("https://acme.example/ci")], false),
+    ] {
+        store.add(name, names, BUILD);
+        assert_eq!(store.lets_in(name, "acme/build"), is_build, "{name}");
+        assert!(!store.lets_in(name, "acme/ci"), "{name}");
+    }
+    // A SPIFFE ID alone is what a workload is known by, whatever hosts it has.
+    store.add("ci-and-host", &[build, uri(CI)], BUILD);
+    assert!(store.lets_in("ci-and-host", "acme/ci"));
+    assert!(!store.lets_in("ci-and-host", "acme/build"));
+    // Somebody must be named, and has its certificate only as long as it is said.
+    assert!(!store.with("one", &LIST).status.success());
+    assert!(!store.lets_in("one", "alice"));
+    store.operate(&["identities", "update", "acme/build", "--dns-name", "other.acme.example"]);
+    assert!(!store.lets_in("one", "acme/build"));
+    assert!(store.lets_in("another", "acme/build"));
+}
+
+#[test]
+fn a_name_that_no_certificate_can_have_is_refused() {
+    let store = Store::start("tls-identity-names");
+    for name in ["*.acme.example", "Build.acme.example", "build.acme.example.", "192.0.2.1"] {
+        let create = ["iam", "identities", "create", "acme/x", "--dns-name", name, "--addr"];
+        let refused = capstan(&[&create[..], &[&store.operator]].concat());
+        assert_eq!(refused.status.code(), Some(2), "{name}");
+        let said = stderr(&refused);
+        assert!(said.contains("identity.client_certificate.dns_name"), "{said}");
+        assert!(said.contains("a host name in lower case"), "{said}");
+    }
 }
 
 /// A certificate that is revoked while its connection is open: a stream ends, though nothing changes in the store, and so does the next call.

@@ -97,9 +97,25 @@ fn authentication(proof: identity::Authentication) -> Result<Authentication, Req
                 audience,
             }))
         }
-        identity::Authentication::ClientCertificate(v1::ClientCertificate { spiffe_id }) => {
-            Ok(Authentication::ClientCertificate(ClientCertificate { spiffe_id }))
+        identity::Authentication::ClientCertificate(certificate) => {
+            client_certificate(certificate).map(Authentication::ClientCertificate)
         }
+    }
+}
+
+/// # Errors
+///
+/// It has not exactly one name.
+fn client_certificate(
+    certificate: v1::ClientCertificate,
+) -> Result<ClientCertificate, RequestError> {
+    let v1::ClientCertificate { spiffe_id, dns_name } = certificate;
+    let refused = |problem| Err(RequestError::field("identity.client_certificate", problem));
+    match (&*spiffe_id, &*dns_name) {
+        ("", "") => refused("neither spiffe_id nor dns_name is set: set one of them"),
+        (_, "") => Ok(ClientCertificate::SpiffeId(spiffe_id)),
+        ("", _) => Ok(ClientCertificate::DnsName(dns_name)),
+        _ => refused("both spiffe_id and dns_name are set: set one of them"),
     }
 }
 
@@ -125,4 +141,26 @@ fn claim_match(claims: v1::ClaimMatch) -> Result<ClaimMatch, RequestError> {
         claims: claims.into_iter().collect(),
         claim_patterns: claim_patterns.into_iter().collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A client that knows only the SPIFFE ID sends it as before.
+    #[test]
+    fn a_certificate_has_exactly_one_name() {
+        let read = |spiffe_id: &str, dns_name: &str| {
+            let (spiffe_id, dns_name) = (spiffe_id.to_owned(), dns_name.to_owned());
+            client_certificate(v1::ClientCertificate { spiffe_id, dns_name })
+        };
+        let id = "spiffe://example.org/ci";
+        assert_eq!(read(id, ""), Ok(ClientCertificate::SpiffeId(id.into())));
+        assert_eq!(read("", "ci.example"), Ok(ClientCertificate::DnsName("ci.example".into())));
+        let field = "identity.client_certificate";
+        let neither = "neither spiffe_id nor dns_name is set: set one of them";
+        assert_eq!(read("", ""), Err(RequestError::field(field, neither)));
+        let both = "both spiffe_id and dns_name are set: set one of them";
+        assert_eq!(read(id, "ci.example"), Err(RequestError::field(field, both)));
+    }
 }

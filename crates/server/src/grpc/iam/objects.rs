@@ -209,8 +209,13 @@ fn authentication(authentication: Authentication) -> identity::Authentication {
                 audience: audience.unwrap_or_default(),
             })
         }
-        Authentication::ClientCertificate(ClientCertificate { spiffe_id }) => {
-            identity::Authentication::ClientCertificate(v1::ClientCertificate { spiffe_id })
+        Authentication::ClientCertificate(certificate) => {
+            let mut message = v1::ClientCertificate::default();
+            match certificate {
+                ClientCertificate::SpiffeId(id) => message.spiffe_id = id,
+                ClientCertificate::DnsName(name) => message.dns_name = name,
+            }
+            identity::Authentication::ClientCertificate(message)
         }
     }
 }

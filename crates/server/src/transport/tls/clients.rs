@@ -1,7 +1,7 @@
 //! Certificates of clients, and whether they still count.
 //!
 //! ```text
-//! handshake ─▶ ClientCertificate: SPIFFE ID, chain, the generation that it was verified at, and until when that holds
+//! handshake ─▶ ClientCertificate: names, chain, the generation that it was verified at, and until when that holds
 //! files are loaded again ─▶ Trust: the next generation ─┬─▶ each call and batch: the same generation? else the chain is verified again
 //! a certificate or a list is too old ───────────────────┴─▶ each connection and stream wakes, by and by ─▶ refused: it ends
 //! ```
@@ -22,9 +22,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use tokio::sync::watch;
 use tokio::time::sleep;
-use x509_parser::extensions::GeneralName;
 use x509_parser::parse_x509_certificate;
 
+use super::names::Names;
 use crate::limits::{TLS_DOUBT_MAX, TLS_SPREAD_MAX};
 
 /// Generations are even. In what a certificate notes, the lowest bit says that it was refused.
@@ -89,13 +89,12 @@ impl fmt::Debug for Trust {
     }
 }
 
-/// The certificate that a client has proved in the handshake: its SPIFFE ID (X.509-SVID, section 2). One that has not exactly one URI,
-/// or another than a SPIFFE ID, has none, and is nobody's. Clones share what is known of it.
+/// The certificate that a client has proved in the handshake. Clones share what is known of it.
 #[derive(Clone, Debug)]
 pub(crate) struct ClientCertificate(Arc<Proved>);
 
 struct Proved {
-    spiffe_id: Option<Box<str>>,
+    names: Names,
     /// It, and those between it and an authority, as the client has shown them.
     chain: Vec<CertificateDer<'static>>,
     trust: Arc<Trust>,
@@ -107,13 +106,13 @@ struct Proved {
 
 impl fmt::Debug for Proved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proved").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+        f.debug_struct("Proved").field("names", &self.names).finish_non_exhaustive()
     }
 }
 
 impl PartialEq for ClientCertificate {
     fn eq(&self, other: &Self) -> bool {
-        self.0.spiffe_id == other.0.spiffe_id && self.0.chain == other.0.chain
+        self.0.names == other.0.names && self.0.chain == other.0.chain
     }
 }
 
@@ -127,15 +126,15 @@ impl ClientCertificate {
         generation: u64,
     ) -> Option<Self> {
         let chain = stream.get_ref().1.peer_certificates()?;
-        let spiffe_id = read(chain.first()?);
+        let names = Names::of(chain.first()?);
         let chain: Vec<_> = chain.iter().map(|one| one.clone().into_owned()).collect();
         let (trust, seen) = (Arc::clone(trust), AtomicU64::new(generation));
         let due = AtomicU64::new(trust.holds_until(&chain, UnixTime::now()));
-        Some(Self(Arc::new(Proved { spiffe_id, chain, trust, seen, due })))
+        Some(Self(Arc::new(Proved { names, chain, trust, seen, due })))
     }
 
-    pub(crate) fn spiffe_id(&self) -> Option<&str> {
-        self.0.spiffe_id.as_deref()
+    pub(crate) fn names(&self) -> &Names {
+        &self.0.names
     }
 
     /// Whether what it proves still counts. One that was verified before a change of authorities or lists, or that may have become too old,
@@ -191,9 +190,19 @@ impl ClientCertificate {
 
     #[cfg(test)]
     pub(crate) fn named(spiffe_id: Option<&str>) -> Self {
-        let (spiffe_id, trust) = (spiffe_id.map(Into::into), Arc::default());
-        let (seen, due) = (AtomicU64::new(0), AtomicU64::new(u64::MAX));
-        Self(Arc::new(Proved { spiffe_id, chain: vec![], trust, seen, due }))
+        Self::with(spiffe_id.map_or(Names::Nobody, |id| Names::SpiffeId(id.into())))
+    }
+
+    /// With DNS names, in order.
+    #[cfg(test)]
+    pub(crate) fn of_hosts(names: &[&str]) -> Self {
+        Self::with(Names::Dns(names.iter().map(|name| (*name).into()).collect()))
+    }
+
+    #[cfg(test)]
+    fn with(names: Names) -> Self {
+        let (trust, seen, due) = (Arc::default(), AtomicU64::new(0), AtomicU64::new(u64::MAX));
+        Self(Arc::new(Proved { names, chain: vec![], trust, seen, due }))
     }
 
     /// Has the lists changed so that it counts no more.
@@ -215,17 +224,6 @@ async fn changed(changes: &mut watch::Receiver<()>) {
 fn end(certificate: &CertificateDer<'_>) -> Option<u64> {
     let (_, certificate) = parse_x509_certificate(certificate).ok()?;
     Some(u64::try_from(certificate.validity().not_after.timestamp()).ok()?.saturating_add(1))
-}
-
-fn read(certificate: &CertificateDer<'_>) -> Option<Box<str>> {
-    let (_, certificate) = parse_x509_certificate(certificate).ok()?;
-    let names = certificate.subject_alternative_name().ok()??;
-    let mut uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some(*uri),
-        _ => None,
-    });
-    let (Some(uri), None) = (uris.next(), uris.next()) else { return None };
-    uri.starts_with("spiffe://").then(|| uri.into())
 }
 
 /// Has the task of a connection look again at its client's certificate when the files have changed, or it may be too old.

@@ -2,9 +2,9 @@
 
 use capstan_engine::{AttributeCategory, CONDITIONS_MAX, Condition, Properties, Value};
 use capstan_iam::limits::{
-    CLAIM_BYTES_MAX, CLAIMS_MAX, JWKS_BYTES_MAX, JWKS_KEYS_MAX, PATTERN_BYTES_MAX,
-    PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX, PATTERNS_BYTES_MAX, PROPERTIES_MAX,
-    PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX,
+    CLAIM_BYTES_MAX, CLAIMS_MAX, DNS_LABEL_BYTES_MAX, DNS_NAME_BYTES_MAX, JWKS_BYTES_MAX,
+    JWKS_KEYS_MAX, PATTERN_BYTES_MAX, PATTERN_COMPILED_BYTES_MAX, PATTERN_NESTING_MAX,
+    PATTERNS_BYTES_MAX, PROPERTIES_MAX, PROPERTY_BYTES_MAX, TEXT_BYTES_MAX, TRUST_DOMAIN_BYTES_MAX,
 };
 use capstan_iam::{
     ClientCertificate, CreateIdentity, CreateResource, CreateRole, CreateRoleBinding,
@@ -96,9 +96,10 @@ fn ways() -> Vec<Authentication> {
     let spiffe_id = |domain: usize, bytes: usize| {
         let start = format!("spiffe://{}/", "d".repeat(domain));
         let path = "p".repeat(bytes - start.len());
-        let spiffe_id = start + &path;
-        Authentication::ClientCertificate(ClientCertificate { spiffe_id })
+        Authentication::ClientCertificate(ClientCertificate::SpiffeId(start + &path))
     };
+    let labels = vec!["l".repeat(DNS_LABEL_BYTES_MAX); 4].join(".");
+    let dns_name = labels.get(..DNS_NAME_BYTES_MAX).unwrap().to_owned();
     let by_pattern =
         |text: String| Authentication::ClaimMatch(claim_match(exact("iss"), Match::Pattern(text)));
     vec![
@@ -110,6 +111,7 @@ fn ways() -> Vec<Authentication> {
         Authentication::StaticKeys(static_keys),
         spiffe_id(TRUST_DOMAIN_BYTES_MAX, CLAIM_BYTES_MAX),
         spiffe_id(1, CLAIM_BYTES_MAX),
+        Authentication::ClientCertificate(ClientCertificate::DnsName(dns_name)),
     ]
 }
 
