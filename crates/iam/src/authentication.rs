@@ -380,7 +380,7 @@ mod tests {
     fn dns_names_are_those_of_hosts() {
         let label = "l".repeat(DNS_LABEL_BYTES_MAX);
         let long = |bytes: usize| {
-            let labels = vec![&*label; 4].join(".");
+            let labels = [&*label; 4].join(".");
             labels.get(..bytes).unwrap().to_owned()
         };
         assert_eq!(long(DNS_NAME_BYTES_MAX).len(), 253);

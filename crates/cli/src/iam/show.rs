@@ -213,4 +213,14 @@ mod tests {
         is(json!(""), "");
         is(json!([]), "");
     }
+
+    #[test]
+    fn what_is_empty_in_a_message_is_left_out() {
+        let certificate = json!({"dns_name": "ci.example", "spiffe_id": ""});
+        assert_eq!(field_text("client_certificate", &certificate), "dns_name = ci.example");
+        let attributes = json!({"level": 0, "team": ""});
+        assert_eq!(field_text("properties", &attributes), "level = 0\nteam = ");
+        assert_eq!(field_text("other", &attributes), "level = 0");
+        assert_eq!(field_text("name", &json!("")), "");
+    }
 }

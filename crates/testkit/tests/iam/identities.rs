@@ -463,7 +463,7 @@ fn certificates_name_one_host() {
     let with =
         |name: &str| Authentication::ClientCertificate(ClientCertificate::DnsName(name.into()));
     let label = "l".repeat(DNS_LABEL_BYTES_MAX);
-    let labels = vec![&*label; 4].join(".");
+    let labels = [&*label; 4].join(".");
     let long = |bytes: usize| labels.get(..bytes).unwrap();
     for right in ["ci.acme.example", "ci", "4.acme-2", &label, long(DNS_NAME_BYTES_MAX)] {
         allowed(&world, with(right));
