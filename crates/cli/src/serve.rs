@@ -23,9 +23,13 @@ use capstan_server::feed::journal::{self, Store};
 use capstan_server::feed::reload::{self, Reload, Wake};
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
-use capstan_server::server::{Address, Config, Feed, PageKey, Runtime, Server, SocketAccess};
+use capstan_server::server::{
+    Address, Config, Feed, Misfit, PageKey, Runtime, Server, SocketAccess, look,
+};
 use capstan_server::telemetry::decision_log::{DecisionLog, Target};
 use capstan_server::telemetry::traces::Export;
+use capstan_server::webhooks;
+use capstan_store::RedbStore;
 
 use crate::limits::THREADS_SPARE;
 use crate::{machine, memory};
@@ -268,16 +272,17 @@ impl Serve {
             tell_manager(NotifyState::Stopping);
         };
         machine::raise_file_limit();
-        let public_url = self.webhooks.public_url.clone();
-        let webhooks = self.webhooks.options(self.from.data.as_deref())?;
-        let (mut page_key, mut management) = (None, self.management.map(|found| found.0));
+        let (runtime, webhooks) = (self.runtime()?, self.webhooks()?);
+        let is_demo = self.from.demo;
+        let mut page_key = None;
+        let mut management = self.management.as_ref().map(|found| found.0.clone());
         // Its folder is removed when the server ends.
         let mut demo_folder = None;
-        let feed = match (self.from.policy, self.from.data) {
+        let feed = match (self.from.policy.clone(), &self.from.data) {
             (Some(path), _) => {
                 Feed::Document(Source::File { path, bytes_max: self.max_document_bytes })
             }
-            (None, Some(data)) => match journal::open(&data, capstan_store::Limits::default()) {
+            (None, Some(data)) => match journal::open(data, capstan_store::Limits::default()) {
                 Ok((store, loaded)) => {
                     page_key = Some(PageKey::new(*store.page_key()));
                     management.get_or_insert_with(|| data.join(OPERATOR_SOCKET));
@@ -298,15 +303,45 @@ impl Serve {
                 Feed::Store(Store::Demo)
             }
         };
+        let config = Config { page_key, ..self.config(feed, management, runtime, webhooks) };
+        let server = Server::bind(config).await?;
+        let (grpc, http) = (server.grpc_addresses(), server.http_address());
+        let (probes, manages) = (server.probes_address(), server.managing_addresses());
+        let management = server.management_address();
+        let announce = || {
+            // A closed standard output does not stop the server.
+            let for_demo = is_demo && format == Format::Table;
+            let _ = announce((&grpc, &manages), management.as_ref(), (http, probes), for_demo);
+            tell_manager(NotifyState::Ready);
+        };
+        let (reload, wakes) = reload::channel();
+        let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
+        tokio::select! {
+            served = server.run(stop, (reload, wakes), announce) => served?,
+            () = hang_ups => {}
+        }
+        drop(demo_folder);
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// The configuration of a server with this feed.
+    fn config(
+        self,
+        feed: Feed,
+        management: Option<PathBuf>,
+        runtime: Runtime,
+        webhooks: Option<webhooks::Options>,
+    ) -> Config {
         let is_local = |address: &Address| match address {
             Address::Tcp(address) => address.ip().is_loopback(),
             Address::Unix(_) => true,
         };
+        let public_url = self.webhooks.public_url;
         let proves = self.tls.client_ca.is_some();
         let is_local_demo = self.from.demo
             && !proves
             && self.listen.iter().chain(&self.listen_management).all(is_local);
-        let config = Config {
+        Config {
             feed,
             catalogs: self.catalog,
             listen: self.listen,
@@ -331,7 +366,7 @@ impl Serve {
             public_url,
             webhooks,
             decision_log: self.decision_log,
-            page_key,
+            page_key: None,
             traces: self.otlp_endpoint.map(|endpoint| Export {
                 endpoint,
                 sample_ratio: self.otlp_sample_ratio,
@@ -339,36 +374,61 @@ impl Serve {
             }),
             clock: Clock::System,
             limits: self.of_store.limits(Limits::default()),
-            runtime: match (self.runtime, self.workers) {
-                (RuntimeShape::Shared, None) => Runtime::Callers,
-                (RuntimeShape::Shared, Some(_)) => {
-                    bail!(
-                        "--workers is for --runtime per-core; TOKIO_WORKER_THREADS sets the others"
-                    )
-                }
-                (RuntimeShape::PerCore, None) => Runtime::per_core(),
-                (RuntimeShape::PerCore, Some(threads)) => Runtime::PerCore(threads.into()),
-            },
+            runtime,
             give_back: memory::give_back,
-        };
-        let server = Server::bind(config).await?;
-        let (grpc, http) = (server.grpc_addresses(), server.http_address());
-        let (probes, manages) = (server.probes_address(), server.managing_addresses());
-        let management = server.management_address();
-        let announce = || {
-            // A closed standard output does not stop the server.
-            let for_demo = self.from.demo && format == Format::Table;
-            let _ = announce((&grpc, &manages), management.as_ref(), (http, probes), for_demo);
-            tell_manager(NotifyState::Ready);
-        };
-        let (reload, wakes) = reload::channel();
-        let hang_ups = ask_at_hang_up(reload.clone(), server.decision_log())?;
-        tokio::select! {
-            served = server.run(stop, (reload, wakes), announce) => served?,
-            () = hang_ups => {}
         }
-        drop(demo_folder);
-        Ok(ExitCode::SUCCESS)
+    }
+
+    fn runtime(&self) -> anyhow::Result<Runtime> {
+        match (self.runtime, self.workers) {
+            (RuntimeShape::Shared, None) => Ok(Runtime::Callers),
+            (RuntimeShape::Shared, Some(_)) => {
+                bail!("--workers is for --runtime per-core; TOKIO_WORKER_THREADS sets the others")
+            }
+            (RuntimeShape::PerCore, None) => Ok(Runtime::per_core()),
+            (RuntimeShape::PerCore, Some(threads)) => Ok(Runtime::PerCore(threads.into())),
+        }
+    }
+
+    fn webhooks(&self) -> anyhow::Result<Option<webhooks::Options>> {
+        self.webhooks.clone().options(self.from.data.as_deref())
+    }
+
+    /// What keeps a server from starting, as far as its settings say; if it `looks`, also what the files, folders and sockets
+    /// say that they name.
+    pub(crate) fn misfits(self, looks: bool) -> Vec<Misfit> {
+        let mut all = vec![];
+        let mut add = |option, error: String| {
+            all.push(Misfit { options: vec![option], problem: error });
+        };
+        let runtime = self.runtime().unwrap_or_else(|error| {
+            add("workers", error.to_string());
+            Runtime::per_core()
+        });
+        let webhooks = self.webhooks().unwrap_or_else(|error| {
+            add("webhook-allow", format!("{error:#}"));
+            None
+        });
+        let of_store = self.from.data.as_ref().filter(|_| looks);
+        if let Some(Err(error)) = of_store.map(|data| RedbStore::look_at(data)) {
+            add("data", error.to_string());
+        }
+        let socket = || self.from.data.as_ref().map(|data| data.join(OPERATOR_SOCKET));
+        let management = self.management.as_ref().map(|found| found.0.clone()).or_else(socket);
+        let feed = match &self.from.policy {
+            Some(path) => {
+                let path = path.clone();
+                Feed::Document(Source::File { path, bytes_max: self.max_document_bytes })
+            }
+            // A store is not opened.
+            None => Feed::Store(Store::Demo),
+        };
+        let config = self.config(feed, management, runtime, webhooks);
+        all.extend(config.misfits());
+        if looks {
+            all.extend(look(&config));
+        }
+        all
     }
 }
 

@@ -12,6 +12,7 @@
 mod config;
 mod health;
 mod listeners;
+mod look;
 mod readiness;
 mod services;
 
@@ -43,7 +44,8 @@ pub use crate::grpc::page::PageKey;
 pub use crate::transport::listen::{Address, SocketAccess};
 pub use crate::transport::tls::{Options as TlsOptions, ensure_private_key};
 pub use crate::transport::workers::Runtime;
-pub use config::{Config, Feed};
+pub use config::{Config, Feed, Misfit};
+pub use look::look;
 
 /// A server that has bound its addresses and does not serve yet.
 #[derive(Debug)]

@@ -106,6 +106,16 @@ impl RedbStore {
         dir.put_new_in_place()
     }
 
+    /// Looks whether a directory has a store that this process could open, by owners, permissions and the first bytes of the file. It takes
+    /// no lock and changes nothing, so that a process which has the store open is not disturbed. What is in the file is not verified.
+    ///
+    /// # Errors
+    ///
+    /// See [`OpenError`].
+    pub fn look_at(dir: &Path) -> Result<(), OpenError> {
+        Dir::look_at(dir)
+    }
+
     /// Opens the store of a directory. This verifies the whole file, audit records included, and blocks meanwhile:
     /// the time is that of reading the file, see docs/PERFORMANCE.md.
     ///

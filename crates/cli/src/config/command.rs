@@ -3,26 +3,32 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction};
+use capstan_server::server::Misfit;
+use clap::{Arg, ArgAction, FromArgMatches as _};
 use serde::Serialize;
 
 use super::lint::{Finding, findings};
-use super::{Setting, kind, options, read, serve};
+use super::together::together;
+use super::{Place, Problem, Setting, kind, merged, options, read, refuse, serve, variables};
 use crate::DENIED;
 use crate::output::{self, Format, Style};
+use crate::serve::Serve;
 
 const EXAMPLES: &str = "\
 Examples:
   capstan config check capstan.toml
   capstan config check capstan.toml --output json
+  capstan config check --no-files capstan.toml  of another machine: without what the file names
   capstan config template > capstan.toml        every option, with what it means
   capstan serve --config capstan.toml
 
 The keys of a file are the names of the options of `capstan serve`. What counts, first to last: options, environment variables \
 (CAPSTAN_SERVE_LISTEN for --listen; several values with spaces between them), the file.
 
-`check` reads the file and the callers that it names as `serve` does, and looks for settings that are dangerous. Exit codes: 0 nothing was found, 1 something \
-is dangerous, 2 the file cannot be used.";
+`check` reads the file as `serve` does, with the environment over it, looks into every file and folder that it names, and looks for \
+settings that are dangerous. It changes nothing, and a server that runs with the file is not disturbed: of the directory of a store it looks at \
+owner, permissions and the first bytes of the file. Run it as the user of the server, on its machine; elsewhere, such as in a \
+pipeline, with --no-files. Exit codes: 0 nothing was found, 1 something is dangerous, 2 the file cannot be used.";
 
 /// The configuration file of a server
 #[derive(Debug, clap::Args)]
@@ -39,6 +45,10 @@ enum Command {
         /// The file
         #[arg(value_name = "FILE")]
         file: PathBuf,
+
+        /// Do not look at the files, folders and sockets that it names: they are those of another machine
+        #[arg(long)]
+        no_files: bool,
     },
 
     /// Prints a file with every option, its meaning and its default
@@ -53,7 +63,7 @@ struct Checked {
 impl ConfigCommand {
     pub(crate) fn run(self, format: Format) -> anyhow::Result<ExitCode> {
         match self.command {
-            Command::Check { file } => check(&file, format),
+            Command::Check { file, no_files } => check(&file, !no_files, format),
             Command::Template => {
                 output::line(template())?;
                 Ok(ExitCode::SUCCESS)
@@ -62,44 +72,62 @@ impl ConfigCommand {
     }
 }
 
-fn check(file: &Path, format: Format) -> anyhow::Result<ExitCode> {
-    let settings = read(file, &serve())?;
-    together(file, &settings)?;
-    for setting in settings.iter().filter(|setting| setting.key == "callers") {
-        for path in &setting.values {
-            capstan_server::askers::load(Path::new(path))?;
-        }
-    }
-    let findings = findings(&settings);
+/// `looks`: whether at what is named, too.
+fn check(file: &Path, looks: bool, format: Format) -> anyhow::Result<ExitCode> {
+    let serve = serve();
+    let given = [variables(&serve, std::env::vars_os()), read(file, &serve)?];
+    let mut problems = given.iter().flat_map(|one| one.problems.clone()).collect::<Vec<_>>();
+    let unread: Vec<_> = given.iter().flat_map(|one| one.unread.clone()).collect();
+    let settings = merged(given.map(|one| one.settings));
+    problems.extend(together(&serve, &settings, &unread, Some(file)));
+    // Also of settings that do not fit together: what is wrong with each is told at once.
+    let words = settings.iter().flat_map(Setting::arguments);
+    let matches = serve.ignore_errors(true).try_get_matches_from(words)?;
+    let misfits = Serve::from_arg_matches(&matches)?.misfits(looks);
+    problems.extend(misfits.iter().map(|misfit| placed(misfit, &settings, file)));
+    let findings = findings(&settings, looks);
     let code = if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) };
+    let is_quiet = findings.is_empty();
     match format {
-        Format::Json => output::json(&Checked { findings })?,
-        Format::Table if findings.is_empty() => {
-            output::line(format!(
-                "{}: {} options, nothing dangerous",
-                file.display(),
-                settings.len()
-            ))?;
-        }
+        Format::Json if problems.is_empty() || !is_quiet => output::json(&Checked { findings })?,
+        Format::Json => {}
         Format::Table => {
-            for Finding { rule, line, column, problem, advice } in findings {
+            for Finding { rule, place, problem, advice, .. } in findings {
                 let rule = output::styled(Style::Red, rule);
-                let place = format!("{}:{line}:{column}", file.display());
+                let place = place.told(Some(file));
                 output::line(format!("{place}: {rule}: {problem}; {advice}"))?;
             }
         }
     }
+    refuse(Some(file), problems)?;
+    if is_quiet && format == Format::Table {
+        let count = settings.len();
+        output::line(format!("{}: {count} options, nothing dangerous", file.display()))?;
+    }
     Ok(code)
 }
 
-/// What only all options together show: two that exclude each other, or one that needs another.
-fn together(file: &Path, settings: &[Setting]) -> anyhow::Result<()> {
-    let words = settings.iter().flat_map(Setting::arguments);
-    let Err(error) = serve().try_get_matches_from(words) else { return Ok(()) };
-    let text = error.to_string();
-    let said = text.lines().take_while(|line| !line.starts_with("Usage")).collect::<Vec<_>>();
-    let said = said.join(" ");
-    anyhow::bail!("{}: {}", file.display(), said.trim_start_matches("error: ").trim())
+/// Options that stand in for one that is not given.
+const STAND_INS: [(&str, &str); 3] =
+    [("management", "data"), ("signing-keys", "data"), ("webhook-ca", "public-url")];
+
+/// A misfit, with the places of the settings that it is about.
+fn placed(misfit: &Misfit, settings: &[Setting], file: &Path) -> Problem {
+    let find = |key: &str| settings.iter().find(|one| one.key == key && !one.values.is_empty());
+    let stand_in = |key: &str| {
+        let (_, other) = STAND_INS.iter().find(|(option, _)| *option == key)?;
+        find(other)
+    };
+    let of = |key: &&str| find(key).or_else(|| stand_in(key));
+    let mut given = misfit.options.iter().filter_map(of);
+    let place = given.next().map_or(Place::File(1, 1), |first| first.place.clone());
+    let others: Vec<_> =
+        given.map(|other| format!("{} ({})", other.key, other.place.told(Some(file)))).collect();
+    let problem = &misfit.problem;
+    match others.is_empty() {
+        true => (place, problem.clone()),
+        false => (place, format!("{problem}; beside {}", others.join(", "))),
+    }
 }
 
 /// Every option as a comment, with what it means.
@@ -154,8 +182,7 @@ mod tests {
     #[test]
     fn the_template_has_every_option() {
         let text = template();
-        let (settings, problems) = super::super::parse(&text, &serve());
-        assert_eq!((settings, problems), (vec![], vec![]));
+        assert_eq!(super::super::parse(&text, &serve()), super::super::Given::default());
         let keys: Vec<&str> = text
             .lines()
             .filter_map(|line| line.strip_prefix('#')?.split_once(" = ").map(|(key, _)| key))
@@ -174,7 +201,7 @@ mod tests {
             })
             .map(|line| format!("{}\n", &line[1..]))
             .collect();
-        let (settings, problems) = super::super::parse(&defaults, &serve);
-        assert_eq!((settings.len(), problems), (7, vec![]), "{defaults}");
+        let given = super::super::parse(&defaults, &serve);
+        assert_eq!((given.settings.len(), given.problems), (7, vec![]), "{defaults}");
     }
 }

@@ -2,30 +2,47 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use capstan_server::clock::Clock;
+use capstan_server::signing::KeyFolder;
+use serde::ser::SerializeMap as _;
+use serde::{Serialize, Serializer};
 
-use super::Setting;
+use super::{Place, Setting};
+use crate::serve::KEYS;
 
 /// Something dangerous.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     /// A name that does not change.
     pub(super) rule: &'static str,
-    pub(super) line: usize,
-    pub(super) column: usize,
+    #[serde(flatten, serialize_with = "as_fields")]
+    pub(super) place: Place,
     pub(super) problem: String,
     pub(super) advice: &'static str,
 }
 
-/// The findings, in the order of the file.
-pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
+/// `line` and `column`, or `variable`.
+fn as_fields<S: Serializer>(place: &Place, to: S) -> Result<S::Ok, S::Error> {
+    let mut map = to.serialize_map(None)?;
+    match place {
+        Place::File(line, column) => {
+            map.serialize_entry("line", line)?;
+            map.serialize_entry("column", column)?;
+        }
+        Place::Option(name) | Place::Variable(name) => map.serialize_entry("variable", name)?,
+    }
+    map.end()
+}
+
+/// The findings, in the order of the file. `looks`: whether at what the settings name, too.
+pub(super) fn findings(settings: &[Setting], looks: bool) -> Vec<Finding> {
     let found = |key: &str| settings.iter().find(|setting| setting.key == key);
     let has = |key: &str| found(key).is_some_and(|setting| !setting.values.is_empty());
     let mut all = vec![];
     let mut add = |rule, of: &Setting, problem: String, advice| {
-        let (line, column) = of.at;
-        all.push(Finding { rule, line, column, problem, advice });
+        all.push(Finding { rule, place: of.place.clone(), problem, advice });
     };
     for (key, rule, problem, advice) in FLAGS {
         if let Some(setting) = found(key).filter(|setting| !setting.values.is_empty()) {
@@ -60,7 +77,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         format!("mode {value} lets every process of this machine connect");
                     add("open-socket", setting, problem, "give 660 and socket-group");
                 }
-                "tls-key" => {
+                "tls-key" if looks => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem = format!(
                             "{value} has mode {mode:03o}: others can read or change a secret key"
@@ -73,7 +90,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         );
                     }
                 }
-                "signing-keys" => {
+                "signing-keys" if looks => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem = format!(
                             "{value} has mode {mode:03o}: others can see which keys there are, or bring their own"
@@ -81,7 +98,7 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
                         add("readable-key", setting, problem, "chmod 700");
                     }
                 }
-                "data" => {
+                "data" if looks => {
                     if let Some(mode) = mode(value).filter(|mode| mode & 0o077 != 0) {
                         let problem =
                             format!("{value} has mode {mode:03o}: the store is the server's alone");
@@ -115,7 +132,23 @@ pub(super) fn findings(settings: &[Setting]) -> Vec<Finding> {
         let problem = "tokens have no audience that is this server's, so none is taken".to_owned();
         add("no-audience", trusted, problem, "give public-url or token-audience");
     }
-    all.sort_by_key(|finding| (finding.line, finding.column));
+    if looks
+        && has("public-url")
+        && let Some(data) = found("data")
+    {
+        let (of, folder) = match found("signing-keys") {
+            Some(folder) => (folder, folder.values.first().map(PathBuf::from)),
+            None => (data, data.values.first().map(|data| Path::new(data).join(KEYS))),
+        };
+        // A folder that cannot be read is told as a problem.
+        let keys = folder.and_then(|folder| KeyFolder::new(folder).look(Clock::System.now()).ok());
+        for key in keys.into_iter().flatten() {
+            let why = key.key_id.err().unwrap_or_default();
+            let problem = format!("{} is not used to sign: {why}", key.name);
+            add("unused-key", of, problem, "mend it, or delete it");
+        }
+    }
+    all.sort_by(|a, b| a.place.cmp(&b.place));
     all
 }
 
@@ -186,9 +219,9 @@ mod tests {
     use super::*;
 
     fn rules(text: &str) -> Vec<&'static str> {
-        let (settings, problems) = super::super::parse(text, &super::super::serve());
-        assert_eq!(problems, [], "{text}");
-        findings(&settings).into_iter().map(|finding| finding.rule).collect()
+        let given = super::super::parse(text, &super::super::serve());
+        assert_eq!(given.problems, [], "{text}");
+        findings(&given.settings, true).into_iter().map(|finding| finding.rule).collect()
     }
 
     #[test]

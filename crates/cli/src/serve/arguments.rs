@@ -152,7 +152,7 @@ pub(super) struct WebhookArgs {
     /// The private keys that events and access tokens are signed with: a folder of PEM files of Ed25519 or P-256, for their owner
     /// only, each named by the time from which it signs; made if it is not there. `capstan keys` shows and changes them
     /// [default: DIR/keys]
-    #[arg(long, value_name = "FOLDER", requires_all = ["public_url", "data"])]
+    #[arg(long, value_name = "FOLDER", requires_all = ["public_url", "data"], conflicts_with_all = ["policy", "demo"])]
     signing_keys: Option<PathBuf>,
 
     /// How many days a key signs before the server makes the next one; 0 for ever
@@ -160,11 +160,11 @@ pub(super) struct WebhookArgs {
     rotate_keys: u16,
 
     /// A network that sinks may be in although its addresses are not public, such as 10.1.0.0/16; repeat for several
-    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"], value_parser = network)]
+    #[arg(long, value_name = "CIDR", requires_all = ["public_url", "data"], conflicts_with_all = ["policy", "demo"], value_parser = network)]
     webhook_allow: Vec<String>,
 
     /// Certificates of authorities, in PEM, that sinks are trusted by, beside those of the system
-    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"])]
+    #[arg(long, value_name = "FILE", requires_all = ["public_url", "data"], conflicts_with_all = ["policy", "demo"])]
     webhook_ca: Option<PathBuf>,
 }
 

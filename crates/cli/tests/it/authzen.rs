@@ -91,6 +91,9 @@ fn send_to(address: &str, request: &[u8]) -> Response {
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let target = request.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    let target = String::from_utf8_lossy(target);
+    crate::secrets::assert_http_tells_no_secret(&target, status, head, body);
     Response { status, head: head.to_lowercase(), body: body.to_owned() }
 }
 
@@ -504,7 +507,7 @@ fn decisions_are_counted_and_logged() {
         assert!(scraped.contains(line), "{line} in {scraped}");
     }
     assert_eq!(point.server.stop("-TERM").0, Some(0));
-    let logged = std::fs::read_to_string(&log).unwrap();
+    let logged = crate::secrets::decision_log(&log);
     let lines: Vec<Value> =
         logged.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(lines.len(), 4, "{logged}");

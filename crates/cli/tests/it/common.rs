@@ -4,7 +4,7 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{LazyLock, mpsc};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
@@ -13,9 +13,10 @@ use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
 use capstan_server::server::{Address, Config, Feed, Runtime, Server};
-use regex::Regex;
 use tokio::sync::oneshot;
-use tonic::transport::Channel;
+
+pub(crate) use crate::secrets::assert_tells_no_secret;
+use crate::secrets::{Capstan, Channel};
 
 /// Longer than any test takes on any machine; a test that waits this long fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
@@ -83,7 +84,7 @@ impl InProcess {
 }
 
 pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
-    Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap()
+    Channel::to(format!("http://{grpc}")).await
 }
 
 /// An empty folder for one test.
@@ -99,14 +100,14 @@ pub(crate) fn capstan(arguments: &[&str]) -> Output {
     command(arguments).output().unwrap()
 }
 
-pub(crate) fn command(arguments: &[&str]) -> Command {
+pub(crate) fn command(arguments: &[&str]) -> Capstan {
     let mut command = Command::new(env!("CARGO_BIN_EXE_capstan"));
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     command.args(arguments).current_dir(workspace);
     // The saved contexts of whoever runs the tests must not say which server is asked.
     command.env_remove("CAPSTAN_ADDR").env_remove("CAPSTAN_CONTEXT");
     command.env("XDG_CONFIG_HOME", Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-contexts"));
-    command
+    Capstan(command)
 }
 
 pub(crate) fn stdout(output: &Output) -> String {
@@ -117,41 +118,6 @@ pub(crate) fn stderr(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_tells_no_secret(&text);
     text
-}
-
-/// Secrets of Capstan's, signed tokens, what headers show, and private keys. Whatever a test reads of logs, of errors and of metrics is
-/// searched for them.
-static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
-    let all = [
-        "capstan_(pt|inv)_[a-z2-7]{16}",
-        r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8}",
-        "(?i:bearer|basic) [A-Za-z0-9+/._-]{12}",
-        "-----BEGIN [A-Z ]*PRIVATE KEY",
-    ];
-    Regex::new(&all.join("|")).unwrap()
-});
-
-#[track_caller]
-pub(crate) fn assert_tells_no_secret(text: &str) {
-    if let Some(found) = SECRETS.find(text) {
-        panic!("{:?} is told in {text}", found.as_str());
-    }
-}
-
-#[test]
-fn secrets_are_found_wherever_they_are_told() {
-    for secret in [
-        "capstan_pt_abcdefghijklmnop234567",
-        "capstan_inv_abcdefghijklmnop234567",
-        "eyJhbGciOiJFZERTQSJ9.eyJpc3MiOiJib3RzIn0.c2lnbmF0dXJl",
-        "authorization: Bearer 0123456789abc",
-        "Basic YWNtZS9hbGw6eA==",
-        "-----BEGIN EC PRIVATE KEY-----",
-    ] {
-        let told = std::panic::catch_unwind(|| assert_tells_no_secret(&format!("a {secret} b")));
-        assert!(told.is_err(), "{secret}");
-    }
-    assert_tells_no_secret("a token: capstan_pt_ and 59 characters; Bearer realm=\"capstan\"");
 }
 
 /// A server process. Dropping it kills the process.

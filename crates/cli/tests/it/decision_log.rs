@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
+use crate::secrets::{Channel, assert_tells_no_secret, decision_log};
 use capstan_engine::Timestamp;
 use capstan_proto::v1::decision_service_client::DecisionServiceClient;
 use capstan_proto::v1::{self, Reason};
@@ -14,7 +15,6 @@ use capstan_server::feed::source::Source;
 use capstan_server::limits::Limits;
 use capstan_server::telemetry::decision_log::Target;
 use serde_json::{Value, json};
-use tonic::transport::Channel;
 
 use crate::common::{InProcess, PATIENCE, Serving, capstan, config, folder, stderr};
 use crate::metrics;
@@ -30,7 +30,7 @@ fn serve(log: &str) -> Serving {
 
 async fn client(server: &Serving) -> DecisionServiceClient<Channel> {
     let url = format!("http://{}", server.address("grpc"));
-    DecisionServiceClient::connect(url).await.unwrap()
+    DecisionServiceClient::new(Channel::to(url).await)
 }
 
 fn check(identity: &str, capability: &str, resource: &str) -> v1::CheckRequest {
@@ -53,11 +53,12 @@ fn batch(items: &[(&str, &str, &str)]) -> v1::BatchCheckRequest {
 }
 
 fn lines(text: &str) -> Vec<Value> {
+    assert_tells_no_secret(text);
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 fn read(path: &Path) -> Vec<Value> {
-    lines(&std::fs::read_to_string(path).unwrap())
+    lines(&decision_log(path))
 }
 
 fn reason_name(reason: Reason) -> &'static str {

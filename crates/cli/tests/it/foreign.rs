@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::Request;
 
-use crate::common::{InProcess, PATIENCE};
+use crate::common::{InProcess, PATIENCE, assert_tells_no_secret};
 use crate::metrics::of;
 use crate::raw::{self, Body, framed};
 
@@ -31,6 +31,7 @@ async fn post(server: &InProcess, path: &str, kind: &str, body: Vec<u8>) -> (u16
             text.extend_from_slice(&data.unwrap());
         }
         assert!(!head.headers.contains_key("grpc-status") || head.status == 200);
+        assert_tells_no_secret(&text);
         let kind = head.headers["content-type"].to_str().unwrap().to_owned();
         (head.status.as_u16(), kind, String::from_utf8_lossy(&text).into_owned())
     };
@@ -80,6 +81,7 @@ async fn http1(server: SocketAddr, parts: &[&[u8]]) -> (u16, String) {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, socket.read_to_end(&mut answer)).await;
     read.expect("the connection stays open").expect("the connection is reset");
+    assert_tells_no_secret(&answer);
     let answer = String::from_utf8(answer).expect("frames of HTTP/2");
     let Some((head, text)) = answer.split_once("\r\n\r\n") else { return (0, answer) };
     assert!(head.contains("content-type: text/plain; charset=utf-8"), "{head}");

@@ -3,6 +3,7 @@
 mod store;
 mod whole;
 
+use crate::secrets::Channel;
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
@@ -14,7 +15,6 @@ use capstan_proto::iam::v1::role_service_client::RoleServiceClient;
 use capstan_server::feed::source::Source;
 use capstan_server::server::{Config, Server};
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
@@ -247,9 +247,10 @@ async fn a_malformed_caller_is_refused_and_never_ignored() {
         let answer = groups(&server).list_groups(from(headers)).await;
         assert_eq!(refusal(answer), refused(CALLER), "{headers:?}");
     }
-    let elsewhere = Channel::from_shared(format!("http://{}", server.grpc)).unwrap();
+    let elsewhere =
+        tonic::transport::Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
     let elsewhere = elsewhere.origin("http://capstan.example".parse().unwrap());
-    let mut elsewhere = GroupServiceClient::new(elsewhere.connect().await.unwrap());
+    let mut elsewhere = GroupServiceClient::new(Channel::from(elsewhere.connect().await.unwrap()));
     let answer = elsewhere.list_groups(from(&[(CALLER, "alice")])).await;
     assert_eq!(refusal(answer), refused(CALLER));
     assert!(elsewhere.list_groups(from(&[])).await.is_ok());

@@ -14,6 +14,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus}
 use tonic_types::StatusExt as _;
 
 use crate::common::{PATIENCE, Serving, capstan, command, folder, stderr};
+use crate::secrets::{Channel, assert_tells_no_secret};
 
 /// Sends one HTTP/1.1 request. Returns the status line and the body.
 fn get(address: &str, path: &str) -> (String, String) {
@@ -23,12 +24,13 @@ fn get(address: &str, path: &str) -> (String, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert_tells_no_secret(&answer);
     (head.lines().next().unwrap().to_owned(), body.to_owned())
 }
 
-async fn connect(server: &Serving) -> tonic::transport::Channel {
+async fn connect(server: &Serving) -> Channel {
     let url = format!("http://{}", server.address("grpc"));
-    tonic::transport::Channel::from_shared(url).unwrap().connect().await.unwrap()
+    Channel::to(url).await
 }
 
 const FREE: [&str; 4] = ["--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"];

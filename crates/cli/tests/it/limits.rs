@@ -19,7 +19,9 @@ use prost::Message as _;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Endpoint;
+
+use crate::secrets::Channel;
 use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -437,6 +439,7 @@ async fn the_limit_of_one_peer_does_not_affect_other_peers() {
 
     let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
     let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
+    let other = Channel::from(other);
     assert_serves(&other).await;
     streams.push(open(&other).await.unwrap());
     streams.push(open(&other).await.unwrap());

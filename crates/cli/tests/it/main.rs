@@ -47,6 +47,7 @@ mod reload;
 mod requests;
 mod routes;
 mod rpc;
+mod secrets;
 mod shapes;
 mod store;
 mod systemd;

@@ -26,6 +26,7 @@ use std::process::{Output, Stdio};
 use serde_json::Value;
 
 use crate::common::{command, stderr, stdout};
+use crate::secrets::assert_prints_no_secret;
 use server::Fake;
 
 /// Runs `capstan` against the server.
@@ -35,14 +36,17 @@ fn run(server: &Fake, arguments: &[&str]) -> Output {
 
 /// The same with this standard input.
 fn run_with(server: &Fake, arguments: &[&str], input: &str) -> Output {
-    let mut child = command(&[arguments, &["--addr", &server.addr]].concat())
+    let mut command = command(&[arguments, &["--addr", &server.addr]].concat());
+    let mut child = command
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    child.wait_with_output().unwrap()
+    let output = child.wait_with_output().unwrap();
+    assert_prints_no_secret(&command, &output);
+    output
 }
 
 /// Standard output and standard error of a command that succeeds.

@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::common::PATIENCE;
+use crate::secrets::{assert_metadata_tells_no_secret, assert_tells_no_secret};
 
 /// The response to a call.
 pub(crate) struct Answer {
@@ -83,6 +84,8 @@ pub(crate) async fn call(
         }
         let trailers: Option<HeaderMap> = body.trailers().await?;
         all.extend(trailers.unwrap_or_default());
+        assert_metadata_tells_no_secret(&all);
+        assert_tells_no_secret(&received);
         let (http_status, status) = (head.status.as_u16(), Status::from_header_map(&all));
         Ok(Answer { http_status, status, headers: all, data: received })
     };

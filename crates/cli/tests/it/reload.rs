@@ -7,11 +7,11 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::secrets::Channel;
 use capstan_proto::v1::{self, consistency::Mode, decision_service_client::DecisionServiceClient};
 use capstan_server::clock::Clock;
 use capstan_server::feed::source::Source;
 use capstan_server::limits::{LOOK_AGAIN, Limits, SETTLE, SETTLE_IN_PLACE, SETTLE_MAX};
-use tonic::transport::Channel;
 
 use capstan_server::server::Config;
 

@@ -16,10 +16,10 @@ mod visible;
 mod watch;
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use crate::secrets::{Capstan, Channel};
 use capstan_client::ServerAddress;
 use capstan_proto::codec::Codec;
 use capstan_proto::iam::v1 as iam;
@@ -32,7 +32,6 @@ use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codec::{self, DecodeBuf, EncodeBuf};
 use tonic::metadata::AsciiMetadataValue;
-use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 use tonic_types::StatusExt as _;
 
@@ -63,7 +62,7 @@ impl Data {
         Self { dir, parent }
     }
 
-    fn serve(&self) -> Command {
+    fn serve(&self) -> Capstan {
         serve(&self.dir)
     }
 
@@ -80,7 +79,7 @@ fn init(dir: &std::path::Path, catalog: &str) {
 }
 
 /// `capstan serve` of a store, on a free port.
-fn serve(dir: &std::path::Path) -> Command {
+fn serve(dir: &std::path::Path) -> Capstan {
     let data = dir.to_str().unwrap();
     let arguments = ["serve", "--data", data, "--listen", "127.0.0.1:0", "--http", "none"];
     command(&[&arguments[..], &["--insecure-trust-caller-header"]].concat())
@@ -96,7 +95,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(mut command: Command) -> Self {
+    fn start(mut command: Capstan) -> Self {
         let begun = Instant::now();
         let process = Serving::spawn(&mut command, 2);
         let started = begun.elapsed();
@@ -124,7 +123,7 @@ impl Served {
 
 async fn channel(address: &str) -> Channel {
     let endpoint = address.parse::<ServerAddress>().unwrap().endpoint().unwrap();
-    tokio::time::timeout(PATIENCE, endpoint.connect()).await.unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, endpoint.connect()).await.unwrap().unwrap().into()
 }
 
 /// Somebody who calls over a connection.

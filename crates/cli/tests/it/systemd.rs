@@ -36,7 +36,8 @@ fn the_unit_is_exposed_little() {
 #[test]
 fn the_configuration_beside_the_unit_is_quiet() {
     let file = unit().join("capstan.toml").display().to_string();
-    let checked = capstan(&["config", "check", &file]);
+    // What it names is on the machine where it is installed.
+    let checked = capstan(&["config", "check", &file, "--no-files"]);
     assert_eq!(checked.status.code(), Some(0), "{}{}", stdout(&checked), stderr(&checked));
 }
 

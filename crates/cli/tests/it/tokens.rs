@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::secrets::Channel;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use capstan_client::ServerAddress;
@@ -26,7 +27,6 @@ use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, PublicKeyData as _};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tonic::metadata::MetadataKey;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 
 use crate::common::{PATIENCE, Serving, capstan, stderr, stdout};
@@ -315,7 +315,7 @@ impl World {
 
 async fn channel(address: &str) -> Channel {
     let endpoint = address.parse::<ServerAddress>().unwrap().endpoint().unwrap();
-    tokio::time::timeout(PATIENCE, endpoint.connect()).await.unwrap().unwrap()
+    tokio::time::timeout(PATIENCE, endpoint.connect()).await.unwrap().unwrap().into()
 }
 
 fn claims(issuer: &str, subject: &str) -> Value {

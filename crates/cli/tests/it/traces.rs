@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use crate::secrets::{Channel, assert_tells_no_secret};
 use capstan_proto::v1::{self, decision_service_client::DecisionServiceClient};
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
@@ -12,11 +13,11 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind};
+use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 
 use crate::common::{Serving, capstan, command, stderr};
@@ -66,7 +67,7 @@ async fn serve(
     command.envs(name.map(|name| ("OTEL_SERVICE_NAME", name)));
     let server = Serving::spawn(&mut command, 1);
     let url = format!("http://{}", server.address("grpc"));
-    (server, DecisionServiceClient::connect(url).await.unwrap())
+    (server, DecisionServiceClient::new(Channel::to(url).await))
 }
 
 fn within<T>(message: T, flags: &str) -> Request<T> {
@@ -102,6 +103,7 @@ fn spans(
 ) -> Vec<Span> {
     let mut all = Vec::new();
     while let Ok(request) = received.try_recv() {
+        assert_tells_no_secret(request.encode_to_vec());
         for resource in request.resource_spans {
             let about = resource.resource.unwrap();
             assert_eq!(attributes(&about.attributes)["service.name"], service);
@@ -134,9 +136,8 @@ async fn a_call_with_a_sampled_parent_is_a_span_of_its_trace() {
     // None of these calls gives a span.
     decisions.check(within(check("alice", "acme"), "00")).await.unwrap();
     decisions.check(check("alice", "acme")).await.unwrap();
-    let mut grpc = tonic::client::Grpc::new(
-        Channel::from_shared(format!("http://{}", server.address("grpc"))).unwrap().connect_lazy(),
-    );
+    let url = format!("http://{}", server.address("grpc"));
+    let mut grpc = tonic::client::Grpc::new(Channel::to(url).await);
     grpc.ready().await.unwrap();
     let codec = capstan_proto::codec::Codec::<v1::CheckRequest, v1::CheckResponse>::default();
     let path = "/capstan.v1.DecisionService/alice".try_into().unwrap();

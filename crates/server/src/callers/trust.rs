@@ -1,6 +1,6 @@
 //! Whom the operator trusts: issuers of tokens for people of every organization.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,10 @@ use crate::feed::watched::WatchedFile;
 use crate::limits::{AUDIENCES_MAX, KEY_FILE_BYTES_MAX, TRUSTED_ISSUERS_MAX};
 use crate::telemetry::metrics::{LoadOutcome, Metrics};
 
+/// The options of `capstan serve` that say whom the operator trusts.
+const ISSUERS: &str = "trust-issuer";
+const AUDIENCES: &str = "token-audience";
+
 /// Whose tokens the operator trusts for the whole server, and for whom tokens are.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -23,6 +27,48 @@ pub struct Options {
     pub trusted: Vec<TrustedIssuer>,
     /// The audiences that are Capstan's own. Without any no token is for it, but one whose identity or provider names another.
     pub audiences: Vec<String>,
+}
+
+impl Options {
+    /// What is wrong with them, whatever is in the files, each with the option of `capstan serve` that says it. `discovers` says whether
+    /// keys can be discovered.
+    pub(crate) fn problems(&self, discovers: bool) -> Vec<(&'static str, String)> {
+        let Self { trusted, audiences } = self;
+        let mut all = vec![];
+        if trusted.len() > TRUSTED_ISSUERS_MAX {
+            all.push((ISSUERS, format!("at most {TRUSTED_ISSUERS_MAX} trusted issuers")));
+        }
+        if audiences.len() > AUDIENCES_MAX {
+            all.push((AUDIENCES, format!("at most {AUDIENCES_MAX} audiences")));
+        }
+        for audience in audiences {
+            if let Err(problem) = check_claim(audience) {
+                all.push((AUDIENCES, format!("audience `{audience}`: {problem}")));
+            }
+        }
+        let mut seen = HashSet::new();
+        for TrustedIssuer { issuer, keys } in trusted {
+            let named = named(issuer);
+            if let Err(expected) = check_issuer(issuer) {
+                all.push((ISSUERS, format!("{named}: expected {expected}")));
+            }
+            if keys.is_none() && !discovers {
+                let why = "its keys are discovered only with a store and --public-url; or give a file of them";
+                all.push((ISSUERS, format!("{named}: {why}")));
+            }
+            if !seen.insert(issuer) {
+                all.push((ISSUERS, format!("{named} is named twice")));
+            }
+        }
+        all
+    }
+
+    /// Reads the files of keys that may be read, and says what is wrong with each.
+    pub(crate) fn look(&self, may_read: fn(&Path) -> bool) -> Vec<(&'static str, anyhow::Error)> {
+        let files = self.trusted.iter().filter_map(|one| Some((&one.issuer, one.keys.as_ref()?)));
+        let files = files.filter(|(_, file)| may_read(file));
+        files.filter_map(|(issuer, file)| Some((ISSUERS, read(issuer, file).err()?))).collect()
+    }
 }
 
 /// An issuer whose tokens may be those of people, in every organization.
@@ -59,31 +105,13 @@ impl Trust {
     /// would have to be discovered and cannot be.
     pub(crate) fn open(options: &Options, discovers: bool) -> anyhow::Result<Self> {
         let Options { trusted, audiences } = options;
-        ensure!(
-            trusted.len() <= TRUSTED_ISSUERS_MAX && audiences.len() <= AUDIENCES_MAX,
-            "at most {TRUSTED_ISSUERS_MAX} trusted issuers and {AUDIENCES_MAX} audiences"
-        );
-        for audience in audiences {
-            if let Err(problem) = check_claim(audience) {
-                bail!("audience `{audience}`: {problem}");
-            }
+        if let Some((_, problem)) = options.problems(discovers).into_iter().next() {
+            bail!(problem);
         }
         let mut all = HashMap::new();
         for TrustedIssuer { issuer, keys } in trusted {
-            let named = || named(issuer);
-            if let Err(expected) = check_issuer(issuer) {
-                bail!("{}: expected {expected}", named());
-            }
-            if keys.is_none() && !discovers {
-                bail!(
-                    "{}: its keys are discovered only with a store and --public-url; or give a file of them",
-                    named()
-                );
-            }
             let keys = keys.as_ref().map(|file| read(issuer, file)).transpose()?;
-            if all.insert(issuer.clone(), keys).is_some() {
-                bail!("{} is named twice", named());
-            }
+            all.insert(issuer.clone(), keys);
         }
         let trusted = Arc::new(ArcSwap::from_pointee(Trusted { keys: all, generation: 0 }));
         Ok(Self { trusted, audiences: audiences.clone() })

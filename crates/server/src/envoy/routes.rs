@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use capstan_engine::Catalog;
 use capstan_policy::{DOCUMENT_BYTES_MAX, load_routes};
 use futures_util::future::BoxFuture;
 
@@ -40,6 +41,20 @@ fn load_by(reading: Reading, path: &Path) -> anyhow::Result<Table> {
     let document = reading.document(path, DOCUMENT_BYTES_MAX)?;
     let routes = load_routes(&document).map_err(|found| in_file(path, &found))?;
     Ok(Table::new(routes))
+}
+
+/// Refuses a table with a capability that the policy's catalog lacks.
+///
+/// # Errors
+///
+/// Each such route, with its place in the file.
+pub(crate) fn ensure_known(
+    path: &Path,
+    table: &Table,
+    catalog: &Arc<Catalog>,
+) -> anyhow::Result<()> {
+    let checked = table.routes.check_capabilities(&[Arc::clone(catalog)]);
+    checked.map_err(|found| in_file(path, &found))
 }
 
 /// The file of the served route table. Without a file, the table is empty.
@@ -97,9 +112,7 @@ impl Document for RoutesFile {
         let (Some(path), Some(current)) = (self.file.path(), self.published.current()) else {
             return Ok(());
         };
-        let catalog = Arc::clone(current.snapshot.catalog());
-        let checked = self.table.load().routes.check_capabilities(&[catalog]);
-        checked.map_err(|found| in_file(path, &found))
+        ensure_known(path, &self.table.load(), current.snapshot.catalog())
     }
 
     /// Warns about routes that require a capability which the policy's catalog lacks. Later it is no error, because

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use capstan_events::PublicUrl;
 
 use crate::callers;
@@ -139,72 +139,11 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// There is no gRPC address, an address other than loopback is served in plain text without
-    /// `insecure_plaintext` or with `trust_caller_header`, or the clock shows a time before 2026.
+    /// Everything of [`Self::misfits`], or the clock shows a time before 2026.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        if self.listen.is_empty() {
-            bail!("nowhere to listen: give --listen");
-        }
-        fn tcp(all: &[Address]) -> impl Iterator<Item = &SocketAddr> + Clone {
-            all.iter().filter_map(|address| match address {
-                Address::Tcp(address) => Some(address),
-                Address::Unix(_) => None,
-            })
-        }
-        let manages = tcp(&self.listen_management);
-        let tcp = tcp(&self.listen);
-        let mut all = tcp.clone().chain(manages.clone());
-        if let Some(open) = all.find(|address| !address.ip().is_loopback())
-            && self.trust_caller_header
-        {
-            bail!(
-                "{open} can be reached by other machines, and --insecure-trust-caller-header would let them call as \
-                 anybody: listen on 127.0.0.1, or leave the flag out"
-            );
-        }
-        if let Some(open) = tcp.chain(&self.http).find(|address| !address.ip().is_loopback())
-            && !self.insecure_plaintext
-            && self.tls.is_none()
-        {
-            bail!(
-                "{open} can be reached by other machines, and would be served in plain text: \
-                 listen on 127.0.0.1, give --tls-cert and --tls-key, or give --insecure-plaintext to accept that"
-            );
-        }
-        if let Some(open) = manages.into_iter().find(|address| !address.ip().is_loopback())
-            && !self.insecure_plaintext_management
-            && self.tls.is_none()
-        {
-            bail!(
-                "{open} can be reached by other machines, and what manages would be served in plain text: listen on 127.0.0.1, give \
-                 --tls-cert and --tls-key, or give --insecure-plaintext-management to accept that"
-            );
-        }
-        let wants_certificates =
-            self.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
-        if wants_certificates && self.trust_caller_header {
-            bail!(
-                "--client-ca proves who calls, and --insecure-trust-caller-header would let everybody of this machine say it: \
-                 leave one of them out"
-            );
-        }
-        if !self.tokens.trusted.is_empty() && self.trust_caller_header {
-            bail!(
-                "--trust-issuer has tokens prove who calls, and --insecure-trust-caller-header would let everybody of this machine \
-                 say it: leave one of them out"
-            );
-        }
-        if self.callers.is_some() && self.insecure_open_decisions {
-            bail!(
-                "--callers says who may ask, and --insecure-open-decisions would let everybody: leave one of them out"
-            );
-        }
-        if self.tls.is_some() && (self.insecure_plaintext || self.insecure_plaintext_management) {
-            bail!(
-                "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext and \
-                 --insecure-plaintext-management"
-            );
-        }
+        let misfits = self.misfits();
+        let said: Vec<_> = misfits.into_iter().map(|misfit| misfit.problem).collect();
+        ensure!(said.is_empty(), "{}", said.join("\n"));
         if !self.clock.is_plausible() {
             bail!(
                 "the machine's clock says that it is before 2026: bindings whose time is over would \
@@ -213,4 +152,109 @@ impl Config {
         }
         Ok(())
     }
+
+    /// Settings that do not fit together, whatever is in the files that they name: there is no gRPC address, an address other than
+    /// loopback is served in plain text without `insecure_plaintext` or with `trust_caller_header`, two settings exclude each other,
+    /// or a trusted issuer or the endpoint of traces is none.
+    #[must_use]
+    pub fn misfits(&self) -> Vec<Misfit> {
+        fn open(all: &[Address]) -> impl Iterator<Item = &SocketAddr> + Clone {
+            let tcp = all.iter().filter_map(|address| match address {
+                Address::Tcp(address) => Some(address),
+                Address::Unix(_) => None,
+            });
+            tcp.filter(|address| !address.ip().is_loopback())
+        }
+        let mut all = vec![];
+        let mut add = |options: &[&'static str], problem: String| {
+            all.push(Misfit { options: options.to_vec(), problem });
+        };
+        let (decides, manages) = (open(&self.listen).next(), open(&self.listen_management).next());
+        if self.listen.is_empty() {
+            add(&["listen"], "nowhere to listen: give --listen".into());
+        }
+        for (option, open) in [("listen", decides), ("listen-management", manages)] {
+            if let Some(open) = open
+                && self.trust_caller_header
+            {
+                let problem = format!(
+                    "{open} can be reached by other machines, and --insecure-trust-caller-header would let them call as \
+                     anybody: listen on 127.0.0.1, or leave the flag out"
+                );
+                add(&["insecure-trust-caller-header", option], problem);
+            }
+        }
+        let http = self.http.as_ref().filter(|address| !address.ip().is_loopback());
+        for (option, open) in [("listen", decides), ("http", http)] {
+            if let Some(open) = open
+                && !self.insecure_plaintext
+                && self.tls.is_none()
+            {
+                let problem = format!(
+                    "{open} can be reached by other machines, and would be served in plain text: \
+                     listen on 127.0.0.1, give --tls-cert and --tls-key, or give --insecure-plaintext to accept that"
+                );
+                add(&[option], problem);
+            }
+        }
+        if let Some(open) = manages
+            && !self.insecure_plaintext_management
+            && self.tls.is_none()
+        {
+            let problem = format!(
+                "{open} can be reached by other machines, and what manages would be served in plain text: listen on 127.0.0.1, give \
+                 --tls-cert and --tls-key, or give --insecure-plaintext-management to accept that"
+            );
+            add(&["listen-management"], problem);
+        }
+        let wants_certificates =
+            self.tls.as_ref().is_some_and(|tls| tls.client_authorities.is_some());
+        if wants_certificates && self.trust_caller_header {
+            add(
+                &["client-ca", "insecure-trust-caller-header"],
+                "--client-ca proves who calls, and --insecure-trust-caller-header would let everybody of this machine say it: \
+                 leave one of them out"
+                    .into(),
+            );
+        }
+        if !self.tokens.trusted.is_empty() && self.trust_caller_header {
+            add(
+                &["trust-issuer", "insecure-trust-caller-header"],
+                "--trust-issuer has tokens prove who calls, and --insecure-trust-caller-header would let everybody of this machine \
+                 say it: leave one of them out"
+                    .into(),
+            );
+        }
+        if self.callers.is_some() && self.insecure_open_decisions {
+            add(
+                &["callers", "insecure-open-decisions"],
+                "--callers says who may ask, and --insecure-open-decisions would let everybody: leave one of them out"
+                    .into(),
+            );
+        }
+        if self.tls.is_some() && (self.insecure_plaintext || self.insecure_plaintext_management) {
+            add(
+                &["tls-cert", "insecure-plaintext", "insecure-plaintext-management"],
+                "with --tls-cert nothing is served in plain text to other machines: leave out --insecure-plaintext and \
+                 --insecure-plaintext-management"
+                    .into(),
+            );
+        }
+        for (option, problem) in self.tokens.problems(self.webhooks.is_some()) {
+            add(&[option], problem);
+        }
+        if let Some(Err(error)) = self.traces.as_ref().map(Export::check) {
+            add(&["otlp-endpoint"], format!("{error:#}"));
+        }
+        all
+    }
+}
+
+/// What keeps a server from starting, and the options of `capstan serve` that it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// Their names, without `--`. Of several, those that are given do not fit together.
+    pub options: Vec<&'static str>,
+    /// What is wrong, and what to do.
+    pub problem: String,
 }

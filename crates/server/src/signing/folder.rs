@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use capstan_engine::Timestamp;
 use capstan_events::SigningKey;
+use rustix::fs::{Access, access};
 use rustix::process::geteuid;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -210,6 +211,39 @@ impl KeyFolder {
             self.make(now)?;
         }
         Ok(!found.is_empty())
+    }
+
+    /// Looks whether a server could sign with these keys, and changes nothing. Returns the files that are no keys which can be used.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::list`]; or no key signs, and none can be made.
+    pub fn look(&self, now: Timestamp) -> anyhow::Result<Vec<KeyFile>> {
+        let mut all = self.list(now)?;
+        let signs = all.iter().any(|key| key.state == KeyState::Signs);
+        all.retain(|key| key.key_id.is_err());
+        if !signs {
+            // What is missing of the folder is made.
+            let there = self.0.ancestors().find(|folder| folder.symlink_metadata().is_ok());
+            let there = there.filter(|folder| !folder.as_os_str().is_empty());
+            let there = there.unwrap_or_else(|| Path::new("."));
+            let made =
+                access(there, Access::WRITE_OK | Access::EXEC_OK).map_err(anyhow::Error::from);
+            let is_folder = fs::metadata(there).is_ok_and(|found| found.is_dir());
+            let made = made.and_then(|()| Ok(ensure!(is_folder, "it is no folder")));
+            made.with_context(|| {
+                let told = all.iter().filter_map(|key| {
+                    Some(format!("{}: {}; ", key.name, key.key_id.as_ref().err()?))
+                });
+                format!(
+                    "{}: {}no key signs, and none can be made in {}",
+                    self.place(),
+                    told.collect::<String>(),
+                    there.display()
+                )
+            })?;
+        }
+        Ok(all)
     }
 
     /// Makes keys and deletes them as their time has come. What it returns does not change until it is called again. No key

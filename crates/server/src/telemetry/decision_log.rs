@@ -47,6 +47,20 @@ impl FromStr for Target {
     }
 }
 
+impl Target {
+    /// Looks whether it can be written, and makes no file.
+    ///
+    /// # Errors
+    ///
+    /// It is no file, or it or its folder cannot be written.
+    pub(crate) fn look(&self) -> anyhow::Result<()> {
+        match self {
+            Self::File(path) => writer::look(path),
+            Self::Stdout => Ok(()),
+        }
+    }
+}
+
 /// A handle of the decision log; clones share one queue.
 #[derive(Clone, Debug)]
 pub struct DecisionLog(Arc<Queue>);

@@ -44,6 +44,22 @@ pub struct Export {
     pub parent_based: bool,
 }
 
+impl Export {
+    /// The endpoint, if it is one.
+    ///
+    /// # Errors
+    ///
+    /// It is not `http://HOST:PORT`.
+    pub(crate) fn check(&self) -> anyhow::Result<Endpoint> {
+        let endpoint = &self.endpoint;
+        let uri = endpoint.parse::<Uri>().ok();
+        let is_http = uri.is_some_and(|uri| uri.scheme_str() == Some("http"));
+        ensure!(is_http, "cannot export traces to {endpoint}: expected http://HOST:PORT");
+        Endpoint::from_shared(endpoint.clone())
+            .with_context(|| format!("cannot export traces to {endpoint}"))
+    }
+}
+
 /// Starts spans, and owns the exporter.
 #[derive(Clone, Debug)]
 pub(crate) struct Traces {
@@ -60,12 +76,8 @@ impl Traces {
     ///
     /// The endpoint is not `http://HOST:PORT`.
     pub(crate) fn open(export: &Export) -> anyhow::Result<Self> {
-        let endpoint = &export.endpoint;
-        let uri = endpoint.parse::<Uri>().ok();
-        let is_http = uri.is_some_and(|uri| uri.scheme_str() == Some("http"));
-        ensure!(is_http, "cannot export traces to {endpoint}: expected http://HOST:PORT");
-        let channel = Endpoint::from_shared(endpoint.clone())
-            .with_context(|| format!("cannot export traces to {endpoint}"))?
+        let channel = export
+            .check()?
             .connect_timeout(EXPORT_CONNECT_TIMEOUT)
             .timeout(EXPORT_TIMEOUT)
             .connect_lazy();

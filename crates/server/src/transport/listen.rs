@@ -5,10 +5,11 @@
 use std::fs::Permissions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::{fmt, io, net::SocketAddr, path::PathBuf, str::FromStr};
+use std::path::{Path, PathBuf};
+use std::{fmt, io, net::SocketAddr, str::FromStr};
 
 use anyhow::{Context as _, bail};
-use rustix::fs::Mode;
+use rustix::fs::{Access, Mode};
 use socket2::{Domain, SockAddr, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 
@@ -176,6 +177,31 @@ fn bind_unix(path: &PathBuf, access: SocketAccess) -> anyhow::Result<UnixListene
     Ok(UnixListener::from_std(OwnedFd::from(socket).into())?)
 }
 
+/// Looks whether a unix socket could be made at a path, and makes none. A socket that is there stays, whether a server listens on it or not.
+///
+/// # Errors
+///
+/// The path is too long, something else is there, or its folder is missing or cannot be written.
+pub(crate) fn look(path: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot listen on unix:{}", path.display());
+    SockAddr::unix(path).with_context(cannot)?;
+    ensure_no_other(path)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or_else(|| Path::new("."));
+    rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)
+        .with_context(|| format!("{}: {}", cannot(), folder.display()))
+}
+
+/// Refuses a path where something else than a socket is.
+fn ensure_no_other(path: &Path) -> anyhow::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            bail!("{} is there and is no socket: choose another path", path.display());
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes a socket file without a listener: a killed server leaves one behind. Any other file
 /// stays.
 ///
@@ -183,12 +209,7 @@ fn bind_unix(path: &PathBuf, access: SocketAccess) -> anyhow::Result<UnixListene
 ///
 /// The path is no socket, another server listens on it, or it cannot be removed.
 async fn remove_stale(path: &PathBuf) -> anyhow::Result<()> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if !found.file_type().is_socket() => {
-            bail!("{} is there and is no socket: choose another path", path.display());
-        }
-        _ => {}
-    }
+    ensure_no_other(path)?;
     match UnixStream::connect(path).await {
         Ok(_) => bail!("unix:{} is in use by another server", path.display()),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {

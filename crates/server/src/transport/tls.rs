@@ -227,10 +227,7 @@ fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option
     let verifier = match &options.client_authorities {
         None => None,
         Some(file) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates(file)? {
-                roots.add(certificate).with_context(|| file.display().to_string())?;
-            }
+            let roots = authorities(file)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
             // Of each certificate it must be known that it is not revoked: a list that is missing or too old lets in nobody.
             let (lists, ends) = revocations(&options.revocations)?;
@@ -255,6 +252,34 @@ fn load(options: &Options, generation: u64) -> anyhow::Result<(Acceptors, Option
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     let acceptors = Acceptors { grpc: grpc.into(), http: Arc::new(config).into(), generation };
     Ok((acceptors, verifier))
+}
+
+/// Reads the files as a start does, and says what is wrong with each; if nothing is, whether they fit together. Each problem has the option
+/// of `capstan serve` that names the file.
+pub(crate) fn look(options: &Options) -> Vec<(&'static str, anyhow::Error)> {
+    let Options { certificate, key: of, client_authorities, revocations: lists } = options;
+    let mut all = vec![];
+    all.extend(certificates(certificate).err().map(|error| ("tls-cert", error)));
+    all.extend(key(of).err().map(|error| ("tls-key", error)));
+    let authorities = client_authorities.as_deref().map(authorities);
+    all.extend(authorities.and_then(Result::err).map(|error| ("client-ca", error)));
+    let each = lists.iter().map(std::slice::from_ref).map(revocations);
+    all.extend(each.filter_map(Result::err).map(|error| ("client-crl", error)));
+    if all.is_empty() {
+        all.extend(revocations(lists).err().map(|error| ("client-crl", error)));
+    }
+    if all.is_empty() {
+        all.extend(load(options, 0).err().map(|error| ("tls-cert", error)));
+    }
+    all
+}
+
+fn authorities(file: &Path) -> anyhow::Result<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(file)? {
+        roots.add(certificate).with_context(|| file.display().to_string())?;
+    }
+    Ok(roots)
 }
 
 fn certificates(file: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

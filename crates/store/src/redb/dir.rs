@@ -17,7 +17,7 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 
 use ::redb::StorageBackend;
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 use rustix::io::Errno;
 use rustix::process::{Pid, geteuid, test_kill_process};
 
@@ -46,27 +46,24 @@ pub(super) struct Dir {
 impl Dir {
     /// Takes the directory, which must be there.
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let metadata = fs::symlink_metadata(path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
-            _ => OpenError::io(path, error),
-        })?;
-        if !metadata.is_dir() {
-            let found = type_of(&metadata);
-            return Err(OpenError::WrongType {
-                path: path.to_owned(),
-                found,
-                wanted: "a directory",
-            });
-        }
-        let handle = OpenOptions::new()
-            .read(true)
-            .custom_flags(flags(OFlags::NOFOLLOW | OFlags::DIRECTORY))
-            .open(path)
-            .map_err(|error| OpenError::io(path, error))?;
-        let metadata = handle.metadata().map_err(|error| OpenError::io(path, error))?;
-        refuse_others(path, &metadata)?;
+        let handle = usable(path)?;
         let _lock = lock(path)?;
         Ok(Self { path: path.to_owned(), handle, _lock })
+    }
+
+    /// Looks whether the directory can be taken and what is in it can be a store, without the lock. Nothing is changed, also if another
+    /// process has the store open.
+    pub(super) fn look_at(path: &Path) -> Result<(), OpenError> {
+        usable(path)?;
+        store_of(path, OpenOptions::new().read(true))?;
+        for needed in [path.to_owned(), path.join(FILE), path.join(LOCK)] {
+            match access(&needed, Access::WRITE_OK) {
+                // The lock is made where there is none.
+                Err(Errno::NOENT) | Ok(()) => {}
+                Err(error) => return Err(OpenError::io(needed, error.into())),
+            }
+        }
+        Ok(())
     }
 
     /// Takes the directory, and makes it if it is not there.
@@ -92,33 +89,11 @@ impl Dir {
 
     /// Refuses what is there in place of a store. What it lets pass may still be damaged.
     pub(super) fn look(&self) -> Result<(), OpenError> {
-        let path = self.file();
-        let metadata = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => OpenError::Missing(self.path.clone()),
-            _ => OpenError::io(&path, error),
-        })?;
-        if !metadata.is_file() {
-            return Err(OpenError::WrongType { path, found: type_of(&metadata), wanted: "a file" });
-        }
-        let file = self.open_file().map_err(|error| OpenError::io(&path, error))?;
-        if metadata.len() == 0 {
-            return Err(OpenError::Empty(path));
-        }
-        let mut start = [0; MAGIC.len()];
-        match file.read_exact_at(&mut start, 0) {
-            Ok(()) if start == MAGIC => {}
-            Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
-                return Err(OpenError::io(&path, error));
-            }
-            _ => {
-                let reason = "it begins with other bytes".to_owned();
-                return Err(OpenError::Foreign { path, reason });
-            }
-        }
+        let (file, metadata) = store_of(&self.path, OpenOptions::new().read(true).write(true))?;
         // A restored copy may have the mode of its archive.
         if metadata.mode() & 0o077 != 0 {
             let made_private = file.set_permissions(Permissions::from_mode(0o600));
-            made_private.map_err(|error| OpenError::io(&path, error))?;
+            made_private.map_err(|error| OpenError::io(self.file(), error))?;
         }
         Ok(())
     }
@@ -235,6 +210,54 @@ fn ahead(range: Range<u64>) -> impl Iterator<Item = u64> {
 
 fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
+}
+
+/// A directory that this process may use: nobody else can change it.
+fn usable(path: &Path) -> Result<File, OpenError> {
+    let metadata = fs::symlink_metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(path.to_owned()),
+        _ => OpenError::io(path, error),
+    })?;
+    if !metadata.is_dir() {
+        let found = type_of(&metadata);
+        return Err(OpenError::WrongType { path: path.to_owned(), found, wanted: "a directory" });
+    }
+    let handle = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags(OFlags::NOFOLLOW | OFlags::DIRECTORY))
+        .open(path)
+        .map_err(|error| OpenError::io(path, error))?;
+    let metadata = handle.metadata().map_err(|error| OpenError::io(path, error))?;
+    refuse_others(path, &metadata)?;
+    Ok(handle)
+}
+
+/// The file of a store in a directory, if it can be one.
+fn store_of(dir: &Path, options: &mut OpenOptions) -> Result<(File, fs::Metadata), OpenError> {
+    let path = dir.join(FILE);
+    let metadata = fs::symlink_metadata(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => OpenError::Missing(dir.to_owned()),
+        _ => OpenError::io(&path, error),
+    })?;
+    if !metadata.is_file() {
+        return Err(OpenError::WrongType { path, found: type_of(&metadata), wanted: "a file" });
+    }
+    let opened = options.custom_flags(flags(OFlags::NOFOLLOW)).open(&path);
+    let file = opened.map_err(|error| OpenError::io(&path, error))?;
+    if metadata.len() == 0 {
+        return Err(OpenError::Empty(path));
+    }
+    let mut start = [0; MAGIC.len()];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) if start == MAGIC => Ok((file, metadata)),
+        Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+            Err(OpenError::io(&path, error))
+        }
+        _ => {
+            let reason = "it begins with other bytes".to_owned();
+            Err(OpenError::Foreign { path, reason })
+        }
+    }
 }
 
 fn type_of(metadata: &fs::Metadata) -> &'static str {

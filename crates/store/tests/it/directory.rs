@@ -42,6 +42,10 @@ impl Stored {
         let compacted = RedbStore::compact(&self.dir).unwrap_err();
         assert_eq!(error.to_string(), checked.to_string());
         assert_eq!(error.to_string(), compacted.to_string());
+        // A look finds the same, as far as it looks.
+        if let Err(seen) = RedbStore::look_at(&self.dir) {
+            assert_eq!(seen.to_string(), error.to_string());
+        }
         let made = RedbStore::init(&self.dir, 1, &Batch::default(), &Limits::default());
         assert!(before.is_none() || matches!(made, Err(OpenError::Exists(_))), "{made:?}");
         assert!(fs::read(&self.file).ok() == before, "the file was changed: {error}");
@@ -98,6 +102,34 @@ fn a_store_is_private_and_its_first_batch_is_there_from_the_start() {
     drop(store);
     assert_eq!(*stored.open().unwrap().page_key(), key);
     assert_ne!(*Stored::new().open().unwrap().page_key(), key);
+}
+
+/// A look takes no lock, makes no file, and changes no mode.
+#[test]
+fn a_look_at_a_store_changes_nothing() {
+    let stored = Stored::new();
+    fs::remove_file(stored.dir.join("lock")).unwrap();
+    fs::set_permissions(&stored.file, Permissions::from_mode(0o644)).unwrap();
+    RedbStore::look_at(&stored.dir).unwrap();
+    assert!(!stored.dir.join("lock").exists());
+    assert_eq!(mode(&stored.file), 0o644);
+    let store = stored.open().unwrap();
+    RedbStore::look_at(&stored.dir).unwrap();
+    assert!(matches!(stored.open().unwrap_err(), OpenError::AlreadyOpen { .. }));
+    drop(store);
+    stored.open().unwrap();
+
+    fs::set_permissions(&stored.dir, Permissions::from_mode(0o777)).unwrap();
+    let error = RedbStore::look_at(&stored.dir).unwrap_err();
+    assert!(matches!(error, OpenError::OpenToOthers { .. }), "{error}");
+    fs::set_permissions(&stored.dir, Permissions::from_mode(0o700)).unwrap();
+    for (bytes, said) in [("", "is empty"), ("SQLite format 3", "is not a store of Capstan")] {
+        stored.write(bytes);
+        let error = RedbStore::look_at(&stored.dir).unwrap_err();
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    fs::remove_file(&stored.file).unwrap();
+    assert!(matches!(RedbStore::look_at(&stored.dir).unwrap_err(), OpenError::Missing(_)));
 }
 
 #[test]

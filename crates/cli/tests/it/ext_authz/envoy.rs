@@ -13,9 +13,9 @@ use envoy_types::pb::envoy::service::auth::v3::check_response::HttpResponse;
 use envoy_types::pb::envoy::service::auth::v3::{AttributeContext, CheckRequest, CheckResponse};
 use envoy_types::pb::google::protobuf::{Struct, Value, value::Kind};
 use serde_json::Value as Json;
-use tonic::transport::Channel;
 
 use crate::common::InProcess;
+use crate::secrets::Channel;
 
 /// An HTTP request at Envoy, with Envoy's data about it.
 #[derive(Clone, Debug)]

@@ -183,7 +183,7 @@ fn a_starting_server_answers_with_an_error() {
     server.wait_for_log("routes loaded and proved");
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let url = format!("http://{address}");
-        let mut envoy = AuthorizationClient::connect(url).await.unwrap();
+        let mut envoy = AuthorizationClient::new(crate::secrets::Channel::to(url).await);
         let http = Http::get("/v2/").bearer("ci-secret");
         let answer = envoy.check(http.check_request()).await.unwrap().into_inner();
         let Outcome::Failed { status, body } = outcome(answer, &http) else {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Instant, SystemTime};
 
+use crate::secrets::Channel;
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
 use capstan_proto::iam::v1::group_service_client::GroupServiceClient;
@@ -13,7 +14,6 @@ use capstan_server::feed::journal::Store;
 use capstan_server::feed::source::Source;
 use capstan_server::server::{Config, Feed};
 use prost_types::FieldMask;
-use tonic::transport::Channel;
 use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 
@@ -42,7 +42,7 @@ pub(super) async fn store_of_operator(name: &str) -> (InProcess, Channel) {
     let address: capstan_client::ServerAddress =
         format!("unix:{}", path.display()).parse().unwrap();
     let operator = address.endpoint().unwrap().connect().await.unwrap();
-    (server, operator)
+    (server, operator.into())
 }
 
 /// A request of a caller.

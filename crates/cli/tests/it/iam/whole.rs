@@ -3,6 +3,7 @@
 
 use std::time::{Instant, SystemTime};
 
+use crate::secrets::Channel;
 use capstan_proto::iam::v1 as iam;
 use capstan_proto::iam::v1::audit_service_client::AuditServiceClient;
 use capstan_proto::iam::v1::policy_service_client::PolicyServiceClient;
@@ -11,7 +12,6 @@ use prost::Message as _;
 use prost_types::Struct;
 use prost_types::value::Kind;
 use sha2::{Digest as _, Sha256};
-use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
 use super::store::{bind, create_group, inner, of, store, store_of_operator};

@@ -193,7 +193,7 @@ async fn connections_of_one_peer_are_limited() {
     // Another loopback address is another peer.
     let other = Endpoint::from_shared(format!("http://{}", server.grpc)).unwrap();
     let other = other.local_address(Some([127, 0, 0, 2].into())).connect().await.unwrap();
-    assert_serves(&other).await;
+    assert_serves(&other.into()).await;
     assert_serves(&server.channel).await;
 }
 

@@ -444,6 +444,7 @@ async fn a_subscription_of_a_store_is_confirmed_and_told() {
     let config = authority.server_config(&["127.0.0.1"], false);
     // It answers everything, and consents to nothing.
     let sink = Server::listen(Ipv4Addr::LOCALHOST, config, |_| Reply::status(200, "")).await;
+    let sink = crate::secrets::Sink(sink);
     let posted = |of: &str| {
         let requests = sink.requests().into_iter();
         let found = requests

@@ -1,7 +1,6 @@
 //! What the issuer of an identity provider publishes decides whether a provider without keys is saved (R9).
 
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -73,7 +72,7 @@ fn keys(count: usize) -> String {
     format!(r#"{{"keys": [{}]}}"#, vec![KEY; count].join(","))
 }
 
-fn with_discovery(data: &Data, authority: &Authority) -> Command {
+fn with_discovery(data: &Data, authority: &Authority) -> crate::secrets::Capstan {
     let ca = data.parent.path().join("ca.pem");
     std::fs::write(&ca, authority.pem()).unwrap();
     let mut command = serve(&data.dir);

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -19,6 +18,7 @@ use tonic::Code;
 
 use super::{Caller, Data, Served, person, reason, serve};
 use crate::common::PATIENCE;
+use crate::secrets::{Capstan, Sink};
 
 const CREATE: &str = "SubscriptionService/CreateSubscription";
 const GET: &str = "SubscriptionService/GetSubscription";
@@ -43,7 +43,7 @@ impl World {
         Self { data, authority, ca }
     }
 
-    fn command(&self) -> Command {
+    fn command(&self) -> Capstan {
         let mut command = serve(&self.data.dir);
         command.args(["--public-url", URL, "--webhook-allow", "127.0.0.0/8", "--webhook-ca"]);
         command.arg(&self.ca);
@@ -55,9 +55,9 @@ impl World {
     }
 
     /// A sink on this machine that answers with this script.
-    async fn sink(&self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Server {
+    async fn sink(&self, script: impl Fn(&Received) -> Reply + Send + Sync + 'static) -> Sink {
         let config = self.authority.server_config(&["127.0.0.1"], false);
-        Server::listen(Ipv4Addr::LOCALHOST, config, script).await
+        Sink(Server::listen(Ipv4Addr::LOCALHOST, config, script).await)
     }
 }
 

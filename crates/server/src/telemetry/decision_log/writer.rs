@@ -8,11 +8,13 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
+use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, mpsc};
 use std::time::Instant;
 
 use anyhow::Context as _;
+use rustix::fs::Access;
 
 use super::{Entry, Queue, Target, line};
 use crate::clock::Clock;
@@ -206,6 +208,22 @@ fn write<'b>(file: &mut impl Write, bytes: &'b [u8]) -> (&'b [u8], io::Result<()
         }
     }
     (rest, Ok(()))
+}
+
+/// Looks whether [`open`] could open a file. A file is not made, and a pipe not opened: its reader would see it close.
+pub(super) fn look(path: &Path) -> anyhow::Result<()> {
+    let writable = |path: &Path, needed| Ok(rustix::fs::access(path, needed)?);
+    let found: io::Result<()> = match std::fs::metadata(path) {
+        Ok(found) if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+        Ok(_) => writable(path, Access::WRITE_OK),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let needed = Access::WRITE_OK | Access::EXEC_OK;
+            writable(folder.unwrap_or_else(|| Path::new(".")), needed)
+        }
+        Err(error) => Err(error),
+    };
+    found.with_context(|| format!("cannot open the decision log {}", path.display()))
 }
 
 fn open(target: &Target) -> anyhow::Result<File> {
