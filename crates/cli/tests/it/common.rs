@@ -17,6 +17,8 @@ use regex::Regex;
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
 
+use crate::over::{Over, Place};
+
 /// Longer than any test takes on any machine; a test that waits this long fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -25,6 +27,8 @@ pub(crate) struct InProcess {
     pub(crate) channel: Channel,
     pub(crate) grpc: SocketAddr,
     pub(crate) http: SocketAddr,
+    /// What it speaks at its gRPC address.
+    pub(crate) over: Over,
     _stop: oneshot::Sender<()>,
 }
 
@@ -57,7 +61,9 @@ impl InProcess {
         Self::start_with(config_within(limits)).await
     }
 
+    /// Over TLS, the configuration is one of [`Over::config`].
     pub(crate) async fn start_with(config: Config) -> Self {
+        let over = if config.tls.is_some() { Over::Tls } else { Over::Plain };
         let server = Server::bind(config).await.unwrap();
         let [Address::Tcp(grpc)] = server.grpc_addresses()[..] else { panic!("one address") };
         let http = server.http_address().unwrap();
@@ -69,8 +75,8 @@ impl InProcess {
         #[expect(clippy::disallowed_methods, reason = "ends with the test's runtime")]
         tokio::spawn(async { run.await.unwrap() });
         is_ready.await.unwrap();
-        let channel = connect(grpc).await;
-        Self { channel, grpc, http, _stop: stop }
+        let channel = connect(Place { address: grpc, over }).await;
+        Self { channel, grpc, http, over, _stop: stop }
     }
 
     pub(crate) fn decisions(&self) -> DecisionServiceClient<Channel> {
@@ -82,8 +88,8 @@ impl InProcess {
     }
 }
 
-pub(crate) async fn connect(grpc: SocketAddr) -> Channel {
-    Channel::from_shared(format!("http://{grpc}")).unwrap().connect().await.unwrap()
+pub(crate) async fn connect(server: impl Into<Place>) -> Channel {
+    server.into().channel().await
 }
 
 /// An empty folder for one test.

@@ -38,6 +38,7 @@ mod listeners;
 mod manage;
 mod metrics;
 mod node;
+mod over;
 mod overload;
 mod python;
 mod raw;
